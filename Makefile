@@ -1,0 +1,62 @@
+# Every command a person or CI needs. Nothing but Python 3.11 and the package registries is assumed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
+LISTEN ?= 127.0.0.1:50051
+MODEL ?= auto
+TORCH ?= torch==2.13.0
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo serve test lint types imports proto proto-check bench-engine clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 13) else "Mynah needs Python 3.11 or 3.12; set PYTHON=/path/to/one")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+# torch alone goes through pip, pinned: any wider range would let a resolver fetch gigabytes of CUDA
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" "numpy>=2,<2.3"
+	$(UV) -e '.[cpu]'
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed tests/reference/requirements.txt tests/reference/requirements-no-deps.txt
+	$(UV) -e '.[cpu,dev]' -r tests/reference/requirements.txt
+	$(UV) --no-deps -r tests/reference/requirements-no-deps.txt
+	touch $@
+
+install: $(VENV)/installed ## install what a CPU server needs into .venv
+
+demo: $(VENV)/installed ## start a server, stream a paragraph through the client, leave a WAV
+	$(BIN)/python -m bench.demo --model $(MODEL)
+
+serve: $(VENV)/installed ## keep a server up (MODEL=..., LISTEN=HOST:PORT)
+	$(BIN)/mynah-serve --model $(MODEL) --listen $(LISTEN)
+
+flite:
+	@command -v flite >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && apt-get install -y -qq flite >/dev/null; \
+	  else echo "The tests speak their reference clips with flite: sudo apt-get install flite" >&2; exit 1; fi; }
+
+test: $(VENV)/installed-dev flite ## install and run every test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed-dev ## ruff
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: $(VENV)/installed-dev ## mypy --strict on our packages
+	$(BIN)/mypy
+
+imports: $(VENV)/installed-dev ## who may import whom
+	$(BIN)/lint-imports
+
+proto: $(VENV)/installed-dev ## regenerate the committed protobuf code
+	$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=protos --pyi_out=protos --grpc_python_out=protos protos/mynah/v1/*.proto
+
+bench-engine: $(VENV)/installed-dev ## ours and the published package side by side
+	$(BIN)/python -m bench.engine
+
+clean: ## remove what the targets above made
+	rm -rf $(VENV) build

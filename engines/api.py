@@ -1,0 +1,146 @@
+"""The contract between whoever has text and whoever makes audio of it.
+
+Every engine (the real pipeline, the fake one) fulfils these protocols; the service knows nothing else of
+engines. No model library is imported here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.config import SAMPLE_RATE_HZ, SAMPLES_PER_TOKEN, Sampling
+from engines.voice.voice import Voice
+
+Samples = npt.NDArray[np.float32]  # (n,) mono, 24 kHz, full scale 1.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one stream may ask of an engine; published to clients as it stands."""
+
+    max_text_chars_per_segment: int
+    max_speech_tokens_per_segment: int
+    max_streams: int
+
+    @property
+    def max_segment_ms(self) -> int:
+        """Longest audio one segment can have."""
+        return self.max_speech_tokens_per_segment * SAMPLES_PER_TOKEN * 1000 // SAMPLE_RATE_HZ
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    """Who speaks. `notice` is a sentence for people, e.g. that random weights make noise; empty otherwise."""
+
+    model: str
+    device: str
+    t3_runtime: str
+    s3gen_runtime: str
+    limits: Limits
+    random_weights: bool = False
+    notice: str = ""
+    sample_rate_hz: int = SAMPLE_RATE_HZ
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Text between two flushes or sentence ends; `index` counts from 0 within its stream."""
+
+    index: int
+    text: str
+
+
+@dataclass(frozen=True)
+class SegmentStarted:
+    """Work on a segment began; `text_tokens` is its length after normalisation and tokenizing."""
+
+    segment: Segment
+    text_tokens: int
+
+
+@dataclass(frozen=True)
+class AudioChunk:
+    """Samples of one window, final and gapless: they start exactly where the previous chunk ended."""
+
+    segment_index: int
+    first_sample: int  # on the stream's timeline, 0 is the first sample of the first segment
+    samples: Samples
+
+
+@dataclass(frozen=True)
+class SegmentStats:
+    """What a segment cost and whether a real-time listener would have run dry. Seconds of wall time."""
+
+    speech_tokens: int = 0
+    samples: int = 0
+    windows: int = 0
+    ttfa_s: float = 0.0  # speak() called -> first chunk yielded
+    t3_s: float = 0.0
+    s3gen_s: float = 0.0
+    max_gap_s: float = 0.0  # longest wait between two chunks
+    underruns: int = 0
+    underrun_s: float = 0.0
+    hit_token_limit: bool = False  # T3 was cut at max_speech_tokens
+
+
+@dataclass(frozen=True)
+class SegmentDone:
+    """The last event of a segment; the sum of its chunks' samples equals `stats.samples`."""
+
+    segment: Segment
+    stats: SegmentStats = field(default_factory=SegmentStats)
+
+
+Event = SegmentStarted | AudioChunk | SegmentDone
+
+
+class SpeechStream(Protocol):
+    """One listener's stream: segments in, audio out, in order. Owned by one task; not thread-safe."""
+
+    def prepare(self, segment: Segment) -> None:
+        """Optional hint that `segment` is the next one to be spoken: its speech tokens may be made ahead."""
+
+    def speak(self, segment: Segment) -> AsyncGenerator[Event, None]:
+        """SegmentStarted, then AudioChunks as they are made, then SegmentDone.
+
+        Raises InvalidInput (text empty after normalisation or too long) before the first event, EngineFailure
+        at any point. Closing the generator early cancels the segment and frees what it held before returning.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Stop everything and free everything (KV cache, queued windows, slot) before returning. Idempotent."""
+
+
+class Engine(Protocol):
+    """Text and a Voice in, audio out."""
+
+    @property
+    def info(self) -> EngineInfo: ...
+
+    @property
+    def default_voice(self) -> Voice | None:
+        """The checkpoint's built-in voice, if it has one."""
+
+    async def make_voice(self, audio: bytes, *, name: str) -> Voice:
+        """A Voice from an encoded audio file's bytes (any format, rate, channel count).
+
+        Raises InvalidInput with reason AUDIO_EMPTY, AUDIO_NOT_DECODABLE, AUDIO_TOO_SHORT (<= 5 s),
+        AUDIO_TOO_LONG or AUDIO_SILENT.
+        """
+        ...
+
+    async def open(self, voice: Voice, sampling: Sampling) -> SpeechStream:
+        """A stream in this voice. Raises EngineBusy when `limits.max_streams` are open."""
+        ...
+
+    async def warm_up(self) -> None:
+        """Speak one short utterance to the end, so that the first listener does not pay for first-use costs."""
+
+    async def close(self) -> None:
+        """End all streams and free the device."""

@@ -1,0 +1,77 @@
+"""What an S3Gen runtime is: it executes the two graphs, flow and vocoder, on batches of windows.
+
+Rows are windows of different streams. All randomness and all carried state are inputs, so a row's result does
+not depend on its companions beyond float rounding. Arrays are host numpy; a runtime moves them as it needs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+F32 = npt.NDArray[np.float32]
+I64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class FlowBatch:
+    """Speech tokens to mel. Each row is packed [prompt, window, pad].
+
+    tokens         (B, N) int64 speech codes, 0 in the pad
+    token_lengths  (B,) int64, prompt + window, at most N
+    prompt_mel     (B, 2N, 80) float32: the voice's mel over the prompt's frames, zero everywhere else
+    noise          (B, 2N, 80) float32 standard normal, the flow's starting point, for prompt and window alike
+    x_vector       (B, 192) float32
+    """
+
+    tokens: I64
+    token_lengths: I64
+    prompt_mel: F32
+    noise: F32
+    x_vector: F32
+
+
+@dataclass(frozen=True)
+class VocoderBatch:
+    """Mel to waveform over a window of frames, its source continued from where an earlier window stopped.
+
+    mel              (B, T, 80) float32 log-mel, zero in the pad
+    lengths          (B,) int64 frames, at most T
+    fixed_f0_hz      (B, T) float32: f0 of the leading frames that were settled by earlier windows
+    fixed_frames     (B,) int64: how many leading frames of `fixed_f0_hz` hold
+    phase_cycles     (B,) float32 in [0, 1): phase of the fundamental at the start of the window's first frame
+    harmonic_cycles  (B, 9) float32: constant phase offset of each harmonic, 0 for the fundamental
+    noise            (B, 480 T) float32 standard normal, the merged excitation noise per sample
+    """
+
+    mel: F32
+    lengths: I64
+    fixed_f0_hz: F32
+    fixed_frames: I64
+    phase_cycles: F32
+    harmonic_cycles: F32
+    noise: F32
+
+
+@dataclass(frozen=True)
+class VocoderResult:
+    """waveform (B, 480 T) float32, undefined after a row's length; f0_hz (B, T) float32: the f0 that was used
+    (the fixed one where it was fixed, the predicted one elsewhere)."""
+
+    waveform: F32
+    f0_hz: F32
+
+
+class Runtime(Protocol):
+    """Executes S3Gen's graphs. Called from one worker thread at a time."""
+
+    name: str  # for people and metrics: "torch", "onnx", "tensorrt"
+
+    def flow(self, batch: FlowBatch) -> F32:
+        """Both Euler steps: mel (B, 2N, 80) float32, prompt frames included, zero in the pad."""
+        ...
+
+    def vocoder(self, batch: VocoderBatch) -> VocoderResult: ...

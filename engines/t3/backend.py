@@ -1,0 +1,54 @@
+"""What a T3 backend is: text tokens and a Voice in, a stream of speech codes out.
+
+The pipeline knows only these protocols; torch_backend.py and vllm_backend.py fulfil them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from engines.config import Sampling
+from engines.voice.voice import Voice
+
+
+@dataclass(frozen=True)
+class T3Request:
+    """One segment to be turned into speech tokens. Positions run over voice prefix, text, start and speech alike."""
+
+    text_tokens: tuple[int, ...]
+    voice: Voice
+    sampling: Sampling
+
+
+class T3Generation(Protocol):
+    """One running request; owned by one asyncio task."""
+
+    async def next_codes(self) -> list[int]:
+        """The speech codes (0..6560) made since the last call, at least one; [] once the segment is complete.
+
+        Marks (ids >= 6561) never appear; the closing three silence codes do. Raises EngineFailure when the
+        backend failed under this request. Never returns codes after `cancel`.
+        """
+        ...
+
+    @property
+    def hit_token_limit(self) -> bool:
+        """Whether the segment ended at `max_speech_tokens` instead of at T3's own stop."""
+        ...
+
+    async def cancel(self) -> None:
+        """Stop within one decode step and free slot and cache before returning. Idempotent, also after the end."""
+
+
+class T3Backend(Protocol):
+    """All running requests of an engine, decoded together."""
+
+    name: str  # for people and metrics: "torch", "vllm"
+
+    def start(self, request: T3Request) -> T3Generation:
+        """Queue a request from a running event loop; returns at once. It joins between two decode steps."""
+        ...
+
+    async def close(self) -> None:
+        """Fail what still runs with EngineFailure, stop the step loop, free the memory."""
