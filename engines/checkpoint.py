@@ -26,7 +26,7 @@ class Checkpoint:
 
     @property
     def s3gen_path(self) -> Path:
-        """Flow, vocoder, S3 tokenizer and CAMPPlus in one file, by prefix: flow. mel2wav. tokenizer. speaker_encoder."""
+        """flow., mel2wav. (vocoder), tokenizer. (S3 tokenizer) and speaker_encoder. (CAMPPlus) in one file."""
         return self.folder / "s3gen_meanflow.safetensors"
 
     @property

@@ -95,7 +95,6 @@ from chatterbox.models.s3gen.transformer.upsample_encoder import (  # noqa: E402
     UpsampleConformerEncoder,
 )
 from chatterbox.models.s3gen.xvector import CAMPPlus  # noqa: E402
-from chatterbox.models.s3tokenizer import S3Tokenizer  # noqa: E402
 from chatterbox.models.t3.llama_configs import LLAMA_CONFIGS  # noqa: E402
 from chatterbox.models.t3.modules.cond_enc import T3Cond  # noqa: E402
 from chatterbox.models.t3.modules.t3_config import T3Config  # noqa: E402
