@@ -1,0 +1,95 @@
+"""One segment's waveform, rendered window by window without seams: what the vocoder must remember between calls.
+
+The vocoder's reach is finite (14 frames each way once its source is fixed), so a window with that much context
+renders exactly what one pass would. f0 is frozen once a frame was emitted and the source's phase is carried by
+absolute frame. Where the right context is provisional mel, neighbours differ a little: the join is a short crossfade
+between the two renderings of the same samples. Numpy only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from engines.config import MEL_BANDS, MEL_HOP_SAMPLES, SAMPLE_RATE_HZ
+from engines.s3gen import noise
+from engines.s3gen.noise import F32
+
+VOCODER_CONTEXT_FRAMES = 14
+CROSSFADE_SAMPLES = SAMPLE_RATE_HZ * 5 // 1000
+_FADE_IN = np.linspace(0.0, 1.0, CROSSFADE_SAMPLES + 2, dtype=np.float32)[1:-1]
+_OPENING_SAMPLES = SAMPLE_RATE_HZ // 50  # upstream's trim_fade: 20 ms silent, then 20 ms of raised cosine
+_OPENING = np.concatenate(
+    [np.zeros(_OPENING_SAMPLES), (np.cos(np.linspace(np.pi, 0.0, _OPENING_SAMPLES)) + 1) / 2]
+).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class VocoderRow:
+    """One row of a VocoderBatch: frames [left context, new, right context]; shapes as there, without the batch."""
+
+    mel: F32  # (T, 80)
+    fixed_f0_hz: F32  # (left,)
+    phase_cycles: float
+    harmonic_cycles: F32  # (9,)
+    noise: F32  # (480 T,)
+    new_frames: int
+
+    @property
+    def left_frames(self) -> int:
+        return len(self.fixed_f0_hz)
+
+
+@dataclass
+class VocoderStream:
+    """The carried state: a tail of final mel, its frozen f0, the phase at its start, and the samples to fade from."""
+
+    seed: int
+    emitted_frames: int = 0
+    _mel: F32 = field(default_factory=lambda: np.zeros((0, MEL_BANDS), np.float32))
+    _f0_hz: F32 = field(default_factory=lambda: np.zeros(0, np.float32))
+    _phase_cycles: float = 0.0  # at the tail's first frame
+    _overlap: F32 = field(default_factory=lambda: np.zeros(0, np.float32))
+
+    def plan(self, new_mel: F32, right_mel: F32) -> VocoderRow:
+        """The call that renders `new_mel` (n, 80); `right_mel` (r, 80) is what follows it, () at the segment's end.
+
+        Changes nothing: a failed call may be planned again.
+        """
+        mel = np.concatenate([self._mel, new_mel, right_mel[:VOCODER_CONTEXT_FRAMES]])
+        first_sample = (self.emitted_frames - len(self._mel)) * MEL_HOP_SAMPLES
+        return VocoderRow(
+            mel=mel,
+            fixed_f0_hz=self._f0_hz,
+            phase_cycles=self._phase_cycles,
+            harmonic_cycles=noise.harmonic_cycles(self.seed),
+            noise=noise.excitation_noise(self.seed, first_sample, len(mel) * MEL_HOP_SAMPLES),
+            new_frames=len(new_mel),
+        )
+
+    def commit(self, row: VocoderRow, waveform: F32, f0_hz: F32) -> F32:
+        """Take the rendering of `row` (480 T,) and its f0 (T,); returns the new frames' final samples (480 n,)."""
+        start, stop = row.left_frames, row.left_frames + row.new_frames
+        samples = waveform[start * MEL_HOP_SAMPLES : stop * MEL_HOP_SAMPLES].copy()
+        self._join(samples)
+        self._overlap = waveform[stop * MEL_HOP_SAMPLES :][:CROSSFADE_SAMPLES].copy()
+        self._remember(row.mel[:stop], f0_hz[:stop])
+        self.emitted_frames += row.new_frames
+        return samples
+
+    def _join(self, samples: F32) -> None:
+        if self.emitted_frames == 0:
+            head = samples[: len(_OPENING)]
+            head *= _OPENING[: len(head)]
+            return
+        n = min(len(self._overlap), len(samples))
+        fade_in = _FADE_IN[:n]
+        samples[:n] = samples[:n] * fade_in + self._overlap[:n] * (1 - fade_in)
+
+    def _remember(self, mel: F32, f0_hz: F32) -> None:
+        dropped = max(0, len(mel) - VOCODER_CONTEXT_FRAMES)
+        # float64: hours of speech stay exact to far below a sample
+        advance = f0_hz[:dropped].astype(np.float64) * MEL_HOP_SAMPLES / SAMPLE_RATE_HZ
+        self._phase_cycles = float((self._phase_cycles + advance.sum()) % 1.0)
+        self._mel, self._f0_hz = mel[dropped:].copy(), f0_hz[dropped:].copy()
