@@ -109,7 +109,8 @@ class SpeechStream(Protocol):
         """SegmentStarted, then AudioChunks as they are made, then SegmentDone.
 
         Raises InvalidInput (text empty after normalisation or too long) before the first event, EngineFailure
-        at any point. Closing the generator early cancels the segment and frees what it held before returning.
+        at any point. Closing the generator early cancels the segment, and whatever was
+        prepared behind it, and frees what they held before returning.
         """
         ...
 

@@ -124,21 +124,25 @@ class PipelineStream:
                 tally.deliver(len(samples))
                 yield AudioChunk(segment.index, self._position_samples, samples)
                 self._position_samples += len(samples)
+            await utterance.cancel()
+            self._current = None
             yield SegmentDone(segment, tally.stats(utterance, planner))
         finally:
-            self._current = None
-            await utterance.cancel()
+            if self._current is utterance:  # ended early: what was prepared behind it is not wanted either
+                await self._drop_all()
 
     async def close(self) -> None:
         if self._closed:
             return
         self._closed = True
-        self._to_prepare = None
-        for utterance in (self._current, self._prepared):
-            if utterance is not None:
-                await utterance.cancel()
-        self._current = self._prepared = None
+        await self._drop_all()
         self._on_closed(self)
+
+    async def _drop_all(self) -> None:
+        dropped = [utterance for utterance in (self._current, self._prepared) if utterance is not None]
+        self._current = self._prepared = self._to_prepare = None
+        for utterance in dropped:
+            await utterance.cancel()
 
     async def _take(self, segment: Segment) -> _Utterance:
         if self._closed:
@@ -196,6 +200,9 @@ class _Utterance:
                 self._more.set()
         except EngineFailure as failure:
             self._failure = failure
+        except Exception as error:  # a fault of ours must end the segment too, not hang it
+            self._failure = EngineFailure(f"T3 failed: {error!r}")
+            self._failure.__cause__ = error
         self.t3_s = clock() - started_s
         self.ended = True
         self._more.set()

@@ -1,0 +1,83 @@
+"""The planner's promises, for every schedule, length and pattern of arrival."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engines.s3gen.windows import FLOW_LOOKAHEAD_TOKENS, SCHEDULES, Schedule, Step, Window, WindowPlanner
+
+hops = st.lists(st.integers(1, 60), min_size=1, max_size=5).map(sorted)
+schedules = st.one_of(
+    st.sampled_from(list(SCHEDULES.values())),
+    st.builds(
+        lambda h, ahead, left: Schedule("any", tuple(Step(n, ahead) for n in h), left),
+        hops,
+        st.integers(FLOW_LOOKAHEAD_TOKENS, 25),
+        st.integers(0, 60),
+    ),
+)
+arrivals = st.lists(st.integers(1, 40), max_size=60)
+
+
+def plan(schedule: Schedule, arrivals: list[int], *, end_known_late: bool = False) -> list[Window]:
+    """Every window of a segment whose tokens come in these portions; its end is known with or after the last."""
+    planner, windows, available = WindowPlanner(schedule), [], 0
+    for i, portion in enumerate(arrivals):
+        available += portion
+        ended = i == len(arrivals) - 1 and not end_known_late
+        while (window := planner.next(available, ended)) is not None:
+            windows.append(window)
+    while (window := planner.next(available, True)) is not None:
+        windows.append(window)
+    assert planner.finished
+    return windows
+
+
+@given(schedules, arrivals)
+def test_every_token_is_new_exactly_once_and_in_order(schedule: Schedule, arrivals: list[int]) -> None:
+    windows = plan(schedule, arrivals)
+    assert [t for w in windows for t in range(w.start, w.stop)] == list(range(sum(arrivals)))
+
+
+@given(schedules, arrivals)
+def test_only_the_last_window_is_last_and_it_needs_no_lookahead(schedule: Schedule, arrivals: list[int]) -> None:
+    windows = plan(schedule, arrivals)
+    assert [w.is_last for w in windows] == [False] * (len(windows) - 1) + [True] * bool(windows)
+    assert all(w.lookahead_stop - w.stop >= FLOW_LOOKAHEAD_TOKENS for w in windows[:-1])
+
+
+@given(schedules, arrivals, st.randoms(use_true_random=False), st.booleans())
+def test_the_plan_does_not_depend_on_when_tokens_arrive(schedule, arrivals, random, end_known_late) -> None:
+    total = sum(arrivals)
+    cuts = sorted(random.sample(range(1, total), min(total - 1, random.randint(0, 8)))) if total > 1 else []
+    other = [b - a for a, b in zip([0, *cuts], [*cuts, total], strict=True)] if total else []
+    assert plan(schedule, other, end_known_late=end_known_late) == plan(schedule, arrivals)
+
+
+@given(schedules, st.integers(1, 2000))
+def test_a_window_costs_the_same_however_long_the_utterance(schedule: Schedule, total: int) -> None:
+    assert all(w.tokens <= schedule.max_window_tokens for w in plan(schedule, [total]))
+
+
+@given(schedules, st.integers(1, 400))
+def test_the_first_window_comes_as_soon_as_its_tokens_and_lookahead_do(schedule: Schedule, total: int) -> None:
+    first = schedule.step(0)
+    planner = WindowPlanner(schedule)
+    window = planner.next(total, ended=False)
+    assert (window is not None) == (total > first.hop_tokens + first.lookahead_tokens)
+
+
+def test_hops_follow_the_schedule_and_then_repeat_its_last_step() -> None:
+    windows = plan(SCHEDULES["lowest_latency"], [400])
+    assert [w.stop - w.start for w in windows[:7]] == [10, 16, 25, 25, 50, 50, 50]
+
+
+def test_nothing_to_say_plans_nothing() -> None:
+    assert plan(SCHEDULES["balanced"], []) == []
+
+
+def test_a_schedule_without_steps_is_our_own_bug() -> None:
+    with pytest.raises(AssertionError):
+        Schedule("empty", ())
