@@ -56,7 +56,9 @@ def segment_seed(stream_seed: int, segment_index: int) -> int:
 
 
 def _generator(seed: int, purpose: _Purpose, block: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(key=[seed, int(purpose)], counter=[0, 0, 0, block]))
+    # explicit uint64: numpy would read a list with large integers as floats and lose their low bits
+    key = np.array([seed, purpose], np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=np.array([0, 0, 0, block], np.uint64)))
 
 
 def _blocks(seed: int, purpose: _Purpose, first: int, count: int, block: int, shape: tuple[int, ...]) -> F32:

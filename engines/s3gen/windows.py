@@ -59,7 +59,7 @@ SCHEDULES = {
     schedule.name: schedule
     for schedule in (
         Schedule("lowest_latency", (Step(10), Step(16), Step(25), Step(25), Step(50))),
-        Schedule("balanced", (Step(10), Step(25), Step(50, 7), Step(50, 7), Step(100, 7))),
+        Schedule("balanced", (Step(10), Step(16), Step(25), Step(25, 7), Step(50, 7), Step(100, 7))),
         Schedule("throughput", (Step(25), Step(50, 7), Step(100, 7), Step(200, 7))),
     )
 }

@@ -38,6 +38,12 @@ def test_purposes_seeds_and_positions_do_not_share_draws() -> None:
             assert abs(np.corrcoef(a, b)[0, 1]) < 0.15
 
 
+def test_neighbouring_large_seeds_differ() -> None:
+    drawn = [noise.flow_noise(2**64 - 1 - i, 0, 1) for i in range(3)]
+    assert not np.array_equal(drawn[0], drawn[1])
+    assert not np.array_equal(drawn[1], drawn[2])
+
+
 def test_noise_is_standard_normal() -> None:
     drawn = noise.flow_noise(7, 0, 2000).ravel()
     assert abs(drawn.mean()) < 0.01

@@ -1,0 +1,101 @@
+"""Windows of many streams in one queue: order, companions, failures, cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from engines.errors import EngineFailure
+from engines.s3gen.batcher import WindowBatcher
+from engines.s3gen.segment_decoder import SegmentDecoder
+from engines.s3gen.windows import SCHEDULES, Window, WindowPlanner
+from tests.engines.fakes import FakeRuntime, SlowExecute, make_voice
+from tests.virtual_time import virtual_time
+
+
+def make_job(code: int, tokens: int = 12) -> tuple[SegmentDecoder, Window]:
+    decoder = SegmentDecoder(make_voice(), seed=1)
+    decoder.codes = [code] * tokens
+    window = WindowPlanner(SCHEDULES["throughput"]).next(tokens, ended=True)
+    assert window is not None
+    return decoder, window
+
+
+def test_the_earliest_deadline_is_decoded_first() -> None:
+    async def run() -> list[int]:
+        execute = SlowExecute(FakeRuntime(), 1.0)
+        batcher = WindowBatcher(FakeRuntime(), max_batch=1, execute=execute)
+        deadlines = [5.0, 3.0, 9.0, 1.0]
+        await asyncio.gather(*(batcher.decode(*make_job(i + 1), d) for i, d in enumerate(deadlines)))
+        return [batch[0].decoder.codes[0] for batch in execute.batches]
+
+    assert virtual_time(run()) == [4, 2, 1, 3]
+
+
+def test_windows_that_wait_together_are_decoded_together() -> None:
+    async def run() -> list[int]:
+        execute = SlowExecute(FakeRuntime(), 1.0)
+        batcher = WindowBatcher(FakeRuntime(), max_batch=4, execute=execute)
+        await asyncio.gather(*(batcher.decode(*make_job(i + 1), 0.0) for i in range(6)))
+        return [len(batch) for batch in execute.batches]
+
+    assert virtual_time(run()) == [4, 2]
+
+
+def test_a_long_window_does_not_pad_short_ones() -> None:
+    async def run() -> list[set[int]]:
+        execute = SlowExecute(FakeRuntime(), 1.0)
+        batcher = WindowBatcher(FakeRuntime(), max_batch=8, execute=execute)
+        lengths = [12, 80, 14, 85]
+        await asyncio.gather(*(batcher.decode(*make_job(1, n), 0.0) for n in lengths))
+        return [{len(job.decoder.codes) for job in batch} for batch in execute.batches]
+
+    assert virtual_time(run()) == [{12, 14}, {80, 85}]
+
+
+@pytest.mark.parametrize("fault", ["poison", "explosive"])
+def test_only_the_culprit_fails(fault: str) -> None:
+    async def run() -> list[object]:
+        runtime = FakeRuntime()
+        setattr(runtime, fault, 77)
+        batcher = WindowBatcher(runtime, max_batch=8)
+        jobs = [make_job(code) for code in (1, 77, 3)]
+        outcomes = await asyncio.gather(*(batcher.decode(*job, 0.0) for job in jobs), return_exceptions=True)
+        await batcher.close()
+        return outcomes
+
+    first, second, third = asyncio.run(run())
+    assert isinstance(second, EngineFailure)
+    for outcome, code in ((first, 1), (third, 3)):
+        assert isinstance(outcome, np.ndarray)
+        assert outcome[-1] == pytest.approx(code / 6561)
+
+
+def test_a_cancelled_window_is_never_decoded_and_delays_nobody() -> None:
+    async def run() -> tuple[list[int], int]:
+        execute = SlowExecute(FakeRuntime(), 1.0)
+        batcher = WindowBatcher(FakeRuntime(), max_batch=1, execute=execute)
+        tasks = [asyncio.create_task(batcher.decode(*make_job(i + 1), float(i))) for i in range(3)]
+        await asyncio.sleep(0.5)
+        tasks[1].cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return [batch[0].decoder.codes[0] for batch in execute.batches], batcher.waiting_windows
+
+    assert virtual_time(run()) == ([1, 3], 0)
+
+
+def test_closing_fails_what_waits_and_what_comes_later() -> None:
+    async def run() -> list[object]:
+        batcher = WindowBatcher(FakeRuntime(), max_batch=1, execute=SlowExecute(FakeRuntime(), 1.0))
+        tasks = [asyncio.create_task(batcher.decode(*make_job(i + 1), float(i))) for i in range(2)]
+        await asyncio.sleep(0.5)
+        await batcher.close()
+        late = asyncio.create_task(batcher.decode(*make_job(9), 0.0))
+        return await asyncio.gather(*tasks, late, return_exceptions=True)
+
+    first, second, late = virtual_time(run())
+    assert isinstance(first, np.ndarray)
+    assert isinstance(second, EngineFailure)
+    assert isinstance(late, EngineFailure)

@@ -1,0 +1,228 @@
+"""The stages joined for one stream, on scripted stages and virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from engines.api import AudioChunk, EngineInfo, Event, Limits, Segment, SegmentDone, SegmentStarted
+from engines.config import SAMPLES_PER_TOKEN, Sampling
+from engines.errors import EngineBusy, EngineFailure, InvalidInput
+from engines.pipeline import Pipeline, Stages
+from engines.s3gen.batcher import WindowBatcher
+from engines.s3gen.windows import SCHEDULES
+from engines.voice.voice import Voice
+from tests.engines.fakes import FakeRuntime, FakeT3, SlowExecute, make_voice
+from tests.virtual_time import virtual_time
+
+TEXT = "x" * 60
+
+
+class NoBuilder:
+    def build(self, audio: bytes, name: str) -> Voice:
+        return make_voice(name=name)
+
+
+def encode(text: str) -> tuple[int, ...]:
+    if not text.strip():
+        raise InvalidInput("text", text, "something to say", "TEXT_EMPTY")
+    return tuple(range(len(text)))
+
+
+class Bench:
+    """A pipeline and its scripted stages."""
+
+    def __init__(self, *, batch_s: float = 0.05, max_streams: int = 4, **t3: float) -> None:
+        self.t3 = FakeT3(**t3)  # type: ignore[arg-type]
+        self.runtime = FakeRuntime()
+        self.execute = SlowExecute(self.runtime, batch_s)
+        self.batcher = WindowBatcher(self.runtime, max_batch=4, execute=self.execute)
+        info = EngineInfo("fake", "cpu", "fake", "fake", Limits(1000, 1000, max_streams))
+        stages = Stages(encode, self.t3, self.batcher, SCHEDULES["balanced"])
+        self.engine = Pipeline(info, stages, NoBuilder(), make_voice())
+
+    @property
+    def at_rest(self) -> bool:
+        return not self.t3.running and not self.batcher.waiting_windows and not self.engine.open_streams
+
+
+async def speak(bench: Bench, text: str = TEXT, seed: int = 1) -> list[Event]:
+    stream = await bench.engine.open(make_voice(), Sampling(seed=seed))
+    events = [event async for event in stream.speak(Segment(0, text))]
+    await stream.close()
+    return events
+
+
+def audio(events: list[Event]) -> np.ndarray:
+    return np.concatenate([event.samples for event in events if isinstance(event, AudioChunk)])
+
+
+def test_a_segment_is_started_spoken_without_a_gap_and_done() -> None:
+    async def run() -> None:
+        bench = Bench()
+        events = await speak(bench)
+        assert isinstance(events[0], SegmentStarted)
+        done = events[-1]
+        assert isinstance(done, SegmentDone)
+        expected_codes = 2 * len(TEXT) + 3
+        assert done.stats.speech_tokens == expected_codes
+        assert done.stats.samples == len(audio(events)) == expected_codes * SAMPLES_PER_TOKEN
+        position = 0
+        for chunk in events[1:-1]:
+            assert isinstance(chunk, AudioChunk)
+            assert chunk.first_sample == position
+            position += len(chunk.samples)
+        assert bench.at_rest
+
+    virtual_time(run())
+
+
+def test_sound_starts_long_before_the_speech_tokens_are_all_there() -> None:
+    async def run() -> None:
+        bench = Bench(token_s=0.02)
+        done = (await speak(bench))[-1]
+        assert isinstance(done, SegmentDone)
+        assert done.stats.ttfa_s == pytest.approx(14 * 0.02 + 0.05)
+        assert done.stats.ttfa_s < 0.2 * done.stats.t3_s
+        assert done.stats.underruns == 0
+
+    virtual_time(run())
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_one_does_not() -> None:
+    async def run() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return (
+            audio(await speak(Bench(), seed=1)),
+            audio(await speak(Bench(token_s=0.5), seed=1)),
+            audio(await speak(Bench(), seed=2)),
+        )
+
+    first, slower, other = virtual_time(run())
+    assert np.array_equal(first, slower)
+    assert not np.array_equal(first, other)
+
+
+def test_concurrent_streams_equal_the_same_streams_one_after_the_other() -> None:
+    async def run() -> None:
+        apart = [audio(await speak(Bench(), seed=s)) for s in range(3)]
+        bench = Bench()
+        together = await asyncio.gather(*(speak(bench, seed=s) for s in range(3)))
+        for alone, event_list in zip(apart, together, strict=True):
+            assert np.allclose(alone, audio(event_list), atol=1e-3)
+        assert max(len(batch) for batch in bench.execute.batches) > 1
+
+    virtual_time(run())
+
+
+def test_leaving_early_frees_everything() -> None:
+    async def run() -> None:
+        bench = Bench()
+        stream = await bench.engine.open(make_voice(), Sampling(seed=1))
+        stream.prepare(Segment(1, TEXT))
+        speaking = stream.speak(Segment(0, TEXT))
+        async for event in speaking:
+            if isinstance(event, AudioChunk):
+                break
+        await speaking.aclose()
+        assert not bench.t3.running
+        await stream.close()
+        assert bench.at_rest
+
+    virtual_time(run())
+
+
+def test_cancelling_the_task_that_listens_frees_everything() -> None:
+    async def run() -> None:
+        bench = Bench()
+        task = asyncio.create_task(speak(bench))
+        await asyncio.sleep(0.2)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await bench.engine.close()
+        assert bench.at_rest
+
+    virtual_time(run())
+
+
+def test_a_prepared_segment_starts_t3_when_the_one_before_has_ended() -> None:
+    async def run() -> None:
+        bench = Bench()
+        stream = await bench.engine.open(make_voice(), Sampling(seed=1))
+        segments = [Segment(0, TEXT), Segment(1, TEXT)]
+        started_while_speaking = 0
+        async for _ in stream.speak(segments[0]):
+            stream.prepare(segments[1])
+            started_while_speaking = len(bench.t3.started)
+        assert started_while_speaking == 2
+        done = [event async for event in stream.speak(segments[1])][-1]
+        assert isinstance(done, SegmentDone)
+        assert len(bench.t3.started) == 2
+        # 14 tokens and a window; five of the tokens came while the first segment's last window was decoded
+        assert done.stats.ttfa_s == pytest.approx(9 * 0.01 + 0.05)
+        await stream.close()
+        assert bench.at_rest
+
+    virtual_time(run())
+
+
+def test_segments_of_a_stream_continue_one_timeline() -> None:
+    async def run() -> None:
+        bench = Bench()
+        stream = await bench.engine.open(make_voice(), Sampling(seed=1))
+        chunks = [
+            event
+            for index in range(3)
+            async for event in stream.speak(Segment(index, TEXT))
+            if isinstance(event, AudioChunk)
+        ]
+        ends = [chunk.first_sample + len(chunk.samples) for chunk in chunks]
+        assert [chunk.first_sample for chunk in chunks] == [0, *ends[:-1]]
+
+    virtual_time(run())
+
+
+def test_a_failing_t3_ends_its_own_stream_with_a_typed_error() -> None:
+    async def run() -> None:
+        bench = Bench(fail_after=30)
+        with pytest.raises(EngineFailure, match="scripted"):
+            await speak(bench)
+        assert not bench.t3.running
+        await bench.engine.close()
+
+    virtual_time(run())
+
+
+def test_text_without_anything_to_say_is_refused_before_any_event() -> None:
+    async def run() -> None:
+        bench = Bench()
+        with pytest.raises(InvalidInput) as caught:
+            await speak(bench, text="   ")
+        assert caught.value.reason == "TEXT_EMPTY"
+        assert not bench.t3.started
+
+    virtual_time(run())
+
+
+def test_streams_beyond_the_limit_are_refused_at_once_and_welcome_later() -> None:
+    async def run() -> None:
+        bench = Bench(max_streams=2)
+        streams = [await bench.engine.open(make_voice(), Sampling()) for _ in range(2)]
+        with pytest.raises(EngineBusy):
+            await bench.engine.open(make_voice(), Sampling())
+        await streams[0].close()
+        await (await bench.engine.open(make_voice(), Sampling())).close()
+
+    virtual_time(run())
+
+
+def test_warm_up_speaks_to_the_end_and_leaves_nothing() -> None:
+    async def run() -> None:
+        bench = Bench()
+        await bench.engine.warm_up()
+        assert bench.at_rest
+        assert bench.execute.batches
+
+    virtual_time(run())
