@@ -1,0 +1,232 @@
+"""Text as T3 reads it: upstream's punctuation clean-up, then GPT-2 byte-level BPE with paralinguistic tags.
+
+Knows the tokenizer files of a checkpoint folder; knows no model library (the `tokenizers` library alone).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.processors import TemplateProcessing
+
+from engines.errors import CheckpointError, InvalidInput
+
+# Any of these may be there; either tokenizer.json or the vocab.json and merges.txt pair has to be.
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "tokenizer_config.json",
+)
+
+MAX_TEXT_CHARS = 1000
+
+# In this order: " ," is also what a replaced "…" or ":" can leave behind a space.
+_REPLACEMENTS = (
+    ("…", ", "),
+    (":", ","),
+    ("—", "-"),
+    ("–", "-"),
+    (" ,", ","),
+    ("“", '"'),
+    ("”", '"'),
+    ("‘", "'"),
+    ("’", "'"),
+)
+_ENDINGS = (".", "!", "?", "-", ",")
+
+_GPT2_SPECIAL = "<|endoftext|>"
+_SPECIAL_ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+def normalize(text: str, max_chars: int = MAX_TEXT_CHARS) -> str:
+    """`text` with the punctuation T3 was trained on (upstream's `punc_norm`), ending in . ! ? - or a comma.
+
+    Raises InvalidInput on field "text" with reason TEXT_EMPTY when nothing but white space is there, TEXT_TOO_LONG
+    when it has more than `max_chars` characters as given, TEXT_NOT_UNICODE when it holds half a surrogate pair.
+    """
+    _check_text(text, max_chars)
+    if text[0].islower():
+        text = text[0].upper() + text[1:]
+    text = " ".join(text.split())
+    for old, new in _REPLACEMENTS:
+        text = text.replace(old, new)
+    text = text.rstrip(" ")
+    return text if text.endswith(_ENDINGS) else text + "."
+
+
+def _check_text(text: str, max_chars: int) -> None:
+    if len(text) > max_chars:
+        allowed = f"at most {max_chars} characters, not {len(text)}"
+        raise InvalidInput("text", text[:80], allowed, "TEXT_TOO_LONG")
+    if not text.strip():
+        raise InvalidInput("text", text, "at least one character that is not white space", "TEXT_EMPTY")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        allowed = "Unicode text without lone surrogates"
+        raise InvalidInput("text", text, allowed, "TEXT_NOT_UNICODE") from error
+
+
+class TextTokenizer:
+    """A checkpoint folder's tokenizer, equal to what transformers' AutoTokenizer makes of the same files.
+
+    The one difference: text is never cut at a `model_max_length`.
+    """
+
+    def __init__(self, folder: Path, text_vocab: int) -> None:
+        """Reads tokenizer.json if it is there, else vocab.json and merges.txt; then the declared added tokens.
+
+        Raises CheckpointError when neither is there, a file cannot be understood, or an id is not below
+        `text_vocab`, the number of rows of T3's text embedding.
+        """
+        self._tokenizer = _build(folder)
+        self._check_ids(folder, text_vocab)
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Text tokens of `text`, as it stands (see `normalize`); a tag such as [laugh] is one token."""
+        return tuple(self._tokenizer.encode(text).ids)
+
+    def decode(self, text_tokens: tuple[int, ...]) -> str:
+        """The text that `text_tokens` stand for, tags included."""
+        return str(self._tokenizer.decode(list(text_tokens), skip_special_tokens=False))
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The paralinguistic tags this tokenizer knows, in the order of their ids."""
+        added = self._tokenizer.get_added_tokens_decoder().values()
+        return tuple(token.content for token in added if token.content.startswith("["))
+
+    def _check_ids(self, folder: Path, text_vocab: int) -> None:
+        vocab: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
+        beyond = sorted((i, token) for token, i in vocab.items() if i >= text_vocab)
+        if beyond:
+            shown = ", ".join(f"{token!r} = {i}" for i, token in beyond[:5])
+            raise CheckpointError(
+                f"{folder}: {len(beyond)} ids of the tokenizer are beyond T3's text vocabulary of {text_vocab}: {shown}"
+            )
+
+
+def _build(folder: Path) -> Any:
+    try:
+        config = _read_json(folder / "tokenizer_config.json")
+        whole = (folder / "tokenizer.json").is_file()
+        tokenizer = _read_whole(folder) if whole else _read_parts(folder)
+        if isinstance(tokenizer.pre_tokenizer, ByteLevel):
+            # the configuration's word counts over what tokenizer.json says, as in transformers
+            tokenizer.pre_tokenizer.add_prefix_space = bool(config.get("add_prefix_space", False))
+        _add_tokens(tokenizer, folder, config)
+        if not whole and config.get("add_bos_token", False):
+            _prepend_bos(tokenizer, _content(_special_roles(folder, config)["bos_token"]))
+        return tokenizer
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder}: {error}") from error
+    except Exception as error:  # the tokenizers library raises bare Exception
+        raise CheckpointError(f"{folder}: the tokenizer files cannot be understood ({error})") from error
+
+
+def _read_whole(folder: Path) -> Any:
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _read_parts(folder: Path) -> Any:
+    missing = [name for name in ("vocab.json", "merges.txt") if not (folder / name).is_file()]
+    if missing:
+        raise CheckpointError(
+            f"no tokenizer: {' and '.join(missing)} missing; tokenizer.json, or vocab.json with merges.txt, is expected"
+        )
+    lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
+    # the first line is the version, and what follows the last line feed is no line
+    merges = [tuple(line.split()) for line in lines[1:-1]]
+    vocab = _read_json(folder / "vocab.json")
+    tokenizer = Tokenizer(BPE(vocab=vocab, merges=merges, continuing_subword_prefix="", end_of_word_suffix=""))
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = ByteLevelDecoder()
+    return tokenizer
+
+
+def _prepend_bos(tokenizer: Any, bos: str) -> None:
+    special = [(bos, tokenizer.token_to_id(bos))]
+    tokenizer.post_processor = TemplateProcessing(single=f"{bos}:0 $A:0", special_tokens=special)
+
+
+def _add_tokens(tokenizer: Any, folder: Path, config: dict[str, Any]) -> None:
+    """Declared tokens in the order of their ids, then the special ones (this order decides the ids of new tokens)."""
+    declared = _declared(folder, config)
+    present = {repr(token) for token in tokenizer.get_added_tokens_decoder().values()}
+    wanted = [token for _, token in sorted(declared.items()) if repr(token) not in present]
+    known = {token.content for token in (*declared.values(), *tokenizer.get_added_tokens_decoder().values())}
+    special = [_as_token(role) for role in _special_roles(folder, config).values()]
+    wanted += [token for token in special if token.content not in known]
+    names = {token.content for token in special}
+    for token in wanted:
+        token.special = token.special or token.content in names
+    tokenizer.add_tokens(wanted)
+    _check_declared(tokenizer, declared)
+
+
+def _check_declared(tokenizer: Any, declared: dict[int, Any]) -> None:
+    """T3's embedding rows are trained for the declared ids; any other id would speak another word."""
+    moved = {token.content: index for index, token in declared.items() if tokenizer.token_to_id(token.content) != index}
+    if moved:
+        shown = ", ".join(f"{name!r} = {i}, got {tokenizer.token_to_id(name)}" for name, i in list(moved.items())[:5])
+        raise CheckpointError(f"added tokens do not continue the vocabulary where they are declared: {shown}")
+
+
+def _declared(folder: Path, config: dict[str, Any]) -> dict[int, Any]:
+    """Id -> AddedToken: from tokenizer_config.json, or else from the files that older checkpoints carry."""
+    if "added_tokens_decoder" in config:
+        return {int(i): AddedToken(**fields) for i, fields in config["added_tokens_decoder"].items()}
+    special = {_content(role) for role in _special_roles(folder, config).values()}
+    declared = {
+        index: AddedToken(content, normalized=content not in special, special=content in special)
+        for content, index in _read_json(folder / "added_tokens.json").items()
+    }
+    for fields in _read_json(folder / "tokenizer.json").get("added_tokens", []):
+        declared[fields.pop("id")] = AddedToken(**fields)
+    return declared
+
+
+def _special_roles(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """What stands for bos, eos and so on, each a string or a dictionary of AddedToken's fields, in their order."""
+    roles = dict.fromkeys(("bos_token", "eos_token", "unk_token"), _GPT2_SPECIAL) | config
+    if "added_tokens_decoder" not in config:  # special_tokens_map.json counts for older checkpoints only
+        roles |= _read_json(folder / "special_tokens_map.json")
+    found = {key: roles[key] for key in _SPECIAL_ROLES if roles.get(key) is not None}
+    others = roles.get("additional_special_tokens") or []
+    return found | {f"additional {i}": role for i, role in enumerate(others)}
+
+
+def _content(role: Any) -> str:
+    return str(role["content"] if isinstance(role, dict) else role)
+
+
+def _as_token(role: Any) -> Any:
+    if isinstance(role, dict):
+        fields = {key: value for key, value in role.items() if key != "__type"}
+        return AddedToken(**(fields | {"special": True}))
+    return AddedToken(role, special=True)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """The file's object, or {} when the file is not there. Raises CheckpointError when it is not JSON."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path.name}: not a readable JSON file ({error})") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path.name}: a JSON object was expected, not {type(content).__name__}")
+    return content
