@@ -1,0 +1,91 @@
+"""Mynah's client: text in as it is written, speech out while it is made.
+
+    async with mynah.Client("127.0.0.1:50051") as client:
+        async with client.stream() as stream:
+            await stream.send("Hello there. ")
+            await stream.end()
+            async for chunk in stream:
+                play(chunk.data)
+
+Importing this package loads neither gRPC nor protobuf; the first use of `Client` does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mynah.errors import (
+    AlreadyExists,
+    InvalidArgument,
+    MynahError,
+    NotFound,
+    ServerBusy,
+    ServerError,
+    StreamCancelled,
+    TimedOut,
+    Unavailable,
+    WrongState,
+)
+from mynah.events import (
+    AudioChunk,
+    Cancelled,
+    Event,
+    Flushed,
+    Limits,
+    SegmentDone,
+    SegmentStarted,
+    ServerInfo,
+    StreamOpened,
+    Voice,
+)
+from mynah.settings import AudioFormat, Sampling, SpeechSettings, Timeouts, Tls
+
+if TYPE_CHECKING:
+    from mynah.client import Client
+    from mynah.stream import SpeechStream
+    from mynah.voices import Voices
+
+__all__ = [
+    "AlreadyExists",
+    "AudioChunk",
+    "AudioFormat",
+    "Cancelled",
+    "Client",
+    "Event",
+    "Flushed",
+    "InvalidArgument",
+    "Limits",
+    "MynahError",
+    "NotFound",
+    "Sampling",
+    "SegmentDone",
+    "SegmentStarted",
+    "ServerBusy",
+    "ServerError",
+    "ServerInfo",
+    "SpeechSettings",
+    "SpeechStream",
+    "StreamCancelled",
+    "StreamOpened",
+    "TimedOut",
+    "Timeouts",
+    "Tls",
+    "Unavailable",
+    "Voice",
+    "Voices",
+    "WrongState",
+]
+
+_LAZY = {"Client": "mynah.client", "SpeechStream": "mynah.stream", "Voices": "mynah.voices"}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("mynah")
+    if name not in _LAZY:
+        raise AttributeError(f"module 'mynah' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_LAZY[name]), name)

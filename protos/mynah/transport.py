@@ -1,0 +1,119 @@
+"""The gRPC connection: channels, and gRPC's errors turned into ours. The only place here that names grpc's classes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+
+from mynah.errors import MynahError, StreamCancelled, WrongState, from_status
+from mynah.settings import Tls
+
+T = TypeVar("T")
+
+# Pings notice a peer that vanished without a word; the server allows them from every 10 s on.
+_OPTIONS = [("grpc.keepalive_time_ms", 30_000), ("grpc.keepalive_timeout_ms", 10_000)]
+
+
+def open_channel(server: str, tls: Tls | None) -> grpc.aio.Channel:
+    """A channel to HOST:PORT; connects on first use. Raises OSError when the certificate file cannot be read."""
+    if tls is None:
+        return grpc.aio.insecure_channel(server, options=_OPTIONS)
+    roots = tls.root_certificates.read_bytes() if tls.root_certificates else None
+    options = [*_OPTIONS, ("grpc.ssl_target_name_override", tls.server_name)] if tls.server_name else _OPTIONS
+    return grpc.aio.secure_channel(server, grpc.ssl_channel_credentials(roots), options=options)
+
+
+def translated(error: grpc.aio.AioRpcError) -> MynahError:
+    """Our error for gRPC's."""
+    trailing = error.trailing_metadata()
+    pairs = [(str(key), value) for key, value in trailing] if trailing is not None else []
+    return from_status(error.code().name, error.details() or error.code().name, pairs)
+
+
+@asynccontextmanager
+async def rpc_errors() -> AsyncIterator[None]:
+    """Inside, gRPC's errors come out as ours."""
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        raise translated(error) from None
+    except grpc.aio.UsageError as error:
+        raise WrongState(f"the client is closed ({error})", reason="CLIENT_CLOSED") from None
+
+
+class Duplex:
+    """One bidirectional call that survives the cancelling of tasks which wait on it.
+
+    gRPC ends a call when a task is cancelled inside its read or write; here the read goes on and its result goes to
+    the next reader, and a write is finished. Reads are for one task at a time.
+    """
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+        self._reading: asyncio.Task[Any] | None = None
+        self._writes = asyncio.Lock()
+        self._closed = False
+
+    async def read(self) -> Any | None:
+        """The next message; None at the end. Raises MynahError when the call failed, StreamCancelled after close."""
+        if self._closed:
+            raise _closed_error()
+        if self._reading is None:
+            self._reading = asyncio.ensure_future(self._read())
+        reading = self._reading
+        message = await asyncio.shield(reading)
+        self._reading = None
+        return message
+
+    async def _read(self) -> Any | None:
+        message = await self._guarded(self._call.read())
+        if message is not grpc.aio.EOF:
+            return message
+        await self._raise_for_status()
+        return None
+
+    async def write(self, message: Any) -> None:
+        """Send a message. Raises the call's own error when it has ended."""
+        await asyncio.shield(asyncio.ensure_future(self._write(message)))
+
+    async def _write(self, message: Any) -> None:
+        async with self._writes:
+            await self._guarded(self._call.write(message))
+
+    async def done_writing(self) -> None:
+        async with self._writes:
+            await self._guarded(self._call.done_writing())
+
+    async def _guarded(self, operation: Awaitable[T]) -> T:
+        try:
+            async with rpc_errors():
+                return await operation
+        except asyncio.InvalidStateError:
+            await self._raise_for_status()
+            raise WrongState("the stream has ended", reason="STREAM_ENDED") from None
+        except asyncio.CancelledError:
+            if self._call.cancelled():  # the call was cancelled, not this task
+                raise _closed_error() from None
+            raise
+
+    async def _raise_for_status(self) -> None:
+        code = await self._call.code()
+        if code is not grpc.StatusCode.OK:
+            trailing = await self._call.trailing_metadata()
+            raise from_status(code.name, await self._call.details() or code.name, list(trailing or ()))
+
+    async def close(self) -> None:
+        """End the call, whatever its state, and wait for what still runs on it. Idempotent."""
+        self._closed = True
+        self._call.cancel()
+        if self._reading is not None:
+            await asyncio.gather(self._reading, return_exceptions=True)
+
+
+def _closed_error() -> StreamCancelled:
+    return StreamCancelled("the stream was closed by this client", reason="STREAM_CLOSED", code="CANCELLED")

@@ -1,0 +1,265 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class AudioFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    AUDIO_FORMAT_UNSPECIFIED: _ClassVar[AudioFormat]
+    AUDIO_FORMAT_PCM_S16LE: _ClassVar[AudioFormat]
+    AUDIO_FORMAT_PCM_F32LE: _ClassVar[AudioFormat]
+    AUDIO_FORMAT_WAV: _ClassVar[AudioFormat]
+AUDIO_FORMAT_UNSPECIFIED: AudioFormat
+AUDIO_FORMAT_PCM_S16LE: AudioFormat
+AUDIO_FORMAT_PCM_F32LE: AudioFormat
+AUDIO_FORMAT_WAV: AudioFormat
+
+class SpeechSettings(_message.Message):
+    __slots__ = ("voice_id", "audio_format", "sample_rate_hz", "sampling")
+    VOICE_ID_FIELD_NUMBER: _ClassVar[int]
+    AUDIO_FORMAT_FIELD_NUMBER: _ClassVar[int]
+    SAMPLE_RATE_HZ_FIELD_NUMBER: _ClassVar[int]
+    SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    voice_id: str
+    audio_format: AudioFormat
+    sample_rate_hz: int
+    sampling: Sampling
+    def __init__(self, voice_id: _Optional[str] = ..., audio_format: _Optional[_Union[AudioFormat, str]] = ..., sample_rate_hz: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ...) -> None: ...
+
+class Sampling(_message.Message):
+    __slots__ = ("temperature", "top_k", "top_p", "repetition_penalty", "seed", "max_speech_token_count")
+    TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
+    TOP_P_FIELD_NUMBER: _ClassVar[int]
+    REPETITION_PENALTY_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    MAX_SPEECH_TOKEN_COUNT_FIELD_NUMBER: _ClassVar[int]
+    temperature: float
+    top_k: int
+    top_p: float
+    repetition_penalty: float
+    seed: int
+    max_speech_token_count: int
+    def __init__(self, temperature: _Optional[float] = ..., top_k: _Optional[int] = ..., top_p: _Optional[float] = ..., repetition_penalty: _Optional[float] = ..., seed: _Optional[int] = ..., max_speech_token_count: _Optional[int] = ...) -> None: ...
+
+class StreamSpeechRequest(_message.Message):
+    __slots__ = ("open", "text", "flush", "cancel")
+    OPEN_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    FLUSH_FIELD_NUMBER: _ClassVar[int]
+    CANCEL_FIELD_NUMBER: _ClassVar[int]
+    open: OpenStream
+    text: TextFragment
+    flush: Flush
+    cancel: Cancel
+    def __init__(self, open: _Optional[_Union[OpenStream, _Mapping]] = ..., text: _Optional[_Union[TextFragment, _Mapping]] = ..., flush: _Optional[_Union[Flush, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ...) -> None: ...
+
+class OpenStream(_message.Message):
+    __slots__ = ("settings",)
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    settings: SpeechSettings
+    def __init__(self, settings: _Optional[_Union[SpeechSettings, _Mapping]] = ...) -> None: ...
+
+class TextFragment(_message.Message):
+    __slots__ = ("content",)
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    content: str
+    def __init__(self, content: _Optional[str] = ...) -> None: ...
+
+class Flush(_message.Message):
+    __slots__ = ("flush_id",)
+    FLUSH_ID_FIELD_NUMBER: _ClassVar[int]
+    flush_id: int
+    def __init__(self, flush_id: _Optional[int] = ...) -> None: ...
+
+class Cancel(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class StreamSpeechResponse(_message.Message):
+    __slots__ = ("opened", "audio", "segment_started", "segment_done", "flushed", "cancelled")
+    OPENED_FIELD_NUMBER: _ClassVar[int]
+    AUDIO_FIELD_NUMBER: _ClassVar[int]
+    SEGMENT_STARTED_FIELD_NUMBER: _ClassVar[int]
+    SEGMENT_DONE_FIELD_NUMBER: _ClassVar[int]
+    FLUSHED_FIELD_NUMBER: _ClassVar[int]
+    CANCELLED_FIELD_NUMBER: _ClassVar[int]
+    opened: StreamOpened
+    audio: AudioChunk
+    segment_started: SegmentStarted
+    segment_done: SegmentDone
+    flushed: Flushed
+    cancelled: Cancelled
+    def __init__(self, opened: _Optional[_Union[StreamOpened, _Mapping]] = ..., audio: _Optional[_Union[AudioChunk, _Mapping]] = ..., segment_started: _Optional[_Union[SegmentStarted, _Mapping]] = ..., segment_done: _Optional[_Union[SegmentDone, _Mapping]] = ..., flushed: _Optional[_Union[Flushed, _Mapping]] = ..., cancelled: _Optional[_Union[Cancelled, _Mapping]] = ...) -> None: ...
+
+class StreamOpened(_message.Message):
+    __slots__ = ("stream_id", "settings", "limits", "model", "notice")
+    STREAM_ID_FIELD_NUMBER: _ClassVar[int]
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    NOTICE_FIELD_NUMBER: _ClassVar[int]
+    stream_id: str
+    settings: SpeechSettings
+    limits: Limits
+    model: str
+    notice: str
+    def __init__(self, stream_id: _Optional[str] = ..., settings: _Optional[_Union[SpeechSettings, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., model: _Optional[str] = ..., notice: _Optional[str] = ...) -> None: ...
+
+class Limits(_message.Message):
+    __slots__ = ("max_pending_text_char_count", "max_segment_text_char_count", "max_segment_speech_token_count", "max_pending_flush_count", "max_open_stream_count", "max_upload_byte_count", "idle_timeout_s", "stall_timeout_s")
+    MAX_PENDING_TEXT_CHAR_COUNT_FIELD_NUMBER: _ClassVar[int]
+    MAX_SEGMENT_TEXT_CHAR_COUNT_FIELD_NUMBER: _ClassVar[int]
+    MAX_SEGMENT_SPEECH_TOKEN_COUNT_FIELD_NUMBER: _ClassVar[int]
+    MAX_PENDING_FLUSH_COUNT_FIELD_NUMBER: _ClassVar[int]
+    MAX_OPEN_STREAM_COUNT_FIELD_NUMBER: _ClassVar[int]
+    MAX_UPLOAD_BYTE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    IDLE_TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    STALL_TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    max_pending_text_char_count: int
+    max_segment_text_char_count: int
+    max_segment_speech_token_count: int
+    max_pending_flush_count: int
+    max_open_stream_count: int
+    max_upload_byte_count: int
+    idle_timeout_s: float
+    stall_timeout_s: float
+    def __init__(self, max_pending_text_char_count: _Optional[int] = ..., max_segment_text_char_count: _Optional[int] = ..., max_segment_speech_token_count: _Optional[int] = ..., max_pending_flush_count: _Optional[int] = ..., max_open_stream_count: _Optional[int] = ..., max_upload_byte_count: _Optional[int] = ..., idle_timeout_s: _Optional[float] = ..., stall_timeout_s: _Optional[float] = ...) -> None: ...
+
+class AudioChunk(_message.Message):
+    __slots__ = ("sequence_number", "segment_index", "offset_samples", "sample_count", "data")
+    SEQUENCE_NUMBER_FIELD_NUMBER: _ClassVar[int]
+    SEGMENT_INDEX_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    SAMPLE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    sequence_number: int
+    segment_index: int
+    offset_samples: int
+    sample_count: int
+    data: bytes
+    def __init__(self, sequence_number: _Optional[int] = ..., segment_index: _Optional[int] = ..., offset_samples: _Optional[int] = ..., sample_count: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class SegmentStarted(_message.Message):
+    __slots__ = ("segment_index", "offset_samples", "text", "text_token_count", "consumed_text_char_count")
+    SEGMENT_INDEX_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    TEXT_TOKEN_COUNT_FIELD_NUMBER: _ClassVar[int]
+    CONSUMED_TEXT_CHAR_COUNT_FIELD_NUMBER: _ClassVar[int]
+    segment_index: int
+    offset_samples: int
+    text: str
+    text_token_count: int
+    consumed_text_char_count: int
+    def __init__(self, segment_index: _Optional[int] = ..., offset_samples: _Optional[int] = ..., text: _Optional[str] = ..., text_token_count: _Optional[int] = ..., consumed_text_char_count: _Optional[int] = ...) -> None: ...
+
+class SegmentDone(_message.Message):
+    __slots__ = ("segment_index", "offset_samples", "sample_count", "skipped", "hit_token_limit", "speech_token_count", "window_count", "ttfa_s", "t3_s", "s3gen_s", "max_gap_s", "underrun_count", "underrun_s", "consumed_text_char_count")
+    SEGMENT_INDEX_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    SAMPLE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    SKIPPED_FIELD_NUMBER: _ClassVar[int]
+    HIT_TOKEN_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    SPEECH_TOKEN_COUNT_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_COUNT_FIELD_NUMBER: _ClassVar[int]
+    TTFA_S_FIELD_NUMBER: _ClassVar[int]
+    T3_S_FIELD_NUMBER: _ClassVar[int]
+    S3GEN_S_FIELD_NUMBER: _ClassVar[int]
+    MAX_GAP_S_FIELD_NUMBER: _ClassVar[int]
+    UNDERRUN_COUNT_FIELD_NUMBER: _ClassVar[int]
+    UNDERRUN_S_FIELD_NUMBER: _ClassVar[int]
+    CONSUMED_TEXT_CHAR_COUNT_FIELD_NUMBER: _ClassVar[int]
+    segment_index: int
+    offset_samples: int
+    sample_count: int
+    skipped: bool
+    hit_token_limit: bool
+    speech_token_count: int
+    window_count: int
+    ttfa_s: float
+    t3_s: float
+    s3gen_s: float
+    max_gap_s: float
+    underrun_count: int
+    underrun_s: float
+    consumed_text_char_count: int
+    def __init__(self, segment_index: _Optional[int] = ..., offset_samples: _Optional[int] = ..., sample_count: _Optional[int] = ..., skipped: bool = ..., hit_token_limit: bool = ..., speech_token_count: _Optional[int] = ..., window_count: _Optional[int] = ..., ttfa_s: _Optional[float] = ..., t3_s: _Optional[float] = ..., s3gen_s: _Optional[float] = ..., max_gap_s: _Optional[float] = ..., underrun_count: _Optional[int] = ..., underrun_s: _Optional[float] = ..., consumed_text_char_count: _Optional[int] = ...) -> None: ...
+
+class Flushed(_message.Message):
+    __slots__ = ("flush_id", "offset_samples")
+    FLUSH_ID_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    flush_id: int
+    offset_samples: int
+    def __init__(self, flush_id: _Optional[int] = ..., offset_samples: _Optional[int] = ...) -> None: ...
+
+class Cancelled(_message.Message):
+    __slots__ = ("made_sample_count", "delivered_sample_count", "segment_index", "dropped_flush_ids", "consumed_text_char_count")
+    MADE_SAMPLE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    DELIVERED_SAMPLE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    SEGMENT_INDEX_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FLUSH_IDS_FIELD_NUMBER: _ClassVar[int]
+    CONSUMED_TEXT_CHAR_COUNT_FIELD_NUMBER: _ClassVar[int]
+    made_sample_count: int
+    delivered_sample_count: int
+    segment_index: int
+    dropped_flush_ids: _containers.RepeatedScalarFieldContainer[int]
+    consumed_text_char_count: int
+    def __init__(self, made_sample_count: _Optional[int] = ..., delivered_sample_count: _Optional[int] = ..., segment_index: _Optional[int] = ..., dropped_flush_ids: _Optional[_Iterable[int]] = ..., consumed_text_char_count: _Optional[int] = ...) -> None: ...
+
+class SynthesizeRequest(_message.Message):
+    __slots__ = ("settings", "text")
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    settings: SpeechSettings
+    text: str
+    def __init__(self, settings: _Optional[_Union[SpeechSettings, _Mapping]] = ..., text: _Optional[str] = ...) -> None: ...
+
+class SynthesizeResponse(_message.Message):
+    __slots__ = ("opened", "audio", "segment_started", "segment_done")
+    OPENED_FIELD_NUMBER: _ClassVar[int]
+    AUDIO_FIELD_NUMBER: _ClassVar[int]
+    SEGMENT_STARTED_FIELD_NUMBER: _ClassVar[int]
+    SEGMENT_DONE_FIELD_NUMBER: _ClassVar[int]
+    opened: StreamOpened
+    audio: AudioChunk
+    segment_started: SegmentStarted
+    segment_done: SegmentDone
+    def __init__(self, opened: _Optional[_Union[StreamOpened, _Mapping]] = ..., audio: _Optional[_Union[AudioChunk, _Mapping]] = ..., segment_started: _Optional[_Union[SegmentStarted, _Mapping]] = ..., segment_done: _Optional[_Union[SegmentDone, _Mapping]] = ...) -> None: ...
+
+class GetServerInfoRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetServerInfoResponse(_message.Message):
+    __slots__ = ("version", "model", "device", "t3_runtime", "s3gen_runtime", "random_weights", "notice", "native_sample_rate_hz", "sample_rates_hz", "audio_formats", "limits", "open_stream_count")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    T3_RUNTIME_FIELD_NUMBER: _ClassVar[int]
+    S3GEN_RUNTIME_FIELD_NUMBER: _ClassVar[int]
+    RANDOM_WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    NOTICE_FIELD_NUMBER: _ClassVar[int]
+    NATIVE_SAMPLE_RATE_HZ_FIELD_NUMBER: _ClassVar[int]
+    SAMPLE_RATES_HZ_FIELD_NUMBER: _ClassVar[int]
+    AUDIO_FORMATS_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    OPEN_STREAM_COUNT_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    model: str
+    device: str
+    t3_runtime: str
+    s3gen_runtime: str
+    random_weights: bool
+    notice: str
+    native_sample_rate_hz: int
+    sample_rates_hz: _containers.RepeatedScalarFieldContainer[int]
+    audio_formats: _containers.RepeatedScalarFieldContainer[AudioFormat]
+    limits: Limits
+    open_stream_count: int
+    def __init__(self, version: _Optional[str] = ..., model: _Optional[str] = ..., device: _Optional[str] = ..., t3_runtime: _Optional[str] = ..., s3gen_runtime: _Optional[str] = ..., random_weights: bool = ..., notice: _Optional[str] = ..., native_sample_rate_hz: _Optional[int] = ..., sample_rates_hz: _Optional[_Iterable[int]] = ..., audio_formats: _Optional[_Iterable[_Union[AudioFormat, str]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., open_stream_count: _Optional[int] = ...) -> None: ...
