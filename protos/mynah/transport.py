@@ -15,8 +15,14 @@ from mynah.settings import Tls
 
 T = TypeVar("T")
 
-# Pings notice a peer that vanished without a word; the server allows them from every 10 s on.
-_OPTIONS = [("grpc.keepalive_time_ms", 30_000), ("grpc.keepalive_timeout_ms", 10_000)]
+_OPTIONS = [
+    # pings notice a peer that vanished without a word; the server allows them from every 10 s on
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    # gRPC would let its window grow to megabytes, a minute of audio between server and a slow reader that no cancel
+    # can call back; the fixed 64 KiB are enough for 48 kHz float at a round trip of 300 ms
+    ("grpc.http2.bdp_probe", 0),
+]
 
 
 def open_channel(server: str, tls: Tls | None) -> grpc.aio.Channel:

@@ -1,0 +1,221 @@
+"""An engine without a model: deterministic tones with scripted latency and failures, and counts of all it holds.
+
+For tests and for trying out what stands around an engine. Time passes only in `asyncio.sleep`, so it runs on a
+virtual clock as well as on a real one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from engines.api import (
+    AudioChunk,
+    EngineInfo,
+    Event,
+    Limits,
+    Samples,
+    Segment,
+    SegmentDone,
+    SegmentStarted,
+    SegmentStats,
+)
+from engines.config import (
+    MEL_BANDS,
+    SAMPLE_RATE_HZ,
+    SAMPLES_PER_TOKEN,
+    SPEAKER_EMBEDDING_DIM,
+    SPEECH_CODES,
+    X_VECTOR_DIM,
+    Sampling,
+)
+from engines.errors import EngineBusy, EngineFailure, InvalidInput
+from engines.voice.voice import Voice
+
+_MIN_REFERENCE_BYTES = 1000
+
+
+@dataclass(frozen=True)
+class Script:
+    """What happens, and how long it takes. Failures are instances that are raised as they are."""
+
+    tokens_per_char: float = 1.0
+    token_s: float = 0.0  # to make one speech token
+    decode_s: float = 0.0  # to decode one window
+    first_hop_tokens: int = 10
+    hop_tokens: int = 25
+    warm_up_s: float = 0.0
+    voice_s: float = 0.0  # to make a voice
+    close_s: float = 0.0  # to free what a stream holds
+    open_failure: Exception | None = None
+    warm_up_failure: Exception | None = None
+    failure: Exception | None = None  # raised in segment `fail_segment` after `fail_after_chunks` of its chunks
+    fail_segment: int = 0
+    fail_after_chunks: int = 0
+
+
+class FakeEngine:
+    """Fulfils `engines.api.Engine`. `working` is what is being made this moment; all counts are 0 or final at rest."""
+
+    def __init__(self, script: Script | None = None, *, max_streams: int = 4, default_voice: bool = True) -> None:
+        self.script = script or Script()
+        self.info = EngineInfo(
+            model="fake",
+            device="cpu",
+            t3_runtime="fake",
+            s3gen_runtime="fake",
+            limits=Limits(max_text_chars_per_segment=1000, max_speech_tokens_per_segment=1000, max_streams=max_streams),
+            random_weights=True,
+            notice="This engine makes tones, not speech.",
+        )
+        self.default_voice = fake_voice("default") if default_voice else None
+        self.streams: set[FakeStream] = set()
+        self.working = 0  # segments being made
+        self.opened_streams = 0  # in all
+        self.made_samples = 0
+        self.done_segments = 0
+        self.cancelled_segments = 0
+        self.closed = False
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing is held and nothing is being made."""
+        return not self.streams and self.working == 0
+
+    async def make_voice(self, audio: bytes, *, name: str) -> Voice:
+        """A voice that depends on the bytes; those beginning with b"broken" do not decode."""
+        await asyncio.sleep(self.script.voice_s)
+        if not audio:
+            raise InvalidInput("audio", "0 bytes", "an audio file", "AUDIO_EMPTY")
+        if audio.startswith(b"broken"):
+            raise InvalidInput("audio", f"{len(audio)} bytes", "an audio file", "AUDIO_NOT_DECODABLE")
+        if len(audio) < _MIN_REFERENCE_BYTES:
+            raise InvalidInput("audio", f"{len(audio)} bytes", "more than 5 s", "AUDIO_TOO_SHORT")
+        return fake_voice(name, audio)
+
+    async def open(self, voice: Voice, sampling: Sampling) -> FakeStream:
+        if self.script.open_failure is not None:
+            raise self.script.open_failure
+        if len(self.streams) >= self.info.limits.max_streams:
+            raise EngineBusy(f"all {self.info.limits.max_streams} streams are in use")
+        stream = FakeStream(self, voice, sampling)
+        self.streams.add(stream)
+        self.opened_streams += 1
+        return stream
+
+    async def warm_up(self) -> None:
+        await asyncio.sleep(self.script.warm_up_s)
+        if self.script.warm_up_failure is not None:
+            raise self.script.warm_up_failure
+
+    async def close(self) -> None:
+        for stream in list(self.streams):
+            await stream.close()
+        self.closed = True
+
+
+class FakeStream:
+    """Fulfils `engines.api.SpeechStream`. `prepared` is the segment hinted at and not yet spoken."""
+
+    def __init__(self, engine: FakeEngine, voice: Voice, sampling: Sampling) -> None:
+        self._engine = engine
+        self._voice = voice
+        self._sampling = sampling
+        self._position_samples = 0
+        self._closed = False
+        self.prepared: Segment | None = None
+        self.prepared_hits = 0  # segments spoken that had been prepared
+
+    def prepare(self, segment: Segment) -> None:
+        self.prepared = segment
+
+    async def speak(self, segment: Segment) -> AsyncGenerator[Event, None]:
+        if self._closed:
+            raise EngineFailure("the stream was closed")
+        self.prepared_hits += self.prepared == segment
+        self.prepared = None
+        audio = self._audio(segment)
+        with self._working():
+            yield SegmentStarted(segment, len(segment.text))
+            windows = 0
+            for windows, (start, end) in enumerate(self._windows(len(audio) // SAMPLES_PER_TOKEN), start=1):
+                self._fail_if_scripted(segment, windows - 1)
+                await asyncio.sleep((end - start) * self._engine.script.token_s + self._engine.script.decode_s)
+                samples = audio[start * SAMPLES_PER_TOKEN : end * SAMPLES_PER_TOKEN]
+                self._engine.made_samples += len(samples)
+                yield AudioChunk(segment.index, self._position_samples, samples)
+                self._position_samples += len(samples)
+            self._fail_if_scripted(segment, windows)
+        stats = SegmentStats(speech_tokens=len(audio) // SAMPLES_PER_TOKEN, samples=len(audio), windows=windows)
+        yield SegmentDone(segment, stats)
+
+    def _audio(self, segment: Segment) -> Samples:
+        """The segment's tone. Raises InvalidInput when the text has neither letter nor digit."""
+        if not any(char.isalnum() for char in segment.text):
+            raise InvalidInput("text", segment.text, "a letter or a digit", "TEXT_EMPTY")
+        tokens = math.ceil(len(segment.text) * self._engine.script.tokens_per_char)
+        tokens = min(tokens, self._sampling.max_speech_tokens)
+        return tone(segment.text, self._voice, self._sampling.seed, tokens * SAMPLES_PER_TOKEN)
+
+    def _windows(self, tokens: int) -> Iterator[tuple[int, int]]:
+        start, hop = 0, self._engine.script.first_hop_tokens
+        while start < tokens:
+            yield start, min(start + hop, tokens)
+            start, hop = start + hop, self._engine.script.hop_tokens
+
+    def _fail_if_scripted(self, segment: Segment, chunks: int) -> None:
+        script = self._engine.script
+        if (
+            script.failure is not None
+            and (segment.index, chunks) == (script.fail_segment, script.fail_after_chunks)
+        ):  # fmt: skip
+            raise script.failure
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        self._engine.working += 1
+        try:
+            yield
+            self._engine.done_segments += 1
+        except BaseException:
+            self._engine.cancelled_segments += 1
+            raise
+        finally:
+            self._engine.working -= 1
+
+    async def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self.prepared = None
+            try:
+                await asyncio.sleep(self._engine.script.close_s)
+            finally:
+                self._engine.streams.discard(self)
+
+
+def tone(text: str, voice: Voice, seed: int, samples: int) -> Samples:
+    """A tone whose pitch depends on text, voice and seed: (samples,) float32, half of full scale."""
+    digest = hashlib.sha256(f"{text}\0{voice.key}\0{seed}".encode()).digest()
+    pitch_hz = 100.0 + int.from_bytes(digest[:2]) / 65536 * 300.0
+    phase = 2 * np.pi * pitch_hz / SAMPLE_RATE_HZ * np.arange(samples)
+    wave: Samples = (0.5 * np.sin(phase)).astype(np.float32)
+    return wave
+
+
+def fake_voice(name: str, audio: bytes = b"", *, prompt_tokens: int = 25) -> Voice:
+    """A well-formed Voice with numbers drawn from a hash of `audio`."""
+    rng = np.random.default_rng(list(hashlib.sha256(audio).digest()))
+    return Voice(
+        name=name,
+        speaker_embedding=rng.standard_normal(SPEAKER_EMBEDDING_DIM, dtype=np.float32),
+        t3_prompt_tokens=rng.integers(0, SPEECH_CODES, prompt_tokens),
+        s3gen_prompt_tokens=rng.integers(0, SPEECH_CODES, prompt_tokens),
+        s3gen_prompt_mel=rng.standard_normal((2 * prompt_tokens, MEL_BANDS), dtype=np.float32),
+        x_vector=rng.standard_normal(X_VECTOR_DIM, dtype=np.float32),
+    )

@@ -1,0 +1,95 @@
+"""The `mynah` command: its arguments, its exit statuses and its words for errors. The work is in `mynah.commands`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mynah.errors import InvalidArgument, MynahError, NotFound, ServerBusy, Unavailable, WrongState
+
+EXIT_OK = 0
+EXIT_FAILED = 1  # the server failed, or something on this side did
+EXIT_USAGE = 2  # what was asked for can never work
+EXIT_TRY_LATER = 3  # no server there, or no room
+EXIT_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the console script; leaves with one of the exit statuses above."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """One command; returns its exit status, SystemExit only for usage errors."""
+    chosen = parser().parse_args(arguments)
+    from mynah import commands  # gRPC comes with it; --help does not wait for that
+
+    try:
+        asyncio.run(commands.execute(chosen))
+    except MynahError as error:
+        print(f"mynah: {_told(error, chosen.server)}", file=sys.stderr)
+        return _status(error)
+    except (OSError, ValueError) as error:
+        print(f"mynah: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        print("mynah: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return EXIT_OK
+
+
+def _told(error: MynahError, server: str) -> str:
+    if isinstance(error, Unavailable) and error.reason == "UNAVAILABLE":  # gRPC's own: nobody answered
+        return f"no Mynah server answers at {server}: {error}"
+    again = "; trying again later may help" if error.retryable else ""
+    return f"{error} [{error.reason}]{again}"
+
+
+def _status(error: MynahError) -> int:
+    if isinstance(error, InvalidArgument | NotFound | WrongState):
+        return EXIT_USAGE
+    if isinstance(error, Unavailable | ServerBusy) and error.retryable:
+        return EXIT_TRY_LATER
+    return EXIT_FAILED
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their arguments."""
+    top = argparse.ArgumentParser(prog="mynah", description="Speak through a Mynah server.", allow_abbrev=False)
+    top.add_argument("--server", default="127.0.0.1:50051", metavar="HOST:PORT", help="default %(default)s")
+    top.add_argument("--tls", action="store_true", help="encrypt, trusting the system's certificates")
+    top.add_argument("--ca", type=Path, metavar="FILE", help="encrypt, trusting the certificates in this PEM file")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_say(commands.add_parser("say", help="speak a text into a WAV file", allow_abbrev=False))
+    _add_voices(commands.add_parser("voices", help="make, list and delete voices", allow_abbrev=False))
+    commands.add_parser("info", help="show who speaks there, and its limits", allow_abbrev=False)
+    return top
+
+
+def _add_say(say: argparse.ArgumentParser) -> None:
+    say.add_argument("text", help='what to say; "-" reads standard input and speaks while it is written')
+    where = 'WAV file to write, "-": standard output (default %(default)s)'
+    say.add_argument("-o", "--output", default="mynah.wav", metavar="FILE", help=where)
+    say.add_argument("--voice", metavar="ID", help="a voice of `mynah voices list`")
+    say.add_argument("--rate", type=int, metavar="HZ", help="sample rate, default 24000")
+    say.add_argument("--temperature", type=float)
+    say.add_argument("--top-k", type=int)
+    say.add_argument("--top-p", type=float)
+    say.add_argument("--repetition-penalty", type=float)
+    say.add_argument("--seed", type=int, help="the same seed and text give the same speech")
+    say.add_argument("--quiet", action="store_true", help="no progress and no summary")
+
+
+def _add_voices(voices: argparse.ArgumentParser) -> None:
+    actions = voices.add_subparsers(dest="action", required=True, metavar="ACTION")
+    create = actions.add_parser("create", help="make a voice from a recording", allow_abbrev=False)
+    create.add_argument("audio", type=Path, help="audio file with more than 5 s of one speaker")
+    create.add_argument("--name", required=True, help="the voice's name for people")
+    create.add_argument("--id", help="the voice's id; default: made by the server")
+    create.add_argument("--consent", action="store_true", help="the speaker agreed to having this voice made")
+    actions.add_parser("list", help="list all voices", allow_abbrev=False)
+    delete = actions.add_parser("delete", help="forget a voice", allow_abbrev=False)
+    delete.add_argument("id", help="its id")

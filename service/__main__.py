@@ -1,0 +1,85 @@
+"""`mynah-serve`: configuration in, a running server until SIGTERM or SIGINT. Says on two lines where and when."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+
+import engines
+from engines.api import Engine, EngineInfo
+from engines.errors import EngineError
+from service.config import ConfigError, ServerConfig, read_config
+from service.server import Server
+
+
+def main() -> None:
+    """Exit status 0 after a signal, 2 for a bad configuration, 1 when the engine cannot be loaded or warmed up."""
+    try:
+        config = read_config(sys.argv[1:], os.environ)
+    except ConfigError as error:
+        _leave(2, error)
+    logging.basicConfig(
+        level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
+    )
+    try:
+        asyncio.run(serve(engines.load(config.engine()), config))
+    except ConfigError as error:
+        _leave(2, error)
+    except (EngineError, OSError) as error:
+        _leave(1, error)
+
+
+async def serve(engine: Engine, config: ServerConfig) -> None:
+    """Serve until a signal. A second signal ends the grace period."""
+    server = Server(engine, config)
+    signalled = _signals()
+    _say(f"listening on {await server.start()} with {_described(engine.info)}")
+    warming = asyncio.ensure_future(server.warm_up())
+    stopping = asyncio.ensure_future(signalled.get())
+    await asyncio.wait([warming, stopping], return_when=asyncio.FIRST_COMPLETED)
+    try:
+        if warming.done():
+            _say(f"serving after {warming.result():.1f} s of warm-up")
+            await stopping
+    finally:
+        warming.cancel()
+        await _stop(server, signalled)
+
+
+async def _stop(server: Server, signalled: asyncio.Queue[None]) -> None:
+    patient = asyncio.ensure_future(server.stop())
+    impatient = asyncio.ensure_future(signalled.get())
+    await asyncio.wait([patient, impatient], return_when=asyncio.FIRST_COMPLETED)
+    if not patient.done():
+        patient.cancel()
+        await server.stop(0.0)
+    impatient.cancel()
+
+
+def _signals() -> asyncio.Queue[None]:
+    """One item for each SIGTERM or SIGINT from here on."""
+    signalled: asyncio.Queue[None] = asyncio.Queue()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, signalled.put_nowait, None)
+    return signalled
+
+
+def _described(info: EngineInfo) -> str:
+    about = f"{info.model} on {info.device} (T3 {info.t3_runtime}, S3Gen {info.s3gen_runtime})"
+    return f"{about}: {info.notice}" if info.notice else about
+
+
+def _say(line: str) -> None:
+    print(f"mynah-serve: {line}", flush=True)
+
+
+def _leave(status: int, error: Exception) -> None:
+    print(f"mynah-serve: {error}", file=sys.stderr)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

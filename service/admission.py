@@ -1,0 +1,100 @@
+"""Who may come in: the server's state and its slots. Refuses at once; nobody waits in line here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+
+from service.errors import NoRoom, NotServing
+
+_RETRY_AFTER_S = 1.0
+
+
+class State(Enum):
+    """What the server is doing; it only moves forward."""
+
+    WARMING_UP = "warming up"
+    SERVING = "serving"
+    DRAINING = "about to stop"
+
+
+class Slots:
+    """At most `most` holders at a time."""
+
+    def __init__(self, most: int, what: str, reason: str) -> None:
+        self.most = most
+        self.taken = 0
+        self._what, self._reason = what, reason
+        self._free = asyncio.Event()
+        self._free.set()
+
+    @contextmanager
+    def take(self) -> Iterator[None]:
+        """One slot, given back on leaving. Raises NoRoom at once when all are taken."""
+        if self.taken >= self.most:
+            message = f"all {self.most} {self._what} are taken; retry when one has ended"
+            raise NoRoom(self._reason, message, allowed=f"{self.most} {self._what}", retry_after_s=_RETRY_AFTER_S)
+        self.taken += 1
+        self._free.clear()
+        try:
+            yield
+        finally:
+            self.taken -= 1
+            if self.taken == 0:
+                self._free.set()
+
+    async def all_free(self) -> None:
+        """Return when nobody holds a slot."""
+        await self._free.wait()
+
+
+class Admission:
+    """The door: streams and uploads come in while the server serves; `stopped` tells those inside to leave."""
+
+    def __init__(self, max_streams: int, max_uploads: int) -> None:
+        self.streams = Slots(max_streams, "streams", "STREAMS_EXHAUSTED")
+        self.uploads = Slots(max_uploads, "uploads", "UPLOADS_EXHAUSTED")
+        self.stopped = asyncio.Event()
+        self.state = State.WARMING_UP
+
+    def open(self) -> None:
+        """Warm-up is over."""
+        if self.state is State.WARMING_UP:
+            self.state = State.SERVING
+
+    def drain(self) -> None:
+        """Nobody comes in any more; those inside finish."""
+        self.state = State.DRAINING
+
+    @contextmanager
+    def stream(self) -> Iterator[None]:
+        """A stream's slot. Raises NotServing or NoRoom."""
+        self.must_serve()
+        with self.streams.take():
+            yield
+
+    @contextmanager
+    def upload(self) -> Iterator[None]:
+        """An upload's slot. Raises NotServing or NoRoom."""
+        self.must_serve()
+        with self.uploads.take():
+            yield
+
+    def must_serve(self) -> None:
+        """Raises NotServing unless the server serves."""
+        if self.state is State.SERVING:
+            return
+        reason = "NOT_READY" if self.state is State.WARMING_UP else "DRAINING"
+        raise NotServing(reason, f"the server is {self.state.value}", retry_after_s=_RETRY_AFTER_S)
+
+    async def all_left(self) -> None:
+        """Return when no stream and no upload is inside."""
+        await self.streams.all_free()
+        await self.uploads.all_free()
+
+    async def told_to_leave(self) -> None:
+        """For those inside: raises NotServing once the grace period is over."""
+        await self.stopped.wait()
+        raise NotServing("DRAINING", "the server stopped before the stream had ended", retry_after_s=_RETRY_AFTER_S)

@@ -1,0 +1,199 @@
+"""The server's configuration: flags and MYNAH_* variables -> one frozen value, read once at the edge.
+
+Each option stands here once, with its default, its range and its sentence of help; nothing is read anywhere else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, NoReturn
+
+from engines.config import EngineConfig
+
+_PREFIX = "MYNAH_"
+_LEVELS = ("debug", "info", "warning", "error")
+
+
+class ConfigError(Exception):
+    """A flag or a variable that cannot be: names it, its value and what is allowed."""
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """How a value is read from a string: raises ValueError when it is not `allowed`."""
+
+    read: Callable[[str], Any]
+    allowed: str
+
+
+def _int(low: int, high: int) -> _Kind:
+    def read(text: str) -> int:
+        value = int(text)
+        if not low <= value <= high:
+            raise ValueError
+        return value
+
+    return _Kind(read, f"a whole number in [{low}, {high}]")
+
+
+def _seconds(low: float, high: float) -> _Kind:
+    def read(text: str) -> float:
+        value = float(text)
+        if not (math.isfinite(value) and low <= value <= high):
+            raise ValueError
+        return value
+
+    return _Kind(read, f"seconds in [{low:g}, {high:g}]")
+
+
+def _text(text: str) -> str:
+    if not text.strip():
+        raise ValueError
+    return text
+
+
+def _address(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError
+    return text
+
+
+def _level(text: str) -> str:
+    if text.lower() not in _LEVELS:
+        raise ValueError
+    return text.lower()
+
+
+def _path(text: str) -> Path:
+    return Path(_text(text)).expanduser()
+
+
+_PATH = _Kind(_path, "a path")
+
+
+_OPTIONS: dict[str, tuple[_Kind, str]] = {
+    "model": (_Kind(_text, "a model"), "auto, turbo, nano, a folder of the same layout, or random:turbo|nano|tiny"),
+    "listen": (_Kind(_address, "HOST:PORT with a port in [0, 65535]"), "where to serve; port 0 takes a free one"),
+    "device": (_Kind(_text, "a device"), "auto, cpu, cuda or cuda:N"),
+    "threads": (_int(1, 1024), "CPU threads of the models"),
+    "max_streams": (_int(1, 10_000), "streams that may be open at once"),
+    "cache_dir": (_PATH, "where downloads and random checkpoints are kept"),
+    "weights_seed": (_int(0, 2**63 - 1), "seed of random weights"),
+    "voices_dir": (_PATH, "where uploaded voices are kept; without it, in memory"),
+    "max_voices": (_int(1, 1_000_000), "uploaded voices that are kept"),
+    "max_uploads": (_int(1, 1000), "uploads that may run at once"),
+    "max_upload_bytes": (_int(1, 2**31), "longest upload of reference audio"),
+    "max_pending_text_chars": (_int(1, 10_000_000), "text that may wait to be spoken on a stream"),
+    "max_pending_flushes": (_int(1, 1_000_000), "flushes that may wait to be answered on a stream"),
+    "send_queue_events": (_int(1, 1000), "chunks made ahead of a slow reader"),
+    "idle_timeout_s": (_seconds(0.01, 86_400), "end a stream on which nothing happens"),
+    "stall_timeout_s": (_seconds(0.01, 86_400), "end a stream whose client does not read"),
+    "grace_s": (_seconds(0, 86_400), "time for open streams when the server is told to stop"),
+    "tls_certificate": (_PATH, "PEM certificate chain; with --tls-key, serve encrypted"),
+    "tls_key": (_PATH, "PEM private key"),
+    "log_level": (_Kind(_level, " | ".join(_LEVELS)), "debug, info, warning or error"),
+}
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """Everything a server needs. Field `max_streams` is flag `--max-streams` and variable `MYNAH_MAX_STREAMS`."""
+
+    model: str = "auto"
+    listen: str = "127.0.0.1:50051"
+    device: str = "auto"
+    threads: int | None = None
+    max_streams: int = 16
+    cache_dir: Path | None = None
+    weights_seed: int = 0
+    voices_dir: Path | None = None
+    max_voices: int = 1000
+    max_uploads: int = 4
+    max_upload_bytes: int = 20_000_000
+    max_pending_text_chars: int = 20_000
+    max_pending_flushes: int = 1000
+    send_queue_events: int = 8
+    idle_timeout_s: float = 300.0
+    stall_timeout_s: float = 30.0
+    grace_s: float = 30.0
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    log_level: str = "info"
+
+    def __post_init__(self) -> None:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ConfigError("tls_certificate and tls_key are given together or not at all")
+
+    def engine(self) -> EngineConfig:
+        """The part that the engine is built from."""
+        return EngineConfig(
+            model=self.model,
+            device=self.device,
+            threads=self.threads,
+            max_streams=self.max_streams,
+            cache_dir=self.cache_dir,
+            weights_seed=self.weights_seed,
+        )
+
+
+assert _OPTIONS.keys() == {option.name for option in fields(ServerConfig)}
+
+
+def read_config(arguments: Sequence[str], environment: Mapping[str, str]) -> ServerConfig:
+    """Flags before variables before defaults.
+
+    Raises ConfigError for an unknown flag or MYNAH_* variable and for a bad value; SystemExit after --help.
+    """
+    chosen = _from_environment(environment)
+    given = vars(_parser().parse_args(arguments))
+    chosen |= {name: _read(name, text, _flag(name)) for name, text in given.items() if text is not None}
+    return ServerConfig(**chosen)
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    chosen: dict[str, Any] = {}
+    for variable in sorted(key for key in environment if key.startswith(_PREFIX)):
+        name = variable.removeprefix(_PREFIX).lower()
+        if name not in _OPTIONS or variable != variable.upper():
+            known = ", ".join(_PREFIX + option.upper() for option in _OPTIONS)
+            raise ConfigError(f"{variable} is not a setting of this server; allowed: {known}")
+        chosen[name] = _read(name, environment[variable], variable)
+    return chosen
+
+
+def _read(name: str, text: str, source: str) -> Any:
+    kind, _ = _OPTIONS[name]
+    try:
+        return kind.read(text)
+    except ValueError:
+        raise ConfigError(f"{source} = {text!r} is not allowed; allowed: {kind.allowed}") from None
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a bad flag as ConfigError."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="mynah-serve",
+        description="Serve streaming speech over gRPC.",
+        epilog=f"Every option is also a variable: --max-streams is {_PREFIX}MAX_STREAMS. Flags win.",
+        allow_abbrev=False,
+    )
+    defaults = {option.name: option.default for option in fields(ServerConfig)}
+    for name, (_, help_text) in _OPTIONS.items():
+        default = "" if defaults[name] is None else f" (default {defaults[name]})"
+        parser.add_argument(_flag(name), dest=name, metavar=name.upper(), help=help_text + default)
+    return parser

@@ -1,0 +1,112 @@
+"""The gRPC server around an engine: its services, its health, its start and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from importlib.metadata import version
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from engines.api import Engine
+from mynah.v1 import speech_pb2, speech_pb2_grpc, voices_pb2, voices_pb2_grpc
+from service.admission import Admission
+from service.config import ConfigError, ServerConfig
+from service.speech import SpeechService
+from service.voice_store import VoiceStore
+from service.voices import VoicesService
+
+log = logging.getLogger("mynah.service")
+
+_SPEECH = speech_pb2.DESCRIPTOR.services_by_name["Speech"].full_name
+_VOICES = voices_pb2.DESCRIPTOR.services_by_name["Voices"].full_name
+_HEALTH_OF = ("", _SPEECH, _VOICES)
+_GOODBYE_S = 1.0  # for calls to end by themselves after they were told to
+
+_OPTIONS = [
+    ("grpc.so_reuseport", 0),  # a port that is taken is an error, not a coin toss between two servers
+    ("grpc.max_receive_message_length", 4 * 1024 * 1024),
+    # a client that vanished without a word is noticed after half a minute, and its work stops
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+]
+
+
+class Server:
+    """One engine on one address. `start`, then `warm_up`, then at the end `stop`.
+
+    Health says NOT_SERVING until the warm-up is done and again from the moment of `stop`; new streams are refused
+    with UNAVAILABLE then.
+    """
+
+    def __init__(self, engine: Engine, config: ServerConfig) -> None:
+        """Raises InvalidInput or OSError when the voices' folder cannot be used."""
+        self._engine = engine
+        self._config = config
+        self.admission = Admission(engine.info.limits.max_streams, config.max_uploads)
+        voices = VoiceStore(engine.default_voice, config.voices_dir, max_voices=config.max_voices)
+        self._health = health.aio.HealthServicer()
+        self._grpc = grpc.aio.server(options=_OPTIONS)
+        speech = SpeechService(engine, voices, self.admission, config, version("mynah"))
+        speech_pb2_grpc.add_SpeechServicer_to_server(speech, self._grpc)  # type: ignore[no-untyped-call]
+        catalogue = VoicesService(engine, voices, self.admission, config)
+        voices_pb2_grpc.add_VoicesServicer_to_server(catalogue, self._grpc)  # type: ignore[no-untyped-call]
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        reflection.enable_server_reflection(
+            (_SPEECH, _VOICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc
+        )
+
+    async def start(self) -> str:
+        """Listen; returns the bound HOST:PORT. Raises ConfigError when the address cannot be had."""
+        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        host = self._config.listen.rpartition(":")[0]
+        port = self._bind()
+        await self._grpc.start()
+        return f"{host}:{port}"
+
+    def _bind(self) -> int:
+        listen = self._config.listen
+        try:
+            credentials = self._credentials()
+            if credentials is None:
+                return self._grpc.add_insecure_port(listen)
+            return self._grpc.add_secure_port(listen, credentials)
+        except (RuntimeError, OSError) as error:
+            raise ConfigError(f"cannot listen on {listen}: {error}") from error
+
+    def _credentials(self) -> grpc.ServerCredentials | None:
+        key, certificate = self._config.tls_key, self._config.tls_certificate
+        if key is None or certificate is None:
+            return None
+        return grpc.ssl_server_credentials([(key.read_bytes(), certificate.read_bytes())])
+
+    async def warm_up(self) -> float:
+        """Have the engine speak once, then let clients in. Returns the seconds it took; raises what the engine does."""
+        clock = asyncio.get_running_loop().time
+        began_s = clock()
+        await self._engine.warm_up()
+        self.admission.open()
+        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        return clock() - began_s
+
+    async def stop(self, grace_s: float | None = None) -> None:
+        """Refuse newcomers, let open streams and uploads finish within the grace period, then end everything."""
+        self.admission.drain()
+        await self._health.enter_graceful_shutdown()
+        allowed_s = self._config.grace_s if grace_s is None else grace_s
+        try:
+            async with asyncio.timeout(allowed_s):
+                await self.admission.all_left()
+        except TimeoutError:
+            log.warning("%d streams had not ended after %g s", self.admission.streams.taken, allowed_s)
+        self.admission.stopped.set()
+        await self._grpc.stop(_GOODBYE_S)
+        await self._engine.close()
+
+    async def _set_health(self, status: int) -> None:
+        for name in _HEALTH_OF:
+            await self._health.set(name, status)
