@@ -5,7 +5,8 @@ Knows the file format through safetensors alone; knows no net, and where the fil
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,10 +28,22 @@ def load_tensors(path: Path, expected: Mapping[str, Shape], *, prefix: str = "")
     are not stored as float32 come as float32 copies.
     Raises CheckpointError when the file cannot be read, or naming every tensor that is missing or has another shape.
     """
+    with _opened(path) as file:
+        _check(path, file, expected, prefix)
+        return {name: _as_float32(file.get_tensor(prefix + name)) for name in expected}
+
+
+def check_tensors(path: Path, expected: Mapping[str, Shape], *, prefix: str = "") -> None:
+    """Raises what `load_tensors` would raise, from the file's header alone."""
+    with _opened(path) as file:
+        _check(path, file, expected, prefix)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as file:
-            _check(path, file, expected, prefix)
-            return {name: _as_float32(file.get_tensor(prefix + name)) for name in expected}
+            yield file
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
 

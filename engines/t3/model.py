@@ -1,0 +1,191 @@
+"""T3's net: GPT-2 over embeddings, reading upstream's `t3_*_v1.safetensors`; only what inference needs.
+
+Knows weights, shapes and the attention cache's slots; knows nothing of requests, sampling or scheduling.
+Source: upstream `chatterbox.models.t3.t3` over transformers' GPT2Model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from engines.config import SPEAKER_EMBEDDING_DIM, SPEECH_VOCAB, ModelSpec, T3Spec
+from engines.t3.cache import KvSlot
+from engines.t3.linear import Linear, make_linear
+from engines.weights import Shape, check_tensors, load_tensors
+
+_LAYER_NORM_EPS = 1e-5
+
+
+def expected_tensors(spec: ModelSpec) -> dict[str, Shape]:
+    """Names and shapes that inference needs from upstream's file.
+
+    The file also holds `tfmr.wte.weight` and `text_head.weight`, a third of Nano's bytes; both belong to training.
+    """
+    return outer_tensors(spec.t3) | {
+        f"tfmr.h.{layer}.{name}": shape
+        for layer in range(spec.t3.layers)
+        for name, shape in block_tensors(spec.t3).items()
+    }
+
+
+def outer_tensors(spec: T3Spec) -> dict[str, Shape]:
+    """Everything but the blocks. Matrices of `spkr_enc` and `speech_head` are (out, in)."""
+    width = spec.width
+    return {
+        "cond_enc.spkr_enc.weight": (width, SPEAKER_EMBEDDING_DIM),
+        "cond_enc.spkr_enc.bias": (width,),
+        "text_emb.weight": (spec.text_vocab, width),
+        "speech_emb.weight": (SPEECH_VOCAB, width),
+        "tfmr.wpe.weight": (spec.positions, width),
+        "tfmr.ln_f.weight": (width,),
+        "tfmr.ln_f.bias": (width,),
+        "speech_head.weight": (SPEECH_VOCAB, width),
+        "speech_head.bias": (SPEECH_VOCAB,),
+    }
+
+
+def block_tensors(spec: T3Spec) -> dict[str, Shape]:
+    """One transformer block. GPT-2's matrices are (in, out)."""
+    width = spec.width
+    return {
+        "ln_1.weight": (width,),
+        "ln_1.bias": (width,),
+        "attn.c_attn.weight": (width, 3 * width),
+        "attn.c_attn.bias": (3 * width,),
+        "attn.c_proj.weight": (width, width),
+        "attn.c_proj.bias": (width,),
+        "ln_2.weight": (width,),
+        "ln_2.bias": (width,),
+        "mlp.c_fc.weight": (width, 4 * width),
+        "mlp.c_fc.bias": (4 * width,),
+        "mlp.c_proj.weight": (4 * width, width),
+        "mlp.c_proj.bias": (width,),
+    }
+
+
+@dataclass(frozen=True)
+class Span:
+    """Consecutive rows of one sequence in a forward pass: positions [start, start + rows) of its slot."""
+
+    slot: KvSlot
+    start: int
+    rows: int
+
+    def mask(self, device: torch.device) -> Tensor | None:
+        """What SDPA adds to the scores, (rows, start + rows): row i sees positions up to start + i. None: all."""
+        if self.rows == 1:
+            return None
+        hidden = torch.full((self.rows, self.start + self.rows), float("-inf"), device=device)
+        return hidden.triu_(self.start + 1)
+
+
+class _LayerNorm:
+    def __init__(self, tensors: dict[str, Tensor], name: str, device: torch.device) -> None:
+        self._weight = tensors[f"{name}.weight"].to(device)
+        self._bias = tensors[f"{name}.bias"].to(device)
+        self._shape = tuple(self._weight.shape)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self._shape, self._weight, self._bias, _LAYER_NORM_EPS)
+
+
+class _Block:
+    """x + attention(ln_1 x), then x + mlp(ln_2 x)."""
+
+    def __init__(self, tensors: dict[str, Tensor], spec: T3Spec, layer: int, device: torch.device) -> None:
+        self._layer, self._heads, self._width = layer, spec.heads, spec.width
+        self._ln_1 = _LayerNorm(tensors, "ln_1", device)
+        self._ln_2 = _LayerNorm(tensors, "ln_2", device)
+        self._qkv = _linear(tensors, "attn.c_attn", device)
+        self._proj = _linear(tensors, "attn.c_proj", device)
+        self._fc = _linear(tensors, "mlp.c_fc", device)
+        self._out = _linear(tensors, "mlp.c_proj", device)
+
+    def __call__(self, x: Tensor, spans: Sequence[Span], masks: Sequence[Tensor | None]) -> Tensor:
+        qkv = self._qkv(self._ln_1(x)).view(x.shape[0], 3, self._heads, -1)  # (R, 3, heads, dim)
+        x = self._proj.add(self._attend(qkv, spans, masks), x)
+        return self._out.add(self._fc.gelu(self._ln_2(x)), x)
+
+    def _attend(self, qkv: Tensor, spans: Sequence[Span], masks: Sequence[Tensor | None]) -> Tensor:
+        # Span by span over exactly the positions it has: no padding to read, and no row can see another's.
+        outputs = []
+        first = 0
+        for span, mask in zip(spans, masks, strict=True):
+            rows = qkv[first : first + span.rows]
+            keys, values = span.slot.write(self._layer, span.start, rows[:, 1:])
+            query = rows[:, 0].transpose(0, 1).unsqueeze(0)  # (1, heads, n, dim)
+            mixed = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
+            outputs.append(mixed.transpose(1, 2).reshape(span.rows, self._width))
+            first += span.rows
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+class T3Net:
+    """Embeddings in, hidden states and speech logits out; keys and values go to the slots of the spans."""
+
+    def __init__(self, outer: dict[str, Tensor], blocks: Sequence[_Block], spec: T3Spec, device: torch.device) -> None:
+        self.spec, self.device = spec, device
+        self._blocks = blocks
+        self._text_embedding = outer["text_emb.weight"].to(device)
+        self._speech_embedding = outer["speech_emb.weight"].to(device)
+        self._position_embedding = outer["tfmr.wpe.weight"].to(device)
+        self._speaker_weight = outer["cond_enc.spkr_enc.weight"].to(device)
+        self._speaker_bias = outer["cond_enc.spkr_enc.bias"].to(device)
+        self._ln_f = _LayerNorm(outer, "tfmr.ln_f", device)
+        self._head: Linear = make_linear(outer["speech_head.weight"].t(), outer["speech_head.bias"], device)
+
+    @classmethod
+    def load(cls, path: Path, spec: ModelSpec, device: torch.device) -> T3Net:
+        """Build from upstream's file. Raises CheckpointError naming every tensor that is missing or misshapen.
+
+        Embeddings stay views of the mapped file on the CPU. Each block has a mapping of its own, which is let go as
+        soon as its matrices are packed, so that the file's pages and the packed copies never stand side by side.
+        """
+        check_tensors(path, expected_tensors(spec))  # all problems in one error, before anything is built
+        outer = load_tensors(path, outer_tensors(spec.t3))
+        blocks = [
+            _Block(load_tensors(path, block_tensors(spec.t3), prefix=f"tfmr.h.{layer}."), spec.t3, layer, device)
+            for layer in range(spec.t3.layers)
+        ]
+        return cls(outer, blocks, spec.t3, device)
+
+    def embed_speaker(self, embedding: npt.NDArray[np.float32]) -> Tensor:
+        """(256,) -> (1, width)."""
+        on_device = torch.tensor(embedding).unsqueeze(0).to(self.device)
+        return F.linear(on_device, self._speaker_weight, self._speaker_bias)
+
+    def embed_text(self, tokens: Sequence[int]) -> Tensor:
+        """n text tokens -> (n, width)."""
+        return self._text_embedding[torch.tensor(tokens, dtype=torch.int64, device=self.device)]
+
+    def embed_speech(self, tokens: Sequence[int]) -> Tensor:
+        """n speech tokens, marks included -> (n, width)."""
+        return self._speech_embedding[torch.tensor(tokens, dtype=torch.int64, device=self.device)]
+
+    def forward(self, embeddings: Tensor, spans: Sequence[Span]) -> Tensor:
+        """embeddings (R, width), the rows of all spans one after the other -> (R, width) before the final norm.
+
+        Positions are added here. Every span's slot must have room and hold [0, span.start) already.
+        """
+        positions = [self._position_embedding[span.start : span.start + span.rows] for span in spans]
+        x = embeddings + (positions[0] if len(positions) == 1 else torch.cat(positions))
+        masks = [span.mask(self.device) for span in spans]
+        for block in self._blocks:
+            x = block(x, spans, masks)
+        return x
+
+    def speech_logits(self, hidden: Tensor) -> Tensor:
+        """Rows of `forward`'s result (n, width) -> (n, 6563)."""
+        return self._head(self._ln_f(hidden))
+
+
+def _linear(tensors: dict[str, Tensor], name: str, device: torch.device) -> Linear:
+    return make_linear(tensors[f"{name}.weight"], tensors[f"{name}.bias"], device)

@@ -1,0 +1,130 @@
+"""The thread that owns a T3Decoder: takes requests between two steps, steps while there is something to do.
+
+Knows threads; knows no event loop. Whoever asks is a Listener, which is called on this thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+
+from engines.errors import EngineFailure
+from engines.t3.backend import T3Request
+from engines.t3.decoder import Progress, Sequence, T3Decoder
+
+_log = logging.getLogger(__name__)
+
+
+class Listener(Protocol):
+    """Whoever waits for a request's codes. Hashed by identity."""
+
+    def post(self, progress: Progress) -> None:
+        """Called on the step thread, in order; must not block. Raises RuntimeError when nobody can listen any more."""
+        ...
+
+
+class StepLoop:
+    """Methods may be called from any thread. Those that return a bool say False, and do nothing, after `close`."""
+
+    def __init__(self, decoder: T3Decoder) -> None:
+        self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._gate = threading.Lock()  # between `_submit` and the thread's last look into the queue
+        self._closed = False
+        self._loop = _Loop(decoder)
+        self._thread = threading.Thread(target=self._run, name="t3-steps", daemon=True)
+        self._thread.start()
+
+    def start(self, request: T3Request, listener: Listener) -> bool:
+        """Queue a request; its progress goes to `listener`."""
+        return self._submit(lambda: self._loop.begin(request, listener))
+
+    def cancel(self, listener: Listener, freed: Callable[[], None]) -> bool:
+        """Drop the listener's request; `freed` is called on the thread once slot and cache are free."""
+
+        def drop() -> None:
+            self._loop.drop(listener)
+            freed()
+
+        return self._submit(drop)
+
+    def close(self) -> None:
+        """Fail what still runs, end the thread, let go of net and caches. Blocks until that is done; idempotent."""
+        self._submit(lambda: None, last=True)  # wakes an idle thread
+        self._thread.join()
+
+    def _submit(self, command: Callable[[], None], *, last: bool = False) -> bool:
+        with self._gate:
+            if self._closed:
+                return False
+            self._closed = last
+            self._commands.put(command)
+            return True
+
+    def _run(self) -> None:
+        torch.get_num_threads()  # makes this thread take over the process's setting instead of OpenMP's default
+        while not self._closed:
+            # an idle thread sleeps in `get`
+            while not self._closed and (self._loop.idle or not self._commands.empty()):
+                self._commands.get()()
+            self._loop.step()
+        while not self._commands.empty():
+            self._commands.get()()
+        self._loop.end()
+        del self._loop
+
+
+class _Loop:
+    """The part that only the step thread touches."""
+
+    def __init__(self, decoder: T3Decoder) -> None:
+        self._decoder = decoder
+        self._sequences: dict[Listener, Sequence] = {}
+        self._listeners: dict[Sequence, Listener] = {}
+
+    @property
+    def idle(self) -> bool:
+        return self._decoder.idle
+
+    def begin(self, request: T3Request, listener: Listener) -> None:
+        sequence = self._decoder.add(request)
+        self._sequences[listener] = sequence
+        self._listeners[sequence] = listener
+
+    def drop(self, listener: Listener) -> None:
+        sequence = self._sequences.pop(listener, None)
+        if sequence is not None:
+            del self._listeners[sequence]
+            self._decoder.release(sequence)
+
+    def step(self) -> None:
+        try:
+            news = self._decoder.step()
+        except Exception as error:  # the decoder reports failures; this is for faults of its own
+            _log.exception("T3's step failed")
+            self._fail_all(f"T3 failed: {error!r}")
+            return
+        for progress in news:
+            self._post(progress)
+
+    def end(self) -> None:
+        self._fail_all("the engine was closed while this segment was made")
+
+    def _fail_all(self, why: str) -> None:
+        for sequence in list(self._listeners):
+            self._decoder.release(sequence)
+            self._post(Progress(sequence, error=EngineFailure(why)))
+
+    def _post(self, progress: Progress) -> None:
+        listener = self._listeners[progress.sequence]
+        try:
+            if progress.news:
+                listener.post(progress)
+        except RuntimeError:  # its event loop is closed: nobody will ever cancel this request
+            self.drop(listener)
+        if progress.over:
+            self.drop(listener)
