@@ -1,0 +1,209 @@
+"""Sound as numbers: resampling, loudness, PCM bytes, fades, silence, mel filters. Pure numpy and soxr; knows no model.
+
+Samples are always float32, mono, full scale 1.0, shape (n,).
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+import soxr
+
+Samples = npt.NDArray[np.float32]
+
+# ITU-R BS.1770 measures in blocks of 400 ms and leaves out everything below -70 LUFS.
+_LOUDNESS_BLOCK_MS = 400
+
+
+def resample(samples: Samples, from_hz: int, to_hz: int) -> Samples:
+    """All of `samples` at another rate (soxr, HQ): ceil(n x to / from) samples, as librosa's soxr_hq."""
+    if from_hz == to_hz:
+        return samples
+    return _fit(soxr.resample(samples, from_hz, to_hz, quality="HQ"), _resampled_length(len(samples), from_hz, to_hz))
+
+
+class StreamResampler:
+    """The same resampling, piece by piece: everything `push` and `finish` return, joined, equals `resample`."""
+
+    def __init__(self, from_hz: int, to_hz: int) -> None:
+        self._from_hz, self._to_hz = from_hz, to_hz
+        self._stream = soxr.ResampleStream(from_hz, to_hz, 1, dtype="float32", quality="HQ")
+        self._taken_samples = 0
+        self._given_samples = 0
+
+    def push(self, samples: Samples) -> Samples:
+        """What can be said so far; the filter holds back about 10 ms."""
+        self._taken_samples += len(samples)
+        ready = samples if self._from_hz == self._to_hz else self._stream.resample_chunk(samples)
+        self._given_samples += len(ready)
+        return ready
+
+    def finish(self) -> Samples:
+        """The rest. Nothing may be pushed afterwards."""
+        due_samples = _resampled_length(self._taken_samples, self._from_hz, self._to_hz) - self._given_samples
+        return _fit(self._stream.resample_chunk(np.zeros(0, np.float32), last=True), due_samples)
+
+
+def _resampled_length(samples: int, from_hz: int, to_hz: int) -> int:
+    return samples if from_hz == to_hz else math.ceil(samples * (to_hz / from_hz))  # librosa's very rounding
+
+
+def _fit(samples: Samples, length_samples: int) -> Samples:
+    return np.pad(samples, (0, max(0, length_samples - len(samples))))[:length_samples]
+
+
+def resample_windowed_sinc(samples: Samples, from_hz: int, to_hz: int) -> Samples:
+    """Resample with a squared-cosine windowed sinc of six zero crossings, rolled off at 0.99 of Nyquist.
+
+    The published models' prompts were tokenized behind exactly this filter (torchaudio's default), and codes
+    depend on it; everything else is better served by `resample`.
+    """
+    kernel, width_samples, step_samples = _sinc_kernel(from_hz, to_hz)  # (phases, taps)
+    padded = np.pad(samples, (width_samples, width_samples + step_samples))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, kernel.shape[1])[::step_samples]
+    phases = windows @ kernel.T  # (input steps, phases)
+    return phases.reshape(-1)[: -(-len(samples) * kernel.shape[0] // step_samples)]
+
+
+@lru_cache(maxsize=8)
+def _sinc_kernel(from_hz: int, to_hz: int) -> tuple[Samples, int, int]:
+    """One row of taps per output phase, how far they reach to the left, and input samples per turn of phases."""
+    common = math.gcd(from_hz, to_hz)
+    old, new = from_hz // common, to_hz // common
+    zero_crossings, cutoff = 6, 0.99 * min(old, new)
+    width = math.ceil(zero_crossings * old / cutoff)
+    times = np.arange(-width, width + old)[None, :] / old - np.arange(new)[:, None] / new
+    times = np.clip(times * cutoff, -zero_crossings, zero_crossings)
+    window = np.cos(times * np.pi / zero_crossings / 2) ** 2
+    return (np.sinc(times) * window * cutoff / old).astype(np.float32), width, old
+
+
+def loudness_lufs(samples: Samples, rate_hz: int) -> float:
+    """Integrated loudness after ITU-R BS.1770-4; -inf when shorter than 400 ms or below -70 LUFS throughout."""
+    import pyloudnorm  # brings scipy: only voice building needs it, a server that speaks does not
+
+    if len(samples) * 1000 < _LOUDNESS_BLOCK_MS * rate_hz:
+        return -math.inf
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # means over no blocks: silence, answered by -inf
+        return float(pyloudnorm.Meter(rate_hz).integrated_loudness(samples))
+
+
+def with_gain(samples: Samples, gain_db: float) -> Samples:
+    """Samples made louder or softer; unchanged where the gain is no positive finite factor, as upstream."""
+    factor = 10.0 ** (gain_db / 20.0) if gain_db < 6000.0 else math.inf
+    return samples * np.float32(factor) if math.isfinite(factor) and factor > 0.0 else samples
+
+
+def normalize_loudness(samples: Samples, rate_hz: int, target_lufs: float = -27.0) -> Samples:
+    """Samples at the target loudness; silence stays as it is."""
+    return with_gain(samples, target_lufs - loudness_lufs(samples, rate_hz))
+
+
+def to_s16le(samples: Samples) -> bytes:
+    """16-bit little-endian PCM; what lies beyond full scale is clipped. Samples must be finite."""
+    codes: npt.NDArray[np.int16] = np.clip(np.rint(samples * 32768.0), -32768, 32767).astype("<i2")
+    return codes.tobytes()
+
+
+def from_s16le(pcm: bytes) -> Samples:
+    """Inverse of `to_s16le`, exact. Raises ValueError for half a sample."""
+    return np.frombuffer(pcm, "<i2").astype(np.float32) / np.float32(32768.0)
+
+
+def to_f32le(samples: Samples) -> bytes:
+    """32-bit float little-endian PCM, not clipped."""
+    return samples.astype("<f4", copy=False).tobytes()
+
+
+def from_f32le(pcm: bytes) -> Samples:
+    """Inverse of `to_f32le`, exact. Raises ValueError for part of a sample."""
+    return np.frombuffer(pcm, "<f4").astype(np.float32)
+
+
+def fade_in(samples: Samples, fade_samples: int) -> Samples:
+    """The first `fade_samples` raised from nothing along half a cosine."""
+    faded = samples.copy()
+    length = min(fade_samples, len(samples))
+    faded[:length] *= _rise(fade_samples)[:length]
+    return faded
+
+
+def fade_out(samples: Samples, fade_samples: int) -> Samples:
+    """The last `fade_samples` lowered to nothing along half a cosine."""
+    return fade_in(samples[::-1], fade_samples)[::-1]
+
+
+def crossfade(leaving: Samples, coming: Samples) -> Samples:
+    """Two equally long renderings of the same moment joined at constant gain: where they agree nothing changes."""
+    return leaving + (coming - leaving) * _rise(len(leaving))
+
+
+def _rise(length_samples: int) -> Samples:
+    middles = (np.arange(length_samples) + 0.5) / max(length_samples, 1)
+    return (0.5 - 0.5 * np.cos(np.pi * middles)).astype(np.float32)
+
+
+def trim_silence(samples: Samples, top_db: float = 20.0, frame_samples: int = 2048, hop_samples: int = 512) -> Samples:
+    """Without the leading and trailing frames whose RMS is `top_db` or more below the loudest frame's.
+
+    Equals librosa.effects.trim with the same arguments. Samples of one RMS throughout stay whole.
+    """
+    padded = np.pad(samples, frame_samples // 2)  # frames are centred on multiples of the hop
+    frames = np.lib.stride_tricks.sliding_window_view(padded, frame_samples)[::hop_samples]
+    power = np.maximum(np.mean(frames**2, axis=1), 1e-10)  # (frames,)
+    loud = np.flatnonzero(10 * np.log10(power) > 10 * np.log10(power.max()) - top_db)
+    return samples[loud[0] * hop_samples : (loud[-1] + 1) * hop_samples]
+
+
+@lru_cache(maxsize=8)
+def hann_window(length_samples: int) -> Samples:
+    """Periodic Hann window, read-only."""
+    return _frozen((0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length_samples) / length_samples)).astype(np.float32))
+
+
+def power_spectrum(samples: Samples, window: Samples, hop_samples: int, pad_samples: int) -> Samples:
+    """(frames, len(window) // 2 + 1) squared magnitudes of windowed frames, both ends mirrored by the padding."""
+    padded = np.pad(samples, pad_samples, mode="reflect")
+    frames = np.lib.stride_tricks.sliding_window_view(padded, len(window))[::hop_samples]
+    spectrum = np.fft.rfft(frames * window, axis=1)
+    return (spectrum.real**2 + spectrum.imag**2).astype(np.float32, copy=False)
+
+
+@lru_cache(maxsize=8)
+def mel_filterbank(rate_hz: int, fft_samples: int, bands: int, low_hz: float, high_hz: float) -> Samples:
+    """(bands, fft_samples // 2 + 1) triangles of equal area on Slaney's mel scale, read-only.
+
+    Source: Slaney's Auditory Toolbox; equals librosa.filters.mel with its defaults.
+    """
+    edges_hz = _mel_to_hz(np.linspace(_hz_to_mel(low_hz), _hz_to_mel(high_hz), bands + 2))
+    bins_hz = np.linspace(0, rate_hz / 2, fft_samples // 2 + 1)
+    distance_hz = edges_hz[:, None] - bins_hz[None, :]  # (bands + 2, bins)
+    width_hz = np.diff(edges_hz)[:, None]
+    rising, falling = -distance_hz[:-2] / width_hz[:-1], distance_hz[2:] / width_hz[1:]
+    area = 2.0 / (edges_hz[2:] - edges_hz[:-2])
+    return _frozen((np.maximum(0, np.minimum(rising, falling)) * area[:, None]).astype(np.float32))
+
+
+# Slaney's scale: 200/3 Hz per mel up to 1 kHz (15 mel), then 27 mel for a factor of 6.4.
+_LINEAR_HZ_PER_MEL, _BREAK_HZ, _BREAK_MEL, _LOG_STEP = 200.0 / 3.0, 1000.0, 15.0, math.log(6.4) / 27.0
+
+
+def _hz_to_mel(hz: float) -> float:
+    if hz < _BREAK_HZ:
+        return hz / _LINEAR_HZ_PER_MEL
+    return _BREAK_MEL + math.log(hz / _BREAK_HZ) / _LOG_STEP
+
+
+def _mel_to_hz(mel: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    above = _BREAK_HZ * np.exp(_LOG_STEP * (np.maximum(mel, _BREAK_MEL) - _BREAK_MEL))
+    return np.where(mel < _BREAK_MEL, mel * _LINEAR_HZ_PER_MEL, above)
+
+
+def _frozen(array: Samples) -> Samples:
+    array.setflags(write=False)
+    return array

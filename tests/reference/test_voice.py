@@ -1,0 +1,173 @@
+"""Voices against the published package: the same random weights and the same spoken clip on both sides."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save_file
+from safetensors.torch import load_file
+
+from engines.audio import normalize_loudness, resample, resample_windowed_sinc
+from engines.checkpoint import Checkpoint
+from engines.config import NANO, TINY, ModelSpec
+from engines.voice import random_weights, speaker, tokenizer, xvector
+from engines.voice.builder import VoiceBuilder
+from engines.voice.builtin import load_builtin, save_builtin
+from engines.voice.mel import prompt_mel
+from engines.voice.random_weights import random_voice
+from engines.voice.voice import Voice
+from tests.clips import speech, wav_bytes
+from tests.reference import upstream
+
+if "perth" not in sys.modules:  # the watermarker: imported by tts_turbo, not used by what is compared here
+    sys.modules["perth"] = types.ModuleType("perth")
+
+from chatterbox.models.s3gen.utils.mel import mel_spectrogram
+from chatterbox.tts_turbo import ChatterboxTurboTTS, Conditionals
+
+
+@dataclass
+class Pair:
+    """One random checkpoint on both sides."""
+
+    spec: ModelSpec
+    folder: Path
+    s3gen: Any
+    voice_encoder: Any
+
+    @property
+    def builder(self) -> VoiceBuilder:
+        return VoiceBuilder(Checkpoint(self.folder, self.spec))
+
+    def upstream_voice(self, wav: Path) -> dict[str, Any]:
+        """What upstream's prepare_conditionals makes of a file, as numpy arrays."""
+        model = types.SimpleNamespace(
+            DEC_COND_LEN=ChatterboxTurboTTS.DEC_COND_LEN,
+            ENC_COND_LEN=ChatterboxTurboTTS.ENC_COND_LEN,
+            norm_loudness=_norm_loudness,
+            s3gen=self.s3gen,
+            ve=self.voice_encoder,
+            t3=types.SimpleNamespace(hp=types.SimpleNamespace(speech_cond_prompt_len=375)),
+            device="cpu",
+        )
+        with torch.inference_mode():
+            ChatterboxTurboTTS.prepare_conditionals(model, wav)
+        t3, gen = model.conds.t3, model.conds.gen
+        return {
+            "speaker_embedding": t3.speaker_emb[0].numpy(),
+            "t3_prompt_tokens": t3.cond_prompt_speech_tokens[0].numpy(),
+            "s3gen_prompt_tokens": gen["prompt_token"][0].numpy(),
+            "s3gen_prompt_mel": gen["prompt_feat"][0].numpy(),
+            "x_vector": gen["embedding"][0].numpy(),
+        }
+
+
+def _norm_loudness(wav: np.ndarray, rate_hz: int) -> np.ndarray:
+    """Upstream's, as the numpy it is pinned to (below 1.26) computes it: float32 times the gain rounded to float32."""
+    scaled = ChatterboxTurboTTS.norm_loudness(None, wav, rate_hz)
+    loudest = np.abs(wav).argmax()
+    return scaled if scaled.dtype == np.float32 else wav * np.float32(scaled[loudest] / wav[loudest])
+
+
+@pytest.fixture(scope="module", params=[TINY, NANO], ids=["tiny", "full"])
+def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
+    torch.set_num_threads(2)
+    spec: ModelSpec = request.param
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = Checkpoint(Path(folder), spec)
+        save_file(dict(random_weights.random_tensors(spec, seed=3)), checkpoint.s3gen_path)
+        save_file(dict(random_weights.random_voice_encoder_tensors(spec, seed=3)), checkpoint.voice_encoder_path)
+        s3gen, voice_encoder = upstream.s3gen(spec), upstream.voice_encoder(spec)
+        weights = load_file(checkpoint.s3gen_path)
+        missing, unexpected = s3gen.load_state_dict(weights, strict=False, assign=True)
+        assert not unexpected
+        assert not [name for name in missing if name.startswith((tokenizer.PREFIX, xvector.PREFIX))]
+        voice_encoder.load_state_dict(load_file(checkpoint.voice_encoder_path))
+        yield Pair(spec, checkpoint.folder, s3gen, voice_encoder)
+
+
+def _assert_same(ours: Voice, theirs: dict[str, Any]) -> None:
+    np.testing.assert_array_equal(ours.t3_prompt_tokens, theirs["t3_prompt_tokens"])
+    np.testing.assert_array_equal(ours.s3gen_prompt_tokens, theirs["s3gen_prompt_tokens"])
+    mel = theirs["s3gen_prompt_mel"]
+    assert len(mel) - len(ours.s3gen_prompt_mel) in (0, 1), "only an odd frame may be cut"
+    np.testing.assert_allclose(ours.s3gen_prompt_mel, mel[: len(ours.s3gen_prompt_mel)], atol=1e-4)
+    np.testing.assert_allclose(ours.speaker_embedding, theirs["speaker_embedding"], atol=1e-4)
+    np.testing.assert_allclose(ours.x_vector, theirs["x_vector"], atol=1e-4)
+
+
+# 5.51 s gives an odd number of mel frames; 17 s is cut for T3 and for S3Gen; 44.1 kHz resamples on the way in
+@pytest.mark.parametrize(("duration_s", "rate_hz", "speaker_name"), [(17.0, 16_000, "slt"), (5.51, 44_100, "rms")])
+def test_voice_of_a_spoken_clip(pair: Pair, tmp_path: Path, duration_s: float, rate_hz: int, speaker_name: str) -> None:
+    samples, clip_hz = speech(duration_s, speaker_name)
+    audio = wav_bytes(resample(samples, clip_hz, rate_hz), rate_hz)
+    wav = tmp_path / "clip.wav"
+    wav.write_bytes(audio)
+    ours, theirs = pair.builder.build(audio, "clip"), pair.upstream_voice(wav)
+    _assert_same(ours, theirs)
+    assert len(set(ours.t3_prompt_tokens.tolist())) > 20, "codes that do not vary prove nothing"
+
+
+def test_random_weights_tell_speakers_apart(pair: Pair) -> None:
+    builder = pair.builder
+    woman, man = (builder.build(wav_bytes(*speech(5.5, name)), name) for name in ("slt", "rms"))
+    assert woman.speaker_embedding @ man.speaker_embedding < 0.97
+    assert np.abs(woman.x_vector - man.x_vector).max() > 0.05
+    assert np.abs(woman.x_vector).max() < 10.0
+
+
+def test_prompt_mel_of_noise_and_near_silence() -> None:
+    noise = np.random.default_rng(0).standard_normal(48_123).astype(np.float32)
+    for level in (0.2, 1e-4):
+        theirs = mel_spectrogram(noise * np.float32(level))[0].T.numpy()
+        np.testing.assert_allclose(prompt_mel(noise * np.float32(level)), theirs, atol=1e-4)
+
+
+def test_windowed_sinc_is_torchaudios() -> None:
+    samples, rate_hz = speech(2.0)
+    samples = resample(samples, rate_hz, 24_000)[:47_999]
+    theirs = upstream._Resample(24_000, 16_000)(torch.from_numpy(samples)).numpy()
+    np.testing.assert_allclose(resample_windowed_sinc(samples, 24_000, 16_000), theirs, atol=1e-6)
+
+
+def test_filterbank_is_kaldis() -> None:
+    samples, _ = speech(3.0)
+    theirs = upstream._kaldi_fbank(torch.from_numpy(samples.copy())[None]).numpy()
+    np.testing.assert_allclose(xvector.kaldi_fbank(samples), theirs, atol=1e-3)
+
+
+def test_loudness_is_upstreams() -> None:
+    samples, rate_hz = speech(6.0)
+    theirs = _norm_loudness(samples, rate_hz)
+    np.testing.assert_allclose(normalize_loudness(samples, rate_hz), theirs, atol=1e-7)
+    silence = np.zeros(24_000, np.float32)
+    np.testing.assert_array_equal(normalize_loudness(silence, 24_000), silence)
+
+
+@pytest.mark.parametrize("frames", [1, 79, 80, 160, 161, 205, 237, 238, 282, 314, 315, 1000, 4321])
+def test_window_count_is_upstreams(frames: int) -> None:
+    from chatterbox.models.voice_encoder.config import VoiceEncConfig
+    from chatterbox.models.voice_encoder.voice_encoder import get_frame_step, get_num_wins
+
+    step = get_frame_step(0.5, 1.3, VoiceEncConfig)
+    assert speaker.window_count(frames) == get_num_wins(frames, step, 0.8, VoiceEncConfig)[0]
+
+
+def test_upstream_reads_our_conds_and_we_read_its(tmp_path: Path) -> None:
+    voice = random_voice(5)
+    save_builtin(voice, tmp_path / "ours.pt")
+    theirs = Conditionals.load(tmp_path / "ours.pt")
+    np.testing.assert_array_equal(theirs.gen["prompt_feat"][0].numpy(), voice.s3gen_prompt_mel)
+    np.testing.assert_array_equal(theirs.t3.cond_prompt_speech_tokens[0].numpy(), voice.t3_prompt_tokens)
+    assert theirs.t3.emotion_adv.shape == (1, 1, 1)
+    theirs.save(tmp_path / "theirs.pt")
+    assert load_builtin(tmp_path / "theirs.pt").key == voice.key
