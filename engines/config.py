@@ -167,3 +167,4 @@ class EngineConfig:
     max_text_chars_per_segment: int = 1000
     cache_dir: Path | None = None  # where downloads and random checkpoints lie; None: ~/.cache/mynah
     weights_seed: int = 0  # for random:* only
+    schedule: str = "balanced"  # lowest_latency | balanced | throughput

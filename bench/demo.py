@@ -1,0 +1,107 @@
+"""`make demo`: a server of its own, a paragraph streamed through the client as a language model would write it, a WAV.
+
+Everything goes through a real socket; the figures are what the client saw.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import re
+import signal
+import sys
+import time
+import wave
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import mynah
+
+PARAGRAPH = (
+    "Good morning, and welcome aboard. This is Mynah, speaking while I am still being written: the words reach me one "
+    "by one, the way a language model finds them, and you hear each sentence as soon as it can be said. "
+    "Dr. Reyes measured it at 3.5 seconds; I hope to do better today. Shall we begin?"
+)
+WORDS_PER_S = 12.0  # about as fast as a language model writes
+_ADDRESS = re.compile(r"listening on (\S+)")
+_READY = "serving after"
+
+
+async def speak(address: str, wav: Path) -> None:
+    """Stream the paragraph, write the WAV, print the figures."""
+    async with mynah.Client(address) as client:
+        info = await client.info()
+        print(f"model {info.model} on {info.device}, T3 on {info.t3_runtime}, S3Gen on {info.s3gen_runtime}")
+        if info.notice:
+            print(f"note: {info.notice}")
+        started_s = time.perf_counter()
+        first_s, chunks, data = 0.0, 0, bytearray()
+        async with client.stream(audio_format="pcm_s16le", sample_rate_hz=24_000) as stream:
+            writer = asyncio.create_task(_write_words(stream))
+            async for chunk in stream:
+                first_s = first_s or time.perf_counter() - started_s
+                chunks += 1
+                data += chunk.data
+                print(f"\r{len(data) / 48_000:6.1f} s of speech", end="", file=sys.stderr, flush=True)
+            await writer
+        wall_s = time.perf_counter() - started_s
+    print(file=sys.stderr)
+    _save(wav, bytes(data))
+    audio_s = len(data) / 48_000
+    print(f"time to first audio  {first_s:.2f} s after the first word was sent")
+    print(f"real-time factor     {wall_s / audio_s:.2f} ({audio_s:.1f} s of speech in {wall_s:.1f} s)")
+    print(f"chunks               {chunks}")
+    print(f"audio                {wav.resolve()}")
+
+
+async def _write_words(stream: mynah.SpeechStream) -> None:
+    for word in re.findall(r"\S+\s*", PARAGRAPH):
+        await stream.send(word)
+        await asyncio.sleep(1 / WORDS_PER_S)
+    await stream.end()
+
+
+def _save(path: Path, pcm: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(24_000)
+        file.writeframes(pcm)
+
+
+@asynccontextmanager
+async def server(model: str) -> AsyncIterator[str]:
+    """A server process on a free port, ready to speak; gone when the block ends."""
+    arguments = ["-m", "service", "--model", model, "--listen", "127.0.0.1:0"]
+    process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    try:
+        address = ""
+        while line := (await process.stdout.readline()).decode():
+            print(line.rstrip())
+            if found := _ADDRESS.search(line):
+                address = found[1]
+            if _READY in line:
+                break
+        else:
+            raise SystemExit(f"the server ended before it was ready, exit code {await process.wait()}")
+        yield address
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+        await process.wait()
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="auto", help="as for mynah-serve (default: auto)")
+    parser.add_argument("--output", type=Path, default=Path("build/demo.wav"))
+    arguments = parser.parse_args()
+    async with server(arguments.model) as address:
+        await speak(address, arguments.output)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

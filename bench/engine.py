@@ -1,0 +1,219 @@
+"""`make bench-engine`: our engine and the published package side by side on random:nano, same threads, same work.
+
+Both read the same checkpoint files, in which T3's stop logit is pushed down so that both make exactly the same number
+of speech tokens. Timings alternate in one process; each side's peak memory is measured in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import multiprocessing
+import os
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from bench.report import median_s, publish, table
+from engines.api import AudioChunk, Segment
+from engines.assembly import assemble
+from engines.checkpoint import Checkpoint, open_checkpoint
+from engines.config import SILENCE_SPEECH_TOKEN, STOP_SPEECH_TOKEN, EngineConfig, Sampling
+from engines.s3gen.runtimes.torch import TorchRuntime
+from engines.s3gen.segment_decoder import SegmentDecoder, decode_windows
+from engines.s3gen.windows import Schedule, Step, WindowPlanner
+from engines.voice.builtin import load_builtin
+
+THREADS = 2
+SPEECH_TOKENS = 250  # ten seconds of speech
+TEXT = "The quick brown fox jumps over the lazy dog while the band plays on, and nobody minds the rain at all."
+GOALS = {"t3_ms_per_token": 0.8, "s3gen_s_per_audio_s": 0.9, "time_to_first_audio_s": 0.25, "peak_memory_mb": 0.7}
+
+
+@dataclass
+class Side:
+    """One side's figures; absolute values serve the ratio only."""
+
+    t3_ms_per_token: float = 0.0
+    s3gen_s_per_audio_s: float = 0.0
+    time_to_first_audio_s: float = 0.0
+    peak_memory_mb: float = 0.0
+
+
+class Ours:
+    """Our engine on the torch runtime, as a server would run it, and S3Gen alone for the offline figure."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        torch.set_num_threads(THREADS)
+        assert checkpoint.conds_path is not None
+        self.voice = load_builtin(checkpoint.conds_path)
+        self.engine = assemble(EngineConfig(model=str(checkpoint.folder), device="cpu", threads=THREADS))
+        self.checkpoint = checkpoint
+        self.offline: TorchRuntime | None = None
+
+    async def _speak(self, *, first_chunk_only: bool) -> tuple[float, float, int]:
+        """(seconds to the first chunk, T3's seconds, samples)"""
+        stream = await self.engine.open(self.voice, Sampling(seed=1, max_speech_tokens=SPEECH_TOKENS - 1))
+        started, first_s, samples = time.perf_counter(), 0.0, 0
+        speaking = stream.speak(Segment(0, TEXT))
+        async for event in speaking:
+            if isinstance(event, AudioChunk):
+                first_s = first_s or time.perf_counter() - started
+                samples += len(event.samples)
+                if first_chunk_only:
+                    break
+        await speaking.aclose()
+        await stream.close()
+        return first_s, 0.0, samples
+
+    async def speak_once(self) -> None:
+        """Everything a listener of ten seconds needs."""
+        await self._speak(first_chunk_only=False)
+
+    async def first_audio(self) -> float:
+        return (await self._speak(first_chunk_only=True))[0]
+
+    async def t3_only(self) -> None:
+        """All speech tokens of the text and nothing else."""
+        from engines.t3.backend import T3Request
+
+        stages = self.engine.stages
+        sampling = Sampling(seed=1, max_speech_tokens=SPEECH_TOKENS - 1)
+        generation = stages.t3.start(T3Request(stages.encode_text(TEXT), self.voice, sampling))
+        made = 0
+        while codes := await generation.next_codes():
+            made += len(codes)
+        assert made >= SPEECH_TOKENS, f"T3 stopped after {made} tokens"
+
+    def s3gen_offline(self) -> None:
+        """One window over the whole utterance: the same work as upstream's single pass."""
+        self.offline = self.offline or TorchRuntime(self.checkpoint)
+        decoder = SegmentDecoder(self.voice, seed=1)
+        decoder.codes = speech_codes()
+        window = WindowPlanner(Schedule("offline", (Step(10_000),))).next(len(decoder.codes), ended=True)
+        assert window is not None
+        (samples,) = decode_windows(self.offline, [(decoder, window)])
+        assert isinstance(samples, np.ndarray)
+
+
+class Upstream:
+    """The published package's Turbo path, at Nano's T3 dimensions, without its watermarker and resampling."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        from tests.reference import upstream
+        from transformers import AutoTokenizer
+
+        torch.set_num_threads(THREADS)
+        assert checkpoint.conds_path is not None
+        self.t3 = upstream.t3(checkpoint.spec)
+        self.t3.load_state_dict(load_file(checkpoint.t3_path))
+        del self.t3.tfmr.wte
+        self.s3gen = upstream.s3gen(checkpoint.spec)
+        self.s3gen.load_state_dict(load_file(checkpoint.s3gen_path))
+        conds = torch.load(checkpoint.conds_path, weights_only=True)
+        self.t3_cond, self.gen = upstream.T3Cond(**conds["t3"]), conds["gen"]
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder)
+        self.text = tokenizer(TEXT, return_tensors="pt").input_ids
+
+    def t3_only(self) -> torch.Tensor:
+        # a copy: upstream stores the prompt's embedding on the conditioning at its first use
+        cond = type(self.t3_cond)(**self.t3_cond.__dict__)
+        tokens = self.t3.inference_turbo(cond, self.text, max_gen_len=SPEECH_TOKENS - 1)
+        assert tokens.shape[1] == SPEECH_TOKENS, f"upstream stopped after {tokens.shape[1]} tokens"
+        return tokens
+
+    def s3gen_offline(self, codes: torch.Tensor | None = None) -> None:
+        codes = torch.tensor(speech_codes()) if codes is None else codes
+        self.s3gen.inference(speech_tokens=codes, ref_dict=dict(self.gen), n_cfm_timesteps=2)
+
+    def speak_once(self) -> None:
+        tokens = self.t3_only()
+        tokens = tokens[tokens < 6561]
+        self.s3gen_offline(torch.cat([tokens, torch.full((3,), SILENCE_SPEECH_TOKEN)]))
+
+
+def speech_codes() -> list[int]:
+    codes = np.random.default_rng(0).integers(0, 6561, SPEECH_TOKENS).tolist()
+    return [*codes, *[SILENCE_SPEECH_TOKEN] * 3]
+
+
+def endless_checkpoint(model: str) -> Checkpoint:
+    """The random checkpoint with a T3 that never stops; the other files are links."""
+    source = open_checkpoint(model, cache_dir=None, device="cpu")
+    folder = Path("build/bench") / f"{source.folder.name}-endless"
+    if not (folder / source.spec.t3_file).exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in source.folder.iterdir():
+            if path.name != source.spec.t3_file and not (folder / path.name).exists():
+                (folder / path.name).symlink_to(path.resolve())
+        weights = load_file(source.t3_path)
+        weights["speech_head.bias"][STOP_SPEECH_TOKEN] = -100.0
+        save_file(weights, folder / f"{source.spec.t3_file}.partial")
+        (folder / f"{source.spec.t3_file}.partial").replace(folder / source.spec.t3_file)
+    return Checkpoint(folder, source.spec, random_weights=True)
+
+
+def peak_memory_mb(side: str, checkpoint: Checkpoint) -> float:
+    """Peak resident memory of a fresh process that loads one side and speaks ten seconds."""
+    context = multiprocessing.get_context("spawn")
+    receive, send = context.Pipe(duplex=False)
+    process = context.Process(target=_speak_in_child, args=(side, checkpoint, send))
+    process.start()
+    process.join()
+    if process.exitcode != 0:
+        raise RuntimeError(f"measuring the memory of {side} failed with exit code {process.exitcode}")
+    return float(receive.recv())
+
+
+def _speak_in_child(side: str, checkpoint: Checkpoint, send: object) -> None:
+    if side == "ours":
+        ours = Ours(checkpoint)
+        asyncio.run(ours.speak_once())
+    else:
+        Upstream(checkpoint).speak_once()
+    send.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)  # type: ignore[attr-defined]
+
+
+def measure(checkpoint: Checkpoint, repeats: int) -> tuple[Side, Side]:
+    ours, theirs = Side(), Side()
+    ours.peak_memory_mb = peak_memory_mb("ours", checkpoint)
+    theirs.peak_memory_mb = peak_memory_mb("upstream", checkpoint)
+    us, upstream = Ours(checkpoint), Upstream(checkpoint)
+    audio_s = (SPEECH_TOKENS + 3) / 25
+
+    def timed(call: Callable[[], object]) -> float:
+        return median_s(call, repeats=repeats)
+
+    with asyncio.Runner() as runner:
+        ours.s3gen_s_per_audio_s = timed(us.s3gen_offline) / audio_s
+        theirs.s3gen_s_per_audio_s = timed(upstream.s3gen_offline) / audio_s
+        ours.t3_ms_per_token = 1000 * timed(lambda: runner.run(us.t3_only())) / SPEECH_TOKENS
+        theirs.t3_ms_per_token = 1000 * timed(upstream.t3_only) / SPEECH_TOKENS
+        ours.time_to_first_audio_s = timed(lambda: runner.run(us.first_audio()))
+        theirs.time_to_first_audio_s = timed(upstream.speak_once)
+        runner.run(us.engine.close())
+    return ours, theirs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="random:nano")
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))
+    ours, theirs = measure(endless_checkpoint(arguments.model), arguments.repeats)
+    mine, other = asdict(ours), asdict(theirs)
+    rows = [(key, mine[key], other[key], mine[key] / other[key], GOALS[key]) for key in mine]
+    text = table(["median", "ours", "upstream", "ratio", "goal"], rows)
+    ratios = {key: round(mine[key] / other[key], 3) for key in mine}
+    publish("engine", text, {"model": arguments.model, "threads": THREADS, "ratios": ratios, "goals": GOALS})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""Which device an engine runs on and how many CPU threads it may use."""
+
+from __future__ import annotations
+
+import torch
+
+from engines.errors import InvalidInput
+
+
+def resolve_device(name: str) -> str:
+    """auto | cpu | cuda | cuda:N -> a device that is there. Raises InvalidInput when it is not."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InvalidInput("device", name, "auto, cpu, cuda or cuda:N", "DEVICE_UNKNOWN") from error
+    if device.type not in ("cpu", "cuda"):
+        raise InvalidInput("device", name, "auto, cpu, cuda or cuda:N", "DEVICE_UNKNOWN")
+    count = torch.cuda.device_count() if device.type == "cuda" else 1
+    if (device.index or 0) >= count:
+        raise InvalidInput("device", name, f"one of the {count} GPUs of this machine", "DEVICE_MISSING")
+    return name
+
+
+def use_threads(threads: int | None) -> None:
+    """Intra-op threads of this process; None leaves torch's choice, one per physical core."""
+    if threads is None:
+        return
+    if threads < 1:
+        raise InvalidInput("threads", threads, "at least 1", "THREADS_OUT_OF_RANGE")
+    torch.set_num_threads(threads)
