@@ -46,6 +46,8 @@ async def serve(engine: Engine, config: ServerConfig) -> None:
             await stopping
     finally:
         warming.cancel()
+        stopping.cancel()
+        await asyncio.gather(warming, stopping, return_exceptions=True)
         await _stop(server, signalled)
 
 

@@ -88,7 +88,7 @@ _OPTIONS: dict[str, tuple[_Kind, str]] = {
     "max_voices": (_int(1, 1_000_000), "uploaded voices that are kept"),
     "max_uploads": (_int(1, 1000), "uploads that may run at once"),
     "max_upload_bytes": (_int(1, 2**31), "longest upload of reference audio"),
-    "max_pending_text_chars": (_int(1, 10_000_000), "text that may wait to be spoken on a stream"),
+    "max_pending_text_chars": (_int(1000, 10_000_000), "text that may wait to be spoken on a stream"),
     "max_pending_flushes": (_int(1, 1_000_000), "flushes that may wait to be answered on a stream"),
     "send_queue_events": (_int(1, 1000), "chunks made ahead of a slow reader"),
     "idle_timeout_s": (_seconds(0.01, 86_400), "end a stream on which nothing happens"),

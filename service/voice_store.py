@@ -133,11 +133,11 @@ def check_id(voice_id: str) -> None:
 def _read(path: Path) -> StoredVoice:
     voice_id = path.name.removesuffix(_SUFFIX)
     if not _ID.fullmatch(voice_id) or voice_id == DEFAULT_VOICE_ID:
-        raise InvalidInput("voices_dir", str(path), f"file names of {_ID_ALLOWED}{_SUFFIX}", "VOICE_FILE_INVALID")
+        raise InvalidInput("voices_dir", path.name, f"file names of {_ID_ALLOWED}{_SUFFIX}", "VOICE_FILE_INVALID")
     try:
         voice = Voice.load(path)
         created = datetime.fromisoformat(voice.metadata[_CREATED])
     except (InvalidInput, KeyError, ValueError) as error:
         allowed = f"files this server wrote ({error})"
-        raise InvalidInput("voices_dir", str(path), allowed, "VOICE_FILE_INVALID") from error
+        raise InvalidInput("voices_dir", path.name, allowed, "VOICE_FILE_INVALID") from error
     return StoredVoice(voice_id, voice, created)

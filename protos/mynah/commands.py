@@ -76,7 +76,7 @@ async def _speak(stream: SpeechStream, text: str, sink: _Sink, meter: Meter, tal
 
 
 async def _send(stream: SpeechStream, text: str, meter: Meter) -> None:
-    most = stream.opened.limits.max_pending_text_chars
+    most = stream.max_piece_chars
     async for fragment in fragments() if text == "-" else _once(text):
         for start in range(0, len(fragment), most):
             piece = fragment[start : start + most]

@@ -75,6 +75,11 @@ class SpeechStream:
         """Chars sent of which the server has not yet said that they no longer wait."""
         return self._sent_chars - self._consumed_chars
 
+    @property
+    def max_piece_chars(self) -> int:
+        """What `room` can be asked for: half of what may wait on the server."""
+        return self.opened.limits.max_pending_text_chars // 2
+
     async def send(self, text: str) -> None:
         """More text, joined to the previous as it is. Does not wait for room; see `room`."""
         self._must_be_open()
@@ -85,11 +90,13 @@ class SpeechStream:
     async def room(self, chars: int) -> None:
         """Wait until the server can take that many more chars. Another task must be reading meanwhile.
 
-        Raises WrongState when it never could: `chars` is beyond `limits.max_pending_text_chars`.
+        At most `max_piece_chars` at once, so that an unfinished sentence never leaves too little room for its own
+        end. Raises WrongState for more.
         """
         most = self.opened.limits.max_pending_text_chars
-        if chars > most:
-            raise WrongState(f"{chars} chars at once; this server lets {most} wait", reason="TEXT_TOO_LONG")
+        if chars > self.max_piece_chars:
+            message = f"{chars} chars at once; send at most {self.max_piece_chars} at a time"
+            raise WrongState(message, reason="TEXT_TOO_LONG", field="chars", value=str(chars))
         while self.pending_chars + chars > most and not self._over:
             self._progress.clear()
             await self._progress.wait()

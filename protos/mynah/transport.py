@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
 
-from mynah.errors import MynahError, StreamCancelled, WrongState, from_status
+from mynah.errors import MynahError, ServerError, StreamCancelled, WrongState, from_status
 from mynah.settings import Tls
 
 T = TypeVar("T")
@@ -23,6 +23,7 @@ _OPTIONS = [
     # can call back; the fixed 64 KiB are enough for 48 kHz float at a round trip of 300 ms
     ("grpc.http2.bdp_probe", 0),
 ]
+_STATUS_S = 10.0  # a call that has ended has its status at once; one that broke in gRPC's core may never get it
 
 
 def open_channel(server: str, tls: Tls | None) -> grpc.aio.Channel:
@@ -50,6 +51,39 @@ async def rpc_errors() -> AsyncIterator[None]:
         raise translated(error) from None
     except grpc.aio.UsageError as error:
         raise WrongState(f"the client is closed ({error})", reason="CLIENT_CLOSED") from None
+
+
+async def send(call: Any, message: Any) -> bool:
+    """Send a message on a call that was started without an iterator; False when the call has ended.
+
+    gRPC's own `write` does the same, but when the server ended the call first it forgets the server's status and
+    reports INTERNAL (grpc/grpc issue 36066, open as of 1.85). So this goes to the layer right below it.
+    """
+    await call._metadata_sent.wait()
+    if call.done():
+        return False
+    try:
+        await call._cython_call.send_serialized_message(message.SerializeToString())
+    except grpc.aio.InternalError:
+        return False
+    return True
+
+
+async def half_close(call: Any) -> None:
+    """Say that nothing more will be sent; nothing happens when the call has ended."""
+    with suppress(grpc.aio.InternalError):
+        await call.done_writing()
+
+
+async def raise_for_status(call: Any) -> None:
+    """Raise the error that a call ended with, if it ended with one."""
+    try:
+        async with asyncio.timeout(_STATUS_S):
+            code = await call.code()
+    except TimeoutError:
+        raise ServerError("the call broke down without a status", reason="NO_STATUS", code="INTERNAL") from None
+    if code is not grpc.StatusCode.OK:
+        raise from_status(code.name, await call.details() or code.name, list(await call.trailing_metadata() or ()))
 
 
 class Duplex:
@@ -80,7 +114,7 @@ class Duplex:
         message = await self._guarded(self._call.read())
         if message is not grpc.aio.EOF:
             return message
-        await self._raise_for_status()
+        await self._guarded(raise_for_status(self._call))
         return None
 
     async def write(self, message: Any) -> None:
@@ -89,29 +123,22 @@ class Duplex:
 
     async def _write(self, message: Any) -> None:
         async with self._writes:
-            await self._guarded(self._call.write(message))
+            if not await self._guarded(send(self._call, message)):
+                await self._guarded(raise_for_status(self._call))
+                raise WrongState("the stream has ended", reason="STREAM_ENDED")
 
     async def done_writing(self) -> None:
         async with self._writes:
-            await self._guarded(self._call.done_writing())
+            await self._guarded(half_close(self._call))
 
     async def _guarded(self, operation: Awaitable[T]) -> T:
         try:
             async with rpc_errors():
                 return await operation
-        except asyncio.InvalidStateError:
-            await self._raise_for_status()
-            raise WrongState("the stream has ended", reason="STREAM_ENDED") from None
         except asyncio.CancelledError:
             if self._call.cancelled():  # the call was cancelled, not this task
                 raise _closed_error() from None
             raise
-
-    async def _raise_for_status(self) -> None:
-        code = await self._call.code()
-        if code is not grpc.StatusCode.OK:
-            trailing = await self._call.trailing_metadata()
-            raise from_status(code.name, await self._call.details() or code.name, list(trailing or ()))
 
     async def close(self) -> None:
         """End the call, whatever its state, and wait for what still runs on it. Idempotent."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mynah.events import Voice
 from mynah.settings import Timeouts
-from mynah.transport import rpc_errors
+from mynah.transport import half_close, rpc_errors, send
 from mynah.v1 import voices_pb2, voices_pb2_grpc
 from mynah.wire import voice_from_wire
 
@@ -35,7 +34,12 @@ class Voices:
         data = await asyncio.to_thread(audio.read_bytes) if isinstance(audio, Path) else audio
         metadata = voices_pb2.NewVoice(name=name, consent=consent, voice_id=voice_id)
         async with rpc_errors():
-            answer = await self._stub.CreateVoice(_upload(metadata, data), timeout=self._timeouts.create_voice_s)
+            call = self._stub.CreateVoice(timeout=self._timeouts.create_voice_s)
+            try:
+                await _upload(call, metadata, data)
+                answer = await call
+            finally:
+                call.cancel()
         return voice_from_wire(answer.voice)
 
     async def get(self, voice_id: str) -> Voice:
@@ -65,7 +69,12 @@ class Voices:
             await self._stub.DeleteVoice(request, timeout=self._timeouts.call_s)
 
 
-async def _upload(metadata: voices_pb2.NewVoice, audio: bytes) -> AsyncIterator[voices_pb2.CreateVoiceRequest]:
-    yield voices_pb2.CreateVoiceRequest(metadata=metadata)
+async def _upload(call: Any, metadata: voices_pb2.NewVoice, audio: bytes) -> None:
+    """Send everything, or as much as the server wants to hear before it answers."""
+    going_on = await send(call, voices_pb2.CreateVoiceRequest(metadata=metadata))
     for start in range(0, len(audio), _PIECE_BYTES):
-        yield voices_pb2.CreateVoiceRequest(audio_chunk=audio[start : start + _PIECE_BYTES])
+        if not going_on:
+            return
+        piece = audio[start : start + _PIECE_BYTES]
+        going_on = await send(call, voices_pb2.CreateVoiceRequest(audio_chunk=piece))
+    await half_close(call)

@@ -1,0 +1,127 @@
+"""A server on the fake engine behind a real socket, and the client that speaks to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc.aio
+import pytest
+
+import mynah
+from engines.fake import FakeEngine, Script
+from mynah.errors import MynahError, from_status
+from mynah.transport import Duplex
+from mynah.v1 import speech_pb2, speech_pb2_grpc, voices_pb2_grpc
+from service.config import ServerConfig
+from service.server import Server
+
+REFERENCE = b"RIFF" + bytes(5000)  # enough for the fake engine
+
+
+@dataclass
+class Serving:
+    """All sides of one server."""
+
+    engine: FakeEngine
+    server: Server
+    address: str
+    client: mynah.Client
+    speech: speech_pb2_grpc.SpeechStub
+    voices: voices_pb2_grpc.VoicesStub
+    channel: grpc.aio.Channel
+
+    @property
+    def at_rest(self) -> bool:
+        admission = self.server.admission
+        return self.engine.at_rest and admission.streams.taken == admission.uploads.taken == 0
+
+    async def check_serves(self) -> None:
+        """The server speaks, and holds nothing afterwards."""
+        samples = sum([chunk.samples async for chunk in self.client.synthesize("All is well.")])
+        assert samples == 12 * 960
+        await self.settled()
+
+    async def settled(self) -> None:
+        """Wait until everybody has left; then nothing may be held any more."""
+        async with asyncio.timeout(5):
+            await self.server.admission.all_left()
+        assert self.at_rest
+
+
+@asynccontextmanager
+async def serving(
+    script: Script | None = None, *, max_streams: int = 4, warm: bool = True, **config: Any
+) -> AsyncIterator[Serving]:
+    """A server on a free port; at the end it is stopped and must hold nothing."""
+    engine = FakeEngine(script, max_streams=max_streams)
+    server = Server(engine, ServerConfig(listen="127.0.0.1:0", **config))
+    address = await server.start()
+    if warm:
+        await server.warm_up()
+    try:
+        async with mynah.Client(address) as client, grpc.aio.insecure_channel(address) as channel:
+            speech, voices = speech_pb2_grpc.SpeechStub(channel), voices_pb2_grpc.VoicesStub(channel)
+            yield Serving(engine, server, address, client, speech, voices, channel)
+    finally:
+        await server.stop(0)
+    assert engine.at_rest
+    assert engine.closed
+
+
+Request = speech_pb2.StreamSpeechRequest
+
+
+def opening(**settings: Any) -> Request:
+    sampling = speech_pb2.Sampling(**settings.pop("sampling", {}))
+    wire = speech_pb2.SpeechSettings(sampling=sampling, **settings)
+    return Request(open=speech_pb2.OpenStream(settings=wire))
+
+
+def text(content: str) -> Request:
+    return Request(text=speech_pb2.TextFragment(content=content))
+
+
+def flush(flush_id: int) -> Request:
+    return Request(flush=speech_pb2.Flush(flush_id=flush_id))
+
+
+CANCEL = Request(cancel=speech_pb2.Cancel())
+
+
+async def converse(at: Serving, *requests: Request) -> list[speech_pb2.StreamSpeechResponse]:
+    """Send everything, half-close, read to the end. Raises the client's error for a status that is not OK."""
+
+    call = Duplex(at.speech.StreamSpeech())
+    sending = asyncio.create_task(_send_all(call, requests))
+    answers = []
+    try:
+        while (answer := await call.read()) is not None:
+            answers.append(answer)
+    finally:
+        await asyncio.gather(sending, return_exceptions=True)
+        await call.close()
+    return answers
+
+
+async def _send_all(call: Duplex, requests: tuple[Request, ...]) -> None:
+    for request in requests:
+        await call.write(request)
+    await call.done_writing()
+
+
+def error_of(error: grpc.aio.AioRpcError) -> MynahError:
+    trailing = error.trailing_metadata()
+    assert trailing is not None
+    return from_status(error.code().name, error.details() or "", [(str(key), value) for key, value in trailing])
+
+
+async def refused(at: Serving, *requests: Request) -> MynahError:
+    """The error a conversation ends with; afterwards the server must serve and hold nothing."""
+    with pytest.raises(MynahError) as raised:
+        await converse(at, *requests)
+    await at.check_serves()
+    return raised.value

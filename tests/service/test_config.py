@@ -1,0 +1,86 @@
+"""Flags and variables become one frozen value; whatever is wrong names itself."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from engines.config import EngineConfig
+from service.config import ConfigError, ServerConfig, read_config
+
+
+def test_nothing_given_is_the_default():
+    assert read_config([], {"PATH": "/bin"}) == ServerConfig()
+
+
+def test_flags_win_over_variables_and_variables_over_defaults():
+    config = read_config(["--model", "random:tiny"], {"MYNAH_MODEL": "nano", "MYNAH_MAX_STREAMS": "3"})
+    assert (config.model, config.max_streams) == ("random:tiny", 3)
+
+
+def test_every_option_is_a_flag_and_a_variable_of_its_own_type():
+    samples = {
+        "model": ("nano", "nano"),
+        "listen": ("[::1]:0", "[::1]:0"),
+        "device": ("cuda:1", "cuda:1"),
+        "cache_dir": ("/tmp/c", Path("/tmp/c")),
+        "voices_dir": ("/tmp/v", Path("/tmp/v")),
+        "tls_certificate": ("/tmp/a", Path("/tmp/a")),
+        "tls_key": ("/tmp/k", Path("/tmp/k")),
+        "log_level": ("WARNING", "warning"),
+        "idle_timeout_s": ("2.5", 2.5),
+        "stall_timeout_s": ("0.5", 0.5),
+        "grace_s": ("0", 0.0),
+        "max_pending_text_chars": ("5000", 5000),
+    }
+    names = [field.name for field in dataclasses.fields(ServerConfig)]
+    samples |= {name: ("7", 7) for name in names if name not in samples}
+    expected = ServerConfig(**{name: value for name, (_, value) in samples.items()})
+    flags = [part for name in names for part in ("--" + name.replace("_", "-"), samples[name][0])]
+    assert read_config(flags, {}) == expected
+    assert read_config([], {f"MYNAH_{name.upper()}": samples[name][0] for name in names}) == expected
+
+
+@pytest.mark.parametrize(
+    ("flags", "variables", "told"),
+    [
+        (["--max-streams", "0"], {}, ["--max-streams = '0'", "[1, 10000]"]),
+        (["--max-streams", "many"], {}, ["--max-streams = 'many'"]),
+        ([], {"MYNAH_MAX_STREAMS": "1.5"}, ["MYNAH_MAX_STREAMS = '1.5'"]),
+        ([], {"MYNAH_GRACE_S": "nan"}, ["MYNAH_GRACE_S = 'nan'", "seconds"]),
+        ([], {"MYNAH_IDLE_TIMEOUT_S": "-1"}, ["MYNAH_IDLE_TIMEOUT_S"]),
+        (["--listen", "localhost"], {}, ["--listen = 'localhost'", "HOST:PORT"]),
+        (["--listen", "localhost:70000"], {}, ["--listen"]),
+        (["--model", " "], {}, ["--model"]),
+        (["--log-level", "loud"], {}, ["--log-level = 'loud'", "debug | info"]),
+        ([], {"MYNAH_MODLE": "nano"}, ["MYNAH_MODLE", "MYNAH_MODEL"]),
+        ([], {"MYNAH_model": "nano"}, ["MYNAH_model"]),
+        (["--modle", "nano"], {}, ["--modle"]),
+        (["--max-stream", "3"], {}, ["--max-stream"]),
+        (["surplus"], {}, ["surplus"]),
+        (["--tls-key", "/tmp/k"], {}, ["tls_certificate and tls_key"]),
+    ],
+)
+def test_what_is_wrong_names_itself(flags: list[str], variables: dict[str, str], told: list[str]):
+    with pytest.raises(ConfigError) as raised:
+        read_config(flags, variables)
+    for words in told:
+        assert words in str(raised.value)
+
+
+def test_the_engine_gets_its_part():
+    config = ServerConfig(model="nano", device="cpu", threads=2, max_streams=5, cache_dir=Path("/c"), weights_seed=9)
+    assert config.engine() == EngineConfig(
+        model="nano", device="cpu", threads=2, max_streams=5, cache_dir=Path("/c"), weights_seed=9
+    )
+
+
+def test_help_names_every_option(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as raised:
+        read_config(["--help"], {})
+    assert raised.value.code == 0
+    shown = capsys.readouterr().out
+    for field in dataclasses.fields(ServerConfig):
+        assert "--" + field.name.replace("_", "-") in shown
