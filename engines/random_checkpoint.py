@@ -5,10 +5,11 @@ Knows file names and how a folder becomes visible all at once; the weights thems
 
 from __future__ import annotations
 
+import ast
 import fcntl
 import hashlib
-import importlib.util
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,6 +27,8 @@ from engines.tensor_file import write_tensors
 
 Array = npt.NDArray[Any]
 NamedTensors = Mapping[str, Array] | Iterable[tuple[str, Array]]
+
+_log = logging.getLogger(__name__)
 
 MANIFEST = "random.json"
 
@@ -56,23 +59,11 @@ class NetGenerator:
     """Draws the weights of our nets, a voice to go with them, and a tokenizer that knows bytes and tags."""
 
     version = 1
-    _modules = (
-        "engines.config",
-        "engines.random_checkpoint",
-        "engines.tensor_file",
-        "engines.t3.random_weights",
-        "engines.s3gen.random_weights",
-        "engines.voice.random_weights",
-        "engines.voice.builtin",
-    )
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256()
-        for module in self._modules:
-            spec = importlib.util.find_spec(module)
-            assert spec is not None
-            assert spec.origin is not None
-            digest.update(Path(spec.origin).read_bytes())
+        for path in sources():
+            digest.update(path.read_bytes())
         return digest.hexdigest()
 
     def fill(self, folder: Path, spec: ModelSpec, seed: int) -> None:
@@ -87,6 +78,23 @@ class NetGenerator:
         write_tensors(folder / "ve.safetensors", _pairs(voice.random_voice_encoder_tensors(spec, seed)))
         save_builtin(voice.random_voice(seed), folder / "conds.pt")
         write_tokenizer(folder, spec.t3.text_vocab)
+
+
+def sources() -> list[Path]:
+    """This file and every file of ours that it imports, inside functions too: what decides the weights."""
+    package = Path(__file__).parent
+    found: set[Path] = set()
+    waiting = [Path(__file__)]
+    while waiting:
+        path = waiting.pop()
+        if path in found or not path.is_file():
+            continue
+        found.add(path)
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(package.name):
+                names = (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+                waiting += [package.parent / f"{str(name).replace('.', '/')}.py" for name in names]
+    return sorted(found)
 
 
 def _pairs(tensors: NamedTensors) -> Iterable[tuple[str, Array]]:
@@ -145,6 +153,7 @@ def _make(folder: Path, spec: ModelSpec, seed: int, generator: Generator, finger
         shutil.rmtree(left_over)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     partial.mkdir()
+    _log.info("drawing random weights for %s into %s", spec.name, folder)
     try:
         generator.fill(partial, spec, seed)
         files = {path.name: path.stat().st_size for path in sorted(partial.iterdir())}

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tokenizers import ByteLevelBPETokenizer
 from transformers import AutoTokenizer
 
+from engines.random_checkpoint import write_tokenizer
 from engines.text import TextTokenizer, normalize
 
 TAGS = ("[laugh]", "[clear throat]", "[sigh]", "[cough]")
@@ -204,3 +205,12 @@ def tokenizers(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     folder = tmp_path_factory.mktemp("published")
     base = lay_out(trained, folder, as_published)
     return TextTokenizer(folder, base + len(TAGS)), AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("text_vocab", [320, 50276])
+def test_a_random_checkpoints_tokenizer_is_one_that_transformers_reads(tmp_path: Path, text_vocab: int) -> None:
+    write_tokenizer(tmp_path, text_vocab)
+    ours, theirs = TextTokenizer(tmp_path, text_vocab), AutoTokenizer.from_pretrained(tmp_path)
+    assert len(theirs) == text_vocab
+    for text in TEXTS:
+        assert ours.encode(text) == tuple(theirs(text).input_ids), text
