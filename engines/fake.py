@@ -82,6 +82,7 @@ class FakeEngine:
         self.done_segments = 0
         self.cancelled_segments = 0
         self.closed = False
+        self.progress = asyncio.Event()  # set whenever a chunk was made
 
     @property
     def at_rest(self) -> bool:
@@ -149,6 +150,7 @@ class FakeStream:
                 await asyncio.sleep((end - start) * self._engine.script.token_s + self._engine.script.decode_s)
                 samples = audio[start * SAMPLES_PER_TOKEN : end * SAMPLES_PER_TOKEN]
                 self._engine.made_samples += len(samples)
+                self._engine.progress.set()
                 yield AudioChunk(segment.index, self._position_samples, samples)
                 self._position_samples += len(samples)
             self._fail_if_scripted(segment, windows)

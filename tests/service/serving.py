@@ -54,10 +54,15 @@ class Serving:
 
 @asynccontextmanager
 async def serving(
-    script: Script | None = None, *, max_streams: int = 4, warm: bool = True, **config: Any
+    script: Script | None = None,
+    *,
+    max_streams: int = 4,
+    warm: bool = True,
+    default_voice: bool = True,
+    **config: Any,
 ) -> AsyncIterator[Serving]:
     """A server on a free port; at the end it is stopped and must hold nothing."""
-    engine = FakeEngine(script, max_streams=max_streams)
+    engine = FakeEngine(script, max_streams=max_streams, default_voice=default_voice)
     server = Server(engine, ServerConfig(listen="127.0.0.1:0", **config))
     address = await server.start()
     if warm:

@@ -1,0 +1,164 @@
+"""A server's life: health, reflection, warm-up, draining, addresses, encryption."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+import mynah
+from engines.errors import EngineFailure
+from engines.fake import FakeEngine, Script
+from service.config import ConfigError, ServerConfig
+from service.server import Server
+from tests.service.serving import Serving, serving
+
+Health = health_pb2.HealthCheckResponse
+NAMES = ["", "mynah.v1.Speech", "mynah.v1.Voices"]
+
+
+async def health(at: Serving) -> set[int]:
+    """What the server says of itself and of each service."""
+    stub = health_pb2_grpc.HealthStub(at.channel)
+    answers = [await stub.Check(health_pb2.HealthCheckRequest(service=name)) for name in NAMES]
+    return {answer.status for answer in answers}
+
+
+async def test_health_says_serving_only_after_the_warm_up():
+    async with serving(warm=False) as at:
+        assert await health(at) == {Health.NOT_SERVING}
+        await at.server.warm_up()
+        assert await health(at) == {Health.SERVING}
+
+
+async def test_before_the_warm_up_clients_are_told_to_come_back():
+    async with serving(warm=False) as at:
+        assert (await at.client.info()).model == "fake"
+        with pytest.raises(mynah.Unavailable) as raised:
+            async with at.client.stream():
+                pass
+        assert (raised.value.reason, raised.value.retryable) == ("NOT_READY", True)
+        with pytest.raises(mynah.Unavailable):
+            await at.client.voices.create("Anna", b"a" * 5000, consent=True)
+        await at.server.warm_up()
+        await at.check_serves()
+
+
+async def test_a_warm_up_that_fails_never_serves():
+    async with serving(Script(warm_up_failure=EngineFailure("no kernel")), warm=False) as at:
+        with pytest.raises(EngineFailure):
+            await at.server.warm_up()
+        assert await health(at) == {Health.NOT_SERVING}
+
+
+async def test_draining_finishes_open_streams_and_refuses_new_ones():
+    async with serving(Script(token_s=0.002)) as at, at.client.stream() as stream:
+        await stream.send("This is going to be finished.")
+        stopping = asyncio.create_task(at.server.stop(10))
+        watch = health_pb2_grpc.HealthStub(at.channel).Watch(health_pb2.HealthCheckRequest())
+        async for answer in watch:
+            if answer.status == Health.NOT_SERVING:
+                break
+        with pytest.raises(mynah.Unavailable) as raised:
+            async with at.client.stream():
+                pass
+        assert (raised.value.reason, raised.value.retryable) == ("DRAINING", True)
+        await stream.end()
+        assert sum([chunk.samples async for chunk in stream]) == 29 * 960
+        await stopping
+
+
+async def test_after_the_grace_period_open_streams_are_told_and_ended():
+    async with serving() as at, at.client.stream() as stream:
+        stopping = asyncio.create_task(at.server.stop(0.05))
+        with pytest.raises(mynah.Unavailable) as raised:
+            async for _ in stream:
+                pass
+        assert raised.value.reason == "DRAINING"
+        await stopping
+        assert at.engine.closed
+        assert at.at_rest
+
+
+async def test_an_idle_server_stops_at_once():
+    async with serving() as at:
+        await at.check_serves()
+        async with asyncio.timeout(2):
+            await at.server.stop(60)
+
+
+async def test_reflection_lists_the_services():
+    async with serving() as at:
+        stub = reflection_pb2_grpc.ServerReflectionStub(at.channel)
+        call = stub.ServerReflectionInfo()
+        await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+        answer = await call.read()
+        listed = {service.name for service in answer.list_services_response.service}
+        await call.write(reflection_pb2.ServerReflectionRequest(file_containing_symbol="mynah.v1.Speech"))
+        described = await call.read()
+        call.cancel()
+    assert listed >= {"mynah.v1.Speech", "mynah.v1.Voices", "grpc.health.v1.Health"}
+    assert described.file_descriptor_response.file_descriptor_proto
+
+
+async def test_info_counts_open_streams():
+    async with serving(max_streams=3) as at:
+        assert (await at.client.info()).open_streams == 0
+        async with at.client.stream(), at.client.stream():
+            info = await at.client.info()
+    assert (info.open_streams, info.limits.max_open_streams) == (2, 3)
+    assert info.sample_rates_hz == (8_000, 16_000, 22_050, 24_000, 44_100, 48_000)
+    assert info.audio_formats == ("pcm_s16le", "pcm_f32le", "wav")
+    assert info.random_weights
+
+
+@pytest.mark.parametrize("listen", ["no.such.host.invalid:0", "192.0.2.1:1"])
+async def test_an_address_that_cannot_be_had_is_named(listen: str):
+    server = Server(FakeEngine(), ServerConfig(listen=listen))
+    with pytest.raises(ConfigError, match=listen):
+        await server.start()
+    await server.stop(0)
+
+
+async def test_a_port_that_is_taken_is_an_error():
+    async with serving() as at:
+        second = Server(FakeEngine(), ServerConfig(listen=at.address))
+        with pytest.raises(ConfigError, match=at.address):
+            await second.start()
+        await second.stop(0)
+        await at.check_serves()
+
+
+async def test_a_certificate_that_cannot_be_read_is_named(tmp_path: Path):
+    missing = tmp_path / "missing.pem"
+    server = Server(FakeEngine(), ServerConfig(listen="127.0.0.1:0", tls_certificate=missing, tls_key=missing))
+    with pytest.raises(ConfigError, match=r"missing\.pem"):
+        await server.start()
+    await server.stop(0)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+async def test_an_encrypted_server_speaks_to_those_who_trust_it(tmp_path: Path):
+    certificate, key = make_certificate(tmp_path)
+    async with serving(tls_certificate=certificate, tls_key=key) as at:
+        trusting = mynah.Tls(root_certificates=certificate, server_name="localhost")
+        async with mynah.Client(at.address, tls=trusting) as client:
+            assert sum([chunk.samples async for chunk in client.synthesize("Hello.")]) == 6 * 960
+        for tls in (True, False):
+            async with mynah.Client(at.address, tls=tls) as client:
+                with pytest.raises(mynah.Unavailable):
+                    await client.info()
+
+
+def make_certificate(folder: Path) -> tuple[Path, Path]:
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=localhost"
+    name = ["-addext", "subjectAltName=DNS:localhost"]
+    files = ["-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*command.split(), *name, *files], check=True, capture_output=True)
+    return certificate, key
