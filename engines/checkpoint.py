@@ -92,8 +92,8 @@ def open_checkpoint(
 
 
 def default_cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
-    """$MYNAH_CACHE, else $XDG_CACHE_HOME/mynah, else ~/.cache/mynah."""
-    if named := environ.get("MYNAH_CACHE"):
+    """$MYNAH_CACHE_DIR, else $XDG_CACHE_HOME/mynah, else ~/.cache/mynah."""
+    if named := environ.get("MYNAH_CACHE_DIR"):
         return Path(named).expanduser()
     base = environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "mynah"

@@ -208,7 +208,7 @@ def test_weights_that_lost_bytes_are_made_again(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_nothing_behind_and_says_so(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"No space left on device.*MYNAH_CACHE"):
+    with pytest.raises(CheckpointError, match=r"No space left on device.*MYNAH_CACHE_DIR"):
         materialise(TINY, 0, tmp_path, BrokenGenerator())
     assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
 
@@ -216,13 +216,13 @@ def test_a_full_disk_leaves_nothing_behind_and_says_so(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    with pytest.raises(CheckpointError, match=f"{tmp_path}.*Permission denied.*MYNAH_CACHE"):
+    with pytest.raises(CheckpointError, match=f"{tmp_path}.*Permission denied.*MYNAH_CACHE_DIR"):
         materialise(TINY, 0, tmp_path / "cache", FewBytes())
 
 
 def test_a_file_in_the_place_of_the_cache_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "cache").write_bytes(b"")
-    with pytest.raises(CheckpointError, match=r"cannot be written to .*cache .*MYNAH_CACHE"):
+    with pytest.raises(CheckpointError, match=r"cannot be written to .*cache .*MYNAH_CACHE_DIR"):
         materialise(TINY, 0, tmp_path / "cache", FewBytes())
 
 
@@ -319,8 +319,8 @@ def test_verify_names_everything_wrong_in_all_files_at_once(tmp_path: Path) -> N
 
 
 def test_the_cache_folder_follows_the_environment() -> None:
-    assert default_cache_dir({"MYNAH_CACHE": "/a", "XDG_CACHE_HOME": "/b"}) == Path("/a")
-    assert default_cache_dir({"MYNAH_CACHE": "", "XDG_CACHE_HOME": "/b"}) == Path("/b/mynah")
+    assert default_cache_dir({"MYNAH_CACHE_DIR": "/a", "XDG_CACHE_HOME": "/b"}) == Path("/a")
+    assert default_cache_dir({"MYNAH_CACHE_DIR": "", "XDG_CACHE_HOME": "/b"}) == Path("/b/mynah")
     assert default_cache_dir({}) == Path.home() / ".cache" / "mynah"
 
 
