@@ -120,7 +120,7 @@ def materialise(spec: ModelSpec, seed: int, cache_dir: Path, generator: Generato
     except OSError as error:
         raise CheckpointError(
             f"random weights cannot be written to {cache_dir} ({error.strerror or error}): "
-            "free some space or choose another cache folder with MYNAH_CACHE"
+            "free some space or choose another cache folder with MYNAH_CACHE_DIR"
         ) from error
     return folder
 
