@@ -52,7 +52,7 @@ async def speak(address: str, wav: Path) -> None:
     print(f"time to first audio  {first_s:.2f} s after the first word was sent")
     print(f"real-time factor     {wall_s / audio_s:.2f} ({audio_s:.1f} s of speech in {wall_s:.1f} s)")
     print(f"chunks               {chunks}")
-    print(f"audio                {wav.resolve()}")
+    print(f"audio                {wav}")
 
 
 async def _write_words(stream: mynah.SpeechStream) -> None:

@@ -106,8 +106,9 @@ class Upstream:
     """The published package's Turbo path, at Nano's T3 dimensions, without its watermarker and resampling."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        from tests.reference import upstream
         from transformers import AutoTokenizer
+
+        from tests.reference import upstream
 
         torch.set_num_threads(THREADS)
         assert checkpoint.conds_path is not None
