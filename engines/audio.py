@@ -20,7 +20,11 @@ _LOUDNESS_BLOCK_MS = 400
 
 
 def resample(samples: Samples, from_hz: int, to_hz: int) -> Samples:
-    """All of `samples` at another rate (soxr, HQ): ceil(n x to / from) samples, as librosa's soxr_hq."""
+    """All of `samples` at another rate (soxr, HQ), as librosa does it with soxr_hq.
+
+    The result has ceil(n x to / from) samples, or a silent one more where that product rounds up in floating point:
+    a voice's last code can depend on it.
+    """
     if from_hz == to_hz:
         return samples
     return _fit(soxr.resample(samples, from_hz, to_hz, quality="HQ"), _resampled_length(len(samples), from_hz, to_hz))
@@ -49,7 +53,7 @@ class StreamResampler:
 
 
 def _resampled_length(samples: int, from_hz: int, to_hz: int) -> int:
-    return samples if from_hz == to_hz else math.ceil(samples * (to_hz / from_hz))  # librosa's very rounding
+    return samples if from_hz == to_hz else math.ceil(samples * (to_hz / from_hz))
 
 
 def _fit(samples: Samples, length_samples: int) -> Samples:

@@ -28,7 +28,8 @@ MIN_REFERENCE_S = 5.0  # exclusive, upstream's bound
 MAX_REFERENCE_S = 120.0
 MIN_REFERENCE_LUFS = -60.0  # quieter than any speech somebody meant to record
 MIN_SOURCE_RATE_HZ, MAX_SOURCE_RATE_HZ = 4_000, 384_000
-MAX_SOURCE_CHANNELS = 8
+# PyAV looks for a planar frame's channels up to a null pointer, which frames of eight and more do not have: a crash.
+MAX_SOURCE_CHANNELS = 6
 _MAX_FRAME_SAMPLES = 2**18  # per channel in one decoded frame; ordinary codecs stay below 200 000
 _MAX_STREAMS = 64
 _MAX_BAD_PACKETS = 8  # a stray tag or a torn frame is survivable, more means the recording itself is broken
@@ -74,7 +75,7 @@ def load_reference(audio: bytes) -> Reference:
     try:
         samples, source = _decode(audio)
     except _DECODING_ERRORS as error:
-        _not_decodable(f"{len(audio)} bytes ({error})", error)
+        _not_decodable(f"{len(audio)} bytes ({getattr(error, 'strerror', None) or error})", error)
     duration_s = len(samples) / SAMPLE_RATE_HZ
     if duration_s <= MIN_REFERENCE_S:
         raise InvalidInput("audio", f"{duration_s:.2f} s", _allowed_length(), "AUDIO_TOO_SHORT")

@@ -88,8 +88,7 @@ class Voice:
             header = json.loads(data[8 : 8 + header_len])["__metadata__"]
             if header["format"] != _FORMAT:
                 raise InvalidInput("voice.format", header["format"], _FORMAT, "VOICE_FILE_INVALID")
-            arrays = load(data)
-            return cls(name=header["name"], metadata=json.loads(header["metadata"]), **arrays)
+            return cls(name=header["name"], metadata=_strings(json.loads(header["metadata"])), **load(data))
         except InvalidInput:
             raise
         except Exception as error:
@@ -107,6 +106,12 @@ class Voice:
     def load(cls, path: Path) -> Voice:
         """Read a file written by `save`. Raises InvalidInput as `from_bytes`, OSError when it is not there."""
         return cls.from_bytes(path.read_bytes())
+
+
+def _strings(metadata: object) -> dict[str, str]:
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise InvalidInput("voice.metadata", metadata, "an object of strings", "VOICE_FILE_INVALID")
+    return metadata
 
 
 def _shape(field_name: str, array: npt.NDArray[np.float32], shape: tuple[int, ...]) -> None:
