@@ -9,7 +9,7 @@ import asyncio
 import logging
 import traceback
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,7 +116,8 @@ async def refusals(context: grpc.aio.ServicerContext[Any, Any], call: str) -> As
             return
         failure = failure_of(error)
         _log(call, failure, error)
-        await context.abort(failure.code, failure.message, ((DETAILS_KEY, failure.details()),))
+        with suppress(grpc.aio.InternalError):  # the client has gone meanwhile; gRPC would log the error's own words
+            await context.abort(failure.code, failure.message, ((DETAILS_KEY, failure.details()),))
 
 
 def _log(call: str, failure: Failure, error: BaseException) -> None:

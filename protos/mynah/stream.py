@@ -81,7 +81,11 @@ class SpeechStream:
         return self.opened.limits.max_pending_text_chars // 2
 
     async def send(self, text: str) -> None:
-        """More text, joined to the previous as it is. Does not wait for room; see `room`."""
+        """More text, joined to the previous as it is.
+
+        Does not wait for the server's room for text, see `room`; but a server whose audio nobody reads stops
+        listening in the end.
+        """
         self._must_be_open()
         if text:
             self._sent_chars += len(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
@@ -96,21 +97,30 @@ class Duplex:
     def __init__(self, call: Any) -> None:
         self._call = call
         self._reading: asyncio.Task[Any] | None = None
-        self._writes = asyncio.Lock()
+        self._reads, self._writes = asyncio.Lock(), asyncio.Lock()
+        self._stored: deque[Any] = deque()  # read on behalf of a later reader
         self._closed = False
 
     async def read(self) -> Any | None:
         """The next message; None at the end. Raises MynahError when the call failed, StreamCancelled after close."""
-        if self._closed:
-            raise _closed_error()
+        self._must_not_be_closed()
         if self._reading is None:
             self._reading = asyncio.ensure_future(self._read())
-        reading = self._reading
-        message = await asyncio.shield(reading)
+        try:
+            message = await asyncio.shield(self._reading)
+        except asyncio.CancelledError:
+            raise  # this task's own end; what is read meanwhile is for the next reader
+        except MynahError:
+            self._reading = None
+            raise
         self._reading = None
         return message
 
     async def _read(self) -> Any | None:
+        async with self._reads:
+            return self._stored.popleft() if self._stored else await self._receive()
+
+    async def _receive(self) -> Any | None:
         message = await self._guarded(self._call.read())
         if message is not grpc.aio.EOF:
             return message
@@ -118,16 +128,21 @@ class Duplex:
         return None
 
     async def write(self, message: Any) -> None:
-        """Send a message. Raises the call's own error when it has ended."""
+        """Send a message. Raises the call's own error when it has ended, StreamCancelled after close."""
+        self._must_not_be_closed()
         await asyncio.shield(asyncio.ensure_future(self._write(message)))
 
     async def _write(self, message: Any) -> None:
         async with self._writes:
-            if not await self._guarded(send(self._call, message)):
-                await self._guarded(raise_for_status(self._call))
-                raise WrongState("the stream has ended", reason="STREAM_ENDED")
+            if await self._guarded(send(self._call, message)):
+                return
+        async with self._reads:  # the status comes behind all that nobody has read yet
+            while (unread := await self._receive()) is not None:
+                self._stored.append(unread)
+        raise WrongState("the stream has ended", reason="STREAM_ENDED")
 
     async def done_writing(self) -> None:
+        """Half-close; nothing happens when the call has ended."""
         async with self._writes:
             await self._guarded(half_close(self._call))
 
@@ -146,6 +161,10 @@ class Duplex:
         self._call.cancel()
         if self._reading is not None:
             await asyncio.gather(self._reading, return_exceptions=True)
+
+    def _must_not_be_closed(self) -> None:
+        if self._closed:
+            raise _closed_error()
 
 
 def _closed_error() -> StreamCancelled:
