@@ -131,8 +131,8 @@ class Engine(Protocol):
     async def make_voice(self, audio: bytes, *, name: str) -> Voice:
         """A Voice from an encoded audio file's bytes (any format, rate, channel count).
 
-        Raises InvalidInput with reason AUDIO_EMPTY, AUDIO_NOT_DECODABLE, AUDIO_TOO_SHORT (<= 5 s),
-        AUDIO_TOO_LONG or AUDIO_SILENT.
+        Raises InvalidInput with reason AUDIO_EMPTY, AUDIO_TOO_LARGE (> 32 MiB, or inflating beyond it),
+        AUDIO_NOT_DECODABLE, AUDIO_TOO_SHORT (<= 5 s), AUDIO_TOO_LONG (> 120 s) or AUDIO_SILENT.
         """
         ...
 

@@ -35,24 +35,24 @@ def load_builtin(path: Path, name: str = "default") -> Voice:
 
 
 def _voice(t3: dict[str, Any], gen: dict[str, Any], name: str) -> Voice:
-    tokens, mel = _row(gen["prompt_token"]), _row(gen["prompt_feat"])
+    tokens, mel = _row(gen["prompt_token"], torch.int64), _row(gen["prompt_feat"], torch.float32)
     tokens = tokens[: min(len(tokens), len(mel) // MEL_FRAMES_PER_TOKEN)]
     return Voice(
         name=name,
-        speaker_embedding=_row(t3["speaker_emb"]).astype(np.float32),
-        t3_prompt_tokens=_row(t3["cond_prompt_speech_tokens"]).astype(np.int64),
-        s3gen_prompt_tokens=tokens.astype(np.int64),
-        s3gen_prompt_mel=mel[: MEL_FRAMES_PER_TOKEN * len(tokens)].astype(np.float32),
-        x_vector=_row(gen["embedding"]).astype(np.float32),
+        speaker_embedding=_row(t3["speaker_emb"], torch.float32),
+        t3_prompt_tokens=_row(t3["cond_prompt_speech_tokens"], torch.int64),
+        s3gen_prompt_tokens=tokens,
+        s3gen_prompt_mel=mel[: MEL_FRAMES_PER_TOKEN * len(tokens)],
+        x_vector=_row(gen["embedding"], torch.float32),
         metadata={"source": "checkpoint"},
     )
 
 
-def _row(tensor: torch.Tensor) -> np.ndarray[Any, np.dtype[Any]]:
-    """The one row of a batch of one, with memory of its own."""
+def _row(tensor: torch.Tensor, dtype: torch.dtype) -> np.ndarray[Any, np.dtype[Any]]:
+    """The one row of a batch of one, with memory of its own, whatever precision it was saved in."""
     if tensor.shape[0] != 1:
         raise ValueError(f"a batch of {tensor.shape[0]} where one voice is expected")
-    return np.array(tensor[0].detach())
+    return tensor[0].detach().to(dtype, copy=True).numpy()
 
 
 def save_builtin(voice: Voice, path: Path) -> None:

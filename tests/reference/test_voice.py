@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import tempfile
 import types
@@ -10,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import librosa
 import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
-from engines.audio import normalize_loudness, resample, resample_windowed_sinc
+from engines.audio import mel_filterbank, normalize_loudness, resample, resample_windowed_sinc, trim_silence
 from engines.checkpoint import Checkpoint
 from engines.config import NANO, TINY, ModelSpec
 from engines.voice import random_weights, speaker, tokenizer, xvector
@@ -24,8 +26,10 @@ from engines.voice.builder import VoiceBuilder
 from engines.voice.builtin import load_builtin, save_builtin
 from engines.voice.mel import prompt_mel
 from engines.voice.random_weights import random_voice
+from engines.voice.reference import load_reference
 from engines.voice.voice import Voice
 from tests.clips import speech, wav_bytes
+from tests.engines.voice.media import encode
 from tests.reference import upstream
 
 if "perth" not in sys.modules:  # the watermarker: imported by tts_turbo, not used by what is compared here
@@ -80,7 +84,8 @@ def _norm_loudness(wav: np.ndarray, rate_hz: int) -> np.ndarray:
 
 @pytest.fixture(scope="module", params=[TINY, NANO], ids=["tiny", "full"])
 def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
-    torch.set_num_threads(2)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # two would spin against whatever else runs here
     spec: ModelSpec = request.param
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Checkpoint(Path(folder), spec)
@@ -93,6 +98,7 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
         assert not [name for name in missing if name.startswith((tokenizer.PREFIX, xvector.PREFIX))]
         voice_encoder.load_state_dict(load_file(checkpoint.voice_encoder_path))
         yield Pair(spec, checkpoint.folder, s3gen, voice_encoder)
+    torch.set_num_threads(threads)
 
 
 def _assert_same(ours: Voice, theirs: dict[str, Any]) -> None:
@@ -130,6 +136,35 @@ def test_prompt_mel_of_noise_and_near_silence() -> None:
     for level in (0.2, 1e-4):
         theirs = mel_spectrogram(noise * np.float32(level))[0].T.numpy()
         np.testing.assert_allclose(prompt_mel(noise * np.float32(level)), theirs, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("rate_hz", "fft", "bands", "high_hz"),
+    [(16_000, 400, 40, 8000), (16_000, 400, 128, 8000), (24_000, 1920, 80, 8000), (22_050, 1024, 80, 11_025)],
+)
+def test_mel_filters_are_librosas(rate_hz: int, fft: int, bands: int, high_hz: int) -> None:
+    theirs = librosa.filters.mel(sr=rate_hz, n_fft=fft, n_mels=bands, fmin=0, fmax=high_hz)
+    np.testing.assert_allclose(mel_filterbank(rate_hz, fft, bands, 0.0, high_hz), theirs, atol=1e-6)
+
+
+@pytest.mark.parametrize("length", [3000, 16_000, 51_234])
+def test_trimming_is_librosas(length: int) -> None:
+    samples, _ = speech(8.0)
+    for start in range(0, len(samples) - length, 20_000):
+        piece = samples[start : start + length] * np.hanning(length).astype(np.float32)
+        np.testing.assert_array_equal(trim_silence(piece), librosa.effects.trim(piece, top_db=20)[0])
+    silence = np.zeros(length, np.float32)
+    np.testing.assert_array_equal(trim_silence(silence), librosa.effects.trim(silence, top_db=20)[0])
+
+
+@pytest.mark.parametrize("rate_hz", [16_000, 22_050, 24_000, 44_100, 48_000])
+@pytest.mark.parametrize(("container", "codec"), [("wav", "pcm_s16le"), ("wav", "pcm_s24le"), ("flac", "flac")])
+def test_recordings_are_read_as_librosa_reads_them(container: str, codec: str, rate_hz: int) -> None:
+    samples, clip_hz = speech(5.5)
+    planes = np.stack([resample(samples, clip_hz, rate_hz)] * 2) * np.array([[1.0], [0.3]], np.float32)
+    audio = encode(container, codec, rate_hz, planes)
+    theirs, _ = librosa.load(io.BytesIO(audio), sr=24_000)
+    np.testing.assert_allclose(load_reference(audio).samples, theirs, atol=1e-6)
 
 
 def test_windowed_sinc_is_torchaudios() -> None:
