@@ -1,0 +1,58 @@
+"""What the flow's encoder and its CFM share: masks made from lengths, and convolutions over (B, T, C).
+
+Knows no model dimension and no weight name. A length of None everywhere means that every row is full, so that
+whoever knows this on the host spares the work of masking.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# Added to the scores of keys in the pad. Finite and within float16: upstream's -1e10 is -inf there, and a folded
+# 0 * -inf is NaN.
+_MASKED_SCORE = -1e4
+
+
+def valid_frames(lengths: Tensor, frames: int) -> Tensor:
+    """lengths (B,) -> (B, frames) bool, true before each row's end."""
+    return torch.arange(frames, device=lengths.device)[None] < lengths[:, None]
+
+
+def key_bias(lengths: Tensor | None, frames: int, dtype: torch.dtype) -> Tensor | None:
+    """(B, 1, 1, frames), to be added to attention scores: 0 at a row's frames, very low in its pad."""
+    if lengths is None:
+        return None
+    return (~valid_frames(lengths, frames)).to(dtype)[:, None, None] * _MASKED_SCORE
+
+
+def mask_frames(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """x (B, T, C), zeroed in the pad."""
+    if lengths is None:
+        return x
+    return x * valid_frames(lengths, x.shape[1]).to(x.dtype)[..., None]
+
+
+class FrameConv(nn.Conv1d):
+    """A convolution over the frames of (B, T, C), as one matrix product of stacked neighbours; keeps T.
+
+    The weight is a Conv1d's, (out, in, taps). `lookahead` of the taps lie to the right, the rest are causal.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, taps: int, lookahead: int = 0) -> None:
+        super().__init__(in_channels, out_channels, taps)
+        self.lookahead = lookahead
+
+    def forward(self, x: Tensor) -> Tensor:
+        taps = self.kernel_size[0]
+        return F.linear(stack_frames(x, taps, self.lookahead), self.weight.transpose(1, 2).flatten(1), self.bias)
+
+
+def stack_frames(x: Tensor, taps: int, lookahead: int) -> Tensor:
+    """(B, T, C) -> (B, T, taps * C): each frame with its neighbours, oldest first; zeros beyond the ends."""
+    if taps == 1:
+        return x
+    frames = x.shape[1]
+    padded = F.pad(x, (0, 0, taps - 1 - lookahead, lookahead))
+    return torch.cat([padded[:, tap : tap + frames] for tap in range(taps)], dim=-1)

@@ -1,0 +1,94 @@
+"""S3Gen on torch: the nets as they are, on the CPU or a GPU.
+
+Knows how to lay a batch out for its device; the numbers come from flow.py and vocoder.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from engines.checkpoint import Checkpoint
+from engines.config import MEL_FRAMES_PER_TOKEN, MEL_HOP_SAMPLES
+from engines.s3gen.encoder import PositionCache
+from engines.s3gen.flow import load_flow
+from engines.s3gen.runtime import F32, FlowBatch, VocoderBatch, VocoderResult
+from engines.s3gen.runtimes.packing import pack, packing_available
+from engines.s3gen.vocoder_weights import load_vocoder
+
+_CPU_BLOCK_FRAMES = 128
+
+
+class TorchRuntime:
+    """Fulfils `Runtime`.
+
+    On the CPU rows of different lengths are computed one after the other, each at its own length: there a batch
+    saves nothing, and padding costs. On a GPU a batch is one padded call. `dtype` is the precision of the flow and of
+    the vocoder's filter; times, f0, phase and Fourier transform are always float32.
+    Raises CheckpointError as `load_tensors` does.
+    """
+
+    name = "torch"
+
+    def __init__(self, checkpoint: Checkpoint, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+        self._device = torch.device(device)
+        self._flow = load_flow(checkpoint.s3gen_path, checkpoint.spec)
+        self._vocoder = load_vocoder(checkpoint.s3gen_path, checkpoint.spec)
+        if self._device.type == "cpu" and dtype == torch.float32 and packing_available():
+            pack(self._flow)
+        if self._device.type == "cpu":
+            self._flow.encoder.attend_in_blocks(_CPU_BLOCK_FRAMES)
+        self._flow.to(self._device, dtype)
+        self._vocoder.to(self._device).to_filter_dtype(dtype)
+        self._positions = PositionCache(self._flow.encoder)
+
+    @torch.inference_mode()
+    def flow(self, batch: FlowBatch) -> F32:
+        mel = np.zeros(batch.noise.shape, np.float32)
+        for rows, tokens in self._calls(batch.token_lengths):
+            frames = tokens * MEL_FRAMES_PER_TOKEN
+            result = self._flow(
+                self._put(batch.tokens[rows, :tokens]),
+                self._lengths(batch.token_lengths[rows], tokens),
+                self._put(batch.prompt_mel[rows, :frames]),
+                self._put(batch.noise[rows, :frames]),
+                self._put(batch.x_vector[rows]),
+                self._positions.get(tokens),
+            )
+            mel[rows, :frames] = result.cpu().numpy()
+        return mel
+
+    @torch.inference_mode()
+    def vocoder(self, batch: VocoderBatch) -> VocoderResult:
+        waveform, f0_hz = np.zeros(batch.noise.shape, np.float32), np.zeros(batch.mel.shape[:2], np.float32)
+        for rows, frames in self._calls(batch.lengths):
+            samples = frames * MEL_HOP_SAMPLES
+            wave, f0 = self._vocoder(
+                self._put(batch.mel[rows, :frames]),
+                self._lengths(batch.lengths[rows], frames),
+                self._put(batch.fixed_f0_hz[rows, :frames]),
+                self._put(batch.fixed_frames[rows]),
+                self._put(batch.phase_cycles[rows]),
+                self._put(batch.harmonic_cycles[rows]),
+                self._put(batch.noise[rows, :samples]),
+            )
+            waveform[rows, :samples], f0_hz[rows, :frames] = wave.cpu().numpy(), f0.cpu().numpy()
+        return VocoderResult(waveform, f0_hz)
+
+    def _calls(self, lengths: npt.NDArray[np.int64]) -> Iterator[tuple[slice, int]]:
+        """Rows that go through the nets together, and the length they are cut to."""
+        if self._device.type != "cpu" or (lengths == lengths[0]).all():
+            yield slice(None), int(lengths.max())
+            return
+        for row, length in enumerate(lengths):
+            yield slice(row, row + 1), int(length)
+
+    def _put(self, array: npt.NDArray[np.float32] | npt.NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
+
+    def _lengths(self, lengths: npt.NDArray[np.int64], longest: int) -> Tensor | None:
+        return None if (lengths == longest).all() else self._put(lengths)
