@@ -58,5 +58,8 @@ proto: $(VENV)/installed-dev ## regenerate the committed protobuf code
 bench-engine: $(VENV)/installed-dev ## ours and the published package side by side
 	$(BIN)/python -m bench.engine
 
+proto-check: ## lint the contract with buf (needs Node.js)
+	cd protos && npx --yes @bufbuild/buf@1.75.0 lint
+
 clean: ## remove what the targets above made
 	rm -rf $(VENV) build

@@ -124,6 +124,11 @@ def _log(call: str, failure: Failure, error: BaseException) -> None:
     if failure.code is not grpc.StatusCode.INTERNAL:
         log.info("%s: %s %s %s", call, failure.code.name, failure.reason, failure.field)
         return
-    # the exception's own words may hold text; where it happened and its type may not
-    places = "".join(traceback.format_tb(error.__traceback__))
-    log.error("%s: %s by %s\n%s", call, failure.reason, type(error).__name__, places)
+    log.error("%s: %s\n%s", call, failure.reason, _places(error))
+
+
+def _places(error: BaseException) -> str:
+    """Type and place of an exception and of what caused it. Its own words may hold text and are left out."""
+    about = f"{type(error).__name__}\n" + "".join(traceback.format_tb(error.__traceback__))
+    cause = error.__cause__ or error.__context__
+    return about if cause is None else f"{about}because of {_places(cause)}"

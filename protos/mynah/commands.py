@@ -104,7 +104,8 @@ class _WavFile:
         self._path, self._rate_hz = path, rate_hz
 
     def __enter__(self) -> _WavFile:
-        self._wave = wave.open(self._path, "wb")
+        self._file = open(self._path, "wb")
+        self._wave = wave.open(self._file, "wb")
         self._wave.setnchannels(1)
         self._wave.setsampwidth(2)
         self._wave.setframerate(self._rate_hz)
@@ -115,6 +116,7 @@ class _WavFile:
 
     def __exit__(self, *_: object) -> None:
         self._wave.close()
+        self._file.close()
 
 
 class _Standard:

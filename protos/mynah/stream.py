@@ -11,7 +11,7 @@ from mynah.events import AudioChunk, Cancelled, Event, SegmentDone, SegmentStart
 from mynah.settings import SpeechSettings
 from mynah.transport import Duplex
 from mynah.v1 import speech_pb2
-from mynah.wire import event_from_wire, opened_from_wire, settings_to_wire
+from mynah.wire import event_from_wire, opened_from_wire, settings_to_wire, text_to_wire
 
 
 class SpeechStream:
@@ -88,8 +88,9 @@ class SpeechStream:
         """
         self._must_be_open()
         if text:
+            fragment = text_to_wire(text)
             self._sent_chars += len(text)
-            await self._write(text=speech_pb2.TextFragment(content=text))
+            await self._write(text=fragment)
 
     async def room(self, chars: int) -> None:
         """Wait until the server can take that many more chars. Another task must be reading meanwhile.

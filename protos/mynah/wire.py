@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC
 
+from google.protobuf.message import Message
+
 from mynah import events
+from mynah.errors import InvalidArgument
 from mynah.settings import AudioFormat, Sampling, SpeechSettings
 from mynah.v1 import speech_pb2, voices_pb2
 
@@ -17,24 +20,47 @@ _FORMAT_NAMES = {number: name for name, number in _FORMATS.items()}
 
 
 def settings_to_wire(settings: SpeechSettings) -> speech_pb2.SpeechSettings:
-    """Absent where the value is None, so that the server's default holds. Raises ValueError for an unknown format."""
-    if settings.audio_format is not None and settings.audio_format not in _FORMATS:
-        raise ValueError(f"audio_format = {settings.audio_format!r} is not one of {', '.join(_FORMATS)}")
-    number = speech_pb2.AUDIO_FORMAT_UNSPECIFIED if settings.audio_format is None else _FORMATS[settings.audio_format]
+    """Absent where the value is None, so that the server's default holds.
+
+    Raises InvalidArgument for an unknown format and for what the wire cannot carry; ranges are the server's to check.
+    """
+    message = speech_pb2.SpeechSettings()
+    _set(message, "voice_id", settings.voice)
+    _set(message, "sample_rate_hz", settings.sample_rate_hz)
+    if settings.audio_format is not None:
+        message.audio_format = _format_number(settings.audio_format)
     chosen = settings.sampling
-    return speech_pb2.SpeechSettings(
-        voice_id=settings.voice,
-        audio_format=number,
-        sample_rate_hz=settings.sample_rate_hz,
-        sampling=speech_pb2.Sampling(
-            temperature=chosen.temperature,
-            top_k=chosen.top_k,
-            top_p=chosen.top_p,
-            repetition_penalty=chosen.repetition_penalty,
-            seed=chosen.seed,
-            max_speech_token_count=chosen.max_speech_tokens,
-        ),
-    )
+    for name in ("temperature", "top_k", "top_p", "repetition_penalty", "seed"):
+        _set(message.sampling, name, getattr(chosen, name))
+    _set(message.sampling, "max_speech_token_count", chosen.max_speech_tokens)
+    return message
+
+
+def _format_number(name: AudioFormat) -> speech_pb2.AudioFormat:
+    if name not in _FORMATS:
+        allowed = ", ".join(_FORMATS)
+        message = f"audio_format = {name!r} is not allowed; allowed: {allowed}"
+        raise InvalidArgument(
+            message, reason="AUDIO_FORMAT_UNKNOWN", field="audio_format", value=repr(name), allowed=allowed
+        )
+    return _FORMATS[name]
+
+
+def _set(message: Message, name: str, value: object) -> None:
+    if value is None:
+        return
+    try:
+        setattr(message, name, value)
+    except (ValueError, TypeError) as error:
+        what = f"{name} = {value!r} cannot be sent: {error}"
+        raise InvalidArgument(what, reason="VALUE_UNSENDABLE", field=name, value=repr(value)) from None
+
+
+def text_to_wire(text: str) -> speech_pb2.TextFragment:
+    """Raises InvalidArgument for text that is not Unicode: lone surrogates."""
+    fragment = speech_pb2.TextFragment()
+    _set(fragment, "content", text)
+    return fragment
 
 
 def opened_from_wire(opened: speech_pb2.StreamOpened) -> events.StreamOpened:

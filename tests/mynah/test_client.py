@@ -260,9 +260,40 @@ async def test_a_server_that_never_answers_is_given_up():
 @pytest.mark.parametrize("audio_format", ["mp3", ""])
 async def test_a_format_that_does_not_exist_is_refused_here(audio_format: str):
     async with serving() as at:
-        with pytest.raises(ValueError, match="pcm_s16le, pcm_f32le, wav"):
+        with pytest.raises(mynah.InvalidArgument) as raised:
             async with at.client.stream(audio_format=audio_format):  # type: ignore[arg-type]
                 pass
+        assert (raised.value.reason, raised.value.allowed) == ("AUDIO_FORMAT_UNKNOWN", "pcm_s16le, pcm_f32le, wav")
+
+
+@pytest.mark.parametrize(
+    ("sampling", "field"),
+    [
+        (mynah.Sampling(seed=-1), "seed"),
+        (mynah.Sampling(seed=2**64), "seed"),
+        (mynah.Sampling(top_k=2**31), "top_k"),
+        (mynah.Sampling(max_speech_tokens=-(2**40)), "max_speech_token_count"),
+        (mynah.Sampling(temperature="hot"), "temperature"),  # type: ignore[arg-type]
+    ],
+)
+async def test_what_the_wire_cannot_carry_is_named_here(sampling: mynah.Sampling, field: str):
+    async with serving() as at:
+        with pytest.raises(mynah.InvalidArgument) as raised:
+            async with at.client.stream(sampling=sampling):
+                pass
+        assert (raised.value.reason, raised.value.field) == ("VALUE_UNSENDABLE", field)
+        await at.settled()
+
+
+async def test_text_that_is_no_unicode_is_refused_here_and_counts_nothing():
+    async with serving() as at, at.client.stream() as stream:
+        with pytest.raises(mynah.InvalidArgument) as raised:
+            await stream.send("half a sign: \ud800")
+        assert raised.value.field == "content"
+        assert stream.pending_chars == 0
+        await stream.send("Fine.")
+        await stream.end()
+        assert sum([chunk.samples async for chunk in stream]) == 5 * 960
 
 
 async def test_synthesize_ends_with_the_servers_word():
