@@ -139,6 +139,9 @@ class Sampling:
     repetition_penalty: float = 1.2  # 1 switches it off
     seed: int = 0
     max_speech_tokens: int = 1000  # per segment
+    # Cut windows by token counts alone, so that the seed decides every byte; otherwise hops follow the listener's
+    # buffer and the load, and a repeated seed gives the same speech with slightly different rendering.
+    repeatable: bool = True
 
     def __post_init__(self) -> None:
         _check("temperature", self.temperature, 0.0, 5.0)
@@ -167,4 +170,4 @@ class EngineConfig:
     max_text_chars_per_segment: int = 1000
     cache_dir: Path | None = None  # where downloads and random checkpoints lie; None: ~/.cache/mynah
     weights_seed: int = 0  # for random:* only
-    schedule: str = "balanced"  # lowest_latency | balanced | throughput
+    schedule: str = "balanced"  # when to decode windows: lowest_latency | balanced | throughput

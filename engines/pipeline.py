@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -17,7 +18,7 @@ from engines.errors import EngineBusy, EngineFailure, InvalidInput
 from engines.s3gen.batcher import WindowBatcher
 from engines.s3gen.noise import segment_seed
 from engines.s3gen.segment_decoder import SegmentDecoder
-from engines.s3gen.windows import Schedule, Window, WindowPlanner
+from engines.s3gen.windows import Pace, Schedule, Window, WindowPlanner
 from engines.t3.backend import T3Backend, T3Request
 from engines.voice.voice import Voice
 
@@ -68,6 +69,8 @@ class Pipeline:
         most = self.info.limits.max_streams
         if len(self._streams) >= most:
             raise EngineBusy(f"all {most} streams of this engine are in use; retry when one has ended")
+        if self._streams and self._stages.s3gen.overloaded(asyncio.get_running_loop().time()):
+            raise EngineBusy("the streams that are open already run dry on this device; retry when one has ended")
         stream = PipelineStream(self._stages, voice, sampling, self._streams.discard)
         self._streams.add(stream)
         return stream
@@ -118,7 +121,7 @@ class PipelineStream:
         planner = WindowPlanner(self._stages.schedule)
         try:
             yield SegmentStarted(segment, utterance.text_tokens)
-            while (window := await utterance.next_window(planner)) is not None:
+            while (window := await utterance.next_window(planner, self._pace)) is not None:
                 with tally.decoding():
                     samples = await self._stages.s3gen.decode(utterance.decoder, window, self._deadline_s())
                 tally.deliver(len(samples))
@@ -166,6 +169,16 @@ class PipelineStream:
         except InvalidInput:
             return  # speak() will meet the same error and tell the caller
 
+    def _pace(self, utterance: _Utterance) -> Pace | None:
+        if self._sampling.repeatable:
+            return None
+        times, prompt_tokens = self._stages.s3gen.times, len(self._voice.s3gen_prompt_tokens)
+        return Pace(
+            lead_s=self._listener.lead_s(asyncio.get_running_loop().time()),
+            token_s=utterance.token_s,
+            decode_s=lambda tokens: times.expected_s(prompt_tokens + tokens),
+        )
+
     def _deadline_s(self) -> float:
         """When the listener runs dry; at once while nothing has been heard yet."""
         now_s = asyncio.get_running_loop().time()
@@ -197,27 +210,35 @@ class _Utterance:
         try:
             while codes := await self.generation.next_codes():
                 self.decoder.codes.extend(codes)
+                self.t3_s = clock() - started_s
                 self._more.set()
         except EngineFailure as failure:
             self._failure = failure
         except Exception as error:  # a fault of ours must end the segment too, not hang it
             self._failure = EngineFailure(f"T3 failed: {error!r}")
             self._failure.__cause__ = error
-        self.t3_s = clock() - started_s
         self.ended = True
         self._more.set()
         self._on_ended()
 
-    async def next_window(self, planner: WindowPlanner) -> Window | None:
+    @property
+    def token_s(self) -> float:
+        """What one speech token has taken so far, the prompt's share included."""
+        return self.t3_s / max(1, len(self.decoder.codes))
+
+    async def next_window(self, planner: WindowPlanner, pace_of: Callable[[_Utterance], Pace | None]) -> Window | None:
         """The next window that is due; None once the segment is complete."""
         while True:
             if self._failure is not None:
                 raise self._failure
-            window = planner.next(len(self.decoder.codes), self.ended)
+            pace, available = pace_of(self), len(self.decoder.codes)
+            window = planner.next(available, self.ended, pace)
             if window is not None or planner.finished:
                 return window
             self._more.clear()
-            await self._more.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(None if pace is None else planner.patience_s(available, pace)):
+                    await self._more.wait()
 
     async def cancel(self) -> None:
         """Stop T3 and free what it holds. Idempotent, and nothing to do after the end."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from engines.errors import EngineFailure
+from engines.s3gen.guards import WindowRejected
 from engines.s3gen.noise import F32
 from engines.s3gen.runtime import Runtime
 from engines.s3gen.segment_decoder import SegmentDecoder, decode_windows
@@ -20,11 +22,13 @@ from engines.s3gen.windows import Window
 
 log = logging.getLogger(__name__)
 
-Results = list[F32 | EngineFailure]
+Results = list[F32 | WindowRejected]
 Execute = Callable[[Sequence["Job"]], Awaitable[Results]]
 
 # Padding a short row to a long one wastes the difference; beyond this it is cheaper to run two batches.
 _MAX_PADDING_RATIO = 1.3
+_OVERLOADED_S = 1.0  # how long after a late window the device counts as overloaded
+_SMOOTHING = 0.2  # weight of the newest measurement
 
 
 @dataclass(order=True)
@@ -36,6 +40,8 @@ class Job:
     decoder: SegmentDecoder = field(compare=False)
     window: Window = field(compare=False)
     result: asyncio.Future[F32] = field(compare=False)
+    submitted_s: float = field(compare=False, default=0.0)
+    retried: bool = field(compare=False, default=False)
 
     @property
     def tokens(self) -> int:
@@ -43,14 +49,39 @@ class Job:
         return len(self.decoder.voice.s3gen_prompt_tokens) + self.window.tokens
 
 
+class DecodeTimes:
+    """What decoding has cost lately: expected seconds for a window of some tokens, the wait in the queue included."""
+
+    def __init__(self) -> None:
+        self._s_per_token = 0.0
+        self._wait_s = 0.0
+
+    def observe(self, batch: Sequence[Job], started_s: float, ended_s: float) -> None:
+        """A batch that was taken from the queue at `started_s`."""
+        per_token = (ended_s - started_s) / max(job.tokens for job in batch)
+        wait_s = sum(started_s - job.submitted_s for job in batch) / len(batch)
+        first = self._s_per_token == 0.0
+        self._s_per_token += (1.0 if first else _SMOOTHING) * (per_token - self._s_per_token)
+        self._wait_s += _SMOOTHING * (wait_s - self._wait_s)
+
+    def expected_s(self, tokens: int) -> float:
+        """`tokens`: prompt and window."""
+        return self._wait_s + tokens * self._s_per_token
+
+
 class WindowBatcher:
     """Decodes windows, several at a time; a stream's companions change its samples by float rounding at most.
 
-    `execute` runs a batch somewhere; the default calls the runtime on a worker thread of its own.
+    `execute` runs a batch somewhere; the default calls the runtime on a worker thread of its own. A window whose
+    result a guard rejects is decoded once more, alone, on `reference` (the runtime itself if none is given).
     """
 
-    def __init__(self, runtime: Runtime, *, max_batch: int, execute: Execute | None = None) -> None:
+    def __init__(
+        self, runtime: Runtime, *, max_batch: int, reference: Runtime | None = None, execute: Execute | None = None
+    ) -> None:
+        self.times = DecodeTimes()
         self._runtime = runtime
+        self._reference = reference or runtime
         self._max_batch = max_batch
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="s3gen")
         self._execute = execute or self._execute_on_worker
@@ -58,10 +89,15 @@ class WindowBatcher:
         self._arrivals = itertools.count()
         self._loop_task: asyncio.Task[None] | None = None
         self._closed = False
+        self._last_late_s = -math.inf
 
     @property
     def waiting_windows(self) -> int:
         return len(self._waiting)
+
+    def overloaded(self, now_s: float) -> bool:
+        """Whether streams are running dry right now: another one would only make it worse."""
+        return now_s - self._last_late_s < _OVERLOADED_S
 
     async def decode(self, decoder: SegmentDecoder, window: Window, deadline_s: float) -> F32:
         """The window's final samples. `deadline_s` is on the event loop's clock and only orders the queue.
@@ -70,8 +106,9 @@ class WindowBatcher:
         """
         if self._closed:
             raise EngineFailure("the engine was closed")
-        result: asyncio.Future[F32] = asyncio.get_running_loop().create_future()
-        job = Job(deadline_s, next(self._arrivals), decoder, window, result)
+        loop = asyncio.get_running_loop()
+        result: asyncio.Future[F32] = loop.create_future()
+        job = Job(deadline_s, next(self._arrivals), decoder, window, result, loop.time())
         self._waiting.append(job)
         if self._loop_task is None:
             self._loop_task = asyncio.create_task(self._drain(), name="s3gen-batcher")
@@ -118,13 +155,26 @@ class WindowBatcher:
         return batch
 
     async def _run(self, batch: Sequence[Job]) -> None:
+        clock = asyncio.get_running_loop().time
+        started_s = clock()
         try:
             results = await self._execute(batch)
         except Exception as error:
             await self._run_apart(batch, error)
             return
+        self.times.observe(batch, started_s, clock())
         for job, outcome in zip(batch, results, strict=True):
-            _settle(job, outcome)
+            if isinstance(outcome, WindowRejected) and not job.retried:
+                log.warning("%s; decoding it once more on the reference path", outcome)
+                job.retried = True
+                await self._run([job])
+            else:
+                self._note_lateness(job, clock())
+                _settle(job, outcome)
+
+    def _note_lateness(self, job: Job, now_s: float) -> None:
+        if job.window.index > 0 and now_s > job.deadline_s:  # a first window is always awaited
+            self._last_late_s = now_s
 
     async def _run_apart(self, batch: Sequence[Job], error: Exception) -> None:
         """A batch failed as a whole: decode its windows one by one, so that only the culprit fails."""
@@ -140,7 +190,8 @@ class WindowBatcher:
 
     async def _execute_on_worker(self, batch: Sequence[Job]) -> Results:
         work = [(job.decoder, job.window) for job in batch]
-        return await asyncio.get_running_loop().run_in_executor(self._worker, decode_windows, self._runtime, work)
+        runtime = self._reference if any(job.retried for job in batch) else self._runtime
+        return await asyncio.get_running_loop().run_in_executor(self._worker, decode_windows, runtime, work)
 
 
 def _settle(job: Job, outcome: F32 | EngineFailure) -> None:

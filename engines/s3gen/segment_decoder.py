@@ -13,8 +13,8 @@ from typing import ParamSpec, TypeVar
 import numpy as np
 
 from engines.config import MEL_BANDS, MEL_FRAMES_PER_TOKEN, MEL_HOP_SAMPLES
-from engines.errors import EngineFailure
 from engines.s3gen import noise
+from engines.s3gen.guards import Guard, WindowRejected
 from engines.s3gen.noise import F32
 from engines.s3gen.runtime import I64, FlowBatch, Runtime, VocoderBatch
 from engines.s3gen.vocoder_stream import VocoderRow, VocoderStream
@@ -42,6 +42,7 @@ class SegmentDecoder:
         self.seed = seed
         self.codes: list[int] = []
         self._vocoder = VocoderStream(seed)
+        self._guard = Guard()
         self._prompt_noise = noise.prompt_noise(seed, len(voice.s3gen_prompt_mel))
 
     def flow_row(self, window: Window) -> FlowRow:
@@ -56,45 +57,44 @@ class SegmentDecoder:
     def vocoder_row(self, window: Window, mel: F32) -> VocoderRow:
         """`mel` (2N, 80) is the flow's row, prompt included."""
         frames = mel[len(self.voice.s3gen_prompt_mel) :][: window.tokens * MEL_FRAMES_PER_TOKEN]
-        if not np.isfinite(frames).all():
-            raise EngineFailure(f"window {window.index}: the flow gave non-finite mel frames")
+        self._guard.mel(window.index, frames)
         return self._vocoder.plan(frames[window.new_frames], frames[window.new_frames.stop :])
 
     def commit(self, window: Window, row: VocoderRow, waveform: F32, f0_hz: F32) -> F32:
         """The window's final samples; from here on they are history."""
         frames = len(row.mel)
         waveform = waveform[: frames * MEL_HOP_SAMPLES]
-        if not np.isfinite(waveform).all():
-            raise EngineFailure(f"window {window.index}: the vocoder gave non-finite samples")
+        new = slice(row.left_frames * MEL_HOP_SAMPLES, (row.left_frames + row.new_frames) * MEL_HOP_SAMPLES)
+        self._guard.samples(window.index, waveform[new], self.codes[window.start : window.stop])
         samples = self._vocoder.commit(row, waveform, f0_hz[:frames])
         assert len(samples) == window.new_samples
         return samples
 
 
-def decode_windows(runtime: Runtime, work: Sequence[tuple[SegmentDecoder, Window]]) -> list[F32 | EngineFailure]:
+def decode_windows(runtime: Runtime, work: Sequence[tuple[SegmentDecoder, Window]]) -> list[F32 | WindowRejected]:
     """Decode windows of different segments in one flow and one vocoder call: final samples of each.
 
-    A row whose result is unusable gives its own EngineFailure and leaves its segment's state untouched.
+    A row whose result a guard rejects gives its own WindowRejected and leaves its segment's state untouched.
     Anything else that the runtime raises concerns the whole batch and passes through.
     """
     mel = runtime.flow(collate_flow([decoder.flow_row(window) for decoder, window in work]))
-    planned = [_or_failure(d.vocoder_row, w, row_mel) for (d, w), row_mel in zip(work, mel, strict=True)]
+    planned = [_or_rejected(d.vocoder_row, w, row_mel) for (d, w), row_mel in zip(work, mel, strict=True)]
     good = [row for row in planned if isinstance(row, VocoderRow)]
     if not good:
-        return [row for row in planned if isinstance(row, EngineFailure)]
+        return [row for row in planned if isinstance(row, WindowRejected)]
     rendered = runtime.vocoder(collate_vocoder(good))
     waves = iter(zip(rendered.waveform, rendered.f0_hz, strict=True))
     return [
-        row if isinstance(row, EngineFailure) else _or_failure(decoder.commit, window, row, *next(waves))
+        row if isinstance(row, WindowRejected) else _or_rejected(decoder.commit, window, row, *next(waves))
         for (decoder, window), row in zip(work, planned, strict=True)
     ]
 
 
-def _or_failure(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | EngineFailure:
+def _or_rejected(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | WindowRejected:
     try:
         return call(*args, **kwargs)
-    except EngineFailure as failure:
-        return failure
+    except WindowRejected as rejected:
+        return rejected
 
 
 def collate_flow(rows: Sequence[FlowRow]) -> FlowBatch:

@@ -1,15 +1,17 @@
 """When to decode and what: the plan of S3Gen windows over one segment's speech tokens.
 
-Pure decisions on counts; knows no tensors, no clock and no device. Windows depend on the token counts and the
-schedule alone, never on when tokens arrive, so that a repeated request gives the same bytes.
+Pure decisions on counts and, where the caller allows it, on how far ahead of its listener the stream is. Knows no
+tensors, no device and no clock of its own. Without a `Pace` windows depend on the token counts and the schedule alone,
+never on when tokens arrive, so that a repeated request gives the same bytes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from engines.config import MEL_FRAMES_PER_TOKEN, SAMPLES_PER_TOKEN
+from engines.config import MEL_FRAMES_PER_TOKEN, SAMPLES_PER_TOKEN, SPEECH_TOKENS_PER_S
 
 # The flow encoder's lookahead convolution sees this many tokens ahead; with fewer, a token's frames are provisional.
 FLOW_LOOKAHEAD_TOKENS = 3
@@ -45,6 +47,10 @@ class Schedule:
 
     def step(self, window_index: int) -> Step:
         return self.steps[min(window_index, len(self.steps) - 1)]
+
+    def rungs(self) -> tuple[Step, ...]:
+        """The different steps, smallest hop first: what an adaptive plan chooses from."""
+        return tuple(dict.fromkeys(self.steps))
 
     @property
     def max_window_tokens(self) -> int:
@@ -106,6 +112,20 @@ class Window:
         return (self.stop - self.start) * SAMPLES_PER_TOKEN
 
 
+@dataclass(frozen=True)
+class Pace:
+    """How a stream stands against its real-time listener; given to the planner, hops follow the listener's buffer.
+
+    lead_s    audio delivered and not yet played
+    token_s   T3 makes one speech token in this time
+    decode_s  window tokens (context, new, lookahead) -> expected seconds until its samples are there, queue included
+    """
+
+    lead_s: float
+    token_s: float
+    decode_s: Callable[[int], float]
+
+
 class WindowPlanner:
     """Walks one segment: every token is new in exactly one window, in order, and the remainder is never lost."""
 
@@ -115,17 +135,18 @@ class WindowPlanner:
         self.windows = 0
         self.finished = False
 
-    def next(self, available_tokens: int, ended: bool) -> Window | None:
+    def next(self, available_tokens: int, ended: bool, pace: Pace | None = None) -> Window | None:
         """The window that is due now, or None until more tokens come (or for good, once `finished`).
 
         available_tokens: speech tokens of the segment so far, the closing silence included
         ended: no more will come
+        pace: None for a plan that depends on nothing but the tokens
         """
         assert available_tokens >= self.decoded_tokens
         if self.finished:
             return None
-        step = self.schedule.step(self.windows)
         remaining = available_tokens - self.decoded_tokens
+        step = self._step(remaining, pace, ended)
         # One token beyond the lookahead must exist: it shows that this is not the segment's last window without
         # asking whether T3 has ended yet, which would make the plan depend on timing.
         if remaining > step.hop_tokens + step.lookahead_tokens:
@@ -136,6 +157,38 @@ class WindowPlanner:
         if remaining == 0:
             return None
         return self._advance(remaining, 0, is_last=True)
+
+    def patience_s(self, available_tokens: int, pace: Pace) -> float | None:
+        """How long to wait for more tokens before asking again: until the smallest window would come too late.
+
+        None when nothing but more tokens can help.
+        """
+        smallest = self.schedule.rungs()[0]
+        remaining = available_tokens - self.decoded_tokens
+        if self.windows == 0 or remaining <= smallest.hop_tokens + smallest.lookahead_tokens:
+            return None
+        return max(0.0, pace.lead_s - self._decode_s(smallest, pace))
+
+    def _step(self, remaining: int, pace: Pace | None, ended: bool) -> Step:
+        """By index without a pace; with one, the largest rung whose tokens and decoding fit the listener's buffer."""
+        if pace is None or self.windows == 0:
+            return self.schedule.step(self.windows)
+        rungs = self.schedule.rungs()
+        fitting = [rung for rung in rungs if self._ready_in_s(rung, remaining, pace, ended) <= pace.lead_s]
+        if fitting:
+            return fitting[-1]
+        # Too late whatever we do. The smallest window is heard soonest, but on a slow or loaded device it costs more
+        # time than it lasts and the stream would never catch up: take the smallest that does, or the cheapest.
+        lasting = (rung for rung in rungs if self._decode_s(rung, pace) < rung.hop_tokens / SPEECH_TOKENS_PER_S)
+        return next(lasting, rungs[-1])
+
+    def _ready_in_s(self, step: Step, remaining: int, pace: Pace, ended: bool) -> float:
+        missing = 0 if ended else max(0, step.hop_tokens + step.lookahead_tokens + 1 - remaining)
+        return missing * pace.token_s + self._decode_s(step, pace)
+
+    def _decode_s(self, step: Step, pace: Pace) -> float:
+        context = min(self.schedule.left_context_tokens, self.decoded_tokens)
+        return pace.decode_s(context + step.hop_tokens + step.lookahead_tokens)
 
     def _advance(self, hop_tokens: int, lookahead_tokens: int, *, is_last: bool) -> Window:
         start = self.decoded_tokens

@@ -1,0 +1,55 @@
+"""What must never reach a listener: numbers that are no audio, silence where there should be speech, sudden noise.
+
+Pure checks on arrays; what follows from a rejected window is the batcher's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from engines.config import SAMPLE_RATE_HZ, SILENCE_SPEECH_TOKEN
+from engines.errors import EngineFailure
+from engines.s3gen.noise import F32
+
+# A vocoder in order never gives digital silence: its source always carries noise. A broken engine does.
+_SILENT_RMS = 1e-6
+_SILENT_TOKENS = 10  # shorter windows may end in a pause
+# Speech after a pause is far louder than the pause, so a jump is measured against the loudest window so far.
+_JUMP_RATIO = 20.0  # 26 dB
+_JUMP_RMS = 0.05
+_JUMP_AFTER_SAMPLES = SAMPLE_RATE_HZ
+
+
+class WindowRejected(EngineFailure):
+    """A window's result is unusable; decoding it again elsewhere may help."""
+
+
+class Guard:
+    """One segment's checks. `samples` accepts what it does not reject: call it once for each result."""
+
+    def __init__(self) -> None:
+        self._loudest_rms = 0.0
+        self._heard_samples = 0
+
+    def mel(self, window_index: int, mel: F32) -> None:
+        """Raises WindowRejected when a frame is not finite."""
+        if not np.isfinite(mel).all():
+            raise WindowRejected(f"window {window_index}: mel frames are not finite")
+
+    def samples(self, window_index: int, samples: F32, codes: Sequence[int]) -> None:
+        """`samples` are the new ones, made of the speech tokens `codes`. Raises WindowRejected."""
+        if not np.isfinite(samples).all():
+            raise WindowRejected(f"window {window_index}: samples are not finite")
+        rms = float(np.sqrt(np.mean(samples.astype(np.float64) ** 2)))
+        speech = any(code != SILENCE_SPEECH_TOKEN for code in codes)
+        if rms < _SILENT_RMS and speech and len(codes) >= _SILENT_TOKENS:
+            raise WindowRejected(f"window {window_index}: {len(codes)} speech tokens came out silent")
+        known = self._heard_samples >= _JUMP_AFTER_SAMPLES and self._loudest_rms > _SILENT_RMS
+        if known and rms > _JUMP_RMS and rms > _JUMP_RATIO * self._loudest_rms:
+            raise WindowRejected(
+                f"window {window_index}: {rms / self._loudest_rms:.0f} times louder than all before it"
+            )
+        self._loudest_rms = max(self._loudest_rms, rms)
+        self._heard_samples += len(samples)
