@@ -7,7 +7,7 @@ step. One thread at a time.
 from __future__ import annotations
 
 import logging
-from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import accumulate
 
@@ -78,15 +78,12 @@ class Sequence:
 
 @dataclass(frozen=True)
 class Progress:
-    """What a step did for one sequence; once it is `over` it holds nothing any more."""
+    """What a step did for one sequence. `over`: it has ended, well or with `error`, and holds nothing any more."""
 
     sequence: Sequence
     codes: list[int] = field(default_factory=list)
+    over: bool = False
     error: EngineFailure | None = None
-
-    @property
-    def over(self) -> bool:
-        return self.error is not None or self.sequence.speech.finished
 
     @property
     def news(self) -> bool:
@@ -97,13 +94,18 @@ class Progress:
 _Plan = list[tuple[Sequence, Span]]  # one row per decoding sequence, then a chunk of at most one prompt
 
 
+def _most_urgent(sequences: Iterable[Sequence]) -> Sequence:
+    """The first whose listener waits for it, or the first."""
+    return min(sequences, key=lambda sequence: sequence.request.made_ahead)
+
+
 class T3Decoder:
     """All sequences of an engine. `add` queues one, every `step` takes all of them one row or one chunk further."""
 
     def __init__(self, net: T3Net, limits: DecoderLimits) -> None:
         self.prefilled_positions = 0  # prompt rows read so far; those taken from the prefix cache do not count
         self._net, self._limits = net, limits
-        self._waiting: deque[Sequence] = deque()
+        self._waiting: list[Sequence] = []  # in order of arrival
         self._running: list[Sequence] = []  # in order of admission
         self._slots = SlotPool(net.spec, limits.max_streams, limits.max_positions, net.device)
         self._prefixes = PrefixCache(limits.prefix_cache_bytes)
@@ -123,7 +125,10 @@ class T3Decoder:
         return [*self._running, *self._waiting]
 
     def add(self, request: T3Request) -> Sequence:
-        """Queue a request; slots are given out first come, first served. Raises InvalidInput as `check_request`."""
+        """Queue a request. First come, first served, for slots and for reading; those made ahead come last.
+
+        Raises InvalidInput as `check_request`.
+        """
         check_request(request, self._net.spec, self._limits.max_positions)
         sequence = Sequence(request, SpeechTokens(request.sampling.max_speech_tokens))
         self._waiting.append(sequence)
@@ -155,7 +160,8 @@ class T3Decoder:
 
     def _admit(self) -> None:
         while self._waiting and self._slots.free:
-            sequence = self._waiting.popleft()
+            sequence = _most_urgent(self._waiting)
+            self._waiting.remove(sequence)
             sequence.slot_index, sequence.slot = self._slots.take()
             self._sampler.begin(sequence.slot_index, sequence.request.sampling)
             self._running.append(sequence)
@@ -163,10 +169,10 @@ class T3Decoder:
     def _schedule(self) -> tuple[_Plan, list[Progress]]:
         """Who reads what in this step, and who cannot (no memory for its slot, say)."""
         decoding = [sequence for sequence in self._running if sequence.decoding]
-        prefilling = [sequence for sequence in self._running if not sequence.decoding][:1]
+        unread = [sequence for sequence in self._running if not sequence.decoding]
         plan: _Plan = []
         failed: list[Progress] = []
-        for sequence in decoding + prefilling:
+        for sequence in [*decoding, _most_urgent(unread)] if unread else decoding:
             try:
                 plan.append((sequence, self._next_span(sequence)))
             except Exception as error:
@@ -248,11 +254,11 @@ class T3Decoder:
         codes = sequence.speech.accept(token)
         if sequence.speech.finished:
             self.release(sequence)
-        return Progress(sequence, codes)
+        return Progress(sequence, codes, over=sequence.speech.finished)
 
     def _fail(self, sequence: Sequence, error: Exception) -> Progress:
         _log.error("T3 failed under a request: %s", error, exc_info=error)
         self.release(sequence)
         failure = EngineFailure(f"T3 failed: {type(error).__name__}: {error}")
         failure.__cause__ = error
-        return Progress(sequence, error=failure)
+        return Progress(sequence, over=True, error=failure)

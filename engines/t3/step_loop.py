@@ -117,7 +117,7 @@ class _Loop:
     def _fail_all(self, why: str) -> None:
         for sequence in list(self._listeners):
             self._decoder.release(sequence)
-            self._post(Progress(sequence, error=EngineFailure(why)))
+            self._post(Progress(sequence, over=True, error=EngineFailure(why)))
 
     def _post(self, progress: Progress) -> None:
         listener = self._listeners[progress.sequence]

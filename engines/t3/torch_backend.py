@@ -116,7 +116,7 @@ class Generation:
         self._codes += progress.codes
         self._failure = progress.error
         self._ended = progress.over
-        self._hit_token_limit = progress.sequence.speech.hit_limit
+        self._hit_token_limit = progress.over and progress.sequence.speech.hit_limit
         self._news.set()
 
     def _post_freed(self) -> None:

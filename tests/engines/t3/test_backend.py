@@ -1,0 +1,220 @@
+"""The backend as the pipeline sees it: asyncio tasks on one side, the step thread on the other."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+import torch
+
+from engines.errors import EngineFailure, InvalidInput
+from engines.t3.backend import T3Request
+from engines.t3.decoder import T3Decoder
+from engines.t3.model import Span
+from engines.t3.step_loop import StepLoop
+from engines.t3.torch_backend import Generation, TorchT3Backend
+from tests.engines.t3.setting import WrappedNet, checkpoint, limits, net, request, run
+
+LONG = {"temperature": 0.0, "max_speech_tokens": 1000}
+SHORT = {"temperature": 0.0, "max_speech_tokens": 20}
+
+
+class GatedNet(WrappedNet):
+    """Every forward pass waits for a permit; a test decides how far the step thread gets."""
+
+    def __init__(self) -> None:
+        super().__init__(net())
+        self.permits = threading.Semaphore(0)
+        self.at_the_gate = threading.Semaphore(0)
+        self.passes = 0
+        self.fails = False
+
+    def forward(self, embeddings: torch.Tensor, spans: Sequence[Span]) -> torch.Tensor:
+        self.at_the_gate.release()
+        assert self.permits.acquire(timeout=30)
+        self.passes += 1
+        if self.fails:
+            raise RuntimeError("broken")
+        return super().forward(embeddings, spans)
+
+
+class Stage:
+    """A decoder behind a gate, with its thread."""
+
+    def __init__(self, max_streams: int = 2) -> None:
+        self.net = GatedNet()
+        self.decoder = T3Decoder(self.net, limits(max_streams=max_streams, prefill_chunk_positions=1000))
+        self.steps = StepLoop(self.decoder)
+
+    def start(self, request: T3Request) -> Generation:
+        generation = Generation(self.steps)
+        assert self.steps.start(request, generation)
+        return generation
+
+    async def reached(self) -> None:
+        """The step thread stands at the gate."""
+        assert await asyncio.to_thread(self.net.at_the_gate.acquire, timeout=30)
+
+    def open(self) -> None:
+        self.net.permits.release(100_000)
+
+
+@pytest.fixture
+async def stage() -> AsyncIterator[Stage]:
+    stage = Stage()
+    yield stage
+    stage.open()
+    await asyncio.to_thread(stage.steps.close)
+
+
+@pytest.fixture
+async def backend() -> AsyncIterator[TorchT3Backend]:
+    backend = TorchT3Backend(checkpoint(), device="cpu", max_streams=2)
+    yield backend
+    await backend.close()
+
+
+async def all_codes(generation: Generation) -> list[int]:
+    codes: list[int] = []
+    while more := await generation.next_codes():
+        codes += more
+    return codes
+
+
+def expected_codes(asked: T3Request) -> list[int]:
+    (raw,) = run(T3Decoder(net(), limits()), asked)
+    return [token for token in raw if token < 6561] + [4299] * 3
+
+
+async def test_requests_get_their_codes_whoever_else_runs(backend: TorchT3Backend) -> None:
+    requests = [request(n, max_speech_tokens=50) for n in range(5)]
+    generations = [backend.start(each) for each in requests]
+    results = await asyncio.gather(*(all_codes(generation) for generation in generations))
+    assert results == [expected_codes(each) for each in requests]
+    assert await generations[0].next_codes() == []
+    limited = [len(run(T3Decoder(net(), limits()), each)[0]) == 51 for each in requests]
+    assert [generation.hit_token_limit for generation in generations] == limited
+    assert any(limited)
+
+
+async def test_codes_arrive_while_the_rest_is_still_to_come(stage: Stage) -> None:
+    generation = stage.start(request(1, **LONG))
+    stage.net.permits.release(1)
+    first = await generation.next_codes()
+    assert first == expected_codes(request(1, **SHORT))[:1]
+    stage.net.permits.release(2)
+    assert len(await generation.next_codes()) in (1, 2)
+
+
+async def test_cancel_returns_within_one_step_and_frees_the_slot(stage: Stage) -> None:
+    generation = stage.start(request(1, **LONG))
+    for _ in range(5):
+        await stage.reached()
+        stage.net.permits.release(1)
+    await stage.reached()
+    cancelling = asyncio.create_task(generation.cancel())
+    await asyncio.sleep(0)
+    assert not cancelling.done(), "the step under way has to end first"
+    stage.net.permits.release(1)
+    await cancelling
+    assert stage.decoder.idle
+    assert stage.decoder.free_slots == 2
+    assert stage.net.passes == 6
+    assert await generation.next_codes() == []
+    await generation.cancel()
+
+
+async def test_cancel_leaves_the_others_as_they_were(stage: Stage) -> None:
+    stays, goes, waits = (stage.start(request(n, **SHORT)) for n in (1, 2, 3))
+    for _ in range(6):
+        await stage.reached()
+        stage.net.permits.release(1)
+    stage.open()
+    await goes.cancel()
+    assert await all_codes(stays) == expected_codes(request(1, **SHORT))
+    assert await all_codes(waits) == expected_codes(request(3, **SHORT))
+
+
+async def test_cancelling_what_still_waits_or_is_over_is_nothing_special(stage: Stage) -> None:
+    running, other, waiting = (stage.start(request(n, **SHORT)) for n in (1, 2, 3))
+    stage.open()
+    await waiting.cancel()
+    assert await waiting.next_codes() == []
+    assert await all_codes(running) == expected_codes(request(1, **SHORT))
+    await running.cancel()
+    await asyncio.gather(other.cancel(), other.cancel())
+    assert stage.decoder.free_slots == 2
+
+
+async def test_cancel_wakes_whoever_waits_for_codes(stage: Stage) -> None:
+    generation = stage.start(request(1, **LONG))
+    reader = asyncio.create_task(generation.next_codes())
+    await stage.reached()
+    cancelling = asyncio.create_task(generation.cancel())
+    assert await reader == []
+    stage.open()
+    await cancelling
+
+
+async def test_a_cancelled_reader_loses_no_codes(stage: Stage) -> None:
+    generation = stage.start(request(1, **SHORT))
+    reader = asyncio.create_task(generation.next_codes())
+    await stage.reached()
+    reader.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reader
+    stage.open()
+    assert await all_codes(generation) == expected_codes(request(1, **SHORT))
+
+
+async def test_a_failure_reaches_its_request_and_the_loop_goes_on(stage: Stage) -> None:
+    struck = stage.start(request(1, **SHORT))
+    await stage.reached()
+    stage.net.fails = True
+    stage.net.permits.release(1)
+    with pytest.raises(EngineFailure, match="broken"):
+        await struck.next_codes()
+    await struck.cancel()
+    stage.net.fails = False
+    stage.open()
+    assert await all_codes(stage.start(request(2, **SHORT))) == expected_codes(request(2, **SHORT))
+
+
+async def test_closing_fails_what_runs_and_what_waits_and_refuses_more() -> None:
+    backend = TorchT3Backend(checkpoint(), device="cpu", max_streams=1)
+    running, waiting = backend.start(request(1, **LONG)), backend.start(request(2, **LONG))
+    await running.next_codes()
+    await backend.close()
+    await backend.close()
+    for generation in (running, waiting):
+        with pytest.raises(EngineFailure, match="closed"):
+            await all_codes(generation)
+        await generation.cancel()
+    with pytest.raises(EngineFailure, match="closed"):
+        backend.start(request(3))
+    assert not [thread for thread in threading.enumerate() if thread.name == "t3-steps" and thread.is_alive()]
+
+
+def test_a_request_whose_event_loop_is_gone_gives_its_slot_back() -> None:
+    stage = Stage(max_streams=1)
+    stage.open()
+
+    async def start_and_vanish() -> None:
+        await stage.start(request(1, **LONG)).next_codes()
+
+    async def come_after() -> list[int]:
+        return await asyncio.wait_for(all_codes(stage.start(request(2, **SHORT))), 30)
+
+    asyncio.run(start_and_vanish())
+    assert asyncio.run(come_after()) == expected_codes(request(2, **SHORT))
+    stage.steps.close()
+
+
+async def test_what_can_never_work_is_refused_before_it_is_queued(backend: TorchT3Backend) -> None:
+    with pytest.raises(InvalidInput) as raised:
+        backend.start(request(1, text=1500))
+    assert raised.value.reason == "TEXT_TOO_LONG"
+    with pytest.raises(InvalidInput):
+        backend.start(request(1, text=0))

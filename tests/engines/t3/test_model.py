@@ -1,0 +1,80 @@
+"""Loading T3 from a file of upstream's layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.numpy import load_file, save_file
+
+from engines.config import NANO, TINY, TURBO, ModelSpec
+from engines.errors import CheckpointError
+from engines.t3.decoder import T3Decoder
+from engines.t3.linear import DenseLinear, PackedLinear, packing_available
+from engines.t3.model import T3Net, expected_tensors
+from engines.t3.random_weights import random_tensors
+from tests.engines.t3.setting import CPU, checkpoint, limits, net, request, run
+
+
+def test_every_wrong_tensor_is_named(tmp_path: Path) -> None:
+    tensors = load_file(checkpoint().t3_path)
+    del tensors["tfmr.h.2.mlp.c_fc.bias"], tensors["speech_head.bias"]
+    tensors["tfmr.h.0.ln_1.weight"] = tensors["tfmr.h.0.ln_1.weight"][:-1]
+    save_file(tensors, tmp_path / "t3.safetensors")
+    with pytest.raises(CheckpointError) as raised:
+        T3Net.load(tmp_path / "t3.safetensors", TINY, CPU)
+    for name in ("tfmr.h.2.mlp.c_fc.bias", "speech_head.bias", "tfmr.h.0.ln_1.weight"):
+        assert name in str(raised.value)
+    assert "wpe" not in str(raised.value)
+
+
+def test_the_tensors_of_training_are_not_needed(tmp_path: Path) -> None:
+    tensors = load_file(checkpoint().t3_path)
+    del tensors["tfmr.wte.weight"], tensors["text_head.weight"]
+    save_file(tensors, tmp_path / "t3.safetensors")
+    bare = T3Net.load(tmp_path / "t3.safetensors", TINY, CPU)
+    asked = request(1, temperature=0, max_speech_tokens=5)
+    assert run(T3Decoder(bare, limits()), asked) == run(T3Decoder(net(), limits()), asked)
+
+
+@pytest.mark.parametrize(("spec", "run_per_token"), [(TURBO, 309_000_000), (NANO, 90_000_000)])
+def test_the_table_has_the_models_size(spec: ModelSpec, run_per_token: int) -> None:
+    """Parameters that every token goes through: the blocks and the head."""
+    shapes = expected_tensors(spec)
+    used = [shape for name, shape in shapes.items() if name.startswith(("tfmr.h.", "tfmr.ln_f", "speech_head"))]
+    assert sum(torch.Size(shape).numel() for shape in used) == pytest.approx(run_per_token, rel=0.01)
+
+
+@pytest.mark.skipif(not packing_available(), reason="this torch build has no oneDNN")
+@pytest.mark.parametrize("rows", [1, 2, 7, 64])
+def test_packed_matrices_give_what_plain_ones_give(rows: int) -> None:
+    weight, bias = torch.randn(96, 160), torch.randn(160)
+    dense, packed = DenseLinear(weight, bias), PackedLinear(weight, bias)
+    x, residual = torch.randn(rows, 96), torch.randn(rows, 160)
+    torch.testing.assert_close(packed(x), dense(x), rtol=0, atol=1e-4)
+    torch.testing.assert_close(packed.gelu(x), dense.gelu(x), rtol=0, atol=1e-4)
+    torch.testing.assert_close(packed.add(x, residual), dense.add(x, residual), rtol=0, atol=1e-4)
+    torch.testing.assert_close(dense.gelu(x), F.gelu(x @ weight + bias, approximate="tanh"), rtol=0, atol=1e-4)
+
+
+def test_random_tensors_are_all_of_the_file_and_depend_on_the_seed_alone() -> None:
+    tensors = dict(random_tensors(TINY, 0))
+    shapes = expected_tensors(TINY)
+    unused = {"tfmr.wte.weight": (320, 128), "text_head.weight": (320, 128)}
+    assert {name: tensor.shape for name, tensor in tensors.items()} == shapes | unused
+    again, other = dict(random_tensors(TINY, 0)), dict(random_tensors(TINY, 1))
+    assert all((tensors[name] == again[name]).all() for name in tensors)
+    assert all((tensors[name] != other[name]).any() for name in tensors)
+
+
+def test_random_weights_speak_for_a_while_and_then_stop() -> None:
+    requests = [request(seed) for seed in range(32)]
+    drawn = run(T3Decoder(net(), limits(max_streams=16)), *requests)
+    lengths = torch.tensor([float(len(raw)) for raw in drawn])
+    assert 40 < lengths.mean() < 140
+    assert lengths.std() > 20
+    assert lengths.max() < 1001, "each came to an end of its own"
+    marks = sum(raw.count(6561) for raw in drawn)
+    assert marks < lengths.sum() / 500
