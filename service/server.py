@@ -98,14 +98,20 @@ class Server:
         self.admission.drain()
         await self._health.enter_graceful_shutdown()
         allowed_s = self._config.grace_s if grace_s is None else grace_s
-        try:
-            async with asyncio.timeout(allowed_s):
-                await self.admission.all_left()
-        except TimeoutError:
+        if not await self._all_leave_within(allowed_s):
             log.warning("%d streams had not ended after %g s", self.admission.streams.taken, allowed_s)
         self.admission.stopped.set()
         await self._grpc.stop(_GOODBYE_S)
+        await self._all_leave_within(_GOODBYE_S)  # gRPC does not wait for what the cancelled calls still tidy up
         await self._engine.close()
+
+    async def _all_leave_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await self.admission.all_left()
+        except TimeoutError:
+            return False
+        return True
 
     async def _set_health(self, status: int) -> None:
         for name in _HEALTH_OF:
