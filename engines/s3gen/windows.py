@@ -13,6 +13,10 @@ from itertools import pairwise
 
 from engines.config import MEL_FRAMES_PER_TOKEN, SAMPLES_PER_TOKEN, SPEECH_TOKENS_PER_S
 
+# Expected times are averages: what must be there before the buffer is empty is planned for later than expected.
+_SAFETY_RATIO = 1.25
+_SAFETY_S = 0.02
+
 # The flow encoder's lookahead convolution sees this many tokens ahead; with fewer, a token's frames are provisional.
 FLOW_LOOKAHEAD_TOKENS = 3
 
@@ -167,14 +171,14 @@ class WindowPlanner:
         remaining = available_tokens - self.decoded_tokens
         if self.windows == 0 or remaining <= smallest.hop_tokens + smallest.lookahead_tokens:
             return None
-        return max(0.0, pace.lead_s - self._decode_s(smallest, pace))
+        return max(0.0, pace.lead_s - _safely(self._decode_s(smallest, pace)))
 
     def _step(self, remaining: int, pace: Pace | None, ended: bool) -> Step:
         """By index without a pace; with one, the largest rung whose tokens and decoding fit the listener's buffer."""
         if pace is None or self.windows == 0:
             return self.schedule.step(self.windows)
         rungs = self.schedule.rungs()
-        fitting = [rung for rung in rungs if self._ready_in_s(rung, remaining, pace, ended) <= pace.lead_s]
+        fitting = [rung for rung in rungs if _safely(self._ready_in_s(rung, remaining, pace, ended)) <= pace.lead_s]
         if fitting:
             return fitting[-1]
         # Too late whatever we do. The smallest window is heard soonest, but on a slow or loaded device it costs more
@@ -203,3 +207,7 @@ class WindowPlanner:
         self.decoded_tokens = window.stop
         self.windows += 1
         return window
+
+
+def _safely(expected_s: float) -> float:
+    return expected_s * _SAFETY_RATIO + _SAFETY_S

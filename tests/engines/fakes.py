@@ -101,13 +101,13 @@ class FakeRuntime:
 
 
 class SlowExecute:
-    """Runs batches on the event loop, each taking `batch_s` of (virtual) time."""
+    """Runs batches on the event loop, each taking `batch_s` and `token_s` for every window token of (virtual) time."""
 
-    def __init__(self, runtime: FakeRuntime, batch_s: float) -> None:
-        self.runtime, self.batch_s = runtime, batch_s
+    def __init__(self, runtime: FakeRuntime, batch_s: float, token_s: float = 0.0) -> None:
+        self.runtime, self.batch_s, self.token_s = runtime, batch_s, token_s
         self.batches: list[list[Job]] = []
 
     async def __call__(self, batch: Sequence[Job]) -> Results:
         self.batches.append(list(batch))
-        await asyncio.sleep(self.batch_s)
+        await asyncio.sleep(self.batch_s + self.token_s * sum(job.tokens for job in batch))
         return decode_windows(self.runtime, [(job.decoder, job.window) for job in batch])

@@ -73,6 +73,64 @@ def test_only_the_culprit_fails(fault: str) -> None:
         assert outcome[-1] == pytest.approx(code / 6561)
 
 
+def test_a_rejected_window_is_decoded_once_more_on_the_reference_path() -> None:
+    async def run() -> tuple[object, int, int]:
+        broken, reference = FakeRuntime(), FakeRuntime()
+        broken.poison = 77
+        batcher = WindowBatcher(broken, max_batch=4, reference=reference)
+        good, saved = await asyncio.gather(batcher.decode(*make_job(1), 0.0), batcher.decode(*make_job(77), 0.0))
+        await batcher.close()
+        assert good[-1] == pytest.approx(1 / 6561)
+        return saved[-1], sum(broken.batches), sum(reference.batches)
+
+    assert asyncio.run(run()) == (pytest.approx(77 / 6561), 2, 1)
+
+
+def test_a_window_that_the_reference_path_rejects_too_ends_with_a_typed_error() -> None:
+    async def run() -> int:
+        runtime = FakeRuntime()
+        runtime.poison = 77
+        batcher = WindowBatcher(runtime, max_batch=4)
+        with pytest.raises(EngineFailure, match="not finite"):
+            await batcher.decode(*make_job(77), 0.0)
+        await batcher.close()
+        return len(runtime.batches)
+
+    assert asyncio.run(run()) == 2
+
+
+def test_running_late_is_noticed_and_forgotten() -> None:
+    async def run() -> list[bool]:
+        loop = asyncio.get_running_loop()
+        batcher = WindowBatcher(FakeRuntime(), max_batch=1, execute=SlowExecute(FakeRuntime(), 1.0))
+        decoder, first = make_job(1, 100)
+        planner = WindowPlanner(SCHEDULES["throughput"])
+        windows = [planner.next(100, True) for _ in range(2)]
+        seen = []
+        await batcher.decode(decoder, windows[0], loop.time())
+        seen.append(batcher.overloaded(loop.time()))  # a first window is always awaited
+        await batcher.decode(decoder, windows[1], loop.time() + 0.5)
+        seen.append(batcher.overloaded(loop.time()))
+        await asyncio.sleep(1.1)
+        seen.append(batcher.overloaded(loop.time()))
+        assert first is not None
+        return seen
+
+    assert virtual_time(run()) == [False, True, False]
+
+
+def test_decode_times_follow_what_was_measured() -> None:
+    async def run() -> tuple[float, float]:
+        batcher = WindowBatcher(FakeRuntime(), max_batch=4, execute=SlowExecute(FakeRuntime(), 0.0, 0.01))
+        decoder, window = make_job(1, 30)
+        await batcher.decode(decoder, window, 0.0)
+        return batcher.times.expected_s(50), batcher.times.expected_s(100)
+
+    half, whole = virtual_time(run())
+    assert half == pytest.approx(0.5)
+    assert whole == pytest.approx(1.0)
+
+
 def test_a_cancelled_window_is_never_decoded_and_delays_nobody() -> None:
     async def run() -> tuple[list[int], int]:
         execute = SlowExecute(FakeRuntime(), 1.0)

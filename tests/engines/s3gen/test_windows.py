@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.s3gen.windows import FLOW_LOOKAHEAD_TOKENS, SCHEDULES, Schedule, Step, Window, WindowPlanner
+from engines.s3gen.windows import FLOW_LOOKAHEAD_TOKENS, SCHEDULES, Pace, Schedule, Step, Window, WindowPlanner
 
 hops = st.lists(st.integers(1, 60), min_size=1, max_size=5).map(sorted)
 schedules = st.one_of(
@@ -81,3 +81,57 @@ def test_nothing_to_say_plans_nothing() -> None:
 def test_a_schedule_without_steps_is_our_own_bug() -> None:
     with pytest.raises(AssertionError):
         Schedule("empty", ())
+
+
+def pace(lead_s: float, *, token_s: float = 0.005, decode_s: float = 0.05) -> Pace:
+    return Pace(lead_s, token_s, lambda tokens: decode_s)
+
+
+def hop(lead_s: float, available: int = 500, *, ended: bool = True, **costs: float) -> int | None:
+    """New tokens of the second window of a segment when the listener is so far behind the stream."""
+    planner = WindowPlanner(SCHEDULES["balanced"])
+    assert planner.next(available, ended) is not None
+    window = planner.next(available, ended, pace(lead_s, **costs))
+    return window and window.stop - window.start
+
+
+def test_hops_grow_with_the_listeners_buffer_and_shrink_with_it() -> None:
+    assert [hop(lead_s, decode_s=0.1) for lead_s in (0.05, 0.2)] == [10, 100]
+    slow = {"decode_s": 0.0, "ended": False, "token_s": 0.02}
+    assert hop(0.05, available=25, **slow) == 10, "16 new tokens would need 5 more, 100 ms away"
+    assert hop(0.15, available=25, **slow) is None, "there is time to wait for them"
+    assert hop(0.15, available=30, **slow) == 16, "25 would need 9 more, 180 ms away"
+    assert hop(0.05, available=39, **slow) == 25
+    assert hop(9.0, available=110, **slow) is None
+
+
+def test_on_a_device_that_cannot_keep_up_windows_grow_instead_of_piling_up() -> None:
+    slow = 0.9  # longer than 10, 16 or 20 tokens last
+    assert hop(0.1, decode_s=slow) == 25
+    assert hop(0.1, decode_s=9.0) == 100
+
+
+@given(schedules, arrivals, st.lists(st.floats(-2, 5), min_size=1, max_size=30), st.floats(0, 0.1), st.floats(0, 2))
+def test_an_adaptive_plan_loses_and_repeats_nothing_either(schedule, arrivals, leads, token_s, decode_s) -> None:
+    planner, windows, available = WindowPlanner(schedule), [], 0
+    for i, portion in enumerate([*arrivals, 0]):
+        available += portion
+        ended = i == len(arrivals)
+        lead = pace(leads[i % len(leads)], token_s=token_s, decode_s=decode_s)
+        while (window := planner.next(available, ended, lead)) is not None:
+            windows.append(window)
+    assert planner.finished
+    assert [t for w in windows for t in range(w.start, w.stop)] == list(range(available))
+    assert all(w.tokens <= schedule.max_window_tokens for w in windows)
+
+
+@given(st.floats(-1, 5), st.floats(0, 1), st.integers(0, 300))
+def test_patience_ends_before_the_smallest_window_would_be_late(lead_s, decode_s, available) -> None:
+    planner = WindowPlanner(SCHEDULES["balanced"])
+    planner.next(14, ended=False)
+    patience_s = planner.patience_s(available + 10, pace(lead_s, decode_s=decode_s))
+    if available <= 13:
+        assert patience_s is None, "without tokens only tokens help"
+    else:
+        assert patience_s is not None
+        assert 0 <= patience_s <= max(0.0, lead_s - decode_s)

@@ -1,0 +1,180 @@
+"""Many streams on one device of scripted capacity, on virtual time: who underruns, when, and what it costs others."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from engines.api import AudioChunk, EngineInfo, Limits, Segment, SegmentDone
+from engines.config import Sampling
+from engines.errors import EngineBusy
+from engines.pipeline import Pipeline, Stages
+from engines.s3gen.batcher import WindowBatcher
+from engines.s3gen.windows import SCHEDULES
+from tests.engines.fakes import FakeRuntime, FakeT3, SlowExecute, make_voice
+from tests.virtual_time import virtual_time
+
+VOICE = make_voice(60)
+
+
+@dataclass
+class Device:
+    """What decoding costs: a call, and each window token in it. The default decodes some 20 times faster than 64
+    streams listen with large windows, and is too slow for them with the smallest."""
+
+    call_s: float = 0.02
+    token_s: float = 2e-5
+    max_batch: int = 16
+    t3_token_s: float = 0.008
+
+    def engine(self, schedule: str = "balanced") -> tuple[Pipeline, FakeT3, WindowBatcher]:
+        t3 = FakeT3(codes_per_text_token=1, token_s=self.t3_token_s)
+        execute = SlowExecute(FakeRuntime(), self.call_s, self.token_s)
+        batcher = WindowBatcher(FakeRuntime(), max_batch=self.max_batch, execute=execute)
+        info = EngineInfo("fake", "cpu", "fake", "fake", Limits(10_000, 1000, 500))
+        stages = Stages(lambda text: tuple(range(len(text))), t3, batcher, SCHEDULES[schedule])
+        return Pipeline(info, stages, NoBuilder(), None), t3, batcher
+
+
+class NoBuilder:
+    def build(self, audio: bytes, name: str):
+        raise NotImplementedError
+
+
+@dataclass
+class Heard:
+    ttfa_s: float
+    underruns: int
+    underrun_s: float
+    samples: int
+
+
+async def listen(engine: Pipeline, start_s: float, tokens: int = 300, *, repeatable: bool = False) -> Heard:
+    await asyncio.sleep(start_s)
+    stream = await engine.open(VOICE, Sampling(seed=int(start_s * 1000), repeatable=repeatable))
+    try:
+        async for event in stream.speak(Segment(0, "x" * tokens)):
+            if isinstance(event, SegmentDone):
+                s = event.stats
+                return Heard(s.ttfa_s, s.underruns, s.underrun_s, s.samples)
+    finally:
+        await stream.close()
+    raise AssertionError("a segment without an end")
+
+
+def poisson(count: int, mean_gap_s: float, seed: int = 0) -> list[float]:
+    return np.cumsum(np.random.default_rng(seed).exponential(mean_gap_s, count)).tolist()
+
+
+@pytest.mark.parametrize("schedule", list(SCHEDULES))
+@pytest.mark.parametrize("repeatable", [False, True])
+def test_64_streams_never_run_dry_where_capacity_suffices(schedule: str, repeatable: bool) -> None:
+    async def run() -> list[Heard]:
+        engine, *_ = Device().engine(schedule)
+        return await asyncio.gather(*(listen(engine, s, repeatable=repeatable) for s in poisson(64, 0.15)))
+
+    heard = virtual_time(run())
+    assert sum(h.underruns for h in heard) == 0
+    assert max(h.ttfa_s for h in heard) < 1.0
+    assert {h.samples for h in heard} == {303 * 960}
+
+
+def test_a_burst_of_64_costs_time_to_first_audio_but_no_gap() -> None:
+    async def run() -> list[Heard]:
+        engine, *_ = Device().engine()
+        return await asyncio.gather(*(listen(engine, 0.001 * i) for i in range(64)))
+
+    heard = virtual_time(run())
+    assert sum(h.underruns for h in heard) == 0
+    assert max(h.ttfa_s for h in heard) < 0.6
+
+
+def test_a_device_that_cannot_carry_all_degrades_them_alike() -> None:
+    async def run() -> list[Heard]:
+        engine, *_ = Device(call_s=0.3, token_s=2e-3, max_batch=4).engine()
+        return await asyncio.gather(*(listen(engine, 0.0) for _ in range(8)))
+
+    heard = virtual_time(run())
+    late_s = [h.underrun_s for h in heard]
+    assert min(late_s) > 0
+    assert max(late_s) < 2.0 * min(late_s), "one stream pays for the others"
+    # The device needs about 2 s of decoding for a second of everybody's audio at the smallest hop; larger hops under
+    # load bring that down, so nobody waits as long as the audio lasts.
+    assert max(late_s) < 12.0
+
+
+def test_adaptive_hops_carry_more_than_the_fixed_ladder_under_load() -> None:
+    async def run(repeatable: bool) -> float:
+        engine, *_ = Device(call_s=0.2, token_s=1e-3, max_batch=4).engine("lowest_latency")
+        heard = await asyncio.gather(*(listen(engine, 0.0, repeatable=repeatable) for _ in range(12)))
+        return sum(h.underrun_s for h in heard)
+
+    assert virtual_time(run(False)) < virtual_time(run(True))
+
+
+def test_a_stream_whose_t3_stalls_delays_nobody_else() -> None:
+    async def run() -> list[Heard]:
+        device = Device()
+        engine, t3, _ = device.engine()
+        others = [asyncio.create_task(listen(engine, s)) for s in poisson(16, 0.2)]
+        t3.token_s = 0.5  # requests started from here on
+        stalled = asyncio.create_task(listen(engine, 0.0, tokens=20))
+        await asyncio.sleep(0)
+        t3.token_s = device.t3_token_s
+        heard = await asyncio.gather(*others)
+        await stalled
+        return heard
+
+    assert sum(h.underruns for h in virtual_time(run())) == 0
+
+
+def test_cancelled_streams_leave_room_and_disturb_nobody() -> None:
+    async def run() -> tuple[list[Heard], int, int]:
+        engine, t3, batcher = Device().engine()
+        tasks = [asyncio.create_task(listen(engine, s)) for s in poisson(64, 0.1)]
+        for i, task in enumerate(tasks):
+            if i % 3 == 0:
+                asyncio.get_running_loop().call_later(0.5 + 0.11 * i, task.cancel)
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        heard = [outcome for outcome in outcomes if isinstance(outcome, Heard)]
+        assert len(t3.running) == engine.open_streams == batcher.waiting_windows == 0
+        return heard, len(outcomes), sum(isinstance(o, asyncio.CancelledError) for o in outcomes)
+
+    heard, total, cancelled = virtual_time(run())
+    assert cancelled > 10
+    assert len(heard) == total - cancelled
+    assert sum(h.underruns for h in heard) == 0
+
+
+def test_an_overloaded_device_refuses_new_streams_and_welcomes_them_later() -> None:
+    async def run() -> None:
+        engine, *_ = Device(call_s=1.5, token_s=2e-3, max_batch=2).engine()
+        running = [asyncio.create_task(listen(engine, 0.0)) for _ in range(6)]
+        await asyncio.sleep(8.0)
+        with pytest.raises(EngineBusy, match="run dry"):
+            await engine.open(VOICE, Sampling())
+        await asyncio.gather(*running)
+        await (await engine.open(VOICE, Sampling())).close()
+
+    virtual_time(run())
+
+
+def test_ten_minutes_cost_per_second_what_ten_seconds_do() -> None:
+    async def cost(tokens: int) -> tuple[float, int]:
+        execute = SlowExecute(FakeRuntime(), 0.0, 1e-3)
+        batcher = WindowBatcher(FakeRuntime(), max_batch=1, execute=execute)
+        info = EngineInfo("fake", "cpu", "fake", "fake", Limits(100_000, 20_000, 4))
+        stages = Stages(lambda text: tuple(range(len(text))), FakeT3(1, 1e-4), batcher, SCHEDULES["balanced"])
+        stream = await Pipeline(info, stages, NoBuilder(), None).open(VOICE, Sampling())
+        async for event in stream.speak(Segment(0, "x" * tokens)):
+            if isinstance(event, AudioChunk):
+                assert len(event.samples) <= 107 * 960
+        work = sum(job.tokens for batch in execute.batches for job in batch)
+        return work / tokens, max(job.tokens for batch in execute.batches for job in batch)
+
+    (short, _), (long, widest) = virtual_time(cost(250)), virtual_time(cost(15_000))
+    assert long < 1.05 * short
+    assert widest <= 60 + SCHEDULES["balanced"].max_window_tokens
