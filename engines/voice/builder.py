@@ -7,6 +7,7 @@ how voices are kept.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.metadata import version
 from threading import Lock
 
 import torch
@@ -66,7 +67,7 @@ class VoiceBuilder:
         reference = load_reference(audio)
         samples = with_gain(reference.samples, TARGET_LUFS - reference.loudness_lufs)
         with self._lock:
-            return self._condition(samples, name, _metadata(reference))
+            return self._condition(samples, name, self._metadata(reference))
 
     def _loaded(self) -> _Nets:
         if self._nets is None:
@@ -92,13 +93,15 @@ class VoiceBuilder:
             metadata=metadata,
         )
 
-
-def _metadata(reference: Reference) -> dict[str, str]:
-    return {
-        "duration_s": f"{reference.duration_s:.3f}",
-        "loudness_lufs": f"{reference.loudness_lufs:.1f}",
-        "source": reference.source,
-    }
+    def _metadata(self, reference: Reference) -> dict[str, str]:
+        """What was heard and by what; the codes mean nothing to other weights than those that made them."""
+        return {
+            "duration_s": f"{reference.duration_s:.3f}",
+            "loudness_lufs": f"{reference.loudness_lufs:.1f}",
+            "source": reference.source,
+            "model": ("random:" if self._checkpoint.random_weights else "") + self._checkpoint.spec.name,
+            "mynah_version": version("mynah"),
+        }
 
 
 def load_nets(checkpoint: Checkpoint, device: torch.device) -> _Nets:

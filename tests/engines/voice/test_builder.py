@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -78,11 +80,16 @@ def test_how_loud_a_recording_is_does_not_matter(builder: VoiceBuilder) -> None:
     assert float(loud.metadata["loudness_lufs"]) - float(soft.metadata["loudness_lufs"]) == pytest.approx(12.0, abs=0.2)
 
 
-def test_metadata_tells_what_was_heard(builder: VoiceBuilder) -> None:
-    voice = builder.build(clip(6.5), "ada")
+def test_metadata_tells_what_was_heard_and_by_what(checkpoint: Checkpoint) -> None:
+    voice = VoiceBuilder(replace(checkpoint, random_weights=True)).build(clip(6.5), "ada")
     assert voice.name == "ada"
-    assert voice.metadata["duration_s"] == "6.500"
-    assert voice.metadata["source"] == "pcm_s16le 16000 Hz"
+    assert -30 < float(voice.metadata.pop("loudness_lufs")) < -10
+    assert voice.metadata == {
+        "duration_s": "6.500",
+        "source": "pcm_s16le 16000 Hz",
+        "model": "random:tiny",
+        "mynah_version": version("mynah"),
+    }
 
 
 def test_threads_do_not_disturb_each_other(builder: VoiceBuilder) -> None:
