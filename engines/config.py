@@ -159,6 +159,9 @@ def _check(field: str, value: float, low: float, high: float, *, open_low: bool 
         raise InvalidInput(f"sampling.{field}", value, f"{bracket}{low}, {high}]", "SAMPLING_OUT_OF_RANGE")
 
 
+SCHEDULE_NAMES = ("lowest_latency", "balanced", "throughput")  # when to decode windows; see s3gen/windows.py
+
+
 @dataclass(frozen=True)
 class EngineConfig:
     """Everything `engines.load` needs. Read once at the edge, never changed."""
@@ -170,4 +173,4 @@ class EngineConfig:
     max_text_chars_per_segment: int = 1000
     cache_dir: Path | None = None  # where downloads and random checkpoints lie; None: ~/.cache/mynah
     weights_seed: int = 0  # for random:* only
-    schedule: str = "balanced"  # when to decode windows: lowest_latency | balanced | throughput
+    schedule: str = "balanced"  # one of SCHEDULE_NAMES

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from engines.config import EngineConfig
+from engines.config import SCHEDULE_NAMES, EngineConfig
 
 _PREFIX = "MYNAH_"
 _LEVELS = ("debug", "info", "warning", "error")
@@ -73,6 +73,15 @@ def _path(text: str) -> Path:
     return Path(_text(text)).expanduser()
 
 
+def _one_of(*names: str) -> _Kind:
+    def read(text: str) -> str:
+        if text not in names:
+            raise ValueError
+        return text
+
+    return _Kind(read, " | ".join(names))
+
+
 _PATH = _Kind(_path, "a path")
 
 
@@ -81,6 +90,7 @@ _OPTIONS: dict[str, tuple[_Kind, str]] = {
     "listen": (_Kind(_address, "HOST:PORT with a port in [0, 65535]"), "where to serve; port 0 takes a free one"),
     "device": (_Kind(_text, "a device"), "auto, cpu, cuda or cuda:N"),
     "threads": (_int(1, 1024), "CPU threads of the models"),
+    "schedule": (_one_of(*SCHEDULE_NAMES), "when to decode: lowest_latency, balanced or throughput"),
     "max_streams": (_int(1, 10_000), "streams that may be open at once"),
     "cache_dir": (_PATH, "where downloads and random checkpoints are kept"),
     "weights_seed": (_int(0, 2**63 - 1), "seed of random weights"),
@@ -108,6 +118,7 @@ class ServerConfig:
     listen: str = "127.0.0.1:50051"
     device: str = "auto"
     threads: int | None = None
+    schedule: str = "balanced"
     max_streams: int = 16
     cache_dir: Path | None = None
     weights_seed: int = 0
@@ -135,6 +146,7 @@ class ServerConfig:
             model=self.model,
             device=self.device,
             threads=self.threads,
+            schedule=self.schedule,
             max_streams=self.max_streams,
             cache_dir=self.cache_dir,
             weights_seed=self.weights_seed,

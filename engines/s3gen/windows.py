@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from engines.config import MEL_FRAMES_PER_TOKEN, SAMPLES_PER_TOKEN, SPEECH_TOKENS_PER_S
+from engines.config import MEL_FRAMES_PER_TOKEN, SAMPLES_PER_TOKEN, SCHEDULE_NAMES, SPEECH_TOKENS_PER_S
 
 # Expected times are averages: what must be there before the buffer is empty is planned for later than expected.
 _SAFETY_RATIO = 1.25
@@ -73,6 +73,7 @@ SCHEDULES = {
         Schedule("throughput", (Step(25), Step(50, 7), Step(100, 7), Step(200, 7))),
     )
 }
+assert tuple(SCHEDULES) == SCHEDULE_NAMES
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ def test_every_option_is_a_flag_and_a_variable_of_its_own_type():
         "model": ("nano", "nano"),
         "listen": ("[::1]:0", "[::1]:0"),
         "device": ("cuda:1", "cuda:1"),
+        "schedule": ("throughput", "throughput"),
         "cache_dir": ("/tmp/c", Path("/tmp/c")),
         "voices_dir": ("/tmp/v", Path("/tmp/v")),
         "tls_certificate": ("/tmp/a", Path("/tmp/a")),
