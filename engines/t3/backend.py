@@ -14,11 +14,15 @@ from engines.voice.voice import Voice
 
 @dataclass(frozen=True)
 class T3Request:
-    """One segment to be turned into speech tokens. Positions run over voice prefix, text, start and speech alike."""
+    """One segment to be turned into speech tokens. Positions run over voice prefix, text, start and speech alike.
+
+    `made_ahead`: its listener still has the segment before it to hear, so others may go first.
+    """
 
     text_tokens: tuple[int, ...]
     voice: Voice
     sampling: Sampling
+    made_ahead: bool = False
 
 
 class T3Generation(Protocol):
