@@ -8,7 +8,7 @@ MODEL ?= auto
 TORCH ?= torch==2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test lint types imports proto proto-check bench-engine clean
+.PHONY: help install demo serve test lint types imports proto proto-check bench-engine bench-stream clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -60,6 +60,9 @@ bench-engine: $(VENV)/installed-dev ## ours and the published package side by si
 
 proto-check: ## lint the contract with buf (needs Node.js)
 	cd protos && npx --yes @bufbuild/buf@1.75.0 lint
+
+bench-stream: $(VENV)/installed-dev ## streaming: cost, closeness to one pass, concurrent streams, seams
+	$(BIN)/python -m bench.stream
 
 clean: ## remove what the targets above made
 	rm -rf $(VENV) build

@@ -54,7 +54,7 @@ class Pipeline:
     def __init__(self, info: EngineInfo, stages: Stages, builder: Builder, default_voice: Voice | None) -> None:
         self.info = info
         self.default_voice = default_voice
-        self._stages = stages
+        self.stages = stages
         self._builder = builder
         self._streams: set[PipelineStream] = set()
 
@@ -69,9 +69,9 @@ class Pipeline:
         most = self.info.limits.max_streams
         if len(self._streams) >= most:
             raise EngineBusy(f"all {most} streams of this engine are in use; retry when one has ended")
-        if self._streams and self._stages.s3gen.overloaded(asyncio.get_running_loop().time()):
+        if self._streams and self.stages.s3gen.overloaded(asyncio.get_running_loop().time()):
             raise EngineBusy("the streams that are open already run dry on this device; retry when one has ended")
-        stream = PipelineStream(self._stages, voice, sampling, self._streams.discard)
+        stream = PipelineStream(self.stages, voice, sampling, self._streams.discard)
         self._streams.add(stream)
         return stream
 
@@ -88,8 +88,8 @@ class Pipeline:
     async def close(self) -> None:
         for stream in list(self._streams):
             await stream.close()
-        await self._stages.s3gen.close()
-        await self._stages.t3.close()
+        await self.stages.s3gen.close()
+        await self.stages.t3.close()
 
 
 class PipelineStream:
@@ -98,7 +98,7 @@ class PipelineStream:
     def __init__(
         self, stages: Stages, voice: Voice, sampling: Sampling, on_closed: Callable[[PipelineStream], None]
     ) -> None:
-        self._stages = stages
+        self.stages = stages
         self._voice = voice
         self._sampling = sampling
         self._on_closed = on_closed
@@ -118,12 +118,12 @@ class PipelineStream:
     async def speak(self, segment: Segment) -> AsyncGenerator[Event, None]:
         utterance = await self._take(segment)
         tally = _Tally(self._listener)
-        planner = WindowPlanner(self._stages.schedule)
+        planner = WindowPlanner(self.stages.schedule)
         try:
             yield SegmentStarted(segment, utterance.text_tokens)
             while (window := await utterance.next_window(planner, self._pace)) is not None:
                 with tally.decoding():
-                    samples = await self._stages.s3gen.decode(utterance.decoder, window, self._deadline_s())
+                    samples = await self.stages.s3gen.decode(utterance.decoder, window, self._deadline_s())
                 tally.deliver(len(samples))
                 yield AudioChunk(segment.index, self._position_samples, samples)
                 self._position_samples += len(samples)
@@ -158,7 +158,7 @@ class PipelineStream:
         return self._current
 
     def _begin(self, segment: Segment) -> _Utterance:
-        return _Utterance(self._stages, segment, self._voice, self._sampling, self._start_prepared)
+        return _Utterance(self.stages, segment, self._voice, self._sampling, self._start_prepared)
 
     def _start_prepared(self) -> None:
         segment, self._to_prepare = self._to_prepare, None
@@ -172,7 +172,7 @@ class PipelineStream:
     def _pace(self, utterance: _Utterance) -> Pace | None:
         if self._sampling.repeatable:
             return None
-        times, prompt_tokens = self._stages.s3gen.times, len(self._voice.s3gen_prompt_tokens)
+        times, prompt_tokens = self.stages.s3gen.times, len(self._voice.s3gen_prompt_tokens)
         return Pace(
             lead_s=self._listener.lead_s(asyncio.get_running_loop().time()),
             token_s=utterance.token_s,

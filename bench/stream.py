@@ -1,0 +1,309 @@
+"""`make bench-stream`: what streaming costs, how close it comes to one pass, and how many streams it carries.
+
+On the torch CPU runtime with random:tiny, next to the way the public ports stream (bench/ports.py) on the very same
+nets. Expected before it was measured: the ports pay 325 window tokens for each second of audio where our largest step
+pays about 410 for four, so at least twice the streams without an underrun; rows of a batch gain nothing on the CPU,
+where one window already keeps the cores busy; and no seam where the ports show one at most joins.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bench.engine import endless_checkpoint
+from bench.ports import Port
+from bench.report import BUILD, median_s, publish, table
+from bench.seams import find_seams
+from engines.api import Event, Segment, SegmentDone
+from engines.assembly import assemble
+from engines.config import SPEECH_TOKENS_PER_S, EngineConfig, Sampling
+from engines.pipeline import Pipeline
+from engines.s3gen.noise import F32
+from engines.s3gen.runtime import FlowBatch, Runtime, VocoderBatch, VocoderResult
+from engines.s3gen.runtimes.torch import TorchRuntime
+from engines.s3gen.segment_decoder import SegmentDecoder, collate_flow, decode_windows
+from engines.s3gen.source import HARMONICS
+from engines.s3gen.windows import Schedule, Step, Window, WindowPlanner
+from engines.t3.torch_backend import TorchT3Backend
+from engines.voice.builtin import load_builtin
+from engines.voice.voice import Voice
+
+THREADS = 2
+SPEECH_TOKENS = 250
+HOPS = (10, 25, 50, 100)
+TEXT = "The harbour was quiet that morning, and the boats lay still in the grey light."
+Speak = Callable[[Segment], AsyncGenerator[Event, None]]
+
+
+def window_of(hop: int, left: int = 50, lookahead: int = 3) -> Window:
+    """A window in the middle of an utterance."""
+    return Window(1, 0, left, left + hop, left + hop + lookahead, is_last=False)
+
+
+def decoder_with(voice: Voice, seed: int, tokens: int) -> SegmentDecoder:
+    decoder = SegmentDecoder(voice, seed)
+    decoder.codes = np.random.default_rng(seed).integers(0, 6561, tokens).tolist()
+    return decoder
+
+
+def throughput(runtime: Runtime, voice: Voice, repeats: int) -> list[tuple[int, int, float, float, float]]:
+    """(hop, batch, seconds of audio per second, gain over batch 1, seconds per second of audio) for each bucket."""
+    rows = []
+    for hop in HOPS:
+        single = 0.0
+        for batch in (1, 2, 4, 8):
+            window = window_of(hop)
+            work = [(decoder_with(voice, i, window.lookahead_stop), window) for i in range(batch)]
+            audio_s = batch * hop / SPEECH_TOKENS_PER_S
+            speed = audio_s / median_s(lambda work=work: decode_windows(runtime, work), repeats=repeats)
+            single = single or speed
+            rows.append((hop, batch, speed, speed / single, 1 / speed))
+    return rows
+
+
+def mel_distance(runtime: Runtime, voice: Voice) -> dict[str, float]:
+    """Mean distance of streamed mel from one pass in its standard deviations, hop 25, the same noise."""
+    codes = np.random.default_rng(3).integers(0, 6561, 125).tolist()
+
+    def mel(schedule: Schedule, seed_of: Callable[[int], int] = lambda index: 1) -> F32:
+        planner, frames = WindowPlanner(schedule), []
+        while (window := planner.next(len(codes), ended=True)) is not None:
+            decoder = SegmentDecoder(voice, seed_of(window.index))
+            decoder.codes = codes
+            row = runtime.flow(collate_flow([decoder.flow_row(window)]))[0][len(voice.s3gen_prompt_mel) :]
+            frames.append(row[window.new_frames])
+        return np.concatenate(frames)
+
+    offline = mel(Schedule("offline", (Step(1000),)))
+
+    def distance(other: F32) -> float:
+        return float(np.abs(other - offline).mean() / offline.std())
+
+    figures = {
+        f"left {left}, right {right}": distance(mel(Schedule("any", (Step(25, right),), left)))
+        for left in (0, 12, 25, 50)
+        for right in (3, 7, 22)
+    }
+    figures["left 50, right 3, fresh noise"] = distance(mel(Schedule("any", (Step(25),), 50), lambda index: index + 2))
+    return figures
+
+
+@dataclass
+class Crowd:
+    """What a number of listeners heard."""
+
+    streams: int
+    ttfa_s: float
+    underruns: int
+    underrun_s: float
+
+
+async def crowd(speak: Speak, streams: int) -> Crowd:
+    """That many streams in real time, starting 50 ms apart."""
+
+    async def one(index: int) -> SegmentDone:
+        await asyncio.sleep(0.05 * index)
+        async for event in speak(Segment(index, TEXT)):
+            if isinstance(event, SegmentDone):
+                return event
+        raise AssertionError("a segment without an end")
+
+    stats = [event.stats for event in await asyncio.gather(*(one(i) for i in range(streams)))]
+    return Crowd(
+        streams,
+        float(np.median([s.ttfa_s for s in stats])),
+        sum(s.underruns for s in stats),
+        sum(s.underrun_s for s in stats),
+    )
+
+
+def ours(engine: Pipeline, voice: Voice) -> Speak:
+    async def speak(segment: Segment) -> AsyncGenerator[Event, None]:
+        sampling = Sampling(seed=segment.index, max_speech_tokens=SPEECH_TOKENS - 1, repeatable=False)
+        stream = await engine.open(voice, sampling)
+        try:
+            async for event in stream.speak(segment):
+                yield event
+        finally:
+            await stream.close()
+
+    return speak
+
+
+def theirs(port: Port, voice: Voice) -> Speak:
+    def speak(segment: Segment) -> AsyncGenerator[Event, None]:
+        return port.speak(segment, voice, Sampling(seed=segment.index, max_speech_tokens=SPEECH_TOKENS - 1))
+
+    return speak
+
+
+def crowds(run: asyncio.Runner, speak: Speak, most: int) -> list[Crowd]:
+    """1, 2, 4, ... streams; beyond 8 only while nobody runs dry."""
+    run.run(crowd(speak, 1))  # warm-up
+    results: list[Crowd] = []
+    streams = 1
+    while streams <= most and (streams <= 8 or results[-1].underruns == 0):
+        results.append(run.run(crowd(speak, streams)))
+        streams *= 2
+    return results
+
+
+def sustainable(results: list[Crowd]) -> int:
+    """Most streams at which, and below which, nobody ran dry."""
+    carried = 0
+    for result in results:
+        if result.underruns:
+            break
+        carried = result.streams
+    return carried
+
+
+class Singer:
+    """A runtime whose audio is speech-like whatever the weights: mel is a slow melody, the vocoder sings it.
+
+    Nine harmonics under a syllable-like envelope, from the phase and f0 that it is given: what a join does to the
+    source can be heard and measured without trained weights.
+    """
+
+    name = "singer"
+
+    def flow(self, batch: FlowBatch) -> F32:
+        mel = np.zeros(batch.noise.shape, np.float32)
+        position = np.repeat(batch.tokens, 2, axis=1) * 2 + np.tile([0, 1], batch.tokens.shape[1])
+        mel[..., 0] = 150 + 40 * np.sin(position / 23) + 0.05 * batch.noise[..., 0]
+        mel[..., 1] = 0.55 + 0.45 * np.sin(position / 7)
+        return mel
+
+    def vocoder(self, batch: VocoderBatch) -> VocoderResult:
+        frames = np.arange(batch.mel.shape[1])
+        f0 = np.where(frames < batch.fixed_frames[:, None], batch.fixed_f0_hz, batch.mel[..., 0])
+        cycles = batch.phase_cycles[:, None] + np.cumsum(np.repeat(f0, 480, axis=1).astype(np.float64), axis=1) / 24_000
+        tone = sum(
+            np.sin(2 * np.pi * (h * cycles + batch.harmonic_cycles[:, h - 1, None])) / h
+            for h in range(1, HARMONICS + 1)
+        )
+        places = np.arange(batch.noise.shape[1]) / 480
+        level = np.stack([np.interp(places, frames + 0.5, row) for row in batch.mel[..., 1]])
+        waveform = 0.15 * level * tone + 0.002 * batch.noise
+        return VocoderResult(waveform.astype(np.float32), f0.astype(np.float32))
+
+
+def seams(voice: Voice) -> dict[str, tuple[int, int]]:
+    """(joins found, joins) in 20 s of speech-like audio: our windows against the ports' chunks."""
+    runtime, codes = Singer(), list(range(500))
+    decoder = SegmentDecoder(voice, seed=1)
+    decoder.codes = codes
+    planner, mine = WindowPlanner(Schedule("hop 25", (Step(25),))), []
+    while (window := planner.next(len(codes), ended=True)) is not None:
+        (samples,) = decode_windows(runtime, [(decoder, window)])
+        assert isinstance(samples, np.ndarray)
+        mine.append(samples)
+    port = Port(None, runtime, ())  # type: ignore[arg-type]  # its decoder alone
+    other = [port.decode(voice, codes[: start + 25], start) for start in range(0, 500, 25)]
+    return {name: _seams_in(chunks) for name, chunks in (("ours", mine), ("ports", other))}
+
+
+def _seams_in(chunks: list[F32]) -> tuple[int, int]:
+    joins = np.cumsum([len(chunk) for chunk in chunks])[:-1].tolist()
+    return len({seam.sample for seam in find_seams(np.concatenate(chunks), joins)}), len(joins)
+
+
+def plot(path: Path, distance: dict[str, float], mine: list[Crowd], other: list[Crowd], cost: list[tuple]) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(15, 4.2), layout="constrained")
+    single = [row for row in cost if row[1] == 1]
+    left.plot([row[0] for row in single], [row[4] for row in single], "o-")
+    left.set(
+        xlabel="hop (speech tokens)", ylabel="decode seconds per second of audio", title="Cost by hop", ylim=(0, None)
+    )
+    for ahead in (3, 7, 22):
+        lefts = (0, 12, 25, 50)
+        values = [distance[f"left {n}, right {ahead}"] for n in lefts]
+        middle.plot(lefts, values, "o-", label=f"right context {ahead}")
+    middle.set(xlabel="left context (speech tokens)", ylabel="mel distance from one pass (std)", ylim=(0, None))
+    middle.set_title("Closeness to one pass")
+    middle.legend()
+    for results, name in ((mine, "ours"), (other, "as the public ports")):
+        right.plot([r.streams for r in results], [r.underrun_s / r.streams for r in results], "o-", label=name)
+    right.set(xscale="log", xlabel="concurrent streams", ylabel="silence per stream (s)", title="Running dry")
+    right.set_xticks([r.streams for r in mine], [str(r.streams) for r in mine])
+    right.legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="random:tiny")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--most-streams", type=int, default=64)
+    arguments = parser.parse_args()
+    checkpoint = endless_checkpoint(arguments.model)
+    assert checkpoint.conds_path is not None
+    voice = load_builtin(checkpoint.conds_path)
+    config = EngineConfig(
+        model=str(checkpoint.folder), device="cpu", threads=THREADS, max_streams=arguments.most_streams
+    )
+    engine = assemble(config)
+    runtime = TorchRuntime(checkpoint)
+    cost = throughput(runtime, voice, arguments.repeats)
+    distance = mel_distance(runtime, voice)
+    with asyncio.Runner() as run:
+        mine = crowds(run, ours(engine, voice), most)
+        run.run(engine.close())
+        t3 = TorchT3Backend(checkpoint, device="cpu", max_streams=most)
+        port = Port(t3, TorchRuntime(checkpoint), engine.stages.encode_text(TEXT))
+        other = crowds(run, theirs(port, voice), most)
+        run.run(t3.close())
+    found = seams(voice)
+    report(arguments.model, cost, distance, mine, other, found)
+
+
+def report(
+    model: str,
+    cost: list[tuple[int, int, float, float, float]],
+    distance: dict[str, float],
+    mine: list[Crowd],
+    other: list[Crowd],
+    found: dict[str, tuple[int, int]],
+) -> None:
+    plot(BUILD / "stream.png", distance, mine, other, cost)
+    ratio = sustainable(mine) / max(1, sustainable(other))
+    rows = [
+        (name, r.streams, r.ttfa_s, r.underruns, r.underrun_s)
+        for name, rs in (("ours", mine), ("ports", other))
+        for r in rs
+    ]
+    text = "\n\n".join(
+        [
+            table(["hop", "batch", "audio s per s", "gain", "cost"], cost),
+            table(["mel distance from one pass", "std"], list(distance.items())),
+            table(["concurrent streams", "n", "TTFA s", "underruns", "silence s"], rows),
+            table(["seams", "found", "joins"], [(name, *counts) for name, counts in found.items()]),
+            f"sustainable streams: ours {sustainable(mine)}, ports {sustainable(other)}, ratio {ratio:.1f} (goal 2)",
+        ]
+    )
+    result = {
+        "model": model,
+        "threads": THREADS,
+        "batch_gain": {f"hop {hop} batch {batch}": round(gain, 2) for hop, batch, _, gain, _ in cost},
+        "mel_distance": {name: round(value, 3) for name, value in distance.items()},
+        "sustainable_ratio": round(ratio, 2),
+        "sustainable": {"ours": sustainable(mine), "ports": sustainable(other)},
+        "seams": {name: counts[0] for name, counts in found.items()},
+    }
+    publish("stream", text, result)
+
+
+if __name__ == "__main__":
+    main()
