@@ -251,10 +251,8 @@ def main() -> None:
     checkpoint = endless_checkpoint(arguments.model)
     assert checkpoint.conds_path is not None
     voice = load_builtin(checkpoint.conds_path)
-    config = EngineConfig(
-        model=str(checkpoint.folder), device="cpu", threads=THREADS, max_streams=arguments.most_streams
-    )
-    engine = assemble(config)
+    most, folder = arguments.most_streams, str(checkpoint.folder)
+    engine = assemble(EngineConfig(model=folder, device="cpu", threads=THREADS, max_streams=most))
     runtime = TorchRuntime(checkpoint)
     cost = throughput(runtime, voice, arguments.repeats)
     distance = mel_distance(runtime, voice)
