@@ -29,7 +29,7 @@ Work = Segment | FlushMark
 
 
 class Backlog:
-    """Text in as fragments, work out in order. One reader: it looks at `next()`, does the work, says `done()`.
+    """Text in as fragments, work out in order. One reader: it takes `next()`, does the work, says `done()`, in turns.
 
     Work stays counted until it is done, so that `drop()` knows of everything that was not.
     """
@@ -43,7 +43,6 @@ class Backlog:
         self._flushes = 0
         self._last_flush_id = 0
         self._segments = 0
-        self._begun = False  # the first piece of work is in progress
         self._ended = False
         self._more = asyncio.Event()
 
@@ -107,7 +106,6 @@ class Backlog:
         self._work.clear()
         self._segmenter.flush()
         self._queued_chars = self._flushes = 0
-        self._begun = False
         return flush_ids
 
     async def next(self) -> Work | None:
@@ -118,16 +116,14 @@ class Backlog:
             self._more.clear()
             await self._more.wait()
         work = self._work[0]
-        if isinstance(work, Segment) and not self._begun:
+        if isinstance(work, Segment):
             self._queued_chars -= len(work.text)
-        self._begun = True
         return work
 
     def done(self) -> None:
         """The work that `next` gave is finished."""
         if isinstance(self._work.popleft(), FlushMark):
             self._flushes -= 1
-        self._begun = False
 
     def upcoming(self) -> Segment | None:
         """The segment after the work in progress, if it is known by now."""

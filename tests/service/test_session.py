@@ -127,6 +127,11 @@ def test_waiting_flushes_are_bounded():
             with pytest.raises(NoRoom) as raised:
                 one.flush(4)
             assert (raised.value.reason, raised.value.value) == ("FLUSH_BACKLOG_FULL", "3")
+            heard = Heard()
+            for flush_id in range(4, 10):  # each that is answered makes room for one
+                await heard.read_until(one, Flushed)
+                await asyncio.sleep(0)
+                one.flush(flush_id)
 
     virtual_time(conversation())
 
@@ -159,6 +164,36 @@ def test_after_cancelled_no_older_audio_follows_and_the_stream_goes_on():
     assert [event.segment.text for event in after if isinstance(event, Started)] == ["Something new."]
     assert engine.at_rest
     assert engine.cancelled_segments == 1
+
+
+def test_cancelled_between_two_segments_names_none():
+    async def conversation() -> None:
+        async with session(FakeEngine(SLOW)) as one:
+            one.write("This is complete. Now this is n")
+            await Heard().read_until(one, Done)
+            await one.cancel()
+            answer = await one.next_event()
+            assert isinstance(answer, Cancelled)
+            assert answer.segment_index is None
+
+    virtual_time(conversation())
+
+
+@pytest.mark.parametrize("rate_hz", [8_000, 44_100])
+def test_nothing_of_the_old_is_in_the_new_after_a_cancel_at_another_rate(rate_hz: int):
+    audio = AudioSettings(sample_rate_hz=rate_hz)
+
+    async def conversation() -> bytes:
+        async with session(FakeEngine(SLOW), audio) as one:
+            one.write("This is dropped half way. And this unheard.")
+            await Heard().read_until(one, Audio)
+            await one.cancel()
+            await one.next_event()
+            one.write("New.")
+            one.end()
+            return (await Heard().read(one)).data
+
+    assert virtual_time(conversation()) == virtual_time(speak(FakeEngine(), "New.", audio)).data
 
 
 def test_cancelling_silence_is_answered_too():

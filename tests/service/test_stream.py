@@ -160,13 +160,24 @@ async def test_a_client_that_vanishes_leaves_nothing(chunks: int):
         assert at.engine.made_samples - made == 12 * 960
 
 
-async def test_a_client_that_vanishes_while_it_does_not_read_leaves_nothing():
+async def test_a_client_that_vanishes_while_it_does_not_read_leaves_nothing(caplog: pytest.LogCaptureFixture):
     async with serving() as at:
         async with at.client.stream() as stream:
             await stream.send(LONG)
             await engine_waits(at.engine)
         await at.settled()
         assert at.engine.cancelled_segments == 1
+    assert not [record for record in caplog.records if record.levelname == "ERROR"], "leaving is no fault"
+
+
+async def test_a_client_that_leaves_with_a_mistake_is_no_fault_of_the_servers(caplog: pytest.LogCaptureFixture):
+    async with serving() as at:
+        for _ in range(50):
+            call = at.speech.StreamSpeech()
+            await call.write(text("A mistake."))
+            call.cancel()
+        await at.check_serves()
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 async def test_leaving_synthesize_early_stops_the_work():
@@ -230,8 +241,8 @@ async def test_a_call_that_never_opens_is_ended():
         assert (await call.code()).name == "DEADLINE_EXCEEDED"
 
 
-async def test_speaking_is_not_idling():
-    async with serving(Script(token_s=0.02), idle_timeout_s=0.1) as at, at.client.stream() as stream:
+async def test_speaking_is_not_idling_and_idling_begins_after_it():
+    async with serving(Script(token_s=0.01), idle_timeout_s=0.2) as at, at.client.stream() as stream:
         await stream.send("Thirty letters take a while, yes.")
         await stream.flush()
         events = []
@@ -240,6 +251,10 @@ async def test_speaking_is_not_idling():
             if isinstance(event, Flushed):
                 break
         assert sum(event.samples for event in events if isinstance(event, SegmentDone)) == 33 * 960
+        silent_since = asyncio.get_running_loop().time()
+        with pytest.raises(mynah.TimedOut):
+            await anext(aiter(stream))
+        assert asyncio.get_running_loop().time() - silent_since > 0.15
 
 
 async def test_many_streams_at_once_do_not_mix():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from engines.errors import InvalidInput
 from engines.fake import fake_voice
 from service.errors import AlreadyExists, NoRoom, NotFound, OutOfOrder
-from service.voice_store import VoiceStore
+from service.voice_store import StoredVoice, VoiceStore
 
 ANNA = fake_voice("Anna", b"anna")
 BERT = fake_voice("Bert", b"bert")
@@ -40,6 +41,15 @@ async def test_what_was_removed_stays_removed_and_its_id_is_free(tmp_path: Path)
         store.get("anna")
     await store.add(BERT, "anna")
     assert VoiceStore(None, tmp_path).get("anna").voice.key == BERT.key
+
+
+async def test_an_id_is_taken_while_its_file_is_written_or_deleted(tmp_path: Path):
+    store = VoiceStore(None, tmp_path)
+    results = await asyncio.gather(store.add(ANNA, "x"), store.add(BERT, "x"), return_exceptions=True)
+    assert [type(result) for result in results] == [StoredVoice, AlreadyExists]
+    results = await asyncio.gather(store.remove("x"), store.add(BERT, "x"), return_exceptions=True)
+    assert [type(result) for result in results] == [type(None), AlreadyExists]
+    assert files(tmp_path) == []
 
 
 @pytest.mark.parametrize("voice_id", ["", "..", "../x", "a/b", "A", "ä", "-a", "_a", "a" * 65, "a\n", "a.b", "a\0"])
