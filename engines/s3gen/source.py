@@ -90,7 +90,7 @@ def frame_phase(f0_hz: Tensor, phase_cycles: Tensor) -> Tensor:
 
 def _sum_before(x: Tensor) -> Tensor:
     """(B, T): the sum of all earlier frames."""
-    return torch.cumsum(F.pad(x[:, :-1], (1, 0)), dim=1)
+    return torch.cumsum(x, dim=1) - x
 
 
 def _fraction(x: Tensor) -> Tensor:

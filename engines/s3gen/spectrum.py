@@ -51,14 +51,16 @@ class Spectrum(nn.Module):
         return spectrum if lengths is None else spectrum * _frame_mask(lengths, spectrum)
 
     def synthesise(self, spectrum: Tensor, lengths: Tensor | None) -> Tensor:
-        """Inverse of `analyse`: (B, 18, J) -> (B, 4 (J - 1))."""
+        """Inverse of `analyse`: (B, 18, J) -> (B, 4 (J - 1)), zero in the pad."""
         frames = torch.ones_like(spectrum[:, :1])
         if lengths is not None:
             frames = _frame_mask(lengths, spectrum)
             spectrum = spectrum * frames
         signal = F.conv_transpose1d(spectrum, self._inverse, stride=HOP_SAMPLES)
         envelope = F.conv_transpose1d(frames, self._envelope, stride=HOP_SAMPLES)
-        return (signal / envelope.clamp_min(_LEAST_ENVELOPE))[:, 0, _HALF:-_HALF]
+        signal = (signal / envelope.clamp_min(_LEAST_ENVELOPE))[:, 0, _HALF:-_HALF]
+        # a row's last frame reaches half a window beyond its end
+        return signal if lengths is None else signal * valid_frames(lengths, signal.shape[1]).to(signal.dtype)
 
 
 def _frame_mask(lengths: Tensor, spectrum: Tensor) -> Tensor:

@@ -50,6 +50,8 @@ def load_vocoder(path: Path, spec: ModelSpec) -> Vocoder:
     for name, _ in _weight_normed(vocoder):
         tensors[f"{name}.weight"] = _weight(tensors.pop(f"{name}.{GAIN}"), tensors.pop(f"{name}.{DIRECTION}"))
     _fold(vocoder, tensors)
+    for name in tensors:
+        tensors[name] = tensors[name].clone()  # what was not folded would keep the whole file mapped
     vocoder.load_state_dict(tensors, assign=True)
     return vocoder.eval().requires_grad_(False)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from engines.checkpoint import Checkpoint
 from engines.config import MEL_FRAMES_PER_TOKEN, MEL_HOP_SAMPLES
+from engines.s3gen.cached_flow import FlowBlocks
 from engines.s3gen.encoder import PositionCache
 from engines.s3gen.flow import load_flow
 from engines.s3gen.runtime import F32, FlowBatch, VocoderBatch, VocoderResult
@@ -45,6 +46,11 @@ class TorchRuntime:
         self._flow.to(self._device, dtype)
         self._vocoder.to(self._device).to_filter_dtype(dtype)
         self._positions = PositionCache(self._flow.encoder)
+        self._flow_spec = checkpoint.spec.flow
+
+    def flow_blocks(self) -> FlowBlocks:
+        """The same flow, to be called block by block. From the same thread: they share the projected positions."""
+        return FlowBlocks(self._flow, self._flow_spec, self._positions)
 
     @torch.inference_mode()
     def flow(self, batch: FlowBatch) -> F32:
@@ -88,7 +94,7 @@ class TorchRuntime:
             yield slice(row, row + 1), int(length)
 
     def _put(self, array: npt.NDArray[np.float32] | npt.NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
+        return torch.tensor(array, device=self._device)
 
     def _lengths(self, lengths: npt.NDArray[np.int64], longest: int) -> Tensor | None:
         return None if (lengths == longest).all() else self._put(lengths)

@@ -109,7 +109,7 @@ def test_attention_in_blocks_equals_attention_at_once() -> None:
         inputs = nets.flow_inputs(batch, padded=padded)
         net = nets.flow()
         whole = net(*inputs)
-        for frames in (1, 7, 16, 1000):
+        for frames in (5, 16, 1000):
             net.encoder.attend_in_blocks(frames)
             assert distance(net(*inputs), whole) < 2e-5
 

@@ -1,0 +1,152 @@
+"""S3Gen against the published package on the same random weights, with the same noise injected into both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from engines.checkpoint import Checkpoint
+from engines.config import MEL_BANDS, MEL_HOP_SAMPLES, SPEECH_CODES, TINY, TURBO, X_VECTOR_DIM, ModelSpec
+from engines.s3gen.random_weights import random_tensors
+from engines.s3gen.runtime import FlowBatch, VocoderBatch
+from engines.s3gen.runtimes.torch import TorchRuntime
+from engines.s3gen.source import HARMONICS
+from engines.tensor_file import write_tensors
+from engines.voice import random_weights as voice_weights
+from tests.reference import upstream
+
+import chatterbox.models.s3gen.hifigan as upstream_hifigan  # isort: skip  (found by way of tests.reference.upstream)
+from chatterbox.models.s3gen.s3gen import S3Token2Wav  # isort: skip
+
+NETS = ("flow", "mel2wav")
+
+
+class Pair:
+    """Ours and upstream's on one file of random weights."""
+
+    def __init__(self, spec: ModelSpec, folder: Path) -> None:
+        checkpoint = Checkpoint(folder, spec, random_weights=True)
+        write_tensors(checkpoint.s3gen_path, random_tensors(spec, seed=3))
+        self.ours = TorchRuntime(checkpoint)
+        self.upstream: S3Token2Wav = upstream.s3gen(spec)
+        result = self.upstream.load_state_dict(load_file(checkpoint.s3gen_path), strict=False)
+        assert not result.unexpected_keys
+        assert not [key for key in result.missing_keys if key.startswith(NETS)]
+
+
+@pytest.fixture(scope="module", params=[TINY, TURBO], ids=lambda spec: spec.name)
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """Turbo stands for Nano too: they share S3Gen."""
+    return Pair(request.param, tmp_path_factory.mktemp("s3gen"))
+
+
+@contextmanager
+def drawing(noise: torch.Tensor, offsets: torch.Tensor | None = None) -> Iterator[None]:
+    """Upstream draws `noise` wherever it wants normal numbers of its shape, and `offsets` radians as phases."""
+    normal, uniform = torch.randn_like, upstream_hifigan.Uniform.sample
+
+    def randn_like(like: torch.Tensor, **kwargs: object) -> torch.Tensor:
+        return noise.clone() if like.shape == noise.shape else normal(like, **kwargs)
+
+    torch.randn_like = randn_like
+    upstream_hifigan.Uniform.sample = lambda _, sample_shape: offsets.clone().expand(sample_shape)
+    try:
+        yield
+    finally:
+        torch.randn_like, upstream_hifigan.Uniform.sample = normal, uniform
+
+
+def flow_batch(prompt_tokens: int, new_tokens: int) -> FlowBatch:
+    draw = np.random.default_rng(prompt_tokens)
+    frames = 2 * (prompt_tokens + new_tokens)
+    prompt_mel = np.zeros((1, frames, MEL_BANDS), np.float32)
+    prompt_mel[:, : 2 * prompt_tokens] = draw.normal(-5.0, 1.5, (1, 2 * prompt_tokens, MEL_BANDS))
+    return FlowBatch(
+        tokens=draw.integers(0, SPEECH_CODES, (1, prompt_tokens + new_tokens)),
+        token_lengths=np.array([prompt_tokens + new_tokens]),
+        prompt_mel=prompt_mel,
+        noise=draw.standard_normal((1, frames, MEL_BANDS), np.float32),
+        x_vector=draw.standard_normal((1, X_VECTOR_DIM), np.float32),
+    )
+
+
+def upstream_mel(model: S3Token2Wav, batch: FlowBatch, prompt_tokens: int) -> np.ndarray:
+    """(frames, 80) of the generated tokens, with the batch's noise for prompt and generated frames alike."""
+    tokens = torch.tensor(batch.tokens)
+    prompt = {
+        "prompt_token": tokens[:, :prompt_tokens],
+        "prompt_token_len": torch.tensor([prompt_tokens]),
+        "prompt_feat": torch.tensor(batch.prompt_mel[:, : 2 * prompt_tokens]),
+        "prompt_feat_len": None,
+        "embedding": torch.tensor(batch.x_vector),
+    }
+    new = tokens[:, prompt_tokens:]
+    with drawing(torch.tensor(batch.noise).transpose(1, 2)):
+        mel, _ = model.flow.inference(
+            new, torch.tensor([new.shape[1]]), **prompt, finalize=True, n_timesteps=2, meanflow=True
+        )
+    return mel[0].T.numpy()
+
+
+def test_mel_equals_upstreams(pair: Pair) -> None:
+    batch = flow_batch(40, new_tokens=31)
+    expected = upstream_mel(pair.upstream, batch, 40)
+    got = pair.ours.flow(batch)[0, 80:]
+    assert expected.std() > 0.5
+    assert np.abs(got - expected).max() < 1e-4
+
+
+def test_a_long_prompt_and_utterance_equal_upstreams(tmp_path: Path) -> None:
+    """At the tiny size, across the block boundaries of attention."""
+    tiny, batch = Pair(TINY, tmp_path), flow_batch(250, new_tokens=170)
+    got = tiny.ours.flow(batch)[0, 500:]
+    assert np.abs(got - upstream_mel(tiny.upstream, batch, 250)).max() < 1e-4
+
+
+def test_f0_and_waveform_equal_upstreams(pair: Pair) -> None:
+    """On a mel of the flow's own; upstream's nine noises per sample are merged as the vocoder expects them."""
+    mel = pair.ours.flow(flow_batch(20, new_tokens=30))[:, 40:]
+    frames, draw = mel.shape[1], torch.Generator().manual_seed(5)
+    noises = torch.randn(1, HARMONICS, frames * MEL_HOP_SAMPLES, generator=draw)
+    offsets = torch.rand(1, HARMONICS, 1, generator=draw) - 0.5
+    offsets[:, 0] = 0.0
+    weights = pair.upstream.mel2wav.m_source.l_linear.weight[0].detach()
+    merged = (weights @ noises[0]) / weights.norm()
+    batch = VocoderBatch(
+        mel=mel,
+        lengths=np.array([frames]),
+        fixed_f0_hz=np.zeros((1, frames), np.float32),
+        fixed_frames=np.array([0]),
+        phase_cycles=np.zeros(1, np.float32),
+        harmonic_cycles=offsets[..., 0].numpy(),
+        noise=merged[None].numpy(),
+    )
+    bands_first = torch.tensor(mel).transpose(1, 2)
+    with drawing(noises, 2 * torch.pi * offsets), torch.inference_mode():
+        wave, _ = pair.upstream.mel2wav.inference(bands_first)
+        f0_hz = pair.upstream.mel2wav.f0_predictor(bands_first)
+    ours = pair.ours.vocoder(batch)
+    assert (f0_hz < 10).any(), "voiced and unvoiced frames both belong into this comparison"
+    assert np.abs(ours.f0_hz - f0_hz.numpy()).max() < 1e-3
+    assert wave.std() > 0.01
+    assert np.abs(ours.waveform - wave.numpy()).max() < 1e-4
+
+
+def test_upstream_loads_our_random_file_strictly(tmp_path: Path) -> None:
+    everything = chain(random_tensors(TINY, 0), voice_weights.random_tensors(TINY, 0))
+    write_tensors(tmp_path / "s3gen.safetensors", everything)
+    upstream.s3gen(TINY).load_state_dict(load_file(tmp_path / "s3gen.safetensors"), strict=True)
+
+
+def test_random_tensors_repeat_with_their_seed() -> None:
+    first, again, other = (dict(random_tensors(TINY, seed)) for seed in (0, 0, 1))
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+    varying = [name for name in first if not np.array_equal(first[name], other[name])]
+    assert len(varying) > 0.99 * len(first)
