@@ -45,9 +45,9 @@ class DenseLinear:
 class PackedLinear:
     """oneDNN on the CPU, its weight re-ordered once, with the activation or the residual in the same call.
 
-    Why: for the one to sixteen rows of a decode step it reads weights near memory bandwidth, where `addmm` and
-    `linear` need 1.5 to 3 times as long; at a prefill chunk's rows it is 1.6 times as fast. The operators are the
-    ones that torch's own compiler emits.
+    Why: for the rows of a decode step it reads weights near memory bandwidth, where `addmm` and `linear` need 1.5 to
+    3 times as long; at a prefill chunk's rows it is 1.6 times as fast. The operators are the ones that torch's own
+    compiler emits.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
@@ -65,6 +65,14 @@ class PackedLinear:
     def add(self, x: Tensor, residual: Tensor) -> Tensor:
         y: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, residual, self._weight, self._bias, "add")
         return y
+
+
+def least_rows(device: torch.device) -> int:
+    """As few rows as a Linear of this device should be given: fewer take longer.
+
+    oneDNN multiplies a single row by another routine, at two thirds of the speed of four.
+    """
+    return 4 if device.type == "cpu" and packing_available() else 1
 
 
 def packing_available() -> bool:

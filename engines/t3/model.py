@@ -18,7 +18,7 @@ from torch import Tensor
 
 from engines.config import SPEAKER_EMBEDDING_DIM, SPEECH_VOCAB, ModelSpec, T3Spec
 from engines.t3.cache import KvSlot
-from engines.t3.linear import Linear, make_linear
+from engines.t3.linear import Linear, least_rows, make_linear
 from engines.weights import Shape, check_tensors, load_tensors
 
 _LAYER_NORM_EPS = 1e-5
@@ -109,13 +109,18 @@ class _Block:
         self._fc = _linear(tensors, "mlp.c_fc", device)
         self._out = _linear(tensors, "mlp.c_proj", device)
 
-    def __call__(self, x: Tensor, spans: Sequence[Span], masks: Sequence[Tensor | None]) -> Tensor:
-        qkv = self._qkv(self._ln_1(x)).view(x.shape[0], 3, self._heads, -1)  # (R, 3, heads, dim)
-        x = self._proj.add(self._attend(qkv, spans, masks), x)
-        return self._out.add(self._fc.gelu(self._ln_2(x)), x)
+    def __call__(self, x: Tensor, idle: Tensor, spans: Sequence[Span], masks: Sequence[Tensor | None]) -> Tensor:
+        """x (R, width), of which the last rows, as many as `idle` has, belong to no span."""
+        rows = x.shape[0] - idle.shape[0]
+        qkv = self._qkv(_joined([self._ln_1(x[:rows]), idle])).view(x.shape[0], 3, self._heads, -1)
+        x = self._proj.add(_joined([*self._attend(qkv, spans, masks), idle]), x)
+        return self._out.add(self._fc.gelu(_joined([self._ln_2(x[:rows]), idle])), x)
 
-    def _attend(self, qkv: Tensor, spans: Sequence[Span], masks: Sequence[Tensor | None]) -> Tensor:
-        # Span by span over exactly the positions it has: no padding to read, and no row can see another's.
+    def _attend(self, qkv: Tensor, spans: Sequence[Span], masks: Sequence[Tensor | None]) -> list[Tensor]:
+        """qkv (R, 3, heads, dim) -> (rows, width) of each span.
+
+        Span by span over exactly the positions it has: no padding to read, and no row can see another's.
+        """
         outputs = []
         first = 0
         for span, mask in zip(spans, masks, strict=True):
@@ -125,7 +130,7 @@ class _Block:
             mixed = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
             outputs.append(mixed.transpose(1, 2).reshape(span.rows, self._width))
             first += span.rows
-        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+        return outputs
 
 
 class T3Net:
@@ -139,6 +144,8 @@ class T3Net:
         self._position_embedding = outer["tfmr.wpe.weight"].to(device)
         self._speaker_weight = outer["cond_enc.spkr_enc.weight"].to(device)
         self._speaker_bias = outer["cond_enc.spkr_enc.bias"].to(device)
+        # what a pass with fewer rows than its matrices like is filled up with
+        self._idle_rows = torch.zeros((least_rows(device), spec.width), device=device)
         self._ln_f = _LayerNorm(outer, "tfmr.ln_f", device)
         self._head: Linear = make_linear(outer["speech_head.weight"].t(), outer["speech_head.bias"], device)
 
@@ -176,15 +183,23 @@ class T3Net:
         Positions are added here. Every span's slot must have room and hold [0, span.start) already.
         """
         positions = [self._position_embedding[span.start : span.start + span.rows] for span in spans]
-        x = embeddings + (positions[0] if len(positions) == 1 else torch.cat(positions))
+        rows = embeddings.shape[0]
+        idle = self._idle_rows[rows:]
+        x = _joined([embeddings + _joined(positions), idle])
         masks = [span.mask(self.device) for span in spans]
         for block in self._blocks:
-            x = block(x, spans, masks)
-        return x
+            x = block(x, idle, spans, masks)
+        return x[:rows]
 
     def speech_logits(self, hidden: Tensor) -> Tensor:
         """Rows of `forward`'s result (n, width) -> (n, 6563)."""
         return self._head(self._ln_f(hidden))
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    """(n, width) each, one after the other; none is copied if the others are empty."""
+    filled = [part for part in parts if part.shape[0]]
+    return filled[0] if len(filled) == 1 else torch.cat(filled)
 
 
 def _linear(tensors: dict[str, Tensor], name: str, device: torch.device) -> Linear:
