@@ -6,13 +6,14 @@ from pathlib import Path
 
 from engines.api import EngineInfo, Limits
 from engines.checkpoint import Checkpoint, open_checkpoint, verify
-from engines.config import EngineConfig
+from engines.config import DECODE_MODES, EngineConfig
 from engines.errors import InvalidInput
 from engines.pipeline import Pipeline, Stages
 from engines.s3gen import flow, vocoder_weights
 from engines.s3gen.batcher import WindowBatcher
 from engines.s3gen.device import resolve_device, use_threads
 from engines.s3gen.runtimes.torch import TorchRuntime
+from engines.s3gen.runtimes.torch_cached import TorchCachedRuntime
 from engines.s3gen.windows import SCHEDULES, Schedule
 from engines.t3 import model as t3_model
 from engines.t3.torch_backend import TorchT3Backend
@@ -29,18 +30,20 @@ _MAX_BATCH = {"cpu": 2, "cuda": 16}
 def assemble(config: EngineConfig) -> Pipeline:
     """The engine that `config` describes. Errors as `engines.load`."""
     schedule = _schedule(config.schedule)
+    _check_decode(config.decode)
     device = resolve_device(config.device)
     use_threads(config.threads)
     checkpoint = open_checkpoint(config.model, cache_dir=config.cache_dir, seed=config.weights_seed, device=device)
     verify(checkpoint, tensor_tables(checkpoint))
     t3 = TorchT3Backend(checkpoint, device=device, max_streams=config.max_streams)
-    runtime = TorchRuntime(checkpoint, device=device)
+    reference = TorchRuntime(checkpoint, device=device)
+    runtime = TorchCachedRuntime(reference) if config.decode == "cached" else reference
     text_tokenizer = TextTokenizer(checkpoint.folder, checkpoint.spec.t3.text_vocab)
 
     def encode_text(text: str) -> tuple[int, ...]:
         return text_tokenizer.encode(normalize(text, config.max_text_chars_per_segment))
 
-    batcher = WindowBatcher(runtime, max_batch=_MAX_BATCH[device.split(":")[0]])
+    batcher = WindowBatcher(runtime, max_batch=_MAX_BATCH[device.split(":")[0]], reference=reference)
     default_voice = load_builtin(checkpoint.conds_path) if checkpoint.conds_path else None
     info = EngineInfo(
         model=checkpoint.spec.name,
@@ -69,3 +72,8 @@ def _schedule(name: str) -> Schedule:
     if name not in SCHEDULES:
         raise InvalidInput("schedule", name, ", ".join(SCHEDULES), "SCHEDULE_UNKNOWN")
     return SCHEDULES[name]
+
+
+def _check_decode(name: str) -> None:
+    if name not in DECODE_MODES:
+        raise InvalidInput("decode", name, ", ".join(DECODE_MODES), "DECODE_UNKNOWN")

@@ -160,6 +160,7 @@ def _check(field: str, value: float, low: float, high: float, *, open_low: bool 
 
 
 SCHEDULE_NAMES = ("lowest_latency", "balanced", "throughput")  # when to decode windows; see s3gen/windows.py
+DECODE_MODES = ("reference", "cached")  # whether every window recomputes the voice's prompt and its left context
 
 
 @dataclass(frozen=True)
@@ -174,3 +175,4 @@ class EngineConfig:
     cache_dir: Path | None = None  # where downloads and random checkpoints lie; None: ~/.cache/mynah
     weights_seed: int = 0  # for random:* only
     schedule: str = "balanced"  # one of SCHEDULE_NAMES
+    decode: str = "reference"  # one of DECODE_MODES

@@ -6,11 +6,14 @@ not depend on its companions beyond float rounding. Arrays are host numpy; a run
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
+
+from engines.voice.voice import Voice
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
@@ -75,3 +78,70 @@ class Runtime(Protocol):
         ...
 
     def vocoder(self, batch: VocoderBatch) -> VocoderResult: ...
+
+
+class FlowCache(Protocol):
+    """What one segment's finished tokens left for those that follow; the voice's prompt is shared behind it.
+
+    Bounded whatever the length of the segment. Used from the runtime's thread.
+    """
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of its own: the prompt's, which all streams of the voice share, is not counted here."""
+        ...
+
+    def commit(self, new_tokens: int) -> None:
+        """The last `flow_cached` call that this cache took part in stands; it had so many new tokens."""
+        ...
+
+    def reset(self) -> None:
+        """Forget everything but the prompt."""
+        ...
+
+
+@dataclass(frozen=True)
+class CachedFlowBatch:
+    """Blocks of tokens to mel, each after what its cache remembers. Rows are packed [new, provisional, pad].
+
+    tokens         (B, M) int64 speech codes, 0 in the pad
+    token_lengths  (B,) int64 new + provisional, at most M
+    new_tokens     (B,) int64, at least 1: what the cache may remember; the rest is seen in this call only
+    noise          (B, 2M, 80) float32 standard normal
+    caches         one per row, all different
+    """
+
+    tokens: I64
+    token_lengths: I64
+    new_tokens: I64
+    noise: F32
+    caches: Sequence[FlowCache]
+
+
+@runtime_checkable
+class CachedRuntime(Runtime, Protocol):
+    """A runtime that also decodes the flow block by block. Who has one decodes so; `reference` does not."""
+
+    @property
+    def reference(self) -> Runtime:
+        """The same nets without caches."""
+        ...
+
+    @property
+    def context_tokens(self) -> int:
+        """How many finished tokens a cache remembers besides the prompt."""
+        ...
+
+    @property
+    def cache_bytes(self) -> int:
+        """All memory that caches and prompts hold now."""
+        ...
+
+    def begin(self, voice: Voice) -> FlowCache:
+        """An empty cache behind the voice's prompt, which is computed if no other stream of the voice needed it."""
+        ...
+
+    def flow_cached(self, batch: CachedFlowBatch) -> F32:
+        """Mel of the blocks (B, 2M, 80) float32, zero in the pad. Nothing is remembered until `commit`, so a block
+        may be decoded again."""
+        ...

@@ -16,7 +16,7 @@ from engines.config import MEL_BANDS, MEL_FRAMES_PER_TOKEN, MEL_HOP_SAMPLES
 from engines.s3gen import noise
 from engines.s3gen.guards import Guard, WindowRejected
 from engines.s3gen.noise import F32
-from engines.s3gen.runtime import I64, FlowBatch, Runtime, VocoderBatch
+from engines.s3gen.runtime import I64, CachedFlowBatch, CachedRuntime, FlowBatch, FlowCache, Runtime, VocoderBatch
 from engines.s3gen.vocoder_stream import VocoderRow, VocoderStream
 from engines.s3gen.windows import Window
 from engines.voice.voice import Voice
@@ -34,8 +34,19 @@ class FlowRow:
     voice: Voice
 
 
+@dataclass(frozen=True)
+class CachedRow:
+    """One row of a CachedFlowBatch, unpadded: M tokens, the new ones first."""
+
+    tokens: I64  # (M,)
+    new_tokens: int
+    noise: F32  # (2M, 80)
+    cache: FlowCache
+
+
 class SegmentDecoder:
-    """State of one segment; used by one window at a time."""
+    """State of one segment; used by one window at a time. How the flow is decoded is up to the runtime that a window
+    is decoded on, and may differ from window to window."""
 
     def __init__(self, voice: Voice, seed: int) -> None:
         self.voice = voice
@@ -44,8 +55,13 @@ class SegmentDecoder:
         self._vocoder = VocoderStream(seed)
         self._guard = Guard()
         self._prompt_noise = noise.prompt_noise(seed, len(voice.s3gen_prompt_mel))
+        self._cache: FlowCache | None = None
+        self._cached_tokens = 0  # the cache remembers the segment up to here
+        self._cache_waits = False  # for this window's commit
 
     def flow_row(self, window: Window) -> FlowRow:
+        """The window with everything that it sees."""
+        self._cache_waits = False
         codes = np.asarray(self.codes[window.context_start : window.lookahead_stop], np.int64)
         frames = len(codes) * MEL_FRAMES_PER_TOKEN
         return FlowRow(
@@ -54,11 +70,45 @@ class SegmentDecoder:
             voice=self.voice,
         )
 
-    def vocoder_row(self, window: Window, mel: F32) -> VocoderRow:
-        """`mel` (2N, 80) is the flow's row, prompt included."""
-        frames = mel[len(self.voice.s3gen_prompt_mel) :][: window.tokens * MEL_FRAMES_PER_TOKEN]
+    def block_of(self, window: Window, mel: F32) -> F32:
+        """The window's new and provisional frames of `mel` (2N, 80), the result of its `flow_row`."""
+        first = len(self.voice.s3gen_prompt_mel) + window.new_frames.start
+        return mel[first:][: (window.lookahead_stop - window.start) * MEL_FRAMES_PER_TOKEN]
+
+    def missed_row(self, window: Window, runtime: CachedRuntime) -> CachedRow | None:
+        """What the cache has to be told before the window: the context, where earlier windows were decoded elsewhere.
+
+        Begins the cache if there is none.
+        """
+        if self._cache is None:
+            self._cache = runtime.begin(self.voice)
+        if self._cached_tokens == window.start:
+            return None
+        self._cache.reset()
+        start = max(0, window.start - runtime.context_tokens)
+        return self._cached_row(start, window.start, window.lookahead_stop) if start < window.start else None
+
+    def commit_missed(self, window: Window, row: CachedRow) -> None:
+        """The context was decoded; its mel is of no use."""
+        row.cache.commit(row.new_tokens)
+        self._cached_tokens = window.start
+
+    def cached_row(self, window: Window) -> CachedRow:
+        """The window's own tokens; what came before is in the cache."""
+        self._cache_waits = True
+        return self._cached_row(window.start, window.stop, window.lookahead_stop)
+
+    def _cached_row(self, start: int, stop: int, lookahead_stop: int) -> CachedRow:
+        assert self._cache is not None
+        codes = np.asarray(self.codes[start:lookahead_stop], np.int64)
+        frames = noise.flow_noise(self.seed, start * MEL_FRAMES_PER_TOKEN, len(codes) * MEL_FRAMES_PER_TOKEN)
+        return CachedRow(codes, stop - start, frames, self._cache)
+
+    def vocoder_row(self, window: Window, frames: F32) -> VocoderRow:
+        """`frames` (n, 80): the flow's mel of the window's new tokens, then of its provisional ones."""
         self._guard.mel(window.index, frames)
-        return self._vocoder.plan(frames[window.new_frames], frames[window.new_frames.stop :])
+        new_frames = (window.stop - window.start) * MEL_FRAMES_PER_TOKEN
+        return self._vocoder.plan(frames[:new_frames], frames[new_frames:])
 
     def commit(self, window: Window, row: VocoderRow, waveform: F32, f0_hz: F32) -> F32:
         """The window's final samples; from here on they are history."""
@@ -68,7 +118,16 @@ class SegmentDecoder:
         self._guard.samples(window.index, waveform[new], self.codes[window.start : window.stop])
         samples = self._vocoder.commit(row, waveform, f0_hz[:frames])
         assert len(samples) == window.new_samples
+        if self._cache_waits:
+            self._commit_cache(window)
         return samples
+
+    def _commit_cache(self, window: Window) -> None:
+        assert self._cache is not None
+        self._cache.commit(window.stop - window.start)
+        self._cached_tokens, self._cache_waits = window.stop, False
+        if window.is_last:
+            self._cache = None
 
 
 def decode_windows(runtime: Runtime, work: Sequence[tuple[SegmentDecoder, Window]]) -> list[F32 | WindowRejected]:
@@ -77,8 +136,8 @@ def decode_windows(runtime: Runtime, work: Sequence[tuple[SegmentDecoder, Window
     A row whose result a guard rejects gives its own WindowRejected and leaves its segment's state untouched.
     Anything else that the runtime raises concerns the whole batch and passes through.
     """
-    mel = runtime.flow(collate_flow([decoder.flow_row(window) for decoder, window in work]))
-    planned = [_or_rejected(d.vocoder_row, w, row_mel) for (d, w), row_mel in zip(work, mel, strict=True)]
+    blocks = _decode_cached(runtime, work) if isinstance(runtime, CachedRuntime) else _decode_reference(runtime, work)
+    planned = [_or_rejected(d.vocoder_row, w, frames) for (d, w), frames in zip(work, blocks, strict=True)]
     good = [row for row in planned if isinstance(row, VocoderRow)]
     if not good:
         return [row for row in planned if isinstance(row, WindowRejected)]
@@ -88,6 +147,31 @@ def decode_windows(runtime: Runtime, work: Sequence[tuple[SegmentDecoder, Window
         row if isinstance(row, WindowRejected) else _or_rejected(decoder.commit, window, row, *next(waves))
         for (decoder, window), row in zip(work, planned, strict=True)
     ]
+
+
+def window_tokens(runtime: Runtime, decoder: SegmentDecoder, window: Window) -> int:
+    """How many tokens the window sends through the flow on this runtime: what it costs, and its shape in a batch."""
+    if isinstance(runtime, CachedRuntime):
+        return window.lookahead_stop - window.start
+    return len(decoder.voice.s3gen_prompt_tokens) + window.tokens
+
+
+def _decode_reference(runtime: Runtime, work: Sequence[tuple[SegmentDecoder, Window]]) -> list[F32]:
+    """Mel of each window's new and provisional tokens."""
+    mel = runtime.flow(collate_flow([decoder.flow_row(window) for decoder, window in work]))
+    return [decoder.block_of(window, row) for (decoder, window), row in zip(work, mel, strict=True)]
+
+
+def _decode_cached(runtime: CachedRuntime, work: Sequence[tuple[SegmentDecoder, Window]]) -> list[F32]:
+    """The same, from what caches remember."""
+    missed = [(d, window, row) for d, window in work if (row := d.missed_row(window, runtime)) is not None]
+    if missed:
+        runtime.flow_cached(collate_cached([row for *_, row in missed]))
+        for decoder, window, row in missed:
+            decoder.commit_missed(window, row)
+    rows = [decoder.cached_row(window) for decoder, window in work]
+    mel = runtime.flow_cached(collate_cached(rows))
+    return [row_mel[: len(row.noise)] for row, row_mel in zip(rows, mel, strict=True)]
 
 
 def _or_rejected(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | WindowRejected:
@@ -111,6 +195,22 @@ def collate_flow(rows: Sequence[FlowRow]) -> FlowBatch:
     for i, row in enumerate(rows):
         batch.tokens[i, : len(row.tokens)] = row.tokens
         batch.prompt_mel[i, : len(row.voice.s3gen_prompt_mel)] = row.voice.s3gen_prompt_mel
+        batch.noise[i, : len(row.noise)] = row.noise
+    return batch
+
+
+def collate_cached(rows: Sequence[CachedRow]) -> CachedFlowBatch:
+    """Pad rows to the longest on the right."""
+    most = max(len(row.tokens) for row in rows)
+    batch = CachedFlowBatch(
+        tokens=np.zeros((len(rows), most), np.int64),
+        token_lengths=np.array([len(row.tokens) for row in rows], np.int64),
+        new_tokens=np.array([row.new_tokens for row in rows], np.int64),
+        noise=np.zeros((len(rows), most * MEL_FRAMES_PER_TOKEN, MEL_BANDS), np.float32),
+        caches=[row.cache for row in rows],
+    )
+    for i, row in enumerate(rows):
+        batch.tokens[i, : len(row.tokens)] = row.tokens
         batch.noise[i, : len(row.noise)] = row.noise
     return batch
 

@@ -11,7 +11,7 @@ import pytest
 
 import engines
 from engines.api import AudioChunk, Engine, Segment, SegmentDone
-from engines.config import SAMPLES_PER_TOKEN, EngineConfig, Sampling
+from engines.config import DECODE_MODES, SAMPLES_PER_TOKEN, EngineConfig, Sampling
 from engines.s3gen.noise import F32
 from tests.clips import speech, wav_bytes
 
@@ -24,9 +24,9 @@ def runner() -> Iterator[asyncio.Runner]:
         yield runner
 
 
-@pytest.fixture(scope="module")
-def engine(runner: asyncio.Runner) -> Iterator[Engine]:
-    engine = engines.load(EngineConfig(model="random:tiny", device="cpu", max_streams=4))
+@pytest.fixture(scope="module", params=DECODE_MODES)
+def engine(runner: asyncio.Runner, request: pytest.FixtureRequest) -> Iterator[Engine]:
+    engine = engines.load(EngineConfig(model="random:tiny", device="cpu", max_streams=4, decode=request.param))
     yield engine
     runner.run(engine.close())
 
