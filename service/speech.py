@@ -148,13 +148,13 @@ class _Listener:
     async def watch_idle(self, session: Session) -> None:
         """Raises TookTooLong once neither the client nor the session has done anything for the idle time."""
         while True:
-            idle_before = session.idle
+            was_idle = session.idle  # and stays so until something is heard
             self._heard.clear()
             try:
                 async with asyncio.timeout(self._idle_timeout_s):
                     await self._heard.wait()
             except TimeoutError:
-                if idle_before and session.idle:
+                if was_idle:
                     raise self._idle() from None
 
     def _idle(self) -> TookTooLong:
