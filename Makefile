@@ -23,7 +23,7 @@ $(VENV)/installed: pyproject.toml
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed tests/reference/requirements.txt tests/reference/requirements-no-deps.txt
-	$(UV) -e '.[cpu,dev]' -r tests/reference/requirements.txt
+	$(UV) -e '.[cpu,dev,trt]' -r tests/reference/requirements.txt
 	$(UV) --no-deps -r tests/reference/requirements-no-deps.txt
 	touch $@
 

@@ -1,0 +1,113 @@
+"""S3Gen on ONNX Runtime: the exported graphs, inputs and outputs bound to memory, on the providers that were named.
+
+Knows how a batch becomes calls of the three graphs; the numbers come from the graphs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from engines.checkpoint import Checkpoint
+from engines.config import MEL_FRAMES_PER_TOKEN, MEL_HOP_SAMPLES
+from engines.onnx_session import BoundSession, SessionSettings, open_session
+from engines.s3gen.cfm import EULER_TIMES
+from engines.s3gen.export import Export, ExportSettings, export
+from engines.s3gen.graphs import CFM_STEP, ENCODER, VOCODER
+from engines.s3gen.runtime import F32, FlowBatch, VocoderBatch, VocoderResult
+
+# The step graph run twice, not both steps in one graph: ONNX Runtime packs the weights of every matrix product, and
+# the unrolled graph would hold them twice.
+RUNTIME_GRAPHS = (ENCODER.name, CFM_STEP.name, VOCODER.name)
+
+
+class OnnxRuntime:
+    """Fulfils `Runtime`.
+
+    On the CPU alone rows of different lengths are computed one after the other on graphs without masks; with a GPU
+    provider a batch is one padded call. Between the encoder and the Euler steps nothing leaves the device.
+    Raises ExportError, CheckpointError, and ProviderMissing when a named provider is not there.
+    """
+
+    name = "onnx"
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        providers: tuple[str, ...] = ("cpu",),
+        threads: int,
+        cache_dir: Path | None = None,
+        precision: str = "fp32",
+        device_id: int = 0,
+        trt_fp16: bool = False,
+    ) -> None:
+        """`cache_dir` as `Checkpoint`s: exports and TensorRT engines lie below it. Makes the export if need be."""
+        SessionSettings(providers, threads)  # a wrong name is told before a minute of exporting
+        self._padded = providers != ("cpu",)
+        settings = ExportSettings(RUNTIME_GRAPHS, self._padded, precision, threads)
+        made = export(checkpoint, settings, cache_dir=cache_dir)
+        session = SessionSettings(providers, threads, device_id, made.folder / "engines", trt_fp16)
+        self._encoder, self._step, self._vocoder = (_bound(made, name, session) for name in RUNTIME_GRAPHS)
+
+    def flow(self, batch: FlowBatch) -> F32:
+        """As Runtime.flow."""
+        mel = np.zeros(batch.noise.shape, np.float32)
+        for rows, tokens in self._calls(batch.token_lengths):
+            frames = tokens * MEL_FRAMES_PER_TOKEN
+            mu, speaker = self._encode(batch, rows, tokens)
+            put = self._step.put
+            inputs = {"mu": mu, "speaker": speaker, "prompt_mel": put(batch.prompt_mel[rows, :frames])}
+            if self._padded:
+                inputs["lengths"] = put(batch.token_lengths[rows] * MEL_FRAMES_PER_TOKEN)
+            x = put(batch.noise[rows, :frames])
+            for times in pairwise(EULER_TIMES):
+                t, r = (put(np.full(x.shape()[0], time, np.float32)) for time in times)
+                (x,) = self._step({"x": x, "t": t, "r": r, **inputs})
+            mel[rows, :frames] = x.numpy()
+        return mel
+
+    def _encode(self, batch: FlowBatch, rows: slice, tokens: int) -> tuple[ort.OrtValue, ort.OrtValue]:
+        put = self._encoder.put
+        inputs = {"tokens": put(batch.tokens[rows, :tokens]), "x_vector": put(batch.x_vector[rows])}
+        if self._padded:
+            inputs["token_lengths"] = put(batch.token_lengths[rows])
+        mu, speaker = self._encoder(inputs)
+        return mu, speaker
+
+    def vocoder(self, batch: VocoderBatch) -> VocoderResult:
+        """As Runtime.vocoder."""
+        waveform, f0_hz = np.zeros(batch.noise.shape, np.float32), np.zeros(batch.mel.shape[:2], np.float32)
+        put = self._vocoder.put
+        for rows, frames in self._calls(batch.lengths):
+            samples = frames * MEL_HOP_SAMPLES
+            inputs = {
+                "mel": put(batch.mel[rows, :frames]),
+                "fixed_f0_hz": put(batch.fixed_f0_hz[rows, :frames]),
+                "fixed_frames": put(batch.fixed_frames[rows]),
+                "phase_cycles": put(batch.phase_cycles[rows]),
+                "harmonic_cycles": put(batch.harmonic_cycles[rows]),
+                "noise": put(batch.noise[rows, :samples]),
+            }
+            if self._padded:
+                inputs["lengths"] = put(batch.lengths[rows])
+            wave, f0 = self._vocoder(inputs)
+            waveform[rows, :samples], f0_hz[rows, :frames] = wave.numpy(), f0.numpy()
+        return VocoderResult(waveform, f0_hz)
+
+    def _calls(self, lengths: npt.NDArray[np.int64]) -> Iterator[tuple[slice, int]]:
+        """Rows that go through the graphs together, and the length they are cut to."""
+        if self._padded or (lengths == lengths[0]).all():
+            yield slice(None), int(lengths.max())
+            return
+        for row, length in enumerate(lengths):
+            yield slice(row, row + 1), int(length)
+
+
+def _bound(made: Export, graph: str, settings: SessionSettings) -> BoundSession:
+    return BoundSession(open_session(made.path(graph), settings), settings)
