@@ -1,0 +1,125 @@
+"""The sampler that stands in for vLLM's: upstream's order of operations and draws keyed by (seed, step).
+
+Knows vLLM's model runner (which rows are whose, what each has drawn) and hands the mathematics to sampler.py, so that
+both backends draw the same tokens. vLLM's own sampler penalises prompt ids and does it first; see DECISIONS.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from engines.config import SPEECH_VOCAB, START_SPEECH_TOKEN, Sampling
+from engines.t3.sampler import Sampler
+
+SETTINGS_KEY = "mynah_sampling"  # in SamplingParams.extra_args
+# Stands for a token that could not be drawn. No draw gives it and nothing reads it: its request is ended at once.
+NOT_FINITE_TOKEN = SPEECH_VOCAB
+
+
+class ResumableSampler(Sampler):
+    """A Sampler whose sequences may leave and come back, in another slot."""
+
+    def resume(self, slot: int, sampling: Sampling, drawn: Sequence[int]) -> None:
+        """Put a sequence that has drawn these tokens into this slot."""
+        self.begin(slot, sampling)
+        if drawn:
+            self._drawn_tokens[slot] = len(drawn)
+            self._seen[slot, START_SPEECH_TOKEN] = False  # it counted for the first draw only
+            self._seen[slot, torch.tensor(drawn, device=self._device)] = True
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a batch whose token is wanted."""
+
+    index: int
+    request_id: str
+    sampling: Sampling
+    drawn: Sequence[int]
+
+
+class Batch(Protocol):
+    """What the sampler asks about the batch whose logits it is given."""
+
+    @property
+    def size(self) -> int:
+        """Rows of logits."""
+
+    def due(self) -> list[Row]:
+        """The rows whose prompt is read to its end; a token for any other would be thrown away."""
+        ...
+
+
+class RunnerBatch:
+    """Batch over vLLM 0.9.2's GPUModelRunner, between its forward pass and its bookkeeping."""
+
+    def __init__(self, runner: Any) -> None:
+        self._runner = runner
+
+    @property
+    def size(self) -> int:
+        return len(self._runner.input_batch.req_ids)
+
+    def due(self) -> list[Row]:
+        rows = []
+        for index, request_id in enumerate(self._runner.input_batch.req_ids):
+            state = self._runner.requests[request_id]
+            if int(self._runner.seq_lens_np[index]) >= state.num_tokens:
+                sampling = state.sampling_params.extra_args[SETTINGS_KEY]
+                rows.append(Row(index, request_id, sampling, state.output_token_ids))
+        return rows
+
+
+@dataclass
+class _Seats:
+    """Which slot of the sampler a request has while it is in the batch."""
+
+    slots: int
+    taken: dict[str, int] = field(default_factory=dict)
+
+    def seat(self, rows: Sequence[Row], sampler: ResumableSampler) -> list[int]:
+        """The slots of these rows. Requests that are not among them lose theirs: what they need is their history."""
+        present = {row.request_id for row in rows}
+        self.taken = {key: slot for key, slot in self.taken.items() if key in present}
+        free = sorted(set(range(self.slots)) - set(self.taken.values()), reverse=True)
+        for row in rows:
+            if row.request_id not in self.taken:
+                self.taken[row.request_id] = free.pop()
+                sampler.resume(self.taken[row.request_id], row.sampling, row.drawn)
+        return [self.taken[row.request_id] for row in rows]
+
+
+class BatchSampler:
+    """logits of a batch -> one token per row. A row whose logits are not finite gets NOT_FINITE_TOKEN."""
+
+    def __init__(self, batch: Batch, slots: int, device: torch.device) -> None:
+        self._batch = batch
+        self._seats = _Seats(slots)
+        self._sampler = ResumableSampler(slots, device)
+
+    def tokens(self, logits: Tensor) -> list[int]:
+        """logits (rows, 6563) float32. Rows that are not due get an arbitrary token."""
+        tokens = [NOT_FINITE_TOKEN] * self._batch.size
+        finite: list[bool] = torch.isfinite(logits).all(-1).tolist()
+        rows = [row for row in self._batch.due() if finite[row.index]]
+        if not rows:
+            return tokens
+        slots = self._seats.seat(rows, self._sampler)
+        drawn = self._sampler.sample(slots, self._select(logits, rows))
+        for row, token in zip(rows, drawn, strict=True):
+            tokens[row.index] = token
+        return tokens
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """What the next draw of each due row would be made from, (due, 6563)."""
+        rows = self._batch.due()
+        return self._sampler.probabilities(self._seats.seat(rows, self._sampler), self._select(logits, rows))
+
+    def _select(self, logits: Tensor, rows: Sequence[Row]) -> Tensor:
+        whole = len(rows) == logits.shape[0]
+        return logits if whole else logits[torch.tensor([row.index for row in rows], device=logits.device)]

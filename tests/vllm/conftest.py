@@ -1,0 +1,17 @@
+"""Where these tests run: those that start vLLM in the environment of `make test-vllm`, the others anywhere."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import torch
+
+# vLLM's CPU attention imports a package that has no wheel for this torch; ours is a stand-in for tests
+sys.path.insert(0, str(Path(__file__).parent / "cpu_attention"))
+
+if importlib.util.find_spec("vllm") is None:
+    collect_ignore = ["test_engine.py", "test_backend.py", "test_parity.py"]
+else:
+    torch.set_num_threads(1)  # at these sizes a second thread only waits for the first

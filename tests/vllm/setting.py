@@ -1,0 +1,103 @@
+"""What the vLLM tests stand on: engines of any checkpoint, driven by hand, and a look inside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engines.checkpoint import Checkpoint
+from engines.t3.decoder import T3Decoder
+from engines.t3.vllm_decoder import VllmDecoder
+from engines.t3.vllm_engine import VllmEngine, VllmSettings
+from engines.t3.vllm_folder import prepare_folder
+from engines.t3.vllm_ids import IdSpace
+from tests.engines.t3 import setting
+
+VOICE_SLOTS = 8
+
+
+def settings(**changed: Any) -> VllmSettings:
+    usual = {
+        "max_streams": 4,
+        "max_positions": 1000,
+        "prefill_chunk_positions": 64,
+        "dtype": "float32",
+        "cuda_graphs": False,
+        "gpu_memory_utilization": 0.9,
+        "kv_blocks": 256,
+    }
+    return VllmSettings(**(usual | changed))
+
+
+def vllm_decoder(folder: Path, checkpoint: Checkpoint | None = None, **changed: Any) -> VllmDecoder:
+    """A decoder with its engine built; raises what the build raised."""
+    checkpoint = checkpoint or setting.checkpoint()
+    space = IdSpace(checkpoint.spec.t3.text_vocab, VOICE_SLOTS)
+    model = prepare_folder(checkpoint, space, folder)
+    decoder = VllmDecoder(lambda: VllmEngine(model, space, settings(**changed)), wait=lambda _: True)
+    decoder.step()
+    decoder.ready.result()
+    return decoder
+
+
+def torch_decoder() -> T3Decoder:
+    """The other backend on the same weights."""
+    return T3Decoder(setting.net(), setting.limits())
+
+
+def engine(decoder: VllmDecoder) -> VllmEngine:
+    assert isinstance(decoder.engine, VllmEngine)
+    return decoder.engine
+
+
+def scheduler(decoder: VllmDecoder) -> Any:
+    return engine(decoder)._core.scheduler
+
+
+def runner(decoder: VllmDecoder) -> Any:
+    return engine(decoder)._core.model_executor.driver_worker.worker.model_runner
+
+
+def read_resumed_as_prompts(decoder: VllmDecoder) -> None:
+    """Mend vLLM 0.9.2's CPU attention for sequences that were preempted.
+
+    It takes whoever has read its whole prompt for one that reads a single row. One that comes back reads what it had
+    drawn too, many rows at once. A GPU's attention makes no such difference.
+    """
+    (builder,) = runner(decoder).attn_metadata_builders
+    reorder = builder.reorder_batch
+
+    def mended(input_batch: Any, scheduled: Any) -> Any:
+        lengths = dict(zip(input_batch.req_ids, input_batch.num_prompt_tokens.tolist(), strict=False))
+        for index, request_id in enumerate(input_batch.req_ids):
+            if scheduled.num_scheduled_tokens[request_id] > 1:
+                input_batch.num_prompt_tokens[index] = 1 << 30
+        reordered = reorder(input_batch, scheduled)
+        for index, request_id in enumerate(input_batch.req_ids):
+            input_batch.num_prompt_tokens[index] = lengths[request_id]
+        return reordered
+
+    builder.reorder_batch = mended
+
+
+class LogitsTap:
+    """Stands before the installed sampler and keeps the logits of every row whose token is wanted."""
+
+    def __init__(self, decoder: VllmDecoder) -> None:
+        self._runner = runner(decoder)
+        self._sampler = self._runner.sampler
+        self.logits: list[torch.Tensor] = []
+
+    def __enter__(self) -> LogitsTap:
+        self._runner.sampler = self
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._runner.sampler = self._sampler
+
+    def __call__(self, logits: torch.Tensor, sampling_metadata: object) -> Any:
+        due = self._sampler.batch_sampler._batch.due()
+        self.logits += [logits[row.index].clone() for row in due]
+        return self._sampler(logits=logits, sampling_metadata=sampling_metadata)

@@ -1,0 +1,82 @@
+"""The sum that decides vLLM's share of a GPU."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from engines.config import NANO, TINY, TURBO, ModelSpec
+from engines.errors import InvalidInput
+from engines.s3gen import flow, vocoder_weights
+from engines.t3.model import expected_tensors
+from engines.t3.vllm_ids import IdSpace
+from engines.t3.vllm_memory import (
+    S3GEN_BYTES,
+    MemoryPlan,
+    check_fits,
+    kv_bytes_per_position,
+    memory_plan,
+    weight_bytes,
+)
+
+GB = 1_000_000_000
+SLOTS = 256
+
+
+def plan_for(spec: ModelSpec, streams: int, bytes_per_value: int = 2) -> MemoryPlan:
+    space = IdSpace(spec.t3.text_vocab, SLOTS)
+    return memory_plan(spec.t3, space, max_streams=streams, max_positions=2048, bytes_per_value=bytes_per_value)
+
+
+def test_turbo_with_32_streams_and_s3gen_fit_in_10_gb() -> None:
+    plan = plan_for(TURBO, 32)
+    print(f"\nTurbo, 32 streams: {plan}")
+    assert plan.total <= 10 * GB
+    assert plan.kv_cache >= 32 * 1500 * 96 * 1024, "a full prefix and a segment of the longest kind for every stream"
+
+
+def test_the_parts_make_the_sum() -> None:
+    plan = plan_for(NANO, 16)
+    parts = plan.weights + plan.kv_cache + plan.work + plan.cuda_graphs + plan.s3gen + plan.context
+    assert plan.total == parts
+    assert plan.utilization(24 * GB) == pytest.approx((plan.weights + plan.kv_cache + plan.work) / (24 * GB))
+    assert f"= {plan.total / 1e6:.0f} MB" in str(plan)
+
+
+def test_kv_bytes_are_those_of_the_facts() -> None:
+    assert kv_bytes_per_position(TURBO.t3, 2) == 96 * 1024
+    assert kv_bytes_per_position(NANO.t3, 2) == 36 * 1024
+
+
+@pytest.mark.parametrize("spec", [TINY, NANO, TURBO], ids=lambda spec: spec.name)
+def test_weights_are_what_the_file_says_and_the_voice_slots(spec: ModelSpec) -> None:
+    values = sum(math.prod(shape) for shape in expected_tensors(spec).values())
+    speaker = sum(math.prod(s) for name, s in expected_tensors(spec).items() if name.startswith("cond_enc"))
+    expected = (values - speaker + SLOTS * spec.t3.width) * 2 + speaker * 4
+    assert weight_bytes(spec.t3, IdSpace(spec.t3.text_vocab, SLOTS), 2) == expected
+
+
+def test_s3gens_share_holds_its_weights_twice_over() -> None:
+    shapes = [*flow.expected_tensors(TURBO).values(), *vocoder_weights.expected_tensors(TURBO).values()]
+    weights = 4 * sum(math.prod(shape) for shape in shapes)
+    assert 2 * weights <= S3GEN_BYTES
+
+
+def test_a_gpu_that_is_too_small_says_how_many_streams_it_carries() -> None:
+    plan = plan_for(TURBO, 32)
+    check_fits(plan, 32, plan.total)
+    with pytest.raises(InvalidInput, match=r"max_streams = 32 .* at most (\d+)") as failure:
+        check_fits(plan, 32, 8 * GB)
+    assert failure.value.reason == "GPU_TOO_SMALL"
+    possible = int(failure.value.allowed.split()[2])
+    assert 0 < possible < 32
+    assert plan_for(TURBO, possible).total <= 8 * GB < plan_for(TURBO, possible + 1).total
+    with pytest.raises(InvalidInput, match="at most 0"):
+        check_fits(plan, 32, 2 * GB)
+
+
+def test_half_precision_halves_what_it_should() -> None:
+    half, full = plan_for(TURBO, 8, 2), plan_for(TURBO, 8, 4)
+    assert full.kv_cache == 2 * half.kv_cache
+    assert half.s3gen == full.s3gen
