@@ -12,6 +12,7 @@ import pytest
 import engines
 from engines.api import AudioChunk, Engine, Segment, SegmentDone
 from engines.config import DECODE_MODES, SAMPLES_PER_TOKEN, EngineConfig, Sampling
+from engines.errors import InvalidInput
 from engines.s3gen.noise import F32
 from tests.clips import speech, wav_bytes
 
@@ -122,3 +123,8 @@ def test_a_cloned_voice_speaks_and_differs_from_the_built_in_one(runner: asyncio
         return np.concatenate(chunks)
 
     assert runner.run(say()).std() > 1e-3
+
+
+def test_an_unknown_decode_mode_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="reference, cached"):
+        engines.load(EngineConfig(model="random:tiny", decode="guess"))

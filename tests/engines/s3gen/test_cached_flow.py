@@ -171,6 +171,14 @@ def test_companions_change_a_row_by_rounding_only(base: TorchRuntime, padded: bo
             row.cache.commit(row.new_tokens)
 
 
+def test_half_precision_caches_take_half_the_memory_and_stay_close(base: TorchRuntime) -> None:
+    voice, codes, blocks = make_voice(20), codes_of(40), [(10, 3), (7, 3), (5, 0)]
+    full, half = TorchCachedRuntime(base), TorchCachedRuntime(TorchRuntime(nets.checkpoint(), dtype=torch.float16))
+    exact, near = streamed(full, voice, codes, blocks), streamed(half, voice, codes, blocks)
+    assert half.prompts.alive_bytes * 2 == full.prompts.alive_bytes
+    assert difference(near, exact) < 0.03
+
+
 def test_a_voices_prompt_is_computed_once_and_shared(base: TorchRuntime) -> None:
     runtime, voice = TorchCachedRuntime(base), make_voice(30)
     caches = [runtime.begin(voice), runtime.begin(Voice.from_bytes(voice.to_bytes())), runtime.begin(make_voice(31))]
