@@ -18,7 +18,7 @@ from torch import Tensor
 
 from engines.config import SPEAKER_EMBEDDING_DIM, SPEECH_VOCAB, ModelSpec, T3Spec
 from engines.t3.cache import KvSlot
-from engines.t3.linear import Linear, least_rows, make_linear
+from engines.t3.linear import Linear, least_rows, make_linear, release_packing_memory
 from engines.weights import Shape, check_tensors, load_tensors
 
 _LAYER_NORM_EPS = 1e-5
@@ -89,8 +89,9 @@ class Span:
 
 class _LayerNorm:
     def __init__(self, tensors: dict[str, Tensor], name: str, device: torch.device) -> None:
-        self._weight = tensors[f"{name}.weight"].to(device)
-        self._bias = tensors[f"{name}.bias"].to(device)
+        # copies: a view would hold the whole mapping of a block's file, pages that were read included
+        self._weight = tensors[f"{name}.weight"].to(device, copy=True)
+        self._bias = tensors[f"{name}.bias"].to(device, copy=True)
         self._shape = tuple(self._weight.shape)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -158,10 +159,11 @@ class T3Net:
         """
         check_tensors(path, expected_tensors(spec))  # all problems in one error, before anything is built
         outer = load_tensors(path, outer_tensors(spec.t3))
-        blocks = [
-            _Block(load_tensors(path, block_tensors(spec.t3), prefix=f"tfmr.h.{layer}."), spec.t3, layer, device)
-            for layer in range(spec.t3.layers)
-        ]
+        blocks = []
+        for layer in range(spec.t3.layers):
+            tensors = load_tensors(path, block_tensors(spec.t3), prefix=f"tfmr.h.{layer}.")
+            blocks.append(_Block(tensors, spec.t3, layer, device))
+            release_packing_memory()
         return cls(outer, blocks, spec.t3, device)
 
     def embed_speaker(self, embedding: npt.NDArray[np.float32]) -> Tensor:

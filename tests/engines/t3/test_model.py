@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,17 @@ def test_the_tensors_of_training_are_not_needed(tmp_path: Path) -> None:
     bare = T3Net.load(tmp_path / "t3.safetensors", TINY, CPU)
     asked = request(1, temperature=0, max_speech_tokens=5)
     assert run(T3Decoder(bare, limits()), asked) == run(T3Decoder(net(), limits()), asked)
+
+
+@pytest.mark.skipif(not packing_available(), reason="without packing the matrices stay in the mapped file")
+def test_packed_blocks_let_go_of_the_file(tmp_path: Path) -> None:
+    """Only the embeddings keep it mapped: once, not once per block."""
+    path = tmp_path / "t3.safetensors"
+    shutil.copy(checkpoint().t3_path, path)
+    loaded = T3Net.load(path, TINY, CPU)
+    assert Path("/proc/self/maps").read_text().count(str(path)) == 1
+    del loaded
+    assert str(path) not in Path("/proc/self/maps").read_text()
 
 
 @pytest.mark.parametrize(("spec", "run_per_token"), [(TURBO, 309_000_000), (NANO, 90_000_000)])
