@@ -32,6 +32,11 @@ class KvSlot:
     def capacity(self) -> int:
         return self._kv.shape[3]
 
+    @property
+    def memory(self) -> Tensor:
+        """All of it, (layers, 2, heads, capacity, head dim); another tensor after `reserve` made more room."""
+        return self._kv
+
     def reserve(self, positions: int) -> None:
         """Make room for `positions` in all; what is already written stays."""
         if positions <= self.capacity:
