@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from engines.api import Engine
 from engines.config import EngineConfig
 
@@ -13,6 +15,9 @@ def load(config: EngineConfig) -> Engine:
 
     Raises CheckpointError when weights are missing or wrong, InvalidInput when the configuration cannot be met.
     """
+    # OpenMP reads this once, when torch loads. T3's and S3Gen's threads take turns on the same cores; workers that spin
+    # while they wait then slow small nets down twentyfold. On idle cores sleeping costs nothing that we could measure.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from engines.assembly import assemble
 
     return assemble(config)

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from engines.config import SAMPLE_RATE_HZ, SAMPLES_PER_TOKEN, Sampling
+from engines.config import SAMPLE_RATE_HZ, SAMPLES_PER_TOKEN, SILENCE_TAIL_TOKENS, Sampling
 from engines.voice.voice import Voice
 
 Samples = npt.NDArray[np.float32]  # (n,) mono, 24 kHz, full scale 1.0
@@ -29,8 +29,9 @@ class Limits:
 
     @property
     def max_segment_ms(self) -> int:
-        """Longest audio one segment can have."""
-        return self.max_speech_tokens_per_segment * SAMPLES_PER_TOKEN * 1000 // SAMPLE_RATE_HZ
+        """Longest audio one segment can have: the first token is drawn before any is counted, silence closes it."""
+        tokens = 1 + self.max_speech_tokens_per_segment + SILENCE_TAIL_TOKENS
+        return tokens * SAMPLES_PER_TOKEN * 1000 // SAMPLE_RATE_HZ
 
 
 @dataclass(frozen=True)

@@ -163,6 +163,11 @@ SCHEDULE_NAMES = ("lowest_latency", "balanced", "throughput")  # when to decode 
 DECODE_MODES = ("reference", "cached")  # whether every window recomputes the voice's prompt and its left context
 
 
+T3_BACKENDS = ("auto", "torch", "vllm")  # auto: vllm where it is installed and a GPU is used, else torch
+S3GEN_RUNTIMES = ("auto", "torch", "onnx")  # auto: torch
+DTYPES = ("auto", "float32", "float16", "bfloat16")
+
+
 @dataclass(frozen=True)
 class EngineConfig:
     """Everything `engines.load` needs. Read once at the edge, never changed."""
@@ -176,3 +181,10 @@ class EngineConfig:
     weights_seed: int = 0  # for random:* only
     schedule: str = "balanced"  # one of SCHEDULE_NAMES
     decode: str = "reference"  # one of DECODE_MODES
+    t3: str = "auto"  # one of T3_BACKENDS
+    t3_dtype: str = "auto"  # one of DTYPES; vLLM only: float16 on a GPU, float32 on a CPU
+    max_positions: int = 2048  # prefix, text and speech of one segment
+    cuda_graphs: bool = True  # vLLM only, on a GPU
+    gpu_memory_utilization: float | None = None  # vLLM's share of the GPU; None: computed from what both stages need
+    s3gen: str = "auto"  # one of S3GEN_RUNTIMES
+    providers: tuple[str, ...] = ("cpu",)  # ONNX Runtime's, in order of preference: tensorrt, cuda, cpu

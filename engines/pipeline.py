@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 from engines.api import AudioChunk, EngineInfo, Event, Segment, SegmentDone, SegmentStarted, SegmentStats
@@ -172,11 +173,10 @@ class PipelineStream:
     def _pace(self, utterance: _Utterance) -> Pace | None:
         if self._sampling.repeatable:
             return None
-        times, prompt_tokens = self.stages.s3gen.times, len(self._voice.s3gen_prompt_tokens)
         return Pace(
             lead_s=self._listener.lead_s(asyncio.get_running_loop().time()),
             token_s=utterance.token_s,
-            decode_s=lambda tokens: times.expected_s(prompt_tokens + tokens),
+            decode_s=partial(self.stages.s3gen.expected_s, len(self._voice.s3gen_prompt_tokens)),
         )
 
     def _deadline_s(self) -> float:

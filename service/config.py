@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from engines.config import SCHEDULE_NAMES, EngineConfig
+from engines.config import DECODE_MODES, DTYPES, S3GEN_RUNTIMES, SCHEDULE_NAMES, T3_BACKENDS, EngineConfig
 
 _PREFIX = "MYNAH_"
 _LEVELS = ("debug", "info", "warning", "error")
@@ -82,6 +82,16 @@ def _one_of(*names: str) -> _Kind:
     return _Kind(read, " | ".join(names))
 
 
+def _names(*allowed: str) -> _Kind:
+    def read(text: str) -> tuple[str, ...]:
+        names = tuple(part.strip() for part in text.split(","))
+        if not set(names) <= set(allowed) or len(set(names)) != len(names):
+            raise ValueError
+        return names
+
+    return _Kind(read, f"some of {', '.join(allowed)}, each once, with commas between")
+
+
 _PATH = _Kind(_path, "a path")
 
 
@@ -91,6 +101,11 @@ _OPTIONS: dict[str, tuple[_Kind, str]] = {
     "device": (_Kind(_text, "a device"), "auto, cpu, cuda or cuda:N"),
     "threads": (_int(1, 1024), "CPU threads of the models"),
     "schedule": (_one_of(*SCHEDULE_NAMES), "when to decode: lowest_latency, balanced or throughput"),
+    "decode": (_one_of(*DECODE_MODES), "S3Gen windows: reference (prompt recomputed) or cached (faster, on trial)"),
+    "t3": (_one_of(*T3_BACKENDS), "what makes speech tokens: auto, torch or vllm"),
+    "t3_dtype": (_one_of(*DTYPES), "precision under vllm: auto, float32, float16 or bfloat16"),
+    "s3gen": (_one_of(*S3GEN_RUNTIMES), "what makes audio of them: auto, torch or onnx"),
+    "providers": (_names("tensorrt", "cuda", "cpu"), "ONNX Runtime's, by preference, with commas between"),
     "max_streams": (_int(1, 10_000), "streams that may be open at once"),
     "cache_dir": (_PATH, "where downloads and random checkpoints are kept"),
     "weights_seed": (_int(0, 2**63 - 1), "seed of random weights"),
@@ -119,6 +134,11 @@ class ServerConfig:
     device: str = "auto"
     threads: int | None = None
     schedule: str = "balanced"
+    decode: str = "reference"
+    t3: str = "auto"
+    t3_dtype: str = "auto"
+    s3gen: str = "auto"
+    providers: tuple[str, ...] = ("cpu",)
     max_streams: int = 16
     cache_dir: Path | None = None
     weights_seed: int = 0
@@ -147,6 +167,11 @@ class ServerConfig:
             device=self.device,
             threads=self.threads,
             schedule=self.schedule,
+            decode=self.decode,
+            t3=self.t3,
+            t3_dtype=self.t3_dtype,
+            s3gen=self.s3gen,
+            providers=self.providers,
             max_streams=self.max_streams,
             cache_dir=self.cache_dir,
             weights_seed=self.weights_seed,

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from engines.errors import EngineFailure
 from engines.s3gen.guards import WindowRejected
 from engines.s3gen.noise import F32
-from engines.s3gen.runtime import Runtime
-from engines.s3gen.segment_decoder import SegmentDecoder, decode_windows
+from engines.s3gen.runtime import CachedRuntime, Runtime
+from engines.s3gen.segment_decoder import SegmentDecoder, decode_windows, window_tokens
 from engines.s3gen.windows import Window
 
 log = logging.getLogger(__name__)
@@ -40,33 +40,36 @@ class Job:
     decoder: SegmentDecoder = field(compare=False)
     window: Window = field(compare=False)
     result: asyncio.Future[F32] = field(compare=False)
-    submitted_s: float = field(compare=False, default=0.0)
+    tokens: int = field(compare=False)  # that the call works on
+    submitted_s: float = field(compare=False)
     retried: bool = field(compare=False, default=False)
-
-    @property
-    def tokens(self) -> int:
-        """What the call costs: prompt and window."""
-        return len(self.decoder.voice.s3gen_prompt_tokens) + self.window.tokens
 
 
 class DecodeTimes:
-    """What decoding has cost lately: expected seconds for a window of some tokens, the wait in the queue included."""
+    """What decoding has cost lately: a straight line through (tokens of a call, seconds), and the wait before it."""
 
     def __init__(self) -> None:
-        self._s_per_token = 0.0
+        self._weight = 0.0
+        self._tokens = self._seconds = self._square = self._product = 0.0  # running means
         self._wait_s = 0.0
 
-    def observe(self, batch: Sequence[Job], started_s: float, ended_s: float) -> None:
-        """A batch that was taken from the queue at `started_s`."""
-        per_token = (ended_s - started_s) / max(job.tokens for job in batch)
-        wait_s = sum(started_s - job.submitted_s for job in batch) / len(batch)
-        first = self._s_per_token == 0.0
-        self._s_per_token += (1.0 if first else _SMOOTHING) * (per_token - self._s_per_token)
-        self._wait_s += _SMOOTHING * (wait_s - self._wait_s)
+    def observe(self, tokens: int, seconds: float, wait_s: float) -> None:
+        """A call on rows of up to `tokens` tokens took `seconds` after its windows had waited for `wait_s`."""
+        self._weight += _SMOOTHING * (1.0 - self._weight)
+        share = _SMOOTHING / self._weight  # the first measurement counts whole, later ones less and less
+        self._tokens += share * (tokens - self._tokens)
+        self._seconds += share * (seconds - self._seconds)
+        self._square += share * (tokens * tokens - self._square)
+        self._product += share * (tokens * seconds - self._product)
+        self._wait_s += share * (wait_s - self._wait_s)
 
     def expected_s(self, tokens: int) -> float:
-        """`tokens`: prompt and window."""
-        return self._wait_s + tokens * self._s_per_token
+        """Expected seconds until the samples of a window of that many tokens are there; 0 while nothing is known."""
+        spread = self._square - self._tokens**2
+        together = self._product - self._tokens * self._seconds
+        proportional = self._seconds / max(self._tokens, 1.0)
+        slope = min(proportional, max(0.0, together / spread)) if spread > 1.0 else proportional
+        return self._wait_s + self._seconds + slope * (tokens - self._tokens)
 
 
 class WindowBatcher:
@@ -95,6 +98,12 @@ class WindowBatcher:
     def waiting_windows(self) -> int:
         return len(self._waiting)
 
+    def expected_s(self, prompt_tokens: int, context_tokens: int, block_tokens: int) -> float:
+        """Expected seconds until a window is decoded that is submitted now: its new tokens and lookahead in a block
+        behind so much prompt and left context."""
+        recomputed = 0 if isinstance(self._runtime, CachedRuntime) else prompt_tokens + context_tokens
+        return self.times.expected_s(recomputed + block_tokens)
+
     def overloaded(self, now_s: float) -> bool:
         """Whether streams are running dry right now: another one would only make it worse."""
         return now_s - self._last_late_s < _OVERLOADED_S
@@ -108,7 +117,8 @@ class WindowBatcher:
             raise EngineFailure("the engine was closed")
         loop = asyncio.get_running_loop()
         result: asyncio.Future[F32] = loop.create_future()
-        job = Job(deadline_s, next(self._arrivals), decoder, window, result, loop.time())
+        tokens = window_tokens(self._runtime, decoder, window)
+        job = Job(deadline_s, next(self._arrivals), decoder, window, result, tokens, loop.time())
         self._waiting.append(job)
         if self._loop_task is None:
             self._loop_task = asyncio.create_task(self._drain(), name="s3gen-batcher")
@@ -162,7 +172,8 @@ class WindowBatcher:
         except Exception as error:
             await self._run_apart(batch, error)
             return
-        self.times.observe(batch, started_s, clock())
+        wait_s = sum(started_s - job.submitted_s for job in batch) / len(batch)
+        self.times.observe(max(job.tokens for job in batch), clock() - started_s, wait_s)
         for job, outcome in zip(batch, results, strict=True):
             if isinstance(outcome, WindowRejected) and not job.retried:
                 log.warning("%s; decoding it once more on the reference path", outcome)

@@ -30,3 +30,8 @@ def use_threads(threads: int | None) -> None:
     if threads < 1:
         raise InvalidInput("threads", threads, "at least 1", "THREADS_OUT_OF_RANGE")
     torch.set_num_threads(threads)
+
+
+def cpu_threads() -> int:
+    """Intra-op threads that CPU work uses now."""
+    return torch.get_num_threads()

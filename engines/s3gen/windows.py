@@ -123,12 +123,12 @@ class Pace:
 
     lead_s    audio delivered and not yet played
     token_s   T3 makes one speech token in this time
-    decode_s  window tokens (context, new, lookahead) -> expected seconds until its samples are there, queue included
+    decode_s  (left context, new and lookahead tokens) -> expected seconds until the samples are there, queue included
     """
 
     lead_s: float
     token_s: float
-    decode_s: Callable[[int], float]
+    decode_s: Callable[[int, int], float]
 
 
 class WindowPlanner:
@@ -193,7 +193,7 @@ class WindowPlanner:
 
     def _decode_s(self, step: Step, pace: Pace) -> float:
         context = min(self.schedule.left_context_tokens, self.decoded_tokens)
-        return pace.decode_s(context + step.hop_tokens + step.lookahead_tokens)
+        return pace.decode_s(context, step.hop_tokens + step.lookahead_tokens)
 
     def _advance(self, hop_tokens: int, lookahead_tokens: int, *, is_last: bool) -> Window:
         start = self.decoded_tokens

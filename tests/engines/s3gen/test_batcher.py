@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from engines.errors import EngineFailure
-from engines.s3gen.batcher import WindowBatcher
+from engines.s3gen.batcher import DecodeTimes, WindowBatcher
 from engines.s3gen.segment_decoder import SegmentDecoder
 from engines.s3gen.windows import SCHEDULES, Window, WindowPlanner
 from tests.engines.fakes import FakeRuntime, SlowExecute, make_voice
@@ -120,15 +120,23 @@ def test_running_late_is_noticed_and_forgotten() -> None:
 
 
 def test_decode_times_follow_what_was_measured() -> None:
-    async def run() -> tuple[float, float]:
-        batcher = WindowBatcher(FakeRuntime(), max_batch=4, execute=SlowExecute(FakeRuntime(), 0.0, 0.01))
-        decoder, window = make_job(1, 30)
-        await batcher.decode(decoder, window, 0.0)
-        return batcher.times.expected_s(50), batcher.times.expected_s(100)
+    times = DecodeTimes()
+    assert times.expected_s(100) == 0
+    times.observe(50, 0.5, 0.0)
+    assert times.expected_s(100) == pytest.approx(1.0), "one measurement: in proportion"
+    for tokens in (20, 100, 40, 80) * 20:
+        times.observe(tokens, 0.3 + 0.004 * tokens, 0.1)
+    assert times.expected_s(100) == pytest.approx(0.1 + 0.3 + 0.4, rel=0.05)
+    assert times.expected_s(10) == pytest.approx(0.1 + 0.3 + 0.04, rel=0.05)
 
-    half, whole = virtual_time(run())
-    assert half == pytest.approx(0.5)
-    assert whole == pytest.approx(1.0)
+
+def test_the_batcher_expects_of_a_window_what_the_last_ones_took() -> None:
+    async def run() -> float:
+        batcher = WindowBatcher(FakeRuntime(), max_batch=4, execute=SlowExecute(FakeRuntime(), 0.0, 0.01))
+        await batcher.decode(*make_job(1, 30), 0.0)
+        return batcher.expected_s(20, 0, 30)
+
+    assert virtual_time(run()) == pytest.approx(0.5)
 
 
 def test_a_cancelled_window_is_never_decoded_and_delays_nobody() -> None:

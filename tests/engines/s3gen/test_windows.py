@@ -84,7 +84,7 @@ def test_a_schedule_without_steps_is_our_own_bug() -> None:
 
 
 def pace(lead_s: float, *, token_s: float = 0.005, decode_s: float = 0.05) -> Pace:
-    return Pace(lead_s, token_s, lambda tokens: decode_s)
+    return Pace(lead_s, token_s, lambda context, block: decode_s)
 
 
 def hop(lead_s: float, available: int = 500, *, ended: bool = True, **costs: float) -> int | None:
