@@ -5,6 +5,7 @@ Knows which part of the file belongs to which net; the nets themselves are encod
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from engines.config import MEL_FRAMES_PER_TOKEN, FlowSpec, ModelSpec
 from engines.s3gen.cfm import Estimator, EulerSolver
 from engines.s3gen.encoder import Positions, TokenEncoder
-from engines.weights import load_tensors
+from engines.weights import check_tensors, load_tensors
 
 PREFIX = "flow."  # of its tensors in S3Gen's file
 _ESTIMATOR = "decoder.estimator."
@@ -50,18 +51,28 @@ def expected_tensors(spec: ModelSpec) -> dict[str, Shape]:
     """Every tensor under `PREFIX` and its shape."""
     with torch.device("meta"):
         flow = Flow(spec.flow)
-    encoder, estimator = flow.encoder.state_dict(), flow.solver.estimator.state_dict()
-    shapes = {name: tuple(tensor.shape) for name, tensor in encoder.items()}
-    return shapes | {_ESTIMATOR + name: tuple(tensor.shape) for name, tensor in estimator.items()}
+    return {part + name: tuple(tensor.shape) for part, net in _parts(flow) for name, tensor in net.state_dict().items()}
 
 
-def load_flow(path: Path, spec: ModelSpec) -> Flow:
-    """The flow with the weights of upstream's file, memory-mapped. Raises CheckpointError as `load_tensors` does."""
-    tensors = load_tensors(path, expected_tensors(spec), prefix=PREFIX)
+def load_flow(path: Path, spec: ModelSpec, prepare: Callable[[nn.Module], None] | None = None) -> Flow:
+    """The flow with the weights of upstream's file, memory-mapped.
+
+    `prepare` is called with each of its two nets as soon as that is loaded. When it leaves none of a net's tensors
+    in place, that part of the file is let go before the next is read: never are both nets in memory twice.
+    Raises CheckpointError as `load_tensors` does, for both nets at once.
+    """
+    check_tensors(path, expected_tensors(spec), prefix=PREFIX)
     with torch.device("meta"):
         flow = Flow(spec.flow)
-    estimator = {name.removeprefix(_ESTIMATOR): t for name, t in tensors.items() if name.startswith(_ESTIMATOR)}
-    encoder = {name: t for name, t in tensors.items() if not name.startswith(_ESTIMATOR)}
-    flow.solver.estimator.load_state_dict(estimator, assign=True)
-    flow.encoder.load_state_dict(encoder, assign=True)
-    return flow.eval().requires_grad_(False)
+    for part, net in _parts(flow):
+        shapes = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
+        net.load_state_dict(load_tensors(path, shapes, prefix=PREFIX + part), assign=True)
+        net.eval().requires_grad_(False)
+        if prepare is not None:
+            prepare(net)
+    return flow.eval()
+
+
+def _parts(flow: Flow) -> tuple[tuple[str, nn.Module], ...]:
+    """The two nets and what precedes their tensors' names under `PREFIX`."""
+    return ("", flow.encoder), (_ESTIMATOR, flow.solver.estimator)

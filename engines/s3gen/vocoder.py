@@ -87,7 +87,7 @@ class Vocoder(nn.Module):
             if is_last:
                 x = torch.cat([x[..., 1:2], x], dim=-1)  # one frame more, to meet the spectrum's count
             mask = _mask(lengths, x.shape[2], _STAGE_FRAMES[stage], int(is_last))
-            x = x + self.source_resblocks[stage](self.source_downs[stage](source), mask)
+            x = self.source_resblocks[stage](self.source_downs[stage](source), mask).add_(x)
             x = self._parallel(stage, x, mask)
         spectrum: Tensor = self.conv_post(_masked(F.leaky_relu(x, _LAST_SLOPE), mask))
         return spectrum
@@ -97,7 +97,7 @@ class Vocoder(nn.Module):
         first = stage * len(_KERNELS)
         total: Tensor = self.resblocks[first](x, mask)
         for block in self.resblocks[first + 1 : first + len(_KERNELS)]:
-            total = total + block(x, mask)
+            total = total.add_(block(x, mask))
         return total
 
     def to_filter_dtype(self, dtype: torch.dtype) -> Vocoder:
@@ -123,7 +123,7 @@ class ResBlock(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         for conv1, conv2, alpha in zip(self.convs1, self.convs2, self.activations1, strict=True):
             h = conv1(_masked(_snake(alpha(x)), mask))
-            x = x + conv2(_masked(_snake(h), mask))
+            x = conv2(_masked(_snake(h), mask)).add_(x)
         return x
 
 
@@ -137,8 +137,9 @@ class _Alpha(nn.Module):
 
 
 def _snake(w: Tensor) -> Tensor:
+    """w + sin^2(w), in the place of `w`: these tensors are the vocoder's largest."""
     sine = torch.sin(w)
-    return torch.addcmul(w, sine, sine)
+    return w.addcmul_(sine, sine)
 
 
 def _same(channels: int, taps: int, dilation: int) -> nn.Conv1d:

@@ -37,11 +37,11 @@ class TorchRuntime:
 
     def __init__(self, checkpoint: Checkpoint, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
         self._device = torch.device(device)
-        self._flow = load_flow(checkpoint.s3gen_path, checkpoint.spec)
+        on_cpu = self._device.type == "cpu"
+        packing = on_cpu and dtype == torch.float32 and packing_available()
+        self._flow = load_flow(checkpoint.s3gen_path, checkpoint.spec, prepare=pack if packing else None)
         self._vocoder = load_vocoder(checkpoint.s3gen_path, checkpoint.spec)
-        if self._device.type == "cpu" and dtype == torch.float32 and packing_available():
-            pack(self._flow)
-        if self._device.type == "cpu":
+        if on_cpu:
             self._flow.encoder.attend_in_blocks(_CPU_BLOCK_FRAMES)
         self._flow.to(self._device, dtype)
         self._vocoder.to(self._device).to_filter_dtype(dtype)
