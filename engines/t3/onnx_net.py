@@ -5,17 +5,18 @@ Knows how a span becomes a call; the graphs are onnx_graph.py's, embeddings and 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import logging
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 import torch
-from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 from torch import Tensor
 
 from engines.checkpoint import Checkpoint, default_cache_dir
@@ -135,9 +136,25 @@ def _write(checkpoint: Checkpoint, tensors: Mapping[str, F32], precision: str, f
 
 def to_int8(model: onnx.ModelProto) -> onnx.ModelProto:
     """Matrix products with stored weights in 8 bits, everything else as it was. `model` is used up."""
-    quantizer = MatMulNBitsQuantizer(
-        model, bits=_BITS, block_size=_BLOCK, is_symmetric=True, accuracy_level=_INT8_ACCUMULATION
-    )
-    quantizer.process()
+    with _own_logging():
+        from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+        quantizer = MatMulNBitsQuantizer(
+            model, bits=_BITS, block_size=_BLOCK, is_symmetric=True, accuracy_level=_INT8_ACCUMULATION
+        )
+        quantizer.process()
     quantized: onnx.ModelProto = quantizer.model.model
     return quantized
+
+
+@contextlib.contextmanager
+def _own_logging() -> Iterator[None]:
+    """Importing the quantizer configures the process's root logger; that is not its to decide."""
+    root, chatter = logging.getLogger(), logging.getLogger("onnxruntime.quantization")
+    handlers, level = list(root.handlers), root.level
+    chatter.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
