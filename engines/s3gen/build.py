@@ -48,8 +48,8 @@ class Bucket:
 # Windows are [prompt <= 250][context <= 50][new 10..50][lookahead 3] tokens; one bucket for a lone stream, where
 # latency counts, one for full batches, one for whole segments (offline, and flushes of long ones).
 _FLOW_TOKENS = {
-    "one": ((1, 1, 2), (16, 328, 360)),
-    "many": ((2, 8, 16), (16, 328, 360)),
+    "one": ((1, 1, 2), (1, 328, 360)),
+    "many": ((2, 8, 16), (1, 328, 360)),
     "long": ((1, 1, 2), (360, 512, 1300)),
 }
 _VOCODER_FRAMES = {

@@ -1,0 +1,156 @@
+"""Whether a runtime may serve on this machine: its results against a trusted one's, before the first stream.
+
+Knows runtimes and tolerances; knows no library. An engine can build, load, run and still say something else (a
+transient, then silence), so nothing serves that was not compared here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from engines.config import MEL_BANDS, MEL_FRAMES_PER_TOKEN, MEL_HOP_SAMPLES, SPEECH_CODES, X_VECTOR_DIM
+from engines.errors import EngineError
+from engines.s3gen.check import ENERGY_TOLERANCE_DB, TOLERANCE, energy_error_db, frame_error
+from engines.s3gen.runtime import F32, FlowBatch, Runtime, VocoderBatch
+from engines.s3gen.source import HARMONICS
+
+_log = logging.getLogger(__name__)
+# (prompt + window) tokens of each row: alone, full, mixed
+COMPOSITIONS = ((140,), (96, 96), (150, 61, 104))
+_PROMPT_TOKENS = 50
+
+
+class RuntimeRefused(EngineError):
+    """A runtime could not be made or failed its gate; says why."""
+
+    reason: str = "RUNTIME_REFUSED"
+
+
+@dataclass(frozen=True)
+class GateReport:
+    """The worst over all compositions and both graphs."""
+
+    frame_error: float
+    energy_db: float
+    finite: bool
+    precision: str
+
+    @property
+    def passed(self) -> bool:
+        close = self.frame_error <= TOLERANCE[self.precision] and self.energy_db <= ENERGY_TOLERANCE_DB
+        return self.finite and close
+
+    def __str__(self) -> str:
+        if not self.finite:
+            return "it gives NaN or infinity"
+        return (
+            f"its worst frame is off by {self.frame_error:.2g} (allowed {TOLERANCE[self.precision]:.2g}), its level by "
+            f"{self.energy_db:.2g} dB (allowed {ENERGY_TOLERANCE_DB})"
+        )
+
+
+def validate(candidate: Runtime, trusted: Runtime, *, precision: str) -> GateReport:
+    """Run both on the same batches, alone, full and mixed, and compare what each row owns."""
+    errors, energies = [0.0], [0.0]
+    finite = True
+    for seed, lengths in enumerate(COMPOSITIONS):
+        for ours, theirs in _results(candidate, trusted, lengths, seed):
+            finite = finite and bool(np.isfinite(ours).all())
+            errors.append(frame_error(ours, theirs))
+            energies.append(energy_error_db(ours, theirs))
+    return GateReport(max(errors), max(energies), finite, precision)
+
+
+def _results(candidate: Runtime, trusted: Runtime, lengths: Sequence[int], seed: int) -> list[tuple[F32, F32]]:
+    """Pairs of (frames, values): every row's mel, then every row's waveform from the trusted mel and f0."""
+    flow = _flow_batch(lengths, seed)
+    ours, theirs = candidate.flow(flow), trusted.flow(flow)
+    frames = [length * MEL_FRAMES_PER_TOKEN for length in lengths]
+    pairs = [(ours[row, :end], theirs[row, :end]) for row, end in enumerate(frames)]
+    vocoder = _vocoder_batch(theirs, frames, seed)
+    wave, trusted_wave = candidate.vocoder(vocoder).waveform, trusted.vocoder(vocoder).waveform
+    for row, end in enumerate(frames):
+        a, b = (w[row, : end * MEL_HOP_SAMPLES].reshape(end, MEL_HOP_SAMPLES) for w in (wave, trusted_wave))
+        pairs.append((a, b))
+    return pairs
+
+
+def _flow_batch(lengths: Sequence[int], seed: int) -> FlowBatch:
+    rng = np.random.default_rng(seed)
+    rows, most = len(lengths), max(lengths)
+    valid = np.arange(most) < np.array(lengths)[:, None]
+    in_frames = np.repeat(valid, MEL_FRAMES_PER_TOKEN, axis=1)[..., None]
+    frames = most * MEL_FRAMES_PER_TOKEN
+    prompt_mel = np.zeros((rows, frames, MEL_BANDS), np.float32)
+    prompt = _PROMPT_TOKENS * MEL_FRAMES_PER_TOKEN
+    prompt_mel[:, :prompt] = rng.standard_normal((rows, prompt, MEL_BANDS)) * 2 - 5
+    return FlowBatch(
+        tokens=rng.integers(0, SPEECH_CODES, (rows, most)) * valid,
+        token_lengths=np.array(lengths, np.int64),
+        prompt_mel=prompt_mel,
+        noise=rng.standard_normal((rows, frames, MEL_BANDS), np.float32) * in_frames,
+        x_vector=rng.standard_normal((rows, X_VECTOR_DIM), np.float32),
+    )
+
+
+def _vocoder_batch(mel: F32, frames: Sequence[int], seed: int) -> VocoderBatch:
+    """f0 is given throughout: see check.py on why waveforms are compared at the same f0."""
+    rng = np.random.default_rng(seed)
+    rows, most = mel.shape[:2]
+    return VocoderBatch(
+        mel=mel,
+        lengths=np.array(frames, np.int64),
+        fixed_f0_hz=rng.uniform(0, 300, (rows, most)).astype(np.float32),
+        fixed_frames=np.array(frames, np.int64),
+        phase_cycles=rng.random(rows, np.float32),
+        harmonic_cycles=rng.random((rows, HARMONICS), np.float32),
+        noise=rng.standard_normal((rows, most * MEL_HOP_SAMPLES), np.float32),
+    )
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A way to make a runtime, tried in order of preference. `trusted` ones are served without a gate."""
+
+    name: str
+    make: Callable[[], Runtime]
+    precision: str = "fp32"
+    trusted: bool = False
+
+
+def first_that_passes(
+    candidates: Sequence[Candidate],
+    trusted: Callable[[], Runtime],
+    *,
+    strict: bool = False,
+    on_refusal: Callable[[str, str], None] = lambda name, why: None,
+) -> Runtime:
+    """The first candidate that can be made and agrees with the trusted runtime (made only when one must be compared).
+
+    Every refusal is one line in the log and one call of `on_refusal` (name, why), for a metric. With `strict` the
+    first refusal is raised as RuntimeRefused instead; so is the last when no candidate is left.
+    """
+    reference: Runtime | None = None
+    why = "there is no candidate"
+    for candidate in candidates:
+        try:
+            runtime = candidate.make()
+            if candidate.trusted:
+                return runtime
+            reference = reference or trusted()
+            report = validate(runtime, reference, precision=candidate.precision)
+            if report.passed:
+                _log.info("S3Gen on %s passed its gate: %s", candidate.name, report)
+                return runtime
+            why = f"failed its gate: {report}"
+        except EngineError as error:
+            why = f"cannot be used: {error}"
+        if strict:
+            raise RuntimeRefused(f"S3Gen on {candidate.name} {why}")
+        _log.error("S3Gen on %s %s; falling back to the next runtime", candidate.name, why)
+        on_refusal(candidate.name, why)
+    raise RuntimeRefused(f"no S3Gen runtime is left; the last one {why}")
