@@ -16,6 +16,7 @@ from engines.errors import CheckpointError
 from engines.s3gen.cfm import Estimator
 from engines.s3gen.encoder import PositionCache
 from engines.s3gen.flow import Flow, load_flow
+from engines.s3gen.layers import key_bias
 from tests.engines.s3gen import nets
 
 PROMPTS, NEW = [12, 25, 3], [20, 18, 11]  # rows of 32, 43 and 14 tokens
@@ -146,11 +147,20 @@ def test_a_single_token_is_enough() -> None:
 
 
 def test_half_precision_survives_padding() -> None:
-    """A bias of -1e10 is -inf in float16, and softmax of a masked row then gives NaN."""
     batch = nets.flow_batch([4, 7], [3, 9])
     full, half = nets.flow()(*nets.flow_inputs(batch)), nets.flow().half()(*nets.flow_inputs(batch))
     assert half.dtype == torch.float32
     assert (half - full).norm() < 0.02 * full.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_the_bias_of_masked_keys_is_finite_and_hides_them(dtype: torch.dtype) -> None:
+    """Upstream's -1e10 is -inf in float16; folded into a graph, 0 * -inf is NaN."""
+    bias = key_bias(torch.tensor([2, 4]), 4, dtype)
+    assert bias is not None
+    assert torch.isfinite(bias).all()
+    assert torch.softmax(bias[0, 0, 0], -1).tolist() == [0.5, 0.5, 0.0, 0.0]
+    assert not bias[1].any()
 
 
 def test_a_file_without_a_tensor_is_refused_by_its_name(tmp_path: Path) -> None:
@@ -163,7 +173,7 @@ def test_a_file_without_a_tensor_is_refused_by_its_name(tmp_path: Path) -> None:
     assert "flow.encoder_proj.weight" in str(caught.value)
 
 
-ROWS, TOKENS, FRAMES = (torch.export.Dim(name) for name in ("rows", "tokens", "frames"))
+ROWS, TOKENS, FRAMES = (torch.export.Dim(name, max=4096) for name in ("rows", "tokens", "frames"))
 BY_ROW, BY_FRAME = {0: ROWS}, {0: ROWS, 1: FRAMES}
 
 

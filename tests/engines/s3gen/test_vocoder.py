@@ -237,7 +237,8 @@ def _resblock_in_float64(tensors: dict[str, torch.Tensor], x: torch.Tensor) -> t
 
 
 def test_the_vocoder_exports_with_any_batch_and_length() -> None:
-    net, rows, frames = nets.vocoder(), torch.export.Dim("rows"), torch.export.Dim("frames")
+    net = nets.vocoder()
+    rows, frames = (torch.export.Dim(name, max=4096) for name in ("rows", "frames"))
     by_row, by_frame = {0: rows}, {0: rows, 1: frames}
     dims = (by_frame, by_row, by_frame, by_row, by_row, by_row, {0: rows, 1: MEL_HOP_SAMPLES * frames})
     example, other = (nets.vocoder_inputs(nets.vocoder_batch(lengths)) for lengths in ([9, 12], [21, 5, 17]))
