@@ -6,12 +6,17 @@ UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 LISTEN ?= 127.0.0.1:50051
 MODEL ?= auto
 TORCH ?= torch==2.13.0
+# vLLM's CPU build for its tests, in an environment of its own: a wheel that somebody built, or its source archive
+VLLM_VENV := .venv-vllm
+VLLM_BIN := $(VLLM_VENV)/bin
+VLLM_UV := $(VLLM_BIN)/uv pip install --quiet --python $(VLLM_BIN)/python
+VLLM_WHEEL ?= $(firstword $(wildcard ../shared/wheels/vllm-0.9.2+cpu-cp311-*.whl))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test lint types imports proto proto-check bench-engine bench-stream clean
+.PHONY: help install demo serve test test-vllm bench-t3 lint types imports proto proto-check bench-engine bench-stream bench-s3gen engines clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 13) else "Mynah needs Python 3.11 or 3.12; set PYTHON=/path/to/one")'
@@ -43,6 +48,29 @@ flite:
 test: $(VENV)/installed-dev flite ## install and run every test
 	$(BIN)/python -m pytest
 
+$(VLLM_VENV)/installed: pyproject.toml tests/vllm/requirements.txt tests/reference/requirements.txt tests/reference/requirements-no-deps.txt
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(VLLM_BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" "numpy>=2,<2.3"
+	$(VLLM_UV) -e '.[cpu]' -r tests/vllm/requirements.txt
+	$(VLLM_UV) --no-deps -r tests/reference/requirements-no-deps.txt
+ifneq ($(VLLM_WHEEL),)
+	$(VLLM_UV) --no-deps "$(VLLM_WHEEL)"
+else
+	@echo "No wheel of vLLM's CPU build is here, so it is built: about 10 minutes on 2 cores; needs a C++ compiler and libnuma-dev." >&2
+	$(VLLM_UV) cmake setuptools-scm wheel
+	PATH="$(abspath $(VLLM_BIN)):$$PATH" VLLM_TARGET_DEVICE=cpu $(VLLM_UV) --no-build-isolation --no-deps --no-binary vllm vllm==0.9.2
+endif
+	touch $@
+
+# PYTHONPATH: the attention that vLLM's CPU engine imports and no registry has
+test-vllm: $(VLLM_VENV)/installed ## T3 on the real vLLM engine, on the CPU
+	PYTHONPATH=tests/vllm/cpu_attention $(VLLM_BIN)/python -c "import vllm"
+	$(VLLM_BIN)/python -m pytest tests/vllm
+
+bench-t3: $(VLLM_VENV)/installed ## speech tokens per second: vLLM, our torch backend, the published package's loop
+	PYTHONPATH=tests/vllm/cpu_attention $(VLLM_BIN)/python -m bench.t3
+
 lint: $(VENV)/installed-dev ## ruff
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
@@ -64,5 +92,12 @@ proto-check: ## lint the contract with buf (needs Node.js)
 bench-stream: $(VENV)/installed-dev ## streaming: cost, closeness to one pass, concurrent streams, seams
 	$(BIN)/python -m bench.stream
 
+bench-s3gen: $(VENV)/installed-dev ## S3Gen's and T3's runtimes side by side (ARGS="--model random:turbo --upstream")
+	$(BIN)/python -m bench.s3gen $(ARGS)
+
+ARCH ?= sm86
+engines: $(VENV)/installed-dev ## TensorRT engines for a GPU that need not be here (MODEL=random:turbo, ARCH=sm86)
+	$(BIN)/mynah-engines build --model $(MODEL) --arch $(ARCH) $(ARGS)
+
 clean: ## remove what the targets above made
-	rm -rf $(VENV) build
+	rm -rf $(VENV) $(VLLM_VENV) build

@@ -16,6 +16,7 @@ from typing import cast
 import torch
 
 from engines.checkpoint import Checkpoint, default_cache_dir
+from engines.config import DTYPES
 from engines.errors import EngineFailure, InvalidInput
 from engines.t3.backend import T3Request
 from engines.t3.decoder import T3Decoder, check_request
@@ -35,7 +36,6 @@ _MAX_POSITIONS = 2048  # as the torch backend: 375 prompt tokens, 1000 speech to
 _PREFILL_CHUNK_POSITIONS = {"cpu": 512, "cuda": 1024}
 _VOICE_SLOTS = 256  # 2 kB each
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
-DTYPES = ("auto", *_BYTES)
 
 
 class VllmT3Backend:

@@ -1,0 +1,223 @@
+"""`make bench-t3`: speech tokens per second of vLLM, our torch backend and the published package's loop.
+
+The same weights (T3's stop logit pushed down, so that all make exactly the same number of tokens), the same requests,
+one process, the same threads, float32. vLLM's CPU attention is the stand-in of tests/vllm, which copies every
+sequence's keys and values at every step; on a GPU its own kernels do not.
+
+What was expected before it was first run, on two cores with random:nano: upstream reads all weights for every token
+of every request, so its tokens/s do not grow with the number of requests, about 25. Ours read them once a step: the
+torch backend about twice upstream at one request and five times at sixteen, where its attention goes row by row; vLLM
+no better than upstream at one request, for its bookkeeping and the copying, and at least four times at sixteen. A warm
+voice saves 376 of 417 prompt rows; with 41 rows to read and one block to read again, a first token in at most 0.3 of
+the time on both backends. Goals: 4 and 0.3, for vLLM.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from bench.engine import endless_checkpoint
+from bench.report import publish, table
+from engines.checkpoint import Checkpoint
+from engines.config import Sampling
+from engines.t3.backend import T3Backend, T3Request
+from engines.t3.torch_backend import TorchT3Backend
+from engines.t3.vllm_backend import VllmT3Backend
+from engines.voice.random_weights import random_voice
+from engines.voice.voice import Voice
+
+CONCURRENT = (1, 4, 16)
+TEXT_TOKENS = 40
+GOALS = {"vllm_over_upstream_at_16": 4.0, "vllm_warm_over_cold": 0.3}
+_VOICE_SEED = 0
+
+
+@dataclass
+class Side:
+    """One implementation's figures."""
+
+    tokens_per_s: dict[int, float] = field(default_factory=dict)  # by concurrent requests
+    first_token_cold_s: float = 0.0
+    first_token_warm_s: float = 0.0
+
+
+class Ours:
+    """A T3Backend, as the pipeline uses it."""
+
+    def __init__(self, backend: T3Backend, checkpoint: Checkpoint) -> None:
+        self._backend, self._checkpoint = backend, checkpoint
+        self._runner = asyncio.Runner()
+        self._texts = itertools.count()  # never the same twice: a cache can know the voice and nothing else
+        self._cold_voices = map(random_voice, itertools.count(_VOICE_SEED + 1))
+        self._voice = random_voice(_VOICE_SEED)
+
+    def make_s(self, count: int, tokens: int) -> float:
+        """Seconds for `count` requests at once."""
+        requests = [request_of(self._checkpoint, next(self._texts), self._voice, tokens) for _ in range(count)]
+        return self._runner.run(self._make_s(requests, tokens))
+
+    def first_token_s(self, *, warm: bool) -> float:
+        """Seconds from a request to its first code; a warm voice is one that was used before."""
+        voice = self._voice if warm else next(self._cold_voices)
+        return self._runner.run(self._first_token_s(request_of(self._checkpoint, next(self._texts), voice, 4)))
+
+    def close(self) -> None:
+        self._runner.run(self._backend.close())
+        self._runner.close()
+
+    async def _make_s(self, requests: list[T3Request], tokens: int) -> float:
+        started_s = time.perf_counter()
+        made = await asyncio.gather(*(self._codes(request) for request in requests))
+        elapsed_s = time.perf_counter() - started_s
+        assert min(made) >= tokens, f"a request ended after {min(made)} tokens"
+        return elapsed_s
+
+    async def _codes(self, request: T3Request) -> int:
+        generation = self._backend.start(request)
+        codes = 0
+        while new := await generation.next_codes():
+            codes += len(new)
+        return codes
+
+    async def _first_token_s(self, request: T3Request) -> float:
+        started_s = time.perf_counter()
+        generation = self._backend.start(request)
+        await generation.next_codes()
+        elapsed_s = time.perf_counter() - started_s
+        await generation.cancel()
+        return elapsed_s
+
+
+class Upstream:
+    """The published package's loop, one request after the other: it has no other way and keeps no prefix."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        from tests.reference import upstream
+
+        self._checkpoint = checkpoint
+        self._cond = upstream.T3Cond
+        self._t3 = upstream.t3(checkpoint.spec)
+        self._t3.load_state_dict(load_file(checkpoint.t3_path))
+        del self._t3.tfmr.wte
+
+    def make_s(self, count: int, tokens: int) -> float:
+        requests = [request_of(self._checkpoint, seed, random_voice(_VOICE_SEED), tokens) for seed in range(count)]
+        started_s = time.perf_counter()
+        for request in requests:
+            self._speak(request, tokens)
+        return time.perf_counter() - started_s
+
+    def first_token_s(self, *, warm: bool) -> float:
+        request = request_of(self._checkpoint, 0, random_voice(_VOICE_SEED), 4)
+        started_s = time.perf_counter()
+        self._speak(request, 1)
+        return time.perf_counter() - started_s
+
+    def close(self) -> None:
+        del self._t3
+
+    def _speak(self, request: T3Request, tokens: int) -> None:
+        cond = self._cond(
+            speaker_emb=torch.tensor(request.voice.speaker_embedding)[None],
+            cond_prompt_speech_tokens=torch.tensor(request.voice.t3_prompt_tokens)[None],
+        )
+        made = self._t3.inference_turbo(cond, torch.tensor(request.text_tokens)[None], max_gen_len=tokens - 1)
+        assert made.shape[1] == tokens, f"upstream stopped after {made.shape[1]} tokens"
+
+
+def request_of(checkpoint: Checkpoint, seed: int, voice: Voice, tokens: int) -> T3Request:
+    """A text of its own for every seed."""
+    text = np.random.default_rng(seed).integers(0, checkpoint.spec.t3.text_vocab, TEXT_TOKENS)
+    return T3Request(tuple(text.tolist()), voice, Sampling(seed=seed, max_speech_tokens=tokens - 1))
+
+
+def make_sides(arguments: argparse.Namespace, checkpoint: Checkpoint) -> dict[str, Ours | Upstream]:
+    limits = {"device": arguments.device, "max_streams": max(CONCURRENT), "max_positions": 1024}
+    made: dict[str, Callable[[], Ours | Upstream]] = {
+        "vllm": lambda: Ours(VllmT3Backend(checkpoint, **limits), checkpoint),
+        "torch": lambda: Ours(TorchT3Backend(checkpoint, **limits), checkpoint),
+        "upstream": lambda: Upstream(checkpoint),
+    }
+    return {name: made[name]() for name in arguments.sides}
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Side]:
+    """The sides take turns, so that what else the machine does meets them alike. Medians."""
+    running = make_sides(arguments, endless_checkpoint(arguments.model))
+    sides = {name: Side() for name in running}
+    for side in running.values():  # first-use costs, and the voice that is warm from here on
+        side.make_s(2, 4)
+    for count in CONCURRENT:
+        times_s = take_turns(running, arguments.repeats, lambda side, count=count: side.make_s(count, arguments.tokens))  # type: ignore[misc]
+        for name, elapsed_s in times_s.items():
+            sides[name].tokens_per_s[count] = count * arguments.tokens / elapsed_s
+    cold = take_turns(running, 2 * arguments.repeats, lambda side: side.first_token_s(warm=False))
+    for side in running.values():
+        side.first_token_s(warm=True)  # in case so many other voices pushed it out
+    warm = take_turns(running, 2 * arguments.repeats, lambda side: side.first_token_s(warm=True))
+    for name, side in running.items():
+        sides[name].first_token_cold_s, sides[name].first_token_warm_s = cold[name], warm[name]
+        side.close()
+    return sides
+
+
+def take_turns(
+    running: dict[str, Ours | Upstream], repeats: int, measured: Callable[[Ours | Upstream], float]
+) -> dict[str, float]:
+    times_s: dict[str, list[float]] = {name: [] for name in running}
+    for _ in range(repeats):
+        for name, side in running.items():
+            times_s[name].append(measured(side))
+    return {name: statistics.median(values) for name, values in times_s.items()}
+
+
+def report(arguments: argparse.Namespace, sides: dict[str, Side]) -> None:
+    rows: list[tuple[object, ...]] = [
+        (f"tokens/s, {count} at once", *(side.tokens_per_s[count] for side in sides.values())) for count in CONCURRENT
+    ]
+    rows += [
+        ("first token ms, cold voice", *(1000 * side.first_token_cold_s for side in sides.values())),
+        ("first token ms, warm voice", *(1000 * side.first_token_warm_s for side in sides.values())),
+        ("warm / cold", *(side.first_token_warm_s / side.first_token_cold_s for side in sides.values())),
+    ]
+    result: dict[str, object] = {"model": arguments.model, "device": arguments.device, "threads": arguments.threads}
+    for name, side in sides.items():
+        result[f"{name}_tokens_per_s"] = {str(count): round(rate, 1) for count, rate in side.tokens_per_s.items()}
+        result[f"{name}_first_token_ms"] = {
+            "cold": round(1000 * side.first_token_cold_s, 1),
+            "warm": round(1000 * side.first_token_warm_s, 1),
+        }
+    if {"vllm", "upstream"} <= sides.keys():
+        vllm, upstream = sides["vllm"], sides["upstream"]
+        most = CONCURRENT[-1]
+        result["vllm_over_upstream_at_16"] = round(vllm.tokens_per_s[most] / upstream.tokens_per_s[most], 2)
+        result["vllm_warm_over_cold"] = round(vllm.first_token_warm_s / vllm.first_token_cold_s, 3)
+        result["goals"] = GOALS
+    publish("t3", table([arguments.model, *sides], rows), result)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="random:nano")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--tokens", type=int, default=100, help="speech tokens of each request")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--sides", nargs="+", default=["vllm", "torch", "upstream"], help="what to measure")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    report(arguments, measure(arguments))
+
+
+if __name__ == "__main__":
+    main()
