@@ -17,15 +17,14 @@ import torch
 
 from bench.report import publish, table
 from engines.checkpoint import Checkpoint, open_checkpoint
-from engines.config import MEL_HOP_SAMPLES
-from engines.s3gen.runtime import FlowBatch, Runtime, VocoderBatch
+from engines.s3gen.runtime import Runtime
 from engines.s3gen.runtimes.onnx import OnnxRuntime
 from engines.s3gen.runtimes.torch import TorchRuntime
+from engines.s3gen.timing import flow_batch, vocoder_batch
 from engines.t3.cache import KvSlot
 from engines.t3.model import Span, T3Net
 from engines.t3.onnx_net import OnnxT3Net
 
-PROMPT_TOKENS = 250
 # name: (prompt, new tokens) of the flow, frames of the vocoder
 WINDOWS = {
     "first window, 12 tokens": (250, 15, 38),
@@ -34,33 +33,6 @@ WINDOWS = {
 }
 PREFILL_POSITIONS, STEP_POSITIONS = 417, 500
 Calls = Mapping[str, Callable[[], object]]
-
-
-def flow_batch(prompt_tokens: int, new_tokens: int, rows: int = 1) -> FlowBatch:
-    rng = np.random.default_rng(0)
-    tokens = prompt_tokens + new_tokens
-    prompt_mel = np.zeros((rows, 2 * tokens, 80), np.float32)
-    prompt_mel[:, : 2 * prompt_tokens] = rng.standard_normal((rows, 2 * prompt_tokens, 80)) * 2 - 5
-    return FlowBatch(
-        rng.integers(0, 6561, (rows, tokens)),
-        np.full(rows, tokens),
-        prompt_mel,
-        rng.standard_normal((rows, 2 * tokens, 80), np.float32),
-        rng.standard_normal((rows, 192), np.float32),
-    )
-
-
-def vocoder_batch(frames: int, rows: int = 1) -> VocoderBatch:
-    rng = np.random.default_rng(0)
-    return VocoderBatch(
-        (rng.standard_normal((rows, frames, 80)) * 2 - 5).astype(np.float32),
-        np.full(rows, frames),
-        np.zeros((rows, frames), np.float32),
-        np.zeros(rows, np.int64),
-        np.zeros(rows, np.float32),
-        np.zeros((rows, 9), np.float32),
-        rng.standard_normal((rows, MEL_HOP_SAMPLES * frames), np.float32),
-    )
 
 
 def alternate(calls: Calls, repeats: int) -> dict[str, float]:
@@ -79,7 +51,7 @@ def s3gen_cases(checkpoint: Checkpoint, threads: int) -> dict[str, Calls]:
     runtimes: dict[str, Runtime] = {"torch": TorchRuntime(checkpoint), "onnx": OnnxRuntime(checkpoint, threads=threads)}
     cases: dict[str, Calls] = {}
     for name, (prompt, new, frames) in WINDOWS.items():
-        flow, mel = flow_batch(prompt, new), vocoder_batch(frames)
+        flow, mel = flow_batch(1, prompt + new), vocoder_batch(1, frames)
         cases[f"flow: {name}"] = {key: (lambda r=r, b=flow: r.flow(b)) for key, r in runtimes.items()}
         cases[f"vocoder: {name}"] = {key: (lambda r=r, b=mel: r.vocoder(b)) for key, r in runtimes.items()}
     return cases

@@ -70,7 +70,7 @@ class TensorRTRuntime:
     def submit_flow(self, batch: FlowBatch) -> Callable[[], F32]:
         """Start a flow batch; the returned call waits for its mel."""
         longest = int(batch.token_lengths.max())
-        arrays = {
+        arrays: Arrays = {
             "tokens": batch.tokens[:, :longest],
             "token_lengths": batch.token_lengths,
             "lengths": batch.token_lengths * 2,
@@ -91,7 +91,7 @@ class TensorRTRuntime:
         """Start a vocoder batch; the returned call waits for its samples."""
         longest = int(batch.lengths.max())
         sizes = VOCODER.sizes(len(batch.lengths), longest)
-        arrays = {
+        arrays: Arrays = {
             port.name: getattr(batch, port.name)[tuple(slice(n) for n in port.shape(sizes))] for port in VOCODER.inputs
         }
         pending = self._vocoder.submit(arrays, len(batch.lengths), longest)
