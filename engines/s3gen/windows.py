@@ -16,6 +16,7 @@ from engines.config import MEL_FRAMES_PER_TOKEN, SAMPLES_PER_TOKEN, SCHEDULE_NAM
 # Expected times are averages: what must be there before the buffer is empty is planned for later than expected.
 _SAFETY_RATIO = 1.25
 _SAFETY_S = 0.02
+_LEAST_PATIENCE_S = 0.002  # asking again at once would only keep the event loop busy
 
 # The flow encoder's lookahead convolution sees this many tokens ahead; with fewer, a token's frames are provisional.
 FLOW_LOOKAHEAD_TOKENS = 3
@@ -166,26 +167,31 @@ class WindowPlanner:
     def patience_s(self, available_tokens: int, pace: Pace) -> float | None:
         """How long to wait for more tokens before asking again: until the smallest window would come too late.
 
-        None when nothing but more tokens can help.
+        None when nothing but more tokens can change the answer.
         """
         smallest = self.schedule.rungs()[0]
         remaining = available_tokens - self.decoded_tokens
         if self.windows == 0 or remaining <= smallest.hop_tokens + smallest.lookahead_tokens:
             return None
-        return max(0.0, pace.lead_s - _safely(self._decode_s(smallest, pace)))
+        if not self._fitting(remaining, pace, ended=False):
+            return None  # it is too late already, and the rung that was chosen lacks tokens
+        return max(_LEAST_PATIENCE_S, pace.lead_s - _safely(self._decode_s(smallest, pace)))
 
     def _step(self, remaining: int, pace: Pace | None, ended: bool) -> Step:
         """By index without a pace; with one, the largest rung whose tokens and decoding fit the listener's buffer."""
         if pace is None or self.windows == 0:
             return self.schedule.step(self.windows)
-        rungs = self.schedule.rungs()
-        fitting = [rung for rung in rungs if _safely(self._ready_in_s(rung, remaining, pace, ended)) <= pace.lead_s]
-        if fitting:
+        if fitting := self._fitting(remaining, pace, ended=ended):
             return fitting[-1]
         # Too late whatever we do. The smallest window is heard soonest, but on a slow or loaded device it costs more
         # time than it lasts and the stream would never catch up: take the smallest that does, or the cheapest.
+        rungs = self.schedule.rungs()
         lasting = (rung for rung in rungs if self._decode_s(rung, pace) < rung.hop_tokens / SPEECH_TOKENS_PER_S)
         return next(lasting, rungs[-1])
+
+    def _fitting(self, remaining: int, pace: Pace, *, ended: bool) -> list[Step]:
+        rungs = self.schedule.rungs()
+        return [rung for rung in rungs if _safely(self._ready_in_s(rung, remaining, pace, ended)) <= pace.lead_s]
 
     def _ready_in_s(self, step: Step, remaining: int, pace: Pace, ended: bool) -> float:
         missing = 0 if ended else max(0, step.hop_tokens + step.lookahead_tokens + 1 - remaining)

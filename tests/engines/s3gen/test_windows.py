@@ -130,8 +130,16 @@ def test_patience_ends_before_the_smallest_window_would_be_late(lead_s, decode_s
     planner = WindowPlanner(SCHEDULES["balanced"])
     planner.next(14, ended=False)
     patience_s = planner.patience_s(available + 10, pace(lead_s, decode_s=decode_s))
-    if available <= 13:
-        assert patience_s is None, "without tokens only tokens help"
-    else:
-        assert patience_s is not None
-        assert 0 <= patience_s <= max(0.0, lead_s - decode_s)
+    if available <= 13 or lead_s < decode_s:
+        assert patience_s is None, "only tokens help"
+    elif patience_s is not None:
+        assert 0 < patience_s <= max(0.002, lead_s - decode_s)
+
+
+def test_a_stream_that_is_late_waits_for_tokens_and_not_for_time() -> None:
+    # nothing fits and the only window worth its cost lacks tokens: asking again at once would spin
+    planner = WindowPlanner(SCHEDULES["balanced"])
+    planner.next(14, ended=False)
+    late = pace(-1.0, decode_s=9.0)
+    assert planner.next(60, ended=False, pace=late) is None
+    assert planner.patience_s(60, late) is None
