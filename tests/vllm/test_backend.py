@@ -21,7 +21,7 @@ from engines.t3.guidance import VARIABLE
 from engines.t3.torch_backend import TorchT3Backend
 from engines.t3.vllm_backend import VllmT3Backend
 from tests.engines.t3.setting import checkpoint, request, voice
-from tests.vllm.setting import engine, runner
+from tests.vllm.setting import drawn, engine, runner
 
 
 class Health:
@@ -83,7 +83,7 @@ async def speak(backend: T3Backend, *requests: Any) -> list[list[int]]:
 
 async def test_every_request_gets_its_own_codes(backend: VllmT3Backend, on_torch: TorchT3Backend) -> None:
     """Eight tasks on four places, all of them different; the same as the torch backend makes one by one."""
-    requests = [request(seed, text=5 + seed, max_speech_tokens=40 + 5 * seed) for seed in range(8)]
+    requests = [drawn(seed, text=5 + seed, max_speech_tokens=40 + 5 * seed) for seed in range(8)]
     together = await speak(backend, *requests)
     alone = [(await speak(on_torch, one))[0] for one in requests]
     assert together == alone
@@ -124,7 +124,7 @@ async def test_a_request_that_cannot_fit_is_refused_at_once(backend: VllmT3Backe
 
 async def test_an_engine_that_breaks_is_rebuilt_and_speaks_again(backend: VllmT3Backend, health: Health) -> None:
     """Its requests fail with a typed error, late ones at once, and the next engine makes the same codes as before."""
-    wanted = request(4, max_speech_tokens=50)
+    wanted = drawn(4, max_speech_tokens=50)
     (expected,) = await speak(backend, wanted)
     health.reports.clear()
     health.recovered.clear()

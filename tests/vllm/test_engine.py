@@ -24,6 +24,7 @@ from tests.engines.t3.setting import request, run, voice
 from tests.vllm.setting import (
     VOICE_SLOTS,
     LogitsTap,
+    drawn,
     engine,
     read_resumed_as_prompts,
     runner,
@@ -68,17 +69,17 @@ def forget_prefixes(decoder: VllmDecoder) -> None:
 
 def test_tokens_are_the_torch_backends(decoder: VllmDecoder) -> None:
     """Greedy and drawn, of several lengths, more of them than run at once, joining and leaving as they end."""
-    requests = [request(seed, text=3 + 7 * seed, max_speech_tokens=90) for seed in range(5)]
+    requests = [drawn(seed, text=3 + 7 * seed, max_speech_tokens=90) for seed in range(5)]
     requests.append(request(5, temperature=0, max_speech_tokens=200))
-    requests.append(request(6, temperature=1.4, top_k=40, top_p=0.7, repetition_penalty=1.9, max_speech_tokens=60))
-    requests.append(request(7, top_k=0, top_p=1.0, repetition_penalty=1.0, max_speech_tokens=30))
+    requests.append(drawn(6, temperature=1.4, top_k=40, top_p=0.7, repetition_penalty=1.9, max_speech_tokens=60))
+    requests.append(drawn(7, temperature=0.4, repetition_penalty=1.0, max_speech_tokens=30))
     ours = run(decoder, *requests)
     assert ours == run(torch_decoder(), *requests)
     assert len(ours[5]) == 201, "greedy decoding must not stop within the steps that are compared"
 
 
 def test_what_else_is_in_the_batch_changes_no_token(decoder: VllmDecoder) -> None:
-    requests = [request(seed, max_speech_tokens=40) for seed in range(4)]
+    requests = [drawn(seed, max_speech_tokens=40) for seed in range(4)]
     together = run(decoder, *requests)
     assert [run(decoder, alone)[0] for alone in requests] == together
 
@@ -94,7 +95,7 @@ def test_a_second_request_of_a_voice_reads_at_most_a_block_more_than_its_text(de
 def test_a_cached_prefix_gives_the_same_tokens(decoder: VllmDecoder) -> None:
     forget_prefixes(decoder)
     of = voice(41, prompt_tokens=200)
-    wanted = request(3, of=of, max_speech_tokens=60)
+    wanted = drawn(3, of=of, max_speech_tokens=60)
     cold = run(decoder, wanted)
     run(decoder, request(4, of=of, max_speech_tokens=5))
     assert prefilled(decoder, wanted) < 50, "the prompt must come from the cache"
@@ -198,7 +199,7 @@ def add(decoder: VllmDecoder, seed: int, **options: Any) -> Sequence:
 
 
 def test_releasing_one_leaves_the_others_as_they_were(decoder: VllmDecoder) -> None:
-    kept = [request(seed, max_speech_tokens=40) for seed in (1, 2)]
+    kept = [drawn(seed, max_speech_tokens=40) for seed in (1, 2)]
     expected = run(decoder, *kept)
     sequences = [decoder.add(one) for one in kept]
     dropped = decoder.add(request(3, max_speech_tokens=200))
@@ -213,7 +214,7 @@ def test_releasing_one_leaves_the_others_as_they_were(decoder: VllmDecoder) -> N
 def test_logits_that_are_not_finite_fail_their_request_alone(decoder: VllmDecoder) -> None:
     loud = np.full(256, 3e38, dtype=np.float32)
     poisoned = replace(voice(55), speaker_embedding=loud, name="far too loud")
-    good = request(1, max_speech_tokens=20)
+    good = drawn(1, max_speech_tokens=20)
     expected = run(decoder, good)
     bad, other = decoder.add(request(2, of=poisoned)), decoder.add(good)
     progress = []
@@ -244,7 +245,7 @@ class Preemptions:
 
 def test_without_blocks_for_all_the_tokens_are_still_the_same(folder: Path) -> None:
     """A preempted sequence is read again later: what it had drawn, penalties and draws included, holds."""
-    requests = [request(seed, text=20, max_speech_tokens=100, repetition_penalty=1.6) for seed in range(20, 28)]
+    requests = [drawn(seed, text=20, max_speech_tokens=100, repetition_penalty=1.6) for seed in range(20, 28)]
     decoder = vllm_decoder(folder, max_positions=200, kv_blocks=20)
     read_resumed_as_prompts(decoder)
     preempted = Preemptions(decoder)
