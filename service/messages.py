@@ -50,8 +50,6 @@ def _sampling(message: speech_pb2.Sampling) -> Sampling:
         for name in ("temperature", "top_k", "top_p", "repetition_penalty", "seed")
         if message.HasField(name)
     }
-    # who names a seed wants the same bytes again; everybody else is better served by hops that follow the moment
-    chosen["repeatable"] = "seed" in chosen
     chosen.setdefault("seed", secrets.randbits(_SEED_BITS))
     if message.HasField("max_speech_token_count"):
         chosen["max_speech_tokens"] = message.max_speech_token_count
