@@ -1,8 +1,8 @@
 """`python -m engines.s3gen.export`: S3Gen's nets -> checked ONNX graphs in a folder with a manifest.
 
 Knows torch's exporter; what the graphs are is graphs.py's, how they are judged is check.py's. The TorchScript exporter
-is used because at these nets it is six to ten times as fast as the one over torch.export (which walks symbolic shapes
-for minutes) and its graphs are no slower.
+is used because at these nets it is six to ten times as fast as the one over torch.export, which walks symbolic shapes
+for minutes.
 """
 
 from __future__ import annotations
