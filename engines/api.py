@@ -65,12 +65,24 @@ class SegmentStarted:
 
 
 @dataclass(frozen=True)
+class WindowFigures:
+    """How the window behind a chunk came about; seconds of wall time."""
+
+    index: int  # within its segment
+    new_speech_tokens: int  # that became the chunk
+    made_speech_tokens: int  # of the segment, when the chunk was handed over
+    queue_s: float  # waited for the device
+    decode_s: float
+
+
+@dataclass(frozen=True)
 class AudioChunk:
     """Samples of one window, final and gapless: they start exactly where the previous chunk ended."""
 
     segment_index: int
     first_sample: int  # on the stream's timeline, 0 is the first sample of the first segment
     samples: Samples
+    window: WindowFigures | None = None  # of engines that decode in windows
 
 
 @dataclass(frozen=True)

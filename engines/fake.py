@@ -25,6 +25,7 @@ from engines.api import (
     SegmentDone,
     SegmentStarted,
     SegmentStats,
+    WindowFigures,
 )
 from engines.config import (
     MEL_BANDS,
@@ -148,10 +149,11 @@ class FakeStream:
             for windows, (start, end) in enumerate(self._windows(len(audio) // SAMPLES_PER_TOKEN), start=1):
                 self._fail_if_scripted(segment, windows - 1)
                 await asyncio.sleep((end - start) * self._engine.script.token_s + self._engine.script.decode_s)
+                figures = WindowFigures(windows - 1, end - start, end, 0.0, self._engine.script.decode_s)
                 samples = audio[start * SAMPLES_PER_TOKEN : end * SAMPLES_PER_TOKEN]
                 self._engine.made_samples += len(samples)
                 self._engine.progress.set()
-                yield AudioChunk(segment.index, self._position_samples, samples)
+                yield AudioChunk(segment.index, self._position_samples, samples, figures)
                 self._position_samples += len(samples)
             self._fail_if_scripted(segment, windows)
         stats = SegmentStats(speech_tokens=len(audio) // SAMPLES_PER_TOKEN, samples=len(audio), windows=windows)

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
-from engines.api import AudioChunk, EngineInfo, Event, Segment, SegmentDone, SegmentStarted, SegmentStats
+from engines.api import AudioChunk, EngineInfo, Event, Segment, SegmentDone, SegmentStarted, SegmentStats, WindowFigures
 from engines.config import SAMPLE_RATE_HZ, Sampling
 from engines.continuity import Listener
 from engines.errors import EngineBusy, EngineFailure, InvalidInput
-from engines.s3gen.batcher import WindowBatcher
+from engines.s3gen.batcher import Decoded, WindowBatcher
 from engines.s3gen.noise import segment_seed
 from engines.s3gen.segment_decoder import SegmentDecoder
 from engines.s3gen.windows import Pace, Schedule, Window, WindowPlanner
@@ -124,10 +124,11 @@ class PipelineStream:
             yield SegmentStarted(segment, utterance.text_tokens)
             while (window := await utterance.next_window(planner, self._pace)) is not None:
                 with tally.decoding():
-                    samples = await self.stages.s3gen.decode(utterance.decoder, window, self._deadline_s())
-                tally.deliver(len(samples))
-                yield AudioChunk(segment.index, self._position_samples, samples)
-                self._position_samples += len(samples)
+                    decoded = await self.stages.s3gen.decode(utterance.decoder, window, self._deadline_s())
+                tally.deliver(len(decoded.samples))
+                figures = utterance.figures(window, decoded)
+                yield AudioChunk(segment.index, self._position_samples, decoded.samples, figures)
+                self._position_samples += len(decoded.samples)
             await utterance.cancel()
             self._current = None
             yield SegmentDone(segment, tally.stats(utterance, planner))
@@ -239,6 +240,10 @@ class _Utterance:
             with suppress(TimeoutError):
                 async with asyncio.timeout(None if pace is None else planner.patience_s(available, pace)):
                     await self._more.wait()
+
+    def figures(self, window: Window, decoded: Decoded) -> WindowFigures:
+        new, made = window.stop - window.start, len(self.decoder.codes)
+        return WindowFigures(window.index, new, made, decoded.queue_s, decoded.decode_s)
 
     async def cancel(self) -> None:
         """Stop T3 and free what it holds. Idempotent, and nothing to do after the end."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from engines.api import EngineInfo
+from engines.api import EngineInfo, WindowFigures
 from engines.config import Sampling
 from engines.errors import InvalidInput
 from mynah.v1 import speech_pb2, voices_pb2
@@ -117,6 +117,17 @@ def _audio(chunk: session.Audio) -> speech_pb2.AudioChunk:
         offset_samples=chunk.offset_samples,
         sample_count=chunk.samples,
         data=chunk.data,
+        window=None if chunk.window is None else _window(chunk.window),
+    )
+
+
+def _window(figures: WindowFigures) -> speech_pb2.WindowFigures:
+    return speech_pb2.WindowFigures(
+        window_index=figures.index,
+        new_speech_token_count=figures.new_speech_tokens,
+        made_speech_token_count=figures.made_speech_tokens,
+        queue_s=figures.queue_s,
+        decode_s=figures.decode_s,
     )
 
 

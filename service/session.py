@@ -10,7 +10,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from engines import api
-from engines.api import Engine, SegmentStats
+from engines.api import Engine, SegmentStats, WindowFigures
 from engines.config import Sampling
 from engines.errors import InvalidInput
 from engines.voice.voice import Voice
@@ -48,6 +48,7 @@ class Audio:
     offset_samples: int
     samples: int
     data: bytes
+    window: WindowFigures | None = None  # None for what a resampler held back to a segment's end
 
 
 @dataclass(frozen=True)
@@ -229,7 +230,7 @@ class Session:
 
     async def _forward(self, segment: api.Segment, event: api.Event) -> None:
         if isinstance(event, api.AudioChunk):
-            await self._send(segment, self._timeline.encoder.encode(event.samples))
+            await self._send(segment, self._timeline.encoder.encode(event.samples), event.window)
         elif isinstance(event, api.SegmentDone):
             await self._send(segment, self._timeline.encoder.end_segment())
             await self._outbox.put(self._done(segment, stats=event.stats))
@@ -237,9 +238,9 @@ class Session:
             offset, consumed = self._timeline.offset_samples, self._backlog.consumed_chars
             await self._outbox.put(Started(segment, offset, event.text_tokens, consumed))
 
-    async def _send(self, segment: api.Segment, encoded: Encoded) -> None:
+    async def _send(self, segment: api.Segment, encoded: Encoded, window: WindowFigures | None = None) -> None:
         if encoded.samples:
-            await self._outbox.put(self._timeline.chunk(segment.index, encoded))
+            await self._outbox.put(self._timeline.chunk(segment.index, encoded, window))
 
     def _done(self, segment: api.Segment, *, skipped: bool = False, stats: SegmentStats | None = None) -> Done:
         start = self._timeline.segment_offset_samples
@@ -264,10 +265,10 @@ class _Timeline:
     def begin_segment(self) -> None:
         self.segment_offset_samples = self.offset_samples
 
-    def chunk(self, segment_index: int, encoded: Encoded) -> Audio:
+    def chunk(self, segment_index: int, encoded: Encoded, window: WindowFigures | None) -> Audio:
         """The next chunk; the first of the stream carries the header."""
         data = encoded.data if self._sequence_number else self._header + encoded.data
-        chunk = Audio(self._sequence_number, segment_index, self.offset_samples, encoded.samples, data)
+        chunk = Audio(self._sequence_number, segment_index, self.offset_samples, encoded.samples, data, window)
         self._sequence_number += 1
         self.offset_samples += encoded.samples
         self.made_samples += encoded.samples

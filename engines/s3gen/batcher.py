@@ -23,6 +23,17 @@ from engines.s3gen.windows import Window
 log = logging.getLogger(__name__)
 
 Results = list[F32 | WindowRejected]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A window's final samples, how long it waited for the device and how long the device took."""
+
+    samples: F32
+    queue_s: float
+    decode_s: float
+
+
 Execute = Callable[[Sequence["Job"]], Awaitable[Results]]
 
 # Padding a short row to a long one wastes the difference; beyond this it is cheaper to run two batches.
@@ -39,7 +50,7 @@ class Job:
     arrival: int
     decoder: SegmentDecoder = field(compare=False)
     window: Window = field(compare=False)
-    result: asyncio.Future[F32] = field(compare=False)
+    result: asyncio.Future[Decoded] = field(compare=False)
     tokens: int = field(compare=False)  # that the call works on
     submitted_s: float = field(compare=False)
     retried: bool = field(compare=False, default=False)
@@ -108,15 +119,15 @@ class WindowBatcher:
         """Whether streams are running dry right now: another one would only make it worse."""
         return now_s - self._last_late_s < _OVERLOADED_S
 
-    async def decode(self, decoder: SegmentDecoder, window: Window, deadline_s: float) -> F32:
-        """The window's final samples. `deadline_s` is on the event loop's clock and only orders the queue.
+    async def decode(self, decoder: SegmentDecoder, window: Window, deadline_s: float) -> Decoded:
+        """Decode a window. `deadline_s` is on the event loop's clock and only orders the queue.
 
         Cancelling the call drops the window if it still waits. Raises EngineFailure when it cannot be decoded.
         """
         if self._closed:
             raise EngineFailure("the engine was closed")
         loop = asyncio.get_running_loop()
-        result: asyncio.Future[F32] = loop.create_future()
+        result: asyncio.Future[Decoded] = loop.create_future()
         tokens = window_tokens(self._runtime, decoder, window)
         job = Job(deadline_s, next(self._arrivals), decoder, window, result, tokens, loop.time())
         self._waiting.append(job)
@@ -180,8 +191,12 @@ class WindowBatcher:
                 job.retried = True
                 await self._run([job])
             else:
-                self._note_lateness(job, clock())
-                _settle(job, outcome)
+                now_s = clock()
+                self._note_lateness(job, now_s)
+                if isinstance(outcome, WindowRejected):
+                    _settle(job, outcome)
+                else:
+                    _settle(job, Decoded(outcome, started_s - job.submitted_s, now_s - started_s))
 
     def _note_lateness(self, job: Job, now_s: float) -> None:
         if job.window.index > 0 and now_s > job.deadline_s:  # a first window is always awaited
@@ -205,7 +220,7 @@ class WindowBatcher:
         return await asyncio.get_running_loop().run_in_executor(self._worker, decode_windows, runtime, work)
 
 
-def _settle(job: Job, outcome: F32 | EngineFailure) -> None:
+def _settle(job: Job, outcome: Decoded | EngineFailure) -> None:
     if job.result.done():  # cancelled while the batch ran
         return
     if isinstance(outcome, EngineFailure):

@@ -37,6 +37,7 @@ from mynah.events import (
     ServerInfo,
     StreamOpened,
     Voice,
+    WindowFigures,
 )
 from mynah.settings import AudioFormat, Sampling, SpeechSettings, Timeouts, Tls
 
@@ -73,6 +74,7 @@ __all__ = [
     "Unavailable",
     "Voice",
     "Voices",
+    "WindowFigures",
     "WrongState",
 ]
 

@@ -52,6 +52,17 @@ class StreamOpened:
 
 
 @dataclass(frozen=True)
+class WindowFigures:
+    """What it took to make a chunk, as the server saw it; times in seconds."""
+
+    window_index: int  # within the segment
+    new_speech_tokens: int  # that became the chunk
+    made_speech_tokens: int  # of the segment, when the chunk was ready
+    queue_s: float  # of waiting for the device
+    decode_s: float
+
+
+@dataclass(frozen=True)
 class AudioChunk:
     """Final, gapless audio. `offset_samples` is where it begins on the stream's timeline, at the stream's rate."""
 
@@ -60,6 +71,7 @@ class AudioChunk:
     offset_samples: int
     samples: int
     data: bytes
+    window: WindowFigures | None = None
 
 
 @dataclass(frozen=True)

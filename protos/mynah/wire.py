@@ -112,7 +112,22 @@ def event_from_wire(
 
 def _audio(chunk: speech_pb2.AudioChunk) -> events.AudioChunk:
     return events.AudioChunk(
-        chunk.sequence_number, chunk.segment_index, chunk.offset_samples, chunk.sample_count, chunk.data
+        sequence_number=chunk.sequence_number,
+        segment_index=chunk.segment_index,
+        offset_samples=chunk.offset_samples,
+        samples=chunk.sample_count,
+        data=chunk.data,
+        window=_window(chunk.window) if chunk.HasField("window") else None,
+    )
+
+
+def _window(window: speech_pb2.WindowFigures) -> events.WindowFigures:
+    return events.WindowFigures(
+        window_index=window.window_index,
+        new_speech_tokens=window.new_speech_token_count,
+        made_speech_tokens=window.made_speech_token_count,
+        queue_s=window.queue_s,
+        decode_s=window.decode_s,
     )
 
 

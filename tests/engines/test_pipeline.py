@@ -79,6 +79,23 @@ def test_a_segment_is_started_spoken_without_a_gap_and_done() -> None:
     virtual_time(run())
 
 
+def test_every_chunk_says_which_window_made_it_and_how_far_the_speech_tokens_are() -> None:
+    async def run() -> None:
+        events = await speak(Bench(token_s=0.02))
+        figures = [event.window for event in events if isinstance(event, AudioChunk)]
+        assert [one.index for one in figures if one] == list(range(len(figures)))
+        made = 0
+        for one in figures:
+            assert one is not None
+            assert one.made_speech_tokens >= made + one.new_speech_tokens > made
+            assert one.decode_s == pytest.approx(0.05)
+            made += one.new_speech_tokens
+        assert figures[-1] is not None
+        assert figures[-1].made_speech_tokens == made == 2 * len(TEXT) + 3
+
+    virtual_time(run())
+
+
 def test_sound_starts_long_before_the_speech_tokens_are_all_there() -> None:
     async def run() -> None:
         bench = Bench(token_s=0.02)

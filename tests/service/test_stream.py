@@ -96,6 +96,18 @@ async def test_chunks_declare_what_they_hold():
         assert len(per_segment) == 2
 
 
+async def test_chunks_tell_how_they_came_about():
+    async with serving(SLOW) as at:
+        chunks = [chunk async for chunk in at.client.synthesize("Twelve chars and more after them.")]
+        windows = [chunk.window for chunk in chunks if chunk.window]
+        assert [window.window_index for window in windows] == [0, 1]
+        assert [window.new_speech_tokens for window in windows] == [10, 23]
+        assert [window.made_speech_tokens for window in windows] == [10, 33]
+        assert {window.decode_s for window in windows} == {SLOW.decode_s}
+        resampled = [chunk async for chunk in at.client.synthesize("Hello there.", sample_rate_hz=8_000)]
+        assert [chunk.window is not None for chunk in resampled] == [True, True, False]
+
+
 async def test_cancel_over_the_wire_and_the_stream_goes_on():
     async with serving(SLOW) as at, at.client.stream() as stream:
         await stream.send(LONG)

@@ -131,18 +131,34 @@ class Limits(_message.Message):
     def __init__(self, max_pending_text_char_count: _Optional[int] = ..., max_segment_text_char_count: _Optional[int] = ..., max_segment_speech_token_count: _Optional[int] = ..., max_pending_flush_count: _Optional[int] = ..., max_open_stream_count: _Optional[int] = ..., max_upload_byte_count: _Optional[int] = ..., idle_timeout_s: _Optional[float] = ..., stall_timeout_s: _Optional[float] = ...) -> None: ...
 
 class AudioChunk(_message.Message):
-    __slots__ = ("sequence_number", "segment_index", "offset_samples", "sample_count", "data")
+    __slots__ = ("sequence_number", "segment_index", "offset_samples", "sample_count", "data", "window")
     SEQUENCE_NUMBER_FIELD_NUMBER: _ClassVar[int]
     SEGMENT_INDEX_FIELD_NUMBER: _ClassVar[int]
     OFFSET_SAMPLES_FIELD_NUMBER: _ClassVar[int]
     SAMPLE_COUNT_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_FIELD_NUMBER: _ClassVar[int]
     sequence_number: int
     segment_index: int
     offset_samples: int
     sample_count: int
     data: bytes
-    def __init__(self, sequence_number: _Optional[int] = ..., segment_index: _Optional[int] = ..., offset_samples: _Optional[int] = ..., sample_count: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+    window: WindowFigures
+    def __init__(self, sequence_number: _Optional[int] = ..., segment_index: _Optional[int] = ..., offset_samples: _Optional[int] = ..., sample_count: _Optional[int] = ..., data: _Optional[bytes] = ..., window: _Optional[_Union[WindowFigures, _Mapping]] = ...) -> None: ...
+
+class WindowFigures(_message.Message):
+    __slots__ = ("window_index", "new_speech_token_count", "made_speech_token_count", "queue_s", "decode_s")
+    WINDOW_INDEX_FIELD_NUMBER: _ClassVar[int]
+    NEW_SPEECH_TOKEN_COUNT_FIELD_NUMBER: _ClassVar[int]
+    MADE_SPEECH_TOKEN_COUNT_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_S_FIELD_NUMBER: _ClassVar[int]
+    DECODE_S_FIELD_NUMBER: _ClassVar[int]
+    window_index: int
+    new_speech_token_count: int
+    made_speech_token_count: int
+    queue_s: float
+    decode_s: float
+    def __init__(self, window_index: _Optional[int] = ..., new_speech_token_count: _Optional[int] = ..., made_speech_token_count: _Optional[int] = ..., queue_s: _Optional[float] = ..., decode_s: _Optional[float] = ...) -> None: ...
 
 class SegmentStarted(_message.Message):
     __slots__ = ("segment_index", "offset_samples", "text", "text_token_count", "consumed_text_char_count")

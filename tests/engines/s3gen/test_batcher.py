@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-import numpy as np
 import pytest
 
 from engines.errors import EngineFailure
-from engines.s3gen.batcher import DecodeTimes, WindowBatcher
+from engines.s3gen.batcher import Decoded, DecodeTimes, WindowBatcher
 from engines.s3gen.segment_decoder import SegmentDecoder
 from engines.s3gen.windows import SCHEDULES, Window, WindowPlanner
 from tests.engines.fakes import FakeRuntime, SlowExecute, make_voice
@@ -69,8 +68,8 @@ def test_only_the_culprit_fails(fault: str) -> None:
     first, second, third = asyncio.run(run())
     assert isinstance(second, EngineFailure)
     for outcome, code in ((first, 1), (third, 3)):
-        assert isinstance(outcome, np.ndarray)
-        assert outcome[-1] == pytest.approx(code / 6561)
+        assert isinstance(outcome, Decoded)
+        assert outcome.samples[-1] == pytest.approx(code / 6561)
 
 
 def test_a_rejected_window_is_decoded_once_more_on_the_reference_path() -> None:
@@ -80,8 +79,8 @@ def test_a_rejected_window_is_decoded_once_more_on_the_reference_path() -> None:
         batcher = WindowBatcher(broken, max_batch=4, reference=reference)
         good, saved = await asyncio.gather(batcher.decode(*make_job(1), 0.0), batcher.decode(*make_job(77), 0.0))
         await batcher.close()
-        assert good[-1] == pytest.approx(1 / 6561)
-        return saved[-1], sum(broken.batches), sum(reference.batches)
+        assert good.samples[-1] == pytest.approx(1 / 6561)
+        return saved.samples[-1], sum(broken.batches), sum(reference.batches)
 
     assert asyncio.run(run()) == (pytest.approx(77 / 6561), 2, 1)
 
@@ -139,6 +138,15 @@ def test_the_batcher_expects_of_a_window_what_the_last_ones_took() -> None:
     assert virtual_time(run()) == pytest.approx(0.5)
 
 
+def test_a_window_tells_how_long_it_waited_and_how_long_it_took() -> None:
+    async def run() -> list[tuple[float, float]]:
+        batcher = WindowBatcher(FakeRuntime(), max_batch=1, execute=SlowExecute(FakeRuntime(), 1.0))
+        decoded = await asyncio.gather(*(batcher.decode(*make_job(i + 1), float(i)) for i in range(3)))
+        return [(one.queue_s, one.decode_s) for one in decoded]
+
+    assert virtual_time(run()) == [(0.0, 1.0), (1.0, 1.0), (2.0, 1.0)]
+
+
 def test_a_cancelled_window_is_never_decoded_and_delays_nobody() -> None:
     async def run() -> tuple[list[int], int]:
         execute = SlowExecute(FakeRuntime(), 1.0)
@@ -162,6 +170,6 @@ def test_closing_fails_what_waits_and_what_comes_later() -> None:
         return await asyncio.gather(*tasks, late, return_exceptions=True)
 
     first, second, late = virtual_time(run())
-    assert isinstance(first, np.ndarray)
+    assert isinstance(first, Decoded)
     assert isinstance(second, EngineFailure)
     assert isinstance(late, EngineFailure)
