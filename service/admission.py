@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
 
+from service.auth import Gate
 from service.errors import NoRoom, NotServing
 
 _RETRY_AFTER_S = 1.0
@@ -53,7 +54,8 @@ class Slots:
 class Admission:
     """The door: streams and uploads come in while the server serves; `stopped` tells those inside to leave."""
 
-    def __init__(self, max_streams: int, max_uploads: int) -> None:
+    def __init__(self, max_streams: int, max_uploads: int, gate: Gate | None = None) -> None:
+        self.gate = gate or Gate()
         self.streams = Slots(max_streams, "streams", "STREAMS_EXHAUSTED")
         self.uploads = Slots(max_uploads, "uploads", "UPLOADS_EXHAUSTED")
         self.stopped = asyncio.Event()
@@ -70,16 +72,17 @@ class Admission:
 
     @contextmanager
     def stream(self) -> Iterator[None]:
-        """A stream's slot. Raises NotServing or NoRoom."""
+        """A stream's slot, counted as the caller's. Raises NotServing, NoRoom, NotAllowed."""
         self.must_serve()
-        with self.streams.take():
+        with self.streams.take(), self.gate.stream():
             yield
 
     @contextmanager
     def upload(self) -> Iterator[None]:
-        """An upload's slot. Raises NotServing or NoRoom."""
+        """An upload's slot, counted as the caller's. Raises NotServing, NoRoom, NotAllowed."""
         self.must_serve()
         with self.uploads.take():
+            self.gate.count_start()
             yield
 
     def must_serve(self) -> None:

@@ -6,6 +6,7 @@ Each option stands here once, with its default, its range and its sentence of he
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -13,8 +14,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from engines.config import DECODE_MODES, DTYPES, S3GEN_RUNTIMES, SCHEDULE_NAMES, T3_BACKENDS, EngineConfig
+from service.tls import TlsFiles
 
 _PREFIX = "MYNAH_"
+_CLIENTS = ("MYNAH_API_KEY",)  # variables of the client's, which may stand in the same environment
 _LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -93,11 +96,13 @@ def _names(*allowed: str) -> _Kind:
 
 
 _PATH = _Kind(_path, "a path")
+_SWITCH = _Kind(lambda text: {"on": True, "off": False}[text.lower()], "on | off")  # a flag alone means on
+_ADDRESS = _Kind(_address, "HOST:PORT with a port in [0, 65535]")
 
 
 _OPTIONS: dict[str, tuple[_Kind, str]] = {
     "model": (_Kind(_text, "a model"), "auto, turbo, nano, a folder of the same layout, or random:turbo|nano|tiny"),
-    "listen": (_Kind(_address, "HOST:PORT with a port in [0, 65535]"), "where to serve; port 0 takes a free one"),
+    "listen": (_ADDRESS, "where to serve; port 0 takes a free one"),
     "device": (_Kind(_text, "a device"), "auto, cpu, cuda or cuda:N"),
     "threads": (_int(1, 1024), "CPU threads of the models"),
     "schedule": (_one_of(*SCHEDULE_NAMES), "when to decode: lowest_latency, balanced or throughput"),
@@ -119,8 +124,11 @@ _OPTIONS: dict[str, tuple[_Kind, str]] = {
     "idle_timeout_s": (_seconds(0.01, 86_400), "end a stream on which nothing happens"),
     "stall_timeout_s": (_seconds(0.01, 86_400), "end a stream whose client does not read"),
     "grace_s": (_seconds(0, 86_400), "time for open streams when the server is told to stop"),
-    "tls_certificate": (_PATH, "PEM certificate chain; with --tls-key, serve encrypted"),
+    "tls_certificate": (_PATH, "PEM certificate chain; with --tls-key, serve encrypted; read again when it changes"),
     "tls_key": (_PATH, "PEM private key"),
+    "tls_client_ca": (_PATH, "PEM certificates; only clients with a certificate of theirs are let in"),
+    "api_keys": (_PATH, "file of API keys, made by mynah-keys; only callers with a key are let in"),
+    "insecure": (_SWITCH, "serve unencrypted on an address that others can reach"),
     "log_level": (_Kind(_level, " | ".join(_LEVELS)), "debug, info, warning or error"),
 }
 
@@ -154,11 +162,31 @@ class ServerConfig:
     grace_s: float = 30.0
     tls_certificate: Path | None = None
     tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    api_keys: Path | None = None
+    insecure: bool = False
     log_level: str = "info"
 
     def __post_init__(self) -> None:
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ConfigError("tls_certificate and tls_key are given together or not at all")
+        if self.tls_client_ca is not None and self.tls_certificate is None:
+            raise ConfigError("tls_client_ca needs tls_certificate and tls_key")
+        if self.tls_certificate is None and not self.insecure:
+            self._check_loopback()
+
+    def _check_loopback(self) -> None:
+        for name in ("listen",):
+            if not is_loopback(getattr(self, name)):
+                message = f"{name} = {getattr(self, name)} can be reached by others, and nothing would be encrypted"
+                raise ConfigError(f"{message}; allowed: tls_certificate and tls_key, or insecure, or 127.0.0.1")
+
+    @property
+    def tls(self) -> TlsFiles | None:
+        """The certificate to serve with, for every port that clients speak to."""
+        if self.tls_certificate is None or self.tls_key is None:
+            return None
+        return TlsFiles(self.tls_certificate, self.tls_key, self.tls_client_ca)
 
     def engine(self) -> EngineConfig:
         """The part that the engine is built from."""
@@ -176,6 +204,15 @@ class ServerConfig:
             cache_dir=self.cache_dir,
             weights_seed=self.weights_seed,
         )
+
+
+def is_loopback(address: str) -> bool:
+    """Whether HOST:PORT can be reached from this machine alone; names other than localhost count as reachable."""
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 assert _OPTIONS.keys() == {option.name for option in fields(ServerConfig)}
@@ -196,6 +233,8 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     chosen: dict[str, Any] = {}
     for variable in sorted(key for key in environment if key.startswith(_PREFIX)):
         name = variable.removeprefix(_PREFIX).lower()
+        if variable in _CLIENTS:
+            continue
         if name not in _OPTIONS or variable != variable.upper():
             known = ", ".join(_PREFIX + option.upper() for option in _OPTIONS)
             raise ConfigError(f"{variable} is not a setting of this server; allowed: {known}")
@@ -207,7 +246,7 @@ def _read(name: str, text: str, source: str) -> Any:
     kind, _ = _OPTIONS[name]
     try:
         return kind.read(text)
-    except ValueError:
+    except (ValueError, KeyError):
         raise ConfigError(f"{source} = {text!r} is not allowed; allowed: {kind.allowed}") from None
 
 
@@ -230,7 +269,10 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     defaults = {option.name: option.default for option in fields(ServerConfig)}
-    for name, (_, help_text) in _OPTIONS.items():
+    for name, (kind, help_text) in _OPTIONS.items():
+        if kind is _SWITCH:
+            parser.add_argument(_flag(name), dest=name, nargs="?", const="on", metavar="on|off", help=help_text)
+            continue
         default = "" if defaults[name] is None else f" (default {defaults[name]})"
         parser.add_argument(_flag(name), dest=name, metavar=name.upper(), help=help_text + default)
     return parser

@@ -43,6 +43,10 @@ class NoRoom(Refused):
     """A limit of the server, or of one stream, is reached."""
 
 
+class NotAllowed(Refused):
+    """The caller did not say who it is, or is not known."""
+
+
 class NotServing(Refused):
     """Warming up, or about to stop."""
 

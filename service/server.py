@@ -14,8 +14,12 @@ from grpc_reflection.v1alpha import reflection
 from engines.api import Engine
 from mynah.v1 import speech_pb2, speech_pb2_grpc, voices_pb2, voices_pb2_grpc
 from service.admission import Admission
+from service.auth import Gate
 from service.config import ConfigError, ServerConfig
+from service.interceptor import Doorman
+from service.keys import KeyFileError
 from service.speech import SpeechService
+from service.tls import Certificates
 from service.voice_store import VoiceStore
 from service.voices import VoicesService
 
@@ -44,13 +48,18 @@ class Server:
     """
 
     def __init__(self, engine: Engine, config: ServerConfig) -> None:
-        """Raises InvalidInput or OSError when the voices' folder cannot be used."""
+        """Raises ConfigError, InvalidInput or OSError when a file or folder that it names cannot be used."""
         self._engine = engine
         self._config = config
-        self.admission = Admission(engine.info.limits.max_streams, config.max_uploads)
+        try:
+            self.gate = Gate(config.api_keys)
+            self.certificates = None if config.tls is None else Certificates(config.tls)
+        except (KeyFileError, OSError) as error:
+            raise ConfigError(str(error)) from error
+        self.admission = Admission(engine.info.limits.max_streams, config.max_uploads, self.gate)
         voices = VoiceStore(engine.default_voice, config.voices_dir, max_voices=config.max_voices)
         self._health = health.aio.HealthServicer()
-        self._grpc = grpc.aio.server(options=_OPTIONS)
+        self._grpc = grpc.aio.server(options=_OPTIONS, interceptors=[Doorman(self.gate)])
         speech = SpeechService(engine, voices, self.admission, config, version("mynah"))
         speech_pb2_grpc.add_SpeechServicer_to_server(speech, self._grpc)  # type: ignore[no-untyped-call]
         catalogue = VoicesService(engine, voices, self.admission, config)
@@ -71,18 +80,11 @@ class Server:
     def _bind(self) -> int:
         listen = self._config.listen
         try:
-            credentials = self._credentials()
-            if credentials is None:
+            if self.certificates is None:
                 return self._grpc.add_insecure_port(listen)
-            return self._grpc.add_secure_port(listen, credentials)
+            return self._grpc.add_secure_port(listen, self.certificates.grpc_credentials())
         except (RuntimeError, OSError) as error:
             raise ConfigError(f"cannot listen on {listen}: {error}") from error
-
-    def _credentials(self) -> grpc.ServerCredentials | None:
-        key, certificate = self._config.tls_key, self._config.tls_certificate
-        if key is None or certificate is None:
-            return None
-        return grpc.ssl_server_credentials([(key.read_bytes(), certificate.read_bytes())])
 
     async def warm_up(self) -> float:
         """Have the engine speak once, then let clients in. Returns the seconds it took; raises what the engine does."""

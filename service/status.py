@@ -35,6 +35,7 @@ _CODES: dict[type[Exception], grpc.StatusCode] = {
     errors.AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
     errors.OutOfOrder: grpc.StatusCode.FAILED_PRECONDITION,
     errors.NoRoom: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.NotAllowed: grpc.StatusCode.UNAUTHENTICATED,
     errors.NotServing: grpc.StatusCode.UNAVAILABLE,
     errors.TookTooLong: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
@@ -118,6 +119,16 @@ async def refusals(context: grpc.aio.ServicerContext[Any, Any], call: str) -> As
         _log(call, failure, error)
         with suppress(grpc.aio.InternalError):  # the client has gone meanwhile; gRPC would log the error's own words
             await context.abort(failure.code, failure.message, ((DETAILS_KEY, failure.details()),))
+
+
+def refuse(error: errors.Refused) -> grpc.RpcMethodHandler[Any, Any]:
+    """A handler, for a method of any kind, that ends every call with this error's status at once."""
+
+    async def abort(_: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        async with refusals(context, "call"):
+            raise error
+
+    return grpc.stream_stream_rpc_method_handler(abort)
 
 
 def _log(call: str, failure: Failure, error: BaseException) -> None:

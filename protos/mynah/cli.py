@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mynah.errors import InvalidArgument, MynahError, NotFound, ServerBusy, Unavailable, WrongState
+from mynah.errors import InvalidArgument, MynahError, NotAllowed, NotFound, ServerBusy, Unavailable, WrongState
 
 EXIT_OK = 0
 EXIT_FAILED = 1  # the server failed, or something on this side did
@@ -49,7 +49,7 @@ def _told(error: MynahError, server: str) -> str:
 
 
 def _status(error: MynahError) -> int:
-    if isinstance(error, InvalidArgument | NotFound | WrongState):
+    if isinstance(error, InvalidArgument | NotAllowed | NotFound | WrongState):
         return EXIT_USAGE
     if isinstance(error, Unavailable | ServerBusy) and error.retryable:
         return EXIT_TRY_LATER
@@ -62,6 +62,10 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--server", default="127.0.0.1:50051", metavar="HOST:PORT", help="default %(default)s")
     top.add_argument("--tls", action="store_true", help="encrypt, trusting the system's certificates")
     top.add_argument("--ca", type=Path, metavar="FILE", help="encrypt, trusting the certificates in this PEM file")
+    top.add_argument("--cert", type=Path, metavar="FILE", help="PEM certificate of this client, with --cert-key")
+    top.add_argument("--cert-key", type=Path, metavar="FILE", help="its private key")
+    key_help = "file that holds an API key; without it, the key is that of the variable MYNAH_API_KEY, if set"
+    top.add_argument("--api-key-file", type=Path, metavar="FILE", help=key_help)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_say(commands.add_parser("say", help="speak a text into a WAV file", allow_abbrev=False))
     _add_voices(commands.add_parser("voices", help="make, list and delete voices", allow_abbrev=False))

@@ -8,7 +8,7 @@ from mynah.errors import WrongState
 from mynah.events import AudioChunk, ServerInfo
 from mynah.settings import AudioFormat, Sampling, SpeechSettings, Timeouts, Tls
 from mynah.stream import SpeechStream
-from mynah.transport import open_channel, rpc_errors
+from mynah.transport import open_channel, rpc_errors, with_key
 from mynah.v1 import speech_pb2, speech_pb2_grpc
 from mynah.voices import Voices
 from mynah.wire import event_from_wire, info_from_wire, settings_to_wire
@@ -21,18 +21,25 @@ class Client:
     """
 
     def __init__(
-        self, server: str = "127.0.0.1:50051", *, tls: Tls | bool = False, timeouts: Timeouts | None = None
+        self,
+        server: str = "127.0.0.1:50051",
+        *,
+        tls: Tls | bool = False,
+        api_key: str | None = None,
+        timeouts: Timeouts | None = None,
     ) -> None:
         """`server` is HOST:PORT. `tls=True` trusts the system's certificates; a Tls says which others."""
         self._server = server
         self._tls = tls if isinstance(tls, Tls) else (Tls() if tls else None)
+        self._api_key = api_key
         self._timeouts = timeouts or Timeouts()
         self._voices: Voices | None = None
 
     async def __aenter__(self) -> Client:
         self._channel = open_channel(self._server, self._tls)
-        self._speech = speech_pb2_grpc.SpeechStub(self._channel)  # type: ignore[no-untyped-call]
-        self._voices = Voices(self._channel, self._timeouts)
+        calls = with_key(self._channel, self._api_key)
+        self._speech = speech_pb2_grpc.SpeechStub(calls)  # type: ignore[no-untyped-call]
+        self._voices = Voices(calls, self._timeouts)
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 import time
 import wave
@@ -23,14 +24,19 @@ from mynah.stream import SpeechStream
 
 async def execute(chosen: argparse.Namespace) -> None:
     """Run the chosen command. Raises MynahError, OSError, ValueError."""
-    tls = Tls(chosen.ca) if chosen.ca else chosen.tls
-    async with Client(chosen.server, tls=tls) as client:
+    named = chosen.ca or chosen.cert
+    tls = Tls(chosen.ca, certificate=chosen.cert, key=chosen.cert_key) if named else chosen.tls
+    async with Client(chosen.server, tls=tls, api_key=_api_key(chosen.api_key_file)) as client:
         if chosen.command == "say":
             await _say(client, chosen)
         elif chosen.command == "info":
             await _info(client)
         else:
             await _voices(client, chosen)
+
+
+def _api_key(file: Path | None) -> str | None:
+    return file.read_text().strip() if file else os.environ.get("MYNAH_API_KEY")
 
 
 async def _say(client: Client, chosen: argparse.Namespace) -> None:

@@ -48,6 +48,10 @@ class NotFound(MynahError):
     """No such voice."""
 
 
+class NotAllowed(MynahError):
+    """The server asks for an API key that it knows."""
+
+
 class AlreadyExists(MynahError):
     """The chosen voice id is taken."""
 
@@ -80,6 +84,7 @@ _CLASSES: dict[str, type[MynahError]] = {
     "INVALID_ARGUMENT": InvalidArgument,
     "OUT_OF_RANGE": InvalidArgument,
     "NOT_FOUND": NotFound,
+    "UNAUTHENTICATED": NotAllowed,
     "ALREADY_EXISTS": AlreadyExists,
     "FAILED_PRECONDITION": WrongState,
     "RESOURCE_EXHAUSTED": ServerBusy,

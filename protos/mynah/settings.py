@@ -34,10 +34,15 @@ class SpeechSettings:
 
 @dataclass(frozen=True)
 class Tls:
-    """A connection that is encrypted. `root_certificates`: PEM file of who is trusted; None: the system's."""
+    """A connection that is encrypted. `root_certificates`: PEM file of who is trusted; None: the system's.
+
+    `certificate` and `key` (PEM files, both or neither) show a server that asks for it who this client is.
+    """
 
     root_certificates: Path | None = None
     server_name: str | None = None  # the name the server's certificate must carry, if not that of the address
+    certificate: Path | None = None
+    key: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, TypeVar, cast
 
 import grpc
 import grpc.aio
@@ -28,12 +29,32 @@ _STATUS_S = 10.0  # a call that has ended has its status at once; one that broke
 
 
 def open_channel(server: str, tls: Tls | None) -> grpc.aio.Channel:
-    """A channel to HOST:PORT; connects on first use. Raises OSError when the certificate file cannot be read."""
+    """A channel to HOST:PORT; connects on first use. Raises OSError when a certificate file cannot be read."""
     if tls is None:
         return grpc.aio.insecure_channel(server, options=_OPTIONS)
-    roots = tls.root_certificates.read_bytes() if tls.root_certificates else None
+    files = (tls.root_certificates, tls.key, tls.certificate)
+    credentials = grpc.ssl_channel_credentials(*(file.read_bytes() if file else None for file in files))
     options = [*_OPTIONS, ("grpc.ssl_target_name_override", tls.server_name)] if tls.server_name else _OPTIONS
-    return grpc.aio.secure_channel(server, grpc.ssl_channel_credentials(roots), options=options)
+    return grpc.aio.secure_channel(server, credentials, options=options)
+
+
+def with_key(channel: grpc.aio.Channel, api_key: str | None) -> grpc.aio.Channel:
+    """What stubs are made on so that their calls carry an API key."""
+    return channel if api_key is None else cast(grpc.aio.Channel, _KeyedChannel(channel, api_key))
+
+
+class _KeyedChannel:
+    """A channel for stubs whose every call carries an API key. gRPC's own interceptors would wrap the calls as well,
+    and its call credentials refuse a connection without TLS, where the server decides whether that is allowed."""
+
+    def __init__(self, channel: grpc.aio.Channel, api_key: str) -> None:
+        self._channel = channel
+        self._metadata = (("authorization", f"Bearer {api_key}"),)
+
+    def __getattr__(self, kind: str) -> Any:
+        """`unary_unary` and its three sisters."""
+        make = getattr(self._channel, kind)
+        return lambda *args, **options: partial(make(*args, **options), metadata=self._metadata)
 
 
 def translated(error: grpc.aio.AioRpcError) -> MynahError:

@@ -9,6 +9,7 @@ import pytest
 
 from engines.config import EngineConfig
 from service.config import ConfigError, ServerConfig, read_config
+from service.tls import TlsFiles
 
 
 def test_nothing_given_is_the_default():
@@ -23,7 +24,8 @@ def test_flags_win_over_variables_and_variables_over_defaults():
 def test_every_option_is_a_flag_and_a_variable_of_its_own_type():
     samples = {
         "model": ("nano", "nano"),
-        "listen": ("[::1]:0", "[::1]:0"),
+        "listen": ("[::]:0", "[::]:0"),
+        "insecure": ("on", True),
         "device": ("cuda:1", "cuda:1"),
         "schedule": ("throughput", "throughput"),
         "decode": ("cached", "cached"),
@@ -35,6 +37,8 @@ def test_every_option_is_a_flag_and_a_variable_of_its_own_type():
         "voices_dir": ("/tmp/v", Path("/tmp/v")),
         "tls_certificate": ("/tmp/a", Path("/tmp/a")),
         "tls_key": ("/tmp/k", Path("/tmp/k")),
+        "tls_client_ca": ("/tmp/a", Path("/tmp/a")),
+        "api_keys": ("/tmp/n", Path("/tmp/n")),
         "log_level": ("WARNING", "warning"),
         "idle_timeout_s": ("2.5", 2.5),
         "stall_timeout_s": ("0.5", 0.5),
@@ -67,6 +71,12 @@ def test_every_option_is_a_flag_and_a_variable_of_its_own_type():
         (["--max-stream", "3"], {}, ["--max-stream"]),
         (["surplus"], {}, ["surplus"]),
         (["--tls-key", "/tmp/k"], {}, ["tls_certificate and tls_key"]),
+        (["--tls-client-ca", "/tmp/a"], {}, ["tls_client_ca needs"]),
+        (["--insecure", "perhaps"], {}, ["--insecure = 'perhaps'", "on | off"]),
+        (["--listen", "0.0.0.0:50051"], {}, ["listen = 0.0.0.0:50051", "insecure"]),
+        (["--listen", "[::]:50051"], {}, ["listen = [::]:50051"]),
+        ([], {"MYNAH_LISTEN": "tts.example.org:443"}, ["listen = tts.example.org:443"]),
+        (["--listen", "0.0.0.0:1", "--insecure", "off"], {}, ["listen = 0.0.0.0:1"]),
     ],
 )
 def test_what_is_wrong_names_itself(flags: list[str], variables: dict[str, str], told: list[str]):
@@ -74,6 +84,22 @@ def test_what_is_wrong_names_itself(flags: list[str], variables: dict[str, str],
         read_config(flags, variables)
     for words in told:
         assert words in str(raised.value)
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:1", "127.8.8.8:1", "localhost:1", "[::1]:1"])
+def test_an_address_of_this_machine_alone_needs_no_encryption(listen: str):
+    assert read_config(["--listen", listen], {}).tls is None
+
+
+def test_an_address_that_others_reach_is_served_encrypted_or_on_purpose():
+    everywhere = ["--listen", "0.0.0.0:1"]
+    assert read_config([*everywhere, "--insecure"], {}).insecure
+    encrypted = read_config([*everywhere, "--tls-certificate", "/tmp/a", "--tls-key", "/tmp/k"], {})
+    assert encrypted.tls == TlsFiles(Path("/tmp/a"), Path("/tmp/k"))
+
+
+def test_a_clients_key_in_the_environment_is_no_setting_of_the_server():
+    assert read_config([], {"MYNAH_API_KEY": "mynah-x"}) == ServerConfig()
 
 
 def test_the_engine_gets_its_part():

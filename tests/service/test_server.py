@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -119,7 +116,7 @@ async def test_info_counts_open_streams():
 
 @pytest.mark.parametrize("listen", ["no.such.host.invalid:0", "192.0.2.1:1"])
 async def test_an_address_that_cannot_be_had_is_named(listen: str):
-    server = Server(FakeEngine(), ServerConfig(listen=listen))
+    server = Server(FakeEngine(), ServerConfig(listen=listen, insecure=True))
     with pytest.raises(ConfigError, match=listen):
         await server.start()
     await server.stop(0)
@@ -132,33 +129,3 @@ async def test_a_port_that_is_taken_is_an_error():
             await second.start()
         await second.stop(0)
         await at.check_serves()
-
-
-async def test_a_certificate_that_cannot_be_read_is_named(tmp_path: Path):
-    missing = tmp_path / "missing.pem"
-    server = Server(FakeEngine(), ServerConfig(listen="127.0.0.1:0", tls_certificate=missing, tls_key=missing))
-    with pytest.raises(ConfigError, match=r"missing\.pem"):
-        await server.start()
-    await server.stop(0)
-
-
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
-async def test_an_encrypted_server_speaks_to_those_who_trust_it(tmp_path: Path):
-    certificate, key = make_certificate(tmp_path)
-    async with serving(tls_certificate=certificate, tls_key=key) as at:
-        trusting = mynah.Tls(root_certificates=certificate, server_name="localhost")
-        async with mynah.Client(at.address, tls=trusting) as client:
-            assert sum([chunk.samples async for chunk in client.synthesize("Hello.")]) == 6 * 960
-        for tls in (True, False):
-            async with mynah.Client(at.address, tls=tls) as client:
-                with pytest.raises(mynah.Unavailable):
-                    await client.info()
-
-
-def make_certificate(folder: Path) -> tuple[Path, Path]:
-    certificate, key = folder / "certificate.pem", folder / "key.pem"
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=localhost"
-    name = ["-addext", "subjectAltName=DNS:localhost"]
-    files = ["-keyout", str(key), "-out", str(certificate)]
-    subprocess.run([*command.split(), *name, *files], check=True, capture_output=True)
-    return certificate, key

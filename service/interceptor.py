@@ -1,0 +1,40 @@
+"""What stands in front of every gRPC method: the gate for API keys. Health is open, for probes that have none."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from service.auth import Gate
+from service.errors import NotAllowed
+from service.status import refuse
+
+_OPEN = "/grpc.health.v1.Health/"
+
+
+class Doorman(grpc.aio.ServerInterceptor):
+    """Lets a call through to its handler, or answers it with the refusal."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        if not str(handler_call_details.method).startswith(_OPEN):
+            try:
+                self._gate.enter(_authorization(handler_call_details.invocation_metadata))
+            except NotAllowed as error:
+                return refuse(error)
+        return await continuation(handler_call_details)
+
+
+def _authorization(metadata: Any) -> str | None:
+    """The one `authorization` there is; two are as good as none."""
+    found = [value for key, value in metadata or () if key == "authorization"]
+    return found[0] if len(found) == 1 and isinstance(found[0], str) else None
