@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.config import SAMPLE_RATE_HZ, SAMPLES_PER_TOKEN, SILENCE_TAIL_TOKENS, Sampling
+from engines.health import Health
 from engines.voice.voice import Voice
 
 Samples = npt.NDArray[np.float32]  # (n,) mono, 24 kHz, full scale 1.0
@@ -36,7 +37,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """Who speaks. `notice` is a sentence for people, e.g. that random weights make noise; empty otherwise."""
+    """Who speaks. `notice` is a sentence for people, e.g. that random weights make noise; empty otherwise.
+
+    `refused_runtimes` are those that were asked for and not fit to serve on this machine, each with the reason.
+    """
 
     model: str
     device: str
@@ -46,6 +50,7 @@ class EngineInfo:
     random_weights: bool = False
     notice: str = ""
     sample_rate_hz: int = SAMPLE_RATE_HZ
+    refused_runtimes: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -136,6 +141,10 @@ class Engine(Protocol):
 
     @property
     def info(self) -> EngineInfo: ...
+
+    @property
+    def health(self) -> Health:
+        """Unhealthy while new streams would fail: a part of the engine has broken down and is being rebuilt."""
 
     @property
     def default_voice(self) -> Voice | None:

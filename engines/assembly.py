@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from engines.api import EngineInfo, Limits
 from engines.checkpoint import Checkpoint, open_checkpoint, verify
-from engines.config import DECODE_MODES, DTYPES, S3GEN_RUNTIMES, T3_BACKENDS, EngineConfig
+from engines.config import (
+    DECODE_MODES,
+    DTYPES,
+    S3GEN_DTYPES,
+    S3GEN_RUNTIMES,
+    T3_BACKENDS,
+    T3_DTYPES,
+    EngineConfig,
+)
 from engines.errors import InvalidInput
+from engines.health import Health
 from engines.pipeline import Encoder, Pipeline, Stages
 from engines.s3gen import flow, vocoder_weights
 from engines.s3gen.batcher import WindowBatcher
+from engines.s3gen.choice import choose_runtime
 from engines.s3gen.device import cpu_threads, resolve_device, use_threads
-from engines.s3gen.runtime import Runtime
-from engines.s3gen.runtimes.onnx import OnnxRuntime
-from engines.s3gen.runtimes.torch import TorchRuntime
-from engines.s3gen.runtimes.torch_cached import TorchCachedRuntime
 from engines.s3gen.windows import SCHEDULES
 from engines.t3 import model as t3_model
 from engines.t3 import vllm_backend
 from engines.t3.backend import T3Backend
+from engines.t3.guidance import check_guidance
+from engines.t3.onnx_backend import OnnxT3Backend
 from engines.t3.torch_backend import TorchT3Backend
 from engines.text import TextTokenizer, normalize
 from engines.voice import speaker, tokenizer, xvector
@@ -29,29 +38,34 @@ from engines.weights import Shape
 
 # A GPU is filled by many windows at once; a CPU is full with one, and a batch would only make the first one wait.
 _MAX_BATCH = {"cpu": 2, "cuda": 16}
+_T3_DTYPES_OF = {"torch": ("auto", "float32"), "onnx": ("auto", "float32", "int8"), "vllm": DTYPES}
 
 
 def assemble(config: EngineConfig) -> Pipeline:
     """The engine that `config` describes. Errors as `engines.load`."""
     _check_choices(config)
+    check_guidance(os.environ)
     device = resolve_device(config.device)
     use_threads(config.threads)
     checkpoint = open_checkpoint(config.model, cache_dir=config.cache_dir, seed=config.weights_seed, device=device)
     verify(checkpoint, tensor_tables(checkpoint))
-    t3 = _make_t3(config, checkpoint, device)
-    batcher, s3gen_name = _make_s3gen(config, checkpoint, device)
+    health = Health()
+    t3 = _make_t3(config, checkpoint, device, health)
+    s3gen = choose_runtime(config, checkpoint, device)
+    batcher = WindowBatcher(s3gen.runtime, max_batch=_MAX_BATCH[device.split(":")[0]], reference=s3gen.reference)
     stages = Stages(_make_encoder(config, checkpoint), t3, batcher, SCHEDULES[config.schedule])
     info = EngineInfo(
         model=checkpoint.spec.name,
         device=device,
         t3_runtime=t3.name,
-        s3gen_runtime=s3gen_name,
+        s3gen_runtime=s3gen.runtime.name,
         limits=Limits(config.max_text_chars_per_segment, 1000, config.max_streams),
         random_weights=checkpoint.random_weights,
         notice=checkpoint.notice,
+        refused_runtimes=s3gen.refused,
     )
     default_voice = load_builtin(checkpoint.conds_path) if checkpoint.conds_path else None
-    return Pipeline(info, stages, VoiceBuilder(checkpoint), default_voice)
+    return Pipeline(info, stages, VoiceBuilder(checkpoint), default_voice, health)
 
 
 def _make_encoder(config: EngineConfig, checkpoint: Checkpoint) -> Encoder:
@@ -63,10 +77,20 @@ def _make_encoder(config: EngineConfig, checkpoint: Checkpoint) -> Encoder:
     return encode
 
 
-def _make_t3(config: EngineConfig, checkpoint: Checkpoint, device: str) -> T3Backend:
-    if config.t3 == "torch" or (config.t3 == "auto" and not (device.startswith("cuda") and vllm_backend.installed())):
+def _make_t3(config: EngineConfig, checkpoint: Checkpoint, device: str, health: Health) -> T3Backend:
+    name = _t3_name(config, device)
+    if name == "torch":
         return TorchT3Backend(
             checkpoint, device=device, max_streams=config.max_streams, max_positions=config.max_positions
+        )
+    if name == "onnx":
+        return OnnxT3Backend(
+            checkpoint,
+            max_streams=config.max_streams,
+            max_positions=config.max_positions,
+            threads=config.threads or cpu_threads(),
+            precision="int8" if config.t3_dtype == "int8" else "fp32",
+            cache_dir=config.cache_dir,
         )
     return vllm_backend.VllmT3Backend(
         checkpoint,
@@ -76,20 +100,21 @@ def _make_t3(config: EngineConfig, checkpoint: Checkpoint, device: str) -> T3Bac
         dtype=config.t3_dtype,
         cuda_graphs=config.cuda_graphs,
         gpu_memory_utilization=config.gpu_memory_utilization,
+        on_health=health.set,
     )
 
 
-def _make_s3gen(config: EngineConfig, checkpoint: Checkpoint, device: str) -> tuple[WindowBatcher, str]:
-    """The batcher and the name of what it runs. torch in float32 is the reference path of every runtime."""
-    reference = TorchRuntime(checkpoint, device=device)
-    runtime: Runtime = reference
-    if config.decode == "cached":
-        runtime = TorchCachedRuntime(reference)
-    elif config.s3gen == "onnx":
-        threads = config.threads or cpu_threads()
-        runtime = OnnxRuntime(checkpoint, providers=config.providers, threads=threads, cache_dir=config.cache_dir)
-    batcher = WindowBatcher(runtime, max_batch=_MAX_BATCH[device.split(":")[0]], reference=reference)
-    return batcher, runtime.name
+def _t3_name(config: EngineConfig, device: str) -> str:
+    """The backend that is meant. Raises InvalidInput when it knows no such precision or device."""
+    on_gpu = device.startswith("cuda")
+    automatic = "vllm" if on_gpu and vllm_backend.installed() else "torch"
+    name = automatic if config.t3 == "auto" else config.t3
+    if config.t3_dtype not in _T3_DTYPES_OF[name]:
+        allowed = f"{', '.join(_T3_DTYPES_OF[name])} under {name}"
+        raise InvalidInput("t3_dtype", config.t3_dtype, allowed, "T3_DTYPE_UNSUPPORTED")
+    if name == "onnx" and on_gpu:
+        raise InvalidInput("t3", name, "vllm or torch on a GPU: T3's ONNX graphs are for CPUs", "T3_UNSUPPORTED")
+    return name
 
 
 def tensor_tables(checkpoint: Checkpoint) -> dict[Path, list[tuple[str, dict[str, Shape]]]]:
@@ -108,11 +133,15 @@ def _check_choices(config: EngineConfig) -> None:
         "schedule": tuple(SCHEDULES),
         "decode": DECODE_MODES,
         "t3": T3_BACKENDS,
-        "t3_dtype": DTYPES,
+        "t3_dtype": T3_DTYPES,
         "s3gen": S3GEN_RUNTIMES,
+        "s3gen_dtype": S3GEN_DTYPES,
     }
     for name, allowed in choices.items():
         if getattr(config, name) not in allowed:
             raise InvalidInput(name, getattr(config, name), ", ".join(allowed), f"{name.upper()}_UNKNOWN")
-    if config.decode == "cached" and config.s3gen == "onnx":
-        raise InvalidInput("decode", "cached", "reference with the ONNX runtime", "DECODE_UNSUPPORTED")
+    in_torch = config.s3gen in ("auto", "torch")
+    if config.decode == "cached" and not in_torch:
+        raise InvalidInput("decode", "cached", f"reference with S3Gen on {config.s3gen}", "DECODE_UNSUPPORTED")
+    if config.s3gen_dtype == "float16" and in_torch:
+        raise InvalidInput("s3gen_dtype", "float16", "auto or float32 with S3Gen on torch", "S3GEN_DTYPE_UNSUPPORTED")

@@ -163,9 +163,11 @@ SCHEDULE_NAMES = ("lowest_latency", "balanced", "throughput")  # when to decode 
 DECODE_MODES = ("reference", "cached")  # whether every window recomputes the voice's prompt and its left context
 
 
-T3_BACKENDS = ("auto", "torch", "vllm")  # auto: vllm where it is installed and a GPU is used, else torch
-S3GEN_RUNTIMES = ("auto", "torch", "onnx")  # auto: torch
+T3_BACKENDS = ("auto", "torch", "onnx", "vllm")  # auto: vllm where it is installed and a GPU is used, else torch
+S3GEN_RUNTIMES = ("auto", "torch", "onnx", "tensorrt")  # auto: torch
 DTYPES = ("auto", "float32", "float16", "bfloat16")
+T3_DTYPES = (*DTYPES, "int8")
+S3GEN_DTYPES = ("auto", "float32", "float16")
 
 
 @dataclass(frozen=True)
@@ -182,9 +184,14 @@ class EngineConfig:
     schedule: str = "balanced"  # one of SCHEDULE_NAMES
     decode: str = "reference"  # one of DECODE_MODES
     t3: str = "auto"  # one of T3_BACKENDS
-    t3_dtype: str = "auto"  # one of DTYPES; vLLM only: float16 on a GPU, float32 on a CPU
+    # one of T3_DTYPES. auto: float16 for vLLM on a GPU, else float32; torch knows float32 only, onnx int8 besides
+    t3_dtype: str = "auto"
     max_positions: int = 2048  # prefix, text and speech of one segment
     cuda_graphs: bool = True  # vLLM only, on a GPU
     gpu_memory_utilization: float | None = None  # vLLM's share of the GPU; None: computed from what both stages need
     s3gen: str = "auto"  # one of S3GEN_RUNTIMES
+    s3gen_dtype: str = "auto"  # one of S3GEN_DTYPES. auto: float16 for tensorrt, else float32; torch knows float32 only
+    strict: bool = False  # refuse to start where an S3Gen runtime fails its gate, instead of falling back
     providers: tuple[str, ...] = ("cpu",)  # ONNX Runtime's, in order of preference: tensorrt, cuda, cpu
+    provider_fp16: bool = False  # lets ONNX Runtime's TensorRT provider choose fp16 where the graph says fp32
+    provider_cache_dir: Path | None = None  # where that provider keeps its engines; None: beside the exported graphs

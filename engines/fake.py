@@ -37,6 +37,7 @@ from engines.config import (
     Sampling,
 )
 from engines.errors import EngineBusy, EngineFailure, InvalidInput
+from engines.health import Health
 from engines.voice.voice import Voice
 
 _MIN_REFERENCE_BYTES = 1000
@@ -75,6 +76,7 @@ class FakeEngine:
             random_weights=True,
             notice="This engine makes tones, not speech.",
         )
+        self.health = Health()
         self.default_voice = fake_voice("default") if default_voice else None
         self.streams: set[FakeStream] = set()
         self.working = 0  # segments being made

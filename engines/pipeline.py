@@ -16,6 +16,7 @@ from engines.api import AudioChunk, EngineInfo, Event, Segment, SegmentDone, Seg
 from engines.config import SAMPLE_RATE_HZ, Sampling
 from engines.continuity import Listener
 from engines.errors import EngineBusy, EngineFailure, InvalidInput
+from engines.health import Health
 from engines.s3gen.batcher import Decoded, WindowBatcher
 from engines.s3gen.noise import segment_seed
 from engines.s3gen.segment_decoder import SegmentDecoder
@@ -52,8 +53,16 @@ class Stages:
 class Pipeline:
     """The real engine. Used from one event loop; the stages' own threads do the work."""
 
-    def __init__(self, info: EngineInfo, stages: Stages, builder: Builder, default_voice: Voice | None) -> None:
+    def __init__(
+        self,
+        info: EngineInfo,
+        stages: Stages,
+        builder: Builder,
+        default_voice: Voice | None,
+        health: Health | None = None,
+    ) -> None:
         self.info = info
+        self.health = health or Health()
         self.default_voice = default_voice
         self.stages = stages
         self._builder = builder

@@ -13,7 +13,15 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from engines.config import DECODE_MODES, DTYPES, S3GEN_RUNTIMES, SCHEDULE_NAMES, T3_BACKENDS, EngineConfig
+from engines.config import (
+    DECODE_MODES,
+    S3GEN_DTYPES,
+    S3GEN_RUNTIMES,
+    SCHEDULE_NAMES,
+    T3_BACKENDS,
+    T3_DTYPES,
+    EngineConfig,
+)
 from service.tls import TlsFiles
 
 _PREFIX = "MYNAH_"
@@ -107,10 +115,14 @@ _OPTIONS: dict[str, tuple[_Kind, str]] = {
     "threads": (_int(1, 1024), "CPU threads of the models"),
     "schedule": (_one_of(*SCHEDULE_NAMES), "when to decode: lowest_latency, balanced or throughput"),
     "decode": (_one_of(*DECODE_MODES), "S3Gen windows: reference (prompt recomputed) or cached (faster, on trial)"),
-    "t3": (_one_of(*T3_BACKENDS), "what makes speech tokens: auto, torch or vllm"),
-    "t3_dtype": (_one_of(*DTYPES), "precision under vllm: auto, float32, float16 or bfloat16"),
-    "s3gen": (_one_of(*S3GEN_RUNTIMES), "what makes audio of them: auto, torch or onnx"),
+    "t3": (_one_of(*T3_BACKENDS), "what makes speech tokens: auto, torch, onnx or vllm"),
+    "t3_dtype": (_one_of(*T3_DTYPES), "its precision: auto, float32, float16 or bfloat16 (vllm), int8 (onnx)"),
+    "s3gen": (_one_of(*S3GEN_RUNTIMES), "what makes audio of them: auto, torch, onnx or tensorrt"),
+    "s3gen_dtype": (_one_of(*S3GEN_DTYPES), "its precision: auto, float32 or float16 (onnx, tensorrt)"),
+    "strict": (_SWITCH, "refuse to start where S3Gen's runtime fails its gate, instead of falling back"),
     "providers": (_names("tensorrt", "cuda", "cpu"), "ONNX Runtime's, by preference, with commas between"),
+    "provider_fp16": (_SWITCH, "let ONNX Runtime's TensorRT provider choose fp16"),
+    "provider_cache_dir": (_PATH, "where that provider keeps its engines; without it, beside the graphs"),
     "max_streams": (_int(1, 10_000), "streams that may be open at once"),
     "cache_dir": (_PATH, "where downloads and random checkpoints are kept"),
     "weights_seed": (_int(0, 2**63 - 1), "seed of random weights"),
@@ -146,7 +158,11 @@ class ServerConfig:
     t3: str = "auto"
     t3_dtype: str = "auto"
     s3gen: str = "auto"
+    s3gen_dtype: str = "auto"
+    strict: bool = False
     providers: tuple[str, ...] = ("cpu",)
+    provider_fp16: bool = False
+    provider_cache_dir: Path | None = None
     max_streams: int = 16
     cache_dir: Path | None = None
     weights_seed: int = 0
@@ -199,7 +215,11 @@ class ServerConfig:
             t3=self.t3,
             t3_dtype=self.t3_dtype,
             s3gen=self.s3gen,
+            s3gen_dtype=self.s3gen_dtype,
+            strict=self.strict,
             providers=self.providers,
+            provider_fp16=self.provider_fp16,
+            provider_cache_dir=self.provider_cache_dir,
             max_streams=self.max_streams,
             cache_dir=self.cache_dir,
             weights_seed=self.weights_seed,

@@ -43,8 +43,8 @@ _OPTIONS = [
 class Server:
     """One engine on one address. `start`, then `warm_up`, then at the end `stop`.
 
-    Health says NOT_SERVING until the warm-up is done and again from the moment of `stop`; new streams are refused
-    with UNAVAILABLE then.
+    Health says NOT_SERVING until the warm-up is done, while the engine is unhealthy, and from the moment of `stop`;
+    new streams are refused with UNAVAILABLE before and after.
     """
 
     def __init__(self, engine: Engine, config: ServerConfig) -> None:
@@ -59,6 +59,8 @@ class Server:
         self.admission = Admission(engine.info.limits.max_streams, config.max_uploads, self.gate)
         voices = VoiceStore(engine.default_voice, config.voices_dir, max_voices=config.max_voices)
         self._health = health.aio.HealthServicer()
+        self._warm = False
+        self._showing: set[asyncio.Future[None]] = set()
         self._grpc = grpc.aio.server(options=_OPTIONS, interceptors=[Doorman(self.gate)])
         speech = SpeechService(engine, voices, self.admission, config, version("mynah"))
         speech_pb2_grpc.add_SpeechServicer_to_server(speech, self._grpc)  # type: ignore[no-untyped-call]
@@ -72,6 +74,8 @@ class Server:
     async def start(self) -> str:
         """Listen; returns the bound HOST:PORT. Raises ConfigError when the address cannot be had."""
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        loop = asyncio.get_running_loop()
+        self._engine.health.watch(lambda healthy: loop.call_soon_threadsafe(self._follow_engine))
         host = self._config.listen.rpartition(":")[0]
         port = self._bind()
         await self._grpc.start()
@@ -92,8 +96,21 @@ class Server:
         began_s = clock()
         await self._engine.warm_up()
         self.admission.open()
-        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        self._warm = True
+        await self._show_health()
         return clock() - began_s
+
+    def _follow_engine(self) -> None:
+        """The engine's health has changed."""
+        if self._warm:
+            task = asyncio.ensure_future(self._show_health())
+            self._showing.add(task)
+            task.add_done_callback(self._showing.discard)
+
+    async def _show_health(self) -> None:
+        healthy = self._engine.health.healthy
+        status = health_pb2.HealthCheckResponse
+        await self._set_health(status.SERVING if healthy else status.NOT_SERVING)
 
     async def stop(self, grace_s: float | None = None) -> None:
         """Refuse newcomers, let open streams and uploads finish within the grace period, then end everything."""

@@ -13,15 +13,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from engines.config import MEL_BANDS, MEL_FRAMES_PER_TOKEN, MEL_HOP_SAMPLES, SPEECH_CODES, X_VECTOR_DIM
-from engines.errors import EngineError
+from engines.errors import CheckpointError, EngineError, InvalidInput
 from engines.s3gen.check import ENERGY_TOLERANCE_DB, TOLERANCE, energy_error_db, frame_error
 from engines.s3gen.runtime import F32, FlowBatch, Runtime, VocoderBatch
 from engines.s3gen.source import HARMONICS
 
+Compositions = Sequence[Sequence[int]]
+
 _log = logging.getLogger(__name__)
-# (prompt + window) tokens of each row: alone, full, mixed
-COMPOSITIONS = ((140,), (96, 96), (150, 61, 104))
-_PROMPT_TOKENS = 50
+# (prompt + window) tokens of each row: alone, full, mixed. Short, because a server's start waits for it. On a GPU
+# other sizes are other kernels, so that every bucket of build.py is reached.
+COMPOSITIONS = ((60,), (40, 40), (64, 26, 45))
+GPU_COMPOSITIONS = (*COMPOSITIONS, (380,))
+_PROMPT_TOKENS = 20
 
 
 class RuntimeRefused(EngineError):
@@ -53,11 +57,13 @@ class GateReport:
         )
 
 
-def validate(candidate: Runtime, trusted: Runtime, *, precision: str) -> GateReport:
+def validate(
+    candidate: Runtime, trusted: Runtime, *, precision: str, compositions: Compositions = COMPOSITIONS
+) -> GateReport:
     """Run both on the same batches, alone, full and mixed, and compare what each row owns."""
     errors, energies = [0.0], [0.0]
     finite = True
-    for seed, lengths in enumerate(COMPOSITIONS):
+    for seed, lengths in enumerate(compositions):
         for ours, theirs in _results(candidate, trusted, lengths, seed):
             finite = finite and bool(np.isfinite(ours).all())
             errors.append(frame_error(ours, theirs))
@@ -114,43 +120,57 @@ def _vocoder_batch(mel: F32, frames: Sequence[int], seed: int) -> VocoderBatch:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A way to make a runtime, tried in order of preference. `trusted` ones are served without a gate."""
+    """A way to make a runtime, tried in order of preference, and the one that judges it (None: it needs no judging)."""
 
     name: str
     make: Callable[[], Runtime]
+    trusted: Callable[[], Runtime] | None = None
     precision: str = "fp32"
-    trusted: bool = False
+    compositions: Compositions = COMPOSITIONS
 
 
 def first_that_passes(
     candidates: Sequence[Candidate],
-    trusted: Callable[[], Runtime],
     *,
     strict: bool = False,
     on_refusal: Callable[[str, str], None] = lambda name, why: None,
 ) -> Runtime:
-    """The first candidate that can be made and agrees with the trusted runtime (made only when one must be compared).
+    """The first candidate that can be made and agrees with the runtime that judges it.
 
     Every refusal is one line in the log and one call of `on_refusal` (name, why), for a metric. With `strict` the
-    first refusal is raised as RuntimeRefused instead; so is the last when no candidate is left.
+    first refusal is raised as RuntimeRefused instead; so is the last when no candidate is left. What is wrong with
+    the configuration or the weights is raised as it is: no other runtime would be right.
     """
-    reference: Runtime | None = None
     why = "there is no candidate"
     for candidate in candidates:
-        try:
-            runtime = candidate.make()
-            if candidate.trusted:
-                return runtime
-            reference = reference or trusted()
-            report = validate(runtime, reference, precision=candidate.precision)
-            if report.passed:
-                _log.info("S3Gen on %s passed its gate: %s", candidate.name, report)
-                return runtime
-            why = f"failed its gate: {report}"
-        except EngineError as error:
-            why = f"cannot be used: {error}"
+        outcome = _try(candidate)
+        if not isinstance(outcome, str):
+            return outcome
+        why = f"S3Gen on {candidate.name} {outcome}"
         if strict:
-            raise RuntimeRefused(f"S3Gen on {candidate.name} {why}")
-        _log.error("S3Gen on %s %s; falling back to the next runtime", candidate.name, why)
-        on_refusal(candidate.name, why)
-    raise RuntimeRefused(f"no S3Gen runtime is left; the last one {why}")
+            raise RuntimeRefused(why)
+        _log.error("%s; falling back to the next runtime", why)
+        on_refusal(candidate.name, outcome)
+    raise RuntimeRefused(f"no S3Gen runtime is left: {why}")
+
+
+def _try(candidate: Candidate) -> Runtime | str:
+    """The runtime, or why it may not serve."""
+    try:
+        runtime = candidate.make()
+        if candidate.trusted is None:
+            return runtime
+        report = validate(
+            runtime, candidate.trusted(), precision=candidate.precision, compositions=candidate.compositions
+        )
+    except (InvalidInput, CheckpointError):
+        raise
+    except EngineError as error:
+        return f"cannot be used: {error}"
+    except Exception as error:  # a library's own, out of memory included
+        _log.debug("S3Gen on %s failed", candidate.name, exc_info=True)
+        return f"cannot be used: {type(error).__name__}: {error}"
+    if not report.passed:
+        return f"failed its gate: {report}"
+    _log.info("S3Gen on %s passed its gate: %s", candidate.name, report)
+    return runtime

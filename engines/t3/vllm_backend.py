@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
-import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +19,6 @@ from engines.config import DTYPES
 from engines.errors import EngineFailure, InvalidInput
 from engines.t3.backend import T3Request
 from engines.t3.decoder import T3Decoder, check_request
-from engines.t3.guidance import check_guidance
 from engines.t3.model import expected_tensors
 from engines.t3.step_loop import StepLoop
 from engines.t3.torch_backend import Generation
@@ -74,7 +72,6 @@ class VllmT3Backend:
         work_dir: Path | None = None,
         on_health: Callable[[bool], None] = lambda _: None,
     ) -> None:
-        check_guidance(os.environ)
         kind = _check_device(device)
         check_tensors(checkpoint.t3_path, expected_tensors(checkpoint.spec))
         self._spec = checkpoint.spec.t3

@@ -31,7 +31,11 @@ def test_every_option_is_a_flag_and_a_variable_of_its_own_type():
         "decode": ("cached", "cached"),
         "t3": ("vllm", "vllm"),
         "t3_dtype": ("float16", "float16"),
-        "s3gen": ("onnx", "onnx"),
+        "s3gen": ("tensorrt", "tensorrt"),
+        "s3gen_dtype": ("float32", "float32"),
+        "strict": ("on", True),
+        "provider_fp16": ("on", True),
+        "provider_cache_dir": ("/tmp/e", Path("/tmp/e")),
         "providers": ("cuda,cpu", ("cuda", "cpu")),
         "cache_dir": ("/tmp/c", Path("/tmp/c")),
         "voices_dir": ("/tmp/v", Path("/tmp/v")),
@@ -53,6 +57,11 @@ def test_every_option_is_a_flag_and_a_variable_of_its_own_type():
     assert read_config([], {f"MYNAH_{name.upper()}": samples[name][0] for name in names}) == expected
 
 
+def test_a_switch_needs_no_value_as_a_flag():
+    assert read_config(["--strict", "--model", "nano"], {}) == ServerConfig(strict=True, model="nano")
+    assert read_config(["--strict", "off"], {"MYNAH_STRICT": "on"}) == ServerConfig()
+
+
 @pytest.mark.parametrize(
     ("flags", "variables", "told"),
     [
@@ -70,6 +79,7 @@ def test_every_option_is_a_flag_and_a_variable_of_its_own_type():
         (["--modle", "nano"], {}, ["--modle"]),
         (["--max-stream", "3"], {}, ["--max-stream"]),
         (["surplus"], {}, ["surplus"]),
+        ([], {"MYNAH_STRICT": "perhaps"}, ["MYNAH_STRICT = 'perhaps'", "on | off"]),
         (["--tls-key", "/tmp/k"], {}, ["tls_certificate and tls_key"]),
         (["--tls-client-ca", "/tmp/a"], {}, ["tls_client_ca needs"]),
         (["--insecure", "perhaps"], {}, ["--insecure = 'perhaps'", "on | off"]),

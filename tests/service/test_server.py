@@ -33,6 +33,31 @@ async def test_health_says_serving_only_after_the_warm_up():
         assert await health(at) == {Health.SERVING}
 
 
+async def test_health_follows_the_engine():
+    async with serving() as at:
+        await following(at, False, Health.NOT_SERVING)
+        await following(at, True, Health.SERVING)
+
+
+async def test_recovered_engine_does_not_open_a_server_that_is_not_warm():
+    async with serving(warm=False) as at:
+        at.engine.health.set(False)
+        at.engine.health.set(True)
+        await asyncio.sleep(0)
+        assert await health(at) == {Health.NOT_SERVING}
+
+
+async def following(at: Serving, healthy: bool, expected: int) -> None:
+    """The engine's health changes on a thread of its own, and a watcher is told."""
+    stub = health_pb2_grpc.HealthStub(at.channel)
+    watching = stub.Watch(health_pb2.HealthCheckRequest())
+    await watching.read()
+    await asyncio.to_thread(at.engine.health.set, healthy)
+    async with asyncio.timeout(5):
+        assert (await watching.read()).status == expected
+    watching.cancel()
+
+
 async def test_before_the_warm_up_clients_are_told_to_come_back():
     async with serving(warm=False) as at:
         assert (await at.client.info()).model == "fake"

@@ -46,13 +46,15 @@ class OnnxRuntime:
         precision: str = "fp32",
         device_id: int = 0,
         trt_fp16: bool = False,
+        trt_cache_dir: Path | None = None,
     ) -> None:
-        """`cache_dir` as `Checkpoint`s: exports and TensorRT engines lie below it. Makes the export if need be."""
+        """`cache_dir` as `Checkpoint`s: exports lie below it, and so do the engines that ONNX Runtime's TensorRT
+        provider builds (with `trt_fp16` in fp16) unless `trt_cache_dir` says where. Makes the export if need be."""
         SessionSettings(providers, threads)  # a wrong name is told before a minute of exporting
         self._padded = providers != ("cpu",)
         settings = ExportSettings(RUNTIME_GRAPHS, self._padded, precision, threads)
         made = export(checkpoint, settings, cache_dir=cache_dir)
-        session = SessionSettings(providers, threads, device_id, made.folder / "engines", trt_fp16)
+        session = SessionSettings(providers, threads, device_id, trt_cache_dir or made.folder / "engines", trt_fp16)
         self._encoder, self._step, self._vocoder = (_bound(made, name, session) for name in RUNTIME_GRAPHS)
 
     def flow(self, batch: FlowBatch) -> F32:

@@ -8,10 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from engines.errors import InvalidInput
+from engines.s3gen.build import buckets
 from engines.s3gen.cuda import CudaUnavailable
-from engines.s3gen.gate import Candidate, RuntimeRefused, first_that_passes, validate
+from engines.s3gen.gate import GPU_COMPOSITIONS, Candidate, RuntimeRefused, first_that_passes, validate
+from engines.s3gen.graphs import CFM, ENCODER, VOCODER
 from engines.s3gen.runtime import F32, FlowBatch, Runtime, VocoderBatch, VocoderResult
 from engines.s3gen.runtimes.onnx import OnnxRuntime
+from engines.s3gen.runtimes.tensorrt import choose_profile
 from engines.s3gen.runtimes.torch import TorchRuntime
 from tests.engines.s3gen.onnx_setting import checkpoint
 
@@ -88,26 +92,45 @@ def unavailable() -> Runtime:
     raise CudaUnavailable("no driver")
 
 
+def out_of_memory() -> Runtime:
+    raise RuntimeError("CUDA failure 2: out of memory")
+
+
 def test_refused_runtimes_fall_back_loudly(torch: TorchRuntime, caplog: pytest.LogCaptureFixture) -> None:
     refusals: list[str] = []
     chosen = first_that_passes(
         [
-            Candidate("tensorrt", unavailable),
-            Candidate("broken", lambda: Faulty(torch, nothing, transient_then_silence)),
-            Candidate("torch", lambda: torch, trusted=True),
+            Candidate("tensorrt", unavailable, lambda: torch),
+            Candidate("onnx", out_of_memory, lambda: torch),
+            Candidate("broken", lambda: Faulty(torch, nothing, transient_then_silence), lambda: torch),
+            Candidate("torch", lambda: torch),
         ],
-        lambda: torch,
         on_refusal=lambda name, why: refusals.append(f"{name}: {why}"),
     )
     assert chosen is torch
     assert refusals[0] == "tensorrt: cannot be used: no driver"
-    assert refusals[1].startswith("broken: failed its gate")
-    assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]
+    assert refusals[1] == "onnx: cannot be used: RuntimeError: CUDA failure 2: out of memory"
+    assert refusals[2].startswith("broken: failed its gate")
+    assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR", "ERROR"]
 
 
 def test_strict_refuses_to_start(torch: TorchRuntime) -> None:
-    candidates = [Candidate("tensorrt", unavailable), Candidate("torch", lambda: torch, trusted=True)]
+    candidates = [Candidate("tensorrt", unavailable, lambda: torch), Candidate("torch", lambda: torch)]
     with pytest.raises(RuntimeRefused, match="tensorrt cannot be used: no driver"):
-        first_that_passes(candidates, lambda: torch, strict=True)
+        first_that_passes(candidates, strict=True)
     with pytest.raises(RuntimeRefused, match="no S3Gen runtime is left"):
-        first_that_passes(candidates[:1], lambda: torch)
+        first_that_passes(candidates[:1])
+
+
+def test_wrong_configuration_is_not_hidden_by_falling_back(torch: TorchRuntime) -> None:
+    def misconfigured() -> Runtime:
+        raise InvalidInput("providers", "cpv", "tensorrt, cuda, cpu")
+
+    with pytest.raises(InvalidInput, match="cpv"):
+        first_that_passes([Candidate("onnx", misconfigured), Candidate("torch", lambda: torch)])
+
+
+def test_gpu_gate_reaches_every_bucket_of_the_engines() -> None:
+    for graph, per_token in ((ENCODER, 1), (CFM, 2), (VOCODER, 2)):
+        reached = {choose_profile(buckets(graph), len(rows), per_token * max(rows)) for rows in GPU_COMPOSITIONS}
+        assert reached == set(range(len(buckets(graph)))), graph.name
