@@ -75,7 +75,11 @@ class Server:
         """Listen; returns the bound HOST:PORT. Raises ConfigError when the address cannot be had."""
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         loop = asyncio.get_running_loop()
-        self._engine.health.watch(lambda healthy: loop.call_soon_threadsafe(self._follow_engine))
+
+        def on_news(_: bool) -> None:
+            loop.call_soon_threadsafe(self._follow_engine)
+
+        self._engine.health.watch(on_news)
         host = self._config.listen.rpartition(":")[0]
         port = self._bind()
         await self._grpc.start()
