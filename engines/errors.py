@@ -33,6 +33,13 @@ class InvalidInput(EngineError):
         self.allowed = allowed
         self.reason = reason or self.reason
 
+    def named(self, field: str) -> InvalidInput:
+        """The same refusal of a field that its caller knows by another name."""
+        renamed = InvalidInput(field, "", self.allowed, self.reason)
+        renamed.value = self.value
+        renamed.args = (str(self).replace(self.field, field, 1),)
+        return renamed
+
 
 class CheckpointError(EngineError):
     """Weights are missing, of the wrong shape, or not readable; raised before anything is served."""

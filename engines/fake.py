@@ -60,6 +60,7 @@ class Script:
     failure: Exception | None = None  # raised in segment `fail_segment` after `fail_after_chunks` of its chunks
     fail_segment: int = 0
     fail_after_chunks: int = 0
+    failures: int | None = None  # so often in all; None: always
 
 
 class FakeEngine:
@@ -84,6 +85,7 @@ class FakeEngine:
         self.made_samples = 0
         self.done_segments = 0
         self.cancelled_segments = 0
+        self.failures = 0  # raised so far
         self.closed = False
         self.progress = asyncio.Event()  # set whenever a chunk was made
 
@@ -177,10 +179,9 @@ class FakeStream:
 
     def _fail_if_scripted(self, segment: Segment, chunks: int) -> None:
         script = self._engine.script
-        if (
-            script.failure is not None
-            and (segment.index, chunks) == (script.fail_segment, script.fail_after_chunks)
-        ):  # fmt: skip
+        due = (segment.index, chunks) == (script.fail_segment, script.fail_after_chunks)
+        if script.failure is not None and due and self._engine.failures != script.failures:
+            self._engine.failures += 1
             raise script.failure
 
     @contextmanager

@@ -84,6 +84,10 @@ def _path(text: str) -> Path:
     return Path(_text(text)).expanduser()
 
 
+def _place(text: str) -> Path | str:
+    return text if "://" in text else _path(text)
+
+
 def _one_of(*names: str) -> _Kind:
     def read(text: str) -> str:
         if text not in names:
@@ -104,6 +108,7 @@ def _names(*allowed: str) -> _Kind:
 
 
 _PATH = _Kind(_path, "a path")
+_PLACE = _Kind(_place, "a path, or a URL that fsspec opens, e.g. s3://bucket/voices")
 _SWITCH = _Kind(lambda text: {"on": True, "off": False}[text.lower()], "on | off")  # a flag alone means on
 _ADDRESS = _Kind(_address, "HOST:PORT with a port in [0, 65535]")
 
@@ -126,8 +131,9 @@ _OPTIONS: dict[str, tuple[_Kind, str]] = {
     "max_streams": (_int(1, 10_000), "streams that may be open at once"),
     "cache_dir": (_PATH, "where downloads and random checkpoints are kept"),
     "weights_seed": (_int(0, 2**63 - 1), "seed of random weights"),
-    "voices_dir": (_PATH, "where uploaded voices are kept; without it, in memory"),
+    "voices_dir": (_PLACE, "where uploaded voices are kept; servers may share it; without it, in memory"),
     "max_voices": (_int(1, 1_000_000), "uploaded voices that are kept"),
+    "max_voices_in_memory": (_int(1, 1_000_000), "of these, how many are in memory; each takes about 0.3 MB"),
     "max_uploads": (_int(1, 1000), "uploads that may run at once"),
     "max_upload_bytes": (_int(1, 2**31), "longest upload of reference audio"),
     "max_pending_text_chars": (_int(1000, 10_000_000), "text that may wait to be spoken on a stream"),
@@ -166,8 +172,9 @@ class ServerConfig:
     max_streams: int = 16
     cache_dir: Path | None = None
     weights_seed: int = 0
-    voices_dir: Path | None = None
+    voices_dir: Path | str | None = None
     max_voices: int = 1000
+    max_voices_in_memory: int = 256
     max_uploads: int = 4
     max_upload_bytes: int = 20_000_000
     max_pending_text_chars: int = 20_000

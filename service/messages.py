@@ -13,7 +13,7 @@ from service import session
 from service.config import ServerConfig
 from service.encode import SAMPLE_RATES_HZ, AudioFormat, AudioSettings
 from service.session import StreamSettings
-from service.voice_store import DEFAULT_VOICE_ID, StoredVoice, VoiceStore
+from service.voice_store import DEFAULT_VOICE_ID, VoiceStore, VoiceSummary
 
 _SEED_BITS = 53  # every language's numbers hold it exactly
 
@@ -22,11 +22,12 @@ _FORMAT_NUMBERS = {
     AudioFormat.PCM_F32LE: speech_pb2.AUDIO_FORMAT_PCM_F32LE,
     AudioFormat.WAV: speech_pb2.AUDIO_FORMAT_WAV,
 }
+_CONTRACT_FIELDS = {"sampling.max_speech_tokens": "sampling.max_speech_token_count"}  # where the names differ
 _FORMATS: dict[int, AudioFormat] = {number: name for name, number in _FORMAT_NUMBERS.items()}
 _FORMATS[speech_pb2.AUDIO_FORMAT_UNSPECIFIED] = AudioFormat.PCM_S16LE
 
 
-def stream_settings(message: speech_pb2.SpeechSettings, voices: VoiceStore) -> StreamSettings:
+async def stream_settings(message: speech_pb2.SpeechSettings, voices: VoiceStore) -> StreamSettings:
     """A client's choices with every default filled in. Raises InvalidInput, or NotFound for the voice."""
     audio = AudioSettings(
         _audio_format(message.audio_format),
@@ -34,7 +35,7 @@ def stream_settings(message: speech_pb2.SpeechSettings, voices: VoiceStore) -> S
     )
     sampling = _sampling(message.sampling)
     voice_id = message.voice_id if message.HasField("voice_id") else DEFAULT_VOICE_ID
-    return StreamSettings(voice_id, voices.get(voice_id).voice, audio, sampling)
+    return StreamSettings(voice_id, (await voices.get(voice_id)).voice, audio, sampling)
 
 
 def _audio_format(number: int) -> AudioFormat:
@@ -53,7 +54,10 @@ def _sampling(message: speech_pb2.Sampling) -> Sampling:
     chosen.setdefault("seed", secrets.randbits(_SEED_BITS))
     if message.HasField("max_speech_token_count"):
         chosen["max_speech_tokens"] = message.max_speech_token_count
-    return Sampling(**chosen)
+    try:
+        return Sampling(**chosen)
+    except InvalidInput as error:
+        raise error.named(_CONTRACT_FIELDS.get(error.field, error.field)) from None
 
 
 def limits(info: EngineInfo, config: ServerConfig) -> speech_pb2.Limits:
@@ -190,10 +194,10 @@ def server_info(
     )
 
 
-def voice(stored: StoredVoice) -> voices_pb2.Voice:
+def voice(stored: VoiceSummary) -> voices_pb2.Voice:
     message = voices_pb2.Voice(
         voice_id=stored.voice_id,
-        name=stored.voice.name,
+        name=stored.name,
         built_in=stored.built_in,
         reference_s=stored.reference_s,
     )

@@ -57,7 +57,12 @@ class Server:
         except (KeyFileError, OSError) as error:
             raise ConfigError(str(error)) from error
         self.admission = Admission(engine.info.limits.max_streams, config.max_uploads, self.gate)
-        voices = VoiceStore(engine.default_voice, config.voices_dir, max_voices=config.max_voices)
+        voices = VoiceStore(
+            lambda: engine.default_voice,
+            config.voices_dir,
+            max_voices=config.max_voices,
+            max_loaded=config.max_voices_in_memory,
+        )
         self._health = health.aio.HealthServicer()
         self._warm = False
         self._showing: set[asyncio.Future[None]] = set()

@@ -6,18 +6,24 @@ Knows an engine by its protocols and nothing of RPC; whoever translates a surfac
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from engines import api
 from engines.api import Engine, SegmentStats, WindowFigures
 from engines.config import Sampling
-from engines.errors import InvalidInput
+from engines.errors import EngineFailure, InvalidInput
 from engines.voice.voice import Voice
 from service.backlog import Backlog, FlushMark
 from service.encode import AudioSettings, Encoded, Encoder, stream_header
 from service.outbox import Outbox
 from service.segmenter import Segmenter
+
+log = logging.getLogger("mynah.service")
+
+_TRIES = 3  # of what fails before a stream has audio
+_RETRY_PAUSE_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,7 @@ class Session:
         self._timeline = _Timeline(settings.audio)
         self._stream: api.SpeechStream | None = None
         self._speaker: asyncio.Task[None] | None = None
+        self._begun: int | None = None  # the last segment whose work began
         self._open_segment: int | None = None  # told to the client as begun and not yet as done
 
     async def __aenter__(self) -> Session:
@@ -208,6 +215,29 @@ class Session:
             self._outbox.finish(error)
 
     async def _speak(self, segment: api.Segment) -> None:
+        """Speak a segment; again, on a new stream of the engine's, when it fails before this one has any audio."""
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                await self._speak_once(segment)
+                return
+            except EngineFailure as failure:
+                if not tries_left or self._timeline.made_samples:
+                    raise
+                log.warning("the engine failed before a stream had audio (%s); trying again", failure.reason)
+                await self._start_over()
+
+    async def _start_over(self) -> None:
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            closing = asyncio.ensure_future(stream.close())
+            try:
+                await asyncio.shield(closing)
+            finally:
+                await asyncio.wait([closing])  # a cancel that comes now waits for it too
+        self._timeline.rewind()
+        await asyncio.sleep(_RETRY_PAUSE_S)
+
+    async def _speak_once(self, segment: api.Segment) -> None:
         if self._stream is None:
             self._stream = await self._engine.open(self._settings.voice, self._settings.sampling)
         self._timeline.begin_segment()
@@ -234,7 +264,8 @@ class Session:
         elif isinstance(event, api.SegmentDone):
             await self._send(segment, self._timeline.encoder.end_segment())
             await self._outbox.put(self._done(segment, stats=event.stats))
-        else:
+        elif self._begun != segment.index:  # a second try has been told of already
+            self._begun = segment.index
             offset, consumed = self._timeline.offset_samples, self._backlog.consumed_chars
             await self._outbox.put(Started(segment, offset, event.text_tokens, consumed))
 

@@ -51,9 +51,10 @@ class SpeechService(speech_pb2_grpc.SpeechServicer):
         stream_id = _new_id()
         async with refusals(context, f"stream {stream_id}"):
             listener = _Listener(requests, self._config.idle_timeout_s)
-            settings = messages.stream_settings(await listener.opening(), self._voices)
+            wanted = await listener.opening()
             call = _Call(context, speech_pb2.StreamSpeechResponse, self._config)
             with self._admission.stream():
+                settings = await messages.stream_settings(wanted, self._voices)
                 async with Session(self._engine, settings, self._session_limits) as session:
                     await self._open(call, stream_id, settings)
                     listening = [listener.listen(session), listener.watch_idle(session)]
@@ -64,9 +65,9 @@ class SpeechService(speech_pb2_grpc.SpeechServicer):
         stream_id = _new_id()
         async with refusals(context, f"stream {stream_id}"):
             self._check_text(request.text)
-            settings = messages.stream_settings(request.settings, self._voices)
             call = _Call(context, speech_pb2.SynthesizeResponse, self._config)
             with self._admission.stream():
+                settings = await messages.stream_settings(request.settings, self._voices)
                 async with Session(self._engine, settings, self._session_limits) as session:
                     await self._open(call, stream_id, settings)
                     session.write(request.text)

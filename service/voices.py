@@ -42,7 +42,7 @@ class VoicesService(voices_pb2_grpc.VoicesServicer):
                 upload = _Upload(parts, self._config)
                 new = await upload.metadata()
                 voice_id = new.voice_id if new.HasField("voice_id") else None
-                self._voices.must_have_room(voice_id)
+                await self._voices.must_have_room(voice_id)
                 stored = await self._make(new.name.strip(), await upload.audio(), voice_id)
         return voices_pb2.CreateVoiceResponse(voice=messages.voice(stored))
 
@@ -53,7 +53,7 @@ class VoicesService(voices_pb2_grpc.VoicesServicer):
 
     async def GetVoice(self, request: voices_pb2.GetVoiceRequest, context: Context) -> voices_pb2.GetVoiceResponse:
         async with refusals(context, "get voice"):
-            voice = messages.voice(self._voices.get(request.voice_id))
+            voice = messages.voice(await self._voices.get(request.voice_id))
         return voices_pb2.GetVoiceResponse(voice=voice)
 
     async def ListVoices(
@@ -61,7 +61,7 @@ class VoicesService(voices_pb2_grpc.VoicesServicer):
     ) -> voices_pb2.ListVoicesResponse:
         async with refusals(context, "list voices"):
             size = _page_size(request.page_size)
-            found, more = self._voices.page(_page_start(request.page_token), size)
+            found, more = await self._voices.page(_page_start(request.page_token), size)
         token = found[-1].voice_id if more else ""
         return voices_pb2.ListVoicesResponse(voices=map(messages.voice, found), next_page_token=token)
 

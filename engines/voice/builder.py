@@ -6,6 +6,7 @@ how voices are kept.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from threading import Lock
@@ -24,8 +25,9 @@ from engines.config import (
     SPEECH_TOKENS_PER_S,
 )
 from engines.voice import speaker, tokenizer, xvector
+from engines.voice.apart import load_reference_apart
 from engines.voice.mel import prompt_mel
-from engines.voice.reference import Reference, load_reference
+from engines.voice.reference import Reference
 from engines.voice.voice import Voice
 from engines.weights import load_tensors
 
@@ -48,8 +50,15 @@ class VoiceBuilder:
     it ahead of time.
     """
 
-    def __init__(self, checkpoint: Checkpoint, *, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        device: str = "cpu",
+        decode: Callable[[bytes], Reference] = load_reference_apart,
+    ) -> None:
         self._checkpoint = checkpoint
+        self._decode = decode
         self._device = torch.device(device)
         self._lock = Lock()
         self._nets: _Nets | None = None
@@ -60,11 +69,11 @@ class VoiceBuilder:
             self._loaded()
 
     def build(self, audio: bytes, name: str) -> Voice:
-        """A Voice from an audio file's bytes. Raises InvalidInput as `load_reference`, CheckpointError as `load`.
+        """A Voice from an audio file's bytes. Raises InvalidInput as `load_reference_apart`, CheckpointError as `load`.
 
         Source: upstream's ChatterboxTurboTTS.prepare_conditionals and S3Gen's embed_ref.
         """
-        reference = load_reference(audio)
+        reference = self._decode(audio)
         samples = with_gain(reference.samples, TARGET_LUFS - reference.loudness_lufs)
         with self._lock:
             return self._condition(samples, name, self._metadata(reference))

@@ -71,11 +71,23 @@ def load_reference(audio: bytes) -> Reference:
     AUDIO_NOT_DECODABLE (not audio, corrupt, or outside the limits on rate and channels), AUDIO_TOO_SHORT,
     AUDIO_TOO_LONG or AUDIO_SILENT. Source: upstream's prepare_conditionals, which leaves this to librosa.load.
     """
+    return judge(*decode(audio))
+
+
+def decode(audio: bytes) -> tuple[Samples, str]:
+    """What meets the stranger's bytes: samples as in a Reference, of at most 120 s, and a word on their source.
+
+    Raises InvalidInput as `load_reference`, but for AUDIO_TOO_SHORT and AUDIO_SILENT.
+    """
     _check_bytes(audio)
     try:
-        samples, source = _decode(audio)
+        return _decode(audio)
     except _DECODING_ERRORS as error:
         _not_decodable(f"{len(audio)} bytes ({getattr(error, 'strerror', None) or error})", error)
+
+
+def judge(samples: Samples, source: str) -> Reference:
+    """The Reference that decoded samples are. Raises InvalidInput with AUDIO_TOO_SHORT or AUDIO_SILENT."""
     duration_s = len(samples) / SAMPLE_RATE_HZ
     if duration_s <= MIN_REFERENCE_S:
         raise InvalidInput("audio", f"{duration_s:.2f} s", _allowed_length(), "AUDIO_TOO_SHORT")

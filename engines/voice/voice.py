@@ -26,6 +26,18 @@ from engines.errors import InvalidInput
 _FORMAT = "mynah-voice-1"
 
 
+HEADER_BYTES = 64 * 1024  # of a voice's file; its header is far shorter
+
+
+@dataclass(frozen=True)
+class VoiceHeader:
+    """What a file tells before its arrays."""
+
+    name: str
+    t3_prompt_tokens: int
+    metadata: dict[str, str]
+
+
 @dataclass(frozen=True, eq=False)
 class Voice:
     """Everything the models need to know of a speaker.
@@ -95,6 +107,20 @@ class Voice:
             raise InvalidInput(
                 "voice", f"{len(data)} bytes", f"a {_FORMAT} file ({error})", "VOICE_FILE_INVALID"
             ) from error
+
+    @staticmethod
+    def header_of(data: bytes) -> VoiceHeader:
+        """What the first bytes of a file say of the voice. Raises InvalidInput as `from_bytes`."""
+        try:
+            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+            about = header["__metadata__"]
+            if about["format"] != _FORMAT:
+                raise InvalidInput("voice.format", about["format"], _FORMAT, "VOICE_FILE_INVALID")
+            (tokens,) = header["t3_prompt_tokens"]["shape"]
+            return VoiceHeader(str(about["name"]), int(tokens), _strings(json.loads(about["metadata"])))
+        except (ValueError, KeyError, TypeError) as error:
+            allowed = f"a {_FORMAT} file ({error})"
+            raise InvalidInput("voice", f"{len(data)} bytes", allowed, "VOICE_FILE_INVALID") from error
 
     def save(self, path: Path) -> None:
         """Write the file whole or not at all."""

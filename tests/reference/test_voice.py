@@ -50,7 +50,7 @@ class Pair:
 
     @property
     def builder(self) -> VoiceBuilder:
-        return VoiceBuilder(Checkpoint(self.folder, self.spec))
+        return VoiceBuilder(Checkpoint(self.folder, self.spec), decode=load_reference)
 
     def upstream_voice(self, wav: Path) -> dict[str, Any]:
         """What upstream's prepare_conditionals makes of a file, as numpy arrays."""

@@ -50,8 +50,8 @@ async def at() -> AsyncIterator[Serving]:
         ({"top_p": NAN}, "sampling.top_p", "nan"),
         ({"repetition_penalty": 0.0}, "sampling.repetition_penalty", "0.0"),
         ({"repetition_penalty": INFINITY}, "sampling.repetition_penalty", "inf"),
-        ({"max_speech_token_count": 0}, "sampling.max_speech_tokens", "0"),
-        ({"max_speech_token_count": 1001}, "sampling.max_speech_tokens", "1001"),
+        ({"max_speech_token_count": 0}, "sampling.max_speech_token_count", "0"),
+        ({"max_speech_token_count": 1001}, "sampling.max_speech_token_count", "1001"),
     ],
 )
 async def test_sampling_out_of_range(at: Serving, settings: dict[str, float], field: str, value: str):

@@ -108,6 +108,11 @@ def test_an_address_that_others_reach_is_served_encrypted_or_on_purpose():
     assert encrypted.tls == TlsFiles(Path("/tmp/a"), Path("/tmp/k"))
 
 
+def test_voices_lie_in_a_folder_or_behind_a_url():
+    assert read_config(["--voices-dir", "s3://bucket/voices"], {}).voices_dir == "s3://bucket/voices"
+    assert read_config(["--voices-dir", "voices"], {}).voices_dir == Path("voices")
+
+
 def test_a_clients_key_in_the_environment_is_no_setting_of_the_server():
     assert read_config([], {"MYNAH_API_KEY": "mynah-x"}) == ServerConfig()
 

@@ -312,6 +312,51 @@ def test_an_engine_that_fails_ends_the_stream_after_what_was_made(after_chunks: 
     assert engine.at_rest
 
 
+@pytest.mark.parametrize("failures", [1, 2])
+@pytest.mark.parametrize("rate_hz", [24_000, 8_000])
+def test_an_engine_that_fails_before_any_audio_is_tried_again(failures: int, rate_hz: int):
+    audio = AudioSettings(sample_rate_hz=rate_hz)
+    engine = FakeEngine(Script(failure=EngineFailure("the device was reset"), failures=failures))
+    heard = virtual_time(speak(engine, THREE, audio))
+    unbroken = virtual_time(speak(FakeEngine(), THREE, audio))
+    assert heard.data == unbroken.data
+    assert [type(event) for event in heard.events] == [type(event) for event in unbroken.events]
+    heard.check_gapless()
+    assert (engine.opened_streams, engine.at_rest) == (1 + failures, True)
+
+
+def test_an_engine_that_goes_on_failing_is_tried_three_times():
+    engine = FakeEngine(Script(failure=EngineFailure("no device")))
+    with pytest.raises(EngineFailure):
+        virtual_time(speak(engine, THREE))
+    assert (engine.failures, engine.at_rest) == (3, True)
+
+
+def test_after_any_audio_nothing_is_tried_again():
+    engine = FakeEngine(Script(failure=EngineFailure("no device"), fail_after_chunks=1))
+    with pytest.raises(EngineFailure):
+        virtual_time(speak(engine, THREE))
+    assert (engine.failures, engine.at_rest) == (1, True)
+
+
+def test_a_cancel_during_another_try_frees_everything_before_it_is_answered():
+    engine = FakeEngine(Script(failure=EngineFailure("the device was reset"), failures=1, close_s=0.2))
+
+    async def conversation() -> None:
+        async with session(engine) as one:
+            one.write(THREE)
+            await asyncio.sleep(0.1)  # the first stream is being closed
+            assert engine.failures == 1
+            await one.cancel()
+            assert engine.at_rest
+            one.write(THREE)
+            one.end()
+            assert len((await Heard().read(one)).done) == 3
+
+    virtual_time(conversation())
+    assert engine.at_rest
+
+
 def test_an_unforeseen_error_ends_the_stream_instead_of_hanging_it():
     engine = FakeEngine(Script(failure=ZeroDivisionError()))
 

@@ -18,6 +18,7 @@ from engines.config import TINY
 from engines.errors import CheckpointError, InvalidInput
 from engines.voice import random_weights
 from engines.voice.builder import VoiceBuilder
+from engines.voice.reference import load_reference
 from engines.voice.voice import Voice
 from tests.clips import speech, wav_bytes
 
@@ -35,7 +36,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkpoint]
 
 @pytest.fixture(scope="module")
 def builder(checkpoint: Checkpoint) -> VoiceBuilder:
-    return VoiceBuilder(checkpoint)
+    return VoiceBuilder(checkpoint, decode=load_reference)
 
 
 def clip(duration_s: float, voice: str = "slt", gain: float = 1.0) -> bytes:
@@ -62,7 +63,7 @@ def test_prompts_end_at_fifteen_and_ten_seconds(builder: VoiceBuilder) -> None:
 
 
 def test_the_same_recording_makes_the_same_voice_again(builder: VoiceBuilder, checkpoint: Checkpoint) -> None:
-    first, second = builder.build(clip(6.0), "a"), VoiceBuilder(checkpoint).build(clip(6.0), "b")
+    first, second = builder.build(clip(6.0), "a"), VoiceBuilder(checkpoint, decode=load_reference).build(clip(6.0), "b")
     assert first.key == second.key
     assert Voice.from_bytes(first.to_bytes()).key == first.key
 
@@ -81,7 +82,7 @@ def test_how_loud_a_recording_is_does_not_matter(builder: VoiceBuilder) -> None:
 
 
 def test_metadata_tells_what_was_heard_and_by_what(checkpoint: Checkpoint) -> None:
-    voice = VoiceBuilder(replace(checkpoint, random_weights=True)).build(clip(6.5), "ada")
+    voice = VoiceBuilder(replace(checkpoint, random_weights=True), decode=load_reference).build(clip(6.5), "ada")
     assert voice.name == "ada"
     assert -30 < float(voice.metadata.pop("loudness_lufs")) < -10
     assert voice.metadata == {
@@ -130,7 +131,7 @@ def test_every_wrong_tensor_is_named(checkpoint: Checkpoint, tmp_path: Path) -> 
 
 
 def test_nets_stay_views_of_the_mapped_file(checkpoint: Checkpoint) -> None:
-    builder = VoiceBuilder(checkpoint)
+    builder = VoiceBuilder(checkpoint, decode=load_reference)
     builder.load()
     mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if str(checkpoint.folder) in line]
     assert len(mapped) >= 2, "one mapping for each file"
