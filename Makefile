@@ -13,7 +13,7 @@ VLLM_UV := $(VLLM_BIN)/uv pip install --quiet --python $(VLLM_BIN)/python
 VLLM_WHEEL ?= $(firstword $(wildcard ../shared/wheels/vllm-0.9.2+cpu-cp311-*.whl))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test test-vllm bench-t3 lint types imports proto proto-check bench-engine bench-stream bench-s3gen engines clean
+.PHONY: help install demo serve test test-vllm bench-t3 lint types imports proto proto-check bench-engine bench-stream bench-s3gen engines image-steps clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -98,6 +98,15 @@ bench-s3gen: $(VENV)/installed-dev ## S3Gen's and T3's runtimes side by side (AR
 ARCH ?= sm86
 engines: $(VENV)/installed-dev ## TensorRT engines for a GPU that need not be here (MODEL=random:turbo, ARCH=sm86)
 	$(BIN)/mynah-engines build --model $(MODEL) --arch $(ARCH) $(ARGS)
+
+# torch from wherever pip finds that version: the images fetch its CPU build, see docker/install.sh
+image-steps: $(VENV)/installed-dev ## every step of the cpu image, in build/image instead of a Docker engine
+	rm -rf build/image && mkdir -p build/image
+	PATH="$(abspath $(BIN)):$$PATH" docker/lock.sh --check
+	UV_NO_CACHE=0 TORCH_BACKEND=pip docker/install.sh cpu build/image/venv
+	docker/check.sh build/image/venv
+	docker/sbom.sh build/image/venv build/image/mynah.cdx.json
+	docker/prepare.sh cpu build/image/venv build/image build/image/models
 
 clean: ## remove what the targets above made
 	rm -rf $(VENV) $(VLLM_VENV) build

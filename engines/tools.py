@@ -1,4 +1,4 @@
-"""`mynah-engines`: one command each to export, build, check, profile and measure S3Gen's graphs.
+"""`mynah-engines`: one command each to export, build, prepare, check, profile and measure.
 
 Translates arguments; the work is done by engines/s3gen. Every command prints a table and leaves a file.
 """
@@ -46,6 +46,12 @@ def _build(arguments: Sequence[str]) -> None:
     from engines.s3gen.build import main as build_main
 
     build_main(arguments)
+
+
+def _prepare(arguments: Sequence[str]) -> None:
+    from engines.prepare import main as prepare_main
+
+    prepare_main(arguments)
 
 
 def _check(arguments: Sequence[str]) -> int:
@@ -162,6 +168,7 @@ def _write(name: str, result: Mapping[str, object]) -> None:
 COMMANDS: dict[str, Command] = {
     "export": _export,
     "build": _build,
+    "prepare": _prepare,
     "check": _check,
     "profile": _profile,
     "bench": _bench,

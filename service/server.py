@@ -28,6 +28,9 @@ log = logging.getLogger("mynah.service")
 _SPEECH = speech_pb2.DESCRIPTOR.services_by_name["Speech"].full_name
 _VOICES = voices_pb2.DESCRIPTOR.services_by_name["Voices"].full_name
 _HEALTH_OF = ("", _SPEECH, _VOICES)
+LIVENESS = (
+    "liveness"  # serving from start to end, so that an orchestrator does not kill a server that warms up or drains
+)
 _GOODBYE_S = 1.0  # for calls to end by themselves after they were told to
 
 _OPTIONS = [
@@ -78,6 +81,7 @@ class Server:
 
     async def start(self) -> str:
         """Listen; returns the bound HOST:PORT. Raises ConfigError when the address cannot be had."""
+        await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         loop = asyncio.get_running_loop()
 
@@ -124,7 +128,7 @@ class Server:
     async def stop(self, grace_s: float | None = None) -> None:
         """Refuse newcomers, let open streams and uploads finish within the grace period, then end everything."""
         self.admission.drain()
-        await self._health.enter_graceful_shutdown()
+        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         allowed_s = self._config.grace_s if grace_s is None else grace_s
         if not await self._all_leave_within(allowed_s):
             log.warning("%d streams had not ended after %g s", self.admission.streams.taken, allowed_s)

@@ -69,6 +69,10 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_say(commands.add_parser("say", help="speak a text into a WAV file", allow_abbrev=False))
     _add_voices(commands.add_parser("voices", help="make, list and delete voices", allow_abbrev=False))
+    health = commands.add_parser(
+        "health", help="whether the server takes streams: exit status 0 or 3", allow_abbrev=False
+    )
+    health.add_argument("--service", default="", help='"liveness": whether the process works at all')
     commands.add_parser("info", help="show who speaks there, and its limits", allow_abbrev=False)
     return top
 

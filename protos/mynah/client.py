@@ -13,6 +13,10 @@ from mynah.v1 import speech_pb2, speech_pb2_grpc
 from mynah.voices import Voices
 from mynah.wire import event_from_wire, info_from_wire, settings_to_wire
 
+# gRPC's health protocol is two messages of one field each; a package for it would be the client's largest dependency.
+_HEALTH_CHECK = "/grpc.health.v1.Health/Check"
+_SERVING = bytes([8, 1])  # HealthCheckResponse: field 1, the value SERVING
+
 
 class Client:
     """A connection to a Mynah server; made on first use, shared by any number of streams.
@@ -94,6 +98,18 @@ class Client:
         async with rpc_errors():
             request = speech_pb2.GetServerInfoRequest()
             return info_from_wire(await self._speech.GetServerInfo(request, timeout=self._timeouts.call_s))
+
+    async def health(self, service: str = "") -> bool:
+        """Whether the server says SERVING, by gRPC's own health protocol; asks for no key.
+
+        `service` "" means that it takes new streams, "liveness" that its process works, warming up and draining
+        included. Raises NotFound for a service that it does not know.
+        """
+        self._must_be_open()
+        check = self._channel.unary_unary(_HEALTH_CHECK, request_serializer=str.encode)
+        name = chr(10) + chr(len(service)) + service if service else ""  # HealthCheckRequest: field 1, a string
+        async with rpc_errors():
+            return bool(await check(name, timeout=self._timeouts.call_s) == _SERVING)
 
     def _must_be_open(self) -> None:
         if self._voices is None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mynah.client import Client
-from mynah.errors import InvalidArgument
+from mynah.errors import InvalidArgument, Unavailable
 from mynah.events import AudioChunk
 from mynah.meter import Meter
 from mynah.settings import Sampling, Tls
@@ -29,6 +29,8 @@ async def execute(chosen: argparse.Namespace) -> None:
     async with Client(chosen.server, tls=tls, api_key=_api_key(chosen.api_key_file)) as client:
         if chosen.command == "say":
             await _say(client, chosen)
+        elif chosen.command == "health":
+            await _health(client, chosen.service)
         elif chosen.command == "info":
             await _info(client)
         else:
@@ -181,6 +183,12 @@ def summary(meter: Meter, where: str) -> str:
 
 def _tell(line: str) -> None:
     print(f"mynah: {line}", file=sys.stderr)
+
+
+async def _health(client: Client, service: str) -> None:
+    if not await client.health(service):
+        raise Unavailable("the server is there and takes no streams now", reason="NOT_SERVING", retry_after_s=1.0)
+    print("SERVING")
 
 
 async def _info(client: Client) -> None:

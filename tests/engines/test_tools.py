@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from engines import tools
 from engines.s3gen.timing import Machine, roofline_ms
@@ -25,7 +26,7 @@ def read(name: str) -> dict[str, object]:
 
 def test_unknown_command_lists_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     assert tools.main(["deploy"]) == 2
-    assert "export | build | check | profile | bench" in capsys.readouterr().err
+    assert "export | build | prepare | check | profile | bench" in capsys.readouterr().err
 
 
 def test_check_compares_a_runtime_with_the_fp32_graphs(capsys: pytest.CaptureFixture[str]) -> None:
@@ -61,3 +62,29 @@ def test_roofline_grows_with_rows_and_length_and_shrinks_with_speed() -> None:
     assert roofline_ms("flow-hop25x8", slow) == pytest.approx(8 * roofline_ms("flow-hop25", slow))
     assert roofline_ms("flow-offline10s", slow) > roofline_ms("flow-hop25", slow)
     assert roofline_ms("vocoder-hop12", fast) == pytest.approx(roofline_ms("vocoder-hop12", slow) / 10)
+
+
+def test_prepare_verifies_weights_and_the_second_time_only_looks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["prepare", "--model", "random:tiny", "--cache-dir", str(tmp_path), "--engines", "none"]
+    assert tools.main(given) == 0
+    assert "tiny in" in capsys.readouterr().out
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
+    assert before
+    assert tools.main(given) == 0
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")} == before
+
+
+def test_prepare_refuses_weights_that_are_not_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tools.main(["prepare", "--model", "random:tiny", "--cache-dir", str(tmp_path)]) == 0
+    (weights,) = tmp_path.rglob("ve.safetensors")
+    weights.write_bytes(weights.read_bytes()[:100])
+    assert tools.main(["prepare", "--model", str(weights.parent)]) == 1
+    assert "ve.safetensors" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here is a GPU to build for")
+def test_prepare_says_when_there_is_no_gpu_to_build_engines_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tools.main(["prepare", "--model", "random:tiny", "--engines", "here"]) == 1
+    assert "CUDA" in capsys.readouterr().err

@@ -219,3 +219,14 @@ def test_a_wrong_command_line_is_a_usage_error(arguments: list[str], capsys: pyt
         run(arguments)
     assert raised.value.code == 2
     assert "usage: mynah" in capsys.readouterr().err
+
+
+async def test_health_is_told_by_its_exit_status():
+    async with serving(warm=False) as at:
+        warming = await cli(at, "health")
+        assert (warming.status, warming.out) == (3, b"")
+        assert "NOT_SERVING" in warming.told
+        assert (await cli(at, "health", "--service", "liveness")).status == 0
+        await at.server.warm_up()
+        ready = await cli(at, "health")
+        assert (ready.status, ready.out) == (0, b"SERVING\n")

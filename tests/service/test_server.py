@@ -29,8 +29,13 @@ async def health(at: Serving) -> set[int]:
 async def test_health_says_serving_only_after_the_warm_up():
     async with serving(warm=False) as at:
         assert await health(at) == {Health.NOT_SERVING}
+        assert not await at.client.health()
+        assert await at.client.health("liveness")
         await at.server.warm_up()
         assert await health(at) == {Health.SERVING}
+        assert await at.client.health()
+        with pytest.raises(mynah.NotFound):
+            await at.client.health("nobody")
 
 
 async def test_health_follows_the_engine():
@@ -90,6 +95,8 @@ async def test_draining_finishes_open_streams_and_refuses_new_ones():
             async with at.client.stream():
                 pass
         assert (raised.value.reason, raised.value.retryable) == ("DRAINING", True)
+        assert not await at.client.health()
+        assert await at.client.health("liveness")
         await stream.end()
         assert sum([chunk.samples async for chunk in stream]) == 29 * 960
         await stopping

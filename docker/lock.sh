@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# The images' lock files from pyproject.toml: `lock.sh` writes them anew, `lock.sh --check` fails when one is stale.
+# Run from the repository root with uv on the PATH. A version stays as it is until its line is removed or --upgrade given.
+set -euo pipefail
+locks=docker/locks
+
+compile() { # FLAVOUR OUTPUT [uv arguments]
+  local flavour=$1 output=$2 extras=()
+  shift 2
+  case $flavour in
+    cpu) extras=(--extra cpu --no-emit-package torch) ;;
+    gpu) extras=(--extra gpu --extra trt) ;;
+  esac
+  uv --config-file "$locks/uv.toml" pip compile --quiet --generate-hashes --no-header --no-emit-index-url \
+    --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+    "${extras[@]}" "$@" -o "$output" pyproject.toml "$locks/$flavour.in"
+}
+
+if [ "${1:-}" != --check ]; then
+  for flavour in cpu gpu; do compile "$flavour" "$locks/$flavour.txt" "$@"; done
+  exit
+fi
+fresh=$(mktemp -d)
+trap 'rm -rf "$fresh"' EXIT
+for flavour in cpu gpu; do
+  cp "$locks/$flavour.txt" "$fresh/$flavour.txt" # what is locked stays where it still fits
+  compile "$flavour" "$fresh/$flavour.txt"
+  # uv names the output's own path nowhere, so the files can be compared as they are
+  diff -u "$locks/$flavour.txt" "$fresh/$flavour.txt" > "$fresh/diff" || {
+    head -n 40 "$fresh/diff"
+    echo "docker/locks/$flavour.txt is stale: run docker/lock.sh" >&2
+    exit 1
+  }
+done
