@@ -14,6 +14,7 @@ from engines.assembly import tensor_tables
 from engines.checkpoint import Checkpoint, open_checkpoint, verify
 from engines.s3gen import build
 from engines.s3gen.device import resolve_device
+from engines.s3gen.export import PRECISIONS
 from engines.s3gen.trt import ARCHITECTURES
 
 _THIS_GPU, _NONE = "here", "none"
@@ -65,6 +66,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cache-dir", type=Path, help="where they lie; default as of mynah-serve")
     engines = f"{_THIS_GPU}: for the GPU of this machine, {_NONE}, or one of {', '.join(ARCHITECTURES)}"
     parser.add_argument("--engines", choices=(_THIS_GPU, _NONE, *ARCHITECTURES), default=_NONE, help=engines)
-    parser.add_argument("--precision", choices=build.PRECISIONS, default="fp16", help="of the engines")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp16", help="of the engines")
     parser.add_argument("--flavour", choices=("tensorrt", "tensorrt_rtx"), help="default: whichever is installed")
     return parser

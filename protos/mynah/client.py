@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 from mynah.errors import WrongState
 from mynah.events import AudioChunk, ServerInfo
@@ -106,7 +107,7 @@ class Client:
         included. Raises NotFound for a service that it does not know.
         """
         self._must_be_open()
-        check = self._channel.unary_unary(_HEALTH_CHECK, request_serializer=str.encode)
+        check: Any = self._channel.unary_unary(_HEALTH_CHECK, request_serializer=str.encode)
         name = chr(10) + chr(len(service)) + service if service else ""  # HealthCheckRequest: field 1, a string
         async with rpc_errors():
             return bool(await check(name, timeout=self._timeouts.call_s) == _SERVING)
