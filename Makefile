@@ -92,7 +92,7 @@ proto-check: ## lint the contract with buf (needs Node.js)
 bench-stream: $(VENV)/installed-dev ## streaming: cost, closeness to one pass, concurrent streams, seams
 	$(BIN)/python -m bench.stream
 
-bench-s3gen: $(VENV)/installed-dev ## S3Gen's and T3's runtimes side by side (ARGS="--model random:turbo --upstream")
+bench-s3gen: $(VENV)/installed-dev ## S3Gen's and T3's runtimes and the published package side by side (ARGS="--model random:turbo")
 	$(BIN)/python -m bench.s3gen $(ARGS)
 
 ARCH ?= sm86

@@ -16,7 +16,6 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 
-import numpy as np
 import torch
 
 from bench.report import publish, table
@@ -25,9 +24,9 @@ from engines.s3gen.runtime import Runtime
 from engines.s3gen.runtimes.onnx import OnnxRuntime
 from engines.s3gen.runtimes.torch import TorchRuntime
 from engines.s3gen.timing import flow_batch, vocoder_batch
-from engines.t3.cache import KvSlot
-from engines.t3.model import Span, T3Net
-from engines.t3.onnx_net import OnnxT3Net
+from engines.t3.model import T3Net
+from engines.t3.onnx_export import open_onnx_net
+from engines.t3.timing import PREFILL_POSITIONS, STEP_POSITIONS, t3_calls
 
 # name: (prompt, new tokens with context and lookahead, frames of the vocoder)
 WINDOWS = {
@@ -35,10 +34,13 @@ WINDOWS = {
     "S3Gen window, hop 25": (250, 78, 62),
     "S3Gen offline, 10 s": (250, 253, 506),
 }
-PREFILL_POSITIONS, STEP_POSITIONS = 417, 500
-T3_STEP, T3_PREFILL = f"T3 step at {STEP_POSITIONS}", f"T3 prefill of {PREFILL_POSITIONS}"
+FEW_POSITIONS = 16
+T3_STEP, T3_STEP_FEW = f"T3 step at {STEP_POSITIONS}", f"T3 step at {FEW_POSITIONS}"
+T3_PREFILL = f"T3 prefill of {PREFILL_POSITIONS}"
 # of ONNX Runtime over upstream
 GOALS = {
+    (T3_STEP_FEW, "onnx fp32"): 0.45,
+    (T3_STEP_FEW, "onnx int8"): 0.2,
     (T3_STEP, "onnx fp32"): 0.45,
     (T3_STEP, "onnx int8"): 0.2,
     ("S3Gen offline, 10 s", "onnx"): 0.85,
@@ -74,32 +76,18 @@ def s3gen_cases(checkpoint: Checkpoint, threads: int) -> dict[str, Calls]:
 
 def t3_cases(checkpoint: Checkpoint, threads: int) -> dict[str, Calls]:
     nets: dict[str, T3Net] = {"torch": T3Net.load(checkpoint.t3_path, checkpoint.spec, torch.device("cpu"))}
-    nets |= {f"onnx {p}": OnnxT3Net(checkpoint, precision=p, threads=threads) for p in ("fp32", "int8")}
-    codes = np.random.default_rng(0).integers(0, 6561, PREFILL_POSITIONS).tolist()
-    slots = {name: KvSlot(net.spec, 2048, net.device) for name, net in nets.items()}
-    for slot in slots.values():
-        slot.reserve(STEP_POSITIONS + 1)
-        slot.memory.zero_()
-    theirs = UpstreamT3(checkpoint, STEP_POSITIONS)
+    nets |= {f"onnx {p}": open_onnx_net(checkpoint, p, threads=threads) for p in ("fp32", "int8")}
+    ours = {name: t3_calls(net) for name, net in nets.items()}
+    early = {name: t3_calls(net, step_positions=FEW_POSITIONS) for name, net in nets.items()}
+    theirs, theirs_early = UpstreamT3(checkpoint, STEP_POSITIONS), UpstreamT3(checkpoint, FEW_POSITIONS)
     return {
-        T3_STEP: {
-            "upstream": theirs.step,
-            **{n: (lambda net=net, n=n: read(net, slots[n], [7], STEP_POSITIONS)) for n, net in nets.items()},
-        },
+        T3_STEP_FEW: {"upstream": theirs_early.step, **{name: calls["step"] for name, calls in early.items()}},
+        T3_STEP: {"upstream": theirs.step, **{name: calls["step"] for name, calls in ours.items()}},
         T3_PREFILL: {
             "upstream": lambda: theirs.prefill(PREFILL_POSITIONS),
-            **{n: (lambda net=net, n=n: read(net, slots[n], codes, 0)) for n, net in nets.items()},
+            **{name: calls["prefill"] for name, calls in ours.items()},
         },
     }
-
-
-@torch.inference_mode()
-def read(net: T3Net, slot: KvSlot, codes: list[int], start: int) -> torch.Tensor:
-    """Read codes from position `start` on in chunks of 64, as the backends do; the last one's logits."""
-    for first in range(0, len(codes), 64):
-        chunk = codes[first : first + 64]
-        hidden = net.forward(net.embed_speech(chunk), [Span(slot, start + first, len(chunk))])
-    return net.speech_logits(hidden[-1:])
 
 
 class UpstreamS3Gen:
@@ -163,8 +151,8 @@ def main() -> None:
     seconds: dict[str, dict[str, float]] = {}
     if given.stage in ("t3", "all"):
         cases = t3_cases(checkpoint, given.threads)
-        seconds[T3_STEP] = alternate(cases[T3_STEP], 10 * given.repeats)
-        seconds[T3_PREFILL] = alternate(cases[T3_PREFILL], given.repeats)
+        for name, calls in cases.items():
+            seconds[name] = alternate(calls, given.repeats if name == T3_PREFILL else 10 * given.repeats)
         del cases
     if given.stage in ("s3gen", "all"):
         parts = {

@@ -146,9 +146,16 @@ def make_sides(arguments: argparse.Namespace, checkpoint: Checkpoint) -> dict[st
     made: dict[str, Callable[[], Ours | Upstream]] = {
         "vllm": lambda: Ours(VllmT3Backend(checkpoint, **limits), checkpoint),
         "torch": lambda: Ours(TorchT3Backend(checkpoint, **limits), checkpoint),
+        "onnx": lambda: Ours(_onnx(checkpoint, arguments.threads), checkpoint),
         "upstream": lambda: Upstream(checkpoint),
     }
     return {name: made[name]() for name in arguments.sides}
+
+
+def _onnx(checkpoint: Checkpoint, threads: int) -> T3Backend:
+    from engines.t3.onnx_backend import OnnxT3Backend
+
+    return OnnxT3Backend(checkpoint, max_streams=max(CONCURRENT), max_positions=1024, threads=threads)
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Side]:
@@ -213,7 +220,9 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=100, help="speech tokens of each request")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--sides", nargs="+", default=["vllm", "torch", "upstream"], help="what to measure")
+    parser.add_argument(
+        "--sides", nargs="+", default=["vllm", "torch", "upstream"], help="what to measure; onnx besides"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     report(arguments, measure(arguments))

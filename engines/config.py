@@ -164,7 +164,8 @@ DECODE_MODES = ("reference", "cached")  # whether every window recomputes the vo
 
 
 T3_BACKENDS = ("auto", "torch", "onnx", "vllm")  # auto: vllm where it is installed and a GPU is used, else torch
-S3GEN_RUNTIMES = ("auto", "torch", "onnx", "tensorrt")  # auto: torch
+# auto: torch; torch_graphs: torch on CUDA streams, captured into graphs
+S3GEN_RUNTIMES = ("auto", "torch", "torch_graphs", "onnx", "tensorrt")
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 T3_DTYPES = (*DTYPES, "int8")
 S3GEN_DTYPES = ("auto", "float32", "float16")

@@ -1,18 +1,18 @@
-"""`mynah-engines`: one command each to export, build, prepare, check, profile and measure.
+"""`mynah-engines`: one command each to export, build, prepare, check, profile and measure what an engine runs on.
 
-Translates arguments; the work is done by engines/s3gen. Every command prints a table and leaves a file.
+Translates arguments; the work is done by engines/s3gen and engines/t3. Every command prints a table and leaves a file.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engines.config import S3GEN_DTYPES, S3GEN_RUNTIMES, T3_BACKENDS, T3_DTYPES, EngineConfig
 from engines.errors import EngineError
 
 if TYPE_CHECKING:
@@ -37,9 +37,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _export(arguments: Sequence[str]) -> None:
-    from engines.s3gen.export import main as export_main
+    """S3Gen's graphs, and T3's in the precisions that `--t3` names."""
+    from engines.s3gen.export import main as export_s3gen
+    from engines.t3.onnx_export import PRECISIONS
+    from engines.t3.onnx_export import main as export_t3
 
-    export_main(arguments)
+    parser = argparse.ArgumentParser(prog="mynah-engines export", add_help=False)
+    parser.add_argument("--t3", nargs="*", choices=PRECISIONS, default=list(PRECISIONS))
+    parser.add_argument("--model", default="auto")
+    parser.add_argument("--cache-dir")
+    given, _ = parser.parse_known_args(arguments)
+    export_s3gen(_without(arguments, "--t3"))
+    if given.t3:
+        place = ["--cache-dir", given.cache_dir] if given.cache_dir else []
+        export_t3(["--model", given.model, *place, "--precision", *given.t3])
+
+
+def _without(arguments: Sequence[str], flag: str) -> list[str]:
+    """The arguments less one flag and its values."""
+    kept, dropping = [], False
+    for argument in arguments:
+        dropping = argument == flag or (dropping and not argument.startswith("-"))
+        if not dropping:
+            kept.append(argument)
+    return kept
 
 
 def _build(arguments: Sequence[str]) -> None:
@@ -56,13 +77,23 @@ def _prepare(arguments: Sequence[str]) -> None:
 
 def _check(arguments: Sequence[str]) -> int:
     """A runtime against the fp32 ONNX graphs on this machine, as before serving."""
-    from engines.s3gen.gate import validate
+    from engines.s3gen.gate import COMPOSITIONS, GPU_COMPOSITIONS, validate
 
-    given = _parser("check", "Compare a runtime with the fp32 ONNX graphs, as the gate does before serving")
-    options = given.parse_args(arguments)
+    parser = argparse.ArgumentParser(
+        prog="mynah-engines check",
+        description="Compare a runtime with the fp32 ONNX graphs on the CPU, as the gate does before serving",
+    )
+    parser.add_argument("--runtime", choices=("torch", "onnx", "tensorrt"), default="onnx")
+    parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp32")
+    options = _add_common(parser).parse_args(arguments)
     checkpoint = _checkpoint(options)
-    trusted = _runtime("onnx", checkpoint, options, precision="fp32")
-    report = validate(_runtime(options.runtime, checkpoint, options), trusted, precision=options.precision)
+    on_gpu = options.runtime == "tensorrt" or options.device != "cpu" or options.providers != "cpu"
+    report = validate(
+        _runtime(options.runtime, checkpoint, options),
+        _runtime("onnx", checkpoint, argparse.Namespace(**{**vars(options), "providers": "cpu", "precision": "fp32"})),
+        precision=options.precision,
+        compositions=GPU_COMPOSITIONS if on_gpu else COMPOSITIONS,
+    )
     print(f"{options.runtime} {options.precision}: {'passed' if report.passed else 'REFUSED'}: {report}")
     _write("check", {"runtime": options.runtime, "passed": report.passed, **vars(report)})
     return 0 if report.passed else 1
@@ -70,61 +101,68 @@ def _check(arguments: Sequence[str]) -> int:
 
 def _profile(arguments: Sequence[str]) -> None:
     """Where torch's time goes, per stage: a table, a Chrome trace and the peak memory."""
-    import torch
+    from engines.s3gen.profiling import profiled
+    from engines.s3gen.timing import WINDOWS
+    from engines.stage_calls import stages
 
-    from engines.s3gen.timing import WINDOWS, stage_calls
-
-    parser = _parser("profile", "torch.profiler's table and Chrome trace per stage, and peak memory")
-    parser.add_argument("--rows", type=int, default=12)
+    parser = argparse.ArgumentParser(
+        prog="mynah-engines profile", description="torch.profiler's table and Chrome trace per stage, and peak memory"
+    )
+    parser.add_argument("--rows", type=int, default=12, help="of each table")
     parser.add_argument("--windows", nargs="+", choices=sorted(WINDOWS), default=list(WINDOWS))
-    options = parser.parse_args(arguments)
-    calls = stage_calls(_runtime("torch", _checkpoint(options), options), options.windows)
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    if torch.cuda.is_available():
-        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp32")
+    options = _add_common(parser).parse_args(arguments)
     _OUTPUT.mkdir(parents=True, exist_ok=True)
-    for name, call in calls.items():
-        call()
-        with torch.profiler.profile(activities=activities, profile_memory=True) as profiler:
-            call()
-        print(name, profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=options.rows), sep="\n")
-        profiler.export_chrome_trace(str(_OUTPUT / f"profile-{name}.json"))
-    peak = {"host_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
-    if torch.cuda.is_available():
-        peak["device_mb"] = torch.cuda.max_memory_allocated() / 1e6
-    print("peak memory", {key: round(value) for key, value in peak.items()})
-    _write("profile", {"peak": peak, "traces": [f"profile-{name}.json" for name in calls]})
+    checkpoint = _checkpoint(options)
+    runtime = _runtime("torch", checkpoint, options)
+    peaks = {}
+    for name, call in stages(checkpoint, runtime, options.device, options.windows):
+        table, peaks[name] = profiled(call, _OUTPUT / f"profile-{name}.json", options.rows)
+        print(name, table, sep="\n")
+    for name, peak in peaks.items():
+        print(f"{name:22} peak memory {', '.join(f'{key} {value:.0f}' for key, value in peak.items())}")
+    _write("profile", {"peak_memory": peaks, "traces": [f"profile-{name}.json" for name in peaks]})
 
 
 def _bench(arguments: Sequence[str]) -> None:
-    """p50 and p90 of each stage per window, beside what the arithmetic alone would take and the A10G's targets."""
-    from engines.s3gen.timing import TARGETS_A10G_MS, WINDOWS, machine, measure, roofline_ms, stage_calls, table
+    """p50 and p90 of each stage per window and bucket, its share, rooflines, the A10G's targets."""
+    from engines.s3gen.timing import WINDOWS
+    from engines.stage_report import bench
 
-    parser = _parser("bench", "p50 and p90 per window and stage, with a roofline beside them")
+    parser = argparse.ArgumentParser(
+        prog="mynah-engines bench",
+        description="p50 and p90 of every stage per window and bucket, its share, rooflines, the goals for an A10G",
+    )
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--windows", nargs="+", choices=sorted(WINDOWS), default=list(WINDOWS))
     parser.add_argument("--gflops", type=float, help="this machine's peak; default: measured with a matrix product")
-    options = parser.parse_args(arguments)
-    calls = stage_calls(_runtime(options.runtime, _checkpoint(options), options), options.windows)
-    here = machine(options.threads, options.gflops)
-    rows = {
-        name: {**measure(call, options.repeats), "roofline_ms": roofline_ms(name, here)} for name, call in calls.items()
-    }
-    print(f"{options.runtime} {options.precision} on {here.name}, {here.gflops:.0f} GFLOP/s in a matrix product")
-    print(table(rows))
-    if "A10G" not in here.name:
-        print(f"The targets are for an A10G and do not apply here: {TARGETS_A10G_MS}")
-    _write("bench", {"runtime": options.runtime, "machine": here.name, "gflops": here.gflops, "stages": rows})
+    parser.add_argument("--t3", choices=T3_BACKENDS, default="auto")
+    parser.add_argument("--t3-dtype", choices=T3_DTYPES, default="auto")
+    parser.add_argument("--s3gen", choices=S3GEN_RUNTIMES, default="auto")
+    parser.add_argument("--s3gen-dtype", choices=S3GEN_DTYPES, default="auto")
+    options = _add_common(parser).parse_args(arguments)
+    config = EngineConfig(
+        model=options.model,
+        device=options.device,
+        threads=options.threads,
+        cache_dir=options.cache_dir,
+        t3=options.t3,
+        t3_dtype=options.t3_dtype,
+        s3gen=options.s3gen,
+        s3gen_dtype=options.s3gen_dtype,
+        providers=tuple(options.providers.split(",")),
+        strict=True,  # what is measured is what was asked for
+    )
+    text, result = bench(config, {name: WINDOWS[name] for name in options.windows}, options.repeats, options.gflops)
+    print(text)
+    _write("bench", result)
 
 
-def _parser(name: str, text: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"mynah-engines {name}", description=text)
+def _add_common(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument("--model", default="auto", help="as of mynah-serve")
     parser.add_argument("--cache-dir", type=Path, help="default as of mynah-serve")
-    parser.add_argument("--runtime", choices=("torch", "onnx", "tensorrt"), default="onnx")
-    parser.add_argument("--providers", default="cpu", help="of --runtime onnx: tensorrt,cuda,cpu")
-    parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp32")
-    parser.add_argument("--device", default="cpu", help="of --runtime torch")
+    parser.add_argument("--providers", default="cpu", help="of ONNX Runtime: tensorrt,cuda,cpu")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--threads", type=int, default=2)
     return parser
 
@@ -137,24 +175,26 @@ def _checkpoint(options: argparse.Namespace) -> Checkpoint:
     return open_checkpoint(options.model, cache_dir=options.cache_dir, device=options.device)
 
 
-def _runtime(name: str, checkpoint: Checkpoint, options: argparse.Namespace, precision: str | None = None) -> Runtime:
-    precision = precision or options.precision
+def _runtime(name: str, checkpoint: Checkpoint, options: argparse.Namespace) -> Runtime:
     if name == "onnx":
         from engines.s3gen.runtimes.onnx import OnnxRuntime
 
-        providers = tuple(options.providers.split(","))
         return OnnxRuntime(
-            checkpoint, providers=providers, threads=options.threads, cache_dir=options.cache_dir, precision=precision
+            checkpoint,
+            providers=tuple(options.providers.split(",")),
+            threads=options.threads,
+            cache_dir=options.cache_dir,
+            precision=options.precision,
         )
     if name == "tensorrt":
         from engines.s3gen.runtimes.tensorrt import TensorRTRuntime
 
-        return TensorRTRuntime(checkpoint, cache_dir=options.cache_dir, precision=precision)
+        return TensorRTRuntime(checkpoint, cache_dir=options.cache_dir, precision=options.precision)
     import torch
 
     from engines.s3gen.runtimes.torch import TorchRuntime
 
-    dtype = torch.float16 if precision == "fp16" else torch.float32
+    dtype = torch.float16 if options.precision == "fp16" else torch.float32
     return TorchRuntime(checkpoint, device=options.device, dtype=dtype)
 
 

@@ -122,8 +122,11 @@ _OPTIONS: dict[str, tuple[_Kind, str]] = {
     "decode": (_one_of(*DECODE_MODES), "S3Gen windows: reference (prompt recomputed) or cached (faster, on trial)"),
     "t3": (_one_of(*T3_BACKENDS), "what makes speech tokens: auto, torch, onnx or vllm"),
     "t3_dtype": (_one_of(*T3_DTYPES), "its precision: auto, float32, float16 or bfloat16 (vllm), int8 (onnx)"),
-    "s3gen": (_one_of(*S3GEN_RUNTIMES), "what makes audio of them: auto, torch, onnx or tensorrt"),
-    "s3gen_dtype": (_one_of(*S3GEN_DTYPES), "its precision: auto, float32 or float16 (onnx, tensorrt)"),
+    "s3gen": (
+        _one_of(*S3GEN_RUNTIMES),
+        "what makes audio: auto, torch, torch_graphs (on a GPU), onnx or tensorrt",
+    ),
+    "s3gen_dtype": (_one_of(*S3GEN_DTYPES), "its precision: auto, float32 or float16 (not torch)"),
     "strict": (_SWITCH, "refuse to start where S3Gen's runtime fails its gate, instead of falling back"),
     "providers": (_names("tensorrt", "cuda", "cpu"), "ONNX Runtime's, by preference, with commas between"),
     "provider_fp16": (_SWITCH, "let ONNX Runtime's TensorRT provider choose fp16"),

@@ -106,6 +106,11 @@ class WindowBatcher:
         self._last_late_s = -math.inf
 
     @property
+    def runtime(self) -> Runtime:
+        """What windows are decoded on."""
+        return self._runtime
+
+    @property
     def waiting_windows(self) -> int:
         return len(self._waiting)
 

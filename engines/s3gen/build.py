@@ -1,6 +1,6 @@
 """`python -m engines.s3gen.build`: checked ONNX graphs -> TensorRT engines, for a GPU that need not be here.
 
-Knows TensorRT's builder and our buckets; precision is in the graphs (networks are strongly typed). One engine per
+Knows TensorRT's builder; precision is in the graphs (networks are strongly typed). One engine per
 graph with one optimisation profile per bucket.
 """
 
@@ -17,6 +17,7 @@ from typing import Any
 
 from engines.checkpoint import default_cache_dir, open_checkpoint
 from engines.export_cache import ExportError
+from engines.s3gen.buckets import Bucket, buckets
 from engines.s3gen.engine_file import EngineFileRefused, EngineIdentity, find_engine, write_engine
 from engines.s3gen.export import PRECISIONS, Export, ExportSettings, export
 from engines.s3gen.graphs import CFM, ENCODER, GRAPHS, VOCODER, Graph
@@ -24,50 +25,6 @@ from engines.s3gen.trt import ARCHITECTURES, TensorRT, load_tensorrt
 
 _log = logging.getLogger(__name__)
 ENGINE_GRAPHS = (ENCODER.name, CFM.name, VOCODER.name)
-
-
-@dataclass(frozen=True)
-class Bucket:
-    """Sizes that one optimisation profile covers, as (least, usual, most).
-
-    `length` is in tokens for the encoder, in mel frames for the others.
-    """
-
-    batch: tuple[int, int, int]
-    length: tuple[int, int, int]
-
-    def __post_init__(self) -> None:
-        for low, usual, high in (self.batch, self.length):
-            if not 1 <= low <= usual <= high:
-                raise ValueError(f"a bucket's sizes must grow: {low}, {usual}, {high}")
-
-    def holds(self, batch: int, length: int) -> bool:
-        return self.batch[0] <= batch <= self.batch[2] and self.length[0] <= length <= self.length[2]
-
-
-# Windows are [prompt <= 250][context <= 50][new 10..50][lookahead 3] tokens; one bucket for a lone stream, where
-# latency counts, one for full batches, one for whole segments (offline, and flushes of long ones).
-_FLOW_TOKENS = {
-    "one": ((1, 1, 2), (1, 328, 360)),
-    "many": ((2, 8, 16), (1, 328, 360)),
-    "long": ((1, 1, 2), (360, 512, 1300)),
-}
-_VOCODER_FRAMES = {
-    "one": ((1, 1, 2), (2, 74, 140)),
-    "many": ((2, 8, 16), (2, 74, 140)),
-    "long": ((1, 1, 2), (140, 512, 2040)),
-}
-
-
-def buckets(graph: Graph) -> tuple[Bucket, ...]:
-    """The optimisation profiles of a graph, in the order in which they are numbered."""
-    if graph is VOCODER:
-        return tuple(Bucket(*sizes) for sizes in _VOCODER_FRAMES.values())
-    factor = 1 if graph.time == "tokens" else 2
-    return tuple(
-        Bucket(batch, (low * factor, usual * factor, high * factor))
-        for batch, (low, usual, high) in _FLOW_TOKENS.values()
-    )
 
 
 @dataclass(frozen=True)

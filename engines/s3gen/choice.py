@@ -5,7 +5,10 @@ Knows how each runtime is made and what stands in for it; gate.py judges, and to
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+import torch
 
 from engines.checkpoint import Checkpoint
 from engines.config import EngineConfig
@@ -16,9 +19,16 @@ from engines.s3gen.runtimes.onnx import OnnxRuntime
 from engines.s3gen.runtimes.tensorrt import TensorRTRuntime
 from engines.s3gen.runtimes.torch import TorchRuntime
 from engines.s3gen.runtimes.torch_cached import TorchCachedRuntime
+from engines.s3gen.runtimes.torch_graphed import TorchGraphedRuntime
 
 # what is tried when the one before it is refused
-_ORDER = {"auto": ("torch",), "torch": ("torch",), "onnx": ("onnx", "torch"), "tensorrt": ("tensorrt", "onnx", "torch")}
+_ORDER = {
+    "auto": ("torch",),
+    "torch": ("torch",),
+    "torch_graphs": ("torch_graphs", "torch"),
+    "onnx": ("onnx", "torch"),
+    "tensorrt": ("tensorrt", "onnx", "torch"),
+}
 
 
 @dataclass(frozen=True)
@@ -46,6 +56,8 @@ def choose_runtime(config: EngineConfig, checkpoint: Checkpoint, device: str) ->
         strict=config.strict,
         on_refusal=lambda name, why: refused.append((name, why)),
     )
+    if isinstance(runtime, TensorRTRuntime):
+        runtime.keep_compiled()  # the gate has just used every bucket
     return Chosen(runtime, reference, tuple(refused))
 
 
@@ -62,13 +74,12 @@ class _Makers:
         config = self._config
         if name == "torch":
             return Candidate("torch", lambda: self._reference)
-        if name == "tensorrt":
-            precision = "fp32" if config.s3gen_dtype == "float32" else "fp16"
-            return Candidate(
-                name, lambda: self._tensorrt(precision), self._fp32_graphs, precision=precision,
-                compositions=GPU_COMPOSITIONS,
-            )  # fmt: skip
         half = config.s3gen_dtype == "float16"
+        if name == "torch_graphs":
+            return self._on_streams(name, lambda: self._torch_graphs(half), half)
+        if name == "tensorrt":
+            half = config.s3gen_dtype != "float32"
+            return self._on_streams(name, lambda: self._tensorrt(half), half)
         precision = "fp16" if half else "fp32"
         on_cpu = config.providers == ("cpu",)
         return Candidate(
@@ -78,6 +89,10 @@ class _Makers:
             precision="fp16" if half or config.provider_fp16 else "fp32",
             compositions=COMPOSITIONS if on_cpu else GPU_COMPOSITIONS,
         )
+
+    def _on_streams(self, name: str, make: Callable[[], Runtime], half: bool) -> Candidate:
+        precision = "fp16" if half else "fp32"
+        return Candidate(name, make, self._fp32_graphs, precision=precision, compositions=GPU_COMPOSITIONS)
 
     def _fp32_graphs(self) -> Runtime:
         return self._onnx(("cpu",), "fp32")
@@ -94,7 +109,12 @@ class _Makers:
             trt_cache_dir=self._config.provider_cache_dir,
         )
 
-    def _tensorrt(self, precision: str) -> TensorRTRuntime:
+    def _tensorrt(self, half: bool) -> TensorRTRuntime:
+        precision = "fp16" if half else "fp32"
         return TensorRTRuntime(
             self._checkpoint, cache_dir=self._config.cache_dir, precision=precision, device_index=self._gpu
         )
+
+    def _torch_graphs(self, half: bool) -> TorchGraphedRuntime:
+        dtype = torch.float16 if half else torch.float32
+        return TorchGraphedRuntime(self._checkpoint, dtype=dtype, device_index=self._gpu)

@@ -7,7 +7,7 @@ for a slot whose last results nobody has taken yet.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -87,17 +87,19 @@ class _Slot:
 class DoubleBuffer:
     """Runs batches of one kernel, `depth` of them in flight. One thread at a time."""
 
-    def __init__(self, device: Device, kernel: Kernel, most: Sizes, *, depth: int = 2) -> None:
-        """`most` bounds every axis by name; memory is taken here, once."""
+    def __init__(self, device: Device, kernel: Kernel, rooms: Sequence[Sizes], *, depth: int = 2) -> None:
+        """A batch must fit into one of `rooms`, each of which bounds every axis by name; memory is taken here, once."""
         assert depth >= 1
-        self._device, self._kernel, self._most = device, kernel, dict(most)
+        assert rooms
+        self._device, self._kernel, self._rooms = device, kernel, [dict(room) for room in rooms]
         self._in, self._compute, self._out = device.stream(), device.stream(), device.stream()
         self._slots = [self._new_slot() for _ in range(depth)]
         self._next = 0
 
     def _new_slot(self) -> _Slot:
         device, kernel = self._device, self._kernel
-        size = {p.name: _bytes(p, self._most) for p in (*kernel.inputs, *kernel.outputs, *kernel.inner)}
+        ports = (*kernel.inputs, *kernel.outputs, *kernel.inner)
+        size = {port.name: max(_bytes(port, room) for room in self._rooms) for port in ports}
         host = {p.name: device.pinned(size[p.name]) for p in (*kernel.inputs, *kernel.outputs)}
         addresses = {name: device.allocate(count) for name, count in size.items()}
         return _Slot(host, addresses, device.event(), device.event(), device.event())
@@ -105,11 +107,10 @@ class DoubleBuffer:
     def submit(self, arrays: Mapping[str, Array], sizes: Sizes) -> Ticket:
         """Start a batch. Waits only if the slot's turn comes while its last results are not yet on the host.
 
-        Raises ValueError when an axis is larger than this buffer was made for.
+        Raises ValueError when the batch is larger than what this buffer was made for.
         """
-        for axis, size in sizes.items():
-            if size > self._most[axis]:
-                raise ValueError(f"{axis} = {size} is more than the {self._most[axis]} that were made room for")
+        if not any(all(size <= room[axis] for axis, size in sizes.items()) for room in self._rooms):
+            raise ValueError(f"no room was made for {dict(sizes)}, only for {self._rooms}")
         slot = self._slots[self._next]
         self._next = (self._next + 1) % len(self._slots)
         if slot.ticket is not None:

@@ -7,6 +7,7 @@ and hash: an engine is a program for one GPU family and one TensorRT, and loadin
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -51,22 +52,25 @@ def write_engine(folder: Path, identity: EngineIdentity, engine: bytes | memoryv
     return path
 
 
-def find_engine(folder: Path, wanted: EngineIdentity) -> Path:
-    """The engine with exactly this identity. Raises EngineFileRefused with the first difference to what is there."""
-    path = folder / wanted.file_name
+def find_engine(folder: Path, wanted: EngineIdentity, *, model: str = "auto") -> Path:
+    """The engine with exactly this identity.
+
+    Raises EngineFileRefused with the first difference to what is there and the command that rebuilds it for `model`.
+    """
+    path, command = folder / wanted.file_name, _command(wanted, model)
     if not path.is_file():
-        raise EngineFileRefused(f"{_why_missing(folder, wanted)}; build it with: {_command(wanted)}")
+        raise EngineFileRefused(f"{_why_missing(folder, wanted)}; build it with: {command}")
     try:
         record = json.loads(_record(path).read_text())
     except (OSError, ValueError) as error:
-        raise EngineFileRefused(f"{path.name}: no readable record of it; rebuild: {_command(wanted)}") from error
+        raise EngineFileRefused(f"{path.name}: no readable record of it; rebuild: {command}") from error
     for key, value in asdict(wanted).items():
         if record.get(key) != value:
-            raise EngineFileRefused(_differs(path, key, record.get(key), value, wanted))
+            raise EngineFileRefused(
+                f"{path.name}: {key} is {record.get(key)!r}, needed is {value!r}; rebuild: {command}"
+            )
     if record.get("bytes") != path.stat().st_size or record.get("sha256") != sha256(path):
-        raise EngineFileRefused(
-            f"{path.name}: damaged (size or hash is not what was written); rebuild: {_command(wanted)}"
-        )
+        raise EngineFileRefused(f"{path.name}: damaged (size or hash is not what was written); rebuild: {command}")
     return path
 
 
@@ -83,12 +87,8 @@ def _why_missing(folder: Path, wanted: EngineIdentity) -> str:
     return f"{folder}: there is no engine for {wanted.graph}"
 
 
-def _differs(path: Path, key: str, found: object, value: object, wanted: EngineIdentity) -> str:
-    return f"{path.name}: {key} is {found!r}, needed is {value!r}; rebuild: {_command(wanted)}"
-
-
-def _command(wanted: EngineIdentity) -> str:
-    return f"{REBUILD} --arch {wanted.architecture} --precision {wanted.precision}"
+def _command(wanted: EngineIdentity, model: str) -> str:
+    return f"{REBUILD} --model {shlex.quote(model)} --arch {wanted.architecture} --precision {wanted.precision}"
 
 
 def _record(path: Path) -> Path:

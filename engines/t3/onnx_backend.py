@@ -6,7 +6,7 @@ from pathlib import Path
 
 from engines.checkpoint import Checkpoint
 from engines.t3.decoder import DecoderLimits, T3Decoder
-from engines.t3.onnx_net import OnnxT3Net
+from engines.t3.onnx_export import open_onnx_net
 from engines.t3.step_loop import StepLoop
 from engines.t3.torch_backend import TorchT3Backend
 
@@ -36,6 +36,6 @@ class OnnxT3Backend(TorchT3Backend):
     ) -> None:
         self._spec = checkpoint.spec.t3
         self._max_positions = min(max_positions, self._spec.positions)
-        net = OnnxT3Net(checkpoint, precision=precision, threads=threads, cache_dir=cache_dir)
+        net = open_onnx_net(checkpoint, precision, threads=threads, cache_dir=cache_dir)
         limits = DecoderLimits(max_streams, self._max_positions, prefill_chunk_positions, prefix_cache_bytes)
         self._steps = StepLoop(T3Decoder(net, limits))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from engines import tools
-from engines.s3gen.timing import Machine, roofline_ms
+from engines.s3gen.timing import WINDOWS, Machine, TimedWindow, roofline_ms
 
 TINY = ("--model", "random:tiny", "--threads", "1")
 
@@ -40,28 +40,61 @@ def test_missing_provider_is_a_sentence_and_status_1(capsys: pytest.CaptureFixtu
     assert "no provider cuda" in capsys.readouterr().err
 
 
-def test_bench_gives_percentiles_shares_and_a_roofline(capsys: pytest.CaptureFixture[str]) -> None:
-    assert tools.main(["bench", *TINY, "--repeats", "2", "--gflops", "100", "--windows", "hop25"]) == 0
-    stages = read("bench")["stages"]
-    assert isinstance(stages, dict)
-    assert stages["flow-hop25"]["p50_ms"] <= stages["flow-hop25"]["p90_ms"]
-    assert stages["flow-hop25"]["roofline_ms"] > 1000
-    assert "A10G" in capsys.readouterr().out  # that its targets do not apply here
+def test_export_writes_s3gens_graphs_and_t3s(capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        tools.main(["export", "--model", "random:tiny", "--graphs", "encoder", "--threads", "1", "--t3", "fp32"]) == 0
+    )
+    shown = capsys.readouterr().out
+    for name in ("encoder", "blocks", "head"):
+        assert name in shown
+    assert "logit_error" in shown
 
 
-def test_profile_leaves_a_trace_per_stage() -> None:
+def test_bench_tells_every_stage_with_share_bucket_and_roofline(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tools.main(["bench", *TINY, "--repeats", "2", "--gflops", "100", "--windows", "hop12"]) == 0
+    rows = read("bench")["rows"]
+    assert isinstance(rows, list)
+    assert [row["stage"] for row in rows] == ["T3, 12 tokens", "encoder", "cfm", "vocoder"]
+    assert {row["bucket"] for row in rows} == {"one"}
+    assert all(row["timed"]["p50_ms"] <= row["timed"]["p90_ms"] for row in rows)
+    assert sum(row["share"] for row in rows) == pytest.approx(1)
+    measured = read("bench")["measured"]
+    assert isinstance(measured, dict)
+    assert measured["pipeline, ms"] > 0
+    shown = capsys.readouterr().out
+    assert "no verdict" in shown, "the A10G's goals do not apply here"
+    assert "conditioning" in shown
+
+
+def test_bench_measures_what_was_asked_for_or_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tools.main(["bench", *TINY, "--s3gen", "onnx", "--providers", "cuda"]) == 1
+    assert "no provider cuda" in capsys.readouterr().err
+
+
+def test_profile_leaves_a_trace_and_a_peak_per_stage() -> None:
     assert tools.main(["profile", *TINY, "--rows", "3", "--windows", "hop12"]) == 0
-    traces = read("profile")["traces"]
+    peaks, traces = read("profile")["peak_memory"], read("profile")["traces"]
+    assert isinstance(peaks, dict)
     assert isinstance(traces, list)
-    assert len(traces) == 2
+    stages = ["encoder-hop12", "cfm-hop12", "vocoder-hop12", "t3-prefill", "t3-step", "conditioning"]
+    assert list(peaks) == stages
+    assert all(peak["host_mb"] > 50 for peak in peaks.values())
     assert all(Path("build/engines", str(trace)).stat().st_size > 1000 for trace in traces)
 
 
 def test_roofline_grows_with_rows_and_length_and_shrinks_with_speed() -> None:
-    slow, fast = Machine("slow", 100.0), Machine("fast", 1000.0)
-    assert roofline_ms("flow-hop25x8", slow) == pytest.approx(8 * roofline_ms("flow-hop25", slow))
-    assert roofline_ms("flow-offline10s", slow) > roofline_ms("flow-hop25", slow)
-    assert roofline_ms("vocoder-hop12", fast) == pytest.approx(roofline_ms("vocoder-hop12", slow) / 10)
+    slow, fast = Machine("slow", 100.0, 10.0), Machine("fast", 1000.0, 10.0)
+    one, many, long, short = (WINDOWS[name] for name in ("hop25", "hop25x8", "offline10s", "hop12"))
+    assert roofline_ms("cfm", many, slow) == pytest.approx(8 * roofline_ms("cfm", one, slow))
+    assert roofline_ms("encoder", long, slow) > roofline_ms("encoder", one, slow)
+    assert roofline_ms("vocoder", short, fast) == pytest.approx(roofline_ms("vocoder", short, slow) / 10)
+
+
+@pytest.mark.parametrize(("tokens", "gflop"), [(275, 252.7), (350, 348.4), (500, 573)])
+def test_roofline_counts_what_was_counted(tokens: int, gflop: float) -> None:
+    window = TimedWindow(1, 25, tokens - 250, 50)
+    fitted = sum(roofline_ms(stage, window, Machine("unit", 1000.0, 1.0)) for stage in ("encoder", "cfm"))
+    assert fitted == pytest.approx(gflop, rel=0.02)
 
 
 def test_prepare_verifies_weights_and_the_second_time_only_looks(

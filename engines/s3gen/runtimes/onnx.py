@@ -5,7 +5,7 @@ Knows how a batch becomes calls of the three graphs; the numbers come from the g
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -61,17 +61,28 @@ class OnnxRuntime:
         """As Runtime.flow."""
         mel = np.zeros(batch.noise.shape, np.float32)
         for rows, tokens in self._calls(batch.token_lengths):
-            frames = tokens * MEL_FRAMES_PER_TOKEN
-            mu, speaker = self._encode(batch, rows, tokens)
-            put = self._step.put
-            inputs = {"mu": mu, "speaker": speaker, "prompt_mel": put(batch.prompt_mel[rows, :frames])}
-            if self._padded:
-                inputs["lengths"] = put(batch.token_lengths[rows] * MEL_FRAMES_PER_TOKEN)
-            x = put(batch.noise[rows, :frames])
-            for times in pairwise(EULER_TIMES):
-                t, r = (put(np.full(x.shape()[0], time, np.float32)) for time in times)
-                (x,) = self._step({"x": x, "t": t, "r": r, **inputs})
-            mel[rows, :frames] = x.numpy()
+            mel[rows, : tokens * MEL_FRAMES_PER_TOKEN] = self._solve(batch, rows, *self._encode(batch, rows, tokens))
+        return mel
+
+    def parts(self, batch: FlowBatch) -> dict[str, Callable[[], object]]:
+        """As timing.InParts."""
+        rows, tokens = slice(None), batch.tokens.shape[1]
+        mu, speaker = self._encode(batch, rows, tokens)
+        return {
+            "encoder": lambda: self._encode(batch, rows, tokens)[0].numpy(),
+            "cfm": lambda: self._solve(batch, rows, mu, speaker),
+        }
+
+    def _solve(self, batch: FlowBatch, rows: slice, mu: ort.OrtValue, speaker: ort.OrtValue) -> F32:
+        frames, put = mu.shape()[1], self._step.put
+        inputs = {"mu": mu, "speaker": speaker, "prompt_mel": put(batch.prompt_mel[rows, :frames])}
+        if self._padded:
+            inputs["lengths"] = put(batch.token_lengths[rows] * MEL_FRAMES_PER_TOKEN)
+        x = put(batch.noise[rows, :frames])
+        for times in pairwise(EULER_TIMES):
+            t, r = (put(np.full(x.shape()[0], time, np.float32)) for time in times)
+            (x,) = self._step({"x": x, "t": t, "r": r, **inputs})
+        mel: F32 = x.numpy()
         return mel
 
     def _encode(self, batch: FlowBatch, rows: slice, tokens: int) -> tuple[ort.OrtValue, ort.OrtValue]:

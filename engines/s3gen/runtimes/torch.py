@@ -5,7 +5,7 @@ Knows how to lay a batch out for its device; the numbers come from flow.py and v
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -67,6 +67,27 @@ class TorchRuntime:
             )
             mel[rows, :frames] = result.cpu().numpy()
         return mel
+
+    def parts(self, batch: FlowBatch) -> dict[str, Callable[[], object]]:
+        """As timing.InParts."""
+        tokens, prompt_mel, noise, x_vector = (
+            self._put(array) for array in (batch.tokens, batch.prompt_mel, batch.noise, batch.x_vector)
+        )
+
+        @torch.inference_mode()
+        def encode() -> tuple[Tensor, Tensor]:
+            positions = self._positions.get(tokens.shape[1])
+            mu, speaker = self._flow.encoder(tokens, None, x_vector, positions)
+            float(mu[0, 0, 0])  # waits for a GPU
+            return mu, speaker
+
+        mu, speaker = encode()
+
+        @torch.inference_mode()
+        def solve() -> float:
+            return float(self._flow.solver(noise, mu, speaker, prompt_mel, None)[0, 0, 0])
+
+        return {"encoder": encode, "cfm": solve}
 
     @torch.inference_mode()
     def vocoder(self, batch: VocoderBatch) -> VocoderResult:

@@ -127,7 +127,7 @@ def batches(count: int) -> list[tuple[np.ndarray, dict[str, int]]]:
 @pytest.mark.parametrize("seed", range(20))
 def test_every_batch_gets_its_own_result_in_any_order_of_execution(seed: int, depth: int) -> None:
     device = LazyDevice(seed)
-    buffer = DoubleBuffer(device, Doubling(device), {"batch": 4, "frames": 8}, depth=depth)
+    buffer = DoubleBuffer(device, Doubling(device), [{"batch": 4, "frames": 8}], depth=depth)
     work, order = batches(12), random.Random(seed)
     tickets = [buffer.submit({"x": x}, sizes) for x, sizes in work]
     for index in order.sample(range(12), 12):
@@ -136,7 +136,7 @@ def test_every_batch_gets_its_own_result_in_any_order_of_execution(seed: int, de
 
 def test_host_waits_once_per_batch_and_never_to_submit_within_depth() -> None:
     device = LazyDevice(0)
-    buffer = DoubleBuffer(device, Doubling(device), {"batch": 4, "frames": 8})
+    buffer = DoubleBuffer(device, Doubling(device), [{"batch": 4, "frames": 8}])
     (x, sizes), *_ = batches(1)
     first, second = buffer.submit({"x": x}, sizes), buffer.submit({"x": x + 1}, sizes)
     assert device.host_waits == 0
@@ -146,7 +146,7 @@ def test_host_waits_once_per_batch_and_never_to_submit_within_depth() -> None:
 
 def test_a_size_that_comes_again_is_launched_as_a_graph() -> None:
     device = LazyDevice(0)
-    buffer = DoubleBuffer(device, Doubling(device), {"batch": 4, "frames": 8}, depth=2)
+    buffer = DoubleBuffer(device, Doubling(device), [{"batch": 4, "frames": 8}], depth=2)
     x, sizes = np.ones((2, 3), np.float32), {"batch": 2, "frames": 3}
     for turn in range(8):
         np.testing.assert_array_equal(buffer.submit({"x": x * turn}, sizes).result()["y"], 2 * turn * x)
@@ -155,9 +155,11 @@ def test_a_size_that_comes_again_is_launched_as_a_graph() -> None:
 
 def test_too_large_a_batch_is_refused() -> None:
     device = LazyDevice(0)
-    buffer = DoubleBuffer(device, Doubling(device), {"batch": 2, "frames": 8})
-    with pytest.raises(ValueError, match="batch = 3 is more than the 2"):
-        buffer.submit({"x": np.ones((3, 1), np.float32)}, {"batch": 3, "frames": 1})
+    buffer = DoubleBuffer(device, Doubling(device), [{"batch": 2, "frames": 8}, {"batch": 8, "frames": 2}])
+    with pytest.raises(ValueError, match=r"no room was made for .*'batch': 3"):
+        buffer.submit({"x": np.ones((3, 4), np.float32)}, {"batch": 3, "frames": 4})
+    x = np.ones((8, 2), np.float32)
+    np.testing.assert_array_equal(buffer.submit({"x": x}, {"batch": 8, "frames": 2}).result()["y"], 2 * x)
 
 
 def has_gpu() -> bool:
@@ -186,7 +188,7 @@ def test_copies_and_captured_graphs_on_a_real_gpu() -> None:
             kind = runtime.cudaMemcpyKind.cudaMemcpyDeviceToDevice
             runtime.cudaMemcpyAsync(addresses["y"], addresses["x"], count, kind, stream)
 
-    buffer = DoubleBuffer(device, Copying(device), {"batch": 4, "frames": 8})  # type: ignore[arg-type]
+    buffer = DoubleBuffer(device, Copying(device), [{"batch": 4, "frames": 8}])  # type: ignore[arg-type]
     tickets = [(buffer.submit({"x": x}, sizes), x) for x, sizes in batches(20)]
     for ticket, x in tickets:
         np.testing.assert_array_equal(ticket.result()["y"], x)

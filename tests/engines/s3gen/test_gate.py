@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 
 from engines.errors import InvalidInput
-from engines.s3gen.build import buckets
+from engines.s3gen.buckets import buckets, choose_profile
 from engines.s3gen.cuda import CudaUnavailable
 from engines.s3gen.gate import GPU_COMPOSITIONS, Candidate, RuntimeRefused, first_that_passes, validate
 from engines.s3gen.graphs import CFM, ENCODER, VOCODER
 from engines.s3gen.runtime import F32, FlowBatch, Runtime, VocoderBatch, VocoderResult
 from engines.s3gen.runtimes.onnx import OnnxRuntime
-from engines.s3gen.runtimes.tensorrt import choose_profile
 from engines.s3gen.runtimes.torch import TorchRuntime
 from tests.engines.s3gen.onnx_setting import checkpoint
 

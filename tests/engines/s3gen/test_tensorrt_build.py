@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from engines.s3gen import build
-from engines.s3gen.build import ENGINE_GRAPHS, Bucket, BuildSettings, buckets, build_engine, build_engines, identity
+from engines.s3gen.buckets import Bucket, buckets
+from engines.s3gen.build import ENGINE_GRAPHS, BuildSettings, build_engine, build_engines, identity
 from engines.s3gen.engine_file import EngineFileRefused, EngineIdentity, find_engine, write_engine
 from engines.s3gen.export import ExportError
 from engines.s3gen.graphs import CFM, ENCODER, GRAPHS, VOCODER
@@ -51,8 +52,10 @@ def test_stale_or_foreign_engine_is_refused_with_reason_and_command(tmp_path: Pa
     write_engine(tmp_path, IDENTITY, b"program")
     assert find_engine(tmp_path, IDENTITY).read_bytes() == b"program"
     wanted = replace(IDENTITY, **{field: value})  # type: ignore[arg-type]
-    with pytest.raises(EngineFileRefused, match=rf"(?s){field}.*mynah-engines build --arch {wanted.architecture}"):
-        find_engine(tmp_path, wanted)
+    with pytest.raises(
+        EngineFileRefused, match=rf"(?s){field}.*mynah-engines build --model nano --arch {wanted.architecture}"
+    ):
+        find_engine(tmp_path, wanted, model="nano")
 
 
 def test_renamed_foreign_engine_is_refused(tmp_path: Path) -> None:

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 
 from engines.errors import EngineFailure
-from engines.s3gen.build import BuildSettings, buckets, build_engines, engine_folder
+from engines.s3gen.buckets import buckets, choose_profile, most_rows
+from engines.s3gen.build import BuildSettings, build_engines, engine_folder
 from engines.s3gen.cuda import CudaUnavailable, probe
 from engines.s3gen.double_buffer import DoubleBuffer
 from engines.s3gen.export import ExportSettings, export
 from engines.s3gen.gate import validate
 from engines.s3gen.graphs import CFM, ENCODER, VOCODER, Port
-from engines.s3gen.runtimes.tensorrt import TensorRTRuntime, _Lane, choose_profile, most_rows
+from engines.s3gen.runtimes.buffered import Lane
+from engines.s3gen.runtimes.tensorrt import TensorRTRuntime
 from engines.s3gen.runtimes.torch import TorchRuntime
 from engines.s3gen.trt import load_tensorrt
 from tests.engines.s3gen.onnx_setting import checkpoint
@@ -67,7 +69,7 @@ class _Passing:
 def test_batch_too_large_for_its_length_is_cut_and_joined_in_order() -> None:
     device = LazyDevice(0)
     kernel = _Passing(device)
-    lane = _Lane(VOCODER, DoubleBuffer(device, kernel, VOCODER.sizes(2, 200)))
+    lane = Lane(VOCODER, DoubleBuffer(device, kernel, [VOCODER.sizes(2, 200)]))
     sizes = VOCODER.sizes(5, 200)  # this long, a profile holds two rows
     arrays = {port.name: np.zeros(port.shape(sizes), port.dtype) for port in VOCODER.inputs}
     arrays["noise"] = np.arange(5, dtype=np.float32)[:, None] * np.ones((1, sizes["samples"]), np.float32)

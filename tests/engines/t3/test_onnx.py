@@ -17,7 +17,8 @@ from engines.t3.cache import KvSlot
 from engines.t3.decoder import T3Decoder
 from engines.t3.model import Span, T3Net
 from engines.t3.onnx_backend import OnnxT3Backend
-from engines.t3.onnx_net import OnnxT3Net, export_t3
+from engines.t3.onnx_export import export_t3, open_onnx_net
+from engines.t3.onnx_net import OnnxT3Net
 from engines.t3.sampler import Sampler
 from tests.engines.t3.setting import CPU, checkpoint, limits, net, request, run, voice
 
@@ -27,7 +28,7 @@ INT8_DIVERGENCE = 0.05
 
 @cache
 def onnx_net(precision: str) -> OnnxT3Net:
-    return OnnxT3Net(checkpoint(), precision=precision, threads=1)
+    return open_onnx_net(checkpoint(), precision, threads=1)
 
 
 @torch.inference_mode()
