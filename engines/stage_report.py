@@ -111,7 +111,7 @@ def _window_rows(
     full_size = spec.name != "tiny"
     _, each = runner.run(t3_seconds(engine, repeats, streams=window.rows))
     t3 = Timed.of([seconds * window.new for seconds in each])
-    timed = {f"T3, {window.new} tokens": (t3, None)}
+    timed: dict[str, tuple[Timed, str | None]] = {f"T3, {window.new} tokens": (t3, None)}
     calls = stage_calls(engine.stages.s3gen.runtime, window)
     timed |= {stage: (measure(call, repeats), stage) for stage, call in calls.items()}
     total = sum(entry.p50_ms for entry, _ in timed.values())

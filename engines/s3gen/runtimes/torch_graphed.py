@@ -95,7 +95,7 @@ class TorchKernel:
         if self._device.type != "cuda":
             self._run(addresses, sizes)
             return
-        external = torch.cuda.ExternalStream(int(stream), device=self._device)
+        external = torch.cuda.ExternalStream(int(stream), device=self._device)  # type: ignore[no-untyped-call]
         with torch.cuda.stream(external):
             self._run_or_replay(external, addresses, sizes)
 
@@ -126,7 +126,7 @@ def tensor_at(address: int, port: Port, sizes: Sizes, device: torch.device) -> T
     if device.type == "cpu":
         size = int(np.prod(shape)) * dtype.itemsize
         memory = (ctypes.c_uint8 * size).from_address(address)
-        return torch.from_numpy(np.frombuffer(memory, dtype).reshape(shape))
+        return torch.from_numpy(np.ctypeslib.as_array(memory).view(dtype).reshape(shape))
     return torch.as_tensor(_DeviceMemory(address, shape, dtype), device=device)
 
 
