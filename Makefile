@@ -93,7 +93,7 @@ bench-stream: $(VENV)/installed-dev ## streaming: cost, closeness to one pass, c
 	$(BIN)/python -m bench.stream
 
 bench-s3gen: $(VENV)/installed-dev ## S3Gen's and T3's runtimes and the published package side by side (ARGS="--model random:turbo")
-	$(BIN)/python -m bench.s3gen $(ARGS)
+	OMP_WAIT_POLICY=passive $(BIN)/python -m bench.s3gen $(ARGS)
 
 ARCH ?= sm86
 engines: $(VENV)/installed-dev ## TensorRT engines for a GPU that need not be here (MODEL=random:turbo, ARCH=sm86)

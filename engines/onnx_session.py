@@ -87,7 +87,11 @@ def _provider_options(name: str, settings: SessionSettings) -> dict[str, str]:
     if name == "tensorrt":
         options["trt_fp16_enable"] = str(settings.trt_fp16)
         if settings.engine_cache_dir is not None:
-            options |= {"trt_engine_cache_enable": "True", "trt_engine_cache_path": str(settings.engine_cache_dir)}
+            for kind in ("engine", "timing"):
+                options |= {
+                    f"trt_{kind}_cache_enable": "True",
+                    f"trt_{kind}_cache_path": str(settings.engine_cache_dir),
+                }
     return options
 
 
