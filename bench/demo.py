@@ -72,9 +72,9 @@ def _save(path: Path, pcm: bytes) -> None:
 
 
 @asynccontextmanager
-async def server(model: str) -> AsyncIterator[str]:
+async def server(model: str, *flags: str) -> AsyncIterator[str]:
     """A server process on a free port, ready to speak; gone when the block ends."""
-    arguments = ["-m", "service", "--model", model, "--listen", "127.0.0.1:0"]
+    arguments = ["-m", "service", "--model", model, "--listen", "127.0.0.1:0", *flags]
     process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None
     try:

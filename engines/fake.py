@@ -61,6 +61,7 @@ class Script:
     fail_segment: int = 0
     fail_after_chunks: int = 0
     failures: int | None = None  # so often in all; None: always
+    underruns_from: int | None = None  # with so many streams and more, each segment says that it ran dry
 
 
 class FakeEngine:
@@ -160,7 +161,12 @@ class FakeStream:
                 yield AudioChunk(segment.index, self._position_samples, samples, figures)
                 self._position_samples += len(samples)
             self._fail_if_scripted(segment, windows)
-        stats = SegmentStats(speech_tokens=len(audio) // SAMPLES_PER_TOKEN, samples=len(audio), windows=windows)
+        stats = SegmentStats(
+            speech_tokens=len(audio) // SAMPLES_PER_TOKEN,
+            samples=len(audio),
+            windows=windows,
+            underruns=self._underruns(),
+        )
         yield SegmentDone(segment, stats)
 
     def _audio(self, segment: Segment) -> Samples:
@@ -170,6 +176,10 @@ class FakeStream:
         tokens = math.ceil(len(segment.text) * self._engine.script.tokens_per_char)
         tokens = min(tokens, self._sampling.max_speech_tokens)
         return tone(segment.text, self._voice, self._sampling.seed, tokens * SAMPLES_PER_TOKEN)
+
+    def _underruns(self) -> int:
+        most = self._engine.script.underruns_from
+        return int(most is not None and len(self._engine.streams) >= most)
 
     def _windows(self, tokens: int) -> Iterator[tuple[int, int]]:
         start, hop = 0, self._engine.script.first_hop_tokens

@@ -9,9 +9,11 @@ import signal
 import sys
 
 import engines
-from engines.api import Engine, EngineInfo
+from engines.api import Engine, EngineInfo, Limits
+from engines.config import Sampling
 from engines.errors import EngineError
 from service.config import ConfigError, ServerConfig, read_config
+from service.deferred_engine import DeferredEngine
 from service.server import Server
 
 
@@ -24,25 +26,38 @@ def main() -> None:
     logging.basicConfig(
         level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
     )
+    engine = DeferredEngine(
+        lambda: engines.load(config.engine()), _expected(config), measured=config.max_streams is None
+    )
     try:
-        asyncio.run(serve(engines.load(config.engine()), config))
+        asyncio.run(serve(engine, config))
     except ConfigError as error:
         _leave(2, error)
     except (EngineError, OSError) as error:
         _leave(1, error)
+    if engine.loading:
+        os._exit(0)  # libraries that are being loaded on a thread do not survive the interpreter's orderly end
+
+
+def _expected(config: ServerConfig) -> EngineInfo:
+    """What can be said of the engine before it is loaded."""
+    wanted = config.engine()
+    limits = Limits(wanted.max_text_chars_per_segment, Sampling().max_speech_tokens, wanted.max_streams)
+    return EngineInfo(wanted.model, wanted.device, wanted.t3, wanted.s3gen, limits, notice="The model is being loaded.")
 
 
 async def serve(engine: Engine, config: ServerConfig) -> None:
     """Serve until a signal. A second signal ends the grace period."""
     server = Server(engine, config)
     signalled = _signals()
-    _say(f"listening on {await server.start()} with {_described(engine.info)}")
+    _say(f"listening on {await server.start()} while {engine.info.model} is loaded")
     warming = asyncio.ensure_future(server.warm_up())
     stopping = asyncio.ensure_future(signalled.get())
     await asyncio.wait([warming, stopping], return_when=asyncio.FIRST_COMPLETED)
     try:
         if warming.done():
-            _say(f"serving after {warming.result():.1f} s of warm-up")
+            took_s, streams = warming.result(), engine.info.limits.max_streams
+            _say(f"serving after {took_s:.1f} s up to {streams} streams with {_described(engine.info)}")
             await stopping
     finally:
         warming.cancel()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 
 from service.auth import Gate
 from service.errors import NoRoom, NotServing
 
-_RETRY_AFTER_S = 1.0
+_RETRY_AFTER_S = 1.0  # while nothing better is known
+_LEAST_RETRY_S, _MOST_RETRY_S = 0.2, 30.0
+_SMOOTHING = 0.1  # weight of the stay that ended last
 
 
 class State(Enum):
@@ -24,10 +27,12 @@ class State(Enum):
 class Slots:
     """At most `most` holders at a time."""
 
-    def __init__(self, most: int, what: str, reason: str) -> None:
+    def __init__(self, most: int, what: str, reason: str, clock: Callable[[], float] = time.monotonic) -> None:
         self.most = most
         self.taken = 0
         self._what, self._reason = what, reason
+        self._clock = clock
+        self._stay_s: float | None = None  # how long a holder stays, lately
         self._free = asyncio.Event()
         self._free.set()
 
@@ -36,15 +41,27 @@ class Slots:
         """One slot, given back on leaving. Raises NoRoom at once when all are taken."""
         if self.taken >= self.most:
             message = f"all {self.most} {self._what} are taken; retry when one has ended"
-            raise NoRoom(self._reason, message, allowed=f"{self.most} {self._what}", retry_after_s=_RETRY_AFTER_S)
+            raise NoRoom(self._reason, message, allowed=f"{self.most} {self._what}", retry_after_s=self.retry_after_s)
         self.taken += 1
         self._free.clear()
+        began_s = self._clock()
         try:
             yield
         finally:
             self.taken -= 1
+            self._note_stay(self._clock() - began_s)
             if self.taken == 0:
                 self._free.set()
+
+    @property
+    def retry_after_s(self) -> float:
+        """When a slot is likely to be free: of `most` holders that stay for a while, one leaves every so often."""
+        if self._stay_s is None:
+            return _RETRY_AFTER_S
+        return min(_MOST_RETRY_S, max(_LEAST_RETRY_S, self._stay_s / self.most))
+
+    def _note_stay(self, stay_s: float) -> None:
+        self._stay_s = stay_s if self._stay_s is None else self._stay_s + _SMOOTHING * (stay_s - self._stay_s)
 
     async def all_free(self) -> None:
         """Return when nobody holds a slot."""
@@ -61,8 +78,10 @@ class Admission:
         self.stopped = asyncio.Event()
         self.state = State.WARMING_UP
 
-    def open(self) -> None:
-        """Warm-up is over."""
+    def open(self, max_streams: int | None = None) -> None:
+        """Warm-up is over, and has shown how many streams there may be."""
+        if max_streams is not None:
+            self.streams.most = max_streams
         if self.state is State.WARMING_UP:
             self.state = State.SERVING
 

@@ -51,6 +51,11 @@ def _int(low: int, high: int) -> _Kind:
     return _Kind(read, f"a whole number in [{low}, {high}]")
 
 
+def _int_or_auto(low: int, high: int) -> _Kind:
+    number = _int(low, high)
+    return _Kind(lambda text: None if text == "auto" else number.read(text), f"auto, or {number.allowed}")
+
+
 def _seconds(low: float, high: float) -> _Kind:
     def read(text: str) -> float:
         value = float(text)
@@ -108,6 +113,7 @@ def _names(*allowed: str) -> _Kind:
 
 
 _PATH = _Kind(_path, "a path")
+_STREAMS = _int_or_auto(1, 10_000)
 _PLACE = _Kind(_place, "a path, or a URL that fsspec opens, e.g. s3://bucket/voices")
 _SWITCH = _Kind(lambda text: {"on": True, "off": False}[text.lower()], "on | off")  # a flag alone means on
 _ADDRESS = _Kind(_address, "HOST:PORT with a port in [0, 65535]")
@@ -131,7 +137,7 @@ _OPTIONS: dict[str, tuple[_Kind, str]] = {
     "providers": (_names("tensorrt", "cuda", "cpu"), "ONNX Runtime's, by preference, with commas between"),
     "provider_fp16": (_SWITCH, "let ONNX Runtime's TensorRT provider choose fp16"),
     "provider_cache_dir": (_PATH, "where that provider keeps its engines; without it, beside the graphs"),
-    "max_streams": (_int(1, 10_000), "streams that may be open at once"),
+    "max_streams": (_STREAMS, "streams that may be open at once; auto: as many as the device is found to carry"),
     "cache_dir": (_PATH, "where downloads and random checkpoints are kept"),
     "weights_seed": (_int(0, 2**63 - 1), "seed of random weights"),
     "voices_dir": (_PLACE, "where uploaded voices are kept; servers may share it; without it, in memory"),
@@ -172,7 +178,7 @@ class ServerConfig:
     providers: tuple[str, ...] = ("cpu",)
     provider_fp16: bool = False
     provider_cache_dir: Path | None = None
-    max_streams: int = 16
+    max_streams: int | None = None  # auto
     cache_dir: Path | None = None
     weights_seed: int = 0
     voices_dir: Path | str | None = None
@@ -230,10 +236,16 @@ class ServerConfig:
             providers=self.providers,
             provider_fp16=self.provider_fp16,
             provider_cache_dir=self.provider_cache_dir,
-            max_streams=self.max_streams,
+            max_streams=self.max_streams or _most_streams(self.device),
             cache_dir=self.cache_dir,
             weights_seed=self.weights_seed,
         )
+
+
+def _most_streams(device: str) -> int:
+    """What an engine is built for when the streams that it carries are yet to be found."""
+    on_gpu = device.startswith("cuda") or (device == "auto" and Path("/dev/nvidiactl").exists())
+    return 64 if on_gpu else 16
 
 
 def is_loopback(address: str) -> bool:

@@ -104,11 +104,11 @@ class Server:
             raise ConfigError(f"cannot listen on {listen}: {error}") from error
 
     async def warm_up(self) -> float:
-        """Have the engine speak once, then let clients in. Returns the seconds it took; raises what the engine does."""
+        """Have the engine get ready, then let clients in. Returns the seconds it took; raises what the engine does."""
         clock = asyncio.get_running_loop().time
         began_s = clock()
         await self._engine.warm_up()
-        self.admission.open()
+        self.admission.open(self._engine.info.limits.max_streams)
         self._warm = True
         await self._show_health()
         return clock() - began_s

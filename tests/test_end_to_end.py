@@ -36,7 +36,7 @@ class Served:
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
     with asyncio.Runner() as runner:
-        running = server("random:tiny")
+        running = server("random:tiny", "--max-streams", "16")
         address = runner.run(running.__aenter__())
         yield Served(runner, address)
         runner.run(running.__aexit__(None, None, None))

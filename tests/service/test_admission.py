@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from contextlib import ExitStack
 
 import pytest
 
-from service.admission import Admission
+from service.admission import Admission, Slots
 from service.errors import NoRoom, NotServing
 from tests.virtual_time import virtual_time
 
@@ -28,6 +30,40 @@ def test_slots_are_taken_and_given_back_also_by_those_who_fail():
     with pytest.raises(ZeroDivisionError), admission.stream():
         raise ZeroDivisionError
     assert admission.streams.taken == 0
+
+
+def test_the_wait_before_another_try_follows_how_long_streams_last():
+    now_s = 0.0
+    slots = Slots(4, "streams", "STREAMS_EXHAUSTED", lambda: now_s)
+    for _ in range(60):
+        with slots.take():
+            now_s += 8.0
+    assert slots.retry_after_s == pytest.approx(2.0)  # of four that last 8 s one ends every 2 s
+    for stay_s, bound_s in ((0.001, 0.2), (1000.0, 30.0)):
+        for _ in range(100):
+            with slots.take():
+                now_s += stay_s
+        assert slots.retry_after_s == bound_s
+
+
+def test_warming_up_shows_how_many_streams_there_may_be():
+    admission = Admission(16, 1)
+    admission.open(1)
+    with admission.stream(), pytest.raises(NoRoom) as raised, admission.stream():
+        pass
+    assert raised.value.allowed == "1 streams"
+
+
+def test_refusing_takes_no_time_however_many_are_inside():
+    admission = opened(1000)
+    with ExitStack() as stack:
+        for _ in range(1000):
+            stack.enter_context(admission.stream())
+        began_s = time.perf_counter()
+        for _ in range(1000):
+            with pytest.raises(NoRoom), admission.stream():
+                pass
+        assert (time.perf_counter() - began_s) / 1000 < 0.001
 
 
 def test_uploads_have_slots_of_their_own():

@@ -66,6 +66,7 @@ def test_a_switch_needs_no_value_as_a_flag():
     ("flags", "variables", "told"),
     [
         (["--max-streams", "0"], {}, ["--max-streams = '0'", "[1, 10000]"]),
+        (["--max-streams", "all"], {}, ["--max-streams = 'all'", "auto, or a whole number"]),
         (["--max-streams", "many"], {}, ["--max-streams = 'many'"]),
         ([], {"MYNAH_MAX_STREAMS": "1.5"}, ["MYNAH_MAX_STREAMS = '1.5'"]),
         ([], {"MYNAH_GRACE_S": "nan"}, ["MYNAH_GRACE_S = 'nan'", "seconds"]),
@@ -122,6 +123,12 @@ def test_the_engine_gets_its_part():
     assert config.engine() == EngineConfig(
         model="nano", device="cpu", threads=2, max_streams=5, cache_dir=Path("/c"), weights_seed=9
     )
+
+
+def test_an_engine_is_built_for_enough_streams_when_they_are_yet_to_be_found():
+    assert read_config(["--max-streams", "auto"], {}).engine().max_streams >= 16
+    assert read_config(["--device", "cuda:0"], {}).engine().max_streams == 64
+    assert read_config(["--device", "cpu"], {}).engine().max_streams == 16
 
 
 def test_help_names_every_option(capsys: pytest.CaptureFixture[str]):

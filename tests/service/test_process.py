@@ -9,37 +9,63 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import grpc.aio
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
 import mynah
+from tests.service.serving import REFERENCE
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "protos")])}
 FAKE = """
-import sys
+import threading, time
 import engines
-from engines.errors import EngineFailure
+from engines.errors import CheckpointError, EngineFailure
 from engines.fake import FakeEngine, Script
-script = Script(token_s=0.002, warm_up_failure=EngineFailure("no kernel") if "cuda" in sys.argv else None)
-engines.load = lambda config: FakeEngine(script, max_streams=config.max_streams)
+
+def load(config):
+    {before}
+    return FakeEngine(Script(token_s=0.002, {script}), max_streams=config.max_streams)
+
+engines.load = load
 from service.__main__ import main
 main()
 """
 
 
 @asynccontextmanager
-async def process(*flags: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    command = [sys.executable, "-c", FAKE, "--listen", "127.0.0.1:0", *flags]
+async def process(*flags: str, before: str = "", script: str = "") -> AsyncIterator[asyncio.subprocess.Process]:
+    """The server on a fake engine, with code that runs before that is made and more of its script."""
+    program = FAKE.format(before=before or "pass", script=script)
+    command = [sys.executable, "-c", program, "--listen", "127.0.0.1:0", *flags]
     pipe = asyncio.subprocess.PIPE
     running = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe, env=ENVIRONMENT)
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             yield running
     finally:
         if running.returncode is None:
             running.kill()
         await running.wait()
+
+
+async def listening(running: asyncio.subprocess.Process) -> str:
+    """Where it listens."""
+    said = await line(running)
+    found = re.fullmatch(r"mynah-serve: listening on (127\.0\.0\.1:[1-9]\d*) while auto is loaded\n", said)
+    assert found is not None, said
+    return found[1]
+
+
+async def serving(running: asyncio.subprocess.Process) -> str:
+    """Where it serves."""
+    address = await listening(running)
+    assert "serving after" in await line(running)
+    return address
 
 
 async def line(running: asyncio.subprocess.Process) -> str:
@@ -49,12 +75,12 @@ async def line(running: asyncio.subprocess.Process) -> str:
 
 async def test_it_says_where_and_when_and_ends_well_on_a_signal():
     async with process("--max-streams", "3", "--grace-s", "10") as running:
-        listening = await line(running)
-        found = re.fullmatch(r"mynah-serve: listening on (127\.0\.0\.1:[1-9]\d*) with (.*)\n", listening)
-        assert found is not None, listening
-        assert found[2] == "fake on cpu (T3 fake, S3Gen fake): This engine makes tones, not speech."
-        assert re.fullmatch(r"mynah-serve: serving after \d+\.\d s of warm-up\n", await line(running))
-        async with mynah.Client(found[1]) as client, client.stream() as stream:
+        address = await listening(running)
+        served = await line(running)
+        found = re.fullmatch(r"mynah-serve: serving after \d+\.\d s up to 3 streams with (.*)\n", served)
+        assert found is not None, served
+        assert found[1] == "fake on cpu (T3 fake, S3Gen fake): This engine makes tones, not speech."
+        async with mynah.Client(address) as client, client.stream() as stream:
             assert stream.opened.limits.max_open_streams == 3
             await stream.send("This is finished before the server ends.")
             await stream.flush()
@@ -65,25 +91,123 @@ async def test_it_says_where_and_when_and_ends_well_on_a_signal():
         assert await running.wait() == 0
 
 
+async def test_while_the_model_is_loaded_it_answers_that_it_is_not_ready():
+    async with process(before="threading.Event().wait()") as running:
+        address = await listening(running)
+        async with grpc.aio.insecure_channel(address) as channel, mynah.Client(address) as client:
+            health = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+            assert health.status == health_pb2.HealthCheckResponse.NOT_SERVING
+            assert (await client.info()).notice == "The model is being loaded."
+            assert await client.voices.list() == []
+            with pytest.raises(mynah.Unavailable) as raised:
+                async with client.stream():
+                    pass
+            assert (raised.value.reason, raised.value.retryable) == ("NOT_READY", True)
+        running.send_signal(signal.SIGTERM)  # and what is being loaded does not keep it
+        assert await running.wait() == 0
+
+
+async def test_it_admits_what_the_device_was_found_to_carry():
+    async with process(script="underruns_from=6") as running:
+        address = await listening(running)
+        assert " up to 5 streams with " in await line(running)
+        async with mynah.Client(address) as client:
+            assert (await client.info()).limits.max_open_streams == 5
+            async with AsyncExitStack() as stack:
+                for _ in range(5):
+                    await stack.enter_async_context(client.stream())
+                with pytest.raises(mynah.ServerBusy) as raised:
+                    async with client.stream():
+                        pass
+            assert (raised.value.reason, raised.value.allowed) == ("STREAMS_EXHAUSTED", "5 streams")
+
+
+async def test_a_signal_breaks_none_of_32_open_streams():
+    texts = [f"Stream {number} is in the middle of this sentence, and then goes on." for number in range(32)]
+    async with process("--max-streams", "32", "--grace-s", "30") as running:
+        address = await serving(running)
+        begun = asyncio.Barrier(33)
+
+        async def talk(client: mynah.Client, text: str) -> int:
+            async with client.stream() as stream:
+                await stream.send(text)
+                await stream.flush()
+                heard = [await anext(aiter(stream))]
+                await begun.wait()
+                await begun.wait()  # the signal has been sent
+                await stream.send(text)  # open streams go on as before
+                await stream.end()
+                heard += [chunk async for chunk in stream]
+            ends = [chunk.offset_samples + chunk.samples for chunk in heard]
+            assert [chunk.offset_samples for chunk in heard] == [0, *ends[:-1]]
+            return ends[-1]
+
+        async with mynah.Client(address) as client:
+            talks = [asyncio.create_task(talk(client, text)) for text in texts]
+            await begun.wait()
+            running.send_signal(signal.SIGTERM)
+            await refused(address, "DRAINING")
+            await begun.wait()
+            assert await asyncio.gather(*talks) == [2 * len(text) * 960 for text in texts]
+        assert await running.wait() == 0
+
+
+async def refused(address: str, reason: str) -> None:
+    """Returns once the server refuses newcomers."""
+    async with mynah.Client(address) as other:
+        while True:
+            try:
+                async with other.stream():
+                    pass
+            except mynah.ServerBusy:  # the signal is on its way
+                await asyncio.sleep(0.01)
+            except mynah.Unavailable as error:
+                if error.reason == reason:
+                    return
+                raise
+
+
+async def test_a_killed_server_starts_again_on_its_port_with_its_voices(tmp_path: Path):
+    voices = ("--voices-dir", str(tmp_path))
+    async with process(*voices) as running:
+        address = await serving(running)
+        async with mynah.Client(address) as client:
+            for number in range(3):
+                await client.voices.create("Anna", REFERENCE, consent=True, voice_id=f"v{number}")
+            uploads = [client.voices.create("Bert", REFERENCE, consent=True, voice_id=f"w{n}") for n in range(3)]
+            unfinished = [asyncio.ensure_future(upload) for upload in uploads]
+            await asyncio.sleep(0)
+            running.kill()
+            confirmed = await asyncio.gather(*unfinished, return_exceptions=True)
+        await running.wait()
+    kept = {f"v{n}" for n in range(3)} | {voice.voice_id for voice in confirmed if isinstance(voice, mynah.Voice)}
+    async with process(*voices, "--listen", address) as running:
+        assert await serving(running) == address
+        async with mynah.Client(address) as client:
+            listed = await client.voices.list()
+            assert kept <= {voice.voice_id for voice in listed}
+            await client.voices.create("Anna", REFERENCE, consent=True, voice_id="later")
+            spoken = [chunk.samples async for chunk in client.synthesize("Hi.", voice="v2")]
+            assert sum(spoken) == 3 * 960
+
+
 async def test_a_second_signal_ends_the_grace_period():
-    async with process("--grace-s", "600") as running:
-        address = (await line(running)).split()[3]
-        await line(running)
+    async with process("--grace-s", "600", "--max-streams", "2") as running:
+        address = await serving(running)
         async with mynah.Client(address) as client, client.stream():
             running.send_signal(signal.SIGINT)
-            async with mynah.Client(address) as other:
-                while True:
-                    try:
-                        async with other.stream():
-                            pass
-                    except mynah.Unavailable:
-                        break
+            await refused(address, "DRAINING")
             running.send_signal(signal.SIGINT)
             assert await running.wait() == 0
 
 
-async def test_an_engine_that_cannot_warm_up_ends_the_server():
-    async with process("--device", "cuda") as running:
+@pytest.mark.parametrize(
+    "broken",
+    [{"before": "raise CheckpointError('no kernel')"}, {"script": "warm_up_failure=EngineFailure('no kernel')"}],
+    ids=["load", "warm-up"],
+)
+async def test_an_engine_that_cannot_load_or_warm_up_ends_the_server(broken: dict[str, str]):
+    async with process(**broken) as running:
         _, told = await running.communicate()
         assert running.returncode == 1
         assert told.decode().splitlines()[-1] == "mynah-serve: no kernel"
@@ -93,7 +217,10 @@ def test_a_bad_configuration_ends_with_one_line():
     command = [sys.executable, "-m", "service", "--max-streams", "none"]
     ended = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=30, check=False)
     assert ended.returncode == 2
-    assert ended.stderr == "mynah-serve: --max-streams = 'none' is not allowed; allowed: a whole number in [1, 10000]\n"
+    assert (
+        ended.stderr
+        == "mynah-serve: --max-streams = 'none' is not allowed; allowed: auto, or a whole number in [1, 10000]\n"
+    )
     assert not ended.stdout
 
 
