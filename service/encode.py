@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -12,11 +12,15 @@ import soxr
 
 from engines.config import SAMPLE_RATE_HZ
 from engines.errors import EngineFailure, InvalidInput
+from service import codecs, containers
+from service.codecs import Codec, Packet
+from service.containers import Writer
 
 Samples = npt.NDArray[np.float32]
 
 SAMPLE_RATES_HZ = (8_000, 16_000, 22_050, 24_000, 44_100, 48_000)
-_OPEN_LENGTH = 0xFFFFFFFF  # what a WAV header says when the length is not known yet
+_OPUS_RATES_HZ = (8_000, 16_000, 24_000, 48_000)
+_TELEPHONE_RATE_HZ = 8_000
 _EMPTY: Samples = np.zeros(0, np.float32)
 
 
@@ -26,62 +30,130 @@ class AudioFormat(Enum):
     PCM_S16LE = "pcm_s16le"
     PCM_F32LE = "pcm_f32le"
     WAV = "wav"
+    OGG_OPUS = "ogg_opus"
+    WEBM_OPUS = "webm_opus"
+    MP3 = "mp3"
+    FLAC = "flac"
+    AAC = "aac"
+    MULAW = "mulaw"
+    ALAW = "alaw"
+
+    @property
+    def rates_hz(self) -> tuple[int, ...]:
+        """The rates it can be had at."""
+        return _FORMS[self].rates_hz
+
+    @property
+    def default_rate_hz(self) -> int:
+        """The model's own rate if the format has it."""
+        return SAMPLE_RATE_HZ if SAMPLE_RATE_HZ in self.rates_hz else self.rates_hz[-1]
+
+    @property
+    def takes_time(self) -> bool:
+        """Whether encoding costs milliseconds for a second of audio, too long for an event loop."""
+        return _FORMS[self].takes_time
+
+    @property
+    def priming_is_skipped(self) -> bool:
+        """Whether the header tells a decoder to drop what the encoder puts before a stream's first sample."""
+        return self in (AudioFormat.OGG_OPUS, AudioFormat.WEBM_OPUS)
+
+
+@dataclass(frozen=True)
+class _Form:
+    """A format's two parts, made for a rate, and its rates."""
+
+    codec: Callable[[int], Codec]
+    writer: Callable[[int], Writer]
+    rates_hz: tuple[int, ...] = SAMPLE_RATES_HZ
+    takes_time: bool = False
+
+
+def _flac_writer(rate_hz: int) -> Writer:
+    return containers.Flac(rate_hz, codecs.FLAC.frame_samples(rate_hz))
+
+
+_FORMS = {
+    AudioFormat.PCM_S16LE: _Form(lambda _: codecs.PcmS16le(), lambda _: containers.Bare()),
+    AudioFormat.PCM_F32LE: _Form(lambda _: codecs.PcmF32le(), lambda _: containers.Bare()),
+    AudioFormat.WAV: _Form(lambda _: codecs.PcmS16le(), containers.Wav),
+    AudioFormat.OGG_OPUS: _Form(codecs.OPUS.open, containers.OggOpus, _OPUS_RATES_HZ, takes_time=True),
+    AudioFormat.WEBM_OPUS: _Form(codecs.OPUS.open, containers.WebmOpus, _OPUS_RATES_HZ, takes_time=True),
+    AudioFormat.MP3: _Form(codecs.MP3.open, lambda _: containers.Bare(), takes_time=True),
+    AudioFormat.FLAC: _Form(codecs.FLAC.open, _flac_writer, takes_time=True),
+    AudioFormat.AAC: _Form(codecs.AAC.open, containers.Adts, takes_time=True),
+    AudioFormat.MULAW: _Form(
+        lambda _: codecs.G711(codecs.mu_law()), lambda _: containers.Bare(), (_TELEPHONE_RATE_HZ,)
+    ),
+    AudioFormat.ALAW: _Form(lambda _: codecs.G711(codecs.a_law()), lambda _: containers.Bare(), (_TELEPHONE_RATE_HZ,)),
+}
+assert _FORMS.keys() == set(AudioFormat)
 
 
 @dataclass(frozen=True)
 class AudioSettings:
-    """Raises InvalidInput when the rate is not one of SAMPLE_RATES_HZ."""
+    """Raises InvalidInput when the format cannot be had at the rate."""
 
     audio_format: AudioFormat = AudioFormat.PCM_S16LE
     sample_rate_hz: int = SAMPLE_RATE_HZ
 
     def __post_init__(self) -> None:
-        if self.sample_rate_hz not in SAMPLE_RATES_HZ:
-            allowed = ", ".join(map(str, SAMPLE_RATES_HZ))
+        rates_hz = self.audio_format.rates_hz
+        if self.sample_rate_hz not in rates_hz:
+            allowed = f"{', '.join(map(str, rates_hz))} for {self.audio_format.value}"
             raise InvalidInput("settings.sample_rate_hz", self.sample_rate_hz, allowed, "SAMPLE_RATE_UNSUPPORTED")
+
+    def writer(self) -> Writer:
+        """What turns one stream's packets into its bytes."""
+        return _FORMS[self.audio_format].writer(self.sample_rate_hz)
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """`data` holds `samples` samples at the client's rate; both may be empty."""
+    """`packets` give a decoder `samples` samples at the client's rate; both may be empty."""
 
-    data: bytes
+    packets: tuple[Packet, ...]
     samples: int
 
 
 class Encoder:
-    """Audio in pieces -> bytes in pieces.
+    """Audio in pieces -> packets in pieces.
 
-    After each `end_segment` exactly round(n x rate / 24000) samples have come out, n being all that went in. Segments
-    do not run into each other: each is resampled on its own, so that nothing of one waits for the next.
+    After each `end_segment` round(n x rate / 24000) samples have come out, n being all that went in; of formats with
+    whole frames only, the encoder's delay and the fill of a last frame come on top, in every segment. Segments do
+    not run into each other: each is resampled and encoded on its own, so that nothing of one waits for the next.
     """
 
-    def __init__(self, settings: AudioSettings) -> None:
+    def __init__(self, settings: AudioSettings, *, at_start: bool = True) -> None:
+        """`at_start`: nothing of the stream has reached the client yet."""
         self._settings = settings
         self._in_samples = 0  # at 24 kHz
-        self._out_samples = 0  # at the client's rate
+        self._out_samples = 0  # at the client's rate, before encoding
         self._resampler: soxr.ResampleStream | None = None
+        self._codec: Codec | None = None
+        skipped = at_start and settings.audio_format.priming_is_skipped
+        lookahead_samples = codecs.OPUS_LOOKAHEAD_SAMPLES * settings.sample_rate_hz // codecs.OPUS_RATE_HZ
+        self._skip_samples = lookahead_samples if skipped else 0
 
     def encode(self, samples: Samples) -> Encoded:
         """The next piece of a segment. Raises EngineFailure when a sample is not a finite number."""
         if not np.isfinite(samples).all():
             raise EngineFailure("the engine made samples that are not finite numbers")
         self._in_samples += len(samples)
-        return self._written(self._resample(samples, last=False))
+        return self._counted(self._encode(self._resample(samples, last=False)))
 
     def end_segment(self) -> Encoded:
-        """What the resampler still held of the segment."""
+        """What resampler and codec still held of the segment."""
         tail = self._resample(_EMPTY, last=True) if self._resampler is not None else _EMPTY
         self._resampler = None
         due = self._due_samples() - self._out_samples
         # soxr rounds per segment, the timeline as a whole: they differ by a sample at most, always in the tail
         exact = tail[:due] if due <= len(tail) else np.pad(tail, (0, due - len(tail)))
-        return self._written(exact)
-
-    def abandon_segment(self) -> None:
-        """Forget what the resampler holds: what went in so far is not continued, counting starts anew."""
-        self._resampler = None
-        self._in_samples = self._out_samples = 0
+        packets = self._encode(exact)
+        if self._codec is not None:
+            packets += self._codec.finish()
+        self._codec = None
+        return self._counted(packets)
 
     def _due_samples(self) -> int:
         return (self._in_samples * self._settings.sample_rate_hz + SAMPLE_RATE_HZ // 2) // SAMPLE_RATE_HZ
@@ -95,24 +167,16 @@ class Encoder:
         out: Samples = self._resampler.resample_chunk(samples, last=last)
         return out
 
-    def _written(self, samples: Samples) -> Encoded:
+    def _encode(self, samples: Samples) -> list[Packet]:
+        if not len(samples):
+            return []
+        if self._codec is None:
+            self._codec = _FORMS[self._settings.audio_format].codec(self._settings.sample_rate_hz)
         self._out_samples += len(samples)
-        if self._settings.audio_format is AudioFormat.PCM_F32LE:
-            return Encoded(samples.astype("<f4").tobytes(), len(samples))
-        return Encoded(pcm_s16le(samples), len(samples))
+        return self._codec.encode(samples)
 
-
-def pcm_s16le(samples: Samples) -> bytes:
-    """Full scale 1.0 becomes 32767; what is louder is clipped."""
-    written: bytes = np.rint(np.clip(samples, -1.0, 1.0) * 32767.0).astype("<i2").tobytes()
-    return written
-
-
-def stream_header(settings: AudioSettings) -> bytes:
-    """What stands in front of a stream's first sample: a WAV header of open length, or nothing."""
-    if settings.audio_format is not AudioFormat.WAV:
-        return b""
-    rate = settings.sample_rate_hz
-    form = struct.pack("<HHIIHH", 1, 1, rate, rate * 2, 2, 16)  # PCM, mono, bytes/s, bytes/frame, bits
-    sizes = struct.pack("<I", _OPEN_LENGTH)
-    return b"RIFF" + sizes + b"WAVEfmt " + struct.pack("<I", len(form)) + form + b"data" + sizes
+    def _counted(self, packets: list[Packet]) -> Encoded:
+        samples = sum(packet.samples for packet in packets)
+        if samples:  # a packet is always longer than what is skipped of the first
+            samples, self._skip_samples = samples - self._skip_samples, 0
+        return Encoded(tuple(packets), samples)

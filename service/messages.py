@@ -13,14 +13,13 @@ from service import session
 from service.config import ServerConfig
 from service.encode import SAMPLE_RATES_HZ, AudioFormat, AudioSettings
 from service.session import StreamSettings
+from service.timeline import Audio
 from service.voice_store import DEFAULT_VOICE_ID, VoiceStore, VoiceSummary
 
 _SEED_BITS = 53  # every language's numbers hold it exactly
 
-_FORMAT_NUMBERS = {
-    AudioFormat.PCM_S16LE: speech_pb2.AUDIO_FORMAT_PCM_S16LE,
-    AudioFormat.PCM_F32LE: speech_pb2.AUDIO_FORMAT_PCM_F32LE,
-    AudioFormat.WAV: speech_pb2.AUDIO_FORMAT_WAV,
+_FORMAT_NUMBERS: dict[AudioFormat, speech_pb2.AudioFormat] = {
+    each: getattr(speech_pb2, f"AUDIO_FORMAT_{each.name}") for each in AudioFormat
 }
 _CONTRACT_FIELDS = {"sampling.max_speech_tokens": "sampling.max_speech_token_count"}  # where the names differ
 _FORMATS: dict[int, AudioFormat] = {number: name for name, number in _FORMAT_NUMBERS.items()}
@@ -29,13 +28,16 @@ _FORMATS[speech_pb2.AUDIO_FORMAT_UNSPECIFIED] = AudioFormat.PCM_S16LE
 
 async def stream_settings(message: speech_pb2.SpeechSettings, voices: VoiceStore) -> StreamSettings:
     """A client's choices with every default filled in. Raises InvalidInput, or NotFound for the voice."""
-    audio = AudioSettings(
-        _audio_format(message.audio_format),
-        message.sample_rate_hz if message.HasField("sample_rate_hz") else AudioSettings().sample_rate_hz,
-    )
+    audio_format = _audio_format(message.audio_format)
+    rate_hz = message.sample_rate_hz if message.HasField("sample_rate_hz") else audio_format.default_rate_hz
+    audio = AudioSettings(audio_format, rate_hz)
     sampling = _sampling(message.sampling)
     voice_id = message.voice_id if message.HasField("voice_id") else DEFAULT_VOICE_ID
     return StreamSettings(voice_id, (await voices.get(voice_id)).voice, audio, sampling)
+
+
+def format_number(audio_format: AudioFormat) -> speech_pb2.AudioFormat:
+    return _FORMAT_NUMBERS[audio_format]
 
 
 def _audio_format(number: int) -> AudioFormat:
@@ -101,7 +103,7 @@ def opened(stream_id: str, settings: StreamSettings, info: EngineInfo, config: S
 def event(happened: session.Event) -> dict[str, Any]:
     """The field of a response's `event` and its message, as keyword arguments of either response type."""
     match happened:
-        case session.Audio():
+        case Audio():
             return {"audio": _audio(happened)}
         case session.Started():
             return {"segment_started": _started(happened)}
@@ -114,7 +116,7 @@ def event(happened: session.Event) -> dict[str, Any]:
             return {"cancelled": _cancelled(happened)}
 
 
-def _audio(chunk: session.Audio) -> speech_pb2.AudioChunk:
+def _audio(chunk: Audio) -> speech_pb2.AudioChunk:
     return speech_pb2.AudioChunk(
         sequence_number=chunk.sequence_number,
         segment_index=chunk.segment_index,

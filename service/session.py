@@ -16,9 +16,10 @@ from engines.config import Sampling
 from engines.errors import EngineFailure, InvalidInput
 from engines.voice.voice import Voice
 from service.backlog import Backlog, FlushMark
-from service.encode import AudioSettings, Encoded, Encoder, stream_header
+from service.encode import AudioSettings, Encoded
 from service.outbox import Outbox
 from service.segmenter import Segmenter
+from service.timeline import Audio, Made, Timeline
 
 log = logging.getLogger("mynah.service")
 
@@ -43,18 +44,6 @@ class SessionLimits:
     max_pending_text_chars: int = 20_000
     max_pending_flushes: int = 1_000
     send_queue_events: int = 8  # chunks and other events made ahead of a slow reader
-
-
-@dataclass(frozen=True)
-class Audio:
-    """A chunk; `offset_samples` is its place on the timeline of what was sent, at the client's rate."""
-
-    sequence_number: int
-    segment_index: int
-    offset_samples: int
-    samples: int
-    data: bytes
-    window: WindowFigures | None = None  # None for what a resampler held back to a segment's end
 
 
 @dataclass(frozen=True)
@@ -113,8 +102,8 @@ class Session:
         self._engine = engine
         self._settings = settings
         self._backlog = Backlog(Segmenter(), limits.max_pending_text_chars, limits.max_pending_flushes)
-        self._outbox: Outbox[Event] = Outbox(limits.send_queue_events)
-        self._timeline = _Timeline(settings.audio)
+        self._outbox: Outbox[Event | Made] = Outbox(limits.send_queue_events)
+        self._timeline = Timeline(settings.audio)
         self._stream: api.SpeechStream | None = None
         self._speaker: asyncio.Task[None] | None = None
         self._begun: int | None = None  # the last segment whose work began
@@ -179,9 +168,9 @@ class Session:
     async def next_event(self) -> Event | None:
         """The next thing to tell the client; None at the end. Raises what the engine raised."""
         event = await self._outbox.get()
-        if isinstance(event, Audio):
-            self._timeline.deliver(event.samples)
-        elif isinstance(event, Started):
+        if isinstance(event, Made):
+            return self._timeline.deliver(event)
+        if isinstance(event, Started):
             self._open_segment = event.segment.index
         elif isinstance(event, Done | Cancelled):
             self._open_segment = None
@@ -260,9 +249,9 @@ class Session:
 
     async def _forward(self, segment: api.Segment, event: api.Event) -> None:
         if isinstance(event, api.AudioChunk):
-            await self._send(segment, self._timeline.encoder.encode(event.samples), event.window)
+            await self._send(segment, await self._timeline.encode(event.samples), event.window)
         elif isinstance(event, api.SegmentDone):
-            await self._send(segment, self._timeline.encoder.end_segment())
+            await self._send(segment, await self._timeline.end_segment())
             await self._outbox.put(self._done(segment, stats=event.stats))
         elif self._begun != segment.index:  # a second try has been told of already
             self._begun = segment.index
@@ -271,46 +260,10 @@ class Session:
 
     async def _send(self, segment: api.Segment, encoded: Encoded, window: WindowFigures | None = None) -> None:
         if encoded.samples:
-            await self._outbox.put(self._timeline.chunk(segment.index, encoded, window))
+            await self._outbox.put(self._timeline.make(segment.index, encoded, window))
 
     def _done(self, segment: api.Segment, *, skipped: bool = False, stats: SegmentStats | None = None) -> Done:
         start = self._timeline.segment_offset_samples
         samples = self._timeline.offset_samples - start
         consumed = self._backlog.consumed_chars
         return Done(segment.index, start, samples, consumed, skipped, stats or SegmentStats())
-
-
-class _Timeline:
-    """Where the stream's audio stands, in samples at the client's rate: made, and delivered to the reader."""
-
-    def __init__(self, audio: AudioSettings) -> None:
-        self._header = stream_header(audio)
-        self._sequence_number = 0
-        self._delivered_chunks = 0
-        self.encoder = Encoder(audio)
-        self.offset_samples = 0  # where the next chunk begins
-        self.segment_offset_samples = 0
-        self.made_samples = 0
-        self.delivered_samples = 0
-
-    def begin_segment(self) -> None:
-        self.segment_offset_samples = self.offset_samples
-
-    def chunk(self, segment_index: int, encoded: Encoded, window: WindowFigures | None) -> Audio:
-        """The next chunk; the first of the stream carries the header."""
-        data = encoded.data if self._sequence_number else self._header + encoded.data
-        chunk = Audio(self._sequence_number, segment_index, self.offset_samples, encoded.samples, data, window)
-        self._sequence_number += 1
-        self.offset_samples += encoded.samples
-        self.made_samples += encoded.samples
-        return chunk
-
-    def deliver(self, samples: int) -> None:
-        self._delivered_chunks += 1
-        self.delivered_samples += samples
-
-    def rewind(self) -> None:
-        """Go on from what was delivered; what was made beyond it is gone."""
-        self._sequence_number = self._delivered_chunks
-        self.offset_samples = self.delivered_samples
-        self.encoder.abandon_segment()

@@ -67,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
     key_help = "file that holds an API key; without it, the key is that of the variable MYNAH_API_KEY, if set"
     top.add_argument("--api-key-file", type=Path, metavar="FILE", help=key_help)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_say(commands.add_parser("say", help="speak a text into a WAV file", allow_abbrev=False))
+    _add_say(commands.add_parser("say", help="speak a text into an audio file", allow_abbrev=False))
     _add_voices(commands.add_parser("voices", help="make, list and delete voices", allow_abbrev=False))
     health = commands.add_parser(
         "health", help="whether the server takes streams: exit status 0 or 3", allow_abbrev=False
@@ -79,7 +79,10 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_say(say: argparse.ArgumentParser) -> None:
     say.add_argument("text", help='what to say; "-" reads standard input and speaks while it is written')
-    where = 'WAV file to write, "-": standard output (default %(default)s)'
+    where = (
+        'file to write: .wav, .mp3, .opus, .ogg, .webm, .flac, .aac, .ulaw, .alaw or .pcm; "-": WAV on standard output '
+        "(default %(default)s)"
+    )
     say.add_argument("-o", "--output", default="mynah.wav", metavar="FILE", help=where)
     say.add_argument("--voice", metavar="ID", help="a voice of `mynah voices list`")
     say.add_argument("--rate", type=int, metavar="HZ", help="sample rate, default 24000")

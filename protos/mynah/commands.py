@@ -17,7 +17,7 @@ from mynah.client import Client
 from mynah.errors import InvalidArgument, Unavailable
 from mynah.events import AudioChunk
 from mynah.meter import Meter
-from mynah.settings import Sampling, Tls
+from mynah.settings import AudioFormat, Sampling, Tls
 from mynah.stdin import fragments
 from mynah.stream import SpeechStream
 
@@ -53,7 +53,7 @@ async def _say(client: Client, chosen: argparse.Namespace) -> None:
     stream = client.stream(
         voice=chosen.voice,
         sample_rate_hz=chosen.rate,
-        audio_format="wav" if to_stdout else "pcm_s16le",
+        audio_format="wav" if to_stdout else _format_of(chosen.output),
         sampling=sampling,
     )
     talk = _Silence() if chosen.quiet else _Talk()
@@ -62,7 +62,7 @@ async def _say(client: Client, chosen: argparse.Namespace) -> None:
         assert rate_hz is not None
         talk.opened(stream)
         meter = Meter(rate_hz)
-        with _Standard() if to_stdout else _WavFile(chosen.output, rate_hz) as sink:
+        with _Standard() if to_stdout else _file(chosen.output, rate_hz) as sink:
             await _speak(stream, chosen.text, sink, meter, talk)
     talk.finished(meter, "standard output" if to_stdout else chosen.output)
 
@@ -99,6 +99,34 @@ async def _once(text: str) -> AsyncIterator[str]:
     yield text
 
 
+# Of a WAV file the samples alone are asked for: its header is written here, with the true length.
+_FORMATS: dict[str, AudioFormat] = {
+    ".wav": "pcm_s16le",
+    ".mp3": "mp3",
+    ".opus": "ogg_opus",
+    ".ogg": "ogg_opus",
+    ".webm": "webm_opus",
+    ".flac": "flac",
+    ".aac": "aac",
+    ".ulaw": "mulaw",
+    ".alaw": "alaw",
+    ".pcm": "pcm_s16le",
+}
+
+
+def _format_of(output: str) -> AudioFormat:
+    suffix = Path(output).suffix.lower()
+    if suffix not in _FORMATS:
+        allowed = ", ".join(_FORMATS)
+        message = f"the file name {output!r} does not say which format it is to have; allowed: {allowed}"
+        raise InvalidArgument(message, reason="OUTPUT_NAME_INVALID", field="output", value=output, allowed=allowed)
+    return _FORMATS[suffix]
+
+
+def _file(output: str, rate_hz: int) -> _WavFile | _PlainFile:
+    return _WavFile(output, rate_hz) if Path(output).suffix.lower() == ".wav" else _PlainFile(output)
+
+
 class _Sink(Protocol):
     """Where audio goes."""
 
@@ -124,6 +152,23 @@ class _WavFile:
 
     def __exit__(self, *_: object) -> None:
         self._wave.close()
+        self._file.close()
+
+
+class _PlainFile:
+    """The server's bytes as they come; whole frames, so playable whenever it is closed."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __enter__(self) -> _PlainFile:
+        self._file = open(self._path, "wb")
+        return self
+
+    def write(self, chunk: AudioChunk) -> None:
+        self._file.write(chunk.data)
+
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
-AudioFormat = Literal["pcm_s16le", "pcm_f32le", "wav"]
-BYTES_PER_SAMPLE: dict[AudioFormat, int] = {"pcm_s16le": 2, "pcm_f32le": 4, "wav": 2}
+AudioFormat = Literal[
+    "pcm_s16le", "pcm_f32le", "wav", "ogg_opus", "webm_opus", "mp3", "flac", "aac", "mulaw", "alaw"
+]  # fmt: skip
+AUDIO_FORMATS: tuple[AudioFormat, ...] = get_args(AudioFormat)
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,11 @@ from google.protobuf.message import Message
 
 from mynah import events
 from mynah.errors import InvalidArgument
-from mynah.settings import AudioFormat, Sampling, SpeechSettings
+from mynah.settings import AUDIO_FORMATS, AudioFormat, Sampling, SpeechSettings
 from mynah.v1 import speech_pb2, voices_pb2
 
 _FORMATS: dict[AudioFormat, speech_pb2.AudioFormat] = {
-    "pcm_s16le": speech_pb2.AUDIO_FORMAT_PCM_S16LE,
-    "pcm_f32le": speech_pb2.AUDIO_FORMAT_PCM_F32LE,
-    "wav": speech_pb2.AUDIO_FORMAT_WAV,
+    name: getattr(speech_pb2, f"AUDIO_FORMAT_{name.upper()}") for name in AUDIO_FORMATS
 }
 _FORMAT_NAMES = {number: name for name, number in _FORMATS.items()}
 

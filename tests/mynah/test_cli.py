@@ -18,7 +18,10 @@ import mynah
 from engines.errors import EngineFailure
 from engines.fake import Script, fake_voice, tone
 from mynah.cli import run
-from service.encode import pcm_s16le
+from mynah.commands import _FORMATS
+from service.codecs import pcm_s16le
+from service.encode import AudioFormat, AudioSettings
+from tests.service.decoding import decode
 from tests.service.serving import REFERENCE, Serving, serving
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(mynah.__file__).parents[1])}
@@ -97,6 +100,24 @@ async def test_say_speaks_standard_input_while_it_is_written(tmp_path: Path):
         assert (done.status, done.told) == (0, "")
         tokens = len(" ".join(words).replace(". ", "."))
         assert len(read_wav(output)[1]) == 2 * 960 * tokens
+
+
+@pytest.mark.parametrize("suffix", [".mp3", ".opus", ".ogg", ".webm", ".flac", ".aac", ".ulaw", ".alaw", ".pcm"])
+async def test_the_files_name_says_its_format(tmp_path: Path, suffix: str):
+    output = tmp_path / f"OUT{suffix.upper()}"
+    async with serving() as at:
+        done = await cli(at, "say", "Hello there, how are you?", "-o", str(output), "--quiet")
+    assert (done.status, done.told) == (0, "")
+    audio_format = AudioFormat(_FORMATS[suffix])
+    heard = decode(output.read_bytes(), AudioSettings(audio_format, audio_format.default_rate_hz))
+    assert len(heard) / audio_format.default_rate_hz == pytest.approx(0.04 * 25, abs=0.1)
+
+
+async def test_a_files_name_that_says_no_format_is_refused_before_anything_is_asked(tmp_path: Path):
+    async with serving() as at:
+        done = await cli(at, "say", "Hello.", "-o", str(tmp_path / "out.doc"))
+        assert (done.status, at.engine.opened_streams) == (2, 0)
+        assert ".opus" in done.told
 
 
 async def test_say_to_standard_output_is_a_wav_stream():

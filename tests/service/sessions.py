@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from engines.config import Sampling
 from engines.fake import FakeEngine, fake_voice
 from service.encode import AudioSettings
-from service.session import Audio, Cancelled, Done, Event, Flushed, Session, SessionLimits, Started, StreamSettings
+from service.session import Cancelled, Done, Event, Flushed, Session, SessionLimits, Started, StreamSettings
+from service.timeline import Audio
 
 
 def session(engine: FakeEngine, audio: AudioSettings | None = None, *, seed: int = 7, **limits: int) -> Session:

@@ -11,7 +11,9 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 import mynah
 from engines.errors import EngineFailure
 from engines.fake import FakeEngine, Script
+from mynah.settings import AUDIO_FORMATS
 from service.config import ConfigError, ServerConfig
+from service.encode import AudioFormat
 from service.server import Server
 from tests.service.serving import Serving, serving
 
@@ -142,7 +144,7 @@ async def test_info_counts_open_streams():
             info = await at.client.info()
     assert (info.open_streams, info.limits.max_open_streams) == (2, 3)
     assert info.sample_rates_hz == (8_000, 16_000, 22_050, 24_000, 44_100, 48_000)
-    assert info.audio_formats == ("pcm_s16le", "pcm_f32le", "wav")
+    assert info.audio_formats == AUDIO_FORMATS == tuple(each.value for each in AudioFormat)
     assert info.random_weights
 
 

@@ -11,7 +11,8 @@ from engines.errors import EngineBusy, EngineFailure, InvalidInput
 from engines.fake import FakeEngine, Script
 from service.encode import AudioFormat, AudioSettings
 from service.errors import NoRoom
-from service.session import Audio, Cancelled, Done, Flushed, Started
+from service.session import Cancelled, Done, Flushed, Started
+from service.timeline import Audio
 from tests.service.sessions import Heard, now_s, session, speak
 from tests.virtual_time import virtual_time
 

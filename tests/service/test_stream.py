@@ -12,7 +12,7 @@ import mynah
 from engines.fake import FakeEngine, Script, fake_voice, tone
 from mynah.events import Cancelled, Flushed, SegmentDone, SegmentStarted
 from mynah.v1 import speech_pb2
-from service.encode import pcm_s16le
+from service.codecs import pcm_s16le
 from service.voice_store import DEFAULT_VOICE_ID
 from tests.service.serving import CANCEL, converse, flush, opening, serving, text
 

@@ -13,10 +13,24 @@ class AudioFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     AUDIO_FORMAT_PCM_S16LE: _ClassVar[AudioFormat]
     AUDIO_FORMAT_PCM_F32LE: _ClassVar[AudioFormat]
     AUDIO_FORMAT_WAV: _ClassVar[AudioFormat]
+    AUDIO_FORMAT_OGG_OPUS: _ClassVar[AudioFormat]
+    AUDIO_FORMAT_WEBM_OPUS: _ClassVar[AudioFormat]
+    AUDIO_FORMAT_MP3: _ClassVar[AudioFormat]
+    AUDIO_FORMAT_FLAC: _ClassVar[AudioFormat]
+    AUDIO_FORMAT_AAC: _ClassVar[AudioFormat]
+    AUDIO_FORMAT_MULAW: _ClassVar[AudioFormat]
+    AUDIO_FORMAT_ALAW: _ClassVar[AudioFormat]
 AUDIO_FORMAT_UNSPECIFIED: AudioFormat
 AUDIO_FORMAT_PCM_S16LE: AudioFormat
 AUDIO_FORMAT_PCM_F32LE: AudioFormat
 AUDIO_FORMAT_WAV: AudioFormat
+AUDIO_FORMAT_OGG_OPUS: AudioFormat
+AUDIO_FORMAT_WEBM_OPUS: AudioFormat
+AUDIO_FORMAT_MP3: AudioFormat
+AUDIO_FORMAT_FLAC: AudioFormat
+AUDIO_FORMAT_AAC: AudioFormat
+AUDIO_FORMAT_MULAW: AudioFormat
+AUDIO_FORMAT_ALAW: AudioFormat
 
 class SpeechSettings(_message.Message):
     __slots__ = ("voice_id", "audio_format", "sample_rate_hz", "sampling")

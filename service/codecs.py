@@ -1,0 +1,179 @@
+"""Samples to packets: PCM, G.711 and what FFmpeg's encoders make. A codec lives for one segment.
+
+Knows nothing of containers, streams or clients. FFmpeg comes with PyAV, which is loaded when the first codec needs it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.audio import to_f32le
+
+Samples = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
+
+OPUS_RATE_HZ = 48_000  # what every Opus decoder works at, and containers count in
+OPUS_LOOKAHEAD_SAMPLES = 312  # at 48 kHz: what libopus puts before the first sample
+
+
+@dataclass(frozen=True)
+class Packet:
+    """What a decoder takes at once; `samples` is what it then gives, the encoder's delay included."""
+
+    data: bytes
+    samples: int
+
+
+class Codec(Protocol):
+    """Samples at the client's rate in, packets out."""
+
+    def encode(self, samples: Samples) -> list[Packet]:
+        """The packets that are complete by now."""
+
+    def finish(self) -> list[Packet]:
+        """The rest, filled up with silence where the codec knows whole frames only. Nothing may follow."""
+
+
+class PcmS16le:
+    """16-bit samples."""
+
+    def encode(self, samples: Samples) -> list[Packet]:
+        return _one_packet(pcm_s16le(samples), len(samples))
+
+    def finish(self) -> list[Packet]:
+        return []
+
+
+class PcmF32le:
+    """32-bit float samples."""
+
+    def encode(self, samples: Samples) -> list[Packet]:
+        return _one_packet(to_f32le(samples), len(samples))
+
+    def finish(self) -> list[Packet]:
+        return []
+
+
+class G711:
+    """One byte for each sample: ITU-T G.711's mu-law or A-law."""
+
+    def __init__(self, law: Bytes) -> None:
+        self._law = law
+
+    def encode(self, samples: Samples) -> list[Packet]:
+        codes = np.frombuffer(pcm_s16le(samples), "<i2").view(np.uint16)
+        return _one_packet(self._law[codes].tobytes(), len(samples))
+
+    def finish(self) -> list[Packet]:
+        return []
+
+
+def _one_packet(data: bytes, samples: int) -> list[Packet]:
+    return [Packet(data, samples)] if samples else []
+
+
+def pcm_s16le(samples: Samples) -> bytes:
+    """Full scale 1.0 becomes 32767; what is louder is clipped."""
+    written: bytes = np.rint(np.clip(samples, -1.0, 1.0) * 32767.0).astype("<i2").tobytes()
+    return written
+
+
+@lru_cache(maxsize=1)
+def mu_law() -> Bytes:
+    """(65536,) codes by the sample's 16 bits: sign, 3 bits of segment, 4 bits within it, all inverted."""
+    samples = _every_sample()
+    magnitude = np.minimum(np.abs(samples >> 2), 8158) + 33  # 14 bits and G.711's bias
+    segment = np.log2(magnitude).astype(np.int32) - 5
+    step = (magnitude >> (segment + 1)) & 0xF
+    sign = np.where(samples < 0, 0x80, 0)
+    codes: Bytes = (~(sign | segment << 4 | step)).astype(np.uint8)
+    return codes
+
+
+@lru_cache(maxsize=1)
+def a_law() -> Bytes:
+    """(65536,) codes by the sample's 16 bits: sign, 3 bits of segment, 4 bits within it, every other bit inverted."""
+    samples = _every_sample()
+    value = np.where(samples < 0, -1 - samples, samples) >> 3  # 13 bits
+    segment = np.maximum(np.log2(np.maximum(value, 1)).astype(np.int32) - 4, 0)
+    step = (value >> np.maximum(segment, 1)) & 0xF
+    sign = np.where(samples < 0, 0, 0x80)
+    codes: Bytes = ((sign | segment << 4 | step) ^ 0x55).astype(np.uint8)
+    return codes
+
+
+def _every_sample() -> npt.NDArray[np.int32]:
+    """0 to 32767, then -32768 to -1: a 16-bit sample at the index of its bits."""
+    return np.arange(65536, dtype=np.uint16).view(np.int16).astype(np.int32)
+
+
+@dataclass(frozen=True)
+class FFmpegCodec:
+    """Which of FFmpeg's encoders, and how it is set."""
+
+    name: str
+    sample_format: str
+    options: dict[str, str]
+    kilobits_per_s: tuple[int, int] = (0, 0)  # up to 24 kHz, above; 0: the encoder has no bit rate
+    frame_ms: int = 0  # where the encoder lets us choose
+
+    def open(self, rate_hz: int) -> FFmpegEncoder:
+        return FFmpegEncoder(self, rate_hz)
+
+    def frame_samples(self, rate_hz: int) -> int:
+        """The frame's length where we choose it."""
+        return rate_hz * self.frame_ms // 1000
+
+
+# Packets depend on nothing but the encoder's own overlap: what a cancel drops between two of them does no harm.
+OPUS = FFmpegCodec("libopus", "flt", {"application": "audio", "frame_duration": "20"}, (48, 64))
+MP3 = FFmpegCodec("libmp3lame", "fltp", {"reservoir": "0"}, (64, 96))
+AAC = FFmpegCodec("aac", "fltp", {}, (64, 96))
+FLAC = FFmpegCodec("flac", "s16", {"compression_level": "5"}, frame_ms=20)
+
+
+class FFmpegEncoder:
+    """Fulfils Codec. PyAV cuts what it is given into the encoder's frames."""
+
+    def __init__(self, codec: FFmpegCodec, rate_hz: int) -> None:
+        import av
+
+        self._frame_of = av.AudioFrame.from_ndarray
+        self._codec, self._rate_hz = codec, rate_hz
+        self._position_samples = 0
+        context: Any = av.CodecContext.create(codec.name, "w")
+        context.sample_rate, context.layout, context.format = rate_hz, "mono", codec.sample_format
+        context.options = dict(codec.options)
+        if codec.frame_ms:
+            context.options |= {"frame_size": str(codec.frame_samples(rate_hz))}
+        if any(codec.kilobits_per_s):
+            context.bit_rate = 1000 * codec.kilobits_per_s[rate_hz > 24_000]
+        context.open()
+        self._context = context
+
+    def encode(self, samples: Samples) -> list[Packet]:
+        if not len(samples):
+            return []
+        frame = self._frame_of(self._written(samples)[None, :], format=self._codec.sample_format, layout="mono")
+        frame.sample_rate, frame.pts = self._rate_hz, self._position_samples
+        self._position_samples += len(samples)
+        return self._packets(self._context.encode(frame))
+
+    def finish(self) -> list[Packet]:
+        return self._packets(self._context.encode(None))
+
+    def _written(self, samples: Samples) -> npt.NDArray[Any]:
+        if self._codec.sample_format == "s16":
+            return np.frombuffer(pcm_s16le(samples), "<i2")
+        return np.clip(samples, -1.0, 1.0)
+
+    def _packets(self, made: list[Any]) -> list[Packet]:
+        """FLAC's last frame is as long as what is left; a lossy decoder always gives whole frames."""
+        exact = self._codec is FLAC
+        frame_samples = self._context.frame_size
+        return [Packet(bytes(each), each.duration if exact else frame_samples) for each in made if each.size]
