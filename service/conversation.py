@@ -51,8 +51,8 @@ class Conversations:
         """A conversation from its `open` to its end; `requests` ends where the client has no more to say."""
         listener = _Listener(requests, self._config.idle_timeout_s)
         wanted = await listener.opening()
-        settings = messages.stream_settings(wanted, self._voices)
         with self._admission.stream():
+            settings = await messages.stream_settings(wanted, self._voices)
             async with Session(self._engine, settings, self._session_limits) as session:
                 await self._open(send, stream_id, settings)
                 listening = [listener.listen(session), listener.watch_idle(session)]
@@ -62,8 +62,8 @@ class Conversations:
     async def synthesize(self, stream_id: str, request: speech_pb2.SynthesizeRequest, send: Send) -> None:
         """One whole text."""
         self._check_text(request.text)
-        settings = messages.stream_settings(request.settings, self._voices)
         with self._admission.stream():
+            settings = await messages.stream_settings(request.settings, self._voices)
             async with Session(self._engine, settings, self._session_limits) as session:
                 await self._open(send, stream_id, settings)
                 session.write(request.text)

@@ -16,6 +16,7 @@ from mynah.v1 import speech_pb2, speech_pb2_grpc, voices_pb2, voices_pb2_grpc
 from service.admission import Admission
 from service.auth import Gate
 from service.config import ConfigError, ServerConfig
+from service.conversation import Conversations
 from service.interceptor import Doorman
 from service.keys import KeyFileError
 from service.speech import SpeechService
@@ -70,7 +71,8 @@ class Server:
         self._warm = False
         self._showing: set[asyncio.Future[None]] = set()
         self._grpc = grpc.aio.server(options=_OPTIONS, interceptors=[Doorman(self.gate)])
-        speech = SpeechService(engine, voices, self.admission, config, version("mynah"))
+        conversations = Conversations(engine, voices, self.admission, config)
+        speech = SpeechService(engine, conversations, self.admission, config, version("mynah"))
         speech_pb2_grpc.add_SpeechServicer_to_server(speech, self._grpc)  # type: ignore[no-untyped-call]
         catalogue = VoicesService(engine, voices, self.admission, config)
         voices_pb2_grpc.add_VoicesServicer_to_server(catalogue, self._grpc)  # type: ignore[no-untyped-call]

@@ -95,11 +95,21 @@ def failure_of(error: BaseException) -> Failure:
     return Failure(code, error.reason, str(error), retry_after_s=_ENGINE_RETRY_AFTER_S if error.retryable else None)
 
 
-def _first(error: Exception) -> Exception:
+def first(error: Exception) -> Exception:
     """Of the failures of several tasks the one that ended the others."""
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
     return error
+
+
+def told(error: Exception, call: str) -> Failure | None:
+    """What to tell a client of an error, once the log has it; None when there is nobody to tell."""
+    if isinstance(error, errors.ClientGone):
+        log.info("%s: the client went away", call)
+        return None
+    failure = failure_of(error)
+    _log(call, failure, error)
+    return failure
 
 
 @asynccontextmanager
@@ -111,12 +121,9 @@ async def refusals(context: grpc.aio.ServicerContext[Any, Any], call: str) -> As
         log.info("%s: the client went away", call)
         raise
     except Exception as error:
-        error = _first(error)
-        if isinstance(error, errors.ClientGone):
-            log.info("%s: the client went away", call)
+        failure = told(first(error), call)
+        if failure is None:
             return
-        failure = failure_of(error)
-        _log(call, failure, error)
         with suppress(grpc.aio.InternalError):  # the client has gone meanwhile; gRPC would log the error's own words
             await context.abort(failure.code, failure.message, ((DETAILS_KEY, failure.details()),))
 
