@@ -20,13 +20,18 @@ import torch
 
 from bench.report import publish, table
 from engines.checkpoint import Checkpoint, open_checkpoint
-from engines.s3gen.runtime import Runtime
+from engines.s3gen.runtime import CachedRuntime, Runtime
 from engines.s3gen.runtimes.onnx import OnnxRuntime
+from engines.s3gen.runtimes.onnx_cached import OnnxCachedRuntime
 from engines.s3gen.runtimes.torch import TorchRuntime
+from engines.s3gen.runtimes.torch_cached import TorchCachedRuntime
+from engines.s3gen.segment_decoder import CachedRow, collate_cached
 from engines.s3gen.timing import flow_batch, vocoder_batch
 from engines.t3.model import T3Net
 from engines.t3.onnx_export import open_onnx_net
 from engines.t3.timing import PREFILL_POSITIONS, STEP_POSITIONS, t3_calls
+from engines.voice.builtin import load_builtin
+from engines.voice.voice import Voice
 
 # name: (prompt, new tokens with context and lookahead, frames of the vocoder)
 WINDOWS = {
@@ -37,7 +42,9 @@ WINDOWS = {
 FEW_POSITIONS = 16
 T3_STEP, T3_STEP_FEW = f"T3 step at {STEP_POSITIONS}", f"T3 step at {FEW_POSITIONS}"
 T3_PREFILL = f"T3 prefill of {PREFILL_POSITIONS}"
-# of ONNX Runtime over upstream
+BLOCK = (25, 3)  # new and lookahead tokens of the hop 25 window where everything before is remembered
+CLONE, CLIP_S = "voice conditioning, 10 s", 10.0
+# over upstream
 GOALS = {
     (T3_STEP_FEW, "onnx fp32"): 0.45,
     (T3_STEP_FEW, "onnx int8"): 0.2,
@@ -45,6 +52,8 @@ GOALS = {
     (T3_STEP, "onnx int8"): 0.2,
     ("S3Gen offline, 10 s", "onnx"): 0.85,
     ("S3Gen window, hop 25", "onnx"): 0.75,
+    ("S3Gen window, hop 25", "onnx cached"): 0.15,
+    (CLONE, "ours"): 0.5,
 }
 Calls = Mapping[str, Callable[[], object]]
 
@@ -62,7 +71,8 @@ def alternate(calls: Calls, repeats: int) -> dict[str, float]:
 
 
 def s3gen_cases(checkpoint: Checkpoint, threads: int) -> dict[str, Calls]:
-    runtimes: dict[str, Runtime] = {"torch": TorchRuntime(checkpoint), "onnx": OnnxRuntime(checkpoint, threads=threads)}
+    torch_runtime = TorchRuntime(checkpoint)
+    runtimes: dict[str, Runtime] = {"torch": torch_runtime, "onnx": OnnxRuntime(checkpoint, threads=threads)}
     theirs = UpstreamS3Gen(checkpoint)
     cases: dict[str, Calls] = {}
     for name, (prompt, new, frames) in WINDOWS.items():
@@ -71,7 +81,32 @@ def s3gen_cases(checkpoint: Checkpoint, threads: int) -> dict[str, Calls]:
         vocoders: Calls = {key: (lambda r=r, b=mel: r.vocoder(b)) for key, r in runtimes.items()}
         cases[f"{name}: flow"] = {"upstream": lambda n=new: theirs.flow(n), **flows}
         cases[f"{name}: vocoder"] = {"upstream": lambda n=frames: theirs.vocoder(n), **vocoders}
+    assert checkpoint.conds_path is not None
+    voice = load_builtin(checkpoint.conds_path)
+    cached = {"torch cached": TorchCachedRuntime(torch_runtime), "onnx cached": OnnxCachedRuntime(
+        checkpoint, torch_runtime, threads=threads)}
+    hop = {key: block_call(runtime, voice) for key, runtime in cached.items()}
+    cases["S3Gen window, hop 25: flow"] = {**cases["S3Gen window, hop 25: flow"], **hop}
+    mel = vocoder_batch(1, WINDOWS["S3Gen window, hop 25"][2])
+    rendering: Calls = {key: (lambda r=r, b=mel: r.vocoder(b)) for key, r in cached.items()}
+    cases["S3Gen window, hop 25: vocoder"] = {**cases["S3Gen window, hop 25: vocoder"], **rendering}
     return cases
+
+
+def block_call(runtime: CachedRuntime, voice: Voice) -> Callable[[], object]:
+    """Decode and commit one block of a stream whose context is full; the state that it leaves is the next one's."""
+    new, ahead = BLOCK
+    cache, rng = runtime.begin(voice), np.random.default_rng(0)
+
+    def call() -> None:
+        codes = rng.integers(0, 6561, new + ahead)
+        noise = rng.standard_normal((2 * (new + ahead), 80), np.float32)
+        runtime.flow_cached(collate_cached([CachedRow(codes, new, noise, cache)]))
+        cache.commit(new)
+
+    for _ in range(-(-runtime.context_tokens // new)):
+        call()
+    return call
 
 
 def t3_cases(checkpoint: Checkpoint, threads: int) -> dict[str, Calls]:

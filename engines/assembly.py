@@ -141,7 +141,7 @@ def _check_choices(config: EngineConfig) -> None:
         if getattr(config, name) not in allowed:
             raise InvalidInput(name, getattr(config, name), ", ".join(allowed), f"{name.upper()}_UNKNOWN")
     in_torch = config.s3gen in ("auto", "torch")
-    if config.decode == "cached" and not in_torch:
-        raise InvalidInput("decode", "cached", f"reference with S3Gen on {config.s3gen}", "DECODE_UNSUPPORTED")
+    if config.decode == "cached" and config.s3gen == "tensorrt":
+        raise InvalidInput("decode", "cached", "reference with S3Gen on tensorrt", "DECODE_UNSUPPORTED")
     if config.s3gen_dtype == "float16" and in_torch:
         raise InvalidInput("s3gen_dtype", "float16", "auto or float32 with S3Gen on torch", "S3GEN_DTYPE_UNSUPPORTED")

@@ -22,7 +22,7 @@ from engines.s3gen.cfm import EULER_TIMES, Estimator
 from engines.s3gen.encoder import PositionCache, Positions, TokenEncoder
 from engines.s3gen.flow import Flow
 from engines.s3gen.layers import mask_frames
-from engines.s3gen.memory import Attended, KeysValues, Tails, Trailing, cfm_widths
+from engines.s3gen.memory import Attended, KeysValues, Memory, Tails, Trailing, cfm_widths
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class FlowBlocks:
             torch.stack([row.frames for row in blocks.tails]), width, blocks.new * MEL_FRAMES_PER_TOKEN
         )
         positions = self._positions.get(lower.longest + blocks.tokens.shape[1])
-        mu = _encode(
+        mu = encode_block(
             self._encoder, blocks.tokens, blocks.lengths, positions, (lower, upper), (token_trail, frame_trail)
         )
         return mu, token_trail.left(), frame_trail.left()
@@ -105,20 +105,21 @@ class FlowBlocks:
             attended = Attended([[part.steps[step] for part in row] for row in blocks.history], done.steps[step])
             tails = torch.stack([row.steps[step] for row in blocks.tails])
             trail = Trailing(tails, cfm_widths(self.spec), blocks.new * MEL_FRAMES_PER_TOKEN)
-            velocity = _velocity(
-                self._estimator, (x, mu, blocks.speaker, blocks.prompt_mel), lengths, (t, r), attended, trail
+            times = (x.new_full((len(x),), t), x.new_full((len(x),), r))
+            velocity = block_velocity(
+                self._estimator, (x, mu, blocks.speaker, blocks.prompt_mel), lengths, times, attended, trail
             )
             x = x + (r - t) * velocity.float()
             left.append(trail.left())
         return mask_frames(x, lengths), torch.stack(left, dim=1)
 
 
-def _encode(
+def encode_block(
     net: TokenEncoder,
     tokens: Tensor,
     lengths: Tensor | None,
     positions: Positions,
-    attended: tuple[Attended, Attended],
+    attended: tuple[Memory, Memory],
     trails: tuple[Trailing, Trailing],
 ) -> Tensor:
     """As TokenEncoder.forward, for blocks -> mu (B, 2M, 80)."""
@@ -139,7 +140,7 @@ def _encode(
 
 
 def _conform(
-    layers: nn.ModuleList, x: Tensor, lengths: Tensor | None, positions: Positions, attended: Attended
+    layers: nn.ModuleList, x: Tensor, lengths: Tensor | None, positions: Positions, attended: Memory
 ) -> Tensor:
     frames = x.shape[1]
     bias = attended.bias(lengths, frames, x.dtype)
@@ -152,34 +153,29 @@ def _conform(
 
 
 def _attend_relative(
-    attention: encoder._RelativeAttention, x: Tensor, positions: Tensor, bias: Tensor | None, attended: Attended
+    attention: encoder._RelativeAttention, x: Tensor, positions: Tensor, bias: Tensor | None, attended: Memory
 ) -> Tensor:
-    def split(y: Tensor) -> Tensor:
-        return y.view(*y.shape[:2], attention.heads, attention.head_width)  # (B, T, heads, head width)
-
-    q = split(attention.linear_q(x))
-    keys, values = attended.extend(attention.linear_k(x), attention.linear_v(x))
+    q = attention.linear_q(x).view(*x.shape[:2], attention.heads, attention.head_width)
+    keys, values = attended.extend(attention.linear_k(x), attention.linear_v(x), attention.heads)
     by_content = (q + attention.pos_bias_u).transpose(1, 2)
     by_position = ((q + attention.pos_bias_v) * attention.head_width**-0.5).transpose(1, 2)
-    mixed = encoder._attend(
-        by_content, split(keys).transpose(1, 2), split(values).transpose(1, 2), by_position @ positions, bias
-    )
+    mixed = encoder._attend(by_content, keys, values, by_position @ positions, bias)
     y: Tensor = attention.linear_out(mixed.transpose(1, 2).flatten(2))
     return y
 
 
-def _velocity(
+def block_velocity(
     net: Estimator,
     inputs: tuple[Tensor, Tensor, Tensor, Tensor],
     lengths: Tensor | None,
-    times: tuple[float, float],
-    attended: Attended,
+    times: tuple[Tensor, Tensor],
+    attended: Memory,
     trail: Trailing,
 ) -> Tensor:
     """As Estimator.forward, for blocks; `inputs` are its x, mu, speaker and prompt_mel."""
     x, mu, speaker, prompt_mel = inputs
     dtype = net.final_block.norm.weight.dtype
-    time = net._time(x.new_full((len(x),), times[0]), x.new_full((len(x),), times[1]), dtype)
+    time = net._time(*times, dtype)
     bias = attended.bias(lengths, x.shape[1], dtype)
     h = torch.cat([part.to(dtype) for part in (x, mu, speaker[:, None].expand_as(mu), prompt_mel)], dim=-1)
     down, up = cast(cfm._Stage, net.down_blocks[0]), cast(cfm._Stage, net.up_blocks[0])
@@ -193,9 +189,7 @@ def _velocity(
     return velocity
 
 
-def _mix(
-    stage: cfm._Stage, x: Tensor, time: Tensor, bias: Tensor | None, attended: Attended, trail: Trailing
-) -> Tensor:
+def _mix(stage: cfm._Stage, x: Tensor, time: Tensor, bias: Tensor | None, attended: Memory, trail: Trailing) -> Tensor:
     residual = cast(cfm._Residual, stage[0])
     h = _block(residual.block1, x, trail) + residual.mlp["1"](time)[:, None]
     x = _block(residual.block2, h, trail) + residual.res_conv(x)
@@ -209,11 +203,9 @@ def _block(block: cfm._Block, x: Tensor, trail: Trailing) -> Tensor:
     return F.mish(block.norm(trail.through(block.block["0"], x)))
 
 
-def _attend(attention: cfm._Attention, x: Tensor, bias: Tensor | None, attended: Attended) -> Tensor:
-    def split(y: Tensor) -> Tensor:
-        return y.view(*y.shape[:2], attention.heads, -1).transpose(1, 2)  # (B, heads, T, head width)
-
-    keys, values = attended.extend(attention.to_k(x), attention.to_v(x))
-    mixed = F.scaled_dot_product_attention(split(attention.to_q(x)), split(keys), split(values), attn_mask=bias)
+def _attend(attention: cfm._Attention, x: Tensor, bias: Tensor | None, attended: Memory) -> Tensor:
+    q = attention.to_q(x).view(*x.shape[:2], attention.heads, -1).transpose(1, 2)  # (B, heads, T, head width)
+    keys, values = attended.extend(attention.to_k(x), attention.to_v(x), attention.heads)
+    mixed = F.scaled_dot_product_attention(q, keys, values, attn_mask=bias)
     y: Tensor = attention.to_out[0](mixed.transpose(1, 2).flatten(2))
     return y

@@ -129,7 +129,9 @@ def frames_of(graph: Graph, port: Port, row: F32, length: int) -> F32:
     sizes = graph.sizes(1, length)
     if "samples" in port.axes:
         return row[: sizes["samples"]].reshape(-1, MEL_HOP_SAMPLES)
-    return row[: sizes["frames"]].reshape(sizes["frames"], -1) if "frames" in port.axes else row[None]
+    for axis in {"frames", "tokens"}.intersection(port.axes):
+        return np.moveaxis(row, port.axes.index(axis) - 1, 0)[: sizes[axis]].reshape(sizes[axis], -1)
+    return row.reshape(1, -1)
 
 
 def frame_error(ours: F32, theirs: F32) -> float:

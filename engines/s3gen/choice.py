@@ -16,6 +16,7 @@ from engines.s3gen.device import cpu_threads
 from engines.s3gen.gate import COMPOSITIONS, GPU_COMPOSITIONS, Candidate, first_that_passes
 from engines.s3gen.runtime import Runtime
 from engines.s3gen.runtimes.onnx import OnnxRuntime
+from engines.s3gen.runtimes.onnx_cached import OnnxCachedRuntime
 from engines.s3gen.runtimes.tensorrt import TensorRTRuntime
 from engines.s3gen.runtimes.torch import TorchRuntime
 from engines.s3gen.runtimes.torch_cached import TorchCachedRuntime
@@ -47,12 +48,11 @@ def choose_runtime(config: EngineConfig, checkpoint: Checkpoint, device: str) ->
     Raises RuntimeRefused with `config.strict` where a runtime is not fit to serve, CheckpointError.
     """
     reference = TorchRuntime(checkpoint, device=device)
-    if config.decode == "cached":
-        return Chosen(TorchCachedRuntime(reference), reference, ())
+    names = [f"{name}-cached" if config.decode == "cached" else name for name in _ORDER[config.s3gen]]
     refused: list[tuple[str, str]] = []
     makers = _Makers(config, checkpoint, device, reference)
     runtime = first_that_passes(
-        [makers.candidate(name) for name in _ORDER[config.s3gen]],
+        [makers.candidate(name) for name in names],
         strict=config.strict,
         on_refusal=lambda name, why: refused.append((name, why)),
     )
@@ -64,7 +64,7 @@ def choose_runtime(config: EngineConfig, checkpoint: Checkpoint, device: str) ->
 class _Makers:
     """How each runtime is made for one configuration."""
 
-    def __init__(self, config: EngineConfig, checkpoint: Checkpoint, device: str, reference: Runtime) -> None:
+    def __init__(self, config: EngineConfig, checkpoint: Checkpoint, device: str, reference: TorchRuntime) -> None:
         self._config, self._checkpoint, self._reference = config, checkpoint, reference
         self._gpu = int(device.partition(":")[2] or 0)
         self._threads = config.threads or cpu_threads()
@@ -73,7 +73,11 @@ class _Makers:
         """The graphs in float32 on the CPU judge every other runtime, and are themselves judged by torch."""
         config = self._config
         if name == "torch":
-            return Candidate("torch", lambda: self._reference)
+            return Candidate(name, lambda: self._reference)
+        if name == "torch-cached":
+            return Candidate(name, self._torch_cached)
+        if name == "onnx-cached":
+            return Candidate(name, self._onnx_cached, self._torch_cached)
         half = config.s3gen_dtype == "float16"
         if name == "torch_graphs":
             return self._on_streams(name, lambda: self._torch_graphs(half), half)
@@ -93,6 +97,18 @@ class _Makers:
     def _on_streams(self, name: str, make: Callable[[], Runtime], half: bool) -> Candidate:
         precision = "fp16" if half else "fp32"
         return Candidate(name, make, self._fp32_graphs, precision=precision, compositions=GPU_COMPOSITIONS)
+
+    def _torch_cached(self) -> TorchCachedRuntime:
+        return TorchCachedRuntime(self._reference)
+
+    def _onnx_cached(self) -> OnnxCachedRuntime:
+        return OnnxCachedRuntime(
+            self._checkpoint,
+            self._reference,
+            threads=self._threads,
+            providers=self._config.providers,
+            cache_dir=self._config.cache_dir,
+        )
 
     def _fp32_graphs(self) -> Runtime:
         return self._onnx(("cpu",), "fp32")

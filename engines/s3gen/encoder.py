@@ -260,11 +260,15 @@ class PositionCache:
 
     def get(self, tokens: int) -> Positions:
         """What `project_positions(tokens)` would give."""
+        return [_middle(keys, tokens * keys.shape[-1] // self._tokens) for keys in self.covering(tokens)]
+
+    def covering(self, tokens: int) -> Positions:
+        """What `project_positions` gives for that many tokens or more; the same tensors until a call needs more."""
         if tokens > self._tokens:
             self._longest = ()  # before the larger set is made: they need not both be in memory
             self._tokens = -(-tokens // self._STEP_TOKENS) * self._STEP_TOKENS
             self._longest = [keys.contiguous() for keys in self._encoder.project_positions(self._tokens)]
-        return [_middle(keys, tokens * keys.shape[-1] // self._tokens) for keys in self._longest]
+        return self._longest
 
 
 def _middle(keys: Tensor, count: int) -> Tensor:

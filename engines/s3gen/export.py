@@ -24,7 +24,9 @@ import torch
 from torch import nn
 
 from engines.checkpoint import Checkpoint, default_cache_dir, open_checkpoint
+from engines.config import ModelSpec
 from engines.export_cache import MANIFEST, ExportError, cached_folder, sha256
+from engines.s3gen.block_graphs import BLOCK_GRAPHS, block_graphs, block_nets
 from engines.s3gen.check import CheckReport, check_graph
 from engines.s3gen.fold import fold_weights
 from engines.s3gen.graphs import GRAPHS, Graph, Port, load_nets, random_inputs, variant
@@ -35,7 +37,7 @@ OPSET = 18
 # What decides which graph the same weights give; a change to any of them makes another export.
 _SOURCES = (
     *("layers", "encoder", "cfm", "flow", "source", "spectrum", "vocoder", "vocoder_weights"),
-    *("graphs", "export", "fold", "precision"),
+    *("cached_flow", "memory", "graphs", "block_graphs", "export", "fold", "precision"),
 )
 PRECISIONS = ("fp32", "fp16")
 _EXAMPLE_LENGTHS = {"tokens": [12, 9], "frames": [24, 17]}  # what the nets are traced with; any other size runs too
@@ -43,7 +45,7 @@ _EXAMPLE_LENGTHS = {"tokens": [12, 9], "frames": [24, 17]}  # what the nets are 
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """Which graphs, in which variant. `threads` is for the check's ONNX Runtime sessions."""
+    """Which of `graphs_of` the model, in which variant. `threads` is for the check's ONNX Runtime sessions."""
 
     graphs: tuple[str, ...] = tuple(GRAPHS)
     padded: bool = True
@@ -87,6 +89,11 @@ def export(checkpoint: Checkpoint, settings: ExportSettings, *, cache_dir: Path 
     return open_export(cached_folder(root, f"s3gen-{checkpoint.spec.name}-{settings.precision}", identity, make))
 
 
+def graphs_of(spec: ModelSpec) -> dict[str, Graph]:
+    """Every graph that there is, by name."""
+    return {**GRAPHS, **block_graphs(spec.flow)}
+
+
 def exporter_version() -> str:
     """A digest of the code that turns weights into graphs."""
     here = Path(__file__).parent
@@ -107,10 +114,10 @@ def open_export(folder: Path) -> Export:
 
 
 def _write_export(checkpoint: Checkpoint, settings: ExportSettings, folder: Path, identity: dict[str, object]) -> None:
-    nets = load_nets(checkpoint)
+    nets, graphs = load_nets(checkpoint) | block_nets(checkpoint), graphs_of(checkpoint.spec)
     entries = {}
     for name in settings.graphs:
-        graph = GRAPHS[name]
+        graph = graphs[name]
         net = variant(graph, nets[name], padded=settings.padded)
         path = folder / f"{name}.onnx"
         export_graph(graph, net, path, padded=settings.padded)
@@ -179,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--cache-dir", type=Path, help="where exports lie; default as of mynah-serve")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
     parser.add_argument("--unpadded", action="store_true", help="the variant without masks, as the CPU runs it")
-    parser.add_argument("--graphs", nargs="+", choices=sorted(GRAPHS), default=list(GRAPHS))
+    parser.add_argument("--graphs", nargs="+", choices=sorted((*GRAPHS, *BLOCK_GRAPHS)), default=list(GRAPHS))
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args(arguments)
     checkpoint = open_checkpoint(given.model, cache_dir=given.cache_dir, device=given.device)

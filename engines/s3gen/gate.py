@@ -7,16 +7,24 @@ transient, then silence), so nothing serves that was not compared here.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from engines.config import MEL_BANDS, MEL_FRAMES_PER_TOKEN, MEL_HOP_SAMPLES, SPEECH_CODES, X_VECTOR_DIM
+from engines.config import (
+    MEL_BANDS,
+    MEL_FRAMES_PER_TOKEN,
+    MEL_HOP_SAMPLES,
+    SPEAKER_EMBEDDING_DIM,
+    SPEECH_CODES,
+    X_VECTOR_DIM,
+)
 from engines.errors import CheckpointError, EngineError, InvalidInput
 from engines.s3gen.check import ENERGY_TOLERANCE_DB, TOLERANCE, energy_error_db, frame_error
-from engines.s3gen.runtime import F32, FlowBatch, Runtime, VocoderBatch
+from engines.s3gen.runtime import F32, CachedFlowBatch, CachedRuntime, FlowBatch, Runtime, VocoderBatch
 from engines.s3gen.source import HARMONICS
+from engines.voice.voice import Voice
 
 Compositions = Sequence[Sequence[int]]
 
@@ -26,6 +34,7 @@ _log = logging.getLogger(__name__)
 COMPOSITIONS = ((60,), (40, 40), (64, 26, 45))
 GPU_COMPOSITIONS = (*COMPOSITIONS, (380,))
 _PROMPT_TOKENS = 20
+_BLOCKS = ((10, 3), (16, 3), (5, 0))  # new and provisional tokens
 
 
 class RuntimeRefused(EngineError):
@@ -60,11 +69,15 @@ class GateReport:
 def validate(
     candidate: Runtime, trusted: Runtime, *, precision: str, compositions: Compositions = COMPOSITIONS
 ) -> GateReport:
-    """Run both on the same batches, alone, full and mixed, and compare what each row owns."""
+    """Run both on the same batches, alone, full and mixed, and compare what each row owns; of runtimes that decode
+    block by block, a stream's blocks as well."""
     errors, energies = [0.0], [0.0]
     finite = True
-    for seed, lengths in enumerate(compositions):
-        for ours, theirs in _results(candidate, trusted, lengths, seed):
+    results = [_results(candidate, trusted, lengths, seed) for seed, lengths in enumerate(compositions)]
+    if isinstance(candidate, CachedRuntime) and isinstance(trusted, CachedRuntime):
+        results.append(list(zip(_stream(candidate), _stream(trusted), strict=True)))
+    for pairs in results:
+        for ours, theirs in pairs:
             finite = finite and bool(np.isfinite(ours).all())
             errors.append(frame_error(ours, theirs))
             energies.append(energy_error_db(ours, theirs))
@@ -83,6 +96,26 @@ def _results(candidate: Runtime, trusted: Runtime, lengths: Sequence[int], seed:
         a, b = (w[row, : end * MEL_HOP_SAMPLES].reshape(end, MEL_HOP_SAMPLES) for w in (wave, trusted_wave))
         pairs.append((a, b))
     return pairs
+
+
+def _stream(runtime: CachedRuntime) -> Iterator[F32]:
+    """Mel of each of a stream's blocks, which together outgrow no context."""
+    rng = np.random.default_rng(0)
+    voice = Voice(
+        name="gate",
+        speaker_embedding=np.zeros(SPEAKER_EMBEDDING_DIM, np.float32),
+        t3_prompt_tokens=np.zeros(1, np.int64),
+        s3gen_prompt_tokens=rng.integers(0, SPEECH_CODES, _PROMPT_TOKENS),
+        s3gen_prompt_mel=rng.normal(-5, 2, (_PROMPT_TOKENS * MEL_FRAMES_PER_TOKEN, MEL_BANDS)).astype(np.float32),
+        x_vector=rng.standard_normal(X_VECTOR_DIM, np.float32),
+    )
+    cache = runtime.begin(voice)
+    for new, provisional in _BLOCKS:
+        tokens = new + provisional
+        noise = rng.standard_normal((1, tokens * MEL_FRAMES_PER_TOKEN, MEL_BANDS), np.float32)
+        codes, lengths = rng.integers(0, SPEECH_CODES, (1, tokens)), np.array([tokens])
+        yield runtime.flow_cached(CachedFlowBatch(codes, lengths, np.array([new]), noise, [cache]))[0]
+        cache.commit(new)
 
 
 def _flow_batch(lengths: Sequence[int], seed: int) -> FlowBatch:

@@ -7,7 +7,7 @@ CPUs, where padding costs what it computes).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,25 +40,35 @@ class Port:
 
 @dataclass(frozen=True)
 class Graph:
-    """`lengths` names the input that says where each row ends, in units of the graph's own `time` axis."""
+    """`lengths` names the input that says where each row ends, in units of the graph's own `time` axis; `masks` the
+    others that only the padded variant has."""
 
     name: str
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     lengths: str
     time: str  # the axis that a length counts
+    masks: tuple[str, ...] = ()
 
     def ports(self, *, padded: bool) -> tuple[Port, ...]:
         """The inputs of one of the two variants."""
-        return tuple(port for port in self.inputs if padded or port.name != self.lengths)
+        return tuple(port for port in self.inputs if padded or port.name not in (self.lengths, *self.masks))
 
-    def sizes(self, batch: int, length: int) -> dict[str, int]:
-        """Every axis by name, for rows of `length` tokens or frames."""
+    def sizes(self, batch: int, length: int, prompt_tokens: int = 0, context_tokens: int = 0) -> dict[str, int]:
+        """Every axis by name, for rows of `length` tokens or frames after what is remembered."""
         frames = length * MEL_FRAMES_PER_TOKEN if self.time == "tokens" else length
         tokens = -(-frames // MEL_FRAMES_PER_TOKEN)
-        return {"batch": batch, "tokens": tokens, "frames": frames, "samples": frames * MEL_HOP_SAMPLES}
+        positions = 2 * (prompt_tokens + context_tokens + tokens + _SPARE_POSITIONS)
+        in_tokens = {"prompt": prompt_tokens, "context": context_tokens, "position": positions}
+        own = {"batch": batch, "tokens": tokens, "frames": frames, "samples": frames * MEL_HOP_SAMPLES}
+        return {
+            **own,
+            **{f"{name}_tokens": count for name, count in in_tokens.items()},
+            **{f"{name}_frames": count * MEL_FRAMES_PER_TOKEN for name, count in in_tokens.items()},
+        }
 
 
+_SPARE_POSITIONS = 4  # a table of positions may be made for more than a call needs
 _LENGTHS = Port("lengths", ("batch",), "int64")
 _MEL = ("batch", "frames", MEL_BANDS)
 _CONDITIONS = (Port("mu", _MEL), Port("speaker", ("batch", MEL_BANDS)), Port("prompt_mel", _MEL), _LENGTHS)
@@ -97,6 +107,8 @@ VOCODER = Graph(
     "lengths",
     "frames",
 )
+# Prompt and context in tokens that inputs are drawn for, taken in turn.
+_REMEMBERED = ((9, 5), (21, 12), (0, 0))
 GRAPHS = {graph.name: graph for graph in (ENCODER, CFM, CFM_STEP, VOCODER)}
 
 
@@ -115,14 +127,17 @@ class EulerStep(nn.Module):
 
 
 class Unpadded(nn.Module):
-    """A net without its lengths argument: every row is full."""
+    """A net without its lengths, its arguments at `left_out`: every row is full."""
 
-    def __init__(self, net: nn.Module, position: int) -> None:
+    def __init__(self, net: nn.Module, left_out: Sequence[int]) -> None:
         super().__init__()
-        self.net, self.position = net, position
+        self.net, self.left_out = net, sorted(left_out)
 
     def forward(self, *arguments: Tensor) -> Tensor | tuple[Tensor, ...]:
-        result: Tensor | tuple[Tensor, ...] = self.net(*arguments[: self.position], None, *arguments[self.position :])
+        all_arguments: list[Tensor | None] = list(arguments)
+        for position in self.left_out:
+            all_arguments.insert(position, None)
+        result: Tensor | tuple[Tensor, ...] = self.net(*all_arguments)
         return result
 
 
@@ -141,7 +156,8 @@ def variant(graph: Graph, net: nn.Module, *, padded: bool) -> nn.Module:
     """`net` with exactly the arguments of `graph.ports(padded=padded)`."""
     if padded:
         return net
-    return Unpadded(net, [port.name for port in graph.inputs].index(graph.lengths)).eval()
+    kept = graph.ports(padded=False)
+    return Unpadded(net, [index for index, port in enumerate(graph.inputs) if port not in kept]).eval()
 
 
 def random_inputs(
@@ -152,7 +168,7 @@ def random_inputs(
     Mels lie where log-mels do, f0 where voices do; pads hold zeros, as the batches that serve do.
     """
     rng = np.random.default_rng(seed)
-    sizes = graph.sizes(len(lengths), max(lengths))
+    sizes = graph.sizes(len(lengths), max(lengths), *_REMEMBERED[seed % len(_REMEMBERED)])
     drawn = {port.name: _draw(port, port.shape(sizes), rng, loudness) for port in graph.inputs}
     ends = np.array(lengths, np.int64)
     drawn[graph.lengths] = ends
@@ -162,6 +178,10 @@ def random_inputs(
                 _clear_pad(drawn[port.name], ends * (sizes[axis] // sizes[graph.time]))
     if "fixed_frames" in drawn:
         drawn["fixed_frames"] = rng.integers(0, ends // 2 + 1)
+    if "prompt_lengths" in drawn:
+        drawn["prompt_lengths"] = rng.integers(0, sizes[f"prompt_{graph.time}"] + 1, len(lengths))
+    for new in drawn.keys() & {"new_tokens", "new_frames"}:
+        drawn[new] = rng.integers(1, ends + 1)
     if "t" in drawn:
         step = rng.integers(0, len(EULER_TIMES) - 1, len(lengths))
         drawn["t"], drawn["r"] = (np.array(EULER_TIMES, np.float32)[step + i] for i in (0, 1))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -109,8 +110,26 @@ def cfm_widths(spec: FlowSpec) -> list[int]:
     return [*down, *mid * spec.mid_stages, *up, channels]
 
 
+class Memory(Protocol):
+    """What one stack of attention layers looks at: what came before each row's block, and the block's own."""
+
+    @property
+    def longest(self) -> int:
+        """How many keys come before the block, in the row that remembers most."""
+        ...
+
+    def extend(self, keys: Tensor, values: Tensor, heads: int) -> tuple[Tensor, Tensor]:
+        """The next layer's keys and values of the block (B, M, w) -> with its memory before them
+        (B, heads, longest + M, head width)."""
+        ...
+
+    def bias(self, block_lengths: Tensor | None, frames: int, dtype: torch.dtype) -> Tensor | None:
+        """(B, 1, 1, longest + frames), to be added to attention scores; None when every row is full."""
+        ...
+
+
 class Attended:
-    """The keys and values of one stack of attention layers: what came before each row's block, and the block's own.
+    """Fulfils `Memory` for rows whose memories lie apart and differ in length.
 
     Memories end where the blocks begin, however long they are: then relative positions are the same in every row.
     """
@@ -125,23 +144,20 @@ class Attended:
         self._block = block.unbind(0)
         self._layer = 0
 
-    def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """The next layer's keys and values of the block (B, M, w) -> with its memory before them (B, longest + M, w).
-
-        A shorter memory has zeros before it, which `bias` hides.
-        """
+    def extend(self, keys: Tensor, values: Tensor, heads: int) -> tuple[Tensor, Tensor]:
+        """As `Memory`. A shorter memory has zeros before it, which `bias` hides."""
         layer, block = self._layer, self._block[self._layer]
         self._layer += 1
         torch.cat([keys, values], -1, out=block)
         parts: list[Tensor] = []
         for pad, history, own in zip(self._pads, self._history, block.unbind(0), strict=True):
             parts += [pad, *(part[layer] for part in history), own]
-        both = torch.cat(parts).view(block.shape[0], self.longest + block.shape[1], -1)
-        keys, values = both.chunk(2, dim=-1)
+        both = torch.cat(parts).view(block.shape[0], self.longest + block.shape[1], 2 * heads, -1).transpose(1, 2)
+        keys, values = both.chunk(2, dim=1)
         return keys, values
 
     def bias(self, block_lengths: Tensor | None, frames: int, dtype: torch.dtype) -> Tensor | None:
-        """(B, 1, 1, longest + frames), to be added to attention scores; None when every row is full."""
+        """As `Memory`."""
         if block_lengths is None and min(self.lengths) == self.longest:
             return None
         device = self._block[0].device
@@ -161,7 +177,7 @@ class Trailing:
         self._inputs = tails.shape[1]
         self._tails: Iterator[Tensor] = iter(torch.split(tails, list(widths), dim=-1))
         self._index = new[:, None] + torch.arange(self._inputs, device=tails.device)  # (B, t)
-        self._rows = torch.arange(len(tails), device=tails.device)[:, None]
+        self._rows = torch.arange(tails.shape[0], device=tails.device)[:, None]
         self._left: list[Tensor] = []
 
     def through(self, convolution: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

@@ -55,12 +55,13 @@ class OnnxRuntime:
         settings = ExportSettings(RUNTIME_GRAPHS, self._padded, precision, threads)
         made = export(checkpoint, settings, cache_dir=cache_dir)
         session = SessionSettings(providers, threads, device_id, trt_cache_dir or made.folder / "engines", trt_fp16)
-        self._encoder, self._step, self._vocoder = (_bound(made, name, session) for name in RUNTIME_GRAPHS)
+        self._encoder, self._step, vocoder = (bound(made, name, session) for name in RUNTIME_GRAPHS)
+        self._vocoder = OnnxVocoder(vocoder, padded=self._padded)
 
     def flow(self, batch: FlowBatch) -> F32:
         """As Runtime.flow."""
         mel = np.zeros(batch.noise.shape, np.float32)
-        for rows, tokens in self._calls(batch.token_lengths):
+        for rows, tokens in _calls(batch.token_lengths, self._padded):
             mel[rows, : tokens * MEL_FRAMES_PER_TOKEN] = self._solve(batch, rows, *self._encode(batch, rows, tokens))
         return mel
 
@@ -95,9 +96,20 @@ class OnnxRuntime:
 
     def vocoder(self, batch: VocoderBatch) -> VocoderResult:
         """As Runtime.vocoder."""
+        return self._vocoder(batch)
+
+
+class OnnxVocoder:
+    """The vocoder's graph on batches."""
+
+    def __init__(self, session: BoundSession, *, padded: bool) -> None:
+        self._session, self._padded = session, padded
+
+    def __call__(self, batch: VocoderBatch) -> VocoderResult:
+        """As Runtime.vocoder."""
         waveform, f0_hz = np.zeros(batch.noise.shape, np.float32), np.zeros(batch.mel.shape[:2], np.float32)
-        put = self._vocoder.put
-        for rows, frames in self._calls(batch.lengths):
+        put = self._session.put
+        for rows, frames in _calls(batch.lengths, self._padded):
             samples = frames * MEL_HOP_SAMPLES
             inputs = {
                 "mel": put(batch.mel[rows, :frames]),
@@ -109,18 +121,20 @@ class OnnxRuntime:
             }
             if self._padded:
                 inputs["lengths"] = put(batch.lengths[rows])
-            wave, f0 = self._vocoder(inputs)
+            wave, f0 = self._session(inputs)
             waveform[rows, :samples], f0_hz[rows, :frames] = wave.numpy(), f0.numpy()
         return VocoderResult(waveform, f0_hz)
 
-    def _calls(self, lengths: npt.NDArray[np.int64]) -> Iterator[tuple[slice, int]]:
-        """Rows that go through the graphs together, and the length they are cut to."""
-        if self._padded or (lengths == lengths[0]).all():
-            yield slice(None), int(lengths.max())
-            return
-        for row, length in enumerate(lengths):
-            yield slice(row, row + 1), int(length)
+
+def _calls(lengths: npt.NDArray[np.int64], padded: bool) -> Iterator[tuple[slice, int]]:
+    """Rows that go through the graphs together, and the length they are cut to."""
+    if padded or (lengths == lengths[0]).all():
+        yield slice(None), int(lengths.max())
+        return
+    for row, length in enumerate(lengths):
+        yield slice(row, row + 1), int(length)
 
 
-def _bound(made: Export, graph: str, settings: SessionSettings) -> BoundSession:
+def bound(made: Export, graph: str, settings: SessionSettings) -> BoundSession:
+    """A session on one of an export's graphs."""
     return BoundSession(open_session(made.path(graph), settings), settings)

@@ -27,7 +27,7 @@ from engines.voice.voice import Voice
 DEFAULT_CONTEXT_TOKENS = 50
 DEFAULT_PROMPT_BYTES = 1 << 30  # four voices with the longest prompt in float32
 # All streams of a voice share its prompt, so the prompt's noise cannot depend on a request's seed.
-_PROMPT_SEED = 0
+PROMPT_SEED = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +144,7 @@ class TorchCachedRuntime:
                 lengths=None,
                 new=torch.tensor([tokens], device=self._device),
                 prompt_mel=self._put(voice.s3gen_prompt_mel[None]),
-                noise=self._put(prompt_noise(_PROMPT_SEED, frames)[None]),
+                noise=self._put(prompt_noise(PROMPT_SEED, frames)[None]),
                 speaker=speaker,
                 history=[[]],
                 tails=[Tails.empty(self._blocks.spec, self._blocks.like)],

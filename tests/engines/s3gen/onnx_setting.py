@@ -9,8 +9,9 @@ from torch import nn
 
 from engines.checkpoint import Checkpoint, open_checkpoint
 from engines.config import MEL_FRAMES_PER_TOKEN, MEL_HOP_SAMPLES
-from engines.s3gen.export import Export, ExportSettings, export
-from engines.s3gen.graphs import GRAPHS, load_nets
+from engines.s3gen.block_graphs import block_nets
+from engines.s3gen.export import Export, ExportSettings, export, graphs_of
+from engines.s3gen.graphs import Graph, load_nets
 from engines.s3gen.runtime import FlowBatch, VocoderBatch
 
 
@@ -21,7 +22,11 @@ def checkpoint() -> Checkpoint:
 
 @cache
 def nets() -> dict[str, nn.Module]:
-    return load_nets(checkpoint())
+    return load_nets(checkpoint()) | block_nets(checkpoint())
+
+
+def graphs() -> dict[str, Graph]:
+    return graphs_of(checkpoint().spec)
 
 
 def tiny_export(precision: str = "fp32") -> Export:
@@ -31,7 +36,7 @@ def tiny_export(precision: str = "fp32") -> Export:
 
 @cache
 def _tiny_export(precision: str) -> Export:
-    return export(checkpoint(), ExportSettings(tuple(GRAPHS), True, precision))
+    return export(checkpoint(), ExportSettings(tuple(graphs()), True, precision))
 
 
 def flow_batch(lengths: list[int], *, prompt_tokens: int = 3, seed: int = 0) -> FlowBatch:

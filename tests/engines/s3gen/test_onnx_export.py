@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,21 +15,21 @@ from onnx import numpy_helper
 from engines.errors import InvalidInput
 from engines.export_cache import MANIFEST, ExportError, cached_folder, sha256
 from engines.onnx_session import ProviderMissing, SessionSettings, open_session
-from engines.s3gen.check import TOLERANCE, CheckReport, check_graph, energy_error_db, frame_error
+from engines.s3gen.block_graphs import BLOCK_GRAPHS
+from engines.s3gen.check import TOLERANCE, CheckReport, check_graph, energy_error_db, frame_error, frames_of
 from engines.s3gen.export import open_export
-from engines.s3gen.graphs import CFM, CFM_STEP, ENCODER, GRAPHS, VOCODER, random_inputs, run_torch, variant
+from engines.s3gen.graphs import CFM, CFM_STEP, ENCODER, GRAPHS, VOCODER, Graph, random_inputs, run_torch, variant
 from engines.s3gen.precision import runs_in_half
-from tests.engines.s3gen.onnx_setting import nets, tiny_export
+from tests.engines.s3gen.onnx_setting import graphs, nets, tiny_export
 
 CPU = SessionSettings(("cpu",), 1)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-@pytest.mark.parametrize("name", list(GRAPHS))
+@pytest.mark.parametrize("name", [*GRAPHS, *BLOCK_GRAPHS])
 def test_graph_agrees_with_its_net(name: str, precision: str) -> None:
-    report = check_graph(
-        GRAPHS[name], nets()[name], tiny_export(precision).path(name), padded=True, precision=precision
-    )
+    path = tiny_export(precision).path(name)
+    report = check_graph(graphs()[name], nets()[name], path, padded=True, precision=precision)
     report.raise_if_bad(name)
     assert 0 < report.frame_error < TOLERANCE[precision]
     assert report.compared_rows >= 6
@@ -55,6 +57,38 @@ def test_no_companion_and_no_pad_changes_a_row(name: str) -> None:
         for port, ours, single in zip(graph.outputs, together, alone, strict=True):
             owned = ours[row][tuple(slice(sizes[a]) if isinstance(a, str) else slice(None) for a in port.axes[1:])]
             np.testing.assert_allclose(owned, single[0], rtol=0, atol=2e-4 * max(1.0, float(np.abs(single).max())))
+
+
+def own_part(graph: Graph, arrays: Mapping[str, Any], row: int) -> dict[str, Any]:
+    """One row's inputs without its companions and without pads."""
+    sizes = graph.sizes(1, int(arrays[graph.lengths][row]))
+    prompt = int(arrays["prompt_lengths"][row])
+
+    def place(axis: str | int, size: int) -> slice:
+        if str(axis).startswith("prompt_"):
+            return slice(size - prompt * (2 if axis == "prompt_frames" and graph.time == "tokens" else 1), None)
+        return slice(sizes[str(axis)]) if axis in ("tokens", "frames") else slice(None)
+
+    cut = {}
+    for port in graph.inputs:
+        array = arrays[port.name][row : row + 1] if port.axes[0] == "batch" else arrays[port.name]
+        rest = zip(port.axes[1:], array.shape[1:], strict=True)
+        cut[port.name] = array[(slice(None), *(place(axis, size) for axis, size in rest))]
+    return cut
+
+
+@pytest.mark.parametrize("name", BLOCK_GRAPHS)
+def test_no_companion_and_no_pad_changes_a_block(name: str) -> None:
+    graph, lengths = graphs()[name], [21, 9, 14]
+    session = open_session(tiny_export().path(name), CPU)
+    arrays = random_inputs(graph, lengths, seed=3)
+    together = session.run(None, arrays)
+    assert len(set(arrays["prompt_lengths"].tolist())) > 1
+    for row, length in enumerate(lengths):
+        alone = session.run(None, own_part(graph, arrays, row))
+        for port, ours, single in zip(graph.outputs, together, alone, strict=True):
+            a, b = frames_of(graph, port, ours[row], length), frames_of(graph, port, single[0], length)
+            np.testing.assert_allclose(a, b, rtol=0, atol=2e-4 * max(1.0, float(np.abs(b).max())))
 
 
 def test_unrolled_cfm_is_its_step_taken_twice() -> None:
