@@ -83,8 +83,10 @@ def s3gen_cases(checkpoint: Checkpoint, threads: int) -> dict[str, Calls]:
         cases[f"{name}: vocoder"] = {"upstream": lambda n=frames: theirs.vocoder(n), **vocoders}
     assert checkpoint.conds_path is not None
     voice = load_builtin(checkpoint.conds_path)
-    cached = {"torch cached": TorchCachedRuntime(torch_runtime), "onnx cached": OnnxCachedRuntime(
-        checkpoint, torch_runtime, threads=threads)}
+    cached = {
+        "torch cached": TorchCachedRuntime(torch_runtime),
+        "onnx cached": OnnxCachedRuntime(checkpoint, torch_runtime, threads=threads),
+    }
     hop = {key: block_call(runtime, voice) for key, runtime in cached.items()}
     cases["S3Gen window, hop 25: flow"] = {**cases["S3Gen window, hop 25: flow"], **hop}
     mel = vocoder_batch(1, WINDOWS["S3Gen window, hop 25"][2])

@@ -85,6 +85,7 @@ async def test_guidance_is_refused_whatever_makes_the_tokens(monkeypatch: pytest
         ({"t3": "torch", "t3_dtype": "int8"}, "t3_dtype = 'int8'.*float32 under torch"),
         ({"t3": "onnx", "t3_dtype": "bfloat16"}, "t3_dtype = 'bfloat16'.*int8 under onnx"),
         ({"s3gen": "torch", "s3gen_dtype": "float16"}, "s3gen_dtype = 'float16'"),
+        ({"s3gen": "onnx", "s3gen_dtype": "float16", "decode": "cached"}, "s3gen_dtype = 'float16'.*cached"),
         ({"s3gen": "tensorrt", "decode": "cached"}, "decode = 'cached'.*reference"),
     ],
 )

@@ -13,7 +13,9 @@ import engines
 from engines.api import AudioChunk, Segment
 from engines.config import EngineConfig, Sampling
 from engines.errors import InvalidInput
+from engines.s3gen.gate import validate
 from engines.s3gen.host_memory import F32
+from engines.s3gen.runtime import CachedFlowBatch
 from engines.s3gen.runtimes.onnx_cached import OnnxCachedRuntime, OnnxFlowCache
 from engines.s3gen.runtimes.torch import TorchRuntime
 from engines.s3gen.runtimes.torch_cached import TorchCachedRuntime
@@ -132,6 +134,21 @@ def test_its_vocoder_is_the_one_of_the_plain_runtime(base: TorchRuntime, runtime
     for row, length in enumerate((30, 17)):
         end = 480 * length
         np.testing.assert_allclose(ours.waveform[row, :end], theirs.waveform[row, :end], atol=2e-4)
+
+
+class Deaf(OnnxCachedRuntime):
+    """Forgets what it should remember."""
+
+    def flow_cached(self, batch: CachedFlowBatch) -> F32:
+        for cache in batch.caches:
+            cache.reset()
+        return super().flow_cached(batch)
+
+
+def test_the_gate_listens_to_blocks_too(base: TorchRuntime) -> None:
+    on_torch = TorchCachedRuntime(base)
+    assert validate(OnnxCachedRuntime(checkpoint(), base, threads=1), on_torch, precision="fp32").passed
+    assert not validate(Deaf(checkpoint(), base, threads=1), on_torch, precision="fp32").passed
 
 
 def test_only_the_cpu_is_offered(base: TorchRuntime) -> None:
