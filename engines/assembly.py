@@ -144,5 +144,5 @@ def _check_choices(config: EngineConfig) -> None:
     if config.decode == "cached" and config.s3gen == "tensorrt":
         raise InvalidInput("decode", "cached", "reference with S3Gen on tensorrt", "DECODE_UNSUPPORTED")
     if config.s3gen_dtype == "float16" and (in_torch or config.decode == "cached"):
-        allowed = "auto or float32 with S3Gen on torch, or with cached decoding"
-        raise InvalidInput("s3gen_dtype", "float16", allowed, "S3GEN_DTYPE_UNSUPPORTED")
+        in_full = "auto or float32 with S3Gen on torch, or with cached decoding"
+        raise InvalidInput("s3gen_dtype", "float16", in_full, "S3GEN_DTYPE_UNSUPPORTED")
