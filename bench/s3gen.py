@@ -16,6 +16,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import torch
 
 from bench.report import publish, table

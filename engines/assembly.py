@@ -141,8 +141,8 @@ def _check_choices(config: EngineConfig) -> None:
         if getattr(config, name) not in allowed:
             raise InvalidInput(name, getattr(config, name), ", ".join(allowed), f"{name.upper()}_UNKNOWN")
     in_torch = config.s3gen in ("auto", "torch")
-    if config.decode == "cached" and config.s3gen == "tensorrt":
-        raise InvalidInput("decode", "cached", "reference with S3Gen on tensorrt", "DECODE_UNSUPPORTED")
+    if config.decode == "cached" and config.s3gen in ("torch_graphs", "tensorrt"):
+        raise InvalidInput("decode", "cached", f"reference with S3Gen on {config.s3gen}", "DECODE_UNSUPPORTED")
     if config.s3gen_dtype == "float16" and (in_torch or config.decode == "cached"):
         in_full = "auto or float32 with S3Gen on torch, or with cached decoding"
         raise InvalidInput("s3gen_dtype", "float16", in_full, "S3GEN_DTYPE_UNSUPPORTED")
