@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 
-from engines.api import Engine
+from engines.api import NOBODY, Engine, Observer
 from engines.config import EngineConfig
 
 __all__ = ["EngineConfig", "load"]
 
 
-def load(config: EngineConfig) -> Engine:
+def load(config: EngineConfig, observer: Observer = NOBODY) -> Engine:
     """The engine that `config` describes, with its weights verified and loaded. Slow; call it off the event loop.
 
+    `observer` is told of the engine's work from here on.
     Raises CheckpointError when weights are missing or wrong, InvalidInput when the configuration cannot be met.
     """
     # OpenMP reads this once, when torch loads. T3's and S3Gen's threads take turns on the same cores; workers that spin
@@ -20,4 +21,4 @@ def load(config: EngineConfig) -> Engine:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from engines.assembly import assemble
 
-    return assemble(config)
+    return assemble(config, observer)

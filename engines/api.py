@@ -117,6 +117,56 @@ class SegmentDone:
 Event = SegmentStarted | AudioChunk | SegmentDone
 
 
+@dataclass(frozen=True)
+class T3Use:
+    """What T3's running requests hold, and how their prompts were read since the engine was built."""
+
+    kv_cache_share: float = 0.0  # of the room for keys and values, 0 to 1
+    read_positions: int = 0  # prompt positions computed
+    cached_positions: int = 0  # prompt positions taken from the prefix cache instead
+
+
+@dataclass(frozen=True)
+class DeviceMemory:
+    """An accelerator's memory, of all processes together."""
+
+    used_bytes: int
+    total_bytes: int
+
+
+class Observer:
+    """Told of an engine's work as it happens, for metrics and traces; this one does not listen.
+
+    What a window cost is told by its chunk (WindowFigures); here is what no chunk knows.
+    Called from the event loop and from the engine's threads, often: whoever overrides a method returns at once and
+    never raises. Those marked * are called in the context (contextvars) of the task that speaks the segment.
+    """
+
+    def segment_prefilled(self, seconds: float) -> None:
+        """* The first speech tokens came so long after the segment was given to T3."""
+
+    def segment_generated(self, seconds: float, speech_tokens: int) -> None:
+        """* T3 has finished a segment, so long after it was given to it."""
+
+    def step_ran(self, seconds: float, sequences: int) -> None:
+        """One step of T3, for so many segments."""
+
+    def t3_used(self, use: T3Use) -> None:
+        """After each step, and whenever a segment was dropped."""
+
+    def batch_ran(self, windows: int) -> None:
+        """So many windows were decoded in one call."""
+
+    def stage_ran(self, stage: str, seconds: float) -> None:
+        """One stage of S3Gen for a batch; its results are on the host."""
+
+    def window_rejected(self, runtime: str) -> None:
+        """What this runtime made of a window was no audio; the reference path decodes it once more."""
+
+
+NOBODY = Observer()
+
+
 class SpeechStream(Protocol):
     """One listener's stream: segments in, audio out, in order. Owned by one task; not thread-safe."""
 
@@ -161,6 +211,9 @@ class Engine(Protocol):
     async def open(self, voice: Voice, sampling: Sampling) -> SpeechStream:
         """A stream in this voice. Raises EngineBusy when `limits.max_streams` are open."""
         ...
+
+    def device_memory(self) -> DeviceMemory | None:
+        """Now; None where the engine's memory is the host's."""
 
     async def warm_up(self) -> None:
         """Speak one short utterance to the end, so that the first listener does not pay for first-use costs."""

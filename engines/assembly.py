@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
-from engines.api import EngineInfo, Limits
+from engines.api import NOBODY, EngineInfo, Limits, Observer
 from engines.checkpoint import Checkpoint, open_checkpoint, verify
 from engines.config import (
     DECODE_MODES,
@@ -22,7 +23,7 @@ from engines.pipeline import Encoder, Pipeline, Stages
 from engines.s3gen import flow, vocoder_weights
 from engines.s3gen.batcher import WindowBatcher
 from engines.s3gen.choice import choose_runtime
-from engines.s3gen.device import cpu_threads, resolve_device, use_threads
+from engines.s3gen.device import cpu_threads, device_memory, resolve_device, use_threads
 from engines.s3gen.windows import SCHEDULES
 from engines.t3 import model as t3_model
 from engines.t3 import vllm_backend
@@ -41,7 +42,7 @@ _MAX_BATCH = {"cpu": 2, "cuda": 16}
 _T3_DTYPES_OF = {"torch": ("auto", "float32"), "onnx": ("auto", "float32", "int8"), "vllm": DTYPES}
 
 
-def assemble(config: EngineConfig) -> Pipeline:
+def assemble(config: EngineConfig, observer: Observer = NOBODY) -> Pipeline:
     """The engine that `config` describes. Errors as `engines.load`."""
     _check_choices(config)
     check_guidance(os.environ)
@@ -50,10 +51,11 @@ def assemble(config: EngineConfig) -> Pipeline:
     checkpoint = open_checkpoint(config.model, cache_dir=config.cache_dir, seed=config.weights_seed, device=device)
     verify(checkpoint, tensor_tables(checkpoint))
     health = Health()
-    t3 = _make_t3(config, checkpoint, device, health)
+    t3 = _make_t3(config, checkpoint, device, health, observer)
     s3gen = choose_runtime(config, checkpoint, device)
-    batcher = WindowBatcher(s3gen.runtime, max_batch=_MAX_BATCH[device.split(":")[0]], reference=s3gen.reference)
-    stages = Stages(_make_encoder(config, checkpoint), t3, batcher, SCHEDULES[config.schedule])
+    most = _MAX_BATCH[device.split(":")[0]]
+    batcher = WindowBatcher(s3gen.runtime, max_batch=most, reference=s3gen.reference, observer=observer)
+    stages = Stages(_make_encoder(config, checkpoint), t3, batcher, SCHEDULES[config.schedule], observer)
     info = EngineInfo(
         model=checkpoint.spec.name,
         device=device,
@@ -65,7 +67,7 @@ def assemble(config: EngineConfig) -> Pipeline:
         refused_runtimes=s3gen.refused,
     )
     default_voice = load_builtin(checkpoint.conds_path) if checkpoint.conds_path else None
-    return Pipeline(info, stages, VoiceBuilder(checkpoint), default_voice, health)
+    return Pipeline(info, stages, VoiceBuilder(checkpoint), default_voice, health, partial(device_memory, device))
 
 
 def _make_encoder(config: EngineConfig, checkpoint: Checkpoint) -> Encoder:
@@ -77,11 +79,17 @@ def _make_encoder(config: EngineConfig, checkpoint: Checkpoint) -> Encoder:
     return encode
 
 
-def _make_t3(config: EngineConfig, checkpoint: Checkpoint, device: str, health: Health) -> T3Backend:
+def _make_t3(
+    config: EngineConfig, checkpoint: Checkpoint, device: str, health: Health, observer: Observer
+) -> T3Backend:
     name = _t3_name(config, device)
     if name == "torch":
         return TorchT3Backend(
-            checkpoint, device=device, max_streams=config.max_streams, max_positions=config.max_positions
+            checkpoint,
+            device=device,
+            max_streams=config.max_streams,
+            max_positions=config.max_positions,
+            observer=observer,
         )
     if name == "onnx":
         return OnnxT3Backend(
@@ -91,6 +99,7 @@ def _make_t3(config: EngineConfig, checkpoint: Checkpoint, device: str, health: 
             threads=config.threads or cpu_threads(),
             precision="int8" if config.t3_dtype == "int8" else "fp32",
             cache_dir=config.cache_dir,
+            observer=observer,
         )
     return vllm_backend.VllmT3Backend(
         checkpoint,
@@ -101,6 +110,7 @@ def _make_t3(config: EngineConfig, checkpoint: Checkpoint, device: str, health: 
         cuda_graphs=config.cuda_graphs,
         gpu_memory_utilization=config.gpu_memory_utilization,
         on_health=health.set,
+        observer=observer,
     )
 
 

@@ -16,15 +16,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from engines.api import (
+    NOBODY,
     AudioChunk,
+    DeviceMemory,
     EngineInfo,
     Event,
     Limits,
+    Observer,
     Samples,
     Segment,
     SegmentDone,
     SegmentStarted,
     SegmentStats,
+    T3Use,
     WindowFigures,
 )
 from engines.config import (
@@ -62,13 +66,22 @@ class Script:
     fail_after_chunks: int = 0
     failures: int | None = None  # so often in all; None: always
     underruns_from: int | None = None  # with so many streams and more, each segment says that it ran dry
+    device_memory: DeviceMemory | None = None
 
 
 class FakeEngine:
     """Fulfils `engines.api.Engine`. `working` is what is being made this moment; all counts are 0 or final at rest."""
 
-    def __init__(self, script: Script | None = None, *, max_streams: int = 4, default_voice: bool = True) -> None:
+    def __init__(
+        self,
+        script: Script | None = None,
+        *,
+        max_streams: int = 4,
+        default_voice: bool = True,
+        observer: Observer = NOBODY,
+    ) -> None:
         self.script = script or Script()
+        self.observer = observer
         self.info = EngineInfo(
             model="fake",
             device="cpu",
@@ -87,6 +100,7 @@ class FakeEngine:
         self.done_segments = 0
         self.cancelled_segments = 0
         self.failures = 0  # raised so far
+        self.read_positions = self.cached_positions = 0  # of T3's prompts, in all
         self.closed = False
         self.progress = asyncio.Event()  # set whenever a chunk was made
 
@@ -94,6 +108,20 @@ class FakeEngine:
     def at_rest(self) -> bool:
         """Whether nothing is held and nothing is being made."""
         return not self.streams and self.working == 0
+
+    def device_memory(self) -> DeviceMemory | None:
+        return self.script.device_memory
+
+    def read_prompt(self, voice: Voice, segment: Segment) -> None:
+        """The voice's part comes from a cache that has every voice, the text's is read."""
+        self.read_positions += len(segment.text)
+        self.cached_positions += 1 + len(voice.t3_prompt_tokens)
+
+    def change_working(self, by: int) -> None:
+        """Another segment is being made, or one less."""
+        self.working += by
+        share = self.working / self.info.limits.max_streams
+        self.observer.t3_used(T3Use(share, self.read_positions, self.cached_positions))
 
     async def make_voice(self, audio: bytes, *, name: str) -> Voice:
         """A voice that depends on the bytes; those beginning with b"broken" do not decode."""
@@ -149,11 +177,12 @@ class FakeStream:
         self.prepared = None
         audio = self._audio(segment)
         with self._working():
+            self._engine.read_prompt(self._voice, segment)
             yield SegmentStarted(segment, len(segment.text))
             windows = 0
             for windows, (start, end) in enumerate(self._windows(len(audio) // SAMPLES_PER_TOKEN), start=1):
                 self._fail_if_scripted(segment, windows - 1)
-                await asyncio.sleep((end - start) * self._engine.script.token_s + self._engine.script.decode_s)
+                await self._make_window(start, end)
                 figures = WindowFigures(windows - 1, end - start, end, 0.0, self._engine.script.decode_s)
                 samples = audio[start * SAMPLES_PER_TOKEN : end * SAMPLES_PER_TOKEN]
                 self._engine.made_samples += len(samples)
@@ -161,13 +190,22 @@ class FakeStream:
                 yield AudioChunk(segment.index, self._position_samples, samples, figures)
                 self._position_samples += len(samples)
             self._fail_if_scripted(segment, windows)
-        stats = SegmentStats(
-            speech_tokens=len(audio) // SAMPLES_PER_TOKEN,
-            samples=len(audio),
-            windows=windows,
-            underruns=self._underruns(),
-        )
+        tokens = len(audio) // SAMPLES_PER_TOKEN
+        self._engine.observer.segment_generated(tokens * self._engine.script.token_s, tokens)
+        underruns = self._underruns()
+        stats = SegmentStats(speech_tokens=tokens, samples=len(audio), windows=windows, underruns=underruns)
         yield SegmentDone(segment, stats)
+
+    async def _make_window(self, start: int, end: int) -> None:
+        """Take the time that one T3 step for each token and the decoding take; tell of them as a real engine does."""
+        script, observer = self._engine.script, self._engine.observer
+        t3_s = (end - start) * script.token_s
+        await asyncio.sleep(t3_s + script.decode_s)
+        if start == 0:
+            observer.segment_prefilled(t3_s)
+        observer.step_ran(script.token_s, self._engine.working)
+        observer.batch_ran(1)
+        observer.stage_ran("flow", script.decode_s)
 
     def _audio(self, segment: Segment) -> Samples:
         """The segment's tone. Raises InvalidInput when the text has neither letter nor digit."""
@@ -196,7 +234,7 @@ class FakeStream:
 
     @contextmanager
     def _working(self) -> Iterator[None]:
-        self._engine.working += 1
+        self._engine.change_working(+1)
         try:
             yield
             self._engine.done_segments += 1
@@ -204,7 +242,7 @@ class FakeStream:
             self._engine.cancelled_segments += 1
             raise
         finally:
-            self._engine.working -= 1
+            self._engine.change_working(-1)
 
     async def close(self) -> None:
         if not self._closed:

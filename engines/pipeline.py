@@ -12,7 +12,19 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
-from engines.api import AudioChunk, EngineInfo, Event, Segment, SegmentDone, SegmentStarted, SegmentStats, WindowFigures
+from engines.api import (
+    NOBODY,
+    AudioChunk,
+    DeviceMemory,
+    EngineInfo,
+    Event,
+    Observer,
+    Segment,
+    SegmentDone,
+    SegmentStarted,
+    SegmentStats,
+    WindowFigures,
+)
 from engines.config import SAMPLE_RATE_HZ, Sampling
 from engines.continuity import Listener
 from engines.errors import EngineBusy, EngineFailure, InvalidInput
@@ -48,6 +60,7 @@ class Stages:
     t3: T3Backend
     s3gen: WindowBatcher
     schedule: Schedule
+    observer: Observer = NOBODY
 
 
 class Pipeline:
@@ -60,9 +73,11 @@ class Pipeline:
         builder: Builder,
         default_voice: Voice | None,
         health: Health | None = None,
+        device_memory: Callable[[], DeviceMemory | None] = lambda: None,
     ) -> None:
         self.info = info
         self.health = health or Health()
+        self.device_memory = device_memory
         self.default_voice = default_voice
         self.stages = stages
         self._builder = builder
@@ -210,6 +225,7 @@ class _Utterance:
         self.t3_s = 0.0
         self.generation = stages.t3.start(T3Request(text_tokens, voice, replace(sampling, seed=seed)))
         self._on_ended = on_ended
+        self._observer = stages.observer
         self._failure: EngineFailure | None = None
         self._more = asyncio.Event()
         self._collector = asyncio.create_task(self._collect(), name=f"t3-segment-{segment.index}")
@@ -219,9 +235,12 @@ class _Utterance:
         started_s = clock()
         try:
             while codes := await self.generation.next_codes():
-                self.decoder.codes.extend(codes)
                 self.t3_s = clock() - started_s
+                if not self.decoder.codes:
+                    self._observer.segment_prefilled(self.t3_s)
+                self.decoder.codes.extend(codes)
                 self._more.set()
+            self._observer.segment_generated(self.t3_s, len(self.decoder.codes))
         except EngineFailure as failure:
             self._failure = failure
         except Exception as error:  # a fault of ours must end the segment too, not hang it

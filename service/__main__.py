@@ -12,6 +12,7 @@ import engines
 from engines.api import Engine, EngineInfo, Limits
 from engines.config import Sampling
 from engines.errors import EngineError
+from service import tracing
 from service.config import ConfigError, ServerConfig, read_config
 from service.deferred_engine import DeferredEngine
 from service.server import Server
@@ -27,14 +28,19 @@ def main() -> None:
         level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
     )
     engine = DeferredEngine(
-        lambda: engines.load(config.engine()), _expected(config), measured=config.max_streams is None
+        lambda: engines.load(config.engine(), tracing.TracedEngine()),
+        _expected(config),
+        measured=config.max_streams is None,
     )
     try:
+        tracing.configure(config.otlp_endpoint)
         asyncio.run(serve(engine, config))
     except ConfigError as error:
         _leave(2, error)
     except (EngineError, OSError) as error:
         _leave(1, error)
+    finally:
+        tracing.shut_down()
     if engine.loading:
         os._exit(0)  # libraries that are being loaded on a thread do not survive the interpreter's orderly end
 
@@ -51,6 +57,8 @@ async def serve(engine: Engine, config: ServerConfig) -> None:
     server = Server(engine, config)
     signalled = _signals()
     _say(f"listening on {await server.start()} while {engine.info.model} is loaded")
+    if (admin := await server.start_admin()) is not None:
+        _say(f"metrics, health and readiness at http://{admin}")
     warming = asyncio.ensure_future(server.warm_up())
     stopping = asyncio.ensure_future(signalled.get())
     await asyncio.wait([warming, stopping], return_when=asyncio.FIRST_COMPLETED)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from enum import Enum
 
 from service.auth import Gate
 from service.errors import NoRoom, NotServing
+from service.metrics import counting_refusals
 
 _RETRY_AFTER_S = 1.0  # while nothing better is known
 _LEAST_RETRY_S, _MOST_RETRY_S = 0.2, 30.0
@@ -92,8 +93,11 @@ class Admission:
     @contextmanager
     def stream(self) -> Iterator[None]:
         """A stream's slot, counted as the caller's. Raises NotServing, NoRoom, NotAllowed."""
-        self.must_serve()
-        with self.streams.take(), self.gate.stream():
+        with ExitStack() as held:
+            with counting_refusals():
+                self.must_serve()
+                held.enter_context(self.streams.take())
+                held.enter_context(self.gate.stream())
             yield
 
     @contextmanager

@@ -79,6 +79,13 @@ def _address(text: str) -> str:
     return text
 
 
+def _url(text: str) -> str:
+    scheme, _, rest = text.partition("://")
+    if scheme not in ("http", "https") or not rest:
+        raise ValueError
+    return text
+
+
 def _level(text: str) -> str:
     if text.lower() not in _LEVELS:
         raise ValueError
@@ -119,9 +126,13 @@ _SWITCH = _Kind(lambda text: {"on": True, "off": False}[text.lower()], "on | off
 _ADDRESS = _Kind(_address, "HOST:PORT with a port in [0, 65535]")
 
 
+_OTLP_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"  # OpenTelemetry's own variable
+_OTLP_HELP = f"where spans go over OTLP/gRPC, http:// or https://; default: ${_OTLP_ENDPOINT}, else nowhere"
+
 _OPTIONS: dict[str, tuple[_Kind, str]] = {
     "model": (_Kind(_text, "a model"), "auto, turbo, nano, a folder of the same layout, or random:turbo|nano|tiny"),
     "listen": (_ADDRESS, "where to serve; port 0 takes a free one"),
+    "admin_listen": (_ADDRESS, "where to serve /metrics, /healthz and /readyz over HTTP; without it, nowhere"),
     "device": (_Kind(_text, "a device"), "auto, cpu, cuda or cuda:N"),
     "threads": (_int(1, 1024), "CPU threads of the models"),
     "schedule": (_one_of(*SCHEDULE_NAMES), "when to decode: lowest_latency, balanced or throughput"),
@@ -156,6 +167,7 @@ _OPTIONS: dict[str, tuple[_Kind, str]] = {
     "tls_client_ca": (_PATH, "PEM certificates; only clients with a certificate of theirs are let in"),
     "api_keys": (_PATH, "file of API keys, made by mynah-keys; only callers with a key are let in"),
     "insecure": (_SWITCH, "serve unencrypted on an address that others can reach"),
+    "otlp_endpoint": (_Kind(_url, "http://HOST:PORT or https://HOST:PORT"), _OTLP_HELP),
     "log_level": (_Kind(_level, " | ".join(_LEVELS)), "debug, info, warning or error"),
 }
 
@@ -166,6 +178,7 @@ class ServerConfig:
 
     model: str = "auto"
     listen: str = "127.0.0.1:50051"
+    admin_listen: str | None = None
     device: str = "auto"
     threads: int | None = None
     schedule: str = "balanced"
@@ -197,6 +210,7 @@ class ServerConfig:
     tls_client_ca: Path | None = None
     api_keys: Path | None = None
     insecure: bool = False
+    otlp_endpoint: str | None = None
     log_level: str = "info"
 
     def __post_init__(self) -> None:
@@ -281,6 +295,8 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
             known = ", ".join(_PREFIX + option.upper() for option in _OPTIONS)
             raise ConfigError(f"{variable} is not a setting of this server; allowed: {known}")
         chosen[name] = _read(name, environment[variable], variable)
+    if "otlp_endpoint" not in chosen and environment.get(_OTLP_ENDPOINT):
+        chosen["otlp_endpoint"] = _read("otlp_endpoint", environment[_OTLP_ENDPOINT], _OTLP_ENDPOINT)
     return chosen
 
 

@@ -53,7 +53,7 @@ class Conversations:
         wanted = await listener.opening()
         with self._admission.stream():
             settings = await messages.stream_settings(wanted, self._voices)
-            async with Session(self._engine, settings, self._session_limits) as session:
+            async with Session(self._engine, settings, self._session_limits, stream_id) as session:
                 await self._open(send, stream_id, settings)
                 listening = [listener.listen(session), listener.watch_idle(session)]
                 await self._speak(send, session, *listening)
@@ -64,7 +64,7 @@ class Conversations:
         self._check_text(request.text)
         with self._admission.stream():
             settings = await messages.stream_settings(request.settings, self._voices)
-            async with Session(self._engine, settings, self._session_limits) as session:
+            async with Session(self._engine, settings, self._session_limits, stream_id) as session:
                 await self._open(send, stream_id, settings)
                 session.write(request.text)
                 session.end()

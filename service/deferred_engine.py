@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 
-from engines.api import Engine, EngineInfo, SpeechStream
+from engines.api import DeviceMemory, Engine, EngineInfo, SpeechStream
 from engines.config import Sampling
 from engines.errors import EngineFailure
 from engines.health import Health
@@ -84,6 +84,9 @@ class DeferredEngine:
         self._thread = threading.Thread(target=load, name="load-engine", daemon=True)
         self._thread.start()
         return await loaded
+
+    def device_memory(self) -> DeviceMemory | None:
+        return None if self._engine is None else self._engine.device_memory()
 
     async def make_voice(self, audio: bytes, *, name: str) -> Voice:
         return await self._ready().make_voice(audio, name=name)

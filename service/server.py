@@ -13,6 +13,7 @@ from grpc_reflection.v1alpha import reflection
 
 from engines.api import Engine
 from mynah.v1 import speech_pb2, speech_pb2_grpc, voices_pb2, voices_pb2_grpc
+from service.admin import AdminServer
 from service.admission import Admission
 from service.auth import Gate
 from service.config import ConfigError, ServerConfig
@@ -61,6 +62,7 @@ class Server:
         except (KeyFileError, OSError) as error:
             raise ConfigError(str(error)) from error
         self.admission = Admission(engine.info.limits.max_streams, config.max_uploads, self.gate)
+        self._admin = AdminServer(engine, self.admission)
         voices = VoiceStore(
             lambda: engine.default_voice,
             config.voices_dir,
@@ -95,6 +97,12 @@ class Server:
         port = self._bind()
         await self._grpc.start()
         return f"{host}:{port}"
+
+    async def start_admin(self) -> str | None:
+        """Listen for the operator, if configured to; returns the bound HOST:PORT. Raises ConfigError."""
+        if self._config.admin_listen is None:
+            return None
+        return await self._admin.start(self._config.admin_listen)
 
     def _bind(self) -> int:
         listen = self._config.listen
@@ -138,6 +146,7 @@ class Server:
         await self._grpc.stop(_GOODBYE_S)
         await self._all_leave_within(_GOODBYE_S)  # gRPC does not wait for what the cancelled calls still tidy up
         await self._engine.close()
+        await self._admin.stop()
 
     async def _all_leave_within(self, seconds: float) -> bool:
         try:

@@ -15,11 +15,15 @@ from engines.api import Engine, SegmentStats, WindowFigures
 from engines.config import Sampling
 from engines.errors import EngineFailure, InvalidInput
 from engines.voice.voice import Voice
+from service import metrics
 from service.backlog import Backlog, FlushMark
 from service.encode import AudioSettings, Encoded
+from service.metrics import counting_refusals
 from service.outbox import Outbox
 from service.segmenter import Segmenter
+from service.stream_meter import StreamMeter
 from service.timeline import Audio, Made, Timeline
+from service.tracing import StreamTrace
 
 log = logging.getLogger("mynah.service")
 
@@ -98,9 +102,13 @@ class Session:
     replaces the speaker and the engine's stream: nothing of the old can reach the listener afterwards.
     """
 
-    def __init__(self, engine: Engine, settings: StreamSettings, limits: SessionLimits) -> None:
+    def __init__(self, engine: Engine, settings: StreamSettings, limits: SessionLimits, stream_id: str = "") -> None:
+        """`stream_id` stands for the stream in metrics and traces."""
+        self._stream_id = stream_id
         self._engine = engine
         self._settings = settings
+        self._meter = StreamMeter(stream_id, settings.audio)
+        self._trace = StreamTrace(stream_id, settings.audio.audio_format.value, settings.audio.sample_rate_hz)
         self._backlog = Backlog(Segmenter(), limits.max_pending_text_chars, limits.max_pending_flushes)
         self._outbox: Outbox[Event | Made] = Outbox(limits.send_queue_events)
         self._timeline = Timeline(settings.audio)
@@ -111,12 +119,18 @@ class Session:
 
     async def __aenter__(self) -> Session:
         """Raises EngineBusy when the engine has no room, InvalidInput when it cannot speak with these settings."""
-        self._stream = await self._engine.open(self._settings.voice, self._settings.sampling)
+        with counting_refusals():
+            self._stream = await self._engine.open(self._settings.voice, self._settings.sampling)
+        self._meter.opened()
         self._start_speaker()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._silence()
+        try:
+            await self._silence()
+        finally:
+            self._meter.closed()
+            self._trace.end()
 
     @property
     def settings(self) -> StreamSettings:
@@ -135,14 +149,21 @@ class Session:
     def write(self, text: str) -> None:
         """More text. Raises NoRoom when too much waits to be spoken."""
         self._backlog.write(text)
+        self._note_work()
 
     def flush(self, flush_id: int) -> None:
         """Speak what there is; `Flushed` follows its last audio. Raises InvalidInput or NoRoom."""
         self._backlog.flush(flush_id)
+        self._note_work()
 
     def end(self) -> None:
         """No more text: what waits is spoken, then the events end."""
         self._backlog.end()
+        self._note_work()
+
+    def _note_work(self) -> None:
+        if not self._backlog.idle:
+            self._meter.has_work(_now_s())
 
     async def cancel(self) -> None:
         """Drop text, work and audio not yet read. When this returns the engine has let go of all of it.
@@ -150,6 +171,7 @@ class Session:
         Waits for room in the outbox only if nothing but answers to cancels is unread.
         """
         await self._silence()
+        self._meter.cancelled()
         if self._outbox.failed:
             return  # the reader is about to learn of the failure
         unread = self._outbox.drop(keep=lambda event: isinstance(event, Cancelled))
@@ -169,12 +191,20 @@ class Session:
         """The next thing to tell the client; None at the end. Raises what the engine raised."""
         event = await self._outbox.get()
         if isinstance(event, Made):
-            return self._timeline.deliver(event)
+            chunk = self._timeline.deliver(event)
+            self._meter.sent(_now_s(), chunk.samples, len(chunk.data))
+            self._note_silence()
+            return chunk
         if isinstance(event, Started):
             self._open_segment = event.segment.index
         elif isinstance(event, Done | Cancelled):
             self._open_segment = None
+        self._note_silence()
         return event
+
+    def _note_silence(self) -> None:
+        if self.idle:
+            self._meter.fell_silent()
 
     def _start_speaker(self) -> None:
         self._speaker = asyncio.create_task(self._speak_all(), name="speaker")
@@ -192,6 +222,7 @@ class Session:
                 await stream.close()
 
     async def _speak_all(self) -> None:
+        metrics.stream_id.set(self._stream_id)  # for this task and those the engine starts from it
         try:
             while (work := await self._backlog.next()) is not None:
                 if isinstance(work, FlushMark):
@@ -213,6 +244,7 @@ class Session:
                 if not tries_left or self._timeline.made_samples:
                     raise
                 log.warning("the engine failed before a stream had audio (%s); trying again", failure.reason)
+                metrics.RETRIES.inc()
                 await self._start_over()
 
     async def _start_over(self) -> None:
@@ -231,7 +263,8 @@ class Session:
             self._stream = await self._engine.open(self._settings.voice, self._settings.sampling)
         self._timeline.begin_segment()
         try:
-            await self._speak_on(self._stream, segment)
+            with self._trace.segment(segment.index, len(segment.text)):
+                await self._speak_on(self._stream, segment)
         except InvalidInput as error:
             if error.reason != "TEXT_EMPTY":
                 raise
@@ -239,16 +272,23 @@ class Session:
 
     async def _speak_on(self, stream: api.SpeechStream, segment: api.Segment) -> None:
         prepared: api.Segment | None = None
+        worked_s, since_s = 0.0, _now_s()
         async with aclosing(stream.speak(segment)) as events:
             async for event in events:
+                worked_s += _now_s() - since_s
                 upcoming = self._backlog.upcoming()
                 if upcoming is not None and upcoming != prepared and not isinstance(event, api.SegmentDone):
                     stream.prepare(upcoming)
                     prepared = upcoming
+                if isinstance(event, api.SegmentDone):
+                    self._meter.segment_done(event.stats.samples, worked_s)
                 await self._forward(segment, event)
+                since_s = _now_s()
 
     async def _forward(self, segment: api.Segment, event: api.Event) -> None:
         if isinstance(event, api.AudioChunk):
+            self._meter.made(len(event.samples), event.window)
+            self._trace.window(event.window)
             await self._send(segment, await self._timeline.encode(event.samples), event.window)
         elif isinstance(event, api.SegmentDone):
             await self._send(segment, await self._timeline.end_segment())
@@ -267,3 +307,7 @@ class Session:
         samples = self._timeline.offset_samples - start
         consumed = self._backlog.consumed_chars
         return Done(segment.index, start, samples, consumed, skipped, stats or SegmentStats())
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()

@@ -22,7 +22,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from engines.errors import CheckpointError, EngineBusy, EngineError, EngineFailure, InvalidInput
 from mynah.errors import DETAILS_KEY, DOMAIN
-from service import errors
+from service import errors, metrics
 
 log = logging.getLogger("mynah.service")
 
@@ -139,6 +139,7 @@ def refuse(error: errors.Refused) -> grpc.RpcMethodHandler[Any, Any]:
 
 
 def _log(call: str, failure: Failure, error: BaseException) -> None:
+    metrics.ERRORS.labels(failure.reason).inc()
     if failure.code is not grpc.StatusCode.INTERNAL:
         log.info("%s: %s %s %s", call, failure.code.name, failure.reason, failure.field)
         return

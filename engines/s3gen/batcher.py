@@ -12,7 +12,9 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
+from engines.api import NOBODY, Observer
 from engines.errors import EngineFailure
 from engines.s3gen.guards import WindowRejected
 from engines.s3gen.noise import F32
@@ -91,8 +93,15 @@ class WindowBatcher:
     """
 
     def __init__(
-        self, runtime: Runtime, *, max_batch: int, reference: Runtime | None = None, execute: Execute | None = None
+        self,
+        runtime: Runtime,
+        *,
+        max_batch: int,
+        reference: Runtime | None = None,
+        execute: Execute | None = None,
+        observer: Observer = NOBODY,
     ) -> None:
+        self._observer = observer
         self.times = DecodeTimes()
         self._runtime = runtime
         self._reference = reference or runtime
@@ -183,6 +192,7 @@ class WindowBatcher:
     async def _run(self, batch: Sequence[Job]) -> None:
         clock = asyncio.get_running_loop().time
         started_s = clock()
+        self._observer.batch_ran(len(batch))
         try:
             results = await self._execute(batch)
         except Exception as error:
@@ -193,6 +203,7 @@ class WindowBatcher:
         for job, outcome in zip(batch, results, strict=True):
             if isinstance(outcome, WindowRejected) and not job.retried:
                 log.warning("%s; decoding it once more on the reference path", outcome)
+                self._observer.window_rejected(self._runtime.name)
                 job.retried = True
                 await self._run([job])
             else:
@@ -222,7 +233,8 @@ class WindowBatcher:
     async def _execute_on_worker(self, batch: Sequence[Job]) -> Results:
         work = [(job.decoder, job.window) for job in batch]
         runtime = self._reference if any(job.retried for job in batch) else self._runtime
-        return await asyncio.get_running_loop().run_in_executor(self._worker, decode_windows, runtime, work)
+        decode = partial(decode_windows, runtime, work, self._observer.stage_ran)
+        return await asyncio.get_running_loop().run_in_executor(self._worker, decode)
 
 
 def _settle(job: Job, outcome: Decoded | EngineFailure) -> None:

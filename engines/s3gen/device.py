@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from engines.api import DeviceMemory
 from engines.errors import InvalidInput
 
 
@@ -35,3 +36,11 @@ def use_threads(threads: int | None) -> None:
 def cpu_threads() -> int:
     """Intra-op threads that CPU work uses now."""
     return torch.get_num_threads()
+
+
+def device_memory(device: str) -> DeviceMemory | None:
+    """What is taken of a GPU's memory now, by whomever; None for the CPU."""
+    if torch.device(device).type != "cuda":
+        return None
+    free_bytes, total_bytes = torch.cuda.mem_get_info(device)
+    return DeviceMemory(total_bytes - free_bytes, total_bytes)

@@ -6,6 +6,7 @@ whom (batcher.py). Numpy only.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
@@ -130,18 +131,27 @@ class SegmentDecoder:
             self._cache = None
 
 
-def decode_windows(runtime: Runtime, work: Sequence[tuple[SegmentDecoder, Window]]) -> list[F32 | WindowRejected]:
+def decode_windows(
+    runtime: Runtime,
+    work: Sequence[tuple[SegmentDecoder, Window]],
+    on_stage: Callable[[str, float], None] = lambda stage, seconds: None,
+) -> list[F32 | WindowRejected]:
     """Decode windows of different segments in one flow and one vocoder call: final samples of each.
 
     A row whose result a guard rejects gives its own WindowRejected and leaves its segment's state untouched.
-    Anything else that the runtime raises concerns the whole batch and passes through.
+    Anything else that the runtime raises concerns the whole batch and passes through. `on_stage` is told what flow and
+    vocoder took.
     """
+    began_s = time.perf_counter()
     blocks = _decode_cached(runtime, work) if isinstance(runtime, CachedRuntime) else _decode_reference(runtime, work)
+    on_stage("flow", time.perf_counter() - began_s)
     planned = [_or_rejected(d.vocoder_row, w, frames) for (d, w), frames in zip(work, blocks, strict=True)]
     good = [row for row in planned if isinstance(row, VocoderRow)]
     if not good:
         return [row for row in planned if isinstance(row, WindowRejected)]
+    began_s = time.perf_counter()
     rendered = runtime.vocoder(collate_vocoder(good))
+    on_stage("vocoder", time.perf_counter() - began_s)
     waves = iter(zip(rendered.waveform, rendered.f0_hz, strict=True))
     return [
         row if isinstance(row, WindowRejected) else _or_rejected(decoder.commit, window, row, *next(waves))

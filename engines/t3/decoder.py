@@ -14,6 +14,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from engines.api import T3Use
 from engines.config import START_SPEECH_TOKEN, T3Spec
 from engines.errors import EngineFailure, InvalidInput
 from engines.t3.backend import T3Request
@@ -104,6 +105,7 @@ class T3Decoder:
 
     def __init__(self, net: T3Net, limits: DecoderLimits) -> None:
         self.prefilled_positions = 0  # prompt rows read so far; those taken from the prefix cache do not count
+        self._cached_positions = 0  # those
         self._net, self._limits = net, limits
         self._waiting: list[Sequence] = []  # in order of arrival
         self._running: list[Sequence] = []  # in order of admission
@@ -118,6 +120,13 @@ class T3Decoder:
     @property
     def free_slots(self) -> int:
         return self._slots.free
+
+    @property
+    def use(self) -> T3Use:
+        """What is held now, and how prompts were read so far."""
+        held = sum(sequence.slot.length for sequence in self._running if sequence.slot is not None)
+        room = self._limits.max_streams * self._limits.max_positions
+        return T3Use(held / room, self.prefilled_positions, self._cached_positions)
 
     @property
     def sequences(self) -> list[Sequence]:
@@ -205,6 +214,7 @@ class T3Decoder:
         known = self._prefixes.get(request.voice.key)
         if known is not None:
             slot.load(known)
+            self._cached_positions += slot.length
 
     def _embeddings(self, plan: _Plan) -> Tensor:
         """The plan's rows, (R, width)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from engines.api import NOBODY, Observer
 from engines.checkpoint import Checkpoint
 from engines.t3.decoder import DecoderLimits, T3Decoder
 from engines.t3.onnx_export import open_onnx_net
@@ -33,9 +34,10 @@ class OnnxT3Backend(TorchT3Backend):
         max_positions: int = _MAX_POSITIONS,
         prefill_chunk_positions: int = _PREFILL_CHUNK_POSITIONS,
         prefix_cache_bytes: int = _PREFIX_CACHE_BYTES,
+        observer: Observer = NOBODY,
     ) -> None:
         self._spec = checkpoint.spec.t3
         self._max_positions = min(max_positions, self._spec.positions)
         net = open_onnx_net(checkpoint, precision, threads=threads, cache_dir=cache_dir)
         limits = DecoderLimits(max_streams, self._max_positions, prefill_chunk_positions, prefix_cache_bytes)
-        self._steps = StepLoop(T3Decoder(net, limits))
+        self._steps = StepLoop(T3Decoder(net, limits), observer)

@@ -8,11 +8,13 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import Protocol
 
 import torch
 
+from engines.api import NOBODY, Observer
 from engines.errors import EngineFailure
 from engines.t3.backend import T3Request
 from engines.t3.decoder import Progress, Sequence, T3Decoder
@@ -31,11 +33,11 @@ class Listener(Protocol):
 class StepLoop:
     """Methods may be called from any thread. Those that return a bool say False, and do nothing, after `close`."""
 
-    def __init__(self, decoder: T3Decoder) -> None:
+    def __init__(self, decoder: T3Decoder, observer: Observer = NOBODY) -> None:
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._gate = threading.Lock()  # between `_submit` and the thread's last look into the queue
         self._closed = False
-        self._loop = _Loop(decoder)
+        self._loop = _Loop(decoder, observer)
         self._thread = threading.Thread(target=self._run, name="t3-steps", daemon=True)
         self._thread.start()
 
@@ -81,8 +83,9 @@ class StepLoop:
 class _Loop:
     """The part that only the step thread touches."""
 
-    def __init__(self, decoder: T3Decoder) -> None:
+    def __init__(self, decoder: T3Decoder, observer: Observer) -> None:
         self._decoder = decoder
+        self._observer = observer
         self._sequences: dict[Listener, Sequence] = {}
         self._listeners: dict[Sequence, Listener] = {}
 
@@ -100,14 +103,19 @@ class _Loop:
         if sequence is not None:
             del self._listeners[sequence]
             self._decoder.release(sequence)
+            self._observer.t3_used(self._decoder.use)
 
     def step(self) -> None:
+        sequences, began_s = len(self._sequences), time.perf_counter()
         try:
             news = self._decoder.step()
         except Exception as error:  # the decoder reports failures; this is for faults of its own
             _log.exception("T3's step failed")
             self._fail_all(f"T3 failed: {error!r}")
             return
+        if sequences:  # else there was only an engine to be rebuilt
+            self._observer.step_ran(time.perf_counter() - began_s, sequences)
+            self._observer.t3_used(self._decoder.use)
         for progress in news:
             self._post(progress)
 

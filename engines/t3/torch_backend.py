@@ -10,6 +10,7 @@ import contextlib
 
 import torch
 
+from engines.api import NOBODY, Observer
 from engines.checkpoint import Checkpoint
 from engines.errors import EngineFailure
 from engines.t3.backend import T3Request
@@ -44,15 +45,15 @@ class TorchT3Backend:
         max_positions: int = _MAX_POSITIONS,
         prefill_chunk_positions: int | None = None,
         prefix_cache_bytes: int = _PREFIX_CACHE_BYTES,
+        observer: Observer = NOBODY,
     ) -> None:
         target = torch.device(device)
         chunk = prefill_chunk_positions or _PREFILL_CHUNK_POSITIONS[target.type]
         self._spec = checkpoint.spec.t3
         self._max_positions = min(max_positions, self._spec.positions)
         net = T3Net.load(checkpoint.t3_path, checkpoint.spec, target)
-        self._steps = StepLoop(
-            T3Decoder(net, DecoderLimits(max_streams, self._max_positions, chunk, prefix_cache_bytes))
-        )
+        limits = DecoderLimits(max_streams, self._max_positions, chunk, prefix_cache_bytes)
+        self._steps = StepLoop(T3Decoder(net, limits), observer)
 
     def start(self, request: T3Request) -> Generation:
         """As T3Backend.start. Raises InvalidInput as `check_request`, and EngineFailure after `close`."""

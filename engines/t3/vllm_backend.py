@@ -14,6 +14,7 @@ from typing import cast
 
 import torch
 
+from engines.api import NOBODY, Observer
 from engines.checkpoint import Checkpoint, default_cache_dir
 from engines.config import DTYPES
 from engines.errors import EngineFailure, InvalidInput
@@ -71,6 +72,7 @@ class VllmT3Backend:
         voice_slots: int = _VOICE_SLOTS,
         work_dir: Path | None = None,
         on_health: Callable[[bool], None] = lambda _: None,
+        observer: Observer = NOBODY,
     ) -> None:
         kind = _check_device(device)
         check_tensors(checkpoint.t3_path, expected_tensors(checkpoint.spec))
@@ -94,7 +96,7 @@ class VllmT3Backend:
             lambda: VllmEngine(folder, space, settings), wait=self._closing.wait, on_health=on_health
         )
         # VllmDecoder has T3Decoder's face; the loop asks for no more
-        self._steps = StepLoop(cast(T3Decoder, self._decoder))
+        self._steps = StepLoop(cast(T3Decoder, self._decoder), observer)
         self._wait_until_ready()
 
     @property

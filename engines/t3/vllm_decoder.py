@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Protocol
 
+from engines.api import T3Use
 from engines.errors import EngineFailure
 from engines.t3.backend import T3Request
 from engines.t3.decoder import Progress
@@ -30,6 +31,9 @@ _REBUILDING = "the speech token engine failed and is being rebuilt"
 
 class TokenEngine(Protocol):
     """What VllmEngine does. Used by one thread."""
+
+    @property
+    def use(self) -> T3Use: ...
 
     @property
     def idle(self) -> bool: ...
@@ -83,6 +87,11 @@ class VllmDecoder:
         """The engine in use; only while healthy."""
         assert self._engine is not None
         return self._engine
+
+    @property
+    def use(self) -> T3Use:
+        """Of the engine in use; nothing while there is none."""
+        return T3Use() if self._engine is None else self._engine.use
 
     @property
     def idle(self) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from engines.api import T3Use
 from engines.errors import InvalidInput
 from engines.t3.backend import T3Request
 from engines.t3.vllm_ids import IdSpace
@@ -69,6 +70,7 @@ class VllmEngine:
 
     def __init__(self, folder: Path, space: IdSpace, settings: VllmSettings) -> None:
         self.prefilled_positions = 0  # prompt rows read so far; those found in the prefix cache do not count
+        self._cached_positions = 0  # those
         self._space = space
         self._llm = _build(folder, settings)
         self._core = self._llm.engine_core.engine_core
@@ -86,6 +88,13 @@ class VllmEngine:
     def free_kv_blocks(self) -> int:
         """Blocks that no request holds, cached ones among them."""
         return int(self._core.scheduler.kv_cache_manager.block_pool.get_num_free_blocks())
+
+    @property
+    def use(self) -> T3Use:
+        """Of the KV cache in blocks, one of which vLLM keeps for itself."""
+        blocks = int(self._core.scheduler.kv_cache_manager.block_pool.num_gpu_blocks) - 1
+        held = blocks - self.free_kv_blocks
+        return T3Use(held / blocks, self.prefilled_positions, self._cached_positions)
 
     def add(self, request_id: str, request: T3Request) -> None:
         """Queue a request. Raises what vLLM raises, LookupError when no voice slot is free; nothing is kept then."""
@@ -126,6 +135,7 @@ class VllmEngine:
         for output in outputs:
             if (prompt_positions := self._unread.pop(output.request_id, None)) is not None:
                 self.prefilled_positions += prompt_positions - output.num_cached_tokens
+                self._cached_positions += output.num_cached_tokens
         return [Drawn(output.request_id, token) for output in outputs for token in output.outputs[0].token_ids]
 
     def close(self) -> None:

@@ -145,8 +145,8 @@ def engine() -> dict[str, Any]:
                     Panel("Windows in a call", [_mean("mynah_batch_windows", "instance")], "none"),
                     Panel("Hops", _heat("mynah_hop_tokens"), "none", "heatmap"),
                     Panel(
-                        "Fallbacks",
-                        [Query(_rate("mynah_engine_fallbacks_total", "what, refused"), "{{what}} {{refused}}")],
+                        "Windows decoded again",
+                        [Query(_rate("mynah_window_fallbacks_total", "runtime"), "{{runtime}}")],
                         "ops",
                     ),
                 ],

@@ -12,6 +12,7 @@ import grpc.aio
 import pytest
 
 import mynah
+from engines.api import NOBODY, Observer
 from engines.fake import FakeEngine, Script
 from mynah.errors import MynahError, from_status
 from mynah.transport import Duplex
@@ -59,10 +60,11 @@ async def serving(
     max_streams: int = 4,
     warm: bool = True,
     default_voice: bool = True,
+    observer: Observer = NOBODY,
     **config: Any,
 ) -> AsyncIterator[Serving]:
     """A server on a free port; at the end it is stopped and must hold nothing."""
-    engine = FakeEngine(script, max_streams=max_streams, default_voice=default_voice)
+    engine = FakeEngine(script, max_streams=max_streams, default_voice=default_voice, observer=observer)
     server = Server(engine, ServerConfig(listen="127.0.0.1:0", **config))
     address = await server.start()
     if warm:

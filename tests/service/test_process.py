@@ -27,7 +27,7 @@ import engines
 from engines.errors import CheckpointError, EngineFailure
 from engines.fake import FakeEngine, Script
 
-def load(config):
+def load(config, observer):
     {before}
     return FakeEngine(Script(token_s=0.002, {script}), max_streams=config.max_streams)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from engines.api import T3Use
 from engines.config import SILENCE_SPEECH_TOKEN, START_SPEECH_TOKEN, STOP_SPEECH_TOKEN
 from engines.errors import EngineFailure
 from engines.t3.backend import T3Request
@@ -32,6 +33,10 @@ class ScriptedEngine:
     @property
     def idle(self) -> bool:
         return not self.steps
+
+    @property
+    def use(self) -> T3Use:
+        return T3Use(len(self.steps) / 4, read_positions=7)
 
     def add(self, request_id: str, request: T3Request) -> None:
         if self.refuse is not None:

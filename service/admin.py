@@ -1,0 +1,128 @@
+"""The operator's port: /metrics, /healthz and /readyz over HTTP/1.1, for those who are not clients.
+
+Small on purpose: GET and HEAD, one request per connection, bounded in bytes and time. Knows the server's door and its
+metrics, nothing of speech.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from engines.api import Engine
+from service import metrics
+from service.admission import Admission, State
+from service.config import ConfigError
+
+_MAX_HEAD_BYTES = 16_384
+_TIMEOUT_S = 10.0
+_PLAIN = "text/plain; charset=utf-8"
+_PATHS = "/metrics, /healthz, /readyz"
+
+
+@dataclass(frozen=True)
+class _Answer:
+    status: HTTPStatus
+    body: bytes
+    content_type: str = _PLAIN
+
+
+class AdminServer:
+    """Answers about one server. `start`, then at the end `stop`."""
+
+    def __init__(self, engine: Engine, admission: Admission) -> None:
+        self._engine, self._admission = engine, admission
+        self._listening: asyncio.Server | None = None
+        self._open: set[asyncio.Task[None]] = set()
+
+    async def start(self, listen: str) -> str:
+        """Listen on HOST:PORT; returns it with the port that was bound. Raises ConfigError when it cannot be had."""
+        host, _, port = listen.rpartition(":")
+        try:
+            self._listening = await asyncio.start_server(
+                self._serve, host.strip("[]"), int(port), limit=_MAX_HEAD_BYTES, reuse_port=False
+            )
+        except OSError as error:
+            raise ConfigError(f"cannot listen on {listen}: {error}") from error
+        return f"{host}:{self._listening.sockets[0].getsockname()[1]}"
+
+    async def stop(self) -> None:
+        """Stop listening and end what is open. Idempotent."""
+        if self._listening is not None:
+            self._listening.close()
+        for task in self._open:
+            task.cancel()
+        await asyncio.gather(*self._open, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._open.add(task)
+        try:
+            with suppress(ConnectionError, TimeoutError):
+                async with asyncio.timeout(_TIMEOUT_S):
+                    await self._exchange(reader, writer)
+        finally:
+            self._open.discard(task)
+            writer.close()
+
+    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+        except asyncio.IncompleteReadError:
+            return
+        except asyncio.LimitOverrunError:
+            answer, with_body = _refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"{_MAX_HEAD_BYTES} bytes"), True
+        else:
+            request = head.decode("latin-1").split("\r\n")
+            answer, with_body = await self._answer(request), not request[0].startswith("HEAD ")
+        writer.write(_written(answer, with_body))
+        await writer.drain()
+
+    async def _answer(self, request: list[str]) -> _Answer:
+        parts = request[0].split(" ")
+        if len(parts) != 3 or not parts[2].startswith("HTTP/1."):
+            return _refusal(HTTPStatus.BAD_REQUEST, "HTTP/1.1")
+        if parts[0] not in ("GET", "HEAD"):
+            return _refusal(HTTPStatus.METHOD_NOT_ALLOWED, "GET, HEAD")
+        match parts[1].partition("?")[0]:
+            case "/metrics":
+                # off the event loop: thousands of lines take milliseconds that streams would wait
+                page, content_type = await asyncio.to_thread(metrics.page, self._engine, _header(request, "accept"))
+                return _Answer(HTTPStatus.OK, page, content_type)
+            case "/healthz":
+                return _Answer(HTTPStatus.OK, b"ok\n")
+            case "/readyz":
+                return self._ready()
+            case _:
+                return _refusal(HTTPStatus.NOT_FOUND, _PATHS)
+
+    def _ready(self) -> _Answer:
+        state = self._admission.state
+        if state is not State.SERVING:
+            return _Answer(HTTPStatus.SERVICE_UNAVAILABLE, f"{state.value}\n".encode())
+        if not self._engine.health.healthy:
+            return _Answer(HTTPStatus.SERVICE_UNAVAILABLE, b"rebuilding the engine\n")
+        return _Answer(HTTPStatus.OK, b"serving\n")
+
+
+def _refusal(status: HTTPStatus, allowed: str) -> _Answer:
+    return _Answer(status, f"{status.phrase}; allowed: {allowed}\n".encode())
+
+
+def _header(request: list[str], name: str) -> str:
+    values = [value.strip() for key, _, value in (line.partition(":") for line in request[1:]) if key.lower() == name]
+    return ", ".join(values)
+
+
+def _written(answer: _Answer, with_body: bool) -> bytes:
+    head = (
+        f"HTTP/1.1 {answer.status.value} {answer.status.phrase}\r\n"
+        f"Content-Type: {answer.content_type}\r\n"
+        f"Content-Length: {len(answer.body)}\r\n"
+        "Cache-Control: no-store\r\n"
+        "Connection: close\r\n\r\n"
+    )
+    return head.encode("latin-1") + (answer.body if with_body else b"")
