@@ -1,0 +1,63 @@
+"""The overlays as kubectl builds them, for tests to look into."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+OVERLAYS = ("a10g", "cpu", "dev")
+CUSTOM = ("keda.sh", "monitoring.coreos.com", "gateway.networking.k8s.io")
+Manifest = dict[str, Any]
+
+
+@cache
+def rendered(overlay: str) -> str:
+    """The overlay as YAML. Raises CalledProcessError with kubectl's words on its stderr."""
+    command = ["kubectl", "kustomize", str(ROOT / "k8s" / "overlays" / overlay)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def objects(overlay: str) -> list[Manifest]:
+    return list(yaml.safe_load_all(rendered(overlay)))
+
+
+def of_kind(overlay: str, kind: str) -> list[Manifest]:
+    return [manifest for manifest in objects(overlay) if manifest["kind"] == kind]
+
+
+def custom(overlay: str) -> list[Manifest]:
+    """What only an operator's schema can judge."""
+    return [manifest for manifest in objects(overlay) if manifest["apiVersion"].split("/")[0] in CUSTOM]
+
+
+def settings(overlay: str) -> dict[str, str]:
+    """The server's environment."""
+    (config,) = (m for m in of_kind(overlay, "ConfigMap") if m["metadata"]["name"].startswith("mynah-settings"))
+    return dict(config["data"])
+
+
+def rules() -> Manifest:
+    """The Prometheus rules, without the operator's wrapping."""
+    manifest = yaml.safe_load((ROOT / "k8s/components/monitoring/rules.yaml").read_text())
+    return dict(manifest["spec"])
+
+
+def dashboards() -> dict[str, Manifest]:
+    folder = ROOT / "k8s/components/monitoring/dashboards"
+    return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+
+
+def expressions() -> dict[str, str]:
+    """Every dashboard query, by where it stands."""
+    return {
+        f"{name}: {panel['title']} {target['refId']}": target["expr"]
+        for name, board in dashboards().items()
+        for panel in board["panels"]
+        for target in panel.get("targets", [])
+    }

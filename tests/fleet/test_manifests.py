@@ -1,0 +1,119 @@
+"""Kubernetes' view of k8s/: every overlay builds, fits its schemas, is hardened, and sets only what the server knows."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.config import read_config
+from tests.fleet.manifests import OVERLAYS, ROOT, custom, objects, of_kind, rendered, settings
+
+HERE = Path(__file__).parent
+TOOLS = Path(sys.executable).parent
+SKIPPED_CHECKS = (
+    "CKV_K8S_43",  # images by digest: the overlay names a registry that is the operator's
+    "CKV_K8S_11",  # CPU limits: a throttled server stutters; requests and one server per node hold the neighbours' share
+    "CKV_K8S_15",  # pull always: an image by digest or version does not change
+)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_built_in_kinds_fit_their_schemas(overlay: str, tmp_path: Path):
+    plain = [manifest for manifest in objects(overlay) if manifest not in custom(overlay)]
+    files = []
+    for index, manifest in enumerate(plain):
+        files.append(tmp_path / f"{index}.json")
+        files[-1].write_text(json.dumps(manifest))
+    command = [TOOLS / "kubernetes-validate", "-k", "1.33", "--strict", "--quiet", *files]
+    told = subprocess.run(command, capture_output=True, text=True)
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert len(plain) >= 8
+
+
+@pytest.mark.parametrize("overlay", ["a10g", "cpu"])
+def test_custom_resources_fit_their_operators_schemas(overlay: str):
+    assert {manifest["kind"] for manifest in custom(overlay)} == {
+        "GRPCRoute", "HTTPRoute", "PrometheusRule", "ScaledObject", "ServiceMonitor",
+    }  # fmt: skip
+    command = ["node", HERE / "validate_crds.mjs"]
+    told = subprocess.run(command, input=json.dumps(custom(overlay)), capture_output=True, text=True)
+    assert told.returncode == 0, told.stdout + told.stderr
+
+
+def test_a_custom_resource_that_does_not_fit_is_found():
+    broken = json.loads(json.dumps(custom("a10g")))
+    next(m for m in broken if m["kind"] == "ScaledObject")["spec"]["scaleTargetRef"]["name"] = 3
+    told = subprocess.run(
+        ["node", HERE / "validate_crds.mjs"], input=json.dumps(broken), capture_output=True, text=True
+    )
+    assert told.returncode == 1
+    assert "scaleTargetRef/name must be string" in told.stdout
+
+
+def test_hardening(tmp_path: Path):
+    """One run of checkov for everything: it takes a minute to start where it cannot reach its home."""
+    for overlay in OVERLAYS:
+        (tmp_path / f"{overlay}.yaml").write_text(rendered(overlay))
+    (tmp_path / "Dockerfile").write_text((ROOT / "Dockerfile").read_text())
+    skipped = ["--skip-check", ",".join(SKIPPED_CHECKS)]
+    command = [TOOLS / "checkov", "-d", tmp_path, "--compact", "--quiet", "--skip-download", "-o", "json", *skipped]
+    command += ["--framework", "kubernetes", "dockerfile"]
+    told = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "BC_SKIP_MAPPING": "TRUE"})
+    reports = {report["check_type"]: report for report in json.loads(told.stdout)}
+    assert reports.keys() == {"kubernetes", "dockerfile"}
+    for report in reports.values():
+        failed = [(check["check_id"], check["resource"]) for check in report["results"]["failed_checks"]]
+        assert not failed
+        assert report["summary"]["passed"] > 50
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_server_understands_every_setting(overlay: str, tmp_path: Path):
+    """Unknown variables and bad values are start-up errors, so a typo here would be a pod that never starts."""
+    config = read_config([], settings(overlay))
+    (deployment,) = of_kind(overlay, "Deployment")
+    pod = deployment["spec"]["template"]["spec"]
+    (server,) = pod["containers"]
+    ports = {port["name"]: port["containerPort"] for port in server["ports"]}
+    assert config.listen == f"0.0.0.0:{ports['grpc']}"
+    assert config.admin_listen == f"0.0.0.0:{ports['admin']}"
+    assert config.http_listen == f"0.0.0.0:{ports['http']}"
+    pre_stop_s = server["lifecycle"]["preStop"]["sleep"]["seconds"]
+    if overlay != "dev":
+        assert pod["terminationGracePeriodSeconds"] > pre_stop_s + config.grace_s
+        assert config.grace_s > 41  # the longest segment
+
+
+@pytest.mark.parametrize("overlay", ["a10g", "cpu"])
+def test_tls_and_keys_come_from_secrets_and_probes_do_without_tls(overlay: str):
+    (deployment,) = of_kind(overlay, "Deployment")
+    pod = deployment["spec"]["template"]["spec"]
+    (server,) = pod["containers"]
+    mounts = {mount["name"]: mount["mountPath"] for mount in server["volumeMounts"]}
+    secrets = {volume["name"] for volume in pod["volumes"] if "secret" in volume}
+    assert secrets == {"tls", "keys"}
+    for setting, volume in (("TLS_CERTIFICATE", "tls"), ("TLS_KEY", "tls"), ("API_KEYS", "keys")):
+        assert settings(overlay)[f"MYNAH_{setting}"].startswith(mounts[volume] + "/")
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert "grpc" not in server[probe]
+        assert server[probe]["httpGet"]["port"] == "admin"
+
+
+def test_one_gpu_for_each_server_and_memory_that_a_g5_xlarge_has():
+    (deployment,) = of_kind("a10g", "Deployment")
+    pod = deployment["spec"]["template"]["spec"]
+    for container in pod["containers"] + pod["initContainers"]:
+        assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
+        assert int(container["resources"]["limits"]["memory"].removesuffix("Gi")) <= 14
+        assert float(container["resources"]["requests"]["cpu"]) < 4
+    assert pod["tolerations"][0]["key"] == "nvidia.com/gpu"
+
+
+def test_the_image_is_linted():
+    told = subprocess.run([TOOLS / "hadolint", ROOT / "Dockerfile"], capture_output=True, text=True)
+    assert told.returncode == 0, told.stdout

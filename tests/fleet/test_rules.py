@@ -1,0 +1,133 @@
+"""The alerts as Prometheus evaluates them: each fires on what it is for, stays silent on what is usual, has a runbook."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.fleet.manifests import ROOT, rules
+
+AT = "60m"
+POD = 'namespace="mynah",pod="mynah-0"'
+
+
+def series(metric: str, values: str, **labels: str) -> dict[str, str]:
+    named = ",".join([POD, *(f'{key}="{value}"' for key, value in labels.items())])
+    return {"series": f"{metric}{{{named}}}", "values": values}
+
+
+def first_chunks(below_half_a_second: int, all_of_them: int) -> list[dict[str, str]]:
+    """First chunks a minute, by how long they took."""
+    return [
+        series("mynah_ttfa_seconds_bucket", f"0+{below_half_a_second}x60", le="0.5"),
+        series("mynah_ttfa_seconds_bucket", f"0+{all_of_them}x60", le="1.0"),
+        series("mynah_ttfa_seconds_bucket", f"0+{all_of_them}x60", le="+Inf"),
+    ]
+
+
+def growing(metric: str, per_minute: float, **labels: str) -> dict[str, str]:
+    return series(metric, f"0+{per_minute}x60", **labels)
+
+
+ADMITTED = growing("mynah_streams_admitted_total", 1000)
+# alert -> (what makes it fire, what must not)
+CASES: dict[str, tuple[list[dict[str, str]], list[dict[str, str]]]] = {
+    "MynahSlowFirstAudio": (first_chunks(90, 100), first_chunks(99, 100)),
+    "MynahUnderruns": (
+        [growing("mynah_underrun_seconds_total", 1), growing("mynah_audio_seconds_total", 100)],
+        [growing("mynah_underrun_seconds_total", 1), growing("mynah_audio_seconds_total", 10_000)],
+    ),
+    "MynahErrors": (
+        [ADMITTED, growing("mynah_errors_total", 10, reason="ENGINE_FAILED")],
+        [ADMITTED, growing("mynah_errors_total", 500, reason="TEXT_EMPTY")],
+    ),
+    "MynahRefusals": (
+        [ADMITTED, growing("mynah_streams_refused_total", 100, reason="ENGINE_BUSY")],
+        [ADMITTED, growing("mynah_streams_refused_total", 1, reason="ENGINE_BUSY")],
+    ),
+    "MynahNoRoomLeft": (
+        [series("mynah_streams_active", "31x60"), series("mynah_streams_capacity", "32x60")],
+        [series("mynah_streams_active", "20x60"), series("mynah_streams_capacity", "32x60")],
+    ),
+    "MynahEngineFallback": (
+        [series("mynah_engine_fallbacks_total", "0x30 1x30", what="runtime", refused="tensorrt")],
+        [series("mynah_engine_fallbacks_total", "0x60", what="runtime", refused="tensorrt")],
+    ),
+    "MynahWindowsRejected": (
+        [growing("mynah_engine_fallbacks_total", 6, what="window", refused="onnx")],
+        [series("mynah_engine_fallbacks_total", "0x20 1x40", what="window", refused="onnx")],
+    ),
+    "MynahT3Down": ([series("mynah_t3_down", "1x60")], [series("mynah_t3_down", "0x60")]),
+    "MynahKvCachePressure": (
+        [series("mynah_t3_kv_cache_ratio", "0.99x60")],
+        [series("mynah_t3_kv_cache_ratio", "0.8x60")],
+    ),
+    "MynahGpuMemory": (
+        [
+            series("mynah_gpu_memory_bytes", "23.5x60", kind="used"),
+            series("mynah_gpu_memory_bytes", "24x60", kind="total"),
+        ],
+        [
+            series("mynah_gpu_memory_bytes", "10x60", kind="used"),
+            series("mynah_gpu_memory_bytes", "24x60", kind="total"),
+        ],
+    ),
+    "MynahAbsent": ([series("something_else", "1x60")], [series("mynah_build_info", "1x60")]),
+}
+
+
+def alerts() -> list[dict[str, Any]]:
+    return [rule for group in rules()["groups"] for rule in group["rules"] if "alert" in rule]
+
+
+def case(alert: str, firing: bool) -> dict[str, Any]:
+    expected = [{"value": 1}] if firing else []
+    return {
+        "name": f"{alert} {'fires' if firing else 'is silent'}",
+        "interval": "1m",
+        "input_series": CASES[alert][0 if firing else 1],
+        "promql_expr_test": [
+            {
+                "expr": f'count(ALERTS{{alertname="{alert}",alertstate="firing"}})',
+                "eval_time": AT,
+                "exp_samples": expected,
+            }
+        ],
+    }
+
+
+def promtool(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["promtool", *map(str, arguments)], capture_output=True, text=True)
+
+
+def test_every_alert_fires_and_is_silent_when_it_should(tmp_path: Path):
+    assert CASES.keys() == {alert["alert"] for alert in alerts()}
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rules()))
+    told = promtool("check", "rules", tmp_path / "rules.yaml")
+    assert told.returncode == 0, told.stdout + told.stderr
+    tests = [case(alert, firing) for alert in CASES for firing in (True, False)]
+    document = {"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": tests}
+    (tmp_path / "tests.yaml").write_text(yaml.safe_dump(document))
+    told = promtool("test", "rules", tmp_path / "tests.yaml")
+    assert told.returncode == 0, told.stdout + told.stderr
+
+
+def test_a_case_that_does_not_hold_is_found(tmp_path: Path):
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rules()))
+    wrong = case("MynahT3Down", True) | {"input_series": CASES["MynahT3Down"][1]}
+    document = {"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": [wrong]}
+    (tmp_path / "tests.yaml").write_text(yaml.safe_dump(document))
+    assert promtool("test", "rules", tmp_path / "tests.yaml").returncode == 1
+
+
+@pytest.mark.parametrize("alert", alerts(), ids=lambda alert: alert["alert"])
+def test_every_alert_leads_to_its_runbook(alert: dict[str, Any]):
+    page, _, anchor = alert["annotations"]["runbook_url"].partition("#")
+    headings = re.findall(r"^#+ (.+)$", (ROOT / page).read_text(), re.MULTILINE)
+    assert anchor in [heading.lower().replace(" ", "-") for heading in headings]
+    assert alert["labels"]["severity"] in ("page", "ticket")
