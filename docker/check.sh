@@ -25,7 +25,7 @@ for distribution in metadata.distributions():
 for tool in ("uv", "pip", "cmake", "ninja"):
     if any(d.name == tool for d in metadata.distributions()):
         missing.append(f"{tool} was left behind")
-raise SystemExit("\n".join(missing))
+raise SystemExit("\n".join(missing) or 0)
 PYTHON
 "$venv/bin/mynah-serve" --help > /dev/null
 "$venv/bin/mynah" --help > /dev/null

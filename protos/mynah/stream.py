@@ -8,8 +8,8 @@ from typing import Any
 
 from mynah.errors import ServerError, TimedOut, WrongState
 from mynah.events import AudioChunk, Cancelled, Event, SegmentDone, SegmentStarted, StreamOpened
+from mynah.replay import Replay
 from mynah.settings import SpeechSettings
-from mynah.transport import Duplex
 from mynah.v1 import speech_pb2
 from mynah.wire import event_from_wire, opened_from_wire, settings_to_wire, text_to_wire
 
@@ -22,7 +22,7 @@ class SpeechStream:
     read to the end to hear all of it. Every method raises MynahError when the stream has failed.
     """
 
-    def __init__(self, start: Callable[[], Any], settings: SpeechSettings, connect_s: float) -> None:
+    def __init__(self, start: Callable[[], Replay], settings: SpeechSettings, connect_s: float) -> None:
         self._start = start
         self._settings = settings
         self._connect_s = connect_s
@@ -37,7 +37,7 @@ class SpeechStream:
 
     async def __aenter__(self) -> SpeechStream:
         """Open: returns when the server has accepted the settings."""
-        self._call = Duplex(self._start())
+        self._call = self._start()
         try:
             async with asyncio.timeout(self._connect_s):
                 self._opened = await self._open()

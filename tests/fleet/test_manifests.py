@@ -1,4 +1,4 @@
-"""Kubernetes' view of k8s/: every overlay builds, fits its schemas, is hardened, and sets only what the server knows."""
+"""k8s/ as Kubernetes sees it: overlays build, fit their schemas, are hardened, and set only what the server knows."""
 
 from __future__ import annotations
 

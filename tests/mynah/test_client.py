@@ -124,14 +124,15 @@ async def test_after_cancel_no_older_audio_is_given_out_even_if_it_was_on_its_wa
 
 async def test_room_keeps_a_long_text_within_the_servers_limit():
     async with serving(SLOW, max_pending_text_chars=1000) as at, at.client.stream() as stream:
-        words = (LONG * 2).split(" ")
+        text = LONG * 2
+        pieces = [text[start : start + 60] for start in range(0, len(text), 60)]  # quicker sent than spoken
         most = 0
 
         async def write() -> None:
             nonlocal most
-            for word in words:
-                await stream.room(len(word) + 1)
-                await stream.send(word + " ")
+            for piece in pieces:
+                await stream.room(len(piece))
+                await stream.send(piece)
                 most = max(most, stream.pending_chars)
             await stream.end()
 
