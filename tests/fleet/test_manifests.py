@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 TOOLS = Path(sys.executable).parent
 SKIPPED_CHECKS = (
     "CKV_K8S_43",  # images by digest: the overlay names a registry that is the operator's
-    "CKV_K8S_11",  # CPU limits: a throttled server stutters; requests and one server per node hold the neighbours' share
+    "CKV_K8S_11",  # CPU limits: a throttled server stutters; its request holds its neighbours' share
     "CKV_K8S_15",  # pull always: an image by digest or version does not change
 )
 

@@ -1,4 +1,4 @@
-"""The alerts as Prometheus evaluates them: each fires on what it is for, stays silent on what is usual, has a runbook."""
+"""The alerts as Prometheus evaluates them: each fires on what it is for, is silent otherwise, and has a runbook."""
 
 from __future__ import annotations
 

@@ -75,24 +75,22 @@ async def two(stack: AsyncExitStack, script: Script | None = None, **options: in
 async def test_streams_spread_over_servers():
     async with AsyncExitStack() as stack:
         both = await two(stack, SLOW, max_streams=8)
-        async with mynah.Client([at.address for at in both]) as client:
-            async with AsyncExitStack() as streams:
-                for _ in range(8):
-                    await streams.enter_async_context(client.stream())
-                taken = [at.server.admission.streams.taken for at in both]
-                assert sum(taken) == 8
-                assert min(taken) >= 3
+        async with mynah.Client([at.address for at in both]) as client, AsyncExitStack() as streams:
+            for _ in range(8):
+                await streams.enter_async_context(client.stream())
+            taken = [at.server.admission.streams.taken for at in both]
+            assert sum(taken) == 8
+            assert min(taken) >= 3
 
 
 async def test_a_full_server_is_passed_by():
     async with AsyncExitStack() as stack:
         both = await two(stack, max_streams=1)
-        async with mynah.Client([at.address for at in both]) as client:
-            async with client.stream(), client.stream():
-                assert [at.server.admission.streams.taken for at in both] == [1, 1]
-                with pytest.raises(mynah.ServerBusy):
-                    async with mynah.Client([at.address for at in both], moves=1) as other, other.stream():
-                        pass
+        async with mynah.Client([at.address for at in both]) as client, client.stream(), client.stream():
+            assert [at.server.admission.streams.taken for at in both] == [1, 1]
+            with pytest.raises(mynah.ServerBusy):
+                async with mynah.Client([at.address for at in both], moves=1) as other, other.stream():
+                    pass
 
 
 async def test_a_stream_without_audio_moves_when_its_server_dies_and_hears_every_event_once():
