@@ -120,9 +120,11 @@ async def test_a_stream_with_audio_ends_with_a_retryable_error():
             for word in WORDS:
                 await stream.send(word)
             await stream.end()
+            audio = aiter(stream)
+            await anext(audio)
+            await dying.server.stop(0)
             with pytest.raises(mynah.MynahError) as raised:
-                async for _ in stream:
-                    await dying.server.stop(0)
+                _ = [chunk async for chunk in audio]
             assert raised.value.retryable
 
 
