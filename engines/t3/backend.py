@@ -36,6 +36,13 @@ class T3Generation(Protocol):
         """
         ...
 
+    def want(self, codes: int) -> None:
+        """No more than so many codes in all are needed for now; more may be made. Until the first call all are wanted.
+
+        On cores that T3 shares with S3Gen, codes made long before they are heard delay those that are due.
+        """
+        ...
+
     @property
     def hit_token_limit(self) -> bool:
         """Whether the segment ended at `max_speech_tokens` instead of at T3's own stop."""

@@ -7,6 +7,7 @@ step. One thread at a time.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -71,10 +72,15 @@ class Sequence:
     slot_index: int = -1
     slot: KvSlot | None = None
     prompt: Tensor | None = None  # (P, width) embeddings; None before its prefill begins and after it is done
+    wanted_codes: float = math.inf  # it rests once it has so many
 
     @property
     def decoding(self) -> bool:
         return bool(self.speech.raw)
+
+    @property
+    def rests(self) -> bool:
+        return self.decoding and self.speech.codes >= self.wanted_codes
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,7 @@ class Progress:
         return bool(self.codes) or self.over
 
 
-_Plan = list[tuple[Sequence, Span]]  # one row per decoding sequence, then a chunk of at most one prompt
+_Plan = list[tuple[Sequence, Span]]  # one row per decoding sequence that does not rest, then a chunk of one prompt
 
 
 def _most_urgent(sequences: Iterable[Sequence]) -> Sequence:
@@ -115,7 +121,8 @@ class T3Decoder:
 
     @property
     def idle(self) -> bool:
-        return not self._running and not self._waiting
+        """Whether a step would do nothing."""
+        return all(sequence.rests for sequence in self._running) and not (self._waiting and self._slots.free)
 
     @property
     def free_slots(self) -> int:
@@ -177,7 +184,7 @@ class T3Decoder:
 
     def _schedule(self) -> tuple[_Plan, list[Progress]]:
         """Who reads what in this step, and who cannot (no memory for its slot, say)."""
-        decoding = [sequence for sequence in self._running if sequence.decoding]
+        decoding = [sequence for sequence in self._running if sequence.decoding and not sequence.rests]
         unread = [sequence for sequence in self._running if not sequence.decoding]
         plan: _Plan = []
         failed: list[Progress] = []

@@ -18,6 +18,7 @@ class SpeechTokens:
 
     def __init__(self, max_speech_tokens: int) -> None:
         self.raw: list[int] = []
+        self.codes = 0  # handed on so far
         self.finished = False
         self.hit_limit = False  # ended by `max_speech_tokens`, not by a stop
         self._most = 1 + max_speech_tokens
@@ -30,4 +31,7 @@ class SpeechTokens:
         self.finished = stopped or len(self.raw) == self._most
         self.hit_limit = self.finished and not stopped
         codes = [token] if token < SPEECH_CODES else []
-        return codes + [SILENCE_SPEECH_TOKEN] * SILENCE_TAIL_TOKENS if self.finished else codes
+        if self.finished:
+            codes += [SILENCE_SPEECH_TOKEN] * SILENCE_TAIL_TOKENS
+        self.codes += len(codes)
+        return codes

@@ -45,6 +45,10 @@ class StepLoop:
         """Queue a request; its progress goes to `listener`."""
         return self._submit(lambda: self._loop.begin(request, listener))
 
+    def want(self, listener: Listener, codes: int) -> bool:
+        """Let the listener's request rest once it has so many codes."""
+        return self._submit(lambda: self._loop.want(listener, codes))
+
     def cancel(self, listener: Listener, freed: Callable[[], None]) -> bool:
         """Drop the listener's request; `freed` is called on the thread once slot and cache are free."""
 
@@ -97,6 +101,10 @@ class _Loop:
         sequence = self._decoder.add(request)
         self._sequences[listener] = sequence
         self._listeners[sequence] = listener
+
+    def want(self, listener: Listener, codes: int) -> None:
+        if (sequence := self._sequences.get(listener)) is not None:
+            sequence.wanted_codes = codes
 
     def drop(self, listener: Listener) -> None:
         sequence = self._sequences.pop(listener, None)

@@ -81,6 +81,11 @@ class Generation:
         self._news = asyncio.Event()
         self._freed: asyncio.Future[None] | None = None  # set by the first `cancel`
 
+    def want(self, codes: int) -> None:
+        """As T3Generation.want."""
+        if not self._ended:
+            self._steps.want(self, codes)
+
     @property
     def hit_token_limit(self) -> bool:
         return self._hit_token_limit

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 import torch
 
+from engines.config import SILENCE_TAIL_TOKENS
 from engines.errors import EngineFailure, InvalidInput
 from engines.t3.backend import T3Request
 from engines.t3.decoder import T3Decoder
@@ -106,6 +107,22 @@ async def test_codes_arrive_while_the_rest_is_still_to_come(stage: Stage) -> Non
     assert first == expected_codes(request(1, **SHORT))[:1]
     stage.net.permits.release(2)
     assert len(await generation.next_codes()) in (1, 2)
+
+
+async def test_no_more_codes_come_than_are_wanted_until_more_are(backend: TorchT3Backend) -> None:
+    generation = backend.start(request(1, **SHORT))
+    generation.want(8)
+    codes: list[int] = []
+    while len(codes) < 8:
+        codes += await generation.next_codes()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(generation.next_codes(), 0.1)
+    assert len(codes) == 8
+    generation.want(1000)
+    while more := await generation.next_codes():
+        codes += more
+    assert codes[:-SILENCE_TAIL_TOKENS] == run(T3Decoder(net(), limits()), request(1, **SHORT))[0]
+    generation.want(2000)  # nothing special after the end
 
 
 async def test_cancel_returns_within_one_step_and_frees_the_slot(stage: Stage) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from engines.config import START_SPEECH_TOKEN, TINY, Sampling
+from engines.config import SILENCE_TAIL_TOKENS, START_SPEECH_TOKEN, TINY, Sampling
 from engines.errors import EngineFailure, InvalidInput
 from engines.t3.backend import T3Request
 from engines.t3.cache import KvSlot
@@ -193,6 +193,33 @@ def test_a_long_prompt_holds_running_requests_up_by_one_chunk_at_a_time() -> Non
         assert decoder.prefilled_positions - read <= 32
     assert steps == -(-(301 + 20 + 1) // 32)
     assert len(running.speech.raw) == before + steps, "one token in every step"
+
+
+def test_a_sequence_rests_at_what_is_wanted_and_its_tokens_stay_the_same() -> None:
+    subject, other = request(1, **GREEDY_60), request(2, **GREEDY_60)
+    expected = run(T3Decoder(net(), limits()), subject)[0]
+    decoder = T3Decoder(net(), limits())
+    resting, running = decoder.add(subject), decoder.add(other)
+    resting.wanted_codes = 10
+    codes = [code for progress in finish(decoder) if progress.sequence is resting for code in progress.codes]
+    assert running.speech.finished
+    assert len(codes) == 10
+    assert decoder.idle
+    resting.wanted_codes = 1000
+    assert not decoder.idle
+    codes += [code for progress in finish(decoder) for code in progress.codes]
+    assert codes[:-SILENCE_TAIL_TOKENS] == expected
+
+
+def test_a_decoder_whose_sequences_all_rest_is_idle_until_somebody_may_join() -> None:
+    decoder = T3Decoder(net(), limits(max_streams=1))
+    resting = decoder.add(request(1, **GREEDY_60))
+    resting.wanted_codes = 5
+    finish(decoder)
+    decoder.add(request(2, **GREEDY_60))
+    assert decoder.idle, "there is no slot for the second"
+    decoder.release(resting)
+    assert not decoder.idle
 
 
 @pytest.mark.parametrize("steps", [0, 1, 3, 20])
