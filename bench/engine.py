@@ -26,8 +26,9 @@ from engines.assembly import assemble
 from engines.checkpoint import Checkpoint, open_checkpoint
 from engines.config import SILENCE_SPEECH_TOKEN, STOP_SPEECH_TOKEN, EngineConfig, Sampling
 from engines.s3gen.runtimes.torch import TorchRuntime
+from engines.s3gen.schedule import Schedule, Step
 from engines.s3gen.segment_decoder import SegmentDecoder, decode_windows
-from engines.s3gen.windows import Schedule, Step, WindowPlanner
+from engines.s3gen.windows import WindowPlanner
 from engines.voice.builtin import load_builtin
 
 THREADS = 2

@@ -30,9 +30,10 @@ from engines.pipeline import Pipeline
 from engines.s3gen.noise import F32
 from engines.s3gen.runtime import FlowBatch, Runtime, VocoderBatch, VocoderResult
 from engines.s3gen.runtimes.torch import TorchRuntime
+from engines.s3gen.schedule import Schedule, Step
 from engines.s3gen.segment_decoder import SegmentDecoder, collate_flow, decode_windows
 from engines.s3gen.source import HARMONICS
-from engines.s3gen.windows import Schedule, Step, Window, WindowPlanner
+from engines.s3gen.windows import Window, WindowPlanner
 from engines.t3.torch_backend import TorchT3Backend
 from engines.voice.builtin import load_builtin
 from engines.voice.voice import Voice
@@ -136,7 +137,7 @@ async def crowd(speak: Speak, streams: int) -> Crowd:
 
 def ours(engine: Pipeline, voice: Voice) -> Speak:
     async def speak(segment: Segment) -> AsyncGenerator[Event, None]:
-        sampling = Sampling(seed=segment.index, max_speech_tokens=SPEECH_TOKENS - 1)
+        sampling = Sampling(seed=segment.index, max_speech_tokens=SPEECH_TOKENS - 1, repeatable=False)
         stream = await engine.open(voice, sampling)
         try:
             async for event in stream.speak(segment):
@@ -268,6 +269,7 @@ def main() -> None:
     cost = throughput(runtime, voice, arguments.repeats)
     distance = mel_distance(runtime, voice)
     with asyncio.Runner() as run:
+        run.run(engine.warm_up())
         mine = crowds(run, ours(engine, voice), most)
         run.run(engine.close())
         t3 = TorchT3Backend(checkpoint, device="cpu", max_streams=most)

@@ -24,7 +24,7 @@ from engines.s3gen import flow, vocoder_weights
 from engines.s3gen.batcher import WindowBatcher
 from engines.s3gen.choice import choose_runtime
 from engines.s3gen.device import cpu_threads, device_memory, resolve_device, use_threads
-from engines.s3gen.windows import SCHEDULES
+from engines.s3gen.schedule import SCHEDULES
 from engines.t3 import model as t3_model
 from engines.t3 import vllm_backend
 from engines.t3.backend import T3Backend
@@ -37,8 +37,8 @@ from engines.voice.builder import VoiceBuilder
 from engines.voice.builtin import load_builtin
 from engines.weights import Shape
 
-# A GPU is filled by many windows at once; a CPU is full with one, and a batch would only make the first one wait.
-_MAX_BATCH = {"cpu": 2, "cuda": 16}
+# The batcher shares a call only where that has been seen to pay; this bounds its memory.
+_MAX_BATCH = {"cpu": 8, "cuda": 16}
 _T3_DTYPES_OF = {"torch": ("auto", "float32"), "onnx": ("auto", "float32", "int8"), "vllm": DTYPES}
 
 

@@ -140,7 +140,8 @@ class Sampling:
     seed: int = 0
     max_speech_tokens: int = 1000  # per segment
     # Cut windows by token counts alone, so that the seed decides every byte; otherwise hops follow the listener's
-    # buffer and the load, and a repeated seed gives the same speech with slightly different rendering.
+    # buffer and the load, which carries more streams, and a repeated seed gives the same speech rendered a little
+    # differently.
     repeatable: bool = True
 
     def __post_init__(self) -> None:

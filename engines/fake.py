@@ -161,7 +161,7 @@ class FakeStream:
     def __init__(self, engine: FakeEngine, voice: Voice, sampling: Sampling) -> None:
         self._engine = engine
         self._voice = voice
-        self._sampling = sampling
+        self.sampling = sampling
         self._position_samples = 0
         self._closed = False
         self.prepared: Segment | None = None
@@ -212,8 +212,8 @@ class FakeStream:
         if not any(char.isalnum() for char in segment.text):
             raise InvalidInput("text", segment.text, "a letter or a digit", "TEXT_EMPTY")
         tokens = math.ceil(len(segment.text) * self._engine.script.tokens_per_char)
-        tokens = min(tokens, self._sampling.max_speech_tokens)
-        return tone(segment.text, self._voice, self._sampling.seed, tokens * SAMPLES_PER_TOKEN)
+        tokens = min(tokens, self.sampling.max_speech_tokens)
+        return tone(segment.text, self._voice, self.sampling.seed, tokens * SAMPLES_PER_TOKEN)
 
     def _underruns(self) -> int:
         most = self._engine.script.underruns_from

@@ -26,14 +26,17 @@ from engines.api import (
     WindowFigures,
 )
 from engines.config import SAMPLE_RATE_HZ, Sampling
-from engines.continuity import Listener
+from engines.continuity import Audience, Listener
 from engines.errors import EngineBusy, EngineFailure, InvalidInput
 from engines.health import Health
-from engines.s3gen.batcher import Decoded, WindowBatcher
+from engines.s3gen.batcher import WindowBatcher
 from engines.s3gen.noise import segment_seed
+from engines.s3gen.schedule import Schedule
 from engines.s3gen.segment_decoder import SegmentDecoder
-from engines.s3gen.windows import Pace, Schedule, Window, WindowPlanner
+from engines.s3gen.window_queue import Decoded
+from engines.s3gen.windows import Pace, Wait, Window, WindowPlanner
 from engines.t3.backend import T3Backend, T3Request
+from engines.tally import Tally
 from engines.voice.voice import Voice
 
 _WARM_UP_TEXT = "Hello there."
@@ -82,6 +85,7 @@ class Pipeline:
         self.stages = stages
         self._builder = builder
         self._streams: set[PipelineStream] = set()
+        self._audience = Audience()
 
     @property
     def open_streams(self) -> int:
@@ -96,7 +100,7 @@ class Pipeline:
             raise EngineBusy(f"all {most} streams of this engine are in use; retry when one has ended")
         if self._streams and self.stages.s3gen.overloaded(asyncio.get_running_loop().time()):
             raise EngineBusy("the streams that are open already run dry on this device; retry when one has ended")
-        stream = PipelineStream(self.stages, voice, sampling, self._streams.discard)
+        stream = PipelineStream(self.stages, voice, sampling, self._audience, self._streams.discard)
         self._streams.add(stream)
         return stream
 
@@ -109,6 +113,7 @@ class Pipeline:
                 pass
         finally:
             await stream.close()
+        await self.stages.s3gen.calibrate(self.default_voice)
 
     async def close(self) -> None:
         for stream in list(self._streams):
@@ -121,11 +126,17 @@ class PipelineStream:
     """One listener's stream: its utterances in the making, its place on the timeline, its listener."""
 
     def __init__(
-        self, stages: Stages, voice: Voice, sampling: Sampling, on_closed: Callable[[PipelineStream], None]
+        self,
+        stages: Stages,
+        voice: Voice,
+        sampling: Sampling,
+        audience: Audience,
+        on_closed: Callable[[PipelineStream], None],
     ) -> None:
         self.stages = stages
         self._voice = voice
         self._sampling = sampling
+        self._audience = audience
         self._on_closed = on_closed
         self._listener = Listener(SAMPLE_RATE_HZ)
         self._position_samples = 0
@@ -142,21 +153,24 @@ class PipelineStream:
 
     async def speak(self, segment: Segment) -> AsyncGenerator[Event, None]:
         utterance = await self._take(segment)
-        tally = _Tally(self._listener)
+        tally = Tally(self._listener, asyncio.get_running_loop().time)
         planner = WindowPlanner(self.stages.schedule)
         try:
             yield SegmentStarted(segment, utterance.text_tokens)
+            self._audience.update(self, self._listener.dry_at_s)
             while (window := await utterance.next_window(planner, self._pace)) is not None:
-                with tally.decoding():
-                    decoded = await self.stages.s3gen.decode(utterance.decoder, window, self._deadline_s())
-                tally.deliver(len(decoded.samples))
-                figures = utterance.figures(window, decoded)
+                grow = None if self._sampling.repeatable else partial(utterance.grow, planner, self._pace)
+                decoded = await self.stages.s3gen.decode(utterance.decoder, window, self._deadline_s(), grow)
+                tally.deliver(decoded)
+                self._audience.update(self, self._listener.dry_at_s)
+                figures = utterance.figures(decoded)
                 yield AudioChunk(segment.index, self._position_samples, decoded.samples, figures)
                 self._position_samples += len(decoded.samples)
             await utterance.cancel()
             self._current = None
-            yield SegmentDone(segment, tally.stats(utterance, planner))
+            yield SegmentDone(segment, utterance.stats(tally))
         finally:
+            self._audience.leave(self)
             if self._current is utterance:  # ended early: what was prepared behind it is not wanted either
                 await self._drop_all()
 
@@ -198,11 +212,18 @@ class PipelineStream:
     def _pace(self, utterance: _Utterance) -> Pace | None:
         if self._sampling.repeatable:
             return None
-        return Pace(
-            lead_s=self._listener.lead_s(asyncio.get_running_loop().time()),
-            token_s=utterance.token_s,
-            decode_s=partial(self.stages.s3gen.expected_s, len(self._voice.s3gen_prompt_tokens)),
-        )
+        now_s = asyncio.get_running_loop().time()
+        prompt_tokens = len(self._voice.s3gen_prompt_tokens)
+
+        def call_s(context_tokens: int, block_tokens: int) -> float:
+            return self.stages.s3gen.call_s(prompt_tokens + context_tokens, block_tokens, len(self._audience))
+
+        def queue_s(due_in_s: float) -> float:
+            schedule, rivals = self.stages.schedule, self._audience.rivals(self, now_s + due_in_s)
+            seen = prompt_tokens + schedule.left_context_tokens  # as large as windows become under load
+            return self.stages.s3gen.queue_s(seen, schedule.max_block_tokens, rivals, now_s)
+
+        return Pace(self._listener.lead_s(now_s), utterance.token_s, call_s, queue_s)
 
     def _deadline_s(self) -> float:
         """When the listener runs dry; at once while nothing has been heard yet."""
@@ -223,11 +244,14 @@ class _Utterance:
         self.decoder = SegmentDecoder(voice, seed)
         self.ended = False
         self.t3_s = 0.0
+        self._first_code_s = 0.0
         self.generation = stages.t3.start(T3Request(text_tokens, voice, replace(sampling, seed=seed)))
+        self.generation.want(stages.schedule.ahead_tokens)
         self._on_ended = on_ended
         self._observer = stages.observer
         self._failure: EngineFailure | None = None
-        self._more = asyncio.Event()
+        self._awaited_codes = 0
+        self._enough = asyncio.Event()  # that many codes are there, or there will be no more
         self._collector = asyncio.create_task(self._collect(), name=f"t3-segment-{segment.index}")
 
     async def _collect(self) -> None:
@@ -237,9 +261,11 @@ class _Utterance:
             while codes := await self.generation.next_codes():
                 self.t3_s = clock() - started_s
                 if not self.decoder.codes:
+                    self._first_code_s = self.t3_s
                     self._observer.segment_prefilled(self.t3_s)
                 self.decoder.codes.extend(codes)
-                self._more.set()
+                if len(self.decoder.codes) >= self._awaited_codes:
+                    self._enough.set()
             self._observer.segment_generated(self.t3_s, len(self.decoder.codes))
         except EngineFailure as failure:
             self._failure = failure
@@ -247,87 +273,55 @@ class _Utterance:
             self._failure = EngineFailure(f"T3 failed: {error!r}")
             self._failure.__cause__ = error
         self.ended = True
-        self._more.set()
+        self._enough.set()
         self._on_ended()
 
     @property
     def token_s(self) -> float:
-        """What one speech token has taken so far, the prompt's share included."""
-        return self.t3_s / max(1, len(self.decoder.codes))
+        """What one speech token takes, once the prompt has been read."""
+        return (self.t3_s - self._first_code_s) / max(1, len(self.decoder.codes) - 1)
 
     async def next_window(self, planner: WindowPlanner, pace_of: Callable[[_Utterance], Pace | None]) -> Window | None:
         """The next window that is due; None once the segment is complete."""
         while True:
             if self._failure is not None:
                 raise self._failure
-            pace, available = pace_of(self), len(self.decoder.codes)
-            window = planner.next(available, self.ended, pace)
+            window = planner.next(len(self.decoder.codes), self.ended, pace_of(self))
             if window is not None or planner.finished:
+                self.generation.want(planner.decoded_tokens + planner.schedule.ahead_tokens)
                 return window
-            self._more.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(None if pace is None else planner.patience_s(available, pace)):
-                    await self._more.wait()
+            await self._wait(planner.wait)
 
-    def figures(self, window: Window, decoded: Decoded) -> WindowFigures:
-        new, made = window.stop - window.start, len(self.decoder.codes)
+    async def _wait(self, wait: Wait) -> None:
+        self._awaited_codes = wait.available_tokens
+        self._enough.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait.for_s):
+                await self._enough.wait()
+
+    def grow(self, planner: WindowPlanner, pace_of: Callable[[_Utterance], Pace | None], window: Window) -> Window:
+        """What became of a window that waited for the device."""
+        pace = pace_of(self)
+        assert pace is not None, "repeatable windows never change"
+        grown = planner.grow(window, len(self.decoder.codes), self.ended, pace)
+        if grown != window:
+            self.generation.want(planner.decoded_tokens + planner.schedule.ahead_tokens)
+        return grown
+
+    def figures(self, decoded: Decoded) -> WindowFigures:
+        window, made = decoded.window, len(self.decoder.codes)
+        new = window.stop - window.start
         return WindowFigures(window.index, new, made, decoded.queue_s, decoded.decode_s)
+
+    def stats(self, tally: Tally) -> SegmentStats:
+        return tally.stats(
+            speech_tokens=len(self.decoder.codes),
+            t3_s=self.t3_s,
+            hit_token_limit=self.generation.hit_token_limit,
+        )
 
     async def cancel(self) -> None:
         """Stop T3 and free what it holds. Idempotent, and nothing to do after the end."""
         self._collector.cancel()
         await asyncio.gather(self._collector, return_exceptions=True)
         await self.generation.cancel()
-
-
-class _Tally:
-    """A segment's figures as they come in."""
-
-    def __init__(self, listener: Listener) -> None:
-        self._clock = asyncio.get_running_loop().time
-        self._started_s = self._clock()
-        self._listener = listener
-        self._listener.begin_segment(self._started_s)
-        self._samples = 0
-        self._ttfa_s = 0.0
-        self._s3gen_s = 0.0
-
-    def decoding(self) -> _Stopwatch:
-        return _Stopwatch(self._clock, self._add_decoding)
-
-    def _add_decoding(self, elapsed_s: float) -> None:
-        self._s3gen_s += elapsed_s
-
-    def deliver(self, samples: int) -> None:
-        now_s = self._clock()
-        if self._samples == 0:
-            self._ttfa_s = now_s - self._started_s
-        self._samples += samples
-        self._listener.deliver(now_s, samples)
-
-    def stats(self, utterance: _Utterance, planner: WindowPlanner) -> SegmentStats:
-        return SegmentStats(
-            speech_tokens=len(utterance.decoder.codes),
-            samples=self._samples,
-            windows=planner.windows,
-            ttfa_s=self._ttfa_s,
-            t3_s=utterance.t3_s,
-            s3gen_s=self._s3gen_s,
-            max_gap_s=self._listener.max_gap_s,
-            underruns=self._listener.underruns,
-            underrun_s=self._listener.underrun_s,
-            hit_token_limit=utterance.generation.hit_token_limit,
-        )
-
-
-class _Stopwatch:
-    """Adds the time spent inside a `with` block to a sum."""
-
-    def __init__(self, clock: Callable[[], float], add: Callable[[float], None]) -> None:
-        self._clock, self._add = clock, add
-
-    def __enter__(self) -> None:
-        self._since_s = self._clock()
-
-    def __exit__(self, *_: object) -> None:
-        self._add(self._clock() - self._since_s)

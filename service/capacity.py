@@ -103,7 +103,7 @@ async def _open(engine: Engine, seed: int) -> SpeechStream:
     voice = engine.default_voice
     if voice is None:
         raise EngineFailure("there is no built-in voice to measure with")
-    sampling = Sampling(seed=seed, max_speech_tokens=_SPEECH_TOKENS)
+    sampling = Sampling(seed=seed, max_speech_tokens=_SPEECH_TOKENS, repeatable=False)  # as who names no seed
     try:
         return await engine.open(voice, sampling)
     except EngineBusy:

@@ -53,6 +53,8 @@ def _sampling(message: speech_pb2.Sampling) -> Sampling:
         for name in ("temperature", "top_k", "top_p", "repetition_penalty", "seed")
         if message.HasField(name)
     }
+    # Only who names a seed asks for the same bytes; for all others windows follow the load.
+    chosen["repeatable"] = "seed" in chosen
     chosen.setdefault("seed", secrets.randbits(_SEED_BITS))
     if message.HasField("max_speech_token_count"):
         chosen["max_speech_tokens"] = message.max_speech_token_count

@@ -6,83 +6,34 @@ Owns the queue and the one worker that the runtime is called from; knows nothing
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import replace
 from functools import partial
 
 from engines.api import NOBODY, Observer
+from engines.config import MEL_FRAMES_PER_TOKEN
 from engines.errors import EngineFailure
+from engines.s3gen.decode_times import DecodeTimes
 from engines.s3gen.guards import WindowRejected
 from engines.s3gen.noise import F32
 from engines.s3gen.runtime import CachedRuntime, Runtime
-from engines.s3gen.segment_decoder import SegmentDecoder, decode_windows, window_tokens
+from engines.s3gen.segment_decoder import SegmentDecoder, decode_windows
+from engines.s3gen.window_queue import Decoded, Grow, Job, WindowQueue
 from engines.s3gen.windows import Window
+from engines.voice.voice import Voice
 
 log = logging.getLogger(__name__)
 
 Results = list[F32 | WindowRejected]
 
 
-@dataclass(frozen=True)
-class Decoded:
-    """A window's final samples, how long it waited for the device and how long the device took."""
+Execute = Callable[[Sequence[Job]], Awaitable[Results]]
 
-    samples: F32
-    queue_s: float
-    decode_s: float
-
-
-Execute = Callable[[Sequence["Job"]], Awaitable[Results]]
-
-# Padding a short row to a long one wastes the difference; beyond this it is cheaper to run two batches.
-_MAX_PADDING_RATIO = 1.3
+_CALIBRATION_ROWS, _CALIBRATION_HOP = 4, 25
 _OVERLOADED_S = 1.0  # how long after a late window the device counts as overloaded
-_SMOOTHING = 0.2  # weight of the newest measurement
-
-
-@dataclass(order=True)
-class Job:
-    """One window waiting for the runtime; ordered by deadline, then by arrival."""
-
-    deadline_s: float
-    arrival: int
-    decoder: SegmentDecoder = field(compare=False)
-    window: Window = field(compare=False)
-    result: asyncio.Future[Decoded] = field(compare=False)
-    tokens: int = field(compare=False)  # that the call works on
-    submitted_s: float = field(compare=False)
-    retried: bool = field(compare=False, default=False)
-
-
-class DecodeTimes:
-    """What decoding has cost lately: a straight line through (tokens of a call, seconds), and the wait before it."""
-
-    def __init__(self) -> None:
-        self._weight = 0.0
-        self._tokens = self._seconds = self._square = self._product = 0.0  # running means
-        self._wait_s = 0.0
-
-    def observe(self, tokens: int, seconds: float, wait_s: float) -> None:
-        """A call on rows of up to `tokens` tokens took `seconds` after its windows had waited for `wait_s`."""
-        self._weight += _SMOOTHING * (1.0 - self._weight)
-        share = _SMOOTHING / self._weight  # the first measurement counts whole, later ones less and less
-        self._tokens += share * (tokens - self._tokens)
-        self._seconds += share * (seconds - self._seconds)
-        self._square += share * (tokens * tokens - self._square)
-        self._product += share * (tokens * seconds - self._product)
-        self._wait_s += share * (wait_s - self._wait_s)
-
-    def expected_s(self, tokens: int) -> float:
-        """Expected seconds until the samples of a window of that many tokens are there; 0 while nothing is known."""
-        spread = self._square - self._tokens**2
-        together = self._product - self._tokens * self._seconds
-        proportional = self._seconds / max(self._tokens, 1.0)
-        slope = min(proportional, max(0.0, together / spread)) if spread > 1.0 else proportional
-        return self._wait_s + self._seconds + slope * (tokens - self._tokens)
 
 
 class WindowBatcher:
@@ -100,18 +51,20 @@ class WindowBatcher:
         reference: Runtime | None = None,
         execute: Execute | None = None,
         observer: Observer = NOBODY,
+        times: DecodeTimes | None = None,
     ) -> None:
         self._observer = observer
-        self.times = DecodeTimes()
+        self.times = times or DecodeTimes()
         self._runtime = runtime
         self._reference = reference or runtime
         self._max_batch = max_batch
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="s3gen")
         self._execute = execute or self._execute_on_worker
-        self._waiting: list[Job] = []
-        self._arrivals = itertools.count()
+        self._queue = WindowQueue(runtime, self.times, max_batch)
         self._loop_task: asyncio.Task[None] | None = None
         self._closed = False
+        self._running: Sequence[Job] = ()
+        self._free_at_s = -math.inf  # when the running call is expected to end
         self._last_late_s = -math.inf
 
     @property
@@ -121,44 +74,77 @@ class WindowBatcher:
 
     @property
     def waiting_windows(self) -> int:
-        return len(self._waiting)
+        return len(self._queue)
 
-    def expected_s(self, prompt_tokens: int, context_tokens: int, block_tokens: int) -> float:
-        """Expected seconds until a window is decoded that is submitted now: its new tokens and lookahead in a block
-        behind so much prompt and left context."""
-        recomputed = 0 if isinstance(self._runtime, CachedRuntime) else prompt_tokens + context_tokens
-        return self.times.expected_s(recomputed + block_tokens)
+    def call_s(self, recomputed_tokens: int, block_tokens: int, streams: int) -> float:
+        """Expected seconds of a call with as many windows as share one when so many streams are made.
+
+        recomputed_tokens: the voice's prompt and the left context
+        block_tokens: new tokens and lookahead
+        """
+        work = self._work(recomputed_tokens, block_tokens)
+        return self.times.call_s(work * min(streams, self.times.worthwhile_rows(work, self._max_batch)))
+
+    def queue_s(self, recomputed_tokens: int, block_tokens: int, windows: int, now_s: float) -> float:
+        """Expected seconds until so many windows of that size are decoded, what runs now included."""
+        work = self._work(recomputed_tokens, block_tokens)
+        return max(0.0, self._free_at_s - now_s) + self.times.rows_s(windows, work, self._max_batch)
+
+    def _work(self, recomputed_tokens: int, block_tokens: int) -> int:
+        return 2 * block_tokens + (0 if isinstance(self._runtime, CachedRuntime) else recomputed_tokens)
 
     def overloaded(self, now_s: float) -> bool:
-        """Whether streams are running dry right now: another one would only make it worse."""
-        return now_s - self._last_late_s < _OVERLOADED_S
+        """Whether streams run dry, or the next one will: another one would only make it worse."""
+        if now_s - self._last_late_s < _OVERLOADED_S:
+            return True
+        return self._queue.surely_late(self._running, max(0.0, self._free_at_s - now_s), now_s)
 
-    async def decode(self, decoder: SegmentDecoder, window: Window, deadline_s: float) -> Decoded:
-        """Decode a window. `deadline_s` is on the event loop's clock and only orders the queue.
+    async def decode(
+        self, decoder: SegmentDecoder, window: Window, deadline_s: float, grow: Grow | None = None
+    ) -> Decoded:
+        """Decode a window. `deadline_s`, on the event loop's clock, is when its samples should be there; it orders the
+        queue, and missing it tells the admission side. `grow` is asked for a larger window while this one waits.
 
         Cancelling the call drops the window if it still waits. Raises EngineFailure when it cannot be decoded.
         """
         if self._closed:
             raise EngineFailure("the engine was closed")
         loop = asyncio.get_running_loop()
-        result: asyncio.Future[Decoded] = loop.create_future()
-        tokens = window_tokens(self._runtime, decoder, window)
-        job = Job(deadline_s, next(self._arrivals), decoder, window, result, tokens, loop.time())
-        self._waiting.append(job)
+        job = Job(decoder, window, loop.create_future(), loop.time(), deadline_s, grow)
+        self._queue.add(job)
         if self._loop_task is None:
             self._loop_task = asyncio.create_task(self._drain(), name="s3gen-batcher")
         try:
-            return await result
+            return await job.result
         finally:
-            if job in self._waiting:
-                self._waiting.remove(job)
+            self._queue.drop(job)
+
+    async def calibrate(self, voice: Voice) -> None:
+        """Measure what windows save by sharing a call. To be called while nothing else runs."""
+        if self._max_batch < _CALIBRATION_ROWS:
+            return
+        clock, best_s = asyncio.get_running_loop().time, {1: math.inf, _CALIBRATION_ROWS: math.inf}
+        short = _with_prompt(voice, _CALIBRATION_HOP)
+        for rows in (1, _CALIBRATION_ROWS) * 2:  # the first of each pays for first use
+            batch = [self._calibration_job(short) for _ in range(rows)]
+            started_s = clock()
+            await self._execute(batch)
+            best_s[rows] = min(best_s[rows], clock() - started_s)
+        self.times.calibrate(batch[0].work, best_s[1], _CALIBRATION_ROWS, best_s[_CALIBRATION_ROWS])
+
+    def _calibration_job(self, voice: Voice) -> Job:
+        decoder = SegmentDecoder(voice, seed=0)
+        decoder.codes = list(range(_CALIBRATION_HOP))
+        window = Window(0, 0, 0, _CALIBRATION_HOP, _CALIBRATION_HOP, is_last=True)
+        job = Job(decoder, window, asyncio.get_running_loop().create_future(), 0.0, math.inf)
+        self._queue.measure(job)
+        return job
 
     async def close(self) -> None:
         """Fail what waits, let the running batch end, stop the worker."""
         self._closed = True
-        for job in self._waiting:
+        for job in self._queue.clear():
             _settle(job, EngineFailure("the engine was closed"))
-        self._waiting.clear()
         if self._loop_task is not None:
             await self._loop_task
         self._worker.shutdown()
@@ -166,57 +152,41 @@ class WindowBatcher:
     async def _drain(self) -> None:
         # One task per busy spell: it ends with the queue, so an idle engine holds no task.
         try:
-            while batch := self._take_batch():
+            while batch := self._queue.take(asyncio.get_running_loop().time()):
                 await self._run(batch)
         finally:
             self._loop_task = None
 
-    def _take_batch(self) -> list[Job]:
-        """The most urgent window and the most urgent others that fit it without much padding."""
-        if not self._waiting:
-            return []
-        ordered = sorted(self._waiting)
-        shortest = longest = ordered[0].tokens
-        batch: list[Job] = []
-        for job in ordered:
-            low, high = min(shortest, job.tokens), max(longest, job.tokens)
-            if high <= low * _MAX_PADDING_RATIO:
-                batch.append(job)
-                shortest, longest = low, high
-            if len(batch) == self._max_batch:
-                break
-        for job in batch:
-            self._waiting.remove(job)
-        return batch
-
     async def _run(self, batch: Sequence[Job]) -> None:
         clock = asyncio.get_running_loop().time
-        started_s = clock()
+        started_s, work = clock(), sum(job.work for job in batch)
+        self._running, self._free_at_s = batch, started_s + self.times.call_s(work)
         self._observer.batch_ran(len(batch))
         try:
             results = await self._execute(batch)
         except Exception as error:
             await self._run_apart(batch, error)
             return
-        wait_s = sum(started_s - job.submitted_s for job in batch) / len(batch)
-        self.times.observe(max(job.tokens for job in batch), clock() - started_s, wait_s)
+        finally:
+            self._running = ()
+        ended_s = clock()
+        self.times.observe(work, ended_s - started_s)
+        again = []
         for job, outcome in zip(batch, results, strict=True):
             if isinstance(outcome, WindowRejected) and not job.retried:
                 log.warning("%s; decoding it once more on the reference path", outcome)
                 self._observer.window_rejected(self._runtime.name)
                 job.retried = True
-                await self._run([job])
+                again.append(job)
+                continue
+            if job.late(ended_s):
+                self._last_late_s = ended_s
+            if isinstance(outcome, WindowRejected):
+                _settle(job, outcome)
             else:
-                now_s = clock()
-                self._note_lateness(job, now_s)
-                if isinstance(outcome, WindowRejected):
-                    _settle(job, outcome)
-                else:
-                    _settle(job, Decoded(outcome, started_s - job.submitted_s, now_s - started_s))
-
-    def _note_lateness(self, job: Job, now_s: float) -> None:
-        if job.window.index > 0 and now_s > job.deadline_s:  # a first window is always awaited
-            self._last_late_s = now_s
+                _settle(job, Decoded(outcome, job.window, started_s - job.submitted_s, ended_s - started_s))
+        for job in again:
+            await self._run([job])
 
     async def _run_apart(self, batch: Sequence[Job], error: Exception) -> None:
         """A batch failed as a whole: decode its windows one by one, so that only the culprit fails."""
@@ -244,3 +214,9 @@ def _settle(job: Job, outcome: Decoded | EngineFailure) -> None:
         job.result.set_exception(outcome)
     else:
         job.result.set_result(outcome)
+
+
+def _with_prompt(voice: Voice, tokens: int) -> Voice:
+    """The voice with the first tokens of its S3Gen prompt."""
+    mel = voice.s3gen_prompt_mel[: tokens * MEL_FRAMES_PER_TOKEN]
+    return replace(voice, s3gen_prompt_tokens=voice.s3gen_prompt_tokens[:tokens], s3gen_prompt_mel=mel)

@@ -160,10 +160,16 @@ def decode_windows(
 
 
 def window_tokens(runtime: Runtime, decoder: SegmentDecoder, window: Window) -> int:
-    """How many tokens the window sends through the flow on this runtime: what it costs, and its shape in a batch."""
+    """How many tokens the window sends through the flow on this runtime: its shape in a batch."""
     if isinstance(runtime, CachedRuntime):
         return window.lookahead_stop - window.start
     return len(decoder.voice.s3gen_prompt_tokens) + window.tokens
+
+
+def window_work(runtime: Runtime, decoder: SegmentDecoder, window: Window) -> int:
+    """What the window costs, in tokens: those that go through the flow and those that go through the vocoder, which
+    need about the same time each."""
+    return window_tokens(runtime, decoder, window) + window.lookahead_stop - window.start
 
 
 def _decode_reference(runtime: Runtime, work: Sequence[tuple[SegmentDecoder, Window]]) -> list[F32]:

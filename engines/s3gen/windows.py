@@ -11,70 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from engines.config import MEL_FRAMES_PER_TOKEN, SAMPLES_PER_TOKEN, SCHEDULE_NAMES, SPEECH_TOKENS_PER_S
+from engines.config import MEL_FRAMES_PER_TOKEN, SAMPLES_PER_TOKEN
+from engines.s3gen.schedule import Schedule, Step
 
 # Expected times are averages: what must be there before the buffer is empty is planned for later than expected.
 _SAFETY_RATIO = 1.25
 _SAFETY_S = 0.02
-_LEAST_PATIENCE_S = 0.002  # asking again at once would only keep the event loop busy
-
-# The flow encoder's lookahead convolution sees this many tokens ahead; with fewer, a token's frames are provisional.
-FLOW_LOOKAHEAD_TOKENS = 3
-
-
-@dataclass(frozen=True)
-class Step:
-    """One rung of a schedule: how many new tokens to decode, and with how many tokens of right context."""
-
-    hop_tokens: int
-    lookahead_tokens: int = FLOW_LOOKAHEAD_TOKENS
-
-    def __post_init__(self) -> None:
-        assert self.hop_tokens >= 1
-        assert self.lookahead_tokens >= FLOW_LOOKAHEAD_TOKENS
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Hops by window: the first as small as quality allows, later ones larger; the last step repeats.
-
-    Right context is worth more than left, so it grows as soon as the listener has a buffer.
-    """
-
-    name: str
-    steps: tuple[Step, ...]
-    left_context_tokens: int = 50
-
-    def __post_init__(self) -> None:
-        assert self.steps, "a schedule has at least one step"
-        assert self.left_context_tokens >= 0
-        assert all(a.hop_tokens <= b.hop_tokens for a, b in pairwise(self.steps)), "hops never shrink"
-
-    def step(self, window_index: int) -> Step:
-        return self.steps[min(window_index, len(self.steps) - 1)]
-
-    def rungs(self) -> tuple[Step, ...]:
-        """The different steps, smallest hop first: what an adaptive plan chooses from."""
-        return tuple(dict.fromkeys(self.steps))
-
-    @property
-    def max_window_tokens(self) -> int:
-        """Longest window, prompt aside; bounds the cost of a window whatever the length of the utterance.
-
-        A segment's last window takes everything that its step would leave as pure right context.
-        """
-        return self.left_context_tokens + max(s.hop_tokens + s.lookahead_tokens for s in self.steps)
-
-
-SCHEDULES = {
-    schedule.name: schedule
-    for schedule in (
-        Schedule("lowest_latency", (Step(10), Step(16), Step(25), Step(25), Step(50))),
-        Schedule("balanced", (Step(10), Step(16), Step(25), Step(25, 7), Step(50, 7), Step(100, 7))),
-        Schedule("throughput", (Step(25), Step(50, 7), Step(100, 7), Step(200, 7))),
-    )
-}
-assert tuple(SCHEDULES) == SCHEDULE_NAMES
 
 
 @dataclass(frozen=True)
@@ -124,12 +66,22 @@ class Pace:
 
     lead_s    audio delivered and not yet played
     token_s   T3 makes one speech token in this time
-    decode_s  (left context, new and lookahead tokens) -> expected seconds until the samples are there, queue included
+    call_s    (left context, new and lookahead tokens) -> expected seconds of a call that decodes such a window
+    queue_s   (seconds until a window is due) -> expected seconds until all streams that are due before have been served
     """
 
     lead_s: float
     token_s: float
-    decode_s: Callable[[int, int], float]
+    call_s: Callable[[int, int], float]
+    queue_s: Callable[[float], float]
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Ask again once so many tokens are available or T3 has ended, or after so long."""
+
+    available_tokens: int
+    for_s: float | None = None
 
 
 class WindowPlanner:
@@ -140,6 +92,7 @@ class WindowPlanner:
         self.decoded_tokens = 0
         self.windows = 0
         self.finished = False
+        self.wait = Wait(0)  # after `next` has answered None: what to wait for before asking again
 
     def next(self, available_tokens: int, ended: bool, pace: Pace | None = None) -> Window | None:
         """The window that is due now, or None until more tokens come (or for good, once `finished`).
@@ -153,53 +106,101 @@ class WindowPlanner:
             return None
         remaining = available_tokens - self.decoded_tokens
         step = self._step(remaining, pace, ended)
+        if remaining <= step.block_tokens and not ended:
+            self.wait = self._wait_for(step, remaining, pace)
+            return None
+        return self._cut(step, remaining)
+
+    def grow(self, window: Window, available_tokens: int, ended: bool, pace: Pace) -> Window:
+        """The same window, the last that was planned and not decoded yet, with as many of the tokens that have come
+        since as the listener's buffer allows."""
+        remaining = available_tokens - window.start
+        hop = window.stop - window.start
+        larger = [
+            rung for rung in self.schedule.rungs if rung.hop_tokens > hop and (ended or rung.block_tokens < remaining)
+        ]
+        if window.is_last or not larger:
+            return window
+        self.decoded_tokens, self.windows = window.start, window.index
+        if window.index == 0:
+            limit = self._first_step(remaining, pace, ended)
+        else:
+            fitting = [rung for rung in larger if _safely(self._call_s(rung, pace)) <= pace.lead_s]
+            limit = fitting[-1] if fitting else self._catching_up(remaining, pace)
+        grown = [rung for rung in larger if rung.hop_tokens <= limit.hop_tokens]
+        same = Step(hop, window.lookahead_stop - window.stop)
+        larger_window = self._cut(grown[-1] if grown else same, remaining)
+        assert larger_window is not None, "there are at least the tokens of the window itself"
+        return larger_window
+
+    def _cut(self, step: Step, remaining: int) -> Window | None:
         # One token beyond the lookahead must exist: it shows that this is not the segment's last window without
         # asking whether T3 has ended yet, which would make the plan depend on timing.
-        if remaining > step.hop_tokens + step.lookahead_tokens:
+        if remaining > step.block_tokens:
             return self._advance(step.hop_tokens, step.lookahead_tokens, is_last=False)
-        if not ended:
-            return None
         self.finished = True
-        if remaining == 0:
-            return None
-        return self._advance(remaining, 0, is_last=True)
+        return self._advance(remaining, 0, is_last=True) if remaining else None
 
-    def patience_s(self, available_tokens: int, pace: Pace) -> float | None:
-        """How long to wait for more tokens before asking again: until the smallest window would come too late.
-
-        None when nothing but more tokens can change the answer.
-        """
-        smallest = self.schedule.rungs()[0]
-        remaining = available_tokens - self.decoded_tokens
-        if self.windows == 0 or remaining <= smallest.hop_tokens + smallest.lookahead_tokens:
-            return None
-        if not self._fitting(remaining, pace, ended=False):
-            return None  # it is too late already, and the rung that was chosen lacks tokens
-        return max(_LEAST_PATIENCE_S, pace.lead_s - _safely(self._decode_s(smallest, pace)))
+    def _wait_for(self, step: Step, remaining: int, pace: Pace | None) -> Wait:
+        """Until `step` has its tokens; with a pace, until anything could change the answer."""
+        if pace is None:
+            return Wait(self.decoded_tokens + step.block_tokens + 1)
+        rungs = self.schedule.rungs
+        more = next((rung.block_tokens for rung in rungs if rung.block_tokens >= remaining), step.block_tokens)
+        tokens = self.decoded_tokens + more + 1
+        if self.windows == 0 or remaining <= rungs[0].block_tokens:
+            return Wait(tokens)  # nothing can be decoded before, however late it is
+        slack_s = pace.lead_s - _safely(self._call_s(step, pace))
+        return Wait(tokens, slack_s if slack_s > 0 else None)
 
     def _step(self, remaining: int, pace: Pace | None, ended: bool) -> Step:
-        """By index without a pace; with one, the largest rung whose tokens and decoding fit the listener's buffer."""
-        if pace is None or self.windows == 0:
+        """By index without a pace; with one, as the load and the listener's buffer allow."""
+        if pace is None:
             return self.schedule.step(self.windows)
-        if fitting := self._fitting(remaining, pace, ended=ended):
-            return fitting[-1]
-        # Too late whatever we do. The smallest window is heard soonest, but on a slow or loaded device it costs more
-        # time than it lasts and the stream would never catch up: take the smallest that does, or the cheapest.
-        rungs = self.schedule.rungs()
-        lasting = (rung for rung in rungs if self._decode_s(rung, pace) < rung.hop_tokens / SPEECH_TOKENS_PER_S)
-        return next(lasting, rungs[-1])
+        smallest = self.schedule.rungs[0]
+        if remaining <= smallest.block_tokens:
+            return smallest  # lacks tokens, as all others do
+        if self.windows == 0:
+            return self._first_step(remaining, pace, ended)
+        return self._largest_fitting(remaining, pace, ended) or self._catching_up(remaining, pace)
 
-    def _fitting(self, remaining: int, pace: Pace, *, ended: bool) -> list[Step]:
-        rungs = self.schedule.rungs()
-        return [rung for rung in rungs if _safely(self._ready_in_s(rung, remaining, pace, ended)) <= pace.lead_s]
+    def _first_step(self, remaining: int, pace: Pace, ended: bool) -> Step:
+        """The smallest rung that plays until the next one's tokens are made and decoded, all streams that come before
+        it included."""
+        rungs = self.schedule.rungs
+        for step, following in pairwise((*rungs, rungs[-1])):
+            context = min(self.schedule.left_context_tokens, step.hop_tokens)
+            have = max(remaining, step.block_tokens + 1) - step.hop_tokens
+            if _safely(_ready_in_s(following, context, have, step.plays_s, pace, ended)) <= step.plays_s:
+                return step
+        largest = rungs[-1]
+        alone_s = pace.call_s(self.schedule.left_context_tokens, largest.block_tokens)
+        # A device that is too slow even for one listener had better be early; one that is loaded needs its efficiency.
+        return largest if alone_s < largest.plays_s else rungs[0]
 
-    def _ready_in_s(self, step: Step, remaining: int, pace: Pace, ended: bool) -> float:
-        missing = 0 if ended else max(0, step.hop_tokens + step.lookahead_tokens + 1 - remaining)
-        return missing * pace.token_s + self._decode_s(step, pace)
+    def _catching_up(self, remaining: int, pace: Pace) -> Step:
+        """Too late whatever we do. The smallest window is heard soonest, but on a slow or loaded device it costs more
+        time than it plays and the stream would never catch up: take the smallest that plays longer, or the largest, but
+        none that waits for tokens while a smaller one has them."""
+        rungs = self.schedule.rungs
+        lasting = (rung for rung in rungs if self._call_s(rung, pace) + pace.queue_s(rung.plays_s) < rung.plays_s)
+        wanted = next(lasting, rungs[-1])
+        there = [rung for rung in rungs if rung.hop_tokens <= wanted.hop_tokens and rung.block_tokens < remaining]
+        return there[-1] if there else rungs[0]
 
-    def _decode_s(self, step: Step, pace: Pace) -> float:
-        context = min(self.schedule.left_context_tokens, self.decoded_tokens)
-        return pace.decode_s(context, step.hop_tokens + step.lookahead_tokens)
+    def _largest_fitting(self, remaining: int, pace: Pace, ended: bool) -> Step | None:
+        """The largest rung whose tokens and decoding are there before the listener's buffer is empty."""
+        for rung in reversed(self.schedule.rungs):
+            if _safely(_ready_in_s(rung, self._context, remaining, pace.lead_s, pace, ended)) <= pace.lead_s:
+                return rung
+        return None
+
+    @property
+    def _context(self) -> int:
+        return min(self.schedule.left_context_tokens, self.decoded_tokens)
+
+    def _call_s(self, step: Step, pace: Pace) -> float:
+        return pace.call_s(self._context, step.block_tokens)
 
     def _advance(self, hop_tokens: int, lookahead_tokens: int, *, is_last: bool) -> Window:
         start = self.decoded_tokens
@@ -218,3 +219,9 @@ class WindowPlanner:
 
 def _safely(expected_s: float) -> float:
     return expected_s * _SAFETY_RATIO + _SAFETY_S
+
+
+def _ready_in_s(step: Step, context: int, have_tokens: int, due_s: float, pace: Pace, ended: bool) -> float:
+    """Expected seconds until a window is decoded that is due in `due_s`: its tokens come while others are decoded."""
+    missing = 0 if ended else max(0, step.block_tokens + 1 - have_tokens)
+    return max(missing * pace.token_s, pace.queue_s(due_s)) + pace.call_s(context, step.block_tokens)

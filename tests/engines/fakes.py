@@ -9,9 +9,10 @@ import numpy as np
 
 from engines.config import MEL_HOP_SAMPLES, SILENCE_SPEECH_TOKEN
 from engines.errors import EngineFailure
-from engines.s3gen.batcher import Job, Results
+from engines.s3gen.batcher import Results
 from engines.s3gen.runtime import F32, FlowBatch, VocoderBatch, VocoderResult
 from engines.s3gen.segment_decoder import decode_windows
+from engines.s3gen.window_queue import Job
 from engines.t3.backend import T3Request
 from engines.voice.voice import Voice
 
@@ -60,6 +61,9 @@ class FakeGeneration:
         rng = np.random.default_rng(request.sampling.seed % 2**32)
         self.codes = [*rng.integers(0, 6561, count).tolist(), *[SILENCE_SPEECH_TOKEN] * 3]
         self.position = 0
+
+    def want(self, codes: int) -> None:
+        """Makes all of them."""
 
     async def next_codes(self) -> list[int]:
         if self.position >= len(self.codes):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.continuity import Listener
+from engines.continuity import Audience, Listener
 
 RATE_HZ = 24_000
 
@@ -60,3 +60,21 @@ def test_stalls_plus_audio_account_for_all_time(chunks: list[tuple[float, int]])
         listener.deliver(now_s, samples)
     heard_s = sum(samples for _, samples in chunks) / RATE_HZ
     assert listener.lead_s(now_s) == pytest.approx(first_s + heard_s + listener.underrun_s - now_s, abs=1e-6)
+
+
+def test_rivals_are_the_others_that_are_due_before() -> None:
+    audience = Audience()
+    for name, dry_at_s in (("a", 3.0), ("b", 1.0), ("c", 3.0), ("new", None), ("newer", None)):
+        audience.update(name, dry_at_s)
+    assert len(audience) == 5
+    assert audience.rivals("a", until_s=2.0) == 1
+    assert audience.rivals("a", until_s=4.0) == 2, "not itself"
+    assert audience.rivals("new", until_s=2.0) == 2, "who has no audio yet waits with the others that have none"
+    audience.update("b", 5.0)
+    audience.leave("c")
+    audience.leave("c")
+    assert audience.rivals("new", until_s=4.0) == 2
+    assert len(audience) == 4
+    for name in ("a", "b", "new", "newer"):
+        audience.leave(name)
+    assert len(audience) == audience.rivals("a", until_s=9.0) == 0

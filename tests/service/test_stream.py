@@ -313,3 +313,11 @@ async def test_text_is_never_logged(caplog: pytest.LogCaptureFixture):
     assert "ended after" in caplog.text
     assert "SAMPLING_OUT_OF_RANGE" in caplog.text
     assert "onfidential" not in caplog.text
+
+
+async def test_only_who_names_a_seed_asks_for_the_same_bytes():
+    async with serving() as at:
+        for seed in (None, 7):
+            async with at.client.stream(sampling=mynah.Sampling(seed=seed)):
+                (stream,) = at.engine.streams
+                assert stream.sampling.repeatable == (seed is not None)

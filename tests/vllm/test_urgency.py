@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from engines.s3gen.windows import SCHEDULES, WindowPlanner
+from engines.s3gen.schedule import SCHEDULES
+from engines.s3gen.windows import WindowPlanner
 from engines.t3.vllm_urgency import FIRST_WINDOW_TOKENS, Urgency, after_tokens
 
 

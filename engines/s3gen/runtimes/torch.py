@@ -22,13 +22,14 @@ from engines.s3gen.runtimes.packing import pack, packing_available
 from engines.s3gen.vocoder_weights import load_vocoder
 
 _CPU_BLOCK_FRAMES = 128
+_CPU_PADDING_RATIO = 1.1
 
 
 class TorchRuntime:
     """Fulfils `Runtime`.
 
-    On the CPU rows of different lengths are computed one after the other, each at its own length: there a batch
-    saves nothing, and padding costs. On a GPU a batch is one padded call. `dtype` is the precision of the flow and of
+    On the CPU only rows of about the same length share a call: there little more than the calls' own cost is saved, and
+    padding costs. On a GPU a batch is one padded call. `dtype` is the precision of the flow and of
     the vocoder's filter; times, f0, phase and Fourier transform are always float32.
     Raises CheckpointError as `load_tensors` does.
     """
@@ -106,13 +107,15 @@ class TorchRuntime:
             waveform[rows, :samples], f0_hz[rows, :frames] = wave.cpu().numpy(), f0.cpu().numpy()
         return VocoderResult(waveform, f0_hz)
 
-    def _calls(self, lengths: npt.NDArray[np.int64]) -> Iterator[tuple[slice, int]]:
+    def _calls(self, lengths: npt.NDArray[np.int64]) -> Iterator[tuple[npt.NDArray[np.int64], int]]:
         """Rows that go through the nets together, and the length they are cut to."""
-        if self._device.type != "cpu" or (lengths == lengths[0]).all():
-            yield slice(None), int(lengths.max())
-            return
-        for row, length in enumerate(lengths):
-            yield slice(row, row + 1), int(length)
+        rows = np.argsort(lengths, kind="stable")
+        while len(rows):
+            shared = lengths[rows] <= _CPU_PADDING_RATIO * lengths[rows[0]]
+            if self._device.type != "cpu":
+                shared[:] = True
+            yield rows[shared], int(lengths[rows[shared]].max())
+            rows = rows[~shared]
 
     def _put(self, array: npt.NDArray[np.float32] | npt.NDArray[np.int64]) -> Tensor:
         return torch.tensor(array, device=self._device)

@@ -7,9 +7,11 @@ import asyncio
 import pytest
 
 from engines.errors import EngineFailure
-from engines.s3gen.batcher import Decoded, DecodeTimes, WindowBatcher
+from engines.s3gen.batcher import WindowBatcher
+from engines.s3gen.schedule import SCHEDULES
 from engines.s3gen.segment_decoder import SegmentDecoder
-from engines.s3gen.windows import SCHEDULES, Window, WindowPlanner
+from engines.s3gen.window_queue import Decoded
+from engines.s3gen.windows import Window, WindowPlanner
 from tests.engines.fakes import FakeRuntime, SlowExecute, make_voice
 from tests.virtual_time import virtual_time
 
@@ -118,33 +120,55 @@ def test_running_late_is_noticed_and_forgotten() -> None:
     assert virtual_time(run()) == [False, True, False]
 
 
-def test_decode_times_follow_what_was_measured() -> None:
-    times = DecodeTimes()
-    assert times.expected_s(100) == 0
-    times.observe(50, 0.5, 0.0)
-    assert times.expected_s(100) == pytest.approx(1.0), "one measurement: in proportion"
-    for tokens in (20, 100, 40, 80) * 20:
-        times.observe(tokens, 0.3 + 0.004 * tokens, 0.1)
-    assert times.expected_s(100) == pytest.approx(0.1 + 0.3 + 0.4, rel=0.05)
-    assert times.expected_s(10) == pytest.approx(0.1 + 0.3 + 0.04, rel=0.05)
-
-
-def test_the_batcher_expects_of_a_window_what_the_last_ones_took() -> None:
-    async def run() -> float:
-        batcher = WindowBatcher(FakeRuntime(), max_batch=4, execute=SlowExecute(FakeRuntime(), 0.0, 0.01))
-        await batcher.decode(*make_job(1, 30), 0.0)
-        return batcher.expected_s(20, 0, 30)
-
-    assert virtual_time(run()) == pytest.approx(0.5)
-
-
-def test_a_window_tells_how_long_it_waited_and_how_long_it_took() -> None:
-    async def run() -> list[tuple[float, float]]:
+def test_a_window_that_cannot_be_in_time_is_noticed_before_it_is_late() -> None:
+    async def run() -> list[bool]:
+        loop = asyncio.get_running_loop()
         batcher = WindowBatcher(FakeRuntime(), max_batch=1, execute=SlowExecute(FakeRuntime(), 1.0))
-        decoded = await asyncio.gather(*(batcher.decode(*make_job(i + 1), float(i)) for i in range(3)))
-        return [(one.queue_s, one.decode_s) for one in decoded]
+        decoder, _ = make_job(1, 200)
+        planner = WindowPlanner(SCHEDULES["throughput"])
+        first, second = (planner.next(200, True) for _ in range(2))
+        await batcher.decode(decoder, first, loop.time())
+        seen = []
+        for slack_s in (3.0, 0.4):
+            waiting = asyncio.create_task(batcher.decode(*make_job(2), loop.time()))
+            later = asyncio.create_task(batcher.decode(decoder, second, loop.time() + slack_s))
+            await asyncio.sleep(0.1)
+            seen.append(batcher.overloaded(loop.time()))
+            later.cancel()
+            await asyncio.gather(waiting, later, return_exceptions=True)
+        return seen
 
-    assert virtual_time(run()) == [(0.0, 1.0), (1.0, 1.0), (2.0, 1.0)]
+    assert virtual_time(run()) == [False, True]
+
+
+def test_calibration_tells_what_a_call_costs_apart_from_its_rows() -> None:
+    async def run(batch_s: float, token_s: float) -> tuple[float, float]:
+        execute = SlowExecute(FakeRuntime(), batch_s, token_s)
+        batcher = WindowBatcher(FakeRuntime(), max_batch=8, execute=execute)
+        await batcher.calibrate(make_voice(60))
+        assert {len(batch) for batch in execute.batches} == {1, 4}
+        return batcher.times.shared_work, execute.batches[0][0].work / execute.batches[0][0].tokens
+
+    shared, work_of_token = virtual_time(run(0.2, 0.001))
+    assert shared == pytest.approx(200 * work_of_token), "as much as 200 tokens"
+    assert virtual_time(run(0.0, 0.001))[0] == pytest.approx(0.0, abs=0.1)
+    assert virtual_time(run(0.2, 0.0))[0] > 1000
+
+
+def test_a_rejected_window_keeps_nobody_waiting() -> None:
+    async def run() -> tuple[float, float]:
+        runtime, clock = FakeRuntime(), asyncio.get_running_loop().time
+        runtime.poison = 77
+        batcher = WindowBatcher(FakeRuntime(), max_batch=4, execute=SlowExecute(runtime, 1.0))
+
+        async def ready_s(code: int) -> float:
+            await asyncio.gather(batcher.decode(*make_job(code), 0.0), return_exceptions=True)
+            return clock()
+
+        rejected, good = await asyncio.gather(ready_s(77), ready_s(1))
+        return rejected, good
+
+    assert virtual_time(run()) == (2.0, 1.0)
 
 
 def test_a_cancelled_window_is_never_decoded_and_delays_nobody() -> None:

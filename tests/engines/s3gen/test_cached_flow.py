@@ -21,9 +21,10 @@ from engines.s3gen.prompt_shelf import PromptShelf
 from engines.s3gen.runtime import CachedRuntime, FlowCache
 from engines.s3gen.runtimes.torch import TorchRuntime
 from engines.s3gen.runtimes.torch_cached import TorchCachedRuntime, TorchFlowCache
+from engines.s3gen.schedule import SCHEDULES, Schedule, Step
 from engines.s3gen.segment_decoder import CachedRow, SegmentDecoder, collate_cached, decode_windows
 from engines.s3gen.vocoder_stream import VocoderRow
-from engines.s3gen.windows import SCHEDULES, Schedule, Step, Window, WindowPlanner
+from engines.s3gen.windows import Window, WindowPlanner
 from engines.voice.voice import Voice
 from tests.engines.fakes import make_voice
 from tests.engines.s3gen import nets

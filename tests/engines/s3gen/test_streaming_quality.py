@@ -16,9 +16,10 @@ from engines.config import MEL_HOP_SAMPLES
 from engines.s3gen.noise import F32
 from engines.s3gen.runtime import Runtime
 from engines.s3gen.runtimes.torch import TorchRuntime
+from engines.s3gen.schedule import Schedule, Step
 from engines.s3gen.segment_decoder import SegmentDecoder, collate_flow, collate_vocoder
 from engines.s3gen.vocoder_stream import VOCODER_CONTEXT_FRAMES, VocoderStream
-from engines.s3gen.windows import Schedule, Step, WindowPlanner
+from engines.s3gen.windows import WindowPlanner
 from tests.engines.fakes import make_voice
 
 SEED = 11

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.s3gen.windows import FLOW_LOOKAHEAD_TOKENS, SCHEDULES, Pace, Schedule, Step, Window, WindowPlanner
+from engines.s3gen.schedule import FLOW_LOOKAHEAD_TOKENS, SCHEDULES, Schedule, Step
+from engines.s3gen.windows import Pace, Window, WindowPlanner
 
 hops = st.lists(st.integers(1, 60), min_size=1, max_size=5).map(sorted)
 schedules = st.one_of(
@@ -84,7 +85,7 @@ def test_a_schedule_without_steps_is_our_own_bug() -> None:
 
 
 def pace(lead_s: float, *, token_s: float = 0.005, decode_s: float = 0.05) -> Pace:
-    return Pace(lead_s, token_s, lambda context, block: decode_s)
+    return Pace(lead_s, token_s, lambda context, block: decode_s, lambda due_s: 0.0)
 
 
 def hop(lead_s: float, available: int = 500, *, ended: bool = True, **costs: float) -> int | None:
@@ -126,20 +127,85 @@ def test_an_adaptive_plan_loses_and_repeats_nothing_either(schedule, arrivals, l
 
 
 @given(st.floats(-1, 5), st.floats(0, 1), st.integers(0, 300))
-def test_patience_ends_before_the_smallest_window_would_be_late(lead_s, decode_s, available) -> None:
+def test_waiting_ends_before_the_window_that_is_waited_for_would_be_late(lead_s, decode_s, available) -> None:
     planner = WindowPlanner(SCHEDULES["balanced"])
     planner.next(14, ended=False)
-    patience_s = planner.patience_s(available + 10, pace(lead_s, decode_s=decode_s))
-    if available <= 13 or lead_s < decode_s:
-        assert patience_s is None, "only tokens help"
-    elif patience_s is not None:
-        assert 0 < patience_s <= max(0.002, lead_s - decode_s)
+    if planner.next(available + 10, ended=False, pace=pace(lead_s, decode_s=decode_s)) is not None:
+        return
+    assert planner.wait.available_tokens > available + 10, "asking again at once would spin"
+    if available <= 13:
+        assert planner.wait.for_s is None, "only tokens help"
+    else:
+        assert planner.wait.for_s is not None
+        assert 0 < planner.wait.for_s < lead_s - decode_s
 
 
-def test_a_stream_that_is_late_waits_for_tokens_and_not_for_time() -> None:
-    # nothing fits and the only window worth its cost lacks tokens: asking again at once would spin
+def test_a_stream_that_is_late_takes_what_is_there() -> None:
+    assert hop(-1.0, available=60, ended=False, decode_s=9.0) == 25, "100 cost less, but nobody can wait for them"
+    assert hop(-1.0, available=20, ended=False, decode_s=9.0) is None
+
+
+def first_hop(
+    available: int = 500, *, call_s: float = 0.1, rivals_s: float = 0.0, token_s: float = 0.001
+) -> int | None:
+    planner = WindowPlanner(SCHEDULES["balanced"])
+    crowded = Pace(0.0, token_s, lambda context, block: call_s, lambda due_s: rivals_s)
+    window = planner.next(available, ended=False, pace=crowded)
+    return window and window.stop - window.start
+
+
+def test_the_first_window_grows_with_the_load() -> None:
+    assert [first_hop(rivals_s=s) for s in (0.0, 0.3, 0.5, 1.2, 2.0)] == [10, 16, 25, 50, 100]
+    assert first_hop(available=14, token_s=0.02) is None, "the next 16 tokens and 100 ms would take more than 400 ms"
+    assert first_hop(available=20, token_s=0.02) == 10
+    assert first_hop(available=40, rivals_s=1.2) is None, "it waits for its 50 tokens"
+
+
+def test_a_device_that_cannot_carry_one_listener_is_at_least_early() -> None:
+    assert first_hop(call_s=9.0) == 10
+    assert first_hop(call_s=1.0, rivals_s=9.0) == 100, "a crowd is another matter"
+
+
+def grown(available: int, pace: Pace, *, ended: bool = False, first: int = 25) -> Window:
+    """The second window of a segment, planned at `first` tokens and grown when so many were available."""
     planner = WindowPlanner(SCHEDULES["balanced"])
     planner.next(14, ended=False)
-    late = pace(-1.0, decode_s=9.0)
-    assert planner.next(60, ended=False, pace=late) is None
-    assert planner.patience_s(60, late) is None
+    window = planner.next(10 + first, ended=False, pace=Pace(0.0, 0.0, lambda *_: 9.0, lambda _: 9.0))
+    assert window is not None
+    return planner.grow(window, available, ended, pace)
+
+
+def test_a_window_that_waits_grows_as_far_as_its_listener_has_time() -> None:
+    def hop_of(available: int, lead_s: float) -> int:
+        window = grown(available, Pace(lead_s, 0.0, lambda context, block: block / 100, lambda _: 9.0))
+        return window.stop - window.start
+
+    assert hop_of(36, 9.0) == 16, "nothing came"
+    assert [hop_of(500, lead_s) for lead_s in (0.5, 0.8, 9.0)] == [25, 50, 100]
+    assert hop_of(500, 0.1) == 100, "too late whatever is done: then the most for its cost"
+
+
+def test_a_window_that_waits_becomes_the_last_when_the_end_has_come() -> None:
+    window = grown(60, pace(9.0), ended=True)
+    assert (window.start, window.stop, window.is_last) == (10, 60, True)
+
+
+@given(schedules, arrivals, st.lists(st.floats(-2, 5), min_size=1, max_size=30), st.floats(0, 2))
+def test_windows_that_grow_lose_and_repeat_nothing(schedule, arrivals, leads, decode_s) -> None:
+    planner, windows, available = WindowPlanner(schedule), [], 0
+    for i, portion in enumerate([*arrivals, 0]):
+        available += portion
+        lead = pace(leads[i % len(leads)], decode_s=decode_s)
+        ended = i == len(arrivals)
+        if windows and not windows[-1].is_last:  # it waited while the portion came
+            longer = planner.grow(windows[-1], available, ended, lead)
+            assert longer.start == windows[-1].start
+            assert longer.stop >= windows[-1].stop
+            windows[-1] = longer
+        while (window := planner.next(available, ended, lead)) is not None:
+            windows.append(window)
+    assert planner.finished
+    assert [t for w in windows for t in range(w.start, w.stop)] == list(range(available))
+    assert [w.is_last for w in windows] == [False] * (len(windows) - 1) + [True] * bool(windows)
+    assert [w.index for w in windows] == list(range(len(windows)))
+    assert all(w.tokens <= schedule.max_window_tokens for w in windows)
