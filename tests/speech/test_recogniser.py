@@ -1,0 +1,38 @@
+"""The judge of intelligibility itself: what it understands, and what it does not."""
+
+from __future__ import annotations
+
+import io
+import wave
+
+import numpy as np
+import pytest
+
+from tests.clips import spoken_wav
+from tests.speech.recogniser import SENTENCES, errors, recognise, word_error_rate, words
+
+RATE_HZ = 16_000
+
+
+def _spoken(text: str, voice: str) -> np.ndarray:
+    with wave.open(io.BytesIO(spoken_wav(text, voice))) as file:
+        assert file.getframerate() == RATE_HZ
+        return np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 32768
+
+
+@pytest.mark.parametrize("voice", ["rms", "slt"])
+def test_it_understands_what_the_teachers_say(voice: str) -> None:
+    """Over all 40 sentences rms and slt are below 0.05; a few are enough to know that the judge works."""
+    assert word_error_rate([(text, _spoken(text, voice)) for text in SENTENCES[:4]], RATE_HZ) <= 0.1
+
+
+def test_it_does_not_hear_words_in_noise() -> None:
+    noise = np.random.default_rng(0).standard_normal(3 * RATE_HZ).astype(np.float32) * 0.1
+    assert errors(words(SENTENCES[0]), recognise(noise, RATE_HZ)) >= 10
+
+
+@pytest.mark.parametrize(
+    ("heard", "wrong"), [("a b c", 0), ("a c", 1), ("a x c", 1), ("a b c d", 1), ("", 3), ("c b a", 2)]
+)
+def test_errors_are_insertions_deletions_and_substitutions(heard: str, wrong: int) -> None:
+    assert errors(["a", "b", "c"], heard.split()) == wrong

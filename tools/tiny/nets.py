@@ -1,0 +1,107 @@
+"""Every net of the tiny model that is trained, with its task: what to build, for how many steps, from which data.
+
+Knows the run folder's layout: data/, one NAME.pt per net.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from engines.s3gen.vocoder import Vocoder
+from engines.voice.speaker import SpeakerEncoder
+from engines.voice.tokenizer import SpeechTokenizer
+from tools.tiny import dataset, train_flow, train_vocoder
+from tools.tiny.corpus import fetch_wordnet
+from tools.tiny.dataset import Clip, Stream
+from tools.tiny.lexicon import Lexicon, make_lexicon
+from tools.tiny.spec import SPEC
+from tools.tiny.t3_net import T3Train
+from tools.tiny.train_t3 import T3Task
+from tools.tiny.train_voices import SpeakerTask, TokenizerTask
+from tools.tiny.trainer import Losses, Trainer
+from tools.tiny.voices import VOICES
+
+Losser = Callable[[int], Losses]
+
+
+class Run:
+    """A run folder. What it holds is read when it is first asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @cached_property
+    def clips(self) -> list[Clip]:
+        return dataset.load(self.folder / "data", VOICES)
+
+    @cached_property
+    def streams(self) -> list[Stream]:
+        return dataset.streams(self.clips, len(VOICES))
+
+    @cached_property
+    def lexicon(self) -> Lexicon:
+        return make_lexicon(fetch_wordnet(self.folder / "data/wordnet"))
+
+    def path(self, name: str) -> Path:
+        return self.folder / f"{name}.pt"
+
+    def trained(self, name: str) -> Any:
+        """The net with its latest weights, or as it starts where it has not been trained."""
+        net = RECIPES[name].build(self)
+        if self.path(name).exists():
+            net.load_state_dict(torch.load(self.path(name), map_location="cpu", weights_only=True)["net"])
+        return net.eval()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    build: Callable[[Run], nn.Module]
+    task: Callable[[Any, Run], Losser]
+    steps: int
+    peak: float
+
+
+def _t3(run: Run) -> T3Train:
+    return T3Train(SPEC.t3, torch.from_numpy(run.lexicon.symbols), torch.from_numpy(run.lexicon.stressed))
+
+
+RECIPES = {
+    "vocoder": Recipe(
+        lambda run: train_vocoder.init(Vocoder(SPEC.vocoder)),
+        lambda net, run: train_vocoder.VocoderTask(net, run.streams, batch=6, frames=32).losses,
+        4000, 1e-3,
+    ),
+    "encoder": Recipe(
+        lambda run: train_flow.make_encoder(SPEC.flow),
+        lambda net, run: train_flow.EncoderTask(net, run.streams).losses,
+        4000, 1.5e-3,
+    ),
+    "cfm": Recipe(
+        lambda run: train_flow.make_cfm(SPEC.flow),
+        lambda net, run: train_flow.CfmTask(net, run.trained("encoder"), run.streams).losses,
+        2000, 5e-4,
+    ),
+    "t3": Recipe(_t3, lambda net, run: T3Task(net, run.clips, run.lexicon).losses, 5000, 1.5e-3),
+    "hearing": Recipe(
+        lambda run: SpeechTokenizer(SPEC), lambda net, run: TokenizerTask(net, run.streams).losses, 2000, 1e-3
+    ),
+    "speaker": Recipe(
+        lambda run: SpeakerEncoder(SPEC), lambda net, run: SpeakerTask(net, run.streams).losses, 200, 2e-3
+    ),
+}  # fmt: skip
+
+
+def train(run: Run, name: str, steps: int | None, peak: float | None) -> None:
+    """Train one net to its last step, from where the run folder has it."""
+    recipe = RECIPES[name]
+    torch.manual_seed(0)
+    net = recipe.build(run)
+    trainer = Trainer(run.path(name), net, steps=steps or recipe.steps, peak=peak or recipe.peak)
+    trainer.run(recipe.task(net, run))

@@ -1,0 +1,104 @@
+"""The vocoder learns mel -> waveform with the teacher's own pitch, and mel -> pitch beside it.
+
+Knows the engine's Vocoder and spectral losses. Phase cannot be known from a mel, so losses compare magnitudes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from engines.audio import mel_filterbank
+from engines.config import MEL_HOP_SAMPLES, SAMPLE_RATE_HZ
+from engines.s3gen import vocoder as vocoder_module
+from engines.s3gen.vocoder import Vocoder
+from tools.tiny.dataset import Stream
+from tools.tiny.trainer import Losses
+
+_RESOLUTIONS = (512, 1024, 2048)  # samples of the windows; hops are a quarter
+_F0_SCALE_HZ = 100.0
+
+
+def differentiable() -> None:
+    """The engine's Snake works in place to save memory, which a backward pass cannot follow."""
+    vocoder_module._snake = lambda w: w + torch.sin(w).square()
+
+
+def init(net: Vocoder) -> Vocoder:
+    """Start with a pitch in the middle and a quiet sound."""
+    with torch.no_grad():
+        net.f0_predictor.classifier.bias.fill_(100.0)
+        net.f0_predictor.classifier.weight.mul_(100.0)
+        net.m_source.l_linear.weight.copy_(torch.full((1, 9), 0.5))
+        net.m_source.l_linear.bias.zero_()
+        bins = net.conv_post.bias.shape[0] // 2
+        net.conv_post.bias[:bins].fill_(-4.0)
+    return net
+
+
+class VocoderTask:
+    def __init__(self, net: Vocoder, streams: list[Stream], *, batch: int, frames: int) -> None:
+        differentiable()
+        self._net, self._streams, self._batch, self._frames = net, streams, batch, frames
+        self._windows = {size: torch.hann_window(size) for size in _RESOLUTIONS}
+        self._filters = torch.tensor(mel_filterbank(SAMPLE_RATE_HZ, 1024, 80, 0.0, 8000.0))
+
+    def losses(self, step: int) -> Losses:
+        draw = np.random.default_rng([step, 1])
+        mel, f0_hz, target = self._crops(draw)
+        torch.manual_seed(step)
+        waveform = synthesise(self._net, mel, f0_hz)
+        predicted = self._net.f0_predictor(mel.transpose(1, 2), None)
+        pitch = F.l1_loss(predicted / _F0_SCALE_HZ, f0_hz / _F0_SCALE_HZ)
+        edge = 2 * MEL_HOP_SAMPLES  # a crop's first and last frames lack their context
+        spectral, mel_distance = self._spectral(waveform[:, edge:-edge], target[:, edge:-edge])
+        return {"loss": spectral + 2 * mel_distance + pitch, "stft": spectral, "mel": mel_distance, "f0": pitch}
+
+    def _crops(self, draw: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        rows = []
+        for _ in range(self._batch):
+            stream = self._streams[draw.integers(len(self._streams))]
+            start = draw.integers(len(stream.f0_hz) - self._frames)
+            frames = slice(start, start + self._frames)
+            sound = stream.samples[start * MEL_HOP_SAMPLES : (start + self._frames) * MEL_HOP_SAMPLES]
+            rows.append((stream.mel[frames], stream.f0_hz[frames], sound))
+        mel, f0_hz, samples = (
+            torch.from_numpy(np.stack(column).astype(np.float32)) for column in zip(*rows, strict=True)
+        )
+        mel = mel + torch.from_numpy(draw.standard_normal(mel.shape, np.float32)) * float(draw.choice([0.0, 0.1, 0.2]))
+        return mel, f0_hz, samples / 32768
+
+    def _spectral(self, waveform: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        total = waveform.new_zeros(())
+        mel_distance = total
+        for size, window in self._windows.items():
+            ours, theirs = (self._magnitude(x, size, window) for x in (waveform, target))
+            convergence = torch.linalg.norm(theirs - ours) / torch.linalg.norm(theirs)
+            total = total + convergence + F.l1_loss(_log(ours), _log(theirs))
+            if size == 1024:
+                mel_distance = F.l1_loss(_log(self._filters @ ours), _log(self._filters @ theirs))
+        return total / len(_RESOLUTIONS), mel_distance
+
+    def _magnitude(self, x: Tensor, size: int, window: Tensor) -> Tensor:
+        spectrum = torch.stft(x, size, size // 4, window=window, return_complex=True)
+        power = torch.view_as_real(spectrum).square().sum(-1)[:, : size * 8000 // SAMPLE_RATE_HZ]
+        if size == 1024:
+            power = F.pad(power, (0, 0, 0, size // 2 + 1 - power.shape[1]))
+        return (power + 1e-9).sqrt()
+
+
+def synthesise(net: Vocoder, mel: Tensor, f0_hz: Tensor) -> Tensor:
+    """mel (B, T, 80), f0 (B, T) -> (B, 480 T), with random phase and noise."""
+    rows, frames = f0_hz.shape
+    cycles = torch.rand(rows, 9) - 0.5
+    cycles[:, 0] = 0
+    noise = torch.randn(rows, frames * MEL_HOP_SAMPLES)
+    excitation = net.m_source(f0_hz, torch.rand(rows), cycles, noise)
+    x = net._filter(mel.transpose(1, 2), net.spectrum.analyse(excitation, None), None)
+    return net.spectrum.synthesise(vocoder_module._to_spectrum(x), None)
+
+
+def _log(x: Tensor) -> Tensor:
+    return x.clamp_min(1e-4).log()
