@@ -13,7 +13,7 @@ VLLM_UV := $(VLLM_BIN)/uv pip install --quiet --python $(VLLM_BIN)/python
 VLLM_WHEEL ?= $(firstword $(wildcard ../shared/wheels/vllm-0.9.2+cpu-cp311-*.whl))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test test-vllm bench-t3 lint types imports proto proto-check bench-engine bench-stream bench-s3gen engines image-steps clean
+.PHONY: help install demo serve test test-vllm bench-t3 lint types imports proto proto-check bench-engine bench-service soak bench-load bench-stream bench-s3gen engines image-steps clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -88,6 +88,16 @@ bench-engine: $(VENV)/installed-dev ## ours and the published package side by si
 
 proto-check: ## lint the contract with buf (needs Node.js)
 	cd protos && npx --yes @bufbuild/buf@1.75.0 lint
+
+bench-service: $(VENV)/installed-dev ## the service alone: overhead at 64 streams, malformed requests, cancels, refusals
+	$(BIN)/python -m bench.service $(ARGS)
+
+bench-load: $(VENV)/installed-dev ## the highest rate of streams a server carries (ARGS="--surface grpc --model nano")
+	$(BIN)/python -m bench.load $(ARGS)
+
+SOAK_S ?= 600
+soak: $(VENV)/installed-dev ## SOAK_S seconds of cancels, slow readers, nonsense and faults; nothing may leak
+	$(BIN)/python -m bench.soak --seconds $(SOAK_S)
 
 bench-stream: $(VENV)/installed-dev ## streaming: cost, closeness to one pass, concurrent streams, seams
 	$(BIN)/python -m bench.stream

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mynah.batch.arguments import add_batch_arguments
 from mynah.errors import InvalidArgument, MynahError, NotAllowed, NotFound, ServerBusy, Unavailable, WrongState
 
 EXIT_OK = 0
@@ -59,7 +60,8 @@ def _status(error: MynahError) -> int:
 def parser() -> argparse.ArgumentParser:
     """All commands and their arguments."""
     top = argparse.ArgumentParser(prog="mynah", description="Speak through a Mynah server.", allow_abbrev=False)
-    top.add_argument("--server", default="127.0.0.1:50051", metavar="HOST:PORT", help="default %(default)s")
+    server = "default %(default)s; for batch perhaps several, with commas between"
+    top.add_argument("--server", default="127.0.0.1:50051", metavar="HOST:PORT", help=server)
     top.add_argument("--tls", action="store_true", help="encrypt, trusting the system's certificates")
     top.add_argument("--ca", type=Path, metavar="FILE", help="encrypt, trusting the certificates in this PEM file")
     top.add_argument("--cert", type=Path, metavar="FILE", help="PEM certificate of this client, with --cert-key")
@@ -68,6 +70,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--api-key-file", type=Path, metavar="FILE", help=key_help)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_say(commands.add_parser("say", help="speak a text into an audio file", allow_abbrev=False))
+    add_batch_arguments(commands.add_parser("batch", help="speak a file of lines into a folder", allow_abbrev=False))
     _add_voices(commands.add_parser("voices", help="make, list and delete voices", allow_abbrev=False))
     health = commands.add_parser(
         "health", help="whether the server takes streams: exit status 0 or 3", allow_abbrev=False

@@ -10,9 +10,11 @@ import sys
 import time
 import wave
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from mynah.batch.command import batch
 from mynah.client import Client
 from mynah.errors import InvalidArgument, Unavailable
 from mynah.events import AudioChunk
@@ -26,7 +28,11 @@ async def execute(chosen: argparse.Namespace) -> None:
     """Run the chosen command. Raises MynahError, OSError, ValueError."""
     named = chosen.ca or chosen.cert
     tls = Tls(chosen.ca, certificate=chosen.cert, key=chosen.cert_key) if named else chosen.tls
-    async with Client(chosen.server, tls=tls, api_key=_api_key(chosen.api_key_file)) as client:
+    connect = partial(Client, tls=tls, api_key=_api_key(chosen.api_key_file))
+    if chosen.command == "batch":
+        await batch(chosen, connect)
+        return
+    async with connect(chosen.server) as client:
         if chosen.command == "say":
             await _say(client, chosen)
         elif chosen.command == "health":

@@ -1,0 +1,73 @@
+"""One load: every arrival on time, whatever the server does; what became of each stream."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench.load.arrivals import Arrival
+from bench.load.player import Player
+from bench.load.surfaces import Refusal, Surface
+
+MAX_OPEN = 1000  # streams at a time; more would measure this process
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One stream. Seconds count from the moment at which it was due, so that no delay of ours is hidden."""
+
+    late_s: float = 0.0  # how much too late this process began it
+    ttfa_s: float | None = None
+    onset_s: float | None = None
+    audio_s: float = 0.0
+    wall_s: float = 0.0  # to the last chunk
+    underruns: int = 0
+    underrun_s: float = 0.0
+    error: str = ""  # the reason; empty when all went well
+
+
+async def run_load(surface: Surface, arrivals: Sequence[Arrival], *, stream_timeout_s: float = 120.0) -> list[Outcome]:
+    """Speak every arrival on a stream of its own and wait for all of them."""
+    clock = asyncio.get_running_loop().time
+    began_s = clock()
+    room = asyncio.Semaphore(MAX_OPEN)
+    tasks = []
+    for arrival in arrivals:
+        await asyncio.sleep(max(0.0, began_s + arrival.at_s - clock()))
+        tasks.append(asyncio.create_task(_speak(surface, arrival, began_s + arrival.at_s, room, stream_timeout_s)))
+    return list(await asyncio.gather(*tasks))
+
+
+async def _speak(
+    surface: Surface, arrival: Arrival, due_s: float, room: asyncio.Semaphore, timeout_s: float
+) -> Outcome:
+    clock = asyncio.get_running_loop().time
+    if room.locked():
+        return Outcome(error="GENERATOR_FULL")
+    player, late_s, error = Player(), clock() - due_s, ""
+    async with room:
+        try:
+            async with asyncio.timeout(timeout_s):
+                async for data in surface.speak(arrival.text):
+                    player.hear(clock(), data)
+        except Refusal as refusal:
+            error = str(refusal)
+        except TimeoutError:
+            error = "UNANSWERED"
+    if not error and not player.samples:
+        error = "NO_AUDIO"
+    return Outcome(
+        late_s=late_s,
+        ttfa_s=_since(due_s, player.first_chunk_s),
+        onset_s=_since(due_s, player.onset_s),
+        audio_s=player.audio_s,
+        wall_s=_since(due_s, player.last_chunk_s) or 0.0,
+        underruns=player.underruns,
+        underrun_s=player.underrun_s,
+        error=error,
+    )
+
+
+def _since(due_s: float, at_s: float | None) -> float | None:
+    return None if at_s is None else at_s - due_s

@@ -1,0 +1,172 @@
+"""A server process on the fake engine, for benches of the service alone, and the handle by which a bench holds it.
+
+`python -m bench.scripted_server LOAD [flags of mynah-serve]`, LOAD being a `Load` as JSON. Every chunk carries the
+moment at which the engine gave it away; what the process holds beside its metrics stands on its metrics page.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import random
+import re
+import signal
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from time import monotonic_ns
+
+import numpy as np
+from prometheus_client import Gauge
+
+from engines.api import AudioChunk, Event, Samples, Segment, SpeechStream
+from engines.config import Sampling
+from engines.errors import EngineFailure
+from engines.fake import FakeEngine, Script
+from engines.voice.voice import Voice
+from service.__main__ import serve
+from service.config import read_config
+from service.metrics import EngineMetrics
+
+_STAMP_WORDS, _WORD_BITS = 5, 15  # 75 bits of nanoseconds in the first samples' 16-bit values
+STAMP_BYTES = 2 * _STAMP_WORDS
+_LINES = {
+    "address": re.compile(r"listening on (\S+)"),
+    "admin": re.compile(r"at http://(\S+)"),
+    "ready": re.compile(r"(serving) after"),
+}
+
+
+@dataclass(frozen=True)
+class Load:
+    """How the engine behaves: chunks of `hop_tokens` every `hop_tokens` x `token_s`; some segments fail half-way."""
+
+    token_s: float = 0.04
+    hop_tokens: int = 5
+    fault_share: float = 0.0  # of segments
+    seed: int = 1
+
+
+class StampedEngine(FakeEngine):
+    """The fake engine with streams whose chunks are stamped, and that sometimes fail."""
+
+    def __init__(self, load: Load, max_streams: int) -> None:
+        script = Script(token_s=load.token_s, first_hop_tokens=load.hop_tokens, hop_tokens=load.hop_tokens)
+        super().__init__(script, max_streams=max_streams, observer=EngineMetrics())
+        self._load = load
+        self._random = random.Random(load.seed)
+
+    async def open(self, voice: Voice, sampling: Sampling) -> StampedStream:  # type: ignore[override]
+        return StampedStream(await super().open(voice, sampling), self._load.fault_share, self._random)
+
+
+class StampedStream:
+    """Fulfils SpeechStream around another."""
+
+    def __init__(self, inner: SpeechStream, fault_share: float, rng: random.Random) -> None:
+        self._inner, self._fault_share, self._random = inner, fault_share, rng
+
+    def prepare(self, segment: Segment) -> None:
+        self._inner.prepare(segment)
+
+    async def speak(self, segment: Segment) -> AsyncGenerator[Event, None]:
+        fails_after = self._random.randrange(4) if self._random.random() < self._fault_share else None
+        chunks = 0
+        async with aclosing(self._inner.speak(segment)) as events:
+            async for event in events:
+                if isinstance(event, AudioChunk):
+                    if chunks == fails_after:
+                        raise EngineFailure("a scripted fault")
+                    chunks += 1
+                    event = replace(event, samples=stamped(event.samples))
+                yield event
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+def stamped(samples: Samples) -> Samples:
+    """The same with the present moment in front. Survives being written as 16-bit PCM at 24 kHz."""
+    now_ns = monotonic_ns()
+    words = [(now_ns >> (_WORD_BITS * i)) & (2**_WORD_BITS - 1) for i in range(_STAMP_WORDS)]
+    out = samples.copy()
+    out[:_STAMP_WORDS] = np.array(words, np.float32) / 32767.0
+    return out
+
+
+def made_at_ns(data: bytes) -> int:
+    """When the chunk with this PCM was given away by the engine, on `time.monotonic_ns`, same machine."""
+    words = np.frombuffer(data[:STAMP_BYTES], "<i2")
+    return sum(int(word) << (_WORD_BITS * i) for i, word in enumerate(words))
+
+
+@dataclass(frozen=True)
+class ScriptedServer:
+    """A running one."""
+
+    address: str
+    admin: str
+    pid: int
+    log: Path
+
+
+@asynccontextmanager
+async def scripted_server(load: Load, log: Path, *flags: str) -> AsyncIterator[ScriptedServer]:
+    """Start one on free ports and wait until it serves; stop it as an operator would. Its log goes to a file.
+
+    Raises RuntimeError when it ends by itself or with another status than 0.
+    """
+    listen = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]
+    command = [sys.executable, "-m", "bench.scripted_server", json.dumps(asdict(load)), *listen, *flags]
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as sink:
+        process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, stderr=sink)
+    try:
+        async with asyncio.timeout(60):
+            told = await _told(process)
+        yield ScriptedServer(told["address"], told["admin"], process.pid, log)
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(60):
+            status = await process.wait()
+        if status != 0:
+            raise RuntimeError(f"the server ended with status {status}; see {log}")
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def _told(process: asyncio.subprocess.Process) -> dict[str, str]:
+    assert process.stdout is not None
+    told: dict[str, str] = {}
+    while "ready" not in told:
+        line = (await process.stdout.readline()).decode()
+        if not line:
+            raise RuntimeError("the server ended before it served")
+        for name, pattern in _LINES.items():
+            if found := pattern.search(line):
+                told[name] = found[1]
+    return told
+
+
+async def _serve(load: Load, flags: list[str]) -> None:
+    config = read_config(flags, os.environ)
+    engine = StampedEngine(load, config.max_streams)
+    loop = asyncio.get_running_loop()
+    held = {
+        "tasks": lambda: len(asyncio.all_tasks(loop)),
+        "engine_streams": lambda: len(engine.streams),
+        "engine_segments": lambda: engine.working,
+    }
+    for name, count in held.items():
+        Gauge(f"bench_{name}", "What the process holds").set_function(count)
+    await serve(engine, config)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    asyncio.run(_serve(Load(**json.loads(sys.argv[1])), sys.argv[2:]))

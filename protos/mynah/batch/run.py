@@ -1,0 +1,176 @@
+"""Speaks a script's items through one or many servers: so many at a time, again where that may help, until all is said.
+
+Knows servers by `Speaker` and the folder by its Shelf; the clock is the event loop's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from mynah.batch.script import Item
+from mynah.batch.shelf import Shelf
+from mynah.errors import MynahError, ServerBusy, Unavailable
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 15.0
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """One item's audio, PCM s16le, and how it came."""
+
+    pcm: bytes
+    rate_hz: int
+    ttfa_s: float
+    wall_s: float
+
+    @property
+    def audio_s(self) -> float:
+        return len(self.pcm) / 2 / self.rate_hz
+
+
+class Speaker(Protocol):
+    """One server."""
+
+    address: str
+
+    async def speak(self, item: Item) -> Spoken:
+        """All of the item's audio. Raises MynahError."""
+        ...
+
+
+@dataclass
+class Progress:
+    """How far a batch is. `failed` holds the last error of each item that was given up."""
+
+    total: int
+    already: int  # spoken by an earlier run
+    spoken: int = 0
+    retries: int = 0
+    audio_s: float = 0.0
+    failed: dict[str, MynahError] = field(default_factory=dict)
+
+    @property
+    def finished(self) -> int:
+        return self.already + self.spoken + len(self.failed)
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long an item is tried again, counted from its first failure of a kind that may pass."""
+
+    retry_s: float = 300.0
+
+
+class Servers:
+    """Which server speaks next: the one with the least to do of those that did not just fail."""
+
+    def __init__(self, speakers: Sequence[Speaker]) -> None:
+        self._busy = dict.fromkeys(speakers, 0)
+        self._pauses: dict[Speaker, float] = {}
+        self._rests_until_s = dict.fromkeys(speakers, 0.0)
+
+    async def take(self) -> Speaker:
+        """Waits while all of them rest."""
+        clock = asyncio.get_running_loop().time
+        while (wait_s := min(self._rests_until_s.values()) - clock()) > 0:  # noqa: ASYNC110 - a pause, not a poll
+            await asyncio.sleep(wait_s)
+        now_s = clock()
+        awake = [speaker for speaker in self._busy if self._rests_until_s[speaker] <= now_s]
+        speaker = min(awake, key=self._busy.__getitem__)
+        self._busy[speaker] += 1
+        return speaker
+
+    def worked(self, speaker: Speaker) -> None:
+        self._busy[speaker] -= 1
+        self._pauses.pop(speaker, None)
+
+    def failed(self, speaker: Speaker, error: MynahError) -> None:
+        """One that is full or away rests, longer each time; other failures are the item's own."""
+        self._busy[speaker] -= 1
+        if isinstance(error, Unavailable | ServerBusy):
+            pause_s = max(self._pauses.get(speaker, _FIRST_PAUSE_S), error.retry_after_s or 0.0)
+            self._pauses[speaker] = min(_LONGEST_PAUSE_S, pause_s * 2)
+            self._rests_until_s[speaker] = asyncio.get_running_loop().time() + pause_s * random.uniform(0.8, 1.2)
+
+
+async def run_batch(
+    items: Sequence[Item],
+    shelf: Shelf,
+    speakers: Sequence[Speaker],
+    *,
+    jobs: int,
+    patience: Patience | None = None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Progress:
+    """Speak what the shelf lacks. An item that cannot be spoken is in `failed`; the others go on.
+
+    Cancelled, it leaves on the shelf what was whole.
+    """
+    missing = shelf.missing(items)
+    progress = Progress(len(items), len(items) - len(missing))
+    servers, waiting = Servers(speakers), iter(missing)
+
+    async def work() -> None:
+        for item in waiting:  # shared by all workers
+            await _speak_one(item, shelf, servers, progress, patience or Patience())
+            on_progress(progress)
+
+    on_progress(progress)
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(min(jobs, len(missing))):
+            tasks.create_task(work())
+    return progress
+
+
+async def _speak_one(item: Item, shelf: Shelf, servers: Servers, progress: Progress, patience: Patience) -> None:
+    clock = asyncio.get_running_loop().time
+    give_up_s: float | None = None
+    tries = 0
+    while True:
+        speaker = await servers.take()
+        tries += 1
+        try:
+            spoken = await speaker.speak(item)
+        except MynahError as error:
+            servers.failed(speaker, error)
+            give_up_s = give_up_s or clock() + patience.retry_s
+            if not _may_pass(error) or clock() >= give_up_s:
+                progress.failed[item.name] = error
+                return
+            progress.retries += 1
+            if not isinstance(error, Unavailable | ServerBusy):  # else the server rests
+                await asyncio.sleep(min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**tries))
+            continue
+        except BaseException:
+            servers.worked(speaker)
+            raise
+        servers.worked(speaker)
+        about = _about(spoken, speaker.address, item, tries)
+        shelf.put(item, spoken.pcm, spoken.rate_hz, about)
+        progress.spoken += 1
+        progress.audio_s += spoken.audio_s
+        return
+
+
+def _may_pass(error: MynahError) -> bool:
+    """Whether a new try, of the whole item, may go better. A stream that broke off is one: nobody heard it."""
+    return error.retryable or error.code in ("UNAVAILABLE", "INTERNAL", "UNKNOWN", "CANCELLED", "DEADLINE_EXCEEDED")
+
+
+def _about(spoken: Spoken, server: str, item: Item, tries: int) -> dict[str, Any]:
+    return {
+        "audio_s": round(spoken.audio_s, 6),
+        "rate_hz": spoken.rate_hz,
+        "seed": item.sampling.seed,
+        "voice": item.voice,
+        "ttfa_s": round(spoken.ttfa_s, 4),
+        "wall_s": round(spoken.wall_s, 4),
+        "server": server,
+        "tries": tries,
+        "finished": datetime.now(UTC).isoformat(timespec="milliseconds"),
+    }
