@@ -59,15 +59,16 @@ GOALS = {
 Calls = Mapping[str, Callable[[], object]]
 
 
-def alternate(calls: Calls, repeats: int) -> dict[str, float]:
-    """Median seconds of each call; they take turns, after one unmeasured turn."""
+def alternate(calls: Calls, repeats: int, *, run: int = 1) -> dict[str, float]:
+    """Median seconds of each call; they take turns, after one unmeasured turn. A turn is a `run` of calls."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(repeats + 1):
         for name, call in calls.items():
             start = time.perf_counter()
-            call()
+            for _ in range(run):
+                call()
             if turn:
-                times[name].append(time.perf_counter() - start)
+                times[name].append((time.perf_counter() - start) / run)
     return {name: statistics.median(values) for name, values in times.items()}
 
 
@@ -190,7 +191,8 @@ def main() -> None:
     if given.stage in ("t3", "all"):
         cases = t3_cases(checkpoint, given.threads)
         for name, calls in cases.items():
-            seconds[name] = alternate(calls, given.repeats if name == T3_PREFILL else 10 * given.repeats)
+            # steps follow each other, as in decoding
+            seconds[name] = alternate(calls, given.repeats, run=1 if name == T3_PREFILL else 10)
         del cases
     if given.stage in ("s3gen", "all"):
         parts = {

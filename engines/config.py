@@ -164,7 +164,8 @@ SCHEDULE_NAMES = ("lowest_latency", "balanced", "throughput")  # when to decode 
 DECODE_MODES = ("reference", "cached")  # whether every window recomputes the voice's prompt and its left context
 
 
-T3_BACKENDS = ("auto", "torch", "onnx", "vllm")  # auto: vllm where it is installed and a GPU is used, else torch
+# auto: on a GPU vllm where it is installed; on a CPU onnx for a single stream; else torch
+T3_BACKENDS = ("auto", "torch", "onnx", "vllm")
 # auto: torch; torch_graphs: torch on CUDA streams, captured into graphs
 S3GEN_RUNTIMES = ("auto", "torch", "torch_graphs", "onnx", "tensorrt")
 DTYPES = ("auto", "float32", "float16", "bfloat16")

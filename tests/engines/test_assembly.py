@@ -23,7 +23,8 @@ without_gpu = pytest.mark.skipif(has_gpu(), reason="this machine has a GPU")
 
 @asynccontextmanager
 async def loaded(**options: object) -> AsyncIterator[Engine]:
-    config = EngineConfig(model="random:tiny", device="cpu", threads=1, max_streams=2, **options)  # type: ignore[arg-type]
+    usual: dict[str, object] = {"model": "random:tiny", "device": "cpu", "threads": 1, "max_streams": 2}
+    config = EngineConfig(**{**usual, **options})  # type: ignore[arg-type]
     engine = await asyncio.to_thread(engines.load, config)
     yield engine
     await engine.close()
@@ -44,6 +45,12 @@ async def test_onnx_runs_both_stages_and_says_what_torch_says() -> None:
         theirs, ours = await spoken(torch), await spoken(onnx)
     assert len(ours) == len(theirs), "the speech tokens differ"
     assert np.abs(ours - theirs).max() < 1e-3
+
+
+@pytest.mark.parametrize(("streams", "runtime"), [(1, "onnx"), (2, "torch")])
+async def test_single_stream_on_a_cpu_has_t3_on_onnx(streams: int, runtime: str) -> None:
+    async with loaded(max_streams=streams) as engine:
+        assert engine.info.t3_runtime == runtime
 
 
 async def test_int8_speaks() -> None:
