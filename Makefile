@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 LISTEN ?= 127.0.0.1:50051
+HTTP ?= 127.0.0.1:8080
 MODEL ?= auto
 TORCH ?= torch==2.13.0
 # vLLM's CPU build for its tests, in an environment of its own: a wheel that somebody built, or its source archive
@@ -37,8 +38,8 @@ install: $(VENV)/installed ## install what a CPU server needs into .venv
 demo: $(VENV)/installed ## start a server, stream a paragraph through the client, leave a WAV
 	$(BIN)/python -m bench.demo --model $(MODEL)
 
-serve: $(VENV)/installed ## keep a server up (MODEL=..., LISTEN=HOST:PORT)
-	$(BIN)/mynah-serve --model $(MODEL) --listen $(LISTEN)
+serve: $(VENV)/installed ## keep a server up (MODEL=..., LISTEN=HOST:PORT, HTTP=HOST:PORT)
+	$(BIN)/mynah-serve --model $(MODEL) --listen $(LISTEN) --http-listen $(HTTP)
 
 flite:
 	@command -v flite >/dev/null || { \

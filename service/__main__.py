@@ -59,6 +59,8 @@ async def serve(engine: Engine, config: ServerConfig) -> None:
     _say(f"listening on {await server.start()} while {engine.info.model} is loaded")
     if (admin := await server.start_admin()) is not None:
         _say(f"metrics, health and readiness at http://{admin}")
+    if (at := await server.start_http()) is not None:
+        _say(f"HTTP at {'https' if config.tls else 'http'}://{at}")
     warming = asyncio.ensure_future(server.warm_up())
     stopping = asyncio.ensure_future(signalled.get())
     await asyncio.wait([warming, stopping], return_when=asyncio.FIRST_COMPLETED)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
 from engines.config import (
     DECODE_MODES,
@@ -86,6 +87,15 @@ def _url(text: str) -> str:
     return text
 
 
+def _origins(text: str) -> tuple[str, ...]:
+    origins = tuple(part.strip() for part in text.split(","))
+    for origin in origins:
+        parts = urlsplit(origin)
+        if origin != "*" and (not parts.scheme or origin.lower() != f"{parts.scheme}://{parts.netloc}"):
+            raise ValueError
+    return origins
+
+
 def _level(text: str) -> str:
     if text.lower() not in _LEVELS:
         raise ValueError
@@ -133,6 +143,11 @@ _OPTIONS: dict[str, tuple[_Kind, str]] = {
     "model": (_Kind(_text, "a model"), "auto, turbo, nano, a folder of the same layout, or random:turbo|nano|tiny"),
     "listen": (_ADDRESS, "where to serve; port 0 takes a free one"),
     "admin_listen": (_ADDRESS, "where to serve /metrics, /healthz and /readyz over HTTP; without it, nowhere"),
+    "http_listen": (_ADDRESS, "where to serve HTTP: OpenAI's speech API, voices, WebSocket; without it, nowhere"),
+    "cors_origin": (
+        _Kind(_origins, "origins such as https://app.example with commas between, or *"),
+        "pages whose scripts may use the HTTP port, beside those of its own address",
+    ),
     "device": (_Kind(_text, "a device"), "auto, cpu, cuda or cuda:N"),
     "threads": (_int(1, 1024), "CPU threads of the models"),
     "schedule": (_one_of(*SCHEDULE_NAMES), "when to decode: lowest_latency, balanced or throughput"),
@@ -179,6 +194,8 @@ class ServerConfig:
     model: str = "auto"
     listen: str = "127.0.0.1:50051"
     admin_listen: str | None = None
+    http_listen: str | None = None
+    cors_origin: tuple[str, ...] = ()
     device: str = "auto"
     threads: int | None = None
     schedule: str = "balanced"
@@ -222,9 +239,10 @@ class ServerConfig:
             self._check_loopback()
 
     def _check_loopback(self) -> None:
-        for name in ("listen",):
-            if not is_loopback(getattr(self, name)):
-                message = f"{name} = {getattr(self, name)} can be reached by others, and nothing would be encrypted"
+        for name in ("listen", "http_listen"):
+            address = getattr(self, name)
+            if address is not None and not is_loopback(address):
+                message = f"{name} = {address} can be reached by others, and nothing would be encrypted"
                 raise ConfigError(f"{message}; allowed: tls_certificate and tls_key, or insecure, or 127.0.0.1")
 
     @property

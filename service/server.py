@@ -1,4 +1,4 @@
-"""The gRPC server around an engine: its services, its health, its start and its end."""
+"""The server around an engine: its surfaces, its health, its start and its end."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ from service.admission import Admission
 from service.auth import Gate
 from service.config import ConfigError, ServerConfig
 from service.conversation import Conversations
+from service.http.server import HttpServer
+from service.http.surface import surface
 from service.interceptor import Doorman
 from service.keys import KeyFileError
 from service.speech import SpeechService
 from service.tls import Certificates
+from service.voice_catalogue import VoiceCatalogue
 from service.voice_store import VoiceStore
 from service.voices import VoicesService
 
@@ -76,12 +79,17 @@ class Server:
         conversations = Conversations(engine, voices, self.admission, config)
         speech = SpeechService(engine, conversations, self.admission, config, version("mynah"))
         speech_pb2_grpc.add_SpeechServicer_to_server(speech, self._grpc)  # type: ignore[no-untyped-call]
-        catalogue = VoicesService(engine, voices, self.admission, config)
-        voices_pb2_grpc.add_VoicesServicer_to_server(catalogue, self._grpc)  # type: ignore[no-untyped-call]
+        catalogue = VoiceCatalogue(engine, voices)
+        of_voices = VoicesService(catalogue, self.admission, config)
+        voices_pb2_grpc.add_VoicesServicer_to_server(of_voices, self._grpc)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         reflection.enable_server_reflection(
             (_SPEECH, _VOICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc
         )
+        self._http: HttpServer | None = None
+        if config.http_listen is not None:
+            app = surface(engine, conversations, catalogue, self.admission, config, version("mynah"))
+            self._http = HttpServer(app, config.stall_timeout_s)
 
     async def start(self) -> str:
         """Listen; returns the bound HOST:PORT. Raises ConfigError when the address cannot be had."""
@@ -103,6 +111,13 @@ class Server:
         if self._config.admin_listen is None:
             return None
         return await self._admin.start(self._config.admin_listen)
+
+    async def start_http(self) -> str | None:
+        """Listen for HTTP, if configured to; returns the bound HOST:PORT. Raises ConfigError."""
+        if self._http is None or self._config.http_listen is None:
+            return None
+        tls = None if self.certificates is None else self.certificates.ssl_context()
+        return await self._http.start(self._config.http_listen, tls)
 
     def _bind(self) -> int:
         listen = self._config.listen
@@ -144,6 +159,8 @@ class Server:
             log.warning("%d streams had not ended after %g s", self.admission.streams.taken, allowed_s)
         self.admission.stopped.set()
         await self._grpc.stop(_GOODBYE_S)
+        if self._http is not None:
+            await self._http.stop(_GOODBYE_S)
         await self._all_leave_within(_GOODBYE_S)  # gRPC does not wait for what the cancelled calls still tidy up
         await self._engine.close()
         await self._admin.stop()

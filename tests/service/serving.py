@@ -34,6 +34,7 @@ class Serving:
     speech: speech_pb2_grpc.SpeechStub
     voices: voices_pb2_grpc.VoicesStub
     channel: grpc.aio.Channel
+    http: str | None  # HOST:PORT, where it was asked for
 
     @property
     def at_rest(self) -> bool:
@@ -61,18 +62,22 @@ async def serving(
     warm: bool = True,
     default_voice: bool = True,
     observer: Observer = NOBODY,
+    http: bool = False,
     **config: Any,
 ) -> AsyncIterator[Serving]:
-    """A server on a free port; at the end it is stopped and must hold nothing."""
+    """A server on a free port, with HTTP on another; at the end it is stopped and must hold nothing."""
+    if http:
+        config["http_listen"] = "127.0.0.1:0"
     engine = FakeEngine(script, max_streams=max_streams, default_voice=default_voice, observer=observer)
     server = Server(engine, ServerConfig(listen="127.0.0.1:0", **config))
     address = await server.start()
+    at_http = await server.start_http()
     if warm:
         await server.warm_up()
     try:
         async with mynah.Client(address) as client, grpc.aio.insecure_channel(address) as channel:
             speech, voices = speech_pb2_grpc.SpeechStub(channel), voices_pb2_grpc.VoicesStub(channel)
-            yield Serving(engine, server, address, client, speech, voices, channel)
+            yield Serving(engine, server, address, client, speech, voices, channel, at_http)
     finally:
         await server.stop(0)
     assert engine.at_rest

@@ -25,6 +25,8 @@ def test_every_option_is_a_flag_and_a_variable_of_its_own_type():
     samples = {
         "model": ("nano", "nano"),
         "listen": ("[::]:0", "[::]:0"),
+        "http_listen": ("[::]:8080", "[::]:8080"),
+        "cors_origin": ("https://a.example, http://localhost:3000", ("https://a.example", "http://localhost:3000")),
         "insecure": ("on", True),
         "device": ("cuda:1", "cuda:1"),
         "schedule": ("throughput", "throughput"),
@@ -71,6 +73,8 @@ def test_a_switch_needs_no_value_as_a_flag():
         (["--max-streams", "all"], {}, ["--max-streams = 'all'", "auto, or a whole number"]),
         (["--max-streams", "many"], {}, ["--max-streams = 'many'"]),
         ([], {"MYNAH_MAX_STREAMS": "1.5"}, ["MYNAH_MAX_STREAMS = '1.5'"]),
+        (["--cors-origin", "a.example"], {}, ["--cors-origin = 'a.example'", "https://app.example"]),
+        (["--cors-origin", "https://a.example/page"], {}, ["--cors-origin"]),
         ([], {"MYNAH_GRACE_S": "nan"}, ["MYNAH_GRACE_S = 'nan'", "seconds"]),
         ([], {"MYNAH_IDLE_TIMEOUT_S": "-1"}, ["MYNAH_IDLE_TIMEOUT_S"]),
         (["--listen", "localhost"], {}, ["--listen = 'localhost'", "HOST:PORT"]),

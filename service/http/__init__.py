@@ -1,0 +1,1 @@
+"""The HTTP surface: OpenAI's speech API, voices, a WebSocket that carries the contract's stream, health, OpenAPI."""

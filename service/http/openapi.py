@@ -1,0 +1,219 @@
+"""The OpenAPI document of the HTTP surface, made from the same tables that requests are read with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engines.api import EngineInfo
+from engines.config import SPEECH_VOCAB
+from service.config import ServerConfig
+from service.encode import SAMPLE_RATES_HZ
+from service.http import wanted
+
+Schema = dict[str, Any]
+
+_VOICE_ID: Schema = {"type": "string", "pattern": "^[a-z0-9][a-z0-9_-]{0,63}$"}
+_STRING: Schema = {"type": "string"}
+_RETRY = {
+    "Retry-After": {"schema": {"type": "integer"}, "description": "Seconds; present when the same request may succeed."}
+}
+
+
+def document(info: EngineInfo, config: ServerConfig, version: str) -> Schema:
+    """What `GET /openapi.json` answers."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Mynah",
+            "version": version,
+            "license": {"name": "MIT"},
+            "description": "Streaming speech, for OpenAI's clients and any other. The WebSocket /v1/stream, which takes"
+            " text while it is written, stands in docs/http.md.",
+        },
+        "paths": _paths(info, config),
+        "components": {
+            "schemas": _schemas(),
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{"key": []}] if config.api_keys is not None else [],
+    }
+
+
+def _paths(info: EngineInfo, config: ServerConfig) -> Schema:
+    voice = _ref("Voice")
+    by_id = [{"name": "voice_id", "in": "path", "required": True, "schema": _STRING}]
+    return {
+        "/v1/audio/speech": {
+            "post": {
+                "operationId": "createSpeech",
+                "summary": "Speak a text; the audio is sent while it is made.",
+                "requestBody": _json_body(_speech_request(info, config)),
+                "responses": {"200": _spoken()} | _errors(400, 401, 403, 404, 408, 413, 415, 429, 500, 503),
+            }
+        },
+        "/v1/models": {"get": _get("listModels", "The model that speaks here.", _ref("Models"))},
+        "/v1/models/{model}": {
+            "get": _get("getModel", "One model.", _ref("Model"), 404)
+            | {"parameters": [{"name": "model", "in": "path", "required": True, "schema": _STRING}]}
+        },
+        "/v1/voices": {
+            "get": _get("listVoices", "Voices by id, in pages.", _ref("Voices"), 400)
+            | {"parameters": _page_parameters()},
+            "post": {
+                "operationId": "createVoice",
+                "summary": "Make a voice from a recording of somebody who agreed to it.",
+                "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _new_voice()}}},
+                "responses": {"201": _json("The new voice.", voice)}
+                | _errors(400, 401, 403, 408, 409, 413, 415, 429, 500, 503),
+            },
+        },
+        "/v1/voices/{voice_id}": {
+            "get": _get("getVoice", "One voice.", voice, 400, 404) | {"parameters": by_id},
+            "delete": {
+                "operationId": "deleteVoice",
+                "summary": "Forget a voice; streams that speak with it go on.",
+                "parameters": by_id,
+                "responses": {"204": {"description": "It is gone."}} | _errors(400, 401, 403, 404, 409, 500),
+            },
+        },
+        "/healthz": {"get": _open(_get("alive", "Whether the process answers.", _ref("State")))},
+        "/readyz": {"get": _open(_get("ready", "Whether it takes new streams.", _ref("State"), 503))},
+        "/openapi.json": {"get": _open(_get("openapi", "This document.", {"type": "object"}))},
+    }
+
+
+def _get(operation: str, summary: str, schema: Schema, *statuses: int) -> Schema:
+    responses = {"200": _json("As asked.", schema)} | _errors(401, 500, *statuses)
+    return {"operationId": operation, "summary": summary, "responses": responses}
+
+
+def _open(operation: Schema) -> Schema:
+    """Without a key."""
+    responses = {status: about for status, about in operation["responses"].items() if status not in ("401", "500")}
+    return operation | {"security": [], "responses": responses}
+
+
+def _spoken() -> Schema:
+    types = sorted(set(wanted.MEDIA_TYPES.values()))
+    content: Schema = {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in types}
+    content["text/event-stream"] = {"schema": _STRING}
+    return {"description": "Audio in the wanted format, or with stream_format=sse events.", "content": content}
+
+
+def _speech_request(info: EngineInfo, config: ServerConfig) -> Schema:
+    model = {"enum": [info.model, *wanted.MODEL_ALIASES]}
+    text = {"type": "string", "minLength": 1, "maxLength": config.max_pending_text_chars}
+    voice = {"oneOf": [_VOICE_ID, _object({"id": _VOICE_ID}, "id")]}
+    fields: Schema = {
+        "response_format": {"enum": list(wanted.RESPONSE_FORMATS), "default": "mp3"},
+        "stream_format": {"enum": list(wanted.STREAM_FORMATS), "default": "audio"},
+        "speed": {"const": 1.0, "description": "The model speaks at one speed."},
+        "instructions": {"type": "string", "maxLength": 0, "description": "The model takes none."},
+        "sample_rate_hz": {"enum": list(SAMPLE_RATES_HZ), "description": "Not every format has every rate."},
+        "temperature": _range("number", 0.0, 5.0, 0.8),
+        "top_k": _range("integer", 0, SPEECH_VOCAB, 1000),
+        "top_p": {"type": "number", "exclusiveMinimum": 0.0, "maximum": 1.0, "default": 0.95},
+        "repetition_penalty": _range("number", 0.1, 10.0, 1.2),
+        "seed": {"type": "integer", "minimum": 0, "maximum": 2**64 - 1},
+        "max_speech_token_count": _range("integer", 1, 1000, 1000),
+    }
+    optional = {name: _or_null(schema) for name, schema in fields.items()}
+    return _object({"model": model, "input": text, "voice": voice} | optional, "model", "input", "voice")
+
+
+def _new_voice() -> Schema:
+    return _object(
+        {
+            "name": {"type": "string", "minLength": 1, "maxLength": 80},
+            "consent": {"const": "true", "description": "The speaker agreed to having this voice made."},
+            "voice_id": _VOICE_ID,
+            "audio": {"type": "string", "format": "binary", "description": "More than 5 s of one speaker."},
+        },
+        "name",
+        "consent",
+        "audio",
+    )
+
+
+def _page_parameters() -> list[Schema]:
+    return [
+        {"name": "page_size", "in": "query", "schema": {"type": "integer", "minimum": 0, "maximum": 1000}},
+        {"name": "page_token", "in": "query", "schema": _STRING},
+    ]
+
+
+def _schemas() -> Schema:
+    error = _object(
+        {
+            "message": _STRING,
+            "type": _STRING,
+            "param": {"type": ["string", "null"]},
+            "code": {"type": "string", "pattern": "^[A-Z_]+$"},
+            "value": _STRING,
+            "allowed": _STRING,
+            "retry_after_s": {"type": "number"},
+        },
+        "message", "type", "param", "code",
+    )  # fmt: skip
+    voice = _object(
+        {
+            "voice_id": _VOICE_ID,
+            "name": _STRING,
+            "create_time": {"type": "string", "format": "date-time"},
+            "built_in": {"type": "boolean"},
+            "reference_s": {"type": "number"},
+        },
+        "voice_id", "name", "built_in", "reference_s",
+    )  # fmt: skip
+    model = _object(
+        {"id": _STRING, "object": {"const": "model"}, "created": {"type": "integer"}, "owned_by": _STRING},
+        "id", "object", "created", "owned_by",
+    )  # fmt: skip
+    models = {"object": {"const": "list"}, "data": {"type": "array", "items": _ref("Model")}}
+    voices = {"voices": {"type": "array", "items": _ref("Voice")}, "next_page_token": _STRING}
+    return {
+        "Error": _object({"error": error}, "error"),
+        "Model": model,
+        "Models": _object(models, *models),
+        "Voice": voice,
+        "Voices": _object(voices, *voices),
+        "State": _object({"status": _STRING}, "status"),
+    }
+
+
+def _errors(*statuses: int) -> Schema:
+    schema = {"application/json": {"schema": _ref("Error")}}
+    return {
+        str(status): {"description": "Refused; `code` says why.", "content": schema}
+        | ({"headers": _RETRY} if status in (429, 503) else {})
+        for status in sorted(statuses)
+    }
+
+
+def _json(description: str, schema: Schema) -> Schema:
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+def _json_body(schema: Schema) -> Schema:
+    return {"required": True, "content": {"application/json": {"schema": schema}}}
+
+
+def _object(properties: Schema, *required: str) -> Schema:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(required),
+        "additionalProperties": False,
+    }
+
+
+def _range(kind: str, low: float, high: float, default: float) -> Schema:
+    return {"type": kind, "minimum": low, "maximum": high, "default": default}
+
+
+def _or_null(schema: Schema) -> Schema:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}

@@ -1,0 +1,103 @@
+"""What reads a client's frames and bodies: whatever comes, it is read or refused by name, and nothing else happens."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engines.errors import InvalidInput
+from mynah.v1 import speech_pb2
+from service.errors import NotFound
+from service.http.frames import AudioAs, End, event_frames, read_binary, read_text
+from service.http.wanted import Wanted, read
+from tests.service.http.browsing import HELLO
+
+ROOT = Path(__file__).parents[3]
+SEEDS = [
+    json.dumps({"open": {"settings": {"voice_id": "default", "audio_format": 4, "sampling": {"seed": "1"}}}}),
+    '{"text": {"content": "Hi. \\ud83d\\ude00"}}',
+    '{"flush": {"flush_id": "1"}}',
+    '{"cancel": {}}',
+    '{"end": {}}',
+    json.dumps(HELLO | {"speed": 1, "stream_format": "sse", "temperature": 1e300}),
+    speech_pb2.StreamSpeechRequest(flush=speech_pb2.Flush(flush_id=2**63)).SerializeToString().decode("latin-1"),
+]
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+)
+requests = st.dictionaries(
+    st.sampled_from(["open", "text", "flush", "cancel", "end", "settings"]), anything, max_size=2
+)
+
+
+def outcome(reader: Callable[[Any], Any], given: Any) -> Any:
+    """What was read, or the refusal; anything else that is raised fails the test."""
+    try:
+        return reader(given)
+    except (InvalidInput, NotFound) as error:
+        return error
+
+
+@given(frame=(requests | anything).map(json.dumps) | st.text())
+@settings(max_examples=300, deadline=None)
+def test_any_text_is_a_request_or_refused(frame: str):
+    found = outcome(read_text, frame)
+    assert isinstance(found, speech_pb2.StreamSpeechRequest | End) or found.reason == "MESSAGE_INVALID"
+
+
+@given(frame=st.binary(max_size=300))
+@settings(max_examples=300, deadline=None)
+def test_any_bytes_are_a_request_or_refused(frame: bytes):
+    found = outcome(read_binary, frame)
+    assert isinstance(found, speech_pb2.StreamSpeechRequest) or found.reason == "MESSAGE_INVALID"
+
+
+@given(change=st.dictionaries(st.sampled_from([*HELLO, "seed", "top_p", "speed", "response_format", "x"]), anything))
+@settings(max_examples=300, deadline=None)
+def test_any_body_is_read_or_refused_by_a_field_of_it(change: dict[str, Any]):
+    body = HELLO | change
+    found = outcome(partial(read, model="fake"), body)
+    assert found.request.text == body["input"] if isinstance(found, Wanted) else found.field in body
+
+
+def test_half_a_surrogate_pair_is_refused():
+    """Found by atheris: in a field's name protobuf answers it with a SystemError."""
+    for frame in ('{"\\ude00": {}}', '{"text": {"\\ude00": 1}}', '{"text": {"content": "\\ude00"}}'):
+        assert outcome(read_text, frame).reason == "MESSAGE_INVALID"
+
+
+def test_an_event_is_one_text_frame_and_for_audio_the_data_behind_it():
+    chunk = speech_pb2.AudioChunk(sequence_number=1, sample_count=2, data=b"\x00\xff")
+    head, data = event_frames({"audio": chunk}, AudioAs.BINARY)
+    told = json.loads(head)["audio"]
+    assert (told["sequence_number"], told["sample_count"], data) == ("1", 2, b"\x00\xff")
+    assert "data" not in told
+    (whole,) = event_frames({"audio": chunk}, AudioAs.BASE64)
+    assert json.loads(whole)["audio"]["data"] == "AP8="
+    assert event_frames({"flushed": speech_pb2.Flushed(flush_id=3)}, AudioAs.BINARY) == [
+        '{"flushed":{"flush_id":"3","offset_samples":"0"}}'
+    ]
+
+
+@pytest.mark.timeout(120)
+def test_atheris_finds_nothing(tmp_path: Path):
+    """A bounded slice; the corpus begins with one of everything that is right."""
+    for number, seed in enumerate(SEEDS):
+        (tmp_path / str(number)).write_bytes(seed.encode("latin-1", "replace"))
+    command = [sys.executable, "-m", "tests.service.http.fuzz", "-runs=20000", "-max_total_time=20", str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "protos")])}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "Done " in done.stderr

@@ -1,0 +1,251 @@
+"""POST /v1/audio/speech as OpenAI's clients use it: formats, streaming, events, refusals, clients that leave."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from engines.errors import EngineBusy, EngineFailure
+from engines.fake import Script, fake_voice, tone
+from service.codecs import pcm_s16le
+from service.encode import AudioFormat, AudioSettings
+from service.http.wanted import MEDIA_TYPES, RESPONSE_FORMATS
+from tests.service.decoding import decode
+from tests.service.http.browsing import HELLO, LONG, SPEECH, browsing
+
+SLOW = Script(token_s=0.002, decode_s=0.01)
+
+
+def test_openais_names_mean_what_they_mean_there():
+    openais = {name: RESPONSE_FORMATS[name].value for name in ("mp3", "opus", "aac", "flac", "wav", "pcm")}
+    assert openais == {
+        "mp3": "mp3", "opus": "ogg_opus", "aac": "aac", "flac": "flac", "wav": "wav", "pcm": "pcm_s16le"
+    }  # fmt: skip
+    assert MEDIA_TYPES.keys() == set(AudioFormat)
+
+
+@pytest.mark.parametrize("name", [*RESPONSE_FORMATS, None])
+async def test_every_format_is_sound_of_its_type(name: str | None):
+    async with browsing() as (_, client):
+        answer = await client.post(SPEECH, json=HELLO | ({"response_format": name} if name else {}))
+        audio_format = RESPONSE_FORMATS[name or "mp3"]
+        assert (answer.status_code, answer.headers["content-type"]) == (200, MEDIA_TYPES[audio_format])
+        audio = AudioSettings(audio_format, audio_format.default_rate_hz)
+        assert len(decode(answer.content, audio)) / audio.sample_rate_hz == pytest.approx(0.48, abs=0.12)
+
+
+async def test_pcm_is_the_engines_and_a_seed_repeats_it():
+    async with browsing() as (at, client):
+        asked = HELLO | {"response_format": "pcm", "seed": 5, "voice": {"id": "default"}, "speed": 1.0}
+        answer = await client.post(SPEECH, json=asked)
+        assert answer.content == pcm_s16le(tone("Hello there.", fake_voice("default"), 5, 12 * 960))
+        await at.settled()
+
+
+async def test_all_of_our_own_fields_arrive():
+    fields = {"temperature": 0.5, "top_k": 7, "top_p": 0.5, "repetition_penalty": 1, "max_speech_token_count": 4}
+    async with browsing() as (_, client):
+        asked = HELLO | fields | {"response_format": "pcm", "sample_rate_hz": 16_000}
+        assert len((await client.post(SPEECH, json=asked)).content) == 2 * 4 * 640
+
+
+async def test_audio_comes_while_it_is_made():
+    async with browsing(Script(token_s=0.01)) as (at, client):
+        asked = HELLO | {"input": "A sentence of some forty letters, or more.", "response_format": "pcm"}
+        async with client.stream("POST", SPEECH, json=asked) as answer:
+            assert answer.headers["transfer-encoding"] == "chunked"
+            pieces = answer.aiter_raw()
+            first = await anext(pieces)
+            assert at.engine.done_segments == 0, "the rest is still being made"
+            rest = [piece async for piece in pieces]
+        assert len(first) + sum(map(len, rest)) == 2 * 42 * 960
+
+
+async def test_events_carry_the_same_audio_and_count_tokens():
+    async with browsing() as (_, client):
+        asked = HELLO | {"response_format": "pcm", "seed": 5}
+        audio = (await client.post(SPEECH, json=asked)).content
+        answer = await client.post(SPEECH, json=asked | {"stream_format": "sse"})
+        assert answer.headers["content-type"] == "text/event-stream"
+        events = [json.loads(line.removeprefix("data: ")) for line in answer.text.split("\n\n") if line]
+        assert {event["type"] for event in events[:-1]} == {"speech.audio.delta"}
+        assert b"".join(base64.b64decode(event["audio"]) for event in events[:-1]) == audio
+        usage = {"input_tokens": 12, "output_tokens": 12, "total_tokens": 24}
+        assert events[-1] == {"type": "speech.audio.done", "usage": usage}
+
+
+@pytest.mark.parametrize(
+    ("change", "param", "reason"),
+    [
+        ({"model": None}, "model", "FIELD_MISSING"),
+        ({"input": None}, "input", "FIELD_MISSING"),
+        ({"voice": None}, "voice", "FIELD_MISSING"),
+        ({"input": ""}, "input", "TEXT_EMPTY"),
+        ({"input": " \n"}, "input", "TEXT_EMPTY"),
+        ({"input": "..."}, "input", "TEXT_EMPTY"),
+        ({"input": "x" * 1001}, "input", "TEXT_TOO_LONG"),
+        ({"input": 7}, "input", "VALUE_INVALID"),
+        ({"input": "\ud800"}, "input", "VALUE_INVALID"),
+        ({"voice": "Not an id"}, "voice", "VOICE_ID_INVALID"),
+        ({"voice": ["default"]}, "voice", "VALUE_INVALID"),
+        ({"response_format": "ogg"}, "response_format", "AUDIO_FORMAT_UNKNOWN"),
+        ({"response_format": "opus", "sample_rate_hz": 44_100}, "sample_rate_hz", "SAMPLE_RATE_UNSUPPORTED"),
+        ({"sample_rate_hz": 2**40}, "sample_rate_hz", "VALUE_INVALID"),
+        ({"stream_format": "xml"}, "stream_format", "STREAM_FORMAT_UNKNOWN"),
+        ({"speed": 1.5}, "speed", "SPEED_UNSUPPORTED"),
+        ({"speed": "fast"}, "speed", "VALUE_INVALID"),
+        ({"instructions": "Whisper."}, "instructions", "INSTRUCTIONS_UNSUPPORTED"),
+        ({"temperature": True}, "temperature", "VALUE_INVALID"),
+        ({"temperature": 10**400}, "temperature", "VALUE_INVALID"),
+        ({"temperature": 6}, "temperature", "SAMPLING_OUT_OF_RANGE"),
+        ({"max_speech_token_count": 0}, "max_speech_token_count", "SAMPLING_OUT_OF_RANGE"),
+        ({"seed": -1}, "seed", "VALUE_INVALID"),
+        ({"pitch": 2}, "pitch", "FIELD_UNKNOWN"),
+    ],
+)
+async def test_what_can_never_work_is_refused_by_the_name_it_has_here(change: dict[str, Any], param: str, reason: str):
+    async with browsing(max_pending_text_chars=1000) as (at, client):
+        answer = await client.post(
+            SPEECH, content=json.dumps(HELLO | change), headers={"content-type": "application/json"}
+        )
+        error = answer.json()["error"]
+        assert (answer.status_code, error["param"], error["code"]) == (400, param, reason)
+        assert error["type"] == "invalid_request_error"
+        assert error["allowed"] in error["message"]
+        assert answer.headers["x-should-retry"] == "false"
+        assert "retry-after" not in answer.headers
+        assert at.engine.opened_streams <= 1, "the engine alone knows what it cannot speak"
+        await at.check_serves()
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "status", "reason"),
+    [
+        (b"", "application/json", 400, "MESSAGE_INVALID"),
+        (b"[1]", "application/json", 400, "MESSAGE_INVALID"),
+        (b'{"model": ', "application/json; charset=utf-8", 400, "MESSAGE_INVALID"),
+        (b"\xff\xfe", "application/json", 400, "MESSAGE_INVALID"),
+        (b"[" * 100_000, "application/json", 413, "BODY_TOO_LARGE"),
+        (b"[" * 70_000, "application/json", 400, "MESSAGE_INVALID"),
+        (json.dumps(HELLO).encode(), "text/plain", 415, "MEDIA_TYPE_UNSUPPORTED"),
+        (json.dumps(HELLO).encode(), "", 415, "MEDIA_TYPE_UNSUPPORTED"),
+    ],
+)
+async def test_bodies_that_are_no_request(body: bytes, content_type: str, status: int, reason: str):
+    async with browsing(max_pending_text_chars=1000) as (at, client):
+        answer = await client.post(SPEECH, content=body, headers={"content-type": content_type} if content_type else {})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (status, reason)
+        await at.check_serves()
+
+
+async def test_an_unknown_voice_or_model_is_not_found():
+    async with browsing() as (_, client):
+        for field, reason in (("voice", "VOICE_NOT_FOUND"), ("model", "MODEL_NOT_FOUND")):
+            answer = await client.post(SPEECH, json=HELLO | {field: "nobody"})
+            error = answer.json()["error"]
+            assert (answer.status_code, error["code"], error["param"]) == (404, reason, field)
+
+
+async def test_beyond_capacity_a_client_is_told_when_to_come_back():
+    async with browsing(SLOW, max_streams=1) as (at, client):
+        async with client.stream("POST", SPEECH, json=HELLO | {"input": LONG}) as first:
+            await anext(first.aiter_raw())
+            answer = await client.post(SPEECH, json=HELLO)
+            error = answer.json()["error"]
+            assert (answer.status_code, error["code"], error["type"]) == (429, "STREAMS_EXHAUSTED", "rate_limit_error")
+            assert (answer.headers["retry-after"], answer.headers["retry-after-ms"]) == ("1", "1000")
+            assert answer.headers["x-should-retry"] == "true"
+        await at.settled()
+
+
+@pytest.mark.parametrize(
+    ("script", "status", "reason", "retry"),
+    [
+        (Script(open_failure=EngineBusy("full")), 429, "ENGINE_BUSY", "true"),
+        (Script(failure=EngineFailure("broken"), fail_after_chunks=0), 500, "ENGINE_FAILURE", "true"),
+        (Script(failure=RuntimeError("secret words")), 500, "INTERNAL", "false"),
+    ],
+)
+async def test_failures_before_any_audio_have_a_status(script: Script, status: int, reason: str, retry: str):
+    async with browsing(script) as (at, client):
+        answer = await client.post(SPEECH, json=HELLO)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (status, reason)
+        assert answer.headers["x-should-retry"] == retry
+        assert "secret" not in answer.text
+        await at.settled()
+
+
+async def test_a_failure_after_audio_leaves_no_whole_answer():
+    script = Script(failure=EngineFailure("broken"), fail_after_chunks=1, first_hop_tokens=4)
+    async with browsing(script) as (at, client):
+        with pytest.raises(httpx.RemoteProtocolError):
+            await client.post(SPEECH, json=HELLO)
+        answer = await client.post(SPEECH, json=HELLO | {"stream_format": "sse"})
+        last = json.loads(answer.text.strip().split("\n\n")[-1].removeprefix("data: "))
+        assert (last["type"], last["error"]["code"]) == ("error", "ENGINE_FAILURE")
+        await at.settled()
+
+
+async def test_a_client_that_leaves_ends_the_engines_work_at_once():
+    async with browsing(SLOW) as (at, client):
+        async with client.stream("POST", SPEECH, json=HELLO | {"input": LONG}) as answer:
+            await anext(answer.aiter_raw())
+            await answer.aclose()
+        await at.settled()
+        assert at.engine.cancelled_segments == 1
+        made = at.engine.made_samples
+        await at.check_serves()
+        assert at.engine.made_samples == made + 12 * 960
+
+
+async def test_a_client_that_does_not_read_loses_its_answer_and_bounds_what_is_made():
+    async with browsing(stall_timeout_s=0.3, send_queue_events=2) as (at, client):
+        asked = HELLO | {"input": LONG, "response_format": "pcm_f32le", "sample_rate_hz": 48_000}
+        async with client.stream("POST", SPEECH, json=asked):
+            async with asyncio.timeout(10):
+                await at.server.admission.all_left()
+            # 5 MB: what the sockets on both sides of loopback hold, and no more than that
+            assert at.engine.made_samples * 2 * 4 < 16e6
+            assert at.engine.made_samples < len(LONG) * 960
+        await at.check_serves()
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for():
+    async with browsing(stall_timeout_s=0.2) as (at, _):
+        host, _, port = at.http.partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        head = f"POST {SPEECH} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n"
+        writer.write(head.encode() + b"half of it")
+        async with asyncio.timeout(5):
+            answer = await reader.read()
+        writer.close()
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert b"UPLOAD_STALLED" in answer
+        await at.settled()
+
+
+async def test_many_at_once_do_not_mix():
+    async with browsing(SLOW, max_streams=8) as (_, client):
+
+        async def speak(seed: int) -> bytes:
+            return (await client.post(SPEECH, json=HELLO | {"response_format": "pcm", "seed": seed})).content
+
+        together = await asyncio.gather(*map(speak, range(8)))
+        assert together == [await speak(seed) for seed in range(8)]
+        assert len(set(together)) == 8
+
+
+async def test_text_is_never_logged(caplog: pytest.LogCaptureFixture):
+    caplog.set_level("DEBUG", "mynah.service")
+    async with browsing() as (_, client):
+        await client.post(SPEECH, json=HELLO | {"input": "Confidential words."})
+        await client.post(SPEECH, json=HELLO | {"input": "confidential!", "top_p": 7})
+        await client.get("/v1/voices/confidential")
+    assert "ended after" in caplog.text
+    assert "SAMPLING_OUT_OF_RANGE" in caplog.text
+    assert "onfidential" not in caplog.text

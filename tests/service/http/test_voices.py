@@ -1,0 +1,111 @@
+"""Voices over HTTP: made from an upload, listed, used, forgotten; the same store as over gRPC."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from service.voice_store import DEFAULT_VOICE_ID
+from tests.service.http.browsing import HELLO, SPEECH, browsing
+from tests.service.serving import REFERENCE
+
+VOICES = "/v1/voices"
+ANNA = {"name": "Anna", "consent": "true"}
+
+
+async def create(client: httpx.AsyncClient, audio: bytes | None = REFERENCE, **fields: Any) -> httpx.Response:
+    files = None if audio is None else {"audio": ("me.wav", audio, "audio/wav")}
+    return await client.post(VOICES, data=fields, files=files or {})
+
+
+async def test_a_voices_life():
+    async with browsing() as (at, client):
+        made = await create(client, **ANNA, voice_id="anna")
+        voice = made.json()
+        assert (made.status_code, voice["voice_id"], voice["name"], voice["built_in"]) == (201, "anna", "Anna", False)
+        assert (await client.get(f"{VOICES}/anna")).json() == voice
+        assert [each.voice_id for each in await at.client.voices.list()] == ["anna", DEFAULT_VOICE_ID], "gRPC's too"
+        assert (await client.post(SPEECH, json=HELLO | {"voice": "anna"})).status_code == 200
+        assert (await client.delete(f"{VOICES}/anna")).status_code == 204
+        gone = await client.get(f"{VOICES}/anna")
+        assert (gone.status_code, gone.json()["error"]["code"]) == (404, "VOICE_NOT_FOUND")
+
+
+async def test_lists_come_in_pages():
+    async with browsing() as (_, client):
+        for name in "abc":
+            await create(client, **ANNA, voice_id=name)
+        first = (await client.get(VOICES, params={"page_size": 3})).json()
+        assert [voice["voice_id"] for voice in first["voices"]] == ["a", "b", "c"]
+        rest = (await client.get(VOICES, params={"page_token": first["next_page_token"]})).json()
+        assert [voice["voice_id"] for voice in rest["voices"]] == [DEFAULT_VOICE_ID]
+        assert rest["next_page_token"] == ""
+
+
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        ("page_size=-1", "PAGE_SIZE_OUT_OF_RANGE"),
+        ("page_size=x", "PAGE_SIZE_OUT_OF_RANGE"),
+        ("page_size=99999999999", "PAGE_SIZE_OUT_OF_RANGE"),
+        ("page_token=UP", "PAGE_TOKEN_INVALID"),
+        ("order=name", "FIELD_UNKNOWN"),
+        ("page_size=1&page_size=2", "FIELD_UNKNOWN"),
+    ],
+)
+async def test_lists_that_cannot_be(query: str, reason: str):
+    async with browsing() as (_, client):
+        answer = await client.get(f"{VOICES}?{query}")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, reason)
+
+
+@pytest.mark.parametrize(
+    ("fields", "audio", "status", "param", "reason"),
+    [
+        ({"name": "Anna"}, REFERENCE, 400, "consent", "CONSENT_REQUIRED"),
+        ({"name": "Anna", "consent": "false"}, REFERENCE, 400, "consent", "CONSENT_REQUIRED"),
+        ({"name": "Anna", "consent": "yes"}, REFERENCE, 400, "consent", "CONSENT_REQUIRED"),
+        ({"consent": "true"}, REFERENCE, 400, "name", "VOICE_NAME_INVALID"),
+        ({**ANNA, "voice_id": "../etc"}, REFERENCE, 400, "voice_id", "VOICE_ID_INVALID"),
+        ({**ANNA, "voice_id": "default"}, REFERENCE, 409, "voice_id", "VOICE_EXISTS"),
+        ({**ANNA, "url": "http://x"}, REFERENCE, 400, "body", "FIELD_UNKNOWN"),
+        (ANNA, b"", 400, "audio", "AUDIO_EMPTY"),
+        (ANNA, b"broken", 400, "audio", "AUDIO_NOT_DECODABLE"),
+        (ANNA, b"short", 400, "audio", "AUDIO_TOO_SHORT"),
+        (ANNA, bytes(10_001), 400, "audio", "AUDIO_TOO_LARGE"),
+        (ANNA, bytes(100_000), 413, "", "BODY_TOO_LARGE"),
+    ],
+)
+async def test_uploads_that_cannot_be(fields: dict[str, str], audio: bytes, status: int, param: str, reason: str):
+    async with browsing(max_upload_bytes=10_000) as (at, client):
+        answer = await create(client, audio, **fields)
+        error = answer.json()["error"]
+        assert (answer.status_code, error["param"] or "", error["code"]) == (status, param, reason)
+        await at.settled()
+        assert len((await client.get(VOICES)).json()["voices"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "content_type", "status"),
+    [
+        (b"{}", "application/json", 415),
+        (b"name=Anna", "application/x-www-form-urlencoded", 415),
+        (b"no form at all", "multipart/form-data", 400),
+        (b"no form at all", "multipart/form-data; boundary=x", 400),
+        (b"--x\r\nContent-Disposition: form-data\r\n\r\n\r\n--x--", "multipart/form-data; boundary=x", 400),
+    ],
+)
+async def test_bodies_that_are_no_upload(content: bytes, content_type: str, status: int):
+    async with browsing() as (at, client):
+        answer = await client.post(VOICES, content=content, headers={"content-type": content_type})
+        assert answer.status_code == status
+        assert answer.json()["error"]["code"] in {"MEDIA_TYPE_UNSUPPORTED", "MESSAGE_INVALID", "VOICE_NAME_INVALID"}
+        await at.settled()
+
+
+async def test_the_built_in_voice_stays():
+    async with browsing() as (_, client):
+        answer = await client.delete(f"{VOICES}/{DEFAULT_VOICE_ID}")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (409, "VOICE_BUILT_IN")
