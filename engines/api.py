@@ -101,6 +101,7 @@ class SegmentStats:
     t3_s: float = 0.0
     s3gen_s: float = 0.0
     max_gap_s: float = 0.0  # longest wait between two chunks
+    min_buffer_s: float | None = None  # least audio the listener had left when a chunk came; None if only one came
     underruns: int = 0
     underrun_s: float = 0.0
     hit_token_limit: bool = False  # T3 was cut at max_speech_tokens

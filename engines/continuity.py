@@ -19,19 +19,23 @@ class Listener:
         self.underruns = 0
         self.underrun_s = 0.0
         self.max_gap_s = 0.0
+        self.min_buffer_s: float | None = None  # least audio left when a chunk came; None while none has met a player
 
     def begin_segment(self, now_s: float) -> None:
         """A new segment's first sound is awaited: running dry between segments is the text's fault, not ours."""
         if self.lead_s(now_s) <= 0:
             self._dry_at_s = None
         self._last_chunk_s = None
-        self.underruns, self.underrun_s, self.max_gap_s = 0, 0.0, 0.0
+        self.underruns, self.underrun_s, self.max_gap_s, self.min_buffer_s = 0, 0.0, 0.0, None
 
     def deliver(self, now_s: float, samples: int) -> None:
         """A chunk reached the listener."""
         if self._last_chunk_s is not None:
             self.max_gap_s = max(self.max_gap_s, now_s - self._last_chunk_s)
         self._last_chunk_s = now_s
+        if self._dry_at_s is not None:
+            left_s = max(0.0, self.lead_s(now_s))
+            self.min_buffer_s = left_s if self.min_buffer_s is None else min(left_s, self.min_buffer_s)
         dry_at_s = now_s if self._dry_at_s is None else self._dry_at_s
         if now_s > dry_at_s:
             self.underruns += 1

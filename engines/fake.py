@@ -41,6 +41,7 @@ from engines.config import (
     X_VECTOR_DIM,
     Sampling,
 )
+from engines.continuity import Listener
 from engines.errors import EngineBusy, EngineFailure, InvalidInput
 from engines.health import Health
 from engines.voice.voice import Voice
@@ -55,6 +56,7 @@ class Script:
     tokens_per_char: float = 1.0
     token_s: float = 0.0  # to make one speech token
     decode_s: float = 0.0  # to decode one window
+    decoders: int | None = None  # so many windows of all streams are decoded at a time, the others wait; None: all
     first_hop_tokens: int = 10
     hop_tokens: int = 25
     warm_up_s: float = 0.0
@@ -104,6 +106,7 @@ class FakeEngine:
         self.read_positions = self.cached_positions = 0  # of T3's prompts, in all
         self.closed = False
         self.progress = asyncio.Event()  # set whenever a chunk was made
+        self.decoders = asyncio.Semaphore(self.script.decoders or max_streams)
 
     @property
     def at_rest(self) -> bool:
@@ -167,6 +170,7 @@ class FakeStream:
         self._closed = False
         self.prepared: Segment | None = None
         self.prepared_hits = 0  # segments spoken that had been prepared
+        self._listener = Listener(SAMPLE_RATE_HZ)
 
     def prepare(self, segment: Segment) -> None:
         self.prepared = segment
@@ -177,36 +181,58 @@ class FakeStream:
         self.prepared_hits += self.prepared == segment
         self.prepared = None
         audio = self._audio(segment)
+        clock = asyncio.get_running_loop().time
+        started_s, ttfa_s = clock(), 0.0
+        self._listener.begin_segment(started_s)
         with self._working():
             self._engine.read_prompt(self._voice, segment)
             yield SegmentStarted(segment, len(segment.text))
             windows = 0
             for windows, (start, end) in enumerate(self._windows(len(audio) // SAMPLES_PER_TOKEN), start=1):
                 self._fail_if_scripted(segment, windows - 1)
-                await self._make_window(start, end)
-                figures = WindowFigures(windows - 1, end - start, end, 0.0, self._engine.script.decode_s)
+                queue_s = await self._make_window(start, end)
+                figures = WindowFigures(windows - 1, end - start, end, queue_s, self._engine.script.decode_s)
                 samples = audio[start * SAMPLES_PER_TOKEN : end * SAMPLES_PER_TOKEN]
                 self._engine.made_samples += len(samples)
                 self._engine.progress.set()
+                if windows == 1:
+                    ttfa_s = clock() - started_s
+                self._listener.deliver(clock(), len(samples))
                 yield AudioChunk(segment.index, self._position_samples, samples, figures)
                 self._position_samples += len(samples)
             self._fail_if_scripted(segment, windows)
         tokens = len(audio) // SAMPLES_PER_TOKEN
         self._engine.observer.segment_generated(tokens * self._engine.script.token_s, tokens)
-        underruns = self._underruns()
-        stats = SegmentStats(speech_tokens=tokens, samples=len(audio), windows=windows, underruns=underruns)
+        stats = SegmentStats(
+            speech_tokens=tokens,
+            samples=len(audio),
+            windows=windows,
+            ttfa_s=ttfa_s,
+            max_gap_s=self._listener.max_gap_s,
+            min_buffer_s=self._listener.min_buffer_s,
+            underruns=self._listener.underruns + self._scripted_underruns(),
+            underrun_s=self._listener.underrun_s,
+        )
         yield SegmentDone(segment, stats)
 
-    async def _make_window(self, start: int, end: int) -> None:
-        """Take the time that one T3 step for each token and the decoding take; tell of them as a real engine does."""
-        script, observer = self._engine.script, self._engine.observer
+    async def _make_window(self, start: int, end: int) -> float:
+        """Take the time that one T3 step for each token and the decoding take; tell of them as a real engine does.
+
+        Returns how long the window waited for its turn.
+        """
+        script, observer, clock = self._engine.script, self._engine.observer, asyncio.get_running_loop().time
         t3_s = (end - start) * script.token_s
-        await asyncio.sleep(t3_s + script.decode_s)
+        await asyncio.sleep(t3_s)
+        waits_since_s = clock()
+        async with self._engine.decoders:
+            queue_s = clock() - waits_since_s
+            await asyncio.sleep(script.decode_s)
         if start == 0:
             observer.segment_prefilled(t3_s)
         observer.step_ran(script.token_s, self._engine.working)
         observer.batch_ran(1)
         observer.stage_ran("flow", script.decode_s)
+        return queue_s
 
     def _audio(self, segment: Segment) -> Samples:
         """The segment's tone. Raises InvalidInput when the text has neither letter nor digit."""
@@ -216,7 +242,7 @@ class FakeStream:
         tokens = min(tokens, self.sampling.max_speech_tokens)
         return tone(segment.text, self._voice, self.sampling.seed, tokens * SAMPLES_PER_TOKEN)
 
-    def _underruns(self) -> int:
+    def _scripted_underruns(self) -> int:
         most = self._engine.script.underruns_from
         return int(most is not None and len(self._engine.streams) >= most)
 

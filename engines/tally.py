@@ -41,6 +41,7 @@ class Tally:
             t3_s=t3_s,
             s3gen_s=self._s3gen_s,
             max_gap_s=self._listener.max_gap_s,
+            min_buffer_s=self._listener.min_buffer_s,
             underruns=self._listener.underruns,
             underrun_s=self._listener.underrun_s,
             hit_token_limit=hit_token_limit,

@@ -163,6 +163,7 @@ def _done(done: session.Done) -> speech_pb2.SegmentDone:
         t3_s=stats.t3_s,
         s3gen_s=stats.s3gen_s,
         max_gap_s=stats.max_gap_s,
+        min_buffer_s=stats.min_buffer_s,
         underrun_count=stats.underruns,
         underrun_s=stats.underrun_s,
         consumed_text_char_count=done.consumed_chars,

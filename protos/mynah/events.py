@@ -100,6 +100,7 @@ class SegmentDone:
     t3_s: float
     s3gen_s: float
     max_gap_s: float
+    min_buffer_s: float | None
     underruns: int
     underrun_s: float
     consumed_text_chars: int

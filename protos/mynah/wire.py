@@ -152,6 +152,7 @@ def _done(done: speech_pb2.SegmentDone) -> events.SegmentDone:
         t3_s=done.t3_s,
         s3gen_s=done.s3gen_s,
         max_gap_s=done.max_gap_s,
+        min_buffer_s=done.min_buffer_s if done.HasField("min_buffer_s") else None,
         underruns=done.underrun_count,
         underrun_s=done.underrun_s,
         consumed_text_chars=done.consumed_text_char_count,

@@ -31,6 +31,20 @@ def test_running_dry_is_counted_once_with_its_duration() -> None:
     assert listener.lead_s(3.0) == pytest.approx(1.5)
 
 
+def test_the_buffer_is_measured_when_a_chunk_comes() -> None:
+    listener = Listener(RATE_HZ)
+    listener.begin_segment(0.0)
+    listener.deliver(1.0, RATE_HZ)  # lasts until 2.0
+    assert listener.min_buffer_s is None, "nothing was playing"
+    listener.deliver(1.4, RATE_HZ)
+    listener.deliver(1.5, RATE_HZ)
+    assert listener.min_buffer_s == pytest.approx(0.6)
+    listener.deliver(4.5, RATE_HZ)
+    assert listener.min_buffer_s == 0.0, "it had run dry"
+    listener.begin_segment(4.5)
+    assert listener.min_buffer_s is None
+
+
 def test_waiting_for_text_between_segments_is_no_underrun() -> None:
     listener = Listener(RATE_HZ)
     listener.begin_segment(0.0)

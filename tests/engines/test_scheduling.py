@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import tracemalloc
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
 from engines.api import AudioChunk, EngineInfo, Limits, Segment, SegmentDone
-from engines.config import Sampling
+from engines.config import SAMPLE_RATE_HZ, Sampling
 from engines.errors import EngineBusy
 from engines.pipeline import Pipeline, Stages
 from engines.s3gen.batcher import WindowBatcher
@@ -173,6 +175,36 @@ def test_an_overloaded_device_refuses_new_streams_and_welcomes_them_later() -> N
         await (await engine.open(VOICE, Sampling())).close()
 
     virtual_time(run())
+
+
+def test_memory_stays_flat_however_long_the_utterance() -> None:
+    """Ten minutes in one segment: what is held after the last minute is what was held after the first but for the
+    tokens themselves."""
+
+    async def run() -> list[int]:
+        info = EngineInfo("fake", "cpu", "fake", "fake", Limits(100_000, 20_000, 4))
+        batcher = WindowBatcher(FakeRuntime(), max_batch=1)
+        stages = Stages(lambda text: tuple(range(len(text))), FakeT3(1, 0.0), batcher, SCHEDULES["balanced"])
+        pipeline = Pipeline(info, stages, NoBuilder(), None)
+        stream = await pipeline.open(VOICE, Sampling())
+        held, spoken = [], 0
+        async for event in stream.speak(Segment(0, "x" * 15_000)):
+            if isinstance(event, AudioChunk):
+                spoken += len(event.samples)
+                if spoken >= (len(held) + 1) * 60 * SAMPLE_RATE_HZ:
+                    del event
+                    gc.collect()
+                    held.append(tracemalloc.get_traced_memory()[0])
+        await pipeline.close()
+        return held
+
+    tracemalloc.start()
+    try:
+        held = asyncio.run(run())
+    finally:
+        tracemalloc.stop()
+    assert len(held) == 10
+    assert held[-1] - held[0] < 1_000_000, "a minute of audio alone is 5.8 MB"
 
 
 def test_ten_minutes_cost_per_second_what_ten_seconds_do() -> None:

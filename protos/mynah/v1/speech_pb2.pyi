@@ -189,7 +189,7 @@ class SegmentStarted(_message.Message):
     def __init__(self, segment_index: _Optional[int] = ..., offset_samples: _Optional[int] = ..., text: _Optional[str] = ..., text_token_count: _Optional[int] = ..., consumed_text_char_count: _Optional[int] = ...) -> None: ...
 
 class SegmentDone(_message.Message):
-    __slots__ = ("segment_index", "offset_samples", "sample_count", "skipped", "hit_token_limit", "speech_token_count", "window_count", "ttfa_s", "t3_s", "s3gen_s", "max_gap_s", "underrun_count", "underrun_s", "consumed_text_char_count")
+    __slots__ = ("segment_index", "offset_samples", "sample_count", "skipped", "hit_token_limit", "speech_token_count", "window_count", "ttfa_s", "t3_s", "s3gen_s", "max_gap_s", "underrun_count", "underrun_s", "consumed_text_char_count", "min_buffer_s")
     SEGMENT_INDEX_FIELD_NUMBER: _ClassVar[int]
     OFFSET_SAMPLES_FIELD_NUMBER: _ClassVar[int]
     SAMPLE_COUNT_FIELD_NUMBER: _ClassVar[int]
@@ -204,6 +204,7 @@ class SegmentDone(_message.Message):
     UNDERRUN_COUNT_FIELD_NUMBER: _ClassVar[int]
     UNDERRUN_S_FIELD_NUMBER: _ClassVar[int]
     CONSUMED_TEXT_CHAR_COUNT_FIELD_NUMBER: _ClassVar[int]
+    MIN_BUFFER_S_FIELD_NUMBER: _ClassVar[int]
     segment_index: int
     offset_samples: int
     sample_count: int
@@ -218,7 +219,8 @@ class SegmentDone(_message.Message):
     underrun_count: int
     underrun_s: float
     consumed_text_char_count: int
-    def __init__(self, segment_index: _Optional[int] = ..., offset_samples: _Optional[int] = ..., sample_count: _Optional[int] = ..., skipped: bool = ..., hit_token_limit: bool = ..., speech_token_count: _Optional[int] = ..., window_count: _Optional[int] = ..., ttfa_s: _Optional[float] = ..., t3_s: _Optional[float] = ..., s3gen_s: _Optional[float] = ..., max_gap_s: _Optional[float] = ..., underrun_count: _Optional[int] = ..., underrun_s: _Optional[float] = ..., consumed_text_char_count: _Optional[int] = ...) -> None: ...
+    min_buffer_s: float
+    def __init__(self, segment_index: _Optional[int] = ..., offset_samples: _Optional[int] = ..., sample_count: _Optional[int] = ..., skipped: bool = ..., hit_token_limit: bool = ..., speech_token_count: _Optional[int] = ..., window_count: _Optional[int] = ..., ttfa_s: _Optional[float] = ..., t3_s: _Optional[float] = ..., s3gen_s: _Optional[float] = ..., max_gap_s: _Optional[float] = ..., underrun_count: _Optional[int] = ..., underrun_s: _Optional[float] = ..., consumed_text_char_count: _Optional[int] = ..., min_buffer_s: _Optional[float] = ...) -> None: ...
 
 class Flushed(_message.Message):
     __slots__ = ("flush_id", "offset_samples")
