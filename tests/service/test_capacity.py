@@ -66,9 +66,9 @@ class SharedStream(FakeStream):
             yield event
 
 
-@pytest.mark.parametrize(("token_s", "carries"), [(0.001, 32), (0.004, 8), (0.016, 2), (0.03, 1), (0.1, 1)])
+@pytest.mark.parametrize(("token_s", "carries"), [(0.001, 32), (0.0039, 8), (0.0155, 2), (0.03, 1), (0.1, 1)])
 def test_streams_are_measured_as_they_share_the_device(token_s: float, carries: int):
-    engine = Shared(Script(token_s=token_s), max_streams=64)
+    engine = Shared(Script(token_s=token_s, first_hop_tokens=25), max_streams=64)
     capacity = virtual_time(measure(engine, 64))
     assert carries * 0.75 <= capacity.streams <= carries
     assert engine.at_rest
