@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from engines.api import NOBODY, EngineInfo, Limits, Observer
-from engines.checkpoint import Checkpoint, open_checkpoint, verify
+from engines.checkpoint import Checkpoint, default_cache_dir, open_checkpoint, verify
 from engines.config import (
     DECODE_MODES,
     DTYPES,
@@ -19,7 +19,10 @@ from engines.config import (
 )
 from engines.errors import InvalidInput
 from engines.health import Health
+from engines.hub import HuggingFaceHub
 from engines.pipeline import Encoder, Pipeline, Stages
+from engines.published.engine import assemble_published
+from engines.published.graphs import find_published
 from engines.s3gen import flow, vocoder_weights
 from engines.s3gen.batcher import WindowBatcher
 from engines.s3gen.choice import choose_runtime
@@ -46,6 +49,9 @@ def assemble(config: EngineConfig, observer: Observer = NOBODY) -> Pipeline:
     """The engine that `config` describes. Errors as `engines.load`."""
     _check_choices(config)
     check_guidance(os.environ)
+    hub = HuggingFaceHub((config.cache_dir or default_cache_dir()) / "hub")
+    if (folder := find_published(config.model, hub)) is not None:
+        return assemble_published(config, folder, observer)
     device = resolve_device(config.device)
     use_threads(config.threads)
     checkpoint = open_checkpoint(config.model, cache_dir=config.cache_dir, seed=config.weights_seed, device=device)

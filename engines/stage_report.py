@@ -11,9 +11,11 @@ from dataclasses import asdict, dataclass
 
 from engines.assembly import assemble
 from engines.config import MODELS, EngineConfig
+from engines.errors import InvalidInput
 from engines.pipeline import Pipeline
 from engines.s3gen.device import cpu_threads
 from engines.s3gen.profiling import device_used_mb, peak_host_mb
+from engines.s3gen.runtime import WaveformRuntime
 from engines.s3gen.runtimes.buffered import BufferedRuntime
 from engines.s3gen.timing import (
     A10G,
@@ -107,12 +109,15 @@ def _window_rows(
     engine: Pipeline, runner: asyncio.Runner, name: str, window: TimedWindow, repeats: int, here: Machine
 ) -> list[Row]:
     """S3Gen's three stages, and T3's tokens for as much audio as the window brings."""
+    runtime = engine.stages.s3gen.runtime
+    if isinstance(runtime, WaveformRuntime):
+        raise InvalidInput("model", engine.info.model, "a model whose S3Gen decodes windows", "MODEL_UNSUPPORTED")
     spec = MODELS[engine.info.model]
     full_size = spec.name != "tiny"
     _, each = runner.run(t3_seconds(engine, repeats, streams=window.rows))
     t3 = Timed.of([seconds * window.new for seconds in each])
     timed: dict[str, tuple[Timed, str | None]] = {f"T3, {window.new} tokens": (t3, None)}
-    calls = stage_calls(engine.stages.s3gen.runtime, window)
+    calls = stage_calls(runtime, window)
     timed |= {stage: (measure(call, repeats), stage) for stage, call in calls.items()}
     total = sum(entry.p50_ms for entry, _ in timed.values())
 

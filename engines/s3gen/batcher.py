@@ -19,7 +19,7 @@ from engines.errors import EngineFailure
 from engines.s3gen.decode_times import DecodeTimes
 from engines.s3gen.guards import WindowRejected
 from engines.s3gen.noise import F32
-from engines.s3gen.runtime import CachedRuntime, Runtime
+from engines.s3gen.runtime import CachedRuntime, Runtime, WaveformRuntime
 from engines.s3gen.segment_decoder import SegmentDecoder, decode_windows
 from engines.s3gen.window_queue import Decoded, Grow, Job, WindowQueue
 from engines.s3gen.windows import Window
@@ -45,7 +45,7 @@ class WindowBatcher:
 
     def __init__(
         self,
-        runtime: Runtime,
+        runtime: Runtime | WaveformRuntime,
         *,
         max_batch: int,
         reference: Runtime | None = None,
@@ -68,7 +68,7 @@ class WindowBatcher:
         self._last_late_s = -math.inf
 
     @property
-    def runtime(self) -> Runtime:
+    def runtime(self) -> Runtime | WaveformRuntime:
         """What windows are decoded on."""
         return self._runtime
 

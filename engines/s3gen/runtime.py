@@ -80,6 +80,17 @@ class Runtime(Protocol):
     def vocoder(self, batch: VocoderBatch) -> VocoderResult: ...
 
 
+@runtime_checkable
+class WaveformRuntime(Protocol):
+    """A runtime that turns whole segments into samples at once and knows no windows; its randomness is its own."""
+
+    name: str
+
+    def waveform(self, voice: Voice, codes: I64) -> F32:
+        """Samples of a segment's speech tokens, 960 each."""
+        ...
+
+
 class FlowCache(Protocol):
     """What one segment's finished tokens left for those that follow; the voice's prompt is shared behind it.
 

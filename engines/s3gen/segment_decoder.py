@@ -17,7 +17,16 @@ from engines.config import MEL_BANDS, MEL_FRAMES_PER_TOKEN, MEL_HOP_SAMPLES
 from engines.s3gen import noise
 from engines.s3gen.guards import Guard, WindowRejected
 from engines.s3gen.noise import F32
-from engines.s3gen.runtime import I64, CachedFlowBatch, CachedRuntime, FlowBatch, FlowCache, Runtime, VocoderBatch
+from engines.s3gen.runtime import (
+    I64,
+    CachedFlowBatch,
+    CachedRuntime,
+    FlowBatch,
+    FlowCache,
+    Runtime,
+    VocoderBatch,
+    WaveformRuntime,
+)
 from engines.s3gen.vocoder_stream import VocoderRow, VocoderStream
 from engines.s3gen.windows import Window
 from engines.voice.voice import Voice
@@ -123,6 +132,14 @@ class SegmentDecoder:
             self._commit_cache(window)
         return samples
 
+    def whole(self, window: Window, runtime: WaveformRuntime) -> F32:
+        """The segment's samples, where its only window is all of it."""
+        assert window.start == 0, "such a runtime takes whole segments"
+        assert window.is_last, "such a runtime takes whole segments"
+        samples = runtime.waveform(self.voice, np.asarray(self.codes, np.int64))
+        self._guard.samples(window.index, samples, self.codes)
+        return samples
+
     def _commit_cache(self, window: Window) -> None:
         assert self._cache is not None
         self._cache.commit(window.stop - window.start)
@@ -132,7 +149,7 @@ class SegmentDecoder:
 
 
 def decode_windows(
-    runtime: Runtime,
+    runtime: Runtime | WaveformRuntime,
     work: Sequence[tuple[SegmentDecoder, Window]],
     on_stage: Callable[[str, float], None] = lambda stage, seconds: None,
 ) -> list[F32 | WindowRejected]:
@@ -143,6 +160,10 @@ def decode_windows(
     vocoder took.
     """
     began_s = time.perf_counter()
+    if isinstance(runtime, WaveformRuntime):
+        samples = [_or_rejected(decoder.whole, window, runtime) for decoder, window in work]
+        on_stage("waveform", time.perf_counter() - began_s)
+        return samples
     blocks = _decode_cached(runtime, work) if isinstance(runtime, CachedRuntime) else _decode_reference(runtime, work)
     on_stage("flow", time.perf_counter() - began_s)
     planned = [_or_rejected(d.vocoder_row, w, frames) for (d, w), frames in zip(work, blocks, strict=True)]
@@ -159,7 +180,7 @@ def decode_windows(
     ]
 
 
-def window_tokens(runtime: Runtime, decoder: SegmentDecoder, window: Window) -> int:
+def window_tokens(runtime: Runtime | WaveformRuntime, decoder: SegmentDecoder, window: Window) -> int:
     """How many tokens the window sends through the flow on this runtime: its shape in a batch."""
     if isinstance(runtime, CachedRuntime):
         return window.lookahead_stop - window.start

@@ -51,6 +51,9 @@ def prefix_positions(request: T3Request) -> int:
 
 def check_request(request: T3Request, spec: T3Spec, max_positions: int) -> None:
     """Raises InvalidInput when the text is empty, has unknown ids, or cannot fit with the speech it may become."""
+    if request.voice.t3_prefix is not None:
+        allowed = "a voice that was made with this model, not by the published ONNX graphs"
+        raise InvalidInput("voice", request.voice.name, allowed, "VOICE_INCOMPATIBLE")
     text = request.text_tokens
     if not text:
         raise InvalidInput("text_tokens", text, "at least one text token", "TEXT_EMPTY")

@@ -14,10 +14,10 @@ from typing import Protocol
 
 import torch
 
-from engines.api import NOBODY, Observer
+from engines.api import NOBODY, Observer, T3Use
 from engines.errors import EngineFailure
 from engines.t3.backend import T3Request
-from engines.t3.decoder import Progress, Sequence, T3Decoder
+from engines.t3.decoder import Progress, Sequence
 
 _log = logging.getLogger(__name__)
 
@@ -30,10 +30,26 @@ class Listener(Protocol):
         ...
 
 
+class Decoder(Protocol):
+    """What is stepped, on one thread; see T3Decoder."""
+
+    @property
+    def idle(self) -> bool: ...
+
+    def add(self, request: T3Request) -> Sequence: ...
+
+    def release(self, sequence: Sequence) -> None: ...
+
+    def step(self) -> list[Progress]: ...
+
+    @property
+    def use(self) -> T3Use: ...
+
+
 class StepLoop:
     """Methods may be called from any thread. Those that return a bool say False, and do nothing, after `close`."""
 
-    def __init__(self, decoder: T3Decoder, observer: Observer = NOBODY) -> None:
+    def __init__(self, decoder: Decoder, observer: Observer = NOBODY) -> None:
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._gate = threading.Lock()  # between `_submit` and the thread's last look into the queue
         self._closed = False
@@ -87,7 +103,7 @@ class StepLoop:
 class _Loop:
     """The part that only the step thread touches."""
 
-    def __init__(self, decoder: T3Decoder, observer: Observer) -> None:
+    def __init__(self, decoder: Decoder, observer: Observer) -> None:
         self._decoder = decoder
         self._observer = observer
         self._sequences: dict[Listener, Sequence] = {}

@@ -47,6 +47,8 @@ class Voice:
     s3gen_prompt_tokens   (<=250,) int64 speech codes of the reference, for S3Gen
     s3gen_prompt_mel      (2 x s3gen_prompt_tokens, 80) float32 log-mel, 50 frames/s
     x_vector              (192,) float32, CAMPPlus
+    t3_prefix             (<=376, width) float32: T3's prompt as embedded rows, of voices made by the published ONNX
+                          graphs; they alone can speak such a voice. None otherwise
 
     Raises InvalidInput when an array has another shape, a code is out of range or a number is not finite.
     """
@@ -58,6 +60,7 @@ class Voice:
     s3gen_prompt_mel: npt.NDArray[np.float32]
     x_vector: npt.NDArray[np.float32]
     metadata: dict[str, str] = field(default_factory=dict)
+    t3_prefix: npt.NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         _shape("speaker_embedding", self.speaker_embedding, (SPEAKER_EMBEDDING_DIM,))
@@ -66,17 +69,23 @@ class Voice:
         _codes("s3gen_prompt_tokens", self.s3gen_prompt_tokens, MAX_S3GEN_PROMPT_TOKENS)
         frames = MEL_FRAMES_PER_TOKEN * len(self.s3gen_prompt_tokens)
         _shape("s3gen_prompt_mel", self.s3gen_prompt_mel, (frames, MEL_BANDS))
+        if self.t3_prefix is not None:
+            rows = min(len(self.t3_prefix), 1 + MAX_T3_PROMPT_TOKENS) if self.t3_prefix.ndim == 2 else 1
+            _shape("t3_prefix", self.t3_prefix, (max(1, rows), self.t3_prefix.shape[-1]))
         for array in self._arrays().values():
             array.setflags(write=False)
 
     def _arrays(self) -> dict[str, npt.NDArray[np.float32] | npt.NDArray[np.int64]]:
-        return {
+        arrays: dict[str, npt.NDArray[np.float32] | npt.NDArray[np.int64]] = {
             "speaker_embedding": self.speaker_embedding,
             "t3_prompt_tokens": self.t3_prompt_tokens,
             "s3gen_prompt_tokens": self.s3gen_prompt_tokens,
             "s3gen_prompt_mel": self.s3gen_prompt_mel,
             "x_vector": self.x_vector,
         }
+        if self.t3_prefix is not None:
+            arrays["t3_prefix"] = self.t3_prefix
+        return arrays
 
     @cached_property
     def key(self) -> str:
