@@ -106,7 +106,7 @@ class Pipeline:
 
     async def warm_up(self) -> None:
         if self.default_voice is None:
-            raise EngineFailure("there is no built-in voice to warm up with")
+            return  # nothing to speak with: the first stream pays for it
         stream = await self.open(self.default_voice, _WARM_UP)
         try:
             async for _ in stream.speak(Segment(0, _WARM_UP_TEXT)):

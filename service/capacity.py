@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from engines.api import AudioChunk, Engine, Segment, SegmentDone, SpeechStream
 from engines.config import SAMPLE_RATE_HZ, Sampling
-from engines.errors import EngineBusy, EngineFailure
+from engines.errors import EngineBusy
 
 _TEXT = "This is said a few times at once, to find out how many people can be served here."
 _SPEECH_TOKENS = 60  # 2.4 s at most: long enough for several windows, short enough to start quickly
@@ -45,12 +45,17 @@ class Capacity:
     @property
     def described(self) -> str:
         """A sentence for the log."""
+        if not self.trials:
+            return f"{self.streams} stream at once: there is no built-in voice to measure with; see --max-streams"
         tried = ", ".join(f"{trial.streams}: {trial.load:.2f}" for trial in self.trials)
         return f"{self.streams} streams at once (seconds needed per second of audio, by streams: {tried})"
 
 
 async def measure(engine: Engine, most: int) -> Capacity:
-    """Try more and more streams until they no longer fit, or `most` do. Raises EngineFailure as `Engine.warm_up`."""
+    """Try more and more streams until they no longer fit, or `most` do; one where there is no built-in voice to try
+    with. Raises EngineFailure as `Engine.warm_up`."""
+    if engine.default_voice is None:
+        return Capacity(1, ())
     trials: list[Trial] = []
     while (streams := next_trial(trials, most)) is not None:
         trials.append(await _try(engine, streams))
@@ -101,8 +106,7 @@ async def _try(engine: Engine, count: int) -> Trial:
 
 async def _open(engine: Engine, seed: int) -> SpeechStream:
     voice = engine.default_voice
-    if voice is None:
-        raise EngineFailure("there is no built-in voice to measure with")
+    assert voice is not None
     sampling = Sampling(seed=seed, max_speech_tokens=_SPEECH_TOKENS, repeatable=False)  # as who names no seed
     try:
         return await engine.open(voice, sampling)

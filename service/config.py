@@ -140,7 +140,10 @@ _OTLP_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"  # OpenTelemetry's own variable
 _OTLP_HELP = f"where spans go over OTLP/gRPC, http:// or https://; default: ${_OTLP_ENDPOINT}, else nowhere"
 
 _OPTIONS: dict[str, tuple[_Kind, str]] = {
-    "model": (_Kind(_text, "a model"), "auto, turbo, nano, a folder of the same layout, or random:turbo|nano|tiny"),
+    "model": (
+        _Kind(_text, "a model"),
+        "auto, turbo, nano, turbo-onnx, a folder of the same layout, or random:turbo|nano|tiny",
+    ),
     "listen": (_ADDRESS, "where to serve; port 0 takes a free one"),
     "admin_listen": (_ADDRESS, "where to serve /metrics, /healthz and /readyz over HTTP; without it, nowhere"),
     "http_listen": (_ADDRESS, "where to serve HTTP: OpenAI's speech API, voices, WebSocket; without it, nowhere"),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from engines.s3gen.decode_times import DecodeTimes
 from engines.s3gen.noise import F32
-from engines.s3gen.runtime import Runtime
+from engines.s3gen.runtime import Runtime, WaveformRuntime
 from engines.s3gen.segment_decoder import SegmentDecoder, window_tokens, window_work
 from engines.s3gen.windows import Window
 
@@ -63,7 +63,7 @@ class Job:
 class WindowQueue:
     """What waits; bounded by the streams, each of which has one window at a time."""
 
-    def __init__(self, runtime: Runtime, times: DecodeTimes, max_batch: int) -> None:
+    def __init__(self, runtime: Runtime | WaveformRuntime, times: DecodeTimes, max_batch: int) -> None:
         self._runtime, self._times, self._max_batch = runtime, times, max_batch
         self._waiting: list[Job] = []  # in order of arrival
 

@@ -97,10 +97,14 @@ def test_running_dry_counts_as_too_many():
     assert capacity.streams == 5
 
 
+def test_without_a_voice_to_measure_with_one_stream_is_admitted():
+    capacity = virtual_time(measure(FakeEngine(default_voice=False), 8))
+    assert capacity.streams == 1
+    assert "--max-streams" in capacity.described
+
+
 def test_an_engine_that_fails_meanwhile_fails_the_start():
     engine = FakeEngine(Script(failure=EngineFailure("no kernel")))
     with pytest.raises(EngineFailure):
         virtual_time(measure(engine, 4))
     assert engine.at_rest
-    with pytest.raises(EngineFailure):
-        virtual_time(measure(FakeEngine(default_voice=False), 4))
