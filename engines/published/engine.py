@@ -14,7 +14,7 @@ from engines.published.language import PublishedT3Backend
 from engines.published.speech import PublishedVoiceBuilder, PublishedWaveforms
 from engines.s3gen.batcher import WindowBatcher
 from engines.s3gen.device import cpu_threads, use_threads
-from engines.s3gen.windows import Schedule, Step
+from engines.s3gen.schedule import Schedule, Step
 from engines.text import TextTokenizer, normalize
 
 NOTICE = (

@@ -187,7 +187,7 @@ def window_tokens(runtime: Runtime | WaveformRuntime, decoder: SegmentDecoder, w
     return len(decoder.voice.s3gen_prompt_tokens) + window.tokens
 
 
-def window_work(runtime: Runtime, decoder: SegmentDecoder, window: Window) -> int:
+def window_work(runtime: Runtime | WaveformRuntime, decoder: SegmentDecoder, window: Window) -> int:
     """What the window costs, in tokens: those that go through the flow and those that go through the vocoder, which
     need about the same time each."""
     return window_tokens(runtime, decoder, window) + window.lookahead_stop - window.start

@@ -207,9 +207,13 @@ def test_voices_go_to_the_weights_that_made_them(runner: asyncio.Runner, engine:
     runner.run(tiny.close())
 
 
-def test_an_engine_speaks_segment_by_segment(runner: asyncio.Runner, engine: Engine, voice: Voice) -> None:
+@pytest.mark.parametrize("repeatable", [True, False])
+def test_an_engine_speaks_segment_by_segment(
+    runner: asyncio.Runner, engine: Engine, voice: Voice, repeatable: bool
+) -> None:
     async def speak() -> tuple[list[AudioChunk], list[SegmentDone]]:
-        stream, chunks, done = await engine.open(voice, Sampling(seed=1, max_speech_tokens=40)), [], []
+        sampling = Sampling(seed=1, max_speech_tokens=40, repeatable=repeatable)
+        stream, chunks, done = await engine.open(voice, sampling), [], []
         for index in range(2):
             async for event in stream.speak(Segment(index, TEXT)):
                 if isinstance(event, AudioChunk):
