@@ -14,7 +14,7 @@ VLLM_UV := $(VLLM_BIN)/uv pip install --quiet --python $(VLLM_BIN)/python
 VLLM_WHEEL ?= $(firstword $(wildcard ../shared/wheels/vllm-0.9.2+cpu-cp311-*.whl))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test test-vllm bench-t3 lint types imports proto proto-check bench-engine bench-service soak bench-load bench-stream bench-s3gen engines image-steps clean
+.PHONY: help install demo serve test test-vllm test-clients bench-t3 lint types imports proto proto-check bench-engine bench-service soak bench-load bench-stream bench-s3gen engines image-steps clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -72,6 +72,16 @@ test-vllm: $(VLLM_VENV)/installed ## T3 on the real vLLM engine, on the CPU
 bench-t3: $(VLLM_VENV)/installed ## speech tokens per second: vLLM, our torch backend, the published package's loop
 	PYTHONPATH=tests/vllm/cpu_attention $(VLLM_BIN)/python -m bench.t3
 
+# Clients that people use, in an environment of their own: openai 2 clashes with vLLM's pin, others with its numpy
+CLIENTS_VENV := .venv-clients
+$(CLIENTS_VENV)/installed: tests/clients/requirements.txt $(VENV)/installed
+	$(PYTHON) -m venv $(CLIENTS_VENV)
+	$(BIN)/uv pip install --quiet --python $(CLIENTS_VENV)/bin/python -r tests/clients/requirements.txt
+	touch $@
+
+test-clients: $(CLIENTS_VENV)/installed ## the openai client and others like it against a server
+	$(CLIENTS_VENV)/bin/python -m pytest tests/clients
+
 lint: $(VENV)/installed-dev ## ruff
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
@@ -120,4 +130,4 @@ image-steps: $(VENV)/installed-dev ## every step of the cpu image, in build/imag
 	docker/prepare.sh cpu build/image/venv build/image build/image/models
 
 clean: ## remove what the targets above made
-	rm -rf $(VENV) $(VLLM_VENV) build
+	rm -rf $(VENV) $(VLLM_VENV) $(CLIENTS_VENV) build
