@@ -15,6 +15,7 @@ from engines.checkpoint import Checkpoint, open_checkpoint, verify
 from engines.s3gen import build
 from engines.s3gen.device import resolve_device
 from engines.s3gen.export import PRECISIONS
+from engines.s3gen.runtimes.onnx import cpu_graphs
 from engines.s3gen.trt import ARCHITECTURES
 
 _THIS_GPU, _NONE = "here", "none"
@@ -49,6 +50,7 @@ def _engines(given: argparse.Namespace, checkpoint: Checkpoint, architecture: st
     if given.flavour is not None:
         arguments += ["--flavour", given.flavour]
     build.main(arguments)
+    cpu_graphs(checkpoint, cache_dir=given.cache_dir)  # what the engines are judged by at every start
 
 
 def _architecture_here() -> str:

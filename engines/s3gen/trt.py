@@ -6,6 +6,7 @@ Knows which of the two is there and what to call its engines; knows no graph.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,12 +42,22 @@ class TensorRT:
 
 def load_tensorrt(prefer: str | None = None) -> TensorRT:
     """Standard TensorRT first, or only the flavour that `prefer` names. Raises TensorRTMissing."""
+    return next(installed_flavours(prefer))
+
+
+def installed_flavours(prefer: str | None = None) -> Iterator[TensorRT]:
+    """Those that are here in order of preference, each imported when its turn comes. Raises TensorRTMissing."""
     names = (prefer,) if prefer else _MODULES
+    found = False
     for name in names:
         try:
-            return TensorRT(name, importlib.import_module(name))
+            flavour = TensorRT(name, importlib.import_module(name))
         except ImportError:
             continue
+        found = True
+        yield flavour
+    if found:
+        return
     raise TensorRTMissing(
         f"none of {', '.join(names)} is installed: pip install tensorrt-cu12 on the GPU machine, or "
         "tensorrt-rtx-cu12 to build engines on a machine without a GPU"

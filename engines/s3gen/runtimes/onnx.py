@@ -26,6 +26,11 @@ from engines.s3gen.runtime import F32, FlowBatch, VocoderBatch, VocoderResult
 RUNTIME_GRAPHS = (ENCODER.name, CFM_STEP.name, VOCODER.name)
 
 
+def cpu_graphs(checkpoint: Checkpoint, *, cache_dir: Path | None = None, threads: int = 2) -> Export:
+    """The float32 graphs that the CPU runs, exported if need be: on a GPU machine, what its runtime is judged by."""
+    return export(checkpoint, ExportSettings(RUNTIME_GRAPHS, False, "fp32", threads), cache_dir=cache_dir)
+
+
 class OnnxRuntime:
     """Fulfils `Runtime`.
 

@@ -6,7 +6,7 @@ device are probed before anything is loaded: without them deserialising an engin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,11 @@ from engines.s3gen.buckets import buckets, choose_profile
 from engines.s3gen.build import ENGINE_GRAPHS, BuildSettings, engine_folder, identity
 from engines.s3gen.cuda import CudaDevice
 from engines.s3gen.double_buffer import Sizes
-from engines.s3gen.engine_file import find_engine
-from engines.s3gen.export import ExportSettings, export
+from engines.s3gen.engine_file import EngineFileRefused, find_engine
+from engines.s3gen.export import Export, ExportSettings, export
 from engines.s3gen.graphs import CFM, ENCODER, GRAPHS, VOCODER, Graph, Port
 from engines.s3gen.runtimes.buffered import BufferedRuntime, Kernels
-from engines.s3gen.trt import TensorRT, load_tensorrt
+from engines.s3gen.trt import TensorRT, installed_flavours
 
 
 class TensorRTRuntime(BufferedRuntime):
@@ -41,12 +41,11 @@ class TensorRTRuntime(BufferedRuntime):
         depth: int = 2,
     ) -> None:
         device = CudaDevice(device_index)
-        trt = load_tensorrt(flavour)
         made = export(checkpoint, ExportSettings(ENGINE_GRAPHS, True, precision, 2), cache_dir=cache_dir)
         settings = BuildSettings(device.gpu.architecture)
-        folder = engine_folder(cache_dir)
-        model = str(checkpoint.folder)
-        paths = {name: find_engine(folder, identity(made, name, settings, trt), model=model) for name in ENGINE_GRAPHS}
+        trt, paths = find_engines(
+            made, engine_folder(cache_dir), settings, installed_flavours(flavour), model=str(checkpoint.folder)
+        )
         self._engines = {name: _Engine(path, GRAPHS[name], device, trt) for name, path in paths.items()}
         encoder, cfm, vocoder = (self._engines[graph.name] for graph in (ENCODER, CFM, VOCODER))
         kernels = Kernels(_FlowKernel(encoder, cfm), vocoder, encoder, cfm)
@@ -56,6 +55,23 @@ class TensorRTRuntime(BufferedRuntime):
         """Keep what TensorRT-RTX has compiled for this GPU, so that the next start need not."""
         for engine in self._engines.values():
             engine.keep()
+
+
+def find_engines(
+    made: Export, folder: Path, settings: BuildSettings, flavours: Iterable[TensorRT], *, model: str
+) -> tuple[TensorRT, dict[str, Path]]:
+    """The first flavour of TensorRT whose engines are all in `folder`, and the engines by graph.
+
+    Both flavours may be installed where an image was built without a GPU. Raises EngineFileRefused for the first.
+    """
+    refusals: list[EngineFileRefused] = []
+    for trt in flavours:
+        try:
+            wanted = {name: identity(made, name, settings, trt) for name in ENGINE_GRAPHS}
+            return trt, {name: find_engine(folder, wanted[name], model=model) for name in ENGINE_GRAPHS}
+        except EngineFileRefused as refused:
+            refusals.append(refused)
+    raise refusals[0]
 
 
 class _Engine:

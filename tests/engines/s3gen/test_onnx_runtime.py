@@ -9,7 +9,7 @@ import pytest
 
 from engines.errors import InvalidInput
 from engines.onnx_session import ProviderMissing
-from engines.s3gen.runtimes.onnx import OnnxRuntime
+from engines.s3gen.runtimes.onnx import OnnxRuntime, cpu_graphs
 from engines.s3gen.runtimes.torch import TorchRuntime
 from tests.engines.s3gen.onnx_setting import checkpoint, flow_batch, vocoder_batch
 
@@ -22,6 +22,13 @@ def onnx() -> OnnxRuntime:
 @pytest.fixture(scope="module")
 def torch() -> TorchRuntime:
     return TorchRuntime(checkpoint())
+
+
+def test_graphs_that_were_exported_ahead_are_the_ones_that_are_run(tmp_path: Path) -> None:
+    ahead = cpu_graphs(checkpoint(), cache_dir=tmp_path)
+    before = sorted(ahead.folder.parent.iterdir())
+    OnnxRuntime(checkpoint(), threads=1, cache_dir=tmp_path)
+    assert sorted(ahead.folder.parent.iterdir()) == before
 
 
 @pytest.mark.parametrize("lengths", [[9], [14, 14], [20, 6, 11]], ids=str)

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from engines.errors import EngineFailure
 from engines.s3gen.buckets import buckets, choose_profile, most_rows
-from engines.s3gen.build import BuildSettings, build_engines, engine_folder
+from engines.s3gen.build import ENGINE_GRAPHS, BuildSettings, build_engines, engine_folder, identity
 from engines.s3gen.cuda import CudaUnavailable, probe
 from engines.s3gen.double_buffer import DoubleBuffer
+from engines.s3gen.engine_file import EngineFileRefused, write_engine
 from engines.s3gen.export import ExportSettings, export
 from engines.s3gen.gate import validate
 from engines.s3gen.graphs import CFM, ENCODER, VOCODER, Port
 from engines.s3gen.runtimes.buffered import Lane
-from engines.s3gen.runtimes.tensorrt import TensorRTRuntime
+from engines.s3gen.runtimes.tensorrt import TensorRTRuntime, find_engines
 from engines.s3gen.runtimes.torch import TorchRuntime
-from engines.s3gen.trt import load_tensorrt
-from tests.engines.s3gen.onnx_setting import checkpoint
+from engines.s3gen.trt import TensorRT, load_tensorrt
+from tests.engines.s3gen.onnx_setting import checkpoint, tiny_export
 from tests.engines.s3gen.test_double_buffer import LazyDevice, has_gpu
 
 
@@ -28,6 +30,24 @@ def test_without_a_gpu_it_is_a_clear_error_and_nothing_is_written(tmp_path: Path
     with pytest.raises(CudaUnavailable, match="--s3gen onnx or torch"):
         TensorRTRuntime(checkpoint(), cache_dir=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_flavour_whose_engines_are_there_is_taken(tmp_path: Path) -> None:
+    """An image that was built without a GPU holds TensorRT-RTX's engines beside an installed standard TensorRT."""
+    made, settings = tiny_export(), BuildSettings()
+    standard = TensorRT("tensorrt", SimpleNamespace(__version__="10.13.3.9"))
+    portable = TensorRT("tensorrt_rtx", SimpleNamespace(__version__="1.7.1.116"))
+    both = [standard, portable]
+    with pytest.raises(EngineFileRefused, match=r"no engine for encoder.*--model nano"):
+        find_engines(made, tmp_path, settings, both, model="nano")
+    for name in ENGINE_GRAPHS:
+        write_engine(tmp_path, identity(made, name, settings, portable), b"program")
+    assert find_engines(made, tmp_path, settings, both, model="nano")[0] is portable
+    with pytest.raises(EngineFileRefused, match=r"tensorrt 10\.13"):
+        find_engines(made, tmp_path, settings, [standard], model="nano")
+    for name in ENGINE_GRAPHS:
+        write_engine(tmp_path, identity(made, name, settings, standard), b"program")
+    assert find_engines(made, tmp_path, settings, both, model="nano")[0] is standard
 
 
 def test_smallest_fitting_profile_is_chosen() -> None:
