@@ -5,6 +5,7 @@ Knows files and hashes; knows no graph format and no model.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -28,7 +29,8 @@ class ExportError(EngineError):
 def sha256(path: Path, memo_dir: Path | None = None) -> str:
     """Hex digest of a file's content.
 
-    With `memo_dir` it is remembered there by path, size and time of change: a gigabyte of weights takes seconds.
+    With `memo_dir` it is remembered there by path, size and time of change: a gigabyte of weights takes seconds. In a
+    folder that cannot be written to it is not remembered.
     """
     if memo_dir is None:
         return _digest(path)
@@ -38,8 +40,9 @@ def sha256(path: Path, memo_dir: Path | None = None) -> str:
     if memo.is_file():
         return memo.read_text()
     digest = _digest(path)
-    memo.parent.mkdir(parents=True, exist_ok=True)
-    _write_whole(memo, digest)
+    with contextlib.suppress(OSError):
+        memo.parent.mkdir(parents=True, exist_ok=True)
+        _write_whole(memo, digest)
     return digest
 
 

@@ -6,6 +6,7 @@ device are probed before anything is loaded: without them deserialising an engin
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from engines.s3gen.export import Export, ExportSettings, export
 from engines.s3gen.graphs import CFM, ENCODER, GRAPHS, VOCODER, Graph, Port
 from engines.s3gen.runtimes.buffered import BufferedRuntime, Kernels
 from engines.s3gen.trt import TensorRT, installed_flavours
+
+_log = logging.getLogger(__name__)
 
 
 class TensorRTRuntime(BufferedRuntime):
@@ -108,12 +111,15 @@ class _Engine:
         return config
 
     def keep(self) -> None:
-        """Write down the kernels that were compiled until now."""
+        """Write down the kernels that were compiled until now; without room for them the next start compiles again."""
         if self._config is None:
             return
         partial = self._compiled_path.with_suffix(".partial")
-        partial.write_bytes(memoryview(self._config.get_runtime_cache().serialize()))
-        partial.replace(self._compiled_path)
+        try:
+            partial.write_bytes(memoryview(self._config.get_runtime_cache().serialize()))
+            partial.replace(self._compiled_path)
+        except OSError as error:
+            _log.warning("%s: compiled kernels are not kept: %s", self._compiled_path, error)
 
     def _context(self, profile: int, stream: Any) -> Any:
         chosen = () if self._config is None else (self._config,)

@@ -202,3 +202,10 @@ def test_missing_provider_is_an_error_and_never_the_cpu() -> None:
         open_session(tiny_export().path("encoder"), SessionSettings(("tensorrt", "cpu"), 1))
     with pytest.raises(InvalidInput, match="tensorrt, cuda, cpu"):
         SessionSettings(("gpu",), 1)
+
+
+def test_digest_is_found_without_a_place_to_remember_it(tmp_path: Path) -> None:
+    weights, blocked = tmp_path / "weights", tmp_path / "blocked"
+    weights.write_bytes(b"weights")
+    blocked.write_text("a file where the folder would be")
+    assert sha256(weights, memo_dir=blocked) == sha256(weights)
