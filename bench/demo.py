@@ -24,7 +24,7 @@ PARAGRAPH = (
     "Dr. Reyes measured it at 3.5 seconds; I hope to do better today. Shall we begin?"
 )
 WORDS_PER_S = 12.0  # about as fast as a language model writes
-_ADDRESS = re.compile(r"listening on (\S+)")
+GRPC_ADDRESS, HTTP_ADDRESS = r"listening on (\S+)", r"HTTP at http://(\S+)"
 _READY = "serving after"
 
 
@@ -72,8 +72,8 @@ def _save(path: Path, pcm: bytes) -> None:
 
 
 @asynccontextmanager
-async def server(model: str, *flags: str) -> AsyncIterator[str]:
-    """A server process on a free port, ready to speak; gone when the block ends."""
+async def server(model: str, *flags: str, told: str = GRPC_ADDRESS) -> AsyncIterator[str]:
+    """A server process on a free port, ready to speak; gone when the block ends. Gives the address that it `told`."""
     arguments = ["-m", "service", "--model", model, "--listen", "127.0.0.1:0", *flags]
     process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None
@@ -81,7 +81,7 @@ async def server(model: str, *flags: str) -> AsyncIterator[str]:
         address = ""
         while line := (await process.stdout.readline()).decode():
             print(line.rstrip())
-            if found := _ADDRESS.search(line):
+            if found := re.search(told, line):
                 address = found[1]
             if _READY in line:
                 break

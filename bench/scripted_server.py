@@ -36,7 +36,7 @@ _STAMP_WORDS, _WORD_BITS = 5, 15  # 75 bits of nanoseconds in the first samples'
 STAMP_BYTES = 2 * _STAMP_WORDS
 _LINES = {
     "address": re.compile(r"listening on (\S+)"),
-    "admin": re.compile(r"at http://(\S+)"),
+    "admin": re.compile(r"readiness at http://(\S+)"),
     "ready": re.compile(r"(serving) after"),
 }
 

@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -36,11 +35,11 @@ CLIENTS = 32
 _MAX_STREAMS = 24  # fewer than clients, so that some are refused
 _MAX_TEXT_CHARS = 2000
 _STALL_S = 1.5
-_ANSWER_S = 30.0  # every stream ends within this, one way or another
 _WARM_UP_S = 10.0
 _REST_S = 15.0  # for everything to be let go of afterwards
 _MOST_GROWTH = 0.02
 _ENDS = {"", "STREAMS_EXHAUSTED", "ENGINE_FAILURE", "READER_STALLED"}  # how a stream of ours may end
+_SETTINGS = speech_pb2.SpeechSettings(sampling=speech_pb2.Sampling(seed=1))
 HELD = ("mynah_streams_active", "mynah_t3_kv_cache_ratio", "bench_engine_streams", "bench_engine_segments")
 
 
@@ -50,7 +49,7 @@ class Sample:
 
     at_s: float
     rss_bytes: float
-    files: Counter[str]  # kinds of what is open
+    files: dict[str, int]  # kinds of what is open
     tasks: float
     held: tuple[float, ...]  # as HELD
 
@@ -58,9 +57,10 @@ class Sample:
 class Clients:
     """All clients together: each does one thing after another until it is told to stop."""
 
-    def __init__(self, channel: grpc.aio.Channel, seed: int) -> None:
+    def __init__(self, channel: grpc.aio.Channel, seed: int, answer_s: float) -> None:
         self.ends: Counter[str] = Counter()  # "what: how it ended"
         self.wrong: Counter[str] = Counter()
+        self._answer_s = answer_s  # every stream ends within this, one way or another
         self._channel = channel
         self._stub = speech_pb2_grpc.SpeechStub(channel)  # type: ignore[no-untyped-call]
         self._random = random.Random(seed)
@@ -88,7 +88,7 @@ class Clients:
 
     async def _end_of(self, doing: Callable[[], Awaitable[None]]) -> str:
         try:
-            async with asyncio.timeout(_ANSWER_S):
+            async with asyncio.timeout(self._answer_s):
                 await doing()
         except MynahError as error:
             return error.reason
@@ -100,7 +100,7 @@ class Clients:
     async def _stream(self) -> AsyncIterator[Duplex]:
         call = Duplex(self._stub.StreamSpeech())
         try:
-            await call.write(Request(open=speech_pb2.OpenStream()))
+            await call.write(Request(open=speech_pb2.OpenStream(settings=_SETTINGS)))
             await call.read()
             text = " ".join(self._random.choices(TEXTS, k=self._random.randint(1, 4)))
             await self._say(call, text, flush_id=1)
@@ -182,19 +182,21 @@ async def look(server: ScriptedServer, began_s: float) -> Sample:
     )
 
 
-async def soak(seconds: float, clients: int, seed: int) -> tuple[list[Sample], Sample, Sample, Clients]:
+async def soak(
+    seconds: float, clients: int, seed: int, answer_s: float
+) -> tuple[list[Sample], Sample, Sample, Clients]:
     """The samples under load, the server at rest before and after, and what became of the clients."""
     flags = ["--max-streams", str(_MAX_STREAMS), "--max-pending-text-chars", str(_MAX_TEXT_CHARS)]
     flags += ["--stall-timeout-s", str(_STALL_S), "--log-level", "warning"]
     load = Load(token_s=0.004, fault_share=0.05, seed=seed)
     clock = asyncio.get_running_loop().time
     async with scripted_server(load, BUILD / "soak.log", *flags) as server:
-        async with _clients(server, seed) as first:  # what is made once and stays is made now
+        async with _clients(server, seed, answer_s) as first:  # what is made once and stays is made now
             await asyncio.gather(*(first.run(clock() + _WARM_UP_S) for _ in range(clients)))
         before = await _at_rest(server, None)
         began_s = clock()
         samples: list[Sample] = []
-        async with _clients(server, seed + 1) as all_clients:
+        async with _clients(server, seed + 1, answer_s) as all_clients:
             running = asyncio.gather(*(all_clients.run(began_s + seconds) for _ in range(clients)))
             while not running.done():
                 samples.append(await look(server, began_s))
@@ -205,10 +207,10 @@ async def soak(seconds: float, clients: int, seed: int) -> tuple[list[Sample], S
 
 
 @asynccontextmanager
-async def _clients(server: ScriptedServer, seed: int) -> AsyncIterator[Clients]:
+async def _clients(server: ScriptedServer, seed: int, answer_s: float) -> AsyncIterator[Clients]:
     channel = open_channel(server.address, None)
     try:
-        yield Clients(channel, seed)
+        yield Clients(channel, seed, answer_s)
     finally:
         await channel.close()
 
@@ -230,18 +232,18 @@ def left_over(before: Sample, after: Sample) -> list[str]:
     found = [f"{name} is {value:g}" for name, value in zip(HELD, after.held, strict=True) if value]
     if (more := after.tasks - before.tasks) > 0:
         found.append(f"{more:g} tasks are left")
-    if more_files := after.files - before.files:
+    if more_files := Counter(after.files) - Counter(before.files):
         found.append(f"files are left open: {dict(more_files)}")
     return found
 
 
-def open_files(pid: int) -> Counter[str]:
+def open_files(pid: int) -> dict[str, int]:
     """What a process has open, by kind: "socket", "anon_inode:[eventfd]", a path."""
     found: Counter[str] = Counter()
     for handle in Path(f"/proc/{pid}/fd").iterdir():
         with suppress(OSError):  # closed meanwhile
             found[re.sub(r":\[\d+\]$", "", os.readlink(handle))] += 1
-    return found
+    return dict(found)
 
 
 def growth(samples: Sequence[Sample]) -> float:
@@ -262,8 +264,6 @@ def complaints(samples: Sequence[Sample], before: Sample, after: Sample, wrong: 
     found = left_over(before, after)
     if (grown := growth(samples)) > _MOST_GROWTH:
         found.append(f"memory grew by {grown:.1%} over the second half; allowed {_MOST_GROWTH:.0%}")
-    if any(b.at_s - a.at_s > _ANSWER_S for a, b in pairwise(samples)):
-        found.append(f"the server did not answer its operator for {_ANSWER_S:g} s")
     return found + [f"{count} x {told}" for told, count in wrong.most_common()]
 
 
@@ -272,8 +272,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--clients", type=int, default=CLIENTS)
     parser.add_argument("--seed", type=int, default=1)
+    slow = "a stream that has not ended after so many seconds is unanswered; more on a machine that is busy otherwise"
+    parser.add_argument("--answer-s", type=float, default=30.0, help=slow)
     given = parser.parse_args()
-    samples, before, after, clients = asyncio.run(soak(given.seconds, given.clients, given.seed))
+    samples, before, after, clients = asyncio.run(soak(given.seconds, given.clients, given.seed, given.answer_s))
     found = complaints(samples, before, after, clients.wrong)
     text = table(["what clients did, and the end of it", "times"], sorted(clients.ends.items()))
     rss_mb = [round(sample.rss_bytes / 1e6, 1) for sample in samples]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import asdict
 from pathlib import Path
 
-from bench.demo import server
+from bench.demo import HTTP_ADDRESS, server
 from bench.load.arrivals import poisson
 from bench.load.figures import Bounds, Figures, figures_of
 from bench.load.run import run_load
@@ -35,7 +35,7 @@ async def measure(surface: Surface, rate_per_s: float, arguments: argparse.Names
 async def load(arguments: argparse.Namespace) -> tuple[float | None, list[Figures]]:
     """The trials, and the highest rate carried when that was asked for."""
     async with AsyncExitStack() as held:
-        address = arguments.server or await held.enter_async_context(server(arguments.model))
+        address = arguments.server or await held.enter_async_context(_server(arguments))
         surface = await held.enter_async_context(SURFACES[arguments.surface](address))
         await run_load(surface, poisson(2.0, 1.0, seed=0))  # connections are made, first uses are over
         if arguments.rate is not None:
@@ -43,6 +43,13 @@ async def load(arguments: argparse.Namespace) -> tuple[float | None, list[Figure
         return await highest_rate(
             lambda rate: measure(surface, rate, arguments), Bounds(arguments.bound), first_per_s=arguments.first_rate
         )
+
+
+def _server(arguments: argparse.Namespace) -> AbstractAsyncContextManager[str]:
+    """One of our own, that speaks the surface's protocol."""
+    if arguments.surface in ("http", "websocket"):
+        return server(arguments.model, "--http-listen", "127.0.0.1:0", told=HTTP_ADDRESS)
+    return server(arguments.model)
 
 
 def report(name: str, bound_s: float, highest: float | None, trials: Sequence[Figures]) -> None:

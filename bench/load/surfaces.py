@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from typing import Protocol
+
+import httpx
+from websockets.asyncio.client import connect
+from websockets.exceptions import WebSocketException
+from websockets.typing import Subprotocol
 
 import mynah
 
@@ -48,4 +54,66 @@ class Grpc:
             raise Refusal(error.reason) from error
 
 
-SURFACES = {"grpc": Grpc}
+class Http:
+    """`POST /v1/audio/speech` as OpenAI's clients call it, the body read as it comes."""
+
+    def __init__(self, address: str) -> None:
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+        self._client = httpx.AsyncClient(base_url=f"http://{address}", limits=limits, timeout=None)
+
+    async def __aenter__(self) -> Http:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.aclose()
+
+    async def speak(self, text: str) -> AsyncIterator[bytes]:
+        wanted = {"model": "tts-1", "input": text, "voice": "default", "response_format": "pcm"}
+        try:
+            async with self._client.stream("POST", "/v1/audio/speech", json=wanted) as response:
+                if response.status_code != 200:
+                    await response.aread()
+                    raise Refusal(response.json()["error"]["code"])
+                async for data in _whole_samples(response.aiter_raw()):
+                    yield data
+        except httpx.HTTPError as error:
+            raise Refusal(type(error).__name__) from error
+
+
+async def _whole_samples(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """A connection cuts where it likes: an odd byte waits for its other half."""
+    rest = b""
+    async for piece in pieces:
+        data = rest + piece
+        whole = len(data) & ~1
+        rest = data[whole:]
+        if whole:
+            yield data[:whole]
+
+
+class WebSocket:
+    """`/v1/stream`: the gRPC stream's messages as JSON, audio as binary frames."""
+
+    def __init__(self, address: str) -> None:
+        self._url = f"ws://{address}/v1/stream"
+
+    async def __aenter__(self) -> WebSocket:
+        return self
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+    async def speak(self, text: str) -> AsyncIterator[bytes]:
+        try:
+            async with connect(self._url, subprotocols=[Subprotocol("mynah.v1")], max_size=None) as socket:
+                for message in ({"open": {}}, {"text": {"content": text}}, {"end": {}}):
+                    await socket.send(json.dumps(message))
+                async for frame in socket:
+                    if isinstance(frame, bytes):
+                        yield frame
+                    elif "error" in (told := json.loads(frame)):
+                        raise Refusal(told["error"]["code"])
+        except WebSocketException as error:
+            raise Refusal(type(error).__name__) from error
+
+
+SURFACES: dict[str, type[Grpc] | type[Http] | type[WebSocket]] = {"grpc": Grpc, "http": Http, "websocket": WebSocket}

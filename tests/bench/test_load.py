@@ -13,9 +13,9 @@ from bench.load.figures import Bounds, Figures, figures_of, percentile
 from bench.load.player import Player
 from bench.load.run import Outcome, run_load
 from bench.load.search import highest_rate
-from bench.load.surfaces import Grpc, Refusal
+from bench.load.surfaces import SURFACES, Refusal, Surface
 from engines.fake import Script
-from tests.service.serving import serving
+from tests.service.serving import Serving, serving
 from tests.virtual_time import virtual_time
 
 BOUNDS = Bounds(onset_p95_s=1.0)
@@ -118,21 +118,28 @@ def test_figures():
     assert np.isnan(percentile([], 95))
 
 
-async def test_a_load_on_a_real_server():
+def surface_of(name: str, at: Serving) -> Surface:
+    assert at.http is not None
+    return SURFACES[name](at.address if name == "grpc" else at.http)
+
+
+@pytest.mark.parametrize("name", SURFACES)
+async def test_a_load_on_a_real_server(name: str):
     script = Script(token_s=0.001, tokens_per_char=0.2)
-    async with serving(script, max_streams=32) as at, Grpc(at.address) as surface:
+    async with serving(script, max_streams=32, http=True) as at, surface_of(name, at) as surface:
         outcomes = await run_load(surface, poisson(20.0, 1.0, seed=4))
         await at.settled()
-    assert outcomes
+        made = at.engine.made_samples
     assert {outcome.error for outcome in outcomes} == {""}
+    assert sum(outcome.audio_s for outcome in outcomes) == pytest.approx(made / 24_000), "every sample was heard"
     for outcome in outcomes:
         assert outcome.onset_s is not None
         assert outcome.ttfa_s is not None
         assert 0 < outcome.ttfa_s <= outcome.onset_s < outcome.ttfa_s + 0.1
-        assert outcome.audio_s > 0
 
 
-async def test_a_full_servers_refusals_are_errors():
-    async with serving(max_streams=1) as at, at.client.stream(), Grpc(at.address) as surface:
+@pytest.mark.parametrize("name", SURFACES)
+async def test_a_full_servers_refusals_are_errors(name: str):
+    async with serving(max_streams=1, http=True) as at, at.client.stream(), surface_of(name, at) as surface:
         (outcome,) = await run_load(surface, poisson(5.0, 0.3, seed=1)[:1])
     assert outcome.error == "STREAMS_EXHAUSTED"

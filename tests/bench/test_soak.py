@@ -9,7 +9,7 @@ import pytest
 
 from bench.soak import HELD, Sample, complaints, growth, left_over
 
-REST = Sample(0.0, 100e6, Counter({"socket": 4}), 15, (0.0,) * len(HELD))
+REST = Sample(0.0, 100e6, {"socket": 4}, 15, (0.0,) * len(HELD))
 
 
 def samples(*, slope: float = 0.0, noise: float = 0.0) -> list[Sample]:
@@ -39,7 +39,7 @@ def test_a_server_that_kept_nothing_is_not_complained_of():
     ("after", "told"),
     [
         (replace(REST, tasks=16), "1 tasks are left"),
-        (replace(REST, files=Counter({"socket": 5})), "files are left open: {'socket': 1}"),
+        (replace(REST, files={"socket": 5}), "files are left open: {'socket': 1}"),
         (replace(REST, held=(1.0, *REST.held[1:])), "mynah_streams_active is 1"),
     ],
 )

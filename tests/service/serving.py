@@ -69,7 +69,7 @@ async def serving(
     if http:
         config["http_listen"] = "127.0.0.1:0"
     engine = FakeEngine(script, max_streams=max_streams, default_voice=default_voice, observer=observer)
-    server = Server(engine, ServerConfig(listen="127.0.0.1:0", **config))
+    server = Server(engine, ServerConfig(**{"listen": "127.0.0.1:0", **config}))
     address = await server.start()
     at_http = await server.start_http()
     if warm:

@@ -8,7 +8,6 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from contextlib import AsyncExitStack
 from pathlib import Path
 
 from mynah.batch.run import Patience, Progress, Spoken, run_batch
@@ -23,7 +22,7 @@ FAILED = "failed.jsonl"
 _BAR_CELLS = 24
 
 
-async def batch(chosen: argparse.Namespace, connect: Callable[[str], Client]) -> None:
+async def batch(chosen: argparse.Namespace, connect: Callable[[list[str]], Client]) -> None:
     """Speak the script. `--server` may name several, with commas between. What is spoken already is left alone.
 
     Raises InvalidArgument for a bad script before anything is spoken, ServerError when lines could not be spoken.
@@ -32,15 +31,11 @@ async def batch(chosen: argparse.Namespace, connect: Callable[[str], Client]) ->
         raise InvalidArgument(f"--jobs {chosen.jobs}; allowed: at least 1", reason="JOBS_INVALID", field="jobs")
     items = read_script(chosen.script.read_text(encoding="utf-8").splitlines())
     began_s = time.monotonic()
+    bar = Bar(began_s, live=sys.stderr.isatty() and not chosen.quiet)
     with Shelf(chosen.output) as shelf:
-        async with AsyncExitStack() as held:
-            speakers = [
-                ClientSpeaker(address, await held.enter_async_context(connect(address)))
-                for address in dict.fromkeys(chosen.server.split(","))
-            ]
-            bar = Bar(began_s, live=sys.stderr.isatty() and not chosen.quiet)
-            patience = Patience(chosen.retry_s)
-            done = await run_batch(items, shelf, speakers, jobs=chosen.jobs, patience=patience, on_progress=bar.show)
+        async with connect(chosen.server.split(",")) as client:
+            speaker, patience = ClientSpeaker(client), Patience(chosen.retry_s)
+            done = await run_batch(items, shelf, speaker, jobs=chosen.jobs, patience=patience, on_progress=bar.show)
     bar.end()
     _keep_failures(chosen.output / FAILED, done)
     if not chosen.quiet:
@@ -51,10 +46,10 @@ async def batch(chosen: argparse.Namespace, connect: Callable[[str], Client]) ->
 
 
 class ClientSpeaker:
-    """Fulfils `run.Speaker` over the client."""
+    """Fulfils `run.Speaker` over the client, which knows which of its servers has room."""
 
-    def __init__(self, address: str, client: Client) -> None:
-        self.address, self._client = address, client
+    def __init__(self, client: Client) -> None:
+        self._client = client
 
     async def speak(self, item: Item) -> Spoken:
         stream = self._client.stream(
@@ -65,12 +60,15 @@ class ClientSpeaker:
             assert rate_hz is not None
             meter, pcm = Meter(rate_hz), bytearray()
             meter.start(time.monotonic())
-            async with asyncio.TaskGroup() as tasks:
-                sending = tasks.create_task(_send(stream, item.text))
-                async for chunk in stream:
-                    meter.hear(chunk, time.monotonic())
-                    pcm += chunk.data
-                sending.cancel()
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    sending = tasks.create_task(_send(stream, item.text))
+                    async for chunk in stream:
+                        meter.hear(chunk, time.monotonic())
+                        pcm += chunk.data
+                    sending.cancel()
+            except BaseExceptionGroup as group:  # both sides tell of the same end
+                raise group.exceptions[0] from None
         if meter.ttfa_s is None or meter.rtf is None:
             raise InvalidArgument("there is nothing to speak in the text", reason="TEXT_EMPTY", field="text")
         return Spoken(bytes(pcm), rate_hz, meter.ttfa_s, meter.rtf * meter.audio_s)

@@ -1,11 +1,12 @@
-"""Speaks a script's items through one or many servers: so many at a time, again where that may help, until all is said.
+"""Speaks a script's items: so many at a time, again where that may help, until all is said.
 
-Knows servers by `Speaker` and the folder by its Shelf; the clock is the event loop's.
+Knows whoever speaks by `Speaker` and the folder by its Shelf; the clock is the event loop's.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from typing import Any, Protocol
 
 from mynah.batch.script import Item
 from mynah.batch.shelf import Shelf
-from mynah.errors import MynahError, ServerBusy, Unavailable
+from mynah.errors import MynahError
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 15.0
 
@@ -34,9 +35,7 @@ class Spoken:
 
 
 class Speaker(Protocol):
-    """One server."""
-
-    address: str
+    """Whoever speaks: a server, or several as one."""
 
     async def speak(self, item: Item) -> Spoken:
         """All of the item's audio. Raises MynahError."""
@@ -66,42 +65,10 @@ class Patience:
     retry_s: float = 300.0
 
 
-class Servers:
-    """Which server speaks next: the one with the least to do of those that did not just fail."""
-
-    def __init__(self, speakers: Sequence[Speaker]) -> None:
-        self._busy = dict.fromkeys(speakers, 0)
-        self._pauses: dict[Speaker, float] = {}
-        self._rests_until_s = dict.fromkeys(speakers, 0.0)
-
-    async def take(self) -> Speaker:
-        """Waits while all of them rest."""
-        clock = asyncio.get_running_loop().time
-        while (wait_s := min(self._rests_until_s.values()) - clock()) > 0:  # noqa: ASYNC110 - a pause, not a poll
-            await asyncio.sleep(wait_s)
-        now_s = clock()
-        awake = [speaker for speaker in self._busy if self._rests_until_s[speaker] <= now_s]
-        speaker = min(awake, key=self._busy.__getitem__)
-        self._busy[speaker] += 1
-        return speaker
-
-    def worked(self, speaker: Speaker) -> None:
-        self._busy[speaker] -= 1
-        self._pauses.pop(speaker, None)
-
-    def failed(self, speaker: Speaker, error: MynahError) -> None:
-        """One that is full or away rests, longer each time; other failures are the item's own."""
-        self._busy[speaker] -= 1
-        if isinstance(error, Unavailable | ServerBusy):
-            pause_s = max(self._pauses.get(speaker, _FIRST_PAUSE_S), error.retry_after_s or 0.0)
-            self._pauses[speaker] = min(_LONGEST_PAUSE_S, pause_s * 2)
-            self._rests_until_s[speaker] = asyncio.get_running_loop().time() + pause_s * random.uniform(0.8, 1.2)
-
-
 async def run_batch(
     items: Sequence[Item],
     shelf: Shelf,
-    speakers: Sequence[Speaker],
+    speaker: Speaker,
     *,
     jobs: int,
     patience: Patience | None = None,
@@ -113,11 +80,11 @@ async def run_batch(
     """
     missing = shelf.missing(items)
     progress = Progress(len(items), len(items) - len(missing))
-    servers, waiting = Servers(speakers), iter(missing)
+    waiting = iter(missing)
 
     async def work() -> None:
         for item in waiting:  # shared by all workers
-            await _speak_one(item, shelf, servers, progress, patience or Patience())
+            await _speak_one(item, shelf, speaker, progress, patience or Patience())
             on_progress(progress)
 
     on_progress(progress)
@@ -127,34 +94,30 @@ async def run_batch(
     return progress
 
 
-async def _speak_one(item: Item, shelf: Shelf, servers: Servers, progress: Progress, patience: Patience) -> None:
+async def _speak_one(item: Item, shelf: Shelf, speaker: Speaker, progress: Progress, patience: Patience) -> None:
     clock = asyncio.get_running_loop().time
     give_up_s: float | None = None
-    tries = 0
-    while True:
-        speaker = await servers.take()
-        tries += 1
+    for tries in itertools.count(1):
         try:
             spoken = await speaker.speak(item)
         except MynahError as error:
-            servers.failed(speaker, error)
             give_up_s = give_up_s or clock() + patience.retry_s
             if not _may_pass(error) or clock() >= give_up_s:
                 progress.failed[item.name] = error
                 return
             progress.retries += 1
-            if not isinstance(error, Unavailable | ServerBusy):  # else the server rests
-                await asyncio.sleep(min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**tries))
+            await asyncio.sleep(_pause_s(tries, error))
             continue
-        except BaseException:
-            servers.worked(speaker)
-            raise
-        servers.worked(speaker)
-        about = _about(spoken, speaker.address, item, tries)
-        shelf.put(item, spoken.pcm, spoken.rate_hz, about)
+        shelf.put(item, spoken.pcm, spoken.rate_hz, _about(spoken, item, tries))
         progress.spoken += 1
         progress.audio_s += spoken.audio_s
         return
+
+
+def _pause_s(tries: int, error: MynahError) -> float:
+    """Longer each time, at least what the server asks for, and never the same for all who wait."""
+    doubled_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** min(tries - 1, 30))
+    return max(doubled_s, error.retry_after_s or 0.0) * random.uniform(0.8, 1.2)
 
 
 def _may_pass(error: MynahError) -> bool:
@@ -162,7 +125,7 @@ def _may_pass(error: MynahError) -> bool:
     return error.retryable or error.code in ("UNAVAILABLE", "INTERNAL", "UNKNOWN", "CANCELLED", "DEADLINE_EXCEEDED")
 
 
-def _about(spoken: Spoken, server: str, item: Item, tries: int) -> dict[str, Any]:
+def _about(spoken: Spoken, item: Item, tries: int) -> dict[str, Any]:
     return {
         "audio_s": round(spoken.audio_s, 6),
         "rate_hz": spoken.rate_hz,
@@ -170,7 +133,6 @@ def _about(spoken: Spoken, server: str, item: Item, tries: int) -> dict[str, Any
         "voice": item.voice,
         "ttfa_s": round(spoken.ttfa_s, 4),
         "wall_s": round(spoken.wall_s, 4),
-        "server": server,
         "tries": tries,
         "finished": datetime.now(UTC).isoformat(timespec="milliseconds"),
     }
