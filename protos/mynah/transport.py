@@ -21,6 +21,8 @@ _OPTIONS = [
     # pings notice a peer that vanished without a word; the server allows them from every 10 s on
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    # gRPC would wait for up to two minutes before it looks again whether a server that was away is back
+    ("grpc.max_reconnect_backoff_ms", 2_000),
     # gRPC would let its window grow to megabytes, a minute of audio between server and a slow reader that no cancel
     # can call back; the fixed 64 KiB are enough for 48 kHz float at a round trip of 300 ms
     ("grpc.http2.bdp_probe", 0),

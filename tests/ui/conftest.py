@@ -1,0 +1,52 @@
+"""A real server, the real page and a real browser, each started once; a fresh browser context for every test.
+
+They run in the environment of `make test-ui`; elsewhere nothing here is collected.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+if importlib.util.find_spec("gradio") is None or importlib.util.find_spec("playwright") is None:
+    collect_ignore_glob = ["*"]
+else:
+    import pytest
+    from playwright.sync_api import Browser, sync_playwright
+
+    from tests.ui.clips import wav
+    from tests.ui.processes import Process, page_process, server_process
+    from tests.ui.visitor import CHROMIUM_FLAGS, Visitor
+
+    @pytest.fixture(scope="session")
+    def server() -> Iterator[Process]:
+        with server_process() as running:
+            yield running
+
+    @pytest.fixture(scope="session")
+    def page_url(server: Process) -> Iterator[str]:
+        with page_process("--server", server.address) as running:
+            yield running.address
+
+    @pytest.fixture(scope="session")
+    def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+        spoken = tmp_path_factory.mktemp("microphone") / "spoken.wav"
+        spoken.write_bytes(wav(12.0))
+        flags = [*CHROMIUM_FLAGS, f"--use-file-for-fake-audio-capture={spoken}"]
+        with sync_playwright() as playwright:
+            running = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=flags)
+            yield running
+            running.close()
+
+    @pytest.fixture
+    def visitor(browser: Browser, page_url: str) -> Iterator[Visitor]:
+        """Somebody on the page, whose browser has nothing to complain about and asks no other host for anything."""
+        with Visitor.on(browser, page_url) as one:
+            yield one
+
+    @pytest.fixture
+    def clip(tmp_path: Path) -> Path:
+        path = tmp_path / "clip.wav"
+        path.write_bytes(wav(12.0))
+        return path

@@ -1,0 +1,128 @@
+"""Clone it: a clip from the microphone or a file, whether it will do, consent, a name; use and delete the voice."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from tests.ui.clips import sine, wav
+from tests.ui.visitor import Visitor
+
+
+@pytest.fixture
+def cloner(visitor: Visitor) -> Visitor:
+    visitor.open_tab("Voices")
+    return visitor
+
+
+def upload(visitor: Visitor, clip: Path) -> None:
+    visitor.page.locator("#clip").get_by_label("Upload file").click()
+    visitor.page.locator("#clip input[type=file]").set_input_files(clip)
+
+
+def verdict(visitor: Visitor, kind: str) -> str:
+    words = visitor.page.locator(f".will-do[data-verdict={kind}]")
+    words.wait_for()
+    return words.inner_text()
+
+
+def clone(visitor: Visitor, name: str) -> None:
+    visitor.page.locator("#voice-name").get_by_role("textbox").fill(name)
+    visitor.page.get_by_role("checkbox").check()
+    visitor.button("Clone this voice").click()
+
+
+def remove(visitor: Visitor, name: str) -> None:
+    visitor.button(f"Delete {name}").click()
+    visitor.button(f"Really delete {name}?").click()
+    visitor.page.get_by_text(f"“{name}” is deleted.").wait_for()
+
+
+def test_a_clip_becomes_a_voice_that_speaks_and_is_deleted(cloner: Visitor, clip: Path):
+    upload(cloner, clip)
+    assert verdict(cloner, "yes") == "Will do."
+    assert cloner.page.locator("[data-clip=length]").inner_text() == "12.0 s"
+    clone(cloner, "Ada")
+    assert "“Ada” is ready" in verdict(cloner, "yes")
+    cloner.button("Use Ada").click()
+    cloner.wait("document.querySelector('#voice-a input')?.value === 'Ada'")
+    cloner.speak("Good morning.")
+    cloner.finished()
+    take = cloner.evaluate("mynah.player.takes.a.resolved.voice")
+    assert take not in ("", "default")
+    cloner.open_tab("Voices")
+    remove(cloner, "Ada")
+    cloner.page.locator(".voices strong", has_text="Ada").wait_for(state="detached")
+    cloner.open_tab("Speak")
+    cloner.button("Speak").click()
+    assert "not there any more" in cloner.wrong("#voice-a")
+
+
+def test_the_microphone_records_a_clip(cloner: Visitor):
+    cloner.button("Record").click()
+    cloner.page.wait_for_timeout(6_000)  # a recording takes its time
+    cloner.button("Stop").last.click()
+    assert verdict(cloner, "perhaps").startswith("Will do. Ten seconds or more")
+    assert float(cloner.page.locator("[data-clip=length]").inner_text().split()[0]) > 5
+
+
+def test_what_will_not_do_is_told_at_once_and_the_server_agrees(cloner: Visitor, tmp_path: Path):
+    short = tmp_path / "short.wav"
+    short.write_bytes(wav(3.0))
+    upload(cloner, short)
+    assert verdict(cloner, "no").startswith("Too short: 3.0 s")
+    clone(cloner, "Brief")
+    assert "more than 5 seconds" in cloner.wrong("#clip")
+
+
+def test_a_silent_clip_will_not_do(cloner: Visitor, tmp_path: Path):
+    silent = tmp_path / "silent.wav"
+    silent.write_bytes(wav(8.0, amplitude=0.0002))
+    upload(cloner, silent)
+    assert verdict(cloner, "no").startswith("Almost silent")
+
+
+def test_a_file_that_is_no_audio_is_refused_in_words(cloner: Visitor, tmp_path: Path):
+    broken = tmp_path / "broken.wav"
+    broken.write_bytes(b"not a recording" * 1000)
+    upload(cloner, broken)
+    assert "cannot look into" in verdict(cloner, "perhaps")
+    clone(cloner, "Broken")
+    assert "cannot read this file" in cloner.wrong("#clip")
+    cloner.complaints.clear()  # Gradio's own player says so on the console
+
+
+def test_clip_consent_and_name_are_asked_for_beside_their_fields(cloner: Visitor, clip: Path):
+    cloner.button("Clone this voice").click()
+    assert "Record or upload" in cloner.wrong("#clip")
+    upload(cloner, clip)
+    verdict(cloner, "yes")
+    cloner.button("Clone this voice").click()
+    assert "name of 1 to 80" in cloner.wrong("#voice-name")
+    cloner.page.locator("#voice-name").get_by_role("textbox").fill("Ada")
+    cloner.button("Clone this voice").click()
+    assert "agreed" in cloner.wrong("#consent")
+    assert cloner.page.locator(".wrong").count() == 1
+
+
+def test_a_name_is_never_more_than_text(cloner: Visitor, clip: Path):
+    name = "<img src=x onerror=hacked=1>${window.hacked=1}{{value}}`"
+    upload(cloner, clip)
+    verdict(cloner, "yes")
+    clone(cloner, name)
+    verdict(cloner, "yes")
+    cloner.page.locator(".voices strong", has_text=name).wait_for()
+    assert not cloner.evaluate("'hacked' in window")
+    remove(cloner, name)
+
+
+@pytest.mark.parametrize("amplitude", [0.1, 0.5])
+def test_loudness_is_that_of_the_recommendation(cloner: Visitor, tmp_path: Path, amplitude: float):
+    tone = tmp_path / "tone.wav"
+    tone.write_bytes(sine(6.0, 997.0, amplitude))
+    upload(cloner, tone)
+    verdict(cloner, "perhaps")
+    shown = float(cloner.page.locator("[data-clip=loudness]").inner_text().split()[0])
+    assert shown == pytest.approx(20 * math.log10(amplitude) - 3.01, abs=0.15)  # BS.1770: 997 Hz at 0 dB is -3.01 LUFS

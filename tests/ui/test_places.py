@@ -1,0 +1,100 @@
+"""Where it works: behind a prefix and TLS, on phones and wide screens, by screen reader; while its server is away."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+import trustme
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser
+
+from tests.ui.processes import Process, page_process, server_process
+from tests.ui.visitor import Visitor
+
+SHORT = "Good morning."
+PHONE = {"viewport": {"width": 375, "height": 740}, "has_touch": True}
+
+
+def test_the_server_goes_away_and_comes_back(browser: Browser):
+    with server_process() as first, page_process("--server", first.address) as page:
+        with Visitor.unheld(browser, page.address) as visitor:
+            first.stop()
+            banner = visitor.page.locator(".banner")
+            banner.wait_for()
+            assert f"The speech server at {first.address} is away." in banner.inner_text()
+            visitor.write(SHORT)
+            visitor.button("Speak").click()
+            assert visitor.wrong(".elsewhere") == "The speech server does not answer. Try again in a moment."
+            with server_process(listen=first.address):
+                banner.wait_for(state="hidden")
+                visitor.speak()
+                visitor.finished()
+                assert visitor.take()["state"] == "done"
+            assert visitor.complaints == []
+
+
+def test_behind_a_prefix_and_tls(browser: Browser, server: Process, tmp_path: Path, clip: Path):
+    authority, certificate, key = trustme.CA(), tmp_path / "certificate.pem", tmp_path / "key.pem"
+    issued = authority.issue_cert("127.0.0.1")
+    certificate.write_bytes(issued.cert_chain_pems[0].bytes())
+    key.write_bytes(issued.private_key_pem.bytes())
+    tls = ("--tls-certificate", str(certificate), "--tls-key", str(key))
+    with page_process("--server", server.address, "--root-path", "/voice/mynah", *tls) as page:
+        assert page.address.startswith("https://")
+        assert page.address.endswith("/voice/mynah/")
+        with Visitor.on(browser, page.address.rstrip("/"), ignore_https_errors=True) as visitor:
+            visitor.speak(SHORT)
+            visitor.finished()
+            visitor.page.locator("#result a[download]").wait_for(state="attached")
+            visitor.open_tab("Voices")
+            visitor.page.locator("#clip").get_by_label("Upload file").click()
+            visitor.page.locator("#clip input[type=file]").set_input_files(clip)
+            visitor.page.locator(".will-do[data-verdict=yes]").wait_for()
+        request = browser.new_context(ignore_https_errors=True).request
+        stripped = request.get(page.address.replace("/voice/mynah", "") + "mynah/static/page.js")  # as a proxy may
+        assert stripped.ok
+
+
+def test_another_site_s_page_may_not_speak_here(page_url: str):
+    host = page_url.removeprefix("http://").rstrip("/")
+    answers = {origin: upgrade(host, origin) for origin in (f"http://{host}", "http://elsewhere.example")}
+    assert answers == {f"http://{host}": 101, "http://elsewhere.example": 403}
+
+
+def upgrade(host: str, origin: str) -> int:
+    """The status with which a WebSocket is answered that comes from a page of `origin`."""
+    name, _, port = host.partition(":")
+    lines = [
+        "GET /mynah/speak HTTP/1.1",
+        f"Host: {host}",
+        f"Origin: {origin}",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+    ]
+    with socket.create_connection((name, int(port)), timeout=10) as connection:
+        connection.sendall("\r\n".join([*lines, "", ""]).encode())
+        return int(connection.recv(4096).split()[1])
+
+
+@pytest.mark.parametrize(
+    ("scheme", "size"),
+    [("light", {"viewport": {"width": 1440, "height": 900}}), ("dark", PHONE)],
+    ids=["desktop-light", "phone-dark"],
+)
+def test_it_fits_and_can_be_read_by_everybody(browser: Browser, page_url: str, scheme: str, size: dict[str, object]):
+    with Visitor.on(browser, page_url, color_scheme=scheme, **size) as visitor:
+        visitor.speak(SHORT)
+        visitor.finished()
+        visitor.page.locator("#result a[download]").wait_for(state="attached")
+        for tab in ("Speak", "Voices"):
+            visitor.open_tab(tab)
+            visitor.page.locator("#voices:visible, #result:visible").first.wait_for()
+            assert visitor.evaluate("document.documentElement.scrollWidth <= innerWidth"), tab
+            found = Axe().run(visitor.page).response["violations"]
+            assert [(one["id"], [node["html"][:160] for node in one["nodes"]]) for one in found] == [], tab
+
+

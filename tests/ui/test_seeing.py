@@ -1,0 +1,110 @@
+"""See it: figures, timeline, waveform and spectrogram; tags, settings and their reset; errors beside their cause."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.ui.visitor import Visitor
+
+SHORT = "Good morning."
+
+
+def painted(visitor: Visitor, selector: str) -> int:
+    """How many different colours a canvas shows."""
+    script = """selector => { const canvas = document.querySelector(selector);
+      const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+      return new Set(new Uint32Array(data.buffer)).size; }"""
+    colours: int = visitor.evaluate(script, selector)
+    return colours
+
+
+def test_figures_and_pictures_tell_what_happened(visitor: Visitor):
+    before = painted(visitor, ".timeline")
+    assert not visitor.page.locator(".spectrum").is_visible()
+    visitor.speak(SHORT)
+    visitor.finished()
+    take = visitor.take()
+    figures = dict(visitor.evaluate("[...document.querySelectorAll('[data-figure]')].map(e => [e.dataset.figure, e.textContent])"))
+    assert figures["tokens"] == str(take["tokens"])
+    assert abs(take["tokens"] * 0.04 - take["length_s"]) < 1e-6
+    assert figures["chunks"] == str(len(take["chunks"]))
+    assert figures["windows"] == str(take["windows"]) == str(len(take["chunks"]))
+    assert all(one["window"]["decode_s"] > 0 and one["window"]["queue_s"] >= 0 for one in take["chunks"])
+    assert figures["ttfa"].endswith("s")
+    assert float(figures["rtf"]) > 0
+    assert painted(visitor, ".timeline") > before + 5
+    assert painted(visitor, ".wave canvas") > 3
+    assert visitor.page.locator(".spectrum").is_visible()
+    assert painted(visitor, ".spectrum canvas") > 50
+    label = visitor.page.locator(".timeline").get_attribute("aria-label")
+    assert label is not None
+    assert f"{len(take['chunks'])} chunks" in label
+    assert "".join(visitor.page.locator(".said span").all_inner_texts()) == SHORT
+
+
+def test_the_waveform_grows_as_it_arrives(visitor: Visitor):
+    visitor.speak("One sentence here. " * 3)
+    seen = visitor.evaluate(
+        """async () => { const seen = new Set();
+        while (mynah.player.live) {
+          seen.add(mynah.player.shown.peaks?.bars.filter(one => one !== null).length);
+          await new Promise(requestAnimationFrame);
+        }
+        return seen.size; }"""
+    )
+    assert seen > 3
+
+
+def test_a_tag_goes_where_the_cursor_stands(visitor: Visitor):
+    visitor.write("Well. No.")
+    visitor.evaluate("document.querySelector('#text textarea').setSelectionRange(5, 5)")
+    visitor.button("clear throat").click()
+    assert visitor.page.get_by_label("Text", exact=True).input_value() == "Well. [clear throat] No."
+    visitor.speak()
+    assert visitor.evaluate("mynah.player.takes.a.sent") == "Well. [clear throat] No."
+
+
+def test_settings_reach_the_server_and_go_back_to_their_defaults(visitor: Visitor):
+    number = visitor.page.locator("#max-speech-tokens-a input[type=number]")
+    number.fill("30")
+    number.blur()
+    visitor.page.locator("#seed-a").get_by_role("textbox").fill("18446744073709551615")
+    visitor.speak(SHORT)
+    visitor.finished()
+    take = visitor.take()
+    assert take["length_s"] == pytest.approx((1 + 30 + 3) * 0.04)
+    assert take["seed"] == "18446744073709551615"
+    visitor.button("Back to defaults").first.click()
+    visitor.wait("document.querySelector('#max-speech-tokens-a input[type=number]').value === '1000'")
+    assert visitor.page.locator("#seed-a").get_by_role("textbox").input_value() == ""
+
+
+def test_an_empty_text_is_said_beside_the_text(visitor: Visitor):
+    visitor.write("  ")
+    visitor.button("Speak").click()
+    assert "nothing to say" in visitor.wrong("#text")
+    assert visitor.page.get_by_label("Text", exact=True).get_attribute("aria-invalid") == "true"
+    visitor.speak(SHORT)
+    assert visitor.page.locator(".wrong").count() == 0
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("#seed-a", "abc", "Seed cannot be 'abc'; allowed: a whole number."),
+        ("#seed-a", "-1", "Seed cannot be -1."),
+        ("#voice-a", "nobody", "This voice is not there any more. Choose another one."),
+    ],
+)
+def test_a_wrong_setting_is_said_beside_it(visitor: Visitor, field: str, value: str, words: str):
+    visitor.page.locator(f"{field} input, {field} textarea").first.fill(value)
+    visitor.page.locator(f"{field} input, {field} textarea").first.press("Enter")
+    visitor.write(SHORT)
+    visitor.button("Speak").click()
+    assert visitor.wrong(field) == words
+    visitor.finished()
+
+
+def test_random_weights_are_announced(visitor: Visitor):
+    assert "noise" in visitor.page.get_by_role("note").inner_text()
+    assert visitor.page.locator(".pill").inner_text() == "tiny on cpu"

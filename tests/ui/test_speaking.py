@@ -1,0 +1,148 @@
+"""Hear it: sound at once, Stop, typing as an agent, seeds, comparing, the file to keep."""
+
+from __future__ import annotations
+
+import io
+import time
+import wave
+
+import grpc
+import pytest
+
+from mynah.v1 import speech_pb2, speech_pb2_grpc
+from tests.ui.processes import Process
+from tests.ui.visitor import Visitor
+
+SHORT = "Good morning. "
+LONG = "One sentence to begin with. " + "Then another one that goes on for a good while, so that there is time. " * 4
+
+
+def test_sound_starts_within_150_ms_of_the_first_chunk_and_the_audio_clock_runs(visitor: Visitor):
+    visitor.speak(LONG)
+    first, again = visitor.evaluate(
+        """async () => { const [context] = ear.contexts, first = context.currentTime;
+        await new Promise(next => setTimeout(next, 200));
+        return [first, context.currentTime]; }"""
+    )
+    assert visitor.evaluate("ear.contexts[0].state") == "running"
+    assert again - first > 0.1
+    visitor.wait("ear.level() > 0.001")
+    arrival, start = visitor.evaluate("[ear.arrivals[0], ear.starts[0].at]")
+    assert 0 <= start - arrival < 150
+    assert visitor.take()["startDelay_ms"] < 150  # the device's own latency included
+    visitor.finished()
+    assert visitor.take()["state"] == "done"
+
+
+def test_chunks_are_scheduled_end_to_end(visitor: Visitor):
+    visitor.speak(SHORT * 2)
+    visitor.finished()
+    take, starts = visitor.take(), visitor.evaluate("ear.starts")
+    assert len(starts) == len(take["chunks"]) > 1
+    breaks = [later["when"] - (one["when"] + one["duration"]) for one, later in zip(starts, starts[1:], strict=False)]
+    assert sum(abs(gap) > 1e-6 for gap in breaks) == len(take["underruns"])
+    assert abs(sum(one["duration"] for one in starts) - take["length_s"]) < 1e-6
+
+
+def test_stop_is_silent_within_100_ms_and_ends_the_server_s_work(visitor: Visitor, server: Process):
+    visitor.speak(LONG * 3)
+    visitor.wait("ear.lastSound_s > 0")
+    pressed_s = visitor.evaluate(
+        """() => { const pressed_s = ear.contexts[0].currentTime; document.querySelector("#stop").click();
+        return pressed_s; }"""
+    )
+    visitor.finished()
+    visitor.wait(f"ear.contexts[0].currentTime > {pressed_s} + 0.5")
+    assert 0 < visitor.evaluate("ear.lastSound_s") - pressed_s < 0.1
+    take = visitor.take()
+    assert take["state"] == "stopped"
+    streams_end(server.address, within_s=5)
+    assert visitor.evaluate("ear.level()") == 0
+    assert visitor.take()["length_s"] == take["length_s"]
+    assert visitor.page.get_by_text("Stopped after").is_visible()
+
+
+def streams_end(address: str, within_s: float) -> None:
+    """Ask until nobody speaks any more."""
+    asked_s = time.monotonic()
+    with grpc.insecure_channel(address) as channel:
+        speech = speech_pb2_grpc.SpeechStub(channel)
+        while speech.GetServerInfo(speech_pb2.GetServerInfoRequest(), timeout=within_s).open_stream_count:
+            assert time.monotonic() - asked_s < within_s
+
+
+def test_as_an_agent_speech_starts_before_the_text_is_written(visitor: Visitor):
+    visitor.page.get_by_label("Type as an agent").check()
+    visitor.page.get_by_label("number input for Words per second").fill("10")
+    visitor.page.get_by_label("number input for Words per second").blur()
+    visitor.speak(LONG)
+    assert visitor.page.locator(".said .caret").is_visible()
+    visitor.wait("mynah.player.takes.a.typed")
+    take = visitor.take()
+    words = LONG.split()
+    assert len(take["words"]) == len(words)
+    assert abs((take["words"][-1] - take["words"][0]) - (len(words) - 1) / 10) < 0.5
+    assert take["firstHeard"] < take["words"][-1] - 1
+    visitor.page.keyboard.press("Escape")
+    visitor.finished()
+
+
+def test_the_keyboard_speaks_and_stops(visitor: Visitor):
+    visitor.write(LONG)
+    visitor.page.keyboard.press("Control+Enter")
+    visitor.wait("mynah.player.takes.a?.firstHeard")
+    assert visitor.evaluate("mynah.player.takes.a.sent") == LONG
+    visitor.page.keyboard.press("Escape")
+    visitor.finished()
+    assert visitor.take()["state"] == "stopped"
+    visitor.page.get_by_role("slider", name="Playback position").press("Home")
+    visitor.wait("mynah.player.sound.playing")
+
+
+def test_again_gives_the_same_speech_and_new_another(visitor: Visitor):
+    visitor.speak(SHORT)
+    visitor.finished()
+    seed, first = visitor.take()["seed"], visitor.samples()
+    visitor.button("Again").click()
+    visitor.wait("mynah.player.live")
+    visitor.finished()
+    assert (visitor.take()["seed"], visitor.samples()) == (seed, first)
+    visitor.button("New").click()
+    visitor.wait("mynah.player.live")
+    visitor.finished()
+    assert visitor.take()["seed"] != seed
+    assert visitor.samples() != first
+    assert visitor.page.locator("[data-seed]").inner_text() == visitor.take()["seed"]
+
+
+def test_two_settings_on_one_text_share_the_seed_and_can_be_switched(visitor: Visitor):
+    visitor.write(SHORT)
+    visitor.open_tab("Setting B")
+    visitor.page.locator("#max-speech-tokens-b input[type=number]").fill("20")
+    visitor.page.locator("#max-speech-tokens-b input[type=number]").blur()
+    visitor.button("Compare A and B").click()
+    visitor.wait("mynah.player.takes.b")
+    visitor.finished("b")
+    a, b = visitor.take("a"), visitor.take("b")
+    assert a["seed"] == b["seed"]
+    assert b["length_s"] == pytest.approx((1 + 20 + 3) * 0.04)
+    assert a["length_s"] > b["length_s"]
+    length = visitor.page.locator("[data-figure=length]")
+    assert [line[:2] for line in length.inner_text().splitlines()] == ["A ", "B "]
+    visitor.button("A").click()
+    assert visitor.button("A").get_attribute("aria-pressed") == "true"
+    visitor.button("Play").click()
+    visitor.wait("mynah.player.sound.playing && ear.level() > 0.001")
+
+
+def test_the_last_take_is_there_as_a_file(visitor: Visitor):
+    visitor.speak(SHORT)
+    visitor.finished()
+    link = visitor.page.locator("#result a[download]")
+    link.wait_for(state="attached")
+    answer = visitor.context.request.get(str(link.get_attribute("href")))
+    with wave.open(io.BytesIO(answer.body())) as file:
+        assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (24_000, 1, 2)
+        data = file.readframes(file.getnframes())
+    heard = visitor.samples()
+    assert [int.from_bytes(data[i : i + 2], "little", signed=True) for i in range(0, len(data), 2)] == heard

@@ -1,0 +1,153 @@
+"""Somebody in front of the page: a browser context that notes sounds, complaints and requests, and is held to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+from playwright.sync_api import Browser, BrowserContext, Locator, Page
+
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--autoplay-policy=no-user-gesture-required",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-default-apps",
+    "--disable-sync",
+    "--no-first-run",
+]
+
+# An ear beside the page's own code: when binary messages arrived, when buffers were to start, how loud it is.
+_EAR = """
+window.ear = { arrivals: [], starts: [], contexts: [] };
+const socketAdd = Object.getOwnPropertyDescriptor(WebSocket.prototype, "onmessage");
+Object.defineProperty(WebSocket.prototype, "onmessage", { set(hear) {
+  socketAdd.set.call(this, (event) => { if (typeof event.data !== "string") ear.arrivals.push(performance.now()); hear.call(this, event); });
+} });
+const start = AudioBufferSourceNode.prototype.start;
+AudioBufferSourceNode.prototype.start = function (when = 0, ...rest) {
+  const wait_ms = Math.max(0, when - this.context.currentTime) * 1000;
+  ear.starts.push({ at: performance.now() + wait_ms, when, duration: this.buffer?.duration });
+  return start.call(this, when, ...rest);
+};
+const connect = AudioNode.prototype.connect;
+AudioNode.prototype.connect = function (to, ...rest) {
+  if (to instanceof AudioDestinationNode && !(this.context instanceof OfflineAudioContext)) {
+    if (!ear.contexts.includes(this.context)) {
+      ear.contexts.push(this.context);
+      ear.analyser = new AnalyserNode(this.context, { fftSize: 256 });
+      ear.drum = this.context.createScriptProcessor(256, 1, 1); // tells the audio clock's time of what it hears
+      ear.drum.onaudioprocess = ({ inputBuffer, playbackTime }) => {
+        const last = inputBuffer.getChannelData(0).findLastIndex((one) => one !== 0);
+        if (last >= 0) ear.lastSound_s = playbackTime + last / this.context.sampleRate;
+      };
+      connect.call(ear.analyser, ear.drum);
+      connect.call(ear.drum, this.context.destination);
+    }
+    connect.call(this, ear.analyser);
+  }
+  return connect.call(this, to, ...rest);
+};
+ear.level = () => {
+  const samples = new Float32Array(256);
+  ear.analyser?.getFloatTimeDomainData(samples);
+  return samples.reduce((most, one) => Math.max(most, Math.abs(one)), 0);
+};
+"""
+
+class Visitor:
+    """A page that is open. `complaints` are console errors, failed requests and requests to other hosts."""
+
+    def __init__(self, context: BrowserContext, url: str) -> None:
+        self.url = url
+        self.context = context
+        self.complaints: list[str] = []
+        self.page: Page = context.new_page()
+        self.page.on("console", lambda told: self._note(told.type == "error", told.text))
+        self.page.on("pageerror", lambda error: self._note(True, str(error)))
+        self.page.on("response", lambda answer: self._note(answer.status >= 400, f"{answer.status} {answer.url}"))
+        self.page.on("request", lambda request: self._note(not self._at_home(request.url), f"asked for {request.url}"))
+        self.page.goto(url)
+        self.page.wait_for_selector("html[data-mynah=ready]")
+        self.page.wait_for_selector(".pill[data-state]")
+
+    @classmethod
+    @contextmanager
+    def on(cls, browser: Browser, url: str, **options: Any) -> Iterator[Visitor]:
+        """A visit that must end without complaints."""
+        with cls.unheld(browser, url, **options) as visitor:
+            yield visitor
+            assert not visitor.complaints, "\n".join(visitor.complaints)
+
+    @classmethod
+    @contextmanager
+    def unheld(cls, browser: Browser, url: str, **options: Any) -> Iterator[Visitor]:
+        """A visit during which the browser may complain, e.g. because a server goes away."""
+        context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}, **options})
+        context.set_default_timeout(60_000)
+        context.add_init_script(_EAR)
+        try:
+            yield cls(context, url)
+        finally:
+            context.close()
+
+    def _note(self, bad: bool, what: str) -> None:
+        if bad:
+            self.complaints.append(what)
+
+    def _at_home(self, url: str) -> bool:
+        return url.startswith(("data:", "blob:")) or urlsplit(url).netloc == urlsplit(self.url).netloc
+
+    def evaluate(self, script: str, argument: Any = None) -> Any:
+        return self.page.evaluate(script, argument)
+
+    def wait(self, condition: str) -> None:
+        self.page.wait_for_function(condition)
+
+    def button(self, name: str) -> Locator:
+        return self.page.get_by_role("button", name=name, exact=True)
+
+    def write(self, text: str) -> None:
+        self.page.get_by_label("Text", exact=True).fill(text)
+
+    def speak(self, text: str | None = None) -> None:
+        """Press Speak and wait for the first sound."""
+        if text is not None:
+            self.write(text)
+        self.button("Speak").click()
+        self.wait("mynah.player.takes.a?.firstHeard")
+
+    def finished(self, name: str = "a") -> None:
+        """Wait until the take is whole."""
+        self.wait(f"['done', 'stopped', 'failed'].includes(mynah.player.takes.{name}?.state) && !mynah.player.live")
+
+    def take(self, name: str = "a") -> dict[str, Any]:
+        """What the page knows of a take."""
+        told: dict[str, Any] = self.evaluate(
+            """name => { const { state, seed, length_s, words, segments, chunks, underruns, firstHeard, startDelay_ms,
+              tokens, windows } = mynah.player.takes[name];
+              return { state, seed, length_s, words, segments, chunks, underruns, firstHeard, startDelay_ms, tokens,
+              windows }; }""",
+            name,
+        )
+        return told
+
+    def samples(self, name: str = "a") -> list[int]:
+        """A take's samples as the 16-bit numbers that arrived."""
+        script = "name => Array.from(mynah.player.takes[name].samples, one => Math.round(one * 32768))"
+        samples: list[int] = self.evaluate(script, name)
+        return samples
+
+    def open_tab(self, name: str) -> None:
+        self.page.get_by_role("tab", name=name, exact=True).click()
+
+    def wrong(self, beside: str) -> str:
+        """The words of the error that stands inside an element."""
+        words = self.page.locator(f"{beside} .wrong")
+        words.wait_for()
+        assert words.get_attribute("role") == "alert"
+        return words.inner_text()

@@ -1,0 +1,58 @@
+"""`python -m ui`: the page until SIGTERM or SIGINT. Says on one line where."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+
+from ui.config import ConfigError, PageConfig, read_config
+
+
+def main() -> None:
+    """Exit status 0 after a signal, 2 for a bad configuration."""
+    try:
+        config = read_config(sys.argv[1:])
+        listener = _listen(config)
+    except ConfigError as error:
+        print(f"mynah-page: {error}", file=sys.stderr)
+        sys.exit(2)
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # Gradio reads it while it is imported
+    asyncio.run(serve(config, listener))
+
+
+async def serve(config: PageConfig, listener: socket.socket) -> None:
+    """Serve until a signal."""
+    import uvicorn
+
+    from ui.app import make_app
+
+    server = uvicorn.Server(
+        uvicorn.Config(
+            make_app(config),
+            ssl_certfile=config.tls_certificate,
+            ssl_keyfile=config.tls_key,
+            log_level="warning",
+            ws="websockets-sansio",
+            ws_max_size=2**20,
+            ws_per_message_deflate=False,  # speech does not shrink, and waiting for it would be heard
+            timeout_graceful_shutdown=1,  # status streams never end by themselves
+        )
+    )
+    scheme = "http" if config.tls_certificate is None else "https"
+    port = listener.getsockname()[1]
+    print(f"mynah-page: open {scheme}://{config.host}:{port}{config.root_path}/ (server {config.server})", flush=True)
+    await server.serve(sockets=[listener])
+
+
+def _listen(config: PageConfig) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+        return socket.create_server((config.host, config.port), family=family)
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {config.listen}: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""The web application: the Gradio page and, beside it on the same origin, the routes that its JavaScript speaks to.
+
+Holds the one connection to the Mynah server. Works under a path prefix, whether the proxy in front strips it or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import gradio as gr
+from fastapi import FastAPI, WebSocket
+from fastapi.responses import StreamingResponse
+from fastapi.staticfiles import StaticFiles
+
+import mynah
+from ui.config import PageConfig
+from ui.page import Page
+from ui.speaking import speak
+from ui.status import watch
+from ui.takes import Takes
+
+STATIC = Path(__file__).parent / "static"
+MAX_UPLOAD = "32mb"  # what the page takes; the server's own limit is told to the browser and checked by the server
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_HEADERS = {
+    # nothing on the page may come from, or be sent to, another host
+    "content-security-policy": "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; media-src 'self' data: blob:; "
+    "connect-src 'self' data: blob: {socket}; worker-src 'self' blob:; font-src 'self' data:; object-src 'none'",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+
+
+def make_app(config: PageConfig) -> Prefixed:
+    """The whole application, to be run on one event loop."""
+    client = mynah.Client(config.server, tls=config.tls, timeouts=mynah.Timeouts(call_s=10.0))
+    takes = Takes()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with client:
+            yield
+
+    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.websocket("/mynah/speak")
+    async def speaking(socket: WebSocket) -> None:
+        if _same_origin(socket):
+            await speak(socket, client, takes)
+        else:
+            await socket.close(code=1008, reason="another site's page may not speak here")
+
+    @app.get("/mynah/status")
+    async def status() -> StreamingResponse:
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        return StreamingResponse(watch(client, config.server), media_type="text/event-stream", headers=headers)
+
+    app.mount("/mynah/static", _Static(directory=STATIC))
+    page = Page(client, takes, config.root_path)
+    mounted = gr.mount_gradio_app(
+        app,
+        page.blocks,
+        "/",
+        root_path=config.root_path or None,
+        max_file_size=MAX_UPLOAD,
+        footer_links=[],
+        run_history=False,
+        ssr_mode=False,
+        mcp_server=False,
+        favicon_path=str(STATIC / "mynah.png"),
+        **page.looks,
+    )
+    return Prefixed(mounted, config.root_path)
+
+
+def _same_origin(socket: WebSocket) -> bool:
+    """A browser says where a page came from; without that check any site could speak with our server."""
+    origin = socket.headers.get("origin")
+    hosts = (socket.headers.get("x-forwarded-host"), socket.headers.get("host"))
+    return origin is None or urlsplit(origin).netloc in hosts
+
+
+class _Static(StaticFiles):
+    """Files that browsers ask for again each time, and get only when they have changed."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Any:
+        response = super().file_response(*args, **kwargs)
+        response.headers["cache-control"] = "no-cache"
+        return response
+
+
+class Prefixed:
+    """The application under a prefix: takes paths with and without it, and adds the security headers."""
+
+    def __init__(self, app: FastAPI, prefix: str) -> None:
+        self._app, self._prefix = app, prefix
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http" and self._prefix and scope["path"] == self._prefix:
+            location = (self._prefix + "/").encode()
+            await send({"type": "http.response.start", "status": 308, "headers": [(b"location", location)]})
+            await send({"type": "http.response.body", "body": b""})
+        else:
+            await self._app(self._inside(scope), receive, self._with_headers(scope, send))
+
+    def _inside(self, scope: Message) -> Message:
+        path: str = scope["path"]
+        if self._prefix and not path.startswith(self._prefix + "/"):
+            path = self._prefix + path
+        return {**scope, "root_path": self._prefix, "path": path}
+
+    def _with_headers(self, scope: Message, send: Send) -> Send:
+        host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
+        sockets = f"ws://{host} wss://{host}"  # older browsers do not count sockets among 'self'
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                added = [(k.encode(), v.replace("{socket}", sockets).encode()) for k, v in _HEADERS.items()]
+                message = {**message, "headers": [*message.get("headers", []), *added]}
+            await send(message)
+
+        return sending
