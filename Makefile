@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 LISTEN ?= 127.0.0.1:50051
 HTTP ?= 127.0.0.1:8080
+PAGE ?= 127.0.0.1:7860
 MODEL ?= auto
 TORCH ?= torch==2.13.0
 # vLLM's CPU build for its tests, in an environment of its own: a wheel that somebody built, or its source archive
@@ -12,9 +13,13 @@ VLLM_VENV := .venv-vllm
 VLLM_BIN := $(VLLM_VENV)/bin
 VLLM_UV := $(VLLM_BIN)/uv pip install --quiet --python $(VLLM_BIN)/python
 VLLM_WHEEL ?= $(firstword $(wildcard ../shared/wheels/vllm-0.9.2+cpu-cp311-*.whl))
+# the page, whose packages clash with those of a server: an environment of its own
+UI_VENV := .venv-ui
+UI_BIN := $(UI_VENV)/bin
+UI_UV := $(UI_BIN)/uv pip install --quiet --python $(UI_BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test test-vllm test-clients bench-t3 lint types imports proto proto-check bench-engine bench-service soak bench-load bench-stream bench-s3gen engines image-steps clean
+.PHONY: help install demo serve page test test-ui chromium flite screenshots test-vllm test-clients bench-t3 lint types imports proto proto-check bench-engine bench-service soak bench-load bench-stream bench-s3gen engines image-steps clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -35,19 +40,46 @@ $(VENV)/installed-dev: $(VENV)/installed tests/reference/requirements.txt tests/
 
 install: $(VENV)/installed ## install what a CPU server needs into .venv
 
-demo: $(VENV)/installed ## start a server, stream a paragraph through the client, leave a WAV
-	$(BIN)/python -m bench.demo --model $(MODEL)
+$(UI_VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(UI_VENV)
+	$(UI_BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(UI_UV) -e '.[ui]'
+	touch $@
 
-serve: $(VENV)/installed ## keep a server up (MODEL=..., LISTEN=HOST:PORT, HTTP=HOST:PORT)
-	$(BIN)/mynah-serve --model $(MODEL) --listen $(LISTEN) --http-listen $(HTTP)
+# at a terminal the page stays open afterwards, elsewhere the demo ends by itself
+demo: $(VENV)/installed $(if $(MAKE_TERMOUT),$(UI_VENV)/installed) ## start a server, stream a paragraph through the client, leave a WAV; at a terminal, open the page
+	$(BIN)/python -m bench.demo --model $(MODEL) $(if $(MAKE_TERMOUT),--page $(UI_BIN)/python)
+
+serve: $(VENV)/installed $(UI_VENV)/installed ## keep a server and its page up (MODEL=..., LISTEN=HOST:PORT, HTTP=HOST:PORT, PAGE=HOST:PORT)
+	$(UI_BIN)/python -m ui --server $(LISTEN) --listen $(PAGE) & page=$$!; trap 'kill $$page 2>/dev/null' EXIT; \
+	  $(BIN)/mynah-serve --model $(MODEL) --listen $(LISTEN) --http-listen $(HTTP)
+
+page: $(UI_VENV)/installed ## the page alone, for a server elsewhere (SERVER=HOST:PORT, PAGE=HOST:PORT)
+	$(UI_BIN)/python -m ui --server $(or $(SERVER),$(LISTEN)) --listen $(PAGE)
 
 flite:
 	@command -v flite >/dev/null || { \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && apt-get install -y -qq flite >/dev/null; \
 	  else echo "The tests speak their reference clips with flite: sudo apt-get install flite" >&2; exit 1; fi; }
 
-test: $(VENV)/installed-dev flite ## install and run every test
+test: $(VENV)/installed-dev flite ## install and run every test but those of the page and of vLLM
 	$(BIN)/python -m pytest
+
+chromium:
+	@test -x /usr/bin/chromium || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && apt-get install -y -qq chromium >/dev/null; \
+	  else echo "The page's tests run in Debian's Chromium: sudo apt-get install chromium" >&2; exit 1; fi; }
+
+$(UI_VENV)/installed-dev: $(UI_VENV)/installed tests/ui/requirements.txt
+	$(UI_UV) -r tests/ui/requirements.txt
+	touch $@
+
+test-ui: $(VENV)/installed $(UI_VENV)/installed-dev chromium ## the page's types, and the page in a browser against a real server
+	$(UI_BIN)/mypy --package ui
+	$(UI_BIN)/python -m pytest tests/ui
+
+screenshots: $(VENV)/installed $(UI_VENV)/installed-dev chromium ## docs/page-*.png, for the README
+	$(UI_BIN)/python -m tests.ui.screenshots
 
 $(VLLM_VENV)/installed: pyproject.toml tests/vllm/requirements.txt tests/reference/requirements.txt tests/reference/requirements-no-deps.txt
 	$(PYTHON) -m venv $(VLLM_VENV)
@@ -130,4 +162,4 @@ image-steps: $(VENV)/installed-dev ## every step of the cpu image, in build/imag
 	docker/prepare.sh cpu build/image/venv build/image build/image/models
 
 clean: ## remove what the targets above made
-	rm -rf $(VENV) $(VLLM_VENV) $(CLIENTS_VENV) build
+	rm -rf $(VENV) $(VLLM_VENV) $(UI_VENV) $(CLIENTS_VENV) build

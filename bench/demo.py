@@ -1,4 +1,5 @@
-"""`make demo`: a server of its own, a paragraph streamed through the client as a language model would write it, a WAV.
+"""`make demo`: a server of its own, a paragraph streamed through the client as a language model would write it, a WAV;
+at a terminal, the page.
 
 Everything goes through a real socket; the figures are what the client saw.
 """
@@ -94,13 +95,29 @@ async def server(model: str, *flags: str, told: str = GRPC_ADDRESS) -> AsyncIter
         await process.wait()
 
 
+async def page(python: str, address: str) -> None:
+    """Serve the page until the signal that ends it."""
+    process = await asyncio.create_subprocess_exec(python, "-m", "ui", "--server", address)
+    try:
+        await process.wait()
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
+
+
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="auto", help="as for mynah-serve (default: auto)")
     parser.add_argument("--output", type=Path, default=Path("build/demo.wav"))
+    parser.add_argument("--page", metavar="PYTHON", help="serve the page afterwards, with this environment's Python")
     arguments = parser.parse_args()
     async with server(arguments.model) as address:
         await speak(address, arguments.output)
+        if arguments.page is None:
+            print("page                 make serve, then http://127.0.0.1:7860/")
+        else:
+            await page(arguments.page, address)
 
 
 if __name__ == "__main__":

@@ -14,15 +14,16 @@ def main() -> None:
     """Exit status 0 after a signal, 2 for a bad configuration."""
     try:
         config = read_config(sys.argv[1:])
+        api_key = config.api_key(os.environ)
         listener = _listen(config)
     except ConfigError as error:
         print(f"mynah-page: {error}", file=sys.stderr)
         sys.exit(2)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # Gradio reads it while it is imported
-    asyncio.run(serve(config, listener))
+    asyncio.run(serve(config, api_key, listener))
 
 
-async def serve(config: PageConfig, listener: socket.socket) -> None:
+async def serve(config: PageConfig, api_key: str | None, listener: socket.socket) -> None:
     """Serve until a signal."""
     import uvicorn
 
@@ -30,7 +31,7 @@ async def serve(config: PageConfig, listener: socket.socket) -> None:
 
     server = uvicorn.Server(
         uvicorn.Config(
-            make_app(config),
+            make_app(config, api_key),
             ssl_certfile=config.tls_certificate,
             ssl_keyfile=config.tls_key,
             log_level="warning",

@@ -40,9 +40,9 @@ _HEADERS = {
 }
 
 
-def make_app(config: PageConfig) -> Prefixed:
+def make_app(config: PageConfig, api_key: str | None) -> Prefixed:
     """The whole application, to be run on one event loop."""
-    client = mynah.Client(config.server, tls=config.tls, timeouts=mynah.Timeouts(call_s=10.0))
+    client = mynah.Client(config.server, tls=config.tls, api_key=api_key, timeouts=mynah.Timeouts(call_s=10.0))
     takes = Takes()
 
     @asynccontextmanager

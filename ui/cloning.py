@@ -12,17 +12,18 @@ from ui.setting import DEFAULT_VOICE
 from ui.words import explain
 
 WAVEFORM = gr.WaveformOptions(waveform_color="#8d84a8", waveform_progress_color="#c47f00")
+ADVICE = "Ten to fifteen seconds of one person, speaking calmly, without music or echo."
 CONSENT = "The person who speaks here agreed to having their voice cloned with Mynah."
 
 
 class Cloning:
-    """The tab's parts; made inside a Blocks context. `load` is static JavaScript's address, see Page."""
+    """The tab's parts; made inside a Blocks context. `module` is where the JavaScript lies."""
 
     def __init__(self, client: mynah.Client, module: str) -> None:
         self._client = client
         with gr.Row(elem_classes="columns"):
             with gr.Column(scale=5, min_width=300, elem_classes="card"):
-                gr.HTML("<h2>Clone a voice</h2><p>Ten to fifteen seconds of one person, speaking calmly, without music or echo.</p>")
+                gr.HTML(f"<h2>Clone a voice</h2><p>{ADVICE}</p>")
                 self.clip = gr.Audio(
                     sources=["microphone", "upload"],
                     type="filepath",
@@ -37,7 +38,8 @@ class Cloning:
                     elem_id="verdict",
                     js_on_load=f"import('{module}/clip.js').then(clip => clip.mount(element));",
                 )
-                self.name = gr.Textbox(label="Name", placeholder="Whose voice is it?", max_lines=1, elem_id="voice-name")
+                whose = "Whose voice is it?"
+                self.name = gr.Textbox(label="Name", placeholder=whose, max_lines=1, elem_id="voice-name")
                 self.consent = gr.Checkbox(label=CONSENT, elem_id="consent")
                 self.create = gr.Button("Clone this voice", variant="primary", elem_id="create")
             with gr.Column(scale=4, min_width=300, elem_classes="card"):

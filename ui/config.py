@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -24,6 +24,7 @@ class PageConfig:
     root_path: str = ""
     server_tls: bool = False
     server_ca: Path | None = None
+    api_key_file: Path | None = None
     tls_certificate: Path | None = None
     tls_key: Path | None = None
 
@@ -42,6 +43,15 @@ class PageConfig:
     @property
     def port(self) -> int:
         return int(self.listen.rpartition(":")[2])
+
+    def api_key(self, environment: Mapping[str, str]) -> str | None:
+        """What the server is shown. Raises ConfigError when the file cannot be read."""
+        if self.api_key_file is None:
+            return environment.get("MYNAH_API_KEY")
+        try:
+            return self.api_key_file.read_text().strip()
+        except OSError as error:
+            raise ConfigError(f"--api-key-file = {self.api_key_file}: {error.strerror}") from error
 
     @property
     def tls(self) -> mynah.Tls | bool:
@@ -71,6 +81,8 @@ def read_config(arguments: Sequence[str]) -> PageConfig:
     add("--server-ca", type=Path, help="PEM file of who is trusted to be the server; implies --server-tls")
     add("--listen", default=default.listen, help="where to serve; port 0 takes a free one (default %(default)s)")
     add("--root-path", default="", help="prefix under which browsers see the page, e.g. /mynah")
+    key_help = "file that holds the server's API key; without it, that of the variable MYNAH_API_KEY, if set"
+    add("--api-key-file", type=Path, help=key_help)
     add("--tls-certificate", type=Path, help="PEM certificate chain; with --tls-key, serve encrypted")
     add("--tls-key", type=Path, help="PEM private key")
     return PageConfig(**vars(parser.parse_args(arguments)))

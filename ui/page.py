@@ -17,6 +17,7 @@ from ui.setting import make_setting
 from ui.takes import Pcm, Takes
 from ui.theme import make_theme
 
+PACES = ["All at once", "Type as an agent"]
 STATIC = Path(__file__).parent / "static"
 TEXT = (
     "Good morning, and welcome aboard. This is Mynah, speaking while I am still being written: the words reach me one "
@@ -58,9 +59,7 @@ class Page:
                     text = gr.Textbox(TEXT, label="Text", lines=4, max_lines=14, elem_id="text")
                     self._own("tags", "import('{0}/tags.js').then(m => m.mount(element));")
                     with gr.Row(elem_classes="pace"):
-                        pace = gr.Radio(
-                            ["All at once", "Type as an agent"], value="All at once", label="The text comes", elem_id="pace"
-                        )
+                        pace = gr.Radio(PACES, value=PACES[0], label="The text comes", elem_id="pace")
                         speed = gr.Slider(1, 30, value=8, step=1, label="Words per second", elem_id="speed", buttons=[])
                     with gr.Row(elem_classes="actions"):
                         speak = gr.Button("Speak", variant="primary", elem_id="speak")

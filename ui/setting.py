@@ -9,10 +9,10 @@ from gradio.components import Component
 
 # Defaults and ranges as in mynah.v1.Sampling: name -> (label, what it does, lowest, highest, step, default)
 SAMPLING: dict[str, tuple[str, str, float, float, float, float]] = {
-    "temperature": ("Temperature", "How freely it speaks; 0 always takes the likeliest sound", 0, 5, 0.05, 0.8),
-    "top_p": ("Top p", "Keeps the likeliest sounds up to this share; 1 keeps all", 0.05, 1, 0.05, 0.95),
-    "top_k": ("Top k", "Keeps so many of the likeliest sounds; 0 keeps all", 0, 6563, 1, 1000),
-    "repetition_penalty": ("Repetition penalty", "Above 1, sounds already made become less likely", 0.1, 10, 0.1, 1.2),
+    "temperature": ("Temperature", "How freely it speaks; 0: not at all", 0, 5, 0.05, 0.8),
+    "top_p": ("Top p", "Share of the likeliest sounds; 1: all", 0.05, 1, 0.05, 0.95),
+    "top_k": ("Top k", "Number of the likeliest sounds; 0: all", 0, 6563, 1, 1000),
+    "repetition_penalty": ("Repetition penalty", "Above 1, fewer repetitions", 0.1, 10, 0.1, 1.2),
     "max_speech_tokens": ("Longest segment", "Speech tokens of 40 ms each, per sentence", 1, 1000, 1, 1000),
 }
 DEFAULT_VOICE = ("Built-in voice", "default")
@@ -52,7 +52,7 @@ def make_setting(name: str) -> Setting:
     ]
     seed = gr.Textbox(
         label="Seed",
-        info="The same seed, voice, settings and text give the same speech again",
+        info="With all else the same, the same speech",
         placeholder="new each time",
         elem_id=f"seed-{name}",
         max_lines=1,

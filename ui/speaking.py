@@ -104,9 +104,7 @@ class _Take:
             settings = stream.opened.settings
             self._rate_hz = settings.sample_rate_hz or 24_000
             seed = str(settings.sampling.seed)  # beyond 2^53 a browser's numbers would round it
-            await _tell(
-                self._socket, "opened", seed=seed, rate_hz=self._rate_hz, voice=settings.voice, model=stream.opened.model
-            )
+            await _tell(self._socket, "opened", seed=seed, rate_hz=self._rate_hz, voice=settings.voice)
             writing = asyncio.create_task(self._write(stream))
             try:
                 async for event in stream.events():

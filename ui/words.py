@@ -32,6 +32,7 @@ _WORDS = {
     "AUDIO_TOO_SHORT": "The recording is too short: more than 5 seconds are needed.",
     "AUDIO_TOO_LONG": "The recording is too long: 2 minutes are the most.",
     "AUDIO_SILENT": "The recording is almost silent.",
+    "API_KEY_INVALID": "The speech server wants an API key, and this page has none that it knows.",
     "UNAVAILABLE": "The speech server does not answer.",
 }
 _FIELDS = {

@@ -36,7 +36,7 @@ class Process:
 def server_process(*flags: str, listen: str = "127.0.0.1:0") -> Iterator[Process]:
     """`mynah-serve` with random:tiny, warmed up."""
     command = [str(SERVER_PYTHON), "-m", "service", "--model", "random:tiny", "--listen", listen]
-    command += ["--grace-s", "0", "--cache-dir", str(ROOT / "build/ui-tests")]
+    command += ["--grace-s", "0", "--max-streams", "4", "--cache-dir", str(ROOT / "build/ui-tests")]
     with _process([*command, *flags], r"listening on (\S+)", "serving after") as running:
         yield running
 

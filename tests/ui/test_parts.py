@@ -14,7 +14,8 @@ from ui.words import explain
 
 
 def test_errors_name_their_field_and_say_whether_to_retry():
-    told = explain(InvalidArgument("", reason="SAMPLING_OUT_OF_RANGE", field="sampling.top_p", value="7", allowed="(0, 1]"))
+    about = {"reason": "SAMPLING_OUT_OF_RANGE", "field": "sampling.top_p", "value": "7", "allowed": "(0, 1]"}
+    told = explain(InvalidArgument("", **about))
     assert told["message"] == "Top p cannot be 7; allowed: (0, 1]."
     assert (told["field"], told["retryable"]) == ("top_p", False)
     busy = explain(ServerBusy("", reason="STREAMS_EXHAUSTED", retry_after_s=1.0))
@@ -53,9 +54,19 @@ def test_flags_become_one_value():
     assert PageConfig().tls is False
 
 
+def test_the_api_key_comes_from_a_file_or_the_environment(tmp_path: Path):
+    file = tmp_path / "key"
+    file.write_text("secret\n")
+    assert PageConfig(api_key_file=file).api_key({"MYNAH_API_KEY": "other"}) == "secret"
+    assert PageConfig().api_key({"MYNAH_API_KEY": "other"}) == "other"
+    assert PageConfig().api_key({}) is None
+    with pytest.raises(ConfigError, match="api-key-file"):
+        PageConfig(api_key_file=tmp_path / "none").api_key({})
+
+
 @pytest.mark.parametrize(
     "flags",
-    [["--server", "nowhere"], ["--listen", "host:99999"], ["--root-path", "a"], ["--tls-key", "k"], ["--colour", "red"]],
+    [["--server", "nowhere"], ["--listen", "host:99999"], ["--root-path", "a"], ["--tls-key", "k"], ["--hue", "red"]],
 )
 def test_a_bad_flag_is_refused(flags: list[str]):
     with pytest.raises(ConfigError):

@@ -18,21 +18,24 @@ PHONE = {"viewport": {"width": 375, "height": 740}, "has_touch": True}
 
 
 def test_the_server_goes_away_and_comes_back(browser: Browser):
-    with server_process() as first, page_process("--server", first.address) as page:
-        with Visitor.unheld(browser, page.address) as visitor:
-            first.stop()
-            banner = visitor.page.locator(".banner")
-            banner.wait_for()
-            assert f"The speech server at {first.address} is away." in banner.inner_text()
-            visitor.write(SHORT)
-            visitor.button("Speak").click()
-            assert visitor.wrong(".elsewhere") == "The speech server does not answer. Try again in a moment."
-            with server_process(listen=first.address):
-                banner.wait_for(state="hidden")
-                visitor.speak()
-                visitor.finished()
-                assert visitor.take()["state"] == "done"
-            assert visitor.complaints == []
+    with (
+        server_process() as first,
+        page_process("--server", first.address) as page,
+        Visitor.unheld(browser, page.address) as visitor,
+    ):
+        first.stop()
+        banner = visitor.page.locator(".banner")
+        banner.wait_for()
+        assert f"The speech server at {first.address} is away." in banner.inner_text()
+        visitor.write(SHORT)
+        visitor.button("Speak").click()
+        assert visitor.wrong(".elsewhere") == "The speech server does not answer. Try again in a moment."
+        with server_process(listen=first.address):
+            banner.wait_for(state="hidden")
+            visitor.speak()
+            visitor.finished()
+            assert visitor.take()["state"] == "done"
+        assert visitor.complaints == []
 
 
 def test_behind_a_prefix_and_tls(browser: Browser, server: Process, tmp_path: Path, clip: Path):
@@ -96,5 +99,3 @@ def test_it_fits_and_can_be_read_by_everybody(browser: Browser, page_url: str, s
             assert visitor.evaluate("document.documentElement.scrollWidth <= innerWidth"), tab
             found = Axe().run(visitor.page).response["violations"]
             assert [(one["id"], [node["html"][:160] for node in one["nodes"]]) for one in found] == [], tab
-
-

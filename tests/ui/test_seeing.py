@@ -24,7 +24,8 @@ def test_figures_and_pictures_tell_what_happened(visitor: Visitor):
     visitor.speak(SHORT)
     visitor.finished()
     take = visitor.take()
-    figures = dict(visitor.evaluate("[...document.querySelectorAll('[data-figure]')].map(e => [e.dataset.figure, e.textContent])"))
+    places = "[...document.querySelectorAll('[data-figure]')]"
+    figures = dict(visitor.evaluate(f"{places}.map(place => [place.dataset.figure, place.textContent])"))
     assert figures["tokens"] == str(take["tokens"])
     assert abs(take["tokens"] * 0.04 - take["length_s"]) < 1e-6
     assert figures["chunks"] == str(len(take["chunks"]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import time
 import wave
+from itertools import pairwise
 
 import grpc
 import pytest
@@ -39,7 +40,7 @@ def test_chunks_are_scheduled_end_to_end(visitor: Visitor):
     visitor.finished()
     take, starts = visitor.take(), visitor.evaluate("ear.starts")
     assert len(starts) == len(take["chunks"]) > 1
-    breaks = [later["when"] - (one["when"] + one["duration"]) for one, later in zip(starts, starts[1:], strict=False)]
+    breaks = [later["when"] - (one["when"] + one["duration"]) for one, later in pairwise(starts)]
     assert sum(abs(gap) > 1e-6 for gap in breaks) == len(take["underruns"])
     assert abs(sum(one["duration"] for one in starts) - take["length_s"]) < 1e-6
 
@@ -53,7 +54,7 @@ def test_stop_is_silent_within_100_ms_and_ends_the_server_s_work(visitor: Visito
     )
     visitor.finished()
     visitor.wait(f"ear.contexts[0].currentTime > {pressed_s} + 0.5")
-    assert 0 < visitor.evaluate("ear.lastSound_s") - pressed_s < 0.1
+    assert visitor.evaluate("ear.lastSound_s") < pressed_s + 0.1
     take = visitor.take()
     assert take["state"] == "stopped"
     streams_end(server.address, within_s=5)
@@ -131,7 +132,7 @@ def test_two_settings_on_one_text_share_the_seed_and_can_be_switched(visitor: Vi
     assert [line[:2] for line in length.inner_text().splitlines()] == ["A ", "B "]
     visitor.button("A").click()
     assert visitor.button("A").get_attribute("aria-pressed") == "true"
-    visitor.button("Play").click()
+    visitor.page.get_by_role("region", name="Player").get_by_role("button", name="Play").click()
     visitor.wait("mynah.player.sound.playing && ear.level() > 0.001")
 
 

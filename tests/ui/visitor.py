@@ -24,9 +24,12 @@ CHROMIUM_FLAGS = [
 # An ear beside the page's own code: when binary messages arrived, when buffers were to start, how loud it is.
 _EAR = """
 window.ear = { arrivals: [], starts: [], contexts: [] };
-const socketAdd = Object.getOwnPropertyDescriptor(WebSocket.prototype, "onmessage");
+const onmessage = Object.getOwnPropertyDescriptor(WebSocket.prototype, "onmessage");
 Object.defineProperty(WebSocket.prototype, "onmessage", { set(hear) {
-  socketAdd.set.call(this, (event) => { if (typeof event.data !== "string") ear.arrivals.push(performance.now()); hear.call(this, event); });
+  onmessage.set.call(this, (event) => {
+    if (typeof event.data !== "string") ear.arrivals.push(performance.now());
+    hear.call(this, event);
+  });
 } });
 const start = AudioBufferSourceNode.prototype.start;
 AudioBufferSourceNode.prototype.start = function (when = 0, ...rest) {
@@ -58,6 +61,7 @@ ear.level = () => {
   return samples.reduce((most, one) => Math.max(most, Math.abs(one)), 0);
 };
 """
+
 
 class Visitor:
     """A page that is open. `complaints` are console errors, failed requests and requests to other hosts."""

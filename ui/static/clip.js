@@ -1,6 +1,5 @@
 // The clip for a new voice: how long, how loud, and whether it will do. The server's rules stand in voices.proto.
 
-import { Sheet } from "./canvas.js";
 import * as errors from "./errors.js";
 import { loudness } from "./loudness.js";
 
@@ -10,12 +9,7 @@ const RATE = 48000;
 
 export function mount(element) {
   const part = (name) => element.querySelector(name);
-  const sheet = new Sheet(part(".meter"));
   const fill = (name, text) => { part(`[data-clip=${name}]`).textContent = text; };
-  let samples = null;
-
-  const draw = () => drawWave(sheet, samples);
-  new ResizeObserver(draw).observe(part(".meter"));
   const judge = (verdict, words) => {
     part(".will-do").dataset.verdict = verdict;
     part(".will-do").textContent = words;
@@ -24,9 +18,9 @@ export function mount(element) {
   window.mynah = Object.assign(window.mynah ?? {}, {
     async clip(file) {
       errors.clear(document.querySelector("#clip"));
-      samples = null;
+      let samples;
       for (const name of ["length", "loudness", "peak"]) fill(name, "–");
-      if (!file) { draw(); return judge("", "Record or upload a clip to see whether it will do."); }
+      if (!file) return judge("", "Record or upload a clip to see whether it will do.");
       try {
         const answer = await fetch(file.url);
         const bytes = await answer.arrayBuffer();
@@ -41,7 +35,6 @@ export function mount(element) {
       fill("length", `${length_s.toFixed(1)} s`);
       fill("loudness", Number.isFinite(loud) ? `${loud.toFixed(1)} LUFS` : "silent");
       fill("peak", peak > 0 ? `${(20 * Math.log10(peak)).toFixed(1)} dB` : "none");
-      draw();
       judge(...verdict(length_s, loud, samples));
     },
     creating() {
@@ -85,19 +78,3 @@ export function verdict(length_s, loud, samples) {
 }
 
 const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
-
-function drawWave(sheet, samples) {
-  const { width, height } = sheet.fresh();
-  const { pen } = sheet;
-  pen.fillStyle = sheet.colour("--line");
-  pen.fillRect(0, height / 2 - 0.5, width, 1);
-  if (!samples) return;
-  const bars = Math.floor(width / 3), per = samples.length / bars;
-  pen.fillStyle = sheet.colour("--sheen");
-  for (let bar = 0; bar < bars; bar++) {
-    let peak = 0;
-    for (let i = Math.floor(bar * per); i < (bar + 1) * per; i++) peak = Math.max(peak, Math.abs(samples[i]));
-    const tall = Math.max(1.5, Math.min(1, peak) * (height - 4));
-    pen.fillRect(bar * 3, (height - tall) / 2, 2, tall);
-  }
-}
