@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 
-from bench.report import publish, table
+from bench.report import BUILD, publish, table
 from engines.checkpoint import Checkpoint, open_checkpoint
 from engines.s3gen.runtime import CachedRuntime, Runtime
 from engines.s3gen.runtimes.onnx import OnnxRuntime
@@ -31,7 +31,9 @@ from engines.s3gen.timing import flow_batch, vocoder_batch
 from engines.t3.model import T3Net
 from engines.t3.onnx_export import open_onnx_net
 from engines.t3.timing import PREFILL_POSITIONS, STEP_POSITIONS, t3_calls
+from engines.voice.builder import VoiceBuilder
 from engines.voice.builtin import load_builtin
+from engines.voice.reference import load_reference
 from engines.voice.voice import Voice
 
 # name: (prompt, new tokens with context and lookahead, frames of the vocoder)
@@ -129,6 +131,30 @@ def t3_cases(checkpoint: Checkpoint, threads: int) -> dict[str, Calls]:
     }
 
 
+def voice_cases(checkpoint: Checkpoint) -> dict[str, Calls]:
+    """Ours with the recording decoded in this process, as upstream does, and in one of its own, as a server does."""
+    from safetensors.torch import load_file
+
+    from tests.clips import speech, wav_bytes
+    from tests.reference import test_voice, upstream
+
+    s3gen, encoder = upstream.s3gen(checkpoint.spec), upstream.voice_encoder(checkpoint.spec)
+    s3gen.load_state_dict(load_file(checkpoint.s3gen_path))
+    encoder.load_state_dict(load_file(checkpoint.voice_encoder_path))
+    theirs = test_voice.Pair(checkpoint.spec, checkpoint.folder, s3gen, encoder)
+    audio, file = wav_bytes(*speech(CLIP_S)), BUILD / "clip.wav"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(audio)
+    here, apart = VoiceBuilder(checkpoint, decode=load_reference), VoiceBuilder(checkpoint)
+    return {
+        CLONE: {
+            "upstream": lambda: theirs.upstream_voice(file),
+            "ours": lambda: here.build(audio, "clip"),
+            "ours, decoded apart": lambda: apart.build(audio, "clip"),
+        }
+    }
+
+
 class UpstreamS3Gen:
     """The published package's flow and vocoder, behind the checkpoint's built-in voice of 250 prompt tokens."""
 
@@ -182,7 +208,8 @@ def main() -> None:
     parser.add_argument("--model", default="random:nano")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--stage", choices=("s3gen", "t3", "all"), default="all")
+    parser.add_argument("--stage", choices=("s3gen", "t3", "voice", "all"), default="all")
+    parser.add_argument("--window", choices=tuple(WINDOWS), help="only this one of S3Gen's")
     given = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", str(given.threads))
     torch.set_num_threads(given.threads)
@@ -195,13 +222,16 @@ def main() -> None:
             seconds[name] = alternate(calls, given.repeats, run=1 if name == T3_PREFILL else 10)
         del cases
     if given.stage in ("s3gen", "all"):
-        parts = {
-            name: alternate(calls, given.repeats) for name, calls in s3gen_cases(checkpoint, given.threads).items()
-        }
-        for window in WINDOWS:
+        windows = (given.window,) if given.window else tuple(WINDOWS)
+        cases = s3gen_cases(checkpoint, given.threads)
+        parts = {name: alternate(calls, given.repeats) for name, calls in cases.items() if name.startswith(windows)}
+        del cases
+        for window in windows:
             flow, vocoder = parts[f"{window}: flow"], parts[f"{window}: vocoder"]
             seconds |= {f"{window}: flow": flow, f"{window}: vocoder": vocoder}
             seconds[window] = {side: flow[side] + vocoder[side] for side in flow}
+    if given.stage in ("voice", "all"):
+        seconds |= {name: alternate(calls, given.repeats) for name, calls in voice_cases(checkpoint).items()}
     report(seconds, given)
 
 
