@@ -25,17 +25,16 @@ from engines.s3gen.cfm import EULER_TIMES
 from engines.s3gen.encoder import PositionCache, Positions
 from engines.s3gen.export import ExportSettings, export
 from engines.s3gen.flow import load_flow
-from engines.s3gen.graphs import VOCODER
 from engines.s3gen.host_memory import F32, HostContext, HostMemory, HostTails
 from engines.s3gen.noise import prompt_noise
 from engines.s3gen.prompt_shelf import PromptShelf
 from engines.s3gen.runtime import I64, CachedFlowBatch, FlowBatch, Runtime, VocoderBatch, VocoderResult
-from engines.s3gen.runtimes.onnx import OnnxVocoder, bound
+from engines.s3gen.runtimes.onnx import bound
 from engines.s3gen.runtimes.torch_cached import DEFAULT_CONTEXT_TOKENS, DEFAULT_PROMPT_BYTES, PROMPT_SEED
 from engines.voice.voice import Voice
 
 Inputs = dict[str, ort.OrtValue]
-_GRAPHS = (ENCODER_BLOCK, CFM_BLOCK, VOCODER.name)
+_GRAPHS = (ENCODER_BLOCK, CFM_BLOCK)
 
 
 class Part:
@@ -140,7 +139,8 @@ class OnnxFlowCache:
 
 
 class OnnxCachedRuntime:
-    """Fulfils `CachedRuntime`; `reference` is what decodes without caches. At most `prompt_bytes` of prompts are kept
+    """Fulfils `CachedRuntime`; `reference` decodes without caches and has the vocoder, which nothing is cached of and
+    ONNX Runtime makes no faster. At most `prompt_bytes` of prompts are kept
     for voices that nobody is using.
 
     Raises as OnnxRuntime; InvalidInput when another provider than the CPU's is named, as the caches lie on the host.
@@ -168,8 +168,7 @@ class OnnxCachedRuntime:
         self.prompts: PromptShelf[Prompt] = PromptShelf(prompt_bytes)
         self._spec = checkpoint.spec.flow
         made = export(checkpoint, ExportSettings(_GRAPHS, False, "fp32", threads), cache_dir=cache_dir)
-        self._encoder, self._step, vocoder = (bound(made, name, settings) for name in _GRAPHS)
-        self._vocoder = OnnxVocoder(vocoder, padded=False)
+        self._encoder, self._step = (bound(made, name, settings) for name in _GRAPHS)
         # of torch's encoder nothing but the projections of positions is ever read
         self._positions = _PositionInputs(PositionCache(load_flow(checkpoint.s3gen_path, checkpoint.spec).encoder))
         self._caches: WeakSet[OnnxFlowCache] = WeakSet()
@@ -182,7 +181,7 @@ class OnnxCachedRuntime:
         return self.reference.flow(batch)
 
     def vocoder(self, batch: VocoderBatch) -> VocoderResult:
-        return self._vocoder(batch)
+        return self.reference.vocoder(batch)
 
     def begin(self, voice: Voice) -> OnnxFlowCache:
         prompt = self.prompts.get(voice.key, lambda: self._prompt(voice))
