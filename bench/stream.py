@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -164,6 +165,7 @@ def crowds(run: asyncio.Runner, speak: Speak, most: int) -> list[Crowd]:
         if streams > most or (streams > 8 and not results[-1].carried):
             break
         results.append(run.run(crowd(speak, streams)))
+        print(results[-1], file=sys.stderr, flush=True)
     return results
 
 
@@ -292,7 +294,7 @@ def report(
     plot(BUILD / "stream.png", distance, mine, other, cost)
     ratio = sustainable(mine) / max(1, sustainable(other))
     rows = [
-        (name, r.streams, r.ttfa_s, r.underruns, r.underrun_s)
+        (name, r.streams, r.ttfa_s, r.underruns, r.underrun_s, r.refused)
         for name, rs in (("ours", mine), ("ports", other))
         for r in rs
     ]
@@ -310,6 +312,7 @@ def report(
         "threads": THREADS,
         "batch_gain": {f"hop {hop} batch {batch}": round(gain, 2) for hop, batch, _, gain, _ in cost},
         "mel_distance": {name: round(value, 3) for name, value in distance.items()},
+        "crowds": {name: [asdict(r) for r in rs] for name, rs in (("ours", mine), ("ports", other))},
         "sustainable_ratio": round(ratio, 2),
         "sustainable": {"ours": sustainable(mine), "ports": sustainable(other)},
         "seams": {name: counts[0] for name, counts in found.items()},
