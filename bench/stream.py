@@ -137,9 +137,9 @@ async def crowd(speak: Speak, streams: int) -> Crowd:
     )
 
 
-def ours(engine: Pipeline, voice: Voice) -> Speak:
+def ours(engine: Pipeline, voice: Voice, *, repeatable: bool = False) -> Speak:
     async def speak(segment: Segment) -> AsyncGenerator[Event, None]:
-        sampling = Sampling(seed=segment.index, max_speech_tokens=SPEECH_TOKENS - 1, repeatable=False)
+        sampling = Sampling(seed=segment.index, max_speech_tokens=SPEECH_TOKENS - 1, repeatable=repeatable)
         stream = await engine.open(voice, sampling)
         try:
             async for event in stream.speak(segment):
@@ -274,30 +274,27 @@ def main() -> None:
     with asyncio.Runner() as run:
         run.run(engine.warm_up())
         mine = crowds(run, ours(engine, voice), most)
+        named = crowds(run, ours(engine, voice, repeatable=True), min(8, most))
         run.run(engine.close())
         t3 = TorchT3Backend(checkpoint, device="cpu", max_streams=most)
         port = Port(t3, TorchRuntime(checkpoint), engine.stages.encode_text(TEXT))
         other = crowds(run, theirs(port, voice), most)
         run.run(t3.close())
     found = seams(voice)
-    report(arguments.model, cost, distance, mine, other, found)
+    report(arguments.model, cost, distance, {"ours": mine, "ours, seed named": named, "ports": other}, found)
 
 
 def report(
     model: str,
     cost: list[tuple[int, int, float, float, float]],
     distance: dict[str, float],
-    mine: list[Crowd],
-    other: list[Crowd],
+    heard: dict[str, list[Crowd]],
     found: dict[str, tuple[int, int]],
 ) -> None:
+    mine, other = heard["ours"], heard["ports"]
     plot(BUILD / "stream.png", distance, mine, other, cost)
     ratio = sustainable(mine) / max(1, sustainable(other))
-    rows = [
-        (name, r.streams, r.ttfa_s, r.underruns, r.underrun_s, r.refused)
-        for name, rs in (("ours", mine), ("ports", other))
-        for r in rs
-    ]
+    rows = [(name, r.streams, r.ttfa_s, r.underruns, r.underrun_s, r.refused) for name, rs in heard.items() for r in rs]
     text = "\n\n".join(
         [
             table(["hop", "batch", "audio s per s", "gain", "cost"], cost),
@@ -312,7 +309,7 @@ def report(
         "threads": THREADS,
         "batch_gain": {f"hop {hop} batch {batch}": round(gain, 2) for hop, batch, _, gain, _ in cost},
         "mel_distance": {name: round(value, 3) for name, value in distance.items()},
-        "crowds": {name: [asdict(r) for r in rs] for name, rs in (("ours", mine), ("ports", other))},
+        "crowds": {name: [asdict(r) for r in rs] for name, rs in heard.items()},
         "sustainable_ratio": round(ratio, 2),
         "sustainable": {"ours": sustainable(mine), "ports": sustainable(other)},
         "seams": {name: counts[0] for name, counts in found.items()},
