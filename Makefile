@@ -19,7 +19,7 @@ UI_BIN := $(UI_VENV)/bin
 UI_UV := $(UI_BIN)/uv pip install --quiet --python $(UI_BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve page test test-ui chromium flite screenshots test-vllm test-clients bench-t3 lint types imports proto proto-check bench-engine bench-service soak bench-load bench-stream bench-s3gen engines image-steps clean
+.PHONY: help install demo serve page test test-ui chromium flite screenshots test-vllm test-clients bench-t3 lint types imports proto proto-check bench-engine bench-service bench-http soak bench-load bench-stream bench-s3gen engines image-steps clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -134,6 +134,9 @@ proto-check: ## lint the contract with buf (needs Node.js)
 
 bench-service: $(VENV)/installed-dev ## the service alone: overhead at 64 streams, malformed requests, cancels, refusals
 	$(BIN)/python -m bench.service $(ARGS)
+
+bench-http: $(VENV)/installed-dev ## the HTTP surface alone: overhead at 64 streams over HTTP and WebSocket, refusals, slots
+	$(BIN)/python -m bench.http $(ARGS)
 
 bench-load: $(VENV)/installed-dev ## the highest rate of streams a server carries (ARGS="--surface grpc --model nano")
 	$(BIN)/python -m bench.load $(ARGS)

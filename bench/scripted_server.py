@@ -37,6 +37,7 @@ STAMP_BYTES = 2 * _STAMP_WORDS
 _LINES = {
     "address": re.compile(r"listening on (\S+)"),
     "admin": re.compile(r"readiness at http://(\S+)"),
+    "http": re.compile(r"HTTP at http://(\S+)"),
     "ready": re.compile(r"(serving) after"),
 }
 
@@ -110,6 +111,7 @@ class ScriptedServer:
 
     address: str
     admin: str
+    http: str  # empty where it was not asked for
     pid: int
     log: Path
 
@@ -128,7 +130,7 @@ async def scripted_server(load: Load, log: Path, *flags: str) -> AsyncIterator[S
     try:
         async with asyncio.timeout(60):
             told = await _told(process)
-        yield ScriptedServer(told["address"], told["admin"], process.pid, log)
+        yield ScriptedServer(told["address"], told["admin"], told.get("http", ""), process.pid, log)
         process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(60):
             status = await process.wait()
