@@ -21,8 +21,9 @@ _SEND_BUFFER_BYTES = 128 * 1024  # what a cancel cannot call back; enough for 48
 _MOST_CONNECTIONS = 10_000  # streams, of which fewer are admitted, probes, clients that keep a connection
 _UNSENT_MARGIN_S = 5.0
 
-# A response that we end before its end is no fault: the client stalled or the engine failed, and our own log says so.
-_ENDED_EARLY = "ASGI callable returned without completing response."
+# What uvicorn calls errors and is a client's doing, or our own log says: a response that we end before its end because
+# the client stalled or the engine failed; text that is no UTF-8.
+_NO_FAULTS = ("ASGI callable returned without completing response.", "Invalid UTF-8 sequence received from client.")
 
 
 class HttpServer:
@@ -37,6 +38,7 @@ class HttpServer:
             lifespan="off",
             ws="websockets-sansio",
             ws_max_size=MOST_BYTES,
+            ws_ping_timeout=stall_timeout_s + _UNSENT_MARGIN_S,  # a client that does not read does not answer either
             ws_per_message_deflate=False,  # audio does not get any smaller
             server_header=False,
             proxy_headers=False,
@@ -79,12 +81,12 @@ class _Uvicorn(uvicorn.Server):
 def _quiet_uvicorn() -> None:
     logger = logging.getLogger("uvicorn.error")
     logger.setLevel(logging.WARNING)
-    if _not_ended_early not in logger.filters:
-        logger.addFilter(_not_ended_early)
+    if _is_a_fault not in logger.filters:
+        logger.addFilter(_is_a_fault)
 
 
-def _not_ended_early(record: logging.LogRecord) -> bool:
-    return record.msg != _ENDED_EARLY
+def _is_a_fault(record: logging.LogRecord) -> bool:
+    return record.msg not in _NO_FAULTS
 
 
 def _bind(listen: str, stall_timeout_s: float) -> socket.socket:

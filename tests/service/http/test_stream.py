@@ -144,6 +144,16 @@ async def test_a_message_too_long_ends_the_connection():
         await at.check_serves()
 
 
+async def test_text_that_is_no_text_ends_the_connection(caplog: pytest.LogCaptureFixture):
+    async with browsing() as (at, _):
+        async with socket(at) as stream:
+            await stream.connection.send(b"\xff\xfe", text=True)
+            await stream.hear_all()
+            assert stream.close_code == 1007
+        await at.check_serves()
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 async def test_an_engine_that_fails_is_told_of():
     script = Script(failure=EngineFailure("broken"), fail_after_chunks=1, first_hop_tokens=4)
     async with browsing(script) as (at, _), socket(at) as stream:
