@@ -143,7 +143,7 @@ bench-load: $(VENV)/installed-dev ## the highest rate of streams a server carrie
 
 SOAK_S ?= 600
 soak: $(VENV)/installed-dev ## SOAK_S seconds of cancels, slow readers, nonsense and faults; nothing may leak
-	$(BIN)/python -m bench.soak --seconds $(SOAK_S)
+	$(BIN)/python -m bench.soak --seconds $(SOAK_S) $(ARGS)
 
 bench-stream: $(VENV)/installed-dev ## streaming: cost, closeness to one pass, concurrent streams, seams
 	$(BIN)/python -m bench.stream
