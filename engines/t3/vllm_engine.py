@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import itertools
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,7 @@ class VllmEngine:
         self._voices = VoiceSlots(space.voice_slots)
         self._voice_of: dict[str, str] = {}  # request id -> voice key
         self._unread: dict[str, int] = {}  # request id -> prompt length, until its first token
-        self._arrivals = itertools.count()
+        self._last_arrival_s = 0.0
 
     @property
     def idle(self) -> bool:
@@ -116,7 +116,7 @@ class VllmEngine:
                 request_id,
                 {"prompt_token_ids": prompt, "cache_salt": request.voice.key},
                 params,
-                arrival_time=float(next(self._arrivals)),  # never equal: vLLM compares requests when it is
+                arrival_time=self._arrival_s(),
                 priority=Urgency.AHEAD if request.made_ahead else Urgency.FIRST_WINDOW,
             )
         except BaseException:
@@ -150,6 +150,11 @@ class VllmEngine:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
+    def _arrival_s(self) -> float:
+        """Now, and never the same twice: vLLM compares requests when it is."""
+        self._last_arrival_s = max(time.time(), self._last_arrival_s + 1e-6)
+        return self._last_arrival_s
+
     def _take_voice(self, request_id: str, request: T3Request) -> int:
         voice = request.voice
         slot, missing = self._voices.take(voice.key)
@@ -179,7 +184,20 @@ def _build(folder: Path, settings: VllmSettings) -> Any:
     register()  # the entry point does the same, unless VLLM_PLUGINS leaves it out
     engine = LLMEngine.from_engine_args(EngineArgs(**_arguments(folder, settings)))
     engine.collective_rpc("mynah_install_sampler", args=(settings.max_streams,))
+    _have_statistics(engine.engine_core)
     return engine
+
+
+def _have_statistics(client: Any) -> None:
+    """vLLM asserts statistics after every step; one that only read a part of a prompt brings none, so they are made."""
+    get_output = client.get_output
+
+    def with_statistics() -> Any:
+        outputs = get_output()
+        outputs.scheduler_stats = outputs.scheduler_stats or client.engine_core.scheduler.make_stats()
+        return outputs
+
+    client.get_output = with_statistics
 
 
 def _arguments(folder: Path, settings: VllmSettings) -> dict[str, Any]:
@@ -208,7 +226,8 @@ def _arguments(folder: Path, settings: VllmSettings) -> dict[str, Any]:
         "cuda_graph_sizes": graph_sizes(settings.max_streams),
         "gpu_memory_utilization": settings.gpu_memory_utilization,
         "num_gpu_blocks_override": settings.kv_blocks,
-        "disable_log_stats": True,
+        "disable_log_stats": False,  # its metrics stand beside the service's
+        "served_model_name": "t3",  # their label; the folder's path is nobody's business
     }
 
 

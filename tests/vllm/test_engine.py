@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from prometheus_client import REGISTRY
 
 from engines.errors import InvalidInput
 from engines.t3.backend import T3Request
@@ -196,6 +197,31 @@ def test_a_released_request_frees_its_blocks_within_a_step(decoder: VllmDecoder)
 
 def add(decoder: VllmDecoder, seed: int, **options: Any) -> Sequence:
     return decoder.add(request(seed, of=voice(seed, prompt_tokens=60), **options))
+
+
+def test_vllms_own_metrics_stand_in_the_registry_of_the_process(decoder: VllmDecoder) -> None:
+    def value(name: str) -> float:
+        return REGISTRY.get_sample_value(name, {"model_name": "t3", "engine": "0"}) or 0.0
+
+    tokens, waited_s = value("vllm:generation_tokens_total"), value("vllm:time_to_first_token_seconds_sum")
+    run(decoder, drawn(5, max_speech_tokens=10))
+    assert value("vllm:generation_tokens_total") > tokens
+    assert 0 < value("vllm:time_to_first_token_seconds_sum") - waited_s < 60
+
+
+def test_use_tells_of_blocks_held_and_prompts_read(decoder: VllmDecoder) -> None:
+    forget_prefixes(decoder)
+    before = decoder.use
+    assert before.kv_cache_share == 0
+    sequence = decoder.add(drawn(6))
+    decoder.step()
+    assert 0 < decoder.use.kv_cache_share < 1
+    decoder.release(sequence)
+    run(decoder, drawn(6))
+    after = decoder.use
+    assert after.kv_cache_share == 0
+    assert after.read_positions > before.read_positions
+    assert after.cached_positions > before.cached_positions, "the second request's voice was there already"
 
 
 def test_releasing_one_leaves_the_others_as_they_were(decoder: VllmDecoder) -> None:
