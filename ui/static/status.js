@@ -12,7 +12,7 @@ export function mount(element) {
   const tell = (state) => {
     window.mynahServer = state;
     document.dispatchEvent(new CustomEvent("mynah-server", { detail: state }));
-    if (!state.up) return away(`The speech server at ${state.server} is away.`);
+    if (!state.up) return away(state.reason === "UNAVAILABLE" ? `The speech server at ${state.server} is away.` : state.message);
     pill.dataset.state = "up";
     who.textContent = `${state.model} on ${state.device}`;
     pill.title = `Mynah ${state.version}, T3 on ${state.t3_runtime}, S3Gen on ${state.s3gen_runtime}`;
