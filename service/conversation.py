@@ -19,7 +19,7 @@ from service.config import ServerConfig
 from service.errors import OutOfOrder, TookTooLong
 from service.session import Session, SessionLimits, StreamSettings
 from service.status import log
-from service.voice_store import VoiceStore
+from service.voice_store import VoiceSource
 
 T = TypeVar("T")
 Request = speech_pb2.StreamSpeechRequest
@@ -38,7 +38,7 @@ class Send(Protocol):
 class Conversations:
     """What every surface of speaking does. Each call takes a slot for as long as it lasts and raises all refusals."""
 
-    def __init__(self, engine: Engine, voices: VoiceStore, admission: Admission, config: ServerConfig) -> None:
+    def __init__(self, engine: Engine, voices: VoiceSource, admission: Admission, config: ServerConfig) -> None:
         self._engine = engine
         self._voices = voices
         self._admission = admission

@@ -35,6 +35,9 @@ class Doorman(grpc.aio.ServerInterceptor):
 
 
 def _authorization(metadata: Any) -> str | None:
-    """The one `authorization` there is; two are as good as none."""
-    found = [value for key, value in metadata or () if key == "authorization"]
-    return found[0] if len(found) == 1 and isinstance(found[0], str) else None
+    """The one `authorization` there is; two different ones are as good as none.
+
+    The same one twice is what Riva's client sends over TLS: once with the channel, once with the call.
+    """
+    found = {value for key, value in metadata or () if key == "authorization" and isinstance(value, str)}
+    return found.pop() if len(found) == 1 else None

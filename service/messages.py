@@ -14,7 +14,7 @@ from service.config import ServerConfig
 from service.encode import SAMPLE_RATES_HZ, AudioFormat, AudioSettings
 from service.session import StreamSettings
 from service.timeline import Audio
-from service.voice_store import DEFAULT_VOICE_ID, VoiceStore, VoiceSummary
+from service.voice_store import DEFAULT_VOICE_ID, VoiceSource, VoiceSummary
 
 _SEED_BITS = 53  # every language's numbers hold it exactly
 
@@ -26,7 +26,7 @@ _FORMATS: dict[int, AudioFormat] = {number: name for name, number in _FORMAT_NUM
 _FORMATS[speech_pb2.AUDIO_FORMAT_UNSPECIFIED] = AudioFormat.PCM_S16LE
 
 
-async def stream_settings(message: speech_pb2.SpeechSettings, voices: VoiceStore) -> StreamSettings:
+async def stream_settings(message: speech_pb2.SpeechSettings, voices: VoiceSource) -> StreamSettings:
     """A client's choices with every default filled in. Raises InvalidInput, or NotFound for the voice."""
     audio_format = _audio_format(message.audio_format)
     rate_hz = message.sample_rate_hz if message.HasField("sample_rate_hz") else audio_format.default_rate_hz

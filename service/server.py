@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from importlib.metadata import version
+from importlib.util import find_spec
 
 import grpc
 import grpc.aio
@@ -83,13 +84,22 @@ class Server:
         of_voices = VoicesService(catalogue, self.admission, config)
         voices_pb2_grpc.add_VoicesServicer_to_server(of_voices, self._grpc)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-        reflection.enable_server_reflection(
-            (_SPEECH, _VOICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc
-        )
+        names = [_SPEECH, _VOICES, health.SERVICE_NAME, reflection.SERVICE_NAME, *self._add_riva(voices)]
+        reflection.enable_server_reflection(names, self._grpc)
         self._http: HttpServer | None = None
         if config.http_listen is not None:
             app = surface(engine, conversations, catalogue, self.admission, config, version("mynah"))
             self._http = HttpServer(app, config.stall_timeout_s)
+
+    def _add_riva(self, voices: VoiceStore) -> list[str]:
+        """Serve Riva's clients where its messages are installed; returns the service's name."""
+        if find_spec("riva") is None:
+            log.info("Riva's clients are not served: nvidia-riva-client is not installed")
+            return []
+        from service import riva
+
+        riva.add_to(self._grpc, self._engine, voices, self.admission, self._config)
+        return [riva.SERVICE]
 
     async def start(self) -> str:
         """Listen; returns the bound HOST:PORT. Raises ConfigError when the address cannot be had."""

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 from engines.config import SPEECH_TOKENS_PER_S
 from engines.errors import InvalidInput
@@ -58,6 +59,24 @@ class _Loaded:
     stored: StoredVoice
     stamp: str
     checked_s: float
+
+
+class VoiceSource(Protocol):
+    """Where a stream's voice comes from."""
+
+    async def get(self, voice_id: str) -> StoredVoice:
+        """Raises InvalidInput for what cannot be an id, NotFound, OSError."""
+        ...
+
+
+class OneVoice:
+    """A VoiceSource of one voice that is kept nowhere, whatever it is asked for."""
+
+    def __init__(self, voice: Voice) -> None:
+        self._stored = StoredVoice(DEFAULT_VOICE_ID, voice.name, None, _seconds(len(voice.t3_prompt_tokens)), voice)
+
+    async def get(self, voice_id: str) -> StoredVoice:
+        return self._stored
 
 
 class VoiceStore:
