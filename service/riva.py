@@ -22,7 +22,7 @@ from mynah.v1 import speech_pb2
 from service.admission import Admission
 from service.config import ServerConfig
 from service.conversation import Conversations, new_stream_id, within_stall_timeout
-from service.errors import ClientGone, NotFound
+from service.errors import ClientGone, NotFound, TookTooLong
 from service.status import refusals
 from service.voice_catalogue import MAX_PAGE_SIZE
 from service.voice_store import DEFAULT_VOICE_ID, OneVoice, VoiceSource, VoiceStore
@@ -91,10 +91,12 @@ class RivaService:
         return riva_tts_pb2.SynthesizeSpeechResponse(audio=bytes(audio), meta=meta, id=request.id)
 
     async def SynthesizeOnline(self, requests: AsyncIterator[Any], context: Context) -> None:
-        """Texts as they come, each spoken at once; the first request's settings hold for all."""
+        """Texts as they come, each spoken at once; the first request's settings hold for all, whatever later ones say."""
         stream_id = new_stream_id()
         async with refusals(context, f"stream {stream_id}"):
             first = await self._first(requests)
+            if first is None:
+                return  # nothing was said, so there is nothing to answer
             answer = _Answer(context, first, self._config.stall_timeout_s)
             with _rivas_names():
                 conversations = await self._conversations(first)
@@ -102,14 +104,13 @@ class RivaService:
                     await conversations.stream(stream_id, said, answer.send)
 
     async def _first(self, requests: AsyncIterator[Any]) -> Any:
+        """None when the client said nothing. Raises TookTooLong."""
         try:
             async with asyncio.timeout(self._config.idle_timeout_s):
-                first = await anext(requests, None)
+                return await anext(requests, None)
         except TimeoutError:
-            first = None
-        if first is None:
-            raise InvalidInput("text", "nothing", "at least one request", "TEXT_EMPTY")
-        return first
+            allowed = f"{self._config.idle_timeout_s:g} s"
+            raise TookTooLong("STREAM_IDLE", f"no text for {allowed}", allowed=allowed) from None
 
     async def GetRivaSynthesisConfig(self, request: Any, context: Context) -> Any:
         """The model and its voices, in the form that Riva's clients take names from: voice_name.subvoice."""
@@ -176,12 +177,9 @@ async def _as_conversation(
     first: Any, requests: AsyncIterator[Any]
 ) -> AsyncGenerator[speech_pb2.StreamSpeechRequest, None]:
     """What Riva's client says, in the contract's words: open, then a text and a flush for each request."""
-    settings = _settings(first)
-    yield speech_pb2.StreamSpeechRequest(open=speech_pb2.OpenStream(settings=settings))
+    yield speech_pb2.StreamSpeechRequest(open=speech_pb2.OpenStream(settings=_settings(first)))
     request, flush_id = first, 0
     while request is not None:
-        if _settings(request) != settings:
-            raise InvalidInput("settings", "other ones", "those of the stream's first request", "SETTINGS_CHANGED")
         flush_id += 1
         yield speech_pb2.StreamSpeechRequest(text=speech_pb2.TextFragment(content=request.text))
         yield speech_pb2.StreamSpeechRequest(flush=speech_pb2.Flush(flush_id=flush_id))
