@@ -91,7 +91,7 @@ class RivaService:
         return riva_tts_pb2.SynthesizeSpeechResponse(audio=bytes(audio), meta=meta, id=request.id)
 
     async def SynthesizeOnline(self, requests: AsyncIterator[Any], context: Context) -> None:
-        """Texts as they come, each spoken at once; the first request's settings hold for all, whatever later ones say."""
+        """Texts as they come, each spoken at once; the first request's settings hold, whatever later ones say."""
         stream_id = new_stream_id()
         async with refusals(context, f"stream {stream_id}"):
             first = await self._first(requests)
