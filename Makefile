@@ -148,6 +148,10 @@ soak: $(VENV)/installed-dev ## SOAK_S seconds of cancels, slow readers, nonsense
 bench-stream: $(VENV)/installed-dev ## streaming: cost, closeness to one pass, concurrent streams, seams
 	$(BIN)/python -m bench.stream
 
+.PHONY: bench-speech
+bench-speech: $(VENV)/installed-dev ## what streaming does to intelligibility, on trained weights (MODEL=nano)
+	$(BIN)/python -m bench.speech --model $(MODEL) $(ARGS)
+
 bench-s3gen: $(VENV)/installed-dev ## S3Gen's and T3's runtimes and the published package side by side (ARGS="--model random:turbo")
 	OMP_WAIT_POLICY=passive $(BIN)/python -m bench.s3gen $(ARGS)
 

@@ -1,0 +1,124 @@
+"""What streaming does to speech on trained weights: word error rate, distance, seams and cost of every way to decode.
+
+All rows render the same speech codes of the same sentences with the same voice; the first row is one pass over each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import engines
+from bench.report import publish, table
+from bench.seams import find_seams
+from engines.checkpoint import open_checkpoint
+from engines.config import SAMPLE_RATE_HZ, EngineConfig
+from engines.pipeline import Pipeline
+from engines.s3gen import cfm
+from engines.s3gen.runtime import Runtime
+from engines.s3gen.runtimes.onnx import OnnxRuntime
+from engines.s3gen.runtimes.torch import TorchRuntime
+from engines.s3gen.runtimes.torch_cached import TorchCachedRuntime
+from engines.s3gen.schedule import SCHEDULES, Schedule, Step
+from tests.speech.recogniser import SENTENCES, word_error_rate
+from tests.speech.speaking import OFFLINE, Rendering, codes_of, mel_distance, render
+
+
+@dataclass(frozen=True)
+class Way:
+    name: str
+    runtime: str  # a key of `_runtimes`
+    schedule: Schedule
+    steps: int = 2
+
+
+def _ways() -> Iterator[Way]:
+    yield Way("one pass", "torch", OFFLINE)
+    for schedule in SCHEDULES.values():
+        yield Way(schedule.name, "torch", schedule)
+        yield Way(f"{schedule.name}, cached", "cached", schedule)
+    hop = Schedule("hops of 25", (Step(25),))
+    for left in (0, 12, 25, 50, 100):
+        yield Way(f"hop 25, left context {left}", "torch", replace(hop, left_context_tokens=left))
+    for right in (5, 7, 12):
+        yield Way(f"hop 25, lookahead {right}", "torch", Schedule("right", (Step(25, right),)))
+    yield Way("one pass, one Euler step", "torch", OFFLINE, steps=1)
+    yield Way("balanced, ONNX", "onnx", SCHEDULES["balanced"])
+    yield Way("balanced, ONNX fp16", "onnx fp16", SCHEDULES["balanced"])
+
+
+@contextmanager
+def _euler_steps(count: int) -> Iterator[None]:
+    """The first `count` of the sampler's steps alone."""
+    times = cfm.EULER_TIMES
+    cfm.EULER_TIMES = times[: count + 1]
+    try:
+        yield
+    finally:
+        cfm.EULER_TIMES = times
+
+
+def _runtimes(model: str, threads: int) -> dict[str, Callable[[], Runtime]]:
+    checkpoint = open_checkpoint(model, cache_dir=None, device="cpu")
+    torch_runtime = TorchRuntime(checkpoint, device="cpu")
+    return {
+        "torch": lambda: torch_runtime,
+        "cached": lambda: TorchCachedRuntime(torch_runtime),
+        "onnx": lambda: OnnxRuntime(checkpoint, threads=threads),
+        "onnx fp16": lambda: OnnxRuntime(checkpoint, precision="fp16", threads=threads),
+    }
+
+
+async def measure(model: str, sentences: int, threads: int, only: str) -> dict[str, dict[str, float]]:
+    engine = await asyncio.to_thread(engines.load, EngineConfig(model=model, device="cpu", threads=threads))
+    assert isinstance(engine, Pipeline)
+    voice = engine.default_voice
+    assert voice is not None
+    texts = SENTENCES[:sentences]
+    codes = await codes_of(engine.stages.t3, engine, texts, voice)
+    await engine.close()
+    runtimes = _runtimes(model, threads)
+    results: dict[str, dict[str, float]] = {}
+    reference: list[Rendering] = []
+    first, *others = _ways()
+    for way in (first, *(other for other in others if only in other.name)):
+        runtime = runtimes[way.runtime]()
+        with _euler_steps(way.steps):
+            render(runtime, codes[0], voice, way.schedule)  # warm-up
+            made = [render(runtime, one, voice, way.schedule) for one in codes]
+        reference = reference or made
+        results[way.name] = _judged(texts, made, reference)
+        print(way.name, results[way.name], flush=True)
+    return results
+
+
+def _judged(texts: tuple[str, ...], made: list[Rendering], reference: list[Rendering]) -> dict[str, float]:
+    seconds = sum(one.duration_s for one in made)
+    distances = [mel_distance(one.samples, whole.samples) for one, whole in zip(made, reference, strict=True)]
+    return {
+        "wer": word_error_rate([(t, one.samples) for t, one in zip(texts, made, strict=True)], SAMPLE_RATE_HZ),
+        "mel_distance": sum(distances) / len(distances),
+        "seams": sum(len({seam.sample for seam in find_seams(one.samples, one.joins)}) for one in made),
+        "joins": sum(len(one.joins) for one in made),
+        "decode_s_per_s": sum(one.decode_s for one in made) / seconds,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="auto", help="as for mynah-serve; random weights show the plumbing only")
+    parser.add_argument("--only", default="", help="ways whose name holds this, besides one pass")
+    parser.add_argument("--sentences", type=int, default=len(SENTENCES))
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    results = asyncio.run(measure(arguments.model, arguments.sentences, arguments.threads, arguments.only))
+    header = ["", "WER", "mel distance", "seams", "joins", "decoding, s per s"]
+    rows = [[name, *result.values()] for name, result in results.items()]
+    publish("speech", table(header, rows), {"sentences": arguments.sentences, "ways": results})
+
+
+if __name__ == "__main__":
+    main()
