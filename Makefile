@@ -19,7 +19,7 @@ UI_BIN := $(UI_VENV)/bin
 UI_UV := $(UI_BIN)/uv pip install --quiet --python $(UI_BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve page test test-ui chromium flite screenshots test-vllm test-clients bench-t3 lint types imports proto proto-check bench-engine bench-service bench-http soak bench-load bench-stream bench-s3gen engines image-steps clean
+.PHONY: help install demo serve page test test-ui chromium flite screenshots test-vllm test-clients test-watermark bench-t3 lint types imports proto proto-check bench-engine bench-service bench-http soak bench-load bench-stream bench-s3gen engines image-steps clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -113,6 +113,16 @@ $(CLIENTS_VENV)/installed: tests/clients/requirements.txt $(VENV)/installed
 
 test-clients: $(CLIENTS_VENV)/installed ## the openai client and others like it against a server
 	$(CLIENTS_VENV)/bin/python -m pytest tests/clients
+
+# Its torchaudio is linked to CUDA's libraries; what is used of it is Python
+WATERMARK := .venv-watermark
+$(WATERMARK)/installed: tests/watermark/requirements.txt $(VENV)/installed-dev
+	$(BIN)/uv pip install --quiet --target $(WATERMARK) --no-deps -r tests/watermark/requirements.txt
+	rm -f $(WATERMARK)/torchaudio/lib/*.so
+	touch $@
+
+test-watermark: $(WATERMARK)/installed ## the real watermark on streamed speech, and what it costs
+	PYTHONPATH=$(WATERMARK) $(BIN)/python -m pytest tests/watermark
 
 lint: $(VENV)/installed-dev ## ruff
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -12,7 +12,7 @@ import engines
 from engines.api import Engine, EngineInfo, Limits
 from engines.config import Sampling
 from engines.errors import EngineError
-from service import tracing
+from service import tracing, watermark
 from service.config import ConfigError, ServerConfig, read_config
 from service.deferred_engine import DeferredEngine
 from service.server import Server
@@ -28,7 +28,7 @@ def main() -> None:
         level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
     )
     engine = DeferredEngine(
-        lambda: engines.load(config.engine(), tracing.TracedEngine()),
+        lambda: _load(config),
         _expected(config),
         measured=config.max_streams is None,
     )
@@ -43,6 +43,13 @@ def main() -> None:
         tracing.shut_down()
     if engine.loading:
         os._exit(0)  # libraries that are being loaded on a thread do not survive the interpreter's orderly end
+
+
+def _load(config: ServerConfig) -> Engine:
+    """The engine, its speech marked if that is wanted; what cannot mark is found out first."""
+    marker = watermark.PerthMarker() if watermark.wanted(config.watermark) else None
+    engine = engines.load(config.engine(), tracing.TracedEngine())
+    return engine if marker is None else watermark.MarkedEngine(engine, marker)
 
 
 def _expected(config: ServerConfig) -> EngineInfo:

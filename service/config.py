@@ -184,6 +184,7 @@ _OPTIONS: dict[str, tuple[_Kind, str]] = {
     "tls_key": (_PATH, "PEM private key"),
     "tls_client_ca": (_PATH, "PEM certificates; only clients with a certificate of theirs are let in"),
     "api_keys": (_PATH, "file of API keys, made by mynah-keys; only callers with a key are let in"),
+    "watermark": (_SWITCH, "mark all speech inaudibly (resemble-perth); default: where that is installed"),
     "insecure": (_SWITCH, "serve unencrypted on an address that others can reach"),
     "otlp_endpoint": (_Kind(_url, "http://HOST:PORT or https://HOST:PORT"), _OTLP_HELP),
     "log_level": (_Kind(_level, " | ".join(_LEVELS)), "debug, info, warning or error"),
@@ -229,6 +230,7 @@ class ServerConfig:
     tls_key: Path | None = None
     tls_client_ca: Path | None = None
     api_keys: Path | None = None
+    watermark: bool | None = None  # on where resemble-perth is installed
     insecure: bool = False
     otlp_endpoint: str | None = None
     log_level: str = "info"
