@@ -92,17 +92,21 @@ _CLASSES: dict[str, type[MynahError]] = {
     "DEADLINE_EXCEEDED": TimedOut,
     "CANCELLED": StreamCancelled,
 }
+# how gRPC words a stream that a proxy cut off when the server behind it went away; no server of ours was asked
+_BROKEN = ("RST_STREAM", "Stream removed")
 
 
 def from_status(code: str, message: str, metadata: Iterable[tuple[str, str | bytes]] | None = None) -> MynahError:
     """The error for a status name, its message and its trailing metadata.
 
     A status without our details (a proxy's, gRPC's own) becomes the class of its code with the code as reason; of
-    those only UNAVAILABLE is retryable.
+    those only UNAVAILABLE and a stream that was cut off are retryable.
     """
     details = next((value for key, value in metadata or () if key == DETAILS_KEY), b"")
     kind = _CLASSES.get(code, ServerError)
     given = _read_details(details) if isinstance(details, bytes) and details else None
+    if given is None and code in ("UNKNOWN", "INTERNAL") and any(word in message for word in _BROKEN):
+        return Unavailable(message, reason="CONNECTION_LOST", code=code, retry_after_s=0.1)
     if given is None:
         return kind(message, code=code, retry_after_s=1.0 if code == "UNAVAILABLE" else None)
     reason, retry_after_s, about = given

@@ -84,3 +84,11 @@ def test_every_code_becomes_an_error(code: grpc.StatusCode):
     got = from_status(code.name, "m")
     assert isinstance(got, MynahError)
     assert got.code == code.name
+
+
+@pytest.mark.parametrize("code", ["UNKNOWN", "INTERNAL"])
+def test_a_stream_that_a_proxy_cut_off_may_be_tried_again(code: str):
+    error = from_status(code, "Stream removed (RST_STREAM (Received RST_STREAM with error code 2))")
+    assert isinstance(error, errors.Unavailable)
+    assert (error.reason, error.retryable) == ("CONNECTION_LOST", True)
+    assert not from_status(code, "a bug").retryable

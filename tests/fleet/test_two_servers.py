@@ -1,0 +1,162 @@
+"""Two servers under load, behind nginx and behind the client's own balancing: one is drained, one is killed, both are
+restarted one after the other. Who had no audio yet is never lost; who had, ends with an error worth trying again."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+import mynah
+from tests.fleet.hosts import Host, two_servers
+
+TEXT = "A sentence that takes a second or two to be spoken to its end."
+SAMPLES = len(TEXT) * 960
+SLOW = "first_hop_tokens=8, hop_tokens=8"  # with a token in 20 ms: many small chunks over 1.2 s
+BALANCED = ("the client", "nginx")
+
+
+@dataclass
+class Told:
+    """How a stream ended: with all of its audio, or with an error after some of it."""
+
+    samples: int = 0
+    error: mynah.MynahError | None = None
+
+    @property
+    def whole(self) -> bool:
+        return self.error is None and self.samples == SAMPLES
+
+
+@dataclass
+class Load:
+    """Streams that open one after another until it is told to stop; at most `most` at a time."""
+
+    client: mynah.Client
+    most: int = 12
+    told: list[Told] = field(default_factory=list)
+    _stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for index in range(self.most):
+                tasks.create_task(self._listener(index / 10))
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    async def _listener(self, after_s: float) -> None:
+        await asyncio.sleep(after_s)
+        while not self._stopping.is_set():
+            self.told.append(told := Told())
+            try:
+                async with self.client.stream() as stream:
+                    await stream.send(TEXT)
+                    await stream.end()
+                    async for chunk in stream:
+                        told.samples += chunk.samples
+            except mynah.MynahError as error:
+                told.error = error
+
+
+NGINX = """
+daemon off; pid {folder}/pid; error_log {folder}/error.log warn; worker_processes 1;
+events {{ worker_connections 512; }}
+http {{
+  access_log off; client_body_temp_path {folder}; proxy_temp_path {folder}; fastcgi_temp_path {folder};
+  uwsgi_temp_path {folder}; scgi_temp_path {folder};
+  upstream mynah {{ {servers} }}
+  server {{
+    listen 127.0.0.1:{port} http2;
+    client_max_body_size 0; grpc_read_timeout 1h; grpc_send_timeout 1h; client_body_timeout 1h;
+    location / {{ grpc_pass grpc://mynah; grpc_connect_timeout 1s; }}
+  }}
+}}
+"""
+
+
+@asynccontextmanager
+async def nginx(hosts: Sequence[Host], folder: Path) -> AsyncIterator[str]:
+    """In front of the hosts, each stream to the one with the fewest; its address."""
+    port = free_port()
+    servers = "least_conn; " + " ".join(f"server {host.address} max_fails=1 fail_timeout=1s;" for host in hosts)
+    (folder / "nginx.conf").write_text(NGINX.format(folder=folder, servers=servers, port=port))
+    running = await asyncio.create_subprocess_exec("nginx", "-c", str(folder / "nginx.conf"), "-p", str(folder))
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        running.terminate()
+        await running.wait()
+
+
+@asynccontextmanager
+async def balanced(by: str, hosts: Sequence[Host], folder: Path) -> AsyncIterator[mynah.Client]:
+    if by == "the client":
+        async with mynah.Client([host.address for host in hosts], moves=20) as client:
+            yield client
+    else:
+        async with nginx(hosts, folder) as address, mynah.Client(address, moves=20) as client:
+            yield client
+
+
+@asynccontextmanager
+async def under_load(by: str, folder: Path) -> AsyncIterator[tuple[Host, Host, Load]]:
+    """Two hosts and a load on them that has been running for a moment; it ends with the block."""
+    async with two_servers(SLOW) as hosts, balanced(by, hosts, folder) as client:
+        load = Load(client)
+        running = asyncio.create_task(load.run())
+        await asyncio.sleep(2.0)
+        yield *hosts, load
+        load.stop()
+        await running
+
+
+@pytest.mark.parametrize("by", BALANCED)
+async def test_both_servers_carry_the_load(by: str, tmp_path: Path):
+    async with under_load(by, tmp_path) as (first, second, load):
+        spread = [await first.streams(), await second.streams()]
+    assert min(spread) >= 3, spread
+    assert all(told.whole for told in load.told)
+
+
+@pytest.mark.parametrize("by", BALANCED)
+async def test_a_rolling_restart_breaks_no_stream(by: str, tmp_path: Path):
+    async with under_load(by, tmp_path) as (first, second, load):
+        for host in (first, second):
+            await host.drain()
+            await host.start()
+            await asyncio.sleep(1.0)
+    broken = [told for told in load.told if not told.whole]
+    assert not broken, broken
+    assert len(load.told) >= 24
+
+
+@pytest.mark.parametrize("by", BALANCED)
+async def test_one_is_drained_and_the_other_killed(by: str, tmp_path: Path):
+    async with under_load(by, tmp_path) as (first, second, load):
+        await first.drain()
+        await first.start()
+        await asyncio.sleep(1.5)
+        killed_with = await second.streams()
+        await second.kill()
+        await asyncio.sleep(2.0)
+    assert killed_with >= 1
+    lost = [told for told in load.told if not told.whole]
+    assert len(lost) <= killed_with
+    for told in lost:
+        assert 0 < told.samples < SAMPLES, "nobody without audio is lost, and nobody ends short without an error"
+        assert told.error is not None
+        assert told.error.retryable, told.error
+    assert len(load.told) - len(lost) >= 24
+
+
+def free_port() -> int:
+    """One that nobody has now; nginx cannot say which one it took."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
