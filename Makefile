@@ -19,7 +19,11 @@ UI_BIN := $(UI_VENV)/bin
 UI_UV := $(UI_BIN)/uv pip install --quiet --python $(UI_BIN)/python
 
 .DEFAULT_GOAL := help
+<<<<<<< HEAD
 .PHONY: help install demo serve page test test-ui chromium flite screenshots test-vllm test-clients test-watermark bench-t3 lint types imports proto proto-check bench-engine bench-service bench-http soak bench-load bench-stream bench-s3gen engines image-steps clean
+=======
+.PHONY: help install demo serve page test test-ui chromium flite screenshots test-vllm test-clients bench-t3 lint types imports proto proto-check bench-engine bench-service bench-http soak bench-load bench-stream bench-s3gen engines image-steps test-fleet fleet-tools clean
+>>>>>>> 2a411c4 (make test-fleet: schemas, hardening, alerts, live dashboards; CI runs it and every step of the cpu image)
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -169,6 +173,23 @@ ARCH ?= sm86
 engines: $(VENV)/installed-dev ## TensorRT engines for a GPU that need not be here (MODEL=random:turbo, ARCH=sm86)
 	$(BIN)/mynah-engines build --model $(MODEL) --arch $(ARCH) $(ARGS)
 
+FLEET_VENV := .venv-fleet
+$(FLEET_VENV)/installed: tests/fleet/requirements.txt tests/fleet/package.json $(VENV)/installed
+	$(PYTHON) -m venv $(FLEET_VENV)
+	$(BIN)/uv pip install --quiet --python $(FLEET_VENV)/bin/python -r tests/fleet/requirements.txt
+	cd tests/fleet && npm install --silent --no-package-lock --no-audit --no-fund
+	touch $@
+
+fleet-tools:
+	@command -v kubectl >/dev/null || { echo "The manifests are built by kubectl 1.27 or newer, which is not here; see kubernetes.io/docs/tasks/tools" >&2; exit 1; }
+	@command -v promtool >/dev/null && command -v prometheus >/dev/null && command -v nginx >/dev/null && command -v ip >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && apt-get install -y -qq prometheus nginx-light iproute2 >/dev/null; \
+	  else echo "These tests need: sudo apt-get install prometheus nginx-light iproute2" >&2; exit 1; fi; }
+
+# two servers in network namespaces: needs root
+test-fleet: $(VENV)/installed-dev $(FLEET_VENV)/installed fleet-tools ## manifests, rules, dashboards, and two servers behind nginx
+	$(BIN)/python -m pytest tests/fleet
+
 # torch from wherever pip finds that version: the images fetch its CPU build, see docker/install.sh
 image-steps: $(VENV)/installed-dev ## every step of the cpu image, in build/image instead of a Docker engine
 	rm -rf build/image && mkdir -p build/image
@@ -179,4 +200,4 @@ image-steps: $(VENV)/installed-dev ## every step of the cpu image, in build/imag
 	docker/prepare.sh cpu build/image/venv build/image build/image/models
 
 clean: ## remove what the targets above made
-	rm -rf $(VENV) $(VLLM_VENV) $(UI_VENV) $(CLIENTS_VENV) build
+	rm -rf $(VENV) $(VLLM_VENV) $(UI_VENV) $(CLIENTS_VENV) $(FLEET_VENV) build

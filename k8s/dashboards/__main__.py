@@ -98,6 +98,7 @@ def capacity() -> dict[str, Any]:
                         "Refused", [Query(_rate("mynah_streams_refused_total", "reason"), "{{reason}}")], "ops",
                         stacked=True,
                     ),
+                    Panel("Tried again inside", [Query(_rate("mynah_retries_total"), "a second")], "ops"),
                     Panel("Cancelled by clients", [Query(_rate("mynah_cancels_total"), "a second")], "ops"),
                     Panel(
                         "Errors", [Query(_rate("mynah_errors_total", "reason"), "{{reason}}")], "ops", stacked=True

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from service.config import read_config
 from tests.fleet.manifests import OVERLAYS, ROOT, custom, objects, of_kind, rendered, settings
 
 HERE = Path(__file__).parent
-TOOLS = Path(sys.executable).parent
+TOOLS = ROOT / ".venv-fleet" / "bin"
 SKIPPED_CHECKS = (
     "CKV_K8S_43",  # images by digest: the overlay names a registry that is the operator's
     "CKV_K8S_11",  # CPU limits: a throttled server stutters; its request holds its neighbours' share

@@ -55,12 +55,12 @@ CASES: dict[str, tuple[list[dict[str, str]], list[dict[str, str]]]] = {
         [series("mynah_streams_active", "20x60"), series("mynah_streams_capacity", "32x60")],
     ),
     "MynahEngineFallback": (
-        [series("mynah_engine_fallbacks_total", "0x30 1x30", what="runtime", refused="tensorrt")],
-        [series("mynah_engine_fallbacks_total", "0x60", what="runtime", refused="tensorrt")],
+        [series("mynah_engine_refused", "1x60", runtime="tensorrt")],
+        [series("mynah_engine_refused", "0x60", runtime="tensorrt")],
     ),
     "MynahWindowsRejected": (
-        [growing("mynah_engine_fallbacks_total", 6, what="window", refused="onnx")],
-        [series("mynah_engine_fallbacks_total", "0x20 1x40", what="window", refused="onnx")],
+        [growing("mynah_window_fallbacks_total", 6, runtime="onnx")],
+        [series("mynah_window_fallbacks_total", "0x20 1x40", runtime="onnx")],
     ),
     "MynahT3Down": ([series("mynah_t3_down", "1x60")], [series("mynah_t3_down", "0x60")]),
     "MynahKvCachePressure": (
