@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -99,6 +101,8 @@ class _Take:
 
     async def _speak(self, opening: dict[str, Any]) -> None:
         sampling = _sampling(opening.get("sampling") or {})
+        if sampling.seed is None:  # named here, so that "again" makes the very same bytes
+            sampling = replace(sampling, seed=secrets.randbits(53))
         voice = str(opening["voice"]) if opening.get("voice") else None
         async with self._client.stream(voice=voice, audio_format="pcm_s16le", sampling=sampling) as stream:
             settings = stream.opened.settings
