@@ -193,7 +193,8 @@ image-steps: $(VENV)/installed-dev ## every step of the cpu image, in build/imag
 	UV_NO_CACHE=0 TORCH_BACKEND=pip docker/install.sh cpu build/image/venv
 	docker/check.sh build/image/venv
 	docker/sbom.sh build/image/venv build/image/mynah.cdx.json
-	docker/prepare.sh cpu build/image/venv build/image build/image/models
+	build/image/venv/bin/mynah-engines prepare --model random:tiny --cache-dir build/image/cache
+	docker/prepare.sh cpu build/image/venv "$$(dirname build/image/cache/*/ve.safetensors)" build/image/models
 
 clean: ## remove what the targets above made
 	rm -rf $(VENV) $(VLLM_VENV) $(UI_VENV) $(CLIENTS_VENV) $(FLEET_VENV) build

@@ -29,4 +29,4 @@ raise SystemExit("\n".join(missing) or 0)
 PYTHON
 "$venv/bin/mynah-serve" --help > /dev/null
 "$venv/bin/mynah" --help > /dev/null
-"$venv/bin/mynah-engines" --help > /dev/null
+"$venv/bin/mynah-engines" --help > /dev/null 2>&1 # its usage goes to standard error
