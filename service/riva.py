@@ -20,9 +20,10 @@ from engines.api import Engine
 from engines.errors import InvalidInput
 from mynah.v1 import speech_pb2
 from service.admission import Admission
+from service.call_writer import CallWriter
 from service.config import ServerConfig
-from service.conversation import Conversations, new_stream_id, within_stall_timeout
-from service.errors import ClientGone, NotFound, TookTooLong
+from service.conversation import Conversations, new_stream_id
+from service.errors import NotFound, TookTooLong
 from service.status import refusals
 from service.voice_catalogue import MAX_PAGE_SIZE
 from service.voice_store import DEFAULT_VOICE_ID, OneVoice, VoiceSource, VoiceStore
@@ -91,26 +92,27 @@ class RivaService:
         return riva_tts_pb2.SynthesizeSpeechResponse(audio=bytes(audio), meta=meta, id=request.id)
 
     async def SynthesizeOnline(self, requests: AsyncIterator[Any], context: Context) -> None:
-        """Texts as they come, each spoken at once; the first request's settings hold, whatever later ones say."""
+        """Texts as they come, each spoken at once; the first request's settings hold for all."""
         stream_id = new_stream_id()
         async with refusals(context, f"stream {stream_id}"):
             first = await self._first(requests)
-            if first is None:
-                return  # nothing was said, so there is nothing to answer
-            answer = _Answer(context, first, self._config.stall_timeout_s)
+            answer = _Answer(CallWriter(context, self._config.stall_timeout_s), first.id)
             with _rivas_names():
                 conversations = await self._conversations(first)
                 async with aclosing(_as_conversation(first, requests)) as said:
                     await conversations.stream(stream_id, said, answer.send)
 
     async def _first(self, requests: AsyncIterator[Any]) -> Any:
-        """None when the client said nothing. Raises TookTooLong."""
+        """Raises TookTooLong, or InvalidInput when the client said nothing."""
         try:
             async with asyncio.timeout(self._config.idle_timeout_s):
-                return await anext(requests, None)
+                first = await anext(requests, None)
         except TimeoutError:
             allowed = f"{self._config.idle_timeout_s:g} s"
             raise TookTooLong("STREAM_IDLE", f"no text for {allowed}", allowed=allowed) from None
+        if first is None:
+            raise InvalidInput("text", "nothing", "at least one request", "TEXT_EMPTY")
+        return first
 
     async def GetRivaSynthesisConfig(self, request: Any, context: Context) -> Any:
         """The model and its voices, in the form that Riva's clients take names from: voice_name.subvoice."""
@@ -156,30 +158,32 @@ class RivaService:
 class _Answer:
     """The sending side of SynthesizeOnline."""
 
-    def __init__(self, context: Context, first: Any, stall_timeout_s: float) -> None:
-        self._context, self._first, self._stall_timeout_s = context, first, stall_timeout_s
+    def __init__(self, writer: CallWriter, request_id: Any) -> None:
+        self._writer, self._request_id = writer, request_id
         self._text = ""  # of the segment that the next chunk belongs to
 
     async def send(self, **event: Any) -> None:
+        if "opened" in event:
+            await self._writer.open()
         if "segment_started" in event:
             self._text = event["segment_started"].text
         if "audio" not in event:
             return
         meta = riva_tts_pb2.SynthesizeSpeechResponseMetadata(text=self._text)
-        response = riva_tts_pb2.SynthesizeSpeechResponse(audio=event["audio"].data, meta=meta, id=self._first.id)
-        try:
-            await within_stall_timeout(self._context.write(response), self._stall_timeout_s)
-        except grpc.aio.InternalError as error:  # the call is closed already; its cancelling is on the way
-            raise ClientGone from error
+        audio = event["audio"].data
+        await self._writer.write(riva_tts_pb2.SynthesizeSpeechResponse(audio=audio, meta=meta, id=self._request_id))
 
 
 async def _as_conversation(
     first: Any, requests: AsyncIterator[Any]
 ) -> AsyncGenerator[speech_pb2.StreamSpeechRequest, None]:
     """What Riva's client says, in the contract's words: open, then a text and a flush for each request."""
-    yield speech_pb2.StreamSpeechRequest(open=speech_pb2.OpenStream(settings=_settings(first)))
+    settings = _settings(first)
+    yield speech_pb2.StreamSpeechRequest(open=speech_pb2.OpenStream(settings=settings))
     request, flush_id = first, 0
     while request is not None:
+        if _settings(request) != settings:
+            raise InvalidInput("settings", "other ones", "those of the stream's first request", "SETTINGS_CHANGED")
         flush_id += 1
         yield speech_pb2.StreamSpeechRequest(text=speech_pb2.TextFragment(content=request.text))
         yield speech_pb2.StreamSpeechRequest(flush=speech_pb2.Flush(flush_id=flush_id))

@@ -1,4 +1,4 @@
-"""The gRPC surface of speaking: carries conversations, and knows when a call's client is gone or does not read."""
+"""The gRPC surface of speaking: carries conversations to and fro."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from engines.api import Engine
 from mynah.v1 import speech_pb2, speech_pb2_grpc
 from service import messages
 from service.admission import Admission
+from service.call_writer import CallWriter
 from service.config import ServerConfig
-from service.conversation import Conversations, Requests, Send, new_stream_id, within_stall_timeout
-from service.errors import ClientGone
+from service.conversation import Conversations, Requests, Send, new_stream_id
 from service.status import refusals
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -51,10 +51,11 @@ class SpeechService(speech_pb2_grpc.SpeechServicer):
             await self._conversations.synthesize(stream_id, request, send)
 
     def _sender(self, context: Context, response: Response) -> Send:
+        writer = CallWriter(context, self._config.stall_timeout_s)
+
         async def send(**event: Any) -> None:
-            try:
-                await within_stall_timeout(context.write(response(**event)), self._config.stall_timeout_s)
-            except grpc.aio.InternalError as error:  # the call is closed already; its cancelling is on the way
-                raise ClientGone from error
+            if "opened" in event:
+                await writer.open()
+            await writer.write(response(**event))
 
         return send

@@ -164,13 +164,12 @@ async def test_what_cannot_be_done_is_refused_by_name(
             assert error.reason == reason
 
 
-async def test_the_first_requests_settings_hold_and_nothing_said_is_nothing_answered(riva: RivaClient):
+async def test_settings_hold_for_the_whole_stream_and_something_must_be_said(riva: RivaClient):
     requests = [riva_tts_pb2.SynthesizeSpeechRequest(text="Hi.", sample_rate_hz=rate) for rate in (24_000, 8_000)]
     async with serving() as at:
-        answers = await riva(at.address, "SynthesizeOnline", requests)
-        assert sum(len(answer.audio) for answer in answers) == 2 * 3 * 1920
-        assert await riva(at.address, "SynthesizeOnline", []) == []
-        await at.settled()
+        error = await refusal(at, riva, "SynthesizeOnline", requests)
+        assert (error.reason, error.field) == ("SETTINGS_CHANGED", "settings")
+        assert (await refusal(at, riva, "SynthesizeOnline", [])).reason == "TEXT_EMPTY"
 
 
 def test_bare_samples_become_a_file():
