@@ -18,7 +18,8 @@ from service.containers import Writer
 
 Samples = npt.NDArray[np.float32]
 
-SAMPLE_RATES_HZ = (8_000, 16_000, 22_050, 24_000, 44_100, 48_000)
+SAMPLE_RATES_HZ = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
+_CODEC_RATES_HZ = (8_000, 16_000, 22_050, 24_000, 44_100, 48_000)
 _OPUS_RATES_HZ = (8_000, 16_000, 24_000, 48_000)
 _TELEPHONE_RATE_HZ = 8_000
 _EMPTY: Samples = np.zeros(0, np.float32)
@@ -79,9 +80,9 @@ _FORMS = {
     AudioFormat.WAV: _Form(lambda _: codecs.PcmS16le(), containers.Wav),
     AudioFormat.OGG_OPUS: _Form(codecs.OPUS.open, containers.OggOpus, _OPUS_RATES_HZ, takes_time=True),
     AudioFormat.WEBM_OPUS: _Form(codecs.OPUS.open, containers.WebmOpus, _OPUS_RATES_HZ, takes_time=True),
-    AudioFormat.MP3: _Form(codecs.MP3.open, lambda _: containers.Bare(), takes_time=True),
-    AudioFormat.FLAC: _Form(codecs.FLAC.open, _flac_writer, takes_time=True),
-    AudioFormat.AAC: _Form(codecs.AAC.open, containers.Adts, takes_time=True),
+    AudioFormat.MP3: _Form(codecs.MP3.open, lambda _: containers.Bare(), _CODEC_RATES_HZ, takes_time=True),
+    AudioFormat.FLAC: _Form(codecs.FLAC.open, _flac_writer, _CODEC_RATES_HZ, takes_time=True),
+    AudioFormat.AAC: _Form(codecs.AAC.open, containers.Adts, _CODEC_RATES_HZ, takes_time=True),
     AudioFormat.MULAW: _Form(
         lambda _: codecs.G711(codecs.mu_law()), lambda _: containers.Bare(), (_TELEPHONE_RATE_HZ,)
     ),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from engines import audio
 
-RATES_HZ = (8_000, 16_000, 22_050, 24_000, 44_100, 48_000)
+RATES_HZ = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 
 
 def noise(length: int, seed: int = 0) -> audio.Samples:

@@ -17,6 +17,7 @@ import mynah
 from engines.fake import Script
 from mynah.errors import MynahError, from_status
 from service import riva as surface
+from service.encode import SAMPLE_RATES_HZ
 from service.keys import ApiKey, digest, write_keys
 from tests.service.riva_client import RivaClient, RivaError, riva_client
 from tests.service.serving import REFERENCE, Serving, serving
@@ -37,7 +38,7 @@ async def ours(at: Serving, text: str = TEXT, **settings: Any) -> bytes:
     return b"".join([chunk.data async for chunk in at.client.synthesize(text, sampling=sampling, **settings)])
 
 
-@pytest.mark.parametrize("rate_hz", [8_000, 22_050, 24_000, 44_100])
+@pytest.mark.parametrize("rate_hz", SAMPLE_RATES_HZ)
 async def test_a_whole_text_is_the_audio_that_our_client_gets(rate_hz: int, riva: RivaClient):
     async with serving() as at:
         answer = await riva(at.address, "synthesize", TEXT, sample_rate_hz=rate_hz, custom_configuration=SEED)

@@ -143,7 +143,7 @@ async def test_info_counts_open_streams():
         async with at.client.stream(), at.client.stream():
             info = await at.client.info()
     assert (info.open_streams, info.limits.max_open_streams) == (2, 3)
-    assert info.sample_rates_hz == (8_000, 16_000, 22_050, 24_000, 44_100, 48_000)
+    assert info.sample_rates_hz == (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
     assert info.audio_formats == AUDIO_FORMATS == tuple(each.value for each in AudioFormat)
     assert info.random_weights
 

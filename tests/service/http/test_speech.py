@@ -13,7 +13,7 @@ import pytest
 from engines.errors import EngineBusy, EngineFailure
 from engines.fake import Script, fake_voice, tone
 from service.codecs import pcm_s16le
-from service.encode import AudioFormat, AudioSettings
+from service.encode import SAMPLE_RATES_HZ, AudioFormat, AudioSettings
 from service.http.wanted import MEDIA_TYPES, RESPONSE_FORMATS
 from tests.service.decoding import decode
 from tests.service.http.browsing import HELLO, LONG, SPEECH, browsing
@@ -52,6 +52,13 @@ async def test_all_of_our_own_fields_arrive():
     async with browsing() as (_, client):
         asked = HELLO | fields | {"response_format": "pcm", "sample_rate_hz": 16_000}
         assert len((await client.post(SPEECH, json=asked)).content) == 2 * 4 * 640
+
+
+async def test_pcm_comes_at_every_rate():
+    async with browsing() as (_, client):
+        for rate_hz in SAMPLE_RATES_HZ:
+            asked = HELLO | {"response_format": "pcm", "sample_rate_hz": rate_hz}
+            assert len((await client.post(SPEECH, json=asked)).content) == 2 * 12 * rate_hz // 25
 
 
 async def test_audio_comes_while_it_is_made():
