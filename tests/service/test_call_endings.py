@@ -15,7 +15,7 @@ from riva.client.proto import riva_tts_pb2, riva_tts_pb2_grpc
 
 import mynah
 from engines.fake import Script
-from tests.service.serving import Serving, error_of, serving
+from tests.service.serving import Serving, converse, error_of, opening, serving
 from tests.service.test_process import ENVIRONMENT, process
 from tests.service.test_process import serving as address_of
 
@@ -103,3 +103,12 @@ async def test_an_error_while_the_first_audio_is_being_sent_still_ends_the_call(
 
 def riva_stream(at: Serving) -> grpc.aio.StreamStreamCall:
     return riva_tts_pb2_grpc.RivaSpeechSynthesisStub(at.channel).SynthesizeOnline()
+
+
+async def test_a_first_message_that_is_given_up_on_its_way_does_not_cost_the_call_its_status():
+    async with serving(stall_timeout_s=1e-6) as at:  # as on a machine that stood still meanwhile
+        with pytest.raises(mynah.MynahError) as raised:
+            async with asyncio.timeout(5):
+                await converse(at, opening())
+        assert raised.value.reason == "READER_STALLED"
+        await at.settled()
