@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import mynah
-from tests.fleet.manifests import expressions
+from tests.fleet.manifests import ROOT, expressions
 from tests.fleet.prometheus import prometheus
 from tests.service.test_process import ENVIRONMENT, FAKE
 
@@ -63,11 +63,15 @@ async def speak_on(client: mynah.Client, until: asyncio.Event) -> None:
 
 
 async def go_wrong(client: mynah.Client, until: asyncio.Event) -> None:
-    """A refusal and a wrong request every now and then."""
+    """A refusal, a cancel and a wrong request every now and then."""
     while not until.is_set():
         with suppress(mynah.ServerBusy):
             async with client.stream(), client.stream(), client.stream(), client.stream():
                 pass
+        with suppress(mynah.ServerBusy):
+            async with client.stream() as stream:
+                await stream.send(TEXT)
+                await stream.cancel()
         with suppress(mynah.NotFound, mynah.ServerBusy):
             async with client.stream(voice="nobody"):
                 pass
@@ -86,6 +90,23 @@ async def busy(
             yield
         finally:
             over.set()
+
+
+@asynccontextmanager
+async def loaded(address: str) -> AsyncIterator[None]:
+    """Under the load generator: a stream a second, heard in real time."""
+    flags = ["--server", address, "--surface", "grpc", "--rate", "1", "--seconds", "12"]
+    quiet = asyncio.subprocess.DEVNULL
+    running = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "bench.load", *flags, stdout=quiet, env=ENVIRONMENT, cwd=ROOT
+    )
+    try:
+        yield
+        assert await running.wait() == 0
+    finally:
+        if running.returncode is None:
+            running.kill()
+            await running.wait()
 
 
 async def eventually(check: Callable[[], Awaitable[bool]], within_s: float = 60.0) -> None:
@@ -115,8 +136,8 @@ async def test_every_panel_shows_something(tmp_path: Path):
                     del silent[place]
             return not silent
 
-        async with busy(address, speak_on):
-            with suppress(TimeoutError):  # the rest wants refusals and wrong requests
+        async with loaded(address):
+            with suppress(TimeoutError):  # the rest wants refusals, cancels and wrong requests
                 await eventually(all_seen, 15.0)
         async with busy(address, go_wrong):
             try:

@@ -1,21 +1,24 @@
-"""What the documentation shows really runs: the TypeScript client against a server process."""
+"""What the documentation shows really runs, as it stands there, against a server process."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import re
+import sys
 from pathlib import Path
 
 from tests.fleet.manifests import ROOT
-from tests.service.test_process import process, serving
+from tests.service.serving import REFERENCE
+from tests.service.test_process import ENVIRONMENT, process, serving
 
 HERE = Path(__file__).parent
 BEFORE = "let heard = 0; const play = (data) => (heard += data.length); const done = () => console.log(heard);\n"
+HEARD = 2 * 960 * len("Good morning.How are you?")  # bytes: the fake engine makes a token of each character
 
 
 async def test_the_typescript_client_hears_the_whole_text():
-    (code,) = re.findall(r"```typescript\n(.*?)```", (ROOT / "docs/api.md").read_text(), re.DOTALL)
+    (code,) = snippets(ROOT / "docs/api.md", "typescript")
     imports, rest = code.split("\n\n", 1)
     script = HERE / "node_modules" / "snippet.mjs"  # beside the packages that it imports
     script.write_text(f"{imports}\n{BEFORE}{rest}")
@@ -25,4 +28,23 @@ async def test_the_typescript_client_hears_the_whole_text():
         node = await asyncio.create_subprocess_exec("node", script, stdout=pipe, stderr=pipe, env=environment)
         out, told = await node.communicate()
     assert told == b""
-    assert int(out) == 2 * 960 * len("Good morning. How are you?".replace(". ", "."))
+    assert int(out) == HEARD
+
+
+async def test_the_python_client_of_the_readme_clones_a_voice_and_hears_the_whole_text(tmp_path: Path):
+    code = next(block for block in snippets(ROOT / "README.md", "python") if "async def main" in block)
+    (tmp_path / "me.wav").write_bytes(REFERENCE)
+    async with process() as running:
+        program = f"heard = []\nplay = heard.append\n{code}\nprint(sum(map(len, heard)))"
+        program = program.replace("127.0.0.1:50051", await serving(running))
+        pipe = asyncio.subprocess.PIPE
+        python = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", program, stdout=pipe, stderr=pipe, cwd=tmp_path, env=ENVIRONMENT
+        )
+        out, told = await python.communicate()
+    assert told == b""
+    assert int(out) == HEARD
+
+
+def snippets(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
