@@ -6,12 +6,15 @@ import json
 from collections.abc import AsyncIterator
 from typing import Protocol
 
+import grpc.aio
 import httpx
+from riva.client.proto import riva_audio_pb2, riva_tts_pb2, riva_tts_pb2_grpc
 from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 from websockets.typing import Subprotocol
 
 import mynah
+from mynah.transport import rpc_errors
 
 
 class Refusal(Exception):
@@ -116,4 +119,34 @@ class WebSocket:
             raise Refusal(type(error).__name__) from error
 
 
-SURFACES: dict[str, type[Grpc] | type[Http] | type[WebSocket]] = {"grpc": Grpc, "http": Http, "websocket": WebSocket}
+class Riva:
+    """`SynthesizeOnline` as Riva's clients call it: a request for the text, then no more."""
+
+    def __init__(self, address: str) -> None:
+        self._channel = grpc.aio.insecure_channel(address)
+        self._stub = riva_tts_pb2_grpc.RivaSpeechSynthesisStub(self._channel)
+
+    async def __aenter__(self) -> Riva:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._channel.close()
+
+    async def speak(self, text: str) -> AsyncIterator[bytes]:
+        request = riva_tts_pb2.SynthesizeSpeechRequest(
+            text=text, language_code="en-US", encoding=riva_audio_pb2.LINEAR_PCM, sample_rate_hz=24_000
+        )
+        try:
+            async with rpc_errors():
+                async for answer in self._stub.SynthesizeOnline(iter([request])):
+                    yield answer.audio
+        except mynah.MynahError as error:
+            raise Refusal(error.reason) from error
+
+
+SURFACES: dict[str, type[Grpc] | type[Http] | type[WebSocket] | type[Riva]] = {
+    "grpc": Grpc,
+    "http": Http,
+    "riva": Riva,
+    "websocket": WebSocket,
+}

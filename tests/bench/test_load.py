@@ -120,7 +120,7 @@ def test_figures():
 
 def surface_of(name: str, at: Serving) -> Surface:
     assert at.http is not None
-    return SURFACES[name](at.address if name == "grpc" else at.http)
+    return SURFACES[name](at.address if name in ("grpc", "riva") else at.http)
 
 
 @pytest.mark.parametrize("name", SURFACES)
