@@ -111,7 +111,7 @@ $(CLIENTS_VENV)/installed: tests/clients/requirements.txt $(VENV)/installed
 	$(BIN)/uv pip install --quiet --python $(CLIENTS_VENV)/bin/python -r tests/clients/requirements.txt
 	touch $@
 
-test-clients: $(CLIENTS_VENV)/installed ## the openai client and others like it against a server
+test-clients: $(CLIENTS_VENV)/installed ## openai's client, LiveKit's and Pipecat's NVIDIA plugins against a server
 	$(CLIENTS_VENV)/bin/python -m pytest tests/clients
 
 # Its torchaudio is linked to CUDA's libraries; what is used of it is Python

@@ -1,0 +1,29 @@
+"""LiveKit Agents' NVIDIA plugin, pointed at this server instead of a cloud: words in, audio frames out, voices listed."""
+
+from __future__ import annotations
+
+from livekit.agents.utils.http_context import open as http_context
+from livekit.plugins import nvidia
+
+from tests.clients.conftest import Addresses
+
+SENTENCES = ["Good morning to everybody here. ", "This is the second sentence of three. ", "And that was it."]
+
+
+def plugin(server: Addresses) -> nvidia.TTS:
+    return nvidia.TTS(server=server.grpc, voice="mynah.default", use_ssl=False)
+
+
+async def test_words_become_audio(server: Addresses):
+    async with http_context(), plugin(server) as tts, tts.stream() as stream:
+        for word in "".join(SENTENCES).split(" "):
+            stream.push_text(word + " ")
+        stream.end_input()
+        frames = [audio.frame async for audio in stream]
+    assert {frame.sample_rate for frame in frames} == {16_000}
+    spoken_s = sum(len(sentence.strip()) for sentence in SENTENCES) * 0.04
+    assert abs(sum(frame.duration for frame in frames) - spoken_s) < 0.1
+
+
+async def test_its_list_of_voices(server: Addresses):
+    assert plugin(server).list_voices() == {"en-US": {"voices": ["mynah.default"]}}
