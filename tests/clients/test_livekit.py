@@ -1,4 +1,4 @@
-"""LiveKit Agents' NVIDIA plugin, pointed at this server instead of a cloud: words in, audio frames out, voices listed."""
+"""LiveKit Agents' NVIDIA plugin, pointed at this server instead of a cloud: words in, audio and voices out."""
 
 from __future__ import annotations
 
