@@ -70,7 +70,7 @@ async def test_sampling_out_of_range(at: Serving, settings: dict[str, float], fi
         ({"voice_id": "../../etc/passwd"}, errors.InvalidArgument, "VOICE_ID_INVALID", "'../../etc/passwd'"),
         ({"audio_format": 99}, errors.InvalidArgument, "AUDIO_FORMAT_UNKNOWN", "99"),
         ({"sample_rate_hz": 0}, errors.InvalidArgument, "SAMPLE_RATE_UNSUPPORTED", "0"),
-        ({"sample_rate_hz": 11025}, errors.InvalidArgument, "SAMPLE_RATE_UNSUPPORTED", "11025"),
+        ({"sample_rate_hz": 11026}, errors.InvalidArgument, "SAMPLE_RATE_UNSUPPORTED", "11026"),
     ],
 )
 async def test_settings_that_cannot_be(
