@@ -38,12 +38,16 @@ main()
 
 
 @asynccontextmanager
-async def process(*flags: str, before: str = "", script: str = "") -> AsyncIterator[asyncio.subprocess.Process]:
-    """The server on a fake engine, with code that runs before that is made and more of its script."""
+async def process(
+    *flags: str, before: str = "", script: str = "", path: str = ""
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The server on a fake engine, with code that runs before that is made, more of its script, and a folder where
+    more packages are."""
     program = FAKE.format(before=before or "pass", script=script)
     command = [sys.executable, "-c", program, "--listen", "127.0.0.1:0", *flags]
     pipe = asyncio.subprocess.PIPE
-    running = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe, env=ENVIRONMENT)
+    environment = {**ENVIRONMENT, "PYTHONPATH": os.pathsep.join(filter(None, (ENVIRONMENT["PYTHONPATH"], path)))}
+    running = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe, env=environment)
     try:
         async with asyncio.timeout(60):
             yield running

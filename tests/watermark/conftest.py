@@ -5,4 +5,4 @@ from __future__ import annotations
 import importlib.util
 
 if importlib.util.find_spec("perth") is None:
-    collect_ignore = ["test_perth.py"]
+    collect_ignore_glob = ["test_*.py"]
