@@ -26,7 +26,7 @@ COPY protos protos
 RUN docker/install.sh "${FLAVOUR}" /opt/mynah
 # separate layers: a failing check must not cost the install once more
 # hadolint ignore=DL3059
-RUN docker/check.sh /opt/mynah
+RUN docker/check.sh "${FLAVOUR}" /opt/mynah
 # hadolint ignore=DL3059
 RUN docker/sbom.sh /opt/mynah /opt/sbom/mynah.cdx.json
 
@@ -60,7 +60,8 @@ ENV PATH=/opt/mynah/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     MYNAH_CACHE_DIR=/var/lib/mynah
-RUN ["install", "-d", "-o", "65532", "-g", "65532", "/var/lib/mynah"]
+RUN --mount=type=bind,source=docker/state.sh,target=/run/state.sh \
+    /run/state.sh
 VOLUME /var/lib/mynah
 EXPOSE 50051 8080 9464
 HEALTHCHECK --interval=10s --timeout=3s --start-period=600s --retries=3 CMD ["mynah", "health"]
@@ -70,10 +71,8 @@ FROM runtime AS cpu
 USER 65532:65532
 
 FROM runtime AS gpu
-# Triton compiles a launcher for each kernel on the node, with a C compiler and nothing else: the one build tool in here.
-# Not pinned: Debian removes superseded versions, so a pinned one would stop building within weeks.
-# hadolint ignore=DL3008
-RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+RUN --mount=type=bind,source=docker/compiler.sh,target=/run/compiler.sh \
+    /run/compiler.sh
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     NVIDIA_REQUIRE_CUDA="cuda>=12.6" \

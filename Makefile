@@ -187,14 +187,21 @@ test-fleet: $(VENV)/installed-dev $(FLEET_VENV)/installed fleet-tools ## manifes
 	$(BIN)/python -m pytest tests/fleet
 
 # torch from wherever pip finds that version: the images fetch its CPU build, see docker/install.sh
-image-steps: $(VENV)/installed-dev ## every step of the cpu image, in build/image instead of a Docker engine
-	rm -rf build/image && mkdir -p build/image
+# FLAVOUR=gpu installs 9 GB and needs pypi.nvidia.com (TENSORRT=no: without what comes from there); CI runs cpu's
+FLAVOUR ?= cpu
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+image-steps: $(VENV)/installed-dev ## every step of an image, in build/image instead of a Docker engine (FLAVOUR=gpu TENSORRT=no)
+	$(SUDO) rm -rf build/image && mkdir -p build/image
 	PATH="$(abspath $(BIN)):$$PATH" docker/lock.sh --check
-	UV_NO_CACHE=0 TORCH_BACKEND=pip docker/install.sh cpu build/image/venv
-	docker/check.sh build/image/venv
+	UV_NO_CACHE=0 TORCH_BACKEND=pip docker/install.sh $(FLAVOUR) build/image/venv
+	docker/check.sh $(FLAVOUR) build/image/venv
 	docker/sbom.sh build/image/venv build/image/mynah.cdx.json
 	build/image/venv/bin/mynah-engines prepare --model random:tiny --cache-dir build/image/cache
-	docker/prepare.sh cpu build/image/venv "$$(dirname build/image/cache/*/ve.safetensors)" build/image/models
+	docker/prepare.sh $(FLAVOUR) build/image/venv "$$(dirname build/image/cache/*/ve.safetensors)" build/image/models
+# as root, like an image's build: one changes an owner, the other installs packages
+	$(SUDO) docker/state.sh build/image/root
+	test "$$(stat -c %u:%g build/image/root/var/lib/mynah)" = 65532:65532
+	$(SUDO) docker/compiler.sh
 
 clean: ## remove what the targets above made
 	rm -rf $(VENV) $(VLLM_VENV) $(UI_VENV) $(CLIENTS_VENV) $(FLEET_VENV) build

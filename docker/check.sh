@@ -1,19 +1,24 @@
 #!/usr/bin/env bash
-# check.sh VENV: the finished environment is whole, starts, and carries no build tools of its own.
+# check.sh FLAVOUR VENV: the finished environment is whole, starts, and carries no build tool that nothing in it asks for.
 set -euo pipefail
-venv=$1
-"$venv/bin/python" - <<'PYTHON'
+flavour=$1 venv=$2 python=$(realpath -s "$2/bin/python")
+"$venv/bin/python" - "$flavour" <<'PYTHON'
+import sys
 from importlib import metadata
 
 from packaging.requirements import Requirement
 
-missing = []
+cpu = sys.argv[1] == "cpu"
+extras = {"mynah": ["cpu"] if cpu else ["gpu", "trt"]}
+missing, needed = [], set()
 for distribution in metadata.distributions():
     for line in distribution.requires or ():
         need = Requirement(line)
-        if need.marker and not need.marker.evaluate({"extra": ""}):
+        wanted = extras.get(distribution.name, [""])
+        if need.marker and not any(need.marker.evaluate({"extra": extra}) for extra in wanted):
             continue
-        if need.name.startswith("nvidia-") or need.name in ("cuda-toolkit", "cuda-bindings", "triton"):
+        needed.add(need.name)
+        if cpu and (need.name.startswith("nvidia-") or need.name in ("cuda-toolkit", "cuda-bindings", "triton")):
             continue  # a CPU build of torch does not need what the index's build of that version asks for
         try:
             version = metadata.version(need.name)
@@ -23,10 +28,16 @@ for distribution in metadata.distributions():
         if not need.specifier.contains(version, prereleases=True):
             missing.append(f"{distribution.name} needs {need}, found {version}")
 for tool in ("uv", "pip", "cmake", "ninja"):
-    if any(d.name == tool for d in metadata.distributions()):
+    if tool not in needed and any(d.name == tool for d in metadata.distributions()):
         missing.append(f"{tool} was left behind")
 raise SystemExit("\n".join(missing) or 0)
 PYTHON
+cpu=(torch onnxruntime scipy.signal engines.s3gen service)
+gpu=("${cpu[@]}" cuda.bindings.runtime tensorrt_rtx vllm.v1.engine.llm_engine engines.t3.vllm_model engines.t3.vllm_worker)
+declare -n modules=$flavour
+for module in "${modules[@]}"; do # none of it needs a driver; from / the sources cannot stand in for what was installed
+  (cd / && "$python" -W ignore -c "import $module" > /dev/null)
+done
 "$venv/bin/mynah-serve" --help > /dev/null
 "$venv/bin/mynah" --help > /dev/null
 "$venv/bin/mynah-engines" --help > /dev/null 2>&1 # its usage goes to standard error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def test_built_in_kinds_fit_their_schemas(overlay: str, tmp_path: Path):
 @pytest.mark.parametrize("overlay", ["a10g", "cpu"])
 def test_custom_resources_fit_their_operators_schemas(overlay: str):
     assert {manifest["kind"] for manifest in custom(overlay)} == {
-        "GRPCRoute", "HTTPRoute", "PrometheusRule", "ScaledObject", "ServiceMonitor",
+        "BackendTLSPolicy", "GRPCRoute", "HTTPRoute", "PrometheusRule", "ScaledObject", "ServiceMonitor",
     }  # fmt: skip
     command = ["node", HERE / "validate_crds.mjs"]
     told = subprocess.run(command, input=json.dumps(custom(overlay)), capture_output=True, text=True)
@@ -88,6 +89,28 @@ def test_the_server_understands_every_setting(overlay: str, tmp_path: Path):
         assert config.grace_s > 41  # the longest segment
 
 
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_network_policy_names_its_peers_without_this_apps_labels(overlay: str):
+    """Kustomize adds the app's labels to matchLabels, also of peers: the cluster's DNS and clients would be shut out"""
+    (policy,) = of_kind(overlay, "NetworkPolicy")
+    rules = policy["spec"]["ingress"] + policy["spec"]["egress"]
+    named = [peer for rule in rules for peer in rule.get("from") or rule.get("to", [])]
+    peers = [peer["podSelector"] for peer in named if "podSelector" in peer]
+    assert {e["key"] for peer in peers for e in peer["matchExpressions"]} == {"mynah.dev/client", "k8s-app"}
+    assert all(peer.keys() == {"matchExpressions"} for peer in peers)
+
+
+@pytest.mark.parametrize("overlay", ["a10g", "cpu"])
+def test_nothing_speaks_cleartext_to_a_server_with_tls(overlay: str):
+    ports = {(s["metadata"]["name"], p["name"]): p for s in of_kind(overlay, "Service") for p in s["spec"]["ports"]}
+    told = {at: port.get("appProtocol") for at, port in ports.items() if at[1] != "admin"}
+    assert told == {("mynah", "grpc"): None, ("mynah", "http"): "https", ("mynah-servers", "grpc"): None}
+    (policy,) = of_kind(overlay, "BackendTLSPolicy")
+    (route,) = of_kind(overlay, "GRPCRoute")
+    assert [ref["name"] for ref in policy["spec"]["targetRefs"]] == ["mynah"]
+    assert policy["spec"]["validation"]["hostname"] in route["spec"]["hostnames"]
+
+
 @pytest.mark.parametrize("overlay", ["a10g", "cpu"])
 def test_tls_and_keys_come_from_secrets_and_probes_do_without_tls(overlay: str):
     (deployment,) = of_kind(overlay, "Deployment")
@@ -116,3 +139,13 @@ def test_one_gpu_for_each_server_and_memory_that_a_g5_xlarge_has():
 def test_the_image_is_linted():
     told = subprocess.run([TOOLS / "hadolint", ROOT / "Dockerfile"], capture_output=True, text=True)
     assert told.returncode == 0, told.stdout
+
+
+def test_every_run_of_the_image_is_a_script_that_ci_executes():
+    text = (ROOT / "Dockerfile").read_text().replace("\\\n", "")
+    runs = [re.sub(r"--mount=\S+", "", line).split()[1] for line in text.splitlines() if line.startswith("RUN ")]
+    scripts = {Path(run).name for run in runs}
+    assert scripts == {path.name for path in (ROOT / "docker").glob("*.sh")} - {"lock.sh"}
+    steps = subprocess.run(["make", "-n", "image-steps"], capture_output=True, text=True, cwd=ROOT, check=True).stdout
+    assert not {script for script in scripts if f"docker/{script} " not in f"{steps} ".replace("\n", " ")}
+    assert "make image-steps" in (ROOT / ".ci" / "run").read_text().splitlines()
