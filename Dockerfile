@@ -3,8 +3,8 @@
 #
 # Every RUN is a script from docker/; CI runs the same scripts in a clean environment, because it has no Docker engine.
 # Weights can be baked in:  --build-context weights=FOLDER  (a checkpoint in upstream's layout). The gpu image then also
-# carries TensorRT engines for SM 8.6, built without a GPU; run it with MYNAH_MODEL=/opt/models/weights and
-# MYNAH_CACHE_DIR=/opt/models. Without weights the init container makes both on the node.
+# carries TensorRT engines for SM 8.6, built without a GPU; run it with MYNAH_MODEL=/opt/models/weights and a copy of
+# /opt/models/cache in /var/lib/mynah (k8s/components/baked-weights). Without weights the init container makes both on the node.
 #
 # For a build that is the same to the byte, give the base image by digest: --build-arg PYTHON_IMAGE=python@sha256:...
 # One base serves both flavours: CUDA 12.6's runtime libraries are pinned wheels in the gpu lock file, which torch 2.7.0

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from service.config import read_config
 from tests.fleet.manifests import OVERLAYS, ROOT, custom, objects, of_kind, rendered, settings
@@ -149,3 +151,21 @@ def test_every_run_of_the_image_is_a_script_that_ci_executes():
     steps = subprocess.run(["make", "-n", "image-steps"], capture_output=True, text=True, cwd=ROOT, check=True).stdout
     assert not {script for script in scripts if f"docker/{script} " not in f"{steps} ".replace("\n", " ")}
     assert "make image-steps" in (ROOT / ".ci" / "run").read_text().splitlines()
+
+
+def test_baked_weights_leave_a_cache_that_can_be_written(tmp_path: Path):
+    """The image is read-only, and T3 on vLLM writes its folder into the cache at every start."""
+    shutil.copytree(ROOT / "k8s", tmp_path / "k8s")
+    overlay = tmp_path / "k8s/overlays/baked"
+    overlay.mkdir()
+    document = {"resources": ["../a10g"], "components": ["../../components/baked-weights"]}
+    (overlay / "kustomization.yaml").write_text(yaml.safe_dump(document))
+    told = subprocess.run(["kubectl", "kustomize", overlay], check=True, capture_output=True, text=True).stdout
+    manifests = {(m["kind"], m["metadata"]["name"].split("-")[-2:][0]): m for m in yaml.safe_load_all(told)}
+    pod = manifests["Deployment", "mynah"]["spec"]["template"]["spec"]
+    (prepare,) = pod["initContainers"]
+    mounts = {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+    cache = manifests["ConfigMap", "settings"]["data"]["MYNAH_CACHE_DIR"]
+    assert cache in mounts
+    assert prepare["command"][-2:] == ["/opt/models/cache", cache]
+    assert "args" not in prepare
