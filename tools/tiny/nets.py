@@ -73,15 +73,17 @@ def _t3(run: Run) -> T3Train:
 
 
 RECIPES = {
-    "vocoder": Recipe(
-        lambda run: train_vocoder.init(Vocoder(SPEC.vocoder)),
-        lambda net, run: train_vocoder.VocoderTask(net, run.streams, batch=6, frames=32).losses,
-        4000, 1e-3,
-    ),
     "encoder": Recipe(
         lambda run: train_flow.make_encoder(SPEC.flow),
         lambda net, run: train_flow.EncoderTask(net, run.streams).losses,
-        4000, 1.5e-3,
+        3000, 1.5e-3,
+    ),
+    "vocoder": Recipe(
+        lambda run: train_vocoder.init(Vocoder(SPEC.vocoder)),
+        lambda net, run: train_vocoder.VocoderTask(
+            net, run.trained("encoder"), run.streams, batch=6, tokens=16
+        ).losses,
+        8000, 1e-3,
     ),
     "cfm": Recipe(
         lambda run: train_flow.make_cfm(SPEC.flow),

@@ -1,6 +1,7 @@
 """The vocoder learns mel -> waveform with the teacher's own pitch, and mel -> pitch beside it.
 
-Knows the engine's Vocoder and spectral losses. Phase cannot be known from a mel, so losses compare magnitudes.
+Most of its mels are the encoder's, which are smoother than real ones and all that it hears in use. Knows the engine's
+Vocoder and spectral losses. Phase cannot be known from a mel, so losses compare magnitudes.
 """
 
 from __future__ import annotations
@@ -11,14 +12,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engines.audio import mel_filterbank
-from engines.config import MEL_HOP_SAMPLES, SAMPLE_RATE_HZ
+from engines.config import MEL_FRAMES_PER_TOKEN, MEL_HOP_SAMPLES, SAMPLE_RATE_HZ, X_VECTOR_DIM
 from engines.s3gen import vocoder as vocoder_module
+from engines.s3gen.encoder import TokenEncoder
 from engines.s3gen.vocoder import Vocoder
+from tools.tiny.codes import Ints
 from tools.tiny.dataset import Stream
 from tools.tiny.trainer import Losses
 
 _RESOLUTIONS = (512, 1024, 2048)  # samples of the windows; hops are a quarter
 _F0_SCALE_HZ = 100.0
+_CONTEXT_TOKENS = 12  # around a crop, for the encoder's attention
+_REAL_MELS = 0.25  # of all rows: prompts and other synthesisers have them
 
 
 def differentiable() -> None:
@@ -39,9 +44,9 @@ def init(net: Vocoder) -> Vocoder:
 
 
 class VocoderTask:
-    def __init__(self, net: Vocoder, streams: list[Stream], *, batch: int, frames: int) -> None:
+    def __init__(self, net: Vocoder, encoder: TokenEncoder, streams: list[Stream], *, batch: int, tokens: int) -> None:
         differentiable()
-        self._net, self._streams, self._batch, self._frames = net, streams, batch, frames
+        self._net, self._encoder, self._streams, self._batch, self._tokens = net, encoder, streams, batch, tokens
         self._windows = {size: torch.hann_window(size) for size in _RESOLUTIONS}
         self._filters = torch.tensor(mel_filterbank(SAMPLE_RATE_HZ, 1024, 80, 0.0, 8000.0))
 
@@ -57,18 +62,28 @@ class VocoderTask:
         return {"loss": spectral + 2 * mel_distance + pitch, "stft": spectral, "mel": mel_distance, "f0": pitch}
 
     def _crops(self, draw: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        rows = []
+        """mel (B, 2 N, 80), f0 (B, 2 N), samples (B, 960 N)."""
+        rows, sounds = [], []
         for _ in range(self._batch):
             stream = self._streams[draw.integers(len(self._streams))]
-            start = draw.integers(len(stream.f0_hz) - self._frames)
-            frames = slice(start, start + self._frames)
-            sound = stream.samples[start * MEL_HOP_SAMPLES : (start + self._frames) * MEL_HOP_SAMPLES]
-            rows.append((stream.mel[frames], stream.f0_hz[frames], sound))
+            start = int(draw.integers(_CONTEXT_TOKENS, len(stream.sounds) - self._tokens - _CONTEXT_TOKENS))
+            frames, hop = MEL_FRAMES_PER_TOKEN * np.array([start, start + self._tokens]), MEL_HOP_SAMPLES
+            rows.append((
+                stream.mel[slice(*frames)], stream.f0_hz[slice(*frames)], stream.samples[slice(*frames * hop)]
+            ))  # fmt: skip
+            sounds.append(stream.sounds[start - _CONTEXT_TOKENS : start + self._tokens + _CONTEXT_TOKENS])
         mel, f0_hz, samples = (
             torch.from_numpy(np.stack(column).astype(np.float32)) for column in zip(*rows, strict=True)
         )
-        mel = mel + torch.from_numpy(draw.standard_normal(mel.shape, np.float32)) * float(draw.choice([0.0, 0.1, 0.2]))
+        real = torch.from_numpy(draw.random(self._batch) < _REAL_MELS)
+        mel = torch.where(real[:, None, None], mel, self._encoded(np.stack(sounds)))
         return mel, f0_hz, samples / 32768
+
+    @torch.no_grad()
+    def _encoded(self, sounds: Ints) -> Tensor:
+        mu, _ = self._encoder(torch.from_numpy(sounds), None, torch.zeros(len(sounds), X_VECTOR_DIM))
+        edge = MEL_FRAMES_PER_TOKEN * _CONTEXT_TOKENS
+        return mu[:, edge:-edge]
 
     def _spectral(self, waveform: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         total = waveform.new_zeros(())
