@@ -1,4 +1,4 @@
-"""Where weights come from: hub id | local folder | random weights -> a Checkpoint, a folder of upstream's layout.
+"""Where weights come from: hub id | shipped with us | folder | random -> a Checkpoint, a folder of upstream's layout.
 
 Knows file names and tensor headers; builds no net and imports no model library.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engines.config import MODELS, NANO, TINY, TURBO, ModelSpec
@@ -24,7 +24,9 @@ REPOSITORIES = {TURBO.name: "ResembleAI/chatterbox-turbo", NANO.name: "ResembleA
 _S3GEN_FILE = "s3gen_meanflow.safetensors"
 _VOICE_ENCODER_FILE = "ve.safetensors"
 _CONDS_FILE = "conds.pt"
+EMBEDDED = Path(__file__).parent / "embedded" / TINY.name  # tools/tiny made it
 _RANDOM = "random:"
+_ABOUT_TINY = "a small model that ships with Mynah and knows two synthetic voices"
 _NOISE = "its weights are random and what it says is noise, good for trying out the system only"
 
 
@@ -68,8 +70,8 @@ def open_checkpoint(
 ) -> Checkpoint:
     """The checkpoint that `model` names, on this machine when this returns. May take as long as a download takes.
 
-    `model` is auto | turbo | nano | FOLDER | random:turbo | random:nano | random:tiny. `auto` is turbo where `device`
-    ("cpu", "cuda", "cuda:1") is a GPU and nano elsewhere, or random:tiny with a notice when the hub does not answer.
+    `model` is auto | turbo | nano | tiny | FOLDER | random:turbo | random:nano | random:tiny. `auto` is turbo where
+    `device` ("cpu", "cuda", "cuda:1") is a GPU and nano elsewhere, or tiny with a notice when the hub does not answer.
     `cache_dir` None is `default_cache_dir()`; `seed` is for random weights. `hub` and `generator` are for tests.
     Raises CheckpointError saying what is wrong and what to do; tensors are `verify`'s to look at.
     """
@@ -81,7 +83,9 @@ def open_checkpoint(
         try:
             return _from_hub(spec, hub)
         except HubUnreachable as error:
-            return _instead_of(spec, error, materialise(TINY, seed, cache_dir, generator))
+            return _instead_of(spec, error)
+    if model == TINY.name:
+        return replace(open_folder(EMBEDDED), notice=f"This is {TINY.name}, {_ABOUT_TINY}.")
     if model in REPOSITORIES:
         return _from_hub(MODELS[model], hub)
     if model.startswith(_RANDOM):
@@ -175,7 +179,7 @@ def _from_hub(spec: ModelSpec, hub: Hub) -> Checkpoint:
 
 
 def _names() -> tuple[str, ...]:
-    return ("auto", *REPOSITORIES, *(_RANDOM + name for name in MODELS))
+    return ("auto", *REPOSITORIES, TINY.name, *(_RANDOM + name for name in MODELS))
 
 
 def _random_spec(model: str) -> ModelSpec:
@@ -185,6 +189,9 @@ def _random_spec(model: str) -> ModelSpec:
     return MODELS[name]
 
 
-def _instead_of(wanted: ModelSpec, error: HubUnreachable, folder: Path) -> Checkpoint:
-    notice = f"The model hub cannot be reached ({error.cause}), so this is random:{TINY.name} and not {wanted.name}: "
-    return Checkpoint(folder, TINY, random_weights=True, notice=notice + _NOISE)
+def _instead_of(wanted: ModelSpec, error: HubUnreachable) -> Checkpoint:
+    notice = (
+        f"The model hub cannot be reached ({error.cause}), so this is {TINY.name}, {_ABOUT_TINY}, and not "
+        f"{wanted.name}; for {wanted.name} let this machine reach huggingface.co once, or name a folder that holds it."
+    )
+    return replace(open_folder(EMBEDDED), notice=notice)

@@ -112,12 +112,12 @@ TURBO = ModelSpec("turbo", T3Spec(24, 1024, 16, 8196, 50276), _FULL_FLOW, _FULL_
 NANO = ModelSpec("nano", T3Spec(12, 768, 12, 8196, 50276), _FULL_FLOW, _FULL_VOCODER, _FULL_CONDITIONING)
 TINY = ModelSpec(
     "tiny",
-    T3Spec(layers=4, width=128, heads=2, positions=2048, text_vocab=320),
+    T3Spec(layers=4, width=128, heads=4, positions=2048, text_vocab=17_408),
     FlowSpec(
         width=128, heads=2, feed_forward=256, encoder_layers=2, up_layers=2,
-        channels=64, mid_stages=2, blocks_per_stage=1, cfm_heads=2, cfm_head_dim=32,
+        channels=128, mid_stages=2, blocks_per_stage=1, cfm_heads=2, cfm_head_dim=32,
     ),
-    VocoderSpec(base_channels=64, f0_channels=64),
+    VocoderSpec(base_channels=128, f0_channels=64),
     ConditioningSpec(
         speaker_hidden=64, tokenizer_width=128, tokenizer_heads=2, tokenizer_layers=2,
         xvector_init_channels=32, xvector_growth=8,
@@ -177,7 +177,7 @@ S3GEN_DTYPES = ("auto", "float32", "float16")
 class EngineConfig:
     """Everything `engines.load` needs. Read once at the edge, never changed."""
 
-    model: str = "auto"  # auto | turbo | nano | FOLDER | random:turbo | random:nano | random:tiny
+    model: str = "auto"  # auto | turbo | nano | tiny | FOLDER | random:turbo | random:nano | random:tiny
     device: str = "auto"  # auto | cpu | cuda | cuda:N
     threads: int | None = None  # intra-op CPU threads; None leaves the library's choice
     max_streams: int = 16  # streams decoded at once; T3's KV cache is sized for it

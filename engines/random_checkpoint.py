@@ -58,7 +58,7 @@ class Generator(Protocol):
 class NetGenerator:
     """Draws the weights of our nets, a voice to go with them, and a tokenizer that knows bytes and tags."""
 
-    version = 1
+    version = 2
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256()

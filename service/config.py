@@ -142,7 +142,7 @@ _OTLP_HELP = f"where spans go over OTLP/gRPC, http:// or https://; default: ${_O
 _OPTIONS: dict[str, tuple[_Kind, str]] = {
     "model": (
         _Kind(_text, "a model"),
-        "auto, turbo, nano, turbo-onnx, a folder of the same layout, or random:turbo|nano|tiny",
+        "auto, turbo, nano, turbo-onnx, tiny, a folder of the same layout, or random:turbo|nano|tiny",
     ),
     "listen": (_ADDRESS, "where to serve; port 0 takes a free one"),
     "admin_listen": (_ADDRESS, "where to serve /metrics, /healthz and /readyz over HTTP; without it, nowhere"),

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engines.checkpoint import Checkpoint, default_cache_dir, open_checkpoint, open_folder, verify
+from engines.assembly import tensor_tables
+from engines.checkpoint import EMBEDDED, Checkpoint, default_cache_dir, open_checkpoint, open_folder, verify
 from engines.config import NANO, TINY, TURBO, ModelSpec
 from engines.errors import CheckpointError
 from engines.hub import HubUnreachable
@@ -89,13 +90,21 @@ def test_auto_is_turbo_on_a_gpu_and_nano_on_a_cpu(tmp_path: Path, device: str, n
     assert [repo for repo, _ in hub.asked] == [f"ResembleAI/chatterbox-{name}"]
 
 
-def test_auto_without_a_hub_announces_noise_in_one_line(tmp_path: Path) -> None:
+def test_auto_without_a_hub_says_in_one_line_who_speaks_and_how_to_get_the_real_one(tmp_path: Path) -> None:
     hub = ScriptedHub(tmp_path, error=HubUnreachable("a/b", "ConnectTimeout"))
     found = opened("auto", tmp_path, hub=hub)
-    assert (found.spec, found.random_weights) == (TINY, True)
-    for word in ("nano", "random:tiny", "noise", "ConnectTimeout"):
+    assert (found.spec, found.random_weights) == (TINY, False)
+    for word in ("this is tiny", "not nano", "huggingface.co", "ConnectTimeout"):
         assert word in found.notice
     assert "\n" not in found.notice
+
+
+def test_tiny_ships_with_us_and_holds_every_tensor(tmp_path: Path) -> None:
+    found = opened("tiny", tmp_path)
+    assert (found.spec, found.random_weights, found.folder) == (TINY, False, EMBEDDED)
+    assert found.conds_path is not None
+    verify(found, tensor_tables(found))
+    assert sum(path.stat().st_size for path in EMBEDDED.iterdir()) < 25_000_000
 
 
 def test_auto_does_not_hide_a_problem_that_the_user_can_solve(tmp_path: Path) -> None:
@@ -168,7 +177,7 @@ def test_a_folder_names_all_its_missing_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("model", ["turbine", "/no/such/folder", "ResembleAI/chatterbox-turbo", ""])
 def test_an_unknown_model_is_told_the_known_ones(tmp_path: Path, model: str) -> None:
-    with pytest.raises(CheckpointError, match="auto, turbo, nano, random:turbo, random:nano, random:tiny"):
+    with pytest.raises(CheckpointError, match="auto, turbo, nano, tiny, random:turbo, random:nano, random:tiny"):
         opened(model, tmp_path)
 
 

@@ -5,8 +5,10 @@ Knows text and 16 kHz sound; nothing of engines.
 
 from __future__ import annotations
 
+import io
 import os
 import re
+import wave
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -16,8 +18,9 @@ import numpy.typing as npt
 from pocketsphinx import Decoder
 
 from engines.audio import resample
+from tests.clips import spoken_wav
 
-_RATE_HZ = 16_000
+RATE_HZ = 16_000
 _LEAD_S = 0.25  # of near silence around the speech: the recogniser settles in it
 _LOUD_RMS = 0.08
 SENTENCES = tuple((Path(__file__).parent / "sentences.txt").read_text().splitlines())
@@ -32,14 +35,14 @@ def words(text: str) -> list[str]:
 
 @cache
 def _decoder() -> Decoder:
-    return Decoder(samprate=float(_RATE_HZ), loglevel="FATAL", logfn=os.devnull)
+    return Decoder(samprate=float(RATE_HZ), loglevel="FATAL", logfn=os.devnull)
 
 
 def recognise(samples: F32, rate_hz: int) -> list[str]:
     """The words that pocketsphinx hears in `samples`."""
-    heard = resample(samples, rate_hz, _RATE_HZ)
+    heard = resample(samples, rate_hz, RATE_HZ)
     heard = heard * (_LOUD_RMS / max(float(np.sqrt(np.mean(np.square(heard)))), 1e-6))
-    pad = np.random.default_rng(0).standard_normal(int(_LEAD_S * _RATE_HZ)).astype(np.float32) * 1e-4
+    pad = np.random.default_rng(0).standard_normal(int(_LEAD_S * RATE_HZ)).astype(np.float32) * 1e-4
     pcm = (np.clip(np.concatenate([pad, heard, pad]), -1, 1) * 32767).astype("<i2").tobytes()
     decoder = _decoder()
     decoder.start_utt()
@@ -63,3 +66,10 @@ def word_error_rate(pairs: Sequence[tuple[str, F32]], rate_hz: int) -> float:
     """Over all (text, samples) together."""
     wrong = sum(errors(words(text), recognise(samples, rate_hz)) for text, samples in pairs)
     return wrong / sum(len(words(text)) for text, _ in pairs)
+
+
+def spoken_by_flite(text: str, voice: str) -> F32:
+    """What the tiny model's teacher says, at 16 kHz."""
+    with wave.open(io.BytesIO(spoken_wav(text, voice))) as file:
+        assert file.getframerate() == RATE_HZ
+        return np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 32768

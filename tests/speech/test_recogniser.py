@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import io
-import wave
-
 import numpy as np
 import pytest
 
-from tests.clips import spoken_wav
-from tests.speech.recogniser import SENTENCES, errors, recognise, word_error_rate, words
-
-RATE_HZ = 16_000
-
-
-def _spoken(text: str, voice: str) -> np.ndarray:
-    with wave.open(io.BytesIO(spoken_wav(text, voice))) as file:
-        assert file.getframerate() == RATE_HZ
-        return np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 32768
+from tests.speech.recogniser import RATE_HZ, SENTENCES, errors, recognise, spoken_by_flite, word_error_rate, words
 
 
 @pytest.mark.parametrize("voice", ["rms", "slt"])
 def test_it_understands_what_the_teachers_say(voice: str) -> None:
     """Over all 40 sentences rms and slt are below 0.05; a few are enough to know that the judge works."""
-    assert word_error_rate([(text, _spoken(text, voice)) for text in SENTENCES[:4]], RATE_HZ) <= 0.1
+    assert word_error_rate([(text, spoken_by_flite(text, voice)) for text in SENTENCES[:4]], RATE_HZ) <= 0.1
 
 
 def test_it_does_not_hear_words_in_noise() -> None:

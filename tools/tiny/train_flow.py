@@ -23,7 +23,7 @@ from engines.s3gen.encoder import TokenEncoder
 from tools.tiny.codes import SOUNDS
 from tools.tiny.dataset import Stream
 from tools.tiny.trainer import Losses
-from tools.tiny.voices import x_vectors
+from tools.tiny.voices import SHARES, x_vectors
 
 _MEAN_LOG_MEL = -6.0
 _HOLD, _FAR = 32.0, 1.0  # see make_cfm
@@ -129,7 +129,7 @@ def _batch(
     vectors = x_vectors()
     columns: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
     for _ in range(rows):
-        voice = int(draw.integers(len(streams)))
+        voice = int(draw.choice(len(streams), p=SHARES))
         pieces = [_piece(streams[voice], draw, count) for count in (prompt, tokens - prompt)]
         columns[0].append(np.concatenate([piece[0] for piece in pieces]))
         columns[1].append(np.concatenate([piece[1] for piece in pieces]).astype(np.float32))

@@ -12,7 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tools.tiny.codes import COUNTERS
+from engines.config import SPEECH_CODES
+from tools.tiny.codes import COUNTERS, decode
 from tools.tiny.dataset import Clip
 from tools.tiny.lexicon import Lexicon
 from tools.tiny.t3_net import T3Train
@@ -20,8 +21,9 @@ from tools.tiny.trainer import Losses
 from tools.tiny.voices import speaker_embeddings
 
 _ROWS = 20
-_LONG_EVERY, _LONG_ROWS = 10, 4  # batches with prompts as long as reference clips give
+_LONG_EVERY, _LONG_ROWS = 5, 4  # batches with prompts as long as reference clips give
 _SILENT_SHARE = 0.02  # text tokens without a sound that are strewn in
+_MOST_MISHEARD = 0.8  # of a prompt: the net that hears reference audio is often wrong
 _EMBEDDING_NOISE = 0.02
 _Z_LOSS = 1e-3  # keeps logits near log probabilities, so that a repetition penalty finds little to scale
 _LARGEST_SHIFT = 370
@@ -86,7 +88,7 @@ class T3Task:
         prompted = self._prompt(one.voice, draw, prompt)
         parts = [
             speaker,
-            net.speech_rows(prompted, torch.zeros_like(prompted)),
+            net.speech_rows(*prompted),
             net.text_rows(torch.from_numpy(text)),
             net.start_in[None],
             net.speech_rows(sounds, counted),
@@ -107,12 +109,16 @@ class T3Task:
         strewn[places] = text
         return strewn, places
 
-    def _prompt(self, voice: int, draw: np.random.Generator, tokens: int) -> Tensor:
+    def _prompt(self, voice: int, draw: np.random.Generator, tokens: int) -> tuple[Tensor, Tensor]:
+        """Sounds and counters (tokens,) of the voice's own sentences; some are heard as anything."""
         own = self._by_voice[voice]
         pieces: list[Ints] = [np.zeros(0, np.int64)]
         while sum(map(len, pieces)) < tokens:
             pieces.append(own[draw.integers(len(own))].sounds)
-        return torch.from_numpy(np.concatenate(pieces)[:tokens])
+        said = np.concatenate(pieces)[:tokens]
+        misheard = draw.random(tokens) < draw.random() * _MOST_MISHEARD
+        sounds, counters = decode(draw.integers(SPEECH_CODES, size=tokens))
+        return torch.from_numpy(np.where(misheard, sounds, said)), torch.from_numpy(np.where(misheard, counters, 0))
 
 
 def _extended(values: Tensor) -> Tensor:

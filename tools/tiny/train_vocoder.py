@@ -19,6 +19,7 @@ from engines.s3gen.vocoder import Vocoder
 from tools.tiny.codes import Ints
 from tools.tiny.dataset import Stream
 from tools.tiny.trainer import Losses
+from tools.tiny.voices import SHARES
 
 _RESOLUTIONS = (512, 1024, 2048)  # samples of the windows; hops are a quarter
 _F0_SCALE_HZ = 100.0
@@ -65,7 +66,7 @@ class VocoderTask:
         """mel (B, 2 N, 80), f0 (B, 2 N), samples (B, 960 N)."""
         rows, sounds = [], []
         for _ in range(self._batch):
-            stream = self._streams[draw.integers(len(self._streams))]
+            stream = self._streams[draw.choice(len(self._streams), p=SHARES)]
             start = int(draw.integers(_CONTEXT_TOKENS, len(stream.sounds) - self._tokens - _CONTEXT_TOKENS))
             frames, hop = MEL_FRAMES_PER_TOKEN * np.array([start, start + self._tokens]), MEL_HOP_SAMPLES
             rows.append((

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from engines.config import SPEAKER_EMBEDDING_DIM, X_VECTOR_DIM
 
 VOICES = ("rms", "slt")
+SHARES = (1 / 3, 2 / 3)  # of what the flow and the vocoder learn from: a high voice is harder
 F32 = npt.NDArray[np.float32]
 
 
