@@ -76,23 +76,23 @@ RECIPES = {
     "encoder": Recipe(
         lambda run: train_flow.make_encoder(SPEC.flow),
         lambda net, run: train_flow.EncoderTask(net, run.streams).losses,
-        3000, 1.5e-3,
+        7000, 1.5e-3,
     ),
     "vocoder": Recipe(
         lambda run: train_vocoder.init(Vocoder(SPEC.vocoder)),
         lambda net, run: train_vocoder.VocoderTask(
             net, run.trained("encoder"), run.streams, batch=6, tokens=16
         ).losses,
-        8000, 1e-3,
+        12_500, 1e-3,
     ),
     "cfm": Recipe(
         lambda run: train_flow.make_cfm(SPEC.flow),
         lambda net, run: train_flow.CfmTask(net, run.trained("encoder"), run.streams).losses,
-        2000, 5e-4,
+        0, 5e-4,  # it starts as a jump to the encoder's mel, which is what ships: --steps to try for more
     ),
-    "t3": Recipe(_t3, lambda net, run: T3Task(net, run.clips, run.lexicon).losses, 5000, 1.5e-3),
+    "t3": Recipe(_t3, lambda net, run: T3Task(net, run.clips, run.lexicon).losses, 11_000, 1.5e-3),
     "hearing": Recipe(
-        lambda run: SpeechTokenizer(SPEC), lambda net, run: TokenizerTask(net, run.streams).losses, 2000, 1e-3
+        lambda run: SpeechTokenizer(SPEC), lambda net, run: TokenizerTask(net, run.streams).losses, 3500, 1e-3
     ),
     "speaker": Recipe(
         lambda run: SpeakerEncoder(SPEC), lambda net, run: SpeakerTask(net, run.streams).losses, 200, 2e-3
@@ -105,5 +105,5 @@ def train(run: Run, name: str, steps: int | None, peak: float | None) -> None:
     recipe = RECIPES[name]
     torch.manual_seed(0)
     net = recipe.build(run)
-    trainer = Trainer(run.path(name), net, steps=steps or recipe.steps, peak=peak or recipe.peak)
+    trainer = Trainer(run.path(name), net, steps=recipe.steps if steps is None else steps, peak=peak or recipe.peak)
     trainer.run(recipe.task(net, run))
