@@ -17,8 +17,8 @@ _PREFIX_CACHE_BYTES = 512 << 20
 
 
 class OnnxT3Backend(TorchT3Backend):
-    """T3Backend on the CPU. Limits as TorchT3Backend's; `precision` is fp32 or int8 (weights and products, not the
-    head). Raises CheckpointError when the weights do not fit the spec.
+    """T3Backend on the CPU. Limits as TorchT3Backend's; `precision` is fp32 or int8 (weights and products, the
+    head too). Raises CheckpointError when the weights do not fit the spec.
     """
 
     name = "onnx"

@@ -35,17 +35,18 @@ def present_names(layer: int) -> tuple[str, str]:
 def blocks_graph(spec: T3Spec, tensors: Mapping[str, F32]) -> ModelProto:
     """All blocks. `tensors` has upstream's names, `tfmr.h.N.` first; matrices are (in, out).
 
-    hidden (1, n, width), positions added; last_position (1,) int32, that of the last row; total_positions int32,
-    one more -> output (1, n, width) before the final norm.
+    hidden (n, width), positions added; last_position (1,) int32, that of the last row; total_positions int32, one
+    more -> output (n, width) before the final norm. Rows are a plain matrix because ONNX Runtime fuses a product and
+    its bias for nothing else; only attention sees an axis of sequences.
     """
     build = _Builder(tensors)
     width = spec.width
     inputs = [
-        _value("hidden", (1, "rows", width)),
+        _value("hidden", ("rows", width)),
         _value("last_position", (1,), TensorProto.INT32),
         _value("total_positions", (), TensorProto.INT32),
     ]
-    outputs = [_value("output", (1, "rows", width))]
+    outputs = [_value("output", ("rows", width))]
     x = "hidden"
     for layer in range(spec.layers):
         x = _block(build, spec, layer, x)
@@ -69,19 +70,21 @@ def head_graph(spec: T3Spec, tensors: Mapping[str, F32]) -> ModelProto:
 def _block(build: _Builder, spec: T3Spec, layer: int, x: str) -> str:
     """x + attention(ln_1 x), then x + mlp(ln_2 x)."""
     at = f"tfmr.h.{layer}"
-    qkv = build.linear(build.norm(x, f"{at}.ln_1"), f"{at}.attn.c_attn", f"{at}.qkv")
-    mixed, present = f"{at}.mixed", present_names(layer)
+    rows = build.linear(build.norm(x, f"{at}.ln_1"), f"{at}.attn.c_attn", f"{at}.rows")
+    qkv = build.shaped(rows, (1, -1, 3 * spec.width), f"{at}.qkv")
+    attended, present = f"{at}.attended", present_names(layer)
     build.nodes.append(
         helper.make_node(
             "GroupQueryAttention",
             [qkv, "", "", *past_names(layer), "last_position", "total_positions"],
-            [mixed, *present],
+            [attended, *present],
             name=f"{at}.attention",
             domain=_MICROSOFT,
             num_heads=spec.heads,
             kv_num_heads=spec.heads,
         )
     )
+    mixed = build.shaped(attended, (-1, spec.width), f"{at}.mixed")
     x = build.node("Add", [x, build.linear(mixed, f"{at}.attn.c_proj", f"{at}.projected")], f"{at}.after_attention")
     wide = build.linear(build.norm(x, f"{at}.ln_2"), f"{at}.mlp.c_fc", f"{at}.wide")
     active = build.node("FastGelu", [wide], f"{at}.active", domain=_MICROSOFT)
@@ -103,6 +106,11 @@ class _Builder:
         made = helper.make_node(operator, inputs, [output], name=output, domain=domain, **attributes)  # type: ignore[arg-type]
         self.nodes.append(made)
         return output
+
+    def shaped(self, x: str, shape: tuple[int, ...], output: str) -> str:
+        name = f"shape {shape}"
+        self._used[name] = numpy_helper.from_array(np.array(shape, np.int64), name)
+        return self.node("Reshape", [x, name], output)
 
     def norm(self, x: str, name: str) -> str:
         inputs = [x, self.weight(f"{name}.weight"), self.weight(f"{name}.bias")]

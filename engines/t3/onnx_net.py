@@ -53,13 +53,13 @@ class OnnxT3Net(T3Net):
         hidden = rows + self._position_embedding[span.start : stop]
         cache = self._cache(span.slot)
         inputs = {
-            "hidden": put(hidden.numpy()[None]),
+            "hidden": put(hidden.numpy()),
             "last_position": put(np.array([stop - 1], np.int32)),
             "total_positions": put(np.array(stop, np.int32)),
             **cache.past,
         }
         output: F32 = self._blocks_session(inputs, cache.present)[0].numpy()
-        return torch.from_numpy(output[0])
+        return torch.from_numpy(output)
 
     def _cache(self, slot: KvSlot) -> _BoundCache:
         """The slot's memory as inputs and outputs; bound anew whenever the slot has moved to larger memory."""
