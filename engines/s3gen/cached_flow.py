@@ -21,7 +21,7 @@ from engines.s3gen import cfm, encoder
 from engines.s3gen.cfm import EULER_TIMES, Estimator
 from engines.s3gen.encoder import PositionCache, Positions, TokenEncoder
 from engines.s3gen.flow import Flow
-from engines.s3gen.layers import mask_frames
+from engines.s3gen.layers import attend, mask_frames
 from engines.s3gen.memory import Attended, KeysValues, Memory, Tails, Trailing, cfm_widths
 
 
@@ -206,6 +206,6 @@ def _block(block: cfm._Block, x: Tensor, trail: Trailing) -> Tensor:
 def _attend(attention: cfm._Attention, x: Tensor, bias: Tensor | None, attended: Memory) -> Tensor:
     q = attention.to_q(x).view(*x.shape[:2], attention.heads, -1).transpose(1, 2)  # (B, heads, T, head width)
     keys, values = attended.extend(attention.to_k(x), attention.to_v(x), attention.heads)
-    mixed = F.scaled_dot_product_attention(q, keys, values, attn_mask=bias)
+    mixed = attend(q, keys, values, bias)
     y: Tensor = attention.to_out[0](mixed.transpose(1, 2).flatten(2))
     return y

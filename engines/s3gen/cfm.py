@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engines.config import MEL_BANDS, FlowSpec
-from engines.s3gen.layers import FrameConv, key_bias, mask_frames
+from engines.s3gen.layers import FrameConv, attend, key_bias, mask_frames
 
 EULER_TIMES = (0.0, 0.5, 1.0)  # the distilled model's own; exact in every float format
 _INPUT_CHANNELS = 4 * MEL_BANDS  # x, mu, speaker, prompt mel
@@ -178,7 +178,7 @@ class _Attention(nn.Module):
         q, k, v = (
             linear(x).view(*x.shape[:2], self.heads, -1).transpose(1, 2) for linear in (self.to_q, self.to_k, self.to_v)
         )
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        mixed = attend(q, k, v, bias)
         y: Tensor = self.to_out[0](mixed.transpose(1, 2).flatten(2))
         return y
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engines.config import MEL_BANDS, MEL_FRAMES_PER_TOKEN, SPEECH_CODES, X_VECTOR_DIM, FlowSpec
-from engines.s3gen.layers import FrameConv, key_bias, mask_frames
+from engines.s3gen.layers import FrameConv, attend, key_bias, mask_frames
 
 LOOKAHEAD_TOKENS = 3
 _LAYER_NORM_EPS = 1e-12
@@ -230,7 +230,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, position_scores: Tensor, bias: Tens
     scores = _shifted(position_scores)
     if bias is not None:
         scores = scores + bias
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=scores)
+    return attend(q, k, v, scores)
 
 
 def _shifted(scores: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What the flow's encoder and its CFM share: masks made from lengths, and convolutions over (B, T, C).
+"""What the flow's encoder and its CFM share: masks made from lengths, attention, and convolutions over (B, T, C).
 
 Knows no model dimension and no weight name. A length of None everywhere means that every row is full, so that
 whoever knows this on the host spares the work of masking.
@@ -32,6 +32,19 @@ def mask_frames(x: Tensor, lengths: Tensor | None) -> Tensor:
     if lengths is None:
         return x
     return x * valid_frames(lengths, x.shape[1]).to(x.dtype)[..., None]
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+    """Softmax attention: q (B, heads, Q, w), k and v (B, heads, T, w), bias added to the scores -> (B, heads, Q, w).
+
+    Exported it is spelt out: the exporter's own way scales queries and keys apart, and ONNX Runtime then turns all
+    keys around in memory instead of reading them turned in the product.
+    """
+    if not torch.onnx.is_in_onnx_export():
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    mixed: Tensor = (scores if bias is None else scores + bias).softmax(-1) @ v
+    return mixed
 
 
 class FrameConv(nn.Conv1d):
