@@ -14,22 +14,19 @@ import numpy.typing as npt
 from engines.config import MEL_FRAMES_PER_TOKEN, FlowSpec
 from engines.s3gen.context_ring import ContextRing
 from engines.s3gen.memory import CFM_TAIL_FRAMES, EULER_STEPS, LOOKAHEAD_TAIL_TOKENS, UP_TAIL_FRAMES, cfm_widths
+from engines.s3gen.token_run import TokenRun
 
 F32 = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
-class HostMemory:
+class HostMemory(TokenRun[F32]):
     """A run of n tokens; keys before values.
 
     lower  (encoder layers, 2, heads, n, head width)
     upper  (upper layers, 2, heads, 2n, head width)
     steps  (Euler steps, transformer blocks, 2, heads, 2n, head width)
     """
-
-    lower: F32
-    upper: F32
-    steps: F32
 
     @classmethod
     def empty(cls, spec: FlowSpec, tokens: int) -> HostMemory:
@@ -41,19 +38,6 @@ class HostMemory:
             np.empty((spec.up_layers, 2, spec.heads, frames, head), np.float32),
             np.empty((EULER_STEPS, blocks, 2, spec.cfm_heads, frames, spec.cfm_head_dim), np.float32),
         )
-
-    @property
-    def tokens(self) -> int:
-        return self.lower.shape[-2]
-
-    @property
-    def nbytes(self) -> int:
-        return self.lower.nbytes + self.upper.nbytes + self.steps.nbytes
-
-    def cut(self, tokens: slice) -> HostMemory:
-        """A view of some of the tokens."""
-        frames = slice(tokens.start * MEL_FRAMES_PER_TOKEN, tokens.stop * MEL_FRAMES_PER_TOKEN)
-        return HostMemory(self.lower[..., tokens, :], self.upper[..., frames, :], self.steps[..., frames, :])
 
     def put(self, tokens: slice, source: HostMemory) -> None:
         """Overwrite some of the tokens."""

@@ -17,6 +17,7 @@ from torch import Tensor
 from engines.config import MEL_BANDS, MEL_FRAMES_PER_TOKEN, FlowSpec
 from engines.s3gen.cfm import EULER_TIMES
 from engines.s3gen.layers import key_bias
+from engines.s3gen.token_run import TokenRun
 
 EULER_STEPS = len(EULER_TIMES) - 1
 LOOKAHEAD_TAIL_TOKENS = 2  # of the lookahead's second convolution
@@ -24,18 +25,14 @@ UP_TAIL_FRAMES = 4
 CFM_TAIL_FRAMES = 2
 
 
-@dataclass(frozen=True)
-class KeysValues:
+@dataclass(frozen=True, eq=False)
+class KeysValues(TokenRun[Tensor]):
     """A run of n tokens; each row holds a layer's keys, then its values.
 
     lower  (encoder layers, n, 2 x width)
     upper  (upper layers, 2n, 2 x width)
     steps  (Euler steps, transformer blocks, 2n, 2 x attention width)
     """
-
-    lower: Tensor
-    upper: Tensor
-    steps: Tensor
 
     @classmethod
     def empty(cls, spec: FlowSpec, tokens: int, like: Tensor, batch: int | None = None) -> KeysValues:
@@ -50,19 +47,6 @@ class KeysValues:
             like.new_empty(spec.up_layers, *rows, frames, width),
             like.new_empty(EULER_STEPS, blocks, *rows, frames, attention),
         )
-
-    @property
-    def tokens(self) -> int:
-        return self.lower.shape[-2]
-
-    @property
-    def nbytes(self) -> int:
-        return self.lower.nbytes + self.upper.nbytes + self.steps.nbytes
-
-    def cut(self, tokens: slice) -> KeysValues:
-        """A view of some of the tokens."""
-        frames = slice(tokens.start * MEL_FRAMES_PER_TOKEN, tokens.stop * MEL_FRAMES_PER_TOKEN)
-        return KeysValues(self.lower[..., tokens, :], self.upper[..., frames, :], self.steps[..., frames, :])
 
     def put(self, tokens: slice, source: KeysValues) -> None:
         """Overwrite some of the tokens."""

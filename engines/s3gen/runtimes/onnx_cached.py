@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from weakref import WeakSet
 
 import numpy as np
 import onnxruntime as ort
@@ -27,10 +26,9 @@ from engines.s3gen.export import ExportSettings, export
 from engines.s3gen.flow import load_flow
 from engines.s3gen.host_memory import F32, HostContext, HostMemory, HostTails
 from engines.s3gen.noise import prompt_noise
-from engines.s3gen.prompt_shelf import PromptShelf
-from engines.s3gen.runtime import I64, CachedFlowBatch, FlowBatch, Runtime, VocoderBatch, VocoderResult
+from engines.s3gen.runtime import I64, CachedFlowBatch, Runtime
+from engines.s3gen.runtimes.cached import DEFAULT_CONTEXT_TOKENS, DEFAULT_PROMPT_BYTES, PROMPT_SEED, CachedDecoding
 from engines.s3gen.runtimes.onnx import bound
-from engines.s3gen.runtimes.torch_cached import DEFAULT_CONTEXT_TOKENS, DEFAULT_PROMPT_BYTES, PROMPT_SEED
 from engines.voice.voice import Voice
 
 Inputs = dict[str, ort.OrtValue]
@@ -138,15 +136,11 @@ class OnnxFlowCache:
         self.tails, self._waiting = self.prompt.tails, None
 
 
-class OnnxCachedRuntime:
-    """Fulfils `CachedRuntime`; `reference` decodes without caches and has the vocoder, which nothing is cached of and
-    ONNX Runtime makes no faster. At most `prompt_bytes` of prompts are kept
-    for voices that nobody is using.
+class OnnxCachedRuntime(CachedDecoding[Prompt, OnnxFlowCache, Runtime]):
+    """Fulfils `CachedRuntime`; the vocoder is the reference's, as ONNX Runtime makes it no faster.
 
     Raises as OnnxRuntime; InvalidInput when another provider than the CPU's is named, as the caches lie on the host.
     """
-
-    name = "onnx-cached"
 
     def __init__(
         self,
@@ -163,31 +157,15 @@ class OnnxCachedRuntime:
         if providers != ("cpu",):
             allowed = "cpu; on a GPU cached decoding runs on torch"
             raise InvalidInput("providers", ",".join(providers), allowed, "PROVIDER_UNSUPPORTED")
-        self.reference = reference
-        self.context_tokens = context_tokens
-        self.prompts: PromptShelf[Prompt] = PromptShelf(prompt_bytes)
+        super().__init__("onnx-cached", reference, context_tokens, prompt_bytes)
         self._spec = checkpoint.spec.flow
         made = export(checkpoint, ExportSettings(_GRAPHS, False, "fp32", threads), cache_dir=cache_dir)
         self._encoder, self._step = (bound(made, name, settings) for name in _GRAPHS)
         # of torch's encoder nothing but the projections of positions is ever read
         self._positions = _PositionInputs(PositionCache(load_flow(checkpoint.s3gen_path, checkpoint.spec).encoder))
-        self._caches: WeakSet[OnnxFlowCache] = WeakSet()
 
-    @property
-    def cache_bytes(self) -> int:
-        return self.prompts.alive_bytes + sum(cache.nbytes for cache in list(self._caches))
-
-    def flow(self, batch: FlowBatch) -> F32:
-        return self.reference.flow(batch)
-
-    def vocoder(self, batch: VocoderBatch) -> VocoderResult:
-        return self.reference.vocoder(batch)
-
-    def begin(self, voice: Voice) -> OnnxFlowCache:
-        prompt = self.prompts.get(voice.key, lambda: self._prompt(voice))
-        cache = OnnxFlowCache(prompt, self._spec, self.context_tokens)
-        self._caches.add(cache)
-        return cache
+    def _cache(self, prompt: Prompt) -> OnnxFlowCache:
+        return OnnxFlowCache(prompt, self._spec, self.context_tokens)
 
     def _prompt(self, voice: Voice) -> Prompt:
         """The prompt is a block like any other: the first, all of it new, and with mel to hold on to."""

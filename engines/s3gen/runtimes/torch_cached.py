@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from weakref import WeakSet
 
 import numpy as np
 import numpy.typing as npt
@@ -19,15 +18,10 @@ from engines.s3gen.cached_flow import Blocks, BlocksDone
 from engines.s3gen.context_ring import ContextRing
 from engines.s3gen.memory import KeysValues, Tails
 from engines.s3gen.noise import prompt_noise
-from engines.s3gen.prompt_shelf import PromptShelf
-from engines.s3gen.runtime import F32, CachedFlowBatch, FlowBatch, VocoderBatch, VocoderResult
+from engines.s3gen.runtime import F32, CachedFlowBatch
+from engines.s3gen.runtimes.cached import DEFAULT_CONTEXT_TOKENS, DEFAULT_PROMPT_BYTES, PROMPT_SEED, CachedDecoding
 from engines.s3gen.runtimes.torch import TorchRuntime
 from engines.voice.voice import Voice
-
-DEFAULT_CONTEXT_TOKENS = 50
-DEFAULT_PROMPT_BYTES = 1 << 30  # four voices with the longest prompt in float32
-# All streams of a voice share its prompt, so the prompt's noise cannot depend on a request's seed.
-PROMPT_SEED = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,11 +85,11 @@ class TorchFlowCache:
         self._waiting = None
 
 
-class TorchCachedRuntime:
+class TorchCachedRuntime(CachedDecoding[Prompt, TorchFlowCache, TorchRuntime]):
     """Fulfils `CachedRuntime` on another runtime's nets.
 
     On the CPU rows of different shapes are computed one after the other, on a GPU a batch is one padded call
-    (`pad_batches` None). At most `prompt_bytes` of prompts are kept for voices that nobody is using.
+    (`pad_batches` None).
     """
 
     def __init__(
@@ -106,32 +100,15 @@ class TorchCachedRuntime:
         prompt_bytes: int = DEFAULT_PROMPT_BYTES,
         pad_batches: bool | None = None,
     ) -> None:
-        self.name = f"{reference.name}-cached"
-        self.reference = reference
-        self.context_tokens = context_tokens
-        self.prompts: PromptShelf[Prompt] = PromptShelf(prompt_bytes)
+        super().__init__(f"{reference.name}-cached", reference, context_tokens, prompt_bytes)
         self.computed_tokens = 0  # rows that went through the nets, prompts included
         self.attended_tokens = 0  # keys that they looked at, summed over calls and rows
         self._blocks = reference.flow_blocks()
         self._device = self._blocks.like.device
         self._pad_batches = self._device.type != "cpu" if pad_batches is None else pad_batches
-        self._caches: WeakSet[TorchFlowCache] = WeakSet()
 
-    @property
-    def cache_bytes(self) -> int:
-        return self.prompts.alive_bytes + sum(cache.nbytes for cache in list(self._caches))
-
-    def flow(self, batch: FlowBatch) -> F32:
-        return self.reference.flow(batch)
-
-    def vocoder(self, batch: VocoderBatch) -> VocoderResult:
-        return self.reference.vocoder(batch)
-
-    def begin(self, voice: Voice) -> TorchFlowCache:
-        prompt = self.prompts.get(voice.key, lambda: self._prompt(voice))
-        cache = TorchFlowCache(prompt, self._blocks.spec, self.context_tokens)
-        self._caches.add(cache)
-        return cache
+    def _cache(self, prompt: Prompt) -> TorchFlowCache:
+        return TorchFlowCache(prompt, self._blocks.spec, self.context_tokens)
 
     @torch.inference_mode()
     def _prompt(self, voice: Voice) -> Prompt:
