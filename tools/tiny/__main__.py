@@ -18,6 +18,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="train to this step instead of the recipe's last")
     parser.add_argument("--peak", type=float, help="highest learning rate instead of the recipe's")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: a GPU if any"
+    )
     parser.add_argument("--export", type=Path, help="write a checkpoint folder")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -25,7 +28,7 @@ def main() -> None:
     if not arguments.only and not arguments.export:
         corpus.build_all(arguments.run / "data")
     for name in [arguments.only] if arguments.only else [] if arguments.export else RECIPES:
-        train(run, name, arguments.steps, arguments.peak)
+        train(run, name, arguments.device, arguments.steps, arguments.peak)
     if arguments.export or not arguments.only:
         from tools.tiny.export import export
 

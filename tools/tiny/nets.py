@@ -1,19 +1,22 @@
 """Every net of the tiny model that is trained, with its task: what to build, for how many steps, from which data.
 
-Knows the run folder's layout: data/, one NAME.pt per net.
+Knows the run folder's layout: data/, one NAME.pt per net, samples/.
 """
 
 from __future__ import annotations
 
+import wave
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from engines.config import SAMPLE_RATE_HZ
 from engines.s3gen.vocoder import Vocoder
 from engines.voice.speaker import SpeakerEncoder
 from engines.voice.tokenizer import SpeechTokenizer
@@ -28,6 +31,7 @@ from tools.tiny.train_voices import SpeakerTask, TokenizerTask
 from tools.tiny.trainer import Losses, Trainer
 from tools.tiny.voices import VOICES
 
+_SAMPLE_TOKENS = 100
 Losser = Callable[[int], Losses]
 
 
@@ -54,10 +58,10 @@ class Run:
 
     def trained(self, name: str) -> Any:
         """The net with its latest weights, or as it starts where it has not been trained."""
-        net = RECIPES[name].build(self)
+        net = RECIPES[name].start(self)
         if self.path(name).exists():
             net.load_state_dict(torch.load(self.path(name), map_location="cpu", weights_only=True)["net"])
-        return net.eval()
+        return net.eval().to(torch.get_default_device())
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,14 @@ class Recipe:
     task: Callable[[Any, Run], Losser]
     steps: int
     peak: float
+    audible: bool = False  # a sample of it can be heard
+    on_gpu: bool = True  # False: it hears through the engine's own features, which are numpy
+
+    def start(self, run: Run) -> nn.Module:
+        """Untrained, the same on every device."""
+        with torch.device("cpu"):
+            torch.manual_seed(0)
+            return self.build(run)
 
 
 def _t3(run: Run) -> T3Train:
@@ -76,14 +88,14 @@ RECIPES = {
     "encoder": Recipe(
         lambda run: train_flow.make_encoder(SPEC.flow),
         lambda net, run: train_flow.EncoderTask(net, run.streams).losses,
-        7000, 1.5e-3,
+        7000, 1.5e-3, audible=True,
     ),
     "vocoder": Recipe(
         lambda run: train_vocoder.init(Vocoder(SPEC.vocoder)),
         lambda net, run: train_vocoder.VocoderTask(
             net, run.trained("encoder"), run.streams, batch=6, tokens=16
         ).losses,
-        12_500, 1e-3,
+        12_500, 1e-3, audible=True,
     ),
     "cfm": Recipe(
         lambda run: train_flow.make_cfm(SPEC.flow),
@@ -92,18 +104,36 @@ RECIPES = {
     ),
     "t3": Recipe(_t3, lambda net, run: T3Task(net, run.clips, run.lexicon).losses, 11_000, 1.5e-3),
     "hearing": Recipe(
-        lambda run: SpeechTokenizer(SPEC), lambda net, run: TokenizerTask(net, run.streams).losses, 3500, 1e-3
+        lambda run: SpeechTokenizer(SPEC), lambda net, run: TokenizerTask(net, run.streams).losses, 3500, 1e-3,
+        on_gpu=False,
     ),
     "speaker": Recipe(
-        lambda run: SpeakerEncoder(SPEC), lambda net, run: SpeakerTask(net, run.streams).losses, 200, 2e-3
+        lambda run: SpeakerEncoder(SPEC), lambda net, run: SpeakerTask(net, run.streams).losses, 200, 2e-3,
+        on_gpu=False,
     ),
 }  # fmt: skip
 
 
-def train(run: Run, name: str, steps: int | None, peak: float | None) -> None:
+def train(run: Run, name: str, device: str, steps: int | None, peak: float | None) -> None:
     """Train one net to its last step, from where the run folder has it."""
     recipe = RECIPES[name]
-    torch.manual_seed(0)
-    net = recipe.build(run)
-    trainer = Trainer(run.path(name), net, steps=recipe.steps if steps is None else steps, peak=peak or recipe.peak)
-    trainer.run(recipe.task(net, run))
+    with torch.device(device if recipe.on_gpu else "cpu"):
+        net = recipe.start(run).to(torch.get_default_device())
+        steps = recipe.steps if steps is None else steps
+        trainer = Trainer(run.path(name), net, steps=steps, peak=peak or recipe.peak)
+        trainer.run(recipe.task(net, run), partial(_sample, run, name) if recipe.audible else None)
+
+
+@torch.no_grad()
+def _sample(run: Run, name: str, step: int) -> None:
+    """A sentence in each voice, from the teacher's codes, as encoder and vocoder say it now."""
+    encoder, vocoder = run.trained("encoder"), run.trained("vocoder")
+    said = [train_vocoder.speak(encoder, vocoder, stream.sounds[:_SAMPLE_TOKENS]) for stream in run.streams]
+    path = run.folder / "samples" / f"{name}-{step}.wav"
+    path.parent.mkdir(exist_ok=True)
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE_HZ)
+        file.writeframes((np.clip(np.concatenate(said), -1, 1) * 32767).astype("<i2").tobytes())
+    print(f"sample: {path}", flush=True)

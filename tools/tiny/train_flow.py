@@ -22,7 +22,7 @@ from engines.s3gen.cfm import EULER_TIMES, Estimator
 from engines.s3gen.encoder import TokenEncoder
 from tools.tiny.codes import SOUNDS
 from tools.tiny.dataset import Stream
-from tools.tiny.trainer import Losses
+from tools.tiny.trainer import Losses, tensor
 from tools.tiny.voices import SHARES, x_vectors
 
 _MEAN_LOG_MEL = -6.0
@@ -134,7 +134,7 @@ def _batch(
         columns[0].append(np.concatenate([piece[0] for piece in pieces]))
         columns[1].append(np.concatenate([piece[1] for piece in pieces]).astype(np.float32))
         columns[2].append(vectors[voice] + _VECTOR_NOISE * draw.standard_normal(vectors.shape[1], np.float32))
-    sounds, mel, drawn = (torch.from_numpy(np.stack(column)) for column in columns)
+    sounds, mel, drawn = (tensor(np.stack(column)) for column in columns)
     return sounds, mel, drawn
 
 

@@ -17,7 +17,7 @@ from tools.tiny.codes import COUNTERS, decode
 from tools.tiny.dataset import Clip
 from tools.tiny.lexicon import Lexicon
 from tools.tiny.t3_net import T3Train
-from tools.tiny.trainer import Losses
+from tools.tiny.trainer import Losses, tensor
 from tools.tiny.voices import speaker_embeddings
 
 _ROWS = 20
@@ -82,14 +82,14 @@ class T3Task:
         text, places = self._strewn(one.text, draw)
         begin = shift + 1 + prompt  # position of the first text token
         counters = (begin + places[one.units]) % COUNTERS
-        sounds, counted = torch.from_numpy(one.sounds), torch.from_numpy(counters)
+        sounds, counted = tensor(one.sounds), tensor(counters)
         vector = self._speakers[one.voice] + _EMBEDDING_NOISE * draw.standard_normal(256, np.float32)
-        speaker = net.speaker(torch.from_numpy(vector.astype(np.float32)))[None]
+        speaker = net.speaker(tensor(vector.astype(np.float32)))[None]
         prompted = self._prompt(one.voice, draw, prompt)
         parts = [
             speaker,
             net.speech_rows(*prompted),
-            net.text_rows(torch.from_numpy(text)),
+            net.text_rows(tensor(text)),
             net.start_in[None],
             net.speech_rows(sounds, counted),
         ]
@@ -118,7 +118,7 @@ class T3Task:
         said = np.concatenate(pieces)[:tokens]
         misheard = draw.random(tokens) < draw.random() * _MOST_MISHEARD
         sounds, counters = decode(draw.integers(SPEECH_CODES, size=tokens))
-        return torch.from_numpy(np.where(misheard, sounds, said)), torch.from_numpy(np.where(misheard, counters, 0))
+        return tensor(np.where(misheard, sounds, said)), tensor(np.where(misheard, counters, 0))
 
 
 def _extended(values: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ Vocoder and spectral losses. Phase cannot be known from a mel, so losses compare
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,12 +19,13 @@ from engines.s3gen.encoder import TokenEncoder
 from engines.s3gen.vocoder import Vocoder
 from tools.tiny.codes import Ints
 from tools.tiny.dataset import Stream
-from tools.tiny.trainer import Losses
+from tools.tiny.trainer import Losses, tensor
 from tools.tiny.voices import SHARES
 
 _RESOLUTIONS = (512, 1024, 2048)  # samples of the windows; hops are a quarter
 _F0_SCALE_HZ = 100.0
 _CONTEXT_TOKENS = 12  # around a crop, for the encoder's attention
+F32 = npt.NDArray[np.float32]
 _REAL_MELS = 0.25  # of all rows: prompts and other synthesisers have them
 
 
@@ -73,16 +75,14 @@ class VocoderTask:
                 stream.mel[slice(*frames)], stream.f0_hz[slice(*frames)], stream.samples[slice(*frames * hop)]
             ))  # fmt: skip
             sounds.append(stream.sounds[start - _CONTEXT_TOKENS : start + self._tokens + _CONTEXT_TOKENS])
-        mel, f0_hz, samples = (
-            torch.from_numpy(np.stack(column).astype(np.float32)) for column in zip(*rows, strict=True)
-        )
-        real = torch.from_numpy(draw.random(self._batch) < _REAL_MELS)
+        mel, f0_hz, samples = (tensor(np.stack(column).astype(np.float32)) for column in zip(*rows, strict=True))
+        real = tensor(draw.random(self._batch) < _REAL_MELS)
         mel = torch.where(real[:, None, None], mel, self._encoded(np.stack(sounds)))
         return mel, f0_hz, samples / 32768
 
     @torch.no_grad()
     def _encoded(self, sounds: Ints) -> Tensor:
-        mu, _ = self._encoder(torch.from_numpy(sounds), None, torch.zeros(len(sounds), X_VECTOR_DIM))
+        mu, _ = self._encoder(tensor(sounds), None, torch.zeros(len(sounds), X_VECTOR_DIM))
         edge = MEL_FRAMES_PER_TOKEN * _CONTEXT_TOKENS
         return mu[:, edge:-edge]
 
@@ -114,6 +114,16 @@ def synthesise(net: Vocoder, mel: Tensor, f0_hz: Tensor) -> Tensor:
     excitation = net.m_source(f0_hz, torch.rand(rows), cycles, noise)
     x = net._filter(mel.transpose(1, 2), net.spectrum.analyse(excitation, None), None)
     return net.spectrum.synthesise(vocoder_module._to_spectrum(x), None)
+
+
+@torch.no_grad()
+def speak(encoder: TokenEncoder, net: Vocoder, sounds: Ints) -> F32:
+    """Sounds (N,) -> samples (960 N,) through the encoder's mel and the vocoder's own pitch."""
+    differentiable()
+    mu, _ = encoder(tensor(sounds)[None], None, torch.zeros(1, X_VECTOR_DIM))
+    f0_hz = net.f0_predictor(mu.transpose(1, 2), None)
+    samples: F32 = synthesise(net, mu, f0_hz)[0].cpu().numpy()
+    return samples
 
 
 def _log(x: Tensor) -> Tensor:

@@ -11,14 +11,22 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 _WARM_UP_STEPS = 200
 _SAVE_EVERY_S = 90.0
+_SAMPLE_EVERY_S = 600.0
 _LOG_EVERY_S = 30.0
 
 Losses = dict[str, Tensor]  # the first is minimised
+Sampler = Callable[[int], None]  # writes something to look at or hear, given the step
+
+
+def tensor(array: np.ndarray) -> Tensor:
+    """`array` where training runs; torch puts what it makes itself there."""
+    return torch.from_numpy(array).to(torch.get_default_device())
 
 
 class Trainer:
@@ -34,15 +42,16 @@ class Trainer:
             self._optimiser.load_state_dict(state["optimiser"])
             self.step = state["step"]
 
-    def run(self, losses: Callable[[int], Losses]) -> None:
+    def run(self, losses: Callable[[int], Losses], sample: Sampler | None = None) -> None:
         """Train to the last step, or save and leave when the process is asked to end.
 
-        `losses` is given the step's number, from which it seeds its batch.
+        `losses` is given the step's number, from which it seeds its batch. `sample` is called every ten minutes and at
+        the end, when the latest weights lie in the file.
         """
         stopping: list[int] = []
         before = signal.signal(signal.SIGTERM, lambda number, _: stopping.append(number))
         progress = _Progress(self.path.stem)
-        saved_s = time.monotonic()
+        saved_s = sampled_s = time.monotonic()
         while self.step < self.steps and not stopping:
             values = losses(self.step)
             self._optimise(next(iter(values.values())))
@@ -51,11 +60,16 @@ class Trainer:
             if time.monotonic() - saved_s > _SAVE_EVERY_S:
                 self.save()
                 saved_s = time.monotonic()
+                if sample and saved_s - sampled_s > _SAMPLE_EVERY_S:
+                    sample(self.step)
+                    sampled_s = saved_s
         progress.tell(self.step)
         self.save()
         signal.signal(signal.SIGTERM, before)
         if stopping:
             raise SystemExit(f"asked to end, saved step {self.step}")
+        if sample:
+            sample(self.step)
 
     def _optimise(self, loss: Tensor) -> None:
         warm = min(1.0, (self.step + 1) / _WARM_UP_STEPS)
