@@ -37,7 +37,7 @@ OPSET = 18
 # What decides which graph the same weights give; a change to any of them makes another export.
 _SOURCES = (
     *("layers", "encoder", "cfm", "flow", "source", "spectrum", "vocoder", "vocoder_weights"),
-    *("cached_flow", "memory", "graphs", "block_graphs", "export", "fold", "precision"),
+    *("cached_flow", "memory", "token_run", "graphs", "block_graphs", "export", "fold", "precision"),
 )
 PRECISIONS = ("fp32", "fp16")
 _EXAMPLE_LENGTHS = {"tokens": [12, 9], "frames": [24, 17]}  # what the nets are traced with; any other size runs too
