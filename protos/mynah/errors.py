@@ -94,18 +94,20 @@ _CLASSES: dict[str, type[MynahError]] = {
 }
 # how gRPC words a stream that a proxy cut off when the server behind it went away; no server of ours was asked
 _BROKEN = ("RST_STREAM", "Stream removed")
+_BY_THIS_CLIENT = "Locally cancelled"  # how grpc.aio words a call that its own side cancelled
 
 
 def from_status(code: str, message: str, metadata: Iterable[tuple[str, str | bytes]] | None = None) -> MynahError:
     """The error for a status name, its message and its trailing metadata.
 
     A status without our details (a proxy's, gRPC's own) becomes the class of its code with the code as reason; of
-    those only UNAVAILABLE and a stream that was cut off are retryable.
+    those only UNAVAILABLE and a stream that was cut off are retryable. A server that dies can end a call with a bare
+    CANCELLED, which is being cut off unless this client cancelled.
     """
     details = next((value for key, value in metadata or () if key == DETAILS_KEY), b"")
     kind = _CLASSES.get(code, ServerError)
     given = _read_details(details) if isinstance(details, bytes) and details else None
-    if given is None and code in ("UNKNOWN", "INTERNAL") and any(word in message for word in _BROKEN):
+    if given is None and _was_cut_off(code, message):
         return Unavailable(message, reason="CONNECTION_LOST", code=code, retry_after_s=0.1)
     if given is None:
         return kind(message, code=code, retry_after_s=1.0 if code == "UNAVAILABLE" else None)
@@ -119,6 +121,12 @@ def from_status(code: str, message: str, metadata: Iterable[tuple[str, str | byt
         value=about.get("value", ""),
         allowed=about.get("allowed", ""),
     )
+
+
+def _was_cut_off(code: str, message: str) -> bool:
+    if code == "CANCELLED":
+        return not message.startswith(_BY_THIS_CLIENT)
+    return code in ("UNKNOWN", "INTERNAL") and any(word in message for word in _BROKEN)
 
 
 def _read_details(raw: bytes) -> tuple[str, float | None, dict[str, str]] | None:

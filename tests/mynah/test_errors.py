@@ -8,7 +8,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from engines.errors import CheckpointError, EngineBusy, EngineFailure, InvalidInput
 from mynah import errors
-from mynah.errors import DETAILS_KEY, MynahError, from_status
+from mynah.errors import DETAILS_KEY, MynahError, StreamCancelled, Unavailable, from_status
 from service import errors as refusals
 from service.status import failure_of
 
@@ -92,3 +92,12 @@ def test_a_stream_that_a_proxy_cut_off_may_be_tried_again(code: str):
     assert isinstance(error, errors.Unavailable)
     assert (error.reason, error.retryable) == ("CONNECTION_LOST", True)
     assert not from_status(code, "a bug").retryable
+
+
+def test_a_bare_cancelled_is_a_lost_connection_unless_this_client_cancelled() -> None:
+    lost = from_status("CANCELLED", "CANCELLED")
+    assert isinstance(lost, Unavailable)
+    assert lost.retryable
+    own = from_status("CANCELLED", "Locally cancelled by application!")
+    assert isinstance(own, StreamCancelled)
+    assert not own.retryable
