@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from tests.fleet.manifests import ROOT
+from tests.service.http.test_process import HTTP, http_address
 from tests.service.serving import REFERENCE
 from tests.service.test_process import ENVIRONMENT, process, serving
 
@@ -44,6 +45,24 @@ async def test_the_python_client_of_the_readme_clones_a_voice_and_hears_the_whol
         out, told = await python.communicate()
     assert told == b""
     assert int(out) == HEARD
+
+
+async def test_curl_hears_and_clones_as_the_page_on_http_says(tmp_path: Path):
+    (tmp_path / "anna.wav").write_bytes(REFERENCE)
+    (tmp_path / ".curlrc").write_text("fail\nsilent\nshow-error\n")
+    async with process(*HTTP) as running:
+        here = await http_address(running)
+        for page in ("README.md", "docs/http.md"):
+            commands = [block for block in snippets(ROOT / page, "sh") if block.startswith("curl ")]
+            assert commands
+            for command in commands:
+                shell = await asyncio.create_subprocess_exec(
+                    *("sh", "-e", "-c", command.replace("http://127.0.0.1:8080", here)),
+                    cwd=tmp_path, env={**os.environ, "CURL_HOME": str(tmp_path)},
+                )  # fmt: skip
+                assert await shell.wait() == 0, command
+            assert len((tmp_path / "morning.mp3").read_bytes()) > 1000
+            (tmp_path / "morning.mp3").unlink()
 
 
 def snippets(page: Path, language: str) -> list[str]:
