@@ -19,7 +19,7 @@ from engines.s3gen.schedule import SCHEDULES
 from service.encode import AudioFormat, AudioSettings, Encoder
 from tests.service.decoding import decode
 from tests.speech.conftest import ABOVE_TEACHER, TEXTS, Offline, codes_on, judge, one_pass, teacher
-from tests.speech.recogniser import word_error_rate
+from tests.speech.recogniser import word_error_rate, words
 from tests.speech.speaking import OFFLINE, render
 
 _STREAMS = 8
@@ -65,12 +65,23 @@ def test_t3_on_onnx_runtime_is_understood_as_well(offline: Offline, torch_runtim
     assert made.word_error_rate <= offline.allowed
 
 
+@pytest.fixture(scope="module")
+def a_few(offline: Offline) -> tuple[list[tuple[str, np.ndarray]], float]:
+    """Three sentences as they were spoken, and the word error rate that a format may bring them to."""
+    pairs = [(text, one.samples) for text, one in zip(TEXTS[:3], offline.renderings, strict=False)]
+    one_word = 1 / sum(len(words(text)) for text, _ in pairs)
+    return pairs, word_error_rate(pairs, SAMPLE_RATE_HZ) + one_word
+
+
 @pytest.mark.parametrize("audio_format", list(AudioFormat), ids=lambda one: one.value)
-def test_every_format_keeps_the_words(offline: Offline, audio_format: AudioFormat) -> None:
+def test_every_format_keeps_the_words(
+    a_few: tuple[list[tuple[str, np.ndarray]], float], audio_format: AudioFormat
+) -> None:
+    pairs, allowed = a_few
     settings = AudioSettings(audio_format, audio_format.default_rate_hz)
-    pairs = [(text, _through(settings, one.samples)) for text, one in zip(TEXTS, offline.renderings, strict=True)]
+    heard = [(text, _through(settings, samples)) for text, samples in pairs]
     narrow = settings.sample_rate_hz < 16_000
-    assert word_error_rate(pairs, settings.sample_rate_hz) <= offline.allowed + _TELEPHONE_COSTS * narrow
+    assert word_error_rate(heard, settings.sample_rate_hz) <= allowed + _TELEPHONE_COSTS * narrow
 
 
 def _through(settings: AudioSettings, samples: np.ndarray) -> np.ndarray:
