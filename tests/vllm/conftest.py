@@ -12,6 +12,6 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent / "cpu_attention"))
 
 if importlib.util.find_spec("vllm") is None:
-    collect_ignore = ["test_engine.py", "test_backend.py", "test_parity.py"]
+    collect_ignore = ["test_engine.py", "test_backend.py", "test_parity.py", "test_speech.py"]
 else:
     torch.set_num_threads(1)  # at these sizes a second thread only waits for the first
