@@ -85,7 +85,7 @@ def open_checkpoint(
         except HubUnreachable as error:
             return _instead_of(spec, error)
     if model == TINY.name:
-        return replace(open_folder(EMBEDDED), notice=f"This is {TINY.name}, {_ABOUT_TINY}.")
+        return _embedded(f"This is {TINY.name}, {_ABOUT_TINY}.")
     if model in REPOSITORIES:
         return _from_hub(MODELS[model], hub)
     if model.startswith(_RANDOM):
@@ -189,9 +189,12 @@ def _random_spec(model: str) -> ModelSpec:
     return MODELS[name]
 
 
+def _embedded(notice: str) -> Checkpoint:
+    return replace(open_folder(EMBEDDED), notice=notice)
+
+
 def _instead_of(wanted: ModelSpec, error: HubUnreachable) -> Checkpoint:
-    notice = (
+    return _embedded(
         f"The model hub cannot be reached ({error.cause}), so this is {TINY.name}, {_ABOUT_TINY}, and not "
         f"{wanted.name}; for {wanted.name} let this machine reach huggingface.co once, or name a folder that holds it."
     )
-    return replace(open_folder(EMBEDDED), notice=notice)

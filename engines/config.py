@@ -110,6 +110,7 @@ _FULL_CONDITIONING = ConditioningSpec(
 
 TURBO = ModelSpec("turbo", T3Spec(24, 1024, 16, 8196, 50276), _FULL_FLOW, _FULL_VOCODER, _FULL_CONDITIONING)
 NANO = ModelSpec("nano", T3Spec(12, 768, 12, 8196, 50276), _FULL_FLOW, _FULL_VOCODER, _FULL_CONDITIONING)
+# The CFM needs more channels than there are mel bands, or it cannot take the noise out; the text vocabulary is words.
 TINY = ModelSpec(
     "tiny",
     T3Spec(layers=4, width=128, heads=4, positions=2048, text_vocab=17_408),

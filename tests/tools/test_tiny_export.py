@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from engines.config import START_SPEECH_TOKEN, STOP_SPEECH_TOKEN
+from engines.config import START_SPEECH_TOKEN, STOP_SPEECH_TOKEN, TINY
 from engines.s3gen.cfm import EulerSolver
 from engines.s3gen.flow import load_flow
 from engines.s3gen.vocoder import Vocoder
@@ -18,7 +18,6 @@ from engines.t3.cache import KvSlot
 from engines.t3.model import Span, T3Net
 from tools.tiny import codes, export, train_flow, train_vocoder
 from tools.tiny.lexicon import END, SLOTS
-from tools.tiny.spec import SPEC
 from tools.tiny.t3_net import T3Train
 
 CPU = torch.device("cpu")
@@ -31,25 +30,25 @@ def _seeded() -> None:
 
 def _t3() -> T3Train:
     draw = np.random.default_rng(0)
-    symbols = np.full((SPEC.t3.text_vocab, SLOTS + 1), END)
+    symbols = np.full((TINY.t3.text_vocab, SLOTS + 1), END)
     symbols[:, :4] = draw.integers(0, len(codes.PHONES), (len(symbols), 4))
-    return T3Train(SPEC.t3, torch.from_numpy(symbols), torch.from_numpy(draw.integers(0, 2, symbols.shape))).eval()
+    return T3Train(TINY.t3, torch.from_numpy(symbols), torch.from_numpy(draw.integers(0, 2, symbols.shape))).eval()
 
 
 @torch.inference_mode()
 def test_t3s_tables_give_the_log_probabilities_of_training(tmp_path: Path) -> None:
     train = _t3()
     save_file(train.tables(), tmp_path / "t3.safetensors")
-    net = T3Net.load(tmp_path / "t3.safetensors", SPEC, CPU)
+    net = T3Net.load(tmp_path / "t3.safetensors", TINY, CPU)
     draw = np.random.default_rng(1)
-    text = draw.integers(0, SPEC.t3.text_vocab, 9)
+    text = draw.integers(0, TINY.t3.text_vocab, 9)
     sounds, counters = draw.integers(0, len(codes.PHONES) * 10, 20), draw.integers(0, codes.COUNTERS, 20)
     speaker = draw.standard_normal(256).astype(np.float32)
     speech = codes.encode(sounds, counters)
     embedded = torch.cat(
         [net.embed_speaker(speaker), net.embed_text(text.tolist()), net.embed_speech([START_SPEECH_TOKEN, *speech])]
     )
-    slot = KvSlot(SPEC.t3, 64, CPU)
+    slot = KvSlot(TINY.t3, 64, CPU)
     slot.reserve(len(embedded))
     logits = net.speech_logits(net.forward(embedded, [Span(slot, 0, len(embedded))])[10:])
     ours = torch.log_softmax(logits, dim=-1)[torch.arange(21), torch.tensor([*speech, STOP_SPEECH_TOKEN])]
@@ -72,12 +71,12 @@ def test_t3s_tables_give_the_log_probabilities_of_training(tmp_path: Path) -> No
 
 @torch.inference_mode()
 def test_the_vocoder_of_the_file_is_the_one_that_was_trained(tmp_path: Path) -> None:
-    net = train_vocoder.init(Vocoder(SPEC.vocoder)).eval()
+    net = train_vocoder.init(Vocoder(TINY.vocoder)).eval()
     for name, value in net.named_parameters():
         if "alpha" in name:
             value.copy_(0.5 + torch.rand_like(value))
     save_file(export.vocoder_tensors(net), tmp_path / "s3gen.safetensors")
-    loaded = load_vocoder(tmp_path / "s3gen.safetensors", SPEC)
+    loaded = load_vocoder(tmp_path / "s3gen.safetensors", TINY)
     mel = torch.randn(1, 20, 80) - 6
     rest = torch.zeros(1, 20), torch.zeros(1).long(), torch.zeros(1), torch.zeros(1, 9), torch.randn(1, 20 * 480)
     for ours, theirs in zip(loaded(mel, None, *rest), net(mel, None, *rest), strict=True):
@@ -86,9 +85,9 @@ def test_the_vocoder_of_the_file_is_the_one_that_was_trained(tmp_path: Path) -> 
 
 @torch.inference_mode()
 def test_the_flow_of_the_file_hears_sounds_through_any_of_their_codes(tmp_path: Path) -> None:
-    encoder = train_flow.make_encoder(SPEC.flow).eval()
-    save_file(export.flow_tensors(encoder, train_flow.make_cfm(SPEC.flow)), tmp_path / "s3gen.safetensors")
-    loaded = load_flow(tmp_path / "s3gen.safetensors", SPEC)
+    encoder = train_flow.make_encoder(TINY.flow).eval()
+    save_file(export.flow_tensors(encoder, train_flow.make_cfm(TINY.flow)), tmp_path / "s3gen.safetensors")
+    loaded = load_flow(tmp_path / "s3gen.safetensors", TINY)
     draw = np.random.default_rng(2)
     sounds, counters = draw.integers(0, len(codes.PHONES) * 10, (1, 30)), draw.integers(0, codes.COUNTERS, (1, 30))
     x_vector = torch.randn(1, 192)
@@ -99,7 +98,7 @@ def test_the_flow_of_the_file_hears_sounds_through_any_of_their_codes(tmp_path: 
 
 @torch.inference_mode()
 def test_the_cfm_begins_as_a_jump_to_mu_that_leaves_no_noise_behind() -> None:
-    solver = EulerSolver(train_flow.make_cfm(SPEC.flow))
+    solver = EulerSolver(train_flow.make_cfm(TINY.flow))
     mu = 2.5 * torch.randn(2, 60, 80) - 6
     mel = solver(torch.randn(2, 60, 80), mu, torch.randn(2, 80), torch.randn(2, 60, 80), None)
     assert (mel - mu).abs().max() < 0.05

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from engines.config import MEL_FRAMES_PER_TOKEN, SPEECH_CODES
+from engines.config import MEL_FRAMES_PER_TOKEN, SPEECH_CODES, TINY
 from engines.s3gen import flow as flow_module
 from engines.s3gen import vocoder_weights
 from engines.s3gen.cfm import Estimator
@@ -25,7 +25,6 @@ from engines.voice.voice import Voice
 from tools.tiny import codes
 from tools.tiny.lexicon import write_tokenizer
 from tools.tiny.nets import Run
-from tools.tiny.spec import SPEC
 from tools.tiny.train_voices import solve_xvectors
 from tools.tiny.voices import VOICES, speaker_embeddings, x_vectors
 
@@ -73,10 +72,10 @@ def export(run: Run, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     t3 = run.trained("t3").tables()
     t3["speech_head.weight"] = t3["speech_head.weight"] * _SURENESS
-    _save(folder / SPEC.t3_file, t3)
+    _save(folder / TINY.t3_file, t3)
     nets = flow_tensors(run.trained("encoder"), run.trained("cfm")) | vocoder_tensors(run.trained("vocoder"))
     nets |= {tokenizer.PREFIX + name: value for name, value in run.trained("hearing").state_dict().items()}
-    nets |= {xvector.PREFIX + name: value for name, value in solve_xvectors(SPEC, run.streams).state_dict().items()}
+    nets |= {xvector.PREFIX + name: value for name, value in solve_xvectors(TINY, run.streams).state_dict().items()}
     _save(folder / "s3gen_meanflow.safetensors", nets)
     _save(folder / "ve.safetensors", dict(run.trained("speaker").state_dict()))
     write_tokenizer(folder, run.lexicon)

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from engines.config import TINY
 from engines.random_checkpoint import TAGS
 from tools.tiny.codes import PHONES
-from tools.tiny.spec import SPEC
 
-VOCABULARY = SPEC.t3.text_vocab
+VOCABULARY = TINY.t3.text_vocab
 SLOTS = 12  # phones that a token can have
 _PIECES = 1_200  # of the vocabulary
 END, SILENT, COMMA, STOP, ASK = range(len(PHONES), len(PHONES) + 5)  # what stands in a slot besides phones

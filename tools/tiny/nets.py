@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from engines.config import SAMPLE_RATE_HZ
+from engines.config import SAMPLE_RATE_HZ, TINY
 from engines.s3gen.vocoder import Vocoder
 from engines.voice.speaker import SpeakerEncoder
 from engines.voice.tokenizer import SpeechTokenizer
@@ -24,7 +24,6 @@ from tools.tiny import dataset, train_flow, train_vocoder
 from tools.tiny.corpus import fetch_wordnet
 from tools.tiny.dataset import Clip, Stream
 from tools.tiny.lexicon import Lexicon, make_lexicon
-from tools.tiny.spec import SPEC
 from tools.tiny.t3_net import T3Train
 from tools.tiny.train_t3 import T3Task
 from tools.tiny.train_voices import SpeakerTask, TokenizerTask
@@ -81,34 +80,34 @@ class Recipe:
 
 
 def _t3(run: Run) -> T3Train:
-    return T3Train(SPEC.t3, torch.from_numpy(run.lexicon.symbols), torch.from_numpy(run.lexicon.stressed))
+    return T3Train(TINY.t3, torch.from_numpy(run.lexicon.symbols), torch.from_numpy(run.lexicon.stressed))
 
 
 RECIPES = {
     "encoder": Recipe(
-        lambda run: train_flow.make_encoder(SPEC.flow),
+        lambda run: train_flow.make_encoder(TINY.flow),
         lambda net, run: train_flow.EncoderTask(net, run.streams).losses,
         7000, 1.5e-3, audible=True,
     ),
     "vocoder": Recipe(
-        lambda run: train_vocoder.init(Vocoder(SPEC.vocoder)),
+        lambda run: train_vocoder.init(Vocoder(TINY.vocoder)),
         lambda net, run: train_vocoder.VocoderTask(
             net, run.trained("encoder"), run.streams, batch=6, tokens=16
         ).losses,
         12_500, 1e-3, audible=True,
     ),
     "cfm": Recipe(
-        lambda run: train_flow.make_cfm(SPEC.flow),
+        lambda run: train_flow.make_cfm(TINY.flow),
         lambda net, run: train_flow.CfmTask(net, run.trained("encoder"), run.streams).losses,
         0, 5e-4,  # it starts as a jump to the encoder's mel, which is what ships: --steps to try for more
     ),
     "t3": Recipe(_t3, lambda net, run: T3Task(net, run.clips, run.lexicon).losses, 11_000, 1.5e-3),
     "hearing": Recipe(
-        lambda run: SpeechTokenizer(SPEC), lambda net, run: TokenizerTask(net, run.streams).losses, 3500, 1e-3,
+        lambda run: SpeechTokenizer(TINY), lambda net, run: TokenizerTask(net, run.streams).losses, 3500, 1e-3,
         on_gpu=False,
     ),
     "speaker": Recipe(
-        lambda run: SpeakerEncoder(SPEC), lambda net, run: SpeakerTask(net, run.streams).losses, 200, 2e-3,
+        lambda run: SpeakerEncoder(TINY), lambda net, run: SpeakerTask(net, run.streams).losses, 200, 2e-3,
         on_gpu=False,
     ),
 }  # fmt: skip
@@ -124,7 +123,6 @@ def train(run: Run, name: str, device: str, steps: int | None, peak: float | Non
         trainer.run(recipe.task(net, run), partial(_sample, run, name) if recipe.audible else None)
 
 
-@torch.no_grad()
 def _sample(run: Run, name: str, step: int) -> None:
     """A sentence in each voice, from the teacher's codes, as encoder and vocoder say it now."""
     encoder, vocoder = run.trained("encoder"), run.trained("vocoder")

@@ -119,7 +119,6 @@ def synthesise(net: Vocoder, mel: Tensor, f0_hz: Tensor) -> Tensor:
 @torch.no_grad()
 def speak(encoder: TokenEncoder, net: Vocoder, sounds: Ints) -> F32:
     """Sounds (N,) -> samples (960 N,) through the encoder's mel and the vocoder's own pitch."""
-    differentiable()
     mu, _ = encoder(tensor(sounds)[None], None, torch.zeros(1, X_VECTOR_DIM))
     f0_hz = net.f0_predictor(mu.transpose(1, 2), None)
     samples: F32 = synthesise(net, mu, f0_hz)[0].cpu().numpy()
