@@ -3,42 +3,48 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from mynah.batch.arguments import add_batch_arguments
 from mynah.errors import InvalidArgument, MynahError, NotAllowed, NotFound, ServerBusy, Unavailable, WrongState
+from mynah.interrupts import Interrupts
 
 EXIT_OK = 0
 EXIT_FAILED = 1  # the server failed, or something on this side did
 EXIT_USAGE = 2  # what was asked for can never work
 EXIT_TRY_LATER = 3  # no server there, or no room
-EXIT_INTERRUPTED = 130
+EXIT_NOBODY_READS = 141  # standard output was closed; a signal leaves in the same way with 128 + its number
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the console script; leaves with one of the exit statuses above."""
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+    interrupts = Interrupts()
+    status = run(parser().parse_args(arguments), interrupts)
+    interrupts.leave()
+    sys.exit(status)
 
 
-def run(arguments: Sequence[str]) -> int:
-    """One command; returns its exit status, SystemExit only for usage errors."""
-    chosen = parser().parse_args(arguments)
+def run(chosen: argparse.Namespace, interrupts: Interrupts) -> int:
+    """One command; returns its exit status."""
+    import asyncio
+
     from mynah import commands  # gRPC comes with it; --help does not wait for that
 
     try:
-        asyncio.run(commands.execute(chosen))
+        asyncio.run(interrupts.ending(commands.execute(chosen)))
+        sys.stdout.flush()
     except MynahError as error:
         print(f"mynah: {_told(error, chosen.server)}", file=sys.stderr)
         return _status(error)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still wants to write there
+        return EXIT_NOBODY_READS
     except (OSError, ValueError) as error:
         print(f"mynah: {error}", file=sys.stderr)
         return EXIT_FAILED
-    except KeyboardInterrupt:
-        print("mynah: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
     return EXIT_OK
 
 

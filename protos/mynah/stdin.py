@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 _READ_BYTES = 4096
 
@@ -19,28 +20,33 @@ async def fragments() -> AsyncIterator[str]:
     for input must not keep the program from ending. The thread reads on only when the last piece was taken.
     """
     loop = asyncio.get_running_loop()
-    pieces: asyncio.Queue[bytes | OSError] = asyncio.Queue(1)
+    pieces: asyncio.Queue[bytes | OSError] = asyncio.Queue()
+    taken = threading.Semaphore(0)
     descriptor = sys.stdin.fileno()
 
     def read_all() -> None:
-        while True:
-            try:
-                piece: bytes | OSError = os.read(descriptor, _READ_BYTES)
-            except OSError as error:
-                piece = error
-            try:
-                asyncio.run_coroutine_threadsafe(pieces.put(piece), loop).result()
-            except (RuntimeError, asyncio.CancelledError):
-                return  # the program is ending
-            if not piece or isinstance(piece, OSError):
-                return
+        with suppress(RuntimeError):  # the loop is closed: the program is ending
+            while True:
+                piece = _read(descriptor)
+                loop.call_soon_threadsafe(pieces.put_nowait, piece)
+                if not piece or isinstance(piece, OSError):
+                    return
+                taken.acquire()
 
     threading.Thread(target=read_all, name="stdin", daemon=True).start()
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     while piece := await pieces.get():
+        taken.release()
         if isinstance(piece, OSError):
             raise piece
         if text := decoder.decode(piece):
             yield text
     if rest := decoder.decode(b"", final=True):
         yield rest
+
+
+def _read(descriptor: int) -> bytes | OSError:
+    try:
+        return os.read(descriptor, _READ_BYTES)
+    except OSError as error:
+        return error

@@ -119,7 +119,9 @@ class Duplex:
 
     def __init__(self, call: Any) -> None:
         self._call = call
+        call.add_done_callback(lambda ended: ended._metadata_sent.set())  # for `send`: nothing else would wake it
         self._reading: asyncio.Task[Any] | None = None
+        self._writing: set[asyncio.Task[None]] = set()
         self._reads, self._writes = asyncio.Lock(), asyncio.Lock()
         self._stored: deque[Any] = deque()  # read on behalf of a later reader
         self._closed = False
@@ -153,7 +155,10 @@ class Duplex:
     async def write(self, message: Any) -> None:
         """Send a message. Raises the call's own error when it has ended, StreamCancelled after close."""
         self._must_not_be_closed()
-        await asyncio.shield(asyncio.ensure_future(self._write(message)))
+        writing = asyncio.ensure_future(self._write(message))
+        self._writing.add(writing)
+        writing.add_done_callback(self._writing.discard)
+        await asyncio.shield(writing)
 
     async def _write(self, message: Any) -> None:
         async with self._writes:
@@ -182,8 +187,8 @@ class Duplex:
         """End the call, whatever its state, and wait for what still runs on it. Idempotent."""
         self._closed = True
         self._call.cancel()
-        if self._reading is not None:
-            await asyncio.gather(self._reading, return_exceptions=True)
+        running = [*self._writing] if self._reading is None else [*self._writing, self._reading]
+        await asyncio.gather(*running, return_exceptions=True)
 
     def _must_not_be_closed(self) -> None:
         if self._closed:

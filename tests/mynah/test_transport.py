@@ -112,3 +112,22 @@ async def test_closing_ends_a_reader_that_waits():
         with pytest.raises(mynah.StreamCancelled):
             await reading
         await call.close()
+
+
+async def test_closing_ends_a_writer_that_waits_for_a_connection():
+    connected = asyncio.Event()
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connected.set()
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as silent, asyncio.timeout(20):
+        port = silent.sockets[0].getsockname()[1]
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call = Duplex(speech_pb2_grpc.SpeechStub(channel).StreamSpeech())
+            writing = asyncio.create_task(call.write(message("Hello.")))
+            await connected.wait()
+            await call.close()
+            with pytest.raises(mynah.StreamCancelled):
+                await writing
