@@ -26,6 +26,7 @@ from tests.service.serving import REFERENCE, Serving, serving
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(mynah.__file__).parents[1])}
 SLOW = Script(token_s=0.002)
+PATIENCE_S = 60.0  # a process starts in 0.4 s, on a machine with much else to do in 20
 SECOND = "sec\N{LATIN SMALL LETTER O WITH DIAERESIS}nd"
 
 
@@ -48,7 +49,7 @@ async def start_at(address: str, *arguments: str, stdout: int = PIPE, path: str 
 
 
 async def ended(running: asyncio.subprocess.Process, stdin: bytes = b"") -> Ended:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         out, told = await running.communicate(stdin)
     assert running.returncode is not None
     return Ended(running.returncode, out or b"", told.decode())
@@ -97,7 +98,7 @@ async def test_say_speaks_standard_input_while_it_is_written(tmp_path: Path):
         for word in words[:6]:
             running.stdin.write((word + " ").encode())
             await running.stdin.drain()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             await at.engine.progress.wait()  # spoken although the input is still open
         running.stdin.write(SECOND.encode()[:4])  # in the middle of a sign
         await running.stdin.drain()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from engines.fake import Script
-from tests.mynah.test_cli import SLOW, Ended, ended, read_wav, start, start_at
+from tests.mynah.test_cli import PATIENCE_S, SLOW, Ended, ended, read_wav, start, start_at
 from tests.service.serving import serving
 
 TALE = "This is heard. " * 400  # minutes of audio: more than a pipe and gRPC's windows hold
@@ -38,10 +38,10 @@ async def test_it_ends_while_it_waits_for_input(number: signal.Signals, end: tup
         running = await start(at, "say", "-", "-o", str(output))
         assert running.stdin is not None
         running.stdin.write(b"This is heard. And so on")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             await at.engine.progress.wait()
         running.send_signal(number)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             assert await running.wait() == end[0]  # although the input is still open
         assert last(await ended(running)) == end
         await at.settled()
@@ -52,7 +52,7 @@ async def test_a_signal_that_comes_twice_is_one(tmp_path: Path):
     output = tmp_path / "out.wav"
     async with serving(SLOW) as at:
         running = await start(at, "say", TALE, "-o", str(output), "--quiet")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             await at.engine.progress.wait()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
             with suppress(ProcessLookupError):  # it may be as quick as that
@@ -69,7 +69,7 @@ async def test_it_ends_while_more_input_waits_than_it_takes(tmp_path: Path):
         running = await start(at, "say", "-", "-o", str(tmp_path / "out.wav"), "--quiet")
         assert running.stdin is not None
         running.stdin.write(TALE.encode() * 40)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             await at.engine.progress.wait()
         running.send_signal(signal.SIGINT)
         assert lines(await ended(running)) == (130, "mynah: interrupted")
@@ -97,7 +97,7 @@ async def test_it_ends_while_the_server_does_not_answer(tmp_path: Path):
     async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as silent:
         address = f"127.0.0.1:{silent.sockets[0].getsockname()[1]}"
         running = await start_at(address, "say", "Hi.", "-o", str(tmp_path / "out.wav"))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             await connected.wait()
         running.send_signal(signal.SIGINT)
         assert lines(await ended(running)) == (130, "mynah: interrupted")
@@ -109,7 +109,7 @@ async def test_it_ends_where_the_event_loop_is_blocked(number: signal.Signals, e
     key = tmp_path / "key"
     os.mkfifo(key)
     running = await start_at("127.0.0.1:1", "--api-key-file", str(key), "info")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         writer = await asyncio.to_thread(key.open, "w")  # opens when the other side does
     with writer:
         running.send_signal(number)
@@ -124,7 +124,7 @@ async def test_a_signal_that_was_ignored_stays_ignored(tmp_path: Path):
             running = await start(at, "say", TALE, "-o", str(tmp_path / "out.wav"), "--quiet")
         finally:
             signal.signal(signal.SIGINT, before)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             await at.engine.progress.wait()
         running.send_signal(signal.SIGINT)
         running.send_signal(signal.SIGTERM)

@@ -122,7 +122,7 @@ async def test_closing_ends_a_writer_that_waits_for_a_connection():
         await reader.read()
         writer.close()
 
-    async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as silent, asyncio.timeout(20):
+    async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as silent, asyncio.timeout(60):
         port = silent.sockets[0].getsockname()[1]
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             call = Duplex(speech_pb2_grpc.SpeechStub(channel).StreamSpeech())
