@@ -20,7 +20,7 @@ class Cloning:
     """The tab's parts; made inside a Blocks context. `module` is where the JavaScript lies."""
 
     def __init__(self, client: mynah.Client, module: str) -> None:
-        self._client = client
+        self._client, self._module = client, module
         with gr.Row(elem_classes="columns"):
             with gr.Column(scale=5, min_width=300, elem_classes="card"):
                 gr.HTML(f"<h2>Clone a voice</h2><p>{ADVICE}</p>")
@@ -57,19 +57,23 @@ class Cloning:
         """Connect the parts with each other and with the settings' voices."""
         private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         listing: dict[str, Any] = {"fn": self.list, "outputs": [self.listed, *voices], **private}
-        self.clip.change(fn=None, inputs=[self.clip], js="clip => { mynah.clip(clip) }", **private)
+        self.clip.change(fn=None, inputs=[self.clip], js=self._calls("clip.js", "clip"), **private)
         self.create.click(
             fn=self.make,
             inputs=[self.clip, self.name, self.consent],
             outputs=[self.answer],
-            js="(...given) => { mynah.creating(); return given; }",
+            js=f"async (...given) => {{ await (await import('{self._module}/clip.js')).creating(); return given; }}",
             **private,
-        ).then(fn=None, inputs=[self.answer], js="answer => { mynah.created(answer) }", **private).then(**listing)
+        ).then(fn=None, inputs=[self.answer], js=self._calls("clip.js", "created"), **private).then(**listing)
         self.listed.refresh(**listing)
         self.listed.use(fn=_use, outputs=[voices[0], tabs], **private)
         self.listed.forget(fn=self.forget, outputs=[self.answer], **private).then(
-            fn=None, inputs=[self.answer], js="answer => { mynah.forgotten(answer) }", **private
+            fn=None, inputs=[self.answer], js=self._calls("voices.js", "forgotten"), **private
         ).then(**listing)
+
+    def _calls(self, file: str, function: str) -> str:
+        """The JavaScript of an event that imports what it calls."""
+        return f"given => {{ import('{self._module}/{file}').then(m => m.{function}(given)); }}"
 
     async def list(self) -> list[Any]:
         """The list's value and each dropdown's choices; when the server is away everything stays as it was."""

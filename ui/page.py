@@ -88,9 +88,14 @@ class Page:
         given = [text, pace, speed, *a.controls, *b.controls]
         for button, which in ((speak, "a"), (compare, "ab")):
             button.click(
-                fn=None, inputs=given, js=f"(...given) => {{ mynah.speak('{which}', given) }}", api_visibility="private"
+                fn=None,
+                inputs=given,
+                js=f"(...given) => {{ import('{self._module}/page.js').then(m => m.speak('{which}', given)); }}",
+                api_visibility="private",
             )
-        stop.click(fn=None, js="() => { mynah.stop() }", api_visibility="private")
+        stop.click(
+            fn=None, js=f"() => {{ import('{self._module}/page.js').then(m => m.stop()); }}", api_visibility="private"
+        )
         player.finished(fn=self._result, outputs=[result], api_visibility="private", show_progress="hidden")
         return [a.voice, b.voice]
 

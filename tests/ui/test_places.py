@@ -1,4 +1,6 @@
-"""Where it works: behind a prefix and TLS, on phones and wide screens, by screen reader; while its server is away."""
+"""Where it works: behind a prefix and TLS, on phones and wide screens, by screen reader; on a slow line; while its
+server is away.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from pathlib import Path
 import pytest
 import trustme
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Route
 
 from tests.ui.processes import Process, page_process, server_process
 from tests.ui.visitor import Visitor
@@ -58,6 +60,24 @@ def test_behind_a_prefix_and_tls(browser: Browser, server: Process, tmp_path: Pa
         request = browser.new_context(ignore_https_errors=True).request
         stripped = request.get(page.address.replace("/voice/mynah", "") + "mynah/static/page.js")  # as a proxy may
         assert stripped.ok
+
+
+@pytest.mark.parametrize("file", ["stream.js", "clip.js"])
+def test_a_click_waits_for_the_code_that_answers_it(browser: Browser, page_url: str, file: str):
+    late: list[Route] = []
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.route(f"**/mynah/static/{file}", lambda route: late.append(route))
+        page.goto(page_url)
+        if file == "stream.js":
+            page.get_by_role("button", name="Speak", exact=True).click()
+            late.pop().continue_()
+            page.wait_for_function("window.mynah?.player.takes.a?.firstHeard")
+        else:
+            page.get_by_role("tab", name="Voices").click()
+            page.get_by_role("button", name="Clone this voice").click()
+            late.pop().continue_()
+            page.locator("#clip .wrong").wait_for()
 
 
 def test_another_site_s_page_may_not_speak_here(page_url: str):

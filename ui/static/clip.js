@@ -7,6 +7,8 @@ const LEAST_S = 5, MOST_S = 120, SILENT_LUFS = -60; // refused beyond these
 const BEST_S = 10, QUIET_LUFS = -40; // worse beyond these
 const RATE = 48000;
 
+const mounted = Promise.withResolvers();
+
 export function mount(element) {
   const part = (name) => element.querySelector(name);
   const fill = (name, text) => { part(`[data-clip=${name}]`).textContent = text; };
@@ -14,47 +16,45 @@ export function mount(element) {
     part(".will-do").dataset.verdict = verdict;
     part(".will-do").textContent = words;
   };
+  mounted.resolve({ element, fill, judge });
+}
 
-  window.mynah = Object.assign(window.mynah ?? {}, {
-    async clip(file) {
-      errors.clear(document.querySelector("#clip"));
-      let samples;
-      for (const name of ["length", "loudness", "peak"]) fill(name, "–");
-      if (!file) return judge("", "Record or upload a clip to see whether it will do.");
-      try {
-        const answer = await fetch(file.url);
-        const bytes = await answer.arrayBuffer();
-        const most = window.mynahServer?.limits?.max_upload_bytes;
-        if (most && bytes.byteLength > most)
-          return judge("no", `The file has ${megabytes(bytes.byteLength)}; the server takes at most ${megabytes(most)}.`);
-        samples = await decoded(bytes);
-      } catch {
-        return judge("perhaps", "This browser cannot look into the file; the server may still be able to.");
-      }
-      const length_s = samples.length / RATE, loud = loudness(samples), peak = samples.reduce((most, one) => Math.max(most, Math.abs(one)), 0);
-      fill("length", `${length_s.toFixed(1)} s`);
-      fill("loudness", Number.isFinite(loud) ? `${loud.toFixed(1)} LUFS` : "silent");
-      fill("peak", peak > 0 ? `${(20 * Math.log10(peak)).toFixed(1)} dB` : "none");
-      judge(...verdict(length_s, loud, samples));
-    },
-    creating() {
-      for (const place of ["#clip", "#voice-name", "#consent"]) errors.clear(document.querySelector(place));
-      judgeAside("Making the voice …");
-    },
-    created(answer) {
-      if (answer.made) return judgeAside(`“${answer.name}” is ready: choose Use in the list.`, "yes");
-      judgeAside("");
-      errors.show(answer, "a", element);
-    },
-    forgotten(answer) {
-      const note = document.querySelector(".voices-note");
-      note.textContent = answer.forgotten ? `“${answer.forgotten}” is deleted.` : answer.message;
-    },
-  });
-  const judgeAside = (words, verdict = "") => {
-    if (words) judge(verdict, words);
-    else part(".will-do").textContent = "";
-  };
+// What Gradio's events call. They import this module to do so: a click waits for it, and for its place on the page.
+
+export async function clip(file) {
+  const { fill, judge } = await mounted.promise;
+  errors.clear(document.querySelector("#clip"));
+  let samples;
+  for (const name of ["length", "loudness", "peak"]) fill(name, "–");
+  if (!file) return judge("", "Record or upload a clip to see whether it will do.");
+  try {
+    const answer = await fetch(file.url);
+    const bytes = await answer.arrayBuffer();
+    const most = window.mynahServer?.limits?.max_upload_bytes;
+    if (most && bytes.byteLength > most)
+      return judge("no", `The file has ${megabytes(bytes.byteLength)}; the server takes at most ${megabytes(most)}.`);
+    samples = await decoded(bytes);
+  } catch {
+    return judge("perhaps", "This browser cannot look into the file; the server may still be able to.");
+  }
+  const length_s = samples.length / RATE, loud = loudness(samples), peak = samples.reduce((most, one) => Math.max(most, Math.abs(one)), 0);
+  fill("length", `${length_s.toFixed(1)} s`);
+  fill("loudness", Number.isFinite(loud) ? `${loud.toFixed(1)} LUFS` : "silent");
+  fill("peak", peak > 0 ? `${(20 * Math.log10(peak)).toFixed(1)} dB` : "none");
+  judge(...verdict(length_s, loud, samples));
+}
+
+export async function creating() {
+  const { judge } = await mounted.promise;
+  for (const place of ["#clip", "#voice-name", "#consent"]) errors.clear(document.querySelector(place));
+  judge("", "Making the voice …");
+}
+
+export async function created(answer) {
+  const { element, judge } = await mounted.promise;
+  if (answer.made) return judge("yes", `“${answer.name}” is ready: choose Use in the list.`);
+  judge("", "");
+  errors.show(answer, "a", element);
 }
 
 async function decoded(bytes) {

@@ -1,5 +1,5 @@
-// The player: brings takes, sound and pictures together and answers the page's buttons. `window.mynah` is what
-// Gradio's events call.
+// The player: brings takes, sound and pictures together and answers the page's buttons. Gradio's events import this
+// module, so that a click waits for it; `window.mynah.player` is there to be looked at.
 
 import * as errors from "./errors.js";
 import { Sound } from "./sound.js";
@@ -11,13 +11,15 @@ import { Wave } from "./wave.js";
 
 const KNOBS = ["voice", "temperature", "top_p", "top_k", "repetition_penalty", "max_speech_tokens", "seed"];
 
+const mounted = Promise.withResolvers();
+
+export const speak = async (which, given) => (await mounted.promise).speak(which, given);
+export const stop = async () => (await mounted.promise).stop();
+
 export function mount(element, trigger) {
   const player = new Player(element, trigger);
-  window.mynah = Object.assign(window.mynah ?? {}, {
-    speak: (which, given) => player.speak(which, given),
-    stop: () => player.stop(),
-    player,
-  });
+  mounted.resolve(player);
+  window.mynah = { player };
   document.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) press("#speak");
     else if (event.key === "Escape") player.stop();

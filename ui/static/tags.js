@@ -12,4 +12,5 @@ export function mount(element) {
     text.dispatchEvent(new Event("input", { bubbles: true }));
     text.focus();
   });
+  for (const button of element.querySelectorAll("button")) button.disabled = false;
 }

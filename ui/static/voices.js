@@ -15,6 +15,11 @@ export function mount(element, props, trigger, watch) {
   });
 }
 
+// What Gradio's event calls when a voice was to be deleted.
+export function forgotten(answer) {
+  document.querySelector(".voices-note").textContent = answer.forgotten ? `“${answer.forgotten}” is deleted.` : answer.message;
+}
+
 function card(voice, trigger) {
   const item = document.createElement("li");
   const name = make("strong", voice.name);
