@@ -187,6 +187,7 @@ class Singer:
     """
 
     name = "singer"
+    cfm_s = None
 
     def flow(self, batch: FlowBatch) -> F32:
         mel = np.zeros(batch.noise.shape, np.float32)

@@ -159,7 +159,8 @@ class Observer:
         """So many windows were decoded in one call."""
 
     def stage_ran(self, stage: str, seconds: float) -> None:
-        """One stage of S3Gen for a batch; its results are on the host."""
+        """One stage of S3Gen for a batch: encoder, cfm, vocoder. Where a runtime cannot tell the first two apart, as on
+        a GPU, they are one, flow; whole segments at once are one stage, waveform."""
 
     def window_rejected(self, runtime: str) -> None:
         """What this runtime made of a window was no audio; the reference path decodes it once more."""

@@ -104,7 +104,14 @@ WINDOW_DECODE = _add(
     Histogram("mynah_window_decode", "A window from the queue to its samples", unit="seconds", buckets=_SECONDS)
 )
 STAGE = _add(
-    Histogram("mynah_stage", "One stage of S3Gen for one batch of windows", ["stage"], unit="seconds", buckets=_SECONDS)
+    Histogram(
+        "mynah_stage",
+        "One stage of S3Gen for one batch of windows: encoder, cfm, vocoder; on a GPU the first two are one, flow; "
+        "waveform where published graphs do all at once",
+        ["stage"],
+        unit="seconds",
+        buckets=_SECONDS,
+    )
 )
 BATCH = _add(Histogram("mynah_batch", "Windows decoded in one call", unit="windows", buckets=_COUNTS))
 HOP = _add(Histogram("mynah_hop", "New speech tokens (40 ms each) of a window", unit="tokens", buckets=_HOPS))

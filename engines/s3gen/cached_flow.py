@@ -64,7 +64,7 @@ class FlowBlocks:
 
     def __init__(self, flow: Flow, spec: FlowSpec, positions: PositionCache) -> None:
         self.spec = spec
-        self._encoder, self._estimator = flow.encoder, flow.solver.estimator
+        self._encoder, self._estimator, self._cfm = flow.encoder, flow.solver.estimator, flow.cfm
         self._positions = positions
         self.like = flow.encoder.encoder.after_norm.weight  # for device and dtype
 
@@ -78,7 +78,8 @@ class FlowBlocks:
         rows, tokens = blocks.tokens.shape
         done = KeysValues.empty(self.spec, tokens, self.like, rows)
         mu, token_tails, frame_tails = self._encode(blocks, done)
-        mel, step_tails = self._solve(blocks, mu, done)
+        with self._cfm:
+            mel, step_tails = self._solve(blocks, mu, done)
         rows_tails = zip(token_tails, frame_tails, step_tails, strict=True)
         # in memory of their own: one stream must not keep its companions' tails alive
         return BlocksDone(mel, done, [Tails(*(part.clone() for part in row)) for row in rows_tails])

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from engines.config import MEL_FRAMES_PER_TOKEN, FlowSpec, ModelSpec
 from engines.s3gen.cfm import Estimator, EulerSolver
 from engines.s3gen.encoder import Positions, TokenEncoder
+from engines.s3gen.stopwatch import Stopwatch
 from engines.weights import check_tensors, load_tensors
 
 PREFIX = "flow."  # of its tensors in S3Gen's file
@@ -28,6 +29,7 @@ class Flow(nn.Module):
         super().__init__()
         self.encoder = TokenEncoder(spec)
         self.solver = EulerSolver(Estimator(spec))
+        self.cfm = Stopwatch()  # over all calls of the solver; on a GPU only until it was launched
 
     def forward(
         self,
@@ -43,7 +45,8 @@ class Flow(nn.Module):
         """
         mu, speaker = self.encoder(tokens, token_lengths, x_vector, positions)
         frame_lengths = None if token_lengths is None else token_lengths * MEL_FRAMES_PER_TOKEN
-        mel: Tensor = self.solver(noise, mu, speaker, prompt_mel, frame_lengths)
+        with self.cfm:
+            mel: Tensor = self.solver(noise, mu, speaker, prompt_mel, frame_lengths)
         return mel
 
 

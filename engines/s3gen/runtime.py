@@ -73,6 +73,14 @@ class Runtime(Protocol):
 
     name: str  # for people and metrics: "torch", "onnx", "tensorrt"
 
+    @property
+    def cfm_s(self) -> float | None:
+        """Seconds that all its calls of the flow, the cached one too, have spent in the CFM; the rest was the encoder.
+
+        None where that cannot be told: a GPU runs both as one piece, or goes on while the host has left them.
+        """
+        ...
+
     def flow(self, batch: FlowBatch) -> F32:
         """Both Euler steps: mel (B, 2N, 80) float32, prompt frames included, zero in the pad."""
         ...

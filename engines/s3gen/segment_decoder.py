@@ -156,16 +156,17 @@ def decode_windows(
     """Decode windows of different segments in one flow and one vocoder call: final samples of each.
 
     A row whose result a guard rejects gives its own WindowRejected and leaves its segment's state untouched.
-    Anything else that the runtime raises concerns the whole batch and passes through. `on_stage` is told what flow and
-    vocoder took.
+    Anything else that the runtime raises concerns the whole batch and passes through. `on_stage` is told what
+    encoder, CFM and vocoder took, or flow and vocoder where the runtime cannot tell the flow's parts apart.
     """
     began_s = time.perf_counter()
     if isinstance(runtime, WaveformRuntime):
         samples = [_or_rejected(decoder.whole, window, runtime) for decoder, window in work]
         on_stage("waveform", time.perf_counter() - began_s)
         return samples
+    cfm_before_s = runtime.cfm_s
     blocks = _decode_cached(runtime, work) if isinstance(runtime, CachedRuntime) else _decode_reference(runtime, work)
-    on_stage("flow", time.perf_counter() - began_s)
+    _tell_flow(on_stage, time.perf_counter() - began_s, cfm_before_s, runtime.cfm_s)
     planned = [_or_rejected(d.vocoder_row, w, frames) for (d, w), frames in zip(work, blocks, strict=True)]
     good = [row for row in planned if isinstance(row, VocoderRow)]
     if not good:
@@ -178,6 +179,18 @@ def decode_windows(
         row if isinstance(row, WindowRejected) else _or_rejected(decoder.commit, window, row, *next(waves))
         for (decoder, window), row in zip(work, planned, strict=True)
     ]
+
+
+def _tell_flow(
+    on_stage: Callable[[str, float], None], flow_s: float, cfm_before_s: float | None, cfm_after_s: float | None
+) -> None:
+    """The flow's time in its two parts, if it is known; laying out the batch goes with the encoder."""
+    if cfm_before_s is None or cfm_after_s is None:
+        on_stage("flow", flow_s)
+        return
+    cfm_s = cfm_after_s - cfm_before_s
+    on_stage("encoder", flow_s - cfm_s)
+    on_stage("cfm", cfm_s)
 
 
 def window_tokens(runtime: Runtime | WaveformRuntime, decoder: SegmentDecoder, window: Window) -> int:

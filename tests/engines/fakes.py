@@ -83,6 +83,7 @@ class FakeRuntime:
     """Mel carries each token's id, the waveform carries the mel: what went in can be read off what comes out."""
 
     name = "fake"
+    cfm_s = None
 
     def __init__(self) -> None:
         self.batches: list[int] = []

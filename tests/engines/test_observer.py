@@ -74,9 +74,10 @@ def test_an_observer_hears_of_everything() -> None:
     assert recorder.speakers == {"me"}
     assert recorder.speech_tokens == tokens
     assert recorder.calls["prefill"] == recorder.calls["generated"] == 2
-    for what in ("batch", "flow", "vocoder"):
+    for what in ("batch", "encoder", "cfm", "vocoder"):
         assert recorder.calls[what] == windows, what
-    assert recorder.seconds["flow"] + recorder.seconds["vocoder"] <= sum(d.stats.s3gen_s for d in done)
+    stages_s = sum(recorder.seconds[stage] for stage in ("encoder", "cfm", "vocoder"))
+    assert stages_s <= sum(d.stats.s3gen_s for d in done)
     # the closing silence is not drawn
     assert tokens - 6 <= recorder.calls["step"] <= tokens + 20
     busiest, last = max(use.kv_cache_share for use in recorder.use), recorder.use[-1]

@@ -28,6 +28,8 @@ class BufferedRuntime:
     One thread at a time. `depth` batches of each kernel are in flight; 1 switches the overlap off.
     """
 
+    cfm_s = None  # encoder and CFM are one kernel
+
     def __init__(self, name: str, device: Device, kernels: Kernels, *, depth: int = 2) -> None:
         self.name = name
         self._device, self._kernels = device, kernels

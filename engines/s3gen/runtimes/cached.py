@@ -25,8 +25,9 @@ R = TypeVar("R", bound=Runtime)
 
 
 class CachedDecoding(ABC, Generic[P, C, R]):
-    """`CachedRuntime` but for `flow_cached`, with prompts P and caches C; `reference` decodes without caches and has
-    the vocoder, which nothing is cached of. At most `prompt_bytes` of prompts are kept for voices that nobody is using.
+    """`CachedRuntime` but for `flow_cached` and `cfm_s`, with prompts P and caches C; `reference` decodes without
+    caches and has the vocoder, which nothing is cached of. At most `prompt_bytes` of prompts are kept for voices that
+    nobody is using.
     """
 
     def __init__(self, name: str, reference: R, context_tokens: int, prompt_bytes: int) -> None:

@@ -20,6 +20,7 @@ from engines.s3gen.cfm import EULER_TIMES
 from engines.s3gen.export import Export, ExportSettings, export
 from engines.s3gen.graphs import CFM_STEP, ENCODER, VOCODER
 from engines.s3gen.runtime import F32, FlowBatch, VocoderBatch, VocoderResult
+from engines.s3gen.stopwatch import Stopwatch
 
 # The step graph run twice, not both steps in one graph: ONNX Runtime packs the weights of every matrix product, and
 # the unrolled graph would hold them twice.
@@ -62,12 +63,20 @@ class OnnxRuntime:
         session = SessionSettings(providers, threads, device_id, trt_cache_dir or made.folder / "engines", trt_fp16)
         self._encoder, self._step, vocoder = (bound(made, name, session) for name in RUNTIME_GRAPHS)
         self._vocoder = OnnxVocoder(vocoder, padded=self._padded)
+        self._cfm = Stopwatch()
+
+    @property
+    def cfm_s(self) -> float | None:
+        """As Runtime.cfm_s; a GPU may still work on the encoder when its call is over."""
+        return None if self._padded else self._cfm.total_s
 
     def flow(self, batch: FlowBatch) -> F32:
         """As Runtime.flow."""
         mel = np.zeros(batch.noise.shape, np.float32)
         for rows, tokens in _calls(batch.token_lengths, self._padded):
-            mel[rows, : tokens * MEL_FRAMES_PER_TOKEN] = self._solve(batch, rows, *self._encode(batch, rows, tokens))
+            mu, speaker = self._encode(batch, rows, tokens)
+            with self._cfm:
+                mel[rows, : tokens * MEL_FRAMES_PER_TOKEN] = self._solve(batch, rows, mu, speaker)
         return mel
 
     def parts(self, batch: FlowBatch) -> dict[str, Callable[[], object]]:

@@ -29,6 +29,7 @@ from engines.s3gen.noise import prompt_noise
 from engines.s3gen.runtime import I64, CachedFlowBatch, Runtime
 from engines.s3gen.runtimes.cached import DEFAULT_CONTEXT_TOKENS, DEFAULT_PROMPT_BYTES, PROMPT_SEED, CachedDecoding
 from engines.s3gen.runtimes.onnx import bound
+from engines.s3gen.stopwatch import Stopwatch
 from engines.voice.voice import Voice
 
 Inputs = dict[str, ort.OrtValue]
@@ -163,6 +164,12 @@ class OnnxCachedRuntime(CachedDecoding[Prompt, OnnxFlowCache, Runtime]):
         self._encoder, self._step = (bound(made, name, settings) for name in _GRAPHS)
         # of torch's encoder nothing but the projections of positions is ever read
         self._positions = _PositionInputs(PositionCache(load_flow(checkpoint.s3gen_path, checkpoint.spec).encoder))
+        self._cfm = Stopwatch()
+
+    @property
+    def cfm_s(self) -> float:
+        """As Runtime.cfm_s."""
+        return self._cfm.total_s
 
     def _cache(self, prompt: Prompt) -> OnnxFlowCache:
         return OnnxFlowCache(prompt, self._spec, self.context_tokens)
@@ -211,6 +218,12 @@ class OnnxCachedRuntime(CachedDecoding[Prompt, OnnxFlowCache, Runtime]):
         """Compute the block; changes nothing of what is remembered."""
         memory = HostMemory.empty(self._spec, len(block.tokens))
         mu, speaker, token_tails, frame_tails = self._encode(block, memory)
+        with self._cfm:
+            mel, step_tails = self._solve(block, memory, mu, speaker)
+        return _Done(mel, memory, HostTails(token_tails, frame_tails, step_tails))
+
+    def _solve(self, block: _Block, memory: HostMemory, mu: ort.OrtValue, speaker: ort.OrtValue) -> tuple[F32, F32]:
+        """mel (2M, 80) and the tails behind each step; keys and values are written into `memory`."""
         put, frames = self._step.put, block.new_tokens * MEL_FRAMES_PER_TOKEN
         inputs = {"mu": mu, "speaker": speaker, "prompt_mel": put(block.prompt_mel[None])}
         inputs["new_frames"] = put(np.array([frames], np.int64))
@@ -221,7 +234,7 @@ class OnnxCachedRuntime(CachedDecoding[Prompt, OnnxFlowCache, Runtime]):
             state = {"x": x, "t": t, "r": r, "tails": put(block.tails.steps[step][None])}
             x, left, *_ = self._step(inputs | state | before, _bind(memory.steps[step], own_name))
             tails.append(left.numpy()[0])
-        return _Done(x.numpy()[0], memory, HostTails(token_tails, frame_tails, np.stack(tails)))
+        return x.numpy()[0], np.stack(tails)
 
     def _encode(self, block: _Block, memory: HostMemory) -> tuple[ort.OrtValue, ort.OrtValue, F32, F32]:
         """mu and speaker as they are, the new tails on the host; keys and values are written into `memory`."""

@@ -49,6 +49,11 @@ class TorchRuntime:
         self._positions = PositionCache(self._flow.encoder)
         self._flow_spec = checkpoint.spec.flow
 
+    @property
+    def cfm_s(self) -> float | None:
+        """As Runtime.cfm_s."""
+        return self._flow.cfm.total_s if self._device.type == "cpu" else None
+
     def flow_blocks(self) -> FlowBlocks:
         """The same flow, to be called block by block. From the same thread: they share the projected positions."""
         return FlowBlocks(self._flow, self._flow_spec, self._positions)

@@ -107,6 +107,11 @@ class TorchCachedRuntime(CachedDecoding[Prompt, TorchFlowCache, TorchRuntime]):
         self._device = self._blocks.like.device
         self._pad_batches = self._device.type != "cpu" if pad_batches is None else pad_batches
 
+    @property
+    def cfm_s(self) -> float | None:
+        """As Runtime.cfm_s: the nets are the reference's, and count for both."""
+        return self.reference.cfm_s
+
     def _cache(self, prompt: Prompt) -> TorchFlowCache:
         return TorchFlowCache(prompt, self._blocks.spec, self.context_tokens)
 

@@ -28,6 +28,7 @@ class Faulty:
     """A runtime whose results something happens to."""
 
     name = "faulty"
+    cfm_s = None
 
     def __init__(self, of: Runtime, mel: Callable[[F32], None], wave: Callable[[F32], None]) -> None:
         self._of, self._mel, self._wave = of, mel, wave
