@@ -6,6 +6,8 @@ static/, which gets the controls' values from Gradio's events and speaks to the 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,14 @@ TEXT = (
 )
 
 
+@contextmanager
+def _tab(label: str, name: str, elem_id: str) -> Iterator[None]:
+    """A tab that shows itself when it may be used; see static/tab.js."""
+    with gr.Tab(label, id=name, elem_id=elem_id):
+        yield
+        gr.HTML("", js_on_load=(STATIC / "tab.js").read_text(), elem_classes="tab-end")
+
+
 class Page:
     """The page for one connection. `root_path` is the prefix under which browsers see it."""
 
@@ -34,9 +44,9 @@ class Page:
         with gr.Blocks(title="Mynah", analytics_enabled=False, fill_width=True, delete_cache=(3600, 3600)) as blocks:
             self._own("header", "import('{0}/status.js').then(m => m.mount(element));")
             with gr.Tabs(selected="speak", elem_id="tabs") as tabs:
-                with gr.Tab("Speak", id="speak", elem_id="tab-speak"):
+                with _tab("Speak", "speak", "tab-speak"):
                     voices = self._speak()
-                with gr.Tab("Voices", id="voices", elem_id="tab-voices"):
+                with _tab("Voices", "voices", "tab-voices"):
                     cloning = Cloning(client, self._module)
             cloning.listen(voices, tabs)
         self.blocks = blocks
@@ -72,9 +82,9 @@ class Page:
                 )
             with gr.Column(scale=4, min_width=280):
                 with gr.Column(elem_classes="card"), gr.Tabs(elem_id="settings"):
-                    with gr.Tab("Setting A", id="a", elem_id="setting-a"):
+                    with _tab("Setting A", "a", "setting-a"):
                         a = make_setting("a")
-                    with gr.Tab("Setting B", id="b", elem_id="setting-b"):
+                    with _tab("Setting B", "b", "setting-b"):
                         b = make_setting("b")
                 with gr.Column(elem_classes="card"):
                     result = gr.Audio(

@@ -62,7 +62,7 @@ def test_a_clip_becomes_a_voice_that_speaks_and_is_deleted(cloner: Visitor, clip
 
 def test_the_microphone_records_a_clip(cloner: Visitor):
     cloner.button("Record").click()
-    cloner.page.wait_for_timeout(6_000)  # a recording takes its time
+    cloner.page.locator("#clip time.duration", has_text="0:06").wait_for()  # by the recorder's own clock
     cloner.button("Stop").last.click()
     assert verdict(cloner, "perhaps").startswith("Will do. Ten seconds or more")
     assert float(cloner.page.locator("[data-clip=length]").inner_text().split()[0]) > 5

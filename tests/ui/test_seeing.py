@@ -80,6 +80,22 @@ def test_settings_reach_the_server_and_go_back_to_their_defaults(visitor: Visito
     assert visitor.page.locator("#seed-a").get_by_role("textbox").input_value() == ""
 
 
+def test_what_is_set_as_soon_as_a_tab_shows_stays(visitor: Visitor):
+    visitor.evaluate(
+        """() => new MutationObserver((_, observer) => {
+          const input = document.querySelector("#temperature-b input[type=number]");
+          if (!input?.checkVisibility({ visibilityProperty: true })) return;
+          observer.disconnect();
+          input.value = "0.5";
+          input.dispatchEvent(new Event("input", { bubbles: true }));
+          window.set_ms = performance.now();
+        }).observe(document, { subtree: true, childList: true, attributes: true })"""
+    )
+    visitor.open_tab("Setting B")
+    visitor.wait("performance.now() - window.set_ms > 500")
+    assert visitor.page.locator("#temperature-b input[type=number]").input_value() == "0.5"
+
+
 def test_an_empty_text_is_said_beside_the_text(visitor: Visitor):
     visitor.write("  ")
     visitor.button("Speak").click()
