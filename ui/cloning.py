@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 import mynah
-from ui.setting import DEFAULT_VOICE
+from ui.setting import DEFAULT_VOICE, DIRECT
 from ui.words import explain
 
 WAVEFORM = gr.WaveformOptions(waveform_color="#8d84a8", waveform_progress_color="#c47f00")
@@ -55,7 +55,7 @@ class Cloning:
 
     def listen(self, voices: list[gr.Dropdown], tabs: gr.Tabs) -> None:
         """Connect the parts with each other and with the settings' voices."""
-        private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+        private: dict[str, Any] = {**DIRECT, "show_progress": "hidden"}
         listing: dict[str, Any] = {"fn": self.list, "outputs": [self.listed, *voices], **private}
         self.clip.change(fn=None, inputs=[self.clip], js=self._calls("clip.js", "clip"), **private)
         self.create.click(

@@ -15,7 +15,7 @@ import gradio as gr
 
 import mynah
 from ui.cloning import WAVEFORM, Cloning
-from ui.setting import make_setting
+from ui.setting import DIRECT, make_setting
 from ui.takes import Pcm, Takes
 from ui.theme import make_theme
 
@@ -101,12 +101,10 @@ class Page:
                 fn=None,
                 inputs=given,
                 js=f"(...given) => {{ import('{self._module}/page.js').then(m => m.speak('{which}', given)); }}",
-                api_visibility="private",
+                **DIRECT,
             )
-        stop.click(
-            fn=None, js=f"() => {{ import('{self._module}/page.js').then(m => m.stop()); }}", api_visibility="private"
-        )
-        player.finished(fn=self._result, outputs=[result], api_visibility="private", show_progress="hidden")
+        stop.click(fn=None, js=f"() => {{ import('{self._module}/page.js').then(m => m.stop()); }}", **DIRECT)
+        player.finished(fn=self._result, outputs=[result], show_progress="hidden", **DIRECT)
         return [a.voice, b.voice]
 
     def _result(self, event: gr.EventData) -> tuple[int, Pcm] | None:

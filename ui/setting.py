@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import gradio as gr
 from gradio.components import Component
@@ -16,6 +17,9 @@ SAMPLING: dict[str, tuple[str, str, float, float, float, float]] = {
     "max_speech_tokens": ("Longest segment", "Speech tokens of 40 ms each, per sentence", 1, 1000, 1, 1000),
 }
 DEFAULT_VOICE = ("Built-in voice", "default")
+# Every event of the page: nothing for other programs, and not through Gradio's queue, which loses the answer to an
+# event that joins it while the stream of answers to earlier ones is being closed.
+DIRECT: dict[str, Any] = {"api_visibility": "private", "queue": False}
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,5 @@ def make_setting(name: str) -> Setting:
     )
     reset = gr.Button("Back to defaults", size="sm", elem_classes="quiet")
     defaults = [default for *_, default in SAMPLING.values()]
-    reset.click(
-        fn=None, js=f"() => {[*defaults, '']!r}", outputs=[*sliders, seed], queue=False, api_visibility="private"
-    )
+    reset.click(fn=None, js=f"() => {[*defaults, '']!r}", outputs=[*sliders, seed], **DIRECT)
     return Setting(voice, sliders, seed)

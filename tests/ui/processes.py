@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -20,52 +19,55 @@ _ENVIRONMENT = {
 }
 
 
-@dataclass(frozen=True)
 class Process:
-    """A running process and where it can be reached."""
+    """A process that serves. It keeps its address when it is stopped and started again."""
 
-    process: subprocess.Popen[str]
-    address: str
+    def __init__(self, command: list[str], address: str, ready: str) -> None:
+        """`address` finds where it can be reached in what it prints; `ready` ends the line after which it can be."""
+        self.address = "127.0.0.1:0"
+        self._command, self._told, self._ready = command, address, ready
+
+    def start(self) -> None:
+        command = [*self._command, "--listen", self.address]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=_ENVIRONMENT, cwd=ROOT)
+        assert self._process.stdout is not None
+        told = ""
+        for line in self._process.stdout:
+            told += line
+            if self._ready in line:
+                break
+        found = re.search(self._told, told)
+        assert found is not None, f"{command} ended with {self._process.wait(10)}: {told}"
+        self.address = found[1]
 
     def stop(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(30)
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(30)
+        finally:
+            self._process.kill()
 
 
 @contextmanager
-def server_process(*flags: str, listen: str = "127.0.0.1:0") -> Iterator[Process]:
+def server_process(*flags: str) -> Iterator[Process]:
     """`mynah-serve` with random:tiny, warmed up."""
-    command = [str(SERVER_PYTHON), "-m", "service", "--model", "random:tiny", "--listen", listen]
+    command = [str(SERVER_PYTHON), "-m", "service", "--model", "random:tiny"]
     command += ["--grace-s", "0", "--max-streams", "4", "--cache-dir", str(ROOT / "build/ui-tests")]
-    with _process([*command, *flags], r"listening on (\S+)", "serving after") as running:
-        yield running
+    with _running(Process([*command, *flags], r"listening on (\S+)", "serving after")) as server:
+        yield server
 
 
 @contextmanager
 def page_process(*flags: str) -> Iterator[Process]:
     """`python -m ui` on a free port; the address is the page's."""
-    command = [sys.executable, "-m", "ui", "--listen", "127.0.0.1:0", *flags]
-    with _process(command, r"open (\S+)", "mynah-page") as running:
-        yield running
+    with _running(Process([sys.executable, "-m", "ui", *flags], r"open (\S+)", "mynah-page")) as page:
+        yield page
 
 
 @contextmanager
-def _process(command: list[str], address: str, ready: str) -> Iterator[Process]:
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=_ENVIRONMENT, cwd=ROOT)
-    assert running.stdout is not None
+def _running(process: Process) -> Iterator[Process]:
     try:
-        told = ""
-        for line in running.stdout:
-            told += line
-            if ready in line:
-                break
-        found = re.search(address, told)
-        assert found is not None, f"{command} ended with {running.wait(10)}: {told}"
-        yield Process(running, found[1])
+        process.start()
+        yield process
     finally:
-        if running.poll() is None:
-            running.terminate()
-        try:
-            running.wait(30)
-        finally:
-            running.kill()
+        process.stop()

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import mynah
 from mynah import InvalidArgument, NotFound, ServerBusy, Unavailable
 from ui.config import ConfigError, PageConfig, read_config
+from ui.page import Page
 from ui.takes import Takes
 from ui.words import explain
 
@@ -29,6 +31,12 @@ def test_an_error_without_words_of_ours_is_told_in_the_server_s():
     assert explain(Unavailable("the lights went out", reason="SOMETHING_NEW"))["message"] == (
         "The speech server says: the lights went out"
     )
+
+
+def test_no_event_goes_through_gradio_s_queue_which_may_lose_its_answer():
+    events = Page(mynah.Client("127.0.0.1:1"), Takes(), "").blocks.get_config_file()["dependencies"]
+    assert len(events) > 10
+    assert [event["targets"] for event in events if event["queue"]] == []
 
 
 def test_takes_are_kept_up_to_a_limit_and_cannot_be_guessed():

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, BrowserContext, Locator, Page
+from playwright.sync_api import Browser, Locator, Page
 
 CHROMIUM_FLAGS = [
     "--no-sandbox",
@@ -63,18 +63,31 @@ ear.level = () => {
 """
 
 
+@contextmanager
+def window(browser: Browser, **options: Any) -> Iterator[Page]:
+    """An empty window of a context of its own, with an ear."""
+    with browser.new_context(**{"viewport": {"width": 1440, "height": 900}, **options}) as context:
+        context.set_default_timeout(60_000)
+        context.add_init_script(_EAR)
+        yield context.new_page()
+
+
 class Visitor:
     """A page that is open. `complaints` are console errors, failed requests and requests to other hosts."""
 
-    def __init__(self, context: BrowserContext, url: str) -> None:
+    def __init__(self, window: Page, url: str) -> None:
         self.url = url
-        self.context = context
+        self.context = window.context
         self.complaints: list[str] = []
-        self.page: Page = context.new_page()
-        self.page.on("console", lambda told: self._note(told.type == "error", told.text))
-        self.page.on("pageerror", lambda error: self._note(True, str(error)))
-        self.page.on("response", lambda answer: self._note(answer.status >= 400, f"{answer.status} {answer.url}"))
-        self.page.on("request", lambda request: self._note(not self._at_home(request.url), f"asked for {request.url}"))
+        self.page = window
+        self._listening = {
+            "console": lambda told: self._note(told.type == "error", told.text),
+            "pageerror": lambda error: self._note(True, str(error)),
+            "response": lambda answer: self._note(answer.status >= 400, f"{answer.status} {answer.url}"),
+            "request": lambda request: self._note(not self._at_home(request.url), f"asked for {request.url}"),
+        }
+        for event, note in self._listening.items():
+            self.page.on(event, note)
         self.page.goto(url)
         self.page.wait_for_selector("html[data-mynah=ready]")
         self.page.wait_for_selector(".pill[data-state]")
@@ -85,19 +98,21 @@ class Visitor:
         """A visit that must end without complaints."""
         with cls.unheld(browser, url, **options) as visitor:
             yield visitor
-            assert not visitor.complaints, "\n".join(visitor.complaints)
+            visitor.leave()
 
     @classmethod
     @contextmanager
     def unheld(cls, browser: Browser, url: str, **options: Any) -> Iterator[Visitor]:
         """A visit during which the browser may complain, e.g. because a server goes away."""
-        context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}, **options})
-        context.set_default_timeout(60_000)
-        context.add_init_script(_EAR)
-        try:
-            yield cls(context, url)
-        finally:
-            context.close()
+        with window(browser, **options) as page:
+            yield cls(page, url)
+
+    def leave(self) -> None:
+        """The window is somebody else's from now on. Asserts that there were no complaints."""
+        for event, note in self._listening.items():
+            self.page.remove_listener(event, note)
+        self.page.goto("about:blank")
+        assert not self.complaints, "\n".join(self.complaints)
 
     def _note(self, bad: bool, what: str) -> None:
         if bad:
