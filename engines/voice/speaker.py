@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from engines.audio import Samples, hann_window, mel_filterbank, power_spectrum, trim_silence
+from engines.audio import Samples, hann_window, mel_filterbank, power_spectrum, trim_silence, weighted_sums
 from engines.config import SPEAKER_EMBEDDING_DIM, ModelSpec
 
 RATE_HZ = 16_000
@@ -53,7 +53,8 @@ def mel_windows(samples: Samples) -> Samples:
     """(windows, 160, 40) mel power of the samples without leading and trailing silence, 77 frames apart."""
     speech = trim_silence(samples)
     power = power_spectrum(speech, hann_window(_FFT_SAMPLES), _HOP_SAMPLES, _FFT_SAMPLES // 2)
-    mel = power @ mel_filterbank(RATE_HZ, _FFT_SAMPLES, _MEL_BANDS, 0.0, RATE_HZ / 2).T  # (T, 40), 100 frames/s
+    filters = mel_filterbank(RATE_HZ, _FFT_SAMPLES, _MEL_BANDS, 0.0, RATE_HZ / 2)
+    mel = weighted_sums(power, filters)  # (T, 40), 100 frames/s
     count = window_count(len(mel))
     needed_frames = _WINDOW_FRAMES + _STEP_FRAMES * (count - 1)
     mel = np.pad(mel, ((0, max(0, needed_frames - len(mel))), (0, 0)))

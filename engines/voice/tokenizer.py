@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from engines.audio import Samples, power_spectrum
+from engines.audio import Samples, power_spectrum, weighted_sums
 from engines.config import MAX_T3_PROMPT_TOKENS, ModelSpec
 
 RATE_HZ = 16_000
@@ -138,7 +138,8 @@ class SpeechTokenizer(nn.Module):
     def log_mel(self, samples: Samples) -> Samples:
         """(128, samples // 160) log10 mel power, cut 8 below its peak and scaled, as Whisper's."""
         power = power_spectrum(samples, self.window.cpu().numpy(), _HOP_SAMPLES, _FFT_SAMPLES // 2)[:-1]  # (T, 201)
-        levels = np.log10(np.maximum(self._mel_filters.cpu().numpy() @ power.T, 1e-10))
+        mel = weighted_sums(power, self._mel_filters.cpu().numpy())  # (T, 128)
+        levels = np.log10(np.maximum(mel.T, 1e-10))
         scaled: Samples = (np.maximum(levels, levels.max() - 8.0) + 4.0) / 4.0
         return scaled
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from engines.audio import Samples
+from engines.audio import Samples, weighted_sums
 from engines.config import X_VECTOR_DIM, ModelSpec
 
 RATE_HZ = 16_000
@@ -166,20 +166,20 @@ def kaldi_fbank(samples: Samples) -> Samples:
     previous = np.concatenate((frames[:, :1], frames[:, :-1]), axis=1)
     window, filters = _kaldi_constants()
     spectrum = np.fft.rfft((frames - np.float32(_PREEMPHASIS) * previous) * window, n=_FFT_SAMPLES, axis=1)
-    power: Samples = (spectrum.real**2 + spectrum.imag**2).astype(np.float32, copy=False) @ filters
+    power = weighted_sums((spectrum.real**2 + spectrum.imag**2).astype(np.float32, copy=False), filters)
     levels: Samples = np.log(np.maximum(power, np.finfo(np.float32).eps))
     return levels
 
 
 @lru_cache(maxsize=1)
 def _kaldi_constants() -> tuple[Samples, Samples]:
-    """Povey's window (400,) and triangles (257, 80) even on Kaldi's mel scale, from 20 Hz to 8 kHz."""
+    """Povey's window (400,) and triangles (80, 257) even on Kaldi's mel scale, from 20 Hz to 8 kHz."""
     window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(_WINDOW_SAMPLES) / (_WINDOW_SAMPLES - 1))) ** 0.85
     edges = np.linspace(_kaldi_mel(_LOWEST_HZ), _kaldi_mel(RATE_HZ / 2), _MEL_BANDS + 2)
     bins = _kaldi_mel(np.arange(_FFT_SAMPLES // 2) * RATE_HZ / _FFT_SAMPLES)[:, None]  # Kaldi leaves out Nyquist
     step = edges[1] - edges[0]
     triangles = np.maximum(0.0, np.minimum((bins - edges[:-2]) / step, (edges[2:] - bins) / step))
-    return window.astype(np.float32), np.pad(triangles, ((0, 1), (0, 0))).astype(np.float32)
+    return window.astype(np.float32), np.pad(triangles.T, ((0, 0), (0, 1))).astype(np.float32)
 
 
 def _kaldi_mel(hz: npt.NDArray[np.float64] | float) -> npt.NDArray[np.float64]:
