@@ -48,6 +48,7 @@ class VocoderBatch:
     phase_cycles     (B,) float32 in [0, 1): phase of the fundamental at the start of the window's first frame
     harmonic_cycles  (B, 9) float32: constant phase offset of each harmonic, 0 for the fundamental
     noise            (B, 480 T) float32 standard normal, the merged excitation noise per sample
+    margins          how many frames at every row's left and right end are context alone: nobody asks for their waveform
     """
 
     mel: F32
@@ -57,12 +58,13 @@ class VocoderBatch:
     phase_cycles: F32
     harmonic_cycles: F32
     noise: F32
+    margins: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
 class VocoderResult:
-    """waveform (B, 480 T) float32, undefined after a row's length; f0_hz (B, T) float32: the f0 that was used
-    (the fixed one where it was fixed, the predicted one elsewhere)."""
+    """waveform (B, 480 T) float32, undefined within the margins and after a row's length; f0_hz (B, T) float32:
+    the f0 that was used (the fixed one where it was fixed, the predicted one elsewhere)."""
 
     waveform: F32
     f0_hz: F32

@@ -276,6 +276,7 @@ def collate_vocoder(rows: Sequence[VocoderRow]) -> VocoderBatch:
         phase_cycles=np.array([row.phase_cycles for row in rows], np.float32),
         harmonic_cycles=np.stack([row.harmonic_cycles for row in rows]),
         noise=np.zeros((len(rows), most * MEL_HOP_SAMPLES), np.float32),
+        margins=(min(row.left_frames for row in rows), min(row.right_frames for row in rows)),
     )
     for i, row in enumerate(rows):
         batch.mel[i, : len(row.mel)] = row.mel

@@ -24,6 +24,11 @@ _KERNELS = (3, 7, 11)
 DILATIONS = (1, 3, 5)
 _STAGE_FRAMES = (8, 40, 120)  # per mel frame, after each upsampling
 assert _STAGE_FRAMES[-1] * HOP_SAMPLES == MEL_HOP_SAMPLES
+# How far a stage and those behind it can look, in mel frames: what lies farther from all that is heard is cut off
+# before the stage. The first looks as far as a window's context; the last 127 columns of its 120 a frame.
+_REACH_FRAMES = (14, 4, 2)
+
+Ends = tuple[int, int]  # mel frames at the left and at the right end of every row
 
 _SLOPE, _LAST_SLOPE = 0.1, 0.01  # leaky ReLU; upstream leaves the last at torch's default
 _LOUDEST_BIN = 1e2
@@ -60,37 +65,47 @@ class Vocoder(nn.Module):
         phase_cycles: Tensor,
         harmonic_cycles: Tensor,
         noise: Tensor,
+        margins: Ends = (0, 0),
     ) -> tuple[Tensor, Tensor]:
         """Shapes as in runtime.VocoderBatch; lengths None when all rows are full
-        -> waveform (B, 480 T) and f0_hz (B, T), both float32 and zero in the pad.
+        -> waveform (B, 480 T) and f0_hz (B, T), both float32 and zero in the pad; within the margins the waveform
+        is only filling.
         """
         mel = mel.transpose(1, 2)  # (B, 80, T)
         mask = _mask(lengths, mel.shape[2])
         predicted = self.f0_predictor(mel, mask)
         f0_hz = _masked(predicted_unless_fixed(predicted, fixed_f0_hz, fixed_frames)[:, None], mask)[:, 0]
         excitation = self.m_source(f0_hz, phase_cycles, harmonic_cycles, noise)
-        samples = None if lengths is None else lengths * MEL_HOP_SAMPLES
-        source = self.spectrum.analyse(excitation, samples)
-        x = self._filter(mel, source, lengths)
-        waveform = self.spectrum.synthesise(_to_spectrum(x.float()), samples)
+        source = self.spectrum.analyse(excitation, _samples(lengths))
+        x, lengths = self._filter(mel, source, lengths, margins)
+        waveform = self.spectrum.synthesise(_to_spectrum(x.float()), _samples(lengths))
+        waveform = F.pad(waveform, [MEL_HOP_SAMPLES * frames for frames in _spare(margins, stage=-1)])
         return waveform.clamp(-_AUDIO_LIMIT, _AUDIO_LIMIT), f0_hz
 
-    def _filter(self, mel: Tensor, source: Tensor, lengths: Tensor | None) -> Tensor:
-        """mel (B, 80, T), source (B, 18, 120 T + 1) -> (B, 18, 120 T + 1), in the filter's own dtype."""
-        dtype = self.conv_pre.weight.dtype
+    def _filter(
+        self, mel: Tensor, source: Tensor, lengths: Tensor | None, margins: Ends
+    ) -> tuple[Tensor, Tensor | None]:
+        """mel (B, 80, T), source (B, 18, 120 T + 1) -> (B, 18, 120 F + 1) of the F frames that the last stage still
+        has, in the filter's own dtype, and their rows' lengths."""
+        dtype, frames, kept = self.conv_pre.weight.dtype, mel.shape[2], lengths
         source = source.to(dtype)
-        x = self.conv_pre(_masked(mel.to(dtype), _mask(lengths, mel.shape[2])))
+        x = self.conv_pre(_masked(mel.to(dtype), _mask(lengths, frames)))
+        gone = (0, 0)
         for stage, up in enumerate(self.ups):
             before = 1 if stage == 0 else _STAGE_FRAMES[stage - 1]
-            x = up(_masked(F.leaky_relu(x, _SLOPE), _mask(lengths, x.shape[2], before)))
+            spare = _spare(margins, stage)
+            x = _without(x, (spare[0] - gone[0], spare[1] - gone[1]), before)
+            kept, gone = _lengths_without(lengths, frames, spare), spare
+            x = up(_masked(F.leaky_relu(x, _SLOPE), _mask(kept, x.shape[2], before)))
             is_last = stage == len(self.ups) - 1
             if is_last:
                 x = torch.cat([x[..., 1:2], x], dim=-1)  # one frame more, to meet the spectrum's count
-            mask = _mask(lengths, x.shape[2], _STAGE_FRAMES[stage], int(is_last))
-            x = self.source_resblocks[stage](self.source_downs[stage](source), mask).add_(x)
+            mask = _mask(kept, x.shape[2], _STAGE_FRAMES[stage], int(is_last))
+            excited = self.source_downs[stage](_without(source, spare, _STAGE_FRAMES[-1]))
+            x = self.source_resblocks[stage](excited, mask).add_(x)
             x = self._parallel(stage, x, mask)
         spectrum: Tensor = self.conv_post(_masked(F.leaky_relu(x, _LAST_SLOPE), mask))
-        return spectrum
+        return spectrum, kept
 
     def _parallel(self, stage: int, x: Tensor, mask: Tensor | None) -> Tensor:
         """The sum of three residual blocks; that upstream takes their mean is folded into the next weights."""
@@ -157,6 +172,26 @@ def _to_spectrum(x: Tensor) -> Tensor:
     magnitude = x[:, :BINS].exp().clamp_max(_LOUDEST_BIN)
     phase = torch.sin(x[:, BINS:])
     return torch.cat([magnitude * phase.cos(), magnitude * phase.sin()], dim=1)
+
+
+def _spare(margins: Ends, stage: int) -> Ends:
+    """What neither this stage nor one behind it needs of the margins."""
+    left, right = (max(0, frames - _REACH_FRAMES[stage]) for frames in margins)
+    return left, right
+
+
+def _without(x: Tensor, ends: Ends, rate: int) -> Tensor:
+    """x (B, C, T), `rate` of T per mel frame, without its ends."""
+    return x if ends == (0, 0) else x[..., ends[0] * rate : x.shape[-1] - ends[1] * rate]
+
+
+def _lengths_without(lengths: Tensor | None, frames: int, ends: Ends) -> Tensor | None:
+    """Rows' lengths (B,) once the `frames` of the batch have lost their ends."""
+    return lengths if lengths is None or ends == (0, 0) else (lengths - ends[0]).clamp(max=frames - sum(ends))
+
+
+def _samples(lengths: Tensor | None) -> Tensor | None:
+    return None if lengths is None else lengths * MEL_HOP_SAMPLES
 
 
 def _mask(lengths: Tensor | None, frames: int, rate: int = 1, extra: int = 0) -> Tensor | None:

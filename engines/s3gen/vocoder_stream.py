@@ -18,6 +18,7 @@ from engines.s3gen.noise import F32
 
 VOCODER_CONTEXT_FRAMES = 14
 CROSSFADE_SAMPLES = SAMPLE_RATE_HZ * 5 // 1000
+assert CROSSFADE_SAMPLES <= MEL_HOP_SAMPLES
 _FADE_IN = np.linspace(0.0, 1.0, CROSSFADE_SAMPLES + 2, dtype=np.float32)[1:-1]
 _OPENING_SAMPLES = SAMPLE_RATE_HZ // 50  # upstream's trim_fade: 20 ms silent, then 20 ms of raised cosine
 _OPENING = np.concatenate(
@@ -39,6 +40,11 @@ class VocoderRow:
     @property
     def left_frames(self) -> int:
         return len(self.fixed_f0_hz)
+
+    @property
+    def right_frames(self) -> int:
+        """Those of the right context of which nothing is heard: the first holds the crossfade's samples."""
+        return max(0, len(self.mel) - self.left_frames - self.new_frames - 1)
 
 
 @dataclass

@@ -128,7 +128,8 @@ def load_nets(checkpoint: Checkpoint, device: torch.device) -> _Nets:
         tensors = load_tensors(checkpoint.s3gen_path, part.expected_tensors(spec), prefix=part.PREFIX)
         _fill(net, tensors, device)
     if device.type == "cpu":
-        nets.xvector.head.to(memory_format=torch.channels_last)  # half the time of its small images
+        # half the time of its small images; torch's annotations do not know the argument
+        nets.xvector.head.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if device.type == "cpu" and packing_available():
         pack(nets.tokenizer)  # its matrix products are two thirds of a build
     return nets

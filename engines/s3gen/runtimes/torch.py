@@ -108,6 +108,7 @@ class TorchRuntime:
                 self._put(batch.phase_cycles[rows]),
                 self._put(batch.harmonic_cycles[rows]),
                 self._put(batch.noise[rows, :samples]),
+                batch.margins,
             )
             waveform[rows, :samples], f0_hz[rows, :frames] = wave.cpu().numpy(), f0.cpu().numpy()
         return VocoderResult(waveform, f0_hz)

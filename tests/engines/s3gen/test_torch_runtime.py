@@ -70,18 +70,18 @@ def test_repeated_calls_give_the_same_bytes() -> None:
 def test_read_only_inputs_are_fine_and_stay_untouched() -> None:
     flow, vocoder = nets.flow_batch([5], [5]), nets.vocoder_batch([8])
     for batch in (flow, vocoder):
-        for array in vars(batch).values():
+        for array in _arrays(batch).values():
             array.setflags(write=False)
-    expected = _copy(flow), _copy(vocoder)
+    expected = [{name: array.copy() for name, array in _arrays(batch).items()} for batch in (flow, vocoder)]
     runtime().flow(flow)
     runtime().vocoder(vocoder)
     for batch, before in zip((flow, vocoder), expected, strict=True):
-        for array, old in zip(vars(batch).values(), vars(before).values(), strict=True):
-            assert np.array_equal(array, old)
+        for name, array in _arrays(batch).items():
+            assert np.array_equal(array, before[name])
 
 
-def _copy(batch: FlowBatch | VocoderBatch) -> FlowBatch | VocoderBatch:
-    return type(batch)(**{name: array.copy() for name, array in vars(batch).items()})
+def _arrays(batch: FlowBatch | VocoderBatch) -> dict[str, np.ndarray]:
+    return {name: value for name, value in vars(batch).items() if isinstance(value, np.ndarray)}
 
 
 def test_the_file_is_let_go_after_loading() -> None:

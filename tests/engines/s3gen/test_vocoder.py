@@ -125,6 +125,20 @@ def test_each_row_has_its_own_end_in_the_spectrum() -> None:
 # ---- the whole
 
 
+@pytest.mark.parametrize("margins", [(14, 6), (14, 0), (0, 5), (3, 3), (20, 16)])
+@pytest.mark.parametrize("lengths", [[45], [45, 38, 45]])
+def test_what_is_heard_does_not_depend_on_the_margins(margins: tuple[int, int], lengths: list[int]) -> None:
+    net, batch = nets.vocoder(), nets.vocoder_batch(lengths)
+    inputs = nets.vocoder_inputs(batch, padded=len(lengths) > 1)
+    whole, f0_hz = net(*inputs)
+    waves, same_f0_hz = net(*inputs, margins)
+    assert waves.shape == whole.shape
+    assert distance(same_f0_hz, f0_hz) == 0
+    for row, frames in enumerate(lengths):
+        heard = slice(margins[0] * MEL_HOP_SAMPLES, (frames - margins[1]) * MEL_HOP_SAMPLES)
+        assert distance(waves[row, heard], whole[row, heard]) < 1e-6
+
+
 def test_a_padded_row_is_what_it_is_alone() -> None:
     net, batch = nets.vocoder(), nets.vocoder_batch([33, 7, 20])
     waves, f0_hz = net(*nets.vocoder_inputs(batch))
