@@ -78,7 +78,8 @@ def alternate(calls: Calls, repeats: int, *, run: int = 1) -> dict[str, float]:
 
 def s3gen_cases(checkpoint: Checkpoint, threads: int) -> dict[str, Calls]:
     torch_runtime = TorchRuntime(checkpoint)
-    runtimes: dict[str, Runtime] = {"torch": torch_runtime, "onnx": OnnxRuntime(checkpoint, threads=threads)}
+    onnx = OnnxRuntime(checkpoint, threads=threads, vocoder=torch_runtime)  # as a server on a CPU has it
+    runtimes: dict[str, Runtime] = {"torch": torch_runtime, "onnx": onnx}
     theirs = UpstreamS3Gen(checkpoint)
     cases: dict[str, Calls] = {}
     for name, (prompt, new, frames, margins) in WINDOWS.items():

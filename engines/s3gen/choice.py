@@ -88,7 +88,7 @@ class _Makers:
         on_cpu = config.providers == ("cpu",)
         return Candidate(
             name,
-            lambda: self._onnx(config.providers, precision),
+            lambda: self._onnx(config.providers, precision, self._reference if on_cpu and not half else None),
             (lambda: self._reference) if on_cpu and not half else self._fp32_graphs,
             precision="fp16" if half or config.provider_fp16 else "fp32",
             compositions=COMPOSITIONS if on_cpu else GPU_COMPOSITIONS,
@@ -113,7 +113,7 @@ class _Makers:
     def _fp32_graphs(self) -> Runtime:
         return self._onnx(("cpu",), "fp32")
 
-    def _onnx(self, providers: tuple[str, ...], precision: str) -> OnnxRuntime:
+    def _onnx(self, providers: tuple[str, ...], precision: str, vocoder: Runtime | None = None) -> OnnxRuntime:
         return OnnxRuntime(
             self._checkpoint,
             providers=providers,
@@ -123,6 +123,7 @@ class _Makers:
             device_id=self._gpu,
             trt_fp16=self._config.provider_fp16,
             trt_cache_dir=self._config.provider_cache_dir,
+            vocoder=vocoder,
         )
 
     def _tensorrt(self, half: bool) -> TensorRTRuntime:
