@@ -83,7 +83,7 @@ class Vocoder(nn.Module):
         return waveform.clamp(-_AUDIO_LIMIT, _AUDIO_LIMIT), f0_hz
 
     def _filter(
-        self, mel: Tensor, source: Tensor, lengths: Tensor | None, margins: Ends
+        self, mel: Tensor, source: Tensor, lengths: Tensor | None, margins: Ends = (0, 0)
     ) -> tuple[Tensor, Tensor | None]:
         """mel (B, 80, T), source (B, 18, 120 T + 1) -> (B, 18, 120 F + 1) of the F frames that the last stage still
         has, in the filter's own dtype, and their rows' lengths."""

@@ -112,7 +112,7 @@ def synthesise(net: Vocoder, mel: Tensor, f0_hz: Tensor) -> Tensor:
     cycles[:, 0] = 0
     noise = torch.randn(rows, frames * MEL_HOP_SAMPLES)
     excitation = net.m_source(f0_hz, torch.rand(rows), cycles, noise)
-    x = net._filter(mel.transpose(1, 2), net.spectrum.analyse(excitation, None), None)
+    x, _ = net._filter(mel.transpose(1, 2), net.spectrum.analyse(excitation, None), None)
     return net.spectrum.synthesise(vocoder_module._to_spectrum(x), None)
 
 
