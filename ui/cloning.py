@@ -8,7 +8,8 @@ from typing import Any
 import gradio as gr
 
 import mynah
-from ui.setting import DEFAULT_VOICE, DIRECT
+from ui.events import DIRECT, calling
+from ui.setting import DEFAULT_VOICE
 from ui.words import explain
 
 WAVEFORM = gr.WaveformOptions(waveform_color="#8d84a8", waveform_progress_color="#c47f00")
@@ -55,25 +56,22 @@ class Cloning:
 
     def listen(self, voices: list[gr.Dropdown], tabs: gr.Tabs) -> None:
         """Connect the parts with each other and with the settings' voices."""
+        clip_js = f"{self._module}/clip.js"
         private: dict[str, Any] = {**DIRECT, "show_progress": "hidden"}
         listing: dict[str, Any] = {"fn": self.list, "outputs": [self.listed, *voices], **private}
-        self.clip.change(fn=None, inputs=[self.clip], js=self._calls("clip.js", "clip"), **private)
+        self.clip.change(fn=None, inputs=[self.clip], js=calling(clip_js, "clip(...given)"), **private)
         self.create.click(
             fn=self.make,
             inputs=[self.clip, self.name, self.consent],
             outputs=[self.answer],
-            js=f"async (...given) => {{ await (await import('{self._module}/clip.js')).creating(); return given; }}",
+            js=f"async (...given) => {{ await (await import('{clip_js}')).creating(); return given; }}",
             **private,
-        ).then(fn=None, inputs=[self.answer], js=self._calls("clip.js", "created"), **private).then(**listing)
+        ).then(fn=None, inputs=[self.answer], js=calling(clip_js, "created(...given)"), **private).then(**listing)
         self.listed.refresh(**listing)
         self.listed.use(fn=_use, outputs=[voices[0], tabs], **private)
         self.listed.forget(fn=self.forget, outputs=[self.answer], **private).then(
-            fn=None, inputs=[self.answer], js=self._calls("voices.js", "forgotten"), **private
+            fn=None, inputs=[self.answer], js=calling(f"{self._module}/voices.js", "forgotten(...given)"), **private
         ).then(**listing)
-
-    def _calls(self, file: str, function: str) -> str:
-        """The JavaScript of an event that imports what it calls."""
-        return f"given => {{ import('{self._module}/{file}').then(m => m.{function}(given)); }}"
 
     async def list(self) -> list[Any]:
         """The list's value and each dropdown's choices; when the server is away everything stays as it was."""

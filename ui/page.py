@@ -15,7 +15,8 @@ import gradio as gr
 
 import mynah
 from ui.cloning import WAVEFORM, Cloning
-from ui.setting import DIRECT, make_setting
+from ui.events import DIRECT, calling
+from ui.setting import make_setting
 from ui.takes import Pcm, Takes
 from ui.theme import make_theme
 
@@ -95,15 +96,10 @@ class Page:
                         buttons=["download"],
                         waveform_options=WAVEFORM,
                     )
-        given = [text, pace, speed, *a.controls, *b.controls]
+        given, player_js = [text, pace, speed, *a.controls, *b.controls], f"{self._module}/page.js"
         for button, which in ((speak, "a"), (compare, "ab")):
-            button.click(
-                fn=None,
-                inputs=given,
-                js=f"(...given) => {{ import('{self._module}/page.js').then(m => m.speak('{which}', given)); }}",
-                **DIRECT,
-            )
-        stop.click(fn=None, js=f"() => {{ import('{self._module}/page.js').then(m => m.stop()); }}", **DIRECT)
+            button.click(fn=None, inputs=given, js=calling(player_js, f"speak('{which}', given)"), **DIRECT)
+        stop.click(fn=None, js=calling(player_js, "stop()"), **DIRECT)
         player.finished(fn=self._result, outputs=[result], show_progress="hidden", **DIRECT)
         return [a.voice, b.voice]
 

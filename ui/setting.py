@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import gradio as gr
 from gradio.components import Component
+
+from ui.events import DIRECT
 
 # Defaults and ranges as in mynah.v1.Sampling: name -> (label, what it does, lowest, highest, step, default)
 SAMPLING: dict[str, tuple[str, str, float, float, float, float]] = {
@@ -17,9 +18,6 @@ SAMPLING: dict[str, tuple[str, str, float, float, float, float]] = {
     "max_speech_tokens": ("Longest segment", "Speech tokens of 40 ms each, per sentence", 1, 1000, 1, 1000),
 }
 DEFAULT_VOICE = ("Built-in voice", "default")
-# Every event of the page: nothing for other programs, and not through Gradio's queue, which loses the answer to an
-# event that joins it while the stream of answers to earlier ones is being closed.
-DIRECT: dict[str, Any] = {"api_visibility": "private", "queue": False}
 
 
 @dataclass(frozen=True)
