@@ -37,8 +37,8 @@ from engines.voice.builtin import load_builtin
 from engines.voice.reference import load_reference
 from engines.voice.voice import Voice
 
-# name: (prompt, new tokens with context and lookahead, frames of the vocoder, those at its ends that are not heard)
 HOP = "S3Gen window, hop 25"
+# name: (prompt, new tokens with context and lookahead, frames of the vocoder, those at its ends that are not heard)
 WINDOWS = {
     "S3Gen first window, 12 tokens": (250, 15, 30, (0, 5)),
     HOP: (250, 78, 70, (14, 5)),
@@ -82,12 +82,11 @@ def s3gen_cases(checkpoint: Checkpoint, threads: int) -> dict[str, Calls]:
     runtimes: dict[str, Runtime] = {"torch": torch_runtime, "onnx": onnx}
     theirs = UpstreamS3Gen(checkpoint)
     cases: dict[str, Calls] = {}
-    for name, (prompt, new, frames, margins) in WINDOWS.items():
-        flow, mel = flow_batch(1, prompt + new), replace(vocoder_batch(1, frames), margins=margins)
+    for name, (prompt, new, frames, _) in WINDOWS.items():
+        flow = flow_batch(1, prompt + new)
         flows: Calls = {key: (lambda r=r, b=flow: r.flow(b)) for key, r in runtimes.items()}
-        vocoders: Calls = {key: (lambda r=r, b=mel: r.vocoder(b)) for key, r in runtimes.items()}
         cases[f"{name}: flow"] = {"upstream": lambda n=new: theirs.flow(n), **flows}
-        cases[f"{name}: vocoder"] = {"upstream": lambda n=frames: theirs.vocoder(n), **vocoders}
+        cases[f"{name}: vocoder"] = {"upstream": lambda n=frames: theirs.vocoder(n), **renderings(runtimes, name)}
     assert checkpoint.conds_path is not None
     voice = load_builtin(checkpoint.conds_path)
     cached = {
@@ -96,11 +95,15 @@ def s3gen_cases(checkpoint: Checkpoint, threads: int) -> dict[str, Calls]:
     }
     hop = {key: block_call(runtime, voice) for key, runtime in cached.items()}
     cases[f"{HOP}: flow"] = {**cases[f"{HOP}: flow"], **hop}
-    _, _, frames, margins = WINDOWS[HOP]
-    mel = replace(vocoder_batch(1, frames), margins=margins)
-    cached_vocoders: Calls = {key: (lambda r=r, b=mel: r.vocoder(b)) for key, r in cached.items()}
-    cases[f"{HOP}: vocoder"] = {**cases[f"{HOP}: vocoder"], **cached_vocoders}
+    cases[f"{HOP}: vocoder"] = {**cases[f"{HOP}: vocoder"], **renderings(cached, HOP)}
     return cases
+
+
+def renderings(runtimes: Mapping[str, Runtime], window: str) -> Calls:
+    """The vocoder's call for one of WINDOWS on each runtime."""
+    _, _, frames, margins = WINDOWS[window]
+    batch = replace(vocoder_batch(1, frames), margins=margins)
+    return {name: (lambda r=runtime: r.vocoder(batch)) for name, runtime in runtimes.items()}
 
 
 def block_call(runtime: CachedRuntime, voice: Voice) -> Callable[[], object]:

@@ -86,10 +86,11 @@ class _Makers:
             return self._on_streams(name, lambda: self._tensorrt(half), half)
         precision = "fp16" if half else "fp32"
         on_cpu = config.providers == ("cpu",)
+        reference = self._reference if on_cpu and not half else None  # renders for it, and judges it
         return Candidate(
             name,
-            lambda: self._onnx(config.providers, precision, self._reference if on_cpu and not half else None),
-            (lambda: self._reference) if on_cpu and not half else self._fp32_graphs,
+            lambda: self._onnx(config.providers, precision, reference),
+            (lambda: reference) if reference else self._fp32_graphs,
             precision="fp16" if half or config.provider_fp16 else "fp32",
             compositions=COMPOSITIONS if on_cpu else GPU_COMPOSITIONS,
         )

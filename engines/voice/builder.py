@@ -130,8 +130,8 @@ def load_nets(checkpoint: Checkpoint, device: torch.device) -> _Nets:
     if device.type == "cpu":
         # half the time of its small images; torch's annotations do not know the argument
         nets.xvector.head.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if device.type == "cpu" and packing_available():
-        pack(nets.tokenizer)  # its matrix products are two thirds of a build
+        if packing_available():
+            pack(nets.tokenizer)  # its matrix products are two thirds of a build
     return nets
 
 
