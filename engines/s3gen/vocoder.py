@@ -7,6 +7,8 @@ ends as it would alone.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,7 +22,7 @@ UP_RATES = (8, 5, 3)
 _UP_KERNELS = (16, 11, 7)
 _DOWN_RATES = (15, 3, 1)  # of the source's spectrum, to the three stages' rates
 _SOURCE_KERNELS = (7, 7, 11)
-_KERNELS = (3, 7, 11)
+KERNELS = (3, 7, 11)
 DILATIONS = (1, 3, 5)
 _STAGE_FRAMES = (8, 40, 120)  # per mel frame, after each upsampling
 assert _STAGE_FRAMES[-1] * HOP_SAMPLES == MEL_HOP_SAMPLES
@@ -33,6 +35,12 @@ Ends = tuple[int, int]  # mel frames at the left and at the right end of every r
 _SLOPE, _LAST_SLOPE = 0.1, 0.01  # leaky ReLU; upstream leaves the last at torch's default
 _LOUDEST_BIN = 1e2
 _AUDIO_LIMIT = 0.99
+
+
+class StageBlocks(Protocol):
+    """What follows an upsampling: x (B, C, T) and the excited source (B, C, T) -> (B, C, T), each behind its blocks."""
+
+    def __call__(self, stage: int, x: Tensor, excited: Tensor, mask: Tensor | None) -> Tensor: ...
 
 
 class Vocoder(nn.Module):
@@ -53,8 +61,9 @@ class Vocoder(nn.Module):
         self.source_resblocks = nn.ModuleList(
             [ResBlock(w, k) for w, k in zip(widths[1:], _SOURCE_KERNELS, strict=True)]
         )
-        self.resblocks = nn.ModuleList([ResBlock(w, k) for w in widths[1:] for k in _KERNELS])
+        self.resblocks = nn.ModuleList([ResBlock(w, k) for w in widths[1:] for k in KERNELS])
         self.conv_post = nn.Conv1d(widths[-1], 2 * BINS, 7, padding=3)
+        self.stand_in: StageBlocks | None = None  # for the residual blocks
 
     def forward(
         self,
@@ -102,16 +111,16 @@ class Vocoder(nn.Module):
                 x = torch.cat([x[..., 1:2], x], dim=-1)  # one frame more, to meet the spectrum's count
             mask = _mask(kept, x.shape[2], _STAGE_FRAMES[stage], int(is_last))
             excited = self.source_downs[stage](_without(source, spare, _STAGE_FRAMES[-1]))
-            x = self.source_resblocks[stage](excited, mask).add_(x)
-            x = self._parallel(stage, x, mask)
+            x = (self.stand_in or self._blocks_of_stage)(stage, x, excited, mask)
         spectrum: Tensor = self.conv_post(_masked(F.leaky_relu(x, _LAST_SLOPE), mask))
         return spectrum, kept
 
-    def _parallel(self, stage: int, x: Tensor, mask: Tensor | None) -> Tensor:
+    def _blocks_of_stage(self, stage: int, x: Tensor, excited: Tensor, mask: Tensor | None) -> Tensor:
         """The sum of three residual blocks; that upstream takes their mean is folded into the next weights."""
-        first = stage * len(_KERNELS)
+        x = self.source_resblocks[stage](excited, mask).add_(x)
+        first = stage * len(KERNELS)
         total: Tensor = self.resblocks[first](x, mask)
-        for block in self.resblocks[first + 1 : first + len(_KERNELS)]:
+        for block in self.resblocks[first + 1 : first + len(KERNELS)]:
             total = total.add_(block(x, mask))
         return total
 

@@ -20,6 +20,7 @@ from engines.s3gen.flow import load_flow
 from engines.s3gen.runtime import F32, FlowBatch, VocoderBatch, VocoderResult
 from engines.s3gen.runtimes.packing import pack, packing_available
 from engines.s3gen.vocoder_weights import load_vocoder
+from engines.s3gen.winograd.stages import compute_in_tiles
 
 _CPU_BLOCK_FRAMES = 128
 _CPU_PADDING_RATIO = 1.1
@@ -46,6 +47,8 @@ class TorchRuntime:
             self._flow.encoder.attend_in_blocks(_CPU_BLOCK_FRAMES)
         self._flow.to(self._device, dtype)
         self._vocoder.to(self._device).to_filter_dtype(dtype)
+        if on_cpu and dtype == torch.float32:
+            compute_in_tiles(self._vocoder)
         self._positions = PositionCache(self._flow.encoder)
         self._flow_spec = checkpoint.spec.flow
 

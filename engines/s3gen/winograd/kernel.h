@@ -1,0 +1,236 @@
+/* The arithmetic of residual blocks for one instruction set.
+ *
+ * Included once for each set, with NAME, LANES (floats in a vector) and ROWS (of a product kept in registers) defined.
+ * Knows tiles, stripes and panels; knows no thread. Arrays are (frames, channels), channels a multiple of LANES.
+ */
+#define PANEL (2 * LANES) /* channels that a product gives at once: two vectors, or one where no more are left */
+#define vec NAME(vec)
+#define bits NAME(bits)
+#define INLINE static inline __attribute__((always_inline))
+
+typedef float vec __attribute__((vector_size(4 * LANES), aligned(4)));
+typedef int bits __attribute__((vector_size(4 * LANES), aligned(4)));
+
+INLINE vec NAME(load)(const float *from) { return *(const vec *)from; }
+INLINE void NAME(store)(float *to, vec value) { *(vec *)to = value; }
+INLINE vec NAME(all)(float value) { return value - (vec){0}; } /* plus zero would cost an addition, for -0's sake */
+
+/* w + sin(w)^2, the square to 1e-7 by Taylor's polynomial within a quarter turn. Pi is taken in three parts, so that
+ * what is left of w stays exact up to some thousands of turns; far beyond them w alone is what counts. */
+INLINE vec NAME(snake)(vec w)
+{
+    const float rounding = 12582912.0f; /* 1.5 * 2^23: adding it and taking it away rounds to an integer */
+    const vec most = NAME(all)(2.4674011f); /* a quarter turn, squared */
+    vec half_turns = (w * 0.318309886183790672f + rounding) - rounding;
+    vec x = w - half_turns * 3.140625f - half_turns * 9.67502593994140625e-4f - half_turns * 1.509957990978376e-7f;
+    vec y = x * x;
+    bits near = y < most;
+    y = (vec)(((bits)y & near) | ((bits)most & ~near));
+    vec series = y * -2.3889859e-8f + 2.7525562e-6f;
+    series = (series * y - 1.9840874e-4f) * y + 8.3333310e-3f;
+    series = (series * y - 1.6666667e-1f) * y + 1.0f;
+    return w + y * series * series;
+}
+
+/* (rows, depth) times a packed (depth, vectors * LANES), with every sum in a register */
+INLINE void NAME(multiply)(const float *a, long stride, const float *b, long depth, float *out, const int rows,
+                           const int vectors)
+{
+    vec sums[ROWS][2];
+#pragma GCC unroll 16
+    for (int row = 0; row < rows; row++)
+#pragma GCC unroll 2
+        for (int v = 0; v < vectors; v++) sums[row][v] = NAME(all)(0);
+    for (long k = 0; k < depth; k++, b += vectors * LANES) {
+        vec right[2];
+#pragma GCC unroll 2
+        for (int v = 0; v < vectors; v++) right[v] = NAME(load)(b + v * LANES);
+#pragma GCC unroll 16
+        for (int row = 0; row < rows; row++) {
+            vec left = NAME(all)(a[row * stride + k]);
+#pragma GCC unroll 2
+            for (int v = 0; v < vectors; v++) sums[row][v] += left * right[v];
+        }
+    }
+#pragma GCC unroll 16
+    for (int row = 0; row < rows; row++)
+#pragma GCC unroll 2
+        for (int v = 0; v < vectors; v++) NAME(store)(out + row * PANEL + v * LANES, sums[row][v]);
+}
+
+#define CASE(n) case n: NAME(multiply)(a, stride, b, depth, out, n <= ROWS ? n : ROWS, vectors); break;
+INLINE void NAME(some_rows)(const float *a, long stride, const float *b, long depth, float *out, int rows,
+                            const int vectors)
+{
+    switch (rows) {
+        CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7)
+        CASE(8) CASE(9) CASE(10) CASE(11) CASE(12) CASE(13) CASE(14)
+    }
+}
+#undef CASE
+
+/* (count, depth), each row `stride` behind the one before and so overlapping it, times a packed panel -> (count, PANEL).
+ * The rows go in blocks of about the same number, because a block of few rows is slow. */
+static void NAME(product)(const float *a, long stride, const float *b, long depth, float *out, long count, int vectors)
+{
+    long blocks = (count + ROWS - 1) / ROWS;
+    for (long block = 0; block < blocks; block++) {
+        long first = count * block / blocks, rows = count * (block + 1) / blocks - first;
+        if (vectors == 2)
+            NAME(some_rows)(a + first * stride, stride, b, depth, out + first * PANEL, rows, 2);
+        else
+            NAME(some_rows)(a + first * stride, stride, b, depth, out + first * PANEL, rows, 1);
+    }
+}
+
+/* A tile's rows, the coefficients of a polynomial, to products with the Lagrange numerators at 0 and +-points[i], each
+ * `plane` floats behind the one before. The numerators at p and -p share their even and their odd half. */
+INLINE void NAME(transform)(const struct transform *f, const float *const *rows, long channels, float *out, long plane,
+                            const int pairs)
+{
+    for (long c = 0; c < channels; c += LANES, out += LANES) {
+        vec in[MOST_POINTS];
+#pragma GCC unroll 16
+        for (int i = 0; i < 2 * pairs + 1; i++) in[i] = NAME(load)(rows[i] + c);
+        vec at_zero = in[2 * pairs];
+#pragma GCC unroll 8
+        for (int k = 0; k < pairs; k++) at_zero += in[2 * k] * f->at_zero[k];
+        NAME(store)(out, at_zero);
+#pragma GCC unroll 8
+        for (int i = 0; i < pairs; i++) {
+            vec even = in[2 * pairs], odd = in[2 * pairs - 1];
+#pragma GCC unroll 8
+            for (int k = 0; k < pairs - 1; k++) {
+                even += in[2 * k + 2] * f->at_pair[i][k];
+                odd += in[2 * k + 1] * f->at_pair[i][k];
+            }
+            odd *= f->points[i];
+            NAME(store)(out + (2 * i + 1) * plane, even + odd);
+            NAME(store)(out + (2 * i + 2) * plane, even - odd);
+        }
+    }
+}
+
+/* One vector of channels of a tile, from its products to its outputs: out[n] is the sum over points of p^n product. */
+INLINE void NAME(invert)(const struct transform *f, const float *in, long plane, vec *out, const int pairs,
+                         const int outputs)
+{
+    vec sums[MOST_PAIRS], differences[MOST_PAIRS];
+    out[0] = NAME(load)(in);
+#pragma GCC unroll 8
+    for (int i = 0; i < pairs; i++) {
+        vec plus = NAME(load)(in + (2 * i + 1) * plane), minus = NAME(load)(in + (2 * i + 2) * plane);
+        sums[i] = plus + minus;
+        differences[i] = plus - minus;
+        out[0] += sums[i];
+    }
+#pragma GCC unroll 16
+    for (int n = 1; n < outputs; n++) {
+        out[n] = NAME(all)(0);
+#pragma GCC unroll 8
+        for (int i = 0; i < pairs; i++) out[n] += (n % 2 ? differences[i] : sums[i]) * f->powers[i][n];
+    }
+}
+
+/* What becomes of a convolution's output y at float `at` of its arrays; the layer's place in its block says which. */
+INLINE void NAME(finish)(const struct conv *conv, long at, long c, vec y)
+{
+    if (conv->residual == NULL) {
+        NAME(store)(conv->out + at, NAME(snake)(y));
+        return;
+    }
+    vec x = NAME(load)(conv->residual + at) + y;
+    if (conv->alpha == NULL) {
+        NAME(store)(conv->out + at, NAME(load)(conv->out + at) + x);
+        return;
+    }
+    NAME(store)(conv->residual + at, x);
+    NAME(store)(conv->out + at, NAME(snake)(NAME(load)(conv->alpha + c) * x));
+}
+
+/* The slots first .. first + held, transformed: (points, held, channels). */
+INLINE void NAME(transform_slots)(const struct conv *conv, long first, long held, float *planes, const int pairs,
+                                  const int outputs)
+{
+    const struct shape *shape = conv->shape;
+    for (long n = 0; n < held; n++) {
+        const float *rows[MOST_POINTS];
+        long phase = (first + n) / conv->slots, frame = (first + n) % conv->slots * outputs - conv->left;
+        for (int i = 0; i < 2 * pairs + 1; i++) {
+            long t = phase + conv->dilation * (frame + i);
+            int inside = phase < conv->dilation && frame + i >= 0 && t < shape->frames;
+            rows[i] = inside ? conv->in + t * shape->channels : zeros;
+        }
+        NAME(transform)(conv->transform, rows, shape->channels, planes + n * shape->channels, held * shape->channels,
+                        pairs);
+    }
+}
+
+/* The slots first .. first + count of one panel, from products (points, count, PANEL) to what the convolution leaves. */
+INLINE void NAME(finish_slots)(const struct conv *conv, long first, long count, const float *products, long channel,
+                               const int pairs, const int outputs)
+{
+    const struct shape *shape = conv->shape;
+    for (long n = 0; n < count; n++) {
+        long phase = (first + n) / conv->slots, tile = (first + n) % conv->slots;
+        if (tile >= conv->tiles) continue; /* it only held the last tiles' further taps */
+        long start = phase + conv->dilation * tile * outputs;
+        for (long c = channel; c < channel + PANEL && c < shape->channels; c += LANES) {
+            vec out[MOST_OUTPUTS], bias = NAME(load)(conv->bias + c);
+            NAME(invert)(conv->transform, products + n * PANEL + c - channel, count * PANEL, out, pairs, outputs);
+#pragma GCC unroll 16
+            for (int i = 0; i < outputs; i++) {
+                long t = start + i * conv->dilation;
+                if (t < shape->frames) NAME(finish)(conv, t * shape->channels + c, c, out[i] + bias);
+            }
+        }
+    }
+}
+
+INLINE void NAME(stripe_of)(const struct conv *conv, long first, long count, float *scratch, const int pairs,
+                            const int outputs)
+{
+    const int points = 2 * pairs + 1;
+    long channels = conv->shape->channels, held = count + conv->groups - 1, depth = conv->groups * channels;
+    float *planes = scratch, *products = scratch + points * held * channels;
+    const float *weights = conv->weights;
+    NAME(transform_slots)(conv, first, held, planes, pairs, outputs);
+    for (long channel = 0; channel < channels; channel += PANEL) {
+        int vectors = channels - channel >= PANEL ? 2 : 1;
+        for (int p = 0; p < points; p++, weights += depth * vectors * LANES)
+            NAME(product)(planes + p * held * channels, channels, weights, depth, products + p * count * PANEL, count,
+                          vectors);
+        NAME(finish_slots)(conv, first, count, products, channel, pairs, outputs);
+    }
+}
+
+/* A stripe of a convolution: slots first .. first + count. The three kinds of transform are compiled apart, so that
+ * every loop over points and outputs is unrolled. */
+static void NAME(stripe)(const struct conv *conv, long first, long count, float *scratch)
+{
+    switch (conv->transform->outputs) {
+        case 9: NAME(stripe_of)(conv, first, count, scratch, 5, 9); break;
+        case 6: NAME(stripe_of)(conv, first, count, scratch, 5, 6); break;
+        case 5: NAME(stripe_of)(conv, first, count, scratch, 5, 5); break;
+    }
+}
+
+/* Floats first .. last of a block's input: kept as what the residual path starts from, and through its first Snake. */
+static void NAME(begin)(const struct shape *shape, const float *alpha, const float *x, float *residual, float *active,
+                        long first, long last)
+{
+    for (long t = first; t < last; t++)
+        for (long c = 0; c < shape->channels; c += LANES) {
+            vec in = NAME(load)(x + t * shape->channels + c);
+            NAME(store)(residual + t * shape->channels + c, in);
+            NAME(store)(active + t * shape->channels + c, NAME(snake)(NAME(load)(alpha + c) * in));
+        }
+}
+
+#undef PANEL
+#undef vec
+#undef bits
+#undef INLINE
+#undef NAME
+#undef LANES
+#undef ROWS

@@ -1,0 +1,109 @@
+/* Threads that do one job together: whoever brings it takes part, the others sleep in between.
+ *
+ * Knows no arithmetic. A job is one function that every member calls with its own number; members meet at barriers,
+ * where they spin for a moment, as the others are usually done within microseconds, and then sleep.
+ */
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+struct team {
+    int members;
+    void (*job)(struct team *team, void *argument, int member);
+    void *argument;
+    pthread_mutex_t one_job, lock;
+    pthread_cond_t changed;
+    atomic_int jobs, arrived, meetings; /* how many were begun, how many are at the barrier, how many took place */
+};
+
+struct member {
+    struct team *team;
+    int number;
+};
+
+#define SPINS 2000 /* some 0.1 ms: longer than members differ by, shorter than others would miss */
+
+static void until_changed(struct team *team, atomic_int *count, int known, int spins)
+{
+    for (int i = 0; i < spins; i++) {
+        if (atomic_load(count) != known) return;
+#if defined(__x86_64__)
+        __builtin_ia32_pause();
+#endif
+    }
+    pthread_mutex_lock(&team->lock);
+    while (atomic_load(count) == known) pthread_cond_wait(&team->changed, &team->lock);
+    pthread_mutex_unlock(&team->lock);
+}
+
+static void change(struct team *team, atomic_int *count)
+{
+    pthread_mutex_lock(&team->lock);
+    atomic_fetch_add(count, 1);
+    pthread_cond_broadcast(&team->changed);
+    pthread_mutex_unlock(&team->lock);
+}
+
+/* Returns when every member is here. */
+static void meet(struct team *team)
+{
+    int known = atomic_load(&team->meetings);
+    if (atomic_fetch_add(&team->arrived, 1) < team->members - 1) {
+        until_changed(team, &team->meetings, known, SPINS);
+        return;
+    }
+    atomic_store(&team->arrived, 0);
+    change(team, &team->meetings);
+}
+
+static void *serve(void *argument)
+{
+    struct member member = *(struct member *)argument;
+    free(argument);
+    for (int done = 0;; done++) {
+        until_changed(member.team, &member.team->jobs, done, 0);
+        member.team->job(member.team, member.team->argument, member.number);
+        meet(member.team);
+    }
+    return NULL;
+}
+
+/* One job at a time; returns when every member is done with it. */
+static void together(struct team *team, void (*job)(struct team *, void *, int), void *argument)
+{
+    pthread_mutex_lock(&team->one_job);
+    team->job = job;
+    team->argument = argument;
+    change(team, &team->jobs);
+    job(team, argument, 0);
+    meet(team);
+    pthread_mutex_unlock(&team->one_job);
+}
+
+/* Members are never dismissed: a process has one team, or few. Signals are left to the threads that expect them.
+ * Returns the team without those that could not be started, or NULL without memory. */
+static struct team *gather(int members)
+{
+    struct team *team = calloc(1, sizeof *team);
+    if (team == NULL) return NULL;
+    pthread_mutex_init(&team->one_job, NULL);
+    pthread_mutex_init(&team->lock, NULL);
+    pthread_cond_init(&team->changed, NULL);
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &before);
+    for (team->members = 1; team->members < members; team->members++) {
+        pthread_t thread;
+        struct member *member = malloc(sizeof *member);
+        if (member == NULL) break;
+        *member = (struct member){team, team->members};
+        if (pthread_create(&thread, NULL, serve, member) != 0) {
+            free(member);
+            break;
+        }
+        pthread_detach(thread);
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return team;
+}

@@ -1,0 +1,146 @@
+"""The compiled residual blocks compute what torch's do: every shape, instruction set and number of threads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from engines.s3gen.vocoder import KERNELS, ResBlock
+from engines.s3gen.winograd import blocks, transform
+from engines.s3gen.winograd.stages import compiled
+
+ALL_LANES = blocks.lanes_here()
+
+
+@pytest.fixture(autouse=True)
+def _inference() -> Iterator[None]:
+    with torch.inference_mode():
+        yield
+
+
+def block(channels: int, taps: int, seed: int = 0) -> ResBlock:
+    """Weights of the size that trained ones have: a convolution keeps the level of what it is given."""
+    draw = torch.Generator().manual_seed(seed)
+    made = ResBlock(channels, taps).requires_grad_(False)
+    for i in range(len(made.convs1)):
+        for conv in (made.convs1[i], made.convs2[i]):
+            conv.weight.normal_(0.0, (channels * taps) ** -0.5, generator=draw)
+            conv.bias.normal_(0.0, 0.3, generator=draw)
+        made.activations1[i].alpha.normal_(1.0, 0.3, generator=draw)
+    return made
+
+
+def added(made: blocks.Block, x: Tensor, total: Tensor) -> Tensor:
+    """x, total (T, C)"""
+    result, work = total.clone(), torch.full((made.work_floats(len(x)),), torch.nan)
+    made.add(x.data_ptr(), result.data_ptr(), work.data_ptr(), len(x))
+    return result
+
+
+def error(got: Tensor, expected: Tensor) -> float:
+    """Of the level, at the worst sample."""
+    return float((got - expected).abs().max() / expected.std())
+
+
+def test_the_installation_has_them() -> None:
+    """Wherever the tests run there is a compiler, so that none of the following is skipped unseen."""
+    assert ALL_LANES
+
+
+@pytest.mark.parametrize("lanes", ALL_LANES)
+@pytest.mark.parametrize("taps", KERNELS)
+@settings(max_examples=12, deadline=None)
+@given(frames=st.integers(1, 200), groups=st.integers(1, 5), threads=st.integers(1, 3), seed=st.integers(0, 99))
+def test_a_block_is_torchs(lanes: int, taps: int, frames: int, groups: int, threads: int, seed: int) -> None:
+    reference = block(groups * lanes, taps, seed)
+    x = torch.randn(frames, groups * lanes, generator=torch.Generator().manual_seed(seed))
+    total = torch.randn(frames, groups * lanes)
+    got = added(compiled(reference, threads, lanes), x, total)
+    expected = total + reference(x.T[None].contiguous(), None)[0].T
+    assert (got - expected).abs().max() < 2e-4 * max(1.0, float(expected.abs().max()))
+
+
+@pytest.mark.parametrize(("channels", "frames"), [(256, 560), (64, 6600)])
+@pytest.mark.parametrize("taps", KERNELS)
+def test_full_size_in_several_stripes(channels: int, frames: int, taps: int) -> None:
+    reference = block(channels, taps)
+    x = torch.randn(frames, channels, generator=torch.Generator().manual_seed(1))
+    expected = reference(x.T[None].contiguous(), None)[0].T
+    first, second = (added(compiled(reference, threads), x, torch.zeros_like(x)) for threads in (1, 2))
+    assert error(first, expected) < 3e-4
+    assert torch.equal(first, second), "results do not depend on the number of threads"
+
+
+def test_precision_of_one_convolution() -> None:
+    """What transform.py says of its points, on its own definition: numpy, float32."""
+    draw = np.random.default_rng(0)
+    weight = (draw.standard_normal((64, 64, 11)) / np.sqrt(64 * 11)).astype(np.float32)
+    x = draw.standard_normal((64, 6 * 40 + 10)).astype(np.float32)
+    exact = F.conv1d(torch.tensor(x, dtype=torch.float64)[None], torch.tensor(weight, dtype=torch.float64))[0].numpy()
+    got = _by_definition(x, weight, transform.TILES[11])
+    assert np.sqrt(np.mean((got - exact) ** 2)) < 1.2e-5 * exact.std()
+
+
+def _by_definition(x: np.ndarray, weight: np.ndarray, tile: transform.Tile) -> np.ndarray:
+    """x (C, n + taps - 1) -> (C, n): tile by tile, group by group, in float32."""
+    points = np.array([0.0, *(s * p for p in transform.PAIRS for s in (1, -1))])
+    numerators = np.stack([np.poly(np.delete(points, i))[::-1] for i in range(len(points))]).astype(np.float32)
+    powers = np.vander(points, tile.outputs, increasing=True).T.astype(np.float32)
+    weights = transform.weights_at_points(weight, tile).reshape(len(points), tile.groups, *weight.shape[1::-1])
+    padded = np.pad(x, ((0, 0), (0, tile.groups * tile.taps - weight.shape[2])))
+    out = []
+    for start in range(0, x.shape[1] - weight.shape[2] + 1, tile.outputs):
+        products = np.zeros((len(points), weight.shape[0]), np.float32)
+        for group in range(tile.groups):
+            piece = padded[:, start + group * tile.taps :][:, : len(points)]
+            products += np.einsum("pi,pio->po", numerators @ piece.T, weights[:, group])
+        out.append((powers @ products).T)
+    return np.concatenate(out, axis=1)
+
+
+@pytest.mark.parametrize("lanes", ALL_LANES)
+def test_snakes_of_any_size(lanes: int) -> None:
+    """With weights that pass nothing on, a block is x; with one tap, Snakes alone: exact for speech, finite for all."""
+    reference = block(lanes, 3)
+    for conv in (*reference.convs1, *reference.convs2):
+        conv.weight.zero_()
+        conv.bias.zero_()
+    reference.convs1[2].weight[range(lanes), range(lanes), 1] = 1.0
+    reference.convs2[2].weight[range(lanes), range(lanes), 1] = 1.0
+    reference.activations1[2].alpha.fill_(1.0)
+    x = torch.linspace(-300.0, 300.0, 500 * lanes).reshape(500, lanes)
+    made = compiled(reference, 1, lanes)
+    expected = reference(x.T[None].contiguous(), None)[0].T
+    assert (added(made, x, torch.zeros_like(x)) - expected).abs().max() < 3e-2  # tiles mix rows of up to 900
+    huge = x * 1e12
+    assert torch.isfinite(added(made, huge, torch.zeros_like(x))).all()
+    huge[3, 0] = torch.nan
+    assert torch.isnan(added(made, huge, torch.zeros_like(x))).any(), "guards must be able to see it"
+
+
+def test_a_child_process_has_threads_of_its_own() -> None:
+    reference = block(16, 7)
+    x = torch.randn(90, 16)
+    made = compiled(reference, 2)
+    expected = added(made, x, torch.zeros_like(x))
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if torch.equal(added(made, x, torch.zeros_like(x)), expected) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.parametrize(("channels", "taps"), [(6, 7), (2048, 7), (64, 5)])
+def test_other_shapes_are_refused(channels: int, taps: int) -> None:
+    weight = np.zeros((channels, channels, taps), np.float32)
+    layer = blocks.Convolution(weight, np.zeros(channels, np.float32), 1, None)
+    assert not blocks.computable(channels, taps)
+    with pytest.raises(ValueError, match=f"{channels} channels and {taps} taps"):
+        blocks.Block([layer, layer], 1)
