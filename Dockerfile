@@ -17,12 +17,15 @@ FROM ${PYTHON_IMAGE} AS builder
 ARG FLAVOUR=cpu
 ARG TORCH_BACKEND=cpu
 WORKDIR /src
-COPY docker/install.sh docker/check.sh docker/sbom.sh docker/
+COPY docker/compiler.sh docker/install.sh docker/check.sh docker/sbom.sh docker/
 COPY docker/locks docker/locks
 COPY pyproject.toml README.md LICENSE ./
 COPY engines engines
 COPY service service
 COPY protos protos
+# for the vocoder's compiled blocks; the compiler stays in this stage
+RUN docker/compiler.sh
+# hadolint ignore=DL3059
 RUN docker/install.sh "${FLAVOUR}" /opt/mynah
 # separate layers: a failing check must not cost the install once more
 # hadolint ignore=DL3059

@@ -6,7 +6,6 @@ Knows the compiled library's functions and structures, which must agree with res
 from __future__ import annotations
 
 import ctypes
-import os
 import sysconfig
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -149,13 +148,13 @@ def _transform(tile: Tile) -> _Transform:
 
 @cache
 def _team(threads: int) -> int:
-    """The threads that share the work with the caller's, for all blocks of this process. Raises MemoryError."""
+    """The threads that share the work with the caller's, for all blocks of this process. Raises MemoryError.
+
+    A forked child would wait for them for ever, as it would for torch's.
+    """
     functions = library()
     assert functions is not None
     team = functions.mynah_team(threads)
     if team is None:
         raise MemoryError("no memory for the threads of the residual blocks")
     return int(team)
-
-
-os.register_at_fork(after_in_child=_team.cache_clear)  # a child has its parent's memory, but none of its threads

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -124,17 +123,6 @@ def test_snakes_of_any_size(lanes: int) -> None:
     assert torch.isfinite(added(made, huge, torch.zeros_like(x))).all()
     huge[3, 0] = torch.nan
     assert torch.isnan(added(made, huge, torch.zeros_like(x))).any(), "guards must be able to see it"
-
-
-def test_a_child_process_has_threads_of_its_own() -> None:
-    reference = block(16, 7)
-    x = torch.randn(90, 16)
-    made = compiled(reference, 2)
-    expected = added(made, x, torch.zeros_like(x))
-    child = os.fork()
-    if child == 0:
-        os._exit(0 if torch.equal(added(made, x, torch.zeros_like(x)), expected) else 1)
-    assert os.waitpid(child, 0)[1] == 0
 
 
 @pytest.mark.parametrize(("channels", "taps"), [(6, 7), (2048, 7), (64, 5)])
