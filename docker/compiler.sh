@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # compiler.sh: a C compiler. The builder compiles the vocoder's blocks for CPUs with it; in the gpu image, where it is
-# the one build tool, Triton compiles a launcher for each kernel on the node. Versions are not pinned: Debian removes superseded ones, so a pinned one would stop building in weeks.
+# the one build tool, Triton compiles a launcher for each kernel on the node. Versions are not pinned: Debian removes
+# superseded ones, so a pinned one would stop building in weeks.
 # Needs root on Debian, because it installs; apt's lists and archives go to a scratch folder, so no cache is left in the
 # image and none is taken from a machine that runs this. Ends with a compile: a gcc without libc's headers would fail on
 # the node only, minutes after the start.
