@@ -74,7 +74,7 @@ class Page:
                         speed = gr.Slider(1, 30, value=8, step=1, label="Words per second", elem_id="speed", buttons=[])
                     with gr.Row(elem_classes="actions"):
                         speak = gr.Button("Speak", variant="primary", elem_id="speak")
-                        stop = gr.Button("Stop", elem_id="stop")
+                        gr.Button("Stop", elem_id="stop")  # the player itself listens: Gradio's events come later
                         compare = gr.Button("Compare A and B", elem_id="compare")
                 player = self._own(
                     "player",
@@ -99,7 +99,6 @@ class Page:
         given, player_js = [text, pace, speed, *a.controls, *b.controls], f"{self._module}/page.js"
         for button, which in ((speak, "a"), (compare, "ab")):
             button.click(fn=None, inputs=given, js=calling(player_js, f"speak('{which}', given)"), **DIRECT)
-        stop.click(fn=None, js=calling(player_js, "stop()"), **DIRECT)
         player.finished(fn=self._result, outputs=[result], show_progress="hidden", **DIRECT)
         return [a.voice, b.voice]
 

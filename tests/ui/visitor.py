@@ -43,12 +43,19 @@ AudioNode.prototype.connect = function (to, ...rest) {
     if (!ear.contexts.includes(this.context)) {
       ear.contexts.push(this.context);
       ear.analyser = new AnalyserNode(this.context, { fftSize: 256 });
-      ear.drum = this.context.createScriptProcessor(256, 1, 1); // tells the audio clock's time of what it hears
-      ear.drum.onaudioprocess = ({ inputBuffer, playbackTime }) => {
+      // A script processor's own time of day is the page's, late when the page is: the audio clock is a second channel.
+      const clock = new ConstantSourceNode(this.context, { offset: 0 });
+      clock.offset.setValueAtTime(0, 0).linearRampToValueAtTime(1e4, 1e4); // seconds
+      clock.start();
+      const both = new ChannelMergerNode(this.context, { numberOfInputs: 2 });
+      connect.call(ear.analyser, both, 0, 0);
+      connect.call(clock, both, 0, 1);
+      ear.drum = this.context.createScriptProcessor(256, 2, 1);
+      ear.drum.onaudioprocess = ({ inputBuffer }) => {
         const last = inputBuffer.getChannelData(0).findLastIndex((one) => one !== 0);
-        if (last >= 0) ear.lastSound_s = playbackTime + last / this.context.sampleRate;
+        if (last >= 0) ear.lastSound_s = inputBuffer.getChannelData(1)[last];
       };
-      connect.call(ear.analyser, ear.drum);
+      connect.call(both, ear.drum);
       connect.call(ear.drum, this.context.destination);
     }
     connect.call(this, ear.analyser);

@@ -14,12 +14,12 @@ const KNOBS = ["voice", "temperature", "top_p", "top_k", "repetition_penalty", "
 const mounted = Promise.withResolvers();
 
 export const speak = async (which, given) => (await mounted.promise).speak(which, given);
-export const stop = async () => (await mounted.promise).stop();
 
 export function mount(element, trigger) {
   const player = new Player(element, trigger);
   mounted.resolve(player);
   window.mynah = { player };
+  document.addEventListener("click", ({ target }) => target.closest("#stop") && player.stop(), true);
   document.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) press("#speak");
     else if (event.key === "Escape") player.stop();
