@@ -38,8 +38,8 @@ declare -n modules=$flavour
 for module in "${modules[@]}"; do # none of it needs a driver; from / the sources cannot stand in for what was installed
   (cd / && "$python" -W ignore -c "import $module" > /dev/null)
 done
-blocks='from engines.s3gen.winograd import blocks; raise SystemExit(blocks.library() is None and "no compiled blocks")'
-(cd / && "$python" -W ignore -c "$blocks")
+kernels='from engines.s3gen.kernels.library import library; raise SystemExit(library() is None and "no compiled kernels")'
+(cd / && "$python" -W ignore -c "$kernels")
 "$venv/bin/mynah-serve" --help > /dev/null
 "$venv/bin/mynah" --help > /dev/null
 "$venv/bin/mynah-engines" --help > /dev/null 2>&1 # its usage goes to standard error

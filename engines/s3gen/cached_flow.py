@@ -180,20 +180,30 @@ def block_velocity(
     bias = attended.bias(lengths, x.shape[1], dtype)
     h = torch.cat([part.to(dtype) for part in (x, mu, speaker[:, None].expand_as(mu), prompt_mel)], dim=-1)
     down, up = cast(cfm._Stage, net.down_blocks[0]), cast(cfm._Stage, net.up_blocks[0])
-    skip = _mix(down, h, time, bias, attended, trail)
+    skip = _mix(down, h, time, lengths, bias, attended, trail)
     h = trail.through(down.conv, skip)
     for stage in net.mid_blocks:
-        h = _mix(cast(cfm._Stage, stage), h, time, bias, attended, trail)
-    h = _mix(up, torch.cat([h, skip], dim=-1), time, bias, attended, trail)
+        h = _mix(cast(cfm._Stage, stage), h, time, lengths, bias, attended, trail)
+    h = _mix(up, torch.cat([h, skip], dim=-1), time, lengths, bias, attended, trail)
     h = _block(net.final_block, trail.through(up.conv, h), trail)
     velocity: Tensor = net.final_proj(h)
     return velocity
 
 
-def _mix(stage: cfm._Stage, x: Tensor, time: Tensor, bias: Tensor | None, attended: Memory, trail: Trailing) -> Tensor:
+def _mix(
+    stage: cfm._Stage,
+    x: Tensor,
+    time: Tensor,
+    lengths: Tensor | None,
+    bias: Tensor | None,
+    attended: Memory,
+    trail: Trailing,
+) -> Tensor:
     residual = cast(cfm._Residual, stage[0])
     h = _block(residual.block1, x, trail) + residual.mlp["1"](time)[:, None]
     x = _block(residual.block2, h, trail) + residual.res_conv(x)
+    if stage.stand_in is not None:
+        return stage.stand_in(x, lengths, cast(Attended, attended))
     for block in cast("list[cfm._Transformer]", list(cast(nn.ModuleList, stage[1]))):
         x = x + _attend(block.attn1, block.norm1(x), bias, attended)
         x = x + block.ff(block.norm3(x))

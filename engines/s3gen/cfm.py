@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -49,11 +49,11 @@ class Estimator(nn.Module):
         spread = speaker[:, None].expand_as(mu)
         h = torch.cat([part.to(dtype) for part in (x, mu, spread, prompt_mel)], dim=-1)  # (B, T, 320)
         down, up = cast(_Stage, self.down_blocks[0]), cast(_Stage, self.up_blocks[0])
-        skip = down.mix(h, time, bias)
+        skip = down.mix(h, time, lengths, bias)
         h = down.conv(skip)
         for stage in self.mid_blocks:
-            h = cast(_Stage, stage).mix(h, time, bias)
-        h = up.conv(up.mix(torch.cat([h, skip], dim=-1), time, bias))
+            h = cast(_Stage, stage).mix(h, time, lengths, bias)
+        h = up.conv(up.mix(torch.cat([h, skip], dim=-1), time, lengths, bias))
         return mask_frames(self.final_proj(self.final_block(h)), lengths)
 
     def _time(self, t: Tensor, r: Tensor, dtype: torch.dtype) -> Tensor:
@@ -97,8 +97,26 @@ def _time_sinusoids(time: Tensor) -> Tensor:
     return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
 
+class Remembered(Protocol):
+    """What cached decoding keeps of rows, to be looked at and filled in layer by layer."""
+
+    def take(self, layers: int) -> list[tuple[list[Tensor], Tensor]]:
+        """For each row the next layers' remembered parts (layers, t, 2w), keys before values, and where those of its
+        own frames go (layers, T, 2w)."""
+        ...
+
+
+class Transformers(Protocol):
+    """A stage's transformer blocks: x (B, T, C) of rows that end at `lengths` -> (B, T, C), anything in the pad. The
+    result may lie where x did. With `remembered` they attend to that as well."""
+
+    def __call__(self, x: Tensor, lengths: Tensor | None, remembered: Remembered | None = None) -> Tensor: ...
+
+
 class _Stage(nn.ModuleList):
     """Upstream's unnamed triple: residual convolutions, transformer blocks and, at the U-Net's ends, a convolution."""
+
+    stand_in: Transformers | None = None  # for the transformer blocks
 
     def __init__(self, spec: FlowSpec, in_channels: int, *, with_conv: bool) -> None:
         blocks = nn.ModuleList([_Transformer(spec) for _ in range(spec.blocks_per_stage)])
@@ -106,8 +124,10 @@ class _Stage(nn.ModuleList):
         if with_conv:
             self.append(FrameConv(spec.channels, spec.channels, 3))
 
-    def mix(self, x: Tensor, time: Tensor, bias: Tensor | None) -> Tensor:
+    def mix(self, x: Tensor, time: Tensor, lengths: Tensor | None, bias: Tensor | None) -> Tensor:
         x = self[0](x, time)
+        if self.stand_in is not None:
+            return self.stand_in(x, lengths)
         for block in cast(nn.ModuleList, self[1]):
             x = block(x, bias)
         return x

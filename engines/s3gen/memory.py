@@ -124,6 +124,7 @@ class Attended:
         self.lengths = [sum(part.shape[1] for part in parts) for parts in history]
         self.longest = max(self.lengths)
         self._pads = [block.new_zeros(self.longest - length, block.shape[-1]) for length in self.lengths]
+        self._parts, self._own = history, block
         self._history = [[part.unbind(0) for part in parts] for parts in history]
         self._block = block.unbind(0)
         self._layer = 0
@@ -139,6 +140,12 @@ class Attended:
         both = torch.cat(parts).view(block.shape[0], self.longest + block.shape[1], 2 * heads, -1).transpose(1, 2)
         keys, values = both.chunk(2, dim=1)
         return keys, values
+
+    def take(self, layers: int) -> list[tuple[list[Tensor], Tensor]]:
+        """As cfm.Remembered, instead of so many calls of `extend`."""
+        taken = slice(self._layer, self._layer + layers)
+        self._layer += layers
+        return [([part[taken] for part in parts], self._own[taken, row]) for row, parts in enumerate(self._parts)]
 
     def bias(self, block_lengths: Tensor | None, frames: int, dtype: torch.dtype) -> Tensor | None:
         """As `Memory`."""

@@ -5,22 +5,28 @@ Knows how to lay a batch out for its device; the numbers come from flow.py and v
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from engines.checkpoint import Checkpoint
 from engines.config import MEL_FRAMES_PER_TOKEN, MEL_HOP_SAMPLES
 from engines.s3gen.cached_flow import FlowBlocks
+from engines.s3gen.cfm import Estimator
 from engines.s3gen.encoder import PositionCache
-from engines.s3gen.flow import load_flow
+from engines.s3gen.flow import Flow, load_flow
+from engines.s3gen.kernels.estimator import compile_transformers
+from engines.s3gen.kernels.vocoder import compile_residual_blocks
 from engines.s3gen.runtime import F32, FlowBatch, VocoderBatch, VocoderResult
 from engines.s3gen.runtimes.packing import pack, packing_available
+from engines.s3gen.vocoder import Vocoder
 from engines.s3gen.vocoder_weights import load_vocoder
-from engines.s3gen.winograd.stages import compute_in_tiles
+
+_log = logging.getLogger(__name__)
 
 _CPU_BLOCK_FRAMES = 128
 _CPU_PADDING_RATIO = 1.1
@@ -40,15 +46,15 @@ class TorchRuntime:
     def __init__(self, checkpoint: Checkpoint, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
         self._device = torch.device(device)
         on_cpu = self._device.type == "cpu"
-        packing = on_cpu and dtype == torch.float32 and packing_available()
-        self._flow = load_flow(checkpoint.s3gen_path, checkpoint.spec, prepare=pack if packing else None)
-        self._vocoder = load_vocoder(checkpoint.s3gen_path, checkpoint.spec)
+        if on_cpu and dtype == torch.float32:
+            self._flow, self._vocoder = _load_for_cpu(checkpoint)
+        else:
+            self._flow = load_flow(checkpoint.s3gen_path, checkpoint.spec)
+            self._vocoder = load_vocoder(checkpoint.s3gen_path, checkpoint.spec)
         if on_cpu:
             self._flow.encoder.attend_in_blocks(_CPU_BLOCK_FRAMES)
         self._flow.to(self._device, dtype)
         self._vocoder.to(self._device).to_filter_dtype(dtype)
-        if on_cpu and dtype == torch.float32:
-            compute_in_tiles(self._vocoder)
         self._positions = PositionCache(self._flow.encoder)
         self._flow_spec = checkpoint.spec.flow
 
@@ -131,3 +137,21 @@ class TorchRuntime:
 
     def _lengths(self, lengths: npt.NDArray[np.int64], longest: int) -> Tensor | None:
         return None if (lengths == longest).all() else self._put(lengths)
+
+
+def _load_for_cpu(checkpoint: Checkpoint) -> tuple[Flow, Vocoder]:
+    """The nets in float32, with compiled kernels and packed weights wherever this machine has them."""
+    reasons: dict[str, None] = {}
+
+    def prepare(net: nn.Module) -> None:
+        if isinstance(net, Estimator):
+            reasons[compile_transformers(net) or ""] = None
+        if packing_available():
+            pack(net)
+
+    flow = load_flow(checkpoint.s3gen_path, checkpoint.spec, prepare)
+    vocoder = load_vocoder(checkpoint.s3gen_path, checkpoint.spec)
+    reasons[compile_residual_blocks(vocoder) or ""] = None
+    if why := "; ".join(filter(None, reasons)):
+        _log.warning("S3Gen takes up to twice its time on this CPU: %s", why)
+    return flow, vocoder

@@ -1,19 +1,9 @@
 /* The arithmetic of residual blocks for one instruction set.
  *
- * Included once for each set, with NAME, LANES (floats in a vector) and ROWS (of a product kept in registers) defined.
- * Knows tiles, stripes and panels; knows no thread. Arrays are (frames, channels), channels a multiple of LANES.
+ * Compiled once for each by each_set.h. Knows tiles, stripes and panels; knows no thread. Arrays are (frames, channels),
+ * channels a multiple of LANES.
  */
-#define PANEL (2 * LANES) /* channels that a product gives at once: two vectors, or one where no more are left */
-#define vec NAME(vec)
-#define bits NAME(bits)
-#define INLINE static inline __attribute__((always_inline))
-
-typedef float vec __attribute__((vector_size(4 * LANES), aligned(4)));
-typedef int bits __attribute__((vector_size(4 * LANES), aligned(4)));
-
-INLINE vec NAME(load)(const float *from) { return *(const vec *)from; }
-INLINE void NAME(store)(float *to, vec value) { *(vec *)to = value; }
-INLINE vec NAME(all)(float value) { return value - (vec){0}; } /* plus zero would cost an addition, for -0's sake */
+#include "vectors.h"
 
 /* w + sin(w)^2, the square to 1e-7 by Taylor's polynomial within a quarter turn. Pi is taken in three parts, so that
  * what is left of w stays exact up to some thousands of turns; far beyond them w alone is what counts. */
@@ -24,63 +14,11 @@ INLINE vec NAME(snake)(vec w)
     vec half_turns = (w * 0.318309886183790672f + rounding) - rounding;
     vec x = w - half_turns * 3.140625f - half_turns * 9.67502593994140625e-4f - half_turns * 1.509957990978376e-7f;
     vec y = x * x;
-    bits near = y < most;
-    y = (vec)(((bits)y & near) | ((bits)most & ~near));
+    y = NAME(smaller)(y, most);
     vec series = y * -2.3889859e-8f + 2.7525562e-6f;
     series = (series * y - 1.9840874e-4f) * y + 8.3333310e-3f;
     series = (series * y - 1.6666667e-1f) * y + 1.0f;
     return w + y * series * series;
-}
-
-/* (rows, depth) times a packed (depth, vectors * LANES), with every sum in a register */
-INLINE void NAME(multiply)(const float *a, long stride, const float *b, long depth, float *out, const int rows,
-                           const int vectors)
-{
-    vec sums[ROWS][2];
-#pragma GCC unroll 16
-    for (int row = 0; row < rows; row++)
-#pragma GCC unroll 2
-        for (int v = 0; v < vectors; v++) sums[row][v] = NAME(all)(0);
-    for (long k = 0; k < depth; k++, b += vectors * LANES) {
-        vec right[2];
-#pragma GCC unroll 2
-        for (int v = 0; v < vectors; v++) right[v] = NAME(load)(b + v * LANES);
-#pragma GCC unroll 16
-        for (int row = 0; row < rows; row++) {
-            vec left = NAME(all)(a[row * stride + k]);
-#pragma GCC unroll 2
-            for (int v = 0; v < vectors; v++) sums[row][v] += left * right[v];
-        }
-    }
-#pragma GCC unroll 16
-    for (int row = 0; row < rows; row++)
-#pragma GCC unroll 2
-        for (int v = 0; v < vectors; v++) NAME(store)(out + row * PANEL + v * LANES, sums[row][v]);
-}
-
-#define CASE(n) case n: NAME(multiply)(a, stride, b, depth, out, n <= ROWS ? n : ROWS, vectors); break;
-INLINE void NAME(some_rows)(const float *a, long stride, const float *b, long depth, float *out, int rows,
-                            const int vectors)
-{
-    switch (rows) {
-        CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7)
-        CASE(8) CASE(9) CASE(10) CASE(11) CASE(12) CASE(13) CASE(14)
-    }
-}
-#undef CASE
-
-/* (count, depth), each row `stride` behind the one before and so overlapping it, times a packed panel -> (count, PANEL).
- * The rows go in blocks of about the same number, because a block of few rows is slow. */
-static void NAME(product)(const float *a, long stride, const float *b, long depth, float *out, long count, int vectors)
-{
-    long blocks = (count + ROWS - 1) / ROWS;
-    for (long block = 0; block < blocks; block++) {
-        long first = count * block / blocks, rows = count * (block + 1) / blocks - first;
-        if (vectors == 2)
-            NAME(some_rows)(a + first * stride, stride, b, depth, out + first * PANEL, rows, 2);
-        else
-            NAME(some_rows)(a + first * stride, stride, b, depth, out + first * PANEL, rows, 1);
-    }
 }
 
 /* A tile's rows, the coefficients of a polynomial, to products with the Lagrange numerators at 0 and +-points[i], each
@@ -227,10 +165,4 @@ static void NAME(begin)(const struct shape *shape, const float *alpha, const flo
         }
 }
 
-#undef PANEL
-#undef vec
-#undef bits
-#undef INLINE
-#undef NAME
-#undef LANES
-#undef ROWS
+#include "forget.h"

@@ -1,21 +1,10 @@
-/* Threads that do one job together: whoever brings it takes part, the others sleep in between.
- *
- * Knows no arithmetic. A job is one function that every member calls with its own number; members meet at barriers,
- * where they spin for a moment, as the others are usually done within microseconds, and then sleep.
- */
+/* Threads that sleep between jobs and, within one, wait for each other at barriers. */
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
-struct team {
-    int members;
-    void (*job)(struct team *team, void *argument, int member);
-    void *argument;
-    pthread_mutex_t one_job, lock;
-    pthread_cond_t changed;
-    atomic_int jobs, arrived, meetings; /* how many were begun, how many are at the barrier, how many took place */
-};
+#include "team.h"
 
 struct member {
     struct team *team;
@@ -45,8 +34,7 @@ static void change(struct team *team, atomic_int *count)
     pthread_mutex_unlock(&team->lock);
 }
 
-/* Returns when every member is here. */
-static void meet(struct team *team)
+void meet(struct team *team)
 {
     int known = atomic_load(&team->meetings);
     if (atomic_fetch_add(&team->arrived, 1) < team->members - 1) {
@@ -69,8 +57,7 @@ static void *serve(void *argument)
     return NULL;
 }
 
-/* One job at a time; returns when every member is done with it. */
-static void together(struct team *team, void (*job)(struct team *, void *, int), void *argument)
+void together(struct team *team, void (*job)(struct team *, void *, int), void *argument)
 {
     pthread_mutex_lock(&team->one_job);
     team->job = job;
@@ -81,9 +68,7 @@ static void together(struct team *team, void (*job)(struct team *, void *, int),
     pthread_mutex_unlock(&team->one_job);
 }
 
-/* Members are never dismissed: a process has one team, or few. Signals are left to the threads that expect them.
- * Returns the team without those that could not be started, or NULL without memory. */
-static struct team *gather(int members)
+struct team *mynah_team(int members)
 {
     struct team *team = calloc(1, sizeof *team);
     if (team == NULL) return NULL;

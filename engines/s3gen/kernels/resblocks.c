@@ -1,8 +1,8 @@
 /* HiFT's residual blocks on a CPU: their convolutions in Winograd's form, two to three times fewer products.
  *
- * Called through ctypes by blocks.py, which says what the numbers of a block are; the structures here and there agree.
+ * Called through ctypes by resblocks.py, which says what the numbers of a block are; the structures here and there agree.
  * A convolution's output is cut into tiles of a few frames. A tile's input frames are transformed to values at points
- * (transform.py), these are multiplied by the weights' values at the same points, which is a matrix product for each
+ * (winograd.py), these are multiplied by the weights' values at the same points, which is a matrix product for each
  * point, and the products are transformed back. Done for a stripe of tiles at a time it stays in a core's cache, as
  * frames and their transforms would not if each step went over all of them.
  *
@@ -47,29 +47,8 @@ struct conv { /* one layer on its arrays, all of them (frames, channels) */
 
 static const float zeros[MOST_CHANNELS];
 
-#define GLUE_(a, b) a##_##b
-#define GLUE(a, b) GLUE_(a, b)
-
-#define NAME(x) GLUE(x, plain)
-#define LANES 4
-#define ROWS 6
-#include "kernel.h"
-#if defined(__x86_64__)
-#pragma GCC push_options
-#pragma GCC target("avx2,fma")
-#define NAME(x) GLUE(x, avx2)
-#define LANES 8
-#define ROWS 6
-#include "kernel.h"
-#pragma GCC pop_options
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,fma")
-#define NAME(x) GLUE(x, avx512)
-#define LANES 16
-#define ROWS 14
-#include "kernel.h"
-#pragma GCC pop_options
-#endif
+#define KERNEL "resblocks_kernel.h"
+#include "each_set.h"
 
 static const struct arithmetic {
     int lanes;
@@ -82,21 +61,6 @@ static const struct arithmetic {
     {16, begin_avx512, stripe_avx512},
 #endif
 };
-
-/* Floats in the longest vector of this CPU. */
-int mynah_lanes(void)
-{
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512vl"))
-        return 16;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return 8;
-#endif
-    return 4;
-}
-
-struct team *mynah_team(int members) { return gather(members); }
 
 struct call {
     const struct arithmetic *arithmetic;

@@ -1,43 +1,40 @@
 """A vocoder's residual blocks, computed by the compiled ones in their place.
 
-Knows which blocks a stage has and how their tensors lie; blocks.py does the arithmetic. Every block is compared with
+Knows which blocks a stage has and how their tensors lie; resblocks.py does the arithmetic. Every block is compared with
 the one that it stands for before it may, as any runtime is before it serves.
 """
 
 from __future__ import annotations
 
-import logging
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from engines.s3gen.kernels.library import MISSING, lanes_here
+from engines.s3gen.kernels.resblocks import Block, Convolution, computable
 from engines.s3gen.vocoder import DILATIONS, KERNELS, ResBlock, Vocoder
-from engines.s3gen.winograd.blocks import Block, Convolution, computable, lanes_here
-
-_log = logging.getLogger(__name__)
 
 _TRIAL_FRAMES = 53  # several tiles of every kind and dilation, and an end within one
 _MOST_ERROR = 1e-3  # of the output's level, at the worst sample; 5e-5 was seen
 
 
-def compute_in_tiles(vocoder: Vocoder) -> bool:
+def compile_residual_blocks(vocoder: Vocoder) -> str | None:
     """Let the compiled blocks stand for those of a float32 vocoder on the CPU, whose own are given up.
 
-    Returns False, having said why in one line, where they are not installed, do not fit or compute something else.
+    Where they are not installed, do not fit or compute something else, nothing changes and the reason is returned.
     """
     made: list[list[Block]] = []
     for stage in range(len(vocoder.ups)):
         made.append([])
         for block in _blocks(vocoder, stage):
-            replacement, why = _replacement(block)
-            if replacement is None:
-                _log.warning("the vocoder takes about twice its time on the CPU: %s", why)
-                return False
+            replacement = _replacement(block)
+            if isinstance(replacement, str):
+                return replacement
             made[-1].append(replacement)
     vocoder.stand_in = TiledStages(made)
     vocoder.source_resblocks, vocoder.resblocks = nn.ModuleList(), nn.ModuleList()
-    return True
+    return None
 
 
 class TiledStages:
@@ -75,18 +72,18 @@ def _blocks(vocoder: Vocoder, stage: int) -> list[ResBlock]:
     return [cast(ResBlock, block) for block in (vocoder.source_resblocks[stage], *of_sum.children())]
 
 
-def _replacement(block: ResBlock) -> tuple[Block | None, str]:
+def _replacement(block: ResBlock) -> Block | str:
     """The compiled block, or why there is none."""
     channels, _, taps = cast(nn.Conv1d, block.convs1[0]).weight.shape
     if not lanes_here():
-        return None, "its compiled blocks are missing; install Mynah where there is a C compiler"
+        return MISSING
     if not computable(channels, taps):
-        return None, f"there are no compiled blocks of {channels} channels and {taps} taps"
+        return f"there are no compiled residual blocks of {channels} channels and {taps} taps"
     made = compiled(block, torch.get_num_threads())
     off = _error(made, block, channels)
     if not off < _MOST_ERROR:  # nor NaN
-        return None, f"its compiled blocks are off by {off:.2g} of their level on this machine, {_MOST_ERROR:g} at most"
-    return made, ""
+        return f"its compiled residual blocks are off by {off:.2g} of their level here, {_MOST_ERROR:g} at most"
+    return made
 
 
 def compiled(block: ResBlock, threads: int, lanes: int | None = None) -> Block:

@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from engines.s3gen.kernels import resblocks, winograd
+from engines.s3gen.kernels.library import lanes_here
+from engines.s3gen.kernels.vocoder import compiled
 from engines.s3gen.vocoder import KERNELS, ResBlock
-from engines.s3gen.winograd import blocks, transform
-from engines.s3gen.winograd.stages import compiled
 
-ALL_LANES = blocks.lanes_here()
+ALL_LANES = lanes_here()
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +38,7 @@ def block(channels: int, taps: int, seed: int = 0) -> ResBlock:
     return made
 
 
-def added(made: blocks.Block, x: Tensor, total: Tensor) -> Tensor:
+def added(made: resblocks.Block, x: Tensor, total: Tensor) -> Tensor:
     """x, total (T, C)"""
     result, work = total.clone(), torch.full((made.work_floats(len(x)),), torch.nan)
     made.add(x.data_ptr(), result.data_ptr(), work.data_ptr(), len(x))
@@ -79,21 +80,21 @@ def test_full_size_in_several_stripes(channels: int, frames: int, taps: int) -> 
 
 
 def test_precision_of_one_convolution() -> None:
-    """What transform.py says of its points, on its own definition: numpy, float32."""
+    """What winograd.py says of its points, on its own definition: numpy, float32."""
     draw = np.random.default_rng(0)
     weight = (draw.standard_normal((64, 64, 11)) / np.sqrt(64 * 11)).astype(np.float32)
     x = draw.standard_normal((64, 6 * 40 + 10)).astype(np.float32)
     exact = F.conv1d(torch.tensor(x, dtype=torch.float64)[None], torch.tensor(weight, dtype=torch.float64))[0].numpy()
-    got = _by_definition(x, weight, transform.TILES[11])
+    got = _by_definition(x, weight, winograd.TILES[11])
     assert np.sqrt(np.mean((got - exact) ** 2)) < 1.2e-5 * exact.std()
 
 
-def _by_definition(x: np.ndarray, weight: np.ndarray, tile: transform.Tile) -> np.ndarray:
+def _by_definition(x: np.ndarray, weight: np.ndarray, tile: winograd.Tile) -> np.ndarray:
     """x (C, n + taps - 1) -> (C, n): tile by tile, group by group, in float32."""
-    points = np.array([0.0, *(s * p for p in transform.PAIRS for s in (1, -1))])
+    points = np.array([0.0, *(s * p for p in winograd.PAIRS for s in (1, -1))])
     numerators = np.stack([np.poly(np.delete(points, i))[::-1] for i in range(len(points))]).astype(np.float32)
     powers = np.vander(points, tile.outputs, increasing=True).T.astype(np.float32)
-    weights = transform.weights_at_points(weight, tile).reshape(len(points), tile.groups, *weight.shape[1::-1])
+    weights = winograd.weights_at_points(weight, tile).reshape(len(points), tile.groups, *weight.shape[1::-1])
     padded = np.pad(x, ((0, 0), (0, tile.groups * tile.taps - weight.shape[2])))
     out = []
     for start in range(0, x.shape[1] - weight.shape[2] + 1, tile.outputs):
@@ -128,7 +129,7 @@ def test_snakes_of_any_size(lanes: int) -> None:
 @pytest.mark.parametrize(("channels", "taps"), [(6, 7), (2048, 7), (64, 5)])
 def test_other_shapes_are_refused(channels: int, taps: int) -> None:
     weight = np.zeros((channels, channels, taps), np.float32)
-    layer = blocks.Convolution(weight, np.zeros(channels, np.float32), 1, None)
-    assert not blocks.computable(channels, taps)
+    layer = resblocks.Convolution(weight, np.zeros(channels, np.float32), 1, None)
+    assert not resblocks.computable(channels, taps)
     with pytest.raises(ValueError, match=f"{channels} channels and {taps} taps"):
-        blocks.Block([layer, layer], 1)
+        resblocks.Block([layer, layer], 1)

@@ -6,22 +6,17 @@ Knows the compiled library's functions and structures, which must agree with res
 from __future__ import annotations
 
 import ctypes
-import sysconfig
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
+from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 
-from engines.s3gen.winograd import transform
-from engines.s3gen.winograd.transform import PAIRS, TILES, Tile
+from engines.s3gen.kernels import winograd
+from engines.s3gen.kernels.library import F32, LEAST_LANES, lanes_for, library, panels, team
+from engines.s3gen.kernels.winograd import PAIRS, TILES, Tile
 
-F32 = npt.NDArray[np.float32]
-
-_LIBRARY = Path(__file__).with_name(f"_resblocks{sysconfig.get_config_var('EXT_SUFFIX')}")
-_LANES = (16, 8, 4)  # floats in a vector of the instruction sets that it is compiled for, best first
 _MOST_CHANNELS = 1024
 _MOST_OUTPUTS = 9
 # A stripe's tiles and their products for each thread: what a core's second cache holds beside the weights passing by.
@@ -59,30 +54,21 @@ class Convolution:
 
 
 @cache
-def library() -> ctypes.CDLL | None:
-    """The compiled arithmetic, None where the installation had no C compiler."""
-    if not _LIBRARY.exists():
-        return None
-    functions = ctypes.CDLL(str(_LIBRARY))
-    functions.mynah_team.restype = ctypes.c_void_p
-    functions.mynah_team.argtypes = [ctypes.c_int]
-    functions.mynah_add_block.restype = None
+def _add_block() -> Callable[..., None]:
+    functions = library()
+    assert functions is not None
+    call = functions.mynah_add_block
     pointer, long = ctypes.c_void_p, ctypes.c_long
-    functions.mynah_add_block.argtypes = [
+    call.restype = None
+    call.argtypes = [
         pointer, ctypes.c_int, ctypes.POINTER(_Layer), ctypes.c_int, long, long, pointer, pointer, pointer, long,
     ]  # fmt: skip
-    return functions
-
-
-def lanes_here() -> tuple[int, ...]:
-    """Of the instruction sets it is compiled for, those that this CPU has, best first; () without the library."""
-    functions = library()
-    return () if functions is None else tuple(lanes for lanes in _LANES if lanes <= functions.mynah_lanes())
+    return cast(Callable[..., None], call)
 
 
 def computable(channels: int, taps: int) -> bool:
     """Whether there is a block for this shape."""
-    return channels % _LANES[-1] == 0 and channels <= _MOST_CHANNELS and taps in TILES
+    return channels % LEAST_LANES == 0 and channels <= _MOST_CHANNELS and taps in TILES
 
 
 class Block:
@@ -92,11 +78,10 @@ class Block:
         """`layers` come in pairs; the first of each has its alpha. `lanes`: one of `lanes_here`, by default the best
         that the channels can be divided by."""
         channels, _, taps = layers[0].weight.shape
-        functions = library()
-        if functions is None or not computable(channels, taps):
+        lanes = lanes or lanes_for(channels)
+        if lanes is None or not computable(channels, taps):
             raise ValueError(f"no compiled residual blocks for {channels} channels and {taps} taps")
-        self._functions, self._threads, self._channels = functions, threads, channels
-        self._lanes = lanes or next(lanes for lanes in lanes_here() if channels % lanes == 0)
+        self._lanes, self._threads, self._channels = lanes, threads, channels
         self._pairs = len(layers) // 2
         self._transform = _transform(TILES[taps])
         self._kept: list[F32] = []  # what the structures point to
@@ -104,9 +89,9 @@ class Block:
 
     def add(self, x: int, total: int, work: int, frames: int) -> None:
         """total += the block of x. Addresses of floats: x and total (frames, channels), `work` of `work_floats`."""
-        team = _team(self._threads)
-        self._functions.mynah_add_block(
-            team, self._lanes, self._layers, self._pairs, frames, self._channels, x, total, work, _SCRATCH_FLOATS
+        threads = team(self._threads)
+        _add_block()(
+            threads, self._lanes, self._layers, self._pairs, frames, self._channels, x, total, work, _SCRATCH_FLOATS
         )
 
     def work_floats(self, frames: int) -> int:
@@ -114,7 +99,7 @@ class Block:
         return 3 * frames * self._channels + self._threads * _SCRATCH_FLOATS
 
     def _layer(self, layer: Convolution, tile: Tile) -> _Layer:
-        weights = _panels(transform.weights_at_points(layer.weight, tile), 2 * self._lanes)
+        weights = panels(winograd.weights_at_points(layer.weight, tile), self._lanes)
         return _Layer(
             transform=ctypes.pointer(self._transform),
             alpha=None if layer.alpha is None else self._keep(layer.alpha),
@@ -130,31 +115,11 @@ class Block:
         return self._kept[-1].ctypes.data
 
 
-def _panels(weights: F32, width: int) -> F32:
-    """(points, depth, out) -> panels of (points, depth, width), one after the other; the last may be thinner."""
-    starts = range(0, weights.shape[2], width)
-    return np.concatenate([weights[:, :, start : start + width].ravel() for start in starts])
-
-
 def _transform(tile: Tile) -> _Transform:
     made = _Transform(pairs=len(PAIRS), outputs=tile.outputs)
-    made.at_zero[:] = transform.numerator_at_zero().tolist()
+    made.at_zero[:] = winograd.numerator_at_zero().tolist()
     made.points[:] = PAIRS
-    for pair, numerator in enumerate(transform.numerators_at_pairs()):
+    for pair, numerator in enumerate(winograd.numerators_at_pairs()):
         made.at_pair[pair][: len(numerator)] = numerator.tolist()
         made.powers[pair][: tile.outputs] = (PAIRS[pair] ** np.arange(tile.outputs)).tolist()
     return made
-
-
-@cache
-def _team(threads: int) -> int:
-    """The threads that share the work with the caller's, for all blocks of this process. Raises MemoryError.
-
-    A forked child would wait for them for ever, as it would for torch's.
-    """
-    functions = library()
-    assert functions is not None
-    team = functions.mynah_team(threads)
-    if team is None:
-        raise MemoryError("no memory for the threads of the residual blocks")
-    return int(team)
