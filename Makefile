@@ -24,7 +24,7 @@ UI_UV := $(UI_BIN)/uv pip install --quiet --python $(UI_BIN)/python
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
 
-$(VENV)/installed: pyproject.toml $(wildcard engines/s3gen/kernels/*.[ch])
+$(VENV)/installed: pyproject.toml $(wildcard engines/kernels/*.[ch])
 	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 13) else "Mynah needs Python 3.11 or 3.12; set PYTHON=/path/to/one")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv

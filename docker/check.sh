@@ -38,7 +38,7 @@ declare -n modules=$flavour
 for module in "${modules[@]}"; do # none of it needs a driver; from / the sources cannot stand in for what was installed
   (cd / && "$python" -W ignore -c "import $module" > /dev/null)
 done
-kernels='from engines.s3gen.kernels.library import library; raise SystemExit(library() is None and "no compiled kernels")'
+kernels='from engines.kernels.library import library; raise SystemExit(library() is None and "no compiled kernels")'
 (cd / && "$python" -W ignore -c "$kernels")
 "$venv/bin/mynah-serve" --help > /dev/null
 "$venv/bin/mynah" --help > /dev/null

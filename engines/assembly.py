@@ -20,6 +20,7 @@ from engines.config import (
 from engines.errors import InvalidInput
 from engines.health import Health
 from engines.hub import HuggingFaceHub
+from engines.kernels.dense import halves_here
 from engines.pipeline import Encoder, Pipeline, Stages
 from engines.published.engine import assemble_published
 from engines.published.graphs import find_published
@@ -42,7 +43,7 @@ from engines.weights import Shape
 
 # The batcher shares a call only where that has been seen to pay; this bounds its memory.
 _MAX_BATCH = {"cpu": 8, "cuda": 16}
-_T3_DTYPES_OF = {"torch": ("auto", "float32"), "onnx": ("auto", "float32", "int8"), "vllm": DTYPES}
+_T3_DTYPES_OF = {"torch": ("auto", "float32", "float16"), "onnx": ("auto", "float32", "int8"), "vllm": DTYPES}
 
 
 def assemble(config: EngineConfig, observer: Observer = NOBODY) -> Pipeline:
@@ -95,6 +96,7 @@ def _make_t3(
             device=device,
             max_streams=config.max_streams,
             max_positions=config.max_positions,
+            halves=_halves(config, device),
             observer=observer,
         )
     if name == "onnx":
@@ -133,11 +135,22 @@ def _t3_name(config: EngineConfig, device: str) -> str:
 
 
 def _automatic_t3(config: EngineConfig, on_gpu: bool) -> str:
-    """On a CPU one stream's step is a third shorter on ONNX Runtime; from two streams on torch reads the weights once
-    for all of them, which ONNX Runtime cannot."""
+    """On a CPU our own kernels under torch read weights in float16, once for all streams. Where they are missing, one
+    stream's step is shorter on ONNX Runtime; from two streams on torch reads the weights once for all of them."""
     if on_gpu:
         return "vllm" if vllm_backend.installed() else "torch"
-    return "onnx" if config.max_streams == 1 else "torch"
+    if config.t3_dtype == "int8" or (config.max_streams == 1 and not halves_here()):
+        return "onnx"
+    return "torch"
+
+
+def _halves(config: EngineConfig, device: str) -> bool:
+    """Whether T3 on torch keeps its weights in float16. Raises InvalidInput where that is asked for in vain."""
+    possible = device == "cpu" and halves_here()
+    if config.t3_dtype == "float16" and not possible:
+        allowed = "float32 under torch on a GPU, or where the compiled kernels or the CPU's f16c are missing"
+        raise InvalidInput("t3_dtype", config.t3_dtype, allowed, "T3_DTYPE_UNSUPPORTED")
+    return possible and config.t3_dtype != "float32"
 
 
 def tensor_tables(checkpoint: Checkpoint) -> dict[Path, list[tuple[str, dict[str, Shape]]]]:

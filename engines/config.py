@@ -188,7 +188,8 @@ class EngineConfig:
     schedule: str = "balanced"  # one of SCHEDULE_NAMES
     decode: str = "reference"  # one of DECODE_MODES
     t3: str = "auto"  # one of T3_BACKENDS
-    # one of T3_DTYPES. auto: float16 for vLLM on a GPU, else float32; torch knows float32 only, onnx int8 besides
+    # one of T3_DTYPES. auto: float16 for vLLM on a GPU and for torch on a CPU (its weights; arithmetic is in float32),
+    # else float32; onnx knows float32 and int8
     t3_dtype: str = "auto"
     max_positions: int = 2048  # prefix, text and speech of one segment
     cuda_graphs: bool = True  # vLLM only, on a GPU

@@ -156,7 +156,10 @@ _OPTIONS: dict[str, tuple[_Kind, str]] = {
     "schedule": (_one_of(*SCHEDULE_NAMES), "when to decode: lowest_latency, balanced or throughput"),
     "decode": (_one_of(*DECODE_MODES), "S3Gen windows: reference (prompt recomputed) or cached (faster, on trial)"),
     "t3": (_one_of(*T3_BACKENDS), "what makes speech tokens: auto, torch, onnx or vllm"),
-    "t3_dtype": (_one_of(*T3_DTYPES), "its precision: auto, float32, float16 or bfloat16 (vllm), int8 (onnx)"),
+    "t3_dtype": (
+        _one_of(*T3_DTYPES),
+        "its precision: auto, float32, float16 (vllm, torch on a CPU), bfloat16 (vllm) or int8 (onnx)",
+    ),
     "s3gen": (
         _one_of(*S3GEN_RUNTIMES),
         "what makes audio: auto, torch, torch_graphs (on a GPU), onnx or tensorrt",

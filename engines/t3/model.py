@@ -101,14 +101,16 @@ class _LayerNorm:
 class _Block:
     """x + attention(ln_1 x), then x + mlp(ln_2 x)."""
 
-    def __init__(self, tensors: dict[str, Tensor], spec: T3Spec, layer: int, device: torch.device) -> None:
+    def __init__(
+        self, tensors: dict[str, Tensor], spec: T3Spec, layer: int, device: torch.device, *, halves: bool
+    ) -> None:
         self._layer, self._heads, self._width = layer, spec.heads, spec.width
         self._ln_1 = _LayerNorm(tensors, "ln_1", device)
         self._ln_2 = _LayerNorm(tensors, "ln_2", device)
-        self._qkv = _linear(tensors, "attn.c_attn", device)
-        self._proj = _linear(tensors, "attn.c_proj", device)
-        self._fc = _linear(tensors, "mlp.c_fc", device)
-        self._out = _linear(tensors, "mlp.c_proj", device)
+        self._qkv = _linear(tensors, "attn.c_attn", device, halves)
+        self._proj = _linear(tensors, "attn.c_proj", device, halves)
+        self._fc = _linear(tensors, "mlp.c_fc", device, halves)
+        self._out = _linear(tensors, "mlp.c_proj", device, halves)
 
     def __call__(self, x: Tensor, idle: Tensor, spans: Sequence[Span], masks: Sequence[Tensor | None]) -> Tensor:
         """x (R, width), of which the last rows, as many as `idle` has, belong to no span."""
@@ -137,7 +139,15 @@ class _Block:
 class T3Net:
     """Embeddings in, hidden states and speech logits out; keys and values go to the slots of the spans."""
 
-    def __init__(self, outer: dict[str, Tensor], blocks: Sequence[_Block], spec: T3Spec, device: torch.device) -> None:
+    def __init__(
+        self,
+        outer: dict[str, Tensor],
+        blocks: Sequence[_Block],
+        spec: T3Spec,
+        device: torch.device,
+        *,
+        halves: bool = False,
+    ) -> None:
         self.spec, self.device = spec, device
         self._blocks = blocks
         self._text_embedding = outer["text_emb.weight"].to(device)
@@ -148,12 +158,15 @@ class T3Net:
         # what a pass with fewer rows than its matrices like is filled up with
         self._idle_rows = torch.zeros((least_rows(device), spec.width), device=device)
         self._ln_f = _LayerNorm(outer, "tfmr.ln_f", device)
-        self._head: Linear = make_linear(outer["speech_head.weight"].t(), outer["speech_head.bias"], device)
+        self._head: Linear = make_linear(
+            outer["speech_head.weight"].t(), outer["speech_head.bias"], device, halves=halves
+        )
 
     @classmethod
-    def load(cls, path: Path, spec: ModelSpec, device: torch.device) -> T3Net:
-        """Build from upstream's file. Raises CheckpointError naming every tensor that is missing or misshapen.
+    def load(cls, path: Path, spec: ModelSpec, device: torch.device, *, halves: bool = False) -> T3Net:
+        """Build from upstream's file; with `halves`, on a CPU that can, its matrices are kept in float16.
 
+        Raises CheckpointError naming every tensor that is missing or misshapen.
         Embeddings stay views of the mapped file on the CPU. Each block has a mapping of its own, which is let go as
         soon as its matrices are packed, so that the file's pages and the packed copies never stand side by side.
         """
@@ -162,9 +175,9 @@ class T3Net:
         blocks = []
         for layer in range(spec.t3.layers):
             tensors = load_tensors(path, block_tensors(spec.t3), prefix=f"tfmr.h.{layer}.")
-            blocks.append(_Block(tensors, spec.t3, layer, device))
+            blocks.append(_Block(tensors, spec.t3, layer, device, halves=halves))
             release_packing_memory()
-        return cls(outer, blocks, spec.t3, device)
+        return cls(outer, blocks, spec.t3, device, halves=halves)
 
     def embed_speaker(self, embedding: npt.NDArray[np.float32]) -> Tensor:
         """(256,) -> (1, width)."""
@@ -204,5 +217,5 @@ def _joined(parts: Sequence[Tensor]) -> Tensor:
     return filled[0] if len(filled) == 1 else torch.cat(filled)
 
 
-def _linear(tensors: dict[str, Tensor], name: str, device: torch.device) -> Linear:
-    return make_linear(tensors[f"{name}.weight"], tensors[f"{name}.bias"], device)
+def _linear(tensors: dict[str, Tensor], name: str, device: torch.device, halves: bool) -> Linear:
+    return make_linear(tensors[f"{name}.weight"], tensors[f"{name}.bias"], device, halves=halves)

@@ -26,7 +26,7 @@ _PREFIX_CACHE_BYTES = 512 << 20  # a full voice prefix is 28 MB in Nano, 74 MB i
 
 
 class TorchT3Backend:
-    """T3Backend on any torch device, in float32.
+    """T3Backend on any torch device, in float32; with `halves`, on a CPU that can, its weights are kept in float16.
 
     `max_streams` requests are decoded together, the others wait in order. One request may take `max_positions` of
     the KV cache at most, for prefix, text and speech in all. Cache memory is taken when it is needed, never more than
@@ -45,13 +45,14 @@ class TorchT3Backend:
         max_positions: int = _MAX_POSITIONS,
         prefill_chunk_positions: int | None = None,
         prefix_cache_bytes: int = _PREFIX_CACHE_BYTES,
+        halves: bool = False,
         observer: Observer = NOBODY,
     ) -> None:
         target = torch.device(device)
         chunk = prefill_chunk_positions or _PREFILL_CHUNK_POSITIONS[target.type]
         self._spec = checkpoint.spec.t3
         self._max_positions = min(max_positions, self._spec.positions)
-        net = T3Net.load(checkpoint.t3_path, checkpoint.spec, target)
+        net = T3Net.load(checkpoint.t3_path, checkpoint.spec, target, halves=halves)
         limits = DecoderLimits(max_streams, self._max_positions, chunk, prefix_cache_bytes)
         self._steps = StepLoop(T3Decoder(net, limits), observer)
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import engines
+from engines import assembly
 from engines.api import AudioChunk, Engine, Segment
 from engines.config import EngineConfig, Sampling
 from engines.errors import InvalidInput
@@ -39,7 +40,7 @@ async def spoken(engine: Engine) -> np.ndarray:
 
 
 async def test_onnx_runs_both_stages_and_says_what_torch_says() -> None:
-    async with loaded() as torch, loaded(t3="onnx", s3gen="onnx") as onnx:
+    async with loaded(t3_dtype="float32") as torch, loaded(t3="onnx", s3gen="onnx") as onnx:
         assert (onnx.info.t3_runtime, onnx.info.s3gen_runtime) == ("onnx", "onnx")
         assert onnx.info.refused_runtimes == ()
         theirs, ours = await spoken(torch), await spoken(onnx)
@@ -47,10 +48,23 @@ async def test_onnx_runs_both_stages_and_says_what_torch_says() -> None:
     assert np.abs(ours - theirs).max() < 1e-3
 
 
-@pytest.mark.parametrize(("streams", "runtime"), [(1, "onnx"), (2, "torch")])
-async def test_single_stream_on_a_cpu_has_t3_on_onnx(streams: int, runtime: str) -> None:
-    async with loaded(max_streams=streams) as engine:
+@pytest.mark.parametrize(
+    ("kernels", "streams", "dtype", "runtime"),
+    [(True, 1, "auto", "torch"), (False, 1, "auto", "onnx"), (False, 2, "auto", "torch"), (True, 2, "int8", "onnx")],
+)
+async def test_t3_on_a_cpu_runs_where_it_is_fastest(
+    kernels: bool, streams: int, dtype: str, runtime: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assembly, "halves_here", lambda: kernels)
+    async with loaded(max_streams=streams, t3_dtype=dtype) as engine:
         assert engine.info.t3_runtime == runtime
+
+
+async def test_float16_weights_need_a_cpu_that_widens_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assembly, "halves_here", lambda: False)
+    with pytest.raises(InvalidInput, match=r"t3_dtype = 'float16'.*float32 under torch"):
+        async with loaded(t3="torch", t3_dtype="float16"):
+            pass
 
 
 async def test_int8_speaks() -> None:
@@ -89,7 +103,7 @@ async def test_guidance_is_refused_whatever_makes_the_tokens(monkeypatch: pytest
     ("options", "named"),
     [
         ({"t3": "jax"}, "t3 = 'jax'.*vllm"),
-        ({"t3": "torch", "t3_dtype": "int8"}, "t3_dtype = 'int8'.*float32 under torch"),
+        ({"t3": "torch", "t3_dtype": "int8"}, "t3_dtype = 'int8'.*float16 under torch"),
         ({"t3": "onnx", "t3_dtype": "bfloat16"}, "t3_dtype = 'bfloat16'.*int8 under onnx"),
         ({"s3gen": "torch", "s3gen_dtype": "float16"}, "s3gen_dtype = 'float16'"),
         ({"s3gen": "onnx", "s3gen_dtype": "float16", "decode": "cached"}, "s3gen_dtype = 'float16'.*cached"),

@@ -17,10 +17,10 @@ from engines.checkpoint import Checkpoint
 from engines.config import MEL_FRAMES_PER_TOKEN, MEL_HOP_SAMPLES
 from engines.s3gen.cached_flow import FlowBlocks
 from engines.s3gen.cfm import Estimator
+from engines.s3gen.compiled_cfm import compile_transformers
+from engines.s3gen.compiled_vocoder import compile_residual_blocks
 from engines.s3gen.encoder import PositionCache
 from engines.s3gen.flow import Flow, load_flow
-from engines.s3gen.kernels.estimator import compile_transformers
-from engines.s3gen.kernels.vocoder import compile_residual_blocks
 from engines.s3gen.runtime import F32, FlowBatch, VocoderBatch, VocoderResult
 from engines.s3gen.runtimes.packing import pack, packing_available
 from engines.s3gen.vocoder import Vocoder

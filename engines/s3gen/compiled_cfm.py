@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from engines.kernels.library import MISSING, lanes_here
+from engines.kernels.transformer import Dense, Rows, Stack, Transformer, computable
 from engines.s3gen import cfm
-from engines.s3gen.kernels.library import MISSING, lanes_here
-from engines.s3gen.kernels.transformer import Dense, Rows, Stack, Transformer, computable
 
 _TRIAL_FRAMES = 53  # several blocks of rows, and an end within one
 _MOST_ERROR = 1e-3  # of the output's level, at the worst value; 2e-6 was seen

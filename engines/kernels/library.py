@@ -1,6 +1,6 @@
 """The compiled library: whether it is there, what this CPU can run of it, and the threads that it runs on.
 
-Knows no net; resblocks.py and transformer.py each know one kernel's structures and calls.
+Knows no net; resblocks.py, transformer.py and dense.py each know one kernel's structures and calls.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ F32 = npt.NDArray[np.float32]
 
 _LIBRARY = Path(__file__).with_name(f"_kernels{sysconfig.get_config_var('EXT_SUFFIX')}")
 _LANES = (16, 8, 4)  # floats in a vector of the instruction sets that it is compiled for, best first
+S3GEN = "s3gen"  # the team of S3Gen's kernels
 MISSING = "the compiled kernels are missing; install Mynah where there is a C compiler"
 LEAST_LANES = _LANES[-1]
 
@@ -52,8 +53,9 @@ def panels(weights: F32, lanes: int) -> F32:
 
 
 @cache
-def team(threads: int) -> int:
-    """The threads that share the work with the caller's, for everything in this process. Raises MemoryError.
+def team(threads: int, who: str) -> int:
+    """The threads that share the work with the caller's, the same for everybody who gives this name: they do one job
+    at a time. Raises MemoryError.
 
     A forked child would wait for them for ever, as it would for torch's.
     """

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from engines.s3gen.kernels import estimator, library, transformer
-from engines.s3gen.kernels.estimator import compile_transformers
+from engines.kernels import library, transformer
+from engines.s3gen import compiled_cfm
+from engines.s3gen.compiled_cfm import compile_transformers
 from tests.engines.s3gen import nets
 
 
@@ -34,7 +35,7 @@ def test_its_own_blocks_are_given_up() -> None:
 
 
 def test_without_a_compiler_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(estimator, "lanes_here", lambda: ())
+    monkeypatch.setattr(compiled_cfm, "lanes_here", lambda: ())
     assert _stays_as_it_was() == library.MISSING
 
 

@@ -2,7 +2,9 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdint.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "team.h"
 
@@ -11,11 +13,20 @@ struct member {
     int number;
 };
 
-#define SPINS 2000 /* some 0.1 ms: longer than members differ by, shorter than others would miss */
+/* Waking a thread that sleeps takes longer than most jobs' members differ by, and than a net takes from one layer to the
+ * next; nobody misses a core for so short a time. */
+#define SPIN_NS 300000
 
-static void until_changed(struct team *team, atomic_int *count, int known, int spins)
+static int64_t now_ns(void)
 {
-    for (int i = 0; i < spins; i++) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+}
+
+static void until_changed(struct team *team, atomic_int *count, int known)
+{
+    for (int64_t end = now_ns() + SPIN_NS; now_ns() < end;) {
         if (atomic_load(count) != known) return;
 #if defined(__x86_64__)
         __builtin_ia32_pause();
@@ -38,7 +49,7 @@ void meet(struct team *team)
 {
     int known = atomic_load(&team->meetings);
     if (atomic_fetch_add(&team->arrived, 1) < team->members - 1) {
-        until_changed(team, &team->meetings, known, SPINS);
+        until_changed(team, &team->meetings, known);
         return;
     }
     atomic_store(&team->arrived, 0);
@@ -50,7 +61,7 @@ static void *serve(void *argument)
     struct member member = *(struct member *)argument;
     free(argument);
     for (int done = 0;; done++) {
-        until_changed(member.team, &member.team->jobs, done, 0);
+        until_changed(member.team, &member.team->jobs, done);
         member.team->job(member.team, member.team->argument, member.number);
         meet(member.team);
     }

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from engines.s3gen.kernels import resblocks, winograd
-from engines.s3gen.kernels.library import lanes_here
-from engines.s3gen.kernels.vocoder import compiled
+from engines.kernels import resblocks, winograd
+from engines.kernels.library import lanes_here
+from engines.s3gen.compiled_vocoder import compiled
 from engines.s3gen.vocoder import KERNELS, ResBlock
 
 ALL_LANES = lanes_here()

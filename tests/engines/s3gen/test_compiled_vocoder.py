@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from engines.s3gen.kernels import library, resblocks, vocoder
-from engines.s3gen.kernels.vocoder import compile_residual_blocks
+from engines.kernels import library, resblocks
+from engines.s3gen import compiled_vocoder
+from engines.s3gen.compiled_vocoder import compile_residual_blocks
 from tests.engines.s3gen import nets
 
 
@@ -38,7 +39,7 @@ def test_its_own_blocks_are_given_up() -> None:
 
 
 def test_without_a_compiler_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vocoder, "lanes_here", lambda: ())
+    monkeypatch.setattr(compiled_vocoder, "lanes_here", lambda: ())
     assert _stays_as_it_was() == library.MISSING
 
 

@@ -11,8 +11,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from engines.s3gen.kernels.library import MISSING, lanes_here
-from engines.s3gen.kernels.resblocks import Block, Convolution, computable
+from engines.kernels.library import MISSING, lanes_here
+from engines.kernels.resblocks import Block, Convolution, computable
 from engines.s3gen.vocoder import DILATIONS, KERNELS, ResBlock, Vocoder
 
 _TRIAL_FRAMES = 53  # several tiles of every kind and dilation, and an end within one

@@ -28,6 +28,19 @@ INLINE vec NAME(choose)(bits which, vec yes, vec no) { return (vec)(((bits)yes &
 INLINE vec NAME(greater)(vec a, vec b) { return NAME(choose)(a > b, a, b); }
 INLINE vec NAME(smaller)(vec a, vec b) { return NAME(choose)(a < b, a, b); }
 
+/* 2^x for x <= 0, to 1e-7 of it by a polynomial that is best within half a step; 0 from -126 on. */
+INLINE vec NAME(power)(vec x)
+{
+    const float rounding = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer, in the lowest bits */
+    x = NAME(greater)(x, NAME(all)(-126.0f));
+    vec shifted = x + rounding;
+    vec f = x - (shifted - rounding);
+    vec series = f * 1.32764715e-3f + 9.67554133e-3f;
+    series = (series * f + 5.55071327e-2f) * f + 2.40221197e-1f;
+    series = (series * f + 6.93146967e-1f) * f + 1.00000007f;
+    return (vec)((bits)series + (((bits)shifted - 0x4b400000) << 23));
+}
+
 /* `rows` rows times `vectors` vectors of columns, added to what is there already with `more`. */
 INLINE void NAME(multiply)(const float *a, const float *b, long depth, float *out, struct strides by, const int rows,
                            const int vectors, const int more)
@@ -79,7 +92,7 @@ INLINE void NAME(blocks)(const float *a, const float *b, long depth, float *out,
 }
 
 /* The right operand is a panel packed for this, the result (count, PANEL). */
-static void NAME(product)(const float *a, long row, const float *b, long depth, float *out, long count, int vectors)
+__attribute__((unused)) static void NAME(product)(const float *a, long row, const float *b, long depth, float *out, long count, int vectors)
 {
     if (vectors == 2)
         NAME(blocks)(a, b, depth, out, (struct strides){row, 1, 2 * LANES, PANEL}, count, 2, 0);

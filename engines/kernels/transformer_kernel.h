@@ -5,19 +5,6 @@
  */
 #include "vectors.h"
 
-/* 2^x for x <= 0, to 1e-7 of it by a polynomial that is best within half a step; 0 from -126 on. */
-INLINE vec NAME(power)(vec x)
-{
-    const float rounding = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer, in the lowest bits */
-    x = NAME(greater)(x, NAME(all)(-126.0f));
-    vec shifted = x + rounding;
-    vec f = x - (shifted - rounding);
-    vec series = f * 1.32764715e-3f + 9.67554133e-3f;
-    series = (series * f + 5.55071327e-2f) * f + 2.40221197e-1f;
-    series = (series * f + 6.93146967e-1f) * f + 1.00000007f;
-    return (vec)((bits)series + (((bits)shifted - 0x4b400000) << 23));
-}
-
 /* x times the normal distribution's share below it, to 5e-8: the share above |x| is 2 to a polynomial in |x|. */
 INLINE vec NAME(gelu)(vec x)
 {

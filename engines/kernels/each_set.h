@@ -8,14 +8,14 @@
 #include KERNEL
 #if defined(__x86_64__)
 #pragma GCC push_options
-#pragma GCC target("avx2,fma")
+#pragma GCC target("avx2,fma,f16c")
 #define NAME(x) GLUE(x, avx2)
 #define LANES 8
 #define ROWS 6
 #include KERNEL
 #pragma GCC pop_options
 #pragma GCC push_options
-#pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,fma")
+#pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,fma,f16c")
 #define NAME(x) GLUE(x, avx512)
 #define LANES 16
 #define ROWS 14

@@ -13,9 +13,9 @@ from typing import cast
 
 import numpy as np
 
-from engines.s3gen.kernels import winograd
-from engines.s3gen.kernels.library import F32, LEAST_LANES, lanes_for, library, panels, team
-from engines.s3gen.kernels.winograd import PAIRS, TILES, Tile
+from engines.kernels import winograd
+from engines.kernels.library import F32, LEAST_LANES, S3GEN, lanes_for, library, panels, team
+from engines.kernels.winograd import PAIRS, TILES, Tile
 
 _MOST_CHANNELS = 1024
 _MOST_OUTPUTS = 9
@@ -89,7 +89,7 @@ class Block:
 
     def add(self, x: int, total: int, work: int, frames: int) -> None:
         """total += the block of x. Addresses of floats: x and total (frames, channels), `work` of `work_floats`."""
-        threads = team(self._threads)
+        threads = team(self._threads, S3GEN)
         _add_block()(
             threads, self._lanes, self._layers, self._pairs, frames, self._channels, x, total, work, _SCRATCH_FLOATS
         )

@@ -14,7 +14,7 @@ from typing import cast
 
 import numpy as np
 
-from engines.s3gen.kernels.library import F32, LEAST_LANES, lanes_for, library, panels, team
+from engines.kernels.library import F32, LEAST_LANES, S3GEN, lanes_for, library, panels, team
 
 _WIDE_AT_ONCE = 256  # hidden channels whose weights lie together
 _BINARY = math.log2(math.e)  # a softmax of powers of two is one of powers of e of scores so much smaller
@@ -109,7 +109,7 @@ class Stack:
         pieces = (_Piece * len(remembered))(*(_Piece(one.address, one.frames, one.layer_floats) for one in remembered))
         kept, layer_floats = (None, 0) if own is None else (own.address, own.layer_floats)
         _functions()[0](
-            team(self._threads), self._lanes, ctypes.byref(self._dimensions), self._layers, len(self._layers),
+            team(self._threads, S3GEN), self._lanes, ctypes.byref(self._dimensions), self._layers, len(self._layers),
             pieces, len(pieces), x, frames, kept, layer_floats, work,
         )  # fmt: skip
 

@@ -3,7 +3,7 @@
 A tile of `outputs` frames under a filter of `taps` is the middle of a product of polynomials, known from its values at
 outputs + taps - 1 points: so many products in place of outputs x taps. More frames a tile save more and cost
 precision; eleven points in pairs +-p stay at 7e-6 of a convolution's output in float32, where its definition is at 2e-7
-(tests/engines/s3gen/kernels). Longer filters are cut into groups of taps; then a tile is as long as a group, and all
+(tests/engines/kernels). Longer filters are cut into groups of taps; then a tile is as long as a group, and all
 groups share the tiles' transforms. Source: Lavin and Gray, https://arxiv.org/abs/1509.09308. Numpy only.
 """
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from engines.config import TINY
+from engines.kernels.library import lanes_here
+from engines.kernels.transformer import Dense, Rows, Stack, Transformer
 from engines.s3gen import cfm
-from engines.s3gen.kernels.estimator import compiled
-from engines.s3gen.kernels.library import lanes_here
-from engines.s3gen.kernels.transformer import Dense, Rows, Stack, Transformer
+from engines.s3gen.compiled_cfm import compiled
 from engines.s3gen.layers import attend
 
 ALL_LANES = lanes_here()
