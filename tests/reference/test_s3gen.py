@@ -136,7 +136,9 @@ def test_f0_and_waveform_equal_upstreams(pair: Pair) -> None:
     assert (f0_hz < 10).any(), "voiced and unvoiced frames both belong into this comparison"
     assert np.abs(ours.f0_hz - f0_hz.numpy()).max() < 1e-3
     assert wave.std() > 0.01
-    assert np.abs(ours.waveform - wave.numpy()).max() < 1e-4
+    off = ours.waveform - wave.numpy()
+    assert off.std() < 1e-3 * float(wave.std())
+    assert np.abs(off).max() < 3e-4  # the phase is a sum over f0, whose last bits differ: 5e-5 to 1.4e-4 was seen
 
 
 def test_upstream_loads_our_random_file_strictly(tmp_path: Path) -> None:
