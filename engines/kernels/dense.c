@@ -11,6 +11,7 @@
 #include "team.h"
 
 #define DEPTH_AT_ONCE 256
+#define PIECES_OF_A_MEMBER 4 /* a late one is made up for; each is long enough for memory to be read ahead */
 #define MOST_LANES 16
 
 enum kind { PLAIN, GELU, ADD };
@@ -41,16 +42,17 @@ static const struct arithmetic {
 struct call {
     const struct arithmetic *arithmetic;
     const struct dense *dense;
+    long panels, pieces;
     float *work;
 };
 
 static long work_floats(long rows) { return 2 * MOST_LANES * (rows + DEPTH_AT_ONCE); }
 
-static void share(struct team *team, void *argument, int member)
+static void piece(void *argument, long phase, long piece, int member)
 {
+    (void)phase;
     const struct call *call = argument;
-    long width = 2 * call->arithmetic->lanes, count = (call->dense->outputs + width - 1) / width;
-    call->arithmetic->panels(call->dense, count * member / team->members, count * (member + 1) / team->members,
+    call->arithmetic->panels(call->dense, call->panels * piece / call->pieces, call->panels * (piece + 1) / call->pieces,
                              call->work + member * work_floats(call->dense->rows));
 }
 
@@ -61,6 +63,7 @@ void mynah_dense(struct team *team, int lanes, const struct dense *dense, float 
 {
     const struct arithmetic *arithmetic = arithmetics;
     while (arithmetic->lanes != lanes) arithmetic++;
-    struct call call = {arithmetic, dense, work};
-    together(team, share, &call);
+    long panels = (dense->outputs + 2 * lanes - 1) / (2 * lanes), pieces = (long)members_of(team) * PIECES_OF_A_MEMBER;
+    struct call call = {arithmetic, dense, panels, pieces < panels ? pieces : panels, work};
+    together(team, &(struct job){piece, &call, 1, call.pieces});
 }

@@ -10,6 +10,7 @@
  * row of slots. Filters of more than a tile's taps are cut into groups; a tile is as long as a group, so that group g
  * of tile n sees what group 0 of tile n + g sees, and all groups are one longer row of the same product.
  */
+#include <stddef.h>
 #include <stdint.h>
 
 #include "team.h"
@@ -66,51 +67,64 @@ struct call {
     const struct arithmetic *arithmetic;
     struct shape shape;
     const struct layer *layers;
-    int pairs, members;
+    long pairs, pieces;
     const float *x;
     float *total, *residual, *active, *inner;
     float *scratch; /* of all members */
     long scratch_floats; /* of one */
 };
 
-/* A member's stripes of one convolution: as many stripes as fit the scratch, the same number for every member. */
-static void convolve(struct call *call, struct conv conv, const struct layer *layer, int member)
+/* A layer's place in its block is not set yet. */
+static struct conv conv_of(const struct shape *shape, const struct layer *layer)
 {
-    long outputs = layer->transform->outputs, points = 2 * layer->transform->pairs + 1, dilation = layer->dilation;
-    conv.shape = &call->shape;
-    conv.transform = layer->transform;
-    conv.weights = layer->weights;
-    conv.bias = layer->bias;
-    conv.groups = layer->groups;
-    conv.dilation = dilation;
-    conv.left = (layer->taps - 1) / 2;
-    conv.tiles = ((call->shape.frames + dilation - 1) / dilation + outputs - 1) / outputs;
+    long outputs = layer->transform->outputs, dilation = layer->dilation;
+    struct conv conv = {.shape = shape, .transform = layer->transform, .weights = layer->weights, .bias = layer->bias,
+                        .groups = layer->groups, .dilation = dilation, .left = (layer->taps - 1) / 2};
+    conv.tiles = ((shape->frames + dilation - 1) / dilation + outputs - 1) / outputs;
     conv.slots = conv.tiles + conv.groups - 1;
-    long all = conv.slots * dilation - (conv.groups - 1);
-    long most = call->scratch_floats / (points * (call->shape.channels + 2 * MOST_LANES)) - (conv.groups - 1);
-    long stripes = (all + most * call->members - 1) / (most * call->members) * call->members;
-    for (long stripe = member; stripe < stripes; stripe += call->members) {
-        long first = all * stripe / stripes, count = all * (stripe + 1) / stripes - first;
-        if (count > 0) call->arithmetic->stripe(&conv, first, count, call->scratch + member * call->scratch_floats);
-    }
+    return conv;
 }
 
-static void block(struct team *team, void *argument, int member)
+static long slots_of(const struct conv *conv) { return conv->slots * conv->dilation - (conv->groups - 1); }
+
+/* In how many stripes the call's convolutions fit the scratch, of equally many for each member. */
+static long stripes_of(const struct call *call, long members)
 {
-    struct call *call = argument;
-    long frames = call->shape.frames, first = frames * member / team->members;
-    long last = frames * (member + 1) / team->members;
-    call->arithmetic->begin(&call->shape, call->layers[0].alpha, call->x, call->residual, call->active, first, last);
-    for (int pair = 0; pair < call->pairs; pair++) {
-        const struct layer *one = call->layers + 2 * pair, *two = one + 1;
-        int is_last = pair == call->pairs - 1;
-        meet(team);
-        convolve(call, (struct conv){.in = call->active, .out = call->inner}, one, member);
-        meet(team);
-        convolve(call, (struct conv){.in = call->inner, .out = is_last ? call->total : call->active,
-                                     .residual = call->residual, .alpha = is_last ? NULL : two[1].alpha},
-                 two, member);
+    long most = 0;
+    for (const struct layer *layer = call->layers; layer < call->layers + 2 * call->pairs; layer++) {
+        struct conv conv = conv_of(&call->shape, layer);
+        long points = 2 * layer->transform->pairs + 1;
+        long slots = call->scratch_floats / (points * (call->shape.channels + 2 * MOST_LANES)) - (conv.groups - 1);
+        long stripes = (slots_of(&conv) + slots * members - 1) / (slots * members) * members;
+        if (stripes > most) most = stripes;
     }
+    return most;
+}
+
+/* Phase 0 is the first Snake, each further one a convolution. */
+static void piece(void *argument, long phase, long piece, int member)
+{
+    const struct call *call = argument;
+    if (phase == 0) {
+        call->arithmetic->begin(&call->shape, call->layers[0].alpha, call->x, call->residual, call->active,
+                                call->shape.frames * piece / call->pieces,
+                                call->shape.frames * (piece + 1) / call->pieces);
+        return;
+    }
+    const struct layer *layer = call->layers + phase - 1;
+    struct conv conv = conv_of(&call->shape, layer);
+    int is_last = phase == 2 * call->pairs;
+    if (phase % 2) {
+        conv.in = call->active;
+        conv.out = call->inner;
+    } else {
+        conv.in = call->inner;
+        conv.out = is_last ? call->total : call->active;
+        conv.residual = call->residual;
+        conv.alpha = is_last ? NULL : layer[1].alpha;
+    }
+    long all = slots_of(&conv), first = all * piece / call->pieces, count = all * (piece + 1) / call->pieces - first;
+    if (count > 0) call->arithmetic->stripe(&conv, first, count, call->scratch + member * call->scratch_floats);
 }
 
 /* total += the residual block of x, both (frames, channels). `work` holds 3 * frames * channels floats and then
@@ -121,7 +135,8 @@ void mynah_add_block(struct team *team, int lanes, const struct layer *layers, i
     const struct arithmetic *arithmetic = arithmetics;
     while (arithmetic->lanes != lanes) arithmetic++;
     long floats = frames * channels;
-    struct call call = {arithmetic, {frames, channels}, layers, pairs, team->members, x, total, work, work + floats,
+    struct call call = {arithmetic, {frames, channels}, layers, pairs, 0, x, total, work, work + floats,
                         work + 2 * floats, work + 3 * floats, scratch_floats};
-    together(team, block, &call);
+    call.pieces = stripes_of(&call, members_of(team));
+    together(team, &(struct job){piece, &call, 1 + 2 * pairs, call.pieces});
 }

@@ -1,4 +1,6 @@
-/* Threads that sleep between jobs and, within one, wait for each other at barriers. */
+/* How pieces are taken, and how threads wait: for a moment awake, then asleep. */
+#include "team.h"
+
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -6,16 +8,24 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "team.h"
+struct team {
+    int members;
+    pthread_mutex_t one_job, lock;
+    pthread_cond_t changed;
+    const struct job *job; /* NULL when there is none to join; with `inside` under the lock */
+    int inside; /* members at it besides the one who brought it */
+    atomic_long begun; /* jobs so far */
+    atomic_long taken, done; /* pieces of this one, over all phases */
+};
 
 struct member {
     struct team *team;
     int number;
 };
 
-/* Waking a thread that sleeps takes longer than most jobs' members differ by, and than a net takes from one layer to the
- * next; nobody misses a core for so short a time. */
-#define SPIN_NS 300000
+/* Waking a thread that sleeps takes longer than most pieces differ by, and than a net takes from one layer to the next;
+ * nobody misses a core for so short a time. */
+#define SPIN_NS 100000
 
 static int64_t now_ns(void)
 {
@@ -24,60 +34,80 @@ static int64_t now_ns(void)
     return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
 }
 
-static void until_changed(struct team *team, atomic_int *count, int known)
+static void until(struct team *team, atomic_long *count, long least)
 {
+    if (atomic_load(count) >= least) return;
     for (int64_t end = now_ns() + SPIN_NS; now_ns() < end;) {
-        if (atomic_load(count) != known) return;
+        if (atomic_load(count) >= least) return;
 #if defined(__x86_64__)
         __builtin_ia32_pause();
 #endif
     }
     pthread_mutex_lock(&team->lock);
-    while (atomic_load(count) == known) pthread_cond_wait(&team->changed, &team->lock);
+    while (atomic_load(count) < least) pthread_cond_wait(&team->changed, &team->lock);
     pthread_mutex_unlock(&team->lock);
 }
 
-static void change(struct team *team, atomic_int *count)
+static void tell(struct team *team)
 {
     pthread_mutex_lock(&team->lock);
-    atomic_fetch_add(count, 1);
     pthread_cond_broadcast(&team->changed);
     pthread_mutex_unlock(&team->lock);
 }
 
-void meet(struct team *team)
+/* Pieces are taken in order, so that whoever waits for a phase waits for others who do not wait for it. */
+static void take_part(struct team *team, const struct job *job, int member)
 {
-    int known = atomic_load(&team->meetings);
-    if (atomic_fetch_add(&team->arrived, 1) < team->members - 1) {
-        until_changed(team, &team->meetings, known);
-        return;
+    long all = job->phases * job->pieces;
+    for (long i; (i = atomic_fetch_add(&team->taken, 1)) < all;) {
+        long phase = i / job->pieces;
+        until(team, &team->done, phase * job->pieces);
+        job->piece(job->argument, phase, i % job->pieces, member);
+        if ((atomic_fetch_add(&team->done, 1) + 1) % job->pieces == 0) tell(team);
     }
-    atomic_store(&team->arrived, 0);
-    change(team, &team->meetings);
 }
 
 static void *serve(void *argument)
 {
     struct member member = *(struct member *)argument;
+    struct team *team = member.team;
     free(argument);
-    for (int done = 0;; done++) {
-        until_changed(member.team, &member.team->jobs, done);
-        member.team->job(member.team, member.team->argument, member.number);
-        meet(member.team);
+    for (long seen = 0;;) {
+        until(team, &team->begun, seen + 1);
+        pthread_mutex_lock(&team->lock);
+        seen = atomic_load(&team->begun);
+        const struct job *job = team->job;
+        if (job != NULL) team->inside++;
+        pthread_mutex_unlock(&team->lock);
+        if (job == NULL) continue; /* it was done before this thread was awake */
+        take_part(team, job, member.number);
+        pthread_mutex_lock(&team->lock);
+        if (--team->inside == 0) pthread_cond_broadcast(&team->changed);
+        pthread_mutex_unlock(&team->lock);
     }
     return NULL;
 }
 
-void together(struct team *team, void (*job)(struct team *, void *, int), void *argument)
+void together(struct team *team, const struct job *job)
 {
     pthread_mutex_lock(&team->one_job);
+    pthread_mutex_lock(&team->lock);
     team->job = job;
-    team->argument = argument;
-    change(team, &team->jobs);
-    job(team, argument, 0);
-    meet(team);
+    atomic_store(&team->taken, 0);
+    atomic_store(&team->done, 0);
+    atomic_fetch_add(&team->begun, 1);
+    pthread_cond_broadcast(&team->changed);
+    pthread_mutex_unlock(&team->lock);
+    take_part(team, job, 0);
+    until(team, &team->done, job->phases * job->pieces);
+    pthread_mutex_lock(&team->lock);
+    team->job = NULL;
+    while (team->inside > 0) pthread_cond_wait(&team->changed, &team->lock); /* they still look at the job */
+    pthread_mutex_unlock(&team->lock);
     pthread_mutex_unlock(&team->one_job);
 }
+
+int members_of(const struct team *team) { return team->members; }
 
 struct team *mynah_team(int members)
 {

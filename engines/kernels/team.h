@@ -1,31 +1,26 @@
 /* Threads that do one job together: whoever brings it takes part, the others sleep in between.
  *
- * Knows no arithmetic. A job is one function that every member calls with its own number; members meet at barriers,
- * where they spin for a moment, as the others are usually done within microseconds, and then sleep.
+ * Knows no arithmetic. A job is phases of equally many pieces. Whoever is free takes the next piece, so that a thread
+ * whose core has other work holds up nobody; a phase's pieces begin when all of the phase before are done.
  */
 #ifndef MYNAH_TEAM
 #define MYNAH_TEAM
 
-#include <pthread.h>
-#include <stdatomic.h>
+struct team;
 
-struct team {
-    int members;
-    void (*job)(struct team *team, void *argument, int member);
+struct job {
+    void (*piece)(void *argument, long phase, long piece, int member); /* no two pieces at once have the same member */
     void *argument;
-    pthread_mutex_t one_job, lock;
-    pthread_cond_t changed;
-    atomic_int jobs, arrived, meetings; /* how many were begun, how many are at the barrier, how many took place */
+    long phases, pieces; /* pieces of each phase */
 };
-
-/* One job at a time; returns when every member is done with it. */
-void together(struct team *team, void (*job)(struct team *, void *, int), void *argument);
-
-/* Within a job: returns when every member is here. */
-void meet(struct team *team);
 
 /* Members are never dismissed: a process has one team, or few. Signals are left to the threads that expect them.
  * Returns the team without those that could not be started, or NULL without memory. */
 struct team *mynah_team(int members);
+
+int members_of(const struct team *team);
+
+/* One job at a time; returns when all of it is done. */
+void together(struct team *team, const struct job *job);
 
 #endif

@@ -1,10 +1,10 @@
 /* The CFM's transformer blocks on a CPU: norm, attention, norm and GELU layers of some rows while a core's cache holds
  * them.
  *
- * Called through ctypes by transformer.py, which lays the weights out; the structures here and there agree. Every member
- * of the team takes some rows through a whole block; all it needs of the others is their keys and values, for which
- * they meet once a block. Scores stand with a query in each lane, so that softmax is arithmetic of whole vectors and
- * neither keys nor values are ever turned.
+ * Called through ctypes by transformer.py, which lays the weights out; the structures here and there agree. A piece of
+ * the team's job takes a stripe of rows through a whole block; all it needs of the others are their keys and values, for
+ * which there is a phase for each block. Scores stand with a query in each lane, so that softmax is arithmetic of whole
+ * vectors and neither keys nor values are ever turned.
  */
 #include <math.h>
 #include <stddef.h>
@@ -29,7 +29,7 @@ struct layer { /* panels of (depth, lanes * 2); norms are folded into the layers
     const float *narrow, *narrow_bias; /* WIDE_AT_ONCE of its depth after the other, each in panels */
 };
 
-struct piece { /* remembered: for each layer (rows, 2, heads * head_width) */
+struct past { /* remembered: for each layer (rows, 2, heads * head_width) */
     const float *rows;
     int64_t count, layer_floats;
 };
@@ -64,34 +64,48 @@ struct call {
     const struct arithmetic *arithmetic;
     const struct dimensions *dimensions;
     const struct layer *layers;
-    const struct piece *pieces;
-    long layer_count, piece_count, frames, keys, kept_layer_floats, work_floats;
+    const struct past *remembered;
+    long layer_count, remembered_count, frames, keys, kept_layer_floats, work_floats, stripes, panel;
     float *x, *queries, *keys_and_values, *kept, *work;
 };
 
-/* Own rows are the member's alone from the first block to the last. Keys and values of two blocks in turn, as one
- * member may begin the next block while another still looks at this one's. */
-static void stack(struct team *team, void *argument, int member)
+/* Keys and values of two layers in turn, as the next layer's begin while this one's are still looked at. */
+static struct pass pass_of(const struct call *call, long layer)
+{
+    long floats = call->keys * call->dimensions->heads * call->dimensions->head_width;
+    float *keys = call->keys_and_values + layer % 2 * 2 * floats;
+    return (struct pass){call->dimensions, call->layers + layer, call->frames, call->keys, call->x, call->queries, keys,
+                         keys + floats, call->kept ? call->kept + layer * call->kept_layer_floats : NULL};
+}
+
+/* Where a stripe begins. Long ones begin where a panel of queries does, so that none is computed half empty. */
+static long stripe_begin(const struct call *call, long stripe)
+{
+    long panels = (call->frames + call->panel - 1) / call->panel;
+    if (panels < 4 * call->stripes) return call->frames * stripe / call->stripes;
+    long first = panels * stripe / call->stripes * call->panel;
+    return first < call->frames ? first : call->frames;
+}
+
+/* A stripe's rows through what is left of the last layer, then their part in the next one's keys and values. */
+static void piece(void *argument, long phase, long stripe, int member)
 {
     const struct call *call = argument;
-    long width = (long)call->dimensions->heads * call->dimensions->head_width;
-    long first = call->frames * member / team->members, last = call->frames * (member + 1) / team->members;
+    long first = stripe_begin(call, stripe), last = stripe_begin(call, stripe + 1);
     float *work = call->work + member * call->work_floats;
-    for (long i = 0; i < call->layer_count; i++) {
-        float *keys = call->keys_and_values + i % 2 * 2 * call->keys * width;
-        struct pass pass = {call->dimensions, call->layers + i, call->frames, call->keys, call->x, call->queries, keys,
-                            keys + call->keys * width, call->kept ? call->kept + i * call->kept_layer_floats : NULL};
-        long place = 0;
-        for (const struct piece *piece = call->pieces; piece < call->pieces + call->piece_count; piece++) {
-            call->arithmetic->recall(&pass, piece->rows + i * piece->layer_floats, place,
-                                     piece->count * member / team->members,
-                                     piece->count * (member + 1) / team->members);
-            place += piece->count;
-        }
-        call->arithmetic->look(&pass, first, last, work);
-        meet(team);
-        call->arithmetic->mix(&pass, first, last, work);
+    if (phase > 0) {
+        struct pass before = pass_of(call, phase - 1);
+        call->arithmetic->mix(&before, first, last, work);
     }
+    if (phase == call->layer_count) return;
+    struct pass pass = pass_of(call, phase);
+    long place = 0;
+    for (const struct past *one = call->remembered; one < call->remembered + call->remembered_count; one++) {
+        call->arithmetic->recall(&pass, one->rows + phase * one->layer_floats, place, one->count * stripe / call->stripes,
+                                 one->count * (stripe + 1) / call->stripes);
+        place += one->count;
+    }
+    call->arithmetic->look(&pass, first, last, work);
 }
 
 static long work_floats(const struct dimensions *dim, long keys)
@@ -107,18 +121,20 @@ long mynah_transform_floats(const struct dimensions *dim, long frames, long reme
     return width * (frames + 4 * keys) + members * work_floats(dim, keys);
 }
 
-/* x (frames, channels) through some layers, in its place, after what is remembered in the pieces; with `kept` the
- * frames' own keys and values are left there as in a piece. */
+/* x (frames, channels) through some layers, in its place, after what is remembered in the pasts; with `kept` the
+ * frames' own keys and values are left there as in a past. */
 void mynah_transform(struct team *team, int lanes, const struct dimensions *dim, const struct layer *layers,
-                     long layer_count, const struct piece *pieces, long piece_count, float *x, long frames, float *kept,
-                     long kept_layer_floats, float *work)
+                     long layer_count, const struct past *remembered, long remembered_count, float *x, long frames,
+                     float *kept, long kept_layer_floats, float *work)
 {
     const struct arithmetic *arithmetic = arithmetics;
     while (arithmetic->lanes != lanes) arithmetic++;
-    long keys = frames, width = (long)dim->heads * dim->head_width;
-    for (long i = 0; i < piece_count; i++) keys += pieces[i].count;
+    long keys = frames, width = (long)dim->heads * dim->head_width, members = members_of(team);
+    for (long i = 0; i < remembered_count; i++) keys += remembered[i].count;
     float *keys_and_values = work + width * frames;
-    struct call call = {arithmetic, dim, layers, pieces, layer_count, piece_count, frames, keys, kept_layer_floats,
-                        work_floats(dim, keys), x, work, keys_and_values, kept, keys_and_values + 4 * width * keys};
-    together(team, stack, &call);
+    long stripes = (frames + STRIPE_ROWS * members - 1) / (STRIPE_ROWS * members) * members;
+    struct call call = {arithmetic, dim, layers, remembered, layer_count, remembered_count, frames, keys, kept_layer_floats,
+                        work_floats(dim, keys), stripes, 2 * lanes, x, work, keys_and_values, kept,
+                        keys_and_values + 4 * width * keys};
+    together(team, &(struct job){piece, &call, layer_count + 1, stripes});
 }

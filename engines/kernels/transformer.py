@@ -30,7 +30,7 @@ class _Layer(ctypes.Structure):
     )
 
 
-class _Piece(ctypes.Structure):
+class _Past(ctypes.Structure):
     _fields_ = (("rows", ctypes.c_void_p), ("count", ctypes.c_int64), ("layer_floats", ctypes.c_int64))
 
 
@@ -106,11 +106,11 @@ class Stack:
     def run(self, x: int, frames: int, work: int, remembered: Sequence[Rows] = (), own: Rows | None = None) -> None:
         """x: the address of (frames, channels), which the result replaces; work: of `work_floats`. The frames attend
         to each other and to what is `remembered`; their own keys and values are written to `own`."""
-        pieces = (_Piece * len(remembered))(*(_Piece(one.address, one.frames, one.layer_floats) for one in remembered))
+        pasts = (_Past * len(remembered))(*(_Past(one.address, one.frames, one.layer_floats) for one in remembered))
         kept, layer_floats = (None, 0) if own is None else (own.address, own.layer_floats)
         _functions()[0](
             team(self._threads, S3GEN), self._lanes, ctypes.byref(self._dimensions), self._layers, len(self._layers),
-            pieces, len(pieces), x, frames, kept, layer_floats, work,
+            pasts, len(pasts), x, frames, kept, layer_floats, work,
         )  # fmt: skip
 
     def _layer(self, block: Transformer, scale: float) -> _Layer:
@@ -146,7 +146,7 @@ def _functions() -> tuple[Callable[..., None], Callable[..., int]]:
     run, floats = functions.mynah_transform, functions.mynah_transform_floats
     run.restype, floats.restype = None, long
     run.argtypes = [
-        pointer, ctypes.c_int, ctypes.POINTER(_Dimensions), ctypes.POINTER(_Layer), long, ctypes.POINTER(_Piece), long,
+        pointer, ctypes.c_int, ctypes.POINTER(_Dimensions), ctypes.POINTER(_Layer), long, ctypes.POINTER(_Past), long,
         pointer, long, pointer, long, pointer,
     ]  # fmt: skip
     floats.argtypes = [ctypes.POINTER(_Dimensions), long, long, ctypes.c_int]
