@@ -23,7 +23,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY engines engines
 COPY service service
 COPY protos protos
-# for the vocoder's compiled blocks; the compiler stays in this stage
+# for the compiled kernels; the compiler stays in this stage
 RUN docker/compiler.sh
 # hadolint ignore=DL3059
 RUN docker/install.sh "${FLAVOUR}" /opt/mynah

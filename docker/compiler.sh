@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# compiler.sh: a C compiler. The builder compiles the vocoder's blocks for CPUs with it; in the gpu image, where it is
+# compiler.sh: a C compiler. The builder compiles the kernels for CPUs with it; in the gpu image, where it is
 # the one build tool, Triton compiles a launcher for each kernel on the node. Versions are not pinned: Debian removes
 # superseded ones, so a pinned one would stop building in weeks.
 # Needs root on Debian, because it installs; apt's lists and archives go to a scratch folder, so no cache is left in the

@@ -61,7 +61,8 @@ INLINE void NAME(many_rows)(const float *x, long depth, const char *weights, flo
         long some = depth - first < DEPTH_AT_ONCE ? depth - first : DEPTH_AT_ONCE;
         const float *panel = halves ? wide : (const float *)weights + first * width;
         if (halves)
-            for (long i = 0; i < some * width; i += LANES) NAME(store)(wide + i, WIDEN(weights + 2 * (first * width + i)));
+            for (long i = 0; i < some * width; i += LANES)
+                NAME(store)(wide + i, WIDEN(weights + 2 * (first * width + i)));
         struct strides by = {depth, 1, width, PANEL};
         if (first == 0)
             NAME(blocks)(x, panel, some, out, by, rows, vectors, 0);
@@ -109,10 +110,11 @@ static void NAME(panels)(const struct dense *dense, long first, long last, float
     for (long i = first; i < last; i++) {
         long channel = i * PANEL;
         const char *weights = (const char *)dense->weights + channel * dense->depth * (dense->halves ? 2 : 4);
-        if (dense->outputs - channel >= PANEL)
-            dense->halves ? NAME(panel)(dense, weights, channel, work, 2, 1) : NAME(panel)(dense, weights, channel, work, 2, 0);
+        int whole = dense->outputs - channel >= PANEL;
+        if (dense->halves)
+            whole ? NAME(panel)(dense, weights, channel, work, 2, 1) : NAME(panel)(dense, weights, channel, work, 1, 1);
         else
-            dense->halves ? NAME(panel)(dense, weights, channel, work, 1, 1) : NAME(panel)(dense, weights, channel, work, 1, 0);
+            whole ? NAME(panel)(dense, weights, channel, work, 2, 0) : NAME(panel)(dense, weights, channel, work, 1, 0);
     }
 }
 

@@ -55,8 +55,8 @@ static void NAME(project)(const struct pass *pass, const float *x, long first, l
             float *to = pass->queries + first * width + within, *kept = NULL;
             long by = width;
             if (kind > 0) {
-                to = (kind == 1 ? pass->keys_in : pass->values_in) + (head * pass->keys + before + first) * dim->head_width +
-                     within % dim->head_width;
+                to = kind == 1 ? pass->keys_in : pass->values_in;
+                to += (head * pass->keys + before + first) * dim->head_width + within % dim->head_width;
                 by = dim->head_width;
                 if (pass->kept != NULL) kept = pass->kept + first * 2 * width + c - width;
             }

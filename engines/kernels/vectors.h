@@ -92,7 +92,8 @@ INLINE void NAME(blocks)(const float *a, const float *b, long depth, float *out,
 }
 
 /* The right operand is a panel packed for this, the result (count, PANEL). */
-__attribute__((unused)) static void NAME(product)(const float *a, long row, const float *b, long depth, float *out, long count, int vectors)
+__attribute__((unused)) static void NAME(product)(const float *a, long row, const float *b, long depth, float *out,
+                                                  long count, int vectors)
 {
     if (vectors == 2)
         NAME(blocks)(a, b, depth, out, (struct strides){row, 1, 2 * LANES, PANEL}, count, 2, 0);
