@@ -89,7 +89,7 @@ class CompiledLinear:
         return self._run(x, GELU, None)
 
     def add(self, x: Tensor, residual: Tensor) -> Tensor:
-        return self._run(x, ADD, residual.contiguous())
+        return self._run(x, ADD, F.pad(residual, (0, self._layer.width - self._layer.outputs)).contiguous())
 
     def _run(self, x: Tensor, kind: int, residual: Tensor | None) -> Tensor:
         x, rows = x.contiguous(), len(x)

@@ -16,7 +16,7 @@ from engines.errors import CheckpointError
 from engines.kernels.dense import halves_here
 from engines.t3.cache import KvSlot
 from engines.t3.decoder import T3Decoder
-from engines.t3.linear import DenseLinear, PackedLinear, packing_available
+from engines.t3.linear import CompiledLinear, DenseLinear, PackedLinear, packing_available
 from engines.t3.model import Span, T3Net, expected_tensors
 from engines.t3.random_weights import random_tensors
 from engines.t3.sampler import Sampler
@@ -65,13 +65,15 @@ def test_the_table_has_the_models_size(spec: ModelSpec, run_per_token: int) -> N
 
 @pytest.mark.skipif(not packing_available(), reason="this torch build has no oneDNN")
 @pytest.mark.parametrize("rows", [1, 2, 7, 64])
-def test_packed_matrices_give_what_plain_ones_give(rows: int) -> None:
-    weight, bias = torch.randn(96, 160), torch.randn(160)
-    dense, packed = DenseLinear(weight, bias), PackedLinear(weight, bias)
-    x, residual = torch.randn(rows, 96), torch.randn(rows, 160)
-    torch.testing.assert_close(packed(x), dense(x), rtol=0, atol=1e-4)
-    torch.testing.assert_close(packed.gelu(x), dense.gelu(x), rtol=0, atol=1e-4)
-    torch.testing.assert_close(packed.add(x, residual), dense.add(x, residual), rtol=0, atol=1e-4)
+@pytest.mark.parametrize("outputs", [160, 37])
+def test_every_linear_gives_what_a_plain_one_gives(rows: int, outputs: int) -> None:
+    weight, bias = torch.randn(96, outputs), torch.randn(outputs)
+    dense = DenseLinear(weight, bias)
+    x, residual = torch.randn(rows, 96), torch.randn(rows, outputs)
+    for fast in (PackedLinear(weight, bias), CompiledLinear(weight, bias, halves=False)):
+        torch.testing.assert_close(fast(x), dense(x), rtol=0, atol=1e-4)
+        torch.testing.assert_close(fast.gelu(x), dense.gelu(x), rtol=0, atol=1e-4)
+        torch.testing.assert_close(fast.add(x, residual), dense.add(x, residual), rtol=0, atol=1e-4)
     torch.testing.assert_close(dense.gelu(x), F.gelu(x @ weight + bias, approximate="tanh"), rtol=0, atol=1e-4)
 
 
