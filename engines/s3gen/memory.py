@@ -124,9 +124,7 @@ class Attended:
         self.lengths = [sum(part.shape[1] for part in parts) for parts in history]
         self.longest = max(self.lengths)
         self._pads = [block.new_zeros(self.longest - length, block.shape[-1]) for length in self.lengths]
-        self._parts, self._own = history, block
-        self._history = [[part.unbind(0) for part in parts] for parts in history]
-        self._block = block.unbind(0)
+        self._history, self._block = history, block
         self._layer = 0
 
     def extend(self, keys: Tensor, values: Tensor, heads: int) -> tuple[Tensor, Tensor]:
@@ -145,13 +143,13 @@ class Attended:
         """As cfm.Remembered, instead of so many calls of `extend`."""
         taken = slice(self._layer, self._layer + layers)
         self._layer += layers
-        return [([part[taken] for part in parts], self._own[taken, row]) for row, parts in enumerate(self._parts)]
+        return [([part[taken] for part in parts], self._block[taken, row]) for row, parts in enumerate(self._history)]
 
     def bias(self, block_lengths: Tensor | None, frames: int, dtype: torch.dtype) -> Tensor | None:
         """As `Memory`."""
         if block_lengths is None and min(self.lengths) == self.longest:
             return None
-        device = self._block[0].device
+        device = self._block.device
         before = key_bias(torch.tensor(self.lengths, device=device), self.longest, dtype)
         full = torch.full((len(self.lengths),), frames, device=device)
         own = key_bias(full if block_lengths is None else block_lengths, frames, dtype)
