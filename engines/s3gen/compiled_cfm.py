@@ -13,12 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engines.kernels.library import MISSING, lanes_here
+from engines.kernels.library import MISSING, disagreement, lanes_here
 from engines.kernels.transformer import Dense, Rows, Stack, Transformer, computable
 from engines.s3gen import cfm
 
 _TRIAL_FRAMES = 53  # several blocks of rows, and an end within one
-_MOST_ERROR = 1e-3  # of the output's level, at the worst value; 2e-6 was seen
 
 
 def compile_transformers(net: cfm.Estimator) -> str | None:
@@ -82,10 +81,7 @@ def _replacement(stage: cfm._Stage) -> Stack | str:
     if not computable(channels, heads, width, hidden):
         return f"there are no compiled transformer blocks of {channels} channels and {heads} heads of {width // heads}"
     made = compiled(blocks, torch.get_num_threads())
-    off = _error(made, blocks, channels)
-    if not off < _MOST_ERROR:  # nor NaN
-        return f"its compiled transformer blocks are off by {off:.2g} of their level here, {_MOST_ERROR:g} at most"
-    return made
+    return disagreement("transformer", _error(made, blocks, channels)) or made
 
 
 def compiled(blocks: list[cfm._Transformer], threads: int, lanes: int | None = None) -> Stack:

@@ -11,12 +11,11 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from engines.kernels.library import MISSING, lanes_here
+from engines.kernels.library import MISSING, disagreement, lanes_here
 from engines.kernels.resblocks import Block, Convolution, computable
 from engines.s3gen.vocoder import DILATIONS, KERNELS, ResBlock, Vocoder
 
 _TRIAL_FRAMES = 53  # several tiles of every kind and dilation, and an end within one
-_MOST_ERROR = 1e-3  # of the output's level, at the worst sample; 5e-5 was seen
 
 
 def compile_residual_blocks(vocoder: Vocoder) -> str | None:
@@ -80,10 +79,7 @@ def _replacement(block: ResBlock) -> Block | str:
     if not computable(channels, taps):
         return f"there are no compiled residual blocks of {channels} channels and {taps} taps"
     made = compiled(block, torch.get_num_threads())
-    off = _error(made, block, channels)
-    if not off < _MOST_ERROR:  # nor NaN
-        return f"its compiled residual blocks are off by {off:.2g} of their level here, {_MOST_ERROR:g} at most"
-    return made
+    return disagreement("residual", _error(made, block, channels)) or made
 
 
 def compiled(block: ResBlock, threads: int, lanes: int | None = None) -> Block:
