@@ -26,14 +26,14 @@ from safetensors.torch import load_file, save_file
 
 from bench.report import median_s, publish, table
 from engines.api import AudioChunk, Segment
-from engines.assembly import assemble
-from engines.checkpoint import Checkpoint, open_checkpoint
+from engines.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from engines.conditioning.builtin import load_builtin
 from engines.config import SILENCE_SPEECH_TOKEN, SPEECH_TOKENS_PER_S, STOP_SPEECH_TOKEN, EngineConfig, Sampling
+from engines.factory import assemble
 from engines.s3gen.runtimes.torch import TorchRuntime
-from engines.s3gen.schedule import Schedule, Step
-from engines.s3gen.segment_decoder import SegmentDecoder, decode_windows
-from engines.s3gen.windows import WindowPlanner
-from engines.voice.builtin import load_builtin
+from engines.s3gen.streaming.schedule import Schedule, Step
+from engines.s3gen.streaming.segment_decoder import SegmentDecoder, decode_windows
+from engines.s3gen.streaming.windows import WindowPlanner
 
 THREADS = 2
 SPEECH_TOKENS = 250  # ten seconds of speech

@@ -12,8 +12,8 @@ from typing import Any
 
 import grpc.aio
 
-from mynah.errors import from_status
-from mynah.transport import half_close, send
+from mynah.client.errors import from_status
+from mynah.client.transport import half_close, send
 from mynah.v1 import speech_pb2, voices_pb2
 
 Request = speech_pb2.StreamSpeechRequest

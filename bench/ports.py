@@ -15,11 +15,11 @@ import numpy as np
 
 from engines.api import AudioChunk, Event, Segment, SegmentDone, SegmentStarted, SegmentStats
 from engines.config import SAMPLE_RATE_HZ, Sampling
-from engines.continuity import Listener
+from engines.playback import Listener
 from engines.s3gen.noise import F32
 from engines.s3gen.runtime import FlowBatch, Runtime, VocoderBatch
 from engines.t3.backend import T3Backend, T3Request
-from engines.voice.voice import Voice
+from engines.voice import Voice
 
 CHUNK_TOKENS = 25
 LEFT_CONTEXT_TOKENS = 50

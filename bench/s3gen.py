@@ -21,21 +21,21 @@ import numpy as np
 import torch
 
 from bench.report import BUILD, publish, table
-from engines.checkpoint import Checkpoint, open_checkpoint
+from engines.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from engines.conditioning.builder import VoiceBuilder
+from engines.conditioning.builtin import load_builtin
+from engines.conditioning.reference import load_reference
 from engines.s3gen.runtime import CachedRuntime, Runtime
 from engines.s3gen.runtimes.onnx import OnnxRuntime
 from engines.s3gen.runtimes.onnx_cached import OnnxCachedRuntime
 from engines.s3gen.runtimes.torch import TorchRuntime
 from engines.s3gen.runtimes.torch_cached import TorchCachedRuntime
-from engines.s3gen.segment_decoder import CachedRow, collate_cached
-from engines.s3gen.timing import flow_batch, vocoder_batch
+from engines.s3gen.streaming.segment_decoder import CachedRow, collate_cached
 from engines.t3.model import T3Net
-from engines.t3.onnx_export import open_onnx_net
-from engines.t3.timing import PREFILL_POSITIONS, STEP_POSITIONS, t3_calls
-from engines.voice.builder import VoiceBuilder
-from engines.voice.builtin import load_builtin
-from engines.voice.reference import load_reference
-from engines.voice.voice import Voice
+from engines.t3.onnx.export import open_onnx_net
+from engines.tools.s3gen_times import flow_batch, vocoder_batch
+from engines.tools.t3_times import PREFILL_POSITIONS, STEP_POSITIONS, t3_calls
+from engines.voice import Voice
 
 HOP = "S3Gen window, hop 25"
 # name: (prompt, new tokens with context and lookahead, frames of the vocoder, those at its ends that are not heard)

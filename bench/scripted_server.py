@@ -27,10 +27,10 @@ from engines.api import AudioChunk, Event, Samples, Segment, SpeechStream
 from engines.config import Sampling
 from engines.errors import EngineFailure
 from engines.fake import FakeEngine, Script
-from engines.voice.voice import Voice
+from engines.voice import Voice
 from service.__main__ import serve
 from service.config import read_config
-from service.metrics import EngineMetrics
+from service.telemetry.metrics import EngineMetrics
 
 _STAMP_WORDS, _WORD_BITS = 5, 15  # 75 bits of nanoseconds in the first samples' 16-bit values
 STAMP_BYTES = 2 * _STAMP_WORDS

@@ -21,8 +21,8 @@ from bench.load.figures import percentile
 from bench.malformed import Request, answer, supply
 from bench.report import BUILD, publish, table
 from bench.scripted_server import Load, ScriptedServer, made_at_ns, scripted_server
-from mynah.errors import ServerBusy
-from mynah.transport import Duplex, open_channel
+from mynah.client.errors import ServerBusy
+from mynah.client.transport import Duplex, open_channel
 from mynah.v1 import speech_pb2, speech_pb2_grpc
 
 STREAMS = 64

@@ -27,8 +27,8 @@ from bench.load.arrivals import TEXTS
 from bench.malformed import Malformed, Request, answer, supply
 from bench.report import BUILD, publish, table
 from bench.scripted_server import Load, ScriptedServer, scripted_server
-from mynah.errors import MynahError
-from mynah.transport import Duplex, open_channel
+from mynah.client.errors import MynahError
+from mynah.client.transport import Duplex, open_channel
 from mynah.v1 import speech_pb2, speech_pb2_grpc
 
 CLIENTS = 32

@@ -14,15 +14,15 @@ from dataclasses import dataclass, replace
 import engines
 from bench.report import publish, table
 from bench.seams import find_seams
-from engines.checkpoint import open_checkpoint
+from engines.checkpoints.checkpoint import open_checkpoint
 from engines.config import SAMPLE_RATE_HZ, EngineConfig
 from engines.pipeline import Pipeline
-from engines.s3gen import cfm
+from engines.s3gen.nets import cfm
 from engines.s3gen.runtime import Runtime
 from engines.s3gen.runtimes.onnx import OnnxRuntime
 from engines.s3gen.runtimes.torch import TorchRuntime
 from engines.s3gen.runtimes.torch_cached import TorchCachedRuntime
-from engines.s3gen.schedule import SCHEDULES, Schedule, Step
+from engines.s3gen.streaming.schedule import SCHEDULES, Schedule, Step
 from tests.speech.recogniser import SENTENCES, word_error_rate
 from tests.speech.speaking import OFFLINE, Rendering, codes_of, mel_distance, render
 

@@ -24,20 +24,20 @@ from bench.ports import Port
 from bench.report import BUILD, median_s, publish, table
 from bench.seams import find_seams
 from engines.api import Event, Segment, SegmentDone
-from engines.assembly import assemble
+from engines.conditioning.builtin import load_builtin
 from engines.config import SPEECH_TOKENS_PER_S, EngineConfig, Sampling
 from engines.errors import EngineBusy
+from engines.factory import assemble
 from engines.pipeline import Pipeline
+from engines.s3gen.nets.source import HARMONICS
 from engines.s3gen.noise import F32
 from engines.s3gen.runtime import FlowBatch, Runtime, VocoderBatch, VocoderResult
 from engines.s3gen.runtimes.torch import TorchRuntime
-from engines.s3gen.schedule import Schedule, Step
-from engines.s3gen.segment_decoder import SegmentDecoder, collate_flow, decode_windows
-from engines.s3gen.source import HARMONICS
-from engines.s3gen.windows import Window, WindowPlanner
-from engines.t3.torch_backend import TorchT3Backend
-from engines.voice.builtin import load_builtin
-from engines.voice.voice import Voice
+from engines.s3gen.streaming.schedule import Schedule, Step
+from engines.s3gen.streaming.segment_decoder import SegmentDecoder, collate_flow, decode_windows
+from engines.s3gen.streaming.windows import Window, WindowPlanner
+from engines.t3.local_backend import TorchT3Backend
+from engines.voice import Voice
 
 THREADS = 2
 SPEECH_TOKENS = 250

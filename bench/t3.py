@@ -28,13 +28,13 @@ from safetensors.torch import load_file
 
 from bench.engine import endless_checkpoint
 from bench.report import publish, table
-from engines.checkpoint import Checkpoint
+from engines.checkpoints.checkpoint import Checkpoint
+from engines.conditioning.random_weights import random_voice
 from engines.config import Sampling
 from engines.t3.backend import T3Backend, T3Request
-from engines.t3.torch_backend import TorchT3Backend
-from engines.t3.vllm_backend import VllmT3Backend
-from engines.voice.random_weights import random_voice
-from engines.voice.voice import Voice
+from engines.t3.local_backend import TorchT3Backend
+from engines.t3.vllm.backend import VllmT3Backend
+from engines.voice import Voice
 
 CONCURRENT = (1, 4, 16)
 TEXT_TOKENS = 40

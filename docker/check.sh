@@ -33,7 +33,7 @@ for tool in ("uv", "pip", "cmake", "ninja"):
 raise SystemExit("\n".join(missing) or 0)
 PYTHON
 cpu=(torch onnxruntime scipy.signal engines.s3gen service)
-gpu=("${cpu[@]}" cuda.bindings.runtime tensorrt_rtx vllm.v1.engine.llm_engine engines.t3.vllm_model engines.t3.vllm_worker)
+gpu=("${cpu[@]}" cuda.bindings.runtime tensorrt_rtx vllm.v1.engine.llm_engine engines.t3.vllm.model engines.t3.vllm.worker)
 declare -n modules=$flavour
 for module in "${modules[@]}"; do # none of it needs a driver; from / the sources cannot stand in for what was installed
   (cd / && "$python" -W ignore -c "import $module" > /dev/null)

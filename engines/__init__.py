@@ -19,6 +19,6 @@ def load(config: EngineConfig, observer: Observer = NOBODY) -> Engine:
     # OpenMP reads this once, when torch loads. T3's and S3Gen's threads take turns on the same cores; workers that spin
     # while they wait then slow small nets down twentyfold. On idle cores sleeping costs nothing that we could measure.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    from engines.assembly import assemble
+    from engines.factory import assemble
 
     return assemble(config, observer)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from engines.config import SAMPLE_RATE_HZ, SAMPLES_PER_TOKEN, SILENCE_TAIL_TOKENS, Sampling
 from engines.health import Health
-from engines.voice.voice import Voice
+from engines.voice import Voice
 
 Samples = npt.NDArray[np.float32]  # (n,) mono, 24 kHz, full scale 1.0
 

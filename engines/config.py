@@ -161,7 +161,7 @@ def _check(field: str, value: float, low: float, high: float, *, open_low: bool 
         raise InvalidInput(f"sampling.{field}", value, f"{bracket}{low}, {high}]", "SAMPLING_OUT_OF_RANGE")
 
 
-SCHEDULE_NAMES = ("lowest_latency", "balanced", "throughput")  # when to decode windows; see s3gen/windows.py
+SCHEDULE_NAMES = ("lowest_latency", "balanced", "throughput")  # when to decode windows; see s3gen/streaming/windows.py
 DECODE_MODES = ("reference", "cached")  # whether every window recomputes the voice's prompt and its left context
 
 

@@ -41,10 +41,10 @@ from engines.config import (
     X_VECTOR_DIM,
     Sampling,
 )
-from engines.continuity import Listener
 from engines.errors import EngineBusy, EngineFailure, InvalidInput
 from engines.health import Health
-from engines.voice.voice import Voice
+from engines.playback import Listener
+from engines.voice import Voice
 
 _MIN_REFERENCE_BYTES = 1000
 

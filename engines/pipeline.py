@@ -26,18 +26,18 @@ from engines.api import (
     WindowFigures,
 )
 from engines.config import SAMPLE_RATE_HZ, Sampling
-from engines.continuity import Audience, Listener
 from engines.errors import EngineBusy, EngineFailure, InvalidInput
 from engines.health import Health
-from engines.s3gen.batcher import WindowBatcher
+from engines.playback import Audience, Listener
 from engines.s3gen.noise import segment_seed
-from engines.s3gen.schedule import Schedule
-from engines.s3gen.segment_decoder import SegmentDecoder
-from engines.s3gen.window_queue import Decoded
-from engines.s3gen.windows import Pace, Wait, Window, WindowPlanner
+from engines.s3gen.streaming.batcher import WindowBatcher
+from engines.s3gen.streaming.schedule import Schedule
+from engines.s3gen.streaming.segment_decoder import SegmentDecoder
+from engines.s3gen.streaming.window_queue import Decoded
+from engines.s3gen.streaming.windows import Pace, Wait, Window, WindowPlanner
+from engines.segment_stats import Tally
 from engines.t3.backend import T3Backend, T3Request
-from engines.tally import Tally
-from engines.voice.voice import Voice
+from engines.voice import Voice
 
 _WARM_UP_TEXT = "Hello there."
 _WARM_UP = Sampling(seed=1, max_speech_tokens=50)

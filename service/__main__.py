@@ -12,10 +12,11 @@ import engines
 from engines.api import Engine, EngineInfo, Limits
 from engines.config import Sampling
 from engines.errors import EngineError
-from service import tracing, watermark
+from service.audio import watermark
 from service.config import ConfigError, ServerConfig, read_config
-from service.deferred_engine import DeferredEngine
+from service.engine_loader import DeferredEngine
 from service.server import Server
+from service.telemetry import tracing
 
 
 def main() -> None:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 from engines.api import Engine
-from service import metrics
-from service.admission import Admission, State
+from service.access.admission import Admission, State
 from service.config import ConfigError
+from service.telemetry import metrics
 
 _MAX_HEAD_BYTES = 16_384
 _TIMEOUT_S = 10.0

@@ -23,7 +23,7 @@ from engines.config import (
     T3_DTYPES,
     EngineConfig,
 )
-from service.tls import TlsFiles
+from service.access.tls import TlsFiles
 
 _PREFIX = "MYNAH_"
 _CLIENTS = ("MYNAH_API_KEY",)  # variables of the client's, which may stand in the same environment

@@ -14,20 +14,20 @@ from grpc_reflection.v1alpha import reflection
 
 from engines.api import Engine
 from mynah.v1 import speech_pb2, speech_pb2_grpc, voices_pb2, voices_pb2_grpc
+from service.access.admission import Admission
+from service.access.auth import Gate
+from service.access.keys import KeyFileError
+from service.access.tls import Certificates
 from service.admin import AdminServer
-from service.admission import Admission
-from service.auth import Gate
 from service.config import ConfigError, ServerConfig
-from service.conversation import Conversations
+from service.grpc.auth_interceptor import Doorman
+from service.grpc.speech import SpeechService
+from service.grpc.voices import VoicesService
+from service.handlers.conversation import Conversations
+from service.handlers.voice_catalogue import VoiceCatalogue
+from service.http.routes import surface
 from service.http.server import HttpServer
-from service.http.surface import surface
-from service.interceptor import Doorman
-from service.keys import KeyFileError
-from service.speech import SpeechService
-from service.tls import Certificates
-from service.voice_catalogue import VoiceCatalogue
-from service.voice_store import VoiceStore
-from service.voices import VoicesService
+from service.voices.store import VoiceStore
 
 log = logging.getLogger("mynah.service")
 
@@ -96,7 +96,7 @@ class Server:
         if find_spec("riva") is None:
             log.info("Riva's clients are not served: nvidia-riva-client is not installed")
             return []
-        from service import riva
+        from service.grpc import riva
 
         riva.add_to(self._grpc, self._engine, voices, self.admission, self._config)
         return [riva.SERVICE]

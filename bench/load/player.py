@@ -1,6 +1,6 @@
 """A listener's ear: plays one stream in real time, on paper, and notes when sound is heard and when there is none.
 
-Pure; time comes in as seconds. The client's counterpart of engines/continuity.py, at whose figures it must arrive.
+Pure; time comes in as seconds. The client's counterpart of engines/playback.py, at whose figures it must arrive.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from websockets.exceptions import WebSocketException
 from websockets.typing import Subprotocol
 
 import mynah
-from mynah.transport import rpc_errors
+from mynah.client.transport import rpc_errors
 
 
 class Refusal(Exception):

@@ -6,15 +6,15 @@ from pathlib import Path
 
 from engines.api import NOBODY, EngineInfo, Limits, Observer
 from engines.config import TURBO, EngineConfig
+from engines.device import cpu_threads, use_threads
 from engines.errors import InvalidInput
-from engines.onnx_session import SessionSettings
+from engines.onnx.session import SessionSettings
 from engines.pipeline import Pipeline, Stages
 from engines.published.graphs import NAME, open_published
 from engines.published.language import PublishedT3Backend
 from engines.published.speech import PublishedVoiceBuilder, PublishedWaveforms
-from engines.s3gen.batcher import WindowBatcher
-from engines.s3gen.device import cpu_threads, use_threads
-from engines.s3gen.schedule import Schedule, Step
+from engines.s3gen.streaming.batcher import WindowBatcher
+from engines.s3gen.streaming.schedule import Schedule, Step
 from engines.text import TextTokenizer, normalize
 
 NOTICE = (

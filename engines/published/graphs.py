@@ -14,9 +14,9 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, ValueInfoProto
 
+from engines.checkpoints.hub import Hub
 from engines.config import MEL_BANDS, SPEECH_VOCAB, X_VECTOR_DIM
 from engines.errors import CheckpointError
-from engines.hub import Hub
 from engines.text import TOKENIZER_FILES
 
 REPOSITORY = "ResembleAI/chatterbox-turbo-ONNX"

@@ -17,14 +17,14 @@ import torch
 
 from engines.api import NOBODY, Observer, T3Use
 from engines.errors import EngineFailure, InvalidInput
-from engines.onnx_session import BoundSession, SessionSettings, open_session
+from engines.onnx.session import BoundSession, SessionSettings, open_session
 from engines.published.graphs import EMBED_TOKENS, LANGUAGE_MODEL, PublishedGraphs
 from engines.t3.backend import T3Request
 from engines.t3.decoder import Progress, Sequence
+from engines.t3.local_backend import Generation, TorchT3Backend
 from engines.t3.sampler import Sampler
-from engines.t3.speech import SpeechTokens
+from engines.t3.speech_tokens import SpeechTokens
 from engines.t3.step_loop import StepLoop
-from engines.t3.torch_backend import Generation, TorchT3Backend
 
 F32 = npt.NDArray[np.float32]
 Past = list[ort.OrtValue]  # key and value of each layer, (1, heads, positions, head width)

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.config import ModelSpec
-from engines.s3gen import flow, vocoder_weights
-from engines.s3gen.vocoder import UP_RATES
+from engines.s3gen.nets import flow, vocoder_weights
+from engines.s3gen.nets.vocoder import UP_RATES
 
 F32 = npt.NDArray[np.float32]
 Shape = tuple[int, ...]

@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from engines.voice.voice import Voice
+from engines.voice import Voice
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]

@@ -1,6 +1,6 @@
 """What a T3 backend is: text tokens and a Voice in, a stream of speech codes out.
 
-The pipeline knows only these protocols; torch_backend.py and vllm_backend.py fulfil them.
+The pipeline knows only these protocols; local_backend.py and vllm/backend.py fulfil them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from engines.config import Sampling
-from engines.voice.voice import Voice
+from engines.voice import Voice
 
 
 @dataclass(frozen=True)

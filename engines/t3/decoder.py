@@ -19,10 +19,10 @@ from engines.api import T3Use
 from engines.config import START_SPEECH_TOKEN, T3Spec
 from engines.errors import EngineFailure, InvalidInput
 from engines.t3.backend import T3Request
-from engines.t3.cache import KvSlot, PrefixCache, SlotPool
+from engines.t3.kv_cache import KvSlot, PrefixCache, SlotPool
 from engines.t3.model import Span, T3Net
 from engines.t3.sampler import Sampler
-from engines.t3.speech import SpeechTokens
+from engines.t3.speech_tokens import SpeechTokens
 
 _log = logging.getLogger(__name__)
 _NOT_FINITE = ArithmeticError("logits are not finite")

@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engines.checkpoints.weights import Shape, check_tensors, load_tensors
 from engines.config import SPEAKER_EMBEDDING_DIM, SPEECH_VOCAB, ModelSpec, T3Spec
-from engines.t3.cache import KvSlot
+from engines.t3.kv_cache import KvSlot
 from engines.t3.linear import Linear, least_rows, make_linear, release_packing_memory
-from engines.weights import Shape, check_tensors, load_tensors
 
 _LAYER_NORM_EPS = 1e-5
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from engines.api import NOBODY, Observer
-from engines.checkpoint import Checkpoint
+from engines.checkpoints.checkpoint import Checkpoint
 from engines.t3.decoder import DecoderLimits, T3Decoder
-from engines.t3.onnx_export import open_onnx_net
+from engines.t3.local_backend import TorchT3Backend
+from engines.t3.onnx.export import open_onnx_net
 from engines.t3.step_loop import StepLoop
-from engines.t3.torch_backend import TorchT3Backend
 
 _MAX_POSITIONS = 2048
 _PREFILL_CHUNK_POSITIONS = 64

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from engines.checkpoints.weights import Shape
 from engines.config import SPEECH_VOCAB, START_SPEECH_TOKEN, STOP_SPEECH_TOKEN, ModelSpec, Sampling
 from engines.t3.model import expected_tensors
-from engines.weights import Shape
 
 F32 = npt.NDArray[np.float32]
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mynah.errors import (
+from mynah.client.errors import (
     AlreadyExists,
     InvalidArgument,
     MynahError,
@@ -27,7 +27,7 @@ from mynah.errors import (
     Unavailable,
     WrongState,
 )
-from mynah.events import (
+from mynah.client.events import (
     AudioChunk,
     Cancelled,
     Event,
@@ -40,12 +40,12 @@ from mynah.events import (
     Voice,
     WindowFigures,
 )
-from mynah.settings import AudioFormat, Sampling, SpeechSettings, Timeouts, Tls
+from mynah.client.settings import AudioFormat, Sampling, SpeechSettings, Timeouts, Tls
 
 if TYPE_CHECKING:
-    from mynah.client import Client
-    from mynah.stream import SpeechStream
-    from mynah.voices import Voices
+    from mynah.client.client import Client
+    from mynah.client.stream import SpeechStream
+    from mynah.client.voices import Voices
 
 __all__ = [
     "AlreadyExists",
@@ -80,7 +80,7 @@ __all__ = [
     "WrongState",
 ]
 
-_LAZY = {"Client": "mynah.client", "SpeechStream": "mynah.stream", "Voices": "mynah.voices"}
+_LAZY = {"Client": "mynah.client.client", "SpeechStream": "mynah.client.stream", "Voices": "mynah.client.voices"}
 
 
 def __getattr__(name: str) -> Any:

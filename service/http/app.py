@@ -10,9 +10,9 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.auth import Gate
+from service.access.auth import Gate
+from service.http.error_responses import answer_to
 from service.http.origins import Origins
-from service.http.refusals import answer_to
 from service.http.requests import header
 
 OPEN_PATHS = ("/healthz", "/readyz", "/openapi.json")  # for probes and tools that have no key

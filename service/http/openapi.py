@@ -6,9 +6,9 @@ from typing import Any
 
 from engines.api import EngineInfo
 from engines.config import SPEECH_VOCAB
+from service.audio.encoder import SAMPLE_RATES_HZ
 from service.config import ServerConfig
-from service.encode import SAMPLE_RATES_HZ
-from service.http import wanted
+from service.http import speech_request
 
 Schema = dict[str, Any]
 
@@ -94,19 +94,19 @@ def _open(operation: Schema) -> Schema:
 
 
 def _spoken() -> Schema:
-    types = sorted(set(wanted.MEDIA_TYPES.values()))
+    types = sorted(set(speech_request.MEDIA_TYPES.values()))
     content: Schema = {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in types}
     content["text/event-stream"] = {"schema": _STRING}
     return {"description": "Audio in the wanted format, or with stream_format=sse events.", "content": content}
 
 
 def _speech_request(info: EngineInfo, config: ServerConfig) -> Schema:
-    model = {"enum": [info.model, *wanted.MODEL_ALIASES]}
+    model = {"enum": [info.model, *speech_request.MODEL_ALIASES]}
     text = {"type": "string", "minLength": 1, "maxLength": config.max_pending_text_chars}
     voice = {"oneOf": [_VOICE_ID, _object({"id": _VOICE_ID}, "id")]}
     fields: Schema = {
-        "response_format": {"enum": list(wanted.RESPONSE_FORMATS), "default": "mp3"},
-        "stream_format": {"enum": list(wanted.STREAM_FORMATS), "default": "audio"},
+        "response_format": {"enum": list(speech_request.RESPONSE_FORMATS), "default": "mp3"},
+        "stream_format": {"enum": list(speech_request.STREAM_FORMATS), "default": "audio"},
         "speed": {"const": 1.0, "description": "The model speaks at one speed."},
         "instructions": {"type": "string", "maxLength": 0, "description": "The model takes none."},
         "sample_rate_hz": {"enum": list(SAMPLE_RATES_HZ), "description": "Not every format has every rate."},

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from starlette.types import Scope
 
-from service.http.refusals import HttpRefused
+from service.http.error_responses import HttpRefused
 from service.http.requests import header
 
 ANY = "*"

@@ -11,7 +11,7 @@ from starlette.types import Message, Receive, Scope
 
 from engines.errors import InvalidInput
 from service.errors import ClientGone, TookTooLong
-from service.http.refusals import HttpRefused
+from service.http.error_responses import HttpRefused
 
 T = TypeVar("T")
 _JSON = "application/json"

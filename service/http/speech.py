@@ -10,12 +10,12 @@ from starlette.types import Receive, Scope, Send
 
 from engines.api import Engine
 from engines.errors import InvalidInput
-from service import status
 from service.config import ServerConfig
-from service.conversation import Conversations, new_stream_id, within_stall_timeout
 from service.errors import Refused
-from service.http import wanted
-from service.http.refusals import answer_to
+from service.grpc import status
+from service.handlers.conversation import Conversations, new_stream_id, within_stall_timeout
+from service.http import speech_request
+from service.http.error_responses import answer_to
 from service.http.requests import Body, json_object, while_connected
 
 _MOST_BYTES_PER_CHAR = 12  # JSON's longest way to write one: two escapes of six
@@ -33,10 +33,10 @@ class SpeechEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         most_bytes = self._config.max_pending_text_chars * _MOST_BYTES_PER_CHAR + _OTHER_FIELDS_BYTES
         body = Body(receive, most_bytes, self._config.stall_timeout_s)
-        asked = wanted.read(await json_object(scope, body), self._engine.info.model)
+        asked = speech_request.read(await json_object(scope, body), self._engine.info.model)
         stream_id = new_stream_id()
         sender = _Sender(send, self._config.stall_timeout_s, stream_id)
-        answer = _Events(sender) if asked.events else _Audio(sender, wanted.MEDIA_TYPES[asked.audio_format])
+        answer = _Events(sender) if asked.events else _Audio(sender, speech_request.MEDIA_TYPES[asked.audio_format])
         try:
             speaking = self._conversations.synthesize(stream_id, asked.request, answer.tell)
             await while_connected(receive, speaking)
@@ -51,9 +51,9 @@ class SpeechEndpoint:
 def _named(error: Exception) -> Exception:
     """The same refusal, its field named as in this surface's body."""
     if isinstance(error, InvalidInput):
-        return error.named(wanted.field_here(error.field))
+        return error.named(speech_request.field_here(error.field))
     if isinstance(error, Refused):
-        error.field = wanted.field_here(error.field)
+        error.field = speech_request.field_here(error.field)
     return error
 
 

@@ -13,10 +13,10 @@ from starlette.types import Message, Receive, Scope, Send
 from engines.errors import InvalidInput
 from mynah.v1 import speech_pb2
 from service.config import ServerConfig
-from service.conversation import Conversations, new_stream_id, within_stall_timeout
 from service.errors import ClientGone, OutOfOrder
+from service.handlers.conversation import Conversations, new_stream_id, within_stall_timeout
+from service.http.error_responses import answer_to
 from service.http.frames import AudioAs, End, event_frames, read_binary, read_text
-from service.http.refusals import answer_to
 
 SUBPROTOCOL = "mynah.v1"
 _OWN_CODES = 4000  # the close codes that are ours to give: 4000 and an HTTP status

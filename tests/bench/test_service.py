@@ -12,7 +12,7 @@ import pytest
 from bench.malformed import supply
 from bench.scripted_server import made_at_ns, stamped
 from bench.service import bench
-from service.codecs import pcm_s16le
+from service.audio.codecs import pcm_s16le
 
 
 def test_a_stamp_survives_its_way():

@@ -9,12 +9,12 @@ import numpy as np
 
 from engines.config import MEL_HOP_SAMPLES, SILENCE_SPEECH_TOKEN
 from engines.errors import EngineFailure
-from engines.s3gen.batcher import Results
 from engines.s3gen.runtime import F32, FlowBatch, VocoderBatch, VocoderResult
-from engines.s3gen.segment_decoder import decode_windows
-from engines.s3gen.window_queue import Job
+from engines.s3gen.streaming.batcher import Results
+from engines.s3gen.streaming.segment_decoder import decode_windows
+from engines.s3gen.streaming.window_queue import Job
 from engines.t3.backend import T3Request
-from engines.voice.voice import Voice
+from engines.voice import Voice
 
 
 def make_voice(prompt_tokens: int = 20, name: str = "test") -> Voice:

@@ -11,9 +11,9 @@ from engines.api import AudioChunk, EngineInfo, Event, Limits, Segment, SegmentD
 from engines.config import SAMPLES_PER_TOKEN, Sampling
 from engines.errors import EngineBusy, EngineFailure, InvalidInput
 from engines.pipeline import Pipeline, Stages
-from engines.s3gen.batcher import WindowBatcher
-from engines.s3gen.schedule import SCHEDULES
-from engines.voice.voice import Voice
+from engines.s3gen.streaming.batcher import WindowBatcher
+from engines.s3gen.streaming.schedule import SCHEDULES
+from engines.voice import Voice
 from tests.engines.fakes import FakeRuntime, FakeT3, SlowExecute, make_voice
 from tests.virtual_time import virtual_time
 

@@ -14,9 +14,9 @@ from engines.api import AudioChunk, EngineInfo, Limits, Segment, SegmentDone
 from engines.config import SAMPLE_RATE_HZ, Sampling
 from engines.errors import EngineBusy
 from engines.pipeline import Pipeline, Stages
-from engines.s3gen.batcher import WindowBatcher
-from engines.s3gen.decode_times import DecodeTimes
-from engines.s3gen.schedule import SCHEDULES
+from engines.s3gen.streaming.batcher import WindowBatcher
+from engines.s3gen.streaming.decode_times import DecodeTimes
+from engines.s3gen.streaming.schedule import SCHEDULES
 from tests.engines.fakes import FakeRuntime, FakeT3, SlowExecute, make_voice
 from tests.virtual_time import virtual_time
 

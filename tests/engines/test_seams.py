@@ -8,7 +8,7 @@ import pytest
 from bench.seams import find_seams
 from engines.audio import resample
 from engines.s3gen.noise import F32
-from engines.s3gen.vocoder_stream import VocoderStream
+from engines.s3gen.streaming.vocoder_stream import VocoderStream
 from tests.clips import speech
 
 JOINS = [24_000 * k // 2 + 137 for k in range(1, 18)]

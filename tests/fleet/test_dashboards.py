@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from k8s.dashboards.__main__ import DASHBOARDS, FOLDER, write
-from service import metrics
+from service.telemetry import metrics
 from tests.fleet.manifests import expressions, rules
 
 _PROCESS = {"process_resident_memory_bytes", "process_cpu_seconds_total", "process_open_fds"}

@@ -30,7 +30,9 @@ def test_import_brings_neither_grpc_nor_anything_of_the_server():
     heavy = ("grpc", "google.protobuf", "numpy", "torch", "engines", "service")
     loaded = python(f"import sys, mynah; print([name for name in {heavy} if name in sys.modules])")
     assert loaded == "[]\n"
-    loaded = python("import sys, mynah.client; print([n for n in ('numpy', 'torch', 'engines') if n in sys.modules])")
+    loaded = python(
+        "import sys, mynah.client.client; print([n for n in ('numpy', 'torch', 'engines') if n in sys.modules])"
+    )
     assert loaded == "[]\n"
 
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from engines.config import ModelSpec
 from engines.t3.backend import T3Request
-from engines.voice.voice import Voice
+from engines.voice import Voice
 from tests.reference import upstream
 
 

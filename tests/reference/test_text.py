@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tokenizers import ByteLevelBPETokenizer
 from transformers import AutoTokenizer
 
-from engines.random_checkpoint import write_tokenizer
+from engines.checkpoints.random_checkpoint import write_tokenizer
 from engines.text import TextTokenizer, normalize
 
 TAGS = ("[laugh]", "[clear throat]", "[sigh]", "[cough]")

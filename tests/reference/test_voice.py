@@ -19,17 +19,17 @@ from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
 from engines.audio import mel_filterbank, normalize_loudness, resample, resample_windowed_sinc, trim_silence
-from engines.checkpoint import Checkpoint
+from engines.checkpoints.checkpoint import Checkpoint
+from engines.conditioning import random_weights, speaker, tokenizer, xvector
+from engines.conditioning.builder import VoiceBuilder
+from engines.conditioning.builtin import load_builtin, save_builtin
+from engines.conditioning.mel import prompt_mel
+from engines.conditioning.random_weights import random_voice
+from engines.conditioning.reference import load_reference
 from engines.config import NANO, TINY, ModelSpec
-from engines.voice import random_weights, speaker, tokenizer, xvector
-from engines.voice.builder import VoiceBuilder
-from engines.voice.builtin import load_builtin, save_builtin
-from engines.voice.mel import prompt_mel
-from engines.voice.random_weights import random_voice
-from engines.voice.reference import load_reference
-from engines.voice.voice import Voice
+from engines.voice import Voice
 from tests.clips import speech, wav_bytes
-from tests.engines.voice.media import encode
+from tests.engines.conditioning.media import encode
 from tests.reference import upstream
 
 # the watermarker: imported by tts_turbo, not used by what is compared here

@@ -14,8 +14,8 @@ import pytest
 import mynah
 from engines.api import NOBODY, Observer
 from engines.fake import FakeEngine, Script
-from mynah.errors import MynahError, from_status
-from mynah.transport import Duplex
+from mynah.client.errors import MynahError, from_status
+from mynah.client.transport import Duplex
 from mynah.v1 import speech_pb2, speech_pb2_grpc, voices_pb2_grpc
 from service.config import ServerConfig
 from service.server import Server

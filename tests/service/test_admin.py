@@ -7,11 +7,11 @@ import asyncio
 import pytest
 
 from engines.fake import FakeEngine
+from service.access.admission import Admission
 from service.admin import AdminServer
-from service.admission import Admission
 from service.config import ConfigError
-from tests.service.scraping import get, http
 from tests.service.serving import serving
+from tests.service.telemetry.scraping import get, http
 
 
 async def test_readiness_follows_the_server():

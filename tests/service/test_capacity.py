@@ -14,7 +14,7 @@ from engines.api import AudioChunk, Event, Segment
 from engines.config import Sampling
 from engines.errors import EngineBusy, EngineFailure
 from engines.fake import FakeEngine, FakeStream, Script
-from engines.voice.voice import Voice
+from engines.voice import Voice
 from service.capacity import Trial, capacity_of, measure, next_trial
 from tests.virtual_time import virtual_time
 

@@ -11,9 +11,9 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 import mynah
 from engines.errors import EngineFailure
 from engines.fake import FakeEngine, Script
-from mynah.settings import AUDIO_FORMATS
+from mynah.client.settings import AUDIO_FORMATS
+from service.audio.encoder import AudioFormat
 from service.config import ConfigError, ServerConfig
-from service.encode import AudioFormat
 from service.server import Server
 from tests.service.serving import Serving, serving
 

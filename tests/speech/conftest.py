@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import pytest
 
 import engines
-from engines.checkpoint import EMBEDDED, Checkpoint, open_folder
+from engines.checkpoints.checkpoint import EMBEDDED, Checkpoint, open_folder
+from engines.conditioning.builder import VoiceBuilder
 from engines.config import SAMPLE_RATE_HZ, EngineConfig
 from engines.pipeline import Pipeline
 from engines.s3gen.runtimes.torch import TorchRuntime
-from engines.voice.builder import VoiceBuilder
-from engines.voice.voice import Voice
+from engines.voice import Voice
 from tests.clips import speech, wav_bytes
 from tests.speech.recogniser import RATE_HZ, SENTENCES, spoken_by_flite, word_error_rate, words
 from tests.speech.speaking import OFFLINE, Rendering, codes_of, render

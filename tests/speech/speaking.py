@@ -12,15 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from engines.conditioning.mel import prompt_mel
 from engines.config import SAMPLE_RATE_HZ, Sampling
 from engines.pipeline import Pipeline
 from engines.s3gen.runtime import Runtime
-from engines.s3gen.schedule import Schedule, Step
-from engines.s3gen.segment_decoder import SegmentDecoder, decode_windows
-from engines.s3gen.windows import WindowPlanner
+from engines.s3gen.streaming.schedule import Schedule, Step
+from engines.s3gen.streaming.segment_decoder import SegmentDecoder, decode_windows
+from engines.s3gen.streaming.windows import WindowPlanner
 from engines.t3.backend import T3Backend, T3Request
-from engines.voice.mel import prompt_mel
-from engines.voice.voice import Voice
+from engines.voice import Voice
 
 F32 = npt.NDArray[np.float32]
 OFFLINE = Schedule("offline", (Step(10_000),), 0)

@@ -10,14 +10,14 @@ import pytest
 import mynah
 from bench.demo import server
 from bench.seams import find_seams
-from engines.checkpoint import Checkpoint
+from engines.checkpoints.checkpoint import Checkpoint
 from engines.config import SAMPLE_RATE_HZ
 from engines.s3gen.runtimes.onnx import OnnxRuntime
 from engines.s3gen.runtimes.torch import TorchRuntime
 from engines.s3gen.runtimes.torch_cached import TorchCachedRuntime
-from engines.s3gen.schedule import SCHEDULES
-from service.encode import AudioFormat, AudioSettings, Encoder
-from tests.service.decoding import decode
+from engines.s3gen.streaming.schedule import SCHEDULES
+from service.audio.encoder import AudioFormat, AudioSettings, Encoder
+from tests.service.audio.decoding import decode
 from tests.speech.conftest import ABOVE_TEACHER, TEXTS, Offline, codes_on, judge, one_pass, teacher
 from tests.speech.recogniser import word_error_rate, words
 from tests.speech.speaking import OFFLINE, render

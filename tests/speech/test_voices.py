@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from engines.conditioning.builder import VoiceBuilder
 from engines.config import SAMPLE_RATE_HZ
-from engines.voice.builder import VoiceBuilder
-from engines.voice.voice import Voice
+from engines.voice import Voice
 from tests.clips import speech, wav_bytes
 from tests.speech.conftest import Offline
 

@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import save_file
 
 from engines.config import START_SPEECH_TOKEN, STOP_SPEECH_TOKEN, TINY
-from engines.s3gen.cfm import EulerSolver
-from engines.s3gen.flow import load_flow
-from engines.s3gen.vocoder import Vocoder
-from engines.s3gen.vocoder_weights import load_vocoder
-from engines.t3.cache import KvSlot
+from engines.s3gen.nets.cfm import EulerSolver
+from engines.s3gen.nets.flow import load_flow
+from engines.s3gen.nets.vocoder import Vocoder
+from engines.s3gen.nets.vocoder_weights import load_vocoder
+from engines.t3.kv_cache import KvSlot
 from engines.t3.model import Span, T3Net
 from tools.tiny import codes, export, train_flow, train_vocoder
 from tools.tiny.lexicon import END, SLOTS

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from engines.checkpoint import Checkpoint
+from engines.checkpoints.checkpoint import Checkpoint
 from engines.t3.backend import T3Request
 from engines.t3.decoder import T3Decoder
-from engines.t3.vllm_decoder import VllmDecoder
-from engines.t3.vllm_engine import VllmEngine, VllmSettings
-from engines.t3.vllm_folder import prepare_folder
-from engines.t3.vllm_ids import IdSpace
+from engines.t3.vllm.decoder import VllmDecoder
+from engines.t3.vllm.engine import VllmEngine, VllmSettings
+from engines.t3.vllm.model_dir import prepare_folder
+from engines.t3.vllm.vocab import IdSpace
 from tests.engines.t3 import setting
 
 VOICE_SLOTS = 8

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from engines.checkpoint import Checkpoint
+from engines.checkpoints.checkpoint import Checkpoint
 from engines.config import TINY
 from engines.errors import CheckpointError, EngineFailure, InvalidInput
 from engines.t3.backend import T3Backend, T3Generation
-from engines.t3.torch_backend import TorchT3Backend
-from engines.t3.vllm_backend import VllmT3Backend
+from engines.t3.local_backend import TorchT3Backend
+from engines.t3.vllm.backend import VllmT3Backend
 from tests.engines.t3.setting import checkpoint, request, voice
 from tests.vllm.setting import drawn, engine, runner
 

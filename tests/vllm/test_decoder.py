@@ -12,9 +12,9 @@ from engines.config import SILENCE_SPEECH_TOKEN, START_SPEECH_TOKEN, STOP_SPEECH
 from engines.errors import EngineFailure
 from engines.t3.backend import T3Request
 from engines.t3.decoder import Progress
-from engines.t3.vllm_decoder import VllmDecoder
-from engines.t3.vllm_engine import Drawn
-from engines.t3.vllm_sampler import NOT_FINITE_TOKEN
+from engines.t3.vllm.decoder import VllmDecoder
+from engines.t3.vllm.engine import Drawn
+from engines.t3.vllm.sampler import NOT_FINITE_TOKEN
 from tests.engines.t3.setting import request
 
 TAIL = [SILENCE_SPEECH_TOKEN] * 3

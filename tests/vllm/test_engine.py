@@ -17,10 +17,10 @@ from prometheus_client import REGISTRY
 from engines.errors import InvalidInput
 from engines.t3.backend import T3Request
 from engines.t3.decoder import Sequence
-from engines.t3.vllm_decoder import VllmDecoder
-from engines.t3.vllm_engine import BLOCK_POSITIONS
-from engines.t3.vllm_urgency import FIRST_WINDOW_TOKENS
-from engines.voice.voice import Voice
+from engines.t3.vllm.decoder import VllmDecoder
+from engines.t3.vllm.engine import BLOCK_POSITIONS
+from engines.t3.vllm.priority import FIRST_WINDOW_TOKENS
+from engines.voice import Voice
 from tests.engines.t3.setting import request, run, voice
 from tests.vllm.setting import (
     VOICE_SLOTS,

@@ -8,10 +8,9 @@ import pytest
 
 from engines.config import NANO, TINY, TURBO, ModelSpec
 from engines.errors import InvalidInput
-from engines.s3gen import flow, vocoder_weights
+from engines.s3gen.nets import flow, vocoder_weights
 from engines.t3.model import expected_tensors
-from engines.t3.vllm_ids import IdSpace
-from engines.t3.vllm_memory import (
+from engines.t3.vllm.memory import (
     S3GEN_BYTES,
     MemoryPlan,
     check_fits,
@@ -19,6 +18,7 @@ from engines.t3.vllm_memory import (
     memory_plan,
     weight_bytes,
 )
+from engines.t3.vllm.vocab import IdSpace
 
 GB = 1_000_000_000
 SLOTS = 256

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from engines.checkpoint import Checkpoint
+from engines.checkpoints.checkpoint import Checkpoint
 from engines.config import NANO, TURBO, ModelSpec, Sampling
 from engines.t3.backend import T3Request
 from engines.t3.decoder import T3Decoder

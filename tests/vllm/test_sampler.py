@@ -19,7 +19,7 @@ from transformers.generation.logits_process import (
 
 from engines.config import SPEECH_VOCAB, START_SPEECH_TOKEN, Sampling
 from engines.t3.sampler import Sampler
-from engines.t3.vllm_sampler import NOT_FINITE_TOKEN, BatchSampler, Row
+from engines.t3.vllm.sampler import NOT_FINITE_TOKEN, BatchSampler, Row
 
 CPU = torch.device("cpu")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.checkpoint import EMBEDDED, open_folder
+from engines.checkpoints.checkpoint import EMBEDDED, open_folder
 from engines.s3gen.runtimes.torch import TorchRuntime
 from tests.speech.conftest import ABOVE_TEACHER, codes_on, one_pass
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.t3.vllm_voices import VoiceSlots
+from engines.t3.vllm.voices import VoiceSlots
 
 
 def test_a_voice_is_put_in_place_once() -> None:

@@ -10,7 +10,7 @@ import pytest
 import soxr
 
 from engines.api import Samples
-from service.watermark import PerthMarker, StreamMark
+from service.audio.watermark import PerthMarker, StreamMark
 from tests.clips import speech
 
 

@@ -13,15 +13,15 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from engines.conditioning import tokenizer, xvector
+from engines.conditioning.builtin import save_builtin
 from engines.config import MEL_FRAMES_PER_TOKEN, SPEECH_CODES, TINY
-from engines.s3gen import flow as flow_module
-from engines.s3gen import vocoder_weights
-from engines.s3gen.cfm import Estimator
-from engines.s3gen.encoder import TokenEncoder
-from engines.s3gen.vocoder import Vocoder
-from engines.voice import tokenizer, xvector
-from engines.voice.builtin import save_builtin
-from engines.voice.voice import Voice
+from engines.s3gen.nets import flow as flow_module
+from engines.s3gen.nets import vocoder_weights
+from engines.s3gen.nets.cfm import Estimator
+from engines.s3gen.nets.encoder import TokenEncoder
+from engines.s3gen.nets.vocoder import Vocoder
+from engines.voice import Voice
 from tools.tiny import codes
 from tools.tiny.lexicon import write_tokenizer
 from tools.tiny.nets import Run

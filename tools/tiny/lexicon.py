@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from engines.checkpoints.random_checkpoint import TAGS
 from engines.config import TINY
-from engines.random_checkpoint import TAGS
 from tools.tiny.codes import PHONES
 
 VOCABULARY = TINY.t3.text_vocab

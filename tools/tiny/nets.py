@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from engines.conditioning.speaker import SpeakerEncoder
+from engines.conditioning.tokenizer import SpeechTokenizer
 from engines.config import SAMPLE_RATE_HZ, TINY
-from engines.s3gen.vocoder import Vocoder
-from engines.voice.speaker import SpeakerEncoder
-from engines.voice.tokenizer import SpeechTokenizer
+from engines.s3gen.nets.vocoder import Vocoder
 from tools.tiny import dataset, train_flow, train_vocoder
 from tools.tiny.corpus import fetch_wordnet
 from tools.tiny.dataset import Clip, Stream

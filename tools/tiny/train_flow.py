@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engines.config import MEL_BANDS, MEL_FRAMES_PER_TOKEN, FlowSpec
-from engines.s3gen.cfm import EULER_TIMES, Estimator
-from engines.s3gen.encoder import TokenEncoder
+from engines.s3gen.nets.cfm import EULER_TIMES, Estimator
+from engines.s3gen.nets.encoder import TokenEncoder
 from tools.tiny.codes import SOUNDS
 from tools.tiny.dataset import Stream
 from tools.tiny.trainer import Losses, tensor

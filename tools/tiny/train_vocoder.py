@@ -14,9 +14,9 @@ from torch import Tensor
 
 from engines.audio import mel_filterbank
 from engines.config import MEL_FRAMES_PER_TOKEN, MEL_HOP_SAMPLES, SAMPLE_RATE_HZ, X_VECTOR_DIM
-from engines.s3gen import vocoder as vocoder_module
-from engines.s3gen.encoder import TokenEncoder
-from engines.s3gen.vocoder import Vocoder
+from engines.s3gen.nets import vocoder as vocoder_module
+from engines.s3gen.nets.encoder import TokenEncoder
+from engines.s3gen.nets.vocoder import Vocoder
 from tools.tiny.codes import Ints
 from tools.tiny.dataset import Stream
 from tools.tiny.trainer import Losses, tensor

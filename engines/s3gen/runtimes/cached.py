@@ -9,9 +9,9 @@ from abc import ABC, abstractmethod
 from typing import Generic, TypeVar
 from weakref import WeakSet
 
-from engines.s3gen.prompt_shelf import PromptShelf, Sized
+from engines.s3gen.cache.prompt_cache import PromptShelf, Sized
 from engines.s3gen.runtime import F32, FlowBatch, FlowCache, Runtime, VocoderBatch, VocoderResult
-from engines.voice.voice import Voice
+from engines.voice import Voice
 
 DEFAULT_CONTEXT_TOKENS = 50
 DEFAULT_PROMPT_BYTES = 1 << 30  # four voices with the longest prompt in float32

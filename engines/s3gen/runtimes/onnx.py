@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from engines.checkpoint import Checkpoint
+from engines.checkpoints.checkpoint import Checkpoint
 from engines.config import MEL_FRAMES_PER_TOKEN, MEL_HOP_SAMPLES
-from engines.onnx_session import BoundSession, SessionSettings, open_session
-from engines.s3gen.cfm import EULER_TIMES
-from engines.s3gen.export import Export, ExportSettings, export
-from engines.s3gen.graphs import CFM_STEP, ENCODER, VOCODER
+from engines.onnx.session import BoundSession, SessionSettings, open_session
+from engines.s3gen.export.export import Export, ExportSettings, export
+from engines.s3gen.export.graphs import CFM_STEP, ENCODER, VOCODER
+from engines.s3gen.nets.cfm import EULER_TIMES
 from engines.s3gen.runtime import F32, FlowBatch, Runtime, VocoderBatch, VocoderResult
 from engines.s3gen.stopwatch import Stopwatch
 

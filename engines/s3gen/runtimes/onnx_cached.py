@@ -15,22 +15,22 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from engines.checkpoint import Checkpoint
+from engines.checkpoints.checkpoint import Checkpoint
 from engines.config import MEL_BANDS, MEL_FRAMES_PER_TOKEN, FlowSpec
 from engines.errors import InvalidInput
-from engines.onnx_session import BoundSession, SessionSettings
-from engines.s3gen.block_graphs import CFM_BLOCK, ENCODER_BLOCK, own_name, part_name, positions_name
-from engines.s3gen.cfm import EULER_TIMES
-from engines.s3gen.encoder import PositionCache, Positions
-from engines.s3gen.export import ExportSettings, export
-from engines.s3gen.flow import load_flow
-from engines.s3gen.host_memory import F32, HostContext, HostMemory, HostTails
+from engines.onnx.session import BoundSession, SessionSettings
+from engines.s3gen.cache.host_memory import F32, HostContext, HostMemory, HostTails
+from engines.s3gen.export.block_graphs import CFM_BLOCK, ENCODER_BLOCK, own_name, part_name, positions_name
+from engines.s3gen.export.export import ExportSettings, export
+from engines.s3gen.nets.cfm import EULER_TIMES
+from engines.s3gen.nets.encoder import PositionCache, Positions
+from engines.s3gen.nets.flow import load_flow
 from engines.s3gen.noise import prompt_noise
 from engines.s3gen.runtime import I64, CachedFlowBatch, Runtime
 from engines.s3gen.runtimes.cached import DEFAULT_CONTEXT_TOKENS, DEFAULT_PROMPT_BYTES, PROMPT_SEED, CachedDecoding
 from engines.s3gen.runtimes.onnx import bound
 from engines.s3gen.stopwatch import Stopwatch
-from engines.voice.voice import Voice
+from engines.voice import Voice
 
 Inputs = dict[str, ort.OrtValue]
 _GRAPHS = (ENCODER_BLOCK, CFM_BLOCK)

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from engines.config import MEL_BANDS, MEL_FRAMES_PER_TOKEN, FlowSpec
-from engines.s3gen.cached_flow import Blocks, BlocksDone
-from engines.s3gen.context_ring import ContextRing
-from engines.s3gen.memory import KeysValues, Tails
+from engines.s3gen.cache.cached_flow import Blocks, BlocksDone
+from engines.s3gen.cache.kv import KeysValues, Tails
+from engines.s3gen.cache.ring import ContextRing
 from engines.s3gen.noise import prompt_noise
 from engines.s3gen.runtime import F32, CachedFlowBatch
 from engines.s3gen.runtimes.cached import DEFAULT_CONTEXT_TOKENS, DEFAULT_PROMPT_BYTES, PROMPT_SEED, CachedDecoding
 from engines.s3gen.runtimes.torch import TorchRuntime
-from engines.voice.voice import Voice
+from engines.voice import Voice
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from engines.kernels import resblocks, winograd
 from engines.kernels.library import lanes_here
-from engines.s3gen.compiled_vocoder import compiled
-from engines.s3gen.vocoder import KERNELS, ResBlock
+from engines.s3gen.nets.compiled_vocoder import compiled
+from engines.s3gen.nets.vocoder import KERNELS, ResBlock
 
 ALL_LANES = lanes_here()
 

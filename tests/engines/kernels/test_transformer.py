@@ -15,9 +15,9 @@ from torch import Tensor
 from engines.config import TINY
 from engines.kernels.library import lanes_here
 from engines.kernels.transformer import Dense, Rows, Stack, Transformer
-from engines.s3gen import cfm
-from engines.s3gen.compiled_cfm import compiled
-from engines.s3gen.layers import attend
+from engines.s3gen.nets import cfm
+from engines.s3gen.nets.compiled_cfm import compiled
+from engines.s3gen.nets.layers import attend
 
 ALL_LANES = lanes_here()
 # at most a value's error for outputs of about 1; rounding in float32, summed over a few hundred terms

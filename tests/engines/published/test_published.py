@@ -12,16 +12,16 @@ import torch
 
 import engines
 from engines.api import AudioChunk, Engine, Segment, SegmentDone
-from engines.checkpoint import open_checkpoint
+from engines.checkpoints.checkpoint import open_checkpoint
+from engines.checkpoints.hub import HubUnreachable
 from engines.config import EngineConfig, Sampling
 from engines.errors import InvalidInput
-from engines.hub import HubUnreachable
-from engines.onnx_session import SessionSettings
+from engines.onnx.session import SessionSettings
 from engines.published.graphs import REPOSITORY, PublishedGraphsError, find_published, open_published
 from engines.published.language import PublishedT3Backend
 from engines.t3.backend import T3Request
 from engines.t3.sampler import Sampler
-from engines.voice.voice import Voice
+from engines.voice import Voice
 from tests.clips import speech, wav_bytes
 from tests.engines.fakes import make_voice
 from tests.engines.published import graphs

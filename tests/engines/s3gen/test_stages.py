@@ -11,8 +11,8 @@ from engines.s3gen.runtimes.onnx import OnnxRuntime
 from engines.s3gen.runtimes.onnx_cached import OnnxCachedRuntime
 from engines.s3gen.runtimes.torch import TorchRuntime
 from engines.s3gen.runtimes.torch_cached import TorchCachedRuntime
-from engines.s3gen.segment_decoder import SegmentDecoder, decode_windows
-from engines.s3gen.windows import Window
+from engines.s3gen.streaming.segment_decoder import SegmentDecoder, decode_windows
+from engines.s3gen.streaming.windows import Window
 from tests.engines.fakes import FakeRuntime, make_voice
 from tests.engines.s3gen.onnx_setting import checkpoint
 

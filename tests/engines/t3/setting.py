@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
-from engines.checkpoint import Checkpoint
+from engines.checkpoints.checkpoint import Checkpoint
 from engines.config import TINY, Sampling
 from engines.t3.backend import T3Request
 from engines.t3.decoder import DecoderLimits, T3Decoder
 from engines.t3.model import T3Net
 from engines.t3.random_weights import random_tensors
-from engines.voice.voice import Voice
+from engines.voice import Voice
 
 CPU = torch.device("cpu")
 

@@ -13,9 +13,9 @@ from engines.config import SILENCE_TAIL_TOKENS
 from engines.errors import EngineFailure, InvalidInput
 from engines.t3.backend import T3Request
 from engines.t3.decoder import T3Decoder
+from engines.t3.local_backend import Generation, TorchT3Backend
 from engines.t3.model import Span
 from engines.t3.step_loop import StepLoop
-from engines.t3.torch_backend import Generation, TorchT3Backend
 from tests.engines.t3.setting import WrappedNet, checkpoint, limits, net, request, run
 
 LONG = {"temperature": 0.0, "max_speech_tokens": 1000}

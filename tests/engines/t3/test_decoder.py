@@ -12,8 +12,8 @@ import torch
 from engines.config import SILENCE_TAIL_TOKENS, START_SPEECH_TOKEN, TINY, Sampling
 from engines.errors import EngineFailure, InvalidInput
 from engines.t3.backend import T3Request
-from engines.t3.cache import KvSlot
 from engines.t3.decoder import Progress, T3Decoder
+from engines.t3.kv_cache import KvSlot
 from engines.t3.model import Span, T3Net
 from tests.engines.t3.setting import WrappedNet, limits, net, request, run, voice
 

@@ -14,8 +14,8 @@ from safetensors.numpy import load_file, save_file
 from engines.config import NANO, SPEECH_CODES, TINY, TURBO, ModelSpec
 from engines.errors import CheckpointError
 from engines.kernels.dense import halves_here
-from engines.t3.cache import KvSlot
 from engines.t3.decoder import T3Decoder
+from engines.t3.kv_cache import KvSlot
 from engines.t3.linear import CompiledLinear, DenseLinear, PackedLinear, packing_available
 from engines.t3.model import Span, T3Net, expected_tensors
 from engines.t3.random_weights import random_tensors

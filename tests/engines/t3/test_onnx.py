@@ -13,12 +13,12 @@ import torch
 
 from engines.config import TINY
 from engines.errors import InvalidInput
-from engines.t3.cache import KvSlot
 from engines.t3.decoder import T3Decoder
+from engines.t3.kv_cache import KvSlot
 from engines.t3.model import Span, T3Net
+from engines.t3.onnx.export import export_t3, open_onnx_net
+from engines.t3.onnx.net import OnnxT3Net
 from engines.t3.onnx_backend import OnnxT3Backend
-from engines.t3.onnx_export import export_t3, open_onnx_net
-from engines.t3.onnx_net import OnnxT3Net
 from engines.t3.sampler import Sampler
 from tests.engines.t3.setting import CPU, checkpoint, limits, net, request, run, voice
 

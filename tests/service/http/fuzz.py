@@ -13,10 +13,10 @@ import atheris
 with atheris.instrument_imports(include=["service.http", "google.protobuf.json_format"]):
     from google.protobuf.json_format import MessageToDict
 
+    from service.http.error_responses import HttpRefused
     from service.http.frames import End, read_binary, read_text
     from service.http.origins import Origins
-    from service.http.refusals import HttpRefused
-    from service.http.wanted import read
+    from service.http.speech_request import read
 
 from engines.errors import InvalidInput
 from mynah.v1 import speech_pb2

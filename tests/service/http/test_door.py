@@ -8,8 +8,8 @@ import httpx
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from service.access.keys import ApiKey, digest, write_keys
 from service.config import ConfigError, ServerConfig
-from service.keys import ApiKey, digest, write_keys
 from service.server import Server
 from tests.service.http.browsing import HELLO, SPEECH, browsing, socket
 from tests.service.serving import REFERENCE, serving

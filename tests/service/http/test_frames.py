@@ -19,7 +19,7 @@ from engines.errors import InvalidInput
 from mynah.v1 import speech_pb2
 from service.errors import NotFound
 from service.http.frames import AudioAs, End, event_frames, read_binary, read_text
-from service.http.wanted import Wanted, read
+from service.http.speech_request import Wanted, read
 from tests.service.http.browsing import HELLO
 
 ROOT = Path(__file__).parents[3]

@@ -13,11 +13,11 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect
 
-from service.encode import AudioFormat, AudioSettings
-from tests.service.decoding import decode
+from service.audio.encoder import AudioFormat, AudioSettings
+from tests.service.access.tls_files import Authority
+from tests.service.audio.decoding import decode
 from tests.service.http.browsing import HELLO, SPEECH, browsing
 from tests.service.test_process import line, listening, process
-from tests.service.tls_files import Authority
 
 HTTP = ("--http-listen", "127.0.0.1:0")
 

@@ -12,10 +12,10 @@ import pytest
 
 from engines.errors import EngineBusy, EngineFailure
 from engines.fake import Script, fake_voice, tone
-from service.codecs import pcm_s16le
-from service.encode import SAMPLE_RATES_HZ, AudioFormat, AudioSettings
-from service.http.wanted import MEDIA_TYPES, RESPONSE_FORMATS
-from tests.service.decoding import decode
+from service.audio.codecs import pcm_s16le
+from service.audio.encoder import SAMPLE_RATES_HZ, AudioFormat, AudioSettings
+from service.http.speech_request import MEDIA_TYPES, RESPONSE_FORMATS
+from tests.service.audio.decoding import decode
 from tests.service.http.browsing import HELLO, LONG, SPEECH, browsing
 
 SLOW = Script(token_s=0.002, decode_s=0.01)

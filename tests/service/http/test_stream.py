@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from engines.errors import EngineFailure
 from engines.fake import Script, fake_voice, tone
 from mynah.v1 import speech_pb2
-from service.codecs import pcm_s16le
+from service.audio.codecs import pcm_s16le
 from tests.service.http.browsing import LONG, Stream, browsing, kinds, socket
 from tests.service.serving import flush, opening, text
 

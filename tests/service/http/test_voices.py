@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.voice_store import DEFAULT_VOICE_ID
+from service.voices.store import DEFAULT_VOICE_ID
 from tests.service.http.browsing import HELLO, SPEECH, browsing
 from tests.service.serving import REFERENCE
 

@@ -1,0 +1,141 @@
+"""Reference audio -> Voice: which net hears which part of the recording, at which rate.
+
+Knows the recipe and holds the nets; knows nothing of the nets' insides, of files other than the checkpoint's, or of
+how voices are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from threading import Lock
+
+import torch
+from torch import nn
+
+from engines.audio import Samples, resample, resample_windowed_sinc, with_gain
+from engines.checkpoints.checkpoint import Checkpoint
+from engines.checkpoints.weights import load_tensors
+from engines.conditioning import speaker, tokenizer, xvector
+from engines.conditioning.mel import prompt_mel
+from engines.conditioning.reference import Reference
+from engines.conditioning.sandbox import load_reference_apart
+from engines.config import (
+    MAX_S3GEN_PROMPT_TOKENS,
+    MAX_T3_PROMPT_TOKENS,
+    MEL_FRAMES_PER_TOKEN,
+    SAMPLE_RATE_HZ,
+    SAMPLES_PER_TOKEN,
+    SPEECH_TOKENS_PER_S,
+)
+from engines.s3gen.nets.packing import pack, packing_available
+from engines.voice import Voice
+
+TARGET_LUFS = -27.0
+_S3GEN_SAMPLES = MAX_S3GEN_PROMPT_TOKENS * SAMPLES_PER_TOKEN  # 10 s at 24 kHz
+_T3_SAMPLES = MAX_T3_PROMPT_TOKENS * tokenizer.RATE_HZ // SPEECH_TOKENS_PER_S  # 15 s at 16 kHz
+
+
+@dataclass(frozen=True)
+class _Nets:
+    speaker: speaker.SpeakerEncoder
+    tokenizer: tokenizer.SpeechTokenizer
+    xvector: xvector.XVectorEncoder
+
+
+class VoiceBuilder:
+    """Makes voices from recordings. Thread-safe: decoding runs side by side, the nets serve one caller at a time.
+
+    The nets are read from the checkpoint at the first build, memory-mapped where the device is the CPU; `load` does
+    it ahead of time.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        device: str = "cpu",
+        decode: Callable[[bytes], Reference] = load_reference_apart,
+    ) -> None:
+        self._checkpoint = checkpoint
+        self._decode = decode
+        self._device = torch.device(device)
+        self._lock = Lock()
+        self._nets: _Nets | None = None
+
+    def load(self) -> None:
+        """Read the nets now. Raises CheckpointError naming every tensor that is missing or has another shape."""
+        with self._lock:
+            self._loaded()
+
+    def build(self, audio: bytes, name: str) -> Voice:
+        """A Voice from an audio file's bytes. Raises InvalidInput as `load_reference_apart`, CheckpointError as `load`.
+
+        Source: upstream's ChatterboxTurboTTS.prepare_conditionals and S3Gen's embed_ref.
+        """
+        reference = self._decode(audio)
+        samples = with_gain(reference.samples, TARGET_LUFS - reference.loudness_lufs)
+        with self._lock:
+            return self._condition(samples, name, self._metadata(reference))
+
+    def _loaded(self) -> _Nets:
+        if self._nets is None:
+            self._nets = load_nets(self._checkpoint, self._device)
+        return self._nets
+
+    def _condition(self, samples: Samples, name: str, metadata: dict[str, str]) -> Voice:
+        """T3 hears 15 s and its speaker everything, through soxr; S3Gen hears 10 s, through the windowed sinc.
+
+        A recording that S3Gen hears to its end is tokenized once, for both: the tokenizer is most of a build.
+        """
+        nets = self._loaded()
+        heard = resample(samples, SAMPLE_RATE_HZ, tokenizer.RATE_HZ)
+        prompt = samples[:_S3GEN_SAMPLES]
+        prompt_16k = resample_windowed_sinc(prompt, SAMPLE_RATE_HZ, tokenizer.RATE_HZ)
+        codes, mel = nets.tokenizer.encode(prompt_16k), prompt_mel(prompt)
+        # the last, partly filled token has fewer than two mel frames to stand for: both end at the last whole one
+        tokens = codes[: len(mel) // MEL_FRAMES_PER_TOKEN]
+        shared = len(samples) <= _S3GEN_SAMPLES
+        return Voice(
+            name=name,
+            speaker_embedding=nets.speaker.embed(heard),
+            t3_prompt_tokens=codes if shared else nets.tokenizer.encode(heard[:_T3_SAMPLES]),
+            s3gen_prompt_tokens=tokens,
+            s3gen_prompt_mel=mel[: MEL_FRAMES_PER_TOKEN * len(tokens)].copy(),
+            x_vector=nets.xvector.embed(prompt_16k),
+            metadata=metadata,
+        )
+
+    def _metadata(self, reference: Reference) -> dict[str, str]:
+        """What was heard and by what; the codes mean nothing to other weights than those that made them."""
+        return {
+            "duration_s": f"{reference.duration_s:.3f}",
+            "loudness_lufs": f"{reference.loudness_lufs:.1f}",
+            "source": reference.source,
+            "model": ("random:" if self._checkpoint.random_weights else "") + self._checkpoint.spec.name,
+            "mynah_version": version("mynah"),
+        }
+
+
+def load_nets(checkpoint: Checkpoint, device: torch.device) -> _Nets:
+    """The three nets with the checkpoint's weights. Raises CheckpointError as `load_tensors`."""
+    spec = checkpoint.spec
+    with torch.device("meta"):
+        nets = _Nets(speaker.SpeakerEncoder(spec), tokenizer.SpeechTokenizer(spec), xvector.XVectorEncoder(spec))
+    _fill(nets.speaker, load_tensors(checkpoint.voice_encoder_path, speaker.expected_tensors(spec)), device)
+    for net, part in ((nets.tokenizer, tokenizer), (nets.xvector, xvector)):
+        tensors = load_tensors(checkpoint.s3gen_path, part.expected_tensors(spec), prefix=part.PREFIX)
+        _fill(net, tensors, device)
+    if device.type == "cpu":
+        # half the time of its small images; torch's annotations do not know the argument
+        nets.xvector.head.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if packing_available():
+            pack(nets.tokenizer)  # its matrix products are two thirds of a build
+    return nets
+
+
+def _fill(net: nn.Module, tensors: dict[str, torch.Tensor], device: torch.device) -> None:
+    """Put the tensors into the net as they are: on the CPU they stay views of the memory-mapped file."""
+    net.load_state_dict(tensors, assign=True)
+    net.to(device).eval().requires_grad_(False)

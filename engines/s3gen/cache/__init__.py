@@ -1,0 +1,1 @@
+"""State that cached decoding keeps between blocks: keys and values, convolution tails."""

@@ -1,0 +1,143 @@
+"""S3Gen as two kernels on CUDA streams: batches through double buffers, cut to what a kernel takes at once.
+
+Knows how batches map to named arrays and to calls; ordering is double_buffer.py's, the driver cuda.py's, and what a
+kernel computes its own business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.config import MEL_FRAMES_PER_TOKEN
+from engines.s3gen.export.graphs import CFM, ENCODER, VOCODER, Graph
+from engines.s3gen.gpu.buckets import buckets, most_rows, rooms
+from engines.s3gen.gpu.double_buffer import Device, DoubleBuffer, Kernel
+from engines.s3gen.runtime import F32, FlowBatch, VocoderBatch, VocoderResult
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+class BufferedRuntime:
+    """Fulfils `Runtime`, and lets a caller have several batches in flight with `submit_flow` and `submit_vocoder`.
+
+    One thread at a time. `depth` batches of each kernel are in flight; 1 switches the overlap off.
+    """
+
+    cfm_s = None  # encoder and CFM are one kernel
+
+    def __init__(self, name: str, device: Device, kernels: Kernels, *, depth: int = 2) -> None:
+        self.name = name
+        self._device, self._kernels = device, kernels
+        self._flow = _lane(ENCODER, device, kernels.flow, depth)
+        self._vocoder = _lane(VOCODER, device, kernels.vocoder, depth)
+
+    def with_depth(self, depth: int) -> BufferedRuntime:
+        """Another runtime on the same kernels, with buffers of its own."""
+        return BufferedRuntime(self.name, self._device, self._kernels, depth=depth)
+
+    def flow(self, batch: FlowBatch) -> F32:
+        """As Runtime.flow."""
+        return self.submit_flow(batch)()
+
+    def vocoder(self, batch: VocoderBatch) -> VocoderResult:
+        """As Runtime.vocoder."""
+        return self.submit_vocoder(batch)()
+
+    def submit_flow(self, batch: FlowBatch) -> Callable[[], F32]:
+        """Start a flow batch; the returned call waits for its mel."""
+        longest = int(batch.token_lengths.max())
+        pending = self._flow.submit(_flow_arrays(batch, longest), len(batch.tokens), longest)
+
+        def result() -> F32:
+            mel = np.zeros(batch.noise.shape, np.float32)
+            mel[:, : 2 * longest] = pending()["mel"]
+            return mel
+
+        return result
+
+    def parts(self, batch: FlowBatch) -> dict[str, Callable[[], object]]:
+        """As timing.InParts."""
+        rows, tokens = batch.tokens.shape
+        arrays = _flow_arrays(batch, tokens)
+        encoder = _lane(ENCODER, self._device, self._kernels.encoder, 1)
+        cfm = _lane(CFM, self._device, self._kernels.cfm, 1)
+        encoded: Arrays = {**arrays, **encoder.submit(arrays, rows, tokens)()}
+        return {
+            "encoder": lambda: encoder.submit(arrays, rows, tokens)(),
+            "cfm": lambda: cfm.submit(encoded, rows, 2 * tokens)(),
+        }
+
+    def submit_vocoder(self, batch: VocoderBatch) -> Callable[[], VocoderResult]:
+        """Start a vocoder batch; the returned call waits for its samples."""
+        longest = int(batch.lengths.max())
+        sizes = VOCODER.sizes(len(batch.lengths), longest)
+        arrays: Arrays = {
+            port.name: getattr(batch, port.name)[tuple(slice(n) for n in port.shape(sizes))] for port in VOCODER.inputs
+        }
+        pending = self._vocoder.submit(arrays, len(batch.lengths), longest)
+
+        def result() -> VocoderResult:
+            made = pending()
+            waveform, f0_hz = np.zeros(batch.noise.shape, np.float32), np.zeros(batch.mel.shape[:2], np.float32)
+            waveform[:, : sizes["samples"]], f0_hz[:, :longest] = made["waveform"], made["f0_hz"]
+            return VocoderResult(waveform, f0_hz)
+
+        return result
+
+
+def _flow_arrays(batch: FlowBatch, longest: int) -> Arrays:
+    return {
+        "tokens": batch.tokens[:, :longest],
+        "token_lengths": batch.token_lengths,
+        "lengths": batch.token_lengths * MEL_FRAMES_PER_TOKEN,
+        "x_vector": batch.x_vector,
+        "noise": batch.noise[:, : 2 * longest],
+        "prompt_mel": batch.prompt_mel[:, : 2 * longest],
+    }
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """What a runtime runs, each over the ports of the padded graphs: the flow over the encoder's inputs and those of
+    the CFM's that do not come from the encoder; its two parts, to be timed alone."""
+
+    flow: Kernel
+    vocoder: Kernel
+    encoder: Kernel
+    cfm: Kernel
+
+
+def _lane(graph: Graph, device: Device, kernel: Kernel, depth: int) -> Lane:
+    return Lane(graph, DoubleBuffer(device, kernel, rooms(graph), depth=depth))
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One double buffer and the graph whose buckets say what fits into a call."""
+
+    graph: Graph
+    buffer: DoubleBuffer
+
+    def submit(self, arrays: Arrays, rows: int, length: int) -> Callable[[], dict[str, npt.NDArray[Any]]]:
+        """Start a batch, cut into as many calls as the buckets ask for."""
+        most = most_rows(buckets(self.graph), length)
+        sizes = [min(most, rows - first) for first in range(0, rows, most)]
+        firsts = np.cumsum([0, *sizes[:-1]])
+        tickets = [
+            self.buffer.submit(
+                {name: array[first : first + count] for name, array in arrays.items()},
+                self.graph.sizes(count, length),
+            )
+            for first, count in zip(firsts, sizes, strict=True)
+        ]
+
+        def result() -> dict[str, npt.NDArray[Any]]:
+            parts = [ticket.result() for ticket in tickets]
+            return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+        return result

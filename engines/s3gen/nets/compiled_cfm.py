@@ -1,0 +1,119 @@
+"""The CFM's transformer blocks, computed by the compiled ones in their place.
+
+Knows which blocks a stage has and how tensors lie; transformer.py does the arithmetic. Every stage is compared with
+the one that it stands for before it may, as any runtime is before it serves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from engines.kernels.library import MISSING, disagreement, lanes_here
+from engines.kernels.transformer import Dense, Rows, Stack, Transformer, computable
+from engines.s3gen.nets import cfm
+
+_TRIAL_FRAMES = 53  # several blocks of rows, and an end within one
+
+
+def compile_transformers(net: cfm.Estimator) -> str | None:
+    """Let the compiled blocks stand for those of a float32 estimator on the CPU, whose own are given up.
+
+    Where they are not installed, do not fit or compute something else, nothing changes and the reason is returned.
+    """
+    stages = [cast(cfm._Stage, stage) for stage in (*net.down_blocks, *net.mid_blocks, *net.up_blocks)]
+    made = []
+    for stage in stages:
+        replacement = _replacement(stage)
+        if isinstance(replacement, str):
+            return replacement
+        made.append(replacement)
+    for stage, stack in zip(stages, made, strict=True):
+        stage.stand_in = CompiledStage(stack)
+        stage[1] = nn.ModuleList()
+    return None
+
+
+class CompiledStage:
+    """Fulfils cfm.Transformers."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+
+    def __call__(self, x: Tensor, lengths: Tensor | None, remembered: cfm.Remembered | None = None) -> Tensor:
+        """Rows are computed one by one, each to its own end, in the place of x."""
+        x = x.contiguous()
+        rows, frames, _ = x.shape
+        ends = [frames] * rows if lengths is None else lengths.tolist()
+        memories: Sequence[tuple[list[Tensor], Tensor | None]] = [([], None)] * rows
+        if remembered is not None:
+            memories = remembered.take(len(self._stack))
+        for row, end, (parts, own) in zip(x, ends, memories, strict=True):
+            self._row(row[:end], parts, own)
+        return x
+
+    def _row(self, x: Tensor, parts: list[Tensor], own: Tensor | None) -> None:
+        work = x.new_empty(self._stack.work_floats(len(x), sum(part.shape[1] for part in parts)))
+        before = [_rows(part) for part in parts if part.shape[1]]
+        self._stack.run(x.data_ptr(), len(x), work.data_ptr(), before, None if own is None else _rows(own))
+
+
+def _rows(part: Tensor) -> Rows:
+    """(layers, frames, 2w)"""
+    layers, frames, both = part.shape
+    assert part.stride(2) == 1
+    assert frames == 1 or part.stride(1) == both, "a layer's keys and values lie together"
+    return Rows(part.data_ptr(), frames, part.stride(0) if layers > 1 else 0)
+
+
+def _replacement(stage: cfm._Stage) -> Stack | str:
+    """The compiled blocks, or why there are none."""
+    blocks = [cast(cfm._Transformer, block) for block in cast(nn.ModuleList, stage[1])]
+    heads = blocks[0].attn1.heads
+    width, channels = blocks[0].attn1.to_q.weight.shape
+    hidden = cast(cfm._Widen, blocks[0].ff.net["0"]).proj.weight.shape[0]
+    if not lanes_here():
+        return MISSING
+    if not computable(channels, heads, width, hidden):
+        return f"there are no compiled transformer blocks of {channels} channels and {heads} heads of {width // heads}"
+    made = compiled(blocks, torch.get_num_threads())
+    return disagreement("transformer", _error(made, blocks, channels)) or made
+
+
+def compiled(blocks: list[cfm._Transformer], threads: int, lanes: int | None = None) -> Stack:
+    """Raises ValueError as Stack does."""
+    return Stack([_weights(block) for block in blocks], blocks[0].attn1.heads, threads, lanes)
+
+
+def _weights(block: cfm._Transformer) -> Transformer:
+    attention, ff = block.attn1, block.ff.net
+    return Transformer(
+        norm1=_dense(block.norm1),
+        query=_dense(attention.to_q),
+        key=_dense(attention.to_k),
+        value=_dense(attention.to_v),
+        join=_dense(cast(nn.Linear, attention.to_out[0])),
+        norm2=_dense(block.norm3),
+        widen=_dense(cast(cfm._Widen, ff["0"]).proj),
+        narrow=_dense(cast(nn.Linear, ff["2"])),
+    )
+
+
+def _dense(layer: nn.Linear | nn.LayerNorm) -> Dense:
+    weight = layer.weight.detach().numpy()
+    bias = np.zeros(len(weight), np.float32) if layer.bias is None else layer.bias.detach().numpy()
+    return Dense(weight, bias)
+
+
+@torch.inference_mode()
+def _error(made: Stack, blocks: list[cfm._Transformer], channels: int) -> float:
+    x = torch.randn(1, _TRIAL_FRAMES, channels, generator=torch.Generator().manual_seed(0))
+    expected = x
+    for block in blocks:
+        expected = block(expected, None)
+    got = CompiledStage(made)(x.clone(), None)
+    return float((got - expected).abs().max() / expected.std())

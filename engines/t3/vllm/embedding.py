@@ -1,0 +1,45 @@
+"""Embeds everything that T3 reads under vLLM: one table, one gather, any id.
+
+Knows the id space; knows neither vLLM nor upstream's files.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from engines.t3.vllm.vocab import IdSpace
+
+
+class IdEmbedding(nn.Module):
+    """ids (n,) -> (n, width).
+
+    It belongs inside the compiled model. A CUDA graph reads its inputs where they lay when it was captured: vLLM keeps
+    the ids in one place for ever, but embeddings made outside would lie somewhere else at every step, and the graph
+    would go on reading the first ones.
+    """
+
+    def __init__(self, space: IdSpace, width: int) -> None:
+        super().__init__()
+        self.space = space
+        # zeros: a slot without a voice embeds to something finite
+        self.table = nn.Parameter(torch.zeros(space.rows, width), requires_grad=False)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return F.embedding(self.space.rows_of(ids), self.table)
+
+    @property
+    def speech(self) -> Tensor:
+        """The table's rows of speech tokens, (6563, width)."""
+        return self.table.data[: self.space.first_text_row]
+
+    @property
+    def text(self) -> Tensor:
+        """(text vocabulary, width)"""
+        return self.table.data[self.space.first_text_row : self.space.first_voice_row]
+
+    @property
+    def voices(self) -> Tensor:
+        """(voice slots, width)"""
+        return self.table.data[self.space.first_voice_row :]

@@ -1,0 +1,55 @@
+"""The folder vLLM loads T3 from: a config.json of ours and a link to upstream's weights, unchanged.
+
+Knows file names and dimensions; starts nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from engines.checkpoints.checkpoint import Checkpoint
+from engines.config import SPEECH_VOCAB, T3Spec
+from engines.t3.vllm.plugin import ARCHITECTURE
+from engines.t3.vllm.vocab import IdSpace
+
+
+def prepare_folder(checkpoint: Checkpoint, space: IdSpace, work_dir: Path) -> Path:
+    """A folder below `work_dir` for this checkpoint, the same one each time.
+
+    The same, because vLLM keys its compiled code by the model's path. Safe when several processes do it at once.
+    """
+    weights = checkpoint.t3_path.resolve()
+    config = json.dumps(model_config(checkpoint.spec.t3, space), indent=1, sort_keys=True)
+    key = hashlib.sha256(f"{weights}\n{config}".encode()).hexdigest()[:16]
+    folder = work_dir / f"t3-{checkpoint.spec.name}-{key}"
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".{os.getpid()}.partial"
+    partial.write_text(config)
+    partial.replace(folder / "config.json")
+    partial.symlink_to(weights)
+    partial.replace(folder / "model.safetensors")
+    return folder
+
+
+def model_config(spec: T3Spec, space: IdSpace) -> dict[str, object]:
+    """config.json. `vocab_size` is what can be generated; what can be read is larger and only our model's business."""
+    return {
+        "architectures": [ARCHITECTURE],
+        "model_type": "gpt2",
+        "vocab_size": SPEECH_VOCAB,
+        "n_positions": spec.positions,
+        "n_embd": spec.width,
+        "n_layer": spec.layers,
+        "n_head": spec.heads,
+        "activation_function": "gelu_new",
+        "layer_norm_epsilon": 1e-5,
+        "tie_word_embeddings": False,
+        "torch_dtype": "float32",  # of the file; without it vLLM asks the hub
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "mynah_text_vocab": space.text_vocab,
+        "mynah_voice_slots": space.voice_slots,
+    }

@@ -1,0 +1,45 @@
+"""T3's two kinds of work, ready to be timed or profiled: reading a prompt, and a single step behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from engines.checkpoints.checkpoint import Checkpoint
+from engines.config import SPEECH_CODES, SPEECH_VOCAB, T3Spec
+from engines.t3.kv_cache import KvSlot
+from engines.t3.model import Span, T3Net
+
+PREFILL_POSITIONS, STEP_POSITIONS = 417, 500
+_CHUNK = 64  # as the backends read on a CPU
+
+
+def load_t3_calls(checkpoint: Checkpoint, device: str) -> dict[str, Callable[[], torch.Tensor]]:
+    """`t3_calls` of the torch net. Raises CheckpointError."""
+    return t3_calls(T3Net.load(checkpoint.t3_path, checkpoint.spec, torch.device(device)))
+
+
+def t3_calls(net: T3Net, *, step_positions: int = STEP_POSITIONS) -> dict[str, Callable[[], torch.Tensor]]:
+    """`prefill` of a full voice and some text, and a `step` behind so many positions; each gives the last row's
+    logits."""
+    most = max(step_positions + 1, PREFILL_POSITIONS)
+    slot = KvSlot(net.spec, most, net.device)
+    slot.reserve(most)
+    slot.memory.zero_()
+    codes = np.random.default_rng(0).integers(0, SPEECH_CODES, PREFILL_POSITIONS).tolist()
+    return {"prefill": lambda: _read(net, slot, codes, 0), "step": lambda: _read(net, slot, codes[:1], step_positions)}
+
+
+@torch.inference_mode()
+def _read(net: T3Net, slot: KvSlot, codes: list[int], start: int) -> torch.Tensor:
+    for first in range(0, len(codes), _CHUNK):
+        chunk = codes[first : first + _CHUNK]
+        hidden = net.forward(net.embed_speech(chunk), [Span(slot, start + first, len(chunk))])
+    return net.speech_logits(hidden[-1:]).cpu()
+
+
+def step_bytes(spec: T3Spec, bytes_per_value: int) -> int:
+    """What one step reads: every matrix of the blocks and the head. It is bound by this, not by arithmetic."""
+    return (12 * spec.layers * spec.width**2 + SPEECH_VOCAB * spec.width) * bytes_per_value

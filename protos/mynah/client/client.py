@@ -1,0 +1,162 @@
+"""The client: the calls that can be made on a server, or on whichever of several has room."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from mynah.client.errors import MynahError, WrongState
+from mynah.client.events import AudioChunk, ServerInfo
+from mynah.client.failover import Replay
+from mynah.client.servers import Server, Servers
+from mynah.client.settings import AudioFormat, Sampling, SpeechSettings, Timeouts, Tls
+from mynah.client.stream import SpeechStream
+from mynah.client.transport import open_channel, rpc_errors, with_key
+from mynah.client.voices import Voices
+from mynah.client.wire import event_from_wire, info_from_wire, settings_to_wire
+from mynah.v1 import speech_pb2
+
+# gRPC's health protocol is two messages of one field each; a package for it would be the client's largest dependency.
+_HEALTH_CHECK = "/grpc.health.v1.Health/Check"
+_SERVING = bytes([8, 1])  # HealthCheckResponse: field 1, the value SERVING
+
+
+class Client:
+    """Connections to one Mynah server or several; made on first use, shared by any number of streams.
+
+    Use it as an async context manager. Every call raises MynahError. With several servers a stream opens where there
+    is room, and moves when its server fails before the first audio; after audio nothing is ever tried again.
+    """
+
+    def __init__(
+        self,
+        server: str | Sequence[str] = "127.0.0.1:50051",
+        *,
+        tls: Tls | bool = False,
+        api_key: str | None = None,
+        timeouts: Timeouts | None = None,
+        moves: int | None = None,
+    ) -> None:
+        """`server` is HOST:PORT, several of them, or "dns:HOST:PORT" for every address that the name has.
+
+        `tls=True` trusts the system's certificates; a Tls says which others. `moves` is how often a stream may be
+        opened again before its first audio; None: never with one server, twice for each of several.
+        """
+        addresses = [server] if isinstance(server, str) else list(server)
+        if not addresses or (len(addresses) > 1 and any(address.startswith("dns:") for address in addresses)):
+            raise WrongState("server is HOST:PORT, several of them, or one dns:HOST:PORT", reason="SERVER_UNCLEAR")
+        self._servers = Servers(addresses, self._connect)
+        self._moves = moves
+        self._tls = tls if isinstance(tls, Tls) else (Tls() if tls else None)
+        self._api_key = api_key
+        self._timeouts = timeouts or Timeouts()
+        self._open = False
+
+    def _connect(self, address: str) -> tuple[Any, Any]:
+        channel = open_channel(address, self._tls)
+        return channel, with_key(channel, self._api_key)
+
+    async def __aenter__(self) -> Client:
+        await self._servers.open()
+        self._open = True
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._servers.close()
+
+    @property
+    def voices(self) -> Voices:
+        """The voices, which several servers must share."""
+        self._must_be_open()
+        return Voices(self._servers.pick().calls, self._timeouts)
+
+    @property
+    def _moves_allowed(self) -> int:
+        if self._moves is not None:
+            return self._moves
+        return 2 * self._servers.count if self._servers.count > 1 else 0
+
+    def stream(
+        self,
+        *,
+        voice: str | None = None,
+        audio_format: AudioFormat | None = None,
+        sample_rate_hz: int | None = None,
+        sampling: Sampling | None = None,
+    ) -> SpeechStream:
+        """A stream to be opened with `async with`. What is None is the server's choice."""
+        self._must_be_open()
+        settings = SpeechSettings(voice, audio_format, sample_rate_hz, sampling or Sampling())
+
+        def start() -> Replay:
+            return Replay(self._servers, lambda server: server.speech.StreamSpeech(), self._moves_allowed)
+
+        return SpeechStream(start, settings, self._timeouts.connect_s)
+
+    async def synthesize(
+        self,
+        text: str,
+        *,
+        voice: str | None = None,
+        audio_format: AudioFormat | None = None,
+        sample_rate_hz: int | None = None,
+        sampling: Sampling | None = None,
+    ) -> AsyncIterator[AudioChunk]:
+        """The audio of one text as it is made. Closing the iterator early ends the work."""
+        self._must_be_open()
+        settings = SpeechSettings(voice, audio_format, sample_rate_hz, sampling or Sampling())
+        request = speech_pb2.SynthesizeRequest(settings=settings_to_wire(settings), text=text)
+        moves, tried, heard = self._moves_allowed, [self._servers.pick()], False
+        while True:
+            try:
+                async for chunk in _heard(tried[-1], request):
+                    heard = True
+                    yield chunk
+                return
+            except MynahError as error:
+                if heard or not error.retryable or len(tried) > moves:
+                    raise
+                tried[-1].failed(error)
+            await asyncio.sleep(self._servers.rest_s())
+            tried.append(self._servers.pick(avoid=[server.address for server in tried]))
+
+    async def info(self) -> ServerInfo:
+        """Who speaks, and what may be asked of it."""
+        self._must_be_open()
+        async with rpc_errors():
+            request = speech_pb2.GetServerInfoRequest()
+            return info_from_wire(
+                await self._servers.pick().speech.GetServerInfo(request, timeout=self._timeouts.call_s)
+            )
+
+    async def health(self, service: str = "") -> bool:
+        """Whether the server says SERVING, by gRPC's own health protocol; asks for no key.
+
+        `service` "" means that it takes new streams, "liveness" that its process works, warming up and draining
+        included. Raises NotFound for a service that it does not know.
+        """
+        self._must_be_open()
+        channel = self._servers.pick().channel
+        check: Any = channel.unary_unary(_HEALTH_CHECK, request_serializer=str.encode)
+        name = chr(10) + chr(len(service)) + service if service else ""  # HealthCheckRequest: field 1, a string
+        async with rpc_errors():
+            return bool(await check(name, timeout=self._timeouts.call_s) == _SERVING)
+
+    def _must_be_open(self) -> None:
+        if not self._open:
+            raise WrongState("the client is not open; use `async with`", reason="CLIENT_NOT_OPEN")
+
+
+async def _heard(server: Server, request: speech_pb2.SynthesizeRequest) -> AsyncIterator[AudioChunk]:
+    call = server.speech.Synthesize(request)
+    server.enter()
+    try:
+        async with rpc_errors():
+            async for message in call:
+                event = event_from_wire(message)
+                if isinstance(event, AudioChunk):
+                    yield event
+    finally:
+        server.leave()
+        call.cancel()

@@ -1,0 +1,92 @@
+"""The server's certificate, its key and whom it trusts, taken over from their files whenever these change.
+
+One source for gRPC and for everything that speaks through Python's `ssl`. Knows no surface.
+"""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from service.access.watched_file import WatchedFiles
+
+
+@dataclass(frozen=True)
+class TlsFiles:
+    """PEM files. With `client_ca`, only clients with a certificate of it are let in (mutual TLS)."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return (self.certificate, self.key) + ((self.client_ca,) if self.client_ca else ())
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    context: ssl.SSLContext
+    grpc: grpc.ServerCertificateConfiguration
+
+
+class Certificates:
+    """Certificates that renew themselves: every handshake looks whether the files have changed.
+
+    A pair that does not fit together (a certificate written before its key) is not taken over; the former one serves
+    on until both are there.
+    """
+
+    def __init__(self, files: TlsFiles) -> None:
+        """Raises OSError (ssl.SSLError included) naming what cannot be used."""
+        self._files = files
+        self._loaded = WatchedFiles(files.paths, self._load, "TLS certificate")
+
+    def grpc_credentials(self) -> grpc.ServerCredentials:
+        """For `add_secure_port`."""
+        served = self._loaded.content()
+
+        def newest() -> grpc.ServerCertificateConfiguration:
+            nonlocal served
+            found = self._loaded.content()
+            if found is served:
+                return None  # type: ignore[return-value]  # as gRPC documents it: no change
+            served = found
+            return found.grpc
+
+        return grpc.dynamic_ssl_server_credentials(served.grpc, newest, self._files.client_ca is not None)
+
+    def ssl_context(self) -> ssl.SSLContext:
+        """For asyncio and uvicorn: a context that hands every handshake over to the newest one."""
+
+        def newest(connection: ssl.SSLObject | ssl.SSLSocket, _name: str | None, _context: ssl.SSLContext) -> None:
+            connection.context = self._loaded.content().context
+
+        # a context of its own: what it was made with is never looked at again
+        front = self._context()
+        front.sni_callback = newest
+        return front
+
+    def _load(self) -> _Loaded:
+        pem = [path.read_bytes() for path in self._files.paths]
+        context = self._context()
+        if [path.read_bytes() for path in self._files.paths] != pem:
+            raise OSError("the files are being written")
+        pair = [(pem[1], pem[0])]
+        roots = pem[2] if self._files.client_ca else None
+        return _Loaded(context, grpc.ssl_server_certificate_configuration(pair, root_certificates=roots))
+
+    def _context(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        try:
+            context.load_cert_chain(self._files.certificate, self._files.key)
+        except OSError as error:
+            raise OSError(f"{self._files.certificate} with {self._files.key}: {error}") from error
+        if self._files.client_ca is not None:
+            context.load_verify_locations(self._files.client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context

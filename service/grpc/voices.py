@@ -1,0 +1,105 @@
+"""The gRPC surface of voices: translates between calls and the catalogue, and bounds uploads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc.aio
+
+from engines.errors import InvalidInput
+from mynah.v1 import voices_pb2, voices_pb2_grpc
+from service.access.admission import Admission
+from service.config import ServerConfig
+from service.errors import OutOfOrder, TookTooLong
+from service.grpc.status import refusals
+from service.handlers.voice_catalogue import VoiceCatalogue
+
+Parts = AsyncIterator[voices_pb2.CreateVoiceRequest]
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class VoicesService(voices_pb2_grpc.VoicesServicer):
+    """mynah.v1.Voices."""
+
+    def __init__(self, catalogue: VoiceCatalogue, admission: Admission, config: ServerConfig) -> None:
+        self._catalogue = catalogue
+        self._admission = admission
+        self._config = config
+
+    async def CreateVoice(self, parts: Parts, context: Context) -> voices_pb2.CreateVoiceResponse:
+        async with refusals(context, "create voice"):
+            with self._admission.upload():
+                upload = _Upload(parts, self._config)
+                new = await upload.metadata()
+                await self._catalogue.check(new)
+                voice = await self._catalogue.create(new, await upload.audio())
+        return voices_pb2.CreateVoiceResponse(voice=voice)
+
+    async def GetVoice(self, request: voices_pb2.GetVoiceRequest, context: Context) -> voices_pb2.GetVoiceResponse:
+        async with refusals(context, "get voice"):
+            voice = await self._catalogue.get(request.voice_id)
+        return voices_pb2.GetVoiceResponse(voice=voice)
+
+    async def ListVoices(
+        self, request: voices_pb2.ListVoicesRequest, context: Context
+    ) -> voices_pb2.ListVoicesResponse:
+        async with refusals(context, "list voices"):
+            page = await self._catalogue.list(request)
+        return page  # noqa: RET504 - a refusal may end the block before
+
+    async def DeleteVoice(
+        self, request: voices_pb2.DeleteVoiceRequest, context: Context
+    ) -> voices_pb2.DeleteVoiceResponse:
+        async with refusals(context, "delete voice"):
+            await self._catalogue.delete(request.voice_id)
+        return voices_pb2.DeleteVoiceResponse()
+
+
+class _Upload:
+    """The parts of one upload, in order and within bounds."""
+
+    def __init__(self, parts: Parts, config: ServerConfig) -> None:
+        self._parts = parts
+        self._max_bytes = config.max_upload_bytes
+        self._stall_timeout_s = config.stall_timeout_s
+
+    async def metadata(self) -> voices_pb2.NewVoice:
+        """The first part. Raises OutOfOrder, InvalidInput, TookTooLong."""
+        first = await self._next()
+        if first is None or _kind(first) != "metadata":
+            raise _out_of_order("audio before metadata" if first else "nothing", "metadata first")
+        return first.metadata
+
+    async def audio(self) -> bytes:
+        """All other parts together. Raises OutOfOrder, InvalidInput, TookTooLong."""
+        audio = bytearray()
+        while (part := await self._next()) is not None:
+            if _kind(part) != "audio_chunk":
+                raise _out_of_order("metadata again", "audio after metadata")
+            audio += part.audio_chunk
+            if len(audio) > self._max_bytes:
+                allowed = f"at most {self._max_bytes} bytes"
+                raise InvalidInput("audio", "a longer upload", allowed, "AUDIO_TOO_LARGE")
+        return bytes(audio)
+
+    async def _next(self) -> voices_pb2.CreateVoiceRequest | None:
+        try:
+            async with asyncio.timeout(self._stall_timeout_s):
+                return await anext(self._parts, None)
+        except TimeoutError:
+            allowed = f"{self._stall_timeout_s:g} s"
+            raise TookTooLong("UPLOAD_STALLED", f"nothing came for {allowed}", allowed=allowed) from None
+
+
+def _kind(part: voices_pb2.CreateVoiceRequest) -> str:
+    kind = part.WhichOneof("part")
+    if kind is None:
+        raise InvalidInput("part", "nothing", "metadata or audio_chunk", "MESSAGE_INVALID")
+    return str(kind)
+
+
+def _out_of_order(got: str, allowed: str) -> OutOfOrder:
+    message = f"got {got}; allowed: {allowed}"
+    return OutOfOrder("UPLOAD_OUT_OF_ORDER", message, field="part", value=got, allowed=allowed)

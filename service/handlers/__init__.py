@@ -1,0 +1,1 @@
+"""What every surface does with a call, whatever the transport."""

@@ -1,0 +1,1 @@
+"""A stream's state: text in, segments, events out."""

@@ -1,0 +1,230 @@
+"""Every format at every rate, decoded again by FFmpeg: length, closeness, delay as the documentation says, cancels."""
+
+from __future__ import annotations
+
+import asyncio
+import audioop
+import io
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import soxr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engines.config import SAMPLES_PER_TOKEN
+from engines.fake import FakeEngine, Script
+from service.audio.codecs import Packet, a_law, mu_law
+from service.audio.containers import Flac, OggOpus, WebmOpus
+from service.audio.encoder import AudioFormat, AudioSettings, Encoder
+from service.stream.timeline import Audio
+from tests.clips import speech
+from tests.service.audio.decoding import decode, snr_db
+from tests.service.stream.sessions import Heard, session, speak
+
+EVERY = [AudioSettings(each, rate_hz) for each in AudioFormat for rate_hz in each.rates_hz]
+PRIMING_SAMPLES = {AudioFormat.MP3: 1105, AudioFormat.AAC: 1024}
+WHOLE_FRAMES = {AudioFormat.OGG_OPUS, AudioFormat.WEBM_OPUS, *PRIMING_SAMPLES}
+SHORT = "Something shorter."
+DOCUMENT = (Path(__file__).parents[3] / "docs" / "formats.md").read_text()
+
+
+def name(audio: AudioSettings) -> str:
+    return f"{audio.audio_format.value}-{audio.sample_rate_hz}"
+
+
+every = pytest.mark.parametrize("audio", EVERY, ids=name)
+
+
+def lookahead_samples(audio: AudioSettings) -> int:
+    """Opus's, which a decoder drops once: at the beginning of the stream."""
+    return 312 * audio.sample_rate_hz // 48_000 if audio.audio_format.priming_is_skipped else 0
+
+
+def table(title: str) -> dict[tuple[str, int], float]:
+    """(format, rate) -> the figure in one of the document's tables whose columns are rates."""
+    head, *rows = re.search(rf"(^\| {title}.*\n)\|-.*\n((?:\|.*\n)+)", DOCUMENT, re.M).expand(r"\1\2").splitlines()
+    rates = [int(cell.split()[0]) for cell in head.split("|")[2:-1]]
+    figures = {}
+    for row in rows:
+        names, *cells = [cell.strip() for cell in row.split("|")[1:-1]]
+        for rate_hz, cell in zip(rates, cells, strict=True):
+            if cell != "-":
+                figures |= {(each, rate_hz): float(cell) for each in re.findall(r"`(\w+)`", names)}
+    return figures
+
+
+def least_snr_db() -> dict[str, float]:
+    rows = re.findall(r"^\| (`.*?) \|.*\| (\d+) \|$", DOCUMENT.split("## Delay")[0], re.M)
+    return {each: float(figure) for names, figure in rows for each in re.findall(r"`(\w+)`", names)}
+
+
+@lru_cache(maxsize=1)
+def words() -> np.ndarray:
+    samples, rate_hz = speech(6.0)
+    at_24 = soxr.resample(samples, rate_hz, 24_000)
+    return (at_24 / np.abs(at_24).max() * 0.7).astype(np.float32)[: 150 * SAMPLES_PER_TOKEN]
+
+
+def spoken(audio: AudioSettings, segments: list[list[np.ndarray]]) -> tuple[bytes, list[int]]:
+    """The stream's bytes, and the samples declared for each segment."""
+    encoder, writer = Encoder(audio), audio.writer()
+    data, declared = b"", []
+    for pieces in segments:
+        made = [*map(encoder.encode, pieces), encoder.end_segment()]
+        assert all(bool(each.packets) == bool(each.samples) for each in made)
+        data += b"".join(writer.write(each.packets) for each in made if each.samples)
+        declared.append(sum(each.samples for each in made))
+    return data, declared
+
+
+@every
+def test_decoded_again_it_is_as_long_as_declared_and_close_to_what_was_spoken(audio: AudioSettings):
+    pieces = np.split(words(), [9_600, 24_000, 48_001])
+    data, declared = spoken(audio, [pieces, pieces])
+    heard = decode(data, audio)
+    assert len(heard) == sum(declared)
+    made = words() if audio.sample_rate_hz == 24_000 else soxr.resample(words(), 24_000, audio.sample_rate_hz)
+    before = PRIMING_SAMPLES.get(audio.audio_format, 0)
+    for start in (before, declared[0] + before + lookahead_samples(audio)):
+        assert snr_db(made, heard[start : start + len(made)]) > least_snr_db()[audio.audio_format.value]
+
+
+@every
+def test_what_is_held_back_is_what_the_document_says(audio: AudioSettings):
+    step = 24  # 1 ms
+    encoder = Encoder(audio)
+    given_ms = held_ms = 0.0
+    out = -PRIMING_SAMPLES.get(audio.audio_format, 0)
+    for piece in np.split(words()[:36_000], range(step, 36_000, step)):
+        given_ms += 1
+        out += encoder.encode(piece).samples
+        held_ms = max(held_ms, given_ms - out * 1000 / audio.sample_rate_hz)
+    stated_ms = table("held back")[audio.audio_format.value, audio.sample_rate_hz]
+    assert stated_ms - 2 < held_ms <= stated_ms
+
+
+@every
+def test_segments_gain_no_more_silence_than_the_document_says(audio: AudioSettings):
+    gained_ms = []
+    for tokens in range(1, 40):
+        encoder = Encoder(audio, at_start=False)
+        samples = encoder.encode(np.zeros(tokens * SAMPLES_PER_TOKEN, np.float32)).samples
+        samples += encoder.end_segment().samples
+        gained_ms.append((samples - tokens * audio.sample_rate_hz // 25) * 1000 / audio.sample_rate_hz)
+    if audio.audio_format in WHOLE_FRAMES:
+        stated_ms = table("silence at")[audio.audio_format.value, audio.sample_rate_hz]
+        assert min(gained_ms) >= 0
+        assert stated_ms - 1 < max(gained_ms) <= stated_ms
+    else:
+        assert set(gained_ms) == {0}
+
+
+@pytest.mark.parametrize("audio_format", [each for each in AudioFormat if each.takes_time])
+@given(data=st.data())
+@settings(max_examples=10, deadline=None)
+def test_however_it_is_cut_it_is_the_same_sound(audio_format: AudioFormat, data: st.DataObject):
+    audio = AudioSettings(audio_format)
+    samples = words()[:24_000]
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(samples)), max_size=6)))
+    whole, declared = spoken(audio, [[samples]])
+    pieces, also_declared = spoken(audio, [np.split(samples, cuts)])
+    assert declared == also_declared
+    np.testing.assert_array_equal(decode(whole, audio), decode(pieces, audio))
+
+
+@pytest.mark.parametrize("audio_format", list(AudioFormat), ids=lambda each: each.value)
+def test_a_segment_does_not_depend_on_the_one_before(audio_format: AudioFormat):
+    audio = AudioSettings(audio_format, audio_format.default_rate_hz)
+
+    def packets(*segments: np.ndarray) -> list[tuple[Packet, ...]]:
+        encoder = Encoder(audio)
+        return [encoder.encode(segment).packets + encoder.end_segment().packets for segment in segments]
+
+    assert packets(words()[4_800:9_600], words()[:24_000])[1] == packets(words()[:24_000])[0]
+
+
+def heard_with_a_cancel(audio: AudioSettings, chunks_before: int) -> Heard:
+    """A long text is cancelled after some chunks of it were read, then a short one is spoken."""
+
+    async def conversation() -> Heard:
+        async with session(FakeEngine(Script(first_hop_tokens=7, hop_tokens=9)), audio, send_queue_events=3) as one:
+            heard = Heard()
+            one.write("This sentence is never heard to its end, because somebody else begins to speak. ")
+            one.flush(1)
+            for _ in range(chunks_before):
+                await heard.read_until(one, Audio)
+            await one.cancel()
+            one.write(SHORT)
+            one.end()
+            return await heard.read(one)
+
+    return asyncio.run(conversation())
+
+
+@pytest.mark.parametrize("audio_format", list(AudioFormat), ids=lambda each: each.value)
+@pytest.mark.parametrize("chunks_before", [0, 1, 4])
+def test_after_a_cancel_the_stream_is_still_one_file(audio_format: AudioFormat, chunks_before: int):
+    audio = AudioSettings(audio_format, audio_format.default_rate_hz)
+    heard = heard_with_a_cancel(audio, chunks_before)
+    heard.check_gapless()
+    (cancelled,) = heard.cancelled
+    before = [event for event in heard.events[: heard.events.index(cancelled)] if isinstance(event, Audio)]
+    assert cancelled.delivered_samples == sum(chunk.samples for chunk in before)
+    decoded = decode(heard.data, audio)
+    assert len(decoded) == sum(chunk.samples for chunk in heard.audio)
+    alone = decode(asyncio.run(speak(FakeEngine(), SHORT, audio)).data, audio)
+    assert len(decoded) - cancelled.delivered_samples - len(alone) in (0, lookahead_samples(audio))
+    forget = audio.sample_rate_hz * 80 // 1000 if audio_format in WHOLE_FRAMES else 0  # their decoders remember
+    assert snr_db(alone[forget:], decoded[-len(alone) + forget :]) > 20, "the new text and nothing of the old"
+
+
+def frames_of(data: bytes, audio_format: str | None = None) -> list[tuple[int, int]]:
+    """(time of a packet in samples at 48 kHz, bytes) as a demuxer sees them."""
+    with av.open(io.BytesIO(data), format=audio_format) as container:
+        return [
+            (round(packet.pts * packet.time_base * 48_000), packet.size)
+            for packet in container.demux()
+            if packet.pts is not None
+        ]
+
+
+@pytest.mark.parametrize("writer", [OggOpus, WebmOpus])
+def test_time_goes_on_from_page_to_page_and_from_cluster_to_cluster(writer: type[OggOpus | WebmOpus]):
+    encoder = Encoder(AudioSettings(AudioFormat.OGG_OPUS, 48_000))
+    packets = encoder.encode(np.tile(words(), 7)).packets  # 42 s: several pages in a write, more than a cluster holds
+    written = writer(48_000)
+    data = written.write(packets[:3]) + written.write(packets[3:])
+    times = [time for time, _ in frames_of(data)]
+    assert len(times) == len(packets)
+    assert all(after - before == 960 for before, after in pairwise(times))
+
+
+@given(lengths=st.lists(st.integers(0, 1400), min_size=1, max_size=600))
+@settings(max_examples=20, deadline=None)
+def test_ogg_pages_hold_packets_of_any_length(lengths: list[int]):
+    packets = [Packet(bytes(max(length, 1)), 480) for length in lengths]
+    sizes = [size for _, size in frames_of(OggOpus(24_000).write(packets))]
+    assert sizes == [len(packet.data) for packet in packets]
+
+
+@pytest.mark.parametrize("seconds", [0, 3, 90, 1500, 40_000])  # FFmpeg reads numbers below 2^31
+def test_flac_frames_are_numbered_however_long_the_stream_is(seconds: int):
+    writer = Flac(48_000, 960)
+    first, *rest = Encoder(AudioSettings(AudioFormat.FLAC, 48_000)).encode(words()[:9_600]).packets
+    long = Packet(first.data, 48_000 * seconds)
+    data = writer.write([long]) + writer.write(rest)
+    assert [time for time, _ in frames_of(data, "flac")][1] == long.samples
+    assert len(decode(data, AudioSettings(AudioFormat.FLAC, 48_000))) == 960 * (1 + len(rest))
+
+
+@pytest.mark.parametrize(("oracle", "law"), [(audioop.lin2ulaw, mu_law()), (audioop.lin2alaw, a_law())])
+def test_g711_is_the_standard_librarys(oracle: Callable[[bytes, int], bytes], law: np.ndarray):
+    every_sample = np.arange(65536, dtype=np.uint16)
+    assert law.tobytes() == oracle(every_sample.tobytes(), 2)

@@ -1,0 +1,78 @@
+"""How a failed call is ended and logged, without a server around it."""
+
+from __future__ import annotations
+
+import grpc
+import grpc.aio
+import pytest
+
+from engines.errors import EngineFailure
+from service.errors import ClientGone, NoRoom
+from service.grpc.status import refusals
+
+
+class Context:
+    """A call's context that remembers how it was ended; `broken` ones belong to clients that have left."""
+
+    def __init__(self, *, broken: bool = False) -> None:
+        self.broken = broken
+        self.ended: list[tuple[grpc.StatusCode, str]] = []
+
+    async def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: object) -> None:
+        if self.broken:
+            raise grpc.aio.InternalError("the call is closed")
+        self.ended.append((code, details))
+        raise grpc.aio.AbortError
+
+
+async def end(context: Context, error: Exception) -> None:
+    async with refusals(context, "stream 1"):  # type: ignore[arg-type]
+        raise error
+
+
+async def test_a_refusal_ends_the_call_and_is_logged_without_its_words(caplog: pytest.LogCaptureFixture):
+    caplog.set_level("DEBUG")
+    context = Context()
+    with pytest.raises(grpc.aio.AbortError):
+        await end(context, NoRoom("TEXT_BACKLOG_FULL", "secret words", field="text"))
+    assert context.ended == [(grpc.StatusCode.RESOURCE_EXHAUSTED, "secret words")]
+    assert "TEXT_BACKLOG_FULL text" in caplog.text
+    assert "secret" not in caplog.text
+
+
+async def test_of_several_tasks_the_first_failure_counts():
+    context = Context()
+    failures = ExceptionGroup("tasks", [ExceptionGroup("inner", [NoRoom("FIRST", "first")]), ValueError()])
+    with pytest.raises(grpc.aio.AbortError):
+        await end(context, failures)
+    assert context.ended == [(grpc.StatusCode.RESOURCE_EXHAUSTED, "first")]
+
+
+@pytest.mark.parametrize(
+    ("broken", "error"), [(True, NoRoom("R", "secret")), (True, EngineFailure("secret")), (False, ClientGone())]
+)
+async def test_nobody_is_told_when_nobody_is_there(broken: bool, error: Exception, caplog: pytest.LogCaptureFixture):
+    context = Context(broken=broken)
+    await end(context, error)
+    assert context.ended == []
+    assert "secret" not in caplog.text
+
+
+async def test_a_failure_is_logged_with_its_causes_places(caplog: pytest.LogCaptureFixture):
+    def inner() -> None:
+        raise KeyError("secret")
+
+    def outer() -> None:
+        try:
+            inner()
+        except KeyError as error:
+            raise EngineFailure("secret too") from error
+
+    try:
+        outer()
+    except EngineFailure as failure:
+        with pytest.raises(grpc.aio.AbortError):
+            await end(Context(), failure)
+    for words in ("ENGINE_FAILURE", "EngineFailure", "in outer", "because of KeyError", "in inner"):
+        assert words in caplog.text
+    assert "secret" not in caplog.text.replace('("secret', "")  # the source lines quote this test
