@@ -29,7 +29,7 @@ from engines.api import AudioChunk, Segment
 from engines.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from engines.conditioning.builtin import load_builtin
 from engines.config import SILENCE_SPEECH_TOKEN, SPEECH_TOKENS_PER_S, STOP_SPEECH_TOKEN, EngineConfig, Sampling
-from engines.factory import assemble
+from engines.factory import build_engine
 from engines.s3gen.runtimes.torch import TorchRuntime
 from engines.s3gen.streaming.schedule import Schedule, Step
 from engines.s3gen.streaming.segment_decoder import SegmentDecoder, decode_windows
@@ -63,7 +63,7 @@ class Ours:
         assert checkpoint.conds_path is not None
         self.voice = load_builtin(checkpoint.conds_path)
         config = EngineConfig(model=str(checkpoint.folder), device="cpu", threads=THREADS, **settings)
-        self.engine = assemble(config)
+        self.engine = build_engine(config)
         self.checkpoint = checkpoint
         self.offline: TorchRuntime | None = None
 
@@ -97,16 +97,16 @@ class Ours:
         sampling = Sampling(seed=1, max_speech_tokens=SPEECH_TOKENS - 1)
         generation = stages.t3.start(T3Request(stages.encode_text(TEXT), self.voice, sampling))
         made = 0
-        while codes := await generation.next_codes():
-            made += len(codes)
+        while speech_tokens := await generation.next_codes():
+            made += len(speech_tokens)
         assert made >= SPEECH_TOKENS, f"T3 stopped after {made} tokens"
 
     def s3gen_offline(self) -> None:
         """One window over the whole utterance: the same work as upstream's single pass."""
         self.offline = self.offline or TorchRuntime(self.checkpoint)
         decoder = SegmentDecoder(self.voice, seed=1)
-        decoder.codes = speech_codes()
-        window = WindowPlanner(Schedule("offline", (Step(10_000),))).next(len(decoder.codes), ended=True)
+        decoder.speech_tokens = speech_codes()
+        window = WindowPlanner(Schedule("offline", (Step(10_000),))).next(len(decoder.speech_tokens), ended=True)
         assert window is not None
         (samples,) = decode_windows(self.offline, [(decoder, window)])
         assert isinstance(samples, np.ndarray)
@@ -139,9 +139,9 @@ class Upstream:
         assert tokens.shape[1] == SPEECH_TOKENS, f"upstream stopped after {tokens.shape[1]} tokens"
         return tokens
 
-    def s3gen_offline(self, codes: torch.Tensor | None = None) -> None:
-        codes = torch.tensor(speech_codes()) if codes is None else codes
-        self.s3gen.inference(speech_tokens=codes, ref_dict=dict(self.gen), n_cfm_timesteps=2)
+    def s3gen_offline(self, speech_tokens: torch.Tensor | None = None) -> None:
+        speech_tokens = torch.tensor(speech_codes()) if speech_tokens is None else speech_tokens
+        self.s3gen.inference(speech_tokens=speech_tokens, ref_dict=dict(self.gen), n_cfm_timesteps=2)
 
     def speak_once(self) -> None:
         tokens = self.t3_only()
@@ -150,8 +150,8 @@ class Upstream:
 
 
 def speech_codes() -> list[int]:
-    codes = np.random.default_rng(0).integers(0, 6561, SPEECH_TOKENS).tolist()
-    return [*codes, *[SILENCE_SPEECH_TOKEN] * 3]
+    speech_tokens = np.random.default_rng(0).integers(0, 6561, SPEECH_TOKENS).tolist()
+    return [*speech_tokens, *[SILENCE_SPEECH_TOKEN] * 3]
 
 
 def endless_checkpoint(model: str) -> Checkpoint:

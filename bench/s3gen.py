@@ -115,9 +115,9 @@ def block_call(runtime: CachedRuntime, voice: Voice) -> Callable[[], object]:
     cache, rng = runtime.begin(voice), np.random.default_rng(0)
 
     def call() -> None:
-        codes = rng.integers(0, 6561, new + ahead)
+        speech_tokens = rng.integers(0, 6561, new + ahead)
         noise = rng.standard_normal((2 * (new + ahead), 80), np.float32)
-        runtime.flow_cached(collate_cached([CachedRow(codes, new, noise, cache)]))
+        runtime.flow_cached(collate_cached([CachedRow(speech_tokens, new, noise, cache)]))
         cache.commit(new)
 
     for _ in range(-(-runtime.context_tokens // new)):
@@ -182,8 +182,8 @@ class UpstreamS3Gen:
         self._voice = torch.load(checkpoint.conds_path, weights_only=True)["gen"]
 
     def flow(self, new_tokens: int) -> object:
-        codes = torch.randint(0, 6561, (new_tokens,))
-        return self._s3gen.flow_inference(codes, ref_dict=dict(self._voice), n_cfm_timesteps=2, finalize=True)
+        speech_tokens = torch.randint(0, 6561, (new_tokens,))
+        return self._s3gen.flow_inference(speech_tokens, ref_dict=dict(self._voice), n_cfm_timesteps=2, finalize=True)
 
     def vocoder(self, frames: int) -> object:
         return self._s3gen.hift_inference(torch.randn(1, 80, frames) * 2 - 5)

@@ -24,7 +24,7 @@ from engines.s3gen.runtimes.torch import TorchRuntime
 from engines.s3gen.runtimes.torch_cached import TorchCachedRuntime
 from engines.s3gen.streaming.schedule import SCHEDULES, Schedule, Step
 from tests.speech.recogniser import SENTENCES, word_error_rate
-from tests.speech.speaking import OFFLINE, Rendering, codes_of, mel_distance, render
+from tests.speech.speaking import OFFLINE, Rendering, mel_distance, render, speech_tokens_of
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ async def measure(model: str, sentences: int, threads: int, only: str) -> dict[s
     voice = engine.default_voice
     assert voice is not None
     texts = SENTENCES[:sentences]
-    codes = await codes_of(engine.stages.t3, engine, texts, voice)
+    speech_tokens = await speech_tokens_of(engine.stages.t3, engine, texts, voice)
     await engine.close()
     runtimes = _runtimes(model, threads)
     results: dict[str, dict[str, float]] = {}
@@ -87,8 +87,8 @@ async def measure(model: str, sentences: int, threads: int, only: str) -> dict[s
     for way in (first, *(other for other in others if only in other.name)):
         runtime = runtimes[way.runtime]()
         with _euler_steps(way.steps):
-            render(runtime, codes[0], voice, way.schedule)  # warm-up
-            made = [render(runtime, one, voice, way.schedule) for one in codes]
+            render(runtime, speech_tokens[0], voice, way.schedule)  # warm-up
+            made = [render(runtime, one, voice, way.schedule) for one in speech_tokens]
         reference = reference or made
         results[way.name] = _judged(texts, made, reference)
         print(way.name, results[way.name], flush=True)

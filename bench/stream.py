@@ -27,7 +27,7 @@ from engines.api import Event, Segment, SegmentDone
 from engines.conditioning.builtin import load_builtin
 from engines.config import SPEECH_TOKENS_PER_S, EngineConfig, Sampling
 from engines.errors import EngineBusy
-from engines.factory import assemble
+from engines.factory import build_engine
 from engines.pipeline import Pipeline
 from engines.s3gen.nets.source import HARMONICS
 from engines.s3gen.noise import F32
@@ -54,7 +54,7 @@ def window_of(hop: int, left: int = 50, lookahead: int = 3) -> Window:
 
 def decoder_with(voice: Voice, seed: int, tokens: int) -> SegmentDecoder:
     decoder = SegmentDecoder(voice, seed)
-    decoder.codes = np.random.default_rng(seed).integers(0, 6561, tokens).tolist()
+    decoder.speech_tokens = np.random.default_rng(seed).integers(0, 6561, tokens).tolist()
     return decoder
 
 
@@ -75,13 +75,13 @@ def throughput(runtime: Runtime, voice: Voice, repeats: int) -> list[tuple[int, 
 
 def mel_distance(runtime: Runtime, voice: Voice) -> dict[str, float]:
     """Mean distance of streamed mel from one pass in its standard deviations, hop 25, the same noise."""
-    codes = np.random.default_rng(3).integers(0, 6561, 125).tolist()
+    speech_tokens = np.random.default_rng(3).integers(0, 6561, 125).tolist()
 
     def mel(schedule: Schedule, seed_of: Callable[[int], int] = lambda index: 1) -> F32:
         planner, frames = WindowPlanner(schedule), []
-        while (window := planner.next(len(codes), ended=True)) is not None:
+        while (window := planner.next(len(speech_tokens), ended=True)) is not None:
             decoder = SegmentDecoder(voice, seed_of(window.index))
-            decoder.codes = codes
+            decoder.speech_tokens = speech_tokens
             row = runtime.flow(collate_flow([decoder.flow_row(window)]))[0][len(voice.s3gen_prompt_mel) :]
             frames.append(row[window.new_frames])
         return np.concatenate(frames)
@@ -212,16 +212,16 @@ class Singer:
 
 def seams(voice: Voice) -> dict[str, tuple[int, int]]:
     """(joins found, joins) in 20 s of speech-like audio: our windows against the ports' chunks."""
-    runtime, codes = Singer(), list(range(500))
+    runtime, speech_tokens = Singer(), list(range(500))
     decoder = SegmentDecoder(voice, seed=1)
-    decoder.codes = codes
+    decoder.speech_tokens = speech_tokens
     planner, mine = WindowPlanner(Schedule("hop 25", (Step(25),))), []
-    while (window := planner.next(len(codes), ended=True)) is not None:
+    while (window := planner.next(len(speech_tokens), ended=True)) is not None:
         (samples,) = decode_windows(runtime, [(decoder, window)])
         assert isinstance(samples, np.ndarray)
         mine.append(samples)
     port = Port(None, runtime, ())  # type: ignore[arg-type]  # its decoder alone
-    other = [port.decode(voice, codes[: start + 25], start) for start in range(0, 500, 25)]
+    other = [port.decode(voice, speech_tokens[: start + 25], start) for start in range(0, 500, 25)]
     return {name: _seams_in(chunks) for name, chunks in (("ours", mine), ("ports", other))}
 
 
@@ -268,7 +268,7 @@ def main() -> None:
     assert checkpoint.conds_path is not None
     voice = load_builtin(checkpoint.conds_path)
     most, folder = arguments.most_streams, str(checkpoint.folder)
-    engine = assemble(EngineConfig(model=folder, device="cpu", threads=THREADS, max_streams=most))
+    engine = build_engine(EngineConfig(model=folder, device="cpu", threads=THREADS, max_streams=most))
     runtime = TorchRuntime(checkpoint)
     cost = throughput(runtime, voice, arguments.repeats)
     distance = mel_distance(runtime, voice)

@@ -77,17 +77,17 @@ class Ours:
 
     async def _make_s(self, requests: list[T3Request], tokens: int) -> float:
         started_s = time.perf_counter()
-        made = await asyncio.gather(*(self._codes(request) for request in requests))
+        made = await asyncio.gather(*(self._speech_tokens(request) for request in requests))
         elapsed_s = time.perf_counter() - started_s
         assert min(made) >= tokens, f"a request ended after {min(made)} tokens"
         return elapsed_s
 
-    async def _codes(self, request: T3Request) -> int:
+    async def _speech_tokens(self, request: T3Request) -> int:
         generation = self._backend.start(request)
-        codes = 0
+        speech_tokens = 0
         while new := await generation.next_codes():
-            codes += len(new)
-        return codes
+            speech_tokens += len(new)
+        return speech_tokens
 
     async def _first_token_s(self, request: T3Request) -> float:
         started_s = time.perf_counter()

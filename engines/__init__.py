@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 
-from engines.api import NOBODY, Engine, Observer
+from engines.api import NULL_OBSERVER, Engine, Observer
 from engines.config import EngineConfig
 
 __all__ = ["EngineConfig", "load"]
 
 
-def load(config: EngineConfig, observer: Observer = NOBODY) -> Engine:
+def load(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Engine:
     """The engine that `config` describes, with its weights verified and loaded. Slow; call it off the event loop.
 
     `observer` is told of the engine's work from here on.
@@ -19,6 +19,6 @@ def load(config: EngineConfig, observer: Observer = NOBODY) -> Engine:
     # OpenMP reads this once, when torch loads. T3's and S3Gen's threads take turns on the same cores; workers that spin
     # while they wait then slow small nets down twentyfold. On idle cores sleeping costs nothing that we could measure.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    from engines.factory import assemble
+    from engines.factory import build_engine
 
-    return assemble(config, observer)
+    return build_engine(config, observer)

@@ -166,7 +166,7 @@ class Observer:
         """What this runtime made of a window was no audio; the reference path decodes it once more."""
 
 
-NOBODY = Observer()
+NULL_OBSERVER = Observer()
 
 
 class SpeechStream(Protocol):

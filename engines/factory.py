@@ -6,7 +6,7 @@ import os
 from functools import partial
 from pathlib import Path
 
-from engines.api import NOBODY, EngineInfo, Limits, Observer
+from engines.api import NULL_OBSERVER, EngineInfo, Limits, Observer
 from engines.checkpoints.checkpoint import Checkpoint, default_cache_dir, open_checkpoint, verify
 from engines.checkpoints.hub import HuggingFaceHub
 from engines.checkpoints.weights import Shape
@@ -46,7 +46,7 @@ _MAX_BATCH = {"cpu": 8, "cuda": 16}
 _T3_DTYPES_OF = {"torch": ("auto", "float32", "float16"), "onnx": ("auto", "float32", "int8"), "vllm": DTYPES}
 
 
-def assemble(config: EngineConfig, observer: Observer = NOBODY) -> Pipeline:
+def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pipeline:
     """The engine that `config` describes. Errors as `engines.load`."""
     _check_choices(config)
     check_guidance(os.environ)

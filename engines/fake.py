@@ -17,7 +17,7 @@ from functools import lru_cache
 import numpy as np
 
 from engines.api import (
-    NOBODY,
+    NULL_OBSERVER,
     AudioChunk,
     DeviceMemory,
     EngineInfo,
@@ -43,7 +43,7 @@ from engines.config import (
 )
 from engines.errors import EngineBusy, EngineFailure, InvalidInput
 from engines.health import Health
-from engines.playback import Listener
+from engines.playback import PlaybackClock
 from engines.voice import Voice
 
 _MIN_REFERENCE_BYTES = 1000
@@ -81,7 +81,7 @@ class FakeEngine:
         *,
         max_streams: int = 4,
         default_voice: bool = True,
-        observer: Observer = NOBODY,
+        observer: Observer = NULL_OBSERVER,
     ) -> None:
         self.script = script or Script()
         self.observer = observer
@@ -170,7 +170,7 @@ class FakeStream:
         self._closed = False
         self.prepared: Segment | None = None
         self.prepared_hits = 0  # segments spoken that had been prepared
-        self._listener = Listener(SAMPLE_RATE_HZ)
+        self._listener = PlaybackClock(SAMPLE_RATE_HZ)
 
     def prepare(self, segment: Segment) -> None:
         self.prepared = segment

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Protocol
 
 from engines.api import (
-    NOBODY,
+    NULL_OBSERVER,
     AudioChunk,
     DeviceMemory,
     EngineInfo,
@@ -28,14 +28,14 @@ from engines.api import (
 from engines.config import SAMPLE_RATE_HZ, Sampling
 from engines.errors import EngineBusy, EngineFailure, InvalidInput
 from engines.health import Health
-from engines.playback import Audience, Listener
+from engines.playback import ActiveStreams, PlaybackClock
 from engines.s3gen.noise import segment_seed
 from engines.s3gen.streaming.batcher import WindowBatcher
 from engines.s3gen.streaming.schedule import Schedule
 from engines.s3gen.streaming.segment_decoder import SegmentDecoder
 from engines.s3gen.streaming.window_queue import Decoded
 from engines.s3gen.streaming.windows import Pace, Wait, Window, WindowPlanner
-from engines.segment_stats import Tally
+from engines.segment_stats import SegmentStatsRecorder
 from engines.t3.backend import T3Backend, T3Request
 from engines.voice import Voice
 
@@ -63,7 +63,7 @@ class Stages:
     t3: T3Backend
     s3gen: WindowBatcher
     schedule: Schedule
-    observer: Observer = NOBODY
+    observer: Observer = NULL_OBSERVER
 
 
 class Pipeline:
@@ -85,7 +85,7 @@ class Pipeline:
         self.stages = stages
         self._builder = builder
         self._streams: set[PipelineStream] = set()
-        self._audience = Audience()
+        self._audience = ActiveStreams()
 
     @property
     def open_streams(self) -> int:
@@ -130,7 +130,7 @@ class PipelineStream:
         stages: Stages,
         voice: Voice,
         sampling: Sampling,
-        audience: Audience,
+        audience: ActiveStreams,
         on_closed: Callable[[PipelineStream], None],
     ) -> None:
         self.stages = stages
@@ -138,7 +138,7 @@ class PipelineStream:
         self._sampling = sampling
         self._audience = audience
         self._on_closed = on_closed
-        self._listener = Listener(SAMPLE_RATE_HZ)
+        self._listener = PlaybackClock(SAMPLE_RATE_HZ)
         self._position_samples = 0
         self._current: _Utterance | None = None
         self._prepared: _Utterance | None = None
@@ -153,7 +153,7 @@ class PipelineStream:
 
     async def speak(self, segment: Segment) -> AsyncGenerator[Event, None]:
         utterance = await self._take(segment)
-        tally = Tally(self._listener, asyncio.get_running_loop().time)
+        tally = SegmentStatsRecorder(self._listener, asyncio.get_running_loop().time)
         planner = WindowPlanner(self.stages.schedule)
         try:
             yield SegmentStarted(segment, utterance.text_tokens)
@@ -219,9 +219,12 @@ class PipelineStream:
             return self.stages.s3gen.call_s(prompt_tokens + context_tokens, block_tokens, len(self._audience))
 
         def queue_s(due_in_s: float) -> float:
-            schedule, rivals = self.stages.schedule, self._audience.rivals(self, now_s + due_in_s)
+            schedule, streams_due_before = (
+                self.stages.schedule,
+                self._audience.streams_due_before(self, now_s + due_in_s),
+            )
             seen = prompt_tokens + schedule.left_context_tokens  # as large as windows become under load
-            return self.stages.s3gen.queue_s(seen, schedule.max_block_tokens, rivals, now_s)
+            return self.stages.s3gen.queue_s(seen, schedule.max_block_tokens, streams_due_before, now_s)
 
         return Pace(self._listener.lead_s(now_s), utterance.token_s, call_s, queue_s)
 
@@ -246,11 +249,11 @@ class _Utterance:
         self.t3_s = 0.0
         self._first_code_s = 0.0
         self.generation = stages.t3.start(T3Request(text_tokens, voice, replace(sampling, seed=seed)))
-        self.generation.want(stages.schedule.ahead_tokens)
+        self.generation.set_target(stages.schedule.ahead_tokens)
         self._on_ended = on_ended
         self._observer = stages.observer
         self._failure: EngineFailure | None = None
-        self._awaited_codes = 0
+        self._awaited_tokens = 0
         self._enough = asyncio.Event()  # that many codes are there, or there will be no more
         self._collector = asyncio.create_task(self._collect(), name=f"t3-segment-{segment.index}")
 
@@ -258,15 +261,15 @@ class _Utterance:
         clock = asyncio.get_running_loop().time
         started_s = clock()
         try:
-            while codes := await self.generation.next_codes():
+            while speech_tokens := await self.generation.next_codes():
                 self.t3_s = clock() - started_s
-                if not self.decoder.codes:
+                if not self.decoder.speech_tokens:
                     self._first_code_s = self.t3_s
                     self._observer.segment_prefilled(self.t3_s)
-                self.decoder.codes.extend(codes)
-                if len(self.decoder.codes) >= self._awaited_codes:
+                self.decoder.speech_tokens.extend(speech_tokens)
+                if len(self.decoder.speech_tokens) >= self._awaited_tokens:
                     self._enough.set()
-            self._observer.segment_generated(self.t3_s, len(self.decoder.codes))
+            self._observer.segment_generated(self.t3_s, len(self.decoder.speech_tokens))
         except EngineFailure as failure:
             self._failure = failure
         except Exception as error:  # a fault of ours must end the segment too, not hang it
@@ -279,21 +282,21 @@ class _Utterance:
     @property
     def token_s(self) -> float:
         """What one speech token takes, once the prompt has been read."""
-        return (self.t3_s - self._first_code_s) / max(1, len(self.decoder.codes) - 1)
+        return (self.t3_s - self._first_code_s) / max(1, len(self.decoder.speech_tokens) - 1)
 
     async def next_window(self, planner: WindowPlanner, pace_of: Callable[[_Utterance], Pace | None]) -> Window | None:
         """The next window that is due; None once the segment is complete."""
         while True:
             if self._failure is not None:
                 raise self._failure
-            window = planner.next(len(self.decoder.codes), self.ended, pace_of(self))
+            window = planner.next(len(self.decoder.speech_tokens), self.ended, pace_of(self))
             if window is not None or planner.finished:
-                self.generation.want(planner.decoded_tokens + planner.schedule.ahead_tokens)
+                self.generation.set_target(planner.decoded_tokens + planner.schedule.ahead_tokens)
                 return window
             await self._wait(planner.wait)
 
     async def _wait(self, wait: Wait) -> None:
-        self._awaited_codes = wait.available_tokens
+        self._awaited_tokens = wait.available_tokens
         self._enough.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(wait.for_s):
@@ -303,19 +306,19 @@ class _Utterance:
         """What became of a window that waited for the device."""
         pace = pace_of(self)
         assert pace is not None, "repeatable windows never change"
-        grown = planner.grow(window, len(self.decoder.codes), self.ended, pace)
+        grown = planner.grow(window, len(self.decoder.speech_tokens), self.ended, pace)
         if grown != window:
-            self.generation.want(planner.decoded_tokens + planner.schedule.ahead_tokens)
+            self.generation.set_target(planner.decoded_tokens + planner.schedule.ahead_tokens)
         return grown
 
     def figures(self, decoded: Decoded) -> WindowFigures:
-        window, made = decoded.window, len(self.decoder.codes)
+        window, made = decoded.window, len(self.decoder.speech_tokens)
         new = window.stop - window.start
         return WindowFigures(window.index, new, made, decoded.queue_s, decoded.decode_s)
 
-    def stats(self, tally: Tally) -> SegmentStats:
+    def stats(self, tally: SegmentStatsRecorder) -> SegmentStats:
         return tally.stats(
-            speech_tokens=len(self.decoder.codes),
+            speech_tokens=len(self.decoder.speech_tokens),
             t3_s=self.t3_s,
             hit_token_limit=self.generation.hit_token_limit,
         )

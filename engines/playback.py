@@ -9,7 +9,7 @@ from bisect import bisect_left, insort
 from collections.abc import Hashable
 
 
-class Listener:
+class PlaybackClock:
     """Plays from the first chunk on, in real time; stalls when it runs dry and resumes with the next chunk."""
 
     def __init__(self, sample_rate_hz: int) -> None:
@@ -53,7 +53,7 @@ class Listener:
         return 0.0 if self._dry_at_s is None else self._dry_at_s - now_s
 
 
-class Audience:
+class ActiveStreams:
     """The listeners of all streams in the making: who still waits for a first sound, and when the others run dry."""
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class Audience:
         if (dry_at_s := self._dry_at_s.pop(stream, None)) is not None:
             del self._ordered[bisect_left(self._ordered, dry_at_s)]
 
-    def rivals(self, stream: Hashable, until_s: float) -> int:
+    def streams_due_before(self, stream: Hashable, until_s: float) -> int:
         """How many others are due before `stream`, whose next window is due at `until_s`: those that run dry earlier,
         and, while it has no audio itself, those that have none either."""
         others_silent = len(self._silent) - 1 if stream in self._silent else 0

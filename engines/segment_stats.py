@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from engines.api import SegmentStats
-from engines.playback import Listener
+from engines.playback import PlaybackClock
 from engines.s3gen.streaming.window_queue import Decoded
 
 
-class Tally:
+class SegmentStatsRecorder:
     """Counts from its making on."""
 
-    def __init__(self, listener: Listener, clock: Callable[[], float]) -> None:
+    def __init__(self, listener: PlaybackClock, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._started_s = clock()
         self._listener = listener

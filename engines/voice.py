@@ -65,8 +65,8 @@ class Voice:
     def __post_init__(self) -> None:
         _shape("speaker_embedding", self.speaker_embedding, (SPEAKER_EMBEDDING_DIM,))
         _shape("x_vector", self.x_vector, (X_VECTOR_DIM,))
-        _codes("t3_prompt_tokens", self.t3_prompt_tokens, MAX_T3_PROMPT_TOKENS)
-        _codes("s3gen_prompt_tokens", self.s3gen_prompt_tokens, MAX_S3GEN_PROMPT_TOKENS)
+        _speech_tokens("t3_prompt_tokens", self.t3_prompt_tokens, MAX_T3_PROMPT_TOKENS)
+        _speech_tokens("s3gen_prompt_tokens", self.s3gen_prompt_tokens, MAX_S3GEN_PROMPT_TOKENS)
         frames = MEL_FRAMES_PER_TOKEN * len(self.s3gen_prompt_tokens)
         _shape("s3gen_prompt_mel", self.s3gen_prompt_mel, (frames, MEL_BANDS))
         if self.t3_prefix is not None:
@@ -158,7 +158,7 @@ def _shape(field_name: str, array: npt.NDArray[np.float32], shape: tuple[int, ..
         raise InvalidInput(f"voice.{field_name}", "non-finite values", "finite numbers", "VOICE_FILE_INVALID")
 
 
-def _codes(field_name: str, array: npt.NDArray[np.int64], most: int) -> None:
+def _speech_tokens(field_name: str, array: npt.NDArray[np.int64], most: int) -> None:
     ok = array.dtype == np.int64 and array.ndim == 1 and 1 <= len(array) <= most
     if not ok or array.min() < 0 or array.max() >= SPEECH_CODES:
         allowed = f"int64, 1 to {most} codes in [0, {SPEECH_CODES})"

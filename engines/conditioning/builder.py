@@ -93,14 +93,14 @@ class VoiceBuilder:
         heard = resample(samples, SAMPLE_RATE_HZ, tokenizer.RATE_HZ)
         prompt = samples[:_S3GEN_SAMPLES]
         prompt_16k = resample_windowed_sinc(prompt, SAMPLE_RATE_HZ, tokenizer.RATE_HZ)
-        codes, mel = nets.tokenizer.encode(prompt_16k), prompt_mel(prompt)
+        speech_tokens, mel = nets.tokenizer.encode(prompt_16k), prompt_mel(prompt)
         # the last, partly filled token has fewer than two mel frames to stand for: both end at the last whole one
-        tokens = codes[: len(mel) // MEL_FRAMES_PER_TOKEN]
+        tokens = speech_tokens[: len(mel) // MEL_FRAMES_PER_TOKEN]
         shared = len(samples) <= _S3GEN_SAMPLES
         return Voice(
             name=name,
             speaker_embedding=nets.speaker.embed(heard),
-            t3_prompt_tokens=codes if shared else nets.tokenizer.encode(heard[:_T3_SAMPLES]),
+            t3_prompt_tokens=speech_tokens if shared else nets.tokenizer.encode(heard[:_T3_SAMPLES]),
             s3gen_prompt_tokens=tokens,
             s3gen_prompt_mel=mel[: MEL_FRAMES_PER_TOKEN * len(tokens)].copy(),
             x_vector=nets.xvector.embed(prompt_16k),

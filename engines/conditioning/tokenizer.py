@@ -133,15 +133,15 @@ class SpeechTokenizer(nn.Module):
 
     def forward(self, mel: torch.Tensor) -> torch.Tensor:
         """(B, 128, T) log-mel -> (B, ceil(T / 4)) codes."""
-        codes: torch.Tensor = self.quantizer(self.encoder(mel))
-        return codes
+        speech_tokens: torch.Tensor = self.quantizer(self.encoder(mel))
+        return speech_tokens
 
     @torch.inference_mode()
     def encode(self, samples: Samples, max_tokens: int = MAX_T3_PROMPT_TOKENS) -> npt.NDArray[np.int64]:
         """(<= max_tokens,) codes of 16 kHz samples, of which there are more than 200."""
         mel = torch.from_numpy(self.log_mel(samples)[:, : max_tokens * _FRAMES_PER_TOKEN])
-        codes: npt.NDArray[np.int64] = self(mel[None].to(self.window.device))[0].cpu().numpy()
-        return codes
+        speech_tokens: npt.NDArray[np.int64] = self(mel[None].to(self.window.device))[0].cpu().numpy()
+        return speech_tokens
 
     def log_mel(self, samples: Samples) -> Samples:
         """(128, samples // 160) log10 mel power, cut 8 below its peak and scaled, as Whisper's."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engines.api import NOBODY, EngineInfo, Limits, Observer
+from engines.api import NULL_OBSERVER, EngineInfo, Limits, Observer
 from engines.config import TURBO, EngineConfig
 from engines.device import cpu_threads, use_threads
 from engines.errors import InvalidInput
@@ -25,7 +25,7 @@ _WHOLE_SEGMENT = Schedule("whole_segment", (Step(10_000),))
 _DEFAULT_VOICE = "default_voice.wav"  # some sets bring one
 
 
-def assemble_published(config: EngineConfig, folder: Path, observer: Observer = NOBODY) -> Pipeline:
+def assemble_published(config: EngineConfig, folder: Path, observer: Observer = NULL_OBSERVER) -> Pipeline:
     """The engine on the published graphs in `folder`.
 
     Raises CheckpointError when files, inputs or outputs are missing, InvalidInput for a choice that they leave no room

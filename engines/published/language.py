@@ -15,7 +15,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 import torch
 
-from engines.api import NOBODY, Observer, T3Use
+from engines.api import NULL_OBSERVER, Observer, T3Use
 from engines.errors import EngineFailure, InvalidInput
 from engines.onnx.session import BoundSession, SessionSettings, open_session
 from engines.published.graphs import EMBED_TOKENS, LANGUAGE_MODEL, PublishedGraphs
@@ -186,10 +186,10 @@ class PublishedDecoder:
         if not np.isfinite(logits).all():
             raise ArithmeticError("logits are not finite")
         (token,) = self._sampler.sample([sequence.slot_index], torch.from_numpy(logits[None]))
-        codes = sequence.speech.accept(token)
+        speech_tokens = sequence.speech.accept(token)
         if sequence.speech.finished:
             self.release(sequence)
-        return Progress(sequence, codes, over=sequence.speech.finished)
+        return Progress(sequence, speech_tokens, over=sequence.speech.finished)
 
 
 def _without_end(text_tokens: Ids[int]) -> tuple[int, ...]:
@@ -212,7 +212,7 @@ class PublishedT3Backend(TorchT3Backend):
         *,
         max_streams: int,
         max_positions: int,
-        observer: Observer = NOBODY,
+        observer: Observer = NULL_OBSERVER,
     ) -> None:
         """`max_positions`: of voice, text and speech of one request."""
         self._max_positions = max_positions

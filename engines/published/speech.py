@@ -84,18 +84,18 @@ class PublishedWaveforms:
     def __init__(self, published: PublishedGraphs, settings: SessionSettings) -> None:
         self._session = BoundSession(open_session(published.path(CONDITIONAL_DECODER), settings), settings)
 
-    def waveform(self, voice: Voice, codes: I64) -> F32:
+    def waveform(self, voice: Voice, speech_tokens: I64) -> F32:
         """As WaveformRuntime.waveform. Raises EngineFailure when the graph gives another length."""
         put = self._session.put
         inputs = {
-            "speech_tokens": put(np.concatenate([voice.s3gen_prompt_tokens, codes])[None]),
+            "speech_tokens": put(np.concatenate([voice.s3gen_prompt_tokens, speech_tokens])[None]),
             "speaker_embeddings": put(voice.x_vector[None]),
             "speaker_features": put(voice.s3gen_prompt_mel[None]),
         }
         samples: F32 = self._session(inputs)[0].numpy().reshape(-1)
-        if len(samples) != len(codes) * SAMPLES_PER_TOKEN:
+        if len(samples) != len(speech_tokens) * SAMPLES_PER_TOKEN:
             raise EngineFailure(
-                f"{CONDITIONAL_DECODER}.onnx gave {len(samples)} samples for {len(codes)} speech tokens, "
-                f"expected {len(codes) * SAMPLES_PER_TOKEN}"
+                f"{CONDITIONAL_DECODER}.onnx gave {len(samples)} samples for {len(speech_tokens)} speech tokens, "
+                f"expected {len(speech_tokens) * SAMPLES_PER_TOKEN}"
             )
         return samples

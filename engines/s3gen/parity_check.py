@@ -113,8 +113,8 @@ def _stream(runtime: CachedRuntime) -> Iterator[F32]:
     for new, provisional in _BLOCKS:
         tokens = new + provisional
         noise = rng.standard_normal((1, tokens * MEL_FRAMES_PER_TOKEN, MEL_BANDS), np.float32)
-        codes, lengths = rng.integers(0, SPEECH_CODES, (1, tokens)), np.array([tokens])
-        yield runtime.flow_cached(CachedFlowBatch(codes, lengths, np.array([new]), noise, [cache]))[0]
+        speech_tokens, lengths = rng.integers(0, SPEECH_CODES, (1, tokens)), np.array([tokens])
+        yield runtime.flow_cached(CachedFlowBatch(speech_tokens, lengths, np.array([new]), noise, [cache]))[0]
         cache.commit(new)
 
 

@@ -96,7 +96,7 @@ class WaveformRuntime(Protocol):
 
     name: str
 
-    def waveform(self, voice: Voice, codes: I64) -> F32:
+    def waveform(self, voice: Voice, speech_tokens: I64) -> F32:
         """Samples of a segment's speech tokens, 960 each."""
         ...
 

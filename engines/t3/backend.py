@@ -36,7 +36,7 @@ class T3Generation(Protocol):
         """
         ...
 
-    def want(self, codes: int) -> None:
+    def set_target(self, speech_tokens: int) -> None:
         """No more than so many codes in all are needed for now; more may be made. Until the first call all are wanted.
 
         On cores that T3 shares with S3Gen, codes made long before they are heard delay those that are due.

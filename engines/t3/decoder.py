@@ -75,15 +75,15 @@ class Sequence:
     slot_index: int = -1
     slot: KvSlot | None = None
     prompt: Tensor | None = None  # (P, width) embeddings; None before its prefill begins and after it is done
-    wanted_codes: float = math.inf  # it rests once it has so many
+    target_tokens: float = math.inf  # it rests once it has so many
 
     @property
     def decoding(self) -> bool:
         return bool(self.speech.raw)
 
     @property
-    def rests(self) -> bool:
-        return self.decoding and self.speech.codes >= self.wanted_codes
+    def paused(self) -> bool:
+        return self.decoding and self.speech.speech_tokens >= self.target_tokens
 
 
 @dataclass(frozen=True)
@@ -91,14 +91,14 @@ class Progress:
     """What a step did for one sequence. `over`: it has ended, well or with `error`, and holds nothing any more."""
 
     sequence: Sequence
-    codes: list[int] = field(default_factory=list)
+    speech_tokens: list[int] = field(default_factory=list)
     over: bool = False
     error: EngineFailure | None = None
 
     @property
     def news(self) -> bool:
         """Whether anyone needs to hear of it: a mark that was drawn is none."""
-        return bool(self.codes) or self.over
+        return bool(self.speech_tokens) or self.over
 
 
 _Plan = list[tuple[Sequence, Span]]  # one row per decoding sequence that does not rest, then a chunk of one prompt
@@ -125,7 +125,7 @@ class T3Decoder:
     @property
     def idle(self) -> bool:
         """Whether a step would do nothing."""
-        return all(sequence.rests for sequence in self._running) and not (self._waiting and self._slots.free)
+        return all(sequence.paused for sequence in self._running) and not (self._waiting and self._slots.free)
 
     @property
     def free_slots(self) -> int:
@@ -187,7 +187,7 @@ class T3Decoder:
 
     def _schedule(self) -> tuple[_Plan, list[Progress]]:
         """Who reads what in this step, and who cannot (no memory for its slot, say)."""
-        decoding = [sequence for sequence in self._running if sequence.decoding and not sequence.rests]
+        decoding = [sequence for sequence in self._running if sequence.decoding and not sequence.paused]
         unread = [sequence for sequence in self._running if not sequence.decoding]
         plan: _Plan = []
         failed: list[Progress] = []
@@ -271,10 +271,10 @@ class T3Decoder:
         return progress
 
     def _accept(self, sequence: Sequence, token: int) -> Progress:
-        codes = sequence.speech.accept(token)
+        speech_tokens = sequence.speech.accept(token)
         if sequence.speech.finished:
             self.release(sequence)
-        return Progress(sequence, codes, over=sequence.speech.finished)
+        return Progress(sequence, speech_tokens, over=sequence.speech.finished)
 
     def _fail(self, sequence: Sequence, error: Exception) -> Progress:
         _log.error("T3 failed under a request: %s", error, exc_info=error)

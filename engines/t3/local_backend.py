@@ -10,7 +10,7 @@ import contextlib
 
 import torch
 
-from engines.api import NOBODY, Observer
+from engines.api import NULL_OBSERVER, Observer
 from engines.checkpoints.checkpoint import Checkpoint
 from engines.errors import EngineFailure
 from engines.t3.backend import T3Request
@@ -46,7 +46,7 @@ class TorchT3Backend:
         prefill_chunk_positions: int | None = None,
         prefix_cache_bytes: int = _PREFIX_CACHE_BYTES,
         halves: bool = False,
-        observer: Observer = NOBODY,
+        observer: Observer = NULL_OBSERVER,
     ) -> None:
         target = torch.device(device)
         chunk = prefill_chunk_positions or _PREFILL_CHUNK_POSITIONS[target.type]
@@ -75,17 +75,17 @@ class Generation:
     def __init__(self, steps: StepLoop) -> None:
         self._steps = steps
         self._loop = asyncio.get_running_loop()
-        self._codes: list[int] = []
+        self._speech_tokens: list[int] = []
         self._ended = False
         self._failure: EngineFailure | None = None
         self._hit_token_limit = False
         self._news = asyncio.Event()
         self._freed: asyncio.Future[None] | None = None  # set by the first `cancel`
 
-    def want(self, codes: int) -> None:
+    def set_target(self, speech_tokens: int) -> None:
         """As T3Generation.want."""
         if not self._ended:
-            self._steps.want(self, codes)
+            self._steps.set_target(self, speech_tokens)
 
     @property
     def hit_token_limit(self) -> bool:
@@ -93,17 +93,17 @@ class Generation:
 
     async def next_codes(self) -> list[int]:
         """As T3Generation.next_codes. What was made before a failure is handed out before it is raised."""
-        while not (self._codes or self._ended):
+        while not (self._speech_tokens or self._ended):
             self._news.clear()
             await self._news.wait()
-        if not self._codes and self._failure is not None:
+        if not self._speech_tokens and self._failure is not None:
             raise self._failure
-        codes, self._codes = self._codes, []
-        return codes
+        speech_tokens, self._speech_tokens = self._speech_tokens, []
+        return speech_tokens
 
     async def cancel(self) -> None:
         """As T3Generation.cancel. A `next_codes` that waits meanwhile returns []."""
-        self._codes.clear()
+        self._speech_tokens.clear()
         if self._freed is None and not self._ended:
             self._freed = self._loop.create_future()
             self._ended = True
@@ -120,7 +120,7 @@ class Generation:
     def _take(self, progress: Progress) -> None:
         if self._freed is not None:
             return  # cancelled while this was on its way
-        self._codes += progress.codes
+        self._speech_tokens += progress.speech_tokens
         self._failure = progress.error
         self._ended = progress.over
         self._hit_token_limit = progress.over and progress.sequence.speech.hit_limit

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engines.api import NOBODY, Observer
+from engines.api import NULL_OBSERVER, Observer
 from engines.checkpoints.checkpoint import Checkpoint
 from engines.t3.decoder import DecoderLimits, T3Decoder
 from engines.t3.local_backend import TorchT3Backend
@@ -34,7 +34,7 @@ class OnnxT3Backend(TorchT3Backend):
         max_positions: int = _MAX_POSITIONS,
         prefill_chunk_positions: int = _PREFILL_CHUNK_POSITIONS,
         prefix_cache_bytes: int = _PREFIX_CACHE_BYTES,
-        observer: Observer = NOBODY,
+        observer: Observer = NULL_OBSERVER,
     ) -> None:
         self._spec = checkpoint.spec.t3
         self._max_positions = min(max_positions, self._spec.positions)

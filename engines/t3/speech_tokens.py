@@ -18,7 +18,7 @@ class SpeechTokens:
 
     def __init__(self, max_speech_tokens: int) -> None:
         self.raw: list[int] = []
-        self.codes = 0  # handed on so far
+        self.speech_tokens = 0  # handed on so far
         self.finished = False
         self.hit_limit = False  # ended by `max_speech_tokens`, not by a stop
         self._most = 1 + max_speech_tokens
@@ -30,8 +30,8 @@ class SpeechTokens:
         stopped = token == STOP_SPEECH_TOKEN and len(self.raw) > 1
         self.finished = stopped or len(self.raw) == self._most
         self.hit_limit = self.finished and not stopped
-        codes = [token] if token < SPEECH_CODES else []
+        speech_tokens = [token] if token < SPEECH_CODES else []
         if self.finished:
-            codes += [SILENCE_SPEECH_TOKEN] * SILENCE_TAIL_TOKENS
-        self.codes += len(codes)
-        return codes
+            speech_tokens += [SILENCE_SPEECH_TOKEN] * SILENCE_TAIL_TOKENS
+        self.speech_tokens += len(speech_tokens)
+        return speech_tokens

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import torch
 
-from engines.api import NOBODY, Observer, T3Use
+from engines.api import NULL_OBSERVER, Observer, T3Use
 from engines.errors import EngineFailure
 from engines.t3.backend import T3Request
 from engines.t3.decoder import Progress, Sequence
@@ -22,7 +22,7 @@ from engines.t3.decoder import Progress, Sequence
 _log = logging.getLogger(__name__)
 
 
-class Listener(Protocol):
+class TokenReceiver(Protocol):
     """Whoever waits for a request's codes. Hashed by identity."""
 
     def post(self, progress: Progress) -> None:
@@ -49,7 +49,7 @@ class Decoder(Protocol):
 class StepLoop:
     """Methods may be called from any thread. Those that return a bool say False, and do nothing, after `close`."""
 
-    def __init__(self, decoder: Decoder, observer: Observer = NOBODY) -> None:
+    def __init__(self, decoder: Decoder, observer: Observer = NULL_OBSERVER) -> None:
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._gate = threading.Lock()  # between `_submit` and the thread's last look into the queue
         self._closed = False
@@ -57,19 +57,19 @@ class StepLoop:
         self._thread = threading.Thread(target=self._run, name="t3-steps", daemon=True)
         self._thread.start()
 
-    def start(self, request: T3Request, listener: Listener) -> bool:
-        """Queue a request; its progress goes to `listener`."""
-        return self._submit(lambda: self._loop.begin(request, listener))
+    def start(self, request: T3Request, receiver: TokenReceiver) -> bool:
+        """Queue a request; its progress goes to `receiver`."""
+        return self._submit(lambda: self._loop.begin(request, receiver))
 
-    def want(self, listener: Listener, codes: int) -> bool:
+    def set_target(self, receiver: TokenReceiver, speech_tokens: int) -> bool:
         """Let the listener's request rest once it has so many codes."""
-        return self._submit(lambda: self._loop.want(listener, codes))
+        return self._submit(lambda: self._loop.set_target(receiver, speech_tokens))
 
-    def cancel(self, listener: Listener, freed: Callable[[], None]) -> bool:
+    def cancel(self, receiver: TokenReceiver, freed: Callable[[], None]) -> bool:
         """Drop the listener's request; `freed` is called on the thread once slot and cache are free."""
 
         def drop() -> None:
-            self._loop.drop(listener)
+            self._loop.drop(receiver)
             freed()
 
         return self._submit(drop)
@@ -106,24 +106,24 @@ class _Loop:
     def __init__(self, decoder: Decoder, observer: Observer) -> None:
         self._decoder = decoder
         self._observer = observer
-        self._sequences: dict[Listener, Sequence] = {}
-        self._listeners: dict[Sequence, Listener] = {}
+        self._sequences: dict[TokenReceiver, Sequence] = {}
+        self._listeners: dict[Sequence, TokenReceiver] = {}
 
     @property
     def idle(self) -> bool:
         return self._decoder.idle
 
-    def begin(self, request: T3Request, listener: Listener) -> None:
+    def begin(self, request: T3Request, receiver: TokenReceiver) -> None:
         sequence = self._decoder.add(request)
-        self._sequences[listener] = sequence
-        self._listeners[sequence] = listener
+        self._sequences[receiver] = sequence
+        self._listeners[sequence] = receiver
 
-    def want(self, listener: Listener, codes: int) -> None:
-        if (sequence := self._sequences.get(listener)) is not None:
-            sequence.wanted_codes = codes
+    def set_target(self, receiver: TokenReceiver, speech_tokens: int) -> None:
+        if (sequence := self._sequences.get(receiver)) is not None:
+            sequence.target_tokens = speech_tokens
 
-    def drop(self, listener: Listener) -> None:
-        sequence = self._sequences.pop(listener, None)
+    def drop(self, receiver: TokenReceiver) -> None:
+        sequence = self._sequences.pop(receiver, None)
         if sequence is not None:
             del self._listeners[sequence]
             self._decoder.release(sequence)
@@ -152,11 +152,11 @@ class _Loop:
             self._post(Progress(sequence, over=True, error=EngineFailure(why)))
 
     def _post(self, progress: Progress) -> None:
-        listener = self._listeners[progress.sequence]
+        receiver = self._listeners[progress.sequence]
         try:
             if progress.news:
-                listener.post(progress)
+                receiver.post(progress)
         except RuntimeError:  # its event loop is closed: nobody will ever cancel this request
-            self.drop(listener)
+            self.drop(receiver)
         if progress.over:
-            self.drop(listener)
+            self.drop(receiver)

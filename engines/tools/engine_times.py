@@ -47,8 +47,8 @@ async def _first_and_next(engine: Pipeline, voice: Voice, seed: int) -> tuple[fl
         sampling = Sampling(seed=seed + 1_000_000 * attempt, max_speech_tokens=FIRST_HOP_CODES + _MORE_CODES)
         generation = stages.t3.start(T3Request(text, voice, sampling))
         started_s, made, head_s, head = time.perf_counter(), 0, 0.0, 0
-        while made < FIRST_HOP_CODES + _MORE_CODES and (codes := await generation.next_codes()):
-            made += len(codes)
+        while made < FIRST_HOP_CODES + _MORE_CODES and (speech_tokens := await generation.next_codes()):
+            made += len(speech_tokens)
             if not head and made >= FIRST_HOP_CODES:
                 head_s, head = time.perf_counter() - started_s, made
         total_s = time.perf_counter() - started_s

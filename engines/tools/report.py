@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from engines.config import MODELS, EngineConfig
 from engines.device import cpu_threads
 from engines.errors import InvalidInput
-from engines.factory import assemble
+from engines.factory import build_engine
 from engines.pipeline import Pipeline
 from engines.s3gen.gpu.buffered import BufferedRuntime
 from engines.s3gen.runtime import WaveformRuntime
@@ -73,8 +73,8 @@ class Report:
 def bench(
     config: EngineConfig, windows: Mapping[str, TimedWindow], repeats: int, gflops: float | None
 ) -> tuple[str, dict[str, object]]:
-    """The report as text and as JSON. Raises as `assemble`."""
-    engine = assemble(config)
+    """The report as text and as JSON. Raises as `build_engine`."""
+    engine = build_engine(config)
     with asyncio.Runner() as runner:
         report = _measure(engine, runner, windows, repeats, machine(config.threads or cpu_threads(), gflops))
         runner.run(engine.close())

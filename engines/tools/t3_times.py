@@ -28,14 +28,17 @@ def t3_calls(net: T3Net, *, step_positions: int = STEP_POSITIONS) -> dict[str, C
     slot = KvSlot(net.spec, most, net.device)
     slot.reserve(most)
     slot.memory.zero_()
-    codes = np.random.default_rng(0).integers(0, SPEECH_CODES, PREFILL_POSITIONS).tolist()
-    return {"prefill": lambda: _read(net, slot, codes, 0), "step": lambda: _read(net, slot, codes[:1], step_positions)}
+    speech_tokens = np.random.default_rng(0).integers(0, SPEECH_CODES, PREFILL_POSITIONS).tolist()
+    return {
+        "prefill": lambda: _read(net, slot, speech_tokens, 0),
+        "step": lambda: _read(net, slot, speech_tokens[:1], step_positions),
+    }
 
 
 @torch.inference_mode()
-def _read(net: T3Net, slot: KvSlot, codes: list[int], start: int) -> torch.Tensor:
-    for first in range(0, len(codes), _CHUNK):
-        chunk = codes[first : first + _CHUNK]
+def _read(net: T3Net, slot: KvSlot, speech_tokens: list[int], start: int) -> torch.Tensor:
+    for first in range(0, len(speech_tokens), _CHUNK):
+        chunk = speech_tokens[first : first + _CHUNK]
         hidden = net.forward(net.embed_speech(chunk), [Span(slot, start + first, len(chunk))])
     return net.speech_logits(hidden[-1:]).cpu()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engines.api import WindowFigures
 from engines.config import SAMPLE_RATE_HZ
-from engines.playback import Listener
+from engines.playback import PlaybackClock
 from service.audio.encoder import AudioSettings
 from service.telemetry import metrics
 
@@ -20,7 +20,7 @@ class StreamMeter:
         self._exemplar = {"stream_id": stream_id}
         self._rate_hz = audio.sample_rate_hz
         self._bytes = metrics.AUDIO_BYTES.labels(audio.audio_format.value)
-        self._listener = Listener(self._rate_hz)
+        self._listener = PlaybackClock(self._rate_hz)
         self._speaking = False
         self._awaited_since_s: float | None = None
         self._last_chunk_s: float | None = None
@@ -49,7 +49,7 @@ class StreamMeter:
     def cancelled(self) -> None:
         """What the listener had not heard yet is dropped with the rest."""
         self.fell_silent()
-        self._listener = Listener(self._rate_hz)
+        self._listener = PlaybackClock(self._rate_hz)
         metrics.CANCELS.inc(exemplar=self._exemplar)
 
     def sent(self, now_s: float, samples: int, size_bytes: int) -> None:

@@ -59,21 +59,21 @@ class FakeGeneration:
         self.backend = backend
         count = len(request.text_tokens) * backend.codes_per_text_token
         rng = np.random.default_rng(request.sampling.seed % 2**32)
-        self.codes = [*rng.integers(0, 6561, count).tolist(), *[SILENCE_SPEECH_TOKEN] * 3]
+        self.speech_tokens = [*rng.integers(0, 6561, count).tolist(), *[SILENCE_SPEECH_TOKEN] * 3]
         self.position = 0
 
-    def want(self, codes: int) -> None:
+    def set_target(self, speech_tokens: int) -> None:
         """Makes all of them."""
 
     async def next_codes(self) -> list[int]:
-        if self.position >= len(self.codes):
+        if self.position >= len(self.speech_tokens):
             self.backend.running.discard(self)
             return []
         await asyncio.sleep(self.backend.token_s)
         if self.backend.fail_after is not None and self.position >= self.backend.fail_after:
             raise EngineFailure("scripted T3 failure")
         self.position += 1
-        return [self.codes[self.position - 1]]
+        return [self.speech_tokens[self.position - 1]]
 
     async def cancel(self) -> None:
         self.backend.running.discard(self)

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.playback import Audience, Listener
+from engines.playback import ActiveStreams, PlaybackClock
 
 RATE_HZ = 24_000
 
 
 def test_a_stream_that_keeps_ahead_never_runs_dry() -> None:
-    listener = Listener(RATE_HZ)
+    listener = PlaybackClock(RATE_HZ)
     listener.begin_segment(0.0)
     for second in range(10):
         listener.deliver(second * 0.9, RATE_HZ)
@@ -22,7 +22,7 @@ def test_a_stream_that_keeps_ahead_never_runs_dry() -> None:
 
 
 def test_running_dry_is_counted_once_with_its_duration() -> None:
-    listener = Listener(RATE_HZ)
+    listener = PlaybackClock(RATE_HZ)
     listener.begin_segment(0.0)
     listener.deliver(1.0, RATE_HZ)  # lasts until 2.0
     listener.deliver(2.5, RATE_HZ)  # half a second of silence, then until 3.5
@@ -32,7 +32,7 @@ def test_running_dry_is_counted_once_with_its_duration() -> None:
 
 
 def test_the_buffer_is_measured_when_a_chunk_comes() -> None:
-    listener = Listener(RATE_HZ)
+    listener = PlaybackClock(RATE_HZ)
     listener.begin_segment(0.0)
     listener.deliver(1.0, RATE_HZ)  # lasts until 2.0
     assert listener.min_buffer_s is None, "nothing was playing"
@@ -46,7 +46,7 @@ def test_the_buffer_is_measured_when_a_chunk_comes() -> None:
 
 
 def test_waiting_for_text_between_segments_is_no_underrun() -> None:
-    listener = Listener(RATE_HZ)
+    listener = PlaybackClock(RATE_HZ)
     listener.begin_segment(0.0)
     listener.deliver(0.5, RATE_HZ)
     listener.begin_segment(10.0)
@@ -56,7 +56,7 @@ def test_waiting_for_text_between_segments_is_no_underrun() -> None:
 
 
 def test_a_segment_that_comes_late_while_the_last_one_plays_is_an_underrun() -> None:
-    listener = Listener(RATE_HZ)
+    listener = PlaybackClock(RATE_HZ)
     listener.begin_segment(0.0)
     listener.deliver(0.5, RATE_HZ)
     listener.begin_segment(1.0)  # still playing until 1.5
@@ -66,7 +66,7 @@ def test_a_segment_that_comes_late_while_the_last_one_plays_is_an_underrun() -> 
 
 @given(st.lists(st.tuples(st.floats(0, 2), st.integers(1, RATE_HZ)), min_size=1, max_size=40))
 def test_stalls_plus_audio_account_for_all_time(chunks: list[tuple[float, int]]) -> None:
-    listener, now_s, first_s = Listener(RATE_HZ), 0.0, None
+    listener, now_s, first_s = PlaybackClock(RATE_HZ), 0.0, None
     listener.begin_segment(0.0)
     for wait_s, samples in chunks:
         now_s += wait_s
@@ -77,18 +77,20 @@ def test_stalls_plus_audio_account_for_all_time(chunks: list[tuple[float, int]])
 
 
 def test_rivals_are_the_others_that_are_due_before() -> None:
-    audience = Audience()
+    audience = ActiveStreams()
     for name, dry_at_s in (("a", 3.0), ("b", 1.0), ("c", 3.0), ("new", None), ("newer", None)):
         audience.update(name, dry_at_s)
     assert len(audience) == 5
-    assert audience.rivals("a", until_s=2.0) == 1
-    assert audience.rivals("a", until_s=4.0) == 2, "not itself"
-    assert audience.rivals("new", until_s=2.0) == 2, "who has no audio yet waits with the others that have none"
+    assert audience.streams_due_before("a", until_s=2.0) == 1
+    assert audience.streams_due_before("a", until_s=4.0) == 2, "not itself"
+    assert audience.streams_due_before("new", until_s=2.0) == 2, (
+        "who has no audio yet waits with the others that have none"
+    )
     audience.update("b", 5.0)
     audience.leave("c")
     audience.leave("c")
-    assert audience.rivals("new", until_s=4.0) == 2
+    assert audience.streams_due_before("new", until_s=4.0) == 2
     assert len(audience) == 4
     for name in ("a", "b", "new", "newer"):
         audience.leave(name)
-    assert len(audience) == audience.rivals("a", until_s=9.0) == 0
+    assert len(audience) == audience.streams_due_before("a", until_s=9.0) == 0

@@ -12,7 +12,7 @@ import grpc.aio
 import pytest
 
 import mynah
-from engines.api import NOBODY, Observer
+from engines.api import NULL_OBSERVER, Observer
 from engines.fake import FakeEngine, Script
 from mynah.client.errors import MynahError, from_status
 from mynah.client.transport import Duplex
@@ -61,7 +61,7 @@ async def serving(
     max_streams: int = 4,
     warm: bool = True,
     default_voice: bool = True,
-    observer: Observer = NOBODY,
+    observer: Observer = NULL_OBSERVER,
     http: bool = False,
     **config: Any,
 ) -> AsyncIterator[Serving]:

@@ -69,15 +69,15 @@ async def on_torch() -> AsyncIterator[TorchT3Backend]:
     await backend.close()
 
 
-async def codes_of(generation: T3Generation) -> list[int]:
-    codes: list[int] = []
+async def speech_tokens_of(generation: T3Generation) -> list[int]:
+    speech_tokens: list[int] = []
     while new := await generation.next_codes():
-        codes += new
-    return codes
+        speech_tokens += new
+    return speech_tokens
 
 
 async def speak(backend: T3Backend, *requests: Any) -> list[list[int]]:
-    return await asyncio.gather(*(codes_of(backend.start(one)) for one in requests))
+    return await asyncio.gather(*(speech_tokens_of(backend.start(one)) for one in requests))
 
 
 async def test_every_request_gets_its_own_codes(backend: VllmT3Backend, on_torch: TorchT3Backend) -> None:
@@ -86,14 +86,14 @@ async def test_every_request_gets_its_own_codes(backend: VllmT3Backend, on_torch
     together = await speak(backend, *requests)
     alone = [(await speak(on_torch, one))[0] for one in requests]
     assert together == alone
-    assert len({tuple(codes) for codes in together}) == 8
+    assert len({tuple(speech_tokens) for speech_tokens in together}) == 8
 
 
 async def test_codes_come_one_by_one_as_they_are_made(backend: VllmT3Backend) -> None:
     generation = backend.start(request(1, temperature=0, max_speech_tokens=100))
     first = await generation.next_codes()
     assert len(first) < 50, "the first codes must not wait for the last"
-    rest = await codes_of(generation)
+    rest = await speech_tokens_of(generation)
     assert len(first + rest) == 101 + 3
     assert generation.hit_token_limit
 
@@ -109,7 +109,7 @@ async def test_cancelling_frees_the_blocks_before_it_returns(backend: VllmT3Back
     await generation.cancel()
     await generation.cancel()
     assert await generation.next_codes() == []
-    assert len(await codes_of(other)) == 61 + 3, "others go on"
+    assert len(await speech_tokens_of(other)) == 61 + 3, "others go on"
     await other.cancel()
     assert blocks.free_kv_blocks == free
 
@@ -142,11 +142,11 @@ async def test_an_engine_that_breaks_is_rebuilt_and_speaks_again(backend: VllmT3
     await asyncio.to_thread(health.failed.wait, 60)
     assert not backend.healthy
     with pytest.raises(EngineFailure, match="being rebuilt"):
-        await codes_of(backend.start(wanted))
+        await speech_tokens_of(backend.start(wanted))
     health.go_on.set()
     for generation in generations:
         with pytest.raises(EngineFailure, match="device lost") as failure:
-            await codes_of(generation)
+            await speech_tokens_of(generation)
         assert failure.value.retryable
     await asyncio.to_thread(health.recovered.wait, 60)
     assert health.reports == [False, True]
@@ -161,7 +161,7 @@ async def test_closing_fails_what_runs_and_what_comes_later(work_dir: Path) -> N
     await running.next_codes()
     await backend.close()
     with pytest.raises(EngineFailure, match="closed"):
-        await codes_of(running)
+        await speech_tokens_of(running)
     with pytest.raises(EngineFailure, match="closed"):
         backend.start(request(1, max_speech_tokens=50))
     assert not backend.healthy
@@ -191,7 +191,7 @@ def test_weights_of_another_shape_are_named_before_anything_starts(tmp_path: Pat
 async def test_half_precision_serves_too(work_dir: Path) -> None:
     """What a GPU runs in. Different tokens than float32's, but speech all the same."""
     backend = make(work_dir, dtype="bfloat16")
-    codes = await speak(backend, request(1, of=voice(1), temperature=0, max_speech_tokens=30))
+    speech_tokens = await speak(backend, request(1, of=voice(1), temperature=0, max_speech_tokens=30))
     await backend.close()
-    assert len(codes[0]) == 31 + 3
-    assert len(set(codes[0])) > 15
+    assert len(speech_tokens[0]) == 31 + 3
+    assert len(set(speech_tokens[0])) > 15

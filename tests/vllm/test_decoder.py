@@ -105,7 +105,7 @@ def test_tokens_become_codes_by_the_same_rules_as_on_torch() -> None:
     decoder = factory.decoder()
     sequence = decoder.add(request())
     progress = until(decoder, lambda: decoder.idle)
-    assert [code for step in progress for code in step.codes] == [5, 6, *TAIL]
+    assert [code for step in progress for code in step.speech_tokens] == [5, 6, *TAIL]
     assert sequence.speech.finished
     assert not sequence.speech.hit_limit
     assert progress[-1].over

@@ -20,7 +20,7 @@ class Sized(Protocol):
 V = TypeVar("V", bound=Sized)
 
 
-class PromptShelf(Generic[V]):
+class PromptCache(Generic[V]):
     """Keeps at most `max_bytes` alive on its own account. Used from one thread."""
 
     def __init__(self, max_bytes: int) -> None:

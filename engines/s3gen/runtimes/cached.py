@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from typing import Generic, TypeVar
 from weakref import WeakSet
 
-from engines.s3gen.cache.prompt_cache import PromptShelf, Sized
+from engines.s3gen.cache.prompt_cache import PromptCache, Sized
 from engines.s3gen.runtime import F32, FlowBatch, FlowCache, Runtime, VocoderBatch, VocoderResult
 from engines.voice import Voice
 
@@ -34,7 +34,7 @@ class CachedDecoding(ABC, Generic[P, C, R]):
         self.name = name
         self.reference = reference
         self.context_tokens = context_tokens
-        self.prompts: PromptShelf[P] = PromptShelf(prompt_bytes)
+        self.prompts: PromptCache[P] = PromptCache(prompt_bytes)
         self._caches: WeakSet[C] = WeakSet()
 
     @abstractmethod

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
-from engines.api import NOBODY, Observer
+from engines.api import NULL_OBSERVER, Observer
 from engines.config import MEL_FRAMES_PER_TOKEN
 from engines.errors import EngineFailure
 from engines.s3gen.noise import F32
@@ -50,7 +50,7 @@ class WindowBatcher:
         max_batch: int,
         reference: Runtime | None = None,
         execute: Execute | None = None,
-        observer: Observer = NOBODY,
+        observer: Observer = NULL_OBSERVER,
         times: DecodeTimes | None = None,
     ) -> None:
         self._observer = observer
@@ -134,7 +134,7 @@ class WindowBatcher:
 
     def _calibration_job(self, voice: Voice) -> Job:
         decoder = SegmentDecoder(voice, seed=0)
-        decoder.codes = list(range(_CALIBRATION_HOP))
+        decoder.speech_tokens = list(range(_CALIBRATION_HOP))
         window = Window(0, 0, 0, _CALIBRATION_HOP, _CALIBRATION_HOP, is_last=True)
         job = Job(decoder, window, asyncio.get_running_loop().create_future(), 0.0, math.inf)
         self._queue.measure(job)

@@ -38,14 +38,14 @@ class Guard:
         if not np.isfinite(mel).all():
             raise WindowRejected(f"window {window_index}: mel frames are not finite")
 
-    def samples(self, window_index: int, samples: F32, codes: Sequence[int]) -> None:
-        """`samples` are the new ones, made of the speech tokens `codes`. Raises WindowRejected."""
+    def samples(self, window_index: int, samples: F32, speech_tokens: Sequence[int]) -> None:
+        """`samples` are the new ones, made of the speech tokens `speech_tokens`. Raises WindowRejected."""
         if not np.isfinite(samples).all():
             raise WindowRejected(f"window {window_index}: samples are not finite")
         rms = float(np.sqrt(np.mean(samples.astype(np.float64) ** 2)))
-        speech = any(code != SILENCE_SPEECH_TOKEN for code in codes)
-        if rms < _SILENT_RMS and speech and len(codes) >= _SILENT_TOKENS:
-            raise WindowRejected(f"window {window_index}: {len(codes)} speech tokens came out silent")
+        speech = any(code != SILENCE_SPEECH_TOKEN for code in speech_tokens)
+        if rms < _SILENT_RMS and speech and len(speech_tokens) >= _SILENT_TOKENS:
+            raise WindowRejected(f"window {window_index}: {len(speech_tokens)} speech tokens came out silent")
         known = self._heard_samples >= _JUMP_AFTER_SAMPLES and self._loudest_rms > _SILENT_RMS
         if known and rms > _JUMP_RMS and rms > _JUMP_RATIO * self._loudest_rms:
             raise WindowRejected(

@@ -61,7 +61,7 @@ class SegmentDecoder:
     def __init__(self, voice: Voice, seed: int) -> None:
         self.voice = voice
         self.seed = seed
-        self.codes: list[int] = []
+        self.speech_tokens: list[int] = []
         self._vocoder = VocoderStream(seed)
         self._guard = Guard()
         self._prompt_noise = noise.prompt_noise(seed, len(voice.s3gen_prompt_mel))
@@ -72,10 +72,10 @@ class SegmentDecoder:
     def flow_row(self, window: Window) -> FlowRow:
         """The window with everything that it sees."""
         self._cache_waits = False
-        codes = np.asarray(self.codes[window.context_start : window.lookahead_stop], np.int64)
-        frames = len(codes) * MEL_FRAMES_PER_TOKEN
+        speech_tokens = np.asarray(self.speech_tokens[window.context_start : window.lookahead_stop], np.int64)
+        frames = len(speech_tokens) * MEL_FRAMES_PER_TOKEN
         return FlowRow(
-            tokens=np.concatenate([self.voice.s3gen_prompt_tokens, codes]),
+            tokens=np.concatenate([self.voice.s3gen_prompt_tokens, speech_tokens]),
             noise=np.concatenate([self._prompt_noise, noise.flow_noise(self.seed, window.first_frame, frames)]),
             voice=self.voice,
         )
@@ -110,9 +110,9 @@ class SegmentDecoder:
 
     def _cached_row(self, start: int, stop: int, lookahead_stop: int) -> CachedRow:
         assert self._cache is not None
-        codes = np.asarray(self.codes[start:lookahead_stop], np.int64)
-        frames = noise.flow_noise(self.seed, start * MEL_FRAMES_PER_TOKEN, len(codes) * MEL_FRAMES_PER_TOKEN)
-        return CachedRow(codes, stop - start, frames, self._cache)
+        speech_tokens = np.asarray(self.speech_tokens[start:lookahead_stop], np.int64)
+        frames = noise.flow_noise(self.seed, start * MEL_FRAMES_PER_TOKEN, len(speech_tokens) * MEL_FRAMES_PER_TOKEN)
+        return CachedRow(speech_tokens, stop - start, frames, self._cache)
 
     def vocoder_row(self, window: Window, frames: F32) -> VocoderRow:
         """`frames` (n, 80): the flow's mel of the window's new tokens, then of its provisional ones."""
@@ -125,7 +125,7 @@ class SegmentDecoder:
         frames = len(row.mel)
         waveform = waveform[: frames * MEL_HOP_SAMPLES]
         new = slice(row.left_frames * MEL_HOP_SAMPLES, (row.left_frames + row.new_frames) * MEL_HOP_SAMPLES)
-        self._guard.samples(window.index, waveform[new], self.codes[window.start : window.stop])
+        self._guard.samples(window.index, waveform[new], self.speech_tokens[window.start : window.stop])
         samples = self._vocoder.commit(row, waveform, f0_hz[:frames])
         assert len(samples) == window.new_samples
         if self._cache_waits:
@@ -136,8 +136,8 @@ class SegmentDecoder:
         """The segment's samples, where its only window is all of it."""
         assert window.start == 0, "such a runtime takes whole segments"
         assert window.is_last, "such a runtime takes whole segments"
-        samples = runtime.waveform(self.voice, np.asarray(self.codes, np.int64))
-        self._guard.samples(window.index, samples, self.codes)
+        samples = runtime.waveform(self.voice, np.asarray(self.speech_tokens, np.int64))
+        self._guard.samples(window.index, samples, self.speech_tokens)
         return samples
 
     def _commit_cache(self, window: Window) -> None:

@@ -116,14 +116,14 @@ def check_t3(checkpoint: Checkpoint, folder: Path, precision: str) -> dict[str, 
         onnx.checker.check_model(str(folder / f"{name}.onnx"), full_check=precision == "fp32")
     ours = OnnxT3Net(checkpoint, folder, threads=1)
     theirs = T3Net.load(checkpoint.t3_path, checkpoint.spec, torch.device("cpu"))
-    codes = np.random.default_rng(0).integers(0, 6561, sum(_CHECK_ROWS)).tolist()
-    got, expected = _logits(ours, ours.embed_speech(codes)), _logits(theirs, theirs.embed_speech(codes))
+    speech_tokens = np.random.default_rng(0).integers(0, 6561, sum(_CHECK_ROWS)).tolist()
+    got, expected = _logits(ours, ours.embed_speech(speech_tokens)), _logits(theirs, theirs.embed_speech(speech_tokens))
     worst = float(((got - expected).square().mean(-1) / expected.square().mean(-1)).sqrt().max())
     if not worst <= TOLERANCE[precision]:  # written so that NaN fails
         raise ExportError(f"T3 ({precision}) is off by {worst:.2g} of a row of logits, allowed {TOLERANCE[precision]}")
-    if not torch.isfinite(_logits(ours, _LOUD * ours.embed_speech(codes))).all():
+    if not torch.isfinite(_logits(ours, _LOUD * ours.embed_speech(speech_tokens))).all():
         raise ExportError(f"T3 ({precision}) gives NaN or infinity on finite inputs")
-    return {"rows": len(codes), "logit_error": worst, "tolerance": TOLERANCE[precision], "finite": True}
+    return {"rows": len(speech_tokens), "logit_error": worst, "tolerance": TOLERANCE[precision], "finite": True}
 
 
 @torch.inference_mode()

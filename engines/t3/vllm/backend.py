@@ -14,7 +14,7 @@ from typing import cast
 
 import torch
 
-from engines.api import NOBODY, Observer
+from engines.api import NULL_OBSERVER, Observer
 from engines.checkpoints.checkpoint import Checkpoint, default_cache_dir
 from engines.checkpoints.weights import check_tensors
 from engines.config import DTYPES
@@ -72,7 +72,7 @@ class VllmT3Backend:
         voice_slots: int = _VOICE_SLOTS,
         work_dir: Path | None = None,
         on_health: Callable[[bool], None] = lambda _: None,
-        observer: Observer = NOBODY,
+        observer: Observer = NULL_OBSERVER,
     ) -> None:
         kind = _check_device(device)
         check_tensors(checkpoint.t3_path, expected_tensors(checkpoint.spec))

@@ -157,11 +157,11 @@ class VllmDecoder:
             return None  # released in this very step, when the one before it failed
         if drawn.token == NOT_FINITE_TOKEN:
             return self._fail(sequence, ArithmeticError("logits are not finite"))
-        codes = sequence.speech.accept(drawn.token)
+        speech_tokens = sequence.speech.accept(drawn.token)
         if sequence.speech.finished:
             self._failures = 0
             self.release(sequence)
-        return Progress(sequence, codes, over=sequence.speech.finished)
+        return Progress(sequence, speech_tokens, over=sequence.speech.finished)
 
     def _fail(self, sequence: T3Sequence, error: Exception) -> Progress:
         self.release(sequence)

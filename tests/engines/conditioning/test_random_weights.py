@@ -55,10 +55,10 @@ def test_codes_vary_and_activations_stay_near_one(drawn: dict[str, np.ndarray]) 
     mel = torch.from_numpy(net.log_mel(samples))[None]
     hidden = net.eval().encoder(mel)
     assert 0.3 < hidden.std().item() < 10.0
-    codes = net.encode(samples)
-    assert len(codes) == 8 * 25
-    assert (np.diff(codes) != 0).mean() > 0.5
-    assert len(set(codes.tolist())) > 50
+    speech_tokens = net.encode(samples)
+    assert len(speech_tokens) == 8 * 25
+    assert (np.diff(speech_tokens) != 0).mean() > 0.5
+    assert len(set(speech_tokens.tolist())) > 50
 
 
 def test_the_random_voice_looks_like_one() -> None:

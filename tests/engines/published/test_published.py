@@ -136,11 +136,11 @@ def published_voice(rows: int, seed: int = 0) -> Voice:
     return Voice(**{**vars(plain), "t3_prefix": prefix})
 
 
-async def codes_of(backend: PublishedT3Backend, request: T3Request) -> list[int]:
-    generation, codes = backend.start(request), list[int]()
+async def speech_tokens_of(backend: PublishedT3Backend, request: T3Request) -> list[int]:
+    generation, speech_tokens = backend.start(request), list[int]()
     while news := await generation.next_codes():
-        codes += news
-    return codes
+        speech_tokens += news
+    return speech_tokens
 
 
 def test_tokens_are_those_of_the_nets_for_mixed_requests_and_a_known_voice(
@@ -155,17 +155,17 @@ def test_tokens_are_those_of_the_nets_for_mixed_requests_and_a_known_voice(
     ]
 
     async def all_at_once() -> list[list[int]]:
-        made = await asyncio.gather(*(codes_of(backend, request) for request in wanted))
-        again = await codes_of(backend, wanted[0])  # its voice's memory is there
+        made = await asyncio.gather(*(speech_tokens_of(backend, request) for request in wanted))
+        again = await speech_tokens_of(backend, wanted[0])  # its voice's memory is there
         await backend.close()
         return [*made, again]
 
     made = runner.run(all_at_once())
-    for request, codes in zip([*wanted, wanted[0]], made, strict=True):
+    for request, speech_tokens in zip([*wanted, wanted[0]], made, strict=True):
         text = tuple(token for token in request.text_tokens if token != graphs.END_OF_TEXT)
         count = 1 + request.sampling.max_speech_tokens
         raw = spoken_without_cache(request.voice, text, request.sampling, count)
-        assert codes == [*(token for token in raw if token < 6561), 4299, 4299, 4299]
+        assert speech_tokens == [*(token for token in raw if token < 6561), 4299, 4299, 4299]
 
 
 def test_a_cancelled_request_frees_its_place(runner: asyncio.Runner, folder: Path) -> None:
@@ -175,12 +175,12 @@ def test_a_cancelled_request_frees_its_place(runner: asyncio.Runner, folder: Pat
         first = backend.start(T3Request((5,), published_voice(7), Sampling(max_speech_tokens=1000)))
         await first.next_codes()
         waiting = asyncio.create_task(
-            codes_of(backend, T3Request((6,), published_voice(7), Sampling(max_speech_tokens=3)))
+            speech_tokens_of(backend, T3Request((6,), published_voice(7), Sampling(max_speech_tokens=3)))
         )
         await first.cancel()
-        codes = await waiting
+        speech_tokens = await waiting
         await backend.close()
-        return codes
+        return speech_tokens
 
     assert len(runner.run(scenario())) >= 4
 

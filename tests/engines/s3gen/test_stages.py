@@ -33,7 +33,7 @@ def stages_of(runtime: Runtime, windows: list[Window]) -> tuple[list[str], float
     work, told = [], []
     for window in windows:
         decoder = SegmentDecoder(make_voice(10), seed=1)
-        decoder.codes = list(range(20))
+        decoder.speech_tokens = list(range(20))
         work.append((decoder, window))
     began_s = time.perf_counter()
     decode_windows(runtime, work, lambda stage, seconds: told.append((stage, seconds)))

@@ -78,10 +78,10 @@ async def backend() -> AsyncIterator[TorchT3Backend]:
 
 
 async def all_codes(generation: Generation) -> list[int]:
-    codes: list[int] = []
+    speech_tokens: list[int] = []
     while more := await generation.next_codes():
-        codes += more
-    return codes
+        speech_tokens += more
+    return speech_tokens
 
 
 def expected_codes(asked: T3Request) -> list[int]:
@@ -111,18 +111,18 @@ async def test_codes_arrive_while_the_rest_is_still_to_come(stage: Stage) -> Non
 
 async def test_no_more_codes_come_than_are_wanted_until_more_are(backend: TorchT3Backend) -> None:
     generation = backend.start(request(1, **SHORT))
-    generation.want(8)
-    codes: list[int] = []
-    while len(codes) < 8:
-        codes += await generation.next_codes()
+    generation.set_target(8)
+    speech_tokens: list[int] = []
+    while len(speech_tokens) < 8:
+        speech_tokens += await generation.next_codes()
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(generation.next_codes(), 0.1)
-    assert len(codes) == 8
-    generation.want(1000)
+    assert len(speech_tokens) == 8
+    generation.set_target(1000)
     while more := await generation.next_codes():
-        codes += more
-    assert codes[:-SILENCE_TAIL_TOKENS] == run(T3Decoder(net(), limits()), request(1, **SHORT))[0]
-    generation.want(2000)  # nothing special after the end
+        speech_tokens += more
+    assert speech_tokens[:-SILENCE_TAIL_TOKENS] == run(T3Decoder(net(), limits()), request(1, **SHORT))[0]
+    generation.set_target(2000)  # nothing special after the end
 
 
 async def test_cancel_returns_within_one_step_and_frees_the_slot(stage: Stage) -> None:

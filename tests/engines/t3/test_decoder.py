@@ -200,21 +200,23 @@ def test_a_sequence_rests_at_what_is_wanted_and_its_tokens_stay_the_same() -> No
     expected = run(T3Decoder(net(), limits()), subject)[0]
     decoder = T3Decoder(net(), limits())
     resting, running = decoder.add(subject), decoder.add(other)
-    resting.wanted_codes = 10
-    codes = [code for progress in finish(decoder) if progress.sequence is resting for code in progress.codes]
+    resting.target_tokens = 10
+    speech_tokens = [
+        code for progress in finish(decoder) if progress.sequence is resting for code in progress.speech_tokens
+    ]
     assert running.speech.finished
-    assert len(codes) == 10
+    assert len(speech_tokens) == 10
     assert decoder.idle
-    resting.wanted_codes = 1000
+    resting.target_tokens = 1000
     assert not decoder.idle
-    codes += [code for progress in finish(decoder) for code in progress.codes]
-    assert codes[:-SILENCE_TAIL_TOKENS] == expected
+    speech_tokens += [code for progress in finish(decoder) for code in progress.speech_tokens]
+    assert speech_tokens[:-SILENCE_TAIL_TOKENS] == expected
 
 
 def test_a_decoder_whose_sequences_all_rest_is_idle_until_somebody_may_join() -> None:
     decoder = T3Decoder(net(), limits(max_streams=1))
     resting = decoder.add(request(1, **GREEDY_60))
-    resting.wanted_codes = 5
+    resting.target_tokens = 5
     finish(decoder)
     decoder.add(request(2, **GREEDY_60))
     assert decoder.idle, "there is no slot for the second"
@@ -282,14 +284,14 @@ def test_no_memory_for_one_slot_fails_that_request_alone(monkeypatch: pytest.Mon
 def test_progress_adds_up_to_the_codes_of_each_request() -> None:
     decoder = T3Decoder(net(), limits())
     sequences = [decoder.add(request(n, max_speech_tokens=30)) for n in range(3)]
-    codes: dict[object, list[int]] = defaultdict(list)
+    speech_tokens: dict[object, list[int]] = defaultdict(list)
     over: list[object] = []
     for progress in finish(decoder):
         assert progress.sequence not in over, "nothing comes after the end"
-        codes[progress.sequence] += progress.codes
+        speech_tokens[progress.sequence] += progress.speech_tokens
         over += [progress.sequence] if progress.over else []
     for sequence in sequences:
-        assert codes[sequence] == [t for t in sequence.speech.raw if t < START_SPEECH_TOKEN] + [4299] * 3
+        assert speech_tokens[sequence] == [t for t in sequence.speech.raw if t < START_SPEECH_TOKEN] + [4299] * 3
     assert set(over) == set(sequences)
 
 

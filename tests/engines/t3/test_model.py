@@ -102,17 +102,17 @@ def test_random_weights_speak_for_a_while_and_then_stop() -> None:
 def test_weights_in_float16_hardly_change_the_draws() -> None:
     """The bound that 8 bits miss: total variation 0.02, greedy agreement 0.99 (random:nano: 0.0017, 0.995)."""
     halves = T3Net.load(checkpoint().t3_path, TINY, CPU, halves=True)
-    codes = np.random.default_rng(1).integers(0, SPEECH_CODES, 400).tolist()
+    speech_tokens = np.random.default_rng(1).integers(0, SPEECH_CODES, 400).tolist()
     with torch.inference_mode():
-        exact, small = (_logits(one, codes) for one in (net(), halves))
+        exact, small = (_logits(one, speech_tokens) for one in (net(), halves))
     sampler = Sampler(1, CPU)
     sampler.begin(0, request().sampling)
-    p, q = (sampler.probabilities([0] * len(codes), logits) for logits in (exact, small))
+    p, q = (sampler.probabilities([0] * len(speech_tokens), logits) for logits in (exact, small))
     assert 0 < float(0.5 * (p - q).abs().sum(-1).mean()) < 0.02
     assert float((exact.argmax(-1) == small.argmax(-1)).float().mean()) > 0.99
 
 
-def _logits(of: T3Net, codes: list[int]) -> torch.Tensor:
+def _logits(of: T3Net, speech_tokens: list[int]) -> torch.Tensor:
     slot = KvSlot(TINY.t3, 2048, CPU)
-    slot.reserve(len(codes))
-    return of.speech_logits(of.forward(of.embed_speech(codes), [Span(slot, 0, len(codes))]))
+    slot.reserve(len(speech_tokens))
+    return of.speech_logits(of.forward(of.embed_speech(speech_tokens), [Span(slot, 0, len(speech_tokens))]))

@@ -13,51 +13,51 @@ START, STOP, SILENCE = 6561, 6562, [4299] * 3
 
 def play(drawn: list[int], most: int = 1000) -> tuple[SpeechTokens, list[int]]:
     """Accept tokens until the segment is finished; what was handed on."""
-    speech, codes = SpeechTokens(most), []
+    speech, speech_tokens = SpeechTokens(most), []
     for token in drawn:
-        codes += speech.accept(token)
+        speech_tokens += speech.accept(token)
         if speech.finished:
             break
-    return speech, codes
+    return speech, speech_tokens
 
 
 def test_a_stop_ends_the_segment_with_three_silences() -> None:
-    speech, codes = play([5, 6, STOP, 7])
-    assert codes == [5, 6, *SILENCE]
+    speech, speech_tokens = play([5, 6, STOP, 7])
+    assert speech_tokens == [5, 6, *SILENCE]
     assert speech.raw == [5, 6, STOP]
     assert not speech.hit_limit
 
 
 def test_a_stop_drawn_first_is_not_a_stop() -> None:
-    speech, codes = play([STOP, 5, STOP])
-    assert codes == [5, *SILENCE]
+    speech, speech_tokens = play([STOP, 5, STOP])
+    assert speech_tokens == [5, *SILENCE]
     assert speech.raw == [STOP, 5, STOP]
 
 
 def test_marks_in_the_middle_are_kept_raw_but_not_handed_on() -> None:
-    speech, codes = play([5, START, 6, STOP])
-    assert codes == [5, 6, *SILENCE]
+    speech, speech_tokens = play([5, START, 6, STOP])
+    assert speech_tokens == [5, 6, *SILENCE]
     assert speech.raw == [5, START, 6, STOP]
 
 
 def test_the_default_limit_allows_upstreams_1001_tokens() -> None:
-    speech, codes = play([1] * 2000, Sampling().max_speech_tokens)
+    speech, speech_tokens = play([1] * 2000, Sampling().max_speech_tokens)
     assert len(speech.raw) == 1001
-    assert codes == [1] * 1001 + SILENCE
+    assert speech_tokens == [1] * 1001 + SILENCE
     assert speech.hit_limit
 
 
 def test_a_stop_at_the_limit_is_a_stop() -> None:
-    speech, codes = play([1, 2, STOP], most=2)
+    speech, speech_tokens = play([1, 2, STOP], most=2)
     assert speech.finished
     assert not speech.hit_limit
-    assert codes == [1, 2, *SILENCE]
+    assert speech_tokens == [1, 2, *SILENCE]
 
 
 @given(st.lists(st.integers(0, 6562), min_size=1, max_size=60), st.integers(1, 40))
 def test_codes_are_the_raw_tokens_without_marks_and_silence_once(drawn: list[int], most: int) -> None:
-    speech, codes = play(drawn, most)
+    speech, speech_tokens = play(drawn, most)
     assert len(speech.raw) <= 1 + most
     tail = SILENCE if speech.finished else []
-    assert codes == [token for token in speech.raw if token < 6561] + tail
+    assert speech_tokens == [token for token in speech.raw if token < 6561] + tail
     assert speech.finished == (STOP in speech.raw[1:] or len(speech.raw) == 1 + most)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from engines.config import SPEECH_CODES
 from engines.s3gen import noise
 from engines.s3gen.cache.kv import KeysValues, Tails
-from engines.s3gen.cache.prompt_cache import PromptShelf
+from engines.s3gen.cache.prompt_cache import PromptCache
 from engines.s3gen.cache.ring import ContextRing
 from engines.s3gen.noise import F32
 from engines.s3gen.runtime import CachedRuntime, FlowCache
@@ -40,16 +40,16 @@ def base() -> TorchRuntime:
     return TorchRuntime(small_nets.checkpoint())
 
 
-def codes_of(count: int, seed: int = 1) -> list[int]:
-    codes: list[int] = np.random.default_rng(seed).integers(0, SPEECH_CODES, count).tolist()
-    return codes
+def speech_tokens_of(count: int, seed: int = 1) -> list[int]:
+    speech_tokens: list[int] = np.random.default_rng(seed).integers(0, SPEECH_CODES, count).tolist()
+    return speech_tokens
 
 
-def rows(codes: list[int], blocks: Blocks, cache: FlowCache, seed: int = SEED) -> list[CachedRow]:
+def rows(speech_tokens: list[int], blocks: Blocks, cache: FlowCache, seed: int = SEED) -> list[CachedRow]:
     """The blocks of a stream, one after the other."""
     made, start = [], 0
     for new, provisional in blocks:
-        tokens = np.array(codes[start : start + new + provisional])
+        tokens = np.array(speech_tokens[start : start + new + provisional])
         made.append(CachedRow(tokens, new, noise.flow_noise(seed, 2 * start, 2 * len(tokens)), cache))
         start += new
     return made
@@ -60,21 +60,21 @@ def decode(runtime: CachedRuntime, row: CachedRow) -> F32:
     return mel
 
 
-def streamed(runtime: CachedRuntime, voice: Voice, codes: list[int], blocks: Blocks) -> list[F32]:
+def streamed(runtime: CachedRuntime, voice: Voice, speech_tokens: list[int], blocks: Blocks) -> list[F32]:
     """Mel of each block, provisional frames included."""
     cache, mels = runtime.begin(voice), []
-    for row in rows(codes, blocks, cache):
+    for row in rows(speech_tokens, blocks, cache):
         mels.append(decode(runtime, row))
         cache.commit(row.new_tokens)
     return mels
 
 
-def masked(voice: Voice, codes: list[int], blocks: Blocks, context_tokens: int) -> list[F32]:
+def masked(voice: Voice, speech_tokens: list[int], blocks: Blocks, context_tokens: int) -> list[F32]:
     """The same without a cache."""
     prompt = len(voice.s3gen_prompt_tokens)
     cells = layout(prompt, blocks, context_tokens)
     at = [cell.position - prompt for cell in cells.cells]
-    tokens = [*voice.s3gen_prompt_tokens.tolist(), *(codes[i] for i in at[prompt:])]
+    tokens = [*voice.s3gen_prompt_tokens.tolist(), *(speech_tokens[i] for i in at[prompt:])]
     mel = np.zeros((2 * len(tokens), 80), np.float32)
     mel[: 2 * prompt] = voice.s3gen_prompt_mel
     drawn = noise.flow_noise(SEED, 0, 2 * (max(at) + 1))
@@ -104,9 +104,12 @@ def difference(mels: list[F32], exact: list[F32]) -> float:
     ],
 )
 def test_it_equals_the_block_mask_without_a_cache(base: TorchRuntime, blocks: Blocks, context_tokens: int) -> None:
-    voice, codes = make_voice(21), codes_of(80)
+    voice, speech_tokens = make_voice(21), speech_tokens_of(80)
     runtime = TorchCachedRuntime(base, context_tokens=context_tokens)
-    cached, plain = streamed(runtime, voice, codes, blocks), masked(voice, codes, blocks, context_tokens)
+    cached, plain = (
+        streamed(runtime, voice, speech_tokens, blocks),
+        masked(voice, speech_tokens, blocks, context_tokens),
+    )
     assert difference(cached, plain) < 1e-5
 
 
@@ -115,31 +118,31 @@ def test_it_equals_the_block_mask_for_random_blocks(base: TorchRuntime, seed: in
     draw = np.random.default_rng(seed)
     blocks = [(int(draw.integers(1, 12)), int(draw.integers(3, 8))) for _ in range(5)] + [(int(draw.integers(1, 6)), 0)]
     context = int(draw.integers(1, 25))
-    voice, codes = make_voice(int(draw.integers(1, 30))), codes_of(100, seed)
-    cached = streamed(TorchCachedRuntime(base, context_tokens=context), voice, codes, blocks)
-    assert difference(cached, masked(voice, codes, blocks, context)) < 1e-5
+    voice, speech_tokens = make_voice(int(draw.integers(1, 30))), speech_tokens_of(100, seed)
+    cached = streamed(TorchCachedRuntime(base, context_tokens=context), voice, speech_tokens, blocks)
+    assert difference(cached, masked(voice, speech_tokens, blocks, context)) < 1e-5
 
 
 def test_the_mask_matters(base: TorchRuntime) -> None:
     # The comparison above would be worth nothing if every mask gave the same.
-    voice, codes, blocks = make_voice(21), codes_of(80), [(10, 3), (16, 3), (9, 0)]
-    wide, narrow = masked(voice, codes, blocks, 50), masked(voice, codes, blocks, 5)
+    voice, speech_tokens, blocks = make_voice(21), speech_tokens_of(80), [(10, 3), (16, 3), (9, 0)]
+    wide, narrow = masked(voice, speech_tokens, blocks, 50), masked(voice, speech_tokens, blocks, 5)
     np.testing.assert_allclose(wide[0], narrow[0], atol=1e-6)
     assert np.abs(wide[2] - narrow[2]).max() > 1e-2
 
 
 def test_a_block_decoded_again_gives_the_same_and_so_does_what_follows(base: TorchRuntime) -> None:
-    runtime, voice, codes = TorchCachedRuntime(base, context_tokens=8), make_voice(), codes_of(60)
+    runtime, voice, speech_tokens = TorchCachedRuntime(base, context_tokens=8), make_voice(), speech_tokens_of(60)
     blocks = [(5, 3), (1, 3), (9, 7), (6, 0)]
     cache, mels = runtime.begin(voice), []
-    for row in rows(codes, blocks, cache):
+    for row in rows(speech_tokens, blocks, cache):
         first = decode(runtime, row)
         other = CachedRow(row.tokens[::-1].copy(), 1, row.noise, cache)
         decode(runtime, other)  # was decoded, failed later, is never committed
         mels.append(decode(runtime, row))
         assert first.tobytes() == mels[-1].tobytes()
         cache.commit(row.new_tokens)
-    for once, again in zip(streamed(runtime, voice, codes, blocks), mels, strict=True):
+    for once, again in zip(streamed(runtime, voice, speech_tokens, blocks), mels, strict=True):
         assert once.tobytes() == again.tobytes()
 
 
@@ -148,7 +151,7 @@ def test_only_what_was_decoded_can_be_committed(base: TorchRuntime) -> None:
     cache = runtime.begin(make_voice())
     with pytest.raises(AssertionError, match="nothing was decoded"):
         cache.commit(3)
-    decode(runtime, rows(codes_of(9), [(5, 3)], cache)[0])
+    decode(runtime, rows(speech_tokens_of(9), [(5, 3)], cache)[0])
     with pytest.raises(AssertionError, match="5 new tokens were decoded"):
         cache.commit(3)
 
@@ -157,10 +160,13 @@ def test_only_what_was_decoded_can_be_committed(base: TorchRuntime) -> None:
 def test_companions_change_a_row_by_rounding_only(base: TorchRuntime, padded: bool) -> None:
     runtime = TorchCachedRuntime(base, context_tokens=12, pad_batches=padded)
     plans: list[Blocks] = [[(10, 3), (1, 3), (9, 3)], [(25, 7), (16, 3), (3, 0)], [(4, 3), (4, 3), (20, 7)]]
-    voices, codes = [make_voice(20), make_voice(13), make_voice(20)], [codes_of(70, i) for i in range(3)]
-    alone = [streamed(runtime, *stream) for stream in zip(voices, codes, plans, strict=True)]
+    voices, speech_tokens = (
+        [make_voice(20), make_voice(13), make_voice(20)],
+        [speech_tokens_of(70, i) for i in range(3)],
+    )
+    alone = [streamed(runtime, *stream) for stream in zip(voices, speech_tokens, plans, strict=True)]
     caches = [runtime.begin(voice) for voice in voices]
-    each = [rows(c, plan, cache) for c, plan, cache in zip(codes, plans, caches, strict=True)]
+    each = [rows(c, plan, cache) for c, plan, cache in zip(speech_tokens, plans, caches, strict=True)]
     for window in range(3):
         # streams come and go: in the last round only two of them share a call
         together = [each[stream][window] for stream in ((0, 1, 2), (2, 1, 0), (0, 2))[window]]
@@ -173,12 +179,12 @@ def test_companions_change_a_row_by_rounding_only(base: TorchRuntime, padded: bo
 
 
 def test_half_precision_caches_take_half_the_memory_and_stay_close(base: TorchRuntime) -> None:
-    voice, codes, blocks = make_voice(20), codes_of(40), [(10, 3), (7, 3), (5, 0)]
+    voice, speech_tokens, blocks = make_voice(20), speech_tokens_of(40), [(10, 3), (7, 3), (5, 0)]
     full, half = (
         TorchCachedRuntime(base),
         TorchCachedRuntime(TorchRuntime(small_nets.checkpoint(), dtype=torch.float16)),
     )
-    exact, near = streamed(full, voice, codes, blocks), streamed(half, voice, codes, blocks)
+    exact, near = streamed(full, voice, speech_tokens, blocks), streamed(half, voice, speech_tokens, blocks)
     assert half.prompts.alive_bytes * 2 == full.prompts.alive_bytes
     assert difference(near, exact) < 0.03
 
@@ -189,7 +195,7 @@ def test_a_voices_prompt_is_computed_once_and_shared(base: TorchRuntime) -> None
     assert runtime.prompts.made == 2
     assert runtime.computed_tokens == 61
     assert caches[0].prompt is caches[1].prompt
-    streams = [streamed(runtime, voice, codes_of(40), [(10, 3), (10, 0)]) for _ in range(2)]
+    streams = [streamed(runtime, voice, speech_tokens_of(40), [(10, 3), (10, 0)]) for _ in range(2)]
     assert runtime.prompts.made == 2
     assert all(a.tobytes() == b.tobytes() for a, b in zip(*streams, strict=True))
 
@@ -232,7 +238,7 @@ def tensors_of(caches: Sequence[TorchFlowCache]) -> dict[int, int]:
 def test_the_bytes_that_are_counted_are_the_memory_that_is_held(base: TorchRuntime, padded: bool) -> None:
     runtime = TorchCachedRuntime(base, context_tokens=9, pad_batches=padded)
     caches = [runtime.begin(make_voice(20)), runtime.begin(make_voice(20)), runtime.begin(make_voice(25))]
-    work = [rows(codes_of(60, i), [(4 + i, 3), (12, 3)], cache) for i, cache in enumerate(caches)]
+    work = [rows(speech_tokens_of(60, i), [(4 + i, 3), (12, 3)], cache) for i, cache in enumerate(caches)]
     for window in range(2):
         runtime.flow_cached(collate_cached([stream[window] for stream in work]))
         assert runtime.cache_bytes == sum(tensors_of(caches).values())
@@ -246,10 +252,10 @@ def test_the_bytes_that_are_counted_are_the_memory_that_is_held(base: TorchRunti
 
 
 def test_five_minutes_cost_no_more_per_window_than_ten_seconds(base: TorchRuntime) -> None:
-    runtime, voice, codes = TorchCachedRuntime(base), make_voice(40), codes_of(7600)
+    runtime, voice, speech_tokens = TorchCachedRuntime(base), make_voice(40), speech_tokens_of(7600)
     cache = runtime.begin(voice)
     costs, memory = [], []
-    for row in rows(codes, [(100, 3)] * 75, cache):
+    for row in rows(speech_tokens, [(100, 3)] * 75, cache):
         before = runtime.computed_tokens, runtime.attended_tokens
         decode(runtime, row)
         memory.append(runtime.cache_bytes)
@@ -286,7 +292,7 @@ class Thing:
 def test_the_shelf_stays_within_its_budget_and_never_makes_a_second_of_what_lives(
     wanted: list[tuple[str, bool]],
 ) -> None:
-    shelf: PromptShelf[Thing] = PromptShelf(10)
+    shelf: PromptCache[Thing] = PromptCache(10)
     held: dict[str, Thing] = {}
     for key, hold in wanted:
         thing = shelf.get(key, lambda key=key: Thing(1 + "abcdef".index(key) * 3))
@@ -313,15 +319,15 @@ def speak(runtime: CachedRuntime | TorchRuntime, decoder: SegmentDecoder, window
     return samples
 
 
-def decoder_of(codes: list[int], voice: Voice | None = None) -> SegmentDecoder:
+def decoder_of(speech_tokens: list[int], voice: Voice | None = None) -> SegmentDecoder:
     decoder = SegmentDecoder(voice or make_voice(30), SEED)
-    decoder.codes = codes
+    decoder.speech_tokens = speech_tokens
     return decoder
 
 
 def test_a_segment_frees_its_cache_with_its_last_window(base: TorchRuntime) -> None:
-    runtime, codes = TorchCachedRuntime(base), codes_of(90)
-    decoder = decoder_of(codes)
+    runtime, speech_tokens = TorchCachedRuntime(base), speech_tokens_of(90)
+    decoder = decoder_of(speech_tokens)
     samples = speak(runtime, decoder, windows_of(SCHEDULES["balanced"], 90))
     assert sum(map(len, samples)) == 90 * 960
     assert runtime.cache_bytes == runtime.prompts.alive_bytes > 0
@@ -340,11 +346,11 @@ class RejectsOnce(SegmentDecoder):
 
 
 def test_a_rejected_window_leaves_no_trace(base: TorchRuntime) -> None:
-    runtime, codes = TorchCachedRuntime(base), codes_of(90)
+    runtime, speech_tokens = TorchCachedRuntime(base), speech_tokens_of(90)
     windows = windows_of(SCHEDULES["balanced"], 90)
-    undisturbed = speak(runtime, decoder_of(codes), windows)
+    undisturbed = speak(runtime, decoder_of(speech_tokens), windows)
     decoder = RejectsOnce(make_voice(30), SEED)
-    decoder.codes, decoder.faulty = codes, 2
+    decoder.speech_tokens, decoder.faulty = speech_tokens, 2
     samples = speak(runtime, decoder, windows[:2])
     (rejected,) = decode_windows(runtime, [(decoder, windows[2])])
     assert not isinstance(rejected, np.ndarray)
@@ -353,9 +359,9 @@ def test_a_rejected_window_leaves_no_trace(base: TorchRuntime) -> None:
 
 
 def test_after_a_window_on_the_reference_path_the_cache_takes_its_context_up_again(base: TorchRuntime) -> None:
-    runtime, codes = TorchCachedRuntime(base, context_tokens=20), codes_of(120)
+    runtime, speech_tokens = TorchCachedRuntime(base, context_tokens=20), speech_tokens_of(120)
     windows = windows_of(Schedule("even", (Step(20),)), 120)
-    decoder = decoder_of(codes)
+    decoder = decoder_of(speech_tokens)
     speak(runtime, decoder, windows[:2])
     speak(runtime.reference, decoder, windows[2:3])
     before = runtime.computed_tokens
@@ -367,12 +373,12 @@ def test_after_a_window_on_the_reference_path_the_cache_takes_its_context_up_aga
 
 
 def test_cached_mel_is_as_close_to_offline_as_block_causality_allows(base: TorchRuntime) -> None:
-    voice, codes = make_voice(50), codes_of(125, 3)
+    voice, speech_tokens = make_voice(50), speech_tokens_of(125, 3)
     blocks: Blocks = [(25, 3)] * 4 + [(25, 0)]
-    (offline,) = streamed(TorchCachedRuntime(base), voice, codes, [(125, 0)])
+    (offline,) = streamed(TorchCachedRuntime(base), voice, speech_tokens, [(125, 0)])
 
     def distance(context_tokens: int) -> float:
-        mels = streamed(TorchCachedRuntime(base, context_tokens=context_tokens), voice, codes, blocks)
+        mels = streamed(TorchCachedRuntime(base, context_tokens=context_tokens), voice, speech_tokens, blocks)
         mel = np.concatenate([m[: 2 * new] for m, (new, _) in zip(mels, blocks, strict=True)])
         return float(np.abs(mel - offline).mean() / offline.std())
 

@@ -21,7 +21,7 @@ from engines.s3gen.runtimes.torch import TorchRuntime
 from engines.s3gen.runtimes.torch_cached import TorchCachedRuntime
 from engines.s3gen.streaming.segment_decoder import CachedRow, collate_cached
 from tests.engines.fakes import make_voice
-from tests.engines.s3gen.cache.test_cached_flow import Blocks, codes_of, decode, difference, rows, streamed
+from tests.engines.s3gen.cache.test_cached_flow import Blocks, decode, difference, rows, speech_tokens_of, streamed
 from tests.engines.s3gen.onnx_setting import checkpoint, vocoder_batch
 
 
@@ -45,17 +45,20 @@ def random_plan(seed: int) -> tuple[int, Blocks]:
 @pytest.mark.parametrize("seed", range(4))
 def test_it_equals_cached_decoding_on_torch(base: TorchRuntime, runtime: OnnxCachedRuntime, seed: int) -> None:
     prompt, blocks = random_plan(seed)
-    voice, codes = make_voice(prompt), codes_of(140, seed)
-    on_torch = streamed(TorchCachedRuntime(base, context_tokens=12), voice, codes, blocks)
-    assert difference(streamed(runtime, voice, codes, blocks), on_torch) < 1e-5
+    voice, speech_tokens = make_voice(prompt), speech_tokens_of(140, seed)
+    on_torch = streamed(TorchCachedRuntime(base, context_tokens=12), voice, speech_tokens, blocks)
+    assert difference(streamed(runtime, voice, speech_tokens, blocks), on_torch) < 1e-5
 
 
 def test_rows_of_one_call_are_what_they_are_alone(runtime: OnnxCachedRuntime) -> None:
     plans: list[Blocks] = [[(10, 3), (1, 3)], [(25, 7), (16, 3)], [(4, 3), (20, 0)]]
-    voices, codes = [make_voice(20), make_voice(13), make_voice(20)], [codes_of(70, i) for i in range(3)]
-    alone = [streamed(runtime, *stream) for stream in zip(voices, codes, plans, strict=True)]
+    voices, speech_tokens = (
+        [make_voice(20), make_voice(13), make_voice(20)],
+        [speech_tokens_of(70, i) for i in range(3)],
+    )
+    alone = [streamed(runtime, *stream) for stream in zip(voices, speech_tokens, plans, strict=True)]
     caches = [runtime.begin(voice) for voice in voices]
-    each = [rows(c, plan, cache) for c, plan, cache in zip(codes, plans, caches, strict=True)]
+    each = [rows(c, plan, cache) for c, plan, cache in zip(speech_tokens, plans, caches, strict=True)]
     for window in range(2):
         together = [stream[window] for stream in each]
         mel = runtime.flow_cached(collate_cached(together))
@@ -66,20 +69,20 @@ def test_rows_of_one_call_are_what_they_are_alone(runtime: OnnxCachedRuntime) ->
 
 
 def test_a_block_decoded_again_gives_the_same_and_so_does_what_follows(runtime: OnnxCachedRuntime) -> None:
-    voice, codes, blocks = make_voice(), codes_of(60), [(5, 3), (1, 3), (9, 7), (6, 0)]
+    voice, speech_tokens, blocks = make_voice(), speech_tokens_of(60), [(5, 3), (1, 3), (9, 7), (6, 0)]
     cache, mels = runtime.begin(voice), []
-    for row in rows(codes, blocks, cache):
+    for row in rows(speech_tokens, blocks, cache):
         decode(runtime, CachedRow(row.tokens[::-1].copy(), 1, row.noise, cache))  # never committed
         mels.append(decode(runtime, row))
         cache.commit(row.new_tokens)
-    for once, again in zip(streamed(runtime, voice, codes, blocks), mels, strict=True):
+    for once, again in zip(streamed(runtime, voice, speech_tokens, blocks), mels, strict=True):
         assert once.tobytes() == again.tobytes()
 
 
 def test_a_cache_that_was_reset_remembers_the_prompt_alone(runtime: OnnxCachedRuntime) -> None:
-    voice, codes = make_voice(20), codes_of(60)
+    voice, speech_tokens = make_voice(20), speech_tokens_of(60)
     cache = runtime.begin(voice)
-    (first, second) = rows(codes, [(10, 3), (7, 3)], cache)
+    (first, second) = rows(speech_tokens, [(10, 3), (7, 3)], cache)
     once = decode(runtime, first)
     cache.commit(10)
     decode(runtime, second)
@@ -91,7 +94,7 @@ def test_only_what_was_decoded_can_be_committed(runtime: OnnxCachedRuntime) -> N
     cache = runtime.begin(make_voice())
     with pytest.raises(AssertionError, match="nothing was decoded"):
         cache.commit(3)
-    decode(runtime, rows(codes_of(9), [(5, 3)], cache)[0])
+    decode(runtime, rows(speech_tokens_of(9), [(5, 3)], cache)[0])
     with pytest.raises(AssertionError, match="5 new tokens were decoded"):
         cache.commit(3)
 
@@ -116,7 +119,7 @@ def test_memory_is_counted_shared_by_voice_and_bounded(base: TorchRuntime) -> No
     caches = [runtime.begin(voice), runtime.begin(voice)]
     assert caches[0].prompt is caches[1].prompt
     prompt, sizes = runtime.prompts.alive_bytes, []
-    for row in rows(codes_of(300), [(10, 3)] * 20, caches[0]):
+    for row in rows(speech_tokens_of(300), [(10, 3)] * 20, caches[0]):
         decode(runtime, row)
         assert runtime.cache_bytes == prompt + sum(map(held_bytes, caches))
         row.cache.commit(row.new_tokens)

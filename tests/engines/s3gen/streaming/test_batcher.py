@@ -18,7 +18,7 @@ from tests.virtual_time import virtual_time
 
 def make_job(code: int, tokens: int = 12) -> tuple[SegmentDecoder, Window]:
     decoder = SegmentDecoder(make_voice(), seed=1)
-    decoder.codes = [code] * tokens
+    decoder.speech_tokens = [code] * tokens
     window = WindowPlanner(SCHEDULES["throughput"]).next(tokens, ended=True)
     assert window is not None
     return decoder, window
@@ -30,7 +30,7 @@ def test_the_earliest_deadline_is_decoded_first() -> None:
         batcher = WindowBatcher(FakeRuntime(), max_batch=1, execute=execute)
         deadlines = [5.0, 3.0, 9.0, 1.0]
         await asyncio.gather(*(batcher.decode(*make_job(i + 1), d) for i, d in enumerate(deadlines)))
-        return [batch[0].decoder.codes[0] for batch in execute.batches]
+        return [batch[0].decoder.speech_tokens[0] for batch in execute.batches]
 
     assert virtual_time(run()) == [4, 2, 1, 3]
 
@@ -51,7 +51,7 @@ def test_a_long_window_does_not_pad_short_ones() -> None:
         batcher = WindowBatcher(FakeRuntime(), max_batch=8, execute=execute)
         lengths = [12, 80, 14, 85]
         await asyncio.gather(*(batcher.decode(*make_job(1, n), 0.0) for n in lengths))
-        return [{len(job.decoder.codes) for job in batch} for batch in execute.batches]
+        return [{len(job.decoder.speech_tokens) for job in batch} for batch in execute.batches]
 
     assert virtual_time(run()) == [{12, 14}, {80, 85}]
 
@@ -179,7 +179,7 @@ def test_a_cancelled_window_is_never_decoded_and_delays_nobody() -> None:
         await asyncio.sleep(0.5)
         tasks[1].cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        return [batch[0].decoder.codes[0] for batch in execute.batches], batcher.waiting_windows
+        return [batch[0].decoder.speech_tokens[0] for batch in execute.batches], batcher.waiting_windows
 
     assert virtual_time(run()) == ([1, 3], 0)
 

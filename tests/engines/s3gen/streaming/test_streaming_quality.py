@@ -91,25 +91,25 @@ def test_six_frames_of_right_context_keep_the_joins_above_30_db(runtime: Runtime
     assert medians["six frames, 5 % wrong"] > medians["none"] + 6
 
 
-def flow_streamed(runtime: Runtime, codes: list[int], schedule: Schedule, *, fresh_noise: bool = False) -> F32:
+def flow_streamed(runtime: Runtime, speech_tokens: list[int], schedule: Schedule, *, fresh_noise: bool = False) -> F32:
     """The final mel frames of every window."""
     voice, frames = make_voice(50), []
     planner = WindowPlanner(schedule)
-    while (window := planner.next(len(codes), ended=True)) is not None:
+    while (window := planner.next(len(speech_tokens), ended=True)) is not None:
         decoder = SegmentDecoder(voice, SEED + (1 + window.index if fresh_noise else 0))
-        decoder.codes = codes
+        decoder.speech_tokens = speech_tokens
         mel = runtime.flow(collate_flow([decoder.flow_row(window)]))[0][len(voice.s3gen_prompt_mel) :]
         frames.append(mel[window.new_frames])
     return np.concatenate(frames)
 
 
 def test_fixed_noise_and_left_context_bring_streamed_mel_close_to_offline(runtime: Runtime) -> None:
-    codes = np.random.default_rng(3).integers(0, 6561, 125).tolist()
-    offline = flow_streamed(runtime, codes, Schedule("offline", (Step(1000),)))
+    speech_tokens = np.random.default_rng(3).integers(0, 6561, 125).tolist()
+    offline = flow_streamed(runtime, speech_tokens, Schedule("offline", (Step(1000),)))
 
     def distance(left_context_tokens: int, *, fresh_noise: bool = False) -> float:
         schedule = Schedule("hop 25", (Step(25),), left_context_tokens)
-        streamed = flow_streamed(runtime, codes, schedule, fresh_noise=fresh_noise)
+        streamed = flow_streamed(runtime, speech_tokens, schedule, fresh_noise=fresh_noise)
         return float(np.abs(streamed - offline).mean() / offline.std())
 
     figures = {left: distance(left) for left in (0, 12, 25, 50)}

@@ -33,7 +33,7 @@ class Bench:
     def add(self, name: int, *, index: int = 1, deadline_s: float = 0.0, hop: int = 25, grow_to: int = 0) -> Job:
         """A window that costs 20 + 2 x hop tokens; `name` is found again in what `take` returns."""
         decoder = SegmentDecoder(self._voice, seed=name)
-        decoder.codes = [name] * 500
+        decoder.speech_tokens = [name] * 500
 
         def grow(window: Window) -> Window:
             return self._window(index, grow_to)
