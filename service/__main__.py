@@ -14,7 +14,7 @@ from engines.config import Sampling
 from engines.errors import EngineError
 from service.audio import watermark
 from service.config import ConfigError, ServerConfig, read_config
-from service.engine_loader import DeferredEngine
+from service.engine_loader import LazyEngine
 from service.server import Server
 from service.telemetry import tracing
 
@@ -28,7 +28,7 @@ def main() -> None:
     logging.basicConfig(
         level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
     )
-    engine = DeferredEngine(
+    engine = LazyEngine(
         lambda: _load(config),
         _expected(config),
         measured=config.max_streams is None,

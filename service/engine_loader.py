@@ -21,7 +21,7 @@ from service.capacity import measure
 log = logging.getLogger("mynah.service")
 
 
-class DeferredEngine:
+class LazyEngine:
     """The engine that `load` makes. With `measured`, `info.limits.max_streams` becomes what this device carries."""
 
     def __init__(self, load: Callable[[], Engine], expected: EngineInfo, *, measured: bool) -> None:

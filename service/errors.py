@@ -6,7 +6,7 @@ A value that can never work is `engines.errors.InvalidInput`, whoever finds it; 
 from __future__ import annotations
 
 
-class Refused(Exception):
+class RequestError(Exception):
     """Base. `reason` is the contract's UPPER_SNAKE word; `retry_after_s` is set when the call may succeed later."""
 
     def __init__(
@@ -27,27 +27,27 @@ class Refused(Exception):
         self.retry_after_s = retry_after_s
 
 
-class NotFound(Refused):
+class NotFound(RequestError):
     """There is no such thing."""
 
 
-class AlreadyExists(Refused):
+class AlreadyExists(RequestError):
     """The name is taken."""
 
 
-class OutOfOrder(Refused):
+class FailedPrecondition(RequestError):
     """A message or a call that the present state does not allow."""
 
 
-class NoRoom(Refused):
+class ResourceExhausted(RequestError):
     """A limit of the server, or of one stream, is reached."""
 
 
-class NotAllowed(Refused):
+class Unauthenticated(RequestError):
     """The caller did not say who it is, or is not known."""
 
 
-class NotServing(Refused):
+class Unavailable(RequestError):
     """Warming up, or about to stop."""
 
 
@@ -55,5 +55,5 @@ class ClientGone(Exception):
     """The client left while something was being sent to it; there is nobody to tell."""
 
 
-class TookTooLong(Refused):
+class DeadlineExceeded(RequestError):
     """The client was silent, or did not read, for longer than it may."""

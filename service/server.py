@@ -15,15 +15,15 @@ from grpc_reflection.v1alpha import reflection
 from engines.api import Engine
 from mynah.v1 import speech_pb2, speech_pb2_grpc, voices_pb2, voices_pb2_grpc
 from service.access.admission import Admission
-from service.access.auth import Gate
+from service.access.auth import Authenticator
 from service.access.keys import KeyFileError
 from service.access.tls import Certificates
 from service.admin import AdminServer
 from service.config import ConfigError, ServerConfig
-from service.grpc.auth_interceptor import Doorman
+from service.grpc.auth_interceptor import AuthInterceptor
 from service.grpc.speech import SpeechService
 from service.grpc.voices import VoicesService
-from service.handlers.conversation import Conversations
+from service.handlers.conversation import SpeechHandler
 from service.handlers.voice_catalogue import VoiceCatalogue
 from service.http.routes import surface
 from service.http.server import HttpServer
@@ -61,7 +61,7 @@ class Server:
         self._engine = engine
         self._config = config
         try:
-            self.gate = Gate(config.api_keys)
+            self.gate = Authenticator(config.api_keys)
             self.certificates = None if config.tls is None else Certificates(config.tls)
         except (KeyFileError, OSError) as error:
             raise ConfigError(str(error)) from error
@@ -76,9 +76,9 @@ class Server:
         self._health = health.aio.HealthServicer()
         self._warm = False
         self._showing: set[asyncio.Future[None]] = set()
-        self._grpc = grpc.aio.server(options=_OPTIONS, interceptors=[Doorman(self.gate)])
-        conversations = Conversations(engine, voices, self.admission, config)
-        speech = SpeechService(engine, conversations, self.admission, config, version("mynah"))
+        self._grpc = grpc.aio.server(options=_OPTIONS, interceptors=[AuthInterceptor(self.gate)])
+        speech_handler = SpeechHandler(engine, voices, self.admission, config)
+        speech = SpeechService(engine, speech_handler, self.admission, config, version("mynah"))
         speech_pb2_grpc.add_SpeechServicer_to_server(speech, self._grpc)  # type: ignore[no-untyped-call]
         catalogue = VoiceCatalogue(engine, voices)
         of_voices = VoicesService(catalogue, self.admission, config)
@@ -88,7 +88,7 @@ class Server:
         reflection.enable_server_reflection(names, self._grpc)
         self._http: HttpServer | None = None
         if config.http_listen is not None:
-            app = surface(engine, conversations, catalogue, self.admission, config, version("mynah"))
+            app = surface(engine, speech_handler, catalogue, self.admission, config, version("mynah"))
             self._http = HttpServer(app, config.stall_timeout_s)
 
     def _add_riva(self, voices: VoiceStore) -> list[str]:
@@ -166,7 +166,7 @@ class Server:
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         allowed_s = self._config.grace_s if grace_s is None else grace_s
         if not await self._all_leave_within(allowed_s):
-            log.warning("%d streams had not ended after %g s", self.admission.streams.taken, allowed_s)
+            log.warning("%d streams had not ended after %g s", self.admission.streams.in_use, allowed_s)
         self.admission.stopped.set()
         await self._grpc.stop(_GOODBYE_S)
         if self._http is not None:
@@ -178,7 +178,7 @@ class Server:
     async def _all_leave_within(self, seconds: float) -> bool:
         try:
             async with asyncio.timeout(seconds):
-                await self.admission.all_left()
+                await self.admission.wait_idle()
         except TimeoutError:
             return False
         return True

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from enum import Enum
 
-from service.access.auth import Gate
-from service.errors import NoRoom, NotServing
-from service.telemetry.metrics import counting_refusals
+from service.access.auth import Authenticator
+from service.errors import ResourceExhausted, Unavailable
+from service.telemetry.metrics import counting_rejections
 
 _RETRY_AFTER_S = 1.0  # while nothing better is known
 _LEAST_RETRY_S, _MOST_RETRY_S = 0.2, 30.0
@@ -26,45 +26,47 @@ class State(Enum):
 
 
 class Slots:
-    """At most `most` holders at a time."""
+    """At most `capacity` holders at a time."""
 
-    def __init__(self, most: int, what: str, reason: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self.most = most
-        self.taken = 0
+    def __init__(self, capacity: int, what: str, reason: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self.capacity = capacity
+        self.in_use = 0
         self._what, self._reason = what, reason
         self._clock = clock
-        self._stay_s: float | None = None  # how long a holder stays, lately
+        self._hold_s: float | None = None  # how long a holder stays, lately
         self._free = asyncio.Event()
         self._free.set()
 
     @contextmanager
-    def take(self) -> Iterator[None]:
+    def acquire(self) -> Iterator[None]:
         """One slot, given back on leaving. Raises NoRoom at once when all are taken."""
-        if self.taken >= self.most:
-            message = f"all {self.most} {self._what} are taken; retry when one has ended"
-            raise NoRoom(self._reason, message, allowed=f"{self.most} {self._what}", retry_after_s=self.retry_after_s)
-        self.taken += 1
+        if self.in_use >= self.capacity:
+            message = f"all {self.capacity} {self._what} are taken; retry when one has ended"
+            raise ResourceExhausted(
+                self._reason, message, allowed=f"{self.capacity} {self._what}", retry_after_s=self.retry_after_s
+            )
+        self.in_use += 1
         self._free.clear()
         began_s = self._clock()
         try:
             yield
         finally:
-            self.taken -= 1
-            self._note_stay(self._clock() - began_s)
-            if self.taken == 0:
+            self.in_use -= 1
+            self._note_hold(self._clock() - began_s)
+            if self.in_use == 0:
                 self._free.set()
 
     @property
     def retry_after_s(self) -> float:
-        """When a slot is likely to be free: of `most` holders that stay for a while, one leaves every so often."""
-        if self._stay_s is None:
+        """When a slot is likely to be free: of `capacity` holders that stay for a while, one leaves every so often."""
+        if self._hold_s is None:
             return _RETRY_AFTER_S
-        return min(_MOST_RETRY_S, max(_LEAST_RETRY_S, self._stay_s / self.most))
+        return min(_MOST_RETRY_S, max(_LEAST_RETRY_S, self._hold_s / self.capacity))
 
-    def _note_stay(self, stay_s: float) -> None:
-        self._stay_s = stay_s if self._stay_s is None else self._stay_s + _SMOOTHING * (stay_s - self._stay_s)
+    def _note_hold(self, hold_s: float) -> None:
+        self._hold_s = hold_s if self._hold_s is None else self._hold_s + _SMOOTHING * (hold_s - self._hold_s)
 
-    async def all_free(self) -> None:
+    async def wait_idle(self) -> None:
         """Return when nobody holds a slot."""
         await self._free.wait()
 
@@ -72,8 +74,8 @@ class Slots:
 class Admission:
     """The door: streams and uploads come in while the server serves; `stopped` tells those inside to leave."""
 
-    def __init__(self, max_streams: int, max_uploads: int, gate: Gate | None = None) -> None:
-        self.gate = gate or Gate()
+    def __init__(self, max_streams: int, max_uploads: int, gate: Authenticator | None = None) -> None:
+        self.gate = gate or Authenticator()
         self.streams = Slots(max_streams, "streams", "STREAMS_EXHAUSTED")
         self.uploads = Slots(max_uploads, "uploads", "UPLOADS_EXHAUSTED")
         self.stopped = asyncio.Event()
@@ -82,7 +84,7 @@ class Admission:
     def open(self, max_streams: int | None = None) -> None:
         """Warm-up is over, and has shown how many streams there may be."""
         if max_streams is not None:
-            self.streams.most = max_streams
+            self.streams.capacity = max_streams
         if self.state is State.WARMING_UP:
             self.state = State.SERVING
 
@@ -94,9 +96,9 @@ class Admission:
     def stream(self) -> Iterator[None]:
         """A stream's slot, counted as the caller's. Raises NotServing, NoRoom, NotAllowed."""
         with ExitStack() as held:
-            with counting_refusals():
+            with counting_rejections():
                 self.must_serve()
-                held.enter_context(self.streams.take())
+                held.enter_context(self.streams.acquire())
                 held.enter_context(self.gate.stream())
             yield
 
@@ -104,7 +106,7 @@ class Admission:
     def upload(self) -> Iterator[None]:
         """An upload's slot, counted as the caller's. Raises NotServing, NoRoom, NotAllowed."""
         self.must_serve()
-        with self.uploads.take():
+        with self.uploads.acquire():
             self.gate.count_start()
             yield
 
@@ -113,14 +115,14 @@ class Admission:
         if self.state is State.SERVING:
             return
         reason = "NOT_READY" if self.state is State.WARMING_UP else "DRAINING"
-        raise NotServing(reason, f"the server is {self.state.value}", retry_after_s=_RETRY_AFTER_S)
+        raise Unavailable(reason, f"the server is {self.state.value}", retry_after_s=_RETRY_AFTER_S)
 
-    async def all_left(self) -> None:
+    async def wait_idle(self) -> None:
         """Return when no stream and no upload is inside."""
-        await self.streams.all_free()
-        await self.uploads.all_free()
+        await self.streams.wait_idle()
+        await self.uploads.wait_idle()
 
-    async def told_to_leave(self) -> None:
+    async def wait_for_shutdown(self) -> None:
         """For those inside: raises NotServing once the grace period is over."""
         await self.stopped.wait()
-        raise NotServing("DRAINING", "the server stopped before the stream had ended", retry_after_s=_RETRY_AFTER_S)
+        raise Unavailable("DRAINING", "the server stopped before the stream had ended", retry_after_s=_RETRY_AFTER_S)

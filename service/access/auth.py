@@ -1,7 +1,7 @@
 """Who calls, by API key, and how much of the server each caller may have. One gate for every surface.
 
-A surface hands the call's `authorization` to `Gate.enter`; from then on the task that serves the call has its caller,
-and `Admission` counts its streams without the surface having to remember that. Knows no RPC and no HTTP.
+A surface hands the call's `authorization` to `Authenticator.authenticate`; from then on the task that serves the call
+has its caller, and `Admission` counts its streams without the surface having to remember that.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from service.access.keys import ApiKey, digest, read_keys
 from service.access.watched_file import WatchedFiles
-from service.errors import NoRoom, NotAllowed
+from service.errors import ResourceExhausted, Unauthenticated
 
 _SCHEME = "bearer"
 _WINDOW_S = 60.0
@@ -34,7 +34,7 @@ class _Account:
     starts_s: deque[float] = field(default_factory=deque)
 
 
-class Gate:
+class Authenticator:
     """Lets in who has a key; without a key file everybody. Used from one event loop.
 
     A change of the file counts from the next call on. A key that was removed begins nothing more; streams it has open
@@ -52,7 +52,7 @@ class Gate:
         """Whether a key is asked for."""
         return self._keys is not None
 
-    def enter(self, authorization: str | None) -> ApiKey:
+    def authenticate(self, authorization: str | None) -> ApiKey:
         """The caller of "Bearer KEY"; also the current task's caller from here on. Raises NotAllowed."""
         caller = _NOBODY if self._keys is None else _owner(self._keys.content(), authorization)
         _CALLER.set(caller)
@@ -75,7 +75,9 @@ class Gate:
         most = caller.max_streams
         if most is not None and account.open_streams >= most:
             message = f"all {most} streams of this API key are taken; retry when one has ended"
-            raise NoRoom("KEY_STREAMS_EXHAUSTED", message, allowed=f"{most} streams", retry_after_s=_RETRY_AFTER_S)
+            raise ResourceExhausted(
+                "KEY_STREAMS_EXHAUSTED", message, allowed=f"{most} streams", retry_after_s=_RETRY_AFTER_S
+            )
         self.count_start()
         account.open_streams += 1
         try:
@@ -98,7 +100,7 @@ class Gate:
                 f"this API key has begun {len(starts_s)} streams and uploads in the last minute; {allowed} at most"
             )
             wait_s = starts_s[-most] + _WINDOW_S - now_s
-            raise NoRoom("KEY_RATE_EXCEEDED", message, allowed=allowed, retry_after_s=wait_s)
+            raise ResourceExhausted("KEY_RATE_EXCEEDED", message, allowed=allowed, retry_after_s=wait_s)
         starts_s.append(now_s)
 
     def _account(self, caller: ApiKey) -> _Account:
@@ -117,6 +119,6 @@ def _owner(keys: tuple[ApiKey, ...], authorization: str | None) -> ApiKey:
     return found[0]
 
 
-def _not_allowed(why: str) -> NotAllowed:
+def _not_allowed(why: str) -> Unauthenticated:
     allowed = "authorization: Bearer KEY, with a key of this server"
-    return NotAllowed("API_KEY_INVALID", f"{why}; allowed: {allowed}", field="authorization", allowed=allowed)
+    return Unauthenticated("API_KEY_INVALID", f"{why}; allowed: {allowed}", field="authorization", allowed=allowed)

@@ -8,17 +8,17 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from service.access.auth import Gate
-from service.errors import NotAllowed
-from service.grpc.status import refuse
+from service.access.auth import Authenticator
+from service.errors import Unauthenticated
+from service.grpc.status import reject
 
 _OPEN = "/grpc.health.v1.Health/"
 
 
-class Doorman(grpc.aio.ServerInterceptor):
+class AuthInterceptor(grpc.aio.ServerInterceptor):
     """Lets a call through to its handler, or answers it with the refusal."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Authenticator) -> None:
         self._gate = gate
 
     async def intercept_service(
@@ -28,9 +28,9 @@ class Doorman(grpc.aio.ServerInterceptor):
     ) -> Any:
         if not str(handler_call_details.method).startswith(_OPEN):
             try:
-                self._gate.enter(_authorization(handler_call_details.invocation_metadata))
-            except NotAllowed as error:
-                return refuse(error)
+                self._gate.authenticate(_authorization(handler_call_details.invocation_metadata))
+            except Unauthenticated as error:
+                return reject(error)
         return await continuation(handler_call_details)
 
 

@@ -21,10 +21,10 @@ from engines.errors import InvalidInput
 from mynah.v1 import speech_pb2
 from service.access.admission import Admission
 from service.config import ServerConfig
-from service.errors import NotFound, TookTooLong
+from service.errors import DeadlineExceeded, NotFound
 from service.grpc.call_writer import CallWriter
-from service.grpc.status import refusals
-from service.handlers.conversation import Conversations, new_stream_id
+from service.grpc.status import grpc_errors
+from service.handlers.conversation import SpeechHandler, new_stream_id
 from service.handlers.voice_catalogue import MAX_PAGE_SIZE
 from service.voices.store import DEFAULT_VOICE_ID, OneVoice, VoiceSource, VoiceStore
 
@@ -83,24 +83,24 @@ class RivaService:
             if "audio" in event:
                 audio.extend(event["audio"].data)
 
-        async with refusals(context, f"stream {stream_id}"):
+        async with grpc_errors(context, f"stream {stream_id}"):
             with _rivas_names():
                 wanted = speech_pb2.SynthesizeRequest(settings=_settings(request), text=request.text)
-                conversations = await self._conversations(request)
-                await conversations.synthesize(stream_id, wanted, collect)
+                speech_handler = await self._conversations(request)
+                await speech_handler.synthesize(stream_id, wanted, collect)
         meta = riva_tts_pb2.SynthesizeSpeechResponseMetadata(text=request.text)
         return riva_tts_pb2.SynthesizeSpeechResponse(audio=bytes(audio), meta=meta, id=request.id)
 
     async def SynthesizeOnline(self, requests: AsyncIterator[Any], context: Context) -> None:
         """Texts as they come, each spoken at once; the first request's settings hold for all."""
         stream_id = new_stream_id()
-        async with refusals(context, f"stream {stream_id}"):
+        async with grpc_errors(context, f"stream {stream_id}"):
             first = await self._first(requests)
             answer = _Answer(CallWriter(context, self._config.stall_timeout_s), first.id)
             with _rivas_names():
-                conversations = await self._conversations(first)
+                speech_handler = await self._conversations(first)
                 async with aclosing(_as_conversation(first, requests)) as said:
-                    await conversations.stream(stream_id, said, answer.send)
+                    await speech_handler.stream(stream_id, said, answer.send)
 
     async def _first(self, requests: AsyncIterator[Any]) -> Any:
         """Raises TookTooLong, or InvalidInput when the client said nothing."""
@@ -109,14 +109,14 @@ class RivaService:
                 first = await anext(requests, None)
         except TimeoutError:
             allowed = f"{self._config.idle_timeout_s:g} s"
-            raise TookTooLong("STREAM_IDLE", f"no text for {allowed}", allowed=allowed) from None
+            raise DeadlineExceeded("STREAM_IDLE", f"no text for {allowed}", allowed=allowed) from None
         if first is None:
             raise InvalidInput("text", "nothing", "at least one request", "TEXT_EMPTY")
         return first
 
     async def GetRivaSynthesisConfig(self, request: Any, context: Context) -> Any:
         """The model and its voices, in the form that Riva's clients take names from: voice_name.subvoice."""
-        async with refusals(context, "riva config"):
+        async with grpc_errors(context, "riva config"):
             model = self._engine.info.model
             if request.model_name not in ("", model):
                 message = f"there is no model {request.model_name!r}; allowed: {model}"
@@ -131,11 +131,11 @@ class RivaService:
         config = riva_tts_pb2.RivaSynthesisConfigResponse.Config(model_name=model, parameters=parameters)
         return riva_tts_pb2.RivaSynthesisConfigResponse(model_config=[config])
 
-    async def _conversations(self, request: Any) -> Conversations:
+    async def _conversations(self, request: Any) -> SpeechHandler:
         voices: VoiceSource = self._voices
         if request.HasField("zero_shot_data"):
             voices = await self._prompted(request)
-        return Conversations(self._engine, voices, self._admission, self._config)
+        return SpeechHandler(self._engine, voices, self._admission, self._config)
 
     async def _prompted(self, request: Any) -> OneVoice:
         """The voice of a zero-shot prompt, which lives as long as the call."""

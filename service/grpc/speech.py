@@ -12,9 +12,9 @@ from mynah.v1 import speech_pb2, speech_pb2_grpc
 from service.access.admission import Admission
 from service.config import ServerConfig
 from service.grpc.call_writer import CallWriter
-from service.grpc.status import refusals
+from service.grpc.status import grpc_errors
 from service.handlers import messages
-from service.handlers.conversation import Conversations, Requests, Send, new_stream_id
+from service.handlers.conversation import Requests, Send, SpeechHandler, new_stream_id
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Response = Callable[..., Any]  # StreamSpeechResponse or SynthesizeResponse; their events have the same names
@@ -24,10 +24,10 @@ class SpeechService(speech_pb2_grpc.SpeechServicer):
     """mynah.v1.Speech."""
 
     def __init__(
-        self, engine: Engine, conversations: Conversations, admission: Admission, config: ServerConfig, version: str
+        self, engine: Engine, speech_handler: SpeechHandler, admission: Admission, config: ServerConfig, version: str
     ) -> None:
         self._engine = engine
-        self._conversations = conversations
+        self._conversations = speech_handler
         self._admission = admission
         self._config = config
         self._version = version
@@ -35,18 +35,18 @@ class SpeechService(speech_pb2_grpc.SpeechServicer):
     async def GetServerInfo(
         self, request: speech_pb2.GetServerInfoRequest, context: Context
     ) -> speech_pb2.GetServerInfoResponse:
-        open_streams = self._admission.streams.taken
+        open_streams = self._admission.streams.in_use
         return messages.server_info(self._engine.info, self._config, self._version, open_streams)
 
     async def StreamSpeech(self, requests: Requests, context: Context) -> None:
         stream_id = new_stream_id()
-        async with refusals(context, f"stream {stream_id}"):
+        async with grpc_errors(context, f"stream {stream_id}"):
             send = self._sender(context, speech_pb2.StreamSpeechResponse)
             await self._conversations.stream(stream_id, requests, send)
 
     async def Synthesize(self, request: speech_pb2.SynthesizeRequest, context: Context) -> None:
         stream_id = new_stream_id()
-        async with refusals(context, f"stream {stream_id}"):
+        async with grpc_errors(context, f"stream {stream_id}"):
             send = self._sender(context, speech_pb2.SynthesizeResponse)
             await self._conversations.synthesize(stream_id, request, send)
 

@@ -34,11 +34,11 @@ _CODES: dict[type[Exception], grpc.StatusCode] = {
     CheckpointError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.NotFound: grpc.StatusCode.NOT_FOUND,
     errors.AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
-    errors.OutOfOrder: grpc.StatusCode.FAILED_PRECONDITION,
-    errors.NoRoom: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    errors.NotAllowed: grpc.StatusCode.UNAUTHENTICATED,
-    errors.NotServing: grpc.StatusCode.UNAVAILABLE,
-    errors.TookTooLong: grpc.StatusCode.DEADLINE_EXCEEDED,
+    errors.FailedPrecondition: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.ResourceExhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
+    errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 _ENGINE_RETRY_AFTER_S = 1.0
 
@@ -90,20 +90,20 @@ def failure_of(error: BaseException) -> Failure:
         return Failure(grpc.StatusCode.INTERNAL, "INTERNAL", "the server failed on this call; its log says where")
     if isinstance(error, InvalidInput):
         return Failure(code, error.reason, str(error), error.field, error.value, error.allowed)
-    if isinstance(error, errors.Refused):
+    if isinstance(error, errors.RequestError):
         return Failure(code, error.reason, str(error), error.field, error.value, error.allowed, error.retry_after_s)
     assert isinstance(error, EngineError)
     return Failure(code, error.reason, str(error), retry_after_s=_ENGINE_RETRY_AFTER_S if error.retryable else None)
 
 
-def first(error: Exception) -> Exception:
+def root_cause(error: Exception) -> Exception:
     """Of the failures of several tasks the one that ended the others."""
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
     return error
 
 
-def told(error: Exception, call: str) -> Failure | None:
+def log_failure(error: Exception, call: str) -> Failure | None:
     """What to tell a client of an error, once the log has it; None when there is nobody to tell."""
     if isinstance(error, errors.ClientGone):
         log.info("%s: the client went away", call)
@@ -114,7 +114,7 @@ def told(error: Exception, call: str) -> Failure | None:
 
 
 @asynccontextmanager
-async def refusals(context: grpc.aio.ServicerContext[Any, Any], call: str) -> AsyncIterator[None]:
+async def grpc_errors(context: grpc.aio.ServicerContext[Any, Any], call: str) -> AsyncIterator[None]:
     """Inside a handler: any exception ends the call with its status. Cancellation passes through."""
     try:
         yield
@@ -122,18 +122,18 @@ async def refusals(context: grpc.aio.ServicerContext[Any, Any], call: str) -> As
         log.info("%s: the client went away", call)
         raise
     except Exception as error:
-        failure = told(first(error), call)
+        failure = log_failure(root_cause(error), call)
         if failure is None:
             return
         with suppress(grpc.aio.InternalError):  # the client has gone meanwhile; gRPC would log the error's own words
             await context.abort(failure.code, failure.message, ((DETAILS_KEY, failure.details()),))
 
 
-def refuse(error: errors.Refused) -> grpc.RpcMethodHandler[Any, Any]:
+def reject(error: errors.RequestError) -> grpc.RpcMethodHandler[Any, Any]:
     """A handler, for a method of any kind, that ends every call with this error's status at once."""
 
     async def abort(_: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        async with refusals(context, "call"):
+        async with grpc_errors(context, "call"):
             raise error
 
     return grpc.stream_stream_rpc_method_handler(abort)

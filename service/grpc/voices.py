@@ -12,8 +12,8 @@ from engines.errors import InvalidInput
 from mynah.v1 import voices_pb2, voices_pb2_grpc
 from service.access.admission import Admission
 from service.config import ServerConfig
-from service.errors import OutOfOrder, TookTooLong
-from service.grpc.status import refusals
+from service.errors import DeadlineExceeded, FailedPrecondition
+from service.grpc.status import grpc_errors
 from service.handlers.voice_catalogue import VoiceCatalogue
 
 Parts = AsyncIterator[voices_pb2.CreateVoiceRequest]
@@ -29,7 +29,7 @@ class VoicesService(voices_pb2_grpc.VoicesServicer):
         self._config = config
 
     async def CreateVoice(self, parts: Parts, context: Context) -> voices_pb2.CreateVoiceResponse:
-        async with refusals(context, "create voice"):
+        async with grpc_errors(context, "create voice"):
             with self._admission.upload():
                 upload = _Upload(parts, self._config)
                 new = await upload.metadata()
@@ -38,21 +38,21 @@ class VoicesService(voices_pb2_grpc.VoicesServicer):
         return voices_pb2.CreateVoiceResponse(voice=voice)
 
     async def GetVoice(self, request: voices_pb2.GetVoiceRequest, context: Context) -> voices_pb2.GetVoiceResponse:
-        async with refusals(context, "get voice"):
+        async with grpc_errors(context, "get voice"):
             voice = await self._catalogue.get(request.voice_id)
         return voices_pb2.GetVoiceResponse(voice=voice)
 
     async def ListVoices(
         self, request: voices_pb2.ListVoicesRequest, context: Context
     ) -> voices_pb2.ListVoicesResponse:
-        async with refusals(context, "list voices"):
+        async with grpc_errors(context, "list voices"):
             page = await self._catalogue.list(request)
         return page  # noqa: RET504 - a refusal may end the block before
 
     async def DeleteVoice(
         self, request: voices_pb2.DeleteVoiceRequest, context: Context
     ) -> voices_pb2.DeleteVoiceResponse:
-        async with refusals(context, "delete voice"):
+        async with grpc_errors(context, "delete voice"):
             await self._catalogue.delete(request.voice_id)
         return voices_pb2.DeleteVoiceResponse()
 
@@ -90,7 +90,7 @@ class _Upload:
                 return await anext(self._parts, None)
         except TimeoutError:
             allowed = f"{self._stall_timeout_s:g} s"
-            raise TookTooLong("UPLOAD_STALLED", f"nothing came for {allowed}", allowed=allowed) from None
+            raise DeadlineExceeded("UPLOAD_STALLED", f"nothing came for {allowed}", allowed=allowed) from None
 
 
 def _kind(part: voices_pb2.CreateVoiceRequest) -> str:
@@ -100,6 +100,6 @@ def _kind(part: voices_pb2.CreateVoiceRequest) -> str:
     return str(kind)
 
 
-def _out_of_order(got: str, allowed: str) -> OutOfOrder:
+def _out_of_order(got: str, allowed: str) -> FailedPrecondition:
     message = f"got {got}; allowed: {allowed}"
-    return OutOfOrder("UPLOAD_OUT_OF_ORDER", message, field="part", value=got, allowed=allowed)
+    return FailedPrecondition("UPLOAD_OUT_OF_ORDER", message, field="part", value=got, allowed=allowed)

@@ -15,7 +15,7 @@ from engines.errors import InvalidInput
 from mynah.v1 import speech_pb2
 from service.access.admission import Admission
 from service.config import ServerConfig
-from service.errors import OutOfOrder, TookTooLong
+from service.errors import DeadlineExceeded, FailedPrecondition
 from service.grpc.status import log
 from service.handlers import messages
 from service.stream.session import Session, SessionLimits, StreamSettings
@@ -35,7 +35,7 @@ class Send(Protocol):
     def __call__(self, **event: Any) -> Awaitable[None]: ...
 
 
-class Conversations:
+class SpeechHandler:
     """What every surface of speaking does. Each call takes a slot for as long as it lasts and raises all refusals."""
 
     def __init__(self, engine: Engine, voices: VoiceSource, admission: Admission, config: ServerConfig) -> None:
@@ -86,7 +86,7 @@ class Conversations:
     async def _speak(self, send: Send, session: Session, *listening: Coroutine[Any, Any, None]) -> None:
         """Tell the client everything until the session ends; whatever fails first ends the rest."""
         async with asyncio.TaskGroup() as tasks:
-            beside = [tasks.create_task(work) for work in (*listening, self._admission.told_to_leave())]
+            beside = [tasks.create_task(work) for work in (*listening, self._admission.wait_for_shutdown())]
             while (event := await session.next_event()) is not None:
                 await send(**messages.event(event))
             for task in beside:
@@ -134,9 +134,9 @@ class _Listener:
                 if was_idle:
                     raise self._idle() from None
 
-    def _idle(self) -> TookTooLong:
+    def _idle(self) -> DeadlineExceeded:
         allowed = f"{self._idle_timeout_s:g} s"
-        return TookTooLong("STREAM_IDLE", f"neither text nor speech for {allowed}", allowed=allowed)
+        return DeadlineExceeded("STREAM_IDLE", f"neither text nor speech for {allowed}", allowed=allowed)
 
 
 async def within_stall_timeout(sending: Awaitable[T], stall_timeout_s: float) -> T:
@@ -146,7 +146,7 @@ async def within_stall_timeout(sending: Awaitable[T], stall_timeout_s: float) ->
             return await sending
     except TimeoutError:
         allowed = f"{stall_timeout_s:g} s"
-        raise TookTooLong("READER_STALLED", f"the client did not read for {allowed}", allowed=allowed) from None
+        raise DeadlineExceeded("READER_STALLED", f"the client did not read for {allowed}", allowed=allowed) from None
 
 
 async def _apply(request: Request, session: Session) -> None:
@@ -168,8 +168,10 @@ def _kind(request: Request) -> str:
     return str(kind)
 
 
-def _out_of_order(reason: str, got: str, allowed: str) -> OutOfOrder:
-    return OutOfOrder(reason, f"got {got} here; allowed: {allowed}", field="message", value=got, allowed=allowed)
+def _out_of_order(reason: str, got: str, allowed: str) -> FailedPrecondition:
+    return FailedPrecondition(
+        reason, f"got {got} here; allowed: {allowed}", field="message", value=got, allowed=allowed
+    )
 
 
 def _nothing_to_speak(text: str) -> InvalidInput:

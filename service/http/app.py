@@ -10,7 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.access.auth import Gate
+from service.access.auth import Authenticator
 from service.http.error_responses import answer_to
 from service.http.origins import Origins
 from service.http.requests import header
@@ -20,7 +20,7 @@ _REST_BYTES, _REST_S = 32 * 1024 * 1024, 1.0
 _KEY_PROTOCOL = "bearer."  # where a browser's WebSocket, which can set no header, may put its key
 
 
-def application(routes: list[Route | WebSocketRoute], gate: Gate, origins: tuple[str, ...]) -> ASGIApp:
+def application(routes: list[Route | WebSocketRoute], gate: Authenticator, origins: tuple[str, ...]) -> ASGIApp:
     """The routes behind the door, and behind CORS where the operator lists pages."""
     app: ASGIApp = Door(Router(routes, redirect_slashes=False, default=nothing_here), gate, Origins(origins))
     if origins:
@@ -37,7 +37,7 @@ def application(routes: list[Route | WebSocketRoute], gate: Gate, origins: tuple
 class Door:
     """Lets a request through to its endpoint; every refusal, here or there, leaves as one JSON object."""
 
-    def __init__(self, inside: ASGIApp, gate: Gate, origins: Origins) -> None:
+    def __init__(self, inside: ASGIApp, gate: Authenticator, origins: Origins) -> None:
         self._inside, self._gate, self._origins = inside, gate, origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -45,7 +45,7 @@ class Door:
         try:
             self._origins.check(scope)
             if scope["path"] not in OPEN_PATHS:
-                self._gate.enter(_authorization(scope))
+                self._gate.authenticate(_authorization(scope))
             scope["app"] = self  # Starlette's routes then raise for what they do not have
             await self._inside(scope, exchange.receive, exchange.send)
         except Exception as error:

@@ -10,7 +10,7 @@ import grpc
 from starlette.exceptions import HTTPException
 from starlette.types import Send
 
-from service.errors import OutOfOrder
+from service.errors import FailedPrecondition
 from service.grpc import status
 
 _STATUSES = {
@@ -32,7 +32,7 @@ _ROUTING = {
 }
 
 
-class HttpRefused(OutOfOrder):
+class HttpError(FailedPrecondition):
     """What only HTTP can get wrong: its status, beside what every refusal says."""
 
     def __init__(self, status_code: int, reason: str, message: str, *, field: str = "", allowed: str = "") -> None:
@@ -95,13 +95,13 @@ class Answer:
 
 def answer_to(error: Exception, call: str) -> Answer | None:
     """What to tell the client, once the log has it; None when there is nobody to tell."""
-    error = status.first(error)
+    error = status.root_cause(error)
     if isinstance(error, HTTPException):
         reason, message = _ROUTING.get(error.status_code, ("REQUEST_INVALID", "the request cannot be understood"))
         allow = (error.headers or {}).get("Allow", "")
         failure = status.Failure(grpc.StatusCode.UNIMPLEMENTED, reason, message, allowed=allow)
         return Answer(error.status_code, failure, allow)
-    told = status.told(error, call)
+    told = status.log_failure(error, call)
     if told is None:
         return None
-    return Answer(error.status_code if isinstance(error, HttpRefused) else _STATUSES[told.code], told)
+    return Answer(error.status_code if isinstance(error, HttpError) else _STATUSES[told.code], told)

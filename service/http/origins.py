@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from starlette.types import Scope
 
-from service.http.error_responses import HttpRefused
+from service.http.error_responses import HttpError
 from service.http.requests import header
 
 ANY = "*"
@@ -30,7 +30,7 @@ class Origins:
         origins = [value.decode("latin-1") for key, value in scope["headers"] if key == b"origin"]
         if not all(self._may(origin, header(scope, b"host")) for origin in origins):
             message = "scripts of this page may not use the server; an operator allows them with --cors-origin"
-            raise HttpRefused(403, "ORIGIN_NOT_ALLOWED", message, field="origin", allowed="the server's own pages")
+            raise HttpError(403, "ORIGIN_NOT_ALLOWED", message, field="origin", allowed="the server's own pages")
 
     def _may(self, origin: str, host: str | None) -> bool:
         if ANY in self.allowed or origin in self.allowed:

@@ -10,8 +10,8 @@ from typing import Any, NoReturn, TypeVar
 from starlette.types import Message, Receive, Scope
 
 from engines.errors import InvalidInput
-from service.errors import ClientGone, TookTooLong
-from service.http.error_responses import HttpRefused
+from service.errors import ClientGone, DeadlineExceeded
+from service.http.error_responses import HttpError
 
 T = TypeVar("T")
 _JSON = "application/json"
@@ -42,13 +42,13 @@ class Body:
                 message = await self._receive()
         except TimeoutError:
             allowed = f"{self._stall_timeout_s:g} s"
-            raise TookTooLong("UPLOAD_STALLED", f"nothing came for {allowed}", allowed=allowed) from None
+            raise DeadlineExceeded("UPLOAD_STALLED", f"nothing came for {allowed}", allowed=allowed) from None
         if message["type"] == "http.disconnect":
             raise ClientGone
         self._read_bytes += len(message.get("body", b""))
         if self._read_bytes > self._max_bytes:
             allowed = f"at most {self._max_bytes} bytes"
-            raise HttpRefused(413, "BODY_TOO_LARGE", f"the body is too long; allowed: {allowed}", allowed=allowed)
+            raise HttpError(413, "BODY_TOO_LARGE", f"the body is too long; allowed: {allowed}", allowed=allowed)
         return message
 
     async def whole(self) -> bytes:
@@ -77,7 +77,7 @@ def must_be(scope: Scope, allowed: str) -> None:
     """Raises HttpRefused unless the body is declared as that media type."""
     if media_type(scope) != allowed:
         message = f"the body's content-type is not understood; allowed: {allowed}"
-        raise HttpRefused(415, "MEDIA_TYPE_UNSUPPORTED", message, field="content-type", allowed=allowed)
+        raise HttpError(415, "MEDIA_TYPE_UNSUPPORTED", message, field="content-type", allowed=allowed)
 
 
 async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:

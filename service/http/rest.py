@@ -26,7 +26,7 @@ _FIELDS = ("name", "consent", "voice_id", "audio")
 _OTHER_FIELDS_BYTES = 64 * 1024
 
 
-class Catalogue:
+class RestEndpoints:
     """The endpoints that answer in JSON."""
 
     def __init__(self, engine: Engine, voices: VoiceCatalogue, admission: Admission, config: ServerConfig) -> None:

@@ -12,11 +12,11 @@ from starlette.types import ASGIApp
 from engines.api import Engine
 from service.access.admission import Admission
 from service.config import ServerConfig
-from service.handlers.conversation import Conversations
+from service.handlers.conversation import SpeechHandler
 from service.handlers.voice_catalogue import VoiceCatalogue
 from service.http.app import application
 from service.http.openapi import document
-from service.http.rest import Catalogue
+from service.http.rest import RestEndpoints
 from service.http.speech import SpeechEndpoint
 from service.http.stream import StreamEndpoint
 
@@ -34,21 +34,21 @@ def by_method(**endpoints: Endpoint) -> Endpoint:
 
 def surface(
     engine: Engine,
-    conversations: Conversations,
+    speech_handler: SpeechHandler,
     voices: VoiceCatalogue,
     admission: Admission,
     config: ServerConfig,
     version: str,
 ) -> ASGIApp:
     """The whole HTTP surface as one application."""
-    catalogue = Catalogue(engine, voices, admission, config)
+    catalogue = RestEndpoints(engine, voices, admission, config)
 
     async def openapi(_: Request) -> Response:
         return JSONResponse(document(engine.info, config, version))
 
     routes: list[Route | WebSocketRoute] = [
-        Route("/v1/audio/speech", SpeechEndpoint(engine, conversations, config), methods=["POST"]),
-        WebSocketRoute("/v1/stream", StreamEndpoint(conversations, config)),
+        Route("/v1/audio/speech", SpeechEndpoint(engine, speech_handler, config), methods=["POST"]),
+        WebSocketRoute("/v1/stream", StreamEndpoint(speech_handler, config)),
         Route("/v1/models", catalogue.models),
         Route("/v1/models/{model:path}", catalogue.model),
         Route("/v1/voices", by_method(GET=catalogue.list_voices, POST=catalogue.create_voice), methods=["GET", "POST"]),

@@ -11,9 +11,9 @@ from starlette.types import Receive, Scope, Send
 from engines.api import Engine
 from engines.errors import InvalidInput
 from service.config import ServerConfig
-from service.errors import Refused
+from service.errors import RequestError
 from service.grpc import status
-from service.handlers.conversation import Conversations, new_stream_id, within_stall_timeout
+from service.handlers.conversation import SpeechHandler, new_stream_id, within_stall_timeout
 from service.http import speech_request
 from service.http.error_responses import answer_to
 from service.http.requests import Body, json_object, while_connected
@@ -25,9 +25,9 @@ _OTHER_FIELDS_BYTES = 64 * 1024
 class SpeechEndpoint:
     """An ASGI application."""
 
-    def __init__(self, engine: Engine, conversations: Conversations, config: ServerConfig) -> None:
+    def __init__(self, engine: Engine, speech_handler: SpeechHandler, config: ServerConfig) -> None:
         self._engine = engine
-        self._conversations = conversations
+        self._conversations = speech_handler
         self._config = config
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -42,7 +42,7 @@ class SpeechEndpoint:
             await while_connected(receive, speaking)
             await answer.end()
         except Exception as error:
-            named = _named(status.first(error))
+            named = _named(status.root_cause(error))
             if not sender.started:
                 raise named from error
             await answer.fail(named, stream_id)
@@ -52,7 +52,7 @@ def _named(error: Exception) -> Exception:
     """The same refusal, its field named as in this surface's body."""
     if isinstance(error, InvalidInput):
         return error.named(speech_request.field_here(error.field))
-    if isinstance(error, Refused):
+    if isinstance(error, RequestError):
         error.field = speech_request.field_here(error.field)
     return error
 
@@ -99,7 +99,7 @@ class _Audio:
         await self._sender.write(self._media_type, b"", last=True)
 
     async def fail(self, error: Exception, stream_id: str) -> None:
-        status.told(error, f"stream {stream_id}")
+        status.log_failure(error, f"stream {stream_id}")
 
 
 class _Events:

@@ -49,7 +49,7 @@ _FIELDS = {
 
 
 @dataclass(frozen=True)
-class Wanted:
+class SpeechRequest:
     """One request."""
 
     request: speech_pb2.SynthesizeRequest
@@ -57,7 +57,7 @@ class Wanted:
     events: bool  # server-sent events instead of plain audio
 
 
-def read(body: dict[str, Any], model: str) -> Wanted:
+def read(body: dict[str, Any], model: str) -> SpeechRequest:
     """Raises InvalidInput naming the field as it stands here, NotFound for another model than the one that speaks."""
     for name in body:
         if name not in _READERS:
@@ -77,7 +77,7 @@ def read(body: dict[str, Any], model: str) -> Wanted:
             _set(settings.sampling, name, given[name])
     request = speech_pb2.SynthesizeRequest(settings=settings)
     _set(request, "text", given["input"], "input")
-    return Wanted(request, audio_format, given.get("stream_format") == "sse")
+    return SpeechRequest(request, audio_format, given.get("stream_format") == "sse")
 
 
 def field_here(field: str) -> str:

@@ -13,8 +13,8 @@ from starlette.types import Message, Receive, Scope, Send
 from engines.errors import InvalidInput
 from mynah.v1 import speech_pb2
 from service.config import ServerConfig
-from service.errors import ClientGone, OutOfOrder
-from service.handlers.conversation import Conversations, new_stream_id, within_stall_timeout
+from service.errors import ClientGone, FailedPrecondition
+from service.handlers.conversation import SpeechHandler, new_stream_id, within_stall_timeout
 from service.http.error_responses import answer_to
 from service.http.frames import AudioAs, End, event_frames, read_binary, read_text
 
@@ -26,8 +26,8 @@ _DONE = 1000
 class StreamEndpoint:
     """An ASGI application. A refusal comes as `{"error": ...}`, then as the close code 4000 + HTTP status."""
 
-    def __init__(self, conversations: Conversations, config: ServerConfig) -> None:
-        self._conversations = conversations
+    def __init__(self, speech_handler: SpeechHandler, config: ServerConfig) -> None:
+        self._conversations = speech_handler
         self._config = config
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -95,7 +95,7 @@ class _Socket:
         await self._ended.wait()
         await self._next()
         message = "got a message after end; allowed: none"
-        raise OutOfOrder("STREAM_ENDED", message, field="message", value="a message", allowed="none after end")
+        raise FailedPrecondition("STREAM_ENDED", message, field="message", value="a message", allowed="none after end")
 
     async def _next(self) -> Message:
         frame = await self._receive()

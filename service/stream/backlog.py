@@ -12,7 +12,7 @@ from itertools import islice
 
 from engines.api import Segment
 from engines.errors import InvalidInput
-from service.errors import NoRoom
+from service.errors import ResourceExhausted
 from service.stream.segmenter import Segmenter
 
 MAX_FLUSH_ID = 2**63 - 1
@@ -69,7 +69,7 @@ class Backlog:
                 f"at most {self._max_chars} may wait"
             )
             allowed = f"at most {self._max_chars} chars waiting"
-            raise NoRoom(
+            raise ResourceExhausted(
                 "TEXT_BACKLOG_FULL", message, field="text.content", value=f"{len(text)} chars", allowed=allowed
             )
         self._received_chars += len(text)
@@ -92,7 +92,7 @@ class Backlog:
         if self._flushes >= self._max_flushes:
             message = f"{self._flushes} flushes wait to be answered; at most {self._max_flushes} may"
             allowed = f"at most {self._max_flushes} flushes waiting"
-            raise NoRoom("FLUSH_BACKLOG_FULL", message, field="flush", value=self._flushes, allowed=allowed)
+            raise ResourceExhausted("FLUSH_BACKLOG_FULL", message, field="flush", value=self._flushes, allowed=allowed)
 
     def end(self) -> None:
         """No more text: the rest becomes work."""

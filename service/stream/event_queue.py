@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Outbox(Generic[T]):
+class EventQueue(Generic[T]):
     """One reader, any number of writers; a writer waits while `capacity` items are unread."""
 
     def __init__(self, capacity: int) -> None:

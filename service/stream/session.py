@@ -17,12 +17,12 @@ from engines.errors import EngineFailure, InvalidInput
 from engines.voice import Voice
 from service.audio.encoder import AudioSettings, Encoded
 from service.stream.backlog import Backlog, FlushMark
-from service.stream.event_queue import Outbox
+from service.stream.event_queue import EventQueue
 from service.stream.segmenter import Segmenter
 from service.stream.stream_meter import StreamMeter
-from service.stream.timeline import Audio, Made, Timeline
+from service.stream.timeline import Audio, PendingChunk, Timeline
 from service.telemetry import metrics
-from service.telemetry.metrics import counting_refusals
+from service.telemetry.metrics import counting_rejections
 from service.telemetry.tracing import StreamTrace
 
 log = logging.getLogger("mynah.service")
@@ -110,7 +110,7 @@ class Session:
         self._meter = StreamMeter(stream_id, settings.audio)
         self._trace = StreamTrace(stream_id, settings.audio.audio_format.value, settings.audio.sample_rate_hz)
         self._backlog = Backlog(Segmenter(), limits.max_pending_text_chars, limits.max_pending_flushes)
-        self._outbox: Outbox[Event | Made] = Outbox(limits.send_queue_events)
+        self._event_queue: EventQueue[Event | PendingChunk] = EventQueue(limits.send_queue_events)
         self._timeline = Timeline(settings.audio)
         self._stream: api.SpeechStream | None = None
         self._speaker: asyncio.Task[None] | None = None
@@ -119,7 +119,7 @@ class Session:
 
     async def __aenter__(self) -> Session:
         """Raises EngineBusy when the engine has no room, InvalidInput when it cannot speak with these settings."""
-        with counting_refusals():
+        with counting_rejections():
             self._stream = await self._engine.open(self._settings.voice, self._settings.sampling)
         self._meter.opened()
         self._start_speaker()
@@ -144,7 +144,7 @@ class Session:
     @property
     def idle(self) -> bool:
         """Whether nothing happens until the client says more."""
-        return self._backlog.idle and not len(self._outbox)
+        return self._backlog.idle and not len(self._event_queue)
 
     def write(self, text: str) -> None:
         """More text. Raises NoRoom when too much waits to be spoken."""
@@ -172,25 +172,25 @@ class Session:
         """
         await self._silence()
         self._meter.cancelled()
-        if self._outbox.failed:
+        if self._event_queue.failed:
             return  # the reader is about to learn of the failure
-        unread = self._outbox.drop(keep=lambda event: isinstance(event, Cancelled))
+        unread = self._event_queue.drop(keep=lambda event: isinstance(event, Cancelled))
         dropped = [event.flush_id for event in unread if isinstance(event, Flushed)] + self._backlog.drop()
         answer = Cancelled(
             made_samples=self._timeline.made_samples,
             delivered_samples=self._timeline.delivered_samples,
-            segment_index=None if len(self._outbox) else self._open_segment,  # an unread answer tells it already
+            segment_index=None if len(self._event_queue) else self._open_segment,  # an unread answer tells it already
             dropped_flush_ids=tuple(dropped),
             consumed_chars=self._backlog.consumed_chars,
         )
         self._timeline.rewind()
-        await self._outbox.put(answer)
+        await self._event_queue.put(answer)
         self._start_speaker()
 
     async def next_event(self) -> Event | None:
         """The next thing to tell the client; None at the end. Raises what the engine raised."""
-        event = await self._outbox.get()
-        if isinstance(event, Made):
+        event = await self._event_queue.get()
+        if isinstance(event, PendingChunk):
             chunk = self._timeline.deliver(event)
             self._meter.sent(_now_s(), chunk.samples, len(chunk.data))
             self._note_silence()
@@ -226,13 +226,13 @@ class Session:
         try:
             while (work := await self._backlog.next()) is not None:
                 if isinstance(work, FlushMark):
-                    await self._outbox.put(Flushed(work.flush_id, self._timeline.offset_samples))
+                    await self._event_queue.put(Flushed(work.flush_id, self._timeline.offset_samples))
                 else:
                     await self._speak(work)
                 self._backlog.done()
-            self._outbox.finish()
+            self._event_queue.finish()
         except Exception as error:
-            self._outbox.finish(error)
+            self._event_queue.finish(error)
 
     async def _speak(self, segment: api.Segment) -> None:
         """Speak a segment; again, on a new stream of the engine's, when it fails before this one has any audio."""
@@ -268,7 +268,7 @@ class Session:
         except InvalidInput as error:
             if error.reason != "TEXT_EMPTY":
                 raise
-            await self._outbox.put(self._done(segment, skipped=True))
+            await self._event_queue.put(self._done(segment, skipped=True))
 
     async def _speak_on(self, stream: api.SpeechStream, segment: api.Segment) -> None:
         prepared: api.Segment | None = None
@@ -292,15 +292,15 @@ class Session:
             await self._send(segment, await self._timeline.encode(event.samples), event.window)
         elif isinstance(event, api.SegmentDone):
             await self._send(segment, await self._timeline.end_segment())
-            await self._outbox.put(self._done(segment, stats=event.stats))
+            await self._event_queue.put(self._done(segment, stats=event.stats))
         elif self._begun != segment.index:  # a second try has been told of already
             self._begun = segment.index
             offset, consumed = self._timeline.offset_samples, self._backlog.consumed_chars
-            await self._outbox.put(Started(segment, offset, event.text_tokens, consumed))
+            await self._event_queue.put(Started(segment, offset, event.text_tokens, consumed))
 
     async def _send(self, segment: api.Segment, encoded: Encoded, window: WindowFigures | None = None) -> None:
         if encoded.samples:
-            await self._outbox.put(self._timeline.make(segment.index, encoded, window))
+            await self._event_queue.put(self._timeline.make(segment.index, encoded, window))
 
     def _done(self, segment: api.Segment, *, skipped: bool = False, stats: SegmentStats | None = None) -> Done:
         start = self._timeline.segment_offset_samples

@@ -27,7 +27,7 @@ class Audio:
 
 
 @dataclass(frozen=True)
-class Made:
+class PendingChunk:
     """A chunk on its way to the reader: it gets its number and its container's bytes when it is really sent."""
 
     segment_index: int
@@ -62,13 +62,13 @@ class Timeline:
         """Off the event loop where it takes time. When cancelled it runs on, in an encoder that `rewind` replaces."""
         return await asyncio.to_thread(work) if self._audio.audio_format.takes_time else work()
 
-    def make(self, segment_index: int, encoded: Encoded, window: WindowFigures | None) -> Made:
-        made = Made(segment_index, self.offset_samples, encoded, window)
+    def make(self, segment_index: int, encoded: Encoded, window: WindowFigures | None) -> PendingChunk:
+        made = PendingChunk(segment_index, self.offset_samples, encoded, window)
         self.offset_samples += encoded.samples
         self.made_samples += encoded.samples
         return made
 
-    def deliver(self, made: Made) -> Audio:
+    def deliver(self, made: PendingChunk) -> Audio:
         number, samples = self._delivered_chunks, made.encoded.samples
         self._delivered_chunks += 1
         self.delivered_samples += samples

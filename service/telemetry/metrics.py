@@ -18,7 +18,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from engines.api import Engine, Observer, T3Use
 from engines.errors import EngineBusy
-from service.errors import Refused
+from service.errors import RequestError
 
 # 20 ms to 5 s in steps of a quarter or so; a little beyond at both ends
 _SECONDS = [0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.065, 0.08, 0.1, 0.125, 0.16, 0.2, 0.25, 0.32, 0.4, 0.5]
@@ -141,11 +141,11 @@ def exemplar() -> dict[str, str] | None:
 
 
 @contextmanager
-def counting_refusals() -> Iterator[None]:
+def counting_rejections() -> Iterator[None]:
     """Inside, who may not come in is counted."""
     try:
         yield
-    except (Refused, EngineBusy) as refused:
+    except (RequestError, EngineBusy) as refused:
         STREAMS_REFUSED.labels(refused.reason).inc()
         raise
 

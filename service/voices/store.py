@@ -21,7 +21,7 @@ from typing import Protocol
 from engines.config import SPEECH_TOKENS_PER_S
 from engines.errors import InvalidInput
 from engines.voice import HEADER_BYTES, Voice, VoiceHeader
-from service.errors import AlreadyExists, NoRoom, NotFound, OutOfOrder
+from service.errors import AlreadyExists, FailedPrecondition, NotFound, ResourceExhausted
 from service.voices.files import SUFFIX, open_files
 
 log = logging.getLogger("mynah.service")
@@ -142,7 +142,7 @@ class VoiceStore:
             raise _exists(voice_id)
         if len(there) >= self._max_voices:
             allowed = f"{self._max_voices} voices"
-            raise NoRoom("VOICES_FULL", f"{allowed} are kept already; delete one first", allowed=allowed)
+            raise ResourceExhausted("VOICES_FULL", f"{allowed} are kept already; delete one first", allowed=allowed)
 
     async def add(self, voice: Voice, voice_id: str | None) -> StoredVoice:
         """Keep a voice, under a new id unless one is given. Raises as `must_have_room`, and OSError."""
@@ -161,7 +161,9 @@ class VoiceStore:
         """Forget a voice. Raises as `get`, OutOfOrder for the built-in one, OSError."""
         check_id(voice_id)
         if voice_id == DEFAULT_VOICE_ID and self._built_in():
-            raise OutOfOrder("VOICE_BUILT_IN", "the built-in voice cannot be deleted", field="voice_id", value=voice_id)
+            raise FailedPrecondition(
+                "VOICE_BUILT_IN", "the built-in voice cannot be deleted", field="voice_id", value=voice_id
+            )
         with self._reserve(voice_id):
             self._loaded.pop(voice_id, None)
             if await asyncio.to_thread(self._files.stamp, voice_id) is None:

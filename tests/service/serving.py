@@ -39,7 +39,7 @@ class Serving:
     @property
     def at_rest(self) -> bool:
         admission = self.server.admission
-        return self.engine.at_rest and admission.streams.taken == admission.uploads.taken == 0
+        return self.engine.at_rest and admission.streams.in_use == admission.uploads.in_use == 0
 
     async def check_serves(self) -> None:
         """The server speaks, and holds nothing afterwards."""
@@ -50,7 +50,7 @@ class Serving:
     async def settled(self) -> None:
         """Wait until everybody has left; then nothing may be held any more."""
         async with asyncio.timeout(5):
-            await self.server.admission.all_left()
+            await self.server.admission.wait_idle()
         assert self.at_rest
 
 

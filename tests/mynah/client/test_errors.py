@@ -25,13 +25,13 @@ def over_the_wire(error: Exception) -> MynahError:
     [
         (refusals.NotFound("R", "m", **ABOUT), errors.NotFound, "NOT_FOUND"),
         (refusals.AlreadyExists("R", "m", **ABOUT), errors.AlreadyExists, "ALREADY_EXISTS"),
-        (refusals.OutOfOrder("R", "m", **ABOUT), errors.WrongState, "FAILED_PRECONDITION"),
-        (refusals.NoRoom("R", "m", **ABOUT), errors.ServerBusy, "RESOURCE_EXHAUSTED"),
-        (refusals.NotServing("R", "m", **ABOUT), errors.Unavailable, "UNAVAILABLE"),
-        (refusals.TookTooLong("R", "m", **ABOUT), errors.TimedOut, "DEADLINE_EXCEEDED"),
+        (refusals.FailedPrecondition("R", "m", **ABOUT), errors.WrongState, "FAILED_PRECONDITION"),
+        (refusals.ResourceExhausted("R", "m", **ABOUT), errors.ServerBusy, "RESOURCE_EXHAUSTED"),
+        (refusals.Unavailable("R", "m", **ABOUT), errors.Unavailable, "UNAVAILABLE"),
+        (refusals.DeadlineExceeded("R", "m", **ABOUT), errors.TimedOut, "DEADLINE_EXCEEDED"),
     ],
 )
-def test_every_refusal_has_its_class_and_loses_nothing(sent: refusals.Refused, kind: type[MynahError], code: str):
+def test_every_refusal_has_its_class_and_loses_nothing(sent: refusals.RequestError, kind: type[MynahError], code: str):
     got = over_the_wire(sent)
     assert type(got) is kind
     assert (str(got), got.reason, got.code) == ("m", "R", code)
@@ -57,7 +57,7 @@ def test_every_error_of_an_engine_has_its_class(sent: Exception, kind: type[Myna
 
 
 def test_the_time_to_wait_arrives():
-    got = over_the_wire(refusals.NoRoom("R", "m", retry_after_s=2.5))
+    got = over_the_wire(refusals.ResourceExhausted("R", "m", retry_after_s=2.5))
     assert (got.retryable, got.retry_after_s) == (True, 2.5)
 
 

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import pytest
 
 from service.access.admission import Admission, Slots
-from service.errors import NoRoom, NotServing
+from service.errors import ResourceExhausted, Unavailable
 from tests.virtual_time import virtual_time
 
 
@@ -22,26 +22,26 @@ def opened(streams: int = 2, uploads: int = 1) -> Admission:
 def test_slots_are_taken_and_given_back_also_by_those_who_fail():
     admission = opened(2)
     with admission.stream(), admission.stream():
-        assert admission.streams.taken == 2
-        with pytest.raises(NoRoom) as raised, admission.stream():
+        assert admission.streams.in_use == 2
+        with pytest.raises(ResourceExhausted) as raised, admission.stream():
             pass
         assert (raised.value.reason, raised.value.retry_after_s) == ("STREAMS_EXHAUSTED", 1.0)
         assert raised.value.allowed == "2 streams"
     with pytest.raises(ZeroDivisionError), admission.stream():
         raise ZeroDivisionError
-    assert admission.streams.taken == 0
+    assert admission.streams.in_use == 0
 
 
 def test_the_wait_before_another_try_follows_how_long_streams_last():
     now_s = 0.0
     slots = Slots(4, "streams", "STREAMS_EXHAUSTED", lambda: now_s)
     for _ in range(60):
-        with slots.take():
+        with slots.acquire():
             now_s += 8.0
     assert slots.retry_after_s == pytest.approx(2.0)  # of four that last 8 s one ends every 2 s
     for stay_s, bound_s in ((0.001, 0.2), (1000.0, 30.0)):
         for _ in range(100):
-            with slots.take():
+            with slots.acquire():
                 now_s += stay_s
         assert slots.retry_after_s == bound_s
 
@@ -49,7 +49,7 @@ def test_the_wait_before_another_try_follows_how_long_streams_last():
 def test_warming_up_shows_how_many_streams_there_may_be():
     admission = Admission(16, 1)
     admission.open(1)
-    with admission.stream(), pytest.raises(NoRoom) as raised, admission.stream():
+    with admission.stream(), pytest.raises(ResourceExhausted) as raised, admission.stream():
         pass
     assert raised.value.allowed == "1 streams"
 
@@ -61,31 +61,31 @@ def test_refusing_takes_no_time_however_many_are_inside():
             stack.enter_context(admission.stream())
         began_s = time.perf_counter()
         for _ in range(1000):
-            with pytest.raises(NoRoom), admission.stream():
+            with pytest.raises(ResourceExhausted), admission.stream():
                 pass
         assert (time.perf_counter() - began_s) / 1000 < 0.001
 
 
 def test_uploads_have_slots_of_their_own():
     admission = opened(1, 1)
-    with admission.stream(), admission.upload(), pytest.raises(NoRoom) as raised, admission.upload():
+    with admission.stream(), admission.upload(), pytest.raises(ResourceExhausted) as raised, admission.upload():
         pass
     assert raised.value.reason == "UPLOADS_EXHAUSTED"
 
 
 def test_nobody_comes_in_before_the_warm_up_or_while_draining():
     admission = Admission(1, 1)
-    with pytest.raises(NotServing) as raised, admission.stream():
+    with pytest.raises(Unavailable) as raised, admission.stream():
         pass
     assert raised.value.reason == "NOT_READY"
     admission.open()
     with admission.stream():
         admission.drain()
-    with pytest.raises(NotServing) as raised, admission.upload():
+    with pytest.raises(Unavailable) as raised, admission.upload():
         pass
     assert raised.value.reason == "DRAINING"
     admission.open()  # too late
-    with pytest.raises(NotServing):
+    with pytest.raises(Unavailable):
         admission.must_serve()
 
 
@@ -99,7 +99,7 @@ def test_draining_waits_for_those_inside():
                 await asyncio.sleep(3)
 
         async def wait() -> None:
-            await admission.all_left()
+            await admission.wait_idle()
             left.append(asyncio.get_running_loop().time())
 
         staying = asyncio.create_task(stay())

@@ -18,10 +18,10 @@ from engines.fake import Script
 from mynah.v1 import speech_pb2
 from service.access import keys
 from service.access.admission import Admission
-from service.access.auth import Gate
+from service.access.auth import Authenticator
 from service.access.keys import ApiKey, KeyFileError, digest, read_keys, write_keys
 from service.config import ConfigError, ServerConfig
-from service.errors import NoRoom, NotAllowed
+from service.errors import ResourceExhausted, Unauthenticated
 from service.server import Server
 from tests.service.serving import REFERENCE, FakeEngine, error_of, serving
 
@@ -42,98 +42,98 @@ class Clock:
 
 
 def test_without_keys_everybody_comes_in():
-    gate = Gate()
+    gate = Authenticator()
     assert not gate.closed
-    gate.enter(None)
+    gate.authenticate(None)
     with gate.stream():
         pass
 
 
 @pytest.mark.parametrize("given", [None, "", "anna", "Bearer", "Bearer ", "Basic anna", "Bearer annA", "Bearer bert "])
 def test_whoever_has_no_key_stays_outside(given: str | None, tmp_path: Path):
-    gate = Gate(key_file(tmp_path, anna={}))
+    gate = Authenticator(key_file(tmp_path, anna={}))
     for authorization in (given, "Bearer x"):
-        with pytest.raises(NotAllowed) as raised:
-            gate.enter(authorization)
+        with pytest.raises(Unauthenticated) as raised:
+            gate.authenticate(authorization)
         assert raised.value.reason == "API_KEY_INVALID"
         assert "x" not in str(raised.value).split()
-    with pytest.raises(NotAllowed), gate.stream():
+    with pytest.raises(Unauthenticated), gate.stream():
         pass  # a surface that forgot to ask
 
 
 @pytest.mark.parametrize("given", ["Bearer anna", "bearer anna", "BEARER  anna "])
 def test_whoever_has_a_key_comes_in(given: str, tmp_path: Path):
-    assert Gate(key_file(tmp_path, bert={}, anna={})).enter(given).name == "anna"
+    assert Authenticator(key_file(tmp_path, bert={}, anna={})).authenticate(given).name == "anna"
 
 
 def test_each_key_has_streams_of_its_own(tmp_path: Path):
-    gate = Gate(key_file(tmp_path, anna={"max_streams": 1}, bert={"max_streams": 1}))
-    gate.enter("Bearer anna")
+    gate = Authenticator(key_file(tmp_path, anna={"max_streams": 1}, bert={"max_streams": 1}))
+    gate.authenticate("Bearer anna")
     with gate.stream():
-        with pytest.raises(NoRoom) as raised, gate.stream():
+        with pytest.raises(ResourceExhausted) as raised, gate.stream():
             pass
         assert (raised.value.reason, raised.value.retry_after_s) == ("KEY_STREAMS_EXHAUSTED", 1.0)
-        gate.enter("Bearer bert")
+        gate.authenticate("Bearer bert")
         with gate.stream():
             pass
-    gate.enter("Bearer anna")
+    gate.authenticate("Bearer anna")
     with gate.stream():
         pass
 
 
 def test_a_rate_holds_for_every_minute_and_says_when_to_come_back(tmp_path: Path):
     clock = Clock()
-    gate = Gate(key_file(tmp_path, anna={"starts_per_minute": 2}), clock)
-    gate.enter("Bearer anna")
+    gate = Authenticator(key_file(tmp_path, anna={"starts_per_minute": 2}), clock)
+    gate.authenticate("Bearer anna")
     gate.count_start()
     clock.now_s += 20
     gate.count_start()
     for _ in range(3):
-        with pytest.raises(NoRoom) as raised:
+        with pytest.raises(ResourceExhausted) as raised:
             gate.count_start()
         assert (raised.value.reason, raised.value.retry_after_s) == ("KEY_RATE_EXCEEDED", 40.0)
     clock.now_s += 40
     gate.count_start()  # the first one is a minute old
-    with pytest.raises(NoRoom) as raised:
+    with pytest.raises(ResourceExhausted) as raised:
         gate.count_start()
     assert raised.value.retry_after_s == 20.0
 
 
 def test_a_stream_that_the_server_has_no_room_for_costs_the_key_nothing(tmp_path: Path):
-    gate = Gate(key_file(tmp_path, anna={"starts_per_minute": 2, "max_streams": 1}))
-    gate.enter("Bearer anna")
+    gate = Authenticator(key_file(tmp_path, anna={"starts_per_minute": 2, "max_streams": 1}))
+    gate.authenticate("Bearer anna")
     admission = Admission(1, 1, gate)
     admission.open()
     with admission.stream():
         for _ in range(5):
-            with pytest.raises(NoRoom) as raised, admission.stream():
+            with pytest.raises(ResourceExhausted) as raised, admission.stream():
                 pass
             assert raised.value.reason == "STREAMS_EXHAUSTED"
     with admission.upload():
         pass
-    with pytest.raises(NoRoom) as raised, admission.stream():
+    with pytest.raises(ResourceExhausted) as raised, admission.stream():
         pass
     assert raised.value.reason == "KEY_RATE_EXCEEDED"
-    assert admission.streams.taken == 0
+    assert admission.streams.in_use == 0
 
 
 def test_keys_change_without_a_restart_and_a_broken_file_changes_nothing(tmp_path: Path):
     path = key_file(tmp_path, anna={})
-    gate = Gate(path)
-    gate.enter("Bearer anna")
+    gate = Authenticator(path)
+    gate.authenticate("Bearer anna")
     with gate.stream():
         key_file(tmp_path, bert={})
-        gate.enter("Bearer bert")
-        with pytest.raises(NotAllowed):
-            gate.enter("Bearer anna")
+        gate.authenticate("Bearer bert")
+        with pytest.raises(Unauthenticated):
+            gate.authenticate("Bearer anna")
     for content in (b"", b"{", b'{"keys": [{"name": "x"}]}', b"[]"):
         path.write_bytes(content)
-        gate.enter("Bearer bert")
+        gate.authenticate("Bearer bert")
     path.unlink()
-    gate.enter("Bearer bert")
+    gate.authenticate("Bearer bert")
     key_file(tmp_path)  # no key at all is a file as well
-    with pytest.raises(NotAllowed):
-        gate.enter("Bearer bert")
+    with pytest.raises(Unauthenticated):
+        gate.authenticate("Bearer bert")
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_the_command_makes_lists_and_forgets_keys(tmp_path: Path, capsys: pytest
     assert len(secret) > 40
     assert secret not in path.read_text()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert Gate(path).enter(f"Bearer {secret}").max_streams == 2
+    assert Authenticator(path).authenticate(f"Bearer {secret}").max_streams == 2
     keys.main([str(path), "add", "desk", "--starts-per-minute", "9"])
     keys.main([str(path), "list"])
     assert capsys.readouterr().out.splitlines()[1:] == ["shop\t2 streams", "desk\t9 starts/minute"]

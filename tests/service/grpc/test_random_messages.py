@@ -41,7 +41,7 @@ some_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=60) | st.
 fine = some_text.map(text) | st.integers(1, 40).map(flush) | st.just(CANCEL)
 rare = good_openings | bad_openings | st.sampled_from([Request(), flush(0), text("x" * (MAX_TEXT_CHARS + 1))])
 anything = st.lists(fine | fine | fine | rare, max_size=12)
-conversations = st.builds(lambda first, rest: [first, *rest], good_openings, anything) | anything
+speech_handler = st.builds(lambda first, rest: [first, *rest], good_openings, anything) | anything
 
 REASONS_OF_BAD_OPENINGS = {
     "VOICE_NOT_FOUND",
@@ -129,7 +129,7 @@ def site() -> Iterator[Site]:
         runner.run(manager.__aexit__(None, None, None))
 
 
-@given(requests=conversations)
+@given(requests=speech_handler)
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_conversation_ends_as_the_contract_says(site: Site, requests: list[Request]):
     async def run() -> None:

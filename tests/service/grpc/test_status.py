@@ -7,8 +7,8 @@ import grpc.aio
 import pytest
 
 from engines.errors import EngineFailure
-from service.errors import ClientGone, NoRoom
-from service.grpc.status import refusals
+from service.errors import ClientGone, ResourceExhausted
+from service.grpc.status import grpc_errors
 
 
 class Context:
@@ -26,7 +26,7 @@ class Context:
 
 
 async def end(context: Context, error: Exception) -> None:
-    async with refusals(context, "stream 1"):  # type: ignore[arg-type]
+    async with grpc_errors(context, "stream 1"):  # type: ignore[arg-type]
         raise error
 
 
@@ -34,7 +34,7 @@ async def test_a_refusal_ends_the_call_and_is_logged_without_its_words(caplog: p
     caplog.set_level("DEBUG")
     context = Context()
     with pytest.raises(grpc.aio.AbortError):
-        await end(context, NoRoom("TEXT_BACKLOG_FULL", "secret words", field="text"))
+        await end(context, ResourceExhausted("TEXT_BACKLOG_FULL", "secret words", field="text"))
     assert context.ended == [(grpc.StatusCode.RESOURCE_EXHAUSTED, "secret words")]
     assert "TEXT_BACKLOG_FULL text" in caplog.text
     assert "secret" not in caplog.text
@@ -42,14 +42,15 @@ async def test_a_refusal_ends_the_call_and_is_logged_without_its_words(caplog: p
 
 async def test_of_several_tasks_the_first_failure_counts():
     context = Context()
-    failures = ExceptionGroup("tasks", [ExceptionGroup("inner", [NoRoom("FIRST", "first")]), ValueError()])
+    failures = ExceptionGroup("tasks", [ExceptionGroup("inner", [ResourceExhausted("FIRST", "first")]), ValueError()])
     with pytest.raises(grpc.aio.AbortError):
         await end(context, failures)
     assert context.ended == [(grpc.StatusCode.RESOURCE_EXHAUSTED, "first")]
 
 
 @pytest.mark.parametrize(
-    ("broken", "error"), [(True, NoRoom("R", "secret")), (True, EngineFailure("secret")), (False, ClientGone())]
+    ("broken", "error"),
+    [(True, ResourceExhausted("R", "secret")), (True, EngineFailure("secret")), (False, ClientGone())],
 )
 async def test_nobody_is_told_when_nobody_is_there(broken: bool, error: Exception, caplog: pytest.LogCaptureFixture):
     context = Context(broken=broken)

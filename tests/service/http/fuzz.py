@@ -13,7 +13,7 @@ import atheris
 with atheris.instrument_imports(include=["service.http", "google.protobuf.json_format"]):
     from google.protobuf.json_format import MessageToDict
 
-    from service.http.error_responses import HttpRefused
+    from service.http.error_responses import HttpError
     from service.http.frames import End, read_binary, read_text
     from service.http.origins import Origins
     from service.http.speech_request import read
@@ -38,7 +38,7 @@ def once(data: bytes) -> None:
 def _read(reader, *arguments):
     try:
         found = reader(*arguments)
-    except (InvalidInput, NotFound, HttpRefused):
+    except (InvalidInput, NotFound, HttpError):
         return None
     return None if isinstance(found, End) else found
 

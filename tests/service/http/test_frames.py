@@ -19,7 +19,7 @@ from engines.errors import InvalidInput
 from mynah.v1 import speech_pb2
 from service.errors import NotFound
 from service.http.frames import AudioAs, End, event_frames, read_binary, read_text
-from service.http.speech_request import Wanted, read
+from service.http.speech_request import SpeechRequest, read
 from tests.service.http.browsing import HELLO
 
 ROOT = Path(__file__).parents[3]
@@ -69,7 +69,7 @@ def test_any_bytes_are_a_request_or_refused(frame: bytes):
 def test_any_body_is_read_or_refused_by_a_field_of_it(change: dict[str, Any]):
     body = HELLO | change
     found = outcome(partial(read, model="fake"), body)
-    assert found.request.text == body["input"] if isinstance(found, Wanted) else found.field in body
+    assert found.request.text == body["input"] if isinstance(found, SpeechRequest) else found.field in body
 
 
 def test_half_a_surrogate_pair_is_refused():

@@ -215,7 +215,7 @@ async def test_a_client_that_does_not_read_loses_its_answer_and_bounds_what_is_m
         asked = HELLO | {"input": LONG, "response_format": "pcm_f32le", "sample_rate_hz": 48_000}
         async with client.stream("POST", SPEECH, json=asked):
             async with asyncio.timeout(10):
-                await at.server.admission.all_left()
+                await at.server.admission.wait_idle()
             # 5 MB: what the sockets on both sides of loopback hold, and no more than that
             assert at.engine.made_samples * 2 * 4 < 16e6
             assert at.engine.made_samples < len(LONG) * 960

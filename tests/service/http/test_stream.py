@@ -211,7 +211,7 @@ async def test_a_reader_that_stalls_loses_its_stream():
             async with asyncio.timeout(10):
                 while not at.engine.made_samples:
                     await at.engine.progress.wait()
-                await at.server.admission.all_left()
+                await at.server.admission.wait_idle()
             assert at.engine.made_samples < len(LONG) * 960
             stream.connection.transport.abort()
         await at.check_serves()

@@ -6,28 +6,28 @@ import asyncio
 
 import pytest
 
-from service.stream.event_queue import Outbox
+from service.stream.event_queue import EventQueue
 from tests.virtual_time import virtual_time
 
 
 def test_a_writer_waits_for_room_and_order_is_kept():
     async def run() -> None:
-        outbox: Outbox[int] = Outbox(2)
+        event_queue: EventQueue[int] = EventQueue(2)
         written: list[int] = []
 
         async def write() -> None:
             for number in range(5):
-                await outbox.put(number)
+                await event_queue.put(number)
                 written.append(number)
-            outbox.finish()
+            event_queue.finish()
 
         task = asyncio.create_task(write())
         await asyncio.sleep(1)
         assert written == [0, 1]
-        assert await outbox.get() == 0
+        assert await event_queue.get() == 0
         await asyncio.sleep(1)
         assert written == [0, 1, 2]
-        assert [await outbox.get() for _ in range(5)] == [1, 2, 3, 4, None]
+        assert [await event_queue.get() for _ in range(5)] == [1, 2, 3, 4, None]
         await task
 
     virtual_time(run())
@@ -35,51 +35,51 @@ def test_a_writer_waits_for_room_and_order_is_kept():
 
 def test_a_cancelled_put_adds_nothing():
     async def run() -> None:
-        outbox: Outbox[int] = Outbox(1)
-        await outbox.put(1)
-        waiting = asyncio.create_task(outbox.put(2))
+        event_queue: EventQueue[int] = EventQueue(1)
+        await event_queue.put(1)
+        waiting = asyncio.create_task(event_queue.put(2))
         await asyncio.sleep(1)
         waiting.cancel()
         await asyncio.wait([waiting])
-        outbox.finish()
-        assert [await outbox.get(), await outbox.get()] == [1, None]
+        event_queue.finish()
+        assert [await event_queue.get(), await event_queue.get()] == [1, None]
 
     virtual_time(run())
 
 
 def test_dropping_makes_room_and_keeps_what_is_to_be_kept():
     async def run() -> None:
-        outbox: Outbox[int] = Outbox(3)
+        event_queue: EventQueue[int] = EventQueue(3)
         for number in (1, 2, 3):
-            await outbox.put(number)
-        waiting = asyncio.create_task(outbox.put(4))
+            await event_queue.put(number)
+        waiting = asyncio.create_task(event_queue.put(4))
         await asyncio.sleep(1)
-        assert outbox.drop(keep=lambda number: number == 2) == [1, 3]
+        assert event_queue.drop(keep=lambda number: number == 2) == [1, 3]
         await waiting
-        assert [await outbox.get(), await outbox.get()] == [2, 4]
+        assert [await event_queue.get(), await event_queue.get()] == [2, 4]
 
     virtual_time(run())
 
 
 def test_a_failure_comes_after_what_was_put_before_it():
     async def run() -> None:
-        outbox: Outbox[int] = Outbox(3)
-        await outbox.put(1)
-        outbox.finish(ValueError("broken"))
-        assert outbox.failed
-        assert await outbox.get() == 1
+        event_queue: EventQueue[int] = EventQueue(3)
+        await event_queue.put(1)
+        event_queue.finish(ValueError("broken"))
+        assert event_queue.failed
+        assert await event_queue.get() == 1
         with pytest.raises(ValueError, match="broken"):
-            await outbox.get()
+            await event_queue.get()
 
     virtual_time(run())
 
 
 def test_a_reader_that_waits_learns_of_the_end():
     async def run() -> None:
-        outbox: Outbox[int] = Outbox(1)
-        reading = asyncio.create_task(outbox.get())
+        event_queue: EventQueue[int] = EventQueue(1)
+        reading = asyncio.create_task(event_queue.get())
         await asyncio.sleep(1)
-        outbox.finish()
+        event_queue.finish()
         assert await reading is None
 
     virtual_time(run())

@@ -10,7 +10,7 @@ from engines.config import SAMPLES_PER_TOKEN
 from engines.errors import EngineBusy, EngineFailure, InvalidInput
 from engines.fake import FakeEngine, Script
 from service.audio.encoder import AudioFormat, AudioSettings
-from service.errors import NoRoom
+from service.errors import ResourceExhausted
 from service.stream.session import Cancelled, Done, Flushed, Started
 from service.stream.timeline import Audio
 from tests.service.stream.sessions import Heard, now_s, session, speak
@@ -125,7 +125,7 @@ def test_waiting_flushes_are_bounded():
         async with session(FakeEngine(SLOW), max_pending_flushes=3) as one:
             for flush_id in (1, 2, 3):
                 one.flush(flush_id)
-            with pytest.raises(NoRoom) as raised:
+            with pytest.raises(ResourceExhausted) as raised:
                 one.flush(4)
             assert (raised.value.reason, raised.value.value) == ("FLUSH_BACKLOG_FULL", "3")
             heard = Heard()
@@ -263,7 +263,7 @@ def test_too_much_waiting_text_is_refused_and_nothing_of_it_is_taken():
     async def conversation() -> None:
         async with session(FakeEngine(SLOW), max_pending_text_chars=60) as one:
             one.write("One short sentence. N")
-            with pytest.raises(NoRoom) as raised:
+            with pytest.raises(ResourceExhausted) as raised:
                 one.write("z" * 60)
             assert raised.value.reason == "TEXT_BACKLOG_FULL"
             assert raised.value.allowed == "at most 60 chars waiting"

@@ -15,7 +15,7 @@ import pytest
 from engines.errors import InvalidInput
 from engines.fake import fake_voice
 from engines.voice import Voice
-from service.errors import AlreadyExists, NoRoom, NotFound, OutOfOrder
+from service.errors import AlreadyExists, FailedPrecondition, NotFound, ResourceExhausted
 from service.voices.store import StoredVoice, VoiceStore
 from tests.virtual_time import virtual_time
 
@@ -100,7 +100,7 @@ async def test_taken_ids_are_refused():
 async def test_the_built_in_voice_stays():
     store = VoiceStore(builtin)
     assert (await store.get("default")).built_in
-    with pytest.raises(OutOfOrder) as raised:
+    with pytest.raises(FailedPrecondition) as raised:
         await store.remove("default")
     assert raised.value.reason == "VOICE_BUILT_IN"
 
@@ -109,7 +109,7 @@ async def test_the_number_of_voices_is_bounded_and_the_built_in_one_does_not_cou
     store = VoiceStore(builtin, max_voices=2)
     await store.add(ANNA, None)
     await store.add(ANNA, "second")
-    with pytest.raises(NoRoom) as raised:
+    with pytest.raises(ResourceExhausted) as raised:
         await store.add(BERT, None)
     assert (raised.value.reason, raised.value.allowed) == ("VOICES_FULL", "2 voices")
     await store.remove("second")
