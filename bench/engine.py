@@ -28,8 +28,9 @@ from bench.report import median_s, publish, table
 from engines.api import AudioChunk, Segment
 from engines.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from engines.conditioning.builtin import load_builtin
-from engines.config import SILENCE_SPEECH_TOKEN, SPEECH_TOKENS_PER_S, STOP_SPEECH_TOKEN, EngineConfig, Sampling
+from engines.config import EngineConfig, Sampling
 from engines.factory import build_engine
+from engines.model_spec import SILENCE_SPEECH_TOKEN, SPEECH_TOKENS_PER_S, STOP_SPEECH_TOKEN
 from engines.s3gen.runtimes.torch import TorchRuntime
 from engines.s3gen.streaming.schedule import Schedule, Step
 from engines.s3gen.streaming.segment_decoder import SegmentDecoder, decode_windows

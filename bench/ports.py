@@ -14,7 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from engines.api import AudioChunk, Event, Segment, SegmentDone, SegmentStarted, SegmentStats
-from engines.config import SAMPLE_RATE_HZ, Sampling
+from engines.config import Sampling
+from engines.model_spec import SAMPLE_RATE_HZ
 from engines.playback import PlaybackClock
 from engines.s3gen.noise import F32
 from engines.s3gen.runtime import FlowBatch, Runtime, VocoderBatch

@@ -15,7 +15,8 @@ import engines
 from bench.report import publish, table
 from bench.seams import find_seams
 from engines.checkpoints.checkpoint import open_checkpoint
-from engines.config import SAMPLE_RATE_HZ, EngineConfig
+from engines.config import EngineConfig
+from engines.model_spec import SAMPLE_RATE_HZ
 from engines.pipeline import Pipeline
 from engines.s3gen.nets import cfm
 from engines.s3gen.runtime import Runtime

@@ -25,9 +25,10 @@ from bench.report import BUILD, median_s, publish, table
 from bench.seams import find_seams
 from engines.api import Event, Segment, SegmentDone
 from engines.conditioning.builtin import load_builtin
-from engines.config import SPEECH_TOKENS_PER_S, EngineConfig, Sampling
+from engines.config import EngineConfig, Sampling
 from engines.errors import EngineBusy
 from engines.factory import build_engine
+from engines.model_spec import SPEECH_TOKENS_PER_S
 from engines.pipeline import Pipeline
 from engines.s3gen.nets.source import HARMONICS
 from engines.s3gen.noise import F32

@@ -13,8 +13,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from engines.config import SAMPLE_RATE_HZ, SAMPLES_PER_TOKEN, SILENCE_TAIL_TOKENS, Sampling
+from engines.config import Sampling
 from engines.health import Health
+from engines.model_spec import SAMPLE_RATE_HZ, SAMPLES_PER_TOKEN, SILENCE_TAIL_TOKENS
 from engines.voice import Voice
 
 Samples = npt.NDArray[np.float32]  # (n,) mono, 24 kHz, full scale 1.0

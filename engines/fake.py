@@ -32,17 +32,17 @@ from engines.api import (
     T3Use,
     WindowFigures,
 )
-from engines.config import (
+from engines.config import Sampling
+from engines.errors import EngineBusy, EngineFailure, InvalidInput
+from engines.health import Health
+from engines.model_spec import (
     MEL_BANDS,
     SAMPLE_RATE_HZ,
     SAMPLES_PER_TOKEN,
     SPEAKER_EMBEDDING_DIM,
     SPEECH_CODES,
     X_VECTOR_DIM,
-    Sampling,
 )
-from engines.errors import EngineBusy, EngineFailure, InvalidInput
-from engines.health import Health
 from engines.playback import PlaybackClock
 from engines.voice import Voice
 

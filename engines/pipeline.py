@@ -25,9 +25,10 @@ from engines.api import (
     SegmentStats,
     WindowFigures,
 )
-from engines.config import SAMPLE_RATE_HZ, Sampling
+from engines.config import Sampling
 from engines.errors import EngineBusy, EngineFailure, InvalidInput
 from engines.health import Health
+from engines.model_spec import SAMPLE_RATE_HZ
 from engines.playback import ActiveStreams, PlaybackClock
 from engines.s3gen.noise import segment_seed
 from engines.s3gen.streaming.batcher import WindowBatcher

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load, save
 
-from engines.config import (
+from engines.errors import InvalidInput
+from engines.model_spec import (
     MAX_S3GEN_PROMPT_TOKENS,
     MAX_T3_PROMPT_TOKENS,
     MEL_BANDS,
@@ -21,7 +22,6 @@ from engines.config import (
     SPEECH_CODES,
     X_VECTOR_DIM,
 )
-from engines.errors import InvalidInput
 
 _FORMAT = "mynah-voice-1"
 

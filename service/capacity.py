@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engines.api import AudioChunk, Engine, Segment, SegmentDone, SpeechStream
-from engines.config import SAMPLE_RATE_HZ, Sampling
+from engines.config import Sampling
 from engines.errors import EngineBusy
+from engines.model_spec import SAMPLE_RATE_HZ
 
 _TEXT = "This is said a few times at once, to find out how many people can be served here."
 _SPEECH_TOKENS = 60  # 2.4 s at most: long enough for several windows, short enough to start quickly

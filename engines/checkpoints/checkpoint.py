@@ -13,8 +13,8 @@ from pathlib import Path
 from engines.checkpoints.hub import Hub, HubUnreachable, HuggingFaceHub
 from engines.checkpoints.random_checkpoint import Generator, NetGenerator, is_random, materialise
 from engines.checkpoints.tensor_file import TensorInfo, read_header
-from engines.config import MODELS, NANO, TINY, TURBO, ModelSpec
 from engines.errors import CheckpointError
+from engines.model_spec import MODELS, NANO, TINY, TURBO, ModelSpec
 from engines.text import TOKENIZER_FILES
 
 Shape = tuple[int, ...]

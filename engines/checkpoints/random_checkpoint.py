@@ -22,8 +22,8 @@ import numpy.typing as npt
 from tokenizers.pre_tokenizers import ByteLevel
 
 from engines.checkpoints.tensor_file import write_tensors
-from engines.config import ModelSpec
 from engines.errors import CheckpointError
+from engines.model_spec import ModelSpec
 
 Array = npt.NDArray[Any]
 NamedTensors = Mapping[str, Array] | Iterable[tuple[str, Array]]

@@ -21,7 +21,7 @@ from engines.conditioning import speaker, tokenizer, xvector
 from engines.conditioning.mel import prompt_mel
 from engines.conditioning.reference import Reference
 from engines.conditioning.sandbox import load_reference_apart
-from engines.config import (
+from engines.model_spec import (
     MAX_S3GEN_PROMPT_TOKENS,
     MAX_T3_PROMPT_TOKENS,
     MEL_FRAMES_PER_TOKEN,

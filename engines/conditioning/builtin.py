@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from engines.config import MEL_FRAMES_PER_TOKEN
 from engines.errors import CheckpointError, InvalidInput
+from engines.model_spec import MEL_FRAMES_PER_TOKEN
 from engines.voice import Voice
 
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from engines.audio import Samples, mel_filterbank
-from engines.config import MEL_BANDS, MEL_HOP_SAMPLES, SAMPLE_RATE_HZ
+from engines.model_spec import MEL_BANDS, MEL_HOP_SAMPLES, SAMPLE_RATE_HZ
 
 _FFT_SAMPLES = 4 * MEL_HOP_SAMPLES
 _PAD_SAMPLES = (_FFT_SAMPLES - MEL_HOP_SAMPLES) // 2  # so that n hops of sound give n frames

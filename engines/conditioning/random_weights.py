@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from engines.audio import Samples, hann_window, mel_filterbank
 from engines.conditioning import speaker, tokenizer, xvector
-from engines.config import (
+from engines.model_spec import (
     MAX_S3GEN_PROMPT_TOKENS,
     MAX_T3_PROMPT_TOKENS,
     MEL_BANDS,

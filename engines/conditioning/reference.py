@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.audio import Samples, StreamResampler, loudness_lufs
-from engines.config import SAMPLE_RATE_HZ
 from engines.errors import InvalidInput
+from engines.model_spec import SAMPLE_RATE_HZ
 
 MAX_REFERENCE_BYTES = 32 * 2**20
 MIN_REFERENCE_S = 5.0  # exclusive, upstream's bound

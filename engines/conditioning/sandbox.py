@@ -19,8 +19,8 @@ from typing import Any, NoReturn
 import numpy as np
 
 from engines.conditioning.reference import MAX_REFERENCE_S, Reference, decode, judge
-from engines.config import SAMPLE_RATE_HZ
 from engines.errors import InvalidInput
+from engines.model_spec import SAMPLE_RATE_HZ
 
 TIME_LIMIT_S = 30.0  # decoding two minutes of anything takes under two on one slow core
 _MEMORY_LIMIT_BYTES = 3 * 2**30  # of address space, most of which is libraries' and never touched

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from engines.audio import Samples, hann_window, mel_filterbank, power_spectrum, trim_silence, weighted_sums
-from engines.config import SPEAKER_EMBEDDING_DIM, ModelSpec
+from engines.model_spec import SPEAKER_EMBEDDING_DIM, ModelSpec
 
 RATE_HZ = 16_000
 _MEL_BANDS = 40

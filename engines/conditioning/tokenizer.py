@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from engines.audio import Samples, power_spectrum, weighted_sums
-from engines.config import MAX_T3_PROMPT_TOKENS, ModelSpec
+from engines.model_spec import MAX_T3_PROMPT_TOKENS, ModelSpec
 
 RATE_HZ = 16_000
 PREFIX = "tokenizer."  # of its tensors in S3Gen's file

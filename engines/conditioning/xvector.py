@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from engines.audio import Samples, weighted_sums
-from engines.config import X_VECTOR_DIM, ModelSpec
+from engines.model_spec import X_VECTOR_DIM, ModelSpec
 
 RATE_HZ = 16_000
 PREFIX = "speaker_encoder."  # of its tensors in S3Gen's file

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from engines.api import NULL_OBSERVER, EngineInfo, Limits, Observer
-from engines.config import TURBO, EngineConfig
+from engines.config import EngineConfig
 from engines.device import cpu_threads, use_threads
 from engines.errors import InvalidInput
+from engines.model_spec import TURBO
 from engines.onnx.session import SessionSettings
 from engines.pipeline import Pipeline, Stages
 from engines.published.graphs import NAME, open_published

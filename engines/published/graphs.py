@@ -15,8 +15,8 @@ import onnx
 from onnx import TensorProto, ValueInfoProto
 
 from engines.checkpoints.hub import Hub
-from engines.config import MEL_BANDS, SPEECH_VOCAB, X_VECTOR_DIM
 from engines.errors import CheckpointError
+from engines.model_spec import MEL_BANDS, SPEECH_VOCAB, X_VECTOR_DIM
 from engines.text import TOKENIZER_FILES
 
 REPOSITORY = "ResembleAI/chatterbox-turbo-ONNX"

@@ -16,8 +16,8 @@ from engines.audio import with_gain
 from engines.conditioning.builder import TARGET_LUFS
 from engines.conditioning.reference import Reference
 from engines.conditioning.sandbox import load_reference_apart
-from engines.config import MEL_FRAMES_PER_TOKEN, SAMPLES_PER_TOKEN, SPEAKER_EMBEDDING_DIM
 from engines.errors import EngineFailure
+from engines.model_spec import MEL_FRAMES_PER_TOKEN, SAMPLES_PER_TOKEN, SPEAKER_EMBEDDING_DIM
 from engines.onnx.session import BoundSession, SessionSettings, open_session
 from engines.published.graphs import CONDITIONAL_DECODER, NAME, SPEECH_ENCODER, PublishedGraphs
 from engines.s3gen.runtime import F32, I64

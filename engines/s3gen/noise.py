@@ -11,7 +11,7 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
-from engines.config import MEL_BANDS, MEL_HOP_SAMPLES
+from engines.model_spec import MEL_BANDS, MEL_HOP_SAMPLES
 
 F32 = npt.NDArray[np.float32]
 

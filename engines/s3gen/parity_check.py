@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engines.config import (
+from engines.errors import CheckpointError, EngineError, InvalidInput
+from engines.model_spec import (
     MEL_BANDS,
     MEL_FRAMES_PER_TOKEN,
     MEL_HOP_SAMPLES,
@@ -20,7 +21,6 @@ from engines.config import (
     SPEECH_CODES,
     X_VECTOR_DIM,
 )
-from engines.errors import CheckpointError, EngineError, InvalidInput
 from engines.s3gen.export.check import ENERGY_TOLERANCE_DB, TOLERANCE, energy_error_db, frame_error
 from engines.s3gen.nets.source import HARMONICS
 from engines.s3gen.runtime import F32, CachedFlowBatch, CachedRuntime, FlowBatch, Runtime, VocoderBatch

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from engines.config import ModelSpec
+from engines.model_spec import ModelSpec
 from engines.s3gen.nets import flow, vocoder_weights
 from engines.s3gen.nets.vocoder import UP_RATES
 

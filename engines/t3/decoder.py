@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from engines.api import T3Use
-from engines.config import START_SPEECH_TOKEN, T3Spec
 from engines.errors import EngineFailure, InvalidInput
+from engines.model_spec import START_SPEECH_TOKEN, T3Spec
 from engines.t3.backend import T3Request
 from engines.t3.kv_cache import KvSlot, PrefixCache, SlotPool
 from engines.t3.model import Span, T3Net

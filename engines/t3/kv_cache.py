@@ -11,7 +11,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor
 
-from engines.config import T3Spec
+from engines.model_spec import T3Spec
 
 _GROWTH_POSITIONS = 256
 

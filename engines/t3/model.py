@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engines.checkpoints.weights import Shape, check_tensors, load_tensors
-from engines.config import SPEAKER_EMBEDDING_DIM, SPEECH_VOCAB, ModelSpec, T3Spec
+from engines.model_spec import SPEAKER_EMBEDDING_DIM, SPEECH_VOCAB, ModelSpec, T3Spec
 from engines.t3.kv_cache import KvSlot
 from engines.t3.linear import Linear, least_rows, make_linear, release_packing_memory
 

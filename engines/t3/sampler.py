@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engines.config import SPEECH_VOCAB, START_SPEECH_TOKEN, Sampling
+from engines.config import Sampling
+from engines.model_spec import SPEECH_VOCAB, START_SPEECH_TOKEN
 
 _DEFAULTS = Sampling()
 # Below this a draw is the likeliest token anyway, and dividing by less would overflow float32.

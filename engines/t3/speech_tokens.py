@@ -5,7 +5,7 @@ Pure rules of upstream's `inference_turbo` and `generate`; knows no net and no s
 
 from __future__ import annotations
 
-from engines.config import SILENCE_SPEECH_TOKEN, SILENCE_TAIL_TOKENS, SPEECH_CODES, STOP_SPEECH_TOKEN
+from engines.model_spec import SILENCE_SPEECH_TOKEN, SILENCE_TAIL_TOKENS, SPEECH_CODES, STOP_SPEECH_TOKEN
 
 
 class SpeechTokens:

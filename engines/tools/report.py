@@ -9,10 +9,11 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from engines.config import MODELS, EngineConfig
+from engines.config import EngineConfig
 from engines.device import cpu_threads
 from engines.errors import InvalidInput
 from engines.factory import build_engine
+from engines.model_spec import MODELS
 from engines.pipeline import Pipeline
 from engines.s3gen.gpu.buffered import BufferedRuntime
 from engines.s3gen.runtime import WaveformRuntime

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from engines.config import MEL_BANDS, MEL_HOP_SAMPLES, SPEECH_CODES, X_VECTOR_DIM
+from engines.model_spec import MEL_BANDS, MEL_HOP_SAMPLES, SPEECH_CODES, X_VECTOR_DIM
 from engines.s3gen.export.graphs import ENCODER
 from engines.s3gen.gpu.buckets import BUCKET_NAMES, buckets, choose_profile
 from engines.s3gen.gpu.buffered import BufferedRuntime

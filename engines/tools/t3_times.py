@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from engines.checkpoints.checkpoint import Checkpoint
-from engines.config import SPEECH_CODES, SPEECH_VOCAB, T3Spec
+from engines.model_spec import SPEECH_CODES, SPEECH_VOCAB, T3Spec
 from engines.t3.kv_cache import KvSlot
 from engines.t3.model import Span, T3Net
 

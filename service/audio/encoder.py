@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from engines.config import SAMPLE_RATE_HZ
 from engines.errors import EngineFailure, InvalidInput
+from engines.model_spec import SAMPLE_RATE_HZ
 from service.audio import codecs, containers
 from service.audio.codecs import Codec, Packet
 from service.audio.containers import Writer

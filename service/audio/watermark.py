@@ -22,8 +22,9 @@ import numpy as np
 import soxr
 
 from engines.api import AudioChunk, DeviceMemory, Engine, EngineInfo, Event, Samples, Segment, SpeechStream
-from engines.config import SAMPLE_RATE_HZ, Sampling
+from engines.config import Sampling
 from engines.health import Health
+from engines.model_spec import SAMPLE_RATE_HZ
 from engines.voice import Voice
 from service.config import ConfigError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from engines.api import EngineInfo
-from engines.config import SPEECH_VOCAB
+from engines.model_spec import SPEECH_VOCAB
 from service.audio.encoder import SAMPLE_RATES_HZ
 from service.config import ServerConfig
 from service.http import speech_request

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engines.api import WindowFigures
-from engines.config import SAMPLE_RATE_HZ
+from engines.model_spec import SAMPLE_RATE_HZ
 from engines.playback import PlaybackClock
 from service.audio.encoder import AudioSettings
 from service.telemetry import metrics

@@ -18,8 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from engines.config import SPEECH_TOKENS_PER_S
 from engines.errors import InvalidInput
+from engines.model_spec import SPEECH_TOKENS_PER_S
 from engines.voice import HEADER_BYTES, Voice, VoiceHeader
 from service.errors import AlreadyExists, FailedPrecondition, NotFound, ResourceExhausted
 from service.voices.files import SUFFIX, open_files

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from engines.config import MEL_HOP_SAMPLES, SILENCE_SPEECH_TOKEN
 from engines.errors import EngineFailure
+from engines.model_spec import MEL_HOP_SAMPLES, SILENCE_SPEECH_TOKEN
 from engines.s3gen.runtime import F32, FlowBatch, VocoderBatch, VocoderResult
 from engines.s3gen.streaming.batcher import Results
 from engines.s3gen.streaming.segment_decoder import decode_windows

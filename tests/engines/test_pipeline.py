@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from engines.api import AudioChunk, EngineInfo, Event, Limits, Segment, SegmentDone, SegmentStarted
-from engines.config import SAMPLES_PER_TOKEN, Sampling
+from engines.config import Sampling
 from engines.errors import EngineBusy, EngineFailure, InvalidInput
+from engines.model_spec import SAMPLES_PER_TOKEN
 from engines.pipeline import Pipeline, Stages
 from engines.s3gen.streaming.batcher import WindowBatcher
 from engines.s3gen.streaming.schedule import SCHEDULES

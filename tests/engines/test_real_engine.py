@@ -11,8 +11,9 @@ import pytest
 
 import engines
 from engines.api import AudioChunk, Engine, Segment, SegmentDone
-from engines.config import DECODE_MODES, SAMPLES_PER_TOKEN, EngineConfig, Sampling
+from engines.config import DECODE_MODES, EngineConfig, Sampling
 from engines.errors import InvalidInput
+from engines.model_spec import SAMPLES_PER_TOKEN
 from engines.s3gen.noise import F32
 from tests.clips import speech, wav_bytes
 

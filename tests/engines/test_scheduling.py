@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from engines.api import AudioChunk, EngineInfo, Limits, Segment, SegmentDone
-from engines.config import SAMPLE_RATE_HZ, Sampling
+from engines.config import Sampling
 from engines.errors import EngineBusy
+from engines.model_spec import SAMPLE_RATE_HZ
 from engines.pipeline import Pipeline, Stages
 from engines.s3gen.streaming.batcher import WindowBatcher
 from engines.s3gen.streaming.decode_times import DecodeTimes

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from engines.checkpoints.checkpoint import Checkpoint
 from engines.checkpoints.tensor_file import write_tensors
 from engines.conditioning import random_weights as voice_weights
-from engines.config import MEL_BANDS, MEL_HOP_SAMPLES, SPEECH_CODES, TINY, TURBO, X_VECTOR_DIM, ModelSpec
+from engines.model_spec import MEL_BANDS, MEL_HOP_SAMPLES, SPEECH_CODES, TINY, TURBO, X_VECTOR_DIM, ModelSpec
 from engines.s3gen.nets.source import HARMONICS
 from engines.s3gen.random_weights import random_tensors
 from engines.s3gen.runtime import FlowBatch, VocoderBatch

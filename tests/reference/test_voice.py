@@ -26,7 +26,7 @@ from engines.conditioning.builtin import load_builtin, save_builtin
 from engines.conditioning.mel import prompt_mel
 from engines.conditioning.random_weights import random_voice
 from engines.conditioning.reference import load_reference
-from engines.config import NANO, TINY, ModelSpec
+from engines.model_spec import NANO, TINY, ModelSpec
 from engines.voice import Voice
 from tests.clips import speech, wav_bytes
 from tests.engines.conditioning.media import encode

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from engines.config import ModelSpec
+from engines.model_spec import ModelSpec
 
 
 class _Resample(nn.Module):

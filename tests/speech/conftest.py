@@ -15,7 +15,8 @@ import pytest
 import engines
 from engines.checkpoints.checkpoint import EMBEDDED, Checkpoint, open_folder
 from engines.conditioning.builder import VoiceBuilder
-from engines.config import SAMPLE_RATE_HZ, EngineConfig
+from engines.config import EngineConfig
+from engines.model_spec import SAMPLE_RATE_HZ
 from engines.pipeline import Pipeline
 from engines.s3gen.runtimes.torch import TorchRuntime
 from engines.voice import Voice

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.conditioning.mel import prompt_mel
-from engines.config import SAMPLE_RATE_HZ, Sampling
+from engines.config import Sampling
+from engines.model_spec import SAMPLE_RATE_HZ
 from engines.pipeline import Pipeline
 from engines.s3gen.runtime import Runtime
 from engines.s3gen.streaming.schedule import Schedule, Step

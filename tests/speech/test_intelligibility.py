@@ -11,7 +11,7 @@ import mynah
 from bench.demo import server
 from bench.seams import find_seams
 from engines.checkpoints.checkpoint import Checkpoint
-from engines.config import SAMPLE_RATE_HZ
+from engines.model_spec import SAMPLE_RATE_HZ
 from engines.s3gen.runtimes.onnx import OnnxRuntime
 from engines.s3gen.runtimes.torch import TorchRuntime
 from engines.s3gen.runtimes.torch_cached import TorchCachedRuntime

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from engines.conditioning.builder import VoiceBuilder
-from engines.config import SAMPLE_RATE_HZ
+from engines.model_spec import SAMPLE_RATE_HZ
 from engines.voice import Voice
 from tests.clips import speech, wav_bytes
 from tests.speech.conftest import Offline

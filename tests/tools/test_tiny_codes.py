@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.config import SILENCE_SPEECH_TOKEN, SPEECH_CODES
+from engines.model_spec import SILENCE_SPEECH_TOKEN, SPEECH_CODES
 from tools.tiny import codes
 from tools.tiny.codes import COUNTERS, PHONES, STATES, VOICES, Timed
 

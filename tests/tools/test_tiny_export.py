@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from engines.config import START_SPEECH_TOKEN, STOP_SPEECH_TOKEN, TINY
+from engines.model_spec import START_SPEECH_TOKEN, STOP_SPEECH_TOKEN, TINY
 from engines.s3gen.nets.cfm import EulerSolver
 from engines.s3gen.nets.flow import load_flow
 from engines.s3gen.nets.vocoder import Vocoder

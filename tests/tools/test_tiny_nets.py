@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from engines.config import MEL_BANDS, MEL_FRAMES_PER_TOKEN, SAMPLES_PER_TOKEN
+from engines.model_spec import MEL_BANDS, MEL_FRAMES_PER_TOKEN, SAMPLES_PER_TOKEN
 from tools.tiny.codes import SOUNDS
 from tools.tiny.dataset import Stream
 from tools.tiny.nets import RECIPES, Run

@@ -14,8 +14,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from engines.checkpoints.checkpoint import Checkpoint
-from engines.config import TINY
 from engines.errors import CheckpointError, EngineFailure, InvalidInput
+from engines.model_spec import TINY
 from engines.t3.backend import T3Backend, T3Generation
 from engines.t3.local_backend import TorchT3Backend
 from engines.t3.vllm.backend import VllmT3Backend

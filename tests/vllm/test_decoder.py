@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from engines.api import T3Use
-from engines.config import SILENCE_SPEECH_TOKEN, START_SPEECH_TOKEN, STOP_SPEECH_TOKEN
 from engines.errors import EngineFailure
+from engines.model_spec import SILENCE_SPEECH_TOKEN, START_SPEECH_TOKEN, STOP_SPEECH_TOKEN
 from engines.t3.backend import T3Request
 from engines.t3.decoder import Progress
 from engines.t3.vllm.decoder import VllmDecoder

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from engines.config import NANO, TINY, TURBO, ModelSpec
 from engines.errors import InvalidInput
+from engines.model_spec import NANO, TINY, TURBO, ModelSpec
 from engines.s3gen.nets import flow, vocoder_weights
 from engines.t3.model import expected_tensors
 from engines.t3.vllm.memory import (

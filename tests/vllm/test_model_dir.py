@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from engines.checkpoints.checkpoint import Checkpoint
-from engines.config import SPEECH_VOCAB, TINY
 from engines.errors import InvalidInput
+from engines.model_spec import SPEECH_VOCAB, TINY
 from engines.t3.guidance import VARIABLE, check_guidance
 from engines.t3.vllm.model_dir import prepare_folder
 from engines.t3.vllm.vocab import IdSpace

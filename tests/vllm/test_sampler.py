@@ -17,7 +17,8 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from engines.config import SPEECH_VOCAB, START_SPEECH_TOKEN, Sampling
+from engines.config import Sampling
+from engines.model_spec import SPEECH_VOCAB, START_SPEECH_TOKEN
 from engines.t3.sampler import Sampler
 from engines.t3.vllm.sampler import NOT_FINITE_TOKEN, BatchSampler, Row
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from engines.config import NANO, SPEECH_VOCAB, START_SPEECH_TOKEN, TINY, ModelSpec
+from engines.model_spec import NANO, SPEECH_VOCAB, START_SPEECH_TOKEN, TINY, ModelSpec
 from engines.t3.vllm.embedding import IdEmbedding
 from engines.t3.vllm.vocab import PROMPT_SPEECH_START, TEXT_START, IdSpace
 

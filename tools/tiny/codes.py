@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from engines.config import SILENCE_SPEECH_TOKEN, SPEECH_CODES
+from engines.model_spec import SILENCE_SPEECH_TOKEN, SPEECH_CODES
 
 _NAMES = "pau aa ae ah ao aw ax ay b ch d dh eh er ey f g hh ih iy jh k l m n ng ow oy p r s sh t th uh uw v w y z zh"
 PHONES = tuple(_NAMES.split())

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from engines.audio import loudness_lufs, resample, with_gain
 from engines.conditioning.mel import prompt_mel
-from engines.config import MEL_FRAMES_PER_TOKEN, MEL_HOP_SAMPLES, SAMPLE_RATE_HZ, SAMPLES_PER_TOKEN
+from engines.model_spec import MEL_FRAMES_PER_TOKEN, MEL_HOP_SAMPLES, SAMPLE_RATE_HZ, SAMPLES_PER_TOKEN
 from tools.tiny.codes import PHONES, Timed, tokens_of
 from tools.tiny.flite import F0_FRAME_S, Flite, Utterance
 from tools.tiny.voices import VOICES

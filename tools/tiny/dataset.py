@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from engines.config import MEL_FRAMES_PER_TOKEN, SAMPLES_PER_TOKEN
+from engines.model_spec import MEL_FRAMES_PER_TOKEN, SAMPLES_PER_TOKEN
 from tools.tiny.codes import Ints, spoken_by
 
 F32 = npt.NDArray[np.float32]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from engines.conditioning import tokenizer, xvector
 from engines.conditioning.builtin import save_builtin
-from engines.config import MEL_FRAMES_PER_TOKEN, SPEECH_CODES, TINY
+from engines.model_spec import MEL_FRAMES_PER_TOKEN, SPEECH_CODES, TINY
 from engines.s3gen.nets import flow as flow_module
 from engines.s3gen.nets import vocoder_weights
 from engines.s3gen.nets.cfm import Estimator

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from engines.checkpoints.random_checkpoint import TAGS
-from engines.config import TINY
+from engines.model_spec import TINY
 from tools.tiny.codes import PHONES
 
 VOCABULARY = TINY.t3.text_vocab

@@ -18,7 +18,7 @@ from torch import nn
 
 from engines.conditioning.speaker import SpeakerEncoder
 from engines.conditioning.tokenizer import SpeechTokenizer
-from engines.config import SAMPLE_RATE_HZ, TINY
+from engines.model_spec import SAMPLE_RATE_HZ, TINY
 from engines.s3gen.nets.vocoder import Vocoder
 from tools.tiny import dataset, train_flow, train_vocoder
 from tools.tiny.corpus import fetch_wordnet

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engines.config import (
+from engines.model_spec import (
     SPEAKER_EMBEDDING_DIM,
     SPEECH_CODES,
     SPEECH_VOCAB,

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engines.config import MEL_BANDS, MEL_FRAMES_PER_TOKEN, FlowSpec
+from engines.model_spec import MEL_BANDS, MEL_FRAMES_PER_TOKEN, FlowSpec
 from engines.s3gen.nets.cfm import EULER_TIMES, Estimator
 from engines.s3gen.nets.encoder import TokenEncoder
 from tools.tiny.codes import SOUNDS

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from engines.config import SPEECH_CODES
+from engines.model_spec import SPEECH_CODES
 from tools.tiny.codes import COUNTERS, decode
 from tools.tiny.dataset import Clip
 from tools.tiny.lexicon import Lexicon

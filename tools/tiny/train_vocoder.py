@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engines.audio import mel_filterbank
-from engines.config import MEL_FRAMES_PER_TOKEN, MEL_HOP_SAMPLES, SAMPLE_RATE_HZ, X_VECTOR_DIM
+from engines.model_spec import MEL_FRAMES_PER_TOKEN, MEL_HOP_SAMPLES, SAMPLE_RATE_HZ, X_VECTOR_DIM
 from engines.s3gen.nets import vocoder as vocoder_module
 from engines.s3gen.nets.encoder import TokenEncoder
 from engines.s3gen.nets.vocoder import Vocoder

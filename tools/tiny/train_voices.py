@@ -17,7 +17,7 @@ from engines.conditioning import random_weights
 from engines.conditioning.speaker import SpeakerEncoder, mel_windows
 from engines.conditioning.tokenizer import RATE_HZ, SpeechTokenizer
 from engines.conditioning.xvector import XVectorEncoder, kaldi_fbank
-from engines.config import SAMPLE_RATE_HZ, SAMPLES_PER_TOKEN, SPEECH_TOKENS_PER_S, X_VECTOR_DIM, ModelSpec
+from engines.model_spec import SAMPLE_RATE_HZ, SAMPLES_PER_TOKEN, SPEECH_TOKENS_PER_S, X_VECTOR_DIM, ModelSpec
 from tools.tiny import codes
 from tools.tiny.dataset import Stream
 from tools.tiny.trainer import Losses

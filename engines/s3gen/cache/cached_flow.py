@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engines.config import MEL_FRAMES_PER_TOKEN, FlowSpec
+from engines.model_spec import MEL_FRAMES_PER_TOKEN, FlowSpec
 from engines.s3gen.cache.kv import Attended, KeysValues, Memory, Tails, Trailing, cfm_widths
 from engines.s3gen.nets import cfm, encoder
 from engines.s3gen.nets.cfm import EULER_TIMES, Estimator

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from engines.config import MEL_FRAMES_PER_TOKEN, FlowSpec
+from engines.model_spec import MEL_FRAMES_PER_TOKEN, FlowSpec
 from engines.s3gen.cache.kv import CFM_TAIL_FRAMES, EULER_STEPS, LOOKAHEAD_TAIL_TOKENS, UP_TAIL_FRAMES, cfm_widths
 from engines.s3gen.cache.ring import ContextRing
 from engines.s3gen.cache.token_run import TokenRun

@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from engines.config import MEL_BANDS, MEL_FRAMES_PER_TOKEN, FlowSpec
+from engines.model_spec import MEL_BANDS, MEL_FRAMES_PER_TOKEN, FlowSpec
 from engines.s3gen.cache.token_run import TokenRun
 from engines.s3gen.nets.cfm import EULER_TIMES
 from engines.s3gen.nets.layers import key_bias

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, Self, TypeVar
 
-from engines.config import MEL_FRAMES_PER_TOKEN
+from engines.model_spec import MEL_FRAMES_PER_TOKEN
 
 
 class _Array(Protocol):

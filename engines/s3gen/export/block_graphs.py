@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engines.checkpoints.checkpoint import Checkpoint
-from engines.config import MEL_BANDS, MEL_FRAMES_PER_TOKEN, X_VECTOR_DIM, FlowSpec
+from engines.model_spec import MEL_BANDS, MEL_FRAMES_PER_TOKEN, X_VECTOR_DIM, FlowSpec
 from engines.s3gen.cache.cached_flow import block_velocity, encode_block
 from engines.s3gen.cache.kv import CFM_TAIL_FRAMES, LOOKAHEAD_TAIL_TOKENS, UP_TAIL_FRAMES, Trailing, cfm_widths
 from engines.s3gen.export.graphs import Graph, Port

@@ -17,7 +17,7 @@ import onnx
 import onnxruntime as ort
 from torch import nn
 
-from engines.config import MEL_HOP_SAMPLES
+from engines.model_spec import MEL_HOP_SAMPLES
 from engines.onnx.export_cache import ExportError
 from engines.onnx.session import SessionSettings, open_session
 from engines.s3gen.export.graphs import VOCODER, Graph, Port, random_inputs, run_torch

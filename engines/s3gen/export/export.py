@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from engines.checkpoints.checkpoint import Checkpoint, default_cache_dir, open_checkpoint
-from engines.config import ModelSpec
+from engines.model_spec import ModelSpec
 from engines.onnx.export_cache import MANIFEST, ExportError, cached_folder, sha256
 from engines.s3gen.export.block_graphs import BLOCK_GRAPHS, block_graphs, block_nets
 from engines.s3gen.export.check import CheckReport, check_graph

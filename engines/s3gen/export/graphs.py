@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from engines.checkpoints.checkpoint import Checkpoint
-from engines.config import MEL_BANDS, MEL_FRAMES_PER_TOKEN, MEL_HOP_SAMPLES, SPEECH_CODES, X_VECTOR_DIM
+from engines.model_spec import MEL_BANDS, MEL_FRAMES_PER_TOKEN, MEL_HOP_SAMPLES, SPEECH_CODES, X_VECTOR_DIM
 from engines.s3gen.nets.cfm import EULER_TIMES, Estimator
 from engines.s3gen.nets.flow import load_flow
 from engines.s3gen.nets.layers import mask_frames

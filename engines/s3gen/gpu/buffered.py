@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engines.config import MEL_FRAMES_PER_TOKEN
+from engines.model_spec import MEL_FRAMES_PER_TOKEN
 from engines.s3gen.export.graphs import CFM, ENCODER, VOCODER, Graph
 from engines.s3gen.gpu.buckets import buckets, most_rows, rooms
 from engines.s3gen.gpu.double_buffer import Device, DoubleBuffer, Kernel

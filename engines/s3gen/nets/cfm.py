@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engines.config import MEL_BANDS, FlowSpec
+from engines.model_spec import MEL_BANDS, FlowSpec
 from engines.s3gen.nets.layers import FrameConv, attend, key_bias, mask_frames
 
 EULER_TIMES = (0.0, 0.5, 1.0)  # the distilled model's own; exact in every float format

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engines.config import MEL_BANDS, MEL_FRAMES_PER_TOKEN, SPEECH_CODES, X_VECTOR_DIM, FlowSpec
+from engines.model_spec import MEL_BANDS, MEL_FRAMES_PER_TOKEN, SPEECH_CODES, X_VECTOR_DIM, FlowSpec
 from engines.s3gen.nets.layers import FrameConv, attend, key_bias, mask_frames
 
 LOOKAHEAD_TOKENS = 3

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from engines.checkpoints.weights import check_tensors, load_tensors
-from engines.config import MEL_FRAMES_PER_TOKEN, FlowSpec, ModelSpec
+from engines.model_spec import MEL_FRAMES_PER_TOKEN, FlowSpec, ModelSpec
 from engines.s3gen.nets.cfm import Estimator, EulerSolver
 from engines.s3gen.nets.encoder import Positions, TokenEncoder
 from engines.s3gen.stopwatch import Stopwatch

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engines.config import MEL_BANDS, MEL_HOP_SAMPLES, SAMPLE_RATE_HZ
+from engines.model_spec import MEL_BANDS, MEL_HOP_SAMPLES, SAMPLE_RATE_HZ
 from engines.s3gen.nets.layers import valid_frames
 
 HARMONICS = 9  # the fundamental and eight overtones

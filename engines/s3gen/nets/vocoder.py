@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engines.config import MEL_BANDS, MEL_HOP_SAMPLES, VocoderSpec
+from engines.model_spec import MEL_BANDS, MEL_HOP_SAMPLES, VocoderSpec
 from engines.s3gen.nets.layers import valid_frames
 from engines.s3gen.nets.source import F0Predictor, Source, predicted_unless_fixed
 from engines.s3gen.nets.spectrum import BINS, HOP_SAMPLES, Spectrum

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from engines.checkpoints.weights import load_tensors
-from engines.config import ModelSpec
+from engines.model_spec import ModelSpec
 from engines.s3gen.nets.vocoder import ResBlock, Vocoder
 
 PREFIX = "mel2wav."  # of its tensors in S3Gen's file

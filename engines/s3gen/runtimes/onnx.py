@@ -14,7 +14,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from engines.checkpoints.checkpoint import Checkpoint
-from engines.config import MEL_FRAMES_PER_TOKEN, MEL_HOP_SAMPLES
+from engines.model_spec import MEL_FRAMES_PER_TOKEN, MEL_HOP_SAMPLES
 from engines.onnx.session import BoundSession, SessionSettings, open_session
 from engines.s3gen.export.export import Export, ExportSettings, export
 from engines.s3gen.export.graphs import CFM_STEP, ENCODER, VOCODER

@@ -16,8 +16,8 @@ import numpy as np
 import onnxruntime as ort
 
 from engines.checkpoints.checkpoint import Checkpoint
-from engines.config import MEL_BANDS, MEL_FRAMES_PER_TOKEN, FlowSpec
 from engines.errors import InvalidInput
+from engines.model_spec import MEL_BANDS, MEL_FRAMES_PER_TOKEN, FlowSpec
 from engines.onnx.session import BoundSession, SessionSettings
 from engines.s3gen.cache.host_memory import F32, HostContext, HostMemory, HostTails
 from engines.s3gen.export.block_graphs import CFM_BLOCK, ENCODER_BLOCK, own_name, part_name, positions_name

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from engines.checkpoints.checkpoint import Checkpoint
-from engines.config import MEL_FRAMES_PER_TOKEN, MEL_HOP_SAMPLES
+from engines.model_spec import MEL_FRAMES_PER_TOKEN, MEL_HOP_SAMPLES
 from engines.s3gen.cache.cached_flow import FlowBlocks
 from engines.s3gen.nets.cfm import Estimator
 from engines.s3gen.nets.compiled_cfm import compile_transformers

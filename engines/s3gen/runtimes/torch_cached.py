@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from engines.config import MEL_BANDS, MEL_FRAMES_PER_TOKEN, FlowSpec
+from engines.model_spec import MEL_BANDS, MEL_FRAMES_PER_TOKEN, FlowSpec
 from engines.s3gen.cache.cached_flow import Blocks, BlocksDone
 from engines.s3gen.cache.kv import KeysValues, Tails
 from engines.s3gen.cache.ring import ContextRing

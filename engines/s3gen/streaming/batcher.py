@@ -14,8 +14,8 @@ from dataclasses import replace
 from functools import partial
 
 from engines.api import NULL_OBSERVER, Observer
-from engines.config import MEL_FRAMES_PER_TOKEN
 from engines.errors import EngineFailure
+from engines.model_spec import MEL_FRAMES_PER_TOKEN
 from engines.s3gen.noise import F32
 from engines.s3gen.runtime import CachedRuntime, Runtime, WaveformRuntime
 from engines.s3gen.streaming.decode_times import DecodeTimes

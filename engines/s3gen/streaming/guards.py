@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from engines.config import SAMPLE_RATE_HZ, SILENCE_SPEECH_TOKEN
 from engines.errors import EngineFailure
+from engines.model_spec import SAMPLE_RATE_HZ, SILENCE_SPEECH_TOKEN
 from engines.s3gen.noise import F32
 
 # A vocoder in order never gives digital silence: its source always carries noise. A broken engine does.

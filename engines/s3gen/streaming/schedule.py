@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
-from engines.config import SCHEDULE_NAMES, SPEECH_TOKENS_PER_S
+from engines.config import SCHEDULE_NAMES
+from engines.model_spec import SPEECH_TOKENS_PER_S
 
 # The flow encoder's lookahead convolution sees this many tokens ahead; with fewer, a token's frames are provisional.
 FLOW_LOOKAHEAD_TOKENS = 3

@@ -13,7 +13,7 @@ from typing import ParamSpec, TypeVar
 
 import numpy as np
 
-from engines.config import MEL_BANDS, MEL_FRAMES_PER_TOKEN, MEL_HOP_SAMPLES
+from engines.model_spec import MEL_BANDS, MEL_FRAMES_PER_TOKEN, MEL_HOP_SAMPLES
 from engines.s3gen import noise
 from engines.s3gen.noise import F32
 from engines.s3gen.runtime import (

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from engines.config import MEL_BANDS, MEL_HOP_SAMPLES, SAMPLE_RATE_HZ
+from engines.model_spec import MEL_BANDS, MEL_HOP_SAMPLES, SAMPLE_RATE_HZ
 from engines.s3gen import noise
 from engines.s3gen.noise import F32
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from engines.config import MEL_FRAMES_PER_TOKEN, SAMPLES_PER_TOKEN
+from engines.model_spec import MEL_FRAMES_PER_TOKEN, SAMPLES_PER_TOKEN
 from engines.s3gen.streaming.schedule import Schedule, Step
 
 # Expected times are averages: what must be there before the buffer is empty is planned for later than expected.

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from engines.config import SPEECH_VOCAB, T3Spec
+from engines.model_spec import SPEECH_VOCAB, T3Spec
 
 F32 = npt.NDArray[np.float32]
 OPSET = 18

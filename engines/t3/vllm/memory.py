@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engines.config import MAX_T3_PROMPT_TOKENS, SPEAKER_EMBEDDING_DIM, SPEECH_VOCAB, T3Spec
 from engines.errors import InvalidInput
+from engines.model_spec import MAX_T3_PROMPT_TOKENS, SPEAKER_EMBEDDING_DIM, SPEECH_VOCAB, T3Spec
 from engines.t3.vllm.vocab import IdSpace
 
 _MB = 1_000_000

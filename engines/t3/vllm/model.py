@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from vllm.model_executor.models.gpt2 import GPT2Model
 
-from engines.config import SPEAKER_EMBEDDING_DIM, SPEECH_VOCAB
+from engines.model_spec import SPEAKER_EMBEDDING_DIM, SPEECH_VOCAB
 from engines.t3.vllm.embedding import IdEmbedding
 from engines.t3.vllm.vocab import IdSpace
 

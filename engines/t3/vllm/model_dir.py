@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from engines.checkpoints.checkpoint import Checkpoint
-from engines.config import SPEECH_VOCAB, T3Spec
+from engines.model_spec import SPEECH_VOCAB, T3Spec
 from engines.t3.vllm.plugin import ARCHITECTURE
 from engines.t3.vllm.vocab import IdSpace
 

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from engines.config import SPEECH_VOCAB, START_SPEECH_TOKEN, Sampling
+from engines.config import Sampling
+from engines.model_spec import SPEECH_VOCAB, START_SPEECH_TOKEN
 from engines.t3.sampler import Sampler
 
 SETTINGS_KEY = "mynah_sampling"  # in SamplingParams.extra_args

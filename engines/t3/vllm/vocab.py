@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from engines.config import SPEECH_VOCAB, START_SPEECH_TOKEN
+from engines.model_spec import SPEECH_VOCAB, START_SPEECH_TOKEN
 
 PROMPT_SPEECH_START = SPEECH_VOCAB
 TEXT_START = 2 * SPEECH_VOCAB

@@ -18,9 +18,9 @@ from engines.checkpoints.checkpoint import EMBEDDED, Checkpoint, default_cache_d
 from engines.checkpoints.hub import HubUnreachable
 from engines.checkpoints.random_checkpoint import TAGS, materialise, write_tokenizer
 from engines.checkpoints.tensor_file import write_tensors
-from engines.config import NANO, TINY, TURBO, ModelSpec
 from engines.errors import CheckpointError
 from engines.factory import tensor_tables
+from engines.model_spec import NANO, TINY, TURBO, ModelSpec
 from engines.text import TextTokenizer
 
 

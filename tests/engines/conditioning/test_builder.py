@@ -17,8 +17,8 @@ from engines.checkpoints.checkpoint import Checkpoint
 from engines.conditioning import random_weights
 from engines.conditioning.builder import VoiceBuilder
 from engines.conditioning.reference import load_reference
-from engines.config import TINY
 from engines.errors import CheckpointError, InvalidInput
+from engines.model_spec import TINY
 from engines.voice import Voice
 from tests.clips import speech, wav_bytes
 

@@ -9,7 +9,7 @@ import torch
 from engines.audio import normalize_loudness, resample
 from engines.conditioning import random_weights, speaker, tokenizer, xvector
 from engines.conditioning.mel import prompt_mel
-from engines.config import NANO, TINY
+from engines.model_spec import NANO, TINY
 from tests.clips import speech
 
 

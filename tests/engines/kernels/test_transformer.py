@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from engines.config import TINY
 from engines.kernels.library import lanes_here
 from engines.kernels.transformer import Dense, Rows, Stack, Transformer
+from engines.model_spec import TINY
 from engines.s3gen.nets import cfm
 from engines.s3gen.nets.compiled_cfm import compiled
 from engines.s3gen.nets.layers import attend

@@ -8,7 +8,7 @@ import numpy as np
 from torch import nn
 
 from engines.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from engines.config import MEL_FRAMES_PER_TOKEN, MEL_HOP_SAMPLES
+from engines.model_spec import MEL_FRAMES_PER_TOKEN, MEL_HOP_SAMPLES
 from engines.s3gen.export.block_graphs import block_nets
 from engines.s3gen.export.export import Export, ExportSettings, export, graphs_of
 from engines.s3gen.export.graphs import Graph, load_nets

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from engines.checkpoints.checkpoint import Checkpoint
 from engines.checkpoints.tensor_file import write_tensors
-from engines.config import MEL_BANDS, MEL_HOP_SAMPLES, SPEECH_CODES, TINY, X_VECTOR_DIM
+from engines.model_spec import MEL_BANDS, MEL_HOP_SAMPLES, SPEECH_CODES, TINY, X_VECTOR_DIM
 from engines.s3gen.nets.flow import Flow, load_flow
 from engines.s3gen.nets.source import HARMONICS
 from engines.s3gen.nets.vocoder import Vocoder

@@ -12,7 +12,8 @@ import torch
 from safetensors.numpy import save_file
 
 from engines.checkpoints.checkpoint import Checkpoint
-from engines.config import TINY, Sampling
+from engines.config import Sampling
+from engines.model_spec import TINY
 from engines.t3.backend import T3Request
 from engines.t3.decoder import DecoderLimits, T3Decoder
 from engines.t3.model import T3Net

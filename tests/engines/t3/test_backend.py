@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 import torch
 
-from engines.config import SILENCE_TAIL_TOKENS
 from engines.errors import EngineFailure, InvalidInput
+from engines.model_spec import SILENCE_TAIL_TOKENS
 from engines.t3.backend import T3Request
 from engines.t3.decoder import T3Decoder
 from engines.t3.local_backend import Generation, TorchT3Backend

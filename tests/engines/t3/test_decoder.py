@@ -9,8 +9,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from engines.config import SILENCE_TAIL_TOKENS, START_SPEECH_TOKEN, TINY, Sampling
+from engines.config import Sampling
 from engines.errors import EngineFailure, InvalidInput
+from engines.model_spec import SILENCE_TAIL_TOKENS, START_SPEECH_TOKEN, TINY
 from engines.t3.backend import T3Request
 from engines.t3.decoder import Progress, T3Decoder
 from engines.t3.kv_cache import KvSlot

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from engines.config import TINY
+from engines.model_spec import TINY
 from engines.t3.kv_cache import KvSlot, PrefixCache, SlotPool
 from tests.engines.t3.setting import CPU
 

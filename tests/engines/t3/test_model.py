@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from safetensors.numpy import load_file, save_file
 
-from engines.config import NANO, SPEECH_CODES, TINY, TURBO, ModelSpec
 from engines.errors import CheckpointError
 from engines.kernels.dense import halves_here
+from engines.model_spec import NANO, SPEECH_CODES, TINY, TURBO, ModelSpec
 from engines.t3.decoder import T3Decoder
 from engines.t3.kv_cache import KvSlot
 from engines.t3.linear import CompiledLinear, DenseLinear, PackedLinear, packing_available

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from engines.config import TINY
 from engines.errors import InvalidInput
+from engines.model_spec import TINY
 from engines.t3.decoder import T3Decoder
 from engines.t3.kv_cache import KvSlot
 from engines.t3.model import Span, T3Net

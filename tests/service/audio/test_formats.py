@@ -18,8 +18,8 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engines.config import SAMPLES_PER_TOKEN
 from engines.fake import FakeEngine, Script
+from engines.model_spec import SAMPLES_PER_TOKEN
 from service.audio.codecs import Packet, a_law, mu_law
 from service.audio.containers import Flac, OggOpus, WebmOpus
 from service.audio.encoder import AudioFormat, AudioSettings, Encoder

@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from engines.config import SAMPLES_PER_TOKEN
 from engines.errors import EngineBusy, EngineFailure, InvalidInput
 from engines.fake import FakeEngine, Script
+from engines.model_spec import SAMPLES_PER_TOKEN
 from service.audio.encoder import AudioFormat, AudioSettings
 from service.errors import ResourceExhausted
 from service.stream.session import Cancelled, Done, Flushed, Started

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.config import SPEECH_CODES
+from engines.model_spec import SPEECH_CODES
 from engines.s3gen import noise
 from engines.s3gen.cache.kv import KeysValues, Tails
 from engines.s3gen.cache.prompt_cache import PromptCache

@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from engines.config import TINY
 from engines.errors import CheckpointError
+from engines.model_spec import TINY
 from engines.s3gen.nets.cfm import Estimator
 from engines.s3gen.nets.encoder import PositionCache
 from engines.s3gen.nets.flow import Flow, load_flow

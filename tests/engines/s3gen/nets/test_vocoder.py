@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from engines.config import MEL_HOP_SAMPLES, SAMPLE_RATE_HZ, TINY
+from engines.model_spec import MEL_HOP_SAMPLES, SAMPLE_RATE_HZ, TINY
 from engines.s3gen.nets.source import HARMONICS, Source, frame_phase
 from engines.s3gen.nets.spectrum import HOP_SAMPLES, WINDOW_SAMPLES, Spectrum
 from engines.s3gen.nets.vocoder import ResBlock

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.config import SAMPLES_PER_TOKEN, SILENCE_SPEECH_TOKEN
+from engines.model_spec import SAMPLES_PER_TOKEN, SILENCE_SPEECH_TOKEN
 from engines.s3gen.streaming.guards import Guard, WindowRejected
 
 CODES = [17] * 25

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from engines.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from engines.config import MEL_HOP_SAMPLES
+from engines.model_spec import MEL_HOP_SAMPLES
 from engines.s3gen.noise import F32
 from engines.s3gen.runtime import Runtime
 from engines.s3gen.runtimes.torch import TorchRuntime
