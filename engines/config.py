@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from engines.errors import InvalidInput
+from engines.errors import invalid_value
 from engines.model_spec import SPEECH_VOCAB
 
 
@@ -44,7 +44,7 @@ def _check(field: str, value: float, low: float, high: float, *, open_low: bool 
     inside = math.isfinite(value) and (low < value if open_low else low <= value) and value <= high
     if not inside:
         bracket = "(" if open_low else "["
-        raise InvalidInput(f"sampling.{field}", value, f"{bracket}{low}, {high}]", "SAMPLING_OUT_OF_RANGE")
+        raise invalid_value(f"sampling.{field}", value, f"{bracket}{low}, {high}]", "SAMPLING_OUT_OF_RANGE")
 
 
 SCHEDULE_NAMES = ("lowest_latency", "balanced", "throughput")  # when to decode windows; see s3gen/streaming/windows.py

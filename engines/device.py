@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from engines.api import DeviceMemory
-from engines.errors import InvalidInput
+from engines.errors import invalid_value
 
 
 def resolve_device(name: str) -> str:
@@ -15,12 +15,12 @@ def resolve_device(name: str) -> str:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise InvalidInput("device", name, "auto, cpu, cuda or cuda:N", "DEVICE_UNKNOWN") from error
+        raise invalid_value("device", name, "auto, cpu, cuda or cuda:N", "DEVICE_UNKNOWN") from error
     if device.type not in ("cpu", "cuda"):
-        raise InvalidInput("device", name, "auto, cpu, cuda or cuda:N", "DEVICE_UNKNOWN")
+        raise invalid_value("device", name, "auto, cpu, cuda or cuda:N", "DEVICE_UNKNOWN")
     count = torch.cuda.device_count() if device.type == "cuda" else 1
     if (device.index or 0) >= count:
-        raise InvalidInput("device", name, f"one of the {count} GPUs of this machine", "DEVICE_MISSING")
+        raise invalid_value("device", name, f"one of the {count} GPUs of this machine", "DEVICE_MISSING")
     return name
 
 
@@ -29,7 +29,7 @@ def use_threads(threads: int | None) -> None:
     if threads is None:
         return
     if threads < 1:
-        raise InvalidInput("threads", threads, "at least 1", "THREADS_OUT_OF_RANGE")
+        raise invalid_value("threads", threads, "at least 1", "THREADS_OUT_OF_RANGE")
     torch.set_num_threads(threads)
 
 

@@ -22,23 +22,39 @@ class InvalidInput(EngineError):
 
     reason: str = "INVALID_INPUT"
 
-    def __init__(self, field: str, value: object, allowed: str, reason: str | None = None) -> None:
-        """`reason` narrows the class's own, e.g. "TEXT_TOO_LONG"."""
-        shown = repr(value)
-        if len(shown) > 80:
-            shown = shown[:77] + "..."
-        super().__init__(f"{field} = {shown} is not allowed; allowed: {allowed}")
+    def __init__(
+        self, field: str, message: str, reason: str | None = None, *, value: object = "", allowed: str = ""
+    ) -> None:
+        """`message` is a whole sentence that names the field and says what is allowed.
+
+        `reason` narrows the class's own, e.g. "TEXT_TOO_LONG". `value` and `allowed` repeat the refused value and the
+        allowed ones for programs that show them in words of their own.
+        """
+        super().__init__(message)
         self.field = field
-        self.value = shown
+        self.value = _shown(value)
         self.allowed = allowed
         self.reason = reason or self.reason
 
     def named(self, field: str) -> InvalidInput:
-        """The same refusal of a field that its caller knows by another name."""
-        renamed = InvalidInput(field, "", self.allowed, self.reason)
-        renamed.value = self.value
-        renamed.args = (str(self).replace(self.field, field, 1),)
-        return renamed
+        """The same error for a field that its caller knows by another name."""
+        message = str(self).replace(self.field, field, 1)
+        return InvalidInput(field, message, self.reason, value=self.value, allowed=self.allowed)
+
+
+def invalid_value(field: str, value: object, allowed: str, reason: str | None = None) -> InvalidInput:
+    """TRANSITIONAL, to be removed: the old template. Write InvalidInput with a sentence instead."""
+    message = f"{field} = {_quoted(value)} is not allowed; allowed: {allowed}"
+    return InvalidInput(field, message, reason, value=_quoted(value), allowed=allowed)
+
+
+def _quoted(value: object) -> str:
+    return _shown(repr(value))
+
+
+def _shown(value: object) -> str:
+    shown = str(value)
+    return shown if len(shown) <= 80 else shown[:77] + "..."
 
 
 class CheckpointError(EngineError):

@@ -23,7 +23,7 @@ from engines.config import (
     EngineConfig,
 )
 from engines.device import cpu_threads, device_memory, resolve_device, use_threads
-from engines.errors import InvalidInput
+from engines.errors import invalid_value
 from engines.health import Health
 from engines.kernels.dense import halves_here
 from engines.pipeline import Encoder, Pipeline, Stages
@@ -128,9 +128,9 @@ def _t3_name(config: EngineConfig, device: str) -> str:
     name = _automatic_t3(config, on_gpu) if config.t3 == "auto" else config.t3
     if config.t3_dtype not in _T3_DTYPES_OF[name]:
         allowed = f"{', '.join(_T3_DTYPES_OF[name])} under {name}"
-        raise InvalidInput("t3_dtype", config.t3_dtype, allowed, "T3_DTYPE_UNSUPPORTED")
+        raise invalid_value("t3_dtype", config.t3_dtype, allowed, "T3_DTYPE_UNSUPPORTED")
     if name == "onnx" and on_gpu:
-        raise InvalidInput("t3", name, "vllm or torch on a GPU: T3's ONNX graphs are for CPUs", "T3_UNSUPPORTED")
+        raise invalid_value("t3", name, "vllm or torch on a GPU: T3's ONNX graphs are for CPUs", "T3_UNSUPPORTED")
     return name
 
 
@@ -149,7 +149,7 @@ def _halves(config: EngineConfig, device: str) -> bool:
     possible = device == "cpu" and halves_here()
     if config.t3_dtype == "float16" and not possible:
         allowed = "float32 under torch on a GPU, or where the compiled kernels or the CPU's f16c are missing"
-        raise InvalidInput("t3_dtype", config.t3_dtype, allowed, "T3_DTYPE_UNSUPPORTED")
+        raise invalid_value("t3_dtype", config.t3_dtype, allowed, "T3_DTYPE_UNSUPPORTED")
     return possible and config.t3_dtype != "float32"
 
 
@@ -175,10 +175,10 @@ def _check_choices(config: EngineConfig) -> None:
     }
     for name, allowed in choices.items():
         if getattr(config, name) not in allowed:
-            raise InvalidInput(name, getattr(config, name), ", ".join(allowed), f"{name.upper()}_UNKNOWN")
+            raise invalid_value(name, getattr(config, name), ", ".join(allowed), f"{name.upper()}_UNKNOWN")
     in_torch = config.s3gen in ("auto", "torch")
     if config.decode == "cached" and config.s3gen in ("torch_graphs", "tensorrt"):
-        raise InvalidInput("decode", "cached", f"reference with S3Gen on {config.s3gen}", "DECODE_UNSUPPORTED")
+        raise invalid_value("decode", "cached", f"reference with S3Gen on {config.s3gen}", "DECODE_UNSUPPORTED")
     if config.s3gen_dtype == "float16" and (in_torch or config.decode == "cached"):
         in_full = "auto or float32 with S3Gen on torch, or with cached decoding"
-        raise InvalidInput("s3gen_dtype", "float16", in_full, "S3GEN_DTYPE_UNSUPPORTED")
+        raise invalid_value("s3gen_dtype", "float16", in_full, "S3GEN_DTYPE_UNSUPPORTED")

@@ -33,7 +33,7 @@ from engines.api import (
     WindowFigures,
 )
 from engines.config import Sampling
-from engines.errors import EngineBusy, EngineFailure, InvalidInput
+from engines.errors import EngineBusy, EngineFailure, invalid_value
 from engines.health import Health
 from engines.model_spec import (
     MEL_BANDS,
@@ -131,11 +131,11 @@ class FakeEngine:
         """A voice that depends on the bytes; those beginning with b"broken" do not decode."""
         await asyncio.sleep(self.script.voice_s)
         if not audio:
-            raise InvalidInput("audio", "0 bytes", "an audio file", "AUDIO_EMPTY")
+            raise invalid_value("audio", "0 bytes", "an audio file", "AUDIO_EMPTY")
         if audio.startswith(b"broken"):
-            raise InvalidInput("audio", f"{len(audio)} bytes", "an audio file", "AUDIO_NOT_DECODABLE")
+            raise invalid_value("audio", f"{len(audio)} bytes", "an audio file", "AUDIO_NOT_DECODABLE")
         if len(audio) < _MIN_REFERENCE_BYTES:
-            raise InvalidInput("audio", f"{len(audio)} bytes", "more than 5 s", "AUDIO_TOO_SHORT")
+            raise invalid_value("audio", f"{len(audio)} bytes", "more than 5 s", "AUDIO_TOO_SHORT")
         return fake_voice(name, audio)
 
     async def open(self, voice: Voice, sampling: Sampling) -> FakeStream:
@@ -237,7 +237,7 @@ class FakeStream:
     def _audio(self, segment: Segment) -> Samples:
         """The segment's tone. Raises InvalidInput when the text has neither letter nor digit."""
         if not any(char.isalnum() for char in segment.text):
-            raise InvalidInput("text", segment.text, "a letter or a digit", "TEXT_EMPTY")
+            raise invalid_value("text", segment.text, "a letter or a digit", "TEXT_EMPTY")
         tokens = math.ceil(len(segment.text) * self._engine.script.tokens_per_char)
         tokens = min(tokens, self.sampling.max_speech_tokens)
         return tone(segment.text, self._voice, self.sampling.seed, tokens * SAMPLES_PER_TOKEN)

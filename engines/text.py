@@ -15,7 +15,7 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.processors import TemplateProcessing
 
-from engines.errors import CheckpointError, InvalidInput
+from engines.errors import CheckpointError, invalid_value
 
 # Any of these may be there; either tokenizer.json or the vocab.json and merges.txt pair has to be.
 TOKENIZER_FILES = (
@@ -66,14 +66,14 @@ def normalize(text: str, max_chars: int = MAX_TEXT_CHARS) -> str:
 def _check_text(text: str, max_chars: int) -> None:
     if len(text) > max_chars:
         allowed = f"at most {max_chars} characters, not {len(text)}"
-        raise InvalidInput("text", text[:80], allowed, "TEXT_TOO_LONG")
+        raise invalid_value("text", text[:80], allowed, "TEXT_TOO_LONG")
     if not text.strip():
-        raise InvalidInput("text", text, "at least one character that is not white space", "TEXT_EMPTY")
+        raise invalid_value("text", text, "at least one character that is not white space", "TEXT_EMPTY")
     try:
         text.encode()
     except UnicodeEncodeError as error:
         allowed = "Unicode text without lone surrogates"
-        raise InvalidInput("text", text, allowed, "TEXT_NOT_UNICODE") from error
+        raise invalid_value("text", text, allowed, "TEXT_NOT_UNICODE") from error
 
 
 class TextTokenizer:

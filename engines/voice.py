@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load, save
 
-from engines.errors import InvalidInput
+from engines.errors import InvalidInput, invalid_value
 from engines.model_spec import (
     MAX_S3GEN_PROMPT_TOKENS,
     MAX_T3_PROMPT_TOKENS,
@@ -108,12 +108,12 @@ class Voice:
             header_len = int.from_bytes(data[:8], "little")
             header = json.loads(data[8 : 8 + header_len])["__metadata__"]
             if header["format"] != _FORMAT:
-                raise InvalidInput("voice.format", header["format"], _FORMAT, "VOICE_FILE_INVALID")
+                raise invalid_value("voice.format", header["format"], _FORMAT, "VOICE_FILE_INVALID")
             return cls(name=header["name"], metadata=_strings(json.loads(header["metadata"])), **load(data))
         except InvalidInput:
             raise
         except Exception as error:
-            raise InvalidInput(
+            raise invalid_value(
                 "voice", f"{len(data)} bytes", f"a {_FORMAT} file ({error})", "VOICE_FILE_INVALID"
             ) from error
 
@@ -124,12 +124,12 @@ class Voice:
             header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
             about = header["__metadata__"]
             if about["format"] != _FORMAT:
-                raise InvalidInput("voice.format", about["format"], _FORMAT, "VOICE_FILE_INVALID")
+                raise invalid_value("voice.format", about["format"], _FORMAT, "VOICE_FILE_INVALID")
             (tokens,) = header["t3_prompt_tokens"]["shape"]
             return VoiceHeader(str(about["name"]), int(tokens), _strings(json.loads(about["metadata"])))
         except (ValueError, KeyError, TypeError) as error:
             allowed = f"a {_FORMAT} file ({error})"
-            raise InvalidInput("voice", f"{len(data)} bytes", allowed, "VOICE_FILE_INVALID") from error
+            raise invalid_value("voice", f"{len(data)} bytes", allowed, "VOICE_FILE_INVALID") from error
 
     def save(self, path: Path) -> None:
         """Write the file whole or not at all."""
@@ -145,21 +145,21 @@ class Voice:
 
 def _strings(metadata: object) -> dict[str, str]:
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise InvalidInput("voice.metadata", metadata, "an object of strings", "VOICE_FILE_INVALID")
+        raise invalid_value("voice.metadata", metadata, "an object of strings", "VOICE_FILE_INVALID")
     return metadata
 
 
 def _shape(field_name: str, array: npt.NDArray[np.float32], shape: tuple[int, ...]) -> None:
     if array.shape != shape or array.dtype != np.float32:
-        raise InvalidInput(
+        raise invalid_value(
             f"voice.{field_name}", f"{array.dtype}{array.shape}", f"float32{shape}", "VOICE_FILE_INVALID"
         )
     if not np.isfinite(array).all():
-        raise InvalidInput(f"voice.{field_name}", "non-finite values", "finite numbers", "VOICE_FILE_INVALID")
+        raise invalid_value(f"voice.{field_name}", "non-finite values", "finite numbers", "VOICE_FILE_INVALID")
 
 
 def _speech_tokens(field_name: str, array: npt.NDArray[np.int64], most: int) -> None:
     ok = array.dtype == np.int64 and array.ndim == 1 and 1 <= len(array) <= most
     if not ok or array.min() < 0 or array.max() >= SPEECH_CODES:
         allowed = f"int64, 1 to {most} codes in [0, {SPEECH_CODES})"
-        raise InvalidInput(f"voice.{field_name}", f"{array.dtype}{array.shape}", allowed, "VOICE_FILE_INVALID")
+        raise invalid_value(f"voice.{field_name}", f"{array.dtype}{array.shape}", allowed, "VOICE_FILE_INVALID")

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.audio import Samples, StreamResampler, loudness_lufs
-from engines.errors import InvalidInput
+from engines.errors import invalid_value
 from engines.model_spec import SAMPLE_RATE_HZ
 
 MAX_REFERENCE_BYTES = 32 * 2**20
@@ -90,11 +90,11 @@ def judge(samples: Samples, source: str) -> Reference:
     """The Reference that decoded samples are. Raises InvalidInput with AUDIO_TOO_SHORT or AUDIO_SILENT."""
     duration_s = len(samples) / SAMPLE_RATE_HZ
     if duration_s <= MIN_REFERENCE_S:
-        raise InvalidInput("audio", f"{duration_s:.2f} s", _allowed_length(), "AUDIO_TOO_SHORT")
+        raise invalid_value("audio", f"{duration_s:.2f} s", _allowed_length(), "AUDIO_TOO_SHORT")
     loudness = loudness_lufs(samples, SAMPLE_RATE_HZ)
     if loudness < MIN_REFERENCE_LUFS:
         allowed = f"speech of at least {MIN_REFERENCE_LUFS:.0f} LUFS"
-        raise InvalidInput("audio", f"{loudness:.0f} LUFS", allowed, "AUDIO_SILENT")
+        raise invalid_value("audio", f"{loudness:.0f} LUFS", allowed, "AUDIO_SILENT")
     return Reference(samples, loudness, source)
 
 
@@ -104,16 +104,16 @@ def _allowed_length() -> str:
 
 def _not_decodable(found: str, cause: Exception | None = None) -> NoReturn:
     allowed = "an intact audio file, e.g. WAV, FLAC, MP3, Ogg, M4A or WebM"
-    raise InvalidInput("audio", found, allowed, "AUDIO_NOT_DECODABLE") from cause
+    raise invalid_value("audio", found, allowed, "AUDIO_NOT_DECODABLE") from cause
 
 
 def _too_large(found: str, allowed: str) -> NoReturn:
-    raise InvalidInput("audio", found, allowed, "AUDIO_TOO_LARGE")
+    raise invalid_value("audio", found, allowed, "AUDIO_TOO_LARGE")
 
 
 def _check_bytes(audio: bytes) -> None:
     if not audio:
-        raise InvalidInput("audio", "0 bytes", "an audio file", "AUDIO_EMPTY")
+        raise invalid_value("audio", "0 bytes", "an audio file", "AUDIO_EMPTY")
     if len(audio) > MAX_REFERENCE_BYTES:
         _too_large(f"{len(audio)} bytes", f"at most {MAX_REFERENCE_BYTES} bytes")
     for header in _COMPRESSED_HEADER.finditer(audio):
@@ -176,7 +176,7 @@ def _mono_pieces(container: av.container.InputContainer, stream: av.AudioStream,
             _not_decodable(f"a rate that changes from {rate_hz} to {frame.sample_rate} Hz")
         left_samples -= frame.samples
         if left_samples < 0:
-            raise InvalidInput("audio", f"more than {MAX_REFERENCE_S:.0f} s", _allowed_length(), "AUDIO_TOO_LONG")
+            raise invalid_value("audio", f"more than {MAX_REFERENCE_S:.0f} s", _allowed_length(), "AUDIO_TOO_LONG")
         yield _mono(frame)
 
 

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from engines.conditioning.reference import MAX_REFERENCE_S, Reference, decode, judge
-from engines.errors import InvalidInput
+from engines.errors import InvalidInput, invalid_value
 from engines.model_spec import SAMPLE_RATE_HZ
 
 TIME_LIMIT_S = 30.0  # decoding two minutes of anything takes under two on one slow core
@@ -49,7 +49,7 @@ def load_reference_apart(audio: bytes, time_limit_s: float = TIME_LIMIT_S) -> Re
 
 def _not_decodable(audio: bytes, why: str) -> NoReturn:
     allowed = "an intact audio file, e.g. WAV, FLAC, MP3, Ogg, M4A or WebM"
-    raise InvalidInput("audio", f"{len(audio)} bytes ({why})", allowed, "AUDIO_NOT_DECODABLE") from None
+    raise invalid_value("audio", f"{len(audio)} bytes ({why})", allowed, "AUDIO_NOT_DECODABLE") from None
 
 
 def _read(answer: bytes) -> Reference:
@@ -64,7 +64,7 @@ def _read(answer: bytes) -> Reference:
 
 
 def _refusal(reason: str, message: str, field: str, value: str, allowed: str) -> InvalidInput:
-    refusal = InvalidInput(field, "", allowed, reason)
+    refusal = invalid_value(field, "", allowed, reason)
     refusal.value, refusal.args = value, (message,)
     return refusal
 

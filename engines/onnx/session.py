@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from engines.errors import EngineError, InvalidInput
+from engines.errors import EngineError, invalid_value
 
 PROVIDERS = {
     "tensorrt": "TensorrtExecutionProvider",
@@ -48,9 +48,9 @@ class SessionSettings:
     def __post_init__(self) -> None:
         unknown = [name for name in self.providers if name not in PROVIDERS]
         if unknown or not self.providers:
-            raise InvalidInput("providers", ",".join(self.providers), "a list of " + ", ".join(PROVIDERS))
+            raise invalid_value("providers", ",".join(self.providers), "a list of " + ", ".join(PROVIDERS))
         if self.threads < 1:
-            raise InvalidInput("threads", self.threads, "at least 1", "THREADS_OUT_OF_RANGE")
+            raise invalid_value("threads", self.threads, "at least 1", "THREADS_OUT_OF_RANGE")
 
 
 def open_session(model: Path | bytes, settings: SessionSettings) -> ort.InferenceSession:

@@ -7,7 +7,7 @@ from pathlib import Path
 from engines.api import NULL_OBSERVER, EngineInfo, Limits, Observer
 from engines.config import EngineConfig
 from engines.device import cpu_threads, use_threads
-from engines.errors import InvalidInput
+from engines.errors import invalid_value
 from engines.model_spec import TURBO
 from engines.onnx.session import SessionSettings
 from engines.pipeline import Pipeline, Stages
@@ -76,4 +76,4 @@ def _check_choices(config: EngineConfig) -> None:
         value = getattr(config, name)
         if value not in values:
             shown = " or ".join(",".join(v) if isinstance(v, tuple) else str(v) for v in values)
-            raise InvalidInput(name, value, f"{shown} with the published ONNX graphs", "CHOICE_UNSUPPORTED")
+            raise invalid_value(name, value, f"{shown} with the published ONNX graphs", "CHOICE_UNSUPPORTED")

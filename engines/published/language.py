@@ -16,7 +16,7 @@ import onnxruntime as ort
 import torch
 
 from engines.api import NULL_OBSERVER, Observer, T3Use
-from engines.errors import EngineFailure, InvalidInput
+from engines.errors import EngineFailure, invalid_value
 from engines.onnx.session import BoundSession, SessionSettings, open_session
 from engines.published.graphs import EMBED_TOKENS, LANGUAGE_MODEL, PublishedGraphs
 from engines.t3.backend import T3Request
@@ -224,14 +224,14 @@ class PublishedT3Backend(TorchT3Backend):
         with the speech it may become, and EngineFailure after `close`."""
         if request.voice.t3_prefix is None:
             allowed = "a voice that was made with this model: the published graphs take no other"
-            raise InvalidInput("voice", request.voice.name, allowed, "VOICE_INCOMPATIBLE")
+            raise invalid_value("voice", request.voice.name, allowed, "VOICE_INCOMPATIBLE")
         text = _without_end(request.text_tokens)
         if not text:
-            raise InvalidInput("text_tokens", request.text_tokens, "at least one text token", "TEXT_EMPTY")
+            raise invalid_value("text_tokens", request.text_tokens, "at least one text token", "TEXT_EMPTY")
         taken = len(request.voice.t3_prefix) + len(_START_IDS) + request.sampling.max_speech_tokens
         if len(text) > self._max_positions - taken:
             allowed = f"at most {self._max_positions - taken} text tokens"
-            raise InvalidInput("text", f"{len(text)} text tokens", allowed, "TEXT_TOO_LONG")
+            raise invalid_value("text", f"{len(text)} text tokens", allowed, "TEXT_TOO_LONG")
         generation = Generation(self._steps)
         if not self._steps.start(request, generation):
             raise EngineFailure("the engine is closed")

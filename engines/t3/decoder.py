@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from engines.api import T3Use
-from engines.errors import EngineFailure, InvalidInput
+from engines.errors import EngineFailure, invalid_value
 from engines.model_spec import START_SPEECH_TOKEN, T3Spec
 from engines.t3.backend import T3Request
 from engines.t3.kv_cache import KvSlot, PrefixCache, SlotPool
@@ -53,17 +53,17 @@ def check_request(request: T3Request, spec: T3Spec, max_positions: int) -> None:
     """Raises InvalidInput when the text is empty, has unknown ids, or cannot fit with the speech it may become."""
     if request.voice.t3_prefix is not None:
         allowed = "a voice that was made with this model, not by the published ONNX graphs"
-        raise InvalidInput("voice", request.voice.name, allowed, "VOICE_INCOMPATIBLE")
+        raise invalid_value("voice", request.voice.name, allowed, "VOICE_INCOMPATIBLE")
     text = request.text_tokens
     if not text:
-        raise InvalidInput("text_tokens", text, "at least one text token", "TEXT_EMPTY")
+        raise invalid_value("text_tokens", text, "at least one text token", "TEXT_EMPTY")
     unknown = next((token for token in text if not 0 <= token < spec.text_vocab), None)
     if unknown is not None:
-        raise InvalidInput("text_tokens", unknown, f"ids in [0, {spec.text_vocab})", "TEXT_TOKEN_UNKNOWN")
+        raise invalid_value("text_tokens", unknown, f"ids in [0, {spec.text_vocab})", "TEXT_TOKEN_UNKNOWN")
     # the last token drawn is not read again
     room = max_positions - prefix_positions(request) - 1 - request.sampling.max_speech_tokens
     if len(text) > room:
-        raise InvalidInput("text", f"{len(text)} text tokens", f"at most {room} text tokens", "TEXT_TOO_LONG")
+        raise invalid_value("text", f"{len(text)} text tokens", f"at most {room} text tokens", "TEXT_TOO_LONG")
 
 
 @dataclass(eq=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from engines.errors import InvalidInput
+from engines.errors import invalid_value
 
 _log = logging.getLogger(__name__)
 
@@ -26,5 +26,5 @@ def check_guidance(environment: Mapping[str, str]) -> None:
     except ValueError:
         wanted = True
     if wanted:
-        raise InvalidInput(VARIABLE, value, f"unset or 0: {_WHY}", "CFG_UNSUPPORTED")
+        raise invalid_value(VARIABLE, value, f"unset or 0: {_WHY}", "CFG_UNSUPPORTED")
     _log.info("%s=%s changes nothing: %s", VARIABLE, value, _WHY)

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 
 from engines.config import EngineConfig
 from engines.device import cpu_threads
-from engines.errors import InvalidInput
+from engines.errors import invalid_value
 from engines.factory import build_engine
 from engines.model_spec import MODELS
 from engines.pipeline import Pipeline
@@ -112,7 +112,7 @@ def _window_rows(
     """S3Gen's three stages, and T3's tokens for as much audio as the window brings."""
     runtime = engine.stages.s3gen.runtime
     if isinstance(runtime, WaveformRuntime):
-        raise InvalidInput("model", engine.info.model, "a model whose S3Gen decodes windows", "MODEL_UNSUPPORTED")
+        raise invalid_value("model", engine.info.model, "a model whose S3Gen decodes windows", "MODEL_UNSUPPORTED")
     spec = MODELS[engine.info.model]
     full_size = spec.name != "tiny"
     _, each = runner.run(t3_seconds(engine, repeats, streams=window.rows))

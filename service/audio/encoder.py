@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from engines.errors import EngineFailure, InvalidInput
+from engines.errors import EngineFailure, invalid_value
 from engines.model_spec import SAMPLE_RATE_HZ
 from service.audio import codecs, containers
 from service.audio.codecs import Codec, Packet
@@ -102,7 +102,7 @@ class AudioSettings:
         rates_hz = self.audio_format.rates_hz
         if self.sample_rate_hz not in rates_hz:
             allowed = f"{', '.join(map(str, rates_hz))} for {self.audio_format.value}"
-            raise InvalidInput("settings.sample_rate_hz", self.sample_rate_hz, allowed, "SAMPLE_RATE_UNSUPPORTED")
+            raise invalid_value("settings.sample_rate_hz", self.sample_rate_hz, allowed, "SAMPLE_RATE_UNSUPPORTED")
 
     def writer(self) -> Writer:
         """What turns one stream's packets into its bytes."""

@@ -17,7 +17,7 @@ import grpc.aio
 from riva.client.proto import riva_audio_pb2, riva_tts_pb2, riva_tts_pb2_grpc
 
 from engines.api import Engine
-from engines.errors import InvalidInput
+from engines.errors import InvalidInput, invalid_value
 from mynah.v1 import speech_pb2
 from service.access.admission import Admission
 from service.config import ServerConfig
@@ -111,7 +111,7 @@ class RivaService:
             allowed = f"{self._config.idle_timeout_s:g} s"
             raise DeadlineExceeded("STREAM_IDLE", f"no text for {allowed}", allowed=allowed) from None
         if first is None:
-            raise InvalidInput("text", "nothing", "at least one request", "TEXT_EMPTY")
+            raise invalid_value("text", "nothing", "at least one request", "TEXT_EMPTY")
         return first
 
     async def GetRivaSynthesisConfig(self, request: Any, context: Context) -> Any:
@@ -142,12 +142,12 @@ class RivaService:
         if request.custom_configuration.get(_CONSENT) != "true":
             field = f"custom_configuration[{_CONSENT}]"
             given = request.custom_configuration.get(_CONSENT, "")
-            raise InvalidInput(field, given, "true: the speaker of the prompt agreed", "CONSENT_REQUIRED")
+            raise invalid_value(field, given, "true: the speaker of the prompt agreed", "CONSENT_REQUIRED")
         prompt = request.zero_shot_data
         if len(prompt.audio_prompt) > self._config.max_upload_bytes:
             allowed = f"at most {self._config.max_upload_bytes} bytes"
             found = f"{len(prompt.audio_prompt)} bytes"
-            raise InvalidInput("zero_shot_data.audio_prompt", found, allowed, "AUDIO_TOO_LARGE")
+            raise invalid_value("zero_shot_data.audio_prompt", found, allowed, "AUDIO_TOO_LARGE")
         with self._admission.upload():
             try:
                 return OneVoice(await self._engine.make_voice(_as_file(prompt), name="prompt"))
@@ -183,7 +183,7 @@ async def _as_conversation(
     request, flush_id = first, 0
     while request is not None:
         if _settings(request) != settings:
-            raise InvalidInput("settings", "other ones", "those of the stream's first request", "SETTINGS_CHANGED")
+            raise invalid_value("settings", "other ones", "those of the stream's first request", "SETTINGS_CHANGED")
         flush_id += 1
         yield speech_pb2.StreamSpeechRequest(text=speech_pb2.TextFragment(content=request.text))
         yield speech_pb2.StreamSpeechRequest(flush=speech_pb2.Flush(flush_id=flush_id))
@@ -194,14 +194,14 @@ def _settings(request: Any) -> speech_pb2.SpeechSettings:
     """Raises InvalidInput for what this model cannot do."""
     if request.encoding not in _FORMATS:
         allowed = ", ".join(riva_audio_pb2.AudioEncoding.Name(number) for number in _FORMATS)
-        raise InvalidInput("encoding", request.encoding, allowed, "AUDIO_FORMAT_UNKNOWN")
+        raise invalid_value("encoding", request.encoding, allowed, "AUDIO_FORMAT_UNKNOWN")
     language = request.language_code.replace("_", "-").lower()
     if language.split("-")[0] not in ("", "en"):
-        raise InvalidInput("language_code", request.language_code, _LANGUAGE, "LANGUAGE_UNSUPPORTED")
+        raise invalid_value("language_code", request.language_code, _LANGUAGE, "LANGUAGE_UNSUPPORTED")
     if request.custom_dictionary:
-        raise InvalidInput("custom_dictionary", request.custom_dictionary, "none", "DICTIONARY_UNSUPPORTED")
+        raise invalid_value("custom_dictionary", request.custom_dictionary, "none", "DICTIONARY_UNSUPPORTED")
     if request.enable_word_time_offsets:
-        raise InvalidInput("enable_word_time_offsets", True, "false", "WORD_TIMES_UNSUPPORTED")
+        raise invalid_value("enable_word_time_offsets", True, "false", "WORD_TIMES_UNSUPPORTED")
     settings = speech_pb2.SpeechSettings(
         voice_id=_voice_id(request), audio_format=_FORMATS[request.encoding], sampling=_sampling(request)
     )
@@ -214,7 +214,7 @@ def _voice_id(request: Any) -> str:
     """The id in voice_name, with or without the family's name before it."""
     if request.HasField("zero_shot_data"):
         if request.voice_name:
-            raise InvalidInput("voice_name", request.voice_name, "none beside zero_shot_data", "VOICE_TWICE")
+            raise invalid_value("voice_name", request.voice_name, "none beside zero_shot_data", "VOICE_TWICE")
         return DEFAULT_VOICE_ID
     family, _, subvoice = request.voice_name.partition(".")
     name = subvoice if subvoice and family.lower() == _FAMILY else request.voice_name
@@ -228,11 +228,11 @@ def _sampling(request: Any) -> speech_pb2.Sampling:
             continue
         field = f"custom_configuration[{key}]"
         if key not in _SAMPLING:
-            raise InvalidInput(field, text, ", ".join([_CONSENT, *_SAMPLING]), "CONFIGURATION_UNKNOWN")
+            raise invalid_value(field, text, ", ".join([_CONSENT, *_SAMPLING]), "CONFIGURATION_UNKNOWN")
         try:
             setattr(sampling, key, _SAMPLING[key](text))
         except (ValueError, TypeError):
-            raise InvalidInput(field, text, "a number as the contract has it", "SAMPLING_OUT_OF_RANGE") from None
+            raise invalid_value(field, text, "a number as the contract has it", "SAMPLING_OUT_OF_RANGE") from None
     return sampling
 
 

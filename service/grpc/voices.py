@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc.aio
 
-from engines.errors import InvalidInput
+from engines.errors import invalid_value
 from mynah.v1 import voices_pb2, voices_pb2_grpc
 from service.access.admission import Admission
 from service.config import ServerConfig
@@ -81,7 +81,7 @@ class _Upload:
             audio += part.audio_chunk
             if len(audio) > self._max_bytes:
                 allowed = f"at most {self._max_bytes} bytes"
-                raise InvalidInput("audio", "a longer upload", allowed, "AUDIO_TOO_LARGE")
+                raise invalid_value("audio", "a longer upload", allowed, "AUDIO_TOO_LARGE")
         return bytes(audio)
 
     async def _next(self) -> voices_pb2.CreateVoiceRequest | None:
@@ -96,7 +96,7 @@ class _Upload:
 def _kind(part: voices_pb2.CreateVoiceRequest) -> str:
     kind = part.WhichOneof("part")
     if kind is None:
-        raise InvalidInput("part", "nothing", "metadata or audio_chunk", "MESSAGE_INVALID")
+        raise invalid_value("part", "nothing", "metadata or audio_chunk", "MESSAGE_INVALID")
     return str(kind)
 
 

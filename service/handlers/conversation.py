@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Coroutine
 from typing import Any, Protocol, TypeVar
 
 from engines.api import Engine
-from engines.errors import InvalidInput
+from engines.errors import InvalidInput, invalid_value
 from mynah.v1 import speech_pb2
 from service.access.admission import Admission
 from service.config import ServerConfig
@@ -78,7 +78,7 @@ class SpeechHandler:
             raise _nothing_to_speak(text)
         most = self._config.max_pending_text_chars
         if len(text) > most:
-            raise InvalidInput("text", f"{len(text)} chars", f"at most {most} chars", "TEXT_TOO_LONG")
+            raise invalid_value("text", f"{len(text)} chars", f"at most {most} chars", "TEXT_TOO_LONG")
 
     async def _open(self, send: Send, stream_id: str, settings: StreamSettings) -> None:
         await send(opened=messages.opened(stream_id, settings, self._engine.info, self._config))
@@ -164,7 +164,7 @@ async def _apply(request: Request, session: Session) -> None:
 def _kind(request: Request) -> str:
     kind = request.WhichOneof("message")
     if kind is None:
-        raise InvalidInput("message", "nothing", "open, text, flush or cancel", "MESSAGE_INVALID")
+        raise invalid_value("message", "nothing", "open, text, flush or cancel", "MESSAGE_INVALID")
     return str(kind)
 
 
@@ -175,7 +175,7 @@ def _out_of_order(reason: str, got: str, allowed: str) -> FailedPrecondition:
 
 
 def _nothing_to_speak(text: str) -> InvalidInput:
-    return InvalidInput("text", f"{len(text)} chars", "text with something to speak in it", "TEXT_EMPTY")
+    return invalid_value("text", f"{len(text)} chars", "text with something to speak in it", "TEXT_EMPTY")
 
 
 def new_stream_id() -> str:

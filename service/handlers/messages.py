@@ -7,7 +7,7 @@ from typing import Any
 
 from engines.api import EngineInfo, WindowFigures
 from engines.config import Sampling
-from engines.errors import InvalidInput
+from engines.errors import InvalidInput, invalid_value
 from mynah.v1 import speech_pb2, voices_pb2
 from service.audio.encoder import SAMPLE_RATES_HZ, AudioFormat, AudioSettings
 from service.config import ServerConfig
@@ -43,7 +43,7 @@ def format_number(audio_format: AudioFormat) -> speech_pb2.AudioFormat:
 def _audio_format(number: int) -> AudioFormat:
     if number not in _FORMATS:
         allowed = ", ".join(speech_pb2.AudioFormat.keys())
-        raise InvalidInput("settings.audio_format", number, allowed, "AUDIO_FORMAT_UNKNOWN")
+        raise invalid_value("settings.audio_format", number, allowed, "AUDIO_FORMAT_UNKNOWN")
     return _FORMATS[number]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from engines.api import Engine
-from engines.errors import InvalidInput
+from engines.errors import InvalidInput, invalid_value
 from mynah.v1 import voices_pb2
 from service.handlers import messages
 from service.voices.store import VoiceStore, check_id
@@ -34,7 +34,7 @@ class VoiceCatalogue:
         """Make a voice of an audio file and keep it. Raises as `check`, and InvalidInput for the audio."""
         await self.check(new)
         if not audio:
-            raise InvalidInput("audio", "0 bytes", "an audio file", "AUDIO_EMPTY")
+            raise invalid_value("audio", "0 bytes", "an audio file", "AUDIO_EMPTY")
         voice = await self._engine.make_voice(audio, name=new.name.strip())
         noted = replace(voice, metadata={**voice.metadata, "consent": "given by the uploader"})
         return messages.voice(await self._voices.add(noted, _id_of(new)))
@@ -62,16 +62,16 @@ def _check_new(new: voices_pb2.NewVoice) -> None:
     name = new.name.strip()
     if not 1 <= len(name) <= MAX_NAME_CHARS or not name.isprintable():
         allowed = f"1 to {MAX_NAME_CHARS} printable chars, not blank"
-        raise InvalidInput("metadata.name", new.name, allowed, "VOICE_NAME_INVALID")
+        raise invalid_value("metadata.name", new.name, allowed, "VOICE_NAME_INVALID")
     if not new.consent:
-        raise InvalidInput("metadata.consent", new.consent, "true: the speaker agreed", "CONSENT_REQUIRED")
+        raise invalid_value("metadata.consent", new.consent, "true: the speaker agreed", "CONSENT_REQUIRED")
     if new.HasField("voice_id"):
         check_id(new.voice_id)
 
 
 def _page_size(asked: int) -> int:
     if not 0 <= asked <= MAX_PAGE_SIZE:
-        raise InvalidInput("page_size", asked, f"[0, {MAX_PAGE_SIZE}]", "PAGE_SIZE_OUT_OF_RANGE")
+        raise invalid_value("page_size", asked, f"[0, {MAX_PAGE_SIZE}]", "PAGE_SIZE_OUT_OF_RANGE")
     return asked or DEFAULT_PAGE_SIZE
 
 
@@ -81,5 +81,5 @@ def _page_start(token: str) -> str:
             check_id(token)
         except InvalidInput:
             allowed = "empty, or the next_page_token of the page before"
-            raise InvalidInput("page_token", token, allowed, "PAGE_TOKEN_INVALID") from None
+            raise invalid_value("page_token", token, allowed, "PAGE_TOKEN_INVALID") from None
     return token

@@ -12,7 +12,7 @@ from typing import Any
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 from google.protobuf.message import DecodeError
 
-from engines.errors import InvalidInput
+from engines.errors import invalid_value
 from mynah.v1 import speech_pb2
 
 MOST_BYTES = 4 * 1024 * 1024  # as gRPC's
@@ -36,7 +36,7 @@ def read_text(text: str) -> speech_pb2.StreamSpeechRequest | End:
         found = json.loads(text)
         json.dumps(found, ensure_ascii=False).encode()  # half a surrogate pair in a name is a SystemError in protobuf
     except (ValueError, RecursionError):
-        raise InvalidInput("frame", "what is no JSON", _ALLOWED, "MESSAGE_INVALID") from None
+        raise invalid_value("frame", "what is no JSON", _ALLOWED, "MESSAGE_INVALID") from None
     if found == {"end": {}}:
         return End()
     try:
@@ -44,7 +44,7 @@ def read_text(text: str) -> speech_pb2.StreamSpeechRequest | End:
     except (ParseError, ValueError, TypeError, RecursionError, AttributeError):
         request = None
     if request is None:
-        raise InvalidInput("frame", "another JSON value", _ALLOWED, "MESSAGE_INVALID")
+        raise invalid_value("frame", "another JSON value", _ALLOWED, "MESSAGE_INVALID")
     return request
 
 
@@ -54,7 +54,7 @@ def read_binary(data: bytes) -> speech_pb2.StreamSpeechRequest:
         return speech_pb2.StreamSpeechRequest.FromString(data)
     except DecodeError:
         allowed = "a StreamSpeechRequest as protobuf"
-        raise InvalidInput("frame", f"{len(data)} bytes", allowed, "MESSAGE_INVALID") from None
+        raise invalid_value("frame", f"{len(data)} bytes", allowed, "MESSAGE_INVALID") from None
 
 
 def event_frames(event: dict[str, Any], audio_as: AudioAs) -> list[str | bytes]:

@@ -9,7 +9,7 @@ from typing import Any, NoReturn, TypeVar
 
 from starlette.types import Message, Receive, Scope
 
-from engines.errors import InvalidInput
+from engines.errors import invalid_value
 from service.errors import ClientGone, DeadlineExceeded
 from service.http.error_responses import HttpError
 
@@ -67,9 +67,9 @@ async def json_object(scope: Scope, body: Body) -> dict[str, Any]:
     try:
         found = json.loads(await body.whole())
     except (ValueError, RecursionError) as error:
-        raise InvalidInput("body", "what is no JSON", "a JSON object", "MESSAGE_INVALID") from error
+        raise invalid_value("body", "what is no JSON", "a JSON object", "MESSAGE_INVALID") from error
     if not isinstance(found, dict):
-        raise InvalidInput("body", type(found).__name__, "a JSON object", "MESSAGE_INVALID")
+        raise invalid_value("body", type(found).__name__, "a JSON object", "MESSAGE_INVALID")
     return found
 
 

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from engines.api import Engine
-from engines.errors import InvalidInput
+from engines.errors import InvalidInput, invalid_value
 from mynah.v1 import voices_pb2
 from service.access.admission import Admission
 from service.config import ServerConfig
@@ -59,7 +59,7 @@ class RestEndpoints:
     async def list_voices(self, request: Request) -> Response:
         query = dict(request.query_params)
         if len(query) != len(request.query_params.multi_items()) or not query.keys() <= {"page_size", "page_token"}:
-            raise InvalidInput("query", ", ".join(query), "page_size and page_token, each once", "FIELD_UNKNOWN")
+            raise invalid_value("query", ", ".join(query), "page_size and page_token, each once", "FIELD_UNKNOWN")
         listing = voices_pb2.ListVoicesRequest(page_token=query.get("page_token", ""))
         listing.page_size = _whole("page_size", query.get("page_size", "0"))
         return _answer(await self._voices.list(listing))
@@ -94,11 +94,11 @@ async def _read_form(request: Request, max_upload_bytes: int) -> tuple[voices_pb
         form = await request.form(max_files=1, max_fields=len(_FIELDS))
     except (HTTPException, ValueError) as error:
         allowed = f"{_FORM} with {', '.join(_FIELDS)}"
-        raise InvalidInput("body", "what is no form", allowed, "MESSAGE_INVALID") from error
+        raise invalid_value("body", "what is no form", allowed, "MESSAGE_INVALID") from error
     try:
         given = dict(form)
         if len(given) != len(form.multi_items()) or not given.keys() <= set(_FIELDS):
-            raise InvalidInput("body", ", ".join(given), f"{', '.join(_FIELDS)}, each at most once", "FIELD_UNKNOWN")
+            raise invalid_value("body", ", ".join(given), f"{', '.join(_FIELDS)}, each at most once", "FIELD_UNKNOWN")
         new = voices_pb2.NewVoice(name=_text(given, "name"), consent=_consent(_text(given, "consent")))
         if "voice_id" in given:
             new.voice_id = _text(given, "voice_id")
@@ -110,26 +110,26 @@ async def _read_form(request: Request, max_upload_bytes: int) -> tuple[voices_pb
 async def _audio(given: dict[str, Any], max_upload_bytes: int) -> bytes:
     file = given.get("audio")
     if not isinstance(file, UploadFile):
-        raise InvalidInput("audio", "no file", "an audio file", "AUDIO_EMPTY")
+        raise invalid_value("audio", "no file", "an audio file", "AUDIO_EMPTY")
     if file.size is not None and file.size > max_upload_bytes:
-        raise InvalidInput("audio", "a longer upload", f"at most {max_upload_bytes} bytes", "AUDIO_TOO_LARGE")
+        raise invalid_value("audio", "a longer upload", f"at most {max_upload_bytes} bytes", "AUDIO_TOO_LARGE")
     return await file.read()
 
 
 def _text(given: dict[str, Any], name: str) -> str:
     value = given.get(name, "")
     if not isinstance(value, str):
-        raise InvalidInput(name, "a file", "a text", "VALUE_INVALID")
+        raise invalid_value(name, "a file", "a text", "VALUE_INVALID")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise InvalidInput(name, "what is no Unicode", "Unicode", "VALUE_INVALID") from None
+        raise invalid_value(name, "what is no Unicode", "Unicode", "VALUE_INVALID") from None
     return value
 
 
 def _consent(given: str) -> bool:
     if given.lower() not in ("", "true", "false"):
-        raise InvalidInput("consent", given, "true: the speaker agreed", "CONSENT_REQUIRED")
+        raise invalid_value("consent", given, "true: the speaker agreed", "CONSENT_REQUIRED")
     return given.lower() == "true"
 
 
@@ -141,7 +141,7 @@ def _whole(name: str, text: str) -> int:
         if not -(2**31) <= value < 2**31:
             raise ValueError
     except ValueError:
-        raise InvalidInput(name, text, "a whole number", "PAGE_SIZE_OUT_OF_RANGE") from None
+        raise invalid_value(name, text, "a whole number", "PAGE_SIZE_OUT_OF_RANGE") from None
     return value
 
 

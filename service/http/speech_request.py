@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from engines.errors import InvalidInput
+from engines.errors import invalid_value
 from mynah.v1 import speech_pb2
 from service.audio.encoder import AudioFormat
 from service.errors import NotFound
@@ -61,10 +61,10 @@ def read(body: dict[str, Any], model: str) -> SpeechRequest:
     """Raises InvalidInput naming the field as it stands here, NotFound for another model than the one that speaks."""
     for name in body:
         if name not in _READERS:
-            raise InvalidInput(name, "a field", ", ".join(_READERS), "FIELD_UNKNOWN")
+            raise invalid_value(name, "a field", ", ".join(_READERS), "FIELD_UNKNOWN")
     missing = [name for name in ("model", "input", "voice") if body.get(name) is None]
     if missing:
-        raise InvalidInput(missing[0], "nothing", "a value", "FIELD_MISSING")
+        raise invalid_value(missing[0], "nothing", "a value", "FIELD_MISSING")
     given = {name: _READERS[name](name, value) for name, value in body.items() if value is not None}
     _check_model(given["model"], model)
     audio_format = RESPONSE_FORMATS[given.get("response_format", "mp3")]
@@ -97,12 +97,12 @@ def _set(message: Any, name: str, value: object, field: str = "") -> None:
     try:
         setattr(message, name, value)
     except (ValueError, TypeError) as error:  # a number that is too large, text that is no Unicode
-        raise InvalidInput(field or name, value, f"what the contract can carry ({error})", "VALUE_INVALID") from None
+        raise invalid_value(field or name, value, f"what the contract can carry ({error})", "VALUE_INVALID") from None
 
 
 def _text(name: str, value: object) -> str:
     if not isinstance(value, str):
-        raise InvalidInput(name, _kind(value), "a string", "VALUE_INVALID")
+        raise invalid_value(name, _kind(value), "a string", "VALUE_INVALID")
     return value
 
 
@@ -111,29 +111,29 @@ def _voice(name: str, value: object) -> str:
     if isinstance(value, dict) and value.keys() == {"id"}:
         value = value["id"]
     if not isinstance(value, str):
-        raise InvalidInput(name, _kind(value), 'a voice\'s id, or {"id": ...}', "VALUE_INVALID")
+        raise invalid_value(name, _kind(value), 'a voice\'s id, or {"id": ...}', "VALUE_INVALID")
     return value
 
 
 def _whole(name: str, value: object) -> int:
     if type(value) is not int:
-        raise InvalidInput(name, _kind(value), "a whole number", "VALUE_INVALID")
+        raise invalid_value(name, _kind(value), "a whole number", "VALUE_INVALID")
     return value
 
 
 def _number(name: str, value: object) -> float:
     if type(value) not in (int, float):
-        raise InvalidInput(name, _kind(value), "a number", "VALUE_INVALID")
+        raise invalid_value(name, _kind(value), "a number", "VALUE_INVALID")
     try:
         return float(value)  # type: ignore[arg-type]
     except OverflowError:
-        raise InvalidInput(name, "a number that is too large", "a 64-bit float", "VALUE_INVALID") from None
+        raise invalid_value(name, "a number that is too large", "a 64-bit float", "VALUE_INVALID") from None
 
 
 def _one_of(allowed: Iterable[str], reason: str) -> Callable[[str, object], str]:
     def read(name: str, value: object) -> str:
         if not isinstance(value, str) or value not in allowed:
-            raise InvalidInput(name, value if isinstance(value, str) else _kind(value), ", ".join(allowed), reason)
+            raise invalid_value(name, value if isinstance(value, str) else _kind(value), ", ".join(allowed), reason)
         return value
 
     return read
@@ -142,13 +142,13 @@ def _one_of(allowed: Iterable[str], reason: str) -> Callable[[str, object], str]
 def _speed(name: str, value: object) -> float:
     speed = _number(name, value)
     if speed != 1.0:
-        raise InvalidInput(name, value, "1.0: the model speaks at one speed", "SPEED_UNSUPPORTED")
+        raise invalid_value(name, value, "1.0: the model speaks at one speed", "SPEED_UNSUPPORTED")
     return speed
 
 
 def _instructions(name: str, value: object) -> str:
     if _text(name, value).strip():
-        raise InvalidInput(name, "a text", "none: the model takes no instructions", "INSTRUCTIONS_UNSUPPORTED")
+        raise invalid_value(name, "a text", "none: the model takes no instructions", "INSTRUCTIONS_UNSUPPORTED")
     return ""
 
 

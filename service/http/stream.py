@@ -10,7 +10,7 @@ from urllib.parse import parse_qs
 
 from starlette.types import Message, Receive, Scope, Send
 
-from engines.errors import InvalidInput
+from engines.errors import invalid_value
 from mynah.v1 import speech_pb2
 from service.config import ServerConfig
 from service.errors import ClientGone, FailedPrecondition
@@ -66,9 +66,9 @@ def _audio_as(scope: Scope) -> AudioAs:
     asked = query.pop("audio", [AudioAs.BINARY.value])
     allowed = " | ".join(each.value for each in AudioAs)
     if query:
-        raise InvalidInput("query", ", ".join(query), f"audio={allowed}", "FIELD_UNKNOWN")
+        raise invalid_value("query", ", ".join(query), f"audio={allowed}", "FIELD_UNKNOWN")
     if len(asked) != 1 or asked[0] not in [each.value for each in AudioAs]:
-        raise InvalidInput("audio", ", ".join(asked), allowed, "VALUE_INVALID")
+        raise invalid_value("audio", ", ".join(asked), allowed, "VALUE_INVALID")
     return AudioAs(asked[0])
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from engines.api import Segment
-from engines.errors import InvalidInput
+from engines.errors import invalid_value
 from service.errors import ResourceExhausted
 from service.stream.segmenter import Segmenter
 
@@ -86,9 +86,9 @@ class Backlog:
 
     def _check_flush(self, flush_id: int) -> None:
         if not 1 <= flush_id <= MAX_FLUSH_ID:
-            raise InvalidInput("flush.flush_id", flush_id, f"[1, {MAX_FLUSH_ID}]", "FLUSH_ID_INVALID")
+            raise invalid_value("flush.flush_id", flush_id, f"[1, {MAX_FLUSH_ID}]", "FLUSH_ID_INVALID")
         if flush_id <= self._last_flush_id:
-            raise InvalidInput("flush.flush_id", flush_id, f"above {self._last_flush_id}", "FLUSH_ID_REUSED")
+            raise invalid_value("flush.flush_id", flush_id, f"above {self._last_flush_id}", "FLUSH_ID_REUSED")
         if self._flushes >= self._max_flushes:
             message = f"{self._flushes} flushes wait to be answered; at most {self._max_flushes} may"
             allowed = f"at most {self._max_flushes} flushes waiting"

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from engines.errors import InvalidInput
+from engines.errors import InvalidInput, invalid_value
 from engines.model_spec import SPEECH_TOKENS_PER_S
 from engines.voice import HEADER_BYTES, Voice, VoiceHeader
 from service.errors import AlreadyExists, FailedPrecondition, NotFound, ResourceExhausted
@@ -225,7 +225,7 @@ class VoiceStore:
     def _read_summary(self, voice_id: str) -> VoiceSummary:
         if not _is_uploads(voice_id):
             allowed = f"file names of {_ID_ALLOWED}{SUFFIX}"
-            raise InvalidInput("voices_dir", voice_id + SUFFIX, allowed, "VOICE_FILE_INVALID")
+            raise invalid_value("voices_dir", voice_id + SUFFIX, allowed, "VOICE_FILE_INVALID")
         try:
             return _summary_of(voice_id, Voice.header_of(self._files.read(voice_id, HEADER_BYTES)))
         except (InvalidInput, KeyError, ValueError) as error:
@@ -247,7 +247,7 @@ class VoiceStore:
 def check_id(voice_id: str) -> None:
     """Raises InvalidInput unless it is formed like an id; so no id can name a file outside the folder."""
     if not _ID.fullmatch(voice_id):
-        raise InvalidInput("voice_id", voice_id, _ID_ALLOWED, "VOICE_ID_INVALID")
+        raise invalid_value("voice_id", voice_id, _ID_ALLOWED, "VOICE_ID_INVALID")
 
 
 def _is_uploads(voice_id: str) -> bool:
@@ -286,4 +286,4 @@ def _exists(voice_id: str) -> AlreadyExists:
 
 def _not_a_voice(voice_id: str, error: Exception) -> InvalidInput:
     allowed = f"files this server wrote ({error})"
-    return InvalidInput("voices_dir", voice_id + SUFFIX, allowed, "VOICE_FILE_INVALID")
+    return invalid_value("voices_dir", voice_id + SUFFIX, allowed, "VOICE_FILE_INVALID")

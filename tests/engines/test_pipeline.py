@@ -9,7 +9,7 @@ import pytest
 
 from engines.api import AudioChunk, EngineInfo, Event, Limits, Segment, SegmentDone, SegmentStarted
 from engines.config import Sampling
-from engines.errors import EngineBusy, EngineFailure, InvalidInput
+from engines.errors import EngineBusy, EngineFailure, InvalidInput, invalid_value
 from engines.model_spec import SAMPLES_PER_TOKEN
 from engines.pipeline import Pipeline, Stages
 from engines.s3gen.streaming.batcher import WindowBatcher
@@ -28,7 +28,7 @@ class NoBuilder:
 
 def encode(text: str) -> tuple[int, ...]:
     if not text.strip():
-        raise InvalidInput("text", text, "something to say", "TEXT_EMPTY")
+        raise invalid_value("text", text, "something to say", "TEXT_EMPTY")
     return tuple(range(len(text)))
 
 

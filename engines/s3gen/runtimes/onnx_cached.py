@@ -16,7 +16,7 @@ import numpy as np
 import onnxruntime as ort
 
 from engines.checkpoints.checkpoint import Checkpoint
-from engines.errors import InvalidInput
+from engines.errors import invalid_value
 from engines.model_spec import MEL_BANDS, MEL_FRAMES_PER_TOKEN, FlowSpec
 from engines.onnx.session import BoundSession, SessionSettings
 from engines.s3gen.cache.host_memory import F32, HostContext, HostMemory, HostTails
@@ -157,7 +157,7 @@ class OnnxCachedRuntime(CachedDecoding[Prompt, OnnxFlowCache, Runtime]):
         settings = SessionSettings(providers, threads)
         if providers != ("cpu",):
             allowed = "cpu; on a GPU cached decoding runs on torch"
-            raise InvalidInput("providers", ",".join(providers), allowed, "PROVIDER_UNSUPPORTED")
+            raise invalid_value("providers", ",".join(providers), allowed, "PROVIDER_UNSUPPORTED")
         super().__init__("onnx-cached", reference, context_tokens, prompt_bytes)
         self._spec = checkpoint.spec.flow
         made = export(checkpoint, ExportSettings(_GRAPHS, False, "fp32", threads), cache_dir=cache_dir)

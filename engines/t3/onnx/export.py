@@ -20,7 +20,7 @@ import torch
 
 from engines.checkpoints.checkpoint import Checkpoint, default_cache_dir, open_checkpoint
 from engines.checkpoints.weights import load_tensors
-from engines.errors import InvalidInput
+from engines.errors import invalid_value
 from engines.onnx.export_cache import MANIFEST, ExportError, cached_folder, sha256
 from engines.t3.kv_cache import KvSlot
 from engines.t3.model import Span, T3Net, expected_tensors
@@ -43,7 +43,7 @@ def export_t3(checkpoint: Checkpoint, precision: str, *, cache_dir: Path | None 
     Raises InvalidInput, CheckpointError, and ExportError when the graphs do not say what the torch net says.
     """
     if precision not in PRECISIONS:
-        raise InvalidInput("precision", precision, " or ".join(PRECISIONS))
+        raise invalid_value("precision", precision, " or ".join(PRECISIONS))
     root = (cache_dir or default_cache_dir()) / "onnx"
     sources = b"".join(Path(str(file)).read_bytes() for file in (graph.__file__, net.__file__, __file__))
     identity = {

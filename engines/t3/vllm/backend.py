@@ -18,7 +18,7 @@ from engines.api import NULL_OBSERVER, Observer
 from engines.checkpoints.checkpoint import Checkpoint, default_cache_dir
 from engines.checkpoints.weights import check_tensors
 from engines.config import DTYPES
-from engines.errors import EngineFailure, InvalidInput
+from engines.errors import EngineFailure, invalid_value
 from engines.t3.backend import T3Request
 from engines.t3.decoder import T3Decoder, check_request
 from engines.t3.local_backend import Generation
@@ -160,19 +160,19 @@ def installed() -> bool:
 def _check_device(device: str) -> str:
     """ "cpu" or "cuda". Raises InvalidInput when vLLM is not here or was not built for this device."""
     if not installed():
-        raise InvalidInput("t3", "vllm", f"torch, or install vllm=={VERSION} (extra gpu)", "VLLM_NOT_INSTALLED")
+        raise invalid_value("t3", "vllm", f"torch, or install vllm=={VERSION} (extra gpu)", "VLLM_NOT_INSTALLED")
     target = torch.device(device)
     if target.index not in (None, 0):
         allowed = "the first GPU that the process sees; choose it with CUDA_VISIBLE_DEVICES"
-        raise InvalidInput("device", device, allowed, "DEVICE_UNSUPPORTED")
+        raise invalid_value("device", device, allowed, "DEVICE_UNSUPPORTED")
     built_for_cpu = "+cpu" in importlib.metadata.version("vllm")
     if built_for_cpu != (target.type == "cpu"):
         allowed = f"{'cpu' if built_for_cpu else 'cuda'}: this vLLM is built for nothing else"
-        raise InvalidInput("device", device, allowed, "DEVICE_UNSUPPORTED")
+        raise invalid_value("device", device, allowed, "DEVICE_UNSUPPORTED")
     return target.type
 
 
 def _dtype(dtype: str, kind: str) -> str:
     if dtype not in DTYPES:
-        raise InvalidInput("t3_dtype", dtype, ", ".join(DTYPES), "DTYPE_UNKNOWN")
+        raise invalid_value("t3_dtype", dtype, ", ".join(DTYPES), "DTYPE_UNKNOWN")
     return ("float16" if kind == "cuda" else "float32") if dtype == "auto" else dtype

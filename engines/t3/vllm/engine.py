@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from engines.api import T3Use
-from engines.errors import InvalidInput
+from engines.errors import invalid_value
 from engines.t3.backend import T3Request
 from engines.t3.vllm.priority import Urgency
 from engines.t3.vllm.sampler import SETTINGS_KEY
@@ -54,7 +54,7 @@ class VllmSettings:
         fewest = 1 + -(-(self.max_positions + 1) // BLOCK_POSITIONS)
         if self.kv_blocks is not None and self.kv_blocks < fewest:
             allowed = f"at least {fewest}, one request of {self.max_positions} positions"
-            raise InvalidInput("kv_blocks", self.kv_blocks, allowed, "KV_CACHE_TOO_SMALL")
+            raise invalid_value("kv_blocks", self.kv_blocks, allowed, "KV_CACHE_TOO_SMALL")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engines.errors import InvalidInput
+from engines.errors import invalid_value
 from engines.model_spec import MAX_T3_PROMPT_TOKENS, SPEAKER_EMBEDDING_DIM, SPEECH_VOCAB, T3Spec
 from engines.t3.vllm.vocab import IdSpace
 
@@ -97,4 +97,4 @@ def check_fits(plan: MemoryPlan, max_streams: int, gpu_bytes: int) -> None:
     spare = gpu_bytes - (plan.total - plan.kv_cache)
     possible = max(0, spare) * max_streams // plan.kv_cache
     allowed = f"at most {possible} with {gpu_bytes / _MB:.0f} MB of GPU memory ({plan})"
-    raise InvalidInput("max_streams", max_streams, allowed, "GPU_TOO_SMALL")
+    raise invalid_value("max_streams", max_streams, allowed, "GPU_TOO_SMALL")

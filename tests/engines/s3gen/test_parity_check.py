@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from engines.errors import InvalidInput
+from engines.errors import InvalidInput, invalid_value
 from engines.s3gen.export.graphs import CFM, ENCODER, VOCODER
 from engines.s3gen.gpu.buckets import buckets, choose_profile
 from engines.s3gen.gpu.cuda import CudaUnavailable
@@ -124,7 +124,7 @@ def test_strict_refuses_to_start(torch: TorchRuntime) -> None:
 
 def test_wrong_configuration_is_not_hidden_by_falling_back(torch: TorchRuntime) -> None:
     def misconfigured() -> Runtime:
-        raise InvalidInput("providers", "cpv", "tensorrt, cuda, cpu")
+        raise invalid_value("providers", "cpv", "tensorrt, cuda, cpu")
 
     with pytest.raises(InvalidInput, match="cpv"):
         first_that_passes([Candidate("onnx", misconfigured), Candidate("torch", lambda: torch)])

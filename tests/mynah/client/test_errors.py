@@ -6,7 +6,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
-from engines.errors import CheckpointError, EngineBusy, EngineFailure, InvalidInput
+from engines.errors import CheckpointError, EngineBusy, EngineFailure, invalid_value
 from mynah.client import errors
 from mynah.client.errors import DETAILS_KEY, MynahError, StreamCancelled, Unavailable, from_status
 from service import errors as refusals
@@ -42,7 +42,7 @@ def test_every_refusal_has_its_class_and_loses_nothing(sent: refusals.RequestErr
 @pytest.mark.parametrize(
     ("sent", "kind", "reason", "retryable"),
     [
-        (InvalidInput("text", 7, "at most 5", "TEXT_TOO_LONG"), errors.InvalidArgument, "TEXT_TOO_LONG", False),
+        (invalid_value("text", 7, "at most 5", "TEXT_TOO_LONG"), errors.InvalidArgument, "TEXT_TOO_LONG", False),
         (EngineBusy("full"), errors.ServerBusy, "ENGINE_BUSY", True),
         (EngineFailure("gone"), errors.ServerError, "ENGINE_FAILURE", True),
         (CheckpointError("bad"), errors.WrongState, "CHECKPOINT_INVALID", False),
@@ -62,7 +62,7 @@ def test_the_time_to_wait_arrives():
 
 
 def test_a_wrong_field_is_a_bad_request_for_other_clients():
-    failure = failure_of(InvalidInput("sampling.top_p", 7.0, "(0, 1]", "SAMPLING_OUT_OF_RANGE"))
+    failure = failure_of(invalid_value("sampling.top_p", 7.0, "(0, 1]", "SAMPLING_OUT_OF_RANGE"))
     status = status_pb2.Status.FromString(failure.details())
     assert (status.code, status.message) == (3, failure.message)
     request = error_details_pb2.BadRequest()
