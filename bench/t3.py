@@ -32,7 +32,9 @@ from engines.checkpoints.checkpoint import Checkpoint
 from engines.conditioning.random_weights import random_voice
 from engines.config import Sampling
 from engines.t3.backend import T3Backend, T3Request
-from engines.t3.local_backend import TorchT3Backend
+from engines.t3.decoder import DecoderLimits
+from engines.t3.local_backend import LocalT3Backend
+from engines.t3.model import T3Net
 from engines.t3.vllm.backend import VllmT3Backend
 from engines.voice import Voice
 
@@ -142,20 +144,32 @@ def request_of(checkpoint: Checkpoint, seed: int, voice: Voice, tokens: int) -> 
 
 
 def make_sides(arguments: argparse.Namespace, checkpoint: Checkpoint) -> dict[str, Ours | Upstream]:
-    limits = {"device": arguments.device, "max_streams": max(CONCURRENT), "max_positions": 1024}
-    made: dict[str, Callable[[], Ours | Upstream]] = {
-        "vllm": lambda: Ours(VllmT3Backend(checkpoint, **limits), checkpoint),
-        "torch": lambda: Ours(TorchT3Backend(checkpoint, **limits), checkpoint),
+    makers: dict[str, Callable[[], Ours | Upstream]] = {
+        "vllm": lambda: Ours(_vllm(checkpoint, arguments.device), checkpoint),
+        "torch": lambda: Ours(_torch(checkpoint, arguments.device), checkpoint),
         "onnx": lambda: Ours(_onnx(checkpoint, arguments.threads), checkpoint),
         "upstream": lambda: Upstream(checkpoint),
     }
-    return {name: made[name]() for name in arguments.sides}
+    return {name: makers[name]() for name in arguments.sides}
+
+
+_LIMITS = DecoderLimits(max_streams=max(CONCURRENT), max_positions=1024)
+
+
+def _vllm(checkpoint: Checkpoint, device: str) -> T3Backend:
+    return VllmT3Backend(
+        checkpoint, device=device, max_streams=_LIMITS.max_streams, max_positions=_LIMITS.max_positions
+    )
+
+
+def _torch(checkpoint: Checkpoint, device: str) -> T3Backend:
+    return LocalT3Backend(T3Net.load(checkpoint.t3_path, checkpoint.spec, device), _LIMITS)
 
 
 def _onnx(checkpoint: Checkpoint, threads: int) -> T3Backend:
-    from engines.t3.onnx_backend import OnnxT3Backend
+    from engines.t3.onnx.export import open_onnx_net
 
-    return OnnxT3Backend(checkpoint, max_streams=max(CONCURRENT), max_positions=1024, threads=threads)
+    return LocalT3Backend(open_onnx_net(checkpoint, "fp32", threads=threads), _LIMITS)
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Side]:

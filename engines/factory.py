@@ -35,9 +35,10 @@ from engines.s3gen.streaming.batcher import WindowBatcher
 from engines.s3gen.streaming.schedule import SCHEDULES
 from engines.t3 import model as t3_model
 from engines.t3.backend import T3Backend
+from engines.t3.decoder import DecoderLimits
 from engines.t3.guidance import check_guidance
-from engines.t3.local_backend import TorchT3Backend
-from engines.t3.onnx_backend import OnnxT3Backend
+from engines.t3.local_backend import LocalT3Backend
+from engines.t3.onnx.export import open_onnx_net
 from engines.t3.vllm import backend
 from engines.text import TextTokenizer, normalize
 
@@ -90,25 +91,15 @@ def _make_t3(
     config: EngineConfig, checkpoint: Checkpoint, device: str, health: Health, observer: Observer
 ) -> T3Backend:
     name = _t3_name(config, device)
+    limits = DecoderLimits(config.max_streams, config.max_positions)
     if name == "torch":
-        return TorchT3Backend(
-            checkpoint,
-            device=device,
-            max_streams=config.max_streams,
-            max_positions=config.max_positions,
-            halves=_halves(config, device),
-            observer=observer,
-        )
+        halves = _halves(config, device)
+        net = t3_model.T3Net.load(checkpoint.t3_path, checkpoint.spec, device, halves=halves)
+        return LocalT3Backend(net, limits, observer)
     if name == "onnx":
-        return OnnxT3Backend(
-            checkpoint,
-            max_streams=config.max_streams,
-            max_positions=config.max_positions,
-            threads=config.threads or cpu_threads(),
-            precision="int8" if config.t3_dtype == "int8" else "fp32",
-            cache_dir=config.cache_dir,
-            observer=observer,
-        )
+        precision, threads = "int8" if config.t3_dtype == "int8" else "fp32", config.threads or cpu_threads()
+        onnx_net = open_onnx_net(checkpoint, precision, threads=threads, cache_dir=config.cache_dir)
+        return LocalT3Backend(onnx_net, limits, observer)
     return backend.VllmT3Backend(
         checkpoint,
         device=device,

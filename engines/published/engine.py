@@ -12,10 +12,12 @@ from engines.model_spec import TURBO
 from engines.onnx.session import SessionSettings
 from engines.pipeline import Pipeline, Stages
 from engines.published.graphs import NAME, open_published
-from engines.published.language import PublishedT3Backend
+from engines.published.language import PublishedNet
 from engines.published.speech import PublishedVoiceBuilder, PublishedWaveforms
 from engines.s3gen.streaming.batcher import WindowBatcher
 from engines.s3gen.streaming.schedule import Schedule, Step
+from engines.t3.decoder import DecoderLimits
+from engines.t3.local_backend import LocalT3Backend
 from engines.text import TextTokenizer, normalize
 
 NOTICE = (
@@ -41,9 +43,8 @@ def assemble_published(config: EngineConfig, folder: Path, observer: Observer = 
     def encode(text: str) -> tuple[int, ...]:
         return tokenizer.encode(normalize(text, config.max_text_chars_per_segment))
 
-    t3 = PublishedT3Backend(
-        published, settings, max_streams=config.max_streams, max_positions=config.max_positions, observer=observer
-    )
+    limits = DecoderLimits(config.max_streams, config.max_positions)
+    t3 = LocalT3Backend(PublishedNet(published, settings), limits, observer)
     runtime = PublishedWaveforms(published, settings)
     builder = PublishedVoiceBuilder(published, settings)
     info = EngineInfo(

@@ -7,7 +7,6 @@ Source: upstream `chatterbox.models.t3.t3` over transformers' GPT2Model.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engines.checkpoints.weights import Shape, check_tensors, load_tensors
-from engines.model_spec import SPEAKER_EMBEDDING_DIM, SPEECH_VOCAB, ModelSpec, T3Spec
+from engines.model_spec import SPEAKER_EMBEDDING_DIM, SPEECH_VOCAB, START_SPEECH_TOKEN, ModelSpec, T3Spec
+from engines.t3 import prompt
 from engines.t3.kv_cache import KvSlot
 from engines.t3.linear import Linear, least_rows, make_linear, release_packing_memory
+from engines.t3.net import Span
+from engines.voice import Voice
 
 _LAYER_NORM_EPS = 1e-5
 
@@ -71,22 +73,6 @@ def block_tensors(spec: T3Spec) -> dict[str, Shape]:
     }
 
 
-@dataclass(frozen=True)
-class Span:
-    """Consecutive rows of one sequence in a forward pass: positions [start, start + rows) of its slot."""
-
-    slot: KvSlot
-    start: int
-    rows: int
-
-    def mask(self, device: torch.device) -> Tensor | None:
-        """What SDPA adds to the scores, (rows, start + rows): row i sees positions up to start + i. None: all."""
-        if self.rows == 1:
-            return None
-        hidden = torch.full((self.rows, self.start + self.rows), float("-inf"), device=device)
-        return hidden.triu_(self.start + 1)
-
-
 class _LayerNorm:
     def __init__(self, tensors: dict[str, Tensor], name: str, device: torch.device) -> None:
         # copies: a view would hold the whole mapping of a block's file, pages that were read included
@@ -112,14 +98,16 @@ class _Block:
         self._fc = _linear(tensors, "mlp.c_fc", device, halves)
         self._out = _linear(tensors, "mlp.c_proj", device, halves)
 
-    def __call__(self, x: Tensor, idle: Tensor, spans: Sequence[Span], masks: Sequence[Tensor | None]) -> Tensor:
+    def __call__(
+        self, x: Tensor, idle: Tensor, spans: Sequence[Span[KvSlot]], masks: Sequence[Tensor | None]
+    ) -> Tensor:
         """x (R, width), of which the last rows, as many as `idle` has, belong to no span."""
         rows = x.shape[0] - idle.shape[0]
         qkv = self._qkv(_joined([self._ln_1(x[:rows]), idle])).view(x.shape[0], 3, self._heads, -1)
         x = self._proj.add(_joined([*self._attend(qkv, spans, masks), idle]), x)
         return self._out.add(self._fc.gelu(_joined([self._ln_2(x[:rows]), idle])), x)
 
-    def _attend(self, qkv: Tensor, spans: Sequence[Span], masks: Sequence[Tensor | None]) -> list[Tensor]:
+    def _attend(self, qkv: Tensor, spans: Sequence[Span[KvSlot]], masks: Sequence[Tensor | None]) -> list[Tensor]:
         """qkv (R, 3, heads, dim) -> (rows, width) of each span.
 
         Span by span over exactly the positions it has: no padding to read, and no row can see another's.
@@ -137,7 +125,9 @@ class _Block:
 
 
 class T3Net:
-    """Embeddings in, hidden states and speech logits out; keys and values go to the slots of the spans."""
+    """T3 in torch, as a Net. Keys and values go to the slots of the spans."""
+
+    name = "torch"
 
     def __init__(
         self,
@@ -148,7 +138,7 @@ class T3Net:
         *,
         halves: bool = False,
     ) -> None:
-        self.spec, self.device = spec, device
+        self.spec, self.device, self.max_positions = spec, device, spec.positions
         self._blocks = blocks
         self._text_embedding = outer["text_emb.weight"].to(device)
         self._speech_embedding = outer["speech_emb.weight"].to(device)
@@ -163,13 +153,14 @@ class T3Net:
         )
 
     @classmethod
-    def load(cls, path: Path, spec: ModelSpec, device: torch.device, *, halves: bool = False) -> T3Net:
+    def load(cls, path: Path, spec: ModelSpec, device: torch.device | str, *, halves: bool = False) -> T3Net:
         """Build from upstream's file; with `halves`, on a CPU that can, its matrices are kept in float16.
 
         Raises CheckpointError naming every tensor that is missing or misshapen.
         Embeddings stay views of the mapped file on the CPU. Each block has a mapping of its own, which is let go as
         soon as its matrices are packed, so that the file's pages and the packed copies never stand side by side.
         """
+        device = torch.device(device)
         check_tensors(path, expected_tensors(spec))  # all problems in one error, before anything is built
         outer = load_tensors(path, outer_tensors(spec.t3))
         blocks = []
@@ -178,6 +169,28 @@ class T3Net:
             blocks.append(_Block(tensors, spec.t3, layer, device, halves=halves))
             release_packing_memory()
         return cls(outer, blocks, spec.t3, device, halves=halves)
+
+    def check_prompt(self, voice: Voice, text_tokens: Sequence[int], max_positions: int) -> None:
+        """As Net.check_prompt."""
+        prompt.check_prompt(voice, text_tokens, self.spec, max_positions)
+
+    def prefix_positions(self, voice: Voice) -> int:
+        """As Net.prefix_positions."""
+        return prompt.prefix_positions(voice)
+
+    def new_slot(self, max_positions: int) -> KvSlot:
+        """As Net.new_slot."""
+        return KvSlot(self.spec, max_positions, self.device)
+
+    def embed_prompt(self, voice: Voice, text_tokens: Sequence[int]) -> Tensor:
+        """As Net.embed_prompt."""
+        parts = [
+            self.embed_speaker(voice.speaker_embedding),
+            self.embed_speech(voice.t3_prompt_tokens.tolist()),
+            self.embed_text(text_tokens),
+            self.embed_speech([START_SPEECH_TOKEN]),
+        ]
+        return torch.cat(parts)
 
     def embed_speaker(self, embedding: npt.NDArray[np.float32]) -> Tensor:
         """(256,) -> (1, width)."""
@@ -192,16 +205,13 @@ class T3Net:
         """n speech tokens, marks included -> (n, width)."""
         return self._speech_embedding[torch.tensor(tokens, dtype=torch.int64, device=self.device)]
 
-    def forward(self, embeddings: Tensor, spans: Sequence[Span]) -> Tensor:
-        """embeddings (R, width), the rows of all spans one after the other -> (R, width) before the final norm.
-
-        Positions are added here. Every span's slot must have room and hold [0, span.start) already.
-        """
+    def forward(self, embeddings: Tensor, spans: Sequence[Span[KvSlot]]) -> Tensor:
+        """As Net.forward, (R, width) before the final norm. Positions are added here."""
         positions = [self._position_embedding[span.start : span.start + span.rows] for span in spans]
         rows = embeddings.shape[0]
         idle = self._idle_rows[rows:]
         x = _joined([embeddings + _joined(positions), idle])
-        masks = [span.mask(self.device) for span in spans]
+        masks = [_causal_mask(span, self.device) for span in spans]
         for block in self._blocks:
             x = block(x, idle, spans, masks)
         return x[:rows]
@@ -209,6 +219,14 @@ class T3Net:
     def speech_logits(self, hidden: Tensor) -> Tensor:
         """Rows of `forward`'s result (n, width) -> (n, 6563)."""
         return self._head(self._ln_f(hidden))
+
+
+def _causal_mask(span: Span[KvSlot], device: torch.device) -> Tensor | None:
+    """The mask that SDPA adds to the scores, (rows, start + rows): row i sees positions up to start + i. None: all."""
+    if span.rows == 1:
+        return None
+    hidden = torch.full((span.rows, span.start + span.rows), float("-inf"), device=device)
+    return hidden.triu_(span.start + 1)
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:

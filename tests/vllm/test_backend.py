@@ -17,9 +17,10 @@ from engines.checkpoints.checkpoint import Checkpoint
 from engines.errors import CheckpointError, EngineFailure, InvalidInput
 from engines.model_spec import TINY
 from engines.t3.backend import T3Backend, T3Generation
-from engines.t3.local_backend import TorchT3Backend
+from engines.t3.decoder import DecoderLimits
+from engines.t3.local_backend import LocalT3Backend
 from engines.t3.vllm.backend import VllmT3Backend
-from tests.engines.t3.setting import checkpoint, request, voice
+from tests.engines.t3.setting import checkpoint, net, request, voice
 from tests.vllm.setting import drawn, engine, runner
 
 
@@ -63,8 +64,8 @@ def backend(work_dir: Path, health: Health) -> Iterator[VllmT3Backend]:
 
 
 @pytest.fixture
-async def on_torch() -> AsyncIterator[TorchT3Backend]:
-    backend = TorchT3Backend(checkpoint(), device="cpu", max_streams=4)
+async def on_torch() -> AsyncIterator[LocalT3Backend]:
+    backend = LocalT3Backend(net(), DecoderLimits(4))
     yield backend
     await backend.close()
 
@@ -80,7 +81,7 @@ async def speak(backend: T3Backend, *requests: Any) -> list[list[int]]:
     return await asyncio.gather(*(speech_tokens_of(backend.start(one)) for one in requests))
 
 
-async def test_every_request_gets_its_own_codes(backend: VllmT3Backend, on_torch: TorchT3Backend) -> None:
+async def test_every_request_gets_its_own_codes(backend: VllmT3Backend, on_torch: LocalT3Backend) -> None:
     """Eight tasks on four places, all of them different; the same as the torch backend makes one by one."""
     requests = [drawn(seed, text=5 + seed, max_speech_tokens=40 + 5 * seed) for seed in range(8)]
     together = await speak(backend, *requests)

@@ -23,7 +23,8 @@ from engines.checkpoints.weights import load_tensors
 from engines.errors import invalid_value
 from engines.onnx.export_cache import MANIFEST, ExportError, cached_folder, sha256
 from engines.t3.kv_cache import KvSlot
-from engines.t3.model import Span, T3Net, expected_tensors
+from engines.t3.model import T3Net, expected_tensors
+from engines.t3.net import Span
 from engines.t3.onnx import graph, net
 from engines.t3.onnx.graph import F32, blocks_graph, head_graph
 from engines.t3.onnx.net import OnnxT3Net

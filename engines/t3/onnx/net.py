@@ -18,7 +18,8 @@ from engines.checkpoints.checkpoint import Checkpoint
 from engines.checkpoints.weights import load_tensors
 from engines.onnx.session import BoundSession, SessionSettings, open_session
 from engines.t3.kv_cache import KvSlot
-from engines.t3.model import Span, T3Net, outer_tensors
+from engines.t3.model import T3Net, outer_tensors
+from engines.t3.net import Span
 from engines.t3.onnx.graph import F32, past_names, present_names
 
 _CPU = torch.device("cpu")
@@ -30,6 +31,8 @@ class OnnxT3Net(T3Net):
     Spans are read one after the other: a slot's cache is memory of its own, which attention writes in place.
     """
 
+    name = "onnx"
+
     def __init__(self, checkpoint: Checkpoint, folder: Path, *, threads: int) -> None:
         """`folder` holds blocks.onnx and head.onnx of this checkpoint. Raises CheckpointError as `load_tensors`."""
         spec = checkpoint.spec.t3
@@ -40,7 +43,7 @@ class OnnxT3Net(T3Net):
         self._head_session = BoundSession(open_session(folder / "head.onnx", settings), settings)
         self._caches: weakref.WeakKeyDictionary[KvSlot, _BoundCache] = weakref.WeakKeyDictionary()
 
-    def forward(self, embeddings: Tensor, spans: Sequence[Span]) -> Tensor:
+    def forward(self, embeddings: Tensor, spans: Sequence[Span[KvSlot]]) -> Tensor:
         """As T3Net.forward."""
         outputs, first = [], 0
         for span in spans:
@@ -48,7 +51,7 @@ class OnnxT3Net(T3Net):
             first += span.rows
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
-    def _read(self, rows: Tensor, span: Span) -> Tensor:
+    def _read(self, rows: Tensor, span: Span[KvSlot]) -> Tensor:
         stop, put = span.start + span.rows, self._blocks_session.put
         hidden = rows + self._position_embedding[span.start : stop]
         cache = self._cache(span.slot)

@@ -10,7 +10,6 @@ import importlib.metadata
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
 import torch
 
@@ -20,9 +19,9 @@ from engines.checkpoints.weights import check_tensors
 from engines.config import DTYPES
 from engines.errors import EngineFailure, invalid_value
 from engines.t3.backend import T3Request
-from engines.t3.decoder import T3Decoder, check_request
-from engines.t3.local_backend import Generation
+from engines.t3.generation import Generation
 from engines.t3.model import expected_tensors
+from engines.t3.prompt import check_prompt
 from engines.t3.step_loop import StepLoop
 from engines.t3.vllm.decoder import VllmDecoder, refused
 from engines.t3.vllm.engine import BLOCK_POSITIONS, VERSION, VllmEngine, VllmSettings
@@ -95,8 +94,7 @@ class VllmT3Backend:
         self._decoder = VllmDecoder(
             lambda: VllmEngine(folder, space, settings), wait=self._closing.wait, on_health=on_health
         )
-        # VllmDecoder has T3Decoder's face; the loop asks for no more
-        self._steps = StepLoop(cast(T3Decoder, self._decoder), observer)
+        self._steps = StepLoop(self._decoder, observer)
         self._wait_until_ready()
 
     @property
@@ -105,17 +103,17 @@ class VllmT3Backend:
         return self._decoder.healthy
 
     def start(self, request: T3Request) -> Generation:
-        """As T3Backend.start. Raises InvalidInput as `check_request`, and EngineFailure after `close`.
+        """As T3Backend.start. Raises InvalidInput as `check_prompt`, and EngineFailure after `close`.
 
         While the engine is being rebuilt a request does not wait for that: its generation fails at once.
         """
-        check_request(request, self._spec, self._max_positions)
-        generation = Generation(self._steps)
+        max_prompt = self._max_positions - request.sampling.max_speech_tokens
+        check_prompt(request.voice, request.text_tokens, self._spec, max_prompt)
         if not self.healthy and not self._closing.is_set():
+            generation = Generation(self._steps)
             generation.post(refused(request))
-        elif not self._steps.start(request, generation):
-            raise EngineFailure("the engine is closed")
-        return generation
+            return generation
+        return Generation.start(self._steps, request)
 
     async def close(self) -> None:
         """As T3Backend.close. Idempotent."""

@@ -18,8 +18,10 @@ from engines.config import EngineConfig, Sampling
 from engines.errors import InvalidInput
 from engines.onnx.session import SessionSettings
 from engines.published.graphs import REPOSITORY, PublishedGraphsError, find_published, open_published
-from engines.published.language import PublishedT3Backend
+from engines.published.language import PublishedNet
 from engines.t3.backend import T3Request
+from engines.t3.decoder import DecoderLimits
+from engines.t3.local_backend import LocalT3Backend
 from engines.t3.sampler import Sampler
 from engines.voice import Voice
 from tests.clips import speech, wav_bytes
@@ -136,7 +138,7 @@ def published_voice(rows: int, seed: int = 0) -> Voice:
     return Voice(**{**vars(plain), "t3_prefix": prefix})
 
 
-async def speech_tokens_of(backend: PublishedT3Backend, request: T3Request) -> list[int]:
+async def speech_tokens_of(backend: LocalT3Backend, request: T3Request) -> list[int]:
     generation, speech_tokens = backend.start(request), list[int]()
     while news := await generation.next_codes():
         speech_tokens += news
@@ -146,7 +148,7 @@ async def speech_tokens_of(backend: PublishedT3Backend, request: T3Request) -> l
 def test_tokens_are_those_of_the_nets_for_mixed_requests_and_a_known_voice(
     runner: asyncio.Runner, folder: Path
 ) -> None:
-    backend = PublishedT3Backend(open_published(folder), CPU, max_streams=2, max_positions=512)
+    backend = LocalT3Backend(PublishedNet(open_published(folder), CPU), DecoderLimits(2, 512))
     voices = [published_voice(130), published_voice(7, seed=1)]  # more and less than one chunk
     wanted = [
         T3Request((5, 6, 7), voices[0], Sampling(temperature=0, max_speech_tokens=12)),
@@ -169,7 +171,7 @@ def test_tokens_are_those_of_the_nets_for_mixed_requests_and_a_known_voice(
 
 
 def test_a_cancelled_request_frees_its_place(runner: asyncio.Runner, folder: Path) -> None:
-    backend = PublishedT3Backend(open_published(folder), CPU, max_streams=1, max_positions=2048)
+    backend = LocalT3Backend(PublishedNet(open_published(folder), CPU), DecoderLimits(1))
 
     async def scenario() -> list[int]:
         first = backend.start(T3Request((5,), published_voice(7), Sampling(max_speech_tokens=1000)))

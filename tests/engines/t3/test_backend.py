@@ -12,11 +12,13 @@ import torch
 from engines.errors import EngineFailure, InvalidInput
 from engines.model_spec import SILENCE_TAIL_TOKENS
 from engines.t3.backend import T3Request
-from engines.t3.decoder import T3Decoder
-from engines.t3.local_backend import Generation, TorchT3Backend
-from engines.t3.model import Span
+from engines.t3.decoder import DecoderLimits, T3Decoder
+from engines.t3.generation import Generation
+from engines.t3.kv_cache import KvSlot
+from engines.t3.local_backend import LocalT3Backend
+from engines.t3.net import Span
 from engines.t3.step_loop import StepLoop
-from tests.engines.t3.setting import WrappedNet, checkpoint, limits, net, request, run
+from tests.engines.t3.setting import WrappedNet, limits, net, request, run
 
 LONG = {"temperature": 0.0, "max_speech_tokens": 1000}
 SHORT = {"temperature": 0.0, "max_speech_tokens": 20}
@@ -32,7 +34,7 @@ class GatedNet(WrappedNet):
         self.passes = 0
         self.fails = False
 
-    def forward(self, embeddings: torch.Tensor, spans: Sequence[Span]) -> torch.Tensor:
+    def forward(self, embeddings: torch.Tensor, spans: Sequence[Span[KvSlot]]) -> torch.Tensor:
         self.at_the_gate.release()
         assert self.permits.acquire(timeout=30)
         self.passes += 1
@@ -50,9 +52,7 @@ class Stage:
         self.steps = StepLoop(self.decoder)
 
     def start(self, request: T3Request) -> Generation:
-        generation = Generation(self.steps)
-        assert self.steps.start(request, generation)
-        return generation
+        return Generation.start(self.steps, request)
 
     async def reached(self) -> None:
         """The step thread stands at the gate."""
@@ -71,8 +71,8 @@ async def stage() -> AsyncIterator[Stage]:
 
 
 @pytest.fixture
-async def backend() -> AsyncIterator[TorchT3Backend]:
-    backend = TorchT3Backend(checkpoint(), device="cpu", max_streams=2)
+async def backend() -> AsyncIterator[LocalT3Backend]:
+    backend = LocalT3Backend(net(), DecoderLimits(2))
     yield backend
     await backend.close()
 
@@ -89,7 +89,7 @@ def expected_codes(asked: T3Request) -> list[int]:
     return [token for token in raw if token < 6561] + [4299] * 3
 
 
-async def test_requests_get_their_codes_whoever_else_runs(backend: TorchT3Backend) -> None:
+async def test_requests_get_their_codes_whoever_else_runs(backend: LocalT3Backend) -> None:
     requests = [request(n, max_speech_tokens=50) for n in range(5)]
     generations = [backend.start(each) for each in requests]
     results = await asyncio.gather(*(all_codes(generation) for generation in generations))
@@ -109,7 +109,7 @@ async def test_codes_arrive_while_the_rest_is_still_to_come(stage: Stage) -> Non
     assert len(await generation.next_codes()) in (1, 2)
 
 
-async def test_no_more_codes_come_than_are_wanted_until_more_are(backend: TorchT3Backend) -> None:
+async def test_no_more_codes_come_than_are_wanted_until_more_are(backend: LocalT3Backend) -> None:
     generation = backend.start(request(1, **SHORT))
     generation.set_target(8)
     speech_tokens: list[int] = []
@@ -200,7 +200,7 @@ async def test_a_failure_reaches_its_request_and_the_loop_goes_on(stage: Stage) 
 
 
 async def test_closing_fails_what_runs_and_what_waits_and_refuses_more() -> None:
-    backend = TorchT3Backend(checkpoint(), device="cpu", max_streams=1)
+    backend = LocalT3Backend(net(), DecoderLimits(1))
     running, waiting = backend.start(request(1, **LONG)), backend.start(request(2, **LONG))
     await running.next_codes()
     await backend.close()
@@ -229,7 +229,7 @@ def test_a_request_whose_event_loop_is_gone_gives_its_slot_back() -> None:
     stage.steps.close()
 
 
-async def test_what_can_never_work_is_refused_before_it_is_queued(backend: TorchT3Backend) -> None:
+async def test_what_can_never_work_is_refused_before_it_is_queued(backend: LocalT3Backend) -> None:
     with pytest.raises(InvalidInput) as raised:
         backend.start(request(1, text=1500))
     assert raised.value.reason == "TEXT_TOO_LONG"

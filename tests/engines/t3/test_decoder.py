@@ -15,7 +15,8 @@ from engines.model_spec import SILENCE_TAIL_TOKENS, START_SPEECH_TOKEN, TINY
 from engines.t3.backend import T3Request
 from engines.t3.decoder import Progress, T3Decoder
 from engines.t3.kv_cache import KvSlot
-from engines.t3.model import Span, T3Net
+from engines.t3.model import T3Net
+from engines.t3.net import Slot, Span
 from tests.engines.t3.setting import WrappedNet, limits, net, request, run, voice
 
 
@@ -24,9 +25,9 @@ class PositionRecorder(WrappedNet):
 
     def __init__(self, wrapped: T3Net) -> None:
         super().__init__(wrapped)
-        self.seen: dict[KvSlot, dict[int, torch.Tensor]] = defaultdict(dict)
+        self.seen: dict[Slot, dict[int, torch.Tensor]] = defaultdict(dict)
 
-    def forward(self, embeddings: torch.Tensor, spans: Sequence[Span]) -> torch.Tensor:
+    def forward(self, embeddings: torch.Tensor, spans: Sequence[Span[KvSlot]]) -> torch.Tensor:
         hidden = super().forward(embeddings, spans)
         end = 0
         for span in spans:
@@ -42,7 +43,7 @@ class FailingNet(WrappedNet):
         super().__init__(wrapped)
         self.passes, self.fail_at = 0, fail_at
 
-    def forward(self, embeddings: torch.Tensor, spans: Sequence[Span]) -> torch.Tensor:
+    def forward(self, embeddings: torch.Tensor, spans: Sequence[Span[KvSlot]]) -> torch.Tensor:
         self.passes += 1
         if self.passes == self.fail_at:
             raise RuntimeError("the device is on fire")

@@ -41,7 +41,7 @@ def test_growing_keeps_what_is_written_and_stops_at_the_limit() -> None:
 
 
 def test_slots_take_no_memory_before_they_are_used_and_are_used_again() -> None:
-    pool = SlotPool(TINY.t3, 3, 2048, CPU)
+    pool = SlotPool(lambda: KvSlot(TINY.t3, 2048, CPU), 3)
     index, slot = pool.take()
     assert slot.capacity == 0
     slot.reserve(500)

@@ -17,7 +17,8 @@ from engines.model_spec import NANO, SPEECH_CODES, TINY, TURBO, ModelSpec
 from engines.t3.decoder import T3Decoder
 from engines.t3.kv_cache import KvSlot
 from engines.t3.linear import CompiledLinear, DenseLinear, PackedLinear, packing_available
-from engines.t3.model import Span, T3Net, expected_tensors
+from engines.t3.model import T3Net, expected_tensors
+from engines.t3.net import Span
 from engines.t3.random_weights import random_tensors
 from engines.t3.sampler import Sampler
 from tests.engines.t3.setting import CPU, checkpoint, limits, net, request, run

@@ -15,10 +15,11 @@ from engines.errors import InvalidInput
 from engines.model_spec import TINY
 from engines.t3.decoder import T3Decoder
 from engines.t3.kv_cache import KvSlot
-from engines.t3.model import Span, T3Net
+from engines.t3.local_backend import LocalT3Backend
+from engines.t3.model import T3Net
+from engines.t3.net import Span
 from engines.t3.onnx.export import export_t3, open_onnx_net
 from engines.t3.onnx.net import OnnxT3Net
-from engines.t3.onnx_backend import OnnxT3Backend
 from engines.t3.sampler import Sampler
 from tests.engines.t3.setting import CPU, checkpoint, limits, net, request, run, voice
 
@@ -89,7 +90,7 @@ def test_int8_graph_is_a_third_of_the_size_or_less() -> None:
 
 
 async def test_backend_speaks_and_closes() -> None:
-    backend = OnnxT3Backend(checkpoint(), max_streams=2, threads=1, precision="int8")
+    backend = LocalT3Backend(onnx_net("int8"), limits(max_streams=2))
     generation = backend.start(request(2, max_speech_tokens=12))
     speech_tokens: list[int] = []
     async with asyncio.timeout(60):
