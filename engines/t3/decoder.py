@@ -56,6 +56,10 @@ class Sequence:
     slot: Slot | None = None
     prompt: Tensor | None = None  # (P, width) embeddings; None before its prefill begins and after it is done
     target_tokens: float = math.inf  # it is paused once it has this many
+    made_ahead: bool = field(init=False)  # until it is promoted
+
+    def __post_init__(self) -> None:
+        self.made_ahead = self.request.made_ahead
 
     @property
     def decoding(self) -> bool:
@@ -86,7 +90,7 @@ _Plan = list[tuple[Sequence, Span[Slot]]]  # one row per decoding sequence that 
 
 def _most_urgent(sequences: Iterable[Sequence]) -> Sequence:
     """The first that was not made ahead, or the first."""
-    return min(sequences, key=lambda sequence: sequence.request.made_ahead)
+    return min(sequences, key=lambda sequence: sequence.made_ahead)
 
 
 class T3Decoder:
@@ -135,6 +139,10 @@ class T3Decoder:
         sequence = Sequence(request, SpeechTokens(request.sampling.max_speech_tokens))
         self._waiting.append(sequence)
         return sequence
+
+    def promote(self, sequence: Sequence) -> None:
+        """Let a sequence that was made ahead compete as one that was not. Idempotent, also after its end."""
+        sequence.made_ahead = False
 
     def release(self, sequence: Sequence) -> None:
         """Forget a sequence in any state and free what it holds. Idempotent."""

@@ -63,6 +63,11 @@ class Generation:
         if self._freed is not None:
             await asyncio.shield(self._freed)
 
+    def promote(self) -> None:
+        """As T3Generation.promote. From any thread; without effect after the end or `cancel`."""
+        if not self._ended:
+            self._steps.promote(self)
+
     def post(self, progress: Progress) -> None:
         """As TokenReceiver.post, on the step thread."""
         self._loop.call_soon_threadsafe(self._take, progress)

@@ -38,6 +38,8 @@ class Decoder(Protocol):
 
     def add(self, request: T3Request) -> Sequence: ...
 
+    def promote(self, sequence: Sequence) -> None: ...
+
     def release(self, sequence: Sequence) -> None: ...
 
     def step(self) -> list[Progress]: ...
@@ -64,6 +66,10 @@ class StepLoop:
     def set_target(self, receiver: TokenReceiver, speech_tokens: int) -> bool:
         """Let the listener's request rest once it has so many codes."""
         return self._submit(lambda: self._loop.set_target(receiver, speech_tokens))
+
+    def promote(self, receiver: TokenReceiver) -> bool:
+        """Treat the receiver's request as if it had not been made ahead."""
+        return self._submit(lambda: self._loop.promote(receiver))
 
     def cancel(self, receiver: TokenReceiver, freed: Callable[[], None]) -> bool:
         """Drop the listener's request; `freed` is called on the thread once slot and cache are free."""
@@ -121,6 +127,10 @@ class _Loop:
     def set_target(self, receiver: TokenReceiver, speech_tokens: int) -> None:
         if (sequence := self._sequences.get(receiver)) is not None:
             sequence.target_tokens = speech_tokens
+
+    def promote(self, receiver: TokenReceiver) -> None:
+        if (sequence := self._sequences.get(receiver)) is not None:
+            self._decoder.promote(sequence)
 
     def drop(self, receiver: TokenReceiver) -> None:
         sequence = self._sequences.pop(receiver, None)

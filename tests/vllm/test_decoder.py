@@ -28,7 +28,8 @@ class ScriptedEngine:
         self.steps: dict[str, int] = {}
         self.closed = False
         self.refuse: Exception | None = None
-        self.refuse_to_abort: Exception | None = None
+        self.refuse_changes: Exception | None = None
+        self.promoted: list[str] = []
 
     @property
     def idle(self) -> bool:
@@ -43,9 +44,14 @@ class ScriptedEngine:
             raise self.refuse
         self.steps[request_id] = 0
 
+    def promote(self, request_id: str) -> None:
+        if self.refuse_changes is not None:
+            raise self.refuse_changes
+        self.promoted.append(request_id)
+
     def abort(self, request_id: str) -> None:
-        if self.refuse_to_abort is not None:
-            raise self.refuse_to_abort
+        if self.refuse_changes is not None:
+            raise self.refuse_changes
         self.steps.pop(request_id, None)
 
     def step(self) -> list[Drawn]:
@@ -130,6 +136,30 @@ def test_a_released_request_is_out_of_the_engine_at_once() -> None:
     decoder.release(sequence)
 
 
+def test_a_promoted_request_is_promoted_in_the_engine_until_it_ends() -> None:
+    factory = Factory([1, 2, STOP_SPEECH_TOKEN])
+    decoder = factory.decoder()
+    ahead, other = (decoder.add(request(seed)) for seed in (1, 2))
+    decoder.promote(other)
+    assert factory.engines[0].promoted == ["1"]
+    decoder.release(other)
+    until(decoder, lambda: decoder.idle)
+    decoder.promote(other)
+    decoder.promote(ahead)
+    assert factory.engines[0].promoted == ["1"], "nothing is promoted after its end"
+
+
+def test_an_engine_that_cannot_promote_is_broken() -> None:
+    factory = Factory([1, 2, 3], [7, STOP_SPEECH_TOKEN])
+    decoder = factory.decoder()
+    sequence = decoder.add(request(1))
+    factory.engines[0].refuse_changes = RuntimeError("scheduler lost")
+    decoder.promote(sequence)
+    progress = until(decoder, lambda: decoder.healthy and decoder.idle)
+    assert [step.sequence for step in progress if step.error] == [sequence]
+    decoder.promote(sequence)
+
+
 def test_a_request_that_cannot_be_added_fails_alone() -> None:
     factory = Factory([1, 2, STOP_SPEECH_TOKEN])
     decoder = factory.decoder()
@@ -175,7 +205,7 @@ def test_an_engine_that_cannot_abort_is_broken_too() -> None:
     factory = Factory([1, 2, 3], [7, STOP_SPEECH_TOKEN])
     decoder = factory.decoder()
     cancelled, other = decoder.add(request(1)), decoder.add(request(2))
-    factory.engines[0].refuse_to_abort = RuntimeError("scheduler lost")
+    factory.engines[0].refuse_changes = RuntimeError("scheduler lost")
     decoder.release(cancelled)
     progress = until(decoder, lambda: decoder.healthy and decoder.idle)
     assert [step.sequence for step in progress if step.error] == [other]

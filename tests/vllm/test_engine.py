@@ -310,6 +310,39 @@ def test_first_windows_go_first(folder: Path) -> None:
     decoder.close()
 
 
+def test_a_promoted_request_goes_first_whether_it_waits_or_was_preempted(folder: Path) -> None:
+    """Also where it runs: then it is no longer the first to lose its blocks."""
+    decoder = vllm_decoder(folder, max_streams=2, max_positions=250, kv_blocks=18)
+    read_resumed_as_prompts(decoder)
+    preempted = Preemptions(decoder)
+
+    def add(seed: int, *, ahead: bool) -> Sequence:
+        wanted = request(seed, text=20, temperature=0, max_speech_tokens=100)
+        return decoder.add(replace(wanted, made_ahead=ahead))
+
+    speaking, running = add(1, ahead=False), add(2, ahead=True)
+    waiting = [add(seed, ahead=True) for seed in (3, 4, 5)]
+    while not preempted.ids:
+        decoder.step()
+    assert preempted.ids == ["1"], "what is made ahead gives way"
+    decoder.promote(waiting[1])
+    decoder.promote(running)
+    decoder.promote(running)
+    order = [queued.request_id for queued in scheduler(decoder).waiting]
+    assert order == ["3", "1", "2", "4"], "first windows, then later ones, then those made ahead, each as they came"
+    decoder.release(speaking)
+    while not waiting[1].speech.raw:
+        decoder.step()
+    assert not waiting[0].speech.raw
+    decoder.promote(waiting[1])  # it runs, and stays where it is
+    while not decoder.idle:
+        decoder.step()
+    assert [len(one.speech.raw) for one in (running, *waiting)] == [101] * 4
+    assert "3" not in preempted.ids, "a promoted request keeps its blocks while there are others to take them from"
+    decoder.promote(waiting[1])
+    decoder.close()
+
+
 def test_a_closed_engine_leaves_nothing_in_memory(folder: Path) -> None:
     """Or there would be no room for the one that is built after it."""
     decoder = vllm_decoder(folder)

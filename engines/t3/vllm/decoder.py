@@ -40,6 +40,8 @@ class TokenEngine(Protocol):
 
     def add(self, request_id: str, request: T3Request) -> None: ...
 
+    def promote(self, request_id: str) -> None: ...
+
     def abort(self, request_id: str) -> None: ...
 
     def step(self) -> Sequence[Drawn]: ...
@@ -112,6 +114,16 @@ class VllmDecoder:
         except Exception as error:
             self._refused.append(self._fail(sequence, error))
         return sequence
+
+    def promote(self, sequence: T3Sequence) -> None:
+        """Let a sequence that was made ahead compete as one that was not. Idempotent, also after its end."""
+        request_id = self._id_of.get(sequence)
+        if request_id is None or self._engine is None:
+            return
+        try:
+            self._engine.promote(request_id)
+        except Exception as error:
+            self._broke(error)
 
     def release(self, sequence: T3Sequence) -> None:
         """Forget a sequence; its blocks are free when this returns, and nothing more is reported of it. Idempotent."""

@@ -19,7 +19,7 @@ import torch
 from engines.api import T3Use
 from engines.errors import invalid_value
 from engines.t3.backend import T3Request
-from engines.t3.vllm.priority import Urgency
+from engines.t3.vllm.priority import Priority
 from engines.t3.vllm.sampler import SETTINGS_KEY
 from engines.t3.vllm.vocab import IdSpace
 from engines.t3.vllm.voices import VoiceSlots
@@ -117,12 +117,16 @@ class VllmEngine:
                 {"prompt_token_ids": prompt, "cache_salt": request.voice.key},
                 params,
                 arrival_time=self._arrival_s(),
-                priority=Urgency.AHEAD if request.made_ahead else Urgency.FIRST_WINDOW,
+                priority=Priority.AHEAD if request.made_ahead else Priority.FIRST_WINDOW,
             )
         except BaseException:
             self._forget(request_id)
             raise
         self._unread[request_id] = len(prompt)
+
+    def promote(self, request_id: str) -> None:
+        """Give a request that was made ahead the priority of a current one. Idempotent, also after its end."""
+        self._core.scheduler.promote(request_id)
 
     def abort(self, request_id: str) -> None:
         """End a request and free its blocks now. Idempotent, also for one that ended by itself."""

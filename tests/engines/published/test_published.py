@@ -19,7 +19,7 @@ from engines.errors import InvalidInput
 from engines.onnx.session import SessionSettings
 from engines.published.graphs import REPOSITORY, PublishedGraphsError, find_published, open_published
 from engines.published.language import PublishedNet
-from engines.t3.backend import T3Request
+from engines.t3.backend import T3Generation, T3Request
 from engines.t3.decoder import DecoderLimits
 from engines.t3.local_backend import LocalT3Backend
 from engines.t3.sampler import Sampler
@@ -168,6 +168,31 @@ def test_tokens_are_those_of_the_nets_for_mixed_requests_and_a_known_voice(
         count = 1 + request.sampling.max_speech_tokens
         raw = spoken_without_cache(request.voice, text, request.sampling, count)
         assert speech_tokens == [*(token for token in raw if token < 6561), 4299, 4299, 4299]
+
+
+def test_a_promoted_request_goes_before_one_that_is_made_ahead(runner: asyncio.Runner, folder: Path) -> None:
+    backend = LocalT3Backend(PublishedNet(open_published(folder), CPU), DecoderLimits(1))
+    voice = published_voice(7)
+    long, short = Sampling(max_speech_tokens=1000), Sampling(max_speech_tokens=5)
+
+    async def first_tokens() -> list[int]:
+        running = backend.start(T3Request((5,), voice, long))
+        await running.next_codes()
+        waiting = [backend.start(T3Request((n,), voice, short, made_ahead=True)) for n in (6, 7, 8)]
+        begun: list[T3Generation] = []
+
+        async def begin(generation: T3Generation) -> None:
+            await generation.next_codes()
+            begun.append(generation)
+
+        beginning = asyncio.gather(*(begin(generation) for generation in waiting))
+        waiting[1].promote()
+        await running.cancel()
+        await beginning
+        await backend.close()
+        return [waiting.index(generation) for generation in begun]
+
+    assert runner.run(first_tokens()) == [1, 0, 2]
 
 
 def test_a_cancelled_request_frees_its_place(runner: asyncio.Runner, folder: Path) -> None:

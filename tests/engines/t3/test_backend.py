@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -163,6 +164,36 @@ async def test_cancelling_what_still_waits_or_is_over_is_nothing_special(stage: 
     await running.cancel()
     await asyncio.gather(other.cancel(), other.cancel())
     assert stage.decoder.free_slots == 2
+
+
+async def test_promoting_reorders_what_waits_for_a_slot(stage: Stage) -> None:
+    running = [stage.start(request(n, **LONG)) for n in (1, 2)]
+    ahead, promoted = (stage.start(replace(request(n, **SHORT), made_ahead=True)) for n in (3, 4))
+    begun: list[Generation] = []
+
+    async def finish(generation: Generation) -> list[int]:
+        first = await generation.next_codes()
+        begun.append(generation)
+        return first + await all_codes(generation)
+
+    finishing = asyncio.gather(finish(ahead), finish(promoted))
+    await stage.reached()
+    promoted.promote()
+    promoted.promote()
+    stage.open()
+    await running[0].cancel()
+    assert await finishing == [expected_codes(request(n, **SHORT)) for n in (3, 4)]
+    assert begun == [promoted, ahead]
+    promoted.promote()  # nothing after the end
+    await running[1].cancel()
+    running[1].promote()  # nor after cancelling
+
+
+async def test_promoting_after_close_is_without_effect(stage: Stage) -> None:
+    generation = stage.start(replace(request(1, **LONG), made_ahead=True))
+    stage.open()
+    await asyncio.to_thread(stage.steps.close)
+    generation.promote()
 
 
 async def test_cancel_wakes_whoever_waits_for_codes(stage: Stage) -> None:

@@ -180,6 +180,44 @@ def test_what_is_made_ahead_lets_others_go_first() -> None:
     assert later[1].speech.finished
 
 
+def test_a_promoted_request_goes_before_others_that_are_made_ahead() -> None:
+    """For a slot and, once both have one, for reading their prompts."""
+    decoder = T3Decoder(net(), limits(max_streams=2, prefill_chunk_positions=32))
+    ahead = [replace(request(n, **GREEDY_60), made_ahead=True) for n in range(4)]
+    first, second, third, promoted = [decoder.add(each) for each in ahead]
+    decoder.step()  # the first is being read, the second has the other slot
+    decoder.promote(second)
+    decoder.promote(promoted)
+    decoder.promote(promoted)
+    while not second.decoding:
+        decoder.step()
+    assert not first.decoding, "a promoted prompt is read before one that is made ahead"
+    decoder.release(second)
+    while not promoted.decoding:
+        decoder.step()
+    assert third.slot is None, "a promoted request gets the next slot"
+    finish(decoder)
+    assert all(sequence.speech.finished for sequence in (first, third, promoted))
+
+
+def test_a_promoted_request_waits_behind_current_ones_that_came_before_it() -> None:
+    decoder = T3Decoder(net(), limits(max_streams=1))
+    running = decoder.add(request(1, **GREEDY_60))
+    current = decoder.add(request(2, **GREEDY_60))
+    ahead = decoder.add(replace(request(3, **GREEDY_60), made_ahead=True))
+    later = decoder.add(request(4, **GREEDY_60))
+    decoder.step()
+    decoder.promote(ahead)
+    decoder.release(running)
+    begun = []
+    while not decoder.idle:
+        decoder.step()
+        begun += [s for s in (current, ahead, later) if s.decoding and s not in begun]
+    assert begun == [current, ahead, later]
+    decoder.promote(ahead)  # nothing after its end
+    assert decoder.idle
+
+
 def test_a_long_prompt_holds_running_requests_up_by_one_chunk_at_a_time() -> None:
     decoder = T3Decoder(net(), limits(prefill_chunk_positions=32))
     running = decoder.add(request(1, **GREEDY_60))
