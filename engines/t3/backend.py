@@ -53,7 +53,6 @@ class T3Generation(Protocol):
 
     def promote(self) -> None:
         """The listener waits for this segment now: give it the priority of a current one. Idempotent."""
-        ...
 
 
 class T3Backend(Protocol):

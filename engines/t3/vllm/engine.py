@@ -205,13 +205,13 @@ def _have_statistics(client: Any) -> None:
 
 
 def _arguments(folder: Path, settings: VllmSettings) -> dict[str, Any]:
+    from engines.t3.vllm.plugin import TOKENIZER
     from engines.t3.vllm.scheduler import FirstWindowsFirst
-    from engines.t3.vllm.tokenizer import NAME
     from engines.t3.vllm.worker import WorkerExtension
 
     return {
         "model": str(folder),
-        "tokenizer": NAME,
+        "tokenizer": TOKENIZER,
         "tokenizer_mode": "custom",
         "generation_config": "vllm",
         "dtype": settings.dtype,
