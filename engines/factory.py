@@ -94,7 +94,7 @@ def _make_t3(
     limits = DecoderLimits(config.max_streams, config.max_positions)
     if name == "torch":
         halves = _halves(config, device)
-        net = t3_model.T3Net.load(checkpoint.t3_path, checkpoint.spec, device, halves=halves)
+        net = t3_model.T3Net.load(checkpoint.t3_path, checkpoint.spec, device, fp16_weights=halves)
         return LocalT3Backend(net, limits, observer)
     if name == "onnx":
         precision, threads = "int8" if config.t3_dtype == "int8" else "fp32", config.threads or cpu_threads()

@@ -67,7 +67,7 @@ class Sequence:
 
     @property
     def paused(self) -> bool:
-        return self.decoding and self.speech.speech_tokens >= self.target_tokens
+        return self.decoding and self.speech.count >= self.target_tokens
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Progress:
     error: EngineFailure | None = None
 
     @property
-    def news(self) -> bool:
+    def reportable(self) -> bool:
         """Whether there is something to report; a mark that was drawn is not reported."""
         return bool(self.speech_tokens) or self.over
 

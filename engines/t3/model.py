@@ -1,6 +1,5 @@
-"""T3's net: GPT-2 over embeddings, reading upstream's `t3_*_v1.safetensors`; only what inference needs.
+"""T3's net in torch: GPT-2 over embeddings, with the weights of upstream's `t3_*_v1.safetensors`.
 
-Knows weights, shapes and the attention cache's slots; knows nothing of requests, sampling or scheduling.
 Source: upstream `chatterbox.models.t3.t3` over transformers' GPT2Model.
 """
 
@@ -19,7 +18,7 @@ from engines.checkpoints.weights import Shape, check_tensors, load_tensors
 from engines.model_spec import SPEAKER_EMBEDDING_DIM, SPEECH_VOCAB, START_SPEECH_TOKEN, ModelSpec, T3Spec
 from engines.t3 import prompt
 from engines.t3.kv_cache import KvSlot
-from engines.t3.linear import Linear, least_rows, make_linear, release_packing_memory
+from engines.t3.linear import Linear, make_linear, min_rows, release_packing_memory
 from engines.t3.net import Span
 from engines.voice import Voice
 
@@ -27,9 +26,9 @@ _LAYER_NORM_EPS = 1e-5
 
 
 def expected_tensors(spec: ModelSpec) -> dict[str, Shape]:
-    """Names and shapes that inference needs from upstream's file.
+    """Names and shapes of the tensors that inference needs from upstream's file.
 
-    The file also holds `tfmr.wte.weight` and `text_head.weight`, a third of Nano's bytes; both belong to training.
+    The file also holds `tfmr.wte.weight` and `text_head.weight`, a third of Nano's bytes; only training uses them.
     """
     return outer_tensors(spec.t3) | {
         f"tfmr.h.{layer}.{name}": shape
@@ -39,7 +38,7 @@ def expected_tensors(spec: ModelSpec) -> dict[str, Shape]:
 
 
 def outer_tensors(spec: T3Spec) -> dict[str, Shape]:
-    """Everything but the blocks. Matrices of `spkr_enc` and `speech_head` are (out, in)."""
+    """All tensors except the blocks'. Matrices of `spkr_enc` and `speech_head` are (out, in)."""
     width = spec.width
     return {
         "cond_enc.spkr_enc.weight": (width, SPEAKER_EMBEDDING_DIM),
@@ -88,20 +87,20 @@ class _Block:
     """x + attention(ln_1 x), then x + mlp(ln_2 x)."""
 
     def __init__(
-        self, tensors: dict[str, Tensor], spec: T3Spec, layer: int, device: torch.device, *, halves: bool
+        self, tensors: dict[str, Tensor], spec: T3Spec, layer: int, device: torch.device, *, fp16_weights: bool
     ) -> None:
         self._layer, self._heads, self._width = layer, spec.heads, spec.width
         self._ln_1 = _LayerNorm(tensors, "ln_1", device)
         self._ln_2 = _LayerNorm(tensors, "ln_2", device)
-        self._qkv = _linear(tensors, "attn.c_attn", device, halves)
-        self._proj = _linear(tensors, "attn.c_proj", device, halves)
-        self._fc = _linear(tensors, "mlp.c_fc", device, halves)
-        self._out = _linear(tensors, "mlp.c_proj", device, halves)
+        self._qkv = _linear(tensors, "attn.c_attn", device, fp16_weights)
+        self._proj = _linear(tensors, "attn.c_proj", device, fp16_weights)
+        self._fc = _linear(tensors, "mlp.c_fc", device, fp16_weights)
+        self._out = _linear(tensors, "mlp.c_proj", device, fp16_weights)
 
     def __call__(
         self, x: Tensor, idle: Tensor, spans: Sequence[Span[KvSlot]], masks: Sequence[Tensor | None]
     ) -> Tensor:
-        """x (R, width), of which the last rows, as many as `idle` has, belong to no span."""
+        """x (R, width). Its last rows, as many as `idle` has, are padding and belong to no span."""
         rows = x.shape[0] - idle.shape[0]
         qkv = self._qkv(_joined([self._ln_1(x[:rows]), idle])).view(x.shape[0], 3, self._heads, -1)
         x = self._proj.add(_joined([*self._attend(qkv, spans, masks), idle]), x)
@@ -110,7 +109,7 @@ class _Block:
     def _attend(self, qkv: Tensor, spans: Sequence[Span[KvSlot]], masks: Sequence[Tensor | None]) -> list[Tensor]:
         """qkv (R, 3, heads, dim) -> (rows, width) of each span.
 
-        Span by span over exactly the positions it has: no padding to read, and no row can see another's.
+        Each span attends to exactly its own positions: there is no padding, and no row sees another sequence's.
         """
         outputs = []
         first = 0
@@ -136,7 +135,7 @@ class T3Net:
         spec: T3Spec,
         device: torch.device,
         *,
-        halves: bool = False,
+        fp16_weights: bool = False,
     ) -> None:
         self.spec, self.device, self.max_positions = spec, device, spec.positions
         self._blocks = blocks
@@ -145,20 +144,20 @@ class T3Net:
         self._position_embedding = outer["tfmr.wpe.weight"].to(device)
         self._speaker_weight = outer["cond_enc.spkr_enc.weight"].to(device)
         self._speaker_bias = outer["cond_enc.spkr_enc.bias"].to(device)
-        # what a pass with fewer rows than its matrices like is filled up with
-        self._idle_rows = torch.zeros((least_rows(device), spec.width), device=device)
+        # the padding of a pass that has fewer rows than the matrices multiply fast
+        self._idle_rows = torch.zeros((min_rows(device), spec.width), device=device)
         self._ln_f = _LayerNorm(outer, "tfmr.ln_f", device)
         self._head: Linear = make_linear(
-            outer["speech_head.weight"].t(), outer["speech_head.bias"], device, halves=halves
+            outer["speech_head.weight"].t(), outer["speech_head.bias"], device, fp16_weights=fp16_weights
         )
 
     @classmethod
-    def load(cls, path: Path, spec: ModelSpec, device: torch.device | str, *, halves: bool = False) -> T3Net:
-        """Build from upstream's file; with `halves`, on a CPU that can, its matrices are kept in float16.
+    def load(cls, path: Path, spec: ModelSpec, device: torch.device | str, *, fp16_weights: bool = False) -> T3Net:
+        """Build from upstream's file; with `fp16_weights`, on a CPU that can, its matrices are kept in float16.
 
         Raises CheckpointError naming every tensor that is missing or misshapen.
-        Embeddings stay views of the mapped file on the CPU. Each block has a mapping of its own, which is let go as
-        soon as its matrices are packed, so that the file's pages and the packed copies never stand side by side.
+        Embeddings stay views of the mapped file on the CPU. Each block has a mapping of its own, which is closed as
+        soon as its matrices are packed, so that the file's pages and the packed copies are never in memory together.
         """
         device = torch.device(device)
         check_tensors(path, expected_tensors(spec))  # all problems in one error, before anything is built
@@ -166,9 +165,9 @@ class T3Net:
         blocks = []
         for layer in range(spec.t3.layers):
             tensors = load_tensors(path, block_tensors(spec.t3), prefix=f"tfmr.h.{layer}.")
-            blocks.append(_Block(tensors, spec.t3, layer, device, halves=halves))
+            blocks.append(_Block(tensors, spec.t3, layer, device, fp16_weights=fp16_weights))
             release_packing_memory()
-        return cls(outer, blocks, spec.t3, device, halves=halves)
+        return cls(outer, blocks, spec.t3, device, fp16_weights=fp16_weights)
 
     def check_prompt(self, voice: Voice, text_tokens: Sequence[int], max_positions: int) -> None:
         """As Net.check_prompt."""
@@ -235,5 +234,5 @@ def _joined(parts: Sequence[Tensor]) -> Tensor:
     return filled[0] if len(filled) == 1 else torch.cat(filled)
 
 
-def _linear(tensors: dict[str, Tensor], name: str, device: torch.device, halves: bool) -> Linear:
-    return make_linear(tensors[f"{name}.weight"], tensors[f"{name}.bias"], device, halves=halves)
+def _linear(tensors: dict[str, Tensor], name: str, device: torch.device, fp16_weights: bool) -> Linear:
+    return make_linear(tensors[f"{name}.weight"], tensors[f"{name}.bias"], device, fp16_weights=fp16_weights)

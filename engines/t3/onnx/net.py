@@ -1,7 +1,4 @@
-"""T3's net on ONNX Runtime: the same slots and rows as the torch net, its blocks and head in sessions.
-
-Knows how a span becomes a call; the graphs are graph.py's, embeddings and positions stay with the torch net's.
-"""
+"""T3's net on ONNX Runtime: blocks and head are sessions on the graphs of graph.py, embeddings stay in torch."""
 
 from __future__ import annotations
 
@@ -38,7 +35,7 @@ class OnnxT3Net(T3Net):
         spec = checkpoint.spec.t3
         settings = SessionSettings(("cpu",), threads)
         super().__init__(load_tensors(checkpoint.t3_path, outer_tensors(spec)), [], spec, _CPU)
-        del self._head  # the session's
+        del self._head  # the session replaces it
         self._blocks_session = BoundSession(open_session(folder / "blocks.onnx", settings), settings)
         self._head_session = BoundSession(open_session(folder / "head.onnx", settings), settings)
         self._caches: weakref.WeakKeyDictionary[KvSlot, _BoundCache] = weakref.WeakKeyDictionary()
@@ -65,11 +62,11 @@ class OnnxT3Net(T3Net):
         return torch.from_numpy(output)
 
     def _cache(self, slot: KvSlot) -> _BoundCache:
-        """The slot's memory as inputs and outputs; bound anew whenever the slot has moved to larger memory."""
-        known = self._caches.get(slot)
-        if known is None or known.address != slot.memory.data_ptr():
-            known = self._caches[slot] = _BoundCache(slot.memory, self._blocks_session)
-        return known
+        """The slot's memory as inputs and outputs; bound again when the slot has moved to larger memory."""
+        bound = self._caches.get(slot)
+        if bound is None or bound.address != slot.memory.data_ptr():
+            bound = self._caches[slot] = _BoundCache(slot.memory, self._blocks_session)
+        return bound
 
     def speech_logits(self, hidden: Tensor) -> Tensor:
         """As T3Net.speech_logits."""
