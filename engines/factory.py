@@ -27,7 +27,7 @@ from engines.errors import invalid_value
 from engines.health import Health
 from engines.kernels.dense import halves_here
 from engines.pipeline import Encoder, Pipeline, Stages
-from engines.published.engine import assemble_published
+from engines.published.engine import build_published_engine
 from engines.published.graphs import find_published
 from engines.s3gen.nets import flow, vocoder_weights
 from engines.s3gen.select_runtime import choose_runtime
@@ -53,7 +53,7 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
     check_guidance(os.environ)
     hub = HuggingFaceHub((config.cache_dir or default_cache_dir()) / "hub")
     if (folder := find_published(config.model, hub)) is not None:
-        return assemble_published(config, folder, observer)
+        return build_published_engine(config, folder, observer)
     device = resolve_device(config.device)
     use_threads(config.threads)
     checkpoint = open_checkpoint(config.model, cache_dir=config.cache_dir, seed=config.weights_seed, device=device)

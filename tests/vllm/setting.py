@@ -12,7 +12,7 @@ from engines.t3.backend import T3Request
 from engines.t3.decoder import T3Decoder
 from engines.t3.vllm.decoder import VllmDecoder
 from engines.t3.vllm.engine import VllmEngine, VllmSettings
-from engines.t3.vllm.model_dir import prepare_folder
+from engines.t3.vllm.model_dir import prepare_model_dir
 from engines.t3.vllm.vocab import IdSpace
 from tests.engines.t3 import setting
 
@@ -36,7 +36,7 @@ def vllm_decoder(folder: Path, checkpoint: Checkpoint | None = None, **changed: 
     """A decoder with its engine built; raises what the build raised."""
     checkpoint = checkpoint or setting.checkpoint()
     space = IdSpace(checkpoint.spec.t3.text_vocab, VOICE_SLOTS)
-    model = prepare_folder(checkpoint, space, folder)
+    model = prepare_model_dir(checkpoint, space, folder)
     decoder = VllmDecoder(lambda: VllmEngine(model, space, settings(**changed)), wait=lambda _: True)
     decoder.step()
     decoder.ready.result()

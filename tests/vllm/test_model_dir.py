@@ -13,7 +13,7 @@ from engines.checkpoints.checkpoint import Checkpoint
 from engines.errors import InvalidInput
 from engines.model_spec import SPEECH_VOCAB, TINY
 from engines.t3.guidance import VARIABLE, check_guidance
-from engines.t3.vllm.model_dir import prepare_folder
+from engines.t3.vllm.model_dir import prepare_model_dir
 from engines.t3.vllm.vocab import IdSpace
 
 SPACE = IdSpace(TINY.t3.text_vocab, 4)
@@ -28,7 +28,7 @@ def checkpoint(tmp_path: Path) -> Checkpoint:
 
 
 def test_the_folder_holds_upstreams_file_and_our_dimensions(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    folder = prepare_folder(checkpoint, SPACE, tmp_path / "work")
+    folder = prepare_model_dir(checkpoint, SPACE, tmp_path / "work")
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
     assert (folder / "model.safetensors").resolve() == checkpoint.t3_path
     config = json.loads((folder / "config.json").read_text())
@@ -39,9 +39,9 @@ def test_the_folder_holds_upstreams_file_and_our_dimensions(checkpoint: Checkpoi
 
 
 def test_the_same_checkpoint_gets_the_same_folder_and_another_its_own(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    first = prepare_folder(checkpoint, SPACE, tmp_path / "work")
-    assert prepare_folder(checkpoint, SPACE, tmp_path / "work") == first
-    assert prepare_folder(checkpoint, IdSpace(TINY.t3.text_vocab, 5), tmp_path / "work") != first
+    first = prepare_model_dir(checkpoint, SPACE, tmp_path / "work")
+    assert prepare_model_dir(checkpoint, SPACE, tmp_path / "work") == first
+    assert prepare_model_dir(checkpoint, IdSpace(TINY.t3.text_vocab, 5), tmp_path / "work") != first
 
 
 def test_vllm_finds_the_plugin_by_its_entry_point() -> None:
