@@ -1,4 +1,4 @@
-"""Where these tests run: those that start vLLM in the environment of `make test-vllm`, the others anywhere."""
+"""Tests that start vLLM run in the environment of `make test-vllm`, the others anywhere."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-# vLLM's CPU attention imports a package that has no wheel for this torch; ours is a stand-in for tests
+# vLLM's CPU attention imports a package that has no wheel for this torch; cpu_attention replaces it in tests
 sys.path.insert(0, str(Path(__file__).parent / "cpu_attention"))
 
 if importlib.util.find_spec("vllm") is None:

@@ -1,4 +1,4 @@
-"""What tokens mean and what happens when an engine breaks, on an engine that does as it is told."""
+"""The meaning of tokens and the replacement of broken engines, on a scripted engine."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class ScriptedEngine:
 
 
 class Factory:
-    """Makes engines from a plan: a script for each, or the exception that building it raises."""
+    """Builds engines from a plan: a script for each, or the exception that its build raises."""
 
     def __init__(self, *plan: list[int | Exception] | Exception) -> None:
         self.plan = list(plan)
@@ -95,23 +95,23 @@ class Factory:
         return decoder
 
 
-def until(decoder: VllmDecoder, done: Callable[[], bool], most: int = 50) -> list[Progress]:
+def until(decoder: VllmDecoder, done: Callable[[], bool], max_steps: int = 50) -> list[Progress]:
     """Everything reported until `done`."""
     progress: list[Progress] = []
-    for _ in range(most):
+    for _ in range(max_steps):
         if done():
             return progress
         progress += decoder.step()
-    raise AssertionError(f"not done after {most} steps")
+    raise AssertionError(f"not done after {max_steps} steps")
 
 
-def test_tokens_become_codes_by_the_same_rules_as_on_torch() -> None:
-    """A stop drawn first is none, marks are not handed on, silence closes the segment."""
+def test_tokens_become_speech_by_the_same_rules_as_on_torch() -> None:
+    """A stop drawn first does not end the segment, marks are not speech, silence closes the segment."""
     factory = Factory([STOP_SPEECH_TOKEN, 5, START_SPEECH_TOKEN, 6, STOP_SPEECH_TOKEN])
     decoder = factory.decoder()
     sequence = decoder.add(request())
     progress = until(decoder, lambda: decoder.idle)
-    assert [code for step in progress for code in step.speech_tokens] == [5, 6, *TAIL]
+    assert [token for step in progress for token in step.speech_tokens] == [5, 6, *TAIL]
     assert sequence.speech.finished
     assert not sequence.speech.hit_limit
     assert progress[-1].over
@@ -226,13 +226,13 @@ def test_the_broken_engine_is_gone_before_a_new_one_is_built() -> None:
     kept = []
     for seed in range(3):
         decoder.add(request(seed))
-        kept += until(decoder, lambda: not decoder.healthy)  # whoever asked may keep the error as long as they like
+        kept += until(decoder, lambda: not decoder.healthy)  # a caller may keep the error
         until(decoder, lambda: decoder.healthy)
     assert len(built) == 4
     assert len([step for step in kept if step.error]) == 3
 
 
-def test_pauses_grow_until_a_request_has_come_to_its_end() -> None:
+def test_pauses_grow_until_a_request_is_completed() -> None:
     broken: list[int | Exception] = [RuntimeError("again")]
     factory = Factory(broken, broken, OSError("no memory"), broken, [1, STOP_SPEECH_TOKEN, RuntimeError("later")], [])
     decoder = factory.decoder()
@@ -242,7 +242,7 @@ def test_pauses_grow_until_a_request_has_come_to_its_end() -> None:
         until(decoder, lambda: decoder.healthy)
     assert factory.pauses_s == [1.0, 2.0, 4.0]
     decoder.add(request(4))
-    until(decoder, lambda: decoder.idle)  # comes to its end: trust is restored
+    until(decoder, lambda: decoder.idle)  # completed: the pauses start anew
     decoder.add(request(5, max_speech_tokens=5))
     factory.engines[-1].script[1] = 2  # this one goes on to the script's end, where the engine breaks
     until(decoder, lambda: not decoder.healthy)
@@ -250,7 +250,7 @@ def test_pauses_grow_until_a_request_has_come_to_its_end() -> None:
     assert factory.pauses_s == [1.0, 2.0, 4.0]
 
 
-def test_pauses_have_an_end() -> None:
+def test_pauses_are_bounded() -> None:
     factory = Factory([RuntimeError("once")], *[OSError("no memory")] * 9, [])
     decoder = factory.decoder()
     decoder.add(request())

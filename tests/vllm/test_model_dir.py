@@ -1,18 +1,15 @@
-"""The folder that vLLM loads from, the plugin's entry point and the variable of another port."""
+"""The model directory that vLLM loads, and the plugin's entry point."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import json
-import logging
 from pathlib import Path
 
 import pytest
 
 from engines.checkpoints.checkpoint import Checkpoint
-from engines.errors import InvalidInput
 from engines.model_spec import SPEECH_VOCAB, TINY
-from engines.t3.guidance import VARIABLE, check_guidance
 from engines.t3.vllm.model_dir import prepare_model_dir
 from engines.t3.vllm.vocab import IdSpace
 
@@ -48,24 +45,3 @@ def test_vllm_finds_the_plugin_by_its_entry_point() -> None:
     (entry,) = importlib.metadata.entry_points(group="vllm.general_plugins", name="mynah_t3")
     assert entry.value == "engines.t3.vllm.plugin:register"
     assert callable(entry.load())
-
-
-@pytest.mark.parametrize("value", ["0.5", "1", "-1", "nan", "half"])
-def test_guidance_is_refused_and_explained(value: str) -> None:
-    with pytest.raises(InvalidInput, match="Turbo and Nano were distilled without") as refusal:
-        check_guidance({VARIABLE: value})
-    assert (refusal.value.field, refusal.value.reason) == (VARIABLE, "CFG_UNSUPPORTED")
-
-
-@pytest.mark.parametrize("value", ["0", "0.0", " 0 "])
-def test_no_guidance_is_what_happens_anyway_and_is_said(value: str, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO):
-        check_guidance({VARIABLE: value})
-    assert "changes nothing" in caplog.text
-
-
-@pytest.mark.parametrize("environment", [{}, {VARIABLE: ""}])
-def test_without_the_variable_nothing_is_said(environment: dict[str, str], caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO):
-        check_guidance(environment)
-    assert not caplog.text
