@@ -109,7 +109,7 @@ test-clients: $(VENV)/installed $(UI_VENV)/installed-dev ## openai's client, Liv
 	$(UI_BIN)/python -m pytest tests/clients
 
 # Its torchaudio is linked to CUDA's libraries; what is used of it is Python
-WATERMARK := .venv-watermark
+WATERMARK := build/watermark
 $(WATERMARK)/installed: tests/watermark/requirements.txt $(VENV)/installed-dev
 	$(BIN)/uv pip install --quiet --target $(WATERMARK) --no-deps -r tests/watermark/requirements.txt
 	rm -f $(WATERMARK)/torchaudio/lib/*.so
