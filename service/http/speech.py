@@ -12,8 +12,8 @@ from engines.api import Engine
 from engines.errors import InvalidInput
 from service.config import ServerConfig
 from service.errors import RequestError
-from service.handlers.conversation import SpeechHandler, new_stream_id
 from service.handlers.failures import log_failure, root_cause
+from service.handlers.speech_handler import SpeechHandler, new_stream_id
 from service.handlers.timeouts import within_stall_timeout
 from service.http import speech_request
 from service.http.error_responses import answer_to

@@ -12,13 +12,15 @@ from typing import Any, Protocol
 
 from engines.api import Engine
 from engines.errors import InvalidInput, invalid_value
+from mynah.client.wire import event_to_wire
 from mynah.v1 import speech_pb2
 from service.access.admission import Admission
 from service.config import ServerConfig
 from service.errors import DeadlineExceeded, FailedPrecondition
 from service.handlers import messages
 from service.handlers.failures import log
-from service.stream.session import Session, SessionLimits, StreamSettings
+from service.stream.session import Session
+from service.stream.settings import SessionLimits, StreamSettings
 from service.voices.store import VoiceSource
 
 Request = speech_pb2.StreamSpeechRequest
@@ -87,7 +89,7 @@ class SpeechHandler:
         async with asyncio.TaskGroup() as tasks:
             beside = [tasks.create_task(work) for work in (*listening, self._admission.wait_for_shutdown())]
             while (event := await session.next_event()) is not None:
-                await send(**messages.event(event))
+                await send(**event_to_wire(event))
             for task in beside:
                 task.cancel()
 
