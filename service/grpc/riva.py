@@ -24,7 +24,7 @@ from service.config import ServerConfig
 from service.errors import DeadlineExceeded, NotFound
 from service.grpc.call_writer import CallWriter
 from service.grpc.status import grpc_errors
-from service.handlers.conversation import SpeechHandler, new_stream_id
+from service.handlers.speech_handler import SpeechHandler, new_stream_id
 from service.handlers.voice_catalogue import MAX_PAGE_SIZE
 from service.voices.store import DEFAULT_VOICE_ID, OneVoice, VoiceSource, VoiceStore
 
