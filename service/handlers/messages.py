@@ -9,7 +9,7 @@ from engines.api import EngineInfo, WindowFigures
 from engines.config import Sampling
 from engines.errors import InvalidInput, invalid_value
 from mynah.v1 import speech_pb2, voices_pb2
-from service.audio.encoder import SAMPLE_RATES_HZ, AudioFormat, AudioSettings
+from service.audio.formats import SAMPLE_RATES_HZ, AudioFormat, AudioSettings
 from service.config import ServerConfig
 from service.stream import session
 from service.stream.session import StreamSettings

@@ -15,7 +15,8 @@ from engines.api import Engine, SegmentStats, WindowFigures
 from engines.config import Sampling
 from engines.errors import EngineFailure, InvalidInput
 from engines.voice import Voice
-from service.audio.encoder import AudioSettings, Encoded
+from service.audio.encoder import Encoded
+from service.audio.formats import AudioSettings
 from service.stream.backlog import Backlog, FlushMark
 from service.stream.event_queue import EventQueue
 from service.stream.segmenter import Segmenter

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from engines.api import Samples, WindowFigures
-from service.audio.encoder import AudioSettings, Encoded, Encoder
+from service.audio.encoder import Encoded, Encoder
+from service.audio.formats import AudioSettings
 
 
 @dataclass(frozen=True)

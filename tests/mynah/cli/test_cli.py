@@ -20,7 +20,7 @@ from engines.fake import Script, fake_voice, tone
 from mynah.cli.commands import _FORMATS
 from mynah.cli.main import parser
 from service.audio.codecs import pcm_s16le
-from service.audio.encoder import AudioFormat, AudioSettings
+from service.audio.formats import AudioFormat, AudioSettings
 from tests.service.audio.decoding import decode
 from tests.service.serving import REFERENCE, Serving, serving
 

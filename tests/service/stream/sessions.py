@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from engines.config import Sampling
 from engines.fake import FakeEngine, fake_voice
-from service.audio.encoder import AudioSettings
+from service.audio.formats import AudioSettings
 from service.stream.session import Cancelled, Done, Event, Flushed, Session, SessionLimits, Started, StreamSettings
 from service.stream.timeline import Audio
 

@@ -9,7 +9,7 @@ import pytest
 from engines.errors import EngineBusy, EngineFailure, InvalidInput
 from engines.fake import FakeEngine, Script
 from engines.model_spec import SAMPLES_PER_TOKEN
-from service.audio.encoder import AudioFormat, AudioSettings
+from service.audio.formats import AudioFormat, AudioSettings
 from service.errors import ResourceExhausted
 from service.stream.session import Cancelled, Done, Flushed, Started
 from service.stream.timeline import Audio
