@@ -14,7 +14,9 @@ from service.config import ServerConfig
 from service.stream import session
 from service.stream.session import StreamSettings
 from service.stream.timeline import Audio
-from service.voices.store import DEFAULT_VOICE_ID, VoiceSource, VoiceSummary
+from service.voices.ids import DEFAULT_VOICE_ID
+from service.voices.store import VoiceSource
+from service.voices.stored_voice import VoiceSummary
 
 _SEED_BITS = 53  # every language's numbers hold it exactly
 
