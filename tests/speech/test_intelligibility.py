@@ -107,7 +107,7 @@ def test_eight_streams_at_once_word_by_word_are_understood_as_well(offline: Offl
 
     async def everyone() -> list[np.ndarray]:
         room = asyncio.Semaphore(_STREAMS)
-        async with server("tiny") as address, mynah.Client(address) as client:
+        async with server("tiny", "--max-streams", str(_STREAMS)) as address, mynah.Client(address) as client:
             return await asyncio.gather(*(one(client, text, room) for text in texts))
 
     heard = asyncio.run(everyone())
