@@ -1,7 +1,7 @@
 """The sampler that replaces vLLM's: upstream's order of operations and draws keyed by (seed, step).
 
 T3's Sampler does the mathematics, so that both backends draw the same tokens. vLLM's own sampler penalises prompt ids
-and applies the penalty first; see DECISIONS.md.
+and applies the penalty first.
 """
 
 from __future__ import annotations
