@@ -262,7 +262,7 @@ class _Utterance:
         clock = asyncio.get_running_loop().time
         started_s = clock()
         try:
-            while speech_tokens := await self.generation.next_codes():
+            while speech_tokens := await self.generation.next_speech_tokens():
                 self.t3_s = clock() - started_s
                 if not self.decoder.speech_tokens:
                     self._first_code_s = self.t3_s

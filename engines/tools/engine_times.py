@@ -47,7 +47,7 @@ async def _first_and_next(engine: Pipeline, voice: Voice, seed: int) -> tuple[fl
         sampling = Sampling(seed=seed + 1_000_000 * attempt, max_speech_tokens=FIRST_HOP_CODES + _MORE_CODES)
         generation = stages.t3.start(T3Request(text, voice, sampling))
         started_s, made, head_s, head = time.perf_counter(), 0, 0.0, 0
-        while made < FIRST_HOP_CODES + _MORE_CODES and (speech_tokens := await generation.next_codes()):
+        while made < FIRST_HOP_CODES + _MORE_CODES and (speech_tokens := await generation.next_speech_tokens()):
             made += len(speech_tokens)
             if not head and made >= FIRST_HOP_CODES:
                 head_s, head = time.perf_counter() - started_s, made

@@ -65,7 +65,7 @@ class FakeGeneration:
     def set_target(self, speech_tokens: int) -> None:
         """Makes all of them."""
 
-    async def next_codes(self) -> list[int]:
+    async def next_speech_tokens(self) -> list[int]:
         if self.position >= len(self.speech_tokens):
             self.backend.running.discard(self)
             return []
