@@ -17,7 +17,8 @@ PHONE = {"width": 375, "height": 812}
 
 
 def main() -> None:
-    with server_process() as server, page_process("--server", server.address) as page, sync_playwright() as playwright:
+    speaking = server_process("--model", "tiny")  # the shipped model, so that the pictures show speech
+    with speaking as server, page_process("--server", server.address) as page, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM_FLAGS)
         _speaking(browser, page.address, "page-desktop", viewport=DESKTOP, device_scale_factor=1.5)
         _speaking(browser, page.address, "page-dark", viewport=DESKTOP, color_scheme="dark", device_scale_factor=1.5)
