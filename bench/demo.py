@@ -74,7 +74,7 @@ def _save(path: Path, pcm: bytes) -> None:
 
 @asynccontextmanager
 async def server(model: str, *flags: str, told: str = GRPC_ADDRESS) -> AsyncIterator[str]:
-    """A server process on a free port, ready to speak; gone when the block ends. Gives the address that it `told`."""
+    """A server process on a free port, ready to speak, stopped when the block ends. Yields what `told` finds."""
     arguments = ["-m", "service", "--model", model, "--listen", "127.0.0.1:0", *flags]
     process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None

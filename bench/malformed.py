@@ -1,6 +1,6 @@
-"""Requests that are wrong, in every way a client can be wrong, and what counts as an answer to them.
+"""Malformed requests of every kind, and the check of the server's answers.
 
-An endless, seeded supply; each is one call over gRPC. Knows the contract, nothing of the server.
+An endless, seeded supply; each is one call over gRPC.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _makers(max_text_chars: int) -> dict[str, tuple[str, Callable[[random.Random
         "unknown voice": (_GET, lambda rng: [voices_pb2.GetVoiceRequest(voice_id=_word(rng))]),
         "bad page": (_LIST, lambda rng: [voices_pb2.ListVoicesRequest(page_size=-rng.randint(1, 99))]),
         "bad token": (_LIST, lambda rng: [voices_pb2.ListVoicesRequest(page_token="/" + _word(rng))]),
-        "deleting nobody": (_DELETE, lambda rng: [voices_pb2.DeleteVoiceRequest(voice_id=_word(rng))]),
+        "deleting unknown": (_DELETE, lambda rng: [voices_pb2.DeleteVoiceRequest(voice_id=_word(rng))]),
         "deleting default": (_DELETE, lambda rng: [voices_pb2.DeleteVoiceRequest(voice_id="default")]),
     }  # fmt: skip
 

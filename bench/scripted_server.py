@@ -100,14 +100,14 @@ def stamped(samples: Samples) -> Samples:
 
 
 def made_at_ns(data: bytes) -> int:
-    """When the chunk with this PCM was given away by the engine, on `time.monotonic_ns`, same machine."""
+    """When the engine handed over the chunk with this PCM, on `time.monotonic_ns` of the same machine."""
     words = np.frombuffer(data[:STAMP_BYTES], "<i2")
     return sum(int(word) << (_WORD_BITS * i) for i, word in enumerate(words))
 
 
 @dataclass(frozen=True)
 class ScriptedServer:
-    """A running one."""
+    """A running server."""
 
     address: str
     admin: str

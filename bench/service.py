@@ -34,7 +34,7 @@ _FULL = "STREAMS_EXHAUSTED"
 
 @dataclass(frozen=True)
 class Measured:
-    """Milliseconds of many of the same, and the goals they are to reach."""
+    """Milliseconds of repeated measurements, and their goals."""
 
     name: str
     values_ms: Sequence[float]
@@ -53,7 +53,7 @@ class Measured:
 
 
 class Talker:
-    """One stream that speaks for as long as it is left alone."""
+    """One stream that speaks until it is stopped."""
 
     def __init__(self, stub: speech_pb2_grpc.SpeechStub) -> None:
         self._call = BidiStream(stub.StreamSpeech())
@@ -87,7 +87,7 @@ class Talker:
 
 
 async def overhead(server: ScriptedServer, streams: int, seconds: float) -> list[float]:
-    """Milliseconds from the engine's giving a chunk away to the client's having it, at so many real-time streams."""
+    """Milliseconds from the engine's handing over a chunk to its arrival at the client, with `streams` in real time."""
     delays: list[float] = []
     rng = random.Random(5)
 
@@ -153,7 +153,7 @@ async def full_house(server: ScriptedServer, streams: int, times: int) -> dict[s
 
 
 async def refusal_ms(stub: speech_pb2_grpc.SpeechStub) -> float:
-    """How long a full server takes to say so."""
+    """Milliseconds that a full server takes to refuse a stream."""
     began_s = perf_counter()
     talker = Talker(stub)
     try:
@@ -198,7 +198,7 @@ async def stub_of(server: ScriptedServer) -> AsyncIterator[speech_pb2_grpc.Speec
 
 
 async def bench(streams: int, seconds: float, count: int, times: int) -> tuple[list[Measured], Counter[str], float]:
-    """All four, each on a server of its own."""
+    """All four measurements, each on its own server."""
     flags = ("--max-streams", str(streams), *_FLAGS)
     logs = BUILD / "service-logs"
     async with scripted_server(Load(), logs / "overhead.log", *flags) as server:

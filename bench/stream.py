@@ -103,7 +103,7 @@ def mel_distance(runtime: Runtime, voice: Voice) -> dict[str, float]:
 
 @dataclass
 class Crowd:
-    """What a number of listeners heard."""
+    """The figures of a number of concurrent listeners."""
 
     streams: int
     ttfa_s: float
@@ -159,7 +159,7 @@ def theirs(port: Port, voice: Voice) -> Speak:
 
 
 def crowds(run: asyncio.Runner, speak: Speak, most: int) -> list[Crowd]:
-    """More and more streams; beyond 8 only while nobody runs dry."""
+    """Growing numbers of streams; beyond 8 only while no listener runs dry."""
     run.run(crowd(speak, 1))  # warm-up
     results: list[Crowd] = []
     for streams in CROWDS:
@@ -171,7 +171,7 @@ def crowds(run: asyncio.Runner, speak: Speak, most: int) -> list[Crowd]:
 
 
 def sustainable(results: list[Crowd]) -> int:
-    """Most streams at which, and below which, nobody ran dry."""
+    """Returns the most streams at and below which no listener ran dry."""
     carried = 0
     for result in results:
         if not result.carried:

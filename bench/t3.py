@@ -99,7 +99,7 @@ class Ours:
 
 
 class Upstream:
-    """The published package's loop, one request after the other: it has no other way and keeps no prefix."""
+    """The published package's loop, one request after the other, without a prefix cache."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         from tests.reference import upstream
@@ -159,7 +159,7 @@ def _onnx(checkpoint: Checkpoint, threads: int) -> T3Backend:
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Side]:
-    """The sides take turns, so that what else the machine does meets them alike. Medians."""
+    """Medians; the sides take turns, so that other load on the machine affects all alike."""
     running = make_sides(arguments, endless_checkpoint(arguments.model))
     sides = {name: Side() for name in running}
     for side in running.values():  # first-use costs, and the voice that is warm from here on

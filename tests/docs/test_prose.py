@@ -43,6 +43,7 @@ def test_every_exception_is_needed_and_has_a_reason():
         (python_prose, 'help = "what is no number"', 1, "what is no"),
         (markdown_prose, "One.\n\nThere is no path that leads here.", 3, "is no X that"),
         (javascript_prose, 'const a = 1;\nsay("nobody answers");', 2, "nobody"),
+        (javascript_prose, "say(`${name} was told`);", 1, "told"),
         (proto_comments, "// So many streams.\nint32 n = 1;", 1, "so many"),
     ],
 )
@@ -53,4 +54,5 @@ def test_a_word_to_avoid_is_found_on_its_line(reader, source: str, line: int, wo
 
 def test_code_is_not_prose():
     assert list(words_in("a", python_prose("told = 1\nnobody = {'told': told}  # whoever"))) == []
+    assert list(words_in("a", python_prose('def f(told):\n    """Log what `told` says."""'))) == []
     assert list(words_in("a", markdown_prose("```python\ntold = 1\n```\n"))) == []
