@@ -21,7 +21,7 @@ WORDS = {
     "so many": r"\bso many\b",
     "what is no": r"\bwhat (is|are|was|were) no\b",
     "is no X that": r"\b(is|are|was|were) no [\w-]+ (that|which|who)\b",
-    "hears": r"\bhears\b",
+    "hears": r"(?<!listener )\bhears\b",
     "gift": r"\bgifts?\b",
     "doorman": r"\bdoorm[ae]n\b|\bthe door\b",
 }

@@ -86,6 +86,7 @@ def test_figures_are_shown_with_goal_format_and_runs():
     assert table("{engine/ratios/memory <= 0.69}", RECORDS) == "**0.70**, 0.68"
     assert table("{engine/ratios/t3 <= 0.3|.2f}", RECORDS) == "**0.35**"
     assert table("{engine/crowds/streams=8/ttfa_s}", RECORDS) == "0.83"
+    assert table("{engine/crowds/streams=10/ttfa_s}", RECORDS) == "-"
     assert origin("engine", RECORDS) == "`make bench-engine`, 2026-11-29, commit abc1234, a CPU, 2 cores"
 
 
@@ -98,7 +99,7 @@ def test_a_document_is_filled_between_its_markers_and_only_there():
     assert filled(new, {"one": "| {engine/ratios/t3|.1f} |"}, RECORDS) == new
 
 
-@pytest.mark.parametrize("path", ["stream/seams", "engine/ratios/s3gen", "engine/crowds/streams=9/ttfa_s"])
+@pytest.mark.parametrize("path", ["stream/seams", "engine/ratios/s3gen", "engine/crowds/voices=8/ttfa_s"])
 def test_an_unknown_figure_is_an_error(path: str):
     with pytest.raises(UnknownFigure):
         lookup(path, RECORDS)

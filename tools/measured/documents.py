@@ -4,7 +4,7 @@
 `<!-- measured: engine/ratios/peak_memory_mb -->0.38<!-- /measured -->` holds one figure.
 
 In a table, `{engine/ratios/peak_memory_mb}` is a figure: a bench's name, then the way into its JSON. In a list the step
-`streams=8` picks the entry with that value. `{... <= 0.7}` is bold where the goal is missed, `{... |.2f}` has a format,
+`streams=8` picks the entry with that value, and an entry that a run did not reach is shown as "-". `{... <= 0.7}` is bold where the goal is missed, `{... |.2f}` has a format,
 `{@engine}` says where the figures come from. Several runs of one figure are a list, shown with commas.
 """
 
@@ -64,6 +64,8 @@ def table(template: str, records: Records) -> str:
         if provenance:
             return origin(path, records)
         values = lookup(path, records)
+        if values is None:
+            return "-"
         runs = values if isinstance(values, list) else [values]
         shown = [_bold(text, value, goal) for text, value in zip(_texts(runs, style), runs, strict=True)]
         return ", ".join(shown)
@@ -80,20 +82,22 @@ def origin(name: str, records: Records) -> str:
 
 
 def lookup(path: str, records: Records) -> Any:
-    """The figure at `bench/key/key`. Raises UnknownFigure."""
+    """Returns the figure at `bench/key/key`, None if the run did not reach it. Raises UnknownFigure."""
     name, *keys = path.split("/")
     try:
         value: Any = records[name].figures
         for key in keys:
             value = _entry(value, key) if isinstance(value, list) else value[key]
-    except (KeyError, StopIteration) as error:
+            if value is None:
+                return None
+    except KeyError as error:
         raise UnknownFigure(path) from error
     return value
 
 
-def _entry(entries: list[dict[str, Any]], key: str) -> dict[str, Any]:
+def _entry(entries: list[dict[str, Any]], key: str) -> dict[str, Any] | None:
     field, _, wanted = key.partition("=")
-    return next(entry for entry in entries if str(entry.get(field)) == wanted)
+    return next((entry for entry in entries if str(entry[field]) == wanted), None)
 
 
 def _texts(runs: list[Any], style: str | None) -> list[str]:
