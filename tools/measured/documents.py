@@ -4,8 +4,9 @@
 `<!-- measured: engine/ratios/peak_memory_mb -->0.38<!-- /measured -->` holds one figure.
 
 In a table, `{engine/ratios/peak_memory_mb}` is a figure: a bench's name, then the way into its JSON. In a list the step
-`streams=8` picks the entry with that value, and an entry that a run did not reach is shown as "-". `{... <= 0.7}` is bold where the goal is missed, `{... |.2f}` has a format,
-`{@engine}` says where the figures come from. Several runs of one figure are a list, shown with commas.
+`streams=8` picks the entry with that value; an entry that a run did not reach is shown as "-". `{... <= 0.7}` is bold
+where the goal is missed, `{... |.2f}` has a format, `{@engine}` says where the figures come from. Several runs of one
+figure are a list, shown with commas.
 """
 
 from __future__ import annotations
