@@ -15,11 +15,11 @@ from mynah.cli.audio_sinks import STDOUT, AudioSink, format_of, open_sink
 from mynah.cli.batch.command import batch
 from mynah.cli.reporter import NullReporter, ProgressReporter, print_note
 from mynah.cli.stdin import fragments
-from mynah.cli.stream_stats import StreamStats
 from mynah.client.client import Client
 from mynah.client.errors import InvalidArgument, Unavailable
 from mynah.client.settings import Sampling, Tls
 from mynah.client.stream import SpeechStream
+from mynah.client.stream_stats import StreamStats
 
 
 async def execute(args: argparse.Namespace) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from mynah.cli.stream_stats import StreamStats
 from mynah.client.stream import SpeechStream
+from mynah.client.stream_stats import StreamStats
 
 
 def print_note(line: str) -> None:

@@ -13,10 +13,10 @@ from pathlib import Path
 from mynah.cli.batch.output_dir import MANIFEST, OutputDir
 from mynah.cli.batch.run import Progress, RetryPolicy, Spoken, run_batch
 from mynah.cli.batch.script import Item, read_script
-from mynah.cli.stream_stats import StreamStats
 from mynah.client.client import Client
 from mynah.client.errors import InvalidArgument, MynahError, ServerError
 from mynah.client.stream import SpeechStream
+from mynah.client.stream_stats import StreamStats
 
 FAILED = "failed.jsonl"
 _BAR_CELLS = 24

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mynah.cli.stream_stats import StreamStats
 from mynah.client.events import AudioChunk
+from mynah.client.stream_stats import StreamStats
 
 
 def chunk(samples: int) -> AudioChunk:
