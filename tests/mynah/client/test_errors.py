@@ -10,14 +10,15 @@ from engines.errors import CheckpointError, EngineBusy, EngineFailure, InvalidIn
 from mynah.client import errors
 from mynah.client.errors import DETAILS_KEY, MynahError, StreamCancelled, Unavailable, from_status
 from service import errors as request_errors
-from service.grpc.status import failure_of
+from service.grpc.status import details as details_of
+from service.handlers.failures import failure_of
 
 DETAILS = {"field": "text", "value": "7 chars", "allowed": "at most 5 chars"}
 
 
 def over_the_wire(error: Exception) -> MynahError:
     failure = failure_of(error)
-    return from_status(failure.code.name, failure.message, [("x", "y"), (DETAILS_KEY, failure.details())])
+    return from_status(failure.code.name, failure.message, [("x", "y"), (DETAILS_KEY, details_of(failure))])
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,7 @@ def test_a_wrong_field_is_a_bad_request_for_other_clients():
     failure = failure_of(
         InvalidInput("sampling.top_p", "sampling.top_p is 7; it must be in (0, 1].", "SAMPLING_OUT_OF_RANGE")
     )
-    status = status_pb2.Status.FromString(failure.details())
+    status = status_pb2.Status.FromString(details_of(failure))
     assert (status.code, status.message) == (3, failure.message)
     request = error_details_pb2.BadRequest()
     assert any(detail.Unpack(request) for detail in status.details)
