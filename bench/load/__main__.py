@@ -48,7 +48,7 @@ async def load(arguments: argparse.Namespace) -> tuple[float | None, list[Figure
 def _server(arguments: argparse.Namespace) -> AbstractAsyncContextManager[str]:
     """A server process with the surface's protocol."""
     if arguments.surface in ("http", "websocket"):
-        return server(arguments.model, "--http-listen", "127.0.0.1:0", told=HTTP_ADDRESS)
+        return server(arguments.model, "--http-listen", "127.0.0.1:0", pattern=HTTP_ADDRESS)
     return server(arguments.model)
 
 
