@@ -23,6 +23,7 @@ from engines.config import (
     T3_DTYPES,
     EngineConfig,
 )
+from service.stream.policy import StreamPolicy
 
 _PREFIX = "MYNAH_"
 _CLIENTS = ("MYNAH_API_KEY",)  # variables of the client's, which may stand in the same environment
@@ -271,6 +272,11 @@ class ServerConfig:
         if self.tls_certificate is None or self.tls_key is None:
             return None
         return TlsFiles(self.tls_certificate, self.tls_key, self.tls_client_ca)
+
+    @property
+    def policy(self) -> StreamPolicy:
+        """The part that holds for every stream."""
+        return StreamPolicy(**{option.name: getattr(self, option.name) for option in fields(StreamPolicy)})
 
     def engine(self) -> EngineConfig:
         """The part that the engine is built from."""
