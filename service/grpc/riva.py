@@ -26,7 +26,8 @@ from service.grpc.status import grpc_errors
 from service.handlers.speech_handler import SpeechHandler, new_stream_id
 from service.handlers.voice_catalogue import MAX_PAGE_SIZE
 from service.stream.policy import StreamPolicy
-from service.voices.store import DEFAULT_VOICE_ID, OneVoice, VoiceSource, VoiceStore
+from service.voices.ids import DEFAULT_VOICE_ID
+from service.voices.store import OneVoice, VoiceSource, VoiceStore
 
 Context = grpc.aio.ServicerContext[Any, Any]
 SERVICE = riva_tts_pb2.DESCRIPTOR.services_by_name["RivaSpeechSynthesis"].full_name

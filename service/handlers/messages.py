@@ -9,10 +9,12 @@ from engines.api import EngineInfo
 from engines.config import Sampling
 from engines.errors import InvalidInput, invalid_value
 from mynah.v1 import speech_pb2, voices_pb2
-from service.audio.encoder import SAMPLE_RATES_HZ, AudioFormat, AudioSettings
+from service.audio.formats import SAMPLE_RATES_HZ, AudioFormat, AudioSettings
 from service.stream.policy import StreamPolicy
 from service.stream.settings import StreamSettings
-from service.voices.store import DEFAULT_VOICE_ID, VoiceSource, VoiceSummary
+from service.voices.ids import DEFAULT_VOICE_ID
+from service.voices.store import VoiceSource
+from service.voices.stored_voice import VoiceSummary
 
 _SEED_BITS = 53  # every language's numbers hold it exactly
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from engines.config import Sampling
 from engines.voice import Voice
-from service.audio.encoder import AudioSettings
+from service.audio.formats import AudioSettings
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from engines.api import WindowFigures
 from engines.model_spec import SAMPLE_RATE_HZ
 from engines.playback import PlaybackClock
-from service.audio.encoder import AudioSettings
+from service.audio.formats import AudioSettings
 from service.telemetry import metrics
 
 

@@ -13,7 +13,8 @@ from functools import partial
 from engines import api
 from engines.api import Samples
 from mynah.client import events
-from service.audio.encoder import AudioSettings, Encoded, Encoder
+from service.audio.encoder import Encoded, Encoder
+from service.audio.formats import AudioSettings
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from engines.s3gen.runtimes.onnx import OnnxRuntime
 from engines.s3gen.runtimes.torch import TorchRuntime
 from engines.s3gen.runtimes.torch_cached import TorchCachedRuntime
 from engines.s3gen.streaming.schedule import SCHEDULES
-from service.audio.encoder import AudioFormat, AudioSettings, Encoder
+from service.audio.encoder import Encoder
+from service.audio.formats import AudioFormat, AudioSettings
 from tests.service.audio.decoding import decode
 from tests.speech.conftest import ABOVE_TEACHER, TEXTS, Offline, codes_on, judge, one_pass, teacher
 from tests.speech.recogniser import word_error_rate, words

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from engines.config import Sampling
 from engines.fake import FakeEngine, fake_voice
 from mynah.client.events import AudioChunk, Cancelled, Event, Flushed, SegmentDone, SegmentStarted
-from service.audio.encoder import AudioSettings
+from service.audio.formats import AudioSettings
 from service.stream.policy import StreamPolicy
 from service.stream.session import Session
 from service.stream.settings import StreamSettings

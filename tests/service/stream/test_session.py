@@ -11,7 +11,7 @@ from engines.errors import EngineBusy, EngineFailure, InvalidInput
 from engines.fake import FakeEngine, Script
 from engines.model_spec import SAMPLES_PER_TOKEN
 from mynah.client.events import AudioChunk, Cancelled, Flushed, SegmentDone, SegmentStarted
-from service.audio.encoder import AudioFormat, AudioSettings
+from service.audio.formats import AudioFormat, AudioSettings
 from service.errors import ResourceExhausted
 from tests.service.stream.sessions import Heard, now_s, session, speak
 from tests.virtual_time import virtual_time

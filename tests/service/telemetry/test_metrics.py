@@ -15,7 +15,7 @@ import mynah
 from engines.api import DeviceMemory
 from engines.errors import EngineFailure
 from engines.fake import Script
-from service.audio.encoder import AudioFormat, AudioSettings
+from service.audio.formats import AudioFormat, AudioSettings
 from service.stream.stream_meter import StreamMeter
 from service.telemetry import metrics
 from service.telemetry.metrics import EngineMetrics
