@@ -37,7 +37,9 @@ from engines.s3gen.runtimes.torch import TorchRuntime
 from engines.s3gen.streaming.schedule import Schedule, Step
 from engines.s3gen.streaming.segment_decoder import SegmentDecoder, collate_flow, decode_windows
 from engines.s3gen.streaming.windows import Window, WindowPlanner
-from engines.t3.local_backend import TorchT3Backend
+from engines.t3.decoder import DecoderLimits
+from engines.t3.local_backend import LocalT3Backend
+from engines.t3.model import T3Net
 from engines.voice import Voice
 
 THREADS = 2
@@ -278,7 +280,8 @@ def main() -> None:
         mine = crowds(run, ours(engine, voice), most)
         named = crowds(run, ours(engine, voice, repeatable=True), min(8, most))
         run.run(engine.close())
-        t3 = TorchT3Backend(checkpoint, device="cpu", max_streams=most)
+        net = T3Net.load(checkpoint.t3_path, checkpoint.spec, "cpu")
+        t3 = LocalT3Backend(net, DecoderLimits(most))
         port = Port(t3, TorchRuntime(checkpoint), engine.stages.encode_text(TEXT))
         other = crowds(run, theirs(port, voice), most)
         run.run(t3.close())
