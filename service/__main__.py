@@ -48,7 +48,7 @@ def main() -> None:
 
 def _load(config: ServerConfig) -> Engine:
     """The engine, its speech marked if that is wanted; what cannot mark is found out first."""
-    marker = watermark.PerthMarker() if watermark.wanted(config.watermark) else None
+    marker = watermark.PerthMarker() if watermark.is_enabled(config.watermark) else None
     engine = engines.load(config.engine(), tracing.TracedEngine())
     return engine if marker is None else watermark.MarkedEngine(engine, marker)
 

@@ -24,9 +24,10 @@ from service.config import ServerConfig
 from service.errors import DeadlineExceeded, NotFound
 from service.grpc.call_writer import CallWriter
 from service.grpc.status import grpc_errors
-from service.handlers.conversation import SpeechHandler, new_stream_id
+from service.handlers.speech_handler import SpeechHandler, new_stream_id
 from service.handlers.voice_catalogue import MAX_PAGE_SIZE
-from service.voices.store import DEFAULT_VOICE_ID, OneVoice, VoiceSource, VoiceStore
+from service.voices.ids import DEFAULT_VOICE_ID
+from service.voices.store import OneVoice, VoiceSource, VoiceStore
 
 Context = grpc.aio.ServicerContext[Any, Any]
 SERVICE = riva_tts_pb2.DESCRIPTOR.services_by_name["RivaSpeechSynthesis"].full_name

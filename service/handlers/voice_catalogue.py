@@ -11,7 +11,8 @@ from engines.api import Engine
 from engines.errors import InvalidInput, invalid_value
 from mynah.v1 import voices_pb2
 from service.handlers import messages
-from service.voices.store import VoiceStore, check_id
+from service.voices.ids import check_id
+from service.voices.store import VoiceStore
 
 MAX_NAME_CHARS = 80
 MAX_PAGE_SIZE = 1000
@@ -28,7 +29,7 @@ class VoiceCatalogue:
     async def check(self, new: voices_pb2.NewVoice) -> None:
         """Whether `create` would come to looking at the audio. Raises InvalidInput, AlreadyExists, NoRoom."""
         _check_new(new)
-        await self._voices.must_have_room(_id_of(new))
+        await self._voices.check_can_add(_id_of(new))
 
     async def create(self, new: voices_pb2.NewVoice, audio: bytes) -> voices_pb2.Voice:
         """Make a voice of an audio file and keep it. Raises as `check`, and InvalidInput for the audio."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from engines.api import EngineInfo
 from engines.model_spec import SPEECH_VOCAB
-from service.audio.encoder import SAMPLE_RATES_HZ
+from service.audio.formats import SAMPLE_RATES_HZ
 from service.config import ServerConfig
 from service.http import speech_request
 

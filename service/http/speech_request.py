@@ -8,7 +8,7 @@ from typing import Any
 
 from engines.errors import invalid_value
 from mynah.v1 import speech_pb2
-from service.audio.encoder import AudioFormat
+from service.audio.formats import AudioFormat
 from service.errors import NotFound
 from service.handlers.messages import format_number
 

@@ -12,7 +12,7 @@ import mynah
 from engines.errors import EngineFailure
 from engines.fake import FakeEngine, Script
 from mynah.client.settings import AUDIO_FORMATS
-from service.audio.encoder import AudioFormat
+from service.audio.formats import AudioFormat
 from service.config import ConfigError, ServerConfig
 from service.server import Server
 from tests.service.serving import Serving, serving

@@ -44,10 +44,10 @@ def test_what_takes_too_long_is_ended() -> None:
 
 CRASHES = """
 import os, signal, sys
-from engines.conditioning import apart
+from engines.conditioning import sandbox
 def crash(audio): os.kill(os.getpid(), signal.SIGSEGV)
-apart.decode = crash
-apart.main()
+sandbox.decode = crash
+sandbox.main()
 """
 GREEDY = CRASHES.replace("os.kill(os.getpid(), signal.SIGSEGV)", "return bytearray(8 * 2**30)")
 
@@ -62,10 +62,12 @@ def test_what_crashes_or_fills_the_memory_costs_an_error(program: str, monkeypat
 
 TELLS = """
 import os, sys
-from engines.conditioning import apart
-def tell(audio): raise apart.InvalidInput("audio", sorted(os.environ), str(len(os.listdir("/proc/self/fd"))), "TOLD")
-apart.decode = tell
-apart.main()
+from engines.conditioning import sandbox
+def tell(audio):
+    names, files = str(sorted(os.environ)), str(len(os.listdir("/proc/self/fd")))
+    raise sandbox.InvalidInput("audio", "told", "TOLD", value=names, allowed=files)
+sandbox.decode = tell
+sandbox.main()
 """
 
 

@@ -20,7 +20,7 @@ from engines.fake import Script, fake_voice, tone
 from mynah.cli.commands import _FORMATS
 from mynah.cli.main import parser
 from service.audio.codecs import pcm_s16le
-from service.audio.encoder import AudioFormat, AudioSettings
+from service.audio.formats import AudioFormat, AudioSettings
 from tests.service.audio.decoding import decode
 from tests.service.serving import REFERENCE, Serving, serving
 
@@ -160,7 +160,7 @@ async def test_say_with_a_voice_of_ones_own(tmp_path: Path):
         assert again.status == 2
         assert (
             again.told
-            == f"mynah: there is no voice '{voice_id}'; allowed: a voice that ListVoices shows [VOICE_NOT_FOUND]\n"
+            == f"mynah: There is no voice '{voice_id}'; ListVoices shows the voices of this server. [VOICE_NOT_FOUND]\n"
         )
 
 
@@ -182,7 +182,7 @@ async def test_info_shows_who_speaks():
 @pytest.mark.parametrize(
     ("arguments", "status", "told"),
     [
-        (["say", "Hi.", "--voice", "nobody"], 2, "there is no voice 'nobody'"),
+        (["say", "Hi.", "--voice", "nobody"], 2, "There is no voice 'nobody'"),
         (["say", "Hi.", "--top-p", "7"], 2, "sampling.top_p = 7.0 is not allowed; allowed: (0.0, 1.0]"),
         (["say", "Hi.", "--rate", "7"], 2, "8000, 11025"),
         (["say", "Hi.", "--seed", "-1"], 2, "seed = -1 cannot be sent"),

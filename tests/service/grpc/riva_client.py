@@ -75,7 +75,7 @@ def _call(address: str, auth: dict[str, Any], method: str, args: Any, kwargs: An
         trailing = [(str(key), value) for key, value in call.trailing_metadata() or ()]
         return (call.code().name, call.details() or "", trailing), []
     finally:
-        service.access.auth.channel.close()
+        service.auth.channel.close()
 
 
 def _answers(service: Any, method: str, args: Any, kwargs: Any) -> list[Any]:

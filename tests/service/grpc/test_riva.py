@@ -17,7 +17,7 @@ import mynah
 from engines.fake import Script
 from mynah.client.errors import MynahError, from_status
 from service.access.keys import ApiKey, digest, write_keys
-from service.audio.encoder import SAMPLE_RATES_HZ
+from service.audio.formats import SAMPLE_RATES_HZ
 from service.grpc import riva as surface
 from tests.service.access.tls_files import Authority
 from tests.service.grpc.riva_client import RivaClient, RivaError, riva_client

@@ -13,7 +13,7 @@ from engines.fake import FakeEngine, Script, fake_voice, tone
 from mynah.client.events import Cancelled, Flushed, SegmentDone, SegmentStarted
 from mynah.v1 import speech_pb2
 from service.audio.codecs import pcm_s16le
-from service.voices.store import DEFAULT_VOICE_ID
+from service.voices.ids import DEFAULT_VOICE_ID
 from tests.service.serving import CANCEL, converse, flush, opening, serving, text
 
 TWO = "First there was one sentence. Then there was a second one."

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect
 
-from service.audio.encoder import AudioFormat, AudioSettings
+from service.audio.formats import AudioFormat, AudioSettings
 from tests.service.access.tls_files import Authority
 from tests.service.audio.decoding import decode
 from tests.service.http.browsing import HELLO, SPEECH, browsing

@@ -13,7 +13,7 @@ import pytest
 from engines.errors import EngineBusy, EngineFailure
 from engines.fake import Script, fake_voice, tone
 from service.audio.codecs import pcm_s16le
-from service.audio.encoder import SAMPLE_RATES_HZ, AudioFormat, AudioSettings
+from service.audio.formats import SAMPLE_RATES_HZ, AudioFormat, AudioSettings
 from service.http.speech_request import MEDIA_TYPES, RESPONSE_FORMATS
 from tests.service.audio.decoding import decode
 from tests.service.http.browsing import HELLO, LONG, SPEECH, browsing

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.voices.store import DEFAULT_VOICE_ID
+from service.voices.ids import DEFAULT_VOICE_ID
 from tests.service.http.browsing import HELLO, SPEECH, browsing
 from tests.service.serving import REFERENCE
 
