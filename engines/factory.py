@@ -10,7 +10,7 @@ from pathlib import Path
 from engines.api import NULL_OBSERVER, EngineInfo, Limits, Observer
 from engines.checkpoints.checkpoint import Checkpoint, default_cache_dir, open_checkpoint, verify
 from engines.checkpoints.hub import HuggingFaceHub
-from engines.checkpoints.weights import Shape
+from engines.checkpoints.tensor_file import Shape
 from engines.conditioning import speaker, tokenizer, xvector
 from engines.conditioning.builder import VoiceBuilder
 from engines.conditioning.builtin import load_builtin

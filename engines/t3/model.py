@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engines.checkpoints.weights import Shape, check_tensors, load_tensors
+from engines.checkpoints.tensor_file import Shape
+from engines.checkpoints.weights import check_tensors, load_tensors
 from engines.model_spec import SPEAKER_EMBEDDING_DIM, SPEECH_VOCAB, ModelSpec, T3Spec
 from engines.t3.kv_cache import KvSlot
 from engines.t3.linear import Linear, least_rows, make_linear, release_packing_memory
