@@ -64,7 +64,7 @@ def test_writing_holds_one_tensor_at_a_time(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tensors", "message"),
     [
-        ([("a", np.zeros(1)), ("a", np.zeros(1))], "a duplicate tensor"),
+        ([("a", np.zeros(1)), ("a", np.zeros(1))], "duplicate tensor a"),
         ([("a", np.zeros(1, np.complex64))], "complex64"),
         ([("a" * 2**20, np.zeros(1))], "room for 1048576"),
     ],

@@ -127,7 +127,7 @@ def test_every_wrong_tensor_is_named(checkpoint: Checkpoint, tmp_path: Path) -> 
     with pytest.raises(CheckpointError) as caught:
         VoiceBuilder(broken).load()
     assert "tokenizer.encoder.conv1.weight is missing" in str(caught.value)
-    assert "tokenizer.quantizer._codebook.project_down.bias has shape (7,), not (8,)" in str(caught.value)
+    assert "tokenizer.quantizer._codebook.project_down.bias has shape (7,), expected (8,)" in str(caught.value)
 
 
 def test_nets_stay_views_of_the_mapped_file(checkpoint: Checkpoint) -> None:
