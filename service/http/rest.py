@@ -53,7 +53,7 @@ class RestEndpoints:
         return JSONResponse({"status": "alive"})
 
     async def ready(self, _: Request) -> Response:
-        self._admission.must_serve()
+        self._admission.check_serving()
         return JSONResponse({"status": "ready"})
 
     async def list_voices(self, request: Request) -> Response:

@@ -61,4 +61,4 @@ def surface(
         Route("/readyz", catalogue.ready),
         Route("/openapi.json", openapi),
     ]
-    return application(routes, admission.gate, config.cors_origin)
+    return application(routes, admission.authenticator, config.cors_origin)
