@@ -22,7 +22,7 @@ from bench.malformed import Request, answer, supply
 from bench.report import BUILD, publish, table
 from bench.scripted_server import Load, ScriptedServer, made_at_ns, scripted_server
 from mynah.client.errors import ServerBusy
-from mynah.client.transport import Duplex, open_channel
+from mynah.client.transport import BidiStream, open_channel
 from mynah.v1 import speech_pb2, speech_pb2_grpc
 
 STREAMS = 64
@@ -56,7 +56,7 @@ class Talker:
     """One stream that speaks for as long as it is left alone."""
 
     def __init__(self, stub: speech_pb2_grpc.SpeechStub) -> None:
-        self._call = Duplex(stub.StreamSpeech())
+        self._call = BidiStream(stub.StreamSpeech())
 
     async def open(self) -> None:
         """Raises MynahError, ServerBusy among others."""

@@ -28,7 +28,7 @@ from bench.malformed import Malformed, Request, answer, supply
 from bench.report import BUILD, publish, table
 from bench.scripted_server import Load, ScriptedServer, scripted_server
 from mynah.client.errors import MynahError
-from mynah.client.transport import Duplex, open_channel
+from mynah.client.transport import BidiStream, open_channel
 from mynah.v1 import speech_pb2, speech_pb2_grpc
 
 CLIENTS = 32
@@ -96,8 +96,8 @@ class Clients:
         return ""
 
     @asynccontextmanager
-    async def _stream(self) -> AsyncIterator[Duplex]:
-        call = Duplex(self._stub.StreamSpeech())
+    async def _stream(self) -> AsyncIterator[BidiStream]:
+        call = BidiStream(self._stub.StreamSpeech())
         try:
             await call.write(Request(open=speech_pb2.OpenStream(settings=_SETTINGS)))
             await call.read()
@@ -147,11 +147,11 @@ class Clients:
         if told := await answer(self._channel, request):
             self.wrong[told] += 1
 
-    async def _say(self, call: Duplex, text: str, flush_id: int) -> None:
+    async def _say(self, call: BidiStream, text: str, flush_id: int) -> None:
         await call.write(Request(text=speech_pb2.TextFragment(content=text)))
         await call.write(Request(flush=speech_pb2.Flush(flush_id=flush_id)))
 
-    async def _read_some(self, call: Duplex) -> None:
+    async def _read_some(self, call: BidiStream) -> None:
         """Until an event that is drawn, or the end of what was said."""
         for _ in range(self._random.randint(0, 6)):
             message = await call.read()
@@ -159,7 +159,7 @@ class Clients:
                 return
 
 
-async def _to_the_end(call: Duplex) -> None:
+async def _to_the_end(call: BidiStream) -> None:
     while await call.read() is not None:
         pass
 

@@ -4,7 +4,7 @@ On the torch CPU runtime with random:tiny, next to the way the public ports stre
 nets. Ours runs as a server does for clients that name no seed: hops follow the load. Expected before it was measured:
 the ports pay 325 window tokens for each second of audio where our largest step pays about 410 for four, so at least
 twice the streams without an underrun, for a later first sound in a crowd; no seam where the ports show one at most
-joins. DECISIONS.md says what came out.
+joins. docs/experiments.md says what came out.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from engines.config import Sampling
 from engines.health import Health
-from engines.model_spec import SAMPLE_RATE_HZ, SAMPLES_PER_TOKEN, SILENCE_TAIL_TOKENS
+from engines.model_spec import SAMPLE_RATE_HZ
 from engines.voice import Voice
 
 Samples = npt.NDArray[np.float32]  # (n,) mono, 24 kHz, full scale 1.0
@@ -28,12 +28,6 @@ class Limits:
     max_text_chars_per_segment: int
     max_speech_tokens_per_segment: int
     max_streams: int
-
-    @property
-    def max_segment_ms(self) -> int:
-        """Longest audio one segment can have: the first token is drawn before any is counted, silence closes it."""
-        tokens = 1 + self.max_speech_tokens_per_segment + SILENCE_TAIL_TOKENS
-        return tokens * SAMPLES_PER_TOKEN * 1000 // SAMPLE_RATE_HZ
 
 
 @dataclass(frozen=True)

@@ -103,53 +103,9 @@ def with_gain(samples: Samples, gain_db: float) -> Samples:
     return samples * np.float32(factor) if math.isfinite(factor) and factor > 0.0 else samples
 
 
-def normalize_loudness(samples: Samples, rate_hz: int, target_lufs: float = -27.0) -> Samples:
-    """Samples at the target loudness; silence stays as it is."""
-    return with_gain(samples, target_lufs - loudness_lufs(samples, rate_hz))
-
-
-def to_s16le(samples: Samples) -> bytes:
-    """16-bit little-endian PCM; what lies beyond full scale is clipped. Samples must be finite."""
-    codes: npt.NDArray[np.int16] = np.clip(np.rint(samples * 32768.0), -32768, 32767).astype("<i2")
-    return codes.tobytes()
-
-
-def from_s16le(pcm: bytes) -> Samples:
-    """Inverse of `to_s16le`, exact. Raises ValueError for half a sample."""
-    return np.frombuffer(pcm, "<i2").astype(np.float32) / np.float32(32768.0)
-
-
 def to_f32le(samples: Samples) -> bytes:
     """32-bit float little-endian PCM, not clipped."""
     return samples.astype("<f4", copy=False).tobytes()
-
-
-def from_f32le(pcm: bytes) -> Samples:
-    """Inverse of `to_f32le`, exact. Raises ValueError for part of a sample."""
-    return np.frombuffer(pcm, "<f4").astype(np.float32)
-
-
-def fade_in(samples: Samples, fade_samples: int) -> Samples:
-    """The first `fade_samples` raised from nothing along half a cosine."""
-    faded = samples.copy()
-    length = min(fade_samples, len(samples))
-    faded[:length] *= _rise(fade_samples)[:length]
-    return faded
-
-
-def fade_out(samples: Samples, fade_samples: int) -> Samples:
-    """The last `fade_samples` lowered to nothing along half a cosine."""
-    return fade_in(samples[::-1], fade_samples)[::-1]
-
-
-def crossfade(leaving: Samples, coming: Samples) -> Samples:
-    """Two equally long renderings of the same moment joined at constant gain: where they agree nothing changes."""
-    return leaving + (coming - leaving) * _rise(len(leaving))
-
-
-def _rise(length_samples: int) -> Samples:
-    middles = (np.arange(length_samples) + 0.5) / max(length_samples, 1)
-    return (0.5 - 0.5 * np.cos(np.pi * middles)).astype(np.float32)
 
 
 def trim_silence(samples: Samples, top_db: float = 20.0, frame_samples: int = 2048, hop_samples: int = 512) -> Samples:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from functools import partial
 from pathlib import Path
@@ -13,15 +14,7 @@ from engines.checkpoints.weights import Shape
 from engines.conditioning import speaker, tokenizer, xvector
 from engines.conditioning.builder import VoiceBuilder
 from engines.conditioning.builtin import load_builtin
-from engines.config import (
-    DECODE_MODES,
-    DTYPES,
-    S3GEN_DTYPES,
-    S3GEN_RUNTIMES,
-    T3_BACKENDS,
-    T3_DTYPES,
-    EngineConfig,
-)
+from engines.config import DTYPES, EngineConfig
 from engines.device import cpu_threads, device_memory, resolve_device, use_threads
 from engines.errors import invalid_value
 from engines.health import Health
@@ -165,17 +158,10 @@ def tensor_tables(checkpoint: Checkpoint) -> dict[Path, list[tuple[str, dict[str
 
 
 def _check_choices(config: EngineConfig) -> None:
-    choices = {
-        "schedule": tuple(SCHEDULES),
-        "decode": DECODE_MODES,
-        "t3": T3_BACKENDS,
-        "t3_dtype": T3_DTYPES,
-        "s3gen": S3GEN_RUNTIMES,
-        "s3gen_dtype": S3GEN_DTYPES,
-    }
-    for name, allowed in choices.items():
-        if getattr(config, name) not in allowed:
-            raise invalid_value(name, getattr(config, name), ", ".join(allowed), f"{name.upper()}_UNKNOWN")
+    for option in dataclasses.fields(config):
+        name, value, choices = option.name, getattr(config, option.name), option.metadata["choices"]
+        if choices is not None and isinstance(value, str) and value not in choices:
+            raise invalid_value(name, value, ", ".join(choices), f"{name.upper()}_UNKNOWN")
     in_torch = config.s3gen in ("auto", "torch")
     if config.decode == "cached" and config.s3gen in ("torch_graphs", "tensorrt"):
         raise invalid_value("decode", "cached", f"reference with S3Gen on {config.s3gen}", "DECODE_UNSUPPORTED")

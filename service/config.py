@@ -23,7 +23,6 @@ from engines.config import (
     T3_DTYPES,
     EngineConfig,
 )
-from service.access.tls import TlsFiles
 
 _PREFIX = "MYNAH_"
 _CLIENTS = ("MYNAH_API_KEY",)  # variables of the client's, which may stand in the same environment
@@ -192,6 +191,19 @@ _OPTIONS: dict[str, tuple[_Kind, str]] = {
     "otlp_endpoint": (_Kind(_url, "http://HOST:PORT or https://HOST:PORT"), _OTLP_HELP),
     "log_level": (_Kind(_level, " | ".join(_LEVELS)), "debug, info, warning or error"),
 }
+
+
+@dataclass(frozen=True)
+class TlsFiles:
+    """The PEM files of TLS. With `client_ca`, clients need a certificate that it signed (mutual TLS)."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return (self.certificate, self.key) + ((self.client_ca,) if self.client_ca else ())
 
 
 @dataclass(frozen=True)

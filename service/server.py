@@ -23,7 +23,7 @@ from service.config import ConfigError, ServerConfig
 from service.grpc.auth_interceptor import AuthInterceptor
 from service.grpc.speech import SpeechService
 from service.grpc.voices import VoicesService
-from service.handlers.conversation import SpeechHandler
+from service.handlers.speech_handler import SpeechHandler
 from service.handlers.voice_catalogue import VoiceCatalogue
 from service.http.routes import surface
 from service.http.server import HttpServer

@@ -42,8 +42,3 @@ class Player:
     @property
     def audio_s(self) -> float:
         return self.samples / RATE_HZ
-
-    @property
-    def played_out_s(self) -> float:
-        """When the last sample has been played."""
-        return self._dry_at_s

@@ -7,24 +7,11 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass
-from pathlib import Path
 
 import grpc
 
 from service.access.watched_file import WatchedFiles
-
-
-@dataclass(frozen=True)
-class TlsFiles:
-    """PEM files. With `client_ca`, clients need a certificate of that authority (mutual TLS)."""
-
-    certificate: Path
-    key: Path
-    client_ca: Path | None = None
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        return (self.certificate, self.key) + ((self.client_ca,) if self.client_ca else ())
+from service.config import TlsFiles
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 import grpc.aio
 
 from service.errors import ClientGone
-from service.handlers.conversation import within_stall_timeout
+from service.handlers.timeouts import within_stall_timeout
 
 
 class CallWriter:

@@ -24,7 +24,7 @@ from service.config import ServerConfig
 from service.errors import DeadlineExceeded, NotFound
 from service.grpc.call_writer import CallWriter
 from service.grpc.status import grpc_errors
-from service.handlers.conversation import SpeechHandler, new_stream_id
+from service.handlers.speech_handler import SpeechHandler, new_stream_id
 from service.handlers.voice_catalogue import MAX_PAGE_SIZE
 from service.voices.ids import DEFAULT_VOICE_ID
 from service.voices.store import OneVoice, VoiceSource, VoiceStore

@@ -14,7 +14,7 @@ from service.config import ServerConfig
 from service.grpc.call_writer import CallWriter
 from service.grpc.status import grpc_errors
 from service.handlers import messages
-from service.handlers.conversation import Requests, Send, SpeechHandler, new_stream_id
+from service.handlers.speech_handler import Requests, Send, SpeechHandler, new_stream_id
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Response = Callable[..., Any]  # StreamSpeechResponse or SynthesizeResponse; their events have the same names

@@ -5,15 +5,13 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from engines.api import EngineInfo, WindowFigures
+from engines.api import EngineInfo
 from engines.config import Sampling
 from engines.errors import InvalidInput, invalid_value
 from mynah.v1 import speech_pb2, voices_pb2
 from service.audio.formats import SAMPLE_RATES_HZ, AudioFormat, AudioSettings
 from service.config import ServerConfig
-from service.stream import session
-from service.stream.session import StreamSettings
-from service.stream.timeline import Audio
+from service.stream.settings import StreamSettings
 from service.voices.ids import DEFAULT_VOICE_ID
 from service.voices.store import VoiceSource
 from service.voices.stored_voice import VoiceSummary
@@ -101,84 +99,6 @@ def opened(stream_id: str, settings: StreamSettings, info: EngineInfo, config: S
         limits=limits(info, config),
         model=info.model,
         notice=info.notice,
-    )
-
-
-def event(happened: session.Event) -> dict[str, Any]:
-    """The field of a response's `event` and its message, as keyword arguments of either response type."""
-    match happened:
-        case Audio():
-            return {"audio": _audio(happened)}
-        case session.Started():
-            return {"segment_started": _started(happened)}
-        case session.Done():
-            return {"segment_done": _done(happened)}
-        case session.Flushed():
-            flushed = speech_pb2.Flushed(flush_id=happened.flush_id, offset_samples=happened.offset_samples)
-            return {"flushed": flushed}
-        case session.Cancelled():
-            return {"cancelled": _cancelled(happened)}
-
-
-def _audio(chunk: Audio) -> speech_pb2.AudioChunk:
-    return speech_pb2.AudioChunk(
-        sequence_number=chunk.sequence_number,
-        segment_index=chunk.segment_index,
-        offset_samples=chunk.offset_samples,
-        sample_count=chunk.samples,
-        data=chunk.data,
-        window=None if chunk.window is None else _window(chunk.window),
-    )
-
-
-def _window(figures: WindowFigures) -> speech_pb2.WindowFigures:
-    return speech_pb2.WindowFigures(
-        window_index=figures.index,
-        new_speech_token_count=figures.new_speech_tokens,
-        made_speech_token_count=figures.made_speech_tokens,
-        queue_s=figures.queue_s,
-        decode_s=figures.decode_s,
-    )
-
-
-def _started(started: session.Started) -> speech_pb2.SegmentStarted:
-    return speech_pb2.SegmentStarted(
-        segment_index=started.segment.index,
-        offset_samples=started.offset_samples,
-        text=started.segment.text,
-        text_token_count=started.text_tokens,
-        consumed_text_char_count=started.consumed_chars,
-    )
-
-
-def _done(done: session.Done) -> speech_pb2.SegmentDone:
-    stats = done.stats
-    return speech_pb2.SegmentDone(
-        segment_index=done.segment_index,
-        offset_samples=done.offset_samples,
-        sample_count=done.samples,
-        skipped=done.skipped,
-        hit_token_limit=stats.hit_token_limit,
-        speech_token_count=stats.speech_tokens,
-        window_count=stats.windows,
-        ttfa_s=stats.ttfa_s,
-        t3_s=stats.t3_s,
-        s3gen_s=stats.s3gen_s,
-        max_gap_s=stats.max_gap_s,
-        min_buffer_s=stats.min_buffer_s,
-        underrun_count=stats.underruns,
-        underrun_s=stats.underrun_s,
-        consumed_text_char_count=done.consumed_chars,
-    )
-
-
-def _cancelled(cancelled: session.Cancelled) -> speech_pb2.Cancelled:
-    return speech_pb2.Cancelled(
-        made_sample_count=cancelled.made_samples,
-        delivered_sample_count=cancelled.delivered_samples,
-        segment_index=cancelled.segment_index,
-        dropped_flush_ids=cancelled.dropped_flush_ids,
-        consumed_text_char_count=cancelled.consumed_chars,
     )
 
 

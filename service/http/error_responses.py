@@ -6,24 +6,23 @@ import json
 import math
 from typing import Any
 
-import grpc
 from starlette.exceptions import HTTPException
 from starlette.types import Send
 
 from service.errors import FailedPrecondition
-from service.grpc import status
+from service.handlers.failures import Code, Failure, log_failure, root_cause
 
 _STATUSES = {
-    grpc.StatusCode.INVALID_ARGUMENT: 400,
-    grpc.StatusCode.UNAUTHENTICATED: 401,
-    grpc.StatusCode.PERMISSION_DENIED: 403,
-    grpc.StatusCode.NOT_FOUND: 404,
-    grpc.StatusCode.DEADLINE_EXCEEDED: 408,
-    grpc.StatusCode.ALREADY_EXISTS: 409,
-    grpc.StatusCode.FAILED_PRECONDITION: 409,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
-    grpc.StatusCode.INTERNAL: 500,
-    grpc.StatusCode.UNAVAILABLE: 503,
+    Code.INVALID_ARGUMENT: 400,
+    Code.UNAUTHENTICATED: 401,
+    Code.PERMISSION_DENIED: 403,
+    Code.NOT_FOUND: 404,
+    Code.DEADLINE_EXCEEDED: 408,
+    Code.ALREADY_EXISTS: 409,
+    Code.FAILED_PRECONDITION: 409,
+    Code.RESOURCE_EXHAUSTED: 429,
+    Code.INTERNAL: 500,
+    Code.UNAVAILABLE: 503,
 }
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 _ROUTING = {
@@ -43,7 +42,7 @@ class HttpError(FailedPrecondition):
 class Answer:
     """A failure, ready to be sent."""
 
-    def __init__(self, status_code: int, failure: status.Failure, allow: str = "") -> None:
+    def __init__(self, status_code: int, failure: Failure, allow: str = "") -> None:
         self.status_code = status_code
         self.reason = failure.reason
         self._failure = failure
@@ -95,13 +94,13 @@ class Answer:
 
 def answer_to(error: Exception, call: str) -> Answer | None:
     """What to tell the client, once the log has it; None when there is nobody to tell."""
-    error = status.root_cause(error)
+    error = root_cause(error)
     if isinstance(error, HTTPException):
         reason, message = _ROUTING.get(error.status_code, ("REQUEST_INVALID", "the request cannot be understood"))
         allow = (error.headers or {}).get("Allow", "")
-        failure = status.Failure(grpc.StatusCode.UNIMPLEMENTED, reason, message, allowed=allow)
+        failure = Failure(Code.UNIMPLEMENTED, reason, message, allowed=allow)
         return Answer(error.status_code, failure, allow)
-    told = status.log_failure(error, call)
+    told = log_failure(error, call)
     if told is None:
         return None
     return Answer(error.status_code if isinstance(error, HttpError) else _STATUSES[told.code], told)

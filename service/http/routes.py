@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 from engines.api import Engine
 from service.access.admission import Admission
 from service.config import ServerConfig
-from service.handlers.conversation import SpeechHandler
+from service.handlers.speech_handler import SpeechHandler
 from service.handlers.voice_catalogue import VoiceCatalogue
 from service.http.app import application
 from service.http.openapi import document

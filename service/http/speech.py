@@ -12,8 +12,9 @@ from engines.api import Engine
 from engines.errors import InvalidInput
 from service.config import ServerConfig
 from service.errors import RequestError
-from service.grpc import status
-from service.handlers.conversation import SpeechHandler, new_stream_id, within_stall_timeout
+from service.handlers.failures import log_failure, root_cause
+from service.handlers.speech_handler import SpeechHandler, new_stream_id
+from service.handlers.timeouts import within_stall_timeout
 from service.http import speech_request
 from service.http.error_responses import answer_to
 from service.http.requests import Body, json_object, while_connected
@@ -42,7 +43,7 @@ class SpeechEndpoint:
             await while_connected(receive, speaking)
             await answer.end()
         except Exception as error:
-            named = _named(status.root_cause(error))
+            named = _named(root_cause(error))
             if not sender.started:
                 raise named from error
             await answer.fail(named, stream_id)
@@ -99,7 +100,7 @@ class _Audio:
         await self._sender.write(self._media_type, b"", last=True)
 
     async def fail(self, error: Exception, stream_id: str) -> None:
-        status.log_failure(error, f"stream {stream_id}")
+        log_failure(error, f"stream {stream_id}")
 
 
 class _Events:

@@ -14,7 +14,8 @@ from engines.errors import invalid_value
 from mynah.v1 import speech_pb2
 from service.config import ServerConfig
 from service.errors import ClientGone, FailedPrecondition
-from service.handlers.conversation import SpeechHandler, new_stream_id, within_stall_timeout
+from service.handlers.speech_handler import SpeechHandler, new_stream_id
+from service.handlers.timeouts import within_stall_timeout
 from service.http.error_responses import answer_to
 from service.http.frames import AudioAs, End, event_frames, read_binary, read_text
 

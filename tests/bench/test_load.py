@@ -43,8 +43,9 @@ def test_a_player_hears_onset_and_silence():
     assert player.underruns == 0
     player.hear(11.0, pcm(0.1))  # 0.2 s after the end at 10.8
     assert (player.underruns, player.underrun_s) == (1, pytest.approx(0.2))
-    assert player.played_out_s == pytest.approx(11.1)
     assert player.audio_s == pytest.approx(0.9)
+    player.hear(11.4, pcm(0.1))  # 0.3 s after the end at 11.1
+    assert (player.underruns, player.underrun_s) == (2, pytest.approx(0.5))
 
 
 class Scripted:

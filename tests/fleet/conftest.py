@@ -4,5 +4,5 @@ from __future__ import annotations
 
 from tests.fleet.manifests import ROOT
 
-if not (ROOT / ".venv-fleet" / "installed").exists():
+if not (ROOT / "tests/fleet/node_modules/installed").exists():
     collect_ignore_glob = ["test_*.py"]

@@ -16,7 +16,7 @@ from service.config import read_config
 from tests.fleet.manifests import OVERLAYS, ROOT, custom, objects, of_kind, rendered, settings
 
 HERE = Path(__file__).parent
-TOOLS = ROOT / ".venv-fleet" / "bin"
+TOOLS = ROOT / ".venv-ui" / "bin"
 SKIPPED_CHECKS = (
     "CKV_K8S_43",  # images by digest: the overlay names a registry that is the operator's
     "CKV_K8S_11",  # CPU limits: a throttled server stutters; its request holds its neighbours' share

@@ -15,7 +15,7 @@ import mynah
 from engines.api import NULL_OBSERVER, Observer
 from engines.fake import FakeEngine, Script
 from mynah.client.errors import MynahError, from_status
-from mynah.client.transport import Duplex
+from mynah.client.transport import BidiStream
 from mynah.v1 import speech_pb2, speech_pb2_grpc, voices_pb2_grpc
 from service.config import ServerConfig
 from service.server import Server
@@ -107,7 +107,7 @@ CANCEL = Request(cancel=speech_pb2.Cancel())
 async def converse(at: Serving, *requests: Request) -> list[speech_pb2.StreamSpeechResponse]:
     """Send everything, half-close, read to the end. Raises the client's error for a status that is not OK."""
 
-    call = Duplex(at.speech.StreamSpeech())
+    call = BidiStream(at.speech.StreamSpeech())
     sending = asyncio.create_task(_send_all(call, requests))
     answers = []
     try:
@@ -119,7 +119,7 @@ async def converse(at: Serving, *requests: Request) -> list[speech_pb2.StreamSpe
     return answers
 
 
-async def _send_all(call: Duplex, requests: tuple[Request, ...]) -> None:
+async def _send_all(call: BidiStream, requests: tuple[Request, ...]) -> None:
     for request in requests:
         await call.write(request)
     await call.done_writing()

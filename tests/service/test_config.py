@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from engines.config import EngineConfig
-from service.access.tls import TlsFiles
-from service.config import ConfigError, ServerConfig, read_config
+from service.config import ConfigError, ServerConfig, TlsFiles, read_config
 
 
 def test_nothing_given_is_the_default():

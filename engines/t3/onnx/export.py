@@ -31,7 +31,7 @@ from engines.t3.onnx.net import OnnxT3Net
 PRECISIONS = ("fp32", "int8")
 # Each 64 inputs of an output share a scale. Beside one scale per tensor or per output (dynamic quantization with
 # reduced range, which AVX2 needs) this halves the logits' error, and has no range to reduce. Blocks of 32 are a little
-# slower and a little truer (DECISIONS.md has both).
+# slower and a little truer (docs/experiments.md has both).
 _BLOCK = 64
 _BITS = 8
 _INT8_ACCUMULATION = 4  # ONNX Runtime's "accuracy level": activations become int8 too, by row and block

@@ -1,7 +1,7 @@
 """The sampler that stands in for vLLM's: upstream's order of operations and draws keyed by (seed, step).
 
 Knows vLLM's model runner (which rows are whose, what each has drawn) and hands the mathematics to sampler.py, so that
-both backends draw the same tokens. vLLM's own sampler penalises prompt ids and does it first; see DECISIONS.md.
+both backends draw the same tokens. vLLM's own sampler penalises prompt ids and does it first.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The Python client."""
+"""The Python client: connections, streams, voices, and their values and errors."""

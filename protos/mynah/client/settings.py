@@ -1,4 +1,4 @@
-"""What a caller may choose: small frozen values. They check nothing; the server does, and names what is wrong."""
+"""The settings of streams and connections, as frozen values. The server checks them, not the client."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ AUDIO_FORMATS: tuple[AudioFormat, ...] = get_args(AudioFormat)
 
 @dataclass(frozen=True)
 class Sampling:
-    """How speech is drawn; None leaves a choice to the server. Ranges stand in the contract (mynah/v1/speech.proto)."""
+    """How speech tokens are sampled. The server chooses what is None. Ranges: see mynah/v1/speech.proto."""
 
     temperature: float | None = None
     top_k: int | None = None
@@ -26,7 +26,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class SpeechSettings:
-    """Who speaks, how, and in which form it is sent; None leaves a choice to the server."""
+    """The voice, format, rate and sampling of a stream. The server chooses what is None."""
 
     voice: str | None = None
     audio_format: AudioFormat | None = None
@@ -36,21 +36,22 @@ class SpeechSettings:
 
 @dataclass(frozen=True)
 class Tls:
-    """A connection that is encrypted. `root_certificates`: PEM file of who is trusted; None: the system's.
+    """The certificates of an encrypted connection, as PEM files.
 
-    `certificate` and `key` (PEM files, both or neither) show a server that asks for it who this client is.
+    `root_certificates` are the trusted ones; None means the system's. `certificate` and `key` (both or neither)
+    identify this client to a server that requires it.
     """
 
     root_certificates: Path | None = None
-    server_name: str | None = None  # the name the server's certificate must carry, if not that of the address
+    server_name: str | None = None  # the name in the server's certificate, if it is not the address's
     certificate: Path | None = None
     key: Path | None = None
 
 
 @dataclass(frozen=True)
 class Timeouts:
-    """Seconds. Streams have no deadline of their own: the server's idle and stall limits end them."""
+    """Time limits in seconds. An open stream has none here: the server's idle and stall limits apply."""
 
-    connect_s: float = 10.0  # until the server answers an opened stream
-    call_s: float = 30.0  # for info and for voices, except making one
+    connect_s: float = 10.0  # until the server has opened a stream
+    call_s: float = 30.0  # for info, health and voices, except `Voices.create`
     create_voice_s: float = 300.0

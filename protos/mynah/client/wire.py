@@ -169,6 +169,82 @@ def _cancelled(cancelled: speech_pb2.Cancelled) -> events.Cancelled:
     )
 
 
+def event_to_wire(event: events.Event) -> dict[str, Message]:
+    """The field of a response's `event` and its message, as keyword arguments of the response's class."""
+    match event:
+        case events.AudioChunk():
+            return {"audio": _audio_to_wire(event)}
+        case events.SegmentStarted():
+            return {"segment_started": _started_to_wire(event)}
+        case events.SegmentDone():
+            return {"segment_done": _done_to_wire(event)}
+        case events.Flushed():
+            return {"flushed": speech_pb2.Flushed(flush_id=event.flush_id, offset_samples=event.offset_samples)}
+        case events.Cancelled():
+            return {"cancelled": _cancelled_to_wire(event)}
+
+
+def _audio_to_wire(chunk: events.AudioChunk) -> speech_pb2.AudioChunk:
+    return speech_pb2.AudioChunk(
+        sequence_number=chunk.sequence_number,
+        segment_index=chunk.segment_index,
+        offset_samples=chunk.offset_samples,
+        sample_count=chunk.samples,
+        data=chunk.data,
+        window=None if chunk.window is None else _window_to_wire(chunk.window),
+    )
+
+
+def _window_to_wire(window: events.WindowFigures) -> speech_pb2.WindowFigures:
+    return speech_pb2.WindowFigures(
+        window_index=window.window_index,
+        new_speech_token_count=window.new_speech_tokens,
+        made_speech_token_count=window.made_speech_tokens,
+        queue_s=window.queue_s,
+        decode_s=window.decode_s,
+    )
+
+
+def _started_to_wire(started: events.SegmentStarted) -> speech_pb2.SegmentStarted:
+    return speech_pb2.SegmentStarted(
+        segment_index=started.segment_index,
+        offset_samples=started.offset_samples,
+        text=started.text,
+        text_token_count=started.text_tokens,
+        consumed_text_char_count=started.consumed_text_chars,
+    )
+
+
+def _done_to_wire(done: events.SegmentDone) -> speech_pb2.SegmentDone:
+    return speech_pb2.SegmentDone(
+        segment_index=done.segment_index,
+        offset_samples=done.offset_samples,
+        sample_count=done.samples,
+        skipped=done.skipped,
+        hit_token_limit=done.hit_token_limit,
+        speech_token_count=done.speech_tokens,
+        window_count=done.windows,
+        ttfa_s=done.ttfa_s,
+        t3_s=done.t3_s,
+        s3gen_s=done.s3gen_s,
+        max_gap_s=done.max_gap_s,
+        min_buffer_s=done.min_buffer_s,
+        underrun_count=done.underruns,
+        underrun_s=done.underrun_s,
+        consumed_text_char_count=done.consumed_text_chars,
+    )
+
+
+def _cancelled_to_wire(cancelled: events.Cancelled) -> speech_pb2.Cancelled:
+    return speech_pb2.Cancelled(
+        made_sample_count=cancelled.made_samples,
+        delivered_sample_count=cancelled.delivered_samples,
+        segment_index=cancelled.segment_index,
+        dropped_flush_ids=cancelled.dropped_flush_ids,
+        consumed_text_char_count=cancelled.consumed_text_chars,
+    )
+
+
 def info_from_wire(info: speech_pb2.GetServerInfoResponse) -> events.ServerInfo:
     return events.ServerInfo(
         version=info.version,

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import mynah
-from service.access.tls import Certificates, TlsFiles
-from service.config import ConfigError, ServerConfig
+from service.access.tls import Certificates
+from service.config import ConfigError, ServerConfig, TlsFiles
 from service.server import Server
 from tests.service.access.tls_files import Authority, Pair
 from tests.service.serving import FakeEngine, serving

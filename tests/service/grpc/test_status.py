@@ -9,6 +9,7 @@ import pytest
 from engines.errors import EngineFailure
 from service.errors import ClientGone, ResourceExhausted
 from service.grpc.status import grpc_errors
+from service.handlers.failures import Code
 
 
 class Context:
@@ -28,6 +29,12 @@ class Context:
 async def end(context: Context, error: Exception) -> None:
     async with grpc_errors(context, "stream 1"):  # type: ignore[arg-type]
         raise error
+
+
+def test_codes_are_grpcs_by_name_and_number():
+    assert {code.name: code.value for code in Code}.items() <= {
+        each.name: each.value[0] for each in grpc.StatusCode
+    }.items()
 
 
 async def test_a_refusal_ends_the_call_and_is_logged_without_its_words(caplog: pytest.LogCaptureFixture):

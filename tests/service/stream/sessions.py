@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 from engines.config import Sampling
 from engines.fake import FakeEngine, fake_voice
+from mynah.client.events import AudioChunk, Cancelled, Event, Flushed, SegmentDone, SegmentStarted
 from service.audio.formats import AudioSettings
-from service.stream.session import Cancelled, Done, Event, Flushed, Session, SessionLimits, Started, StreamSettings
-from service.stream.timeline import Audio
+from service.stream.session import Session
+from service.stream.settings import SessionLimits, StreamSettings
 
 
 def session(engine: FakeEngine, audio: AudioSettings | None = None, *, seed: int = 7, **limits: int) -> Session:
@@ -39,16 +40,16 @@ class Heard:
                 return event
 
     @property
-    def audio(self) -> list[Audio]:
-        return [event for event in self.events if isinstance(event, Audio)]
+    def audio(self) -> list[AudioChunk]:
+        return [event for event in self.events if isinstance(event, AudioChunk)]
 
     @property
-    def done(self) -> list[Done]:
-        return [event for event in self.events if isinstance(event, Done)]
+    def done(self) -> list[SegmentDone]:
+        return [event for event in self.events if isinstance(event, SegmentDone)]
 
     @property
-    def started(self) -> list[Started]:
-        return [event for event in self.events if isinstance(event, Started)]
+    def started(self) -> list[SegmentStarted]:
+        return [event for event in self.events if isinstance(event, SegmentStarted)]
 
     @property
     def flushed(self) -> list[int]:

@@ -9,10 +9,9 @@ import pytest
 from engines.errors import EngineBusy, EngineFailure, InvalidInput
 from engines.fake import FakeEngine, Script
 from engines.model_spec import SAMPLES_PER_TOKEN
+from mynah.client.events import AudioChunk, Cancelled, Flushed, SegmentDone, SegmentStarted
 from service.audio.formats import AudioFormat, AudioSettings
 from service.errors import ResourceExhausted
-from service.stream.session import Cancelled, Done, Flushed, Started
-from service.stream.timeline import Audio
 from tests.service.stream.sessions import Heard, now_s, session, speak
 from tests.virtual_time import virtual_time
 
@@ -23,8 +22,8 @@ SLOW = Script(token_s=0.01, decode_s=0.1)
 def test_segments_come_in_order_and_declare_exactly_their_audio():
     engine = FakeEngine(SLOW)
     heard = virtual_time(speak(engine, THREE))
-    assert [event.segment.index for event in heard.started] == [done.segment_index for done in heard.done] == [0, 1, 2]
-    assert " ".join(event.segment.text for event in heard.started) == THREE
+    assert [event.segment_index for event in heard.started] == [done.segment_index for done in heard.done] == [0, 1, 2]
+    assert " ".join(event.text for event in heard.started) == THREE
     heard.check_gapless()
     assert sum(chunk.samples for chunk in heard.audio) == engine.made_samples
     assert engine.at_rest
@@ -57,8 +56,8 @@ def test_a_sentence_is_spoken_before_the_next_one_is_written():
         async with session(FakeEngine(SLOW)) as one:
             one.write("This is complete. Now this is n")
             heard = Heard()
-            await heard.read_until(one, Done)
-            assert [event.segment.text for event in heard.started] == ["This is complete."]
+            await heard.read_until(one, SegmentDone)
+            assert [event.text for event in heard.started] == ["This is complete."]
 
     virtual_time(conversation())
 
@@ -87,8 +86,17 @@ def test_flushed_follows_the_last_audio_of_its_text():
             return await Heard().read(one)
 
     heard = virtual_time(conversation())
-    kinds = [type(event) for event in heard.events if not isinstance(event, Audio)]
-    assert kinds == [Started, Done, Flushed, Started, Done, Started, Done, Flushed]
+    kinds = [type(event) for event in heard.events if not isinstance(event, AudioChunk)]
+    assert kinds == [
+        SegmentStarted,
+        SegmentDone,
+        Flushed,
+        SegmentStarted,
+        SegmentDone,
+        SegmentStarted,
+        SegmentDone,
+        Flushed,
+    ]
     assert heard.flushed == [3, 8]
     ends = [event.offset_samples for event in heard.events if isinstance(event, Flushed)]
     assert ends == [heard.done[0].samples, sum(done.samples for done in heard.done)]
@@ -144,7 +152,7 @@ def test_after_cancelled_no_older_audio_follows_and_the_stream_goes_on():
             one.write(THREE)
             one.flush(1)
             before = Heard()
-            await before.read_until(one, Audio)
+            await before.read_until(one, AudioChunk)
             await asyncio.sleep(0.3)  # more is made and not read
             await one.cancel()
             assert engine.working == 0
@@ -161,8 +169,8 @@ def test_after_cancelled_no_older_audio_follows_and_the_stream_goes_on():
     assert cancelled.segment_index == 0
     heard.check_gapless()
     after = heard.events[heard.events.index(cancelled) + 1 :]
-    assert {event.segment_index for event in after if isinstance(event, Audio)} == {3}
-    assert [event.segment.text for event in after if isinstance(event, Started)] == ["Something new."]
+    assert {event.segment_index for event in after if isinstance(event, AudioChunk)} == {3}
+    assert [event.text for event in after if isinstance(event, SegmentStarted)] == ["Something new."]
     assert engine.at_rest
     assert engine.cancelled_segments == 1
 
@@ -171,7 +179,7 @@ def test_cancelled_between_two_segments_names_none():
     async def conversation() -> None:
         async with session(FakeEngine(SLOW)) as one:
             one.write("This is complete. Now this is n")
-            await Heard().read_until(one, Done)
+            await Heard().read_until(one, SegmentDone)
             await one.cancel()
             answer = await one.next_event()
             assert isinstance(answer, Cancelled)
@@ -187,7 +195,7 @@ def test_nothing_of_the_old_is_in_the_new_after_a_cancel_at_another_rate(rate_hz
     async def conversation() -> bytes:
         async with session(FakeEngine(SLOW), audio) as one:
             one.write("This is dropped half way. And this unheard.")
-            await Heard().read_until(one, Audio)
+            await Heard().read_until(one, AudioChunk)
             await one.cancel()
             await one.next_event()
             one.write("New.")
@@ -268,9 +276,9 @@ def test_too_much_waiting_text_is_refused_and_nothing_of_it_is_taken():
             assert raised.value.reason == "TEXT_BACKLOG_FULL"
             assert raised.value.allowed == "at most 60 chars waiting"
             heard = Heard()
-            started = await heard.read_until(one, Started)
-            assert isinstance(started, Started)
-            assert started.consumed_chars == 20
+            started = await heard.read_until(one, SegmentStarted)
+            assert isinstance(started, SegmentStarted)
+            assert started.consumed_text_chars == 20
             one.write("z" * 59)  # there is room again
 
     virtual_time(conversation())

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from mynah.client.errors import MynahError
-from mynah.client.transport import Duplex
+from mynah.client.transport import BidiStream
 from tests.service.serving import CANCEL, Request, Serving, flush, opening, serving, text
 
 T = TypeVar("T")
@@ -29,7 +29,7 @@ MAX_TEXT_CHARS = 1000
 class Ear:
     """One stream's listener: takes answers in order and knows what is still owed."""
 
-    call: Duplex
+    call: BidiStream
     flushes: list[int] = field(default_factory=list)  # owed, oldest first
     cancels: int = 0  # owed
     offset: int = 0
@@ -120,7 +120,7 @@ class Streams(RuleBasedStateMachine):
 
     @rule(rate=st.sampled_from([8000, 24000, 44100]))
     def a_stream_opens_or_is_refused(self, rate: int) -> None:
-        ear = Ear(Duplex(site.at.speech.StreamSpeech()))
+        ear = Ear(BidiStream(site.at.speech.StreamSpeech()))
 
         async def opened() -> None:
             await ear.call.write(opening(sample_rate_hz=rate))

@@ -188,9 +188,9 @@ def test_a_listener_who_runs_dry_is_counted():
     underruns, silence_s, ttfa = (REGISTRY.get_sample_value(name) or 0.0 for name in DRY)
     meter.has_work(1.0)
     meter.sent(1.5, samples=800, size_bytes=1600)  # plays until 1.6
-    meter.has_work(1.55)  # more of the same spell
+    meter.has_work(1.55)  # more of the same talkspurt
     meter.sent(1.9, samples=800, size_bytes=1600)  # 0.3 s of silence; plays until 2.0
-    meter.fell_silent()
+    meter.went_idle()
     meter.has_work(5.0)  # silence until here is the writer's doing
     meter.sent(5.25, samples=800, size_bytes=1600)
     assert REGISTRY.get_sample_value(DRY[0]) == underruns + 1

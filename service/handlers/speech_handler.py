@@ -8,20 +8,21 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Coroutine
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from engines.api import Engine
 from engines.errors import InvalidInput, invalid_value
+from mynah.client.wire import event_to_wire
 from mynah.v1 import speech_pb2
 from service.access.admission import Admission
 from service.config import ServerConfig
 from service.errors import DeadlineExceeded, FailedPrecondition
-from service.grpc.status import log
 from service.handlers import messages
-from service.stream.session import Session, SessionLimits, StreamSettings
+from service.handlers.failures import log
+from service.stream.session import Session
+from service.stream.settings import SessionLimits, StreamSettings
 from service.voices.store import VoiceSource
 
-T = TypeVar("T")
 Request = speech_pb2.StreamSpeechRequest
 Requests = AsyncIterator[Request]
 
@@ -88,7 +89,7 @@ class SpeechHandler:
         async with asyncio.TaskGroup() as tasks:
             beside = [tasks.create_task(work) for work in (*listening, self._admission.wait_for_shutdown())]
             while (event := await session.next_event()) is not None:
-                await send(**messages.event(event))
+                await send(**event_to_wire(event))
             for task in beside:
                 task.cancel()
 
@@ -137,16 +138,6 @@ class _Listener:
     def _idle(self) -> DeadlineExceeded:
         allowed = f"{self._idle_timeout_s:g} s"
         return DeadlineExceeded("STREAM_IDLE", f"neither text nor speech for {allowed}", allowed=allowed)
-
-
-async def within_stall_timeout(sending: Awaitable[T], stall_timeout_s: float) -> T:
-    """Send, or raise TookTooLong when the client leaves it unread for too long."""
-    try:
-        async with asyncio.timeout(stall_timeout_s):
-            return await sending
-    except TimeoutError:
-        allowed = f"{stall_timeout_s:g} s"
-        raise DeadlineExceeded("READER_STALLED", f"the client did not read for {allowed}", allowed=allowed) from None
 
 
 async def _apply(request: Request, session: Session) -> None:
