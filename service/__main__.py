@@ -49,13 +49,13 @@ def main() -> None:
 def _load(config: ServerConfig) -> Engine:
     """The engine, its speech marked if that is wanted; what cannot mark is found out first."""
     marker = watermark.PerthMarker() if watermark.is_enabled(config.watermark) else None
-    engine = engines.load(config.engine(), tracing.TracedEngine())
+    engine = engines.load(config.engine_config(), tracing.TracedEngine())
     return engine if marker is None else watermark.MarkedEngine(engine, marker)
 
 
 def _expected(config: ServerConfig) -> EngineInfo:
     """What can be said of the engine before it is loaded."""
-    wanted = config.engine()
+    wanted = config.engine_config()
     limits = Limits(wanted.max_text_chars_per_segment, Sampling().max_speech_tokens, wanted.max_streams)
     return EngineInfo(wanted.model, wanted.device, wanted.t3, wanted.s3gen, limits, notice="The model is being loaded.")
 

@@ -60,6 +60,7 @@ class Server:
         """Raises ConfigError, InvalidInput or OSError when a file or folder that it names cannot be used."""
         self._engine = engine
         self._config = config
+        policy = config.policy
         try:
             self.gate = Authenticator(config.api_keys)
             self.certificates = None if config.tls is None else Certificates(config.tls)
@@ -77,19 +78,21 @@ class Server:
         self._warm = False
         self._showing: set[asyncio.Future[None]] = set()
         self._grpc = grpc.aio.server(options=_OPTIONS, interceptors=[AuthInterceptor(self.gate)])
-        speech_handler = SpeechHandler(engine, voices, self.admission, config)
-        speech = SpeechService(engine, speech_handler, self.admission, config, version("mynah"))
+        speech_handler = SpeechHandler(engine, voices, self.admission, policy)
+        speech = SpeechService(engine, speech_handler, self.admission, policy, version("mynah"))
         speech_pb2_grpc.add_SpeechServicer_to_server(speech, self._grpc)  # type: ignore[no-untyped-call]
         catalogue = VoiceCatalogue(engine, voices)
-        of_voices = VoicesService(catalogue, self.admission, config)
+        of_voices = VoicesService(catalogue, self.admission, policy)
         voices_pb2_grpc.add_VoicesServicer_to_server(of_voices, self._grpc)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         names = [_SPEECH, _VOICES, health.SERVICE_NAME, reflection.SERVICE_NAME, *self._add_riva(voices)]
         reflection.enable_server_reflection(names, self._grpc)
         self._http: HttpServer | None = None
         if config.http_listen is not None:
-            app = surface(engine, speech_handler, catalogue, self.admission, config, version("mynah"))
-            self._http = HttpServer(app, config.stall_timeout_s)
+            app = surface(
+                engine, speech_handler, catalogue, self.admission, policy, version("mynah"), config.cors_origin
+            )
+            self._http = HttpServer(app, policy.stall_timeout_s)
 
     def _add_riva(self, voices: VoiceStore) -> list[str]:
         """Serve Riva's clients where its messages are installed; returns the service's name."""
@@ -98,7 +101,7 @@ class Server:
             return []
         from service.grpc import riva
 
-        riva.add_to(self._grpc, self._engine, voices, self.admission, self._config)
+        riva.add_to(self._grpc, self._engine, voices, self.admission, self._config.policy)
         return [riva.SERVICE]
 
     async def start(self) -> str:

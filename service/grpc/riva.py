@@ -20,12 +20,12 @@ from engines.api import Engine
 from engines.errors import InvalidInput, invalid_value
 from mynah.v1 import speech_pb2
 from service.access.admission import Admission
-from service.config import ServerConfig
 from service.errors import DeadlineExceeded, NotFound
 from service.grpc.call_writer import CallWriter
 from service.grpc.status import grpc_errors
 from service.handlers.speech_handler import SpeechHandler, new_stream_id
 from service.handlers.voice_catalogue import MAX_PAGE_SIZE
+from service.stream.policy import StreamPolicy
 from service.voices.ids import DEFAULT_VOICE_ID
 from service.voices.store import OneVoice, VoiceSource, VoiceStore
 
@@ -60,20 +60,20 @@ def add_to(
     engine: Engine,
     voices: VoiceStore,
     admission: Admission,
-    config: ServerConfig,
+    policy: StreamPolicy,
 ) -> None:
     """Serve Riva's clients on this server too."""
-    riva_tts_pb2_grpc.add_RivaSpeechSynthesisServicer_to_server(RivaService(engine, voices, admission, config), server)
+    riva_tts_pb2_grpc.add_RivaSpeechSynthesisServicer_to_server(RivaService(engine, voices, admission, policy), server)
 
 
 class RivaService:
     """RivaSpeechSynthesisServicer by its methods."""
 
-    def __init__(self, engine: Engine, voices: VoiceStore, admission: Admission, config: ServerConfig) -> None:
+    def __init__(self, engine: Engine, voices: VoiceStore, admission: Admission, policy: StreamPolicy) -> None:
         self._engine = engine
         self._voices = voices
         self._admission = admission
-        self._config = config
+        self._policy = policy
 
     async def Synthesize(self, request: Any, context: Context) -> Any:
         """One text, answered whole."""
@@ -97,7 +97,7 @@ class RivaService:
         stream_id = new_stream_id()
         async with grpc_errors(context, f"stream {stream_id}"):
             first = await self._first(requests)
-            answer = _Answer(CallWriter(context, self._config.stall_timeout_s), first.id)
+            answer = _Answer(CallWriter(context, self._policy.stall_timeout_s), first.id)
             with _rivas_names():
                 speech_handler = await self._conversations(first)
                 async with aclosing(_as_conversation(first, requests)) as said:
@@ -106,10 +106,10 @@ class RivaService:
     async def _first(self, requests: AsyncIterator[Any]) -> Any:
         """Raises TookTooLong, or InvalidInput when the client said nothing."""
         try:
-            async with asyncio.timeout(self._config.idle_timeout_s):
+            async with asyncio.timeout(self._policy.idle_timeout_s):
                 first = await anext(requests, None)
         except TimeoutError:
-            allowed = f"{self._config.idle_timeout_s:g} s"
+            allowed = f"{self._policy.idle_timeout_s:g} s"
             raise DeadlineExceeded("STREAM_IDLE", f"no text for {allowed}", allowed=allowed) from None
         if first is None:
             raise invalid_value("text", "nothing", "at least one request", "TEXT_EMPTY")
@@ -136,7 +136,7 @@ class RivaService:
         voices: VoiceSource = self._voices
         if request.HasField("zero_shot_data"):
             voices = await self._prompted(request)
-        return SpeechHandler(self._engine, voices, self._admission, self._config)
+        return SpeechHandler(self._engine, voices, self._admission, self._policy)
 
     async def _prompted(self, request: Any) -> OneVoice:
         """The voice of a zero-shot prompt, which lives as long as the call."""
@@ -145,8 +145,8 @@ class RivaService:
             given = request.custom_configuration.get(_CONSENT, "")
             raise invalid_value(field, given, "true: the speaker of the prompt agreed", "CONSENT_REQUIRED")
         prompt = request.zero_shot_data
-        if len(prompt.audio_prompt) > self._config.max_upload_bytes:
-            allowed = f"at most {self._config.max_upload_bytes} bytes"
+        if len(prompt.audio_prompt) > self._policy.max_upload_bytes:
+            allowed = f"at most {self._policy.max_upload_bytes} bytes"
             found = f"{len(prompt.audio_prompt)} bytes"
             raise invalid_value("zero_shot_data.audio_prompt", found, allowed, "AUDIO_TOO_LARGE")
         with self._admission.upload():

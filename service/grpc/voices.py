@@ -11,10 +11,10 @@ import grpc.aio
 from engines.errors import invalid_value
 from mynah.v1 import voices_pb2, voices_pb2_grpc
 from service.access.admission import Admission
-from service.config import ServerConfig
 from service.errors import DeadlineExceeded, FailedPrecondition
 from service.grpc.status import grpc_errors
 from service.handlers.voice_catalogue import VoiceCatalogue
+from service.stream.policy import StreamPolicy
 
 Parts = AsyncIterator[voices_pb2.CreateVoiceRequest]
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -23,15 +23,15 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class VoicesService(voices_pb2_grpc.VoicesServicer):
     """mynah.v1.Voices."""
 
-    def __init__(self, catalogue: VoiceCatalogue, admission: Admission, config: ServerConfig) -> None:
+    def __init__(self, catalogue: VoiceCatalogue, admission: Admission, policy: StreamPolicy) -> None:
         self._catalogue = catalogue
         self._admission = admission
-        self._config = config
+        self._policy = policy
 
     async def CreateVoice(self, parts: Parts, context: Context) -> voices_pb2.CreateVoiceResponse:
         async with grpc_errors(context, "create voice"):
             with self._admission.upload():
-                upload = _Upload(parts, self._config)
+                upload = _Upload(parts, self._policy)
                 new = await upload.metadata()
                 await self._catalogue.check(new)
                 voice = await self._catalogue.create(new, await upload.audio())
@@ -60,10 +60,10 @@ class VoicesService(voices_pb2_grpc.VoicesServicer):
 class _Upload:
     """The parts of one upload, in order and within bounds."""
 
-    def __init__(self, parts: Parts, config: ServerConfig) -> None:
+    def __init__(self, parts: Parts, policy: StreamPolicy) -> None:
         self._parts = parts
-        self._max_bytes = config.max_upload_bytes
-        self._stall_timeout_s = config.stall_timeout_s
+        self._max_bytes = policy.max_upload_bytes
+        self._stall_timeout_s = policy.stall_timeout_s
 
     async def metadata(self) -> voices_pb2.NewVoice:
         """The first part. Raises OutOfOrder, InvalidInput, TookTooLong."""

@@ -10,7 +10,7 @@ from engines.config import Sampling
 from engines.errors import InvalidInput, invalid_value
 from mynah.v1 import speech_pb2, voices_pb2
 from service.audio.formats import SAMPLE_RATES_HZ, AudioFormat, AudioSettings
-from service.config import ServerConfig
+from service.stream.policy import StreamPolicy
 from service.stream.settings import StreamSettings
 from service.voices.ids import DEFAULT_VOICE_ID
 from service.voices.store import VoiceSource
@@ -64,20 +64,20 @@ def _sampling(message: speech_pb2.Sampling) -> Sampling:
         raise error.named(_CONTRACT_FIELDS.get(error.field, error.field)) from None
 
 
-def limits(info: EngineInfo, config: ServerConfig) -> speech_pb2.Limits:
+def limits(info: EngineInfo, policy: StreamPolicy) -> speech_pb2.Limits:
     return speech_pb2.Limits(
-        max_pending_text_char_count=config.max_pending_text_chars,
+        max_pending_text_char_count=policy.max_pending_text_chars,
         max_segment_text_char_count=info.limits.max_text_chars_per_segment,
         max_segment_speech_token_count=info.limits.max_speech_tokens_per_segment,
-        max_pending_flush_count=config.max_pending_flushes,
+        max_pending_flush_count=policy.max_pending_flushes,
         max_open_stream_count=info.limits.max_streams,
-        max_upload_byte_count=config.max_upload_bytes,
-        idle_timeout_s=config.idle_timeout_s,
-        stall_timeout_s=config.stall_timeout_s,
+        max_upload_byte_count=policy.max_upload_bytes,
+        idle_timeout_s=policy.idle_timeout_s,
+        stall_timeout_s=policy.stall_timeout_s,
     )
 
 
-def opened(stream_id: str, settings: StreamSettings, info: EngineInfo, config: ServerConfig) -> speech_pb2.StreamOpened:
+def opened(stream_id: str, settings: StreamSettings, info: EngineInfo, policy: StreamPolicy) -> speech_pb2.StreamOpened:
     drawn = settings.sampling
     sampling = speech_pb2.Sampling(
         temperature=drawn.temperature,
@@ -96,14 +96,14 @@ def opened(stream_id: str, settings: StreamSettings, info: EngineInfo, config: S
     return speech_pb2.StreamOpened(
         stream_id=stream_id,
         settings=resolved,
-        limits=limits(info, config),
+        limits=limits(info, policy),
         model=info.model,
         notice=info.notice,
     )
 
 
 def server_info(
-    info: EngineInfo, config: ServerConfig, version: str, open_streams: int
+    info: EngineInfo, policy: StreamPolicy, version: str, open_streams: int
 ) -> speech_pb2.GetServerInfoResponse:
     return speech_pb2.GetServerInfoResponse(
         version=version,
@@ -116,7 +116,7 @@ def server_info(
         native_sample_rate_hz=info.sample_rate_hz,
         sample_rates_hz=SAMPLE_RATES_HZ,
         audio_formats=list(_FORMAT_NUMBERS.values()),
-        limits=limits(info, config),
+        limits=limits(info, policy),
         open_stream_count=open_streams,
     )
 

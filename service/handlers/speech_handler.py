@@ -15,12 +15,12 @@ from engines.errors import InvalidInput, invalid_value
 from mynah.client.wire import event_to_wire
 from mynah.v1 import speech_pb2
 from service.access.admission import Admission
-from service.config import ServerConfig
 from service.errors import DeadlineExceeded, FailedPrecondition
 from service.handlers import messages
 from service.handlers.failures import log
+from service.stream.policy import StreamPolicy
 from service.stream.session import Session
-from service.stream.settings import SessionLimits, StreamSettings
+from service.stream.settings import StreamSettings
 from service.voices.store import VoiceSource
 
 Request = speech_pb2.StreamSpeechRequest
@@ -39,22 +39,19 @@ class Send(Protocol):
 class SpeechHandler:
     """What every surface of speaking does. Each call takes a slot for as long as it lasts and raises all refusals."""
 
-    def __init__(self, engine: Engine, voices: VoiceSource, admission: Admission, config: ServerConfig) -> None:
+    def __init__(self, engine: Engine, voices: VoiceSource, admission: Admission, policy: StreamPolicy) -> None:
         self._engine = engine
         self._voices = voices
         self._admission = admission
-        self._config = config
-        self._session_limits = SessionLimits(
-            config.max_pending_text_chars, config.max_pending_flushes, config.send_queue_events
-        )
+        self._policy = policy
 
     async def stream(self, stream_id: str, requests: Requests, send: Send) -> None:
         """A conversation from its `open` to its end; `requests` ends where the client has no more to say."""
-        listener = _Listener(requests, self._config.idle_timeout_s)
+        listener = _Listener(requests, self._policy.idle_timeout_s)
         wanted = await listener.opening()
         with self._admission.stream():
             settings = await messages.stream_settings(wanted, self._voices)
-            async with Session(self._engine, settings, self._session_limits, stream_id) as session:
+            async with Session(self._engine, settings, self._policy, stream_id) as session:
                 await self._open(send, stream_id, settings)
                 listening = [listener.listen(session), listener.watch_idle(session)]
                 await self._speak(send, session, *listening)
@@ -65,7 +62,7 @@ class SpeechHandler:
         self._check_text(request.text)
         with self._admission.stream():
             settings = await messages.stream_settings(request.settings, self._voices)
-            async with Session(self._engine, settings, self._session_limits, stream_id) as session:
+            async with Session(self._engine, settings, self._policy, stream_id) as session:
                 await self._open(send, stream_id, settings)
                 session.write(request.text)
                 session.end()
@@ -77,12 +74,12 @@ class SpeechHandler:
     def _check_text(self, text: str) -> None:
         if not text.strip():
             raise _nothing_to_speak(text)
-        most = self._config.max_pending_text_chars
+        most = self._policy.max_pending_text_chars
         if len(text) > most:
             raise invalid_value("text", f"{len(text)} chars", f"at most {most} chars", "TEXT_TOO_LONG")
 
     async def _open(self, send: Send, stream_id: str, settings: StreamSettings) -> None:
-        await send(opened=messages.opened(stream_id, settings, self._engine.info, self._config))
+        await send(opened=messages.opened(stream_id, settings, self._engine.info, self._policy))
 
     async def _speak(self, send: Send, session: Session, *listening: Coroutine[Any, Any, None]) -> None:
         """Tell the client everything until the session ends; whatever fails first ends the rest."""

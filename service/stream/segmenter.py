@@ -12,7 +12,8 @@ from service.stream.sentence_ends import CLOSERS, find_end
 
 _PIECES = re.compile(r"\S+|\s+")
 _LOOKAHEAD_CHARS = 32  # more than any rule looks beyond a stop
-_LEAST_MAX_CHARS = 20
+MAX_SEGMENT_CHARS = 250
+MIN_MAX_CHARS = 20
 _MOST_STEPS_BACK = 32  # for a character of many parts, such as a family emoji
 
 _STRONG_CLAUSE = re.compile(rf"[;:][{re.escape(CLOSERS)}]*(?=\s)|[；：]|\s?—\s?|\s[-–]\s")
@@ -32,10 +33,10 @@ class Segmenter:
     Time is linear in the text.
     """
 
-    def __init__(self, max_chars: int = 250) -> None:
+    def __init__(self, max_chars: int = MAX_SEGMENT_CHARS) -> None:
         """Raises ValueError when `max_chars` is below 20."""
-        if max_chars < _LEAST_MAX_CHARS:
-            raise ValueError(f"max_chars = {max_chars} is not allowed; allowed: at least {_LEAST_MAX_CHARS}")
+        if max_chars < MIN_MAX_CHARS:
+            raise ValueError(f"max_chars = {max_chars} is not allowed; allowed: at least {MIN_MAX_CHARS}")
         self._max_chars = max_chars
         self._text = ""  # since the last segment's end; runs of white space made one character
         self._scanned = 0  # up to here there is no sentence end in it

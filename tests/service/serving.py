@@ -17,7 +17,7 @@ from engines.fake import FakeEngine, Script
 from mynah.client.errors import MynahError, from_status
 from mynah.client.transport import BidiStream
 from mynah.v1 import speech_pb2, speech_pb2_grpc, voices_pb2_grpc
-from service.config import ServerConfig
+from service.config import build_config
 from service.server import Server
 
 REFERENCE = b"RIFF" + bytes(5000)  # enough for the fake engine
@@ -69,7 +69,7 @@ async def serving(
     if http:
         config["http_listen"] = "127.0.0.1:0"
     engine = FakeEngine(script, max_streams=max_streams, default_voice=default_voice, observer=observer)
-    server = Server(engine, ServerConfig(**{"listen": "127.0.0.1:0", **config}))
+    server = Server(engine, build_config(**{"listen": "127.0.0.1:0", **config}))
     address = await server.start()
     at_http = await server.start_http()
     if warm:

@@ -221,10 +221,7 @@ def test_a_bad_configuration_ends_with_one_line():
     command = [sys.executable, "-m", "service", "--max-streams", "none"]
     ended = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=30, check=False)
     assert ended.returncode == 2
-    assert (
-        ended.stderr
-        == "mynah-serve: --max-streams = 'none' is not allowed; allowed: auto, or a whole number in [1, 10000]\n"
-    )
+    assert ended.stderr == "mynah-serve: --max-streams is 'none'; it must be auto, or a whole number from 1 to 10000.\n"
     assert not ended.stdout
 
 

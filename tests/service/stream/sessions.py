@@ -9,13 +9,14 @@ from engines.config import Sampling
 from engines.fake import FakeEngine, fake_voice
 from mynah.client.events import AudioChunk, Cancelled, Event, Flushed, SegmentDone, SegmentStarted
 from service.audio.formats import AudioSettings
+from service.stream.policy import StreamPolicy
 from service.stream.session import Session
-from service.stream.settings import SessionLimits, StreamSettings
+from service.stream.settings import StreamSettings
 
 
 def session(engine: FakeEngine, audio: AudioSettings | None = None, *, seed: int = 7, **limits: int) -> Session:
     settings = StreamSettings("default", fake_voice("default"), audio or AudioSettings(), Sampling(seed=seed))
-    return Session(engine, settings, SessionLimits(**limits))
+    return Session(engine, settings, StreamPolicy(**limits))
 
 
 @dataclass

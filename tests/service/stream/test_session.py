@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -27,6 +28,14 @@ def test_segments_come_in_order_and_declare_exactly_their_audio():
     heard.check_gapless()
     assert sum(chunk.samples for chunk in heard.audio) == engine.made_samples
     assert engine.at_rest
+
+
+def test_segments_fit_an_engine_that_takes_only_short_ones():
+    engine = FakeEngine()
+    engine.info = replace(engine.info, limits=replace(engine.info.limits, max_text_chars_per_segment=30))
+    heard = virtual_time(speak(engine, THREE.replace(".", ",")))
+    assert " ".join(event.text for event in heard.started) == THREE.replace(".", ",")
+    assert max(len(event.text) for event in heard.started) <= 30
 
 
 def test_text_in_fragments_is_spoken_like_text_at_once():
