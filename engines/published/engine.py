@@ -15,14 +15,14 @@ from engines.published.graphs import NAME, open_published
 from engines.published.language import PublishedT3Backend
 from engines.published.speech import PublishedVoiceBuilder, PublishedWaveforms
 from engines.s3gen.streaming.batcher import WindowBatcher
-from engines.s3gen.streaming.schedule import Schedule, Step
+from engines.s3gen.streaming.schedule import Schedule, ScheduleStep
 from engines.text import TextTokenizer, normalize
 
 NOTICE = (
     "These are the published ONNX graphs: audio comes a whole segment at a time, because their decoder draws its noise "
     "itself and takes no windows; a repeated seed gives the same speech tokens, not the same samples."
 )
-_WHOLE_SEGMENT = Schedule("whole_segment", (Step(10_000),))
+_WHOLE_SEGMENT = Schedule("whole_segment", (ScheduleStep(10_000),))
 _DEFAULT_VOICE = "default_voice.wav"  # some sets bring one
 
 

@@ -12,7 +12,7 @@ from engines.model_spec import MEL_HOP_SAMPLES, SILENCE_SPEECH_TOKEN
 from engines.s3gen.runtime import F32, FlowBatch, VocoderBatch, VocoderResult
 from engines.s3gen.streaming.batcher import Results
 from engines.s3gen.streaming.segment_decoder import decode_windows
-from engines.s3gen.streaming.window_queue import Job
+from engines.s3gen.streaming.window_queue import DecodeRequest
 from engines.t3.backend import T3Request
 from engines.voice import Voice
 
@@ -110,9 +110,9 @@ class SlowExecute:
 
     def __init__(self, runtime: FakeRuntime, batch_s: float, token_s: float = 0.0) -> None:
         self.runtime, self.batch_s, self.token_s = runtime, batch_s, token_s
-        self.batches: list[list[Job]] = []
+        self.batches: list[list[DecodeRequest]] = []
 
-    async def __call__(self, batch: Sequence[Job]) -> Results:
+    async def __call__(self, batch: Sequence[DecodeRequest]) -> Results:
         self.batches.append(list(batch))
-        await asyncio.sleep(self.batch_s + self.token_s * sum(job.tokens for job in batch))
-        return decode_windows(self.runtime, [(job.decoder, job.window) for job in batch])
+        await asyncio.sleep(self.batch_s + self.token_s * sum(request.tokens for request in batch))
+        return decode_windows(self.runtime, [(request.decoder, request.window) for request in batch])

@@ -218,8 +218,8 @@ def test_ten_minutes_cost_per_second_what_ten_seconds_do() -> None:
         async for event in stream.speak(Segment(0, "x" * tokens)):
             if isinstance(event, AudioChunk):
                 assert len(event.samples) <= 107 * 960
-        work = sum(job.tokens for batch in execute.batches for job in batch)
-        return work / tokens, max(job.tokens for batch in execute.batches for job in batch)
+        work = sum(request.tokens for batch in execute.batches for request in batch)
+        return work / tokens, max(request.tokens for batch in execute.batches for request in batch)
 
     (short, _), (long, widest) = virtual_time(cost(250)), virtual_time(cost(15_000))
     assert long < 1.05 * short

@@ -21,7 +21,7 @@ from engines.s3gen.noise import F32
 from engines.s3gen.runtime import CachedRuntime, FlowCache
 from engines.s3gen.runtimes.torch import TorchRuntime
 from engines.s3gen.runtimes.torch_cached import TorchCachedRuntime, TorchFlowCache
-from engines.s3gen.streaming.schedule import SCHEDULES, Schedule, Step
+from engines.s3gen.streaming.schedule import SCHEDULES, Schedule, ScheduleStep
 from engines.s3gen.streaming.segment_decoder import CachedRow, SegmentDecoder, collate_cached, decode_windows
 from engines.s3gen.streaming.vocoder_stream import VocoderRow
 from engines.s3gen.streaming.windows import Window, WindowPlanner
@@ -360,7 +360,7 @@ def test_a_rejected_window_leaves_no_trace(base: TorchRuntime) -> None:
 
 def test_after_a_window_on_the_reference_path_the_cache_takes_its_context_up_again(base: TorchRuntime) -> None:
     runtime, speech_tokens = TorchCachedRuntime(base, context_tokens=20), speech_tokens_of(120)
-    windows = windows_of(Schedule("even", (Step(20),)), 120)
+    windows = windows_of(Schedule("even", (ScheduleStep(20),)), 120)
     decoder = decoder_of(speech_tokens)
     speak(runtime, decoder, windows[:2])
     speak(runtime.reference, decoder, windows[2:3])
