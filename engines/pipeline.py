@@ -198,18 +198,22 @@ class PipelineStream:
         if prepared is not None and prepared.segment != segment:
             await prepared.cancel()
             prepared = None
+        if prepared is not None:
+            prepared.promote()
         self._current = prepared or self._begin(segment)
         return self._current
 
-    def _begin(self, segment: Segment) -> _Utterance:
-        return _Utterance(self.stages, segment, self._voice, self._sampling, self._pacer, self._start_prepared)
+    def _begin(self, segment: Segment, *, made_ahead: bool = False) -> _Utterance:
+        sampling = replace(self._sampling, seed=segment_seed(self._sampling.seed, segment.index))
+        request = T3Request(self.stages.encode_text(segment.text), self._voice, sampling, made_ahead)
+        return _Utterance(self.stages, segment, request, self._pacer, self._start_prepared)
 
     def _start_prepared(self) -> None:
         segment, self._to_prepare = self._to_prepare, None
         if segment is None or self._prepared is not None:
             return
         with suppress(InvalidInput):  # speak() will raise it to the caller
-            self._prepared = self._begin(segment)
+            self._prepared = self._begin(segment, made_ahead=True)
 
     def _deadline_s(self) -> float:
         """When the listener runs dry; now, before the first chunk."""
@@ -224,18 +228,15 @@ class _Utterance:
         self,
         stages: Stages,
         segment: Segment,
-        voice: Voice,
-        sampling: Sampling,
+        request: T3Request,
         pacer: StreamPacer | None,
         on_ended: Callable[[], None],
     ) -> None:
-        text_tokens = stages.encode_text(segment.text)
-        seed = segment_seed(sampling.seed, segment.index)
         self.segment = segment
-        self.text_tokens = len(text_tokens)
+        self.text_tokens = len(request.text_tokens)
         self._progress = TokenProgress()
-        self.decoder = SegmentDecoder(voice, seed, self._progress.speech_tokens)
-        self._generation = stages.t3.start(T3Request(text_tokens, voice, replace(sampling, seed=seed)))
+        self.decoder = SegmentDecoder(request.voice, request.sampling.seed, self._progress.speech_tokens)
+        self._generation = stages.t3.start(request)
         self.plan = SegmentPlan(stages.schedule, self._progress, pacer, self._generation.set_target)
         self._on_ended = on_ended
         self._observer = stages.observer
@@ -299,6 +300,10 @@ class _Utterance:
             t3_s=self._progress.last_token_s,
             hit_token_limit=self._generation.hit_token_limit,
         )
+
+    def promote(self) -> None:
+        """The segment is no longer prefetched but current: T3 gives it the priority of one."""
+        self._generation.promote()
 
     async def cancel(self) -> None:
         """Stop T3 and free the request's resources. Idempotent, and without effect after the end."""

@@ -51,6 +51,9 @@ class T3Generation(Protocol):
     async def cancel(self) -> None:
         """Stop within one decode step and free slot and cache before returning. Idempotent, also after the end."""
 
+    def promote(self) -> None:
+        """The listener waits for this segment now: give it the priority of a current one. Idempotent."""
+
 
 class T3Backend(Protocol):
     """All running requests of an engine, decoded together."""

@@ -87,6 +87,9 @@ class Generation:
         if not self._ended:
             self._steps.set_target(self, speech_tokens)
 
+    def promote(self) -> None:
+        """As T3Generation.promote."""
+
     @property
     def hit_token_limit(self) -> bool:
         return self._hit_token_limit
