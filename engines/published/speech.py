@@ -15,7 +15,7 @@ import numpy as np
 from engines.audio import with_gain
 from engines.conditioning.builder import TARGET_LUFS
 from engines.conditioning.reference import Reference
-from engines.conditioning.sandbox import load_reference_apart
+from engines.conditioning.sandbox import load_reference_sandboxed
 from engines.errors import EngineFailure
 from engines.model_spec import MEL_FRAMES_PER_TOKEN, SAMPLES_PER_TOKEN, SPEAKER_EMBEDDING_DIM
 from engines.onnx.session import BoundSession, SessionSettings, open_session
@@ -32,7 +32,7 @@ class PublishedVoiceBuilder:
         published: PublishedGraphs,
         settings: SessionSettings,
         *,
-        decode: Callable[[bytes], Reference] = load_reference_apart,
+        decode: Callable[[bytes], Reference] = load_reference_sandboxed,
     ) -> None:
         self._published, self._settings, self._decode = published, settings, decode
         self._lock = Lock()
@@ -40,7 +40,7 @@ class PublishedVoiceBuilder:
         self._outputs: list[str] = []
 
     def build(self, audio: bytes, name: str) -> Voice:
-        """A Voice from an audio file's bytes. Raises InvalidInput as `load_reference_apart`.
+        """A Voice from an audio file's bytes. Raises InvalidInput as `load_reference_sandboxed`.
 
         The encoder gives T3's prompt as embedded rows and no speaker embedding: that field is zero.
         """

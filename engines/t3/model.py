@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engines.checkpoints.weights import Shape, check_tensors, load_tensors
+from engines.checkpoints.tensor_file import Shape
+from engines.checkpoints.weights import check_tensors, load_tensors
 from engines.model_spec import SPEAKER_EMBEDDING_DIM, SPEECH_VOCAB, START_SPEECH_TOKEN, ModelSpec, T3Spec
 from engines.t3 import prompt
 from engines.t3.kv_cache import KvSlot

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from engines.checkpoints.weights import Shape
+from engines.checkpoints.tensor_file import Shape
 from engines.config import Sampling
 from engines.model_spec import SPEECH_VOCAB, START_SPEECH_TOKEN, STOP_SPEECH_TOKEN, ModelSpec
 from engines.t3.model import expected_tensors
