@@ -29,7 +29,7 @@ _ASKED = {"model": "tts-1", "voice": "default", "input": _SENTENCE * 20, "respon
 
 
 async def overhead(surface: Surface, streams: int, seconds: float) -> list[float]:
-    """Milliseconds from the engine's giving a chunk away to the client's having all of it."""
+    """Milliseconds from the engine's handing over a chunk to its complete arrival at the client."""
     delays: list[float] = []
     rng = random.Random(5)
 

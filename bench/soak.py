@@ -1,4 +1,4 @@
-"""`make soak`: clients at their worst for minutes on end, and then nothing may be left of them.
+"""`make soak`: misbehaving clients for minutes; afterwards the server must hold nothing of them.
 
 Fails on a growing memory, a gauge that does not return to zero, a task or a file that stays, and on any stream that is
 not answered. The engine is scripted: ten times as fast as speech, and failing now and then.
@@ -54,7 +54,7 @@ class Sample:
 
 
 class Clients:
-    """All clients together: each does one thing after another until it is told to stop."""
+    """All clients together: each does one thing after another until the soak ends."""
 
     def __init__(self, channel: grpc.aio.Channel, seed: int, answer_s: float) -> None:
         self.ends: Counter[str] = Counter()  # "what: how it ended"
@@ -273,8 +273,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--clients", type=int, default=CLIENTS)
     parser.add_argument("--seed", type=int, default=1)
-    slow = "a stream that has not ended after so many seconds is unanswered; more on a machine that is busy otherwise"
-    warm = "share by which memory may grow over the second half (default %(default)g); a minute is too short for it"
+    slow = "seconds after which a stream without an end counts as unanswered; use more on a busy machine"
+    warm = "share by which memory may grow over the second half (default %(default)g); a minute is too short"
     parser.add_argument("--most-growth", type=float, default=0.02, help=warm)
     parser.add_argument("--answer-s", type=float, default=30.0, help=slow)
     given = parser.parse_args()

@@ -33,7 +33,7 @@ async def measure(surface: Surface, rate_per_s: float, arguments: argparse.Names
 
 
 async def load(arguments: argparse.Namespace) -> tuple[float | None, list[Figures]]:
-    """The trials, and the highest rate carried when that was asked for."""
+    """Returns the trials, and the highest rate carried if it was searched for."""
     async with AsyncExitStack() as held:
         address = arguments.server or await held.enter_async_context(_server(arguments))
         surface = await held.enter_async_context(SURFACES[arguments.surface](address))
@@ -46,9 +46,9 @@ async def load(arguments: argparse.Namespace) -> tuple[float | None, list[Figure
 
 
 def _server(arguments: argparse.Namespace) -> AbstractAsyncContextManager[str]:
-    """One of our own, that speaks the surface's protocol."""
+    """A server process with the surface's protocol."""
     if arguments.surface in ("http", "websocket"):
-        return server(arguments.model, "--http-listen", "127.0.0.1:0", told=HTTP_ADDRESS)
+        return server(arguments.model, "--http-listen", "127.0.0.1:0", pattern=HTTP_ADDRESS)
     return server(arguments.model)
 
 

@@ -30,7 +30,7 @@ class Arrival:
 
 
 def poisson(rate_per_s: float, duration_s: float, seed: int, texts: Sequence[str] = TEXTS) -> list[Arrival]:
-    """Arrivals that know nothing of each other nor of the server: gaps are exponential, `rate_per_s` on average."""
+    """Poisson arrivals: independent, with exponential gaps, `rate_per_s` on average."""
     rng = random.Random(seed)
     arrivals: list[Arrival] = []
     at_s = rng.expovariate(rate_per_s)

@@ -1,4 +1,4 @@
-"""What a load's outcomes amount to: percentiles, counts, and whether they are good enough. Pure."""
+"""Figures of a load: percentiles, counts, and whether they are within bounds. Pure."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from bench.load.run import Outcome
 
 @dataclass(frozen=True)
 class Bounds:
-    """Good enough: nobody runs dry, nobody is refused, and sound begins in time for 95 of 100."""
+    """The bounds of an acceptable load: no underrun, no refusal, and 95 of 100 streams start in time."""
 
     onset_p95_s: float
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one load. `goodput` is seconds of audio per second of load, of streams that were good enough alone."""
+    """Figures of one load. `goodput` is seconds of audio per second of load, of acceptable streams only."""
 
     rate_per_s: float
     streams: int
@@ -39,7 +39,7 @@ class Figures:
 
 
 def figures_of(outcomes: Sequence[Outcome], rate_per_s: float, duration_s: float, bounds: Bounds) -> Figures:
-    """Percentiles are over streams that were heard; NaN when there was none."""
+    """Percentiles are over streams that had audio; NaN if none had."""
     heard = [outcome for outcome in outcomes if not outcome.error]
     onsets = [outcome.onset_s for outcome in heard if outcome.onset_s is not None]
     good = [o for o in heard if not o.underruns and o.onset_s is not None and o.onset_s <= bounds.onset_p95_s]
@@ -59,5 +59,5 @@ def figures_of(outcomes: Sequence[Outcome], rate_per_s: float, duration_s: float
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest value that so many percent of all do not exceed; NaN of nothing."""
+    """Returns the percentile of the values by nearest rank, NaN if there are none."""
     return float(np.percentile(values, percent, method="inverted_cdf")) if values else float("nan")

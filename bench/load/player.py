@@ -1,4 +1,4 @@
-"""A listener's ear: plays one stream in real time, on paper, and notes when sound is heard and when there is none.
+"""A simulated real-time player of one stream: records when sound starts and when it runs dry.
 
 Pure; time comes in as seconds. The client's counterpart of engines/playback.py, at whose figures it must arrive.
 """

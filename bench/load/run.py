@@ -1,4 +1,4 @@
-"""One load: every arrival on time, whatever the server does; what became of each stream."""
+"""One load: starts every arrival on time, whatever the server does, and records each stream's outcome."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def test_arrivals_are_random_yet_the_same_for_a_seed():
     assert np.std(gaps) == pytest.approx(1 / 50, rel=0.1), "an exponential's deviation is its mean"
 
 
-def test_a_player_hears_onset_and_silence():
+def test_a_player_measures_onset_and_underruns():
     player = Player()
     player.hear(10.0, pcm(0.2, level=0))
     player.hear(10.1, pcm(0.1, level=20))  # still too quiet; plays from 10.2 on
@@ -49,7 +49,7 @@ def test_a_player_hears_onset_and_silence():
 
 
 class Scripted:
-    """A surface with a queue: every stream takes `service_s` of one server, then 1 s of audio comes."""
+    """A surface with a queue: every stream needs `service_s` of one server and then gets 1 s of audio."""
 
     def __init__(self, service_s: float, fails: bool = False) -> None:
         self._service_s, self._fails = service_s, fails
@@ -80,7 +80,7 @@ def trial_on(service_s: float):
 
 
 def test_the_search_finds_where_a_queue_grows():
-    """A queue with service time s is carried up to a utilisation well below 1: p95 within 1 s at about 0.75."""
+    """A queue has p95 within 1 s up to a utilisation of about 0.75."""
     rate, trials = virtual_time(highest_rate(trial_on(0.1), BOUNDS, first_per_s=0.5))
     assert 5.0 < rate < 9.8
     carried = [figures.rate_per_s for figures in trials if figures.within(BOUNDS)]
@@ -90,7 +90,7 @@ def test_the_search_finds_where_a_queue_grows():
     assert all(b > a * 0.7 for a, b in pairwise(onsets))
 
 
-def test_a_server_that_carries_nothing_is_told():
+def test_a_server_without_any_capacity_has_the_rate_zero():
     rate, trials = virtual_time(highest_rate(trial_on(5.0), BOUNDS, first_per_s=2.0, most_trials=4))
     assert rate == 0
     assert [figures.rate_per_s for figures in trials] == [2.0, 1.0, 0.5, 0.25]
@@ -132,7 +132,7 @@ async def test_a_load_on_a_real_server(name: str):
         await at.settled()
         made = at.engine.made_samples
     assert {outcome.error for outcome in outcomes} == {""}
-    assert sum(outcome.audio_s for outcome in outcomes) == pytest.approx(made / 24_000), "every sample was heard"
+    assert sum(outcome.audio_s for outcome in outcomes) == pytest.approx(made / 24_000), "every sample was received"
     for outcome in outcomes:
         assert outcome.onset_s is not None
         assert outcome.ttfa_s is not None
