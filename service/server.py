@@ -25,7 +25,7 @@ from service.grpc.speech import SpeechService
 from service.grpc.voices import VoicesService
 from service.handlers.speech_handler import SpeechHandler
 from service.handlers.voice_catalogue import VoiceCatalogue
-from service.http.routes import surface
+from service.http.routes import build_app
 from service.http.server import HttpServer
 from service.voices.store import VoiceStore
 
@@ -93,7 +93,7 @@ class Server:
 
     def _make_http(self) -> HttpServer:
         policy, cors_origins = self._config.policy, self._config.cors_origin
-        app = surface(
+        app = build_app(
             self._engine,
             self._speech_handler,
             self._catalogue,

@@ -153,7 +153,7 @@ def test_a_segment_does_not_depend_on_the_one_before(audio_format: AudioFormat):
     assert packets(words()[4_800:9_600], words()[:24_000])[1] == packets(words()[:24_000])[0]
 
 
-def heard_with_a_cancel(audio: AudioSettings, chunks_before: int) -> Received:
+def received_with_a_cancel(audio: AudioSettings, chunks_before: int) -> Received:
     """Cancels a long text after `chunks_before` chunks were read, then speaks a short one."""
 
     async def conversation() -> Received:
@@ -175,7 +175,7 @@ def heard_with_a_cancel(audio: AudioSettings, chunks_before: int) -> Received:
 @pytest.mark.parametrize("chunks_before", [0, 1, 4])
 def test_after_a_cancel_the_stream_is_still_one_file(audio_format: AudioFormat, chunks_before: int):
     audio = AudioSettings(audio_format, audio_format.default_rate_hz)
-    received = heard_with_a_cancel(audio, chunks_before)
+    received = received_with_a_cancel(audio, chunks_before)
     received.check_gapless()
     (cancelled,) = received.cancelled
     before = [event for event in received.events[: received.events.index(cancelled)] if isinstance(event, AudioChunk)]
