@@ -1,1 +1,1 @@
-"""The load generator: streams that arrive at random, over any surface, judged by a simulated listener."""
+"""The load generator: streams that arrive at random, over any protocol, played in real time."""

@@ -36,15 +36,15 @@ def test_arrivals_are_random_yet_the_same_for_a_seed():
 
 def test_a_player_measures_onset_and_underruns():
     player = Player()
-    player.hear(10.0, pcm(0.2, level=0))
-    player.hear(10.1, pcm(0.1, level=20))  # still too quiet; plays from 10.2 on
-    player.hear(10.25, pcm(0.2, level=0) + pcm(0.3))  # plays from 10.3 on
+    player.add(10.0, pcm(0.2, level=0))
+    player.add(10.1, pcm(0.1, level=20))  # still too quiet; plays from 10.2 on
+    player.add(10.25, pcm(0.2, level=0) + pcm(0.3))  # plays from 10.3 on
     assert player.onset_s == pytest.approx(10.5)
     assert player.underruns == 0
-    player.hear(11.0, pcm(0.1))  # 0.2 s after the end at 10.8
+    player.add(11.0, pcm(0.1))  # 0.2 s after the end at 10.8
     assert (player.underruns, player.underrun_s) == (1, pytest.approx(0.2))
     assert player.audio_s == pytest.approx(0.9)
-    player.hear(11.4, pcm(0.1))  # 0.3 s after the end at 11.1
+    player.add(11.4, pcm(0.1))  # 0.3 s after the end at 11.1
     assert (player.underruns, player.underrun_s) == (2, pytest.approx(0.5))
 
 
@@ -90,8 +90,8 @@ def test_the_search_finds_where_a_queue_grows():
     assert all(b > a * 0.7 for a, b in pairwise(onsets))
 
 
-def test_a_server_without_any_capacity_has_the_rate_zero():
-    rate, trials = virtual_time(highest_rate(trial_on(5.0), BOUNDS, first_per_s=2.0, most_trials=4))
+def test_a_server_that_sustains_no_rate_gives_zero():
+    rate, trials = virtual_time(highest_rate(trial_on(5.0), BOUNDS, first_per_s=2.0, max_trials=4))
     assert rate == 0
     assert [figures.rate_per_s for figures in trials] == [2.0, 1.0, 0.5, 0.25]
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from bench.soak import HELD, Sample, complaints, growth, left_over
+from bench.soak import HELD, Sample, failures, growth, left_over
 
 REST = Sample(0.0, 100e6, {"socket": 4}, 15, (0.0,) * len(HELD))
 
@@ -31,8 +31,8 @@ def test_growth_before_the_second_half_does_not_count():
     assert abs(growth(early + settled[100:])) < 0.001
 
 
-def test_a_server_without_leaks_has_no_complaints():
-    assert complaints(samples(noise=0.01), REST, REST, Counter()) == []
+def test_a_server_without_leaks_passes():
+    assert failures(samples(noise=0.01), REST, REST, Counter()) == []
 
 
 @pytest.mark.parametrize(
@@ -44,10 +44,10 @@ def test_a_server_without_leaks_has_no_complaints():
     ],
 )
 def test_leaks_are_named(after: Sample, expected: str):
-    assert left_over(REST, after) == complaints(samples(), REST, after, Counter()) == [expected]
+    assert left_over(REST, after) == failures(samples(), REST, after, Counter()) == [expected]
 
 
-def test_growth_and_wrong_answers_are_complaints():
-    grown, unanswered = complaints(samples(slope=0.03), REST, REST, Counter({"listen: UNANSWERED": 2}))
+def test_growth_and_wrong_answers_fail_it():
+    grown, unanswered = failures(samples(slope=0.03), REST, REST, Counter({"listen: UNANSWERED": 2}))
     assert grown.startswith("memory grew by 2.8% over the second half")
     assert unanswered == "2 x listen: UNANSWERED"
