@@ -11,26 +11,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engines.errors import invalid_value
+from engines.errors import InvalidInput
 from engines.model_spec import SPEECH_VOCAB
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How T3 draws speech tokens; the defaults and the order of operations are upstream's.
+    """Sampling parameters of T3, with upstream's defaults and order of operations.
 
-    Raises InvalidInput naming the field when a value is outside its range.
+    Raises InvalidInput naming the field if a value is out of range.
     """
 
-    temperature: float = 0.8  # 0 picks the likeliest token
-    top_k: int = 1000  # 0 switches it off
-    top_p: float = 0.95  # 1 switches it off
-    repetition_penalty: float = 1.2  # 1 switches it off
+    temperature: float = 0.8  # 0 to 5; 0 is greedy decoding
+    top_k: int = 1000  # 0 disables it
+    top_p: float = 0.95  # above 0, at most 1; 1 disables it
+    repetition_penalty: float = 1.2  # 0.1 to 10; 1 disables it
     seed: int = 0
-    max_speech_tokens: int = 1000  # per segment
-    # Cut windows by token counts alone, so that the seed decides every byte; otherwise hops follow the listener's
-    # buffer and the load, which carries more streams, and a repeated seed gives the same speech rendered a little
-    # differently.
+    max_speech_tokens: int = 1000  # of one segment, 1 to 1000
+    # Windows are cut by token counts alone, so the seed determines every byte. If False, hops follow the listener's
+    # buffer and the load: the server carries more streams, and a repeated seed gives the same speech tokens but
+    # slightly different samples.
     repeatable: bool = True
 
     def __post_init__(self) -> None:
@@ -42,11 +42,19 @@ class Sampling:
         _check("max_speech_tokens", self.max_speech_tokens, 1, 1000)
 
 
-def _check(field: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
-    inside = math.isfinite(value) and (low < value if open_low else low <= value) and value <= high
-    if not inside:
-        bracket = "(" if open_low else "["
-        raise invalid_value(f"sampling.{field}", value, f"{bracket}{low}, {high}]", "SAMPLING_OUT_OF_RANGE")
+def _check(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
+    if math.isfinite(value) and (low < value if open_low else low <= value) and value <= high:
+        return
+    field, allowed = (
+        f"sampling.{name}",
+        f"{'above' if open_low else 'at least'} {_number(low)} and at most {_number(high)}",
+    )
+    message = f"{field} is {_number(value)}; it must be {allowed}."
+    raise InvalidInput(field, message, "SAMPLING_OUT_OF_RANGE", value=_number(value), allowed=allowed)
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if math.isfinite(value) and value == int(value) else str(value)
 
 
 SCHEDULE_NAMES = ("lowest_latency", "balanced", "throughput")  # see s3gen/streaming/schedule.py

@@ -51,7 +51,7 @@ async def load(arguments: argparse.Namespace) -> tuple[float | None, list[Figure
 def _server(arguments: argparse.Namespace) -> AbstractAsyncContextManager[str]:
     """A server of our own that serves the surface."""
     if arguments.surface in ("http", "websocket"):
-        return server(arguments.model, "--http-listen", "127.0.0.1:0", told=HTTP_ADDRESS)
+        return server(arguments.model, "--http-listen", "127.0.0.1:0", pattern=HTTP_ADDRESS)
     return server(arguments.model)
 
 

@@ -1,4 +1,4 @@
-"""The gRPC surface of speaking: carries conversations to and fro."""
+"""The gRPC service for speech."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from service.handlers.speech_handler import Requests, Send, SpeechHandler, new_s
 from service.stream.policy import StreamPolicy
 
 Context = grpc.aio.ServicerContext[Any, Any]
-Response = Callable[..., Any]  # StreamSpeechResponse or SynthesizeResponse; their events have the same names
+Response = Callable[..., Any]  # StreamSpeechResponse or SynthesizeResponse; the names of their events are equal
 
 
 class SpeechService(speech_pb2_grpc.SpeechServicer):
@@ -27,7 +27,7 @@ class SpeechService(speech_pb2_grpc.SpeechServicer):
         self, engine: Engine, speech_handler: SpeechHandler, admission: Admission, policy: StreamPolicy, version: str
     ) -> None:
         self._engine = engine
-        self._conversations = speech_handler
+        self._speech_handler = speech_handler
         self._admission = admission
         self._policy = policy
         self._version = version
@@ -42,13 +42,13 @@ class SpeechService(speech_pb2_grpc.SpeechServicer):
         stream_id = new_stream_id()
         async with grpc_errors(context, f"stream {stream_id}"):
             send = self._sender(context, speech_pb2.StreamSpeechResponse)
-            await self._conversations.stream(stream_id, requests, send)
+            await self._speech_handler.stream(stream_id, requests, send)
 
     async def Synthesize(self, request: speech_pb2.SynthesizeRequest, context: Context) -> None:
         stream_id = new_stream_id()
         async with grpc_errors(context, f"stream {stream_id}"):
             send = self._sender(context, speech_pb2.SynthesizeResponse)
-            await self._conversations.synthesize(stream_id, request, send)
+            await self._speech_handler.synthesize(stream_id, request, send)
 
     def _sender(self, context: Context, response: Response) -> Send:
         writer = CallWriter(context, self._policy.stall_timeout_s)

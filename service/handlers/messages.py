@@ -1,4 +1,4 @@
-"""Between the contract's messages and the service's values. Pure; no connection, no task."""
+"""The contract's messages of settings, limits, server and voices, to and from the service's values."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from engines.api import EngineInfo
 from engines.config import Sampling
-from engines.errors import InvalidInput, invalid_value
+from engines.errors import InvalidInput
 from mynah.v1 import speech_pb2, voices_pb2
 from service.audio.formats import SAMPLE_RATES_HZ, AudioFormat, AudioSettings
 from service.stream.policy import StreamPolicy
@@ -27,7 +27,7 @@ _FORMATS[speech_pb2.AUDIO_FORMAT_UNSPECIFIED] = AudioFormat.PCM_S16LE
 
 
 async def stream_settings(message: speech_pb2.SpeechSettings, voices: VoiceSource) -> StreamSettings:
-    """A client's choices with every default filled in. Raises InvalidInput, or NotFound for the voice."""
+    """The settings that a client asks for, defaults filled in. Raises InvalidInput, or NotFound for the voice."""
     audio_format = _audio_format(message.audio_format)
     rate_hz = message.sample_rate_hz if message.HasField("sample_rate_hz") else audio_format.default_rate_hz
     audio = AudioSettings(audio_format, rate_hz)
@@ -43,7 +43,8 @@ def format_number(audio_format: AudioFormat) -> speech_pb2.AudioFormat:
 def _audio_format(number: int) -> AudioFormat:
     if number not in _FORMATS:
         allowed = ", ".join(speech_pb2.AudioFormat.keys())
-        raise invalid_value("settings.audio_format", number, allowed, "AUDIO_FORMAT_UNKNOWN")
+        message = f"settings.audio_format is {number}, which is not an AudioFormat; it must be one of {allowed}."
+        raise InvalidInput("settings.audio_format", message, "AUDIO_FORMAT_UNKNOWN", value=number, allowed=allowed)
     return _FORMATS[number]
 
 
@@ -53,7 +54,7 @@ def _sampling(message: speech_pb2.Sampling) -> Sampling:
         for name in ("temperature", "top_k", "top_p", "repetition_penalty", "seed")
         if message.HasField(name)
     }
-    # Only who names a seed asks for the same bytes; for all others windows follow the load.
+    # a seed asks for repeatable bytes; without one, windows follow the load
     chosen["repeatable"] = "seed" in chosen
     chosen.setdefault("seed", secrets.randbits(_SEED_BITS))
     if message.HasField("max_speech_token_count"):
@@ -78,14 +79,14 @@ def limits(info: EngineInfo, policy: StreamPolicy) -> speech_pb2.Limits:
 
 
 def opened(stream_id: str, settings: StreamSettings, info: EngineInfo, policy: StreamPolicy) -> speech_pb2.StreamOpened:
-    drawn = settings.sampling
+    chosen = settings.sampling
     sampling = speech_pb2.Sampling(
-        temperature=drawn.temperature,
-        top_k=drawn.top_k,
-        top_p=drawn.top_p,
-        repetition_penalty=drawn.repetition_penalty,
-        seed=drawn.seed,
-        max_speech_token_count=drawn.max_speech_tokens,
+        temperature=chosen.temperature,
+        top_k=chosen.top_k,
+        top_p=chosen.top_p,
+        repetition_penalty=chosen.repetition_penalty,
+        seed=chosen.seed,
+        max_speech_token_count=chosen.max_speech_tokens,
     )
     resolved = speech_pb2.SpeechSettings(
         voice_id=settings.voice_id,

@@ -49,7 +49,7 @@ def test_a_player_measures_onset_and_underruns():
 
 
 class Scripted:
-    """A surface with a queue: every stream takes `service_s` of one server, then 1 s of audio comes."""
+    """A surface with a queue: every stream needs `service_s` of one server and then gets 1 s of audio."""
 
     def __init__(self, service_s: float, fails: bool = False) -> None:
         self._service_s, self._fails = service_s, fails
@@ -80,7 +80,7 @@ def trial_on(service_s: float):
 
 
 def test_the_search_finds_where_a_queue_grows():
-    """A queue with service time s is carried up to a utilisation well below 1: p95 within 1 s at about 0.75."""
+    """A queue has p95 within 1 s up to a utilisation of about 0.75."""
     rate, trials = virtual_time(highest_rate(trial_on(0.1), BOUNDS, first_per_s=0.5))
     assert 5.0 < rate < 9.8
     carried = [figures.rate_per_s for figures in trials if figures.within(BOUNDS)]
@@ -132,7 +132,7 @@ async def test_a_load_on_a_real_server(name: str):
         await at.settled()
         made = at.engine.made_samples
     assert {outcome.error for outcome in outcomes} == {""}
-    assert sum(outcome.audio_s for outcome in outcomes) == pytest.approx(made / 24_000), "every sample was heard"
+    assert sum(outcome.audio_s for outcome in outcomes) == pytest.approx(made / 24_000), "every sample was received"
     for outcome in outcomes:
         assert outcome.onset_s is not None
         assert outcome.ttfa_s is not None

@@ -1,4 +1,4 @@
-"""The soak's verdict: what it must complain of, and a short one on a real server that it must not complain of."""
+"""The verdict of the soak test on samples with and without faults."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ REST = Sample(0.0, 100e6, {"socket": 4}, 15, (0.0,) * len(HELD))
 
 
 def samples(*, slope: float = 0.0, noise: float = 0.0) -> list[Sample]:
-    """200 looks over 100 s; memory grows by `slope` of itself over each half, and jumps to and fro by `noise`."""
+    """200 samples over 100 s. Memory grows by `slope` of itself over each half, with alternating `noise`."""
     return [
         replace(REST, at_s=i / 2, rss_bytes=100e6 * (1 + slope * i / 100 + noise * (-1) ** i)) for i in range(200)
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.05, -0.05])
-def test_growth_is_that_of_the_second_half(slope: float):
+def test_growth_is_measured_over_the_second_half(slope: float):
     assert growth(samples(slope=slope)) == pytest.approx(slope, rel=0.2)
     assert growth(samples(slope=slope, noise=0.05)) == pytest.approx(slope, abs=0.005)
 
 
-def test_what_grew_before_the_second_half_does_not_count():
+def test_growth_before_the_second_half_does_not_count():
     settled = samples()
     early = [replace(sample, rss_bytes=50e6 + 1e6 * sample.at_s) for sample in settled[:100]]
     assert abs(growth(early + settled[100:])) < 0.001
@@ -36,7 +36,7 @@ def test_a_server_without_leaks_passes():
 
 
 @pytest.mark.parametrize(
-    ("after", "told"),
+    ("after", "expected"),
     [
         (replace(REST, tasks=16), "1 tasks are left"),
         (replace(REST, files={"socket": 5}), "files are left open: {'socket': 1}"),

@@ -49,7 +49,7 @@ def test_resampling_keeps_a_tone(resample, from_hz: int, to_hz: int) -> None:
     np.testing.assert_allclose(resampled[edge:-edge], expected[edge:-edge], atol=0.01)
 
 
-def test_resampling_removes_what_the_new_rate_cannot_carry() -> None:
+def test_resampling_removes_frequencies_above_nyquist() -> None:
     for resample in (audio.resample, audio.resample_windowed_sinc):
         resampled = resample(tone(11_000.0, 24_000, 0.5), 24_000, 16_000)
         assert np.abs(resampled[500:-500]).max() < 0.01
@@ -69,13 +69,13 @@ def test_normalized_loudness_is_the_target(amplitude: float) -> None:
 
 
 @pytest.mark.parametrize("samples", [np.zeros(24_000, np.float32), noise(100), np.zeros(0, np.float32)])
-def test_what_has_no_loudness_is_left_as_it_is(samples: audio.Samples) -> None:
+def test_samples_without_loudness_are_unchanged(samples: audio.Samples) -> None:
     assert audio.loudness_lufs(samples, 24_000) == -math.inf
     np.testing.assert_array_equal(audio.with_gain(samples, -27.0 - audio.loudness_lufs(samples, 24_000)), samples)
 
 
 @pytest.mark.parametrize("gain_db", [math.nan, math.inf, -math.inf, 1e9])
-def test_a_gain_that_is_no_factor_changes_nothing(gain_db: float) -> None:
+def test_a_gain_that_is_not_a_finite_factor_changes_nothing(gain_db: float) -> None:
     np.testing.assert_array_equal(audio.with_gain(noise(10), gain_db), noise(10))
 
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import sys
+import wave
 from pathlib import Path
 
 from tests.fleet.manifests import ROOT
@@ -34,19 +35,27 @@ async def test_the_typescript_client_receives_the_whole_text():
     assert int(out) == EXPECTED_BYTES
 
 
-async def test_the_python_client_of_the_readme_clones_a_voice_and_receives_the_whole_text(tmp_path: Path):
+async def test_the_readmes_python_writes_the_whole_text_as_a_wav(tmp_path: Path):
     code = next(block for block in snippets(ROOT / "README.md", "python") if "async def main" in block)
-    (tmp_path / "me.wav").write_bytes(REFERENCE)
     async with process() as running:
-        program = f"received = []\nplay = received.append\n{code}\nprint(sum(map(len, received)))"
-        program = program.replace("127.0.0.1:50051", await serving(running))
-        pipe = asyncio.subprocess.PIPE
-        python = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", program, stdout=pipe, stderr=pipe, cwd=tmp_path, env=ENVIRONMENT
-        )
-        out, errors = await python.communicate()
-    assert errors == b""
-    assert int(out) == EXPECTED_BYTES
+        code = code.replace("127.0.0.1:50051", await serving(running))
+        python = await asyncio.create_subprocess_exec(sys.executable, "-c", code, cwd=tmp_path, env=ENVIRONMENT)
+        assert await python.wait() == 0
+    with wave.open(str(tmp_path / "stream.wav")) as file:
+        assert 2 * file.getnframes() == EXPECTED_BYTES
+
+
+async def test_the_readmes_commands_speak_clone_and_speak_in_the_new_voice(tmp_path: Path):
+    block = next(block for block in snippets(ROOT / "README.md", "sh") if "mynah voices create" in block)
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build/demo.wav").write_bytes(REFERENCE)
+    async with process() as running:
+        mynah = f"{sys.executable} -m mynah --server {await serving(running)}"
+        script = re.sub(r"^mynah", mynah, block.replace(". .venv/bin/activate\n", ""), flags=re.MULTILINE)
+        shell = await asyncio.create_subprocess_exec("sh", "-e", "-c", script, cwd=tmp_path, env=ENVIRONMENT)
+        assert await shell.wait() == 0
+    assert (tmp_path / "morning.wav").stat().st_size > 1000
+    assert (tmp_path / "cloned.mp3").stat().st_size > 1000
 
 
 async def test_the_curl_commands_of_the_page_on_http_work(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""Flags and variables become one frozen value; whatever is wrong names itself."""
+"""Flags and variables become one frozen value; errors name the option."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from service.config import OPTIONS, ConfigError, ServerConfig, TlsFiles, build_c
 DOCS = Path(__file__).parents[2] / "docs" / "options.md"
 
 
-def test_nothing_given_is_the_default():
+def test_without_flags_and_variables_every_option_has_its_default():
     assert read_config([], {"PATH": "/bin"}) == ServerConfig()
 
 
@@ -110,7 +110,7 @@ def test_a_switch_needs_no_value_as_a_flag():
         (["--listen", "0.0.0.0:1", "--insecure", "off"], {}, ["listen is 0.0.0.0:1"]),
     ],
 )
-def test_what_is_wrong_names_itself(flags: list[str], variables: dict[str, str], words: list[str]):
+def test_a_bad_option_is_named(flags: list[str], variables: dict[str, str], words: list[str]):
     with pytest.raises(ConfigError) as raised:
         read_config(flags, variables)
     for part in words:
@@ -134,7 +134,7 @@ def test_voices_lie_in_a_folder_or_behind_a_url():
     assert read_config(["--voices-dir", "voices"], {}).voices_dir == Path("voices")
 
 
-def test_a_clients_key_in_the_environment_is_no_setting_of_the_server():
+def test_the_clients_variables_are_ignored():
     assert read_config([], {"MYNAH_API_KEY": "mynah-x"}) == ServerConfig()
 
 
@@ -152,7 +152,7 @@ def test_the_engines_memory_and_sequence_lengths_can_be_set():
     assert (engine.max_positions, engine.max_text_chars_per_segment) == (1800, 120)
 
 
-def test_an_engine_is_built_for_enough_streams_when_they_are_yet_to_be_found():
+def test_an_engine_is_built_for_enough_streams_before_its_capacity_is_measured():
     assert read_config(["--max-streams", "auto"], {}).engine_config().max_streams >= 16
     assert read_config(["--device", "cuda:0"], {}).engine_config().max_streams == 64
     assert read_config(["--device", "cpu"], {}).engine_config().max_streams == 16

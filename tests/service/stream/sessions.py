@@ -1,4 +1,4 @@
-"""Sessions on the fake engine and a virtual clock, without any surface in front of them."""
+"""Sessions on the fake engine and a virtual clock, without a surface."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def session(engine: FakeEngine, audio: AudioSettings | None = None, *, seed: int
 
 
 @dataclass
-class Heard:
-    """What a reader of a session was told."""
+class Received:
+    """The events that a session's reader received."""
 
     events: list[Event] = field(default_factory=list)
 
-    async def read(self, of: Session) -> Heard:
+    async def read(self, of: Session) -> Received:
         """Read to the end."""
         while (event := await of.next_event()) is not None:
             self.events.append(event)
@@ -77,12 +77,12 @@ class Heard:
                 assert done.offset_samples == own[0].offset_samples
 
 
-async def speak(engine: FakeEngine, text: str, audio: AudioSettings | None = None, *, seed: int = 7) -> Heard:
+async def speak(engine: FakeEngine, text: str, audio: AudioSettings | None = None, *, seed: int = 7) -> Received:
     """One text to its end."""
     async with session(engine, audio, seed=seed) as one:
         one.write(text)
         one.end()
-        return await Heard().read(one)
+        return await Received().read(one)
 
 
 def now_s() -> float:
