@@ -43,8 +43,8 @@ def test_a_server_without_leaks_passes():
         (replace(REST, held=(1.0, *REST.held[1:])), "mynah_streams_active is 1"),
     ],
 )
-def test_what_is_left_is_named(after: Sample, told: str):
-    assert left_over(REST, after) == failures(samples(), REST, after, Counter()) == [told]
+def test_leaks_are_named(after: Sample, expected: str):
+    assert left_over(REST, after) == failures(samples(), REST, after, Counter()) == [expected]
 
 
 def test_growth_and_wrong_answers_fail_it():
