@@ -27,7 +27,7 @@ class AudioEncoding(Enum):
 
 
 class End:
-    """The client's last message."""
+    """The client's last message, after which it sends nothing."""
 
 
 def parse_text(text: str) -> speech_pb2.StreamSpeechRequest | End:
