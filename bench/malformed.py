@@ -1,7 +1,4 @@
-"""Requests that are wrong, in every way a client can be wrong, and what counts as an answer to them.
-
-An endless, seeded supply; each is one call over gRPC. Knows the contract, nothing of the server.
-"""
+"""A seeded, endless generator of malformed gRPC requests, and a check of the server's responses."""
 
 from __future__ import annotations
 
@@ -21,20 +18,20 @@ _STREAM, _SYNTHESIZE = "/mynah.v1.Speech/StreamSpeech", "/mynah.v1.Speech/Synthe
 _CREATE, _GET = "/mynah.v1.Voices/CreateVoice", "/mynah.v1.Voices/GetVoice"
 _LIST, _DELETE = "/mynah.v1.Voices/ListVoices", "/mynah.v1.Voices/DeleteVoice"
 _CLIENT_STREAMS = {_STREAM, _CREATE}
-_FAULTS_OF_THE_SERVER = {"OK", "INTERNAL", "UNKNOWN", "UNAVAILABLE", "UNIMPLEMENTED", "CANCELLED", "NO_STATUS"}
+_SERVER_FAULTS = {"OK", "INTERNAL", "UNKNOWN", "UNAVAILABLE", "UNIMPLEMENTED", "CANCELLED", "NO_STATUS"}
 
 
 @dataclass(frozen=True)
 class Malformed:
-    """Messages, as bytes, that no call of this method may accept."""
+    """Serialized messages that the method must refuse."""
 
     kind: str
     method: str
     messages: tuple[bytes, ...]
 
 
-def supply(seed: int, max_text_chars: int) -> Iterator[Malformed]:
-    """One after another, all kinds equally often. `max_text_chars` is the server's limit for waiting text."""
+def malformed_requests(seed: int, max_text_chars: int) -> Iterator[Malformed]:
+    """Yields requests of all kinds equally often. `max_text_chars` is the server's limit on pending text."""
     rng = random.Random(seed)
     makers = _makers(max_text_chars)
     while True:
@@ -80,7 +77,7 @@ def _makers(max_text_chars: int) -> dict[str, tuple[str, Callable[[random.Random
 
 
 def _noise(rng: random.Random) -> bytes:
-    return b"\xff" + rng.randbytes(rng.randint(0, 300))  # no message begins so: its wire type does not exist
+    return b"\xff" + rng.randbytes(rng.randint(0, 300))  # not a message: the wire type does not exist
 
 
 def _word(rng: random.Random) -> str:
@@ -99,8 +96,8 @@ def _synthesis(rng: random.Random, **settings: Any) -> speech_pb2.SynthesizeRequ
     return speech_pb2.SynthesizeRequest(text="Hello.", settings=speech_pb2.SpeechSettings(**settings))
 
 
-def _new_voice(**about: Any) -> voices_pb2.CreateVoiceRequest:
-    return voices_pb2.CreateVoiceRequest(metadata=voices_pb2.NewVoice(**about))
+def _new_voice(**fields: Any) -> voices_pb2.CreateVoiceRequest:
+    return voices_pb2.CreateVoiceRequest(metadata=voices_pb2.NewVoice(**fields))
 
 
 def _bad_sampling(rng: random.Random) -> speech_pb2.Sampling:
@@ -109,8 +106,8 @@ def _bad_sampling(rng: random.Random) -> speech_pb2.Sampling:
     return speech_pb2.Sampling(**{field: -rng.randint(1, 2**31) if field[-1] in "kt" else huge})
 
 
-async def answer(channel: grpc.aio.Channel, request: Malformed) -> str:
-    """Send it and half-close. "" when it is refused with a typed error; else what is wrong with the answer."""
+async def check_response(channel: grpc.aio.Channel, request: Malformed) -> str:
+    """Send the request and half-close. Returns "" for a typed error, else a description of the response."""
     if request.method in _CLIENT_STREAMS:
         response = channel.stream_stream(request.method)()
         for message in request.messages:
@@ -123,7 +120,7 @@ async def answer(channel: grpc.aio.Channel, request: Malformed) -> str:
         pass
     code, metadata = (await response.code()).name, await response.trailing_metadata()
     error = from_status(code, await response.details() or "", [(str(k), v) for k, v in metadata or ()])
-    typed = error.reason != code and code not in _FAULTS_OF_THE_SERVER
+    typed = error.reason != code and code not in _SERVER_FAULTS
     return "" if typed else f"{request.kind}: {code} {error.reason} {error}"
 
 

@@ -1,4 +1,4 @@
-"""How every benchmark reports: a table for people, one line of JSON for programs, the same JSON in build/bench."""
+"""The output of the benchmarks: a table, a line of JSON, and the same JSON in build/bench."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BUILD = Path("build/bench")
 
 
 def median_s(call: Callable[[], object], *, repeats: int = 5, warm_up: int = 1) -> float:
-    """Median wall time of a call in seconds, after `warm_up` unmeasured ones."""
+    """Returns the median wall time of a call in seconds, after `warm_up` calls that are not timed."""
     for _ in range(warm_up):
         call()
     times = []
@@ -24,7 +24,7 @@ def median_s(call: Callable[[], object], *, repeats: int = 5, warm_up: int = 1) 
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A plain text table; numbers to the right."""
+    """Returns a plain text table, with right-aligned columns after the first."""
     cells = [list(header)] + [[_text(value) for value in row] for row in rows]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     lines = [
@@ -38,7 +38,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def publish(name: str, text: str, result: Mapping[str, object]) -> None:
-    """Print the table, then the JSON line; write the JSON to build/bench/NAME.json."""
+    """Print the table and the JSON line, and write the JSON to build/bench/NAME.json."""
     BUILD.mkdir(parents=True, exist_ok=True)
     line = json.dumps({"bench": name, **result})
     (BUILD / f"{name}.json").write_text(line + "\n")

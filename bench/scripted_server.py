@@ -1,7 +1,7 @@
-"""A server process on the fake engine, for benches of the service alone, and the handle by which a bench holds it.
+"""A server process with the fake engine, for benches of the service without a model.
 
-`python -m bench.scripted_server LOAD [flags of mynah-serve]`, LOAD being a `Load` as JSON. Every chunk carries the
-moment at which the engine gave it away; what the process holds beside its metrics stands on its metrics page.
+`python -m bench.scripted_server LOAD [flags of mynah-serve]`, where LOAD is a `Load` as JSON. Every chunk starts with a
+timestamp of the engine, and the metrics page also has counts of tasks, streams and segments.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ _LINES = {
 
 @dataclass(frozen=True)
 class Load:
-    """How the engine behaves: chunks of `hop_tokens` every `hop_tokens` x `token_s`; some segments fail half-way."""
+    """The engine's load: a chunk of `hop_tokens` every `hop_tokens` x `token_s`, and failures within segments."""
 
     token_s: float = 0.04
     hop_tokens: int = 5
-    fault_share: float = 0.0  # of segments
+    fault_share: float = 0.0  # the share of segments that fail
     seed: int = 1
 
 
 class StampedEngine(FakeEngine):
-    """The fake engine with streams whose chunks are stamped, and that sometimes fail."""
+    """A fake engine whose streams put timestamps into chunks, and sometimes fail."""
 
     def __init__(self, load: Load, max_streams: int) -> None:
         script = Script(token_s=load.token_s, first_hop_tokens=load.hop_tokens, hop_tokens=load.hop_tokens)
@@ -66,7 +66,7 @@ class StampedEngine(FakeEngine):
 
 
 class StampedStream:
-    """Fulfils SpeechStream around another."""
+    """A SpeechStream that wraps another one."""
 
     def __init__(self, inner: SpeechStream, fault_share: float, rng: random.Random) -> None:
         self._inner, self._fault_share, self._random = inner, fault_share, rng
@@ -81,7 +81,7 @@ class StampedStream:
             async for event in events:
                 if isinstance(event, AudioChunk):
                     if chunks == fails_after:
-                        raise EngineFailure("a scripted fault")
+                        raise EngineFailure("A scripted failure.")
                     chunks += 1
                     event = replace(event, samples=stamped(event.samples))
                 yield event
@@ -91,7 +91,7 @@ class StampedStream:
 
 
 def stamped(samples: Samples) -> Samples:
-    """The same with the present moment in front. Survives being written as 16-bit PCM at 24 kHz."""
+    """Returns the samples with a timestamp in the first ones, which 16-bit PCM at 24 kHz preserves."""
     now_ns = monotonic_ns()
     words = [(now_ns >> (_WORD_BITS * i)) & (2**_WORD_BITS - 1) for i in range(_STAMP_WORDS)]
     out = samples.copy()
@@ -100,27 +100,27 @@ def stamped(samples: Samples) -> Samples:
 
 
 def made_at_ns(data: bytes) -> int:
-    """When the chunk with this PCM was given away by the engine, on `time.monotonic_ns`, same machine."""
+    """Returns the timestamp of a chunk's PCM, on this machine's `time.monotonic_ns`."""
     words = np.frombuffer(data[:STAMP_BYTES], "<i2")
     return sum(int(word) << (_WORD_BITS * i) for i, word in enumerate(words))
 
 
 @dataclass(frozen=True)
 class ScriptedServer:
-    """A running one."""
+    """A running server."""
 
     address: str
     admin: str
-    http: str  # empty where it was not asked for
+    http: str  # empty without --http-listen
     pid: int
     log: Path
 
 
 @asynccontextmanager
 async def scripted_server(load: Load, log: Path, *flags: str) -> AsyncIterator[ScriptedServer]:
-    """Start one on free ports and wait until it serves; stop it as an operator would. Its log goes to a file.
+    """Run a server on free ports until the block ends, then stop it with SIGTERM. Its log is written to a file.
 
-    Raises RuntimeError when it ends by itself or with another status than 0.
+    Raises RuntimeError if it stops early or with a status other than 0.
     """
     listen = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]
     command = [sys.executable, "-m", "bench.scripted_server", json.dumps(asdict(load)), *listen, *flags]
@@ -129,43 +129,44 @@ async def scripted_server(load: Load, log: Path, *flags: str) -> AsyncIterator[S
         process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, stderr=sink)
     try:
         async with asyncio.timeout(60):
-            told = await _told(process)
-        yield ScriptedServer(told["address"], told["admin"], told.get("http", ""), process.pid, log)
+            addresses = await _addresses(process)
+        yield ScriptedServer(addresses["address"], addresses["admin"], addresses.get("http", ""), process.pid, log)
         process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(60):
             status = await process.wait()
         if status != 0:
-            raise RuntimeError(f"the server ended with status {status}; see {log}")
+            raise RuntimeError(f"The server stopped with status {status}; see {log}.")
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
 
 
-async def _told(process: asyncio.subprocess.Process) -> dict[str, str]:
+async def _addresses(process: asyncio.subprocess.Process) -> dict[str, str]:
+    """Returns the addresses in the server's output, once it is ready."""
     assert process.stdout is not None
-    told: dict[str, str] = {}
-    while "ready" not in told:
+    addresses: dict[str, str] = {}
+    while "ready" not in addresses:
         line = (await process.stdout.readline()).decode()
         if not line:
-            raise RuntimeError("the server ended before it served")
+            raise RuntimeError("The server stopped before it was ready.")
         for name, pattern in _LINES.items():
-            if found := pattern.search(line):
-                told[name] = found[1]
-    return told
+            if match := pattern.search(line):
+                addresses[name] = match[1]
+    return addresses
 
 
 async def _serve(load: Load, flags: list[str]) -> None:
     config = read_config(flags, os.environ)
     engine = StampedEngine(load, config.max_streams)
     loop = asyncio.get_running_loop()
-    held = {
+    counts = {
         "tasks": lambda: len(asyncio.all_tasks(loop)),
         "engine_streams": lambda: len(engine.streams),
         "engine_segments": lambda: engine.working,
     }
-    for name, count in held.items():
-        Gauge(f"bench_{name}", "What the process holds").set_function(count)
+    for name, count in counts.items():
+        Gauge(f"bench_{name}", "Current number in this process.").set_function(count)
     await serve(engine, config)
 
 

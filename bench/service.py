@@ -1,5 +1,6 @@
-"""`make bench-service`: what the service itself costs, on a scripted engine: overhead of a chunk at 64 real-time
-streams, 10,000 malformed requests, from cancel to a free slot, refusals. Client and server are two processes.
+"""`make bench-service`: the cost of the gRPC server, with a scripted engine. Client and server are two processes.
+
+Measures the overhead per chunk at 64 real-time streams, cancels, slots, refusals, and 10,000 malformed requests.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 import grpc.aio
 
 from bench.load.figures import percentile
-from bench.malformed import Request, answer, supply
+from bench.malformed import Request, check_response, malformed_requests
 from bench.report import BUILD, publish, table
 from bench.scripted_server import Load, ScriptedServer, made_at_ns, scripted_server
 from mynah.client.errors import ServerBusy
@@ -34,7 +35,7 @@ _FULL = "STREAMS_EXHAUSTED"
 
 @dataclass(frozen=True)
 class Measured:
-    """Milliseconds of many of the same, and the goals they are to reach."""
+    """Measurements in milliseconds, and their goals."""
 
     name: str
     values_ms: Sequence[float]
@@ -53,13 +54,13 @@ class Measured:
 
 
 class Talker:
-    """One stream that speaks for as long as it is left alone."""
+    """A client's stream that speaks until it is cancelled or closed."""
 
     def __init__(self, stub: speech_pb2_grpc.SpeechStub) -> None:
         self._call = BidiStream(stub.StreamSpeech())
 
     async def open(self) -> None:
-        """Raises MynahError, ServerBusy among others."""
+        """Open the stream. Raises MynahError, e.g. ServerBusy."""
         await self._call.write(Request(open=speech_pb2.OpenStream()))
         await self._call.read()
 
@@ -73,26 +74,26 @@ class Talker:
         return await self._call.read()
 
     async def cancel(self) -> float:
-        """Drop what was said; milliseconds until the server says that it has, everything freed."""
+        """Cancel the speech. Returns the milliseconds until the server confirms it."""
         began_s = perf_counter()
         await self._call.write(Request(cancel=speech_pb2.Cancel()))
         while (answer := await self._call.read()) is not None:
             if answer.HasField("cancelled"):
                 return (perf_counter() - began_s) * 1e3
-        raise RuntimeError("the stream ended before its cancel was answered")
+        raise RuntimeError("The stream ended before its cancel was confirmed.")
 
     async def leave(self) -> None:
-        """End the call, as a client does that goes away."""
+        """Abort the call, as a client that disconnects does."""
         await self._call.close()
 
 
 async def overhead(server: ScriptedServer, streams: int, seconds: float) -> list[float]:
-    """Milliseconds from the engine's giving a chunk away to the client's having it, at so many real-time streams."""
+    """Returns the milliseconds from the engine's yield of a chunk to its arrival at the client."""
     delays: list[float] = []
     rng = random.Random(5)
 
     async def listen(stub: speech_pb2_grpc.SpeechStub) -> None:
-        await asyncio.sleep(rng.random())  # streams are not in step
+        await asyncio.sleep(rng.random())  # so that streams are not synchronous
         talker = Talker(stub)
         await talker.open()
         await talker.say(max(1, round(seconds / (len(_SENTENCE) * 0.04))))
@@ -109,15 +110,15 @@ async def overhead(server: ScriptedServer, streams: int, seconds: float) -> list
 
 
 async def malformed(server: ScriptedServer, count: int) -> tuple[Counter[str], float]:
-    """Wrong answers by kind, and requests per second."""
+    """Returns counts of wrong responses by description, and requests per second."""
     wrong: Counter[str] = Counter()
-    requests = itertools.islice(supply(7, MAX_TEXT_CHARS), count)
+    requests = itertools.islice(malformed_requests(7, MAX_TEXT_CHARS), count)
     began_s = perf_counter()
 
     async def send_some(channel: grpc.aio.Channel) -> None:
         for request in requests:  # shared by all senders
-            if told := await answer(channel, request):
-                wrong[told] += 1
+            if problem := await check_response(channel, request):
+                wrong[problem] += 1
 
     channel = open_channel(server.address, None)
     await asyncio.gather(*(send_some(channel) for _ in range(16)))
@@ -125,9 +126,9 @@ async def malformed(server: ScriptedServer, count: int) -> tuple[Counter[str], f
     return wrong, count / (perf_counter() - began_s)
 
 
-async def full_house(server: ScriptedServer, streams: int, times: int) -> dict[str, list[float]]:
-    """With every slot taken by speech: milliseconds of cancels, of slots changing hands, and of refusals."""
-    found: dict[str, list[float]] = {"cancel": [], "slot": [], "refusal": []}
+async def at_capacity(server: ScriptedServer, streams: int, times: int) -> dict[str, list[float]]:
+    """Returns the milliseconds of cancels, refusals, and freeing and taking a slot, with all slots in use."""
+    times_ms: dict[str, list[float]] = {"cancel": [], "slot": [], "refusal": []}
     async with stub_of(server) as stub:
         talkers = [Talker(stub) for _ in range(streams)]
         listening: dict[Talker, asyncio.Task[None]] = {}
@@ -136,24 +137,24 @@ async def full_house(server: ScriptedServer, streams: int, times: int) -> dict[s
             await talker.say(20)
             listening[talker] = asyncio.create_task(_listen(talker))
         for turn in range(times):
-            found["refusal"].append(await refusal_ms(stub))
+            times_ms["refusal"].append(await refusal_ms(stub))
             talker = talkers[turn % streams]
             await _stop(listening.pop(talker))
-            found["cancel"].append(await talker.cancel())
+            times_ms["cancel"].append(await talker.cancel())
             began_s = perf_counter()
             await talker.leave()
-            talkers[turn % streams] = newcomer = await squeeze_in(stub)
-            found["slot"].append((perf_counter() - began_s) * 1e3)
+            talkers[turn % streams] = newcomer = await open_when_free(stub)
+            times_ms["slot"].append((perf_counter() - began_s) * 1e3)
             await newcomer.say(20)
             listening[newcomer] = asyncio.create_task(_listen(newcomer))
         for talker in talkers:
             await _stop(listening[talker])
             await talker.leave()
-    return found
+    return times_ms
 
 
 async def refusal_ms(stub: speech_pb2_grpc.SpeechStub) -> float:
-    """How long a full server takes to say so."""
+    """Returns the milliseconds until a server at its capacity refuses a stream."""
     began_s = perf_counter()
     talker = Talker(stub)
     try:
@@ -164,11 +165,11 @@ async def refusal_ms(stub: speech_pb2_grpc.SpeechStub) -> float:
         raise
     finally:
         await talker.leave()
-    raise RuntimeError("a full server let another stream in")
+    raise RuntimeError("A server at its capacity accepted another stream.")
 
 
-async def squeeze_in(stub: speech_pb2_grpc.SpeechStub) -> Talker:
-    """Ask at once, again and again, until there is a free slot."""
+async def open_when_free(stub: speech_pb2_grpc.SpeechStub) -> Talker:
+    """Open a stream; retries without a pause until a slot is free."""
     while True:
         talker = Talker(stub)
         try:
@@ -198,14 +199,14 @@ async def stub_of(server: ScriptedServer) -> AsyncIterator[speech_pb2_grpc.Speec
 
 
 async def bench(streams: int, seconds: float, count: int, times: int) -> tuple[list[Measured], Counter[str], float]:
-    """All four, each on a server of its own."""
+    """Run all measurements, each on a new server."""
     flags = ("--max-streams", str(streams), *_FLAGS)
     logs = BUILD / "service-logs"
     async with scripted_server(Load(), logs / "overhead.log", *flags) as server:
         await overhead(server, streams, 1.0)
         delays = await overhead(server, streams, seconds)
     async with scripted_server(Load(), logs / "full.log", *flags) as server:
-        full = await full_house(server, streams, times)
+        full = await at_capacity(server, streams, times)
     async with scripted_server(Load(), logs / "malformed.log", *flags) as server:
         wrong, per_s = await malformed(server, count)
     wrong["tracebacks in the log"] = sum(log.read_text().count("Traceback") for log in logs.glob("*.log"))
@@ -221,20 +222,20 @@ async def bench(streams: int, seconds: float, count: int, times: int) -> tuple[l
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--streams", type=int, default=STREAMS)
-    parser.add_argument("--seconds", type=float, default=20.0, help="of speech on each stream (default %(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=20.0, help="seconds of speech per stream (default %(default)s)"
+    )
     parser.add_argument("--malformed", type=int, default=10_000)
-    parser.add_argument("--times", type=int, default=300, help="cancels and refusals (default %(default)s)")
-    given = parser.parse_args()
-    measured, wrong, per_s = asyncio.run(bench(given.streams, given.seconds, given.malformed, given.times))
-    report(given.malformed, measured, wrong, per_s)
+    parser.add_argument("--times", type=int, default=300, help="number of cancels and refusals (default %(default)s)")
+    args = parser.parse_args()
+    measured, wrong, per_s = asyncio.run(bench(args.streams, args.seconds, args.malformed, args.times))
+    report(args.malformed, measured, wrong, per_s)
 
 
 def report(count: int, measured: Sequence[Measured], wrong: Counter[str], per_s: float) -> None:
     header = ["", "n", "p50 ms", "p99 ms", "max ms", "goal p50 / p99", "met"]
-    lines = [f"  {n} x {told}" for told, n in wrong.most_common(20)]
-    verdict = (
-        f"{count} malformed requests, {per_s:.0f}/s: {sum(wrong.values())} answered otherwise than by a typed error"
-    )
+    lines = [f"  {n} x {problem}" for problem, n in wrong.most_common(20)]
+    verdict = f"{count} malformed requests, {per_s:.0f}/s: {sum(wrong.values())} not answered by a typed error"
     text = "\n".join([table(header, [one.row() for one in measured]), "", verdict, *lines])
     result: dict[str, object] = {one.name: one.json() for one in measured}
     publish("service", text, {**result, "malformed": {"n": count, "wrong": sum(wrong.values()), "per_s": round(per_s)}})

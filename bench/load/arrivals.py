@@ -1,4 +1,4 @@
-"""When streams arrive and what they say. Pure: the same seed gives the same load."""
+"""The arrival times and texts of streams. The same seed gives the same load."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ TEXTS = (
 
 @dataclass(frozen=True)
 class Arrival:
-    """A stream that begins `at_s` after the load does."""
+    """A stream that starts `at_s` after the load."""
 
     at_s: float
     text: str
 
 
 def poisson(rate_per_s: float, duration_s: float, seed: int, texts: Sequence[str] = TEXTS) -> list[Arrival]:
-    """Arrivals that know nothing of each other nor of the server: gaps are exponential, `rate_per_s` on average."""
+    """Poisson arrivals, independent of the server: exponential gaps, `rate_per_s` on average."""
     rng = random.Random(seed)
     arrivals: list[Arrival] = []
     at_s = rng.expovariate(rate_per_s)

@@ -1,4 +1,4 @@
-"""One load: every arrival on time, whatever the server does; what became of each stream."""
+"""Runs a load: an open loop that starts every stream on time, and the outcome of each."""
 
 from __future__ import annotations
 
@@ -10,47 +10,47 @@ from bench.load.arrivals import Arrival
 from bench.load.player import Player
 from bench.load.surfaces import Refusal, Surface
 
-MAX_OPEN = 1000  # streams at a time; more would measure this process
+MAX_OPEN = 1000  # concurrent streams; with more, this process would be the bottleneck
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One stream. Seconds count from the moment at which it was due, so that no delay of ours is hidden."""
+    """The outcome of a stream. Times count from its due time, so that they include delays of this process."""
 
-    late_s: float = 0.0  # how much too late this process began it
+    late_s: float = 0.0  # delay of the stream's start in this process
     ttfa_s: float | None = None
     onset_s: float | None = None
     audio_s: float = 0.0
     wall_s: float = 0.0  # to the last chunk
     underruns: int = 0
     underrun_s: float = 0.0
-    error: str = ""  # the reason; empty when all went well
+    error: str = ""  # the reason; empty for success
 
 
 async def run_load(surface: Surface, arrivals: Sequence[Arrival], *, stream_timeout_s: float = 120.0) -> list[Outcome]:
-    """Speak every arrival on a stream of its own and wait for all of them."""
+    """Speak each arrival on a new stream, and wait for all streams."""
     clock = asyncio.get_running_loop().time
     began_s = clock()
-    room = asyncio.Semaphore(MAX_OPEN)
+    slots = asyncio.Semaphore(MAX_OPEN)
     tasks = []
     for arrival in arrivals:
         await asyncio.sleep(max(0.0, began_s + arrival.at_s - clock()))
-        tasks.append(asyncio.create_task(_speak(surface, arrival, began_s + arrival.at_s, room, stream_timeout_s)))
+        tasks.append(asyncio.create_task(_speak(surface, arrival, began_s + arrival.at_s, slots, stream_timeout_s)))
     return list(await asyncio.gather(*tasks))
 
 
 async def _speak(
-    surface: Surface, arrival: Arrival, due_s: float, room: asyncio.Semaphore, timeout_s: float
+    surface: Surface, arrival: Arrival, due_s: float, slots: asyncio.Semaphore, timeout_s: float
 ) -> Outcome:
     clock = asyncio.get_running_loop().time
-    if room.locked():
+    if slots.locked():
         return Outcome(error="GENERATOR_FULL")
     player, late_s, error = Player(), clock() - due_s, ""
-    async with room:
+    async with slots:
         try:
             async with asyncio.timeout(timeout_s):
                 async for data in surface.speak(arrival.text):
-                    player.hear(clock(), data)
+                    player.receive(clock(), data)
         except Refusal as refusal:
             error = str(refusal)
         except TimeoutError:

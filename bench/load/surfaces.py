@@ -1,4 +1,4 @@
-"""The protocols a stream can be spoken over, one small class each. Each gives PCM s16le at 24 kHz as it arrives."""
+"""Clients for each protocol of the server. Each yields PCM s16le at 24 kHz as it arrives."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from mynah.client.transport import rpc_errors
 
 
 class Refusal(Exception):
-    """The stream ended with an error of the server's; the message is its reason."""
+    """The stream ended with an error of the server. The message is its reason."""
 
 
 class Surface(Protocol):
-    """A connection to one server, shared by all streams. Used as an async context manager."""
+    """A client of a server, shared by all streams; an async context manager."""
 
     async def __aenter__(self) -> Surface: ...
 
     async def __aexit__(self, *_: object) -> None: ...
 
     def speak(self, text: str) -> AsyncIterator[bytes]:
-        """The audio of one text on a stream of its own. Raises Refusal."""
+        """Yields the audio of a text, spoken on a new stream. Raises Refusal."""
         ...
 
 
@@ -58,7 +58,7 @@ class Grpc:
 
 
 class Http:
-    """`POST /v1/audio/speech` as OpenAI's clients call it, the body read as it comes."""
+    """`POST /v1/audio/speech` as OpenAI's clients call it, with a streamed body."""
 
     def __init__(self, address: str) -> None:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
@@ -71,9 +71,9 @@ class Http:
         await self._client.aclose()
 
     async def speak(self, text: str) -> AsyncIterator[bytes]:
-        wanted = {"model": "tts-1", "input": text, "voice": "default", "response_format": "pcm"}
+        body = {"model": "tts-1", "input": text, "voice": "default", "response_format": "pcm"}
         try:
-            async with self._client.stream("POST", "/v1/audio/speech", json=wanted) as response:
+            async with self._client.stream("POST", "/v1/audio/speech", json=body) as response:
                 if response.status_code != 200:
                     await response.aread()
                     raise Refusal(response.json()["error"]["code"])
@@ -84,7 +84,7 @@ class Http:
 
 
 async def _whole_samples(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """A connection cuts where it likes: an odd byte waits for its other half."""
+    """Yields whole samples: a piece of a body may end within a sample."""
     rest = b""
     async for piece in pieces:
         data = rest + piece
@@ -113,14 +113,14 @@ class WebSocket:
                 async for frame in socket:
                     if isinstance(frame, bytes):
                         yield frame
-                    elif "error" in (told := json.loads(frame)):
-                        raise Refusal(told["error"]["code"])
+                    elif "error" in (message := json.loads(frame)):
+                        raise Refusal(message["error"]["code"])
         except WebSocketException as error:
             raise Refusal(type(error).__name__) from error
 
 
 class Riva:
-    """`SynthesizeOnline` as Riva's clients call it: a request for the text, then no more."""
+    """`SynthesizeOnline` as Riva's clients call it, with one request per text."""
 
     def __init__(self, address: str) -> None:
         self._channel = grpc.aio.insecure_channel(address)
