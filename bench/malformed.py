@@ -55,7 +55,7 @@ def _makers(max_text_chars: int) -> dict[str, tuple[str, Callable[[random.Random
         "bad sampling": (_STREAM, lambda rng: [_opening(sampling=_bad_sampling(rng))]),
         "bad rate": (_STREAM, lambda rng: [_opening(sample_rate_hz=rng.choice([-1, 0, 7, 2**31 - 1]))]),
         "bad format": (_STREAM, lambda rng: [_opening(audio_format=rng.randint(100, 2**31 - 1))]),
-        "no such voice": (_STREAM, lambda rng: [_opening(voice_id=_word(rng))]),
+        "unknown voice id": (_STREAM, lambda rng: [_opening(voice_id=_word(rng))]),
         "bad voice id": (_STREAM, lambda rng: [_opening(voice_id="../" + _word(rng) * rng.randint(1, 50))]),
         "too much text": (_STREAM, lambda rng: [opening, Request(text=speech_pb2.TextFragment(content=too_long))]),
         "flush id 0": (_STREAM, lambda rng: [opening, Request(flush=speech_pb2.Flush(flush_id=0))]),
@@ -71,7 +71,7 @@ def _makers(max_text_chars: int) -> dict[str, tuple[str, Callable[[random.Random
         "unknown voice": (_GET, lambda rng: [voices_pb2.GetVoiceRequest(voice_id=_word(rng))]),
         "bad page": (_LIST, lambda rng: [voices_pb2.ListVoicesRequest(page_size=-rng.randint(1, 99))]),
         "bad token": (_LIST, lambda rng: [voices_pb2.ListVoicesRequest(page_token="/" + _word(rng))]),
-        "deleting nobody": (_DELETE, lambda rng: [voices_pb2.DeleteVoiceRequest(voice_id=_word(rng))]),
+        "deleting an unknown voice": (_DELETE, lambda rng: [voices_pb2.DeleteVoiceRequest(voice_id=_word(rng))]),
         "deleting default": (_DELETE, lambda rng: [voices_pb2.DeleteVoiceRequest(voice_id="default")]),
     }  # fmt: skip
 
@@ -81,7 +81,7 @@ def _noise(rng: random.Random) -> bytes:
 
 
 def _word(rng: random.Random) -> str:
-    return "nobody-" + "".join(rng.choices("abcdefghijklmnopqrstuvwxyz0123456789", k=8))
+    return "unknown-" + "".join(rng.choices("abcdefghijklmnopqrstuvwxyz0123456789", k=8))
 
 
 def _text(rng: random.Random, chars: int) -> Request:

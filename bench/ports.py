@@ -1,4 +1,4 @@
-"""How the public ports of the model stream, in our own words: the baseline of `bench-stream`.
+"""The way in which public ports of the model stream, written anew: the baseline of `bench-stream`.
 
 Every stream decodes for itself: a chunk whenever 25 speech tokens have come, with 50 tokens of left context and the
 voice's prompt before it, noise drawn anew, the vocoder run on the chunk's mel alone and the chunk faded in. One lock

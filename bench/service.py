@@ -44,7 +44,7 @@ class Measured:
 
     def row(self) -> tuple[object, ...]:
         p50, p99 = percentile(self.values_ms, 50), percentile(self.values_ms, 99)
-        met = all(goal is None or got <= goal for got, goal in ((p50, self.goal_p50_ms), (p99, self.goal_p99_ms)))
+        met = all(goal is None or value <= goal for value, goal in ((p50, self.goal_p50_ms), (p99, self.goal_p99_ms)))
         goals = f"{self.goal_p50_ms or '-'} / {self.goal_p99_ms or '-'}"
         return self.name, len(self.values_ms), p50, p99, max(self.values_ms), goals, "yes" if met else "NO"
 

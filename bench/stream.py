@@ -37,7 +37,9 @@ from engines.s3gen.runtimes.torch import TorchRuntime
 from engines.s3gen.streaming.schedule import Schedule, Step
 from engines.s3gen.streaming.segment_decoder import SegmentDecoder, collate_flow, decode_windows
 from engines.s3gen.streaming.windows import Window, WindowPlanner
-from engines.t3.local_backend import TorchT3Backend
+from engines.t3.decoder import DecoderLimits
+from engines.t3.local_backend import LocalT3Backend
+from engines.t3.model import T3Net
 from engines.voice import Voice
 
 THREADS = 2
@@ -103,7 +105,7 @@ def mel_distance(runtime: Runtime, voice: Voice) -> dict[str, float]:
 
 @dataclass
 class Crowd:
-    """What a number of listeners heard."""
+    """The figures of a number of concurrent listeners."""
 
     streams: int
     ttfa_s: float
@@ -159,7 +161,7 @@ def theirs(port: Port, voice: Voice) -> Speak:
 
 
 def crowds(run: asyncio.Runner, speak: Speak, most: int) -> list[Crowd]:
-    """More and more streams; beyond 8 only while nobody runs dry."""
+    """Growing numbers of streams; beyond 8 only while no listener runs dry."""
     run.run(crowd(speak, 1))  # warm-up
     results: list[Crowd] = []
     for streams in CROWDS:
@@ -171,7 +173,7 @@ def crowds(run: asyncio.Runner, speak: Speak, most: int) -> list[Crowd]:
 
 
 def sustainable(results: list[Crowd]) -> int:
-    """Most streams at which, and below which, nobody ran dry."""
+    """Returns the most streams at and below which no listener ran dry."""
     carried = 0
     for result in results:
         if not result.carried:
@@ -278,7 +280,8 @@ def main() -> None:
         mine = crowds(run, ours(engine, voice), most)
         named = crowds(run, ours(engine, voice, repeatable=True), min(8, most))
         run.run(engine.close())
-        t3 = TorchT3Backend(checkpoint, device="cpu", max_streams=most)
+        net = T3Net.load(checkpoint.t3_path, checkpoint.spec, "cpu")
+        t3 = LocalT3Backend(net, DecoderLimits(most))
         port = Port(t3, TorchRuntime(checkpoint), engine.stages.encode_text(TEXT))
         other = crowds(run, theirs(port, voice), most)
         run.run(t3.close())

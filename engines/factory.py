@@ -20,7 +20,7 @@ from engines.errors import InvalidInput
 from engines.health import Health
 from engines.kernels.dense import halves_here
 from engines.pipeline import Encoder, Pipeline, Stages
-from engines.published.engine import assemble_published
+from engines.published.engine import build_published_engine
 from engines.published.graphs import find_published
 from engines.s3gen.nets import flow, vocoder_weights
 from engines.s3gen.select_runtime import choose_runtime
@@ -28,9 +28,10 @@ from engines.s3gen.streaming.batcher import WindowBatcher
 from engines.s3gen.streaming.schedule import SCHEDULES
 from engines.t3 import model as t3_model
 from engines.t3.backend import T3Backend
+from engines.t3.decoder import DecoderLimits
 from engines.t3.guidance import check_guidance
-from engines.t3.local_backend import TorchT3Backend
-from engines.t3.onnx_backend import OnnxT3Backend
+from engines.t3.local_backend import LocalT3Backend
+from engines.t3.onnx.export import open_onnx_net
 from engines.t3.vllm import backend
 from engines.text import TextTokenizer, normalize
 
@@ -45,7 +46,7 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
     check_guidance(os.environ)
     hub = HuggingFaceHub((config.cache_dir or default_cache_dir()) / "hub")
     if (folder := find_published(config.model, hub)) is not None:
-        return assemble_published(config, folder, observer)
+        return build_published_engine(config, folder, observer)
     device = resolve_device(config.device)
     use_threads(config.threads)
     checkpoint = open_checkpoint(config.model, cache_dir=config.cache_dir, seed=config.weights_seed, device=device)
@@ -83,25 +84,15 @@ def _make_t3(
     config: EngineConfig, checkpoint: Checkpoint, device: str, health: Health, observer: Observer
 ) -> T3Backend:
     name = _t3_name(config, device)
+    limits = DecoderLimits(config.max_streams, config.max_positions)
     if name == "torch":
-        return TorchT3Backend(
-            checkpoint,
-            device=device,
-            max_streams=config.max_streams,
-            max_positions=config.max_positions,
-            halves=_fp16_weights(config, device),
-            observer=observer,
-        )
+        fp16_weights = _fp16_weights(config, device)
+        net = t3_model.T3Net.load(checkpoint.t3_path, checkpoint.spec, device, fp16_weights=fp16_weights)
+        return LocalT3Backend(net, limits, observer)
     if name == "onnx":
-        return OnnxT3Backend(
-            checkpoint,
-            max_streams=config.max_streams,
-            max_positions=config.max_positions,
-            threads=config.threads or cpu_threads(),
-            precision="int8" if config.t3_dtype == "int8" else "fp32",
-            cache_dir=config.cache_dir,
-            observer=observer,
-        )
+        precision, threads = "int8" if config.t3_dtype == "int8" else "fp32", config.threads or cpu_threads()
+        onnx_net = open_onnx_net(checkpoint, precision, threads=threads, cache_dir=config.cache_dir)
+        return LocalT3Backend(onnx_net, limits, observer)
     return backend.VllmT3Backend(
         checkpoint,
         device=device,

@@ -10,7 +10,8 @@ import torch
 from engines.checkpoints.checkpoint import Checkpoint
 from engines.model_spec import SPEECH_CODES, SPEECH_VOCAB, T3Spec
 from engines.t3.kv_cache import KvSlot
-from engines.t3.model import Span, T3Net
+from engines.t3.model import T3Net
+from engines.t3.net import Span
 
 PREFILL_POSITIONS, STEP_POSITIONS = 417, 500
 _CHUNK = 64  # the backends' prefill chunk on a CPU

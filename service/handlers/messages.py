@@ -1,4 +1,4 @@
-"""Between the contract's messages and the service's values. Pure; no connection, no task."""
+"""The contract's messages of settings, limits, server and voices, to and from the service's values."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 from engines.api import EngineInfo
 from engines.config import Sampling
-from engines.errors import InvalidInput, invalid_value
+from engines.errors import InvalidInput
 from mynah.v1 import speech_pb2, voices_pb2
 from service.audio.formats import SAMPLE_RATES_HZ, AudioFormat, AudioSettings
-from service.config import ServerConfig
+from service.stream.policy import StreamPolicy
 from service.stream.settings import StreamSettings
 from service.voices.ids import DEFAULT_VOICE_ID
 from service.voices.store import VoiceSource
@@ -27,7 +27,7 @@ _FORMATS[speech_pb2.AUDIO_FORMAT_UNSPECIFIED] = AudioFormat.PCM_S16LE
 
 
 async def stream_settings(message: speech_pb2.SpeechSettings, voices: VoiceSource) -> StreamSettings:
-    """A client's choices with every default filled in. Raises InvalidInput, or NotFound for the voice."""
+    """The settings that a client asks for, defaults filled in. Raises InvalidInput, or NotFound for the voice."""
     audio_format = _audio_format(message.audio_format)
     rate_hz = message.sample_rate_hz if message.HasField("sample_rate_hz") else audio_format.default_rate_hz
     audio = AudioSettings(audio_format, rate_hz)
@@ -43,7 +43,8 @@ def format_number(audio_format: AudioFormat) -> speech_pb2.AudioFormat:
 def _audio_format(number: int) -> AudioFormat:
     if number not in _FORMATS:
         allowed = ", ".join(speech_pb2.AudioFormat.keys())
-        raise invalid_value("settings.audio_format", number, allowed, "AUDIO_FORMAT_UNKNOWN")
+        message = f"settings.audio_format is {number}, which is not an AudioFormat; it must be one of {allowed}."
+        raise InvalidInput("settings.audio_format", message, "AUDIO_FORMAT_UNKNOWN", value=number, allowed=allowed)
     return _FORMATS[number]
 
 
@@ -53,7 +54,7 @@ def _sampling(message: speech_pb2.Sampling) -> Sampling:
         for name in ("temperature", "top_k", "top_p", "repetition_penalty", "seed")
         if message.HasField(name)
     }
-    # Only who names a seed asks for the same bytes; for all others windows follow the load.
+    # a seed asks for repeatable bytes; without one, windows follow the load
     chosen["repeatable"] = "seed" in chosen
     chosen.setdefault("seed", secrets.randbits(_SEED_BITS))
     if message.HasField("max_speech_token_count"):
@@ -64,28 +65,28 @@ def _sampling(message: speech_pb2.Sampling) -> Sampling:
         raise error.named(_CONTRACT_FIELDS.get(error.field, error.field)) from None
 
 
-def limits(info: EngineInfo, config: ServerConfig) -> speech_pb2.Limits:
+def limits(info: EngineInfo, policy: StreamPolicy) -> speech_pb2.Limits:
     return speech_pb2.Limits(
-        max_pending_text_char_count=config.max_pending_text_chars,
+        max_pending_text_char_count=policy.max_pending_text_chars,
         max_segment_text_char_count=info.limits.max_text_chars_per_segment,
         max_segment_speech_token_count=info.limits.max_speech_tokens_per_segment,
-        max_pending_flush_count=config.max_pending_flushes,
+        max_pending_flush_count=policy.max_pending_flushes,
         max_open_stream_count=info.limits.max_streams,
-        max_upload_byte_count=config.max_upload_bytes,
-        idle_timeout_s=config.idle_timeout_s,
-        stall_timeout_s=config.stall_timeout_s,
+        max_upload_byte_count=policy.max_upload_bytes,
+        idle_timeout_s=policy.idle_timeout_s,
+        stall_timeout_s=policy.stall_timeout_s,
     )
 
 
-def opened(stream_id: str, settings: StreamSettings, info: EngineInfo, config: ServerConfig) -> speech_pb2.StreamOpened:
-    drawn = settings.sampling
+def opened(stream_id: str, settings: StreamSettings, info: EngineInfo, policy: StreamPolicy) -> speech_pb2.StreamOpened:
+    chosen = settings.sampling
     sampling = speech_pb2.Sampling(
-        temperature=drawn.temperature,
-        top_k=drawn.top_k,
-        top_p=drawn.top_p,
-        repetition_penalty=drawn.repetition_penalty,
-        seed=drawn.seed,
-        max_speech_token_count=drawn.max_speech_tokens,
+        temperature=chosen.temperature,
+        top_k=chosen.top_k,
+        top_p=chosen.top_p,
+        repetition_penalty=chosen.repetition_penalty,
+        seed=chosen.seed,
+        max_speech_token_count=chosen.max_speech_tokens,
     )
     resolved = speech_pb2.SpeechSettings(
         voice_id=settings.voice_id,
@@ -96,14 +97,14 @@ def opened(stream_id: str, settings: StreamSettings, info: EngineInfo, config: S
     return speech_pb2.StreamOpened(
         stream_id=stream_id,
         settings=resolved,
-        limits=limits(info, config),
+        limits=limits(info, policy),
         model=info.model,
         notice=info.notice,
     )
 
 
 def server_info(
-    info: EngineInfo, config: ServerConfig, version: str, open_streams: int
+    info: EngineInfo, policy: StreamPolicy, version: str, open_streams: int
 ) -> speech_pb2.GetServerInfoResponse:
     return speech_pb2.GetServerInfoResponse(
         version=version,
@@ -116,7 +117,7 @@ def server_info(
         native_sample_rate_hz=info.sample_rate_hz,
         sample_rates_hz=SAMPLE_RATES_HZ,
         audio_formats=list(_FORMAT_NUMBERS.values()),
-        limits=limits(info, config),
+        limits=limits(info, policy),
         open_stream_count=open_streams,
     )
 

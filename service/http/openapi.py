@@ -7,8 +7,8 @@ from typing import Any
 from engines.api import EngineInfo
 from engines.model_spec import SPEECH_VOCAB
 from service.audio.formats import SAMPLE_RATES_HZ
-from service.config import ServerConfig
 from service.http import speech_request
+from service.stream.policy import StreamPolicy
 
 Schema = dict[str, Any]
 
@@ -19,8 +19,8 @@ _RETRY = {
 }
 
 
-def document(info: EngineInfo, config: ServerConfig, version: str) -> Schema:
-    """What `GET /openapi.json` answers."""
+def document(info: EngineInfo, policy: StreamPolicy, version: str, *, keys: bool) -> Schema:
+    """The answer to `GET /openapi.json`. `keys` says whether callers need an API key."""
     return {
         "openapi": "3.1.0",
         "info": {
@@ -30,16 +30,16 @@ def document(info: EngineInfo, config: ServerConfig, version: str) -> Schema:
             "description": "Streaming speech, for OpenAI's clients and any other. The WebSocket /v1/stream, which takes"
             " text while it is written, stands in docs/http.md.",
         },
-        "paths": _paths(info, config),
+        "paths": _paths(info, policy),
         "components": {
             "schemas": _schemas(),
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
-        "security": [{"key": []}] if config.api_keys is not None else [],
+        "security": [{"key": []}] if keys else [],
     }
 
 
-def _paths(info: EngineInfo, config: ServerConfig) -> Schema:
+def _paths(info: EngineInfo, policy: StreamPolicy) -> Schema:
     voice = _ref("Voice")
     by_id = [{"name": "voice_id", "in": "path", "required": True, "schema": _STRING}]
     return {
@@ -47,7 +47,7 @@ def _paths(info: EngineInfo, config: ServerConfig) -> Schema:
             "post": {
                 "operationId": "createSpeech",
                 "summary": "Speak a text; the audio is sent while it is made.",
-                "requestBody": _json_body(_speech_request(info, config)),
+                "requestBody": _json_body(_speech_request(info, policy)),
                 "responses": {"200": _spoken()} | _errors(400, 401, 403, 404, 408, 413, 415, 429, 500, 503),
             }
         },
@@ -100,9 +100,9 @@ def _spoken() -> Schema:
     return {"description": "Audio in the wanted format, or with stream_format=sse events.", "content": content}
 
 
-def _speech_request(info: EngineInfo, config: ServerConfig) -> Schema:
+def _speech_request(info: EngineInfo, policy: StreamPolicy) -> Schema:
     model = {"enum": [info.model, *speech_request.MODEL_ALIASES]}
-    text = {"type": "string", "minLength": 1, "maxLength": config.max_pending_text_chars}
+    text = {"type": "string", "minLength": 1, "maxLength": policy.max_pending_text_chars}
     voice = {"oneOf": [_VOICE_ID, _object({"id": _VOICE_ID}, "id")]}
     fields: Schema = {
         "response_format": {"enum": list(speech_request.RESPONSE_FORMATS), "default": "mp3"},

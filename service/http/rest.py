@@ -16,10 +16,10 @@ from engines.api import Engine
 from engines.errors import InvalidInput, invalid_value
 from mynah.v1 import voices_pb2
 from service.access.admission import Admission
-from service.config import ServerConfig
 from service.errors import NotFound
 from service.handlers.voice_catalogue import VoiceCatalogue
 from service.http.requests import Body, must_be, while_connected
+from service.stream.policy import StreamPolicy
 
 _FORM = "multipart/form-data"
 _FIELDS = ("name", "consent", "voice_id", "audio")
@@ -29,11 +29,11 @@ _OTHER_FIELDS_BYTES = 64 * 1024
 class RestEndpoints:
     """The endpoints that answer in JSON."""
 
-    def __init__(self, engine: Engine, voices: VoiceCatalogue, admission: Admission, config: ServerConfig) -> None:
+    def __init__(self, engine: Engine, voices: VoiceCatalogue, admission: Admission, policy: StreamPolicy) -> None:
         self._engine = engine
         self._voices = voices
         self._admission = admission
-        self._config = config
+        self._policy = policy
         self._since = int(time.time())
 
     async def models(self, _: Request) -> Response:
@@ -75,9 +75,9 @@ class RestEndpoints:
         must_be(request.scope, _FORM)
         with self._admission.upload():
             body = Body(
-                request.receive, self._config.max_upload_bytes + _OTHER_FIELDS_BYTES, self._config.stall_timeout_s
+                request.receive, self._policy.max_upload_bytes + _OTHER_FIELDS_BYTES, self._policy.stall_timeout_s
             )
-            new, audio = await _read_form(Request(request.scope, body), self._config.max_upload_bytes)
+            new, audio = await _read_form(Request(request.scope, body), self._policy.max_upload_bytes)
             made = await while_connected(request.receive, self._create(new, audio))
         return _answer(made, 201)
 

@@ -11,7 +11,6 @@ from starlette.types import ASGIApp
 
 from engines.api import Engine
 from service.access.admission import Admission
-from service.config import ServerConfig
 from service.handlers.speech_handler import SpeechHandler
 from service.handlers.voice_catalogue import VoiceCatalogue
 from service.http.app import application
@@ -19,6 +18,7 @@ from service.http.openapi import document
 from service.http.rest import RestEndpoints
 from service.http.speech import SpeechEndpoint
 from service.http.stream import StreamEndpoint
+from service.stream.policy import StreamPolicy
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -37,18 +37,19 @@ def surface(
     speech_handler: SpeechHandler,
     voices: VoiceCatalogue,
     admission: Admission,
-    config: ServerConfig,
+    policy: StreamPolicy,
     version: str,
+    cors_origins: tuple[str, ...],
 ) -> ASGIApp:
     """The whole HTTP surface as one application."""
-    catalogue = RestEndpoints(engine, voices, admission, config)
+    catalogue = RestEndpoints(engine, voices, admission, policy)
 
     async def openapi(_: Request) -> Response:
-        return JSONResponse(document(engine.info, config, version))
+        return JSONResponse(document(engine.info, policy, version, keys=admission.gate.closed))
 
     routes: list[Route | WebSocketRoute] = [
-        Route("/v1/audio/speech", SpeechEndpoint(engine, speech_handler, config), methods=["POST"]),
-        WebSocketRoute("/v1/stream", StreamEndpoint(speech_handler, config)),
+        Route("/v1/audio/speech", SpeechEndpoint(engine, speech_handler, policy), methods=["POST"]),
+        WebSocketRoute("/v1/stream", StreamEndpoint(speech_handler, policy.stall_timeout_s)),
         Route("/v1/models", catalogue.models),
         Route("/v1/models/{model:path}", catalogue.model),
         Route("/v1/voices", by_method(GET=catalogue.list_voices, POST=catalogue.create_voice), methods=["GET", "POST"]),
@@ -61,4 +62,4 @@ def surface(
         Route("/readyz", catalogue.ready),
         Route("/openapi.json", openapi),
     ]
-    return application(routes, admission.gate, config.cors_origin)
+    return application(routes, admission.gate, cors_origins)

@@ -10,7 +10,6 @@ from starlette.types import Receive, Scope, Send
 
 from engines.api import Engine
 from engines.errors import InvalidInput
-from service.config import ServerConfig
 from service.errors import RequestError
 from service.handlers.failures import log_failure, root_cause
 from service.handlers.speech_handler import SpeechHandler, new_stream_id
@@ -18,6 +17,7 @@ from service.handlers.timeouts import within_stall_timeout
 from service.http import speech_request
 from service.http.error_responses import answer_to
 from service.http.requests import Body, json_object, while_connected
+from service.stream.policy import StreamPolicy
 
 _MOST_BYTES_PER_CHAR = 12  # JSON's longest way to write one: two escapes of six
 _OTHER_FIELDS_BYTES = 64 * 1024
@@ -26,17 +26,17 @@ _OTHER_FIELDS_BYTES = 64 * 1024
 class SpeechEndpoint:
     """An ASGI application."""
 
-    def __init__(self, engine: Engine, speech_handler: SpeechHandler, config: ServerConfig) -> None:
+    def __init__(self, engine: Engine, speech_handler: SpeechHandler, policy: StreamPolicy) -> None:
         self._engine = engine
         self._conversations = speech_handler
-        self._config = config
+        self._policy = policy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        most_bytes = self._config.max_pending_text_chars * _MOST_BYTES_PER_CHAR + _OTHER_FIELDS_BYTES
-        body = Body(receive, most_bytes, self._config.stall_timeout_s)
+        most_bytes = self._policy.max_pending_text_chars * _MOST_BYTES_PER_CHAR + _OTHER_FIELDS_BYTES
+        body = Body(receive, most_bytes, self._policy.stall_timeout_s)
         asked = speech_request.read(await json_object(scope, body), self._engine.info.model)
         stream_id = new_stream_id()
-        sender = _Sender(send, self._config.stall_timeout_s, stream_id)
+        sender = _Sender(send, self._policy.stall_timeout_s, stream_id)
         answer = _Events(sender) if asked.events else _Audio(sender, speech_request.MEDIA_TYPES[asked.audio_format])
         try:
             speaking = self._conversations.synthesize(stream_id, asked.request, answer.tell)

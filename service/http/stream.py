@@ -12,7 +12,6 @@ from starlette.types import Message, Receive, Scope, Send
 
 from engines.errors import invalid_value
 from mynah.v1 import speech_pb2
-from service.config import ServerConfig
 from service.errors import ClientGone, FailedPrecondition
 from service.handlers.speech_handler import SpeechHandler, new_stream_id
 from service.handlers.timeouts import within_stall_timeout
@@ -27,16 +26,16 @@ _DONE = 1000
 class StreamEndpoint:
     """An ASGI application. A refusal comes as `{"error": ...}`, then as the close code 4000 + HTTP status."""
 
-    def __init__(self, speech_handler: SpeechHandler, config: ServerConfig) -> None:
+    def __init__(self, speech_handler: SpeechHandler, stall_timeout_s: float) -> None:
         self._conversations = speech_handler
-        self._config = config
+        self._stall_timeout_s = stall_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         stream_id = new_stream_id()
         await receive()  # websocket.connect
         subprotocol = SUBPROTOCOL if SUBPROTOCOL in scope["subprotocols"] else None
         await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": _headers(stream_id)})
-        socket = _Socket(receive, send, self._config.stall_timeout_s)
+        socket = _Socket(receive, send, self._stall_timeout_s)
         try:
             audio_as = _audio_as(scope)
             await self._converse(stream_id, socket, audio_as)

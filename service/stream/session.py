@@ -8,8 +8,9 @@ from engines.api import Engine
 from mynah.client.events import AudioChunk, Cancelled, Event, Flushed, SegmentDone, SegmentStarted
 from service.stream.backlog import Backlog
 from service.stream.event_queue import EventQueue
-from service.stream.segmenter import Segmenter
-from service.stream.settings import SessionLimits, StreamSettings
+from service.stream.policy import StreamPolicy
+from service.stream.segmenter import MAX_SEGMENT_CHARS, Segmenter
+from service.stream.settings import StreamSettings
 from service.stream.speaker import Speaker
 from service.stream.stream_meter import StreamMeter
 from service.stream.timeline import PendingChunk, Timeline
@@ -24,12 +25,12 @@ class Session:
     engine's stream, so nothing of the old can reach the reader afterwards.
     """
 
-    def __init__(self, engine: Engine, settings: StreamSettings, limits: SessionLimits, stream_id: str = "") -> None:
+    def __init__(self, engine: Engine, settings: StreamSettings, policy: StreamPolicy, stream_id: str = "") -> None:
         """`stream_id` names the stream in metrics and traces."""
         self._settings = settings
         self._meter = StreamMeter(stream_id, settings.audio)
-        self._backlog = Backlog(Segmenter(), limits.max_pending_text_chars, limits.max_pending_flushes)
-        self._event_queue: EventQueue[Event | PendingChunk] = EventQueue(limits.send_queue_events)
+        self._backlog = Backlog(_segmenter(engine), policy.max_pending_text_chars, policy.max_pending_flushes)
+        self._event_queue: EventQueue[Event | PendingChunk] = EventQueue(policy.send_queue_events)
         self._timeline = Timeline(settings.audio)
         self._speaker = Speaker(
             engine,
@@ -125,6 +126,10 @@ class Session:
         if self.idle:
             self._meter.went_idle()
         return event
+
+
+def _segmenter(engine: Engine) -> Segmenter:
+    return Segmenter(min(MAX_SEGMENT_CHARS, engine.info.limits.max_text_chars_per_segment))
 
 
 def _now_s() -> float:

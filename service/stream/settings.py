@@ -1,4 +1,4 @@
-"""The settings of one stream, and the limits of all."""
+"""The settings of one stream."""
 
 from __future__ import annotations
 
@@ -17,12 +17,3 @@ class StreamSettings:
     voice: Voice
     audio: AudioSettings
     sampling: Sampling
-
-
-@dataclass(frozen=True)
-class SessionLimits:
-    """How much the server keeps for one stream at a time."""
-
-    max_pending_text_chars: int = 20_000
-    max_pending_flushes: int = 1_000
-    send_queue_events: int = 8  # chunks and other events made ahead of a slow reader

@@ -34,10 +34,12 @@ def pages() -> tuple[Path, ...]:
 
 
 def paths_named_in(text: str) -> list[str]:
-    """What looks like a path of this repository: in backticks, and first on a line of a fenced block."""
+    """What looks like a path of this repository: in backticks, first on a line, in a diagram."""
     rooms = {name.split("/")[0] for name in tracked()}
     tokens = [token for code in CODE.findall(text) for token in code.split()]
     tokens += re.findall(r"^([\w.-]+/[\w./*-]*)(?:\s|$)", text, re.MULTILINE)
+    diagrams = re.findall(r"```mermaid\n(.*?)```", text, re.DOTALL)
+    tokens += [token for diagram in diagrams for token in re.findall(r"\b[\w.-]+/[\w./-]*\w", diagram)]
     return [
         token for token in tokens if "/" in token and token.split("/")[0] in rooms and re.fullmatch(r"[\w./*-]+", token)
     ]

@@ -1,6 +1,6 @@
-"""Where these tests run: those that start vLLM in `make test-vllm` alone, the others in `make test`, too.
+"""Tests that start vLLM run in `make test-vllm` only, the others in `make test` too.
 
-An engine changes its process (threads, logging, the environment), so it shares one with nothing else.
+An engine changes its process (threads, logging, the environment), so that it shares one with nothing else.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-# vLLM's CPU attention imports a package that has no wheel for this torch; ours is a stand-in for tests
+# vLLM's CPU attention imports a package that has no wheel for this torch; cpu_attention replaces it in tests
 sys.path.insert(0, str(Path(__file__).parent / "cpu_attention"))
 
 _START_VLLM = ("test_engine.py", "test_backend.py", "test_parity.py", "test_speech.py")

@@ -28,6 +28,12 @@ class Client:
     Use it as an async context manager; it connects on first use. Every call raises MynahError if it fails. With several
     servers, a stream opens on one with room. It moves to another if its server fails before the first audio. After the
     first audio the client never retries.
+
+    ```python
+    async with mynah.Client("127.0.0.1:50051") as client:
+        async for chunk in client.synthesize("Hello there.", audio_format="pcm_s16le"):
+            play(chunk.data)
+    ```
     """
 
     def __init__(

@@ -20,6 +20,19 @@ class SpeechStream:
     Send and read from one task or from two. `async for chunk in stream` yields the audio, `stream.events()` all events;
     either loop may be left and entered again. Leaving the context ends the stream at once: for all of the audio, call
     `end()` and read to the end. Every method raises MynahError if the stream has failed.
+
+    ```python
+    async def write(stream: mynah.SpeechStream) -> None:
+        for word in ("Hello ", "there. ", "How ", "are ", "you?"):  # as a language model writes them
+            await stream.send(word)
+        await stream.end()
+
+    async with mynah.Client("127.0.0.1:50051") as client, client.stream() as stream:
+        writing = asyncio.create_task(write(stream))
+        async for chunk in stream:
+            play(chunk.data)
+        await writing
+    ```
     """
 
     def __init__(self, start: Callable[[], FailoverCall], settings: SpeechSettings, connect_s: float) -> None:

@@ -20,7 +20,16 @@ _CHUNK_BYTES = 64 * 1024
 
 
 class Voices:
-    """The voices of a server, as `Client.voices`. Every method raises MynahError if it fails."""
+    """The voices of a server, as `Client.voices`. Every method raises MynahError if it fails.
+
+    ```python
+    async with mynah.Client("127.0.0.1:50051") as client:
+        voice = await client.voices.create("Anna", Path("anna.wav"), consent=True)
+        async for chunk in client.synthesize("Hello there.", voice=voice.voice_id):
+            play(chunk.data)
+        await client.voices.delete(voice.voice_id)
+    ```
+    """
 
     def __init__(self, channel: grpc.aio.Channel, timeouts: Timeouts) -> None:
         self._stub = voices_pb2_grpc.VoicesStub(channel)  # type: ignore[no-untyped-call]

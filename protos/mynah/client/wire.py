@@ -1,4 +1,4 @@
-"""Between the contract's messages and the client's values; knows nothing of connections."""
+"""The translation between protobuf messages and the client's values."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ _FORMAT_NAMES = {number: name for name, number in _FORMATS.items()}
 
 
 def settings_to_wire(settings: SpeechSettings) -> speech_pb2.SpeechSettings:
-    """Absent where the value is None, so that the server's default holds.
+    """Returns the message; a field whose value is None is absent, so that the server's default applies.
 
-    Raises InvalidArgument for an unknown format and for what the wire cannot carry; ranges are the server's to check.
+    Raises InvalidArgument for an unknown format or a value that protobuf cannot encode. The server checks the ranges.
     """
     message = speech_pb2.SpeechSettings()
     _set(message, "voice_id", settings.voice)
     _set(message, "sample_rate_hz", settings.sample_rate_hz)
     if settings.audio_format is not None:
         message.audio_format = _format_number(settings.audio_format)
-    chosen = settings.sampling
+    sampling = settings.sampling
     for name in ("temperature", "top_k", "top_p", "repetition_penalty", "seed"):
-        _set(message.sampling, name, getattr(chosen, name))
-    _set(message.sampling, "max_speech_token_count", chosen.max_speech_tokens)
+        _set(message.sampling, name, getattr(sampling, name))
+    _set(message.sampling, "max_speech_token_count", sampling.max_speech_tokens)
     return message
 
 
 def _format_number(name: AudioFormat) -> speech_pb2.AudioFormat:
     if name not in _FORMATS:
         allowed = ", ".join(_FORMATS)
-        message = f"audio_format = {name!r} is not allowed; allowed: {allowed}"
+        message = f"audio_format is {name!r}; it must be one of {allowed}."
         raise InvalidArgument(
             message, reason="AUDIO_FORMAT_UNKNOWN", field="audio_format", value=repr(name), allowed=allowed
         )
@@ -50,26 +50,26 @@ def _set(message: Message, name: str, value: object) -> None:
     try:
         setattr(message, name, value)
     except (ValueError, TypeError) as error:
-        what = f"{name} = {value!r} cannot be sent: {error}"
-        raise InvalidArgument(what, reason="VALUE_UNSENDABLE", field=name, value=repr(value)) from None
+        problem = f"{name} is {value!r}, which cannot be sent: {error}."
+        raise InvalidArgument(problem, reason="VALUE_UNSENDABLE", field=name, value=repr(value)) from None
 
 
 def text_to_wire(text: str) -> speech_pb2.TextFragment:
-    """Raises InvalidArgument for text that is not Unicode: lone surrogates."""
+    """Raises InvalidArgument for text with lone surrogates, which is not Unicode."""
     fragment = speech_pb2.TextFragment()
     _set(fragment, "content", text)
     return fragment
 
 
 def opened_from_wire(opened: speech_pb2.StreamOpened) -> events.StreamOpened:
-    settings, drawn = opened.settings, opened.settings.sampling
+    settings, sampled = opened.settings, opened.settings.sampling
     sampling = Sampling(
-        temperature=drawn.temperature,
-        top_k=drawn.top_k,
-        top_p=drawn.top_p,
-        repetition_penalty=drawn.repetition_penalty,
-        seed=drawn.seed,
-        max_speech_tokens=drawn.max_speech_token_count,
+        temperature=sampled.temperature,
+        top_k=sampled.top_k,
+        top_p=sampled.top_p,
+        repetition_penalty=sampled.repetition_penalty,
+        seed=sampled.seed,
+        max_speech_tokens=sampled.max_speech_token_count,
     )
     audio_format = _FORMAT_NAMES[settings.audio_format]
     resolved = SpeechSettings(settings.voice_id, audio_format, settings.sample_rate_hz, sampling)
@@ -93,7 +93,7 @@ def limits_from_wire(limits: speech_pb2.Limits) -> events.Limits:
 def event_from_wire(
     message: speech_pb2.StreamSpeechResponse | speech_pb2.SynthesizeResponse,
 ) -> events.Event | None:
-    """The event in a message; None for one that this client does not know (a newer server's)."""
+    """Returns the event in a message, or None for an event of a newer server."""
     kind = message.WhichOneof("event")
     if kind == "audio":
         return _audio(message.audio)

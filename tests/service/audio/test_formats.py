@@ -20,13 +20,13 @@ from hypothesis import strategies as st
 
 from engines.fake import FakeEngine, Script
 from engines.model_spec import SAMPLES_PER_TOKEN
+from mynah.client.events import AudioChunk
 from service.audio.codecs import Packet, a_law, mu_law
 from service.audio.encoder import Encoder
 from service.audio.flac import Flac
 from service.audio.formats import AudioFormat, AudioSettings
 from service.audio.ogg import OggOpus
 from service.audio.webm import WebmOpus
-from service.stream.timeline import Audio
 from tests.clips import speech
 from tests.service.audio.decoding import decode, snr_db
 from tests.service.stream.sessions import Heard, session, speak
@@ -162,7 +162,7 @@ def heard_with_a_cancel(audio: AudioSettings, chunks_before: int) -> Heard:
             one.write("This sentence is never heard to its end, because somebody else begins to speak. ")
             one.flush(1)
             for _ in range(chunks_before):
-                await heard.read_until(one, Audio)
+                await heard.read_until(one, AudioChunk)
             await one.cancel()
             one.write(SHORT)
             one.end()
@@ -178,7 +178,7 @@ def test_after_a_cancel_the_stream_is_still_one_file(audio_format: AudioFormat, 
     heard = heard_with_a_cancel(audio, chunks_before)
     heard.check_gapless()
     (cancelled,) = heard.cancelled
-    before = [event for event in heard.events[: heard.events.index(cancelled)] if isinstance(event, Audio)]
+    before = [event for event in heard.events[: heard.events.index(cancelled)] if isinstance(event, AudioChunk)]
     assert cancelled.delivered_samples == sum(chunk.samples for chunk in before)
     decoded = decode(heard.data, audio)
     assert len(decoded) == sum(chunk.samples for chunk in heard.audio)

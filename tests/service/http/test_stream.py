@@ -21,7 +21,7 @@ SLOW = Script(token_s=0.002, decode_s=0.01)
 TWO = "First there was one sentence. Then there was a second one."
 
 
-async def test_a_conversation_in_the_order_of_the_contract():
+async def test_a_streams_events_come_in_the_order_of_the_contract():
     async with browsing() as (at, _), socket(at) as stream:
         await stream.say(open={})
         await stream.say(text={"content": TWO})

@@ -1,48 +1,48 @@
-// What happened in one take, and the figures that follow from it. Times in seconds on the clock of performance.now().
+// One recording: its text, segments, chunks and figures. Times are seconds on the clock of performance.now().
 
 export const now = () => performance.now() / 1000;
 
-export class Take {
+export class Recording {
   constructor(name, request) {
     this.name = name; // "a" or "b"
     this.request = request;
     this.started = now();
-    this.sent = ""; // text that has left for the server
-    this.words = []; // when each piece of it left
-    this.segments = []; // {index, text, from, to: chars of `sent`, offset_s, began, ended?, tokens?, ...}
-    this.chunks = []; // {arrived, offset_s, length_s, window?, tokens, gap_s}
-    this.pieces = []; // Float32Array per chunk
-    this.leads = []; // {at, lead_s} while it is played live
+    this.sent = ""; // the text sent to the server
+    this.words = []; // the times at which its pieces were sent
+    this.segments = []; // {index, from, to: positions in `sent`, offset_s, began, ended?, tokens}
+    this.chunks = []; // {arrived, offset_s, length_s, window?, tokens}
+    this.pieces = []; // one Float32Array per chunk
+    this.leads = []; // {at, lead_s} during live playback
     this.underruns = []; // {at, gap_s}
     this.rate = 24000;
     this.length_s = 0;
-    this.state = "waiting"; // speaking, done, stopped, failed
+    this.state = "waiting"; // then "speaking", "done", "stopped" or "failed"
   }
 
-  say(text) {
+  addText(text) {
     this.sent += text;
     this.words.push(now());
   }
 
-  begin(event) {
+  startSegment(event) {
     const from = this.segments.at(-1)?.to ?? 0;
-    const found = this.sent.indexOf(event.text, from);
-    const to = found < 0 ? event.consumed : found + event.text.length;
-    this.segments.push({ index: event.segment, from, to, offset_s: event.offset / this.rate, began: now(), tokens: 0 });
+    const start = this.sent.indexOf(event.text, from);
+    const to = start < 0 ? event.consumed_text_chars : start + event.text.length;
+    this.segments.push({ index: event.segment_index, from, to, offset_s: event.offset_samples / this.rate, began: now(), tokens: 0 });
   }
 
-  complete(event) {
-    const segment = this.segments.find((one) => one.index === event.segment);
-    if (segment) Object.assign(segment, { ended: now(), tokens: event.tokens });
+  endSegment(event) {
+    const segment = this.segments.find((one) => one.index === event.segment_index);
+    if (segment) Object.assign(segment, { ended: now(), tokens: event.speech_tokens });
   }
 
-  add(event, pcm) {
+  addChunk(event, pcm) {
     const samples = Float32Array.from(pcm, (value) => value / 32768);
-    const chunk = { arrived: now(), offset_s: event.offset / this.rate, length_s: samples.length / this.rate };
+    const chunk = { arrived: now(), offset_s: event.offset_samples / this.rate, length_s: samples.length / this.rate };
     if (event.window) {
       chunk.window = event.window;
-      const segment = this.segments.find((one) => one.index === event.segment);
-      if (segment) segment.tokens = Math.max(segment.tokens, event.window.made_tokens);
+      const segment = this.segments.find((one) => one.index === event.segment_index);
+      if (segment) segment.tokens = Math.max(segment.tokens, event.window.made_speech_tokens);
     }
     chunk.tokens = this.tokens;
     this.chunks.push(chunk);
@@ -51,9 +51,14 @@ export class Take {
     return samples;
   }
 
-  heard(at, gap_s) {
-    this.firstHeard ??= at;
+  // A chunk becomes audible at time `at`, after `gap_s` of unwanted silence.
+  addPlayback(at, gap_s) {
+    this.firstSound ??= at;
     if (gap_s > 0) this.underruns.push({ at: now(), gap_s });
+  }
+
+  get running() {
+    return this.state === "waiting" || this.state === "speaking";
   }
 
   get tokens() {
@@ -68,7 +73,7 @@ export class Take {
     return this.resolved?.seed ?? "";
   }
 
-  // Everything that is there so far, as one piece.
+  // All samples so far.
   get samples() {
     const all = new Float32Array(this.pieces.reduce((sum, one) => sum + one.length, 0));
     let offset = 0;
@@ -86,7 +91,7 @@ export class Take {
     const asked = this.words[0] ?? this.started;
     return {
       ttfa: first && seconds(first.arrived - asked),
-      sound: this.firstHeard && seconds(this.firstHeard - asked),
+      sound: this.firstSound && seconds(this.firstSound - asked),
       rtf: this.length_s ? (work_s / this.length_s).toFixed(2) : undefined,
       gap: gaps.length ? seconds(Math.max(...gaps)) : undefined,
       underruns: first && String(this.underruns.length),

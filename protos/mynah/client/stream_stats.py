@@ -1,4 +1,4 @@
-"""What a listener's stopwatch says of a stream: time to first audio, real-time factor, chunks. Pure; time comes in."""
+"""The statistics of a stream as its client measures them: time to first audio, real-time factor, chunks."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from mynah.client.events import AudioChunk
 
 
 @dataclass
-class Meter:
-    """Fed with the moment at which the first text was sent and with every chunk as it arrives."""
+class StreamStats:
+    """Statistics of one stream. The caller passes the times."""
 
     sample_rate_hz: int
     started_s: float | None = None
@@ -18,13 +18,12 @@ class Meter:
     samples: int = 0
     chunks: int = 0
 
-    def start(self, now_s: float) -> None:
-        """The first text is being sent; later calls change nothing."""
+    def text_sent(self, now_s: float) -> None:
+        """Record that text is being sent. Only the first call counts."""
         if self.started_s is None:
             self.started_s = now_s
 
-    def hear(self, chunk: AudioChunk, now_s: float) -> None:
-        """A chunk arrived."""
+    def chunk_received(self, chunk: AudioChunk, now_s: float) -> None:
         if self.first_audio_s is None:
             self.first_audio_s = now_s
         self.last_audio_s = now_s
@@ -33,19 +32,19 @@ class Meter:
 
     @property
     def audio_s(self) -> float:
-        """Seconds of audio heard."""
+        """Seconds of audio received."""
         return self.samples / self.sample_rate_hz
 
     @property
     def ttfa_s(self) -> float | None:
-        """Seconds from the first text to the first audio; None before there was any."""
+        """Seconds from the first text to the first audio; None before the first audio."""
         if self.started_s is None or self.first_audio_s is None:
             return None
         return self.first_audio_s - self.started_s
 
     @property
     def rtf(self) -> float | None:
-        """Seconds from the first text to the last audio, per second of audio; None before there was any."""
+        """Seconds from the first text to the last audio, per second of audio; None before the first audio."""
         if self.started_s is None or self.last_audio_s is None or not self.samples:
             return None
         return (self.last_audio_s - self.started_s) / self.audio_s
