@@ -1,6 +1,6 @@
-"""`make demo`: starts a server, streams a paragraph word by word through the client, and writes a WAV file.
+"""`make demo`: starts a server, streams a paragraph word by word through the client, writes a WAV and prints figures.
 
-At a terminal, it then serves the page. All figures are measured by the client, over a real socket.
+The figures are measured by the client, over a real socket. At a terminal the page is served afterwards.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ PARAGRAPH = (
     "by one, the way a language model finds them, and you hear each sentence as soon as it can be said. "
     "Dr. Reyes measured it at 3.5 seconds; I hope to do better today. Shall we begin?"
 )
-WORDS_PER_S = 12.0  # the speed of a typical language model
+WORDS_PER_S = 12.0  # about the speed of a language model
 GRPC_ADDRESS, HTTP_ADDRESS = r"listening on (\S+)", r"HTTP at http://(\S+)"
 _READY = "serving after"
 
 
 async def speak(address: str, wav: Path) -> None:
-    """Stream the paragraph, write the WAV file, and print the figures."""
+    """Stream the paragraph, write the WAV, print the figures."""
     async with mynah.Client(address) as client:
         info = await client.info()
         print(f"model {info.model} on {info.device}, T3 on {info.t3_runtime}, S3Gen on {info.s3gen_runtime}")
@@ -73,7 +73,7 @@ def _save(path: Path, pcm: bytes) -> None:
 
 @asynccontextmanager
 async def server(model: str, *flags: str, pattern: str = GRPC_ADDRESS) -> AsyncIterator[str]:
-    """Run a server process on a free port. Yields the address that `pattern` finds in its output, once ready."""
+    """A server process on a free port. Yields the address that matches `pattern` in its output once it is ready."""
     arguments = ["-m", "service", "--model", model, "--listen", "127.0.0.1:0", *flags]
     process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None
@@ -86,7 +86,7 @@ async def server(model: str, *flags: str, pattern: str = GRPC_ADDRESS) -> AsyncI
             if _READY in line:
                 break
         else:
-            raise SystemExit(f"The server stopped before it was ready, with exit code {await process.wait()}.")
+            raise SystemExit(f"The server ended before it was ready, with exit code {await process.wait()}.")
         yield address
     finally:
         if process.returncode is None:
@@ -95,7 +95,7 @@ async def server(model: str, *flags: str, pattern: str = GRPC_ADDRESS) -> AsyncI
 
 
 async def page(python: str, address: str) -> None:
-    """Serve the page until a signal stops it."""
+    """Serve the page until a signal ends it."""
     process = await asyncio.create_subprocess_exec(python, "-m", "ui", "--server", address)
     try:
         await process.wait()
@@ -107,9 +107,9 @@ async def page(python: str, address: str) -> None:
 
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="auto", help="model, as for mynah-serve (default: auto)")
+    parser.add_argument("--model", default="auto", help="see mynah-serve (default: auto)")
     parser.add_argument("--output", type=Path, default=Path("build/demo.wav"))
-    parser.add_argument("--page", metavar="PYTHON", help="serve the page afterwards, with this environment's Python")
+    parser.add_argument("--page", metavar="PYTHON", help="then serve the page with this Python interpreter")
     arguments = parser.parse_args()
     async with server(arguments.model) as address:
         await speak(address, arguments.output)

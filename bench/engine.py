@@ -32,7 +32,7 @@ from engines.config import EngineConfig, Sampling
 from engines.factory import build_engine
 from engines.model_spec import SILENCE_SPEECH_TOKEN, SPEECH_TOKENS_PER_S, STOP_SPEECH_TOKEN
 from engines.s3gen.runtimes.torch import TorchRuntime
-from engines.s3gen.streaming.schedule import Schedule, Step
+from engines.s3gen.streaming.schedule import Schedule, ScheduleStep
 from engines.s3gen.streaming.segment_decoder import SegmentDecoder, decode_windows
 from engines.s3gen.streaming.windows import WindowPlanner
 
@@ -107,7 +107,8 @@ class Ours:
         self.offline = self.offline or TorchRuntime(self.checkpoint)
         decoder = SegmentDecoder(self.voice, seed=1)
         decoder.speech_tokens = speech_tokens_of_ten_seconds()
-        window = WindowPlanner(Schedule("offline", (Step(10_000),))).next(len(decoder.speech_tokens), ended=True)
+        planner = WindowPlanner(Schedule("offline", (ScheduleStep(10_000),)))
+        window = planner.next(len(decoder.speech_tokens), ended=True)
         assert window is not None
         (samples,) = decode_windows(self.offline, [(decoder, window)])
         assert isinstance(samples, np.ndarray)

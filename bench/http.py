@@ -1,7 +1,7 @@
-"""`make bench-http`: the cost of the HTTP server, with a scripted engine.
+"""`make bench-http`: the overhead of HTTP on a scripted engine.
 
-Measures the overhead per chunk at 64 real-time streams over WebSockets and /v1/audio/speech, refusals, and the time
-from a client's disconnection until its slot is free.
+Measures the delay of a chunk at 64 real-time streams over the WebSocket and over /v1/audio/speech, rejections, and the
+time from a client's disconnect to its slot's reuse.
 """
 
 from __future__ import annotations
@@ -25,18 +25,20 @@ from bench.service import Measured
 STREAMS = 64
 LOAD = Load()
 _CHUNK_BYTES = 2 * 960 * LOAD.hop_tokens
-_SENTENCE = "This sentence is as long as many others are, and it is said over and over again. "  # one token per char
-assert len(_SENTENCE.strip()) % LOAD.hop_tokens == 0, "so that every chunk is a whole one"
-_BODY = {"model": "tts-1", "voice": "default", "input": _SENTENCE * 20, "response_format": "pcm"}
+_SENTENCE = (
+    "This sentence is as long as many others are, and it is said over and over again. "  # one token per character
+)
+assert len(_SENTENCE.strip()) % LOAD.hop_tokens == 0, "so that every chunk is complete"
+_REQUEST = {"model": "tts-1", "voice": "default", "input": _SENTENCE * 20, "response_format": "pcm"}
 
 
 async def overhead(surface: Surface, streams: int, seconds: float) -> list[float]:
-    """Returns the milliseconds from the engine's yield of a chunk to its complete arrival at the client."""
+    """Milliseconds from a chunk's leaving the engine to its last byte's arrival at the client, for each chunk."""
     delays: list[float] = []
     rng = random.Random(5)
 
     async def listen() -> None:
-        await asyncio.sleep(rng.random())  # so that streams are not synchronous
+        await asyncio.sleep(rng.random())  # desynchronises the streams
         text = _SENTENCE * max(1, round(seconds / (len(_SENTENCE) * LOAD.token_s)))
         async for chunk in chunks(surface.speak(text)):
             delays.append((monotonic_ns() - made_at_ns(chunk)) / 1e6)
@@ -48,26 +50,26 @@ async def overhead(surface: Surface, streams: int, seconds: float) -> list[float
 
 
 async def chunks(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Reassembles the engine's chunks from the connection's pieces."""
-    buffer = b""
+    """Reassembles the engine's chunks from the pieces of a connection."""
+    held = b""
     async for piece in pieces:
-        buffer += piece
-        while len(buffer) >= _CHUNK_BYTES:
-            yield buffer[:_CHUNK_BYTES]
-            buffer = buffer[_CHUNK_BYTES:]
+        held += piece
+        while len(held) >= _CHUNK_BYTES:
+            yield held[:_CHUNK_BYTES]
+            held = held[_CHUNK_BYTES:]
 
 
-async def at_capacity(address: str, streams: int, times: int) -> dict[str, list[float]]:
-    """Returns the milliseconds of refusals and of freeing and taking a slot, with all slots in use."""
-    times_ms: dict[str, list[float]] = {"refusal": [], "slot": []}
+async def full_server(address: str, streams: int, times: int) -> dict[str, list[float]]:
+    """With all slots in use: milliseconds of rejections, and from a disconnect to the slot's reuse."""
+    times_ms: dict[str, list[float]] = {"rejection": [], "slot": []}
     async with httpx.AsyncClient(base_url=f"http://{address}") as client:
         open_streams = [await speaking(address) for _ in range(streams)]
         for turn in range(times):
             began_s = perf_counter()
-            answer = await client.post("/v1/audio/speech", json=_BODY)
-            times_ms["refusal"].append((perf_counter() - began_s) * 1e3)
-            if (answer.status_code, answer.json()["error"]["code"]) != (429, "STREAMS_EXHAUSTED"):
-                raise RuntimeError(f"A server at its capacity answered {answer.status_code}.")
+            response = await client.post("/v1/audio/speech", json=_REQUEST)
+            times_ms["rejection"].append((perf_counter() - began_s) * 1e3)
+            if (response.status_code, response.json()["error"]["code"]) != (429, "STREAMS_EXHAUSTED"):
+                raise RuntimeError(f"a full server responded with {response.status_code}")
             began_s = perf_counter()
             open_streams[turn % streams].transport.abort()
             open_streams[turn % streams] = await speaking(address)
@@ -78,7 +80,7 @@ async def at_capacity(address: str, streams: int, times: int) -> dict[str, list[
 
 
 async def speaking(address: str) -> ClientConnection:
-    """Open a stream that speaks; retries without a pause until a slot is free."""
+    """Opens a stream with text to speak; retries without delay until it is admitted."""
     while True:
         stream = await connect(f"ws://{address}/v1/stream", proxy=None, compression=None, max_queue=None)
         await stream.send(json.dumps({"open": {}}))
@@ -90,33 +92,31 @@ async def speaking(address: str) -> ClientConnection:
 
 async def bench(streams: int, seconds: float, times: int) -> list[Measured]:
     flags = ("--max-streams", str(streams), "--http-listen", "127.0.0.1:0", "--log-level", "warning")
-    async with AsyncExitStack() as stack:
-        server: ScriptedServer = await stack.enter_async_context(scripted_server(LOAD, BUILD / "http.log", *flags))
-        by_websocket = await stack.enter_async_context(WebSocket(server.http))
-        by_http = await stack.enter_async_context(Http(server.http))
+    async with AsyncExitStack() as held:
+        server: ScriptedServer = await held.enter_async_context(scripted_server(LOAD, BUILD / "http.log", *flags))
+        by_websocket = await held.enter_async_context(WebSocket(server.http))
+        by_http = await held.enter_async_context(Http(server.http))
         sockets = await overhead(by_websocket, streams, seconds)
-        answers = await overhead(by_http, streams, seconds)
-        full = await at_capacity(server.http, streams, times)
+        responses = await overhead(by_http, streams, seconds)
+        full = await full_server(server.http, streams, times)
     return [
         Measured(f"overhead per chunk, {streams} WebSockets", sockets, 1.5, 25.0),
-        Measured(f"overhead per chunk, {streams} HTTP answers", answers, 1.5, 25.0),
-        Measured("refusal, HTTP", full["refusal"], None, 10.0),
-        Measured("client gone to slot taken anew, WebSocket", full["slot"], None, 50.0),
+        Measured(f"overhead per chunk, {streams} HTTP responses", responses, 1.5, 25.0),
+        Measured("rejection, HTTP", full["rejection"], None, 10.0),
+        Measured("disconnect to slot in use again, WebSocket", full["slot"], None, 50.0),
     ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="bench.http", description=__doc__, allow_abbrev=False)
     parser.add_argument("--streams", type=int, default=STREAMS)
-    parser.add_argument(
-        "--seconds", type=float, default=15.0, help="seconds of speech per stream (default %(default)s)"
-    )
-    parser.add_argument("--times", type=int, default=300, help="number of refusals and slots (default %(default)s)")
+    parser.add_argument("--seconds", type=float, default=15.0, help="of speech on each stream (default %(default)s)")
+    parser.add_argument("--times", type=int, default=300, help="rejections and disconnects (default %(default)s)")
     arguments = parser.parse_args()
     try:
         measured = asyncio.run(bench(arguments.streams, arguments.seconds, arguments.times))
     except* Refusal as refusals:
-        raise SystemExit(f"The server refused a stream: {refusals.exceptions[0]}.") from None
+        raise SystemExit(f"a stream was refused: {refusals.exceptions[0]}") from None
     header = ["", "n", "p50 ms", "p99 ms", "max ms", "goal p50 / p99", "met"]
     publish("http", table(header, [each.row() for each in measured]), {each.name: each.json() for each in measured})
 

@@ -1,4 +1,7 @@
-"""A seeded, endless generator of malformed gRPC requests, and a check of the server's responses."""
+"""An endless, seeded supply of malformed requests, and the check of a server's answers to them.
+
+Each request is one call over gRPC.
+"""
 
 from __future__ import annotations
 
@@ -18,20 +21,20 @@ _STREAM, _SYNTHESIZE = "/mynah.v1.Speech/StreamSpeech", "/mynah.v1.Speech/Synthe
 _CREATE, _GET = "/mynah.v1.Voices/CreateVoice", "/mynah.v1.Voices/GetVoice"
 _LIST, _DELETE = "/mynah.v1.Voices/ListVoices", "/mynah.v1.Voices/DeleteVoice"
 _CLIENT_STREAMS = {_STREAM, _CREATE}
-_SERVER_FAULTS = {"OK", "INTERNAL", "UNKNOWN", "UNAVAILABLE", "UNIMPLEMENTED", "CANCELLED", "NO_STATUS"}
+_FAULTS_OF_THE_SERVER = {"OK", "INTERNAL", "UNKNOWN", "UNAVAILABLE", "UNIMPLEMENTED", "CANCELLED", "NO_STATUS"}
 
 
 @dataclass(frozen=True)
 class Malformed:
-    """Serialized messages that the method must refuse."""
+    """Messages, as bytes, that every call of this method must refuse."""
 
     kind: str
     method: str
     messages: tuple[bytes, ...]
 
 
-def malformed_requests(seed: int, max_text_chars: int) -> Iterator[Malformed]:
-    """Yields requests of all kinds equally often. `max_text_chars` is the server's limit on pending text."""
+def supply(seed: int, max_text_chars: int) -> Iterator[Malformed]:
+    """Malformed requests, all kinds equally often. `max_text_chars` is the server's limit for waiting text."""
     rng = random.Random(seed)
     makers = _makers(max_text_chars)
     while True:
@@ -77,7 +80,7 @@ def _makers(max_text_chars: int) -> dict[str, tuple[str, Callable[[random.Random
 
 
 def _noise(rng: random.Random) -> bytes:
-    return b"\xff" + rng.randbytes(rng.randint(0, 300))  # not a message: the wire type does not exist
+    return b"\xff" + rng.randbytes(rng.randint(0, 300))  # a wire type that does not exist
 
 
 def _word(rng: random.Random) -> str:
@@ -106,8 +109,8 @@ def _bad_sampling(rng: random.Random) -> speech_pb2.Sampling:
     return speech_pb2.Sampling(**{field: -rng.randint(1, 2**31) if field[-1] in "kt" else huge})
 
 
-async def check_response(channel: grpc.aio.Channel, request: Malformed) -> str:
-    """Send the request and half-close. Returns "" for a typed error, else a description of the response."""
+async def answer(channel: grpc.aio.Channel, request: Malformed) -> str:
+    """Send a request and half-close. Returns "" if a typed error refuses it, else what is wrong with the answer."""
     if request.method in _CLIENT_STREAMS:
         response = channel.stream_stream(request.method)()
         for message in request.messages:
@@ -120,7 +123,7 @@ async def check_response(channel: grpc.aio.Channel, request: Malformed) -> str:
         pass
     code, metadata = (await response.code()).name, await response.trailing_metadata()
     error = from_status(code, await response.details() or "", [(str(k), v) for k, v in metadata or ()])
-    typed = error.reason != code and code not in _SERVER_FAULTS
+    typed = error.reason != code and code not in _FAULTS_OF_THE_SERVER
     return "" if typed else f"{request.kind}: {code} {error.reason} {error}"
 
 

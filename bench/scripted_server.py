@@ -1,7 +1,7 @@
-"""A server process with the fake engine, for benches of the service without a model.
+"""A server process on the fake engine, for benches of the service alone, and a handle for it.
 
-`python -m bench.scripted_server LOAD [flags of mynah-serve]`, where LOAD is a `Load` as JSON. Every chunk starts with a
-timestamp of the engine, and the metrics page also has counts of tasks, streams and segments.
+`python -m bench.scripted_server LOAD [flags of mynah-serve]`, where LOAD is a `Load` as JSON. Every chunk carries the
+time at which the engine yielded it. The metrics page also counts tasks and engine streams.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ _LINES = {
 
 @dataclass(frozen=True)
 class Load:
-    """The engine's load: a chunk of `hop_tokens` every `hop_tokens` x `token_s`, and failures within segments."""
+    """The engine's behaviour: chunks of `hop_tokens` every `hop_tokens` x `token_s`; some segments fail half-way."""
 
     token_s: float = 0.04
     hop_tokens: int = 5
-    fault_share: float = 0.0  # the share of segments that fail
+    fault_share: float = 0.0  # of segments
     seed: int = 1
 
 
 class StampedEngine(FakeEngine):
-    """A fake engine whose streams put timestamps into chunks, and sometimes fail."""
+    """The fake engine with stamped chunks and scripted faults."""
 
     def __init__(self, load: Load, max_streams: int) -> None:
         script = Script(token_s=load.token_s, first_hop_tokens=load.hop_tokens, hop_tokens=load.hop_tokens)
@@ -66,7 +66,7 @@ class StampedEngine(FakeEngine):
 
 
 class StampedStream:
-    """A SpeechStream that wraps another one."""
+    """A SpeechStream around another one."""
 
     def __init__(self, inner: SpeechStream, fault_share: float, rng: random.Random) -> None:
         self._inner, self._fault_share, self._random = inner, fault_share, rng
@@ -81,7 +81,7 @@ class StampedStream:
             async for event in events:
                 if isinstance(event, AudioChunk):
                     if chunks == fails_after:
-                        raise EngineFailure("A scripted failure.")
+                        raise EngineFailure("a scripted fault")
                     chunks += 1
                     event = replace(event, samples=stamped(event.samples))
                 yield event
@@ -91,7 +91,7 @@ class StampedStream:
 
 
 def stamped(samples: Samples) -> Samples:
-    """Returns the samples with a timestamp in the first ones, which 16-bit PCM at 24 kHz preserves."""
+    """The samples with the current time in front, which survives 16-bit PCM at 24 kHz."""
     now_ns = monotonic_ns()
     words = [(now_ns >> (_WORD_BITS * i)) & (2**_WORD_BITS - 1) for i in range(_STAMP_WORDS)]
     out = samples.copy()
@@ -100,7 +100,7 @@ def stamped(samples: Samples) -> Samples:
 
 
 def made_at_ns(data: bytes) -> int:
-    """Returns the timestamp of a chunk's PCM, on this machine's `time.monotonic_ns`."""
+    """The time at which the engine yielded the chunk with this PCM, by `time.monotonic_ns` on the same machine."""
     words = np.frombuffer(data[:STAMP_BYTES], "<i2")
     return sum(int(word) << (_WORD_BITS * i) for i, word in enumerate(words))
 
@@ -111,16 +111,16 @@ class ScriptedServer:
 
     address: str
     admin: str
-    http: str  # empty without --http-listen
+    http: str  # empty unless the flags ask for it
     pid: int
     log: Path
 
 
 @asynccontextmanager
 async def scripted_server(load: Load, log: Path, *flags: str) -> AsyncIterator[ScriptedServer]:
-    """Run a server on free ports until the block ends, then stop it with SIGTERM. Its log is written to a file.
+    """Start a server on free ports, wait until it serves, and at the end stop it with SIGTERM. Logs to a file.
 
-    Raises RuntimeError if it stops early or with a status other than 0.
+    Raises RuntimeError if it ends by itself or with a status other than 0.
     """
     listen = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]
     command = [sys.executable, "-m", "bench.scripted_server", json.dumps(asdict(load)), *listen, *flags]
@@ -129,44 +129,43 @@ async def scripted_server(load: Load, log: Path, *flags: str) -> AsyncIterator[S
         process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, stderr=sink)
     try:
         async with asyncio.timeout(60):
-            addresses = await _addresses(process)
-        yield ScriptedServer(addresses["address"], addresses["admin"], addresses.get("http", ""), process.pid, log)
+            lines = await _startup_lines(process)
+        yield ScriptedServer(lines["address"], lines["admin"], lines.get("http", ""), process.pid, log)
         process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(60):
             status = await process.wait()
         if status != 0:
-            raise RuntimeError(f"The server stopped with status {status}; see {log}.")
+            raise RuntimeError(f"the server ended with status {status}; see {log}")
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
 
 
-async def _addresses(process: asyncio.subprocess.Process) -> dict[str, str]:
-    """Returns the addresses in the server's output, once it is ready."""
+async def _startup_lines(process: asyncio.subprocess.Process) -> dict[str, str]:
     assert process.stdout is not None
-    addresses: dict[str, str] = {}
-    while "ready" not in addresses:
+    matched: dict[str, str] = {}
+    while "ready" not in matched:
         line = (await process.stdout.readline()).decode()
         if not line:
-            raise RuntimeError("The server stopped before it was ready.")
+            raise RuntimeError("the server ended before it served")
         for name, pattern in _LINES.items():
             if match := pattern.search(line):
-                addresses[name] = match[1]
-    return addresses
+                matched[name] = match[1]
+    return matched
 
 
 async def _serve(load: Load, flags: list[str]) -> None:
     config = read_config(flags, os.environ)
     engine = StampedEngine(load, config.max_streams)
     loop = asyncio.get_running_loop()
-    counts = {
+    held = {
         "tasks": lambda: len(asyncio.all_tasks(loop)),
         "engine_streams": lambda: len(engine.streams),
         "engine_segments": lambda: engine.working,
     }
-    for name, count in counts.items():
-        Gauge(f"bench_{name}", "Current number in this process.").set_function(count)
+    for name, count in held.items():
+        Gauge(f"bench_{name}", "Objects that the process holds").set_function(count)
     await serve(engine, config)
 
 

@@ -1,6 +1,7 @@
-"""`make bench-service`: the cost of the gRPC server, with a scripted engine. Client and server are two processes.
+"""`make bench-service`: the cost of the service itself, on a scripted engine.
 
-Measures the overhead per chunk at 64 real-time streams, cancels, slots, refusals, and 10,000 malformed requests.
+Measures the overhead per chunk at 64 real-time streams, 10,000 malformed requests, the time from a cancel to a free
+slot, and refusals. Client and server are two processes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 import grpc.aio
 
 from bench.load.figures import percentile
-from bench.malformed import Request, check_response, malformed_requests
+from bench.malformed import Request, answer, supply
 from bench.report import BUILD, publish, table
 from bench.scripted_server import Load, ScriptedServer, made_at_ns, scripted_server
 from mynah.client.errors import ServerBusy
@@ -35,7 +36,7 @@ _FULL = "STREAMS_EXHAUSTED"
 
 @dataclass(frozen=True)
 class Measured:
-    """Measurements in milliseconds, and their goals."""
+    """Milliseconds of one kind of event, and their goals."""
 
     name: str
     values_ms: Sequence[float]
@@ -54,7 +55,7 @@ class Measured:
 
 
 class Talker:
-    """A client's stream that speaks until it is cancelled or closed."""
+    """One stream of a client."""
 
     def __init__(self, stub: speech_pb2_grpc.SpeechStub) -> None:
         self._call = BidiStream(stub.StreamSpeech())
@@ -74,26 +75,26 @@ class Talker:
         return await self._call.read()
 
     async def cancel(self) -> float:
-        """Cancel the speech. Returns the milliseconds until the server confirms it."""
+        """Cancel. Returns the milliseconds until the server has freed everything and answered."""
         began_s = perf_counter()
         await self._call.write(Request(cancel=speech_pb2.Cancel()))
         while (answer := await self._call.read()) is not None:
             if answer.HasField("cancelled"):
                 return (perf_counter() - began_s) * 1e3
-        raise RuntimeError("The stream ended before its cancel was confirmed.")
+        raise RuntimeError("the stream ended before its cancel was answered")
 
     async def leave(self) -> None:
-        """Abort the call, as a client that disconnects does."""
+        """End the call, as a client does that disconnects."""
         await self._call.close()
 
 
 async def overhead(server: ScriptedServer, streams: int, seconds: float) -> list[float]:
-    """Returns the milliseconds from the engine's yield of a chunk to its arrival at the client."""
+    """Milliseconds between the engine yielding a chunk and the client receiving it, at `streams` real-time streams."""
     delays: list[float] = []
     rng = random.Random(5)
 
     async def listen(stub: speech_pb2_grpc.SpeechStub) -> None:
-        await asyncio.sleep(rng.random())  # so that streams are not synchronous
+        await asyncio.sleep(rng.random())  # so that the streams are not in step
         talker = Talker(stub)
         await talker.open()
         await talker.say(max(1, round(seconds / (len(_SENTENCE) * 0.04))))
@@ -110,15 +111,15 @@ async def overhead(server: ScriptedServer, streams: int, seconds: float) -> list
 
 
 async def malformed(server: ScriptedServer, count: int) -> tuple[Counter[str], float]:
-    """Returns counts of wrong responses by description, and requests per second."""
+    """Wrong answers by kind, and requests per second."""
     wrong: Counter[str] = Counter()
-    requests = itertools.islice(malformed_requests(7, MAX_TEXT_CHARS), count)
+    requests = itertools.islice(supply(7, MAX_TEXT_CHARS), count)
     began_s = perf_counter()
 
     async def send_some(channel: grpc.aio.Channel) -> None:
         for request in requests:  # shared by all senders
-            if problem := await check_response(channel, request):
-                wrong[problem] += 1
+            if fault := await answer(channel, request):
+                wrong[fault] += 1
 
     channel = open_channel(server.address, None)
     await asyncio.gather(*(send_some(channel) for _ in range(16)))
@@ -126,8 +127,8 @@ async def malformed(server: ScriptedServer, count: int) -> tuple[Counter[str], f
     return wrong, count / (perf_counter() - began_s)
 
 
-async def at_capacity(server: ScriptedServer, streams: int, times: int) -> dict[str, list[float]]:
-    """Returns the milliseconds of cancels, refusals, and freeing and taking a slot, with all slots in use."""
+async def full_house(server: ScriptedServer, streams: int, times: int) -> dict[str, list[float]]:
+    """Milliseconds of cancels, of slots that change hands, and of refusals, while every slot is in use."""
     times_ms: dict[str, list[float]] = {"cancel": [], "slot": [], "refusal": []}
     async with stub_of(server) as stub:
         talkers = [Talker(stub) for _ in range(streams)]
@@ -143,7 +144,7 @@ async def at_capacity(server: ScriptedServer, streams: int, times: int) -> dict[
             times_ms["cancel"].append(await talker.cancel())
             began_s = perf_counter()
             await talker.leave()
-            talkers[turn % streams] = newcomer = await open_when_free(stub)
+            talkers[turn % streams] = newcomer = await squeeze_in(stub)
             times_ms["slot"].append((perf_counter() - began_s) * 1e3)
             await newcomer.say(20)
             listening[newcomer] = asyncio.create_task(_listen(newcomer))
@@ -154,7 +155,7 @@ async def at_capacity(server: ScriptedServer, streams: int, times: int) -> dict[
 
 
 async def refusal_ms(stub: speech_pb2_grpc.SpeechStub) -> float:
-    """Returns the milliseconds until a server at its capacity refuses a stream."""
+    """Milliseconds until a full server refuses a stream."""
     began_s = perf_counter()
     talker = Talker(stub)
     try:
@@ -165,11 +166,11 @@ async def refusal_ms(stub: speech_pb2_grpc.SpeechStub) -> float:
         raise
     finally:
         await talker.leave()
-    raise RuntimeError("A server at its capacity accepted another stream.")
+    raise RuntimeError("a full server admitted another stream")
 
 
-async def open_when_free(stub: speech_pb2_grpc.SpeechStub) -> Talker:
-    """Open a stream; retries without a pause until a slot is free."""
+async def squeeze_in(stub: speech_pb2_grpc.SpeechStub) -> Talker:
+    """Ask for a stream again and again until a slot is free."""
     while True:
         talker = Talker(stub)
         try:
@@ -199,14 +200,14 @@ async def stub_of(server: ScriptedServer) -> AsyncIterator[speech_pb2_grpc.Speec
 
 
 async def bench(streams: int, seconds: float, count: int, times: int) -> tuple[list[Measured], Counter[str], float]:
-    """Run all measurements, each on a new server."""
+    """All measurements, each on its own server."""
     flags = ("--max-streams", str(streams), *_FLAGS)
     logs = BUILD / "service-logs"
     async with scripted_server(Load(), logs / "overhead.log", *flags) as server:
         await overhead(server, streams, 1.0)
         delays = await overhead(server, streams, seconds)
     async with scripted_server(Load(), logs / "full.log", *flags) as server:
-        full = await at_capacity(server, streams, times)
+        full = await full_house(server, streams, times)
     async with scripted_server(Load(), logs / "malformed.log", *flags) as server:
         wrong, per_s = await malformed(server, count)
     wrong["tracebacks in the log"] = sum(log.read_text().count("Traceback") for log in logs.glob("*.log"))
@@ -222,11 +223,9 @@ async def bench(streams: int, seconds: float, count: int, times: int) -> tuple[l
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--streams", type=int, default=STREAMS)
-    parser.add_argument(
-        "--seconds", type=float, default=20.0, help="seconds of speech per stream (default %(default)s)"
-    )
+    parser.add_argument("--seconds", type=float, default=20.0, help="of speech on each stream (default %(default)s)")
     parser.add_argument("--malformed", type=int, default=10_000)
-    parser.add_argument("--times", type=int, default=300, help="number of cancels and refusals (default %(default)s)")
+    parser.add_argument("--times", type=int, default=300, help="cancels and refusals (default %(default)s)")
     args = parser.parse_args()
     measured, wrong, per_s = asyncio.run(bench(args.streams, args.seconds, args.malformed, args.times))
     report(args.malformed, measured, wrong, per_s)
@@ -234,8 +233,8 @@ def main() -> None:
 
 def report(count: int, measured: Sequence[Measured], wrong: Counter[str], per_s: float) -> None:
     header = ["", "n", "p50 ms", "p99 ms", "max ms", "goal p50 / p99", "met"]
-    lines = [f"  {n} x {problem}" for problem, n in wrong.most_common(20)]
-    verdict = f"{count} malformed requests, {per_s:.0f}/s: {sum(wrong.values())} not answered by a typed error"
+    lines = [f"  {n} x {fault}" for fault, n in wrong.most_common(20)]
+    verdict = f"{count} malformed requests, {per_s:.0f}/s: {sum(wrong.values())} not answered with a typed error"
     text = "\n".join([table(header, [one.row() for one in measured]), "", verdict, *lines])
     result: dict[str, object] = {one.name: one.json() for one in measured}
     publish("service", text, {**result, "malformed": {"n": count, "wrong": sum(wrong.values()), "per_s": round(per_s)}})

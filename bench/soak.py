@@ -1,6 +1,6 @@
-"""`make soak`: runs badly behaved clients for minutes, and checks that the server frees all resources.
+"""`make soak`: misbehaving clients for minutes; afterwards the server must hold none of their resources.
 
-Fails if memory grows, a gauge does not return to zero, a task or a file remains, or a stream is not answered. The
+Fails if memory grows, a gauge does not return to zero, a task or file stays open, or a stream gets no response. The
 engine is scripted: ten times as fast as speech, with occasional failures.
 """
 
@@ -24,7 +24,7 @@ import grpc.aio
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from bench.load.arrivals import TEXTS
-from bench.malformed import Malformed, Request, check_response, malformed_requests
+from bench.malformed import Malformed, Request, answer, supply
 from bench.report import BUILD, publish, table
 from bench.scripted_server import Load, ScriptedServer, scripted_server
 from mynah.client.errors import MynahError
@@ -32,45 +32,45 @@ from mynah.client.transport import BidiStream, open_channel
 from mynah.v1 import speech_pb2, speech_pb2_grpc
 
 CLIENTS = 32
-_MAX_STREAMS = 24  # fewer than clients, so that some are refused
+_MAX_STREAMS = 24  # fewer than clients, so that some are rejected
 _MAX_TEXT_CHARS = 2000
 _STALL_S = 1.5
 _WARM_UP_S = 10.0
-_REST_S = 15.0  # to free all resources afterwards
-_ENDS = {"", "STREAMS_EXHAUSTED", "ENGINE_FAILURE", "READER_STALLED"}  # the allowed ends of a stream
+_REST_S = 15.0  # time limit for releasing everything afterwards
+_ENDS = {"", "STREAMS_EXHAUSTED", "ENGINE_FAILURE", "READER_STALLED"}  # allowed ends of a valid stream
 _SETTINGS = speech_pb2.SpeechSettings(sampling=speech_pb2.Sampling(seed=1))
-GAUGES = ("mynah_streams_active", "mynah_t3_kv_cache_ratio", "bench_engine_streams", "bench_engine_segments")
+HELD = ("mynah_streams_active", "mynah_t3_kv_cache_ratio", "bench_engine_streams", "bench_engine_segments")
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The resources of the server's process at a time."""
+    """The resources that the server's process holds at a time."""
 
     at_s: float
     rss_bytes: float
-    files: dict[str, int]  # open files by kind
+    files: dict[str, int]  # count by kind
     tasks: float
-    gauges: tuple[float, ...]  # in the order of GAUGES
+    held: tuple[float, ...]  # in the order of HELD
 
 
 class Clients:
-    """Simulated clients. Each performs random actions until a deadline."""
+    """Clients that each run one random action after another, and the counts of how these end."""
 
     def __init__(self, channel: grpc.aio.Channel, seed: int, answer_s: float) -> None:
         self.ends: Counter[str] = Counter()  # "action: end"
         self.wrong: Counter[str] = Counter()
-        self._answer_s = answer_s  # the time limit of a stream
+        self._answer_s = answer_s  # time limit of an action
         self._channel = channel
         self._stub = speech_pb2_grpc.SpeechStub(channel)  # type: ignore[no-untyped-call]
         self._random = random.Random(seed)
-        self._requests = malformed_requests(seed, _MAX_TEXT_CHARS)
+        self._malformed = supply(seed, _MAX_TEXT_CHARS)
         self._actions: dict[str, tuple[int, Callable[[], Awaitable[None]]]] = {
             "listen": (25, self._listen),
             "cancel": (25, self._cancel),
             "leave": (15, self._leave),
             "read slowly": (10, self._read_slowly),
             "stop reading": (5, self._stop_reading),
-            "malformed": (20, self._send_malformed),
+            "nonsense": (20, self._send_malformed),
         }
 
     async def run(self, until_s: float) -> None:
@@ -79,10 +79,10 @@ class Clients:
         while asyncio.get_running_loop().time() < until_s:
             (name,) = self._random.choices(names, weights)
             end = await self._end_of(self._actions[name][1])
-            self.ends[f"{name}: {end or 'success'}"] += 1
+            self.ends[f"{name}: {end or 'well'}"] += 1
             if end not in _ENDS:
                 self.wrong[f"{name}: {end}"] += 1
-            if end == "STREAMS_EXHAUSTED":  # retry a little later
+            if end == "STREAMS_EXHAUSTED":  # retries a little later, as the error asks for
                 await asyncio.sleep(self._random.uniform(0.0, 0.4))
 
     async def _end_of(self, action: Callable[[], Awaitable[None]]) -> str:
@@ -102,7 +102,7 @@ class Clients:
             await call.write(Request(open=speech_pb2.OpenStream(settings=_SETTINGS)))
             await call.read()
             text = " ".join(self._random.choices(TEXTS, k=self._random.randint(1, 4)))
-            await self._say(call, text, flush_id=1)
+            await self._send(call, text, flush_id=1)
             yield call
         finally:
             await call.close()
@@ -110,19 +110,19 @@ class Clients:
     async def _listen(self) -> None:
         async with self._stream() as call:
             await call.done_writing()
-            await _read_to_the_end(call)
+            await _read_to_end(call)
 
     async def _cancel(self) -> None:
-        """Cancel once or twice during speech, each time followed by another text."""
+        """Cancels in the middle of speech, once or twice, and sends new text each time."""
         async with self._stream() as call:
             for turn in range(self._random.randint(1, 2)):
                 await self._read_some(call)
                 await call.write(Request(cancel=speech_pb2.Cancel()))
                 while (message := await call.read()) is not None and not message.HasField("cancelled"):
                     pass
-                await self._say(call, "Something else.", flush_id=2 + turn)
+                await self._send(call, "Something else.", flush_id=2 + turn)
             await call.done_writing()
-            await _read_to_the_end(call)
+            await _read_to_end(call)
 
     async def _leave(self) -> None:
         async with self._stream() as call:
@@ -135,37 +135,37 @@ class Clients:
                 await asyncio.sleep(self._random.uniform(0.0, 0.2))
 
     async def _stop_reading(self) -> None:
-        """Send a long text, and do not read until the server must have ended the stream."""
+        """Sends much text and reads nothing for longer than the stall timeout."""
         async with self._stream() as call:
-            await self._say(call, " ".join(TEXTS), flush_id=2)
+            await self._send(call, " ".join(TEXTS), flush_id=2)
             await call.done_writing()
             await asyncio.sleep(_STALL_S * 3)
-            await _read_to_the_end(call)
+            await _read_to_end(call)
 
     async def _send_malformed(self) -> None:
-        request: Malformed = next(self._requests)
-        if problem := await check_response(self._channel, request):
+        request: Malformed = next(self._malformed)
+        if problem := await answer(self._channel, request):
             self.wrong[problem] += 1
 
-    async def _say(self, call: BidiStream, text: str, flush_id: int) -> None:
+    async def _send(self, call: BidiStream, text: str, flush_id: int) -> None:
         await call.write(Request(text=speech_pb2.TextFragment(content=text)))
         await call.write(Request(flush=speech_pb2.Flush(flush_id=flush_id)))
 
     async def _read_some(self, call: BidiStream) -> None:
-        """Read a random number of events, at most until the flush is confirmed."""
+        """Reads a random number of events, at most to the end of the text."""
         for _ in range(self._random.randint(0, 6)):
             message = await call.read()
             if message is None or message.HasField("flushed"):
                 return
 
 
-async def _read_to_the_end(call: BidiStream) -> None:
+async def _read_to_end(call: BidiStream) -> None:
     while await call.read() is not None:
         pass
 
 
 async def take_sample(server: ScriptedServer, began_s: float) -> Sample:
-    """Returns the server's resources now."""
+    """Scrapes what the server holds now."""
     host, _, port = server.admin.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(b"GET /metrics HTTP/1.1\r\n\r\n")
@@ -177,22 +177,22 @@ async def take_sample(server: ScriptedServer, began_s: float) -> Sample:
         values["process_resident_memory_bytes"],
         open_files(server.pid),
         values["bench_tasks"],
-        tuple(values[name] for name in GAUGES),
+        tuple(values[name] for name in HELD),
     )
 
 
 async def soak(
     seconds: float, clients: int, seed: int, answer_s: float
 ) -> tuple[list[Sample], Sample, Sample, Clients]:
-    """Returns the samples under load, the samples at rest before and after, and the clients."""
+    """Returns the samples under load, samples of the idle server before and after, and the clients."""
     flags = ["--max-streams", str(_MAX_STREAMS), "--max-pending-text-chars", str(_MAX_TEXT_CHARS)]
     flags += ["--stall-timeout-s", str(_STALL_S), "--log-level", "warning"]
     load = Load(token_s=0.004, fault_share=0.05, seed=seed)
     clock = asyncio.get_running_loop().time
     async with scripted_server(load, BUILD / "soak.log", *flags) as server:
-        async with _clients(server, seed, answer_s) as first:  # warm-up: allocations that remain
+        async with _clients(server, seed, answer_s) as first:  # fills caches and pools that stay
             await asyncio.gather(*(first.run(clock() + _WARM_UP_S) for _ in range(clients)))
-        before = await _at_rest(server, None)
+        before = await _idle_sample(server, None)
         began_s = clock()
         samples: list[Sample] = []
         async with _clients(server, seed + 1, answer_s) as all_clients:
@@ -201,7 +201,7 @@ async def soak(
                 samples.append(await take_sample(server, began_s))
                 await asyncio.wait([running], timeout=seconds / 200)
             await running
-        after = await _at_rest(server, before)
+        after = await _idle_sample(server, before)
     return samples, before, after, all_clients
 
 
@@ -214,39 +214,39 @@ async def _clients(server: ScriptedServer, seed: int, answer_s: float) -> AsyncI
         await channel.close()
 
 
-async def _at_rest(server: ScriptedServer, before: Sample | None) -> Sample:
-    """Returns the first sample without resources in use beyond `before`, or the last one at the time limit."""
+async def _idle_sample(server: ScriptedServer, before: Sample | None) -> Sample:
+    """Returns the first sample in which nothing is held beyond `before`, or the last one at the time limit."""
     clock = asyncio.get_running_loop().time
     began_s = clock()
     while True:
         sample = await take_sample(server, began_s)
-        at_rest = not any(sample.gauges) and (before is None or not leaks(before, sample))
-        if at_rest or clock() - began_s > _REST_S:
+        idle = not any(sample.held) and (before is None or not left_over(before, sample))
+        if idle or clock() - began_s > _REST_S:
             return sample
         await asyncio.sleep(0.25)
 
 
-def leaks(before: Sample, after: Sample) -> list[str]:
-    """Describes the resources of a server at rest that it did not have before."""
-    problems = [f"{name} is {value:g}" for name, value in zip(GAUGES, after.gauges, strict=True) if value]
+def left_over(before: Sample, after: Sample) -> list[str]:
+    """Names what an idle server holds that it did not hold before."""
+    leaks = [f"{name} is {value:g}" for name, value in zip(HELD, after.held, strict=True) if value]
     if (more := after.tasks - before.tasks) > 0:
-        problems.append(f"{more:g} tasks remain")
+        leaks.append(f"{more:g} tasks are left")
     if more_files := Counter(after.files) - Counter(before.files):
-        problems.append(f"files remain open: {dict(more_files)}")
-    return problems
+        leaks.append(f"files are left open: {dict(more_files)}")
+    return leaks
 
 
 def open_files(pid: int) -> dict[str, int]:
-    """Returns the number of open files of a process by kind: "socket", "anon_inode:[eventfd]", or a path."""
-    counts: Counter[str] = Counter()
+    """Counts a process' open files by kind: "socket", "anon_inode:[eventfd]", a path."""
+    kinds: Counter[str] = Counter()
     for handle in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(OSError):  # closed meanwhile
-            counts[re.sub(r":\[\d+\]$", "", os.readlink(handle))] += 1
-    return dict(counts)
+        with suppress(OSError):  # closed since
+            kinds[re.sub(r":\[\d+\]$", "", os.readlink(handle))] += 1
+    return dict(kinds)
 
 
 def growth(samples: Sequence[Sample]) -> float:
-    """Returns the relative growth of memory over the second half: the median slope of all pairs, times its length."""
+    """The relative growth of memory over the second half, by the Theil-Sen estimator (median of slopes)."""
     half = samples[len(samples) // 2 :]
     thinned = half[:: max(1, len(half) // 60)]
     slopes = [
@@ -262,10 +262,10 @@ def failures(
     samples: Sequence[Sample], before: Sample, after: Sample, wrong: Counter[str], max_growth: float = 0.02
 ) -> list[str]:
     """Returns the reasons why the soak failed; empty if it passed."""
-    problems = leaks(before, after)
+    reasons = left_over(before, after)
     if (grown := growth(samples)) > max_growth:
-        problems.append(f"memory grew by {grown:.1%} over the second half; allowed {max_growth:.0%}")
-    return problems + [f"{count} x {problem}" for problem, count in wrong.most_common()]
+        reasons.append(f"memory grew by {grown:.1%} over the second half; allowed {max_growth:.0%}")
+    return reasons + [f"{count} x {end}" for end, count in wrong.most_common()]
 
 
 def main() -> None:
@@ -273,28 +273,26 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--clients", type=int, default=CLIENTS)
     parser.add_argument("--seed", type=int, default=1)
-    limit = "seconds after which an open stream is unanswered (default %(default)g); use more on a busy machine"
-    growth_help = "allowed growth of memory over the second half (default %(default)g); needs more than a minute"
-    parser.add_argument("--most-growth", type=float, dest="max_growth", default=0.02, help=growth_help)
-    parser.add_argument("--answer-s", type=float, default=30.0, help=limit)
+    slow = "time limit of a stream in seconds; raise it on a busy machine (default %(default)g)"
+    warm = "allowed growth of memory over the second half (default %(default)g); raise it for runs of about a minute"
+    parser.add_argument("--most-growth", type=float, default=0.02, help=warm)
+    parser.add_argument("--answer-s", type=float, default=30.0, help=slow)
     args = parser.parse_args()
     samples, before, after, clients = asyncio.run(soak(args.seconds, args.clients, args.seed, args.answer_s))
-    problems = failures(samples, before, after, clients.wrong, args.max_growth)
-    text = table(["action and its end", "times"], sorted(clients.ends.items()))
+    reasons = failures(samples, before, after, clients.wrong, args.most_growth)
+    text = table(["action: end", "times"], sorted(clients.ends.items()))
     rss_mb = [round(sample.rss_bytes / 1e6, 1) for sample in samples]
-    text += f"\n\nmemory {rss_mb[0]} MB at first, {rss_mb[len(rss_mb) // 2]} half-way, {rss_mb[-1]} at the end; "
+    text += f"\n\nmemory {rss_mb[0]} MB at the start, {rss_mb[len(rss_mb) // 2]} half-way, {rss_mb[-1]} at the end; "
     text += f"growth over the second half {growth(samples):+.2%}\n"
-    text += "\n".join(f"FAILED: {problem}" for problem in problems) or "all resources are freed"
+    text += "\n".join(f"FAILED: {why}" for why in reasons) or "passed"
     result = {
         "seconds": args.seconds,
         "growth": round(growth(samples), 4),
         "rss_mb": rss_mb[:: len(rss_mb) // 20 or 1],
     }
     ends = dict(sorted(clients.ends.items()))
-    publish(
-        "soak", text, {**result, "ends": ends, "before": asdict(before), "after": asdict(after), "failed": problems}
-    )
-    sys.exit(1 if problems else 0)
+    publish("soak", text, {**result, "ends": ends, "before": asdict(before), "after": asdict(after), "failed": reasons})
+    sys.exit(1 if reasons else 0)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from engines.s3gen.runtime import Runtime
 from engines.s3gen.runtimes.onnx import OnnxRuntime
 from engines.s3gen.runtimes.torch import TorchRuntime
 from engines.s3gen.runtimes.torch_cached import TorchCachedRuntime
-from engines.s3gen.streaming.schedule import SCHEDULES, Schedule, Step
+from engines.s3gen.streaming.schedule import SCHEDULES, Schedule, ScheduleStep
 from tests.speech.recogniser import SENTENCES, word_error_rate
 from tests.speech.speaking import OFFLINE, Rendering, mel_distance, render, speech_tokens_of
 
@@ -43,11 +43,11 @@ def _ways() -> Iterator[Way]:
     for schedule in SCHEDULES.values():
         yield Way(schedule.name, "torch", schedule)
         yield Way(f"{schedule.name}, cached", "cached", schedule)
-    hop = Schedule("hops of 25", (Step(25),))
+    hop = Schedule("hops of 25", (ScheduleStep(25),))
     for left in (0, 12, 25, 50, 100):
         yield Way(f"hop 25, left context {left}", "torch", replace(hop, left_context_tokens=left))
     for right in (5, 7, 12):
-        yield Way(f"hop 25, lookahead {right}", "torch", Schedule("right", (Step(25, right),)))
+        yield Way(f"hop 25, lookahead {right}", "torch", Schedule("right", (ScheduleStep(25, right),)))
     yield Way("one pass, one Euler step", "torch", OFFLINE, steps=1)
     yield Way("balanced, ONNX", "onnx", SCHEDULES["balanced"])
     yield Way("balanced, ONNX fp16", "onnx fp16", SCHEDULES["balanced"])

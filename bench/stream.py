@@ -34,7 +34,7 @@ from engines.s3gen.nets.source import HARMONICS
 from engines.s3gen.noise import F32
 from engines.s3gen.runtime import FlowBatch, Runtime, VocoderBatch, VocoderResult
 from engines.s3gen.runtimes.torch import TorchRuntime
-from engines.s3gen.streaming.schedule import Schedule, Step
+from engines.s3gen.streaming.schedule import Schedule, ScheduleStep
 from engines.s3gen.streaming.segment_decoder import SegmentDecoder, collate_flow, decode_windows
 from engines.s3gen.streaming.windows import Window, WindowPlanner
 from engines.t3.decoder import DecoderLimits
@@ -89,17 +89,19 @@ def mel_distance(runtime: Runtime, voice: Voice) -> dict[str, float]:
             frames.append(row[window.new_frames])
         return np.concatenate(frames)
 
-    offline = mel(Schedule("offline", (Step(1000),)))
+    offline = mel(Schedule("offline", (ScheduleStep(1000),)))
 
     def distance(other: F32) -> float:
         return float(np.abs(other - offline).mean() / offline.std())
 
     figures = {
-        f"left {left}, right {right}": distance(mel(Schedule("any", (Step(25, right),), left)))
+        f"left {left}, right {right}": distance(mel(Schedule("any", (ScheduleStep(25, right),), left)))
         for left in (0, 12, 25, 50)
         for right in (3, 7, 22)
     }
-    figures["left 50, right 3, fresh noise"] = distance(mel(Schedule("any", (Step(25),), 50), lambda index: index + 2))
+    figures["left 50, right 3, fresh noise"] = distance(
+        mel(Schedule("any", (ScheduleStep(25),), 50), lambda index: index + 2)
+    )
     return figures
 
 
@@ -218,7 +220,7 @@ def seams(voice: Voice) -> dict[str, tuple[int, int]]:
     runtime, speech_tokens = Singer(), list(range(500))
     decoder = SegmentDecoder(voice, seed=1)
     decoder.speech_tokens = speech_tokens
-    planner, mine = WindowPlanner(Schedule("hop 25", (Step(25),))), []
+    planner, mine = WindowPlanner(Schedule("hop 25", (ScheduleStep(25),))), []
     while (window := planner.next(len(speech_tokens), ended=True)) is not None:
         (samples,) = decode_windows(runtime, [(decoder, window)])
         assert isinstance(samples, np.ndarray)

@@ -1,6 +1,6 @@
-"""Streams' real-time listeners, simulated: how far ahead of playback each is, whether it ran dry, and who will next.
+"""Simulated playback of every stream in real time: how far ahead of its listener it is, and whether it ran dry.
 
-Pure: time comes in as a number of seconds; nothing sleeps and nothing is played.
+Time comes in as a number of seconds; nothing sleeps.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Hashable
 
 
 class PlaybackClock:
-    """Plays from the first chunk on, in real time; stalls when it runs dry and resumes with the next chunk."""
+    """One stream's player: plays from the first chunk on, stalls if it runs dry, resumes with the next chunk."""
 
     def __init__(self, sample_rate_hz: int) -> None:
         self._rate = sample_rate_hz
@@ -19,17 +19,20 @@ class PlaybackClock:
         self.underruns = 0
         self.underrun_s = 0.0
         self.max_gap_s = 0.0
-        self.min_buffer_s: float | None = None  # least audio left when a chunk came; None while none has met a player
+        self.min_buffer_s: float | None = None  # least audio left when a chunk came during playback
 
     def begin_segment(self, now_s: float) -> None:
-        """A new segment's first sound is awaited: running dry between segments is the text's fault, not ours."""
+        """Start the next segment's figures.
+
+        Underruns between segments are not counted: there was no text to speak.
+        """
         if self.lead_s(now_s) <= 0:
             self._dry_at_s = None
         self._last_chunk_s = None
         self.underruns, self.underrun_s, self.max_gap_s, self.min_buffer_s = 0, 0.0, 0.0, None
 
     def deliver(self, now_s: float, samples: int) -> None:
-        """A chunk reached the listener."""
+        """Add a chunk to the player's buffer."""
         if self._last_chunk_s is not None:
             self.max_gap_s = max(self.max_gap_s, now_s - self._last_chunk_s)
         self._last_chunk_s = now_s
@@ -54,18 +57,18 @@ class PlaybackClock:
 
 
 class ActiveStreams:
-    """The listeners of all streams in the making: who still waits for a first sound, and when the others run dry."""
+    """All streams that are being spoken, ordered by when their listeners run dry."""
 
     def __init__(self) -> None:
         self._dry_at_s: dict[Hashable, float] = {}
         self._ordered: list[float] = []
-        self._silent: set[Hashable] = set()
+        self._silent: set[Hashable] = set()  # streams without audio yet
 
     def __len__(self) -> int:
         return len(self._ordered) + len(self._silent)
 
     def update(self, stream: Hashable, dry_at_s: float | None) -> None:
-        """`stream` is being made and has audio until then; None: no audio yet."""
+        """Add `stream`, or set when its audio ends; None: it has no audio yet."""
         self.leave(stream)
         if dry_at_s is None:
             self._silent.add(stream)
@@ -74,14 +77,16 @@ class ActiveStreams:
             insort(self._ordered, dry_at_s)
 
     def leave(self, stream: Hashable) -> None:
-        """Nothing more is to be made for `stream`. Idempotent."""
+        """Remove `stream`. Idempotent."""
         self._silent.discard(stream)
         if (dry_at_s := self._dry_at_s.pop(stream, None)) is not None:
             del self._ordered[bisect_left(self._ordered, dry_at_s)]
 
     def streams_due_before(self, stream: Hashable, until_s: float) -> int:
-        """How many others are due before `stream`, whose next window is due at `until_s`: those that run dry earlier,
-        and, while it has no audio itself, those that have none either."""
+        """How many others are due before `stream`, whose next window is due at `until_s`.
+
+        These are the streams that run dry earlier and, if `stream` has no audio itself, those that have none either.
+        """
         others_silent = len(self._silent) - 1 if stream in self._silent else 0
         own = self._dry_at_s.get(stream)
         return others_silent + bisect_left(self._ordered, until_s) - (own is not None and own < until_s)

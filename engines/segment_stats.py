@@ -1,4 +1,4 @@
-"""A segment's figures as its chunks are handed over. Knows the clock that it is given and the stream's listener."""
+"""The recorder of a segment's figures while its chunks are delivered."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from engines.s3gen.streaming.window_queue import Decoded
 
 
 class SegmentStatsRecorder:
-    """Counts from its making on."""
+    """Counts from its construction on."""
 
-    def __init__(self, listener: PlaybackClock, clock: Callable[[], float]) -> None:
+    def __init__(self, playback: PlaybackClock, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._started_s = clock()
-        self._listener = listener
-        self._listener.begin_segment(self._started_s)
+        self._playback = playback
+        self._playback.begin_segment(self._started_s)
         self._samples = self._windows = 0
         self._ttfa_s = 0.0
         self._s3gen_s = 0.0
 
     def deliver(self, decoded: Decoded) -> None:
-        """A window's samples are handed over now."""
+        """Record that a window's samples are delivered now."""
         now_s, samples = self._clock(), len(decoded.samples)
         if self._windows == 0:
             self._ttfa_s = now_s - self._started_s
         self._samples += samples
         self._windows += 1
         self._s3gen_s += decoded.queue_s + decoded.decode_s
-        self._listener.deliver(now_s, samples)
+        self._playback.deliver(now_s, samples)
 
     def stats(self, *, speech_tokens: int, t3_s: float, hit_token_limit: bool) -> SegmentStats:
-        """Everything so far; the arguments are T3's share."""
+        """Returns everything recorded so far; the arguments are T3's share."""
         return SegmentStats(
             speech_tokens=speech_tokens,
             samples=self._samples,
@@ -40,9 +40,9 @@ class SegmentStatsRecorder:
             ttfa_s=self._ttfa_s,
             t3_s=t3_s,
             s3gen_s=self._s3gen_s,
-            max_gap_s=self._listener.max_gap_s,
-            min_buffer_s=self._listener.min_buffer_s,
-            underruns=self._listener.underruns,
-            underrun_s=self._listener.underrun_s,
+            max_gap_s=self._playback.max_gap_s,
+            min_buffer_s=self._playback.min_buffer_s,
+            underruns=self._playback.underruns,
+            underrun_s=self._playback.underrun_s,
             hit_token_limit=hit_token_limit,
         )

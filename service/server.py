@@ -25,7 +25,7 @@ from service.grpc.speech import SpeechService
 from service.grpc.voices import VoicesService
 from service.handlers.speech_handler import SpeechHandler
 from service.handlers.voice_catalogue import VoiceCatalogue
-from service.http.routes import surface
+from service.http.routes import build_app
 from service.http.server import HttpServer
 from service.voices.store import VoiceStore
 
@@ -88,7 +88,7 @@ class Server:
         reflection.enable_server_reflection(names, self._grpc)
         self._http: HttpServer | None = None
         if config.http_listen is not None:
-            app = surface(
+            app = build_app(
                 engine, speech_handler, catalogue, self.admission, policy, version("mynah"), config.cors_origin
             )
             self._http = HttpServer(app, policy.stall_timeout_s)

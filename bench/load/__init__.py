@@ -1,1 +1,1 @@
-"""The load generator: random arrivals of streams over any protocol, each played like a real-time listener's."""
+"""The load generator: streams that arrive at random, over any protocol, played in real time."""

@@ -1,4 +1,4 @@
-"""The arrival times and texts of streams. The same seed gives the same load."""
+"""Arrival times and texts of a load; the same seed gives the same load."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Arrival:
 
 
 def poisson(rate_per_s: float, duration_s: float, seed: int, texts: Sequence[str] = TEXTS) -> list[Arrival]:
-    """Poisson arrivals, independent of the server: exponential gaps, `rate_per_s` on average."""
+    """A Poisson process of `rate_per_s`: arrivals that depend neither on each other nor on the server."""
     rng = random.Random(seed)
     arrivals: list[Arrival] = []
     at_s = rng.expovariate(rate_per_s)

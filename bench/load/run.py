@@ -1,4 +1,4 @@
-"""Runs a load: an open loop that starts every stream on time, and the outcome of each."""
+"""One load: starts every stream on time, whatever the server does, and returns the outcome of each."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from bench.load.arrivals import Arrival
 from bench.load.player import Player
 from bench.load.surfaces import Refusal, Surface
 
-MAX_OPEN = 1000  # concurrent streams; with more, this process would be the bottleneck
+MAX_OPEN = 1000  # open streams; more would measure this process
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The outcome of a stream. Times count from its due time, so that they include delays of this process."""
+    """The outcome of one stream. Times count from its due time, so that a delay of this process is included."""
 
-    late_s: float = 0.0  # delay of the stream's start in this process
+    late_s: float = 0.0  # delay of its start in this process
     ttfa_s: float | None = None
     onset_s: float | None = None
     audio_s: float = 0.0
     wall_s: float = 0.0  # to the last chunk
     underruns: int = 0
     underrun_s: float = 0.0
-    error: str = ""  # the reason; empty for success
+    error: str = ""  # the reason; empty without an error
 
 
 async def run_load(surface: Surface, arrivals: Sequence[Arrival], *, stream_timeout_s: float = 120.0) -> list[Outcome]:
-    """Speak each arrival on a new stream, and wait for all streams."""
+    """Speaks every arrival on a stream of its own; returns when all have ended."""
     clock = asyncio.get_running_loop().time
     began_s = clock()
     slots = asyncio.Semaphore(MAX_OPEN)
@@ -50,7 +50,7 @@ async def _speak(
         try:
             async with asyncio.timeout(timeout_s):
                 async for data in surface.speak(arrival.text):
-                    player.receive(clock(), data)
+                    player.add(clock(), data)
         except Refusal as refusal:
             error = str(refusal)
         except TimeoutError:

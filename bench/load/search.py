@@ -1,4 +1,4 @@
-"""A search for the highest rate of arrivals that a server can serve: doubles until a trial fails, then bisects."""
+"""The search for the highest arrival rate that a server sustains: doubles the rate until it fails, then bisects."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ Trial = Callable[[float], Awaitable[Figures]]
 async def highest_rate(
     trial: Trial, bounds: Bounds, *, first_per_s: float, precision: float = 0.15, max_trials: int = 12
 ) -> tuple[float, list[Figures]]:
-    """Returns the highest rate within the bounds (0 if none was), and all trials in order.
+    """Returns the highest rate whose trial stayed within bounds (0 if none did), and every trial in order.
 
-    Ends when the lowest failed rate is at most `precision` above the highest passed one.
+    Stops when a failed rate is at most the factor 1 + `precision` above a sustained one.
     """
     good, bad, rate = 0.0, float("inf"), first_per_s
     trials: list[Figures] = []

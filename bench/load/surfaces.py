@@ -1,4 +1,4 @@
-"""Clients for each protocol of the server. Each yields PCM s16le at 24 kHz as it arrives."""
+"""A client for each protocol of the server, which yields PCM s16le at 24 kHz as it arrives."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from mynah.client.transport import rpc_errors
 
 
 class Refusal(Exception):
-    """The stream ended with an error of the server. The message is its reason."""
+    """The stream ended with an error of the server; the message is its reason."""
 
 
 class Surface(Protocol):
-    """A client of a server, shared by all streams; an async context manager."""
+    """A connection to one server, shared by all streams. Used as an async context manager."""
 
     async def __aenter__(self) -> Surface: ...
 
     async def __aexit__(self, *_: object) -> None: ...
 
     def speak(self, text: str) -> AsyncIterator[bytes]:
-        """Yields the audio of a text, spoken on a new stream. Raises Refusal."""
+        """Yields the audio of one text, on a stream of its own. Raises Refusal."""
         ...
 
 
@@ -58,7 +58,7 @@ class Grpc:
 
 
 class Http:
-    """`POST /v1/audio/speech` as OpenAI's clients call it, with a streamed body."""
+    """`POST /v1/audio/speech` as OpenAI's clients call it; the body is read as it arrives."""
 
     def __init__(self, address: str) -> None:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
@@ -71,9 +71,9 @@ class Http:
         await self._client.aclose()
 
     async def speak(self, text: str) -> AsyncIterator[bytes]:
-        body = {"model": "tts-1", "input": text, "voice": "default", "response_format": "pcm"}
+        request = {"model": "tts-1", "input": text, "voice": "default", "response_format": "pcm"}
         try:
-            async with self._client.stream("POST", "/v1/audio/speech", json=body) as response:
+            async with self._client.stream("POST", "/v1/audio/speech", json=request) as response:
                 if response.status_code != 200:
                     await response.aread()
                     raise Refusal(response.json()["error"]["code"])
@@ -84,7 +84,7 @@ class Http:
 
 
 async def _whole_samples(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Yields whole samples: a piece of a body may end within a sample."""
+    """Joins pieces that a connection split within a sample."""
     rest = b""
     async for piece in pieces:
         data = rest + piece
@@ -113,14 +113,14 @@ class WebSocket:
                 async for frame in socket:
                     if isinstance(frame, bytes):
                         yield frame
-                    elif "error" in (message := json.loads(frame)):
-                        raise Refusal(message["error"]["code"])
+                    elif "error" in (event := json.loads(frame)):
+                        raise Refusal(event["error"]["code"])
         except WebSocketException as error:
             raise Refusal(type(error).__name__) from error
 
 
 class Riva:
-    """`SynthesizeOnline` as Riva's clients call it, with one request per text."""
+    """`SynthesizeOnline` as Riva's clients call it: one request with the text."""
 
     def __init__(self, address: str) -> None:
         self._channel = grpc.aio.insecure_channel(address)
@@ -138,8 +138,8 @@ class Riva:
         )
         try:
             async with rpc_errors():
-                async for answer in self._stub.SynthesizeOnline(iter([request])):
-                    yield answer.audio
+                async for response in self._stub.SynthesizeOnline(iter([request])):
+                    yield response.audio
         except mynah.MynahError as error:
             raise Refusal(error.reason) from error
 

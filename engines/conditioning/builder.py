@@ -25,7 +25,8 @@ from engines.model_spec import (
     SAMPLES_PER_TOKEN,
     SPEECH_TOKENS_PER_S,
 )
-from engines.s3gen.nets.packing import pack, packing_available
+from engines.packed_linear import packing_available
+from engines.s3gen.nets.packing import pack
 from engines.voice import Voice
 
 TARGET_LUFS = -27.0

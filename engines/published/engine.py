@@ -15,7 +15,7 @@ from engines.published.graphs import NAME, open_published
 from engines.published.language import PublishedNet
 from engines.published.speech import PublishedVoiceBuilder, PublishedWaveforms
 from engines.s3gen.streaming.batcher import WindowBatcher
-from engines.s3gen.streaming.schedule import Schedule, Step
+from engines.s3gen.streaming.schedule import Schedule, ScheduleStep
 from engines.t3.decoder import DecoderLimits
 from engines.t3.local_backend import LocalT3Backend
 from engines.text import TextTokenizer, normalize
@@ -24,7 +24,7 @@ NOTICE = (
     "These are the published ONNX graphs. Audio comes a whole segment at a time, because their decoder draws its own "
     "noise and takes no windows. A repeated seed gives the same speech tokens, not the same samples."
 )
-_WHOLE_SEGMENT = Schedule("whole_segment", (Step(10_000),))
+_WHOLE_SEGMENT = Schedule("whole_segment", (ScheduleStep(10_000),))
 _DEFAULT_VOICE = "default_voice.wav"  # in some sets
 
 

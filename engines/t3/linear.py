@@ -15,6 +15,7 @@ from torch import Tensor
 
 from engines.kernels.dense import ADD, GELU, PLAIN, DenseLayer
 from engines.kernels.library import lanes_here
+from engines.packed_linear import PackedLinear, packing_available
 
 
 class Linear(Protocol):
@@ -45,31 +46,6 @@ class DenseLinear:
 
     def add(self, x: Tensor, residual: Tensor) -> Tensor:
         return residual + self(x)
-
-
-class PackedLinear:
-    """oneDNN on the CPU, its weight re-ordered once, with the activation or the residual in the same call.
-
-    Why: for the rows of a decode step it reads weights near memory bandwidth, where `addmm` and `linear` need 1.5 to
-    3 times as long; at a prefill chunk's rows it is 1.6 times as fast. The operators are the ones that torch's own
-    compiler emits.
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.t())
-        self._bias = bias.clone()
-
-    def __call__(self, x: Tensor) -> Tensor:
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "")
-        return y
-
-    def gelu(self, x: Tensor) -> Tensor:
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "gelu", [], "tanh")
-        return y
-
-    def add(self, x: Tensor, residual: Tensor) -> Tensor:
-        y: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, residual, self._weight, self._bias, "add")
-        return y
 
 
 class CompiledLinear:
@@ -107,12 +83,6 @@ def min_rows(device: torch.device) -> int:
     return 4 if device.type == "cpu" and not lanes_here() and packing_available() else 1
 
 
-def packing_available() -> bool:
-    """Whether this torch build has what PackedLinear calls."""
-    names = ("_reorder_linear_weight", "_linear_pointwise")
-    return bool(torch.backends.mkldnn.enabled) and all(hasattr(torch.ops.mkldnn, name) for name in names)
-
-
 def release_packing_memory() -> None:
     """Return memory that packing has freed to the system; glibc keeps a third of a packed net's size otherwise."""
     with contextlib.suppress(OSError, AttributeError):  # other C libraries have no malloc_trim
@@ -124,5 +94,5 @@ def make_linear(weight: Tensor, bias: Tensor, device: torch.device, *, fp16_weig
     if device.type == "cpu" and lanes_here():
         return CompiledLinear(weight, bias, fp16_weights=fp16_weights)
     if device.type == "cpu" and packing_available():
-        return PackedLinear(weight, bias)
+        return PackedLinear(weight.t(), bias)
     return DenseLinear(weight.to(device), bias.to(device))

@@ -1,4 +1,4 @@
-"""Tests of the load generator: its arithmetic, its search, and a short load on a real server."""
+"""The load generator's arithmetic, its search, and one short load on a real server."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ def test_arrivals_are_random_yet_the_same_for_a_seed():
 
 def test_a_player_measures_onset_and_underruns():
     player = Player()
-    player.receive(10.0, pcm(0.2, level=0))
-    player.receive(10.1, pcm(0.1, level=20))  # still too quiet; plays from 10.2 on
-    player.receive(10.25, pcm(0.2, level=0) + pcm(0.3))  # plays from 10.3 on
+    player.add(10.0, pcm(0.2, level=0))
+    player.add(10.1, pcm(0.1, level=20))  # still too quiet; plays from 10.2 on
+    player.add(10.25, pcm(0.2, level=0) + pcm(0.3))  # plays from 10.3 on
     assert player.onset_s == pytest.approx(10.5)
     assert player.underruns == 0
-    player.receive(11.0, pcm(0.1))  # 0.2 s after the end at 10.8
+    player.add(11.0, pcm(0.1))  # 0.2 s after the end at 10.8
     assert (player.underruns, player.underrun_s) == (1, pytest.approx(0.2))
     assert player.audio_s == pytest.approx(0.9)
-    player.receive(11.4, pcm(0.1))  # 0.3 s after the end at 11.1
+    player.add(11.4, pcm(0.1))  # 0.3 s after the end at 11.1
     assert (player.underruns, player.underrun_s) == (2, pytest.approx(0.5))
 
 
 class Scripted:
-    """A surface with a queue: a stream takes `service_s` of a single server, then yields 1 s of audio."""
+    """A surface with a queue: every stream needs `service_s` of one server and then gets 1 s of audio."""
 
     def __init__(self, service_s: float, fails: bool = False) -> None:
         self._service_s, self._fails = service_s, fails
@@ -79,8 +79,8 @@ def trial_on(service_s: float):
     return trial
 
 
-def test_the_search_finds_the_rate_at_which_a_queue_grows():
-    """A queue keeps p95 within 1 s up to a utilisation of about 0.75."""
+def test_the_search_finds_where_a_queue_grows():
+    """A queue has p95 within 1 s up to a utilisation of about 0.75."""
     rate, trials = virtual_time(highest_rate(trial_on(0.1), BOUNDS, first_per_s=0.5))
     assert 5.0 < rate < 9.8
     carried = [figures.rate_per_s for figures in trials if figures.within(BOUNDS)]
@@ -90,13 +90,13 @@ def test_the_search_finds_the_rate_at_which_a_queue_grows():
     assert all(b > a * 0.7 for a, b in pairwise(onsets))
 
 
-def test_a_server_that_fails_every_trial_has_rate_0():
+def test_a_server_that_sustains_no_rate_gives_zero():
     rate, trials = virtual_time(highest_rate(trial_on(5.0), BOUNDS, first_per_s=2.0, max_trials=4))
     assert rate == 0
     assert [figures.rate_per_s for figures in trials] == [2.0, 1.0, 0.5, 0.25]
 
 
-def test_times_count_from_the_due_time_of_a_stream():
+def test_waiting_counts_from_when_a_stream_was_due():
     outcomes = virtual_time(run_load(Scripted(2.0), poisson(2.0, 10.0, seed=1)))
     assert max(o.onset_s or 0 for o in outcomes) > 10, "an open loop does not wait for the server"
     assert max(o.late_s for o in outcomes) == pytest.approx(0, abs=1e-6)

@@ -1,4 +1,4 @@
-"""Tests of the service's bench at a small size: timestamps, malformed requests, and measurements."""
+"""The service's bench at a small size: its time stamps, its malformed requests, its four measurements."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from time import monotonic_ns
 import numpy as np
 import pytest
 
-from bench.malformed import malformed_requests
+from bench.malformed import supply
 from bench.scripted_server import made_at_ns, stamped
 from bench.service import bench
 from service.audio.codecs import pcm_s16le
 
 
-def test_a_timestamp_survives_encoding():
+def test_a_stamp_survives_the_encoding():
     samples = np.linspace(-1.0, 1.0, 960, dtype=np.float32)
     before_ns = monotonic_ns()
     out = stamped(samples)
@@ -23,9 +23,9 @@ def test_a_timestamp_survives_encoding():
     assert (out[5:] == samples[5:]).all()
 
 
-def test_malformed_requests_are_seeded_and_of_many_kinds():
-    first, again = (list(islice(malformed_requests(3, 100), 300)) for _ in range(2))
-    assert first == again != list(islice(malformed_requests(4, 100), 300))
+def test_the_malformed_requests_are_seeded_and_of_many_kinds():
+    first, again = (list(islice(supply(3, 100), 300)) for _ in range(2))
+    assert first == again != list(islice(supply(4, 100), 300))
     assert len({request.kind for request in first}) >= 25
 
 

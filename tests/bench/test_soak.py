@@ -1,4 +1,4 @@
-"""Tests of the soak's verdict: failures that it must report."""
+"""The verdict of the soak test on samples with and without faults."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from dataclasses import replace
 
 import pytest
 
-from bench.soak import GAUGES, Sample, failures, growth, leaks
+from bench.soak import HELD, Sample, failures, growth, left_over
 
-REST = Sample(0.0, 100e6, {"socket": 4}, 15, (0.0,) * len(GAUGES))
+REST = Sample(0.0, 100e6, {"socket": 4}, 15, (0.0,) * len(HELD))
 
 
 def samples(*, slope: float = 0.0, noise: float = 0.0) -> list[Sample]:
-    """200 samples over 100 s; memory grows by the share `slope` over each half, and alternates by `noise`."""
+    """200 samples over 100 s. Memory grows by `slope` of itself over each half, with alternating `noise`."""
     return [
         replace(REST, at_s=i / 2, rss_bytes=100e6 * (1 + slope * i / 100 + noise * (-1) ** i)) for i in range(200)
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.05, -0.05])
-def test_growth_is_that_of_the_second_half(slope: float):
+def test_growth_is_measured_over_the_second_half(slope: float):
     assert growth(samples(slope=slope)) == pytest.approx(slope, rel=0.2)
     assert growth(samples(slope=slope, noise=0.05)) == pytest.approx(slope, abs=0.005)
 
@@ -36,15 +36,15 @@ def test_a_server_without_leaks_passes():
 
 
 @pytest.mark.parametrize(
-    ("after", "message"),
+    ("after", "expected"),
     [
-        (replace(REST, tasks=16), "1 tasks remain"),
-        (replace(REST, files={"socket": 5}), "files remain open: {'socket': 1}"),
-        (replace(REST, gauges=(1.0, *REST.gauges[1:])), "mynah_streams_active is 1"),
+        (replace(REST, tasks=16), "1 tasks are left"),
+        (replace(REST, files={"socket": 5}), "files are left open: {'socket': 1}"),
+        (replace(REST, held=(1.0, *REST.held[1:])), "mynah_streams_active is 1"),
     ],
 )
-def test_leaks_are_named(after: Sample, message: str):
-    assert leaks(REST, after) == failures(samples(), REST, after, Counter()) == [message]
+def test_leaks_are_named(after: Sample, expected: str):
+    assert left_over(REST, after) == failures(samples(), REST, after, Counter()) == [expected]
 
 
 def test_growth_and_wrong_answers_fail_it():

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from engines.api import AudioChunk, EngineInfo, Limits, Segment, SegmentDone
+from engines.api import AudioChunk, EngineInfo, Limits, Segment, SegmentDone, SegmentStarted
 from engines.config import Sampling
 from engines.errors import EngineBusy
 from engines.model_spec import SAMPLE_RATE_HZ
-from engines.pipeline import Pipeline, Stages
+from engines.pipeline import Pipeline, PipelineStream, Stages
 from engines.s3gen.streaming.batcher import WindowBatcher
 from engines.s3gen.streaming.decode_times import DecodeTimes
 from engines.s3gen.streaming.schedule import SCHEDULES
-from tests.engines.fakes import FakeRuntime, FakeT3, SlowExecute, make_voice
+from tests.engines.fakes import FakeRuntime, FakeT3, SharedT3, SlowExecute, make_voice
 from tests.virtual_time import virtual_time
 
 VOICE = make_voice(60)
@@ -35,7 +35,7 @@ class Device:
     t3_token_s: float = 0.008
 
     def engine(self, schedule: str = "balanced") -> tuple[Pipeline, FakeT3, WindowBatcher]:
-        t3 = FakeT3(codes_per_text_token=1, token_s=self.t3_token_s)
+        t3 = FakeT3(tokens_per_text_token=1, token_s=self.t3_token_s)
         execute = SlowExecute(FakeRuntime(), self.call_s, self.token_s)
         times = DecodeTimes(shared_work=self.call_s / self.token_s)
         batcher = WindowBatcher(FakeRuntime(), max_batch=self.max_batch, execute=execute, times=times)
@@ -218,9 +218,78 @@ def test_ten_minutes_cost_per_second_what_ten_seconds_do() -> None:
         async for event in stream.speak(Segment(0, "x" * tokens)):
             if isinstance(event, AudioChunk):
                 assert len(event.samples) <= 107 * 960
-        work = sum(job.tokens for batch in execute.batches for job in batch)
-        return work / tokens, max(job.tokens for batch in execute.batches for job in batch)
+        work = sum(request.tokens for batch in execute.batches for request in batch)
+        return work / tokens, max(request.tokens for batch in execute.batches for request in batch)
 
     (short, _), (long, widest) = virtual_time(cost(250)), virtual_time(cost(15_000))
     assert long < 1.05 * short
     assert widest <= 60 + SCHEDULES["balanced"].max_window_tokens
+
+
+def test_a_prefetched_segment_does_not_delay_a_stream_without_audio() -> None:
+    """Stream A has spoken its first segment and T3 works ahead on the second when stream B opens."""
+
+    async def run(*, with_a: bool) -> float:
+        engine, t3 = shared_engine()
+        stream = await engine.open(VOICE, Sampling(seed=1))
+        if with_a:
+            segments = [Segment(0, "x" * 60), Segment(1, "y" * 400)]
+            speaking = asyncio.create_task(speak_all(stream, segments, between_s=1.0))
+            await asyncio.sleep(1.4)  # 63 tokens take 1.26 s
+            assert [request.made_ahead for request in t3.started] == [False, True]
+        heard = await listen(engine, 0.0, tokens=40)
+        if with_a:
+            await speaking
+        await stream.close()
+        return heard.ttfa_s
+
+    step_s = 0.02
+    assert virtual_time(run(with_a=True)) < virtual_time(run(with_a=False)) + 1.5 * step_s, (
+        "it waits for one step at most"
+    )
+
+
+def test_a_prefetched_segment_is_promoted_when_it_becomes_current() -> None:
+    """Stream B keeps T3 busy for 8 s; stream A's second segment gets its share as soon as it is spoken."""
+
+    async def run() -> tuple[list[Heard], list[bool], int]:
+        engine, t3 = shared_engine()
+        stream = await engine.open(VOICE, Sampling(seed=1))
+        crowd = asyncio.create_task(listen(engine, 0.1, tokens=400))
+        segments = [Segment(0, "x" * 40), Segment(1, "y" * 100)]
+        speaking = asyncio.create_task(speak_all(stream, segments, between_s=1.0))
+        await asyncio.sleep(2.5)  # T3 has made the first segment's 43 tokens in half of its steps
+        (prefetched,) = (g for g in t3.running if len(g.speech_tokens) == 103)
+        made = prefetched.made
+        heard = await speaking
+        assert not crowd.done(), "T3 was busy all the time"
+        await crowd
+        await stream.close()
+        return heard, [request.made_ahead for request in t3.started], made
+
+    (_, second), made_ahead, prefetched_tokens = virtual_time(run())
+    assert made_ahead == [False, False, True]
+    assert prefetched_tokens == 0, "T3 had current segments to work on"
+    assert second.ttfa_s < 0.7, "half of T3's steps give the first 14 tokens in 0.56 s"
+
+
+def shared_engine() -> tuple[Pipeline, SharedT3]:
+    t3, execute = SharedT3(), SlowExecute(FakeRuntime(), 0.02)
+    batcher = WindowBatcher(FakeRuntime(), max_batch=8, execute=execute)
+    info = EngineInfo("fake", "cpu", "fake", "fake", Limits(10_000, 1000, 8))
+    stages = Stages(lambda text: tuple(range(len(text))), t3, batcher, SCHEDULES["balanced"])
+    return Pipeline(info, stages, NoBuilder(), None), t3
+
+
+async def speak_all(stream: PipelineStream, segments: list[Segment], between_s: float) -> list[Heard]:
+    """Speak the segments with a pause between, each prefetched while the one before it is spoken."""
+    heard = []
+    for index, segment in enumerate(segments):
+        await asyncio.sleep(between_s if index else 0.0)
+        async for event in stream.speak(segment):
+            if isinstance(event, SegmentStarted) and segment is not segments[-1]:
+                stream.prepare(segments[index + 1])
+            if isinstance(event, SegmentDone):
+                s = event.stats
+                heard.append(Heard(s.ttfa_s, s.underruns, s.underrun_s, s.samples))
+    return heard

@@ -1,4 +1,4 @@
-"""These tests run where `make test-fleet` has installed what they need, and are no part of `make test`."""
+"""These tests run where `make test-fleet` has installed their tools; `make test` does not include them."""
 
 from __future__ import annotations
 

@@ -17,14 +17,14 @@ from engines.config import Sampling
 from engines.model_spec import SAMPLE_RATE_HZ
 from engines.pipeline import Pipeline
 from engines.s3gen.runtime import Runtime
-from engines.s3gen.streaming.schedule import Schedule, Step
+from engines.s3gen.streaming.schedule import Schedule, ScheduleStep
 from engines.s3gen.streaming.segment_decoder import SegmentDecoder, decode_windows
 from engines.s3gen.streaming.windows import WindowPlanner
 from engines.t3.backend import T3Backend, T3Request
 from engines.voice import Voice
 
 F32 = npt.NDArray[np.float32]
-OFFLINE = Schedule("offline", (Step(10_000),), 0)
+OFFLINE = Schedule("offline", (ScheduleStep(10_000),), 0)
 _SEED = 1
 
 

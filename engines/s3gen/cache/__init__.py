@@ -1,1 +1,1 @@
-"""State that cached decoding keeps between blocks: keys and values, convolution tails."""
+"""The state that cached decoding keeps between blocks: keys and values, and convolution states."""

@@ -1,8 +1,8 @@
-"""The flow block by block: the nets of flow.py, computed for a block of tokens alone and what came before remembered.
+"""The flow block by block: the nets of flow.py over a block of tokens, with the state of earlier tokens cached.
 
 Within a block attention is bidirectional, over the past it is causal. The layers are encoder.py's and cfm.py's own;
-here they are only walked through in another way. A block's last tokens may be provisional: they are seen by their own
-block and leave nothing behind.
+only the order in which they are called is written here. A block's last tokens may be provisional: their own block sees
+them, and they leave no state behind.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engines.model_spec import MEL_FRAMES_PER_TOKEN, FlowSpec
-from engines.s3gen.cache.kv import Attended, KeysValues, Memory, Tails, Trailing, cfm_widths
+from engines.s3gen.cache.attention import KVView, RowsKVView
+from engines.s3gen.cache.conv import ConvState, StreamingConv, cfm_widths
+from engines.s3gen.cache.kv import KVBlock
 from engines.s3gen.nets import cfm, encoder
 from engines.s3gen.nets.cfm import EULER_TIMES, Estimator
 from engines.s3gen.nets.encoder import PositionCache, Positions, TokenEncoder
@@ -27,16 +29,16 @@ from engines.s3gen.nets.layers import attend, mask_frames
 
 @dataclass(frozen=True)
 class Blocks:
-    """Rows [new tokens, provisional tokens, pad], and what was remembered of the tokens before each.
+    """Rows [new tokens, provisional tokens, pad], and the state before each.
 
-    tokens      (B, M) int64 codes
-    lengths     (B,) int64 new + provisional tokens, or None when every row is full
-    new         (B,) int64
-    prompt_mel  (B, 2M, 80), zero except in a voice's prompt
-    noise       (B, 2M, 80)
-    speaker     (B, 80), `FlowBlocks.speaker`
-    history     for each row the parts of its memory, oldest first
-    tails       for each row
+    tokens       (B, M) int64 speech tokens
+    lengths      (B,) int64 new + provisional tokens, or None if every row is full
+    new          (B,) int64
+    prompt_mel   (B, 2M, 80), zero except in a voice's prompt
+    noise        (B, 2M, 80)
+    speaker      (B, 80), `FlowBlocks.speaker`
+    cached       for each row its cached keys and values in parts, oldest first
+    conv_states  for each row
     """
 
     tokens: Tensor
@@ -45,22 +47,22 @@ class Blocks:
     prompt_mel: Tensor
     noise: Tensor
     speaker: Tensor
-    history: Sequence[Sequence[KeysValues]]
-    tails: Sequence[Tails]
+    cached: Sequence[Sequence[KVBlock]]
+    conv_states: Sequence[ConvState]
 
 
 @dataclass(frozen=True)
 class BlocksDone:
-    """mel (B, 2M, 80) float32, zero in the pad; keys and values of all rows' tokens (`KeysValues.row` cuts one row's
-    out), provisional and padded ones too; and the tails behind each row's new tokens."""
+    """mel (B, 2M, 80) float32, zero in the pad; keys and values of all rows' tokens, provisional and padded ones
+    included (`KVBlock.row` cuts out a row's); and the convolutions' states behind each row's new tokens."""
 
     mel: Tensor
-    keys_values: KeysValues
-    tails: list[Tails]
+    kv: KVBlock
+    conv_states: list[ConvState]
 
 
 class FlowBlocks:
-    """Calls the nets it is given on blocks. Holds no stream's state."""
+    """Computes blocks with the nets of a Flow. Holds no stream's state."""
 
     def __init__(self, flow: Flow, spec: FlowSpec, positions: PositionCache) -> None:
         self.spec = spec
@@ -74,45 +76,46 @@ class FlowBlocks:
         return projected
 
     def advance(self, blocks: Blocks) -> BlocksDone:
-        """Compute the blocks; changes nothing of what is remembered."""
+        """Compute the blocks. The state before them does not change."""
         rows, tokens = blocks.tokens.shape
-        done = KeysValues.empty(self.spec, tokens, self.like, rows)
-        mu, token_tails, frame_tails = self._encode(blocks, done)
+        kv = KVBlock.empty(self.spec, tokens, self.like, rows)
+        mu, token_states, frame_states = self._encode(blocks, kv)
         with self._cfm:
-            mel, step_tails = self._solve(blocks, mu, done)
-        rows_tails = zip(token_tails, frame_tails, step_tails, strict=True)
-        # in memory of their own: one stream must not keep its companions' tails alive
-        return BlocksDone(mel, done, [Tails(*(part.clone() for part in row)) for row in rows_tails])
+            mel, step_states = self._solve(blocks, mu, kv)
+        states = zip(token_states, frame_states, step_states, strict=True)
+        # copied: a view would keep the states of the whole batch alive with each stream's
+        return BlocksDone(mel, kv, [ConvState(*(part.clone() for part in row)) for row in states])
 
-    def _encode(self, blocks: Blocks, done: KeysValues) -> tuple[Tensor, Tensor, Tensor]:
-        lower = Attended([[part.lower for part in row] for row in blocks.history], done.lower)
-        upper = Attended([[part.upper for part in row] for row in blocks.history], done.upper)
+    def _encode(self, blocks: Blocks, kv: KVBlock) -> tuple[Tensor, Tensor, Tensor]:
+        """mu (B, 2M, 80), and the states of the lookahead's and the up-layer's convolution."""
+        lower = RowsKVView([[part.lower for part in row] for row in blocks.cached], kv.lower)
+        upper = RowsKVView([[part.upper for part in row] for row in blocks.cached], kv.upper)
         width = [self.spec.width]
-        token_trail = Trailing(torch.stack([row.tokens for row in blocks.tails]), width, blocks.new)
-        frame_trail = Trailing(
-            torch.stack([row.frames for row in blocks.tails]), width, blocks.new * MEL_FRAMES_PER_TOKEN
+        token_conv = StreamingConv(torch.stack([row.tokens for row in blocks.conv_states]), width, blocks.new)
+        frame_conv = StreamingConv(
+            torch.stack([row.frames for row in blocks.conv_states]), width, blocks.new * MEL_FRAMES_PER_TOKEN
         )
         positions = self._positions.get(lower.longest + blocks.tokens.shape[1])
         mu = encode_block(
-            self._encoder, blocks.tokens, blocks.lengths, positions, (lower, upper), (token_trail, frame_trail)
+            self._encoder, blocks.tokens, blocks.lengths, positions, (lower, upper), (token_conv, frame_conv)
         )
-        return mu, token_trail.left(), frame_trail.left()
+        return mu, token_conv.state(), frame_conv.state()
 
-    def _solve(self, blocks: Blocks, mu: Tensor, done: KeysValues) -> tuple[Tensor, Tensor]:
-        """-> mel (B, 2M, 80) and tails (B, Euler steps, 2, channels)."""
+    def _solve(self, blocks: Blocks, mu: Tensor, kv: KVBlock) -> tuple[Tensor, Tensor]:
+        """mel (B, 2M, 80), and the convolutions' states (B, Euler steps, 2, channels)."""
         lengths = None if blocks.lengths is None else blocks.lengths * MEL_FRAMES_PER_TOKEN
-        x, left = blocks.noise.float(), []
+        x, states = blocks.noise.float(), []
         for step, (t, r) in enumerate(pairwise(EULER_TIMES)):
-            attended = Attended([[part.steps[step] for part in row] for row in blocks.history], done.steps[step])
-            tails = torch.stack([row.steps[step] for row in blocks.tails])
-            trail = Trailing(tails, cfm_widths(self.spec), blocks.new * MEL_FRAMES_PER_TOKEN)
+            view = RowsKVView([[part.steps[step] for part in row] for row in blocks.cached], kv.steps[step])
+            before = torch.stack([row.steps[step] for row in blocks.conv_states])
+            convs = StreamingConv(before, cfm_widths(self.spec), blocks.new * MEL_FRAMES_PER_TOKEN)
             times = (x.new_full((len(x),), t), x.new_full((len(x),), r))
             velocity = block_velocity(
-                self._estimator, (x, mu, blocks.speaker, blocks.prompt_mel), lengths, times, attended, trail
+                self._estimator, (x, mu, blocks.speaker, blocks.prompt_mel), lengths, times, view, convs
             )
             x = x + (r - t) * velocity.float()
-            left.append(trail.left())
-        return mask_frames(x, lengths), torch.stack(left, dim=1)
+            states.append(convs.state())
+        return mask_frames(x, lengths), torch.stack(states, dim=1)
 
 
 def encode_block(
@@ -120,44 +123,44 @@ def encode_block(
     tokens: Tensor,
     lengths: Tensor | None,
     positions: Positions,
-    attended: tuple[Memory, Memory],
-    trails: tuple[Trailing, Trailing],
+    kv: tuple[KVView, KVView],
+    convs: tuple[StreamingConv, StreamingConv],
 ) -> Tensor:
-    """As TokenEncoder.forward, for blocks -> mu (B, 2M, 80)."""
+    """As TokenEncoder.forward, for blocks -> mu (B, 2M, 80). `kv` and `convs` are those at 25 Hz and at 50 Hz."""
     conformer = net.encoder
-    look = conformer.pre_lookahead_layer
+    lookahead = conformer.pre_lookahead_layer
     x = conformer.embed(net.input_embedding(tokens))
-    # A block is all that its own lookahead can see: behind its last token there are zeros.
-    ahead = F.leaky_relu(look.conv1(mask_frames(x, lengths)))
-    x = x + trails[0].through(look.conv2, ahead)
+    # The lookahead sees no further than its block: behind the last token there are zeros.
+    ahead = F.leaky_relu(lookahead.conv1(mask_frames(x, lengths)))
+    x = x + convs[0].step(lookahead.conv2, ahead)
     count = len(conformer.encoders)
-    x = _conform(conformer.encoders, x, lengths, positions[:count], attended[0])
+    x = _run_conformer(conformer.encoders, x, lengths, positions[:count], kv[0])
     doubled = x[:, :, None].expand(-1, -1, MEL_FRAMES_PER_TOKEN, -1).flatten(1, 2)  # (B, 2M, width) from here on
-    x = conformer.up_embed(trails[1].through(conformer.up_layer.conv, doubled))
+    x = conformer.up_embed(convs[1].step(conformer.up_layer.conv, doubled))
     lengths = None if lengths is None else lengths * MEL_FRAMES_PER_TOKEN
-    x = _conform(conformer.up_encoders, x, lengths, positions[count:], attended[1])
+    x = _run_conformer(conformer.up_encoders, x, lengths, positions[count:], kv[1])
     mu: Tensor = net.encoder_proj(conformer.after_norm(x))
     return mask_frames(mu, lengths)
 
 
-def _conform(
-    layers: nn.ModuleList, x: Tensor, lengths: Tensor | None, positions: Positions, attended: Memory
+def _run_conformer(
+    layers: nn.ModuleList, x: Tensor, lengths: Tensor | None, positions: Positions, kv: KVView
 ) -> Tensor:
     frames = x.shape[1]
-    bias = attended.bias(lengths, frames, x.dtype)
-    # Queries are the last of all keys, so of the positions the most distant future is never looked at.
-    seen = attended.longest + 2 * frames
+    bias = kv.bias(lengths, frames, x.dtype)
+    # Queries are the last of all keys, so the positions of the most distant future are not needed.
+    used = kv.longest + 2 * frames
     for layer, keys in zip(cast("list[encoder._Layer]", list(layers)), positions, strict=True):
-        x = x + _attend_relative(layer.self_attn, layer.norm_mha(x), keys[..., :seen], bias, attended)
+        x = x + _attend_relative(layer.self_attn, layer.norm_mha(x), keys[..., :used], bias, kv)
         x = x + layer.feed_forward(layer.norm_ff(x))
     return x
 
 
 def _attend_relative(
-    attention: encoder._RelativeAttention, x: Tensor, positions: Tensor, bias: Tensor | None, attended: Memory
+    attention: encoder._RelativeAttention, x: Tensor, positions: Tensor, bias: Tensor | None, kv: KVView
 ) -> Tensor:
     q = attention.linear_q(x).view(*x.shape[:2], attention.heads, attention.head_width)
-    keys, values = attended.extend(attention.linear_k(x), attention.linear_v(x), attention.heads)
+    keys, values = kv.extend(attention.linear_k(x), attention.linear_v(x), attention.heads)
     by_content = (q + attention.pos_bias_u).transpose(1, 2)
     by_position = ((q + attention.pos_bias_v) * attention.head_width**-0.5).transpose(1, 2)
     mixed = encoder._attend(by_content, keys, values, by_position @ positions, bias)
@@ -170,53 +173,53 @@ def block_velocity(
     inputs: tuple[Tensor, Tensor, Tensor, Tensor],
     lengths: Tensor | None,
     times: tuple[Tensor, Tensor],
-    attended: Memory,
-    trail: Trailing,
+    kv: KVView,
+    convs: StreamingConv,
 ) -> Tensor:
     """As Estimator.forward, for blocks; `inputs` are its x, mu, speaker and prompt_mel."""
     x, mu, speaker, prompt_mel = inputs
     dtype = net.final_block.norm.weight.dtype
     time = net._time(*times, dtype)
-    bias = attended.bias(lengths, x.shape[1], dtype)
+    bias = kv.bias(lengths, x.shape[1], dtype)
     h = torch.cat([part.to(dtype) for part in (x, mu, speaker[:, None].expand_as(mu), prompt_mel)], dim=-1)
     down, up = cast(cfm._Stage, net.down_blocks[0]), cast(cfm._Stage, net.up_blocks[0])
-    skip = _mix(down, h, time, lengths, bias, attended, trail)
-    h = trail.through(down.conv, skip)
+    skip = _run_stage(down, h, time, lengths, bias, kv, convs)
+    h = convs.step(down.conv, skip)
     for stage in net.mid_blocks:
-        h = _mix(cast(cfm._Stage, stage), h, time, lengths, bias, attended, trail)
-    h = _mix(up, torch.cat([h, skip], dim=-1), time, lengths, bias, attended, trail)
-    h = _block(net.final_block, trail.through(up.conv, h), trail)
+        h = _run_stage(cast(cfm._Stage, stage), h, time, lengths, bias, kv, convs)
+    h = _run_stage(up, torch.cat([h, skip], dim=-1), time, lengths, bias, kv, convs)
+    h = _run_block(net.final_block, convs.step(up.conv, h), convs)
     velocity: Tensor = net.final_proj(h)
     return velocity
 
 
-def _mix(
+def _run_stage(
     stage: cfm._Stage,
     x: Tensor,
     time: Tensor,
     lengths: Tensor | None,
     bias: Tensor | None,
-    attended: Memory,
-    trail: Trailing,
+    kv: KVView,
+    convs: StreamingConv,
 ) -> Tensor:
     residual = cast(cfm._Residual, stage[0])
-    h = _block(residual.block1, x, trail) + residual.mlp["1"](time)[:, None]
-    x = _block(residual.block2, h, trail) + residual.res_conv(x)
-    if stage.stand_in is not None:
-        return stage.stand_in(x, lengths, cast(Attended, attended))
+    h = _run_block(residual.block1, x, convs) + residual.mlp["1"](time)[:, None]
+    x = _run_block(residual.block2, h, convs) + residual.res_conv(x)
+    if stage.compiled_impl is not None:
+        return stage.compiled_impl(x, lengths, cast(RowsKVView, kv))
     for block in cast("list[cfm._Transformer]", list(cast(nn.ModuleList, stage[1]))):
-        x = x + _attend(block.attn1, block.norm1(x), bias, attended)
+        x = x + _attend(block.attn1, block.norm1(x), bias, kv)
         x = x + block.ff(block.norm3(x))
     return x
 
 
-def _block(block: cfm._Block, x: Tensor, trail: Trailing) -> Tensor:
-    return F.mish(block.norm(trail.through(block.block["0"], x)))
+def _run_block(block: cfm._Block, x: Tensor, convs: StreamingConv) -> Tensor:
+    return F.mish(block.norm(convs.step(block.block["0"], x)))
 
 
-def _attend(attention: cfm._Attention, x: Tensor, bias: Tensor | None, attended: Memory) -> Tensor:
+def _attend(attention: cfm._Attention, x: Tensor, bias: Tensor | None, kv: KVView) -> Tensor:
     q = attention.to_q(x).view(*x.shape[:2], attention.heads, -1).transpose(1, 2)  # (B, heads, T, head width)
-    keys, values = attended.extend(attention.to_k(x), attention.to_v(x), attention.heads)
+    keys, values = kv.extend(attention.to_k(x), attention.to_v(x), attention.heads)
     mixed = attend(q, keys, values, bias)
     y: Tensor = attention.to_out[0](mixed.transpose(1, 2).flatten(2))
     return y

@@ -1,33 +1,60 @@
-"""What cached decoding remembers of tokens it has seen: keys and values wherever the flow attends, and the last inputs
-of its causal convolutions.
-
-Knows tensor layouts and how rows with memories of different lengths are laid side by side; knows no net. A net takes
-its turns in a fixed order, so layers and convolutions are told apart by counting.
-"""
+"""Keys and values of the flow's attention layers, on torch and on the host: blocks of tokens, and a stream's cache."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Generic, Protocol, Self, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from engines.model_spec import MEL_BANDS, MEL_FRAMES_PER_TOKEN, FlowSpec
-from engines.s3gen.cache.token_run import TokenRun
-from engines.s3gen.nets.cfm import EULER_TIMES
-from engines.s3gen.nets.layers import key_bias
+from engines.model_spec import MEL_FRAMES_PER_TOKEN, FlowSpec
+from engines.s3gen.cache.ring import RingBuffer
+from engines.s3gen.nets.cfm import EULER_STEPS
 
-EULER_STEPS = len(EULER_TIMES) - 1
-LOOKAHEAD_TAIL_TOKENS = 2  # of the lookahead's second convolution
-UP_TAIL_FRAMES = 4
-CFM_TAIL_FRAMES = 2
+F32 = npt.NDArray[np.float32]
+
+
+class _Array(Protocol):
+    @property
+    def shape(self) -> Any: ...
+
+    @property
+    def nbytes(self) -> int: ...
+
+    def __getitem__(self, key: Any, /) -> Any: ...
+
+
+A = TypeVar("A", bound=_Array)
 
 
 @dataclass(frozen=True, eq=False)
-class KeysValues(TokenRun[Tensor]):
-    """A run of n tokens; each row holds a layer's keys, then its values.
+class _Block(Generic[A]):
+    """A run of n tokens; the last axis but one is n long in `lower` and 2n long in `upper` and `steps`."""
+
+    lower: A
+    upper: A
+    steps: A
+
+    @property
+    def tokens(self) -> int:
+        count: int = self.lower.shape[-2]
+        return count
+
+    @property
+    def nbytes(self) -> int:
+        return self.lower.nbytes + self.upper.nbytes + self.steps.nbytes
+
+    def cut(self, tokens: slice) -> Self:
+        """A view of some of the tokens."""
+        frames = slice(tokens.start * MEL_FRAMES_PER_TOKEN, tokens.stop * MEL_FRAMES_PER_TOKEN)
+        return type(self)(self.lower[..., tokens, :], self.upper[..., frames, :], self.steps[..., frames, :])
+
+
+class KVBlock(_Block[Tensor]):
+    """A run of n tokens on torch. Each row of the last axis holds a layer's keys, then its values.
 
     lower  (encoder layers, n, 2 x width)
     upper  (upper layers, 2n, 2 x width)
@@ -35,9 +62,9 @@ class KeysValues(TokenRun[Tensor]):
     """
 
     @classmethod
-    def empty(cls, spec: FlowSpec, tokens: int, like: Tensor, batch: int | None = None) -> KeysValues:
-        """Room for `tokens`, of the dtype and on the device of `like`; with `batch`, for so many rows side by side
-        (before the axis of tokens)."""
+    def empty(cls, spec: FlowSpec, tokens: int, like: Tensor, batch: int | None = None) -> KVBlock:
+        """Uninitialised, of the dtype and on the device of `like`; with `batch`, for that many rows (an axis before
+        that of tokens)."""
         rows = () if batch is None else (batch,)
         frames, width = tokens * MEL_FRAMES_PER_TOKEN, 2 * spec.width
         blocks = (spec.mid_stages + 2) * spec.blocks_per_stage
@@ -48,134 +75,109 @@ class KeysValues(TokenRun[Tensor]):
             like.new_empty(EULER_STEPS, blocks, *rows, frames, attention),
         )
 
-    def put(self, tokens: slice, source: KeysValues) -> None:
+    def put(self, tokens: slice, source: KVBlock) -> None:
         """Overwrite some of the tokens."""
-        place = self.cut(tokens)
-        place.lower.copy_(source.lower)
-        place.upper.copy_(source.upper)
-        place.steps.copy_(source.steps)
+        target = self.cut(tokens)
+        target.lower.copy_(source.lower)
+        target.upper.copy_(source.upper)
+        target.steps.copy_(source.steps)
 
-    def row(self, index: int, tokens: slice) -> KeysValues:
-        """Some tokens of one row of many, in memory of their own unless they are all there is."""
-        one = KeysValues(self.lower[:, index], self.upper[:, index], self.steps[:, :, index]).cut(tokens)
-        return KeysValues(one.lower.contiguous(), one.upper.contiguous(), one.steps.contiguous())
+    def row(self, index: int, tokens: slice) -> KVBlock:
+        """Some tokens of one row of a batch, copied unless they are all of it."""
+        one = KVBlock(self.lower[:, index], self.upper[:, index], self.steps[:, :, index]).cut(tokens)
+        return KVBlock(one.lower.contiguous(), one.upper.contiguous(), one.steps.contiguous())
 
 
-@dataclass(frozen=True)
-class Tails:
-    """The last inputs of the causal convolutions, oldest first; zeros where nothing came before.
+class KVCache:
+    """The last `capacity_tokens` tokens of a stream on torch."""
 
-    tokens  (2, width): the lookahead's second convolution
-    frames  (4, width): the up-layer's
-    steps   (Euler steps, 2, sum of `cfm_widths`): the CFM's, side by side in the order they are computed
-    """
+    def __init__(self, spec: FlowSpec, capacity_tokens: int, like: Tensor) -> None:
+        self._ring = RingBuffer(capacity_tokens)
+        self._store = KVBlock.empty(spec, capacity_tokens, like)
 
-    tokens: Tensor
-    frames: Tensor
-    steps: Tensor
+    @property
+    def tokens(self) -> int:
+        return self._ring.held_tokens
 
-    @classmethod
-    def empty(cls, spec: FlowSpec, like: Tensor) -> Tails:
-        return cls(
-            like.new_zeros(LOOKAHEAD_TAIL_TOKENS, spec.width),
-            like.new_zeros(UP_TAIL_FRAMES, spec.width),
-            like.new_zeros(EULER_STEPS, CFM_TAIL_FRAMES, sum(cfm_widths(spec))),
-        )
+    @property
+    def capacity_tokens(self) -> int:
+        return self._ring.capacity_tokens
 
     @property
     def nbytes(self) -> int:
-        return self.tokens.nbytes + self.frames.nbytes + self.steps.nbytes
+        return self._store.nbytes
+
+    def blocks(self) -> list[KVBlock]:
+        """The cached tokens, oldest first, as views."""
+        return [self._store.cut(place) for place in self._ring.held()]
+
+    @torch.inference_mode()
+    def append(self, block: KVBlock, tokens: int) -> None:
+        """Add the first `tokens` of `block`."""
+        for source, place in self._ring.append(tokens):
+            self._store.put(place, block.cut(source))
+
+    def clear(self) -> None:
+        self._ring.clear()
 
 
-def cfm_widths(spec: FlowSpec) -> list[int]:
-    """Input channels of the CFM's causal convolutions in the order they are computed."""
-    channels = spec.channels
-    down, mid, up = [4 * MEL_BANDS, channels, channels], [channels, channels], [2 * channels, channels, channels]
-    return [*down, *mid * spec.mid_stages, *up, channels]
+class HostKVBlock(_Block[F32]):
+    """A run of n tokens on the host, for ONNX Runtime; keys before values, head by head, as attention reads them.
 
-
-class Memory(Protocol):
-    """What one stack of attention layers looks at: what came before each row's block, and the block's own."""
-
-    @property
-    def longest(self) -> int:
-        """How many keys come before the block, in the row that remembers most."""
-        ...
-
-    def extend(self, keys: Tensor, values: Tensor, heads: int) -> tuple[Tensor, Tensor]:
-        """The next layer's keys and values of the block (B, M, w) -> with its memory before them
-        (B, heads, longest + M, head width)."""
-        ...
-
-    def bias(self, block_lengths: Tensor | None, frames: int, dtype: torch.dtype) -> Tensor | None:
-        """(B, 1, 1, longest + frames), to be added to attention scores; None when every row is full."""
-        ...
-
-
-class Attended:
-    """Fulfils `Memory` for rows whose memories lie apart and differ in length.
-
-    Memories end where the blocks begin, however long they are: then relative positions are the same in every row.
+    lower  (encoder layers, 2, heads, n, head width)
+    upper  (upper layers, 2, heads, 2n, head width)
+    steps  (Euler steps, transformer blocks, 2, heads, 2n, head width)
     """
 
-    def __init__(self, history: Sequence[Sequence[Tensor]], block: Tensor) -> None:
-        """`history`: for each row the parts of its memory, (layers, t, 2w) each, oldest first; `block`
-        (layers, B, M, 2w) is filled in layer by layer."""
-        self.lengths = [sum(part.shape[1] for part in parts) for parts in history]
-        self.longest = max(self.lengths)
-        self._pads = [block.new_zeros(self.longest - length, block.shape[-1]) for length in self.lengths]
-        self._history, self._block = history, block
-        self._layer = 0
+    @classmethod
+    def empty(cls, spec: FlowSpec, tokens: int) -> HostKVBlock:
+        """Uninitialised."""
+        frames, head = tokens * MEL_FRAMES_PER_TOKEN, spec.width // spec.heads
+        blocks = (spec.mid_stages + 2) * spec.blocks_per_stage
+        return cls(
+            np.empty((spec.encoder_layers, 2, spec.heads, tokens, head), np.float32),
+            np.empty((spec.up_layers, 2, spec.heads, frames, head), np.float32),
+            np.empty((EULER_STEPS, blocks, 2, spec.cfm_heads, frames, spec.cfm_head_dim), np.float32),
+        )
 
-    def extend(self, keys: Tensor, values: Tensor, heads: int) -> tuple[Tensor, Tensor]:
-        """As `Memory`. A shorter memory has zeros before it, which `bias` hides."""
-        layer, block = self._layer, self._block[self._layer]
-        self._layer += 1
-        torch.cat([keys, values], -1, out=block)
-        parts: list[Tensor] = []
-        for pad, history, own in zip(self._pads, self._history, block.unbind(0), strict=True):
-            parts += [pad, *(part[layer] for part in history), own]
-        both = torch.cat(parts).view(block.shape[0], self.longest + block.shape[1], 2 * heads, -1).transpose(1, 2)
-        keys, values = both.chunk(2, dim=1)
-        return keys, values
-
-    def take(self, layers: int) -> list[tuple[list[Tensor], Tensor]]:
-        """As cfm.Remembered, instead of so many calls of `extend`."""
-        taken = slice(self._layer, self._layer + layers)
-        self._layer += layers
-        return [([part[taken] for part in parts], self._block[taken, row]) for row, parts in enumerate(self._history)]
-
-    def bias(self, block_lengths: Tensor | None, frames: int, dtype: torch.dtype) -> Tensor | None:
-        """As `Memory`."""
-        if block_lengths is None and min(self.lengths) == self.longest:
-            return None
-        device = self._block.device
-        before = key_bias(torch.tensor(self.lengths, device=device), self.longest, dtype)
-        full = torch.full((len(self.lengths),), frames, device=device)
-        own = key_bias(full if block_lengths is None else block_lengths, frames, dtype)
-        assert before is not None
-        assert own is not None
-        return torch.cat([before.flip(-1), own], dim=-1)
+    def put(self, tokens: slice, source: HostKVBlock) -> None:
+        """Overwrite some of the tokens."""
+        target = self.cut(tokens)
+        target.lower[:] = source.lower
+        target.upper[:] = source.upper
+        target.steps[:] = source.steps
 
 
-class Trailing:
-    """The tails of some causal convolutions, taken and replaced one after the other."""
+class HostKVCache:
+    """The last `capacity_tokens` tokens of a stream on the host, in `block`.
 
-    def __init__(self, tails: Tensor, widths: Sequence[int], new: Tensor) -> None:
-        """`tails` (B, t, sum of `widths`); `new` (B,) inputs per row become part of the past, what follows does not."""
-        self._inputs = tails.shape[1]
-        self._tails: Iterator[Tensor] = iter(torch.split(tails, list(widths), dim=-1))
-        self._index = new[:, None] + torch.arange(self._inputs, device=tails.device)  # (B, t)
-        self._rows = torch.arange(tails.shape[0], device=tails.device)[:, None]
-        self._left: list[Tensor] = []
+    The CFM's attention has no positions, so once the store is full its part of `block`, nearly all of the memory, is
+    the store itself in any order. The encoder's part must be in order and is a copy.
+    """
 
-    def through(self, convolution: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        """The next convolution over x (B, M, C), with its tail instead of zeros before it."""
-        seen = torch.cat([next(self._tails), x], dim=1)
-        self._left.append(seen[self._rows, self._index])
-        return convolution(seen)[:, self._inputs :]
+    def __init__(self, spec: FlowSpec, capacity_tokens: int) -> None:
+        self._ring = RingBuffer(capacity_tokens)
+        self._store = HostKVBlock.empty(spec, capacity_tokens)
+        self._empty = HostKVBlock.empty(spec, 0)
+        self.block = self._empty
 
-    def left(self) -> Tensor:
-        """The new tails, shaped as those that were given."""
-        assert next(self._tails, None) is None, "a convolution was left out"
-        return torch.cat(self._left, dim=-1)
+    @property
+    def nbytes(self) -> int:
+        copies = self.block.nbytes - (self.block.steps.nbytes if self.block.steps is self._store.steps else 0)
+        return self._store.nbytes + copies
+
+    def append(self, block: HostKVBlock, tokens: int) -> None:
+        """Add the first `tokens` of `block`."""
+        for source, place in self._ring.append(tokens):
+            self._store.put(place, block.cut(source))
+        parts = [self._store.cut(place) for place in self._ring.held()] or [self._store.cut(slice(0, 0))]
+        full = self._ring.held_tokens == self._store.tokens
+        self.block = HostKVBlock(
+            np.concatenate([part.lower for part in parts], axis=-2),
+            np.concatenate([part.upper for part in parts], axis=-2),
+            self._store.steps if full else np.concatenate([part.steps for part in parts], axis=-2),
+        )
+
+    def clear(self) -> None:
+        self._ring.clear()
+        self.block = self._empty

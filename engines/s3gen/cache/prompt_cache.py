@@ -1,8 +1,4 @@
-"""Things made once per voice and shared by its streams, within a budget of bytes; the least recently used go first.
-
-Knows sizes and keys only. What a stream still holds is found again whether it is within the budget or not: two copies
-of one voice would cost more than one.
-"""
+"""A LRU cache of what is computed once per voice and shared by its streams, within a budget of bytes."""
 
 from __future__ import annotations
 
@@ -21,7 +17,11 @@ V = TypeVar("V", bound=Sized)
 
 
 class PromptCache(Generic[V]):
-    """Keeps at most `max_bytes` alive on its own account. Used from one thread."""
+    """Keeps at most `max_bytes` of values alive, the most recently used ones. Used from one thread.
+
+    A value that a stream still holds is found whether or not it is within the budget: a second copy of the same
+    voice would cost more.
+    """
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
@@ -31,23 +31,23 @@ class PromptCache(Generic[V]):
 
     @property
     def kept_bytes(self) -> int:
-        """What is alive because of the shelf."""
-        return sum(thing.nbytes for thing in self._kept.values())
+        """Bytes of the values that the cache keeps alive."""
+        return sum(value.nbytes for value in self._kept.values())
 
     @property
     def alive_bytes(self) -> int:
-        """What is alive, for the shelf's sake or a stream's."""
-        return sum(thing.nbytes for thing in list(self._alive.values()))
+        """Bytes of all values that are alive, kept by the cache or held by streams."""
+        return sum(value.nbytes for value in list(self._alive.values()))
 
     def get(self, key: str, make: Callable[[], V]) -> V:
-        """The one of that key, made if there is none."""
-        thing = self._alive.get(key)
-        if thing is None:
-            thing = make()
+        """Returns the value of `key`; makes it if there is none."""
+        value = self._alive.get(key)
+        if value is None:
+            value = make()
             self.made += 1
-            self._alive[key] = thing
-        self._kept[key] = thing
+            self._alive[key] = value
+        self._kept[key] = value
         self._kept.move_to_end(key)
         while self.kept_bytes > self.max_bytes:
             self._kept.popitem(last=False)
-        return thing
+        return value

@@ -1,15 +1,12 @@
-"""Where the last few tokens of a stream lie in a store of fixed size: the bookkeeping of cached decoding.
-
-Pure counts and slices in tokens; knows no tensors. Old tokens give their places to new ones, so nothing is ever moved.
-"""
+"""A ring buffer's bookkeeping: the places of the newest tokens of a stream in a store of fixed size."""
 
 from __future__ import annotations
 
 from itertools import pairwise
 
 
-class ContextRing:
-    """The places of at most `capacity_tokens` tokens, the newest ones."""
+class RingBuffer:
+    """The places of at most `capacity_tokens` tokens. New tokens overwrite the oldest, so nothing is ever moved."""
 
     def __init__(self, capacity_tokens: int) -> None:
         assert capacity_tokens >= 0
@@ -18,11 +15,14 @@ class ContextRing:
         self._oldest = 0
 
     def held(self) -> list[slice]:
-        """Where the held tokens lie, oldest first; at most two slices."""
+        """The places of the held tokens, oldest first; at most two slices."""
         return self._places(self._oldest, self.held_tokens)
 
     def append(self, tokens: int) -> list[tuple[slice, slice]]:
-        """Take `tokens` new ones: (which of them, where they go), at most two copies. What no longer fits is gone."""
+        """Add `tokens` tokens. Returns at most two copies to make, as (which of them, where they go).
+
+        Only the last `capacity_tokens` of them are kept.
+        """
         kept = min(tokens, self.capacity_tokens)
         places = self._places(self._oldest + self.held_tokens, kept)
         evicted = max(0, self.held_tokens + kept - self.capacity_tokens)

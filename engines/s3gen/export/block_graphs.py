@@ -1,9 +1,8 @@
-"""Cached decoding as graphs: the flow's encoder and one Euler step over a block, what came before them as inputs.
+"""Cached decoding as graphs: the flow's encoder and one Euler step over a block, with the state before it as inputs.
 
-Knows how cached_flow.py's walk becomes a net with named tensors alone; knows no ONNX and no runtime. Keys and values go
-in per layer and in two parts, the voice's prompt and the stream's context, so that the prompt is one piece of memory
-for all streams of a voice; the block's own come out and are kept by whoever called. Within a call all contexts are
-equally long, prompts are padded on the left and blocks on the right: then relative positions are the same in every row.
+Keys and values go in per layer and in two parts, the voice's prompt and the stream's context, so that the prompt is one
+piece of memory for all streams of a voice; the block's own come out. Within a call all contexts are equally long,
+prompts are padded on the left and blocks on the right: then relative positions are the same in every row.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from engines.checkpoints.checkpoint import Checkpoint
 from engines.model_spec import MEL_BANDS, MEL_FRAMES_PER_TOKEN, X_VECTOR_DIM, FlowSpec
 from engines.s3gen.cache.cached_flow import block_velocity, encode_block
-from engines.s3gen.cache.kv import CFM_TAIL_FRAMES, LOOKAHEAD_TAIL_TOKENS, UP_TAIL_FRAMES, Trailing, cfm_widths
+from engines.s3gen.cache.conv import CFM_TAIL_FRAMES, LOOKAHEAD_TAIL_TOKENS, UP_TAIL_FRAMES, StreamingConv, cfm_widths
 from engines.s3gen.export.graphs import Graph, Port
 from engines.s3gen.nets.cfm import Estimator
 from engines.s3gen.nets.encoder import TokenEncoder
@@ -71,7 +70,7 @@ def _encoder_graph(spec: FlowSpec) -> Graph:
         Port("x_vector", ("batch", X_VECTOR_DIM)),
         *tails,
         *positions,
-        *_memory_ports(units, spec.heads, head),
+        *_cached_ports(units, spec.heads, head),
     )
     outputs = (
         Port("mu", _MEL),
@@ -96,14 +95,14 @@ def _cfm_graph(spec: FlowSpec) -> Graph:
         Port("t", ("batch",)),
         Port("r", ("batch",)),
         tails,
-        *_memory_ports(units, spec.cfm_heads, spec.cfm_head_dim),
+        *_cached_ports(units, spec.cfm_heads, spec.cfm_head_dim),
     )
     own = _own_ports(units, spec.cfm_heads, spec.cfm_head_dim)
     outputs = (Port("next_x", _MEL), Port("next_tails", tails.axes), *own)
     return Graph(CFM_BLOCK, inputs, outputs, "lengths", "frames", (_PROMPT_LENGTHS.name,))
 
 
-def _memory_ports(units: Sequence[str], heads: int, head: int) -> list[Port]:
+def _cached_ports(units: Sequence[str], heads: int, head: int) -> list[Port]:
     return [
         Port(part_name(part, layer), ("batch", heads, f"{part.split('_')[0]}_{unit}", head))
         for layer, unit in enumerate(units)
@@ -143,21 +142,21 @@ class EncoderBlock(nn.Module):
         *rest: Tensor,
     ) -> tuple[Tensor, ...]:
         layers = _layers_of(rest[self._layers :])
-        lower = GraphMemory(layers[: self._lower], prompt_lengths)
+        lower = GraphKVView(layers[: self._lower], prompt_lengths)
         frames = None if prompt_lengths is None else prompt_lengths * MEL_FRAMES_PER_TOKEN
-        upper = GraphMemory(layers[self._lower :], frames)
-        trails = (
-            Trailing(token_tails, [self._width], new_tokens),
-            Trailing(frame_tails, [self._width], new_tokens * MEL_FRAMES_PER_TOKEN),
+        upper = GraphKVView(layers[self._lower :], frames)
+        convs = (
+            StreamingConv(token_tails, [self._width], new_tokens),
+            StreamingConv(frame_tails, [self._width], new_tokens * MEL_FRAMES_PER_TOKEN),
         )
         keys = lower.longest + tokens.shape[1]
         positions = [
             _middle(table, keys if layer < self._lower else keys * MEL_FRAMES_PER_TOKEN)
             for layer, table in enumerate(rest[: self._layers])
         ]
-        mu = encode_block(self.encoder, tokens, lengths, positions, (lower, upper), trails)
+        mu = encode_block(self.encoder, tokens, lengths, positions, (lower, upper), convs)
         speaker = self.encoder.spk_embed_affine_layer(F.normalize(x_vector, dim=1))
-        return mu, speaker, trails[0].left(), trails[1].left(), *lower.own, *upper.own
+        return mu, speaker, convs[0].state(), convs[1].state(), *lower.own, *upper.own
 
 
 class CfmBlock(nn.Module):
@@ -180,13 +179,13 @@ class CfmBlock(nn.Module):
         t: Tensor,
         r: Tensor,
         tails: Tensor,
-        *memory: Tensor,
+        *cached: Tensor,
     ) -> tuple[Tensor, ...]:
-        attended = GraphMemory(_layers_of(memory), prompt_lengths)
-        trail = Trailing(tails, self._widths, new_frames)
-        velocity = block_velocity(self.estimator, (x, mu, speaker, prompt_mel), lengths, (t, r), attended, trail)
+        kv = GraphKVView(_layers_of(cached), prompt_lengths)
+        convs = StreamingConv(tails, self._widths, new_frames)
+        velocity = block_velocity(self.estimator, (x, mu, speaker, prompt_mel), lengths, (t, r), kv, convs)
         next_x = mask_frames(x + (r - t)[:, None, None] * velocity.float(), lengths)
-        return next_x, trail.left(), *attended.own
+        return next_x, convs.state(), *kv.own
 
 
 _Layer = tuple[Tensor, Tensor, Tensor, Tensor]  # as _PARTS
@@ -198,16 +197,16 @@ def _layers_of(tensors: Sequence[Tensor]) -> list[_Layer]:
 
 
 def _middle(table: Tensor, keys: int) -> Tensor:
-    """The positions of `keys` keys out of a table made for more; see encoder.PositionCache."""
+    """The positions of `keys` keys out of a table for more; see encoder.PositionCache."""
     start = table.shape[-1] // 2 - keys
     return table[..., start : start + 2 * keys]
 
 
-class GraphMemory:
-    """Fulfils `Memory` with one piece of prompt and one of context per layer, each (B, heads, n, head width)."""
+class GraphKVView:
+    """A KVView of one piece of prompt and one of context per layer, each (B, heads, n, head width)."""
 
     def __init__(self, layers: Sequence[_Layer], prompt_lengths: Tensor | None) -> None:
-        """`prompt_lengths` (B,), or None when all prompts are full."""
+        """`prompt_lengths` (B,), or None if all prompts are full."""
         self.own: list[Tensor] = []  # the block's keys and values, layer by layer
         self._layers, self._prompt_lengths = iter(layers), prompt_lengths
         prompt, _, context, _ = layers[0]
@@ -218,7 +217,7 @@ class GraphMemory:
         return self._prompt + self._context
 
     def extend(self, keys: Tensor, values: Tensor, heads: int) -> tuple[Tensor, Tensor]:
-        """As `Memory`."""
+        """As KVView.extend."""
         own = [x.view(*x.shape[:2], heads, -1).transpose(1, 2) for x in (keys, values)]
         self.own += own
         prompt_keys, prompt_values, context_keys, context_values = next(self._layers)
@@ -228,7 +227,7 @@ class GraphMemory:
         )
 
     def bias(self, block_lengths: Tensor | None, frames: int, dtype: torch.dtype) -> Tensor | None:
-        """As `Memory`."""
+        """As KVView.bias."""
         prompt = key_bias(self._prompt_lengths, self._prompt, dtype)
         own = key_bias(block_lengths, frames, dtype)
         if prompt is None or own is None:

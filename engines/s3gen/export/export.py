@@ -37,7 +37,7 @@ OPSET = 18
 # What decides which graph the same weights give; a change to any of them makes another export.
 _SOURCES = (
     *(f"nets/{n}" for n in ("layers", "encoder", "cfm", "flow", "source", "spectrum", "vocoder", "vocoder_weights")),
-    *(f"cache/{n}" for n in ("cached_flow", "kv", "token_run")),
+    *(f"cache/{n}" for n in ("cached_flow", "attention", "conv")),
     *(f"export/{n}" for n in ("graphs", "block_graphs", "export", "fold", "precision")),
 )
 PRECISIONS = ("fp32", "fp16")

@@ -1,8 +1,8 @@
 """The flow's CFM: a meanflow U-Net that gives the velocity from time t to time r, and its two Euler steps.
 
-Knows upstream's decoder (models.s3gen.decoder with meanflow) under its weight names; knows nothing of tokens. Its
-convolutions are causal and its attention spans the whole window without positions, so a row's pad can only leak
-through attention keys, which is where it is masked. Rows may be at different times.
+Upstream: models.s3gen.decoder with meanflow, under the same weight names. The convolutions are causal and attention
+spans the whole window without positions, so a row's pad can only leak through attention keys, where it is masked. Rows
+may be at different times.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from engines.model_spec import MEL_BANDS, FlowSpec
 from engines.s3gen.nets.layers import FrameConv, attend, key_bias, mask_frames
 
 EULER_TIMES = (0.0, 0.5, 1.0)  # the distilled model's own; exact in every float format
+EULER_STEPS = len(EULER_TIMES) - 1
 _INPUT_CHANNELS = 4 * MEL_BANDS  # x, mu, speaker, prompt mel
 _TIME_SCALE = 1000.0
 
@@ -40,7 +41,7 @@ class Estimator(nn.Module):
     def forward(
         self, x: Tensor, mu: Tensor, speaker: Tensor, prompt_mel: Tensor, lengths: Tensor | None, t: Tensor, r: Tensor
     ) -> Tensor:
-        """x, mu, prompt_mel (B, T, 80), speaker (B, 80), lengths (B,) frames or None when all rows are full,
+        """x, mu, prompt_mel (B, T, 80), speaker (B, 80), lengths (B,) frames or None if all rows are full,
         t and r (B,) float32 in [0, 1] -> velocity (B, T, 80), zero in the pad.
         """
         dtype = self.final_block.norm.weight.dtype
@@ -49,11 +50,11 @@ class Estimator(nn.Module):
         spread = speaker[:, None].expand_as(mu)
         h = torch.cat([part.to(dtype) for part in (x, mu, spread, prompt_mel)], dim=-1)  # (B, T, 320)
         down, up = cast(_Stage, self.down_blocks[0]), cast(_Stage, self.up_blocks[0])
-        skip = down.mix(h, time, lengths, bias)
+        skip = down.run(h, time, lengths, bias)
         h = down.conv(skip)
         for stage in self.mid_blocks:
-            h = cast(_Stage, stage).mix(h, time, lengths, bias)
-        h = up.conv(up.mix(torch.cat([h, skip], dim=-1), time, lengths, bias))
+            h = cast(_Stage, stage).run(h, time, lengths, bias)
+        h = up.conv(up.run(torch.cat([h, skip], dim=-1), time, lengths, bias))
         return mask_frames(self.final_proj(self.final_block(h)), lengths)
 
     def _time(self, t: Tensor, r: Tensor, dtype: torch.dtype) -> Tensor:
@@ -63,7 +64,7 @@ class Estimator(nn.Module):
 
 
 class EulerSolver(nn.Module):
-    """Noise to mel in exactly two steps. Shares the estimator it is given."""
+    """Noise to mel in exactly two steps of `estimator`."""
 
     def __init__(self, estimator: Estimator) -> None:
         super().__init__()
@@ -97,26 +98,28 @@ def _time_sinusoids(time: Tensor) -> Tensor:
     return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
 
-class Remembered(Protocol):
-    """What cached decoding keeps of rows, to be looked at and filled in layer by layer."""
+class LayersKV(Protocol):
+    """Cached keys and values of rows, read and filled in for several layers at a time."""
 
-    def take(self, layers: int) -> list[tuple[list[Tensor], Tensor]]:
-        """For each row the next layers' remembered parts (layers, t, 2w), keys before values, and where those of its
-        own frames go (layers, T, 2w)."""
+    def next_layers(self, layers: int) -> list[tuple[list[Tensor], Tensor]]:
+        """For each row the next layers' cached parts (layers, t, 2w), keys before values, and where those of its own
+        frames are to be written (layers, T, 2w)."""
         ...
 
 
 class Transformers(Protocol):
-    """A stage's transformer blocks: x (B, T, C) of rows that end at `lengths` -> (B, T, C), anything in the pad. The
-    result may lie where x did. With `remembered` they attend to that as well."""
+    """A stage's transformer blocks: x (B, T, C) of rows that end at `lengths` -> (B, T, C), undefined in the pad.
 
-    def __call__(self, x: Tensor, lengths: Tensor | None, remembered: Remembered | None = None) -> Tensor: ...
+    The result may overwrite x. With `cached` the frames attend to the cached keys and values as well.
+    """
+
+    def __call__(self, x: Tensor, lengths: Tensor | None, cached: LayersKV | None = None) -> Tensor: ...
 
 
 class _Stage(nn.ModuleList):
     """Upstream's unnamed triple: residual convolutions, transformer blocks and, at the U-Net's ends, a convolution."""
 
-    stand_in: Transformers | None = None  # for the transformer blocks
+    compiled_impl: Transformers | None = None  # of the transformer blocks
 
     def __init__(self, spec: FlowSpec, in_channels: int, *, with_conv: bool) -> None:
         blocks = nn.ModuleList([_Transformer(spec) for _ in range(spec.blocks_per_stage)])
@@ -124,10 +127,10 @@ class _Stage(nn.ModuleList):
         if with_conv:
             self.append(FrameConv(spec.channels, spec.channels, 3))
 
-    def mix(self, x: Tensor, time: Tensor, lengths: Tensor | None, bias: Tensor | None) -> Tensor:
+    def run(self, x: Tensor, time: Tensor, lengths: Tensor | None, bias: Tensor | None) -> Tensor:
         x = self[0](x, time)
-        if self.stand_in is not None:
-            return self.stand_in(x, lengths)
+        if self.compiled_impl is not None:
+            return self.compiled_impl(x, lengths)
         for block in cast(nn.ModuleList, self[1]):
             x = block(x, bias)
         return x

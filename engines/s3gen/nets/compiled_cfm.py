@@ -33,7 +33,7 @@ def compile_transformers(net: cfm.Estimator) -> str | None:
             return replacement
         made.append(replacement)
     for stage, stack in zip(stages, made, strict=True):
-        stage.stand_in = CompiledStage(stack)
+        stage.compiled_impl = CompiledStage(stack)
         stage[1] = nn.ModuleList()
     return None
 
@@ -44,15 +44,15 @@ class CompiledStage:
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
 
-    def __call__(self, x: Tensor, lengths: Tensor | None, remembered: cfm.Remembered | None = None) -> Tensor:
+    def __call__(self, x: Tensor, lengths: Tensor | None, cached: cfm.LayersKV | None = None) -> Tensor:
         """Rows are computed one by one, each to its own end, in the place of x."""
         x = x.contiguous()
         rows, frames, _ = x.shape
         ends = [frames] * rows if lengths is None else lengths.tolist()
-        memories: Sequence[tuple[list[Tensor], Tensor | None]] = [([], None)] * rows
-        if remembered is not None:
-            memories = remembered.take(len(self._stack))
-        for row, end, (parts, own) in zip(x, ends, memories, strict=True):
+        kv: Sequence[tuple[list[Tensor], Tensor | None]] = [([], None)] * rows
+        if cached is not None:
+            kv = cached.next_layers(len(self._stack))
+        for row, end, (parts, own) in zip(x, ends, kv, strict=True):
             self._row(row[:end], parts, own)
         return x
 

@@ -31,7 +31,7 @@ def compile_residual_blocks(vocoder: Vocoder) -> str | None:
             if isinstance(replacement, str):
                 return replacement
             made[-1].append(replacement)
-    vocoder.stand_in = TiledStages(made)
+    vocoder.compiled_impl = TiledStages(made)
     vocoder.source_resblocks, vocoder.resblocks = nn.ModuleList(), nn.ModuleList()
     return None
 

@@ -63,7 +63,7 @@ class Vocoder(nn.Module):
         )
         self.resblocks = nn.ModuleList([ResBlock(w, k) for w in widths[1:] for k in KERNELS])
         self.conv_post = nn.Conv1d(widths[-1], 2 * BINS, 7, padding=3)
-        self.stand_in: StageBlocks | None = None  # for the residual blocks
+        self.compiled_impl: StageBlocks | None = None  # for the residual blocks
 
     def forward(
         self,
@@ -111,7 +111,7 @@ class Vocoder(nn.Module):
                 x = torch.cat([x[..., 1:2], x], dim=-1)  # one frame more, to meet the spectrum's count
             mask = _mask(kept, x.shape[2], _STAGE_FRAMES[stage], int(is_last))
             excited = self.source_downs[stage](_without(source, spare, _STAGE_FRAMES[-1]))
-            x = (self.stand_in or self._blocks_of_stage)(stage, x, excited, mask)
+            x = (self.compiled_impl or self._blocks_of_stage)(stage, x, excited, mask)
         spectrum: Tensor = self.conv_post(_masked(F.leaky_relu(x, _LAST_SLOPE), mask))
         return spectrum, kept
 

@@ -15,13 +15,14 @@ from torch import Tensor, nn
 
 from engines.checkpoints.checkpoint import Checkpoint
 from engines.model_spec import MEL_FRAMES_PER_TOKEN, MEL_HOP_SAMPLES
+from engines.packed_linear import packing_available
 from engines.s3gen.cache.cached_flow import FlowBlocks
 from engines.s3gen.nets.cfm import Estimator
 from engines.s3gen.nets.compiled_cfm import compile_transformers
 from engines.s3gen.nets.compiled_vocoder import compile_residual_blocks
 from engines.s3gen.nets.encoder import PositionCache
 from engines.s3gen.nets.flow import Flow, load_flow
-from engines.s3gen.nets.packing import pack, packing_available
+from engines.s3gen.nets.packing import pack
 from engines.s3gen.nets.vocoder import Vocoder
 from engines.s3gen.nets.vocoder_weights import load_vocoder
 from engines.s3gen.runtime import F32, FlowBatch, VocoderBatch, VocoderResult

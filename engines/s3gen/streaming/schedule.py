@@ -1,7 +1,4 @@
-"""How large windows are: the rungs that a plan climbs, and the named presets of the configuration.
-
-Numbers only: tokens of new speech, of right context and of left context.
-"""
+"""How large windows are: the steps of a schedule, and the presets that a configuration names."""
 
 from __future__ import annotations
 
@@ -17,8 +14,8 @@ FLOW_LOOKAHEAD_TOKENS = 3
 
 
 @dataclass(frozen=True)
-class Step:
-    """One rung of a schedule: how many new tokens to decode, and with how many tokens of right context."""
+class ScheduleStep:
+    """The size of one window: its new tokens and its right context."""
 
     hop_tokens: int
     lookahead_tokens: int = FLOW_LOOKAHEAD_TOKENS
@@ -46,7 +43,7 @@ class Schedule:
     """
 
     name: str
-    steps: tuple[Step, ...]
+    steps: tuple[ScheduleStep, ...]
     left_context_tokens: int = 50
 
     def __post_init__(self) -> None:
@@ -54,17 +51,17 @@ class Schedule:
         assert self.left_context_tokens >= 0
         assert all(a.hop_tokens <= b.hop_tokens for a, b in pairwise(self.steps)), "hops never shrink"
 
-    def step(self, window_index: int) -> Step:
+    def step(self, window_index: int) -> ScheduleStep:
         return self.steps[min(window_index, len(self.steps) - 1)]
 
     @cached_property
-    def rungs(self) -> tuple[Step, ...]:
-        """The different steps, smallest hop first: what an adaptive plan chooses from."""
+    def distinct_steps(self) -> tuple[ScheduleStep, ...]:
+        """The steps without repetitions, smallest hop first: an adaptive plan chooses from them."""
         return tuple(dict.fromkeys(self.steps))
 
     @property
     def ahead_tokens(self) -> int:
-        """No window can want more tokens beyond the last decoded one."""
+        """The most tokens beyond the last decoded one that a window may need."""
         return self.max_block_tokens + 1
 
     @property
@@ -73,19 +70,24 @@ class Schedule:
 
     @property
     def max_window_tokens(self) -> int:
-        """Longest window, prompt aside; bounds the cost of a window whatever the length of the utterance.
+        """Longest window without the prompt; it bounds the cost of a window whatever the length of the segment.
 
-        A segment's last window takes everything that its step would leave as pure right context.
+        A segment's last window takes as new what its step would leave as right context.
         """
         return self.left_context_tokens + self.max_block_tokens
+
+
+def _steps(*sizes: int | tuple[int, int]) -> tuple[ScheduleStep, ...]:
+    """Steps from hops, or from (hop, lookahead)."""
+    return tuple(ScheduleStep(size) if isinstance(size, int) else ScheduleStep(*size) for size in sizes)
 
 
 SCHEDULES = {
     schedule.name: schedule
     for schedule in (
-        Schedule("lowest_latency", (Step(10), Step(16), Step(25), Step(25), Step(50))),
-        Schedule("balanced", (Step(10), Step(16), Step(25), Step(25, 7), Step(50, 7), Step(100, 7))),
-        Schedule("throughput", (Step(25), Step(50, 7), Step(100, 7), Step(200, 7))),
+        Schedule("lowest_latency", _steps(10, 16, 25, 25, 50)),
+        Schedule("balanced", _steps(10, 16, 25, (25, 7), (50, 7), (100, 7))),
+        Schedule("throughput", _steps(25, (50, 7), (100, 7), (200, 7))),
     )
 }
 assert tuple(SCHEDULES) == SCHEDULE_NAMES

@@ -1,7 +1,6 @@
-"""One segment between tokens and samples: what goes into each window's two calls and what is kept of them.
+"""The decoder of one segment: builds the inputs of each window's flow and vocoder calls and keeps their state.
 
-Holds the segment's speech tokens and the vocoder's carried state; decides nothing about when (windows.py) or with
-whom (batcher.py). Numpy only.
+When a window is decoded is decided in windows.py, and together with which others in batcher.py. Numpy only.
 """
 
 from __future__ import annotations
@@ -55,23 +54,26 @@ class CachedRow:
 
 
 class SegmentDecoder:
-    """State of one segment; used by one window at a time. How the flow is decoded is up to the runtime that a window
-    is decoded on, and may differ from window to window."""
+    """State of one segment; used by one window at a time.
 
-    def __init__(self, voice: Voice, seed: int) -> None:
+    The runtime may change from window to window, e.g. when a rejected window is decoded again on another one.
+    """
+
+    def __init__(self, voice: Voice, seed: int, speech_tokens: list[int] | None = None) -> None:
+        """`speech_tokens`: the caller's list, which may still grow."""
         self.voice = voice
         self.seed = seed
-        self.speech_tokens: list[int] = []
+        self.speech_tokens: list[int] = [] if speech_tokens is None else speech_tokens
         self._vocoder = VocoderStream(seed)
         self._guard = Guard()
         self._prompt_noise = noise.prompt_noise(seed, len(voice.s3gen_prompt_mel))
         self._cache: FlowCache | None = None
-        self._cached_tokens = 0  # the cache remembers the segment up to here
-        self._cache_waits = False  # for this window's commit
+        self._cached_tokens = 0  # the cache holds the segment up to here
+        self._commit_pending = False  # whether the cache awaits this window's commit
 
     def flow_row(self, window: Window) -> FlowRow:
-        """The window with everything that it sees."""
-        self._cache_waits = False
+        """The window's own tokens, its left context and the prompt."""
+        self._commit_pending = False
         speech_tokens = np.asarray(self.speech_tokens[window.context_start : window.lookahead_stop], np.int64)
         frames = len(speech_tokens) * MEL_FRAMES_PER_TOKEN
         return FlowRow(
@@ -86,7 +88,7 @@ class SegmentDecoder:
         return mel[first:][: (window.lookahead_stop - window.start) * MEL_FRAMES_PER_TOKEN]
 
     def missed_row(self, window: Window, runtime: CachedRuntime) -> CachedRow | None:
-        """What the cache has to be told before the window: the context, where earlier windows were decoded elsewhere.
+        """The context that the cache lacks because earlier windows were decoded without it; None if it lacks nothing.
 
         Begins the cache if there is none.
         """
@@ -99,13 +101,13 @@ class SegmentDecoder:
         return self._cached_row(start, window.start, window.lookahead_stop) if start < window.start else None
 
     def commit_missed(self, window: Window, row: CachedRow) -> None:
-        """The context was decoded; its mel is of no use."""
+        """Accept the decoded context; its mel is not needed."""
         row.cache.commit(row.new_tokens)
         self._cached_tokens = window.start
 
     def cached_row(self, window: Window) -> CachedRow:
-        """The window's own tokens; what came before is in the cache."""
-        self._cache_waits = True
+        """The window's own tokens; earlier ones are in the cache."""
+        self._commit_pending = True
         return self._cached_row(window.start, window.stop, window.lookahead_stop)
 
     def _cached_row(self, start: int, stop: int, lookahead_stop: int) -> CachedRow:
@@ -121,21 +123,21 @@ class SegmentDecoder:
         return self._vocoder.plan(frames[:new_frames], frames[new_frames:])
 
     def commit(self, window: Window, row: VocoderRow, waveform: F32, f0_hz: F32) -> F32:
-        """The window's final samples; from here on they are history."""
+        """Returns the window's final samples and keeps the state that the next window continues from."""
         frames = len(row.mel)
         waveform = waveform[: frames * MEL_HOP_SAMPLES]
         new = slice(row.left_frames * MEL_HOP_SAMPLES, (row.left_frames + row.new_frames) * MEL_HOP_SAMPLES)
         self._guard.samples(window.index, waveform[new], self.speech_tokens[window.start : window.stop])
         samples = self._vocoder.commit(row, waveform, f0_hz[:frames])
         assert len(samples) == window.new_samples
-        if self._cache_waits:
+        if self._commit_pending:
             self._commit_cache(window)
         return samples
 
     def whole(self, window: Window, runtime: WaveformRuntime) -> F32:
-        """The segment's samples, where its only window is all of it."""
-        assert window.start == 0, "such a runtime takes whole segments"
-        assert window.is_last, "such a runtime takes whole segments"
+        """The samples of a segment that is one window."""
+        assert window.start == 0, "a WaveformRuntime takes whole segments"
+        assert window.is_last, "a WaveformRuntime takes whole segments"
         samples = runtime.waveform(self.voice, np.asarray(self.speech_tokens, np.int64))
         self._guard.samples(window.index, samples, self.speech_tokens)
         return samples
@@ -143,7 +145,7 @@ class SegmentDecoder:
     def _commit_cache(self, window: Window) -> None:
         assert self._cache is not None
         self._cache.commit(window.stop - window.start)
-        self._cached_tokens, self._cache_waits = window.stop, False
+        self._cached_tokens, self._commit_pending = window.stop, False
         if window.is_last:
             self._cache = None
 
@@ -153,11 +155,11 @@ def decode_windows(
     work: Sequence[tuple[SegmentDecoder, Window]],
     on_stage: Callable[[str, float], None] = lambda stage, seconds: None,
 ) -> list[F32 | WindowRejected]:
-    """Decode windows of different segments in one flow and one vocoder call: final samples of each.
+    """Decode windows of different segments in one flow and one vocoder call. Returns the final samples of each.
 
-    A row whose result a guard rejects gives its own WindowRejected and leaves its segment's state untouched.
-    Anything else that the runtime raises concerns the whole batch and passes through. `on_stage` is told what
-    encoder, CFM and vocoder took, or flow and vocoder where the runtime cannot tell the flow's parts apart.
+    A row whose result a guard rejects gives its own WindowRejected and leaves its segment's state untouched. Other
+    exceptions of the runtime concern the whole batch and propagate. `on_stage` receives the seconds of encoder, CFM
+    and vocoder, or of flow and vocoder if the runtime cannot separate the flow's parts.
     """
     began_s = time.perf_counter()
     if isinstance(runtime, WaveformRuntime):
@@ -166,7 +168,7 @@ def decode_windows(
         return samples
     cfm_before_s = runtime.cfm_s
     blocks = _decode_cached(runtime, work) if isinstance(runtime, CachedRuntime) else _decode_reference(runtime, work)
-    _tell_flow(on_stage, time.perf_counter() - began_s, cfm_before_s, runtime.cfm_s)
+    _report_flow(on_stage, time.perf_counter() - began_s, cfm_before_s, runtime.cfm_s)
     planned = [_or_rejected(d.vocoder_row, w, frames) for (d, w), frames in zip(work, blocks, strict=True)]
     good = [row for row in planned if isinstance(row, VocoderRow)]
     if not good:
@@ -181,10 +183,10 @@ def decode_windows(
     ]
 
 
-def _tell_flow(
+def _report_flow(
     on_stage: Callable[[str, float], None], flow_s: float, cfm_before_s: float | None, cfm_after_s: float | None
 ) -> None:
-    """The flow's time in its two parts, if it is known; laying out the batch goes with the encoder."""
+    """Report the flow's time in its two parts if they are known; laying out the batch counts as encoder."""
     if cfm_before_s is None or cfm_after_s is None:
         on_stage("flow", flow_s)
         return
@@ -201,8 +203,8 @@ def window_tokens(runtime: Runtime | WaveformRuntime, decoder: SegmentDecoder, w
 
 
 def window_work(runtime: Runtime | WaveformRuntime, decoder: SegmentDecoder, window: Window) -> int:
-    """What the window costs, in tokens: those that go through the flow and those that go through the vocoder, which
-    need about the same time each."""
+    """The window's cost in tokens: those that go through the flow and those that go through the vocoder, which need
+    about the same time each."""
     return window_tokens(runtime, decoder, window) + window.lookahead_stop - window.start
 
 
@@ -213,7 +215,7 @@ def _decode_reference(runtime: Runtime, work: Sequence[tuple[SegmentDecoder, Win
 
 
 def _decode_cached(runtime: CachedRuntime, work: Sequence[tuple[SegmentDecoder, Window]]) -> list[F32]:
-    """The same, from what caches remember."""
+    """As `_decode_reference`, with the earlier tokens taken from the caches."""
     missed = [(d, window, row) for d, window in work if (row := d.missed_row(window, runtime)) is not None]
     if missed:
         runtime.flow_cached(collate_cached([row for *_, row in missed]))
@@ -233,10 +235,10 @@ def _or_rejected(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T |
 
 def collate_flow(rows: Sequence[FlowRow]) -> FlowBatch:
     """Pad rows to the longest; each stays packed [prompt, window, pad]."""
-    most = max(len(row.tokens) for row in rows)
-    frames = most * MEL_FRAMES_PER_TOKEN
+    longest = max(len(row.tokens) for row in rows)
+    frames = longest * MEL_FRAMES_PER_TOKEN
     batch = FlowBatch(
-        tokens=np.zeros((len(rows), most), np.int64),
+        tokens=np.zeros((len(rows), longest), np.int64),
         token_lengths=np.array([len(row.tokens) for row in rows], np.int64),
         prompt_mel=np.zeros((len(rows), frames, MEL_BANDS), np.float32),
         noise=np.zeros((len(rows), frames, MEL_BANDS), np.float32),
@@ -251,12 +253,12 @@ def collate_flow(rows: Sequence[FlowRow]) -> FlowBatch:
 
 def collate_cached(rows: Sequence[CachedRow]) -> CachedFlowBatch:
     """Pad rows to the longest on the right."""
-    most = max(len(row.tokens) for row in rows)
+    longest = max(len(row.tokens) for row in rows)
     batch = CachedFlowBatch(
-        tokens=np.zeros((len(rows), most), np.int64),
+        tokens=np.zeros((len(rows), longest), np.int64),
         token_lengths=np.array([len(row.tokens) for row in rows], np.int64),
         new_tokens=np.array([row.new_tokens for row in rows], np.int64),
-        noise=np.zeros((len(rows), most * MEL_FRAMES_PER_TOKEN, MEL_BANDS), np.float32),
+        noise=np.zeros((len(rows), longest * MEL_FRAMES_PER_TOKEN, MEL_BANDS), np.float32),
         caches=[row.cache for row in rows],
     )
     for i, row in enumerate(rows):
@@ -267,15 +269,15 @@ def collate_cached(rows: Sequence[CachedRow]) -> CachedFlowBatch:
 
 def collate_vocoder(rows: Sequence[VocoderRow]) -> VocoderBatch:
     """Pad rows to the longest on the right."""
-    most = max(len(row.mel) for row in rows)
+    longest = max(len(row.mel) for row in rows)
     batch = VocoderBatch(
-        mel=np.zeros((len(rows), most, MEL_BANDS), np.float32),
+        mel=np.zeros((len(rows), longest, MEL_BANDS), np.float32),
         lengths=np.array([len(row.mel) for row in rows], np.int64),
-        fixed_f0_hz=np.zeros((len(rows), most), np.float32),
+        fixed_f0_hz=np.zeros((len(rows), longest), np.float32),
         fixed_frames=np.array([row.left_frames for row in rows], np.int64),
         phase_cycles=np.array([row.phase_cycles for row in rows], np.float32),
         harmonic_cycles=np.stack([row.harmonic_cycles for row in rows]),
-        noise=np.zeros((len(rows), most * MEL_HOP_SAMPLES), np.float32),
+        noise=np.zeros((len(rows), longest * MEL_HOP_SAMPLES), np.float32),
         margins=(min(row.left_frames for row in rows), min(row.right_frames for row in rows)),
     )
     for i, row in enumerate(rows):

@@ -1,9 +1,9 @@
-"""One segment's waveform, rendered window by window without seams: what the vocoder must remember between calls.
+"""The vocoder's state between the windows of one segment, so that they join without seams.
 
 The vocoder's reach is finite (14 frames each way once its source is fixed), so a window with that much context
-renders exactly what one pass would. f0 is frozen once a frame was emitted and the source's phase is carried by
-absolute frame. Where the right context is provisional mel, neighbours differ a little: the join is a short crossfade
-between the two renderings of the same samples. Numpy only.
+renders exactly what one pass would. f0 is frozen once a frame was emitted, and the source's phase is carried by
+absolute frame. If the right context is provisional mel, neighbouring windows differ a little: the join is a short
+crossfade between the two renderings of the same samples. Numpy only.
 """
 
 from __future__ import annotations
@@ -43,13 +43,16 @@ class VocoderRow:
 
     @property
     def right_frames(self) -> int:
-        """Those of the right context of which nothing is heard: the first holds the crossfade's samples."""
+        """Frames of the right context that are never played: all but the first, which holds the crossfade's samples."""
         return max(0, len(self.mel) - self.left_frames - self.new_frames - 1)
 
 
 @dataclass
 class VocoderStream:
-    """The carried state: a tail of final mel, its frozen f0, the phase at its start, and the samples to fade from."""
+    """The carried state: a tail of final mel, its frozen f0, the phase at its start, and the samples to fade from.
+
+    `plan` a row, render it, `commit` the result.
+    """
 
     seed: int
     emitted_frames: int = 0
@@ -59,9 +62,9 @@ class VocoderStream:
     _overlap: F32 = field(default_factory=lambda: np.zeros(0, np.float32))
 
     def plan(self, new_mel: F32, right_mel: F32) -> VocoderRow:
-        """The call that renders `new_mel` (n, 80); `right_mel` (r, 80) is what follows it, () at the segment's end.
+        """Returns the row that renders `new_mel` (n, 80); `right_mel` (r, 80) follows it, r = 0 at the segment's end.
 
-        Changes nothing: a failed call may be planned again.
+        The state does not change, so a failed call may be planned again.
         """
         mel = np.concatenate([self._mel, new_mel, right_mel[:VOCODER_CONTEXT_FRAMES]])
         first_sample = (self.emitted_frames - len(self._mel)) * MEL_HOP_SAMPLES
@@ -75,12 +78,12 @@ class VocoderStream:
         )
 
     def commit(self, row: VocoderRow, waveform: F32, f0_hz: F32) -> F32:
-        """Take the rendering of `row` (480 T,) and its f0 (T,); returns the new frames' final samples (480 n,)."""
+        """Accept the rendering of `row` (480 T,) and its f0 (T,). Returns the new frames' final samples (480 n,)."""
         start, stop = row.left_frames, row.left_frames + row.new_frames
         samples = waveform[start * MEL_HOP_SAMPLES : stop * MEL_HOP_SAMPLES].copy()
         self._join(samples)
         self._overlap = waveform[stop * MEL_HOP_SAMPLES :][:CROSSFADE_SAMPLES].copy()
-        self._remember(row.mel[:stop], f0_hz[:stop])
+        self._keep_tail(row.mel[:stop], f0_hz[:stop])
         self.emitted_frames += row.new_frames
         return samples
 
@@ -93,7 +96,7 @@ class VocoderStream:
         fade_in = _FADE_IN[:n]
         samples[:n] = samples[:n] * fade_in + self._overlap[:n] * (1 - fade_in)
 
-    def _remember(self, mel: F32, f0_hz: F32) -> None:
+    def _keep_tail(self, mel: F32, f0_hz: F32) -> None:
         dropped = max(0, len(mel) - VOCODER_CONTEXT_FRAMES)
         # float64: hours of speech stay exact to far below a sample
         advance = f0_hz[:dropped].astype(np.float64) * MEL_HOP_SAMPLES / SAMPLE_RATE_HZ

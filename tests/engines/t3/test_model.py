@@ -14,9 +14,10 @@ from safetensors.numpy import load_file, save_file
 from engines.errors import CheckpointError
 from engines.kernels.dense import halves_here
 from engines.model_spec import NANO, SPEECH_CODES, TINY, TURBO, ModelSpec
+from engines.packed_linear import PackedLinear, packing_available
 from engines.t3.decoder import T3Decoder
 from engines.t3.kv_cache import KvSlot
-from engines.t3.linear import CompiledLinear, DenseLinear, PackedLinear, packing_available
+from engines.t3.linear import CompiledLinear, DenseLinear
 from engines.t3.model import T3Net, expected_tensors
 from engines.t3.net import Span
 from engines.t3.random_weights import random_tensors
@@ -71,7 +72,7 @@ def test_every_linear_gives_what_a_plain_one_gives(rows: int, outputs: int) -> N
     weight, bias = torch.randn(96, outputs), torch.randn(outputs)
     dense = DenseLinear(weight, bias)
     x, residual = torch.randn(rows, 96), torch.randn(rows, outputs)
-    for fast in (PackedLinear(weight, bias), CompiledLinear(weight, bias, fp16_weights=False)):
+    for fast in (PackedLinear(weight.t(), bias), CompiledLinear(weight, bias, fp16_weights=False)):
         torch.testing.assert_close(fast(x), dense(x), rtol=0, atol=1e-4)
         torch.testing.assert_close(fast.gelu(x), dense.gelu(x), rtol=0, atol=1e-4)
         torch.testing.assert_close(fast.add(x, residual), dense.add(x, residual), rtol=0, atol=1e-4)

@@ -29,7 +29,7 @@ from service.audio.ogg import OggOpus
 from service.audio.webm import WebmOpus
 from tests.clips import speech
 from tests.service.audio.decoding import decode, snr_db
-from tests.service.stream.sessions import Heard, session, speak
+from tests.service.stream.sessions import Received, session, speak
 
 EVERY = [AudioSettings(each, rate_hz) for each in AudioFormat for rate_hz in each.rates_hz]
 PRIMING_SAMPLES = {AudioFormat.MP3: 1105, AudioFormat.AAC: 1024}
@@ -153,20 +153,20 @@ def test_a_segment_does_not_depend_on_the_one_before(audio_format: AudioFormat):
     assert packets(words()[4_800:9_600], words()[:24_000])[1] == packets(words()[:24_000])[0]
 
 
-def heard_with_a_cancel(audio: AudioSettings, chunks_before: int) -> Heard:
+def received_with_a_cancel(audio: AudioSettings, chunks_before: int) -> Received:
     """Cancels a long text after `chunks_before` chunks were read, then speaks a short one."""
 
-    async def conversation() -> Heard:
+    async def conversation() -> Received:
         async with session(FakeEngine(Script(first_hop_tokens=7, hop_tokens=9)), audio, send_queue_events=3) as one:
-            heard = Heard()
+            received = Received()
             one.write("This sentence is never heard to its end, because somebody else begins to speak. ")
             one.flush(1)
             for _ in range(chunks_before):
-                await heard.read_until(one, AudioChunk)
+                await received.read_until(one, AudioChunk)
             await one.cancel()
             one.write(SHORT)
             one.end()
-            return await heard.read(one)
+            return await received.read(one)
 
     return asyncio.run(conversation())
 
@@ -175,13 +175,13 @@ def heard_with_a_cancel(audio: AudioSettings, chunks_before: int) -> Heard:
 @pytest.mark.parametrize("chunks_before", [0, 1, 4])
 def test_after_a_cancel_the_stream_is_still_one_file(audio_format: AudioFormat, chunks_before: int):
     audio = AudioSettings(audio_format, audio_format.default_rate_hz)
-    heard = heard_with_a_cancel(audio, chunks_before)
-    heard.check_gapless()
-    (cancelled,) = heard.cancelled
-    before = [event for event in heard.events[: heard.events.index(cancelled)] if isinstance(event, AudioChunk)]
+    received = received_with_a_cancel(audio, chunks_before)
+    received.check_gapless()
+    (cancelled,) = received.cancelled
+    before = [event for event in received.events[: received.events.index(cancelled)] if isinstance(event, AudioChunk)]
     assert cancelled.delivered_samples == sum(chunk.samples for chunk in before)
-    decoded = decode(heard.data, audio)
-    assert len(decoded) == sum(chunk.samples for chunk in heard.audio)
+    decoded = decode(received.data, audio)
+    assert len(decoded) == sum(chunk.samples for chunk in received.audio)
     alone = decode(asyncio.run(speak(FakeEngine(), SHORT, audio)).data, audio)
     assert len(decoded) - cancelled.delivered_samples - len(alone) in (0, lookahead_samples(audio))
     forget = audio.sample_rate_hz * 80 // 1000 if audio_format in WHOLE_FRAMES else 0  # their decoders remember

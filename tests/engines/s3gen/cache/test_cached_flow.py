@@ -14,14 +14,15 @@ from hypothesis import strategies as st
 
 from engines.model_spec import SPEECH_CODES
 from engines.s3gen import noise
-from engines.s3gen.cache.kv import KeysValues, Tails
+from engines.s3gen.cache.conv import ConvState
+from engines.s3gen.cache.kv import KVBlock
 from engines.s3gen.cache.prompt_cache import PromptCache
-from engines.s3gen.cache.ring import ContextRing
+from engines.s3gen.cache.ring import RingBuffer
 from engines.s3gen.noise import F32
 from engines.s3gen.runtime import CachedRuntime, FlowCache
 from engines.s3gen.runtimes.torch import TorchRuntime
 from engines.s3gen.runtimes.torch_cached import TorchCachedRuntime, TorchFlowCache
-from engines.s3gen.streaming.schedule import SCHEDULES, Schedule, Step
+from engines.s3gen.streaming.schedule import SCHEDULES, Schedule, ScheduleStep
 from engines.s3gen.streaming.segment_decoder import CachedRow, SegmentDecoder, collate_cached, decode_windows
 from engines.s3gen.streaming.vocoder_stream import VocoderRow
 from engines.s3gen.streaming.windows import Window, WindowPlanner
@@ -226,9 +227,9 @@ def tensors_of(caches: Sequence[TorchFlowCache]) -> dict[int, int]:
     """Bytes of every block of memory that is reachable from the caches, by its address."""
     found: dict[int, int] = {}
     for cache in caches:
-        waiting = cache._waiting[1:] if cache._waiting else ()
-        for part in (cache._store, cache._tails, cache.prompt.keys_values, cache.prompt.tails, *waiting):
-            assert isinstance(part, KeysValues | Tails)
+        pending = cache._pending[1:] if cache._pending else ()
+        for part in (cache.kv._store, cache.conv_state, cache.prompt.kv, cache.prompt.conv_state, *pending):
+            assert isinstance(part, KVBlock | ConvState)
             found |= {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in vars(part).values()}
         found[cache.prompt.speaker.untyped_storage().data_ptr()] = cache.prompt.speaker.untyped_storage().nbytes()
     return found
@@ -269,7 +270,7 @@ def test_five_minutes_cost_no_more_per_window_than_ten_seconds(base: TorchRuntim
 
 @given(st.integers(0, 12), st.lists(st.integers(1, 30), max_size=12))
 def test_the_ring_holds_the_newest_tokens_in_order(capacity: int, appended: list[int]) -> None:
-    ring, store, stream = ContextRing(capacity), np.full(capacity, -1), np.arange(sum(appended))
+    ring, store, stream = RingBuffer(capacity), np.full(capacity, -1), np.arange(sum(appended))
     start = 0
     for count in appended:
         for source, place in ring.append(count):
@@ -289,18 +290,18 @@ class Thing:
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.booleans()), max_size=40))
-def test_the_shelf_stays_within_its_budget_and_never_makes_a_second_of_what_lives(
+def test_the_prompt_cache_stays_within_its_budget_and_never_makes_a_second_of_what_lives(
     wanted: list[tuple[str, bool]],
 ) -> None:
-    shelf: PromptCache[Thing] = PromptCache(10)
+    cache: PromptCache[Thing] = PromptCache(10)
     held: dict[str, Thing] = {}
     for key, hold in wanted:
-        thing = shelf.get(key, lambda key=key: Thing(1 + "abcdef".index(key) * 3))
+        thing = cache.get(key, lambda key=key: Thing(1 + "abcdef".index(key) * 3))
         assert held.get(key, thing) is thing
         if hold:
             held[key] = thing
-        assert shelf.kept_bytes <= 10
-    assert shelf.alive_bytes >= sum(thing.nbytes for thing in held.values())
+        assert cache.kept_bytes <= 10
+    assert cache.alive_bytes >= sum(thing.nbytes for thing in held.values())
 
 
 def windows_of(schedule: Schedule, tokens: int) -> list[Window]:
@@ -360,7 +361,7 @@ def test_a_rejected_window_leaves_no_trace(base: TorchRuntime) -> None:
 
 def test_after_a_window_on_the_reference_path_the_cache_takes_its_context_up_again(base: TorchRuntime) -> None:
     runtime, speech_tokens = TorchCachedRuntime(base, context_tokens=20), speech_tokens_of(120)
-    windows = windows_of(Schedule("even", (Step(20),)), 120)
+    windows = windows_of(Schedule("even", (ScheduleStep(20),)), 120)
     decoder = decoder_of(speech_tokens)
     speak(runtime, decoder, windows[:2])
     speak(runtime.reference, decoder, windows[2:3])

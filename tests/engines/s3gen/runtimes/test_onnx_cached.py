@@ -13,7 +13,7 @@ import engines
 from engines.api import AudioChunk, Segment
 from engines.config import EngineConfig, Sampling
 from engines.errors import InvalidInput
-from engines.s3gen.cache.host_memory import F32
+from engines.s3gen.cache.kv import F32
 from engines.s3gen.parity_check import validate
 from engines.s3gen.runtime import CachedFlowBatch
 from engines.s3gen.runtimes.onnx_cached import OnnxCachedRuntime, OnnxFlowCache
@@ -101,11 +101,10 @@ def test_only_what_was_decoded_can_be_committed(runtime: OnnxCachedRuntime) -> N
 
 def held_bytes(cache: OnnxFlowCache) -> int:
     """Of all arrays that the cache reaches, those of the prompt left out."""
-    held = [*vars(cache._context._store).values(), *vars(cache._context.memory).values(), *vars(cache.tails).values()]
-    if cache._waiting:
-        held += [*vars(cache._waiting[1].memory).values(), *vars(cache._waiting[1].tails).values()]
-    whole = _whole(held)
-    return sum(array.nbytes for key, array in whole.items() if key not in _whole(vars(cache.prompt.tails).values()))
+    blocks = (cache.kv._store, cache.kv.block, cache.conv_state, *(cache._pending[1:] if cache._pending else ()))
+    whole = _whole(array for block in blocks for array in vars(block).values())
+    shared = _whole(vars(cache.prompt.conv_state).values())
+    return sum(array.nbytes for key, array in whole.items() if key not in shared)
 
 
 def _whole(arrays: Iterable[F32]) -> dict[int, F32]:

@@ -16,7 +16,7 @@ from tests.engines.fakes import FakeRuntime, SlowExecute, make_voice
 from tests.virtual_time import virtual_time
 
 
-def make_job(code: int, tokens: int = 12) -> tuple[SegmentDecoder, Window]:
+def make_request(code: int, tokens: int = 12) -> tuple[SegmentDecoder, Window]:
     decoder = SegmentDecoder(make_voice(), seed=1)
     decoder.speech_tokens = [code] * tokens
     window = WindowPlanner(SCHEDULES["throughput"]).next(tokens, ended=True)
@@ -29,7 +29,7 @@ def test_the_earliest_deadline_is_decoded_first() -> None:
         execute = SlowExecute(FakeRuntime(), 1.0)
         batcher = WindowBatcher(FakeRuntime(), max_batch=1, execute=execute)
         deadlines = [5.0, 3.0, 9.0, 1.0]
-        await asyncio.gather(*(batcher.decode(*make_job(i + 1), d) for i, d in enumerate(deadlines)))
+        await asyncio.gather(*(batcher.decode(*make_request(i + 1), d) for i, d in enumerate(deadlines)))
         return [batch[0].decoder.speech_tokens[0] for batch in execute.batches]
 
     assert virtual_time(run()) == [4, 2, 1, 3]
@@ -39,7 +39,7 @@ def test_windows_that_wait_together_are_decoded_together() -> None:
     async def run() -> list[int]:
         execute = SlowExecute(FakeRuntime(), 1.0)
         batcher = WindowBatcher(FakeRuntime(), max_batch=4, execute=execute)
-        await asyncio.gather(*(batcher.decode(*make_job(i + 1), 0.0) for i in range(6)))
+        await asyncio.gather(*(batcher.decode(*make_request(i + 1), 0.0) for i in range(6)))
         return [len(batch) for batch in execute.batches]
 
     assert virtual_time(run()) == [4, 2]
@@ -50,8 +50,8 @@ def test_a_long_window_does_not_pad_short_ones() -> None:
         execute = SlowExecute(FakeRuntime(), 1.0)
         batcher = WindowBatcher(FakeRuntime(), max_batch=8, execute=execute)
         lengths = [12, 80, 14, 85]
-        await asyncio.gather(*(batcher.decode(*make_job(1, n), 0.0) for n in lengths))
-        return [{len(job.decoder.speech_tokens) for job in batch} for batch in execute.batches]
+        await asyncio.gather(*(batcher.decode(*make_request(1, n), 0.0) for n in lengths))
+        return [{len(request.decoder.speech_tokens) for request in batch} for batch in execute.batches]
 
     assert virtual_time(run()) == [{12, 14}, {80, 85}]
 
@@ -62,8 +62,10 @@ def test_only_the_culprit_fails(fault: str) -> None:
         runtime = FakeRuntime()
         setattr(runtime, fault, 77)
         batcher = WindowBatcher(runtime, max_batch=8)
-        jobs = [make_job(code) for code in (1, 77, 3)]
-        outcomes = await asyncio.gather(*(batcher.decode(*job, 0.0) for job in jobs), return_exceptions=True)
+        requests = [make_request(code) for code in (1, 77, 3)]
+        outcomes = await asyncio.gather(
+            *(batcher.decode(*request, 0.0) for request in requests), return_exceptions=True
+        )
         await batcher.close()
         return outcomes
 
@@ -79,7 +81,9 @@ def test_a_rejected_window_is_decoded_once_more_on_the_reference_path() -> None:
         broken, reference = FakeRuntime(), FakeRuntime()
         broken.poison = 77
         batcher = WindowBatcher(broken, max_batch=4, reference=reference)
-        good, saved = await asyncio.gather(batcher.decode(*make_job(1), 0.0), batcher.decode(*make_job(77), 0.0))
+        good, saved = await asyncio.gather(
+            batcher.decode(*make_request(1), 0.0), batcher.decode(*make_request(77), 0.0)
+        )
         await batcher.close()
         assert good.samples[-1] == pytest.approx(1 / 6561)
         return saved.samples[-1], sum(broken.batches), sum(reference.batches)
@@ -93,7 +97,7 @@ def test_a_window_that_the_reference_path_rejects_too_ends_with_a_typed_error() 
         runtime.poison = 77
         batcher = WindowBatcher(runtime, max_batch=4)
         with pytest.raises(EngineFailure, match="not finite"):
-            await batcher.decode(*make_job(77), 0.0)
+            await batcher.decode(*make_request(77), 0.0)
         await batcher.close()
         return len(runtime.batches)
 
@@ -104,7 +108,7 @@ def test_running_late_is_noticed_and_forgotten() -> None:
     async def run() -> list[bool]:
         loop = asyncio.get_running_loop()
         batcher = WindowBatcher(FakeRuntime(), max_batch=1, execute=SlowExecute(FakeRuntime(), 1.0))
-        decoder, first = make_job(1, 100)
+        decoder, first = make_request(1, 100)
         planner = WindowPlanner(SCHEDULES["throughput"])
         windows = [planner.next(100, True) for _ in range(2)]
         seen = []
@@ -124,13 +128,13 @@ def test_a_window_that_cannot_be_in_time_is_noticed_before_it_is_late() -> None:
     async def run() -> list[bool]:
         loop = asyncio.get_running_loop()
         batcher = WindowBatcher(FakeRuntime(), max_batch=1, execute=SlowExecute(FakeRuntime(), 1.0))
-        decoder, _ = make_job(1, 200)
+        decoder, _ = make_request(1, 200)
         planner = WindowPlanner(SCHEDULES["throughput"])
         first, second = (planner.next(200, True) for _ in range(2))
         await batcher.decode(decoder, first, loop.time())
         seen = []
         for slack_s in (3.0, 0.4):
-            waiting = asyncio.create_task(batcher.decode(*make_job(2), loop.time()))
+            waiting = asyncio.create_task(batcher.decode(*make_request(2), loop.time()))
             later = asyncio.create_task(batcher.decode(decoder, second, loop.time() + slack_s))
             await asyncio.sleep(0.1)
             seen.append(batcher.overloaded(loop.time()))
@@ -162,7 +166,7 @@ def test_a_rejected_window_keeps_nobody_waiting() -> None:
         batcher = WindowBatcher(FakeRuntime(), max_batch=4, execute=SlowExecute(runtime, 1.0))
 
         async def ready_s(code: int) -> float:
-            await asyncio.gather(batcher.decode(*make_job(code), 0.0), return_exceptions=True)
+            await asyncio.gather(batcher.decode(*make_request(code), 0.0), return_exceptions=True)
             return clock()
 
         rejected, good = await asyncio.gather(ready_s(77), ready_s(1))
@@ -175,7 +179,7 @@ def test_a_cancelled_window_is_never_decoded_and_delays_nobody() -> None:
     async def run() -> tuple[list[int], int]:
         execute = SlowExecute(FakeRuntime(), 1.0)
         batcher = WindowBatcher(FakeRuntime(), max_batch=1, execute=execute)
-        tasks = [asyncio.create_task(batcher.decode(*make_job(i + 1), float(i))) for i in range(3)]
+        tasks = [asyncio.create_task(batcher.decode(*make_request(i + 1), float(i))) for i in range(3)]
         await asyncio.sleep(0.5)
         tasks[1].cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -187,10 +191,10 @@ def test_a_cancelled_window_is_never_decoded_and_delays_nobody() -> None:
 def test_closing_fails_what_waits_and_what_comes_later() -> None:
     async def run() -> list[object]:
         batcher = WindowBatcher(FakeRuntime(), max_batch=1, execute=SlowExecute(FakeRuntime(), 1.0))
-        tasks = [asyncio.create_task(batcher.decode(*make_job(i + 1), float(i))) for i in range(2)]
+        tasks = [asyncio.create_task(batcher.decode(*make_request(i + 1), float(i))) for i in range(2)]
         await asyncio.sleep(0.5)
         await batcher.close()
-        late = asyncio.create_task(batcher.decode(*make_job(9), 0.0))
+        late = asyncio.create_task(batcher.decode(*make_request(9), 0.0))
         return await asyncio.gather(*tasks, late, return_exceptions=True)
 
     first, second, late = virtual_time(run())

@@ -16,7 +16,7 @@ from engines.model_spec import MEL_HOP_SAMPLES
 from engines.s3gen.noise import F32
 from engines.s3gen.runtime import Runtime
 from engines.s3gen.runtimes.torch import TorchRuntime
-from engines.s3gen.streaming.schedule import Schedule, Step
+from engines.s3gen.streaming.schedule import Schedule, ScheduleStep
 from engines.s3gen.streaming.segment_decoder import SegmentDecoder, collate_flow, collate_vocoder
 from engines.s3gen.streaming.vocoder_stream import VOCODER_CONTEXT_FRAMES, VocoderStream
 from engines.s3gen.streaming.windows import WindowPlanner
@@ -105,10 +105,10 @@ def flow_streamed(runtime: Runtime, speech_tokens: list[int], schedule: Schedule
 
 def test_fixed_noise_and_left_context_bring_streamed_mel_close_to_offline(runtime: Runtime) -> None:
     speech_tokens = np.random.default_rng(3).integers(0, 6561, 125).tolist()
-    offline = flow_streamed(runtime, speech_tokens, Schedule("offline", (Step(1000),)))
+    offline = flow_streamed(runtime, speech_tokens, Schedule("offline", (ScheduleStep(1000),)))
 
     def distance(left_context_tokens: int, *, fresh_noise: bool = False) -> float:
-        schedule = Schedule("hop 25", (Step(25),), left_context_tokens)
+        schedule = Schedule("hop 25", (ScheduleStep(25),), left_context_tokens)
         streamed = flow_streamed(runtime, speech_tokens, schedule, fresh_noise=fresh_noise)
         return float(np.abs(streamed - offline).mean() / offline.std())
 

@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.s3gen.streaming.schedule import FLOW_LOOKAHEAD_TOKENS, SCHEDULES, Schedule, Step
-from engines.s3gen.streaming.windows import Pace, Window, WindowPlanner
+from engines.s3gen.streaming.schedule import FLOW_LOOKAHEAD_TOKENS, SCHEDULES, Schedule, ScheduleStep
+from engines.s3gen.streaming.windows import StreamPacing, Window, WindowPlanner
 
 hops = st.lists(st.integers(1, 60), min_size=1, max_size=5).map(sorted)
 schedules = st.one_of(
     st.sampled_from(list(SCHEDULES.values())),
     st.builds(
-        lambda h, ahead, left: Schedule("any", tuple(Step(n, ahead) for n in h), left),
+        lambda h, ahead, left: Schedule("any", tuple(ScheduleStep(n, ahead) for n in h), left),
         hops,
         st.integers(FLOW_LOOKAHEAD_TOKENS, 25),
         st.integers(0, 60),
@@ -84,15 +84,15 @@ def test_a_schedule_without_steps_is_our_own_bug() -> None:
         Schedule("empty", ())
 
 
-def pace(lead_s: float, *, token_s: float = 0.005, decode_s: float = 0.05) -> Pace:
-    return Pace(lead_s, token_s, lambda context, block: decode_s, lambda due_s: 0.0)
+def pacing(lead_s: float, *, token_s: float = 0.005, decode_s: float = 0.05) -> StreamPacing:
+    return StreamPacing(lead_s, token_s, lambda context, block: decode_s, lambda due_s: 0.0)
 
 
 def hop(lead_s: float, available: int = 500, *, ended: bool = True, **costs: float) -> int | None:
     """New tokens of the second window of a segment when the listener is so far behind the stream."""
     planner = WindowPlanner(SCHEDULES["balanced"])
     assert planner.next(available, ended) is not None
-    window = planner.next(available, ended, pace(lead_s, **costs))
+    window = planner.next(available, ended, pacing(lead_s, **costs))
     return window and window.stop - window.start
 
 
@@ -118,7 +118,7 @@ def test_an_adaptive_plan_loses_and_repeats_nothing_either(schedule, arrivals, l
     for i, portion in enumerate([*arrivals, 0]):
         available += portion
         ended = i == len(arrivals)
-        lead = pace(leads[i % len(leads)], token_s=token_s, decode_s=decode_s)
+        lead = pacing(leads[i % len(leads)], token_s=token_s, decode_s=decode_s)
         while (window := planner.next(available, ended, lead)) is not None:
             windows.append(window)
     assert planner.finished
@@ -130,7 +130,7 @@ def test_an_adaptive_plan_loses_and_repeats_nothing_either(schedule, arrivals, l
 def test_waiting_ends_before_the_window_that_is_waited_for_would_be_late(lead_s, decode_s, available) -> None:
     planner = WindowPlanner(SCHEDULES["balanced"])
     planner.next(14, ended=False)
-    if planner.next(available + 10, ended=False, pace=pace(lead_s, decode_s=decode_s)) is not None:
+    if planner.next(available + 10, ended=False, pacing=pacing(lead_s, decode_s=decode_s)) is not None:
         return
     assert planner.wait.available_tokens > available + 10, "asking again at once would spin"
     if available <= 13:
@@ -149,8 +149,8 @@ def first_hop(
     available: int = 500, *, call_s: float = 0.1, rivals_s: float = 0.0, token_s: float = 0.001
 ) -> int | None:
     planner = WindowPlanner(SCHEDULES["balanced"])
-    crowded = Pace(0.0, token_s, lambda context, block: call_s, lambda due_s: rivals_s)
-    window = planner.next(available, ended=False, pace=crowded)
+    crowded = StreamPacing(0.0, token_s, lambda context, block: call_s, lambda due_s: rivals_s)
+    window = planner.next(available, ended=False, pacing=crowded)
     return window and window.stop - window.start
 
 
@@ -166,18 +166,18 @@ def test_a_device_that_cannot_carry_one_listener_is_at_least_early() -> None:
     assert first_hop(call_s=1.0, rivals_s=9.0) == 100, "a crowd is another matter"
 
 
-def grown(available: int, pace: Pace, *, ended: bool = False, first: int = 25) -> Window:
+def enlarged(available: int, pacing: StreamPacing, *, ended: bool = False, first: int = 25) -> Window:
     """The second window of a segment, planned at `first` tokens and grown when so many were available."""
     planner = WindowPlanner(SCHEDULES["balanced"])
     planner.next(14, ended=False)
-    window = planner.next(10 + first, ended=False, pace=Pace(0.0, 0.0, lambda *_: 9.0, lambda _: 9.0))
+    window = planner.next(10 + first, ended=False, pacing=StreamPacing(0.0, 0.0, lambda *_: 9.0, lambda _: 9.0))
     assert window is not None
-    return planner.grow(window, available, ended, pace)
+    return planner.enlarge(window, available, ended, pacing)
 
 
 def test_a_window_that_waits_grows_as_far_as_its_listener_has_time() -> None:
     def hop_of(available: int, lead_s: float) -> int:
-        window = grown(available, Pace(lead_s, 0.0, lambda context, block: block / 100, lambda _: 9.0))
+        window = enlarged(available, StreamPacing(lead_s, 0.0, lambda context, block: block / 100, lambda _: 9.0))
         return window.stop - window.start
 
     assert hop_of(36, 9.0) == 16, "nothing came"
@@ -186,7 +186,7 @@ def test_a_window_that_waits_grows_as_far_as_its_listener_has_time() -> None:
 
 
 def test_a_window_that_waits_becomes_the_last_when_the_end_has_come() -> None:
-    window = grown(60, pace(9.0), ended=True)
+    window = enlarged(60, pacing(9.0), ended=True)
     assert (window.start, window.stop, window.is_last) == (10, 60, True)
 
 
@@ -195,10 +195,10 @@ def test_windows_that_grow_lose_and_repeat_nothing(schedule, arrivals, leads, de
     planner, windows, available = WindowPlanner(schedule), [], 0
     for i, portion in enumerate([*arrivals, 0]):
         available += portion
-        lead = pace(leads[i % len(leads)], decode_s=decode_s)
+        lead = pacing(leads[i % len(leads)], decode_s=decode_s)
         ended = i == len(arrivals)
         if windows and not windows[-1].is_last:  # it waited while the portion came
-            longer = planner.grow(windows[-1], available, ended, lead)
+            longer = planner.enlarge(windows[-1], available, ended, lead)
             assert longer.start == windows[-1].start
             assert longer.stop >= windows[-1].stop
             windows[-1] = longer

@@ -1,4 +1,4 @@
-"""Clients of the HTTP surface: plain requests, and a WebSocket that is used as the contract's stream."""
+"""Clients of the HTTP server: an httpx client, and a WebSocket for the contract's stream."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from tests.service.serving import Serving, serving
 
 SPEECH = "/v1/audio/speech"
 HELLO = {"model": "tts-1", "input": "Hello there.", "voice": "default"}
-LONG = "This sentence is said again and again, until nobody listens. " * 100
+LONG = "This sentence is said again and again, for a long time. " * 100
 
 
 @asynccontextmanager
-async def browsing(script: Script | None = None, **config: Any) -> AsyncIterator[tuple[Serving, httpx.AsyncClient]]:
-    """A server and a client of its HTTP port."""
+async def http_serving(script: Script | None = None, **config: Any) -> AsyncIterator[tuple[Serving, httpx.AsyncClient]]:
+    """Runs a server; yields it and a client of its HTTP port."""
     async with serving(script, http=True, **config) as at, httpx.AsyncClient(base_url=f"http://{at.http}") as client:
         yield at, client
 
 
 @asynccontextmanager
 async def socket(at: Serving, query: str = "", **options: Any) -> AsyncIterator[Stream]:
-    """A WebSocket to /v1/stream."""
+    """Opens a WebSocket to /v1/stream."""
     url = f"ws://{at.http}/v1/stream{query}"
     async with connect(url, proxy=None, max_size=None, compression=None, **options) as connection:
         yield Stream(connection)
@@ -41,11 +41,11 @@ class Stream:
     def __init__(self, connection: ClientConnection) -> None:
         self.connection = connection
 
-    async def say(self, **message: Any) -> None:
+    async def send(self, **message: Any) -> None:
         await self.connection.send(json.dumps(message))
 
-    async def hear(self) -> dict[str, Any] | None:
-        """The next event; None when the server has closed the connection."""
+    async def receive(self) -> dict[str, Any] | None:
+        """Returns the next event, or None if the server has closed the connection."""
         async with asyncio.timeout(10):
             try:
                 event: dict[str, Any] = json.loads(await self.connection.recv())
@@ -55,9 +55,9 @@ class Stream:
                 return None
         return event
 
-    async def hear_all(self) -> list[dict[str, Any]]:
+    async def receive_all(self) -> list[dict[str, Any]]:
         events = []
-        while (event := await self.hear()) is not None:
+        while (event := await self.receive()) is not None:
             events.append(event)
         return events
 
@@ -67,6 +67,6 @@ class Stream:
 
 
 def kinds(events: list[dict[str, Any]]) -> list[str]:
-    """The events in order, audio in a row as one."""
+    """Names of the events in order; consecutive audio events count once."""
     names = [next(iter(event)) for event in events]
     return [name for name, before in zip(names, [None, *names], strict=False) if name != "audio" or before != "audio"]

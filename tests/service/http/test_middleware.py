@@ -1,4 +1,4 @@
-"""What stands before every endpoint: origins, CORS, API keys, encryption, health, errors of paths and methods."""
+"""What applies before every endpoint: origins, CORS, API keys, TLS, health, errors of paths and methods."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from websockets.exceptions import InvalidStatus
 from service.access.keys import ApiKey, digest, write_keys
 from service.config import ConfigError, ServerConfig
 from service.server import Server
-from tests.service.http.browsing import HELLO, SPEECH, browsing, socket
+from tests.service.http.clients import HELLO, SPEECH, http_serving, socket
 from tests.service.serving import REFERENCE, serving
 
 EVIL = {"origin": "https://evil.example"}
 
 
-async def test_paths_and_methods_that_are_not_there():
-    async with browsing() as (_, client):
+async def test_unknown_paths_and_methods():
+    async with http_serving() as (_, client):
         nothing = await client.get("/v2/anything")
         assert (nothing.status_code, nothing.json()["error"]["code"]) == (404, "NO_SUCH_PATH")
         wrong = await client.get(SPEECH)
@@ -26,8 +26,8 @@ async def test_paths_and_methods_that_are_not_there():
         assert wrong.headers["allow"] == "POST"
 
 
-async def test_health_follows_the_servers_life():
-    async with browsing(warm=False) as (at, client):
+async def test_health_follows_the_servers_state():
+    async with http_serving(warm=False) as (at, client):
         assert (await client.get("/healthz")).json() == {"status": "alive"}
         warming = await client.get("/readyz")
         assert (warming.status_code, warming.json()["error"]["code"]) == (503, "NOT_READY")
@@ -42,7 +42,7 @@ async def test_health_follows_the_servers_life():
 
 
 async def test_models():
-    async with browsing() as (_, client):
+    async with http_serving() as (_, client):
         (model,) = (await client.get("/v1/models")).json()["data"]
         assert (model["id"], model["object"]) == ("fake", "model")
         assert (await client.get("/v1/models/fake")).json() == model
@@ -50,8 +50,8 @@ async def test_models():
         assert (missing.status_code, missing.json()["error"]["code"]) == (404, "MODEL_NOT_FOUND")
 
 
-async def test_scripts_of_other_pages_change_nothing_here():
-    async with browsing() as (at, client):
+async def test_scripts_of_other_pages_are_rejected():
+    async with http_serving() as (at, client):
         for request in (
             client.build_request("POST", SPEECH, json=HELLO, headers=EVIL),
             client.build_request("POST", "/v1/voices", data={"name": "x"}, files={"audio": REFERENCE}, headers=EVIL),
@@ -70,15 +70,15 @@ async def test_scripts_of_other_pages_change_nothing_here():
         assert "access-control-allow-origin" not in answer.headers
 
 
-async def test_the_servers_own_pages_and_listed_ones_may():
+async def test_the_servers_own_pages_and_listed_ones_are_allowed():
     app = {"origin": "https://app.example"}
-    async with browsing(cors_origin=(app["origin"],)) as (at, client):
+    async with http_serving(cors_origin=(app["origin"],)) as (at, client):
         own = {"origin": f"http://{at.http}"}
         for headers in (own, app, {}):
             assert (await client.post(SPEECH, json=HELLO, headers=headers)).status_code == 200
             async with socket(at, additional_headers=headers) as stream:
-                await stream.say(open={})
-                assert "opened" in (await stream.hear())
+                await stream.send(open={})
+                assert "opened" in (await stream.receive())
         asked = app | {"access-control-request-method": "POST", "access-control-request-headers": "authorization"}
         allowed = await client.options(SPEECH, headers=asked)
         assert (allowed.status_code, allowed.headers["access-control-allow-origin"]) == (200, app["origin"])
@@ -87,7 +87,7 @@ async def test_the_servers_own_pages_and_listed_ones_may():
         assert (await client.post(SPEECH, json=HELLO, headers=EVIL)).status_code == 403
 
 
-async def test_api_keys_open_http_too(tmp_path: Path):
+async def test_api_keys_apply_to_http_too(tmp_path: Path):
     keys = tmp_path / "keys.json"
     write_keys(keys, [ApiKey("anna", digest("sesame"), max_streams=1)])
     async with (
@@ -113,14 +113,14 @@ async def test_api_keys_open_http_too(tmp_path: Path):
         assert raised.value.response.status_code == 401
         async with socket(at, subprotocols=["mynah.v1", "bearer.sesame"]) as stream:
             assert stream.connection.subprotocol == "mynah.v1"
-            await stream.say(open={})
-            assert "opened" in (await stream.hear())
+            await stream.send(open={})
+            assert "opened" in (await stream.receive())
             busy = await client.post(SPEECH, json=HELLO, headers=with_key)
             assert (busy.status_code, busy.json()["error"]["code"]) == (429, "KEY_STREAMS_EXHAUSTED")
 
 
-async def test_a_port_that_is_taken_is_said():
-    async with browsing() as (at, _), serving() as other:
+async def test_a_port_in_use_is_an_error():
+    async with http_serving() as (at, _), serving() as other:
         second = Server(other.engine, ServerConfig(listen="127.0.0.1:0", http_listen=at.http))
         with pytest.raises(ConfigError, match="cannot listen on"):
             await second.start_http()
@@ -128,7 +128,7 @@ async def test_a_port_that_is_taken_is_said():
 
 
 @pytest.mark.parametrize("http_listen", ["0.0.0.0:8080", "[::]:0"])
-def test_http_is_not_shown_to_others_unencrypted_by_accident(http_listen: str):
+def test_http_without_tls_on_a_public_address_must_be_explicit(http_listen: str):
     with pytest.raises(ConfigError, match="http_listen"):
         ServerConfig(http_listen=http_listen)
     ServerConfig(http_listen=http_listen, insecure=True)
