@@ -25,7 +25,7 @@ from engines.config import (
 from engines.device import cpu_threads, device_memory, resolve_device, use_threads
 from engines.errors import invalid_value
 from engines.health import Health
-from engines.kernels.dense import halves_here
+from engines.kernels.dense import fp16_supported
 from engines.pipeline import Encoder, Pipeline, Stages
 from engines.published.engine import assemble_published
 from engines.published.graphs import find_published
@@ -139,14 +139,14 @@ def _automatic_t3(config: EngineConfig, on_gpu: bool) -> str:
     stream's step is shorter on ONNX Runtime; from two streams on torch reads the weights once for all of them."""
     if on_gpu:
         return "vllm" if backend.installed() else "torch"
-    if config.t3_dtype == "int8" or (config.max_streams == 1 and not halves_here()):
+    if config.t3_dtype == "int8" or (config.max_streams == 1 and not fp16_supported()):
         return "onnx"
     return "torch"
 
 
 def _halves(config: EngineConfig, device: str) -> bool:
     """Whether T3 on torch keeps its weights in float16. Raises InvalidInput where that is asked for in vain."""
-    possible = device == "cpu" and halves_here()
+    possible = device == "cpu" and fp16_supported()
     if config.t3_dtype == "float16" and not possible:
         allowed = "float32 under torch on a GPU, or where the compiled kernels or the CPU's f16c are missing"
         raise invalid_value("t3_dtype", config.t3_dtype, allowed, "T3_DTYPE_UNSUPPORTED")

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engines.kernels.dense import ADD, GELU, PLAIN, DenseLayer
-from engines.kernels.library import lanes_here
+from engines.kernels.library import simd_widths
 from engines.packed_linear import PackedLinear, packing_available
 
 
@@ -56,7 +56,7 @@ class CompiledLinear:
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, *, halves: bool) -> None:
-        self._layer = DenseLayer(weight.numpy(), bias.numpy(), torch.get_num_threads(), halves=halves, who="t3")
+        self._layer = DenseLayer(weight.numpy(), bias.numpy(), torch.get_num_threads(), fp16_weights=halves, pool="t3")
 
     def __call__(self, x: Tensor) -> Tensor:
         return self._run(x, PLAIN, None)
@@ -70,8 +70,8 @@ class CompiledLinear:
     def _run(self, x: Tensor, kind: int, residual: Tensor | None) -> Tensor:
         x, rows = x.contiguous(), len(x)
         out, work = x.new_empty(rows, self._layer.width), x.new_empty(self._layer.work_floats(rows))
-        beside = None if residual is None else residual.data_ptr()
-        self._layer.run(x.data_ptr(), rows, out.data_ptr(), work.data_ptr(), kind, beside)
+        address = None if residual is None else residual.data_ptr()
+        self._layer.run(x.data_ptr(), rows, out.data_ptr(), work.data_ptr(), kind, address)
         return out[:, : self._layer.outputs]
 
 
@@ -80,7 +80,7 @@ def least_rows(device: torch.device) -> int:
 
     oneDNN multiplies a single row by another routine, at two thirds of the speed of four.
     """
-    return 4 if device.type == "cpu" and not lanes_here() and packing_available() else 1
+    return 4 if device.type == "cpu" and not simd_widths() and packing_available() else 1
 
 
 def release_packing_memory() -> None:
@@ -91,7 +91,7 @@ def release_packing_memory() -> None:
 
 def make_linear(weight: Tensor, bias: Tensor, device: torch.device, *, halves: bool = False) -> Linear:
     """weight (in, out), bias (out,) on the CPU -> the fastest Linear of this device; `halves` as CompiledLinear."""
-    if device.type == "cpu" and lanes_here():
+    if device.type == "cpu" and simd_widths():
         return CompiledLinear(weight, bias, halves=halves)
     if device.type == "cpu" and packing_available():
         return PackedLinear(weight.t(), bias)

@@ -55,13 +55,13 @@ async def test_onnx_runs_both_stages_and_says_what_torch_says() -> None:
 async def test_t3_on_a_cpu_runs_where_it_is_fastest(
     kernels: bool, streams: int, dtype: str, runtime: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(factory, "halves_here", lambda: kernels)
+    monkeypatch.setattr(factory, "fp16_supported", lambda: kernels)
     async with loaded(max_streams=streams, t3_dtype=dtype) as engine:
         assert engine.info.t3_runtime == runtime
 
 
 async def test_float16_weights_need_a_cpu_that_widens_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(factory, "halves_here", lambda: False)
+    monkeypatch.setattr(factory, "fp16_supported", lambda: False)
     with pytest.raises(InvalidInput, match=r"t3_dtype = 'float16'.*float32 under torch"):
         async with loaded(t3="torch", t3_dtype="float16"):
             pass
