@@ -30,7 +30,7 @@ from engines.pipeline import Encoder, Pipeline, Stages
 from engines.published.engine import assemble_published
 from engines.published.graphs import find_published
 from engines.s3gen.nets import flow, vocoder_weights
-from engines.s3gen.select_runtime import choose_runtime
+from engines.s3gen.select_runtime import select_runtime
 from engines.s3gen.streaming.batcher import WindowBatcher
 from engines.s3gen.streaming.schedule import SCHEDULES
 from engines.t3 import model as t3_model
@@ -59,7 +59,7 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
     verify(checkpoint, tensor_tables(checkpoint))
     health = Health()
     t3 = _make_t3(config, checkpoint, device, health, observer)
-    s3gen = choose_runtime(config, checkpoint, device)
+    s3gen = select_runtime(config, checkpoint, device)
     most = _MAX_BATCH[device.split(":")[0]]
     batcher = WindowBatcher(s3gen.runtime, max_batch=most, reference=s3gen.reference, observer=observer)
     stages = Stages(_make_encoder(config, checkpoint), t3, batcher, SCHEDULES[config.schedule], observer)

@@ -50,21 +50,21 @@ class NoBuilder:
 
 
 @dataclass
-class Heard:
+class Outcome:
     ttfa_s: float
     underruns: int
     underrun_s: float
     samples: int
 
 
-async def listen(engine: Pipeline, start_s: float, tokens: int = 300, *, repeatable: bool = False) -> Heard:
+async def listen(engine: Pipeline, start_s: float, tokens: int = 300, *, repeatable: bool = False) -> Outcome:
     await asyncio.sleep(start_s)
     stream = await engine.open(VOICE, Sampling(seed=int(start_s * 1000), repeatable=repeatable))
     try:
         async for event in stream.speak(Segment(0, "x" * tokens)):
             if isinstance(event, SegmentDone):
                 s = event.stats
-                return Heard(s.ttfa_s, s.underruns, s.underrun_s, s.samples)
+                return Outcome(s.ttfa_s, s.underruns, s.underrun_s, s.samples)
     finally:
         await stream.close()
     raise AssertionError("a segment without an end")
@@ -77,7 +77,7 @@ def poisson(count: int, mean_gap_s: float, seed: int = 0) -> list[float]:
 @pytest.mark.parametrize("schedule", list(SCHEDULES))
 @pytest.mark.parametrize("repeatable", [False, True])
 def test_64_streams_never_run_dry_where_capacity_suffices(schedule: str, repeatable: bool) -> None:
-    async def run() -> list[Heard]:
+    async def run() -> list[Outcome]:
         engine, *_ = Device().engine(schedule)
         return await asyncio.gather(*(listen(engine, s, repeatable=repeatable) for s in poisson(64, 0.15)))
 
@@ -88,7 +88,7 @@ def test_64_streams_never_run_dry_where_capacity_suffices(schedule: str, repeata
 
 
 def test_a_burst_of_64_costs_time_to_first_audio_but_no_gap() -> None:
-    async def run() -> list[Heard]:
+    async def run() -> list[Outcome]:
         engine, *_ = Device().engine()
         return await asyncio.gather(*(listen(engine, 0.001 * i) for i in range(64)))
 
@@ -98,7 +98,7 @@ def test_a_burst_of_64_costs_time_to_first_audio_but_no_gap() -> None:
 
 
 def test_a_device_that_cannot_carry_all_degrades_them_alike() -> None:
-    async def run() -> list[Heard]:
+    async def run() -> list[Outcome]:
         engine, *_ = Device(call_s=0.3, token_s=2e-3, max_batch=4).engine()
         return await asyncio.gather(*(listen(engine, 0.0) for _ in range(8)))
 
@@ -132,7 +132,7 @@ def test_a_crowd_hears_its_first_sound_later_and_then_no_gap() -> None:
 
 
 def test_a_stream_whose_t3_stalls_delays_nobody_else() -> None:
-    async def run() -> list[Heard]:
+    async def run() -> list[Outcome]:
         device = Device()
         engine, t3, _ = device.engine()
         others = [asyncio.create_task(listen(engine, s)) for s in poisson(16, 0.2)]
@@ -148,14 +148,14 @@ def test_a_stream_whose_t3_stalls_delays_nobody_else() -> None:
 
 
 def test_cancelled_streams_leave_room_and_disturb_nobody() -> None:
-    async def run() -> tuple[list[Heard], int, int]:
+    async def run() -> tuple[list[Outcome], int, int]:
         engine, t3, batcher = Device().engine()
         tasks = [asyncio.create_task(listen(engine, s)) for s in poisson(64, 0.1)]
         for i, task in enumerate(tasks):
             if i % 3 == 0:
                 asyncio.get_running_loop().call_later(0.5 + 0.11 * i, task.cancel)
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-        heard = [outcome for outcome in outcomes if isinstance(outcome, Heard)]
+        heard = [outcome for outcome in outcomes if isinstance(outcome, Outcome)]
         assert len(t3.running) == engine.open_streams == batcher.waiting_windows == 0
         return heard, len(outcomes), sum(isinstance(o, asyncio.CancelledError) for o in outcomes)
 
@@ -252,7 +252,7 @@ def test_a_prefetched_segment_does_not_delay_a_stream_without_audio() -> None:
 def test_a_prefetched_segment_is_promoted_when_it_becomes_current() -> None:
     """Stream B keeps T3 busy for 8 s; stream A's second segment gets its share as soon as it is spoken."""
 
-    async def run() -> tuple[list[Heard], list[bool], int]:
+    async def run() -> tuple[list[Outcome], list[bool], int]:
         engine, t3 = shared_engine()
         stream = await engine.open(VOICE, Sampling(seed=1))
         crowd = asyncio.create_task(listen(engine, 0.1, tokens=400))
@@ -281,7 +281,7 @@ def shared_engine() -> tuple[Pipeline, SharedT3]:
     return Pipeline(info, stages, NoBuilder(), None), t3
 
 
-async def speak_all(stream: PipelineStream, segments: list[Segment], between_s: float) -> list[Heard]:
+async def speak_all(stream: PipelineStream, segments: list[Segment], between_s: float) -> list[Outcome]:
     """Speak the segments with a pause between, each prefetched while the one before it is spoken."""
     heard = []
     for index, segment in enumerate(segments):
@@ -291,5 +291,5 @@ async def speak_all(stream: PipelineStream, segments: list[Segment], between_s: 
                 stream.prepare(segments[index + 1])
             if isinstance(event, SegmentDone):
                 s = event.stats
-                heard.append(Heard(s.ttfa_s, s.underruns, s.underrun_s, s.samples))
+                heard.append(Outcome(s.ttfa_s, s.underruns, s.underrun_s, s.samples))
     return heard
