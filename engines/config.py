@@ -50,7 +50,7 @@ def _check(name: str, value: float, low: float, high: float, *, open_low: bool =
         f"{'above' if open_low else 'at least'} {_number(low)} and at most {_number(high)}",
     )
     message = f"{field} is {_number(value)}; it must be {allowed}."
-    raise InvalidInput(field, message, "SAMPLING_OUT_OF_RANGE", value=_number(value), allowed=allowed)
+    raise InvalidInput(field, message, "SAMPLING_OUT_OF_RANGE", value=value, allowed=allowed)
 
 
 def _number(value: float) -> str:

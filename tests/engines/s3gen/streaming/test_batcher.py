@@ -16,9 +16,9 @@ from tests.engines.fakes import FakeRuntime, SlowExecute, make_voice
 from tests.virtual_time import virtual_time
 
 
-def make_request(code: int, tokens: int = 12) -> tuple[SegmentDecoder, Window]:
+def make_request(token: int, tokens: int = 12) -> tuple[SegmentDecoder, Window]:
     decoder = SegmentDecoder(make_voice(), seed=1)
-    decoder.speech_tokens = [code] * tokens
+    decoder.speech_tokens = [token] * tokens
     window = WindowPlanner(SCHEDULES["throughput"]).next(tokens, ended=True)
     assert window is not None
     return decoder, window
