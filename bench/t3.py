@@ -87,14 +87,14 @@ class Ours:
     async def _count_speech_tokens(self, request: T3Request) -> int:
         generation = self._backend.start(request)
         count = 0
-        while speech_tokens := await generation.next_codes():
+        while speech_tokens := await generation.next_speech_tokens():
             count += len(speech_tokens)
         return count
 
     async def _first_token_s(self, request: T3Request) -> float:
         started_s = time.perf_counter()
         generation = self._backend.start(request)
-        await generation.next_codes()
+        await generation.next_speech_tokens()
         elapsed_s = time.perf_counter() - started_s
         await generation.cancel()
         return elapsed_s

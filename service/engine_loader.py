@@ -1,6 +1,6 @@
 """An engine that is loaded, warmed up and measured while the server already answers health checks.
 
-Until `warm_up()` returns, `info` describes the configured engine and every other call raises EngineFailure.
+Until it is loaded, `info` describes the configured engine, and `make_voice` and `open` raise EngineFailure.
 """
 
 from __future__ import annotations

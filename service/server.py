@@ -59,7 +59,6 @@ class Server:
         """Raises ConfigError, InvalidInput or OSError if a file or folder of the configuration cannot be used."""
         self._engine = engine
         self._config = config
-        policy = config.policy
         try:
             self.gate = Authenticator(config.api_keys)
             self.certificates = None if config.tls is None else Certificates(config.tls)
@@ -67,40 +66,52 @@ class Server:
             raise ConfigError(str(error)) from error
         self.admission = Admission(engine.info.limits.max_streams, config.max_uploads, self.gate)
         self._admin = AdminServer(engine, self.admission)
-        voices = VoiceStore(
+        self._voices = VoiceStore(
             lambda: engine.default_voice,
             config.voices_dir,
             max_voices=config.max_voices,
             max_loaded=config.max_voices_in_memory,
         )
+        self._catalogue = VoiceCatalogue(engine, self._voices)
+        self._speech_handler = SpeechHandler(engine, self._voices, self.admission, config.policy)
         self._health = health.aio.HealthServicer()
         self._warm = False
         self._health_updates: set[asyncio.Future[None]] = set()
         self._grpc = grpc.aio.server(options=_OPTIONS, interceptors=[AuthInterceptor(self.gate)])
-        speech_handler = SpeechHandler(engine, voices, self.admission, policy)
-        speech = SpeechService(engine, speech_handler, self.admission, policy, version("mynah"))
-        speech_pb2_grpc.add_SpeechServicer_to_server(speech, self._grpc)  # type: ignore[no-untyped-call]
-        catalogue = VoiceCatalogue(engine, voices)
-        voices_service = VoicesService(catalogue, self.admission, policy)
-        voices_pb2_grpc.add_VoicesServicer_to_server(voices_service, self._grpc)  # type: ignore[no-untyped-call]
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-        names = [_SPEECH, _VOICES, health.SERVICE_NAME, reflection.SERVICE_NAME, *self._add_riva(voices)]
-        reflection.enable_server_reflection(names, self._grpc)
-        self._http: HttpServer | None = None
-        if config.http_listen is not None:
-            app = build_app(
-                engine, speech_handler, catalogue, self.admission, policy, version("mynah"), config.cors_origin
-            )
-            self._http = HttpServer(app, policy.stall_timeout_s)
+        self._add_services()
+        self._http = None if config.http_listen is None else self._make_http()
 
-    def _add_riva(self, voices: VoiceStore) -> list[str]:
+    def _add_services(self) -> None:
+        policy = self._config.policy
+        speech = SpeechService(self._engine, self._speech_handler, self.admission, policy, version("mynah"))
+        speech_pb2_grpc.add_SpeechServicer_to_server(speech, self._grpc)  # type: ignore[no-untyped-call]
+        voices = VoicesService(self._catalogue, self.admission, policy)
+        voices_pb2_grpc.add_VoicesServicer_to_server(voices, self._grpc)  # type: ignore[no-untyped-call]
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        names = [_SPEECH, _VOICES, health.SERVICE_NAME, reflection.SERVICE_NAME, *self._add_riva()]
+        reflection.enable_server_reflection(names, self._grpc)
+
+    def _make_http(self) -> HttpServer:
+        policy, cors_origins = self._config.policy, self._config.cors_origin
+        app = build_app(
+            self._engine,
+            self._speech_handler,
+            self._catalogue,
+            self.admission,
+            policy,
+            version("mynah"),
+            cors_origins,
+        )
+        return HttpServer(app, policy.stall_timeout_s)
+
+    def _add_riva(self) -> list[str]:
         """Serve Riva's clients if nvidia-riva-client is installed. Returns the names of the added services."""
         if find_spec("riva") is None:
             log.info("Riva's clients are not served: nvidia-riva-client is not installed")
             return []
         from service.grpc import riva
 
-        riva.add_to(self._grpc, self._engine, voices, self.admission, self._config.policy)
+        riva.add_to(self._grpc, self._engine, self._voices, self.admission, self._config.policy)
         return [riva.SERVICE]
 
     async def start(self) -> str:

@@ -12,8 +12,8 @@ from ui.gradio_events import DIRECT
 # Defaults and ranges as in mynah.v1.Sampling: name -> (label, hint, minimum, maximum, step, default)
 SAMPLING: dict[str, tuple[str, str, float, float, float, float]] = {
     "temperature": ("Temperature", "Higher values sound livelier; 0 is steady", 0, 5, 0.05, 0.8),
-    "top_p": ("Top p", "Lower values leave out unlikely sounds; 1 allows all", 0.05, 1, 0.05, 0.95),
-    "top_k": ("Top k", "How many likely sounds to choose from; 0 allows all", 0, 6563, 1, 1000),
+    "top_p": ("Top p", "Share of likely sounds; 1 allows all", 0.05, 1, 0.05, 0.95),
+    "top_k": ("Top k", "Number of likely sounds; 0 allows all", 0, 6563, 1, 1000),
     "repetition_penalty": ("Repetition penalty", "Values above 1 reduce repetitions", 0.1, 10, 0.1, 1.2),
     "max_speech_tokens": ("Longest segment", "Maximum per sentence, in steps of 40 ms", 1, 1000, 1, 1000),
 }

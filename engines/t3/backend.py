@@ -25,7 +25,7 @@ class T3Request:
 class T3Generation(Protocol):
     """One running request; owned by one asyncio task."""
 
-    async def next_codes(self) -> list[int]:
+    async def next_speech_tokens(self) -> list[int]:
         """The speech tokens (0..6560) made since the last call, at least one; [] once the segment is complete.
 
         Marks (ids >= 6561) never appear; the closing three silence tokens do. Raises EngineFailure if the backend

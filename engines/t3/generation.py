@@ -41,8 +41,8 @@ class Generation:
     def hit_token_limit(self) -> bool:
         return self._hit_token_limit
 
-    async def next_codes(self) -> list[int]:
-        """As T3Generation.next_codes. What was made before a failure is returned before it is raised."""
+    async def next_speech_tokens(self) -> list[int]:
+        """As T3Generation.next_speech_tokens. What was made before a failure is returned before it is raised."""
         while not (self._speech_tokens or self._ended):
             self._news.clear()
             await self._news.wait()
@@ -52,7 +52,7 @@ class Generation:
         return speech_tokens
 
     async def cancel(self) -> None:
-        """As T3Generation.cancel. A `next_codes` that waits meanwhile returns []."""
+        """As T3Generation.cancel. A `next_speech_tokens` that waits meanwhile returns []."""
         self._speech_tokens.clear()
         if self._freed is None and not self._ended:
             self._freed = self._loop.create_future()

@@ -50,8 +50,8 @@ class KvSlot:
             return
         assert positions <= self._max_positions, "the decoder admits no sequence that cannot fit"
         # half as much again, so that a long sequence is copied a few times and not every 256 positions
-        wanted = max(positions, self.capacity + self.capacity // 2)
-        rounded = -(-wanted // _GROWTH_POSITIONS) * _GROWTH_POSITIONS
+        enlarged = max(positions, self.capacity + self.capacity // 2)
+        rounded = -(-enlarged // _GROWTH_POSITIONS) * _GROWTH_POSITIONS
         layers, two, heads, _, dim = self._kv.shape
         grown = torch.empty((layers, two, heads, min(rounded, self._max_positions), dim), device=self._kv.device)
         grown[:, :, :, : self.length] = self._kv[:, :, :, : self.length]

@@ -53,7 +53,7 @@ async def _first_and_next(engine: Pipeline, voice: Voice, seed: int) -> tuple[fl
         sampling = Sampling(seed=seed + 1_000_000 * attempt, max_speech_tokens=FIRST_HOP_TOKENS + _MORE_TOKENS)
         generation = stages.t3.start(T3Request(text, voice, sampling))
         started_s, tokens, head_s, head = time.perf_counter(), 0, 0.0, 0
-        while tokens < FIRST_HOP_TOKENS + _MORE_TOKENS and (speech_tokens := await generation.next_codes()):
+        while tokens < FIRST_HOP_TOKENS + _MORE_TOKENS and (speech_tokens := await generation.next_speech_tokens()):
             tokens += len(speech_tokens)
             if not head and tokens >= FIRST_HOP_TOKENS:
                 head_s, head = time.perf_counter() - started_s, tokens

@@ -5,14 +5,13 @@ FFmpeg comes with PyAV, which is imported when the first codec needs it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-
-from engines.audio import to_f32le
 
 Samples = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
@@ -39,48 +38,33 @@ class Codec(Protocol):
         """Ends the codec. Returns the remaining packets, padded with silence where the codec has fixed frames."""
 
 
-class PcmS16le:
-    """16-bit samples."""
+class PerSampleCodec:
+    """A Codec without state: `convert` encodes each sample by itself."""
+
+    def __init__(self, convert: Callable[[Samples], bytes]) -> None:
+        self._convert = convert
 
     def encode(self, samples: Samples) -> list[Packet]:
-        return _one_packet(pcm_s16le(samples), len(samples))
+        return [Packet(self._convert(samples), len(samples))] if len(samples) else []
 
     def finish(self) -> list[Packet]:
         return []
-
-
-class PcmF32le:
-    """32-bit float samples."""
-
-    def encode(self, samples: Samples) -> list[Packet]:
-        return _one_packet(to_f32le(samples), len(samples))
-
-    def finish(self) -> list[Packet]:
-        return []
-
-
-class G711:
-    """One byte for each sample: ITU-T G.711's mu-law or A-law."""
-
-    def __init__(self, law: Bytes) -> None:
-        self._law = law
-
-    def encode(self, samples: Samples) -> list[Packet]:
-        codes = np.frombuffer(pcm_s16le(samples), "<i2").view(np.uint16)
-        return _one_packet(self._law[codes].tobytes(), len(samples))
-
-    def finish(self) -> list[Packet]:
-        return []
-
-
-def _one_packet(data: bytes, samples: int) -> list[Packet]:
-    return [Packet(data, samples)] if samples else []
 
 
 def pcm_s16le(samples: Samples) -> bytes:
     """Little-endian 16-bit samples: 1.0 becomes 32767; louder samples are clipped."""
     data: bytes = np.rint(np.clip(samples, -1.0, 1.0) * 32767.0).astype("<i2").tobytes()
     return data
+
+
+def g711(law: Bytes) -> Callable[[Samples], bytes]:
+    """Returns a conversion to ITU-T G.711 by its table of codes, `mu_law()` or `a_law()`: one byte for each sample."""
+
+    def convert(samples: Samples) -> bytes:
+        bits = np.frombuffer(pcm_s16le(samples), "<i2").view(np.uint16)
+        return law[bits].tobytes()
+
+    return convert
 
 
 @lru_cache(maxsize=1)

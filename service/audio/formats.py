@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
+from engines.audio import to_f32le
 from engines.errors import InvalidInput
 from engines.model_spec import SAMPLE_RATE_HZ
 from service.audio import codecs
-from service.audio.codecs import Codec
+from service.audio.codecs import Codec, PerSampleCodec, a_law, g711, mu_law, pcm_s16le
 from service.audio.containers import Adts, Raw, Wav, Writer
 from service.audio.flac import Flac
 from service.audio.ogg import OggOpus
@@ -71,16 +72,16 @@ def _flac_writer(rate_hz: int) -> Writer:
 
 
 _SPECS = {
-    AudioFormat.PCM_S16LE: _FormatSpec(lambda _: codecs.PcmS16le(), lambda _: Raw()),
-    AudioFormat.PCM_F32LE: _FormatSpec(lambda _: codecs.PcmF32le(), lambda _: Raw()),
-    AudioFormat.WAV: _FormatSpec(lambda _: codecs.PcmS16le(), Wav),
+    AudioFormat.PCM_S16LE: _FormatSpec(lambda _: PerSampleCodec(pcm_s16le), lambda _: Raw()),
+    AudioFormat.PCM_F32LE: _FormatSpec(lambda _: PerSampleCodec(to_f32le), lambda _: Raw()),
+    AudioFormat.WAV: _FormatSpec(lambda _: PerSampleCodec(pcm_s16le), Wav),
     AudioFormat.OGG_OPUS: _FormatSpec(codecs.OPUS.open, OggOpus, _OPUS_RATES_HZ, takes_time=True),
     AudioFormat.WEBM_OPUS: _FormatSpec(codecs.OPUS.open, WebmOpus, _OPUS_RATES_HZ, takes_time=True),
     AudioFormat.MP3: _FormatSpec(codecs.MP3.open, lambda _: Raw(), _CODEC_RATES_HZ, takes_time=True),
     AudioFormat.FLAC: _FormatSpec(codecs.FLAC.open, _flac_writer, _CODEC_RATES_HZ, takes_time=True),
     AudioFormat.AAC: _FormatSpec(codecs.AAC.open, Adts, _CODEC_RATES_HZ, takes_time=True),
-    AudioFormat.MULAW: _FormatSpec(lambda _: codecs.G711(codecs.mu_law()), lambda _: Raw(), (_TELEPHONE_RATE_HZ,)),
-    AudioFormat.ALAW: _FormatSpec(lambda _: codecs.G711(codecs.a_law()), lambda _: Raw(), (_TELEPHONE_RATE_HZ,)),
+    AudioFormat.MULAW: _FormatSpec(lambda _: PerSampleCodec(g711(mu_law())), lambda _: Raw(), (_TELEPHONE_RATE_HZ,)),
+    AudioFormat.ALAW: _FormatSpec(lambda _: PerSampleCodec(g711(a_law())), lambda _: Raw(), (_TELEPHONE_RATE_HZ,)),
 }
 assert _SPECS.keys() == set(AudioFormat)
 

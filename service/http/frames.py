@@ -10,7 +10,7 @@ from enum import Enum
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from engines.errors import InvalidInput
 from mynah.v1 import speech_pb2
@@ -27,7 +27,7 @@ class AudioEncoding(Enum):
 
 
 class End:
-    """The client's last message."""
+    """The client's last message, after which it sends nothing."""
 
 
 def parse_text(text: str) -> speech_pb2.StreamSpeechRequest | End:
@@ -61,11 +61,19 @@ def _invalid_frame(content: str, allowed: str) -> InvalidInput:
     return InvalidInput("frame", message, "MESSAGE_INVALID", value=content, allowed=allowed)
 
 
+def json_fields(message: Message) -> dict[str, Any]:
+    """The JSON members of a message: fields as in the .proto files, with defaults."""
+    fields: dict[str, Any] = MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    return fields
+
+
 def event_frames(event: dict[str, Any], audio: AudioEncoding) -> list[str | bytes]:
     """The frames of one event, which is given as {name: message}."""
     ((name, message),) = event.items()
     data_frames: list[str | bytes] = []
-    fields = MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    fields = json_fields(message)
     if name == "audio" and audio is AudioEncoding.BINARY:
         del fields["data"]
         data_frames = [message.data]

@@ -88,7 +88,7 @@ def _get(operation: str, summary: str, schema: Schema, *statuses: int) -> Schema
 
 
 def _public(operation: Schema) -> Schema:
-    """Makes an operation one without an API key."""
+    """Returns the operation as one that needs no API key."""
     responses = {
         status: response for status, response in operation["responses"].items() if status not in ("401", "500")
     }

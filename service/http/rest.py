@@ -6,7 +6,6 @@ import reprlib
 import time
 from typing import Any
 
-from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
@@ -19,6 +18,7 @@ from mynah.v1 import voices_pb2
 from service.access.admission import Admission
 from service.errors import NotFound
 from service.handlers.voice_catalogue import VoiceCatalogue
+from service.http.frames import json_fields
 from service.http.requests import Body, require_media_type, while_connected
 from service.stream.policy import StreamPolicy
 
@@ -159,5 +159,4 @@ def _page_size(text: str) -> int:
 
 
 def _json(message: Message, status_code: int = 200) -> Response:
-    content = MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
-    return JSONResponse(content, status_code)
+    return JSONResponse(json_fields(message), status_code)

@@ -14,7 +14,7 @@ _CREATED = "created"  # metadata key
 
 @dataclass(frozen=True)
 class VoiceSummary:
-    """`created` is None for the built-in voice; `reference_s` is how much of its recording it uses."""
+    """A voice in a list. `created` is None for the built-in voice; `reference_s`: how much of its recording it uses."""
 
     voice_id: str
     name: str

@@ -44,7 +44,7 @@ async def speech_tokens_of(t3: T3Backend, engine: Pipeline, texts: Sequence[str]
     for text in texts:
         generation = t3.start(T3Request(engine.stages.encode_text(text), voice, Sampling(seed=_SEED)))
         speech_tokens: list[int] = []
-        while tokens := await generation.next_codes():
+        while tokens := await generation.next_speech_tokens():
             speech_tokens += tokens
         assert not generation.hit_token_limit, f"T3 did not stop after {text!r}"
         results.append(speech_tokens)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -118,8 +119,13 @@ def test_events_reach_the_browser_with_all_fields_of_the_client_s():
     relay = _Relay(socket, mynah.Client(), Recordings())  # type: ignore[arg-type]
     window = WindowFigures(0, 25, 30, 0.01, 0.2)
     done = SegmentDone(0, 0, 960, False, False, 1, 1, 0.1, 0.1, 0.1, 0.0, None, 0, 0.0, 5)
-    for event in (AudioChunk(0, 0, 0, 2, b"\1\0\2\0", window), SegmentStarted(0, 0, "Hi.", 2, 3), done):
-        asyncio.run(relay._forward(event))
+
+    async def forward() -> None:
+        for event in (AudioChunk(0, 0, 0, 2, b"\1\0\2\0", window), SegmentStarted(0, 0, "Hi.", 2, 3), done):
+            await relay._forward(event)
+
+    with ThreadPoolExecutor() as pool:  # Playwright's event loop may run in this thread
+        pool.submit(asyncio.run, forward()).result()
     chunk, started, ended = socket.texts
     assert socket.data == [b"\1\0\2\0"]
     assert chunk.keys() == (names(AudioChunk) - {"data"}) | {"type"}

@@ -44,7 +44,7 @@ def test_figures_and_drawings_show_a_recording(visitor: Visitor):
 
 
 def test_the_waveform_grows_as_it_arrives(visitor: Visitor):
-    visitor.speak("One sentence here. " * 3)
+    visitor.speak("One sentence here. " * 8)  # many chunks, so that a busy machine draws several of them
     seen = visitor.evaluate(
         """async () => { const seen = new Set();
         while (mynah.player.live) {

@@ -72,7 +72,7 @@ async def on_torch() -> AsyncIterator[LocalT3Backend]:
 
 async def speech_tokens_of(generation: T3Generation) -> list[int]:
     speech_tokens: list[int] = []
-    while new := await generation.next_codes():
+    while new := await generation.next_speech_tokens():
         speech_tokens += new
     return speech_tokens
 
@@ -92,7 +92,7 @@ async def test_every_request_gets_its_own_tokens(backend: VllmT3Backend, on_torc
 
 async def test_tokens_come_one_by_one_as_they_are_drawn(backend: VllmT3Backend) -> None:
     generation = backend.start(request(1, temperature=0, max_speech_tokens=100))
-    first = await generation.next_codes()
+    first = await generation.next_speech_tokens()
     assert len(first) < 50, "the first tokens must not wait for the last"
     rest = await speech_tokens_of(generation)
     assert len(first + rest) == 101 + 3
@@ -105,11 +105,11 @@ async def test_cancelling_frees_the_blocks_before_it_returns(backend: VllmT3Back
     free = blocks.free_kv_blocks
     generation = backend.start(request(2, temperature=0, max_speech_tokens=400))
     other = backend.start(request(3, temperature=0, max_speech_tokens=60))
-    await generation.next_codes()
+    await generation.next_speech_tokens()
     assert blocks.free_kv_blocks < free
     await generation.cancel()
     await generation.cancel()
-    assert await generation.next_codes() == []
+    assert await generation.next_speech_tokens() == []
     assert len(await speech_tokens_of(other)) == 61 + 3, "others go on"
     await other.cancel()
     assert blocks.free_kv_blocks == free
@@ -133,7 +133,7 @@ async def test_an_engine_that_breaks_is_rebuilt_and_speaks_again(backend: VllmT3
     memory = weakref.ref(broken.kv_caches[0])
     generations = [backend.start(request(seed, temperature=0, max_speech_tokens=400)) for seed in (1, 2)]
     for generation in generations:
-        await generation.next_codes()
+        await generation.next_speech_tokens()
 
     def lose_the_device(*_: object) -> None:
         raise RuntimeError("device lost")
@@ -159,7 +159,7 @@ async def test_an_engine_that_breaks_is_rebuilt_and_speaks_again(backend: VllmT3
 async def test_closing_fails_running_requests_and_later_ones(work_dir: Path) -> None:
     backend = make(work_dir)
     running = backend.start(request(1, temperature=0, max_speech_tokens=400))
-    await running.next_codes()
+    await running.next_speech_tokens()
     await backend.close()
     with pytest.raises(EngineFailure, match="closed"):
         await speech_tokens_of(running)

@@ -27,8 +27,8 @@ class ScriptedEngine:
         self.script = script
         self.steps: dict[str, int] = {}
         self.closed = False
-        self.refuse: Exception | None = None
-        self.refuse_changes: Exception | None = None
+        self.fails_to_add: Exception | None = None
+        self.fails_to_change: Exception | None = None
         self.promoted: list[str] = []
 
     @property
@@ -40,18 +40,18 @@ class ScriptedEngine:
         return T3Use(len(self.steps) / 4, read_positions=7)
 
     def add(self, request_id: str, request: T3Request) -> None:
-        if self.refuse is not None:
-            raise self.refuse
+        if self.fails_to_add is not None:
+            raise self.fails_to_add
         self.steps[request_id] = 0
 
     def promote(self, request_id: str) -> None:
-        if self.refuse_changes is not None:
-            raise self.refuse_changes
+        if self.fails_to_change is not None:
+            raise self.fails_to_change
         self.promoted.append(request_id)
 
     def abort(self, request_id: str) -> None:
-        if self.refuse_changes is not None:
-            raise self.refuse_changes
+        if self.fails_to_change is not None:
+            raise self.fails_to_change
         self.steps.pop(request_id, None)
 
     def step(self) -> list[Drawn]:
@@ -153,7 +153,7 @@ def test_an_engine_that_cannot_promote_is_broken() -> None:
     factory = Factory([1, 2, 3], [7, STOP_SPEECH_TOKEN])
     decoder = factory.decoder()
     sequence = decoder.add(request(1))
-    factory.engines[0].refuse_changes = RuntimeError("scheduler lost")
+    factory.engines[0].fails_to_change = RuntimeError("scheduler lost")
     decoder.promote(sequence)
     progress = until(decoder, lambda: decoder.healthy and decoder.idle)
     assert [step.sequence for step in progress if step.error] == [sequence]
@@ -164,7 +164,7 @@ def test_a_request_that_cannot_be_added_fails_alone() -> None:
     factory = Factory([1, 2, STOP_SPEECH_TOKEN])
     decoder = factory.decoder()
     good = decoder.add(request(1))
-    factory.engines[0].refuse = LookupError("all 4 voice slots are in use")
+    factory.engines[0].fails_to_add = LookupError("all 4 voice slots are in use")
     bad = decoder.add(request(2))
     progress = until(decoder, lambda: decoder.idle)
     (failed,) = [step for step in progress if step.error]
@@ -205,7 +205,7 @@ def test_an_engine_that_cannot_abort_is_broken_too() -> None:
     factory = Factory([1, 2, 3], [7, STOP_SPEECH_TOKEN])
     decoder = factory.decoder()
     cancelled, other = decoder.add(request(1)), decoder.add(request(2))
-    factory.engines[0].refuse_changes = RuntimeError("scheduler lost")
+    factory.engines[0].fails_to_change = RuntimeError("scheduler lost")
     decoder.release(cancelled)
     progress = until(decoder, lambda: decoder.healthy and decoder.idle)
     assert [step.sequence for step in progress if step.error] == [other]
@@ -275,10 +275,10 @@ def test_nothing_is_reported_of_a_request_that_was_released() -> None:
     """Cancelled between its failure and the report of it."""
     factory = Factory([1, 2], [])
     decoder = factory.decoder()
-    factory.engines[0].refuse = LookupError("no slot")
-    refused = decoder.add(request(1))
+    factory.engines[0].fails_to_add = LookupError("no slot")
+    rejected = decoder.add(request(1))
     assert not decoder.idle
-    decoder.release(refused)
+    decoder.release(rejected)
     assert decoder.idle
     assert decoder.step() == []
 

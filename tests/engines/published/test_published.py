@@ -140,7 +140,7 @@ def published_voice(rows: int, seed: int = 0) -> Voice:
 
 async def speech_tokens_of(backend: LocalT3Backend, request: T3Request) -> list[int]:
     generation, speech_tokens = backend.start(request), list[int]()
-    while more := await generation.next_codes():
+    while more := await generation.next_speech_tokens():
         speech_tokens += more
     return speech_tokens
 
@@ -177,12 +177,12 @@ def test_a_promoted_request_goes_before_one_that_is_made_ahead(runner: asyncio.R
 
     async def first_tokens() -> list[int]:
         running = backend.start(T3Request((5,), voice, long))
-        await running.next_codes()
+        await running.next_speech_tokens()
         waiting = [backend.start(T3Request((n,), voice, short, made_ahead=True)) for n in (6, 7, 8)]
         begun: list[T3Generation] = []
 
         async def begin(generation: T3Generation) -> None:
-            await generation.next_codes()
+            await generation.next_speech_tokens()
             begun.append(generation)
 
         beginning = asyncio.gather(*(begin(generation) for generation in waiting))
@@ -200,7 +200,7 @@ def test_a_cancelled_request_frees_its_slot(runner: asyncio.Runner, folder: Path
 
     async def scenario() -> list[int]:
         first = backend.start(T3Request((5,), published_voice(7), Sampling(max_speech_tokens=1000)))
-        await first.next_codes()
+        await first.next_speech_tokens()
         waiting = asyncio.create_task(
             speech_tokens_of(backend, T3Request((6,), published_voice(7), Sampling(max_speech_tokens=3)))
         )

@@ -80,7 +80,7 @@ async def backend() -> AsyncIterator[LocalT3Backend]:
 
 async def all_tokens(generation: Generation) -> list[int]:
     speech_tokens: list[int] = []
-    while more := await generation.next_codes():
+    while more := await generation.next_speech_tokens():
         speech_tokens += more
     return speech_tokens
 
@@ -95,7 +95,7 @@ async def test_requests_get_their_own_tokens_beside_others(backend: LocalT3Backe
     generations = [backend.start(each) for each in requests]
     results = await asyncio.gather(*(all_tokens(generation) for generation in generations))
     assert results == [expected_tokens(each) for each in requests]
-    assert await generations[0].next_codes() == []
+    assert await generations[0].next_speech_tokens() == []
     limited = [len(run(T3Decoder(net(), limits()), each)[0]) == 51 for each in requests]
     assert [generation.hit_token_limit for generation in generations] == limited
     assert any(limited)
@@ -104,10 +104,10 @@ async def test_requests_get_their_own_tokens_beside_others(backend: LocalT3Backe
 async def test_tokens_arrive_while_others_are_still_to_be_drawn(stage: Stage) -> None:
     generation = stage.start(request(1, **LONG))
     stage.net.permits.release(1)
-    first = await generation.next_codes()
+    first = await generation.next_speech_tokens()
     assert first == expected_tokens(request(1, **SHORT))[:1]
     stage.net.permits.release(2)
-    assert len(await generation.next_codes()) in (1, 2)
+    assert len(await generation.next_speech_tokens()) in (1, 2)
 
 
 async def test_a_request_pauses_at_its_target_until_that_is_raised(backend: LocalT3Backend) -> None:
@@ -115,12 +115,12 @@ async def test_a_request_pauses_at_its_target_until_that_is_raised(backend: Loca
     generation.set_target(8)
     speech_tokens: list[int] = []
     while len(speech_tokens) < 8:
-        speech_tokens += await generation.next_codes()
+        speech_tokens += await generation.next_speech_tokens()
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(generation.next_codes(), 0.1)
+        await asyncio.wait_for(generation.next_speech_tokens(), 0.1)
     assert len(speech_tokens) == 8
     generation.set_target(1000)
-    while more := await generation.next_codes():
+    while more := await generation.next_speech_tokens():
         speech_tokens += more
     assert speech_tokens[:-SILENCE_TAIL_TOKENS] == run(T3Decoder(net(), limits()), request(1, **SHORT))[0]
     generation.set_target(2000)  # nothing special after the end
@@ -140,7 +140,7 @@ async def test_cancel_returns_within_one_step_and_frees_the_slot(stage: Stage) -
     assert stage.decoder.idle
     assert stage.decoder.free_slots == 2
     assert stage.net.passes == 6
-    assert await generation.next_codes() == []
+    assert await generation.next_speech_tokens() == []
     await generation.cancel()
 
 
@@ -159,7 +159,7 @@ async def test_waiting_and_ended_requests_can_be_cancelled(stage: Stage) -> None
     running, other, waiting = (stage.start(request(n, **SHORT)) for n in (1, 2, 3))
     stage.open()
     await waiting.cancel()
-    assert await waiting.next_codes() == []
+    assert await waiting.next_speech_tokens() == []
     assert await all_tokens(running) == expected_tokens(request(1, **SHORT))
     await running.cancel()
     await asyncio.gather(other.cancel(), other.cancel())
@@ -172,7 +172,7 @@ async def test_promoting_reorders_what_waits_for_a_slot(stage: Stage) -> None:
     begun: list[Generation] = []
 
     async def finish(generation: Generation) -> list[int]:
-        first = await generation.next_codes()
+        first = await generation.next_speech_tokens()
         begun.append(generation)
         return first + await all_tokens(generation)
 
@@ -198,7 +198,7 @@ async def test_promoting_after_close_is_without_effect(stage: Stage) -> None:
 
 async def test_cancel_wakes_a_waiting_reader(stage: Stage) -> None:
     generation = stage.start(request(1, **LONG))
-    reader = asyncio.create_task(generation.next_codes())
+    reader = asyncio.create_task(generation.next_speech_tokens())
     await stage.reached()
     cancelling = asyncio.create_task(generation.cancel())
     assert await reader == []
@@ -208,7 +208,7 @@ async def test_cancel_wakes_a_waiting_reader(stage: Stage) -> None:
 
 async def test_a_cancelled_reader_loses_no_tokens(stage: Stage) -> None:
     generation = stage.start(request(1, **SHORT))
-    reader = asyncio.create_task(generation.next_codes())
+    reader = asyncio.create_task(generation.next_speech_tokens())
     await stage.reached()
     reader.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -223,7 +223,7 @@ async def test_a_failure_reaches_its_request_and_the_loop_goes_on(stage: Stage) 
     stage.net.fails = True
     stage.net.permits.release(1)
     with pytest.raises(EngineFailure, match="broken"):
-        await failing.next_codes()
+        await failing.next_speech_tokens()
     await failing.cancel()
     stage.net.fails = False
     stage.open()
@@ -231,9 +231,10 @@ async def test_a_failure_reaches_its_request_and_the_loop_goes_on(stage: Stage) 
 
 
 async def test_closing_fails_running_and_waiting_requests_and_rejects_new_ones() -> None:
+    before = threading.enumerate()
     backend = LocalT3Backend(net(), DecoderLimits(1))
     running, waiting = backend.start(request(1, **LONG)), backend.start(request(2, **LONG))
-    await running.next_codes()
+    await running.next_speech_tokens()
     await backend.close()
     await backend.close()
     for generation in (running, waiting):
@@ -242,7 +243,8 @@ async def test_closing_fails_running_and_waiting_requests_and_rejects_new_ones()
         await generation.cancel()
     with pytest.raises(EngineFailure, match="closed"):
         backend.start(request(3))
-    assert not [thread for thread in threading.enumerate() if thread.name == "t3-steps" and thread.is_alive()]
+    started = [thread for thread in threading.enumerate() if thread not in before]
+    assert not [thread for thread in started if thread.name == "t3-steps" and thread.is_alive()]
 
 
 def test_a_request_whose_event_loop_is_gone_gives_its_slot_back() -> None:
@@ -250,7 +252,7 @@ def test_a_request_whose_event_loop_is_gone_gives_its_slot_back() -> None:
     stage.open()
 
     async def start_and_vanish() -> None:
-        await stage.start(request(1, **LONG)).next_codes()
+        await stage.start(request(1, **LONG)).next_speech_tokens()
 
     async def come_after() -> list[int]:
         return await asyncio.wait_for(all_tokens(stage.start(request(2, **SHORT))), 30)

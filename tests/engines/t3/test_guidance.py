@@ -11,7 +11,7 @@ from engines.t3.guidance import VARIABLE, check_guidance
 
 
 @pytest.mark.parametrize("value", ["0.5", "1", "-1", "nan", "half"])
-def test_guidance_is_refused_and_explained(value: str) -> None:
+def test_guidance_is_rejected_with_the_reason(value: str) -> None:
     with pytest.raises(InvalidInput, match="Turbo and Nano were distilled without") as raised:
         check_guidance({VARIABLE: value})
     assert (raised.value.field, raised.value.reason) == (VARIABLE, "CFG_UNSUPPORTED")

@@ -94,7 +94,7 @@ async def test_backend_speaks_and_closes() -> None:
     generation = backend.start(request(2, max_speech_tokens=12))
     speech_tokens: list[int] = []
     async with asyncio.timeout(60):
-        while more := await generation.next_codes():
+        while more := await generation.next_speech_tokens():
             speech_tokens += more
     await backend.close()
     assert len(speech_tokens) > 3

@@ -79,22 +79,22 @@ def test_a_marked_stream_has_the_events_of_an_unmarked_one():
 
     async def marked():
         marking = MarkedEngine(engine, marker)
-        heard = await speak(marking, "This is said. And this too.")
+        result = await speak(marking, "This is said. And this too.")
         await marking.close()
-        return heard
+        return result
 
-    heard = virtual_time(marked())
-    assert [type(event) for event in heard.events] == [type(event) for event in plain.events]
-    assert [chunk.samples for chunk in heard.audio] == [chunk.samples for chunk in plain.audio]
-    assert heard.data != plain.data
+    result = virtual_time(marked())
+    assert [type(event) for event in result.events] == [type(event) for event in plain.events]
+    assert [chunk.samples for chunk in result.audio] == [chunk.samples for chunk in plain.audio]
+    assert result.data != plain.data
     assert marker.calls == len(plain.audio)
-    heard.check_gapless()
+    result.check_gapless()
     assert engine.at_rest
 
 
 def test_marking_follows_the_choice_or_else_the_package(monkeypatch: pytest.MonkeyPatch):
     for installed in (None, object()):
-        monkeypatch.setattr(importlib.util, "find_spec", lambda name, found=installed: found)
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name, spec=installed: spec)
         assert watermark.is_enabled(None) is (installed is not None)
         assert watermark.is_enabled(True)
         assert not watermark.is_enabled(False)
