@@ -167,14 +167,14 @@ def _add_tokens(tokenizer: Any, folder: Path, config: dict[str, Any]) -> None:
     """Declared tokens in the order of their ids, then the special ones (this order decides the ids of new tokens)."""
     declared = _declared(folder, config)
     present = {repr(token) for token in tokenizer.get_added_tokens_decoder().values()}
-    wanted = [token for _, token in sorted(declared.items()) if repr(token) not in present]
+    missing = [token for _, token in sorted(declared.items()) if repr(token) not in present]
     known = {token.content for token in (*declared.values(), *tokenizer.get_added_tokens_decoder().values())}
     special = [_as_token(role) for role in _special_roles(folder, config).values()]
-    wanted += [token for token in special if token.content not in known]
+    missing += [token for token in special if token.content not in known]
     names = {token.content for token in special}
-    for token in wanted:
+    for token in missing:
         token.special = token.special or token.content in names
-    tokenizer.add_tokens(wanted)
+    tokenizer.add_tokens(missing)
     _check_declared(tokenizer, declared)
 
 

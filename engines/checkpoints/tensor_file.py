@@ -113,7 +113,7 @@ def _write_header(file: BinaryIO, header: dict[str, dict[str, Any]]) -> None:
     text = json.dumps(header, separators=(",", ":")).encode()
     if len(text) > _RESERVED_BYTES:
         raise ValueError(
-            f"{len(header)} tensors need a header of {len(text)} bytes, there is room for {_RESERVED_BYTES}"
+            f"{len(header)} tensors need a header of {len(text)} bytes, but {_RESERVED_BYTES} are reserved"
         )
     file.seek(0)
     file.write(_RESERVED_BYTES.to_bytes(_LENGTH_BYTES, "little"))

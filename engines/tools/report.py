@@ -80,12 +80,12 @@ def bench(
 
 
 def _measure(
-    engine: Pipeline, runner: asyncio.Runner, windows: Mapping[str, TimedWindow], repeats: int, here: Machine
+    engine: Pipeline, runner: asyncio.Runner, windows: Mapping[str, TimedWindow], repeats: int, this_machine: Machine
 ) -> Report:
     few = max(2, repeats // 3)
     rows: list[Row] = []
     for name, window in windows.items():
-        rows += _window_rows(engine, runner, name, window, repeats, here)
+        rows += _window_rows(engine, runner, name, window, repeats, this_machine)
     conditioning = Timed.of(runner.run(conditioning_seconds(engine, few)))
     first_hop, _ = runner.run(t3_seconds(engine, few))
     first_chunk = Timed.of(runner.run(first_chunk_seconds(engine, few)))
@@ -99,12 +99,20 @@ def _measure(
     }
     info = engine.info
     return Report(
-        info.model, info.t3_runtime, info.s3gen_runtime, here, rows, conditioning, first_chunk, overlap, measured
+        info.model,
+        info.t3_runtime,
+        info.s3gen_runtime,
+        this_machine,
+        rows,
+        conditioning,
+        first_chunk,
+        overlap,
+        measured,
     )
 
 
 def _window_rows(
-    engine: Pipeline, runner: asyncio.Runner, name: str, window: TimedWindow, repeats: int, here: Machine
+    engine: Pipeline, runner: asyncio.Runner, name: str, window: TimedWindow, repeats: int, this_machine: Machine
 ) -> list[Row]:
     """Rows of S3Gen's three stages, and of T3's speech tokens for the window's audio."""
     runtime = engine.stages.s3gen.runtime
@@ -134,7 +142,7 @@ def _window_rows(
             window.bucket,
             label,
             entry,
-            roofline(stage, here, 4),
+            roofline(stage, this_machine, 4),
             roofline(stage, A10G, 2),
             entry.p50_ms / total,
         )
@@ -151,10 +159,10 @@ def _overlap(engine: Pipeline, windows: Mapping[str, TimedWindow]) -> dict[str, 
 
 
 def _text(report: Report) -> str:
-    here = report.machine
+    this_machine = report.machine
     head = (
-        f"{report.model} (T3 {report.t3}, S3Gen {report.s3gen}) on {here.name}: "
-        f"{here.gflops:.0f} GFLOP/s in a matrix product, {here.gb_per_s:.0f} GB/s of memory read"
+        f"{report.model} (T3 {report.t3}, S3Gen {report.s3gen}) on {this_machine.name}: "
+        f"{this_machine.gflops:.0f} GFLOP/s in a matrix product, {this_machine.gb_per_s:.0f} GB/s of memory read"
     )
     once = [
         f"conditioning, once per voice of 10 s: {_p50_p90(report.conditioning)}",
@@ -189,9 +197,9 @@ def _p50_p90(timed: Timed) -> str:
 
 
 def _goals(report: Report) -> list[str]:
-    here = report.machine.name
-    on_a10g = "A10G" in here
-    elsewhere = "" if on_a10g else f"; they do not apply to this machine, {here}"
+    this_machine = report.machine.name
+    on_a10g = "A10G" in this_machine
+    elsewhere = "" if on_a10g else f"; they do not apply to this machine, {this_machine}"
     window = report.rows[0].window
     lines = [f"goals on an A10G (S3Gen: {window}; T3: the first {FIRST_HOP_TOKENS} tokens){elsewhere}"]
     for name, (before, goal) in TARGETS_A10G.items():

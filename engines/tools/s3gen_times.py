@@ -162,14 +162,14 @@ def measure(call: Callable[[], object], repeats: int) -> Timed:
     return Timed.of(times)
 
 
-def roofline_ms(stage: str, window: TimedWindow, here: Machine) -> float:
+def roofline_ms(stage: str, window: TimedWindow, at: Machine) -> float:
     """The time for a full-size stage's arithmetic at a machine's speed."""
     tokens = _PROMPT_TOKENS + window.tokens
     if stage == "vocoder":
         per_row = window.frames * _VOCODER_GFLOP_PER_FRAME
     else:
         per_row = tokens * (_GFLOP_PER_TOKEN[stage] + _GFLOP_PER_TOKEN_SQUARED[stage] * tokens)
-    return 1000 * window.rows * per_row / here.gflops
+    return 1000 * window.rows * per_row / at.gflops
 
 
 def overlap_ms(runtime: BufferedRuntime, window: TimedWindow, batches: int) -> Mapping[str, float]:

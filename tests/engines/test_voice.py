@@ -114,5 +114,5 @@ def test_a_damaged_file_is_refused_or_still_a_valid_voice(position: int, value: 
     data[position] = value
     cut = bytes(data[: int(len(data) * length) + 1])
     with suppress(InvalidInput):
-        found = Voice.from_bytes(cut)
-        assert found.s3gen_prompt_mel.shape == (2 * len(found.s3gen_prompt_tokens), 80)
+        loaded = Voice.from_bytes(cut)
+        assert loaded.s3gen_prompt_mel.shape == (2 * len(loaded.s3gen_prompt_tokens), 80)

@@ -138,7 +138,7 @@ def test_voice_of_a_spoken_clip(
     wav.write_bytes(audio)
     ours, theirs = pair.builder.build(audio, "clip"), pair.upstream_voice(wav)
     _assert_same(ours, theirs, t3_agreement)
-    assert len(set(ours.t3_prompt_tokens.tolist())) > 20, "codes that do not vary prove nothing"
+    assert len(set(ours.t3_prompt_tokens.tolist())) > 20, "tokens that do not vary prove nothing"
 
 
 def test_random_weights_distinguish_speakers(pair: Pair) -> None:

@@ -62,13 +62,13 @@ class ScriptedHub:
 
     def __init__(self, folder: Path, cached: Sequence[Path] = (), error: CheckpointError | None = None) -> None:
         self.folder, self._cached, self.error = folder, list(cached), error
-        self.asked: list[tuple[str, tuple[str, ...]]] = []
+        self.requests: list[tuple[str, tuple[str, ...]]] = []
 
     def cached(self, repo_id: str, files: Sequence[str]) -> list[Path]:
         return self._cached
 
     def download(self, repo_id: str, files: Sequence[str]) -> Path:
-        self.asked.append((repo_id, tuple(files)))
+        self.requests.append((repo_id, tuple(files)))
         if self.error:
             raise self.error
         spec = TURBO if repo_id.endswith("turbo") else NANO
@@ -85,25 +85,25 @@ def opened(
 @pytest.mark.parametrize(("device", "name"), [("cpu", "nano"), ("cuda", "turbo"), ("cuda:1", "turbo")])
 def test_auto_is_turbo_on_a_gpu_and_nano_on_a_cpu(tmp_path: Path, device: str, name: str) -> None:
     hub = ScriptedHub(tmp_path / "hub")
-    found = opened("auto", tmp_path, hub=hub, device=device)
-    assert (found.spec.name, found.random_weights, found.notice) == (name, False, "")
-    assert [repo for repo, _ in hub.asked] == [f"ResembleAI/chatterbox-{name}"]
+    checkpoint = opened("auto", tmp_path, hub=hub, device=device)
+    assert (checkpoint.spec.name, checkpoint.random_weights, checkpoint.notice) == (name, False, "")
+    assert [repo for repo, _ in hub.requests] == [f"ResembleAI/chatterbox-{name}"]
 
 
 def test_auto_without_a_hub_has_a_notice_in_one_line(tmp_path: Path) -> None:
     hub = ScriptedHub(tmp_path, error=HubUnreachable("a/b", "ConnectTimeout"))
-    found = opened("auto", tmp_path, hub=hub)
-    assert (found.spec, found.random_weights) == (TINY, False)
+    checkpoint = opened("auto", tmp_path, hub=hub)
+    assert (checkpoint.spec, checkpoint.random_weights) == (TINY, False)
     for word in ("this is tiny", "not nano", "huggingface.co", "ConnectTimeout"):
-        assert word in found.notice
-    assert "\n" not in found.notice
+        assert word in checkpoint.notice
+    assert "\n" not in checkpoint.notice
 
 
 def test_tiny_is_embedded_and_has_every_tensor(tmp_path: Path) -> None:
-    found = opened("tiny", tmp_path)
-    assert (found.spec, found.random_weights, found.folder) == (TINY, False, EMBEDDED)
-    assert found.conds_path is not None
-    verify(found, tensor_tables(found))
+    checkpoint = opened("tiny", tmp_path)
+    assert (checkpoint.spec, checkpoint.random_weights, checkpoint.folder) == (TINY, False, EMBEDDED)
+    assert checkpoint.conds_path is not None
+    verify(checkpoint, tensor_tables(checkpoint))
     assert sum(path.stat().st_size for path in EMBEDDED.iterdir()) < 25_000_000
 
 
@@ -121,7 +121,7 @@ def test_a_named_model_without_a_hub_is_an_error(tmp_path: Path) -> None:
 def test_only_the_needed_files_are_requested(tmp_path: Path) -> None:
     hub = ScriptedHub(tmp_path / "hub")
     opened("turbo", tmp_path, hub=hub)
-    [(_, files)] = hub.asked
+    [(_, files)] = hub.requests
     assert set(files) >= {"t3_turbo_v1.safetensors", "s3gen_meanflow.safetensors", "ve.safetensors", "conds.pt"}
     assert not any(char in name for name in files for char in "*?")
 
@@ -130,7 +130,7 @@ def test_a_complete_cache_needs_no_network(tmp_path: Path) -> None:
     cached = fill_folder(tmp_path / "cached", NANO)
     hub = ScriptedHub(tmp_path, cached=[tmp_path, cached], error=HubUnreachable("a/b", "ConnectionError"))
     assert opened("nano", tmp_path, hub=hub).folder == cached
-    assert not hub.asked
+    assert not hub.requests
 
 
 @pytest.mark.parametrize("lost", ["ve.safetensors", "conds.pt", "tokenizer_config.json"])
@@ -145,16 +145,16 @@ def test_a_cache_without_a_built_in_voice_is_used_without_a_hub(tmp_path: Path) 
     cached = fill_folder(tmp_path / "cached", NANO)
     (cached / "conds.pt").unlink()
     hub = ScriptedHub(tmp_path, cached=[cached], error=HubUnreachable("a/b", "ConnectionError"))
-    found = opened("nano", tmp_path, hub=hub)
-    assert (found.folder, found.conds_path) == (cached, None)
+    checkpoint = opened("nano", tmp_path, hub=hub)
+    assert (checkpoint.folder, checkpoint.conds_path) == (cached, None)
 
 
 @pytest.mark.parametrize("spec", [TURBO, NANO, TINY])
 def test_a_folder_is_recognised_by_its_t3_file(tmp_path: Path, spec: ModelSpec) -> None:
-    found = opened(str(fill_folder(tmp_path / "folder", spec)), tmp_path)
-    assert (found.spec, found.random_weights, found.notice) == (spec, False, "")
-    assert found.t3_path.is_file()
-    assert found.conds_path == tmp_path / "folder" / "conds.pt"
+    checkpoint = opened(str(fill_folder(tmp_path / "folder", spec)), tmp_path)
+    assert (checkpoint.spec, checkpoint.random_weights, checkpoint.notice) == (spec, False, "")
+    assert checkpoint.t3_path.is_file()
+    assert checkpoint.conds_path == tmp_path / "folder" / "conds.pt"
 
 
 def test_a_folder_without_or_with_two_t3_files_is_refused(tmp_path: Path) -> None:

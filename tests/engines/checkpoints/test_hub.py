@@ -60,19 +60,19 @@ class HubHandler(BaseHTTPRequestHandler):
             siblings = [{"rfilename": name} for name in FILES]
             listing = {"id": REPO, "modelId": REPO, "sha": COMMIT, "siblings": siblings, "private": False}
             self._send(200, json.dumps(listing).encode(), {"Content-Type": "application/json"}, body)
-        elif found := self.resolve.match(self.path):
-            self._send_file(found[1], body)
+        elif match := self.resolve.match(self.path):
+            self._send_file(match[1], body)
         else:
             self._send(404, b"", {"X-Error-Code": "EntryNotFound"}, body)
 
     def _send_file(self, name: str, body: bool) -> None:
         content = FILES[name]
         headers = {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": COMMIT}
-        wanted = self.headers.get("Range")
+        byte_range = self.headers.get("Range")
         if body:
-            self.server.served.append((name, wanted))
-        if wanted:
-            first = int(wanted.removeprefix("bytes=").split("-")[0])
+            self.server.served.append((name, byte_range))
+        if byte_range:
+            first = int(byte_range.removeprefix("bytes=").split("-")[0])
             headers["Content-Range"] = f"bytes {first}-{len(content) - 1}/{len(content)}"
             self._send(206, content[first:], headers, body)
         else:
@@ -125,7 +125,7 @@ def test_an_interrupted_download_resumes(server: HubServer, tmp_path: Path) -> N
     except HubUnreachable:
         folder = hub.download(REPO, WANTED)
     assert (folder / WANTED[0]).read_bytes() == FILES[WANTED[0]]
-    first, second = (wanted for name, wanted in server.served if name == WANTED[0])
+    first, second = (byte_range for name, byte_range in server.served if name == WANTED[0])
     assert first is None
     assert second is not None
     assert int(second.removeprefix("bytes=").rstrip("-")) > 0

@@ -32,11 +32,11 @@ def some_tensors() -> list[Named]:
 
 def test_the_library_reads_our_files(tmp_path: Path) -> None:
     write_tensors(tmp_path / "x.safetensors", some_tensors())
-    found = load_file(tmp_path / "x.safetensors")
-    assert found.keys() == {name for name, _ in some_tensors()}
+    loaded = load_file(tmp_path / "x.safetensors")
+    assert loaded.keys() == {name for name, _ in some_tensors()}
     for name, tensor in some_tensors():
-        assert found[name].dtype == tensor.dtype
-        np.testing.assert_array_equal(found[name], tensor)
+        assert loaded[name].dtype == tensor.dtype
+        np.testing.assert_array_equal(loaded[name], tensor)
 
 
 def test_headers_are_read_from_our_files_and_the_librarys(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_writing_holds_one_tensor_at_a_time(tmp_path: Path) -> None:
     [
         ([("a", np.zeros(1)), ("a", np.zeros(1))], "duplicate tensor a"),
         ([("a", np.zeros(1, np.complex64))], "complex64"),
-        ([("a" * 2**20, np.zeros(1))], "room for 1048576"),
+        ([("a" * 2**20, np.zeros(1))], "1048576 are reserved"),
     ],
 )
 def test_tensors_that_the_format_cannot_hold_are_refused(tmp_path: Path, tensors: list[Named], message: str) -> None:
