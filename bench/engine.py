@@ -98,7 +98,7 @@ class Ours:
         sampling = Sampling(seed=1, max_speech_tokens=SPEECH_TOKENS - 1)
         generation = stages.t3.start(T3Request(stages.encode_text(TEXT), self.voice, sampling))
         made = 0
-        while speech_tokens := await generation.next_codes():
+        while speech_tokens := await generation.next_speech_tokens():
             made += len(speech_tokens)
         assert made >= SPEECH_TOKENS, f"T3 stopped after {made} tokens"
 

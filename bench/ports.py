@@ -44,7 +44,7 @@ class Port:
         generation = self._t3.start(T3Request(self._text_tokens, voice, sampling))
         ended = False
         while not ended:
-            new = await generation.next_codes()
+            new = await generation.next_speech_tokens()
             speech_tokens += new
             ended = not new
             while len(speech_tokens) - done >= CHUNK_TOKENS or (ended and done < len(speech_tokens)):

@@ -127,7 +127,7 @@ def block_call(runtime: CachedRuntime, voice: Voice) -> Callable[[], object]:
 
 def t3_cases(checkpoint: Checkpoint, threads: int) -> dict[str, Calls]:
     nets: dict[str, T3Net] = {
-        name: T3Net.load(checkpoint.t3_path, checkpoint.spec, torch.device("cpu"), halves=name == "torch fp16")
+        name: T3Net.load(checkpoint.t3_path, checkpoint.spec, torch.device("cpu"), fp16_weights=name == "torch fp16")
         for name in ("torch fp32", "torch fp16")
     }
     nets |= {f"onnx {p}": open_onnx_net(checkpoint, p, threads=threads) for p in ("fp32", "int8")}

@@ -4,7 +4,7 @@ On the torch CPU runtime with random:tiny, beside the streaming of the public po
 Ours runs as a server does for clients that set no seed: hops follow the load. Expected before it was measured: the
 ports compute 325 window tokens for each second of audio, our largest step about 410 for four seconds, so at least twice
 the streams without an underrun, with a later first sound under load; and no seams, where the ports have one at most
-joins. DECISIONS.md says what came out.
+joins. The results are in docs/experiments.md.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ from engines.s3gen.runtimes.torch import TorchRuntime
 from engines.s3gen.streaming.schedule import Schedule, ScheduleStep
 from engines.s3gen.streaming.segment_decoder import SegmentDecoder, collate_flow, decode_windows
 from engines.s3gen.streaming.windows import Window, WindowPlanner
-from engines.t3.local_backend import TorchT3Backend
+from engines.t3.decoder import DecoderLimits
+from engines.t3.local_backend import LocalT3Backend
+from engines.t3.model import T3Net
 from engines.voice import Voice
 
 THREADS = 2
@@ -280,7 +282,8 @@ def main() -> None:
         mine = crowds(run, ours(engine, voice), max_streams)
         named = crowds(run, ours(engine, voice, repeatable=True), min(8, max_streams))
         run.run(engine.close())
-        t3 = TorchT3Backend(checkpoint, device="cpu", max_streams=max_streams)
+        net = T3Net.load(checkpoint.t3_path, checkpoint.spec, "cpu")
+        t3 = LocalT3Backend(net, DecoderLimits(max_streams))
         port = Port(t3, TorchRuntime(checkpoint), engine.stages.encode_text(TEXT))
         other = crowds(run, theirs(port, voice), max_streams)
         run.run(t3.close())

@@ -1,10 +1,10 @@
-"""The dimensions of the models: the time base, the speech vocabulary, and every family member's layer sizes."""
+"""The dimensions of the models: time base, speech vocabulary, and the layer sizes of each family member."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-# One time base for everything: 25 speech tokens, 50 mel frames and 24 000 samples a second.
+# One time base: 25 speech tokens, 50 mel frames and 24 000 samples per second.
 SAMPLE_RATE_HZ = 24_000
 SPEECH_TOKENS_PER_S = 25
 MEL_FRAMES_PER_TOKEN = 2
@@ -13,7 +13,7 @@ SAMPLES_PER_TOKEN = MEL_FRAMES_PER_TOKEN * MEL_HOP_SAMPLES
 assert SAMPLES_PER_TOKEN * SPEECH_TOKENS_PER_S == SAMPLE_RATE_HZ
 MEL_BANDS = 80
 
-# Speech vocabulary: codes 0..6560, then the two marks that T3 alone uses.
+# Speech vocabulary: codes 0 to 6560, then the start and stop tokens, which only T3 uses.
 SPEECH_CODES = 3**8
 START_SPEECH_TOKEN = SPEECH_CODES
 STOP_SPEECH_TOKEN = SPEECH_CODES + 1
@@ -21,7 +21,7 @@ SPEECH_VOCAB = SPEECH_CODES + 2
 SILENCE_SPEECH_TOKEN = 4299  # upstream's S3GEN_SIL; three of them close every segment
 SILENCE_TAIL_TOKENS = 3
 
-# What a voice may carry at most (upstream: 15 s for T3, 10 s for S3Gen).
+# Limits of a voice's prompts (upstream: 15 s for T3, 10 s for S3Gen).
 MAX_T3_PROMPT_TOKENS = 375
 MAX_S3GEN_PROMPT_TOKENS = 250
 SPEAKER_EMBEDDING_DIM = 256
@@ -65,7 +65,7 @@ class VocoderSpec:
 
 @dataclass(frozen=True)
 class ConditioningSpec:
-    """The nets that turn reference audio into a Voice; used once per voice, never while speaking."""
+    """The nets that turn reference audio into a Voice."""
 
     speaker_hidden: int  # voice encoder: 3-layer LSTM
     tokenizer_width: int  # S3 tokenizer v2
@@ -87,7 +87,7 @@ class ModelSpec:
 
     @property
     def t3_file(self) -> str:
-        """File name of T3's weights in the checkpoint folder; it also tells the models apart."""
+        """The file name of T3's weights in a checkpoint folder; it identifies the model."""
         return f"t3_{self.name}_v1.safetensors"
 
 
@@ -103,7 +103,7 @@ _FULL_CONDITIONING = ConditioningSpec(
 
 TURBO = ModelSpec("turbo", T3Spec(24, 1024, 16, 8196, 50276), _FULL_FLOW, _FULL_VOCODER, _FULL_CONDITIONING)
 NANO = ModelSpec("nano", T3Spec(12, 768, 12, 8196, 50276), _FULL_FLOW, _FULL_VOCODER, _FULL_CONDITIONING)
-# The CFM needs more channels than there are mel bands, or it cannot take the noise out; the text vocabulary is words.
+# The CFM needs more channels than mel bands, or it cannot remove the noise. The text vocabulary consists of words.
 TINY = ModelSpec(
     "tiny",
     T3Spec(layers=4, width=128, heads=4, positions=2048, text_vocab=17_408),

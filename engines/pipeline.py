@@ -249,7 +249,7 @@ class _Utterance:
         clock, progress = asyncio.get_running_loop().time, self._progress
         started_s = clock()
         try:
-            while speech_tokens := await self._generation.next_codes():
+            while speech_tokens := await self._generation.next_speech_tokens():
                 is_first = not progress.speech_tokens
                 progress.add(speech_tokens, clock() - started_s)
                 if is_first:

@@ -1,4 +1,4 @@
-"""A Voice: the immutable conditioning made once from reference audio. Pure numpy; loads no model."""
+"""A Voice: the immutable conditioning made from reference audio, and its file format."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load, save
 
-from engines.errors import InvalidInput, invalid_value
+from engines.errors import InvalidInput
 from engines.model_spec import (
     MAX_S3GEN_PROMPT_TOKENS,
     MAX_T3_PROMPT_TOKENS,
@@ -24,14 +24,12 @@ from engines.model_spec import (
 )
 
 _FORMAT = "mynah-voice-1"
-
-
-HEADER_BYTES = 64 * 1024  # of a voice's file; its header is far shorter
+HEADER_BYTES = 64 * 1024  # the start of a voice's file that is sure to hold its header
 
 
 @dataclass(frozen=True)
 class VoiceHeader:
-    """What a file tells before its arrays."""
+    """The header of a voice's file."""
 
     name: str
     t3_prompt_tokens: int
@@ -40,17 +38,17 @@ class VoiceHeader:
 
 @dataclass(frozen=True, eq=False)
 class Voice:
-    """Everything the models need to know of a speaker.
+    """The conditioning of T3 and S3Gen on a speaker.
 
     speaker_embedding     (256,) float32, voice encoder, for T3
-    t3_prompt_tokens      (<=375,) int64 speech codes of the reference, for T3
-    s3gen_prompt_tokens   (<=250,) int64 speech codes of the reference, for S3Gen
+    t3_prompt_tokens      (<=375,) int64 speech tokens of the reference audio, for T3
+    s3gen_prompt_tokens   (<=250,) int64 speech tokens of the reference audio, for S3Gen
     s3gen_prompt_mel      (2 x s3gen_prompt_tokens, 80) float32 log-mel, 50 frames/s
     x_vector              (192,) float32, CAMPPlus
-    t3_prefix             (<=376, width) float32: T3's prompt as embedded rows, of voices made by the published ONNX
-                          graphs; they alone can speak such a voice. None otherwise
+    t3_prefix             (<=376, width) float32: T3's embedded prompt, of voices made with the published ONNX graphs.
+                          Only these graphs can speak such a voice. None otherwise
 
-    Raises InvalidInput when an array has another shape, a code is out of range or a number is not finite.
+    Raises InvalidInput if an array has another shape, a token is out of range or a number is not finite.
     """
 
     name: str
@@ -89,7 +87,7 @@ class Voice:
 
     @cached_property
     def key(self) -> str:
-        """Hash of the conditioning itself; two voices with the same key sound the same and share caches."""
+        """A hash of the conditioning. Two voices with the same key sound the same and share caches."""
         digest = hashlib.sha256()
         for name, array in self._arrays().items():
             digest.update(f"{name}{array.shape}".encode())
@@ -97,69 +95,81 @@ class Voice:
         return digest.hexdigest()[:32]
 
     def to_bytes(self) -> bytes:
-        """One safetensors file with name and metadata in its header."""
+        """Returns a safetensors file with name and metadata in its header."""
         header = {"format": _FORMAT, "name": self.name, "metadata": json.dumps(self.metadata, sort_keys=True)}
         return save({k: np.ascontiguousarray(v) for k, v in self._arrays().items()}, metadata=header)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Voice:
-        """Inverse of `to_bytes`. Raises InvalidInput when the bytes are not a voice of this format."""
+        """The inverse of `to_bytes`. Raises InvalidInput if the bytes are not a voice of this format."""
         try:
             header_len = int.from_bytes(data[:8], "little")
             header = json.loads(data[8 : 8 + header_len])["__metadata__"]
-            if header["format"] != _FORMAT:
-                raise invalid_value("voice.format", header["format"], _FORMAT, "VOICE_FILE_INVALID")
+            _check_format(header)
             return cls(name=header["name"], metadata=_strings(json.loads(header["metadata"])), **load(data))
         except InvalidInput:
             raise
         except Exception as error:
-            raise invalid_value(
-                "voice", f"{len(data)} bytes", f"a {_FORMAT} file ({error})", "VOICE_FILE_INVALID"
-            ) from error
+            raise _not_a_voice(data, error) from error
 
     @staticmethod
     def header_of(data: bytes) -> VoiceHeader:
-        """What the first bytes of a file say of the voice. Raises InvalidInput as `from_bytes`."""
+        """Read the header from a file's first bytes. Raises InvalidInput if they are not a voice of this format."""
         try:
             header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-            about = header["__metadata__"]
-            if about["format"] != _FORMAT:
-                raise invalid_value("voice.format", about["format"], _FORMAT, "VOICE_FILE_INVALID")
+            info = header["__metadata__"]
+            _check_format(info)
             (tokens,) = header["t3_prompt_tokens"]["shape"]
-            return VoiceHeader(str(about["name"]), int(tokens), _strings(json.loads(about["metadata"])))
+            return VoiceHeader(str(info["name"]), int(tokens), _strings(json.loads(info["metadata"])))
         except (ValueError, KeyError, TypeError) as error:
-            allowed = f"a {_FORMAT} file ({error})"
-            raise invalid_value("voice", f"{len(data)} bytes", allowed, "VOICE_FILE_INVALID") from error
+            raise _not_a_voice(data, error) from error
 
     def save(self, path: Path) -> None:
-        """Write the file whole or not at all."""
+        """Write the file atomically."""
         partial = path.with_suffix(path.suffix + ".partial")
         partial.write_bytes(self.to_bytes())
         partial.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> Voice:
-        """Read a file written by `save`. Raises InvalidInput as `from_bytes`, OSError when it is not there."""
+        """Read a file. Raises InvalidInput if it is not a voice, OSError if it cannot be read."""
         return cls.from_bytes(path.read_bytes())
+
+
+def _not_a_voice(data: bytes, error: Exception) -> InvalidInput:
+    message = f"voice is not a {_FORMAT} file ({error}); make the voice again from its reference audio."
+    value, allowed = f"{len(data)} bytes", f"a {_FORMAT} file"
+    return InvalidInput("voice", message, "VOICE_FILE_INVALID", value=value, allowed=allowed)
+
+
+def _check_format(header: dict[str, str]) -> None:
+    if header["format"] != _FORMAT:
+        raise _invalid("format", repr(header["format"]), _FORMAT)
 
 
 def _strings(metadata: object) -> dict[str, str]:
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise invalid_value("voice.metadata", metadata, "an object of strings", "VOICE_FILE_INVALID")
+        raise _invalid("metadata", repr(metadata), "an object of strings")
     return metadata
 
 
-def _shape(field_name: str, array: npt.NDArray[np.float32], shape: tuple[int, ...]) -> None:
+def _shape(name: str, array: npt.NDArray[np.float32], shape: tuple[int, ...]) -> None:
     if array.shape != shape or array.dtype != np.float32:
-        raise invalid_value(
-            f"voice.{field_name}", f"{array.dtype}{array.shape}", f"float32{shape}", "VOICE_FILE_INVALID"
-        )
+        raise _invalid(name, f"{array.dtype}{array.shape}", f"float32{shape}")
     if not np.isfinite(array).all():
-        raise invalid_value(f"voice.{field_name}", "non-finite values", "finite numbers", "VOICE_FILE_INVALID")
+        raise _invalid(name, "an array with NaN or infinity", "finite")
 
 
-def _speech_tokens(field_name: str, array: npt.NDArray[np.int64], most: int) -> None:
-    ok = array.dtype == np.int64 and array.ndim == 1 and 1 <= len(array) <= most
-    if not ok or array.min() < 0 or array.max() >= SPEECH_CODES:
-        allowed = f"int64, 1 to {most} codes in [0, {SPEECH_CODES})"
-        raise invalid_value(f"voice.{field_name}", f"{array.dtype}{array.shape}", allowed, "VOICE_FILE_INVALID")
+def _speech_tokens(name: str, array: npt.NDArray[np.int64], max_tokens: int) -> None:
+    ok = array.dtype == np.int64 and array.ndim == 1 and 1 <= len(array) <= max_tokens
+    if not ok:
+        raise _invalid(name, f"{array.dtype}{array.shape}", f"int64, 1 to {max_tokens} speech tokens")
+    if array.min() < 0 or array.max() >= SPEECH_CODES:
+        raise _invalid(name, f"{array.min()} to {array.max()}", f"in 0 to {SPEECH_CODES - 1}")
+
+
+def _invalid(name: str, value: str, allowed: str) -> InvalidInput:
+    field = f"voice.{name}"
+    shown = value if len(value) <= 80 else value[:77] + "..."
+    message = f"{field} is {shown}; it must be {allowed}."
+    return InvalidInput(field, message, "VOICE_FILE_INVALID", value=value, allowed=allowed)

@@ -1,6 +1,6 @@
-"""An engine that is loaded, warmed up and measured while the server already answers that it is not ready.
+"""An engine that is loaded, warmed up and measured while the server already answers health checks.
 
-Fulfils `engines.api.Engine` from the start: until `warm_up` has returned it says whom it will be and speaks nothing.
+Until it is loaded, `info` describes the configured engine, and `make_voice` and `open` raise EngineFailure.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ log = logging.getLogger("mynah.service")
 
 
 class LazyEngine:
-    """The engine that `load` makes. With `measured`, `info.limits.max_streams` becomes what this device carries."""
+    """The engine that `load` returns. With `measured`, `info.limits.max_streams` becomes what this device carries."""
 
     def __init__(self, load: Callable[[], Engine], expected: EngineInfo, *, measured: bool) -> None:
-        """`load` blocks, and is called once, on a thread of its own."""
+        """`load` may block: it is called once, on its own thread. `expected` is `info` until then."""
         self._load, self._measured = load, measured
         self._info = expected
         self._engine: Engine | None = None
@@ -42,11 +42,11 @@ class LazyEngine:
 
     @property
     def loading(self) -> bool:
-        """Whether a library is still busy loading, which nothing can stop."""
+        """Whether a library is still being loaded, which cannot be interrupted."""
         return self._thread is not None and self._thread.is_alive()
 
     async def warm_up(self) -> None:
-        """Load, speak once, measure. Raises what loading and warming up raise."""
+        """Load, warm up, measure. Raises what loading and warming up raise."""
         engine = await self._loaded()
         self._engine, self._info = engine, engine.info
         engine.health.watch(self.health.set)
@@ -54,7 +54,7 @@ class LazyEngine:
         await engine.warm_up()
         if self._measured:
             capacity = await measure(engine, engine.info.limits.max_streams)
-            log.info("capacity: %s", capacity.described)
+            log.info("capacity: %s", capacity.summary)
             self._info = replace(engine.info, limits=replace(engine.info.limits, max_streams=capacity.streams))
 
     async def _loaded(self) -> Engine:
@@ -63,7 +63,7 @@ class LazyEngine:
 
         def settle(engine: Engine | None, error: BaseException | None) -> None:
             if loaded.done():
-                return  # nobody waits any more
+                return  # warm_up was cancelled meanwhile
             if engine is not None:
                 loaded.set_result(engine)
             else:
@@ -80,7 +80,7 @@ class LazyEngine:
             except RuntimeError:
                 return  # the server has ended meanwhile
 
-        # not the default executor's: the process must be able to end while a library loads
+        # a daemon thread, so that the process can end while a library is loading
         self._thread = threading.Thread(target=load, name="load-engine", daemon=True)
         self._thread.start()
         return await loaded
@@ -100,5 +100,5 @@ class LazyEngine:
 
     def _ready(self) -> Engine:
         if self._engine is None:
-            raise EngineFailure("the engine is not loaded yet")  # admission lets nobody in before
+            raise EngineFailure("the engine is not loaded yet")  # admission refuses every stream until then
         return self._engine

@@ -1,13 +1,13 @@
-"""What the service itself refuses, beside the engines' errors. Knows nothing of gRPC or HTTP.
+"""The service's errors: states and limits. They map one to one to gRPC's codes of the same name.
 
-A value that can never work is `engines.errors.InvalidInput`, whoever finds it; here are the states and limits.
+A value that can never work is `engines.errors.InvalidInput`, here and in the engines.
 """
 
 from __future__ import annotations
 
 
 class RequestError(Exception):
-    """Base. `reason` is the contract's UPPER_SNAKE word; `retry_after_s` is set when the call may succeed later."""
+    """Base. `reason` is the contract's UPPER_SNAKE word; `retry_after_s` is set if the call may succeed later."""
 
     def __init__(
         self,
@@ -28,32 +28,32 @@ class RequestError(Exception):
 
 
 class NotFound(RequestError):
-    """There is no such thing."""
+    """The named thing does not exist."""
 
 
 class AlreadyExists(RequestError):
-    """The name is taken."""
+    """The chosen id is in use."""
 
 
 class FailedPrecondition(RequestError):
-    """A message or a call that the present state does not allow."""
+    """The present state does not allow this message or call."""
 
 
 class ResourceExhausted(RequestError):
-    """A limit of the server, or of one stream, is reached."""
+    """A limit of the server or of one stream is reached."""
 
 
 class Unauthenticated(RequestError):
-    """The caller did not say who it is, or is not known."""
+    """The caller has no valid API key."""
 
 
 class Unavailable(RequestError):
-    """Warming up, or about to stop."""
+    """The server is warming up or draining."""
 
 
 class ClientGone(Exception):
-    """The client left while something was being sent to it; there is nobody to tell."""
+    """The client disconnected while something was being sent to it."""
 
 
 class DeadlineExceeded(RequestError):
-    """The client was silent, or did not read, for longer than it may."""
+    """The client sent or read nothing for longer than a timeout allows."""

@@ -1,7 +1,4 @@
-"""Where weights come from: hub id | shipped with us | folder | random -> a Checkpoint, a folder of upstream's layout.
-
-Knows file names and tensor headers; builds no net and imports no model library.
-"""
+"""Opens checkpoints, folders of upstream's layout: from the hub, embedded, local or with random weights."""
 
 from __future__ import annotations
 
@@ -12,27 +9,26 @@ from pathlib import Path
 
 from engines.checkpoints.hub import Hub, HubUnreachable, HuggingFaceHub
 from engines.checkpoints.random_checkpoint import Generator, NetGenerator, is_random, materialise
-from engines.checkpoints.tensor_file import TensorInfo, read_header
+from engines.checkpoints.tensor_file import Shape, tensor_problems
 from engines.errors import CheckpointError
 from engines.model_spec import MODELS, NANO, TINY, TURBO, ModelSpec
 from engines.text import TOKENIZER_FILES
 
-Shape = tuple[int, ...]
-Table = tuple[str, Mapping[str, Shape]]  # prefix in the file, then the net's own names and shapes
+Table = tuple[str, Mapping[str, Shape]]  # the prefix of a net's tensors in the file; their names and shapes
 
 REPOSITORIES = {TURBO.name: "ResembleAI/chatterbox-turbo", NANO.name: "ResembleAI/chatterbox-nano"}
 _S3GEN_FILE = "s3gen_meanflow.safetensors"
 _VOICE_ENCODER_FILE = "ve.safetensors"
 _CONDS_FILE = "conds.pt"
-EMBEDDED = Path(__file__).parents[1] / "embedded" / TINY.name  # tools/tiny made it
+EMBEDDED = Path(__file__).parents[1] / "embedded" / TINY.name  # made by tools/tiny
 _RANDOM = "random:"
-_ABOUT_TINY = "a small model that ships with Mynah and knows two synthetic voices"
-_NOISE = "its weights are random and what it says is noise, good for trying out the system only"
+_ABOUT_TINY = "a small model that ships with Mynah and has two synthetic voices"
+_NOISE = "its weights are random and its speech is noise, for tests of the system only"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder of upstream's layout. `notice` is a sentence for people when this is not the real thing."""
+    """A folder of upstream's layout. `notice` is a sentence for people if this is not a published model."""
 
     folder: Path
     spec: ModelSpec
@@ -45,7 +41,7 @@ class Checkpoint:
 
     @property
     def s3gen_path(self) -> Path:
-        """flow., mel2wav. (vocoder), tokenizer. (S3 tokenizer) and speaker_encoder. (CAMPPlus) in one file."""
+        """The file of flow., mel2wav. (vocoder), tokenizer. (S3 tokenizer) and speaker_encoder. (CAMPPlus)."""
         return self.folder / _S3GEN_FILE
 
     @property
@@ -54,7 +50,7 @@ class Checkpoint:
 
     @property
     def conds_path(self) -> Path | None:
-        """The built-in voice, if the checkpoint has one."""
+        """The file of the built-in voice, or None."""
         path = self.folder / _CONDS_FILE
         return path if path.exists() else None
 
@@ -68,12 +64,12 @@ def open_checkpoint(
     hub: Hub | None = None,
     generator: Generator | None = None,
 ) -> Checkpoint:
-    """The checkpoint that `model` names, on this machine when this returns. May take as long as a download takes.
+    """Returns the checkpoint of a model, downloaded if necessary.
 
-    `model` is auto | turbo | nano | tiny | FOLDER | random:turbo | random:nano | random:tiny. `auto` is turbo where
-    `device` ("cpu", "cuda", "cuda:1") is a GPU and nano elsewhere, or tiny with a notice when the hub does not answer.
-    `cache_dir` None is `default_cache_dir()`; `seed` is for random weights. `hub` and `generator` are for tests.
-    Raises CheckpointError saying what is wrong and what to do; tensors are `verify`'s to look at.
+    `model` is auto, turbo, nano, tiny, FOLDER, random:turbo, random:nano or random:tiny. `auto` is turbo if `device`
+    ("cpu", "cuda", "cuda:1") is a GPU, else nano; if the hub does not answer, it is tiny with a notice. `cache_dir`
+    defaults to `default_cache_dir()`; `seed` is for random weights; `hub` and `generator` are for tests.
+    Raises CheckpointError with the problem and its solution. It does not check tensors: see `verify`.
     """
     cache_dir = cache_dir or default_cache_dir()
     hub = hub or HuggingFaceHub(cache_dir / "hub")
@@ -83,7 +79,7 @@ def open_checkpoint(
         try:
             return _from_hub(spec, hub)
         except HubUnreachable as error:
-            return _instead_of(spec, error)
+            return _fallback(spec, error)
     if model == TINY.name:
         return _embedded(f"This is {TINY.name}, {_ABOUT_TINY}.")
     if model in REPOSITORIES:
@@ -91,7 +87,7 @@ def open_checkpoint(
     if model.startswith(_RANDOM):
         return open_folder(materialise(_random_spec(model), seed, cache_dir, generator))
     if not model or not Path(model).expanduser().is_dir():
-        raise CheckpointError(f"model {model!r} is not an existing folder and none of {', '.join(_names())}")
+        raise CheckpointError(f"model {model!r} is neither an existing folder nor one of {', '.join(_names())}")
     return open_folder(Path(model).expanduser())
 
 
@@ -104,9 +100,9 @@ def default_cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def open_folder(folder: Path) -> Checkpoint:
-    """The checkpoint that lies in `folder`; which model it is shows in the name of T3's file.
+    """Returns the checkpoint in `folder`; the name of T3's file identifies the model.
 
-    Raises CheckpointError when no or several T3 files are in it, or another file is missing.
+    Raises CheckpointError if the folder does not have exactly one T3 file, or if another file is missing.
     """
     spec = _recognise(folder)
     if missing := _missing(folder, spec):
@@ -116,11 +112,10 @@ def open_folder(folder: Path) -> Checkpoint:
 
 
 def verify(checkpoint: Checkpoint, tables: Mapping[Path, Iterable[Table]]) -> None:
-    """Check that every tensor is there in its shape, reading headers only.
+    """Check that every tensor exists with its shape; reads headers only.
 
-    `tables` gives for each file of the checkpoint the nets that live in it: the prefix of their names there, and
-    name without prefix -> shape. What a file holds beyond them is not looked at. Raises CheckpointError naming each
-    missing or wrong tensor of all files at once.
+    `tables` has, for each file, the nets in it: the prefix of their tensors, and shapes by name without prefix. Other
+    tensors are ignored. Raises CheckpointError naming each missing or misshapen tensor of all files.
     """
     problems = [problem for path, parts in tables.items() for problem in _problems(path, parts)]
     if problems:
@@ -131,32 +126,24 @@ def verify(checkpoint: Checkpoint, tables: Mapping[Path, Iterable[Table]]) -> No
 
 
 def _problems(path: Path, parts: Iterable[Table]) -> list[str]:
+    expected = {prefix + name: shape for prefix, shapes in parts for name, shape in shapes.items()}
     try:
-        found = read_header(path)
+        return [f"{path.name}: {problem}" for problem in tensor_problems(path, expected)]
     except CheckpointError as error:
         return [str(error)]
-    wanted = {prefix + name: shape for prefix, shapes in parts for name, shape in shapes.items()}
-    checks = (_problem(name, shape, found.get(name)) for name, shape in wanted.items())
-    return [f"{path.name}: {problem}" for problem in checks if problem]
-
-
-def _problem(name: str, shape: Shape, found: TensorInfo | None) -> str:
-    if found is None:
-        return f"{name} is missing, expected {shape}"
-    return "" if found.shape == shape else f"{name} has shape {found.shape}, expected {shape}"
 
 
 def _recognise(folder: Path) -> ModelSpec:
-    found = [spec for spec in MODELS.values() if (folder / spec.t3_file).is_file()]
-    if len(found) == 1:
-        return found[0]
+    specs = [spec for spec in MODELS.values() if (folder / spec.t3_file).is_file()]
+    if len(specs) == 1:
+        return specs[0]
     expected = ", ".join(spec.t3_file for spec in MODELS.values())
-    there = sorted(path.name for path in folder.glob("*.safetensors"))
-    raise CheckpointError(f"{folder}: exactly one of {expected} is expected, found {', '.join(there) or 'none'}")
+    existing = sorted(path.name for path in folder.glob("*.safetensors"))
+    raise CheckpointError(f"{folder}: exactly one of {expected} is expected, found {', '.join(existing) or 'none'}")
 
 
 def _missing(folder: Path, spec: ModelSpec) -> list[str]:
-    """The files without which nothing can be said. The built-in voice is not one of them."""
+    """Returns the missing files among those that are required; the built-in voice is optional."""
     needed = [spec.t3_file, _S3GEN_FILE, _VOICE_ENCODER_FILE]
     if not (folder / "tokenizer.json").is_file():
         needed += ["vocab.json", "merges.txt"]
@@ -167,7 +154,7 @@ def _from_hub(spec: ModelSpec, hub: Hub) -> Checkpoint:
     repository = REPOSITORIES[spec.name]
     files = (spec.t3_file, _S3GEN_FILE, _VOICE_ENCODER_FILE, _CONDS_FILE, *TOKENIZER_FILES)
     usable = [folder for folder in hub.cached(repository, files) if not _missing(folder, spec)]
-    for folder in usable:  # a download that broke off may lack one of the small files, so look for them too
+    for folder in usable:  # an incomplete download may lack one of the small files
         if (folder / _CONDS_FILE).is_file() and (folder / "tokenizer_config.json").is_file():
             return open_folder(folder)
     try:
@@ -193,8 +180,8 @@ def _embedded(notice: str) -> Checkpoint:
     return replace(open_folder(EMBEDDED), notice=notice)
 
 
-def _instead_of(wanted: ModelSpec, error: HubUnreachable) -> Checkpoint:
+def _fallback(spec: ModelSpec, error: HubUnreachable) -> Checkpoint:
     return _embedded(
         f"The model hub cannot be reached ({error.cause}), so this is {TINY.name}, {_ABOUT_TINY}, and not "
-        f"{wanted.name}; for {wanted.name} let this machine reach huggingface.co once, or name a folder that holds it."
+        f"{spec.name}. For {spec.name}, connect this machine to huggingface.co once, or name a folder that holds it."
     )

@@ -1,7 +1,4 @@
-"""The model hub: which repository holds which model, and how its files come onto this machine.
-
-Knows huggingface_hub and its errors; knows no file's content.
-"""
+"""The model hub: downloads the files of a repository, and explains errors."""
 
 from __future__ import annotations
 
@@ -12,46 +9,46 @@ from typing import Protocol
 
 from engines.errors import CheckpointError
 
-_ANSWER_S = 10.0  # how long the hub may take to say that it is there
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_ANSWER_S = 10.0  # timeout of the request that tests whether the hub answers
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class HubUnreachable(CheckpointError):
-    """The hub did not answer or broke off; another time it may. `cause` is a word or two."""
+    """The hub did not answer, or the connection failed. `cause` is a word or two."""
 
     reason: str = "HUB_UNREACHABLE"
     retryable: bool = True
 
     def __init__(self, repo_id: str, cause: str) -> None:
         super().__init__(
-            f"hub repository {repo_id} cannot be reached ({cause}): check the network and proxy, or fetch it elsewhere "
-            f"with `hf download {repo_id} --local-dir FOLDER` and give that folder as model"
+            f"hub repository {repo_id} cannot be reached ({cause}): check the network and proxy, or download it "
+            f"elsewhere with `hf download {repo_id} --local-dir FOLDER` and use that folder as the model"
         )
         self.cause = cause
 
 
 class Hub(Protocol):
-    """Where published checkpoints come from."""
+    """A source of published checkpoints."""
 
     def cached(self, repo_id: str, files: Sequence[str]) -> list[Path]:
-        """Folders on this machine that hold the repository or a part of it; best first. Asks no network."""
+        """Returns local folders that hold the repository or parts of it, best first. Does not use the network."""
         ...
 
     def download(self, repo_id: str, files: Sequence[str]) -> Path:
-        """The folder with those of `files` that the repository has, fetched where needed.
+        """Returns a folder with those of `files` that the repository has, downloaded if necessary.
 
-        Raises HubUnreachable, or CheckpointError saying what to do when trying again would not help.
+        Raises HubUnreachable, or CheckpointError with the solution if a retry would not help.
         """
         ...
 
 
 class HuggingFaceHub:
-    """huggingface_hub with its own progress bar, resuming, and the user's token (HF_TOKEN or `hf auth login`)."""
+    """The Hugging Face Hub, with its progress bars, resumed downloads and token (HF_TOKEN or `hf auth login`)."""
 
     def __init__(self, cache_dir: Path, endpoint: str | None = None) -> None:
-        """Downloads go to `cache_dir`; huggingface_hub's usual cache is looked into as well.
+        """Download to `cache_dir`, and also use files in huggingface_hub's own cache.
 
-        `endpoint` is a mirror's address; None leaves it to HF_ENDPOINT.
+        `endpoint` is the address of a mirror; the default is HF_ENDPOINT.
         """
         self._cache_dir = cache_dir
         self._endpoint = endpoint
@@ -60,7 +57,7 @@ class HuggingFaceHub:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import LocalEntryNotFoundError
 
-        found = []
+        folders = []
         for cache_dir in (self._cache_dir, None):
             try:
                 folder = snapshot_download(
@@ -68,15 +65,15 @@ class HuggingFaceHub:
                 )
             except LocalEntryNotFoundError:
                 continue
-            found.append(Path(folder))
-        return found
+            folders.append(Path(folder))
+        return folders
 
     def download(self, repo_id: str, files: Sequence[str]) -> Path:
         from huggingface_hub import HfApi, snapshot_download
         from huggingface_hub.errors import XetError
 
         try:
-            # snapshot_download would wait for minutes on a network that swallows packets, so ask for a sign of life
+            # on a network that drops packets, snapshot_download would wait for minutes
             HfApi(endpoint=self._endpoint).model_info(repo_id, timeout=_ANSWER_S)
             return Path(
                 snapshot_download(
@@ -94,16 +91,18 @@ class HuggingFaceHub:
             return CheckpointError(f"{where} is gated: accept its terms on its page on the hub, then set HF_TOKEN")
         if isinstance(error, RepositoryNotFoundError):
             return CheckpointError(
-                f"{where} is not there or is private: check HF_TOKEN, or give a local folder as model"
+                f"{where} does not exist or is private: check HF_TOKEN, or use a local folder as the model"
             )
-        if getattr(error, "errno", None) in _FULL or "No space left" in str(error):
-            return CheckpointError(f"{where}: no space left in {self._cache_dir}: free some, or choose another folder")
-        if getattr(error, "filename", None):  # a file of ours: network errors have none
+        if getattr(error, "errno", None) in _DISK_FULL or "No space left" in str(error):
+            return CheckpointError(
+                f"{where}: no space left in {self._cache_dir}: free some space, or choose another folder"
+            )
+        if getattr(error, "filename", None):  # a local file: network errors have no file name
             return CheckpointError(f"{where}: cannot write to {self._cache_dir} ({error}): choose another folder")
         return HubUnreachable(repo_id, _cause(error))
 
 
 def _cause(error: Exception) -> str:
-    """The status the hub answered with, or the kind of failure: whole messages run over many lines."""
+    """The HTTP status or the type of the error, since whole messages run over many lines."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     return f"HTTP status {status}" if status else type(error).__name__

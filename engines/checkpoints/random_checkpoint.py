@@ -1,7 +1,4 @@
-"""Checkpoints of upstream's layout with seeded random weights: made once, kept in the cache folder, never half.
-
-Knows file names and how a folder becomes visible all at once; the weights themselves are drawn beside their nets.
-"""
+"""Checkpoints of upstream's layout with seeded random weights, created atomically in the cache folder."""
 
 from __future__ import annotations
 
@@ -42,12 +39,12 @@ _END_OF_TEXT = "<|endoftext|>"
 
 
 class Generator(Protocol):
-    """What fills a checkpoint folder. `version` grows whenever the same seed gives other weights."""
+    """Writes checkpoint folders. `version` increases when the same seed gives other weights."""
 
     version: int
 
     def fingerprint(self) -> str:
-        """Changes whenever the code that draws the weights changes, also when `version` was forgotten."""
+        """Returns a digest of the code that draws the weights, in case `version` was not increased."""
         ...
 
     def fill(self, folder: Path, spec: ModelSpec, seed: int) -> None:
@@ -56,7 +53,7 @@ class Generator(Protocol):
 
 
 class NetGenerator:
-    """Draws the weights of our nets, a voice to go with them, and a tokenizer that knows bytes and tags."""
+    """Writes random weights of all nets, a random voice, and a tokenizer of bytes and tags."""
 
     version = 2
 
@@ -81,20 +78,20 @@ class NetGenerator:
 
 
 def sources() -> list[Path]:
-    """This file and every file of ours that it imports, inside functions too: what decides the weights."""
+    """Returns the files that determine the weights: this one and all of the package that it imports."""
     package = Path(__file__).parents[1]
-    found: set[Path] = set()
-    waiting = [Path(__file__)]
-    while waiting:
-        path = waiting.pop()
-        if path in found or not path.is_file():
+    files: set[Path] = set()
+    pending = [Path(__file__)]
+    while pending:
+        path = pending.pop()
+        if path in files or not path.is_file():
             continue
-        found.add(path)
+        files.add(path)
         for node in ast.walk(ast.parse(path.read_bytes())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(package.name):
                 names = (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
-                waiting += [package.parent / f"{str(name).replace('.', '/')}.py" for name in names]
-    return sorted(found)
+                pending += [package.parent / f"{str(name).replace('.', '/')}.py" for name in names]
+    return sorted(files)
 
 
 def _pairs(tensors: NamedTensors) -> Iterable[tuple[str, Array]]:
@@ -102,11 +99,10 @@ def _pairs(tensors: NamedTensors) -> Iterable[tuple[str, Array]]:
 
 
 def materialise(spec: ModelSpec, seed: int, cache_dir: Path, generator: Generator) -> Path:
-    """The folder of random weights for `spec` and `seed`, made if it is not there.
+    """Returns the folder of random weights for `spec` and `seed`, created if it does not exist.
 
-    It appears whole or not at all; of several processes that want it at once one makes it and the others wait. One
-    that other code made, or that lacks bytes, is made again. Raises CheckpointError when `cache_dir` cannot be
-    written or the disk is full.
+    It is created atomically; of several processes, one creates it and the others wait. A folder that is incomplete or
+    that other code created is replaced. Raises CheckpointError if `cache_dir` is not writable or the disk is full.
     """
     folder = cache_dir / f"random-{spec.name}-s{seed}-r{generator.version}"
     fingerprint = generator.fingerprint()
@@ -126,7 +122,7 @@ def materialise(spec: ModelSpec, seed: int, cache_dir: Path, generator: Generato
 
 
 def is_random(folder: Path) -> bool:
-    """Whether `folder` is one that `materialise` made."""
+    """Whether `materialise` created `folder`."""
     return (folder / MANIFEST).is_file()
 
 
@@ -141,16 +137,16 @@ def _is_current(folder: Path, fingerprint: str) -> bool:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock file's lock; it is free again when its process ends, however that happens."""
+    """Hold a lock, which the system releases when the process ends."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def _make(folder: Path, spec: ModelSpec, seed: int, generator: Generator, fingerprint: str) -> None:
-    """Fill a hidden sibling and rename it. The caller holds the lock, so what other siblings hold is left over."""
-    for left_over in folder.parent.glob(f".{folder.name}.*.partial"):
-        shutil.rmtree(left_over)
+    """Fill a temporary folder and rename it. The caller holds the lock, so existing temporary folders are stale."""
+    for stale in folder.parent.glob(f".{folder.name}.*.partial"):
+        shutil.rmtree(stale)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     partial.mkdir()
     _log.info("drawing random weights for %s into %s", spec.name, folder)
@@ -159,7 +155,7 @@ def _make(folder: Path, spec: ModelSpec, seed: int, generator: Generator, finger
         files = {path.name: path.stat().st_size for path in sorted(partial.iterdir())}
         manifest = {"model": spec.name, "seed": seed, "fingerprint": fingerprint, "files": files}
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
-        if folder.exists():  # whoever has it open keeps its mappings
+        if folder.exists():  # processes that have mapped its files keep their mappings
             folder.rename(folder.with_name(f".{folder.name}.old.partial"))
         partial.rename(folder)
     finally:
@@ -168,9 +164,9 @@ def _make(folder: Path, spec: ModelSpec, seed: int, generator: Generator, finger
 
 
 def write_tokenizer(folder: Path, text_vocab: int) -> None:
-    """GPT-2's tokenizer files for `text_vocab` ids: 256 byte symbols, filler, end of text, then the tags.
+    """Write GPT-2 tokenizer files for `text_vocab` ids: 256 byte symbols, fillers, end of text, and the tags.
 
-    There are no merges, so every byte of a text is one token and every tag is one.
+    Without merges, every byte of a text is one token; every tag is one token.
     """
     first_tag = text_vocab - len(TAGS)
     vocab = {symbol: i for i, symbol in enumerate(sorted(ByteLevel.alphabet()))}

@@ -1,13 +1,13 @@
-"""safetensors files without a model library: headers read alone, tensors written one after the other.
+"""safetensors files without a model library: reads and checks headers, and writes tensors one by one.
 
-Knows the format (https://github.com/huggingface/safetensors#format) and nothing of what is in the tensors.
+Format: https://github.com/huggingface/safetensors#format
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,8 +18,10 @@ import numpy.typing as npt
 from engines.errors import CheckpointError
 
 _LENGTH_BYTES = 8  # little-endian length of the JSON header that follows
-_RESERVED_BYTES = 1 << 20  # for the header of a file whose tensors are not known before they are written
+_RESERVED_BYTES = 1 << 20  # for the header of a new file, whose tensors are not known in advance
 _MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+
+Shape = tuple[int, ...]
 
 _DTYPES = {
     "bool": "BOOL", "uint8": "U8", "int8": "I8", "int16": "I16", "int32": "I32", "int64": "I64",
@@ -29,17 +31,17 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """One entry of a header; `dtype` in the format's words, e.g. "F32"."""
+    """An entry of a header. `dtype` is the format's name, e.g. "F32"."""
 
     dtype: str
-    shape: tuple[int, ...]
+    shape: Shape
 
 
 def read_header(path: Path) -> dict[str, TensorInfo]:
-    """What tensors the file holds; reads its first bytes only.
+    """Returns the file's tensors by name; reads the header only.
 
-    Raises CheckpointError when the file is not there, is not a safetensors file, or is shorter or longer than its
-    header says (a broken-off download).
+    Raises CheckpointError if the file does not exist, is not a safetensors file, or does not have the size that its
+    header implies (an incomplete download).
     """
     try:
         with path.open("rb") as file:
@@ -47,16 +49,29 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
         entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
         data_bytes = max((int(entry["data_offsets"][1]) for entry in entries.values()), default=0)
         infos = {name: TensorInfo(entry["dtype"], tuple(entry["shape"])) for name, entry in entries.items()}
-        found = path.stat().st_size
+        size_bytes = path.stat().st_size
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise CheckpointError(f"{path}: not a safetensors file ({error})") from error
-    if found != data_start + data_bytes:
+    if size_bytes != data_start + data_bytes:
         raise CheckpointError(
-            f"{path}: has {found} bytes, its header says {data_start + data_bytes}; download it again"
+            f"{path}: has {size_bytes} bytes, its header says {data_start + data_bytes}; download it again"
         )
     return infos
+
+
+def tensor_problems(path: Path, expected: Mapping[str, Shape]) -> list[str]:
+    """Returns a phrase for each expected tensor that is missing or has another shape. Raises as `read_header`."""
+    infos = read_header(path)
+    checks = (_problem(name, shape, infos.get(name)) for name, shape in expected.items())
+    return [problem for problem in checks if problem]
+
+
+def _problem(name: str, shape: Shape, info: TensorInfo | None) -> str:
+    if info is None:
+        return f"{name} is missing, expected {shape}"
+    return "" if info.shape == shape else f"{name} has shape {info.shape}, expected {shape}"
 
 
 def _parse(file: BinaryIO) -> tuple[dict[str, Any], int]:
@@ -67,10 +82,10 @@ def _parse(file: BinaryIO) -> tuple[dict[str, Any], int]:
 
 
 def write_tensors(path: Path, tensors: Iterable[tuple[str, npt.NDArray[Any]]]) -> None:
-    """Write `tensors` in their order, holding one at a time; the file is on the disk when this returns.
+    """Write `tensors` in their order, one in memory at a time, and flush the file to the disk.
 
-    The header's place is kept free at the start and filled in at the end, padded with spaces as the format allows.
-    Raises ValueError for a name given twice, a dtype the format lacks, or more names than the header has room for.
+    Space for the header is reserved at the start and padded with spaces, which the format allows. Raises ValueError
+    for a duplicate name, a dtype that the format lacks, or a header larger than the reserved space.
     """
     header: dict[str, dict[str, Any]] = {}
     with path.open("wb") as file:
@@ -78,7 +93,7 @@ def write_tensors(path: Path, tensors: Iterable[tuple[str, npt.NDArray[Any]]]) -
         offset = 0
         for name, tensor in tensors:
             if name in header:
-                raise ValueError(f"tensor {name} was given twice")
+                raise ValueError(f"duplicate tensor {name}")
             header[name] = _entry(tensor, offset)
             file.write(np.ascontiguousarray(tensor).data)
             offset += tensor.nbytes

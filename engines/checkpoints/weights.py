@@ -1,69 +1,40 @@
-"""Reads named tensors out of a safetensors file and says everything that is wrong with it at once.
-
-Knows the file format through safetensors alone; knows no net, and where the file came from is checkpoint.py's.
-"""
+"""Loads tensors from safetensors files, with one error for all missing and misshapen tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
 
+from engines.checkpoints.tensor_file import Shape, tensor_problems
 from engines.errors import CheckpointError
 
 if TYPE_CHECKING:
     import torch
 
-Shape = tuple[int, ...]
-
 
 def load_tensors(path: Path, expected: Mapping[str, Shape], *, prefix: str = "") -> dict[str, torch.Tensor]:
-    """The tensors `prefix + name` of the file for every name in `expected`, under their names without the prefix.
+    """Returns the tensors `prefix + name` of the file by name, for each name in `expected`.
 
-    They are views of the memory-mapped file, on the CPU: nothing is read before it is used, other tensors of the
-    file are never touched, and one mapping lives until the last of its tensors is gone. Floating-point tensors that
-    are not stored as float32 come as float32 copies.
-    Raises CheckpointError when the file cannot be read, or naming every tensor that is missing or has another shape.
+    They are views of the memory-mapped file, on the CPU: a tensor is read when it is used, other tensors are never
+    read, and the mapping lives as long as its tensors. Floating-point tensors of other types are copied to float32.
+    Raises CheckpointError if the file cannot be read, or naming every tensor that is missing or has another shape.
     """
-    with _opened(path) as file:
-        _check(path, file, expected, prefix)
-        return {name: _as_float32(file.get_tensor(prefix + name)) for name in expected}
-
-
-def check_tensors(path: Path, expected: Mapping[str, Shape], *, prefix: str = "") -> None:
-    """Raises what `load_tensors` would raise, from the file's header alone."""
-    with _opened(path) as file:
-        _check(path, file, expected, prefix)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+    check_tensors(path, expected, prefix=prefix)
     try:
         with safe_open(path, framework="pt") as file:
-            yield file
+            return {name: _as_float32(file.get_tensor(prefix + name)) for name in expected}
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
 
 
-def _check(path: Path, file: Any, expected: Mapping[str, Shape], prefix: str) -> None:
-    present = set(file.keys())
-    problems = [
-        problem
-        for name, shape in expected.items()
-        if (problem := _problem(file, present, prefix + name, shape)) is not None
-    ]
+def check_tensors(path: Path, expected: Mapping[str, Shape], *, prefix: str = "") -> None:
+    """Raises CheckpointError as `load_tensors`; reads the file's header only."""
+    problems = tensor_problems(path, {prefix + name: shape for name, shape in expected.items()})
     if problems:
         raise CheckpointError(f"{path}: {len(problems)} of {len(expected)} tensors are wrong: " + "; ".join(problems))
-
-
-def _problem(file: Any, present: set[str], name: str, shape: Shape) -> str | None:
-    if name not in present:
-        return f"{name} is missing (shape {shape})"
-    found = tuple(file.get_slice(name).get_shape())
-    return None if found == shape else f"{name} has shape {found}, not {shape}"
 
 
 def _as_float32(tensor: torch.Tensor) -> torch.Tensor:

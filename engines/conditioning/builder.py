@@ -1,8 +1,4 @@
-"""Reference audio -> Voice: which net hears which part of the recording, at which rate.
-
-Knows the recipe and holds the nets; knows nothing of the nets' insides, of files other than the checkpoint's, or of
-how voices are kept.
-"""
+"""Makes a Voice from reference audio: which net gets which part of the recording, at which sample rate."""
 
 from __future__ import annotations
 
@@ -20,7 +16,7 @@ from engines.checkpoints.weights import load_tensors
 from engines.conditioning import speaker, tokenizer, xvector
 from engines.conditioning.mel import prompt_mel
 from engines.conditioning.reference import Reference
-from engines.conditioning.sandbox import load_reference_apart
+from engines.conditioning.sandbox import load_reference_sandboxed
 from engines.model_spec import (
     MAX_S3GEN_PROMPT_TOKENS,
     MAX_T3_PROMPT_TOKENS,
@@ -46,10 +42,9 @@ class _Nets:
 
 
 class VoiceBuilder:
-    """Makes voices from recordings. Thread-safe: decoding runs side by side, the nets serve one caller at a time.
+    """Makes voices from recordings. Thread-safe: decoding runs concurrently, the nets serve one caller at a time.
 
-    The nets are read from the checkpoint at the first build, memory-mapped where the device is the CPU; `load` does
-    it ahead of time.
+    The nets are loaded at the first build, memory-mapped on a CPU; `load` loads them earlier.
     """
 
     def __init__(
@@ -57,7 +52,7 @@ class VoiceBuilder:
         checkpoint: Checkpoint,
         *,
         device: str = "cpu",
-        decode: Callable[[bytes], Reference] = load_reference_apart,
+        decode: Callable[[bytes], Reference] = load_reference_sandboxed,
     ) -> None:
         self._checkpoint = checkpoint
         self._decode = decode
@@ -66,13 +61,14 @@ class VoiceBuilder:
         self._nets: _Nets | None = None
 
     def load(self) -> None:
-        """Read the nets now. Raises CheckpointError naming every tensor that is missing or has another shape."""
+        """Load the nets. Raises CheckpointError naming every tensor that is missing or has another shape."""
         with self._lock:
             self._loaded()
 
     def build(self, audio: bytes, name: str) -> Voice:
-        """A Voice from an audio file's bytes. Raises InvalidInput as `load_reference_apart`, CheckpointError as `load`.
+        """Make a Voice from the bytes of an audio file.
 
+        Raises InvalidInput if the audio cannot be used (see `load_reference`), and CheckpointError as `load`.
         Source: upstream's ChatterboxTurboTTS.prepare_conditionals and S3Gen's embed_ref.
         """
         reference = self._decode(audio)
@@ -86,22 +82,22 @@ class VoiceBuilder:
         return self._nets
 
     def _condition(self, samples: Samples, name: str, metadata: dict[str, str]) -> Voice:
-        """T3 hears 15 s and its speaker everything, through soxr; S3Gen hears 10 s, through the windowed sinc.
+        """Resamples with soxr for T3 (15 s) and the speaker encoder (all), with a windowed sinc for S3Gen (10 s).
 
-        A recording that S3Gen hears to its end is tokenized once, for both: the tokenizer is most of a build.
+        A recording of at most 10 s is tokenized once for both, since the tokenizer takes most of the time.
         """
         nets = self._loaded()
-        heard = resample(samples, SAMPLE_RATE_HZ, tokenizer.RATE_HZ)
+        all_16k = resample(samples, SAMPLE_RATE_HZ, tokenizer.RATE_HZ)
         prompt = samples[:_S3GEN_SAMPLES]
         prompt_16k = resample_windowed_sinc(prompt, SAMPLE_RATE_HZ, tokenizer.RATE_HZ)
         speech_tokens, mel = nets.tokenizer.encode(prompt_16k), prompt_mel(prompt)
-        # the last, partly filled token has fewer than two mel frames to stand for: both end at the last whole one
+        # the last, partly filled token covers fewer than two mel frames: tokens and mel end at the last whole one
         tokens = speech_tokens[: len(mel) // MEL_FRAMES_PER_TOKEN]
         shared = len(samples) <= _S3GEN_SAMPLES
         return Voice(
             name=name,
-            speaker_embedding=nets.speaker.embed(heard),
-            t3_prompt_tokens=speech_tokens if shared else nets.tokenizer.encode(heard[:_T3_SAMPLES]),
+            speaker_embedding=nets.speaker.embed(all_16k),
+            t3_prompt_tokens=speech_tokens if shared else nets.tokenizer.encode(all_16k[:_T3_SAMPLES]),
             s3gen_prompt_tokens=tokens,
             s3gen_prompt_mel=mel[: MEL_FRAMES_PER_TOKEN * len(tokens)].copy(),
             x_vector=nets.xvector.embed(prompt_16k),
@@ -109,7 +105,7 @@ class VoiceBuilder:
         )
 
     def _metadata(self, reference: Reference) -> dict[str, str]:
-        """What was heard and by what; the codes mean nothing to other weights than those that made them."""
+        """Describes the recording and the model: speech tokens are valid for the weights that made them only."""
         return {
             "duration_s": f"{reference.duration_s:.3f}",
             "loudness_lufs": f"{reference.loudness_lufs:.1f}",
@@ -120,7 +116,7 @@ class VoiceBuilder:
 
 
 def load_nets(checkpoint: Checkpoint, device: torch.device) -> _Nets:
-    """The three nets with the checkpoint's weights. Raises CheckpointError as `load_tensors`."""
+    """Load the three nets. Raises CheckpointError as `load_tensors`."""
     spec = checkpoint.spec
     with torch.device("meta"):
         nets = _Nets(speaker.SpeakerEncoder(spec), tokenizer.SpeechTokenizer(spec), xvector.XVectorEncoder(spec))
@@ -129,14 +125,14 @@ def load_nets(checkpoint: Checkpoint, device: torch.device) -> _Nets:
         tensors = load_tensors(checkpoint.s3gen_path, part.expected_tensors(spec), prefix=part.PREFIX)
         _fill(net, tensors, device)
     if device.type == "cpu":
-        # half the time of its small images; torch's annotations do not know the argument
+        # halves the time for its small images; torch's annotations lack the argument
         nets.xvector.head.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if packing_available():
-            pack(nets.tokenizer)  # its matrix products are two thirds of a build
+            pack(nets.tokenizer)  # its matrix products take two thirds of a build
     return nets
 
 
 def _fill(net: nn.Module, tensors: dict[str, torch.Tensor], device: torch.device) -> None:
-    """Put the tensors into the net as they are: on the CPU they stay views of the memory-mapped file."""
+    """Assign the tensors to the net. On a CPU they remain views of the memory-mapped file."""
     net.load_state_dict(tensors, assign=True)
     net.to(device).eval().requires_grad_(False)

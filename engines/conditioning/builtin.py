@@ -1,7 +1,6 @@
-"""The checkpoint's built-in voice: upstream's `conds.pt` <-> Voice.
+"""The checkpoint's built-in voice: converts between upstream's `conds.pt` and Voice.
 
-Knows upstream's layout and reads it with `weights_only=True`: tensors and plain containers, never code. No other
-pickle is opened anywhere.
+It is the only pickle that is opened, with `weights_only=True`: tensors and plain containers, never code.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ from engines.voice import Voice
 
 
 def load_builtin(path: Path, name: str = "default") -> Voice:
-    """The voice in a file of upstream's layout {"t3": {...}, "gen": {...}}, wherever its tensors were saved from.
+    """Load the voice from a file of upstream's layout {"t3": {...}, "gen": {...}}, saved on any device.
 
-    A mel that is not twice as long as its tokens is cut to the part both cover. Raises CheckpointError naming what
-    is missing or malformed, also when the file holds anything but tensors and plain values.
+    Tokens and mel are cut to their common length. Raises CheckpointError if an entry is missing or malformed, or if
+    the file holds objects other than tensors and plain values.
     """
     try:
         conditionals = torch.load(path, map_location="cpu", weights_only=True)
@@ -30,7 +29,7 @@ def load_builtin(path: Path, name: str = "default") -> Voice:
         raise CheckpointError(f"{path}: {error} is missing") from error
     except InvalidInput as error:
         raise CheckpointError(f"{path}: {error}") from error
-    except Exception as error:  # torch.load raises what a broken zip or a refused pickle happens to raise
+    except Exception as error:  # a broken zip or a refused pickle makes torch.load raise many types
         raise CheckpointError(f"{path}: not a file of voice conditionals ({error})") from error
 
 
@@ -49,14 +48,14 @@ def _voice(t3: dict[str, Any], gen: dict[str, Any], name: str) -> Voice:
 
 
 def _row(tensor: torch.Tensor, dtype: torch.dtype) -> np.ndarray[Any, np.dtype[Any]]:
-    """The one row of a batch of one, with memory of its own, whatever precision it was saved in."""
+    """Returns a copy of the single row in `dtype`."""
     if tensor.shape[0] != 1:
         raise ValueError(f"a batch of {tensor.shape[0]} where one voice is expected")
     return tensor[0].detach().to(dtype, copy=True).numpy()
 
 
 def save_builtin(voice: Voice, path: Path) -> None:
-    """Write the voice as upstream does: its `Conditionals.load` reads the file. Whole or not at all."""
+    """Write the voice atomically in upstream's layout, which its `Conditionals.load` reads."""
     t3 = {
         "speaker_emb": _batch(voice.speaker_embedding),
         "clap_emb": None,

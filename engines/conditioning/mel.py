@@ -1,4 +1,4 @@
-"""The prompt mel that S3Gen continues: 24 kHz samples -> log-mel, 50 frames/s. Knows its recipe and nothing else."""
+"""The prompt mel of S3Gen: 24 kHz samples -> log-mel, 50 frames/s."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from engines.audio import Samples, mel_filterbank
 from engines.model_spec import MEL_BANDS, MEL_HOP_SAMPLES, SAMPLE_RATE_HZ
 
 _FFT_SAMPLES = 4 * MEL_HOP_SAMPLES
-_PAD_SAMPLES = (_FFT_SAMPLES - MEL_HOP_SAMPLES) // 2  # so that n hops of sound give n frames
+_PAD_SAMPLES = (_FFT_SAMPLES - MEL_HOP_SAMPLES) // 2  # n hops of samples give n frames
 _HIGHEST_HZ = 8000.0
 _POWER_FLOOR = 1e-9
 _MEL_FLOOR = 1e-5
 
 
 def prompt_mel(samples: Samples) -> Samples:
-    """(samples // 480, 80) natural log of mel magnitude, mirrored at both ends, of more than 720 samples.
+    """Returns (samples // 480, 80), the natural log of mel magnitude, for more than 720 samples.
 
-    Source: upstream's mel_spectrogram. Window and transform are torch's, as there: where a band is quiet beneath a
-    loud frame, the logarithm shows single-precision rounding (up to 5e-4), and another window or FFT rounds otherwise.
+    Source: upstream's mel_spectrogram. Window and transform are torch's, as there: in a quiet band of a loud frame,
+    single-precision rounding changes the logarithm by up to 5e-4, and another window or FFT rounds differently.
     """
     window = torch.hann_window(_FFT_SAMPLES)
     filters = torch.tensor(mel_filterbank(SAMPLE_RATE_HZ, _FFT_SAMPLES, MEL_BANDS, 0.0, _HIGHEST_HZ))

@@ -1,7 +1,7 @@
-"""Seeded random weights for the voice's nets, in the layout of the published files, and a random built-in voice.
+"""Seeded random weights of the conditioning nets in the layout of the published files, and a random built-in voice.
 
-Knows names and shapes through the nets themselves and draws with numpy; a tensor depends on the seed and its own
-name alone. The scales keep activations near one, make codes vary from token to token, and tell speakers apart.
+A tensor depends only on the seed and its name. The scales keep activations near one, and make speech tokens vary and
+speakers differ.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from engines.voice import Voice
 Array = npt.NDArray[np.float32] | npt.NDArray[np.int64]
 Rules = tuple[tuple[str, float, float], ...]  # see _TOKENIZER
 
-_QUIET_MEL, _LOUD_MEL = -10.5, -1.0  # natural log of mel magnitude: pauses and vowels of speech at -27 LUFS
+_QUIET_MEL, _LOUD_MEL = -10.5, -1.0  # natural log of mel magnitude of pauses and vowels, for speech at -27 LUFS
 
-# How tensors are drawn: (pattern, mean, deviation x sqrt(fan-in)), by the first pattern found in the name.
+# Distributions by name: (pattern, mean, deviation x sqrt(fan-in)); the first pattern that matches applies.
 _TOKENIZER = (
     (r"_ln\.weight$", 1.0, 0.1),
     (r"bias$", 0.0, 0.05),
     (r"project_down\.weight$", 0.0, 0.4),
-    (r"(attn\.out|fsmn_block|mlp\.2)\.weight$", 0.0, 0.5),  # what is added to the residual stream
+    (r"(attn\.out|fsmn_block|mlp\.2)\.weight$", 0.0, 0.5),  # the outputs that are added to the residual stream
     (r"weight$", 0.0, 1.4),
 )
 _XVECTOR = (
@@ -60,7 +60,7 @@ _SPEAKER = (
 
 
 def random_tensors(spec: ModelSpec, seed: int) -> Iterator[tuple[str, Array]]:
-    """The `tokenizer.` and `speaker_encoder.` tensors of `s3gen_meanflow.safetensors`, buffers included."""
+    """Yields the `tokenizer.` and `speaker_encoder.` tensors of `s3gen_meanflow.safetensors`, including buffers."""
     constants = {"_mel_filters": mel_filterbank(16_000, 400, 128, 0.0, 8000.0), "window": hann_window(400)}
     for name, shape in tokenizer.expected_tensors(spec).items():
         yield tokenizer.PREFIX + name, constants[name] if name in constants else _draw(name, shape, seed, _TOKENIZER)
@@ -69,7 +69,7 @@ def random_tensors(spec: ModelSpec, seed: int) -> Iterator[tuple[str, Array]]:
 
 
 def random_voice_encoder_tensors(spec: ModelSpec, seed: int) -> Iterator[tuple[str, Array]]:
-    """All tensors of `ve.safetensors`."""
+    """Yields all tensors of `ve.safetensors`."""
     for name, shape in speaker.expected_tensors(spec).items():
         yield name, _draw(name, shape, seed, _SPEAKER)
 
@@ -79,7 +79,7 @@ def _draw(name: str, shape: tuple[int, ...], seed: int, rules: Rules) -> Array:
         return np.ones(shape, np.int64)
     mean, deviation = next((mean, deviation) for pattern, mean, deviation in rules if re.search(pattern, name))
     fan_in = math.prod(shape[1:])
-    uniform = _generator(seed, name).random(shape, np.float32)  # uniform: three times as fast as normal
+    uniform = _generator(seed, name).random(shape, np.float32)  # uniform is three times as fast as normal
     uniform -= np.float32(0.5)
     uniform *= np.float32(deviation * math.sqrt(12.0 / fan_in))
     uniform += np.float32(mean)
@@ -91,9 +91,11 @@ def _generator(seed: int, name: str) -> np.random.Generator:
 
 
 def random_voice(seed: int) -> Voice:
-    """A built-in voice for random checkpoints: random codes, and a mel with the level and movement of speech."""
+    """A built-in voice for random checkpoints: random speech tokens, and a mel with speech-like levels."""
     draw = _generator(seed, "voice")
-    embedding = np.maximum(draw.standard_normal(SPEAKER_EMBEDDING_DIM, np.float32), 0)  # behind a ReLU, length 1
+    embedding = np.maximum(
+        draw.standard_normal(SPEAKER_EMBEDDING_DIM, np.float32), 0
+    )  # the output of a ReLU, normalised to length 1
     return Voice(
         name="random",
         speaker_embedding=embedding / np.linalg.norm(embedding),
@@ -106,7 +108,7 @@ def random_voice(seed: int) -> Voice:
 
 
 def _random_mel(draw: np.random.Generator, frames: int) -> Samples:
-    """(frames, 80): syllables four times a second, energy falling with the band, formants that wander."""
+    """(frames, 80): four syllables per second, energy that falls with the band, moving formants."""
     time_s, band = np.arange(frames)[:, None] / 50.0, np.arange(MEL_BANDS)[None, :]
     loudness = np.clip(0.65 + 0.5 * np.sin(2 * np.pi * (4.0 * time_s + draw.random())), 0.0, 1.0)
     centres = np.array([12.0, 30.0, 48.0]) + 5.0 * np.sin(

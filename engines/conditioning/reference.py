@@ -1,8 +1,7 @@
-"""Reference audio: the bytes of an audio file -> mono 24 kHz samples. The bytes are a stranger's.
+"""Reference audio: decodes the bytes of an untrusted audio file to mono 24 kHz samples.
 
-Knows containers and codecs through PyAV, and every limit on what a stranger may send; knows nothing of models.
-Only the given bytes are ever read: FFmpeg opens no path and no URL, probes with audio decoders alone, and what is
-decoded is bounded while it is decoded, so that a small file cannot fill the memory.
+Only the given bytes are read: FFmpeg opens no path and no URL, and probes with audio decoders alone. The decoded size
+is bounded during decoding, so that a small file cannot fill the memory.
 """
 
 from __future__ import annotations
@@ -20,22 +19,22 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.audio import Samples, StreamResampler, loudness_lufs
-from engines.errors import invalid_value
+from engines.errors import InvalidInput
 from engines.model_spec import SAMPLE_RATE_HZ
 
 MAX_REFERENCE_BYTES = 32 * 2**20
-MIN_REFERENCE_S = 5.0  # exclusive, upstream's bound
+MIN_REFERENCE_S = 5.0  # exclusive; upstream's bound
 MAX_REFERENCE_S = 120.0
-MIN_REFERENCE_LUFS = -60.0  # quieter than any speech somebody meant to record
+MIN_REFERENCE_LUFS = -60.0  # quieter than any intended recording of speech
 MIN_SOURCE_RATE_HZ, MAX_SOURCE_RATE_HZ = 4_000, 384_000
-# PyAV looks for a planar frame's channels up to a null pointer, which frames of eight and more do not have: a crash.
+# PyAV reads a planar frame's channels up to a null pointer, which frames of eight or more channels lack: a crash.
 MAX_SOURCE_CHANNELS = 6
 _MAX_FRAME_SAMPLES = 2**18  # per channel in one decoded frame; ordinary codecs stay below 200 000
 _MAX_STREAMS = 64
-_MAX_BAD_PACKETS = 8  # a stray tag or a torn frame is survivable, more means the recording itself is broken
-_MAX_AMPLITUDE = 2.0**16  # float files in integer scale pass; loudness normalisation brings them down
+_MAX_BAD_PACKETS = 8  # tolerates a stray tag or a torn frame; with more, the recording itself is corrupt
+_MAX_AMPLITUDE = 2.0**16  # allows float files in integer scale; loudness normalisation scales them down
 
-# Demuxers that read one file and follow no reference to another (as hls, dash, concat, sdp or image2 would).
+# Demuxers that read a single file; hls, dash, concat, sdp and image2 would follow references to other files.
 _CONTAINERS = (
     "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dts,eac3,flac,flv,gsm,iff,matroska,mov,mp3,mpc,mpc8,mpeg,mpegts,"
     "ogg,qoa,tak,tta,voc,w64,wav,wv"
@@ -45,15 +44,20 @@ _DECODERS = (
     "libopus,libspeex,libvorbis,mlp,mp1,mp1float,mp2,mp2float,mp3,mp3float,mpc7,mpc8,nellymoser,opus,qoa,speex,tak,"
     "truehd,tta,vorbis,wavpack,wmalossless,wmapro,wmav1,wmav2,wmavoice"
 )
-# PyAV's decoding errors and what its wrappers raise on nonsense in headers.
+# PyAV's decoding errors, and the exceptions of its wrappers for invalid headers.
 _DECODING_ERRORS = (av.FFmpegError, ArithmeticError, LookupError, RuntimeError, ValueError)
-# QuickTime's compressed header, as FFmpeg reads it: it would inflate to whatever size the last field claims.
+# QuickTime's compressed header: FFmpeg would decompress it to the size in its last field.
 _COMPRESSED_HEADER = re.compile(rb"cmov.{4}dcomzlib.{4}cmvd(.{4})", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Reference:
-    """samples: (n,) float32 mono 24 kHz, longer than 5 s; loudness: of these samples; source: e.g. "flac 44100 Hz"."""
+    """Decoded reference audio.
+
+    samples         (n,) float32 mono 24 kHz, longer than 5 s
+    loudness_lufs   of these samples
+    source          codec and sample rate, e.g. "flac 44100 Hz"
+    """
 
     samples: Samples
     loudness_lufs: float
@@ -65,69 +69,75 @@ class Reference:
 
 
 def load_reference(audio: bytes) -> Reference:
-    """Decode an audio file's bytes: any usual container, codec, rate and channel count; channels are averaged.
+    """Decode the bytes of an audio file of any common container, codec, sample rate and channel count to mono.
 
-    Raises InvalidInput for the field "audio" with reason AUDIO_EMPTY, AUDIO_TOO_LARGE (in bytes, or decoded size),
-    AUDIO_NOT_DECODABLE (not audio, corrupt, or outside the limits on rate and channels), AUDIO_TOO_SHORT,
-    AUDIO_TOO_LONG or AUDIO_SILENT. Source: upstream's prepare_conditionals, which leaves this to librosa.load.
+    Raises InvalidInput for the field "audio" with reason AUDIO_EMPTY, AUDIO_TOO_LARGE (in bytes, also when
+    decompressed), AUDIO_NOT_DECODABLE (not audio, corrupt, or outside the limits on rate and channels),
+    AUDIO_TOO_SHORT, AUDIO_TOO_LONG or AUDIO_SILENT. Source: upstream's prepare_conditionals (librosa.load).
     """
-    return judge(*decode(audio))
+    return check_samples(*decode(audio))
 
 
 def decode(audio: bytes) -> tuple[Samples, str]:
-    """What meets the stranger's bytes: samples as in a Reference, of at most 120 s, and a word on their source.
+    """Returns samples of at most 120 s and their source, as in Reference.
 
-    Raises InvalidInput as `load_reference`, but for AUDIO_TOO_SHORT and AUDIO_SILENT.
+    Raises InvalidInput as `load_reference`, except for AUDIO_TOO_SHORT and AUDIO_SILENT.
     """
     _check_bytes(audio)
     try:
         return _decode(audio)
     except _DECODING_ERRORS as error:
-        _not_decodable(f"{len(audio)} bytes ({getattr(error, 'strerror', None) or error})", error)
+        detail = getattr(error, "strerror", None) or error
+        raise not_decodable(f"decoding its {len(audio)} bytes failed ({detail})") from error
 
 
-def judge(samples: Samples, source: str) -> Reference:
-    """The Reference that decoded samples are. Raises InvalidInput with AUDIO_TOO_SHORT or AUDIO_SILENT."""
+def check_samples(samples: Samples, source: str) -> Reference:
+    """Returns the Reference of decoded samples. Raises InvalidInput with AUDIO_TOO_SHORT or AUDIO_SILENT."""
     duration_s = len(samples) / SAMPLE_RATE_HZ
     if duration_s <= MIN_REFERENCE_S:
-        raise invalid_value("audio", f"{duration_s:.2f} s", _allowed_length(), "AUDIO_TOO_SHORT")
+        raise _wrong_length(f"{duration_s:.2f} s", "AUDIO_TOO_SHORT")
     loudness = loudness_lufs(samples, SAMPLE_RATE_HZ)
     if loudness < MIN_REFERENCE_LUFS:
-        allowed = f"speech of at least {MIN_REFERENCE_LUFS:.0f} LUFS"
-        raise invalid_value("audio", f"{loudness:.0f} LUFS", allowed, "AUDIO_SILENT")
+        value, allowed = f"{loudness:.0f} LUFS", f"speech of at least {MIN_REFERENCE_LUFS:.0f} LUFS"
+        message = f"audio is almost silent ({value}); it must be {allowed}."
+        raise InvalidInput("audio", message, "AUDIO_SILENT", value=value, allowed=allowed)
     return Reference(samples, loudness, source)
 
 
-def _allowed_length() -> str:
-    return f"more than {MIN_REFERENCE_S:.0f} s and at most {MAX_REFERENCE_S:.0f} s"
+def _wrong_length(value: str, reason: str) -> InvalidInput:
+    allowed = f"more than {MIN_REFERENCE_S:.0f} s and at most {MAX_REFERENCE_S:.0f} s"
+    return InvalidInput("audio", f"audio is {value} long; it must be {allowed}.", reason, value=value, allowed=allowed)
 
 
-def _not_decodable(found: str, cause: Exception | None = None) -> NoReturn:
+def not_decodable(problem: str) -> InvalidInput:
+    """Returns the error AUDIO_NOT_DECODABLE. `problem` completes the sentence "audio cannot be decoded: ..."."""
     allowed = "an intact audio file, e.g. WAV, FLAC, MP3, Ogg, M4A or WebM"
-    raise invalid_value("audio", found, allowed, "AUDIO_NOT_DECODABLE") from cause
-
-
-def _too_large(found: str, allowed: str) -> NoReturn:
-    raise invalid_value("audio", found, allowed, "AUDIO_TOO_LARGE")
+    message = f"audio cannot be decoded: {problem}; send {allowed}."
+    return InvalidInput("audio", message, "AUDIO_NOT_DECODABLE", value=problem, allowed=allowed)
 
 
 def _check_bytes(audio: bytes) -> None:
     if not audio:
-        raise invalid_value("audio", "0 bytes", "an audio file", "AUDIO_EMPTY")
-    if len(audio) > MAX_REFERENCE_BYTES:
-        _too_large(f"{len(audio)} bytes", f"at most {MAX_REFERENCE_BYTES} bytes")
+        allowed = "an audio file"
+        raise InvalidInput("audio", f"audio is empty; send {allowed}.", "AUDIO_EMPTY", value="0 bytes", allowed=allowed)
+    _check_size("audio", len(audio))
     for header in _COMPRESSED_HEADER.finditer(audio):
-        claimed_bytes = int.from_bytes(header.group(1), "big")
-        if claimed_bytes > MAX_REFERENCE_BYTES:
-            _too_large(f"a header of {claimed_bytes} bytes", f"at most {MAX_REFERENCE_BYTES} bytes")
+        _check_size("audio has a compressed header that", int.from_bytes(header.group(1), "big"))
+
+
+def _check_size(subject: str, size_bytes: int) -> None:
+    if size_bytes > MAX_REFERENCE_BYTES:
+        value, allowed = f"{size_bytes} bytes", f"at most {MAX_REFERENCE_BYTES} bytes"
+        message = f"{subject} is {value} long; it must be {allowed}."
+        raise InvalidInput("audio", message, "AUDIO_TOO_LARGE", value=value, allowed=allowed)
 
 
 def _decode(audio: bytes) -> tuple[Samples, str]:
-    """Mono samples at 24 kHz and a word on where they come from."""
+    """Returns mono samples at 24 kHz and their source."""
     with _open(audio) as container:
         if not container.streams.audio:
             kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-            _not_decodable(f"no audio stream, only {kinds}")
+            raise not_decodable(f"it has no audio stream, only {kinds}")
         stream = container.streams.audio[0]
         rate_hz = _check_stream(stream)
         resampler = StreamResampler(rate_hz, SAMPLE_RATE_HZ)
@@ -138,7 +148,7 @@ def _decode(audio: bytes) -> tuple[Samples, str]:
 def _open(audio: bytes) -> av.container.InputContainer:
     options = {
         "format_whitelist": _CONTAINERS,
-        "codec_whitelist": _decoder_names(),  # no video decoder runs, not even to probe a cover picture
+        "codec_whitelist": _decoder_names(),  # so that no video decoder runs, not even to probe a cover picture
         "max_samples": str(_MAX_FRAME_SAMPLES),
         "max_streams": str(_MAX_STREAMS),
     }
@@ -146,7 +156,7 @@ def _open(audio: bytes) -> av.container.InputContainer:
 
 
 def _refuse_to_open(url: str, flags: int, options: dict[str, str]) -> NoReturn:
-    _not_decodable("a file that refers to another one")
+    raise not_decodable("it refers to another file")
 
 
 @lru_cache(maxsize=1)
@@ -156,27 +166,32 @@ def _decoder_names() -> str:
 
 
 def _check_stream(stream: av.AudioStream) -> int:
-    """The stream's rate, after everything its header claims was found within the limits."""
+    """Returns the stream's sample rate. Raises InvalidInput if its header is outside the limits."""
     codec = stream.codec_context
     if codec is None or codec.name not in _decoder_names().split(","):
-        _not_decodable(f"codec {codec.name if codec else 'unknown'}")
+        raise not_decodable(f"its codec, {codec.name if codec else 'unknown'}, is not supported")
     if not MIN_SOURCE_RATE_HZ <= codec.sample_rate <= MAX_SOURCE_RATE_HZ:
-        _not_decodable(f"a rate of {codec.sample_rate} Hz, outside {MIN_SOURCE_RATE_HZ}..{MAX_SOURCE_RATE_HZ}")
-    if codec.channels > MAX_SOURCE_CHANNELS:
-        _not_decodable(f"{codec.channels} channels, more than {MAX_SOURCE_CHANNELS}")
+        limits = f"{MIN_SOURCE_RATE_HZ} to {MAX_SOURCE_RATE_HZ} Hz"
+        raise not_decodable(f"its sample rate is {codec.sample_rate} Hz, outside {limits}")
+    _check_channels(codec.channels)
     codec.options = {"max_samples": str(_MAX_FRAME_SAMPLES)}
     return codec.sample_rate
 
 
+def _check_channels(channels: int) -> None:
+    if channels > MAX_SOURCE_CHANNELS:
+        raise not_decodable(f"it has {channels} channels, more than {MAX_SOURCE_CHANNELS}")
+
+
 def _mono_pieces(container: av.container.InputContainer, stream: av.AudioStream, rate_hz: int) -> Iterator[Samples]:
-    """Decoded frames, channels averaged, at the source's rate; stops as soon as they are too many."""
+    """Yields decoded mono frames at the source's rate. Raises InvalidInput as soon as they exceed the limit."""
     left_samples = math.floor(MAX_REFERENCE_S * rate_hz)
     for frame in _frames(container, stream):
         if frame.sample_rate != rate_hz:
-            _not_decodable(f"a rate that changes from {rate_hz} to {frame.sample_rate} Hz")
+            raise not_decodable(f"its sample rate changes from {rate_hz} to {frame.sample_rate} Hz")
         left_samples -= frame.samples
         if left_samples < 0:
-            raise invalid_value("audio", f"more than {MAX_REFERENCE_S:.0f} s", _allowed_length(), "AUDIO_TOO_LONG")
+            raise _wrong_length(f"more than {MAX_REFERENCE_S:.0f} s", "AUDIO_TOO_LONG")
         yield _mono(frame)
 
 
@@ -188,19 +203,18 @@ def _frames(container: av.container.InputContainer, stream: av.AudioStream) -> I
         except av.InvalidDataError as error:
             bad_packets += 1
             if bad_packets > _MAX_BAD_PACKETS:
-                _not_decodable(f"more than {_MAX_BAD_PACKETS} corrupt packets", error)
+                raise not_decodable(f"more than {_MAX_BAD_PACKETS} of its packets are corrupt") from error
 
 
 def _mono(frame: av.AudioFrame) -> Samples:
     """(samples,) float32: the mean of the frame's channels, integers scaled to full scale 1.0."""
     channels = frame.layout.nb_channels
-    if channels > MAX_SOURCE_CHANNELS:
-        _not_decodable(f"{channels} channels, more than {MAX_SOURCE_CHANNELS}")
+    _check_channels(channels)
     array = frame.to_ndarray()  # (channels, samples) if planar, else (1, samples x channels)
     planes = array if frame.format.is_planar else array.reshape(-1, channels).T
     mono: Samples = _unit_scale(planes).mean(axis=0, dtype=np.float32)
     if not np.abs(mono).max(initial=0.0) <= _MAX_AMPLITUDE:  # NaN fails every comparison
-        _not_decodable("samples that are infinite, not a number or absurdly large")
+        raise not_decodable("some samples are infinite, NaN or extremely large")
     return mono
 
 
@@ -208,5 +222,5 @@ def _unit_scale(planes: npt.NDArray[np.generic]) -> Samples:
     if planes.dtype == np.uint8:
         return (planes.astype(np.float32) - 128.0) / 128.0
     scale = 1.0 if planes.dtype.kind == "f" else 2.0 ** (8 * planes.dtype.itemsize - 1)
-    with np.errstate(over="ignore"):  # a double beyond single precision becomes infinite and is refused
+    with np.errstate(over="ignore"):  # a double beyond float32's range becomes infinite and is refused
         return planes.astype(np.float32) / np.float32(scale)

@@ -1,8 +1,7 @@
-"""Reference audio decoded in a process of its own, bounded in time and memory, so that a file made to crash or to stall
-a decoder costs its sender an error and nobody else anything.
+"""A sandbox for decoding reference audio: a subprocess with limits on time and memory.
 
-Knows processes and their limits; what is decoded how is reference.py's. The process inherits no socket and no
-environment, writes no file, and is told the audio on its standard input.
+A file that crashes or stalls a decoder causes an error for its sender only. The subprocess inherits no sockets and no
+environment, writes no files, and reads the audio from its standard input.
 """
 
 from __future__ import annotations
@@ -14,73 +13,65 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
-from engines.conditioning.reference import MAX_REFERENCE_S, Reference, decode, judge
-from engines.errors import InvalidInput, invalid_value
+from engines.conditioning.reference import MAX_REFERENCE_S, Reference, check_samples, decode, not_decodable
+from engines.errors import InvalidInput
 from engines.model_spec import SAMPLE_RATE_HZ
 
-TIME_LIMIT_S = 30.0  # decoding two minutes of anything takes under two on one slow core
-_MEMORY_LIMIT_BYTES = 3 * 2**30  # of address space, most of which is libraries' and never touched
+TIME_LIMIT_S = 30.0  # decoding two minutes of any format takes less than 2 s on one slow core
+_MEMORY_LIMIT_BYTES = 3 * 2**30  # of address space, most of which libraries map and never touch
 _PROGRAM = ("-m", "engines.conditioning.sandbox")
 _ROOT = str(Path(__file__).resolve().parents[2])
 
 
-def load_reference_apart(audio: bytes, time_limit_s: float = TIME_LIMIT_S) -> Reference:
-    """As `load_reference`, with AUDIO_NOT_DECODABLE also for what takes too long or ends the process. Blocks."""
+def load_reference_sandboxed(audio: bytes, time_limit_s: float = TIME_LIMIT_S) -> Reference:
+    """`load_reference` in a subprocess. Blocks.
+
+    Raises InvalidInput as `load_reference`, with AUDIO_NOT_DECODABLE also if decoding takes too long or crashes.
+    """
     try:
-        ended = subprocess.run(
+        completed = subprocess.run(
             [sys.executable, *_PROGRAM, str(time_limit_s)],
             input=audio,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # libraries' words about a stranger's file; they may quote it
+            stderr=subprocess.DEVNULL,  # libraries' messages may quote the file
             timeout=time_limit_s,
             env={"PYTHONPATH": os.pathsep.join([_ROOT, *filter(None, sys.path)]), "OMP_NUM_THREADS": "1"},
             check=False,
         )
     except subprocess.TimeoutExpired:
-        _not_decodable(audio, f"decoding took more than {time_limit_s:g} s")
-    if ended.returncode != 0:
-        _not_decodable(audio, "decoding it failed")
-    return _read(ended.stdout)
+        raise not_decodable(f"decoding its {len(audio)} bytes took more than {time_limit_s:g} s") from None
+    if completed.returncode != 0:
+        raise not_decodable(f"decoding its {len(audio)} bytes failed")
+    return _read(completed.stdout)
 
 
-def _not_decodable(audio: bytes, why: str) -> NoReturn:
-    allowed = "an intact audio file, e.g. WAV, FLAC, MP3, Ogg, M4A or WebM"
-    raise invalid_value("audio", f"{len(audio)} bytes ({why})", allowed, "AUDIO_NOT_DECODABLE") from None
-
-
-def _read(answer: bytes) -> Reference:
-    """What the process said: a line of JSON, then the samples."""
-    line, _, data = answer.partition(b"\n")
-    told: dict[str, Any] = json.loads(line)
-    if "refused" in told:
-        raise _refusal(**told["refused"])
+def _read(output: bytes) -> Reference:
+    """Parse the subprocess's output: a line of JSON, then the samples."""
+    line, _, data = output.partition(b"\n")
+    header: dict[str, Any] = json.loads(line)
+    if "error" in header:
+        raise InvalidInput(**header["error"])
     samples = np.frombuffer(data, "<f4").astype(np.float32)
     assert len(samples) <= (MAX_REFERENCE_S + 1) * SAMPLE_RATE_HZ
-    return judge(samples, str(told["source"]))
-
-
-def _refusal(reason: str, message: str, field: str, value: str, allowed: str) -> InvalidInput:
-    refusal = invalid_value(field, "", allowed, reason)
-    refusal.value, refusal.args = value, (message,)
-    return refusal
+    return check_samples(samples, str(header["source"]))
 
 
 def main() -> None:
-    """The process: audio in, one answer out."""
+    """The subprocess: reads audio, writes samples or an error."""
     _limit(float(sys.argv[1]))
-    audio, answer = sys.stdin.buffer.read(), sys.stdout.buffer
+    audio, output = sys.stdin.buffer.read(), sys.stdout.buffer
     try:
         samples, source = decode(audio)
     except InvalidInput as error:
-        about = {name: getattr(error, name) for name in ("reason", "field", "value", "allowed")}
-        answer.write(json.dumps({"refused": {**about, "message": str(error)}}).encode() + b"\n")
+        fields = {name: getattr(error, name) for name in ("field", "reason", "value", "allowed")}
+        output.write(json.dumps({"error": {**fields, "message": str(error)}}).encode() + b"\n")
         return
-    answer.write(json.dumps({"source": source}).encode() + b"\n")
-    answer.write(samples.astype("<f4").tobytes())
+    output.write(json.dumps({"source": source}).encode() + b"\n")
+    output.write(samples.astype("<f4").tobytes())
 
 
 def _limit(time_limit_s: float) -> None:
@@ -90,9 +81,9 @@ def _limit(time_limit_s: float) -> None:
         resource.RLIMIT_FSIZE: 0,
         resource.RLIMIT_CORE: 0,
     }
-    for which, most in limits.items():
-        with contextlib.suppress(ValueError, OSError):  # a lower limit of the operator's stays
-            resource.setrlimit(which, (most, most))
+    for which, limit in limits.items():
+        with contextlib.suppress(ValueError, OSError):  # the operator's limit is lower: it stays
+            resource.setrlimit(which, (limit, limit))
 
 
 if __name__ == "__main__":

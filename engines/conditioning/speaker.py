@@ -1,7 +1,4 @@
-"""The voice encoder: 16 kHz samples -> the speaker embedding that T3 is conditioned on.
-
-Knows its net and its features; knows nothing of files, loudness or the other encoders.
-"""
+"""The voice encoder: 16 kHz samples -> the speaker embedding that T3 is conditioned on."""
 
 from __future__ import annotations
 
@@ -16,16 +13,16 @@ from engines.model_spec import SPEAKER_EMBEDDING_DIM, ModelSpec
 RATE_HZ = 16_000
 _MEL_BANDS = 40
 _FFT_SAMPLES, _HOP_SAMPLES = 400, 160
-_WINDOW_FRAMES = 160  # one partial utterance, 1.6 s
+_WINDOW_FRAMES = 160  # 1.6 s
 _WINDOWS_PER_S = 1.3
 _STEP_FRAMES = round(RATE_HZ / _WINDOWS_PER_S / _WINDOW_FRAMES)
-_MIN_COVERAGE = 0.8  # a last partial utterance that is emptier than this is left out
+_MIN_COVERAGE = 0.8  # a last window that is filled less is dropped
 
 
 class SpeakerEncoder(nn.Module):
-    """Three LSTM layers over mel windows; the last state, projected, is the window's embedding.
+    """Three LSTM layers over mel windows; a window's embedding is the projected last state.
 
-    State dict: `ve.safetensors` as it stands. Source: upstream's VoiceEncoder, after Wan et al. 2018 (GE2E).
+    State dict: `ve.safetensors`. Source: upstream's VoiceEncoder, after Wan et al. 2018 (GE2E).
     """
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -33,7 +30,7 @@ class SpeakerEncoder(nn.Module):
         hidden = spec.conditioning.speaker_hidden
         self.lstm = nn.LSTM(_MEL_BANDS, hidden, num_layers=3, batch_first=True)
         self.proj = nn.Linear(hidden, SPEAKER_EMBEDDING_DIM)
-        # the training loss's scale: part of the file, no part of inference
+        # the training loss's scale: in the file, but unused in inference
         self.similarity_weight = nn.Parameter(torch.empty(1))
         self.similarity_bias = nn.Parameter(torch.empty(1))
 
@@ -44,13 +41,13 @@ class SpeakerEncoder(nn.Module):
 
     @torch.inference_mode()
     def embed(self, samples: Samples) -> Samples:
-        """(256,) of length 1: the mean over all windows of speech at 16 kHz, at least 0.2 s and not silent."""
+        """Returns (256,) of length 1, the mean over all windows of at least 0.2 s of 16 kHz samples, not silent."""
         windows = torch.from_numpy(mel_windows(samples)).to(self.proj.weight.device)
         return F.normalize(self(windows).mean(dim=0), dim=0).cpu().numpy()
 
 
 def mel_windows(samples: Samples) -> Samples:
-    """(windows, 160, 40) mel power of the samples without leading and trailing silence, 77 frames apart."""
+    """Returns (windows, 160, 40) mel power, one window every 77 frames, without leading and trailing silence."""
     speech = trim_silence(samples)
     power = power_spectrum(speech, hann_window(_FFT_SAMPLES), _HOP_SAMPLES, _FFT_SAMPLES // 2)
     filters = mel_filterbank(RATE_HZ, _FFT_SAMPLES, _MEL_BANDS, 0.0, RATE_HZ / 2)
@@ -62,13 +59,13 @@ def mel_windows(samples: Samples) -> Samples:
 
 
 def window_count(frames: int) -> int:
-    """How many windows cover so many frames: the last one counts if at least 80 % of it is filled."""
+    """The number of windows in `frames` frames. The last one counts if at least 80 % of it is filled."""
     whole, left_frames = divmod(max(frames - _WINDOW_FRAMES + _STEP_FRAMES, 0), _STEP_FRAMES)
     coverage = (left_frames + _WINDOW_FRAMES - _STEP_FRAMES) / _WINDOW_FRAMES
     return whole + 1 if whole == 0 or coverage >= _MIN_COVERAGE else whole
 
 
 def expected_tensors(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of `ve.safetensors`."""
+    """The names and shapes of the tensors in `ve.safetensors`."""
     with torch.device("meta"):
         return {name: tuple(tensor.shape) for name, tensor in SpeakerEncoder(spec).state_dict().items()}

@@ -1,7 +1,6 @@
 """CAMPPlus: 16 kHz samples -> the x-vector that S3Gen is conditioned on.
 
-Knows its net and Kaldi's filterbank; knows nothing of files or the other encoders. It takes one recording at a time:
-its batch statistics over time would be wrong behind padding.
+It processes one recording at a time: padding would change its statistics over time.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _MEL_BANDS = 80
 _HEAD_CHANNELS = 32
 _BLOCKS = ((12, 1), (24, 2), (16, 2))  # layers and dilation of the three dense blocks
 _BOTTLENECK = 4  # x growth
-_CONTEXT_FRAMES = 100  # over which a layer's mask pools, besides the whole
+_CONTEXT_FRAMES = 100  # pooled by a layer's mask, besides the whole recording
 _WINDOW_SAMPLES, _HOP_SAMPLES, _FFT_SAMPLES = 400, 160, 512
 _LOWEST_HZ, _PREEMPHASIS = 20.0, 0.97
 
@@ -47,7 +46,7 @@ class _ResBlock(nn.Module):
 
 
 class _Head(nn.Module):
-    """Convolutions over bands and frames that leave a tenth of the bands' resolution and all of the frames'."""
+    """Convolutions over bands and frames. They reduce 80 bands to 10 and keep all frames."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,7 +70,7 @@ def _norm(channels: int, *, affine: bool = True, relu: bool = True) -> nn.Sequen
 
 
 class _MaskedConv(nn.Module):
-    """A convolution whose output channels are weighted by what their surroundings hold (context-aware masking)."""
+    """A convolution whose output channels are weighted by their context (context-aware masking)."""
 
     def __init__(self, channels: int, out_channels: int, dilation: int) -> None:
         super().__init__()
@@ -80,7 +79,7 @@ class _MaskedConv(nn.Module):
         self.linear2 = nn.Conv1d(channels // 2, out_channels, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, channels, T) -> (B, out_channels, T). The mask is constant within a segment, so it is made once each."""
+        """(B, channels, T) -> (B, out_channels, T). The mask is constant within 100 frames."""
         pooled = F.avg_pool1d(x, _CONTEXT_FRAMES, stride=_CONTEXT_FRAMES, ceil_mode=True)  # (B, channels, segments)
         context = pooled + x.mean(dim=-1, keepdim=True)
         mask = torch.sigmoid(self.linear2(F.relu(self.linear1(context))))
@@ -104,7 +103,7 @@ class _DenseLayer(nn.Module):
 
 
 class _Affine(nn.Module):
-    """A convolution of length 1 before or after a norm; the order is the caller's, the names are the file's."""
+    """A convolution of length 1 before or after a norm."""
 
     def __init__(self, linear: nn.Conv1d, nonlinear: nn.Sequential, *, norm_first: bool) -> None:
         super().__init__()
@@ -122,7 +121,7 @@ class _Statistics(nn.Module):
 
 
 class XVectorEncoder(nn.Module):
-    """State dict: the `speaker_encoder.` tensors of S3Gen's file. Source: CAM++ (Wang et al. 2023), 3D-Speaker."""
+    """CAM++ (Wang et al. 2023), as in 3D-Speaker. State dict: the `speaker_encoder.` tensors of S3Gen's file."""
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
@@ -151,7 +150,7 @@ class XVectorEncoder(nn.Module):
 
     @torch.inference_mode()
     def embed(self, samples: Samples) -> Samples:
-        """(192,) x-vector of 16 kHz samples, of which there are at least 400."""
+        """Returns (192,), the x-vector of at least 400 samples at 16 kHz."""
         features = kaldi_fbank(samples)
         features -= features.mean(axis=0)
         device = next(self.parameters()).device
@@ -160,7 +159,7 @@ class XVectorEncoder(nn.Module):
 
 
 def kaldi_fbank(samples: Samples) -> Samples:
-    """(frames, 80) log mel power of whole 25 ms frames, 100 frames/s, as Kaldi's compute-fbank-feats without dither."""
+    """Returns (frames, 80) log mel power of whole 25 ms frames, 100 frames/s: Kaldi's fbank features without dither."""
     frames = np.lib.stride_tricks.sliding_window_view(samples, _WINDOW_SAMPLES)[::_HOP_SAMPLES]
     frames = frames - frames.mean(axis=1, keepdims=True)
     previous = np.concatenate((frames[:, :1], frames[:, :-1]), axis=1)
@@ -173,10 +172,10 @@ def kaldi_fbank(samples: Samples) -> Samples:
 
 @lru_cache(maxsize=1)
 def _kaldi_constants() -> tuple[Samples, Samples]:
-    """Povey's window (400,) and triangles (80, 257) even on Kaldi's mel scale, from 20 Hz to 8 kHz."""
+    """Returns Povey's window (400,) and triangles (80, 257) equally spaced on Kaldi's mel scale, 20 Hz to 8 kHz."""
     window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(_WINDOW_SAMPLES) / (_WINDOW_SAMPLES - 1))) ** 0.85
     edges = np.linspace(_kaldi_mel(_LOWEST_HZ), _kaldi_mel(RATE_HZ / 2), _MEL_BANDS + 2)
-    bins = _kaldi_mel(np.arange(_FFT_SAMPLES // 2) * RATE_HZ / _FFT_SAMPLES)[:, None]  # Kaldi leaves out Nyquist
+    bins = _kaldi_mel(np.arange(_FFT_SAMPLES // 2) * RATE_HZ / _FFT_SAMPLES)[:, None]  # Kaldi omits the Nyquist bin
     step = edges[1] - edges[0]
     triangles = np.maximum(0.0, np.minimum((bins - edges[:-2]) / step, (edges[2:] - bins) / step))
     return window.astype(np.float32), np.pad(triangles.T, ((0, 0), (0, 1))).astype(np.float32)
@@ -187,6 +186,6 @@ def _kaldi_mel(hz: npt.NDArray[np.float64] | float) -> npt.NDArray[np.float64]:
 
 
 def expected_tensors(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
-    """Names (without the prefix) and shapes of CAMPPlus's tensors in S3Gen's file."""
+    """The names (without the prefix) and shapes of CAMPPlus's tensors in S3Gen's file."""
     with torch.device("meta"):
         return {name: tuple(tensor.shape) for name, tensor in XVectorEncoder(spec).state_dict().items()}

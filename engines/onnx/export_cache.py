@@ -1,7 +1,4 @@
-"""Where exported graphs lie: one folder per (weights, exporter, settings), made once and never half.
-
-Knows files and hashes; knows no graph format and no model.
-"""
+"""A cache of exported graphs: one folder per (weights, exporter, settings), created atomically."""
 
 from __future__ import annotations
 
@@ -21,16 +18,16 @@ _KEY_DIGITS = 16
 
 
 class ExportError(EngineError):
-    """A graph cannot be exported, or what lies in the cache is not what its manifest says."""
+    """A graph cannot be exported, or an export does not match its manifest."""
 
     reason: str = "EXPORT_FAILED"
 
 
 def sha256(path: Path, memo_dir: Path | None = None) -> str:
-    """Hex digest of a file's content.
+    """Returns the hex digest of a file's content.
 
-    With `memo_dir` it is remembered there by path, size and time of change: a gigabyte of weights takes seconds. In a
-    folder that cannot be written to it is not remembered.
+    `memo_dir` caches it by path, size and modification time, since a gigabyte of weights takes seconds. If the folder
+    is not writable, nothing is cached.
     """
     if memo_dir is None:
         return _digest(path)
@@ -52,10 +49,10 @@ def _digest(path: Path) -> str:
 
 
 def cached_folder(root: Path, name: str, identity: Mapping[str, object], make: Callable[[Path], None]) -> Path:
-    """The folder below `root` for `name` with exactly this identity, made by `make` when it is not there.
+    """Returns the folder below `root` for `name` and `identity`; `make` fills it if it does not exist.
 
-    `make` fills a temporary folder, which then takes its place in one rename: a process that dies leaves nothing
-    that looks finished, and of two that make the same folder at once one wins and both can use it.
+    `make` fills a temporary folder, which is then renamed: a process that dies leaves no incomplete folder, and two
+    processes that create the same folder can both use it.
     """
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:_KEY_DIGITS]
     folder = root / f"{name}-{key}"
@@ -73,11 +70,11 @@ def cached_folder(root: Path, name: str, identity: Mapping[str, object], make: C
 
 def _publish(partial: Path, folder: Path) -> None:
     if not (partial / MANIFEST).is_file():
-        raise ExportError(f"an export to {folder} ended without its {MANIFEST}")
+        raise ExportError(f"The export to {folder} did not write its {MANIFEST}.")
     try:
         partial.rename(folder)
     except OSError:
-        if not (folder / MANIFEST).is_file():  # else another process was first
+        if not (folder / MANIFEST).is_file():  # otherwise another process created it first
             raise
 
 

@@ -1,7 +1,4 @@
-"""ONNX Runtime sessions as this project opens them: named providers that are really there, no spinning threads.
-
-Knows onnxruntime; knows no graph. Imported only by the parts that run on ONNX Runtime.
-"""
+"""ONNX Runtime sessions with exactly the requested providers and without spinning threads."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from engines.errors import EngineError, invalid_value
+from engines.errors import EngineError, InvalidInput
 
 PROVIDERS = {
     "tensorrt": "TensorrtExecutionProvider",
@@ -25,18 +22,20 @@ _ERRORS_ONLY = 3  # ONNX Runtime's log level
 
 
 class ProviderMissing(EngineError):
-    """ONNX Runtime has not taken a provider that was asked for; left alone it would have used the CPU silently."""
+    """ONNX Runtime did not load a requested provider. It would silently use the CPU instead."""
 
     reason: str = "ONNX_PROVIDER_MISSING"
 
 
 @dataclass(frozen=True)
 class SessionSettings:
-    """providers       tensorrt | cuda | cpu, the preferred first; every one named must be there
+    """The settings of a session.
+
+    providers          tensorrt, cuda or cpu in order of preference; each must be available
     threads            intra-op threads of the CPU provider
-    device_id          which GPU, for the other two
-    engine_cache_dir   where the TensorRT provider keeps the engines it builds; None: it builds at every start
-    trt_fp16           lets the TensorRT provider choose fp16 where the graph says fp32
+    device_id          GPU of the other two
+    engine_cache_dir   folder for the TensorRT provider's engines; None: it builds them at every start
+    trt_fp16           let the TensorRT provider use fp16 where the graph says fp32
     """
 
     providers: tuple[str, ...]
@@ -48,19 +47,23 @@ class SessionSettings:
     def __post_init__(self) -> None:
         unknown = [name for name in self.providers if name not in PROVIDERS]
         if unknown or not self.providers:
-            raise invalid_value("providers", ",".join(self.providers), "a list of " + ", ".join(PROVIDERS))
+            value, allowed = repr(",".join(self.providers)), "a list of " + ", ".join(PROVIDERS)
+            raise InvalidInput(
+                "providers", f"providers is {value}; it must be {allowed}.", value=value, allowed=allowed
+            )
         if self.threads < 1:
-            raise invalid_value("threads", self.threads, "at least 1", "THREADS_OUT_OF_RANGE")
+            message = f"threads is {self.threads}; it must be at least 1."
+            raise InvalidInput("threads", message, "THREADS_OUT_OF_RANGE", value=self.threads, allowed="at least 1")
 
 
 def open_session(model: Path | bytes, settings: SessionSettings) -> ort.InferenceSession:
-    """A session on exactly the providers of `settings`. Raises ProviderMissing naming those that did not load."""
+    """Open a session on exactly the providers of `settings`. Raises ProviderMissing naming those that did not load."""
     available = ort.get_available_providers()
-    _assert_there([name for name in settings.providers if PROVIDERS[name] not in available], settings)
+    _check_available([name for name in settings.providers if PROVIDERS[name] not in available], settings)
     source = str(model) if isinstance(model, Path) else model
     session = ort.InferenceSession(source, session_options(settings), providers=provider_list(settings))
-    active = session.get_providers()  # a provider whose library cannot be loaded is dropped without an error
-    _assert_there([name for name in settings.providers if PROVIDERS[name] not in active], settings)
+    active = session.get_providers()  # ONNX Runtime silently drops a provider whose library cannot be loaded
+    _check_available([name for name in settings.providers if PROVIDERS[name] not in active], settings)
     return session
 
 
@@ -69,14 +72,14 @@ def session_options(settings: SessionSettings) -> ort.SessionOptions:
     options.intra_op_num_threads = settings.threads
     options.inter_op_num_threads = 1
     options.log_severity_level = _ERRORS_ONLY
-    # A session that spins while it waits takes the cores from the others: two of them double each other's time.
+    # A session that spins while it waits occupies cores: two sessions double each other's time.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     return options
 
 
 def provider_list(settings: SessionSettings) -> list[tuple[str, dict[str, str]]]:
-    """What InferenceSession takes: each provider with its options."""
+    """Returns the `providers` argument of InferenceSession."""
     return [(PROVIDERS[name], _provider_options(name, settings)) for name in settings.providers]
 
 
@@ -95,19 +98,19 @@ def _provider_options(name: str, settings: SessionSettings) -> dict[str, str]:
     return options
 
 
-def _assert_there(missing: Sequence[str], settings: SessionSettings) -> None:
+def _check_available(missing: Sequence[str], settings: SessionSettings) -> None:
     if missing:
         raise ProviderMissing(
-            f"ONNX Runtime {ort.__version__} on this machine has no provider {', '.join(missing)} (asked for: "
-            f"{','.join(settings.providers)}); install onnxruntime-gpu with its CUDA libraries, or name only cpu"
+            f"ONNX Runtime {ort.__version__} on this machine has no provider {', '.join(missing)} (requested: "
+            f"{','.join(settings.providers)}): install onnxruntime-gpu with its CUDA libraries, or request only cpu."
         )
 
 
 class BoundSession:
-    """A session whose inputs and outputs are bound, not copied into lists: arrays in, arrays or device values out.
+    """A session with bound inputs and outputs, which avoids copies.
 
-    On the CPU inputs are read where they lie and outputs are written by the runtime's arena, which is reused. An
-    output kept as an OrtValue can be the next call's input without leaving its device. One thread at a time.
+    On the CPU, inputs are read in place and outputs come from the runtime's arena. An output OrtValue can be the next
+    call's input without leaving its device. Not thread-safe.
     """
 
     def __init__(self, session: ort.InferenceSession, settings: SessionSettings) -> None:
@@ -117,13 +120,13 @@ class BoundSession:
         self._device_id = settings.device_id
 
     def put(self, array: npt.NDArray[np.generic]) -> ort.OrtValue:
-        """`array` on the session's device; on the CPU a view, so `array` must stay unchanged until it was used."""
+        """Returns `array` on the session's device. On the CPU it is a view: keep `array` unchanged until the call."""
         return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self._device, self._device_id)
 
     def __call__(
         self, inputs: Mapping[str, ort.OrtValue], outputs: Mapping[str, ort.OrtValue] | None = None
     ) -> list[Any]:
-        """Run once: output OrtValues in the graph's order. `outputs` names those to be written into given memory."""
+        """Run once and return the outputs in the graph's order. `outputs` are preallocated values to write into."""
         binding = self._session.io_binding()
         for name, value in inputs.items():
             binding.bind_ortvalue_input(name, value)

@@ -1,17 +1,20 @@
-"""T3's memory of what it has read: keys and values, one slot per running sequence, and the voices' shared prefixes.
+"""T3's KV cache: one slot per running sequence, and the prefixes that the requests of a voice share.
 
-Knows shapes and room, nothing of requests or tokens. Memory is taken when it is first needed and is bounded by the
-number of slots, the positions a slot may have and the byte budget of the prefixes.
+Memory is allocated when it is first needed and is bounded by the number of slots, the positions of a slot and the byte
+budget of the prefixes.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
+from typing import Generic
 
 import torch
 from torch import Tensor
 
 from engines.model_spec import T3Spec
+from engines.t3.net import SlotT
 
 _GROWTH_POSITIONS = 256
 
@@ -19,7 +22,7 @@ _GROWTH_POSITIONS = 256
 class KvSlot:
     """Keys and values of one sequence, (layers, 2, heads, capacity, head dim) float32, contiguous per head.
 
-    It starts empty and grows by whole blocks; a slot that is used again keeps its room. `length` counts the
+    It starts empty and grows by whole blocks; a slot that is used again keeps its memory. `length` counts the
     positions that every layer has written.
     """
 
@@ -34,8 +37,12 @@ class KvSlot:
 
     @property
     def memory(self) -> Tensor:
-        """All of it, (layers, 2, heads, capacity, head dim); another tensor after `reserve` made more room."""
+        """The whole cache, (layers, 2, heads, capacity, head dim); another tensor once `reserve` has made it larger."""
         return self._kv
+
+    def clear(self) -> None:
+        """Forget the sequence and keep the memory."""
+        self.length = 0
 
     def reserve(self, positions: int) -> None:
         """Make room for `positions` in all; what is already written stays."""
@@ -43,8 +50,8 @@ class KvSlot:
             return
         assert positions <= self._max_positions, "the decoder admits no sequence that cannot fit"
         # half as much again, so that a long sequence is copied a few times and not every 256 positions
-        wanted = max(positions, self.capacity + self.capacity // 2)
-        rounded = -(-wanted // _GROWTH_POSITIONS) * _GROWTH_POSITIONS
+        enlarged = max(positions, self.capacity + self.capacity // 2)
+        rounded = -(-enlarged // _GROWTH_POSITIONS) * _GROWTH_POSITIONS
         layers, two, heads, _, dim = self._kv.shape
         grown = torch.empty((layers, two, heads, min(rounded, self._max_positions), dim), device=self._kv.device)
         grown[:, :, :, : self.length] = self._kv[:, :, :, : self.length]
@@ -72,35 +79,35 @@ class KvSlot:
         self.length = prefix.shape[3]
 
 
-class SlotPool:
-    """At most `slots` KvSlots, made when first asked for; the one used last is given out first."""
+class SlotPool(Generic[SlotT]):
+    """A pool of up to `slots` slots, created on demand; the slot used last is taken first."""
 
-    def __init__(self, spec: T3Spec, slots: int, max_positions: int, device: torch.device) -> None:
-        self._spec, self._max_positions, self._device = spec, max_positions, device
+    def __init__(self, new_slot: Callable[[], SlotT], slots: int) -> None:
+        self._new_slot = new_slot
         self._free = list(range(slots))[::-1]
-        self._made: dict[int, KvSlot] = {}
+        self._slots: dict[int, SlotT] = {}
 
     @property
     def free(self) -> int:
         return len(self._free)
 
-    def take(self) -> tuple[int, KvSlot]:
+    def take(self) -> tuple[int, SlotT]:
         """An empty slot and its index; only while `free` is not zero."""
         index = self._free.pop()
-        if index not in self._made:
-            self._made[index] = KvSlot(self._spec, self._max_positions, self._device)
-        self._made[index].length = 0
-        return index, self._made[index]
+        if index not in self._slots:
+            self._slots[index] = self._new_slot()
+        return index, self._slots[index]
 
     def give_back(self, index: int) -> None:
         assert index not in self._free, "a slot is freed once"
+        self._slots[index].clear()
         self._free.append(index)
 
 
 class PrefixCache:
-    """Keys and values of the most recently used voices' prefixes, within a budget of bytes.
+    """An LRU cache of voices' prefixes (keys and values by voice key) within a budget of bytes.
 
-    T3 is causal, so a prefix computed once holds for every text that follows it.
+    T3 is causal: a prefix that was computed once is valid for every text that follows it.
     """
 
     def __init__(self, budget_bytes: int) -> None:
@@ -118,11 +125,11 @@ class PrefixCache:
         return entry
 
     def wants(self, key: str) -> bool:
-        """Whether `put` would be given something new."""
+        """Whether `put` would add an entry."""
         return self._budget_bytes > 0 and key not in self._entries
 
     def put(self, key: str, prefix: Tensor) -> None:
-        """Keep it and drop the voices that were not used for longest; one larger than the budget is not kept."""
+        """Add a prefix and evict the least recently used ones; a prefix larger than the budget is not added."""
         if prefix.nbytes > self._budget_bytes:
             return
         self._entries[key] = prefix

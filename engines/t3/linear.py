@@ -1,6 +1,6 @@
-"""Affine maps of T3: one weight, multiplied the fastest way its device has.
+"""T3's linear layers, each on the fastest implementation for its device.
 
-Knows weights in GPT-2's layout (in, out), as upstream's files hold them; knows nothing of what they mean.
+Weights have GPT-2's layout, (in, out), as in upstream's files.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Linear(Protocol):
 
 
 class DenseLinear:
-    """Plain torch, for any device; keeps the given weight, so that a memory-mapped one is not copied."""
+    """Plain torch, for any device; refers to the weight, so that a memory-mapped one is not copied."""
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         self._weight, self._bias = weight, bias
@@ -52,11 +52,13 @@ class CompiledLinear:
     """Mynah's own kernel on the CPU, with the activation or the residual in the same call.
 
     Why: it reads every weight once, at memory bandwidth, for one row as for many, where oneDNN needs 1.3 to 2.4 times
-    as long; and it can keep weights in float16 (`halves`), half as much to read, and compute in float32.
+    as long. With `fp16_weights` it keeps weights in float16, half as much to read, and computes in float32.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor, *, halves: bool) -> None:
-        self._layer = DenseLayer(weight.numpy(), bias.numpy(), torch.get_num_threads(), fp16_weights=halves, pool="t3")
+    def __init__(self, weight: Tensor, bias: Tensor, *, fp16_weights: bool) -> None:
+        self._layer = DenseLayer(
+            weight.numpy(), bias.numpy(), torch.get_num_threads(), fp16_weights=fp16_weights, pool="t3"
+        )
 
     def __call__(self, x: Tensor) -> Tensor:
         return self._run(x, PLAIN, None)
@@ -70,13 +72,13 @@ class CompiledLinear:
     def _run(self, x: Tensor, kind: int, residual: Tensor | None) -> Tensor:
         x, rows = x.contiguous(), len(x)
         out, work = x.new_empty(rows, self._layer.width), x.new_empty(self._layer.work_floats(rows))
-        address = None if residual is None else residual.data_ptr()
-        self._layer.run(x.data_ptr(), rows, out.data_ptr(), work.data_ptr(), kind, address)
+        residual_ptr = None if residual is None else residual.data_ptr()
+        self._layer.run(x.data_ptr(), rows, out.data_ptr(), work.data_ptr(), kind, residual_ptr)
         return out[:, : self._layer.outputs]
 
 
-def least_rows(device: torch.device) -> int:
-    """As few rows as a Linear of this device should be given: fewer take longer.
+def min_rows(device: torch.device) -> int:
+    """The smallest number of rows that a Linear of this device multiplies fast.
 
     oneDNN multiplies a single row by another routine, at two thirds of the speed of four.
     """
@@ -84,15 +86,15 @@ def least_rows(device: torch.device) -> int:
 
 
 def release_packing_memory() -> None:
-    """Return to the system what packing has freed: glibc keeps a third of a packed net's size in holes otherwise."""
-    with contextlib.suppress(OSError, AttributeError):  # another C library manages without
+    """Return memory that packing has freed to the system; glibc keeps a third of a packed net's size otherwise."""
+    with contextlib.suppress(OSError, AttributeError):  # other C libraries have no malloc_trim
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def make_linear(weight: Tensor, bias: Tensor, device: torch.device, *, halves: bool = False) -> Linear:
-    """weight (in, out), bias (out,) on the CPU -> the fastest Linear of this device; `halves` as CompiledLinear."""
+def make_linear(weight: Tensor, bias: Tensor, device: torch.device, *, fp16_weights: bool = False) -> Linear:
+    """weight (in, out), bias (out,) on the CPU -> the fastest Linear of this device."""
     if device.type == "cpu" and simd_widths():
-        return CompiledLinear(weight, bias, halves=halves)
+        return CompiledLinear(weight, bias, fp16_weights=fp16_weights)
     if device.type == "cpu" and packing_available():
         return PackedLinear(weight.t(), bias)
     return DenseLinear(weight.to(device), bias.to(device))

@@ -1,7 +1,4 @@
-"""Where an engine's time goes: every stage per window and bucket, its share, what arithmetic alone would take.
-
-Measures an assembled engine and puts the stated goals for an A10G beside it; decides nothing.
-"""
+"""The report of `mynah-engines bench`: each stage's time, share and rooflines by window, and the goals for an A10G."""
 
 from __future__ import annotations
 
@@ -11,13 +8,13 @@ from dataclasses import asdict, dataclass
 
 from engines.config import EngineConfig
 from engines.device import cpu_threads
-from engines.errors import invalid_value
+from engines.errors import InvalidInput
 from engines.factory import build_engine
 from engines.model_spec import MODELS
 from engines.pipeline import Pipeline
 from engines.s3gen.gpu.buffered import BufferedRuntime
 from engines.s3gen.runtime import WaveformRuntime
-from engines.tools.engine_times import FIRST_HOP_CODES, conditioning_seconds, first_sound_seconds, t3_seconds
+from engines.tools.engine_times import FIRST_HOP_TOKENS, conditioning_seconds, first_chunk_seconds, t3_seconds
 from engines.tools.s3gen_times import (
     A10G,
     STAGES,
@@ -28,12 +25,12 @@ from engines.tools.s3gen_times import (
     measure,
     overlap_ms,
     roofline_ms,
-    stage_calls,
+    window_calls,
 )
 from engines.tools.t3_times import step_bytes
 from engines.tools.torch_profiler import device_used_mb, peak_host_mb
 
-# name: (what the public ports take, what is wanted), at p50 on an A10G
+# name: (the public ports' measurement, our goal), p50 on an A10G
 TARGETS_A10G = {
     "S3Gen, ms": (450.0, 250.0),
     "T3, ms": (150.0, 80.0),
@@ -45,7 +42,7 @@ _OVERLAPPED_BATCHES = 8
 
 @dataclass(frozen=True)
 class Row:
-    """One stage of one window. Rooflines are None where the operation counts do not hold for these nets."""
+    """One stage of one window. Rooflines are None for models whose operation counts are unknown."""
 
     window: str
     bucket: str
@@ -58,7 +55,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """All that was measured of one engine on one machine."""
+    """All measurements of one engine on one machine."""
 
     model: str
     t3: str
@@ -66,15 +63,15 @@ class Report:
     machine: Machine
     rows: list[Row]
     conditioning: Timed
-    first_sound: Timed
-    double_buffering_ms: dict[str, dict[str, float]]  # by window: off, on; empty where the runtime has no streams
-    measured: dict[str, float]  # as TARGETS_A10G
+    first_chunk: Timed
+    double_buffering_ms: dict[str, dict[str, float]]  # by window: off, on; empty for runtimes without CUDA streams
+    measured: dict[str, float]  # by the names of TARGETS_A10G
 
 
 def bench(
     config: EngineConfig, windows: Mapping[str, TimedWindow], repeats: int, gflops: float | None
 ) -> tuple[str, dict[str, object]]:
-    """The report as text and as JSON. Raises as `build_engine`."""
+    """Returns the report as text and as JSON. Raises the errors of `build_engine`."""
     engine = build_engine(config)
     with asyncio.Runner() as runner:
         report = _measure(engine, runner, windows, repeats, machine(config.threads or cpu_threads(), gflops))
@@ -91,34 +88,36 @@ def _measure(
         rows += _window_rows(engine, runner, name, window, repeats, here)
     conditioning = Timed.of(runner.run(conditioning_seconds(engine, few)))
     first_hop, _ = runner.run(t3_seconds(engine, few))
-    first_sound = Timed.of(runner.run(first_sound_seconds(engine, few)))
+    first_chunk = Timed.of(runner.run(first_chunk_seconds(engine, few)))
     overlap = _overlap(engine, windows)
     used_mb = device_used_mb()
     measured = {
         "S3Gen, ms": sum(row.timed.p50_ms for row in rows if row.window == rows[0].window and row.stage in STAGES),
         "T3, ms": Timed.of(first_hop).p50_ms,
-        "pipeline, ms": first_sound.p50_ms,
+        "pipeline, ms": first_chunk.p50_ms,
         "peak memory, GB": (peak_host_mb() if used_mb is None else used_mb) / 1000,
     }
     info = engine.info
     return Report(
-        info.model, info.t3_runtime, info.s3gen_runtime, here, rows, conditioning, first_sound, overlap, measured
+        info.model, info.t3_runtime, info.s3gen_runtime, here, rows, conditioning, first_chunk, overlap, measured
     )
 
 
 def _window_rows(
     engine: Pipeline, runner: asyncio.Runner, name: str, window: TimedWindow, repeats: int, here: Machine
 ) -> list[Row]:
-    """S3Gen's three stages, and T3's tokens for as much audio as the window brings."""
+    """Rows of S3Gen's three stages, and of T3's speech tokens for the window's audio."""
     runtime = engine.stages.s3gen.runtime
     if isinstance(runtime, WaveformRuntime):
-        raise invalid_value("model", engine.info.model, "a model whose S3Gen decodes windows", "MODEL_UNSUPPORTED")
+        model = engine.info.model
+        message = f"The model {model} cannot be measured by stage: its S3Gen decodes whole segments. Choose another."
+        raise InvalidInput("model", message, "MODEL_UNSUPPORTED", value=model)
     spec = MODELS[engine.info.model]
     full_size = spec.name != "tiny"
-    _, each = runner.run(t3_seconds(engine, repeats, streams=window.rows))
-    t3 = Timed.of([seconds * window.new for seconds in each])
+    _, per_token = runner.run(t3_seconds(engine, repeats, streams=window.rows))
+    t3 = Timed.of([seconds * window.new for seconds in per_token])
     timed: dict[str, tuple[Timed, str | None]] = {f"T3, {window.new} tokens": (t3, None)}
-    calls = stage_calls(runtime, window)
+    calls = window_calls(runtime, window)
     timed |= {stage: (measure(call, repeats), stage) for stage, call in calls.items()}
     total = sum(entry.p50_ms for entry, _ in timed.values())
 
@@ -130,13 +129,21 @@ def _window_rows(
         return roofline_ms(stage, window, at)
 
     return [
-        Row(name, window.bucket, label, entry, roofline(stage, here, 4), roofline(stage, A10G, 2), entry.p50_ms / total)
+        Row(
+            name,
+            window.bucket,
+            label,
+            entry,
+            roofline(stage, here, 4),
+            roofline(stage, A10G, 2),
+            entry.p50_ms / total,
+        )
         for label, (entry, stage) in timed.items()
     ]
 
 
 def _overlap(engine: Pipeline, windows: Mapping[str, TimedWindow]) -> dict[str, dict[str, float]]:
-    """Milliseconds per batch with double buffering off and on, by window; empty where the runtime has no streams."""
+    """Milliseconds per batch with double buffering off and on, by window; empty for runtimes without CUDA streams."""
     runtime = engine.stages.s3gen.runtime
     if not isinstance(runtime, BufferedRuntime):
         return {}
@@ -147,17 +154,17 @@ def _text(report: Report) -> str:
     here = report.machine
     head = (
         f"{report.model} (T3 {report.t3}, S3Gen {report.s3gen}) on {here.name}: "
-        f"{here.gflops:.0f} GFLOP/s in a matrix product, {here.gb_per_s:.0f} GB/s read"
+        f"{here.gflops:.0f} GFLOP/s in a matrix product, {here.gb_per_s:.0f} GB/s of memory read"
     )
     once = [
         f"conditioning, once per voice of 10 s: {_p50_p90(report.conditioning)}",
-        f"text to first chunk, the voice warm: {_p50_p90(report.first_sound)}",
+        f"text to first chunk, voice cached: {_p50_p90(report.first_chunk)}",
     ]
     overlap = [
         f"double buffering, {name}: off {ms['off']:.1f} ms a batch, on {ms['on']:.1f} ms, "
         f"{1 - ms['on'] / ms['off']:.0%} less"
         for name, ms in report.double_buffering_ms.items()
-    ] or ["double buffering: only runtimes on CUDA streams have it (tensorrt, torch_graphs)"]
+    ] or ["double buffering: not measured; only tensorrt and torch_graphs have it"]
     return "\n".join([head, *_table(report.rows), *once, *overlap, *_goals(report)])
 
 
@@ -184,9 +191,9 @@ def _p50_p90(timed: Timed) -> str:
 def _goals(report: Report) -> list[str]:
     here = report.machine.name
     on_a10g = "A10G" in here
-    elsewhere = "" if on_a10g else f"; this is {here}, where they do not apply"
+    elsewhere = "" if on_a10g else f"; they do not apply to this machine, {here}"
     window = report.rows[0].window
-    lines = [f"goals on an A10G (S3Gen: {window}; T3: the first {FIRST_HOP_CODES} tokens){elsewhere}"]
+    lines = [f"goals on an A10G (S3Gen: {window}; T3: the first {FIRST_HOP_TOKENS} tokens){elsewhere}"]
     for name, (before, goal) in TARGETS_A10G.items():
         got = report.measured[name]
         verdict = ("met" if got <= goal else "MISSED") if on_a10g else "no verdict"

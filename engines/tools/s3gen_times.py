@@ -1,7 +1,4 @@
-"""How long S3Gen's stages take on this machine, and how long their arithmetic alone would, here and on an A10G.
-
-Knows runtimes, windows of usual sizes and the operation counts of the full-size nets; draws no conclusion.
-"""
+"""Timings of S3Gen's stages for typical windows, and rooflines from the full-size nets' operation counts."""
 
 from __future__ import annotations
 
@@ -25,8 +22,10 @@ _PROMPT_TOKENS = 250
 
 @dataclass(frozen=True)
 class TimedWindow:
-    """A usual window: so many rows of `tokens` tokens behind the prompt (`new` ones, context, lookahead), of which
-    the vocoder sees `frames`."""
+    """A typical window: `rows` rows of `tokens` speech tokens behind the prompt.
+
+    The tokens are `new` ones, left context and lookahead. The vocoder processes `frames` mel frames of each row.
+    """
 
     rows: int
     new: int
@@ -35,7 +34,7 @@ class TimedWindow:
 
     @property
     def bucket(self) -> str:
-        """Of build.py's."""
+        """The name of the TensorRT optimisation profile that this window uses."""
         return BUCKET_NAMES[choose_profile(buckets(ENCODER), self.rows, _PROMPT_TOKENS + self.tokens)]
 
 
@@ -56,7 +55,7 @@ _VOCODER_GFLOP_PER_FRAME = 30.6 / 50
 
 @dataclass(frozen=True)
 class Machine:
-    """`gflops`: what one large matrix product reaches, or what the caller says; `gb_per_s`: reading memory."""
+    """A machine's speed: `gflops` in one large matrix product, and `gb_per_s` of memory read."""
 
     name: str
     gflops: float
@@ -67,7 +66,7 @@ A10G = Machine("NVIDIA A10G", 70_000.0, 600.0)  # its data sheet: fp16 tensor co
 
 
 def machine(threads: int, gflops: float | None = None) -> Machine:
-    """This machine's name and speed, in float32."""
+    """This machine's name and its measured speed in float32; `gflops` overrides the measurement."""
     on_gpu = torch.cuda.is_available()
     device = "cuda" if on_gpu else "cpu"
     name = torch.cuda.get_device_name() if on_gpu else f"a CPU, {threads} threads"
@@ -85,7 +84,7 @@ def _reading_gb_per_s(device: str, megabytes: int = 256) -> float:
 
 
 def _best_s(call: Callable[[], float]) -> float:
-    """The shortest of several; the result is read, which waits for a GPU."""
+    """The shortest of six calls. Reading the result waits for a GPU."""
     times = []
     for _ in range(6):
         started = time.perf_counter()
@@ -94,24 +93,24 @@ def _best_s(call: Callable[[], float]) -> float:
     return min(times)
 
 
-class InParts(Protocol):
-    """A runtime whose flow can be timed in its two parts."""
+class FlowParts(Protocol):
+    """A runtime that can run the two stages of its flow separately."""
 
     def parts(self, batch: FlowBatch) -> Calls:
-        """`encoder` and `cfm` on equally long rows, their inputs ready; each call waits for its result."""
+        """Calls named `encoder` and `cfm` on rows of equal length; each call waits for its result."""
         ...
 
 
-def stage_calls(runtime: Runtime, window: TimedWindow) -> Calls:
-    """`encoder`, `cfm` and `vocoder` of a window, each a call with its inputs ready."""
+def window_calls(runtime: Runtime, window: TimedWindow) -> Calls:
+    """Calls named `encoder`, `cfm` and `vocoder` that process a window."""
     flow = flow_batch(window.rows, _PROMPT_TOKENS + window.tokens)
-    in_parts: InParts = runtime  # type: ignore[assignment]  # all three runtimes are
+    in_parts: FlowParts = runtime  # type: ignore[assignment]  # every windowed runtime has `parts`
     vocoder = partial(runtime.vocoder, vocoder_batch(window.rows, window.frames))
     return {**in_parts.parts(flow), "vocoder": vocoder}
 
 
 def flow_batch(rows: int, tokens: int) -> FlowBatch:
-    """Full rows whose first tokens are a voice's prompt."""
+    """A batch of full rows whose first tokens are a voice's prompt."""
     rng = np.random.default_rng(0)
     prompt = 2 * min(_PROMPT_TOKENS, tokens - 1)
     prompt_mel = np.zeros((rows, 2 * tokens, MEL_BANDS), np.float32)
@@ -126,7 +125,7 @@ def flow_batch(rows: int, tokens: int) -> FlowBatch:
 
 
 def vocoder_batch(rows: int, frames: int) -> VocoderBatch:
-    """Full rows with nothing settled yet."""
+    """A batch of full rows without state from earlier windows."""
     rng = np.random.default_rng(0)
     return VocoderBatch(
         (rng.standard_normal((rows, frames, MEL_BANDS)) * 2 - 5).astype(np.float32),
@@ -141,7 +140,7 @@ def vocoder_batch(rows: int, frames: int) -> VocoderBatch:
 
 @dataclass(frozen=True)
 class Timed:
-    """Milliseconds of a call: the median and the 90th percentile."""
+    """The median and the 90th percentile of a call, in milliseconds."""
 
     p50_ms: float
     p90_ms: float
@@ -153,7 +152,7 @@ class Timed:
 
 
 def measure(call: Callable[[], object], repeats: int) -> Timed:
-    """After one unmeasured call."""
+    """Time `repeats` calls, after one that is not timed."""
     call()
     times = []
     for _ in range(repeats):
@@ -164,7 +163,7 @@ def measure(call: Callable[[], object], repeats: int) -> Timed:
 
 
 def roofline_ms(stage: str, window: TimedWindow, here: Machine) -> float:
-    """The arithmetic of a full-size stage at a machine's speed; other sizes of the model need other figures."""
+    """The time for a full-size stage's arithmetic at a machine's speed."""
     tokens = _PROMPT_TOKENS + window.tokens
     if stage == "vocoder":
         per_row = window.frames * _VOCODER_GFLOP_PER_FRAME
@@ -174,7 +173,7 @@ def roofline_ms(stage: str, window: TimedWindow, here: Machine) -> float:
 
 
 def overlap_ms(runtime: BufferedRuntime, window: TimedWindow, batches: int) -> Mapping[str, float]:
-    """Milliseconds for each of several batches of flow and vocoder, one at a time and with two in flight."""
+    """Milliseconds per batch of flow and vocoder: "off" one at a time, "on" with two in flight."""
     flow = flow_batch(window.rows, _PROMPT_TOKENS + window.tokens)
     vocoder = vocoder_batch(window.rows, window.frames)
     result = {}

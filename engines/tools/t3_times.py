@@ -1,4 +1,4 @@
-"""T3's two kinds of work, ready to be timed or profiled: reading a prompt, and a single step behind it."""
+"""T3's prefill and decode step as calls that can be timed or profiled."""
 
 from __future__ import annotations
 
@@ -10,23 +10,26 @@ import torch
 from engines.checkpoints.checkpoint import Checkpoint
 from engines.model_spec import SPEECH_CODES, SPEECH_VOCAB, T3Spec
 from engines.t3.kv_cache import KvSlot
-from engines.t3.model import Span, T3Net
+from engines.t3.model import T3Net
+from engines.t3.net import Span
 
 PREFILL_POSITIONS, STEP_POSITIONS = 417, 500
-_CHUNK = 64  # as the backends read on a CPU
+_CHUNK = 64  # the backends' prefill chunk on a CPU
 
 
 def load_t3_calls(checkpoint: Checkpoint, device: str) -> dict[str, Callable[[], torch.Tensor]]:
-    """`t3_calls` of the torch net. Raises CheckpointError."""
+    """`t3_calls` of the torch net. Raises CheckpointError if the weights do not fit."""
     return t3_calls(T3Net.load(checkpoint.t3_path, checkpoint.spec, torch.device(device)))
 
 
 def t3_calls(net: T3Net, *, step_positions: int = STEP_POSITIONS) -> dict[str, Callable[[], torch.Tensor]]:
-    """`prefill` of a full voice and some text, and a `step` behind so many positions; each gives the last row's
-    logits."""
-    most = max(step_positions + 1, PREFILL_POSITIONS)
-    slot = KvSlot(net.spec, most, net.device)
-    slot.reserve(most)
+    """Calls named `prefill` (a full voice prompt and some text) and `step` (at `step_positions`).
+
+    Each returns the logits of the last row.
+    """
+    max_positions = max(step_positions + 1, PREFILL_POSITIONS)
+    slot = KvSlot(net.spec, max_positions, net.device)
+    slot.reserve(max_positions)
     slot.memory.zero_()
     speech_tokens = np.random.default_rng(0).integers(0, SPEECH_CODES, PREFILL_POSITIONS).tolist()
     return {
@@ -44,5 +47,5 @@ def _read(net: T3Net, slot: KvSlot, speech_tokens: list[int], start: int) -> tor
 
 
 def step_bytes(spec: T3Spec, bytes_per_value: int) -> int:
-    """What one step reads: every matrix of the blocks and the head. It is bound by this, not by arithmetic."""
+    """Bytes of weights that one step reads: it is bound by memory bandwidth, not by arithmetic."""
     return (12 * spec.layers * spec.width**2 + SPEECH_VOCAB * spec.width) * bytes_per_value

@@ -1,4 +1,4 @@
-"""One call under torch's profiler: its table, its Chrome trace, and the peak memory while it ran."""
+"""torch.profiler's table and Chrome trace of one call, and its peak memory."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def profiled(call: Callable[[], object], trace: Path, rows: int) -> tuple[str, dict[str, float]]:
-    """The table of its `rows` most expensive operators and the peaks in MB; the trace is written to `trace`.
+    """Returns a table of the `rows` most expensive operators and the peaks in MB; writes the trace to `trace`.
 
-    Called twice: the first time pays for first-use costs and is where memory is measured, as the profiler takes some.
+    The call runs twice. Memory is measured in the first run, since the profiler itself allocates; the first run also
+    pays for first-use costs.
     """
     peak = _peak_memory(call)
     activities = [torch.profiler.ProfilerActivity.CPU]
@@ -41,7 +42,7 @@ def _peak_memory(call: Callable[[], object]) -> dict[str, float]:
 
 
 def peak_host_mb() -> float:
-    """Peak resident memory, since it was reset where the system can do that, else since the process began."""
+    """Peak resident memory since its reset, or of the whole process where the system cannot reset it."""
     with contextlib.suppress(OSError):
         for line in _STATUS.read_text().splitlines():
             if line.startswith("VmHWM:"):
@@ -50,7 +51,7 @@ def peak_host_mb() -> float:
 
 
 def device_used_mb() -> float | None:
-    """What all processes hold of the GPU now, whoever allocated it; None without one."""
+    """Memory of the GPU that all processes use now; None without a GPU."""
     if not torch.cuda.is_available():
         return None
     free, total = torch.cuda.mem_get_info()

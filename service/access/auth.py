@@ -1,7 +1,7 @@
-"""Who calls, by API key, and how much of the server each caller may have. One gate for every surface.
+"""Authentication by API key, and the limits of each key, for all transports.
 
-A surface hands the call's `authorization` to `Authenticator.authenticate`; from then on the task that serves the call
-has its caller, and `Admission` counts its streams without the surface having to remember that.
+A transport passes a call's `authorization` to `Authenticator.authenticate`, which stores the caller in a context
+variable of the current task. `Admission` counts the caller's streams from there, so no transport can forget to.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from service.errors import ResourceExhausted, Unauthenticated
 _SCHEME = "bearer"
 _WINDOW_S = 60.0
 _RETRY_AFTER_S = 1.0
-_NOBODY = ApiKey("anyone", "0" * 64)  # where no keys are asked for
+ANONYMOUS = ApiKey("anyone", "0" * 64)  # the caller of a server without a key file
 _CALLER: ContextVar[ApiKey | None] = ContextVar("caller", default=None)
 
 
 @dataclass
 class _Account:
-    """What one key has open, and when it began what it began in the last minute."""
+    """A key's open streams, and when it started streams and uploads in the last minute."""
 
     open_streams: int = 0
     starts_s: deque[float] = field(default_factory=deque)
 
 
 class Authenticator:
-    """Lets in who has a key; without a key file everybody. Used from one event loop.
+    """Authenticates callers by API key; without a key file, every call is anonymous. Used from one event loop.
 
-    A change of the file counts from the next call on. A key that was removed begins nothing more; streams it has open
-    are finished. The limits of a caller hold over all surfaces together.
+    A change of the file takes effect with the next call. A removed key cannot start streams; its open ones finish. A
+    key's limits apply to all transports together.
     """
 
     def __init__(self, key_file: Path | None = None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -48,36 +48,33 @@ class Authenticator:
         self._accounts: dict[str, _Account] = {}
 
     @property
-    def closed(self) -> bool:
-        """Whether a key is asked for."""
+    def requires_key(self) -> bool:
         return self._keys is not None
 
     def authenticate(self, authorization: str | None) -> ApiKey:
-        """The caller of "Bearer KEY"; also the current task's caller from here on. Raises NotAllowed."""
-        caller = _NOBODY if self._keys is None else _owner(self._keys.content(), authorization)
+        """Returns the caller of "Bearer KEY" and makes it the current task's. Raises Unauthenticated."""
+        caller = ANONYMOUS if self._keys is None else _owner(self._keys.content(), authorization)
         _CALLER.set(caller)
         return caller
 
     def caller(self) -> ApiKey:
-        """Who the current task works for. Raises NotAllowed when nobody was let in and a key is asked for."""
-        found = _CALLER.get()
+        """Returns the current task's caller. Raises Unauthenticated if a key is required and none was authenticated."""
+        caller = _CALLER.get()
         if self._keys is None:
-            return found or _NOBODY
-        if found is None or found is _NOBODY:
-            raise _not_allowed("no API key was given")
-        return found
+            return caller or ANONYMOUS
+        if caller is None or caller is ANONYMOUS:
+            raise _unauthenticated("No API key was given")
+        return caller
 
     @contextmanager
     def stream(self) -> Iterator[None]:
-        """Count a stream as the caller's for as long as it is open. Raises NoRoom at once, NotAllowed."""
+        """Counts a stream as the caller's inside the block. Raises ResourceExhausted, Unauthenticated."""
         caller = self.caller()
         account = self._account(caller)
-        most = caller.max_streams
-        if most is not None and account.open_streams >= most:
-            message = f"all {most} streams of this API key are taken; retry when one has ended"
-            raise ResourceExhausted(
-                "KEY_STREAMS_EXHAUSTED", message, allowed=f"{most} streams", retry_after_s=_RETRY_AFTER_S
-            )
+        if caller.max_streams is not None and account.open_streams >= caller.max_streams:
+            allowed = f"{caller.max_streams} streams"
+            message = f"This API key already has {allowed} open, its limit; retry when one has ended."
+            raise ResourceExhausted("KEY_STREAMS_EXHAUSTED", message, allowed=allowed, retry_after_s=_RETRY_AFTER_S)
         self.count_start()
         account.open_streams += 1
         try:
@@ -86,20 +83,19 @@ class Authenticator:
             account.open_streams -= 1
 
     def count_start(self) -> None:
-        """Count the beginning of a stream or an upload. Raises NoRoom when the minute has had enough, NotAllowed."""
+        """Counts the start of a stream or an upload. Raises ResourceExhausted at the limit, Unauthenticated."""
         caller = self.caller()
-        most = caller.starts_per_minute
-        if most is None:
+        max_starts = caller.starts_per_minute
+        if max_starts is None:
             return
         now_s, starts_s = self._clock(), self._account(caller).starts_s
         while starts_s and starts_s[0] <= now_s - _WINDOW_S:
             starts_s.popleft()
-        if len(starts_s) >= most:
-            allowed = f"{most} starts a minute"
-            message = (
-                f"this API key has begun {len(starts_s)} streams and uploads in the last minute; {allowed} at most"
-            )
-            wait_s = starts_s[-most] + _WINDOW_S - now_s
+        if len(starts_s) >= max_starts:
+            allowed = f"{max_starts} starts a minute"
+            started = f"{len(starts_s)} streams and uploads in the last minute"
+            message = f"This API key has started {started}; its limit is {allowed}."
+            wait_s = starts_s[-max_starts] + _WINDOW_S - now_s
             raise ResourceExhausted("KEY_RATE_EXCEEDED", message, allowed=allowed, retry_after_s=wait_s)
         starts_s.append(now_s)
 
@@ -108,17 +104,18 @@ class Authenticator:
 
 
 def _owner(keys: tuple[ApiKey, ...], authorization: str | None) -> ApiKey:
-    """Whose key it is; takes as long for a wrong key as for any right one."""
+    """Returns the key's entry. Takes the same time for a wrong key as for a known one. Raises Unauthenticated."""
     scheme, _, key = (authorization or "").partition(" ")
     if scheme.lower() != _SCHEME or not key.strip():
-        raise _not_allowed("no API key was given")
-    given = digest(key.strip())
-    found = [known for known in keys if hmac.compare_digest(known.sha256, given)]
-    if not found:
-        raise _not_allowed("this API key is not known")
-    return found[0]
+        raise _unauthenticated("No API key was given")
+    sha256 = digest(key.strip())
+    matches = [known for known in keys if hmac.compare_digest(known.sha256, sha256)]
+    if not matches:
+        raise _unauthenticated("The API key is unknown")
+    return matches[0]
 
 
-def _not_allowed(why: str) -> Unauthenticated:
+def _unauthenticated(problem: str) -> Unauthenticated:
     allowed = "authorization: Bearer KEY, with a key of this server"
-    return Unauthenticated("API_KEY_INVALID", f"{why}; allowed: {allowed}", field="authorization", allowed=allowed)
+    message = f"{problem}; send {allowed}."
+    return Unauthenticated("API_KEY_INVALID", message, field="authorization", allowed=allowed)

@@ -1,9 +1,9 @@
-"""The file of API keys: who may call, and how much. It holds hashes; a key itself is shown once, when it is made.
+"""The API key file and the `mynah-keys` command that edits it.
 
     {"keys": [{"name": "shop", "sha256": "<64 hex>", "max_streams": 4, "starts_per_minute": 60}]}
 
-Both limits may be absent. A key is 256 random bits, so a plain SHA-256 cannot be searched backwards. Knows files and
-the `mynah-keys` command; who is let in is auth.py's.
+Both limits are optional. The file holds hashes; a key itself is printed once, when it is made. It is 256 random bits,
+so a plain SHA-256 of it cannot be reversed by search.
 """
 
 from __future__ import annotations
@@ -22,56 +22,56 @@ from typing import Any
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_MOST = 100_000
+_MAX_LIMIT = 100_000
 
 
 class KeyFileError(Exception):
-    """The file cannot be read, or something in it cannot be: names the file, the entry and what is allowed."""
+    """The file cannot be read, or an entry is invalid; the message names both and says what is allowed."""
 
 
 @dataclass(frozen=True)
 class ApiKey:
-    """One entry. Raises ValueError naming what is wrong. A limit that is None is not applied."""
+    """One entry of the file. None means no limit. Raises ValueError if a member is invalid."""
 
     name: str
     sha256: str
     max_streams: int | None = None  # open at once
-    starts_per_minute: int | None = None  # streams and uploads begun
+    starts_per_minute: int | None = None  # streams and uploads
 
     def __post_init__(self) -> None:
         if not (isinstance(self.name, str) and _NAME.fullmatch(self.name)):
-            raise ValueError(f'name = {self.name!r}; allowed: up to 64 letters, digits, ".", "_", "@", "-"')
+            raise ValueError(f'name is {self.name!r}; it must be up to 64 letters, digits, ".", "_", "@" and "-"')
         if not (isinstance(self.sha256, str) and _SHA256.fullmatch(self.sha256)):
-            raise ValueError(f"sha256 of {self.name}; allowed: 64 hex digits in lower case")
+            raise ValueError(f"sha256 of {self.name} is invalid; it must be 64 hex digits in lower case")
         for limit in ("max_streams", "starts_per_minute"):
             value = getattr(self, limit)
-            if value is not None and not (type(value) is int and 1 <= value <= _MOST):
-                raise ValueError(f"{limit} = {value!r} of {self.name}; allowed: a whole number in [1, {_MOST}]")
+            if value is not None and not (type(value) is int and 1 <= value <= _MAX_LIMIT):
+                raise ValueError(f"{limit} of {self.name} is {value!r}; it must be a whole number in [1, {_MAX_LIMIT}]")
 
 
 def digest(key: str) -> str:
-    """What the file holds of a key."""
+    """The SHA-256 of a key, in hex."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
 def read_keys(path: Path) -> tuple[ApiKey, ...]:
-    """The file's entries, of which there may be none. Raises KeyFileError."""
+    """Returns the file's entries, possibly none. Raises KeyFileError."""
     try:
-        found = json.loads(path.read_bytes())
-        if not isinstance(found, dict) or found.keys() != {"keys"} or not isinstance(found["keys"], list):
-            raise ValueError('allowed: {"keys": [...]}')
-        keys = tuple(ApiKey(**entry) for entry in found["keys"])
-        for about in ("name", "sha256"):
-            values = [getattr(key, about) for key in keys]
+        content = json.loads(path.read_bytes())
+        if not isinstance(content, dict) or content.keys() != {"keys"} or not isinstance(content["keys"], list):
+            raise ValueError('the content must be {"keys": [...]}')
+        keys = tuple(ApiKey(**entry) for entry in content["keys"])
+        for member in ("name", "sha256"):
+            values = [getattr(key, member) for key in keys]
             if len(set(values)) != len(values):
-                raise ValueError(f"the same {about} stands there twice")
+                raise ValueError(f"two entries have the same {member}")
     except (OSError, ValueError, TypeError) as error:
-        raise KeyFileError(f"{path} is no file of API keys: {error}") from error
+        raise KeyFileError(f"{path} is not a valid API key file: {error}") from error
     return keys
 
 
 def write_keys(path: Path, keys: Sequence[ApiKey]) -> None:
-    """Replace the file whole, readable by its owner alone. Raises OSError."""
+    """Replaces the file atomically, readable by its owner alone. Raises OSError."""
     entries = [{name: value for name, value in asdict(key).items() if value is not None} for key in keys]
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -83,47 +83,49 @@ def write_keys(path: Path, keys: Sequence[ApiKey]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """`mynah-keys FILE add NAME | remove NAME | list`. A running server takes the change over by itself."""
-    chosen = _parser().parse_args(arguments)
+    """`mynah-keys FILE add NAME | remove NAME | list`. A running server reads the changed file by itself."""
+    args = _parser().parse_args(arguments)
     try:
-        _COMMANDS[chosen.command](chosen)
+        _COMMANDS[args.command](args)
     except (KeyFileError, OSError, ValueError) as error:
         print(f"mynah-keys: {error}", file=sys.stderr)
         sys.exit(1)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="mynah-keys", description="Keep the file that mynah-serve --api-keys reads.")
+    parser = argparse.ArgumentParser(prog="mynah-keys", description="Edit the file that mynah-serve --api-keys reads.")
     parser.add_argument("file", type=Path)
     commands = parser.add_subparsers(dest="command", required=True)
-    add = commands.add_parser("add", help="make a key and print it; it is shown this once")
-    add.add_argument("name", help="whose it is")
-    add.add_argument("--max-streams", type=int, help="streams it may have open at once")
-    add.add_argument("--starts-per-minute", type=int, help="streams and uploads it may begin in a minute")
-    commands.add_parser("remove", help="forget a key").add_argument("name")
+    add = commands.add_parser("add", help="make a key and print it; it is shown only once")
+    add.add_argument("name", help="name of the key's owner")
+    add.add_argument("--max-streams", type=int, help="limit on streams open at once")
+    add.add_argument("--starts-per-minute", type=int, help="limit on streams and uploads started in a minute")
+    commands.add_parser("remove", help="remove a key").add_argument("name")
     commands.add_parser("list", help="show names and limits")
     return parser
 
 
-def _add(chosen: argparse.Namespace) -> None:
-    keys = read_keys(chosen.file) if chosen.file.exists() else ()
-    if any(key.name == chosen.name for key in keys):
-        raise ValueError(f"there is a key {chosen.name} already; to change it, add another and remove this one")
+def _add(args: argparse.Namespace) -> None:
+    keys = read_keys(args.file) if args.file.exists() else ()
+    if any(key.name == args.name for key in keys):
+        raise ValueError(
+            f"key {args.name} exists already; to replace it, add a key with another name, then remove {args.name}"
+        )
     secret = f"mynah-{secrets.token_urlsafe(32)}"
-    write_keys(chosen.file, [*keys, ApiKey(chosen.name, digest(secret), chosen.max_streams, chosen.starts_per_minute)])
+    write_keys(args.file, [*keys, ApiKey(args.name, digest(secret), args.max_streams, args.starts_per_minute)])
     print(secret)
 
 
-def _remove(chosen: argparse.Namespace) -> None:
-    keys = read_keys(chosen.file)
-    left = [key for key in keys if key.name != chosen.name]
-    if len(left) == len(keys):
-        raise ValueError(f"there is no key {chosen.name} in {chosen.file}")
-    write_keys(chosen.file, left)
+def _remove(args: argparse.Namespace) -> None:
+    keys = read_keys(args.file)
+    kept = [key for key in keys if key.name != args.name]
+    if len(kept) == len(keys):
+        raise ValueError(f"{args.file} has no key {args.name}")
+    write_keys(args.file, kept)
 
 
-def _list(chosen: argparse.Namespace) -> None:
-    for key in read_keys(chosen.file):
+def _list(args: argparse.Namespace) -> None:
+    for key in read_keys(args.file):
         limits: dict[str, Any] = {"streams": key.max_streams, "starts/minute": key.starts_per_minute}
         print(key.name, *(f"{value} {what}" for what, value in limits.items() if value is not None), sep="\t")
 

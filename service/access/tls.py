@@ -1,30 +1,17 @@
-"""The server's certificate, its key and whom it trusts, taken over from their files whenever these change.
+"""The server's TLS certificate, key and client authority, reloaded when their files change.
 
-One source for gRPC and for everything that speaks through Python's `ssl`. Knows no surface.
+The one source for gRPC and for servers that use Python's `ssl`.
 """
 
 from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass
-from pathlib import Path
 
 import grpc
 
 from service.access.watched_file import WatchedFiles
-
-
-@dataclass(frozen=True)
-class TlsFiles:
-    """PEM files. With `client_ca`, only clients with a certificate of it are let in (mutual TLS)."""
-
-    certificate: Path
-    key: Path
-    client_ca: Path | None = None
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        return (self.certificate, self.key) + ((self.client_ca,) if self.client_ca else ())
+from service.config import TlsFiles
 
 
 @dataclass(frozen=True)
@@ -34,38 +21,38 @@ class _Loaded:
 
 
 class Certificates:
-    """Certificates that renew themselves: every handshake looks whether the files have changed.
+    """Certificates that reload themselves: every handshake checks whether the files have changed.
 
-    A pair that does not fit together (a certificate written before its key) is not taken over; the former one serves
-    on until both are there.
+    A certificate that does not match its key (because one was written before the other) is not used; the former pair
+    stays until both are new.
     """
 
     def __init__(self, files: TlsFiles) -> None:
-        """Raises OSError (ssl.SSLError included) naming what cannot be used."""
+        """Raises OSError, ssl.SSLError included, if a file cannot be used."""
         self._files = files
         self._loaded = WatchedFiles(files.paths, self._load, "TLS certificate")
 
     def grpc_credentials(self) -> grpc.ServerCredentials:
-        """For `add_secure_port`."""
+        """Credentials for `add_secure_port`."""
         served = self._loaded.content()
 
         def newest() -> grpc.ServerCertificateConfiguration:
             nonlocal served
-            found = self._loaded.content()
-            if found is served:
+            loaded = self._loaded.content()
+            if loaded is served:
                 return None  # type: ignore[return-value]  # as gRPC documents it: no change
-            served = found
-            return found.grpc
+            served = loaded
+            return loaded.grpc
 
         return grpc.dynamic_ssl_server_credentials(served.grpc, newest, self._files.client_ca is not None)
 
     def ssl_context(self) -> ssl.SSLContext:
-        """For asyncio and uvicorn: a context that hands every handshake over to the newest one."""
+        """A context for asyncio and uvicorn that passes every handshake to the newest context."""
 
         def newest(connection: ssl.SSLObject | ssl.SSLSocket, _name: str | None, _context: ssl.SSLContext) -> None:
             connection.context = self._loaded.content().context
 
-        # a context of its own: what it was made with is never looked at again
+        # a context of its own, because only its callback is used, never its certificate
         front = self._context()
         front.sni_callback = newest
         return front

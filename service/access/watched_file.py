@@ -1,4 +1,4 @@
-"""Files that are read again when they change, with the last good content kept. Knows nothing of what is in them."""
+"""Files that are reloaded when they change; the last valid content is kept."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Signature = tuple[tuple[int, int, int] | None, ...]
 
 
 class WatchedFiles(Generic[T]):
-    """What `read` makes of the files. Looking costs a stat per file, so no task and no timer is needed.
+    """The content that `read` returns for the files. A check costs one stat per file, so no task or timer is needed.
 
-    A file that is broken, or gone for a moment, changes nothing: the error is logged once, the content before it
-    stays. Not thread-safe beyond that two threads may both read a change.
+    If a file is invalid or missing, the error is logged once and the former content stays. May be called from
+    several threads; at worst two of them reload the same change.
     """
 
     def __init__(self, paths: tuple[Path, ...], read: Callable[[], T], what: str) -> None:
@@ -27,15 +27,15 @@ class WatchedFiles(Generic[T]):
         self._content = read()
 
     def content(self) -> T:
-        """The newest good content; the same object as before while nothing has changed."""
+        """Returns the newest valid content: the same object until a file changes."""
         now = self._signature()
         if now != self._seen:
             self._seen = now
             try:
                 self._content = self._read()
-                log.info("%s: read again", self._what)
+                log.info("%s: reloaded", self._what)
             except Exception as error:
-                log.error("%s: not taken over, the former ones stay: %s", self._what, error)
+                log.error("%s: cannot be reloaded, the former content stays in use: %s", self._what, error)
         return self._content
 
     def _signature(self) -> Signature:
@@ -44,7 +44,7 @@ class WatchedFiles(Generic[T]):
 
 def _signature(path: Path) -> tuple[int, int, int] | None:
     try:
-        found = path.stat()
+        stat = path.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino

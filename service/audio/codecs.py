@@ -1,10 +1,11 @@
-"""Samples to packets: PCM, G.711 and what FFmpeg's encoders make. A codec lives for one segment.
+"""Codecs: samples to packets as PCM, G.711 or by FFmpeg's encoders. A codec lives for one segment.
 
-Knows nothing of containers, streams or clients. FFmpeg comes with PyAV, which is loaded when the first codec needs it.
+FFmpeg comes with PyAV, which is imported when the first codec needs it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
@@ -12,75 +13,58 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from engines.audio import to_f32le
-
 Samples = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 
-OPUS_RATE_HZ = 48_000  # what every Opus decoder works at, and containers count in
-OPUS_LOOKAHEAD_SAMPLES = 312  # at 48 kHz: what libopus puts before the first sample
+OPUS_RATE_HZ = 48_000  # of every Opus decoder; containers count in it
+OPUS_LOOKAHEAD_SAMPLES = 312  # at 48 kHz: libopus's delay
 
 
 @dataclass(frozen=True)
 class Packet:
-    """What a decoder takes at once; `samples` is what it then gives, the encoder's delay included."""
+    """One decoder input. `samples`: how many samples it decodes to, the encoder's delay included."""
 
     data: bytes
     samples: int
 
 
 class Codec(Protocol):
-    """Samples at the client's rate in, packets out."""
+    """Encodes float samples (n,) at the client's rate."""
 
     def encode(self, samples: Samples) -> list[Packet]:
-        """The packets that are complete by now."""
+        """Returns the packets that are complete by now."""
 
     def finish(self) -> list[Packet]:
-        """The rest, filled up with silence where the codec knows whole frames only. Nothing may follow."""
+        """Ends the codec. Returns the remaining packets, padded with silence where the codec has fixed frames."""
 
 
-class PcmS16le:
-    """16-bit samples."""
+class PerSampleCodec:
+    """A Codec without state: `convert` encodes each sample by itself."""
 
-    def encode(self, samples: Samples) -> list[Packet]:
-        return _one_packet(pcm_s16le(samples), len(samples))
-
-    def finish(self) -> list[Packet]:
-        return []
-
-
-class PcmF32le:
-    """32-bit float samples."""
+    def __init__(self, convert: Callable[[Samples], bytes]) -> None:
+        self._convert = convert
 
     def encode(self, samples: Samples) -> list[Packet]:
-        return _one_packet(to_f32le(samples), len(samples))
+        return [Packet(self._convert(samples), len(samples))] if len(samples) else []
 
     def finish(self) -> list[Packet]:
         return []
-
-
-class G711:
-    """One byte for each sample: ITU-T G.711's mu-law or A-law."""
-
-    def __init__(self, law: Bytes) -> None:
-        self._law = law
-
-    def encode(self, samples: Samples) -> list[Packet]:
-        codes = np.frombuffer(pcm_s16le(samples), "<i2").view(np.uint16)
-        return _one_packet(self._law[codes].tobytes(), len(samples))
-
-    def finish(self) -> list[Packet]:
-        return []
-
-
-def _one_packet(data: bytes, samples: int) -> list[Packet]:
-    return [Packet(data, samples)] if samples else []
 
 
 def pcm_s16le(samples: Samples) -> bytes:
-    """Full scale 1.0 becomes 32767; what is louder is clipped."""
-    written: bytes = np.rint(np.clip(samples, -1.0, 1.0) * 32767.0).astype("<i2").tobytes()
-    return written
+    """Little-endian 16-bit samples: 1.0 becomes 32767; louder samples are clipped."""
+    data: bytes = np.rint(np.clip(samples, -1.0, 1.0) * 32767.0).astype("<i2").tobytes()
+    return data
+
+
+def g711(law: Bytes) -> Callable[[Samples], bytes]:
+    """Returns a conversion to ITU-T G.711 by its table of codes, `mu_law()` or `a_law()`: one byte for each sample."""
+
+    def convert(samples: Samples) -> bytes:
+        bits = np.frombuffer(pcm_s16le(samples), "<i2").view(np.uint16)
+        return law[bits].tobytes()
+
+    return convert
 
 
 @lru_cache(maxsize=1)
@@ -108,29 +92,29 @@ def a_law() -> Bytes:
 
 
 def _every_sample() -> npt.NDArray[np.int32]:
-    """0 to 32767, then -32768 to -1: a 16-bit sample at the index of its bits."""
+    """(65536,) 16-bit samples, each at the index of its bits: 0 to 32767, then -32768 to -1."""
     return np.arange(65536, dtype=np.uint16).view(np.int16).astype(np.int32)
 
 
 @dataclass(frozen=True)
 class FFmpegCodec:
-    """Which of FFmpeg's encoders, and how it is set."""
+    """One of FFmpeg's encoders and its settings."""
 
     name: str
     sample_format: str
     options: dict[str, str]
     kilobits_per_s: tuple[int, int] = (0, 0)  # up to 24 kHz, above; 0: the encoder has no bit rate
-    frame_ms: int = 0  # where the encoder lets us choose
+    frame_ms: int = 0  # 0: the encoder chooses
 
     def open(self, rate_hz: int) -> FFmpegEncoder:
         return FFmpegEncoder(self, rate_hz)
 
     def frame_samples(self, rate_hz: int) -> int:
-        """The frame's length where we choose it."""
+        """Samples in a frame of `frame_ms`."""
         return rate_hz * self.frame_ms // 1000
 
 
-# Packets depend on nothing but the encoder's own overlap: what a cancel drops between two of them does no harm.
+# Packets depend on their neighbours by the encoder's overlap only, so a cancel may drop any of them.
 OPUS = FFmpegCodec("libopus", "flt", {"application": "audio", "frame_duration": "20"}, (48, 64))
 MP3 = FFmpegCodec("libmp3lame", "fltp", {"reservoir": "0"}, (64, 96))
 AAC = FFmpegCodec("aac", "fltp", {}, (64, 96))
@@ -138,7 +122,7 @@ FLAC = FFmpegCodec("flac", "s16", {"compression_level": "5"}, frame_ms=20)
 
 
 class FFmpegEncoder:
-    """Fulfils Codec. PyAV cuts what it is given into the encoder's frames."""
+    """A Codec on PyAV, which cuts the samples into the encoder's frames."""
 
     def __init__(self, codec: FFmpegCodec, rate_hz: int) -> None:
         import av
@@ -159,7 +143,7 @@ class FFmpegEncoder:
     def encode(self, samples: Samples) -> list[Packet]:
         if not len(samples):
             return []
-        frame = self._frame_of(self._written(samples)[None, :], format=self._codec.sample_format, layout="mono")
+        frame = self._frame_of(self._converted(samples)[None, :], format=self._codec.sample_format, layout="mono")
         frame.sample_rate, frame.pts = self._rate_hz, self._position_samples
         self._position_samples += len(samples)
         return self._packets(self._context.encode(frame))
@@ -167,13 +151,13 @@ class FFmpegEncoder:
     def finish(self) -> list[Packet]:
         return self._packets(self._context.encode(None))
 
-    def _written(self, samples: Samples) -> npt.NDArray[Any]:
+    def _converted(self, samples: Samples) -> npt.NDArray[Any]:
         if self._codec.sample_format == "s16":
             return np.frombuffer(pcm_s16le(samples), "<i2")
         return np.clip(samples, -1.0, 1.0)
 
-    def _packets(self, made: list[Any]) -> list[Packet]:
-        """FLAC's last frame is as long as what is left; a lossy decoder always gives whole frames."""
+    def _packets(self, encoded: list[Any]) -> list[Packet]:
+        """FLAC's last frame may be short; a lossy decoder always returns whole frames."""
         exact = self._codec is FLAC
         frame_samples = self._context.frame_size
-        return [Packet(bytes(each), each.duration if exact else frame_samples) for each in made if each.size]
+        return [Packet(bytes(each), each.duration if exact else frame_samples) for each in encoded if each.size]

@@ -1,8 +1,8 @@
-"""An inaudible watermark in everything that is spoken, so that it can be told from a recording.
+"""An inaudible watermark in all synthesised audio, so that it can be distinguished from a recording.
 
-Knows how a marker of whole signals marks a stream; the marker is Resemble AI's Perth (package resemble-perth). What
-is added to each chunk is the difference that the marker makes to it, faded in and out, so that lengths stay and the
-joins are those of the unmarked audio. No chunk waits for the next one.
+The marker is Resemble AI's Perth (package resemble-perth), which marks whole signals. Each chunk of a stream gets the
+difference that the marker makes to it, faded in and out: lengths stay, the joins are those of the unmarked audio, and
+a chunk does not wait for the next one.
 """
 
 from __future__ import annotations
@@ -33,42 +33,44 @@ _PERTH_RATE_HZ = 32_000
 _FADE_SAMPLES = SAMPLE_RATE_HZ // 100  # 10 ms
 # The marker's nets see 15 frames of 10 ms to each side, and a frame's window is 64 ms long.
 _CONTEXT_SAMPLES = SAMPLE_RATE_HZ // 5
-_TAIL_SAMPLES = SAMPLE_RATE_HZ // 10  # silence behind a chunk: a partial window at its end would be cut off
+_TAIL_SAMPLES = SAMPLE_RATE_HZ // 10  # silence after a chunk: the marker drops a partial window at the end
 
 
 class Marker(Protocol):
-    """Marks whole signals."""
+    """A watermark for whole signals."""
 
     def difference(self, samples: Samples) -> Samples:
-        """What marking adds to `samples`, (n,) at 24 kHz, n at least 7200. Blocks; called on one thread at a time."""
+        """Returns what marking adds to `samples`, (n,) at 24 kHz, n >= 7200. Blocks; called on one thread at a time."""
         ...
 
 
-def wanted(choice: bool | None) -> bool:
-    """Whether to mark: as chosen, else wherever the package is installed."""
+def is_enabled(choice: bool | None) -> bool:
+    """Whether to mark: as chosen; if None, when the package is installed."""
     return choice if choice is not None else importlib.util.find_spec(_PACKAGE) is not None
 
 
 class PerthMarker:
-    """Marker of Resemble AI's implicit watermark. Raises ConfigError saying what is missing."""
+    """Resemble AI's implicit watermark. Raises ConfigError if a package is missing."""
 
     def __init__(self) -> None:
         try:
-            # the package itself would hide why this cannot be imported and offer None instead
+            # the package itself hides an ImportError and sets the class to None
             module = importlib.import_module("perth.perth_net.perth_net_implicit.perth_watermarker")
             with contextlib.redirect_stdout(io.StringIO()):
                 self._perth: Any = module.PerthImplicitWatermarker(device="cpu")
         except Exception as error:
             needs = 'resemble-perth with torchaudio, librosa, pyyaml and "setuptools<81"'
-            raise ConfigError(f"watermark = on needs {needs}: {error!r}; or choose watermark = off") from error
-        self._perth.perth_net.requires_grad_(False)  # it would keep a graph of every call otherwise
+            raise ConfigError(
+                f"watermark = on needs {needs}: {error!r}. Install them or set watermark = off."
+            ) from error
+        self._perth.perth_net.requires_grad_(False)  # otherwise every call keeps its graph
 
     def difference(self, samples: Samples) -> Samples:
-        heard = soxr.resample(samples, SAMPLE_RATE_HZ, _PERTH_RATE_HZ)
-        marked = self._perth.apply_watermark(heard, sample_rate=_PERTH_RATE_HZ)
-        added = np.zeros_like(heard)
-        length = min(len(heard), len(marked))  # what it makes may be shorter by a partial window
-        added[:length] = marked[:length] - heard[:length]
+        plain = soxr.resample(samples, SAMPLE_RATE_HZ, _PERTH_RATE_HZ)
+        marked = self._perth.apply_watermark(plain, sample_rate=_PERTH_RATE_HZ)
+        added = np.zeros_like(plain)
+        length = min(len(plain), len(marked))  # the marker drops a partial window at the end
+        added[:length] = marked[:length] - plain[:length]
         difference = np.zeros_like(samples)
         back = soxr.resample(added, _PERTH_RATE_HZ, SAMPLE_RATE_HZ)[: len(samples)]
         difference[: len(back)] = back
@@ -76,30 +78,30 @@ class PerthMarker:
 
 
 class StreamMark:
-    """The mark on one stream: its chunks in order. Pure but for the marker."""
+    """Marks the chunks of one stream, in order."""
 
     def __init__(self, marker: Marker) -> None:
         self._marker = marker
-        self._before: Samples = np.zeros(_CONTEXT_SAMPLES, np.float32)  # unmarked audio before the next chunk
+        self._context: Samples = np.zeros(_CONTEXT_SAMPLES, np.float32)  # unmarked audio before the next chunk
 
     def mark(self, samples: Samples) -> Samples:
-        """The chunk with its mark: (n,) -> (n,). Its first and last sample stay as they are."""
+        """Returns the marked chunk: (n,) -> (n,). The first and the last sample do not change."""
         tail = np.zeros(_TAIL_SAMPLES, np.float32)
-        heard = np.concatenate([self._before, samples, tail])
-        added = self._marker.difference(heard)[_CONTEXT_SAMPLES : _CONTEXT_SAMPLES + len(samples)]
-        self._before = heard[len(samples) : len(samples) + _CONTEXT_SAMPLES]
+        signal = np.concatenate([self._context, samples, tail])
+        added = self._marker.difference(signal)[_CONTEXT_SAMPLES : _CONTEXT_SAMPLES + len(samples)]
+        self._context = signal[len(samples) : len(samples) + _CONTEXT_SAMPLES]
         marked: Samples = samples + added * _fades(len(samples))
         return marked
 
 
 def _fades(length: int) -> Samples:
-    """(length,) that rises from 0 to 1 and falls to 0 again."""
-    place = np.arange(length, dtype=np.float32)
-    return np.minimum(np.minimum(place, place[::-1]) / _FADE_SAMPLES, np.float32(1))
+    """(length,) gains: 0 to 1 over a fade, then 1, then back to 0."""
+    position = np.arange(length, dtype=np.float32)
+    return np.minimum(np.minimum(position, position[::-1]) / _FADE_SAMPLES, np.float32(1))
 
 
 class MarkedEngine:
-    """An engine whose every chunk is marked, on a thread beside the event loop."""
+    """An Engine that marks every chunk of another one, on a thread of its own."""
 
     def __init__(self, engine: Engine, marker: Marker) -> None:
         self._engine, self._marker = engine, marker
@@ -127,7 +129,7 @@ class MarkedEngine:
         return _MarkedStream(await self._engine.open(voice, sampling), StreamMark(self._marker), self._thread)
 
     async def warm_up(self) -> None:
-        """As Engine.warm_up; then mark once, as the first call costs more than others."""
+        """As Engine.warm_up; then marks once, because the first call takes longer than others."""
         await self._engine.warm_up()
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._thread, StreamMark(self._marker).mark, np.zeros(SAMPLE_RATE_HZ, np.float32))

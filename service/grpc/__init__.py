@@ -1,1 +1,1 @@
-"""The gRPC surface."""
+"""The gRPC services."""

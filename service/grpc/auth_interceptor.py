@@ -1,4 +1,4 @@
-"""What stands in front of every gRPC method: the gate for API keys. Health is open, for probes that have none."""
+"""The gRPC interceptor that asks for API keys. Health checks need none."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _OPEN = "/grpc.health.v1.Health/"
 
 
 class AuthInterceptor(grpc.aio.ServerInterceptor):
-    """Lets a call through to its handler, or answers it with the refusal."""
+    """Authenticates each call; rejects it with UNAUTHENTICATED otherwise."""
 
     def __init__(self, gate: Authenticator) -> None:
         self._gate = gate
@@ -35,9 +35,9 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
 
 
 def _authorization(metadata: Any) -> str | None:
-    """The one `authorization` there is; two different ones are as good as none.
+    """The value of `authorization`; None if it is missing or has several values.
 
-    The same one twice is what Riva's client sends over TLS: once with the channel, once with the call.
+    Riva's client sends the same value twice over TLS, once with the channel and once with the call.
     """
-    found = {value for key, value in metadata or () if key == "authorization" and isinstance(value, str)}
-    return found.pop() if len(found) == 1 else None
+    values = {value for key, value in metadata or () if key == "authorization" and isinstance(value, str)}
+    return values.pop() if len(values) == 1 else None

@@ -1,7 +1,7 @@
-"""NVIDIA Riva's speech synthesis, nvidia.riva.tts.RivaSpeechSynthesis, so that its clients plug in unchanged.
+"""The gRPC service for NVIDIA Riva's clients, nvidia.riva.tts.RivaSpeechSynthesis.
 
-Translates Riva's messages to and from the contract's; everything else is done by the same conversations. What Riva
-can ask for and this model cannot do is refused by name, never ignored. The stubs are those of nvidia-riva-client.
+Translates Riva's messages to and from the contract's, for the same SpeechHandler. A field that asks for something this
+model cannot do is refused by name, never ignored. The stubs are those of nvidia-riva-client.
 """
 
 from __future__ import annotations
@@ -17,21 +17,22 @@ import grpc.aio
 from riva.client.proto import riva_audio_pb2, riva_tts_pb2, riva_tts_pb2_grpc
 
 from engines.api import Engine
-from engines.errors import InvalidInput, invalid_value
+from engines.errors import InvalidInput
 from mynah.v1 import speech_pb2
 from service.access.admission import Admission
-from service.config import ServerConfig
 from service.errors import DeadlineExceeded, NotFound
 from service.grpc.call_writer import CallWriter
 from service.grpc.status import grpc_errors
-from service.handlers.conversation import SpeechHandler, new_stream_id
+from service.handlers.speech_handler import SpeechHandler, new_stream_id
 from service.handlers.voice_catalogue import MAX_PAGE_SIZE
-from service.voices.store import DEFAULT_VOICE_ID, OneVoice, VoiceSource, VoiceStore
+from service.stream.policy import StreamPolicy
+from service.voices.ids import DEFAULT_VOICE_ID
+from service.voices.store import OneVoice, VoiceSource, VoiceStore
 
 Context = grpc.aio.ServicerContext[Any, Any]
 SERVICE = riva_tts_pb2.DESCRIPTOR.services_by_name["RivaSpeechSynthesis"].full_name
 
-_FAMILY = "mynah"  # voices are called mynah.ID; the bare id will do
+_FAMILY = "mynah"  # voices are named mynah.ID; the bare id works too
 _LANGUAGE = "en-US"
 _FORMATS = {
     riva_audio_pb2.ENCODING_UNSPECIFIED: speech_pb2.AUDIO_FORMAT_PCM_S16LE,
@@ -41,7 +42,7 @@ _FORMATS = {
     riva_audio_pb2.ALAW: speech_pb2.AUDIO_FORMAT_ALAW,
     riva_audio_pb2.OGGOPUS: speech_pb2.AUDIO_FORMAT_OGG_OPUS,
 }
-# Riva's free-form settings: ours by their names in the contract, and the consent that a prompt needs
+# Riva's free-form settings: sampling by its names in the contract, and the consent that a prompt needs
 _SAMPLING = {
     "temperature": float,
     "top_k": int,
@@ -51,6 +52,7 @@ _SAMPLING = {
     "max_speech_token_count": int,
 }
 _CONSENT = "consent"
+_PROMPT = "zero_shot_data.audio_prompt"
 _FIELDS = {"voice_id": "voice_name", "settings.sample_rate_hz": "sample_rate_hz", "text.content": "text"}
 
 
@@ -59,23 +61,23 @@ def add_to(
     engine: Engine,
     voices: VoiceStore,
     admission: Admission,
-    config: ServerConfig,
+    policy: StreamPolicy,
 ) -> None:
-    """Serve Riva's clients on this server too."""
-    riva_tts_pb2_grpc.add_RivaSpeechSynthesisServicer_to_server(RivaService(engine, voices, admission, config), server)
+    """Add the service to a server."""
+    riva_tts_pb2_grpc.add_RivaSpeechSynthesisServicer_to_server(RivaService(engine, voices, admission, policy), server)
 
 
 class RivaService:
-    """RivaSpeechSynthesisServicer by its methods."""
+    """nvidia.riva.tts.RivaSpeechSynthesis; implements its servicer's methods."""
 
-    def __init__(self, engine: Engine, voices: VoiceStore, admission: Admission, config: ServerConfig) -> None:
+    def __init__(self, engine: Engine, voices: VoiceStore, admission: Admission, policy: StreamPolicy) -> None:
         self._engine = engine
         self._voices = voices
         self._admission = admission
-        self._config = config
+        self._policy = policy
 
     async def Synthesize(self, request: Any, context: Context) -> Any:
-        """One text, answered whole."""
+        """One text, answered with all its audio."""
         stream_id = new_stream_id()
         audio = bytearray()
 
@@ -85,74 +87,77 @@ class RivaService:
 
         async with grpc_errors(context, f"stream {stream_id}"):
             with _rivas_names():
-                wanted = speech_pb2.SynthesizeRequest(settings=_settings(request), text=request.text)
-                speech_handler = await self._conversations(request)
-                await speech_handler.synthesize(stream_id, wanted, collect)
+                synthesis = speech_pb2.SynthesizeRequest(settings=_settings(request), text=request.text)
+                speech_handler = await self._handler(request)
+                await speech_handler.synthesize(stream_id, synthesis, collect)
         meta = riva_tts_pb2.SynthesizeSpeechResponseMetadata(text=request.text)
         return riva_tts_pb2.SynthesizeSpeechResponse(audio=bytes(audio), meta=meta, id=request.id)
 
     async def SynthesizeOnline(self, requests: AsyncIterator[Any], context: Context) -> None:
-        """Texts as they come, each spoken at once; the first request's settings hold for all."""
+        """Speaks each text when it arrives. The first request's settings hold for all."""
         stream_id = new_stream_id()
         async with grpc_errors(context, f"stream {stream_id}"):
             first = await self._first(requests)
-            answer = _Answer(CallWriter(context, self._config.stall_timeout_s), first.id)
+            answer = _Answer(CallWriter(context, self._policy.stall_timeout_s), first.id)
             with _rivas_names():
-                speech_handler = await self._conversations(first)
-                async with aclosing(_as_conversation(first, requests)) as said:
-                    await speech_handler.stream(stream_id, said, answer.send)
+                speech_handler = await self._handler(first)
+                async with aclosing(_as_stream(first, requests)) as stream:
+                    await speech_handler.stream(stream_id, stream, answer.send)
 
     async def _first(self, requests: AsyncIterator[Any]) -> Any:
-        """Raises TookTooLong, or InvalidInput when the client said nothing."""
+        """The first request. Raises DeadlineExceeded, or InvalidInput if the client sends none."""
         try:
-            async with asyncio.timeout(self._config.idle_timeout_s):
+            async with asyncio.timeout(self._policy.idle_timeout_s):
                 first = await anext(requests, None)
         except TimeoutError:
-            allowed = f"{self._config.idle_timeout_s:g} s"
-            raise DeadlineExceeded("STREAM_IDLE", f"no text for {allowed}", allowed=allowed) from None
+            allowed = f"{self._policy.idle_timeout_s:g} s"
+            message = f"No text was received for {allowed}."
+            raise DeadlineExceeded("STREAM_IDLE", message, allowed=allowed) from None
         if first is None:
-            raise invalid_value("text", "nothing", "at least one request", "TEXT_EMPTY")
+            message = "The stream ended without a text: send at least one request."
+            raise InvalidInput("text", message, "TEXT_EMPTY", value="nothing", allowed="at least one request")
         return first
 
     async def GetRivaSynthesisConfig(self, request: Any, context: Context) -> Any:
-        """The model and its voices, in the form that Riva's clients take names from: voice_name.subvoice."""
+        """The model and its voices, in the form that Riva's clients build names from: voice_name.subvoice."""
         async with grpc_errors(context, "riva config"):
             model = self._engine.info.model
             if request.model_name not in ("", model):
-                message = f"there is no model {request.model_name!r}; allowed: {model}"
+                message = f"Model {request.model_name!r} does not exist; this server has {model!r}."
                 raise NotFound("MODEL_NOT_FOUND", message, field="model_name", allowed=model)
-            found, _ = await self._voices.page("", MAX_PAGE_SIZE)
+            voices, _ = await self._voices.page("", MAX_PAGE_SIZE)
             parameters = {
                 "language_code": _LANGUAGE,
                 "voice_name": _FAMILY,
-                "subvoices": ",".join(f"{voice.voice_id}:{number}" for number, voice in enumerate(found)),
+                "subvoices": ",".join(f"{voice.voice_id}:{number}" for number, voice in enumerate(voices)),
                 "sample_rate": str(self._engine.info.sample_rate_hz),
             }
         config = riva_tts_pb2.RivaSynthesisConfigResponse.Config(model_name=model, parameters=parameters)
         return riva_tts_pb2.RivaSynthesisConfigResponse(model_config=[config])
 
-    async def _conversations(self, request: Any) -> SpeechHandler:
+    async def _handler(self, request: Any) -> SpeechHandler:
         voices: VoiceSource = self._voices
         if request.HasField("zero_shot_data"):
             voices = await self._prompted(request)
-        return SpeechHandler(self._engine, voices, self._admission, self._config)
+        return SpeechHandler(self._engine, voices, self._admission, self._policy)
 
     async def _prompted(self, request: Any) -> OneVoice:
-        """The voice of a zero-shot prompt, which lives as long as the call."""
+        """The voice of a zero-shot prompt. It exists for this call only."""
         if request.custom_configuration.get(_CONSENT) != "true":
             field = f"custom_configuration[{_CONSENT}]"
-            given = request.custom_configuration.get(_CONSENT, "")
-            raise invalid_value(field, given, "true: the speaker of the prompt agreed", "CONSENT_REQUIRED")
+            message = f"{field} must be true: a prompt may only be used if its speaker agreed."
+            value = request.custom_configuration.get(_CONSENT, "")
+            raise InvalidInput(field, message, "CONSENT_REQUIRED", value=value, allowed="true")
         prompt = request.zero_shot_data
-        if len(prompt.audio_prompt) > self._config.max_upload_bytes:
-            allowed = f"at most {self._config.max_upload_bytes} bytes"
-            found = f"{len(prompt.audio_prompt)} bytes"
-            raise invalid_value("zero_shot_data.audio_prompt", found, allowed, "AUDIO_TOO_LARGE")
+        if len(prompt.audio_prompt) > self._policy.max_upload_bytes:
+            allowed, length = f"at most {self._policy.max_upload_bytes} bytes", f"{len(prompt.audio_prompt)} bytes"
+            message = f"{_PROMPT} has {length}; {allowed} are allowed."
+            raise InvalidInput(_PROMPT, message, "AUDIO_TOO_LARGE", value=length, allowed=allowed)
         with self._admission.upload():
             try:
                 return OneVoice(await self._engine.make_voice(_as_file(prompt), name="prompt"))
             except InvalidInput as error:
-                raise error.named("zero_shot_data.audio_prompt") from None
+                raise error.named(_PROMPT) from None
 
 
 class _Answer:
@@ -174,16 +179,15 @@ class _Answer:
         await self._writer.write(riva_tts_pb2.SynthesizeSpeechResponse(audio=audio, meta=meta, id=self._request_id))
 
 
-async def _as_conversation(
-    first: Any, requests: AsyncIterator[Any]
-) -> AsyncGenerator[speech_pb2.StreamSpeechRequest, None]:
-    """What Riva's client says, in the contract's words: open, then a text and a flush for each request."""
+async def _as_stream(first: Any, requests: AsyncIterator[Any]) -> AsyncGenerator[speech_pb2.StreamSpeechRequest, None]:
+    """Riva's requests as the contract's messages: open, then a text and a flush for each request."""
     settings = _settings(first)
     yield speech_pb2.StreamSpeechRequest(open=speech_pb2.OpenStream(settings=settings))
     request, flush_id = first, 0
     while request is not None:
         if _settings(request) != settings:
-            raise invalid_value("settings", "other ones", "those of the stream's first request", "SETTINGS_CHANGED")
+            message = "settings may not change within a stream: repeat those of its first request."
+            raise InvalidInput("settings", message, "SETTINGS_CHANGED", allowed="those of the stream's first request")
         flush_id += 1
         yield speech_pb2.StreamSpeechRequest(text=speech_pb2.TextFragment(content=request.text))
         yield speech_pb2.StreamSpeechRequest(flush=speech_pb2.Flush(flush_id=flush_id))
@@ -191,17 +195,22 @@ async def _as_conversation(
 
 
 def _settings(request: Any) -> speech_pb2.SpeechSettings:
-    """Raises InvalidInput for what this model cannot do."""
+    """The settings of a request. Raises InvalidInput for those that this model does not have."""
     if request.encoding not in _FORMATS:
         allowed = ", ".join(riva_audio_pb2.AudioEncoding.Name(number) for number in _FORMATS)
-        raise invalid_value("encoding", request.encoding, allowed, "AUDIO_FORMAT_UNKNOWN")
+        message = f"encoding is {request.encoding}; it must be one of {allowed}."
+        raise InvalidInput("encoding", message, "AUDIO_FORMAT_UNKNOWN", value=request.encoding, allowed=allowed)
     language = request.language_code.replace("_", "-").lower()
     if language.split("-")[0] not in ("", "en"):
-        raise invalid_value("language_code", request.language_code, _LANGUAGE, "LANGUAGE_UNSUPPORTED")
+        code = request.language_code
+        message = f"language_code is {code!r}; the model speaks {_LANGUAGE} only."
+        raise InvalidInput("language_code", message, "LANGUAGE_UNSUPPORTED", value=code, allowed=_LANGUAGE)
     if request.custom_dictionary:
-        raise invalid_value("custom_dictionary", request.custom_dictionary, "none", "DICTIONARY_UNSUPPORTED")
+        message = "custom_dictionary must be empty: the model takes no pronunciations."
+        raise InvalidInput("custom_dictionary", message, "DICTIONARY_UNSUPPORTED", allowed="none")
     if request.enable_word_time_offsets:
-        raise invalid_value("enable_word_time_offsets", True, "false", "WORD_TIMES_UNSUPPORTED")
+        message = "enable_word_time_offsets must be false: the model gives no times of words."
+        raise InvalidInput("enable_word_time_offsets", message, "WORD_TIMES_UNSUPPORTED", value="true", allowed="false")
     settings = speech_pb2.SpeechSettings(
         voice_id=_voice_id(request), audio_format=_FORMATS[request.encoding], sampling=_sampling(request)
     )
@@ -211,10 +220,11 @@ def _settings(request: Any) -> speech_pb2.SpeechSettings:
 
 
 def _voice_id(request: Any) -> str:
-    """The id in voice_name, with or without the family's name before it."""
+    """The id in voice_name, with or without the family's name in front."""
     if request.HasField("zero_shot_data"):
         if request.voice_name:
-            raise invalid_value("voice_name", request.voice_name, "none beside zero_shot_data", "VOICE_TWICE")
+            message = "voice_name must be empty beside zero_shot_data, which is a voice already."
+            raise InvalidInput("voice_name", message, "VOICE_TWICE", value=request.voice_name, allowed="none")
         return DEFAULT_VOICE_ID
     family, _, subvoice = request.voice_name.partition(".")
     name = subvoice if subvoice and family.lower() == _FAMILY else request.voice_name
@@ -228,16 +238,20 @@ def _sampling(request: Any) -> speech_pb2.Sampling:
             continue
         field = f"custom_configuration[{key}]"
         if key not in _SAMPLING:
-            raise invalid_value(field, text, ", ".join([_CONSENT, *_SAMPLING]), "CONFIGURATION_UNKNOWN")
+            allowed = ", ".join([_CONSENT, *_SAMPLING])
+            message = f"{field} is unknown; custom_configuration may hold {allowed}."
+            raise InvalidInput(field, message, "CONFIGURATION_UNKNOWN", value=text, allowed=allowed)
         try:
             setattr(sampling, key, _SAMPLING[key](text))
         except (ValueError, TypeError):
-            raise invalid_value(field, text, "a number as the contract has it", "SAMPLING_OUT_OF_RANGE") from None
+            kind = "a whole number" if _SAMPLING[key] is int else "a number"
+            message = f"{field} is {text!r}; it must be {kind}."
+            raise InvalidInput(field, message, "SAMPLING_OUT_OF_RANGE", value=text, allowed=kind) from None
     return sampling
 
 
 def _as_file(prompt: Any) -> bytes:
-    """Bare samples get the header that says what they are; files are left to the decoder."""
+    """The prompt as an audio file: bare samples get a WAV header, files stay as they are."""
     audio = bytes(prompt.audio_prompt)
     bare = prompt.encoding == riva_audio_pb2.LINEAR_PCM and prompt.sample_rate_hz > 0
     if not bare or audio.startswith(b"RIFF"):
@@ -253,7 +267,7 @@ def _as_file(prompt: Any) -> bytes:
 
 @contextmanager
 def _rivas_names() -> Iterator[None]:
-    """Refusals name the fields as Riva's messages have them."""
+    """Inside, errors name fields as Riva's messages do."""
     try:
         yield
     except InvalidInput as error:

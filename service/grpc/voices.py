@@ -1,4 +1,4 @@
-"""The gRPC surface of voices: translates between calls and the catalogue, and bounds uploads."""
+"""The gRPC service for voices, and its bounds on uploads."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 import grpc.aio
 
-from engines.errors import invalid_value
+from engines.errors import InvalidInput
 from mynah.v1 import voices_pb2, voices_pb2_grpc
 from service.access.admission import Admission
-from service.config import ServerConfig
 from service.errors import DeadlineExceeded, FailedPrecondition
 from service.grpc.status import grpc_errors
 from service.handlers.voice_catalogue import VoiceCatalogue
+from service.stream.policy import StreamPolicy
 
 Parts = AsyncIterator[voices_pb2.CreateVoiceRequest]
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -23,15 +23,15 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class VoicesService(voices_pb2_grpc.VoicesServicer):
     """mynah.v1.Voices."""
 
-    def __init__(self, catalogue: VoiceCatalogue, admission: Admission, config: ServerConfig) -> None:
+    def __init__(self, catalogue: VoiceCatalogue, admission: Admission, policy: StreamPolicy) -> None:
         self._catalogue = catalogue
         self._admission = admission
-        self._config = config
+        self._policy = policy
 
     async def CreateVoice(self, parts: Parts, context: Context) -> voices_pb2.CreateVoiceResponse:
         async with grpc_errors(context, "create voice"):
             with self._admission.upload():
-                upload = _Upload(parts, self._config)
+                upload = _Upload(parts, self._policy)
                 new = await upload.metadata()
                 await self._catalogue.check(new)
                 voice = await self._catalogue.create(new, await upload.audio())
@@ -47,7 +47,7 @@ class VoicesService(voices_pb2_grpc.VoicesServicer):
     ) -> voices_pb2.ListVoicesResponse:
         async with grpc_errors(context, "list voices"):
             page = await self._catalogue.list(request)
-        return page  # noqa: RET504 - a refusal may end the block before
+        return page  # noqa: RET504 - an error may end the block before
 
     async def DeleteVoice(
         self, request: voices_pb2.DeleteVoiceRequest, context: Context
@@ -60,28 +60,31 @@ class VoicesService(voices_pb2_grpc.VoicesServicer):
 class _Upload:
     """The parts of one upload, in order and within bounds."""
 
-    def __init__(self, parts: Parts, config: ServerConfig) -> None:
+    def __init__(self, parts: Parts, policy: StreamPolicy) -> None:
         self._parts = parts
-        self._max_bytes = config.max_upload_bytes
-        self._stall_timeout_s = config.stall_timeout_s
+        self._max_bytes = policy.max_upload_bytes
+        self._stall_timeout_s = policy.stall_timeout_s
 
     async def metadata(self) -> voices_pb2.NewVoice:
-        """The first part. Raises OutOfOrder, InvalidInput, TookTooLong."""
+        """The first part. Raises FailedPrecondition, InvalidInput, DeadlineExceeded."""
         first = await self._next()
         if first is None or _kind(first) != "metadata":
-            raise _out_of_order("audio before metadata" if first else "nothing", "metadata first")
+            message = "The first part of an upload must be metadata."
+            raise _out_of_order(message, "audio before metadata" if first else "nothing", "metadata first")
         return first.metadata
 
     async def audio(self) -> bytes:
-        """All other parts together. Raises OutOfOrder, InvalidInput, TookTooLong."""
+        """All other parts, joined. Raises FailedPrecondition, InvalidInput, DeadlineExceeded."""
         audio = bytearray()
         while (part := await self._next()) is not None:
             if _kind(part) != "audio_chunk":
-                raise _out_of_order("metadata again", "audio after metadata")
+                message = "metadata was sent twice: only audio_chunk may follow it."
+                raise _out_of_order(message, "metadata again", "audio after metadata")
             audio += part.audio_chunk
             if len(audio) > self._max_bytes:
                 allowed = f"at most {self._max_bytes} bytes"
-                raise invalid_value("audio", "a longer upload", allowed, "AUDIO_TOO_LARGE")
+                message = f"audio is too long: {allowed} are allowed."
+                raise InvalidInput("audio", message, "AUDIO_TOO_LARGE", value="a longer upload", allowed=allowed)
         return bytes(audio)
 
     async def _next(self) -> voices_pb2.CreateVoiceRequest | None:
@@ -90,16 +93,18 @@ class _Upload:
                 return await anext(self._parts, None)
         except TimeoutError:
             allowed = f"{self._stall_timeout_s:g} s"
-            raise DeadlineExceeded("UPLOAD_STALLED", f"nothing came for {allowed}", allowed=allowed) from None
+            message = f"The upload has stalled: nothing was received for {allowed}."
+            raise DeadlineExceeded("UPLOAD_STALLED", message, allowed=allowed) from None
 
 
 def _kind(part: voices_pb2.CreateVoiceRequest) -> str:
     kind = part.WhichOneof("part")
     if kind is None:
-        raise invalid_value("part", "nothing", "metadata or audio_chunk", "MESSAGE_INVALID")
+        allowed = "metadata or audio_chunk"
+        message = f"part is empty: it must hold {allowed}."
+        raise InvalidInput("part", message, "MESSAGE_INVALID", value="nothing", allowed=allowed)
     return str(kind)
 
 
-def _out_of_order(got: str, allowed: str) -> FailedPrecondition:
-    message = f"got {got}; allowed: {allowed}"
-    return FailedPrecondition("UPLOAD_OUT_OF_ORDER", message, field="part", value=got, allowed=allowed)
+def _out_of_order(message: str, received: str, allowed: str) -> FailedPrecondition:
+    return FailedPrecondition("UPLOAD_OUT_OF_ORDER", message, field="part", value=received, allowed=allowed)

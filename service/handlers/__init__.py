@@ -1,1 +1,1 @@
-"""What every surface does with a call, whatever the transport."""
+"""The handlers that every surface calls, whatever the transport."""

@@ -1,20 +1,20 @@
-"""Between the contract's messages and the service's values. Pure; no connection, no task."""
+"""The contract's messages of settings, limits, server and voices, to and from the service's values."""
 
 from __future__ import annotations
 
 import secrets
 from typing import Any
 
-from engines.api import EngineInfo, WindowFigures
+from engines.api import EngineInfo
 from engines.config import Sampling
-from engines.errors import InvalidInput, invalid_value
+from engines.errors import InvalidInput
 from mynah.v1 import speech_pb2, voices_pb2
-from service.audio.encoder import SAMPLE_RATES_HZ, AudioFormat, AudioSettings
-from service.config import ServerConfig
-from service.stream import session
-from service.stream.session import StreamSettings
-from service.stream.timeline import Audio
-from service.voices.store import DEFAULT_VOICE_ID, VoiceSource, VoiceSummary
+from service.audio.formats import SAMPLE_RATES_HZ, AudioFormat, AudioSettings
+from service.stream.policy import StreamPolicy
+from service.stream.settings import StreamSettings
+from service.voices.ids import DEFAULT_VOICE_ID
+from service.voices.store import VoiceSource
+from service.voices.stored_voice import VoiceSummary
 
 _SEED_BITS = 53  # every language's numbers hold it exactly
 
@@ -27,7 +27,7 @@ _FORMATS[speech_pb2.AUDIO_FORMAT_UNSPECIFIED] = AudioFormat.PCM_S16LE
 
 
 async def stream_settings(message: speech_pb2.SpeechSettings, voices: VoiceSource) -> StreamSettings:
-    """A client's choices with every default filled in. Raises InvalidInput, or NotFound for the voice."""
+    """The settings that a client asks for, defaults filled in. Raises InvalidInput, or NotFound for the voice."""
     audio_format = _audio_format(message.audio_format)
     rate_hz = message.sample_rate_hz if message.HasField("sample_rate_hz") else audio_format.default_rate_hz
     audio = AudioSettings(audio_format, rate_hz)
@@ -43,7 +43,8 @@ def format_number(audio_format: AudioFormat) -> speech_pb2.AudioFormat:
 def _audio_format(number: int) -> AudioFormat:
     if number not in _FORMATS:
         allowed = ", ".join(speech_pb2.AudioFormat.keys())
-        raise invalid_value("settings.audio_format", number, allowed, "AUDIO_FORMAT_UNKNOWN")
+        message = f"settings.audio_format is {number}, which is not an AudioFormat; it must be one of {allowed}."
+        raise InvalidInput("settings.audio_format", message, "AUDIO_FORMAT_UNKNOWN", value=number, allowed=allowed)
     return _FORMATS[number]
 
 
@@ -53,7 +54,7 @@ def _sampling(message: speech_pb2.Sampling) -> Sampling:
         for name in ("temperature", "top_k", "top_p", "repetition_penalty", "seed")
         if message.HasField(name)
     }
-    # Only who names a seed asks for the same bytes; for all others windows follow the load.
+    # a seed asks for repeatable bytes; without one, windows follow the load
     chosen["repeatable"] = "seed" in chosen
     chosen.setdefault("seed", secrets.randbits(_SEED_BITS))
     if message.HasField("max_speech_token_count"):
@@ -64,28 +65,28 @@ def _sampling(message: speech_pb2.Sampling) -> Sampling:
         raise error.named(_CONTRACT_FIELDS.get(error.field, error.field)) from None
 
 
-def limits(info: EngineInfo, config: ServerConfig) -> speech_pb2.Limits:
+def limits(info: EngineInfo, policy: StreamPolicy) -> speech_pb2.Limits:
     return speech_pb2.Limits(
-        max_pending_text_char_count=config.max_pending_text_chars,
+        max_pending_text_char_count=policy.max_pending_text_chars,
         max_segment_text_char_count=info.limits.max_text_chars_per_segment,
         max_segment_speech_token_count=info.limits.max_speech_tokens_per_segment,
-        max_pending_flush_count=config.max_pending_flushes,
+        max_pending_flush_count=policy.max_pending_flushes,
         max_open_stream_count=info.limits.max_streams,
-        max_upload_byte_count=config.max_upload_bytes,
-        idle_timeout_s=config.idle_timeout_s,
-        stall_timeout_s=config.stall_timeout_s,
+        max_upload_byte_count=policy.max_upload_bytes,
+        idle_timeout_s=policy.idle_timeout_s,
+        stall_timeout_s=policy.stall_timeout_s,
     )
 
 
-def opened(stream_id: str, settings: StreamSettings, info: EngineInfo, config: ServerConfig) -> speech_pb2.StreamOpened:
-    drawn = settings.sampling
+def opened(stream_id: str, settings: StreamSettings, info: EngineInfo, policy: StreamPolicy) -> speech_pb2.StreamOpened:
+    chosen = settings.sampling
     sampling = speech_pb2.Sampling(
-        temperature=drawn.temperature,
-        top_k=drawn.top_k,
-        top_p=drawn.top_p,
-        repetition_penalty=drawn.repetition_penalty,
-        seed=drawn.seed,
-        max_speech_token_count=drawn.max_speech_tokens,
+        temperature=chosen.temperature,
+        top_k=chosen.top_k,
+        top_p=chosen.top_p,
+        repetition_penalty=chosen.repetition_penalty,
+        seed=chosen.seed,
+        max_speech_token_count=chosen.max_speech_tokens,
     )
     resolved = speech_pb2.SpeechSettings(
         voice_id=settings.voice_id,
@@ -96,92 +97,14 @@ def opened(stream_id: str, settings: StreamSettings, info: EngineInfo, config: S
     return speech_pb2.StreamOpened(
         stream_id=stream_id,
         settings=resolved,
-        limits=limits(info, config),
+        limits=limits(info, policy),
         model=info.model,
         notice=info.notice,
     )
 
 
-def event(happened: session.Event) -> dict[str, Any]:
-    """The field of a response's `event` and its message, as keyword arguments of either response type."""
-    match happened:
-        case Audio():
-            return {"audio": _audio(happened)}
-        case session.Started():
-            return {"segment_started": _started(happened)}
-        case session.Done():
-            return {"segment_done": _done(happened)}
-        case session.Flushed():
-            flushed = speech_pb2.Flushed(flush_id=happened.flush_id, offset_samples=happened.offset_samples)
-            return {"flushed": flushed}
-        case session.Cancelled():
-            return {"cancelled": _cancelled(happened)}
-
-
-def _audio(chunk: Audio) -> speech_pb2.AudioChunk:
-    return speech_pb2.AudioChunk(
-        sequence_number=chunk.sequence_number,
-        segment_index=chunk.segment_index,
-        offset_samples=chunk.offset_samples,
-        sample_count=chunk.samples,
-        data=chunk.data,
-        window=None if chunk.window is None else _window(chunk.window),
-    )
-
-
-def _window(figures: WindowFigures) -> speech_pb2.WindowFigures:
-    return speech_pb2.WindowFigures(
-        window_index=figures.index,
-        new_speech_token_count=figures.new_speech_tokens,
-        made_speech_token_count=figures.made_speech_tokens,
-        queue_s=figures.queue_s,
-        decode_s=figures.decode_s,
-    )
-
-
-def _started(started: session.Started) -> speech_pb2.SegmentStarted:
-    return speech_pb2.SegmentStarted(
-        segment_index=started.segment.index,
-        offset_samples=started.offset_samples,
-        text=started.segment.text,
-        text_token_count=started.text_tokens,
-        consumed_text_char_count=started.consumed_chars,
-    )
-
-
-def _done(done: session.Done) -> speech_pb2.SegmentDone:
-    stats = done.stats
-    return speech_pb2.SegmentDone(
-        segment_index=done.segment_index,
-        offset_samples=done.offset_samples,
-        sample_count=done.samples,
-        skipped=done.skipped,
-        hit_token_limit=stats.hit_token_limit,
-        speech_token_count=stats.speech_tokens,
-        window_count=stats.windows,
-        ttfa_s=stats.ttfa_s,
-        t3_s=stats.t3_s,
-        s3gen_s=stats.s3gen_s,
-        max_gap_s=stats.max_gap_s,
-        min_buffer_s=stats.min_buffer_s,
-        underrun_count=stats.underruns,
-        underrun_s=stats.underrun_s,
-        consumed_text_char_count=done.consumed_chars,
-    )
-
-
-def _cancelled(cancelled: session.Cancelled) -> speech_pb2.Cancelled:
-    return speech_pb2.Cancelled(
-        made_sample_count=cancelled.made_samples,
-        delivered_sample_count=cancelled.delivered_samples,
-        segment_index=cancelled.segment_index,
-        dropped_flush_ids=cancelled.dropped_flush_ids,
-        consumed_text_char_count=cancelled.consumed_chars,
-    )
-
-
 def server_info(
-    info: EngineInfo, config: ServerConfig, version: str, open_streams: int
+    info: EngineInfo, policy: StreamPolicy, version: str, open_streams: int
 ) -> speech_pb2.GetServerInfoResponse:
     return speech_pb2.GetServerInfoResponse(
         version=version,
@@ -194,7 +117,7 @@ def server_info(
         native_sample_rate_hz=info.sample_rate_hz,
         sample_rates_hz=SAMPLE_RATES_HZ,
         audio_formats=list(_FORMAT_NUMBERS.values()),
-        limits=limits(info, config),
+        limits=limits(info, policy),
         open_stream_count=open_streams,
     )
 

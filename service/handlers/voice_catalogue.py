@@ -1,6 +1,6 @@
-"""Voices as the contract describes them, whatever carries the calls: checks, making, lists in pages.
+"""The handler of voices, whatever the transport: create, get, list in pages, delete.
 
-Speaks the contract's messages. Bounds on an upload's bytes and time are the surface's; knows no RPC.
+Both sides speak the contract's messages. The surfaces bound an upload's bytes and time.
 """
 
 from __future__ import annotations
@@ -8,10 +8,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from engines.api import Engine
-from engines.errors import InvalidInput, invalid_value
+from engines.errors import InvalidInput
 from mynah.v1 import voices_pb2
 from service.handlers import messages
-from service.voices.store import VoiceStore, check_id
+from service.voices.ids import check_id
+from service.voices.store import VoiceStore
 
 MAX_NAME_CHARS = 80
 MAX_PAGE_SIZE = 1000
@@ -19,25 +20,26 @@ DEFAULT_PAGE_SIZE = 50
 
 
 class VoiceCatalogue:
-    """What every surface of voices does. Raises all refusals."""
+    """Manages voices for every surface, and raises every refusal."""
 
     def __init__(self, engine: Engine, voices: VoiceStore) -> None:
         self._engine = engine
         self._voices = voices
 
     async def check(self, new: voices_pb2.NewVoice) -> None:
-        """Whether `create` would come to looking at the audio. Raises InvalidInput, AlreadyExists, NoRoom."""
+        """Raises what `create` would before it reads the audio: InvalidInput, AlreadyExists, ResourceExhausted."""
         _check_new(new)
-        await self._voices.must_have_room(_id_of(new))
+        await self._voices.check_can_add(_id_of(new))
 
     async def create(self, new: voices_pb2.NewVoice, audio: bytes) -> voices_pb2.Voice:
-        """Make a voice of an audio file and keep it. Raises as `check`, and InvalidInput for the audio."""
+        """Make a voice from an audio file and store it. Raises as `check`, and InvalidInput for the audio."""
         await self.check(new)
         if not audio:
-            raise invalid_value("audio", "0 bytes", "an audio file", "AUDIO_EMPTY")
+            message = "audio is empty: send an audio file."
+            raise InvalidInput("audio", message, "AUDIO_EMPTY", value="0 bytes", allowed="an audio file")
         voice = await self._engine.make_voice(audio, name=new.name.strip())
-        noted = replace(voice, metadata={**voice.metadata, "consent": "given by the uploader"})
-        return messages.voice(await self._voices.add(noted, _id_of(new)))
+        agreed = replace(voice, metadata={**voice.metadata, "consent": "given by the uploader"})
+        return messages.voice(await self._voices.add(agreed, _id_of(new)))
 
     async def get(self, voice_id: str) -> voices_pb2.Voice:
         """Raises InvalidInput, NotFound."""
@@ -45,12 +47,12 @@ class VoiceCatalogue:
 
     async def list(self, request: voices_pb2.ListVoicesRequest) -> voices_pb2.ListVoicesResponse:
         """One page. Raises InvalidInput."""
-        found, more = await self._voices.page(_page_start(request.page_token), _page_size(request.page_size))
-        token = found[-1].voice_id if more else ""
-        return voices_pb2.ListVoicesResponse(voices=map(messages.voice, found), next_page_token=token)
+        summaries, more = await self._voices.page(_page_start(request.page_token), _page_size(request.page_size))
+        token = summaries[-1].voice_id if more else ""
+        return voices_pb2.ListVoicesResponse(voices=map(messages.voice, summaries), next_page_token=token)
 
     async def delete(self, voice_id: str) -> None:
-        """Raises InvalidInput, NotFound, OutOfOrder for the built-in voice."""
+        """Raises InvalidInput, NotFound, FailedPrecondition for the built-in voice."""
         await self._voices.remove(voice_id)
 
 
@@ -62,17 +64,21 @@ def _check_new(new: voices_pb2.NewVoice) -> None:
     name = new.name.strip()
     if not 1 <= len(name) <= MAX_NAME_CHARS or not name.isprintable():
         allowed = f"1 to {MAX_NAME_CHARS} printable chars, not blank"
-        raise invalid_value("metadata.name", new.name, allowed, "VOICE_NAME_INVALID")
+        message = f"metadata.name must have {allowed}."
+        raise InvalidInput("metadata.name", message, "VOICE_NAME_INVALID", value=new.name, allowed=allowed)
     if not new.consent:
-        raise invalid_value("metadata.consent", new.consent, "true: the speaker agreed", "CONSENT_REQUIRED")
+        message = "metadata.consent must be true: a voice may only be made if its speaker agreed."
+        raise InvalidInput("metadata.consent", message, "CONSENT_REQUIRED", value="false", allowed="true")
     if new.HasField("voice_id"):
         check_id(new.voice_id)
 
 
-def _page_size(asked: int) -> int:
-    if not 0 <= asked <= MAX_PAGE_SIZE:
-        raise invalid_value("page_size", asked, f"[0, {MAX_PAGE_SIZE}]", "PAGE_SIZE_OUT_OF_RANGE")
-    return asked or DEFAULT_PAGE_SIZE
+def _page_size(size: int) -> int:
+    if not 0 <= size <= MAX_PAGE_SIZE:
+        allowed = f"0 to {MAX_PAGE_SIZE}"
+        message = f"page_size is {size}; it must be {allowed}."
+        raise InvalidInput("page_size", message, "PAGE_SIZE_OUT_OF_RANGE", value=size, allowed=allowed)
+    return size or DEFAULT_PAGE_SIZE
 
 
 def _page_start(token: str) -> str:
@@ -81,5 +87,6 @@ def _page_start(token: str) -> str:
             check_id(token)
         except InvalidInput:
             allowed = "empty, or the next_page_token of the page before"
-            raise invalid_value("page_token", token, allowed, "PAGE_TOKEN_INVALID") from None
+            message = f"page_token must be {allowed}."
+            raise InvalidInput("page_token", message, "PAGE_TOKEN_INVALID", value=token, allowed=allowed) from None
     return token

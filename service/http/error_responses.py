@@ -1,4 +1,4 @@
-"""Errors as HTTP clients get them: a status, OpenAI's shape with the contract's reason, when to retry."""
+"""HTTP error responses: a status, OpenAI's JSON with the contract's reason, and when to retry."""
 
 from __future__ import annotations
 
@@ -6,44 +6,43 @@ import json
 import math
 from typing import Any
 
-import grpc
 from starlette.exceptions import HTTPException
 from starlette.types import Send
 
 from service.errors import FailedPrecondition
-from service.grpc import status
+from service.handlers.failures import Code, Failure, log_failure, root_cause
 
 _STATUSES = {
-    grpc.StatusCode.INVALID_ARGUMENT: 400,
-    grpc.StatusCode.UNAUTHENTICATED: 401,
-    grpc.StatusCode.PERMISSION_DENIED: 403,
-    grpc.StatusCode.NOT_FOUND: 404,
-    grpc.StatusCode.DEADLINE_EXCEEDED: 408,
-    grpc.StatusCode.ALREADY_EXISTS: 409,
-    grpc.StatusCode.FAILED_PRECONDITION: 409,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
-    grpc.StatusCode.INTERNAL: 500,
-    grpc.StatusCode.UNAVAILABLE: 503,
+    Code.INVALID_ARGUMENT: 400,
+    Code.UNAUTHENTICATED: 401,
+    Code.PERMISSION_DENIED: 403,
+    Code.NOT_FOUND: 404,
+    Code.DEADLINE_EXCEEDED: 408,
+    Code.ALREADY_EXISTS: 409,
+    Code.FAILED_PRECONDITION: 409,
+    Code.RESOURCE_EXHAUSTED: 429,
+    Code.INTERNAL: 500,
+    Code.UNAVAILABLE: 503,
 }
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 _ROUTING = {
-    404: ("NO_SUCH_PATH", "there is nothing at this path"),
-    405: ("METHOD_NOT_ALLOWED", "this path does not have this method"),
+    404: ("NO_SUCH_PATH", "There is no such path; docs/http.md lists the paths."),
+    405: ("METHOD_NOT_ALLOWED", "This path does not support this method."),
 }
 
 
 class HttpError(FailedPrecondition):
-    """What only HTTP can get wrong: its status, beside what every refusal says."""
+    """An error that only HTTP has, with its status code."""
 
     def __init__(self, status_code: int, reason: str, message: str, *, field: str = "", allowed: str = "") -> None:
         super().__init__(reason, message, field=field, allowed=allowed)
         self.status_code = status_code
 
 
-class Answer:
-    """A failure, ready to be sent."""
+class ErrorResponse:
+    """The HTTP response for a failure."""
 
-    def __init__(self, status_code: int, failure: status.Failure, allow: str = "") -> None:
+    def __init__(self, status_code: int, failure: Failure, allow: str = "") -> None:
         self.status_code = status_code
         self.reason = failure.reason
         self._failure = failure
@@ -51,19 +50,19 @@ class Answer:
 
     @property
     def error(self) -> dict[str, Any]:
-        """OpenAI's members, then ours where they apply."""
+        """OpenAI's members, then `value`, `allowed` and `retry_after_s` if they apply."""
         failure = self._failure
         kind = "server_error" if self.status_code >= 500 else "invalid_request_error"
-        about: dict[str, Any] = {
+        error: dict[str, Any] = {
             "message": failure.message,
             "type": _TYPES.get(self.status_code, kind),
             "param": failure.field or None,
             "code": failure.reason,
         }
-        about |= {name: text for name in ("value", "allowed") if (text := getattr(failure, name))}
+        error |= {name: text for name in ("value", "allowed") if (text := getattr(failure, name))}
         if failure.retry_after_s is not None:
-            about["retry_after_s"] = failure.retry_after_s
-        return about
+            error["retry_after_s"] = failure.retry_after_s
+        return error
 
     @property
     def body(self) -> bytes:
@@ -71,7 +70,7 @@ class Answer:
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """Retry-After in whole seconds as HTTP has it; OpenAI's clients also know the other two."""
+        """Includes the retry headers: HTTP's, in whole seconds, and the two that OpenAI's clients read."""
         after_s = self._failure.retry_after_s
         headers = {"content-type": "application/json", "x-should-retry": "false" if after_s is None else "true"}
         if after_s is not None:
@@ -84,7 +83,7 @@ class Answer:
         return [(name.encode(), text.encode()) for name, text in headers.items()]
 
     async def send(self, send: Send, *, close: bool) -> None:
-        """As an HTTP response, which may be the connection's last."""
+        """Sends the response; `close` makes it the connection's last."""
         body = self.body
         headers = [*self.headers, (b"content-length", str(len(body)).encode())]
         if close:
@@ -93,15 +92,15 @@ class Answer:
         await send({"type": "http.response.body", "body": body})
 
 
-def answer_to(error: Exception, call: str) -> Answer | None:
-    """What to tell the client, once the log has it; None when there is nobody to tell."""
-    error = status.root_cause(error)
+def error_response(error: Exception, call: str) -> ErrorResponse | None:
+    """Logs the error and returns the response to send, or None if the client has disconnected."""
+    error = root_cause(error)
     if isinstance(error, HTTPException):
-        reason, message = _ROUTING.get(error.status_code, ("REQUEST_INVALID", "the request cannot be understood"))
+        reason, message = _ROUTING.get(error.status_code, ("REQUEST_INVALID", "The request is not valid HTTP."))
         allow = (error.headers or {}).get("Allow", "")
-        failure = status.Failure(grpc.StatusCode.UNIMPLEMENTED, reason, message, allowed=allow)
-        return Answer(error.status_code, failure, allow)
-    told = status.log_failure(error, call)
-    if told is None:
+        failure = Failure(Code.UNIMPLEMENTED, reason, message, allowed=allow)
+        return ErrorResponse(error.status_code, failure, allow)
+    logged = log_failure(error, call)
+    if logged is None:
         return None
-    return Answer(error.status_code if isinstance(error, HttpError) else _STATUSES[told.code], told)
+    return ErrorResponse(error.status_code if isinstance(error, HttpError) else _STATUSES[logged.code], logged)

@@ -1,4 +1,4 @@
-"""The paths, and whose they are. Put together here, served by `server.py`."""
+"""The HTTP application: the endpoint of each path, behind the middleware."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from starlette.types import ASGIApp
 
 from engines.api import Engine
 from service.access.admission import Admission
-from service.config import ServerConfig
-from service.handlers.conversation import SpeechHandler
+from service.handlers.speech_handler import SpeechHandler
 from service.handlers.voice_catalogue import VoiceCatalogue
-from service.http.app import application
+from service.http.middleware import with_middleware
 from service.http.openapi import document
 from service.http.rest import RestEndpoints
 from service.http.speech import SpeechEndpoint
 from service.http.stream import StreamEndpoint
+from service.stream.policy import StreamPolicy
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def by_method(**endpoints: Endpoint) -> Endpoint:
-    """One endpoint for a path with several methods; HEAD is answered like GET."""
+    """Returns one endpoint for a path with several methods; HEAD is handled like GET."""
 
     async def endpoint(request: Request) -> Response:
         return await endpoints["GET" if request.method == "HEAD" else request.method](request)
@@ -32,33 +32,34 @@ def by_method(**endpoints: Endpoint) -> Endpoint:
     return endpoint
 
 
-def surface(
+def build_app(
     engine: Engine,
     speech_handler: SpeechHandler,
     voices: VoiceCatalogue,
     admission: Admission,
-    config: ServerConfig,
+    policy: StreamPolicy,
     version: str,
+    cors_origins: tuple[str, ...],
 ) -> ASGIApp:
-    """The whole HTTP surface as one application."""
-    catalogue = RestEndpoints(engine, voices, admission, config)
+    """Returns the ASGI application of all HTTP endpoints."""
+    rest = RestEndpoints(engine, voices, admission, policy)
 
     async def openapi(_: Request) -> Response:
-        return JSONResponse(document(engine.info, config, version))
+        return JSONResponse(document(engine.info, policy, version, keys=admission.authenticator.requires_key))
 
     routes: list[Route | WebSocketRoute] = [
-        Route("/v1/audio/speech", SpeechEndpoint(engine, speech_handler, config), methods=["POST"]),
-        WebSocketRoute("/v1/stream", StreamEndpoint(speech_handler, config)),
-        Route("/v1/models", catalogue.models),
-        Route("/v1/models/{model:path}", catalogue.model),
-        Route("/v1/voices", by_method(GET=catalogue.list_voices, POST=catalogue.create_voice), methods=["GET", "POST"]),
+        Route("/v1/audio/speech", SpeechEndpoint(engine, speech_handler, policy), methods=["POST"]),
+        WebSocketRoute("/v1/stream", StreamEndpoint(speech_handler, policy.stall_timeout_s)),
+        Route("/v1/models", rest.models),
+        Route("/v1/models/{model:path}", rest.model),
+        Route("/v1/voices", by_method(GET=rest.list_voices, POST=rest.create_voice), methods=["GET", "POST"]),
         Route(
             "/v1/voices/{voice_id}",
-            by_method(GET=catalogue.voice, DELETE=catalogue.delete_voice),
+            by_method(GET=rest.voice, DELETE=rest.delete_voice),
             methods=["GET", "DELETE"],
         ),
-        Route("/healthz", catalogue.alive),
-        Route("/readyz", catalogue.ready),
+        Route("/healthz", rest.healthz),
+        Route("/readyz", rest.readyz),
         Route("/openapi.json", openapi),
     ]
-    return application(routes, admission.gate, config.cors_origin)
+    return with_middleware(routes, admission.authenticator, cors_origins)

@@ -1,14 +1,15 @@
-"""What `POST /v1/audio/speech` asks for: OpenAI's fields and ours, read into the contract's message. Pure."""
+"""The JSON body of `POST /v1/audio/speech`: OpenAI's fields and ours, parsed into the contract's message."""
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from engines.errors import invalid_value
+from engines.errors import InvalidInput
 from mynah.v1 import speech_pb2
-from service.audio.encoder import AudioFormat
+from service.audio.formats import AudioFormat
 from service.errors import NotFound
 from service.handlers.messages import format_number
 
@@ -34,11 +35,11 @@ MEDIA_TYPES = {
     AudioFormat.ALAW: "audio/x-alaw-basic",
 }
 STREAM_FORMATS = ("audio", "sse")
-# Clients that know no other model's name than these are spoken to by the one that is loaded.
+# Accepted as names of the loaded model, for clients that have no others.
 MODEL_ALIASES = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts")
 SAMPLING_FIELDS = ("temperature", "top_k", "top_p", "repetition_penalty", "seed", "max_speech_token_count")
 
-# How the contract names what this surface names otherwise.
+# The contract's fields that have other names here.
 _FIELDS = {
     "text": "input",
     "voice_id": "voice",
@@ -50,113 +51,124 @@ _FIELDS = {
 
 @dataclass(frozen=True)
 class SpeechRequest:
-    """One request."""
+    """A parsed request."""
 
     request: speech_pb2.SynthesizeRequest
     audio_format: AudioFormat
-    events: bool  # server-sent events instead of plain audio
+    server_sent_events: bool  # instead of plain audio
 
 
-def read(body: dict[str, Any], model: str) -> SpeechRequest:
-    """Raises InvalidInput naming the field as it stands here, NotFound for another model than the one that speaks."""
+def parse(body: dict[str, Any], model: str) -> SpeechRequest:
+    """Raises InvalidInput, whose field is named as in `body`, and NotFound for a model other than `model`."""
     for name in body:
-        if name not in _READERS:
-            raise invalid_value(name, "a field", ", ".join(_READERS), "FIELD_UNKNOWN")
-    missing = [name for name in ("model", "input", "voice") if body.get(name) is None]
-    if missing:
-        raise invalid_value(missing[0], "nothing", "a value", "FIELD_MISSING")
-    given = {name: _READERS[name](name, value) for name, value in body.items() if value is not None}
-    _check_model(given["model"], model)
-    audio_format = RESPONSE_FORMATS[given.get("response_format", "mp3")]
+        if name not in _PARSERS:
+            allowed = ", ".join(_PARSERS)
+            message = f"{name} is not a field of this request; allowed fields are {allowed}."
+            raise InvalidInput(name, message, "FIELD_UNKNOWN", allowed=allowed)
+    for name in ("model", "input", "voice"):
+        if body.get(name) is None:
+            raise InvalidInput(name, f"{name} is missing; send a value.", "FIELD_MISSING", allowed="a value")
+    fields = {name: _PARSERS[name](name, value) for name, value in body.items() if value is not None}
+    _check_model(fields["model"], model)
+    audio_format = RESPONSE_FORMATS[fields.get("response_format", "mp3")]
     settings = speech_pb2.SpeechSettings(audio_format=format_number(audio_format))
-    _set(settings, "voice_id", given["voice"], "voice")
-    if "sample_rate_hz" in given:
-        _set(settings, "sample_rate_hz", given["sample_rate_hz"])
+    _set(settings, "voice_id", fields["voice"], "voice")
+    if "sample_rate_hz" in fields:
+        _set(settings, "sample_rate_hz", fields["sample_rate_hz"])
     for name in SAMPLING_FIELDS:
-        if name in given:
-            _set(settings.sampling, name, given[name])
+        if name in fields:
+            _set(settings.sampling, name, fields[name])
     request = speech_pb2.SynthesizeRequest(settings=settings)
-    _set(request, "text", given["input"], "input")
-    return SpeechRequest(request, audio_format, given.get("stream_format") == "sse")
+    _set(request, "text", fields["input"], "input")
+    return SpeechRequest(request, audio_format, fields.get("stream_format") == "sse")
 
 
-def field_here(field: str) -> str:
-    """How this surface's body names a field of the contract."""
+def http_field(field: str) -> str:
+    """The name that this body has for a field of the contract."""
     return _FIELDS.get(field, field.removeprefix("sampling."))
 
 
-def _check_model(asked: str, model: str) -> None:
+def _check_model(name: str, model: str) -> None:
     names = (model, *MODEL_ALIASES)
-    if asked not in names:
+    if name not in names:
         allowed = ", ".join(names)
-        message = f"there is no model {asked!r} here; allowed: {allowed}"
-        raise NotFound("MODEL_NOT_FOUND", message, field="model", value=asked, allowed=allowed)
+        message = f"There is no model {name!r} on this server; allowed names are {allowed}."
+        raise NotFound("MODEL_NOT_FOUND", message, field="model", value=name, allowed=allowed)
 
 
 def _set(message: Any, name: str, value: object, field: str = "") -> None:
     try:
         setattr(message, name, value)
-    except (ValueError, TypeError) as error:  # a number that is too large, text that is no Unicode
-        raise invalid_value(field or name, value, f"what the contract can carry ({error})", "VALUE_INVALID") from None
+    except (ValueError, TypeError) as error:  # a number out of the field's range, text that is not Unicode
+        allowed = f"a value that the contract can carry ({error})"
+        raise _invalid(field or name, reprlib.repr(value), allowed) from None
+
+
+def _invalid(name: str, value: str, allowed: str, reason: str = "VALUE_INVALID") -> InvalidInput:
+    return InvalidInput(name, f"{name} is {value}; it must be {allowed}.", reason, value=value, allowed=allowed)
 
 
 def _text(name: str, value: object) -> str:
     if not isinstance(value, str):
-        raise invalid_value(name, _kind(value), "a string", "VALUE_INVALID")
+        raise _invalid(name, _json_type(value), "a string")
     return value
 
 
 def _voice(name: str, value: object) -> str:
-    """An id, or OpenAI's object around one."""
+    """Parses an id, or OpenAI's object with one."""
     if isinstance(value, dict) and value.keys() == {"id"}:
         value = value["id"]
     if not isinstance(value, str):
-        raise invalid_value(name, _kind(value), 'a voice\'s id, or {"id": ...}', "VALUE_INVALID")
+        raise _invalid(name, _json_type(value), 'the id of a voice, or {"id": ...}')
     return value
 
 
 def _whole(name: str, value: object) -> int:
     if type(value) is not int:
-        raise invalid_value(name, _kind(value), "a whole number", "VALUE_INVALID")
+        raise _invalid(name, _json_type(value), "a whole number")
     return value
 
 
 def _number(name: str, value: object) -> float:
     if type(value) not in (int, float):
-        raise invalid_value(name, _kind(value), "a number", "VALUE_INVALID")
+        raise _invalid(name, _json_type(value), "a number")
     try:
         return float(value)  # type: ignore[arg-type]
     except OverflowError:
-        raise invalid_value(name, "a number that is too large", "a 64-bit float", "VALUE_INVALID") from None
+        raise _invalid(name, "too large", "a number that a 64-bit float can hold") from None
 
 
 def _one_of(allowed: Iterable[str], reason: str) -> Callable[[str, object], str]:
-    def read(name: str, value: object) -> str:
+    names = ", ".join(allowed)
+
+    def parse_name(name: str, value: object) -> str:
         if not isinstance(value, str) or value not in allowed:
-            raise invalid_value(name, value if isinstance(value, str) else _kind(value), ", ".join(allowed), reason)
+            shown = reprlib.repr(value) if isinstance(value, str) else _json_type(value)
+            raise _invalid(name, shown, f"one of {names}", reason)
         return value
 
-    return read
+    return parse_name
 
 
 def _speed(name: str, value: object) -> float:
     speed = _number(name, value)
     if speed != 1.0:
-        raise invalid_value(name, value, "1.0: the model speaks at one speed", "SPEED_UNSUPPORTED")
+        raise _invalid(name, repr(speed), "1.0, the model's only speed", "SPEED_UNSUPPORTED")
     return speed
 
 
 def _instructions(name: str, value: object) -> str:
     if _text(name, value).strip():
-        raise invalid_value(name, "a text", "none: the model takes no instructions", "INSTRUCTIONS_UNSUPPORTED")
+        raise _invalid(name, "a text", "empty, because the model takes no instructions", "INSTRUCTIONS_UNSUPPORTED")
     return ""
 
 
-def _kind(value: object) -> str:
-    return f"a {type(value).__name__}"
+def _json_type(value: object) -> str:
+    types = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "an array"}
+    return types.get(type(value), "an object")
 
 
-_READERS: dict[str, Callable[[str, object], Any]] = {
+_PARSERS: dict[str, Callable[[str, object], Any]] = {
     "model": _text,
     "input": _text,
     "voice": _voice,

@@ -1,1 +1,1 @@
-"""A stream's state: text in, segments, events out."""
+"""The state of a stream: text in, segments, events out."""

@@ -1,7 +1,4 @@
-"""What a client has said and the engine has not yet spoken: segments and flush marks, in order, bounded.
-
-Pure bookkeeping with one wake-up; knows nothing of audio, engines' work or RPC.
-"""
+"""The bounded queue of a stream's segments and flush marks that have not been spoken yet."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from engines.api import Segment
-from engines.errors import invalid_value
+from engines.errors import InvalidInput
 from service.errors import ResourceExhausted
 from service.stream.segmenter import Segmenter
 
@@ -20,7 +17,7 @@ MAX_FLUSH_ID = 2**63 - 1
 
 @dataclass(frozen=True)
 class FlushMark:
-    """All text before it is to be spoken first."""
+    """The place of a flush in the work."""
 
     flush_id: int
 
@@ -29,9 +26,10 @@ Work = Segment | FlushMark
 
 
 class Backlog:
-    """Text in as fragments, work out in order. One reader: it takes `next()`, does the work, says `done()`, in turns.
+    """Takes text in fragments and gives work in order.
 
-    Work stays counted until it is done, so that `drop()` knows of everything that was not.
+    One reader takes `next()`, does the work, and calls `done()`, in turns. Work counts until it is done, so that
+    `drop()` returns every flush that was not answered.
     """
 
     def __init__(self, segmenter: Segmenter, max_chars: int, max_flushes: int) -> None:
@@ -39,7 +37,7 @@ class Backlog:
         self._max_chars, self._max_flushes = max_chars, max_flushes
         self._work: deque[Work] = deque()
         self._received_chars = 0
-        self._queued_chars = 0  # in segments nobody has begun to speak
+        self._queued_chars = 0  # in segments whose work has not begun
         self._flushes = 0
         self._last_flush_id = 0
         self._segments = 0
@@ -48,25 +46,25 @@ class Backlog:
 
     @property
     def waiting_chars(self) -> int:
-        """Chars received that nobody has begun to speak."""
+        """Chars received whose work has not begun."""
         return self._queued_chars + self._segmenter.pending_chars
 
     @property
     def consumed_chars(self) -> int:
-        """Chars received that no longer wait."""
+        """Chars received that no longer wait: spoken, being spoken, or dropped."""
         return self._received_chars - self.waiting_chars
 
     @property
     def idle(self) -> bool:
-        """Whether there is nothing to do until more is said."""
+        """Whether there is no work until the client sends more."""
         return not self._work
 
     def write(self, text: str) -> None:
-        """More text. Raises NoRoom when too much would wait; then nothing of it is taken."""
+        """Append text. Raises ResourceExhausted if too much would wait; then none of the text is taken."""
         if self.waiting_chars + len(text) > self._max_chars:
             message = (
-                f"{self.waiting_chars} chars wait to be spoken and {len(text)} more do not fit; "
-                f"at most {self._max_chars} may wait"
+                f"{self.waiting_chars} chars wait to be spoken and {len(text)} more do not fit: at most "
+                f"{self._max_chars} may wait. Send more when some have been spoken."
             )
             allowed = f"at most {self._max_chars} chars waiting"
             raise ResourceExhausted(
@@ -76,7 +74,7 @@ class Backlog:
         self._queue(self._segmenter.feed(text))
 
     def flush(self, flush_id: int) -> None:
-        """Everything written so far becomes work. Raises InvalidInput for a bad id, NoRoom for too many at once."""
+        """Turn all text written so far into work. Raises InvalidInput for a bad id, ResourceExhausted for too many."""
         self._check_flush(flush_id)
         self._last_flush_id = flush_id
         self._queue(self._segmenter.flush())
@@ -86,22 +84,22 @@ class Backlog:
 
     def _check_flush(self, flush_id: int) -> None:
         if not 1 <= flush_id <= MAX_FLUSH_ID:
-            raise invalid_value("flush.flush_id", flush_id, f"[1, {MAX_FLUSH_ID}]", "FLUSH_ID_INVALID")
+            raise _bad_flush_id(flush_id, f"from 1 to {MAX_FLUSH_ID}", "FLUSH_ID_INVALID")
         if flush_id <= self._last_flush_id:
-            raise invalid_value("flush.flush_id", flush_id, f"above {self._last_flush_id}", "FLUSH_ID_REUSED")
+            raise _bad_flush_id(flush_id, f"above the last one, {self._last_flush_id}", "FLUSH_ID_REUSED")
         if self._flushes >= self._max_flushes:
-            message = f"{self._flushes} flushes wait to be answered; at most {self._max_flushes} may"
+            message = f"{self._flushes} flushes wait to be answered, as many as may wait. Flush again after an answer."
             allowed = f"at most {self._max_flushes} flushes waiting"
             raise ResourceExhausted("FLUSH_BACKLOG_FULL", message, field="flush", value=self._flushes, allowed=allowed)
 
     def end(self) -> None:
-        """No more text: the rest becomes work."""
+        """Take no more text and turn the rest into work."""
         self._queue(self._segmenter.flush())
         self._ended = True
         self._more.set()
 
     def drop(self) -> list[int]:
-        """Forget all text and work; returns the ids of the flushes among it, in order."""
+        """Drop all text and work. Returns the ids of the dropped flushes, in order."""
         flush_ids = [work.flush_id for work in self._work if isinstance(work, FlushMark)]
         self._work.clear()
         self._segmenter.flush()
@@ -109,7 +107,7 @@ class Backlog:
         return flush_ids
 
     async def next(self) -> Work | None:
-        """The oldest work, which counts as begun from here on; None when all is done and no more can come."""
+        """The oldest work, which counts as begun from now on; None when all is done and no more can come."""
         while not self._work:
             if self._ended:
                 return None
@@ -121,12 +119,12 @@ class Backlog:
         return work
 
     def done(self) -> None:
-        """The work that `next` gave is finished."""
+        """Remove the work that `next` returned: it is finished."""
         if isinstance(self._work.popleft(), FlushMark):
             self._flushes -= 1
 
     def upcoming(self) -> Segment | None:
-        """The segment after the work in progress, if it is known by now."""
+        """The segment after the work in progress, or None if it is not known yet."""
         return next((work for work in islice(self._work, 1, None) if isinstance(work, Segment)), None)
 
     def _queue(self, texts: list[str]) -> None:
@@ -136,3 +134,8 @@ class Backlog:
             self._queued_chars += len(text)
         if texts:
             self._more.set()
+
+
+def _bad_flush_id(flush_id: int, allowed: str, reason: str) -> InvalidInput:
+    message = f"flush.flush_id is {flush_id}; it must be {allowed}."
+    return InvalidInput("flush.flush_id", message, reason, value=flush_id, allowed=allowed)

@@ -1,4 +1,4 @@
-"""The bounded queue between a session's speech and its listener. Knows nothing of what it carries."""
+"""The bounded queue between a session's speaker and its reader."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class EventQueue(Generic[T]):
-    """One reader, any number of writers; a writer waits while `capacity` items are unread."""
+    """A queue for one reader and any number of writers. A writer waits while `capacity` items are unread."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
@@ -29,7 +29,7 @@ class EventQueue(Generic[T]):
         return self._failure is not None
 
     async def put(self, item: T) -> None:
-        """Wait for room, then add; a cancelled put has added nothing."""
+        """Wait for room, then add. A cancelled put has added nothing."""
         while len(self._items) >= self._capacity:
             self._writable.clear()
             await self._writable.wait()
@@ -37,7 +37,7 @@ class EventQueue(Generic[T]):
         self._readable.set()
 
     async def get(self) -> T | None:
-        """The oldest item; when nothing is left, None after `finish()` and the failure after `finish(failure)`."""
+        """The oldest item. When the queue is empty: None after `finish()`; raises the failure of `finish(failure)`."""
         while not self._items:
             if self._failure is not None:
                 raise self._failure
@@ -49,13 +49,13 @@ class EventQueue(Generic[T]):
         return self._items.popleft()
 
     def drop(self, keep: Callable[[T], bool]) -> list[T]:
-        """Remove what is unread, except what is to be kept; returns what was dropped."""
+        """Remove the unread items that `keep` does not want. Returns the removed ones."""
         dropped = [item for item in self._items if not keep(item)]
         self._items = deque(item for item in self._items if keep(item))
         self._writable.set()
         return dropped
 
     def finish(self, failure: Exception | None = None) -> None:
-        """Nothing more will be put."""
+        """End the queue: no more items follow."""
         self._finished, self._failure = True, failure
         self._readable.set()

@@ -1,7 +1,7 @@
-"""Where sentences end, in text of which more may come: pure rules on characters and words.
+"""Sentence ends in text that is still being received: rules on characters and words.
 
-Knows no stream and no length limit. Every rule looks at the sentence before a stop and at most at the one word after
-it, and says nothing until it has seen enough: a verdict once given holds whatever follows.
+Every rule looks at the sentence before a stop and at no more than one word after it. A rule decides only when it has
+seen enough, so a decision holds whatever text follows.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 _QUESTIONS = "!?‽؟！？"
-_UNSPACED_STOPS = "。！？｡．।॥။៕"  # of scripts that put no space after a sentence, or use no full stop elsewhere
+_UNSPACED_STOPS = "。！？｡．।॥။៕"  # of scripts without a space after sentences, or without another use of the full stop
 _STOPS = ".!?…‽؟۔։።" + _UNSPACED_STOPS
 CLOSERS = "\"'”’»›)]}」』）】〕》〉"
 
@@ -24,27 +24,27 @@ _MARKER_STOP = re.compile(r"(?:[-*•‣⁃–—]\s?)?\(?(?:\d{1,3}|[^\W\d_])")
 _LETTER_MARKER = re.compile(r"[A-Za-z]\)")
 
 _BULLETS = ("•", "‣", "⁃")
-_LONGEST_WORD = 14  # a longer word after a stop is in none of the lists below
-_LONGEST_MARKER = 6
+_MAX_WORD_CHARS = 14  # no word in the lists below is longer
+_MAX_MARKER_CHARS = 6
 
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# Abbreviations that something always follows.
+# Abbreviations that never end a sentence.
 _NEVER_LAST = _words(
     "mr mrs ms messrs mme mlle dr drs prof rev hon fr gen col maj capt cmdr lt sgt cpl adm gov sen rep pres sec'y supt "
     "insp det amb atty p.s n.b e.g i.e eg ie cf viz vs v approx ca incl esp fig figs eq eqs vol vols pp nos ch chap"
 )
-# Abbreviations that may end a sentence: they do when the next word is one that sentences begin with.
+# Abbreviations that end a sentence if the next word is one of _STARTERS.
 _MAYBE_LAST = _words(
     "inc ltd co corp assoc assn bros llc plc dept univ est jr sr st ave blvd rd hwy sq mt ft pt etc al ed eds ext apt "
     "tel ph.d jan feb mar apr jun jul aug sep sept oct nov dec mon tue tues wed thu thur thurs fri sat sun"
 )
-# Abbreviations only in front of a number; "no" and "sec" are words as well.
+# Abbreviations only in front of a number: "no" and "sec" are words too.
 _NUMBERED = _words("no n° nr c p par para art sec ex pt st op ver ref approx ca") | _NEVER_LAST | _MAYBE_LAST
-# After "5 p.m." these go on with the time.
+# After "5 p.m." these continue the time.
 _AFTER_A_TIME = _words(
     "monday tuesday wednesday thursday friday saturday sunday january february march april june july august september "
     "october november december est edt cst cdt mst mdt pst pdt et ct mt pt gmt utc bst cet cest eastern central "
@@ -60,27 +60,27 @@ _STARTERS = _words(
 
 
 @dataclass(frozen=True)
-class Found:
-    """`end` is the index after the sentence, None when none ends here yet; then a later look starts at `resume`."""
+class Search:
+    """The result of a search. `end` is the index after the sentence; if it is None, search again from `resume`."""
 
     end: int | None
     resume: int
 
 
-def find_end(text: str, start: int, complete: bool) -> Found:
+def find_end(text: str, start: int, complete: bool) -> Search:
     """The first sentence end of `text` from `start` on. The sentence begins at index 0.
 
-    Runs of white space must have been made one space, or one line feed where a line ended, with none at the end.
-    `complete` says that no more text will come; otherwise a stop whose surroundings are not all there is left open.
+    Runs of white space must have been replaced by one space, or by one line feed where a line ended, and removed at
+    the end. `complete` says that no text follows; otherwise a stop is left open until enough text around it is known.
     The end of `text` itself is never reported.
     """
     for candidate in _CANDIDATE.finditer(text, start):
         ends = _judge(text, candidate, complete)
         if ends:
-            return Found(candidate.end(), candidate.end())
+            return Search(candidate.end(), candidate.end())
         if ends is None:
-            return Found(None, candidate.start())
-    return Found(None, len(text))
+            return Search(None, candidate.start())
+    return Search(None, len(text))
 
 
 def _judge(text: str, candidate: re.Match[str], complete: bool) -> bool | None:
@@ -90,13 +90,13 @@ def _judge(text: str, candidate: re.Match[str], complete: bool) -> bool | None:
 
 
 def _ends_line(text: str, at: int, complete: bool) -> bool | None:
-    """Whether the line feed at `at` ends a list item or comes before one; other lines are just wrapped."""
-    following = text[at + 1 : at + 1 + _LONGEST_MARKER]
+    """Whether the line feed at `at` ends a list item or precedes one. Other lines are only wrapped."""
+    following = text[at + 1 : at + 1 + _MAX_MARKER_CHARS]
     if not following:
         return None
     if _MARKER.match(following):
         return True
-    if not complete and len(following) < _LONGEST_MARKER and _MARKER_BEGUN.fullmatch(following):
+    if not complete and len(following) < _MAX_MARKER_CHARS and _MARKER_BEGUN.fullmatch(following):
         return None
     return bool(_MARKER.match(text)) and not following[0].islower()
 
@@ -124,7 +124,7 @@ def _ends_sentence(text: str, candidate: re.Match[str], complete: bool) -> bool 
 
 
 def _ends_unspaced(text: str, candidate: re.Match[str]) -> bool:
-    """A stop with no space after it: the end in some scripts, part of a number, name or address in the others."""
+    """Whether a stop without a space after it ends a sentence: in some scripts; in others it is part of a word."""
     if candidate["stop"][-1] not in _UNSPACED_STOPS:
         return False
     quoted = candidate.end() > candidate.end("stop")
@@ -157,7 +157,7 @@ def _ends_full_stop(text: str, stop: int, end: int, complete: bool) -> bool | No
 
 
 def _ends_before_small(text: str, before: str, end: int, complete: bool) -> bool | None:
-    """A small letter goes on with the sentence, but for iPhone, for "b)", and for those who write no capitals."""
+    """A lower-case letter continues the sentence, except in iPhone, in "b)", and in text without capitals."""
     if len(text) == end + 2 and not complete:
         return None
     if text[end + 2 : end + 3].isupper() or _LETTER_MARKER.match(text, end + 1):
@@ -182,10 +182,10 @@ def _is_initial(word: str) -> bool:
 
 
 def _word_after(text: str, end: int, complete: bool) -> str | None:
-    """The letters after the space at `end`, perhaps none; None while more of them may come."""
+    """The letters after the space at `end`, possibly none; None while more of them may follow."""
     word = _WORD.match(text, end + 1)
     if word is None:
         return ""
-    if word.end() == len(text) and not complete and len(word[0]) <= _LONGEST_WORD:
+    if word.end() == len(text) and not complete and len(word[0]) <= _MAX_WORD_CHARS:
         return None
     return word[0]

@@ -1,19 +1,20 @@
-"""One stream's figures on their way into the metrics: how soon, how steady, how much. Knows no task and no clock."""
+"""One stream's figures for the metrics: how soon, how steady, how much."""
 
 from __future__ import annotations
 
 from engines.api import WindowFigures
 from engines.model_spec import SAMPLE_RATE_HZ
 from engines.playback import PlaybackClock
-from service.audio.encoder import AudioSettings
+from service.audio.formats import AudioSettings
 from service.telemetry import metrics
 
 
 class StreamMeter:
-    """Told of a stream's life by its session; `now_s` is on one clock throughout.
+    """Receives a stream's events from its session; `now_s` is on one clock throughout.
 
-    A spell of speech begins with text on a silent stream and lasts until nothing is left to say. Its first chunk is
-    waited for, from then on a simulated real-time listener plays; between spells running dry is the writer's doing.
+    A talkspurt begins with text on an idle stream and lasts until all of it is spoken and sent. Time to first audio is
+    measured for its first chunk; from then on a simulated real-time listener plays. Between two talkspurts there is no
+    text to speak, so underruns are not counted there.
     """
 
     def __init__(self, stream_id: str, audio: AudioSettings) -> None:
@@ -34,21 +35,21 @@ class StreamMeter:
         metrics.STREAMS_ACTIVE.dec()
 
     def has_work(self, now_s: float) -> None:
-        """There is something to speak; the first time of a spell counts."""
+        """There is text to speak. The first call of a talkspurt starts its clock."""
         if not self._speaking:
             self._speaking = True
             self._awaited_since_s = now_s
             self._last_chunk_s = None
             self._listener.begin_segment(now_s)
 
-    def fell_silent(self) -> None:
-        """Everything that was said has been spoken and sent."""
+    def went_idle(self) -> None:
+        """All text has been spoken and sent: the talkspurt ends."""
         self._speaking = False
         self._awaited_since_s = None
 
     def cancelled(self) -> None:
-        """What the listener had not heard yet is dropped with the rest."""
-        self.fell_silent()
+        """The talkspurt ends, and what the listener had buffered is dropped."""
+        self.went_idle()
         self._listener = PlaybackClock(self._rate_hz)
         metrics.CANCELS.inc(exemplar=self._exemplar)
 
@@ -73,7 +74,7 @@ class StreamMeter:
             metrics.UNDERRUN_TIME.inc(listener.underrun_s - underrun_s)
 
     def made(self, samples: int, window: WindowFigures | None) -> None:
-        """The engine made so many samples (at 24 kHz), in this window if it decodes in windows."""
+        """The engine made samples (at 24 kHz), in a window if it decodes in windows."""
         metrics.AUDIO.inc(samples / SAMPLE_RATE_HZ)
         if window is not None:
             metrics.HOP.observe(window.new_speech_tokens)
@@ -81,6 +82,6 @@ class StreamMeter:
             metrics.WINDOW_DECODE.observe(window.decode_s, self._exemplar)
 
     def segment_done(self, samples: int, worked_s: float) -> None:
-        """A segment of so many samples (at 24 kHz) kept the session waiting for the engine for so long in all."""
+        """A segment is complete: `samples` at 24 kHz, and `worked_s` of waiting for the engine in all."""
         if samples:
             metrics.REAL_TIME_FACTOR.observe(worked_s * SAMPLE_RATE_HZ / samples, self._exemplar)

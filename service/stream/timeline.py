@@ -1,6 +1,6 @@
 """A stream's audio between the engine and the reader: encoded when it is made, numbered and wrapped when it is sent.
 
-Counts in samples at the client's rate. Knows nothing of text, queues or RPC.
+Counts in samples at the client's rate.
 """
 
 from __future__ import annotations
@@ -10,30 +10,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from engines.api import Samples, WindowFigures
-from service.audio.encoder import AudioSettings, Encoded, Encoder
-
-
-@dataclass(frozen=True)
-class Audio:
-    """A chunk; `offset_samples` is its place on the timeline of what was sent, at the client's rate."""
-
-    sequence_number: int
-    segment_index: int
-    offset_samples: int
-    samples: int
-    data: bytes
-    window: WindowFigures | None = None  # None for what a resampler held back to a segment's end
+from engines import api
+from engines.api import Samples
+from mynah.client import events
+from service.audio.encoder import Encoded, Encoder
+from service.audio.formats import AudioSettings
 
 
 @dataclass(frozen=True)
 class PendingChunk:
-    """A chunk on its way to the reader: it gets its number and its container's bytes when it is really sent."""
+    """A chunk on its way to the reader. It gets its number and its container's bytes when it is sent."""
 
     segment_index: int
     offset_samples: int
     encoded: Encoded
-    window: WindowFigures | None
+    window: api.WindowFigures | None  # None for what a resampler held back until the end of a segment
 
 
 class Timeline:
@@ -59,23 +50,41 @@ class Timeline:
         return await self._run(self._encoder.end_segment)
 
     async def _run(self, work: Callable[[], Encoded]) -> Encoded:
-        """Off the event loop where it takes time. When cancelled it runs on, in an encoder that `rewind` replaces."""
+        """Runs slow formats on a thread. When cancelled, the thread goes on with an encoder that `rewind` replaces."""
         return await asyncio.to_thread(work) if self._audio.audio_format.takes_time else work()
 
-    def make(self, segment_index: int, encoded: Encoded, window: WindowFigures | None) -> PendingChunk:
-        made = PendingChunk(segment_index, self.offset_samples, encoded, window)
+    def enqueue(self, segment_index: int, encoded: Encoded, window: api.WindowFigures | None) -> PendingChunk:
+        """The next chunk of what is made."""
+        pending = PendingChunk(segment_index, self.offset_samples, encoded, window)
         self.offset_samples += encoded.samples
         self.made_samples += encoded.samples
-        return made
+        return pending
 
-    def deliver(self, made: PendingChunk) -> Audio:
-        number, samples = self._delivered_chunks, made.encoded.samples
+    def emit(self, pending: PendingChunk) -> events.AudioChunk:
+        """The next chunk of what is delivered."""
+        chunk = events.AudioChunk(
+            sequence_number=self._delivered_chunks,
+            segment_index=pending.segment_index,
+            offset_samples=pending.offset_samples,
+            samples=pending.encoded.samples,
+            data=self._writer.write(pending.encoded.packets),
+            window=None if pending.window is None else _figures(pending.window),
+        )
         self._delivered_chunks += 1
-        self.delivered_samples += samples
-        data = self._writer.write(made.encoded.packets)
-        return Audio(number, made.segment_index, made.offset_samples, samples, data, made.window)
+        self.delivered_samples += chunk.samples
+        return chunk
 
     def rewind(self) -> None:
-        """Go on from what was delivered; what was made beyond it is gone."""
+        """Drop what was made and not delivered; the next chunk follows the last delivered one."""
         self.offset_samples = self.delivered_samples
         self._encoder = Encoder(self._audio, at_start=not self._delivered_chunks)
+
+
+def _figures(window: api.WindowFigures) -> events.WindowFigures:
+    return events.WindowFigures(
+        window_index=window.index,
+        new_speech_tokens=window.new_speech_tokens,
+        made_speech_tokens=window.made_speech_tokens,
+        queue_s=window.queue_s,
+        decode_s=window.decode_s,
+    )

@@ -1,6 +1,6 @@
-"""Spans of what a stream goes through, for OpenTelemetry. The only file that names it; not configured, nothing happens.
+"""OpenTelemetry spans of streams, segments and engine stages. Without `configure`, no span is made.
 
-Spans carry ids, counts and times, never text. They belong to the process, as its metrics do.
+Spans carry ids, counts and times, never text. The tracer belongs to the process, as its metrics do.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from engines.api import WindowFigures
 from service.config import ConfigError
 from service.telemetry.metrics import EngineMetrics
 
-_tracer: Any = None  # OpenTelemetry's Tracer, once there is one
+_tracer: Any = None  # OpenTelemetry's Tracer, once configured
 _provider: Any = None
 
 
 def configure(endpoint: str | None) -> None:
-    """Send spans to an OTLP/gRPC endpoint; None: make none. Raises ConfigError when OpenTelemetry is not installed."""
+    """Sends spans to an OTLP/gRPC endpoint, or none if it is None. Raises ConfigError without OpenTelemetry."""
     if endpoint is None:
         return
     try:
@@ -30,51 +30,51 @@ def configure(endpoint: str | None) -> None:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
-        message = f"spans are to go to {endpoint}, but {error.name} is not installed; install mynah[otel] or unset it"
+        message = f"Spans to {endpoint} need {error.name}; install mynah[otel] or unset the endpoint."
         raise ConfigError(message) from error
-    about = {"service.version": version("mynah")}
+    resource = {"service.version": version("mynah")}
     if not os.environ.get("OTEL_SERVICE_NAME"):
-        about["service.name"] = "mynah"
-    provider = TracerProvider(resource=Resource.create(about))
+        resource["service.name"] = "mynah"
+    provider = TracerProvider(resource=Resource.create(resource))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
     use(provider)
 
 
 def use(provider: Any) -> None:
-    """Make spans with this TracerProvider from now on; None: make none."""
+    """Makes spans with this TracerProvider from now on, or none if it is None."""
     global _tracer, _provider
     _provider = provider
     _tracer = None if provider is None else provider.get_tracer("mynah", version("mynah"))
 
 
 def shut_down() -> None:
-    """Send what is left. Blocks for seconds at most."""
+    """Sends the remaining spans. Blocks for seconds at most."""
     if _provider is not None:
         _provider.shutdown()
 
 
 class StreamTrace:
-    """One stream's spans: `stream`, below it a `segment` for each, below that the stages as they end."""
+    """The spans of one stream: `stream`, its children `segment`, and their children, the engine's stages."""
 
     def __init__(self, stream_id: str, audio_format: str, sample_rate_hz: int) -> None:
         self._span: Any = None
         if _tracer is not None:
-            about = {"mynah.stream_id": stream_id, "mynah.format": audio_format, "mynah.rate_hz": sample_rate_hz}
-            self._span = _tracer.start_span("stream", attributes=about)
+            attributes = {"mynah.stream_id": stream_id, "mynah.format": audio_format, "mynah.rate_hz": sample_rate_hz}
+            self._span = _tracer.start_span("stream", attributes=attributes)
 
     @contextmanager
     def segment(self, index: int, chars: int) -> Iterator[None]:
-        """Inside, this task speaks a segment."""
+        """A segment's span, current for this task inside the block."""
         if self._span is None:
             yield
             return
         from opentelemetry.trace import Status, StatusCode, set_span_in_context
 
-        about = {"mynah.segment_index": index, "mynah.chars": chars}
+        attributes = {"mynah.segment_index": index, "mynah.chars": chars}
         parent = set_span_in_context(self._span)
-        # an exception's own words may hold text: its kind is all that goes out
+        # an exception's message may hold text, so only its class is recorded
         with _tracer.start_as_current_span(
-            "segment", parent, attributes=about, record_exception=False, set_status_on_exception=False
+            "segment", parent, attributes=attributes, record_exception=False, set_status_on_exception=False
         ) as span:
             try:
                 yield
@@ -83,19 +83,19 @@ class StreamTrace:
                 raise
 
     def window(self, window: WindowFigures | None) -> None:
-        """S3Gen has just made a chunk in this window, of the segment that this task speaks."""
+        """Adds the spans of a window that S3Gen has just decoded, below the current segment."""
         if window is not None:
             _ended("s3gen queue", window.queue_s, ago_s=window.decode_s)
             _ended("s3gen decode", window.decode_s, hop_tokens=window.new_speech_tokens)
 
     def end(self) -> None:
-        """The stream is over."""
+        """Ends the stream's span."""
         if self._span is not None:
             self._span.end()
 
 
 class TracedEngine(EngineMetrics):
-    """What an engine tells, as metrics, and as spans below the segment that the telling task speaks."""
+    """An Observer that also makes spans, below the segment of the current task."""
 
     def segment_prefilled(self, seconds: float) -> None:
         super().segment_prefilled(seconds)
@@ -106,10 +106,10 @@ class TracedEngine(EngineMetrics):
         _ended("t3", seconds, speech_tokens=speech_tokens)
 
 
-def _ended(name: str, seconds: float, ago_s: float = 0.0, **about: int) -> None:
-    """A span that took so long and ended `ago_s` before now."""
+def _ended(name: str, seconds: float, ago_s: float = 0.0, **figures: int) -> None:
+    """Adds a span of this length that ended `ago_s` ago."""
     if _tracer is None:
         return
     end_ns = time.time_ns() - round(ago_s * 1e9)
-    attributes = {f"mynah.{key}": value for key, value in about.items()}
+    attributes = {f"mynah.{key}": value for key, value in figures.items()}
     _tracer.start_span(name, attributes=attributes, start_time=end_ns - round(seconds * 1e9)).end(end_ns)

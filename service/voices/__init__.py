@@ -1,1 +1,1 @@
-"""Where voices are stored."""
+"""Stored voices: their ids, their files and the store."""

@@ -1,7 +1,7 @@
-"""Where voices are kept as files: a folder of this machine, or whatever fsspec opens behind a URL.
+"""Storage of voice files by id: a local folder, or a URL that fsspec opens.
 
-Knows bytes under ids, each written whole or not at all; nothing of what is in them. Everything here blocks, and may
-be called from any thread. Several servers may share one place: none of them holds a lock, or remembers what is there.
+A file is written whole or not at all. Every call blocks and may come from any thread. Several servers may share one
+location: there is no lock and no cache.
 """
 
 from __future__ import annotations
@@ -16,35 +16,35 @@ from typing import Any, Protocol
 
 SUFFIX = ".safetensors"
 _PARTIAL = ".partial"
-_ABANDONED_S = 3600.0  # a partial file this old belongs to nobody any more
+_ABANDONED_S = 3600.0  # a partial file this old was left by a server that was killed
 
 
 class VoiceFiles(Protocol):
     """Files by id. Every method may raise OSError."""
 
     def ids(self) -> set[str]:
-        """Who is there now."""
+        """Ids of all existing files."""
         ...
 
     def stamp(self, voice_id: str) -> str | None:
-        """Changes whenever the file does; None when there is none."""
+        """Returns a string that changes whenever the file does; None if it does not exist."""
         ...
 
-    def read(self, voice_id: str, most: int | None = None) -> bytes:
-        """Its first `most` bytes, or all. Raises FileNotFoundError."""
+    def read(self, voice_id: str, max_bytes: int | None = None) -> bytes:
+        """Returns its first `max_bytes` bytes, or all. Raises FileNotFoundError."""
         ...
 
     def create(self, voice_id: str, data: bytes) -> None:
-        """A new file, on the disk when this returns. Raises FileExistsError."""
+        """Writes a new file, which is on the disk when this returns. Raises FileExistsError."""
         ...
 
     def delete(self, voice_id: str) -> None:
-        """Nothing happens when there is none."""
+        """Does nothing if the file does not exist."""
         ...
 
 
 def open_files(where: Path | str | None) -> VoiceFiles:
-    """A folder, made if need be; a URL; None: this process' memory. Raises OSError naming what cannot be used."""
+    """Opens a folder, created if missing; a URL; or, for None, this process' memory. Raises OSError."""
     if where is None:
         return UrlFiles(f"memory://mynah-voices-{secrets.token_hex(8)}")
     if isinstance(where, str) and "://" in where and not where.startswith("file://"):
@@ -53,7 +53,7 @@ def open_files(where: Path | str | None) -> VoiceFiles:
 
 
 class FolderFiles:
-    """VoiceFiles in a folder. What a killed server left half-written is never taken for a voice, and goes in time."""
+    """VoiceFiles in a folder. Partial files of killed servers are ignored, and deleted after an hour."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -68,14 +68,14 @@ class FolderFiles:
 
     def stamp(self, voice_id: str) -> str | None:
         try:
-            found = self._path(voice_id).stat()
+            stat = self._path(voice_id).stat()
         except FileNotFoundError:
             return None
-        return f"{found.st_ino} {found.st_mtime_ns} {found.st_size}"
+        return f"{stat.st_ino} {stat.st_mtime_ns} {stat.st_size}"
 
-    def read(self, voice_id: str, most: int | None = None) -> bytes:
+    def read(self, voice_id: str, max_bytes: int | None = None) -> bytes:
         with self._path(voice_id).open("rb") as file:
-            return file.read(-1 if most is None else most)
+            return file.read(-1 if max_bytes is None else max_bytes)
 
     def create(self, voice_id: str, data: bytes) -> None:
         partial = self._folder / f"{voice_id}.{secrets.token_hex(8)}{_PARTIAL}"
@@ -84,7 +84,7 @@ class FolderFiles:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            _put_in_place(partial, self._path(voice_id))
+            _rename_new(partial, self._path(voice_id))
             self._sync()
         finally:
             partial.unlink(missing_ok=True)
@@ -97,7 +97,7 @@ class FolderFiles:
         return self._folder / f"{voice_id}{SUFFIX}"
 
     def _sync(self) -> None:
-        """Have the folder's own entries on the disk too."""
+        """Writes the folder's entries to the disk."""
         descriptor = os.open(self._folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -105,24 +105,24 @@ class FolderFiles:
             os.close(descriptor)
 
 
-def _put_in_place(partial: Path, path: Path) -> None:
-    """Give the whole file its name, which nobody may have; of two servers that try at once, one succeeds."""
+def _rename_new(partial: Path, path: Path) -> None:
+    """Renames `partial` to `path`. Raises FileExistsError if that exists: of two servers at once, one succeeds."""
     try:
         os.link(partial, path)
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS):
             raise
-        # a file system without hard links: a rename, which two servers at once could both do
+        # no hard links on this file system; two servers at once could both succeed
         if path.exists():
-            raise FileExistsError(errno.EEXIST, "there is one already", str(path)) from None
+            raise FileExistsError(errno.EEXIST, "the voice exists already", str(path)) from None
         partial.rename(path)
 
 
 class UrlFiles:
     """VoiceFiles behind a URL such as s3://bucket/voices; fsspec's package for the scheme must be installed.
 
-    An object is stored in one request, so it is whole or not there. Of two servers that create the same id in the same
-    moment the later one wins, as object stores have it.
+    An object is stored in one request, so it is whole or absent. Of two servers that create the same id at the same
+    moment, the later one wins.
     """
 
     def __init__(self, url: str) -> None:
@@ -132,7 +132,7 @@ class UrlFiles:
             self._files, self._root = fsspec.core.url_to_fs(url, use_listings_cache=False)
             self._files.makedirs(self._root, exist_ok=True)
         except (ImportError, ValueError) as error:
-            raise OSError(f"voices cannot be kept at {url}: {error}") from error
+            raise OSError(f"voices cannot be stored at {url}: {error}") from error
 
     def ids(self) -> set[str]:
         self._files.invalidate_cache()
@@ -146,13 +146,13 @@ class UrlFiles:
         except FileNotFoundError:
             return None
 
-    def read(self, voice_id: str, most: int | None = None) -> bytes:
-        found: Any = self._files.cat_file(self._path(voice_id), start=0 if most else None, end=most)
-        return bytes(found)
+    def read(self, voice_id: str, max_bytes: int | None = None) -> bytes:
+        data: Any = self._files.cat_file(self._path(voice_id), start=0 if max_bytes else None, end=max_bytes)
+        return bytes(data)
 
     def create(self, voice_id: str, data: bytes) -> None:
         if self.stamp(voice_id) is not None:
-            raise FileExistsError(errno.EEXIST, "there is one already", voice_id)
+            raise FileExistsError(errno.EEXIST, "the voice exists already", voice_id)
         self._files.pipe_file(self._path(voice_id), data)
 
     def delete(self, voice_id: str) -> None:

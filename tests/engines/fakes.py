@@ -69,7 +69,7 @@ class FakeGeneration:
     def promote(self) -> None:
         self.made_ahead = False
 
-    async def next_codes(self) -> list[int]:
+    async def next_speech_tokens(self) -> list[int]:
         if self.position >= len(self.speech_tokens):
             self.backend.running.discard(self)
             return []
@@ -134,7 +134,7 @@ class SharedGeneration(FakeGeneration):
         self.target = speech_tokens
         self.shared.wake()
 
-    async def next_codes(self) -> list[int]:
+    async def next_speech_tokens(self) -> list[int]:
         while self.position == self.made < len(self.speech_tokens):
             self._news.clear()
             await self._news.wait()

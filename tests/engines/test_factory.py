@@ -1,9 +1,10 @@
-"""What a configuration becomes: the runtimes that serve, what stands in for those that cannot, what is refused."""
+"""Tests of build_engine: the selected runtimes, their fallbacks, and refused configurations."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import textwrap
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -39,7 +40,7 @@ async def spoken(engine: Engine) -> np.ndarray:
     return np.concatenate(chunks)
 
 
-async def test_onnx_runs_both_stages_and_says_what_torch_says() -> None:
+async def test_onnx_runs_both_stages_and_sounds_like_torch() -> None:
     async with loaded(t3_dtype="float32") as torch, loaded(t3="onnx", s3gen="onnx") as onnx:
         assert (onnx.info.t3_runtime, onnx.info.s3gen_runtime) == ("onnx", "onnx")
         assert onnx.info.refused_runtimes == ()
@@ -52,7 +53,7 @@ async def test_onnx_runs_both_stages_and_says_what_torch_says() -> None:
     ("kernels", "streams", "dtype", "runtime"),
     [(True, 1, "auto", "torch"), (False, 1, "auto", "onnx"), (False, 2, "auto", "torch"), (True, 2, "int8", "onnx")],
 )
-async def test_t3_on_a_cpu_runs_where_it_is_fastest(
+async def test_t3_on_a_cpu_uses_the_fastest_backend(
     kernels: bool, streams: int, dtype: str, runtime: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(factory, "fp16_supported", lambda: kernels)
@@ -60,9 +61,9 @@ async def test_t3_on_a_cpu_runs_where_it_is_fastest(
         assert engine.info.t3_runtime == runtime
 
 
-async def test_float16_weights_need_a_cpu_that_widens_them(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_float16_weights_need_the_compiled_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(factory, "fp16_supported", lambda: False)
-    with pytest.raises(InvalidInput, match=r"t3_dtype = 'float16'.*float32 under torch"):
+    with pytest.raises(InvalidInput, match=r"t3_dtype is float16, which torch without .* does not support; .* float32"):
         async with loaded(t3="torch", t3_dtype="float16"):
             pass
 
@@ -73,7 +74,7 @@ async def test_int8_speaks() -> None:
 
 
 @without_gpu
-async def test_tensorrt_without_a_gpu_falls_back_with_one_loud_line(caplog: pytest.LogCaptureFixture) -> None:
+async def test_tensorrt_without_a_gpu_falls_back_and_logs_one_error(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR):
         async with loaded(s3gen="tensorrt") as engine:
             assert engine.info.s3gen_runtime == "onnx"
@@ -86,13 +87,13 @@ async def test_tensorrt_without_a_gpu_falls_back_with_one_loud_line(caplog: pyte
 
 @without_gpu
 @pytest.mark.parametrize("options", [{"s3gen": "tensorrt"}, {"s3gen": "onnx", "providers": ("cuda", "cpu")}])
-async def test_strict_refuses_to_start_instead(options: dict[str, object]) -> None:
+async def test_strict_refuses_to_start(options: dict[str, object]) -> None:
     with pytest.raises(RuntimeRefused, match="cannot be used"):
         async with loaded(strict=True, **options):
             pass
 
 
-async def test_guidance_is_refused_whatever_makes_the_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_guidance_is_refused_for_every_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "0.5")
     with pytest.raises(InvalidInput, match="classifier-free guidance"):
         async with loaded():
@@ -100,17 +101,31 @@ async def test_guidance_is_refused_whatever_makes_the_tokens(monkeypatch: pytest
 
 
 @pytest.mark.parametrize(
-    ("options", "named"),
+    ("options", "message"),
     [
-        ({"t3": "jax"}, "t3 = 'jax'.*vllm"),
-        ({"t3": "torch", "t3_dtype": "int8"}, "t3_dtype = 'int8'.*float16 under torch"),
-        ({"t3": "onnx", "t3_dtype": "bfloat16"}, "t3_dtype = 'bfloat16'.*int8 under onnx"),
-        ({"s3gen": "torch", "s3gen_dtype": "float16"}, "s3gen_dtype = 'float16'"),
-        ({"s3gen": "onnx", "s3gen_dtype": "float16", "decode": "cached"}, "s3gen_dtype = 'float16'.*cached"),
-        ({"s3gen": "tensorrt", "decode": "cached"}, "decode = 'cached'.*reference"),
+        ({"t3": "jax"}, "t3 is 'jax'; it must be one of .*vllm"),
+        ({"t3": "torch", "t3_dtype": "int8"}, "t3_dtype is int8, which T3 on torch does not support; .*float16"),
+        ({"t3": "onnx", "t3_dtype": "bfloat16"}, "t3_dtype is bfloat16, which T3 on onnx does not support; .*int8"),
+        ({"s3gen": "torch", "s3gen_dtype": "float16"}, "s3gen_dtype is float16, which S3Gen on torch"),
+        (
+            {"s3gen": "onnx", "s3gen_dtype": "float16", "decode": "cached"},
+            "s3gen_dtype is float16, which cached decoding",
+        ),
+        (
+            {"s3gen": "tensorrt", "decode": "cached"},
+            "decode is cached, which S3Gen on tensorrt does not support; .*reference",
+        ),
     ],
 )
-async def test_what_cannot_be_is_named(options: dict[str, object], named: str) -> None:
-    with pytest.raises(InvalidInput, match=named):
+async def test_impossible_configurations_are_refused_by_option(options: dict[str, object], message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
         async with loaded(**options):
             pass
+
+
+def test_the_example_of_the_package_speaks() -> None:
+    assert engines.__doc__ is not None
+    example = textwrap.dedent(engines.__doc__.partition("\n\n")[2].rpartition("\n\n")[0])
+    samples: list[int] = []
+    exec(example.replace("...  # event.samples", "samples.append(len(event.samples))  #"), {"samples": samples})
+    assert sum(samples) > 12_000

@@ -1,4 +1,4 @@
-"""A Voice as a value and as a file: what goes in comes out, and nothing malformed gets in."""
+"""Tests of Voice and its file format: round trips, and refused arrays and files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def assert_equal(a: Voice, b: Voice) -> None:
     assert (a.name, a.metadata, a.key) == (b.name, b.metadata, b.key)
 
 
-def test_bytes_and_files_bring_everything_back(voice: Voice, tmp_path: Path) -> None:
+def test_bytes_and_files_round_trip(voice: Voice, tmp_path: Path) -> None:
     assert_equal(Voice.from_bytes(voice.to_bytes()), voice)
     path = tmp_path / "zoe.safetensors"
     voice.save(path)
@@ -42,7 +42,7 @@ def test_bytes_and_files_bring_everything_back(voice: Voice, tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == [path], "no partial file stays behind"
 
 
-def test_short_prompts_survive_too() -> None:
+def test_short_prompts_round_trip() -> None:
     whole = random_voice(2)
     short = replace(
         whole,
@@ -53,7 +53,7 @@ def test_short_prompts_survive_too() -> None:
     assert_equal(Voice.from_bytes(short.to_bytes()), short)
 
 
-def test_key_is_of_the_sound_and_not_of_the_name(voice: Voice) -> None:
+def test_the_key_depends_on_the_conditioning_and_not_on_the_name(voice: Voice) -> None:
     assert replace(voice, name="another", metadata={}).key == voice.key
     louder = replace(voice, x_vector=voice.x_vector + np.float32(1e-6))
     assert louder.key != voice.key

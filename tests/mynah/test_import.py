@@ -41,6 +41,13 @@ def test_every_exported_name_is_there(name: str):
     assert getattr(mynah, name) is not None
 
 
+def test_names_can_be_imported_from_the_client_package():
+    loaded = python(
+        "from mynah.client import Client, SpeechStream, Voices; import mynah; print(Client is mynah.Client)"
+    )
+    assert loaded == "True\n"
+
+
 def test_other_names_are_not():
     with pytest.raises(AttributeError, match="no attribute 'Cliemt'"):
         _ = mynah.Cliemt  # type: ignore[attr-defined]

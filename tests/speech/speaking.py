@@ -47,7 +47,7 @@ async def codes_of(t3: T3Backend, engine: Pipeline, texts: Sequence[str], voice:
     for text in texts:
         generation = t3.start(T3Request(engine.stages.encode_text(text), voice, Sampling(seed=_SEED)))
         codes: list[int] = []
-        while some := await generation.next_codes():
+        while some := await generation.next_speech_tokens():
             codes += some
         assert not generation.hit_token_limit, f"T3 did not come to an end of {text!r}"
         made.append(codes)

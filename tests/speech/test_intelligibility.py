@@ -16,7 +16,8 @@ from engines.s3gen.runtimes.onnx import OnnxRuntime
 from engines.s3gen.runtimes.torch import TorchRuntime
 from engines.s3gen.runtimes.torch_cached import TorchCachedRuntime
 from engines.s3gen.streaming.schedule import SCHEDULES
-from service.audio.encoder import AudioFormat, AudioSettings, Encoder
+from service.audio.encoder import Encoder
+from service.audio.formats import AudioFormat, AudioSettings
 from tests.service.audio.decoding import decode
 from tests.speech.conftest import ABOVE_TEACHER, TEXTS, Offline, codes_on, judge, one_pass, teacher
 from tests.speech.recogniser import word_error_rate, words
@@ -107,7 +108,7 @@ def test_eight_streams_at_once_word_by_word_are_understood_as_well(offline: Offl
 
     async def everyone() -> list[np.ndarray]:
         room = asyncio.Semaphore(_STREAMS)
-        async with server("tiny") as address, mynah.Client(address) as client:
+        async with server("tiny", "--max-streams", str(_STREAMS)) as address, mynah.Client(address) as client:
             return await asyncio.gather(*(one(client, text, room) for text in texts))
 
     heard = asyncio.run(everyone())

@@ -1,4 +1,4 @@
-"""The sum that decides vLLM's share of a GPU."""
+"""The memory plan that decides vLLM's share of a GPU."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ def test_s3gens_share_holds_its_weights_twice_over() -> None:
     assert 2 * weights <= S3GEN_BYTES
 
 
-def test_a_gpu_that_is_too_small_says_how_many_streams_it_carries() -> None:
+def test_the_error_of_a_small_gpu_names_the_number_of_streams_that_fit() -> None:
     plan = plan_for(TURBO, 32)
     check_fits(plan, 32, plan.total)
-    with pytest.raises(InvalidInput, match=r"max_streams = 32 .* at most (\d+)") as failure:
+    with pytest.raises(InvalidInput, match=r"max_streams is 32; .* at most (\d+)") as failure:
         check_fits(plan, 32, 8 * GB)
     assert failure.value.reason == "GPU_TOO_SMALL"
     possible = int(failure.value.allowed.split()[2])

@@ -1,4 +1,4 @@
-"""The sampler that stands in for vLLM's, against upstream's own processors and against chance."""
+"""The sampler that replaces vLLM's, against upstream's own processors and in distribution."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 
 @dataclass
 class Batch:
-    """Rows as a test lays them out."""
+    """A batch of rows that a test makes."""
 
     size: int
     rows: list[Row] = field(default_factory=list)

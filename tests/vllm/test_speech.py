@@ -1,4 +1,4 @@
-"""What T3 on the real engine says is understood as well as what it says on torch."""
+"""Speech from T3 on the real engine is understood as well as speech from T3 on torch."""
 
 from __future__ import annotations
 

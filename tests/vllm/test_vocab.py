@@ -1,4 +1,4 @@
-"""The id space and the embedding: defined for every id, and what stands where."""
+"""The id space and the embedding: every id has its row."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def space_of(spec: ModelSpec) -> IdSpace:
 
 
 def marked(space: IdSpace) -> IdEmbedding:
-    """Every row holds its own number, so that a result says where it came from."""
+    """An embedding whose rows hold their own numbers."""
     embedding = IdEmbedding(space, width=1)
     embedding.table.data[:, 0] = torch.arange(space.rows)
     return embedding

@@ -1,4 +1,4 @@
-"""Voice slots: one in use never moves, the one unused for longest goes first."""
+"""Voice slots: a voice in use keeps its slot, the least recently used one is evicted first."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-// A canvas that is as sharp as the screen and speaks the page's colours.
+// A canvas at the screen's resolution, with the page's colours.
 
-export class Sheet {
+export class Canvas {
   #colours = new Map();
 
   constructor(canvas) {
@@ -10,8 +10,8 @@ export class Sheet {
     new MutationObserver(() => this.#colours.clear()).observe(document.body, { attributeFilter: ["class"] });
   }
 
-  // Clears it; returns its size in CSS pixels.
-  fresh() {
+  // Clears the canvas and returns its size in CSS pixels.
+  clear() {
     const { width, height } = this.canvas.getBoundingClientRect();
     const scale = devicePixelRatio || 1;
     this.canvas.width = Math.max(1, Math.round(width * scale));
@@ -20,7 +20,7 @@ export class Sheet {
     return { width, height };
   }
 
-  // The value of a CSS variable such as "--sheen".
+  // Returns the value of a CSS variable such as "--sheen".
   colour(name) {
     if (!this.#colours.has(name)) this.#colours.set(name, getComputedStyle(this.canvas).getPropertyValue(name).trim());
     return this.#colours.get(name);

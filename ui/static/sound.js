@@ -1,24 +1,24 @@
-// Plays samples as they arrive: every piece is scheduled for the very moment at which the one before it ends.
-// Knows nothing of streams or pages. Buffers scheduled on the audio clock, not a worklet: those exist only on https.
+// Gapless playback of samples as they arrive: each piece starts when the one before it ends.
+// It schedules buffers on the audio clock, because audio worklets work on https only.
 
-const LEAD_S = 0.02; // from now to a first sample, so that the audio thread has seen it in time
-const FADE_S = 0.01; // a stop without a click
+const LEAD_S = 0.02; // delay of the first sample, so that the audio thread gets it in time
+const FADE_S = 0.01; // avoids a click at a stop
 const RATE_HZ = 24000;
 
 export class Sound {
   #sources = new Set();
-  #runs = []; // what is heard without a break: context times from `at` to `until`, of which `at` is second `from`
+  #runs = []; // sound without a gap: from context time `at`, which is second `from` of the recording, to `until`
   #next = 0;
   #gain = null;
   #context = null;
 
-  // Called in a click or key press, else browsers stay silent.
+  // Must be called in a click or key press; otherwise browsers stay silent.
   wake() {
     this.#context ??= new AudioContext({ sampleRate: RATE_HZ, latencyHint: "interactive" });
     this.#context.resume();
   }
 
-  // A new piece of speech, heard from its second `from` on. What sounded before falls silent.
+  // Starts a new recording at its second `from` and silences the one before.
   begin(from = 0) {
     this.silence();
     this.#gain = this.#context.createGain();
@@ -28,7 +28,7 @@ export class Sound {
     this.from = from;
   }
 
-  // Adds samples behind what is there. Returns the context time of the first and the seconds of silence before it.
+  // Appends samples. Returns the context time of the first one and the seconds of silence before it.
   push(samples, rate) {
     const buffer = this.#context.createBuffer(1, samples.length, rate);
     buffer.copyToChannel(samples, 0);
@@ -64,12 +64,12 @@ export class Sound {
     return this.lead > 0;
   }
 
-  // Seconds that are there and not yet heard.
+  // The seconds of audio that are not yet played.
   get lead() {
     return this.#context && this.#gain ? Math.max(0, this.#next - this.#context.currentTime) : 0;
   }
 
-  // The second that is heard now.
+  // The second of the recording that plays now.
   get position() {
     if (!this.#runs.length) return this.from ?? 0;
     const now = this.#context.currentTime;
@@ -77,8 +77,8 @@ export class Sound {
     return run.from + Math.min(Math.max(0, now - run.at), run.until - run.at);
   }
 
-  // When a context time is heard, on the clock of performance.now(), in seconds.
-  heard(at) {
+  // When a context time becomes audible, in seconds on the clock of performance.now().
+  audibleAt(at) {
     const latency_s = this.#context.outputLatency || this.#context.baseLatency || 0;
     return performance.now() / 1000 + at - this.#context.currentTime + latency_s;
   }

@@ -1,4 +1,4 @@
-// Samples -> a picture: time to the right, frequency upwards on a mel-like scale, loudness as light. Pure.
+// The spectrogram of samples as an image, with a mel-like frequency scale.
 
 const SIZE = 1024; // samples in one transform, 43 ms at 24 kHz
 const RANGE_DB = 72;
@@ -15,7 +15,7 @@ export function spectrogram(samples, width, height) {
     const imaginary = new Float32Array(SIZE);
     fft(real, imaginary);
     const levels = rows.map((bin) => 10 * Math.log10(real[bin] ** 2 + imaginary[bin] ** 2 + 1e-9));
-    loudest = levels.reduce((most, level) => Math.max(most, level), loudest);
+    loudest = levels.reduce((max, level) => Math.max(max, level), loudest);
     columns.push(levels);
   }
   for (const [x, levels] of columns.entries())
@@ -24,13 +24,13 @@ export function spectrogram(samples, width, height) {
   return image;
 }
 
-// The transform's bin at a share of the way up a mel scale from 0 to 12 kHz.
+// Returns the FFT bin at a share of the mel scale from 0 to 12 kHz.
 function melBin(share) {
   const top = Math.log(1 + 12000 / 700);
   return Math.round(((700 * (Math.exp(share * top) - 1)) / 12000) * (SIZE / 2 - 1));
 }
 
-// 0 -> black plumage, 1 -> light; violet and amber between.
+// Maps 0 to black and 1 to light, over violet and amber.
 const STOPS = [[20, 18, 28], [64, 48, 130], [168, 72, 120], [240, 160, 40], [255, 244, 214]];
 function light(share) {
   const at = Math.max(0, Math.min(0.9999, share)) * (STOPS.length - 1);
@@ -38,7 +38,7 @@ function light(share) {
   return [...low.map((value, i) => value + (high[i] - value) * part), 255];
 }
 
-// In place, radix 2.
+// An in-place radix-2 FFT.
 function fft(real, imaginary) {
   const n = real.length;
   for (let i = 1, j = 0; i < n; i++) {

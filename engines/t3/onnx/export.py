@@ -1,7 +1,4 @@
-"""`python -m engines.t3.onnx.export`: T3's prompt and step as checked ONNX graphs in a folder with a manifest.
-
-Knows files, precisions and how far a graph may be from the torch net; what is in the graphs is graph.py's.
-"""
+"""`python -m engines.t3.onnx.export`: T3 as checked ONNX graphs in a folder with a manifest."""
 
 from __future__ import annotations
 
@@ -20,30 +17,34 @@ import torch
 
 from engines.checkpoints.checkpoint import Checkpoint, default_cache_dir, open_checkpoint
 from engines.checkpoints.weights import load_tensors
-from engines.errors import invalid_value
+from engines.errors import InvalidInput
 from engines.onnx.export_cache import MANIFEST, ExportError, cached_folder, sha256
 from engines.t3.kv_cache import KvSlot
-from engines.t3.model import Span, T3Net, expected_tensors
+from engines.t3.model import T3Net, expected_tensors
+from engines.t3.net import Span
 from engines.t3.onnx import graph, net
 from engines.t3.onnx.graph import F32, blocks_graph, head_graph
 from engines.t3.onnx.net import OnnxT3Net
 
 PRECISIONS = ("fp32", "int8")
-# Each 64 inputs of an output share a scale. Beside one scale per tensor or per output (dynamic quantization with
-# reduced range, which AVX2 needs) this halves the logits' error, and has no range to reduce. Blocks of 32 are a little
-# slower and a little truer (DECISIONS.md has both).
+# Each 64 inputs of an output share a scale. Compared with one scale per tensor or per output (dynamic quantization with
+# reduced range, which AVX2 needs) this halves the logits' error. Blocks of 32 are a little slower and a little more
+# exact (docs/experiments.md has both).
 _BLOCK = 64
 _BITS = 8
 _INT8_ACCUMULATION = 4  # ONNX Runtime's "accuracy level": activations become int8 too, by row and block
 
 
 def export_t3(checkpoint: Checkpoint, precision: str, *, cache_dir: Path | None = None) -> Path:
-    """The folder with blocks.onnx and head.onnx, from the cache or made now and checked (seconds).
+    """The folder with blocks.onnx and head.onnx, from the cache or exported and checked now (seconds).
 
-    Raises InvalidInput, CheckpointError, and ExportError when the graphs do not say what the torch net says.
+    Raises InvalidInput for an unknown precision, CheckpointError, and ExportError if the graphs' logits differ from the
+    torch net's.
     """
     if precision not in PRECISIONS:
-        raise invalid_value("precision", precision, " or ".join(PRECISIONS))
+        allowed = " or ".join(PRECISIONS)
+        message = f"precision is {precision!r}; it must be {allowed}."
+        raise InvalidInput("precision", message, value=precision, allowed=allowed)
     root = (cache_dir or default_cache_dir()) / "onnx"
     sources = b"".join(Path(str(file)).read_bytes() for file in (graph.__file__, net.__file__, __file__))
     identity = {
@@ -75,7 +76,7 @@ def _write(checkpoint: Checkpoint, tensors: Mapping[str, F32], precision: str, f
 
 
 def to_int8(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Matrix products with stored weights in 8 bits, everything else as it was. `model` is used up."""
+    """The model with the stored weights of its matrix products in 8 bits. Changes `model`."""
     with _own_logging():
         from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
@@ -89,10 +90,10 @@ def to_int8(model: onnx.ModelProto) -> onnx.ModelProto:
 
 @contextlib.contextmanager
 def _own_logging() -> Iterator[None]:
-    """Importing the quantizer configures the process's root logger; that is not its to decide."""
-    root, chatter = logging.getLogger(), logging.getLogger("onnxruntime.quantization")
+    """Restores the process's root logger, which importing the quantizer configures."""
+    root, quantization = logging.getLogger(), logging.getLogger("onnxruntime.quantization")
     handlers, level = list(root.handlers), root.level
-    chatter.setLevel(logging.WARNING)
+    quantization.setLevel(logging.WARNING)
     try:
         yield
     finally:
@@ -100,25 +101,27 @@ def _own_logging() -> Iterator[None]:
         root.setLevel(level)
 
 
-# Largest error of a row of logits relative to the row, both as root mean squares. Eight bits are there to be fast;
-# their bound only tells a working graph from a broken one.
+# Largest error of a row of logits relative to the row, both as root mean squares. The bound of int8 only tells a
+# working graph from a broken one.
 TOLERANCE = {"fp32": 1e-4, "int8": 0.2}
 _CHECK_ROWS = (37, 20, 1, 1, 1)  # a prompt in two chunks, then steps
 _LOUD = 30.0
 
 
 def check_t3(checkpoint: Checkpoint, folder: Path, precision: str) -> dict[str, object]:
-    """ONNX's checker, then the graphs against the torch net over a prompt in chunks and single steps; what was found.
+    """Run ONNX's checker, then compare the graphs with the torch net over a prompt in chunks and single steps.
 
-    Raises ExportError naming the bound that was missed, also for logits that are not finite on loud inputs.
+    Returns the figures for the manifest. Raises ExportError naming the bound that was missed, or if logits are not
+    finite on loud inputs.
     """
     for name in ("blocks", "head"):
         onnx.checker.check_model(str(folder / f"{name}.onnx"), full_check=precision == "fp32")
     ours = OnnxT3Net(checkpoint, folder, threads=1)
     theirs = T3Net.load(checkpoint.t3_path, checkpoint.spec, torch.device("cpu"))
     speech_tokens = np.random.default_rng(0).integers(0, 6561, sum(_CHECK_ROWS)).tolist()
-    got, expected = _logits(ours, ours.embed_speech(speech_tokens)), _logits(theirs, theirs.embed_speech(speech_tokens))
-    worst = float(((got - expected).square().mean(-1) / expected.square().mean(-1)).sqrt().max())
+    actual = _logits(ours, ours.embed_speech(speech_tokens))
+    expected = _logits(theirs, theirs.embed_speech(speech_tokens))
+    worst = float(((actual - expected).square().mean(-1) / expected.square().mean(-1)).sqrt().max())
     if not worst <= TOLERANCE[precision]:  # written so that NaN fails
         raise ExportError(f"T3 ({precision}) is off by {worst:.2g} of a row of logits, allowed {TOLERANCE[precision]}")
     if not torch.isfinite(_logits(ours, _LOUD * ours.embed_speech(speech_tokens))).all():
@@ -128,7 +131,7 @@ def check_t3(checkpoint: Checkpoint, folder: Path, precision: str) -> dict[str, 
 
 @torch.inference_mode()
 def _logits(net: T3Net, embeddings: torch.Tensor) -> torch.Tensor:
-    """Logits after every row, read as `_CHECK_ROWS` says, (rows, 6563)."""
+    """Logits after every row, read in the chunks of `_CHECK_ROWS`, (rows, 6563)."""
     slot, rows, start = KvSlot(net.spec, len(embeddings), net.device), [], 0
     slot.reserve(len(embeddings))
     for count in _CHECK_ROWS:
@@ -139,19 +142,19 @@ def _logits(net: T3Net, embeddings: torch.Tensor) -> torch.Tensor:
 
 
 def open_onnx_net(checkpoint: Checkpoint, precision: str, *, threads: int, cache_dir: Path | None = None) -> OnnxT3Net:
-    """The net on graphs that are exported first if need be. Raises as `export_t3`."""
+    """The net on the graphs of `export_t3`. Raises as that does."""
     return OnnxT3Net(checkpoint, export_t3(checkpoint, precision, cache_dir=cache_dir), threads=threads)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="T3's prompt and step to checked ONNX graphs")
-    parser.add_argument("--model", default="auto", help="as of mynah-serve")
-    parser.add_argument("--cache-dir", type=Path, help="where exports lie; default as of mynah-serve")
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Exports T3 to checked ONNX graphs.")
+    parser.add_argument("--model", default="auto", help="as for mynah-serve")
+    parser.add_argument("--cache-dir", type=Path, help="folder of the exports; default as for mynah-serve")
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
-    given = parser.parse_args(arguments)
-    checkpoint = open_checkpoint(given.model, cache_dir=given.cache_dir, device="cpu")
-    for precision in given.precision:
-        folder = export_t3(checkpoint, precision, cache_dir=given.cache_dir)
+    args = parser.parse_args(argv)
+    checkpoint = open_checkpoint(args.model, cache_dir=args.cache_dir, device="cpu")
+    for precision in args.precision:
+        folder = export_t3(checkpoint, precision, cache_dir=args.cache_dir)
         print(folder)
         manifest = json.loads((folder / MANIFEST).read_text())
         for name, entry in manifest["graphs"].items():

@@ -1,8 +1,8 @@
-"""T3's blocks and head as ONNX graphs: fp32, or with 8-bit weights.
+"""T3's blocks and head as ONNX graphs in float32.
 
-Knows GPT-2's operators and upstream's names through the tensors it is given; knows no session. One graph reads a
-prompt's chunk and a single step alike: attention writes its new keys and values in place behind the ones that are
-there (ONNX Runtime's GroupQueryAttention with past and present in the same memory), so that no step copies the cache.
+One graph reads a chunk of a prompt and a single step alike: attention writes new keys and values in place behind the
+existing ones (ONNX Runtime's GroupQueryAttention with past and present in the same memory), so that no step copies the
+cache.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def past_names(layer: int) -> tuple[str, str]:
 
 
 def present_names(layer: int) -> tuple[str, str]:
-    """Outputs to be bound to the very memory of `past_names`."""
+    """Outputs that must be bound to the memory of `past_names`."""
     return f"present_key_{layer}", f"present_value_{layer}"
 
 
@@ -36,8 +36,8 @@ def blocks_graph(spec: T3Spec, tensors: Mapping[str, F32]) -> ModelProto:
     """All blocks. `tensors` has upstream's names, `tfmr.h.N.` first; matrices are (in, out).
 
     hidden (n, width), positions added; last_position (1,) int32, that of the last row; total_positions int32, one
-    more -> output (n, width) before the final norm. Rows are a plain matrix because ONNX Runtime fuses a product and
-    its bias for nothing else; only attention sees an axis of sequences.
+    more -> output (n, width) before the final norm. Rows are a plain matrix because ONNX Runtime fuses a product with
+    its bias only there; only attention has an axis of sequences.
     """
     build = _Builder(tensors)
     width = spec.width
@@ -92,7 +92,7 @@ def _block(build: _Builder, spec: T3Spec, layer: int, x: str) -> str:
 
 
 class _Builder:
-    """Collects nodes and the weights they name."""
+    """Collects the nodes of a graph and the weights that they refer to."""
 
     def __init__(self, tensors: Mapping[str, F32]) -> None:
         self.nodes: list[NodeProto] = []

@@ -1,7 +1,4 @@
-"""T3's net on ONNX Runtime: the same slots and rows as the torch net, its blocks and head in sessions.
-
-Knows how a span becomes a call; the graphs are graph.py's, embeddings and positions stay with the torch net's.
-"""
+"""T3's net on ONNX Runtime: blocks and head are sessions on the graphs of graph.py, embeddings stay in torch."""
 
 from __future__ import annotations
 
@@ -18,7 +15,8 @@ from engines.checkpoints.checkpoint import Checkpoint
 from engines.checkpoints.weights import load_tensors
 from engines.onnx.session import BoundSession, SessionSettings, open_session
 from engines.t3.kv_cache import KvSlot
-from engines.t3.model import Span, T3Net, outer_tensors
+from engines.t3.model import T3Net, outer_tensors
+from engines.t3.net import Span
 from engines.t3.onnx.graph import F32, past_names, present_names
 
 _CPU = torch.device("cpu")
@@ -30,17 +28,19 @@ class OnnxT3Net(T3Net):
     Spans are read one after the other: a slot's cache is memory of its own, which attention writes in place.
     """
 
+    name = "onnx"
+
     def __init__(self, checkpoint: Checkpoint, folder: Path, *, threads: int) -> None:
         """`folder` holds blocks.onnx and head.onnx of this checkpoint. Raises CheckpointError as `load_tensors`."""
         spec = checkpoint.spec.t3
         settings = SessionSettings(("cpu",), threads)
         super().__init__(load_tensors(checkpoint.t3_path, outer_tensors(spec)), [], spec, _CPU)
-        del self._head  # the session's
+        del self._head  # the session replaces it
         self._blocks_session = BoundSession(open_session(folder / "blocks.onnx", settings), settings)
         self._head_session = BoundSession(open_session(folder / "head.onnx", settings), settings)
         self._caches: weakref.WeakKeyDictionary[KvSlot, _BoundCache] = weakref.WeakKeyDictionary()
 
-    def forward(self, embeddings: Tensor, spans: Sequence[Span]) -> Tensor:
+    def forward(self, embeddings: Tensor, spans: Sequence[Span[KvSlot]]) -> Tensor:
         """As T3Net.forward."""
         outputs, first = [], 0
         for span in spans:
@@ -48,7 +48,7 @@ class OnnxT3Net(T3Net):
             first += span.rows
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
-    def _read(self, rows: Tensor, span: Span) -> Tensor:
+    def _read(self, rows: Tensor, span: Span[KvSlot]) -> Tensor:
         stop, put = span.start + span.rows, self._blocks_session.put
         hidden = rows + self._position_embedding[span.start : stop]
         cache = self._cache(span.slot)
@@ -62,11 +62,11 @@ class OnnxT3Net(T3Net):
         return torch.from_numpy(output)
 
     def _cache(self, slot: KvSlot) -> _BoundCache:
-        """The slot's memory as inputs and outputs; bound anew whenever the slot has moved to larger memory."""
-        known = self._caches.get(slot)
-        if known is None or known.address != slot.memory.data_ptr():
-            known = self._caches[slot] = _BoundCache(slot.memory, self._blocks_session)
-        return known
+        """The slot's memory as inputs and outputs; bound again when the slot has moved to larger memory."""
+        bound = self._caches.get(slot)
+        if bound is None or bound.address != slot.memory.data_ptr():
+            bound = self._caches[slot] = _BoundCache(slot.memory, self._blocks_session)
+        return bound
 
     def speech_logits(self, hidden: Tensor) -> Tensor:
         """As T3Net.speech_logits."""

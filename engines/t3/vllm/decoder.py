@@ -1,7 +1,6 @@
-"""T3's requests on an engine that draws tokens: what each token means, and what happens when the engine breaks.
+"""The decoder on an engine that draws tokens: what the tokens mean, and how a broken engine is replaced.
 
-Has the same face as decoder.py's T3Decoder, so that the same thread and the same generations serve both. Knows the
-engine by its protocol only; imports no vLLM.
+It has the interface of T3Decoder, so that the same step loop drives both. It imports no vLLM.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _REBUILDING = "the speech token engine failed and is being rebuilt"
 
 
 class TokenEngine(Protocol):
-    """What VllmEngine does. Used by one thread."""
+    """The interface of VllmEngine. Used by one thread."""
 
     @property
     def use(self) -> T3Use: ...
@@ -40,6 +39,8 @@ class TokenEngine(Protocol):
 
     def add(self, request_id: str, request: T3Request) -> None: ...
 
+    def promote(self, request_id: str) -> None: ...
+
     def abort(self, request_id: str) -> None: ...
 
     def step(self) -> Sequence[Drawn]: ...
@@ -48,16 +49,15 @@ class TokenEngine(Protocol):
 
 
 class VllmDecoder:
-    """All requests of one backend. Everything but `ready` and `healthy` belongs to one thread.
+    """All requests of one backend, on one thread. `ready` and `healthy` may be read from any thread.
 
-    The first `step` builds the engine. An exception out of its `step` breaks it: the requests it had fail, and the
-    following steps build a new one, the first at once, each later one after a pause twice as long (1 s to 60 s),
-    until one has brought a request to its end. A request that cannot be added, or whose logits are not finite, fails
-    alone.
+    The first `step` builds the engine. An exception from the engine's `step` breaks it: its requests fail, and the next
+    step builds a new engine. If engines keep failing, the pause before the next one doubles from 1 s up to 60 s, until
+    an engine has completed a request. A request that cannot be added, or whose logits are not finite, fails alone.
 
-    build      makes an engine
-    wait       sleeps so many seconds; True when it was woken because the backend is closing
-    on_health  told, on the thread, whenever `healthy` changes
+    build      builds an engine
+    wait       sleeps this many seconds; returns True if it was woken because the backend is closing
+    on_health  called with `healthy` when it changes, on the thread
     """
 
     def __init__(
@@ -67,19 +67,19 @@ class VllmDecoder:
         wait: Callable[[float], bool],
         on_health: Callable[[bool], None] = lambda _: None,
     ) -> None:
-        self.ready: Future[None] = Future()  # of the first engine, with what went wrong if it could not be built
+        self.ready: Future[None] = Future()  # done when the first engine is built; raises if it could not be built
         self._build, self._wait, self._on_health = build, wait, on_health
         self._engine: TokenEngine | None = None
-        self._failures = 0  # since a request last came to its end
+        self._failures = 0  # since a request was last completed
         self._given_up = False
         self._ids = itertools.count()
         self._id_of: dict[T3Sequence, str] = {}
         self._sequence_of: dict[str, T3Sequence] = {}
-        self._refused: list[Progress] = []
+        self._rejected: list[Progress] = []
 
     @property
     def healthy(self) -> bool:
-        """Whether a request that comes now would be worked on. From any thread."""
+        """Whether there is an engine for new requests. From any thread."""
         return self._engine is not None
 
     @property
@@ -90,18 +90,18 @@ class VllmDecoder:
 
     @property
     def use(self) -> T3Use:
-        """Of the engine in use; nothing while there is none."""
+        """The use of the current engine; zero while there is none."""
         return T3Use() if self._engine is None else self._engine.use
 
     @property
     def idle(self) -> bool:
-        """Whether `step` would do nothing, to the engine or for anyone."""
-        if self._refused:
+        """Whether `step` would do nothing."""
+        if self._rejected:
             return False
         return self._given_up if self._engine is None else self._engine.idle
 
     def add(self, request: T3Request) -> T3Sequence:
-        """Queue a checked request. Never raises: the next step reports what went wrong."""
+        """Queue a checked request. Never raises: the next step reports a failure."""
         sequence = T3Sequence(request, SpeechTokens(request.sampling.max_speech_tokens))
         request_id = str(next(self._ids))
         self._id_of[sequence], self._sequence_of[request_id] = request_id, sequence
@@ -110,12 +110,22 @@ class VllmDecoder:
                 raise EngineFailure(_REBUILDING)
             self._engine.add(request_id, request)
         except Exception as error:
-            self._refused.append(self._fail(sequence, error))
+            self._rejected.append(self._fail(sequence, error))
         return sequence
 
+    def promote(self, sequence: T3Sequence) -> None:
+        """Let a sequence that was made ahead compete as one that was not. Idempotent, also after its end."""
+        request_id = self._id_of.get(sequence)
+        if request_id is None or self._engine is None:
+            return
+        try:
+            self._engine.promote(request_id)
+        except Exception as error:
+            self._broke(error)
+
     def release(self, sequence: T3Sequence) -> None:
-        """Forget a sequence; its blocks are free when this returns, and nothing more is reported of it. Idempotent."""
-        self._refused[:] = [progress for progress in self._refused if progress.sequence is not sequence]
+        """Forget a sequence. Its blocks are free when this returns, and nothing is reported about it. Idempotent."""
+        self._rejected[:] = [progress for progress in self._rejected if progress.sequence is not sequence]
         request_id = self._id_of.pop(sequence, None)
         if request_id is None:
             return
@@ -127,9 +137,9 @@ class VllmDecoder:
                 self._broke(error)
 
     def step(self) -> list[Progress]:
-        """One step of the engine, or one attempt to have an engine. Reports failures, never raises them."""
-        if self._refused:
-            return self._take_refused()
+        """One step of the engine, or one attempt to build an engine. Reports failures, never raises them."""
+        if self._rejected:
+            return self._take_rejected()
         if self._engine is None:
             self._rebuild()
             return []
@@ -137,24 +147,24 @@ class VllmDecoder:
             drawn = self._engine.step()
         except Exception as error:
             self._broke(error)
-            return self._take_refused()
+            return self._take_rejected()
         return [progress for token in drawn if (progress := self._accept(token)) is not None]
 
     def close(self) -> None:
-        """Let go of the engine."""
+        """Close the engine."""
         self._given_up = True
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.close()
 
-    def _take_refused(self) -> list[Progress]:
-        refused, self._refused = self._refused, []
-        return refused
+    def _take_rejected(self) -> list[Progress]:
+        rejected, self._rejected = self._rejected, []
+        return rejected
 
     def _accept(self, drawn: Drawn) -> Progress | None:
         sequence = self._sequence_of.get(drawn.request_id)
         if sequence is None:
-            return None  # released in this very step, when the one before it failed
+            return None  # released in this step, when the engine could not abort another one
         if drawn.token == NOT_FINITE_TOKEN:
             return self._fail(sequence, ArithmeticError("logits are not finite"))
         speech_tokens = sequence.speech.accept(drawn.token)
@@ -170,7 +180,7 @@ class VllmDecoder:
         return Progress(sequence, over=True, error=failure)
 
     def _broke(self, error: Exception) -> None:
-        """The engine is beyond use: let go of it, then fail what it had."""
+        """Close the broken engine, then fail its requests."""
         _log.error("the speech token engine failed under %d requests", len(self._id_of), exc_info=error)
         traceback.clear_frames(error.__traceback__)
         engine, self._engine = self._engine, None
@@ -178,7 +188,7 @@ class VllmDecoder:
             self._failures += 1
             self._on_health(False)
             engine.close()
-        self._refused += [self._fail(sequence, error) for sequence in list(self._id_of)]
+        self._rejected += [self._fail(sequence, error) for sequence in list(self._id_of)]
 
     def _rebuild(self) -> None:
         if self._given_up or (self._failures > 1 and self._wait(self._pause_s())):
@@ -195,7 +205,7 @@ class VllmDecoder:
     def _could_not_build(self, error: Exception) -> None:
         self._failures += 1
         if not self.ready.done():
-            self._given_up = True  # it never worked: that is for whoever starts the backend to say
+            self._given_up = True  # it never worked: the backend's constructor raises this error
             self.ready.set_exception(error)
             return
         _log.error("rebuilding the speech token engine failed, attempt %d", self._failures, exc_info=error)
@@ -205,8 +215,8 @@ class VllmDecoder:
         return min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0 ** (self._failures - 2))
 
 
-def refused(request: T3Request) -> Progress:
-    """The answer to a request that comes while there is no engine."""
+def rejected(request: T3Request) -> Progress:
+    """The failure of a request that arrives while there is no engine."""
     speech = SpeechTokens(request.sampling.max_speech_tokens)
     return Progress(T3Sequence(request, speech), over=True, error=EngineFailure(_REBUILDING))
 

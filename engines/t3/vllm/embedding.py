@@ -1,7 +1,4 @@
-"""Embeds everything that T3 reads under vLLM: one table, one gather, any id.
-
-Knows the id space; knows neither vLLM nor upstream's files.
-"""
+"""The embedding of everything that T3 reads under vLLM: one table and one gather for all ids of vocab.py."""
 
 from __future__ import annotations
 
@@ -15,15 +12,14 @@ from engines.t3.vllm.vocab import IdSpace
 class IdEmbedding(nn.Module):
     """ids (n,) -> (n, width).
 
-    It belongs inside the compiled model. A CUDA graph reads its inputs where they lay when it was captured: vLLM keeps
-    the ids in one place for ever, but embeddings made outside would lie somewhere else at every step, and the graph
-    would go on reading the first ones.
+    It must be part of the compiled model. A CUDA graph reads its inputs at the addresses of its capture: vLLM keeps the
+    ids at one address, but embeddings computed outside would have another address at every step.
     """
 
     def __init__(self, space: IdSpace, width: int) -> None:
         super().__init__()
         self.space = space
-        # zeros: a slot without a voice embeds to something finite
+        # zeros, so that a slot without a voice embeds to finite values
         self.table = nn.Parameter(torch.zeros(space.rows, width), requires_grad=False)
 
     def forward(self, ids: Tensor) -> Tensor:

@@ -1,7 +1,4 @@
-"""T3 as a vLLM model: vLLM's own GPT-2 blocks, upstream's weights, one table for everything that is read.
-
-Knows vLLM 0.9.2's model interface and upstream's tensor names; knows nothing of requests, voices' owners or sampling.
-"""
+"""T3 as a vLLM 0.9.2 model: vLLM's own GPT-2 blocks, upstream's weights, one embedding table for all ids."""
 
 from __future__ import annotations
 
@@ -17,13 +14,13 @@ from engines.t3.vllm.embedding import IdEmbedding
 from engines.t3.vllm.vocab import IdSpace
 
 _BLOCKS = "tfmr."
-_NOT_READ = "tfmr.wte.weight"  # GPT-2's own embedding, which T3 has no use for
+_UNUSED = "tfmr.wte.weight"  # GPT-2's own embedding
 _PARTS = {"speaker": "cond_enc.spkr_enc", "head": "speech_head"}  # ours -> upstream's
 _KINDS = ("weight", "bias")
 
 
 class T3ForVllm(nn.Module):
-    """What vLLM calls. The folder's config.json (model_dir.py) says the dimensions."""
+    """The model that vLLM calls. The dimensions come from config.json (model_dir.py)."""
 
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
         super().__init__()
@@ -31,7 +28,7 @@ class T3ForVllm(nn.Module):
         space = IdSpace(config.mynah_text_vocab, config.mynah_voice_slots)
         self.transformer = GPT2Model(vllm_config=vllm_config, prefix="transformer")
         self.transformer.wte = IdEmbedding(space, config.n_embd)
-        # float32 whatever the model's dtype: used once per voice
+        # float32 for every dtype of the model: used once per voice
         self.speaker = nn.Linear(SPEAKER_EMBEDDING_DIM, config.n_embd, dtype=torch.float32)
         self.head = nn.Linear(config.n_embd, SPEECH_VOCAB)
 
@@ -57,28 +54,28 @@ class T3ForVllm(nn.Module):
 
     @torch.inference_mode()
     def set_voice(self, slot: int, speaker_embedding: Tensor) -> None:
-        """Put a voice into its slot; speaker_embedding (256,) float32. In place, where graphs find it."""
+        """Write a voice into its slot, in place for the CUDA graphs; speaker_embedding (256,) float32."""
         self.transformer.wte.voices[slot].copy_(self.speaker(speaker_embedding.to(self.speaker.weight.device)))
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
-        """From upstream's file, whose names and shapes are checked before vLLM is started (model_dir.py)."""
+        """Load upstream's file. Names and shapes were checked before vLLM was started (backend.py)."""
         own = self._own_tensors()
-        found: set[str] = set()
+        loaded_own: set[str] = set()
 
         def of_blocks() -> Iterator[tuple[str, Tensor]]:
             for name, tensor in weights:
                 if name in own:
                     own[name].copy_(tensor)
-                    found.add(name)
-                elif name.startswith(_BLOCKS) and name != _NOT_READ:
+                    loaded_own.add(name)
+                elif name.startswith(_BLOCKS) and name != _UNUSED:
                     yield name.removeprefix(_BLOCKS), tensor
 
         loaded = {f"transformer.{name}" for name in self.transformer.load_weights(of_blocks())}
-        assert found == own.keys(), f"not in the file: {own.keys() - found}"
+        assert loaded_own == own.keys(), f"not in the file: {own.keys() - loaded_own}"
         return loaded | {"transformer.wte.table"} | {f"{part}.{kind}" for part in _PARTS for kind in _KINDS}
 
     def _own_tensors(self) -> dict[str, Tensor]:
-        """Everything but the blocks, under upstream's names."""
+        """All tensors except the blocks', by upstream's names."""
         own: dict[str, Tensor] = {
             f"{theirs}.{kind}": getattr(getattr(self, ours), kind).data
             for ours, theirs in _PARTS.items()

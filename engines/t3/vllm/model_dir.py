@@ -1,7 +1,4 @@
-"""The folder vLLM loads T3 from: a config.json of ours and a link to upstream's weights, unchanged.
-
-Knows file names and dimensions; starts nothing.
-"""
+"""The model directory that vLLM loads T3 from: a config.json of ours and a link to upstream's weights."""
 
 from __future__ import annotations
 
@@ -16,10 +13,10 @@ from engines.t3.vllm.plugin import ARCHITECTURE
 from engines.t3.vllm.vocab import IdSpace
 
 
-def prepare_folder(checkpoint: Checkpoint, space: IdSpace, work_dir: Path) -> Path:
-    """A folder below `work_dir` for this checkpoint, the same one each time.
+def prepare_model_dir(checkpoint: Checkpoint, space: IdSpace, work_dir: Path) -> Path:
+    """The model directory of this checkpoint below `work_dir`, made or updated. Safe in several processes at once.
 
-    The same, because vLLM keys its compiled code by the model's path. Safe when several processes do it at once.
+    It is the same each time because vLLM caches its compiled code by the model's path.
     """
     weights = checkpoint.t3_path.resolve()
     config = json.dumps(model_config(checkpoint.spec.t3, space), indent=1, sort_keys=True)
@@ -35,7 +32,7 @@ def prepare_folder(checkpoint: Checkpoint, space: IdSpace, work_dir: Path) -> Pa
 
 
 def model_config(spec: T3Spec, space: IdSpace) -> dict[str, object]:
-    """config.json. `vocab_size` is what can be generated; what can be read is larger and only our model's business."""
+    """The content of config.json. `vocab_size` counts the ids that can be drawn; our model reads more (vocab.py)."""
     return {
         "architectures": [ARCHITECTURE],
         "model_type": "gpt2",

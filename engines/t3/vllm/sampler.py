@@ -1,7 +1,7 @@
-"""The sampler that stands in for vLLM's: upstream's order of operations and draws keyed by (seed, step).
+"""The sampler that replaces vLLM's: upstream's order of operations and draws keyed by (seed, step).
 
-Knows vLLM's model runner (which rows are whose, what each has drawn) and hands the mathematics to sampler.py, so that
-both backends draw the same tokens. vLLM's own sampler penalises prompt ids and does it first; see DECISIONS.md.
+T3's Sampler does the mathematics, so that both backends draw the same tokens. vLLM's own sampler penalises prompt ids
+and applies the penalty first.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from engines.model_spec import SPEECH_VOCAB, START_SPEECH_TOKEN
 from engines.t3.sampler import Sampler
 
 SETTINGS_KEY = "mynah_sampling"  # in SamplingParams.extra_args
-# Stands for a token that could not be drawn. No draw gives it and nothing reads it: its request is ended at once.
+# Marks a row whose logits are not finite. It is never drawn and never read: its request fails at once.
 NOT_FINITE_TOKEN = SPEECH_VOCAB
 
 
 class ResumableSampler(Sampler):
-    """A Sampler whose sequences may leave and come back, in another slot."""
+    """A Sampler whose sequences may be preempted and resumed in another slot."""
 
     def resume(self, slot: int, sampling: Sampling, drawn: Sequence[int]) -> None:
-        """Put a sequence that has drawn these tokens into this slot."""
+        """Continue a sequence that has drawn these tokens in this slot."""
         self.begin(slot, sampling)
         if drawn:
             self._drawn_tokens[slot] = len(drawn)
-            self._seen[slot, START_SPEECH_TOKEN] = False  # it counted for the first draw only
+            self._seen[slot, START_SPEECH_TOKEN] = False  # penalised for the first draw only
             self._seen[slot, torch.tensor(drawn, device=self._device)] = True
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a batch whose token is wanted."""
+    """A row of a batch for which a token is drawn."""
 
     index: int
     request_id: str
@@ -45,14 +45,14 @@ class Row:
 
 
 class Batch(Protocol):
-    """What the sampler asks about the batch whose logits it is given."""
+    """The batch whose logits are sampled."""
 
     @property
     def size(self) -> int:
-        """Rows of logits."""
+        """The number of rows of logits."""
 
     def due(self) -> list[Row]:
-        """The rows whose prompt is read to its end; a token for any other would be thrown away."""
+        """The rows whose prompt is read to its end; vLLM ignores the tokens of the others."""
         ...
 
 
@@ -77,14 +77,14 @@ class RunnerBatch:
 
 
 @dataclass
-class _Seats:
-    """Which slot of the sampler a request has while it is in the batch."""
+class _BatchSlots:
+    """The sampler's slots of the requests in the batch."""
 
     slots: int
     taken: dict[str, int] = field(default_factory=dict)
 
-    def seat(self, rows: Sequence[Row], sampler: ResumableSampler) -> list[int]:
-        """The slots of these rows. Requests that are not among them lose theirs: what they need is their history."""
+    def assign(self, rows: Sequence[Row], sampler: ResumableSampler) -> list[int]:
+        """The slots of these rows. Other requests lose their slots and are resumed from their history later."""
         present = {row.request_id for row in rows}
         self.taken = {key: slot for key, slot in self.taken.items() if key in present}
         free = sorted(set(range(self.slots)) - set(self.taken.values()), reverse=True)
@@ -100,7 +100,7 @@ class BatchSampler:
 
     def __init__(self, batch: Batch, slots: int, device: torch.device) -> None:
         self._batch = batch
-        self._seats = _Seats(slots)
+        self._slots = _BatchSlots(slots)
         self._sampler = ResumableSampler(slots, device)
 
     def tokens(self, logits: Tensor) -> list[int]:
@@ -110,16 +110,16 @@ class BatchSampler:
         rows = [row for row in self._batch.due() if finite[row.index]]
         if not rows:
             return tokens
-        slots = self._seats.seat(rows, self._sampler)
+        slots = self._slots.assign(rows, self._sampler)
         drawn = self._sampler.sample(slots, self._select(logits, rows))
         for row, token in zip(rows, drawn, strict=True):
             tokens[row.index] = token
         return tokens
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """What the next draw of each due row would be made from, (due, 6563)."""
+        """The probabilities of the next draw of each due row, (due, 6563)."""
         rows = self._batch.due()
-        return self._sampler.probabilities(self._seats.seat(rows, self._sampler), self._select(logits, rows))
+        return self._sampler.probabilities(self._slots.assign(rows, self._sampler), self._select(logits, rows))
 
     def _select(self, logits: Tensor, rows: Sequence[Row]) -> Tensor:
         whole = len(rows) == logits.shape[0]

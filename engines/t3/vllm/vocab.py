@@ -1,15 +1,14 @@
-"""The one id space in which vLLM sees everything that T3 reads: speech, prompt speech, text, voices.
+"""The vocabulary of T3 under vLLM: one id space for speech, prompt speech, text and voices.
 
-Pure arithmetic over ids; knows no engine. vLLM works on plain ids alone, so prefix caching, chunked prefill and CUDA
-graphs need nothing special.
+vLLM sees plain ids only, so that prefix caching, chunked prefill and CUDA graphs work unchanged.
 
-    0 .. 6562           speech tokens as T3 draws them: the only ids that are ever generated
-    6563 .. 13125       the same tokens again, for prompts: what a sampler may penalise never comes from a prompt
+    0 .. 6562           speech tokens as T3 draws them: the only ids that are generated
+    6563 .. 13125       the same tokens in prompts: a sampler must not penalise ids of a prompt
     13126 ..            text tokens
     after them          voice slots, one id per voice in memory
 
-The embedding's table holds [speech][text][voices]. Both kinds of speech id share their rows, so everything from 6563
-up lies 6563 rows below its id.
+The embedding's table holds [speech][text][voices]. Both kinds of speech ids share their rows, so that the row of an id
+from 6563 up is the id minus 6563.
 """
 
 from __future__ import annotations
@@ -38,12 +37,12 @@ class IdSpace:
 
     @property
     def ids(self) -> int:
-        """How many ids there are; the last one is ids - 1."""
+        """The number of ids."""
         return self.voice_start + self.voice_slots
 
     @property
     def rows(self) -> int:
-        """Rows of the embedding's table."""
+        """The number of rows of the embedding's table."""
         return self.ids - SPEECH_VOCAB
 
     @property
@@ -61,9 +60,9 @@ class IdSpace:
         return [self.voice_start + voice_slot, *speech, *(TEXT_START + token for token in text), _START]
 
     def rows_of(self, ids: Tensor) -> Tensor:
-        """The table's row of every id. Defined for any integer: what a CUDA graph is padded with embeds to some row.
+        """The table's row of every id. Every integer has one, because a CUDA graph is padded with arbitrary ids.
 
-        A function of each id alone: neither what stands beside it nor whether it is prompt or generated matters.
+        The row depends on the id alone, not on its neighbours or on whether it is from a prompt.
         """
         return (ids - SPEECH_VOCAB * (ids >= SPEECH_VOCAB)).clamp(0, self.rows - 1)
 

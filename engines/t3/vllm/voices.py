@@ -1,10 +1,8 @@
-"""Which voice lies in which slot of the embedding's table: least recently used goes first, one in use never.
+"""The voice slots of the embedding's table: an LRU map from voice keys to slots that never evicts a voice in use.
 
-Pure bookkeeping; knows neither tensors nor the engine.
-
-A slot may be given to another voice while keys and values made with the old one are still cached, because the cache
-is not asked by slot alone: every request carries its voice's key as vLLM's `cache_salt`, which is hashed into its
-first block and so into every block after it. No other voice can find those blocks.
+A slot may get another voice while keys and values of the old one are still cached: every request has its voice's key
+as vLLM's `cache_salt`, which is hashed into its first block and so into every block after it. Requests of another voice
+cannot find those blocks.
 """
 
 from __future__ import annotations
@@ -13,33 +11,34 @@ from collections import OrderedDict
 
 
 class VoiceSlots:
-    """`slots` places for voices, by key."""
+    """Up to `slots` voices by key."""
 
     def __init__(self, slots: int) -> None:
         self._slot_of: OrderedDict[str, int] = OrderedDict()  # least recently used first
         self._free = list(range(slots))[::-1]
-        self._users: dict[str, int] = {}  # requests at work per voice; absent: none
+        self._users: dict[str, int] = {}  # running requests per voice
 
     def take(self, key: str) -> tuple[int, bool]:
-        """A slot for this voice, kept until as many `give_back`s follow; True where the voice must be put there first.
+        """A slot for this voice, and whether the voice must be written into it first.
 
-        Raises LookupError when every slot is in use by requests of other voices.
+        The slot is in use until `give_back` was called as often as `take`. Raises LookupError if every slot is in use
+        by requests of other voices.
         """
-        known = self._slot_of.get(key)
-        slot = self._claim() if known is None else known
+        existing = self._slot_of.get(key)
+        slot = self._claim() if existing is None else existing
         self._slot_of[key] = slot
         self._slot_of.move_to_end(key)
         self._users[key] = self._users.get(key, 0) + 1
-        return slot, known is None
+        return slot, existing is None
 
     def give_back(self, key: str) -> None:
-        """One request of this voice is over. The voice stays where it is until its slot is needed."""
+        """End the use by one request. The voice stays in its slot until the slot is needed."""
         self._users[key] -= 1
         if self._users[key] == 0:
             del self._users[key]
 
     def discard(self, key: str) -> None:
-        """Undo a `take` that said True: the voice could not be put into its slot."""
+        """Undo a `take` that returned True, because the voice could not be written into its slot."""
         del self._users[key]
         self._free.append(self._slot_of.pop(key))
 

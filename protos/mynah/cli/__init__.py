@@ -1,1 +1,1 @@
-"""The `mynah` command."""
+"""The `mynah` command line."""

@@ -1,6 +1,6 @@
-"""SIGINT and SIGTERM: whatever the command is doing, it says so, ends soon and leaves with their exit status.
+"""The handler of SIGINT and SIGTERM: one line on standard error, a quick end, and the signal's exit status.
 
-Knows nothing of what the command does, and imports little: start-up is long, and a signal may come before its end.
+It imports little, because a signal may come before the command's slow imports are done.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
-_WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
-_STDERR = 2  # beneath Python's own file, which may be in the middle of a write
-_GRACE_S = 3.0  # for closing the file and the stream; far more than they take
+_MESSAGES = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+_STDERR = 2  # the descriptor: Python's file object may be in the middle of a write
+_GRACE_S = 3.0  # for closing the file and the stream, which takes far less
 
 
-class Interrupts:
-    """Takes the signals from when it is made. `status` is None until the first, then 128 + its number.
+class SignalHandler:
+    """Handles the signals from its construction on. `status` is None, then 128 plus the number of the first signal.
 
-    A signal that was ignored stays so: a script's background job starts with SIGINT ignored, and means it.
+    A signal that was ignored stays ignored: scripts start background jobs with SIGINT ignored on purpose.
     """
 
     def __init__(self) -> None:
         self.status: int | None = None
-        self._cancel: Callable[[], object] | None = None  # what is there to be cancelled
-        for number in _WORDS:
+        self._cancel: Callable[[], object] | None = None  # cancels the work in progress
+        for number in _MESSAGES:
             if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, self._came)
+                signal.signal(number, self._on_signal)
 
-    async def ending(self, work: Awaitable[None]) -> None:
-        """Do the work. A signal cancels it; then this returns whatever the work ended with, errors too.
+    async def run(self, work: Awaitable[None]) -> None:
+        """Run the work. A signal cancels it, and its result or error after that is dropped.
 
-        The process is left by force when it has not ended `_GRACE_S` after the signal: something may block the event
-        loop, or a thread that the interpreter waits for.
+        If the work has not ended `_GRACE_S` after the signal, the process exits by force: a blocked event loop or a
+        thread that the interpreter waits for could hold it up.
         """
         import asyncio
 
@@ -50,31 +50,32 @@ class Interrupts:
         finally:
             self._cancel = None
 
-    def leave(self) -> None:
-        """End the process if a signal came; the interpreter's own end would take its time, and a second signal."""
+    def exit_if_signalled(self) -> None:
+        """Exit the process at once if a signal came: the interpreter's own shutdown is slow, and a second signal
+        could come meanwhile."""
         if self.status is not None:
-            self._end()
+            self._exit()
 
-    def _came(self, number: int, _: FrameType | None) -> None:
-        """Runs anywhere in the main thread: raises nothing, which might be swallowed there, and takes no lock."""
+    def _on_signal(self, number: int, _: FrameType | None) -> None:
+        """Runs anywhere in the main thread. It takes no lock and raises nothing, as an exception could be swallowed."""
         if self.status is not None:
-            return  # sent twice, as by a terminal and by a parent, it is still one interrupt
+            return  # a terminal and a parent process may both send the signal
         self.status = 128 + number
         if self._cancel is None:
-            self._tell(number)
-            self._end()
-        _thread.start_new_thread(self._end_late, ())
-        self._tell(number)
+            self._report(number)
+            self._exit()
+        _thread.start_new_thread(self._exit_after_grace, ())
+        self._report(number)
         self._cancel()
 
-    def _tell(self, number: int) -> None:
-        with suppress(OSError):  # nobody may read it any more
-            os.write(_STDERR, f"mynah: {_WORDS[signal.Signals(number)]}\n".encode())
+    def _report(self, number: int) -> None:
+        with suppress(OSError):  # standard error may be closed
+            os.write(_STDERR, f"mynah: {_MESSAGES[signal.Signals(number)]}\n".encode())
 
-    def _end_late(self) -> None:
+    def _exit_after_grace(self) -> None:
         time.sleep(_GRACE_S)
-        self._end()
+        self._exit()
 
-    def _end(self) -> NoReturn:
+    def _exit(self) -> NoReturn:
         assert self.status is not None
         os._exit(self.status)

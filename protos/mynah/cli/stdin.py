@@ -1,4 +1,4 @@
-"""Standard input as fragments of text, each as soon as it is written. Knows nothing of what becomes of it."""
+"""Standard input as text fragments, each as soon as it is written."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ _READ_BYTES = 4096
 
 
 async def fragments() -> AsyncIterator[str]:
-    """What is written to standard input (UTF-8; bytes that are not become U+FFFD), until it is closed.
+    """Yields the text of standard input until it is closed. Bytes that are not UTF-8 become U+FFFD.
 
-    Read by a daemon thread: a terminal or a file cannot be waited for by the event loop, and a thread that waits
-    for input must not keep the program from ending. The thread reads on only when the last piece was taken.
+    A daemon thread reads, because the event loop cannot wait for a terminal or a file, and a thread that waits for
+    input must not block the exit. It reads the next piece only after the last one was consumed.
     """
     loop = asyncio.get_running_loop()
     pieces: asyncio.Queue[bytes | OSError] = asyncio.Queue()
-    taken = threading.Semaphore(0)
+    consumed = threading.Semaphore(0)
     descriptor = sys.stdin.fileno()
 
     def read_all() -> None:
-        with suppress(RuntimeError):  # the loop is closed: the program is ending
+        with suppress(RuntimeError):  # the loop is closed because the program ends
             while True:
                 piece = _read(descriptor)
                 loop.call_soon_threadsafe(pieces.put_nowait, piece)
                 if not piece or isinstance(piece, OSError):
                     return
-                taken.acquire()
+                consumed.acquire()
 
     threading.Thread(target=read_all, name="stdin", daemon=True).start()
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     while piece := await pieces.get():
-        taken.release()
+        consumed.release()
         if isinstance(piece, OSError):
             raise piece
         if text := decoder.decode(piece):

@@ -1,4 +1,4 @@
-"""The client: the calls that can be made on a server, or on whichever of several has room."""
+"""The client of one Mynah server or of several."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from mynah.client.errors import MynahError, WrongState
 from mynah.client.events import AudioChunk, ServerInfo
-from mynah.client.failover import Replay
+from mynah.client.failover import FailoverCall
 from mynah.client.servers import Server, Servers
 from mynah.client.settings import AudioFormat, Sampling, SpeechSettings, Timeouts, Tls
 from mynah.client.stream import SpeechStream
@@ -23,10 +23,17 @@ _SERVING = bytes([8, 1])  # HealthCheckResponse: field 1, the value SERVING
 
 
 class Client:
-    """Connections to one Mynah server or several; made on first use, shared by any number of streams.
+    """The connections to one Mynah server or to several, shared by any number of streams.
 
-    Use it as an async context manager. Every call raises MynahError. With several servers a stream opens where there
-    is room, and moves when its server fails before the first audio; after audio nothing is ever tried again.
+    Use it as an async context manager; it connects on first use. Every call raises MynahError if it fails. With several
+    servers, a stream opens on one with room. It moves to another if its server fails before the first audio. After the
+    first audio the client never retries.
+
+    ```python
+    async with mynah.Client("127.0.0.1:50051") as client:
+        async for chunk in client.synthesize("Hello there.", audio_format="pcm_s16le"):
+            play(chunk.data)
+    ```
     """
 
     def __init__(
@@ -38,14 +45,16 @@ class Client:
         timeouts: Timeouts | None = None,
         moves: int | None = None,
     ) -> None:
-        """`server` is HOST:PORT, several of them, or "dns:HOST:PORT" for every address that the name has.
+        """`server` is "HOST:PORT", a list of them, or "dns:HOST:PORT" for all addresses behind a name.
 
-        `tls=True` trusts the system's certificates; a Tls says which others. `moves` is how often a stream may be
-        opened again before its first audio; None: never with one server, twice for each of several.
+        `tls=True` trusts the system's certificates; a Tls object names others. `api_key` is sent with every call.
+        `moves` is the maximum number of times a stream may be opened again before its first audio; the default is 0
+        for one server and two per server for several.
         """
         addresses = [server] if isinstance(server, str) else list(server)
         if not addresses or (len(addresses) > 1 and any(address.startswith("dns:") for address in addresses)):
-            raise WrongState("server is HOST:PORT, several of them, or one dns:HOST:PORT", reason="SERVER_UNCLEAR")
+            message = "`server` must be one HOST:PORT, a list of HOST:PORT, or one dns:HOST:PORT."
+            raise WrongState(message, reason="SERVER_UNCLEAR")
         self._servers = Servers(addresses, self._connect)
         self._moves = moves
         self._tls = tls if isinstance(tls, Tls) else (Tls() if tls else None)
@@ -67,12 +76,12 @@ class Client:
 
     @property
     def voices(self) -> Voices:
-        """The voices, which several servers must share."""
+        """The voices. Several servers must share them."""
         self._must_be_open()
         return Voices(self._servers.pick().calls, self._timeouts)
 
     @property
-    def _moves_allowed(self) -> int:
+    def _max_failovers(self) -> int:
         if self._moves is not None:
             return self._moves
         return 2 * self._servers.count if self._servers.count > 1 else 0
@@ -85,12 +94,12 @@ class Client:
         sample_rate_hz: int | None = None,
         sampling: Sampling | None = None,
     ) -> SpeechStream:
-        """A stream to be opened with `async with`. What is None is the server's choice."""
+        """Returns a stream; open it with `async with`. The server chooses what is None."""
         self._must_be_open()
         settings = SpeechSettings(voice, audio_format, sample_rate_hz, sampling or Sampling())
 
-        def start() -> Replay:
-            return Replay(self._servers, lambda server: server.speech.StreamSpeech(), self._moves_allowed)
+        def start() -> FailoverCall:
+            return FailoverCall(self._servers, lambda server: server.speech.StreamSpeech(), self._max_failovers)
 
         return SpeechStream(start, settings, self._timeouts.connect_s)
 
@@ -103,26 +112,26 @@ class Client:
         sample_rate_hz: int | None = None,
         sampling: Sampling | None = None,
     ) -> AsyncIterator[AudioChunk]:
-        """The audio of one text as it is made. Closing the iterator early ends the work."""
+        """Yields the audio of one text as it is made. Closing the iterator cancels the call."""
         self._must_be_open()
         settings = SpeechSettings(voice, audio_format, sample_rate_hz, sampling or Sampling())
         request = speech_pb2.SynthesizeRequest(settings=settings_to_wire(settings), text=text)
-        moves, tried, heard = self._moves_allowed, [self._servers.pick()], False
+        max_failovers, tried, delivered = self._max_failovers, [self._servers.pick()], False
         while True:
             try:
-                async for chunk in _heard(tried[-1], request):
-                    heard = True
+                async for chunk in _audio_of(tried[-1], request):
+                    delivered = True
                     yield chunk
                 return
             except MynahError as error:
-                if heard or not error.retryable or len(tried) > moves:
+                if delivered or not error.retryable or len(tried) > max_failovers:
                     raise
                 tried[-1].failed(error)
-            await asyncio.sleep(self._servers.rest_s())
+            await asyncio.sleep(self._servers.cooldown_s())
             tried.append(self._servers.pick(avoid=[server.address for server in tried]))
 
     async def info(self) -> ServerInfo:
-        """Who speaks, and what may be asked of it."""
+        """Returns the server's version, model, formats and limits."""
         self._must_be_open()
         async with rpc_errors():
             request = speech_pb2.GetServerInfoRequest()
@@ -131,10 +140,10 @@ class Client:
             )
 
     async def health(self, service: str = "") -> bool:
-        """Whether the server says SERVING, by gRPC's own health protocol; asks for no key.
+        """Returns True if the server reports SERVING through gRPC's health protocol. Needs no API key.
 
-        `service` "" means that it takes new streams, "liveness" that its process works, warming up and draining
-        included. Raises NotFound for a service that it does not know.
+        The service "" is SERVING while new streams are accepted; "liveness" is SERVING while the process works, also
+        during warm-up and drain. Raises NotFound for any other service.
         """
         self._must_be_open()
         channel = self._servers.pick().channel
@@ -145,12 +154,14 @@ class Client:
 
     def _must_be_open(self) -> None:
         if not self._open:
-            raise WrongState("the client is not open; use `async with`", reason="CLIENT_NOT_OPEN")
+            raise WrongState(
+                "The client is not open. Use it as `async with mynah.Client(...) as client:`.", reason="CLIENT_NOT_OPEN"
+            )
 
 
-async def _heard(server: Server, request: speech_pb2.SynthesizeRequest) -> AsyncIterator[AudioChunk]:
+async def _audio_of(server: Server, request: speech_pb2.SynthesizeRequest) -> AsyncIterator[AudioChunk]:
     call = server.speech.Synthesize(request)
-    server.enter()
+    server.acquire()
     try:
         async with rpc_errors():
             async for message in call:
@@ -158,5 +169,5 @@ async def _heard(server: Server, request: speech_pb2.SynthesizeRequest) -> Async
                 if isinstance(event, AudioChunk):
                     yield event
     finally:
-        server.leave()
+        server.release()
         call.cancel()

@@ -1,6 +1,6 @@
-"""The client's tree of errors, and how a gRPC status with its details becomes one of them.
+"""The client's exceptions, and their translation from a gRPC status and its details.
 
-Knows the contract's conventions (ErrorInfo, RetryInfo); opens no connection. gRPC itself is never imported here.
+gRPC is not imported here, so that `import mynah` stays fast.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ DOMAIN = "mynah"
 
 
 class MynahError(Exception):
-    """Base of everything this client raises about a call.
+    """The base class of all errors that the client raises about a call.
 
-    `reason` is a stable UPPER_SNAKE word for programs, `code` the gRPC status' name. `retryable` says whether the
-    same call may succeed later without a change, `retry_after_s` what the server suggests to wait. `field`, `value`
-    and `allowed` say what was wrong with the request; empty where that does not apply.
+    `reason` is a stable UPPER_SNAKE identifier for programs; `code` is the name of the gRPC status. `retryable` is True
+    if the same call may succeed later, and `retry_after_s` is the wait that the server suggests. `field`, `value` and
+    `allowed` describe the part of the request that was wrong; they are empty for other errors.
     """
 
     def __init__(
@@ -41,39 +41,39 @@ class MynahError(Exception):
 
 
 class InvalidArgument(MynahError):
-    """The request can never work as it is; see `field`, `value` and `allowed`."""
+    """The request is invalid; see `field`, `value` and `allowed`."""
 
 
 class NotFound(MynahError):
-    """No such voice."""
+    """The voice does not exist."""
 
 
 class NotAllowed(MynahError):
-    """The server asks for an API key that it knows."""
+    """The API key is missing or not known to the server."""
 
 
 class AlreadyExists(MynahError):
-    """The chosen voice id is taken."""
+    """The chosen voice id is already in use."""
 
 
 class WrongState(MynahError):
-    """The request came out of order, or its object is in a state that does not allow it."""
+    """The call is out of order, or its object is in a state that does not allow it."""
 
 
 class ServerBusy(MynahError):
-    """The server has no room: for another stream (retryable), or for more on this one."""
+    """The server has no room for another stream (retryable) or for more text on this one."""
 
 
 class Unavailable(MynahError):
-    """The server is not there, not ready, or about to stop."""
+    """The server cannot be reached, is not ready, or is shutting down."""
 
 
 class TimedOut(MynahError):
-    """A deadline or one of the stream's time limits passed."""
+    """A deadline or a time limit of the stream expired."""
 
 
 class StreamCancelled(MynahError):
-    """The call was ended by its own client, or cut off."""
+    """The call was cancelled by this client."""
 
 
 class ServerError(MynahError):
@@ -92,63 +92,63 @@ _CLASSES: dict[str, type[MynahError]] = {
     "DEADLINE_EXCEEDED": TimedOut,
     "CANCELLED": StreamCancelled,
 }
-# how gRPC words a stream that a proxy cut off when the server behind it went away; no server of ours was asked
-_BROKEN = ("RST_STREAM", "Stream removed")
-_BY_THIS_CLIENT = "Locally cancelled"  # how grpc.aio words a call that its own side cancelled
+# gRPC's messages for a stream that a proxy reset because the server behind it went away
+_RESET_MESSAGES = ("RST_STREAM", "Stream removed")
+_LOCALLY_CANCELLED = "Locally cancelled"  # grpc.aio's message for a call that this client cancelled
 
 
 def from_status(code: str, message: str, metadata: Iterable[tuple[str, str | bytes]] | None = None) -> MynahError:
-    """The error for a status name, its message and its trailing metadata.
+    """Returns the error for the name of a status, its message and its trailing metadata.
 
-    A status without our details (a proxy's, gRPC's own) becomes the class of its code with the code as reason; of
-    those only UNAVAILABLE and a stream that was cut off are retryable. A server that dies can end a call with a bare
-    CANCELLED, which is being cut off unless this client cancelled.
+    A status without Mynah's details comes from gRPC or a proxy. Its code gives the class and the reason, and it is
+    retryable only for UNAVAILABLE or a lost connection. A server that dies can end a call with a bare CANCELLED, which
+    counts as a lost connection unless this client cancelled the call.
     """
-    details = next((value for key, value in metadata or () if key == DETAILS_KEY), b"")
-    kind = _CLASSES.get(code, ServerError)
-    given = _read_details(details) if isinstance(details, bytes) and details else None
-    if given is None and _was_cut_off(code, message):
+    raw = next((value for key, value in metadata or () if key == DETAILS_KEY), b"")
+    error_class = _CLASSES.get(code, ServerError)
+    details = _read_details(raw) if isinstance(raw, bytes) and raw else None
+    if details is None and _is_lost_connection(code, message):
         return Unavailable(message, reason="CONNECTION_LOST", code=code, retry_after_s=0.1)
-    if given is None:
-        return kind(message, code=code, retry_after_s=1.0 if code == "UNAVAILABLE" else None)
-    reason, retry_after_s, about = given
-    return kind(
+    if details is None:
+        return error_class(message, code=code, retry_after_s=1.0 if code == "UNAVAILABLE" else None)
+    reason, retry_after_s, info = details
+    return error_class(
         message,
         reason=reason,
         code=code,
         retry_after_s=retry_after_s,
-        field=about.get("field", ""),
-        value=about.get("value", ""),
-        allowed=about.get("allowed", ""),
+        field=info.get("field", ""),
+        value=info.get("value", ""),
+        allowed=info.get("allowed", ""),
     )
 
 
-def _was_cut_off(code: str, message: str) -> bool:
+def _is_lost_connection(code: str, message: str) -> bool:
     if code == "CANCELLED":
-        return not message.startswith(_BY_THIS_CLIENT)
-    return code in ("UNKNOWN", "INTERNAL") and any(word in message for word in _BROKEN)
+        return not message.startswith(_LOCALLY_CANCELLED)
+    return code in ("UNKNOWN", "INTERNAL") and any(words in message for words in _RESET_MESSAGES)
 
 
 def _read_details(raw: bytes) -> tuple[str, float | None, dict[str, str]] | None:
-    """Reason, wait before a retry, and what was wrong; None when the details are not ours."""
+    """Returns reason, seconds before a retry and metadata, or None if the details are not Mynah's."""
     from google.protobuf.message import DecodeError
     from google.rpc import error_details_pb2, status_pb2
 
-    status, info, retry = status_pb2.Status(), error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+    status, error_info, retry = status_pb2.Status(), error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
     request = error_details_pb2.BadRequest()
     wait_s: float | None = None
     try:
         status.ParseFromString(raw)
         for detail in status.details:
-            detail.Unpack(info)
+            detail.Unpack(error_info)
             detail.Unpack(request)
             if detail.Unpack(retry):
                 wait_s = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
     except DecodeError:
         return None
-    if info.domain != DOMAIN:
+    if error_info.domain != DOMAIN:
         return None
-    about = dict(info.metadata)
+    info = dict(error_info.metadata)
     if request.field_violations:
-        about.setdefault("field", request.field_violations[0].field)
-    return info.reason, wait_s, about
+        info.setdefault("field", request.field_violations[0].field)
+    return error_info.reason, wait_s, info

@@ -1,4 +1,4 @@
-"""What a server says, as typed values. Knows nothing of protobuf or connections."""
+"""The messages of a server, as typed values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mynah.client.settings import AudioFormat, SpeechSettings
 
 @dataclass(frozen=True)
 class Limits:
-    """What one stream, or one upload, may ask for."""
+    """The limits of a stream and of an upload."""
 
     max_pending_text_chars: int
     max_segment_text_chars: int
@@ -24,7 +24,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class ServerInfo:
-    """Who speaks."""
+    """The server's version, model, formats and limits."""
 
     version: str
     model: str
@@ -42,7 +42,7 @@ class ServerInfo:
 
 @dataclass(frozen=True)
 class StreamOpened:
-    """The stream as the server understood it; `settings` has every default filled in, the seed included."""
+    """The stream is open. `settings` has all defaults filled in, including the seed."""
 
     stream_id: str
     settings: SpeechSettings
@@ -53,18 +53,18 @@ class StreamOpened:
 
 @dataclass(frozen=True)
 class WindowFigures:
-    """What it took to make a chunk, as the server saw it; times in seconds."""
+    """The work behind a chunk, as measured by the server."""
 
     window_index: int  # within the segment
-    new_speech_tokens: int  # that became the chunk
-    made_speech_tokens: int  # of the segment, when the chunk was ready
-    queue_s: float  # of waiting for the device
+    new_speech_tokens: int  # in this chunk
+    made_speech_tokens: int  # of the segment so far
+    queue_s: float  # in the queue for the device
     decode_s: float
 
 
 @dataclass(frozen=True)
 class AudioChunk:
-    """Final, gapless audio. `offset_samples` is where it begins on the stream's timeline, at the stream's rate."""
+    """A piece of final, gapless audio. `offset_samples` is its position on the stream's timeline."""
 
     sequence_number: int
     segment_index: int
@@ -76,7 +76,7 @@ class AudioChunk:
 
 @dataclass(frozen=True)
 class SegmentStarted:
-    """Work on a segment began."""
+    """A segment begins. Its audio follows."""
 
     segment_index: int
     offset_samples: int
@@ -87,7 +87,7 @@ class SegmentStarted:
 
 @dataclass(frozen=True)
 class SegmentDone:
-    """A segment is complete; `samples` is the sum of its chunks. Times in seconds, as the server saw them."""
+    """A segment is complete; `samples` is the sum of its chunks. Times are measured by the server."""
 
     segment_index: int
     offset_samples: int
@@ -108,7 +108,7 @@ class SegmentDone:
 
 @dataclass(frozen=True)
 class Flushed:
-    """All text before the flush has been spoken and received."""
+    """All text before the flush has been spoken and sent."""
 
     flush_id: int
     offset_samples: int
@@ -116,7 +116,7 @@ class Flushed:
 
 @dataclass(frozen=True)
 class Cancelled:
-    """All text before the cancel was dropped. Samples count from the opening of the stream."""
+    """All text before the cancel was dropped. Samples are counted from the opening of the stream."""
 
     made_samples: int
     delivered_samples: int
@@ -130,7 +130,7 @@ Event = AudioChunk | SegmentStarted | SegmentDone | Flushed | Cancelled
 
 @dataclass(frozen=True)
 class Voice:
-    """A voice the server can speak with."""
+    """A voice of the server."""
 
     voice_id: str
     name: str

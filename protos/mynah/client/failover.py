@@ -1,7 +1,7 @@
-"""A call that moves to another server when its own fails before the first audio.
+"""A call that fails over to another server until its first audio.
 
-Until then everything that was sent is kept and said again there, and what the listener already knows is left out.
-From the first audio on a failure is the caller's to handle: nobody may hear the same words twice.
+Until then all sent messages are kept and sent again to the next server, and events that the reader already has are
+skipped. After the first audio an error is raised instead, because a retry would repeat words.
 """
 
 from __future__ import annotations
@@ -12,72 +12,72 @@ from typing import Any
 
 from mynah.client.errors import MynahError
 from mynah.client.servers import Server, Servers
-from mynah.client.transport import Duplex
+from mynah.client.transport import BidiStream
 
 
-class Replay:
-    """Reads and writes as a Duplex; `start` begins the call on a server, `moves` is how often it may move."""
+class FailoverCall:
+    """A BidiStream with failover. `start` begins the call on a server."""
 
-    def __init__(self, servers: Servers, start: Callable[[Server], Any], moves: int) -> None:
+    def __init__(self, servers: Servers, start: Callable[[Server], Any], max_failovers: int) -> None:
         self._servers = servers
         self._start = start
-        self._moves = moves
+        self._failovers_left = max_failovers
         self._tried: list[str] = []
-        self._said: list[Any] = []
+        self._sent: list[Any] = []
         self._ended = False
-        self._given = 0  # messages that the reader has had
-        self._unwanted = 0  # of a new call: those that the reader has had from an earlier one
-        self._settled = False  # audio came: no more moving
+        self._delivered = 0  # messages, to the reader
+        self._to_skip = 0  # messages of this call that the reader has from an earlier one
+        self._has_audio = False  # from then on no failover
         self._closed = False
         self._call_number = 0
-        self._lock = asyncio.Lock()  # one writer or mover at a time
+        self._lock = asyncio.Lock()  # one write or failover at a time
         self._begin()
 
     def _begin(self) -> None:
         self._server = self._servers.pick(avoid=self._tried)
         self._tried.append(self._server.address)
-        self._server.enter()
-        self._call = Duplex(self._start(self._server))
+        self._server.acquire()
+        self._call = BidiStream(self._start(self._server))
         self._call_number += 1
-        self._unwanted = self._given
+        self._to_skip = self._delivered
 
-    async def _leave(self) -> None:
-        self._server.leave()
+    async def _release(self) -> None:
+        self._server.release()
         await self._call.close()
 
     async def read(self) -> Any | None:
-        """The next message that is new; None at the end. Raises MynahError when the call failed for good."""
+        """Returns the next new message, or None at the end. Raises MynahError if the call failed for good."""
         while True:
             number = self._call_number
             try:
                 message = await self._call.read()
             except MynahError as error:
-                await self._move(error, number)
+                await self._fail_over(error, number)
                 continue
             if message is None:
                 return None
             is_audio = message.WhichOneof("event") == "audio"
-            if self._unwanted and not is_audio:
-                self._unwanted -= 1
+            if self._to_skip and not is_audio:
+                self._to_skip -= 1
                 continue
-            self._given += 1
-            if is_audio and not self._settled:
-                self._settled = True
-                self._said.clear()
+            self._delivered += 1
+            if is_audio and not self._has_audio:
+                self._has_audio = True
+                self._sent.clear()
             return message
 
     async def write(self, message: Any) -> None:
-        """Send a message. Raises MynahError when the call has failed for good."""
+        """Send a message. Raises MynahError if the call failed for good."""
         async with self._lock:
-            if not self._settled:
-                self._said.append(message)
+            if not self._has_audio:
+                self._sent.append(message)
             number = self._call_number
             try:
                 await self._call.write(message)
                 return
             except MynahError as error:
                 failure = error
-        await self._move(failure, number)
+        await self._fail_over(failure, number)
 
     async def done_writing(self) -> None:
         """Half-close."""
@@ -86,29 +86,29 @@ class Replay:
             await self._call.done_writing()
 
     async def close(self) -> None:
-        """End the call, whatever its state. Idempotent."""
+        """End the call in any state. Idempotent."""
         if not self._closed:
             self._closed = True
-            await self._leave()
+            await self._release()
 
-    async def _move(self, error: MynahError, number: int) -> None:
-        """Go on elsewhere after call `number` failed; raises the error when that is not allowed."""
+    async def _fail_over(self, error: MynahError, number: int) -> None:
+        """Continue on another server after call `number` failed. Raises the error if that is not allowed."""
         async with self._lock:
-            while number == self._call_number:  # else somebody else has moved already
-                if self._settled or self._closed or not error.retryable or not self._moves:
+            while number == self._call_number:  # else another task has already failed over
+                if self._has_audio or self._closed or not error.retryable or not self._failovers_left:
                     raise error
-                self._moves -= 1
+                self._failovers_left -= 1
                 self._server.failed(error)
-                await self._leave()
-                await asyncio.sleep(self._servers.rest_s())
+                await self._release()
+                await asyncio.sleep(self._servers.cooldown_s())
                 self._begin()
                 try:
-                    await self._say_again()
-                except MynahError as again:
-                    error, number = again, self._call_number
+                    await self._resend()
+                except MynahError as next_error:
+                    error, number = next_error, self._call_number
 
-    async def _say_again(self) -> None:
-        for message in self._said:
+    async def _resend(self) -> None:
+        for message in self._sent:
             await self._call.write(message)
         if self._ended:
             await self._call.done_writing()

@@ -1,7 +1,4 @@
-"""The servers behind a client: which there are, how busy each is, and which one a new stream goes to.
-
-Knows addresses, channels and load; knows nothing of what is said on a stream.
-"""
+"""Load balancing over the servers of a client: their addresses, their load, and the choice for a new stream."""
 
 from __future__ import annotations
 
@@ -19,89 +16,91 @@ from mynah.v1 import speech_pb2, speech_pb2_grpc
 
 _DNS = "dns:"
 _RESOLVE_EVERY_S = 10.0
-_LOOK_EVERY_S = 2.0
-_LOOK_TIMEOUT_S = 1.0
-_REST_S = 1.0  # after a failure that names no time of its own
+_POLL_EVERY_S = 2.0
+_POLL_TIMEOUT_S = 1.0
+_COOLDOWN_S = 1.0  # after an error without `retry_after_s`
 
 
 @dataclass
 class Server:
-    """One address with its connection. `places` is how many streams it takes, 0 while unknown."""
+    """One address, its connection and its load. `capacity` is the number of streams it admits; 0 while unknown."""
 
     address: str
     channel: Any  # grpc.aio.Channel
-    calls: Any  # the channel as stubs want it
+    calls: Any  # the channel for stubs; it adds the API key
     speech: Any = field(init=False)  # SpeechStub
     own_streams: int = 0
-    left: asyncio.Event = field(init=False, default_factory=asyncio.Event)  # set while own_streams is 0
-    open_streams: int = 0  # everybody's, when it was last looked at
-    own_streams_then: int = 0
-    places: int = 0
-    rests_until_s: float = 0.0
+    idle: asyncio.Event = field(init=False, default_factory=asyncio.Event)  # set while own_streams is 0
+    open_streams: int = 0  # of all clients, at the last poll
+    own_streams_at_poll: int = 0
+    capacity: int = 0
+    cooling_until_s: float = 0.0
 
     def __post_init__(self) -> None:
         self.speech = speech_pb2_grpc.SpeechStub(self.calls)  # type: ignore[no-untyped-call]
-        self.left.set()
+        self.idle.set()
 
     @property
     def load(self) -> float:
-        """Streams per place: what the server told, and what this client has changed since."""
-        streams = max(0, self.open_streams + self.own_streams - self.own_streams_then)
-        return streams / self.places if self.places else float(streams)
+        """Streams per unit of capacity: the last polled count plus this client's changes since."""
+        streams = max(0, self.open_streams + self.own_streams - self.own_streams_at_poll)
+        return streams / self.capacity if self.capacity else float(streams)
 
-    def rests(self, now_s: float) -> bool:
-        return now_s < self.rests_until_s
+    def cooling_down(self, now_s: float) -> bool:
+        return now_s < self.cooling_until_s
 
-    def enter(self) -> None:
-        """A stream of this client's goes there."""
+    def acquire(self) -> None:
+        """Count a new stream of this client."""
         self.own_streams += 1
-        self.left.clear()
+        self.idle.clear()
 
-    def leave(self) -> None:
+    def release(self) -> None:
+        """Count the end of a stream of this client."""
         self.own_streams -= 1
         if not self.own_streams:
-            self.left.set()
+            self.idle.set()
 
     def failed(self, error: MynahError) -> None:
-        """A call failed: others go first until it may have recovered."""
-        self.rests_until_s = time.monotonic() + (error.retry_after_s or _REST_S)
+        """Start the cooldown after a failed call. Other servers are preferred until it ends."""
+        self.cooling_until_s = time.monotonic() + (error.retry_after_s or _COOLDOWN_S)
 
 
-def choose(servers: Sequence[Server], now_s: float, draw: random.Random, avoid: Collection[str] = ()) -> Server:
-    """The less loaded of two servers drawn at random: many clients that all took the emptiest would overrun it.
+def choose_server(servers: Sequence[Server], now_s: float, draw: random.Random, avoid: Collection[str] = ()) -> Server:
+    """Returns the less loaded of two random servers, so that many clients do not all overrun the emptiest one.
 
-    Servers that rest or are to be avoided come last, in that order.
+    Servers in `avoid` are used only if all others are cooling down, and servers that are cooling down only if there
+    are no others.
     """
-    preferred = [s for s in servers if not s.rests(now_s) and s.address not in avoid]
-    awake = [s for s in servers if not s.rests(now_s)]
-    candidates = preferred or awake or servers
+    preferred = [s for s in servers if not s.cooling_down(now_s) and s.address not in avoid]
+    available = [s for s in servers if not s.cooling_down(now_s)]
+    candidates = preferred or available or servers
     drawn = draw.sample(candidates, min(2, len(candidates)))
     return min(drawn, key=lambda server: server.load)
 
 
 class Servers:
-    """A fixed list of addresses, or whatever `dns:HOST:PORT` resolves to from time to time."""
+    """A fixed list of addresses, or the addresses behind `dns:HOST:PORT`, resolved again from time to time."""
 
     def __init__(self, addresses: Sequence[str], connect: Callable[[str], tuple[Any, Any]]) -> None:
-        """`connect` gives a channel to an address, and what stubs are made on."""
+        """`connect` returns a channel to an address, and the same channel for stubs."""
         self._addresses = list(addresses)
         self._connect = connect
         self._servers: dict[str, Server] = {}
         self._draw = random.Random()
         self._tasks: list[asyncio.Task[None]] = []
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._draining: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
-        """Raises Unavailable when the name resolves to nothing."""
+        """Raises Unavailable if the name cannot be resolved."""
         await self._resolve()
         if self._by_name:
             self._tasks.append(asyncio.create_task(self._keep_resolving(), name="mynah-resolve"))
         if self._by_name or len(self._addresses) > 1:
-            await self._look_at_all()
-            self._tasks.append(asyncio.create_task(self._keep_looking(), name="mynah-look"))
+            await self._poll_all()
+            self._tasks.append(asyncio.create_task(self._keep_polling(), name="mynah-poll-load"))
 
     async def close(self) -> None:
-        tasks = [*self._tasks, *self._leaving]
+        tasks = [*self._tasks, *self._draining]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -112,13 +111,13 @@ class Servers:
         return len(self._servers)
 
     def pick(self, avoid: Collection[str] = ()) -> Server:
-        """Where a new stream or call goes. `avoid`: addresses that are taken only if there is no other."""
-        return choose(list(self._servers.values()), time.monotonic(), self._draw, avoid)
+        """Returns the server for a new stream or call; see `choose_server`."""
+        return choose_server(list(self._servers.values()), time.monotonic(), self._draw, avoid)
 
-    def rest_s(self) -> float:
-        """Seconds until the first server is worth another try; 0 when one is now."""
+    def cooldown_s(self) -> float:
+        """Returns the seconds until the first server has cooled down; 0 if one is available now."""
         now_s = time.monotonic()
-        return max(0.0, min(server.rests_until_s for server in self._servers.values()) - now_s)
+        return max(0.0, min(server.cooling_until_s for server in self._servers.values()) - now_s)
 
     @property
     def _by_name(self) -> bool:
@@ -127,54 +126,58 @@ class Servers:
     async def _keep_resolving(self) -> None:
         while True:
             await asyncio.sleep(_RESOLVE_EVERY_S)
-            with suppress(MynahError):  # a name server that is away changes nothing
+            with suppress(MynahError):  # without an answer of the name server the addresses stay as they are
                 await self._resolve()
 
     async def _resolve(self) -> None:
-        found = await _lookup(self._addresses[0]) if self._by_name else self._addresses
-        for address in found:
+        addresses = await _resolve_name(self._addresses[0]) if self._by_name else self._addresses
+        for address in addresses:
             if address not in self._servers:
                 self._servers[address] = Server(address, *self._connect(address))
-        for address in set(self._servers) - set(found):
-            task = asyncio.create_task(_close_when_left(self._servers.pop(address)))
-            self._leaving.add(task)
-            task.add_done_callback(self._leaving.discard)
+        for address in set(self._servers) - set(addresses):
+            task = asyncio.create_task(_close_when_idle(self._servers.pop(address)))
+            self._draining.add(task)
+            task.add_done_callback(self._draining.discard)
 
-    async def _keep_looking(self) -> None:
+    async def _keep_polling(self) -> None:
         while True:
-            await asyncio.sleep(_LOOK_EVERY_S)
-            await self._look_at_all()
+            await asyncio.sleep(_POLL_EVERY_S)
+            await self._poll_all()
 
-    async def _look_at_all(self) -> None:
-        await asyncio.gather(*(_look(server) for server in self._servers.values()))
+    async def _poll_all(self) -> None:
+        await asyncio.gather(*(_poll_load(server) for server in self._servers.values()))
 
 
-async def _look(server: Server) -> None:
-    """Ask how busy it is; one that does not answer rests."""
+async def _poll_load(server: Server) -> None:
+    """Ask a server for its load. A server that does not answer cools down."""
     try:
         async with rpc_errors():
-            info = await server.speech.GetServerInfo(speech_pb2.GetServerInfoRequest(), timeout=_LOOK_TIMEOUT_S)
+            info = await server.speech.GetServerInfo(speech_pb2.GetServerInfoRequest(), timeout=_POLL_TIMEOUT_S)
     except MynahError as error:
         server.failed(error)
         return
-    server.open_streams, server.own_streams_then = info.open_stream_count, server.own_streams
-    server.places = info.limits.max_open_stream_count
+    server.open_streams, server.own_streams_at_poll = info.open_stream_count, server.own_streams
+    server.capacity = info.limits.max_open_stream_count
 
 
-async def _close_when_left(server: Server) -> None:
-    """A server that is no longer named keeps its connection until this client's streams on it have ended."""
-    await server.left.wait()
+async def _close_when_idle(server: Server) -> None:
+    """Close the connection to a server that left the name, once this client's streams on it have ended."""
+    await server.idle.wait()
     await server.channel.close()
 
 
-async def _lookup(name: str) -> list[str]:
+async def _resolve_name(name: str) -> list[str]:
     host, _, port = name.removeprefix(_DNS).rpartition(":")
     try:
         answers = await asyncio.get_running_loop().getaddrinfo(host, port, type=1)  # SOCK_STREAM
     except (OSError, UnicodeError) as error:
-        raise Unavailable(f"{name} cannot be resolved: {error}", reason="NAME_UNKNOWN", retry_after_s=1.0) from error
-    return sorted({_joined(*answer[4][:2]) for answer in answers})
+        raise Unavailable(
+            f"The name {name} cannot be resolved: {error}. Check it, or try again later.",
+            reason="NAME_UNKNOWN",
+            retry_after_s=1.0,
+        ) from error
+    return sorted({_host_port(*answer[4][:2]) for answer in answers})
 
 
-def _joined(host: Any, port: Any) -> str:
+def _host_port(host: Any, port: Any) -> str:
     return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"

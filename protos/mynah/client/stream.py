@@ -1,4 +1,4 @@
-"""One stream of speech as its client sees it: text, flush and cancel in, audio and events out."""
+"""A stream of speech: text, flush and cancel in; audio and events out."""
 
 from __future__ import annotations
 
@@ -8,21 +8,34 @@ from typing import Any
 
 from mynah.client.errors import ServerError, TimedOut, WrongState
 from mynah.client.events import AudioChunk, Cancelled, Event, SegmentDone, SegmentStarted, StreamOpened
-from mynah.client.failover import Replay
+from mynah.client.failover import FailoverCall
 from mynah.client.settings import SpeechSettings
 from mynah.client.wire import event_from_wire, opened_from_wire, settings_to_wire, text_to_wire
 from mynah.v1 import speech_pb2
 
 
 class SpeechStream:
-    """A conversation with the server; made by `Client.stream`, used as an async context manager.
+    """A bidirectional stream, made by `Client.stream` and used as an async context manager.
 
-    Send and read from one task or from two. `async for chunk in stream` gives the audio, `stream.events()` everything;
-    a loop over either may be left and taken up again. Leaving the context ends the stream at once; call `end()` and
-    read to the end to hear all of it. Every method raises MynahError when the stream has failed.
+    Send and read from one task or from two. `async for chunk in stream` yields the audio, `stream.events()` all events;
+    either loop may be left and entered again. Leaving the context ends the stream at once: for all of the audio, call
+    `end()` and read to the end. Every method raises MynahError if the stream has failed.
+
+    ```python
+    async def write(stream: mynah.SpeechStream) -> None:
+        for word in ("Hello ", "there. ", "How ", "are ", "you?"):  # as a language model writes them
+            await stream.send(word)
+        await stream.end()
+
+    async with mynah.Client("127.0.0.1:50051") as client, client.stream() as stream:
+        writing = asyncio.create_task(write(stream))
+        async for chunk in stream:
+            play(chunk.data)
+        await writing
+    ```
     """
 
-    def __init__(self, start: Callable[[], Replay], settings: SpeechSettings, connect_s: float) -> None:
+    def __init__(self, start: Callable[[], FailoverCall], settings: SpeechSettings, connect_s: float) -> None:
         self._start = start
         self._settings = settings
         self._connect_s = connect_s
@@ -36,7 +49,7 @@ class SpeechStream:
         self._progress = asyncio.Event()
 
     async def __aenter__(self) -> SpeechStream:
-        """Open: returns when the server has accepted the settings."""
+        """Open the stream. Returns when the server has accepted the settings."""
         self._call = self._start()
         try:
             async with asyncio.timeout(self._connect_s):
@@ -44,7 +57,8 @@ class SpeechStream:
         except TimeoutError:
             await self._call.close()
             raise TimedOut(
-                f"the server did not open the stream within {self._connect_s} s", reason="OPEN_TIMED_OUT"
+                f"The server did not open the stream within {self._connect_s} s. Try again later.",
+                reason="OPEN_TIMED_OUT",
             ) from None
         except BaseException:
             await self._call.close()
@@ -56,7 +70,7 @@ class SpeechStream:
         await self._call.write(speech_pb2.StreamSpeechRequest(open=opening))
         answer = await self._call.read()
         if answer is None or answer.WhichOneof("event") != "opened":
-            raise ServerError("the server did not answer an opened stream with its settings", reason="BAD_ANSWER")
+            raise ServerError("The server did not answer with the settings of the opened stream.", reason="BAD_ANSWER")
         return opened_from_wire(answer.opened)
 
     async def __aexit__(self, *_: object) -> None:
@@ -65,26 +79,28 @@ class SpeechStream:
 
     @property
     def opened(self) -> StreamOpened:
-        """The resolved settings and the limits."""
+        """The stream's settings with all defaults filled in, and its limits."""
         if self._opened is None:
-            raise WrongState("the stream is not open; use `async with`", reason="STREAM_NOT_OPEN")
+            raise WrongState(
+                "The stream is not open. Use it as `async with client.stream() as stream:`.", reason="STREAM_NOT_OPEN"
+            )
         return self._opened
 
     @property
     def pending_chars(self) -> int:
-        """Chars sent of which the server has not yet said that they no longer wait."""
+        """The number of chars that were sent and still wait on the server, as far as it has reported."""
         return self._sent_chars - self._consumed_chars
 
     @property
     def max_piece_chars(self) -> int:
-        """What `room` can be asked for: half of what may wait on the server."""
+        """The maximum for one call of `room`: half of the chars that may wait on the server."""
         return self.opened.limits.max_pending_text_chars // 2
 
     async def send(self, text: str) -> None:
-        """More text, joined to the previous as it is.
+        """Send more text. It is joined to the text before as it is.
 
-        Does not wait for the server's room for text, see `room`; but a server whose audio nobody reads stops
-        listening in the end.
+        Call `room` first if more text may come than the server keeps waiting. A server whose audio is not read stops
+        reading text after a while, and then this waits.
         """
         self._must_be_open()
         if text:
@@ -93,21 +109,21 @@ class SpeechStream:
             await self._write(text=fragment)
 
     async def room(self, chars: int) -> None:
-        """Wait until the server can take that many more chars. Another task must be reading meanwhile.
+        """Wait until the server has room for `chars` more chars. Another task must read meanwhile.
 
-        At most `max_piece_chars` at once, so that an unfinished sentence never leaves too little room for its own
-        end. Raises WrongState for more.
+        Raises WrongState if `chars` is above `max_piece_chars`. The limit makes sure that an unfinished sentence always
+        leaves room for its end.
         """
-        most = self.opened.limits.max_pending_text_chars
+        max_pending = self.opened.limits.max_pending_text_chars
         if chars > self.max_piece_chars:
-            message = f"{chars} chars at once; send at most {self.max_piece_chars} at a time"
+            message = f"{chars} chars are too many for one piece; send at most {self.max_piece_chars} at a time."
             raise WrongState(message, reason="TEXT_TOO_LONG", field="chars", value=str(chars))
-        while self.pending_chars + chars > most and not self._over:
+        while self.pending_chars + chars > max_pending and not self._over:
             self._progress.clear()
             await self._progress.wait()
 
     async def flush(self) -> int:
-        """Have everything sent so far spoken now. Returns the id that the answering `Flushed` will carry."""
+        """Speak all text sent so far now. Returns the id of the `Flushed` event that will follow."""
         self._must_be_open()
         self._last_flush_id += 1
         flush_id = self._last_flush_id
@@ -115,16 +131,16 @@ class SpeechStream:
         return flush_id
 
     async def cancel(self) -> None:
-        """Drop everything said so far. From here on no older audio is given out, also none that was on its way.
+        """Drop all text and audio so far. Older audio that still arrives is not yielded either.
 
-        The stream stays open for new text; `Cancelled` follows among the events.
+        The stream stays open for new text. A `Cancelled` event follows.
         """
         self._must_be_open()
         self._unanswered_cancels += 1
         await self._write(cancel=speech_pb2.Cancel())
 
     async def end(self) -> None:
-        """No more text: the rest is spoken, then the audio ends. Idempotent."""
+        """Declare the end of the text. The server speaks the rest and ends the stream. Idempotent."""
         if not self._ended:
             self._ended = True
             await self._call.done_writing()
@@ -132,7 +148,7 @@ class SpeechStream:
     def _must_be_open(self) -> None:
         _ = self.opened
         if self._ended:
-            raise WrongState("nothing can be sent after end()", reason="STREAM_ENDED")
+            raise WrongState("Nothing can be sent after end().", reason="STREAM_ENDED")
 
     async def _write(self, **message: Any) -> None:
         await self._call.write(speech_pb2.StreamSpeechRequest(**message))
@@ -143,7 +159,7 @@ class SpeechStream:
                 yield event
 
     async def events(self) -> AsyncIterator[Event]:
-        """Audio and everything else, in the server's order, until the stream ends."""
+        """Yields audio and all other events, in the server's order, until the stream ends."""
         while (event := await self._next_event()) is not None:
             yield event
 
@@ -160,7 +176,7 @@ class SpeechStream:
         try:
             message = await self._call.read()
         except asyncio.CancelledError:
-            raise  # only this task was cancelled; the stream lives on
+            raise  # only this task was cancelled, not the stream
         except BaseException:
             self._set_over()
             raise

@@ -1,4 +1,4 @@
-"""The server's voices: make, look up, list, forget."""
+"""The voices of a server: create, get, list, delete."""
 
 from __future__ import annotations
 
@@ -16,20 +16,29 @@ from mynah.v1 import voices_pb2, voices_pb2_grpc
 if TYPE_CHECKING:
     import grpc.aio
 
-_PIECE_BYTES = 64 * 1024
+_CHUNK_BYTES = 64 * 1024
 
 
 class Voices:
-    """`Client.voices`. Every method raises MynahError."""
+    """The voices of a server, as `Client.voices`. Every method raises MynahError if it fails.
+
+    ```python
+    async with mynah.Client("127.0.0.1:50051") as client:
+        voice = await client.voices.create("Anna", Path("anna.wav"), consent=True)
+        async for chunk in client.synthesize("Hello there.", voice=voice.voice_id):
+            play(chunk.data)
+        await client.voices.delete(voice.voice_id)
+    ```
+    """
 
     def __init__(self, channel: grpc.aio.Channel, timeouts: Timeouts) -> None:
         self._stub = voices_pb2_grpc.VoicesStub(channel)  # type: ignore[no-untyped-call]
         self._timeouts = timeouts
 
     async def create(self, name: str, audio: bytes | Path, *, consent: bool, voice_id: str | None = None) -> Voice:
-        """Make a voice from an audio file or its bytes. `consent`: the speaker agreed to this.
+        """Create a voice from an audio file or its bytes. `consent` must be True: the speaker agreed to this.
 
-        Also raises OSError when the file cannot be read.
+        Raises OSError if the file cannot be read.
         """
         data = await asyncio.to_thread(audio.read_bytes) if isinstance(audio, Path) else audio
         metadata = voices_pb2.NewVoice(name=name, consent=consent, voice_id=voice_id)
@@ -43,38 +52,38 @@ class Voices:
         return voice_from_wire(answer.voice)
 
     async def get(self, voice_id: str) -> Voice:
-        """Raises NotFound."""
+        """Returns one voice. Raises NotFound."""
         async with rpc_errors():
             request = voices_pb2.GetVoiceRequest(voice_id=voice_id)
             answer = await self._stub.GetVoice(request, timeout=self._timeouts.call_s)
         return voice_from_wire(answer.voice)
 
     async def list(self, *, page_size: int = 0) -> builtins.list[Voice]:
-        """All voices, ordered by id, fetched page by page; 0 leaves the page's size to the server."""
-        found: builtins.list[Voice] = []
+        """Returns all voices, ordered by id. They are fetched in pages of `page_size`; 0 means the server's default."""
+        voices: builtins.list[Voice] = []
         token = ""
         while True:
             request = voices_pb2.ListVoicesRequest(page_size=page_size, page_token=token)
             async with rpc_errors():
                 page = await self._stub.ListVoices(request, timeout=self._timeouts.call_s)
-            found.extend(voice_from_wire(voice) for voice in page.voices)
+            voices.extend(voice_from_wire(voice) for voice in page.voices)
             token = page.next_page_token
             if not token:
-                return found
+                return voices
 
     async def delete(self, voice_id: str) -> None:
-        """Forget a voice; streams that speak with it go on. Raises NotFound."""
+        """Delete a voice. Streams that already use it continue. Raises NotFound."""
         async with rpc_errors():
             request = voices_pb2.DeleteVoiceRequest(voice_id=voice_id)
             await self._stub.DeleteVoice(request, timeout=self._timeouts.call_s)
 
 
 async def _upload(call: Any, metadata: voices_pb2.NewVoice, audio: bytes) -> None:
-    """Send everything, or as much as the server wants to hear before it answers."""
-    going_on = await send(call, voices_pb2.CreateVoiceRequest(metadata=metadata))
-    for start in range(0, len(audio), _PIECE_BYTES):
-        if not going_on:
+    """Send metadata and audio, or as much as the server reads before it answers."""
+    writable = await send(call, voices_pb2.CreateVoiceRequest(metadata=metadata))
+    for start in range(0, len(audio), _CHUNK_BYTES):
+        if not writable:
             return
-        piece = audio[start : start + _PIECE_BYTES]
-        going_on = await send(call, voices_pb2.CreateVoiceRequest(audio_chunk=piece))
+        chunk = audio[start : start + _CHUNK_BYTES]
+        writable = await send(call, voices_pb2.CreateVoiceRequest(audio_chunk=chunk))
     await half_close(call)

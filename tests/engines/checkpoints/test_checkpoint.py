@@ -1,4 +1,4 @@
-"""From a model's name to a folder: names, folders, hub and cache, random weights, and the check before serving."""
+"""Tests of opening checkpoints: names, folders, hub and cache, random weights, and verification."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from engines.text import TextTokenizer
 
 
 def fill_folder(folder: Path, spec: ModelSpec, seed: int = 0) -> Path:
-    """A checkpoint in names only: one small tensor per file."""
+    """Write a checkpoint's files, each with one small tensor."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in (spec.t3_file, "s3gen_meanflow.safetensors", "ve.safetensors"):
         write_tensors(folder / name, [("w", np.full((2, 3), seed, np.float32))])
@@ -35,7 +35,7 @@ def fill_folder(folder: Path, spec: ModelSpec, seed: int = 0) -> Path:
 
 
 class FewBytes:
-    """A generator of small folders that counts what it made."""
+    """A generator of small folders that counts them."""
 
     version = 1
 
@@ -58,7 +58,7 @@ class BrokenGenerator(FewBytes):
 
 
 class ScriptedHub:
-    """A hub that has the given models, or fails with `error`; remembers what it was asked."""
+    """A hub that has the given models, or fails with `error`; it records requests."""
 
     def __init__(self, folder: Path, cached: Sequence[Path] = (), error: CheckpointError | None = None) -> None:
         self.folder, self._cached, self.error = folder, list(cached), error
@@ -90,7 +90,7 @@ def test_auto_is_turbo_on_a_gpu_and_nano_on_a_cpu(tmp_path: Path, device: str, n
     assert [repo for repo, _ in hub.asked] == [f"ResembleAI/chatterbox-{name}"]
 
 
-def test_auto_without_a_hub_says_in_one_line_who_speaks_and_how_to_get_the_real_one(tmp_path: Path) -> None:
+def test_auto_without_a_hub_has_a_notice_in_one_line(tmp_path: Path) -> None:
     hub = ScriptedHub(tmp_path, error=HubUnreachable("a/b", "ConnectTimeout"))
     found = opened("auto", tmp_path, hub=hub)
     assert (found.spec, found.random_weights) == (TINY, False)
@@ -99,7 +99,7 @@ def test_auto_without_a_hub_says_in_one_line_who_speaks_and_how_to_get_the_real_
     assert "\n" not in found.notice
 
 
-def test_tiny_ships_with_us_and_holds_every_tensor(tmp_path: Path) -> None:
+def test_tiny_is_embedded_and_has_every_tensor(tmp_path: Path) -> None:
     found = opened("tiny", tmp_path)
     assert (found.spec, found.random_weights, found.folder) == (TINY, False, EMBEDDED)
     assert found.conds_path is not None
@@ -118,7 +118,7 @@ def test_a_named_model_without_a_hub_is_an_error(tmp_path: Path) -> None:
         opened("turbo", tmp_path)
 
 
-def test_only_the_needed_files_are_asked_for(tmp_path: Path) -> None:
+def test_only_the_needed_files_are_requested(tmp_path: Path) -> None:
     hub = ScriptedHub(tmp_path / "hub")
     opened("turbo", tmp_path, hub=hub)
     [(_, files)] = hub.asked
@@ -141,7 +141,7 @@ def test_a_cache_that_lacks_a_file_is_completed(tmp_path: Path, lost: str) -> No
     assert opened("nano", tmp_path, hub=hub).folder == tmp_path / "hub" / "nano"
 
 
-def test_a_cache_without_a_built_in_voice_serves_when_the_hub_is_away(tmp_path: Path) -> None:
+def test_a_cache_without_a_built_in_voice_is_used_without_a_hub(tmp_path: Path) -> None:
     cached = fill_folder(tmp_path / "cached", NANO)
     (cached / "conds.pt").unlink()
     hub = ScriptedHub(tmp_path, cached=[cached], error=HubUnreachable("a/b", "ConnectionError"))
@@ -157,7 +157,7 @@ def test_a_folder_is_recognised_by_its_t3_file(tmp_path: Path, spec: ModelSpec) 
     assert found.conds_path == tmp_path / "folder" / "conds.pt"
 
 
-def test_a_folder_without_or_with_two_t3_files_says_what_it_found(tmp_path: Path) -> None:
+def test_a_folder_without_or_with_two_t3_files_is_refused(tmp_path: Path) -> None:
     folder = fill_folder(tmp_path / "folder", TURBO)
     (folder / TURBO.t3_file).rename(folder / "t3_cfg.safetensors")
     with pytest.raises(CheckpointError, match=r"t3_turbo_v1\.safetensors.* expected, found .*t3_cfg\.safetensors"):
@@ -176,17 +176,17 @@ def test_a_folder_names_all_its_missing_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("model", ["turbine", "/no/such/folder", "ResembleAI/chatterbox-turbo", ""])
-def test_an_unknown_model_is_told_the_known_ones(tmp_path: Path, model: str) -> None:
+def test_an_unknown_model_is_refused_with_the_known_ones(tmp_path: Path, model: str) -> None:
     with pytest.raises(CheckpointError, match="auto, turbo, nano, tiny, random:turbo, random:nano, random:tiny"):
         opened(model, tmp_path)
 
 
-def test_unknown_random_weights_are_told_the_known_ones(tmp_path: Path) -> None:
+def test_unknown_random_weights_are_refused_with_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"'random:huge'.* random:turbo, random:nano, random:tiny"):
         opened("random:huge", tmp_path)
 
 
-def test_random_weights_are_made_once_per_seed_and_opened_like_any_folder(tmp_path: Path) -> None:
+def test_random_weights_are_made_once_per_seed(tmp_path: Path) -> None:
     generator = FewBytes()
     first, again = (opened("random:tiny", tmp_path, generator=generator) for _ in range(2))
     assert first == again
@@ -206,7 +206,7 @@ def test_weights_of_other_code_or_version_are_not_reused(tmp_path: Path) -> None
         assert json.loads((folder / "random.json").read_text())["fingerprint"] == code
 
 
-def test_weights_that_lost_bytes_are_made_again(tmp_path: Path) -> None:
+def test_truncated_weights_are_made_again(tmp_path: Path) -> None:
     folder = materialise(TINY, 0, tmp_path, FewBytes())
     whole = (folder / "ve.safetensors").read_bytes()
     (folder / "ve.safetensors").write_bytes(whole[:-1])
@@ -216,14 +216,14 @@ def test_weights_that_lost_bytes_are_made_again(tmp_path: Path) -> None:
     assert (folder / "ve.safetensors").read_bytes() == whole
 
 
-def test_a_full_disk_leaves_nothing_behind_and_says_so(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_leaves_no_files(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"No space left on device.*MYNAH_CACHE_DIR"):
         materialise(TINY, 0, tmp_path, BrokenGenerator())
     assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_a_read_only_folder_is_named(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(CheckpointError, match=f"{tmp_path}.*Permission denied.*MYNAH_CACHE_DIR"):
         materialise(TINY, 0, tmp_path / "cache", FewBytes())
@@ -236,7 +236,7 @@ def test_a_file_in_the_place_of_the_cache_folder_is_named(tmp_path: Path) -> Non
 
 
 class WaitingGenerator(FewBytes):
-    """Stops in the middle of its work until told to go on."""
+    """Stops halfway until it is released."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -249,7 +249,7 @@ class WaitingGenerator(FewBytes):
         super().fill(folder, spec, seed)
 
 
-def test_whoever_comes_second_waits_and_gets_the_same(tmp_path: Path) -> None:
+def test_a_second_process_waits_and_uses_the_same_folder(tmp_path: Path) -> None:
     slow, second = WaitingGenerator(), FewBytes()
     results: list[Path] = []
     threads = [
@@ -269,7 +269,7 @@ def test_whoever_comes_second_waits_and_gets_the_same(tmp_path: Path) -> None:
 KILLED = """
 import sys
 from pathlib import Path
-from engines.config import TINY
+from engines.model_spec import TINY
 from engines.checkpoints.random_checkpoint import materialise
 
 class Stuck:
@@ -295,7 +295,7 @@ def stuck_process(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     process.communicate()
 
 
-def test_what_a_killed_process_left_is_never_used(tmp_path: Path, stuck_process: subprocess.Popen[str]) -> None:
+def test_files_of_a_killed_process_are_never_used(tmp_path: Path, stuck_process: subprocess.Popen[str]) -> None:
     assert any(path.suffix == ".partial" for path in tmp_path.iterdir())
     stuck_process.send_signal(signal.SIGKILL)
     stuck_process.wait()
@@ -306,7 +306,7 @@ def test_what_a_killed_process_left_is_never_used(tmp_path: Path, stuck_process:
     assert sorted(path.name for path in tmp_path.iterdir()) == [f".{folder.name}.lock", folder.name]
 
 
-def test_verify_names_everything_wrong_in_all_files_at_once(tmp_path: Path) -> None:
+def test_verify_names_every_problem_of_all_files(tmp_path: Path) -> None:
     checkpoint = open_folder(fill_folder(tmp_path / "folder", TINY))
     (checkpoint.folder / "ve.safetensors").write_bytes(b"cut")
     good = {checkpoint.t3_path: [("", {"w": (2, 3)})], checkpoint.s3gen_path: [("", {"w": (2, 3)})]}
@@ -334,7 +334,7 @@ def test_the_cache_folder_follows_the_environment() -> None:
 
 
 @pytest.mark.parametrize(("text_vocab", "first_tag"), [(50276, 50257), (320, 301)])
-def test_the_random_tokenizer_fills_the_vocabulary_with_the_tags_at_its_end(
+def test_the_random_tokenizer_fills_the_vocabulary_and_ends_with_the_tags(
     tmp_path: Path, text_vocab: int, first_tag: int
 ) -> None:
     write_tokenizer(tmp_path, text_vocab)

@@ -1,4 +1,4 @@
-"""huggingface_hub against a hub of our own on the loopback: what is fetched, kept, resumed, and how failures read."""
+"""Tests of the hub against a local server: downloads, cache, resumption, and messages of failures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FILES = {"t3_nano_v1.safetensors": b"T" * 25_000_000, "vocab.json": b"{}", "READ
 
 
 class HubServer(ThreadingHTTPServer):
-    """The two calls a download makes: the repository's listing, and its files."""
+    """Serves a repository's listing and its files."""
 
     daemon_threads = True
 
@@ -105,7 +105,7 @@ def server() -> Iterator[HubServer]:
 WANTED = ("t3_nano_v1.safetensors", "vocab.json", "merges.txt")
 
 
-def test_only_wanted_files_are_fetched_and_they_are_whole(server: HubServer, tmp_path: Path) -> None:
+def test_only_requested_files_are_downloaded(server: HubServer, tmp_path: Path) -> None:
     folder = HuggingFaceHub(tmp_path, server.endpoint).download(REPO, WANTED)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {name: FILES[name] for name in WANTED[:2]}
     assert {name for name, _ in server.served} == set(WANTED[:2])
@@ -117,7 +117,7 @@ def test_a_warm_cache_is_found_without_a_server(server: HubServer, tmp_path: Pat
     assert HuggingFaceHub(tmp_path / "other", "http://127.0.0.1:9").cached("ResembleAI/no-such-model", WANTED) == []
 
 
-def test_a_download_that_broke_off_goes_on_where_it_stopped(server: HubServer, tmp_path: Path) -> None:
+def test_an_interrupted_download_resumes(server: HubServer, tmp_path: Path) -> None:
     server.break_off_after_bytes = 21_000_000
     hub = HuggingFaceHub(tmp_path, server.endpoint)
     try:
@@ -132,22 +132,24 @@ def test_a_download_that_broke_off_goes_on_where_it_stopped(server: HubServer, t
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "says"),
+    ("status", "code", "message"),
     [
         (403, "GatedRepo", "gated: accept its terms"),
         (401, "GatedRepo", "gated: accept its terms"),
-        (404, "RepoNotFound", "not there or is private: check HF_TOKEN"),
+        (404, "RepoNotFound", "does not exist or is private: check HF_TOKEN"),
     ],
 )
-def test_what_the_user_can_solve_is_said(server: HubServer, tmp_path: Path, status: int, code: str, says: str) -> None:
+def test_errors_that_the_user_can_solve_say_how(
+    server: HubServer, tmp_path: Path, status: int, code: str, message: str
+) -> None:
     server.refusal = (status, code)
-    with pytest.raises(CheckpointError, match=says) as caught:
+    with pytest.raises(CheckpointError, match=message) as caught:
         HuggingFaceHub(tmp_path, server.endpoint).download(REPO, WANTED)
     assert not isinstance(caught.value, HubUnreachable)
 
 
 @pytest.mark.parametrize("status", [500, 503, 429])
-def test_a_hub_in_trouble_counts_as_unreachable(server: HubServer, tmp_path: Path, status: int) -> None:
+def test_server_errors_count_as_unreachable(server: HubServer, tmp_path: Path, status: int) -> None:
     server.refusal = (status, "")
     with pytest.raises(
         HubUnreachable, match=f"{REPO} cannot be reached .HTTP status {status}.*hf download {REPO}"
@@ -157,7 +159,7 @@ def test_a_hub_in_trouble_counts_as_unreachable(server: HubServer, tmp_path: Pat
     assert "\n" not in str(caught.value)
 
 
-def test_a_network_without_the_hub_counts_as_unreachable(tmp_path: Path) -> None:
+def test_a_refused_connection_counts_as_unreachable(tmp_path: Path) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # bound, not listening: connections are refused
         endpoint = f"http://127.0.0.1:{unused.getsockname()[1]}"
@@ -165,7 +167,7 @@ def test_a_network_without_the_hub_counts_as_unreachable(tmp_path: Path) -> None
             HuggingFaceHub(tmp_path, endpoint).download(REPO, WANTED)
 
 
-def test_a_cache_folder_that_cannot_be_written_is_named(server: HubServer, tmp_path: Path) -> None:
+def test_a_read_only_cache_folder_is_named(server: HubServer, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(CheckpointError, match=str(tmp_path / "file")) as caught:
         HuggingFaceHub(tmp_path / "file", server.endpoint).download(REPO, WANTED)

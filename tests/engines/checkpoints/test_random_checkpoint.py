@@ -1,4 +1,4 @@
-"""random:tiny as it is served: whole, complete for every net, and the same wherever it is made."""
+"""Tests of random:tiny: complete for every net, and the same bytes on every machine."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def contents(checkpoint: Checkpoint) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in checkpoint.folder.iterdir() if path.name != "random.json"}
 
 
-def test_it_holds_every_tensor_of_every_net(cache: Path) -> None:
+def test_it_has_every_tensor_of_every_net(cache: Path) -> None:
     checkpoint = open_tiny(cache)
     tables = tensor_tables(checkpoint)
     verify(checkpoint, tables)
     assert all(read_header(path) for path in tables)
 
 
-def test_a_net_that_is_not_there_is_named(cache: Path) -> None:
+def test_a_missing_net_is_named(cache: Path) -> None:
     checkpoint = open_tiny(cache)
     tables = tensor_tables(checkpoint)
     tables[checkpoint.s3gen_path].append(("flow.", {"no.such.tensor": (1, 2)}))
@@ -52,13 +52,13 @@ def test_its_tokenizer_fills_t3s_vocabulary(cache: Path) -> None:
     assert max(tokenizer.encode(TAGS[-1])) == checkpoint.spec.t3.text_vocab - 1
 
 
-def test_it_has_a_voice_of_its_own(cache: Path) -> None:
+def test_it_has_a_voice(cache: Path) -> None:
     checkpoint = open_tiny(cache)
     assert checkpoint.conds_path is not None
     assert isinstance(load_builtin(checkpoint.conds_path), Voice)
 
 
-def test_a_seed_gives_the_same_bytes_anywhere_and_another_seed_others(cache: Path, tmp_path: Path) -> None:
+def test_a_seed_determines_the_bytes(cache: Path, tmp_path: Path) -> None:
     first, elsewhere, other = open_tiny(cache), open_tiny(tmp_path), open_tiny(tmp_path, seed=1)
     weights = [name for name in contents(first) if name.endswith((".safetensors", ".pt"))]
     same, different = contents(elsewhere), contents(other)

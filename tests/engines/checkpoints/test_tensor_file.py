@@ -1,4 +1,4 @@
-"""safetensors files written by us are read by the safetensors library, and broken ones are refused."""
+"""Tests of safetensors files: the library reads what we write, and broken files are refused."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def some_tensors() -> list[Named]:
     ]
 
 
-def test_the_library_reads_what_was_written(tmp_path: Path) -> None:
+def test_the_library_reads_our_files(tmp_path: Path) -> None:
     write_tensors(tmp_path / "x.safetensors", some_tensors())
     found = load_file(tmp_path / "x.safetensors")
     assert found.keys() == {name for name, _ in some_tensors()}
@@ -62,19 +62,19 @@ def test_writing_holds_one_tensor_at_a_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tensors", "says"),
+    ("tensors", "message"),
     [
-        ([("a", np.zeros(1)), ("a", np.zeros(1))], "a was given twice"),
+        ([("a", np.zeros(1)), ("a", np.zeros(1))], "duplicate tensor a"),
         ([("a", np.zeros(1, np.complex64))], "complex64"),
         ([("a" * 2**20, np.zeros(1))], "room for 1048576"),
     ],
 )
-def test_what_the_format_cannot_hold_is_refused(tmp_path: Path, tensors: list[Named], says: str) -> None:
-    with pytest.raises(ValueError, match=says):
+def test_tensors_that_the_format_cannot_hold_are_refused(tmp_path: Path, tensors: list[Named], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         write_tensors(tmp_path / "x.safetensors", tensors)
 
 
-def test_a_file_that_broke_off_is_refused_with_both_sizes(tmp_path: Path) -> None:
+def test_a_truncated_file_is_refused_with_both_sizes(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     write_tensors(path, some_tensors())
     whole = path.read_bytes()
@@ -87,7 +87,7 @@ def test_a_file_that_broke_off_is_refused_with_both_sizes(tmp_path: Path) -> Non
     "content",
     [b"", b"\x00" * 7, b"\xff" * 64, (9).to_bytes(8, "little") + b"not json!", (2).to_bytes(8, "little") + b"[]"],
 )
-def test_what_is_no_safetensors_file_is_refused_by_path(tmp_path: Path, content: bytes) -> None:
+def test_other_files_are_refused_with_their_path(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.safetensors"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match="not a safetensors file") as caught:
@@ -95,6 +95,6 @@ def test_what_is_no_safetensors_file_is_refused_by_path(tmp_path: Path, content:
     assert str(path) in str(caught.value)
 
 
-def test_a_file_that_is_not_there_is_refused_by_path(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused_with_its_path(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"gone\.safetensors: cannot be read \(No such file"):
         read_header(tmp_path / "gone.safetensors")

@@ -1,4 +1,4 @@
-"""Audio files of any kind for tests, made with PyAV. Knows nothing of engines."""
+"""Audio files of many formats for tests, made with PyAV."""
 
 from __future__ import annotations
 

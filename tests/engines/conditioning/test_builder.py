@@ -1,4 +1,4 @@
-"""Building voices on the tiny model: lengths, limits, repeatability, threads and broken checkpoints."""
+"""Tests of building voices with the tiny model: lengths, limits, repeatability, threads and broken checkpoints."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_prompts_end_at_fifteen_and_ten_seconds(builder: VoiceBuilder) -> None:
     assert np.abs(long.speaker_embedding - longer.speaker_embedding).max() > 1e-4, "the speaker is heard throughout"
 
 
-def test_the_same_recording_makes_the_same_voice_again(builder: VoiceBuilder, checkpoint: Checkpoint) -> None:
+def test_the_same_recording_makes_the_same_voice(builder: VoiceBuilder, checkpoint: Checkpoint) -> None:
     first, second = builder.build(clip(6.0), "a"), VoiceBuilder(checkpoint, decode=load_reference).build(clip(6.0), "b")
     assert first.key == second.key
     assert Voice.from_bytes(first.to_bytes()).key == first.key
@@ -74,14 +74,14 @@ def test_different_speakers_make_different_voices(builder: VoiceBuilder) -> None
     assert np.abs(woman.x_vector - man.x_vector).max() > 0.02
 
 
-def test_how_loud_a_recording_is_does_not_matter(builder: VoiceBuilder) -> None:
+def test_the_loudness_of_a_recording_does_not_matter(builder: VoiceBuilder) -> None:
     loud, soft = builder.build(clip(6.0), "loud"), builder.build(clip(6.0, gain=0.25), "soft")
     np.testing.assert_allclose(soft.speaker_embedding, loud.speaker_embedding, atol=5e-3)
     assert (soft.s3gen_prompt_tokens == loud.s3gen_prompt_tokens).mean() > 0.9
     assert float(loud.metadata["loudness_lufs"]) - float(soft.metadata["loudness_lufs"]) == pytest.approx(12.0, abs=0.2)
 
 
-def test_metadata_tells_what_was_heard_and_by_what(checkpoint: Checkpoint) -> None:
+def test_metadata_describes_the_recording_and_the_model(checkpoint: Checkpoint) -> None:
     voice = VoiceBuilder(replace(checkpoint, random_weights=True), decode=load_reference).build(clip(6.5), "ada")
     assert voice.name == "ada"
     assert -30 < float(voice.metadata.pop("loudness_lufs")) < -10
@@ -93,7 +93,7 @@ def test_metadata_tells_what_was_heard_and_by_what(checkpoint: Checkpoint) -> No
     }
 
 
-def test_threads_do_not_disturb_each_other(builder: VoiceBuilder) -> None:
+def test_concurrent_builds_equal_sequential_ones(builder: VoiceBuilder) -> None:
     jobs = [clip(5.5, name) for name in ("slt", "rms", "awb")] * 2
     alone = [builder.build(audio, "alone").key for audio in jobs[:3]]
     with ThreadPoolExecutor(4) as pool:
@@ -109,7 +109,7 @@ def test_strange_but_audible_recordings_make_a_voice(builder: VoiceBuilder, samp
     assert len(voice.s3gen_prompt_tokens) == 150
 
 
-def test_bad_audio_is_refused_before_any_net_is_read(tmp_path: Path) -> None:
+def test_bad_audio_is_refused_before_any_net_is_loaded(tmp_path: Path) -> None:
     builder = VoiceBuilder(Checkpoint(tmp_path / "nowhere", TINY))
     with pytest.raises(InvalidInput, match="more than 5 s"):
         builder.build(clip(1.0), "short")
@@ -127,7 +127,7 @@ def test_every_wrong_tensor_is_named(checkpoint: Checkpoint, tmp_path: Path) -> 
     with pytest.raises(CheckpointError) as caught:
         VoiceBuilder(broken).load()
     assert "tokenizer.encoder.conv1.weight is missing" in str(caught.value)
-    assert "tokenizer.quantizer._codebook.project_down.bias has shape (7,), not (8,)" in str(caught.value)
+    assert "tokenizer.quantizer._codebook.project_down.bias has shape (7,), expected (8,)" in str(caught.value)
 
 
 def test_nets_stay_views_of_the_mapped_file(checkpoint: Checkpoint) -> None:

@@ -1,4 +1,4 @@
-"""The built-in voice's file: read as upstream writes it, and never as a program."""
+"""Tests of the built-in voice's file: it is compatible with upstream's, and its code is never run."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_saved_voice_loads_as_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("tokens", "frames", "kept"), [(250, 500, 250), (137, 275, 137), (138, 275, 137), (3, 500, 3)])
-def test_mel_and_tokens_are_cut_to_what_both_cover(tmp_path: Path, tokens: int, frames: int, kept: int) -> None:
+def test_mel_and_tokens_are_cut_to_their_common_length(tmp_path: Path, tokens: int, frames: int, kept: int) -> None:
     layout = upstream_layout(tokens, frames)
     torch.save(layout, tmp_path / "conds.pt")
     voice = load_builtin(tmp_path / "conds.pt")
@@ -66,7 +66,7 @@ def test_narrow_types_are_widened(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "key", "value", "told"),
+    ("part", "key", "value", "message"),
     [
         ("gen", "embedding", None, "embedding"),
         ("t3", "speaker_emb", torch.zeros(1, 255), "speaker_embedding"),
@@ -75,14 +75,14 @@ def test_narrow_types_are_widened(tmp_path: Path) -> None:
         ("gen", "prompt_feat", torch.zeros(1, 500, 40), "s3gen_prompt_mel"),
     ],
 )
-def test_what_is_missing_or_malformed_is_named(tmp_path: Path, part: str, key: str, value: Any, told: str) -> None:
+def test_missing_and_malformed_entries_are_named(tmp_path: Path, part: str, key: str, value: Any, message: str) -> None:
     layout = upstream_layout(250, 500)
     if value is None:
         del layout[part][key]
     else:
         layout[part][key] = value
     torch.save(layout, tmp_path / "conds.pt")
-    with pytest.raises(CheckpointError, match=told):
+    with pytest.raises(CheckpointError, match=message):
         load_builtin(tmp_path / "conds.pt")
 
 
@@ -127,7 +127,7 @@ def _zipped(bomb: _Bomb) -> bytes:
 
 
 @pytest.mark.parametrize("wrap", [_modern, _legacy, _bare, _zipped])
-def test_a_pickle_with_code_in_it_is_refused_and_not_run(tmp_path: Path, wrap: Any) -> None:
+def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path, wrap: Any) -> None:
     marker, path = tmp_path / "executed", tmp_path / "conds.pt"
     path.write_bytes(wrap(_Bomb(marker)))
     pickle_runs = tmp_path / "sanity"
@@ -139,12 +139,12 @@ def test_a_pickle_with_code_in_it_is_refused_and_not_run(tmp_path: Path, wrap: A
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage" * 100])
-def test_what_is_no_checkpoint_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "conds.pt").write_bytes(content)
     with pytest.raises(CheckpointError):
         load_builtin(tmp_path / "conds.pt")
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"nowhere\.pt"):
         load_builtin(tmp_path / "nowhere.pt")

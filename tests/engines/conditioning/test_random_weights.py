@@ -1,4 +1,4 @@
-"""Random weights: the published layout, repeatable, and alive enough to test with."""
+"""Tests of random weights: the published layout, repeatability, and realistic activations."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from engines.audio import normalize_loudness, resample
+from engines.audio import loudness_lufs, resample, with_gain
 from engines.conditioning import random_weights, speaker, tokenizer, xvector
 from engines.conditioning.mel import prompt_mel
 from engines.model_spec import NANO, TINY
@@ -38,7 +38,7 @@ def test_full_size_has_the_published_number_of_parameters() -> None:
     assert count(speaker.expected_tensors(NANO)) == pytest.approx(1.42e6, rel=0.01)
 
 
-def test_the_seed_decides_and_nothing_else(drawn: dict[str, np.ndarray]) -> None:
+def test_only_the_seed_matters(drawn: dict[str, np.ndarray]) -> None:
     again, other = dict(random_weights.random_tensors(TINY, 0)), dict(random_weights.random_tensors(TINY, 1))
     name = "tokenizer.encoder.conv1.weight"
     assert all(np.array_equal(drawn[key], again[key]) for key in drawn)
@@ -47,7 +47,7 @@ def test_the_seed_decides_and_nothing_else(drawn: dict[str, np.ndarray]) -> None
     assert not np.array_equal(*twins), "layers differ"
 
 
-def test_codes_vary_and_activations_stay_near_one(drawn: dict[str, np.ndarray]) -> None:
+def test_speech_tokens_vary_and_activations_stay_near_one(drawn: dict[str, np.ndarray]) -> None:
     net = tokenizer.SpeechTokenizer(TINY)
     prefix = tokenizer.PREFIX
     net.load_state_dict({k.removeprefix(prefix): torch.tensor(v) for k, v in drawn.items() if k.startswith(prefix)})
@@ -61,13 +61,14 @@ def test_codes_vary_and_activations_stay_near_one(drawn: dict[str, np.ndarray]) 
     assert len(set(speech_tokens.tolist())) > 50
 
 
-def test_the_random_voice_looks_like_one() -> None:
+def test_the_random_voice_has_the_statistics_of_a_real_one() -> None:
     voice, again, other = (random_weights.random_voice(seed) for seed in (0, 0, 1))
     assert voice.key == again.key != other.key
     assert (len(voice.t3_prompt_tokens), len(voice.s3gen_prompt_tokens)) == (375, 250)
     assert np.linalg.norm(voice.speaker_embedding) == pytest.approx(1.0, abs=1e-5)
     samples, rate_hz = speech(10.0)
-    real = prompt_mel(normalize_loudness(resample(samples, rate_hz, 24_000), 24_000))
+    samples = resample(samples, rate_hz, 24_000)
+    real = prompt_mel(with_gain(samples, -27.0 - loudness_lufs(samples, 24_000)))
     mel = voice.s3gen_prompt_mel
     assert mel.shape == real.shape
     assert abs(mel.mean() - real.mean()) < 1.5

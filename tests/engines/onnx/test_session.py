@@ -1,4 +1,4 @@
-"""Providers are what was named, with the options that were given, or an error."""
+"""Tests of ONNX Runtime sessions: exactly the requested providers and options, or an error."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from engines.onnx.session import ProviderMissing, SessionSettings, open_session,
 IDENTITY = Path(__file__)  # never read: providers are looked at first
 
 
-def test_tensorrts_provider_keeps_its_engines_and_takes_fp16_only_when_told(tmp_path: Path) -> None:
+def test_tensorrts_provider_keeps_its_engines_and_uses_fp16_only_if_allowed(tmp_path: Path) -> None:
     settings = SessionSettings(("tensorrt", "cuda", "cpu"), 2, device_id=1, engine_cache_dir=tmp_path, trt_fp16=True)
     (name, options), cuda, cpu = provider_list(settings)
     assert name == "TensorrtExecutionProvider"

@@ -1,4 +1,4 @@
-"""KV memory: as much as is needed, never more than allowed, and nothing lost when it grows."""
+"""The KV cache: its memory grows with need up to the limit, and keeps its content."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def test_growing_keeps_what_is_written_and_stops_at_the_limit() -> None:
         torch.testing.assert_close(slot.copy_out(100), content)
 
 
-def test_slots_take_no_memory_before_they_are_used_and_are_used_again() -> None:
-    pool = SlotPool(TINY.t3, 3, 2048, CPU)
+def test_slots_allocate_on_demand_and_are_reused() -> None:
+    pool = SlotPool(lambda: KvSlot(TINY.t3, 2048, CPU), 3)
     index, slot = pool.take()
     assert slot.capacity == 0
     slot.reserve(500)

@@ -1,4 +1,4 @@
-"""`mynah-engines`: every command does its work at tiny size, and what cannot be done is a sentence and a status."""
+"""Tests of `mynah-engines`: every command at tiny size, and failures as a sentence with an exit status."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TINY = ("--model", "random:tiny", "--threads", "1")
 
 
 @pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def in_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
@@ -48,7 +48,7 @@ def test_export_writes_s3gens_graphs_and_t3s(capsys: pytest.CaptureFixture[str])
     assert "logit_error" in shown
 
 
-def test_bench_tells_every_stage_with_share_bucket_and_roofline(capsys: pytest.CaptureFixture[str]) -> None:
+def test_bench_reports_every_stage_with_share_bucket_and_roofline(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["bench", *TINY, "--repeats", "2", "--gflops", "100", "--windows", "hop12"]) == 0
     rows = read("bench")["rows"]
     assert isinstance(rows, list)
@@ -64,7 +64,7 @@ def test_bench_tells_every_stage_with_share_bucket_and_roofline(capsys: pytest.C
     assert "conditioning" in shown
 
 
-def test_bench_measures_what_was_asked_for_or_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_bench_does_not_fall_back_to_another_runtime(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["bench", *TINY, "--s3gen", "onnx", "--providers", "cuda"]) == 1
     assert "no provider cuda" in capsys.readouterr().err
 
@@ -89,25 +89,25 @@ def test_roofline_grows_with_rows_and_length_and_shrinks_with_speed() -> None:
 
 
 @pytest.mark.parametrize(("tokens", "gflop"), [(275, 252.7), (350, 348.4), (500, 573)])
-def test_roofline_counts_what_was_counted(tokens: int, gflop: float) -> None:
+def test_roofline_matches_the_counted_operations(tokens: int, gflop: float) -> None:
     window = TimedWindow(1, 25, tokens - 250, 50)
     fitted = sum(roofline_ms(stage, window, Machine("unit", 1000.0, 1.0)) for stage in ("encoder", "cfm"))
     assert fitted == pytest.approx(gflop, rel=0.02)
 
 
-def test_prepare_verifies_weights_and_the_second_time_only_looks(
+def test_prepare_verifies_weights_and_changes_nothing_the_second_time(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = ["prepare", "--model", "random:tiny", "--cache-dir", str(tmp_path), "--engines", "none"]
-    assert cli.main(given) == 0
+    arguments = ["prepare", "--model", "random:tiny", "--cache-dir", str(tmp_path), "--engines", "none"]
+    assert cli.main(arguments) == 0
     assert "tiny in" in capsys.readouterr().out
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
     assert before
-    assert cli.main(given) == 0
+    assert cli.main(arguments) == 0
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")} == before
 
 
-def test_prepare_refuses_weights_that_are_not_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prepare_refuses_a_truncated_weights_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["prepare", "--model", "random:tiny", "--cache-dir", str(tmp_path)]) == 0
     (weights,) = tmp_path.rglob("ve.safetensors")
     weights.write_bytes(weights.read_bytes()[:100])
@@ -115,7 +115,14 @@ def test_prepare_refuses_weights_that_are_not_whole(tmp_path: Path, capsys: pyte
     assert "ve.safetensors" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="here is a GPU to build for")
-def test_prepare_says_when_there_is_no_gpu_to_build_engines_for(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU to build for")
+def test_prepare_reports_a_missing_gpu(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["prepare", "--model", "random:tiny", "--engines", "here"]) == 1
     assert "CUDA" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        cli.main([command, "--help"])
+    assert f"usage: mynah-engines {command}" in capsys.readouterr().out

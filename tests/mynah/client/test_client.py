@@ -17,7 +17,7 @@ from tests.service.serving import serving
 
 SLOW = Script(token_s=0.0005, decode_s=0.002)
 BROKEN = Script(failure=EngineFailure("scripted"), fail_after_chunks=1)
-LONG = "This sentence is said again and again, until nobody listens. " * 20
+LONG = "This sentence is said again and again, until the stream is cancelled. " * 20
 
 
 async def test_one_task_sends_and_then_reads():
@@ -28,7 +28,7 @@ async def test_one_task_sends_and_then_reads():
         assert sum([chunk.samples async for chunk in stream]) == 12 * 960
 
 
-async def test_one_task_writes_while_another_listens():
+async def test_one_task_writes_while_another_reads():
     async with serving(SLOW) as at, at.client.stream() as stream:
 
         async def write() -> None:
@@ -73,11 +73,11 @@ async def test_reading_can_be_left_and_taken_up_again():
 
 async def test_cancelling_the_task_that_reads_does_not_end_the_stream():
     async with serving(Script(token_s=0.005)) as at, at.client.stream() as stream:
-        heard: list[mynah.AudioChunk] = []
+        chunks: list[mynah.AudioChunk] = []
 
         async def listen() -> None:
             async for chunk in stream:
-                heard.append(chunk)
+                chunks.append(chunk)
 
         await stream.send("All of this is going to be heard.")
         await stream.end()
@@ -88,8 +88,8 @@ async def test_cancelling_the_task_that_reads_does_not_end_the_stream():
             with suppress(asyncio.CancelledError):
                 await listening
         await listen()
-        assert sum(chunk.samples for chunk in heard) == 33 * 960
-        assert [chunk.sequence_number for chunk in heard] == list(range(len(heard)))
+        assert sum(chunk.samples for chunk in chunks) == 33 * 960
+        assert [chunk.sequence_number for chunk in chunks] == list(range(len(chunks)))
 
 
 async def test_cancelling_a_task_that_sends_does_not_end_the_stream():
@@ -105,7 +105,7 @@ async def test_cancelling_a_task_that_sends_does_not_end_the_stream():
         assert texts == ["Sent all the same.", "And this."]
 
 
-async def test_after_cancel_no_older_audio_is_given_out_even_if_it_was_on_its_way():
+async def test_after_cancel_older_audio_is_not_yielded_even_if_it_was_in_flight():
     async with serving() as at, at.client.stream() as stream:
         await stream.send(LONG)
         await anext(aiter(stream))
@@ -126,32 +126,32 @@ async def test_room_keeps_a_long_text_within_the_servers_limit():
     async with serving(SLOW, max_pending_text_chars=1000) as at, at.client.stream() as stream:
         text = LONG * 2
         pieces = [text[start : start + 60] for start in range(0, len(text), 60)]  # quicker sent than spoken
-        most = 0
+        max_pending = 0
 
         async def write() -> None:
-            nonlocal most
+            nonlocal max_pending
             for piece in pieces:
                 await stream.room(len(piece))
                 await stream.send(piece)
-                most = max(most, stream.pending_chars)
+                max_pending = max(max_pending, stream.pending_chars)
             await stream.end()
 
         writing = asyncio.create_task(write())
         samples = sum([chunk.samples async for chunk in stream])
         await writing
         assert samples == at.engine.made_samples
-        assert 900 < most <= 1000
+        assert 900 < max_pending <= 1000
         assert stream.pending_chars == 0
 
 
-async def test_pieces_that_room_cannot_promise_are_refused_here():
+async def test_room_refuses_pieces_above_its_maximum():
     async with serving(max_pending_text_chars=1000) as at, at.client.stream() as stream:
         with pytest.raises(mynah.WrongState) as raised:
             await stream.room(501)
         assert raised.value.reason == "TEXT_TOO_LONG"
 
 
-async def test_who_waits_for_room_learns_of_the_end():
+async def test_waiting_for_room_ends_with_the_stream():
     async with serving(BROKEN, max_pending_text_chars=1000) as at, at.client.stream() as stream:
         await stream.send("Yes, this is one. " + "x" * 900)
         waiting = asyncio.create_task(stream.room(500))
@@ -168,8 +168,8 @@ async def send_forever(stream: mynah.SpeechStream) -> None:
         await stream.send("x" * 400)
 
 
-async def test_a_failed_stream_says_why_to_whoever_sends():
-    """Also when the sending races with the server's refusal; gRPC alone would say INTERNAL then."""
+async def test_a_sender_gets_the_reason_of_a_failed_stream():
+    """Also if the send races with the server's error, where gRPC alone reports INTERNAL."""
     async with serving(Script(token_s=1000.0), max_pending_text_chars=1000) as at:
         for _ in range(50):
             await at.settled()
@@ -218,7 +218,7 @@ async def test_a_client_that_is_not_open_says_so():
         await mynah.Client().info()
 
 
-async def test_nobody_there_is_unavailable():
+async def test_an_unreachable_server_is_unavailable():
     async with serving() as at:
         address = at.address
     async with mynah.Client(address) as client:
@@ -232,7 +232,7 @@ async def test_nobody_there_is_unavailable():
             await client.voices.create("Anna", b"x", consent=True)
 
 
-async def test_a_server_that_does_not_speak_this_contract_is_told_apart():
+async def test_a_server_without_this_contract_is_unimplemented():
     server = grpc.aio.server()
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -245,7 +245,7 @@ async def test_a_server_that_does_not_speak_this_contract_is_told_apart():
     await server.stop(0)
 
 
-async def test_a_server_that_never_answers_is_given_up():
+async def test_a_server_that_never_answers_times_out():
     silent = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
     host, port = silent.sockets[0].getsockname()
     timeouts = mynah.Timeouts(connect_s=0.2, call_s=0.2)
@@ -260,7 +260,7 @@ async def test_a_server_that_never_answers_is_given_up():
 
 
 @pytest.mark.parametrize("audio_format", ["mp4", ""])
-async def test_a_format_that_does_not_exist_is_refused_here(audio_format: str):
+async def test_the_client_refuses_an_unknown_format(audio_format: str):
     async with serving() as at:
         with pytest.raises(mynah.InvalidArgument) as raised:
             async with at.client.stream(audio_format=audio_format):  # type: ignore[arg-type]
@@ -278,7 +278,7 @@ async def test_a_format_that_does_not_exist_is_refused_here(audio_format: str):
         (mynah.Sampling(temperature="hot"), "temperature"),  # type: ignore[arg-type]
     ],
 )
-async def test_what_the_wire_cannot_carry_is_named_here(sampling: mynah.Sampling, field: str):
+async def test_the_client_refuses_a_value_that_cannot_be_sent(sampling: mynah.Sampling, field: str):
     async with serving() as at:
         with pytest.raises(mynah.InvalidArgument) as raised:
             async with at.client.stream(sampling=sampling):
@@ -287,7 +287,7 @@ async def test_what_the_wire_cannot_carry_is_named_here(sampling: mynah.Sampling
         await at.settled()
 
 
-async def test_text_that_is_no_unicode_is_refused_here_and_counts_nothing():
+async def test_text_that_is_not_unicode_is_refused_and_not_counted():
     async with serving() as at, at.client.stream() as stream:
         with pytest.raises(mynah.InvalidArgument) as raised:
             await stream.send("half a sign: \ud800")
@@ -298,7 +298,7 @@ async def test_text_that_is_no_unicode_is_refused_here_and_counts_nothing():
         assert sum([chunk.samples async for chunk in stream]) == 5 * 960
 
 
-async def test_synthesize_ends_with_the_servers_word():
+async def test_synthesize_ends_with_the_servers_error():
     async with serving(BROKEN) as at:
         async with aclosing(at.client.synthesize("A sentence that breaks.")) as audio:
             await anext(audio)

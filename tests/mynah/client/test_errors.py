@@ -1,4 +1,4 @@
-"""What the server refuses arrives as the right class with everything it said, whoever else stands in between."""
+"""A server's error arrives at the client as the right class with all its details, also through proxies."""
 
 from __future__ import annotations
 
@@ -6,32 +6,35 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
-from engines.errors import CheckpointError, EngineBusy, EngineFailure, invalid_value
+from engines.errors import CheckpointError, EngineBusy, EngineFailure, InvalidInput
 from mynah.client import errors
 from mynah.client.errors import DETAILS_KEY, MynahError, StreamCancelled, Unavailable, from_status
-from service import errors as refusals
-from service.grpc.status import failure_of
+from service import errors as request_errors
+from service.grpc.status import details as details_of
+from service.handlers.failures import failure_of
 
-ABOUT = {"field": "text", "value": "7 chars", "allowed": "at most 5 chars"}
+DETAILS = {"field": "text", "value": "7 chars", "allowed": "at most 5 chars"}
 
 
 def over_the_wire(error: Exception) -> MynahError:
     failure = failure_of(error)
-    return from_status(failure.code.name, failure.message, [("x", "y"), (DETAILS_KEY, failure.details())])
+    return from_status(failure.code.name, failure.message, [("x", "y"), (DETAILS_KEY, details_of(failure))])
 
 
 @pytest.mark.parametrize(
     ("sent", "kind", "code"),
     [
-        (refusals.NotFound("R", "m", **ABOUT), errors.NotFound, "NOT_FOUND"),
-        (refusals.AlreadyExists("R", "m", **ABOUT), errors.AlreadyExists, "ALREADY_EXISTS"),
-        (refusals.FailedPrecondition("R", "m", **ABOUT), errors.WrongState, "FAILED_PRECONDITION"),
-        (refusals.ResourceExhausted("R", "m", **ABOUT), errors.ServerBusy, "RESOURCE_EXHAUSTED"),
-        (refusals.Unavailable("R", "m", **ABOUT), errors.Unavailable, "UNAVAILABLE"),
-        (refusals.DeadlineExceeded("R", "m", **ABOUT), errors.TimedOut, "DEADLINE_EXCEEDED"),
+        (request_errors.NotFound("R", "m", **DETAILS), errors.NotFound, "NOT_FOUND"),
+        (request_errors.AlreadyExists("R", "m", **DETAILS), errors.AlreadyExists, "ALREADY_EXISTS"),
+        (request_errors.FailedPrecondition("R", "m", **DETAILS), errors.WrongState, "FAILED_PRECONDITION"),
+        (request_errors.ResourceExhausted("R", "m", **DETAILS), errors.ServerBusy, "RESOURCE_EXHAUSTED"),
+        (request_errors.Unavailable("R", "m", **DETAILS), errors.Unavailable, "UNAVAILABLE"),
+        (request_errors.DeadlineExceeded("R", "m", **DETAILS), errors.TimedOut, "DEADLINE_EXCEEDED"),
     ],
 )
-def test_every_refusal_has_its_class_and_loses_nothing(sent: refusals.RequestError, kind: type[MynahError], code: str):
+def test_every_request_error_has_its_class_and_keeps_its_details(
+    sent: request_errors.RequestError, kind: type[MynahError], code: str
+):
     got = over_the_wire(sent)
     assert type(got) is kind
     assert (str(got), got.reason, got.code) == ("m", "R", code)
@@ -42,7 +45,7 @@ def test_every_refusal_has_its_class_and_loses_nothing(sent: refusals.RequestErr
 @pytest.mark.parametrize(
     ("sent", "kind", "reason", "retryable"),
     [
-        (invalid_value("text", 7, "at most 5", "TEXT_TOO_LONG"), errors.InvalidArgument, "TEXT_TOO_LONG", False),
+        (InvalidInput("text", "text is too long.", "TEXT_TOO_LONG"), errors.InvalidArgument, "TEXT_TOO_LONG", False),
         (EngineBusy("full"), errors.ServerBusy, "ENGINE_BUSY", True),
         (EngineFailure("gone"), errors.ServerError, "ENGINE_FAILURE", True),
         (CheckpointError("bad"), errors.WrongState, "CHECKPOINT_INVALID", False),
@@ -56,14 +59,16 @@ def test_every_error_of_an_engine_has_its_class(sent: Exception, kind: type[Myna
     assert "secret" not in str(got)
 
 
-def test_the_time_to_wait_arrives():
-    got = over_the_wire(refusals.ResourceExhausted("R", "m", retry_after_s=2.5))
+def test_the_retry_delay_arrives():
+    got = over_the_wire(request_errors.ResourceExhausted("R", "m", retry_after_s=2.5))
     assert (got.retryable, got.retry_after_s) == (True, 2.5)
 
 
 def test_a_wrong_field_is_a_bad_request_for_other_clients():
-    failure = failure_of(invalid_value("sampling.top_p", 7.0, "(0, 1]", "SAMPLING_OUT_OF_RANGE"))
-    status = status_pb2.Status.FromString(failure.details())
+    failure = failure_of(
+        InvalidInput("sampling.top_p", "sampling.top_p is 7; it must be in (0, 1].", "SAMPLING_OUT_OF_RANGE")
+    )
+    status = status_pb2.Status.FromString(details_of(failure))
     assert (status.code, status.message) == (3, failure.message)
     request = error_details_pb2.BadRequest()
     assert any(detail.Unpack(request) for detail in status.details)

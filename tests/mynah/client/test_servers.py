@@ -12,7 +12,7 @@ import pytest
 import mynah
 from engines.fake import Script
 from mynah.client.events import Event, SegmentStarted
-from mynah.client.servers import Server, choose
+from mynah.client.servers import Server, choose_server
 from tests.service.serving import Serving, serving
 
 SLOW = Script(token_s=0.01)
@@ -24,37 +24,37 @@ class NoChannel:
         return lambda *_, **__: None
 
 
-def server(address: str, streams: int = 0, places: int = 10) -> Server:
+def server(address: str, streams: int = 0, capacity: int = 10) -> Server:
     made = Server(address, NoChannel(), NoChannel())
-    made.open_streams, made.places = streams, places
+    made.open_streams, made.capacity = streams, capacity
     return made
 
 
-def test_the_less_loaded_of_two_is_chosen_and_nobody_is_overrun():
+def test_the_less_loaded_of_two_is_chosen_and_no_server_is_overrun():
     servers = [server("full", 9), server("half", 5), server("empty", 0)]
     draw = random.Random(1)
-    chosen = Counter(choose(servers, 0.0, draw).address for _ in range(3000))
+    chosen = Counter(choose_server(servers, 0.0, draw).address for _ in range(3000))
     assert chosen["full"] == 0
     assert 800 < chosen["half"] < 1200  # where "full" was the other one
     assert 1800 < chosen["empty"] < 2200
 
 
-def test_load_is_streams_per_place_with_what_this_client_has_changed_since():
+def test_load_is_streams_per_capacity_with_this_clients_changes():
     half = server("a", streams=5)
-    half.own_streams_then, half.own_streams = 2, 4
+    half.own_streams_at_poll, half.own_streams = 2, 4
     assert half.load == pytest.approx(0.7)
 
 
-def test_servers_that_rest_or_failed_this_stream_come_last():
+def test_servers_that_cool_down_or_failed_this_stream_come_last():
     fresh, resting, tried = server("fresh"), server("resting"), server("tried")
-    resting.rests_until_s = 10.0
+    resting.cooling_until_s = 10.0
     draw = random.Random(1)
-    assert choose([fresh, resting, tried], 5.0, draw, ["tried"]) is fresh
-    assert choose([resting, tried], 5.0, draw, ["tried"]) is tried
-    assert choose([resting], 5.0, draw) is resting
+    assert choose_server([fresh, resting, tried], 5.0, draw, ["tried"]) is fresh
+    assert choose_server([resting, tried], 5.0, draw, ["tried"]) is tried
+    assert choose_server([resting], 5.0, draw) is resting
 
 
-async def heard(client: mynah.Client) -> list[Event]:
+async def spoken(client: mynah.Client) -> list[Event]:
     async with client.stream() as stream:
         for word in WORDS:
             await stream.send(word)
@@ -74,41 +74,41 @@ async def two(stack: AsyncExitStack, script: Script | None = None, **options: in
 
 async def test_streams_spread_over_servers():
     async with AsyncExitStack() as stack:
-        both = await two(stack, SLOW, max_streams=8)
-        async with mynah.Client([at.address for at in both]) as client, AsyncExitStack() as streams:
+        servers = await two(stack, SLOW, max_streams=8)
+        async with mynah.Client([at.address for at in servers]) as client, AsyncExitStack() as streams:
             for _ in range(8):
                 await streams.enter_async_context(client.stream())
-            taken = [at.server.admission.streams.taken for at in both]
-            assert sum(taken) == 8
-            assert min(taken) >= 3
+            in_use = [at.server.admission.streams.in_use for at in servers]
+            assert sum(in_use) == 8
+            assert min(in_use) >= 3
 
 
-async def test_a_full_server_is_passed_by():
+async def test_a_full_server_is_skipped():
     async with AsyncExitStack() as stack:
-        both = await two(stack, max_streams=1)
-        async with mynah.Client([at.address for at in both]) as client, client.stream(), client.stream():
-            assert [at.server.admission.streams.taken for at in both] == [1, 1]
+        servers = await two(stack, max_streams=1)
+        async with mynah.Client([at.address for at in servers]) as client, client.stream(), client.stream():
+            assert [at.server.admission.streams.in_use for at in servers] == [1, 1]
             with pytest.raises(mynah.ServerBusy):
-                async with mynah.Client([at.address for at in both], moves=1) as other, other.stream():
+                async with mynah.Client([at.address for at in servers], moves=1) as other, other.stream():
                     pass
 
 
-async def test_a_stream_without_audio_moves_when_its_server_dies_and_hears_every_event_once():
+async def test_a_stream_without_audio_moves_if_its_server_dies_and_gets_every_event_once():
     async with AsyncExitStack() as stack:
         first, second = await two(stack, SLOW)
         async with mynah.Client([first.address, second.address]) as client, client.stream() as stream:
-            on_first = first.server.admission.streams.taken == 1
+            on_first = first.server.admission.streams.in_use == 1
             dying, other = (first, second) if on_first else (second, first)
             for word in WORDS:
                 await stream.send(word)
             await stream.end()
             events = stream.events()
-            told = [await anext(events)]
-            assert isinstance(told[0], SegmentStarted)
+            received = [await anext(events)]
+            assert isinstance(received[0], SegmentStarted)
             await dying.server.stop(0)
-            told += [event async for event in events]
-        assert [type(event) for event in told].count(SegmentStarted) == 1
-        assert samples(told) == len("One stream among many.") * 960
+            received += [event async for event in events]
+        assert [type(event) for event in received].count(SegmentStarted) == 1
+        assert samples(received) == len("One stream among many.") * 960
         await other.settled()
 
 
@@ -116,7 +116,7 @@ async def test_a_stream_with_audio_ends_with_a_retryable_error():
     async with AsyncExitStack() as stack:
         first, second = await two(stack, SLOW)
         async with mynah.Client([first.address, second.address]) as client, client.stream() as stream:
-            dying = first if first.server.admission.streams.taken else second
+            dying = first if first.server.admission.streams.in_use else second
             for word in WORDS:
                 await stream.send(word)
             await stream.end()
@@ -131,9 +131,9 @@ async def test_a_stream_with_audio_ends_with_a_retryable_error():
 async def test_one_server_is_tried_once_unless_moves_allow_more():
     async with serving(warm=False) as at:
         with pytest.raises(mynah.Unavailable):
-            await heard(at.client)
+            await spoken(at.client)
         async with mynah.Client(at.address, moves=20) as patient:
-            waiting = asyncio.create_task(heard(patient))
+            waiting = asyncio.create_task(spoken(patient))
             await asyncio.sleep(0)
             await at.server.warm_up()
             assert samples(await waiting) == len("One stream among many.") * 960
@@ -141,8 +141,8 @@ async def test_one_server_is_tried_once_unless_moves_allow_more():
 
 async def test_wrong_requests_are_not_tried_anywhere_else():
     async with AsyncExitStack() as stack:
-        both = await two(stack)
-        async with mynah.Client([at.address for at in both]) as client:
+        servers = await two(stack)
+        async with mynah.Client([at.address for at in servers]) as client:
             with pytest.raises(mynah.NotFound):
                 async with client.stream(voice="nobody"):
                     pass
@@ -161,7 +161,7 @@ async def test_a_name_is_resolved_to_its_servers():
     async with serving() as at:
         port = at.address.rpartition(":")[2]
         async with mynah.Client(f"dns:localhost:{port}", moves=3) as client:
-            assert samples(await heard(client)) == len("One stream among many.") * 960
+            assert samples(await spoken(client)) == len("One stream among many.") * 960
     with pytest.raises(mynah.Unavailable) as raised:
         async with mynah.Client("dns:no-such-host.invalid:1"):
             pass

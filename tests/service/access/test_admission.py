@@ -1,4 +1,4 @@
-"""The door: slots are counted exactly, refusal is immediate, the states only move forward."""
+"""Admission: slots are counted exactly, rejections are immediate, the states only move forward."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def opened(streams: int = 2, uploads: int = 1) -> Admission:
     return admission
 
 
-def test_slots_are_taken_and_given_back_also_by_those_who_fail():
+def test_slots_are_acquired_and_released_also_after_an_exception():
     admission = opened(2)
     with admission.stream(), admission.stream():
         assert admission.streams.in_use == 2
@@ -32,21 +32,21 @@ def test_slots_are_taken_and_given_back_also_by_those_who_fail():
     assert admission.streams.in_use == 0
 
 
-def test_the_wait_before_another_try_follows_how_long_streams_last():
+def test_the_retry_delay_follows_how_long_streams_last():
     now_s = 0.0
     slots = Slots(4, "streams", "STREAMS_EXHAUSTED", lambda: now_s)
     for _ in range(60):
         with slots.acquire():
             now_s += 8.0
     assert slots.retry_after_s == pytest.approx(2.0)  # of four that last 8 s one ends every 2 s
-    for stay_s, bound_s in ((0.001, 0.2), (1000.0, 30.0)):
+    for hold_s, bound_s in ((0.001, 0.2), (1000.0, 30.0)):
         for _ in range(100):
             with slots.acquire():
-                now_s += stay_s
+                now_s += hold_s
         assert slots.retry_after_s == bound_s
 
 
-def test_warming_up_shows_how_many_streams_there_may_be():
+def test_warm_up_sets_the_capacity():
     admission = Admission(16, 1)
     admission.open(1)
     with admission.stream(), pytest.raises(ResourceExhausted) as raised, admission.stream():
@@ -54,7 +54,7 @@ def test_warming_up_shows_how_many_streams_there_may_be():
     assert raised.value.allowed == "1 streams"
 
 
-def test_refusing_takes_no_time_however_many_are_inside():
+def test_rejections_are_fast_with_any_number_of_open_streams():
     admission = opened(1000)
     with ExitStack() as stack:
         for _ in range(1000):
@@ -73,7 +73,7 @@ def test_uploads_have_slots_of_their_own():
     assert raised.value.reason == "UPLOADS_EXHAUSTED"
 
 
-def test_nobody_comes_in_before_the_warm_up_or_while_draining():
+def test_calls_are_rejected_before_the_warm_up_and_while_draining():
     admission = Admission(1, 1)
     with pytest.raises(Unavailable) as raised, admission.stream():
         pass
@@ -86,26 +86,26 @@ def test_nobody_comes_in_before_the_warm_up_or_while_draining():
     assert raised.value.reason == "DRAINING"
     admission.open()  # too late
     with pytest.raises(Unavailable):
-        admission.must_serve()
+        admission.check_serving()
 
 
-def test_draining_waits_for_those_inside():
+def test_draining_waits_for_open_streams():
     async def run() -> None:
         admission = opened()
-        left: list[float] = []
+        idle_at_s: list[float] = []
 
-        async def stay() -> None:
+        async def hold() -> None:
             with admission.stream():
                 await asyncio.sleep(3)
 
         async def wait() -> None:
             await admission.wait_idle()
-            left.append(asyncio.get_running_loop().time())
+            idle_at_s.append(asyncio.get_running_loop().time())
 
-        staying = asyncio.create_task(stay())
+        holding = asyncio.create_task(hold())
         await asyncio.sleep(0)
         waiting = asyncio.create_task(wait())
-        await asyncio.wait([staying, waiting])
-        assert left == [3]
+        await asyncio.wait([holding, waiting])
+        assert idle_at_s == [3]
 
     virtual_time(run())

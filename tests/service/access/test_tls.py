@@ -1,4 +1,4 @@
-"""Encryption: who is trusted on either side, and certificates that change under a running server."""
+"""TLS: which peers each side trusts, and certificates that change while a server runs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import mynah
-from service.access.tls import Certificates, TlsFiles
-from service.config import ConfigError, ServerConfig
+from service.access.tls import Certificates
+from service.config import ConfigError, ServerConfig, TlsFiles
 from service.server import Server
 from tests.service.access.tls_files import Authority, Pair
 from tests.service.serving import FakeEngine, serving
@@ -23,7 +23,7 @@ def client(address: str, roots: Path, own: Pair | None = None) -> mynah.Client:
     return mynah.Client(address, tls=mynah.Tls(roots, "localhost", *shown))
 
 
-async def is_welcome(at: mynah.Client) -> bool:
+async def can_connect(at: mynah.Client) -> bool:
     async with at:
         try:
             return (await at.info()).model == "fake"
@@ -31,27 +31,27 @@ async def is_welcome(at: mynah.Client) -> bool:
             return False
 
 
-async def test_an_encrypted_server_speaks_to_those_who_trust_it(tmp_path: Path):
+async def test_clients_that_trust_the_authority_can_connect(tmp_path: Path):
     authority, stranger = Authority(tmp_path / "a"), Authority(tmp_path / "b")
     own = authority.issue()
     async with serving(tls_certificate=own.certificate, tls_key=own.key) as at:
         async with client(at.address, authority.certificate) as trusting:
             assert sum([chunk.samples async for chunk in trusting.synthesize("Hello.")]) == 6 * 960
-        assert not await is_welcome(client(at.address, stranger.certificate))
-        assert not await is_welcome(mynah.Client(at.address))
+        assert not await can_connect(client(at.address, stranger.certificate))
+        assert not await can_connect(mynah.Client(at.address))
 
 
-async def test_with_mutual_tls_only_clients_of_the_authority_come_in(tmp_path: Path):
+async def test_with_mutual_tls_only_clients_of_the_authority_can_connect(tmp_path: Path):
     servers, clients, others = (Authority(tmp_path / name) for name in "abc")
     own = servers.issue()
     flags = {"tls_certificate": own.certificate, "tls_key": own.key, "tls_client_ca": clients.certificate}
     async with serving(**flags) as at:
-        assert await is_welcome(client(at.address, servers.certificate, clients.issue()))
-        assert not await is_welcome(client(at.address, servers.certificate, others.issue()))
-        assert not await is_welcome(client(at.address, servers.certificate))
+        assert await can_connect(client(at.address, servers.certificate, clients.issue()))
+        assert not await can_connect(client(at.address, servers.certificate, others.issue()))
+        assert not await can_connect(client(at.address, servers.certificate))
 
 
-async def test_a_new_certificate_is_taken_over_and_open_streams_go_on(tmp_path: Path):
+async def test_a_new_certificate_is_used_and_open_streams_go_on(tmp_path: Path):
     old, new = Authority(tmp_path / "a"), Authority(tmp_path / "b")
     own = old.issue()
     async with (
@@ -60,26 +60,26 @@ async def test_a_new_certificate_is_taken_over_and_open_streams_go_on(tmp_path: 
         early.stream() as stream,
     ):
         new.issue(own)  # replaces both files
-        assert await is_welcome(client(at.address, new.certificate))
-        assert not await is_welcome(client(at.address, old.certificate))
+        assert await can_connect(client(at.address, new.certificate))
+        assert not await can_connect(client(at.address, old.certificate))
         await stream.send("Hello.")
         await stream.end()
         assert sum([chunk.samples async for chunk in stream]) == 6 * 960
 
 
-async def test_half_a_pair_is_not_taken_over(tmp_path: Path):
+async def test_a_certificate_that_does_not_match_its_key_is_not_used(tmp_path: Path):
     authority = Authority(tmp_path)
     own = authority.issue()
     async with serving(tls_certificate=own.certificate, tls_key=own.key) as at:
         certificate = own.certificate.read_bytes()
         authority.issue(own)
         own.certificate.write_bytes(certificate)  # the old one beside the new key
-        assert await is_welcome(client(at.address, authority.certificate))
+        assert await can_connect(client(at.address, authority.certificate))
         own.key.unlink()
-        assert await is_welcome(client(at.address, authority.certificate))
+        assert await can_connect(client(at.address, authority.certificate))
 
 
-async def test_ssl_servers_take_over_certificates_and_authorities_too(tmp_path: Path):
+async def test_ssl_servers_reload_certificates_and_authorities(tmp_path: Path):
     old, new, clients, later_clients = (Authority(tmp_path / name) for name in "abcd")
     own, trusted = old.issue(), tmp_path / "trusted.pem"
     trusted.write_bytes(clients.certificate.read_bytes())

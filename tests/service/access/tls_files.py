@@ -1,4 +1,4 @@
-"""Certificates for tests: an authority, and servers and clients that it vouches for, as PEM files."""
+"""Certificates for tests as PEM files: an authority, and servers and clients that it signs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Authority:
         self._ca.cert_pem.write_to_path(self.certificate)
 
     def issue(self, pair: Pair | None = None) -> Pair:
-        """A new certificate for localhost and 127.0.0.1, its key first; over an earlier pair's files if given."""
+        """Writes a certificate for localhost and 127.0.0.1, its key first; replaces the files of `pair` if given."""
         pair = pair or Pair(self._folder / "own.pem", self._folder / "own.key")
         made = self._ca.issue_cert("localhost", "127.0.0.1")
         made.private_key_pem.write_to_path(pair.key)

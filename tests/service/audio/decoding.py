@@ -1,4 +1,4 @@
-"""What a listener's player makes of a stream's bytes, by FFmpeg's decoders."""
+"""A stream's bytes decoded by FFmpeg, as a player does."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 import av
 import numpy as np
 
-from service.audio.encoder import AudioFormat, AudioSettings
+from service.audio.formats import AudioFormat, AudioSettings
 
 _RAW = {
     AudioFormat.PCM_S16LE: "s16le",
@@ -19,7 +19,7 @@ _ADTS = {AudioFormat.AAC: "aac"}
 
 
 def decode(data: bytes, settings: AudioSettings) -> np.ndarray:
-    """(n,) float32 at the stream's rate; a format with a header must be recognised by it."""
+    """Returns (n,) float32 at the stream's rate. A format with a header must be recognised by it."""
     raw = _RAW.get(settings.audio_format)
     options = {"sample_rate": str(settings.sample_rate_hz)} if raw else {}
     name = raw or _ADTS.get(settings.audio_format)
@@ -28,11 +28,11 @@ def decode(data: bytes, settings: AudioSettings) -> np.ndarray:
     rate_hz = frames[0].sample_rate
     pieces = [_floats(frame) for frame in frames]
     samples = np.concatenate(pieces)
-    if rate_hz != settings.sample_rate_hz:  # Opus: decoders give 48 kHz, whatever went in
+    if rate_hz != settings.sample_rate_hz:  # Opus: decoders always return 48 kHz
         resampler = av.AudioResampler("flt", "mono", settings.sample_rate_hz)
         frame = av.AudioFrame.from_ndarray(samples[None, :], format="flt", layout="mono")
         frame.sample_rate = rate_hz
-        pieces = [_floats(each) for given in (frame, None) for each in resampler.resample(given)]
+        pieces = [_floats(each) for piece in (frame, None) for each in resampler.resample(piece)]
         samples = np.concatenate(pieces)
     return samples
 
@@ -45,7 +45,7 @@ def _floats(frame: av.AudioFrame) -> np.ndarray:
     return array
 
 
-def snr_db(reference: np.ndarray, heard: np.ndarray) -> float:
-    """Of equally long signals."""
-    error = reference - heard
+def snr_db(reference: np.ndarray, decoded: np.ndarray) -> float:
+    """Signal-to-noise ratio of two signals of the same length."""
+    error = reference - decoded
     return float(10 * np.log10(np.sum(reference**2) / max(float(np.sum(error**2)), 1e-20)))

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from engines.errors import EngineFailure, InvalidInput
 from service.audio.codecs import pcm_s16le
-from service.audio.encoder import SAMPLE_RATES_HZ, AudioFormat, AudioSettings, Encoded, Encoder
+from service.audio.encoder import Encoded, Encoder
+from service.audio.formats import SAMPLE_RATES_HZ, AudioFormat, AudioSettings
 
 F32LE = AudioFormat.PCM_F32LE
 
@@ -36,14 +37,14 @@ def encode_segment(encoder: Encoder, samples: np.ndarray, cuts: list[int]) -> li
 @settings(max_examples=25, deadline=None)
 def test_after_every_segment_the_count_is_exact(rate_hz: int, lengths: list[int], data: st.DataObject):
     encoder = Encoder(AudioSettings(F32LE, rate_hz))
-    came_in = came_out = 0
+    in_samples = out_samples = 0
     for length in lengths:
         cuts = data.draw(st.lists(st.integers(0, length), max_size=4))
         for piece in encode_segment(encoder, noise(length), cuts):
             assert len(data_of(piece)) == 4 * piece.samples
-            came_out += piece.samples
-        came_in += length
-        assert came_out == int(came_in * rate_hz / 24_000 + 0.5)
+            out_samples += piece.samples
+        in_samples += length
+        assert out_samples == int(in_samples * rate_hz / 24_000 + 0.5)
 
 
 @pytest.mark.parametrize("rate_hz", SAMPLE_RATES_HZ)
@@ -78,7 +79,7 @@ def test_sixteen_bits_round_and_clip():
     assert np.frombuffer(pcm_s16le(samples), "<i2").tolist() == [0, 32767, -32767, 32767, -32767, 16384, 1]
 
 
-def test_the_wav_header_is_one_that_wave_reads():
+def test_the_wave_module_reads_the_wav_header():
     settings_ = AudioSettings(AudioFormat.WAV, 16_000)
     pieces = encode_segment(Encoder(settings_), noise(4800), [])
     writer = settings_.writer()
@@ -95,13 +96,13 @@ def test_raw_formats_have_no_header(audio_format: AudioFormat):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_samples_that_are_no_numbers_are_a_failure_of_the_engine(bad: float):
+def test_samples_that_are_not_finite_are_a_failure_of_the_engine(bad: float):
     with pytest.raises(EngineFailure):
         Encoder(AudioSettings()).encode(np.array([0.0, bad], np.float32))
 
 
 @pytest.mark.parametrize("rate_hz", [0, -1, 24_001, 11_026])
-def test_other_rates_are_refused(rate_hz: int):
+def test_other_rates_are_rejected(rate_hz: int):
     with pytest.raises(InvalidInput) as raised:
         AudioSettings(sample_rate_hz=rate_hz)
     assert (raised.value.reason, raised.value.field) == ("SAMPLE_RATE_UNSUPPORTED", "settings.sample_rate_hz")
@@ -109,7 +110,7 @@ def test_other_rates_are_refused(rate_hz: int):
 
 
 @pytest.mark.parametrize("audio_format", [AudioFormat.MULAW, AudioFormat.ALAW, AudioFormat.OGG_OPUS])
-def test_rates_that_a_format_does_not_have_are_refused(audio_format: AudioFormat):
+def test_rates_that_a_format_does_not_support_are_rejected(audio_format: AudioFormat):
     AudioSettings(audio_format, audio_format.default_rate_hz)
     with pytest.raises(InvalidInput) as raised:
         AudioSettings(audio_format, 44_100)

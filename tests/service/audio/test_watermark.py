@@ -1,4 +1,4 @@
-"""Marking a stream: lengths, joins and order stay; what is asked for and missing is said."""
+"""Marking a stream: lengths, joins and order stay; a missing package is an error if the mark was asked for."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.virtual_time import virtual_time
 
 
 class Louder:
-    """A marker that adds a tenth of what it hears, and counts."""
+    """A marker that adds a tenth of its input, and counts its calls."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -32,14 +32,14 @@ class Louder:
         return added
 
 
-class Remembering:
-    """A marker that keeps what it heard and adds nothing."""
+class Recording:
+    """A marker that records its inputs and adds nothing."""
 
     def __init__(self) -> None:
-        self.heard: list[Samples] = []
+        self.inputs: list[Samples] = []
 
     def difference(self, samples: Samples) -> Samples:
-        self.heard.append(samples)
+        self.inputs.append(samples)
         return np.zeros_like(samples)
 
 
@@ -60,16 +60,16 @@ def test_chunks_keep_their_lengths_and_their_ends(lengths: list[int]):
         start += length
 
 
-def test_the_marker_hears_each_chunk_behind_what_came_before():
+def test_the_marker_gets_each_chunk_after_the_audio_before_it():
     samples = np.arange(1, 30_001, dtype=np.float32)
-    marker = Remembering()
+    marker = Recording()
     mark = StreamMark(marker)
     for start, end in ((0, 100), (100, 10_000), (10_000, 30_000)):
         mark.mark(samples[start:end])
     everything = np.concatenate([np.zeros(4800, np.float32), samples])
-    for heard, (start, end) in zip(marker.heard, ((0, 100), (100, 10_000), (10_000, 30_000)), strict=True):
-        np.testing.assert_array_equal(heard[:-2400], everything[start : end + 4800])
-        assert not heard[-2400:].any()
+    for signal, (start, end) in zip(marker.inputs, ((0, 100), (100, 10_000), (10_000, 30_000)), strict=True):
+        np.testing.assert_array_equal(signal[:-2400], everything[start : end + 4800])
+        assert not signal[-2400:].any()
 
 
 def test_a_marked_stream_has_the_events_of_an_unmarked_one():
@@ -79,28 +79,28 @@ def test_a_marked_stream_has_the_events_of_an_unmarked_one():
 
     async def marked():
         marking = MarkedEngine(engine, marker)
-        heard = await speak(marking, "This is said. And this too.")
+        result = await speak(marking, "This is said. And this too.")
         await marking.close()
-        return heard
+        return result
 
-    heard = virtual_time(marked())
-    assert [type(event) for event in heard.events] == [type(event) for event in plain.events]
-    assert [chunk.samples for chunk in heard.audio] == [chunk.samples for chunk in plain.audio]
-    assert heard.data != plain.data
+    result = virtual_time(marked())
+    assert [type(event) for event in result.events] == [type(event) for event in plain.events]
+    assert [chunk.samples for chunk in result.audio] == [chunk.samples for chunk in plain.audio]
+    assert result.data != plain.data
     assert marker.calls == len(plain.audio)
-    heard.check_gapless()
+    result.check_gapless()
     assert engine.at_rest
 
 
-def test_marking_follows_the_choice_and_else_the_package(monkeypatch: pytest.MonkeyPatch):
+def test_marking_follows_the_choice_or_else_the_package(monkeypatch: pytest.MonkeyPatch):
     for installed in (None, object()):
-        monkeypatch.setattr(importlib.util, "find_spec", lambda name, found=installed: found)
-        assert watermark.wanted(None) is (installed is not None)
-        assert watermark.wanted(True)
-        assert not watermark.wanted(False)
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name, spec=installed: spec)
+        assert watermark.is_enabled(None) is (installed is not None)
+        assert watermark.is_enabled(True)
+        assert not watermark.is_enabled(False)
 
 
-def test_what_is_asked_for_and_missing_ends_the_start(monkeypatch: pytest.MonkeyPatch):
+def test_a_missing_package_is_an_error_at_the_start(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "perth", None)
     with pytest.raises(ConfigError, match=r"resemble-perth.*watermark = off"):
         PerthMarker()

@@ -1,4 +1,4 @@
-"""Blocking clients in a process of their own, whose calls end in every way there is: `call_storm ADDRESS CALLS SEED`.
+"""Blocking clients in their own process, whose calls end in every possible way: `call_storm ADDRESS CALLS SEED`.
 
 Prints one line of JSON: for each call what it was, its status and its reason. Both surfaces are called with raw bytes.
 """
@@ -58,14 +58,14 @@ CALLS: dict[str, dict[str, list[bytes]]] = {
 
 
 class Storm:
-    """Calls drawn by chance; what goes wrong goes wrong at a moment drawn by chance too."""
+    """Random calls that go wrong at random moments."""
 
     def __init__(self, address: str, seed: int) -> None:
         self._address = address
         self._seed = seed
 
     def call(self, number: int) -> tuple[str, str, str]:
-        """What was done, the status, the reason."""
+        """The kind of call, its status and its reason."""
         chance = random.Random(f"{self._seed}.{number}")
         surface = chance.choice(["riva", "riva", "ours"])
         kind = chance.choice(list(CALLS[surface]))
@@ -86,7 +86,7 @@ class Storm:
 
 
 def _slowly(requests: list[bytes], chance: random.Random) -> Iterator[bytes]:
-    """At once, or with pauses that let the server get anywhere in its answer."""
+    """Sends at once, or with pauses, so that the server may be anywhere in its answer."""
     longest_s = chance.choice([0.0, 0.0, 0.001, 0.01])
     for request in requests:
         if longest_s:

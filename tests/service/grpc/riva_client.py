@@ -1,4 +1,4 @@
-"""Riva's own client in a process of its own: gRPC's blocking client and an asyncio server share no process well."""
+"""Riva's own client in its own process: gRPC's blocking client does not work well beside an asyncio server."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class RivaError(Exception):
 
 
 class RivaClient:
-    """Calls one method of the client, or of its stub, and returns what it answered; streams as a list."""
+    """Calls one method of the client or of its stub. Returns the answer; a stream as a list."""
 
     def __init__(self, process: ProcessPoolExecutor) -> None:
         self._process = process
@@ -54,7 +54,7 @@ def _streams(method: str) -> bool:
 
 
 def _packed(value: Any) -> Any:
-    """Messages do not pickle: their name and bytes do."""
+    """A message's name and bytes, as messages do not pickle."""
     if isinstance(value, list):
         return [_packed(each) for each in value]
     return (value.DESCRIPTOR.name, value.SerializeToString()) if isinstance(value, Message) else value
@@ -75,7 +75,7 @@ def _call(address: str, auth: dict[str, Any], method: str, args: Any, kwargs: An
         trailing = [(str(key), value) for key, value in call.trailing_metadata() or ()]
         return (call.code().name, call.details() or "", trailing), []
     finally:
-        service.access.auth.channel.close()
+        service.auth.channel.close()
 
 
 def _answers(service: Any, method: str, args: Any, kwargs: Any) -> list[Any]:
@@ -90,14 +90,14 @@ def _answers(service: Any, method: str, args: Any, kwargs: Any) -> list[Any]:
 
 
 def _turns(service: Any, requests: list[Any]) -> Iterator[Any]:
-    """Send each request only when something of the one before was heard."""
-    heard = threading.Semaphore(1)
+    """Send each request only after the first audio of the one before."""
+    received = threading.Semaphore(1)
 
     def say() -> Iterator[Any]:
         for request in requests:
-            assert heard.acquire(timeout=10), "nothing was heard"
+            assert received.acquire(timeout=10), "no audio was received"
             yield request
 
     for answer in service.stub.SynthesizeOnline(say()):
-        heard.release()
+        received.release()
         yield answer

@@ -1,4 +1,4 @@
-"""Every call gets its status, however and whenever it ends, and leaves nothing behind: two processes, both surfaces."""
+"""Every call gets its status and leaves nothing behind, however and whenever it ends; over two processes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def storm(address: str, seed: int) -> list[tuple[str, str, str]]:
     return [(what, status, reason) for what, status, reason in json.loads(out)]
 
 
-async def test_every_call_gets_its_status_and_the_server_lives():
+async def test_every_call_gets_its_status_and_the_server_survives():
     async with process("--max-streams", "4", before="import faulthandler; faulthandler.enable()") as running:
         assert running.stderr is not None
         told = asyncio.ensure_future(running.stderr.read())
@@ -76,7 +76,7 @@ def expected(what: str, status: str, reason: str) -> bool:
     return status in ENDS[kind] | LEFT[leaving] or reason in ENDS[kind] | {BUSY}
 
 
-async def test_riva_hears_that_its_stream_is_taken_before_there_is_audio():
+async def test_rivas_client_gets_headers_before_there_is_audio():
     async with serving(Script(token_s=3600)) as at:
         call = riva_stream(at)
         await call.write(riva_tts_pb2.SynthesizeSpeechRequest(text="This takes long."))
@@ -105,7 +105,7 @@ def riva_stream(at: Serving) -> grpc.aio.StreamStreamCall:
     return riva_tts_pb2_grpc.RivaSpeechSynthesisStub(at.channel).SynthesizeOnline()
 
 
-async def test_a_first_message_that_is_given_up_on_its_way_does_not_cost_the_call_its_status():
+async def test_a_call_whose_first_message_is_abandoned_still_gets_its_status():
     async with serving(stall_timeout_s=1e-6) as at:  # as on a machine that stood still meanwhile
         with pytest.raises(mynah.MynahError) as raised:
             async with asyncio.timeout(5):

@@ -1,4 +1,4 @@
-"""Whatever messages a client throws at a stream: the answer is the one the contract says, and the server serves on.
+"""Random messages on a stream get the answers that the contract promises, and the server goes on serving.
 
 The oracle below is the contract in a few lines: it knows how a sequence of messages must end.
 """
@@ -53,7 +53,7 @@ REASONS_OF_BAD_OPENINGS = {
 
 
 def expected_reasons(requests: list[Request]) -> set[str]:
-    """The reasons for which this conversation may be refused; empty when it must end well."""
+    """The reasons for which these messages may be refused; empty if they must end well."""
     if not requests or requests[0].WhichOneof("message") != "open":
         return {"MESSAGE_INVALID" if requests and requests[0].WhichOneof("message") is None else "STREAM_NOT_OPEN"}
     if requests[0] not in GOOD:
@@ -75,7 +75,7 @@ def expected_reasons(requests: list[Request]) -> set[str]:
 
 
 def check_answers(requests: list[Request], answers: list[speech_pb2.StreamSpeechResponse]) -> None:
-    """What must hold for every conversation that ends well."""
+    """Checks every stream that ends well."""
     kinds = [answer.WhichOneof("event") for answer in answers]
     assert kinds[0] == "opened"
     assert kinds.count("opened") == 1
@@ -114,7 +114,7 @@ def check_audio(answers: list[speech_pb2.StreamSpeechResponse]) -> None:
 
 @dataclass
 class Site:
-    """A server that stays up for all examples, and the loop it lives on."""
+    """A server for all examples, and its event loop."""
 
     runner: asyncio.Runner
     at: Serving
@@ -131,7 +131,7 @@ def site() -> Iterator[Site]:
 
 @given(requests=speech_handler)
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_conversation_ends_as_the_contract_says(site: Site, requests: list[Request]):
+def test_any_sequence_of_messages_ends_as_the_contract_says(site: Site, requests: list[Request]):
     async def run() -> None:
         reasons = expected_reasons(requests)
         if reasons:
@@ -147,7 +147,7 @@ def test_any_conversation_ends_as_the_contract_says(site: Site, requests: list[R
 
 @dataclass
 class Raw:
-    """Bytes in a message's place."""
+    """Random bytes instead of a message."""
 
     data: bytes
 

@@ -1,4 +1,4 @@
-"""Riva's own client against this server: what it gets is what our contract's client gets."""
+"""Riva's own client gets the same audio from this server as the contract's client."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import mynah
 from engines.fake import Script
 from mynah.client.errors import MynahError, from_status
 from service.access.keys import ApiKey, digest, write_keys
-from service.audio.encoder import SAMPLE_RATES_HZ
+from service.audio.formats import SAMPLE_RATES_HZ
 from service.grpc import riva as surface
 from tests.service.access.tls_files import Authority
 from tests.service.grpc.riva_client import RivaClient, RivaError, riva_client
@@ -58,12 +58,12 @@ async def test_texts_are_spoken_as_they_come(riva: RivaClient):
                 await stream.send(text)
                 await stream.flush()
             await stream.end()
-            heard = [chunk.data async for chunk in stream]
-        assert [answer.audio for answer in answers] == heard
+            received = [chunk.data async for chunk in stream]
+        assert [answer.audio for answer in answers] == received
         await at.settled()
 
 
-async def test_audio_comes_before_the_client_has_said_everything(riva: RivaClient):
+async def test_audio_comes_before_the_last_text_is_sent(riva: RivaClient):
     request = riva_tts_pb2.SynthesizeSpeechRequest(text="This comes first.", sample_rate_hz=24_000)
     async with serving() as at:
         answers = await riva(at.address, "turns", [request, request])
@@ -165,7 +165,7 @@ async def test_what_cannot_be_done_is_refused_by_name(
             assert error.reason == reason
 
 
-async def test_settings_hold_for_the_whole_stream_and_something_must_be_said(riva: RivaClient):
+async def test_settings_hold_for_the_whole_stream_and_a_text_is_required(riva: RivaClient):
     requests = [riva_tts_pb2.SynthesizeSpeechRequest(text="Hi.", sample_rate_hz=rate) for rate in (24_000, 8_000)]
     async with serving() as at:
         error = await refusal(at, riva, "SynthesizeOnline", requests)

@@ -1,4 +1,4 @@
-"""How a failed call is ended and logged, without a server around it."""
+"""The end and the log line of a failed call, without a server."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import pytest
 from engines.errors import EngineFailure
 from service.errors import ClientGone, ResourceExhausted
 from service.grpc.status import grpc_errors
+from service.handlers.failures import Code
 
 
 class Context:
-    """A call's context that remembers how it was ended; `broken` ones belong to clients that have left."""
+    """A call's context that records how it was ended; a `broken` one belongs to a disconnected client."""
 
     def __init__(self, *, broken: bool = False) -> None:
         self.broken = broken
@@ -28,6 +29,12 @@ class Context:
 async def end(context: Context, error: Exception) -> None:
     async with grpc_errors(context, "stream 1"):  # type: ignore[arg-type]
         raise error
+
+
+def test_codes_are_grpcs_by_name_and_number():
+    assert {code.name: code.value for code in Code}.items() <= {
+        each.name: each.value[0] for each in grpc.StatusCode
+    }.items()
 
 
 async def test_a_refusal_ends_the_call_and_is_logged_without_its_words(caplog: pytest.LogCaptureFixture):
@@ -52,14 +59,14 @@ async def test_of_several_tasks_the_first_failure_counts():
     ("broken", "error"),
     [(True, ResourceExhausted("R", "secret")), (True, EngineFailure("secret")), (False, ClientGone())],
 )
-async def test_nobody_is_told_when_nobody_is_there(broken: bool, error: Exception, caplog: pytest.LogCaptureFixture):
+async def test_a_disconnected_client_gets_no_status(broken: bool, error: Exception, caplog: pytest.LogCaptureFixture):
     context = Context(broken=broken)
     await end(context, error)
     assert context.ended == []
     assert "secret" not in caplog.text
 
 
-async def test_a_failure_is_logged_with_its_causes_places(caplog: pytest.LogCaptureFixture):
+async def test_a_failure_is_logged_with_its_causes_tracebacks(caplog: pytest.LogCaptureFixture):
     def inner() -> None:
         raise KeyError("secret")
 

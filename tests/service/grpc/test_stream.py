@@ -13,7 +13,7 @@ from engines.fake import FakeEngine, Script, fake_voice, tone
 from mynah.client.events import Cancelled, Flushed, SegmentDone, SegmentStarted
 from mynah.v1 import speech_pb2
 from service.audio.codecs import pcm_s16le
-from service.voices.store import DEFAULT_VOICE_ID
+from service.voices.ids import DEFAULT_VOICE_ID
 from tests.service.serving import CANCEL, converse, flush, opening, serving, text
 
 TWO = "First there was one sentence. Then there was a second one."
@@ -27,7 +27,7 @@ def kinds(answers: list[speech_pb2.StreamSpeechResponse]) -> list[str]:
     return [name for name, before in zip(names, [None, *names], strict=False) if name != "audio" or before != "audio"]
 
 
-async def test_a_conversation_in_the_order_of_the_contract():
+async def test_a_streams_events_come_in_the_order_of_the_contract():
     async with serving() as at:
         answers = await converse(at, opening(), text(TWO), flush(1), text("And more"))
         segment = ["segment_started", "audio", "segment_done"]
@@ -35,7 +35,7 @@ async def test_a_conversation_in_the_order_of_the_contract():
         await at.settled()
 
 
-async def test_opened_tells_settings_limits_and_who_speaks():
+async def test_opened_holds_settings_limits_and_model():
     async with serving(max_pending_text_chars=5000, idle_timeout_s=77.0) as at:
         async with at.client.stream(audio_format="wav", sampling=mynah.Sampling(temperature=0.5, seed=3)) as stream:
             opened = stream.opened
@@ -58,7 +58,7 @@ async def test_an_explicit_zero_is_not_a_default():
     assert (drawn.temperature, drawn.top_k, drawn.seed) == (0.0, 0, 0)
 
 
-async def test_an_unset_seed_is_drawn_told_and_repeatable():
+async def test_an_unset_seed_is_drawn_reported_and_repeatable():
     async with serving() as at:
         seeds, spoken = [], []
         for _ in range(2):
@@ -96,7 +96,7 @@ async def test_chunks_declare_what_they_hold():
         assert len(per_segment) == 2
 
 
-async def test_chunks_tell_how_they_came_about():
+async def test_chunks_carry_their_windows_figures():
     async with serving(SLOW) as at:
         chunks = [chunk async for chunk in at.client.synthesize("Twelve chars and more after them.")]
         windows = [chunk.window for chunk in chunks if chunk.window]
@@ -112,10 +112,10 @@ async def test_cancel_over_the_wire_and_the_stream_goes_on():
     async with serving(SLOW) as at, at.client.stream() as stream:
         await stream.send(LONG)
         flush_id = await stream.flush()
-        heard = 0
+        received = 0
         async for event in stream.events():
             if isinstance(event, mynah.AudioChunk):
-                heard += event.samples
+                received += event.samples
                 break
         await stream.cancel()
         await stream.send("New words. ")
@@ -124,7 +124,7 @@ async def test_cancel_over_the_wire_and_the_stream_goes_on():
         cancelled = next(event for event in after if isinstance(event, Cancelled))
         position = after.index(cancelled)
         assert not any(isinstance(event, mynah.AudioChunk) for event in after[:position])
-        assert cancelled.delivered_samples >= heard
+        assert cancelled.delivered_samples >= received
         assert cancelled.made_samples >= cancelled.delivered_samples
         assert cancelled.dropped_flush_ids == (flush_id,)
         assert cancelled.consumed_text_chars == len(LONG)
@@ -161,10 +161,10 @@ async def test_a_client_that_vanishes_leaves_nothing(chunks: int):
     async with serving(SLOW) as at:
         async with at.client.stream() as stream:
             await stream.send(LONG)
-            heard = 0
-            while heard < chunks:
+            received = 0
+            while received < chunks:
                 async for _ in stream:
-                    heard += 1
+                    received += 1
                     break
         await at.settled()
         made = at.engine.made_samples
@@ -182,7 +182,9 @@ async def test_a_client_that_vanishes_while_it_does_not_read_leaves_nothing(capl
     assert not [record for record in caplog.records if record.levelname == "ERROR"], "leaving is no fault"
 
 
-async def test_a_client_that_leaves_with_a_mistake_is_no_fault_of_the_servers(caplog: pytest.LogCaptureFixture):
+async def test_a_disconnect_after_a_mistake_is_not_an_error_of_the_server(
+    caplog: pytest.LogCaptureFixture,
+):
     async with serving() as at:
         for _ in range(50):
             call = at.speech.StreamSpeech()
@@ -202,7 +204,7 @@ async def test_leaving_synthesize_early_stops_the_work():
 
 
 async def engine_waits(engine: FakeEngine) -> None:
-    """Until the engine has made nothing more for a while: everything between it and the reader is full."""
+    """Waits until the engine has made nothing more for a while: all queues up to the reader are full."""
     with suppress(TimeoutError):
         while True:
             engine.progress.clear()
@@ -315,7 +317,7 @@ async def test_text_is_never_logged(caplog: pytest.LogCaptureFixture):
     assert "onfidential" not in caplog.text
 
 
-async def test_only_who_names_a_seed_asks_for_the_same_bytes():
+async def test_only_a_seed_asks_for_repeatable_bytes():
     async with serving() as at:
         for seed in (None, 7):
             async with at.client.stream(sampling=mynah.Sampling(seed=seed)):

@@ -15,7 +15,7 @@ from mynah.v1 import voices_pb2
 from tests.service.serving import REFERENCE, serving
 
 
-async def test_a_voice_from_its_making_to_its_end():
+async def test_a_voice_is_created_used_and_deleted():
     async with serving() as at:
         before = datetime.now(UTC).replace(microsecond=0)
         made = await at.client.voices.create("Anna", REFERENCE, consent=True)
@@ -90,7 +90,7 @@ async def test_voices_in_a_folder_outlive_the_server(tmp_path: Path):
         assert await at.client.voices.get(made.voice_id) == made
 
 
-async def test_a_server_without_a_built_in_voice_asks_for_one():
+async def test_a_server_without_a_built_in_voice_refuses_the_default_voice():
     async with serving(default_voice=False) as at:
         with pytest.raises(mynah.NotFound) as raised:
             async with at.client.stream():
@@ -125,7 +125,7 @@ async def test_a_client_that_vanishes_during_an_upload_leaves_nothing():
         assert len(await at.client.voices.list()) == 1
 
 
-async def test_a_big_upload_of_somebody_who_may_not_gets_the_reason():
+async def test_a_big_upload_that_is_refused_early_gets_the_reason():
     async with serving() as at:
         for _ in range(20):
             with pytest.raises(mynah.InvalidArgument) as raised:

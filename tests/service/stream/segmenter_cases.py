@@ -1,4 +1,4 @@
-"""Text that sentence splitters get wrong: each case is the list of segments that its text falls into."""
+"""Text that sentence splitters get wrong. Each case is the list of its segments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sessions on the fake engine and a virtual clock, without any surface in front of them."""
+"""Sessions on the fake engine and a virtual clock, without a surface."""
 
 from __future__ import annotations
 
@@ -7,23 +7,25 @@ from dataclasses import dataclass, field
 
 from engines.config import Sampling
 from engines.fake import FakeEngine, fake_voice
-from service.audio.encoder import AudioSettings
-from service.stream.session import Cancelled, Done, Event, Flushed, Session, SessionLimits, Started, StreamSettings
-from service.stream.timeline import Audio
+from mynah.client.events import AudioChunk, Cancelled, Event, Flushed, SegmentDone, SegmentStarted
+from service.audio.formats import AudioSettings
+from service.stream.policy import StreamPolicy
+from service.stream.session import Session
+from service.stream.settings import StreamSettings
 
 
 def session(engine: FakeEngine, audio: AudioSettings | None = None, *, seed: int = 7, **limits: int) -> Session:
     settings = StreamSettings("default", fake_voice("default"), audio or AudioSettings(), Sampling(seed=seed))
-    return Session(engine, settings, SessionLimits(**limits))
+    return Session(engine, settings, StreamPolicy(**limits))
 
 
 @dataclass
-class Heard:
-    """What a reader of a session was told."""
+class Received:
+    """The events that a session's reader received."""
 
     events: list[Event] = field(default_factory=list)
 
-    async def read(self, of: Session) -> Heard:
+    async def read(self, of: Session) -> Received:
         """Read to the end."""
         while (event := await of.next_event()) is not None:
             self.events.append(event)
@@ -39,16 +41,16 @@ class Heard:
                 return event
 
     @property
-    def audio(self) -> list[Audio]:
-        return [event for event in self.events if isinstance(event, Audio)]
+    def audio(self) -> list[AudioChunk]:
+        return [event for event in self.events if isinstance(event, AudioChunk)]
 
     @property
-    def done(self) -> list[Done]:
-        return [event for event in self.events if isinstance(event, Done)]
+    def done(self) -> list[SegmentDone]:
+        return [event for event in self.events if isinstance(event, SegmentDone)]
 
     @property
-    def started(self) -> list[Started]:
-        return [event for event in self.events if isinstance(event, Started)]
+    def started(self) -> list[SegmentStarted]:
+        return [event for event in self.events if isinstance(event, SegmentStarted)]
 
     @property
     def flushed(self) -> list[int]:
@@ -75,12 +77,12 @@ class Heard:
                 assert done.offset_samples == own[0].offset_samples
 
 
-async def speak(engine: FakeEngine, text: str, audio: AudioSettings | None = None, *, seed: int = 7) -> Heard:
+async def speak(engine: FakeEngine, text: str, audio: AudioSettings | None = None, *, seed: int = 7) -> Received:
     """One text to its end."""
     async with session(engine, audio, seed=seed) as one:
         one.write(text)
         one.end()
-        return await Heard().read(one)
+        return await Received().read(one)
 
 
 def now_s() -> float:

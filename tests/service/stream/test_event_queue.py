@@ -1,4 +1,4 @@
-"""The bounded queue: order, waiting for room, dropping, and how it ends."""
+"""The bounded queue: order, waiting for room, dropping, its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Segments: where text is cut, when that is known, and that fragments, size and memory play no part in it."""
+"""Where and when text is cut into segments, whatever its fragments and its size."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_sentences_end_where_a_reader_would_stop(text: str, expected: list[str])
 @example("a." + " b" * 200, 33, random.Random(1))
 @example("word " * 20 + ". " * 60, 100, random.Random(2))
 @example("a" * 17 + ". " * 60, 20, random.Random(3))
-def test_fragments_play_no_part(text: str, max_chars: int, shuffled: random.Random) -> None:
+def test_segments_do_not_depend_on_the_fragments(text: str, max_chars: int, shuffled: random.Random) -> None:
     whole = segments_of([text], max_chars)
     assert segments_of(text, max_chars) == whole
     cuts = sorted(shuffled.sample(range(len(text) + 1), min(len(text), 7)))
@@ -69,7 +69,7 @@ def test_nothing_is_lost_blank_or_too_long(text: str, max_chars: int) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(TEXTS, TEXTS)
-def test_what_was_handed_out_stands_whatever_follows(text: str, more: str) -> None:
+def test_returned_segments_do_not_depend_on_later_text(text: str, more: str) -> None:
     segmenter = Segmenter(80)
     early = segmenter.feed(text)
     assert segments_of([text, more], 80)[: len(early)] == early
@@ -156,5 +156,5 @@ def test_a_megabyte_at_once_and_in_single_characters_is_quick() -> None:
 
 @pytest.mark.parametrize("max_chars", [0, 19, -5])
 def test_a_useless_limit_is_refused(max_chars: int) -> None:
-    with pytest.raises(ValueError, match=f"max_chars = {max_chars} is not allowed; allowed: at least 20"):
+    with pytest.raises(ValueError, match=f"max_chars is {max_chars}; it must be at least 20."):
         Segmenter(max_chars)

@@ -1,19 +1,19 @@
-"""A session's promises, on scripted engines and virtual time: order, flush, cancel, back-pressure, nothing kept."""
+"""Sessions on scripted engines and virtual time: order, flush, cancel, back-pressure, nothing left behind."""
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from engines.errors import EngineBusy, EngineFailure, InvalidInput
 from engines.fake import FakeEngine, Script
 from engines.model_spec import SAMPLES_PER_TOKEN
-from service.audio.encoder import AudioFormat, AudioSettings
+from mynah.client.events import AudioChunk, Cancelled, Flushed, SegmentDone, SegmentStarted
+from service.audio.formats import AudioFormat, AudioSettings
 from service.errors import ResourceExhausted
-from service.stream.session import Cancelled, Done, Flushed, Started
-from service.stream.timeline import Audio
-from tests.service.stream.sessions import Heard, now_s, session, speak
+from tests.service.stream.sessions import Received, now_s, session, speak
 from tests.virtual_time import virtual_time
 
 THREE = "First there was one sentence. Then there was a second one. And a third, to end it."
@@ -22,21 +22,33 @@ SLOW = Script(token_s=0.01, decode_s=0.1)
 
 def test_segments_come_in_order_and_declare_exactly_their_audio():
     engine = FakeEngine(SLOW)
-    heard = virtual_time(speak(engine, THREE))
-    assert [event.segment.index for event in heard.started] == [done.segment_index for done in heard.done] == [0, 1, 2]
-    assert " ".join(event.segment.text for event in heard.started) == THREE
-    heard.check_gapless()
-    assert sum(chunk.samples for chunk in heard.audio) == engine.made_samples
+    received = virtual_time(speak(engine, THREE))
+    assert (
+        [event.segment_index for event in received.started]
+        == [done.segment_index for done in received.done]
+        == [0, 1, 2]
+    )
+    assert " ".join(event.text for event in received.started) == THREE
+    received.check_gapless()
+    assert sum(chunk.samples for chunk in received.audio) == engine.made_samples
     assert engine.at_rest
 
 
+def test_segments_fit_an_engine_that_takes_only_short_ones():
+    engine = FakeEngine()
+    engine.info = replace(engine.info, limits=replace(engine.info.limits, max_text_chars_per_segment=30))
+    received = virtual_time(speak(engine, THREE.replace(".", ",")))
+    assert " ".join(event.text for event in received.started) == THREE.replace(".", ",")
+    assert max(len(event.text) for event in received.started) <= 30
+
+
 def test_text_in_fragments_is_spoken_like_text_at_once():
-    async def in_fragments() -> Heard:
+    async def in_fragments() -> Received:
         async with session(FakeEngine()) as one:
             for start in range(0, len(THREE), 3):
                 one.write(THREE[start : start + 3])
             one.end()
-            return await Heard().read(one)
+            return await Received().read(one)
 
     assert virtual_time(in_fragments()).data == virtual_time(speak(FakeEngine(), THREE)).data
 
@@ -44,8 +56,8 @@ def test_text_in_fragments_is_spoken_like_text_at_once():
 def test_a_seed_repeats_and_concurrent_streams_do_not_touch_each_other():
     async def together() -> list[bytes]:
         engine = FakeEngine(SLOW)
-        heard = await asyncio.gather(*(speak(engine, THREE, seed=seed) for seed in (1, 2, 1)))
-        return [one.data for one in heard]
+        received = await asyncio.gather(*(speak(engine, THREE, seed=seed) for seed in (1, 2, 1)))
+        return [one.data for one in received]
 
     first, second, again = virtual_time(together())
     assert first == again == virtual_time(speak(FakeEngine(SLOW), THREE, seed=1)).data
@@ -56,9 +68,9 @@ def test_a_sentence_is_spoken_before_the_next_one_is_written():
     async def conversation() -> None:
         async with session(FakeEngine(SLOW)) as one:
             one.write("This is complete. Now this is n")
-            heard = Heard()
-            await heard.read_until(one, Done)
-            assert [event.segment.text for event in heard.started] == ["This is complete."]
+            received = Received()
+            await received.read_until(one, SegmentDone)
+            assert [event.text for event in received.started] == ["This is complete."]
 
     virtual_time(conversation())
 
@@ -70,28 +82,37 @@ def test_the_next_segment_is_prepared_while_one_is_spoken():
             (stream,) = engine.streams
             one.write(THREE)
             one.end()
-            await Heard().read(one)
+            await Received().read(one)
             return stream.prepared_hits
 
     assert virtual_time(conversation()) == 2
 
 
 def test_flushed_follows_the_last_audio_of_its_text():
-    async def conversation() -> Heard:
+    async def conversation() -> Received:
         async with session(FakeEngine(SLOW)) as one:
             one.write("One thing")
             one.flush(3)
             one.write("Another thing. And more")
             one.flush(8)
             one.end()
-            return await Heard().read(one)
+            return await Received().read(one)
 
-    heard = virtual_time(conversation())
-    kinds = [type(event) for event in heard.events if not isinstance(event, Audio)]
-    assert kinds == [Started, Done, Flushed, Started, Done, Started, Done, Flushed]
-    assert heard.flushed == [3, 8]
-    ends = [event.offset_samples for event in heard.events if isinstance(event, Flushed)]
-    assert ends == [heard.done[0].samples, sum(done.samples for done in heard.done)]
+    received = virtual_time(conversation())
+    kinds = [type(event) for event in received.events if not isinstance(event, AudioChunk)]
+    assert kinds == [
+        SegmentStarted,
+        SegmentDone,
+        Flushed,
+        SegmentStarted,
+        SegmentDone,
+        SegmentStarted,
+        SegmentDone,
+        Flushed,
+    ]
+    assert received.flushed == [3, 8]
+    ends = [event.offset_samples for event in received.events if isinstance(event, Flushed)]
+    assert ends == [received.done[0].samples, sum(done.samples for done in received.done)]
 
 
 @pytest.mark.parametrize("text", ["", "   ", "\n \t"])
@@ -128,9 +149,9 @@ def test_waiting_flushes_are_bounded():
             with pytest.raises(ResourceExhausted) as raised:
                 one.flush(4)
             assert (raised.value.reason, raised.value.value) == ("FLUSH_BACKLOG_FULL", "3")
-            heard = Heard()
+            received = Received()
             for flush_id in range(4, 10):  # each that is answered makes room for one
-                await heard.read_until(one, Flushed)
+                await received.read_until(one, Flushed)
                 await asyncio.sleep(0)
                 one.flush(flush_id)
 
@@ -138,31 +159,31 @@ def test_waiting_flushes_are_bounded():
 
 
 def test_after_cancelled_no_older_audio_follows_and_the_stream_goes_on():
-    async def conversation() -> tuple[Heard, Heard, FakeEngine]:
+    async def conversation() -> tuple[Received, Received, FakeEngine]:
         engine = FakeEngine(SLOW)
         async with session(engine) as one:
             one.write(THREE)
             one.flush(1)
-            before = Heard()
-            await before.read_until(one, Audio)
+            before = Received()
+            await before.read_until(one, AudioChunk)
             await asyncio.sleep(0.3)  # more is made and not read
             await one.cancel()
             assert engine.working == 0
             assert not engine.streams
             one.write("Something new.")
             one.end()
-            return before, await Heard(before.events[:]).read(one), engine
+            return before, await Received(before.events[:]).read(one), engine
 
-    before, heard, engine = virtual_time(conversation())
-    cancelled = heard.cancelled[0]
+    before, received, engine = virtual_time(conversation())
+    cancelled = received.cancelled[0]
     assert cancelled.delivered_samples == sum(chunk.samples for chunk in before.audio)
     assert cancelled.made_samples > cancelled.delivered_samples
     assert cancelled.dropped_flush_ids == (1,)
     assert cancelled.segment_index == 0
-    heard.check_gapless()
-    after = heard.events[heard.events.index(cancelled) + 1 :]
-    assert {event.segment_index for event in after if isinstance(event, Audio)} == {3}
-    assert [event.segment.text for event in after if isinstance(event, Started)] == ["Something new."]
+    received.check_gapless()
+    after = received.events[received.events.index(cancelled) + 1 :]
+    assert {event.segment_index for event in after if isinstance(event, AudioChunk)} == {3}
+    assert [event.text for event in after if isinstance(event, SegmentStarted)] == ["Something new."]
     assert engine.at_rest
     assert engine.cancelled_segments == 1
 
@@ -171,7 +192,7 @@ def test_cancelled_between_two_segments_names_none():
     async def conversation() -> None:
         async with session(FakeEngine(SLOW)) as one:
             one.write("This is complete. Now this is n")
-            await Heard().read_until(one, Done)
+            await Received().read_until(one, SegmentDone)
             await one.cancel()
             answer = await one.next_event()
             assert isinstance(answer, Cancelled)
@@ -187,27 +208,27 @@ def test_nothing_of_the_old_is_in_the_new_after_a_cancel_at_another_rate(rate_hz
     async def conversation() -> bytes:
         async with session(FakeEngine(SLOW), audio) as one:
             one.write("This is dropped half way. And this unheard.")
-            await Heard().read_until(one, Audio)
+            await Received().read_until(one, AudioChunk)
             await one.cancel()
             await one.next_event()
             one.write("New.")
             one.end()
-            return (await Heard().read(one)).data
+            return (await Received().read(one)).data
 
     assert virtual_time(conversation()) == virtual_time(speak(FakeEngine(), "New.", audio)).data
 
 
 def test_cancelling_silence_is_answered_too():
-    async def conversation() -> Heard:
+    async def conversation() -> Received:
         async with session(FakeEngine()) as one:
             one.write("An unfinished thou")
             await one.cancel()
             await one.cancel()
             one.end()
-            return await Heard().read(one)
+            return await Received().read(one)
 
-    heard = virtual_time(conversation())
-    assert heard.events == [Cancelled(0, 0, None, (), 18)] * 2
+    received = virtual_time(conversation())
+    assert received.events == [Cancelled(0, 0, None, (), 18)] * 2
 
 
 def test_cancel_reaches_a_session_that_waits_for_its_reader():
@@ -220,8 +241,8 @@ def test_cancel_reaches_a_session_that_waits_for_its_reader():
             made = engine.made_samples
             await one.cancel()
             one.end()
-            heard = await Heard().read(one)
-            assert heard.events == [Cancelled(made, 0, None, (1,), len(THREE))]
+            received = await Received().read(one)
+            assert received.events == [Cancelled(made, 0, None, (1,), len(THREE))]
             assert engine.at_rest
 
     virtual_time(conversation())
@@ -252,9 +273,9 @@ def test_a_reader_that_does_not_read_stops_the_engine():
             # three chunks beside the start of the segment, and one more in the speaker's hand
             assert engine.made_samples == 4 * 10 * SAMPLES_PER_TOKEN
             one.end()
-            heard = await Heard().read(one)
-            heard.check_gapless()
-            assert engine.made_samples == sum(chunk.samples for chunk in heard.audio)
+            received = await Received().read(one)
+            received.check_gapless()
+            assert engine.made_samples == sum(chunk.samples for chunk in received.audio)
 
     virtual_time(conversation())
 
@@ -267,10 +288,10 @@ def test_too_much_waiting_text_is_refused_and_nothing_of_it_is_taken():
                 one.write("z" * 60)
             assert raised.value.reason == "TEXT_BACKLOG_FULL"
             assert raised.value.allowed == "at most 60 chars waiting"
-            heard = Heard()
-            started = await heard.read_until(one, Started)
-            assert isinstance(started, Started)
-            assert started.consumed_chars == 20
+            received = Received()
+            started = await received.read_until(one, SegmentStarted)
+            assert isinstance(started, SegmentStarted)
+            assert started.consumed_text_chars == 20
             one.write("z" * 59)  # there is room again
 
     virtual_time(conversation())
@@ -282,34 +303,34 @@ def test_blank_text_never_fills_the_room():
             for _ in range(1000):
                 one.write(" " * 10)
             one.end()
-            assert (await Heard().read(one)).events == []
+            assert (await Received().read(one)).events == []
 
     virtual_time(conversation())
 
 
-def test_a_segment_with_nothing_to_speak_is_told_and_skipped():
-    heard = virtual_time(speak(FakeEngine(), "Before. \n\n ... \n\n After."))
-    assert [done.skipped for done in heard.done] == [False, True, False]
-    assert len(heard.started) == 2
-    heard.check_gapless()
+def test_a_segment_with_nothing_to_speak_is_reported_as_skipped():
+    received = virtual_time(speak(FakeEngine(), "Before. \n\n ... \n\n After."))
+    assert [done.skipped for done in received.done] == [False, True, False]
+    assert len(received.started) == 2
+    received.check_gapless()
 
 
 @pytest.mark.parametrize("after_chunks", [0, 1, 2])
 def test_an_engine_that_fails_ends_the_stream_after_what_was_made(after_chunks: int):
     engine = FakeEngine(Script(failure=EngineFailure("out of memory"), fail_segment=1, fail_after_chunks=after_chunks))
 
-    async def conversation() -> Heard:
-        heard = Heard()
+    async def conversation() -> Received:
+        received = Received()
         async with session(engine) as one:
             one.write(THREE)
             one.end()
             with pytest.raises(EngineFailure):
-                await heard.read(one)
-        return heard
+                await received.read(one)
+        return received
 
-    heard = virtual_time(conversation())
-    assert len(heard.done) == 1
-    assert len([chunk for chunk in heard.audio if chunk.segment_index == 1]) == after_chunks
+    received = virtual_time(conversation())
+    assert len(received.done) == 1
+    assert len([chunk for chunk in received.audio if chunk.segment_index == 1]) == after_chunks
     assert engine.at_rest
 
 
@@ -318,11 +339,11 @@ def test_an_engine_that_fails_ends_the_stream_after_what_was_made(after_chunks: 
 def test_an_engine_that_fails_before_any_audio_is_tried_again(failures: int, rate_hz: int):
     audio = AudioSettings(sample_rate_hz=rate_hz)
     engine = FakeEngine(Script(failure=EngineFailure("the device was reset"), failures=failures))
-    heard = virtual_time(speak(engine, THREE, audio))
+    received = virtual_time(speak(engine, THREE, audio))
     unbroken = virtual_time(speak(FakeEngine(), THREE, audio))
-    assert heard.data == unbroken.data
-    assert [type(event) for event in heard.events] == [type(event) for event in unbroken.events]
-    heard.check_gapless()
+    assert received.data == unbroken.data
+    assert [type(event) for event in received.events] == [type(event) for event in unbroken.events]
+    received.check_gapless()
     assert (engine.opened_streams, engine.at_rest) == (1 + failures, True)
 
 
@@ -352,7 +373,7 @@ def test_a_cancel_during_another_try_frees_everything_before_it_is_answered():
             assert engine.at_rest
             one.write(THREE)
             one.end()
-            assert len((await Heard().read(one)).done) == 3
+            assert len((await Received().read(one)).done) == 3
 
     virtual_time(conversation())
     assert engine.at_rest
@@ -366,13 +387,13 @@ def test_an_unforeseen_error_ends_the_stream_instead_of_hanging_it():
             one.write(THREE)
             one.end()
             with pytest.raises(ZeroDivisionError):
-                await Heard().read(one)
+                await Received().read(one)
 
     virtual_time(conversation())
     assert engine.at_rest
 
 
-def test_an_engine_without_room_refuses_before_anything_is_said():
+def test_a_full_engine_refuses_a_session_when_it_is_opened():
     async def conversation() -> None:
         engine = FakeEngine(max_streams=1)
         async with session(engine):
@@ -404,7 +425,7 @@ def test_a_cancelled_owner_frees_everything_too():
     async def owner() -> None:
         async with session(engine) as one:
             one.write(THREE)
-            await Heard().read(one)
+            await Received().read(one)
 
     async def conversation() -> None:
         task = asyncio.create_task(owner())
@@ -421,7 +442,7 @@ def test_a_cancelled_owner_frees_everything_too():
 def test_the_first_chunk_that_is_delivered_carries_the_wav_header():
     wav = AudioSettings(AudioFormat.WAV, 16_000)
 
-    async def conversation() -> Heard:
+    async def conversation() -> Received:
         async with session(FakeEngine(), wav) as one:
             one.write("Never heard.")
             one.flush(1)
@@ -429,17 +450,17 @@ def test_the_first_chunk_that_is_delivered_carries_the_wav_header():
             await one.cancel()
             one.write("Heard at last.")
             one.end()
-            return await Heard().read(one)
+            return await Received().read(one)
 
-    heard = virtual_time(conversation())
-    assert heard.data.startswith(b"RIFF")
-    assert heard.data.count(b"RIFF") == 1
-    assert len(heard.data) == 44 + 2 * sum(chunk.samples for chunk in heard.audio)
+    received = virtual_time(conversation())
+    assert received.data.startswith(b"RIFF")
+    assert received.data.count(b"RIFF") == 1
+    assert len(received.data) == 44 + 2 * sum(chunk.samples for chunk in received.audio)
 
 
 @pytest.mark.parametrize("rate_hz", [8_000, 22_050, 48_000])
 def test_at_other_rates_the_timeline_is_as_exact(rate_hz: int):
     engine = FakeEngine(SLOW)
-    heard = virtual_time(speak(engine, THREE, AudioSettings(sample_rate_hz=rate_hz)))
-    heard.check_gapless()
-    assert sum(chunk.samples for chunk in heard.audio) == engine.made_samples * rate_hz // 24_000
+    received = virtual_time(speak(engine, THREE, AudioSettings(sample_rate_hz=rate_hz)))
+    received.check_gapless()
+    assert sum(chunk.samples for chunk in received.audio) == engine.made_samples * rate_hz // 24_000

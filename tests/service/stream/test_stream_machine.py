@@ -1,7 +1,7 @@
-"""Several streams of one server, spoken to in any order: a state machine that knows what each must hear.
+"""Several streams of one server, used in any order: a state machine that knows what each must receive.
 
-test_random_messages.py throws whole conversations; here reading, writing and leaving are interleaved, and streams live
-beside each other.
+test_random_messages.py sends whole streams of messages; here reading, writing and disconnecting are interleaved, and
+several streams are open at the same time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from mynah.client.errors import MynahError
-from mynah.client.transport import Duplex
+from mynah.client.transport import BidiStream
 from tests.service.serving import CANCEL, Request, Serving, flush, opening, serving, text
 
 T = TypeVar("T")
@@ -26,19 +26,19 @@ MAX_TEXT_CHARS = 1000
 
 
 @dataclass
-class Ear:
-    """One stream's listener: takes answers in order and knows what is still owed."""
+class Reader:
+    """One stream's reader: takes answers in order and knows which are still due."""
 
-    call: Duplex
-    flushes: list[int] = field(default_factory=list)  # owed, oldest first
-    cancels: int = 0  # owed
+    call: BidiStream
+    flushes: list[int] = field(default_factory=list)  # due, oldest first
+    cancels: int = 0  # due
     offset: int = 0
     sequence: int = 0
     segment: int = -1
     last_flush: int = 0
 
     async def read(self) -> bool:
-        """One answer; False at the end. Whatever it is must fit what was said."""
+        """Read one answer and check it against the requests. Returns False at the end."""
         async with asyncio.timeout(10):
             answer = await self.call.read()
         if answer is None:
@@ -71,7 +71,7 @@ class Ear:
 
 @dataclass
 class Site:
-    """A server that stays up for all examples, and the loop it lives on."""
+    """A server for all examples, and its event loop."""
 
     runner: asyncio.Runner
     at: Serving
@@ -91,7 +91,7 @@ def server() -> Iterator[None]:
 
 
 def picked() -> Any:
-    """Which of the open streams a rule is about."""
+    """Picks one of the open streams."""
     return st.integers(0, MAX_STREAMS - 1)
 
 
@@ -110,32 +110,32 @@ class Streams(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.open: list[Ear] = []
+        self.open: list[Reader] = []
 
     def run(self, doing: Coroutine[Any, Any, T]) -> T:
         return site.runner.run(doing)
 
-    def at(self, pick: int) -> Ear:
+    def at(self, pick: int) -> Reader:
         return self.open[pick % len(self.open)]
 
     @rule(rate=st.sampled_from([8000, 24000, 44100]))
     def a_stream_opens_or_is_refused(self, rate: int) -> None:
-        ear = Ear(Duplex(site.at.speech.StreamSpeech()))
+        reader = Reader(BidiStream(site.at.speech.StreamSpeech()))
 
         async def opened() -> None:
-            await ear.call.write(opening(sample_rate_hz=rate))
-            answer = await ear.call.read()
+            await reader.call.write(opening(sample_rate_hz=rate))
+            answer = await reader.call.read()
             assert answer is not None
             assert answer.WhichOneof("event") == "opened"
 
         if len(self.open) < MAX_STREAMS:
             self.run(opened())
-            self.open.append(ear)
+            self.open.append(reader)
             return
         with pytest.raises(MynahError) as raised:
             self.run(opened())
         assert (raised.value.reason, raised.value.retryable) == ("STREAMS_EXHAUSTED", True)
-        self.run(ear.call.close())
+        self.run(reader.call.close())
 
     @some_are_open
     @rule(pick=picked(), content=st.sampled_from(WORDS))
@@ -157,17 +157,17 @@ class Streams(RuleBasedStateMachine):
         self.run(self.at(pick).call.write(CANCEL))
 
     @some_are_open
-    @rule(pick=picked(), most=st.integers(1, 8))
-    def something_is_heard(self, pick: int, most: int) -> None:
-        """As long as an answer is owed there is something to read."""
+    @rule(pick=picked(), max_answers=st.integers(1, 8))
+    def answers_are_read(self, pick: int, max_answers: int) -> None:
+        """While an answer is due, there is something to read."""
         stream = self.at(pick)
 
-        async def hear() -> None:
-            for _ in range(most):
+        async def read() -> None:
+            for _ in range(max_answers):
                 if stream.flushes or stream.cancels:
                     assert await stream.read()
 
-        self.run(hear())
+        self.run(read())
 
     @some_are_open
     @rule(pick=picked())
@@ -198,8 +198,8 @@ class Streams(RuleBasedStateMachine):
         assert raised.value.reason == reason
 
     @rule()
-    def everybody_goes_away(self) -> None:
-        """In the middle of everything; the server lets go of all of it."""
+    def all_clients_disconnect(self) -> None:
+        """Disconnect in the middle of everything; the server frees all of it."""
 
         async def leave() -> None:
             for stream in self.open:
@@ -210,7 +210,7 @@ class Streams(RuleBasedStateMachine):
         self.open.clear()
 
     def teardown(self) -> None:
-        self.everybody_goes_away()
+        self.all_clients_disconnect()
         self.run(site.at.check_serves())
 
 

@@ -1,4 +1,4 @@
-"""Prometheus' side of the operator's port: an HTTP request, and the numbers on the page."""
+"""A scrape of the operator's port as Prometheus does it: an HTTP request, and the samples on the page."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Answer:
 
 
 async def http(address: str, request: bytes) -> Answer:
-    """Send bytes, read to the end."""
+    """Sends bytes and reads the response to its end."""
     host, _, port = address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(request)
@@ -39,14 +39,14 @@ async def get(address: str, path: str, accept: str = "*/*") -> Answer:
 
 @dataclass
 class Page:
-    """What one scrape saw: sample name and labels -> value."""
+    """The samples of one scrape: name and labels -> value."""
 
     values: dict[tuple[str, frozenset[tuple[str, str]]], float] = field(default_factory=dict)
-    exemplars: dict[str, set[str]] = field(default_factory=dict)  # sample name -> streams that are examples of it
+    exemplars: dict[str, set[str]] = field(default_factory=dict)  # sample name -> stream ids of its exemplars
     types: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, name: str, **labels: str) -> float:
-        """The sum over all labels that are not given."""
+        """The sum over all samples that have these labels."""
         wanted = set(labels.items())
         return sum(value for (sample, has), value in self.values.items() if sample == name and wanted <= has)
 

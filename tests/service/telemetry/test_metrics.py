@@ -1,4 +1,4 @@
-"""Every metric moves as it should when a server on the fake engine speaks, and what can be held returns to zero."""
+"""Every metric changes as it should while a server on the fake engine speaks, and gauges return to zero."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import mynah
 from engines.api import DeviceMemory
 from engines.errors import EngineFailure
 from engines.fake import Script
-from service.audio.encoder import AudioFormat, AudioSettings
+from service.audio.formats import AudioFormat, AudioSettings
 from service.stream.stream_meter import StreamMeter
 from service.telemetry import metrics
 from service.telemetry.metrics import EngineMetrics
@@ -34,12 +34,12 @@ async def admin_of(at: Serving) -> str:
 
 
 def serving_metrics(**changed: object):
-    given = {"script": SCRIPT, "observer": EngineMetrics(), "admin_listen": "127.0.0.1:0", "max_streams": 2, **changed}
-    return serving(**given)  # type: ignore[arg-type]
+    args = {"script": SCRIPT, "observer": EngineMetrics(), "admin_listen": "127.0.0.1:0", "max_streams": 2, **changed}
+    return serving(**args)  # type: ignore[arg-type]
 
 
 async def speak(at: Serving, text: str = TEXT, **settings: object) -> str:
-    """One text on a stream to its end; the stream's id."""
+    """Speaks one text on a stream to its end; returns the stream's id."""
     async with at.client.stream(**settings) as stream:  # type: ignore[arg-type]
         await stream.send(text)
         await stream.end()
@@ -48,7 +48,7 @@ async def speak(at: Serving, text: str = TEXT, **settings: object) -> str:
 
 
 async def eventful(at: Serving) -> str:
-    """Everything that can happen to streams, once: speech, a cancel, an error, a refusal. The first stream's id."""
+    """Speech, a cancel, a rejection and an error, once each. Returns the first stream's id."""
     first = await speak(at)
     async with at.client.stream() as stream:
         await stream.send(TEXT)
@@ -73,7 +73,7 @@ FACTS = {"mynah_streams_capacity", "mynah_gpu_memory_bytes", "mynah_engine_info"
 FACTS |= {"mynah_build_info"}
 
 
-async def test_every_metric_moves():
+async def test_every_metric_changes():
     async with serving_metrics() as at:
         admin = await admin_of(at)
         before = await scrape(admin)
@@ -81,7 +81,7 @@ async def test_every_metric_moves():
         at.engine.observer.window_rejected("onnx")  # a fake engine's windows are never rejected
         after = await scrape(admin)
     grown = {
-        name for name in after.types if after.types[name] in ("counter", "histogram") and moved(before, after, name)
+        name for name in after.types if after.types[name] in ("counter", "histogram") and has_grown(before, after, name)
     }
     expected = {family.name for metric in metrics.ALL for family in metric.describe()}
     gauges = {family.name for metric in metrics.ALL for family in metric.describe() if family.type == "gauge"}
@@ -89,12 +89,12 @@ async def test_every_metric_moves():
     assert gauges == FACTS | set(HELD)
 
 
-def moved(before: Page, after: Page, name: str) -> bool:
+def has_grown(before: Page, after: Page, name: str) -> bool:
     suffix = "_total" if after.types[name] == "counter" else "_count"
     return after(name + suffix) > before(name + suffix)
 
 
-async def test_figures_are_those_of_what_happened():
+async def test_the_values_are_those_of_the_streams():
     async with serving_metrics() as at:
         admin = await admin_of(at)
         before = await scrape(admin)
@@ -113,7 +113,7 @@ async def test_figures_are_those_of_what_happened():
     assert grew("mynah_t3_prompt_positions_total", source="read") == 60
     assert grew("mynah_t3_prompt_positions_total", source="cached") == 26
     assert grew("mynah_stage_seconds_sum", stage="flow") == pytest.approx(3 * 0.005)
-    # 10 tokens x 2 ms + 5 ms; the rest is the service's own, and this machine's
+    # 10 tokens x 2 ms + 5 ms; the rest is the overhead of the service and this machine
     assert 0.025 <= grew("mynah_ttfa_seconds_sum") < 0.5
     assert 0.135 / 2.4 <= grew("mynah_real_time_factor_ratio_sum") < 1
     for metric in (
@@ -128,7 +128,7 @@ async def test_figures_are_those_of_what_happened():
     assert after("mynah_build_info") == 1
 
 
-async def test_refusals_errors_and_cancels_are_told_by_reason():
+async def test_rejections_errors_and_cancels_are_counted_by_reason():
     async with serving_metrics() as at:
         admin = await admin_of(at)
         before = await scrape(admin)
@@ -143,7 +143,7 @@ async def test_refusals_errors_and_cancels_are_told_by_reason():
         assert after(name, **labels) - before(name, **labels) == 1, (name, labels)
 
 
-async def test_what_is_held_shows_and_returns_to_zero():
+async def test_gauges_show_open_streams_and_return_to_zero():
     async with serving_metrics() as at:
         admin = await admin_of(at)
         rest = {name: (await scrape(admin))(name) for name in HELD}
@@ -172,7 +172,7 @@ async def test_a_retry_is_counted():
         assert after("mynah_errors_total") == before("mynah_errors_total")
 
 
-async def test_an_engine_that_fails_leaves_no_gauge_up():
+async def test_gauges_return_to_zero_after_an_engine_failure():
     failing = Script(token_s=0.001, failure=EngineFailure("the device is gone"), fail_after_chunks=1)
     async with serving_metrics(script=failing) as at:
         admin = await admin_of(at)
@@ -183,15 +183,15 @@ async def test_an_engine_that_fails_leaves_no_gauge_up():
         assert [page(name) for name in HELD] == [0, 0, 0]
 
 
-def test_a_listener_who_runs_dry_is_counted():
+def test_underruns_are_counted():
     meter = StreamMeter("one", AudioSettings(AudioFormat.PCM_S16LE, 8000))
     underruns, silence_s, ttfa = (REGISTRY.get_sample_value(name) or 0.0 for name in DRY)
     meter.has_work(1.0)
     meter.sent(1.5, samples=800, size_bytes=1600)  # plays until 1.6
-    meter.has_work(1.55)  # more of the same spell
+    meter.has_work(1.55)  # more of the same talkspurt
     meter.sent(1.9, samples=800, size_bytes=1600)  # 0.3 s of silence; plays until 2.0
-    meter.fell_silent()
-    meter.has_work(5.0)  # silence until here is the writer's doing
+    meter.went_idle()
+    meter.has_work(5.0)  # silence until here, because there was no text
     meter.sent(5.25, samples=800, size_bytes=1600)
     assert REGISTRY.get_sample_value(DRY[0]) == underruns + 1
     assert REGISTRY.get_sample_value(DRY[1]) == pytest.approx(silence_s + 0.3)
@@ -201,7 +201,7 @@ def test_a_listener_who_runs_dry_is_counted():
 DRY = ("mynah_underruns_total", "mynah_underrun_seconds_total", "mynah_ttfa_seconds_sum")
 
 
-async def test_a_runtime_that_failed_its_gate_shows():
+async def test_a_runtime_that_failed_its_check_is_shown():
     async with serving_metrics() as at:
         at.engine.info = replace(at.engine.info, refused_runtimes=(("tensorrt", "it gives NaN"),))
         assert (await scrape(await admin_of(at)))("mynah_engine_refused", runtime="tensorrt") == 1
@@ -209,7 +209,7 @@ async def test_a_runtime_that_failed_its_gate_shows():
         assert (await scrape(await admin_of(at)))("mynah_engine_refused") == 0
 
 
-async def test_other_metrics_of_the_process_stand_beside_ours():
+async def test_other_metrics_of_the_process_are_exported_too():
     theirs = Counter("other_library_things", "As vLLM registers its own")
     try:
         theirs.inc()
@@ -222,20 +222,20 @@ async def test_other_metrics_of_the_process_stand_beside_ours():
         REGISTRY.unregister(theirs)
 
 
-def test_the_histograms_resolve_what_a_listener_notices():
+def test_the_buckets_grow_by_at_most_half():
     bounds = [bound for bound in metrics._SECONDS if 0.02 <= bound <= 5.0]
     assert bounds[0] == 0.02
     assert bounds[-1] == 5.0
     assert all(b / a <= 1.5 for a, b in pairwise(bounds))
 
 
-def test_the_documented_table_is_the_registry():
+def test_the_documented_table_matches_the_registry():
     documented = re.search(r"^\| metric .*?(?=\n\n|\Z)", DOCS.read_text(), re.DOTALL | re.MULTILINE)
     assert documented is not None
     assert documented[0].strip() == metrics.table(), "run `python -m service.telemetry.metrics` and put its table there"
 
 
-def test_every_metric_has_a_unit_or_counts_things():
+def test_every_metric_has_a_help_text_and_every_histogram_a_unit():
     for metric in metrics.ALL:
         (family,) = metric.describe()
         assert family.documentation
@@ -245,7 +245,7 @@ def test_every_metric_has_a_unit_or_counts_things():
 
 
 async def test_a_scrape_does_not_stop_streams():
-    """Many scrapes at once while a stream speaks: its audio is whole."""
+    """Many scrapes at once while a stream speaks: its audio is complete."""
     async with serving_metrics() as at:
         admin = await admin_of(at)
         pages = await asyncio.gather(speak(at), *(scrape(admin) for _ in range(20)))

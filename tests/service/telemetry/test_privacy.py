@@ -1,4 +1,4 @@
-"""What people say, and their voices and keys, never reach the log at its default level."""
+"""Texts, voices and keys are never logged at the default level."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from engines.fake import Script
 from service.access.keys import ApiKey, digest, write_keys
 from tests.service.serving import REFERENCE, serving
 
-SECRET = "xylophone"  # no word of ours
+SECRET = "xylophone"  # a word that the service never uses
 KEY = f"mynah-{SECRET}-key"
 
 
@@ -38,19 +38,19 @@ async def test_neither_text_nor_names_nor_audio_nor_keys_are_logged(
     async with serving(script, api_keys=keys, voices_dir=tmp_path / "voices", max_pending_text_chars=1000) as at:
         async with mynah.Client(at.address, api_key=KEY) as client:
             await client.voices.create(f"{SECRET} voice", REFERENCE + SECRET.encode(), consent=True, voice_id="anna")
-            await everything_said(client)
+            await send_everything(client)
         async with mynah.Client(at.address, api_key=f"{KEY}-wrong") as stranger:
-            await everything_said(stranger)
+            await send_everything(stranger)
         await at.settled()
-    assert caplog.records, "the log is not silent, only discreet"
+    assert caplog.records, "the log is not empty"
     for record in caplog.records:
         shown = logging.Formatter().format(record)
         for hidden in (SECRET, SECRET[:6], REFERENCE[:8].decode("latin-1"), digest(KEY)):
             assert hidden not in shown, shown
 
 
-async def everything_said(client: mynah.Client) -> None:
-    """Say the secret in every place where a client can say something, well and badly."""
+async def send_everything(client: mynah.Client) -> None:
+    """Sends the secret in every field that a client can set, in valid and in invalid calls."""
     for text in (f"The {SECRET} plays.", f"{SECRET} " * 500, "..."):
         await attempt(spoken(client, text))
     await attempt(spoken(client, f"The {SECRET}.", voice=f"{SECRET} no id"))

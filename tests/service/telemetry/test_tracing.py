@@ -1,4 +1,4 @@
-"""Spans as OpenTelemetry receives them: one tree for each stream, without a word of its text."""
+"""Spans as OpenTelemetry receives them: one tree for each stream, without its text."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ async def speak(at: Serving, text: str = SECRET) -> str:
 
 def below(spans: tuple[ReadableSpan, ...], parent: ReadableSpan) -> list[ReadableSpan]:
     assert parent.context is not None
-    found = [span for span in spans if span.parent is not None and span.parent.span_id == parent.context.span_id]
-    return sorted(found, key=lambda span: (span.start_time or 0, -(span.end_time or 0)))
+    children = [span for span in spans if span.parent is not None and span.parent.span_id == parent.context.span_id]
+    return sorted(children, key=lambda span: (span.start_time or 0, -(span.end_time or 0)))
 
 
 async def test_a_stream_is_a_tree_of_spans(spans: InMemorySpanExporter):
@@ -86,19 +86,19 @@ async def test_streams_do_not_mix(spans: InMemorySpanExporter):
         assert len([span for span in below(finished, segment) if span.name == "s3gen decode"]) == 2
 
 
-async def test_no_text_gets_out_not_even_in_an_error(spans: InMemorySpanExporter):
+async def test_spans_hold_no_text_even_after_an_error(spans: InMemorySpanExporter):
     failing = Script(failure=EngineFailure(f"could not say {SECRET!r}"), fail_after_chunks=1)
     async with serving(failing, observer=TracedEngine()) as at:
         with pytest.raises(mynah.ServerError):
             await speak(at)
         await at.settled()
-    told = [span.to_json() for span in spans.get_finished_spans()]
+    exported = [span.to_json() for span in spans.get_finished_spans()]
     (segment,) = [span for span in spans.get_finished_spans() if span.name == "segment"]
     assert segment.status.description == "EngineFailure"
-    assert not [line for line in told if "Nobody" in line]
+    assert not [line for line in exported if "Nobody" in line]
 
 
-async def test_not_configured_nothing_is_made():
+async def test_without_a_configuration_no_span_is_made():
     exporter = InMemorySpanExporter()
     async with serving(observer=TracedEngine()) as at:
         await speak(at)
@@ -106,7 +106,7 @@ async def test_not_configured_nothing_is_made():
     assert tracing._tracer is None
 
 
-def test_the_endpoint_is_ours_or_open_telemetrys():
+def test_the_endpoint_is_an_option_or_open_telemetrys_variable():
     environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4317"}
     assert read_config([], {}).otlp_endpoint is None
     assert read_config([], environment).otlp_endpoint == "http://collector:4317"
@@ -115,7 +115,7 @@ def test_the_endpoint_is_ours_or_open_telemetrys():
         read_config([], {"OTEL_EXPORTER_OTLP_ENDPOINT": "collector"})
 
 
-def test_asked_for_and_not_installed_is_an_error(monkeypatch: pytest.MonkeyPatch):
+def test_an_endpoint_without_open_telemetry_is_an_error(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.grpc.trace_exporter", None)
     with pytest.raises(ConfigError, match=r"mynah\[otel\]"):
         tracing.configure("http://127.0.0.1:4317")

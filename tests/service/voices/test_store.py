@@ -1,4 +1,4 @@
-"""The store of voices: ids that cannot leave the folder, files that survive a restart and are shared, bounds."""
+"""The store of voices: ids that cannot leave the folder, files that survive a restart and are shared, limits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from engines.errors import InvalidInput
 from engines.fake import fake_voice
 from engines.voice import Voice
 from service.errors import AlreadyExists, FailedPrecondition, NotFound, ResourceExhausted
-from service.voices.store import StoredVoice, VoiceStore
+from service.voices.store import VoiceStore
+from service.voices.stored_voice import StoredVoice
 from tests.virtual_time import virtual_time
 
 ANNA = fake_voice("Anna", b"anna")
@@ -28,13 +29,13 @@ def builtin() -> Voice | None:
     return BUILT_IN
 
 
-def nobody() -> Voice | None:
+def no_builtin() -> Voice | None:
     return None
 
 
 @pytest.fixture(params=["folder", "url"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
-    """A place that several stores can share."""
+    """A location that several stores can share."""
     return tmp_path / "shared" if request.param == "folder" else f"memory://voices-{secrets.token_hex(4)}"
 
 
@@ -42,31 +43,31 @@ def files(folder: Path) -> list[str]:
     return [path.name for path in folder.rglob("*")]
 
 
-async def test_what_was_added_is_found_after_a_restart(tmp_path: Path):
+async def test_an_added_voice_is_listed_after_a_restart(tmp_path: Path):
     first = VoiceStore(builtin, tmp_path / "voices")
     anna, bert = await first.add(ANNA, None), await first.add(BERT, "bert")
     again = VoiceStore(builtin, tmp_path / "voices")
-    found, more = await again.page("", 10)
-    assert [stored.voice_id for stored in found] == sorted([anna.voice_id, "bert", "default"])
+    listed, more = await again.page("", 10)
+    assert [stored.voice_id for stored in listed] == sorted([anna.voice_id, "bert", "default"])
     assert not more
     kept = await again.get(anna.voice_id)
     assert (kept.voice.key, kept.voice.name, kept.created) == (ANNA.key, "Anna", anna.created)
     assert bert.reference_s == 1.0
 
 
-async def test_what_was_removed_stays_removed_and_its_id_is_free(tmp_path: Path):
-    store = VoiceStore(nobody, tmp_path)
+async def test_a_removed_voice_stays_removed_and_its_id_is_free(tmp_path: Path):
+    store = VoiceStore(no_builtin, tmp_path)
     await store.add(ANNA, "anna")
     await store.remove("anna")
     assert files(tmp_path) == []
     with pytest.raises(NotFound):
         await store.get("anna")
     await store.add(BERT, "anna")
-    assert (await VoiceStore(nobody, tmp_path).get("anna")).voice.key == BERT.key
+    assert (await VoiceStore(no_builtin, tmp_path).get("anna")).voice.key == BERT.key
 
 
 async def test_an_id_is_taken_while_its_file_is_written_or_deleted(tmp_path: Path):
-    store = VoiceStore(nobody, tmp_path)
+    store = VoiceStore(no_builtin, tmp_path)
     results = await asyncio.gather(store.add(ANNA, "x"), store.add(BERT, "x"), return_exceptions=True)
     assert [type(result) for result in results] == [StoredVoice, AlreadyExists]
     removed, added = await asyncio.gather(store.remove("x"), store.add(BERT, "x"), return_exceptions=True)
@@ -75,9 +76,9 @@ async def test_an_id_is_taken_while_its_file_is_written_or_deleted(tmp_path: Pat
 
 
 @pytest.mark.parametrize("voice_id", ["", "..", "../x", "a/b", "A", "ä", "-a", "_a", "a" * 65, "a\n", "a.b", "a\0"])
-async def test_what_is_not_formed_like_an_id_reaches_no_file(voice_id: str, tmp_path: Path):
-    store = VoiceStore(nobody, tmp_path / "voices")
-    for call in (store.get, store.must_have_room):
+async def test_an_invalid_id_reaches_no_file(voice_id: str, tmp_path: Path):
+    store = VoiceStore(no_builtin, tmp_path / "voices")
+    for call in (store.get, store.check_can_add):
         with pytest.raises(InvalidInput) as raised:
             await call(voice_id)
         assert (raised.value.reason, raised.value.field) == ("VOICE_ID_INVALID", "voice_id")
@@ -88,8 +89,8 @@ async def test_what_is_not_formed_like_an_id_reaches_no_file(voice_id: str, tmp_
     assert files(tmp_path) == ["voices"]
 
 
-async def test_taken_ids_are_refused():
-    store = VoiceStore(nobody)
+async def test_existing_ids_are_rejected():
+    store = VoiceStore(no_builtin)
     await store.add(ANNA, "anna")
     for taken in ("anna", "default"):
         with pytest.raises(AlreadyExists) as raised:
@@ -116,7 +117,7 @@ async def test_the_number_of_voices_is_bounded_and_the_built_in_one_does_not_cou
     await store.add(BERT, None)
 
 
-async def test_pages_cover_everything_once_whatever_their_size():
+async def test_pages_of_any_size_list_every_voice_once():
     store = VoiceStore(builtin)
     for number in range(7):
         await store.add(ANNA, f"voice-{number}")
@@ -124,27 +125,27 @@ async def test_pages_cover_everything_once_whatever_their_size():
         seen: list[str] = []
         more = True
         while more:
-            found, more = await store.page(seen[-1] if seen else "", size)
-            assert len(found) <= size
-            seen += [stored.voice_id for stored in found]
+            listed, more = await store.page(seen[-1] if seen else "", size)
+            assert len(listed) <= size
+            seen += [stored.voice_id for stored in listed]
         assert seen == ["default", *(f"voice-{number}" for number in range(7))]
 
 
 @pytest.mark.parametrize("name", ["broken.safetensors", "default.safetensors", "Bad Name.safetensors"])
-def test_a_file_that_is_no_voice_is_named_before_anything_is_served(name: str, tmp_path: Path):
+def test_a_file_that_is_not_a_voice_is_named_at_the_start(name: str, tmp_path: Path):
     (tmp_path / name).write_bytes(b"not a voice")
     with pytest.raises(InvalidInput) as raised:
-        VoiceStore(nobody, tmp_path)
+        VoiceStore(no_builtin, tmp_path)
     assert name in str(raised.value)
 
 
-async def test_what_was_left_half_written_is_no_voice_and_goes_in_time(tmp_path: Path):
+async def test_partial_files_are_not_voices_and_are_deleted_in_time(tmp_path: Path):
     (tmp_path / "anna.1.partial").write_bytes(b"half")
     old = tmp_path / "bert.2.partial"
     old.write_bytes(b"half")
     os.utime(old, (time.time() - 7200,) * 2)
-    assert await VoiceStore(nobody, tmp_path).page("", 10) == ([], False)
-    assert files(tmp_path) == ["anna.1.partial"]  # somebody may be writing it
+    assert await VoiceStore(no_builtin, tmp_path).page("", 10) == ([], False)
+    assert files(tmp_path) == ["anna.1.partial"]  # another server may be writing it
 
 
 async def test_two_servers_see_each_others_voices(place: Path | str):
@@ -167,7 +168,7 @@ async def test_two_servers_see_each_others_voices(place: Path | str):
 
 def test_a_voice_that_another_server_replaced_or_deleted_is_used_for_a_second_at_most(place: Path | str):
     async def run() -> None:
-        one, other = VoiceStore(nobody, place), VoiceStore(nobody, place)
+        one, other = VoiceStore(no_builtin, place), VoiceStore(no_builtin, place)
         await one.add(ANNA, "anna")
         assert (await one.get("anna")).voice.key == ANNA.key
         await other.remove("anna")
@@ -182,8 +183,8 @@ def test_a_voice_that_another_server_replaced_or_deleted_is_used_for_a_second_at
     virtual_time(run())
 
 
-async def test_of_two_servers_that_take_one_id_at_once_one_gets_it(tmp_path: Path):
-    stores = [VoiceStore(nobody, tmp_path) for _ in range(4)]
+async def test_of_several_servers_that_create_one_id_at_once_one_succeeds(tmp_path: Path):
+    stores = [VoiceStore(no_builtin, tmp_path) for _ in range(4)]
     for round_ in range(5):
         tries = [store.add(voice, f"x{round_}") for store, voice in zip(stores, [ANNA, BERT] * 2, strict=True)]
         results = await asyncio.gather(*tries, return_exceptions=True)
@@ -194,7 +195,7 @@ async def test_of_two_servers_that_take_one_id_at_once_one_gets_it(tmp_path: Pat
 
 
 async def test_memory_holds_the_voices_used_last(tmp_path: Path):
-    store = VoiceStore(nobody, tmp_path, max_loaded=2)
+    store = VoiceStore(no_builtin, tmp_path, max_loaded=2)
     for number in range(5):
         await store.add(fake_voice(str(number), bytes([number])), f"v{number}")
     for number in (0, 1, 0, 2, 3, 4, 0):
@@ -203,18 +204,18 @@ async def test_memory_holds_the_voices_used_last(tmp_path: Path):
     assert list(store._loaded) == ["v4", "v0"]
 
 
-async def test_many_who_ask_at_once_read_the_file_once(tmp_path: Path):
-    store = VoiceStore(nobody, tmp_path)
+async def test_concurrent_calls_read_the_file_once(tmp_path: Path):
+    store = VoiceStore(no_builtin, tmp_path)
     await store.add(ANNA, "anna")
-    found = await asyncio.gather(*(store.get("anna") for _ in range(50)))
-    assert len({id(stored.voice) for stored in found}) == 1
+    results = await asyncio.gather(*(store.get("anna") for _ in range(50)))
+    assert len({id(stored.voice) for stored in results}) == 1
     impatient = asyncio.create_task(store.get("anna"))
     await asyncio.sleep(0)
     impatient.cancel()
     assert (await store.get("anna")).voice.key == ANNA.key
 
 
-async def test_a_file_that_breaks_later_is_left_out_and_named_where_it_is_asked_for(tmp_path: Path):
+async def test_a_file_that_breaks_later_is_left_out_of_lists_and_named_by_get(tmp_path: Path):
     store = VoiceStore(builtin, tmp_path)
     for broken in ("a", "b", "c"):
         (tmp_path / f"{broken}.safetensors").write_bytes(b"not a voice")
@@ -224,18 +225,18 @@ async def test_a_file_that_breaks_later_is_left_out_and_named_where_it_is_asked_
         await store.get("a")
 
 
-def test_a_place_that_cannot_be_had_is_named():
+def test_a_location_that_cannot_be_used_is_named():
     with pytest.raises(OSError, match="nosuchscheme://x"):
-        VoiceStore(nobody, "nosuchscheme://x")
+        VoiceStore(no_builtin, "nosuchscheme://x")
 
 
 WRITER = """
 import asyncio, sys
-from tests.service.voices.test_store import ANNA, nobody
+from tests.service.voices.test_store import ANNA, no_builtin
 from service.voices.store import VoiceStore
 
 async def main():
-    store = VoiceStore(nobody, sys.argv[1])
+    store = VoiceStore(no_builtin, sys.argv[1])
     for number in range(10_000):
         await store.add(ANNA, f"v{number}")
         print(f"v{number}", flush=True)
@@ -245,7 +246,7 @@ asyncio.run(main())
 
 
 def killed_in_the_middle(folder: Path) -> list[str]:
-    """The ids that a process confirmed before it was killed while it went on making voices."""
+    """The ids that a process confirmed before it was killed, while it went on adding voices."""
     root = Path(__file__).parents[3]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(root / "protos")])}
     command = [sys.executable, "-c", WRITER, str(folder)]
@@ -256,11 +257,11 @@ def killed_in_the_middle(folder: Path) -> list[str]:
         return confirmed + writer.stdout.read().split("\n")[:-1]
 
 
-async def test_a_server_that_is_killed_loses_no_voice_that_it_confirmed(tmp_path: Path):
+async def test_a_killed_server_loses_no_voice_that_it_confirmed(tmp_path: Path):
     confirmed = await asyncio.to_thread(killed_in_the_middle, tmp_path)
-    store = VoiceStore(nobody, tmp_path)
+    store = VoiceStore(no_builtin, tmp_path)
     for voice_id in confirmed:
         assert (await store.get(voice_id)).voice.key == ANNA.key
     listed, _ = await store.page("", 1000)
-    assert len(listed) - len(confirmed) in (0, 1)  # the last one may have been kept and not yet told
+    assert len(listed) - len(confirmed) in (0, 1)  # the last one may have been stored and not yet confirmed
     await store.add(BERT, "next")

@@ -1,1 +1,1 @@
-"""`mynah batch`: a file of things to say, through one or many servers, into a folder."""
+"""`mynah batch`: many lines of text, spoken by one server or several into a folder."""

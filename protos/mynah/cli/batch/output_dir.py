@@ -1,7 +1,7 @@
-"""A folder of spoken files and the manifest that says which are whole. Survives being cut off at any moment.
+"""The output folder of a batch: audio files, and a manifest of the complete ones. It survives a crash at any moment.
 
-A file is written beside its place; then its line goes into the manifest; then it is moved to its place. So a file in
-its place is whole and listed, and one that is listed and missing lies beside its place, whole. Knows no server.
+A file is written under a temporary name, then its line is appended to the manifest, then the file gets its final name.
+So a file with its final name is complete and listed. A listed file without it is complete under its temporary name.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ MANIFEST = "manifest.jsonl"
 _LOCK = ".lock"
 
 
-class Shelf:
-    """Used by one process at a time, as a context manager. Raises WrongState when another has the folder."""
+class OutputDir:
+    """An output folder, as a context manager. Raises WrongState if another process uses it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._records: dict[str, dict[str, Any]] = {}
 
-    def __enter__(self) -> Shelf:
+    def __enter__(self) -> OutputDir:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = _locked(self.folder / _LOCK)
         self._records = _read(self.folder / MANIFEST)
         self._manifest = (self.folder / MANIFEST).open("a", encoding="utf-8")
         if self._manifest.tell() and not (self.folder / MANIFEST).read_bytes().endswith(b"\n"):
-            self._manifest.write("\n")  # the line that was cut off stays one line, and is no record
+            self._manifest.write("\n")  # ends a line that a crash cut off; it is skipped when the manifest is read
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -41,19 +41,19 @@ class Shelf:
         os.close(self._lock)
 
     def missing(self, items: Iterable[Item]) -> list[Item]:
-        """Those not yet spoken as they stand. What was spoken and not moved to its place is moved now.
+        """Returns the items that are new or changed. Gives complete files their final names.
 
-        Raises AlreadyExists for a file in an item's place that is not of ours.
+        Raises AlreadyExists if an item's file exists and is not in the manifest.
         """
         missing = [item for item in items if not self._has(item)]
-        for part in self.folder.glob(".*.part"):  # written and never listed
+        for part in self.folder.glob(".*.part"):  # never listed, so perhaps incomplete
             part.unlink()
         return missing
 
     def _has(self, item: Item) -> bool:
         record, path, part = self._records.get(item.name), self.path(item), self._part(item)
         if record is None and path.exists():
-            message = f"{path} is there and not in the manifest; remove it, or give the line another name"
+            message = f"{path} exists but is not in the manifest. Remove it, or give the line another name."
             raise AlreadyExists(message, reason="FILE_EXISTS", field="name", value=item.name)
         if record is None or record["digest"] != item.digest:
             return False
@@ -62,20 +62,20 @@ class Shelf:
         return path.exists() and path.stat().st_size == record["bytes"]
 
     def path(self, item: Item) -> Path:
-        """Where the item's audio is, once it is whole."""
+        """The path of the item's complete audio."""
         return self.folder / f"{item.name}.wav"
 
     def _part(self, item: Item) -> Path:
         return self.folder / f".{item.name}.{item.digest}.part"
 
-    def put(self, item: Item, pcm: bytes, rate_hz: int, about: dict[str, Any]) -> None:
-        """Keep an item's audio (PCM s16le) and its record, for good: all of it is on the disk when this returns."""
+    def put(self, item: Item, pcm: bytes, rate_hz: int, info: dict[str, Any]) -> None:
+        """Store an item's audio (PCM s16le) and its record durably."""
         path, part = self.path(item), self._part(item)
         with part.open("wb") as file:
             _write_wav(file, pcm, rate_hz)
             file.flush()
             os.fsync(file.fileno())
-        record = {"name": item.name, "file": path.name, "digest": item.digest, "bytes": part.stat().st_size, **about}
+        record = {"name": item.name, "file": path.name, "digest": item.digest, "bytes": part.stat().st_size, **info}
         self._manifest.write(json.dumps(record) + "\n")
         self._manifest.flush()
         os.fsync(self._manifest.fileno())
@@ -92,7 +92,7 @@ def _write_wav(file: Any, pcm: bytes, rate_hz: int) -> None:
 
 
 def _read(manifest: Path) -> dict[str, dict[str, Any]]:
-    """The newest record of each name. A line that was cut off is no record."""
+    """Returns the newest record of each name. Skips lines that were cut off."""
     records: dict[str, dict[str, Any]] = {}
     if manifest.exists():
         for line in manifest.read_text(encoding="utf-8").splitlines():
@@ -113,6 +113,6 @@ def _locked(path: Path) -> int:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(handle)
-        message = f"another process speaks into {path.parent}; wait for it, or choose another folder"
+        message = f"Another process is writing to {path.parent}. Wait for it, or choose another folder."
         raise WrongState(message, reason="FOLDER_IN_USE") from None
     return handle

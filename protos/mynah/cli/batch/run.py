@@ -1,7 +1,4 @@
-"""Speaks a script's items: so many at a time, again where that may help, until all is said.
-
-Knows whoever speaks by `Speaker` and the folder by its Shelf; the clock is the event loop's.
-"""
+"""The run of a batch: its items are spoken by a bounded number of workers, with retries."""
 
 from __future__ import annotations
 
@@ -13,16 +10,16 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from mynah.cli.batch.output_dir import Shelf
+from mynah.cli.batch.output_dir import OutputDir
 from mynah.cli.batch.script import Item
 from mynah.client.errors import MynahError
 
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 15.0
+_MIN_DELAY_S, _MAX_DELAY_S = 0.2, 15.0
 
 
 @dataclass(frozen=True)
 class Spoken:
-    """One item's audio, PCM s16le, and how it came."""
+    """The audio of one item, PCM s16le, and its timing."""
 
     pcm: bytes
     rate_hz: int
@@ -35,16 +32,16 @@ class Spoken:
 
 
 class Speaker(Protocol):
-    """Whoever speaks: a server, or several as one."""
+    """The interface to one server or several."""
 
     async def speak(self, item: Item) -> Spoken:
-        """All of the item's audio. Raises MynahError."""
+        """Returns all audio of the item. Raises MynahError."""
         ...
 
 
 @dataclass
 class Progress:
-    """How far a batch is. `failed` holds the last error of each item that was given up."""
+    """The progress of a batch. `failed` has the last error of each item that was given up."""
 
     total: int
     already: int  # spoken by an earlier run
@@ -59,32 +56,32 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Patience:
-    """How long an item is tried again, counted from its first failure of a kind that may pass."""
+class RetryPolicy:
+    """Transient errors of an item are retried for `retry_s`, counted from its first error."""
 
     retry_s: float = 300.0
 
 
 async def run_batch(
     items: Sequence[Item],
-    shelf: Shelf,
+    output_dir: OutputDir,
     speaker: Speaker,
     *,
     jobs: int,
-    patience: Patience | None = None,
+    retry_policy: RetryPolicy | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Progress:
-    """Speak what the shelf lacks. An item that cannot be spoken is in `failed`; the others go on.
+    """Speak the items that are missing in the output folder. Items that fail are in `failed` of the result.
 
-    Cancelled, it leaves on the shelf what was whole.
+    If it is cancelled, the finished items stay in the folder.
     """
-    missing = shelf.missing(items)
+    missing = output_dir.missing(items)
     progress = Progress(len(items), len(items) - len(missing))
     waiting = iter(missing)
 
     async def work() -> None:
         for item in waiting:  # shared by all workers
-            await _speak_one(item, shelf, speaker, progress, patience or Patience())
+            await _speak_one(item, output_dir, speaker, progress, retry_policy or RetryPolicy())
             on_progress(progress)
 
     on_progress(progress)
@@ -94,38 +91,41 @@ async def run_batch(
     return progress
 
 
-async def _speak_one(item: Item, shelf: Shelf, speaker: Speaker, progress: Progress, patience: Patience) -> None:
+async def _speak_one(
+    item: Item, output_dir: OutputDir, speaker: Speaker, progress: Progress, retry_policy: RetryPolicy
+) -> None:
     clock = asyncio.get_running_loop().time
-    give_up_s: float | None = None
-    for tries in itertools.count(1):
+    deadline_s: float | None = None
+    for attempt in itertools.count(1):
         try:
             spoken = await speaker.speak(item)
         except MynahError as error:
-            give_up_s = give_up_s or clock() + patience.retry_s
-            if not _may_pass(error) or clock() >= give_up_s:
+            deadline_s = deadline_s or clock() + retry_policy.retry_s
+            if not is_transient(error) or clock() >= deadline_s:
                 progress.failed[item.name] = error
                 return
             progress.retries += 1
-            await asyncio.sleep(_pause_s(tries, error))
+            await asyncio.sleep(_delay_s(attempt, error))
             continue
-        shelf.put(item, spoken.pcm, spoken.rate_hz, _about(spoken, item, tries))
+        output_dir.put(item, spoken.pcm, spoken.rate_hz, _record(spoken, item, attempt))
         progress.spoken += 1
         progress.audio_s += spoken.audio_s
         return
 
 
-def _pause_s(tries: int, error: MynahError) -> float:
-    """Longer each time, at least what the server asks for, and never the same for all who wait."""
-    doubled_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** min(tries - 1, 30))
+def _delay_s(attempt: int, error: MynahError) -> float:
+    """Exponential backoff with jitter; at least the delay that the server asks for."""
+    doubled_s = min(_MAX_DELAY_S, _MIN_DELAY_S * 2.0 ** min(attempt - 1, 30))
     return max(doubled_s, error.retry_after_s or 0.0) * random.uniform(0.8, 1.2)
 
 
-def _may_pass(error: MynahError) -> bool:
-    """Whether a new try, of the whole item, may go better. A stream that broke off is one: nobody heard it."""
+def is_transient(error: MynahError) -> bool:
+    """Whether speaking the whole item again may succeed. This includes streams that broke, because their audio was
+    dropped."""
     return error.retryable or error.code in ("UNAVAILABLE", "INTERNAL", "UNKNOWN", "CANCELLED", "DEADLINE_EXCEEDED")
 
 
-def _about(spoken: Spoken, item: Item, tries: int) -> dict[str, Any]:
+def _record(spoken: Spoken, item: Item, attempts: int) -> dict[str, Any]:
     return {
         "audio_s": round(spoken.audio_s, 6),
         "rate_hz": spoken.rate_hz,
@@ -133,6 +133,6 @@ def _about(spoken: Spoken, item: Item, tries: int) -> dict[str, Any]:
         "voice": item.voice,
         "ttfa_s": round(spoken.ttfa_s, 4),
         "wall_s": round(spoken.wall_s, 4),
-        "tries": tries,
+        "tries": attempts,
         "finished": datetime.now(UTC).isoformat(timespec="milliseconds"),
     }
