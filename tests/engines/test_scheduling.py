@@ -1,4 +1,4 @@
-"""Many streams on one device of scripted capacity, on virtual time: who underruns, when, and what it costs others."""
+"""Many streams on one device of scripted capacity, on virtual time: which underrun, and what others pay for it."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_a_device_that_cannot_carry_all_degrades_them_alike() -> None:
     waited_s = [h.ttfa_s + h.underrun_s for h in heard]
     assert max(waited_s) < 2.5 * min(waited_s), "one stream pays for the others"
     # At the smallest hop the device needs about 2 s for a second of everybody's audio; larger hops under load bring
-    # that down, so that nobody waits half as long as the audio lasts.
+    # that down, so that no stream waits half as long as the audio lasts.
     assert max(waited_s) < 6.0
 
 
@@ -131,7 +131,7 @@ def test_a_crowd_hears_its_first_sound_later_and_then_no_gap() -> None:
     assert alone_s < 0.3 < crowd_s < 3.0
 
 
-def test_a_stream_whose_t3_stalls_delays_nobody_else() -> None:
+def test_a_stream_whose_t3_stalls_delays_no_other() -> None:
     async def run() -> list[Outcome]:
         device = Device()
         engine, t3, _ = device.engine()
@@ -147,7 +147,7 @@ def test_a_stream_whose_t3_stalls_delays_nobody_else() -> None:
     assert sum(h.underruns for h in virtual_time(run())) == 0
 
 
-def test_cancelled_streams_leave_room_and_disturb_nobody() -> None:
+def test_cancelled_streams_leave_room_and_disturb_no_other() -> None:
     async def run() -> tuple[list[Outcome], int, int]:
         engine, t3, batcher = Device().engine()
         tasks = [asyncio.create_task(listen(engine, s)) for s in poisson(64, 0.1)]
