@@ -4,7 +4,7 @@ On the torch CPU runtime with random:tiny, beside the streaming of the public po
 Ours runs as a server does for clients that set no seed: hops follow the load. Expected before it was measured: the
 ports compute 325 window tokens for each second of audio, our largest step about 410 for four seconds, so at least twice
 the streams without an underrun, with a later first sound under load; and no seams, where the ports have one at most
-joins. docs/experiments.md says what came out.
+joins. The results are in docs/experiments.md.
 """
 
 from __future__ import annotations

@@ -203,7 +203,7 @@ def test_errors_are_judged_per_frame() -> None:
     [CheckReport("fp32", 2e-4, 0, 1, True), CheckReport("fp16", 0, 0.6, 1, True), CheckReport("fp32", 0, 0, 1, False)],
 )
 def test_bad_graph_is_refused(report: CheckReport) -> None:
-    with pytest.raises(ExportError, match="graph flow"):
+    with pytest.raises(ExportError, match="Graph flow"):
         report.raise_if_bad("flow")
 
 

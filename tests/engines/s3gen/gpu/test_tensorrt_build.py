@@ -97,7 +97,7 @@ def test_what_cannot_be_parsed_is_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="sm86"):
         BuildSettings("sm999")
     with pytest.raises(TensorRTMissing, match="pip install"):
-        load_tensorrt("tensorrt_of_nobody")
+        load_tensorrt("tensorrt_not_installed")
 
 
 def test_identity_names_graph_gpu_tensorrt_and_precision() -> None:
