@@ -102,9 +102,6 @@ class CudaDevice:
     def allocate(self, size_bytes: int) -> int:
         return int(self._call("cudaMalloc", size_bytes))
 
-    def free(self, address: int) -> None:
-        self._call("cudaFree", address)
-
     def pinned(self, size_bytes: int) -> Bytes:
         """Page-locked host memory; lives as long as the process."""
         address = int(self._call("cudaMallocHost", size_bytes))
