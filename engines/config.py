@@ -45,10 +45,8 @@ class Sampling:
 def _check(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
     if math.isfinite(value) and (low < value if open_low else low <= value) and value <= high:
         return
-    field, allowed = (
-        f"sampling.{name}",
-        f"{'above' if open_low else 'at least'} {_number(low)} and at most {_number(high)}",
-    )
+    field = f"sampling.{name}"
+    allowed = f"{'above' if open_low else 'at least'} {_number(low)} and at most {_number(high)}"
     message = f"{field} is {_number(value)}; it must be {allowed}."
     raise InvalidInput(field, message, "SAMPLING_OUT_OF_RANGE", value=value, allowed=allowed)
 

@@ -42,16 +42,6 @@ class InvalidInput(EngineError):
         return InvalidInput(field, message, self.reason, value=self.value, allowed=self.allowed)
 
 
-def invalid_value(field: str, value: object, allowed: str, reason: str | None = None) -> InvalidInput:
-    """TRANSITIONAL, to be removed: the old template. Write InvalidInput with a sentence instead."""
-    message = f"{field} = {_quoted(value)} is not allowed; allowed: {allowed}"
-    return InvalidInput(field, message, reason, value=_quoted(value), allowed=allowed)
-
-
-def _quoted(value: object) -> str:
-    return _shown(repr(value))
-
-
 def _shown(value: object) -> str:
     shown = str(value)
     return shown if len(shown) <= 80 else shown[:77] + "..."
