@@ -1,8 +1,8 @@
-"""The way in which public ports of the model stream, written anew: the baseline of `bench-stream`.
+"""The baseline of `make bench-stream`: the way in which the public ports of the model stream, rewritten.
 
-Every stream decodes for itself: a chunk whenever 25 speech tokens have come, with 50 tokens of left context and the
-voice's prompt before it, noise drawn anew, the vocoder run on the chunk's mel alone and the chunk faded in. One lock
-around the model, first come first served.
+Every stream decodes alone: a chunk for every 25 speech tokens, with 50 tokens of left context and the voice's prompt
+before it and with fresh noise; the vocoder runs on the chunk's mel alone, and the chunk is faded in. The model has one
+lock, first come, first served.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _FADE_SAMPLES = SAMPLE_RATE_HZ // 50
 
 
 class Port:
-    """One model behind one lock. `t3` and `runtime` are ours, so that only the way of streaming differs."""
+    """One model behind one lock. `t3` and `runtime` are ours, so that only the streaming differs."""
 
     def __init__(self, t3: T3Backend, runtime: Runtime, text_tokens: tuple[int, ...]) -> None:
         self._t3, self._runtime, self._text_tokens = t3, runtime, text_tokens
@@ -71,7 +71,7 @@ class Port:
         return self.render(mel[:, -2 * (len(speech_tokens) - first_new) :])
 
     def render(self, mel: F32) -> F32:
-        """The chunk's waveform from its own mel (1, T, 80) and nothing else."""
+        """The chunk's waveform from its own mel (1, T, 80) alone."""
         frames = mel.shape[1]
         batch = VocoderBatch(
             mel=mel,

@@ -1,9 +1,9 @@
-"""`make bench-s3gen`: the runtimes of S3Gen and T3 and the published package on one checkpoint, in one run.
+"""`make bench-s3gen`: the runtimes of S3Gen and T3 against the published package on one checkpoint, in one run.
 
-Same threads, same inputs, float32 but for T3's 8-bit weights. All sides of a case take turns, so that whatever else
-the machine does falls on all of them alike. The goals are ONNX Runtime's, as ratios to the published package.
+Same threads and inputs; float32 except T3's 8-bit weights. All sides of a case take turns, so that other load on the
+machine affects them alike. The goals are ONNX Runtime's, as ratios to the published package.
 
-What was expected before it was run on two cores with random:nano: T3's step is bound by memory bandwidth, which MLAS
+Expected before the first run on two cores with random:nano: T3's step is bound by memory bandwidth, which MLAS
 and oneDNN both reach, so onnx and torch alike at 0.45 of upstream and 8 bits at 0.2; S3Gen offline is bound by
 arithmetic at which upstream is already good, 0.85; a window does the same work on fewer rows, 0.75.
 """
@@ -38,7 +38,7 @@ from engines.tools.t3_times import PREFILL_POSITIONS, STEP_POSITIONS, t3_calls
 from engines.voice import Voice
 
 HOP = "S3Gen window, hop 25"
-# name: (prompt, new tokens with context and lookahead, frames of the vocoder, those at its ends that are not heard)
+# name: (prompt, new tokens with context and lookahead, frames of the vocoder, context frames at its two ends)
 WINDOWS = {
     "S3Gen first window, 12 tokens": (250, 15, 30, (0, 5)),
     HOP: (250, 78, 70, (14, 5)),
@@ -47,7 +47,7 @@ WINDOWS = {
 FEW_POSITIONS = 16
 T3_STEP, T3_STEP_FEW = f"T3 step at {STEP_POSITIONS}", f"T3 step at {FEW_POSITIONS}"
 T3_PREFILL = f"T3 prefill of {PREFILL_POSITIONS}"
-BLOCK = (25, 3)  # new and lookahead tokens of the hop 25 window where everything before is remembered
+BLOCK = (25, 3)  # new and lookahead tokens of the hop 25 window with everything before it cached
 CLONE, CLIP_S = "voice conditioning, 10 s", 10.0
 _DEFAULTS = {"onnx": "torch", "onnx cached": "torch cached", "onnx fp32": "torch fp16"}
 # over upstream
@@ -61,13 +61,13 @@ GOALS = {
     (HOP, "onnx cached"): 0.15,
     (CLONE, "ours"): 0.5,
 }
-# What a server on a CPU runs unless told otherwise is held to the same.
+# The defaults of a server on a CPU have the same goals.
 GOALS |= {(case, _DEFAULTS[runtime]): goal for (case, runtime), goal in GOALS.items() if runtime in _DEFAULTS}
 Calls = Mapping[str, Callable[[], object]]
 
 
 def alternate(calls: Calls, repeats: int, *, run: int = 1) -> dict[str, float]:
-    """Median seconds of each call; they take turns, after one unmeasured turn. A turn is a `run` of calls."""
+    """Median seconds of each call. The calls take turns, after one unmeasured turn; a turn is `run` calls."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(repeats + 1):
         for name, call in calls.items():
@@ -81,7 +81,7 @@ def alternate(calls: Calls, repeats: int, *, run: int = 1) -> dict[str, float]:
 
 def s3gen_cases(checkpoint: Checkpoint, threads: int) -> dict[str, Calls]:
     torch_runtime = TorchRuntime(checkpoint)
-    onnx = OnnxRuntime(checkpoint, threads=threads, vocoder=torch_runtime)  # as a server on a CPU has it
+    onnx = OnnxRuntime(checkpoint, threads=threads, vocoder=torch_runtime)  # as on a server with a CPU
     runtimes: dict[str, Runtime] = {"torch": torch_runtime, "onnx": onnx}
     theirs = UpstreamS3Gen(checkpoint)
     cases: dict[str, Calls] = {}
@@ -110,7 +110,7 @@ def renderings(runtimes: Mapping[str, Runtime], window: str) -> Calls:
 
 
 def block_call(runtime: CachedRuntime, voice: Voice) -> Callable[[], object]:
-    """Decode and commit one block of a stream whose context is full; the state that it leaves is the next one's."""
+    """A call that decodes and commits one block of a stream whose context is full."""
     new, ahead = BLOCK
     cache, rng = runtime.begin(voice), np.random.default_rng(0)
 
@@ -145,7 +145,7 @@ def t3_cases(checkpoint: Checkpoint, threads: int) -> dict[str, Calls]:
 
 
 def voice_cases(checkpoint: Checkpoint) -> dict[str, Calls]:
-    """Ours with the recording decoded in this process, as upstream does, and in one of its own, as a server does."""
+    """Ours with the recording decoded in this process, like upstream, and in its own process, like a server."""
     from safetensors.torch import load_file
 
     from tests.clips import speech, wav_bytes
@@ -212,7 +212,7 @@ class UpstreamT3:
         self._read(positions, None)
 
     def step(self) -> None:
-        """One more row behind the same past: it comes as a tuple, as upstream hands it on, and is never changed."""
+        """One more row behind the same past, which is a tuple, as upstream passes it on, and never changes."""
         self._read(1, self._past)
 
 
@@ -223,32 +223,32 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--stage", choices=("s3gen", "t3", "voice", "all"), default="all")
     parser.add_argument("--window", choices=tuple(WINDOWS), help="only this one of S3Gen's")
-    given = parser.parse_args()
-    os.environ.setdefault("OMP_NUM_THREADS", str(given.threads))
-    torch.set_num_threads(given.threads)
-    checkpoint = open_checkpoint(given.model, cache_dir=None, device="cpu")
+    args = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", str(args.threads))
+    torch.set_num_threads(args.threads)
+    checkpoint = open_checkpoint(args.model, cache_dir=None, device="cpu")
     seconds: dict[str, dict[str, float]] = {}
-    if given.stage in ("t3", "all"):
-        cases = t3_cases(checkpoint, given.threads)
+    if args.stage in ("t3", "all"):
+        cases = t3_cases(checkpoint, args.threads)
         for name, calls in cases.items():
             # steps follow each other, as in decoding
-            seconds[name] = alternate(calls, given.repeats, run=1 if name == T3_PREFILL else 10)
+            seconds[name] = alternate(calls, args.repeats, run=1 if name == T3_PREFILL else 10)
         del cases
-    if given.stage in ("s3gen", "all"):
-        windows = (given.window,) if given.window else tuple(WINDOWS)
-        cases = s3gen_cases(checkpoint, given.threads)
-        parts = {name: alternate(calls, given.repeats) for name, calls in cases.items() if name.startswith(windows)}
+    if args.stage in ("s3gen", "all"):
+        windows = (args.window,) if args.window else tuple(WINDOWS)
+        cases = s3gen_cases(checkpoint, args.threads)
+        parts = {name: alternate(calls, args.repeats) for name, calls in cases.items() if name.startswith(windows)}
         del cases
         for window in windows:
             flow, vocoder = parts[f"{window}: flow"], parts[f"{window}: vocoder"]
             seconds |= {f"{window}: flow": flow, f"{window}: vocoder": vocoder}
             seconds[window] = {side: flow[side] + vocoder[side] for side in flow}
-    if given.stage in ("voice", "all"):
-        seconds |= {name: alternate(calls, given.repeats) for name, calls in voice_cases(checkpoint).items()}
-    report(seconds, given)
+    if args.stage in ("voice", "all"):
+        seconds |= {name: alternate(calls, args.repeats) for name, calls in voice_cases(checkpoint).items()}
+    report(seconds, args)
 
 
-def report(seconds: Mapping[str, Mapping[str, float]], given: argparse.Namespace) -> None:
+def report(seconds: Mapping[str, Mapping[str, float]], args: argparse.Namespace) -> None:
     rows = [
         (case, side, 1000 * value, value / sides["upstream"], GOALS.get((case, side), ""))
         for case, sides in seconds.items()
@@ -260,7 +260,7 @@ def report(seconds: Mapping[str, Mapping[str, float]], given: argparse.Namespace
     }
     goals = {f"{case}, {side}": goal for (case, side), goal in GOALS.items()}
     text = table(["case", "runtime", "median ms", "over upstream", "goal"], rows)
-    result = {"model": given.model, "threads": given.threads, "ratios": ratios, "goals": goals}
+    result = {"model": args.model, "threads": args.threads, "ratios": ratios, "goals": goals}
     publish("s3gen", text, result)
 
 

@@ -1,10 +1,10 @@
-"""`make bench-stream`: what streaming costs, how close it comes to one pass, and how many streams it carries.
+"""`make bench-stream`: the cost of streaming, its distance from one pass, and the number of streams that it carries.
 
-On the torch CPU runtime with random:tiny, next to the way the public ports stream (bench/ports.py) on the very same
-nets. Ours runs as a server does for clients that name no seed: hops follow the load. Expected before it was measured:
-the ports pay 325 window tokens for each second of audio where our largest step pays about 410 for four, so at least
-twice the streams without an underrun, for a later first sound in a crowd; no seam where the ports show one at most
-joins. docs/experiments.md says what came out.
+On the torch CPU runtime with random:tiny, beside the streaming of the public ports (bench/ports.py) on the same nets.
+Ours runs as a server does for clients that set no seed: hops follow the load. Expected before it was measured: the
+ports compute 325 window tokens for each second of audio, our largest step about 410 for four seconds, so at least twice
+the streams without an underrun, with a later first sound under load; and no seams, where the ports have one at most
+joins. The results are in docs/experiments.md.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def mel_distance(runtime: Runtime, voice: Voice) -> dict[str, float]:
 
 @dataclass
 class Crowd:
-    """The figures of a number of concurrent listeners."""
+    """The result of a number of concurrent streams."""
 
     streams: int
     ttfa_s: float
@@ -121,7 +121,7 @@ class Crowd:
 
 
 async def crowd(speak: Speak, streams: int) -> Crowd:
-    """That many streams in real time, starting 50 ms apart."""
+    """Concurrent streams in real time, started 50 ms apart."""
 
     async def one(index: int) -> SegmentDone | None:
         await asyncio.sleep(0.05 * index)
@@ -162,12 +162,12 @@ def theirs(port: Port, voice: Voice) -> Speak:
     return speak
 
 
-def crowds(run: asyncio.Runner, speak: Speak, most: int) -> list[Crowd]:
-    """Growing numbers of streams; beyond 8 only while no listener runs dry."""
+def crowds(run: asyncio.Runner, speak: Speak, max_streams: int) -> list[Crowd]:
+    """Increasing numbers of streams; beyond 8 only until streams run dry."""
     run.run(crowd(speak, 1))  # warm-up
     results: list[Crowd] = []
     for streams in CROWDS:
-        if streams > most or (streams > 8 and not results[-1].carried):
+        if streams > max_streams or (streams > 8 and not results[-1].carried):
             break
         results.append(run.run(crowd(speak, streams)))
         print(results[-1], file=sys.stderr, flush=True)
@@ -175,7 +175,7 @@ def crowds(run: asyncio.Runner, speak: Speak, most: int) -> list[Crowd]:
 
 
 def sustainable(results: list[Crowd]) -> int:
-    """Returns the most streams at and below which no listener ran dry."""
+    """The largest number of streams up to which none ran dry."""
     carried = 0
     for result in results:
         if not result.carried:
@@ -185,10 +185,10 @@ def sustainable(results: list[Crowd]) -> int:
 
 
 class Singer:
-    """A runtime whose audio is speech-like whatever the weights: mel is a slow melody, the vocoder sings it.
+    """A runtime without weights whose audio is speech-like: mel is a slow melody, and the vocoder sings it.
 
-    Nine harmonics under a syllable-like envelope, from the phase and f0 that it is given: what a join does to the
-    source can be heard and measured without trained weights.
+    Nine harmonics under a syllable-like envelope, from the phase and f0 of its inputs, so that the effect of a join on
+    the source can be measured without trained weights.
     """
 
     name = "singer"
@@ -216,7 +216,7 @@ class Singer:
 
 
 def seams(voice: Voice) -> dict[str, tuple[int, int]]:
-    """(joins found, joins) in 20 s of speech-like audio: our windows against the ports' chunks."""
+    """(seams, joins) in 20 s of speech-like audio, for our windows and the ports' chunks."""
     runtime, speech_tokens = Singer(), list(range(500))
     decoder = SegmentDecoder(voice, seed=1)
     decoder.speech_tokens = speech_tokens
@@ -272,20 +272,20 @@ def main() -> None:
     checkpoint = endless_checkpoint(arguments.model)
     assert checkpoint.conds_path is not None
     voice = load_builtin(checkpoint.conds_path)
-    most, folder = arguments.most_streams, str(checkpoint.folder)
-    engine = build_engine(EngineConfig(model=folder, device="cpu", threads=THREADS, max_streams=most))
+    max_streams, folder = arguments.most_streams, str(checkpoint.folder)
+    engine = build_engine(EngineConfig(model=folder, device="cpu", threads=THREADS, max_streams=max_streams))
     runtime = TorchRuntime(checkpoint)
     cost = throughput(runtime, voice, arguments.repeats)
     distance = mel_distance(runtime, voice)
     with asyncio.Runner() as run:
         run.run(engine.warm_up())
-        mine = crowds(run, ours(engine, voice), most)
-        named = crowds(run, ours(engine, voice, repeatable=True), min(8, most))
+        mine = crowds(run, ours(engine, voice), max_streams)
+        named = crowds(run, ours(engine, voice, repeatable=True), min(8, max_streams))
         run.run(engine.close())
         net = T3Net.load(checkpoint.t3_path, checkpoint.spec, "cpu")
-        t3 = LocalT3Backend(net, DecoderLimits(most))
+        t3 = LocalT3Backend(net, DecoderLimits(max_streams))
         port = Port(t3, TorchRuntime(checkpoint), engine.stages.encode_text(TEXT))
-        other = crowds(run, theirs(port, voice), most)
+        other = crowds(run, theirs(port, voice), max_streams)
         run.run(t3.close())
     found = seams(voice)
     report(arguments.model, cost, distance, {"ours": mine, "ours, seed named": named, "ports": other}, found)
@@ -295,19 +295,21 @@ def report(
     model: str,
     cost: list[tuple[int, int, float, float, float]],
     distance: dict[str, float],
-    heard: dict[str, list[Crowd]],
-    found: dict[str, tuple[int, int]],
+    results: dict[str, list[Crowd]],
+    seam_counts: dict[str, tuple[int, int]],
 ) -> None:
-    mine, other = heard["ours"], heard["ports"]
+    mine, other = results["ours"], results["ports"]
     plot(BUILD / "stream.png", distance, mine, other, cost)
     ratio = sustainable(mine) / max(1, sustainable(other))
-    rows = [(name, r.streams, r.ttfa_s, r.underruns, r.underrun_s, r.refused) for name, rs in heard.items() for r in rs]
+    rows = [
+        (name, r.streams, r.ttfa_s, r.underruns, r.underrun_s, r.refused) for name, rs in results.items() for r in rs
+    ]
     text = "\n\n".join(
         [
             table(["hop", "batch", "audio s per s", "gain", "cost"], cost),
             table(["mel distance from one pass", "std"], list(distance.items())),
             table(["concurrent streams", "n", "TTFA s", "underruns", "silence s", "refused"], rows),
-            table(["seams", "found", "joins"], [(name, *counts) for name, counts in found.items()]),
+            table(["seams", "found", "joins"], [(name, *counts) for name, counts in seam_counts.items()]),
             f"sustainable streams: ours {sustainable(mine)}, ports {sustainable(other)}, ratio {ratio:.1f} (goal 2)",
         ]
     )
@@ -316,10 +318,10 @@ def report(
         "threads": THREADS,
         "batch_gain": {f"hop {hop} batch {batch}": round(gain, 2) for hop, batch, _, gain, _ in cost},
         "mel_distance": {name: round(value, 3) for name, value in distance.items()},
-        "crowds": {name: [asdict(r) for r in rs] for name, rs in heard.items()},
+        "crowds": {name: [asdict(r) for r in rs] for name, rs in results.items()},
         "sustainable_ratio": round(ratio, 2),
         "sustainable": {"ours": sustainable(mine), "ports": sustainable(other)},
-        "seams": {name: counts[0] for name, counts in found.items()},
+        "seams": {name: counts[0] for name, counts in seam_counts.items()},
     }
     publish("stream", text, result)
 

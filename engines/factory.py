@@ -18,12 +18,12 @@ from engines.config import DTYPES, EngineConfig
 from engines.device import cpu_threads, device_memory, resolve_device, use_threads
 from engines.errors import InvalidInput
 from engines.health import Health
-from engines.kernels.dense import halves_here
+from engines.kernels.dense import fp16_supported
 from engines.pipeline import Encoder, Pipeline, Stages
 from engines.published.engine import build_published_engine
 from engines.published.graphs import find_published
 from engines.s3gen.nets import flow, vocoder_weights
-from engines.s3gen.select_runtime import choose_runtime
+from engines.s3gen.select_runtime import select_runtime
 from engines.s3gen.streaming.batcher import WindowBatcher
 from engines.s3gen.streaming.schedule import SCHEDULES
 from engines.t3 import model as t3_model
@@ -53,7 +53,7 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
     verify(checkpoint, tensor_tables(checkpoint))
     health = Health()
     t3 = _make_t3(config, checkpoint, device, health, observer)
-    s3gen = choose_runtime(config, checkpoint, device)
+    s3gen = select_runtime(config, checkpoint, device)
     max_batch = _MAX_BATCH[device.split(":")[0]]
     batcher = WindowBatcher(s3gen.runtime, max_batch=max_batch, reference=s3gen.reference, observer=observer)
     stages = Stages(_make_encoder(config, checkpoint), t3, batcher, SCHEDULES[config.schedule], observer)
@@ -125,14 +125,14 @@ def _automatic_t3(config: EngineConfig, on_gpu: bool) -> str:
     """
     if on_gpu:
         return "vllm" if backend.installed() else "torch"
-    if config.t3_dtype == "int8" or (config.max_streams == 1 and not halves_here()):
+    if config.t3_dtype == "int8" or (config.max_streams == 1 and not fp16_supported()):
         return "onnx"
     return "torch"
 
 
 def _fp16_weights(config: EngineConfig, device: str) -> bool:
     """Whether T3 on torch keeps its weights in float16. Raises InvalidInput if this is required but not possible."""
-    possible = device == "cpu" and halves_here()
+    possible = device == "cpu" and fp16_supported()
     if config.t3_dtype == "float16" and not possible:
         where = "torch on a GPU" if device != "cpu" else "torch without the compiled kernels or the CPU's f16c"
         raise _unsupported("t3_dtype", config.t3_dtype, where, "auto or float32")

@@ -1,7 +1,7 @@
-"""Whether a runtime may serve on this machine: its results against a trusted one's, before the first stream.
+"""The parity check: a runtime's results against a trusted runtime's on this machine, before the first stream.
 
-Knows runtimes and tolerances; knows no library. An engine can build, load, run and still say something else (a
-transient, then silence), so nothing serves that was not compared here.
+An engine can build, load, run and still compute something else (e.g. a transient, then silence), so every runtime is
+compared before it serves.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Compositions = Sequence[Sequence[int]]
 
 _log = logging.getLogger(__name__)
 # (prompt + window) tokens of each row: alone, full, mixed. Short, because a server's start waits for it. On a GPU
-# other sizes are other kernels, so that every bucket of build.py is reached.
+# other sizes run other kernels, so every bucket of buckets.py is reached.
 COMPOSITIONS = ((60,), (40, 40), (64, 26, 45))
 GPU_COMPOSITIONS = (*COMPOSITIONS, (380,))
 _PROMPT_TOKENS = 20
@@ -38,13 +38,13 @@ _BLOCKS = ((10, 3), (16, 3), (5, 0))  # new and provisional tokens
 
 
 class RuntimeRefused(EngineError):
-    """A runtime could not be made or failed its gate; says why."""
+    """A runtime could not be made or failed its parity check; the message says why."""
 
     reason: str = "RUNTIME_REFUSED"
 
 
 @dataclass(frozen=True)
-class GateReport:
+class ParityReport:
     """The worst over all compositions and both graphs."""
 
     frame_error: float
@@ -68,9 +68,9 @@ class GateReport:
 
 def validate(
     candidate: Runtime, trusted: Runtime, *, precision: str, compositions: Compositions = COMPOSITIONS
-) -> GateReport:
-    """Run both on the same batches, alone, full and mixed, and compare what each row owns; of runtimes that decode
-    block by block, a stream's blocks as well."""
+) -> ParityReport:
+    """Compare both runtimes on the same batches: alone, full and mixed rows, and, if both decode block by block, a
+    stream's blocks."""
     errors, energies = [0.0], [0.0]
     finite = True
     results = [_results(candidate, trusted, lengths, seed) for seed, lengths in enumerate(compositions)]
@@ -81,7 +81,7 @@ def validate(
             finite = finite and bool(np.isfinite(ours).all())
             errors.append(frame_error(ours, theirs))
             energies.append(energy_error_db(ours, theirs))
-    return GateReport(max(errors), max(energies), finite, precision)
+    return ParityReport(max(errors), max(energies), finite, precision)
 
 
 def _results(candidate: Runtime, trusted: Runtime, lengths: Sequence[int], seed: int) -> list[tuple[F32, F32]]:
@@ -99,10 +99,10 @@ def _results(candidate: Runtime, trusted: Runtime, lengths: Sequence[int], seed:
 
 
 def _stream(runtime: CachedRuntime) -> Iterator[F32]:
-    """Mel of each of a stream's blocks, which together outgrow no context."""
+    """Mel of a stream's blocks, which together fit the context."""
     rng = np.random.default_rng(0)
     voice = Voice(
-        name="gate",
+        name="parity check",
         speaker_embedding=np.zeros(SPEAKER_EMBEDDING_DIM, np.float32),
         t3_prompt_tokens=np.zeros(1, np.int64),
         s3gen_prompt_tokens=rng.integers(0, SPEECH_CODES, _PROMPT_TOKENS),
@@ -137,7 +137,7 @@ def _flow_batch(lengths: Sequence[int], seed: int) -> FlowBatch:
 
 
 def _vocoder_batch(mel: F32, frames: Sequence[int], seed: int) -> VocoderBatch:
-    """f0 is given throughout: see check.py on why waveforms are compared at the same f0."""
+    """f0 is fixed throughout; check.py says why waveforms are compared at the same f0."""
     rng = np.random.default_rng(seed)
     rows, most = mel.shape[:2]
     return VocoderBatch(
@@ -153,7 +153,7 @@ def _vocoder_batch(mel: F32, frames: Sequence[int], seed: int) -> VocoderBatch:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A way to make a runtime, tried in order of preference, and the one that judges it (None: it needs no judging)."""
+    """A runtime to try, and the trusted one that it is compared with (None: it needs no check)."""
 
     name: str
     make: Callable[[], Runtime]
@@ -162,17 +162,17 @@ class Candidate:
     compositions: Compositions = COMPOSITIONS
 
 
-def first_that_passes(
+def select_first_valid(
     candidates: Sequence[Candidate],
     *,
     strict: bool = False,
     on_refusal: Callable[[str, str], None] = lambda name, why: None,
 ) -> Runtime:
-    """The first candidate that can be made and agrees with the runtime that judges it.
+    """Returns the first candidate that can be made and agrees with its trusted runtime.
 
-    Every refusal is one line in the log and one call of `on_refusal` (name, why), for a metric. With `strict` the
-    first refusal is raised as RuntimeRefused instead; so is the last when no candidate is left. What is wrong with
-    the configuration or the weights is raised as it is: no other runtime would be right.
+    Every refusal is one line in the log and one call of `on_refusal` (name, reason), for a metric. Raises
+    RuntimeRefused if no candidate is left, or, with `strict`, at the first refusal; InvalidInput and CheckpointError at
+    once, because no other runtime would be right.
     """
     why = "there is no candidate"
     for candidate in candidates:
@@ -188,7 +188,7 @@ def first_that_passes(
 
 
 def _try(candidate: Candidate) -> Runtime | str:
-    """The runtime, or why it may not serve."""
+    """The runtime, or the reason why it may not serve."""
     try:
         runtime = candidate.make()
         if candidate.trusted is None:
@@ -204,6 +204,6 @@ def _try(candidate: Candidate) -> Runtime | str:
         _log.debug("S3Gen on %s failed", candidate.name, exc_info=True)
         return f"cannot be used: {type(error).__name__}: {error}"
     if not report.passed:
-        return f"failed its gate: {report}"
-    _log.info("S3Gen on %s passed its gate: %s", candidate.name, report)
+        return f"failed its parity check: {report}"
+    _log.info("S3Gen on %s passed its parity check: %s", candidate.name, report)
     return runtime

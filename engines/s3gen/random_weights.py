@@ -1,8 +1,7 @@
-"""Seeded random weights for S3Gen's nets in the layout of upstream's file, made so that the result is an audible noise.
+"""Seeded random weights for S3Gen's nets in the layout of upstream's file, scaled so that the result is audible noise.
 
-Draws with numpy; knows names and shapes through the nets. Each tensor depends on the seed and its own name alone.
-Scales keep activations near one, let both times of a CFM step count, make f0 cross from voiced to unvoiced, and
-leave the waveform neither silent nor clipped.
+Each tensor depends on the seed and its own name alone. Scales keep activations near one, give both times of a CFM step
+an effect, make f0 cross from voiced to unvoiced, and leave the waveform neither silent nor clipped.
 """
 
 from __future__ import annotations

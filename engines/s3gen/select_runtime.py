@@ -1,6 +1,6 @@
-"""Which runtime S3Gen is served on: the one that was asked for if it passes its gate on this machine, else the next.
+"""The choice of S3Gen's runtime: the configured one if it passes its parity check on this machine, else the next.
 
-Knows how each runtime is made and what stands in for it; parity_check.py judges, and torch in float32 needs no judging.
+Torch in float32 is the reference and needs no check.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from engines.config import EngineConfig
 from engines.device import cpu_threads
 from engines.s3gen.gpu.tensorrt import TensorRTRuntime
 from engines.s3gen.gpu.torch_graphed import TorchGraphedRuntime
-from engines.s3gen.parity_check import COMPOSITIONS, GPU_COMPOSITIONS, Candidate, first_that_passes
+from engines.s3gen.parity_check import COMPOSITIONS, GPU_COMPOSITIONS, Candidate, select_first_valid
 from engines.s3gen.runtime import Runtime
 from engines.s3gen.runtimes.onnx import OnnxRuntime
 from engines.s3gen.runtimes.onnx_cached import OnnxCachedRuntime
 from engines.s3gen.runtimes.torch import TorchRuntime
 from engines.s3gen.runtimes.torch_cached import TorchCachedRuntime
 
-# what is tried when the one before it is refused
+# the next is tried if the one before it is refused
 _ORDER = {
     "auto": ("torch",),
     "torch": ("torch",),
@@ -34,35 +34,34 @@ _ORDER = {
 
 @dataclass(frozen=True)
 class Chosen:
-    """`reference` is torch in float32, for windows that a guard rejects; `refused` names the runtimes that were not
-    fit to serve, with the reason."""
+    """`reference` is torch in float32, for windows that a guard rejects. `refused` are (runtime, reason)."""
 
     runtime: Runtime
     reference: Runtime
     refused: tuple[tuple[str, str], ...]
 
 
-def choose_runtime(config: EngineConfig, checkpoint: Checkpoint, device: str) -> Chosen:
-    """Try what `config` asks for, then what stands in for it.
+def select_runtime(config: EngineConfig, checkpoint: Checkpoint, device: str) -> Chosen:
+    """Try the runtime of `config`, then its fallbacks.
 
-    Raises RuntimeRefused with `config.strict` where a runtime is not fit to serve, CheckpointError.
+    Raises RuntimeRefused if none passes, or, with `config.strict`, if the first does not; CheckpointError.
     """
     reference = TorchRuntime(checkpoint, device=device)
     names = [f"{name}-cached" if config.decode == "cached" else name for name in _ORDER[config.s3gen]]
     refused: list[tuple[str, str]] = []
     makers = _Makers(config, checkpoint, device, reference)
-    runtime = first_that_passes(
+    runtime = select_first_valid(
         [makers.candidate(name) for name in names],
         strict=config.strict,
         on_refusal=lambda name, why: refused.append((name, why)),
     )
     if isinstance(runtime, TensorRTRuntime):
-        runtime.keep_compiled()  # the gate has just used every bucket
+        runtime.keep_compiled()  # the parity check has just used every bucket
     return Chosen(runtime, reference, tuple(refused))
 
 
 class _Makers:
-    """How each runtime is made for one configuration."""
+    """Makes the runtimes of one configuration."""
 
     def __init__(self, config: EngineConfig, checkpoint: Checkpoint, device: str, reference: TorchRuntime) -> None:
         self._config, self._checkpoint, self._reference = config, checkpoint, reference
@@ -70,7 +69,7 @@ class _Makers:
         self._threads = config.threads or cpu_threads()
 
     def candidate(self, name: str) -> Candidate:
-        """The graphs in float32 on the CPU judge every other runtime, and are themselves judged by torch."""
+        """The graphs in float32 on the CPU are the reference of every other runtime, and torch is theirs."""
         config = self._config
         if name == "torch":
             return Candidate(name, lambda: self._reference)
@@ -86,7 +85,7 @@ class _Makers:
             return self._on_streams(name, lambda: self._tensorrt(half), half)
         precision = "fp16" if half else "fp32"
         on_cpu = config.providers == ("cpu",)
-        reference = self._reference if on_cpu and not half else None  # renders for it, and judges it
+        reference = self._reference if on_cpu and not half else None  # has the vocoder, and is the reference
         return Candidate(
             name,
             lambda: self._onnx(config.providers, precision, reference),

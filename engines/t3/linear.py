@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engines.kernels.dense import ADD, GELU, PLAIN, DenseLayer
-from engines.kernels.library import lanes_here
+from engines.kernels.library import simd_widths
 from engines.packed_linear import PackedLinear, packing_available
 
 
@@ -56,7 +56,9 @@ class CompiledLinear:
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, *, fp16_weights: bool) -> None:
-        self._layer = DenseLayer(weight.numpy(), bias.numpy(), torch.get_num_threads(), halves=fp16_weights, who="t3")
+        self._layer = DenseLayer(
+            weight.numpy(), bias.numpy(), torch.get_num_threads(), fp16_weights=fp16_weights, pool="t3"
+        )
 
     def __call__(self, x: Tensor) -> Tensor:
         return self._run(x, PLAIN, None)
@@ -80,7 +82,7 @@ def min_rows(device: torch.device) -> int:
 
     oneDNN multiplies a single row by another routine, at two thirds of the speed of four.
     """
-    return 4 if device.type == "cpu" and not lanes_here() and packing_available() else 1
+    return 4 if device.type == "cpu" and not simd_widths() and packing_available() else 1
 
 
 def release_packing_memory() -> None:
@@ -91,7 +93,7 @@ def release_packing_memory() -> None:
 
 def make_linear(weight: Tensor, bias: Tensor, device: torch.device, *, fp16_weights: bool = False) -> Linear:
     """weight (in, out), bias (out,) on the CPU -> the fastest Linear of this device."""
-    if device.type == "cpu" and lanes_here():
+    if device.type == "cpu" and simd_widths():
         return CompiledLinear(weight, bias, fp16_weights=fp16_weights)
     if device.type == "cpu" and packing_available():
         return PackedLinear(weight.t(), bias)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from bench import report
 from bench.measured import COMMANDS, Record, is_documented, load, record
+from engines.config import SCHEDULE_NAMES
 from tests.docs.pages import ROOT
 from tools.measured.documents import UnknownFigure, documents, filled, lookup, origin, table, templates
 
@@ -45,6 +47,16 @@ def test_every_record_has_its_origin():
 def test_every_table_can_be_made():
     for template in templates().values():
         assert "{" not in table(template, load())
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_the_tables_name_figures_as_the_bench_does(name: str):
+    """Otherwise the next run of the bench would leave a table without its figures."""
+    sources = [name, "service"] if name == "http" else [name]  # Measured stands in bench/service.py
+    patterns = [pattern for source in sources for pattern in names_in((ROOT / f"bench/{source}.py").read_text())]
+    for path in re.findall(rf"\{{{name}/([^{{}}|<]+)", "\n".join(templates().values())):
+        for key in path.strip().split("/"):
+            assert any(re.fullmatch(pattern, key.split("=")[0]) for pattern in patterns), f"{name}/{path}: {key}"
 
 
 def test_a_record_replaces_the_one_of_its_bench_alone(tmp_path: Path):
@@ -103,6 +115,20 @@ def test_a_document_is_filled_between_its_markers_and_only_there():
 def test_an_unknown_figure_is_an_error(path: str):
     with pytest.raises(UnknownFigure):
         lookup(path, RECORDS)
+
+
+def names_in(source: str) -> list[str]:
+    """Patterns of the names that a program can give to figures: strings, f-strings and fields."""
+    patterns = [re.escape(name) for name in SCHEDULE_NAMES]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            patterns.append(re.escape(node.value))
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            patterns.append(node.target.id)
+        elif isinstance(node, ast.JoinedStr) and any(isinstance(part, ast.Constant) for part in node.values):
+            parts = [re.escape(str(p.value)) if isinstance(p, ast.Constant) else ".+" for p in node.values]
+            patterns.append("".join(parts))
+    return patterns
 
 
 def publish(folder: Path, name: str, arguments: list[str]) -> dict[str, Any]:

@@ -56,13 +56,13 @@ async def test_onnx_runs_both_stages_and_sounds_like_torch() -> None:
 async def test_t3_on_a_cpu_uses_the_fastest_backend(
     kernels: bool, streams: int, dtype: str, runtime: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(factory, "halves_here", lambda: kernels)
+    monkeypatch.setattr(factory, "fp16_supported", lambda: kernels)
     async with loaded(max_streams=streams, t3_dtype=dtype) as engine:
         assert engine.info.t3_runtime == runtime
 
 
 async def test_float16_weights_need_the_compiled_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(factory, "halves_here", lambda: False)
+    monkeypatch.setattr(factory, "fp16_supported", lambda: False)
     with pytest.raises(InvalidInput, match=r"t3_dtype is float16, which torch without .* does not support; .* float32"):
         async with loaded(t3="torch", t3_dtype="float16"):
             pass

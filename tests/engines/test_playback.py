@@ -1,4 +1,4 @@
-"""The simulated listener, told the time."""
+"""The playback clock and the active streams, on given times."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_stalls_plus_audio_account_for_all_time(chunks: list[tuple[float, int]])
     assert listener.lead_s(now_s) == pytest.approx(first_s + heard_s + listener.underrun_s - now_s, abs=1e-6)
 
 
-def test_rivals_are_the_others_that_are_due_before() -> None:
+def test_streams_due_before_are_the_others() -> None:
     audience = ActiveStreams()
     for name, dry_at_s in (("a", 3.0), ("b", 1.0), ("c", 3.0), ("new", None), ("newer", None)):
         audience.update(name, dry_at_s)
@@ -84,7 +84,7 @@ def test_rivals_are_the_others_that_are_due_before() -> None:
     assert audience.streams_due_before("a", until_s=2.0) == 1
     assert audience.streams_due_before("a", until_s=4.0) == 2, "not itself"
     assert audience.streams_due_before("new", until_s=2.0) == 2, (
-        "who has no audio yet waits with the others that have none"
+        "a stream without audio waits with the others that have none"
     )
     audience.update("b", 5.0)
     audience.leave("c")

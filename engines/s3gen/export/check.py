@@ -1,7 +1,6 @@
-"""Whether an exported graph says what its net says: ONNX Runtime against torch, per frame and in energy.
+"""The check of an exported graph: ONNX Runtime against torch, by frames and by energy.
 
-Knows tolerances and how error is measured; knows no weights. What is compared is what a row owns: its own frames,
-never its pad.
+Only a row's own frames are compared, not its pad.
 """
 
 from __future__ import annotations
@@ -27,17 +26,17 @@ F32 = npt.NDArray[np.float32]
 # per frame, relative; see frame_error
 TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2}
 ENERGY_TOLERANCE_DB = 0.5
-# A frame quieter than this share of the row's mean level is judged against that share: what cannot be heard beside
-# its neighbours may not fail an engine. For energy the share is larger, as a decibel of almost nothing is nothing.
+# The error of a frame quieter than this share of the row's mean level is relative to that share: an error that cannot
+# be heard beside the neighbours must not fail an engine. For energy the share is larger.
 _QUIET_SHARE = 0.1
 _QUIET_SHARE_ENERGY = 0.3
-_EXTREME_LOUDNESS = 12.0  # mels from -29 to 19 where speech lies in -12..3; noise twelve times as wide
+_EXTREME_LOUDNESS = 12.0  # mels from -29 to 19 (speech: -12 to 3); noise twelve times as large
 _CASES = {"tokens": ([13, 5], [1], [30, 30, 17]), "frames": ([26, 11], [2], [60, 60, 33])}
 
 
 @dataclass(frozen=True)
 class CheckReport:
-    """The worst of everything that was compared."""
+    """The largest errors of all comparisons."""
 
     precision: str
     frame_error: float
@@ -46,13 +45,13 @@ class CheckReport:
     finite: bool
 
     def raise_if_bad(self, name: str) -> None:
-        """Raises ExportError saying which bound was missed."""
+        """Raises ExportError if a bound was missed, and says which."""
         if not self.finite:
-            raise ExportError(f"graph {name} ({self.precision}) gives NaN or infinity on finite inputs")
+            raise ExportError(f"Graph {name} ({self.precision}) gives NaN or infinity on finite inputs.")
         if self.frame_error > TOLERANCE[self.precision] or self.energy_db > ENERGY_TOLERANCE_DB:
             raise ExportError(
-                f"graph {name} ({self.precision}) is off by {self.frame_error:.2g} of a frame (allowed "
-                f"{TOLERANCE[self.precision]:.2g}) and {self.energy_db:.2g} dB (allowed {ENERGY_TOLERANCE_DB})"
+                f"Graph {name} ({self.precision}) is off by {self.frame_error:.2g} of a frame (allowed "
+                f"{TOLERANCE[self.precision]:.2g}) and {self.energy_db:.2g} dB (allowed {ENERGY_TOLERANCE_DB})."
             )
 
     def as_dict(self) -> dict[str, object]:
@@ -62,9 +61,9 @@ class CheckReport:
 def check_graph(
     graph: Graph, net: nn.Module, path: Path, *, padded: bool, precision: str, threads: int = 1
 ) -> CheckReport:
-    """ONNX's own checker and shape inference, then ONNX Runtime against `net` on several batches and on extremes.
+    """Run ONNX's checker and shape inference, then ONNX Runtime against `net` on several batches and on extremes.
 
-    Raises ExportError when the file is not valid ONNX; a bad result is in the report.
+    Raises ExportError if the file is not valid ONNX; a bad result is in the report.
     """
     _check_file(path)
     session = open_session(path, SessionSettings(("cpu",), threads))
@@ -85,10 +84,10 @@ def check_graph(
 def _outputs(
     graph: Graph, session: ort.InferenceSession, net: nn.Module, arrays: dict[str, Any], ports: tuple[Port, ...]
 ) -> Iterator[tuple[Port, F32, F32]]:
-    """Each output with what ONNX Runtime and torch make of the same inputs.
+    """Each output, with ONNX Runtime's and torch's values for the same inputs.
 
-    The vocoder's waveform is compared at the same f0: its phase is a sum over f0, so that rounding in the last bit
-    of f0 moves samples by 1e-4 within a second in any two implementations, heard by nobody.
+    The vocoder's waveform is compared at the same f0: its phase is a sum over f0, so rounding in the last bit of f0
+    moves samples by 1e-4 within a second in any two implementations, inaudibly.
     """
     ours, theirs = _run_both(graph, session, net, arrays, ports)
     if graph.name == VOCODER.name:
@@ -137,7 +136,7 @@ def frames_of(graph: Graph, port: Port, row: F32, length: int) -> F32:
 def frame_error(ours: F32, theirs: F32) -> float:
     """The worst frame's relative error: |ours - theirs| over |theirs|, both as root mean squares.
 
-    Not a number counts as infinitely wrong.
+    NaN counts as infinite.
     """
     level = _levels(theirs)
     floor = _QUIET_SHARE * np.sqrt(np.square(level).mean()) + 1e-30
@@ -148,10 +147,10 @@ def frame_error(ours: F32, theirs: F32) -> float:
 def energy_error_db(ours: F32, theirs: F32) -> float:
     """The worst frame's difference in level, in decibels, among frames that are not quiet."""
     level = _levels(theirs)
-    heard = level > _QUIET_SHARE_ENERGY * np.sqrt(np.square(level).mean())
-    if not heard.any():
+    audible = level > _QUIET_SHARE_ENERGY * np.sqrt(np.square(level).mean())
+    if not audible.any():
         return 0.0
-    worst = float(np.abs(20 * np.log10(np.maximum(_levels(ours)[heard], 1e-30) / level[heard])).max())
+    worst = float(np.abs(20 * np.log10(np.maximum(_levels(ours)[audible], 1e-30) / level[audible])).max())
     return worst if np.isfinite(worst) else float("inf")
 
 

@@ -1,8 +1,7 @@
-"""`python -m engines.s3gen.export.export`: S3Gen's nets -> checked ONNX graphs in a folder with a manifest.
+"""`mynah-engines export`: S3Gen's nets -> checked ONNX graphs in a folder with a manifest.
 
-Knows torch's exporter; what the graphs are is graphs.py's, how they are judged is check.py's. The TorchScript exporter
-is used because at these nets it is six to ten times as fast as the one over torch.export, which walks symbolic shapes
-for minutes.
+Uses torch's TorchScript exporter: for these nets it is six to ten times as fast as the one over torch.export, which
+spends minutes on symbolic shapes.
 """
 
 from __future__ import annotations
@@ -34,19 +33,22 @@ from engines.s3gen.export.precision import to_mixed_fp16
 
 _log = logging.getLogger(__name__)
 OPSET = 18
-# What decides which graph the same weights give; a change to any of them makes another export.
+# The files that determine the graphs; a change to any of them makes a new export.
 _SOURCES = (
     *(f"nets/{n}" for n in ("layers", "encoder", "cfm", "flow", "source", "spectrum", "vocoder", "vocoder_weights")),
     *(f"cache/{n}" for n in ("cached_flow", "attention", "conv")),
     *(f"export/{n}" for n in ("graphs", "block_graphs", "export", "fold", "precision")),
 )
 PRECISIONS = ("fp32", "fp16")
-_EXAMPLE_LENGTHS = {"tokens": [12, 9], "frames": [24, 17]}  # what the nets are traced with; any other size runs too
+_EXAMPLE_LENGTHS = {
+    "tokens": [12, 9],
+    "frames": [24, 17],
+}  # of the inputs that the nets are traced with; all sizes work
 
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """Which of `graphs_of` the model, in which variant. `threads` is for the check's ONNX Runtime sessions."""
+    """Some of `graphs_of` a model in one variant. `threads` is for the check's ONNX Runtime sessions."""
 
     graphs: tuple[str, ...] = tuple(GRAPHS)
     padded: bool = True
@@ -69,9 +71,9 @@ class Export:
 
 
 def export(checkpoint: Checkpoint, settings: ExportSettings, *, cache_dir: Path | None = None) -> Export:
-    """The checkpoint's graphs, from the cache or made now and checked (a minute at full size).
+    """Returns the checkpoint's graphs from the cache, or makes and checks them (a minute at full size).
 
-    Raises ExportError when a graph fails its check, CheckpointError when the weights do not fit.
+    Raises ExportError if a graph fails its check, CheckpointError if the weights do not fit.
     """
     root = (cache_dir or default_cache_dir()) / "onnx"
     identity = {
@@ -84,14 +86,14 @@ def export(checkpoint: Checkpoint, settings: ExportSettings, *, cache_dir: Path 
     }
 
     def make(folder: Path) -> None:
-        _log.info("exporting S3Gen to ONNX (%s, %s): this happens once", checkpoint.spec.name, settings.precision)
+        _log.info("Exporting S3Gen to ONNX (%s, %s). This happens once.", checkpoint.spec.name, settings.precision)
         _write_export(checkpoint, settings, folder, identity)
 
     return open_export(cached_folder(root, f"s3gen-{checkpoint.spec.name}-{settings.precision}", identity, make))
 
 
 def graphs_of(spec: ModelSpec) -> dict[str, Graph]:
-    """Every graph that there is, by name."""
+    """All graphs by name."""
     return {**GRAPHS, **block_graphs(spec.flow)}
 
 
@@ -102,15 +104,15 @@ def exporter_version() -> str:
 
 
 def open_export(folder: Path) -> Export:
-    """An export that lies in `folder`. Raises ExportError when it has no manifest or a file is not what it says."""
+    """Read the export in `folder`. Raises ExportError if it has no manifest or a file of the wrong size."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError) as error:
-        raise ExportError(f"{folder}: no readable {MANIFEST} ({error}); export again") from error
+        raise ExportError(f"{folder} has no readable {MANIFEST} ({error}); export again.") from error
     for name, entry in manifest["graphs"].items():
         path = folder / entry["file"]
         if not path.is_file() or path.stat().st_size != entry["bytes"]:
-            raise ExportError(f"{path}: graph {name} is missing or cut short; delete {folder} and export again")
+            raise ExportError(f"{path}: graph {name} is missing or cut short; delete {folder} and export again.")
     return Export(folder, manifest)
 
 
@@ -174,7 +176,7 @@ def _open_axes(port: Port) -> dict[int, str]:
 
 @contextlib.contextmanager
 def _quiet() -> Any:
-    """The exporter warns about every shape that it traces correctly and prints that it is old."""
+    """Suppresses the exporter's warnings about shapes that it traces correctly, and its notice of deprecation."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield
@@ -189,10 +191,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--unpadded", action="store_true", help="the variant without masks, as the CPU runs it")
     parser.add_argument("--graphs", nargs="+", choices=sorted((*GRAPHS, *BLOCK_GRAPHS)), default=list(GRAPHS))
     parser.add_argument("--threads", type=int, default=2)
-    given = parser.parse_args(arguments)
-    checkpoint = open_checkpoint(given.model, cache_dir=given.cache_dir, device=given.device)
-    settings = ExportSettings(tuple(given.graphs), not given.unpadded, given.precision, given.threads)
-    done = export(checkpoint, settings, cache_dir=given.cache_dir)
+    args = parser.parse_args(arguments)
+    checkpoint = open_checkpoint(args.model, cache_dir=args.cache_dir, device=args.device)
+    settings = ExportSettings(tuple(args.graphs), not args.unpadded, args.precision, args.threads)
+    done = export(checkpoint, settings, cache_dir=args.cache_dir)
     print(done.folder)
     for name, entry in done.manifest["graphs"].items():
         print(f"  {name:10} {entry['bytes'] / 1e6:8.1f} MB  {entry['check']}")

@@ -1,7 +1,7 @@
-"""Weights re-shaped by the graph -> weights stored in that shape.
+"""Constant folding: weights that a graph reshapes -> weights stored in that shape.
 
-Knows ONNX only. The nets keep upstream's layouts and turn them at run time, which torch does as a view; a graph would
-do it at every call, or every runtime at every start, and a tool that looks for weights would not find them.
+The nets keep upstream's layouts and transpose them at run time, which is a view in torch. A graph would do it at every
+call, or every runtime at every start, and tools that look for weights would not find them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def fold_weights(model: ModelProto) -> None:
     graph = model.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
     aliases: dict[str, str] = {}  # folded value -> initializer
-    made: dict[tuple[str, bytes], str] = {}
+    folded: dict[tuple[str, bytes], str] = {}
     kept = []
     for node in graph.node:
         for index, name in enumerate(node.input):
@@ -54,11 +54,11 @@ def fold_weights(model: ModelProto) -> None:
         key = (source, node.op_type.encode() + attributes)
         if node.op_type == "Identity":
             aliases[output] = source
-        elif key in made:
-            aliases[output] = made[key]
+        elif key in folded:
+            aliases[output] = folded[key]
         else:
             weights[output] = _folded(weights[source], node)
-            aliases[output] = made[key] = output
+            aliases[output] = folded[key] = output
     del graph.node[:]
     graph.node.extend(kept)
     _keep_used(model, weights)

@@ -1,8 +1,7 @@
-"""Which graphs S3Gen is exported as: their nets, named inputs and outputs, and inputs to try them with.
+"""S3Gen's graphs: their nets, named inputs and outputs, and random inputs to check them with.
 
-Knows the nets and the axes that may vary; knows no ONNX and no runtime. Every graph comes padded (rows of different
-lengths, with a `lengths` input and masks; for GPUs) and unpadded (all rows equally long, no masks to compute; for
-CPUs, where padding costs what it computes).
+Every graph has two variants: padded (rows of different lengths, with a `lengths` input and masks; for GPUs) and
+unpadded (all rows equally long, without masks; for CPUs, where computing the pad costs time).
 """
 
 from __future__ import annotations
@@ -40,14 +39,14 @@ class Port:
 
 @dataclass(frozen=True)
 class Graph:
-    """`lengths` names the input that says where each row ends, in units of the graph's own `time` axis; `masks` the
-    others that only the padded variant has."""
+    """`lengths` names the input with each row's length in units of the `time` axis; `masks` are the other inputs that
+    only the padded variant has."""
 
     name: str
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     lengths: str
-    time: str  # the axis that a length counts
+    time: str  # the axis of lengths
     masks: tuple[str, ...] = ()
 
     def ports(self, *, padded: bool) -> tuple[Port, ...]:
@@ -55,7 +54,7 @@ class Graph:
         return tuple(port for port in self.inputs if padded or port.name not in (self.lengths, *self.masks))
 
     def sizes(self, batch: int, length: int, prompt_tokens: int = 0, context_tokens: int = 0) -> dict[str, int]:
-        """Every axis by name, for rows of `length` tokens or frames after what is remembered."""
+        """Every axis by name, for rows of `length` tokens or frames behind a cached prompt and context."""
         frames = length * MEL_FRAMES_PER_TOKEN if self.time == "tokens" else length
         tokens = -(-frames // MEL_FRAMES_PER_TOKEN)
         positions = 2 * (prompt_tokens + context_tokens + tokens + _SPARE_POSITIONS)
@@ -68,7 +67,7 @@ class Graph:
         }
 
 
-_SPARE_POSITIONS = 4  # a table of positions may be made for more than a call needs
+_SPARE_POSITIONS = 4  # a table of positions may be larger than a call needs
 _LENGTHS = Port("lengths", ("batch",), "int64")
 _MEL = ("batch", "frames", MEL_BANDS)
 _CONDITIONS = (Port("mu", _MEL), Port("speaker", ("batch", MEL_BANDS)), Port("prompt_mel", _MEL), _LENGTHS)
@@ -107,8 +106,8 @@ VOCODER = Graph(
     "lengths",
     "frames",
 )
-# Prompt and context in tokens that inputs are drawn for, taken in turn.
-_REMEMBERED = ((9, 5), (21, 12), (0, 0))
+# Prompt and context in tokens of random inputs, in turn.
+_CACHED_TOKENS = ((9, 5), (21, 12), (0, 0))
 GRAPHS = {graph.name: graph for graph in (ENCODER, CFM, CFM_STEP, VOCODER)}
 
 
@@ -127,7 +126,7 @@ class EulerStep(nn.Module):
 
 
 class Unpadded(nn.Module):
-    """A net without its lengths, its arguments at `left_out`: every row is full."""
+    """A net whose arguments at `left_out`, lengths and masks, are None: every row is full."""
 
     def __init__(self, net: nn.Module, left_out: Sequence[int]) -> None:
         super().__init__()
@@ -163,12 +162,12 @@ def variant(graph: Graph, net: nn.Module, *, padded: bool) -> nn.Module:
 def random_inputs(
     graph: Graph, lengths: list[int], seed: int, *, loudness: float = 1.0
 ) -> dict[str, npt.NDArray[np.generic]]:
-    """Plausible inputs for rows that end at `lengths`, `lengths` itself included; `loudness` scales what is real.
+    """Plausible inputs for rows of these lengths, the `lengths` input included; `loudness` scales real values.
 
-    Mels lie where log-mels do, f0 where voices do; pads hold zeros, as the batches that serve do.
+    Mels and f0 lie in the range of speech; pads are zero, as in the batches of a server.
     """
     rng = np.random.default_rng(seed)
-    sizes = graph.sizes(len(lengths), max(lengths), *_REMEMBERED[seed % len(_REMEMBERED)])
+    sizes = graph.sizes(len(lengths), max(lengths), *_CACHED_TOKENS[seed % len(_CACHED_TOKENS)])
     drawn = {port.name: _draw(port, port.shape(sizes), rng, loudness) for port in graph.inputs}
     ends = np.array(lengths, np.int64)
     drawn[graph.lengths] = ends

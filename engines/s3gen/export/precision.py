@@ -1,10 +1,9 @@
-"""fp32 graph -> mixed fp16 graph, casts included, by one short list of rules.
+"""fp32 graph -> mixed fp16 graph with casts, by a short list of rules.
 
-Knows ONNX operators and our own layers' names; knows no runtime. Strongly typed TensorRT takes the precision from
-here. The rules are ours rather than a calibrating tool's because they are the same for every checkpoint, need no
-data, and a reader can check them: matrix products and convolutions, which are all of the work, run in fp16 with
-weights stored in fp16; everything between them stays in fp32. That keeps layer norms, softmax, attention bias,
-residual sums and activations exact, and a compiler fuses the casts into its kernels.
+Strongly typed TensorRT takes the precision from the graph. Unlike a calibrating tool's, these rules are the same for
+every checkpoint, need no data, and can be checked by a reader: matrix products and convolutions, which are almost all
+of the work, run in fp16 with weights stored in fp16; everything between them stays in fp32. That keeps layer norms,
+softmax, attention bias, residual sums and activations exact, and a compiler fuses the casts into its kernels.
 """
 
 from __future__ import annotations
@@ -15,18 +14,18 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-_HALF_OPERATORS = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose"})
-# Products that stay in fp32 all the same, by the path of the layer that they come from: times (a sinusoid of 1000 t),
-# f0 (a Hz off is heard), the source's merge of harmonics, and the Fourier transform, whose three convolutions are
-# called as functions and therefore carry no layer's path.
-_FULL_LAYERS = re.compile(r"time_mlp|time_embed_mixer|f0_predictor|m_source|spk_embed_affine|^/[^/]+$")
-_LARGEST_HALF = 65504.0
+_FP16_OPERATORS = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose"})
+# Products that stay in fp32, by the path of their layer: times (a sinusoid of 1000 t), f0 (an error of 1 Hz is
+# audible), the source's merge of harmonics, and the Fourier transform, whose three convolutions are called as functions
+# and therefore have no layer's path.
+_FP32_LAYERS = re.compile(r"time_mlp|time_embed_mixer|f0_predictor|m_source|spk_embed_affine|^/[^/]+$")
+_MAX_FP16 = 65504.0
 
 
 def to_mixed_fp16(model: ModelProto, name: str) -> ModelProto:
     """A copy of `model` whose heavy products run in fp16; inputs and outputs stay fp32.
 
-    Raises ValueError when a weight does not fit into fp16, naming it and the graph `name`.
+    Raises ValueError if a weight does not fit into fp16, naming it and the graph `name`.
     """
     mixed = onnx.ModelProto()
     mixed.CopyFrom(model)
@@ -34,8 +33,8 @@ def to_mixed_fp16(model: ModelProto, name: str) -> ModelProto:
     return mixed
 
 
-def runs_in_half(node: NodeProto) -> bool:
-    return node.op_type in _HALF_OPERATORS and not _FULL_LAYERS.search(node.name)
+def runs_in_fp16(node: NodeProto) -> bool:
+    return node.op_type in _FP16_OPERATORS and not _FP32_LAYERS.search(node.name)
 
 
 class _Rewriter:
@@ -47,7 +46,7 @@ class _Rewriter:
 
     def run(self) -> None:
         for node in self._graph.node:
-            if runs_in_half(node):
+            if runs_in_fp16(node):
                 self._rewrite(node)
             else:
                 self._nodes.append(node)
@@ -65,7 +64,7 @@ class _Rewriter:
         self._nodes += [node, _cast(node.output[0], wide, TensorProto.FLOAT)]
 
     def _half(self, source: str) -> str:
-        """The fp16 twin of a value: a stored one for weights, a cast (one per value) for everything else."""
+        """The fp16 copy of a value: stored for weights, one cast for every other value."""
         if source not in self._halved:
             twin = f"{source}_fp16_in"
             if source in self._weights:
@@ -77,7 +76,7 @@ class _Rewriter:
 
     def _half_weight(self, tensor: TensorProto, twin: str) -> TensorProto:
         values = numpy_helper.to_array(tensor)
-        if not np.abs(values).max(initial=0.0) <= _LARGEST_HALF:
+        if not np.abs(values).max(initial=0.0) <= _MAX_FP16:
             raise ValueError(f"graph {self._name}: weight {tensor.name} does not fit into fp16")
         return numpy_helper.from_array(values.astype(np.float16), twin)
 

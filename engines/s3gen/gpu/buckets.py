@@ -1,7 +1,4 @@
-"""Sizes of calls that a GPU is prepared for: the optimisation profiles of engines, and what fits into which.
-
-Pure arithmetic over graphs' axes; knows no TensorRT.
-"""
+"""Buckets: the sizes of calls that a GPU is prepared for, which are the optimisation profiles of engines."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from engines.s3gen.export.graphs import VOCODER, Graph
 
 @dataclass(frozen=True)
 class Bucket:
-    """Sizes that one optimisation profile covers, as (least, usual, most).
+    """The sizes of one optimisation profile, as (minimum, usual, maximum).
 
     `length` is in tokens for the encoder, in mel frames for the others.
     """
@@ -24,7 +21,7 @@ class Bucket:
     def __post_init__(self) -> None:
         for low, usual, high in (self.batch, self.length):
             if not 1 <= low <= usual <= high:
-                raise ValueError(f"a bucket's sizes must grow: {low}, {usual}, {high}")
+                raise ValueError(f"a bucket's sizes must not decrease: {low}, {usual}, {high}")
 
     def holds(self, batch: int, length: int) -> bool:
         return self.batch[0] <= batch <= self.batch[2] and self.length[0] <= length <= self.length[2]
@@ -59,23 +56,23 @@ def buckets(graph: Graph) -> tuple[Bucket, ...]:
     )
 
 
-def most_rows(profiles: tuple[Bucket, ...], length: int) -> int:
-    """How many rows of `length` one call takes. Raises EngineFailure when no bucket is that long."""
+def max_rows(profiles: tuple[Bucket, ...], length: int) -> int:
+    """How many rows of `length` one call can take. Raises EngineFailure if no bucket is that long."""
     fitting = [bucket.batch[2] for bucket in profiles if bucket.length[0] <= length <= bucket.length[2]]
     if not fitting:
         longest = max(bucket.length[2] for bucket in profiles)
-        raise EngineFailure(f"a window of length {length} is longer than the engines were built for ({longest})")
+        raise EngineFailure(f"A window of length {length} is longer than the engines were built for ({longest}).")
     return max(fitting)
 
 
 def choose_profile(profiles: tuple[Bucket, ...], batch: int, length: int) -> int:
-    """The profile with the least room to spare that holds this call."""
+    """The smallest profile that holds this call."""
     fitting = [i for i, bucket in enumerate(profiles) if bucket.holds(batch, length)]
     if not fitting:
-        raise EngineFailure(f"no engine profile holds {batch} rows of length {length}")
+        raise EngineFailure(f"No engine profile holds {batch} rows of length {length}.")
     return min(fitting, key=lambda i: profiles[i].batch[2] * profiles[i].length[2])
 
 
-def rooms(graph: Graph) -> tuple[dict[str, int], ...]:
-    """The largest call of each bucket, every axis by name: what buffers must have room for."""
+def capacities(graph: Graph) -> tuple[dict[str, int], ...]:
+    """The largest call of each bucket, every axis by name: the sizes of buffers."""
     return tuple(graph.sizes(bucket.batch[2], bucket.length[2]) for bucket in buckets(graph))

@@ -1,7 +1,6 @@
-"""S3Gen as two kernels on CUDA streams: batches through double buffers, cut to what a kernel takes at once.
+"""S3Gen as two kernels on CUDA streams: batches go through double buffers, cut to the size of a kernel's call.
 
-Knows how batches map to named arrays and to calls; ordering is double_buffer.py's, the driver cuda.py's, and what a
-kernel computes its own business.
+Maps batches to named arrays and to calls. double_buffer.py orders the work, cuda.py calls the driver.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import numpy.typing as npt
 
 from engines.model_spec import MEL_FRAMES_PER_TOKEN
 from engines.s3gen.export.graphs import CFM, ENCODER, VOCODER, Graph
-from engines.s3gen.gpu.buckets import buckets, most_rows, rooms
+from engines.s3gen.gpu.buckets import buckets, capacities, max_rows
 from engines.s3gen.gpu.double_buffer import Device, DoubleBuffer, Kernel
 from engines.s3gen.runtime import F32, FlowBatch, VocoderBatch, VocoderResult
 
@@ -23,9 +22,9 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 class BufferedRuntime:
-    """Fulfils `Runtime`, and lets a caller have several batches in flight with `submit_flow` and `submit_vocoder`.
+    """A Runtime that can also have several batches in flight, with `submit_flow` and `submit_vocoder`.
 
-    One thread at a time. `depth` batches of each kernel are in flight; 1 switches the overlap off.
+    For one thread at a time. At most `depth` batches of each kernel are in flight; 1 disables the overlap.
     """
 
     cfm_s = None  # encoder and CFM are one kernel
@@ -37,7 +36,7 @@ class BufferedRuntime:
         self._vocoder = _lane(VOCODER, device, kernels.vocoder, depth)
 
     def with_depth(self, depth: int) -> BufferedRuntime:
-        """Another runtime on the same kernels, with buffers of its own."""
+        """Another runtime on the same kernels, with its own buffers."""
         return BufferedRuntime(self.name, self._device, self._kernels, depth=depth)
 
     def flow(self, batch: FlowBatch) -> F32:
@@ -49,7 +48,7 @@ class BufferedRuntime:
         return self.submit_vocoder(batch)()
 
     def submit_flow(self, batch: FlowBatch) -> Callable[[], F32]:
-        """Start a flow batch; the returned call waits for its mel."""
+        """Start a flow batch. Returns a function that waits for its mel."""
         longest = int(batch.token_lengths.max())
         pending = self._flow.submit(_flow_arrays(batch, longest), len(batch.tokens), longest)
 
@@ -61,7 +60,7 @@ class BufferedRuntime:
         return result
 
     def parts(self, batch: FlowBatch) -> dict[str, Callable[[], object]]:
-        """As timing.InParts."""
+        """As s3gen_times.InParts."""
         rows, tokens = batch.tokens.shape
         arrays = _flow_arrays(batch, tokens)
         encoder = _lane(ENCODER, self._device, self._kernels.encoder, 1)
@@ -73,7 +72,7 @@ class BufferedRuntime:
         }
 
     def submit_vocoder(self, batch: VocoderBatch) -> Callable[[], VocoderResult]:
-        """Start a vocoder batch; the returned call waits for its samples."""
+        """Start a vocoder batch. Returns a function that waits for its samples."""
         longest = int(batch.lengths.max())
         sizes = VOCODER.sizes(len(batch.lengths), longest)
         arrays: Arrays = {
@@ -103,8 +102,11 @@ def _flow_arrays(batch: FlowBatch, longest: int) -> Arrays:
 
 @dataclass(frozen=True)
 class Kernels:
-    """What a runtime runs, each over the ports of the padded graphs: the flow over the encoder's inputs and those of
-    the CFM's that do not come from the encoder; its two parts, to be timed alone."""
+    """A runtime's kernels over the ports of the padded graphs.
+
+    The flow's inputs are the encoder's and those of the CFM that the encoder does not compute. Its two parts are only
+    for timing.
+    """
 
     flow: Kernel
     vocoder: Kernel
@@ -113,20 +115,20 @@ class Kernels:
 
 
 def _lane(graph: Graph, device: Device, kernel: Kernel, depth: int) -> Lane:
-    return Lane(graph, DoubleBuffer(device, kernel, rooms(graph), depth=depth))
+    return Lane(graph, DoubleBuffer(device, kernel, capacities(graph), depth=depth))
 
 
 @dataclass(frozen=True)
 class Lane:
-    """One double buffer and the graph whose buckets say what fits into a call."""
+    """A double buffer, and the graph whose buckets bound its calls."""
 
     graph: Graph
     buffer: DoubleBuffer
 
     def submit(self, arrays: Arrays, rows: int, length: int) -> Callable[[], dict[str, npt.NDArray[Any]]]:
-        """Start a batch, cut into as many calls as the buckets ask for."""
-        most = most_rows(buckets(self.graph), length)
-        sizes = [min(most, rows - first) for first in range(0, rows, most)]
+        """Start a batch, cut into as many calls as the buckets demand."""
+        limit = max_rows(buckets(self.graph), length)
+        sizes = [min(limit, rows - first) for first in range(0, rows, limit)]
         firsts = np.cumsum([0, *sizes[:-1]])
         tickets = [
             self.buffer.submit(

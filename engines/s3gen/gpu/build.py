@@ -1,7 +1,6 @@
-"""`python -m engines.s3gen.gpu.build`: checked ONNX graphs -> TensorRT engines, for a GPU that need not be here.
+"""`mynah-engines build`: checked ONNX graphs -> TensorRT engines, for a GPU that need not be in this machine.
 
-Knows TensorRT's builder; precision is in the graphs (networks are strongly typed). One engine per
-graph with one optimisation profile per bucket.
+One engine per graph, with one optimisation profile per bucket. Networks are strongly typed: precision is in the graphs.
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ ENGINE_GRAPHS = (ENCODER.name, CFM.name, VOCODER.name)
 @dataclass(frozen=True)
 class BuildSettings:
     """architecture     of the GPU that will run the engines, one of trt.ARCHITECTURES
-    workspace_bytes    scratch memory a kernel may take on that GPU
-    timing_cache       kept between builds, where the flavour measures kernels; None: no cache
+    workspace_bytes    limit of a kernel's scratch memory on that GPU
+    timing_cache       a file of kernel times kept between builds, for flavours that measure them; None: no cache
     """
 
     architecture: str = "sm86"
@@ -44,14 +43,14 @@ class BuildSettings:
 
 
 def identity(made: Export, graph: str, settings: BuildSettings, trt: TensorRT) -> EngineIdentity:
-    """What the engine for this graph, GPU and TensorRT is called."""
+    """The identity of the engine for this graph, GPU and TensorRT."""
     profiles = hashlib.sha256(repr(buckets(GRAPHS[graph])).encode()).hexdigest()
     version, precision = f"{trt.name} {trt.version}", str(made.manifest["precision"])
     return EngineIdentity(graph, made.graph_hash(graph), settings.architecture, version, precision, profiles)
 
 
 def build_engines(made: Export, folder: Path, settings: BuildSettings, trt: TensorRT) -> dict[str, Path]:
-    """All engines of an export; those that are there already are left alone. Raises ExportError as `build_engine`."""
+    """Build the engines of an export that `folder` lacks. Returns the paths of all. Raises ExportError."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = {}
     for name in ENGINE_GRAPHS:
@@ -69,7 +68,7 @@ def build_engines(made: Export, folder: Path, settings: BuildSettings, trt: Tens
 def build_engine(
     path: Path, graph: Graph, profiles: Sequence[Bucket], settings: BuildSettings, trt: TensorRT
 ) -> memoryview:
-    """Parse one ONNX file and compile it. Raises ExportError with the parser's own words or the builder's."""
+    """Parse one ONNX file and compile it. Raises ExportError with the parser's or the builder's message."""
     api = trt.module
     logger = _Log(api).logger
     builder = api.Builder(logger)
@@ -118,7 +117,7 @@ def _keep_timing_cache(config: Any, settings: BuildSettings, trt: TensorRT) -> N
 
 
 class _Log:
-    """TensorRT's messages in our log. Its logger must be a subclass made once its module is known."""
+    """TensorRT's messages in our log. Its logger must be subclassed, which is possible only once it is imported."""
 
     def __init__(self, api: Any) -> None:
         levels = {
@@ -146,12 +145,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--arch", choices=sorted(ARCHITECTURES), default="sm86", help="the GPU to build for")
     parser.add_argument("--flavour", choices=("tensorrt", "tensorrt_rtx"), help="default: whichever is installed")
     parser.add_argument("--workspace-mb", type=int, default=2048)
-    given = parser.parse_args(arguments)
-    trt = load_tensorrt(given.flavour)
-    checkpoint = open_checkpoint(given.model, cache_dir=given.cache_dir, device=given.device)
-    made = export(checkpoint, ExportSettings(ENGINE_GRAPHS, True, given.precision, 2), cache_dir=given.cache_dir)
-    folder = engine_folder(given.cache_dir)
-    settings = BuildSettings(given.arch, given.workspace_mb << 20, folder / f"timing-{given.arch}.cache")
+    args = parser.parse_args(arguments)
+    trt = load_tensorrt(args.flavour)
+    checkpoint = open_checkpoint(args.model, cache_dir=args.cache_dir, device=args.device)
+    made = export(checkpoint, ExportSettings(ENGINE_GRAPHS, True, args.precision, 2), cache_dir=args.cache_dir)
+    folder = engine_folder(args.cache_dir)
+    settings = BuildSettings(args.arch, args.workspace_mb << 20, folder / f"timing-{args.arch}.cache")
     for name, path in build_engines(made, folder, settings, trt).items():
         print(f"{name:10} {path.stat().st_size / 1e6:8.1f} MB  {path}")
 

@@ -1,7 +1,6 @@
-"""The CUDA driver's part of S3Gen: streams, events, pinned memory, copies and graphs, through cuda-python.
+"""A CUDA device through cuda-python: streams, events, pinned memory, copies and graphs.
 
-Knows `cuda.bindings`; knows no net and no TensorRT. `probe` comes first: without a driver other libraries crash the
-process instead of failing.
+Call `probe` first: without a driver other libraries crash the process instead of raising.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ _NO_DRIVER = "install NVIDIA's driver, or pick a runtime that needs none (--s3ge
 
 
 class CudaUnavailable(EngineError):
-    """There is no usable GPU: no cuda-python, no driver, or no such device; says which."""
+    """There is no usable GPU; the message says whether cuda-python, the driver or the device is missing."""
 
     reason: str = "CUDA_UNAVAILABLE"
 
 
 class CudaError(EngineError):
-    """A call of the CUDA runtime failed; names the call and CUDA's own error."""
+    """A call of the CUDA runtime failed; the message names the call and CUDA's error."""
 
     reason: str = "CUDA_ERROR"
 
@@ -44,7 +43,7 @@ class Gpu:
 
 
 def probe(index: int = 0) -> Gpu:
-    """The GPU `index`. Raises CudaUnavailable when driver or device is missing; never crashes."""
+    """The GPU `index`. Raises CudaUnavailable if driver or device is missing; never crashes."""
     try:
         runtime = importlib.import_module("cuda.bindings.runtime")
     except ImportError as error:
@@ -63,7 +62,7 @@ def probe(index: int = 0) -> Gpu:
 
 
 def _check(call: str, result: tuple[Any, ...]) -> Any:
-    """What a cuda-python call returns behind its status. Raises CudaError."""
+    """The values of a cuda-python call behind its status. Raises CudaError."""
     status, *values = result
     if int(status) != 0:
         raise CudaError(f"{call}: {status.name}")
@@ -71,7 +70,7 @@ def _check(call: str, result: tuple[Any, ...]) -> Any:
 
 
 class CudaDevice:
-    """One GPU as the double buffer sees it. Handles are cuda-python's own; addresses are ints. One thread at a time."""
+    """The double_buffer.Device of one GPU. Handles are cuda-python's; addresses are ints. For one thread at a time."""
 
     def __init__(self, index: int = 0) -> None:
         """Raises CudaUnavailable as `probe`."""
@@ -93,7 +92,7 @@ class CudaDevice:
         self._call("cudaEventRecord", event, stream)
 
     def wait(self, stream: Any, event: Any) -> None:
-        """Work put on `stream` from now on starts after the event's last record. The host does not wait."""
+        """Later work on `stream` starts after the event's last record. The host does not wait."""
         self._call("cudaStreamWaitEvent", stream, event, 0)
 
     def synchronize(self, event: Any) -> None:
@@ -112,7 +111,7 @@ class CudaDevice:
         return np.ctypeslib.as_array((ctypes.c_uint8 * size_bytes).from_address(address))
 
     def copy_in(self, address: int, source: Bytes, stream: Any) -> None:
-        """Host to device; `source` is pinned and must not change before an event recorded behind this has passed."""
+        """Host to device; `source` is pinned and must not change before an event recorded after this has passed."""
         kind = self._runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
         self._call("cudaMemcpyAsync", address, source.ctypes.data, source.nbytes, kind, stream)
 
@@ -121,7 +120,7 @@ class CudaDevice:
         self._call("cudaMemcpyAsync", target.ctypes.data, address, target.nbytes, kind, stream)
 
     def capture(self, stream: Any, work: Callable[[], None]) -> Any:
-        """What `work` puts on `stream`, as a graph that `launch` repeats in one call."""
+        """Capture the work that `work` enqueues on `stream` as a graph, which `launch` repeats in one call."""
         mode = self._runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self._call("cudaStreamBeginCapture", stream, mode)
         try:

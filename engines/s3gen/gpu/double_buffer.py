@@ -1,8 +1,7 @@
-"""Batches through a GPU without a gap: while one computes, the next is copied in and the last is copied out.
+"""A double buffer: while one batch computes on a GPU, the next is copied in and the last is copied out.
 
-Knows three streams, the events between them and whose buffers are in use; knows no CUDA call and no net. What runs is
-anything that can be enqueued on a stream. Ordering is by events alone: the host waits only for finished results, and
-for a slot whose last results nobody has taken yet.
+It runs any kernel that can be enqueued on a stream. Work on the three streams is ordered by events alone: the host
+waits only for finished results, and for a slot whose last results have not been collected yet.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ from engines.s3gen.export.graphs import Port
 Array = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]
 Sizes = Mapping[str, int]
-_MOST_GRAPHS = 32
+_MAX_GRAPHS = 32
 
 
 class Device(Protocol):
-    """As cuda.CudaDevice."""
+    """See cuda.CudaDevice."""
 
     def stream(self) -> Any: ...
     def event(self) -> Any: ...
@@ -39,11 +38,12 @@ class Device(Protocol):
 
 
 class Kernel(Protocol):
-    """Something that can be enqueued on a CUDA stream.
+    """Work that can be enqueued on a CUDA stream.
 
-    `inputs` and `outputs` say what is copied; `inner` what must have memory beside them. `enqueue` puts the work on
-    `stream` and returns at once; `addresses` has every port's memory, the same for a slot's whole life.
-    `capturable` says that repeated calls with the same sizes and addresses put the same work there.
+    inputs, outputs  ports that are copied
+    inner            ports that need memory, but no copy
+    capturable       whether repeated calls with the same sizes and addresses enqueue the same work
+    enqueue          returns at once; `addresses` has every port's memory, the same for a slot's whole life
     """
 
     inputs: tuple[Port, ...]
@@ -56,13 +56,13 @@ class Kernel(Protocol):
 
 @dataclass
 class Ticket:
-    """One batch under way; `result` may be taken at any time, also after later batches were submitted."""
+    """One batch in flight; `result` may be called at any time, also after later batches were submitted."""
 
     _collect: Callable[[], None]
     _arrays: dict[str, Array] | None = None
 
     def result(self) -> dict[str, Array]:
-        """The outputs by name, the caller's own. Blocks until they are there."""
+        """Returns the outputs by name, as copies. Blocks until they are computed."""
         if self._arrays is None:
             self._collect()
         assert self._arrays is not None
@@ -85,13 +85,14 @@ class _Slot:
 
 
 class DoubleBuffer:
-    """Runs batches of one kernel, `depth` of them in flight. One thread at a time."""
+    """Runs batches of one kernel, at most `depth` of them in flight. For one thread at a time."""
 
-    def __init__(self, device: Device, kernel: Kernel, rooms: Sequence[Sizes], *, depth: int = 2) -> None:
-        """A batch must fit into one of `rooms`, each of which bounds every axis by name; memory is taken here, once."""
+    def __init__(self, device: Device, kernel: Kernel, capacities: Sequence[Sizes], *, depth: int = 2) -> None:
+        """A batch must fit into one of `capacities`, each of which bounds every axis by name. All memory is allocated
+        here."""
         assert depth >= 1
-        assert rooms
-        self._device, self._kernel, self._rooms = device, kernel, [dict(room) for room in rooms]
+        assert capacities
+        self._device, self._kernel, self._capacities = device, kernel, [dict(one) for one in capacities]
         self._in, self._compute, self._out = device.stream(), device.stream(), device.stream()
         self._slots = [self._new_slot() for _ in range(depth)]
         self._next = 0
@@ -99,18 +100,18 @@ class DoubleBuffer:
     def _new_slot(self) -> _Slot:
         device, kernel = self._device, self._kernel
         ports = (*kernel.inputs, *kernel.outputs, *kernel.inner)
-        size = {port.name: max(_bytes(port, room) for room in self._rooms) for port in ports}
+        size = {port.name: max(_bytes(port, room) for room in self._capacities) for port in ports}
         host = {p.name: device.pinned(size[p.name]) for p in (*kernel.inputs, *kernel.outputs)}
         addresses = {name: device.allocate(count) for name, count in size.items()}
         return _Slot(host, addresses, device.event(), device.event(), device.event())
 
     def submit(self, arrays: Mapping[str, Array], sizes: Sizes) -> Ticket:
-        """Start a batch. Waits only if the slot's turn comes while its last results are not yet on the host.
+        """Start a batch. Waits only if the next slot's last results are not on the host yet.
 
-        Raises ValueError when the batch is larger than what this buffer was made for.
+        Raises ValueError if the batch fits no capacity.
         """
-        if not any(all(size <= room[axis] for axis, size in sizes.items()) for room in self._rooms):
-            raise ValueError(f"no room was made for {dict(sizes)}, only for {self._rooms}")
+        if not any(all(size <= room[axis] for axis, size in sizes.items()) for room in self._capacities):
+            raise ValueError(f"a batch of {dict(sizes)} fits none of {self._capacities}")
         slot = self._slots[self._next]
         self._next = (self._next + 1) % len(self._slots)
         if slot.ticket is not None:
@@ -137,13 +138,13 @@ class DoubleBuffer:
         device.record(slot.copied_out, self._out)
 
     def _run(self, slot: _Slot) -> None:
-        """The kernel, as a graph from a size's second time on: the first time it may still allocate and tune."""
+        """The kernel, as a graph from a size's second call on: in the first it may still allocate and tune."""
 
         def work() -> None:
             self._kernel.enqueue(self._compute, slot.addresses, slot.sizes)
 
         key = tuple(sorted(slot.sizes.items()))
-        if not self._kernel.capturable or (key not in slot.graphs and len(slot.graphs) >= _MOST_GRAPHS):
+        if not self._kernel.capturable or (key not in slot.graphs and len(slot.graphs) >= _MAX_GRAPHS):
             work()
         elif key not in slot.graphs:
             work()
@@ -154,7 +155,7 @@ class DoubleBuffer:
             self._device.launch(slot.graphs[key], self._compute)
 
     def _collect(self, slot: _Slot, ticket: Ticket) -> None:
-        """Wait for a slot's results and copy them out of its buffers, which are free from then on."""
+        """Wait for a slot's results and copy them out of its buffers, which are free afterwards."""
         self._device.synchronize(slot.copied_out)
         ticket.fill({port.name: self._read(slot, port) for port in self._kernel.outputs})
         slot.ticket = None

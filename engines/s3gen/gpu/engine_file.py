@@ -1,7 +1,7 @@
-"""A TensorRT engine on disk: named by what it was built from and for, and refused when that is not what is wanted.
+"""TensorRT engines on disk, named by what they were built from and for.
 
-Knows files and identities; imports neither TensorRT nor CUDA. Beside every engine lies a JSON file with its identity
-and hash: an engine is a program for one GPU family and one TensorRT, and loading a wrong one can crash the process.
+Beside every engine lies a JSON file with its identity and hash. An engine is a program for one GPU family and one
+version of TensorRT, and loading a wrong one can crash the process, so every other engine is refused.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ REBUILD = "mynah-engines build"
 
 
 class EngineFileRefused(EngineError):
-    """An engine is missing, stale, foreign or damaged; says why and how to rebuild it."""
+    """An engine is missing, stale, foreign or damaged; the message says how to rebuild it."""
 
     reason: str = "TENSORRT_ENGINE_REFUSED"
 
 
 @dataclass(frozen=True)
 class EngineIdentity:
-    """Everything that makes an engine the right one. `profiles` is a digest of its optimisation profiles."""
+    """What an engine was built from and for. `profiles` is a digest of its optimisation profiles."""
 
     graph: str
     graph_hash: str
@@ -42,7 +42,7 @@ class EngineIdentity:
 
 
 def write_engine(folder: Path, identity: EngineIdentity, engine: bytes | memoryview, **facts: object) -> Path:
-    """Write engine and identity; the identity last, so that an engine without one is an unfinished one."""
+    """Write the engine, then its identity, so that an engine without one is known to be unfinished."""
     path = folder / identity.file_name
     partial = path.with_suffix(".partial")
     partial.write_bytes(engine)
@@ -55,7 +55,7 @@ def write_engine(folder: Path, identity: EngineIdentity, engine: bytes | memoryv
 def find_engine(folder: Path, wanted: EngineIdentity, *, model: str = "auto") -> Path:
     """The engine with exactly this identity.
 
-    Raises EngineFileRefused with the first difference to what is there and the command that rebuilds it for `model`.
+    Raises EngineFileRefused with the first difference to the file found and the command that rebuilds it for `model`.
     """
     path, command = folder / wanted.file_name, _command(wanted, model)
     if not path.is_file():
@@ -75,7 +75,7 @@ def find_engine(folder: Path, wanted: EngineIdentity, *, model: str = "auto") ->
 
 
 def _why_missing(folder: Path, wanted: EngineIdentity) -> str:
-    """What the engine of this graph that lies there instead was built from or for."""
+    """The first difference of another engine of this graph in `folder`."""
     for record_path in sorted(folder.glob(f"{wanted.graph}-*.engine.json")):
         try:
             record = json.loads(record_path.read_text())

@@ -1,7 +1,6 @@
 """S3Gen on TensorRT: engines built ahead of time, double-buffered over three CUDA streams.
 
-Knows engines, their profiles and how they are enqueued; batches are buffered.py's, the driver cuda.py's. Driver and
-device are probed before anything is loaded: without them deserialising an engine crashes the process.
+Driver and device are probed before anything is loaded: without them deserialising an engine crashes the process.
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ _log = logging.getLogger(__name__)
 
 
 class TensorRTRuntime(BufferedRuntime):
-    """BufferedRuntime on engines. It must pass gate.validate before it serves.
+    """A BufferedRuntime on engines. It must pass parity_check.validate before it serves.
 
     Raises CudaUnavailable without driver or device, TensorRTMissing, ExportError, and EngineFileRefused, which names
-    the command that builds what is missing.
+    the command that builds the missing engines.
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class TensorRTRuntime(BufferedRuntime):
         super().__init__("tensorrt", device, kernels, depth=depth)
 
     def keep_compiled(self) -> None:
-        """Keep what TensorRT-RTX has compiled for this GPU, so that the next start need not."""
+        """Keep the kernels that TensorRT-RTX has compiled for this GPU, so that the next start is faster."""
         for engine in self._engines.values():
             engine.keep()
 
@@ -65,7 +64,7 @@ def find_engines(
 ) -> tuple[TensorRT, dict[str, Path]]:
     """The first flavour of TensorRT whose engines are all in `folder`, and the engines by graph.
 
-    Both flavours may be installed where an image was built without a GPU. Raises EngineFileRefused for the first.
+    Images that are built without a GPU have both flavours. Raises EngineFileRefused for the first flavour.
     """
     refusals: list[EngineFileRefused] = []
     for trt in flavours:
@@ -78,9 +77,9 @@ def find_engines(
 
 
 class _Engine:
-    """A deserialised engine with one execution context per profile; itself a kernel of the double buffer.
+    """A deserialised engine with one execution context per profile; a kernel of the double buffer.
 
-    TensorRT-RTX compiles kernels for this GPU when they are first used; they are kept beside the engine by `keep`.
+    TensorRT-RTX compiles kernels for this GPU when they are first used; `keep` writes them beside the engine.
     """
 
     capturable = True
@@ -93,7 +92,7 @@ class _Engine:
         self._runtime = trt.module.Runtime(trt.module.Logger(trt.module.Logger.ERROR))
         self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
         if self._engine is None:
-            raise EngineFailure(f"{path.name}: {trt.name} {trt.version} cannot load it on {device.gpu.name}")
+            raise EngineFailure(f"{path.name}: {trt.name} {trt.version} cannot load it on {device.gpu.name}.")
         self._compiled_path = path.with_suffix(".compiled")
         self._config = self._runtime_config() if trt.portable else None
         stream, event = device.stream(), device.event()
@@ -102,7 +101,7 @@ class _Engine:
         device.synchronize(event)  # a context may be used on another stream only once its profile is set
 
     def _runtime_config(self) -> Any:
-        """With the kernels that an earlier process compiled here; what no longer fits is left out by TensorRT-RTX."""
+        """With the kernels that an earlier process compiled; TensorRT-RTX ignores those that no longer fit."""
         config = self._engine.create_runtime_config()
         cache = config.create_runtime_cache()
         if self._compiled_path.is_file():
@@ -111,7 +110,7 @@ class _Engine:
         return config
 
     def keep(self) -> None:
-        """Write down the kernels that were compiled until now; without room for them the next start compiles again."""
+        """Write the kernels compiled so far to disk; if that fails, the next start compiles them again."""
         if self._config is None:
             return
         partial = self._compiled_path.with_suffix(".partial")
@@ -125,7 +124,9 @@ class _Engine:
         chosen = () if self._config is None else (self._config,)
         context = self._engine.create_execution_context(*chosen)
         if context is None or not context.set_optimization_profile_async(profile, int(stream)):
-            raise EngineFailure(f"no execution context for {self.graph.name}, profile {profile} (out of memory?)")
+            raise EngineFailure(
+                f"No execution context for {self.graph.name}, profile {profile}: is the GPU out of memory?"
+            )
         return context
 
     def enqueue(self, stream: Any, addresses: Mapping[str, int], sizes: Sizes) -> None:
@@ -135,11 +136,11 @@ class _Engine:
         for port in (*self.inputs, *self.outputs):
             context.set_tensor_address(port.name, addresses[port.name])
         if not context.execute_async_v3(int(stream)):
-            raise EngineFailure(f"TensorRT refused to enqueue {self.graph.name} at {dict(sizes)}")
+            raise EngineFailure(f"TensorRT refused to enqueue {self.graph.name} at {dict(sizes)}.")
 
 
 class _FlowKernel:
-    """Encoder and CFM one after the other; what goes from one to the other never leaves the device."""
+    """Encoder and CFM in sequence; the encoder's outputs stay on the device."""
 
     capturable = True
 

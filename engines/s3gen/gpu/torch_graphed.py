@@ -1,7 +1,7 @@
-"""S3Gen's torch nets as kernels of the double buffer: the same streams, events and buffers as TensorRT, no engines.
+"""S3Gen's torch nets as kernels of the double buffer: streams, events and buffers as for TensorRT, without engines.
 
-Knows how memory at an address becomes a tensor and a net's call a CUDA graph. torch captures its own graphs, because
-only its allocator can keep what a capture allocates; the executor above therefore never captures these kernels.
+torch captures its own CUDA graphs, because only its allocator can keep what a capture allocates. The double buffer
+therefore never captures these kernels.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from engines.s3gen.gpu.double_buffer import Sizes
 from engines.s3gen.nets.flow import load_flow
 from engines.s3gen.nets.vocoder_weights import load_vocoder
 
-_MOST_GRAPHS = 32
+_MAX_GRAPHS = 32
 _Key = tuple[tuple[str, int], ...]
 
 
@@ -75,12 +75,12 @@ class FlowNet(nn.Module):
 
 
 class TorchKernel:
-    """As double_buffer.Kernel. `net` takes the inputs in their order and gives the outputs in theirs.
+    """A double_buffer.Kernel. `net` takes the inputs in their order and returns the outputs in theirs.
 
-    A size runs eagerly when it comes first, is captured when it comes again, and replayed from then on.
+    A size runs eagerly the first time, is captured the second time, and is replayed afterwards.
     """
 
-    capturable = False  # by the executor; see above
+    capturable = False  # by the double buffer; see above
     inner: tuple[Port, ...] = ()
 
     def __init__(
@@ -102,7 +102,7 @@ class TorchKernel:
     def _run_or_replay(self, stream: torch.cuda.Stream, addresses: Mapping[str, int], sizes: Sizes) -> None:
         key = tuple(sorted(sizes.items())), tuple(sorted(addresses.items()))
         if key not in self._graphs:
-            if len(self._graphs) < _MOST_GRAPHS:
+            if len(self._graphs) < _MAX_GRAPHS:
                 self._graphs[key] = None
             self._run(addresses, sizes)
             return
@@ -121,7 +121,7 @@ class TorchKernel:
 
 
 def tensor_at(address: int, port: Port, sizes: Sizes, device: torch.device) -> Tensor:
-    """The memory at `address` as a port's tensor; nothing is copied."""
+    """The memory at `address` as a port's tensor, without a copy."""
     shape, dtype = port.shape(sizes), np.dtype(port.dtype)
     if device.type == "cpu":
         size = int(np.prod(shape)) * dtype.itemsize
@@ -131,7 +131,7 @@ def tensor_at(address: int, port: Port, sizes: Sizes, device: torch.device) -> T
 
 
 class _DeviceMemory:
-    """What torch needs to see foreign memory as a tensor."""
+    """Foreign memory with the interface that torch needs to make a tensor of it."""
 
     def __init__(self, address: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self.__cuda_array_interface__ = {

@@ -1,7 +1,4 @@
-"""The one place that imports TensorRT: `tensorrt` where it is installed, else `tensorrt_rtx` (same API, other name).
-
-Knows which of the two is there and what to call its engines; knows no graph.
-"""
+"""The import of TensorRT: `tensorrt` if it is installed, else `tensorrt_rtx`, which has the same API."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from typing import Any
 from engines.errors import EngineError
 
 _MODULES = ("tensorrt", "tensorrt_rtx")
-# the architectures that we name, and TensorRT's names for them
+# our names of architectures -> TensorRT's
 ARCHITECTURES = {"sm75": "SM75", "sm80": "SM80", "sm86": "SM86", "sm89": "SM89", "sm120": "SM120"}
 
 
@@ -25,7 +22,7 @@ class TensorRTMissing(EngineError):
 
 @dataclass(frozen=True)
 class TensorRT:
-    """The module and what tells its engines from others'. `name` is tensorrt or tensorrt_rtx."""
+    """One flavour's module, name (tensorrt or tensorrt_rtx) and version, which identify its engines."""
 
     name: str
     module: Any
@@ -36,7 +33,7 @@ class TensorRT:
 
     @property
     def portable(self) -> bool:
-        """Whether it builds for a GPU that is not in this machine."""
+        """Whether it can build for a GPU that is not in this machine."""
         return self.name == "tensorrt_rtx"
 
 
@@ -46,17 +43,17 @@ def load_tensorrt(prefer: str | None = None) -> TensorRT:
 
 
 def installed_flavours(prefer: str | None = None) -> Iterator[TensorRT]:
-    """Those that are here in order of preference, each imported when its turn comes. Raises TensorRTMissing."""
+    """The installed flavours in order of preference, each imported when it is asked for. Raises TensorRTMissing."""
     names = (prefer,) if prefer else _MODULES
-    found = False
+    any_installed = False
     for name in names:
         try:
             flavour = TensorRT(name, importlib.import_module(name))
         except ImportError:
             continue
-        found = True
+        any_installed = True
         yield flavour
-    if found:
+    if any_installed:
         return
     raise TensorRTMissing(
         f"none of {', '.join(names)} is installed: pip install tensorrt-cu12 on the GPU machine, or "

@@ -1,7 +1,6 @@
-"""The CFM's transformer blocks, computed by the compiled ones in their place.
+"""The CFM's transformer blocks on compiled kernels.
 
-Knows which blocks a stage has and how tensors lie; transformer.py does the arithmetic. Every stage is compared with
-the one that it stands for before it may, as any runtime is before it serves.
+Every compiled stage is compared with the one that it replaces first, as any runtime is before it serves.
 """
 
 from __future__ import annotations
@@ -13,17 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engines.kernels.library import MISSING, disagreement, lanes_here
-from engines.kernels.transformer import Dense, Rows, Stack, Transformer, computable
+from engines.kernels.library import MISSING, disagreement, simd_widths
+from engines.kernels.transformer import Dense, KVRows, Stack, Transformer, computable
 from engines.s3gen.nets import cfm
 
 _TRIAL_FRAMES = 53  # several blocks of rows, and an end within one
 
 
 def compile_transformers(net: cfm.Estimator) -> str | None:
-    """Let the compiled blocks stand for those of a float32 estimator on the CPU, whose own are given up.
+    """Replace the transformer blocks of a float32 estimator on the CPU by compiled ones.
 
-    Where they are not installed, do not fit or compute something else, nothing changes and the reason is returned.
+    If they are not installed, do not fit or compute something else, nothing changes and the reason is returned.
     """
     stages = [cast(cfm._Stage, stage) for stage in (*net.down_blocks, *net.mid_blocks, *net.up_blocks)]
     made = []
@@ -39,13 +38,13 @@ def compile_transformers(net: cfm.Estimator) -> str | None:
 
 
 class CompiledStage:
-    """Fulfils cfm.Transformers."""
+    """The cfm.Transformers of one stage."""
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
 
     def __call__(self, x: Tensor, lengths: Tensor | None, cached: cfm.LayersKV | None = None) -> Tensor:
-        """Rows are computed one by one, each to its own end, in the place of x."""
+        """As cfm.Transformers. Rows are computed one by one, each to its own end, in place."""
         x = x.contiguous()
         rows, frames, _ = x.shape
         ends = [frames] * rows if lengths is None else lengths.tolist()
@@ -62,12 +61,12 @@ class CompiledStage:
         self._stack.run(x.data_ptr(), len(x), work.data_ptr(), before, None if own is None else _rows(own))
 
 
-def _rows(part: Tensor) -> Rows:
+def _rows(part: Tensor) -> KVRows:
     """(layers, frames, 2w)"""
     layers, frames, both = part.shape
     assert part.stride(2) == 1
     assert frames == 1 or part.stride(1) == both, "a layer's keys and values lie together"
-    return Rows(part.data_ptr(), frames, part.stride(0) if layers > 1 else 0)
+    return KVRows(part.data_ptr(), frames, part.stride(0) if layers > 1 else 0)
 
 
 def _replacement(stage: cfm._Stage) -> Stack | str:
@@ -76,7 +75,7 @@ def _replacement(stage: cfm._Stage) -> Stack | str:
     heads = blocks[0].attn1.heads
     width, channels = blocks[0].attn1.to_q.weight.shape
     hidden = cast(cfm._Widen, blocks[0].ff.net["0"]).proj.weight.shape[0]
-    if not lanes_here():
+    if not simd_widths():
         return MISSING
     if not computable(channels, heads, width, hidden):
         return f"there are no compiled transformer blocks of {channels} channels and {heads} heads of {width // heads}"
@@ -84,9 +83,9 @@ def _replacement(stage: cfm._Stage) -> Stack | str:
     return disagreement("transformer", _error(made, blocks, channels)) or made
 
 
-def compiled(blocks: list[cfm._Transformer], threads: int, lanes: int | None = None) -> Stack:
+def compiled(blocks: list[cfm._Transformer], threads: int, simd_width: int | None = None) -> Stack:
     """Raises ValueError as Stack does."""
-    return Stack([_weights(block) for block in blocks], blocks[0].attn1.heads, threads, lanes)
+    return Stack([_weights(block) for block in blocks], blocks[0].attn1.heads, threads, simd_width)
 
 
 def _weights(block: cfm._Transformer) -> Transformer:
@@ -96,10 +95,10 @@ def _weights(block: cfm._Transformer) -> Transformer:
         query=_dense(attention.to_q),
         key=_dense(attention.to_k),
         value=_dense(attention.to_v),
-        join=_dense(cast(nn.Linear, attention.to_out[0])),
+        out_proj=_dense(cast(nn.Linear, attention.to_out[0])),
         norm2=_dense(block.norm3),
-        widen=_dense(cast(cfm._Widen, ff["0"]).proj),
-        narrow=_dense(cast(nn.Linear, ff["2"])),
+        fc1=_dense(cast(cfm._Widen, ff["0"]).proj),
+        fc2=_dense(cast(nn.Linear, ff["2"])),
     )
 
 

@@ -1,7 +1,6 @@
-"""A vocoder's residual blocks, computed by the compiled ones in their place.
+"""A vocoder's residual blocks on compiled kernels.
 
-Knows which blocks a stage has and how their tensors lie; resblocks.py does the arithmetic. Every block is compared with
-the one that it stands for before it may, as any runtime is before it serves.
+Every compiled block is compared with the one that it replaces first, as any runtime is before it serves.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from engines.kernels.library import MISSING, disagreement, lanes_here
+from engines.kernels.library import MISSING, disagreement, simd_widths
 from engines.kernels.resblocks import Block, Convolution, computable
 from engines.s3gen.nets.vocoder import DILATIONS, KERNELS, ResBlock, Vocoder
 
@@ -19,9 +18,9 @@ _TRIAL_FRAMES = 53  # several tiles of every kind and dilation, and an end withi
 
 
 def compile_residual_blocks(vocoder: Vocoder) -> str | None:
-    """Let the compiled blocks stand for those of a float32 vocoder on the CPU, whose own are given up.
+    """Replace the residual blocks of a float32 vocoder on the CPU by compiled ones.
 
-    Where they are not installed, do not fit or compute something else, nothing changes and the reason is returned.
+    If they are not installed, do not fit or compute something else, nothing changes and the reason is returned.
     """
     made: list[list[Block]] = []
     for stage in range(len(vocoder.ups)):
@@ -37,13 +36,13 @@ def compile_residual_blocks(vocoder: Vocoder) -> str | None:
 
 
 class TiledStages:
-    """Fulfils vocoder.StageBlocks; for each stage the source's block and those of the sum."""
+    """The vocoder.StageBlocks of all stages: for each the source's block and those of the sum."""
 
     def __init__(self, stages: list[list[Block]]) -> None:
         self._stages = stages
 
     def __call__(self, stage: int, x: Tensor, excited: Tensor, mask: Tensor | None) -> Tensor:
-        """Rows are computed one by one, each to its own end; what lies behind it is zero."""
+        """As vocoder.StageBlocks. Rows are computed one by one, each to its own end; the pad is zero."""
         lengths = [x.shape[2]] * len(x) if mask is None else mask.sum((1, 2)).long().tolist()
         out = torch.zeros_like(x)
         for row, length in enumerate(lengths):
@@ -74,7 +73,7 @@ def _blocks(vocoder: Vocoder, stage: int) -> list[ResBlock]:
 def _replacement(block: ResBlock) -> Block | str:
     """The compiled block, or why there is none."""
     channels, _, taps = cast(nn.Conv1d, block.convs1[0]).weight.shape
-    if not lanes_here():
+    if not simd_widths():
         return MISSING
     if not computable(channels, taps):
         return f"there are no compiled residual blocks of {channels} channels and {taps} taps"
@@ -82,7 +81,7 @@ def _replacement(block: ResBlock) -> Block | str:
     return disagreement("residual", _error(made, block, channels)) or made
 
 
-def compiled(block: ResBlock, threads: int, lanes: int | None = None) -> Block:
+def compiled(block: ResBlock, threads: int, simd_width: int | None = None) -> Block:
     """Raises ValueError as Block does."""
     arrays = {name: tensor.numpy() for name, tensor in block.state_dict().items()}
     layers = []
@@ -90,7 +89,7 @@ def compiled(block: ResBlock, threads: int, lanes: int | None = None) -> Block:
         alpha = arrays[f"activations1.{i}.alpha"]
         for convs, reach, factor in (("convs1", dilation, alpha), ("convs2", 1, None)):
             layers.append(Convolution(arrays[f"{convs}.{i}.weight"], arrays[f"{convs}.{i}.bias"], reach, factor))
-    return Block(layers, threads, lanes)
+    return Block(layers, threads, simd_width)
 
 
 def _error(made: Block, block: ResBlock, channels: int) -> float:

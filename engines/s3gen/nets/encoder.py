@@ -1,7 +1,7 @@
-"""The flow's encoder: speech tokens and an x-vector -> what the CFM is conditioned on.
+"""The flow's encoder: speech tokens and an x-vector -> the CFM's conditions.
 
-Knows the conformer with ESPnet's relative positions (upstream: transformer.upsample_encoder) under upstream's weight
-names; knows nothing of diffusion. Rows may end at different lengths: nothing leaks from the pad into a row.
+A conformer with ESPnet's relative positions (upstream: transformer.upsample_encoder), under the same weight names. Rows
+may end at different lengths: nothing leaks from the pad into a row.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class TokenEncoder(nn.Module):
     def forward(
         self, tokens: Tensor, token_lengths: Tensor | None, x_vector: Tensor, positions: Positions | None = None
     ) -> tuple[Tensor, Tensor]:
-        """tokens (B, N) codes, token_lengths (B,) or None when all rows are full, x_vector (B, 192)
+        """tokens (B, N) speech tokens, token_lengths (B,) or None if all rows are full, x_vector (B, 192)
         -> mu (B, 2N, 80), zero in the pad, and speaker (B, 80).
 
-        `positions` is `project_positions(N)` where a caller keeps it between calls.
+        `positions` is `project_positions(N)`, for callers that keep it between calls.
         """
         if positions is None:
             positions = self.project_positions(tokens.shape[1])
@@ -50,13 +50,12 @@ class TokenEncoder(nn.Module):
         return mask_frames(self.encoder_proj(hidden), frame_lengths), self.spk_embed_affine_layer(speaker)
 
     def project_positions(self, tokens: int) -> Positions:
-        """What every layer's attention multiplies its queries with, for windows of `tokens` tokens."""
+        """Every layer's projected relative positions for windows of `tokens` tokens."""
         return self.encoder.project_positions(tokens)
 
     def attend_in_blocks(self, frames: int) -> None:
-        """Compute attention for `frames` queries at a time: less memory and work on a CPU, but a loop over lengths
-        cannot be exported.
-        """
+        """Compute attention for `frames` queries at a time: less memory and work on a CPU, but its loop cannot be
+        exported."""
         for module in self.modules():
             if isinstance(module, _RelativeAttention):
                 module.block_frames = frames
@@ -179,7 +178,7 @@ class _RelativeAttention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads, self.head_width = heads, width // heads
-        self.block_frames: int | None = None  # how many queries at once; None: all, as an exported graph must
+        self.block_frames: int | None = None  # queries at once; None: all, as export needs
         self.linear_q = nn.Linear(width, width)
         self.linear_k = nn.Linear(width, width)
         self.linear_v = nn.Linear(width, width)
@@ -211,9 +210,8 @@ class _RelativeAttention(nn.Module):
     def _attend_in_blocks(
         self, by_content: Tensor, k: Tensor, v: Tensor, by_position: Tensor, positions: Tensor, bias: Tensor | None
     ) -> Tensor:
-        """The same, a block of queries at a time: each needs little more than half of the relative positions, and
-        memory grows with the length instead of its square.
-        """
+        """A block of queries at a time: each needs little more than half of the relative positions, and memory grows
+        with the length instead of its square."""
         assert self.block_frames is not None
         frames = k.shape[2]
         blocks = []
@@ -236,8 +234,8 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, position_scores: Tensor, bias: Tens
 def _shifted(scores: Tensor) -> Tensor:
     """(B, H, Q, T + Q), column c of row i for key c + i - (Q - 1), -> (B, H, Q, T), column j for key j.
 
-    Each row wants one column less to its left than the row above, so dropping the first Q - 1 values of the flat
-    tensor and reading rows of T + Q - 1 lines the keys up without a copy.
+    Each row drops one column less on its left than the row above. Dropping the first Q - 1 values of the flat tensor
+    and reading rows of T + Q - 1 therefore aligns the keys without a copy.
     """
     queries, columns = scores.shape[2], scores.shape[3]
     flat = scores.flatten(2)[..., queries - 1 : -1]
@@ -247,8 +245,8 @@ def _shifted(scores: Tensor) -> Tensor:
 class PositionCache:
     """Keeps the projected positions between calls, for any length up to the longest seen.
 
-    Relative positions of a short window are the middle of a longer one's, so one set serves all. Worth it because
-    projecting them costs as much as a fifth of the encoder's other matrix products.
+    Relative positions of a short window are the middle of a longer one's, so one set serves all. Projecting them costs
+    a fifth of the encoder's other matrix products.
     """
 
     _STEP_TOKENS = 64
@@ -259,13 +257,13 @@ class PositionCache:
         self._longest: Positions = ()
 
     def get(self, tokens: int) -> Positions:
-        """What `project_positions(tokens)` would give."""
+        """As `project_positions(tokens)`."""
         return [_middle(keys, tokens * keys.shape[-1] // self._tokens) for keys in self.covering(tokens)]
 
     def covering(self, tokens: int) -> Positions:
-        """What `project_positions` gives for that many tokens or more; the same tensors until a call needs more."""
+        """As `project_positions` for `tokens` or more; the same tensors until a call needs more."""
         if tokens > self._tokens:
-            self._longest = ()  # before the larger set is made: they need not both be in memory
+            self._longest = ()  # free it before the larger set is made
             self._tokens = -(-tokens // self._STEP_TOKENS) * self._STEP_TOKENS
             self._longest = [keys.contiguous() for keys in self._encoder.project_positions(self._tokens)]
         return self._longest

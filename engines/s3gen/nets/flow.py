@@ -1,7 +1,4 @@
-"""The flow: speech tokens to mel, encoder and CFM together, and where their weights lie in upstream's file.
-
-Knows which part of the file belongs to which net; the nets themselves are encoder.py and cfm.py.
-"""
+"""The flow: speech tokens to mel through encoder.py and cfm.py, and the loading of their weights."""
 
 from __future__ import annotations
 
@@ -23,13 +20,13 @@ Shape = tuple[int, ...]
 
 
 class Flow(nn.Module):
-    """`encoder` and `solver.estimator` are nets in their own right; exports and cached decoding call them apart."""
+    """Encoder and CFM; exports and cached decoding call the two separately."""
 
     def __init__(self, spec: FlowSpec) -> None:
         super().__init__()
         self.encoder = TokenEncoder(spec)
         self.solver = EulerSolver(Estimator(spec))
-        self.cfm = Stopwatch()  # over all calls of the solver; on a GPU only until it was launched
+        self.cfm = Stopwatch()  # of all calls of the solver; on a GPU only the time to launch it
 
     def forward(
         self,
@@ -40,7 +37,7 @@ class Flow(nn.Module):
         x_vector: Tensor,
         positions: Positions | None = None,
     ) -> Tensor:
-        """Shapes as in runtime.FlowBatch; token_lengths None when all rows are full -> mel (B, 2N, 80) float32,
+        """Shapes as in runtime.FlowBatch; token_lengths None if all rows are full -> mel (B, 2N, 80) float32,
         prompt frames included, zero in the pad.
         """
         mu, speaker = self.encoder(tokens, token_lengths, x_vector, positions)
@@ -60,9 +57,9 @@ def expected_tensors(spec: ModelSpec) -> dict[str, Shape]:
 def load_flow(path: Path, spec: ModelSpec, prepare: Callable[[nn.Module], None] | None = None) -> Flow:
     """The flow with the weights of upstream's file, memory-mapped.
 
-    `prepare` is called with each of its two nets as soon as that is loaded. When it leaves none of a net's tensors
-    in place, that part of the file is let go before the next is read: never are both nets in memory twice.
-    Raises CheckpointError as `load_tensors` does, for both nets at once.
+    `prepare` is called with each of the two nets as soon as it is loaded. If it replaces all of a net's tensors, that
+    part of the file is unmapped before the next is read, so that never both nets are in memory twice.
+    Raises CheckpointError as `load_tensors`, for both nets at once.
     """
     check_tensors(path, expected_tensors(spec), prefix=PREFIX)
     with torch.device("meta"):
@@ -77,5 +74,5 @@ def load_flow(path: Path, spec: ModelSpec, prepare: Callable[[nn.Module], None] 
 
 
 def _parts(flow: Flow) -> tuple[tuple[str, nn.Module], ...]:
-    """The two nets and what precedes their tensors' names under `PREFIX`."""
+    """The two nets, each behind the prefix of its tensors' names under `PREFIX`."""
     return ("", flow.encoder), (_ESTIMATOR, flow.solver.estimator)

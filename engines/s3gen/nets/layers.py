@@ -1,7 +1,6 @@
-"""What the flow's encoder and its CFM share: masks made from lengths, attention, and convolutions over (B, T, C).
+"""Layers of the flow's encoder and CFM: masks made from lengths, attention, and convolutions over (B, T, C).
 
-Knows no model dimension and no weight name. A length of None everywhere means that every row is full, so that
-whoever knows this on the host spares the work of masking.
+Lengths of None mean that every row is full, which saves the work of masking.
 """
 
 from __future__ import annotations
@@ -37,8 +36,8 @@ def mask_frames(x: Tensor, lengths: Tensor | None) -> Tensor:
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     """Softmax attention: q (B, heads, Q, w), k and v (B, heads, T, w), bias added to the scores -> (B, heads, Q, w).
 
-    Exported it is spelt out: the exporter's own way scales queries and keys apart, and ONNX Runtime then turns all
-    keys around in memory instead of reading them turned in the product.
+    For export it is written out: the exporter would scale queries and keys separately, and ONNX Runtime would then
+    transpose all keys in memory instead of reading them transposed in the product.
     """
     if not torch.onnx.is_in_onnx_export():
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)

@@ -1,7 +1,7 @@
 """The vocoder's source: mel -> f0 -> the excitation that the filter shapes into speech.
 
-Knows HiFT's f0 predictor and neural source filter (upstream: f0_predictor, hifigan.SineGen) with every random draw
-and the phase as inputs; knows nothing of the filter. Everything here is float32: half precision would lose the phase.
+HiFT's f0 predictor and neural source filter (upstream: f0_predictor, hifigan.SineGen), with every random draw and the
+phase as inputs. Everything is float32: half precision would lose the phase.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The vocoder's short-time Fourier transform and its inverse (16 samples, hop 4, Hann), as convolutions.
 
-Same results as torch.stft and torch.istft with centred frames, but without complex tensors, so that they export; and
-with each row's own end, at which the signal is reflected and the overlapping windows thin out.
+The results are those of torch.stft and torch.istft with centred frames, but without complex tensors, so that they can
+be exported, and with each row's own end, at which the signal is reflected and fewer windows overlap.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ WINDOW_SAMPLES = 16
 HOP_SAMPLES = 4
 BINS = WINDOW_SAMPLES // 2 + 1
 _HALF = WINDOW_SAMPLES // 2
-_LEAST_ENVELOPE = 1e-3  # only ever reached in the pad
+_MIN_ENVELOPE = 1e-3  # only ever reached in the pad
 
 
 class Spectrum(nn.Module):
-    """Holds the kernels; no weights."""
+    """The transform's kernels, which are constants."""
 
     _forward: Tensor
     _inverse: Tensor
@@ -30,7 +30,7 @@ class Spectrum(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        # on the CPU also where a net is laid out on the meta device: these are constants, no file fills them
+        # on the CPU even if a net is made on the meta device: no file has these constants
         n = torch.arange(WINDOW_SAMPLES, dtype=torch.float64, device="cpu")
         window = 0.5 - 0.5 * torch.cos(2 * math.pi * n / WINDOW_SAMPLES)
         angle = 2 * math.pi * torch.arange(BINS, dtype=torch.float64, device="cpu")[:, None] * n / WINDOW_SAMPLES
@@ -58,7 +58,7 @@ class Spectrum(nn.Module):
             spectrum = spectrum * frames
         signal = F.conv_transpose1d(spectrum, self._inverse, stride=HOP_SAMPLES)
         envelope = F.conv_transpose1d(frames, self._envelope, stride=HOP_SAMPLES)
-        signal = (signal / envelope.clamp_min(_LEAST_ENVELOPE))[:, 0, _HALF:-_HALF]
+        signal = (signal / envelope.clamp_min(_MIN_ENVELOPE))[:, 0, _HALF:-_HALF]
         # a row's last frame reaches half a window beyond its end
         return signal if lengths is None else signal * valid_frames(lengths, signal.shape[1]).to(signal.dtype)
 

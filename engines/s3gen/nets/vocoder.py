@@ -1,8 +1,8 @@
 """The vocoder (HiFT): mel and its source -> waveform, 480 samples a frame.
 
-Knows upstream's models.s3gen.hifigan under its weight names, with weights as vocoder_weights.py folds them; all
-randomness and carried state are inputs. With lengths given, every convolution's input is masked, so that a row
-ends as it would alone.
+Upstream: models.s3gen.hifigan, under the same weight names, with weights as vocoder_weights.py folds them. All
+randomness and carried state are inputs. With lengths every convolution's input is masked, so that a row ends as it
+would alone.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ KERNELS = (3, 7, 11)
 DILATIONS = (1, 3, 5)
 _STAGE_FRAMES = (8, 40, 120)  # per mel frame, after each upsampling
 assert _STAGE_FRAMES[-1] * HOP_SAMPLES == MEL_HOP_SAMPLES
-# How far a stage and those behind it can look, in mel frames: what lies farther from all that is heard is cut off
-# before the stage. The first looks as far as a window's context; the last 127 columns of its 120 a frame.
+# The reach of a stage and those behind it in mel frames: frames farther from all that are played are cut off before the
+# stage. The first stage's reach is a window's context; the last's is 127 of its 120 columns a frame.
 _REACH_FRAMES = (14, 4, 2)
 
 Ends = tuple[int, int]  # mel frames at the left and at the right end of every row
@@ -38,7 +38,7 @@ _AUDIO_LIMIT = 0.99
 
 
 class StageBlocks(Protocol):
-    """What follows an upsampling: x (B, C, T) and the excited source (B, C, T) -> (B, C, T), each behind its blocks."""
+    """The residual blocks behind an upsampling: x (B, C, T) and the source (B, C, T) -> (B, C, T)."""
 
     def __call__(self, stage: int, x: Tensor, excited: Tensor, mask: Tensor | None) -> Tensor: ...
 
@@ -63,7 +63,7 @@ class Vocoder(nn.Module):
         )
         self.resblocks = nn.ModuleList([ResBlock(w, k) for w in widths[1:] for k in KERNELS])
         self.conv_post = nn.Conv1d(widths[-1], 2 * BINS, 7, padding=3)
-        self.compiled_impl: StageBlocks | None = None  # for the residual blocks
+        self.compiled_impl: StageBlocks | None = None  # of the residual blocks
 
     def forward(
         self,
@@ -76,9 +76,9 @@ class Vocoder(nn.Module):
         noise: Tensor,
         margins: Ends = (0, 0),
     ) -> tuple[Tensor, Tensor]:
-        """Shapes as in runtime.VocoderBatch; lengths None when all rows are full
-        -> waveform (B, 480 T) and f0_hz (B, T), both float32 and zero in the pad; within the margins the waveform
-        is only filling.
+        """Shapes as in runtime.VocoderBatch; lengths None if all rows are full
+        -> waveform (B, 480 T) and f0_hz (B, T), both float32 and zero in the pad; the waveform is undefined within the
+        margins.
         """
         mel = mel.transpose(1, 2)  # (B, 80, T)
         mask = _mask(lengths, mel.shape[2])
@@ -94,8 +94,8 @@ class Vocoder(nn.Module):
     def _filter(
         self, mel: Tensor, source: Tensor, lengths: Tensor | None, margins: Ends = (0, 0)
     ) -> tuple[Tensor, Tensor | None]:
-        """mel (B, 80, T), source (B, 18, 120 T + 1) -> (B, 18, 120 F + 1) of the F frames that the last stage still
-        has, in the filter's own dtype, and their rows' lengths."""
+        """mel (B, 80, T), source (B, 18, 120 T + 1) -> (B, 18, 120 F + 1) of the F frames that the last stage has
+        left, in the filter's dtype, and the rows' lengths."""
         dtype, frames, kept = self.conv_pre.weight.dtype, mel.shape[2], lengths
         source = source.to(dtype)
         x = self.conv_pre(_masked(mel.to(dtype), _mask(lengths, frames)))
@@ -134,8 +134,8 @@ class Vocoder(nn.Module):
 class ResBlock(nn.Module):
     """Three pairs of convolutions, each behind a Snake activation x + sin^2(a x) / a.
 
-    With the factors a and 1 / a folded into the weights around it, a Snake is w + sin^2(w): only the first of each
-    pair, which stands on the residual path, still multiplies by its own a.
+    With the factors a and 1 / a folded into the weights around it, a Snake is w + sin^2(w). Only the first of each
+    pair, which is on the residual path, still multiplies by a.
     """
 
     def __init__(self, channels: int, taps: int) -> None:
@@ -161,7 +161,7 @@ class _Alpha(nn.Module):
 
 
 def _snake(w: Tensor) -> Tensor:
-    """w + sin^2(w), in the place of `w`: these tensors are the vocoder's largest."""
+    """w + sin^2(w), in place: these tensors are the vocoder's largest."""
     sine = torch.sin(w)
     return w.addcmul_(sine, sine)
 
@@ -184,7 +184,7 @@ def _to_spectrum(x: Tensor) -> Tensor:
 
 
 def _spare(margins: Ends, stage: int) -> Ends:
-    """What neither this stage nor one behind it needs of the margins."""
+    """The part of the margins that neither this stage nor one behind it needs."""
     left, right = (max(0, frames - _REACH_FRAMES[stage]) for frames in margins)
     return left, right
 
@@ -195,7 +195,7 @@ def _without(x: Tensor, ends: Ends, rate: int) -> Tensor:
 
 
 def _lengths_without(lengths: Tensor | None, frames: int, ends: Ends) -> Tensor | None:
-    """Rows' lengths (B,) once the `frames` of the batch have lost their ends."""
+    """Rows' lengths (B,) after the `frames` of the batch have lost their ends."""
     return lengths if lengths is None or ends == (0, 0) else (lengths - ends[0]).clamp(max=frames - sum(ends))
 
 

@@ -1,7 +1,6 @@
-"""The vocoder's weights, from upstream's file to the net: weight norms and constant factors are multiplied out once.
+"""The loading of the vocoder's weights: upstream's weight norms and constant factors are multiplied out once.
 
-Knows the file's layout (torch's weight-norm parametrization) and which neighbours of a Snake activation can carry
-its factors; the net is vocoder.py.
+The file has torch's weight-norm parametrization. The factors of a Snake activation go to the layers around it.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ from engines.s3gen.nets.vocoder import ResBlock, Vocoder
 PREFIX = "mel2wav."  # of its tensors in S3Gen's file
 GAIN, DIRECTION = "parametrizations.weight.original0", "parametrizations.weight.original1"
 _BLOCKS_PER_STAGE = 3
-# A Snake of a smaller factor differs from one of this factor by less than 1e-6 x^2, but 1 / a must stay finite.
-_LEAST_ALPHA = 1e-6
+# 1 / a must be finite; a Snake of a smaller factor differs from one of this factor by less than 1e-6 x^2.
+_MIN_ALPHA = 1e-6
 Shape = tuple[int, ...]
 
 
@@ -43,7 +42,7 @@ def expected_tensors(spec: ModelSpec) -> dict[str, Shape]:
 
 
 def load_vocoder(path: Path, spec: ModelSpec) -> Vocoder:
-    """The vocoder with the weights of upstream's file. Raises CheckpointError as `load_tensors` does."""
+    """The vocoder with the weights of upstream's file. Raises CheckpointError as `load_tensors`."""
     tensors = load_tensors(path, expected_tensors(spec), prefix=PREFIX)
     with torch.device("meta"):
         vocoder = Vocoder(spec.vocoder)
@@ -51,7 +50,7 @@ def load_vocoder(path: Path, spec: ModelSpec) -> Vocoder:
         tensors[f"{name}.weight"] = _weight(tensors.pop(f"{name}.{GAIN}"), tensors.pop(f"{name}.{DIRECTION}"))
     _fold(vocoder, tensors)
     for name in tensors:
-        tensors[name] = tensors[name].clone()  # what was not folded would keep the whole file mapped
+        tensors[name] = tensors[name].clone()  # a tensor that was not folded would keep the whole file mapped
     vocoder.load_state_dict(tensors, assign=True)
     return vocoder.eval().requires_grad_(False)
 
@@ -75,7 +74,7 @@ def _fold(vocoder: Vocoder, tensors: dict[str, Tensor]) -> None:
             for i in range(len(module.convs1)):
                 _fold_pair(tensors, name, i)
     for name in (*(f"ups.{i}" for i in range(1, len(vocoder.ups))), "conv_post"):
-        # the mean of the three residual blocks before it; leaky ReLU in between passes a positive factor on
+        # the mean of the three residual blocks before it; the leaky ReLU between them commutes with a positive factor
         tensors[f"{name}.weight"] = tensors[f"{name}.weight"] / _BLOCKS_PER_STAGE
 
 
@@ -94,4 +93,4 @@ def _fold_pair(tensors: dict[str, Tensor], block: str, i: int) -> None:
 
 def _away_from_zero(alpha: Tensor) -> Tensor:
     sign = torch.where(alpha < 0, -1.0, 1.0)
-    return torch.where(alpha.abs() < _LEAST_ALPHA, sign * _LEAST_ALPHA, alpha)
+    return torch.where(alpha.abs() < _MIN_ALPHA, sign * _MIN_ALPHA, alpha)

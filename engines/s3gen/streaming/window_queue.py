@@ -55,7 +55,7 @@ class DecodeRequest:
     work: int = 0  # its cost, in the unit of DecodeTimes
 
     def late(self, ready_s: float) -> bool:
-        """Whether its listener hears a gap if it is ready at `ready_s`. A first window is never late."""
+        """Whether playback has a gap if it is ready at `ready_s`. A first window is never late."""
         return self.window.index > 0 and ready_s > self.deadline_s
 
     def priority_key(self, now_s: float) -> tuple[int, float]:

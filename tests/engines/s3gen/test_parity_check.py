@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from engines.errors import InvalidInput, invalid_value
+from engines.errors import InvalidInput
 from engines.s3gen.export.graphs import CFM, ENCODER, VOCODER
 from engines.s3gen.gpu.buckets import buckets, choose_profile
 from engines.s3gen.gpu.cuda import CudaUnavailable
-from engines.s3gen.parity_check import GPU_COMPOSITIONS, Candidate, RuntimeRefused, first_that_passes, validate
+from engines.s3gen.parity_check import GPU_COMPOSITIONS, Candidate, RuntimeRefused, select_first_valid, validate
 from engines.s3gen.runtime import F32, FlowBatch, Runtime, VocoderBatch, VocoderResult
 from engines.s3gen.runtimes.onnx import OnnxRuntime
 from engines.s3gen.runtimes.torch import TorchRuntime
@@ -98,7 +98,7 @@ def out_of_memory() -> Runtime:
 
 def test_refused_runtimes_fall_back_loudly(torch: TorchRuntime, caplog: pytest.LogCaptureFixture) -> None:
     refusals: list[str] = []
-    chosen = first_that_passes(
+    chosen = select_first_valid(
         [
             Candidate("tensorrt", unavailable, lambda: torch),
             Candidate("onnx", out_of_memory, lambda: torch),
@@ -110,24 +110,24 @@ def test_refused_runtimes_fall_back_loudly(torch: TorchRuntime, caplog: pytest.L
     assert chosen is torch
     assert refusals[0] == "tensorrt: cannot be used: no driver"
     assert refusals[1] == "onnx: cannot be used: RuntimeError: CUDA failure 2: out of memory"
-    assert refusals[2].startswith("broken: failed its gate")
+    assert refusals[2].startswith("broken: failed its parity check")
     assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR", "ERROR"]
 
 
 def test_strict_refuses_to_start(torch: TorchRuntime) -> None:
     candidates = [Candidate("tensorrt", unavailable, lambda: torch), Candidate("torch", lambda: torch)]
     with pytest.raises(RuntimeRefused, match="tensorrt cannot be used: no driver"):
-        first_that_passes(candidates, strict=True)
+        select_first_valid(candidates, strict=True)
     with pytest.raises(RuntimeRefused, match="no S3Gen runtime is left"):
-        first_that_passes(candidates[:1])
+        select_first_valid(candidates[:1])
 
 
 def test_wrong_configuration_is_not_hidden_by_falling_back(torch: TorchRuntime) -> None:
     def misconfigured() -> Runtime:
-        raise invalid_value("providers", "cpv", "tensorrt, cuda, cpu")
+        raise InvalidInput("providers", "providers is cpv; it must be one of tensorrt, cuda, cpu.")
 
     with pytest.raises(InvalidInput, match="cpv"):
-        first_that_passes([Candidate("onnx", misconfigured), Candidate("torch", lambda: torch)])
+        select_first_valid([Candidate("onnx", misconfigured), Candidate("torch", lambda: torch)])
 
 
 def test_gpu_gate_reaches_every_bucket_of_the_engines() -> None:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from safetensors.numpy import load_file, save_file
 
 from engines.errors import CheckpointError
-from engines.kernels.dense import halves_here
+from engines.kernels.dense import fp16_supported
 from engines.model_spec import NANO, SPEECH_CODES, TINY, TURBO, ModelSpec
 from engines.packed_linear import PackedLinear, packing_available
 from engines.t3.decoder import T3Decoder
@@ -100,7 +100,7 @@ def test_random_weights_speak_for_a_while_and_then_stop() -> None:
     assert marks < lengths.sum() / 500
 
 
-@pytest.mark.skipif(not halves_here(), reason="this CPU keeps no weights in float16")
+@pytest.mark.skipif(not fp16_supported(), reason="this CPU keeps no weights in float16")
 def test_weights_in_float16_hardly_change_the_draws() -> None:
     """The bound that 8 bits miss: total variation 0.02, greedy agreement 0.99 (random:nano: 0.0017, 0.995)."""
     fp16 = T3Net.load(checkpoint().t3_path, TINY, CPU, fp16_weights=True)

@@ -219,7 +219,7 @@ def test_unused_prompts_are_dropped_oldest_first_and_used_ones_found_again(base:
     made = runtime.prompts.made
     runtime.begin(voices[2])
     assert runtime.prompts.made == made
-    runtime.begin(voices[0])  # least recently used, and nobody held it any more
+    runtime.begin(voices[0])  # least recently used, and no stream held it any more
     assert runtime.prompts.made == made + 1
 
 

@@ -29,7 +29,7 @@ from engines.s3gen.export.graphs import (
     run_torch,
     variant,
 )
-from engines.s3gen.export.precision import runs_in_half
+from engines.s3gen.export.precision import runs_in_fp16
 from tests.engines.s3gen.onnx_setting import graphs, nets, tiny_export
 
 CPU = SessionSettings(("cpu",), 1)
@@ -122,7 +122,7 @@ def test_unpadded_variant_has_no_lengths_and_the_same_result() -> None:
 
 def test_mixed_precision_keeps_what_must_be_exact_in_fp32() -> None:
     model = onnx.load(tiny_export("fp16").path("vocoder"))
-    half = [node for node in model.graph.node if runs_in_half(node)]
+    half = [node for node in model.graph.node if runs_in_fp16(node)]
     halves = {i.name for i in model.graph.initializer if i.data_type == onnx.TensorProto.FLOAT16}
     assert len(half) > 50
     assert all(node.input[1] in halves for node in half)
@@ -203,7 +203,7 @@ def test_errors_are_judged_per_frame() -> None:
     [CheckReport("fp32", 2e-4, 0, 1, True), CheckReport("fp16", 0, 0.6, 1, True), CheckReport("fp32", 0, 0, 1, False)],
 )
 def test_bad_graph_is_refused(report: CheckReport) -> None:
-    with pytest.raises(ExportError, match="graph flow"):
+    with pytest.raises(ExportError, match="Graph flow"):
         report.raise_if_bad("flow")
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from engines.s3gen.export.graphs import ENCODER
-from engines.s3gen.gpu.buckets import buckets, most_rows
+from engines.s3gen.gpu.buckets import buckets, max_rows
 from engines.s3gen.gpu.buffered import BufferedRuntime
 from engines.s3gen.gpu.double_buffer import Bytes
 from engines.s3gen.gpu.torch_graphed import TorchGraphedRuntime, torch_kernels
@@ -86,7 +86,7 @@ def test_batches_in_flight_keep_their_own_results(buffered: BufferedRuntime, pla
 
 def test_more_rows_than_a_bucket_holds_are_cut(buffered: BufferedRuntime, plain: TorchRuntime) -> None:
     lengths = [365, 7, 5]
-    assert most_rows(buckets(ENCODER), max(lengths)) < len(lengths)
+    assert max_rows(buckets(ENCODER), max(lengths)) < len(lengths)
     batch = flow_batch(lengths)
     np.testing.assert_allclose(buffered.flow(batch), plain.flow(batch), atol=1e-4)
 

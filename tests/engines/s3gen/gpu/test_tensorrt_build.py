@@ -85,7 +85,7 @@ def test_buckets_cover_every_window_that_is_decoded() -> None:
             assert any(b.holds(batch, 2 * tokens) for b in buckets(CFM))
             assert any(b.holds(batch, 2 * new_tokens + 34) for b in buckets(VOCODER))
     assert any(b.holds(1, 250 + 1003) for b in buckets(ENCODER))
-    with pytest.raises(ValueError, match="grow"):
+    with pytest.raises(ValueError, match="must not decrease"):
         Bucket((2, 1, 3), (1, 1, 1))
 
 
@@ -97,7 +97,7 @@ def test_what_cannot_be_parsed_is_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="sm86"):
         BuildSettings("sm999")
     with pytest.raises(TensorRTMissing, match="pip install"):
-        load_tensorrt("tensorrt_of_nobody")
+        load_tensorrt("tensorrt_not_installed")
 
 
 def test_identity_names_graph_gpu_tensorrt_and_precision() -> None:

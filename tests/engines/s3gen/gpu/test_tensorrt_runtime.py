@@ -11,7 +11,7 @@ import pytest
 from engines.errors import EngineFailure
 from engines.s3gen.export.export import ExportSettings, export
 from engines.s3gen.export.graphs import CFM, ENCODER, VOCODER, Port
-from engines.s3gen.gpu.buckets import buckets, choose_profile, most_rows
+from engines.s3gen.gpu.buckets import buckets, choose_profile, max_rows
 from engines.s3gen.gpu.buffered import Lane
 from engines.s3gen.gpu.build import ENGINE_GRAPHS, BuildSettings, build_engines, engine_folder, identity
 from engines.s3gen.gpu.cuda import CudaUnavailable, probe
@@ -62,7 +62,7 @@ def test_smallest_fitting_profile_is_chosen() -> None:
     with pytest.raises(EngineFailure, match="3 rows of length 900"):
         choose_profile(profiles, 3, 900)
     with pytest.raises(EngineFailure, match="5000"):
-        most_rows(profiles, 5000)
+        max_rows(profiles, 5000)
 
 
 def test_flow_buckets_of_encoder_and_cfm_are_the_same_windows() -> None:

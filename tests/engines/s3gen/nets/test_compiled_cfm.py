@@ -35,12 +35,12 @@ def test_its_own_blocks_are_given_up() -> None:
 
 
 def test_without_a_compiler_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled_cfm, "lanes_here", lambda: ())
+    monkeypatch.setattr(compiled_cfm, "simd_widths", lambda: ())
     assert _stays_as_it_was() == library.MISSING
 
 
-def test_blocks_that_are_wrong_do_not_stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transformer, "_BINARY", 1.3)
+def test_wrong_blocks_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transformer, "_LOG2_E", 1.3)
     assert "off by" in (_stays_as_it_was() or "")
 
 

@@ -39,11 +39,11 @@ def test_its_own_blocks_are_given_up() -> None:
 
 
 def test_without_a_compiler_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled_vocoder, "lanes_here", lambda: ())
+    monkeypatch.setattr(compiled_vocoder, "simd_widths", lambda: ())
     assert _stays_as_it_was() == library.MISSING
 
 
-def test_blocks_that_are_wrong_do_not_stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_blocks_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resblocks, "PAIRS", (1.0, 0.5, 2.0, 0.7, 1.6))  # not those of the weights
     assert "off by" in (_stays_as_it_was() or "")
 

@@ -16,9 +16,9 @@ from tests.engines.fakes import FakeRuntime, SlowExecute, make_voice
 from tests.virtual_time import virtual_time
 
 
-def make_request(code: int, tokens: int = 12) -> tuple[SegmentDecoder, Window]:
+def make_request(token: int, tokens: int = 12) -> tuple[SegmentDecoder, Window]:
     decoder = SegmentDecoder(make_voice(), seed=1)
-    decoder.speech_tokens = [code] * tokens
+    decoder.speech_tokens = [token] * tokens
     window = WindowPlanner(SCHEDULES["throughput"]).next(tokens, ended=True)
     assert window is not None
     return decoder, window
@@ -159,7 +159,7 @@ def test_calibration_tells_what_a_call_costs_apart_from_its_rows() -> None:
     assert virtual_time(run(0.2, 0.0))[0] > 1000
 
 
-def test_a_rejected_window_keeps_nobody_waiting() -> None:
+def test_a_rejected_window_does_not_delay_others() -> None:
     async def run() -> tuple[float, float]:
         runtime, clock = FakeRuntime(), asyncio.get_running_loop().time
         runtime.poison = 77
@@ -175,7 +175,7 @@ def test_a_rejected_window_keeps_nobody_waiting() -> None:
     assert virtual_time(run()) == (2.0, 1.0)
 
 
-def test_a_cancelled_window_is_never_decoded_and_delays_nobody() -> None:
+def test_a_cancelled_window_is_never_decoded_and_delays_no_other() -> None:
     async def run() -> tuple[list[int], int]:
         execute = SlowExecute(FakeRuntime(), 1.0)
         batcher = WindowBatcher(FakeRuntime(), max_batch=1, execute=execute)

@@ -74,7 +74,7 @@ def test_the_vocoder_streamed_equals_one_pass(runtime: Runtime, seed: int) -> No
 def test_six_frames_of_right_context_keep_the_joins_above_30_db(runtime: Runtime) -> None:
     # From the same carried state: a chunk with all the right context there is, with the six frames of the flow's
     # lookahead, with six that are 5 % wrong, and with none. (Against one pass over everything the phase differs from
-    # the first wrong f0 on, which nobody hears.)
+    # the first wrong f0 on, which is inaudible.)
     mel, rng = speechlike_mel(500), np.random.default_rng(9)
     wrong = mel + 0.05 * mel.std() * rng.standard_normal(mel.shape, dtype=np.float32)
     stream = VocoderStream(SEED)

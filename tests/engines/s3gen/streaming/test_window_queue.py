@@ -1,4 +1,4 @@
-"""Which windows go next, and with whom: decisions on given times, without a device."""
+"""Which windows are decoded next, and which together: decisions on given times, without a device."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Bench:
         return [request.decoder.seed for request in self.queue.next_batch(now_s)]
 
 
-def test_who_would_run_dry_goes_before_first_windows_and_those_before_who_has_time(loop) -> None:
+def test_streams_about_to_run_dry_go_before_first_windows_and_those_before_the_rest(loop) -> None:
     bench = Bench(loop, max_batch=1)
     bench.add(1, deadline_s=100.0)
     bench.add(2, index=0, deadline_s=9.9)
@@ -87,14 +87,14 @@ def test_waiting_windows_of_a_shape_share_a_call(loop) -> None:
     assert bench.next_batch() == []
 
 
-def test_nobody_shares_a_call_that_saves_nothing(loop) -> None:
+def test_windows_do_not_share_a_call_that_saves_nothing(loop) -> None:
     bench = Bench(loop, shared_work=1.0)
     for name in range(3):
         bench.add(name, index=0)
     assert [bench.next_batch() for _ in range(3)] == [[0], [1], [2]]
 
 
-def test_companions_make_nobody_late_who_could_be_in_time(loop) -> None:
+def test_sharing_a_call_makes_no_window_late_that_could_be_in_time(loop) -> None:
     bench = Bench(loop)  # alone 0.27 s, two 0.34 s
     bench.add(1, deadline_s=0.3)
     bench.add(2, index=0)
@@ -105,7 +105,7 @@ def test_companions_make_nobody_late_who_could_be_in_time(loop) -> None:
     assert bench.next_batch() == [3, 4]
 
 
-def test_a_waiting_window_is_taken_as_large_as_it_has_become(loop) -> None:
+def test_a_waiting_window_is_enlarged_before_it_is_taken(loop) -> None:
     bench = Bench(loop)
     request = bench.add(1, hop=10, enlarge_to=50)
     assert (request.tokens, request.work) == (30, 40)
@@ -125,7 +125,7 @@ def test_what_was_dropped_is_not_taken(loop) -> None:
     assert len(bench.queue) == 0
 
 
-def test_only_what_is_surely_late_counts(loop) -> None:
+def test_only_windows_that_are_certain_to_be_late_count(loop) -> None:
     bench = Bench(loop)  # the window takes 0.27 s
     bench.add(0, index=0, deadline_s=-9.0)
     request = bench.add(1, deadline_s=0.25)

@@ -96,7 +96,7 @@ def hop(lead_s: float, available: int = 500, *, ended: bool = True, **costs: flo
     return window and window.stop - window.start
 
 
-def test_hops_grow_with_the_listeners_buffer_and_shrink_with_it() -> None:
+def test_hops_follow_the_listeners_buffer() -> None:
     assert [hop(lead_s, decode_s=0.1) for lead_s in (0.05, 0.2)] == [10, 100]
     slow = {"decode_s": 0.0, "ended": False, "token_s": 0.02}
     assert hop(0.05, available=25, **slow) == 10, "16 new tokens would need 5 more, 100 ms away"
@@ -140,8 +140,10 @@ def test_waiting_ends_before_the_window_that_is_waited_for_would_be_late(lead_s,
         assert 0 < planner.wait.for_s < lead_s - decode_s
 
 
-def test_a_stream_that_is_late_takes_what_is_there() -> None:
-    assert hop(-1.0, available=60, ended=False, decode_s=9.0) == 25, "100 cost less, but nobody can wait for them"
+def test_a_late_stream_takes_the_tokens_that_it_has() -> None:
+    assert hop(-1.0, available=60, ended=False, decode_s=9.0) == 25, (
+        "100 cost less, but there is no time to wait for them"
+    )
     assert hop(-1.0, available=20, ended=False, decode_s=9.0) is None
 
 
@@ -167,7 +169,7 @@ def test_a_device_that_cannot_carry_one_listener_is_at_least_early() -> None:
 
 
 def enlarged(available: int, pacing: StreamPacing, *, ended: bool = False, first: int = 25) -> Window:
-    """The second window of a segment, planned at `first` tokens and grown when so many were available."""
+    """The second window of a segment, planned at `first` tokens and enlarged once `available` had come."""
     planner = WindowPlanner(SCHEDULES["balanced"])
     planner.next(14, ended=False)
     window = planner.next(10 + first, ended=False, pacing=StreamPacing(0.0, 0.0, lambda *_: 9.0, lambda _: 9.0))

@@ -1,7 +1,7 @@
-/* Which of the instruction sets that each_set.h compiles for this CPU has. */
+/* Detects which of the instruction sets of multi_isa.h this CPU has. */
 
-/* Floats in the longest vector of this CPU. */
-int mynah_lanes(void)
+/* Returns the number of floats in the longest vector of this CPU. */
+int mynah_simd_width(void)
 {
 #if defined(__x86_64__)
     __builtin_cpu_init();

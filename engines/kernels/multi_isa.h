@@ -1,4 +1,4 @@
-/* Compiles KERNEL once for each instruction set: with suffix plain, and on x86 avx2 and avx512. */
+/* Compiles KERNEL once for each instruction set: with the suffix plain, and on x86 with avx2 and avx512. */
 #define GLUE_(a, b) a##_##b
 #define GLUE(a, b) GLUE_(a, b)
 
