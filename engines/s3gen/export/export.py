@@ -1,4 +1,4 @@
-"""`mynah-engines export`: S3Gen's nets -> checked ONNX graphs in a folder with a manifest.
+"""S3Gen's nets as checked ONNX graphs in a folder with a manifest.
 
 Uses torch's TorchScript exporter: for these nets it is six to ten times as fast as the one over torch.export, which
 spends minutes on symbolic shapes.
@@ -6,14 +6,12 @@ spends minutes on symbolic shapes.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import hashlib
 import io
 import json
 import logging
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +20,10 @@ import onnx
 import torch
 from torch import nn
 
-from engines.checkpoints.checkpoint import Checkpoint, default_cache_dir, open_checkpoint
+from engines.checkpoints.checkpoint import Checkpoint, default_cache_dir
 from engines.model_spec import ModelSpec
 from engines.onnx.export_cache import MANIFEST, ExportError, cached_folder, sha256
-from engines.s3gen.export.block_graphs import BLOCK_GRAPHS, block_graphs, block_nets
+from engines.s3gen.export.block_graphs import block_graphs, block_nets
 from engines.s3gen.export.check import CheckReport, check_graph
 from engines.s3gen.export.fold import fold_weights
 from engines.s3gen.export.graphs import GRAPHS, Graph, Port, load_nets, random_inputs, variant
@@ -180,25 +178,3 @@ def _quiet() -> Any:
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="mynah-engines export", description="S3Gen's nets to checked ONNX graphs")
-    parser.add_argument("--model", default="auto", help="as of mynah-serve")
-    parser.add_argument("--device", default="cpu", help="only decides what --model auto is")
-    parser.add_argument("--cache-dir", type=Path, help="where exports lie; default as of mynah-serve")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
-    parser.add_argument("--unpadded", action="store_true", help="the variant without masks, as the CPU runs it")
-    parser.add_argument("--graphs", nargs="+", choices=sorted((*GRAPHS, *BLOCK_GRAPHS)), default=list(GRAPHS))
-    parser.add_argument("--threads", type=int, default=2)
-    args = parser.parse_args(arguments)
-    checkpoint = open_checkpoint(args.model, cache_dir=args.cache_dir, device=args.device)
-    settings = ExportSettings(tuple(args.graphs), not args.unpadded, args.precision, args.threads)
-    done = export(checkpoint, settings, cache_dir=args.cache_dir)
-    print(done.folder)
-    for name, entry in done.manifest["graphs"].items():
-        print(f"  {name:10} {entry['bytes'] / 1e6:8.1f} MB  {entry['check']}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,11 +1,10 @@
-"""`mynah-engines build`: checked ONNX graphs -> TensorRT engines, for a GPU that need not be in this machine.
+"""TensorRT engines from checked ONNX graphs, for a GPU that need not be in this machine.
 
 One engine per graph, with one optimisation profile per bucket. Networks are strongly typed: precision is in the graphs.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import logging
 import time
@@ -14,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engines.checkpoints.checkpoint import default_cache_dir, open_checkpoint
+from engines.checkpoints.checkpoint import default_cache_dir
 from engines.onnx.export_cache import ExportError
-from engines.s3gen.export.export import PRECISIONS, Export, ExportSettings, export
+from engines.s3gen.export.export import Export
 from engines.s3gen.export.graphs import CFM, ENCODER, GRAPHS, VOCODER, Graph
 from engines.s3gen.gpu.buckets import Bucket, buckets
 from engines.s3gen.gpu.engine_file import EngineFileRefused, EngineIdentity, find_engine, write_engine
-from engines.s3gen.gpu.trt import ARCHITECTURES, TensorRT, load_tensorrt
+from engines.s3gen.gpu.trt import ARCHITECTURES, TensorRT
 
 _log = logging.getLogger(__name__)
 ENGINE_GRAPHS = (ENCODER.name, CFM.name, VOCODER.name)
@@ -136,29 +135,6 @@ class _Log:
         self.logger = Logger()
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="mynah-engines build", description="S3Gen's graphs to TensorRT engines")
-    parser.add_argument("--model", default="auto", help="as of mynah-serve")
-    parser.add_argument("--device", default="cpu", help="only decides what --model auto is")
-    parser.add_argument("--cache-dir", type=Path, help="where exports and engines lie; default as of mynah-serve")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp16")
-    parser.add_argument("--arch", choices=sorted(ARCHITECTURES), default="sm86", help="the GPU to build for")
-    parser.add_argument("--flavour", choices=("tensorrt", "tensorrt_rtx"), help="default: whichever is installed")
-    parser.add_argument("--workspace-mb", type=int, default=2048)
-    args = parser.parse_args(arguments)
-    trt = load_tensorrt(args.flavour)
-    checkpoint = open_checkpoint(args.model, cache_dir=args.cache_dir, device=args.device)
-    made = export(checkpoint, ExportSettings(ENGINE_GRAPHS, True, args.precision, 2), cache_dir=args.cache_dir)
-    folder = engine_folder(args.cache_dir)
-    settings = BuildSettings(args.arch, args.workspace_mb << 20, folder / f"timing-{args.arch}.cache")
-    for name, path in build_engines(made, folder, settings, trt).items():
-        print(f"{name:10} {path.stat().st_size / 1e6:8.1f} MB  {path}")
-
-
 def engine_folder(cache_dir: Path | None) -> Path:
     """Where engines lie below a cache folder."""
     return (cache_dir or default_cache_dir()) / "engines"
-
-
-if __name__ == "__main__":
-    main()

@@ -1,13 +1,12 @@
-"""`python -m engines.t3.onnx.export`: T3 as checked ONNX graphs in a folder with a manifest."""
+"""T3 as checked ONNX graphs in a folder with a manifest."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ import onnx
 import onnxruntime as ort
 import torch
 
-from engines.checkpoints.checkpoint import Checkpoint, default_cache_dir, open_checkpoint
+from engines.checkpoints.checkpoint import Checkpoint, default_cache_dir
 from engines.checkpoints.weights import load_tensors
 from engines.errors import InvalidInput
 from engines.onnx.export_cache import MANIFEST, ExportError, cached_folder, sha256
@@ -146,21 +145,6 @@ def open_onnx_net(checkpoint: Checkpoint, precision: str, *, threads: int, cache
     return OnnxT3Net(checkpoint, export_t3(checkpoint, precision, cache_dir=cache_dir), threads=threads)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Exports T3 to checked ONNX graphs.")
-    parser.add_argument("--model", default="auto", help="as for mynah-serve")
-    parser.add_argument("--cache-dir", type=Path, help="folder of the exports; default as for mynah-serve")
-    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
-    args = parser.parse_args(argv)
-    checkpoint = open_checkpoint(args.model, cache_dir=args.cache_dir, device="cpu")
-    for precision in args.precision:
-        folder = export_t3(checkpoint, precision, cache_dir=args.cache_dir)
-        print(folder)
-        manifest = json.loads((folder / MANIFEST).read_text())
-        for name, entry in manifest["graphs"].items():
-            print(f"  {name:10} {entry['bytes'] / 1e6:8.1f} MB  {manifest['check']}")
-
-
 def _entry(path: Path) -> dict[str, object]:
     graph = onnx.load(path, load_external_data=False).graph
     return {
@@ -176,7 +160,3 @@ def _shape(value: onnx.ValueInfoProto) -> list[str | int]:
     kind = value.type.tensor_type
     dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name
     return [dtype, *(axis.dim_param or axis.dim_value for axis in kind.shape.dim)]
-
-
-if __name__ == "__main__":
-    main()
