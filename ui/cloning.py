@@ -35,7 +35,7 @@ class Cloning:
                     waveform_options=WAVEFORM,
                 )
                 gr.HTML(
-                    (Path(__file__).parent / "static" / "clip.html").read_text(),
+                    (Path(__file__).parent / "templates" / "clip.html").read_text(),
                     elem_id="verdict",
                     js_on_load=f"import('{module}/clip.js').then(clip => clip.mount(element));",
                 )

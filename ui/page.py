@@ -22,6 +22,7 @@ from ui.theme import make_theme
 
 PACES = ["All at once", "Word by word"]
 STATIC = Path(__file__).parent / "static"
+TEMPLATES = Path(__file__).parent / "templates"
 TEXT = (
     "Good morning, and welcome aboard. This is Mynah, speaking while I am still being written: the words reach me one "
     "by one, the way a language model finds them. Shall we begin?"
@@ -58,8 +59,8 @@ class Page:
         }
 
     def _custom(self, name: str, on_load: str, **options: Any) -> gr.HTML:
-        """A custom component: static/NAME.html and the JavaScript that drives it."""
-        markup = (STATIC / f"{name}.html").read_text()
+        """A custom component: templates/NAME.html and the JavaScript that drives it."""
+        markup = (TEMPLATES / f"{name}.html").read_text()
         on_load = on_load.replace("{0}", self._module)
         return gr.HTML(markup, js_on_load=on_load, elem_id=name, apply_default_css=False, **options)
 

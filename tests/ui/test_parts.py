@@ -135,7 +135,7 @@ def test_events_reach_the_browser_with_all_fields_of_the_client_s():
 
 
 def test_the_browser_s_code_uses_only_fields_of_the_events():
-    code = "".join((STATIC / name).read_text() for name in ("recording.js", "timeline.js"))
+    code = "".join((STATIC / "player" / name).read_text() for name in ("recording.js", "timeline.js"))
     known = names(AudioChunk) | names(SegmentStarted) | names(SegmentDone)
     assert set(re.findall(r"\bevent\.(?!window\b)(\w+)", code)) <= known
     assert set(re.findall(r"\bwindow\.(\w+)", code)) <= names(WindowFigures)

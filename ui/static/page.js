@@ -2,14 +2,14 @@
 // module, so a click waits for it. `window.mynah.player` is for tests and debugging.
 
 import * as errors from "./errors.js";
-import { drawFigures } from "./figures.js";
-import { Recording, now, seconds } from "./recording.js";
-import { Sound } from "./sound.js";
+import { drawFigures } from "./player/figures.js";
+import { Recording, now, seconds } from "./player/recording.js";
+import { Sound } from "./player/sound.js";
 import { openStream } from "./stream.js";
-import { Timeline } from "./timeline.js";
-import { drawTranscript } from "./transcript.js";
-import { type } from "./typing.js";
-import { Wave } from "./wave.js";
+import { Timeline } from "./player/timeline.js";
+import { drawTranscript } from "./player/transcript.js";
+import { type } from "./player/typing.js";
+import { Wave } from "./player/wave.js";
 
 const SETTINGS = ["voice", "temperature", "top_p", "top_k", "repetition_penalty", "max_speech_tokens", "seed"];
 
