@@ -9,7 +9,7 @@ import pytest
 
 from engines.checkpoints.checkpoint import EMBEDDED, open_folder
 from engines.s3gen.runtimes.torch import TorchRuntime
-from tests.speech.conftest import ABOVE_TEACHER, speech_tokens_on, one_pass
+from tests.speech.conftest import ABOVE_TEACHER, one_pass, speech_tokens_on
 
 
 def test_speech_on_vllm_is_understood_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
