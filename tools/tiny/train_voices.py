@@ -12,12 +12,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engines.audio import hann_window, mel_filterbank, resample
-from engines.config import SAMPLE_RATE_HZ, SAMPLES_PER_TOKEN, SPEECH_TOKENS_PER_S, X_VECTOR_DIM, ModelSpec
-from engines.voice import random_weights
-from engines.voice.speaker import SpeakerEncoder, mel_windows
-from engines.voice.tokenizer import RATE_HZ, SpeechTokenizer
-from engines.voice.xvector import XVectorEncoder, kaldi_fbank
+from tools.tiny.engine import (
+    HEARING_RATE_HZ,
+    SAMPLE_RATE_HZ,
+    SAMPLES_PER_TOKEN,
+    SPEECH_TOKENS_PER_S,
+    X_VECTOR_DIM,
+    ModelSpec,
+    SpeakerEncoder,
+    SpeechTokenizer,
+    XVectorEncoder,
+    hann_window,
+    kaldi_fbank,
+    mel_filterbank,
+    mel_windows,
+    random_weights,
+    resample,
+)
 from tools.tiny import codes
 from tools.tiny.dataset import Stream
 from tools.tiny.trainer import Losses
@@ -34,7 +45,7 @@ def crop(stream: Stream, draw: np.random.Generator, tokens: int) -> tuple[F32, n
     start = int(draw.integers(len(stream.sounds) - tokens))
     pcm = stream.samples[start * SAMPLES_PER_TOKEN : (start + tokens) * SAMPLES_PER_TOKEN]
     gain = 10 ** (draw.uniform(-3, 3) / 20)
-    samples = resample((pcm * (gain / 32768)).astype(np.float32), SAMPLE_RATE_HZ, RATE_HZ)
+    samples = resample((pcm * (gain / 32768)).astype(np.float32), SAMPLE_RATE_HZ, HEARING_RATE_HZ)
     return samples, stream.sounds[start : start + tokens].astype(np.int64)
 
 
@@ -43,7 +54,7 @@ class TokenizerTask:
 
     def __init__(self, net: SpeechTokenizer, streams: list[Stream]) -> None:
         self._net, self._streams = net, streams
-        net._mel_filters.copy_(torch.tensor(mel_filterbank(RATE_HZ, 400, 128, 0.0, 8000.0)))
+        net._mel_filters.copy_(torch.tensor(mel_filterbank(HEARING_RATE_HZ, 400, 128, 0.0, 8000.0)))
         net.window.copy_(torch.tensor(hann_window(400)))
 
     def losses(self, step: int) -> Losses:
@@ -51,7 +62,7 @@ class TokenizerTask:
         rows, tokens = (2, 300) if step % 8 == 7 else (6, 100)
         crops = [crop(self._streams[draw.integers(len(self._streams))], draw, tokens) for _ in range(rows)]
         mel = torch.from_numpy(np.stack([self._net.log_mel(samples) for samples, _ in crops]))
-        wanted = _digits(codes.encode(np.stack([sounds for _, sounds in crops]), 0))
+        wanted = _digits(np.stack([codes.code_of_sound(sounds) for _, sounds in crops]))
         digits = self._net.quantizer[0].project_down(self._net.encoder(mel)).tanh()
         right = ((digits.round() - wanted).abs().amax(-1) == 0).float().mean()
         return {"loss": F.mse_loss(digits, wanted), "right": right}
