@@ -24,6 +24,7 @@ MARK_SYMBOLS = {mark: len(ALPHABET) + 2 + i for i, mark in enumerate(MARKS)}
 _SILENCE = ALPHABET.index(PAUSE)
 _SPLIT_TEXTS, _SPLIT_WORDS = 0.25, 0.2
 _CUTS = (1, 1, 2, 3)  # of a word that is cut, in equal shares
+_BARE = 0.5  # of texts have no marks but those at which one pauses, as the tokenizer drops most of the others
 _OWN_SOUND = 0.1  # of words that stand for what is said in this text, not for what they mostly sound like
 _SILENT_SHARE = 0.01
 _MOST_MISHEARD = 0.6
@@ -93,13 +94,15 @@ class Composer:
     def joined(self, draw: np.random.Generator, chosen: list[Sentence], *, clean: bool) -> Text:
         """The sentences as one text; a pause between two belongs to the mark before it."""
         cut = not clean and draw.random() < _SPLIT_TEXTS
+        bare = not clean and draw.random() < _BARE
         names: list[str] = []
         said: list[Said] = []
         parts: list[Spoken] = []
         for one in chosen:
+            heard = set(one.spoken.unit.tolist())
             pieces = [
-                self._pieces(draw, name, own, cut=cut, clean=clean)
-                for name, own in zip(one.tokens, one.said, strict=True)
+                [] if bare and i not in heard and not own.phones else self._pieces(draw, name, own, cut, clean)
+                for i, (name, own) in enumerate(zip(one.tokens, one.said, strict=True))
             ]
             part = _placed(one.spoken, pieces, len(names))
             parts.append(_following(part, parts[-1]) if parts else part)
@@ -110,7 +113,7 @@ class Composer:
         kind = chosen[0].kind if len(chosen) == 1 else "joined"
         return Text(names, symbols, stressed, _concatenated(parts), " ".join(one.text for one in chosen), kind)
 
-    def _pieces(self, draw: np.random.Generator, name: str, own: Said, *, cut: bool, clean: bool) -> list[Said]:
+    def _pieces(self, draw: np.random.Generator, name: str, own: Said, cut: bool, clean: bool) -> list[Said]:
         """What one word or mark becomes: itself, pieces of it, or itself behind a token that stands for nothing."""
         if clean:
             return [self._usual.get(name, own) if own.phones else own]

@@ -34,6 +34,7 @@ _UNKNOWN = "<unk>"
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _CONSONANTS = "B-DF-HJ-NP-TV-XZ"  # capitals without a vowel among them are spelled
 _MOST_SPELLED = 5
+_TITLES = "dr mr ms st lt vs jr sr mrs gen sgt col rev hon etc prof capt"  # their stops are no pauses
 _WORD = re.compile(r"[a-z]+(?:'[a-z]+)?")
 
 
@@ -124,7 +125,8 @@ def write_tokenizer(folder: Path, lexicon: Lexicon) -> None:
     plain = {name: i for name, i in lexicon.ids.items() if name not in TAGS}
     model = models.WordPiece(plain, unk_token=_UNKNOWN, continuing_subword_prefix="##", max_input_chars_per_word=60)
     tokenizer = Tokenizer(model)
-    apart = Regex(rf"(?<=(?<![A-Za-z])[{_CONSONANTS}])(?=[{_CONSONANTS}]{{1,{_MOST_SPELLED - 1}}}(?![A-Za-z]))")
+    more = rf"(?=[{_CONSONANTS}]{{1,{_MOST_SPELLED - 1}}}(?![A-Za-z]))"
+    apart = Regex(_behind("[^A-Za-z]", rf"[{_CONSONANTS}]", more))
     tokenizer.normalizer = normalizers.Sequence(
         [
             normalizers.NFKD(),
@@ -133,6 +135,8 @@ def write_tokenizer(folder: Path, lexicon: Lexicon) -> None:
             normalizers.Lowercase(),
             normalizers.Replace(Regex(r"(?<![a-z])'|'(?![a-z])"), " "),
             normalizers.Replace(Regex(r"[^a-z0-9',.?!;:]+"), " "),
+            normalizers.Replace(Regex(r"(?<=[.?!,;:]) *[.?!,;:]"), ""),  # of several marks the first
+            normalizers.Replace(Regex(_silent_stops()), " "),
         ]
     )
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -142,6 +146,20 @@ def write_tokenizer(folder: Path, lexicon: Lexicon) -> None:
     tokenizer.add_tokens([AddedToken(tag, normalized=False) for tag in TAGS])
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(json.dumps(_config(lexicon), indent=1))
+
+
+def _behind(before: str, word: str, what: str) -> str:
+    """Matches `what` behind a whole `word`; `before` is a letter that none may have before it."""
+    return rf"(?<={before}{word}){what}|(?<=^{word}){what}"
+
+
+def _silent_stops() -> str:
+    """Matches stops at which nobody pauses: behind a title, and behind a letter that more follows."""
+    by_length: dict[int, list[str]] = {}
+    for title in _TITLES.split():
+        by_length.setdefault(len(title), []).append(title)
+    titles = [_behind("[^a-z']", f"(?:{'|'.join(words)})", r"\.") for words in by_length.values()]
+    return "|".join([_behind("[^a-z']", "[a-hj-z]", r"\.(?= *[a-z0-9,;:])"), *titles])
 
 
 def _config(lexicon: Lexicon) -> dict[str, object]:

@@ -28,8 +28,8 @@ from tools.tiny.pronounce import SLOTS
 
 SYMBOLS = 64  # phones, marks and the end in a slot of a text token
 PLACES = SLOTS + 2
-LOOKS = 3  # text tokens that heads are told of: the one that is spoken, the next and the one behind it
-GUIDES = {1: (0, 1, 2), 2: (0, 0, 1)}  # layer -> which of them each of its first heads looks at
+LOOKS = 3  # text tokens that heads are told of: the one that is spoken, the next, and the next with phones
+GUIDES = {1: (0, 1, 2), 2: (0, 0, 2)}  # layer -> which of them each of its first heads looks at
 _PLACED_LAYER = 1
 _WAVES, _LEAST_WAVE, _LONGEST_WAVE = 16, 6.0, 8192.0
 _NEVER = -30.0  # the logit of what T3 must not say

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tools.tiny import codes
 from tools.tiny.codes import Bools, Ints
-from tools.tiny.compose import Composer, Text
+from tools.tiny.compose import END, Composer, Text
 from tools.tiny.engine import MAX_T3_PROMPT_TOKENS
 from tools.tiny.t3_net import LOOKS, PLACES, T3Train
 from tools.tiny.trainer import Losses, halved, tensor
@@ -98,7 +98,8 @@ class T3Task:
         batch.stops += [np.zeros(count, bool), np.ones(1, bool)]
         batch.places.append(np.concatenate([[0], begun(text.spoken.unit, text.spoken.begins)]))
         # behind the last text token stands the start mark: who looks there knows that the end is near
-        ahead = np.concatenate([[-1], text.spoken.unit])[:, None] + np.arange(LOOKS)
+        spoken = np.concatenate([[-1], text.spoken.unit])
+        ahead = np.stack([spoken, spoken + 1, next_spoken(text.symbols)[spoken + 1]], -1)
         looks[begin : begin + count + 1] = np.where(ahead < 0, -1, first + np.minimum(ahead, tokens))
 
     def _embedded(self, batch: _Batch, texts: list[Text], positions: Tensor) -> Tensor:
@@ -131,6 +132,14 @@ def begun(unit: Ints, begins: Bools) -> Ints:
     new = np.concatenate([[True], unit[1:] != unit[:-1]])
     first = np.maximum.accumulate(np.where(new, np.arange(len(unit)), 0))
     return np.minimum(count - count[first] + begins[first], PLACES - 1)
+
+
+def next_spoken(symbols: Ints) -> Ints:
+    """(n + 1,): the first token from number i on that has phones, n where none has."""
+    found = np.full(len(symbols) + 1, len(symbols))
+    for i in range(len(symbols) - 1, -1, -1):
+        found[i] = i if symbols[i, 0] < END else found[i + 1]
+    return found
 
 
 def _length(text: Text, prompt: int) -> int:
