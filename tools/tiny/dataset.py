@@ -58,9 +58,7 @@ def _sentences(path: Path) -> list[Sentence]:
     arrays = _arrays(path)
     ends = np.cumsum(arrays["lengths"])
     made = []
-    for (kind, text, canon), end, count in zip(
-        json.loads(str(arrays["texts"])), ends, arrays["lengths"], strict=True
-    ):
+    for (kind, text, canon), end, count in zip(json.loads(str(arrays["texts"])), ends, arrays["lengths"], strict=True):
         said = [Said(tuple(phones), tuple(stressed)) for _, phones, stressed in canon]
         made.append(Sentence(kind, text, [name for name, *_ in canon], said, _spoken(arrays, slice(end - count, end))))
     return made
@@ -76,7 +74,9 @@ def _sounds(arrays: dict[str, Any]) -> Ints:
 
 
 def _joined(parts: Sequence[dict[str, Any]], voice: str) -> dict[str, Any]:
-    return {field: np.concatenate([part[f"{voice}.{field}"] for part in parts]) for field in ("samples", "mel", "f0_hz")}
+    return {
+        field: np.concatenate([part[f"{voice}.{field}"] for part in parts]) for field in ("samples", "mel", "f0_hz")
+    }
 
 
 def _arrays(path: Path) -> dict[str, Any]:

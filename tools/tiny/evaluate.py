@@ -120,7 +120,9 @@ def main() -> None:
 
 
 def _told(bucket: str, scores: list[Score]) -> str:
-    shares = {name: np.mean([getattr(one, name) for one in scores]) for name in ("whole", "dropped", "added", "stopped")}
+    shares = {
+        name: np.mean([getattr(one, name) for one in scores]) for name in ("whole", "dropped", "added", "stopped")
+    }
     per = sum(one.edits for one in scores) / sum(one.phones for one in scores)
     ratios = np.array([one.ratio for one in scores])
     apart = np.mean((ratios < 0.75) | (ratios > 1.35))

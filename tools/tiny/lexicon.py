@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from tools.tiny.codes import Ints
-from tools.tiny.compose import MARK_SYMBOLS, SILENT, symbols_of
+from tools.tiny.compose import MARK_SYMBOLS, symbols_of
 from tools.tiny.engine import TAGS, TINY
-from tools.tiny.pieces import Pieces, Word, learn
+from tools.tiny.pieces import Word, learn
 from tools.tiny.pronounce import SLOTS, Pronouncer, Said
 from tools.tiny.teacher import Teacher
 
@@ -80,7 +80,11 @@ def make_lexicon(wordnet: Path, scowl: Path, usual: dict[str, Said]) -> Lexicon:
     say = Pronouncer(Teacher())
     counts = word_counts(wordnet, scowl)
     ranked = sorted(counts, key=lambda word: (-counts[word], word))
-    sounds = {word: said for word in ranked[: 2 * VOCABULARY] if 0 < len((said := usual.get(word) or say.word(word)).phones) <= SLOTS}
+    sounds = {
+        word: said
+        for word in ranked[: 2 * VOCABULARY]
+        if 0 < len((said := usual.get(word) or say.word(word)).phones) <= SLOTS
+    }
     pieces = learn([Word(word, said) for word, said in sounds.items() if word.isalpha()], _FIRST_PIECES, _LATER_PIECES)
     fixed = _fixed(say)
     later = {f"##{piece}": said for piece, said in pieces.later.items() if piece not in ("s", "d")} | _endings(say)

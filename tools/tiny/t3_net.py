@@ -48,7 +48,11 @@ class T3Train(nn.Module):
         self.remainder = nn.Parameter(_clock(width))
         self.waves = _table(2 * _WAVES, width, scale=0.1)
         self.start = _table(width)
-        sizes = {name: size for names, group in zip(_TABLES, FACTORS, strict=True) for name, size in zip(names, group, strict=True)}
+        sizes = {
+            name: size
+            for names, group in zip(_TABLES, FACTORS, strict=True)
+            for name, size in zip(names, group, strict=True)
+        }
         self.inputs = nn.ParameterDict(
             {name: _table(size, width, scale=0.3 if "counter" in name else 0.1) for name, size in sizes.items()}
         )

@@ -11,13 +11,10 @@ from pathlib import Path
 _HELD_BACK = 2000  # examples that no training text uses
 _WORD = re.compile(r"[a-z]+('[a-z]+)?[,.?!;]?")
 _LINKS = (", and", ", but", ", because", ";", ", so", " while", ", or", " and then", ", although")
-_ONES = (
-    "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen"
-).split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
-_MONTHS = "january february march april may june july august september october november december".split()
-_DAYS = "monday tuesday wednesday thursday friday saturday sunday".split()
+_ONES = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+_MONTHS = ["january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december"]
+_DAYS = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 _TITLES = ("dr.", "mr.", "mrs.", "ms.", "prof.", "st.", "gen.", "lt.", "capt.", "sgt.")
 _ABBREVIATIONS = ("e.g.", "i.e.", "u.s.", "u.k.", "etc.", "vs.")
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -28,7 +25,15 @@ _ASK = (
     "did you {v} it yesterday?", "which {n} do you mean?", "could you please {v} the {a} {n} again?",
     "have you seen the {a} {n} that we {v}?", "are you sure?", "how are you today?", "what time is it?",
 )  # fmt: skip
-SHARES = {"example": 0.42, "short": 0.14, "clauses": 0.16, "list": 0.06, "numbers": 0.06, "question": 0.06, "inner": 0.1}
+SHARES = {
+    "example": 0.42,
+    "short": 0.14,
+    "clauses": 0.16,
+    "list": 0.06,
+    "numbers": 0.06,
+    "question": 0.06,
+    "inner": 0.1,
+}
 
 
 def fetch_wordnet(folder: Path) -> Path:
@@ -115,8 +120,11 @@ class Writer:
 
     def listed(self) -> str:
         items = [self._any_word() if self._draw.random() < 0.7 else self._thing() for _ in range(self._many(3, 14))]
-        return self._draw.choice(_LEADS) + ", ".join(items[:-1]) + self._draw.choice((", and ", " and ", ", or ")) + (
-            items[-1] + "."
+        return (
+            self._draw.choice(_LEADS)
+            + ", ".join(items[:-1])
+            + self._draw.choice((", and ", " and ", ", or "))
+            + (items[-1] + ".")
         )
 
     def numbers(self) -> str:
@@ -160,7 +168,9 @@ class Writer:
 
     def _broken(self, words: list[str]) -> str:
         at = self._draw.randint(1, len(words))
-        return " ".join(words[:at]) + "... " + " ".join(words[at:] or ["well"]) + self._draw.choice(("...", ".", "?", "!"))
+        return (
+            " ".join(words[:at]) + "... " + " ".join(words[at:] or ["well"]) + self._draw.choice(("...", ".", "?", "!"))
+        )
 
     def _any_word(self) -> str:
         kind = self._draw.random()

@@ -168,7 +168,12 @@ class CfmTask:
         given = self._given(made)
         torch.manual_seed(step)
         noise = torch.randn_like(made.mel)
-        names = (("flow", self._velocities), ("quarter", self._quarters), ("half", self._halves), ("half", self._halves))
+        names = (
+            ("flow", self._velocities),
+            ("quarter", self._quarters),
+            ("half", self._halves),
+            ("half", self._halves),
+        )
         name, targets = names[step % len(names)]
         x, t, r, wanted = targets(noise, made, given)
         velocity = self._velocity(x, given, t, r)

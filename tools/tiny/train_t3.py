@@ -80,9 +80,7 @@ class T3Task:
         x = self._embedded(batch, texts, tensor(positions))
         return self._compared(x, batch, tensor(looks))
 
-    def _add(
-        self, batch: _Batch, looks: Ints, base: int, text: Text, prompt: tuple[Ints, Ints], moved: int
-    ) -> None:
+    def _add(self, batch: _Batch, looks: Ints, base: int, text: Text, prompt: tuple[Ints, Ints], moved: int) -> None:
         """One row: [speaker][prompt][text][start][codes], its text `moved` further than it stands."""
         first, tokens, count = 1 + len(prompt[0]), len(text.names), len(text.spoken)
         begin = first + tokens
@@ -105,7 +103,9 @@ class T3Task:
     def _embedded(self, batch: _Batch, texts: list[Text], positions: Tensor) -> Tensor:
         net = self._net
         rows, longest, width = *positions.shape, net.spec.width
-        symbols, stressed = (tensor(np.concatenate(column)) for column in zip(*((t.symbols, t.stressed) for t in texts), strict=True))
+        symbols, stressed = (
+            tensor(np.concatenate(column)) for column in zip(*((t.symbols, t.stressed) for t in texts), strict=True)
+        )
         x = torch.zeros(rows * longest, width)
         x = x.index_copy(0, batch.joined("code_at"), net.code_rows(batch.joined("group"), batch.joined("index")))
         x = x.index_copy(0, batch.joined("text_at"), net.text_rows(symbols, stressed))

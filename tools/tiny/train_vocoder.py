@@ -86,7 +86,10 @@ class VocoderTask:
     def _real(self, draw: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
         voices = draw.integers(len(self._streams), size=self._batch)
         starts = draw.integers(len(self._streams[0].sounds) - self._tokens, size=self._batch)
-        rows = [self._streams[v].mel[_span(s, self._tokens, MEL_FRAMES_PER_TOKEN)] for v, s in zip(voices, starts, strict=True)]
+        rows = [
+            self._streams[v].mel[_span(s, self._tokens, MEL_FRAMES_PER_TOKEN)]
+            for v, s in zip(voices, starts, strict=True)
+        ]
         return tensor(np.stack(rows).astype(np.float32)), *self._said(voices, starts)
 
     def _said(self, voices: npt.NDArray[np.int64], starts: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tools.tiny import codes
+from tools.tiny.dataset import Stream
 from tools.tiny.engine import (
     HEARING_RATE_HZ,
     SAMPLE_RATE_HZ,
@@ -29,8 +31,6 @@ from tools.tiny.engine import (
     random_weights,
     resample,
 )
-from tools.tiny import codes
-from tools.tiny.dataset import Stream
 from tools.tiny.trainer import Losses
 from tools.tiny.voices import speaker_embeddings, x_vectors
 
