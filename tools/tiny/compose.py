@@ -16,6 +16,7 @@ from tools.tiny import codes
 from tools.tiny.codes import ALPHABET, PAUSE, Bools, Ints, Rows
 from tools.tiny.corpus import MOST_ROWS, MOST_TOKENS
 from tools.tiny.dataset import Sentence
+from tools.tiny.engine import SPEECH_CODES
 from tools.tiny.pronounce import MARKS, SLOTS, Said
 from tools.tiny.rows import Spoken
 
@@ -74,11 +75,12 @@ class Composer:
         for one in sentences:
             self._of_length[len(one.tokens)].append(one)
         self._lengths = np.array(sorted(self._of_length))
-        self._table = codes.parts(np.arange(codes.SPEECH_CODES))
+        self._table = codes.parts(np.arange(SPEECH_CODES))
 
     def text(self, draw: np.random.Generator, target: int, *, clean: bool = False) -> Text:
         """About `target` tokens. clean: no word is cut, and every word has its usual sound."""
-        chosen, left = [], max(2, min(target, MOST_TOKENS))
+        left = max(2, min(target, MOST_TOKENS))
+        chosen: list[Sentence] = []
         fill = draw.random() < _FILL
         while left >= 2 and len(chosen) < _MOST_JOINED:
             fits = self._lengths[self._lengths <= left]
@@ -125,7 +127,8 @@ class Composer:
 
     def prompt(self, draw: np.random.Generator, tokens: int) -> tuple[Ints, Ints]:
         """Groups and factors of codes as the net that hears reference audio gives them: no counters, partly wrong."""
-        pieces, have = [(np.zeros(0, np.int64), np.zeros((0, 3), np.int64))], 0
+        pieces: list[tuple[Ints, Ints]] = [(np.zeros(0, np.int64), np.zeros((0, 3), np.int64))]
+        have = 0
         while have < tokens:
             one = self._sentences[draw.integers(len(self._sentences))].spoken
             rows = one.rows(0)
@@ -133,7 +136,7 @@ class Composer:
             have += len(one)
         group, index = (np.concatenate([piece[i] for piece in pieces])[:tokens] for i in (0, 1))
         wrong = draw.random(tokens) < draw.random() * _MOST_MISHEARD
-        other = draw.integers(codes.SPEECH_CODES, size=tokens)
+        other = draw.integers(SPEECH_CODES, size=tokens)
         return np.where(wrong, self._table[0][other], group), np.where(wrong[:, None], self._table[1][other], index)
 
 

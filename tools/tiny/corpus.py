@@ -86,7 +86,7 @@ class Recorder:
 
 def _sound(said: Rendered, rows: Spoken, gain_db: float) -> Sound:
     count, begin = len(rows) * SAMPLES_PER_TOKEN, round(rows.begin_s * SAMPLE_RATE_HZ)
-    samples = np.zeros(count, np.float32)
+    samples: F32 = np.zeros(count, np.float32)
     heard = said.samples[begin : begin + count]
     samples[: len(heard)] = heard
     samples = with_gain(samples, gain_db)

@@ -36,7 +36,7 @@ class Muon(torch.optim.Optimizer):
                     update(parameter, group["lr"], self._state(parameter, group["matrix"]))
 
     def _state(self, parameter: Tensor, matrix: bool) -> dict[str, Tensor]:
-        state = self.state[parameter]
+        state: dict[str, Tensor] = self.state[parameter]
         if not state:
             state |= {"m": torch.zeros_like(parameter), "count": torch.zeros(())}
             if not matrix:
@@ -49,8 +49,9 @@ class Muon(torch.optim.Optimizer):
         state["m"].mul_(_MOMENTUM).add_(parameter.grad)
         rows, columns = parameter.shape
         stacked = rows == 3 * columns  # queries, keys and values are three matrices
-        update = (parameter.grad + _MOMENTUM * state["m"]).split(columns if stacked else rows)
-        made = [orthogonal(part) * max(1.0, part.shape[0] / columns) ** 0.5 for part in update]
+        update = parameter.grad + _MOMENTUM * state["m"]
+        parts = update.chunk(3 if stacked else 1)
+        made = [orthogonal(part) * max(1.0, part.shape[0] / columns) ** 0.5 for part in parts]
         parameter.mul_(1 - rate * _DECAY / MATRIX_RATE).sub_(rate * torch.cat(made))
 
     def _adam(self, parameter: Tensor, rate: float, state: dict[str, Tensor]) -> None:
@@ -70,4 +71,5 @@ def orthogonal(x: Tensor) -> Tensor:
     for _ in range(5):
         gram = y @ y.T
         y = a * y + (b * gram + c * gram @ gram) @ y
-    return (y.T if tall else y).to(x.dtype)
+    turned: Tensor = (y.T if tall else y).to(x.dtype)
+    return turned

@@ -6,6 +6,7 @@ Knows where a phone before a pause ends; knows no codes and no net.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -78,7 +79,7 @@ def _timeline(characters: list[tuple[str, int]], starts_s: npt.NDArray[np.float6
 def _held(phones: list[Timed]) -> list[Timed]:
     """Pauses begin when the phone before them has been held long enough."""
     made = phones[:1]
-    for before, one in zip(phones, phones[1:], strict=False):
+    for before, one in pairwise(phones):
         if one.letter == _SILENCE and before.letter:
             most_s = _HELD_VOWEL_S if ALPHABET[before.letter] in _VOWELS else _HELD_S
             one = replace(one, start_s=min(one.start_s, before.start_s + most_s))

@@ -8,6 +8,7 @@ writes all of it out as the plain tensors that the engine reads. Knows the engin
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -61,7 +62,9 @@ class T3Train(nn.Module):
                 self.inputs[name].data.copy_(self.remainder.data)
         self.outputs = nn.ParameterDict({name: _table(size, width, scale=0.05) for name, size in sizes.items()})
         self.stop = _table(width, scale=0.05)
-        self.blocks = nn.ModuleList([Block(width, spec.heads, spec.layers) for _ in range(spec.layers)])
+        self.blocks: Sequence[Block] = nn.ModuleList(  # type: ignore[assignment]
+            [Block(width, spec.heads, spec.layers) for _ in range(spec.layers)]
+        )
         self.ln_f = nn.LayerNorm(width)
         self.place = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, PLACES))  # for training only
 
@@ -120,9 +123,9 @@ class T3Train(nn.Module):
         code, sums = torch.zeros_like(stop), [stop]
         for g, names in enumerate(_TABLES):
             sums.append(torch.stack([logs[name] for name in names]).sum(0))
-            columns = index.clamp(min=0).split(1, dim=1)  # rows of other groups give something that is not used
+            columns = index.clamp(min=0).unbind(1)  # rows of other groups give something that is not used
             taken = [
-                scores[name].gather(1, column.clamp(max=scores[name].shape[1] - 1))[:, 0]
+                scores[name].gather(1, column.clamp(max=scores[name].shape[1] - 1)[:, None])[:, 0]
                 for name, column in zip(names, columns, strict=False)
             ]
             code = torch.where(group == g, torch.stack(taken).sum(0), code)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
 FRAME_S = 0.025  # of durations
 F0_FRAME_S = 0.0125
 RATE_HZ = 24_000
@@ -33,7 +34,7 @@ class Rendered:
 
 class Teacher:
     def __init__(self) -> None:
-        from hibari import Hibari
+        from hibari import Hibari  # type: ignore[import-not-found]
 
         self._hibari = Hibari()
         self.g2p = self._hibari.g2p
@@ -56,10 +57,10 @@ class Teacher:
 
 def lowered(said: Rendered) -> Rendered:
     """The same words at the same times by another speaker: WORLD's envelopes with the frequency axis warped."""
-    import pyworld
+    import pyworld  # type: ignore[import-not-found]
 
     samples = said.samples.astype(np.float64)
-    times_s = np.arange(len(samples) * 1000 // int(1000 * _WORLD_FRAME_S * RATE_HZ) + 1) * _WORLD_FRAME_S
+    times_s: F64 = np.arange(len(samples) * 1000 // int(1000 * _WORLD_FRAME_S * RATE_HZ) + 1) * _WORLD_FRAME_S
     f0_hz = _f0_at(said.f0_hz, times_s)
     envelope = pyworld.cheaptrick(samples, f0_hz, times_s, RATE_HZ)
     aperiodic = pyworld.d4c(samples, f0_hz, times_s, RATE_HZ)
@@ -71,7 +72,7 @@ def lowered(said: Rendered) -> Rendered:
     return Rendered(padded, said.frames, said.f0_hz * np.float32(_LOWER))
 
 
-def _stretched(spectra: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _stretched(spectra: F64) -> F64:
     """(frames, bins) of a longer vocal tract: all formants lie lower."""
     bins = spectra.shape[1]
     source = np.minimum(np.arange(bins) * _LONGER, bins - 1)
@@ -81,7 +82,7 @@ def _stretched(spectra: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.ascontiguousarray(np.exp(logs[:, low] * (1 - share) + logs[:, high] * share))
 
 
-def _f0_at(f0_hz: F32, times_s: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _f0_at(f0_hz: F32, times_s: F64) -> F64:
     """f0 at any times: interpolated where both neighbours are voiced."""
     nearest = f0_hz[np.minimum(np.rint(times_s / F0_FRAME_S).astype(int), len(f0_hz) - 1)].astype(np.float64)
     between = np.interp(times_s, np.arange(len(f0_hz)) * F0_FRAME_S, f0_hz)

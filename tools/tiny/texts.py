@@ -11,9 +11,42 @@ from pathlib import Path
 _HELD_BACK = 2000  # examples that no training text uses
 _WORD = re.compile(r"[a-z]+('[a-z]+)?[,.?!;]?")
 _LINKS = (", and", ", but", ", because", ";", ", so", " while", ", or", " and then", ", although")
-_ONES = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
+_ONES = [
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+]
 _TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
-_MONTHS = ["january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december"]
+_MONTHS = [
+    "january",
+    "february",
+    "march",
+    "april",
+    "may",
+    "june",
+    "july",
+    "august",
+    "september",
+    "october",
+    "november",
+    "december",
+]
 _DAYS = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 _TITLES = ("dr.", "mr.", "mrs.", "ms.", "prof.", "st.", "gen.", "lt.", "capt.", "sgt.")
 _ABBREVIATIONS = ("e.g.", "i.e.", "u.s.", "u.k.", "etc.", "vs.")
@@ -151,7 +184,7 @@ class Writer:
         said, more = " ".join(words), " ".join(rest)
         made: tuple[Callable[[], str], ...] = (
             lambda: self._abbreviated(words, rest),
-            lambda: f"{said} at {self._draw.choice(_ONES[:12])} {self._draw.choice(('a.m.', 'p.m.'))} {self._link()} {more}.",
+            lambda: f"{said} at {self._hour()} {self._link()} {more}.",
             lambda: f"{self._title()} {self._noun()} and {self._title()} {self._noun()} said {said}.",
             lambda: f"{said}... {more}.",
             lambda: f"{self._title()} {self._initials(self._many(1, 2))} {self._noun()} {said}.",
@@ -186,6 +219,9 @@ class Writer:
 
     def _title(self) -> str:
         return self._draw.choice(_TITLES)
+
+    def _hour(self) -> str:
+        return f"{self._draw.choice(_ONES[:12])} {self._draw.choice(('a.m.', 'p.m.'))}"
 
     def _link(self) -> str:
         return self._draw.choice(("and", "because", "on " + self._draw.choice(_DAYS) + ", and"))

@@ -8,6 +8,7 @@ steps from its own finer ones (a step of a half from two of a quarter, those fro
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +37,7 @@ _HOLD, _FAR = 32.0, 1.0  # see make_cfm
 _VECTOR_NOISE = 0.03  # per dimension: the speaker net will not hit the vector exactly
 _SHAPES = ((8, 100), (8, 100), (12, 60), (8, 100), (3, 300))  # rows and tokens of a batch, in turn
 _BUILT_IN = 0
-_HALF_STEPS = tuple(zip(EULER_TIMES, EULER_TIMES[1:], strict=False))
+_HALF_STEPS = tuple(pairwise(EULER_TIMES))
 _QUARTER_STEPS = tuple((t, t + 0.25) for t in (0.0, 0.25, 0.5, 0.75))
 
 
@@ -88,7 +89,7 @@ def make_cfm(spec: FlowSpec) -> Estimator:
     gain = _HOLD * math.sqrt(spare / channels) / slope
     nn.init.zeros_(net.final_proj.weight)
     net.final_proj.weight[bands, bands, 0] = -gain
-    net.final_proj.bias.fill_(gain * far)
+    nn.init.constant_(net.final_proj.bias, gain * far)  # type: ignore[arg-type]
     return net
 
 
@@ -124,7 +125,8 @@ def windows(streams: list[Stream], draw: np.random.Generator, rows: int, tokens:
     vectors = x_vectors()[voices] + _VECTOR_NOISE * draw.standard_normal((rows, X_VECTOR_DIM), np.float32)
     arrays = (sounds, mel.astype(np.float32), built_in.astype(np.float32), vectors)
     starts = np.array([own[1].start for own in spans])
-    return Windows(*map(tensor, arrays), MEL_FRAMES_PER_TOKEN * prompt, voices, starts)
+    heard, spoken, first, vector = map(tensor, arrays)
+    return Windows(heard, spoken, first, vector, MEL_FRAMES_PER_TOKEN * prompt, voices, starts)
 
 
 class Flow:

@@ -30,7 +30,7 @@ _SHORT_SHARE, _SHORT = 0.15, 8
 
 @dataclass
 class _Batch:
-    """Pieces of all rows, to be joined: where codes, texts and starts stand in the flattened (B T), and what they are."""
+    """Pieces of all rows, to be joined: what codes and texts are, and where they stand in the flattened (B T)."""
 
     code_at: list[Ints] = field(default_factory=list)
     group: list[Ints] = field(default_factory=list)
@@ -55,7 +55,7 @@ class T3Task:
         draw = np.random.default_rng([step, 3])
         short = draw.random() < _SHORT_SHARE
         target = int(draw.integers(1, _SHORT if short else codes.COUNTERS - 1))
-        prompt = int(draw.choice([0, 0, draw.integers(1, 30)]))
+        prompt = int(draw.integers(1, 30)) if draw.random() < 1 / 3 else 0
         if step % _LONG_EVERY == _LONG_EVERY - 1:
             prompt = int(draw.integers(60, MAX_T3_PROMPT_TOKENS + 1))
         return self._losses(draw, self._texts(draw, target, prompt), prompt)
@@ -131,7 +131,7 @@ def begun(unit: Ints, begins: Bools) -> Ints:
     count = np.cumsum(begins)
     new = np.concatenate([[True], unit[1:] != unit[:-1]])
     first = np.maximum.accumulate(np.where(new, np.arange(len(unit)), 0))
-    return np.minimum(count - count[first] + begins[first], PLACES - 1)
+    return np.asarray(np.minimum(count - count[first] + begins[first], PLACES - 1))
 
 
 def next_spoken(symbols: Ints) -> Ints:

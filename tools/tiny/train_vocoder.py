@@ -46,8 +46,9 @@ def init(net: Vocoder) -> Vocoder:
         net.f0_predictor.classifier.weight.mul_(100.0)
         net.m_source.l_linear.weight.copy_(torch.full((1, 9), 0.5))
         net.m_source.l_linear.bias.zero_()
-        bins = net.conv_post.bias.shape[0] // 2
-        net.conv_post.bias[:bins].fill_(-4.0)
+        bias = net.conv_post.bias
+        assert bias is not None
+        bias[: len(bias) // 2].fill_(-4.0)
     return net
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -33,7 +33,7 @@ def halved() -> torch.autocast:
     return torch.autocast(device if device in ("cpu", "cuda") else "cpu", torch.bfloat16)
 
 
-def tensor(array: np.ndarray) -> Tensor:
+def tensor(array: npt.NDArray[Any]) -> Tensor:
     """`array` where training runs; torch puts what it makes itself there."""
     return torch.from_numpy(array).to(torch.get_default_device())
 
@@ -91,7 +91,7 @@ class Trainer:
         for group in self._optimiser.param_groups:
             group["lr"] = group.get("share", 1.0) * self._peak * warm * (0.05 + 0.95 * cosine)
         self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.net.parameters(), _CLIP)
         if torch.isfinite(norm):
             self._optimiser.step()

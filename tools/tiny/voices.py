@@ -26,4 +26,5 @@ def speaker_embeddings() -> F32:
 
 
 def _units(rows: F32) -> F32:
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    units: F32 = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return units
