@@ -60,7 +60,8 @@ def lowered(said: Rendered) -> Rendered:
     import pyworld  # type: ignore[import-not-found]
 
     samples = said.samples.astype(np.float64)
-    times_s: F64 = np.arange(len(samples) * 1000 // int(1000 * _WORLD_FRAME_S * RATE_HZ) + 1) * _WORLD_FRAME_S
+    count = len(samples) * 1000 // int(1000 * _WORLD_FRAME_S * RATE_HZ) + 1
+    times_s: F64 = np.arange(count, dtype=np.float64) * _WORLD_FRAME_S
     f0_hz = _f0_at(said.f0_hz, times_s)
     envelope = pyworld.cheaptrick(samples, f0_hz, times_s, RATE_HZ)
     aperiodic = pyworld.d4c(samples, f0_hz, times_s, RATE_HZ)

@@ -8,8 +8,8 @@ steps from its own finer ones (a step of a half from two of a quarter, those fro
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
