@@ -25,7 +25,7 @@ MARK_SYMBOLS = {mark: len(ALPHABET) + 2 + i for i, mark in enumerate(MARKS)}
 _SILENCE = ALPHABET.index(PAUSE)
 _SPLIT_TEXTS, _SPLIT_WORDS = 0.25, 0.2
 _CUTS = (1, 1, 2, 3)  # of a word that is cut, in equal shares
-_BARE = 0.5  # of texts have no marks but those at which one pauses, as the tokenizer drops most of the others
+_BARE = 0.85  # of texts have no marks but those at which one pauses, as the tokenizer drops most of the others
 _OWN_SOUND = 0.1  # of words that stand for what is said in this text, not for what they mostly sound like
 _SILENT_SHARE = 0.01
 _MOST_MISHEARD = 0.6
@@ -78,7 +78,7 @@ class Composer:
         self._table = codes.parts(np.arange(SPEECH_CODES))
 
     def text(self, draw: np.random.Generator, target: int, *, clean: bool = False) -> Text:
-        """About `target` tokens. clean: no word is cut, and every word has its usual sound."""
+        """About `target` tokens. clean: as a tokenizer gives it that knows every word and how it mostly sounds."""
         left = max(2, min(target, MOST_TOKENS))
         chosen: list[Sentence] = []
         fill = draw.random() < _FILL
@@ -96,7 +96,7 @@ class Composer:
     def joined(self, draw: np.random.Generator, chosen: list[Sentence], *, clean: bool) -> Text:
         """The sentences as one text; a pause between two belongs to the mark before it."""
         cut = not clean and draw.random() < _SPLIT_TEXTS
-        bare = not clean and draw.random() < _BARE
+        bare = clean or draw.random() < _BARE
         names: list[str] = []
         said: list[Said] = []
         parts: list[Spoken] = []
