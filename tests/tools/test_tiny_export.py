@@ -88,9 +88,12 @@ def test_the_flow_of_the_file_hears_sounds_through_any_of_their_codes(tmp_path: 
 
 
 @torch.inference_mode()
-def test_the_cfm_begins_as_the_velocity_from_noise_to_mu() -> None:
+@pytest.mark.parametrize(("t", "r"), [(0.0, 0.0), (0.0, 0.5), (0.25, 0.25), (0.5, 0.5), (0.5, 1.0), (0.75, 0.75)])
+def test_the_cfm_begins_as_the_velocity_from_x_to_mu(t: float, r: float) -> None:
     cfm = train_flow.make_cfm(TINY.flow)
     mu, noise = 2.5 * torch.randn(2, 60, 80) - 6, torch.randn(2, 60, 80)
-    velocity = cfm(noise, mu, torch.randn(2, 80), torch.randn(2, 60, 80), None, torch.zeros(2), torch.ones(2))
-    assert (velocity - (mu - noise)).abs().mean() < 0.4
-    assert (cfm(mu, mu, torch.randn(2, 80), mu, None, torch.zeros(2), torch.ones(2))).abs().max() < 0.05
+    x = torch.lerp(noise, mu, t)
+    velocity = cfm(x, mu, torch.randn(2, 80), torch.randn(2, 60, 80), None, torch.full((2,), t), torch.full((2,), r))
+    assert (velocity - (mu - noise)).abs().mean() < 0.6
+    near = cfm(mu, mu, torch.randn(2, 80), mu, None, torch.full((2,), t), torch.full((2,), r))
+    assert near.abs().max() < 0.05

@@ -1,7 +1,8 @@
-"""The optimiser of T3: Muon for the matrices of its blocks, Adam for tables, norms and biases.
+"""Muon for matrices, Adam for tables, norms and biases.
 
-Muon steps along the nearest matrix with equal singular values to the gradient's running mean: of a net this size it
-needs about three quarters of Adam's steps. Knows no net beyond which parameters it is told are matrices.
+Muon steps along the nearest matrix with equal singular values to the gradient's running mean: T3 needs three quarters
+of Adam's steps with it, and the CFM learns to carry noise away, which Adam takes thousands of steps to find. Knows no
+net beyond which parameters it is told are matrices.
 """
 
 from __future__ import annotations
@@ -10,13 +11,19 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 _MOMENTUM, _BETAS, _EPS = 0.95, (0.9, 0.98), 1e-8
 _DECAY = 0.05  # of matrices, times the share of the peak
 _TABLE_DECAY = 0.01
 MATRIX_RATE = 8.0  # a matrix's learning rate in Adam's
 _QUINTIC = (3.4445, -4.7750, 2.0315)  # Newton-Schulz coefficients of https://kellerjordan.github.io/posts/muon
+
+
+def of_matrices(net: nn.Module, peak: float) -> Muon:
+    """For a net whose matrices are all that has two dimensions or more."""
+    parameters = list(net.parameters())
+    return Muon([p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim < 2], peak)
 
 
 class Muon(torch.optim.Optimizer):
@@ -47,12 +54,11 @@ class Muon(torch.optim.Optimizer):
     def _turn(self, parameter: Tensor, rate: float, state: dict[str, Tensor]) -> None:
         assert parameter.grad is not None
         state["m"].mul_(_MOMENTUM).add_(parameter.grad)
-        rows, columns = parameter.shape
-        stacked = rows == 3 * columns  # queries, keys and values are three matrices
-        update = parameter.grad + _MOMENTUM * state["m"]
-        parts = update.chunk(3 if stacked else 1)
+        update = (parameter.grad + _MOMENTUM * state["m"]).flatten(1)  # a convolution's taps are columns
+        rows, columns = update.shape
+        parts = update.chunk(3 if rows == 3 * columns else 1)  # queries, keys and values are three matrices
         made = [orthogonal(part) * max(1.0, part.shape[0] / columns) ** 0.5 for part in parts]
-        parameter.mul_(1 - rate * _DECAY / MATRIX_RATE).sub_(rate * torch.cat(made))
+        parameter.mul_(1 - rate * _DECAY / MATRIX_RATE).sub_(rate * torch.cat(made).view_as(parameter))
 
     def _adam(self, parameter: Tensor, rate: float, state: dict[str, Tensor]) -> None:
         assert parameter.grad is not None

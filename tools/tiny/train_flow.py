@@ -1,8 +1,8 @@
 """The flow learns in two parts: its encoder codes -> the built-in voice's mel, then its CFM to speak in any voice.
 
 Codes carry no voice: the encoder, which sees no x-vector, gives the built-in voice, and the CFM makes of it the voice
-of x-vector and prompt, out of noise. The CFM learns velocities at all times, and the average velocities of its two
-steps from its own finer ones (a step of a half from two of a quarter, those from two velocities).
+of x-vector and prompt, out of noise. The CFM learns velocities at four times, and the average velocities of its two
+steps from its own velocities at their begin and in their middle: what four steps give, two then do.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from tools.tiny.trainer import Losses, halved, tensor
 from tools.tiny.voices import x_vectors
 
 _MEAN_LOG_MEL = -6.0
-_HOLD, _FAR = 32.0, 1.0  # see make_cfm
+_HOLD, _ABOVE, _FAR = 32.0, 8.0, 1.0  # see make_cfm
 _VECTOR_NOISE = 0.03  # per dimension: the speaker net will not hit the vector exactly
 _SHAPES = ((8, 100), (8, 100), (12, 60), (8, 100), (3, 300))  # rows and tokens of a batch, in turn
 _BUILT_IN = 0
 _HALF_STEPS = tuple(pairwise(EULER_TIMES))
-_QUARTER_STEPS = tuple((t, t + 0.25) for t in (0.0, 0.25, 0.5, 0.75))
+_FINE_TIMES = (0.0, 0.25, 0.5, 0.75)  # of the velocities from which the steps learn
 
 
 def make_encoder(spec: FlowSpec) -> TokenEncoder:
@@ -51,12 +51,12 @@ def make_encoder(spec: FlowSpec) -> TokenEncoder:
 
 @torch.no_grad()
 def make_cfm(spec: FlowSpec) -> Estimator:
-    """A U-Net that starts as the velocity from noise to mu: a straight path carries mu - x to the output, everything
-    beside it is silent.
+    """A U-Net that starts as the velocity from x to mu, (mu - x) / (1 - t): what is right where the mel is certain.
 
-    Left to find this path, a net this small needs thousands of steps to get rid of the noise. The last block's norm
-    and mish stand in the way; they are linear enough because the channels that are left over hold the deviation
-    constant and the mean at zero, and exact once x is near mu.
+    A straight path carries mu - x to the output, everything beside it is silent. Left to find this path, a net this
+    small needs thousands of steps to get rid of the noise. The last block's norm and mish stand in the way; they are
+    linear enough because the channels that are left over hold the deviation, and at 1 - t times its first value: that
+    is the factor.
     """
     net = Estimator(spec)
     channels, spare = spec.channels, spec.channels - MEL_BANDS
@@ -80,9 +80,15 @@ def make_cfm(spec: FlowSpec) -> Estimator:
         conv.bias[bands] = 0
         for first, factor in sources.items():
             conv.weight[bands, first + bands, now] = factor
-    last.weight[MEL_BANDS:] = 0
+    for conv in (up[0].res_conv, up[2], last):
+        conv.weight[MEL_BANDS:] = 0
+        conv.bias[MEL_BANDS:] = 0
+    _tell_time(net, up[0])
+    up[2].weight[MEL_BANDS, MEL_BANDS, now] = 1
+    signs = torch.arange(spare) % 2 * 2.0 - 1.0
+    last.weight[MEL_BANDS:, MEL_BANDS, now] = signs
     last.weight[MEL_BANDS:, :MEL_BANDS, now] = -1 / spare
-    last.bias[MEL_BANDS:] = _HOLD * (torch.arange(spare) % 2 * 2.0 - 1.0)
+    last.bias[MEL_BANDS:] = -_ABOVE * signs
     nn.init.constant_(net.final_block.norm.bias, _FAR)
     below, far, above = F.mish(torch.tensor([_FAR - 1e-3, _FAR, _FAR + 1e-3], dtype=torch.float64)).tolist()
     slope = (above - below) / 2e-3
@@ -91,6 +97,29 @@ def make_cfm(spec: FlowSpec) -> Estimator:
     net.final_proj.weight[bands, bands, 0] = -gain
     nn.init.constant_(net.final_proj.bias, gain * far)  # type: ignore[arg-type]
     return net
+
+
+def _tell_time(net: Estimator, residual: Any) -> None:
+    """Make the first left-over channel of a residual block _ABOVE + _HOLD (1 - t), the others nothing.
+
+    Its second block norms what its first gives, so time is told as a direction: between two patterns of signs whose
+    share in that channel is 1 - 2 t.
+    """
+    steps = torch.tensor([(t, t) for t in _FINE_TIMES] + list(_HALF_STEPS))
+    known = net._time(steps[:, 0], steps[:, 1], torch.float32)  # (steps, width)
+    angle = torch.arcsin((1 - 2 * steps[:, 0]) / math.sqrt(2)) - math.pi / 4
+    channel = torch.arange(len(residual.block2.norm.weight)) - MEL_BANDS
+    patterns = [(channel // period % 2 * -2.0 + 1.0) for period in (1, 2)]
+    wanted = angle.cos()[:, None] * patterns[0] + angle.sin()[:, None] * patterns[1]
+    residual.mlp["1"].weight.copy_(torch.linalg.lstsq(known, wanted, driver="gelsd").solution.T)
+    for silent in (residual.mlp["1"].bias, residual.block1.norm.weight, residual.block1.norm.bias):
+        nn.init.zeros_(silent)
+    conv, norm = residual.block2.block["0"], residual.block2.norm
+    nn.init.zeros_(conv.weight)
+    nn.init.zeros_(conv.bias)
+    conv.weight[:, :, -1].fill_diagonal_(1)
+    nn.init.zeros_(norm.bias)
+    norm.weight[MEL_BANDS], norm.bias[MEL_BANDS] = _HOLD / 2, _HOLD / 2 + _ABOVE
 
 
 @dataclass(frozen=True)
@@ -170,13 +199,7 @@ class CfmTask:
         given = self._given(made)
         torch.manual_seed(step)
         noise = torch.randn_like(made.mel)
-        names = (
-            ("flow", self._velocities),
-            ("quarter", self._quarters),
-            ("half", self._halves),
-            ("half", self._halves),
-        )
-        name, targets = names[step % len(names)]
+        name, targets = (("flow", self._velocities), ("half", self._halves))[step % 2]
         x, t, r, wanted = targets(noise, made, given)
         velocity = self._velocity(x, given, t, r)
         loss = (velocity - wanted)[:, made.prompt_frames :].square().mean()  # nobody hears the prompt
@@ -194,38 +217,22 @@ class CfmTask:
         return velocity.float()
 
     def _velocities(self, noise: Tensor, made: Windows, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Any time, the velocity there."""
-        t = torch.rand(len(noise))
+        """The velocity at one of the fine times."""
+        t = torch.tensor(_FINE_TIMES)[torch.randint(len(_FINE_TIMES), (len(noise),))]
         return _between(noise, made.mel, t), t, t, made.mel - noise
 
-    def _quarters(self, noise: Tensor, made: Windows, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """A quarter step, from the velocities at its begin and in its middle."""
-        t, r = _drawn_steps(_QUARTER_STEPS, len(noise))
-        return self._from_two(noise, made, given, t, r, instant=True)
-
-    def _halves(self, noise: Tensor, made: Windows, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """A half step, from two quarters."""
-        t, r = _drawn_steps(_HALF_STEPS, len(noise))
-        return self._from_two(noise, made, given, t, r, instant=False)
-
     @torch.no_grad()
-    def _from_two(
-        self, noise: Tensor, made: Windows, given: tuple[Tensor, ...], t: Tensor, r: Tensor, *, instant: bool
-    ) -> tuple[Tensor, ...]:
+    def _halves(self, noise: Tensor, made: Windows, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """A step of a half, from the velocities at its begin and in its middle."""
+        t, r = torch.tensor(_HALF_STEPS)[torch.randint(len(_HALF_STEPS), (len(noise),))].unbind(1)
         x, middle = _between(noise, made.mel, t), (t + r) / 2
-        first = self._velocity(x, given, t, t if instant else middle)
-        then = x + (middle - t)[:, None, None] * first
-        second = self._velocity(then, given, middle, middle if instant else r)
+        first = self._velocity(x, given, t, t)
+        second = self._velocity(x + (middle - t)[:, None, None] * first, given, middle, middle)
         return x, t, r, (first + second) / 2
 
 
 def _between(noise: Tensor, mel: Tensor, t: Tensor) -> Tensor:
     return torch.lerp(noise, mel, t[:, None, None])
-
-
-def _drawn_steps(steps: tuple[tuple[float, float], ...], rows: int) -> tuple[Tensor, Tensor]:
-    drawn = torch.tensor(steps)[torch.randint(len(steps), (rows,))]
-    return drawn[:, 0], drawn[:, 1]
 
 
 def _span(stream: Stream, draw: np.random.Generator, tokens: int) -> slice:

@@ -116,18 +116,18 @@ class _Progress:
 
     def _start(self) -> None:
         self._since_s, self._count = time.monotonic(), 0
-        self._sums: dict[str, float] = {}
+        self._values: dict[str, list[float]] = {}
 
     def add(self, step: int, values: Losses) -> None:
         self._count += 1
         for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + float(value.detach())
+            self._values.setdefault(name, []).append(float(value.detach()))
         if time.monotonic() - self._since_s > _LOG_EVERY_S:
             self.tell(step)
 
     def tell(self, step: int) -> None:
         if self._count:
-            shown = " ".join(f"{name} {value / self._count:.4f}" for name, value in self._sums.items())
+            shown = " ".join(f"{name} {sum(told) / len(told):.4f}" for name, told in self._values.items())
             step_s = (time.monotonic() - self._since_s) / self._count
             stamp = time.strftime("%H:%M:%S")
             print(f"{stamp} {self._name} {step} {shown} ({step_s:.3f} s/step)", flush=True)
