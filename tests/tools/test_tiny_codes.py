@@ -52,8 +52,8 @@ def test_onsets_say_phone_and_place_and_what_goes_on_says_its_pitch() -> None:
         np.array([5, 5, vowel, vowel]), np.array([70, 70, 71, 71]), np.array([1, 0, 1, 0], bool), np.array([0, 2, 0, 2])
     )
     group, index = codes.parts(codes.encode(rows))
-    assert group.tolist() == [BEGINS, codes.OTHER_GOES_ON, BEGINS, codes.VOWEL_GOES_ON]
-    assert index.tolist() == [[5, 6, -1], [5, 6, -1], [vowel, 7, -1], [3, 7, 2]]
+    assert group.tolist() == [BEGINS, codes.CONSONANT_GOES_ON, BEGINS, codes.VOWEL_GOES_ON]
+    assert index.tolist() == [[5, 6, -1], [4, 6, -1], [vowel, 7, -1], [3, 7, 2]]
     phone, counter, begins = codes.meaning(group, index)
     assert phone.tolist() == [5, 5, vowel, vowel]
     assert counter.tolist() == [6, -1, 7, 7]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -71,6 +73,18 @@ def test_a_pause_between_sentences_belongs_to_the_mark_before_it(composer: Compo
     second = len(SENTENCES[0].spoken)
     assert text.spoken.unit[second - 2 : second + 2].tolist() == [1, 1, 1, 1]
     assert not text.spoken.begins[second]
+
+
+def test_no_pause_is_long_and_nothing_else_is_cut(composer: Composer) -> None:
+    one = SENTENCES[1]
+    rows = one.spoken
+    times = np.where((rows.letter == 0) & ~rows.begins, 20, 1)
+    columns = (np.repeat(column, times) for column in (rows.letter, rows.unit, rows.begins, rows.f0_hz))
+    long = replace(one, spoken=Spoken(*columns))
+    text = composer.joined(np.random.default_rng(0), [long], clean=True)
+    assert sum(text.spoken.letter != 0) == sum(rows.letter != 0)
+    pauses = "".join("_" if letter == 0 else " " for letter in text.spoken.letter).split()
+    assert all(5 <= len(pause) <= 9 for pause in pauses)
 
 
 def test_marks_and_what_has_no_sound_have_symbols_of_their_own() -> None:

@@ -1,9 +1,10 @@
-"""What a speech code of the tiny model means: a phone that begins, a vowel that goes on, or a pause or consonant that
-goes on, each with the place of the text token that it speaks.
+"""What a speech code of the tiny model means: a phone that begins, or a consonant, a vowel or a pause that goes on, each
+with the place of the text token that it speaks.
 
-A bijection between 6480 of the 6561 codes and (phone begins x counter), (vowel goes on x counter x pitch) and (other
-phone goes on x short counter). The counter is the text token's position in T3's sequence modulo 64, so it is
-unambiguous over the longest segment; the flow ignores it. Voices are not in the codes. Knows no net and no audio.
+A bijection between 6536 of the 6561 codes and (phone begins x counter), (consonant goes on x short counter), (vowel
+goes on x counter x pitch) and (pause goes on x counter). The counter is the text token's position in T3's sequence
+modulo 64, so it is unambiguous over the longest segment; the flow ignores it. Voices are not in the codes. Knows no
+net and no audio.
 """
 
 from __future__ import annotations
@@ -24,24 +25,25 @@ FIRST_VOWEL = PHONES.index(VOWELS[0])
 COUNTERS, SHORT_COUNTERS, PITCHES = 64, 8, 3
 PITCH_BOUNDS_HZ = (187.0, 222.0)  # thirds of the built-in voice's voiced rows
 
-BEGINS, OTHER_GOES_ON, VOWEL_GOES_ON = range(3)
-# The factors of each group's codes, in the order of their ids.
+BEGINS, CONSONANT_GOES_ON, VOWEL_GOES_ON, PAUSE_GOES_ON = range(4)
+# The factors of each group's codes, in the order of their ids, and the first of the phones that the first one counts.
 FACTORS = (
     (len(PHONES), COUNTERS),
-    (FIRST_VOWEL, SHORT_COUNTERS),
-    (len(PHONES) - FIRST_VOWEL, COUNTERS, PITCHES),
+    (len(CONSONANTS), SHORT_COUNTERS),
+    (len(VOWELS), COUNTERS, PITCHES),
+    (1, COUNTERS),
 )
+_FIRST_PHONE = np.array([0, 1, FIRST_VOWEL, 0])
 _SIZES = [int(np.prod(sizes)) for sizes in FACTORS]
 _FIRST = np.concatenate([[0], np.cumsum(_SIZES)])
 MEANINGS = int(_FIRST[-1])
 assert MEANINGS <= SPEECH_CODES
-_SHIFT = SILENCE_SPEECH_TOKEN - int(_FIRST[OTHER_GOES_ON])  # a pause that goes on, counter 0, is the silence token
+_SHIFT = SILENCE_SPEECH_TOKEN - int(_FIRST[PAUSE_GOES_ON])  # a pause that goes on, counter 0, is the silence token
 
 # What the flow tells apart: a phone that begins, one that goes on, a vowel that goes on at a pitch.
-_SOUND_SIZES = (len(PHONES), FIRST_VOWEL, (len(PHONES) - FIRST_VOWEL) * PITCHES)
-_FIRST_SOUND = np.concatenate([[0], np.cumsum(_SOUND_SIZES)])
-SOUNDS = int(_FIRST_SOUND[-1])
-SILENT_SOUND = int(_FIRST_SOUND[OTHER_GOES_ON])
+_FIRST_VOWEL_SOUND = len(PHONES) + FIRST_VOWEL
+SOUNDS = _FIRST_VOWEL_SOUND + len(VOWELS) * PITCHES
+SILENT_SOUND = len(PHONES)
 
 Ints = npt.NDArray[np.int64]
 _PHONE_OF = np.array([PHONES.index(letter.replace("ɐ", "ə")) for letter in ALPHABET])
@@ -74,11 +76,11 @@ def pitch_of(f0_hz: npt.NDArray[np.float32]) -> Ints:
 
 def split(rows: Rows) -> tuple[Ints, Ints]:
     """(n,) groups and (n, 3) indices of their factors, -1 where a group has fewer."""
-    vowel = rows.phone >= FIRST_VOWEL
-    group = np.where(rows.begins, BEGINS, OTHER_GOES_ON + vowel)
-    phone = rows.phone - FIRST_VOWEL * (group == VOWEL_GOES_ON)
-    counter = rows.unit % np.where(group == OTHER_GOES_ON, SHORT_COUNTERS, COUNTERS)
-    return group, np.stack([phone, counter, np.where(group == VOWEL_GOES_ON, rows.pitch, -1)], -1)
+    goes_on = np.where(rows.phone == 0, PAUSE_GOES_ON, CONSONANT_GOES_ON + (rows.phone >= FIRST_VOWEL))
+    group = np.where(rows.begins, BEGINS, goes_on)
+    counter = rows.unit % np.where(group == CONSONANT_GOES_ON, SHORT_COUNTERS, COUNTERS)
+    pitch = np.where(group == VOWEL_GOES_ON, rows.pitch, -1)
+    return group, np.stack([rows.phone - _FIRST_PHONE[group], counter, pitch], -1)
 
 
 def join(group: Ints, index: Ints) -> Ints:
@@ -93,7 +95,7 @@ def join(group: Ints, index: Ints) -> Ints:
 def parts(codes: Ints) -> tuple[Ints, Ints]:
     """The inverse of `join`; a code without a meaning is a pause that goes on."""
     raw = (np.asarray(codes) - _SHIFT) % SPEECH_CODES
-    raw = np.where(raw < MEANINGS, raw, _FIRST[OTHER_GOES_ON])
+    raw = np.where(raw < MEANINGS, raw, _FIRST[PAUSE_GOES_ON])
     group = np.searchsorted(_FIRST, raw, side="right") - 1
     index = np.full((len(raw), 3), -1)
     for g, sizes in enumerate(FACTORS):
@@ -104,14 +106,15 @@ def parts(codes: Ints) -> tuple[Ints, Ints]:
 
 def meaning(group: Ints, index: Ints) -> tuple[Ints, Ints, Bools]:
     """(phone, counter or -1 where a code does not tell it whole, whether the phone begins)."""
-    phone = index[:, 0] + FIRST_VOWEL * (group == VOWEL_GOES_ON)
-    return phone, np.where(group == OTHER_GOES_ON, -1, index[:, 1]), group == BEGINS
+    phone = index[:, 0] + _FIRST_PHONE[group]
+    return phone, np.where(group == CONSONANT_GOES_ON, -1, index[:, 1]), group == BEGINS
 
 
 def sounds(group: Ints, index: Ints) -> Ints:
     """What the flow hears of codes: 0..123."""
-    inner = np.where(group == VOWEL_GOES_ON, index[:, 0] * PITCHES + index[:, 2], index[:, 0])
-    return np.asarray(_FIRST_SOUND[group] + inner)
+    phone = index[:, 0] + _FIRST_PHONE[group]
+    vowel = _FIRST_VOWEL_SOUND + index[:, 0] * PITCHES + index[:, 2]
+    return np.where(group == BEGINS, phone, np.where(group == VOWEL_GOES_ON, vowel, len(PHONES) + phone))
 
 
 def sounds_of(codes: Ints) -> Ints:
@@ -120,11 +123,11 @@ def sounds_of(codes: Ints) -> Ints:
 
 def code_of_sound(heard: Ints) -> Ints:
     """The code of a sound with counter 0, as what hears reference audio gives it."""
-    group = np.searchsorted(_FIRST_SOUND, heard, side="right") - 1
-    inner = heard - _FIRST_SOUND[group]
-    vowel = group == VOWEL_GOES_ON
-    phone, pitch = np.where(vowel, inner // PITCHES, inner), np.where(vowel, inner % PITCHES, -1)
-    return join(group, np.stack([phone, np.zeros_like(phone), pitch], -1))
+    begins, vowel = heard < len(PHONES), heard >= _FIRST_VOWEL_SOUND
+    inner = np.where(vowel, heard - _FIRST_VOWEL_SOUND, 0)
+    other = np.where(begins, heard, heard - len(PHONES))
+    phone = np.where(vowel, FIRST_VOWEL + inner // PITCHES, other)
+    return encode(Rows(phone, np.zeros_like(phone), begins, inner % PITCHES))
 
 
 def encode(rows: Rows) -> Ints:

@@ -7,7 +7,8 @@ nothing are strewn in, and prompts are partly misheard.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,7 @@ _BARE = 0.85  # of texts have no marks but those at which one pauses, as the tok
 _OWN_SOUND = 0.1  # of words that stand for what is said in this text, not for what they mostly sound like
 _SILENT_SHARE = 0.01
 _MOST_MISHEARD = 0.6
+_LONGEST_PAUSE = (5, 9)  # rows
 _MOST_JOINED = 7
 _FILL, _FILL_NEXT = 0.4, 0.3  # how often the longest sentence that fits is taken, first and then
 
@@ -100,7 +102,7 @@ class Composer:
         names: list[str] = []
         said: list[Said] = []
         parts: list[Spoken] = []
-        for one in chosen:
+        for one in map(partial(_with_short_pauses, draw), chosen):
             heard = set(one.spoken.unit.tolist())
             pieces = [
                 [] if bare and i not in heard and not own.phones else self._pieces(draw, name, own, cut, clean)
@@ -138,6 +140,16 @@ class Composer:
         wrong = draw.random(tokens) < draw.random() * _MOST_MISHEARD
         other = draw.integers(SPEECH_CODES, size=tokens)
         return np.where(wrong, self._table[0][other], group), np.where(wrong[:, None], self._table[1][other], index)
+
+
+def _with_short_pauses(draw: np.random.Generator, one: Sentence) -> Sentence:
+    """T3 counts badly to twelve: no pause is longer than a number that is drawn for it."""
+    rows = one.spoken
+    starts = np.flatnonzero(rows.begins)
+    which = np.cumsum(rows.begins) - 1
+    age = np.arange(len(rows)) - starts[which]
+    kept = (rows.letter != _SILENCE) | (age < draw.integers(*_LONGEST_PAUSE, len(starts), endpoint=True)[which])
+    return replace(one, spoken=Spoken(rows.letter[kept], rows.unit[kept], rows.begins[kept], rows.f0_hz[kept]))
 
 
 def _cut(draw: np.random.Generator, said: Said) -> list[Said]:

@@ -35,7 +35,12 @@ _PLACED_LAYER = 1
 _WAVES, _LEAST_WAVE, _LONGEST_WAVE = 16, 6.0, 8192.0
 _NEVER = -30.0  # the logit of what T3 must not say
 # A table for each factor of each group of codes. What names a place starts out equal to the place's own row.
-_TABLES = (("phoneon", "counter_on"), ("others_go", "counter_short"), ("vowels_go", "counter_go", "pitch_go"))
+_TABLES = (
+    ("phoneon", "counter_on"),
+    ("consonants_go", "counter_short"),
+    ("vowels_go", "counter_go", "pitch_go"),
+    ("pause_go", "counter_pause"),
+)
 _UNSEEN = -1e4  # added to the scores of what comes later
 
 

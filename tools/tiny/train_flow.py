@@ -202,7 +202,8 @@ class CfmTask:
         name, targets = (("flow", self._velocities), ("half", self._halves))[step % 2]
         x, t, r, wanted = targets(noise, made, given)
         velocity = self._velocity(x, given, t, r)
-        loss = (velocity - wanted)[:, made.prompt_frames :].square().mean()  # nobody hears the prompt
+        heard = (velocity - wanted)[:, made.prompt_frames :]  # nobody hears the prompt
+        loss = (heard.square().mean((1, 2)) * (1 - t)).mean()  # late velocities are the farthest off
         return {"loss": loss, name: loss}
 
     def _given(self, made: Windows) -> tuple[Tensor, Tensor, Tensor]:
