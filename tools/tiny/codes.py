@@ -1,10 +1,9 @@
-"""What a speech code of the tiny model means: a phone that begins, or a consonant, a vowel or a pause that goes on, each
-with the place of the text token that it speaks.
+"""What a speech code of the tiny model means: a phone that begins, or a consonant, vowel or pause that goes on.
 
-A bijection between 6536 of the 6561 codes and (phone begins x counter), (consonant goes on x short counter), (vowel
-goes on x counter x pitch) and (pause goes on x counter). The counter is the text token's position in T3's sequence
-modulo 64, so it is unambiguous over the longest segment; the flow ignores it. Voices are not in the codes. Knows no
-net and no audio.
+Each with the place of the text token that it speaks: a bijection between 6536 of the 6561 codes and (phone begins x
+counter), (consonant goes on x short counter), (vowel goes on x counter x pitch) and (pause goes on x counter). The
+counter is the text token's position in T3's sequence modulo 64, so it is unambiguous over the longest segment; the
+flow ignores it. Voices are not in the codes. Knows no net and no audio.
 """
 
 from __future__ import annotations
