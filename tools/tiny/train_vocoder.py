@@ -7,6 +7,8 @@ known from a mel, so losses compare magnitudes.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -25,7 +27,7 @@ from tools.tiny.engine import (
     vocoder_module,
 )
 from tools.tiny.train_flow import Flow, windows
-from tools.tiny.trainer import Losses, tensor
+from tools.tiny.trainer import Losses, halved, tensor
 
 _RESOLUTIONS = (512, 1024, 2048)  # samples of the windows; hops are a quarter
 _F0_SCALE_HZ = 100.0
@@ -65,7 +67,7 @@ class VocoderTask:
         draw = np.random.default_rng([step, 1])
         torch.manual_seed(step)
         mel, f0_hz, target = self._crops(draw)
-        waveform = synthesise(self._net, mel, f0_hz)
+        waveform = synthesise(self._net, mel, f0_hz, half=True)
         predicted = self._net.f0_predictor(mel.transpose(1, 2), None)
         pitch = F.l1_loss(predicted / _F0_SCALE_HZ, f0_hz / _F0_SCALE_HZ)
         edge = 2 * MEL_HOP_SAMPLES  # a crop's first and last frames lack their context
@@ -123,15 +125,17 @@ def _magnitude(x: Tensor, size: int, window: Tensor) -> Tensor:
     return (torch.view_as_real(spectrum).square().sum(-1) + 1e-9).sqrt()
 
 
-def synthesise(net: Vocoder, mel: Tensor, f0_hz: Tensor) -> Tensor:
+def synthesise(net: Vocoder, mel: Tensor, f0_hz: Tensor, *, half: bool = False) -> Tensor:
     """mel (B, T, 80), f0 (B, T) -> (B, 480 T), with random phase and noise."""
     rows, frames = f0_hz.shape
     cycles = torch.rand(rows, 9) - 0.5
     cycles[:, 0] = 0
     noise = torch.randn(rows, frames * MEL_HOP_SAMPLES)
     excitation = net.m_source(f0_hz, torch.rand(rows), cycles, noise)
-    x, _ = net._filter(mel.transpose(1, 2), net.spectrum.analyse(excitation, None), None)
-    return net.spectrum.synthesise(vocoder_module._to_spectrum(x), None)
+    source = net.spectrum.analyse(excitation, None)
+    with halved() if half else nullcontext():
+        x, _ = net._filter(mel.transpose(1, 2), source, None)
+    return net.spectrum.synthesise(vocoder_module._to_spectrum(x.float()), None)
 
 
 @torch.no_grad()
