@@ -11,27 +11,26 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 _MOMENTUM, _BETAS, _EPS = 0.95, (0.9, 0.98), 1e-8
 _DECAY = 0.05  # of matrices, times the share of the peak
 _TABLE_DECAY = 0.01
 MATRIX_RATE = 8.0  # a matrix's learning rate in Adam's
+SLOW_RATE = 0.2
 _QUINTIC = (3.4445, -4.7750, 2.0315)  # Newton-Schulz coefficients of https://kellerjordan.github.io/posts/muon
 
 
-def of_matrices(net: nn.Module, peak: float) -> Muon:
-    """For a net whose matrices are all that has two dimensions or more."""
-    parameters = list(net.parameters())
-    return Muon([p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim < 2], peak)
-
-
 class Muon(torch.optim.Optimizer):
-    def __init__(self, matrices: Iterable[Tensor], rest: Iterable[Tensor], peak: float) -> None:
+    def __init__(
+        self, matrices: Iterable[Tensor], rest: Iterable[Tensor], peak: float, slow: Iterable[Tensor] = ()
+    ) -> None:
+        """slow: what Adam moves at SLOW_RATE of the peak."""
+        parts = ((matrices, MATRIX_RATE, True), (rest, 1.0, False), (slow, SLOW_RATE, False))
         groups: list[dict[str, Any]] = [
-            {"params": list(matrices), "share": MATRIX_RATE, "matrix": True},
-            {"params": list(rest), "share": 1.0, "matrix": False},
+            {"params": list(some), "share": share, "matrix": matrix} for some, share, matrix in parts
         ]
+        groups = [group for group in groups if group["params"]]
         super().__init__(groups, {"lr": peak})
 
     @torch.no_grad()

@@ -20,7 +20,7 @@ from tools.tiny import dataset, train_flow, train_vocoder
 from tools.tiny.compose import Composer, usual_sounds
 from tools.tiny.dataset import Sentence, Stream
 from tools.tiny.engine import SAMPLE_RATE_HZ, TINY, SpeakerEncoder, SpeechTokenizer, Vocoder, vocoder_weights
-from tools.tiny.muon import Muon, of_matrices
+from tools.tiny.muon import Muon
 from tools.tiny.t3_net import T3Train
 from tools.tiny.texts import fetch_wordnet
 from tools.tiny.train_t3 import T3Task
@@ -106,7 +106,7 @@ RECIPES = {
     "cfm": Recipe(
         lambda run: train_flow.make_cfm(TINY.flow),
         lambda net, run: train_flow.CfmTask(net, run.trained("encoder"), run.streams).losses,
-        6000, 6e-4, optimiser=of_matrices,
+        6000, 1.5e-4, optimiser=train_flow.cfm_optimiser,
     ),
     "vocoder": Recipe(
         _vocoder,

@@ -29,6 +29,7 @@ from tools.tiny.engine import (
     FlowSpec,
     TokenEncoder,
 )
+from tools.tiny.muon import Muon
 from tools.tiny.trainer import Losses, halved, tensor
 from tools.tiny.voices import x_vectors
 
@@ -97,6 +98,18 @@ def make_cfm(spec: FlowSpec) -> Estimator:
     net.final_proj.weight[bands, bands, 0] = -gain
     nn.init.constant_(net.final_proj.bias, gain * far)  # type: ignore[arg-type]
     return net
+
+
+def cfm_optimiser(net: Estimator, peak: float) -> Muon:
+    """Slow on the straight path: nothing norms what it carries, so that a small change there is a large one of all
+    that comes out."""
+    down: Any = net.down_blocks[0]
+    up: Any = net.up_blocks[0]
+    path = (down[0].res_conv, up[0].res_conv, up[2], net.final_block.block["0"], net.final_proj)
+    slow = [parameter for part in path for parameter in part.parameters()]
+    known = set(map(id, slow))
+    rest = [parameter for parameter in net.parameters() if id(parameter) not in known]
+    return Muon([p for p in rest if p.ndim > 1], [p for p in rest if p.ndim < 2], peak, slow)
 
 
 def _tell_time(net: Estimator, residual: Any) -> None:
