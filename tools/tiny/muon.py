@@ -17,20 +17,18 @@ _MOMENTUM, _BETAS, _EPS = 0.95, (0.9, 0.98), 1e-8
 _DECAY = 0.05  # of matrices, times the share of the peak
 _TABLE_DECAY = 0.01
 MATRIX_RATE = 8.0  # a matrix's learning rate in Adam's
-SLOW_RATE = 0.2
 _QUINTIC = (3.4445, -4.7750, 2.0315)  # Newton-Schulz coefficients of https://kellerjordan.github.io/posts/muon
 
 
 class Muon(torch.optim.Optimizer):
     def __init__(
-        self, matrices: Iterable[Tensor], rest: Iterable[Tensor], peak: float, slow: Iterable[Tensor] = ()
+        self, matrices: Iterable[Tensor], rest: Iterable[Tensor], peak: float, *apart: tuple[float, list[Tensor]]
     ) -> None:
-        """slow: what Adam moves at SLOW_RATE of the peak."""
-        parts = ((matrices, MATRIX_RATE, True), (rest, 1.0, False), (slow, SLOW_RATE, False))
+        """apart: what Adam moves at its own share of the peak."""
+        parts = [(MATRIX_RATE, list(matrices), True), (1.0, list(rest), False), *((*one, False) for one in apart)]
         groups: list[dict[str, Any]] = [
-            {"params": list(some), "share": share, "matrix": matrix} for some, share, matrix in parts
+            {"params": some, "share": share, "matrix": matrix} for share, some, matrix in parts
         ]
-        groups = [group for group in groups if group["params"]]
         super().__init__(groups, {"lr": peak})
 
     @torch.no_grad()

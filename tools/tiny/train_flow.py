@@ -35,6 +35,7 @@ from tools.tiny.voices import x_vectors
 
 _MEAN_LOG_MEL = -6.0
 _HOLD, _ABOVE, _FAR = 32.0, 8.0, 1.0  # see make_cfm
+_PATH_SHARE, _PATH_BIAS_SHARE = 0.01, 5.0  # of the peak learning rate
 _VECTOR_NOISE = 0.03  # per dimension: the speaker net will not hit the vector exactly
 _SHAPES = ((8, 100), (8, 100), (12, 60), (8, 100), (3, 300))  # rows and tokens of a batch, in turn
 _BUILT_IN = 0
@@ -101,15 +102,16 @@ def make_cfm(spec: FlowSpec) -> Estimator:
 
 
 def cfm_optimiser(net: Estimator, peak: float) -> Muon:
-    """Slow on the straight path: nothing norms what it carries, so that a small change there is a large one of all
-    that comes out."""
+    """Slow on the straight path's weights, which nothing norms: what they carry is far from zero everywhere, so that a
+    small change of one row moves all that comes out. Quick on its biases, which put that right."""
     down: Any = net.down_blocks[0]
     up: Any = net.up_blocks[0]
     path = (down[0].res_conv, up[0].res_conv, up[2], net.final_block.block["0"], net.final_proj)
-    slow = [parameter for part in path for parameter in part.parameters()]
-    known = set(map(id, slow))
+    weights, biases = ([getattr(part, name) for part in path] for name in ("weight", "bias"))
+    known = set(map(id, weights + biases))
     rest = [parameter for parameter in net.parameters() if id(parameter) not in known]
-    return Muon([p for p in rest if p.ndim > 1], [p for p in rest if p.ndim < 2], peak, slow)
+    plain = [p for p in rest if p.ndim < 2]
+    return Muon([p for p in rest if p.ndim > 1], plain, peak, (_PATH_SHARE, weights), (_PATH_BIAS_SHARE, biases))
 
 
 def _tell_time(net: Estimator, residual: Any) -> None:
