@@ -24,6 +24,7 @@ from tools.tiny.rows import Spoken
 END, SILENT = len(ALPHABET), len(ALPHABET) + 1  # what stands in a slot besides phones
 MARK_SYMBOLS = {mark: len(ALPHABET) + 2 + i for i, mark in enumerate(MARKS)}
 _SILENCE = ALPHABET.index(PAUSE)
+LONG_WORD = 9  # phones: T3 counts badly to more, so such words are two tokens or more
 _SPLIT_TEXTS, _SPLIT_WORDS = 0.25, 0.2
 _CUTS = (1, 1, 2, 3)  # of a word that is cut, in equal shares
 _BARE = 0.85  # of texts have no marks but those at which one pauses, as the tokenizer drops most of the others
@@ -119,6 +120,8 @@ class Composer:
 
     def _pieces(self, draw: np.random.Generator, name: str, own: Said, cut: bool, clean: bool) -> list[Said]:
         """What one word or mark becomes: itself, pieces of it, or itself behind a token that stands for nothing."""
+        if len(own.phones) > LONG_WORD:
+            return _cut(draw, own, [len(own.phones) // 2] if clean else None)
         if clean:
             return [self._usual.get(name, own) if own.phones else own]
         silent = [Said()] * (draw.random() < _SILENT_SHARE)
@@ -152,9 +155,11 @@ def _with_short_pauses(draw: np.random.Generator, one: Sentence) -> Sentence:
     return replace(one, spoken=Spoken(rows.letter[kept], rows.unit[kept], rows.begins[kept], rows.f0_hz[kept]))
 
 
-def _cut(draw: np.random.Generator, said: Said) -> list[Said]:
-    count = min(len(said.phones) - 1, int(draw.choice(_CUTS)))
-    cuts = np.sort(draw.choice(np.arange(1, len(said.phones)), count, replace=False)).tolist()
+def _cut(draw: np.random.Generator, said: Said, cuts: list[int] | None = None) -> list[Said]:
+    """At random places unless given."""
+    if cuts is None:
+        count = min(len(said.phones) - 1, int(draw.choice(_CUTS)))
+        cuts = np.sort(draw.choice(np.arange(1, len(said.phones)), count, replace=False)).tolist()
     bounds = zip([0, *cuts], [*cuts, len(said.phones)], strict=True)
     return [Said(said.phones[begin:end], said.stressed[begin:end]) for begin, end in bounds]
 

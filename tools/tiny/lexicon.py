@@ -16,14 +16,15 @@ from pathlib import Path
 import numpy as np
 
 from tools.tiny.codes import Ints
-from tools.tiny.compose import MARK_SYMBOLS, symbols_of
+from tools.tiny.compose import LONG_WORD, MARK_SYMBOLS, symbols_of
 from tools.tiny.engine import TAGS, TINY
-from tools.tiny.pieces import Word, learn
+from tools.tiny.pieces import Aligned, Pieces, Word, align, halved, learn, read
 from tools.tiny.pronounce import SLOTS, Pronouncer, Said
 from tools.tiny.teacher import Teacher
 
 VOCABULARY = TINY.t3.text_vocab
 _FIRST_PIECES, _LATER_PIECES = 2200, 3000
+_REPAIRS = 400  # entries that stay free for long words whose halves later words hide
 _COMMON = ("english-words.10", "american-words.10", "english-words.20", "american-words.20", "english-contractions.10",
            "english-contractions.35", "english-upper.10", "english-upper.35", "english-proper-names.35",
            "english-proper-names.40")  # fmt: skip
@@ -85,26 +86,40 @@ def make_lexicon(wordnet: Path, scowl: Path, usual: dict[str, Said]) -> Lexicon:
         for word in ranked[: 2 * VOCABULARY]
         if 0 < len((said := usual.get(word) or say.word(word)).phones) <= SLOTS
     }
-    pieces = learn([Word(word, said) for word, said in sounds.items() if word.isalpha()], _FIRST_PIECES, _LATER_PIECES)
-    fixed = _fixed(say)
-    later = {f"##{piece}": said for piece, said in pieces.later.items() if piece not in ("s", "d")} | _endings(say)
-    room = VOCABULARY - len(fixed) - len(TAGS) - len(later)
-    first = {piece: said for piece, said in pieces.first.items() if piece not in sounds}
-    words = [word for word in sounds if word not in fixed][: room - len(first)]
-    entries = fixed | {word: sounds[word] for word in words} | first | later
-    fill = [word for word in sounds if word not in entries][: VOCABULARY - len(TAGS) - len(entries)]
-    entries |= {word: sounds[word] for word in fill} | dict.fromkeys(TAGS, Said())
+    aligned = align([Word(word, said) for word, said in sounds.items() if word.isalpha()])
+    entries = _entries(sounds, aligned, learn(aligned, _FIRST_PIECES, _LATER_PIECES), _fixed(say) | _endings(say))
     assert len(entries) == VOCABULARY, len(entries)
     rows = [symbols_of(name, said) for name, said in entries.items()]
     symbols, stressed = (np.stack([row[i] for row in rows]) for i in (0, 1))
     return Lexicon({name: i for i, name in enumerate(entries)}, symbols, stressed)
 
 
+def _entries(
+    sounds: dict[str, Said], aligned: list[Aligned], pieces: Pieces, fixed: dict[str, Said]
+) -> dict[str, Said]:
+    """As many words as there is room for beside all pieces; a long word is two pieces of its own where that is read
+    as the word."""
+    first = {piece: said for piece, said in pieces.first.items() if piece not in sounds}
+    entries = {f"##{piece}": said for piece, said in pieces.later.items()} | first | fixed
+    chunks, room, cut = dict(aligned), VOCABULARY - len(TAGS), []
+    for word, said in sounds.items():
+        two = halved(Word(word, said), chunks.get(Word(word, said)), LONG_WORD, entries)
+        entries |= two or {word: fixed.get(word, said)}
+        cut += [word] * bool(two)
+        if len(entries) > room - _REPAIRS:
+            break
+    known = Pieces(entries, {name[2:]: said for name, said in entries.items() if name.startswith("##")})
+    entries |= {word: sounds[word] for word in cut if read(word, known) != sounds[word]}
+    spare = [word for word in sounds if word not in entries and len(sounds[word].phones) <= LONG_WORD]
+    entries |= {word: sounds[word] for word in spare[: room - len(entries)]}
+    return entries | dict.fromkeys(TAGS, Said())
+
+
 def _fixed(say: Pronouncer) -> dict[str, Said]:
     """What is no word: marks, digits, letters."""
     silent = dict.fromkeys((_UNKNOWN, "'", "##'", *MARK_SYMBOLS), Said())
     digits = {digit: say.word(name) for digit, name in zip("0123456789", _DIGITS, strict=True)}
-    return silent | digits | {letter: say.letter(letter) for letter in _LETTERS}
+    return silent | digits | {letter: say.letter(letter) for letter in _LETTERS} | {"a": say.word("a")}
 
 
 def _endings(say: Pronouncer) -> dict[str, Said]:

@@ -26,6 +26,9 @@ class Word:
     said: Said
 
 
+Aligned = tuple[Word, list[Chunk]]  # and which phones each letter says
+
+
 @dataclass(frozen=True)
 class Pieces:
     """What stands at the begin of a word, and what stands behind another piece."""
@@ -34,10 +37,10 @@ class Pieces:
     later: dict[str, Said]
 
 
-def learn(words: Sequence[Word], first_count: int, later_count: int) -> Pieces:
-    """The best pieces of `words`. Every two letters can begin a word, every letter can go on."""
+def learn(aligned: Sequence[Aligned], first_count: int, later_count: int) -> Pieces:
+    """The best pieces of words. Every two letters can begin a word, every letter can go on."""
     votes: tuple[dict[str, Counter[Said]], ...] = (defaultdict(Counter), defaultdict(Counter))
-    for word, chunks in _aligned(words):
+    for word, chunks in aligned:
         for begin, end, said in _spans(word, chunks):
             votes[begin > 0][word.letters[begin:end]][said] += 1
     later = _best(votes[1], later_count, 1)
@@ -62,6 +65,24 @@ def read(letters: str, pieces: Pieces) -> Said | None:
     return Said(tuple(phones), tuple(stressed))
 
 
+def halved(word: Word, chunks: list[Chunk] | None, longest: int, taken: dict[str, Said]) -> dict[str, Said]:
+    """Two pieces with exactly the phones of a word of more than `longest`; none where it is shorter or has no such.
+
+    What is taken keeps its sound, and nothing longer of it may begin the word.
+    """
+    count = len(word.letters)
+    if chunks is None or len(word.said.phones) <= longest:
+        return {}
+    spans = {(begin, end): said for begin, end, said in _spans(word, chunks, count)}
+    for cut in sorted(range(2, count - 1), key=lambda at: abs(at - count / 2)):
+        pair = {word.letters[:cut]: spans[0, cut], f"##{word.letters[cut:]}": spans[cut, count]}
+        short = all(0 < len(said.phones) <= longest for said in pair.values())
+        free = all(taken.get(name, said) == said for name, said in pair.items())
+        if short and free and not any(word.letters[:end] in taken for end in range(cut + 1, count)):
+            return pair
+    return {}
+
+
 def _joined(a: Said, b: Said) -> Said:
     return Said(a.phones + b.phones, a.stressed + b.stressed)
 
@@ -76,23 +97,23 @@ def _best(votes: dict[str, Counter[Said]], count: int, least: int) -> dict[str, 
     return {piece: votes[piece].most_common(1)[0][0] for piece in chosen}
 
 
-def _spans(word: Word, chunks: list[Chunk]) -> Iterable[tuple[int, int, Said]]:
+def _spans(word: Word, chunks: list[Chunk], longest: int = _LONGEST) -> Iterable[tuple[int, int, Said]]:
     """All short stretches of letters, but the whole word, with what they say."""
     starts = [0]
     for chunk in chunks:
         starts.append(starts[-1] + len(chunk))
     count = len(word.letters)
     for begin in range(count):
-        for end in range(begin + 1, min(count, begin + _LONGEST) + 1):
+        for end in range(begin + 1, min(count, begin + longest) + 1):
             if end - begin < count:
                 said = slice(starts[begin], starts[end])
                 yield begin, end, Said(word.said.phones[said], word.said.stressed[said])
 
 
-def _aligned(words: Sequence[Word]) -> list[tuple[Word, list[Chunk]]]:
+def align(words: Sequence[Word]) -> list[Aligned]:
     """Which phones each letter says: the likeliest split, learned by counting likeliest splits."""
     likely: dict[tuple[str, Chunk], float] = {}
-    done: list[tuple[Word, list[Chunk]]] = []
+    done: list[Aligned] = []
     for _ in range(_ROUNDS):
         counts: Counter[tuple[str, Chunk]] = Counter()
         done = [(word, chunks) for word in words if (chunks := _align(word, likely)) is not None]
