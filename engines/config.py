@@ -113,7 +113,7 @@ NANO = ModelSpec("nano", T3Spec(12, 768, 12, 8196, 50276), _FULL_FLOW, _FULL_VOC
 # The CFM needs more channels than there are mel bands, or it cannot take the noise out; the text vocabulary is words.
 TINY = ModelSpec(
     "tiny",
-    T3Spec(layers=4, width=192, heads=4, positions=2048, text_vocab=24_576),
+    T3Spec(layers=4, width=192, heads=4, positions=2048, text_vocab=28_672),
     FlowSpec(
         width=128, heads=2, feed_forward=256, encoder_layers=2, up_layers=2,
         channels=128, mid_stages=2, blocks_per_stage=1, cfm_heads=2, cfm_head_dim=32,

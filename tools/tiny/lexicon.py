@@ -24,7 +24,7 @@ from tools.tiny.teacher import Teacher
 
 VOCABULARY = TINY.t3.text_vocab
 _FIRST_PIECES, _LATER_PIECES = 2200, 3000
-_REPAIRS = 400  # entries that stay free for long words whose halves later words hide
+_REPAIRS = 1500  # entries that stay free for long words whose halves later words hide
 _COMMON = ("english-words.10", "american-words.10", "english-words.20", "american-words.20", "english-contractions.10",
            "english-contractions.35", "english-upper.10", "english-upper.35", "english-proper-names.35",
            "english-proper-names.40")  # fmt: skip
@@ -35,7 +35,12 @@ _UNKNOWN = "<unk>"
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _CONSONANTS = "B-DF-HJ-NP-TV-XZ"  # capitals without a vowel among them are spelled
 _MOST_SPELLED = 5
-_TITLES = "dr mr ms st lt vs jr sr mrs gen sgt col rev hon etc prof capt"  # their stops are no pauses
+# Their stops are no pauses.
+_TITLES = "dr mr ms st lt vs jr sr mrs gen sgt col rev hon etc prof capt"
+_TITLES_SAID = (
+    "doctor mister miz saint lieutenant versus junior senior missus general sergeant colonel reverend honorable et "
+    "professor captain"
+)
 _WORD = re.compile(r"[a-z]+(?:'[a-z]+)?")
 
 
@@ -111,7 +116,7 @@ def _entries(
     known = Pieces(entries, {name[2:]: said for name, said in entries.items() if name.startswith("##")})
     entries |= {word: sounds[word] for word in cut if read(word, known) != sounds[word]}
     spare = [word for word in sounds if word not in entries and len(sounds[word].phones) <= LONG_WORD]
-    entries |= {word: sounds[word] for word in spare[: room - len(entries)]}
+    entries |= {word: sounds[word] for word in spare[: max(0, room - len(entries))]}
     return entries | dict.fromkeys(TAGS, Said())
 
 
@@ -119,7 +124,13 @@ def _fixed(say: Pronouncer) -> dict[str, Said]:
     """What is no word: marks, digits, letters."""
     silent = dict.fromkeys((_UNKNOWN, "'", "##'", *MARK_SYMBOLS), Said())
     digits = {digit: say.word(name) for digit, name in zip("0123456789", _DIGITS, strict=True)}
-    return silent | digits | {letter: say.letter(letter) for letter in _LETTERS} | {"a": say.word("a")}
+    titles = {short: say.word(word) for short, word in zip(_TITLES.split(), _TITLES_SAID.split(), strict=True)}
+    titles |= {"etc": _said_together(say.word("et"), say.word("cetera"))}
+    return silent | digits | {letter: say.letter(letter) for letter in _LETTERS} | {"a": say.word("a")} | titles
+
+
+def _said_together(a: Said, b: Said) -> Said:
+    return Said(a.phones + b.phones, a.stressed + b.stressed)
 
 
 def _endings(say: Pronouncer) -> dict[str, Said]:
