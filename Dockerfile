@@ -1,18 +1,19 @@
 # syntax=docker/dockerfile:1.19
 # Mynah's images: `docker build --target cpu .` and `docker build --target gpu --build-arg FLAVOUR=gpu .`
 #
-# Every RUN is a script from docker/; CI runs the same scripts in a clean environment, because it has no Docker engine.
-# Weights can be baked in:  --build-context weights=FOLDER  (a checkpoint in upstream's layout). The gpu image then also
-# carries TensorRT engines for SM 8.6, built without a GPU; run it with MYNAH_MODEL=/opt/models/weights and a copy of
-# /opt/models/cache in /var/lib/mynah (k8s/components/baked-weights). Without weights the init container makes both on the node.
+# Every RUN is a script from docker/. CI runs the same scripts in a clean environment, because it has no Docker engine.
+# To include weights:  --build-context weights=FOLDER  (a checkpoint in upstream's layout). The gpu image then also has
+# TensorRT engines for SM 8.6, built without a GPU; run it with MYNAH_MODEL=/opt/models/weights and a copy of
+# /opt/models/cache in /var/lib/mynah (k8s/components/baked-weights). Without weights the init container downloads them
+# and builds the engines on the node.
 #
-# For a build that is the same to the byte, give the base image by digest: --build-arg PYTHON_IMAGE=python@sha256:...
-# One base serves both flavours: CUDA 12.6's runtime libraries are pinned wheels in the gpu lock file, which torch 2.7.0
-# loads whatever the base image carries; a CUDA base image would only bring a second copy of 3 GB.
+# For a reproducible build, name the base image by digest: --build-arg PYTHON_IMAGE=python@sha256:...
+# Both flavours use one base: CUDA 12.6's runtime libraries are pinned wheels in the gpu lock file, and torch 2.7.0
+# loads these whatever the base image has; a CUDA base image would only add a second copy of 3 GB.
 ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
 
 # checkov:skip=CKV_DOCKER_7: the base image's tag is in PYTHON_IMAGE, pinned above
-# ---- what the image's Python is made of
+# ---- the Python environment
 FROM ${PYTHON_IMAGE} AS builder
 ARG FLAVOUR=cpu
 ARG TORCH_BACKEND=cpu
@@ -23,27 +24,27 @@ COPY pyproject.toml README.md LICENSE ./
 COPY engines engines
 COPY service service
 COPY protos protos
-# for the compiled kernels; the compiler stays in this stage
+# for the compiled kernels; the compiler is not in the final images
 RUN docker/compiler.sh
 # hadolint ignore=DL3059
 RUN docker/install.sh "${FLAVOUR}" /opt/mynah
-# separate layers: a failing check must not cost the install once more
+# separate layers, so that a failing check does not repeat the installation
 # hadolint ignore=DL3059
 RUN docker/check.sh "${FLAVOUR}" /opt/mynah
 # hadolint ignore=DL3059
 RUN docker/sbom.sh /opt/mynah /opt/sbom/mynah.cdx.json
 
-# ---- weights, where the build is given any
+# ---- weights, if the build has a context of that name
 FROM scratch AS weights
 
-# ---- engines built ahead of time, where there are weights
+# ---- prepared weights and engines, if there are weights
 FROM builder AS prepared
 ARG FLAVOUR=cpu
 COPY docker/prepare.sh docker/
 RUN --mount=type=bind,from=weights,target=/weights \
     docker/prepare.sh "${FLAVOUR}" /opt/mynah /weights /opt/models
 
-# ---- what both final images share
+# ---- the common part of both final images
 FROM ${PYTHON_IMAGE} AS runtime
 ARG VERSION=0.1.0
 ARG REVISION=unknown
@@ -57,7 +58,7 @@ LABEL org.opencontainers.image.title="Mynah" \
 COPY --from=builder /opt/mynah /opt/mynah
 COPY --from=builder /opt/sbom /usr/share/mynah
 COPY --from=prepared /opt/models /opt/models
-# The root file system may be read-only: everything that is written lies below /var/lib/mynah or /tmp.
+# The root file system may be read-only: the server writes only below /var/lib/mynah and /tmp.
 ENV PATH=/opt/mynah/bin:$PATH \
     HOME=/tmp \
     PYTHONDONTWRITEBYTECODE=1 \

@@ -8,18 +8,16 @@ HTTP ?= 127.0.0.1:8080
 PAGE ?= 127.0.0.1:7860
 MODEL ?= auto
 TORCH ?= torch==2.13.0
-# vLLM's CPU build for its tests, in an environment of its own: a wheel that somebody built, or its source archive
-VLLM_VENV := .venv-vllm
-VLLM_BIN := $(VLLM_VENV)/bin
-VLLM_UV := $(VLLM_BIN)/uv pip install --quiet --python $(VLLM_BIN)/python
+# vLLM's CPU build for its tests: a wheel that was built before, or its source archive
 VLLM_WHEEL ?= $(firstword $(wildcard ../shared/wheels/vllm-0.9.2+cpu-cp311-*.whl))
-# the page, whose packages clash with those of a server: an environment of its own
+# A second environment, for the page and for what tests servers from outside: Gradio and openai's client need newer
+# versions of packages (huggingface_hub, openai) than the server's tests, which hold vLLM 0.9.2 and the published package.
 UI_VENV := .venv-ui
 UI_BIN := $(UI_VENV)/bin
 UI_UV := $(UI_BIN)/uv pip install --quiet --python $(UI_BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve page test test-ui chromium flite screenshots test-vllm test-clients test-watermark bench-t3 lint types imports proto proto-check bench-engine bench-service bench-http soak bench-load bench-stream bench-s3gen engines image-steps test-fleet fleet-tools clean
+.PHONY: help install demo serve page check test test-ui chromium flite screenshots test-vllm test-clients test-watermark bench-t3 lint types imports proto proto-check bench-engine bench-service bench-http soak bench-load bench-stream bench-s3gen engines image-steps test-fleet fleet-tools clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -62,16 +60,22 @@ flite:
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && apt-get install -y -qq flite >/dev/null; \
 	  else echo "The tests speak their reference clips with flite: sudo apt-get install flite" >&2; exit 1; fi; }
 
-test: $(VENV)/installed-dev flite ## install and run every test but those of the page and of vLLM
-	$(BIN)/python -m pytest
+# two workers; the files of a folder that shares slow fixtures go to one of them (tests/conftest.py)
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
+
+check: $(VENV)/installed-dev flite lint types imports ## what to run after every change: lint, types, import rules and the fast tests
+	$(PYTEST) --fast $(ARGS)
+
+test: $(VENV)/installed-dev flite ## install and run every test but those of the page, of vLLM, of the clients and of the fleet
+	$(PYTEST) $(ARGS)
 
 chromium:
 	@test -x /usr/bin/chromium || { \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && apt-get install -y -qq chromium >/dev/null; \
 	  else echo "The page's tests run in Debian's Chromium: sudo apt-get install chromium" >&2; exit 1; fi; }
 
-$(UI_VENV)/installed-dev: $(UI_VENV)/installed tests/ui/requirements.txt
-	$(UI_UV) -r tests/ui/requirements.txt
+$(UI_VENV)/installed-dev: $(UI_VENV)/installed tests/ui/requirements.txt tests/clients/requirements.txt tests/fleet/requirements.txt
+	$(UI_UV) -r tests/ui/requirements.txt -r tests/clients/requirements.txt -r tests/fleet/requirements.txt
 	touch $@
 
 test-ui: $(VENV)/installed $(UI_VENV)/installed-dev chromium ## the page's types, and the page in a browser against a real server
@@ -81,41 +85,31 @@ test-ui: $(VENV)/installed $(UI_VENV)/installed-dev chromium ## the page's types
 screenshots: $(VENV)/installed $(UI_VENV)/installed-dev chromium ## docs/page-*.png, for the README
 	$(UI_BIN)/python -m tests.ui.screenshots
 
-$(VLLM_VENV)/installed: pyproject.toml tests/vllm/requirements.txt tests/reference/requirements.txt tests/reference/requirements-no-deps.txt
-	$(PYTHON) -m venv $(VLLM_VENV)
-	$(VLLM_BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(VLLM_BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" "numpy>=2,<2.3"
-	$(VLLM_UV) -e '.[cpu]' -r tests/vllm/requirements.txt
-	$(VLLM_UV) --no-deps -r tests/reference/requirements-no-deps.txt
+# in the server's environment: vLLM's pins agree with those of the tests
+$(VENV)/installed-vllm: $(VENV)/installed-dev tests/vllm/requirements.txt
+	$(UV) -r tests/vllm/requirements.txt
 ifneq ($(VLLM_WHEEL),)
-	$(VLLM_UV) --no-deps "$(VLLM_WHEEL)"
+	$(UV) --no-deps "$(VLLM_WHEEL)"
 else
 	@echo "No wheel of vLLM's CPU build is here, so it is built: about 10 minutes on 2 cores; needs a C++ compiler and libnuma-dev." >&2
-	$(VLLM_UV) cmake setuptools-scm wheel
-	PATH="$(abspath $(VLLM_BIN)):$$PATH" VLLM_TARGET_DEVICE=cpu $(VLLM_UV) --no-build-isolation --no-deps --no-binary vllm vllm==0.9.2
+	$(UV) cmake setuptools-scm wheel
+	PATH="$(abspath $(BIN)):$$PATH" VLLM_TARGET_DEVICE=cpu $(UV) --no-build-isolation --no-deps --no-binary vllm vllm==0.9.2
 endif
 	touch $@
 
 # PYTHONPATH: the attention that vLLM's CPU engine imports and no registry has
-test-vllm: $(VLLM_VENV)/installed ## T3 on the real vLLM engine, on the CPU
-	PYTHONPATH=tests/vllm/cpu_attention $(VLLM_BIN)/python -c "import vllm"
-	$(VLLM_BIN)/python -m pytest tests/vllm
+test-vllm: $(VENV)/installed-vllm ## T3 on the real vLLM engine, on the CPU
+	PYTHONPATH=tests/vllm/cpu_attention $(BIN)/python -c "import vllm"
+	$(BIN)/python -m pytest tests/vllm
 
-bench-t3: $(VLLM_VENV)/installed ## speech tokens per second: vLLM, our torch backend, the published package's loop
-	PYTHONPATH=tests/vllm/cpu_attention $(VLLM_BIN)/python -m bench.t3
+bench-t3: $(VENV)/installed-vllm ## speech tokens per second: vLLM, our torch backend, the published package's loop
+	PYTHONPATH=tests/vllm/cpu_attention $(BIN)/python -m bench.t3
 
-# Clients that people use, in an environment of their own: openai 2 clashes with vLLM's pin, others with its numpy
-CLIENTS_VENV := .venv-clients
-$(CLIENTS_VENV)/installed: tests/clients/requirements.txt $(VENV)/installed
-	$(PYTHON) -m venv $(CLIENTS_VENV)
-	$(BIN)/uv pip install --quiet --python $(CLIENTS_VENV)/bin/python -r tests/clients/requirements.txt
-	touch $@
-
-test-clients: $(CLIENTS_VENV)/installed ## openai's client, LiveKit's and Pipecat's NVIDIA plugins against a server
-	$(CLIENTS_VENV)/bin/python -m pytest tests/clients
+test-clients: $(VENV)/installed $(UI_VENV)/installed-dev ## openai's client, LiveKit's and Pipecat's NVIDIA plugins against a server
+	$(UI_BIN)/python -m pytest tests/clients
 
 # Its torchaudio is linked to CUDA's libraries; what is used of it is Python
-WATERMARK := .venv-watermark
+WATERMARK := build/watermark
 $(WATERMARK)/installed: tests/watermark/requirements.txt $(VENV)/installed-dev
 	$(BIN)/uv pip install --quiet --target $(WATERMARK) --no-deps -r tests/watermark/requirements.txt
 	rm -f $(WATERMARK)/torchaudio/lib/*.so
@@ -172,10 +166,7 @@ ARCH ?= sm86
 engines: $(VENV)/installed-dev ## TensorRT engines for a GPU that need not be here (MODEL=random:turbo, ARCH=sm86)
 	$(BIN)/mynah-engines build --model $(MODEL) --arch $(ARCH) $(ARGS)
 
-FLEET_VENV := .venv-fleet
-$(FLEET_VENV)/installed: tests/fleet/requirements.txt tests/fleet/package.json $(VENV)/installed
-	$(PYTHON) -m venv $(FLEET_VENV)
-	$(BIN)/uv pip install --quiet --python $(FLEET_VENV)/bin/python -r tests/fleet/requirements.txt
+tests/fleet/node_modules/installed: tests/fleet/package.json
 	cd tests/fleet && npm install --silent --no-package-lock --no-audit --no-fund
 	touch $@
 
@@ -186,7 +177,7 @@ fleet-tools:
 	  else echo "These tests need: sudo apt-get install prometheus nginx-light iproute2" >&2; exit 1; fi; }
 
 # two servers in network namespaces: needs root
-test-fleet: $(VENV)/installed-dev $(FLEET_VENV)/installed fleet-tools ## manifests, rules, dashboards, and two servers behind nginx
+test-fleet: $(VENV)/installed-dev $(UI_VENV)/installed-dev tests/fleet/node_modules/installed fleet-tools ## manifests, rules, dashboards, and two servers behind nginx
 	$(BIN)/python -m pytest tests/fleet
 
 # torch from wherever pip finds that version: the images fetch its CPU build, see docker/install.sh
@@ -207,4 +198,4 @@ image-steps: $(VENV)/installed-dev ## every step of an image, in build/image ins
 	$(SUDO) docker/compiler.sh
 
 clean: ## remove what the targets above made
-	rm -rf $(VENV) $(VLLM_VENV) $(UI_VENV) $(CLIENTS_VENV) $(FLEET_VENV) build
+	rm -rf $(VENV) $(UI_VENV) build

@@ -1,7 +1,6 @@
-"""`make demo`: a server of its own, a paragraph streamed through the client as a language model would write it, a WAV;
-at a terminal, the page.
+"""`make demo`: starts a server, streams a paragraph word by word through the client, writes a WAV and prints figures.
 
-Everything goes through a real socket; the figures are what the client saw.
+The figures are measured by the client, over a real socket. At a terminal the page is served afterwards.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ PARAGRAPH = (
     "by one, the way a language model finds them, and you hear each sentence as soon as it can be said. "
     "Dr. Reyes measured it at 3.5 seconds; I hope to do better today. Shall we begin?"
 )
-WORDS_PER_S = 12.0  # about as fast as a language model writes
+WORDS_PER_S = 12.0  # about the speed of a language model
 GRPC_ADDRESS, HTTP_ADDRESS = r"listening on (\S+)", r"HTTP at http://(\S+)"
 _READY = "serving after"
 
@@ -73,8 +72,8 @@ def _save(path: Path, pcm: bytes) -> None:
 
 
 @asynccontextmanager
-async def server(model: str, *flags: str, told: str = GRPC_ADDRESS) -> AsyncIterator[str]:
-    """A server process on a free port, ready to speak; gone when the block ends. Gives the address that it `told`."""
+async def server(model: str, *flags: str, pattern: str = GRPC_ADDRESS) -> AsyncIterator[str]:
+    """A server process on a free port. Yields the address that matches `pattern` in its output once it is ready."""
     arguments = ["-m", "service", "--model", model, "--listen", "127.0.0.1:0", *flags]
     process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None
@@ -82,12 +81,12 @@ async def server(model: str, *flags: str, told: str = GRPC_ADDRESS) -> AsyncIter
         address = ""
         while line := (await process.stdout.readline()).decode():
             print(line.rstrip())
-            if found := re.search(told, line):
-                address = found[1]
+            if match := re.search(pattern, line):
+                address = match[1]
             if _READY in line:
                 break
         else:
-            raise SystemExit(f"the server ended before it was ready, exit code {await process.wait()}")
+            raise SystemExit(f"The server ended before it was ready, with exit code {await process.wait()}.")
         yield address
     finally:
         if process.returncode is None:
@@ -96,7 +95,7 @@ async def server(model: str, *flags: str, told: str = GRPC_ADDRESS) -> AsyncIter
 
 
 async def page(python: str, address: str) -> None:
-    """Serve the page until the signal that ends it."""
+    """Serve the page until a signal ends it."""
     process = await asyncio.create_subprocess_exec(python, "-m", "ui", "--server", address)
     try:
         await process.wait()
@@ -108,9 +107,9 @@ async def page(python: str, address: str) -> None:
 
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="auto", help="as for mynah-serve (default: auto)")
+    parser.add_argument("--model", default="auto", help="see mynah-serve (default: auto)")
     parser.add_argument("--output", type=Path, default=Path("build/demo.wav"))
-    parser.add_argument("--page", metavar="PYTHON", help="serve the page afterwards, with this environment's Python")
+    parser.add_argument("--page", metavar="PYTHON", help="then serve the page with this Python interpreter")
     arguments = parser.parse_args()
     async with server(arguments.model) as address:
         await speak(address, arguments.output)

@@ -1,10 +1,10 @@
-"""`make bench-engine`: our engine and the published package side by side on random:nano, same threads, same work.
+"""`make bench-engine`: compares our engine with the published package on random:nano, with the same threads and work.
 
-Both read the same checkpoint files, in which T3's stop logit is pushed down so that both make exactly the same number
-of speech tokens. Timings alternate in one process; each side's peak memory is measured in a process of its own.
-Ours runs as it does by default, T3's weights in float16 included; expected of T3: 0.35 of the package's time. The last
-row is the engine as one listener on a laptop would set it up: T3 in 8 bits and S3Gen from cached keys and values, both
-on ONNX Runtime. Expected: 0.35 of the package's time and, on two cores, less than the speech lasts.
+Both load the same checkpoint, whose T3 never stops, so that both generate the same number of speech tokens. Timings
+alternate in one process; peak memory is measured in a new process each. Our engine runs with its defaults, including
+T3's weights in float16; T3 is expected to take 0.35 of the package's time. The last row uses settings for a single
+listener on a laptop: T3 in int8 and cached S3Gen, both on ONNX Runtime. It is expected to take 0.35 of the package's
+time and, on two cores, less than the duration of the speech.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ from safetensors.torch import load_file, save_file
 
 from bench.report import median_s, publish, table
 from engines.api import AudioChunk, Segment
-from engines.assembly import assemble
-from engines.checkpoint import Checkpoint, open_checkpoint
-from engines.config import SILENCE_SPEECH_TOKEN, SPEECH_TOKENS_PER_S, STOP_SPEECH_TOKEN, EngineConfig, Sampling
+from engines.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from engines.conditioning.builtin import load_builtin
+from engines.config import EngineConfig, Sampling
+from engines.factory import build_engine
+from engines.model_spec import SILENCE_SPEECH_TOKEN, SPEECH_TOKENS_PER_S, STOP_SPEECH_TOKEN
 from engines.s3gen.runtimes.torch import TorchRuntime
-from engines.s3gen.schedule import Schedule, Step
-from engines.s3gen.segment_decoder import SegmentDecoder, decode_windows
-from engines.s3gen.windows import WindowPlanner
-from engines.voice.builtin import load_builtin
+from engines.s3gen.streaming.schedule import Schedule, ScheduleStep
+from engines.s3gen.streaming.segment_decoder import SegmentDecoder, decode_windows
+from engines.s3gen.streaming.windows import WindowPlanner
 
 THREADS = 2
 SPEECH_TOKENS = 250  # ten seconds of speech
@@ -45,7 +46,7 @@ LAPTOP: dict[str, Any] = {"max_streams": 1, "t3": "onnx", "t3_dtype": "int8", "s
 
 @dataclass
 class Side:
-    """One side's figures; absolute values serve the ratio only."""
+    """The figures of one engine."""
 
     t3_ms_per_token: float = 0.0
     s3gen_s_per_audio_s: float = 0.0
@@ -56,14 +57,14 @@ class Side:
 
 
 class Ours:
-    """Our engine as a server would run it, by default on torch, and S3Gen alone for the offline figure."""
+    """Our engine as in a server, by default on torch, and S3Gen alone for the offline figure."""
 
     def __init__(self, checkpoint: Checkpoint, **settings: Any) -> None:
         torch.set_num_threads(THREADS)
         assert checkpoint.conds_path is not None
         self.voice = load_builtin(checkpoint.conds_path)
         config = EngineConfig(model=str(checkpoint.folder), device="cpu", threads=THREADS, **settings)
-        self.engine = assemble(config)
+        self.engine = build_engine(config)
         self.checkpoint = checkpoint
         self.offline: TorchRuntime | None = None
 
@@ -83,30 +84,31 @@ class Ours:
         return first_s, 0.0, samples
 
     async def speak_once(self) -> None:
-        """Everything a listener of ten seconds needs."""
+        """Speak ten seconds."""
         await self._speak(first_chunk_only=False)
 
     async def first_audio(self) -> float:
         return (await self._speak(first_chunk_only=True))[0]
 
     async def t3_only(self) -> None:
-        """All speech tokens of the text and nothing else."""
+        """Generate all speech tokens of the text."""
         from engines.t3.backend import T3Request
 
         stages = self.engine.stages
         sampling = Sampling(seed=1, max_speech_tokens=SPEECH_TOKENS - 1)
         generation = stages.t3.start(T3Request(stages.encode_text(TEXT), self.voice, sampling))
-        made = 0
-        while codes := await generation.next_codes():
-            made += len(codes)
-        assert made >= SPEECH_TOKENS, f"T3 stopped after {made} tokens"
+        tokens = 0
+        while speech_tokens := await generation.next_speech_tokens():
+            tokens += len(speech_tokens)
+        assert tokens >= SPEECH_TOKENS, f"T3 stopped after {tokens} tokens"
 
     def s3gen_offline(self) -> None:
-        """One window over the whole utterance: the same work as upstream's single pass."""
+        """Decode the whole utterance in one window, the same work as upstream's single pass."""
         self.offline = self.offline or TorchRuntime(self.checkpoint)
         decoder = SegmentDecoder(self.voice, seed=1)
-        decoder.codes = speech_codes()
-        window = WindowPlanner(Schedule("offline", (Step(10_000),))).next(len(decoder.codes), ended=True)
+        decoder.speech_tokens = speech_tokens_of_ten_seconds()
+        planner = WindowPlanner(Schedule("offline", (ScheduleStep(10_000),)))
+        window = planner.next(len(decoder.speech_tokens), ended=True)
         assert window is not None
         (samples,) = decode_windows(self.offline, [(decoder, window)])
         assert isinstance(samples, np.ndarray)
@@ -133,15 +135,15 @@ class Upstream:
         self.text = tokenizer(TEXT, return_tensors="pt").input_ids
 
     def t3_only(self) -> torch.Tensor:
-        # a copy: upstream stores the prompt's embedding on the conditioning at its first use
+        # a copy, since upstream stores the prompt's embedding in the conditioning at its first use
         cond = type(self.t3_cond)(**self.t3_cond.__dict__)
         tokens = self.t3.inference_turbo(cond, self.text, max_gen_len=SPEECH_TOKENS - 1)
         assert tokens.shape[1] == SPEECH_TOKENS, f"upstream stopped after {tokens.shape[1]} tokens"
         return tokens
 
-    def s3gen_offline(self, codes: torch.Tensor | None = None) -> None:
-        codes = torch.tensor(speech_codes()) if codes is None else codes
-        self.s3gen.inference(speech_tokens=codes, ref_dict=dict(self.gen), n_cfm_timesteps=2)
+    def s3gen_offline(self, speech_tokens: torch.Tensor | None = None) -> None:
+        speech_tokens = torch.tensor(speech_tokens_of_ten_seconds()) if speech_tokens is None else speech_tokens
+        self.s3gen.inference(speech_tokens=speech_tokens, ref_dict=dict(self.gen), n_cfm_timesteps=2)
 
     def speak_once(self) -> None:
         tokens = self.t3_only()
@@ -149,13 +151,13 @@ class Upstream:
         self.s3gen_offline(torch.cat([tokens, torch.full((3,), SILENCE_SPEECH_TOKEN)]))
 
 
-def speech_codes() -> list[int]:
-    codes = np.random.default_rng(0).integers(0, 6561, SPEECH_TOKENS).tolist()
-    return [*codes, *[SILENCE_SPEECH_TOKEN] * 3]
+def speech_tokens_of_ten_seconds() -> list[int]:
+    speech_tokens = np.random.default_rng(0).integers(0, 6561, SPEECH_TOKENS).tolist()
+    return [*speech_tokens, *[SILENCE_SPEECH_TOKEN] * 3]
 
 
 def endless_checkpoint(model: str) -> Checkpoint:
-    """The random checkpoint with a T3 that never stops; the other files are links."""
+    """Returns a random checkpoint whose T3 never stops; other files are links."""
     source = open_checkpoint(model, cache_dir=None, device="cpu")
     folder = Path("build/bench") / f"{source.folder.name}-endless"
     if not (folder / source.spec.t3_file).exists():
@@ -171,14 +173,14 @@ def endless_checkpoint(model: str) -> Checkpoint:
 
 
 def peak_memory_mb(side: str, checkpoint: Checkpoint) -> float:
-    """Peak resident memory of a fresh process that loads one side and speaks ten seconds."""
+    """Returns the peak resident memory of a new process that loads one engine and speaks ten seconds."""
     context = multiprocessing.get_context("spawn")
     receive, send = context.Pipe(duplex=False)
     process = context.Process(target=_speak_in_child, args=(side, checkpoint, send))
     process.start()
     process.join()
     if process.exitcode != 0:
-        raise RuntimeError(f"measuring the memory of {side} failed with exit code {process.exitcode}")
+        raise RuntimeError(f"The process that measures {side} failed with exit code {process.exitcode}.")
     return float(receive.recv())
 
 
@@ -208,7 +210,7 @@ def measure(checkpoint: Checkpoint, repeats: int) -> tuple[Side, Side]:
         ours.time_to_first_audio_s = timed(lambda: runner.run(us.first_audio()))
         theirs.time_to_first_audio_s = timed(upstream.speak_once)
         ours.utterance_s = timed(lambda: runner.run(us.speak_once()))
-        theirs_s = theirs.time_to_first_audio_s  # it has no audio before all of it
+        theirs_s = theirs.time_to_first_audio_s  # it yields audio only at the end
         theirs.utterance_s = theirs.laptop_utterance_s = theirs_s
         runner.run(us.engine.close())
         fast = Ours(checkpoint, **LAPTOP)

@@ -1,5 +1,7 @@
-"""`make bench-http`: what the HTTP surface itself costs, on a scripted engine: overhead of a chunk at 64 real-time
-streams over the WebSocket and over /v1/audio/speech, refusals, and from a client's leaving to its slot being free.
+"""`make bench-http`: the overhead of HTTP on a scripted engine.
+
+Measures the delay of a chunk at 64 real-time streams over the WebSocket and over /v1/audio/speech, rejections, and the
+time from a client's disconnect to its slot's reuse.
 """
 
 from __future__ import annotations
@@ -23,18 +25,20 @@ from bench.service import Measured
 STREAMS = 64
 LOAD = Load()
 _CHUNK_BYTES = 2 * 960 * LOAD.hop_tokens
-_SENTENCE = "This sentence is as long as many others are, and it is said over and over again. "  # one token per char
-assert len(_SENTENCE.strip()) % LOAD.hop_tokens == 0, "so that every chunk is a whole one"
-_ASKED = {"model": "tts-1", "voice": "default", "input": _SENTENCE * 20, "response_format": "pcm"}
+_SENTENCE = (
+    "This sentence is as long as many others are, and it is said over and over again. "  # one token per character
+)
+assert len(_SENTENCE.strip()) % LOAD.hop_tokens == 0, "so that every chunk is complete"
+_REQUEST = {"model": "tts-1", "voice": "default", "input": _SENTENCE * 20, "response_format": "pcm"}
 
 
 async def overhead(surface: Surface, streams: int, seconds: float) -> list[float]:
-    """Milliseconds from the engine's giving a chunk away to the client's having all of it."""
+    """Milliseconds from a chunk's leaving the engine to its last byte's arrival at the client, for each chunk."""
     delays: list[float] = []
     rng = random.Random(5)
 
     async def listen() -> None:
-        await asyncio.sleep(rng.random())  # streams are not in step
+        await asyncio.sleep(rng.random())  # desynchronises the streams
         text = _SENTENCE * max(1, round(seconds / (len(_SENTENCE) * LOAD.token_s)))
         async for chunk in chunks(surface.speak(text)):
             delays.append((monotonic_ns() - made_at_ns(chunk)) / 1e6)
@@ -46,7 +50,7 @@ async def overhead(surface: Surface, streams: int, seconds: float) -> list[float
 
 
 async def chunks(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The engine's chunks again, of bytes as the connection cut them."""
+    """Reassembles the engine's chunks from the pieces of a connection."""
     held = b""
     async for piece in pieces:
         held += piece
@@ -55,28 +59,28 @@ async def chunks(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             held = held[_CHUNK_BYTES:]
 
 
-async def full_house(address: str, streams: int, times: int) -> dict[str, list[float]]:
-    """With every slot taken by speech: milliseconds of refusals, and of slots changing hands."""
-    found: dict[str, list[float]] = {"refusal": [], "slot": []}
+async def full_server(address: str, streams: int, times: int) -> dict[str, list[float]]:
+    """With all slots in use: milliseconds of rejections, and from a disconnect to the slot's reuse."""
+    times_ms: dict[str, list[float]] = {"rejection": [], "slot": []}
     async with httpx.AsyncClient(base_url=f"http://{address}") as client:
         open_streams = [await speaking(address) for _ in range(streams)]
         for turn in range(times):
             began_s = perf_counter()
-            answer = await client.post("/v1/audio/speech", json=_ASKED)
-            found["refusal"].append((perf_counter() - began_s) * 1e3)
-            if (answer.status_code, answer.json()["error"]["code"]) != (429, "STREAMS_EXHAUSTED"):
-                raise RuntimeError(f"a full server answered {answer.status_code}")
+            response = await client.post("/v1/audio/speech", json=_REQUEST)
+            times_ms["rejection"].append((perf_counter() - began_s) * 1e3)
+            if (response.status_code, response.json()["error"]["code"]) != (429, "STREAMS_EXHAUSTED"):
+                raise RuntimeError(f"a full server responded with {response.status_code}")
             began_s = perf_counter()
             open_streams[turn % streams].transport.abort()
             open_streams[turn % streams] = await speaking(address)
-            found["slot"].append((perf_counter() - began_s) * 1e3)
+            times_ms["slot"].append((perf_counter() - began_s) * 1e3)
         for stream in open_streams:
             stream.transport.abort()
-    return found
+    return times_ms
 
 
 async def speaking(address: str) -> ClientConnection:
-    """A stream with a slot, that has something to speak. Asks at once, again and again, until there is room."""
+    """Opens a stream with text to speak; retries without delay until it is admitted."""
     while True:
         stream = await connect(f"ws://{address}/v1/stream", proxy=None, compression=None, max_queue=None)
         await stream.send(json.dumps({"open": {}}))
@@ -93,13 +97,13 @@ async def bench(streams: int, seconds: float, times: int) -> list[Measured]:
         by_websocket = await held.enter_async_context(WebSocket(server.http))
         by_http = await held.enter_async_context(Http(server.http))
         sockets = await overhead(by_websocket, streams, seconds)
-        answers = await overhead(by_http, streams, seconds)
-        house = await full_house(server.http, streams, times)
+        responses = await overhead(by_http, streams, seconds)
+        full = await full_server(server.http, streams, times)
     return [
         Measured(f"overhead per chunk, {streams} WebSockets", sockets, 1.5, 25.0),
-        Measured(f"overhead per chunk, {streams} HTTP answers", answers, 1.5, 25.0),
-        Measured("refusal, HTTP", house["refusal"], None, 10.0),
-        Measured("client gone to slot taken anew, WebSocket", house["slot"], None, 50.0),
+        Measured(f"overhead per chunk, {streams} HTTP responses", responses, 1.5, 25.0),
+        Measured("rejection, HTTP", full["rejection"], None, 10.0),
+        Measured("disconnect to slot in use again, WebSocket", full["slot"], None, 50.0),
     ]
 
 
@@ -107,7 +111,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="bench.http", description=__doc__, allow_abbrev=False)
     parser.add_argument("--streams", type=int, default=STREAMS)
     parser.add_argument("--seconds", type=float, default=15.0, help="of speech on each stream (default %(default)s)")
-    parser.add_argument("--times", type=int, default=300, help="refusals and slots (default %(default)s)")
+    parser.add_argument("--times", type=int, default=300, help="rejections and disconnects (default %(default)s)")
     arguments = parser.parse_args()
     try:
         measured = asyncio.run(bench(arguments.streams, arguments.seconds, arguments.times))

@@ -1,6 +1,6 @@
-"""Requests that are wrong, in every way a client can be wrong, and what counts as an answer to them.
+"""An endless, seeded supply of malformed requests, and the check of a server's answers to them.
 
-An endless, seeded supply; each is one call over gRPC. Knows the contract, nothing of the server.
+Each request is one call over gRPC.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 
 import grpc.aio
 
-from mynah.errors import from_status
-from mynah.transport import half_close, send
+from mynah.client.errors import from_status
+from mynah.client.transport import half_close, send
 from mynah.v1 import speech_pb2, voices_pb2
 
 Request = speech_pb2.StreamSpeechRequest
@@ -26,7 +26,7 @@ _FAULTS_OF_THE_SERVER = {"OK", "INTERNAL", "UNKNOWN", "UNAVAILABLE", "UNIMPLEMEN
 
 @dataclass(frozen=True)
 class Malformed:
-    """Messages, as bytes, that no call of this method may accept."""
+    """Messages, as bytes, that every call of this method must refuse."""
 
     kind: str
     method: str
@@ -34,7 +34,7 @@ class Malformed:
 
 
 def supply(seed: int, max_text_chars: int) -> Iterator[Malformed]:
-    """One after another, all kinds equally often. `max_text_chars` is the server's limit for waiting text."""
+    """Malformed requests, all kinds equally often. `max_text_chars` is the server's limit for waiting text."""
     rng = random.Random(seed)
     makers = _makers(max_text_chars)
     while True:
@@ -58,7 +58,7 @@ def _makers(max_text_chars: int) -> dict[str, tuple[str, Callable[[random.Random
         "bad sampling": (_STREAM, lambda rng: [_opening(sampling=_bad_sampling(rng))]),
         "bad rate": (_STREAM, lambda rng: [_opening(sample_rate_hz=rng.choice([-1, 0, 7, 2**31 - 1]))]),
         "bad format": (_STREAM, lambda rng: [_opening(audio_format=rng.randint(100, 2**31 - 1))]),
-        "no such voice": (_STREAM, lambda rng: [_opening(voice_id=_word(rng))]),
+        "unknown voice id": (_STREAM, lambda rng: [_opening(voice_id=_word(rng))]),
         "bad voice id": (_STREAM, lambda rng: [_opening(voice_id="../" + _word(rng) * rng.randint(1, 50))]),
         "too much text": (_STREAM, lambda rng: [opening, Request(text=speech_pb2.TextFragment(content=too_long))]),
         "flush id 0": (_STREAM, lambda rng: [opening, Request(flush=speech_pb2.Flush(flush_id=0))]),
@@ -74,17 +74,17 @@ def _makers(max_text_chars: int) -> dict[str, tuple[str, Callable[[random.Random
         "unknown voice": (_GET, lambda rng: [voices_pb2.GetVoiceRequest(voice_id=_word(rng))]),
         "bad page": (_LIST, lambda rng: [voices_pb2.ListVoicesRequest(page_size=-rng.randint(1, 99))]),
         "bad token": (_LIST, lambda rng: [voices_pb2.ListVoicesRequest(page_token="/" + _word(rng))]),
-        "deleting nobody": (_DELETE, lambda rng: [voices_pb2.DeleteVoiceRequest(voice_id=_word(rng))]),
+        "deleting an unknown voice": (_DELETE, lambda rng: [voices_pb2.DeleteVoiceRequest(voice_id=_word(rng))]),
         "deleting default": (_DELETE, lambda rng: [voices_pb2.DeleteVoiceRequest(voice_id="default")]),
     }  # fmt: skip
 
 
 def _noise(rng: random.Random) -> bytes:
-    return b"\xff" + rng.randbytes(rng.randint(0, 300))  # no message begins so: its wire type does not exist
+    return b"\xff" + rng.randbytes(rng.randint(0, 300))  # a wire type that does not exist
 
 
 def _word(rng: random.Random) -> str:
-    return "nobody-" + "".join(rng.choices("abcdefghijklmnopqrstuvwxyz0123456789", k=8))
+    return "unknown-" + "".join(rng.choices("abcdefghijklmnopqrstuvwxyz0123456789", k=8))
 
 
 def _text(rng: random.Random, chars: int) -> Request:
@@ -99,8 +99,8 @@ def _synthesis(rng: random.Random, **settings: Any) -> speech_pb2.SynthesizeRequ
     return speech_pb2.SynthesizeRequest(text="Hello.", settings=speech_pb2.SpeechSettings(**settings))
 
 
-def _new_voice(**about: Any) -> voices_pb2.CreateVoiceRequest:
-    return voices_pb2.CreateVoiceRequest(metadata=voices_pb2.NewVoice(**about))
+def _new_voice(**fields: Any) -> voices_pb2.CreateVoiceRequest:
+    return voices_pb2.CreateVoiceRequest(metadata=voices_pb2.NewVoice(**fields))
 
 
 def _bad_sampling(rng: random.Random) -> speech_pb2.Sampling:
@@ -110,7 +110,7 @@ def _bad_sampling(rng: random.Random) -> speech_pb2.Sampling:
 
 
 async def answer(channel: grpc.aio.Channel, request: Malformed) -> str:
-    """Send it and half-close. "" when it is refused with a typed error; else what is wrong with the answer."""
+    """Send a request and half-close. Returns "" if a typed error refuses it, else what is wrong with the answer."""
     if request.method in _CLIENT_STREAMS:
         response = channel.stream_stream(request.method)()
         for message in request.messages:

@@ -1,9 +1,9 @@
-"""`make bench-s3gen`: the runtimes of S3Gen and T3 and the published package on one checkpoint, in one run.
+"""`make bench-s3gen`: the runtimes of S3Gen and T3 against the published package on one checkpoint, in one run.
 
-Same threads, same inputs, float32 but for T3's 8-bit weights. All sides of a case take turns, so that whatever else
-the machine does falls on all of them alike. The goals are ONNX Runtime's, as ratios to the published package.
+Same threads and inputs; float32 except T3's 8-bit weights. All sides of a case take turns, so that other load on the
+machine affects them alike. The goals are ONNX Runtime's, as ratios to the published package.
 
-What was expected before it was run on two cores with random:nano: T3's step is bound by memory bandwidth, which MLAS
+Expected before the first run on two cores with random:nano: T3's step is bound by memory bandwidth, which MLAS
 and oneDNN both reach, so onnx and torch alike at 0.45 of upstream and 8 bits at 0.2; S3Gen offline is bound by
 arithmetic at which upstream is already good, 0.85; a window does the same work on fewer rows, 0.75.
 """
@@ -21,24 +21,24 @@ import numpy as np
 import torch
 
 from bench.report import BUILD, publish, table
-from engines.checkpoint import Checkpoint, open_checkpoint
+from engines.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from engines.conditioning.builder import VoiceBuilder
+from engines.conditioning.builtin import load_builtin
+from engines.conditioning.reference import load_reference
 from engines.s3gen.runtime import CachedRuntime, Runtime
 from engines.s3gen.runtimes.onnx import OnnxRuntime
 from engines.s3gen.runtimes.onnx_cached import OnnxCachedRuntime
 from engines.s3gen.runtimes.torch import TorchRuntime
 from engines.s3gen.runtimes.torch_cached import TorchCachedRuntime
-from engines.s3gen.segment_decoder import CachedRow, collate_cached
-from engines.s3gen.timing import flow_batch, vocoder_batch
+from engines.s3gen.streaming.segment_decoder import CachedRow, collate_cached
 from engines.t3.model import T3Net
-from engines.t3.onnx_export import open_onnx_net
-from engines.t3.timing import PREFILL_POSITIONS, STEP_POSITIONS, t3_calls
-from engines.voice.builder import VoiceBuilder
-from engines.voice.builtin import load_builtin
-from engines.voice.reference import load_reference
-from engines.voice.voice import Voice
+from engines.t3.onnx.export import open_onnx_net
+from engines.tools.s3gen_times import flow_batch, vocoder_batch
+from engines.tools.t3_times import PREFILL_POSITIONS, STEP_POSITIONS, t3_calls
+from engines.voice import Voice
 
 HOP = "S3Gen window, hop 25"
-# name: (prompt, new tokens with context and lookahead, frames of the vocoder, those at its ends that are not heard)
+# name: (prompt, new tokens with context and lookahead, frames of the vocoder, context frames at its two ends)
 WINDOWS = {
     "S3Gen first window, 12 tokens": (250, 15, 30, (0, 5)),
     HOP: (250, 78, 70, (14, 5)),
@@ -47,7 +47,7 @@ WINDOWS = {
 FEW_POSITIONS = 16
 T3_STEP, T3_STEP_FEW = f"T3 step at {STEP_POSITIONS}", f"T3 step at {FEW_POSITIONS}"
 T3_PREFILL = f"T3 prefill of {PREFILL_POSITIONS}"
-BLOCK = (25, 3)  # new and lookahead tokens of the hop 25 window where everything before is remembered
+BLOCK = (25, 3)  # new and lookahead tokens of the hop 25 window with everything before it cached
 CLONE, CLIP_S = "voice conditioning, 10 s", 10.0
 _DEFAULTS = {"onnx": "torch", "onnx cached": "torch cached", "onnx fp32": "torch fp16"}
 # over upstream
@@ -61,13 +61,13 @@ GOALS = {
     (HOP, "onnx cached"): 0.15,
     (CLONE, "ours"): 0.5,
 }
-# What a server on a CPU runs unless told otherwise is held to the same.
+# The defaults of a server on a CPU have the same goals.
 GOALS |= {(case, _DEFAULTS[runtime]): goal for (case, runtime), goal in GOALS.items() if runtime in _DEFAULTS}
 Calls = Mapping[str, Callable[[], object]]
 
 
 def alternate(calls: Calls, repeats: int, *, run: int = 1) -> dict[str, float]:
-    """Median seconds of each call; they take turns, after one unmeasured turn. A turn is a `run` of calls."""
+    """Median seconds of each call. The calls take turns, after one unmeasured turn; a turn is `run` calls."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(repeats + 1):
         for name, call in calls.items():
@@ -81,7 +81,7 @@ def alternate(calls: Calls, repeats: int, *, run: int = 1) -> dict[str, float]:
 
 def s3gen_cases(checkpoint: Checkpoint, threads: int) -> dict[str, Calls]:
     torch_runtime = TorchRuntime(checkpoint)
-    onnx = OnnxRuntime(checkpoint, threads=threads, vocoder=torch_runtime)  # as a server on a CPU has it
+    onnx = OnnxRuntime(checkpoint, threads=threads, vocoder=torch_runtime)  # as on a server with a CPU
     runtimes: dict[str, Runtime] = {"torch": torch_runtime, "onnx": onnx}
     theirs = UpstreamS3Gen(checkpoint)
     cases: dict[str, Calls] = {}
@@ -110,14 +110,14 @@ def renderings(runtimes: Mapping[str, Runtime], window: str) -> Calls:
 
 
 def block_call(runtime: CachedRuntime, voice: Voice) -> Callable[[], object]:
-    """Decode and commit one block of a stream whose context is full; the state that it leaves is the next one's."""
+    """A call that decodes and commits one block of a stream whose context is full."""
     new, ahead = BLOCK
     cache, rng = runtime.begin(voice), np.random.default_rng(0)
 
     def call() -> None:
-        codes = rng.integers(0, 6561, new + ahead)
+        speech_tokens = rng.integers(0, 6561, new + ahead)
         noise = rng.standard_normal((2 * (new + ahead), 80), np.float32)
-        runtime.flow_cached(collate_cached([CachedRow(codes, new, noise, cache)]))
+        runtime.flow_cached(collate_cached([CachedRow(speech_tokens, new, noise, cache)]))
         cache.commit(new)
 
     for _ in range(-(-runtime.context_tokens // new)):
@@ -127,7 +127,7 @@ def block_call(runtime: CachedRuntime, voice: Voice) -> Callable[[], object]:
 
 def t3_cases(checkpoint: Checkpoint, threads: int) -> dict[str, Calls]:
     nets: dict[str, T3Net] = {
-        name: T3Net.load(checkpoint.t3_path, checkpoint.spec, torch.device("cpu"), halves=name == "torch fp16")
+        name: T3Net.load(checkpoint.t3_path, checkpoint.spec, torch.device("cpu"), fp16_weights=name == "torch fp16")
         for name in ("torch fp32", "torch fp16")
     }
     nets |= {f"onnx {p}": open_onnx_net(checkpoint, p, threads=threads) for p in ("fp32", "int8")}
@@ -145,7 +145,7 @@ def t3_cases(checkpoint: Checkpoint, threads: int) -> dict[str, Calls]:
 
 
 def voice_cases(checkpoint: Checkpoint) -> dict[str, Calls]:
-    """Ours with the recording decoded in this process, as upstream does, and in one of its own, as a server does."""
+    """Ours with the recording decoded in this process, like upstream, and in its own process, like a server."""
     from safetensors.torch import load_file
 
     from tests.clips import speech, wav_bytes
@@ -182,8 +182,8 @@ class UpstreamS3Gen:
         self._voice = torch.load(checkpoint.conds_path, weights_only=True)["gen"]
 
     def flow(self, new_tokens: int) -> object:
-        codes = torch.randint(0, 6561, (new_tokens,))
-        return self._s3gen.flow_inference(codes, ref_dict=dict(self._voice), n_cfm_timesteps=2, finalize=True)
+        speech_tokens = torch.randint(0, 6561, (new_tokens,))
+        return self._s3gen.flow_inference(speech_tokens, ref_dict=dict(self._voice), n_cfm_timesteps=2, finalize=True)
 
     def vocoder(self, frames: int) -> object:
         return self._s3gen.hift_inference(torch.randn(1, 80, frames) * 2 - 5)
@@ -212,7 +212,7 @@ class UpstreamT3:
         self._read(positions, None)
 
     def step(self) -> None:
-        """One more row behind the same past: it comes as a tuple, as upstream hands it on, and is never changed."""
+        """One more row behind the same past, which is a tuple, as upstream passes it on, and never changes."""
         self._read(1, self._past)
 
 
@@ -223,32 +223,32 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--stage", choices=("s3gen", "t3", "voice", "all"), default="all")
     parser.add_argument("--window", choices=tuple(WINDOWS), help="only this one of S3Gen's")
-    given = parser.parse_args()
-    os.environ.setdefault("OMP_NUM_THREADS", str(given.threads))
-    torch.set_num_threads(given.threads)
-    checkpoint = open_checkpoint(given.model, cache_dir=None, device="cpu")
+    args = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", str(args.threads))
+    torch.set_num_threads(args.threads)
+    checkpoint = open_checkpoint(args.model, cache_dir=None, device="cpu")
     seconds: dict[str, dict[str, float]] = {}
-    if given.stage in ("t3", "all"):
-        cases = t3_cases(checkpoint, given.threads)
+    if args.stage in ("t3", "all"):
+        cases = t3_cases(checkpoint, args.threads)
         for name, calls in cases.items():
             # steps follow each other, as in decoding
-            seconds[name] = alternate(calls, given.repeats, run=1 if name == T3_PREFILL else 10)
+            seconds[name] = alternate(calls, args.repeats, run=1 if name == T3_PREFILL else 10)
         del cases
-    if given.stage in ("s3gen", "all"):
-        windows = (given.window,) if given.window else tuple(WINDOWS)
-        cases = s3gen_cases(checkpoint, given.threads)
-        parts = {name: alternate(calls, given.repeats) for name, calls in cases.items() if name.startswith(windows)}
+    if args.stage in ("s3gen", "all"):
+        windows = (args.window,) if args.window else tuple(WINDOWS)
+        cases = s3gen_cases(checkpoint, args.threads)
+        parts = {name: alternate(calls, args.repeats) for name, calls in cases.items() if name.startswith(windows)}
         del cases
         for window in windows:
             flow, vocoder = parts[f"{window}: flow"], parts[f"{window}: vocoder"]
             seconds |= {f"{window}: flow": flow, f"{window}: vocoder": vocoder}
             seconds[window] = {side: flow[side] + vocoder[side] for side in flow}
-    if given.stage in ("voice", "all"):
-        seconds |= {name: alternate(calls, given.repeats) for name, calls in voice_cases(checkpoint).items()}
-    report(seconds, given)
+    if args.stage in ("voice", "all"):
+        seconds |= {name: alternate(calls, args.repeats) for name, calls in voice_cases(checkpoint).items()}
+    report(seconds, args)
 
 
-def report(seconds: Mapping[str, Mapping[str, float]], given: argparse.Namespace) -> None:
+def report(seconds: Mapping[str, Mapping[str, float]], args: argparse.Namespace) -> None:
     rows = [
         (case, side, 1000 * value, value / sides["upstream"], GOALS.get((case, side), ""))
         for case, sides in seconds.items()
@@ -260,7 +260,7 @@ def report(seconds: Mapping[str, Mapping[str, float]], given: argparse.Namespace
     }
     goals = {f"{case}, {side}": goal for (case, side), goal in GOALS.items()}
     text = table(["case", "runtime", "median ms", "over upstream", "goal"], rows)
-    result = {"model": given.model, "threads": given.threads, "ratios": ratios, "goals": goals}
+    result = {"model": args.model, "threads": args.threads, "ratios": ratios, "goals": goals}
     publish("s3gen", text, result)
 
 

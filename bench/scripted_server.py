@@ -1,7 +1,7 @@
-"""A server process on the fake engine, for benches of the service alone, and the handle by which a bench holds it.
+"""A server process on the fake engine, for benches of the service alone, and a handle for it.
 
-`python -m bench.scripted_server LOAD [flags of mynah-serve]`, LOAD being a `Load` as JSON. Every chunk carries the
-moment at which the engine gave it away; what the process holds beside its metrics stands on its metrics page.
+`python -m bench.scripted_server LOAD [flags of mynah-serve]`, where LOAD is a `Load` as JSON. Every chunk carries the
+time at which the engine yielded it. The metrics page also counts tasks and engine streams.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from engines.api import AudioChunk, Event, Samples, Segment, SpeechStream
 from engines.config import Sampling
 from engines.errors import EngineFailure
 from engines.fake import FakeEngine, Script
-from engines.voice.voice import Voice
+from engines.voice import Voice
 from service.__main__ import serve
 from service.config import read_config
-from service.metrics import EngineMetrics
+from service.telemetry.metrics import EngineMetrics
 
 _STAMP_WORDS, _WORD_BITS = 5, 15  # 75 bits of nanoseconds in the first samples' 16-bit values
 STAMP_BYTES = 2 * _STAMP_WORDS
@@ -44,7 +44,7 @@ _LINES = {
 
 @dataclass(frozen=True)
 class Load:
-    """How the engine behaves: chunks of `hop_tokens` every `hop_tokens` x `token_s`; some segments fail half-way."""
+    """The engine's behaviour: chunks of `hop_tokens` every `hop_tokens` x `token_s`; some segments fail half-way."""
 
     token_s: float = 0.04
     hop_tokens: int = 5
@@ -53,7 +53,7 @@ class Load:
 
 
 class StampedEngine(FakeEngine):
-    """The fake engine with streams whose chunks are stamped, and that sometimes fail."""
+    """The fake engine with stamped chunks and scripted faults."""
 
     def __init__(self, load: Load, max_streams: int) -> None:
         script = Script(token_s=load.token_s, first_hop_tokens=load.hop_tokens, hop_tokens=load.hop_tokens)
@@ -66,7 +66,7 @@ class StampedEngine(FakeEngine):
 
 
 class StampedStream:
-    """Fulfils SpeechStream around another."""
+    """A SpeechStream around another one."""
 
     def __init__(self, inner: SpeechStream, fault_share: float, rng: random.Random) -> None:
         self._inner, self._fault_share, self._random = inner, fault_share, rng
@@ -91,7 +91,7 @@ class StampedStream:
 
 
 def stamped(samples: Samples) -> Samples:
-    """The same with the present moment in front. Survives being written as 16-bit PCM at 24 kHz."""
+    """The samples with the current time in front, which survives 16-bit PCM at 24 kHz."""
     now_ns = monotonic_ns()
     words = [(now_ns >> (_WORD_BITS * i)) & (2**_WORD_BITS - 1) for i in range(_STAMP_WORDS)]
     out = samples.copy()
@@ -100,27 +100,27 @@ def stamped(samples: Samples) -> Samples:
 
 
 def made_at_ns(data: bytes) -> int:
-    """When the chunk with this PCM was given away by the engine, on `time.monotonic_ns`, same machine."""
+    """The time at which the engine yielded the chunk with this PCM, by `time.monotonic_ns` on the same machine."""
     words = np.frombuffer(data[:STAMP_BYTES], "<i2")
     return sum(int(word) << (_WORD_BITS * i) for i, word in enumerate(words))
 
 
 @dataclass(frozen=True)
 class ScriptedServer:
-    """A running one."""
+    """A running server."""
 
     address: str
     admin: str
-    http: str  # empty where it was not asked for
+    http: str  # empty unless the flags ask for it
     pid: int
     log: Path
 
 
 @asynccontextmanager
 async def scripted_server(load: Load, log: Path, *flags: str) -> AsyncIterator[ScriptedServer]:
-    """Start one on free ports and wait until it serves; stop it as an operator would. Its log goes to a file.
+    """Start a server on free ports, wait until it serves, and at the end stop it with SIGTERM. Logs to a file.
 
-    Raises RuntimeError when it ends by itself or with another status than 0.
+    Raises RuntimeError if it ends by itself or with a status other than 0.
     """
     listen = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]
     command = [sys.executable, "-m", "bench.scripted_server", json.dumps(asdict(load)), *listen, *flags]
@@ -129,8 +129,8 @@ async def scripted_server(load: Load, log: Path, *flags: str) -> AsyncIterator[S
         process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, stderr=sink)
     try:
         async with asyncio.timeout(60):
-            told = await _told(process)
-        yield ScriptedServer(told["address"], told["admin"], told.get("http", ""), process.pid, log)
+            lines = await _startup_lines(process)
+        yield ScriptedServer(lines["address"], lines["admin"], lines.get("http", ""), process.pid, log)
         process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(60):
             status = await process.wait()
@@ -142,17 +142,17 @@ async def scripted_server(load: Load, log: Path, *flags: str) -> AsyncIterator[S
             await process.wait()
 
 
-async def _told(process: asyncio.subprocess.Process) -> dict[str, str]:
+async def _startup_lines(process: asyncio.subprocess.Process) -> dict[str, str]:
     assert process.stdout is not None
-    told: dict[str, str] = {}
-    while "ready" not in told:
+    matched: dict[str, str] = {}
+    while "ready" not in matched:
         line = (await process.stdout.readline()).decode()
         if not line:
             raise RuntimeError("the server ended before it served")
         for name, pattern in _LINES.items():
-            if found := pattern.search(line):
-                told[name] = found[1]
-    return told
+            if match := pattern.search(line):
+                matched[name] = match[1]
+    return matched
 
 
 async def _serve(load: Load, flags: list[str]) -> None:
@@ -165,7 +165,7 @@ async def _serve(load: Load, flags: list[str]) -> None:
         "engine_segments": lambda: engine.working,
     }
     for name, count in held.items():
-        Gauge(f"bench_{name}", "What the process holds").set_function(count)
+        Gauge(f"bench_{name}", "Objects that the process holds").set_function(count)
     await serve(engine, config)
 
 

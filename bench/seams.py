@@ -1,7 +1,7 @@
-"""Finds seams: places where chunks were joined that stand out from the rest of the same audio.
+"""A detector of seams: joins of chunks that stand out from the rest of the same audio.
 
-Pure numpy. Three measures at every join - the step between neighbouring samples, the change of level and the spectral
-flux across it - are compared with the same measures at places that are not joins.
+Three measures at every join (the step between neighbouring samples, the change of level, the spectral flux across it)
+are compared with the same measures at other places. Numpy only.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 F32 = npt.NDArray[np.float32]
 _FRAME = 240  # 10 ms at 24 kHz
-_SEARCH = 2  # samples to either side of a join in which its step is looked for
+_SEARCH = 2  # samples to either side of a join that are searched for its step
 _QUANTILE = 0.999
 _MARGIN = 1.25  # how far beyond that quantile a join must stand out
 
@@ -28,15 +28,15 @@ class Seam:
 
 
 def find_seams(samples: F32, joins: list[int]) -> list[Seam]:
-    """The joins of `samples` (n,) that a listener may notice. Joins nearer than 20 ms to an end are not looked at."""
+    """The joins of `samples` (n,) that a listener may notice. Joins within 20 ms of an end are skipped."""
     joins = [join for join in joins if 2 * _FRAME < join < len(samples) - 2 * _FRAME]
     others = _other_places(len(samples), joins)
-    found = []
+    seams = []
     for name, measure in (("step", _step), ("level", _level_db), ("flux", _flux)):
         threshold = _MARGIN * float(np.quantile([measure(samples, place) for place in others], _QUANTILE))
         values = [(join, measure(samples, join)) for join in joins]
-        found += [Seam(join, name, value / threshold) for join, value in values if value > threshold]
-    return found
+        seams += [Seam(join, name, value / threshold) for join, value in values if value > threshold]
+    return seams
 
 
 def _other_places(length: int, joins: list[int]) -> list[int]:
@@ -47,7 +47,7 @@ def _other_places(length: int, joins: list[int]) -> list[int]:
 
 
 def _step(samples: F32, place: int) -> float:
-    """Largest second difference around the place: what a step adds to a smooth signal."""
+    """Largest second difference around the place, which is small in a smooth signal."""
     window = samples[place - _SEARCH - 1 : place + _SEARCH + 1]
     return float(np.abs(np.diff(window, 2)).max())
 

@@ -1,5 +1,7 @@
-"""`make bench-service`: what the service itself costs, on a scripted engine: overhead of a chunk at 64 real-time
-streams, 10,000 malformed requests, from cancel to a free slot, refusals. Client and server are two processes.
+"""`make bench-service`: the cost of the service itself, on a scripted engine.
+
+Measures the overhead per chunk at 64 real-time streams, 10,000 malformed requests, the time from a cancel to a free
+slot, and refusals. Client and server are two processes.
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ from bench.load.figures import percentile
 from bench.malformed import Request, answer, supply
 from bench.report import BUILD, publish, table
 from bench.scripted_server import Load, ScriptedServer, made_at_ns, scripted_server
-from mynah.errors import ServerBusy
-from mynah.transport import Duplex, open_channel
+from mynah.client.errors import ServerBusy
+from mynah.client.transport import BidiStream, open_channel
 from mynah.v1 import speech_pb2, speech_pb2_grpc
 
 STREAMS = 64
@@ -34,7 +36,7 @@ _FULL = "STREAMS_EXHAUSTED"
 
 @dataclass(frozen=True)
 class Measured:
-    """Milliseconds of many of the same, and the goals they are to reach."""
+    """Milliseconds of one kind of event, and their goals."""
 
     name: str
     values_ms: Sequence[float]
@@ -43,7 +45,7 @@ class Measured:
 
     def row(self) -> tuple[object, ...]:
         p50, p99 = percentile(self.values_ms, 50), percentile(self.values_ms, 99)
-        met = all(goal is None or got <= goal for got, goal in ((p50, self.goal_p50_ms), (p99, self.goal_p99_ms)))
+        met = all(goal is None or value <= goal for value, goal in ((p50, self.goal_p50_ms), (p99, self.goal_p99_ms)))
         goals = f"{self.goal_p50_ms or '-'} / {self.goal_p99_ms or '-'}"
         return self.name, len(self.values_ms), p50, p99, max(self.values_ms), goals, "yes" if met else "NO"
 
@@ -53,13 +55,13 @@ class Measured:
 
 
 class Talker:
-    """One stream that speaks for as long as it is left alone."""
+    """One stream of a client."""
 
     def __init__(self, stub: speech_pb2_grpc.SpeechStub) -> None:
-        self._call = Duplex(stub.StreamSpeech())
+        self._call = BidiStream(stub.StreamSpeech())
 
     async def open(self) -> None:
-        """Raises MynahError, ServerBusy among others."""
+        """Open the stream. Raises MynahError, e.g. ServerBusy."""
         await self._call.write(Request(open=speech_pb2.OpenStream()))
         await self._call.read()
 
@@ -73,7 +75,7 @@ class Talker:
         return await self._call.read()
 
     async def cancel(self) -> float:
-        """Drop what was said; milliseconds until the server says that it has, everything freed."""
+        """Cancel. Returns the milliseconds until the server has freed everything and answered."""
         began_s = perf_counter()
         await self._call.write(Request(cancel=speech_pb2.Cancel()))
         while (answer := await self._call.read()) is not None:
@@ -82,17 +84,17 @@ class Talker:
         raise RuntimeError("the stream ended before its cancel was answered")
 
     async def leave(self) -> None:
-        """End the call, as a client does that goes away."""
+        """End the call, as a client does that disconnects."""
         await self._call.close()
 
 
 async def overhead(server: ScriptedServer, streams: int, seconds: float) -> list[float]:
-    """Milliseconds from the engine's giving a chunk away to the client's having it, at so many real-time streams."""
+    """Milliseconds between the engine yielding a chunk and the client receiving it, at `streams` real-time streams."""
     delays: list[float] = []
     rng = random.Random(5)
 
     async def listen(stub: speech_pb2_grpc.SpeechStub) -> None:
-        await asyncio.sleep(rng.random())  # streams are not in step
+        await asyncio.sleep(rng.random())  # so that the streams are not in step
         talker = Talker(stub)
         await talker.open()
         await talker.say(max(1, round(seconds / (len(_SENTENCE) * 0.04))))
@@ -116,8 +118,8 @@ async def malformed(server: ScriptedServer, count: int) -> tuple[Counter[str], f
 
     async def send_some(channel: grpc.aio.Channel) -> None:
         for request in requests:  # shared by all senders
-            if told := await answer(channel, request):
-                wrong[told] += 1
+            if fault := await answer(channel, request):
+                wrong[fault] += 1
 
     channel = open_channel(server.address, None)
     await asyncio.gather(*(send_some(channel) for _ in range(16)))
@@ -126,8 +128,8 @@ async def malformed(server: ScriptedServer, count: int) -> tuple[Counter[str], f
 
 
 async def full_house(server: ScriptedServer, streams: int, times: int) -> dict[str, list[float]]:
-    """With every slot taken by speech: milliseconds of cancels, of slots changing hands, and of refusals."""
-    found: dict[str, list[float]] = {"cancel": [], "slot": [], "refusal": []}
+    """Milliseconds of cancels, of slots that change hands, and of refusals, while every slot is in use."""
+    times_ms: dict[str, list[float]] = {"cancel": [], "slot": [], "refusal": []}
     async with stub_of(server) as stub:
         talkers = [Talker(stub) for _ in range(streams)]
         listening: dict[Talker, asyncio.Task[None]] = {}
@@ -136,24 +138,24 @@ async def full_house(server: ScriptedServer, streams: int, times: int) -> dict[s
             await talker.say(20)
             listening[talker] = asyncio.create_task(_listen(talker))
         for turn in range(times):
-            found["refusal"].append(await refusal_ms(stub))
+            times_ms["refusal"].append(await refusal_ms(stub))
             talker = talkers[turn % streams]
             await _stop(listening.pop(talker))
-            found["cancel"].append(await talker.cancel())
+            times_ms["cancel"].append(await talker.cancel())
             began_s = perf_counter()
             await talker.leave()
             talkers[turn % streams] = newcomer = await squeeze_in(stub)
-            found["slot"].append((perf_counter() - began_s) * 1e3)
+            times_ms["slot"].append((perf_counter() - began_s) * 1e3)
             await newcomer.say(20)
             listening[newcomer] = asyncio.create_task(_listen(newcomer))
         for talker in talkers:
             await _stop(listening[talker])
             await talker.leave()
-    return found
+    return times_ms
 
 
 async def refusal_ms(stub: speech_pb2_grpc.SpeechStub) -> float:
-    """How long a full server takes to say so."""
+    """Milliseconds until a full server refuses a stream."""
     began_s = perf_counter()
     talker = Talker(stub)
     try:
@@ -164,11 +166,11 @@ async def refusal_ms(stub: speech_pb2_grpc.SpeechStub) -> float:
         raise
     finally:
         await talker.leave()
-    raise RuntimeError("a full server let another stream in")
+    raise RuntimeError("a full server admitted another stream")
 
 
 async def squeeze_in(stub: speech_pb2_grpc.SpeechStub) -> Talker:
-    """Ask at once, again and again, until there is a free slot."""
+    """Ask for a stream again and again until a slot is free."""
     while True:
         talker = Talker(stub)
         try:
@@ -198,7 +200,7 @@ async def stub_of(server: ScriptedServer) -> AsyncIterator[speech_pb2_grpc.Speec
 
 
 async def bench(streams: int, seconds: float, count: int, times: int) -> tuple[list[Measured], Counter[str], float]:
-    """All four, each on a server of its own."""
+    """All measurements, each on its own server."""
     flags = ("--max-streams", str(streams), *_FLAGS)
     logs = BUILD / "service-logs"
     async with scripted_server(Load(), logs / "overhead.log", *flags) as server:
@@ -224,17 +226,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="of speech on each stream (default %(default)s)")
     parser.add_argument("--malformed", type=int, default=10_000)
     parser.add_argument("--times", type=int, default=300, help="cancels and refusals (default %(default)s)")
-    given = parser.parse_args()
-    measured, wrong, per_s = asyncio.run(bench(given.streams, given.seconds, given.malformed, given.times))
-    report(given.malformed, measured, wrong, per_s)
+    args = parser.parse_args()
+    measured, wrong, per_s = asyncio.run(bench(args.streams, args.seconds, args.malformed, args.times))
+    report(args.malformed, measured, wrong, per_s)
 
 
 def report(count: int, measured: Sequence[Measured], wrong: Counter[str], per_s: float) -> None:
     header = ["", "n", "p50 ms", "p99 ms", "max ms", "goal p50 / p99", "met"]
-    lines = [f"  {n} x {told}" for told, n in wrong.most_common(20)]
-    verdict = (
-        f"{count} malformed requests, {per_s:.0f}/s: {sum(wrong.values())} answered otherwise than by a typed error"
-    )
+    lines = [f"  {n} x {fault}" for fault, n in wrong.most_common(20)]
+    verdict = f"{count} malformed requests, {per_s:.0f}/s: {sum(wrong.values())} not answered with a typed error"
     text = "\n".join([table(header, [one.row() for one in measured]), "", verdict, *lines])
     result: dict[str, object] = {one.name: one.json() for one in measured}
     publish("service", text, {**result, "malformed": {"n": count, "wrong": sum(wrong.values()), "per_s": round(per_s)}})

@@ -1,6 +1,6 @@
-"""What streaming does to speech on trained weights: word error rate, distance, seams and cost of every way to decode.
+"""Compares ways to decode speech with trained weights: word error rate, distance, seams and cost.
 
-All rows render the same speech codes of the same sentences with the same voice; the first row is one pass over each.
+All rows decode the same speech tokens of the same sentences and voice. The first row decodes each in one pass.
 """
 
 from __future__ import annotations
@@ -14,21 +14,24 @@ from dataclasses import dataclass, replace
 import engines
 from bench.report import publish, table
 from bench.seams import find_seams
-from engines.checkpoint import open_checkpoint
-from engines.config import SAMPLE_RATE_HZ, EngineConfig
+from engines.checkpoints.checkpoint import open_checkpoint
+from engines.config import EngineConfig
+from engines.model_spec import SAMPLE_RATE_HZ
 from engines.pipeline import Pipeline
-from engines.s3gen import cfm
+from engines.s3gen.nets import cfm
 from engines.s3gen.runtime import Runtime
 from engines.s3gen.runtimes.onnx import OnnxRuntime
 from engines.s3gen.runtimes.torch import TorchRuntime
 from engines.s3gen.runtimes.torch_cached import TorchCachedRuntime
-from engines.s3gen.schedule import SCHEDULES, Schedule, Step
+from engines.s3gen.streaming.schedule import SCHEDULES, Schedule, ScheduleStep
 from tests.speech.recogniser import SENTENCES, word_error_rate
-from tests.speech.speaking import OFFLINE, Rendering, codes_of, mel_distance, render
+from tests.speech.speaking import OFFLINE, Rendering, mel_distance, render, speech_tokens_of
 
 
 @dataclass(frozen=True)
 class Way:
+    """A way to decode: a runtime, a schedule and a number of Euler steps."""
+
     name: str
     runtime: str  # a key of `_runtimes`
     schedule: Schedule
@@ -40,11 +43,11 @@ def _ways() -> Iterator[Way]:
     for schedule in SCHEDULES.values():
         yield Way(schedule.name, "torch", schedule)
         yield Way(f"{schedule.name}, cached", "cached", schedule)
-    hop = Schedule("hops of 25", (Step(25),))
+    hop = Schedule("hops of 25", (ScheduleStep(25),))
     for left in (0, 12, 25, 50, 100):
         yield Way(f"hop 25, left context {left}", "torch", replace(hop, left_context_tokens=left))
     for right in (5, 7, 12):
-        yield Way(f"hop 25, lookahead {right}", "torch", Schedule("right", (Step(25, right),)))
+        yield Way(f"hop 25, lookahead {right}", "torch", Schedule("right", (ScheduleStep(25, right),)))
     yield Way("one pass, one Euler step", "torch", OFFLINE, steps=1)
     yield Way("balanced, ONNX", "onnx", SCHEDULES["balanced"])
     yield Way("balanced, ONNX fp16", "onnx fp16", SCHEDULES["balanced"])
@@ -52,7 +55,7 @@ def _ways() -> Iterator[Way]:
 
 @contextmanager
 def _euler_steps(count: int) -> Iterator[None]:
-    """The first `count` of the sampler's steps alone."""
+    """Limits the CFM sampler to its first `count` steps."""
     times = cfm.EULER_TIMES
     cfm.EULER_TIMES = times[: count + 1]
     try:
@@ -78,7 +81,7 @@ async def measure(model: str, sentences: int, threads: int, only: str) -> dict[s
     voice = engine.default_voice
     assert voice is not None
     texts = SENTENCES[:sentences]
-    codes = await codes_of(engine.stages.t3, engine, texts, voice)
+    speech_tokens = await speech_tokens_of(engine.stages.t3, engine, texts, voice)
     await engine.close()
     runtimes = _runtimes(model, threads)
     results: dict[str, dict[str, float]] = {}
@@ -87,30 +90,32 @@ async def measure(model: str, sentences: int, threads: int, only: str) -> dict[s
     for way in (first, *(other for other in others if only in other.name)):
         runtime = runtimes[way.runtime]()
         with _euler_steps(way.steps):
-            render(runtime, codes[0], voice, way.schedule)  # warm-up
-            made = [render(runtime, one, voice, way.schedule) for one in codes]
-        reference = reference or made
-        results[way.name] = _judged(texts, made, reference)
+            render(runtime, speech_tokens[0], voice, way.schedule)  # warm-up
+            renderings = [render(runtime, one, voice, way.schedule) for one in speech_tokens]
+        reference = reference or renderings
+        results[way.name] = _scores(texts, renderings, reference)
         print(way.name, results[way.name], flush=True)
     return results
 
 
-def _judged(texts: tuple[str, ...], made: list[Rendering], reference: list[Rendering]) -> dict[str, float]:
-    seconds = sum(one.duration_s for one in made)
-    distances = [mel_distance(one.samples, whole.samples) for one, whole in zip(made, reference, strict=True)]
+def _scores(texts: tuple[str, ...], renderings: list[Rendering], reference: list[Rendering]) -> dict[str, float]:
+    seconds = sum(one.duration_s for one in renderings)
+    distances = [mel_distance(one.samples, whole.samples) for one, whole in zip(renderings, reference, strict=True)]
     return {
-        "wer": word_error_rate([(t, one.samples) for t, one in zip(texts, made, strict=True)], SAMPLE_RATE_HZ),
+        "wer": word_error_rate([(t, one.samples) for t, one in zip(texts, renderings, strict=True)], SAMPLE_RATE_HZ),
         "mel_distance": sum(distances) / len(distances),
-        "seams": sum(len({seam.sample for seam in find_seams(one.samples, one.joins)}) for one in made),
-        "joins": sum(len(one.joins) for one in made),
-        "decode_s_per_s": sum(one.decode_s for one in made) / seconds,
+        "seams": sum(len({seam.sample for seam in find_seams(one.samples, one.joins)}) for one in renderings),
+        "joins": sum(len(one.joins) for one in renderings),
+        "decode_s_per_s": sum(one.decode_s for one in renderings) / seconds,
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="auto", help="as for mynah-serve; random weights show the plumbing only")
-    parser.add_argument("--only", default="", help="ways whose name holds this, besides one pass")
+    parser.add_argument(
+        "--model", default="auto", help="model, as for mynah-serve (default auto); random weights make noise"
+    )
+    parser.add_argument("--only", default="", help="only ways whose name contains this, and one pass")
     parser.add_argument("--sentences", type=int, default=len(SENTENCES))
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()

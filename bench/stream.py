@@ -1,10 +1,10 @@
-"""`make bench-stream`: what streaming costs, how close it comes to one pass, and how many streams it carries.
+"""`make bench-stream`: the cost of streaming, its distance from one pass, and the number of streams that it carries.
 
-On the torch CPU runtime with random:tiny, next to the way the public ports stream (bench/ports.py) on the very same
-nets. Ours runs as a server does for clients that name no seed: hops follow the load. Expected before it was measured:
-the ports pay 325 window tokens for each second of audio where our largest step pays about 410 for four, so at least
-twice the streams without an underrun, for a later first sound in a crowd; no seam where the ports show one at most
-joins. DECISIONS.md says what came out.
+On the torch CPU runtime with random:tiny, beside the streaming of the public ports (bench/ports.py) on the same nets.
+Ours runs as a server does for clients that set no seed: hops follow the load. Expected before it was measured: the
+ports compute 325 window tokens for each second of audio, our largest step about 410 for four seconds, so at least twice
+the streams without an underrun, with a later first sound under load; and no seams, where the ports have one at most
+joins. The results are in docs/experiments.md.
 """
 
 from __future__ import annotations
@@ -24,20 +24,23 @@ from bench.ports import Port
 from bench.report import BUILD, median_s, publish, table
 from bench.seams import find_seams
 from engines.api import Event, Segment, SegmentDone
-from engines.assembly import assemble
-from engines.config import SPEECH_TOKENS_PER_S, EngineConfig, Sampling
+from engines.conditioning.builtin import load_builtin
+from engines.config import EngineConfig, Sampling
 from engines.errors import EngineBusy
+from engines.factory import build_engine
+from engines.model_spec import SPEECH_TOKENS_PER_S
 from engines.pipeline import Pipeline
+from engines.s3gen.nets.source import HARMONICS
 from engines.s3gen.noise import F32
 from engines.s3gen.runtime import FlowBatch, Runtime, VocoderBatch, VocoderResult
 from engines.s3gen.runtimes.torch import TorchRuntime
-from engines.s3gen.schedule import Schedule, Step
-from engines.s3gen.segment_decoder import SegmentDecoder, collate_flow, decode_windows
-from engines.s3gen.source import HARMONICS
-from engines.s3gen.windows import Window, WindowPlanner
-from engines.t3.torch_backend import TorchT3Backend
-from engines.voice.builtin import load_builtin
-from engines.voice.voice import Voice
+from engines.s3gen.streaming.schedule import Schedule, ScheduleStep
+from engines.s3gen.streaming.segment_decoder import SegmentDecoder, collate_flow, decode_windows
+from engines.s3gen.streaming.windows import Window, WindowPlanner
+from engines.t3.decoder import DecoderLimits
+from engines.t3.local_backend import LocalT3Backend
+from engines.t3.model import T3Net
+from engines.voice import Voice
 
 THREADS = 2
 SPEECH_TOKENS = 250
@@ -54,7 +57,7 @@ def window_of(hop: int, left: int = 50, lookahead: int = 3) -> Window:
 
 def decoder_with(voice: Voice, seed: int, tokens: int) -> SegmentDecoder:
     decoder = SegmentDecoder(voice, seed)
-    decoder.codes = np.random.default_rng(seed).integers(0, 6561, tokens).tolist()
+    decoder.speech_tokens = np.random.default_rng(seed).integers(0, 6561, tokens).tolist()
     return decoder
 
 
@@ -75,34 +78,36 @@ def throughput(runtime: Runtime, voice: Voice, repeats: int) -> list[tuple[int, 
 
 def mel_distance(runtime: Runtime, voice: Voice) -> dict[str, float]:
     """Mean distance of streamed mel from one pass in its standard deviations, hop 25, the same noise."""
-    codes = np.random.default_rng(3).integers(0, 6561, 125).tolist()
+    speech_tokens = np.random.default_rng(3).integers(0, 6561, 125).tolist()
 
     def mel(schedule: Schedule, seed_of: Callable[[int], int] = lambda index: 1) -> F32:
         planner, frames = WindowPlanner(schedule), []
-        while (window := planner.next(len(codes), ended=True)) is not None:
+        while (window := planner.next(len(speech_tokens), ended=True)) is not None:
             decoder = SegmentDecoder(voice, seed_of(window.index))
-            decoder.codes = codes
+            decoder.speech_tokens = speech_tokens
             row = runtime.flow(collate_flow([decoder.flow_row(window)]))[0][len(voice.s3gen_prompt_mel) :]
             frames.append(row[window.new_frames])
         return np.concatenate(frames)
 
-    offline = mel(Schedule("offline", (Step(1000),)))
+    offline = mel(Schedule("offline", (ScheduleStep(1000),)))
 
     def distance(other: F32) -> float:
         return float(np.abs(other - offline).mean() / offline.std())
 
     figures = {
-        f"left {left}, right {right}": distance(mel(Schedule("any", (Step(25, right),), left)))
+        f"left {left}, right {right}": distance(mel(Schedule("any", (ScheduleStep(25, right),), left)))
         for left in (0, 12, 25, 50)
         for right in (3, 7, 22)
     }
-    figures["left 50, right 3, fresh noise"] = distance(mel(Schedule("any", (Step(25),), 50), lambda index: index + 2))
+    figures["left 50, right 3, fresh noise"] = distance(
+        mel(Schedule("any", (ScheduleStep(25),), 50), lambda index: index + 2)
+    )
     return figures
 
 
 @dataclass
 class Crowd:
-    """What a number of listeners heard."""
+    """The result of a number of concurrent streams."""
 
     streams: int
     ttfa_s: float
@@ -116,7 +121,7 @@ class Crowd:
 
 
 async def crowd(speak: Speak, streams: int) -> Crowd:
-    """That many streams in real time, starting 50 ms apart."""
+    """Concurrent streams in real time, started 50 ms apart."""
 
     async def one(index: int) -> SegmentDone | None:
         await asyncio.sleep(0.05 * index)
@@ -157,12 +162,12 @@ def theirs(port: Port, voice: Voice) -> Speak:
     return speak
 
 
-def crowds(run: asyncio.Runner, speak: Speak, most: int) -> list[Crowd]:
-    """More and more streams; beyond 8 only while nobody runs dry."""
+def crowds(run: asyncio.Runner, speak: Speak, max_streams: int) -> list[Crowd]:
+    """Increasing numbers of streams; beyond 8 only until streams run dry."""
     run.run(crowd(speak, 1))  # warm-up
     results: list[Crowd] = []
     for streams in CROWDS:
-        if streams > most or (streams > 8 and not results[-1].carried):
+        if streams > max_streams or (streams > 8 and not results[-1].carried):
             break
         results.append(run.run(crowd(speak, streams)))
         print(results[-1], file=sys.stderr, flush=True)
@@ -170,7 +175,7 @@ def crowds(run: asyncio.Runner, speak: Speak, most: int) -> list[Crowd]:
 
 
 def sustainable(results: list[Crowd]) -> int:
-    """Most streams at which, and below which, nobody ran dry."""
+    """The largest number of streams up to which none ran dry."""
     carried = 0
     for result in results:
         if not result.carried:
@@ -180,10 +185,10 @@ def sustainable(results: list[Crowd]) -> int:
 
 
 class Singer:
-    """A runtime whose audio is speech-like whatever the weights: mel is a slow melody, the vocoder sings it.
+    """A runtime without weights whose audio is speech-like: mel is a slow melody, and the vocoder sings it.
 
-    Nine harmonics under a syllable-like envelope, from the phase and f0 that it is given: what a join does to the
-    source can be heard and measured without trained weights.
+    Nine harmonics under a syllable-like envelope, from the phase and f0 of its inputs, so that the effect of a join on
+    the source can be measured without trained weights.
     """
 
     name = "singer"
@@ -211,17 +216,17 @@ class Singer:
 
 
 def seams(voice: Voice) -> dict[str, tuple[int, int]]:
-    """(joins found, joins) in 20 s of speech-like audio: our windows against the ports' chunks."""
-    runtime, codes = Singer(), list(range(500))
+    """(seams, joins) in 20 s of speech-like audio, for our windows and the ports' chunks."""
+    runtime, speech_tokens = Singer(), list(range(500))
     decoder = SegmentDecoder(voice, seed=1)
-    decoder.codes = codes
-    planner, mine = WindowPlanner(Schedule("hop 25", (Step(25),))), []
-    while (window := planner.next(len(codes), ended=True)) is not None:
+    decoder.speech_tokens = speech_tokens
+    planner, mine = WindowPlanner(Schedule("hop 25", (ScheduleStep(25),))), []
+    while (window := planner.next(len(speech_tokens), ended=True)) is not None:
         (samples,) = decode_windows(runtime, [(decoder, window)])
         assert isinstance(samples, np.ndarray)
         mine.append(samples)
     port = Port(None, runtime, ())  # type: ignore[arg-type]  # its decoder alone
-    other = [port.decode(voice, codes[: start + 25], start) for start in range(0, 500, 25)]
+    other = [port.decode(voice, speech_tokens[: start + 25], start) for start in range(0, 500, 25)]
     return {name: _seams_in(chunks) for name, chunks in (("ours", mine), ("ports", other))}
 
 
@@ -267,19 +272,20 @@ def main() -> None:
     checkpoint = endless_checkpoint(arguments.model)
     assert checkpoint.conds_path is not None
     voice = load_builtin(checkpoint.conds_path)
-    most, folder = arguments.most_streams, str(checkpoint.folder)
-    engine = assemble(EngineConfig(model=folder, device="cpu", threads=THREADS, max_streams=most))
+    max_streams, folder = arguments.most_streams, str(checkpoint.folder)
+    engine = build_engine(EngineConfig(model=folder, device="cpu", threads=THREADS, max_streams=max_streams))
     runtime = TorchRuntime(checkpoint)
     cost = throughput(runtime, voice, arguments.repeats)
     distance = mel_distance(runtime, voice)
     with asyncio.Runner() as run:
         run.run(engine.warm_up())
-        mine = crowds(run, ours(engine, voice), most)
-        named = crowds(run, ours(engine, voice, repeatable=True), min(8, most))
+        mine = crowds(run, ours(engine, voice), max_streams)
+        named = crowds(run, ours(engine, voice, repeatable=True), min(8, max_streams))
         run.run(engine.close())
-        t3 = TorchT3Backend(checkpoint, device="cpu", max_streams=most)
+        net = T3Net.load(checkpoint.t3_path, checkpoint.spec, "cpu")
+        t3 = LocalT3Backend(net, DecoderLimits(max_streams))
         port = Port(t3, TorchRuntime(checkpoint), engine.stages.encode_text(TEXT))
-        other = crowds(run, theirs(port, voice), most)
+        other = crowds(run, theirs(port, voice), max_streams)
         run.run(t3.close())
     found = seams(voice)
     report(arguments.model, cost, distance, {"ours": mine, "ours, seed named": named, "ports": other}, found)
@@ -289,19 +295,21 @@ def report(
     model: str,
     cost: list[tuple[int, int, float, float, float]],
     distance: dict[str, float],
-    heard: dict[str, list[Crowd]],
-    found: dict[str, tuple[int, int]],
+    results: dict[str, list[Crowd]],
+    seam_counts: dict[str, tuple[int, int]],
 ) -> None:
-    mine, other = heard["ours"], heard["ports"]
+    mine, other = results["ours"], results["ports"]
     plot(BUILD / "stream.png", distance, mine, other, cost)
     ratio = sustainable(mine) / max(1, sustainable(other))
-    rows = [(name, r.streams, r.ttfa_s, r.underruns, r.underrun_s, r.refused) for name, rs in heard.items() for r in rs]
+    rows = [
+        (name, r.streams, r.ttfa_s, r.underruns, r.underrun_s, r.refused) for name, rs in results.items() for r in rs
+    ]
     text = "\n\n".join(
         [
             table(["hop", "batch", "audio s per s", "gain", "cost"], cost),
             table(["mel distance from one pass", "std"], list(distance.items())),
             table(["concurrent streams", "n", "TTFA s", "underruns", "silence s", "refused"], rows),
-            table(["seams", "found", "joins"], [(name, *counts) for name, counts in found.items()]),
+            table(["seams", "found", "joins"], [(name, *counts) for name, counts in seam_counts.items()]),
             f"sustainable streams: ours {sustainable(mine)}, ports {sustainable(other)}, ratio {ratio:.1f} (goal 2)",
         ]
     )
@@ -310,10 +318,10 @@ def report(
         "threads": THREADS,
         "batch_gain": {f"hop {hop} batch {batch}": round(gain, 2) for hop, batch, _, gain, _ in cost},
         "mel_distance": {name: round(value, 3) for name, value in distance.items()},
-        "crowds": {name: [asdict(r) for r in rs] for name, rs in heard.items()},
+        "crowds": {name: [asdict(r) for r in rs] for name, rs in results.items()},
         "sustainable_ratio": round(ratio, 2),
         "sustainable": {"ours": sustainable(mine), "ports": sustainable(other)},
-        "seams": {name: counts[0] for name, counts in found.items()},
+        "seams": {name: counts[0] for name, counts in seam_counts.items()},
     }
     publish("stream", text, result)
 

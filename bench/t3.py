@@ -1,15 +1,15 @@
 """`make bench-t3`: speech tokens per second of vLLM, our torch backend and the published package's loop.
 
-The same weights (T3's stop logit pushed down, so that all make exactly the same number of tokens), the same requests,
-one process, the same threads, float32. vLLM's CPU attention is the stand-in of tests/vllm, which copies every
-sequence's keys and values at every step; on a GPU its own kernels do not.
+All sides have the same weights (T3's stop logit is pushed down, so that all make the same number of tokens), requests,
+process and threads, in float32. vLLM's CPU attention is the one of tests/vllm, which copies every sequence's keys and
+values at every step; vLLM's own kernels on a GPU do not.
 
-What was expected before it was first run, on two cores with random:nano: upstream reads all weights for every token
-of every request, so its tokens/s do not grow with the number of requests, about 25. Ours read them once a step: the
-torch backend about twice upstream at one request and five times at sixteen, where its attention goes row by row; vLLM
-no better than upstream at one request, for its bookkeeping and the copying, and at least four times at sixteen. A warm
-voice saves 376 of 417 prompt rows; with 41 rows to read and one block to read again, a first token in at most 0.3 of
-the time on both backends. Goals: 4 and 0.3, for vLLM.
+Expected before the first run, on two cores with random:nano: upstream reads all weights for every token of every
+request, so that its tokens/s stay near 25 for any number of requests. Ours read them once a step: the torch backend
+about twice upstream at one request and five times at sixteen, where its attention goes row by row; vLLM no better than
+upstream at one request, because of its bookkeeping and the copying, and at least four times at sixteen. A warm voice
+saves 376 of 417 prompt rows: 41 rows and one more block remain, a first token in at most 0.3 of the time on both
+backends. Goals for vLLM: 4 and 0.3.
 """
 
 from __future__ import annotations
@@ -28,13 +28,15 @@ from safetensors.torch import load_file
 
 from bench.engine import endless_checkpoint
 from bench.report import publish, table
-from engines.checkpoint import Checkpoint
+from engines.checkpoints.checkpoint import Checkpoint
+from engines.conditioning.random_weights import random_voice
 from engines.config import Sampling
 from engines.t3.backend import T3Backend, T3Request
-from engines.t3.torch_backend import TorchT3Backend
-from engines.t3.vllm_backend import VllmT3Backend
-from engines.voice.random_weights import random_voice
-from engines.voice.voice import Voice
+from engines.t3.decoder import DecoderLimits
+from engines.t3.local_backend import LocalT3Backend
+from engines.t3.model import T3Net
+from engines.t3.vllm.backend import VllmT3Backend
+from engines.voice import Voice
 
 CONCURRENT = (1, 4, 16)
 TEXT_TOKENS = 40
@@ -57,7 +59,7 @@ class Ours:
     def __init__(self, backend: T3Backend, checkpoint: Checkpoint) -> None:
         self._backend, self._checkpoint = backend, checkpoint
         self._runner = asyncio.Runner()
-        self._texts = itertools.count()  # never the same twice: a cache can know the voice and nothing else
+        self._texts = itertools.count()  # never the same twice, so that a cache can hold the voice only
         self._cold_voices = map(random_voice, itertools.count(_VOICE_SEED + 1))
         self._voice = random_voice(_VOICE_SEED)
 
@@ -67,7 +69,7 @@ class Ours:
         return self._runner.run(self._make_s(requests, tokens))
 
     def first_token_s(self, *, warm: bool) -> float:
-        """Seconds from a request to its first code; a warm voice is one that was used before."""
+        """Seconds from a request to its first speech token; a warm voice was used before."""
         voice = self._voice if warm else next(self._cold_voices)
         return self._runner.run(self._first_token_s(request_of(self._checkpoint, next(self._texts), voice, 4)))
 
@@ -77,29 +79,29 @@ class Ours:
 
     async def _make_s(self, requests: list[T3Request], tokens: int) -> float:
         started_s = time.perf_counter()
-        made = await asyncio.gather(*(self._codes(request) for request in requests))
+        counts = await asyncio.gather(*(self._count_speech_tokens(request) for request in requests))
         elapsed_s = time.perf_counter() - started_s
-        assert min(made) >= tokens, f"a request ended after {min(made)} tokens"
+        assert min(counts) >= tokens, f"a request ended after {min(counts)} tokens"
         return elapsed_s
 
-    async def _codes(self, request: T3Request) -> int:
+    async def _count_speech_tokens(self, request: T3Request) -> int:
         generation = self._backend.start(request)
-        codes = 0
-        while new := await generation.next_codes():
-            codes += len(new)
-        return codes
+        count = 0
+        while speech_tokens := await generation.next_speech_tokens():
+            count += len(speech_tokens)
+        return count
 
     async def _first_token_s(self, request: T3Request) -> float:
         started_s = time.perf_counter()
         generation = self._backend.start(request)
-        await generation.next_codes()
+        await generation.next_speech_tokens()
         elapsed_s = time.perf_counter() - started_s
         await generation.cancel()
         return elapsed_s
 
 
 class Upstream:
-    """The published package's loop, one request after the other: it has no other way and keeps no prefix."""
+    """The published package's loop: one request after the other, without a prefix cache."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         from tests.reference import upstream
@@ -131,35 +133,47 @@ class Upstream:
             speaker_emb=torch.tensor(request.voice.speaker_embedding)[None],
             cond_prompt_speech_tokens=torch.tensor(request.voice.t3_prompt_tokens)[None],
         )
-        made = self._t3.inference_turbo(cond, torch.tensor(request.text_tokens)[None], max_gen_len=tokens - 1)
-        assert made.shape[1] == tokens, f"upstream stopped after {made.shape[1]} tokens"
+        drawn = self._t3.inference_turbo(cond, torch.tensor(request.text_tokens)[None], max_gen_len=tokens - 1)
+        assert drawn.shape[1] == tokens, f"upstream stopped after {drawn.shape[1]} tokens"
 
 
 def request_of(checkpoint: Checkpoint, seed: int, voice: Voice, tokens: int) -> T3Request:
-    """A text of its own for every seed."""
+    """A request with a different text for every seed."""
     text = np.random.default_rng(seed).integers(0, checkpoint.spec.t3.text_vocab, TEXT_TOKENS)
     return T3Request(tuple(text.tolist()), voice, Sampling(seed=seed, max_speech_tokens=tokens - 1))
 
 
 def make_sides(arguments: argparse.Namespace, checkpoint: Checkpoint) -> dict[str, Ours | Upstream]:
-    limits = {"device": arguments.device, "max_streams": max(CONCURRENT), "max_positions": 1024}
-    made: dict[str, Callable[[], Ours | Upstream]] = {
-        "vllm": lambda: Ours(VllmT3Backend(checkpoint, **limits), checkpoint),
-        "torch": lambda: Ours(TorchT3Backend(checkpoint, **limits), checkpoint),
+    makers: dict[str, Callable[[], Ours | Upstream]] = {
+        "vllm": lambda: Ours(_vllm(checkpoint, arguments.device), checkpoint),
+        "torch": lambda: Ours(_torch(checkpoint, arguments.device), checkpoint),
         "onnx": lambda: Ours(_onnx(checkpoint, arguments.threads), checkpoint),
         "upstream": lambda: Upstream(checkpoint),
     }
-    return {name: made[name]() for name in arguments.sides}
+    return {name: makers[name]() for name in arguments.sides}
+
+
+_LIMITS = DecoderLimits(max_streams=max(CONCURRENT), max_positions=1024)
+
+
+def _vllm(checkpoint: Checkpoint, device: str) -> T3Backend:
+    return VllmT3Backend(
+        checkpoint, device=device, max_streams=_LIMITS.max_streams, max_positions=_LIMITS.max_positions
+    )
+
+
+def _torch(checkpoint: Checkpoint, device: str) -> T3Backend:
+    return LocalT3Backend(T3Net.load(checkpoint.t3_path, checkpoint.spec, device), _LIMITS)
 
 
 def _onnx(checkpoint: Checkpoint, threads: int) -> T3Backend:
-    from engines.t3.onnx_backend import OnnxT3Backend
+    from engines.t3.onnx.export import open_onnx_net
 
-    return OnnxT3Backend(checkpoint, max_streams=max(CONCURRENT), max_positions=1024, threads=threads)
+    return LocalT3Backend(open_onnx_net(checkpoint, "fp32", threads=threads), _LIMITS)
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Side]:
-    """The sides take turns, so that what else the machine does meets them alike. Medians."""
+    """Medians. The sides take turns, so that other load on the machine affects them alike."""
     running = make_sides(arguments, endless_checkpoint(arguments.model))
     sides = {name: Side() for name in running}
     for side in running.values():  # first-use costs, and the voice that is warm from here on
@@ -170,7 +184,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Side]:
             sides[name].tokens_per_s[count] = count * arguments.tokens / elapsed_s
     cold = take_turns(running, 2 * arguments.repeats, lambda side: side.first_token_s(warm=False))
     for side in running.values():
-        side.first_token_s(warm=True)  # in case so many other voices pushed it out
+        side.first_token_s(warm=True)  # in case the other voices evicted it
     warm = take_turns(running, 2 * arguments.repeats, lambda side: side.first_token_s(warm=True))
     for name, side in running.items():
         sides[name].first_token_cold_s, sides[name].first_token_warm_s = cold[name], warm[name]
@@ -206,8 +220,8 @@ def report(arguments: argparse.Namespace, sides: dict[str, Side]) -> None:
         }
     if {"vllm", "upstream"} <= sides.keys():
         vllm, upstream = sides["vllm"], sides["upstream"]
-        most = CONCURRENT[-1]
-        result["vllm_over_upstream_at_16"] = round(vllm.tokens_per_s[most] / upstream.tokens_per_s[most], 2)
+        ratio = vllm.tokens_per_s[CONCURRENT[-1]] / upstream.tokens_per_s[CONCURRENT[-1]]
+        result["vllm_over_upstream_at_16"] = round(ratio, 2)
         result["vllm_warm_over_cold"] = round(vllm.first_token_warm_s / vllm.first_token_cold_s, 3)
         result["goals"] = GOALS
     publish("t3", table([arguments.model, *sides], rows), result)
@@ -221,7 +235,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
-        "--sides", nargs="+", default=["vllm", "torch", "upstream"], help="what to measure; onnx besides"
+        "--sides",
+        nargs="+",
+        default=["vllm", "torch", "upstream"],
+        help="sides to measure: vllm, torch, onnx, upstream",
     )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# check.sh FLAVOUR VENV: the finished environment is whole, starts, and carries no build tool that nothing in it asks for.
+# check.sh FLAVOUR VENV: the environment is complete, starts, and has no build tool that no package requires.
 set -euo pipefail
 flavour=$1 venv=$2 python=$(realpath -s "$2/bin/python")
 "$venv/bin/python" - "$flavour" <<'PYTHON'
@@ -19,23 +19,23 @@ for distribution in metadata.distributions():
             continue
         needed.add(need.name)
         if cpu and (need.name.startswith("nvidia-") or need.name in ("cuda-toolkit", "cuda-bindings", "triton")):
-            continue  # a CPU build of torch does not need what the index's build of that version asks for
+            continue  # the CPU build of torch does not need the requirements of the index's build
         try:
             version = metadata.version(need.name)
         except metadata.PackageNotFoundError:
-            missing.append(f"{distribution.name} needs {need}, which is not there")
+            missing.append(f"{distribution.name} needs {need}, which is not installed")
             continue
         if not need.specifier.contains(version, prereleases=True):
-            missing.append(f"{distribution.name} needs {need}, found {version}")
+            missing.append(f"{distribution.name} needs {need}, but {version} is installed")
 for tool in ("uv", "pip", "cmake", "ninja"):
     if tool not in needed and any(d.name == tool for d in metadata.distributions()):
-        missing.append(f"{tool} was left behind")
+        missing.append(f"{tool} is still installed")
 raise SystemExit("\n".join(missing) or 0)
 PYTHON
 cpu=(torch onnxruntime scipy.signal engines.s3gen service)
-gpu=("${cpu[@]}" cuda.bindings.runtime tensorrt_rtx vllm.v1.engine.llm_engine engines.t3.vllm_model engines.t3.vllm_worker)
+gpu=("${cpu[@]}" cuda.bindings.runtime tensorrt_rtx vllm.v1.engine.llm_engine engines.t3.vllm.model engines.t3.vllm.worker)
 declare -n modules=$flavour
-for module in "${modules[@]}"; do # none of it needs a driver; from / the sources cannot stand in for what was installed
+for module in "${modules[@]}"; do # without a driver; from /, because the sources must not be imported
   (cd / && "$python" -W ignore -c "import $module" > /dev/null)
 done
 kernels='from engines.kernels.library import library; raise SystemExit(library() is None and "no compiled kernels")'

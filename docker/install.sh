@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# install.sh FLAVOUR VENV: what an image's Python is made of, from the lock file, every archive checked by its hash.
-# Needs Python 3.11; run from the repository root. TORCH_BACKEND: where cpu's torch comes from, for uv (default cpu);
-# "pip" takes whatever build of exactly that version pip finds, for machines that have one. TENSORRT=no leaves the gpu
-# flavour without tensorrt-cu12, to try the rest where pypi.nvidia.com cannot be reached; S3Gen then has no TensorRT.
+# install.sh FLAVOUR VENV: creates an image's Python environment from the lock file, with every archive's hash checked.
+# Needs Python 3.11; run from the repository root. TORCH_BACKEND: uv's source of the cpu flavour's torch (default cpu);
+# "pip" lets pip choose a build of that version. TENSORRT=no omits tensorrt-cu12 from the gpu flavour, to test the rest
+# where pypi.nvidia.com cannot be reached; S3Gen then has no TensorRT.
 set -euo pipefail
 flavour=$1 venv=$2
 python3.11 -m venv "$venv"
@@ -10,7 +10,7 @@ python3.11 -m venv "$venv"
 export UV_NO_CACHE=${UV_NO_CACHE:-1} UV_LINK_MODE=copy
 install=("$venv/bin/uv" pip install --quiet --python "$venv/bin/python" --no-deps)
 
-locked() { # installs what the flavour's lock file pins, of those packages that awk's CONDITION on `name` takes
+locked() { # installs the pinned packages of the flavour's lock file whose `name` meets the awk condition
   awk -F '==' "/^[a-z0-9]/ { name = \$1; take = ($1) } take" "docker/locks/$flavour.txt" |
     "${install[@]}" --require-hashes -r -
 }
@@ -23,10 +23,10 @@ torch_for_cpu() {
   fi
 }
 
-tensorrt() { # first, because it is what fails where a network is closed, and everything else is gigabytes
+tensorrt() { # first, because it fails on closed networks and the rest is gigabytes
   if locked 'name ~ /^tensorrt-cu12/'; then return; fi
-  echo "install.sh: tensorrt-cu12's archives on the index are placeholders that fetch the libraries from" >&2
-  echo "https://pypi.nvidia.com while they are built; let the build reach that host, or set TENSORRT=no" >&2
+  echo "install.sh: the index's tensorrt-cu12 archives are placeholders that download the libraries from" >&2
+  echo "https://pypi.nvidia.com when they are built; allow the build to reach that host, or set TENSORRT=no" >&2
   exit 4
 }
 
@@ -40,11 +40,11 @@ case $flavour in
     locked 'name !~ /^tensorrt-cu12/'
     ;;
   *)
-    echo "install.sh: flavour $flavour is neither cpu nor gpu" >&2
+    echo "install.sh: unknown flavour $flavour; allowed: cpu, gpu" >&2
     exit 2
     ;;
 esac
 "${install[@]}" --no-build-isolation .
 "$venv/bin/uv" pip uninstall --quiet --python "$venv/bin/python" uv pip
-find "$venv" -depth -name __pycache__ -exec rm -rf {} + # nothing else: numpy.testing, and so scipy, imports numpy's tests
+find "$venv" -depth -name __pycache__ -exec rm -rf {} + # not tests: scipy imports numpy.testing, which imports them
 "$venv/bin/python" -m compileall -q -j 0 -x py312_intrinsics "$venv/lib"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The images' lock files from pyproject.toml: `lock.sh` writes them anew, `lock.sh --check` fails when one is stale.
-# Run from the repository root with uv on the PATH. A version stays as it is until its line is removed or --upgrade given.
+# lock.sh: writes the images' lock files from pyproject.toml; `lock.sh --check` fails if one is stale.
+# Run it from the repository root with uv on the PATH. A version stays until its line is removed or --upgrade is given.
 set -euo pipefail
 locks=docker/locks
 
@@ -23,9 +23,9 @@ fi
 fresh=$(mktemp -d)
 trap 'rm -rf "$fresh"' EXIT
 for flavour in cpu gpu; do
-  cp "$locks/$flavour.txt" "$fresh/$flavour.txt" # what is locked stays where it still fits
+  cp "$locks/$flavour.txt" "$fresh/$flavour.txt" # so that locked versions stay where they still satisfy
   compile "$flavour" "$fresh/$flavour.txt"
-  # uv names the output's own path nowhere, so the files can be compared as they are
+  # uv does not write the output's path, so the files can be compared as they are
   diff -u "$locks/$flavour.txt" "$fresh/$flavour.txt" > "$fresh/diff" || {
     head -n 40 "$fresh/diff"
     echo "docker/locks/$flavour.txt is stale: run docker/lock.sh" >&2

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# sbom.sh VENV FILE: the bill of materials of an environment, CycloneDX JSON, made by a tool that stays outside of it.
+# sbom.sh VENV FILE: writes an environment's bill of materials as CycloneDX JSON, with a tool outside the environment.
 set -euo pipefail
 venv=$1 file=$2
 tool=$(mktemp -d)

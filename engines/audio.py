@@ -1,6 +1,6 @@
-"""Sound as numbers: resampling, loudness, PCM bytes, fades, silence, mel filters. Pure numpy and soxr; knows no model.
+"""Audio signal processing in numpy and soxr: resampling, loudness, silence trimming, spectra and mel filters.
 
-Samples are always float32, mono, full scale 1.0, shape (n,).
+Samples are float32, mono, full scale 1.0, shape (n,).
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import soxr
 
 Samples = npt.NDArray[np.float32]
 
-# ITU-R BS.1770 measures in blocks of 400 ms and leaves out everything below -70 LUFS.
+# ITU-R BS.1770 measures in blocks of 400 ms and ignores blocks below -70 LUFS.
 _LOUDNESS_BLOCK_MS = 400
 
 
 def resample(samples: Samples, from_hz: int, to_hz: int) -> Samples:
-    """All of `samples` at another rate (soxr, HQ), as librosa does it with soxr_hq.
+    """Resample with soxr HQ, as librosa does with soxr_hq.
 
-    The result has ceil(n x to / from) samples, or a silent one more where that product rounds up in floating point:
-    a voice's last code can depend on it.
+    Returns ceil(n x to / from) samples, or one silent sample more where the product rounds up in floating point:
+    a voice's last speech token can depend on it.
     """
     if from_hz == to_hz:
         return samples
@@ -31,24 +31,24 @@ def resample(samples: Samples, from_hz: int, to_hz: int) -> Samples:
 
 
 class StreamResampler:
-    """The same resampling, piece by piece: everything `push` and `finish` return, joined, equals `resample`."""
+    """A streaming resampler: the joined results of `push` and `finish` equal `resample`."""
 
     def __init__(self, from_hz: int, to_hz: int) -> None:
         self._from_hz, self._to_hz = from_hz, to_hz
         self._stream = soxr.ResampleStream(from_hz, to_hz, 1, dtype="float32", quality="HQ")
-        self._taken_samples = 0
-        self._given_samples = 0
+        self._input_samples = 0
+        self._output_samples = 0
 
     def push(self, samples: Samples) -> Samples:
-        """What can be said so far; the filter holds back about 10 ms."""
-        self._taken_samples += len(samples)
+        """Returns the samples that are final so far; the filter delays about 10 ms."""
+        self._input_samples += len(samples)
         ready = samples if self._from_hz == self._to_hz else self._stream.resample_chunk(samples)
-        self._given_samples += len(ready)
+        self._output_samples += len(ready)
         return ready
 
     def finish(self) -> Samples:
-        """The rest. Nothing may be pushed afterwards."""
-        due_samples = _resampled_length(self._taken_samples, self._from_hz, self._to_hz) - self._given_samples
+        """Returns the remaining samples. Do not call `push` afterwards."""
+        due_samples = _resampled_length(self._input_samples, self._from_hz, self._to_hz) - self._output_samples
         return _fit(self._stream.resample_chunk(np.zeros(0, np.float32), last=True), due_samples)
 
 
@@ -63,8 +63,8 @@ def _fit(samples: Samples, length_samples: int) -> Samples:
 def resample_windowed_sinc(samples: Samples, from_hz: int, to_hz: int) -> Samples:
     """Resample with a squared-cosine windowed sinc of six zero crossings, rolled off at 0.99 of Nyquist.
 
-    The published models' prompts were tokenized behind exactly this filter (torchaudio's default), and codes
-    depend on it; everything else is better served by `resample`.
+    The published models' prompts were tokenized after exactly this filter (torchaudio's default), and speech tokens
+    depend on it. For other purposes `resample` is better.
     """
     kernel, width_samples, step_samples = _sinc_kernel(from_hz, to_hz)  # (phases, taps)
     padded = np.pad(samples, (width_samples, width_samples + step_samples))
@@ -75,7 +75,7 @@ def resample_windowed_sinc(samples: Samples, from_hz: int, to_hz: int) -> Sample
 
 @lru_cache(maxsize=8)
 def _sinc_kernel(from_hz: int, to_hz: int) -> tuple[Samples, int, int]:
-    """One row of taps per output phase, how far they reach to the left, and input samples per turn of phases."""
+    """Returns one row of taps per output phase, their reach to the left, and the input samples per cycle of phases."""
     common = math.gcd(from_hz, to_hz)
     old, new = from_hz // common, to_hz // common
     zero_crossings, cutoff = 6, 0.99 * min(old, new)
@@ -87,36 +87,20 @@ def _sinc_kernel(from_hz: int, to_hz: int) -> tuple[Samples, int, int]:
 
 
 def loudness_lufs(samples: Samples, rate_hz: int) -> float:
-    """Integrated loudness after ITU-R BS.1770-4; -inf when shorter than 400 ms or below -70 LUFS throughout."""
-    import pyloudnorm  # brings scipy: only voice building needs it, a server that speaks does not
+    """Integrated loudness after ITU-R BS.1770-4; -inf if shorter than 400 ms or below -70 LUFS throughout."""
+    import pyloudnorm  # imports scipy, which only voice building needs
 
     if len(samples) * 1000 < _LOUDNESS_BLOCK_MS * rate_hz:
         return -math.inf
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # means over no blocks: silence, answered by -inf
+        warnings.simplefilter("ignore", RuntimeWarning)  # the mean over zero blocks: silence, reported as -inf
         return float(pyloudnorm.Meter(rate_hz).integrated_loudness(samples))
 
 
 def with_gain(samples: Samples, gain_db: float) -> Samples:
-    """Samples made louder or softer; unchanged where the gain is no positive finite factor, as upstream."""
+    """Returns amplified samples; unchanged if the gain is not a positive finite factor, as upstream."""
     factor = 10.0 ** (gain_db / 20.0) if gain_db < 6000.0 else math.inf
     return samples * np.float32(factor) if math.isfinite(factor) and factor > 0.0 else samples
-
-
-def normalize_loudness(samples: Samples, rate_hz: int, target_lufs: float = -27.0) -> Samples:
-    """Samples at the target loudness; silence stays as it is."""
-    return with_gain(samples, target_lufs - loudness_lufs(samples, rate_hz))
-
-
-def to_s16le(samples: Samples) -> bytes:
-    """16-bit little-endian PCM; what lies beyond full scale is clipped. Samples must be finite."""
-    codes: npt.NDArray[np.int16] = np.clip(np.rint(samples * 32768.0), -32768, 32767).astype("<i2")
-    return codes.tobytes()
-
-
-def from_s16le(pcm: bytes) -> Samples:
-    """Inverse of `to_s16le`, exact. Raises ValueError for half a sample."""
-    return np.frombuffer(pcm, "<i2").astype(np.float32) / np.float32(32768.0)
 
 
 def to_f32le(samples: Samples) -> bytes:
@@ -124,38 +108,10 @@ def to_f32le(samples: Samples) -> bytes:
     return samples.astype("<f4", copy=False).tobytes()
 
 
-def from_f32le(pcm: bytes) -> Samples:
-    """Inverse of `to_f32le`, exact. Raises ValueError for part of a sample."""
-    return np.frombuffer(pcm, "<f4").astype(np.float32)
-
-
-def fade_in(samples: Samples, fade_samples: int) -> Samples:
-    """The first `fade_samples` raised from nothing along half a cosine."""
-    faded = samples.copy()
-    length = min(fade_samples, len(samples))
-    faded[:length] *= _rise(fade_samples)[:length]
-    return faded
-
-
-def fade_out(samples: Samples, fade_samples: int) -> Samples:
-    """The last `fade_samples` lowered to nothing along half a cosine."""
-    return fade_in(samples[::-1], fade_samples)[::-1]
-
-
-def crossfade(leaving: Samples, coming: Samples) -> Samples:
-    """Two equally long renderings of the same moment joined at constant gain: where they agree nothing changes."""
-    return leaving + (coming - leaving) * _rise(len(leaving))
-
-
-def _rise(length_samples: int) -> Samples:
-    middles = (np.arange(length_samples) + 0.5) / max(length_samples, 1)
-    return (0.5 - 0.5 * np.cos(np.pi * middles)).astype(np.float32)
-
-
 def trim_silence(samples: Samples, top_db: float = 20.0, frame_samples: int = 2048, hop_samples: int = 512) -> Samples:
-    """Without the leading and trailing frames whose RMS is `top_db` or more below the loudest frame's.
+    """Remove leading and trailing frames whose RMS is at least `top_db` below the loudest frame's.
 
-    Equals librosa.effects.trim with the same arguments. Samples of one RMS throughout stay whole.
+    Equals librosa.effects.trim with the same arguments. Samples of constant RMS are unchanged.
     """
     padded = np.pad(samples, frame_samples // 2)  # frames are centred on multiples of the hop
     frames = np.lib.stride_tricks.sliding_window_view(padded, frame_samples)[::hop_samples]
@@ -171,7 +127,7 @@ def hann_window(length_samples: int) -> Samples:
 
 
 def power_spectrum(samples: Samples, window: Samples, hop_samples: int, pad_samples: int) -> Samples:
-    """(frames, len(window) // 2 + 1) squared magnitudes of windowed frames, both ends mirrored by the padding."""
+    """Returns (frames, len(window) // 2 + 1) squared magnitudes of frames, with reflected padding at both ends."""
     padded = np.pad(samples, pad_samples, mode="reflect")
     frames = np.lib.stride_tricks.sliding_window_view(padded, len(window))[::hop_samples]
     spectrum = np.fft.rfft(frames * window, axis=1)
@@ -179,10 +135,10 @@ def power_spectrum(samples: Samples, window: Samples, hop_samples: int, pad_samp
 
 
 def weighted_sums(rows: Samples, weights: Samples) -> Samples:
-    """rows (n, k) under weights (m, k) -> (n, m); for filters, where m and k are a few hundred at most.
+    """rows (n, k) x weights (m, k) -> (n, m); for filters, where m and k are a few hundred at most.
 
-    Not NumPy's `@`: OpenBLAS's threads go on spinning for tens of milliseconds behind every product, and the nets
-    that hear these features next were slowed by a quarter.
+    NumPy's `@` is not used: OpenBLAS's threads keep spinning for tens of milliseconds after every product, which slowed
+    the nets that run next by a quarter.
     """
     sums: Samples = np.einsum("nk,mk->nm", rows, weights)
     return sums

@@ -1,148 +1,36 @@
-"""What an engine is built from: its configuration and the dimensions of the models it can run.
+"""The configuration of an engine, and the sampling parameters of a stream.
 
 Frozen values only; nothing here reads files, the environment or a device.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from engines.errors import InvalidInput
-
-# One time base for everything: 25 speech tokens, 50 mel frames and 24 000 samples a second.
-SAMPLE_RATE_HZ = 24_000
-SPEECH_TOKENS_PER_S = 25
-MEL_FRAMES_PER_TOKEN = 2
-MEL_HOP_SAMPLES = 480
-SAMPLES_PER_TOKEN = MEL_FRAMES_PER_TOKEN * MEL_HOP_SAMPLES
-assert SAMPLES_PER_TOKEN * SPEECH_TOKENS_PER_S == SAMPLE_RATE_HZ
-MEL_BANDS = 80
-
-# Speech vocabulary: codes 0..6560, then the two marks that T3 alone uses.
-SPEECH_CODES = 3**8
-START_SPEECH_TOKEN = SPEECH_CODES
-STOP_SPEECH_TOKEN = SPEECH_CODES + 1
-SPEECH_VOCAB = SPEECH_CODES + 2
-SILENCE_SPEECH_TOKEN = 4299  # upstream's S3GEN_SIL; three of them close every segment
-SILENCE_TAIL_TOKENS = 3
-
-# What a voice may carry at most (upstream: 15 s for T3, 10 s for S3Gen).
-MAX_T3_PROMPT_TOKENS = 375
-MAX_S3GEN_PROMPT_TOKENS = 250
-SPEAKER_EMBEDDING_DIM = 256
-X_VECTOR_DIM = 192
-
-
-@dataclass(frozen=True)
-class T3Spec:
-    """GPT-2 over [speaker][prompt speech tokens][text][start of speech][speech tokens]."""
-
-    layers: int
-    width: int
-    heads: int
-    positions: int
-    text_vocab: int
-
-
-@dataclass(frozen=True)
-class FlowSpec:
-    """Flow encoder (conformer, width `width`) and CFM U-Net (width `channels`)."""
-
-    width: int
-    heads: int
-    feed_forward: int
-    encoder_layers: int
-    up_layers: int
-    channels: int
-    mid_stages: int
-    blocks_per_stage: int
-    cfm_heads: int
-    cfm_head_dim: int
-
-
-@dataclass(frozen=True)
-class VocoderSpec:
-    """HiFT: `base_channels` is halved at each of the three upsamplings (8, 5, 3); then an iSTFT of hop 4."""
-
-    base_channels: int
-    f0_channels: int
-
-
-@dataclass(frozen=True)
-class ConditioningSpec:
-    """The nets that turn reference audio into a Voice; used once per voice, never while speaking."""
-
-    speaker_hidden: int  # voice encoder: 3-layer LSTM
-    tokenizer_width: int  # S3 tokenizer v2
-    tokenizer_heads: int
-    tokenizer_layers: int
-    xvector_init_channels: int  # CAMPPlus; its block depths 12, 24, 16 never change
-    xvector_growth: int
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """Dimensions of one family member. Turbo and Nano differ in T3 only."""
-
-    name: str
-    t3: T3Spec
-    flow: FlowSpec
-    vocoder: VocoderSpec
-    conditioning: ConditioningSpec
-
-    @property
-    def t3_file(self) -> str:
-        """File name of T3's weights in the checkpoint folder; it also tells the models apart."""
-        return f"t3_{self.name}_v1.safetensors"
-
-
-_FULL_FLOW = FlowSpec(
-    width=512, heads=8, feed_forward=2048, encoder_layers=6, up_layers=4,
-    channels=256, mid_stages=12, blocks_per_stage=4, cfm_heads=8, cfm_head_dim=64,
-)  # fmt: skip
-_FULL_VOCODER = VocoderSpec(base_channels=512, f0_channels=512)
-_FULL_CONDITIONING = ConditioningSpec(
-    speaker_hidden=256, tokenizer_width=1280, tokenizer_heads=20, tokenizer_layers=6,
-    xvector_init_channels=128, xvector_growth=32,
-)  # fmt: skip
-
-TURBO = ModelSpec("turbo", T3Spec(24, 1024, 16, 8196, 50276), _FULL_FLOW, _FULL_VOCODER, _FULL_CONDITIONING)
-NANO = ModelSpec("nano", T3Spec(12, 768, 12, 8196, 50276), _FULL_FLOW, _FULL_VOCODER, _FULL_CONDITIONING)
-# The CFM needs more channels than there are mel bands, or it cannot take the noise out; the text vocabulary is words.
-TINY = ModelSpec(
-    "tiny",
-    T3Spec(layers=4, width=192, heads=4, positions=2048, text_vocab=28_672),
-    FlowSpec(
-        width=128, heads=2, feed_forward=256, encoder_layers=2, up_layers=2,
-        channels=128, mid_stages=2, blocks_per_stage=1, cfm_heads=2, cfm_head_dim=32,
-    ),
-    VocoderSpec(base_channels=128, f0_channels=64),
-    ConditioningSpec(
-        speaker_hidden=64, tokenizer_width=128, tokenizer_heads=2, tokenizer_layers=2,
-        xvector_init_channels=32, xvector_growth=8,
-    ),
-)  # fmt: skip
-MODELS = {spec.name: spec for spec in (TURBO, NANO, TINY)}
+from engines.model_spec import SPEECH_VOCAB
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How T3 draws speech tokens; the defaults and the order of operations are upstream's.
+    """Sampling parameters of T3, with upstream's defaults and order of operations.
 
-    Raises InvalidInput naming the field when a value is outside its range.
+    Raises InvalidInput naming the field if a value is out of range.
     """
 
-    temperature: float = 0.8  # 0 picks the likeliest token
-    top_k: int = 1000  # 0 switches it off
-    top_p: float = 0.95  # 1 switches it off
-    repetition_penalty: float = 1.2  # 1 switches it off
+    temperature: float = 0.8  # 0 to 5; 0 is greedy decoding
+    top_k: int = 1000  # 0 disables it
+    top_p: float = 0.95  # above 0, at most 1; 1 disables it
+    repetition_penalty: float = 1.2  # 0.1 to 10; 1 disables it
     seed: int = 0
-    max_speech_tokens: int = 1000  # per segment
-    # Cut windows by token counts alone, so that the seed decides every byte; otherwise hops follow the listener's
-    # buffer and the load, which carries more streams, and a repeated seed gives the same speech rendered a little
-    # differently.
+    max_speech_tokens: int = 1000  # of one segment, 1 to 1000
+    # Windows are cut by token counts alone, so the seed determines every byte. If False, hops follow the listener's
+    # buffer and the load: the server carries more streams, and a repeated seed gives the same speech tokens but
+    # slightly different samples.
     repeatable: bool = True
 
     def __post_init__(self) -> None:
@@ -154,49 +42,127 @@ class Sampling:
         _check("max_speech_tokens", self.max_speech_tokens, 1, 1000)
 
 
-def _check(field: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
-    inside = math.isfinite(value) and (low < value if open_low else low <= value) and value <= high
-    if not inside:
-        bracket = "(" if open_low else "["
-        raise InvalidInput(f"sampling.{field}", value, f"{bracket}{low}, {high}]", "SAMPLING_OUT_OF_RANGE")
+def _check(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
+    if math.isfinite(value) and (low < value if open_low else low <= value) and value <= high:
+        return
+    field = f"sampling.{name}"
+    allowed = f"{'above' if open_low else 'at least'} {_number(low)} and at most {_number(high)}"
+    message = f"{field} is {_number(value)}; it must be {allowed}."
+    raise InvalidInput(field, message, "SAMPLING_OUT_OF_RANGE", value=value, allowed=allowed)
 
 
-SCHEDULE_NAMES = ("lowest_latency", "balanced", "throughput")  # when to decode windows; see s3gen/windows.py
-DECODE_MODES = ("reference", "cached")  # whether every window recomputes the voice's prompt and its left context
+def _number(value: float) -> str:
+    return str(int(value)) if math.isfinite(value) and value == int(value) else str(value)
 
 
-# auto: on a GPU vllm where it is installed; on a CPU onnx for a single stream; else torch
+SCHEDULE_NAMES = ("lowest_latency", "balanced", "throughput")  # see s3gen/streaming/schedule.py
+DECODE_MODES = ("reference", "cached")
 T3_BACKENDS = ("auto", "torch", "onnx", "vllm")
-# auto: torch; torch_graphs: torch on CUDA streams, captured into graphs
 S3GEN_RUNTIMES = ("auto", "torch", "torch_graphs", "onnx", "tensorrt")
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 T3_DTYPES = (*DTYPES, "int8")
 S3GEN_DTYPES = ("auto", "float32", "float16")
+ONNX_PROVIDERS = ("tensorrt", "cuda", "cpu")
+
+
+def option(default: Any, help: str, *, choices: tuple[str, ...] | None = None, metavar: str | None = None) -> Any:
+    """A dataclass field whose metadata holds the words of its command-line flag: `help`, `choices` and `metavar`.
+
+    `help` is a phrase for `--help`. It does not repeat the default, except where that is None. `choices` are the
+    allowed values, or the allowed elements of a tuple; None where the type and the help text say what is allowed.
+    """
+    return dataclasses.field(default=default, metadata={"help": help, "metavar": metavar, "choices": choices})
 
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """Everything `engines.load` needs. Read once at the edge, never changed."""
+    """The options of `engines.load`. Each field's metadata documents it; see `option`."""
 
-    model: str = "auto"  # auto | turbo | nano | tiny | FOLDER | random:turbo | random:nano | random:tiny
-    device: str = "auto"  # auto | cpu | cuda | cuda:N
-    threads: int | None = None  # intra-op CPU threads; None leaves the library's choice
-    max_streams: int = 16  # streams decoded at once; T3's KV cache is sized for it
-    max_text_chars_per_segment: int = 1000
-    cache_dir: Path | None = None  # where downloads and random checkpoints lie; None: ~/.cache/mynah
-    weights_seed: int = 0  # for random:* only
-    schedule: str = "balanced"  # one of SCHEDULE_NAMES
-    decode: str = "reference"  # one of DECODE_MODES
-    t3: str = "auto"  # one of T3_BACKENDS
-    # one of T3_DTYPES. auto: float16 for vLLM on a GPU and for torch on a CPU (its weights; arithmetic is in float32),
-    # else float32; onnx knows float32 and int8
-    t3_dtype: str = "auto"
-    max_positions: int = 2048  # prefix, text and speech of one segment
-    cuda_graphs: bool = True  # vLLM only, on a GPU
-    gpu_memory_utilization: float | None = None  # vLLM's share of the GPU; None: computed from what both stages need
-    s3gen: str = "auto"  # one of S3GEN_RUNTIMES
-    s3gen_dtype: str = "auto"  # one of S3GEN_DTYPES. auto: float16 for tensorrt, else float32; torch knows float32 only
-    strict: bool = False  # refuse to start where an S3Gen runtime fails its gate, instead of falling back
-    providers: tuple[str, ...] = ("cpu",)  # ONNX Runtime's, in order of preference: tensorrt, cuda, cpu
-    provider_fp16: bool = False  # lets ONNX Runtime's TensorRT provider choose fp16 where the graph says fp32
-    provider_cache_dir: Path | None = None  # where that provider keeps its engines; None: beside the exported graphs
+    model: str = option(
+        "auto",
+        "model to load: auto (turbo on a GPU, else nano), turbo, nano, turbo-onnx, tiny, random:turbo, random:nano, "
+        "random:tiny, or a folder that holds a checkpoint",
+        metavar="MODEL",
+    )
+    device: str = option(
+        "auto", "device of the model: auto (a GPU if there is one), cpu, cuda or cuda:N", metavar="DEVICE"
+    )
+    threads: int | None = option(
+        None, "CPU threads per operation, at least 1; default: one per physical core", metavar="COUNT"
+    )
+    max_streams: int = option(
+        16, "streams decoded at the same time, at least 1; T3's KV cache is sized for them", metavar="COUNT"
+    )
+    max_text_chars_per_segment: int = option(
+        1000, "longest text of one segment, in characters, at least 1; longer segments are refused", metavar="CHARS"
+    )
+    cache_dir: Path | None = option(
+        None,
+        "folder for downloads, random checkpoints and exported graphs; default: $MYNAH_CACHE_DIR, else "
+        "$XDG_CACHE_HOME/mynah, else ~/.cache/mynah",
+        metavar="FOLDER",
+    )
+    weights_seed: int = option(0, "seed of the weights of random:* models, at least 0", metavar="SEED")
+    schedule: str = option(
+        "balanced",
+        "how many speech tokens are collected before audio is made: lowest_latency (small first chunks), balanced, or "
+        "throughput (large chunks)",
+        choices=SCHEDULE_NAMES,
+    )
+    decode: str = option(
+        "reference",
+        "how S3Gen decodes a window: reference (recomputes the voice's prompt and the left context) or cached (keeps "
+        "their keys and values: faster, experimental)",
+        choices=DECODE_MODES,
+    )
+    t3: str = option(
+        "auto",
+        "backend of T3, which generates speech tokens: auto (on a GPU vllm if it is installed; on a CPU torch, or onnx "
+        "for a single stream without compiled kernels), torch, onnx (CPU only) or vllm",
+        choices=T3_BACKENDS,
+    )
+    t3_dtype: str = option(
+        "auto",
+        "precision of T3: auto (float16 for vllm on a GPU and for torch's weights on a CPU, else float32), float32, "
+        "float16 (vllm; torch on a CPU), bfloat16 (vllm) or int8 (onnx)",
+        choices=T3_DTYPES,
+    )
+    max_positions: int = option(
+        2048,
+        "longest sequence of T3 in positions: voice prompt, text tokens and speech tokens of one segment; bounded by "
+        "the model's own limit",
+        metavar="POSITIONS",
+    )
+    cuda_graphs: bool = option(True, "compile T3 under vllm and replay it as CUDA graphs; no effect on a CPU")
+    gpu_memory_utilization: float | None = option(
+        None,
+        "fraction of the GPU's memory for T3's weights and KV cache under vllm, above 0 and at most 1; default: "
+        "computed from max_streams, beside what S3Gen needs",
+        metavar="FRACTION",
+    )
+    s3gen: str = option(
+        "auto",
+        "runtime of S3Gen, which turns speech tokens into audio: auto (torch), torch, torch_graphs (torch with CUDA "
+        "graphs, on a GPU), onnx or tensorrt",
+        choices=S3GEN_RUNTIMES,
+    )
+    s3gen_dtype: str = option(
+        "auto",
+        "precision of S3Gen: auto (float16 for tensorrt, else float32), float32, or float16 (not torch, not cached)",
+        choices=S3GEN_DTYPES,
+    )
+    strict: bool = option(
+        False, "refuse to start if the S3Gen runtime fails its parity check, instead of falling back to the next one"
+    )
+    providers: tuple[str, ...] = option(
+        ("cpu",),
+        "execution providers of ONNX Runtime for S3Gen, in order of preference, separated by commas",
+        choices=ONNX_PROVIDERS,
+        metavar="NAME[,NAME...]",
+    )
+    provider_fp16: bool = option(False, "let ONNX Runtime's TensorRT provider use fp16 where the graph says fp32")
+    provider_cache_dir: Path | None = option(
+        None,
+        "folder for the engines of ONNX Runtime's TensorRT provider; default: beside the exported graphs",
+        metavar="FOLDER",
+    )

@@ -1,16 +1,16 @@
-"""The engines' one tree of errors: what was wrong, what is allowed, and whether to retry.
+"""The exceptions of the engines. Each says what was wrong, what is allowed, and whether a retry can succeed.
 
-Knows nothing of RPC or HTTP; the service maps each class to a status exactly once.
+The service maps each class to a status of gRPC and HTTP.
 """
 
 from __future__ import annotations
 
 
 class EngineError(Exception):
-    """Base of everything an engine raises on purpose.
+    """The base class of an engine's exceptions.
 
     `reason` is a stable UPPER_SNAKE identifier for programs; the message is for people.
-    `retryable` says whether the same call may succeed later without a change by the caller.
+    `retryable` says whether the same call may succeed later.
     """
 
     reason: str = "ENGINE_ERROR"
@@ -18,44 +18,50 @@ class EngineError(Exception):
 
 
 class InvalidInput(EngineError):
-    """The caller gave something that can never work: names the field, its value and what is allowed."""
+    """An argument is invalid: names the field, its value and what is allowed."""
 
     reason: str = "INVALID_INPUT"
 
-    def __init__(self, field: str, value: object, allowed: str, reason: str | None = None) -> None:
-        """`reason` narrows the class's own, e.g. "TEXT_TOO_LONG"."""
-        shown = repr(value)
-        if len(shown) > 80:
-            shown = shown[:77] + "..."
-        super().__init__(f"{field} = {shown} is not allowed; allowed: {allowed}")
+    def __init__(
+        self, field: str, message: str, reason: str | None = None, *, value: object = "", allowed: str = ""
+    ) -> None:
+        """`message` is a whole sentence that names the field and says what is allowed.
+
+        `reason` narrows the class's own, e.g. "TEXT_TOO_LONG". `value` and `allowed` repeat the refused value and the
+        allowed ones for programs that show them in words of their own.
+        """
+        super().__init__(message)
         self.field = field
-        self.value = shown
+        self.value = _shown(value)
         self.allowed = allowed
         self.reason = reason or self.reason
 
     def named(self, field: str) -> InvalidInput:
-        """The same refusal of a field that its caller knows by another name."""
-        renamed = InvalidInput(field, "", self.allowed, self.reason)
-        renamed.value = self.value
-        renamed.args = (str(self).replace(self.field, field, 1),)
-        return renamed
+        """Returns the same error under another name of the field."""
+        message = str(self).replace(self.field, field, 1)
+        return InvalidInput(field, message, self.reason, value=self.value, allowed=self.allowed)
+
+
+def _shown(value: object) -> str:
+    shown = str(value)
+    return shown if len(shown) <= 80 else shown[:77] + "..."
 
 
 class CheckpointError(EngineError):
-    """Weights are missing, of the wrong shape, or not readable; raised before anything is served."""
+    """Weights are missing, unreadable or of the wrong shape."""
 
     reason: str = "CHECKPOINT_INVALID"
 
 
 class EngineBusy(EngineError):
-    """No capacity for another stream right now."""
+    """All streams are in use."""
 
     reason: str = "ENGINE_BUSY"
     retryable: bool = True
 
 
 class EngineFailure(EngineError):
-    """The engine failed while working on a stream; the stream is over, a new one may succeed."""
+    """The engine failed while processing a stream. The stream has ended; a new one may succeed."""
 
     reason: str = "ENGINE_FAILURE"
     retryable: bool = True

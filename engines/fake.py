@@ -1,7 +1,6 @@
-"""An engine without a model: deterministic tones with scripted latency and failures, and counts of all it holds.
+"""A fake engine without a model: deterministic tones, scripted latency and failures, and counts of its resources.
 
-For tests and for trying out what stands around an engine. Time passes only in `asyncio.sleep`, so it runs on a
-virtual clock as well as on a real one.
+For tests of the server and of clients. Time passes only in `asyncio.sleep`, so it also runs on a virtual clock.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from functools import lru_cache
 import numpy as np
 
 from engines.api import (
-    NOBODY,
+    NULL_OBSERVER,
     AudioChunk,
     DeviceMemory,
     EngineInfo,
@@ -32,48 +31,48 @@ from engines.api import (
     T3Use,
     WindowFigures,
 )
-from engines.config import (
+from engines.config import Sampling
+from engines.errors import EngineBusy, EngineFailure, InvalidInput
+from engines.health import Health
+from engines.model_spec import (
     MEL_BANDS,
     SAMPLE_RATE_HZ,
     SAMPLES_PER_TOKEN,
     SPEAKER_EMBEDDING_DIM,
     SPEECH_CODES,
     X_VECTOR_DIM,
-    Sampling,
 )
-from engines.continuity import Listener
-from engines.errors import EngineBusy, EngineFailure, InvalidInput
-from engines.health import Health
-from engines.voice.voice import Voice
+from engines.playback import PlaybackClock
+from engines.voice import Voice
 
 _MIN_REFERENCE_BYTES = 1000
 
 
 @dataclass(frozen=True)
 class Script:
-    """What happens, and how long it takes. Failures are instances that are raised as they are."""
+    """The script of a fake engine: latencies, and exceptions to raise."""
 
     tokens_per_char: float = 1.0
-    token_s: float = 0.0  # to make one speech token
-    decode_s: float = 0.0  # to decode one window
-    decoders: int | None = None  # so many windows of all streams are decoded at a time, the others wait; None: all
+    token_s: float = 0.0  # per speech token
+    decode_s: float = 0.0  # per window
+    decoders: int | None = None  # windows of all streams that are decoded at the same time; None: no limit
     first_hop_tokens: int = 10
     hop_tokens: int = 25
     warm_up_s: float = 0.0
     voice_s: float = 0.0  # to make a voice
-    close_s: float = 0.0  # to free what a stream holds
+    close_s: float = 0.0  # to close a stream
     open_failure: Exception | None = None
     warm_up_failure: Exception | None = None
     failure: Exception | None = None  # raised in segment `fail_segment` after `fail_after_chunks` of its chunks
     fail_segment: int = 0
     fail_after_chunks: int = 0
-    failures: int | None = None  # so often in all; None: always
-    underruns_from: int | None = None  # with so many streams and more, each segment says that it ran dry
+    failures: int | None = None  # how often it is raised in all; None: always
+    underruns_from: int | None = None  # with at least this number of streams, each segment reports an underrun
     device_memory: DeviceMemory | None = None
 
 
 class FakeEngine:
-    """Fulfils `engines.api.Engine`. `working` is what is being made this moment; all counts are 0 or final at rest."""
+    """An `engines.api.Engine`. `working` counts the segments in progress; `at_rest` engines hold no resources."""
 
     def __init__(
         self,
@@ -81,7 +80,7 @@ class FakeEngine:
         *,
         max_streams: int = 4,
         default_voice: bool = True,
-        observer: Observer = NOBODY,
+        observer: Observer = NULL_OBSERVER,
     ) -> None:
         self.script = script or Script()
         self.observer = observer
@@ -97,52 +96,53 @@ class FakeEngine:
         self.health = Health()
         self.default_voice = fake_voice("default") if default_voice else None
         self.streams: set[FakeStream] = set()
-        self.working = 0  # segments being made
+        self.working = 0  # segments in progress
         self.opened_streams = 0  # in all
         self.made_samples = 0
         self.done_segments = 0
         self.cancelled_segments = 0
-        self.failures = 0  # raised so far
+        self.failures = 0  # raised
         self.read_positions = self.cached_positions = 0  # of T3's prompts, in all
         self.closed = False
-        self.progress = asyncio.Event()  # set whenever a chunk was made
+        self.progress = asyncio.Event()  # set when a chunk was yielded
         self.decoders = asyncio.Semaphore(self.script.decoders or max_streams)
 
     @property
     def at_rest(self) -> bool:
-        """Whether nothing is held and nothing is being made."""
+        """Whether all streams are closed and no segment is in progress."""
         return not self.streams and self.working == 0
 
     def device_memory(self) -> DeviceMemory | None:
         return self.script.device_memory
 
     def read_prompt(self, voice: Voice, segment: Segment) -> None:
-        """The voice's part comes from a cache that has every voice, the text's is read."""
+        """Count a prompt: the voice's positions are cached, the text's are computed."""
         self.read_positions += len(segment.text)
         self.cached_positions += 1 + len(voice.t3_prompt_tokens)
 
     def change_working(self, by: int) -> None:
-        """Another segment is being made, or one less."""
+        """Add `by` to the segments in progress."""
         self.working += by
         share = self.working / self.info.limits.max_streams
         self.observer.t3_used(T3Use(share, self.read_positions, self.cached_positions))
 
     async def make_voice(self, audio: bytes, *, name: str) -> Voice:
-        """A voice that depends on the bytes; those beginning with b"broken" do not decode."""
+        """Make a voice that depends on the bytes. Bytes that start with b"broken" are not decodable."""
         await asyncio.sleep(self.script.voice_s)
         if not audio:
-            raise InvalidInput("audio", "0 bytes", "an audio file", "AUDIO_EMPTY")
+            raise _audio_error("is empty", "an audio file", "AUDIO_EMPTY")
+        size = f"{len(audio)} bytes"
         if audio.startswith(b"broken"):
-            raise InvalidInput("audio", f"{len(audio)} bytes", "an audio file", "AUDIO_NOT_DECODABLE")
+            raise _audio_error(f"cannot be decoded ({size})", "an audio file", "AUDIO_NOT_DECODABLE")
         if len(audio) < _MIN_REFERENCE_BYTES:
-            raise InvalidInput("audio", f"{len(audio)} bytes", "more than 5 s", "AUDIO_TOO_SHORT")
+            raise _audio_error(f"is too short ({size})", "more than 5 s", "AUDIO_TOO_SHORT")
         return fake_voice(name, audio)
 
     async def open(self, voice: Voice, sampling: Sampling) -> FakeStream:
         if self.script.open_failure is not None:
             raise self.script.open_failure
         if len(self.streams) >= self.info.limits.max_streams:
-            raise EngineBusy(f"all {self.info.limits.max_streams} streams are in use")
+            raise EngineBusy(f"All {self.info.limits.max_streams} streams are in use; try again later.")
         stream = FakeStream(self, voice, sampling)
         self.streams.add(stream)
         self.opened_streams += 1
@@ -160,7 +160,7 @@ class FakeEngine:
 
 
 class FakeStream:
-    """Fulfils `engines.api.SpeechStream`. `prepared` is the segment hinted at and not yet spoken."""
+    """An `engines.api.SpeechStream`. `prepared` is the announced segment that is not spoken yet."""
 
     def __init__(self, engine: FakeEngine, voice: Voice, sampling: Sampling) -> None:
         self._engine = engine
@@ -169,15 +169,15 @@ class FakeStream:
         self._position_samples = 0
         self._closed = False
         self.prepared: Segment | None = None
-        self.prepared_hits = 0  # segments spoken that had been prepared
-        self._listener = Listener(SAMPLE_RATE_HZ)
+        self.prepared_hits = 0  # spoken segments that were prepared
+        self._listener = PlaybackClock(SAMPLE_RATE_HZ)
 
     def prepare(self, segment: Segment) -> None:
         self.prepared = segment
 
     async def speak(self, segment: Segment) -> AsyncGenerator[Event, None]:
         if self._closed:
-            raise EngineFailure("the stream was closed")
+            raise EngineFailure("The stream is closed.")
         self.prepared_hits += self.prepared == segment
         self.prepared = None
         audio = self._audio(segment)
@@ -216,16 +216,16 @@ class FakeStream:
         yield SegmentDone(segment, stats)
 
     async def _make_window(self, start: int, end: int) -> float:
-        """Take the time that one T3 step for each token and the decoding take; tell of them as a real engine does.
+        """Wait as long as T3's steps and the decoding take, and call the observer as a real engine does.
 
-        Returns how long the window waited for its turn.
+        Returns how long the window waited for a decoder.
         """
         script, observer, clock = self._engine.script, self._engine.observer, asyncio.get_running_loop().time
         t3_s = (end - start) * script.token_s
         await asyncio.sleep(t3_s)
-        waits_since_s = clock()
+        queued_s = clock()
         async with self._engine.decoders:
-            queue_s = clock() - waits_since_s
+            queue_s = clock() - queued_s
             await asyncio.sleep(script.decode_s)
         if start == 0:
             observer.segment_prefilled(t3_s)
@@ -235,16 +235,19 @@ class FakeStream:
         return queue_s
 
     def _audio(self, segment: Segment) -> Samples:
-        """The segment's tone. Raises InvalidInput when the text has neither letter nor digit."""
+        """Returns the segment's tone. Raises InvalidInput if the text has neither letters nor digits."""
         if not any(char.isalnum() for char in segment.text):
-            raise InvalidInput("text", segment.text, "a letter or a digit", "TEXT_EMPTY")
+            value, allowed = repr(segment.text), "text with a letter or a digit"
+            raise InvalidInput(
+                "text", f"text is {value}; it must be {allowed}.", "TEXT_EMPTY", value=value, allowed=allowed
+            )
         tokens = math.ceil(len(segment.text) * self._engine.script.tokens_per_char)
         tokens = min(tokens, self.sampling.max_speech_tokens)
         return tone(segment.text, self._voice, self.sampling.seed, tokens * SAMPLES_PER_TOKEN)
 
     def _scripted_underruns(self) -> int:
-        most = self._engine.script.underruns_from
-        return int(most is not None and len(self._engine.streams) >= most)
+        min_streams = self._engine.script.underruns_from
+        return int(min_streams is not None and len(self._engine.streams) >= min_streams)
 
     def _windows(self, tokens: int) -> Iterator[tuple[int, int]]:
         start, hop = 0, self._engine.script.first_hop_tokens
@@ -281,12 +284,16 @@ class FakeStream:
                 self._engine.streams.discard(self)
 
 
+def _audio_error(problem: str, allowed: str, reason: str) -> InvalidInput:
+    return InvalidInput("audio", f"audio {problem}; it must be {allowed}.", reason, value=problem, allowed=allowed)
+
+
 def tone(text: str, voice: Voice, seed: int, samples: int) -> Samples:
     """A tone whose pitch depends on text, voice and seed: (samples,) float32, half of full scale, read-only."""
     return _tone(f"{text}\0{voice.key}\0{seed}", samples)
 
 
-@lru_cache(maxsize=64)  # a bench that speaks the same again and again measures the service, not sines
+@lru_cache(maxsize=64)  # so that a bench that repeats a text does not measure sines
 def _tone(name: str, samples: int) -> Samples:
     digest = hashlib.sha256(name.encode()).digest()
     pitch_hz = 100.0 + int.from_bytes(digest[:2]) / 65536 * 300.0
@@ -297,7 +304,7 @@ def _tone(name: str, samples: int) -> Samples:
 
 
 def fake_voice(name: str, audio: bytes = b"", *, prompt_tokens: int = 25) -> Voice:
-    """A well-formed Voice with numbers drawn from a hash of `audio`."""
+    """A valid Voice with random numbers that depend on `audio`."""
     rng = np.random.default_rng(list(hashlib.sha256(audio).digest()))
     return Voice(
         name=name,

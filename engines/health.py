@@ -1,4 +1,4 @@
-"""Whether an engine works on what it is given, and who wants to be told when that changes."""
+"""The health of an engine, with listeners for its changes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class Health:
-    """Healthy until told otherwise. From any thread; listeners are called on the thread that brings the news."""
+    """A thread-safe flag, initially healthy. Listeners are called on the thread that changes it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -19,7 +19,7 @@ class Health:
         return self._healthy
 
     def set(self, healthy: bool) -> None:
-        """Tell the listeners if this is news."""
+        """Change the flag, and call the listeners if its value is new."""
         with self._lock:
             if healthy == self._healthy:
                 return
@@ -29,6 +29,6 @@ class Health:
             listener(healthy)
 
     def watch(self, listener: Callable[[bool], None]) -> None:
-        """Call `listener` with every change from now on."""
+        """Call `listener` with every later change."""
         with self._lock:
             self._listeners.append(listener)

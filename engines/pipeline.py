@@ -1,6 +1,6 @@
-"""Joins the stages for one stream: text -> T3 -> windows -> S3Gen -> chunks. Read `PipelineStream.speak` first.
+"""The pipeline that joins the stages of one stream: text -> T3 -> windows -> S3Gen -> chunks.
 
-Knows the stages' contracts, not their libraries, and nothing of RPC.
+Read `PipelineStream.speak` first.
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Protocol
 
 from engines.api import (
-    NOBODY,
+    NULL_OBSERVER,
     AudioChunk,
     DeviceMemory,
     EngineInfo,
@@ -25,32 +24,34 @@ from engines.api import (
     SegmentStats,
     WindowFigures,
 )
-from engines.config import SAMPLE_RATE_HZ, Sampling
-from engines.continuity import Audience, Listener
+from engines.config import Sampling
 from engines.errors import EngineBusy, EngineFailure, InvalidInput
 from engines.health import Health
-from engines.s3gen.batcher import WindowBatcher
+from engines.model_spec import SAMPLE_RATE_HZ
+from engines.playback import ActiveStreams, PlaybackClock
 from engines.s3gen.noise import segment_seed
-from engines.s3gen.schedule import Schedule
-from engines.s3gen.segment_decoder import SegmentDecoder
-from engines.s3gen.window_queue import Decoded
-from engines.s3gen.windows import Pace, Wait, Window, WindowPlanner
+from engines.s3gen.streaming.batcher import WindowBatcher
+from engines.s3gen.streaming.pacing import SegmentPlan, StreamPacer, TokenProgress
+from engines.s3gen.streaming.schedule import Schedule
+from engines.s3gen.streaming.segment_decoder import SegmentDecoder
+from engines.s3gen.streaming.window_queue import Decoded
+from engines.s3gen.streaming.windows import Wait, Window
+from engines.segment_stats import SegmentStatsRecorder
 from engines.t3.backend import T3Backend, T3Request
-from engines.tally import Tally
-from engines.voice.voice import Voice
+from engines.voice import Voice
 
 _WARM_UP_TEXT = "Hello there."
 _WARM_UP = Sampling(seed=1, max_speech_tokens=50)
 
 
 class Encoder(Protocol):
-    """Text of one segment -> text tokens; raises InvalidInput when there is nothing to say or too much."""
+    """Text of one segment -> text tokens. Raises InvalidInput if there is nothing to say or too much."""
 
     def __call__(self, text: str) -> tuple[int, ...]: ...
 
 
 class Builder(Protocol):
-    """Reference audio -> Voice; slow, called off the event loop."""
+    """Reference audio -> Voice. Slow; it is called off the event loop."""
 
     def build(self, audio: bytes, name: str) -> Voice: ...
 
@@ -63,7 +64,7 @@ class Stages:
     t3: T3Backend
     s3gen: WindowBatcher
     schedule: Schedule
-    observer: Observer = NOBODY
+    observer: Observer = NULL_OBSERVER
 
 
 class Pipeline:
@@ -85,7 +86,7 @@ class Pipeline:
         self.stages = stages
         self._builder = builder
         self._streams: set[PipelineStream] = set()
-        self._audience = Audience()
+        self._active_streams = ActiveStreams()
 
     @property
     def open_streams(self) -> int:
@@ -95,18 +96,18 @@ class Pipeline:
         return await asyncio.to_thread(self._builder.build, audio, name)
 
     async def open(self, voice: Voice, sampling: Sampling) -> PipelineStream:
-        most = self.info.limits.max_streams
-        if len(self._streams) >= most:
-            raise EngineBusy(f"all {most} streams of this engine are in use; retry when one has ended")
+        max_streams = self.info.limits.max_streams
+        if len(self._streams) >= max_streams:
+            raise EngineBusy(f"All {max_streams} streams of this engine are in use; retry when one has ended.")
         if self._streams and self.stages.s3gen.overloaded(asyncio.get_running_loop().time()):
-            raise EngineBusy("the streams that are open already run dry on this device; retry when one has ended")
-        stream = PipelineStream(self.stages, voice, sampling, self._audience, self._streams.discard)
+            raise EngineBusy("The open streams already run dry on this device; retry when one has ended.")
+        stream = PipelineStream(self.stages, voice, sampling, self._active_streams, self._streams.discard)
         self._streams.add(stream)
         return stream
 
     async def warm_up(self) -> None:
         if self.default_voice is None:
-            return  # nothing to speak with: the first stream pays for it
+            return  # the first stream pays for first use
         stream = await self.open(self.default_voice, _WARM_UP)
         try:
             async for _ in stream.speak(Segment(0, _WARM_UP_TEXT)):
@@ -123,22 +124,25 @@ class Pipeline:
 
 
 class PipelineStream:
-    """One listener's stream: its utterances in the making, its place on the timeline, its listener."""
+    """One listener's stream: the segment that is spoken, the one prefetched behind it, and the playback of both."""
 
     def __init__(
         self,
         stages: Stages,
         voice: Voice,
         sampling: Sampling,
-        audience: Audience,
+        active_streams: ActiveStreams,
         on_closed: Callable[[PipelineStream], None],
     ) -> None:
         self.stages = stages
         self._voice = voice
         self._sampling = sampling
-        self._audience = audience
+        self._active_streams = active_streams
         self._on_closed = on_closed
-        self._listener = Listener(SAMPLE_RATE_HZ)
+        self._playback = PlaybackClock(SAMPLE_RATE_HZ)
+        prompt_tokens = len(voice.s3gen_prompt_tokens)
+        pacer = StreamPacer(self._playback, active_streams, stages.s3gen.forecast, stages.schedule, prompt_tokens)
+        self._pacer = None if sampling.repeatable else pacer
         self._position_samples = 0
         self._current: _Utterance | None = None
         self._prepared: _Utterance | None = None
@@ -146,32 +150,31 @@ class PipelineStream:
         self._closed = False
 
     def prepare(self, segment: Segment) -> None:
-        """T3 starts on `segment` as soon as it has finished the one being spoken."""
+        """Start T3 on `segment` as soon as it has finished the one being spoken."""
         self._to_prepare = segment
         if self._current is None or self._current.ended:
             self._start_prepared()
 
     async def speak(self, segment: Segment) -> AsyncGenerator[Event, None]:
         utterance = await self._take(segment)
-        tally = Tally(self._listener, asyncio.get_running_loop().time)
-        planner = WindowPlanner(self.stages.schedule)
+        recorder = SegmentStatsRecorder(self._playback, asyncio.get_running_loop().time)
         try:
             yield SegmentStarted(segment, utterance.text_tokens)
-            self._audience.update(self, self._listener.dry_at_s)
-            while (window := await utterance.next_window(planner, self._pace)) is not None:
-                grow = None if self._sampling.repeatable else partial(utterance.grow, planner, self._pace)
-                decoded = await self.stages.s3gen.decode(utterance.decoder, window, self._deadline_s(), grow)
-                tally.deliver(decoded)
-                self._audience.update(self, self._listener.dry_at_s)
+            self._active_streams.update(self._playback, self._playback.dry_at_s)
+            while (window := await utterance.next_window()) is not None:
+                plan = None if self._sampling.repeatable else utterance.plan
+                decoded = await self.stages.s3gen.decode(utterance.decoder, window, self._deadline_s(), plan)
+                recorder.deliver(decoded)
+                self._active_streams.update(self._playback, self._playback.dry_at_s)
                 figures = utterance.figures(decoded)
                 yield AudioChunk(segment.index, self._position_samples, decoded.samples, figures)
                 self._position_samples += len(decoded.samples)
             await utterance.cancel()
             self._current = None
-            yield SegmentDone(segment, utterance.stats(tally))
+            yield SegmentDone(segment, utterance.stats(recorder))
         finally:
-            self._audience.leave(self)
-            if self._current is utterance:  # ended early: what was prepared behind it is not wanted either
+            self._active_streams.leave(self._playback)
+            if self._current is utterance:  # ended early, so the prefetched segment is not wanted either
                 await self._drop_all()
 
     async def close(self) -> None:
@@ -188,140 +191,122 @@ class PipelineStream:
             await utterance.cancel()
 
     async def _take(self, segment: Segment) -> _Utterance:
+        """Make `segment` the current one; it may have been prefetched."""
         if self._closed:
-            raise EngineFailure("the stream was closed")
+            raise EngineFailure("The stream was closed.")
         prepared, self._prepared, self._to_prepare = self._prepared, None, None
         if prepared is not None and prepared.segment != segment:
             await prepared.cancel()
             prepared = None
+        if prepared is not None:
+            prepared.promote()
         self._current = prepared or self._begin(segment)
         return self._current
 
-    def _begin(self, segment: Segment) -> _Utterance:
-        return _Utterance(self.stages, segment, self._voice, self._sampling, self._start_prepared)
+    def _begin(self, segment: Segment, *, made_ahead: bool = False) -> _Utterance:
+        sampling = replace(self._sampling, seed=segment_seed(self._sampling.seed, segment.index))
+        request = T3Request(self.stages.encode_text(segment.text), self._voice, sampling, made_ahead)
+        return _Utterance(self.stages, segment, request, self._pacer, self._start_prepared)
 
     def _start_prepared(self) -> None:
         segment, self._to_prepare = self._to_prepare, None
         if segment is None or self._prepared is not None:
             return
-        try:
-            self._prepared = self._begin(segment)
-        except InvalidInput:
-            return  # speak() will meet the same error and tell the caller
-
-    def _pace(self, utterance: _Utterance) -> Pace | None:
-        if self._sampling.repeatable:
-            return None
-        now_s = asyncio.get_running_loop().time()
-        prompt_tokens = len(self._voice.s3gen_prompt_tokens)
-
-        def call_s(context_tokens: int, block_tokens: int) -> float:
-            return self.stages.s3gen.call_s(prompt_tokens + context_tokens, block_tokens, len(self._audience))
-
-        def queue_s(due_in_s: float) -> float:
-            schedule, rivals = self.stages.schedule, self._audience.rivals(self, now_s + due_in_s)
-            seen = prompt_tokens + schedule.left_context_tokens  # as large as windows become under load
-            return self.stages.s3gen.queue_s(seen, schedule.max_block_tokens, rivals, now_s)
-
-        return Pace(self._listener.lead_s(now_s), utterance.token_s, call_s, queue_s)
+        with suppress(InvalidInput):  # speak() will raise it to the caller
+            self._prepared = self._begin(segment, made_ahead=True)
 
     def _deadline_s(self) -> float:
-        """When the listener runs dry; at once while nothing has been heard yet."""
+        """When the listener runs dry; now, before the first chunk."""
         now_s = asyncio.get_running_loop().time()
-        return now_s + max(0.0, self._listener.lead_s(now_s))
+        return now_s + max(0.0, self._playback.lead_s(now_s))
 
 
 class _Utterance:
-    """One segment in the making: T3's codes arrive in its decoder by themselves while windows are decoded."""
+    """One segment in the making: a task collects T3's speech tokens while windows are decoded."""
 
     def __init__(
-        self, stages: Stages, segment: Segment, voice: Voice, sampling: Sampling, on_ended: Callable[[], None]
+        self,
+        stages: Stages,
+        segment: Segment,
+        request: T3Request,
+        pacer: StreamPacer | None,
+        on_ended: Callable[[], None],
     ) -> None:
-        text_tokens = stages.encode_text(segment.text)
-        seed = segment_seed(sampling.seed, segment.index)
         self.segment = segment
-        self.text_tokens = len(text_tokens)
-        self.decoder = SegmentDecoder(voice, seed)
-        self.ended = False
-        self.t3_s = 0.0
-        self._first_code_s = 0.0
-        self.generation = stages.t3.start(T3Request(text_tokens, voice, replace(sampling, seed=seed)))
-        self.generation.want(stages.schedule.ahead_tokens)
+        self.text_tokens = len(request.text_tokens)
+        self._progress = TokenProgress()
+        self.decoder = SegmentDecoder(request.voice, request.sampling.seed, self._progress.speech_tokens)
+        self._generation = stages.t3.start(request)
+        self.plan = SegmentPlan(stages.schedule, self._progress, pacer, self._generation.set_target)
         self._on_ended = on_ended
         self._observer = stages.observer
         self._failure: EngineFailure | None = None
-        self._awaited_codes = 0
-        self._enough = asyncio.Event()  # that many codes are there, or there will be no more
+        self._awaited_tokens = 0
+        self._enough = asyncio.Event()  # the awaited tokens have come, or no more will
         self._collector = asyncio.create_task(self._collect(), name=f"t3-segment-{segment.index}")
 
     async def _collect(self) -> None:
-        clock = asyncio.get_running_loop().time
+        clock, progress = asyncio.get_running_loop().time, self._progress
         started_s = clock()
         try:
-            while codes := await self.generation.next_codes():
-                self.t3_s = clock() - started_s
-                if not self.decoder.codes:
-                    self._first_code_s = self.t3_s
-                    self._observer.segment_prefilled(self.t3_s)
-                self.decoder.codes.extend(codes)
-                if len(self.decoder.codes) >= self._awaited_codes:
+            while speech_tokens := await self._generation.next_speech_tokens():
+                is_first = not progress.speech_tokens
+                progress.add(speech_tokens, clock() - started_s)
+                if is_first:
+                    self._observer.segment_prefilled(progress.first_token_s)
+                if len(progress.speech_tokens) >= self._awaited_tokens:
                     self._enough.set()
-            self._observer.segment_generated(self.t3_s, len(self.decoder.codes))
+            self._observer.segment_generated(progress.last_token_s, len(progress.speech_tokens))
         except EngineFailure as failure:
             self._failure = failure
-        except Exception as error:  # a fault of ours must end the segment too, not hang it
+        except Exception as error:  # a bug of ours must end the segment too, not block it
             self._failure = EngineFailure(f"T3 failed: {error!r}")
             self._failure.__cause__ = error
-        self.ended = True
+        progress.ended = True
         self._enough.set()
         self._on_ended()
 
     @property
-    def token_s(self) -> float:
-        """What one speech token takes, once the prompt has been read."""
-        return (self.t3_s - self._first_code_s) / max(1, len(self.decoder.codes) - 1)
+    def ended(self) -> bool:
+        """Whether T3 has finished the segment."""
+        return self._progress.ended
 
-    async def next_window(self, planner: WindowPlanner, pace_of: Callable[[_Utterance], Pace | None]) -> Window | None:
-        """The next window that is due; None once the segment is complete."""
+    async def next_window(self) -> Window | None:
+        """Returns the next window once it is due; None after the segment's last."""
+        clock = asyncio.get_running_loop().time
         while True:
             if self._failure is not None:
                 raise self._failure
-            window = planner.next(len(self.decoder.codes), self.ended, pace_of(self))
-            if window is not None or planner.finished:
-                self.generation.want(planner.decoded_tokens + planner.schedule.ahead_tokens)
+            window = self.plan.next(clock())
+            if window is not None or self.plan.finished:
                 return window
-            await self._wait(planner.wait)
+            await self._wait(self.plan.wait)
 
     async def _wait(self, wait: Wait) -> None:
-        self._awaited_codes = wait.available_tokens
+        self._awaited_tokens = wait.available_tokens
         self._enough.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(wait.for_s):
                 await self._enough.wait()
 
-    def grow(self, planner: WindowPlanner, pace_of: Callable[[_Utterance], Pace | None], window: Window) -> Window:
-        """What became of a window that waited for the device."""
-        pace = pace_of(self)
-        assert pace is not None, "repeatable windows never change"
-        grown = planner.grow(window, len(self.decoder.codes), self.ended, pace)
-        if grown != window:
-            self.generation.want(planner.decoded_tokens + planner.schedule.ahead_tokens)
-        return grown
-
     def figures(self, decoded: Decoded) -> WindowFigures:
-        window, made = decoded.window, len(self.decoder.codes)
+        window, made = decoded.window, len(self._progress.speech_tokens)
         new = window.stop - window.start
         return WindowFigures(window.index, new, made, decoded.queue_s, decoded.decode_s)
 
-    def stats(self, tally: Tally) -> SegmentStats:
-        return tally.stats(
-            speech_tokens=len(self.decoder.codes),
-            t3_s=self.t3_s,
-            hit_token_limit=self.generation.hit_token_limit,
+    def stats(self, recorder: SegmentStatsRecorder) -> SegmentStats:
+        return recorder.stats(
+            speech_tokens=len(self._progress.speech_tokens),
+            t3_s=self._progress.last_token_s,
+            hit_token_limit=self._generation.hit_token_limit,
         )
 
+    def promote(self) -> None:
+        """The segment is no longer prefetched but current: T3 gives it the priority of one."""
+        self._generation.promote()
+
     async def cancel(self) -> None:
-        """Stop T3 and free what it holds. Idempotent, and nothing to do after the end."""
+        """Stop T3 and free the request's resources. Idempotent, and without effect after the end."""
         self._collector.cancel()
         await asyncio.gather(self._collector, return_exceptions=True)
-        await self.generation.cancel()
+        await self._generation.cancel()

@@ -1,7 +1,4 @@
-"""Text as T3 reads it: upstream's punctuation clean-up, then GPT-2 byte-level BPE with paralinguistic tags.
-
-Knows the tokenizer files of a checkpoint folder; knows no model library (the `tokenizers` library alone).
-"""
+"""Text for T3: upstream's normalisation of punctuation, and a byte-level BPE tokenizer with paralinguistic tags."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from tokenizers.processors import TemplateProcessing
 
 from engines.errors import CheckpointError, InvalidInput
 
-# Any of these may be there; either tokenizer.json or the vocab.json and merges.txt pair has to be.
+# The files that a tokenizer may consist of; tokenizer.json, or vocab.json and merges.txt, are required.
 TOKENIZER_FILES = (
     "tokenizer.json",
     "vocab.json",
@@ -48,10 +45,10 @@ _SPECIAL_ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token
 
 
 def normalize(text: str, max_chars: int = MAX_TEXT_CHARS) -> str:
-    """`text` with the punctuation T3 was trained on (upstream's `punc_norm`), ending in . ! ? - or a comma.
+    """Returns `text` with the punctuation that T3 was trained on (upstream's `punc_norm`); ends in . ! ? - or a comma.
 
-    Raises InvalidInput on field "text" with reason TEXT_EMPTY when nothing but white space is there, TEXT_TOO_LONG
-    when it has more than `max_chars` characters as given, TEXT_NOT_UNICODE when it holds half a surrogate pair.
+    Raises InvalidInput with reason TEXT_EMPTY if the text has only white space, TEXT_TOO_LONG if it has more than
+    `max_chars` characters, TEXT_NOT_UNICODE if it has a lone surrogate.
     """
     _check_text(text, max_chars)
     if text[0].islower():
@@ -65,43 +62,48 @@ def normalize(text: str, max_chars: int = MAX_TEXT_CHARS) -> str:
 
 def _check_text(text: str, max_chars: int) -> None:
     if len(text) > max_chars:
-        allowed = f"at most {max_chars} characters, not {len(text)}"
-        raise InvalidInput("text", text[:80], allowed, "TEXT_TOO_LONG")
+        allowed = f"at most {max_chars} characters"
+        message = f"text has {len(text)} characters; a segment must have {allowed}."
+        raise InvalidInput("text", message, "TEXT_TOO_LONG", value=repr(text[:80]), allowed=allowed)
     if not text.strip():
-        raise InvalidInput("text", text, "at least one character that is not white space", "TEXT_EMPTY")
+        allowed = "at least one character that is not white space"
+        raise InvalidInput(
+            "text", f"text is empty: it must have {allowed}.", "TEXT_EMPTY", value=repr(text), allowed=allowed
+        )
     try:
         text.encode()
     except UnicodeEncodeError as error:
         allowed = "Unicode text without lone surrogates"
-        raise InvalidInput("text", text, allowed, "TEXT_NOT_UNICODE") from error
+        message = f"text has a lone surrogate at character {error.start}; it must be {allowed}."
+        raise InvalidInput("text", message, "TEXT_NOT_UNICODE", value=repr(text), allowed=allowed) from error
 
 
 class TextTokenizer:
-    """A checkpoint folder's tokenizer, equal to what transformers' AutoTokenizer makes of the same files.
+    """The tokenizer of a checkpoint folder, equal to transformers' AutoTokenizer for the same files.
 
-    The one difference: text is never cut at a `model_max_length`.
+    Unlike that one, it never truncates text at `model_max_length`.
     """
 
     def __init__(self, folder: Path, text_vocab: int) -> None:
-        """Reads tokenizer.json if it is there, else vocab.json and merges.txt; then the declared added tokens.
+        """Read tokenizer.json, or vocab.json and merges.txt, and the declared added tokens.
 
-        Raises CheckpointError when neither is there, a file cannot be understood, or an id is not below
-        `text_vocab`, the number of rows of T3's text embedding.
+        Raises CheckpointError if a file is missing or invalid, or if an id is not below `text_vocab`, the number of
+        rows of T3's text embedding.
         """
         self._tokenizer = _build(folder)
         self._check_ids(folder, text_vocab)
 
     def encode(self, text: str) -> tuple[int, ...]:
-        """Text tokens of `text`, as it stands (see `normalize`); a tag such as [laugh] is one token."""
+        """Returns the text tokens of normalised text; a tag such as [laugh] is one token."""
         return tuple(self._tokenizer.encode(text).ids)
 
     def decode(self, text_tokens: tuple[int, ...]) -> str:
-        """The text that `text_tokens` stand for, tags included."""
+        """Returns the text of `text_tokens`, including tags."""
         return str(self._tokenizer.decode(list(text_tokens), skip_special_tokens=False))
 
     @property
     def tags(self) -> tuple[str, ...]:
-        """The paralinguistic tags this tokenizer knows, in the order of their ids."""
+        """The tokenizer's paralinguistic tags in the order of their ids."""
         added = self._tokenizer.get_added_tokens_decoder().values()
         return tuple(token.content for token in added if token.content.startswith("["))
 
@@ -121,7 +123,7 @@ def _build(folder: Path) -> Any:
         whole = (folder / "tokenizer.json").is_file()
         tokenizer = _read_whole(folder) if whole else _read_parts(folder)
         if isinstance(tokenizer.pre_tokenizer, ByteLevel):
-            # the configuration's word counts over what tokenizer.json says, as in transformers
+            # the configuration overrides tokenizer.json, as in transformers
             tokenizer.pre_tokenizer.add_prefix_space = bool(config.get("add_prefix_space", False))
         _add_tokens(tokenizer, folder, config)
         if not whole and config.get("add_bos_token", False):
@@ -130,7 +132,7 @@ def _build(folder: Path) -> Any:
     except CheckpointError as error:
         raise CheckpointError(f"{folder}: {error}") from error
     except Exception as error:  # the tokenizers library raises bare Exception
-        raise CheckpointError(f"{folder}: the tokenizer files cannot be understood ({error})") from error
+        raise CheckpointError(f"{folder}: the tokenizer files cannot be read ({error})") from error
 
 
 def _read_whole(folder: Path) -> Any:
@@ -147,7 +149,7 @@ def _read_parts(folder: Path) -> Any:
             f"no tokenizer: {' and '.join(missing)} missing; tokenizer.json, or vocab.json with merges.txt, is expected"
         )
     lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
-    # the first line is the version, and what follows the last line feed is no line
+    # without the version in the first line and the empty string after the last line feed
     merges = [tuple(line.split()) for line in lines[1:-1]]
     vocab = _read_json(folder / "vocab.json")
     tokenizer = Tokenizer(BPE(vocab=vocab, merges=merges, continuing_subword_prefix="", end_of_word_suffix=""))
@@ -165,19 +167,19 @@ def _add_tokens(tokenizer: Any, folder: Path, config: dict[str, Any]) -> None:
     """Declared tokens in the order of their ids, then the special ones (this order decides the ids of new tokens)."""
     declared = _declared(folder, config)
     present = {repr(token) for token in tokenizer.get_added_tokens_decoder().values()}
-    wanted = [token for _, token in sorted(declared.items()) if repr(token) not in present]
+    missing = [token for _, token in sorted(declared.items()) if repr(token) not in present]
     known = {token.content for token in (*declared.values(), *tokenizer.get_added_tokens_decoder().values())}
     special = [_as_token(role) for role in _special_roles(folder, config).values()]
-    wanted += [token for token in special if token.content not in known]
+    missing += [token for token in special if token.content not in known]
     names = {token.content for token in special}
-    for token in wanted:
+    for token in missing:
         token.special = token.special or token.content in names
-    tokenizer.add_tokens(wanted)
+    tokenizer.add_tokens(missing)
     _check_declared(tokenizer, declared)
 
 
 def _check_declared(tokenizer: Any, declared: dict[int, Any]) -> None:
-    """T3's embedding rows are trained for the declared ids; any other id would speak another word."""
+    """T3's embedding rows are trained for the declared ids: with another id, T3 would speak another word."""
     moved = {token.content: index for index, token in declared.items() if tokenizer.token_to_id(token.content) != index}
     if moved:
         shown = ", ".join(f"{name!r} = {i}, got {tokenizer.token_to_id(name)}" for name, i in list(moved.items())[:5])
@@ -185,7 +187,7 @@ def _check_declared(tokenizer: Any, declared: dict[int, Any]) -> None:
 
 
 def _declared(folder: Path, config: dict[str, Any]) -> dict[int, Any]:
-    """Id -> AddedToken: from tokenizer_config.json, or else from the files that older checkpoints carry."""
+    """Returns AddedTokens by id, from tokenizer_config.json or from the files of older checkpoints."""
     if "added_tokens_decoder" in config:
         return {int(i): AddedToken(**fields) for i, fields in config["added_tokens_decoder"].items()}
     special = {_content(role) for role in _special_roles(folder, config).values()}
@@ -199,13 +201,13 @@ def _declared(folder: Path, config: dict[str, Any]) -> dict[int, Any]:
 
 
 def _special_roles(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
-    """What stands for bos, eos and so on, each a string or a dictionary of AddedToken's fields, in their order."""
+    """Returns the special tokens (bos, eos, ...), each a string or a dictionary of AddedToken's fields, in order."""
     roles = dict.fromkeys(("bos_token", "eos_token", "unk_token"), _GPT2_SPECIAL) | config
-    if "added_tokens_decoder" not in config:  # special_tokens_map.json counts for older checkpoints only
+    if "added_tokens_decoder" not in config:  # transformers reads special_tokens_map.json for older checkpoints only
         roles |= _read_json(folder / "special_tokens_map.json")
-    found = {key: roles[key] for key in _SPECIAL_ROLES if roles.get(key) is not None}
+    named = {key: roles[key] for key in _SPECIAL_ROLES if roles.get(key) is not None}
     others = roles.get("additional_special_tokens") or []
-    return found | {f"additional {i}": role for i, role in enumerate(others)}
+    return named | {f"additional {i}": role for i, role in enumerate(others)}
 
 
 def _content(role: Any) -> str:
@@ -220,7 +222,7 @@ def _as_token(role: Any) -> Any:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """The file's object, or {} when the file is not there. Raises CheckpointError when it is not JSON."""
+    """Returns the file's object, or {} if the file does not exist. Raises CheckpointError if it is not JSON."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""`mynah-serve`: configuration in, a running server until SIGTERM or SIGINT. Says on two lines where and when."""
+"""`mynah-serve`: runs a server until SIGTERM or SIGINT, and prints its addresses and when it serves."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ import engines
 from engines.api import Engine, EngineInfo, Limits
 from engines.config import Sampling
 from engines.errors import EngineError
-from service import tracing, watermark
+from service.audio import watermark
 from service.config import ConfigError, ServerConfig, read_config
-from service.deferred_engine import DeferredEngine
+from service.engine_loader import LazyEngine
 from service.server import Server
+from service.telemetry import tracing
 
 
 def main() -> None:
-    """Exit status 0 after a signal, 2 for a bad configuration, 1 when the engine cannot be loaded or warmed up."""
+    """Exits with 0 after a signal, 2 for a bad configuration, 1 if the engine cannot be loaded or warmed up."""
     try:
         config = read_config(sys.argv[1:], os.environ)
     except ConfigError as error:
@@ -27,7 +28,7 @@ def main() -> None:
     logging.basicConfig(
         level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
     )
-    engine = DeferredEngine(
+    engine = LazyEngine(
         lambda: _load(config),
         _expected(config),
         measured=config.max_streams is None,
@@ -42,21 +43,21 @@ def main() -> None:
     finally:
         tracing.shut_down()
     if engine.loading:
-        os._exit(0)  # libraries that are being loaded on a thread do not survive the interpreter's orderly end
+        os._exit(0)  # a library that a thread is still loading does not survive the interpreter's shutdown
 
 
 def _load(config: ServerConfig) -> Engine:
-    """The engine, its speech marked if that is wanted; what cannot mark is found out first."""
-    marker = watermark.PerthMarker() if watermark.wanted(config.watermark) else None
-    engine = engines.load(config.engine(), tracing.TracedEngine())
+    """The engine, with a watermark if configured. The watermark comes first, because it fails sooner."""
+    marker = watermark.PerthMarker() if watermark.is_enabled(config.watermark) else None
+    engine = engines.load(config.engine_config(), tracing.TracedEngine())
     return engine if marker is None else watermark.MarkedEngine(engine, marker)
 
 
 def _expected(config: ServerConfig) -> EngineInfo:
-    """What can be said of the engine before it is loaded."""
-    wanted = config.engine()
-    limits = Limits(wanted.max_text_chars_per_segment, Sampling().max_speech_tokens, wanted.max_streams)
-    return EngineInfo(wanted.model, wanted.device, wanted.t3, wanted.s3gen, limits, notice="The model is being loaded.")
+    """The info of the configured engine before it is loaded."""
+    engine = config.engine_config()
+    limits = Limits(engine.max_text_chars_per_segment, Sampling().max_speech_tokens, engine.max_streams)
+    return EngineInfo(engine.model, engine.device, engine.t3, engine.s3gen, limits, notice="The model is being loaded.")
 
 
 async def serve(engine: Engine, config: ServerConfig) -> None:
@@ -84,17 +85,17 @@ async def serve(engine: Engine, config: ServerConfig) -> None:
 
 
 async def _stop(server: Server, signalled: asyncio.Queue[None]) -> None:
-    patient = asyncio.ensure_future(server.stop())
-    impatient = asyncio.ensure_future(signalled.get())
-    await asyncio.wait([patient, impatient], return_when=asyncio.FIRST_COMPLETED)
-    if not patient.done():
-        patient.cancel()
+    graceful = asyncio.ensure_future(server.stop())
+    signalled_again = asyncio.ensure_future(signalled.get())
+    await asyncio.wait([graceful, signalled_again], return_when=asyncio.FIRST_COMPLETED)
+    if not graceful.done():
+        graceful.cancel()
         await server.stop(0.0)
-    impatient.cancel()
+    signalled_again.cancel()
 
 
 def _signals() -> asyncio.Queue[None]:
-    """One item for each SIGTERM or SIGINT from here on."""
+    """A queue that gets an item for each SIGTERM or SIGINT."""
     signalled: asyncio.Queue[None] = asyncio.Queue()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, signalled.put_nowait, None)
@@ -102,8 +103,8 @@ def _signals() -> asyncio.Queue[None]:
 
 
 def _described(info: EngineInfo) -> str:
-    about = f"{info.model} on {info.device} (T3 {info.t3_runtime}, S3Gen {info.s3gen_runtime})"
-    return f"{about}: {info.notice}" if info.notice else about
+    engine = f"{info.model} on {info.device} (T3 {info.t3_runtime}, S3Gen {info.s3gen_runtime})"
+    return f"{engine}: {info.notice}" if info.notice else engine
 
 
 def _say(line: str) -> None:

@@ -1,7 +1,6 @@
-"""The operator's port: /metrics, /healthz and /readyz over HTTP/1.1, for those who are not clients.
+"""The operator's HTTP/1.1 server: /metrics, /healthz and /readyz.
 
-Small on purpose: GET and HEAD, one request per connection, bounded in bytes and time. Knows the server's door and its
-metrics, nothing of speech.
+Small on purpose: GET and HEAD, one request per connection, bounded in bytes and time.
 """
 
 from __future__ import annotations
@@ -12,14 +11,14 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 from engines.api import Engine
-from service import metrics
-from service.admission import Admission, State
+from service.access.admission import Admission, State
 from service.config import ConfigError
+from service.telemetry import metrics
 
 _MAX_HEAD_BYTES = 16_384
 _TIMEOUT_S = 10.0
 _PLAIN = "text/plain; charset=utf-8"
-_PATHS = "/metrics, /healthz, /readyz"
+_PATHS = "the paths are /metrics, /healthz and /readyz"
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class _Answer:
 
 
 class AdminServer:
-    """Answers about one server. `start`, then at the end `stop`."""
+    """The operator's endpoints of one server. Use `start`, then at the end `stop`."""
 
     def __init__(self, engine: Engine, admission: Admission) -> None:
         self._engine, self._admission = engine, admission
@@ -38,7 +37,7 @@ class AdminServer:
         self._open: set[asyncio.Task[None]] = set()
 
     async def start(self, listen: str) -> str:
-        """Listen on HOST:PORT; returns it with the port that was bound. Raises ConfigError when it cannot be had."""
+        """Listen on HOST:PORT. Returns it with the port that was bound. Raises ConfigError if it is not available."""
         host, _, port = listen.rpartition(":")
         try:
             self._listening = await asyncio.start_server(
@@ -49,7 +48,7 @@ class AdminServer:
         return f"{host}:{self._listening.sockets[0].getsockname()[1]}"
 
     async def stop(self) -> None:
-        """Stop listening and end what is open. Idempotent."""
+        """Stop listening and close open connections. Idempotent."""
         if self._listening is not None:
             self._listening.close()
         for task in self._open:
@@ -74,7 +73,8 @@ class AdminServer:
         except asyncio.IncompleteReadError:
             return
         except asyncio.LimitOverrunError:
-            answer, with_body = _refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"{_MAX_HEAD_BYTES} bytes"), True
+            answer = _error(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"the limit is {_MAX_HEAD_BYTES} bytes")
+            with_body = True
         else:
             request = head.decode("latin-1").split("\r\n")
             answer, with_body = await self._answer(request), not request[0].startswith("HEAD ")
@@ -84,12 +84,12 @@ class AdminServer:
     async def _answer(self, request: list[str]) -> _Answer:
         parts = request[0].split(" ")
         if len(parts) != 3 or not parts[2].startswith("HTTP/1."):
-            return _refusal(HTTPStatus.BAD_REQUEST, "HTTP/1.1")
+            return _error(HTTPStatus.BAD_REQUEST, "send an HTTP/1.1 request")
         if parts[0] not in ("GET", "HEAD"):
-            return _refusal(HTTPStatus.METHOD_NOT_ALLOWED, "GET, HEAD")
+            return _error(HTTPStatus.METHOD_NOT_ALLOWED, "use GET or HEAD")
         match parts[1].partition("?")[0]:
             case "/metrics":
-                # off the event loop: thousands of lines take milliseconds that streams would wait
+                # on a thread: formatting thousands of lines takes milliseconds, which would delay streams
                 page, content_type = await asyncio.to_thread(metrics.page, self._engine, _header(request, "accept"))
                 return _Answer(HTTPStatus.OK, page, content_type)
             case "/healthz":
@@ -97,7 +97,7 @@ class AdminServer:
             case "/readyz":
                 return self._ready()
             case _:
-                return _refusal(HTTPStatus.NOT_FOUND, _PATHS)
+                return _error(HTTPStatus.NOT_FOUND, _PATHS)
 
     def _ready(self) -> _Answer:
         state = self._admission.state
@@ -108,8 +108,8 @@ class AdminServer:
         return _Answer(HTTPStatus.OK, b"serving\n")
 
 
-def _refusal(status: HTTPStatus, allowed: str) -> _Answer:
-    return _Answer(status, f"{status.phrase}; allowed: {allowed}\n".encode())
+def _error(status: HTTPStatus, hint: str) -> _Answer:
+    return _Answer(status, f"{status.phrase}: {hint}.\n".encode())
 
 
 def _header(request: list[str], name: str) -> str:

@@ -1,248 +1,125 @@
-"""The server's configuration: flags and MYNAH_* variables -> one frozen value, read once at the edge.
+"""The server's configuration: flags and MYNAH_* variables become one frozen value, read once at start-up.
 
-Each option stands here once, with its default, its range and its sentence of help; nothing is read anywhere else.
+`python -m service.config` prints the tables of docs/options.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import ipaddress
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
-from urllib.parse import urlsplit
 
-from engines.config import (
-    DECODE_MODES,
-    S3GEN_DTYPES,
-    S3GEN_RUNTIMES,
-    SCHEDULE_NAMES,
-    T3_BACKENDS,
-    T3_DTYPES,
-    EngineConfig,
+from engines.config import EngineConfig
+from service.options import (
+    ADDRESS,
+    FRACTION,
+    ORIGINS,
+    PATH,
+    PLACE,
+    PREFIX,
+    SWITCH,
+    URL,
+    Option,
+    one_of,
+    option,
+    options_of,
+    seconds,
+    whole,
+    whole_or_auto,
 )
-from service.tls import TlsFiles
+from service.stream.policy import StreamPolicy
+from service.stream.segmenter import MIN_MAX_CHARS
 
-_PREFIX = "MYNAH_"
-_CLIENTS = ("MYNAH_API_KEY",)  # variables of the client's, which may stand in the same environment
-_LEVELS = ("debug", "info", "warning", "error")
+_CLIENT_VARIABLES = ("MYNAH_API_KEY",)  # the client's own, which may stand in the same environment
+_OTLP_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"  # OpenTelemetry's own variable
+_LOG_LEVELS = ("debug", "info", "warning", "error")
+_MIN_POSITIONS = 1500  # a stream may ask for 1000 speech tokens, behind a voice's prefix of up to 376 positions
+_ENGINE_READERS = {
+    "threads": whole(1, 1024),
+    "weights_seed": whole(0, 2**63 - 1),
+    "max_positions": whole(_MIN_POSITIONS, 1_000_000),
+    "max_text_chars_per_segment": whole(MIN_MAX_CHARS, 100_000),
+    "gpu_memory_utilization": FRACTION,
+}
 
 
 class ConfigError(Exception):
-    """A flag or a variable that cannot be: names it, its value and what is allowed."""
+    """A flag or a variable is wrong. The message names it, its value and what is allowed."""
 
 
 @dataclass(frozen=True)
-class _Kind:
-    """How a value is read from a string: raises ValueError when it is not `allowed`."""
+class TlsFiles:
+    """The PEM files of TLS. With `client_ca`, clients need a certificate that it signed (mutual TLS)."""
 
-    read: Callable[[str], Any]
-    allowed: str
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
 
-
-def _int(low: int, high: int) -> _Kind:
-    def read(text: str) -> int:
-        value = int(text)
-        if not low <= value <= high:
-            raise ValueError
-        return value
-
-    return _Kind(read, f"a whole number in [{low}, {high}]")
-
-
-def _int_or_auto(low: int, high: int) -> _Kind:
-    number = _int(low, high)
-    return _Kind(lambda text: None if text == "auto" else number.read(text), f"auto, or {number.allowed}")
-
-
-def _seconds(low: float, high: float) -> _Kind:
-    def read(text: str) -> float:
-        value = float(text)
-        if not (math.isfinite(value) and low <= value <= high):
-            raise ValueError
-        return value
-
-    return _Kind(read, f"seconds in [{low:g}, {high:g}]")
-
-
-def _text(text: str) -> str:
-    if not text.strip():
-        raise ValueError
-    return text
-
-
-def _address(text: str) -> str:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ValueError
-    return text
-
-
-def _url(text: str) -> str:
-    scheme, _, rest = text.partition("://")
-    if scheme not in ("http", "https") or not rest:
-        raise ValueError
-    return text
-
-
-def _origins(text: str) -> tuple[str, ...]:
-    origins = tuple(part.strip() for part in text.split(","))
-    for origin in origins:
-        parts = urlsplit(origin)
-        if origin != "*" and (not parts.scheme or origin.lower() != f"{parts.scheme}://{parts.netloc}"):
-            raise ValueError
-    return origins
-
-
-def _level(text: str) -> str:
-    if text.lower() not in _LEVELS:
-        raise ValueError
-    return text.lower()
-
-
-def _path(text: str) -> Path:
-    return Path(_text(text)).expanduser()
-
-
-def _place(text: str) -> Path | str:
-    return text if "://" in text else _path(text)
-
-
-def _one_of(*names: str) -> _Kind:
-    def read(text: str) -> str:
-        if text not in names:
-            raise ValueError
-        return text
-
-    return _Kind(read, " | ".join(names))
-
-
-def _names(*allowed: str) -> _Kind:
-    def read(text: str) -> tuple[str, ...]:
-        names = tuple(part.strip() for part in text.split(","))
-        if not set(names) <= set(allowed) or len(set(names)) != len(names):
-            raise ValueError
-        return names
-
-    return _Kind(read, f"some of {', '.join(allowed)}, each once, with commas between")
-
-
-_PATH = _Kind(_path, "a path")
-_STREAMS = _int_or_auto(1, 10_000)
-_PLACE = _Kind(_place, "a path, or a URL that fsspec opens, e.g. s3://bucket/voices")
-_SWITCH = _Kind(lambda text: {"on": True, "off": False}[text.lower()], "on | off")  # a flag alone means on
-_ADDRESS = _Kind(_address, "HOST:PORT with a port in [0, 65535]")
-
-
-_OTLP_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"  # OpenTelemetry's own variable
-_OTLP_HELP = f"where spans go over OTLP/gRPC, http:// or https://; default: ${_OTLP_ENDPOINT}, else nowhere"
-
-_OPTIONS: dict[str, tuple[_Kind, str]] = {
-    "model": (
-        _Kind(_text, "a model"),
-        "auto, turbo, nano, turbo-onnx, tiny, a folder of the same layout, or random:turbo|nano|tiny",
-    ),
-    "listen": (_ADDRESS, "where to serve; port 0 takes a free one"),
-    "admin_listen": (_ADDRESS, "where to serve /metrics, /healthz and /readyz over HTTP; without it, nowhere"),
-    "http_listen": (_ADDRESS, "where to serve HTTP: OpenAI's speech API, voices, WebSocket; without it, nowhere"),
-    "cors_origin": (
-        _Kind(_origins, "origins such as https://app.example with commas between, or *"),
-        "pages whose scripts may use the HTTP port, beside those of its own address",
-    ),
-    "device": (_Kind(_text, "a device"), "auto, cpu, cuda or cuda:N"),
-    "threads": (_int(1, 1024), "CPU threads of the models"),
-    "schedule": (_one_of(*SCHEDULE_NAMES), "when to decode: lowest_latency, balanced or throughput"),
-    "decode": (_one_of(*DECODE_MODES), "S3Gen windows: reference (prompt recomputed) or cached (faster, on trial)"),
-    "t3": (_one_of(*T3_BACKENDS), "what makes speech tokens: auto, torch, onnx or vllm"),
-    "t3_dtype": (
-        _one_of(*T3_DTYPES),
-        "its precision: auto, float32, float16 (vllm, torch on a CPU), bfloat16 (vllm) or int8 (onnx)",
-    ),
-    "s3gen": (
-        _one_of(*S3GEN_RUNTIMES),
-        "what makes audio: auto, torch, torch_graphs (on a GPU), onnx or tensorrt",
-    ),
-    "s3gen_dtype": (_one_of(*S3GEN_DTYPES), "its precision: auto, float32 or float16 (not torch)"),
-    "strict": (_SWITCH, "refuse to start where S3Gen's runtime fails its gate, instead of falling back"),
-    "providers": (_names("tensorrt", "cuda", "cpu"), "ONNX Runtime's, by preference, with commas between"),
-    "provider_fp16": (_SWITCH, "let ONNX Runtime's TensorRT provider choose fp16"),
-    "provider_cache_dir": (_PATH, "where that provider keeps its engines; without it, beside the graphs"),
-    "max_streams": (_STREAMS, "streams that may be open at once; auto: as many as the device is found to carry"),
-    "cache_dir": (_PATH, "where downloads and random checkpoints are kept"),
-    "weights_seed": (_int(0, 2**63 - 1), "seed of random weights"),
-    "voices_dir": (_PLACE, "where uploaded voices are kept; servers may share it; without it, in memory"),
-    "max_voices": (_int(1, 1_000_000), "uploaded voices that are kept"),
-    "max_voices_in_memory": (_int(1, 1_000_000), "of these, how many are in memory; each takes about 0.3 MB"),
-    "max_uploads": (_int(1, 1000), "uploads that may run at once"),
-    "max_upload_bytes": (_int(1, 2**31), "longest upload of reference audio"),
-    "max_pending_text_chars": (_int(1000, 10_000_000), "text that may wait to be spoken on a stream"),
-    "max_pending_flushes": (_int(1, 1_000_000), "flushes that may wait to be answered on a stream"),
-    "send_queue_events": (_int(1, 1000), "chunks made ahead of a slow reader"),
-    "idle_timeout_s": (_seconds(0.01, 86_400), "end a stream on which nothing happens"),
-    "stall_timeout_s": (_seconds(0.01, 86_400), "end a stream whose client does not read"),
-    "grace_s": (_seconds(0, 86_400), "time for open streams when the server is told to stop"),
-    "tls_certificate": (_PATH, "PEM certificate chain; with --tls-key, serve encrypted; read again when it changes"),
-    "tls_key": (_PATH, "PEM private key"),
-    "tls_client_ca": (_PATH, "PEM certificates; only clients with a certificate of theirs are let in"),
-    "api_keys": (_PATH, "file of API keys, made by mynah-keys; only callers with a key are let in"),
-    "watermark": (_SWITCH, "mark all speech inaudibly (resemble-perth); default: where that is installed"),
-    "insecure": (_SWITCH, "serve unencrypted on an address that others can reach"),
-    "otlp_endpoint": (_Kind(_url, "http://HOST:PORT or https://HOST:PORT"), _OTLP_HELP),
-    "log_level": (_Kind(_level, " | ".join(_LEVELS)), "debug, info, warning or error"),
-}
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return (self.certificate, self.key) + ((self.client_ca,) if self.client_ca else ())
 
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """Everything a server needs. Field `max_streams` is flag `--max-streams` and variable `MYNAH_MAX_STREAMS`."""
+    """Everything a server needs: its own options, those of every stream, and those of the engine.
 
-    model: str = "auto"
-    listen: str = "127.0.0.1:50051"
-    admin_listen: str | None = None
-    http_listen: str | None = None
-    cors_origin: tuple[str, ...] = ()
-    device: str = "auto"
-    threads: int | None = None
-    schedule: str = "balanced"
-    decode: str = "reference"
-    t3: str = "auto"
-    t3_dtype: str = "auto"
-    s3gen: str = "auto"
-    s3gen_dtype: str = "auto"
-    strict: bool = False
-    providers: tuple[str, ...] = ("cpu",)
-    provider_fp16: bool = False
-    provider_cache_dir: Path | None = None
-    max_streams: int | None = None  # auto
-    cache_dir: Path | None = None
-    weights_seed: int = 0
-    voices_dir: Path | str | None = None
-    max_voices: int = 1000
-    max_voices_in_memory: int = 256
-    max_uploads: int = 4
-    max_upload_bytes: int = 20_000_000
-    max_pending_text_chars: int = 20_000
-    max_pending_flushes: int = 1000
-    send_queue_events: int = 8
-    idle_timeout_s: float = 300.0
-    stall_timeout_s: float = 30.0
-    grace_s: float = 30.0
-    tls_certificate: Path | None = None
-    tls_key: Path | None = None
-    tls_client_ca: Path | None = None
-    api_keys: Path | None = None
-    watermark: bool | None = None  # on where resemble-perth is installed
-    insecure: bool = False
-    otlp_endpoint: str | None = None
-    log_level: str = "info"
+    Option `max_streams` is flag `--max-streams` and variable `MYNAH_MAX_STREAMS`.
+    """
+
+    listen: str = option("127.0.0.1:50051", "address for gRPC; port 0 takes a free one", ADDRESS)
+    admin_listen: str | None = option(
+        None, "address for /metrics, /healthz and /readyz over HTTP; default: not served", ADDRESS
+    )
+    http_listen: str | None = option(
+        None, "address for HTTP: OpenAI's speech API, voices, WebSocket; default: not served", ADDRESS
+    )
+    cors_origin: tuple[str, ...] = option(
+        (), "origins whose pages may use the HTTP port, beside the port's own origin", ORIGINS
+    )
+    max_streams: int | None = option(
+        None,
+        "streams that may be open at the same time; auto, the default, measures how many the device carries",
+        whole_or_auto(1, 10_000),
+    )
+    voices_dir: Path | str | None = option(
+        None, "folder or URL for uploaded voices, which several servers may share; default: in memory", PLACE
+    )
+    max_voices: int = option(1000, "uploaded voices that are stored", whole(1, 1_000_000))
+    max_voices_in_memory: int = option(
+        256, "uploaded voices that are held in memory, about 0.3 MB each", whole(1, 1_000_000)
+    )
+    max_uploads: int = option(4, "uploads that may run at the same time", whole(1, 1000))
+    grace_s: float = option(30.0, "time for open streams to finish when the server is stopped", seconds(0, 86_400))
+    tls_certificate: Path | None = option(
+        None, "PEM certificate chain; with --tls-key, connections are encrypted; read again when it changes", PATH
+    )
+    tls_key: Path | None = option(None, "PEM private key of --tls-certificate", PATH)
+    tls_client_ca: Path | None = option(
+        None, "PEM certificates of CAs; clients need a certificate that one of them signed (mutual TLS)", PATH
+    )
+    api_keys: Path | None = option(None, "file of API keys, made by mynah-keys; clients need one of them", PATH)
+    watermark: bool | None = option(
+        None, "mark all speech inaudibly with resemble-perth; default: on if that is installed", SWITCH
+    )
+    insecure: bool = option(False, "serve unencrypted on an address that other machines can reach", SWITCH)
+    otlp_endpoint: str | None = option(
+        None, f"OTLP/gRPC endpoint for traces; default: ${_OTLP_ENDPOINT}, else no traces", URL
+    )
+    log_level: str = option(
+        "info", "least severe level of the log lines that are written", one_of(*_LOG_LEVELS, any_case=True)
+    )
+    policy: StreamPolicy = StreamPolicy()
+    engine: EngineConfig = EngineConfig()
 
     def __post_init__(self) -> None:
         if (self.tls_certificate is None) != (self.tls_key is None):
-            raise ConfigError("tls_certificate and tls_key are given together or not at all")
+            raise ConfigError("tls_certificate and tls_key need each other: give both or neither.")
         if self.tls_client_ca is not None and self.tls_certificate is None:
-            raise ConfigError("tls_client_ca needs tls_certificate and tls_key")
+            raise ConfigError("tls_client_ca needs tls_certificate and tls_key.")
         if self.tls_certificate is None and not self.insecure:
             self._check_loopback()
 
@@ -250,46 +127,31 @@ class ServerConfig:
         for name in ("listen", "http_listen"):
             address = getattr(self, name)
             if address is not None and not is_loopback(address):
-                message = f"{name} = {address} can be reached by others, and nothing would be encrypted"
-                raise ConfigError(f"{message}; allowed: tls_certificate and tls_key, or insecure, or 127.0.0.1")
+                raise ConfigError(
+                    f"{name} is {address}, which other machines can reach, and connections would not be encrypted: "
+                    "give tls_certificate and tls_key, or insecure, or listen on 127.0.0.1."
+                )
 
     @property
     def tls(self) -> TlsFiles | None:
-        """The certificate to serve with, for every port that clients speak to."""
+        """The certificate for every port that clients use."""
         if self.tls_certificate is None or self.tls_key is None:
             return None
         return TlsFiles(self.tls_certificate, self.tls_key, self.tls_client_ca)
 
-    def engine(self) -> EngineConfig:
-        """The part that the engine is built from."""
-        return EngineConfig(
-            model=self.model,
-            device=self.device,
-            threads=self.threads,
-            schedule=self.schedule,
-            decode=self.decode,
-            t3=self.t3,
-            t3_dtype=self.t3_dtype,
-            s3gen=self.s3gen,
-            s3gen_dtype=self.s3gen_dtype,
-            strict=self.strict,
-            providers=self.providers,
-            provider_fp16=self.provider_fp16,
-            provider_cache_dir=self.provider_cache_dir,
-            max_streams=self.max_streams or _most_streams(self.device),
-            cache_dir=self.cache_dir,
-            weights_seed=self.weights_seed,
-        )
+    def engine_config(self) -> EngineConfig:
+        """The engine's options, built for the streams that this server admits."""
+        return replace(self.engine, max_streams=self.max_streams or _max_streams_of(self.engine.device))
 
 
-def _most_streams(device: str) -> int:
-    """What an engine is built for when the streams that it carries are yet to be found."""
+def _max_streams_of(device: str) -> int:
+    """The streams that an engine is built for before its capacity is measured."""
     on_gpu = device.startswith("cuda") or (device == "auto" and Path("/dev/nvidiactl").exists())
     return 64 if on_gpu else 16
 
 
 def is_loopback(address: str) -> bool:
-    """Whether HOST:PORT can be reached from this machine alone; names other than localhost count as reachable."""
+    """Whether HOST:PORT is reachable from this machine alone. Names other than localhost count as reachable."""
     host = address.rpartition(":")[0].strip("[]")
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
@@ -297,45 +159,53 @@ def is_loopback(address: str) -> bool:
         return False
 
 
-assert _OPTIONS.keys() == {option.name for option in fields(ServerConfig)}
+_OWN = {each.name: each for each in options_of(ServerConfig)}
+_POLICY = {each.name: each for each in options_of(StreamPolicy)}
+# without max_streams, which the server has itself
+_ENGINE = {each.name: each for each in options_of(EngineConfig, _ENGINE_READERS) if each.name not in _OWN}
+OPTIONS: dict[str, Option] = _OWN | _POLICY | _ENGINE
+
+
+def build_config(**values: Any) -> ServerConfig:
+    """A configuration from options by their names. Raises ConfigError."""
+    own = {name: value for name, value in values.items() if name not in _POLICY and name not in _ENGINE}
+    policy = StreamPolicy(**{name: value for name, value in values.items() if name in _POLICY})
+    engine = EngineConfig(**{name: value for name, value in values.items() if name in _ENGINE})
+    return ServerConfig(**own, policy=policy, engine=engine)
 
 
 def read_config(arguments: Sequence[str], environment: Mapping[str, str]) -> ServerConfig:
-    """Flags before variables before defaults.
+    """The configuration by flags, then variables, then defaults.
 
     Raises ConfigError for an unknown flag or MYNAH_* variable and for a bad value; SystemExit after --help.
     """
-    chosen = _from_environment(environment)
-    given = vars(_parser().parse_args(arguments))
-    chosen |= {name: _read(name, text, _flag(name)) for name, text in given.items() if text is not None}
-    return ServerConfig(**chosen)
+    values = _from_environment(environment)
+    flags = vars(_parser().parse_args(arguments))
+    values |= {name: _read(name, text, OPTIONS[name].flag) for name, text in flags.items() if text is not None}
+    return build_config(**values)
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    chosen: dict[str, Any] = {}
-    for variable in sorted(key for key in environment if key.startswith(_PREFIX)):
-        name = variable.removeprefix(_PREFIX).lower()
-        if variable in _CLIENTS:
+    values: dict[str, Any] = {}
+    for variable in sorted(key for key in environment if key.startswith(PREFIX)):
+        name = variable.removeprefix(PREFIX).lower()
+        if variable in _CLIENT_VARIABLES:
             continue
-        if name not in _OPTIONS or variable != variable.upper():
-            known = ", ".join(_PREFIX + option.upper() for option in _OPTIONS)
-            raise ConfigError(f"{variable} is not a setting of this server; allowed: {known}")
-        chosen[name] = _read(name, environment[variable], variable)
-    if "otlp_endpoint" not in chosen and environment.get(_OTLP_ENDPOINT):
-        chosen["otlp_endpoint"] = _read("otlp_endpoint", environment[_OTLP_ENDPOINT], _OTLP_ENDPOINT)
-    return chosen
+        if name not in OPTIONS or variable != variable.upper():
+            known = ", ".join(each.variable for each in OPTIONS.values())
+            raise ConfigError(f"{variable} is not an option of this server. Its options are {known}.")
+        values[name] = _read(name, environment[variable], variable)
+    if "otlp_endpoint" not in values and environment.get(_OTLP_ENDPOINT):
+        values["otlp_endpoint"] = _read("otlp_endpoint", environment[_OTLP_ENDPOINT], _OTLP_ENDPOINT)
+    return values
 
 
 def _read(name: str, text: str, source: str) -> Any:
-    kind, _ = _OPTIONS[name]
+    reader = OPTIONS[name].reader
     try:
-        return kind.read(text)
-    except (ValueError, KeyError):
-        raise ConfigError(f"{source} = {text!r} is not allowed; allowed: {kind.allowed}") from None
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
+        return reader.read(text)
+    except ValueError:
+        raise ConfigError(f"{source} is {text!r}; it must be {reader.allowed}.") from None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -348,15 +218,39 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="mynah-serve",
-        description="Serve streaming speech over gRPC.",
-        epilog=f"Every option is also a variable: --max-streams is {_PREFIX}MAX_STREAMS. Flags win.",
+        description="Serve streaming speech over gRPC and HTTP.",
+        epilog=f"Every option is also a variable: --max-streams is {PREFIX}MAX_STREAMS. Flags win.",
         allow_abbrev=False,
     )
-    defaults = {option.name: option.default for option in fields(ServerConfig)}
-    for name, (kind, help_text) in _OPTIONS.items():
-        if kind is _SWITCH:
-            parser.add_argument(_flag(name), dest=name, nargs="?", const="on", metavar="on|off", help=help_text)
-            continue
-        default = "" if defaults[name] is None else f" (default {defaults[name]})"
-        parser.add_argument(_flag(name), dest=name, metavar=name.upper(), help=help_text + default)
+    for title, options in _groups().items():
+        group = parser.add_argument_group(title.lower())
+        for each in options.values():
+            default = f" (default: {each.default_text})" if each.default_text else ""
+            switch: dict[str, Any] = {"nargs": "?", "const": "on"} if each.reader is SWITCH else {}
+            metavar = each.reader.metavar
+            group.add_argument(each.flag, dest=each.name, metavar=metavar, help=each.help + default, **switch)
     return parser
+
+
+def _groups() -> dict[str, dict[str, Option]]:
+    return {"Server": _OWN, "Streams and uploads": _POLICY, "Engine": _ENGINE}
+
+
+def tables() -> str:
+    """Every option as a row of Markdown, in one table for each group."""
+    parts = []
+    for title, options in _groups().items():
+        rows = ["| flag | variable | value | default | meaning |", "|---|---|---|---|---|"]
+        rows += [_row(each) for each in options.values()]
+        parts.append(f"## {title}\n\n" + "\n".join(rows))
+    return "\n\n".join(parts)
+
+
+def _row(each: Option) -> str:
+    default = f"`{each.default_text}`" if each.default_text else ""
+    cells = (f"`{each.flag}`", f"`{each.variable}`", each.reader.allowed, default, each.help)
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+if __name__ == "__main__":
+    print(tables())

@@ -1,13 +1,13 @@
-"""What the service itself refuses, beside the engines' errors. Knows nothing of gRPC or HTTP.
+"""The service's errors: states and limits. They map one to one to gRPC's codes of the same name.
 
-A value that can never work is `engines.errors.InvalidInput`, whoever finds it; here are the states and limits.
+A value that can never work is `engines.errors.InvalidInput`, here and in the engines.
 """
 
 from __future__ import annotations
 
 
-class Refused(Exception):
-    """Base. `reason` is the contract's UPPER_SNAKE word; `retry_after_s` is set when the call may succeed later."""
+class RequestError(Exception):
+    """Base. `reason` is the contract's UPPER_SNAKE word; `retry_after_s` is set if the call may succeed later."""
 
     def __init__(
         self,
@@ -27,33 +27,33 @@ class Refused(Exception):
         self.retry_after_s = retry_after_s
 
 
-class NotFound(Refused):
-    """There is no such thing."""
+class NotFound(RequestError):
+    """The named thing does not exist."""
 
 
-class AlreadyExists(Refused):
-    """The name is taken."""
+class AlreadyExists(RequestError):
+    """The chosen id is in use."""
 
 
-class OutOfOrder(Refused):
-    """A message or a call that the present state does not allow."""
+class FailedPrecondition(RequestError):
+    """The present state does not allow this message or call."""
 
 
-class NoRoom(Refused):
-    """A limit of the server, or of one stream, is reached."""
+class ResourceExhausted(RequestError):
+    """A limit of the server or of one stream is reached."""
 
 
-class NotAllowed(Refused):
-    """The caller did not say who it is, or is not known."""
+class Unauthenticated(RequestError):
+    """The caller has no valid API key."""
 
 
-class NotServing(Refused):
-    """Warming up, or about to stop."""
+class Unavailable(RequestError):
+    """The server is warming up or draining."""
 
 
 class ClientGone(Exception):
-    """The client left while something was being sent to it; there is nobody to tell."""
+    """The client disconnected while something was being sent to it."""
 
 
-class TookTooLong(Refused):
-    """The client was silent, or did not read, for longer than it may."""
+class DeadlineExceeded(RequestError):
+    """The client sent or read nothing for longer than a timeout allows."""

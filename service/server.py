@@ -1,4 +1,4 @@
-"""The server around an engine: its surfaces, its health, its start and its end."""
+"""The server around an engine: its surfaces, its health, start and shutdown."""
 
 from __future__ import annotations
 
@@ -14,35 +14,34 @@ from grpc_reflection.v1alpha import reflection
 
 from engines.api import Engine
 from mynah.v1 import speech_pb2, speech_pb2_grpc, voices_pb2, voices_pb2_grpc
+from service.access.admission import Admission
+from service.access.auth import Authenticator
+from service.access.keys import KeyFileError
+from service.access.tls import Certificates
 from service.admin import AdminServer
-from service.admission import Admission
-from service.auth import Gate
 from service.config import ConfigError, ServerConfig
-from service.conversation import Conversations
+from service.grpc.auth_interceptor import AuthInterceptor
+from service.grpc.speech import SpeechService
+from service.grpc.voices import VoicesService
+from service.handlers.speech_handler import SpeechHandler
+from service.handlers.voice_catalogue import VoiceCatalogue
+from service.http.routes import build_app
 from service.http.server import HttpServer
-from service.http.surface import surface
-from service.interceptor import Doorman
-from service.keys import KeyFileError
-from service.speech import SpeechService
-from service.tls import Certificates
-from service.voice_catalogue import VoiceCatalogue
-from service.voice_store import VoiceStore
-from service.voices import VoicesService
+from service.voices.store import VoiceStore
 
 log = logging.getLogger("mynah.service")
 
 _SPEECH = speech_pb2.DESCRIPTOR.services_by_name["Speech"].full_name
 _VOICES = voices_pb2.DESCRIPTOR.services_by_name["Voices"].full_name
 _HEALTH_OF = ("", _SPEECH, _VOICES)
-LIVENESS = (
-    "liveness"  # serving from start to end, so that an orchestrator does not kill a server that warms up or drains
-)
-_GOODBYE_S = 1.0  # for calls to end by themselves after they were told to
+# SERVING from start to end, so that an orchestrator does not kill a server that warms up or drains
+LIVENESS = "liveness"
+_END_TIMEOUT_S = 1.0  # for calls to end by themselves once the grace period is over
 
 _OPTIONS = [
-    ("grpc.so_reuseport", 0),  # a port that is taken is an error, not a coin toss between two servers
+    ("grpc.so_reuseport", 0),  # a port in use is an error; otherwise two servers would share it
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),
-    # a client that vanished without a word is noticed after half a minute, and its work stops
+    # a client that disappeared without closing is noticed after half a minute, and its work stops
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
@@ -50,80 +49,94 @@ _OPTIONS = [
 
 
 class Server:
-    """One engine on one address. `start`, then `warm_up`, then at the end `stop`.
+    """One engine and its surfaces. Use `start`, then `warm_up`, then at the end `stop`.
 
     Health says NOT_SERVING until the warm-up is done, while the engine is unhealthy, and from the moment of `stop`;
     new streams are refused with UNAVAILABLE before and after.
     """
 
     def __init__(self, engine: Engine, config: ServerConfig) -> None:
-        """Raises ConfigError, InvalidInput or OSError when a file or folder that it names cannot be used."""
+        """Raises ConfigError, InvalidInput or OSError if a file or folder of the configuration cannot be used."""
         self._engine = engine
         self._config = config
         try:
-            self.gate = Gate(config.api_keys)
+            self.gate = Authenticator(config.api_keys)
             self.certificates = None if config.tls is None else Certificates(config.tls)
         except (KeyFileError, OSError) as error:
             raise ConfigError(str(error)) from error
         self.admission = Admission(engine.info.limits.max_streams, config.max_uploads, self.gate)
         self._admin = AdminServer(engine, self.admission)
-        voices = VoiceStore(
+        self._voices = VoiceStore(
             lambda: engine.default_voice,
             config.voices_dir,
             max_voices=config.max_voices,
             max_loaded=config.max_voices_in_memory,
         )
+        self._catalogue = VoiceCatalogue(engine, self._voices)
+        self._speech_handler = SpeechHandler(engine, self._voices, self.admission, config.policy)
         self._health = health.aio.HealthServicer()
         self._warm = False
-        self._showing: set[asyncio.Future[None]] = set()
-        self._grpc = grpc.aio.server(options=_OPTIONS, interceptors=[Doorman(self.gate)])
-        conversations = Conversations(engine, voices, self.admission, config)
-        speech = SpeechService(engine, conversations, self.admission, config, version("mynah"))
-        speech_pb2_grpc.add_SpeechServicer_to_server(speech, self._grpc)  # type: ignore[no-untyped-call]
-        catalogue = VoiceCatalogue(engine, voices)
-        of_voices = VoicesService(catalogue, self.admission, config)
-        voices_pb2_grpc.add_VoicesServicer_to_server(of_voices, self._grpc)  # type: ignore[no-untyped-call]
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-        names = [_SPEECH, _VOICES, health.SERVICE_NAME, reflection.SERVICE_NAME, *self._add_riva(voices)]
-        reflection.enable_server_reflection(names, self._grpc)
-        self._http: HttpServer | None = None
-        if config.http_listen is not None:
-            app = surface(engine, conversations, catalogue, self.admission, config, version("mynah"))
-            self._http = HttpServer(app, config.stall_timeout_s)
+        self._health_updates: set[asyncio.Future[None]] = set()
+        self._grpc = grpc.aio.server(options=_OPTIONS, interceptors=[AuthInterceptor(self.gate)])
+        self._add_services()
+        self._http = None if config.http_listen is None else self._make_http()
 
-    def _add_riva(self, voices: VoiceStore) -> list[str]:
-        """Serve Riva's clients where its messages are installed; returns the service's name."""
+    def _add_services(self) -> None:
+        policy = self._config.policy
+        speech = SpeechService(self._engine, self._speech_handler, self.admission, policy, version("mynah"))
+        speech_pb2_grpc.add_SpeechServicer_to_server(speech, self._grpc)  # type: ignore[no-untyped-call]
+        voices = VoicesService(self._catalogue, self.admission, policy)
+        voices_pb2_grpc.add_VoicesServicer_to_server(voices, self._grpc)  # type: ignore[no-untyped-call]
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        names = [_SPEECH, _VOICES, health.SERVICE_NAME, reflection.SERVICE_NAME, *self._add_riva()]
+        reflection.enable_server_reflection(names, self._grpc)
+
+    def _make_http(self) -> HttpServer:
+        policy, cors_origins = self._config.policy, self._config.cors_origin
+        app = build_app(
+            self._engine,
+            self._speech_handler,
+            self._catalogue,
+            self.admission,
+            policy,
+            version("mynah"),
+            cors_origins,
+        )
+        return HttpServer(app, policy.stall_timeout_s)
+
+    def _add_riva(self) -> list[str]:
+        """Serve Riva's clients if nvidia-riva-client is installed. Returns the names of the added services."""
         if find_spec("riva") is None:
             log.info("Riva's clients are not served: nvidia-riva-client is not installed")
             return []
-        from service import riva
+        from service.grpc import riva
 
-        riva.add_to(self._grpc, self._engine, voices, self.admission, self._config)
+        riva.add_to(self._grpc, self._engine, self._voices, self.admission, self._config.policy)
         return [riva.SERVICE]
 
     async def start(self) -> str:
-        """Listen; returns the bound HOST:PORT. Raises ConfigError when the address cannot be had."""
+        """Listen for gRPC. Returns the bound HOST:PORT. Raises ConfigError if the address is not available."""
         await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         loop = asyncio.get_running_loop()
 
-        def on_news(_: bool) -> None:
+        def on_change(_: bool) -> None:
             loop.call_soon_threadsafe(self._follow_engine)
 
-        self._engine.health.watch(on_news)
+        self._engine.health.watch(on_change)
         host = self._config.listen.rpartition(":")[0]
         port = self._bind()
         await self._grpc.start()
         return f"{host}:{port}"
 
     async def start_admin(self) -> str | None:
-        """Listen for the operator, if configured to; returns the bound HOST:PORT. Raises ConfigError."""
+        """Listen for the operator, if configured. Returns the bound HOST:PORT. Raises ConfigError."""
         if self._config.admin_listen is None:
             return None
         return await self._admin.start(self._config.admin_listen)
 
     async def start_http(self) -> str | None:
-        """Listen for HTTP, if configured to; returns the bound HOST:PORT. Raises ConfigError."""
+        """Listen for HTTP, if configured. Returns the bound HOST:PORT. Raises ConfigError."""
         if self._http is None or self._config.http_listen is None:
             return None
         tls = None if self.certificates is None else self.certificates.ssl_context()
@@ -139,46 +152,46 @@ class Server:
             raise ConfigError(f"cannot listen on {listen}: {error}") from error
 
     async def warm_up(self) -> float:
-        """Have the engine get ready, then let clients in. Returns the seconds it took; raises what the engine does."""
+        """Warm up the engine, then admit clients. Returns the seconds it took. Raises what the engine raises."""
         clock = asyncio.get_running_loop().time
         began_s = clock()
         await self._engine.warm_up()
         self.admission.open(self._engine.info.limits.max_streams)
         self._warm = True
-        await self._show_health()
+        await self._update_health()
         return clock() - began_s
 
     def _follow_engine(self) -> None:
-        """The engine's health has changed."""
+        """Called on the event loop after the engine's health has changed."""
         if self._warm:
-            task = asyncio.ensure_future(self._show_health())
-            self._showing.add(task)
-            task.add_done_callback(self._showing.discard)
+            task = asyncio.ensure_future(self._update_health())
+            self._health_updates.add(task)
+            task.add_done_callback(self._health_updates.discard)
 
-    async def _show_health(self) -> None:
+    async def _update_health(self) -> None:
         healthy = self._engine.health.healthy
         status = health_pb2.HealthCheckResponse
         await self._set_health(status.SERVING if healthy else status.NOT_SERVING)
 
     async def stop(self, grace_s: float | None = None) -> None:
-        """Refuse newcomers, let open streams and uploads finish within the grace period, then end everything."""
+        """Refuse new calls, let open streams and uploads finish within the grace period, then end everything."""
         self.admission.drain()
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         allowed_s = self._config.grace_s if grace_s is None else grace_s
-        if not await self._all_leave_within(allowed_s):
-            log.warning("%d streams had not ended after %g s", self.admission.streams.taken, allowed_s)
+        if not await self._idle_within(allowed_s):
+            log.warning("%d streams had not ended after %g s", self.admission.streams.in_use, allowed_s)
         self.admission.stopped.set()
-        await self._grpc.stop(_GOODBYE_S)
+        await self._grpc.stop(_END_TIMEOUT_S)
         if self._http is not None:
-            await self._http.stop(_GOODBYE_S)
-        await self._all_leave_within(_GOODBYE_S)  # gRPC does not wait for what the cancelled calls still tidy up
+            await self._http.stop(_END_TIMEOUT_S)
+        await self._idle_within(_END_TIMEOUT_S)  # gRPC does not wait for the cleanup of cancelled calls
         await self._engine.close()
         await self._admin.stop()
 
-    async def _all_leave_within(self, seconds: float) -> bool:
+    async def _idle_within(self, seconds: float) -> bool:
         try:
             async with asyncio.timeout(seconds):
-                await self.admission.all_left()
+                await self.admission.wait_idle()
         except TimeoutError:
             return False
         return True

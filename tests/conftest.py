@@ -3,9 +3,43 @@
 import os
 import signal
 
+import pytest
+
+from tests import slow_tests
+
 # Read once, when torch loads: its workers sleep while they wait instead of spinning on cores that others need.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A script starts its background jobs with SIGINT ignored, and all that they start inherits that. Tests interrupt what
 # they start, so `pytest &` has the handler of `pytest`, which no child inherits.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+_ONE_WORKER = ("tests/speech",)  # folders whose files share what takes long to make
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fast", action="store_true", help="leave out the tests that tests/slow.txt lists")
+    parser.addoption("--record-slow", action="store_true", help="write tests/slow.txt anew from this run")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("record_slow") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(slow_tests.Recorder(), "slow-tests-recorder")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    slow = slow_tests.read()
+    if config.getoption("fast"):
+        out = [item for item in items if slow_tests.seconds_of(item.nodeid, slow)]
+        config.hook.pytest_deselected(items=out)
+        items[:] = [item for item in items if item not in set(out)]
+    seconds: dict[str, float] = {}
+    for item in items:
+        file = item.nodeid.partition("::")[0]
+        group = next((folder for folder in _ONE_WORKER if file.startswith(folder)), file)
+        item.add_marker(pytest.mark.xdist_group(group))
+        seconds[group] = seconds.get(group, 0.0) + slow_tests.seconds_of(item.nodeid, slow)
+    items.sort(key=lambda item: -seconds[next(item.iter_markers("xdist_group")).args[0]])

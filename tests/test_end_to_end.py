@@ -1,4 +1,4 @@
-"""A server process with real nets, driven through a real socket by the client, as its users do."""
+"""A server process with real nets, used by the client through a real socket."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TEXT = "Good morning. This is a short test of the whole thing; it ends here."
 
 
 class Served:
-    """A running server and the loop its client lives in."""
+    """A running server and the event loop of its clients."""
 
     def __init__(self, runner: asyncio.Runner, address: str) -> None:
         self.runner, self.address = runner, address
@@ -67,7 +67,7 @@ def test_speech_starts_while_text_is_still_to_come(served: Served) -> None:
         async with client.stream(sampling=mynah.Sampling(seed=1, max_speech_tokens=60)) as stream:
             await stream.send("This is the first sentence. And")
             async for _ in stream:
-                break  # heard before the second sentence was written
+                break  # received before the second sentence was sent
             await stream.send(" this is the second.")
             await stream.end()
             return sum([1 async for _ in stream]) > 0
@@ -91,7 +91,7 @@ def test_cancel_is_answered_and_the_stream_goes_on(served: Served) -> None:
     async def converse(client: mynah.Client) -> tuple[int, int]:
         after = 0
         async with client.stream(sampling=mynah.Sampling(seed=2, max_speech_tokens=200)) as stream:
-            await stream.send("A long sentence that nobody wants to hear to its end, however long it takes. ")
+            await stream.send("A long sentence that is cancelled before its end, however long it takes. ")
             await stream.flush()
             async for _ in stream:
                 break
@@ -119,7 +119,7 @@ def test_cancel_is_answered_and_the_stream_goes_on(served: Served) -> None:
         ({"sampling": mynah.Sampling(top_p=1.5)}, "SAMPLING_OUT_OF_RANGE"),
     ],
 )
-def test_bad_settings_are_told_and_the_server_goes_on(served: Served, settings: dict, reason: str) -> None:
+def test_bad_settings_are_reported_and_the_server_goes_on(served: Served, settings: dict, reason: str) -> None:
     async def converse(client: mynah.Client) -> str:
         with pytest.raises(mynah.MynahError) as caught:
             async with client.stream(**settings):
@@ -138,7 +138,7 @@ def test_bad_settings_are_told_and_the_server_goes_on(served: Served, settings: 
         (wav_bytes(np.full(24_000, 0.1, np.float32), 24_000), "AUDIO_TOO_SHORT"),
     ],
 )
-def test_clips_that_make_no_voice_are_told_apart(served: Served, audio: bytes, reason: str) -> None:
+def test_unusable_clips_have_different_reasons(served: Served, audio: bytes, reason: str) -> None:
     async def converse(client: mynah.Client) -> str:
         with pytest.raises(mynah.InvalidArgument) as caught:
             await client.voices.create("bad", audio, consent=True)

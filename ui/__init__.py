@@ -1,1 +1,1 @@
-"""The page: hear a voice, see how it is made, clone one. Speaks to a Mynah server through the `mynah` client alone."""
+"""The web page: speak text, see how the speech is made, clone a voice. It uses the `mynah` client."""

@@ -1,4 +1,4 @@
-"""`python -m ui`: the page until SIGTERM or SIGINT. Says on one line where."""
+"""`python -m ui`: serves the page until SIGTERM or SIGINT and prints its address."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ui.config import ConfigError, PageConfig, read_config
 
 
 def main() -> None:
-    """Exit status 0 after a signal, 2 for a bad configuration."""
+    """Exits with status 0 after a signal, 2 for an invalid configuration."""
     try:
         config = read_config(sys.argv[1:])
         api_key = config.api_key(os.environ)
@@ -19,7 +19,7 @@ def main() -> None:
     except ConfigError as error:
         print(f"mynah-page: {error}", file=sys.stderr)
         sys.exit(2)
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # Gradio reads it while it is imported
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # Gradio reads it at import
     asyncio.run(serve(config, api_key, listener))
 
 
@@ -37,8 +37,8 @@ async def serve(config: PageConfig, api_key: str | None, listener: socket.socket
             log_level="warning",
             ws="websockets-sansio",
             ws_max_size=2**20,
-            ws_per_message_deflate=False,  # speech does not shrink, and waiting for it would be heard
-            timeout_graceful_shutdown=1,  # status streams never end by themselves
+            ws_per_message_deflate=False,  # compression adds delay, and PCM hardly shrinks
+            timeout_graceful_shutdown=1,  # status streams do not end by themselves
         )
     )
     scheme = "http" if config.tls_certificate is None else "https"
@@ -52,7 +52,7 @@ def _listen(config: PageConfig) -> socket.socket:
         family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
         return socket.create_server((config.host, config.port), family=family)
     except OSError as error:
-        raise ConfigError(f"cannot listen on {config.listen}: {error}") from error
+        raise ConfigError(f"Cannot listen on {config.listen}: {error}.") from error
 
 
 if __name__ == "__main__":

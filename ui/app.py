@@ -1,6 +1,6 @@
-"""The web application: the Gradio page and, beside it on the same origin, the routes that its JavaScript speaks to.
+"""The web application: the Gradio page and the routes of its JavaScript, on one origin.
 
-Holds the one connection to the Mynah server. Works under a path prefix, whether the proxy in front strips it or not.
+It holds the connection to the Mynah server. It works under a path prefix whether or not a proxy strips the prefix.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from fastapi.staticfiles import StaticFiles
 import mynah
 from ui.config import PageConfig
 from ui.page import Page
+from ui.recordings import Recordings
 from ui.speaking import speak
 from ui.status import watch
-from ui.takes import Takes
 
 STATIC = Path(__file__).parent / "static"
-MAX_UPLOAD = "32mb"  # what the page takes; the server's own limit is told to the browser and checked by the server
+MAX_UPLOAD = "32mb"  # the page's limit; the server has its own and checks it
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 _HEADERS = {
-    # nothing on the page may come from, or be sent to, another host
+    # the page may load from and send to its own host only
     "content-security-policy": "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
     "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; media-src 'self' data: blob:; "
     "connect-src 'self' data: blob: {socket}; worker-src 'self' blob:; font-src 'self' data:; object-src 'none'",
@@ -41,9 +41,9 @@ _HEADERS = {
 
 
 def make_app(config: PageConfig, api_key: str | None) -> Prefixed:
-    """The whole application, to be run on one event loop."""
+    """Returns the application. It must run on one event loop."""
     client = mynah.Client(config.server, tls=config.tls, api_key=api_key, timeouts=mynah.Timeouts(call_s=10.0))
-    takes = Takes()
+    recordings = Recordings()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -55,9 +55,9 @@ def make_app(config: PageConfig, api_key: str | None) -> Prefixed:
     @app.websocket("/mynah/speak")
     async def speaking(socket: WebSocket) -> None:
         if _same_origin(socket):
-            await speak(socket, client, takes)
+            await speak(socket, client, recordings)
         else:
-            await socket.close(code=1008, reason="another site's page may not speak here")
+            await socket.close(code=1008, reason="requests from other sites are not allowed")
 
     @app.get("/mynah/status")
     async def status() -> StreamingResponse:
@@ -65,7 +65,7 @@ def make_app(config: PageConfig, api_key: str | None) -> Prefixed:
         return StreamingResponse(watch(client, config.server), media_type="text/event-stream", headers=headers)
 
     app.mount("/mynah/static", _Static(directory=STATIC))
-    page = Page(client, takes, config.root_path)
+    page = Page(client, recordings, config.root_path)
     mounted = gr.mount_gradio_app(
         app,
         page.blocks,
@@ -83,14 +83,14 @@ def make_app(config: PageConfig, api_key: str | None) -> Prefixed:
 
 
 def _same_origin(socket: WebSocket) -> bool:
-    """A browser says where a page came from; without that check any site could speak with our server."""
+    """Whether the socket comes from this page. Without this check any site in a browser could use the server."""
     origin = socket.headers.get("origin")
     hosts = (socket.headers.get("x-forwarded-host"), socket.headers.get("host"))
     return origin is None or urlsplit(origin).netloc in hosts
 
 
 class _Static(StaticFiles):
-    """Files that browsers ask for again each time, and get only when they have changed."""
+    """Static files that browsers revalidate on each use."""
 
     def file_response(self, *args: Any, **kwargs: Any) -> Any:
         response = super().file_response(*args, **kwargs)
@@ -99,7 +99,7 @@ class _Static(StaticFiles):
 
 
 class Prefixed:
-    """The application under a prefix: takes paths with and without it, and adds the security headers."""
+    """The application under a path prefix. Accepts paths with and without it, and adds the security headers."""
 
     def __init__(self, app: FastAPI, prefix: str) -> None:
         self._app, self._prefix = app, prefix
@@ -112,9 +112,9 @@ class Prefixed:
             await send({"type": "http.response.start", "status": 308, "headers": [(b"location", location)]})
             await send({"type": "http.response.body", "body": b""})
         else:
-            await self._app(self._inside(scope), receive, self._with_headers(scope, send))
+            await self._app(self._with_prefix(scope), receive, self._with_headers(scope, send))
 
-    def _inside(self, scope: Message) -> Message:
+    def _with_prefix(self, scope: Message) -> Message:
         path: str = scope["path"]
         if self._prefix and not path.startswith(self._prefix + "/"):
             path = self._prefix + path
@@ -122,7 +122,7 @@ class Prefixed:
 
     def _with_headers(self, scope: Message, send: Send) -> Send:
         host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
-        sockets = f"ws://{host} wss://{host}"  # older browsers do not count sockets among 'self'
+        sockets = f"ws://{host} wss://{host}"  # in older browsers 'self' does not include WebSockets
 
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -1,4 +1,4 @@
-"""The voices' tab: record or upload a clip, see whether it will do, name it, use it, delete it."""
+"""The Voices tab: record or upload a clip, check it, clone the voice; use and delete voices."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 import gradio as gr
 
 import mynah
-from ui.events import DIRECT, calling
-from ui.setting import DEFAULT_VOICE
-from ui.words import explain
+from ui.error_messages import error_message
+from ui.gradio_events import DIRECT, js_call
+from ui.settings import DEFAULT_VOICE
 
 WAVEFORM = gr.WaveformOptions(waveform_color="#8d84a8", waveform_progress_color="#c47f00")
-ADVICE = "Ten to fifteen seconds of one person, speaking calmly, without music or echo."
-CONSENT = "The person who speaks here agreed to having their voice cloned with Mynah."
+ADVICE = "Use 10 to 15 seconds of one person who speaks calmly, without music or echo."
+CONSENT = "The speaker agreed to the cloning of this voice with Mynah."
 
 
 class Cloning:
-    """The tab's parts; made inside a Blocks context. `module` is where the JavaScript lies."""
+    """The components of the tab, made inside a Blocks context. `module` is the URL of the JavaScript folder."""
 
     def __init__(self, client: mynah.Client, module: str) -> None:
         self._client, self._module = client, module
@@ -35,12 +35,12 @@ class Cloning:
                     waveform_options=WAVEFORM,
                 )
                 gr.HTML(
-                    (Path(__file__).parent / "static" / "clip.html").read_text(),
+                    (Path(__file__).parent / "templates" / "clip.html").read_text(),
                     elem_id="verdict",
                     js_on_load=f"import('{module}/clip.js').then(clip => clip.mount(element));",
                 )
-                whose = "Whose voice is it?"
-                self.name = gr.Textbox(label="Name", placeholder=whose, max_lines=1, elem_id="voice-name")
+                placeholder = "Whose voice is it?"
+                self.name = gr.Textbox(label="Name", placeholder=placeholder, max_lines=1, elem_id="voice-name")
                 self.consent = gr.Checkbox(label=CONSENT, elem_id="consent")
                 self.create = gr.Button("Clone this voice", variant="primary", elem_id="create")
             with gr.Column(scale=4, min_width=300, elem_classes="card"):
@@ -50,31 +50,31 @@ class Cloning:
                     html_template="<ul class='voices'></ul><p class='voices-note' role='status'></p>",
                     elem_id="voices",
                     js_on_load=f"import('{module}/voices.js').then(m => m.mount(element, props, trigger, watch));"
-                    "/* tells 'use', 'forget' and 'refresh' */",
+                    "/* triggers 'use', 'delete' and 'refresh' */",
                 )
         self.answer = gr.JSON(visible="hidden", elem_id="clone-answer")
 
-    def listen(self, voices: list[gr.Dropdown], tabs: gr.Tabs) -> None:
-        """Connect the parts with each other and with the settings' voices."""
+    def connect(self, voices: list[gr.Dropdown], tabs: gr.Tabs) -> None:
+        """Attach the event handlers. `voices` are the dropdowns in the settings."""
         clip_js = f"{self._module}/clip.js"
         private: dict[str, Any] = {**DIRECT, "show_progress": "hidden"}
         listing: dict[str, Any] = {"fn": self.list, "outputs": [self.listed, *voices], **private}
-        self.clip.change(fn=None, inputs=[self.clip], js=calling(clip_js, "clip(...given)"), **private)
+        self.clip.change(fn=None, inputs=[self.clip], js=js_call(clip_js, "clip(...args)"), **private)
         self.create.click(
-            fn=self.make,
+            fn=self.clone,
             inputs=[self.clip, self.name, self.consent],
             outputs=[self.answer],
-            js=f"async (...given) => {{ await (await import('{clip_js}')).creating(); return given; }}",
+            js=f"async (...args) => {{ await (await import('{clip_js}')).creating(); return args; }}",
             **private,
-        ).then(fn=None, inputs=[self.answer], js=calling(clip_js, "created(...given)"), **private).then(**listing)
+        ).then(fn=None, inputs=[self.answer], js=js_call(clip_js, "created(...args)"), **private).then(**listing)
         self.listed.refresh(**listing)
         self.listed.use(fn=_use, outputs=[voices[0], tabs], **private)
-        self.listed.forget(fn=self.forget, outputs=[self.answer], **private).then(
-            fn=None, inputs=[self.answer], js=calling(f"{self._module}/voices.js", "forgotten(...given)"), **private
+        self.listed.delete(fn=self.delete, outputs=[self.answer], **private).then(
+            fn=None, inputs=[self.answer], js=js_call(f"{self._module}/voices.js", "deleted(...args)"), **private
         ).then(**listing)
 
     async def list(self) -> list[Any]:
-        """The list's value and each dropdown's choices; when the server is away everything stays as it was."""
+        """Returns the list's value and the choices of each dropdown. Changes nothing if the server does not answer."""
         try:
             voices = await self._client.voices.list()
         except mynah.MynahError:
@@ -93,25 +93,25 @@ class Cloning:
         choices = [(str(voice["name"]), str(voice["id"])) for voice in listed] or [DEFAULT_VOICE]
         return [listed, gr.update(choices=choices), gr.update(choices=choices)]
 
-    async def make(self, clip: str | None, name: str, consent: bool) -> dict[str, Any]:
-        """A voice from the clip, or the error in words."""
+    async def clone(self, clip: str | None, name: str, consent: bool) -> dict[str, Any]:
+        """Create a voice from the clip. Returns its id and name, or the error message."""
         if clip is None:
             return {"message": "Record or upload a clip first.", "field": "clip"}
         try:
             voice = await self._client.voices.create(name, Path(clip), consent=consent)
         except mynah.MynahError as error:
-            return explain(error)
+            return error_message(error)
         except OSError:
-            return {"message": "The recording is not here any more. Upload it again.", "field": "clip"}
-        return {"made": voice.voice_id, "name": voice.name}
+            return {"message": "The recording is no longer available. Upload it again.", "field": "clip"}
+        return {"created": voice.voice_id, "name": voice.name}
 
-    async def forget(self, event: gr.EventData) -> dict[str, Any]:
-        """Delete the voice that the event names."""
+    async def delete(self, event: gr.EventData) -> dict[str, Any]:
+        """Delete the voice that the event names. Returns its name, or the error message."""
         try:
             await self._client.voices.delete(str(event.id))
         except mynah.MynahError as error:
-            return explain(error)
-        return {"forgotten": str(event.name)}
+            return error_message(error)
+        return {"deleted": str(event.name)}
 
 
 def _use(event: gr.EventData) -> list[Any]:

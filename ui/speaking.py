@@ -1,9 +1,11 @@
-"""One take over a WebSocket: text and stop in, PCM and events out. Translates; decides nothing.
+"""The WebSocket of one recording: text and stop in, PCM and events out.
 
-The browser says, as JSON: {"type": "open", "voice": ..., "sampling": {...}} first, then {"type": "text", "text": ...}
-any number of times, {"type": "end"} when there is no more text, {"type": "stop"} at any time. It hears JSON events;
-each "chunk" is followed by one binary message with its samples (16-bit little-endian, mono). The last event is
-"done", "stopped" or "error"; then the socket is closed.
+The browser sends JSON: first {"type": "open", "voice": ..., "sampling": {...}}, then any number of
+{"type": "text", "text": ...}, then {"type": "end"}; {"type": "stop"} may come at any time.
+
+It receives JSON events. "segment_started", "segment_done" and "chunk" have the fields of the client's SegmentStarted,
+SegmentDone and AudioChunk, and each "chunk" is followed by a binary message with its samples (16-bit little-endian,
+mono). The last event is "done", "stopped" or "error"; then the socket is closed.
 """
 
 from __future__ import annotations
@@ -12,17 +14,17 @@ import asyncio
 import json
 import secrets
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 import mynah
 from mynah import AudioChunk, InvalidArgument, MynahError, SegmentDone, SegmentStarted
-from ui.takes import Takes
-from ui.words import explain
+from ui.error_messages import error_message
+from ui.recordings import Recordings
 
-_WAITING_TEXTS = 2000  # words on their way from a browser to the server
+_MAX_QUEUED_TEXTS = 2000  # messages with text, from the browser to the server
 _NUMBERS: dict[str, type[int] | type[float]] = {
     "temperature": float,
     "top_k": int,
@@ -33,53 +35,52 @@ _NUMBERS: dict[str, type[int] | type[float]] = {
 }
 
 
-async def speak(socket: WebSocket, client: mynah.Client, takes: Takes) -> None:
-    """Serve one take to its end. When this returns the server holds nothing of it."""
+async def speak(socket: WebSocket, client: mynah.Client, recordings: Recordings) -> None:
+    """Serve one recording. The server's stream has ended when this returns."""
     await socket.accept()
     try:
-        await _Take(socket, client, takes).run()
+        await _Relay(socket, client, recordings).run()
     except MynahError as error:
-        await _tell(socket, "error", **explain(error))
+        await _send_event(socket, "error", **error_message(error))
     except WebSocketDisconnect:
         return
-    with suppress(RuntimeError, WebSocketDisconnect):  # the browser was faster
+    with suppress(RuntimeError, WebSocketDisconnect):  # the browser may have closed it first
         await socket.close()
 
 
-async def _tell(socket: WebSocket, kind: str, **about: Any) -> None:
-    with suppress(RuntimeError, WebSocketDisconnect):  # gone; its reader learns of it
-        await socket.send_text(json.dumps({"type": kind, **about}))
+async def _send_event(socket: WebSocket, kind: str, **fields: Any) -> None:
+    with suppress(RuntimeError, WebSocketDisconnect):  # the task that reads notices the disconnect
+        await socket.send_text(json.dumps({"type": kind, **fields}))
 
 
-class _Take:
-    """The stream behind one socket. Three tasks: the browser's words, their way to the server, the server's answers."""
+class _Relay:
+    """Relays between one socket and one stream, with a task for each of: browser to queue, queue to stream, stream to
+    browser."""
 
-    def __init__(self, socket: WebSocket, client: mynah.Client, takes: Takes) -> None:
+    def __init__(self, socket: WebSocket, client: mynah.Client, recordings: Recordings) -> None:
         self._socket = socket
         self._client = client
-        self._takes = takes
-        self._texts: asyncio.Queue[str | None] = asyncio.Queue(_WAITING_TEXTS)
+        self._recordings = recordings
+        self._texts: asyncio.Queue[str | None] = asyncio.Queue(_MAX_QUEUED_TEXTS)
         self._pcm = bytearray()
-        self._rate_hz = 0  # known when the stream is open
+        self._rate_hz = 0  # set when the stream is open
 
     async def run(self) -> None:
         opening = await self._receive("open")
-        listening = asyncio.create_task(self._listen())
+        reading = asyncio.create_task(self._read_browser())
         speaking = asyncio.create_task(self._speak(opening))
         try:
-            await asyncio.wait([listening, speaking], return_when=asyncio.FIRST_COMPLETED)
-            stopped = listening.done() and not speaking.done()
+            await asyncio.wait([reading, speaking], return_when=asyncio.FIRST_COMPLETED)
+            stopped = reading.done() and not speaking.done()
         finally:
-            for task in (listening, speaking):
+            for task in (reading, speaking):
                 task.cancel()
-            results = await asyncio.gather(listening, speaking, return_exceptions=True)
+            results = await asyncio.gather(reading, speaking, return_exceptions=True)
         for result in results:
             if isinstance(result, Exception):
                 raise result
-        await _tell(self._socket, "stopped" if stopped else "done", take=self._kept())
-
-    def _kept(self) -> str:
-        return self._takes.keep(self._rate_hz, bytes(self._pcm)) if self._pcm else ""
+        recording_id = self._recordings.add(self._rate_hz, bytes(self._pcm)) if self._pcm else ""
+        await _send_event(self._socket, "stopped" if stopped else "done", recording_id=recording_id)
 
     async def _receive(self, *types: str) -> dict[str, Any]:
         try:
@@ -87,28 +88,28 @@ class _Take:
         except (ValueError, KeyError):
             message = None
         if not isinstance(message, dict) or message.get("type") not in types:
-            raise InvalidArgument(f"expected {' or '.join(types)}", reason="MESSAGE_INVALID")
+            raise InvalidArgument(f"Send a message of type {' or '.join(types)}.", reason="MESSAGE_INVALID")
         return message
 
-    async def _listen(self) -> None:
-        """The browser's words, until it says stop or leaves."""
+    async def _read_browser(self) -> None:
+        """Queue the browser's text until it sends stop or disconnects."""
         while (message := await self._receive("text", "end", "stop"))["type"] != "stop":
             text = str(message.get("text", "")) if message["type"] == "text" else None
             try:
                 self._texts.put_nowait(text)
             except asyncio.QueueFull:
-                raise InvalidArgument("too much text at once", reason="TEXT_BACKLOG_FULL") from None
+                raise InvalidArgument("Too much text at once.", reason="TEXT_BACKLOG_FULL") from None
 
     async def _speak(self, opening: dict[str, Any]) -> None:
         sampling = _sampling(opening.get("sampling") or {})
-        if sampling.seed is None:  # named here, so that "again" makes the very same bytes
+        if sampling.seed is None:  # only a stream that names its seed can be repeated byte for byte
             sampling = replace(sampling, seed=secrets.randbits(53))
         voice = str(opening["voice"]) if opening.get("voice") else None
         async with self._client.stream(voice=voice, audio_format="pcm_s16le", sampling=sampling) as stream:
             settings = stream.opened.settings
             self._rate_hz = settings.sample_rate_hz or 24_000
-            seed = str(settings.sampling.seed)  # beyond 2^53 a browser's numbers would round it
-            await _tell(self._socket, "opened", seed=seed, rate_hz=self._rate_hz, voice=settings.voice)
+            seed = str(settings.sampling.seed)  # JavaScript's numbers are exact up to 2^53 only
+            await _send_event(self._socket, "opened", seed=seed, rate_hz=self._rate_hz, voice=settings.voice)
             writing = asyncio.create_task(self._write(stream))
             try:
                 async for event in stream.events():
@@ -127,51 +128,25 @@ class _Take:
         await stream.end()
 
     async def _forward(self, event: mynah.Event) -> None:
-        if isinstance(event, AudioChunk):
-            self._pcm += event.data
-            await _tell(self._socket, "chunk", **_chunk(event))
-            with suppress(RuntimeError, WebSocketDisconnect):
-                await self._socket.send_bytes(event.data)
-        elif isinstance(event, SegmentStarted):
-            about = {"segment": event.segment_index, "offset": event.offset_samples, "text": event.text}
-            about["consumed"] = event.consumed_text_chars
-            await _tell(self._socket, "segment", **about, text_tokens=event.text_tokens)
-        elif isinstance(event, SegmentDone):
-            await _tell(self._socket, "segment_done", **_segment_done(event))
+        match event:
+            case AudioChunk():
+                self._pcm += event.data
+                fields = asdict(event)
+                data = fields.pop("data")
+                await _send_event(self._socket, "chunk", **fields)
+                with suppress(RuntimeError, WebSocketDisconnect):
+                    await self._socket.send_bytes(data)
+            case SegmentStarted():
+                await _send_event(self._socket, "segment_started", **asdict(event))
+            case SegmentDone():
+                await _send_event(self._socket, "segment_done", **asdict(event))
 
 
-def _chunk(chunk: AudioChunk) -> dict[str, Any]:
-    window = chunk.window
-    about: dict[str, Any] = {"segment": chunk.segment_index, "offset": chunk.offset_samples, "samples": chunk.samples}
-    if window is not None:
-        about["window"] = {
-            "index": window.window_index,
-            "new_tokens": window.new_speech_tokens,
-            "made_tokens": window.made_speech_tokens,
-            "queue_s": window.queue_s,
-            "decode_s": window.decode_s,
-        }
-    return about
-
-
-def _segment_done(done: SegmentDone) -> dict[str, Any]:
-    return {
-        "segment": done.segment_index,
-        "skipped": done.skipped,
-        "hit_token_limit": done.hit_token_limit,
-        "tokens": done.speech_tokens,
-        "windows": done.windows,
-        "ttfa_s": done.ttfa_s,
-        "t3_s": done.t3_s,
-        "s3gen_s": done.s3gen_s,
-    }
-
-
-def _sampling(given: dict[str, Any]) -> mynah.Sampling:
-    """Raises InvalidArgument for what is no number; ranges are the server's to check."""
+def _sampling(values: dict[str, Any]) -> mynah.Sampling:
+    """Returns the sampling settings. Raises InvalidArgument if one is not a number; the server checks the ranges."""
     chosen: dict[str, Any] = {}
     for name, kind in _NUMBERS.items():
-        value = given.get(name)
+        value = values.get(name)
         if value is not None and str(value).strip():
             chosen[name] = _number(name, str(value).strip(), kind)
     return mynah.Sampling(**chosen)
@@ -181,7 +156,6 @@ def _number(name: str, text: str, kind: type[int] | type[float]) -> int | float:
     try:
         return kind(text)
     except ValueError:
-        allowed = "a whole number" if kind is int else "a number"
-        raise InvalidArgument(
-            f"{name} = {text!r}", reason="NOT_A_NUMBER", field=f"sampling.{name}", value=repr(text), allowed=allowed
-        ) from None
+        allowed, field = "a whole number" if kind is int else "a number", f"sampling.{name}"
+        message = f"{field} is {text!r}; it must be {allowed}."
+        raise InvalidArgument(message, reason="NOT_A_NUMBER", field=field, value=repr(text), allowed=allowed) from None

@@ -1,6 +1,7 @@
-"""The page's colours, type and corners, for Gradio's parts; page.css holds the same for ours.
+"""The Gradio theme of the page. page.css has the same colours for the page's own components.
 
-A mynah: black plumage with a violet sheen, an amber beak. Every font is the reader's own, so nothing is fetched.
+The colours are a mynah's: black plumage with a violet sheen, an amber beak. All fonts are the system's, so nothing is
+downloaded.
 """
 
 from __future__ import annotations

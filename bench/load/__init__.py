@@ -1,1 +1,1 @@
-"""The load generator: streams that arrive at random, over any surface, heard as a listener would hear them."""
+"""The load generator: streams that arrive at random, over any protocol, played in real time."""

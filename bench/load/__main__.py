@@ -1,4 +1,7 @@
-"""`python -m bench.load`: load a server on this machine, at one rate or up to the highest it carries; JSON and PNG."""
+"""`python -m bench.load`: loads a server on this machine at one rate, or searches for the highest that it sustains.
+
+Writes JSON and a PNG.
+"""
 
 from __future__ import annotations
 
@@ -18,26 +21,26 @@ from bench.load.surfaces import SURFACES, Surface
 from bench.report import BUILD, publish, table
 
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
-_MOST_STREAMS = 5_000  # of one trial
+_MAX_STREAMS = 5_000  # in one trial
 
 
 async def measure(surface: Surface, rate_per_s: float, arguments: argparse.Namespace) -> Figures:
-    """One trial."""
-    if rate_per_s * arguments.seconds > _MOST_STREAMS:
-        raise SystemExit(f"{rate_per_s:g} streams/s for {arguments.seconds:g} s is more than {_MOST_STREAMS} streams")
+    """Runs one trial."""
+    if rate_per_s * arguments.seconds > _MAX_STREAMS:
+        raise SystemExit(f"{rate_per_s:g} streams/s for {arguments.seconds:g} s is more than {_MAX_STREAMS} streams")
     arrivals = poisson(rate_per_s, arguments.seconds, arguments.seed)
     outcomes = await run_load(surface, arrivals)
     figures = figures_of(outcomes, rate_per_s, arguments.seconds, Bounds(arguments.bound))
-    print(f"  {rate_per_s:7.3g} streams/s: {'carried' if figures.within(Bounds(arguments.bound)) else 'too much'}")
+    print(f"  {rate_per_s:7.3g} streams/s: {'sustained' if figures.within(Bounds(arguments.bound)) else 'too much'}")
     return figures
 
 
 async def load(arguments: argparse.Namespace) -> tuple[float | None, list[Figures]]:
-    """The trials, and the highest rate carried when that was asked for."""
+    """Runs the trials; returns them, and the highest sustained rate if no rate was given."""
     async with AsyncExitStack() as held:
         address = arguments.server or await held.enter_async_context(_server(arguments))
         surface = await held.enter_async_context(SURFACES[arguments.surface](address))
-        await run_load(surface, poisson(2.0, 1.0, seed=0))  # connections are made, first uses are over
+        await run_load(surface, poisson(2.0, 1.0, seed=0))  # a warm-up: opens connections
         if arguments.rate is not None:
             return None, [await measure(surface, arguments.rate, arguments)]
         return await highest_rate(
@@ -46,9 +49,9 @@ async def load(arguments: argparse.Namespace) -> tuple[float | None, list[Figure
 
 
 def _server(arguments: argparse.Namespace) -> AbstractAsyncContextManager[str]:
-    """One of our own, that speaks the surface's protocol."""
+    """A server of our own that serves the surface."""
     if arguments.surface in ("http", "websocket"):
-        return server(arguments.model, "--http-listen", "127.0.0.1:0", told=HTTP_ADDRESS)
+        return server(arguments.model, "--http-listen", "127.0.0.1:0", pattern=HTTP_ADDRESS)
     return server(arguments.model)
 
 
@@ -72,7 +75,7 @@ def _row(f: Figures) -> tuple[object, ...]:
 
 
 def plot(path: Path, bound_s: float, trials: Sequence[Figures]) -> None:
-    """Onset percentiles and underruns over the rate."""
+    """Plots onset percentiles and underruns over the rate."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -85,7 +88,7 @@ def plot(path: Path, bound_s: float, trials: Sequence[Figures]) -> None:
     onset.axhline(bound_s, color="gray", linestyle=":", label="bound on p95")
     onset.set(xlabel="streams/s", ylabel="time to audible onset (s)", ylim=(0, None))
     onset.legend()
-    dry.plot(rates, [f.underrun_s for f in trials], marker="o", label="silence heard (s)")
+    dry.plot(rates, [f.underrun_s for f in trials], marker="o", label="silence by underruns (s)")
     dry.plot(rates, [sum(f.errors.values()) for f in trials], marker="x", label="errors")
     dry.set(xlabel="streams/s", ylim=(0, None))
     dry.legend()
@@ -96,17 +99,19 @@ def plot(path: Path, bound_s: float, trials: Sequence[Figures]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="bench.load", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--server", metavar="HOST:PORT", help="on this machine; default: one of its own")
-    parser.add_argument("--model", default="random:tiny", help="of the server of its own (default %(default)s)")
+    parser.add_argument("--server", metavar="HOST:PORT", help="a server on this machine; default: start one")
+    parser.add_argument("--model", default="random:tiny", help="model of the started server (default %(default)s)")
     parser.add_argument("--surface", choices=sorted(SURFACES), default="grpc")
-    parser.add_argument("--rate", type=float, help="streams/s; default: search for the highest")
-    parser.add_argument("--first-rate", type=float, default=0.5, help="where the search begins (default %(default)s)")
+    parser.add_argument("--rate", type=float, help="streams/s; default: search for the highest sustained rate")
+    parser.add_argument("--first-rate", type=float, default=0.5, help="of the search, streams/s (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=20.0, help="of arrivals in each trial (default %(default)s)")
-    parser.add_argument("--bound", type=float, default=1.0, help="seconds to p95 onset (default %(default)s)")
+    parser.add_argument("--bound", type=float, default=1.0, help="limit of the p95 onset, s (default %(default)s)")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     if arguments.server and arguments.server.rpartition(":")[0] not in _LOOPBACK:
-        parser.error(f"--server {arguments.server} is not on this machine; allowed: {', '.join(_LOOPBACK)}")
+        parser.error(
+            f"--server {arguments.server} is not on this machine; its host must be one of {', '.join(_LOOPBACK)}"
+        )
     if not 0 < arguments.seconds <= 600:
         parser.error("--seconds must be above 0 and at most 600")
     highest, trials = asyncio.run(load(arguments))

@@ -1,4 +1,4 @@
-"""When streams arrive and what they say. Pure: the same seed gives the same load."""
+"""Arrival times and texts of a load; the same seed gives the same load."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ TEXTS = (
 
 @dataclass(frozen=True)
 class Arrival:
-    """A stream that begins `at_s` after the load does."""
+    """A stream that starts `at_s` after the load."""
 
     at_s: float
     text: str
 
 
 def poisson(rate_per_s: float, duration_s: float, seed: int, texts: Sequence[str] = TEXTS) -> list[Arrival]:
-    """Arrivals that know nothing of each other nor of the server: gaps are exponential, `rate_per_s` on average."""
+    """A Poisson process of `rate_per_s`: arrivals that depend neither on each other nor on the server."""
     rng = random.Random(seed)
     arrivals: list[Arrival] = []
     at_s = rng.expovariate(rate_per_s)

@@ -1,4 +1,4 @@
-"""One load: every arrival on time, whatever the server does; what became of each stream."""
+"""One load: starts every stream on time, whatever the server does, and returns the outcome of each."""
 
 from __future__ import annotations
 
@@ -10,47 +10,47 @@ from bench.load.arrivals import Arrival
 from bench.load.player import Player
 from bench.load.surfaces import Refusal, Surface
 
-MAX_OPEN = 1000  # streams at a time; more would measure this process
+MAX_OPEN = 1000  # open streams; more would measure this process
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One stream. Seconds count from the moment at which it was due, so that no delay of ours is hidden."""
+    """The outcome of one stream. Times count from its due time, so that a delay of this process is included."""
 
-    late_s: float = 0.0  # how much too late this process began it
+    late_s: float = 0.0  # delay of its start in this process
     ttfa_s: float | None = None
     onset_s: float | None = None
     audio_s: float = 0.0
     wall_s: float = 0.0  # to the last chunk
     underruns: int = 0
     underrun_s: float = 0.0
-    error: str = ""  # the reason; empty when all went well
+    error: str = ""  # the reason; empty without an error
 
 
 async def run_load(surface: Surface, arrivals: Sequence[Arrival], *, stream_timeout_s: float = 120.0) -> list[Outcome]:
-    """Speak every arrival on a stream of its own and wait for all of them."""
+    """Speaks every arrival on a stream of its own; returns when all have ended."""
     clock = asyncio.get_running_loop().time
     began_s = clock()
-    room = asyncio.Semaphore(MAX_OPEN)
+    slots = asyncio.Semaphore(MAX_OPEN)
     tasks = []
     for arrival in arrivals:
         await asyncio.sleep(max(0.0, began_s + arrival.at_s - clock()))
-        tasks.append(asyncio.create_task(_speak(surface, arrival, began_s + arrival.at_s, room, stream_timeout_s)))
+        tasks.append(asyncio.create_task(_speak(surface, arrival, began_s + arrival.at_s, slots, stream_timeout_s)))
     return list(await asyncio.gather(*tasks))
 
 
 async def _speak(
-    surface: Surface, arrival: Arrival, due_s: float, room: asyncio.Semaphore, timeout_s: float
+    surface: Surface, arrival: Arrival, due_s: float, slots: asyncio.Semaphore, timeout_s: float
 ) -> Outcome:
     clock = asyncio.get_running_loop().time
-    if room.locked():
+    if slots.locked():
         return Outcome(error="GENERATOR_FULL")
     player, late_s, error = Player(), clock() - due_s, ""
-    async with room:
+    async with slots:
         try:
             async with asyncio.timeout(timeout_s):
                 async for data in surface.speak(arrival.text):
-                    player.hear(clock(), data)
+                    player.add(clock(), data)
         except Refusal as refusal:
             error = str(refusal)
         except TimeoutError:

@@ -1,5 +1,4 @@
-"""The highest rate of arrivals that a server carries: doubling until it breaks, then halving the gap. Pure but for
-the trial that it is given."""
+"""The search for the highest arrival rate that a server sustains: doubles the rate until it fails, then bisects."""
 
 from __future__ import annotations
 
@@ -11,15 +10,15 @@ Trial = Callable[[float], Awaitable[Figures]]
 
 
 async def highest_rate(
-    trial: Trial, bounds: Bounds, *, first_per_s: float, precision: float = 0.15, most_trials: int = 12
+    trial: Trial, bounds: Bounds, *, first_per_s: float, precision: float = 0.15, max_trials: int = 12
 ) -> tuple[float, list[Figures]]:
-    """The highest rate tried that stayed within bounds (0 when none did), and every trial in order.
+    """Returns the highest rate whose trial stayed within bounds (0 if none did), and every trial in order.
 
-    Ends once a rate that failed is at most `precision` above one that did not.
+    Stops when a failed rate is at most the factor 1 + `precision` above a sustained one.
     """
     good, bad, rate = 0.0, float("inf"), first_per_s
     trials: list[Figures] = []
-    while len(trials) < most_trials and (good == 0.0 or bad > good * (1 + precision)):
+    while len(trials) < max_trials and (good == 0.0 or bad > good * (1 + precision)):
         figures = await trial(rate)
         trials.append(figures)
         if figures.within(bounds):

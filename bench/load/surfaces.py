@@ -1,4 +1,4 @@
-"""The protocols a stream can be spoken over, one small class each. Each gives PCM s16le at 24 kHz as it arrives."""
+"""A client for each protocol of the server, which yields PCM s16le at 24 kHz as it arrives."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from websockets.exceptions import WebSocketException
 from websockets.typing import Subprotocol
 
 import mynah
-from mynah.transport import rpc_errors
+from mynah.client.transport import rpc_errors
 
 
 class Refusal(Exception):
-    """The stream ended with an error of the server's; the message is its reason."""
+    """The stream ended with an error of the server; the message is its reason."""
 
 
 class Surface(Protocol):
@@ -29,7 +29,7 @@ class Surface(Protocol):
     async def __aexit__(self, *_: object) -> None: ...
 
     def speak(self, text: str) -> AsyncIterator[bytes]:
-        """The audio of one text on a stream of its own. Raises Refusal."""
+        """Yields the audio of one text, on a stream of its own. Raises Refusal."""
         ...
 
 
@@ -58,7 +58,7 @@ class Grpc:
 
 
 class Http:
-    """`POST /v1/audio/speech` as OpenAI's clients call it, the body read as it comes."""
+    """`POST /v1/audio/speech` as OpenAI's clients call it; the body is read as it arrives."""
 
     def __init__(self, address: str) -> None:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
@@ -71,9 +71,9 @@ class Http:
         await self._client.aclose()
 
     async def speak(self, text: str) -> AsyncIterator[bytes]:
-        wanted = {"model": "tts-1", "input": text, "voice": "default", "response_format": "pcm"}
+        request = {"model": "tts-1", "input": text, "voice": "default", "response_format": "pcm"}
         try:
-            async with self._client.stream("POST", "/v1/audio/speech", json=wanted) as response:
+            async with self._client.stream("POST", "/v1/audio/speech", json=request) as response:
                 if response.status_code != 200:
                     await response.aread()
                     raise Refusal(response.json()["error"]["code"])
@@ -84,7 +84,7 @@ class Http:
 
 
 async def _whole_samples(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """A connection cuts where it likes: an odd byte waits for its other half."""
+    """Joins pieces that a connection split within a sample."""
     rest = b""
     async for piece in pieces:
         data = rest + piece
@@ -113,14 +113,14 @@ class WebSocket:
                 async for frame in socket:
                     if isinstance(frame, bytes):
                         yield frame
-                    elif "error" in (told := json.loads(frame)):
-                        raise Refusal(told["error"]["code"])
+                    elif "error" in (event := json.loads(frame)):
+                        raise Refusal(event["error"]["code"])
         except WebSocketException as error:
             raise Refusal(type(error).__name__) from error
 
 
 class Riva:
-    """`SynthesizeOnline` as Riva's clients call it: a request for the text, then no more."""
+    """`SynthesizeOnline` as Riva's clients call it: one request with the text."""
 
     def __init__(self, address: str) -> None:
         self._channel = grpc.aio.insecure_channel(address)
@@ -138,8 +138,8 @@ class Riva:
         )
         try:
             async with rpc_errors():
-                async for answer in self._stub.SynthesizeOnline(iter([request])):
-                    yield answer.audio
+                async for response in self._stub.SynthesizeOnline(iter([request])):
+                    yield response.audio
         except mynah.MynahError as error:
             raise Refusal(error.reason) from error
 

@@ -1,1 +1,1 @@
-"""The vocoder's residual blocks on a CPU, with two to three times fewer products than their definition has."""
+"""Compiled kernels for the CPU: dense layers of T3, transformer and residual blocks of S3Gen."""

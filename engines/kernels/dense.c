@@ -1,35 +1,35 @@
-/* A dense layer on a CPU, for the few rows of T3's step: bound by how fast weights come from memory, so that they are
- * read once for all rows and may be halves.
+/* A dense layer on a CPU, for the few rows of T3's step. It is bound by memory bandwidth, so weights are read once for
+ * all rows and may be float16.
  *
- * Called through ctypes by dense.py, which lays the weights out; the structure here and there agree.
+ * Called through ctypes by dense.py, which lays out the weights; the structure here and there must agree.
  */
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 #include <stdint.h>
 
-#include "team.h"
+#include "thread_pool.h"
 
 #define DEPTH_AT_ONCE 256
-#define PIECES_OF_A_MEMBER 4 /* a late one is made up for; each is long enough for memory to be read ahead */
-#define MOST_LANES 16
+#define PIECES_PER_THREAD 4 /* enough to make up for a late thread; each long enough for the prefetcher */
+#define MAX_LANES 16
 
 enum kind { PLAIN, GELU, ADD };
 
 struct dense {
     const float *x; /* (rows, depth) */
-    const void *weights; /* panels of (depth, lanes * 2) */
+    const void *weights; /* panels of (depth, simd_width * 2) */
     const float *bias, *residual; /* residual (rows, outputs), with ADD */
     float *out; /* (rows, outputs) */
     int64_t rows, depth, outputs;
-    int32_t halves, kind;
+    int32_t fp16_weights, kind;
 };
 
 #define KERNEL "dense_kernel.h"
-#include "each_set.h"
+#include "multi_isa.h"
 
 static const struct arithmetic {
-    int lanes;
+    int simd_width;
     void (*panels)(const struct dense *, long, long, float *);
 } arithmetics[] = {
     {4, panels_plain},
@@ -46,24 +46,25 @@ struct call {
     float *work;
 };
 
-static long work_floats(long rows) { return 2 * MOST_LANES * (rows + DEPTH_AT_ONCE); }
+static long work_floats(long rows) { return 2 * MAX_LANES * (rows + DEPTH_AT_ONCE); }
 
-static void piece(void *argument, long phase, long piece, int member)
+static void piece(void *argument, long phase, long piece, int thread)
 {
     (void)phase;
     const struct call *call = argument;
-    call->arithmetic->panels(call->dense, call->panels * piece / call->pieces, call->panels * (piece + 1) / call->pieces,
-                             call->work + member * work_floats(call->dense->rows));
+    long first = call->panels * piece / call->pieces, last = call->panels * (piece + 1) / call->pieces;
+    call->arithmetic->panels(call->dense, first, last, call->work + thread * work_floats(call->dense->rows));
 }
 
-/* How many floats mynah_dense writes over besides its result. */
-long mynah_dense_floats(long rows, int members) { return members * work_floats(rows); }
+/* The floats of `work` that mynah_dense needs. */
+long mynah_dense_floats(long rows, int threads) { return threads * work_floats(rows); }
 
-void mynah_dense(struct team *team, int lanes, const struct dense *dense, float *work)
+void mynah_dense(struct thread_pool *pool, int simd_width, const struct dense *dense, float *work)
 {
     const struct arithmetic *arithmetic = arithmetics;
-    while (arithmetic->lanes != lanes) arithmetic++;
-    long panels = (dense->outputs + 2 * lanes - 1) / (2 * lanes), pieces = (long)members_of(team) * PIECES_OF_A_MEMBER;
+    while (arithmetic->simd_width != simd_width) arithmetic++;
+    long panels = (dense->outputs + 2 * simd_width - 1) / (2 * simd_width);
+    long pieces = (long)pool_size(pool) * PIECES_PER_THREAD;
     struct call call = {arithmetic, dense, panels, pieces < panels ? pieces : panels, work};
-    together(team, &(struct job){piece, &call, 1, call.pieces});
+    parallel_for(pool, &(struct job){piece, &call, 1, call.pieces});
 }

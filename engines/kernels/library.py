@@ -1,7 +1,4 @@
-"""The compiled library: whether it is there, what this CPU can run of it, and the threads that it runs on.
-
-Knows no net; resblocks.py, transformer.py and dense.py each know one kernel's structures and calls.
-"""
+"""The compiled library: whether it is installed, the instruction sets that this CPU has, and the thread pools."""
 
 from __future__ import annotations
 
@@ -16,63 +13,65 @@ import numpy.typing as npt
 F32 = npt.NDArray[np.float32]
 
 _LIBRARY = Path(__file__).with_name(f"_kernels{sysconfig.get_config_var('EXT_SUFFIX')}")
-_LANES = (16, 8, 4)  # floats in a vector of the instruction sets that it is compiled for, best first
-S3GEN = "s3gen"  # the team of S3Gen's kernels
-MISSING = "the compiled kernels are missing; install Mynah where there is a C compiler"
-LEAST_LANES = _LANES[-1]
-_MOST_ERROR = 1e-3  # 5e-5 was seen for residual blocks, 2e-6 for transformer blocks
+_SIMD_WIDTHS = (16, 8, 4)  # floats in a vector of the instruction sets that it is compiled for, best first
+S3GEN = "s3gen"  # the pool of S3Gen's kernels
+MISSING = "the compiled kernels are missing; install Mynah on a machine with a C compiler"
+MIN_SIMD_WIDTH = _SIMD_WIDTHS[-1]
+_MAX_ERROR = 1e-3  # measured: 5e-5 for residual blocks, 2e-6 for transformer blocks
 
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The compiled arithmetic, None where the installation had no C compiler."""
+    """The compiled library; None if the installation had no C compiler."""
     if not _LIBRARY.exists():
         return None
     functions = ctypes.CDLL(str(_LIBRARY))
-    functions.mynah_team.restype = ctypes.c_void_p
-    functions.mynah_team.argtypes = [ctypes.c_int]
+    functions.mynah_thread_pool.restype = ctypes.c_void_p
+    functions.mynah_thread_pool.argtypes = [ctypes.c_int]
     return functions
 
 
-def lanes_here() -> tuple[int, ...]:
-    """Of the instruction sets it is compiled for, those that this CPU has, best first; () without the library."""
+def simd_widths() -> tuple[int, ...]:
+    """The vector widths, in floats, that this CPU has and the library is compiled for, best first; () without it."""
     functions = library()
-    return () if functions is None else tuple(lanes for lanes in _LANES if lanes <= functions.mynah_lanes())
+    if functions is None:
+        return ()
+    widest = functions.mynah_simd_width()
+    return tuple(width for width in _SIMD_WIDTHS if width <= widest)
 
 
-def lanes_for(*widths: int) -> int | None:
-    """The best instruction set whose vectors all of these numbers of channels fill, None if there is none."""
-    return next((lanes for lanes in lanes_here() if all(width % lanes == 0 for width in widths)), None)
+def best_simd_width(*channels: int) -> int | None:
+    """The largest of `simd_widths` that divides all these numbers of channels; None if there is none."""
+    return next((width for width in simd_widths() if all(count % width == 0 for count in channels)), None)
 
 
-def panels(weights: F32, lanes: int) -> F32:
-    """(..., depth, out) laid out for a kernel's products: panels of (..., depth, 2 x lanes), one after the other; the
-    last may be thinner."""
-    width = 2 * lanes
+def panels(weights: F32, simd_width: int) -> F32:
+    """(..., depth, out) laid out for a kernel's products: panels of (..., depth, 2 x SIMD width), one after the other;
+    the last may be narrower."""
+    width = 2 * simd_width
     starts = range(0, weights.shape[-1], width)
     return np.concatenate([weights[..., start : start + width].ravel() for start in starts])
 
 
 def disagreement(what: str, error: float) -> str | None:
-    """Why compiled blocks may not stand in for a net's own, being off by `error` of the level at the worst value.
+    """Why compiled blocks may not replace a net's own; None if they may.
 
-    None where they may.
+    error: the largest difference of a value, relative to the level
     """
-    if error < _MOST_ERROR:  # NaN is not
+    if error < _MAX_ERROR:  # false for NaN
         return None
-    return f"its compiled {what} blocks are off by {error:.2g} of their level here, {_MOST_ERROR:g} at most"
+    return f"its compiled {what} blocks are off by {error:.2g} of their level here, {_MAX_ERROR:g} at most"
 
 
 @cache
-def team(threads: int, who: str) -> int:
-    """The threads that share the work with the caller's, the same for everybody who gives this name: they do one job
-    at a time. Raises MemoryError.
+def thread_pool(threads: int, name: str) -> int:
+    """The pool of this name, which runs one job at a time on `threads` threads, the caller's included.
 
-    A forked child would wait for them for ever, as it would for torch's.
+    Raises MemoryError. Its threads do not survive a fork, like torch's: a forked child would wait for ever.
     """
     functions = library()
     assert functions is not None
-    made = functions.mynah_team(threads)
-    if made is None:
+    pool = functions.mynah_thread_pool(threads)
+    if pool is None:
         raise MemoryError("no memory for the threads of the compiled kernels")
-    return int(made)
+    return int(pool)

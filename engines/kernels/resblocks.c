@@ -1,10 +1,10 @@
-/* HiFT's residual blocks on a CPU: their convolutions in Winograd's form, two to three times fewer products.
+/* HiFT's residual blocks on a CPU, with their convolutions in Winograd's form: two to three times fewer products.
  *
- * Called through ctypes by resblocks.py, which says what the numbers of a block are; the structures here and there agree.
+ * Called through ctypes by resblocks.py, which makes a block's numbers; the structures here and there must agree.
  * A convolution's output is cut into tiles of a few frames. A tile's input frames are transformed to values at points
  * (winograd.py), these are multiplied by the weights' values at the same points, which is a matrix product for each
- * point, and the products are transformed back. Done for a stripe of tiles at a time it stays in a core's cache, as
- * frames and their transforms would not if each step went over all of them.
+ * point, and the products are transformed back. A stripe of tiles goes through all of it at a time, so that its frames
+ * and their transforms stay in a core's cache.
  *
  * Dilation: a convolution of dilation d is d convolutions of each d-th frame, its phases. All phases' tiles are one
  * row of slots. Filters of more than a tile's taps are cut into groups; a tile is as long as a group, so that group g
@@ -13,23 +13,23 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "team.h"
+#include "thread_pool.h"
 
-#define MOST_PAIRS 5
-#define MOST_POINTS (2 * MOST_PAIRS + 1)
-#define MOST_OUTPUTS 9
-#define MOST_CHANNELS 1024
-#define MOST_LANES 16
+#define MAX_PAIRS 5
+#define MAX_POINTS (2 * MAX_PAIRS + 1)
+#define MAX_OUTPUTS 9
+#define MAX_CHANNELS 1024
+#define MAX_LANES 16
 
 struct transform {
     int32_t pairs, outputs;
-    float at_zero[MOST_PAIRS], at_pair[MOST_PAIRS][MOST_PAIRS], points[MOST_PAIRS], powers[MOST_PAIRS][MOST_OUTPUTS];
+    float at_zero[MAX_PAIRS], at_pair[MAX_PAIRS][MAX_PAIRS], points[MAX_PAIRS], powers[MAX_PAIRS][MAX_OUTPUTS];
 };
 
 struct layer { /* a convolution and the Snake before it */
     const struct transform *transform;
-    const float *alpha; /* (channels), or NULL where the convolution before carries it */
-    const float *weights; /* panels of (points, groups * channels, lanes * 2) */
+    const float *alpha; /* (channels), or NULL if the convolution before has it in its weights */
+    const float *weights; /* panels of (points, groups * channels, simd_width * 2) */
     const float *bias;
     int32_t taps, groups, dilation;
 };
@@ -46,13 +46,13 @@ struct conv { /* one layer on its arrays, all of them (frames, channels) */
     long groups, dilation, left, tiles, slots; /* tiles and slots of each phase */
 };
 
-static const float zeros[MOST_CHANNELS];
+static const float zeros[MAX_CHANNELS];
 
 #define KERNEL "resblocks_kernel.h"
-#include "each_set.h"
+#include "multi_isa.h"
 
 static const struct arithmetic {
-    int lanes;
+    int simd_width;
     void (*begin)(const struct shape *, const float *, const float *, float *, float *, long, long);
     void (*stripe)(const struct conv *, long, long, float *);
 } arithmetics[] = {
@@ -70,11 +70,11 @@ struct call {
     long pairs, pieces;
     const float *x;
     float *total, *residual, *active, *inner;
-    float *scratch; /* of all members */
+    float *scratch; /* of all threads */
     long scratch_floats; /* of one */
 };
 
-/* A layer's place in its block is not set yet. */
+/* The caller sets what depends on the layer's place in its block. */
 static struct conv conv_of(const struct shape *shape, const struct layer *layer)
 {
     long outputs = layer->transform->outputs, dilation = layer->dilation;
@@ -87,22 +87,22 @@ static struct conv conv_of(const struct shape *shape, const struct layer *layer)
 
 static long slots_of(const struct conv *conv) { return conv->slots * conv->dilation - (conv->groups - 1); }
 
-/* In how many stripes the call's convolutions fit the scratch, of equally many for each member. */
-static long stripes_of(const struct call *call, long members)
+/* The number of stripes with which the call's convolutions fit the scratch, a multiple of `threads`. */
+static long stripes_of(const struct call *call, long threads)
 {
-    long most = 0;
+    long max_stripes = 0;
     for (const struct layer *layer = call->layers; layer < call->layers + 2 * call->pairs; layer++) {
         struct conv conv = conv_of(&call->shape, layer);
         long points = 2 * layer->transform->pairs + 1;
-        long slots = call->scratch_floats / (points * (call->shape.channels + 2 * MOST_LANES)) - (conv.groups - 1);
-        long stripes = (slots_of(&conv) + slots * members - 1) / (slots * members) * members;
-        if (stripes > most) most = stripes;
+        long slots = call->scratch_floats / (points * (call->shape.channels + 2 * MAX_LANES)) - (conv.groups - 1);
+        long stripes = (slots_of(&conv) + slots * threads - 1) / (slots * threads) * threads;
+        if (stripes > max_stripes) max_stripes = stripes;
     }
-    return most;
+    return max_stripes;
 }
 
-/* Phase 0 is the first Snake, each further one a convolution. */
-static void piece(void *argument, long phase, long piece, int member)
+/* Phase 0 is the first Snake, each further phase a convolution. */
+static void piece(void *argument, long phase, long piece, int thread)
 {
     const struct call *call = argument;
     if (phase == 0) {
@@ -124,19 +124,19 @@ static void piece(void *argument, long phase, long piece, int member)
         conv.alpha = is_last ? NULL : layer[1].alpha;
     }
     long all = slots_of(&conv), first = all * piece / call->pieces, count = all * (piece + 1) / call->pieces - first;
-    if (count > 0) call->arithmetic->stripe(&conv, first, count, call->scratch + member * call->scratch_floats);
+    if (count > 0) call->arithmetic->stripe(&conv, first, count, call->scratch + thread * call->scratch_floats);
 }
 
 /* total += the residual block of x, both (frames, channels). `work` holds 3 * frames * channels floats and then
- * scratch_floats for each of the team. Lanes must be one of those that this CPU has, channels a multiple of them. */
-void mynah_add_block(struct team *team, int lanes, const struct layer *layers, int pairs, long frames, long channels,
-                     const float *x, float *total, float *work, long scratch_floats)
+ * scratch_floats for each thread of the pool. The CPU must have `simd_width`, and channels be a multiple of it. */
+void mynah_add_block(struct thread_pool *pool, int simd_width, const struct layer *layers, int pairs, long frames,
+                     long channels, const float *x, float *total, float *work, long scratch_floats)
 {
     const struct arithmetic *arithmetic = arithmetics;
-    while (arithmetic->lanes != lanes) arithmetic++;
+    while (arithmetic->simd_width != simd_width) arithmetic++;
     long floats = frames * channels;
     struct call call = {arithmetic, {frames, channels}, layers, pairs, 0, x, total, work, work + floats,
                         work + 2 * floats, work + 3 * floats, scratch_floats};
-    call.pieces = stripes_of(&call, members_of(team));
-    together(team, &(struct job){piece, &call, 1 + 2 * pairs, call.pieces});
+    call.pieces = stripes_of(&call, pool_size(pool));
+    parallel_for(pool, &(struct job){piece, &call, 1 + 2 * pairs, call.pieces});
 }

@@ -1,6 +1,6 @@
-"""Residual blocks as resblocks.c computes them: their weights laid out for it, the threads it runs on, and the call.
+"""Residual blocks on resblocks.c: the layout of their weights, and the call.
 
-Knows the compiled library's functions and structures, which must agree with resblocks.c; knows no vocoder.
+The structures here must agree with resblocks.c.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import cast
 import numpy as np
 
 from engines.kernels import winograd
-from engines.kernels.library import F32, LEAST_LANES, S3GEN, lanes_for, library, panels, team
+from engines.kernels.library import F32, MIN_SIMD_WIDTH, S3GEN, best_simd_width, library, panels, thread_pool
 from engines.kernels.winograd import PAIRS, TILES, Tile
 
-_MOST_CHANNELS = 1024
-_MOST_OUTPUTS = 9
-# A stripe's tiles and their products for each thread: what a core's second cache holds beside the weights passing by.
+_MAX_CHANNELS = 1024
+_MAX_OUTPUTS = 9
+# A stripe's tiles and their products for each thread: they fit a core's L2 cache beside the weights.
 _SCRATCH_FLOATS = 384 * 1024 // 4
 
 
@@ -30,7 +30,7 @@ class _Transform(ctypes.Structure):
         ("at_zero", ctypes.c_float * len(PAIRS)),
         ("at_pair", ctypes.c_float * len(PAIRS) * len(PAIRS)),
         ("points", ctypes.c_float * len(PAIRS)),
-        ("powers", ctypes.c_float * _MOST_OUTPUTS * len(PAIRS)),
+        ("powers", ctypes.c_float * _MAX_OUTPUTS * len(PAIRS)),
     )
 
 
@@ -44,8 +44,8 @@ class _Layer(ctypes.Structure):
 
 @dataclass(frozen=True)
 class Convolution:
-    """weight (channels, channels, taps) and bias (channels,); `alpha` (channels,) of the Snake before it, None where
-    the convolution before already carries the factor."""
+    """weight (channels, channels, taps) and bias (channels,); `alpha` (channels,) of the Snake before it, None if the
+    convolution before has the factor in its weights."""
 
     weight: F32
     bias: F32
@@ -68,20 +68,22 @@ def _add_block() -> Callable[..., None]:
 
 def computable(channels: int, taps: int) -> bool:
     """Whether there is a block for this shape."""
-    return channels % LEAST_LANES == 0 and channels <= _MOST_CHANNELS and taps in TILES
+    return channels % MIN_SIMD_WIDTH == 0 and channels <= _MAX_CHANNELS and taps in TILES
 
 
 class Block:
-    """One residual block. Raises ValueError for a shape that is not `computable` and where there is no library."""
+    """One residual block. Raises ValueError for a shape that is not `computable`, or without a library."""
 
-    def __init__(self, layers: Sequence[Convolution], threads: int, lanes: int | None = None) -> None:
-        """`layers` come in pairs; the first of each has its alpha. `lanes`: one of `lanes_here`, by default the best
-        that the channels can be divided by."""
+    def __init__(self, layers: Sequence[Convolution], threads: int, simd_width: int | None = None) -> None:
+        """`layers` come in pairs; the first of each has its alpha.
+
+        simd_width: one of `simd_widths`, by default the best that divides the channels
+        """
         channels, _, taps = layers[0].weight.shape
-        lanes = lanes or lanes_for(channels)
-        if lanes is None or not computable(channels, taps):
+        simd_width = simd_width or best_simd_width(channels)
+        if simd_width is None or not computable(channels, taps):
             raise ValueError(f"no compiled residual blocks for {channels} channels and {taps} taps")
-        self._lanes, self._threads, self._channels = lanes, threads, channels
+        self._simd_width, self._threads, self._channels = simd_width, threads, channels
         self._pairs = len(layers) // 2
         self._transform = _transform(TILES[taps])
         self._kept: list[F32] = []  # what the structures point to
@@ -89,17 +91,17 @@ class Block:
 
     def add(self, x: int, total: int, work: int, frames: int) -> None:
         """total += the block of x. Addresses of floats: x and total (frames, channels), `work` of `work_floats`."""
-        threads = team(self._threads, S3GEN)
         _add_block()(
-            threads, self._lanes, self._layers, self._pairs, frames, self._channels, x, total, work, _SCRATCH_FLOATS
-        )
+            thread_pool(self._threads, S3GEN), self._simd_width, self._layers, self._pairs, frames, self._channels,
+            x, total, work, _SCRATCH_FLOATS,
+        )  # fmt: skip
 
     def work_floats(self, frames: int) -> int:
-        """How many floats `add` writes over besides its result."""
+        """The floats of `work` that `add` needs."""
         return 3 * frames * self._channels + self._threads * _SCRATCH_FLOATS
 
     def _layer(self, layer: Convolution, tile: Tile) -> _Layer:
-        weights = panels(winograd.weights_at_points(layer.weight, tile), self._lanes)
+        weights = panels(winograd.weights_at_points(layer.weight, tile), self._simd_width)
         return _Layer(
             transform=ctypes.pointer(self._transform),
             alpha=None if layer.alpha is None else self._keep(layer.alpha),

@@ -1,33 +1,32 @@
 /* The arithmetic of residual blocks for one instruction set.
  *
- * Compiled once for each by each_set.h. Knows tiles, stripes and panels; knows no thread. Arrays are (frames, channels),
- * channels a multiple of LANES.
+ * Compiled once for each instruction set by multi_isa.h. Arrays are (frames, channels), channels a multiple of LANES.
  */
 #include "vectors.h"
 
-/* w + sin(w)^2, the square to 1e-7 by Taylor's polynomial within a quarter turn. Pi is taken in three parts, so that
- * what is left of w stays exact up to some thousands of turns; far beyond them w alone is what counts. */
+/* w + sin(w)^2, the square to 1e-7 by Taylor's polynomial within a quarter turn. Pi is subtracted in three parts, so
+ * that the remainder is exact up to some thousands of turns; far beyond them w dominates. */
 INLINE vec NAME(snake)(vec w)
 {
     const float rounding = 12582912.0f; /* 1.5 * 2^23: adding it and taking it away rounds to an integer */
-    const vec most = NAME(all)(2.4674011f); /* a quarter turn, squared */
+    const vec quarter_turn = NAME(set1)(2.4674011f); /* squared */
     vec half_turns = (w * 0.318309886183790672f + rounding) - rounding;
     vec x = w - half_turns * 3.140625f - half_turns * 9.67502593994140625e-4f - half_turns * 1.509957990978376e-7f;
     vec y = x * x;
-    y = NAME(smaller)(y, most);
+    y = NAME(min)(y, quarter_turn);
     vec series = y * -2.3889859e-8f + 2.7525562e-6f;
     series = (series * y - 1.9840874e-4f) * y + 8.3333310e-3f;
     series = (series * y - 1.6666667e-1f) * y + 1.0f;
     return w + y * series * series;
 }
 
-/* A tile's rows, the coefficients of a polynomial, to products with the Lagrange numerators at 0 and +-points[i], each
- * `plane` floats behind the one before. The numerators at p and -p share their even and their odd half. */
+/* Transforms a tile's rows, the coefficients of a polynomial, to products with the Lagrange numerators at 0 and
+ * +-points[i], each `plane` floats behind the one before. The numerators at p and -p share their even and odd half. */
 INLINE void NAME(transform)(const struct transform *f, const float *const *rows, long channels, float *out, long plane,
                             const int pairs)
 {
     for (long c = 0; c < channels; c += LANES, out += LANES) {
-        vec in[MOST_POINTS];
+        vec in[MAX_POINTS];
 #pragma GCC unroll 16
         for (int i = 0; i < 2 * pairs + 1; i++) in[i] = NAME(load)(rows[i] + c);
         vec at_zero = in[2 * pairs];
@@ -53,7 +52,7 @@ INLINE void NAME(transform)(const struct transform *f, const float *const *rows,
 INLINE void NAME(invert)(const struct transform *f, const float *in, long plane, vec *out, const int pairs,
                          const int outputs)
 {
-    vec sums[MOST_PAIRS], differences[MOST_PAIRS];
+    vec sums[MAX_PAIRS], differences[MAX_PAIRS];
     out[0] = NAME(load)(in);
 #pragma GCC unroll 8
     for (int i = 0; i < pairs; i++) {
@@ -64,13 +63,13 @@ INLINE void NAME(invert)(const struct transform *f, const float *in, long plane,
     }
 #pragma GCC unroll 16
     for (int n = 1; n < outputs; n++) {
-        out[n] = NAME(all)(0);
+        out[n] = NAME(set1)(0);
 #pragma GCC unroll 8
         for (int i = 0; i < pairs; i++) out[n] += (n % 2 ? differences[i] : sums[i]) * f->powers[i][n];
     }
 }
 
-/* What becomes of a convolution's output y at float `at` of its arrays; the layer's place in its block says which. */
+/* Stores a convolution's output y at float `at` of its arrays, as the layer's place in its block demands. */
 INLINE void NAME(finish)(const struct conv *conv, long at, long c, vec y)
 {
     if (conv->residual == NULL) {
@@ -92,7 +91,7 @@ INLINE void NAME(transform_slots)(const struct conv *conv, long first, long held
 {
     const struct shape *shape = conv->shape;
     for (long n = 0; n < held; n++) {
-        const float *rows[MOST_POINTS];
+        const float *rows[MAX_POINTS];
         long phase = (first + n) / conv->slots, frame = (first + n) % conv->slots * outputs - conv->left;
         for (int i = 0; i < 2 * pairs + 1; i++) {
             long t = phase + conv->dilation * (frame + i);
@@ -104,17 +103,17 @@ INLINE void NAME(transform_slots)(const struct conv *conv, long first, long held
     }
 }
 
-/* The slots first .. first + count of one panel, from products (points, count, PANEL) to what the convolution leaves. */
+/* The slots first .. first + count of one panel, from products (points, count, PANEL) to stored outputs. */
 INLINE void NAME(finish_slots)(const struct conv *conv, long first, long count, const float *products, long channel,
                                const int pairs, const int outputs)
 {
     const struct shape *shape = conv->shape;
     for (long n = 0; n < count; n++) {
         long phase = (first + n) / conv->slots, tile = (first + n) % conv->slots;
-        if (tile >= conv->tiles) continue; /* it only held the last tiles' further taps */
+        if (tile >= conv->tiles) continue; /* it only holds the last tiles' further taps */
         long start = phase + conv->dilation * tile * outputs;
         for (long c = channel; c < channel + PANEL && c < shape->channels; c += LANES) {
-            vec out[MOST_OUTPUTS], bias = NAME(load)(conv->bias + c);
+            vec out[MAX_OUTPUTS], bias = NAME(load)(conv->bias + c);
             NAME(invert)(conv->transform, products + n * PANEL + c - channel, count * PANEL, out, pairs, outputs);
 #pragma GCC unroll 16
             for (int i = 0; i < outputs; i++) {
@@ -142,8 +141,8 @@ INLINE void NAME(stripe_of)(const struct conv *conv, long first, long count, flo
     }
 }
 
-/* A stripe of a convolution: slots first .. first + count. The three kinds of transform are compiled apart, so that
- * every loop over points and outputs is unrolled. */
+/* A stripe of a convolution: slots first .. first + count. The three kinds of transform are compiled separately, so
+ * that every loop over points and outputs is unrolled. */
 static void NAME(stripe)(const struct conv *conv, long first, long count, float *scratch)
 {
     switch (conv->transform->outputs) {
@@ -153,7 +152,7 @@ static void NAME(stripe)(const struct conv *conv, long first, long count, float 
     }
 }
 
-/* Floats first .. last of a block's input: kept as what the residual path starts from, and through its first Snake. */
+/* Frames first .. last of a block's input: copied for the residual path, and passed through the first Snake. */
 static void NAME(begin)(const struct shape *shape, const float *alpha, const float *x, float *residual, float *active,
                         long first, long last)
 {
@@ -165,4 +164,4 @@ static void NAME(begin)(const struct shape *shape, const float *alpha, const flo
         }
 }
 
-#include "forget.h"
+#include "isa_undef.h"

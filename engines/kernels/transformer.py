@@ -1,6 +1,6 @@
-"""Transformer blocks as transformer.c computes them: their weights laid out for it, and the call.
+"""Transformer blocks on transformer.c: the layout of their weights, and the call.
 
-Knows the compiled library's functions and structures, which must agree with transformer.c; knows no flow.
+The structures here must agree with transformer.c.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import cast
 
 import numpy as np
 
-from engines.kernels.library import F32, LEAST_LANES, S3GEN, lanes_for, library, panels, team
+from engines.kernels.library import F32, MIN_SIMD_WIDTH, S3GEN, best_simd_width, library, panels, thread_pool
 
-_WIDE_AT_ONCE = 256  # hidden channels whose weights lie together
-_BINARY = math.log2(math.e)  # a softmax of powers of two is one of powers of e of scores so much smaller
+_HIDDEN_AT_ONCE = 256  # hidden channels whose weights lie together
+_LOG2_E = math.log2(math.e)  # with scores scaled by this a softmax can use 2^x in the place of e^x
 
 
 class _Dimensions(ctypes.Structure):
@@ -26,7 +26,7 @@ class _Dimensions(ctypes.Structure):
 
 class _Layer(ctypes.Structure):
     _fields_ = tuple(
-        (part + kind, ctypes.c_void_p) for part in ("project", "join", "widen", "narrow") for kind in ("", "_bias")
+        (part + kind, ctypes.c_void_p) for part in ("qkv", "out_proj", "fc1", "fc2") for kind in ("", "_bias")
     )
 
 
@@ -41,9 +41,8 @@ class Dense:
     weight: F32
     bias: F32
 
-    def behind(self, norm: Dense | None, scale: float = 1.0) -> tuple[F32, F32]:
-        """Weights (in, out) and bias, times `scale`; of what is only normalised, when they stand behind a norm, whose
-        `weight` and `bias` are (in,)."""
+    def folded(self, norm: Dense | None, scale: float = 1.0) -> tuple[F32, F32]:
+        """Weights (in, out) and bias, times `scale`, with the factors and offsets (in,) of the norm before them."""
         weight, bias = self.weight.astype(np.float64), self.bias.astype(np.float64)
         if norm is not None:
             bias = bias + weight @ norm.bias
@@ -53,22 +52,25 @@ class Dense:
 
 @dataclass(frozen=True)
 class Transformer:
-    """x + join(attention of norm1(x)), then x + narrow(GELU(widen(norm2(x)))). Norms are Dense of (channels,) each."""
+    """x + out_proj(attention of norm1(x)), then x + fc2(GELU(fc1(norm2(x)))). Norms are Dense of (channels,) each."""
 
     norm1: Dense
     query: Dense
     key: Dense
     value: Dense
-    join: Dense
+    out_proj: Dense
     norm2: Dense
-    widen: Dense
-    narrow: Dense
+    fc1: Dense
+    fc2: Dense
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Keys and values of some frames, for each layer (frames, 2, heads * head width): where the first layer's lie, how
-    many frames, and how many floats on the next layer's lie."""
+class KVRows:
+    """Keys and values of some frames, for each layer (frames, 2, heads * head width).
+
+    address: of the first layer's
+    layer_floats: the distance between layers in floats
+    """
 
     address: int
     frames: int
@@ -77,20 +79,20 @@ class Rows:
 
 def computable(channels: int, heads: int, width: int, hidden: int) -> bool:
     """Whether there are blocks of these dimensions; `width` is that of all heads."""
-    return width % heads == 0 and all(one % LEAST_LANES == 0 for one in (channels, width // heads, hidden))
+    return width % heads == 0 and all(one % MIN_SIMD_WIDTH == 0 for one in (channels, width // heads, hidden))
 
 
 class Stack:
-    """Some blocks, one after the other. Raises ValueError for what is not `computable`, or without a library."""
+    """Some blocks in sequence. Raises ValueError for a shape that is not `computable`, or without a library."""
 
-    def __init__(self, blocks: Sequence[Transformer], heads: int, threads: int, lanes: int | None = None) -> None:
-        """`lanes`: one of `lanes_here`, by default the best whose vectors all channels fill."""
+    def __init__(self, blocks: Sequence[Transformer], heads: int, threads: int, simd_width: int | None = None) -> None:
+        """`simd_width`: one of `simd_widths`, by default the best that divides all channels."""
         width, channels = blocks[0].query.weight.shape
-        hidden = len(blocks[0].widen.bias)
-        best = lanes or lanes_for(channels, width // heads, hidden)
+        hidden = len(blocks[0].fc1.bias)
+        best = simd_width or best_simd_width(channels, width // heads, hidden)
         if best is None or not computable(channels, heads, width, hidden):
             raise ValueError(f"no compiled transformer blocks of {channels} channels and {heads} heads")
-        self._lanes, self._threads = best, threads
+        self._simd_width, self._threads = best, threads
         self._dimensions = _Dimensions(channels, heads, width // heads, hidden)
         self._kept: list[F32] = []  # what the structures point to
         self._layers = (_Layer * len(blocks))(*(self._layer(block, (width // heads) ** -0.5) for block in blocks))
@@ -98,38 +100,42 @@ class Stack:
     def __len__(self) -> int:
         return len(self._layers)
 
-    def work_floats(self, frames: int, remembered: int = 0) -> int:
-        """How many floats `run` writes over besides its results."""
-        floats: int = _functions()[1](ctypes.byref(self._dimensions), frames, remembered, self._threads)
+    def work_floats(self, frames: int, past: int = 0) -> int:
+        """The floats of `work` that `run` needs for `frames` frames behind `past` cached ones."""
+        floats: int = _functions()[1](ctypes.byref(self._dimensions), frames, past, self._threads)
         return floats
 
-    def run(self, x: int, frames: int, work: int, remembered: Sequence[Rows] = (), own: Rows | None = None) -> None:
-        """x: the address of (frames, channels), which the result replaces; work: of `work_floats`. The frames attend
-        to each other and to what is `remembered`; their own keys and values are written to `own`."""
-        pasts = (_Past * len(remembered))(*(_Past(one.address, one.frames, one.layer_floats) for one in remembered))
-        kept, layer_floats = (None, 0) if own is None else (own.address, own.layer_floats)
+    def run(self, x: int, frames: int, work: int, past: Sequence[KVRows] = (), own: KVRows | None = None) -> None:
+        """Compute in place. The frames attend to each other and to the cached keys and values of `past`.
+
+        x: address of (frames, channels), which the result replaces
+        work: address of `work_floats` floats
+        own: where the frames' own keys and values are written
+        """
+        pasts = (_Past * len(past))(*(_Past(rows.address, rows.frames, rows.layer_floats) for rows in past))
+        own_address, layer_floats = (None, 0) if own is None else (own.address, own.layer_floats)
         _functions()[0](
-            team(self._threads, S3GEN), self._lanes, ctypes.byref(self._dimensions), self._layers, len(self._layers),
-            pasts, len(pasts), x, frames, kept, layer_floats, work,
+            thread_pool(self._threads, S3GEN), self._simd_width, ctypes.byref(self._dimensions),
+            self._layers, len(self._layers), pasts, len(pasts), x, frames, own_address, layer_floats, work,
         )  # fmt: skip
 
     def _layer(self, block: Transformer, scale: float) -> _Layer:
         query, key, value = (
-            dense.behind(block.norm1, by)
-            for dense, by in ((block.query, scale * _BINARY), (block.key, 1.0), (block.value, 1.0))
+            dense.folded(block.norm1, by)
+            for dense, by in ((block.query, scale * _LOG2_E), (block.key, 1.0), (block.value, 1.0))
         )
-        project = tuple(np.concatenate(both, axis=-1) for both in zip(query, key, value, strict=True))
-        join, widen, narrow = block.join.behind(None), block.widen.behind(block.norm2), block.narrow.behind(None)
+        qkv = tuple(np.concatenate(parts, axis=-1) for parts in zip(query, key, value, strict=True))
+        out_proj, fc1, fc2 = block.out_proj.folded(None), block.fc1.folded(block.norm2), block.fc2.folded(None)
         return _Layer(
-            *self._dense(project[0], project[1], len(project[0])),
-            *self._dense(*join, len(join[0])),
-            *self._dense(*widen, len(widen[0])),
-            *self._dense(*narrow, _WIDE_AT_ONCE),
+            *self._dense(qkv[0], qkv[1], len(qkv[0])),
+            *self._dense(*out_proj, len(out_proj[0])),
+            *self._dense(*fc1, len(fc1[0])),
+            *self._dense(*fc2, _HIDDEN_AT_ONCE),
         )
 
     def _dense(self, weight: F32, bias: F32, depth: int) -> tuple[int, int]:
-        """Addresses of the weights in panels, `depth` of their rows after the other, and of the bias."""
-        pieces = [panels(weight[start : start + depth], self._lanes) for start in range(0, len(weight), depth)]
+        """Addresses of the weights, in blocks of `depth` rows and in panels within each, and of the bias."""
+        pieces = [panels(weight[start : start + depth], self._simd_width) for start in range(0, len(weight), depth)]
         return self._keep(np.concatenate(pieces)), self._keep(bias)
 
     def _keep(self, array: F32) -> int:

@@ -1,18 +1,18 @@
-/* What every kernel does with one instruction set: vectors, and matrix products whose sums stay in registers.
+/* The vectors of one instruction set, and matrix products whose sums stay in registers.
  *
  * Included at a kernel's head, once for each set, with NAME, LANES (floats in a vector) and ROWS (of a product kept in
- * registers) defined; forget.h takes them back at its end. Knows no net and no thread.
+ * registers) defined; isa_undef.h undefines them at its end.
  */
 #ifndef MYNAH_STRIDES
 #define MYNAH_STRIDES
-/* Where a product's operands lie, in floats: the left one's rows and steps of depth, the right one's steps, and the rows
- * of what comes out. */
+/* The strides of a product, in floats: the left operand's rows and steps of depth, the right one's steps, and the
+ * result's rows. */
 struct strides {
     long row, step, next, out;
 };
 #endif
 
-#define PANEL (2 * LANES) /* columns that a product gives at once: two vectors, or one where no more are left */
+#define PANEL (2 * LANES) /* columns that a product gives at once: two vectors, or one at the end */
 #define vec NAME(vec)
 #define bits NAME(bits)
 #define INLINE static inline __attribute__((always_inline))
@@ -22,17 +22,17 @@ typedef int bits __attribute__((vector_size(4 * LANES), aligned(4)));
 
 INLINE vec NAME(load)(const float *from) { return *(const vec *)from; }
 INLINE void NAME(store)(float *to, vec value) { *(vec *)to = value; }
-INLINE vec NAME(all)(float value) { return value - (vec){0}; } /* plus zero would cost an addition, for -0's sake */
+INLINE vec NAME(set1)(float value) { return value - (vec){0}; } /* value + 0 would cost an addition, because of -0 */
 
-INLINE vec NAME(choose)(bits which, vec yes, vec no) { return (vec)(((bits)yes & which) | ((bits)no & ~which)); }
-INLINE vec NAME(greater)(vec a, vec b) { return NAME(choose)(a > b, a, b); }
-INLINE vec NAME(smaller)(vec a, vec b) { return NAME(choose)(a < b, a, b); }
+INLINE vec NAME(select)(bits mask, vec a, vec b) { return (vec)(((bits)a & mask) | ((bits)b & ~mask)); }
+INLINE vec NAME(max)(vec a, vec b) { return NAME(select)(a > b, a, b); }
+INLINE vec NAME(min)(vec a, vec b) { return NAME(select)(a < b, a, b); }
 
-/* 2^x for x <= 0, to 1e-7 of it by a polynomial that is best within half a step; 0 from -126 on. */
-INLINE vec NAME(power)(vec x)
+/* 2^x for x <= 0, to a relative error of 1e-7 by a minimax polynomial on half a step; 0 from -126 on. */
+INLINE vec NAME(exp2)(vec x)
 {
     const float rounding = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer, in the lowest bits */
-    x = NAME(greater)(x, NAME(all)(-126.0f));
+    x = NAME(max)(x, NAME(set1)(-126.0f));
     vec shifted = x + rounding;
     vec f = x - (shifted - rounding);
     vec series = f * 1.32764715e-3f + 9.67554133e-3f;
@@ -41,23 +41,23 @@ INLINE vec NAME(power)(vec x)
     return (vec)((bits)series + (((bits)shifted - 0x4b400000) << 23));
 }
 
-/* `rows` rows times `vectors` vectors of columns, added to what is there already with `more`. */
+/* `rows` rows times `vectors` vectors of columns; with `accumulate` added to `out`. */
 INLINE void NAME(multiply)(const float *a, const float *b, long depth, float *out, struct strides by, const int rows,
-                           const int vectors, const int more)
+                           const int vectors, const int accumulate)
 {
     vec sums[ROWS][2];
 #pragma GCC unroll 16
     for (int row = 0; row < rows; row++)
 #pragma GCC unroll 2
         for (int v = 0; v < vectors; v++)
-            sums[row][v] = more ? NAME(load)(out + row * by.out + v * LANES) : NAME(all)(0);
+            sums[row][v] = accumulate ? NAME(load)(out + row * by.out + v * LANES) : NAME(set1)(0);
     for (long k = 0; k < depth; k++, b += by.next) {
         vec right[2];
 #pragma GCC unroll 2
         for (int v = 0; v < vectors; v++) right[v] = NAME(load)(b + v * LANES);
 #pragma GCC unroll 16
         for (int row = 0; row < rows; row++) {
-            vec left = NAME(all)(a[row * by.row + k * by.step]);
+            vec left = NAME(set1)(a[row * by.row + k * by.step]);
 #pragma GCC unroll 2
             for (int v = 0; v < vectors; v++) sums[row][v] += left * right[v];
         }
@@ -68,9 +68,9 @@ INLINE void NAME(multiply)(const float *a, const float *b, long depth, float *ou
         for (int v = 0; v < vectors; v++) NAME(store)(out + row * by.out + v * LANES, sums[row][v]);
 }
 
-#define CASE(n) case n: NAME(multiply)(a, b, depth, out, by, n <= ROWS ? n : ROWS, vectors, more); break;
-INLINE void NAME(some_rows)(const float *a, const float *b, long depth, float *out, struct strides by, int rows,
-                            const int vectors, const int more)
+#define CASE(n) case n: NAME(multiply)(a, b, depth, out, by, n <= ROWS ? n : ROWS, vectors, accumulate); break;
+INLINE void NAME(multiply_rows)(const float *a, const float *b, long depth, float *out, struct strides by, int rows,
+                            const int vectors, const int accumulate)
 {
     switch (rows) {
         CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7)
@@ -82,16 +82,16 @@ INLINE void NAME(some_rows)(const float *a, const float *b, long depth, float *o
 /* (count, depth) times (depth, vectors * LANES) -> (count, vectors * LANES). The rows go in blocks of about the same
  * number, because a block of few rows is slow. */
 INLINE void NAME(blocks)(const float *a, const float *b, long depth, float *out, struct strides by, long count,
-                         const int vectors, const int more)
+                         const int vectors, const int accumulate)
 {
     long blocks = (count + ROWS - 1) / ROWS;
     for (long block = 0; block < blocks; block++) {
         long first = count * block / blocks, rows = count * (block + 1) / blocks - first;
-        NAME(some_rows)(a + first * by.row, b, depth, out + first * by.out, by, rows, vectors, more);
+        NAME(multiply_rows)(a + first * by.row, b, depth, out + first * by.out, by, rows, vectors, accumulate);
     }
 }
 
-/* The right operand is a panel packed for this, the result (count, PANEL). */
+/* The right operand is a packed panel, the result (count, PANEL). */
 __attribute__((unused)) static void NAME(product)(const float *a, long row, const float *b, long depth, float *out,
                                                   long count, int vectors)
 {

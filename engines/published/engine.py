@@ -1,35 +1,38 @@
-"""Puts an engine together from the published graphs: the same pipeline, with stages that run on them."""
+"""The engine on the published graphs: the pipeline of all engines, with stages that run on these graphs."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from engines.api import NOBODY, EngineInfo, Limits, Observer
-from engines.config import TURBO, EngineConfig
+from engines.api import NULL_OBSERVER, EngineInfo, Limits, Observer
+from engines.config import EngineConfig
+from engines.device import cpu_threads, use_threads
 from engines.errors import InvalidInput
-from engines.onnx_session import SessionSettings
+from engines.model_spec import TURBO
+from engines.onnx.session import SessionSettings
 from engines.pipeline import Pipeline, Stages
 from engines.published.graphs import NAME, open_published
-from engines.published.language import PublishedT3Backend
+from engines.published.language import PublishedNet
 from engines.published.speech import PublishedVoiceBuilder, PublishedWaveforms
-from engines.s3gen.batcher import WindowBatcher
-from engines.s3gen.device import cpu_threads, use_threads
-from engines.s3gen.schedule import Schedule, Step
+from engines.s3gen.streaming.batcher import WindowBatcher
+from engines.s3gen.streaming.schedule import Schedule, ScheduleStep
+from engines.t3.decoder import DecoderLimits
+from engines.t3.local_backend import LocalT3Backend
 from engines.text import TextTokenizer, normalize
 
 NOTICE = (
-    "These are the published ONNX graphs: audio comes a whole segment at a time, because their decoder draws its noise "
-    "itself and takes no windows; a repeated seed gives the same speech tokens, not the same samples."
+    "These are the published ONNX graphs. Audio comes a whole segment at a time, because their decoder draws its own "
+    "noise and takes no windows. A repeated seed gives the same speech tokens, not the same samples."
 )
-_WHOLE_SEGMENT = Schedule("whole_segment", (Step(10_000),))
-_DEFAULT_VOICE = "default_voice.wav"  # some sets bring one
+_WHOLE_SEGMENT = Schedule("whole_segment", (ScheduleStep(10_000),))
+_DEFAULT_VOICE = "default_voice.wav"  # in some sets
 
 
-def assemble_published(config: EngineConfig, folder: Path, observer: Observer = NOBODY) -> Pipeline:
+def build_published_engine(config: EngineConfig, folder: Path, observer: Observer = NULL_OBSERVER) -> Pipeline:
     """The engine on the published graphs in `folder`.
 
-    Raises CheckpointError when files, inputs or outputs are missing, InvalidInput for a choice that they leave no room
-    for, ProviderMissing.
+    Raises CheckpointError if files, inputs or outputs are missing, InvalidInput for a choice that the graphs do not
+    support, and ProviderMissing.
     """
     _check_choices(config)
     use_threads(config.threads)
@@ -40,9 +43,8 @@ def assemble_published(config: EngineConfig, folder: Path, observer: Observer = 
     def encode(text: str) -> tuple[int, ...]:
         return tokenizer.encode(normalize(text, config.max_text_chars_per_segment))
 
-    t3 = PublishedT3Backend(
-        published, settings, max_streams=config.max_streams, max_positions=config.max_positions, observer=observer
-    )
+    limits = DecoderLimits(config.max_streams, config.max_positions)
+    t3 = LocalT3Backend(PublishedNet(published, settings), limits, observer)
     runtime = PublishedWaveforms(published, settings)
     builder = PublishedVoiceBuilder(published, settings)
     info = EngineInfo(
@@ -55,14 +57,15 @@ def assemble_published(config: EngineConfig, folder: Path, observer: Observer = 
     )
     batcher = WindowBatcher(runtime, max_batch=1, observer=observer)
     stages = Stages(encode, t3, batcher, _WHOLE_SEGMENT, observer)
-    example = folder / _DEFAULT_VOICE
-    default_voice = builder.build(example.read_bytes(), "default") if example.is_file() else None
+    reference = folder / _DEFAULT_VOICE
+    default_voice = builder.build(reference.read_bytes(), "default") if reference.is_file() else None
     return Pipeline(info, stages, builder, default_voice)
 
 
 def _check_choices(config: EngineConfig) -> None:
-    """The graphs are both stages at once, in float32 and on ONNX Runtime's CPU provider."""
-    allowed = {
+    """Raises InvalidInput for a choice that the graphs do not support: they run in float32 on ONNX Runtime's CPU
+    provider, T3 and S3Gen alike."""
+    supported = {
         "t3": ("auto", "onnx"),
         "t3_dtype": ("auto", "float32"),
         "s3gen": ("auto", "onnx"),
@@ -71,8 +74,13 @@ def _check_choices(config: EngineConfig) -> None:
         "device": ("auto", "cpu"),
         "providers": (("cpu",),),
     }
-    for name, values in allowed.items():
+    for name, values in supported.items():
         value = getattr(config, name)
         if value not in values:
-            shown = " or ".join(",".join(v) if isinstance(v, tuple) else str(v) for v in values)
-            raise InvalidInput(name, value, f"{shown} with the published ONNX graphs", "CHOICE_UNSUPPORTED")
+            allowed = " or ".join(map(_shown, values))
+            message = f"{name} is {_shown(value)}; with the published ONNX graphs it must be {allowed}."
+            raise InvalidInput(name, message, "CHOICE_UNSUPPORTED", value=_shown(value), allowed=allowed)
+
+
+def _shown(value: str | tuple[str, ...]) -> str:
+    return ",".join(value) if isinstance(value, tuple) else value

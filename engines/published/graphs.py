@@ -1,7 +1,6 @@
-"""The model as its publisher exports it, four ONNX graphs in a folder: which files, inputs and outputs there are.
+"""The published ONNX graphs of `ResembleAI/chatterbox-turbo-ONNX`: their files, inputs and outputs.
 
-Knows the layout of `ResembleAI/chatterbox-turbo-ONNX` and checks it by the graphs' headers, before any weight is read;
-runs nothing.
+A folder is checked by the graphs' headers, before any weight is read.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, ValueInfoProto
 
-from engines.config import MEL_BANDS, SPEECH_VOCAB, X_VECTOR_DIM
+from engines.checkpoints.hub import Hub
 from engines.errors import CheckpointError
-from engines.hub import Hub
+from engines.model_spec import MEL_BANDS, SPEECH_VOCAB, X_VECTOR_DIM
 from engines.text import TOKENIZER_FILES
 
 REPOSITORY = "ResembleAI/chatterbox-turbo-ONNX"
@@ -44,7 +43,7 @@ _INPUTS: Mapping[str, Ports] = {
         "speaker_features": ("float32", (None, None, MEL_BANDS)),
     },
 }
-# What has one output is taken by its place, as the publisher's own example does.
+# The single output of a graph is read by its position, as in the publisher's own example.
 _OUTPUTS: Mapping[str, Ports] = {
     SPEECH_ENCODER: {
         "audio_features": ("float32", (None, None, None)),
@@ -59,14 +58,14 @@ _OUTPUTS: Mapping[str, Ports] = {
 
 
 class PublishedGraphsError(CheckpointError):
-    """A folder of published graphs lacks a file, or a graph an input or output; names everything at once."""
+    """A folder lacks files, or its graphs lack inputs or outputs. The message names all of them."""
 
     reason: str = "PUBLISHED_GRAPHS_MISMATCH"
 
 
 @dataclass(frozen=True)
 class PublishedGraphs:
-    """A checked folder. Keys and values are (batch, heads, past, head width) for each of the layers."""
+    """A checked folder. Keys and values are (batch, heads, positions, head width) for each of the layers."""
 
     folder: Path
     graphs: Path
@@ -79,8 +78,11 @@ class PublishedGraphs:
 
 
 def find_published(model: str, hub: Hub) -> Path | None:
-    """The folder of published graphs that `model` names (`turbo-onnx`, the repository's id, or a folder with graphs in
-    it or in its `onnx` folder), or None when it names something else. Raises CheckpointError as the hub does."""
+    """The folder of published graphs that `model` names, or None if it names something else.
+
+    Names are `turbo-onnx`, the repository's id, and a folder with graphs in it or in its `onnx` folder. Raises
+    CheckpointError as the hub does.
+    """
     if model in (NAME, REPOSITORY):
         return _from_hub(hub)
     folder = Path(model).expanduser()
@@ -93,14 +95,14 @@ def open_published(folder: Path) -> PublishedGraphs:
     missing = [f"{name}.onnx" for name in _GRAPHS if not (graphs / f"{name}.onnx").is_file()]
     if missing:
         raise PublishedGraphsError(f"{graphs}: {', '.join(missing)} missing; the published set has all of them")
-    found = {name: _read(graphs / f"{name}.onnx") for name in _GRAPHS}
-    layers, past, present = _cache_ports(found[LANGUAGE_MODEL][0])
+    ports = {name: _read(graphs / f"{name}.onnx") for name in _GRAPHS}
+    layers, past, present = _cache_ports(ports[LANGUAGE_MODEL][0])
     problems = [
-        f"{name}.onnx: {problem}" for name in _GRAPHS for problem in _problems(name, found[name], past, present)
+        f"{name}.onnx: {problem}" for name in _GRAPHS for problem in _problems(name, ports[name], past, present)
     ]
     if problems:
         raise PublishedGraphsError(f"{graphs}: not the published graphs: " + "; ".join(problems))
-    _, (_, heads, _, width) = found[LANGUAGE_MODEL][0]["past_key_values.0.key"]
+    _, (_, heads, _, width) = ports[LANGUAGE_MODEL][0]["past_key_values.0.key"]
     assert heads is not None
     assert width is not None
     return PublishedGraphs(folder, graphs, layers, heads, width)
@@ -119,7 +121,7 @@ def _from_hub(hub: Hub) -> Path:
 
 
 def _read(path: Path) -> tuple[Ports, Ports]:
-    """A graph's inputs and outputs, from its file without its weights."""
+    """A graph's inputs and outputs, read without its weights."""
     try:
         graph = onnx.load(path, load_external_data=False).graph
     except Exception as error:  # protobuf's own kinds
@@ -136,7 +138,7 @@ def _port(value: ValueInfoProto) -> tuple[str, Shape]:
 
 
 def _cache_ports(inputs: Ports) -> tuple[int, Ports, Ports]:
-    """How many layers the language model has, and the cache inputs and outputs that follow from that."""
+    """The language model's number of layers, and the cache inputs and outputs that follow from it."""
     numbers = {int(match[1]) for name in inputs if (match := _PAST.fullmatch(name))}
     layers = max(numbers) + 1 if numbers else 1
     first = inputs.get("past_key_values.0.key", ("", ()))[1]
@@ -147,34 +149,35 @@ def _cache_ports(inputs: Ports) -> tuple[int, Ports, Ports]:
     return layers, past, {f"present.{layer}.{kind}": ("float32", shape) for layer, kind in kinds}
 
 
-def _problems(name: str, found: tuple[Ports, Ports], past: Ports, present: Ports) -> list[str]:
+def _problems(name: str, ports: tuple[Ports, Ports], past: Ports, present: Ports) -> list[str]:
     cached = name == LANGUAGE_MODEL
-    wanted = {"input": {**_INPUTS[name], **(past if cached else {})}, "output": dict(_OUTPUTS[name])}
+    expected = {"input": {**_INPUTS[name], **(past if cached else {})}, "output": dict(_OUTPUTS[name])}
     if cached:
-        wanted["output"] |= present
-    there = dict(zip(("input", "output"), found, strict=True))
+        expected["output"] |= present
+    actual = dict(zip(("input", "output"), ports, strict=True))
     problems = [
         problem
-        for side, ports in wanted.items()
-        for port, expected in ports.items()
-        if (problem := _problem(side, port, expected, there[side]))
+        for side, expected_ports in expected.items()
+        for port, signature in expected_ports.items()
+        if (problem := _problem(side, port, signature, actual[side]))
     ]
-    problems += [f"unknown input {port}" for port in there["input"] if port not in wanted["input"]]
-    if not there["output"]:
+    problems += [f"unknown input {port}" for port in actual["input"] if port not in expected["input"]]
+    if not actual["output"]:
         problems.append("it has no output")
     if cached and not problems and None in (past_shape := past["past_key_values.0.key"][1])[1::2]:
         problems.append(f"past_key_values.0.key has shape {past_shape}: heads and head width must be fixed")
     return problems
 
 
-def _problem(side: str, name: str, expected: tuple[str, Shape], there: Ports) -> str:
-    if name not in there:
-        return f"{side} {name} is missing (it has {', '.join(there) or 'none'})"
-    kind, shape = there[name]
-    wanted_kind, wanted = expected
-    fits = len(shape) == len(wanted) and all(
-        None in pair or pair[0] == pair[1] for pair in zip(shape, wanted, strict=True)
+def _problem(side: str, name: str, expected: tuple[str, Shape], ports: Ports) -> str:
+    """The fault of an input or output, or ""."""
+    if name not in ports:
+        return f"{side} {name} is missing (it has {', '.join(ports) or 'none'})"
+    dtype, shape = ports[name]
+    expected_dtype, expected_shape = expected
+    fits = len(shape) == len(expected_shape) and all(
+        None in pair or pair[0] == pair[1] for pair in zip(shape, expected_shape, strict=True)
     )
-    if kind == wanted_kind and fits:
+    if dtype == expected_dtype and fits:
         return ""
-    return f"{side} {name} is {kind} {shape}, expected {wanted_kind} {wanted}"
+    return f"{side} {name} is {dtype} {shape}, expected {expected_dtype} {expected_shape}"

@@ -1,238 +1,139 @@
-"""T3 from the published graphs: `embed_tokens` and `language_model`, with our sampler, thread and requests.
-
-Knows the two graphs' calls; knows no voice but the rows that `speech_encoder` made of it. Each call gives keys and
-values anew, so what was read of a voice once can be the start of any number of sequences.
-"""
+"""T3 from the published graphs: `embed_tokens` and `language_model` as a net of T3's decoder."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Sequence as Ids
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 import torch
+from torch import Tensor
 
-from engines.api import NOBODY, Observer, T3Use
-from engines.errors import EngineFailure, InvalidInput
-from engines.onnx_session import BoundSession, SessionSettings, open_session
+from engines.errors import InvalidInput
+from engines.model_spec import TURBO
+from engines.onnx.session import BoundSession, SessionSettings, open_session
 from engines.published.graphs import EMBED_TOKENS, LANGUAGE_MODEL, PublishedGraphs
-from engines.t3.backend import T3Request
-from engines.t3.decoder import Progress, Sequence
-from engines.t3.sampler import Sampler
-from engines.t3.speech import SpeechTokens
-from engines.t3.step_loop import StepLoop
-from engines.t3.torch_backend import Generation, TorchT3Backend
+from engines.t3.net import Span
+from engines.t3.prompt import check_text_length
+from engines.voice import Voice
 
 F32 = npt.NDArray[np.float32]
 Past = list[ort.OrtValue]  # key and value of each layer, (1, heads, positions, head width)
 
-# `embed_tokens` reads the last two ids as speech, where this one stands for the start mark.
+# `embed_tokens` reads the last two ids as speech, and this one as the start mark.
 _END_OF_TEXT = 50256
 _START_IDS = (_END_OF_TEXT, _END_OF_TEXT)
-_CHUNK_POSITIONS = 64  # of a prompt, between two steps of those that speak already
-_KEPT_VOICES = 4  # 74 MB each for 15 s of reference
 
 
-class LanguageGraphs:
-    """Calls the two graphs. One thread at a time."""
+class PastSlot:
+    """The KV cache of one sequence as OrtValues. The language model returns new ones at every call."""
+
+    def __init__(self, empty: Callable[[], Past], put: Callable[[F32], ort.OrtValue]) -> None:
+        self.length = 0
+        self.past = empty()
+        self._empty, self._put = empty, put
+
+    def clear(self) -> None:
+        """As Slot.clear."""
+        self.length, self.past = 0, self._empty()
+
+    def reserve(self, positions: int) -> None:
+        """Nothing to do: the language model allocates what it returns."""
+
+    def copy_out(self, positions: int) -> Tensor:
+        """As Slot.copy_out, (layers, 2, heads, positions, head width)."""
+        parts = np.stack([value.numpy()[0, :, :positions] for value in self.past])
+        return torch.from_numpy(parts.reshape(-1, 2, *parts.shape[1:]))
+
+    def load(self, prefix: Tensor) -> None:
+        """As Slot.load."""
+        self.past = [self._put(part[None].numpy()) for layer in prefix for part in layer]
+        self.length = prefix.shape[3]
+
+
+class PublishedNet:
+    """The two graphs as a Net. Its voices must be made by the published speech encoder."""
+
+    name = "onnx-published"
+    device = torch.device("cpu")
+    max_positions = TURBO.t3.positions
 
     def __init__(self, published: PublishedGraphs, settings: SessionSettings) -> None:
         embed, model = (open_session(published.path(name), settings) for name in (EMBED_TOKENS, LANGUAGE_MODEL))
         self._embed, self._model = BoundSession(embed, settings), BoundSession(model, settings)
         self._outputs = [output.name for output in model.get_outputs()]
         self._caches = [f"{i}.{kind}" for i in range(published.layers) for kind in ("key", "value")]
-        self._empty = np.zeros((1, published.heads, 0, published.head_width), np.float32)
+        self._no_positions = np.zeros((1, published.heads, 0, published.head_width), np.float32)
 
-    def embed(self, ids: Ids[int]) -> F32:
+    def check_prompt(self, voice: Voice, text_tokens: Sequence[int], max_positions: int) -> None:
+        """As Net.check_prompt."""
+        if voice.t3_prefix is None:
+            raise InvalidInput(
+                "voice",
+                f"voice {voice.name!r} was not made with this model; the published ONNX graphs speak only voices that "
+                "were made with them.",
+                "VOICE_INCOMPATIBLE",
+                value=voice.name,
+            )
+        text = _without_end(text_tokens)
+        check_text_length(text, max_positions - len(voice.t3_prefix) - len(_START_IDS))
+
+    def prefix_positions(self, voice: Voice) -> int:
+        """As Net.prefix_positions."""
+        assert voice.t3_prefix is not None
+        return len(voice.t3_prefix)
+
+    def new_slot(self, max_positions: int) -> PastSlot:
+        """As Net.new_slot."""
+        return PastSlot(lambda: [self._model.put(self._no_positions) for _ in self._caches], self._model.put)
+
+    def embed_prompt(self, voice: Voice, text_tokens: Sequence[int]) -> Tensor:
+        """As Net.embed_prompt: [voice][text][start]."""
+        assert voice.t3_prefix is not None
+        text = self._embedded([*_without_end(text_tokens), *_START_IDS])
+        return torch.from_numpy(np.concatenate([voice.t3_prefix, text]))
+
+    def embed_speech(self, tokens: Sequence[int]) -> Tensor:
+        """As Net.embed_speech."""
+        return torch.from_numpy(np.concatenate([self._embedded([token]) for token in tokens]))
+
+    def forward(self, embeddings: Tensor, spans: Sequence[Span[PastSlot]]) -> Tensor:
+        """As Net.forward. The graph has the speech head in it: the result is logits, (R, 6563)."""
+        logits, first = [], 0
+        for span in spans:
+            logits.append(self._read(embeddings[first : first + span.rows].numpy(), span))
+            first += span.rows
+        return torch.from_numpy(np.concatenate(logits))
+
+    def speech_logits(self, hidden: Tensor) -> Tensor:
+        """As Net.speech_logits."""
+        return hidden
+
+    def _embedded(self, ids: Sequence[int]) -> F32:
         """(n, width) of text ids closed by `_START_IDS`, or of one speech id."""
         (rows,) = self._embed({"input_ids": self._embed.put(np.array([ids], np.int64))})
         embedded: F32 = rows.numpy()[0]
         return embedded
 
-    def nothing(self) -> Past:
-        return [self._model.put(self._empty) for _ in self._caches]
-
-    def read(self, rows: F32, past: Past, position: int) -> tuple[F32, Past]:
-        """Rows (n, width) from `position` on -> logits (6563,) after the last, and keys and values with them."""
-        put, stop = self._model.put, position + len(rows)
+    def _read(self, rows: F32, span: Span[PastSlot]) -> F32:
+        """Logits after each row, (n, 6563); the slot gets the longer keys and values."""
+        put, stop = self._model.put, span.start + span.rows
         inputs = {
             "inputs_embeds": put(rows[None]),
             "attention_mask": put(np.ones((1, stop), np.int64)),
-            "position_ids": put(np.arange(position, stop, dtype=np.int64)[None]),
-            **{f"past_key_values.{cache}": value for cache, value in zip(self._caches, past, strict=True)},
+            "position_ids": put(np.arange(span.start, stop, dtype=np.int64)[None]),
+            **{f"past_key_values.{cache}": value for cache, value in zip(self._caches, span.slot.past, strict=True)},
         }
-        given = dict(zip(self._outputs, self._model(inputs), strict=True))
-        logits: F32 = given["logits"].numpy()[0, -1]
-        return logits, [given[f"present.{cache}"] for cache in self._caches]
-
-
-@dataclass(eq=False)
-class _Sequence(Sequence):
-    """`unread` (n, width): what of the prompt the model has not seen; None once it speaks."""
-
-    unread: F32 | None = None
-    past: Past = field(default_factory=list)
-    position: int = 0
-
-
-class PublishedDecoder:
-    """As T3Decoder, for StepLoop: every `step` takes each sequence one token, and one prompt one chunk further."""
-
-    def __init__(self, graphs: LanguageGraphs, max_streams: int, max_positions: int) -> None:
-        self._graphs = graphs
-        self._most_streams, self._max_positions = max_streams, max_positions
-        self._read_positions = self._cached_positions = 0  # of prompts
-        self._waiting: list[_Sequence] = []
-        self._running: list[_Sequence] = []
-        self._free = list(range(max_streams))
-        self._sampler = Sampler(max_streams, torch.device("cpu"))
-        self._voices: OrderedDict[str, Past] = OrderedDict()
-
-    @property
-    def idle(self) -> bool:
-        return not self._running and not self._waiting
-
-    @property
-    def use(self) -> T3Use:
-        """What is held now, and how prompts were read so far."""
-        held = sum(sequence.position for sequence in self._running)
-        return T3Use(held / (self._most_streams * self._max_positions), self._read_positions, self._cached_positions)
-
-    def add(self, request: T3Request) -> Sequence:
-        sequence = _Sequence(request, SpeechTokens(request.sampling.max_speech_tokens))
-        self._waiting.append(sequence)
-        return sequence
-
-    def release(self, sequence: Sequence) -> None:
-        """Forget a sequence and free what it holds, wherever it stands. Idempotent."""
-        assert isinstance(sequence, _Sequence)
-        if sequence in self._running:
-            self._running.remove(sequence)
-            self._free.append(sequence.slot_index)
-            sequence.past, sequence.unread = [], None
-        elif sequence in self._waiting:
-            self._waiting.remove(sequence)
-
-    def step(self) -> list[Progress]:
-        """A failure ends the sequence it concerns and is reported with it; it is never raised."""
-        self._admit()
-        unread = [sequence for sequence in self._running if sequence.unread is not None]
-        due = [sequence for sequence in self._running if sequence.unread is None]
-        due += sorted(unread, key=lambda sequence: sequence.request.made_ahead)[:1]
-        with torch.inference_mode():
-            return [self._advance(sequence) for sequence in due]
-
-    def _admit(self) -> None:
-        while self._waiting and self._free:
-            sequence = min(self._waiting, key=lambda waiting: waiting.request.made_ahead)
-            self._waiting.remove(sequence)
-            sequence.slot_index = self._free.pop()
-            self._sampler.begin(sequence.slot_index, sequence.request.sampling)
-            self._running.append(sequence)
-            self._begin(sequence)
-
-    def _begin(self, sequence: _Sequence) -> None:
-        """[voice][text][start]; a known voice's rows need not be read again."""
-        request = sequence.request
-        prefix = request.voice.t3_prefix
-        assert prefix is not None
-        text = self._graphs.embed([*_without_end(request.text_tokens), *_START_IDS])
-        known = self._voices.get(request.voice.key)
-        sequence.past, sequence.position = (self._graphs.nothing(), 0) if known is None else (known, len(prefix))
-        sequence.unread = text if known is not None else np.concatenate([prefix, text])
-        self._cached_positions += sequence.position
-
-    def _advance(self, sequence: _Sequence) -> Progress:
-        try:
-            if sequence.unread is None:
-                return self._draw(sequence, self._read(sequence, self._graphs.embed([sequence.speech.raw[-1]])))
-            return self._read_prompt(sequence, sequence.unread)
-        except Exception as error:
-            self.release(sequence)
-            failure = EngineFailure(f"T3 failed: {type(error).__name__}: {error}")
-            failure.__cause__ = error
-            return Progress(sequence, over=True, error=failure)
-
-    def _read_prompt(self, sequence: _Sequence, unread: F32) -> Progress:
-        voice = sequence.request.voice
-        assert voice.t3_prefix is not None
-        of_voice = len(voice.t3_prefix) - sequence.position  # not past the voice's end, where its memory is kept
-        rows = min(_CHUNK_POSITIONS, of_voice) if of_voice > 0 else _CHUNK_POSITIONS
-        logits = self._read(sequence, unread[:rows])
-        self._read_positions += min(rows, len(unread))
-        if sequence.position == len(voice.t3_prefix):
-            self._keep(voice.key, sequence.past)
-        if len(unread) > rows:
-            sequence.unread = unread[rows:]
-            return Progress(sequence)
-        sequence.unread = None
-        return self._draw(sequence, logits)
-
-    def _read(self, sequence: _Sequence, rows: F32) -> F32:
-        logits, sequence.past = self._graphs.read(rows, sequence.past, sequence.position)
-        sequence.position += len(rows)
+        outputs = dict(zip(self._outputs, self._model(inputs), strict=True))
+        span.slot.past = [outputs[f"present.{cache}"] for cache in self._caches]
+        logits: F32 = outputs["logits"].numpy()[0]
         return logits
 
-    def _keep(self, key: str, past: Past) -> None:
-        self._voices[key] = past
-        self._voices.move_to_end(key)
-        while len(self._voices) > _KEPT_VOICES:
-            self._voices.popitem(last=False)
 
-    def _draw(self, sequence: _Sequence, logits: F32) -> Progress:
-        if not np.isfinite(logits).all():
-            raise ArithmeticError("logits are not finite")
-        (token,) = self._sampler.sample([sequence.slot_index], torch.from_numpy(logits[None]))
-        codes = sequence.speech.accept(token)
-        if sequence.speech.finished:
-            self.release(sequence)
-        return Progress(sequence, codes, over=sequence.speech.finished)
-
-
-def _without_end(text_tokens: Ids[int]) -> tuple[int, ...]:
-    """The published tokenizer may close the text with its own end marks; exactly two are ours to add."""
-    kept = tuple(text_tokens)
-    while kept and kept[-1] == _END_OF_TEXT:
-        kept = kept[:-1]
-    return kept
-
-
-class PublishedT3Backend(TorchT3Backend):
-    """T3Backend on the published graphs; voices must be made by their speech encoder."""
-
-    name = "onnx-published"
-
-    def __init__(
-        self,
-        published: PublishedGraphs,
-        settings: SessionSettings,
-        *,
-        max_streams: int,
-        max_positions: int,
-        observer: Observer = NOBODY,
-    ) -> None:
-        """`max_positions`: of voice, text and speech of one request."""
-        self._max_positions = max_positions
-        decoder = PublishedDecoder(LanguageGraphs(published, settings), max_streams, max_positions)
-        self._steps = StepLoop(decoder, observer)
-
-    def start(self, request: T3Request) -> Generation:
-        """As T3Backend.start. Raises InvalidInput for a voice of other weights, or a text that is empty or cannot fit
-        with the speech it may become, and EngineFailure after `close`."""
-        if request.voice.t3_prefix is None:
-            allowed = "a voice that was made with this model: the published graphs take no other"
-            raise InvalidInput("voice", request.voice.name, allowed, "VOICE_INCOMPATIBLE")
-        text = _without_end(request.text_tokens)
-        if not text:
-            raise InvalidInput("text_tokens", request.text_tokens, "at least one text token", "TEXT_EMPTY")
-        taken = len(request.voice.t3_prefix) + len(_START_IDS) + request.sampling.max_speech_tokens
-        if len(text) > self._max_positions - taken:
-            allowed = f"at most {self._max_positions - taken} text tokens"
-            raise InvalidInput("text", f"{len(text)} text tokens", allowed, "TEXT_TOO_LONG")
-        generation = Generation(self._steps)
-        if not self._steps.start(request, generation):
-            raise EngineFailure("the engine is closed")
-        return generation
+def _without_end(text_tokens: Sequence[int]) -> tuple[int, ...]:
+    """The text without the end marks that the published tokenizer may add; exactly two of them are added later."""
+    text = tuple(text_tokens)
+    while text and text[-1] == _END_OF_TEXT:
+        text = text[:-1]
+    return text

@@ -1,7 +1,7 @@
 """Voices and waveforms from the published graphs: `speech_encoder` and `conditional_decoder`.
 
-Knows the two graphs' calls. The decoder takes a whole segment and draws its noise itself: two calls never give the same
-samples, so that windows of one segment could not be joined.
+The decoder draws its own noise: two calls never give the same samples, so that windows of a segment could not be
+joined. It therefore decodes whole segments.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from threading import Lock
 import numpy as np
 
 from engines.audio import with_gain
-from engines.config import MEL_FRAMES_PER_TOKEN, SAMPLES_PER_TOKEN, SPEAKER_EMBEDDING_DIM
+from engines.conditioning.builder import TARGET_LUFS
+from engines.conditioning.reference import Reference
+from engines.conditioning.sandbox import load_reference_sandboxed
 from engines.errors import EngineFailure
-from engines.onnx_session import BoundSession, SessionSettings, open_session
+from engines.model_spec import MEL_FRAMES_PER_TOKEN, SAMPLES_PER_TOKEN, SPEAKER_EMBEDDING_DIM
+from engines.onnx.session import BoundSession, SessionSettings, open_session
 from engines.published.graphs import CONDITIONAL_DECODER, NAME, SPEECH_ENCODER, PublishedGraphs
 from engines.s3gen.runtime import F32, I64
-from engines.voice.apart import load_reference_apart
-from engines.voice.builder import TARGET_LUFS
-from engines.voice.reference import Reference
-from engines.voice.voice import Voice
+from engines.voice import Voice
 
 
 class PublishedVoiceBuilder:
-    """Reference audio -> Voice by `speech_encoder`, which is opened at the first build. Thread-safe."""
+    """Builds a Voice from reference audio by `speech_encoder`, which is opened at the first build. Thread-safe."""
 
     def __init__(
         self,
         published: PublishedGraphs,
         settings: SessionSettings,
         *,
-        decode: Callable[[bytes], Reference] = load_reference_apart,
+        decode: Callable[[bytes], Reference] = load_reference_sandboxed,
     ) -> None:
         self._published, self._settings, self._decode = published, settings, decode
         self._lock = Lock()
@@ -40,15 +40,15 @@ class PublishedVoiceBuilder:
         self._outputs: list[str] = []
 
     def build(self, audio: bytes, name: str) -> Voice:
-        """A Voice from an audio file's bytes. Raises InvalidInput as `load_reference_apart`.
+        """A Voice from an audio file's bytes. Raises InvalidInput as `load_reference_sandboxed`.
 
         The encoder gives T3's prompt as embedded rows and no speaker embedding: that field is zero.
         """
         reference = self._decode(audio)
         samples = with_gain(reference.samples, TARGET_LUFS - reference.loudness_lufs)
         with self._lock:
-            given = self._encode(samples)
-        tokens, mel = given["audio_tokens"][0].astype(np.int64), given["speaker_features"][0]
+            encoded = self._encode(samples)
+        tokens, mel = encoded["audio_tokens"][0].astype(np.int64), encoded["speaker_features"][0]
         count = min(len(tokens), len(mel) // MEL_FRAMES_PER_TOKEN)
         return Voice(
             name=name,
@@ -56,8 +56,8 @@ class PublishedVoiceBuilder:
             t3_prompt_tokens=tokens[:count].copy(),
             s3gen_prompt_tokens=tokens[:count].copy(),
             s3gen_prompt_mel=mel[: MEL_FRAMES_PER_TOKEN * count].copy(),
-            x_vector=given["speaker_embeddings"][0].copy(),
-            t3_prefix=given["audio_features"][0].copy(),
+            x_vector=encoded["speaker_embeddings"][0].copy(),
+            t3_prefix=encoded["audio_features"][0].copy(),
             metadata={
                 "duration_s": f"{reference.duration_s:.3f}",
                 "loudness_lufs": f"{reference.loudness_lufs:.1f}",
@@ -77,25 +77,25 @@ class PublishedVoiceBuilder:
 
 
 class PublishedWaveforms:
-    """Fulfils `WaveformRuntime` by `conditional_decoder`."""
+    """The WaveformRuntime on `conditional_decoder`."""
 
     name = "onnx-published"
 
     def __init__(self, published: PublishedGraphs, settings: SessionSettings) -> None:
         self._session = BoundSession(open_session(published.path(CONDITIONAL_DECODER), settings), settings)
 
-    def waveform(self, voice: Voice, codes: I64) -> F32:
-        """As WaveformRuntime.waveform. Raises EngineFailure when the graph gives another length."""
+    def waveform(self, voice: Voice, speech_tokens: I64) -> F32:
+        """As WaveformRuntime.waveform. Raises EngineFailure if the graph returns another number of samples."""
         put = self._session.put
         inputs = {
-            "speech_tokens": put(np.concatenate([voice.s3gen_prompt_tokens, codes])[None]),
+            "speech_tokens": put(np.concatenate([voice.s3gen_prompt_tokens, speech_tokens])[None]),
             "speaker_embeddings": put(voice.x_vector[None]),
             "speaker_features": put(voice.s3gen_prompt_mel[None]),
         }
         samples: F32 = self._session(inputs)[0].numpy().reshape(-1)
-        if len(samples) != len(codes) * SAMPLES_PER_TOKEN:
+        if len(samples) != len(speech_tokens) * SAMPLES_PER_TOKEN:
             raise EngineFailure(
-                f"{CONDITIONAL_DECODER}.onnx gave {len(samples)} samples for {len(codes)} speech tokens, "
-                f"expected {len(codes) * SAMPLES_PER_TOKEN}"
+                f"{CONDITIONAL_DECODER}.onnx gave {len(samples)} samples for {len(speech_tokens)} speech tokens, "
+                f"expected {len(speech_tokens) * SAMPLES_PER_TOKEN}"
             )
         return samples

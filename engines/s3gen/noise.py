@@ -1,7 +1,7 @@
-"""Randomness as a function of position: the same (seed, position) gives the same number wherever it is asked for.
+"""Randomness as a function of position: the same (seed, position) always gives the same number.
 
-Counter-based (Philox 4x64): a window that is decoded again, in another batch or after another window, draws the
-same noise. Numpy only.
+Counter-based (Philox 4x64): a window that is decoded again, in another batch or after another window, gets the same
+noise. Numpy only.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
-from engines.config import MEL_BANDS, MEL_HOP_SAMPLES
+from engines.model_spec import MEL_BANDS, MEL_HOP_SAMPLES
 
 F32 = npt.NDArray[np.float32]
 

@@ -1,8 +1,7 @@
-"""Seeded random weights for S3Gen's nets in the layout of upstream's file, made so that the result is an audible noise.
+"""Seeded random weights for S3Gen's nets in the layout of upstream's file, scaled so that the result is audible noise.
 
-Draws with numpy; knows names and shapes through the nets. Each tensor depends on the seed and its own name alone.
-Scales keep activations near one, let both times of a CFM step count, make f0 cross from voiced to unvoiced, and
-leave the waveform neither silent nor clipped.
+Each tensor depends on the seed and its own name alone. Scales keep activations near one, give both times of a CFM step
+an effect, make f0 cross from voiced to unvoiced, and leave the waveform neither silent nor clipped.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from engines.config import ModelSpec
-from engines.s3gen import flow, vocoder_weights
-from engines.s3gen.vocoder import UP_RATES
+from engines.model_spec import ModelSpec
+from engines.s3gen.nets import flow, vocoder_weights
+from engines.s3gen.nets.vocoder import UP_RATES
 
 F32 = npt.NDArray[np.float32]
 Shape = tuple[int, ...]

@@ -1,7 +1,7 @@
-"""What an S3Gen runtime is: it executes the two graphs, flow and vocoder, on batches of windows.
+"""The interface of S3Gen's runtimes, which execute flow and vocoder on batches of windows.
 
-Rows are windows of different streams. All randomness and all carried state are inputs, so a row's result does
-not depend on its companions beyond float rounding. Arrays are host numpy; a runtime moves them as it needs.
+Rows are windows of different streams. All randomness and all carried state are inputs, so a row's result does not
+depend on the other rows beyond float rounding. Arrays are numpy, on the host.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from engines.voice.voice import Voice
+from engines.voice import Voice
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
@@ -23,10 +23,10 @@ I64 = npt.NDArray[np.int64]
 class FlowBatch:
     """Speech tokens to mel. Each row is packed [prompt, window, pad].
 
-    tokens         (B, N) int64 speech codes, 0 in the pad
+    tokens         (B, N) int64 speech tokens, 0 in the pad
     token_lengths  (B,) int64, prompt + window, at most N
-    prompt_mel     (B, 2N, 80) float32: the voice's mel over the prompt's frames, zero everywhere else
-    noise          (B, 2N, 80) float32 standard normal, the flow's starting point, for prompt and window alike
+    prompt_mel     (B, 2N, 80) float32: the voice's mel in the prompt's frames, zero elsewhere
+    noise          (B, 2N, 80) float32 standard normal, the flow's starting point, prompt included
     x_vector       (B, 192) float32
     """
 
@@ -43,12 +43,12 @@ class VocoderBatch:
 
     mel              (B, T, 80) float32 log-mel, zero in the pad
     lengths          (B,) int64 frames, at most T
-    fixed_f0_hz      (B, T) float32: f0 of the leading frames that were settled by earlier windows
-    fixed_frames     (B,) int64: how many leading frames of `fixed_f0_hz` hold
+    fixed_f0_hz      (B, T) float32: f0 of the leading frames, fixed by earlier windows
+    fixed_frames     (B,) int64: the number of those frames
     phase_cycles     (B,) float32 in [0, 1): phase of the fundamental at the start of the window's first frame
     harmonic_cycles  (B, 9) float32: constant phase offset of each harmonic, 0 for the fundamental
     noise            (B, 480 T) float32 standard normal, the merged excitation noise per sample
-    margins          how many frames at every row's left and right end are context alone: nobody asks for their waveform
+    margins          frames at every row's left and right end that are context only: their waveform is not needed
     """
 
     mel: F32
@@ -64,22 +64,22 @@ class VocoderBatch:
 @dataclass(frozen=True)
 class VocoderResult:
     """waveform (B, 480 T) float32, undefined within the margins and after a row's length; f0_hz (B, T) float32:
-    the f0 that was used (the fixed one where it was fixed, the predicted one elsewhere)."""
+    the f0 that was used, fixed or predicted."""
 
     waveform: F32
     f0_hz: F32
 
 
 class Runtime(Protocol):
-    """Executes S3Gen's graphs. Called from one worker thread at a time."""
+    """Executes flow and vocoder. Called from one worker thread at a time."""
 
     name: str  # for people and metrics: "torch", "onnx", "tensorrt"
 
     @property
     def cfm_s(self) -> float | None:
-        """Seconds that all its calls of the flow, the cached one too, have spent in the CFM; the rest was the encoder.
+        """Total seconds of the CFM in all calls of `flow` and `flow_cached`; the rest of them was the encoder.
 
-        None where that cannot be told: a GPU runs both as one piece, or goes on while the host has left them.
+        None if the two cannot be separated, e.g. on a GPU, which runs them as one kernel or asynchronously.
         """
         ...
 
@@ -92,42 +92,42 @@ class Runtime(Protocol):
 
 @runtime_checkable
 class WaveformRuntime(Protocol):
-    """A runtime that turns whole segments into samples at once and knows no windows; its randomness is its own."""
+    """A runtime that turns whole segments into samples, without windows and with randomness of its own."""
 
     name: str
 
-    def waveform(self, voice: Voice, codes: I64) -> F32:
+    def waveform(self, voice: Voice, speech_tokens: I64) -> F32:
         """Samples of a segment's speech tokens, 960 each."""
         ...
 
 
 class FlowCache(Protocol):
-    """What one segment's finished tokens left for those that follow; the voice's prompt is shared behind it.
+    """The state behind one segment's finished tokens, after the voice's prompt, which its streams share.
 
-    Bounded whatever the length of the segment. Used from the runtime's thread.
+    Its size does not depend on the length of the segment. Used from the runtime's thread.
     """
 
     @property
     def nbytes(self) -> int:
-        """Memory of its own: the prompt's, which all streams of the voice share, is not counted here."""
+        """Its own memory, without the shared prompt's."""
         ...
 
     def commit(self, new_tokens: int) -> None:
-        """The last `flow_cached` call that this cache took part in stands; it had so many new tokens."""
+        """Accept the last `flow_cached` result: its first `new_tokens` tokens join the cache."""
         ...
 
     def reset(self) -> None:
-        """Forget everything but the prompt."""
+        """Drop everything but the prompt."""
         ...
 
 
 @dataclass(frozen=True)
 class CachedFlowBatch:
-    """Blocks of tokens to mel, each after what its cache remembers. Rows are packed [new, provisional, pad].
+    """Blocks of tokens to mel, each behind the tokens of its cache. Rows are packed [new, provisional, pad].
 
-    tokens         (B, M) int64 speech codes, 0 in the pad
+    tokens         (B, M) int64 speech tokens, 0 in the pad
     token_lengths  (B,) int64 new + provisional, at most M
-    new_tokens     (B,) int64, at least 1: what the cache may remember; the rest is seen in this call only
+    new_tokens     (B,) int64, at least 1: tokens that may join the cache; the rest is seen in this call only
     noise          (B, 2M, 80) float32 standard normal
     caches         one per row, all different
     """
@@ -141,7 +141,7 @@ class CachedFlowBatch:
 
 @runtime_checkable
 class CachedRuntime(Runtime, Protocol):
-    """A runtime that also decodes the flow block by block. Who has one decodes so; `reference` does not."""
+    """A runtime that also decodes the flow block by block."""
 
     @property
     def reference(self) -> Runtime:
@@ -150,19 +150,19 @@ class CachedRuntime(Runtime, Protocol):
 
     @property
     def context_tokens(self) -> int:
-        """How many finished tokens a cache remembers besides the prompt."""
+        """How many finished tokens a cache holds besides the prompt."""
         ...
 
     @property
     def cache_bytes(self) -> int:
-        """All memory that caches and prompts hold now."""
+        """All memory of caches and prompts now."""
         ...
 
     def begin(self, voice: Voice) -> FlowCache:
-        """An empty cache behind the voice's prompt, which is computed if no other stream of the voice needed it."""
+        """An empty cache behind the voice's prompt, which is computed unless another stream of the voice has it."""
         ...
 
     def flow_cached(self, batch: CachedFlowBatch) -> F32:
-        """Mel of the blocks (B, 2M, 80) float32, zero in the pad. Nothing is remembered until `commit`, so a block
-        may be decoded again."""
+        """Mel of the blocks (B, 2M, 80) float32, zero in the pad. Caches change only in `commit`, so a block may be
+        decoded again."""
         ...

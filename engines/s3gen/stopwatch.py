@@ -1,4 +1,4 @@
-"""How long something took, over all the times that it was done. Knows wall time and nothing else."""
+"""A stopwatch that sums up wall time."""
 
 from __future__ import annotations
 

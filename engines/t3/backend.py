@@ -1,7 +1,4 @@
-"""What a T3 backend is: text tokens and a Voice in, a stream of speech codes out.
-
-The pipeline knows only these protocols; torch_backend.py and vllm_backend.py fulfil them.
-"""
+"""The interface of a T3 backend: text tokens and a Voice in, a stream of speech tokens out."""
 
 from __future__ import annotations
 
@@ -9,14 +6,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from engines.config import Sampling
-from engines.voice.voice import Voice
+from engines.voice import Voice
 
 
 @dataclass(frozen=True)
 class T3Request:
     """One segment to be turned into speech tokens. Positions run over voice prefix, text, start and speech alike.
 
-    `made_ahead`: its listener still has the segment before it to hear, so others may go first.
+    `made_ahead`: the segment before this one is still playing, so that other requests may go first.
     """
 
     text_tokens: tuple[int, ...]
@@ -28,18 +25,18 @@ class T3Request:
 class T3Generation(Protocol):
     """One running request; owned by one asyncio task."""
 
-    async def next_codes(self) -> list[int]:
-        """The speech codes (0..6560) made since the last call, at least one; [] once the segment is complete.
+    async def next_speech_tokens(self) -> list[int]:
+        """The speech tokens (0..6560) made since the last call, at least one; [] once the segment is complete.
 
-        Marks (ids >= 6561) never appear; the closing three silence codes do. Raises EngineFailure when the
-        backend failed under this request. Never returns codes after `cancel`.
+        Marks (ids >= 6561) never appear; the closing three silence tokens do. Raises EngineFailure if the backend
+        failed under this request. Returns no tokens after `cancel`.
         """
         ...
 
-    def want(self, codes: int) -> None:
-        """No more than so many codes in all are needed for now; more may be made. Until the first call all are wanted.
+    def set_target(self, speech_tokens: int) -> None:
+        """Pause at this many speech tokens in all; a few more may be made. Without a call all of them are made.
 
-        On cores that T3 shares with S3Gen, codes made long before they are heard delay those that are due.
+        On cores that T3 shares with S3Gen, tokens made long before they are played delay those that are due.
         """
         ...
 
@@ -51,11 +48,14 @@ class T3Generation(Protocol):
     async def cancel(self) -> None:
         """Stop within one decode step and free slot and cache before returning. Idempotent, also after the end."""
 
+    def promote(self) -> None:
+        """The listener waits for this segment now: give it the priority of a current one. Idempotent."""
+
 
 class T3Backend(Protocol):
     """All running requests of an engine, decoded together."""
 
-    name: str  # for people and metrics: "torch", "vllm"
+    name: str  # in EngineInfo and metrics: "torch", "vllm"
 
     def start(self, request: T3Request) -> T3Generation:
         """Queue a request from a running event loop; returns at once. It joins between two decode steps."""

@@ -1,7 +1,6 @@
-"""T3's step: which rows go through the net next, and what their tokens mean for each sequence.
+"""T3's continuous batching: which rows go through the net in a step, and what the drawn tokens mean.
 
-Knows the net, slots and the sampler; knows no threads, no asyncio and no clock, so that a test can drive it step by
-step. One thread at a time.
+There are no threads, event loops or clocks in it, so that a test can drive it step by step.
 """
 
 from __future__ import annotations
@@ -16,54 +15,35 @@ import torch
 from torch import Tensor
 
 from engines.api import T3Use
-from engines.config import START_SPEECH_TOKEN, T3Spec
-from engines.errors import EngineFailure, InvalidInput
+from engines.errors import EngineFailure
 from engines.t3.backend import T3Request
-from engines.t3.cache import KvSlot, PrefixCache, SlotPool
-from engines.t3.model import Span, T3Net
+from engines.t3.kv_cache import PrefixCache, SlotPool
+from engines.t3.net import Net, Slot, Span
 from engines.t3.sampler import Sampler
-from engines.t3.speech import SpeechTokens
+from engines.t3.speech_tokens import SpeechTokens
 
 _log = logging.getLogger(__name__)
 _NOT_FINITE = ArithmeticError("logits are not finite")
+# Prompt rows between two decode steps: on a CPU some 60 ms of Nano, which a running stream's buffer covers.
+_PREFILL_CHUNK_POSITIONS = {"cpu": 64, "cuda": 512}
 
 
 @dataclass(frozen=True)
 class DecoderLimits:
-    """What the decoder may hold, and how much it reads at once.
+    """How much a decoder holds and reads at once. KV cache memory is allocated when it is needed, up to these limits.
 
     max_streams              sequences decoded together; more wait their turn
-    max_positions            prefix + text + speech of one sequence
-    prefill_chunk_positions  prompt rows read between two decode steps: running sequences wait that much longer
-    prefix_cache_bytes       for voices' prefixes; 0 switches the cache off
+    max_positions            prefix, text and speech of one sequence. The default is enough for 375 prompt tokens, 1000
+                             speech tokens and some 670 text tokens (1000 characters of English are 250)
+    prefill_chunk_positions  prompt rows read between two decode steps: running sequences wait that much longer.
+                             None: 64 on a CPU, 512 on a GPU
+    prefix_cache_bytes       for voices' prefixes, 28 MB for a full one in Nano and 74 MB in Turbo; 0: no cache
     """
 
     max_streams: int
-    max_positions: int
-    prefill_chunk_positions: int
-    prefix_cache_bytes: int
-
-
-def prefix_positions(request: T3Request) -> int:
-    """Positions that depend on the voice alone: the speaker and the prompt's speech tokens."""
-    return 1 + len(request.voice.t3_prompt_tokens)
-
-
-def check_request(request: T3Request, spec: T3Spec, max_positions: int) -> None:
-    """Raises InvalidInput when the text is empty, has unknown ids, or cannot fit with the speech it may become."""
-    if request.voice.t3_prefix is not None:
-        allowed = "a voice that was made with this model, not by the published ONNX graphs"
-        raise InvalidInput("voice", request.voice.name, allowed, "VOICE_INCOMPATIBLE")
-    text = request.text_tokens
-    if not text:
-        raise InvalidInput("text_tokens", text, "at least one text token", "TEXT_EMPTY")
-    unknown = next((token for token in text if not 0 <= token < spec.text_vocab), None)
-    if unknown is not None:
-        raise InvalidInput("text_tokens", unknown, f"ids in [0, {spec.text_vocab})", "TEXT_TOKEN_UNKNOWN")
-    # the last token drawn is not read again
-    room = max_positions - prefix_positions(request) - 1 - request.sampling.max_speech_tokens
-    if len(text) > room:
-        raise InvalidInput("text", f"{len(text)} text tokens", f"at most {room} text tokens", "TEXT_TOO_LONG")
+    max_positions: int = 2048
+    prefill_chunk_positions: int | None = None
+    prefix_cache_bytes: int = 512 << 20
 
 
 @dataclass(eq=False)
@@ -73,59 +53,66 @@ class Sequence:
     request: T3Request
     speech: SpeechTokens
     slot_index: int = -1
-    slot: KvSlot | None = None
+    slot: Slot | None = None
     prompt: Tensor | None = None  # (P, width) embeddings; None before its prefill begins and after it is done
-    wanted_codes: float = math.inf  # it rests once it has so many
+    target_tokens: float = math.inf  # it is paused once it has this many
+    made_ahead: bool = field(init=False)  # until it is promoted
+
+    def __post_init__(self) -> None:
+        self.made_ahead = self.request.made_ahead
 
     @property
     def decoding(self) -> bool:
         return bool(self.speech.raw)
 
     @property
-    def rests(self) -> bool:
-        return self.decoding and self.speech.codes >= self.wanted_codes
+    def paused(self) -> bool:
+        return self.decoding and self.speech.count >= self.target_tokens
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What a step did for one sequence. `over`: it has ended, well or with `error`, and holds nothing any more."""
+    """The result of a step for one sequence. `over`: it has ended, well or with `error`, and holds nothing any more."""
 
     sequence: Sequence
-    codes: list[int] = field(default_factory=list)
+    speech_tokens: list[int] = field(default_factory=list)
     over: bool = False
     error: EngineFailure | None = None
 
     @property
-    def news(self) -> bool:
-        """Whether anyone needs to hear of it: a mark that was drawn is none."""
-        return bool(self.codes) or self.over
+    def reportable(self) -> bool:
+        """Whether there is something to report; a mark that was drawn is not reported."""
+        return bool(self.speech_tokens) or self.over
 
 
-_Plan = list[tuple[Sequence, Span]]  # one row per decoding sequence that does not rest, then a chunk of one prompt
+_Plan = list[tuple[Sequence, Span[Slot]]]  # one row per decoding sequence that is not paused, then a prompt's chunk
 
 
 def _most_urgent(sequences: Iterable[Sequence]) -> Sequence:
-    """The first whose listener waits for it, or the first."""
-    return min(sequences, key=lambda sequence: sequence.request.made_ahead)
+    """The first that was not made ahead, or the first."""
+    return min(sequences, key=lambda sequence: sequence.made_ahead)
 
 
 class T3Decoder:
-    """All sequences of an engine. `add` queues one, every `step` takes all of them one row or one chunk further."""
+    """All sequences of a backend: `add` queues one, every `step` takes each of them one row or one chunk further."""
 
-    def __init__(self, net: T3Net, limits: DecoderLimits) -> None:
+    def __init__(self, net: Net, limits: DecoderLimits) -> None:
+        self.max_positions = min(limits.max_positions, net.max_positions)
         self.prefilled_positions = 0  # prompt rows read so far; those taken from the prefix cache do not count
         self._cached_positions = 0  # those
-        self._net, self._limits = net, limits
+        self._net = net
+        self._chunk_positions = limits.prefill_chunk_positions or _PREFILL_CHUNK_POSITIONS[net.device.type]
+        self._total_positions = limits.max_streams * self.max_positions
         self._waiting: list[Sequence] = []  # in order of arrival
         self._running: list[Sequence] = []  # in order of admission
-        self._slots = SlotPool(net.spec, limits.max_streams, limits.max_positions, net.device)
+        self._slots = SlotPool(lambda: net.new_slot(self.max_positions), limits.max_streams)
         self._prefixes = PrefixCache(limits.prefix_cache_bytes)
         self._sampler = Sampler(limits.max_streams, net.device)
 
     @property
     def idle(self) -> bool:
         """Whether a step would do nothing."""
-        return all(sequence.rests for sequence in self._running) and not (self._waiting and self._slots.free)
+        return all(sequence.paused for sequence in self._running) and not (self._waiting and self._slots.free)
 
     @property
     def free_slots(self) -> int:
@@ -133,10 +120,9 @@ class T3Decoder:
 
     @property
     def use(self) -> T3Use:
-        """What is held now, and how prompts were read so far."""
+        """The share of the KV cache in use, and how prompts were read so far."""
         held = sum(sequence.slot.length for sequence in self._running if sequence.slot is not None)
-        room = self._limits.max_streams * self._limits.max_positions
-        return T3Use(held / room, self.prefilled_positions, self._cached_positions)
+        return T3Use(held / self._total_positions, self.prefilled_positions, self._cached_positions)
 
     @property
     def sequences(self) -> list[Sequence]:
@@ -146,15 +132,20 @@ class T3Decoder:
     def add(self, request: T3Request) -> Sequence:
         """Queue a request. First come, first served, for slots and for reading; those made ahead come last.
 
-        Raises InvalidInput as `check_request`.
+        Raises InvalidInput as `Net.check_prompt`.
         """
-        check_request(request, self._net.spec, self._limits.max_positions)
+        max_prompt = self.max_positions - request.sampling.max_speech_tokens  # the last token drawn is not read again
+        self._net.check_prompt(request.voice, request.text_tokens, max_prompt)
         sequence = Sequence(request, SpeechTokens(request.sampling.max_speech_tokens))
         self._waiting.append(sequence)
         return sequence
 
+    def promote(self, sequence: Sequence) -> None:
+        """Let a sequence that was made ahead compete as one that was not. Idempotent, also after its end."""
+        sequence.made_ahead = False
+
     def release(self, sequence: Sequence) -> None:
-        """Forget a sequence and free what it holds, wherever it stands. Idempotent."""
+        """Forget a sequence in any state and free what it holds. Idempotent."""
         if sequence in self._running:
             self._running.remove(sequence)
             self._slots.give_back(sequence.slot_index)
@@ -163,7 +154,7 @@ class T3Decoder:
             self._waiting.remove(sequence)
 
     def step(self) -> list[Progress]:
-        """Admit, read one row of every decoding sequence and one chunk of the oldest prompt, draw, report.
+        """Admit, read one row of every decoding sequence and one chunk of a prompt, draw, report.
 
         A failure ends the sequences it concerns and is reported with them; it is never raised.
         """
@@ -186,8 +177,8 @@ class T3Decoder:
             self._running.append(sequence)
 
     def _schedule(self) -> tuple[_Plan, list[Progress]]:
-        """Who reads what in this step, and who cannot (no memory for its slot, say)."""
-        decoding = [sequence for sequence in self._running if sequence.decoding and not sequence.rests]
+        """The rows to read in this step, and the sequences that failed because there is no memory for their slot."""
+        decoding = [sequence for sequence in self._running if sequence.decoding and not sequence.paused]
         unread = [sequence for sequence in self._running if not sequence.decoding]
         plan: _Plan = []
         failed: list[Progress] = []
@@ -198,7 +189,7 @@ class T3Decoder:
                 failed.append(self._fail(sequence, error))
         return plan, failed
 
-    def _next_span(self, sequence: Sequence) -> Span:
+    def _next_span(self, sequence: Sequence) -> Span[Slot]:
         slot = sequence.slot
         assert slot is not None
         if sequence.decoding:
@@ -207,23 +198,17 @@ class T3Decoder:
         if sequence.prompt is None:
             self._begin_prompt(sequence, slot)
         assert sequence.prompt is not None
-        rows = min(self._limits.prefill_chunk_positions, sequence.prompt.shape[0] - slot.length)
+        rows = min(self._chunk_positions, sequence.prompt.shape[0] - slot.length)
         return Span(slot, slot.length, rows)
 
-    def _begin_prompt(self, sequence: Sequence, slot: KvSlot) -> None:
-        """[speaker][prompt speech tokens][text][start of speech]; of a known voice only the last two are read."""
-        request, net = sequence.request, self._net
-        prompt = [
-            net.embed_speaker(request.voice.speaker_embedding),
-            net.embed_speech(request.voice.t3_prompt_tokens.tolist()),
-            net.embed_text(request.text_tokens),
-            net.embed_speech([START_SPEECH_TOKEN]),
-        ]
-        sequence.prompt = torch.cat(prompt)
+    def _begin_prompt(self, sequence: Sequence, slot: Slot) -> None:
+        """Embed the prompt and load the voice's prefix if it is cached; the rows behind it remain to be read."""
+        request = sequence.request
+        sequence.prompt = self._net.embed_prompt(request.voice, request.text_tokens)
         slot.reserve(sequence.prompt.shape[0] + 1)
-        known = self._prefixes.get(request.voice.key)
-        if known is not None:
-            slot.load(known)
+        prefix = self._prefixes.get(request.voice.key)
+        if prefix is not None:
+            slot.load(prefix)
             self._cached_positions += slot.length
 
     def _embeddings(self, plan: _Plan) -> Tensor:
@@ -245,9 +230,10 @@ class T3Decoder:
         last_rows = [rows - 1 for rows in accumulate(span.rows for _, span in plan)]
         return hidden[last_rows]
 
-    def _after_chunk(self, sequence: Sequence, span: Span) -> None:
+    def _after_chunk(self, sequence: Sequence, span: Span[Slot]) -> None:
         self.prefilled_positions += span.rows
-        prefix, key = prefix_positions(sequence.request), sequence.request.voice.key
+        voice = sequence.request.voice
+        prefix, key = self._net.prefix_positions(voice), voice.key
         if span.slot.length >= prefix and self._prefixes.wants(key):
             self._prefixes.put(key, span.slot.copy_out(prefix))
         assert sequence.prompt is not None
@@ -255,7 +241,7 @@ class T3Decoder:
             sequence.prompt = None
 
     def _postprocess(self, plan: _Plan, hidden: Tensor) -> list[Progress]:
-        """Draw for every sequence whose prompt is read; one whose logits are not finite fails alone."""
+        """Draw a token for every sequence whose prompt is read. A sequence whose logits are not finite fails alone."""
         due = [row for row, (sequence, _) in enumerate(plan) if sequence.prompt is None]
         if not due:
             return []
@@ -271,10 +257,10 @@ class T3Decoder:
         return progress
 
     def _accept(self, sequence: Sequence, token: int) -> Progress:
-        codes = sequence.speech.accept(token)
+        speech_tokens = sequence.speech.accept(token)
         if sequence.speech.finished:
             self.release(sequence)
-        return Progress(sequence, codes, over=sequence.speech.finished)
+        return Progress(sequence, speech_tokens, over=sequence.speech.finished)
 
     def _fail(self, sequence: Sequence, error: Exception) -> Progress:
         _log.error("T3 failed under a request: %s", error, exc_info=error)

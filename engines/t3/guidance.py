@@ -1,4 +1,4 @@
-"""Classifier-free guidance, which some ports of Chatterbox offer and which Turbo and Nano do not have."""
+"""Classifier-free guidance: some ports of Chatterbox offer it; Turbo and Nano do not have it."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ _WHY = "Turbo and Nano were distilled without classifier-free guidance and run o
 
 
 def check_guidance(environment: Mapping[str, str]) -> None:
-    """Say what becomes of the variable that the vLLM port of the original Chatterbox reads.
+    """Check the environment variable that the vLLM port of the original Chatterbox reads.
 
-    Raises InvalidInput when it asks for guidance. 0 asks for none: that is what happens anyway, and is logged.
+    Raises InvalidInput if it asks for guidance. 0 asks for none and is logged as without effect.
     """
     value = environment.get(VARIABLE, "").strip()
     if not value:
         return
     try:
-        wanted = float(value) != 0
+        guided = float(value) != 0
     except ValueError:
-        wanted = True
-    if wanted:
-        raise InvalidInput(VARIABLE, value, f"unset or 0: {_WHY}", "CFG_UNSUPPORTED")
+        guided = True
+    if guided:
+        message = f"{VARIABLE} is {value}; it must be unset or 0: {_WHY}."
+        raise InvalidInput(VARIABLE, message, "CFG_UNSUPPORTED", value=value, allowed="unset or 0")
     _log.info("%s=%s changes nothing: %s", VARIABLE, value, _WHY)

@@ -1,6 +1,6 @@
-"""Affine maps of T3: one weight, multiplied the fastest way its device has.
+"""T3's linear layers, each on the fastest implementation for its device.
 
-Knows weights in GPT-2's layout (in, out), as upstream's files hold them; knows nothing of what they mean.
+Weights have GPT-2's layout, (in, out), as in upstream's files.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engines.kernels.dense import ADD, GELU, PLAIN, DenseLayer
-from engines.kernels.library import lanes_here
+from engines.kernels.library import simd_widths
+from engines.packed_linear import PackedLinear, packing_available
 
 
 class Linear(Protocol):
@@ -32,7 +33,7 @@ class Linear(Protocol):
 
 
 class DenseLinear:
-    """Plain torch, for any device; keeps the given weight, so that a memory-mapped one is not copied."""
+    """Plain torch, for any device; refers to the weight, so that a memory-mapped one is not copied."""
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         self._weight, self._bias = weight, bias
@@ -47,40 +48,17 @@ class DenseLinear:
         return residual + self(x)
 
 
-class PackedLinear:
-    """oneDNN on the CPU, its weight re-ordered once, with the activation or the residual in the same call.
-
-    Why: for the rows of a decode step it reads weights near memory bandwidth, where `addmm` and `linear` need 1.5 to
-    3 times as long; at a prefill chunk's rows it is 1.6 times as fast. The operators are the ones that torch's own
-    compiler emits.
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.t())
-        self._bias = bias.clone()
-
-    def __call__(self, x: Tensor) -> Tensor:
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "")
-        return y
-
-    def gelu(self, x: Tensor) -> Tensor:
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "gelu", [], "tanh")
-        return y
-
-    def add(self, x: Tensor, residual: Tensor) -> Tensor:
-        y: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, residual, self._weight, self._bias, "add")
-        return y
-
-
 class CompiledLinear:
     """Mynah's own kernel on the CPU, with the activation or the residual in the same call.
 
     Why: it reads every weight once, at memory bandwidth, for one row as for many, where oneDNN needs 1.3 to 2.4 times
-    as long; and it can keep weights in float16 (`halves`), half as much to read, and compute in float32.
+    as long. With `fp16_weights` it keeps weights in float16, half as much to read, and computes in float32.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor, *, halves: bool) -> None:
-        self._layer = DenseLayer(weight.numpy(), bias.numpy(), torch.get_num_threads(), halves=halves, who="t3")
+    def __init__(self, weight: Tensor, bias: Tensor, *, fp16_weights: bool) -> None:
+        self._layer = DenseLayer(
+            weight.numpy(), bias.numpy(), torch.get_num_threads(), fp16_weights=fp16_weights, pool="t3"
+        )
 
     def __call__(self, x: Tensor) -> Tensor:
         return self._run(x, PLAIN, None)
@@ -94,35 +72,29 @@ class CompiledLinear:
     def _run(self, x: Tensor, kind: int, residual: Tensor | None) -> Tensor:
         x, rows = x.contiguous(), len(x)
         out, work = x.new_empty(rows, self._layer.width), x.new_empty(self._layer.work_floats(rows))
-        beside = None if residual is None else residual.data_ptr()
-        self._layer.run(x.data_ptr(), rows, out.data_ptr(), work.data_ptr(), kind, beside)
+        residual_ptr = None if residual is None else residual.data_ptr()
+        self._layer.run(x.data_ptr(), rows, out.data_ptr(), work.data_ptr(), kind, residual_ptr)
         return out[:, : self._layer.outputs]
 
 
-def least_rows(device: torch.device) -> int:
-    """As few rows as a Linear of this device should be given: fewer take longer.
+def min_rows(device: torch.device) -> int:
+    """The smallest number of rows that a Linear of this device multiplies fast.
 
     oneDNN multiplies a single row by another routine, at two thirds of the speed of four.
     """
-    return 4 if device.type == "cpu" and not lanes_here() and packing_available() else 1
-
-
-def packing_available() -> bool:
-    """Whether this torch build has what PackedLinear calls."""
-    names = ("_reorder_linear_weight", "_linear_pointwise")
-    return bool(torch.backends.mkldnn.enabled) and all(hasattr(torch.ops.mkldnn, name) for name in names)
+    return 4 if device.type == "cpu" and not simd_widths() and packing_available() else 1
 
 
 def release_packing_memory() -> None:
-    """Return to the system what packing has freed: glibc keeps a third of a packed net's size in holes otherwise."""
-    with contextlib.suppress(OSError, AttributeError):  # another C library manages without
+    """Return memory that packing has freed to the system; glibc keeps a third of a packed net's size otherwise."""
+    with contextlib.suppress(OSError, AttributeError):  # other C libraries have no malloc_trim
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def make_linear(weight: Tensor, bias: Tensor, device: torch.device, *, halves: bool = False) -> Linear:
-    """weight (in, out), bias (out,) on the CPU -> the fastest Linear of this device; `halves` as CompiledLinear."""
-    if device.type == "cpu" and lanes_here():
-        return CompiledLinear(weight, bias, halves=halves)
+def make_linear(weight: Tensor, bias: Tensor, device: torch.device, *, fp16_weights: bool = False) -> Linear:
+    """weight (in, out), bias (out,) on the CPU -> the fastest Linear of this device."""
+    if device.type == "cpu" and simd_widths():
+        return CompiledLinear(weight, bias, fp16_weights=fp16_weights)
     if device.type == "cpu" and packing_available():
-        return PackedLinear(weight, bias)
+        return PackedLinear(weight.t(), bias)
     return DenseLinear(weight.to(device), bias.to(device))

@@ -1,7 +1,4 @@
-"""Seeded random weights in the layout of upstream's T3 file, made so that the net speaks for a while and then stops.
-
-Pure numpy; knows names, shapes and scales. What it says is noise.
-"""
+"""Seeded random weights in the layout of upstream's T3 file. The net draws noise for a while and then stops."""
 
 from __future__ import annotations
 
@@ -12,9 +9,10 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from engines.config import SPEECH_VOCAB, START_SPEECH_TOKEN, STOP_SPEECH_TOKEN, ModelSpec, Sampling
+from engines.checkpoints.tensor_file import Shape
+from engines.config import Sampling
+from engines.model_spec import SPEECH_VOCAB, START_SPEECH_TOKEN, STOP_SPEECH_TOKEN, ModelSpec
 from engines.t3.model import expected_tensors
-from engines.weights import Shape
 
 F32 = npt.NDArray[np.float32]
 
@@ -23,17 +21,17 @@ F32 = npt.NDArray[np.float32]
 # choice about 0.45 ahead of the next, far above rounding. It is also where the stop's bias (below) stands furthest
 # below the likeliest logit, in units of how much that one varies: greedy decoding meets a stop once in 10^5 steps.
 _LOGIT_STD = 2.5
-# A stop drawn once in so many tokens: lengths are geometric, a few tokens to some hundreds, this many on average.
+# A stop is drawn once in this many tokens: lengths are geometric, from a few tokens to some hundreds.
 _MEAN_TOKENS = 80
-# The start mark is never useful as speech but may be drawn: once in some thousand tokens.
+# The start mark is not speech but may be drawn: once in this many tokens.
 _MEAN_TOKENS_TO_START_MARK = 5000
 _BLOCK = 1 << 20
 
 
 def random_tensors(spec: ModelSpec, seed: int) -> Iterator[tuple[str, F32]]:
-    """Every tensor of `t3_*_v1.safetensors`, names and float32 values, one at a time.
+    """Yields the tensors of `t3_*_v1.safetensors`, names and float32 values.
 
-    The two that inference never reads (`tfmr.wte.weight`, `text_head.weight`) are one block of numbers over and over.
+    The two that inference never reads (`tfmr.wte.weight`, `text_head.weight`) repeat one block of numbers.
     Each tensor depends on `seed` and its own name alone.
     """
     for name, shape in expected_tensors(spec).items():
@@ -78,10 +76,10 @@ def _std(name: str, shape: Shape, spec: ModelSpec) -> float:
 
 
 def _set_marks(name: str, values: F32) -> None:
-    """Rows of zeros and a bias: both marks are as likely at every step, whatever the hidden state.
+    """Rows of zeros and a bias: the logits of both marks do not depend on the hidden state.
 
-    So a stop comes with the same small probability after any text, in any voice, while greedy decoding does not take
-    it: the likeliest of six thousand other logits is almost never as low as this bias.
+    A stop then has the same small probability at every step, after any text, in any voice. Greedy decoding does not
+    take it: the likeliest of six thousand other logits is almost never as low as this bias.
     """
     marks = {STOP_SPEECH_TOKEN: _MEAN_TOKENS, START_SPEECH_TOKEN: _MEAN_TOKENS_TO_START_MARK}
     for mark, mean_tokens in marks.items():

@@ -1,7 +1,6 @@
-"""Draws speech tokens from logits: upstream's processing, row by row with each row's own settings.
+"""The sampler of speech tokens: upstream's logits processing and seeded draws, each row with its own settings.
 
-Knows logits, settings and which tokens a sequence has drawn; knows no net and no requests. A row's draw depends on
-its logits, its history, its seed and how many tokens it has drawn, never on the other rows.
+A row's draw depends on its logits, its history, its seed and how many tokens it has drawn, never on the other rows.
 """
 
 from __future__ import annotations
@@ -12,28 +11,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engines.config import SPEECH_VOCAB, START_SPEECH_TOKEN, Sampling
+from engines.config import Sampling
+from engines.model_spec import SPEECH_VOCAB, START_SPEECH_TOKEN
 
 _DEFAULTS = Sampling()
-# Below this a draw is the likeliest token anyway, and dividing by less would overflow float32.
+# Below this temperature a draw is the likeliest token anyway, and dividing by less would overflow float32.
 _LOWEST_TEMPERATURE = 1e-6
 
 
 def uniform(seed: int, step: int) -> float:
-    """The one random number in [0, 1) of this seed's draw number `step`, from Philox 4x64.
+    """The random number in [0, 1) for draw number `step` of a seed, from Philox 4x64.
 
-    52 bits: times any float64 it stays below that float64, so a draw never falls beyond the last token.
+    It has 52 bits: its product with any float64 stays below that float64, so a draw never falls beyond the last token.
     """
     raw = int(np.random.Philox(key=seed, counter=step).random_raw())
     return (raw >> 12) * 2.0**-52
 
 
 class Sampler:
-    """Settings and histories of up to `slots` sequences; one call serves any subset of them.
+    """Settings and histories of up to `slots` sequences; one call draws for any subset of them.
 
     Order, as upstream: temperature, top-k, top-p, then the repetition penalty on the speech tokens drawn so far (on
-    the start mark before the first draw). The penalty may therefore lift a token above others but brings back none.
-    Temperature 0 takes the likeliest token of what the same steps give at temperature 1.
+    the start mark before the first draw). The penalty may therefore lift a token above others but restores none that
+    was ruled out. Temperature 0 takes the likeliest token after the same steps at temperature 1.
     Tokens exactly as likely as the last one that top-k or top-p keeps are kept too.
     Source: upstream `T3.inference_turbo` over transformers' logits processors.
     """
@@ -50,12 +50,12 @@ class Sampler:
         self._seen = torch.zeros((slots, SPEECH_VOCAB), dtype=torch.bool, device=device)
 
     def begin(self, slot: int, sampling: Sampling) -> None:
-        """A new sequence in this slot."""
+        """Start a new sequence in this slot."""
         self._settings[slot] = sampling
         self._drawn_tokens[slot] = 0
         self._temperature[slot] = max(sampling.temperature, _LOWEST_TEMPERATURE) if sampling.temperature else 1.0
         self._top_k[slot] = sampling.top_k or SPEECH_VOCAB
-        # What is at most this likely in sum, from the unlikeliest up, goes. Nothing sums to less than zero: off.
+        # The unlikeliest tokens whose probabilities sum to at most this are ruled out; -1 switches that off.
         self._cut_mass[slot] = 1.0 - sampling.top_p if sampling.top_p < 1.0 else -1.0
         self._penalty[slot] = sampling.repetition_penalty
         self._seen[slot] = False
@@ -71,10 +71,10 @@ class Sampler:
         return torch.where(self._seen[rows], penalised, scores)
 
     def _threshold(self, slots: Sequence[int], rows: Tensor, scores: Tensor) -> Tensor:
-        """(B, 1): the lowest score that top-k and top-p leave in each row."""
-        most = max(self._settings[slot].top_k or SPEECH_VOCAB for slot in slots)
+        """The lowest score that top-k and top-p keep in each row, (B, 1)."""
+        max_k = max(self._settings[slot].top_k or SPEECH_VOCAB for slot in slots)
         # Descending, and only as many as any row can keep: a full sort costs ten times as much.
-        best = scores.topk(most).values
+        best = scores.topk(max_k).values
         kth = best.gather(1, self._top_k[rows] - 1)
         shares = best.masked_fill(best < kth, -torch.inf).softmax(-1)
         mass_from_below = shares.flip(-1).cumsum(-1).flip(-1)
@@ -82,11 +82,11 @@ class Sampler:
         return torch.maximum(kth, best.gather(1, kept - 1))
 
     def probabilities(self, slots: Sequence[int], logits: Tensor) -> Tensor:
-        """logits (B, 6563) -> what the next draw of each row is made from, (B, 6563)."""
+        """logits (B, 6563) -> the probabilities of each row's next draw, (B, 6563)."""
         return self.process(slots, logits).softmax(-1)
 
     def sample(self, slots: Sequence[int], logits: Tensor) -> list[int]:
-        """Draw the next token of every row and remember it. All logits must be finite."""
+        """Draw the next token of every row and add it to the row's history. All logits must be finite."""
         processed = self.process(slots, logits)
         tokens = self._draw(slots, processed)
         if any(self._settings[slot].temperature == 0 for slot in slots):
@@ -97,8 +97,8 @@ class Sampler:
         return drawn
 
     def _draw(self, slots: Sequence[int], processed: Tensor) -> Tensor:
-        """Where each row's random number falls among the cumulated probabilities in order of token id, (B,)."""
-        # float64, so that the sum over 6563 tokens adds nothing of its own to how close two draws can be
+        """The token of each row whose interval of cumulated probability holds the row's random number, (B,)."""
+        # float64, so that rounding in the sum over 6563 tokens does not move the intervals
         cumulated = processed.softmax(-1, dtype=torch.float64).cumsum(-1)
         numbers = [uniform(self._settings[slot].seed, self._drawn_tokens[slot]) for slot in slots]
         targets = torch.tensor(numbers, dtype=torch.float64, device=self._device).unsqueeze(-1) * cumulated[:, -1:]
@@ -107,6 +107,6 @@ class Sampler:
     def _remember(self, slots: Sequence[int], tokens: Tensor) -> None:
         for slot in slots:
             if self._drawn_tokens[slot] == 0:
-                self._seen[slot, START_SPEECH_TOKEN] = False  # it counted for the first draw only
+                self._seen[slot, START_SPEECH_TOKEN] = False  # penalised for the first draw only
             self._drawn_tokens[slot] += 1
         self._seen[torch.tensor(slots, device=self._device), tokens] = True

@@ -1,7 +1,4 @@
-"""The thread that owns a T3Decoder: takes requests between two steps, steps while there is something to do.
-
-Knows threads; knows no event loop. Whoever asks is a Listener, which is called on this thread.
-"""
+"""The thread that owns a decoder: it accepts requests between two steps and steps while there is work to do."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from typing import Protocol
 
 import torch
 
-from engines.api import NOBODY, Observer, T3Use
+from engines.api import NULL_OBSERVER, Observer, T3Use
 from engines.errors import EngineFailure
 from engines.t3.backend import T3Request
 from engines.t3.decoder import Progress, Sequence
@@ -22,21 +19,24 @@ from engines.t3.decoder import Progress, Sequence
 _log = logging.getLogger(__name__)
 
 
-class Listener(Protocol):
-    """Whoever waits for a request's codes. Hashed by identity."""
+class TokenReceiver(Protocol):
+    """The receiver of a request's speech tokens. Hashed by identity."""
 
     def post(self, progress: Progress) -> None:
-        """Called on the step thread, in order; must not block. Raises RuntimeError when nobody can listen any more."""
+        """Called on the step thread, in order; must not block. Raises RuntimeError if the receiver's event loop is
+        closed."""
         ...
 
 
 class Decoder(Protocol):
-    """What is stepped, on one thread; see T3Decoder."""
+    """The interface of the decoders that a step loop can drive, on one thread; see T3Decoder."""
 
     @property
     def idle(self) -> bool: ...
 
     def add(self, request: T3Request) -> Sequence: ...
+
+    def promote(self, sequence: Sequence) -> None: ...
 
     def release(self, sequence: Sequence) -> None: ...
 
@@ -47,40 +47,47 @@ class Decoder(Protocol):
 
 
 class StepLoop:
-    """Methods may be called from any thread. Those that return a bool say False, and do nothing, after `close`."""
+    """A thread and its queue of commands. Methods may be called from any thread.
 
-    def __init__(self, decoder: Decoder, observer: Observer = NOBODY) -> None:
+    After `close` the methods that return a bool do nothing and return False.
+    """
+
+    def __init__(self, decoder: Decoder, observer: Observer = NULL_OBSERVER) -> None:
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._gate = threading.Lock()  # between `_submit` and the thread's last look into the queue
+        self._lock = threading.Lock()  # no command is added once `_closed` is set
         self._closed = False
         self._loop = _Loop(decoder, observer)
         self._thread = threading.Thread(target=self._run, name="t3-steps", daemon=True)
         self._thread.start()
 
-    def start(self, request: T3Request, listener: Listener) -> bool:
-        """Queue a request; its progress goes to `listener`."""
-        return self._submit(lambda: self._loop.begin(request, listener))
+    def start(self, request: T3Request, receiver: TokenReceiver) -> bool:
+        """Queue a request; its progress goes to `receiver`."""
+        return self._submit(lambda: self._loop.begin(request, receiver))
 
-    def want(self, listener: Listener, codes: int) -> bool:
-        """Let the listener's request rest once it has so many codes."""
-        return self._submit(lambda: self._loop.want(listener, codes))
+    def set_target(self, receiver: TokenReceiver, speech_tokens: int) -> bool:
+        """Pause the receiver's request once it has this many speech tokens."""
+        return self._submit(lambda: self._loop.set_target(receiver, speech_tokens))
 
-    def cancel(self, listener: Listener, freed: Callable[[], None]) -> bool:
-        """Drop the listener's request; `freed` is called on the thread once slot and cache are free."""
+    def promote(self, receiver: TokenReceiver) -> bool:
+        """Treat the receiver's request as if it had not been made ahead."""
+        return self._submit(lambda: self._loop.promote(receiver))
+
+    def cancel(self, receiver: TokenReceiver, freed: Callable[[], None]) -> bool:
+        """Drop the receiver's request; `freed` is called on the thread once slot and cache are free."""
 
         def drop() -> None:
-            self._loop.drop(listener)
+            self._loop.drop(receiver)
             freed()
 
         return self._submit(drop)
 
     def close(self) -> None:
-        """Fail what still runs, end the thread, let go of net and caches. Blocks until that is done; idempotent."""
+        """Fail what still runs, end the thread, drop net and caches. Blocks until that is done; idempotent."""
         self._submit(lambda: None, last=True)  # wakes an idle thread
         self._thread.join()
 
     def _submit(self, command: Callable[[], None], *, last: bool = False) -> bool:
-        with self._gate:
+        with self._lock:
             if self._closed:
                 return False
             self._closed = last
@@ -88,7 +95,7 @@ class StepLoop:
             return True
 
     def _run(self) -> None:
-        torch.get_num_threads()  # makes this thread take over the process's setting instead of OpenMP's default
+        torch.get_num_threads()  # makes this thread use the process's setting instead of OpenMP's default
         while not self._closed:
             # an idle thread sleeps in `get`
             while not self._closed and (self._loop.idle or not self._commands.empty()):
@@ -101,62 +108,66 @@ class StepLoop:
 
 
 class _Loop:
-    """The part that only the step thread touches."""
+    """The state that only the step thread touches."""
 
     def __init__(self, decoder: Decoder, observer: Observer) -> None:
         self._decoder = decoder
         self._observer = observer
-        self._sequences: dict[Listener, Sequence] = {}
-        self._listeners: dict[Sequence, Listener] = {}
+        self._sequences: dict[TokenReceiver, Sequence] = {}
+        self._receivers: dict[Sequence, TokenReceiver] = {}
 
     @property
     def idle(self) -> bool:
         return self._decoder.idle
 
-    def begin(self, request: T3Request, listener: Listener) -> None:
+    def begin(self, request: T3Request, receiver: TokenReceiver) -> None:
         sequence = self._decoder.add(request)
-        self._sequences[listener] = sequence
-        self._listeners[sequence] = listener
+        self._sequences[receiver] = sequence
+        self._receivers[sequence] = receiver
 
-    def want(self, listener: Listener, codes: int) -> None:
-        if (sequence := self._sequences.get(listener)) is not None:
-            sequence.wanted_codes = codes
+    def set_target(self, receiver: TokenReceiver, speech_tokens: int) -> None:
+        if (sequence := self._sequences.get(receiver)) is not None:
+            sequence.target_tokens = speech_tokens
 
-    def drop(self, listener: Listener) -> None:
-        sequence = self._sequences.pop(listener, None)
+    def promote(self, receiver: TokenReceiver) -> None:
+        if (sequence := self._sequences.get(receiver)) is not None:
+            self._decoder.promote(sequence)
+
+    def drop(self, receiver: TokenReceiver) -> None:
+        sequence = self._sequences.pop(receiver, None)
         if sequence is not None:
-            del self._listeners[sequence]
+            del self._receivers[sequence]
             self._decoder.release(sequence)
             self._observer.t3_used(self._decoder.use)
 
     def step(self) -> None:
         sequences, began_s = len(self._sequences), time.perf_counter()
         try:
-            news = self._decoder.step()
-        except Exception as error:  # the decoder reports failures; this is for faults of its own
+            results = self._decoder.step()
+        except Exception as error:  # a fault of the decoder itself: it reports the failures of requests
             _log.exception("T3's step failed")
             self._fail_all(f"T3 failed: {error!r}")
             return
-        if sequences:  # else there was only an engine to be rebuilt
+        if sequences:  # otherwise the step only rebuilt vLLM's engine
             self._observer.step_ran(time.perf_counter() - began_s, sequences)
             self._observer.t3_used(self._decoder.use)
-        for progress in news:
+        for progress in results:
             self._post(progress)
 
     def end(self) -> None:
-        self._fail_all("the engine was closed while this segment was made")
+        self._fail_all("the engine was closed while this segment was being made")
 
-    def _fail_all(self, why: str) -> None:
-        for sequence in list(self._listeners):
+    def _fail_all(self, reason: str) -> None:
+        for sequence in list(self._receivers):
             self._decoder.release(sequence)
-            self._post(Progress(sequence, over=True, error=EngineFailure(why)))
+            self._post(Progress(sequence, over=True, error=EngineFailure(reason)))
 
     def _post(self, progress: Progress) -> None:
-        listener = self._listeners[progress.sequence]
+        receiver = self._receivers[progress.sequence]
         try:
-            if progress.news:
-                listener.post(progress)
-        except RuntimeError:  # its event loop is closed: nobody will ever cancel this request
-            self.drop(listener)
+            if progress.reportable:
+                receiver.post(progress)
+        except RuntimeError:  # its event loop is closed, so that this request would never be cancelled
+            self.drop(receiver)
         if progress.over:
-            self.drop(listener)
+            self.drop(receiver)

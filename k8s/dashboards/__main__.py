@@ -1,6 +1,6 @@
-"""`python -m k8s.dashboards`: the four dashboards as JSON beside the component that loads them.
+"""`python -m k8s.dashboards`: writes the four Grafana dashboards as JSON into the monitoring component.
 
-Each panel answers a question that an operator asks; the metrics are those of docs/metrics.md.
+docs/metrics.md describes the metrics.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _heat(metric: str) -> list[Query]:
 
 
 def latency() -> dict[str, Any]:
-    """How soon and how smoothly people hear something."""
+    """Time to first audio, gaps in the audio, and where the time goes."""
     silence = f"{_rate('mynah_underrun_seconds_total')} / {_rate('mynah_audio_seconds_total')}"
     return dashboard(
         "mynah-latency",
@@ -55,16 +55,16 @@ def latency() -> dict[str, Any]:
                 "First audio",
                 [
                     Panel("Time to first audio", _quantiles("mynah_ttfa_seconds"), "s", limit=0.5, width=12),
-                    Panel("Time to first audio, all", _heat("mynah_ttfa_seconds"), "s", "heatmap", width=12),
+                    Panel("Time to first audio, distribution", _heat("mynah_ttfa_seconds"), "s", "heatmap", width=12),
                 ],
             ),
             (
-                "No gap after it",
+                "Gaps in the audio",
                 [
-                    Panel("Audio still to be heard when a chunk comes", _quantiles("mynah_buffer_lead_seconds"), "s"),
-                    Panel("Between two chunks", _quantiles("mynah_chunk_gap_seconds"), "s"),
-                    Panel("Silence per audio", [Query(silence, "silence")], "percentunit", limit=0.001),
-                    Panel("Underruns", [Query(_rate("mynah_underruns_total"), "a second")], "ops"),
+                    Panel("Audio buffered when a chunk arrives", _quantiles("mynah_buffer_lead_seconds"), "s"),
+                    Panel("Time between two chunks", _quantiles("mynah_chunk_gap_seconds"), "s"),
+                    Panel("Silence per second of audio", [Query(silence, "silence")], "percentunit", limit=0.001),
+                    Panel("Underruns", [Query(_rate("mynah_underruns_total"), "per second")], "ops"),
                     Panel("Real-time factor", _quantiles("mynah_real_time_factor_ratio"), "none", limit=1.0),
                 ],
             ),
@@ -72,8 +72,8 @@ def latency() -> dict[str, Any]:
                 "Where the time goes",
                 [
                     Panel("T3: request to first token", _quantiles("mynah_t3_prefill_seconds"), "s"),
-                    Panel("A window waits", _quantiles("mynah_window_wait_seconds"), "s"),
-                    Panel("A window is decoded", _quantiles("mynah_window_decode_seconds"), "s"),
+                    Panel("Window: time in queue", _quantiles("mynah_window_wait_seconds"), "s"),
+                    Panel("Window: decode time", _quantiles("mynah_window_decode_seconds"), "s"),
                 ],
             ),
         ],
@@ -81,8 +81,8 @@ def latency() -> dict[str, Any]:
 
 
 def capacity() -> dict[str, Any]:
-    """How full the servers are, and who is turned away."""
-    active, places = f"sum(mynah_streams_active{_HERE})", f"sum(mynah_streams_capacity{_HERE})"
+    """Utilization of the servers, refused streams and errors."""
+    active, limit = f"sum(mynah_streams_active{_HERE})", f"sum(mynah_streams_capacity{_HERE})"
     return dashboard(
         "mynah-capacity",
         "Mynah · Capacity",
@@ -91,25 +91,25 @@ def capacity() -> dict[str, Any]:
             (
                 "Streams",
                 [
-                    Panel("Open streams and places", [Query(active, "open"), Query(places, "places")], width=12),
-                    Panel("Taken", [Query(f"{active} / {places}", "share")], "percentunit", limit=0.9, width=12),
-                    Panel("Opened", [Query(_rate("mynah_streams_admitted_total"), "a second")], "ops"),
+                    Panel("Open streams and limit", [Query(active, "open"), Query(limit, "limit")], width=12),
+                    Panel("Utilization", [Query(f"{active} / {limit}", "share")], "percentunit", limit=0.9, width=12),
+                    Panel("Admitted", [Query(_rate("mynah_streams_admitted_total"), "per second")], "ops"),
                     Panel(
                         "Refused", [Query(_rate("mynah_streams_refused_total", "reason"), "{{reason}}")], "ops",
                         stacked=True,
                     ),
-                    Panel("Tried again inside", [Query(_rate("mynah_retries_total"), "a second")], "ops"),
-                    Panel("Cancelled by clients", [Query(_rate("mynah_cancels_total"), "a second")], "ops"),
+                    Panel("Segments retried", [Query(_rate("mynah_retries_total"), "per second")], "ops"),
+                    Panel("Cancelled by clients", [Query(_rate("mynah_cancels_total"), "per second")], "ops"),
                     Panel(
                         "Errors", [Query(_rate("mynah_errors_total", "reason"), "{{reason}}")], "ops", stacked=True
                     ),
                 ],
             ),
             (
-                "Work",
+                "Audio",
                 [
-                    Panel("Audio made per second", [Query(_rate("mynah_audio_seconds_total"), "seconds")], "none"),
-                    Panel("Sent", [Query(_rate("mynah_audio_sent_bytes_total", "format"), "{{format}}")], "Bps"),
+                    Panel("Audio synthesised", [Query(_rate("mynah_audio_seconds_total"), "seconds/s")], "none"),
+                    Panel("Audio sent", [Query(_rate("mynah_audio_sent_bytes_total", "format"), "{{format}}")], "Bps"),
                 ],
             ),
         ],
@@ -117,7 +117,7 @@ def capacity() -> dict[str, Any]:
 
 
 def engine() -> dict[str, Any]:
-    """What T3 and S3Gen do with the device."""
+    """Batches and times of T3 and S3Gen, and GPU memory."""
     cached = 'sum(rate(mynah_t3_prompt_positions_total{source="cached",namespace=~"$namespace"}[$__rate_interval]))'
     used = 'mynah_gpu_memory_bytes{kind="used",namespace=~"$namespace"}'
     return dashboard(
@@ -128,23 +128,23 @@ def engine() -> dict[str, Any]:
             (
                 "T3: text to speech tokens",
                 [
-                    Panel("A step", _quantiles("mynah_t3_step_seconds"), "s"),
-                    Panel("Segments in a step", [_mean("mynah_t3_batch_segments", "instance")], "none"),
-                    Panel("KV cache taken", [Query(f"mynah_t3_kv_cache_ratio{_HERE}", "{{instance}}")], "percentunit"),
+                    Panel("Step time", _quantiles("mynah_t3_step_seconds"), "s"),
+                    Panel("Segments in a step, mean", [_mean("mynah_t3_batch_segments", "instance")], "none"),
+                    Panel("KV cache in use", [Query(f"mynah_t3_kv_cache_ratio{_HERE}", "{{instance}}")], "percentunit"),
                     Panel(
-                        "Prompt found in the prefix cache",
+                        "Prompt positions found in the prefix cache",
                         [Query(f"{cached} / {_rate('mynah_t3_prompt_positions_total')}", "share")],
                         "percentunit",
                     ),
-                    Panel("Engine being rebuilt", [Query(f"mynah_t3_down{_HERE}", "{{instance}}")], "bool_yes_no"),
+                    Panel("T3 engine being rebuilt", [Query(f"mynah_t3_down{_HERE}", "{{instance}}")], "bool_yes_no"),
                 ],
             ),
             (
                 "S3Gen: speech tokens to waveform",
                 [
-                    Panel("Stages, p95", [_p95("mynah_stage_seconds", "stage")], "s"),
-                    Panel("Windows in a call", [_mean("mynah_batch_windows", "instance")], "none"),
-                    Panel("Hops", _heat("mynah_hop_tokens"), "none", "heatmap"),
+                    Panel("Stage times, p95", [_p95("mynah_stage_seconds", "stage")], "s"),
+                    Panel("Windows in a batch, mean", [_mean("mynah_batch_windows", "instance")], "none"),
+                    Panel("New speech tokens in a window", _heat("mynah_hop_tokens"), "none", "heatmap"),
                     Panel(
                         "Windows decoded again",
                         [Query(_rate("mynah_window_fallbacks_total", "runtime"), "{{runtime}}")],
@@ -152,7 +152,7 @@ def engine() -> dict[str, Any]:
                     ),
                 ],
             ),
-            ("Device", [Panel("GPU memory", [Query(used, "{{instance}}")], "bytes", width=12)]),
+            ("Device", [Panel("GPU memory in use", [Query(used, "{{instance}}")], "bytes", width=12)]),
         ],
     )
 
@@ -171,12 +171,12 @@ def fleet() -> dict[str, Any]:
                     Panel(
                         "Open streams", [Query(f"sum(mynah_streams_active{_HERE})")], kind="stat", width=4, height=5
                     ),
-                    Panel("What runs", [Query(f"mynah_engine_info{_HERE}")], kind="table", width=8, height=5),
+                    Panel("Engines", [Query(f"mynah_engine_info{_HERE}")], kind="table", width=8, height=5),
                     Panel("Versions", [Query(f"mynah_build_info{_HERE}")], kind="table", width=8, height=5),
                 ],
             ),
             (
-                "Spread",
+                "By server",
                 [
                     Panel("Open streams", [Query(f"mynah_streams_active{_HERE}", "{{instance}}")], stacked=True),
                     Panel("Time to first audio, p95", [_p95("mynah_ttfa_seconds", "instance")], "s", limit=0.5),
@@ -200,7 +200,7 @@ DASHBOARDS = {"latency": latency, "capacity": capacity, "engine": engine, "fleet
 
 
 def write(folder: Path) -> None:
-    """All dashboards as FOLDER/NAME.json."""
+    """Writes all dashboards as FOLDER/NAME.json."""
     for name, make in DASHBOARDS.items():
         (folder / f"{name}.json").write_text(json.dumps(make(), indent=1) + "\n")
 

@@ -1,7 +1,4 @@
-"""Grafana's dashboard JSON from short descriptions: a panel is a title, a unit and its queries.
-
-Knows Grafana's schema as far as we use it, and nothing of Mynah's metrics.
-"""
+"""Grafana's dashboard JSON from short descriptions: a panel is a title, a unit and its queries."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ _DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
 @dataclass(frozen=True)
 class Query:
-    """PromQL and what its line is called."""
+    """A PromQL expression and its legend."""
 
     expr: str
     legend: str = ""
@@ -24,13 +21,13 @@ class Query:
 
 @dataclass(frozen=True)
 class Panel:
-    """kind: timeseries | stat | heatmap | table. `limit` draws a line where an objective ends; `about` is its help."""
+    """`kind`: timeseries, stat, heatmap or table. `limit` draws a line at an objective."""
 
     title: str
     queries: Sequence[Query]
     unit: str = "short"
     kind: str = "timeseries"
-    about: str = ""
+    description: str = ""
     limit: float | None = None
     width: int = 8
     height: int = 8
@@ -41,7 +38,7 @@ class Panel:
             "id": number,
             "type": self.kind,
             "title": self.title,
-            "description": self.about,
+            "description": self.description,
             "datasource": _DATASOURCE,
             "gridPos": {"x": x, "y": y, "w": self.width, "h": self.height},
             "targets": [self._target(index, query) for index, query in enumerate(self.queries)],
@@ -87,8 +84,8 @@ class Panel:
         return {}
 
 
-def dashboard(uid: str, title: str, about: str, rows: Sequence[tuple[str, Sequence[Panel]]]) -> dict[str, Any]:
-    """A dashboard of titled rows; panels fill a row from the left and go on below when it is full."""
+def dashboard(uid: str, title: str, description: str, rows: Sequence[tuple[str, Sequence[Panel]]]) -> dict[str, Any]:
+    """Returns a dashboard of titled rows; panels fill a row from the left and wrap when it is full."""
     panels: list[dict[str, Any]] = []
     y = 0
     for row_title, row in rows:
@@ -97,7 +94,7 @@ def dashboard(uid: str, title: str, about: str, rows: Sequence[tuple[str, Sequen
     return {
         "uid": uid,
         "title": title,
-        "description": about,
+        "description": description,
         "tags": ["mynah"],
         "schemaVersion": _SCHEMA_VERSION,
         "editable": True,
@@ -110,8 +107,8 @@ def dashboard(uid: str, title: str, about: str, rows: Sequence[tuple[str, Sequen
 
 
 def _row(title: str, number: int, y: int) -> dict[str, Any]:
-    place = {"x": 0, "y": y, "w": _COLUMNS, "h": 1}
-    return {"id": number, "type": "row", "title": title, "collapsed": False, "gridPos": place, "panels": []}
+    position = {"x": 0, "y": y, "w": _COLUMNS, "h": 1}
+    return {"id": number, "type": "row", "title": title, "collapsed": False, "gridPos": position, "panels": []}
 
 
 def _place(row: Sequence[Panel], panels: list[dict[str, Any]], y: int) -> int:

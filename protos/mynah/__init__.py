@@ -1,20 +1,19 @@
-"""Mynah's client: text in as it is written, speech out while it is made.
+"""The Python client for Mynah: text in as it is written, speech out while it is made.
 
-    async with mynah.Client("127.0.0.1:50051") as client:
-        async with client.stream() as stream:
-            await stream.send("Hello there. ")
-            await stream.end()
-            async for chunk in stream:
-                play(chunk.data)
+```python
+async with mynah.Client("127.0.0.1:50051") as client:
+    async for chunk in client.synthesize("Hello there."):
+        play(chunk.data)
+```
 
-Importing this package loads neither gRPC nor protobuf; the first use of `Client` does.
+Importing this package does not load gRPC or protobuf; the first use of `Client` does.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mynah.errors import (
+from mynah.client.errors import (
     AlreadyExists,
     InvalidArgument,
     MynahError,
@@ -27,7 +26,7 @@ from mynah.errors import (
     Unavailable,
     WrongState,
 )
-from mynah.events import (
+from mynah.client.events import (
     AudioChunk,
     Cancelled,
     Event,
@@ -40,12 +39,12 @@ from mynah.events import (
     Voice,
     WindowFigures,
 )
-from mynah.settings import AudioFormat, Sampling, SpeechSettings, Timeouts, Tls
+from mynah.client.settings import AudioFormat, Sampling, SpeechSettings, Timeouts, Tls
 
 if TYPE_CHECKING:
-    from mynah.client import Client
-    from mynah.stream import SpeechStream
-    from mynah.voices import Voices
+    from mynah.client.client import Client
+    from mynah.client.stream import SpeechStream
+    from mynah.client.voices import Voices
 
 __all__ = [
     "AlreadyExists",
@@ -80,7 +79,7 @@ __all__ = [
     "WrongState",
 ]
 
-_LAZY = {"Client": "mynah.client", "SpeechStream": "mynah.stream", "Voices": "mynah.voices"}
+_LAZY = ("Client", "SpeechStream", "Voices")  # they import gRPC
 
 
 def __getattr__(name: str) -> Any:
@@ -90,6 +89,6 @@ def __getattr__(name: str) -> Any:
         return version("mynah")
     if name not in _LAZY:
         raise AttributeError(f"module 'mynah' has no attribute {name!r}")
-    from importlib import import_module
+    from mynah import client
 
-    return getattr(import_module(_LAZY[name]), name)
+    return getattr(client, name)

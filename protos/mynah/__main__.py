@@ -1,6 +1,6 @@
 """`python -m mynah`: the `mynah` command."""
 
-from mynah.cli import main
+from mynah.cli.main import main
 
 if __name__ == "__main__":
     main()

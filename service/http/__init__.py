@@ -1,1 +1,1 @@
-"""The HTTP surface: OpenAI's speech API, voices, a WebSocket that carries the contract's stream, health, OpenAPI."""
+"""The HTTP transport: OpenAI's speech API, voices, the contract's stream over a WebSocket, health, OpenAPI."""

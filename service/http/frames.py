@@ -1,6 +1,6 @@
-"""A WebSocket's frames as the contract's messages: protobuf's JSON as text, or protobuf itself as binary. Pure.
+"""WebSocket frames of the contract's messages: protobuf's JSON in text frames, or protobuf in binary frames.
 
-Fields are named as in the .proto files. What gRPC says by half-closing is `{"end": {}}` here.
+Fields are named as in the .proto files. `{"end": {}}` is what half-closing is in gRPC.
 """
 
 from __future__ import annotations
@@ -10,59 +10,71 @@ from enum import Enum
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from engines.errors import InvalidInput
 from mynah.v1 import speech_pb2
 
-MOST_BYTES = 4 * 1024 * 1024  # as gRPC's
+MAX_FRAME_BYTES = 4 * 1024 * 1024  # as in gRPC
 _ALLOWED = 'a StreamSpeechRequest as JSON, or {"end": {}}'
 
 
-class AudioAs(Enum):
-    """How audio comes: its data as a binary frame behind the event, or inside it as base64."""
+class AudioEncoding(Enum):
+    """How an audio event carries its data: as a binary frame after the event, or inside it as base64."""
 
     BINARY = "binary"
     BASE64 = "base64"
 
 
 class End:
-    """The client has no more to say."""
+    """The client's last message, after which it sends nothing."""
 
 
-def read_text(text: str) -> speech_pb2.StreamSpeechRequest | End:
-    """A text frame. Raises InvalidInput."""
+def parse_text(text: str) -> speech_pb2.StreamSpeechRequest | End:
+    """Parses a text frame. Raises InvalidInput."""
     try:
-        found = json.loads(text)
-        json.dumps(found, ensure_ascii=False).encode()  # half a surrogate pair in a name is a SystemError in protobuf
+        message = json.loads(text)
+        json.dumps(message, ensure_ascii=False).encode()  # a lone surrogate in a name is a SystemError in protobuf
     except (ValueError, RecursionError):
-        raise InvalidInput("frame", "what is no JSON", _ALLOWED, "MESSAGE_INVALID") from None
-    if found == {"end": {}}:
+        raise _invalid_frame("not JSON", _ALLOWED) from None
+    if message == {"end": {}}:
         return End()
     try:
-        request = ParseDict(found, speech_pb2.StreamSpeechRequest()) if isinstance(found, dict) else None
+        request = ParseDict(message, speech_pb2.StreamSpeechRequest()) if isinstance(message, dict) else None
     except (ParseError, ValueError, TypeError, RecursionError, AttributeError):
         request = None
     if request is None:
-        raise InvalidInput("frame", "another JSON value", _ALLOWED, "MESSAGE_INVALID")
+        raise _invalid_frame("another JSON value", _ALLOWED)
     return request
 
 
-def read_binary(data: bytes) -> speech_pb2.StreamSpeechRequest:
-    """A binary frame. Raises InvalidInput."""
+def parse_binary(data: bytes) -> speech_pb2.StreamSpeechRequest:
+    """Parses a binary frame. Raises InvalidInput."""
     try:
         return speech_pb2.StreamSpeechRequest.FromString(data)
     except DecodeError:
-        allowed = "a StreamSpeechRequest as protobuf"
-        raise InvalidInput("frame", f"{len(data)} bytes", allowed, "MESSAGE_INVALID") from None
+        raise _invalid_frame(f"{len(data)} bytes of something else", "a StreamSpeechRequest as protobuf") from None
 
 
-def event_frames(event: dict[str, Any], audio_as: AudioAs) -> list[str | bytes]:
-    """The frames that tell one event, given by its name and message."""
+def _invalid_frame(content: str, allowed: str) -> InvalidInput:
+    message = f"The frame is {content}; it must be {allowed}."
+    return InvalidInput("frame", message, "MESSAGE_INVALID", value=content, allowed=allowed)
+
+
+def json_fields(message: Message) -> dict[str, Any]:
+    """The JSON members of a message: fields as in the .proto files, with defaults."""
+    fields: dict[str, Any] = MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    return fields
+
+
+def event_frames(event: dict[str, Any], audio: AudioEncoding) -> list[str | bytes]:
+    """The frames of one event, which is given as {name: message}."""
     ((name, message),) = event.items()
-    behind: list[str | bytes] = []
-    told = MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
-    if name == "audio" and audio_as is AudioAs.BINARY:
-        del told["data"]
-        behind = [message.data]
-    return [json.dumps({name: told}, separators=(",", ":")), *behind]
+    data_frames: list[str | bytes] = []
+    fields = json_fields(message)
+    if name == "audio" and audio is AudioEncoding.BINARY:
+        del fields["data"]
+        data_frames = [message.data]
+    return [json.dumps({name: fields}, separators=(",", ":")), *data_frames]

@@ -1,115 +1,124 @@
-"""The OpenAPI document of the HTTP surface, made from the same tables that requests are read with."""
+"""The OpenAPI document, made from the tables that requests are parsed with."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from engines.api import EngineInfo
-from engines.config import SPEECH_VOCAB
-from service.config import ServerConfig
-from service.encode import SAMPLE_RATES_HZ
-from service.http import wanted
+from engines.model_spec import SPEECH_VOCAB
+from service.audio.formats import SAMPLE_RATES_HZ
+from service.http import speech_request
+from service.stream.policy import StreamPolicy
 
 Schema = dict[str, Any]
 
 _VOICE_ID: Schema = {"type": "string", "pattern": "^[a-z0-9][a-z0-9_-]{0,63}$"}
 _STRING: Schema = {"type": "string"}
 _RETRY = {
-    "Retry-After": {"schema": {"type": "integer"}, "description": "Seconds; present when the same request may succeed."}
+    "Retry-After": {"schema": {"type": "integer"}, "description": "Seconds to wait; present if a retry may succeed."}
 }
 
 
-def document(info: EngineInfo, config: ServerConfig, version: str) -> Schema:
-    """What `GET /openapi.json` answers."""
+def document(info: EngineInfo, policy: StreamPolicy, version: str, *, keys: bool) -> Schema:
+    """The answer to `GET /openapi.json`. `keys` says whether callers need an API key."""
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "Mynah",
             "version": version,
             "license": {"name": "MIT"},
-            "description": "Streaming speech, for OpenAI's clients and any other. The WebSocket /v1/stream, which takes"
-            " text while it is written, stands in docs/http.md.",
+            "description": "Streaming text to speech, compatible with OpenAI's clients. docs/http.md describes the"
+            " WebSocket /v1/stream, which takes text word by word.",
         },
-        "paths": _paths(info, config),
+        "paths": _paths(info, policy),
         "components": {
             "schemas": _schemas(),
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
-        "security": [{"key": []}] if config.api_keys is not None else [],
+        "security": [{"key": []}] if keys else [],
     }
 
 
-def _paths(info: EngineInfo, config: ServerConfig) -> Schema:
+def _paths(info: EngineInfo, policy: StreamPolicy) -> Schema:
     voice = _ref("Voice")
     by_id = [{"name": "voice_id", "in": "path", "required": True, "schema": _STRING}]
     return {
         "/v1/audio/speech": {
             "post": {
                 "operationId": "createSpeech",
-                "summary": "Speak a text; the audio is sent while it is made.",
-                "requestBody": _json_body(_speech_request(info, config)),
+                "summary": "Speak a text; the response streams audio while it is made.",
+                "requestBody": _json_body(_speech_request(info, policy)),
                 "responses": {"200": _spoken()} | _errors(400, 401, 403, 404, 408, 413, 415, 429, 500, 503),
             }
         },
-        "/v1/models": {"get": _get("listModels", "The model that speaks here.", _ref("Models"))},
+        "/v1/models": {"get": _get("listModels", "List the server's model.", _ref("Models"))},
         "/v1/models/{model}": {
-            "get": _get("getModel", "One model.", _ref("Model"), 404)
+            "get": _get("getModel", "Get a model.", _ref("Model"), 404)
             | {"parameters": [{"name": "model", "in": "path", "required": True, "schema": _STRING}]}
         },
         "/v1/voices": {
-            "get": _get("listVoices", "Voices by id, in pages.", _ref("Voices"), 400)
+            "get": _get("listVoices", "List voices by id, in pages.", _ref("Voices"), 400)
             | {"parameters": _page_parameters()},
             "post": {
                 "operationId": "createVoice",
-                "summary": "Make a voice from a recording of somebody who agreed to it.",
+                "summary": "Create a voice from a recording of a speaker who agreed to it.",
                 "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _new_voice()}}},
                 "responses": {"201": _json("The new voice.", voice)}
                 | _errors(400, 401, 403, 408, 409, 413, 415, 429, 500, 503),
             },
         },
         "/v1/voices/{voice_id}": {
-            "get": _get("getVoice", "One voice.", voice, 400, 404) | {"parameters": by_id},
+            "get": _get("getVoice", "Get a voice.", voice, 400, 404) | {"parameters": by_id},
             "delete": {
                 "operationId": "deleteVoice",
-                "summary": "Forget a voice; streams that speak with it go on.",
+                "summary": "Delete a voice; streams that use it continue.",
                 "parameters": by_id,
-                "responses": {"204": {"description": "It is gone."}} | _errors(400, 401, 403, 404, 409, 500),
+                "responses": {"204": {"description": "Deleted."}} | _errors(400, 401, 403, 404, 409, 500),
             },
         },
-        "/healthz": {"get": _open(_get("alive", "Whether the process answers.", _ref("State")))},
-        "/readyz": {"get": _open(_get("ready", "Whether it takes new streams.", _ref("State"), 503))},
-        "/openapi.json": {"get": _open(_get("openapi", "This document.", {"type": "object"}))},
+        "/healthz": {"get": _public(_get("alive", "Liveness: whether the process responds.", _ref("State")))},
+        "/readyz": {"get": _public(_get("ready", "Readiness: whether the server admits streams.", _ref("State"), 503))},
+        "/openapi.json": {"get": _public(_get("openapi", "Get this document.", {"type": "object"}))},
     }
 
 
 def _get(operation: str, summary: str, schema: Schema, *statuses: int) -> Schema:
-    responses = {"200": _json("As asked.", schema)} | _errors(401, 500, *statuses)
+    responses = {"200": _json("Success.", schema)} | _errors(401, 500, *statuses)
     return {"operationId": operation, "summary": summary, "responses": responses}
 
 
-def _open(operation: Schema) -> Schema:
-    """Without a key."""
-    responses = {status: about for status, about in operation["responses"].items() if status not in ("401", "500")}
+def _public(operation: Schema) -> Schema:
+    """Returns the operation as one that needs no API key."""
+    responses = {
+        status: response for status, response in operation["responses"].items() if status not in ("401", "500")
+    }
     return operation | {"security": [], "responses": responses}
 
 
 def _spoken() -> Schema:
-    types = sorted(set(wanted.MEDIA_TYPES.values()))
+    types = sorted(set(speech_request.MEDIA_TYPES.values()))
     content: Schema = {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in types}
     content["text/event-stream"] = {"schema": _STRING}
-    return {"description": "Audio in the wanted format, or with stream_format=sse events.", "content": content}
+    return {
+        "description": "Audio in response_format, or server-sent events with stream_format=sse.",
+        "content": content,
+    }
 
 
-def _speech_request(info: EngineInfo, config: ServerConfig) -> Schema:
-    model = {"enum": [info.model, *wanted.MODEL_ALIASES]}
-    text = {"type": "string", "minLength": 1, "maxLength": config.max_pending_text_chars}
+def _speech_request(info: EngineInfo, policy: StreamPolicy) -> Schema:
+    model = {"enum": [info.model, *speech_request.MODEL_ALIASES]}
+    text = {"type": "string", "minLength": 1, "maxLength": policy.max_pending_text_chars}
     voice = {"oneOf": [_VOICE_ID, _object({"id": _VOICE_ID}, "id")]}
     fields: Schema = {
-        "response_format": {"enum": list(wanted.RESPONSE_FORMATS), "default": "mp3"},
-        "stream_format": {"enum": list(wanted.STREAM_FORMATS), "default": "audio"},
-        "speed": {"const": 1.0, "description": "The model speaks at one speed."},
-        "instructions": {"type": "string", "maxLength": 0, "description": "The model takes none."},
-        "sample_rate_hz": {"enum": list(SAMPLE_RATES_HZ), "description": "Not every format has every rate."},
+        "response_format": {"enum": list(speech_request.RESPONSE_FORMATS), "default": "mp3"},
+        "stream_format": {"enum": list(speech_request.STREAM_FORMATS), "default": "audio"},
+        "speed": {"const": 1.0, "description": "The model has one speed."},
+        "instructions": {
+            "type": "string",
+            "maxLength": 0,
+            "description": "The model takes none.",
+        },
+        "sample_rate_hz": {"enum": list(SAMPLE_RATES_HZ), "description": "Not every format supports every rate."},
         "temperature": _range("number", 0.0, 5.0, 0.8),
         "top_k": _range("integer", 0, SPEECH_VOCAB, 1000),
         "top_p": {"type": "number", "exclusiveMinimum": 0.0, "maximum": 1.0, "default": 0.95},
@@ -125,9 +134,13 @@ def _new_voice() -> Schema:
     return _object(
         {
             "name": {"type": "string", "minLength": 1, "maxLength": 80},
-            "consent": {"const": "true", "description": "The speaker agreed to having this voice made."},
+            "consent": {"const": "true", "description": "Confirms that the speaker agreed to having this voice made."},
             "voice_id": _VOICE_ID,
-            "audio": {"type": "string", "format": "binary", "description": "More than 5 s of one speaker."},
+            "audio": {
+                "type": "string",
+                "format": "binary",
+                "description": "One speaker for more than 5 s.",
+            },
         },
         "name",
         "consent",
@@ -184,7 +197,7 @@ def _schemas() -> Schema:
 def _errors(*statuses: int) -> Schema:
     schema = {"application/json": {"schema": _ref("Error")}}
     return {
-        str(status): {"description": "Refused; `code` says why.", "content": schema}
+        str(status): {"description": "Error; `code` says why.", "content": schema}
         | ({"headers": _RETRY} if status in (429, 503) else {})
         for status in sorted(statuses)
     }

@@ -1,7 +1,7 @@
-"""Which pages' scripts may use this server. A browser says in `Origin` whose script it runs; others say nothing.
+"""The check of `Origin`, in which a browser names the page whose script sends a request.
 
-Pages of the server's own address and those that the operator lists may; scripts of any other page could otherwise use
-whatever the reader's browser can reach.
+Allowed are pages of the server's own address and those that the operator lists. Without the check, a script of any
+page could use every server that its visitor's browser can reach.
 """
 
 from __future__ import annotations
@@ -10,29 +10,29 @@ from urllib.parse import urlsplit
 
 from starlette.types import Scope
 
-from service.http.refusals import HttpRefused
+from service.http.error_responses import HttpError
 from service.http.requests import header
 
 ANY = "*"
-_HARMLESS = ("GET", "HEAD", "OPTIONS")  # their answers are not shown to a script that CORS does not allow
+_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")  # CORS keeps their responses from scripts that are not allowed
 
 
 class Origins:
-    """The operator's list; `*` allows all."""
+    """The origins that the operator lists; `*` allows all."""
 
     def __init__(self, allowed: tuple[str, ...]) -> None:
         self.allowed = allowed
 
     def check(self, scope: Scope) -> None:
-        """Raises HttpRefused for a WebSocket or a changing request of a page that may not."""
-        if scope["type"] == "http" and scope["method"] in _HARMLESS:
+        """Raises HttpError for a WebSocket or an unsafe method of a page that is not allowed."""
+        if scope["type"] == "http" and scope["method"] in _SAFE_METHODS:
             return
         origins = [value.decode("latin-1") for key, value in scope["headers"] if key == b"origin"]
-        if not all(self._may(origin, header(scope, b"host")) for origin in origins):
-            message = "scripts of this page may not use the server; an operator allows them with --cors-origin"
-            raise HttpRefused(403, "ORIGIN_NOT_ALLOWED", message, field="origin", allowed="the server's own pages")
+        if not all(self._allows(origin, header(scope, b"host")) for origin in origins):
+            message = "Scripts of this page may not use the server; its operator can allow the page with --cors-origin."
+            raise HttpError(403, "ORIGIN_NOT_ALLOWED", message, field="origin", allowed="the server's own pages")
 
-    def _may(self, origin: str, host: str | None) -> bool:
+    def _allows(self, origin: str, host: str | None) -> bool:
         if ANY in self.allowed or origin in self.allowed:
             return True
         try:

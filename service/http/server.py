@@ -1,4 +1,4 @@
-"""uvicorn inside our own event loop: a socket of ours, no signal handlers, an end that does not wait for ever."""
+"""uvicorn inside our event loop, with our own socket, no signal handlers, and a bounded shutdown."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from service.config import ConfigError
-from service.http.frames import MOST_BYTES
+from service.http.frames import MAX_FRAME_BYTES
 
 _BACKLOG = 1024
-_SEND_BUFFER_BYTES = 128 * 1024  # what a cancel cannot call back; enough for 48 kHz float at a round trip of 300 ms
-_MOST_CONNECTIONS = 10_000  # streams, of which fewer are admitted, probes, clients that keep a connection
+_SEND_BUFFER_BYTES = 128 * 1024  # a cancel cannot recall it; enough for 48 kHz float at a round trip of 300 ms
+_MAX_CONNECTIONS = 10_000  # of streams, probes, and clients that keep idle connections
 _UNSENT_MARGIN_S = 5.0
 
-# What uvicorn calls errors and is a client's doing, or our own log says: a response that we end before its end because
-# the client stalled or the engine failed; text that is no UTF-8.
-_NO_FAULTS = ("ASGI callable returned without completing response.", "Invalid UTF-8 sequence received from client.")
+# uvicorn's error messages for a response that we end early (a stalled client or a failed engine, which our log names)
+# and for a client's invalid UTF-8.
+_EXPECTED = ("ASGI callable returned without completing response.", "Invalid UTF-8 sequence received from client.")
 
 
 class HttpServer:
-    """One application on one address."""
+    """An HTTP server for one ASGI application on one address."""
 
     def __init__(self, app: ASGIApp, stall_timeout_s: float) -> None:
         self._stall_timeout_s = stall_timeout_s
@@ -37,17 +37,17 @@ class HttpServer:
             access_log=False,
             lifespan="off",
             ws="websockets-sansio",
-            ws_max_size=MOST_BYTES,
-            ws_ping_timeout=stall_timeout_s + _UNSENT_MARGIN_S,  # a client that does not read does not answer either
-            ws_per_message_deflate=False,  # audio does not get any smaller
+            ws_max_size=MAX_FRAME_BYTES,
+            ws_ping_timeout=stall_timeout_s + _UNSENT_MARGIN_S,  # a client that does not read answers no ping
+            ws_per_message_deflate=False,  # audio does not compress
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=_MOST_CONNECTIONS,
+            limit_concurrency=_MAX_CONNECTIONS,
         )
         self._running: asyncio.Task[None] | None = None
 
     async def start(self, listen: str, tls: ssl.SSLContext | None) -> str:
-        """Listen; returns the bound HOST:PORT. Raises ConfigError when the address cannot be had."""
+        """Listens; returns the bound HOST:PORT. Raises ConfigError if the address cannot be used."""
         _quiet_uvicorn()
         try:
             bound = _bind(listen, self._stall_timeout_s)
@@ -60,18 +60,18 @@ class HttpServer:
         self._running = asyncio.create_task(self._server.serve([bound]), name="http")
         return f"{host}:{port}"
 
-    async def stop(self, goodbye_s: float) -> None:
-        """End all connections: idle ones at once, those that are busy when `goodbye_s` have passed. Idempotent."""
+    async def stop(self, grace_s: float) -> None:
+        """Closes idle connections at once and busy ones after `grace_s` at the latest. Idempotent."""
         if self._running is None:
             return
         running, self._running = self._running, None
-        self._config.timeout_graceful_shutdown = math.ceil(goodbye_s)
+        self._config.timeout_graceful_shutdown = math.ceil(grace_s)
         self._server.should_exit = True
         await running
 
 
 class _Uvicorn(uvicorn.Server):
-    """Leaves signals to the process around it."""
+    """A uvicorn server without signal handlers."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -81,24 +81,24 @@ class _Uvicorn(uvicorn.Server):
 def _quiet_uvicorn() -> None:
     logger = logging.getLogger("uvicorn.error")
     logger.setLevel(logging.WARNING)
-    if _is_a_fault not in logger.filters:
-        logger.addFilter(_is_a_fault)
+    if _is_fault not in logger.filters:
+        logger.addFilter(_is_fault)
 
 
-def _is_a_fault(record: logging.LogRecord) -> bool:
-    return record.msg not in _NO_FAULTS
+def _is_fault(record: logging.LogRecord) -> bool:
+    return record.msg not in _EXPECTED
 
 
 def _bind(listen: str, stall_timeout_s: float) -> socket.socket:
-    """A listening socket; what is set here, every connection inherits. Raises OSError."""
+    """Returns a listening socket, whose options every connection inherits. Raises OSError."""
     host, _, port = listen.rpartition(":")
-    found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, kind, protocol, _, address = found[0]
+    addresses = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, kind, protocol, _, address = addresses[0]
     bound = socket.socket(family, kind, protocol)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
-        # a client that takes nothing for that long is gone: the kernel drops the connection with all that is unsent
+        # the kernel drops the connection of a client that has not acknowledged data for this long
         unsent_ms = round((stall_timeout_s + _UNSENT_MARGIN_S) * 1000)
         bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, unsent_ms)
         bound.bind(address)

@@ -1,4 +1,4 @@
-"""`POST /v1/audio/speech`: one text, answered while it is spoken with chunked audio or with server-sent events."""
+"""`POST /v1/audio/speech`: speaks one text; the response streams audio or server-sent events."""
 
 from __future__ import annotations
 
@@ -10,62 +10,64 @@ from starlette.types import Receive, Scope, Send
 
 from engines.api import Engine
 from engines.errors import InvalidInput
-from service import status
-from service.config import ServerConfig
-from service.conversation import Conversations, new_stream_id, within_stall_timeout
-from service.errors import Refused
-from service.http import wanted
-from service.http.refusals import answer_to
-from service.http.requests import Body, json_object, while_connected
+from service.errors import RequestError
+from service.handlers.failures import log_failure, root_cause
+from service.handlers.speech_handler import SpeechHandler, new_stream_id
+from service.handlers.timeouts import within_stall_timeout
+from service.http import speech_request
+from service.http.error_responses import error_response
+from service.http.requests import Body, read_json_object, while_connected
+from service.stream.policy import StreamPolicy
 
-_MOST_BYTES_PER_CHAR = 12  # JSON's longest way to write one: two escapes of six
+_MAX_BYTES_PER_CHAR = 12  # JSON's longest form of a character: two escapes of six bytes
 _OTHER_FIELDS_BYTES = 64 * 1024
 
 
 class SpeechEndpoint:
-    """An ASGI application."""
+    """The ASGI application of `POST /v1/audio/speech`."""
 
-    def __init__(self, engine: Engine, conversations: Conversations, config: ServerConfig) -> None:
+    def __init__(self, engine: Engine, speech_handler: SpeechHandler, policy: StreamPolicy) -> None:
         self._engine = engine
-        self._conversations = conversations
-        self._config = config
+        self._speech_handler = speech_handler
+        self._policy = policy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        most_bytes = self._config.max_pending_text_chars * _MOST_BYTES_PER_CHAR + _OTHER_FIELDS_BYTES
-        body = Body(receive, most_bytes, self._config.stall_timeout_s)
-        asked = wanted.read(await json_object(scope, body), self._engine.info.model)
+        max_bytes = self._policy.max_pending_text_chars * _MAX_BYTES_PER_CHAR + _OTHER_FIELDS_BYTES
+        body = Body(receive, max_bytes, self._policy.stall_timeout_s)
+        speech = speech_request.parse(await read_json_object(scope, body), self._engine.info.model)
         stream_id = new_stream_id()
-        sender = _Sender(send, self._config.stall_timeout_s, stream_id)
-        answer = _Events(sender) if asked.events else _Audio(sender, wanted.MEDIA_TYPES[asked.audio_format])
+        writer = _ResponseWriter(send, self._policy.stall_timeout_s, stream_id)
+        media_type = speech_request.MEDIA_TYPES[speech.audio_format]
+        response = _EventResponse(writer) if speech.server_sent_events else _AudioResponse(writer, media_type)
         try:
-            speaking = self._conversations.synthesize(stream_id, asked.request, answer.tell)
+            speaking = self._speech_handler.synthesize(stream_id, speech.request, response.send)
             await while_connected(receive, speaking)
-            await answer.end()
+            await response.end()
         except Exception as error:
-            named = _named(status.first(error))
-            if not sender.started:
-                raise named from error
-            await answer.fail(named, stream_id)
+            renamed = _with_http_field(root_cause(error))
+            if not writer.started:
+                raise renamed from error
+            await response.fail(renamed, stream_id)
 
 
-def _named(error: Exception) -> Exception:
-    """The same refusal, its field named as in this surface's body."""
+def _with_http_field(error: Exception) -> Exception:
+    """Returns the error with its field named as in the request's body."""
     if isinstance(error, InvalidInput):
-        return error.named(wanted.field_here(error.field))
-    if isinstance(error, Refused):
-        error.field = wanted.field_here(error.field)
+        return error.named(speech_request.http_field(error.field))
+    if isinstance(error, RequestError):
+        error.field = speech_request.http_field(error.field)
     return error
 
 
-class _Sender:
-    """The response: begun with the first thing that is to be told, so that until then a refusal can have a status."""
+class _ResponseWriter:
+    """Writes the response. It starts with the first data, so that an error before that can have a status code."""
 
     def __init__(self, send: Send, stall_timeout_s: float, stream_id: str) -> None:
         self._send, self._stall_timeout_s, self._stream_id = send, stall_timeout_s, stream_id
         self.started = False
 
     async def write(self, media_type: str, data: bytes, *, last: bool = False) -> None:
-        """Raises TookTooLong when the client does not read."""
+        """Raises DeadlineExceeded if the client does not read."""
         if not self.started:
             self.started = True
             headers = {"content-type": media_type, "cache-control": "no-store", "x-request-id": self._stream_id}
@@ -75,43 +77,43 @@ class _Sender:
         await within_stall_timeout(self._send(body), self._stall_timeout_s)
 
 
-class _Answer(Protocol):
-    """How the events of speaking are told over HTTP."""
+class _SpeechResponse(Protocol):
+    """A response made of the stream's events."""
 
-    async def tell(self, **event: Any) -> None: ...
+    async def send(self, **event: Any) -> None: ...
 
     async def end(self) -> None: ...
 
     async def fail(self, error: Exception, stream_id: str) -> None: ...
 
 
-class _Audio:
-    """The audio alone. A failure on the way leaves the body without its end, which no client takes for a whole one."""
+class _AudioResponse:
+    """The audio only. After a failure the chunked body has no end, so that clients see that it is incomplete."""
 
-    def __init__(self, sender: _Sender, media_type: str) -> None:
-        self._sender, self._media_type = sender, media_type
+    def __init__(self, writer: _ResponseWriter, media_type: str) -> None:
+        self._writer, self._media_type = writer, media_type
 
-    async def tell(self, **event: Any) -> None:
+    async def send(self, **event: Any) -> None:
         if "audio" in event:
-            await self._sender.write(self._media_type, event["audio"].data)
+            await self._writer.write(self._media_type, event["audio"].data)
 
     async def end(self) -> None:
-        await self._sender.write(self._media_type, b"", last=True)
+        await self._writer.write(self._media_type, b"", last=True)
 
     async def fail(self, error: Exception, stream_id: str) -> None:
-        status.told(error, f"stream {stream_id}")
+        log_failure(error, f"stream {stream_id}")
 
 
-class _Events:
-    """OpenAI's server-sent events: audio in base64, then how many tokens it took; or an error as the last event."""
+class _EventResponse:
+    """OpenAI's server-sent events: audio in base64, then the token usage; or an error as the last event."""
 
     _TYPE = "text/event-stream"
 
-    def __init__(self, sender: _Sender) -> None:
-        self._sender = sender
+    def __init__(self, writer: _ResponseWriter) -> None:
+        self._writer = writer
         self._text_tokens = self._speech_tokens = 0
 
-    async def tell(self, **event: Any) -> None:
+    async def send(self, **event: Any) -> None:
         if "segment_started" in event:
             self._text_tokens += event["segment_started"].text_token_count
         if "segment_done" in event:
@@ -129,9 +131,9 @@ class _Events:
         await self._event({"type": "speech.audio.done", "usage": usage}, last=True)
 
     async def fail(self, error: Exception, stream_id: str) -> None:
-        answer = answer_to(error, f"stream {stream_id}")
-        if answer is not None:
-            await self._event({"type": "error", "error": answer.error}, last=True)
+        response = error_response(error, f"stream {stream_id}")
+        if response is not None:
+            await self._event({"type": "error", "error": response.error}, last=True)
 
     async def _event(self, event: dict[str, Any], *, last: bool = False) -> None:
-        await self._sender.write(self._TYPE, f"data: {json.dumps(event)}\n\n".encode(), last=last)
+        await self._writer.write(self._TYPE, f"data: {json.dumps(event)}\n\n".encode(), last=last)

@@ -1,4 +1,4 @@
-"""The WebSocket `/v1/stream`: the contract's StreamSpeech for browsers and for whoever has no gRPC."""
+"""The WebSocket `/v1/stream`: the contract's StreamSpeech for browsers and clients without gRPC."""
 
 from __future__ import annotations
 
@@ -12,47 +12,46 @@ from starlette.types import Message, Receive, Scope, Send
 
 from engines.errors import InvalidInput
 from mynah.v1 import speech_pb2
-from service.config import ServerConfig
-from service.conversation import Conversations, new_stream_id, within_stall_timeout
-from service.errors import ClientGone, OutOfOrder
-from service.http.frames import AudioAs, End, event_frames, read_binary, read_text
-from service.http.refusals import answer_to
+from service.errors import ClientGone, FailedPrecondition
+from service.handlers.speech_handler import SpeechHandler, new_stream_id
+from service.handlers.timeouts import within_stall_timeout
+from service.http.error_responses import error_response
+from service.http.frames import AudioEncoding, End, event_frames, parse_binary, parse_text
 
 SUBPROTOCOL = "mynah.v1"
-_OWN_CODES = 4000  # the close codes that are ours to give: 4000 and an HTTP status
-_DONE = 1000
+_ERROR_CLOSE_CODE = 4000  # plus the HTTP status
+_NORMAL_CLOSE_CODE = 1000
 
 
 class StreamEndpoint:
-    """An ASGI application. A refusal comes as `{"error": ...}`, then as the close code 4000 + HTTP status."""
+    """The ASGI application of `/v1/stream`. Errors are sent as `{"error": ...}`, then as close code 4000 + status."""
 
-    def __init__(self, conversations: Conversations, config: ServerConfig) -> None:
-        self._conversations = conversations
-        self._config = config
+    def __init__(self, speech_handler: SpeechHandler, stall_timeout_s: float) -> None:
+        self._speech_handler = speech_handler
+        self._stall_timeout_s = stall_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         stream_id = new_stream_id()
         await receive()  # websocket.connect
         subprotocol = SUBPROTOCOL if SUBPROTOCOL in scope["subprotocols"] else None
         await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": _headers(stream_id)})
-        socket = _Socket(receive, send, self._config.stall_timeout_s)
+        socket = _Socket(receive, send, self._stall_timeout_s)
         try:
-            audio_as = _audio_as(scope)
-            await self._converse(stream_id, socket, audio_as)
-            await socket.close(_DONE)
+            await self._stream(stream_id, socket, _audio_encoding(scope))
+            await socket.close(_NORMAL_CLOSE_CODE)
         except Exception as error:
-            answer = answer_to(error, f"stream {stream_id}")
-            if answer is not None:
-                await socket.refuse(answer.error, _OWN_CODES + answer.status_code, answer.reason)
+            response = error_response(error, f"stream {stream_id}")
+            if response is not None:
+                await socket.reject(response.error, _ERROR_CLOSE_CODE + response.status_code, response.reason)
 
-    async def _converse(self, stream_id: str, socket: _Socket, audio_as: AudioAs) -> None:
-        async def tell(**event: Any) -> None:
-            for frame in event_frames(event, audio_as):
+    async def _stream(self, stream_id: str, socket: _Socket, audio: AudioEncoding) -> None:
+        async def send(**event: Any) -> None:
+            for frame in event_frames(event, audio):
                 await socket.send(frame)
 
         async with asyncio.TaskGroup() as tasks:
-            watching = tasks.create_task(socket.watch_after_end())
-            await self._conversations.stream(stream_id, socket.requests(), tell)
+            watching = tasks.create_task(socket.raise_after_end())
+            await self._speech_handler.stream(stream_id, socket.requests(), send)
             watching.cancel()
 
 
@@ -60,42 +59,45 @@ def _headers(stream_id: str) -> list[tuple[bytes, bytes]]:
     return [(b"x-request-id", stream_id.encode())]
 
 
-def _audio_as(scope: Scope) -> AudioAs:
-    """The query's choice. Raises InvalidInput."""
+def _audio_encoding(scope: Scope) -> AudioEncoding:
+    """Returns the query's choice. Raises InvalidInput."""
     query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-    asked = query.pop("audio", [AudioAs.BINARY.value])
-    allowed = " | ".join(each.value for each in AudioAs)
+    values = query.pop("audio", [AudioEncoding.BINARY.value])
+    known = [each.value for each in AudioEncoding]
+    allowed = " or ".join(known)
     if query:
-        raise InvalidInput("query", ", ".join(query), f"audio={allowed}", "FIELD_UNKNOWN")
-    if len(asked) != 1 or asked[0] not in [each.value for each in AudioAs]:
-        raise InvalidInput("audio", ", ".join(asked), allowed, "VALUE_INVALID")
-    return AudioAs(asked[0])
+        message = "The query has an unknown parameter; the only one is audio."
+        raise InvalidInput("query", message, "FIELD_UNKNOWN", value=", ".join(query), allowed="audio")
+    if len(values) != 1 or values[0] not in known:
+        message = f"audio must be given once, as {allowed}."
+        raise InvalidInput("audio", message, "VALUE_INVALID", value=", ".join(values), allowed=allowed)
+    return AudioEncoding(values[0])
 
 
 class _Socket:
-    """The connection: one reader at a time, and sends that do not wait for ever."""
+    """A WebSocket connection with one reader at a time and a time limit for sends."""
 
     def __init__(self, receive: Receive, send: Send, stall_timeout_s: float) -> None:
         self._receive, self._send, self._stall_timeout_s = receive, send, stall_timeout_s
         self._ended = asyncio.Event()
 
     async def requests(self) -> AsyncIterator[speech_pb2.StreamSpeechRequest]:
-        """What the client says, up to its `end`. Raises InvalidInput, ClientGone."""
+        """The client's requests up to its `end`. Raises InvalidInput, ClientGone."""
         while True:
             frame = await self._next()
             text = frame.get("text")
-            request = read_text(text) if text is not None else read_binary(frame["bytes"])
+            request = parse_text(text) if text is not None else parse_binary(frame["bytes"])
             if isinstance(request, End):
                 break
             yield request
         self._ended.set()
 
-    async def watch_after_end(self) -> NoReturn:
-        """From the `end` on: raises ClientGone when the client leaves, OutOfOrder when it goes on talking."""
+    async def raise_after_end(self) -> NoReturn:
+        """After the client's `end`: raises ClientGone if it disconnects, FailedPrecondition if it sends more."""
         await self._ended.wait()
         await self._next()
-        message = "got a message after end; allowed: none"
-        raise OutOfOrder("STREAM_ENDED", message, field="message", value="a message", allowed="none after end")
+        message = "A message arrived after end, which must be the last one; open a new stream for more text."
+        raise FailedPrecondition("STREAM_ENDED", message, field="message", value="a message", allowed="none after end")
 
     async def _next(self) -> Message:
         frame = await self._receive()
@@ -104,15 +106,15 @@ class _Socket:
         return frame
 
     async def send(self, frame: str | bytes) -> None:
-        """Raises TookTooLong when the client does not read, ClientGone."""
+        """Raises DeadlineExceeded if the client does not read, ClientGone."""
         kind = "text" if isinstance(frame, str) else "bytes"
         try:
             await within_stall_timeout(self._send({"type": "websocket.send", kind: frame}), self._stall_timeout_s)
-        except OSError as error:  # it left, and its disconnect is on the way
+        except OSError as error:  # disconnected; the disconnect message follows
             raise ClientGone from error
 
-    async def refuse(self, error: dict[str, Any], code: int, reason: str) -> None:
-        """Say why, then close. A client that does not read gets the connection's end alone."""
+    async def reject(self, error: dict[str, Any], code: int, reason: str) -> None:
+        """Sends the error and closes. A client that does not read only gets the end of the connection."""
         try:
             async with asyncio.timeout(1.0):
                 await self._send({"type": "websocket.send", "text": json.dumps({"error": error})})
@@ -123,5 +125,5 @@ class _Socket:
     async def close(self, code: int, reason: str = "") -> None:
         try:
             await self._send({"type": "websocket.close", "code": code, "reason": reason})
-        except OSError:  # it left
+        except OSError:  # disconnected
             return

@@ -34,21 +34,22 @@ def test_arrivals_are_random_yet_the_same_for_a_seed():
     assert np.std(gaps) == pytest.approx(1 / 50, rel=0.1), "an exponential's deviation is its mean"
 
 
-def test_a_player_hears_onset_and_silence():
+def test_a_player_measures_onset_and_underruns():
     player = Player()
-    player.hear(10.0, pcm(0.2, level=0))
-    player.hear(10.1, pcm(0.1, level=20))  # still too quiet; plays from 10.2 on
-    player.hear(10.25, pcm(0.2, level=0) + pcm(0.3))  # plays from 10.3 on
+    player.add(10.0, pcm(0.2, level=0))
+    player.add(10.1, pcm(0.1, level=20))  # still too quiet; plays from 10.2 on
+    player.add(10.25, pcm(0.2, level=0) + pcm(0.3))  # plays from 10.3 on
     assert player.onset_s == pytest.approx(10.5)
     assert player.underruns == 0
-    player.hear(11.0, pcm(0.1))  # 0.2 s after the end at 10.8
+    player.add(11.0, pcm(0.1))  # 0.2 s after the end at 10.8
     assert (player.underruns, player.underrun_s) == (1, pytest.approx(0.2))
-    assert player.played_out_s == pytest.approx(11.1)
     assert player.audio_s == pytest.approx(0.9)
+    player.add(11.4, pcm(0.1))  # 0.3 s after the end at 11.1
+    assert (player.underruns, player.underrun_s) == (2, pytest.approx(0.5))
 
 
 class Scripted:
-    """A surface with a queue: every stream takes `service_s` of one server, then 1 s of audio comes."""
+    """A surface with a queue: every stream needs `service_s` of one server and then gets 1 s of audio."""
 
     def __init__(self, service_s: float, fails: bool = False) -> None:
         self._service_s, self._fails = service_s, fails
@@ -79,7 +80,7 @@ def trial_on(service_s: float):
 
 
 def test_the_search_finds_where_a_queue_grows():
-    """A queue with service time s is carried up to a utilisation well below 1: p95 within 1 s at about 0.75."""
+    """A queue has p95 within 1 s up to a utilisation of about 0.75."""
     rate, trials = virtual_time(highest_rate(trial_on(0.1), BOUNDS, first_per_s=0.5))
     assert 5.0 < rate < 9.8
     carried = [figures.rate_per_s for figures in trials if figures.within(BOUNDS)]
@@ -89,8 +90,8 @@ def test_the_search_finds_where_a_queue_grows():
     assert all(b > a * 0.7 for a, b in pairwise(onsets))
 
 
-def test_a_server_that_carries_nothing_is_told():
-    rate, trials = virtual_time(highest_rate(trial_on(5.0), BOUNDS, first_per_s=2.0, most_trials=4))
+def test_a_server_that_sustains_no_rate_gives_zero():
+    rate, trials = virtual_time(highest_rate(trial_on(5.0), BOUNDS, first_per_s=2.0, max_trials=4))
     assert rate == 0
     assert [figures.rate_per_s for figures in trials] == [2.0, 1.0, 0.5, 0.25]
 
@@ -131,7 +132,7 @@ async def test_a_load_on_a_real_server(name: str):
         await at.settled()
         made = at.engine.made_samples
     assert {outcome.error for outcome in outcomes} == {""}
-    assert sum(outcome.audio_s for outcome in outcomes) == pytest.approx(made / 24_000), "every sample was heard"
+    assert sum(outcome.audio_s for outcome in outcomes) == pytest.approx(made / 24_000), "every sample was received"
     for outcome in outcomes:
         assert outcome.onset_s is not None
         assert outcome.ttfa_s is not None

@@ -1,4 +1,4 @@
-"""The service's bench at a size that takes seconds: its stamps, its supply of nonsense, its four measurements."""
+"""The service's bench at a small size: its time stamps, its malformed requests, its four measurements."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pytest
 from bench.malformed import supply
 from bench.scripted_server import made_at_ns, stamped
 from bench.service import bench
-from service.codecs import pcm_s16le
+from service.audio.codecs import pcm_s16le
 
 
-def test_a_stamp_survives_its_way():
+def test_a_stamp_survives_the_encoding():
     samples = np.linspace(-1.0, 1.0, 960, dtype=np.float32)
     before_ns = monotonic_ns()
     out = stamped(samples)
@@ -23,7 +23,7 @@ def test_a_stamp_survives_its_way():
     assert (out[5:] == samples[5:]).all()
 
 
-def test_the_supply_is_seeded_and_knows_many_kinds():
+def test_the_malformed_requests_are_seeded_and_of_many_kinds():
     first, again = (list(islice(supply(3, 100), 300)) for _ in range(2))
     assert first == again != list(islice(supply(4, 100), 300))
     assert len({request.kind for request in first}) >= 25

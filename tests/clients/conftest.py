@@ -1,4 +1,4 @@
-"""Clients that people use, against a server process. They run in the environment of `make test-clients` alone."""
+"""Third-party clients against a server process; `make test-clients` runs them in the environment that has them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if any(importlib.util.find_spec(name) is None for name in ("openai", "livekit", 
     collect_ignore_glob = ["test_*.py"]
 
 ROOT = Path(__file__).parents[2]
-PYTHON = os.environ.get("MYNAH_PYTHON", str(ROOT / ".venv" / "bin" / "python"))  # the one that has the server
+PYTHON = os.environ.get("MYNAH_PYTHON", str(ROOT / ".venv" / "bin" / "python"))  # of the environment with the server
 
 
 @dataclass(frozen=True)
 class Addresses:
-    """Of a running server: HOST:PORT."""
+    """HOST:PORT of a running server's ports."""
 
     grpc: str
     http: str
@@ -29,23 +29,23 @@ class Addresses:
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Addresses]:
-    """A server on the fake engine: three streams, tones instead of speech."""
+    """A server on the fake engine, which makes tones, with at most three streams."""
     environment = {name: value for name, value in os.environ.items() if name != "MYNAH_PYTHON"}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "protos")])
     listen = ["--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0", "--max-streams", "3"]
     command = [PYTHON, "-m", "tests.clients.fake_server", *listen]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT) as running:
         assert running.stdout is not None
-        told = ""
+        output = ""
         for line in running.stdout:
-            told += line
+            output += line
             if "serving after" in line:
                 break
         try:
-            grpc = re.search(r"listening on (\S+)", told)
-            http = re.search(r"HTTP at http://(\S+)", told)
-            assert grpc is not None, told
-            assert http is not None, told
+            grpc = re.search(r"listening on (\S+)", output)
+            http = re.search(r"HTTP at http://(\S+)", output)
+            assert grpc is not None, output
+            assert http is not None, output
             yield Addresses(grpc[1], http[1])
         finally:
             running.terminate()

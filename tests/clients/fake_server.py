@@ -1,4 +1,4 @@
-"""`mynah-serve` on the fake engine, for clients of other environments; takes the same flags."""
+"""`mynah-serve` on the fake engine, for tests in other environments. Takes the same flags."""
 
 import engines
 from engines.fake import FakeEngine, Script

@@ -1,4 +1,4 @@
-"""LiveKit Agents' NVIDIA plugin, pointed at this server instead of a cloud: words in, audio and voices out."""
+"""LiveKit Agents' NVIDIA plugin with this server as its endpoint: words in, audio and voices out."""
 
 from __future__ import annotations
 
@@ -25,5 +25,5 @@ async def test_words_become_audio(server: Addresses):
     assert abs(sum(frame.duration for frame in frames) - spoken_s) < 0.1
 
 
-async def test_its_list_of_voices(server: Addresses):
+async def test_the_plugin_lists_the_voices(server: Addresses):
     assert plugin(server).list_voices() == {"en-US": {"voices": ["mynah.default"]}}

@@ -1,4 +1,4 @@
-"""The `openai` client, unchanged, against /v1: speech in every format, streamed, as events, and its errors."""
+"""The unmodified `openai` client against /v1: speech in every format, streaming, events and errors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from tests.clients.conftest import Addresses
 
-# How each format begins, and for PCM how long it is: 12 letters, 40 ms each.
+# The first bytes of each format. PCM has none; its length is tested: 12 letters of 40 ms.
 BEGINNINGS = {"mp3": b"\xff\xf3", "opus": b"OggS", "aac": b"\xff\xf1", "flac": b"fLaC", "wav": b"RIFF", "pcm": b""}
 
 
@@ -21,7 +21,7 @@ def client(server: Addresses) -> openai.OpenAI:
 
 
 @pytest.mark.parametrize("response_format", list(BEGINNINGS))
-def test_every_format_it_knows(client: openai.OpenAI, response_format: str):
+def test_every_format_of_the_client(client: openai.OpenAI, response_format: str):
     spoken = client.audio.speech.create(
         model="gpt-4o-mini-tts", voice="default", input="Hello there.", response_format=response_format
     )
@@ -51,9 +51,9 @@ def test_events(client: openai.OpenAI):
         model="tts-1", voice="default", input="Hello there.", response_format="pcm", stream_format="sse"
     ) as spoken:
         lines = [line.removeprefix("data: ") for line in spoken.iter_lines() if line]
-    told = [json.loads(line) for line in lines]
-    assert sum(len(base64.b64decode(event["audio"])) for event in told[:-1]) == 2 * 12 * 960
-    assert told[-1]["type"] == "speech.audio.done"
+    events = [json.loads(line) for line in lines]
+    assert sum(len(base64.b64decode(event["audio"])) for event in events[:-1]) == 2 * 12 * 960
+    assert events[-1]["type"] == "speech.audio.done"
 
 
 def test_models(client: openai.OpenAI):
@@ -61,7 +61,7 @@ def test_models(client: openai.OpenAI):
     assert client.models.retrieve("fake").owned_by == "mynah"
 
 
-def test_its_errors_say_what_was_wrong(client: openai.OpenAI):
+def test_errors_have_reason_and_field(client: openai.OpenAI):
     with pytest.raises(openai.NotFoundError) as raised:
         client.audio.speech.create(model="tts-1", voice="alloy", input="Hello.")
     assert (raised.value.code, raised.value.param) == ("VOICE_NOT_FOUND", "voice")
@@ -70,7 +70,7 @@ def test_its_errors_say_what_was_wrong(client: openai.OpenAI):
     assert (bad.value.code, bad.value.param, bad.value.type) == ("SPEED_UNSUPPORTED", "speed", "invalid_request_error")
 
 
-def test_beyond_capacity_it_is_told_when_to_come_back_and_does(client: openai.OpenAI):
+def test_the_client_retries_when_the_server_is_full(client: openai.OpenAI):
     with ExitStack() as holding:
         for _ in range(3):
             held = client.audio.speech.with_streaming_response.create(

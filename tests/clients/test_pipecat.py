@@ -1,4 +1,4 @@
-"""Pipecat's NVIDIA service, pointed at this server instead of a cloud, inside a pipeline as an agent has it."""
+"""Pipecat's NVIDIA service with this server as its endpoint, in a pipeline."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tests.clients.conftest import Addresses
 TEXT = "Good morning to everybody here."
 
 
-class Ear(FrameProcessor):
-    """Keeps what comes by."""
+class Recorder(FrameProcessor):
+    """Records the audio and error frames that pass through."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,16 +33,16 @@ class Ear(FrameProcessor):
         await self.push_frame(frame, direction)
 
 
-async def test_a_pipeline_speaks(server: Addresses):
+async def test_a_pipeline_produces_speech(server: Addresses):
     settings = NvidiaTTSService.Settings(voice="mynah.default")
     tts = NvidiaTTSService(server=server.grpc, use_ssl=False, sample_rate=24_000, settings=settings)
-    ear = Ear()
-    task = PipelineTask(Pipeline([tts, ear]), params=PipelineParams(audio_out_sample_rate=24_000))
+    recorder = Recorder()
+    task = PipelineTask(Pipeline([tts, recorder]), params=PipelineParams(audio_out_sample_rate=24_000))
     await task.queue_frames([TTSSpeakFrame(TEXT), EndFrame()])
     async with asyncio.timeout(30):
         await PipelineRunner(handle_sigint=False).run(task)
-    assert not ear.errors
-    assert {frame.sample_rate for frame in ear.audio} == {24_000}
-    spoken_s = sum(len(frame.audio) for frame in ear.audio) / 2 / 24_000
+    assert not recorder.errors
+    assert {frame.sample_rate for frame in recorder.audio} == {24_000}
+    spoken_s = sum(len(frame.audio) for frame in recorder.audio) / 2 / 24_000
     assert spoken_s >= len(TEXT) * 0.04
     assert spoken_s < len(TEXT) * 0.04 + 0.5

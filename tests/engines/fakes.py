@@ -1,4 +1,4 @@
-"""Scripted stand-ins for T3 and S3Gen: ordinary classes with the stages' contracts and no model behind them."""
+"""Scripted T3 and S3Gen: ordinary classes with the stages' interfaces and no model."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from engines.config import MEL_HOP_SAMPLES, SILENCE_SPEECH_TOKEN
 from engines.errors import EngineFailure
-from engines.s3gen.batcher import Results
+from engines.model_spec import MEL_HOP_SAMPLES, SILENCE_SPEECH_TOKEN
 from engines.s3gen.runtime import F32, FlowBatch, VocoderBatch, VocoderResult
-from engines.s3gen.segment_decoder import decode_windows
-from engines.s3gen.window_queue import Job
+from engines.s3gen.streaming.batcher import Results
+from engines.s3gen.streaming.segment_decoder import decode_windows
+from engines.s3gen.streaming.window_queue import DecodeRequest
 from engines.t3.backend import T3Request
-from engines.voice.voice import Voice
+from engines.voice import Voice
 
 
 def make_voice(prompt_tokens: int = 20, name: str = "test") -> Voice:
@@ -30,12 +30,12 @@ def make_voice(prompt_tokens: int = 20, name: str = "test") -> Voice:
 
 
 class FakeT3:
-    """One code per text token times `codes_per_text_token`, each `token_s` of (virtual) time apart."""
+    """Every text token gives `tokens_per_text_token` speech tokens, `token_s` of (virtual) time apart."""
 
     name = "fake"
 
-    def __init__(self, codes_per_text_token: int = 2, token_s: float = 0.01, fail_after: int | None = None) -> None:
-        self.codes_per_text_token = codes_per_text_token
+    def __init__(self, tokens_per_text_token: int = 2, token_s: float = 0.01, fail_after: int | None = None) -> None:
+        self.tokens_per_text_token = tokens_per_text_token
         self.token_s = token_s
         self.fail_after = fail_after
         self.running: set[FakeGeneration] = set()
@@ -57,30 +57,96 @@ class FakeGeneration:
 
     def __init__(self, backend: FakeT3, request: T3Request) -> None:
         self.backend = backend
-        count = len(request.text_tokens) * backend.codes_per_text_token
+        self.made_ahead = request.made_ahead
+        count = len(request.text_tokens) * backend.tokens_per_text_token
         rng = np.random.default_rng(request.sampling.seed % 2**32)
-        self.codes = [*rng.integers(0, 6561, count).tolist(), *[SILENCE_SPEECH_TOKEN] * 3]
+        self.speech_tokens = [*rng.integers(0, 6561, count).tolist(), *[SILENCE_SPEECH_TOKEN] * 3]
         self.position = 0
 
-    def want(self, codes: int) -> None:
-        """Makes all of them."""
+    def set_target(self, speech_tokens: int) -> None:
+        """Has no effect: all tokens are made at once."""
 
-    async def next_codes(self) -> list[int]:
-        if self.position >= len(self.codes):
+    def promote(self) -> None:
+        self.made_ahead = False
+
+    async def next_speech_tokens(self) -> list[int]:
+        if self.position >= len(self.speech_tokens):
             self.backend.running.discard(self)
             return []
         await asyncio.sleep(self.backend.token_s)
         if self.backend.fail_after is not None and self.position >= self.backend.fail_after:
             raise EngineFailure("scripted T3 failure")
         self.position += 1
-        return [self.codes[self.position - 1]]
+        return [self.speech_tokens[self.position - 1]]
 
     async def cancel(self) -> None:
         self.backend.running.discard(self)
 
 
+class SharedT3(FakeT3):
+    """A T3 whose requests share one device: a step of `token_s` makes one token, for the request that was served
+    least recently; those made ahead are served only when no other has anything to do."""
+
+    def __init__(self, tokens_per_text_token: int = 1, token_s: float = 0.02) -> None:
+        super().__init__(tokens_per_text_token, token_s)
+        self._steps: asyncio.Task[None] | None = None
+
+    def start(self, request: T3Request) -> SharedGeneration:
+        self.started.append(request)
+        generation = SharedGeneration(self, request)
+        self.running.add(generation)
+        self.wake()
+        return generation
+
+    def wake(self) -> None:
+        if self._steps is None:
+            self._steps = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        steps = 0
+        while ready := [g for g in self.running if isinstance(g, SharedGeneration) and not g.paused]:
+            chosen = min(ready, key=lambda generation: (generation.made_ahead, generation.last_step))
+            await asyncio.sleep(self.token_s)
+            steps += 1
+            chosen.last_step = steps
+            chosen.make_one()
+        self._steps = None
+
+
+class SharedGeneration(FakeGeneration):
+    def __init__(self, backend: SharedT3, request: T3Request) -> None:
+        super().__init__(backend, request)
+        self.shared = backend
+        self.last_step = 0
+        self.made = 0
+        self.target = len(self.speech_tokens)
+        self._news = asyncio.Event()
+
+    @property
+    def paused(self) -> bool:
+        return self.made >= min(self.target, len(self.speech_tokens))
+
+    def make_one(self) -> None:
+        self.made += 1
+        self._news.set()
+
+    def set_target(self, speech_tokens: int) -> None:
+        self.target = speech_tokens
+        self.shared.wake()
+
+    async def next_speech_tokens(self) -> list[int]:
+        while self.position == self.made < len(self.speech_tokens):
+            self._news.clear()
+            await self._news.wait()
+        if self.position == len(self.speech_tokens):
+            self.backend.running.discard(self)
+        new = self.speech_tokens[self.position : self.made]
+        self.position = self.made
+        return new
+
+
 class FakeRuntime:
-    """Mel carries each token's id, the waveform carries the mel: what went in can be read off what comes out."""
+    """Mel frames hold their token's id, the waveform holds the mel, so that outputs can be traced to inputs."""
 
     name = "fake"
     cfm_s = None
@@ -106,13 +172,13 @@ class FakeRuntime:
 
 
 class SlowExecute:
-    """Runs batches on the event loop, each taking `batch_s` and `token_s` for every window token of (virtual) time."""
+    """Runs batches on the event loop; each takes `batch_s`, and `token_s` for every window token, of virtual time."""
 
     def __init__(self, runtime: FakeRuntime, batch_s: float, token_s: float = 0.0) -> None:
         self.runtime, self.batch_s, self.token_s = runtime, batch_s, token_s
-        self.batches: list[list[Job]] = []
+        self.batches: list[list[DecodeRequest]] = []
 
-    async def __call__(self, batch: Sequence[Job]) -> Results:
+    async def __call__(self, batch: Sequence[DecodeRequest]) -> Results:
         self.batches.append(list(batch))
-        await asyncio.sleep(self.batch_s + self.token_s * sum(job.tokens for job in batch))
-        return decode_windows(self.runtime, [(job.decoder, job.window) for job in batch])
+        await asyncio.sleep(self.batch_s + self.token_s * sum(request.tokens for request in batch))
+        return decode_windows(self.runtime, [(request.decoder, request.window) for request in batch])

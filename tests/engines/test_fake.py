@@ -1,4 +1,4 @@
-"""The fake engine on virtual time: what its scripted capacity carries, and what becomes of streams beyond it."""
+"""Tests of the fake engine on virtual time: streams within its scripted capacity, and beyond it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def listen(engine: FakeEngine, start_s: float, chars: int = 250) -> Segmen
                 return event.stats
     finally:
         await stream.close()
-    raise AssertionError("a segment without an end")
+    raise AssertionError("the segment did not end")
 
 
 def crowd(script: Script, streams: int, gap_s: float = 0.0) -> list[SegmentStats]:
@@ -39,30 +39,32 @@ def crowd(script: Script, streams: int, gap_s: float = 0.0) -> list[SegmentStats
 
 
 @pytest.mark.parametrize("gap_s", [0.0, 0.05])
-def test_64_streams_hear_no_gap_where_the_capacity_suffices(gap_s: float) -> None:
-    heard = crowd(CARRIES_64, 64, gap_s)
-    assert sum(s.underruns for s in heard) == 0
-    assert max(s.ttfa_s for s in heard) <= 0.1 + 64 * 0.01 + 1e-6, "the last of a burst waits for all others once"
-    assert min(s.min_buffer_s or 0.0 for s in heard) > 0
+def test_64_streams_within_the_capacity_have_no_underruns(gap_s: float) -> None:
+    stats = crowd(CARRIES_64, 64, gap_s)
+    assert sum(s.underruns for s in stats) == 0
+    assert max(s.ttfa_s for s in stats) <= 0.1 + 64 * 0.01 + 1e-6, "the last of a burst waits for all others once"
+    assert min(s.min_buffer_s or 0.0 for s in stats) > 0
 
 
-def test_beyond_the_capacity_all_wait_alike_and_no_longer_than_the_work_takes() -> None:
-    heard = crowd(CARRIES_64, 128)
-    silence_s = [s.underrun_s for s in heard]
+def test_beyond_the_capacity_all_streams_wait_equally_long() -> None:
+    stats = crowd(CARRIES_64, 128)
+    silence_s = [s.underrun_s for s in stats]
     assert min(silence_s) > 0
     assert max(silence_s) < 1.5 * min(silence_s)
-    assert max(s.ttfa_s + s.underrun_s for s in heard) < 128 * 10 * 0.01, "there is no more work than this"
+    assert max(s.ttfa_s + s.underrun_s for s in stats) < 128 * 10 * 0.01, (
+        "all streams take as long as their windows together"
+    )
 
 
 def test_a_stall_is_an_underrun_with_its_duration() -> None:
-    (heard,) = crowd(Script(decode_s=2.0, first_hop_tokens=25), 1)
-    assert heard.underruns == 9
-    assert heard.underrun_s == pytest.approx(9 * 1.0)
-    assert heard.max_gap_s == pytest.approx(2.0)
-    assert heard.min_buffer_s == 0.0
+    (stats,) = crowd(Script(decode_s=2.0, first_hop_tokens=25), 1)
+    assert stats.underruns == 9
+    assert stats.underrun_s == pytest.approx(9 * 1.0)
+    assert stats.max_gap_s == pytest.approx(2.0)
+    assert stats.min_buffer_s == 0.0
 
 
-def test_cancelled_streams_give_their_turn_to_others() -> None:
+def test_cancelled_streams_free_the_capacity() -> None:
     async def run() -> list[SegmentStats]:
         engine = FakeEngine(CARRIES_64, max_streams=128)
         tasks = [asyncio.create_task(listen(engine, 0.0)) for _ in range(128)]
@@ -72,6 +74,6 @@ def test_cancelled_streams_give_their_turn_to_others() -> None:
         assert engine.at_rest
         return [outcome for outcome in outcomes if isinstance(outcome, SegmentStats)]
 
-    heard = virtual_time(run())
-    assert len(heard) == 64
-    assert sum(s.underruns for s in heard) == 0
+    stats = virtual_time(run())
+    assert len(stats) == 64
+    assert sum(s.underruns for s in stats) == 0

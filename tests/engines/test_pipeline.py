@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from engines.api import AudioChunk, EngineInfo, Event, Limits, Segment, SegmentDone, SegmentStarted
-from engines.config import SAMPLES_PER_TOKEN, Sampling
+from engines.config import Sampling
 from engines.errors import EngineBusy, EngineFailure, InvalidInput
+from engines.model_spec import SAMPLES_PER_TOKEN
 from engines.pipeline import Pipeline, Stages
-from engines.s3gen.batcher import WindowBatcher
-from engines.s3gen.schedule import SCHEDULES
-from engines.voice.voice import Voice
+from engines.s3gen.streaming.batcher import WindowBatcher
+from engines.s3gen.streaming.schedule import SCHEDULES
+from engines.voice import Voice
 from tests.engines.fakes import FakeRuntime, FakeT3, SlowExecute, make_voice
 from tests.virtual_time import virtual_time
 
@@ -27,7 +28,7 @@ class NoBuilder:
 
 def encode(text: str) -> tuple[int, ...]:
     if not text.strip():
-        raise InvalidInput("text", text, "something to say", "TEXT_EMPTY")
+        raise InvalidInput("text", "text has nothing to say.", "TEXT_EMPTY")
     return tuple(range(len(text)))
 
 
@@ -66,9 +67,9 @@ def test_a_segment_is_started_spoken_without_a_gap_and_done() -> None:
         assert isinstance(events[0], SegmentStarted)
         done = events[-1]
         assert isinstance(done, SegmentDone)
-        expected_codes = 2 * len(TEXT) + 3
-        assert done.stats.speech_tokens == expected_codes
-        assert done.stats.samples == len(audio(events)) == expected_codes * SAMPLES_PER_TOKEN
+        expected_tokens = 2 * len(TEXT) + 3
+        assert done.stats.speech_tokens == expected_tokens
+        assert done.stats.samples == len(audio(events)) == expected_tokens * SAMPLES_PER_TOKEN
         position = 0
         for chunk in events[1:-1]:
             assert isinstance(chunk, AudioChunk)

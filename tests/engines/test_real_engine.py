@@ -1,4 +1,4 @@
-"""The assembled engine with real nets at tiny size: what holds for a listener whatever else the engine does."""
+"""Tests of a whole engine with real nets of tiny size: properties of the audio that hold under all conditions."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import pytest
 
 import engines
 from engines.api import AudioChunk, Engine, Segment, SegmentDone
-from engines.config import DECODE_MODES, SAMPLES_PER_TOKEN, EngineConfig, Sampling
-from engines.errors import InvalidInput
+from engines.config import DECODE_MODES, EngineConfig, Sampling
+from engines.errors import EngineBusy, InvalidInput
+from engines.model_spec import SAMPLES_PER_TOKEN
 from engines.s3gen.noise import F32
 from tests.clips import speech, wav_bytes
 
@@ -32,10 +33,19 @@ def engine(runner: asyncio.Runner, request: pytest.FixtureRequest) -> Iterator[E
     runner.run(engine.close())
 
 
+async def patient_open(engine: Engine, sampling: Sampling) -> engines.api.SpeechStream:
+    """Retry as the error says: on a busy machine windows are late, and the engine then refuses a second stream."""
+    assert engine.default_voice is not None
+    while True:
+        try:
+            return await engine.open(engine.default_voice, sampling)
+        except EngineBusy:
+            await asyncio.sleep(0.5)
+
+
 @asynccontextmanager
 async def opened(engine: Engine, seed: int) -> AsyncIterator[engines.api.SpeechStream]:
-    assert engine.default_voice is not None
-    stream = await engine.open(engine.default_voice, Sampling(seed=seed, max_speech_tokens=120))
+    stream = await patient_open(engine, Sampling(seed=seed, max_speech_tokens=120))
     try:
         yield stream
     finally:
@@ -63,7 +73,7 @@ def test_the_chunks_make_up_the_declared_duration(runner: asyncio.Runner, engine
     assert samples.std() > 1e-3, "silence instead of sound"
 
 
-def test_every_segment_opens_with_upstreams_fade(runner: asyncio.Runner, engine: Engine) -> None:
+def test_every_segment_starts_with_upstreams_fade(runner: asyncio.Runner, engine: Engine) -> None:
     samples, done = runner.run(speak(engine, TEXTS[:2], seed=2))
     second = done[0].stats.samples
     for start in (0, second):
@@ -79,14 +89,14 @@ def test_a_repeated_seed_gives_the_same_bytes(runner: asyncio.Runner, engine: En
     assert len(first) != len(other) or not np.allclose(first, other, atol=1e-2)
 
 
-def test_concurrent_streams_equal_the_same_streams_one_after_the_other(runner: asyncio.Runner, engine: Engine) -> None:
-    async def together() -> list[tuple[F32, list[SegmentDone]]]:
+def test_concurrent_streams_equal_sequential_streams(runner: asyncio.Runner, engine: Engine) -> None:
+    async def concurrently() -> list[tuple[F32, list[SegmentDone]]]:
         return await asyncio.gather(*(speak(engine, [text], seed=i) for i, text in enumerate(TEXTS)))
 
-    apart = [runner.run(speak(engine, [text], seed=i)) for i, text in enumerate(TEXTS)]
-    for (alone, _), (mixed, _) in zip(apart, runner.run(together()), strict=True):
-        assert len(alone) == len(mixed), "the speech tokens differ"
-        assert np.abs(alone - mixed).max() < 1e-3
+    sequential = [runner.run(speak(engine, [text], seed=i)) for i, text in enumerate(TEXTS)]
+    for (alone, _), (concurrent, _) in zip(sequential, runner.run(concurrently()), strict=True):
+        assert len(alone) == len(concurrent), "the speech tokens differ"
+        assert np.abs(alone - concurrent).max() < 1e-3
 
 
 def test_later_text_never_changes_audio_already_sent(runner: asyncio.Runner, engine: Engine) -> None:
@@ -95,8 +105,8 @@ def test_later_text_never_changes_audio_already_sent(runner: asyncio.Runner, eng
     assert longer[: len(short)].tobytes() == short.tobytes()
 
 
-def test_leaving_mid_segment_leaves_the_engine_as_it_was(runner: asyncio.Runner, engine: Engine) -> None:
-    async def leave() -> None:
+def test_cancelling_a_segment_leaves_the_engine_unchanged(runner: asyncio.Runner, engine: Engine) -> None:
+    async def cancel() -> None:
         async with opened(engine, seed=6) as stream:
             speaking = stream.speak(Segment(0, TEXTS[1]))
             async for event in speaking:
@@ -106,7 +116,7 @@ def test_leaving_mid_segment_leaves_the_engine_as_it_was(runner: asyncio.Runner,
 
     before, _ = runner.run(speak(engine, TEXTS[:1], seed=7))
     for _ in range(8):  # more often than there are slots
-        runner.run(leave())
+        runner.run(cancel())
     after, _ = runner.run(speak(engine, TEXTS[:1], seed=7))
     assert before.tobytes() == after.tobytes()
 

@@ -1,4 +1,4 @@
-"""The seam detector on speech, and our joins under it."""
+"""Tests of the seam detector on speech, and of our joins with it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from bench.seams import find_seams
 from engines.audio import resample
 from engines.s3gen.noise import F32
-from engines.s3gen.vocoder_stream import VocoderStream
+from engines.s3gen.streaming.vocoder_stream import VocoderStream
 from tests.clips import speech
 
 JOINS = [24_000 * k // 2 + 137 for k in range(1, 18)]
@@ -20,12 +20,12 @@ def spoken() -> F32:
     return resample(samples, rate_hz, 24_000)
 
 
-def test_speech_has_no_seams_where_nothing_was_joined(spoken: F32) -> None:
+def test_speech_without_joins_has_no_seams(spoken: F32) -> None:
     assert find_seams(spoken, JOINS) == []
 
 
 @pytest.mark.parametrize("damage", ["click", "dropped", "dip", "repeat"])
-def test_faults_of_joining_are_found(spoken: F32, damage: str) -> None:
+def test_faulty_joins_are_found(spoken: F32, damage: str) -> None:
     parts, joins, position = [], [], 0
     for start, stop in zip([0, *JOINS], [*JOINS, len(spoken)], strict=True):
         part = spoken[start:stop].copy()
@@ -43,7 +43,7 @@ def test_faults_of_joining_are_found(spoken: F32, damage: str) -> None:
     assert find_seams(np.concatenate(parts), joins[1:])
 
 
-def test_the_stream_joins_two_renderings_without_a_seam(spoken: F32) -> None:
+def test_the_vocoder_stream_joins_chunks_without_a_seam(spoken: F32) -> None:
     # Every chunk is rendered with its own small error, as provisional mel frames cause: 30 dB below the speech.
     stream, pieces = VocoderStream(seed=1), []
     hop, frames = 25 * 2, len(spoken) // 480

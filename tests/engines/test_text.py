@@ -1,4 +1,4 @@
-"""What text is refused and how, and which tokenizer folders are; parity with upstream is in tests/reference."""
+"""Tests of refused texts and broken tokenizer folders; tests/reference compares with upstream."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def test_blank_text_is_refused_by_name(text: str) -> None:
     assert (caught.value.field, caught.value.reason) == ("text", "TEXT_EMPTY")
 
 
-def test_too_long_text_is_told_the_limit_and_its_own_length() -> None:
+def test_the_error_for_too_long_text_has_the_limit_and_the_length() -> None:
     assert normalize("a" * 100, 100).endswith("a.")
-    with pytest.raises(InvalidInput, match=r"at most 100 characters, not 101") as caught:
+    with pytest.raises(InvalidInput, match=r"has 101 characters; a segment must have at most 100") as caught:
         normalize("a" * 101, 100)
     assert (caught.value.field, caught.value.reason) == ("text", "TEXT_TOO_LONG")
 
@@ -54,7 +54,7 @@ def test_normal_text_is_one_line_and_ends_in_punctuation(text: str) -> None:
     assert not set(normal) & set("\n\t…—–“”‘’:")
 
 
-def test_bytes_alone_encode_and_decode_any_text(tmp_path: Path) -> None:
+def test_a_vocabulary_of_bytes_encodes_and_decodes_any_text(tmp_path: Path) -> None:
     folder = write(tmp_path, vocab=VOCAB, merges="#version: 0.2\n", added_tokens={"[laugh]": 257})
     tokenizer = TextTokenizer(folder, 258)
     text = "naïve [laugh] 日本 😀"
@@ -83,8 +83,8 @@ def test_a_tag_that_cannot_get_its_declared_id_is_refused(tmp_path: Path) -> Non
         ({"vocab": VOCAB}, "merges.txt missing"),
         ({"vocab": "{", "merges": "#version: 0.2\n"}, "vocab.json: not a readable JSON file"),
         ({"vocab": [1], "merges": "#version: 0.2\n"}, "vocab.json: a JSON object was expected, not list"),
-        ({"vocab": VOCAB, "merges": "#version: 0.2\nno pe\n"}, "cannot be understood"),
-        ({"tokenizer": {"nonsense": 1}}, "cannot be understood"),
+        ({"vocab": VOCAB, "merges": "#version: 0.2\nno pe\n"}, "cannot be read"),
+        ({"tokenizer": {"nonsense": 1}}, "cannot be read"),
     ],
 )
 def test_broken_files_are_named(tmp_path: Path, files: dict[str, Any], says: str) -> None:

@@ -1,8 +1,8 @@
-"""These tests run where `make test-fleet` has installed what they need, and are no part of `make test`."""
+"""These tests run where `make test-fleet` has installed their tools; `make test` does not include them."""
 
 from __future__ import annotations
 
 from tests.fleet.manifests import ROOT
 
-if not (ROOT / ".venv-fleet" / "installed").exists():
+if not (ROOT / "tests/fleet/node_modules/installed").exists():
     collect_ignore_glob = ["test_*.py"]

@@ -1,4 +1,4 @@
-"""Two hosts of our own on this machine: network namespaces with an address each, and servers that live in them."""
+"""Two hosts simulated on this machine: network namespaces with an address each, and servers in them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PORT = 50051
 
 @dataclass
 class Host:
-    """A namespace, and the server in it while one runs. `script` is more of the fake engine's."""
+    """A namespace and its server, if one runs. `script`: further arguments of the fake engine's Script."""
 
     name: str
     ip: str
@@ -32,7 +32,7 @@ class Host:
         return f"{self.ip}:{PORT}"
 
     async def start(self) -> None:
-        """Returns when the server takes streams."""
+        """Starts a server; returns when it serves."""
         program = FAKE.replace("token_s=0.002", "token_s=0.02").format(before="pass", script=self.script)
         flags = ["--listen", self.address, "--insecure", "on", "--grace-s", "30"]
         flags += ["--max-streams", str(self.max_streams)]
@@ -46,13 +46,13 @@ class Host:
                 assert line, f"{self.name} ended while it started"
 
     async def drain(self) -> None:
-        """SIGTERM; returns when it has ended, all by itself."""
+        """Sends SIGTERM; returns when the server has exited with status 0."""
         assert self.running is not None
         self.running.send_signal(signal.SIGTERM)
         assert await self.running.wait() == 0
 
     async def kill(self) -> None:
-        """As a power cut would."""
+        """Kills the server, as a power failure would."""
         assert self.running is not None
         self.running.kill()
         await self.running.wait()
@@ -64,17 +64,17 @@ class Host:
 
 @contextmanager
 def namespaces(count: int) -> Iterator[list[tuple[str, str]]]:
-    """(name, address) of that many namespaces, reachable from here. Needs root and iproute2."""
+    """Creates `count` namespaces; yields (name, address) of each. Needs root and iproute2."""
     names = [f"mynah-{secrets.token_hex(3)}" for _ in range(count)]
     try:
         for index, name in enumerate(names):
-            here, there = name.removeprefix("my"), name
+            outside, inside = name.removeprefix("my"), name
             _ip("netns", "add", name)
-            _ip("link", "add", here, "type", "veth", "peer", "name", there, "netns", name)
-            _ip("addr", "add", f"10.213.{index}.1/30", "dev", here)
-            _ip("link", "set", here, "up")
-            _ip("-n", name, "addr", "add", f"10.213.{index}.2/30", "dev", there)
-            _ip("-n", name, "link", "set", there, "up")
+            _ip("link", "add", outside, "type", "veth", "peer", "name", inside, "netns", name)
+            _ip("addr", "add", f"10.213.{index}.1/30", "dev", outside)
+            _ip("link", "set", outside, "up")
+            _ip("-n", name, "addr", "add", f"10.213.{index}.2/30", "dev", inside)
+            _ip("-n", name, "link", "set", inside, "up")
             _ip("-n", name, "link", "set", "lo", "up")
         yield [(name, f"10.213.{index}.2") for index, name in enumerate(names)]
     finally:
@@ -89,9 +89,9 @@ def _ip(*arguments: str) -> None:
 
 @asynccontextmanager
 async def two_servers(script: str = "", max_streams: int = 32) -> AsyncIterator[tuple[Host, Host]]:
-    """Both serving; whatever still runs at the end is killed."""
-    with namespaces(2) as found:
-        hosts = [Host(name, ip, script, max_streams) for name, ip in found]
+    """Starts two servers; kills those that still run at the end."""
+    with namespaces(2) as created:
+        hosts = [Host(name, ip, script, max_streams) for name, ip in created]
         try:
             await asyncio.gather(*(host.start() for host in hosts))
             yield hosts[0], hosts[1]

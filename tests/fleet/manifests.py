@@ -1,4 +1,4 @@
-"""The overlays as kubectl builds them, for tests to look into."""
+"""The overlays as kubectl renders them, and the parts that tests need."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Manifest = dict[str, Any]
 
 @cache
 def rendered(overlay: str) -> str:
-    """The overlay as YAML. Raises CalledProcessError with kubectl's words on its stderr."""
+    """Renders an overlay as YAML. Raises CalledProcessError with kubectl's stderr."""
     command = ["kubectl", "kustomize", str(ROOT / "k8s" / "overlays" / overlay)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
@@ -32,7 +32,7 @@ def of_kind(overlay: str, kind: str) -> list[Manifest]:
 
 
 def custom(overlay: str) -> list[Manifest]:
-    """What only an operator's schema can judge."""
+    """The custom resources, which kubernetes-validate has no schema for."""
     return [manifest for manifest in objects(overlay) if manifest["apiVersion"].split("/")[0] in CUSTOM]
 
 
@@ -43,7 +43,7 @@ def settings(overlay: str) -> dict[str, str]:
 
 
 def rules() -> Manifest:
-    """The Prometheus rules, without the operator's wrapping."""
+    """The rule groups, as in a Prometheus rule file."""
     manifest = yaml.safe_load((ROOT / "k8s/components/monitoring/rules.yaml").read_text())
     return dict(manifest["spec"])
 
@@ -54,7 +54,7 @@ def dashboards() -> dict[str, Manifest]:
 
 
 def expressions() -> dict[str, str]:
-    """Every dashboard query, by where it stands."""
+    """Every dashboard query by "dashboard: panel refId"."""
     return {
         f"{name}: {panel['title']} {target['refId']}": target["expr"]
         for name, board in dashboards().items()

@@ -1,4 +1,4 @@
-"""A real Prometheus on this machine for a test: it scrapes, evaluates our rules every second, and answers queries."""
+"""A Prometheus process for a test: it scrapes, evaluates our rules every second, and answers queries."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ import yaml
 
 from tests.fleet.manifests import rules
 
-# what the rules wait for, in seconds instead of minutes, so that a test can wait for it too
+# shorter durations for the rules, so that a test can wait for them
 _IN_SECONDS = {"5m": "10s", "10m": "10s", "1h": "20s"}
 
 
 class Prometheus:
-    """Its HTTP API."""
+    """A client of Prometheus' HTTP API."""
 
     def __init__(self, address: str) -> None:
         self.address = address
 
     async def query(self, expression: str) -> list[dict[str, Any]]:
-        """The samples of an instant query."""
+        """Returns the samples of an instant query."""
         answer = await self._get("query", query=expression)
         return list(answer["data"]["result"])
 
@@ -36,16 +36,16 @@ class Prometheus:
         answer = await self._get("alerts")
         return {a["labels"]["alertname"] for a in answer["data"]["alerts"] if a["state"] == "firing"}
 
-    async def _get(self, what: str, **parameters: str) -> Any:
-        url = f"http://{self.address}/api/v1/{what}?{urllib.parse.urlencode(parameters)}"
+    async def _get(self, endpoint: str, **parameters: str) -> Any:
+        url = f"http://{self.address}/api/v1/{endpoint}?{urllib.parse.urlencode(parameters)}"
         raw = await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=5).read())
         return json.loads(raw)
 
 
 @asynccontextmanager
 async def prometheus(targets: dict[str, str], folder: Path) -> AsyncIterator[Prometheus]:
-    """Scraping `targets`, pod -> HOST:PORT, in the namespace "mynah"."""
-    hastened = re.sub(r"\b(?:5m|10m|1h)\b", lambda found: _IN_SECONDS[found[0]], yaml.safe_dump(rules()))
+    """Runs Prometheus on `targets`, pod -> HOST:PORT, in the namespace "mynah"."""
+    hastened = re.sub(r"\b(?:5m|10m|1h)\b", lambda match: _IN_SECONDS[match[0]], yaml.safe_dump(rules()))
     hastened = re.sub(r"interval: 15s", "interval: 1s", hastened)
     (folder / "rules.yaml").write_text(hastened)
     scraped = [{"targets": [address], "labels": {"namespace": "mynah", "pod": pod}} for pod, address in targets.items()]
@@ -65,8 +65,8 @@ async def prometheus(targets: dict[str, str], folder: Path) -> AsyncIterator[Pro
     try:
         async with asyncio.timeout(30):
             while b"Server is ready" not in (line := await running.stderr.readline()):
-                assert line, "Prometheus ended while it started"
-        log = asyncio.create_task(running.stderr.read())  # nobody reads it, but it must not fill up
+                assert line, "Prometheus exited at the start"
+        log = asyncio.create_task(running.stderr.read())  # keeps the pipe from filling up
         yield Prometheus(address)
         log.cancel()
     finally:

@@ -1,4 +1,4 @@
-"""The committed dashboards are what the generator makes, and every query and rule reads metrics that the server has."""
+"""The committed dashboards match the generator, and every query and rule uses metrics that the server has."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from k8s.dashboards.__main__ import DASHBOARDS, FOLDER, write
-from service import metrics
+from service.telemetry import metrics
 from tests.fleet.manifests import expressions, rules
 
 _PROCESS = {"process_resident_memory_bytes", "process_cpu_seconds_total", "process_open_fds"}
 
 
 def known() -> set[str]:
-    """Sample names of every metric, as Prometheus stores them."""
+    """The sample names of every metric in Prometheus."""
     names = set(_PROCESS)
     for metric in metrics.ALL:
         (family,) = metric.describe()
@@ -38,19 +38,19 @@ def test_committed_dashboards_are_fresh(tmp_path: Path):
 
 
 @pytest.mark.parametrize("place", expressions())
-def test_every_panel_reads_metrics_that_exist(place: str):
+def test_every_panel_uses_existing_metrics(place: str):
     assert used(expressions()[place])
     assert used(expressions()[place]) <= known()
 
 
-def test_every_rule_reads_metrics_that_exist():
+def test_every_rule_uses_existing_metrics():
     for group in rules()["groups"]:
         for rule in group["rules"]:
             assert used(rule["expr"]) <= known(), rule
 
 
-def test_every_metric_is_shown_or_watched():
-    """A metric that nobody looks at is a cost without a use; the few that only debugging needs are named here."""
+def test_every_metric_is_in_a_panel_or_rule():
+    """An unused metric costs memory and scrapes for nothing."""
     queries = " ".join([*expressions().values(), *(r["expr"] for g in rules()["groups"] for r in g["rules"])])
     shown = used(queries)
     for metric in metrics.ALL:

@@ -1,4 +1,4 @@
-"""A real server under load, scraped by a real Prometheus: panels show something, and alerts fire when it is slow."""
+"""A real server under load, scraped by a real Prometheus: panels have data, and alerts fire if it is slow."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.fleet.prometheus import prometheus
 from tests.service.test_process import ENVIRONMENT, FAKE
 
 TEXT = "The harbour was quiet that morning, and the boats lay still."
-# what a healthy server without a GPU never has a sample of
+# metrics without samples on a healthy server without a GPU
 _NOT_HERE = ("mynah_gpu_memory", "mynah_window_fallbacks", "mynah_t3_kv_cache_ratio")
 _REAL = ["-m", "service", "--model", "random:tiny", "--device", "cpu", "--threads", "2"]
 
@@ -28,21 +28,21 @@ def fake(script: str) -> list[str]:
 
 @asynccontextmanager
 async def server(program: list[str], *flags: str) -> AsyncIterator[tuple[str, str]]:
-    """(address, admin's address) of a server process that takes streams."""
+    """Starts a server process; yields (address, address of the admin port) when it serves."""
     listen = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", *flags]
     running = await asyncio.create_subprocess_exec(
         sys.executable, *program, *listen, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
         env=ENVIRONMENT,
     )  # fmt: skip
-    said = ""
+    output = ""
     try:
         assert running.stdout is not None
         async with asyncio.timeout(120):
-            while "serving after" not in said:
+            while "serving after" not in output:
                 line = (await running.stdout.readline()).decode()
-                assert line, said
-                said += line
-        address, admin = re.search(r"listening on (\S+)", said), re.search(r"at http://(\S+)", said)
+                assert line, output
+                output += line
+        address, admin = re.search(r"listening on (\S+)", output), re.search(r"at http://(\S+)", output)
         assert address is not None
         assert admin is not None
         yield address[1], admin[1]
@@ -62,8 +62,8 @@ async def speak_on(client: mynah.Client, until: asyncio.Event) -> None:
                 pass
 
 
-async def go_wrong(client: mynah.Client, until: asyncio.Event) -> None:
-    """A refusal, a cancel and a wrong request every now and then."""
+async def cause_errors(client: mynah.Client, until: asyncio.Event) -> None:
+    """Causes a rejection, a cancel and an invalid request every 0.3 s."""
     while not until.is_set():
         with suppress(mynah.ServerBusy):
             async with client.stream(), client.stream(), client.stream(), client.stream():
@@ -94,7 +94,7 @@ async def busy(
 
 @asynccontextmanager
 async def loaded(address: str) -> AsyncIterator[None]:
-    """Under the load generator: a stream a second, heard in real time."""
+    """Runs the load generator: one stream a second, played in real time."""
     flags = ["--server", address, "--surface", "grpc", "--rate", "1", "--seconds", "12"]
     quiet = asyncio.subprocess.DEVNULL
     running = await asyncio.create_subprocess_exec(
@@ -110,7 +110,7 @@ async def loaded(address: str) -> AsyncIterator[None]:
 
 
 async def eventually(check: Callable[[], Awaitable[bool]], within_s: float = 60.0) -> None:
-    """Until `check()` holds; Prometheus has no way to tell when it has scraped."""
+    """Polls until `check()` returns True, because Prometheus does not notify of a scrape."""
     async with asyncio.timeout(within_s):
         while not await check():  # noqa: ASYNC110
             await asyncio.sleep(1.0)
@@ -120,15 +120,15 @@ def concrete(expression: str) -> str:
     return expression.replace("$__rate_interval", "15s").replace("$namespace", "mynah")
 
 
-async def test_every_panel_shows_something(tmp_path: Path):
-    wanted = {
+async def test_every_panel_has_data(tmp_path: Path):
+    queries = {
         place: concrete(expression)
         for place, expression in expressions().items()
         if not any(name in expression for name in _NOT_HERE)
     }
-    assert len(wanted) > 35
+    assert len(queries) > 35
     async with server(_REAL, "--max-streams", "3") as (address, admin), prometheus({"a": admin}, tmp_path) as at:
-        silent = dict(wanted)
+        silent = dict(queries)
 
         async def all_seen() -> bool:
             for place, expression in list(silent.items()):
@@ -137,9 +137,9 @@ async def test_every_panel_shows_something(tmp_path: Path):
             return not silent
 
         async with loaded(address):
-            with suppress(TimeoutError):  # the rest wants refusals, cancels and wrong requests
+            with suppress(TimeoutError):  # the other panels need rejections, cancels and invalid requests
                 await eventually(all_seen, 15.0)
-        async with busy(address, go_wrong):
+        async with busy(address, cause_errors):
             try:
                 await eventually(all_seen, 45.0)
             except TimeoutError:

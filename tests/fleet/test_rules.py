@@ -1,4 +1,4 @@
-"""The alerts as Prometheus evaluates them: each fires on what it is for, is silent otherwise, and has a runbook."""
+"""The alerts as Prometheus evaluates them: each fires when it should and only then, and has a runbook."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def series(metric: str, values: str, **labels: str) -> dict[str, str]:
     return {"series": f"{metric}{{{named}}}", "values": values}
 
 
-def first_chunks(below_half_a_second: int, all_of_them: int) -> list[dict[str, str]]:
-    """First chunks a minute, by how long they took."""
+def first_chunks(within_objective: int, total: int) -> list[dict[str, str]]:
+    """Histogram series of first chunks per minute."""
     return [
-        series("mynah_ttfa_seconds_bucket", f"0+{below_half_a_second}x60", le="0.5"),
-        series("mynah_ttfa_seconds_bucket", f"0+{all_of_them}x60", le="1.0"),
-        series("mynah_ttfa_seconds_bucket", f"0+{all_of_them}x60", le="+Inf"),
+        series("mynah_ttfa_seconds_bucket", f"0+{within_objective}x60", le="0.5"),
+        series("mynah_ttfa_seconds_bucket", f"0+{total}x60", le="1.0"),
+        series("mynah_ttfa_seconds_bucket", f"0+{total}x60", le="+Inf"),
     ]
 
 
@@ -35,7 +35,7 @@ def growing(metric: str, per_minute: float, **labels: str) -> dict[str, str]:
 
 
 ADMITTED = growing("mynah_streams_admitted_total", 1000)
-# alert -> (what makes it fire, what must not)
+# alert -> (series that make it fire, series that do not)
 CASES: dict[str, tuple[list[dict[str, str]], list[dict[str, str]]]] = {
     "MynahSlowFirstAudio": (first_chunks(90, 100), first_chunks(99, 100)),
     "MynahUnderruns": (
@@ -105,19 +105,19 @@ def promtool(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["promtool", *map(str, arguments)], capture_output=True, text=True)
 
 
-def test_every_alert_fires_and_is_silent_when_it_should(tmp_path: Path):
+def test_every_alert_fires_when_it_should_and_only_then(tmp_path: Path):
     assert CASES.keys() == {alert["alert"] for alert in alerts()}
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rules()))
-    told = promtool("check", "rules", tmp_path / "rules.yaml")
-    assert told.returncode == 0, told.stdout + told.stderr
+    done = promtool("check", "rules", tmp_path / "rules.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
     tests = [case(alert, firing) for alert in CASES for firing in (True, False)]
     document = {"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": tests}
     (tmp_path / "tests.yaml").write_text(yaml.safe_dump(document))
-    told = promtool("test", "rules", tmp_path / "tests.yaml")
-    assert told.returncode == 0, told.stdout + told.stderr
+    done = promtool("test", "rules", tmp_path / "tests.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_case_that_does_not_hold_is_found(tmp_path: Path):
+def test_promtool_reports_a_failing_case(tmp_path: Path):
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rules()))
     wrong = case("MynahT3Down", True) | {"input_series": CASES["MynahT3Down"][1]}
     document = {"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": [wrong]}
@@ -126,7 +126,7 @@ def test_a_case_that_does_not_hold_is_found(tmp_path: Path):
 
 
 @pytest.mark.parametrize("alert", alerts(), ids=lambda alert: alert["alert"])
-def test_every_alert_leads_to_its_runbook(alert: dict[str, Any]):
+def test_every_alert_links_to_its_runbook(alert: dict[str, Any]):
     page, _, anchor = alert["annotations"]["runbook_url"].partition("#")
     headings = re.findall(r"^#+ (.+)$", (ROOT / page).read_text(), re.MULTILINE)
     assert anchor in [heading.lower().replace(" ", "-") for heading in headings]

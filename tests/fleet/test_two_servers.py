@@ -1,5 +1,5 @@
-"""Two servers under load, behind nginx and behind the client's own balancing: one is drained, one is killed, both are
-restarted one after the other. Who had no audio yet is never lost; who had, ends with an error worth trying again."""
+"""Two servers under load, behind nginx and with the client's own balancing: one is drained, one is killed, both are
+restarted one after the other. Streams without audio are never lost; others end with a retryable error."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ BALANCED = ("the client", "nginx")
 
 
 @dataclass
-class Told:
+class Result:
     """How a stream ended: with all of its audio, or with an error after some of it."""
 
     samples: int = 0
     error: mynah.MynahError | None = None
 
     @property
-    def whole(self) -> bool:
+    def complete(self) -> bool:
         return self.error is None and self.samples == SAMPLES
 
 
 @dataclass
 class Load:
-    """Streams that open one after another until it is told to stop; at most `most` at a time."""
+    """`max_streams` clients that open one stream after another until `stop`."""
 
     client: mynah.Client
-    most: int = 12
-    told: list[Told] = field(default_factory=list)
+    max_streams: int = 12
+    results: list[Result] = field(default_factory=list)
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
-            for index in range(self.most):
+            for index in range(self.max_streams):
                 tasks.create_task(self._listener(index / 10))
 
     def stop(self) -> None:
@@ -53,15 +53,15 @@ class Load:
     async def _listener(self, after_s: float) -> None:
         await asyncio.sleep(after_s)
         while not self._stopping.is_set():
-            self.told.append(told := Told())
+            self.results.append(result := Result())
             try:
                 async with self.client.stream() as stream:
                     await stream.send(TEXT)
                     await stream.end()
                     async for chunk in stream:
-                        told.samples += chunk.samples
+                        result.samples += chunk.samples
             except mynah.MynahError as error:
-                told.error = error
+                result.error = error
 
 
 NGINX = """
@@ -82,7 +82,7 @@ http {{
 
 @asynccontextmanager
 async def nginx(hosts: Sequence[Host], folder: Path) -> AsyncIterator[str]:
-    """In front of the hosts, each stream to the one with the fewest; its address."""
+    """Runs nginx, which sends each stream to the host with the fewest; yields its address."""
     port = free_port()
     servers = "least_conn; " + " ".join(f"server {host.address} max_fails=1 fail_timeout=1s;" for host in hosts)
     (folder / "nginx.conf").write_text(NGINX.format(folder=folder, servers=servers, port=port))
@@ -106,7 +106,7 @@ async def balanced(by: str, hosts: Sequence[Host], folder: Path) -> AsyncIterato
 
 @asynccontextmanager
 async def under_load(by: str, folder: Path) -> AsyncIterator[tuple[Host, Host, Load]]:
-    """Two hosts and a load on them that has been running for a moment; it ends with the block."""
+    """Two hosts under a load that has run for 2 s and stops at the end of the block."""
     async with two_servers(SLOW) as hosts, balanced(by, hosts, folder) as client:
         load = Load(client)
         running = asyncio.create_task(load.run())
@@ -121,7 +121,7 @@ async def test_both_servers_carry_the_load(by: str, tmp_path: Path):
     async with under_load(by, tmp_path) as (first, second, load):
         spread = [await first.streams(), await second.streams()]
     assert min(spread) >= 3, spread
-    assert all(told.whole for told in load.told)
+    assert all(result.complete for result in load.results)
 
 
 @pytest.mark.parametrize("by", BALANCED)
@@ -131,13 +131,13 @@ async def test_a_rolling_restart_breaks_no_stream(by: str, tmp_path: Path):
             await host.drain()
             await host.start()
             await asyncio.sleep(1.0)
-    broken = [told for told in load.told if not told.whole]
+    broken = [result for result in load.results if not result.complete]
     assert not broken, broken
-    assert len(load.told) >= 24
+    assert len(load.results) >= 24
 
 
 @pytest.mark.parametrize("by", BALANCED)
-async def test_one_is_drained_and_the_other_killed(by: str, tmp_path: Path):
+async def test_one_server_is_drained_and_the_other_killed(by: str, tmp_path: Path):
     async with under_load(by, tmp_path) as (first, second, load):
         await first.drain()
         await first.start()
@@ -146,17 +146,17 @@ async def test_one_is_drained_and_the_other_killed(by: str, tmp_path: Path):
         await second.kill()
         await asyncio.sleep(2.0)
     assert killed_with >= 1
-    lost = [told for told in load.told if not told.whole]
+    lost = [result for result in load.results if not result.complete]
     assert len(lost) <= killed_with
-    for told in lost:
-        assert 0 < told.samples < SAMPLES, "nobody without audio is lost, and nobody ends short without an error"
-        assert told.error is not None
-        assert told.error.retryable, told.error
-    assert len(load.told) - len(lost) >= 24
+    for result in lost:
+        assert 0 < result.samples < SAMPLES, "a stream without audio was lost"
+        assert result.error is not None, "a stream ended early without an error"
+        assert result.error.retryable, result.error
+    assert len(load.results) - len(lost) >= 24
 
 
 def free_port() -> int:
-    """One that nobody has now; nginx cannot say which one it took."""
+    """A port that is free now; nginx cannot report a port that it chose."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return int(taken.getsockname()[1])

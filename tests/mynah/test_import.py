@@ -30,13 +30,22 @@ def test_import_brings_neither_grpc_nor_anything_of_the_server():
     heavy = ("grpc", "google.protobuf", "numpy", "torch", "engines", "service")
     loaded = python(f"import sys, mynah; print([name for name in {heavy} if name in sys.modules])")
     assert loaded == "[]\n"
-    loaded = python("import sys, mynah.client; print([n for n in ('numpy', 'torch', 'engines') if n in sys.modules])")
+    loaded = python(
+        "import sys, mynah.client.client; print([n for n in ('numpy', 'torch', 'engines') if n in sys.modules])"
+    )
     assert loaded == "[]\n"
 
 
 @pytest.mark.parametrize("name", mynah.__all__)
 def test_every_exported_name_is_there(name: str):
     assert getattr(mynah, name) is not None
+
+
+def test_names_can_be_imported_from_the_client_package():
+    loaded = python(
+        "from mynah.client import Client, SpeechStream, Voices; import mynah; print(Client is mynah.Client)"
+    )
+    assert loaded == "True\n"
 
 
 def test_other_names_are_not():

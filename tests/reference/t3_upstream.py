@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from engines.config import ModelSpec
+from engines.model_spec import ModelSpec
 from engines.t3.backend import T3Request
-from engines.voice.voice import Voice
+from engines.voice import Voice
 from tests.reference import upstream
 
 

@@ -12,14 +12,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from engines.checkpoint import Checkpoint
-from engines.config import MEL_BANDS, MEL_HOP_SAMPLES, SPEECH_CODES, TINY, TURBO, X_VECTOR_DIM, ModelSpec
+from engines.checkpoints.checkpoint import Checkpoint
+from engines.checkpoints.tensor_file import write_tensors
+from engines.conditioning import random_weights as voice_weights
+from engines.model_spec import MEL_BANDS, MEL_HOP_SAMPLES, SPEECH_CODES, TINY, TURBO, X_VECTOR_DIM, ModelSpec
+from engines.s3gen.nets.source import HARMONICS
 from engines.s3gen.random_weights import random_tensors
 from engines.s3gen.runtime import FlowBatch, VocoderBatch
 from engines.s3gen.runtimes.torch import TorchRuntime
-from engines.s3gen.source import HARMONICS
-from engines.tensor_file import write_tensors
-from engines.voice import random_weights as voice_weights
 from tests.reference import upstream
 
 import chatterbox.models.s3gen.hifigan as upstream_hifigan  # isort: skip  (found by way of tests.reference.upstream)

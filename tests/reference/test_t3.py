@@ -16,7 +16,8 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from engines.config import MODELS, SPEECH_VOCAB, START_SPEECH_TOKEN, ModelSpec, Sampling
+from engines.config import Sampling
+from engines.model_spec import MODELS, SPEECH_VOCAB, START_SPEECH_TOKEN, ModelSpec
 from engines.t3.backend import T3Request
 from engines.t3.decoder import T3Decoder
 from engines.t3.model import T3Net

@@ -1,4 +1,4 @@
-"""Text and tokens against upstream: its `punc_norm`, and transformers' AutoTokenizer on the same files."""
+"""Text and tokens against upstream: its `punc_norm`, and transformers' AutoTokenizer for the same files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tokenizers import ByteLevelBPETokenizer
 from transformers import AutoTokenizer
 
-from engines.random_checkpoint import write_tokenizer
+from engines.checkpoints.random_checkpoint import write_tokenizer
 from engines.text import TextTokenizer, normalize
 
 TAGS = ("[laugh]", "[clear throat]", "[sigh]", "[cough]")
@@ -50,7 +50,7 @@ TEXTS = (
 
 
 def upstream_punc_norm() -> Callable[[str], str]:
-    """The published function alone: its module imports half a dozen audio libraries that this test needs none of."""
+    """The published function without its module, which imports half a dozen audio libraries."""
     path = importlib.metadata.distribution("chatterbox-tts").locate_file("chatterbox/tts_turbo.py")
     module = ast.parse(Path(str(path)).read_text(encoding="utf-8"))
     function = next(node for node in module.body if isinstance(node, ast.FunctionDef) and node.name == "punc_norm")
@@ -66,13 +66,13 @@ def test_normalisation_equals_upstreams(text: str) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(st.text(st.sampled_from(" \t\nabZß.,:;!?-…—–“”‘’'\"[]1日😀"), min_size=1, max_size=40).filter(str.strip))
-def test_normalisation_equals_upstreams_on_any_mix(text: str) -> None:
+def test_normalisation_equals_upstreams_for_random_text(text: str) -> None:
     assert normalize(text) == upstream_punc_norm()(text)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """vocab.json and merges.txt of a byte-level BPE, trained on English, with GPT-2's one special token."""
+    """vocab.json and merges.txt of a byte-level BPE, trained on English, with GPT-2's special token."""
     folder = tmp_path_factory.mktemp("trained")
     bpe = ByteLevelBPETokenizer()
     topics = list(pydoc_data.topics.topics.values())
@@ -93,7 +93,7 @@ def added(content: str, **flags: bool) -> Files:
 
 
 def as_published(first: int) -> dict[str, Files]:
-    """The shape of the hub's files: every added token in tokenizer_config.json, the tags not special."""
+    """The layout of the hub's files: every added token in tokenizer_config.json, the tags not special."""
     decoder = {str(first - 1): added("<|endoftext|>", special=True)}
     decoder |= {str(first + i): added(tag) for i, tag in enumerate(TAGS)}
     special = dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>")
@@ -137,7 +137,7 @@ def with_bos(first: int) -> dict[str, Files]:
 
 
 def older(first: int) -> dict[str, Files]:
-    """added_tokens.json and special_tokens_map.json alone carry the tokens, as before transformers 4.34."""
+    """The layout before transformers 4.34: the tokens in added_tokens.json and special_tokens_map.json only."""
     special = {"content": "<|endoftext|>", "lstrip": False, "normalized": True, "rstrip": False, "single_word": False}
     roles = {"bos_token": special, "eos_token": special, "unk_token": special}
     return {
@@ -186,7 +186,7 @@ def test_ids_equal_autotokenizers_on_tokenizer_json(trained: Path, tmp_path: Pat
     assert_equal(tmp_path, base)
 
 
-def test_a_tag_is_one_token_wherever_it_stands(trained: Path, tmp_path: Path) -> None:
+def test_a_tag_is_one_token_at_any_position(trained: Path, tmp_path: Path) -> None:
     base = lay_out(trained, tmp_path, as_published)
     tokenizer = TextTokenizer(tmp_path, base + len(TAGS))
     assert base in tokenizer.encode("Well[laugh]ing")
@@ -208,7 +208,7 @@ def tokenizers(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
 
 
 @pytest.mark.parametrize("text_vocab", [320, 50276])
-def test_a_random_checkpoints_tokenizer_is_one_that_transformers_reads(tmp_path: Path, text_vocab: int) -> None:
+def test_transformers_reads_a_random_checkpoints_tokenizer(tmp_path: Path, text_vocab: int) -> None:
     write_tokenizer(tmp_path, text_vocab)
     ours, theirs = TextTokenizer(tmp_path, text_vocab), AutoTokenizer.from_pretrained(tmp_path)
     assert len(theirs) == text_vocab

@@ -1,4 +1,4 @@
-"""Voices against the published package: the same random weights and the same spoken clip on both sides."""
+"""Voices against the published package, with the same random weights and the same clip."""
 
 from __future__ import annotations
 
@@ -18,34 +18,41 @@ import torch
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
-from engines.audio import mel_filterbank, normalize_loudness, resample, resample_windowed_sinc, trim_silence
-from engines.checkpoint import Checkpoint
-from engines.config import NANO, TINY, ModelSpec
-from engines.voice import random_weights, speaker, tokenizer, xvector
-from engines.voice.builder import VoiceBuilder
-from engines.voice.builtin import load_builtin, save_builtin
-from engines.voice.mel import prompt_mel
-from engines.voice.random_weights import random_voice
-from engines.voice.reference import load_reference
-from engines.voice.voice import Voice
+from engines.audio import (
+    loudness_lufs,
+    mel_filterbank,
+    resample,
+    resample_windowed_sinc,
+    trim_silence,
+    with_gain,
+)
+from engines.checkpoints.checkpoint import Checkpoint
+from engines.conditioning import random_weights, speaker, tokenizer, xvector
+from engines.conditioning.builder import VoiceBuilder
+from engines.conditioning.builtin import load_builtin, save_builtin
+from engines.conditioning.mel import prompt_mel
+from engines.conditioning.random_weights import random_voice
+from engines.conditioning.reference import load_reference
+from engines.model_spec import NANO, TINY, ModelSpec
+from engines.voice import Voice
 from tests.clips import speech, wav_bytes
-from tests.engines.voice.media import encode
+from tests.engines.conditioning.media import encode
 from tests.reference import upstream
 
-# the watermarker: imported by tts_turbo, not used by what is compared here
+# the watermarker: tts_turbo imports it, and these tests do not use it
 if "perth" not in sys.modules:
     sys.modules["perth"] = types.ModuleType("perth")
 
 from chatterbox.models.s3gen.utils.mel import mel_spectrogram
 from chatterbox.tts_turbo import ChatterboxTurboTTS, Conditionals
 
-if sys.modules["perth"].__spec__ is None:  # others ask whether the real one is installed
+if sys.modules["perth"].__spec__ is None:  # other tests check whether the real one is installed
     del sys.modules["perth"]
 
 
 @dataclass
 class Pair:
-    """One random checkpoint on both sides."""
+    """A random checkpoint, loaded by us and by upstream."""
 
     spec: ModelSpec
     folder: Path
@@ -57,7 +64,7 @@ class Pair:
         return VoiceBuilder(Checkpoint(self.folder, self.spec), decode=load_reference)
 
     def upstream_voice(self, wav: Path) -> dict[str, Any]:
-        """What upstream's prepare_conditionals makes of a file, as numpy arrays."""
+        """Returns the result of upstream's prepare_conditionals for a file, as numpy arrays."""
         model = types.SimpleNamespace(
             DEC_COND_LEN=ChatterboxTurboTTS.DEC_COND_LEN,
             ENC_COND_LEN=ChatterboxTurboTTS.ENC_COND_LEN,
@@ -80,7 +87,7 @@ class Pair:
 
 
 def _norm_loudness(wav: np.ndarray, rate_hz: int) -> np.ndarray:
-    """Upstream's, as the numpy it is pinned to (below 1.26) computes it: float32 times the gain rounded to float32."""
+    """Upstream's, as in its pinned numpy (below 1.26): float32 times the gain rounded to float32."""
     scaled = ChatterboxTurboTTS.norm_loudness(None, wav, rate_hz)
     loudest = np.abs(wav).argmax()
     return scaled if scaled.dtype == np.float32 else wav * np.float32(scaled[loudest] / wav[loudest])
@@ -89,7 +96,7 @@ def _norm_loudness(wav: np.ndarray, rate_hz: int) -> np.ndarray:
 @pytest.fixture(scope="module", params=[TINY, NANO], ids=["tiny", "full"])
 def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # two would spin against whatever else runs here
+    torch.set_num_threads(1)  # more threads would spin and slow other processes
     spec: ModelSpec = request.param
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Checkpoint(Path(folder), spec)
@@ -117,7 +124,7 @@ def _assert_same(ours: Voice, theirs: dict[str, Any], t3_agreement: float) -> No
 
 
 # 5.51 s gives an odd number of mel frames; 17 s is cut for T3 and for S3Gen; 44.1 kHz resamples on the way in.
-# Up to 10 s T3's codes are S3Gen's, which were heard through another resampler than upstream's for T3.
+# Up to 10 s, T3's tokens are S3Gen's, which were made after another resampler than upstream's for T3.
 @pytest.mark.parametrize(
     ("duration_s", "rate_hz", "speaker_name", "t3_agreement"),
     [(17.0, 16_000, "slt", 1.0), (5.51, 44_100, "rms", 0.85), (10.0, 24_000, "slt", 0.85)],
@@ -131,10 +138,10 @@ def test_voice_of_a_spoken_clip(
     wav.write_bytes(audio)
     ours, theirs = pair.builder.build(audio, "clip"), pair.upstream_voice(wav)
     _assert_same(ours, theirs, t3_agreement)
-    assert len(set(ours.t3_prompt_tokens.tolist())) > 20, "codes that do not vary prove nothing"
+    assert len(set(ours.t3_prompt_tokens.tolist())) > 20, "tokens that do not vary prove nothing"
 
 
-def test_random_weights_tell_speakers_apart(pair: Pair) -> None:
+def test_random_weights_distinguish_speakers(pair: Pair) -> None:
     builder = pair.builder
     woman, man = (builder.build(wav_bytes(*speech(5.5, name)), name) for name in ("slt", "rms"))
     assert woman.speaker_embedding @ man.speaker_embedding < 0.97
@@ -194,9 +201,9 @@ def test_filterbank_is_kaldis() -> None:
 def test_loudness_is_upstreams() -> None:
     samples, rate_hz = speech(6.0)
     theirs = _norm_loudness(samples, rate_hz)
-    np.testing.assert_allclose(normalize_loudness(samples, rate_hz), theirs, atol=1e-7)
+    np.testing.assert_allclose(with_gain(samples, -27.0 - loudness_lufs(samples, rate_hz)), theirs, atol=1e-7)
     silence = np.zeros(24_000, np.float32)
-    np.testing.assert_array_equal(normalize_loudness(silence, 24_000), silence)
+    np.testing.assert_array_equal(with_gain(silence, -27.0 - loudness_lufs(silence, 24_000)), silence)
 
 
 @pytest.mark.parametrize("frames", [1, 79, 80, 160, 161, 205, 237, 238, 282, 314, 315, 1000, 4321])

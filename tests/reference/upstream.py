@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from engines.config import ModelSpec
+from engines.model_spec import ModelSpec
 
 
 class _Resample(nn.Module):
@@ -110,7 +110,7 @@ __all__ = ["T3Cond", "s3gen", "t3", "voice_encoder"]
 
 
 def t3(spec: ModelSpec) -> T3:
-    """Upstream's T3 at our dimensions, before any weights are loaded; `tfmr.wte` is still there, as in its files."""
+    """Upstream's T3 with our dimensions, without weights, including `tfmr.wte`, as in its files."""
     name = f"mynah_{spec.name}"
     LLAMA_CONFIGS[name] = {
         **LLAMA_CONFIGS["GPT2_medium"],
@@ -133,7 +133,7 @@ def t3(spec: ModelSpec) -> T3:
 
 
 def s3gen(spec: ModelSpec) -> S3Token2Wav:
-    """Upstream's S3Gen (tokenizer, speaker encoder, flow, vocoder) at our dimensions, weights not loaded."""
+    """Upstream's S3Gen (tokenizer, speaker encoder, flow, vocoder) with our dimensions, without weights."""
     model = S3Token2Wav(meanflow=True)
     if spec.name == "tiny":
         _shrink(model, spec)
@@ -147,7 +147,7 @@ def _shrink(model: S3Token2Wav, spec: ModelSpec) -> None:
         num_blocks=flow.encoder_layers, input_layer="linear", pos_enc_layer_type="rel_pos_espnet",
         selfattention_layer_type="rel_selfattn", use_cnn_module=False, macaron_style=False,
     )  # fmt: skip
-    # upstream hard-codes 512 channels and 4 upper blocks; everything else takes its sizes from the arguments
+    # upstream hard-codes 512 channels and 4 upper blocks; other sizes are arguments
     encoder.pre_lookahead_layer = PreLookaheadLayer(channels=flow.width, pre_lookahead_len=3)
     encoder.up_layer = Upsample1D(channels=flow.width, out_channels=flow.width, stride=2)
     encoder.up_encoders = encoder.up_encoders[: flow.up_layers]
@@ -174,7 +174,7 @@ def _shrink(model: S3Token2Wav, spec: ModelSpec) -> None:
 
 
 def voice_encoder(spec: ModelSpec) -> VoiceEncoder:
-    """Upstream's voice encoder at our dimensions, weights not loaded."""
+    """Upstream's voice encoder with our dimensions, without weights."""
     hp = VoiceEncConfig()
     hp.ve_hidden_size = spec.conditioning.speaker_hidden
     return VoiceEncoder(hp).eval()

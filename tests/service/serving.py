@@ -12,12 +12,12 @@ import grpc.aio
 import pytest
 
 import mynah
-from engines.api import NOBODY, Observer
+from engines.api import NULL_OBSERVER, Observer
 from engines.fake import FakeEngine, Script
-from mynah.errors import MynahError, from_status
-from mynah.transport import Duplex
+from mynah.client.errors import MynahError, from_status
+from mynah.client.transport import BidiStream
 from mynah.v1 import speech_pb2, speech_pb2_grpc, voices_pb2_grpc
-from service.config import ServerConfig
+from service.config import build_config
 from service.server import Server
 
 REFERENCE = b"RIFF" + bytes(5000)  # enough for the fake engine
@@ -25,7 +25,7 @@ REFERENCE = b"RIFF" + bytes(5000)  # enough for the fake engine
 
 @dataclass
 class Serving:
-    """All sides of one server."""
+    """One server from all sides."""
 
     engine: FakeEngine
     server: Server
@@ -39,18 +39,18 @@ class Serving:
     @property
     def at_rest(self) -> bool:
         admission = self.server.admission
-        return self.engine.at_rest and admission.streams.taken == admission.uploads.taken == 0
+        return self.engine.at_rest and admission.streams.in_use == admission.uploads.in_use == 0
 
     async def check_serves(self) -> None:
-        """The server speaks, and holds nothing afterwards."""
+        """The server speaks, and frees everything afterwards."""
         samples = sum([chunk.samples async for chunk in self.client.synthesize("All is well.")])
         assert samples == 12 * 960
         await self.settled()
 
     async def settled(self) -> None:
-        """Wait until everybody has left; then nothing may be held any more."""
+        """Wait until all calls have ended; then everything must be free."""
         async with asyncio.timeout(5):
-            await self.server.admission.all_left()
+            await self.server.admission.wait_idle()
         assert self.at_rest
 
 
@@ -61,15 +61,15 @@ async def serving(
     max_streams: int = 4,
     warm: bool = True,
     default_voice: bool = True,
-    observer: Observer = NOBODY,
+    observer: Observer = NULL_OBSERVER,
     http: bool = False,
     **config: Any,
 ) -> AsyncIterator[Serving]:
-    """A server on a free port, with HTTP on another; at the end it is stopped and must hold nothing."""
+    """A server on a free port, with HTTP on another; at the end it is stopped and must have freed everything."""
     if http:
         config["http_listen"] = "127.0.0.1:0"
     engine = FakeEngine(script, max_streams=max_streams, default_voice=default_voice, observer=observer)
-    server = Server(engine, ServerConfig(**{"listen": "127.0.0.1:0", **config}))
+    server = Server(engine, build_config(**{"listen": "127.0.0.1:0", **config}))
     address = await server.start()
     at_http = await server.start_http()
     if warm:
@@ -107,7 +107,7 @@ CANCEL = Request(cancel=speech_pb2.Cancel())
 async def converse(at: Serving, *requests: Request) -> list[speech_pb2.StreamSpeechResponse]:
     """Send everything, half-close, read to the end. Raises the client's error for a status that is not OK."""
 
-    call = Duplex(at.speech.StreamSpeech())
+    call = BidiStream(at.speech.StreamSpeech())
     sending = asyncio.create_task(_send_all(call, requests))
     answers = []
     try:
@@ -119,7 +119,7 @@ async def converse(at: Serving, *requests: Request) -> list[speech_pb2.StreamSpe
     return answers
 
 
-async def _send_all(call: Duplex, requests: tuple[Request, ...]) -> None:
+async def _send_all(call: BidiStream, requests: tuple[Request, ...]) -> None:
     for request in requests:
         await call.write(request)
     await call.done_writing()
@@ -132,7 +132,7 @@ def error_of(error: grpc.aio.AioRpcError) -> MynahError:
 
 
 async def refused(at: Serving, *requests: Request) -> MynahError:
-    """The error a conversation ends with; afterwards the server must serve and hold nothing."""
+    """The error that these requests end with; afterwards the server must serve and have freed everything."""
     with pytest.raises(MynahError) as raised:
         await converse(at, *requests)
     await at.check_serves()

@@ -1,4 +1,4 @@
-"""The operator's port: states of health, what it refuses, and that nobody can hold it open."""
+"""The operator's port: states of health, refusals, and connections that do not end."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import asyncio
 import pytest
 
 from engines.fake import FakeEngine
+from service.access.admission import Admission
 from service.admin import AdminServer
-from service.admission import Admission
 from service.config import ConfigError
-from tests.service.scraping import get, http
 from tests.service.serving import serving
+from tests.service.telemetry.scraping import get, http
 
 
 async def test_readiness_follows_the_server():
@@ -74,7 +74,7 @@ async def test_head_has_no_body():
     await server.stop()
 
 
-async def test_who_sends_half_a_request_and_leaves_costs_nothing():
+async def test_half_a_request_and_a_disconnect_leave_nothing_behind():
     server, address = await admin()
     host, _, port = address.rpartition(":")
     _, writer = await asyncio.open_connection(host, int(port))
@@ -85,7 +85,7 @@ async def test_who_sends_half_a_request_and_leaves_costs_nothing():
     await server.stop()
 
 
-async def test_stopping_ends_connections_that_say_nothing():
+async def test_stopping_ends_silent_connections():
     server, address = await admin()
     host, _, port = address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))

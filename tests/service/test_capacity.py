@@ -1,4 +1,4 @@
-"""How many streams are admitted: what is tried, and what follows from it."""
+"""The measured capacity: what is tried, and what follows from it."""
 
 from __future__ import annotations
 
@@ -14,41 +14,41 @@ from engines.api import AudioChunk, Event, Segment
 from engines.config import Sampling
 from engines.errors import EngineBusy, EngineFailure
 from engines.fake import FakeEngine, FakeStream, Script
-from engines.voice.voice import Voice
+from engines.voice import Voice
 from service.capacity import Trial, capacity_of, measure, next_trial
 from tests.virtual_time import virtual_time
 
 
-def found(most: int, fits: int, load_of_one: float) -> tuple[int, list[int]]:
-    """What is admitted, and what was tried, on a device that carries `fits` streams."""
+def measured(max_streams: int, fits: int, load_of_one: float) -> tuple[int, list[int]]:
+    """The capacity and the trials on a device that carries `fits` streams."""
     trials: list[Trial] = []
-    while (streams := next_trial(trials, most)) is not None:
+    while (streams := next_trial(trials, max_streams)) is not None:
         load = load_of_one if streams == 1 else 0.5
         trials.append(Trial(streams, load, underruns=int(streams > fits)))
     return capacity_of(trials), [trial.streams for trial in trials]
 
 
 @given(st.integers(1, 300), st.integers(0, 400), st.floats(0, 0.8))
-def test_what_is_admitted_fits_and_is_not_far_from_all_that_fits(most: int, fits: int, load: float):
-    admitted, tried = found(most, fits, load)
-    assert 1 <= admitted <= most
+def test_what_is_admitted_fits_and_is_not_far_from_all_that_fits(max_streams: int, fits: int, load: float):
+    admitted, tried = measured(max_streams, fits, load)
+    assert 1 <= admitted <= max_streams
     assert len(tried) == len(set(tried)) <= 6
-    assert max(tried) <= most
+    assert max(tried) <= max_streams
     if fits:
         assert admitted <= fits
         # six trials leave at most the last doubling or first guess halved a few times
-        assert admitted >= min(most, fits) / 4 or len(tried) == 6
+        assert admitted >= min(max_streams, fits) / 4 or len(tried) == 6
 
 
-def test_a_device_that_carries_many_is_found_out_quickly():
-    assert found(64, 1000, 0.01) == (64, [1, 60, 64])
-    assert found(16, 9, 0.08)[0] in (7, 8, 9)
-    assert found(16, 1, 0.7) == (1, [1, 2])
-    assert found(16, 0, 0.9) == (1, [1])
+def test_a_large_capacity_takes_few_trials():
+    assert measured(64, 1000, 0.01) == (64, [1, 60, 64])
+    assert measured(16, 9, 0.08)[0] in (7, 8, 9)
+    assert measured(16, 1, 0.7) == (1, [1, 2])
+    assert measured(16, 0, 0.9) == (1, [1])
 
 
 class Shared(FakeEngine):
-    """A device whose time streams share: `token_s` is what one token costs while nobody else works."""
+    """A device whose time streams share: `token_s` is the cost of one token for a single stream."""
 
     async def open(self, voice: Voice, sampling: Sampling) -> SharedStream:
         stream = SharedStream(self, voice, sampling)
@@ -72,11 +72,11 @@ def test_streams_are_measured_as_they_share_the_device(token_s: float, carries: 
     capacity = virtual_time(measure(engine, 64))
     assert carries * 0.75 <= capacity.streams <= carries
     assert engine.at_rest
-    assert str(capacity.streams) in capacity.described
+    assert str(capacity.streams) in capacity.summary
 
 
 class Refusing(FakeEngine):
-    """Says itself that three streams are too many."""
+    """Refuses a third stream."""
 
     async def open(self, voice: Voice, sampling: Sampling) -> FakeStream:
         if len(self.streams) == 2:
@@ -84,7 +84,7 @@ class Refusing(FakeEngine):
         return await super().open(voice, sampling)
 
 
-def test_an_engine_that_refuses_is_believed():
+def test_a_refusal_of_the_engine_counts_as_too_many():
     engine = Refusing(max_streams=64)
     capacity = virtual_time(measure(engine, 64))
     assert capacity.streams in (1, 2)
@@ -92,7 +92,7 @@ def test_an_engine_that_refuses_is_believed():
     assert engine.at_rest
 
 
-def test_running_dry_counts_as_too_many():
+def test_underruns_count_as_too_many():
     capacity = virtual_time(measure(FakeEngine(Script(underruns_from=6), max_streams=16), 16))
     assert capacity.streams == 5
 
@@ -100,7 +100,7 @@ def test_running_dry_counts_as_too_many():
 def test_without_a_voice_to_measure_with_one_stream_is_admitted():
     capacity = virtual_time(measure(FakeEngine(default_voice=False), 8))
     assert capacity.streams == 1
-    assert "--max-streams" in capacity.described
+    assert "--max-streams" in capacity.summary
 
 
 def test_an_engine_that_fails_meanwhile_fails_the_start():

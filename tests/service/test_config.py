@@ -1,4 +1,4 @@
-"""Flags and variables become one frozen value; whatever is wrong names itself."""
+"""Flags and variables become one frozen value; errors name the option."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from pathlib import Path
 import pytest
 
 from engines.config import EngineConfig
-from service.config import ConfigError, ServerConfig, read_config
-from service.tls import TlsFiles
+from service.config import OPTIONS, ConfigError, ServerConfig, TlsFiles, build_config, read_config, tables
+
+DOCS = Path(__file__).parents[2] / "docs" / "options.md"
 
 
-def test_nothing_given_is_the_default():
+def test_without_flags_and_variables_every_option_has_its_default():
     assert read_config([], {"PATH": "/bin"}) == ServerConfig()
 
 
 def test_flags_win_over_variables_and_variables_over_defaults():
     config = read_config(["--model", "random:tiny"], {"MYNAH_MODEL": "nano", "MYNAH_MAX_STREAMS": "3"})
-    assert (config.model, config.max_streams) == ("random:tiny", 3)
+    assert (config.engine.model, config.max_streams) == ("random:tiny", 3)
 
 
 def test_every_option_is_a_flag_and_a_variable_of_its_own_type():
@@ -53,55 +54,67 @@ def test_every_option_is_a_flag_and_a_variable_of_its_own_type():
         "stall_timeout_s": ("0.5", 0.5),
         "grace_s": ("0", 0.0),
         "max_pending_text_chars": ("5000", 5000),
+        "max_positions": ("1600", 1600),
+        "max_text_chars_per_segment": ("100", 100),
+        "gpu_memory_utilization": ("0.5", 0.5),
+        "cuda_graphs": ("off", False),
     }
-    names = [field.name for field in dataclasses.fields(ServerConfig)]
+    names = list(OPTIONS)
     samples |= {name: ("7", 7) for name in names if name not in samples}
-    expected = ServerConfig(**{name: value for name, (_, value) in samples.items()})
+    expected = build_config(**{name: value for name, (_, value) in samples.items()})
     flags = [part for name in names for part in ("--" + name.replace("_", "-"), samples[name][0])]
     assert read_config(flags, {}) == expected
     assert read_config([], {f"MYNAH_{name.upper()}": samples[name][0] for name in names}) == expected
 
 
 def test_a_switch_needs_no_value_as_a_flag():
-    assert read_config(["--strict", "--model", "nano"], {}) == ServerConfig(strict=True, model="nano")
+    assert read_config(["--strict", "--model", "nano"], {}) == build_config(strict=True, model="nano")
     assert read_config(["--strict", "off"], {"MYNAH_STRICT": "on"}) == ServerConfig()
 
 
 @pytest.mark.parametrize(
-    ("flags", "variables", "told"),
+    ("flags", "variables", "words"),
     [
-        (["--max-streams", "0"], {}, ["--max-streams = '0'", "[1, 10000]"]),
-        (["--max-streams", "all"], {}, ["--max-streams = 'all'", "auto, or a whole number"]),
-        (["--max-streams", "many"], {}, ["--max-streams = 'many'"]),
-        ([], {"MYNAH_MAX_STREAMS": "1.5"}, ["MYNAH_MAX_STREAMS = '1.5'"]),
-        (["--cors-origin", "a.example"], {}, ["--cors-origin = 'a.example'", "https://app.example"]),
+        (["--max-streams", "0"], {}, ["--max-streams is '0'", "from 1 to 10000"]),
+        (["--max-streams", "all"], {}, ["--max-streams is 'all'", "auto, or a whole number"]),
+        (["--max-streams", "many"], {}, ["--max-streams is 'many'"]),
+        ([], {"MYNAH_MAX_STREAMS": "1.5"}, ["MYNAH_MAX_STREAMS is '1.5'"]),
+        (["--cors-origin", "a.example"], {}, ["--cors-origin is 'a.example'", "https://app.example"]),
         (["--cors-origin", "https://a.example/page"], {}, ["--cors-origin"]),
-        ([], {"MYNAH_GRACE_S": "nan"}, ["MYNAH_GRACE_S = 'nan'", "seconds"]),
+        ([], {"MYNAH_GRACE_S": "nan"}, ["MYNAH_GRACE_S is 'nan'", "seconds"]),
         ([], {"MYNAH_IDLE_TIMEOUT_S": "-1"}, ["MYNAH_IDLE_TIMEOUT_S"]),
-        (["--listen", "localhost"], {}, ["--listen = 'localhost'", "HOST:PORT"]),
+        (["--listen", "localhost"], {}, ["--listen is 'localhost'", "HOST:PORT"]),
         (["--listen", "localhost:70000"], {}, ["--listen"]),
         (["--model", " "], {}, ["--model"]),
-        (["--log-level", "loud"], {}, ["--log-level = 'loud'", "debug | info"]),
+        (["--log-level", "loud"], {}, ["--log-level is 'loud'", "debug, info, warning or error"]),
         ([], {"MYNAH_MODLE": "nano"}, ["MYNAH_MODLE", "MYNAH_MODEL"]),
         ([], {"MYNAH_model": "nano"}, ["MYNAH_model"]),
         (["--modle", "nano"], {}, ["--modle"]),
         (["--max-stream", "3"], {}, ["--max-stream"]),
         (["surplus"], {}, ["surplus"]),
-        ([], {"MYNAH_STRICT": "perhaps"}, ["MYNAH_STRICT = 'perhaps'", "on | off"]),
+        (["--t3", "VLLM"], {}, ["--t3 is 'VLLM'", "auto, torch, onnx or vllm"]),
+        (["--providers", "cpu,cpu"], {}, ["--providers", "each once"]),
+        (["--gpu-memory-utilization", "0"], {}, ["--gpu-memory-utilization is '0'", "above 0 and at most 1"]),
+        (["--gpu-memory-utilization", "1.5"], {}, ["--gpu-memory-utilization"]),
+        ([], {"MYNAH_GPU_MEMORY_UTILIZATION": "nan"}, ["MYNAH_GPU_MEMORY_UTILIZATION is 'nan'"]),
+        (["--max-positions", "100"], {}, ["--max-positions is '100'", "from 1500"]),
+        (["--max-text-chars-per-segment", "19"], {}, ["--max-text-chars-per-segment is '19'", "from 20"]),
+        (["--cuda-graphs", "perhaps"], {}, ["--cuda-graphs is 'perhaps'", "on or off"]),
+        ([], {"MYNAH_STRICT": "perhaps"}, ["MYNAH_STRICT is 'perhaps'", "on or off"]),
         (["--tls-key", "/tmp/k"], {}, ["tls_certificate and tls_key"]),
         (["--tls-client-ca", "/tmp/a"], {}, ["tls_client_ca needs"]),
-        (["--insecure", "perhaps"], {}, ["--insecure = 'perhaps'", "on | off"]),
-        (["--listen", "0.0.0.0:50051"], {}, ["listen = 0.0.0.0:50051", "insecure"]),
-        (["--listen", "[::]:50051"], {}, ["listen = [::]:50051"]),
-        ([], {"MYNAH_LISTEN": "tts.example.org:443"}, ["listen = tts.example.org:443"]),
-        (["--listen", "0.0.0.0:1", "--insecure", "off"], {}, ["listen = 0.0.0.0:1"]),
+        (["--insecure", "perhaps"], {}, ["--insecure is 'perhaps'", "on or off"]),
+        (["--listen", "0.0.0.0:50051"], {}, ["listen is 0.0.0.0:50051", "insecure"]),
+        (["--listen", "[::]:50051"], {}, ["listen is [::]:50051"]),
+        ([], {"MYNAH_LISTEN": "tts.example.org:443"}, ["listen is tts.example.org:443"]),
+        (["--listen", "0.0.0.0:1", "--insecure", "off"], {}, ["listen is 0.0.0.0:1"]),
     ],
 )
-def test_what_is_wrong_names_itself(flags: list[str], variables: dict[str, str], told: list[str]):
+def test_a_bad_option_is_named(flags: list[str], variables: dict[str, str], words: list[str]):
     with pytest.raises(ConfigError) as raised:
         read_config(flags, variables)
-    for words in told:
-        assert words in str(raised.value)
+    for part in words:
+        assert part in str(raised.value)
 
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:1", "127.8.8.8:1", "localhost:1", "[::1]:1"])
@@ -121,21 +134,28 @@ def test_voices_lie_in_a_folder_or_behind_a_url():
     assert read_config(["--voices-dir", "voices"], {}).voices_dir == Path("voices")
 
 
-def test_a_clients_key_in_the_environment_is_no_setting_of_the_server():
+def test_the_clients_variables_are_ignored():
     assert read_config([], {"MYNAH_API_KEY": "mynah-x"}) == ServerConfig()
 
 
 def test_the_engine_gets_its_part():
-    config = ServerConfig(model="nano", device="cpu", threads=2, max_streams=5, cache_dir=Path("/c"), weights_seed=9)
-    assert config.engine() == EngineConfig(
+    config = build_config(model="nano", device="cpu", threads=2, max_streams=5, cache_dir=Path("/c"), weights_seed=9)
+    assert config.engine_config() == EngineConfig(
         model="nano", device="cpu", threads=2, max_streams=5, cache_dir=Path("/c"), weights_seed=9
     )
 
 
-def test_an_engine_is_built_for_enough_streams_when_they_are_yet_to_be_found():
-    assert read_config(["--max-streams", "auto"], {}).engine().max_streams >= 16
-    assert read_config(["--device", "cuda:0"], {}).engine().max_streams == 64
-    assert read_config(["--device", "cpu"], {}).engine().max_streams == 16
+def test_the_engines_memory_and_sequence_lengths_can_be_set():
+    flags = ["--gpu-memory-utilization", "0.6", "--cuda-graphs", "off", "--max-positions", "1800"]
+    engine = read_config([*flags, "--max-text-chars-per-segment", "120"], {}).engine_config()
+    assert (engine.gpu_memory_utilization, engine.cuda_graphs) == (0.6, False)
+    assert (engine.max_positions, engine.max_text_chars_per_segment) == (1800, 120)
+
+
+def test_an_engine_is_built_for_enough_streams_before_its_capacity_is_measured():
+    assert read_config(["--max-streams", "auto"], {}).engine_config().max_streams >= 16
+    assert read_config(["--device", "cuda:0"], {}).engine_config().max_streams == 64
+    assert read_config(["--device", "cpu"], {}).engine_config().max_streams == 16
 
 
 def test_help_names_every_option(capsys: pytest.CaptureFixture[str]):
@@ -143,5 +163,14 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]):
         read_config(["--help"], {})
     assert raised.value.code == 0
     shown = capsys.readouterr().out
-    for field in dataclasses.fields(ServerConfig):
-        assert "--" + field.name.replace("_", "-") in shown
+    for name in OPTIONS:
+        assert "--" + name.replace("_", "-") in shown
+
+
+def test_every_option_of_an_engine_is_an_option_of_the_server():
+    for field in dataclasses.fields(EngineConfig):
+        assert field.name in OPTIONS
+
+
+def test_the_documented_tables_are_the_options():
+    assert tables() in DOCS.read_text(), "run `python -m service.config` and put its tables there"

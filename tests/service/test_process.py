@@ -1,4 +1,4 @@
-"""`mynah-serve` as a process of its own, on the fake engine: its two lines, its signals, its exit statuses."""
+"""`mynah-serve` as a process on the fake engine: its output, its signals, its exit statuses."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ main()
 async def process(
     *flags: str, before: str = "", script: str = "", path: str = ""
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The server on a fake engine, with code that runs before that is made, more of its script, and a folder where
-    more packages are."""
+    """The server on a fake engine. `before` is code to run first, `script` more of the engine's script, `path` a folder
+    of more packages."""
     program = FAKE.format(before=before or "pass", script=script)
     command = [sys.executable, "-c", program, "--listen", "127.0.0.1:0", *flags]
     pipe = asyncio.subprocess.PIPE
@@ -58,7 +58,7 @@ async def process(
 
 
 async def listening(running: asyncio.subprocess.Process) -> str:
-    """Where it listens."""
+    """The address that it listens on."""
     said = await line(running)
     found = re.fullmatch(r"mynah-serve: listening on (127\.0\.0\.1:[1-9]\d*) while auto is loaded\n", said)
     assert found is not None, said
@@ -66,7 +66,7 @@ async def listening(running: asyncio.subprocess.Process) -> str:
 
 
 async def serving(running: asyncio.subprocess.Process) -> str:
-    """Where it serves."""
+    """The address, once it serves."""
     address = await listening(running)
     assert "serving after" in await line(running)
     return address
@@ -77,7 +77,7 @@ async def line(running: asyncio.subprocess.Process) -> str:
     return (await running.stdout.readline()).decode()
 
 
-async def test_it_says_where_and_when_and_ends_well_on_a_signal():
+async def test_it_prints_its_addresses_and_ends_well_on_a_signal():
     async with process("--max-streams", "3", "--grace-s", "10") as running:
         address = await listening(running)
         served = await line(running)
@@ -95,7 +95,7 @@ async def test_it_says_where_and_when_and_ends_well_on_a_signal():
         assert await running.wait() == 0
 
 
-async def test_while_the_model_is_loaded_it_answers_that_it_is_not_ready():
+async def test_it_is_not_ready_while_the_model_is_loaded():
     async with process(before="threading.Event().wait()") as running:
         address = await listening(running)
         async with grpc.aio.insecure_channel(address) as channel, mynah.Client(address) as client:
@@ -111,7 +111,7 @@ async def test_while_the_model_is_loaded_it_answers_that_it_is_not_ready():
         assert await running.wait() == 0
 
 
-async def test_it_admits_what_the_device_was_found_to_carry():
+async def test_it_admits_the_measured_capacity():
     async with process(script="underruns_from=6") as running:
         address = await listening(running)
         assert " up to 5 streams with " in await line(running)
@@ -136,14 +136,14 @@ async def test_a_signal_breaks_none_of_32_open_streams():
             async with client.stream() as stream:
                 await stream.send(text)
                 await stream.flush()
-                heard = [await anext(aiter(stream))]
+                received = [await anext(aiter(stream))]
                 await begun.wait()
                 await begun.wait()  # the signal has been sent
                 await stream.send(text)  # open streams go on as before
                 await stream.end()
-                heard += [chunk async for chunk in stream]
-            ends = [chunk.offset_samples + chunk.samples for chunk in heard]
-            assert [chunk.offset_samples for chunk in heard] == [0, *ends[:-1]]
+                received += [chunk async for chunk in stream]
+            ends = [chunk.offset_samples + chunk.samples for chunk in received]
+            assert [chunk.offset_samples for chunk in received] == [0, *ends[:-1]]
             return ends[-1]
 
         async with mynah.Client(address) as client:
@@ -157,7 +157,7 @@ async def test_a_signal_breaks_none_of_32_open_streams():
 
 
 async def refused(address: str, reason: str) -> None:
-    """Returns once the server refuses newcomers."""
+    """Returns once the server refuses new streams."""
     async with mynah.Client(address) as other:
         while True:
             try:
@@ -212,19 +212,16 @@ async def test_a_second_signal_ends_the_grace_period():
 )
 async def test_an_engine_that_cannot_load_or_warm_up_ends_the_server(broken: dict[str, str]):
     async with process(**broken) as running:
-        _, told = await running.communicate()
+        _, errors = await running.communicate()
         assert running.returncode == 1
-        assert told.decode().splitlines()[-1] == "mynah-serve: no kernel"
+        assert errors.decode().splitlines()[-1] == "mynah-serve: no kernel"
 
 
 def test_a_bad_configuration_ends_with_one_line():
     command = [sys.executable, "-m", "service", "--max-streams", "none"]
     ended = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=30, check=False)
     assert ended.returncode == 2
-    assert (
-        ended.stderr
-        == "mynah-serve: --max-streams = 'none' is not allowed; allowed: auto, or a whole number in [1, 10000]\n"
-    )
+    assert ended.stderr == "mynah-serve: --max-streams is 'none'; it must be auto, or a whole number from 1 to 10000.\n"
     assert not ended.stdout
 
 

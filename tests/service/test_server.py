@@ -1,4 +1,4 @@
-"""A server's life: health, reflection, warm-up, draining, addresses, encryption."""
+"""A server from start to stop: health, reflection, warm-up, draining, addresses."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 import mynah
 from engines.errors import EngineFailure
 from engines.fake import FakeEngine, Script
-from mynah.settings import AUDIO_FORMATS
+from mynah.client.settings import AUDIO_FORMATS
+from service.audio.formats import AudioFormat
 from service.config import ConfigError, ServerConfig
-from service.encode import AudioFormat
 from service.server import Server
 from tests.service.serving import Serving, serving
 
@@ -22,7 +22,7 @@ NAMES = ["", "mynah.v1.Speech", "mynah.v1.Voices"]
 
 
 async def health(at: Serving) -> set[int]:
-    """What the server says of itself and of each service."""
+    """The health of the server and of each service."""
     stub = health_pb2_grpc.HealthStub(at.channel)
     answers = [await stub.Check(health_pb2.HealthCheckRequest(service=name)) for name in NAMES]
     return {answer.status for answer in answers}
@@ -55,7 +55,7 @@ async def test_recovered_engine_does_not_open_a_server_that_is_not_warm():
 
 
 async def following(at: Serving, healthy: bool, expected: int) -> None:
-    """The engine's health changes on a thread of its own, and a watcher is told."""
+    """The engine's health changes on another thread, and a watcher is notified."""
     stub = health_pb2_grpc.HealthStub(at.channel)
     watching = stub.Watch(health_pb2.HealthCheckRequest())
     await watching.read()
@@ -65,7 +65,7 @@ async def following(at: Serving, healthy: bool, expected: int) -> None:
     watching.cancel()
 
 
-async def test_before_the_warm_up_clients_are_told_to_come_back():
+async def test_before_the_warm_up_streams_are_refused_as_retryable():
     async with serving(warm=False) as at:
         assert (await at.client.info()).model == "fake"
         with pytest.raises(mynah.Unavailable) as raised:
@@ -104,7 +104,7 @@ async def test_draining_finishes_open_streams_and_refuses_new_ones():
         await stopping
 
 
-async def test_after_the_grace_period_open_streams_are_told_and_ended():
+async def test_after_the_grace_period_open_streams_end_with_an_error():
     async with serving() as at, at.client.stream() as stream:
         stopping = asyncio.create_task(at.server.stop(0.05))
         with pytest.raises(mynah.Unavailable) as raised:
@@ -149,7 +149,7 @@ async def test_info_counts_open_streams():
 
 
 @pytest.mark.parametrize("listen", ["no.such.host.invalid:0", "192.0.2.1:1"])
-async def test_an_address_that_cannot_be_had_is_named(listen: str):
+async def test_an_unavailable_address_is_named(listen: str):
     server = Server(FakeEngine(), ServerConfig(listen=listen, insecure=True))
     with pytest.raises(ConfigError, match=listen):
         await server.start()

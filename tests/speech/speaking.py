@@ -1,7 +1,4 @@
-"""Sentences through T3 and through S3Gen in any plan of windows, with where they were joined and what they cost.
-
-Knows the engine's stages one by one, so that one set of speech codes can be rendered in many ways and compared.
-"""
+"""Runs T3 and S3Gen separately, so that the same speech tokens can be decoded in different ways and compared."""
 
 from __future__ import annotations
 
@@ -12,24 +9,25 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from engines.config import SAMPLE_RATE_HZ, Sampling
+from engines.conditioning.mel import prompt_mel
+from engines.config import Sampling
+from engines.model_spec import SAMPLE_RATE_HZ
 from engines.pipeline import Pipeline
 from engines.s3gen.runtime import Runtime
-from engines.s3gen.schedule import Schedule, Step
-from engines.s3gen.segment_decoder import SegmentDecoder, decode_windows
-from engines.s3gen.windows import WindowPlanner
+from engines.s3gen.streaming.schedule import Schedule, ScheduleStep
+from engines.s3gen.streaming.segment_decoder import SegmentDecoder, decode_windows
+from engines.s3gen.streaming.windows import WindowPlanner
 from engines.t3.backend import T3Backend, T3Request
-from engines.voice.mel import prompt_mel
-from engines.voice.voice import Voice
+from engines.voice import Voice
 
 F32 = npt.NDArray[np.float32]
-OFFLINE = Schedule("offline", (Step(10_000),), 0)
+OFFLINE = Schedule("offline", (ScheduleStep(10_000),), 0)
 _SEED = 1
 
 
 @dataclass(frozen=True)
 class Rendering:
-    """A sentence's samples, the samples at which windows met, and the seconds that decoding took."""
+    """A decoded sentence: its samples, the positions of the windows' joins, and the seconds of decoding."""
 
     samples: F32
     joins: list[int]
@@ -40,27 +38,27 @@ class Rendering:
         return len(self.samples) / SAMPLE_RATE_HZ
 
 
-async def codes_of(t3: T3Backend, engine: Pipeline, texts: Sequence[str], voice: Voice) -> list[list[int]]:
-    """Speech codes of each text at the default sampling, the closing silence included; all at once."""
-    made = []
+async def speech_tokens_of(t3: T3Backend, engine: Pipeline, texts: Sequence[str], voice: Voice) -> list[list[int]]:
+    """Returns the speech tokens of each text with default sampling, including the closing silence."""
+    results = []
     for text in texts:
         generation = t3.start(T3Request(engine.stages.encode_text(text), voice, Sampling(seed=_SEED)))
-        codes: list[int] = []
-        while some := await generation.next_codes():
-            codes += some
-        assert not generation.hit_token_limit, f"T3 did not come to an end of {text!r}"
-        made.append(codes)
-    return made
+        speech_tokens: list[int] = []
+        while tokens := await generation.next_speech_tokens():
+            speech_tokens += tokens
+        assert not generation.hit_token_limit, f"T3 did not stop after {text!r}"
+        results.append(speech_tokens)
+    return results
 
 
-def render(runtime: Runtime, codes: Sequence[int], voice: Voice, schedule: Schedule) -> Rendering:
-    """`codes` in windows as a stream that is never short of tokens decodes them."""
+def render(runtime: Runtime, speech_tokens: Sequence[int], voice: Voice, schedule: Schedule) -> Rendering:
+    """Decode the tokens in the windows of a stream whose T3 is always ahead."""
     decoder, planner = SegmentDecoder(voice, _SEED), WindowPlanner(schedule)
-    decoder.codes = list(codes)
+    decoder.speech_tokens = list(speech_tokens)
     pieces: list[F32] = []
     joins: list[int] = []
     start_s = time.perf_counter()
-    while (window := planner.next(len(codes), True)) is not None:
+    while (window := planner.next(len(speech_tokens), True)) is not None:
         (samples,) = decode_windows(runtime, [(decoder, window)])
         if isinstance(samples, Exception):
             raise samples
@@ -70,5 +68,5 @@ def render(runtime: Runtime, codes: Sequence[int], voice: Voice, schedule: Sched
 
 
 def mel_distance(ours: F32, theirs: F32) -> float:
-    """Mean difference of log-mel magnitudes (natural log)."""
+    """The mean absolute difference of log-mel magnitudes (natural log)."""
     return float(np.abs(prompt_mel(ours) - prompt_mel(theirs)).mean())

@@ -9,14 +9,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from engines.config import SPEECH_CODES, START_SPEECH_TOKEN, STOP_SPEECH_TOKEN, TINY
-from engines.s3gen.flow import load_flow
-from engines.s3gen.vocoder import Vocoder
-from engines.s3gen.vocoder_weights import load_vocoder
-from engines.t3.cache import KvSlot
-from engines.t3.model import Span, T3Net
+from engines.model_spec import SPEECH_CODES, START_SPEECH_TOKEN, STOP_SPEECH_TOKEN
+from engines.s3gen.nets.flow import load_flow
+from engines.s3gen.nets.vocoder import Vocoder
+from engines.s3gen.nets.vocoder_weights import load_vocoder
+from engines.t3.kv_cache import KvSlot
+from engines.t3.model import T3Net
+from engines.t3.net import Span
 from tools.tiny import codes, export, train_flow, train_vocoder
 from tools.tiny.compose import END
+from tools.tiny.engine import TINY
 from tools.tiny.pronounce import SLOTS
 from tools.tiny.t3_net import T3Train
 

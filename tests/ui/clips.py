@@ -1,4 +1,4 @@
-"""Clips that will do as reference audio, or will not: syllables of noise at a rate and level that is asked for."""
+"""Clips for the tests of voice cloning: syllables of noise with a given length and level."""
 
 from __future__ import annotations
 

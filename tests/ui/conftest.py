@@ -1,6 +1,6 @@
-"""A real server, the real page and a real browser with one window, each started once; every test loads the page anew.
+"""One server, one page and one browser window for all tests; each test loads the page again.
 
-They run in the environment of `make test-ui`; elsewhere nothing here is collected.
+The tests run in the environment of `make test-ui`; elsewhere they are not collected.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ else:
 
     @pytest.fixture(scope="session")
     def shared_window(browser: Browser) -> Iterator[Page]:
-        """Where the page loads in a third of the time that it takes a browser that has never seen it."""
+        """A window with a warm cache: the page loads in a third of the time."""
         with window(browser) as page:
             yield page
 
     @pytest.fixture
     def visitor(shared_window: Page, page_url: str) -> Iterator[Visitor]:
-        """Somebody on the page, whose browser has nothing to complain about and asks no other host for anything."""
+        """A visitor of the page. The test fails if the browser reports errors or requests other hosts."""
         one = Visitor(shared_window, page_url)
         yield one
         one.leave()

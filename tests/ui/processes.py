@@ -1,4 +1,4 @@
-"""The server and the page as processes of their own, each in its own environment."""
+"""The server and the page as processes, each in its own environment."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ _ENVIRONMENT = {
 
 
 class Process:
-    """A process that serves. It keeps its address when it is stopped and started again."""
+    """A serving process. It keeps its address over restarts."""
 
     def __init__(self, command: list[str], address: str, ready: str) -> None:
-        """`address` finds where it can be reached in what it prints; `ready` ends the line after which it can be."""
+        """`address` is a pattern for its address in its output; `ready` is part of the line after which it serves."""
         self.address = "127.0.0.1:0"
-        self._command, self._told, self._ready = command, address, ready
+        self._command, self._pattern, self._ready = command, address, ready
 
     def start(self) -> None:
         command = [*self._command, "--listen", self.address]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=_ENVIRONMENT, cwd=ROOT)
         assert self._process.stdout is not None
-        told = ""
+        output = ""
         for line in self._process.stdout:
-            told += line
+            output += line
             if self._ready in line:
                 break
-        found = re.search(self._told, told)
-        assert found is not None, f"{command} ended with {self._process.wait(10)}: {told}"
-        self.address = found[1]
+        match = re.search(self._pattern, output)
+        assert match is not None, f"{command} ended with {self._process.wait(10)}: {output}"
+        self.address = match[1]
 
     def stop(self) -> None:
         self._process.send_signal(signal.SIGTERM)

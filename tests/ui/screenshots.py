@@ -17,7 +17,8 @@ PHONE = {"width": 375, "height": 812}
 
 
 def main() -> None:
-    with server_process() as server, page_process("--server", server.address) as page, sync_playwright() as playwright:
+    speaking = server_process("--model", "tiny")  # the shipped model, so that the pictures show speech
+    with speaking as server, page_process("--server", server.address) as page, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM_FLAGS)
         _speaking(browser, page.address, "page-desktop", viewport=DESKTOP, device_scale_factor=1.5)
         _speaking(browser, page.address, "page-dark", viewport=DESKTOP, color_scheme="dark", device_scale_factor=1.5)
@@ -27,7 +28,7 @@ def main() -> None:
 
 
 def _speaking(browser: Browser, url: str, name: str, **options: Any) -> None:
-    """In the middle of being heard, everything already made."""
+    """A complete recording, in the middle of its playback."""
     with Visitor.on(browser, url, **options) as visitor:
         visitor.page.locator("#seed-a").get_by_role("textbox").fill("4")
         visitor.speak()
@@ -44,7 +45,7 @@ def _cloning(browser: Browser, url: str, name: str, **options: Any) -> None:
         visitor.open_tab("Voices")
         visitor.page.locator("#clip").get_by_label("Upload file").click()
         visitor.page.locator("#clip input[type=file]").set_input_files(clip)
-        visitor.page.locator(".will-do[data-verdict=yes]").wait_for()
+        visitor.page.locator(".verdict-text[data-verdict=yes]").wait_for()
         visitor.page.locator("#voice-name").get_by_role("textbox").fill("Ada")
         _save(visitor, name)
 

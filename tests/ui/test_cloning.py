@@ -1,4 +1,4 @@
-"""Clone it: a clip from the microphone or a file, whether it will do, consent, a name; use and delete the voice."""
+"""Voice cloning: a clip from the microphone or a file, its check, consent and name; use and delete the voice."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def upload(visitor: Visitor, clip: Path) -> None:
 
 
 def verdict(visitor: Visitor, kind: str) -> str:
-    words = visitor.page.locator(f".will-do[data-verdict={kind}]")
+    words = visitor.page.locator(f".verdict-text[data-verdict={kind}]")
     words.wait_for()
     return words.inner_text()
 
@@ -37,12 +37,12 @@ def clone(visitor: Visitor, name: str) -> None:
 def remove(visitor: Visitor, name: str) -> None:
     visitor.button(f"Delete {name}").click()
     visitor.button(f"Really delete {name}?").click()
-    visitor.page.get_by_text(f"“{name}” is deleted.").wait_for()
+    visitor.page.get_by_text(f"“{name}” was deleted.").wait_for()
 
 
 def test_a_clip_becomes_a_voice_that_speaks_and_is_deleted(cloner: Visitor, clip: Path):
     upload(cloner, clip)
-    assert verdict(cloner, "yes") == "Will do."
+    assert verdict(cloner, "yes") == "Good."
     assert cloner.page.locator("[data-clip=length]").inner_text() == "12.0 s"
     clone(cloner, "Ada")
     cloner.page.get_by_text("“Ada” is ready").wait_for()
@@ -50,64 +50,64 @@ def test_a_clip_becomes_a_voice_that_speaks_and_is_deleted(cloner: Visitor, clip
     cloner.wait("document.querySelector('#voice-a input')?.value === 'Ada'")
     cloner.speak("Good morning.")
     cloner.finished()
-    take = cloner.evaluate("mynah.player.takes.a.resolved.voice")
-    assert take not in ("", "default")
+    voice = cloner.evaluate("mynah.player.recordings.a.resolved.voice")
+    assert voice not in ("", "default")
     cloner.open_tab("Voices")
     remove(cloner, "Ada")
     cloner.page.locator(".voices strong", has_text="Ada").wait_for(state="detached")
     cloner.open_tab("Speak")
     cloner.button("Speak").click()
-    assert "not there any more" in cloner.wrong("#voice-a")
+    assert "does not exist any more" in cloner.error("#voice-a")
 
 
 def test_the_microphone_records_a_clip(cloner: Visitor):
     cloner.button("Record").click()
     cloner.page.locator("#clip time.duration", has_text="0:06").wait_for()  # by the recorder's own clock
     cloner.button("Stop").last.click()
-    assert verdict(cloner, "perhaps").startswith("Will do. Ten seconds or more")
+    assert verdict(cloner, "perhaps").startswith("Usable. With 10 seconds or more")
     assert float(cloner.page.locator("[data-clip=length]").inner_text().split()[0]) > 5
 
 
-def test_what_will_not_do_is_told_at_once_and_the_server_agrees(cloner: Visitor, tmp_path: Path):
+def test_a_bad_clip_is_reported_at_once_and_the_server_agrees(cloner: Visitor, tmp_path: Path):
     short = tmp_path / "short.wav"
     short.write_bytes(wav(3.0))
     upload(cloner, short)
     assert verdict(cloner, "no").startswith("Too short: 3.0 s")
     clone(cloner, "Brief")
-    assert "more than 5 seconds" in cloner.wrong("#clip")
+    assert "more than 5 seconds" in cloner.error("#clip")
 
 
-def test_a_silent_clip_will_not_do(cloner: Visitor, tmp_path: Path):
+def test_a_silent_clip_is_reported(cloner: Visitor, tmp_path: Path):
     silent = tmp_path / "silent.wav"
     silent.write_bytes(wav(8.0, amplitude=0.0002))
     upload(cloner, silent)
     assert verdict(cloner, "no").startswith("Almost silent")
 
 
-def test_a_file_that_is_no_audio_is_refused_in_words(cloner: Visitor, tmp_path: Path):
+def test_a_file_without_audio_has_an_error_message(cloner: Visitor, tmp_path: Path):
     broken = tmp_path / "broken.wav"
     broken.write_bytes(b"not a recording" * 1000)
     upload(cloner, broken)
-    assert "cannot look into" in verdict(cloner, "perhaps")
+    assert "cannot read the file" in verdict(cloner, "perhaps")
     clone(cloner, "Broken")
-    assert "cannot read this file" in cloner.wrong("#clip")
-    cloner.complaints.clear()  # Gradio's own player says so on the console
+    assert "cannot read this file" in cloner.error("#clip")
+    cloner.complaints.clear()  # Gradio's player reports it on the console
 
 
-def test_clip_consent_and_name_are_asked_for_beside_their_fields(cloner: Visitor, clip: Path):
+def test_missing_clip_name_and_consent_are_reported_beside_their_fields(cloner: Visitor, clip: Path):
     cloner.button("Clone this voice").click()
-    assert "Record or upload" in cloner.wrong("#clip")
+    assert "Record or upload" in cloner.error("#clip")
     upload(cloner, clip)
     verdict(cloner, "yes")
     cloner.button("Clone this voice").click()
-    assert "name of 1 to 80" in cloner.wrong("#voice-name")
+    assert "name of 1 to 80" in cloner.error("#voice-name")
     cloner.page.locator("#voice-name").get_by_role("textbox").fill("Ada")
     cloner.button("Clone this voice").click()
-    assert "agreed" in cloner.wrong("#consent")
-    assert cloner.page.locator(".wrong").count() == 1
+    assert "agreed" in cloner.error("#consent")
+    assert cloner.page.locator(".field-error").count() == 1
 
 
-def test_a_name_is_never_more_than_text(cloner: Visitor, clip: Path):
+def test_a_name_is_shown_as_text_only(cloner: Visitor, clip: Path):
     name = "<img src=x onerror=hacked=1>${window.hacked=1}{{value}}`"
     upload(cloner, clip)
     verdict(cloner, "yes")
@@ -119,7 +119,7 @@ def test_a_name_is_never_more_than_text(cloner: Visitor, clip: Path):
 
 
 @pytest.mark.parametrize("amplitude", [0.1, 0.5])
-def test_loudness_is_that_of_the_recommendation(cloner: Visitor, tmp_path: Path, amplitude: float):
+def test_loudness_follows_the_recommendation(cloner: Visitor, tmp_path: Path, amplitude: float):
     tone = tmp_path / "tone.wav"
     tone.write_bytes(sine(6.0, 997.0, amplitude))
     upload(cloner, tone)

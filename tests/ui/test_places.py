@@ -1,6 +1,5 @@
-"""Where it works: behind a prefix and TLS, on phones and wide screens, by screen reader; on a slow line; while its
-server is away.
-"""
+"""The environments of the page: a prefix and TLS, phones and wide screens, screen readers, a slow line, a server that
+does not answer."""
 
 from __future__ import annotations
 
@@ -24,16 +23,16 @@ def test_the_server_goes_away_and_comes_back(visitor: Visitor, server: Process):
     try:
         banner = visitor.page.locator(".banner")
         banner.wait_for()
-        assert f"The speech server at {server.address} is away." in banner.inner_text()
+        assert f"The speech server at {server.address} does not answer." in banner.inner_text()
         visitor.write(SHORT)
         visitor.button("Speak").click()
-        assert visitor.wrong(".elsewhere") == "The speech server does not answer. Try again in a moment."
+        assert visitor.error(".general-errors") == "The speech server does not answer. Try again in a moment."
     finally:
         server.start()
     banner.wait_for(state="hidden")
     visitor.speak()
     visitor.finished()
-    assert visitor.take()["state"] == "done"
+    assert visitor.recording()["state"] == "done"
 
 
 def test_behind_a_prefix_and_tls(browser: Browser, server: Process, tmp_path: Path, clip: Path):
@@ -52,14 +51,14 @@ def test_behind_a_prefix_and_tls(browser: Browser, server: Process, tmp_path: Pa
             visitor.open_tab("Voices")
             visitor.page.locator("#clip").get_by_label("Upload file").click()
             visitor.page.locator("#clip input[type=file]").set_input_files(clip)
-            visitor.page.locator(".will-do[data-verdict=yes]").wait_for()
+            visitor.page.locator(".verdict-text[data-verdict=yes]").wait_for()
         request = browser.new_context(ignore_https_errors=True).request
-        stripped = request.get(page.address.replace("/voice/mynah", "") + "mynah/static/page.js")  # as a proxy may
+        stripped = request.get(page.address.replace("/voice/mynah", "") + "mynah/static/page.js")  # as some proxies do
         assert stripped.ok
 
 
 @pytest.mark.parametrize("file", ["stream.js", "clip.js"])
-def test_a_click_waits_for_the_code_that_answers_it(browser: Browser, page_url: str, file: str):
+def test_a_click_waits_for_its_code(browser: Browser, page_url: str, file: str):
     late: list[Route] = []
     with browser.new_context() as context:
         page = context.new_page()
@@ -68,12 +67,12 @@ def test_a_click_waits_for_the_code_that_answers_it(browser: Browser, page_url: 
         if file == "stream.js":
             page.get_by_role("button", name="Speak", exact=True).click()
             late.pop().continue_()
-            page.wait_for_function("window.mynah?.player.takes.a?.firstHeard")
+            page.wait_for_function("window.mynah?.player.recordings.a?.firstSound")
         else:
             page.get_by_role("tab", name="Voices").click()
             page.get_by_role("button", name="Clone this voice").click()
             late.pop().continue_()
-            page.locator("#clip .wrong").wait_for()
+            page.locator("#clip .field-error").wait_for()
 
 
 def test_another_site_s_page_may_not_speak_here(page_url: str):
@@ -83,7 +82,7 @@ def test_another_site_s_page_may_not_speak_here(page_url: str):
 
 
 def upgrade(host: str, origin: str) -> int:
-    """The status with which a WebSocket is answered that comes from a page of `origin`."""
+    """Returns the HTTP status for a WebSocket from a page of `origin`."""
     name, _, port = host.partition(":")
     lines = [
         "GET /mynah/speak HTTP/1.1",
@@ -104,7 +103,7 @@ def upgrade(host: str, origin: str) -> int:
     [("light", {"viewport": {"width": 1440, "height": 900}}), ("dark", PHONE)],
     ids=["desktop-light", "phone-dark"],
 )
-def test_it_fits_and_can_be_read_by_everybody(browser: Browser, page_url: str, scheme: str, size: dict[str, object]):
+def test_it_fits_and_is_accessible(browser: Browser, page_url: str, scheme: str, size: dict[str, object]):
     with Visitor.on(browser, page_url, color_scheme=scheme, **size) as visitor:
         visitor.speak(SHORT)
         visitor.finished()
@@ -113,5 +112,5 @@ def test_it_fits_and_can_be_read_by_everybody(browser: Browser, page_url: str, s
             visitor.open_tab(tab)
             visitor.page.locator("#voices:visible, #result:visible").first.wait_for()
             assert visitor.evaluate("document.documentElement.scrollWidth <= innerWidth"), tab
-            found = Axe().run(visitor.page).response["violations"]
-            assert [(one["id"], [node["html"][:160] for node in one["nodes"]]) for one in found] == [], tab
+            violations = Axe().run(visitor.page).response["violations"]
+            assert [(one["id"], [node["html"][:160] for node in one["nodes"]]) for one in violations] == [], tab

@@ -1,4 +1,4 @@
-"""Hear it: sound at once, Stop, typing as an agent, seeds, comparing, the file to keep."""
+"""Speaking: early sound, Stop, word-by-word text, seeds, comparison, download."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ def test_sound_starts_within_150_ms_of_the_first_chunk_and_the_audio_clock_runs(
     visitor.wait("ear.level() > 0.001")
     arrival, start = visitor.evaluate("[ear.arrivals[0], ear.starts[0].at]")
     assert 0 <= start - arrival < 150
-    assert visitor.take()["startDelay_ms"] < 150  # the device's own latency included
+    assert visitor.recording()["startDelay_ms"] < 150  # the device's own latency included
     visitor.finished()
-    assert visitor.take()["state"] == "done"
+    assert visitor.recording()["state"] == "done"
 
 
 def test_chunks_are_scheduled_end_to_end(visitor: Visitor):
     visitor.speak(SHORT * 2)
     visitor.finished()
-    take, starts = visitor.take(), visitor.evaluate("ear.starts")
-    assert len(starts) == len(take["chunks"]) > 1
+    recording, starts = visitor.recording(), visitor.evaluate("ear.starts")
+    assert len(starts) == len(recording["chunks"]) > 1
     breaks = [later["when"] - (one["when"] + one["duration"]) for one, later in pairwise(starts)]
-    assert sum(abs(gap) > 1e-6 for gap in breaks) == len(take["underruns"])
-    assert abs(sum(one["duration"] for one in starts) - take["length_s"]) < 1e-6
+    assert sum(abs(gap) > 1e-6 for gap in breaks) == len(recording["underruns"])
+    assert abs(sum(one["duration"] for one in starts) - recording["length_s"]) < 1e-6
 
 
 def test_stop_is_silent_within_100_ms_and_ends_the_server_s_work(visitor: Visitor, server: Process):
@@ -55,51 +55,51 @@ def test_stop_is_silent_within_100_ms_and_ends_the_server_s_work(visitor: Visito
     visitor.finished()
     visitor.wait(f"ear.contexts[0].currentTime > {pressed_s} + 0.5")
     assert pressed_s - 0.5 < visitor.evaluate("ear.lastSound_s") < pressed_s + 0.1
-    take = visitor.take()
-    assert take["state"] == "stopped"
+    recording = visitor.recording()
+    assert recording["state"] == "stopped"
     streams_end(server.address, within_s=5)
     assert visitor.evaluate("ear.level()") == 0
-    assert visitor.take()["length_s"] == take["length_s"]
+    assert visitor.recording()["length_s"] == recording["length_s"]
     assert visitor.page.get_by_text("Stopped after").is_visible()
 
 
 def streams_end(address: str, within_s: float) -> None:
-    """Ask until nobody speaks any more."""
-    asked_s = time.monotonic()
+    """Wait until the server has no open stream."""
+    started_s = time.monotonic()
     with grpc.insecure_channel(address) as channel:
         speech = speech_pb2_grpc.SpeechStub(channel)
         while speech.GetServerInfo(speech_pb2.GetServerInfoRequest(), timeout=within_s).open_stream_count:
-            assert time.monotonic() - asked_s < within_s
+            assert time.monotonic() - started_s < within_s
 
 
-def test_as_an_agent_speech_starts_before_the_text_is_written(visitor: Visitor):
-    visitor.page.get_by_label("Type as an agent").check()
+def test_word_by_word_speech_starts_before_the_text_is_complete(visitor: Visitor):
+    visitor.page.get_by_label("Word by word").check()
     visitor.page.get_by_label("number input for Words per second").fill("10")
     visitor.page.get_by_label("number input for Words per second").blur()
     text = LONG * 3
     visitor.speak(text)
-    assert visitor.page.locator(".said .caret").is_visible()
-    sent, typed = visitor.evaluate("[mynah.player.takes.a.sent, mynah.player.takes.a.typed]")
+    assert visitor.page.locator(".transcript .caret").is_visible()
+    sent, typed = visitor.evaluate("[mynah.player.recordings.a.sent, mynah.player.recordings.a.typed]")
     assert not typed
     assert text.startswith(sent)
-    words = visitor.take()["words"]
+    words = visitor.recording()["words"]
     assert abs((words[-1] - words[0]) - (len(words) - 1) / 10) < 0.5
     visitor.page.keyboard.press("Escape")
     visitor.finished()
     visitor.speak(SHORT)
     visitor.finished()
-    assert visitor.evaluate("mynah.player.takes.a.sent") == SHORT
-    assert len(visitor.take()["words"]) == len(SHORT.split())
+    assert visitor.evaluate("mynah.player.recordings.a.sent") == SHORT
+    assert len(visitor.recording()["words"]) == len(SHORT.split())
 
 
 def test_the_keyboard_speaks_and_stops(visitor: Visitor):
     visitor.write(LONG)
     visitor.page.keyboard.press("Control+Enter")
-    visitor.wait("mynah.player.takes.a?.firstHeard")
-    assert visitor.evaluate("mynah.player.takes.a.sent") == LONG
+    visitor.wait("mynah.player.recordings.a?.firstSound")
+    assert visitor.evaluate("mynah.player.recordings.a.sent") == LONG
     visitor.page.keyboard.press("Escape")
     visitor.finished()
-    assert visitor.take()["state"] == "stopped"
+    assert visitor.recording()["state"] == "stopped"
     visitor.page.get_by_role("slider", name="Playback position").press("Home")
     visitor.wait("mynah.player.sound.playing")
 
@@ -107,30 +107,30 @@ def test_the_keyboard_speaks_and_stops(visitor: Visitor):
 def test_again_gives_the_same_speech_and_new_another(visitor: Visitor):
     visitor.speak(SHORT)
     visitor.finished()
-    seed, first = visitor.take()["seed"], visitor.samples()
+    seed, first = visitor.recording()["seed"], visitor.samples()
     visitor.button("Again").click()
     visitor.wait("mynah.player.live")
     visitor.finished()
-    assert (visitor.take()["seed"], visitor.samples()) == (seed, first)
+    assert (visitor.recording()["seed"], visitor.samples()) == (seed, first)
     visitor.button("New").click()
     visitor.wait("mynah.player.live")
     visitor.finished()
-    assert visitor.take()["seed"] != seed
+    assert visitor.recording()["seed"] != seed
     assert visitor.samples() != first
-    assert visitor.page.locator("[data-seed]").inner_text() == visitor.take()["seed"]
+    assert visitor.page.locator("[data-seed]").inner_text() == visitor.recording()["seed"]
 
 
-def test_two_settings_on_one_text_share_the_seed_and_can_be_switched(visitor: Visitor):
+def test_two_settings_of_one_text_share_the_seed_and_can_be_switched(visitor: Visitor):
     visitor.write(SHORT)
-    # one seed in four ends on random:tiny before B's limit; B, which names none, gets A's
+    # on random:tiny, one seed in four ends before B's limit; B has no seed of its own and gets A's
     visitor.page.locator("#seed-a").get_by_role("textbox").fill("1")
-    visitor.open_tab("Setting B")
+    visitor.open_tab("Settings B")
     visitor.page.locator("#max-speech-tokens-b input[type=number]").fill("20")
     visitor.page.locator("#max-speech-tokens-b input[type=number]").blur()
     visitor.button("Compare A and B").click()
-    visitor.wait("mynah.player.takes.b")
+    visitor.wait("mynah.player.recordings.b")
     visitor.finished("b")
-    a, b = visitor.take("a"), visitor.take("b")
+    a, b = visitor.recording("a"), visitor.recording("b")
     assert a["seed"] == b["seed"]
     assert b["length_s"] == pytest.approx((1 + 20 + 3) * 0.04)
     assert a["length_s"] > b["length_s"]
@@ -142,7 +142,7 @@ def test_two_settings_on_one_text_share_the_seed_and_can_be_switched(visitor: Vi
     visitor.wait("mynah.player.sound.playing && ear.level() > 0.001")
 
 
-def test_the_last_take_is_there_as_a_file(visitor: Visitor):
+def test_the_last_recording_can_be_downloaded(visitor: Visitor):
     visitor.speak(SHORT)
     visitor.finished()
     link = visitor.page.locator("#result a[download]")
@@ -151,5 +151,5 @@ def test_the_last_take_is_there_as_a_file(visitor: Visitor):
     with wave.open(io.BytesIO(answer.body())) as file:
         assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (24_000, 1, 2)
         data = file.readframes(file.getnframes())
-    heard = visitor.samples()
-    assert [int.from_bytes(data[i : i + 2], "little", signed=True) for i in range(0, len(data), 2)] == heard
+    played = visitor.samples()
+    assert [int.from_bytes(data[i : i + 2], "little", signed=True) for i in range(0, len(data), 2)] == played

@@ -1,4 +1,4 @@
-"""Somebody in front of the page: a browser context that notes sounds, complaints and requests, and is held to them."""
+"""A visitor of the page: a browser window that records sounds, errors and requests."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ CHROMIUM_FLAGS = [
     "--no-first-run",
 ]
 
-# An ear beside the page's own code: when binary messages arrived, when buffers were to start, how loud it is.
-_EAR = """
+# A probe beside the page's code: the arrivals of binary messages, the starts of buffers, the level of the sound.
+_PROBE = """
 window.ear = { arrivals: [], starts: [], contexts: [] };
 const onmessage = Object.getOwnPropertyDescriptor(WebSocket.prototype, "onmessage");
-Object.defineProperty(WebSocket.prototype, "onmessage", { set(hear) {
+Object.defineProperty(WebSocket.prototype, "onmessage", { set(handle) {
   onmessage.set.call(this, (event) => {
     if (typeof event.data !== "string") ear.arrivals.push(performance.now());
-    hear.call(this, event);
+    handle.call(this, event);
   });
 } });
 const start = AudioBufferSourceNode.prototype.start;
@@ -43,7 +43,7 @@ AudioNode.prototype.connect = function (to, ...rest) {
     if (!ear.contexts.includes(this.context)) {
       ear.contexts.push(this.context);
       ear.analyser = new AnalyserNode(this.context, { fftSize: 256 });
-      // A script processor's own time of day is the page's, late when the page is: the audio clock is a second channel.
+      // A script processor's clock is late if the page is busy, so the audio clock is recorded as a second channel.
       const clock = new ConstantSourceNode(this.context, { offset: 0 });
       clock.offset.setValueAtTime(0, 0).linearRampToValueAtTime(1e4, 1e4); // seconds
       clock.start();
@@ -65,22 +65,22 @@ AudioNode.prototype.connect = function (to, ...rest) {
 ear.level = () => {
   const samples = new Float32Array(256);
   ear.analyser?.getFloatTimeDomainData(samples);
-  return samples.reduce((most, one) => Math.max(most, Math.abs(one)), 0);
+  return samples.reduce((max, one) => Math.max(max, Math.abs(one)), 0);
 };
 """
 
 
 @contextmanager
 def window(browser: Browser, **options: Any) -> Iterator[Page]:
-    """An empty window of a context of its own, with an ear."""
+    """An empty window in a new context, with the probe."""
     with browser.new_context(**{"viewport": {"width": 1440, "height": 900}, **options}) as context:
         context.set_default_timeout(60_000)
-        context.add_init_script(_EAR)
+        context.add_init_script(_PROBE)
         yield context.new_page()
 
 
 class Visitor:
-    """A page that is open. `complaints` are console errors, failed requests and requests to other hosts."""
+    """An open page. `complaints` are console errors, failed requests and requests to other hosts."""
 
     def __init__(self, window: Page, url: str) -> None:
         self.url = url
@@ -88,10 +88,10 @@ class Visitor:
         self.complaints: list[str] = []
         self.page = window
         self._listening = {
-            "console": lambda told: self._note(told.type == "error", told.text),
+            "console": lambda line: self._note(line.type == "error", line.text),
             "pageerror": lambda error: self._note(True, str(error)),
             "response": lambda answer: self._note(answer.status >= 400, f"{answer.status} {answer.url}"),
-            "request": lambda request: self._note(not self._at_home(request.url), f"asked for {request.url}"),
+            "request": lambda request: self._note(not self._own_host(request.url), f"requested {request.url}"),
         }
         for event, note in self._listening.items():
             self.page.on(event, note)
@@ -115,7 +115,7 @@ class Visitor:
             yield cls(page, url)
 
     def leave(self) -> None:
-        """The window is somebody else's from now on. Asserts that there were no complaints."""
+        """End the visit. Asserts that there were no complaints."""
         for event, note in self._listening.items():
             self.page.remove_listener(event, note)
         self.page.goto("about:blank")
@@ -125,7 +125,7 @@ class Visitor:
         if bad:
             self.complaints.append(what)
 
-    def _at_home(self, url: str) -> bool:
+    def _own_host(self, url: str) -> bool:
         return url.startswith(("data:", "blob:")) or urlsplit(url).netloc == urlsplit(self.url).netloc
 
     def evaluate(self, script: str, argument: Any = None) -> Any:
@@ -144,36 +144,37 @@ class Visitor:
         """Press Speak and wait for the first sound."""
         if text is not None:
             self.write(text)
+        clicked_s = self.evaluate("performance.now() / 1000")  # an earlier recording does not count
         self.button("Speak").click()
-        self.wait("mynah.player.takes.a?.firstHeard")
+        self.wait(f"mynah.player.recordings.a?.firstSound && mynah.player.recordings.a.started > {clicked_s}")
 
     def finished(self, name: str = "a") -> None:
-        """Wait until the take is whole."""
-        self.wait(f"['done', 'stopped', 'failed'].includes(mynah.player.takes.{name}?.state) && !mynah.player.live")
+        """Wait until the recording is complete."""
+        self.wait(f"mynah.player.recordings.{name}?.running === false && !mynah.player.live")
 
-    def take(self, name: str = "a") -> dict[str, Any]:
-        """What the page knows of a take."""
-        told: dict[str, Any] = self.evaluate(
-            """name => { const { state, seed, length_s, words, segments, chunks, underruns, firstHeard, startDelay_ms,
-              tokens, windows } = mynah.player.takes[name];
-              return { state, seed, length_s, words, segments, chunks, underruns, firstHeard, startDelay_ms, tokens,
+    def recording(self, name: str = "a") -> dict[str, Any]:
+        """Returns the page's data of a recording."""
+        values: dict[str, Any] = self.evaluate(
+            """name => { const { state, seed, length_s, words, segments, chunks, underruns, firstSound, startDelay_ms,
+              tokens, windows } = mynah.player.recordings[name];
+              return { state, seed, length_s, words, segments, chunks, underruns, firstSound, startDelay_ms, tokens,
               windows }; }""",
             name,
         )
-        return told
+        return values
 
     def samples(self, name: str = "a") -> list[int]:
-        """A take's samples as the 16-bit numbers that arrived."""
-        script = "name => Array.from(mynah.player.takes[name].samples, one => Math.round(one * 32768))"
+        """Returns the samples of a recording as 16-bit integers."""
+        script = "name => Array.from(mynah.player.recordings[name].samples, one => Math.round(one * 32768))"
         samples: list[int] = self.evaluate(script, name)
         return samples
 
     def open_tab(self, name: str) -> None:
         self.page.get_by_role("tab", name=name, exact=True).click()
 
-    def wrong(self, beside: str) -> str:
-        """The words of the error that stands inside an element."""
-        words = self.page.locator(f"{beside} .wrong")
+    def error(self, beside: str) -> str:
+        """Returns the error message inside an element."""
+        words = self.page.locator(f"{beside} .field-error")
         words.wait_for()
         assert words.get_attribute("role") == "alert"
         return words.inner_text()

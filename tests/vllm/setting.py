@@ -1,4 +1,4 @@
-"""What the vLLM tests stand on: engines of any checkpoint, driven by hand, and a look inside them."""
+"""Helpers of the vLLM tests: engines of any checkpoint, driven step by step, and access to their insides."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from engines.checkpoint import Checkpoint
+from engines.checkpoints.checkpoint import Checkpoint
 from engines.t3.backend import T3Request
 from engines.t3.decoder import T3Decoder
-from engines.t3.vllm_decoder import VllmDecoder
-from engines.t3.vllm_engine import VllmEngine, VllmSettings
-from engines.t3.vllm_folder import prepare_folder
-from engines.t3.vllm_ids import IdSpace
+from engines.t3.vllm.decoder import VllmDecoder
+from engines.t3.vllm.engine import VllmEngine, VllmSettings
+from engines.t3.vllm.model_dir import prepare_model_dir
+from engines.t3.vllm.vocab import IdSpace
 from tests.engines.t3 import setting
 
 VOICE_SLOTS = 8
@@ -36,7 +36,7 @@ def vllm_decoder(folder: Path, checkpoint: Checkpoint | None = None, **changed: 
     """A decoder with its engine built; raises what the build raised."""
     checkpoint = checkpoint or setting.checkpoint()
     space = IdSpace(checkpoint.spec.t3.text_vocab, VOICE_SLOTS)
-    model = prepare_folder(checkpoint, space, folder)
+    model = prepare_model_dir(checkpoint, space, folder)
     decoder = VllmDecoder(lambda: VllmEngine(model, space, settings(**changed)), wait=lambda _: True)
     decoder.step()
     decoder.ready.result()
@@ -53,7 +53,7 @@ def drawn(seed: int, **options: Any) -> T3Request:
 
 
 def torch_decoder() -> T3Decoder:
-    """The other backend on the same weights."""
+    """The torch decoder on the same weights."""
     return T3Decoder(setting.net(), setting.limits())
 
 
@@ -71,10 +71,10 @@ def runner(decoder: VllmDecoder) -> Any:
 
 
 def read_resumed_as_prompts(decoder: VllmDecoder) -> None:
-    """Mend vLLM 0.9.2's CPU attention for sequences that were preempted.
+    """Correct vLLM 0.9.2's CPU attention for sequences that were preempted.
 
-    It takes whoever has read its whole prompt for one that reads a single row. One that comes back reads what it had
-    drawn too, many rows at once. A GPU's attention makes no such difference.
+    It assumes that a sequence whose prompt is read reads a single row. A resumed sequence reads its drawn tokens again,
+    many rows at once. A GPU's attention does not make this assumption.
     """
     (builder,) = runner(decoder).attn_metadata_builders
     reorder = builder.reorder_batch
@@ -93,7 +93,7 @@ def read_resumed_as_prompts(decoder: VllmDecoder) -> None:
 
 
 class LogitsTap:
-    """Stands before the installed sampler and keeps the logits of every row whose token is wanted."""
+    """Wraps the installed sampler and keeps the logits of every row for which a token is drawn."""
 
     def __init__(self, decoder: VllmDecoder) -> None:
         self._runner = runner(decoder)

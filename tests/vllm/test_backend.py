@@ -1,4 +1,4 @@
-"""The backend as the pipeline sees it, on the real engine: tasks on one event loop, cancelling, failing, closing."""
+"""The vLLM backend as the pipeline uses it, on the real engine: tasks, cancelling, failing, closing."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from engines.checkpoint import Checkpoint
-from engines.config import TINY
+from engines.checkpoints.checkpoint import Checkpoint
 from engines.errors import CheckpointError, EngineFailure, InvalidInput
+from engines.model_spec import TINY
 from engines.t3.backend import T3Backend, T3Generation
-from engines.t3.torch_backend import TorchT3Backend
-from engines.t3.vllm_backend import VllmT3Backend
-from tests.engines.t3.setting import checkpoint, request, voice
+from engines.t3.decoder import DecoderLimits
+from engines.t3.local_backend import LocalT3Backend
+from engines.t3.vllm.backend import VllmT3Backend
+from tests.engines.t3.setting import checkpoint, net, request, voice
 from tests.vllm.setting import drawn, engine, runner
 
 
 class Health:
-    """What the backend reports, and a way to wait for it; may hold the engine's thread up while it reports."""
+    """Records the backend's health reports; may block the engine's thread during a report."""
 
     def __init__(self) -> None:
         self.reports: list[bool] = []
@@ -63,37 +64,37 @@ def backend(work_dir: Path, health: Health) -> Iterator[VllmT3Backend]:
 
 
 @pytest.fixture
-async def on_torch() -> AsyncIterator[TorchT3Backend]:
-    backend = TorchT3Backend(checkpoint(), device="cpu", max_streams=4)
+async def on_torch() -> AsyncIterator[LocalT3Backend]:
+    backend = LocalT3Backend(net(), DecoderLimits(4))
     yield backend
     await backend.close()
 
 
-async def codes_of(generation: T3Generation) -> list[int]:
-    codes: list[int] = []
-    while new := await generation.next_codes():
-        codes += new
-    return codes
+async def speech_tokens_of(generation: T3Generation) -> list[int]:
+    speech_tokens: list[int] = []
+    while new := await generation.next_speech_tokens():
+        speech_tokens += new
+    return speech_tokens
 
 
 async def speak(backend: T3Backend, *requests: Any) -> list[list[int]]:
-    return await asyncio.gather(*(codes_of(backend.start(one)) for one in requests))
+    return await asyncio.gather(*(speech_tokens_of(backend.start(one)) for one in requests))
 
 
-async def test_every_request_gets_its_own_codes(backend: VllmT3Backend, on_torch: TorchT3Backend) -> None:
-    """Eight tasks on four places, all of them different; the same as the torch backend makes one by one."""
+async def test_every_request_gets_its_own_tokens(backend: VllmT3Backend, on_torch: LocalT3Backend) -> None:
+    """Eight different tasks on four slots; the torch backend makes the same tokens one by one."""
     requests = [drawn(seed, text=5 + seed, max_speech_tokens=40 + 5 * seed) for seed in range(8)]
     together = await speak(backend, *requests)
     alone = [(await speak(on_torch, one))[0] for one in requests]
     assert together == alone
-    assert len({tuple(codes) for codes in together}) == 8
+    assert len({tuple(speech_tokens) for speech_tokens in together}) == 8
 
 
-async def test_codes_come_one_by_one_as_they_are_made(backend: VllmT3Backend) -> None:
+async def test_tokens_come_one_by_one_as_they_are_drawn(backend: VllmT3Backend) -> None:
     generation = backend.start(request(1, temperature=0, max_speech_tokens=100))
-    first = await generation.next_codes()
-    assert len(first) < 50, "the first codes must not wait for the last"
-    rest = await codes_of(generation)
+    first = await generation.next_speech_tokens()
+    assert len(first) < 50, "the first tokens must not wait for the last"
+    rest = await speech_tokens_of(generation)
     assert len(first + rest) == 101 + 3
     assert generation.hit_token_limit
 
@@ -104,17 +105,17 @@ async def test_cancelling_frees_the_blocks_before_it_returns(backend: VllmT3Back
     free = blocks.free_kv_blocks
     generation = backend.start(request(2, temperature=0, max_speech_tokens=400))
     other = backend.start(request(3, temperature=0, max_speech_tokens=60))
-    await generation.next_codes()
+    await generation.next_speech_tokens()
     assert blocks.free_kv_blocks < free
     await generation.cancel()
     await generation.cancel()
-    assert await generation.next_codes() == []
-    assert len(await codes_of(other)) == 61 + 3, "others go on"
+    assert await generation.next_speech_tokens() == []
+    assert len(await speech_tokens_of(other)) == 61 + 3, "others go on"
     await other.cancel()
     assert blocks.free_kv_blocks == free
 
 
-async def test_a_request_that_cannot_fit_is_refused_at_once(backend: VllmT3Backend) -> None:
+async def test_a_request_that_cannot_fit_is_rejected_at_once(backend: VllmT3Backend) -> None:
     with pytest.raises(InvalidInput, match="at most 423 text tokens"):
         backend.start(request(1, text=424, max_speech_tokens=100))
     with pytest.raises(InvalidInput, match="at least one text token"):
@@ -122,9 +123,9 @@ async def test_a_request_that_cannot_fit_is_refused_at_once(backend: VllmT3Backe
 
 
 async def test_an_engine_that_breaks_is_rebuilt_and_speaks_again(backend: VllmT3Backend, health: Health) -> None:
-    """Its requests fail with a typed error, late ones at once, and the next engine makes the same codes as before."""
-    wanted = drawn(4, max_speech_tokens=50)
-    (expected,) = await speak(backend, wanted)
+    """Its requests fail with a typed error, late ones at once, and the next engine draws the same tokens."""
+    asked = drawn(4, max_speech_tokens=50)
+    (expected,) = await speak(backend, asked)
     health.reports.clear()
     health.recovered.clear()
     health.go_on.clear()
@@ -132,7 +133,7 @@ async def test_an_engine_that_breaks_is_rebuilt_and_speaks_again(backend: VllmT3
     memory = weakref.ref(broken.kv_caches[0])
     generations = [backend.start(request(seed, temperature=0, max_speech_tokens=400)) for seed in (1, 2)]
     for generation in generations:
-        await generation.next_codes()
+        await generation.next_speech_tokens()
 
     def lose_the_device(*_: object) -> None:
         raise RuntimeError("device lost")
@@ -142,33 +143,33 @@ async def test_an_engine_that_breaks_is_rebuilt_and_speaks_again(backend: VllmT3
     await asyncio.to_thread(health.failed.wait, 60)
     assert not backend.healthy
     with pytest.raises(EngineFailure, match="being rebuilt"):
-        await codes_of(backend.start(wanted))
+        await speech_tokens_of(backend.start(asked))
     health.go_on.set()
     for generation in generations:
         with pytest.raises(EngineFailure, match="device lost") as failure:
-            await codes_of(generation)
+            await speech_tokens_of(generation)
         assert failure.value.retryable
     await asyncio.to_thread(health.recovered.wait, 60)
     assert health.reports == [False, True]
     assert backend.healthy
-    assert await speak(backend, wanted) == [expected]
+    assert await speak(backend, asked) == [expected]
     assert memory() is None, "the broken engine's memory is free"
 
 
-async def test_closing_fails_what_runs_and_what_comes_later(work_dir: Path) -> None:
+async def test_closing_fails_running_requests_and_later_ones(work_dir: Path) -> None:
     backend = make(work_dir)
     running = backend.start(request(1, temperature=0, max_speech_tokens=400))
-    await running.next_codes()
+    await running.next_speech_tokens()
     await backend.close()
     with pytest.raises(EngineFailure, match="closed"):
-        await codes_of(running)
+        await speech_tokens_of(running)
     with pytest.raises(EngineFailure, match="closed"):
         backend.start(request(1, max_speech_tokens=50))
     assert not backend.healthy
     await backend.close()
 
 
-def test_what_cannot_be_configured_is_named(work_dir: Path) -> None:
+def test_a_setting_that_cannot_be_met_is_named(work_dir: Path) -> None:
     for field, value in {"device": "cuda", "dtype": "float8", "kv_blocks": 3}.items():
         with pytest.raises(InvalidInput, match=value if isinstance(value, str) else "at least"):
             make(work_dir, **{field: value})
@@ -176,7 +177,7 @@ def test_what_cannot_be_configured_is_named(work_dir: Path) -> None:
         make(work_dir, device="cuda:1")
 
 
-def test_an_engine_that_does_not_start_says_so(work_dir: Path) -> None:
+def test_an_engine_that_does_not_start_is_an_error(work_dir: Path) -> None:
     """A step must read at least as many rows as there are sequences."""
     with pytest.raises(EngineFailure, match=r"(?s)vLLM did not start: .*max_num_batched_tokens"):
         make(work_dir, prefill_chunk_positions=2)
@@ -189,9 +190,9 @@ def test_weights_of_another_shape_are_named_before_anything_starts(tmp_path: Pat
 
 
 async def test_half_precision_serves_too(work_dir: Path) -> None:
-    """What a GPU runs in. Different tokens than float32's, but speech all the same."""
+    """The precision of a GPU: other tokens than float32's, but as varied."""
     backend = make(work_dir, dtype="bfloat16")
-    codes = await speak(backend, request(1, of=voice(1), temperature=0, max_speech_tokens=30))
+    speech_tokens = await speak(backend, request(1, of=voice(1), temperature=0, max_speech_tokens=30))
     await backend.close()
-    assert len(codes[0]) == 31 + 3
-    assert len(set(codes[0])) > 15
+    assert len(speech_tokens[0]) == 31 + 3
+    assert len(set(speech_tokens[0])) > 15

@@ -1,4 +1,4 @@
-"""What tokens mean and what happens when an engine breaks, on an engine that does as it is told."""
+"""The meaning of tokens and the replacement of broken engines, on a scripted engine."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Callable
 import pytest
 
 from engines.api import T3Use
-from engines.config import SILENCE_SPEECH_TOKEN, START_SPEECH_TOKEN, STOP_SPEECH_TOKEN
 from engines.errors import EngineFailure
+from engines.model_spec import SILENCE_SPEECH_TOKEN, START_SPEECH_TOKEN, STOP_SPEECH_TOKEN
 from engines.t3.backend import T3Request
 from engines.t3.decoder import Progress
-from engines.t3.vllm_decoder import VllmDecoder
-from engines.t3.vllm_engine import Drawn
-from engines.t3.vllm_sampler import NOT_FINITE_TOKEN
+from engines.t3.vllm.decoder import VllmDecoder
+from engines.t3.vllm.engine import Drawn
+from engines.t3.vllm.sampler import NOT_FINITE_TOKEN
 from tests.engines.t3.setting import request
 
 TAIL = [SILENCE_SPEECH_TOKEN] * 3
@@ -27,8 +27,9 @@ class ScriptedEngine:
         self.script = script
         self.steps: dict[str, int] = {}
         self.closed = False
-        self.refuse: Exception | None = None
-        self.refuse_to_abort: Exception | None = None
+        self.fails_to_add: Exception | None = None
+        self.fails_to_change: Exception | None = None
+        self.promoted: list[str] = []
 
     @property
     def idle(self) -> bool:
@@ -39,13 +40,18 @@ class ScriptedEngine:
         return T3Use(len(self.steps) / 4, read_positions=7)
 
     def add(self, request_id: str, request: T3Request) -> None:
-        if self.refuse is not None:
-            raise self.refuse
+        if self.fails_to_add is not None:
+            raise self.fails_to_add
         self.steps[request_id] = 0
 
+    def promote(self, request_id: str) -> None:
+        if self.fails_to_change is not None:
+            raise self.fails_to_change
+        self.promoted.append(request_id)
+
     def abort(self, request_id: str) -> None:
-        if self.refuse_to_abort is not None:
-            raise self.refuse_to_abort
+        if self.fails_to_change is not None:
+            raise self.fails_to_change
         self.steps.pop(request_id, None)
 
     def step(self) -> list[Drawn]:
@@ -63,7 +69,7 @@ class ScriptedEngine:
 
 
 class Factory:
-    """Makes engines from a plan: a script for each, or the exception that building it raises."""
+    """Builds engines from a plan: a script for each, or the exception that its build raises."""
 
     def __init__(self, *plan: list[int | Exception] | Exception) -> None:
         self.plan = list(plan)
@@ -89,23 +95,23 @@ class Factory:
         return decoder
 
 
-def until(decoder: VllmDecoder, done: Callable[[], bool], most: int = 50) -> list[Progress]:
+def until(decoder: VllmDecoder, done: Callable[[], bool], max_steps: int = 50) -> list[Progress]:
     """Everything reported until `done`."""
     progress: list[Progress] = []
-    for _ in range(most):
+    for _ in range(max_steps):
         if done():
             return progress
         progress += decoder.step()
-    raise AssertionError(f"not done after {most} steps")
+    raise AssertionError(f"not done after {max_steps} steps")
 
 
-def test_tokens_become_codes_by_the_same_rules_as_on_torch() -> None:
-    """A stop drawn first is none, marks are not handed on, silence closes the segment."""
+def test_tokens_become_speech_by_the_same_rules_as_on_torch() -> None:
+    """A stop drawn first does not end the segment, marks are not speech, silence closes the segment."""
     factory = Factory([STOP_SPEECH_TOKEN, 5, START_SPEECH_TOKEN, 6, STOP_SPEECH_TOKEN])
     decoder = factory.decoder()
     sequence = decoder.add(request())
     progress = until(decoder, lambda: decoder.idle)
-    assert [code for step in progress for code in step.codes] == [5, 6, *TAIL]
+    assert [token for step in progress for token in step.speech_tokens] == [5, 6, *TAIL]
     assert sequence.speech.finished
     assert not sequence.speech.hit_limit
     assert progress[-1].over
@@ -130,11 +136,35 @@ def test_a_released_request_is_out_of_the_engine_at_once() -> None:
     decoder.release(sequence)
 
 
+def test_a_promoted_request_is_promoted_in_the_engine_until_it_ends() -> None:
+    factory = Factory([1, 2, STOP_SPEECH_TOKEN])
+    decoder = factory.decoder()
+    ahead, other = (decoder.add(request(seed)) for seed in (1, 2))
+    decoder.promote(other)
+    assert factory.engines[0].promoted == ["1"]
+    decoder.release(other)
+    until(decoder, lambda: decoder.idle)
+    decoder.promote(other)
+    decoder.promote(ahead)
+    assert factory.engines[0].promoted == ["1"], "nothing is promoted after its end"
+
+
+def test_an_engine_that_cannot_promote_is_broken() -> None:
+    factory = Factory([1, 2, 3], [7, STOP_SPEECH_TOKEN])
+    decoder = factory.decoder()
+    sequence = decoder.add(request(1))
+    factory.engines[0].fails_to_change = RuntimeError("scheduler lost")
+    decoder.promote(sequence)
+    progress = until(decoder, lambda: decoder.healthy and decoder.idle)
+    assert [step.sequence for step in progress if step.error] == [sequence]
+    decoder.promote(sequence)
+
+
 def test_a_request_that_cannot_be_added_fails_alone() -> None:
     factory = Factory([1, 2, STOP_SPEECH_TOKEN])
     decoder = factory.decoder()
     good = decoder.add(request(1))
-    factory.engines[0].refuse = LookupError("all 4 voice slots are in use")
+    factory.engines[0].fails_to_add = LookupError("all 4 voice slots are in use")
     bad = decoder.add(request(2))
     progress = until(decoder, lambda: decoder.idle)
     (failed,) = [step for step in progress if step.error]
@@ -175,7 +205,7 @@ def test_an_engine_that_cannot_abort_is_broken_too() -> None:
     factory = Factory([1, 2, 3], [7, STOP_SPEECH_TOKEN])
     decoder = factory.decoder()
     cancelled, other = decoder.add(request(1)), decoder.add(request(2))
-    factory.engines[0].refuse_to_abort = RuntimeError("scheduler lost")
+    factory.engines[0].fails_to_change = RuntimeError("scheduler lost")
     decoder.release(cancelled)
     progress = until(decoder, lambda: decoder.healthy and decoder.idle)
     assert [step.sequence for step in progress if step.error] == [other]
@@ -196,13 +226,13 @@ def test_the_broken_engine_is_gone_before_a_new_one_is_built() -> None:
     kept = []
     for seed in range(3):
         decoder.add(request(seed))
-        kept += until(decoder, lambda: not decoder.healthy)  # whoever asked may keep the error as long as they like
+        kept += until(decoder, lambda: not decoder.healthy)  # a caller may keep the error
         until(decoder, lambda: decoder.healthy)
     assert len(built) == 4
     assert len([step for step in kept if step.error]) == 3
 
 
-def test_pauses_grow_until_a_request_has_come_to_its_end() -> None:
+def test_pauses_grow_until_a_request_is_completed() -> None:
     broken: list[int | Exception] = [RuntimeError("again")]
     factory = Factory(broken, broken, OSError("no memory"), broken, [1, STOP_SPEECH_TOKEN, RuntimeError("later")], [])
     decoder = factory.decoder()
@@ -212,7 +242,7 @@ def test_pauses_grow_until_a_request_has_come_to_its_end() -> None:
         until(decoder, lambda: decoder.healthy)
     assert factory.pauses_s == [1.0, 2.0, 4.0]
     decoder.add(request(4))
-    until(decoder, lambda: decoder.idle)  # comes to its end: trust is restored
+    until(decoder, lambda: decoder.idle)  # completed: the pauses start anew
     decoder.add(request(5, max_speech_tokens=5))
     factory.engines[-1].script[1] = 2  # this one goes on to the script's end, where the engine breaks
     until(decoder, lambda: not decoder.healthy)
@@ -220,7 +250,7 @@ def test_pauses_grow_until_a_request_has_come_to_its_end() -> None:
     assert factory.pauses_s == [1.0, 2.0, 4.0]
 
 
-def test_pauses_have_an_end() -> None:
+def test_pauses_are_bounded() -> None:
     factory = Factory([RuntimeError("once")], *[OSError("no memory")] * 9, [])
     decoder = factory.decoder()
     decoder.add(request())
@@ -245,10 +275,10 @@ def test_nothing_is_reported_of_a_request_that_was_released() -> None:
     """Cancelled between its failure and the report of it."""
     factory = Factory([1, 2], [])
     decoder = factory.decoder()
-    factory.engines[0].refuse = LookupError("no slot")
-    refused = decoder.add(request(1))
+    factory.engines[0].fails_to_add = LookupError("no slot")
+    rejected = decoder.add(request(1))
     assert not decoder.idle
-    decoder.release(refused)
+    decoder.release(rejected)
     assert decoder.idle
     assert decoder.step() == []
 

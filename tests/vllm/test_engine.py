@@ -17,10 +17,10 @@ from prometheus_client import REGISTRY
 from engines.errors import InvalidInput
 from engines.t3.backend import T3Request
 from engines.t3.decoder import Sequence
-from engines.t3.vllm_decoder import VllmDecoder
-from engines.t3.vllm_engine import BLOCK_POSITIONS
-from engines.t3.vllm_urgency import FIRST_WINDOW_TOKENS
-from engines.voice.voice import Voice
+from engines.t3.vllm.decoder import VllmDecoder
+from engines.t3.vllm.engine import BLOCK_POSITIONS
+from engines.t3.vllm.priority import FIRST_WINDOW_TOKENS
+from engines.voice import Voice
 from tests.engines.t3.setting import request, run, voice
 from tests.vllm.setting import (
     VOICE_SLOTS,
@@ -49,7 +49,7 @@ def decoder(folder: Path) -> Iterator[VllmDecoder]:
 
 @pytest.fixture(autouse=True)
 def _nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Whatever a test does, afterwards every block of the shared engine is free."""
+    """After every test all blocks of the shared engine are free."""
     yield
     if "decoder" in request.fixturenames:
         decoder = request.getfixturevalue("decoder")
@@ -96,11 +96,11 @@ def test_a_second_request_of_a_voice_reads_at_most_a_block_more_than_its_text(de
 def test_a_cached_prefix_gives_the_same_tokens(decoder: VllmDecoder) -> None:
     forget_prefixes(decoder)
     of = voice(41, prompt_tokens=200)
-    wanted = drawn(3, of=of, max_speech_tokens=60)
-    cold = run(decoder, wanted)
+    asked = drawn(3, of=of, max_speech_tokens=60)
+    cold = run(decoder, asked)
     run(decoder, request(4, of=of, max_speech_tokens=5))
-    assert prefilled(decoder, wanted) < 50, "the prompt must come from the cache"
-    assert run(decoder, wanted) == cold
+    assert prefilled(decoder, asked) < 50, "the prompt must come from the cache"
+    assert run(decoder, asked) == cold
 
 
 def alike(count: int) -> list[Voice]:
@@ -109,40 +109,40 @@ def alike(count: int) -> list[Voice]:
     return [replace(speakers[0], name=one.name, speaker_embedding=one.speaker_embedding) for one in speakers]
 
 
-def test_a_slot_given_to_another_voice_brings_nothing_of_the_first(decoder: VllmDecoder) -> None:
-    """More voices than slots, with everybody's keys and values still in the cache."""
+def test_a_slot_reused_by_another_voice_keeps_nothing_of_the_first(decoder: VllmDecoder) -> None:
+    """More voices than slots, with the keys and values of all voices still in the cache."""
     voices = alike(2 * VOICE_SLOTS + 1)
     requests = [request(9, of=of, temperature=0, max_speech_tokens=20) for of in voices]
     ours = [run(decoder, one)[0] for one in requests]
     assert ours == [run(torch_decoder(), one)[0] for one in requests]
-    assert len({tuple(tokens) for tokens in ours}) == len(voices), "the speaker must be heard in the tokens"
+    assert len({tuple(tokens) for tokens in ours}) == len(voices), "the tokens must depend on the speaker"
 
 
-def test_a_voice_that_comes_back_is_itself_again(decoder: VllmDecoder) -> None:
+def test_a_voice_that_gets_a_slot_again_draws_the_same_tokens(decoder: VllmDecoder) -> None:
     of, *others = alike(VOICE_SLOTS + 1)
-    wanted = request(9, of=of, temperature=0, max_speech_tokens=20)
-    (tokens,) = run(decoder, wanted)
+    asked = request(9, of=of, temperature=0, max_speech_tokens=20)
+    (tokens,) = run(decoder, asked)
     for other in others:
         run(decoder, request(9, of=other, max_speech_tokens=1))
     assert of.key not in engine(decoder)._voices._slot_of, "it must have lost its slot"
-    assert run(decoder, wanted) == [tokens]
+    assert run(decoder, asked) == [tokens]
 
 
 def test_a_prompt_split_anywhere_gives_the_same_logits(decoder: VllmDecoder) -> None:
     """Every split point: voice, prompt speech, text and start of speech each fall on both sides."""
-    wanted = request(12, text=18, of=voice(12, prompt_tokens=28), temperature=0, max_speech_tokens=3)
+    asked = request(12, text=18, of=voice(12, prompt_tokens=28), temperature=0, max_speech_tokens=3)
     positions = 1 + 28 + 18 + 1
-    whole = split_at(decoder, wanted, positions)
+    whole = split_at(decoder, asked, positions)
     assert len(whole) == 4, "after the prompt and after each of three tokens"
     for first_chunk in range(1, positions):
-        torch.testing.assert_close(split_at(decoder, wanted, first_chunk), whole, rtol=0, atol=1e-4)
+        torch.testing.assert_close(split_at(decoder, asked, first_chunk), whole, rtol=0, atol=1e-4)
 
 
-def split_at(decoder: VllmDecoder, wanted: T3Request, first_chunk: int) -> torch.Tensor:
+def split_at(decoder: VllmDecoder, asked: T3Request, first_chunk: int) -> torch.Tensor:
     """Logits of all draws when the first step reads `first_chunk` rows of the prompt, (draws, 6563)."""
     forget_prefixes(decoder)
     usual = scheduler(decoder).max_num_scheduled_tokens
-    decoder.add(wanted)
+    decoder.add(asked)
     with LogitsTap(decoder) as tap:
         scheduler(decoder).max_num_scheduled_tokens = first_chunk
         decoder.step()
@@ -152,8 +152,8 @@ def split_at(decoder: VllmDecoder, wanted: T3Request, first_chunk: int) -> torch
     return torch.stack(tap.logits)
 
 
-def test_what_a_cuda_graph_would_read_lies_at_fixed_addresses(decoder: VllmDecoder) -> None:
-    """The compiled part gets ids and positions out of vLLM's own buffers, prefill or decode, and nothing else."""
+def test_the_inputs_of_a_cuda_graph_are_at_fixed_addresses(decoder: VllmDecoder) -> None:
+    """The compiled part reads ids and positions from vLLM's own buffers in prefill and decode, and nothing else."""
     compiled = runner(decoder).model.transformer
     seen: list[tuple[int, int, object, object]] = []
 
@@ -170,15 +170,15 @@ def test_what_a_cuda_graph_would_read_lies_at_fixed_addresses(decoder: VllmDecod
 
 
 def test_stale_ids_in_the_padding_of_a_graph_are_harmless(decoder: VllmDecoder) -> None:
-    """A graph also runs over the rows behind the batch, whatever an earlier batch left there."""
-    wanted = request(3, max_speech_tokens=20)
-    expected = run(decoder, wanted)
+    """A graph also runs over the rows behind the batch, which hold ids of earlier batches."""
+    asked = request(3, max_speech_tokens=20)
+    expected = run(decoder, asked)
     rubbish = torch.tensor([-7, 2**31 - 1, 63_000, 0, 6563], dtype=torch.int32)
     ids = torch.cat([runner(decoder).input_ids[:1], rubbish])
     model = runner(decoder).model
     assert bool(torch.isfinite(model.get_input_embeddings(ids)).all())
     runner(decoder).input_ids[1:6] = rubbish
-    assert run(decoder, wanted) == expected
+    assert run(decoder, asked) == expected
 
 
 def test_a_released_request_frees_its_blocks_within_a_step(decoder: VllmDecoder) -> None:
@@ -199,7 +199,7 @@ def add(decoder: VllmDecoder, seed: int, **options: Any) -> Sequence:
     return decoder.add(request(seed, of=voice(seed, prompt_tokens=60), **options))
 
 
-def test_vllms_own_metrics_stand_in_the_registry_of_the_process(decoder: VllmDecoder) -> None:
+def test_vllms_own_metrics_are_in_the_registry_of_the_process(decoder: VllmDecoder) -> None:
     def value(name: str) -> float:
         return REGISTRY.get_sample_value(name, {"model_name": "t3", "engine": "0"}) or 0.0
 
@@ -209,7 +209,7 @@ def test_vllms_own_metrics_stand_in_the_registry_of_the_process(decoder: VllmDec
     assert 0 < value("vllm:time_to_first_token_seconds_sum") - waited_s < 60
 
 
-def test_use_tells_of_blocks_held_and_prompts_read(decoder: VllmDecoder) -> None:
+def test_use_counts_blocks_in_use_and_prompt_positions(decoder: VllmDecoder) -> None:
     forget_prefixes(decoder)
     before = decoder.use
     assert before.kv_cache_share == 0
@@ -221,7 +221,7 @@ def test_use_tells_of_blocks_held_and_prompts_read(decoder: VllmDecoder) -> None
     after = decoder.use
     assert after.kv_cache_share == 0
     assert after.read_positions > before.read_positions
-    assert after.cached_positions > before.cached_positions, "the second request's voice was there already"
+    assert after.cached_positions > before.cached_positions, "the second request's voice was cached"
 
 
 def test_releasing_one_leaves_the_others_as_they_were(decoder: VllmDecoder) -> None:
@@ -255,7 +255,7 @@ def test_logits_that_are_not_finite_fail_their_request_alone(decoder: VllmDecode
 
 
 class Preemptions:
-    """Which requests the scheduler took blocks away from, in order."""
+    """Records the ids of preempted requests in order."""
 
     def __init__(self, decoder: VllmDecoder) -> None:
         self.ids: list[str] = []
@@ -288,8 +288,8 @@ def test_first_windows_go_first(folder: Path) -> None:
     preempted = Preemptions(decoder)
 
     def add(seed: int, *, ahead: bool) -> Sequence:
-        wanted = request(seed, text=20, temperature=0, max_speech_tokens=100)
-        return decoder.add(replace(wanted, made_ahead=ahead))
+        asked = request(seed, text=20, temperature=0, max_speech_tokens=100)
+        return decoder.add(replace(asked, made_ahead=ahead))
 
     ahead = add(1, ahead=True)
     speaking = add(2, ahead=False)
@@ -303,15 +303,48 @@ def test_first_windows_go_first(folder: Path) -> None:
     first = add(4, ahead=False)
     while not first.speech.raw:
         decoder.step()
-    assert not late.speech.raw, "whoever has heard nothing goes before what is made ahead"
+    assert not late.speech.raw, "a first window goes before what is made ahead"
     while not decoder.idle:
         decoder.step()
     assert [len(one.speech.raw) for one in (ahead, speaking, late, first)] == [101] * 4
     decoder.close()
 
 
+def test_a_promoted_request_goes_first_whether_it_waits_or_was_preempted(folder: Path) -> None:
+    """Also where it runs: then it is no longer the first to lose its blocks."""
+    decoder = vllm_decoder(folder, max_streams=2, max_positions=250, kv_blocks=18)
+    read_resumed_as_prompts(decoder)
+    preempted = Preemptions(decoder)
+
+    def add(seed: int, *, ahead: bool) -> Sequence:
+        asked = request(seed, text=20, temperature=0, max_speech_tokens=100)
+        return decoder.add(replace(asked, made_ahead=ahead))
+
+    speaking, running = add(1, ahead=False), add(2, ahead=True)
+    waiting = [add(seed, ahead=True) for seed in (3, 4, 5)]
+    while not preempted.ids:
+        decoder.step()
+    assert preempted.ids == ["1"], "what is made ahead gives way"
+    decoder.promote(waiting[1])
+    decoder.promote(running)
+    decoder.promote(running)
+    order = [queued.request_id for queued in scheduler(decoder).waiting]
+    assert order == ["3", "1", "2", "4"], "first windows, then later ones, then those made ahead, each as they came"
+    decoder.release(speaking)
+    while not waiting[1].speech.raw:
+        decoder.step()
+    assert not waiting[0].speech.raw
+    decoder.promote(waiting[1])  # it runs, and stays where it is
+    while not decoder.idle:
+        decoder.step()
+    assert [len(one.speech.raw) for one in (running, *waiting)] == [101] * 4
+    assert "3" not in preempted.ids, "a promoted request keeps its blocks while there are others to take them from"
+    decoder.promote(waiting[1])
+    decoder.close()
+
+
 def test_a_closed_engine_leaves_nothing_in_memory(folder: Path) -> None:
-    """Or there would be no room for the one that is built after it."""
+    """There would be no memory for the engine that is built after it."""
     decoder = vllm_decoder(folder)
     run(decoder, request(1, max_speech_tokens=5))
     watched = [runner(decoder).model, runner(decoder).model.transformer.wte.table, runner(decoder).kv_caches[0]]
@@ -322,7 +355,7 @@ def test_a_closed_engine_leaves_nothing_in_memory(folder: Path) -> None:
     assert [reference() for reference in gone] == [None] * 3
 
 
-def test_a_cache_too_small_for_one_request_is_refused(folder: Path) -> None:
+def test_a_cache_too_small_for_one_request_is_rejected(folder: Path) -> None:
     """vLLM would let such a request wait for ever."""
     with pytest.raises(InvalidInput, match="at least 15"):
         vllm_decoder(folder, max_positions=223, kv_blocks=14)

@@ -1,4 +1,4 @@
-"""The sum that decides vLLM's share of a GPU."""
+"""The memory plan that decides vLLM's share of a GPU."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import math
 
 import pytest
 
-from engines.config import NANO, TINY, TURBO, ModelSpec
 from engines.errors import InvalidInput
-from engines.s3gen import flow, vocoder_weights
+from engines.model_spec import NANO, TINY, TURBO, ModelSpec
+from engines.s3gen.nets import flow, vocoder_weights
 from engines.t3.model import expected_tensors
-from engines.t3.vllm_ids import IdSpace
-from engines.t3.vllm_memory import (
+from engines.t3.vllm.memory import (
     S3GEN_BYTES,
     MemoryPlan,
     check_fits,
@@ -19,6 +18,7 @@ from engines.t3.vllm_memory import (
     memory_plan,
     weight_bytes,
 )
+from engines.t3.vllm.vocab import IdSpace
 
 GB = 1_000_000_000
 SLOTS = 256
@@ -63,10 +63,10 @@ def test_s3gens_share_holds_its_weights_twice_over() -> None:
     assert 2 * weights <= S3GEN_BYTES
 
 
-def test_a_gpu_that_is_too_small_says_how_many_streams_it_carries() -> None:
+def test_the_error_of_a_small_gpu_names_the_number_of_streams_that_fit() -> None:
     plan = plan_for(TURBO, 32)
     check_fits(plan, 32, plan.total)
-    with pytest.raises(InvalidInput, match=r"max_streams = 32 .* at most (\d+)") as failure:
+    with pytest.raises(InvalidInput, match=r"max_streams is 32; .* at most (\d+)") as failure:
         check_fits(plan, 32, 8 * GB)
     assert failure.value.reason == "GPU_TOO_SMALL"
     possible = int(failure.value.allowed.split()[2])

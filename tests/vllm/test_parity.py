@@ -9,8 +9,9 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from engines.checkpoint import Checkpoint
-from engines.config import NANO, TURBO, ModelSpec, Sampling
+from engines.checkpoints.checkpoint import Checkpoint
+from engines.config import Sampling
+from engines.model_spec import NANO, TURBO, ModelSpec
 from engines.t3.backend import T3Request
 from engines.t3.decoder import T3Decoder
 from engines.t3.model import T3Net

@@ -1,4 +1,4 @@
-"""The sampler that stands in for vLLM's, against upstream's own processors and against chance."""
+"""The sampler that replaces vLLM's, against upstream's own processors and in distribution."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from engines.config import SPEECH_VOCAB, START_SPEECH_TOKEN, Sampling
+from engines.config import Sampling
+from engines.model_spec import SPEECH_VOCAB, START_SPEECH_TOKEN
 from engines.t3.sampler import Sampler
-from engines.t3.vllm_sampler import NOT_FINITE_TOKEN, BatchSampler, Row
+from engines.t3.vllm.sampler import NOT_FINITE_TOKEN, BatchSampler, Row
 
 CPU = torch.device("cpu")
 
 
 @dataclass
 class Batch:
-    """Rows as a test lays them out."""
+    """A batch of rows that a test makes."""
 
     size: int
     rows: list[Row] = field(default_factory=list)

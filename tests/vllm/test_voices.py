@@ -1,4 +1,4 @@
-"""Voice slots: one in use never moves, the one unused for longest goes first."""
+"""Voice slots: a voice in use keeps its slot, the least recently used one is evicted first."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.t3.vllm_voices import VoiceSlots
+from engines.t3.vllm.voices import VoiceSlots
 
 
 def test_a_voice_is_put_in_place_once() -> None:

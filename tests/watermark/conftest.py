@@ -1,4 +1,4 @@
-"""The real watermark; these tests run where `make test-watermark` has put its package."""
+"""Tests of the real watermark; they run where `make test-watermark` has installed its package."""
 
 from __future__ import annotations
 

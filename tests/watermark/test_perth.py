@@ -1,4 +1,4 @@
-"""The real watermark on a stream: it is found again in the whole, and only there; and what it costs."""
+"""The real watermark on streamed speech: detection, joins and CPU time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import soxr
 
 from engines.api import Samples
-from service.watermark import PerthMarker, StreamMark
+from service.audio.watermark import PerthMarker, StreamMark
 from tests.clips import speech
 
 
@@ -20,17 +20,17 @@ def marker() -> PerthMarker:
 
 
 @pytest.fixture(scope="module")
-def said() -> Samples:
+def spoken() -> Samples:
     samples, rate_hz = speech(12.0)
     resampled: Samples = soxr.resample(samples, rate_hz, 24_000)
     return resampled
 
 
 def confidence(marker: PerthMarker, samples: Samples) -> float:
-    """0 to 1, as the package's own detector finds it."""
+    """The confidence of the package's detector, 0 to 1."""
     perth: Any = marker._perth
-    heard = soxr.resample(samples, 24_000, 32_000)
-    return float(np.mean(perth.get_watermark(heard, sample_rate=32_000, round=False)))
+    resampled = soxr.resample(samples, 24_000, 32_000)
+    return float(np.mean(perth.get_watermark(resampled, sample_rate=32_000, round=False)))
 
 
 def streamed(marker: PerthMarker, samples: Samples, first: int, hop: int) -> Samples:
@@ -42,30 +42,30 @@ def streamed(marker: PerthMarker, samples: Samples, first: int, hop: int) -> Sam
 
 
 @pytest.mark.parametrize(("first", "hop"), [(9_600, 24_000), (9_600, 48_000), (9_600, 9_600)])
-def test_the_mark_is_found_in_streamed_speech(marker: PerthMarker, said: Samples, first: int, hop: int):
-    marked = streamed(marker, said, first, hop)
-    assert len(marked) == len(said)
+def test_the_mark_is_detected_in_streamed_speech(marker: PerthMarker, spoken: Samples, first: int, hop: int):
+    marked = streamed(marker, spoken, first, hop)
+    assert len(marked) == len(spoken)
     assert confidence(marker, marked) > 0.9
-    assert confidence(marker, said) < 0.1
+    assert confidence(marker, spoken) < 0.1
 
 
-def test_the_mark_is_found_in_any_three_seconds(marker: PerthMarker, said: Samples):
-    marked = streamed(marker, said, 9_600, 24_000)
-    for start in range(0, len(said) - 72_000, 24_000):
+def test_the_mark_is_detected_in_any_three_seconds(marker: PerthMarker, spoken: Samples):
+    marked = streamed(marker, spoken, 9_600, 24_000)
+    for start in range(0, len(spoken) - 72_000, 24_000):
         assert confidence(marker, marked[start : start + 72_000]) > 0.9
 
 
-def test_joins_are_no_rougher_than_the_speech_itself(marker: PerthMarker, said: Samples):
-    marked = streamed(marker, said, 9_600, 9_600)
-    joins = np.arange(9_600, len(said), 9_600)
+def test_joins_are_no_rougher_than_the_speech_itself(marker: PerthMarker, spoken: Samples):
+    marked = streamed(marker, spoken, 9_600, 9_600)
+    joins = np.arange(9_600, len(spoken), 9_600)
     steps = np.abs(np.diff(marked))
-    np.testing.assert_allclose(steps[joins - 1], np.abs(np.diff(said))[joins - 1], atol=1e-6)
+    np.testing.assert_allclose(steps[joins - 1], np.abs(np.diff(spoken))[joins - 1], atol=1e-6)
 
 
-def test_it_keeps_up_with_speech(marker: PerthMarker, said: Samples, capsys: pytest.CaptureFixture[str]):
+def test_marking_keeps_up_with_speech(marker: PerthMarker, spoken: Samples, capsys: pytest.CaptureFixture[str]):
     began_s = time.process_time()
-    streamed(marker, said, 9_600, 24_000)
-    cost = (time.process_time() - began_s) / (len(said) / 24_000)
+    streamed(marker, spoken, 9_600, 24_000)
+    cost = (time.process_time() - began_s) / (len(spoken) / 24_000)
     with capsys.disabled():
-        print(f"\nwatermark: {cost:.2f} s of CPU for a second of audio")
+        print(f"\nwatermark: {cost:.2f} s of CPU per second of audio")
     assert cost < 2.0

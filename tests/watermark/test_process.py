@@ -1,4 +1,4 @@
-"""`mynah-serve --watermark on` as a process: what its clients hear is marked, and nothing else is different."""
+"""`mynah-serve --watermark on` as a process: its audio is marked and otherwise the same."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engines.api import Samples
 from tests.service.test_process import process, serving
 
 
-async def heard(watermark: str) -> Samples:
+async def synthesised(watermark: str) -> Samples:
     perth = importlib.util.find_spec("perth")
     assert perth is not None
     assert perth.origin is not None
@@ -29,8 +29,8 @@ async def heard(watermark: str) -> Samples:
     return np.frombuffer(data, np.float32)
 
 
-async def test_what_clients_hear_is_marked():
-    plain, marked = await heard("off"), await heard("on")
+async def test_the_audio_of_clients_is_marked():
+    plain, marked = await synthesised("off"), await synthesised("on")
     assert len(marked) == len(plain) > 48_000
     difference = np.abs(marked - plain)
     assert np.count_nonzero(difference) > 0.5 * len(plain)

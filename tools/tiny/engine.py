@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from engines import model_spec
 from engines.audio import hann_window, loudness_lufs, mel_filterbank, resample, with_gain
-from engines.config import (
+from engines.checkpoints.random_checkpoint import TAGS
+from engines.conditioning import random_weights, tokenizer, xvector
+from engines.conditioning.builtin import save_builtin
+from engines.conditioning.mel import prompt_mel
+from engines.conditioning.speaker import SpeakerEncoder, mel_windows
+from engines.conditioning.tokenizer import RATE_HZ as HEARING_RATE_HZ
+from engines.conditioning.tokenizer import SpeechTokenizer
+from engines.conditioning.xvector import XVectorEncoder, kaldi_fbank
+from engines.config import Sampling
+from engines.model_spec import (
     MAX_S3GEN_PROMPT_TOKENS,
     MAX_T3_PROMPT_TOKENS,
     MEL_BANDS,
@@ -19,28 +31,22 @@ from engines.config import (
     SPEECH_VOCAB,
     START_SPEECH_TOKEN,
     STOP_SPEECH_TOKEN,
-    TINY,
     X_VECTOR_DIM,
     FlowSpec,
     ModelSpec,
-    Sampling,
     T3Spec,
 )
-from engines.random_checkpoint import TAGS
-from engines.s3gen import flow as flow_module
-from engines.s3gen import vocoder as vocoder_module
-from engines.s3gen import vocoder_weights
-from engines.s3gen.cfm import EULER_TIMES, Estimator, EulerSolver
-from engines.s3gen.encoder import TokenEncoder
-from engines.s3gen.vocoder import Vocoder
-from engines.voice import random_weights, tokenizer, xvector
-from engines.voice.builtin import save_builtin
-from engines.voice.mel import prompt_mel
-from engines.voice.speaker import SpeakerEncoder, mel_windows
-from engines.voice.tokenizer import RATE_HZ as HEARING_RATE_HZ
-from engines.voice.tokenizer import SpeechTokenizer
-from engines.voice.voice import Voice
-from engines.voice.xvector import XVectorEncoder, kaldi_fbank
+from engines.s3gen.nets import flow as flow_module
+from engines.s3gen.nets import vocoder as vocoder_module
+from engines.s3gen.nets import vocoder_weights
+from engines.s3gen.nets.cfm import EULER_TIMES, Estimator, EulerSolver
+from engines.s3gen.nets.encoder import TokenEncoder
+from engines.s3gen.nets.vocoder import Vocoder
+from engines.voice import Voice
+
+# The dimensions that this recipe trains. engines.model_spec.TINY describes the weights that ship, which an earlier
+# recipe made; it takes these over together with the weights.
+TINY = replace(model_spec.TINY, t3=replace(model_spec.TINY.t3, width=192, text_vocab=28_672))
 
 __all__ = [
     "EULER_TIMES",

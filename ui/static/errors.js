@@ -1,4 +1,4 @@
-// Errors in words, beside the control that they are about.
+// Error messages beside the controls that they belong to.
 
 const PLACES = {
   text: "#text",
@@ -7,25 +7,25 @@ const PLACES = {
   clip: "#clip",
 };
 
-// `field` as the server names it, `setting` "a" or "b". What belongs to no control stands at `elsewhere`.
-export function show({ field, message }, setting, elsewhere) {
-  const control = field ? document.querySelector(PLACES[field] ?? `#${field.replaceAll("_", "-")}-${setting}`) : null;
-  const place = control || elsewhere;
-  const words = document.createElement("p");
-  words.className = "wrong";
-  words.setAttribute("role", "alert");
-  words.id = `wrong-${place.id || "player"}`;
-  words.textContent = message;
-  place.append(words);
+// `field` is the server's name, `settings` "a" or "b". Errors without a control go to `fallback`.
+export function show({ field, message }, settings, fallback) {
+  const control = field ? document.querySelector(PLACES[field] ?? `#${field.replaceAll("_", "-")}-${settings}`) : null;
+  const place = control || fallback;
+  const text = document.createElement("p");
+  text.className = "field-error";
+  text.setAttribute("role", "alert");
+  text.id = `error-${place.id || "player"}`;
+  text.textContent = message;
+  place.append(text);
   const input = control?.querySelector("textarea, input");
   input?.setAttribute("aria-invalid", "true");
-  input?.setAttribute("aria-describedby", words.id);
-  if (control?.offsetParent === null) document.querySelector(`#settings [role=tablist] [data-tab-id=${setting}]`)?.click();
-  words.scrollIntoView({ block: "nearest", behavior: "smooth" });
+  input?.setAttribute("aria-describedby", text.id);
+  if (control?.offsetParent === null) document.querySelector(`#settings [role=tablist] [data-tab-id=${settings}]`)?.click();
+  text.scrollIntoView({ block: "nearest", behavior: "smooth" });
 }
 
 export function clear(within = document) {
-  for (const words of within.querySelectorAll(".wrong")) words.remove();
+  for (const text of within.querySelectorAll(".field-error")) text.remove();
   for (const input of within.querySelectorAll("[aria-invalid]")) {
     input.removeAttribute("aria-invalid");
     input.removeAttribute("aria-describedby");

@@ -1,4 +1,4 @@
-// How loud a recording is, after ITU-R BS.1770-4: K-weighting, blocks of 0.4 s, two gates. Pure; mono at 48 kHz.
+// Loudness after ITU-R BS.1770-4 (K-weighting, 0.4 s blocks, two gates) of mono samples at 48 kHz.
 
 const SHELF = { b: [1.53512485958697, -2.69169618940638, 1.19839281085285], a: [-1.69065929318241, 0.73248077421585] };
 const HIGHPASS = { b: [1, -2, 1], a: [-1.99004745483398, 0.99007225036621] };

@@ -1,19 +1,21 @@
-// The player: brings takes, sound and pictures together and answers the page's buttons. Gradio's events import this
-// module, so that a click waits for it; `window.mynah.player` is there to be looked at.
+// The player: connects recordings, sound and drawings, and handles the page's buttons. Gradio's events import this
+// module, so a click waits for it. `window.mynah.player` is for tests and debugging.
 
 import * as errors from "./errors.js";
-import { Sound } from "./sound.js";
+import { drawFigures } from "./player/figures.js";
+import { Recording, now, seconds } from "./player/recording.js";
+import { Sound } from "./player/sound.js";
 import { openStream } from "./stream.js";
-import { Take, now, seconds } from "./take.js";
-import { Timeline } from "./timeline.js";
-import { type } from "./typing.js";
-import { Wave } from "./wave.js";
+import { Timeline } from "./player/timeline.js";
+import { drawTranscript } from "./player/transcript.js";
+import { type } from "./player/typing.js";
+import { Wave } from "./player/wave.js";
 
-const KNOBS = ["voice", "temperature", "top_p", "top_k", "repetition_penalty", "max_speech_tokens", "seed"];
+const SETTINGS = ["voice", "temperature", "top_p", "top_k", "repetition_penalty", "max_speech_tokens", "seed"];
 
 const mounted = Promise.withResolvers();
 
-export const speak = async (which, given) => (await mounted.promise).speak(which, given);
+export const speak = async (which, args) => (await mounted.promise).speak(which, args);
 
 export function mount(element, trigger) {
   const player = new Player(element, trigger);
@@ -29,7 +31,7 @@ export function mount(element, trigger) {
   document.documentElement.dataset.mynah = "ready";
 }
 
-// A click on Gradio's button, once the text that was just typed has reached Gradio.
+// Clicks one of Gradio's buttons after Gradio has received the text that was just typed.
 function press(button) {
   document.activeElement?.dispatchEvent(new Event("change", { bubbles: true }));
   requestAnimationFrame(() => document.querySelector(button)?.click());
@@ -37,36 +39,37 @@ function press(button) {
 
 class Player {
   constructor(element, trigger) {
-    this.part = (name) => element.querySelector(name);
+    this.part = (selector) => element.querySelector(selector);
+    this.parts = (selector) => [...element.querySelectorAll(selector)];
     this.trigger = trigger;
     this.sound = new Sound();
     this.wave = new Wave(this.part(".wave canvas"), this.part(".spectrum canvas"));
     this.timeline = new Timeline(this.part(".timeline"));
-    this.takes = {};
-    this.shown = null; // the take on display
-    this.live = null; // the take that is being made, with its stream
+    this.recordings = {};
+    this.shown = null; // the recording on display
+    this.live = null; // {recording, halt, over} while a recording is being made
     element.addEventListener("click", (event) => this.#click(event));
     this.#makeSlider();
     new ResizeObserver(() => this.draw(true)).observe(element);
     new MutationObserver(() => this.draw(true)).observe(document.body, { attributeFilter: ["class"] });
   }
 
-  // `given`: text, pace, words per second, then the controls of setting A and of setting B.
+  // The arguments are text, pace and words per second, then the controls of settings A and of settings B.
   async speak(which, [text, pace, speed, ...controls]) {
     errors.clear();
-    if (!text.trim()) return errors.show({ field: "text", message: "There is nothing to say yet. Write some text." });
-    const settings = { a: named(controls.slice(0, KNOBS.length)), b: named(controls.slice(KNOBS.length)) };
-    const words_per_s = pace === "Type as an agent" ? speed : null;
+    if (!text.trim()) return errors.show({ field: "text", message: "There is no text to speak. Write some first." });
+    const settings = { a: settingsOf(controls.slice(0, SETTINGS.length)), b: settingsOf(controls.slice(SETTINGS.length)) };
+    const words_per_s = pace === "Word by word" ? speed : null;
     const request = (name) => ({ text, words_per_s, ...settings[name] });
     await this.#stopped();
-    this.takes = {};
-    const first = await this.#run("a", request("a"));
+    this.recordings = {};
+    const first = await this.#record("a", request("a"));
     if (which !== "ab" || first.state !== "done") return;
-    await this.#heard();
+    await this.#playedOut();
     if (this.live || first.state !== "done") return;
     const b = request("b");
     b.sampling.seed ||= first.seed; // so that only the settings differ
-    await this.#run("b", b);
+    await this.#record("b", b);
   }
 
   stop() {
@@ -76,118 +79,120 @@ class Player {
     this.draw(true);
   }
 
-  // Speaks the shown take's text once more; with its seed, or with a new one.
+  // Speaks the shown recording's text again, with its seed or with a new one.
   async #repeat(sameSeed) {
     const { name, request, seed } = this.shown;
     errors.clear();
     await this.#stopped();
-    await this.#run(name, { ...request, sampling: { ...request.sampling, seed: sameSeed ? seed : "" } });
+    await this.#record(name, { ...request, sampling: { ...request.sampling, seed: sameSeed ? seed : "" } });
   }
 
   async #stopped() {
-    this.sound.wake(); // still inside the click
+    this.sound.wake(); // browsers allow this only within the click
     this.stop();
     await this.live?.over;
   }
 
-  // Until what is there has been heard, or was stopped.
-  #heard() {
+  // Resolves when the sound has ended or was stopped.
+  #playedOut() {
     return new Promise((resolve) => {
-      const look = () => (this.sound.playing ? requestAnimationFrame(look) : resolve());
-      look();
+      const check = () => (this.sound.playing ? requestAnimationFrame(check) : resolve());
+      check();
     });
   }
 
-  // One take from its opening to its last event.
-  #run(name, request) {
-    const take = new Take(name, request);
-    this.takes[name] = take;
+  // Makes one recording, from its opening to its last event.
+  #record(name, request) {
+    const recording = new Recording(name, request);
+    this.recordings[name] = recording;
     this.show(name);
     this.sound.begin();
-    this.audible = take;
+    this.audible = recording;
     const over = new Promise((resolve) => {
       const stream = openStream({ voice: request.voice, sampling: request.sampling }, (event, samples) => {
         try {
-          this.#hear(take, event, samples);
+          this.#onEvent(recording, event, samples);
         } finally {
-          if (["done", "stopped", "failed"].includes(take.state)) resolve(take);
+          if (!recording.running) resolve(recording);
         }
       });
-      const say = (text) => { take.say(text); stream.text(text); };
-      let untype = () => {};
-      if (request.words_per_s) untype = type(request.text, request.words_per_s, say, () => { take.typed = true; stream.end(); });
-      else { say(request.text); take.typed = true; stream.end(); }
-      this.live = { take, halt: () => { untype(); take.typed = true; take.halted = true; stream.stop(); } };
+      const send = (text) => { recording.addText(text); stream.text(text); };
+      const end = () => { recording.typed = true; stream.end(); };
+      let stopTyping = () => {};
+      if (request.words_per_s) stopTyping = type(request.text, request.words_per_s, send, end);
+      else { send(request.text); end(); }
+      const halt = () => { stopTyping(); recording.typed = true; recording.halted = true; stream.stop(); };
+      this.live = { recording, halt };
     });
     this.live.over = over;
-    this.#tell("Waiting for the first sound …");
+    this.#setStatus("Waiting for the first sound …");
     this.#animate();
-    return over.then(() => { this.live = null; this.#ended(take); return take; });
+    return over.then(() => { this.live = null; this.#ended(recording); return recording; });
   }
 
-  #hear(take, event, samples) {
-    if (event.type === "opened") Object.assign(take, { resolved: event, rate: event.rate_hz });
-    else if (event.type === "segment") take.begin(event);
-    else if (event.type === "segment_done") take.complete(event);
-    else if (event.type === "chunk") this.#chunk(take, event, samples);
-    else take.state = event.type === "error" ? "failed" : event.type;
-    if (event.type === "error") errors.show(event, take.name, this.part(".elsewhere"));
-    if (event.take) this.trigger("finished", { take: event.take });
+  #onEvent(recording, event, samples) {
+    if (event.type === "opened") Object.assign(recording, { resolved: event, rate: event.rate_hz });
+    else if (event.type === "segment_started") recording.startSegment(event);
+    else if (event.type === "segment_done") recording.endSegment(event);
+    else if (event.type === "chunk") this.#chunk(recording, event, samples);
+    else recording.state = event.type === "error" ? "failed" : event.type;
+    if (event.type === "error") errors.show(event, recording.name, this.part(".general-errors"));
+    if (event.recording_id) this.trigger("finished", { recording_id: event.recording_id });
   }
 
-  #chunk(take, event, pcm) {
-    take.state = "speaking";
+  #chunk(recording, event, pcm) {
+    recording.state = "speaking";
     const arrived = performance.now();
-    const samples = take.add(event, pcm);
-    if (take.halted) return;
-    const { at, gap_s, first } = this.sound.push(samples, take.rate);
-    take.heard(this.sound.heard(at), gap_s);
+    const samples = recording.addChunk(event, pcm);
+    if (recording.halted) return;
+    const { at, gap_s, first } = this.sound.push(samples, recording.rate);
+    recording.addPlayback(this.sound.audibleAt(at), gap_s);
     if (!first) return;
-    take.startDelay_ms = this.sound.heard(at) * 1000 - arrived; // from the first chunk's arrival to its sound
-    this.#tell("Speaking …");
+    recording.startDelay_ms = this.sound.audibleAt(at) * 1000 - arrived; // from the first chunk's arrival to its sound
+    this.#setStatus("Speaking …");
   }
 
-  #ended(take) {
-    const length = seconds(take.length_s);
-    const told = { done: `Done: ${length} of speech.`, stopped: `Stopped after ${length}.`, failed: "That did not work; see below." };
-    this.#tell(told[take.state]);
-    const { ttfa, rtf, gap, underruns } = take.figures();
-    const summary = take.length_s
-      ? `first audio after ${ttfa}, real-time factor ${rtf}, ${take.chunks.length} chunks, longest gap ${gap ?? "none"}, ${underruns} underruns`
+  #ended(recording) {
+    const length = seconds(recording.length_s);
+    const status = { done: `Done: ${length} of speech.`, stopped: `Stopped after ${length}.`, failed: "This did not work. The message says why." };
+    this.#setStatus(status[recording.state]);
+    const { ttfa, rtf, gap, underruns } = recording.figures();
+    const summary = recording.length_s
+      ? `first audio after ${ttfa}, real-time factor ${rtf}, ${recording.chunks.length} chunks, longest gap ${gap ?? "none"}, ${underruns} underruns`
       : "no audio";
     this.part(".timeline").setAttribute("aria-label", `Timeline: ${summary}`);
-    this.part(".spectrum").hidden = !take.length_s;
+    this.part(".spectrum").hidden = !recording.length_s;
     this.draw(true);
   }
 
-  // Puts a take on display; while one plays, the other goes on at the same second.
+  // Shows a recording. If one is playing, the other continues at the same second.
   show(name) {
     const at_s = this.sound.position, playing = this.sound.playing && !this.live;
-    this.shown = this.takes[name];
-    this.part(".which").hidden = !(this.takes.a && this.takes.b);
-    for (const button of element_all(this.part(".which"), "button"))
-      button.setAttribute("aria-pressed", String(button.dataset.take === name));
-    this.part(".spectrum").hidden = !(this.shown.length_s && this.shown !== this.live?.take && this.shown.state !== "waiting");
+    this.shown = this.recordings[name];
+    this.part(".which").hidden = !(this.recordings.a && this.recordings.b);
+    for (const button of this.parts(".which button"))
+      button.setAttribute("aria-pressed", String(button.dataset.recording === name));
+    this.part(".spectrum").hidden = !(this.shown.length_s && this.shown !== this.live?.recording && this.shown.state !== "waiting");
     if (playing) this.play(at_s);
     this.draw(true);
   }
 
   play(from_s) {
-    const take = this.shown;
-    if (!take?.length_s || this.live) return;
+    const recording = this.shown;
+    if (!recording?.length_s || this.live) return;
     this.sound.wake();
-    const start = Math.round(Math.min(from_s, take.length_s - 0.01) * take.rate);
-    this.sound.begin(start / take.rate);
-    this.audible = take;
-    this.sound.push(take.samples.subarray(start), take.rate);
+    const start = Math.round(Math.min(from_s, recording.length_s - 0.01) * recording.rate);
+    this.sound.begin(start / recording.rate);
+    this.audible = recording;
+    this.sound.push(recording.samples.subarray(start), recording.rate);
     this.#animate();
   }
 
   #click(event) {
     const button = event.target.closest("button");
-    if (button?.dataset.take) this.show(button.dataset.take);
+    if (button?.dataset.recording) this.show(button.dataset.recording);
     else if (button?.dataset.do === "again") this.#repeat(true);
-    else if (button?.dataset.do === "anew") this.#repeat(false);
+    else if (button?.dataset.do === "new") this.#repeat(false);
     else if (button?.dataset.do === "play") this.#playOrStop();
   }
 
@@ -201,7 +206,7 @@ class Player {
     const slider = this.part(".wave");
     slider.addEventListener("pointerdown", (event) => {
       const { left, width } = slider.getBoundingClientRect();
-      if (this.shown) this.play(((event.clientX - left) / width) * this.wave.shown(this.shown));
+      if (this.shown) this.play(((event.clientX - left) / width) * this.wave.shownSeconds(this.shown));
     });
     slider.addEventListener("keydown", (event) => {
       const step = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageUp: 5, PageDown: -5, Home: -1e9, End: 1e9 }[event.key];
@@ -212,20 +217,20 @@ class Player {
     });
   }
 
-  #tell(words) {
-    this.part(".state").textContent = words;
+  #setStatus(text) {
+    this.part(".state").textContent = text;
   }
 
-  // Draws every frame while anything moves.
+  // Draws every frame while a recording is made or played.
   #animate() {
     if (this.moving) return;
     this.moving = true;
     const frame = () => {
       const { live } = this;
-      if (live?.take.firstHeard && !live.take.halted) live.take.leads.push({ at: now(), lead_s: this.sound.lead });
+      if (live?.recording.firstSound && !live.recording.halted) live.recording.leads.push({ at: now(), lead_s: this.sound.lead });
       else if (this.sound.playing && this.following?.chunks.length && this.audible === this.following)
         this.following.leads.push({ at: now(), lead_s: this.sound.lead });
-      if (live) this.following = live.take;
+      if (live) this.following = live.recording;
       this.draw();
       this.moving = Boolean(live || this.sound.playing);
       if (this.moving) requestAnimationFrame(frame);
@@ -235,75 +240,41 @@ class Player {
   }
 
   draw(whole = false) {
-    const take = this.shown;
-    const position_s = take && this.audible === take ? this.sound.position : 0;
-    this.wave.draw(take, position_s);
-    this.timeline.draw(take);
-    if (whole && !this.part(".spectrum").hidden) this.wave.drawSpectrum(take);
-    this.#controls(take, position_s);
-    this.#figures();
-    this.#said(take, position_s);
+    const recording = this.shown;
+    const position_s = recording && this.audible === recording ? this.sound.position : 0;
+    this.wave.draw(recording, position_s);
+    this.timeline.draw(recording);
+    if (whole && !this.part(".spectrum").hidden) this.wave.drawSpectrum(recording);
+    this.#drawControls(recording, position_s);
+    drawFigures(this.part(".figures"), Object.entries(this.recordings).map(([name, one]) => [name, this.#figures(one)]));
+    drawTranscript(this.part(".transcript"), recording, position_s);
   }
 
-  #controls(take, position_s) {
+  #figures(recording) {
+    const isLive = recording === this.live?.recording && recording.length_s;
+    return { ...recording.figures(), lead: isLive ? `${this.sound.lead.toFixed(1)} s` : undefined };
+  }
+
+  #drawControls(recording, position_s) {
     const busy = Boolean(this.live || this.sound.playing);
     const play = this.part("[data-do=play]");
-    play.disabled = !take?.length_s && !this.live;
+    play.disabled = !recording?.length_s && !this.live;
     if (play.getAttribute("aria-label") !== (busy ? "Stop" : "Play")) {
       play.setAttribute("aria-label", busy ? "Stop" : "Play");
       play.querySelector("path").setAttribute("d", busy ? "M6 6h12v12H6z" : "M8 5v14l11-7z");
     }
-    for (const name of ["again", "anew"]) this.part(`[data-do=${name}]`).disabled = !take?.seed || Boolean(this.live);
-    this.part("[data-seed]").textContent = take?.seed || "–";
+    for (const name of ["again", "new"]) this.part(`[data-do=${name}]`).disabled = !recording?.seed || Boolean(this.live);
+    this.part("[data-seed]").textContent = recording?.seed || "–";
     this.part("[data-clock]").textContent = position_s.toFixed(1);
     const slider = this.part(".wave");
-    slider.setAttribute("aria-valuemax", (take?.length_s ?? 0).toFixed(1));
+    slider.setAttribute("aria-valuemax", (recording?.length_s ?? 0).toFixed(1));
     slider.setAttribute("aria-valuenow", position_s.toFixed(1));
-    if (take?.length_s) slider.setAttribute("aria-valuetext", `${position_s.toFixed(1)} of ${take.length_s.toFixed(1)} seconds`);
-  }
-
-  #figures() {
-    const told = Object.entries(this.takes).map(([name, take]) => {
-      const lead = take === this.live?.take && take.length_s ? `${this.sound.lead.toFixed(1)} s` : undefined;
-      return [name, take, { ...take.figures(), lead }];
-    });
-    for (const place of element_all(this.part(".figures"), "[data-figure]")) {
-      const values = told.map(([name, take, figures]) => [name, figures[place.dataset.figure] ?? "–", take === this.shown]);
-      const text = values.map(([name, value]) => (values.length > 1 ? `${name.toUpperCase()} ${value}` : value)).join("\n");
-      if (place.textContent !== (text || "–")) place.textContent = text || "–";
-    }
-  }
-
-  // What has been said, what is being heard, and what waits for its sentence to end.
-  #said(take, position_s) {
-    const said = this.part(".said");
-    said.hidden = !take?.sent;
-    if (!take?.sent) return;
-    const heard = position_s > 0 ? take.segments.findLast((one) => one.offset_s <= position_s) : null;
-    const key = `${take.name}${take.started}/${take.sent.length}/${take.segments.length}/${heard?.index}/${take.typed}`;
-    if (said.dataset.key === key) return;
-    said.dataset.key = key;
-    const consumed = take.segments.at(-1)?.to ?? 0;
-    const spans = take.segments.map((one) => span(take.sent.slice(one.from, one.to), one === heard ? "heard" : "made"));
-    if (consumed < take.sent.length) spans.push(span(take.sent.slice(consumed), "waits"));
-    if (!take.typed) spans.push(span("", "caret"));
-    said.replaceChildren(...spans);
+    if (recording?.length_s) slider.setAttribute("aria-valuetext", `${position_s.toFixed(1)} of ${recording.length_s.toFixed(1)} seconds`);
   }
 }
 
-function span(text, kind) {
-  const made = document.createElement("span");
-  made.className = kind;
-  made.textContent = text;
-  return made;
-}
-
-function element_all(element, selector) {
-  return [...element.querySelectorAll(selector)];
-}
-
-// The values of a setting's controls by name.
-function named(values) {
-  const { voice, ...sampling } = Object.fromEntries(KNOBS.map((name, i) => [name, values[i]]));
+// The values of one group of controls, by name.
+function settingsOf(values) {
+  const { voice, ...sampling } = Object.fromEntries(SETTINGS.map((name, i) => [name, values[i]]));
   return { voice, sampling };
 }

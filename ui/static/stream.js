@@ -1,38 +1,38 @@
-// One take's conversation with the page's server; see speaking.py for what is said. Knows nothing of sound or pages.
+// The WebSocket of one recording; speaking.py describes its messages.
 
-// `hear(event, samples)` gets every event in order, chunks with their samples; the last is done, stopped or error.
-export function openStream(opening, hear) {
+// `onEvent(event, samples)` receives all events in order, chunks with their samples. The last is done, stopped or error.
+export function openStream(opening, onEvent) {
   const address = new URL("../speak", import.meta.url);
   address.protocol = address.protocol.replace("http", "ws");
   const socket = new WebSocket(address);
   socket.binaryType = "arraybuffer";
-  const waiting = [JSON.stringify({ type: "open", ...opening })];
+  const unsent = [JSON.stringify({ type: "open", ...opening })];
   let chunk = null;
   let over = false;
 
-  const tell = (event, samples) => {
+  const emit = (event, samples) => {
     if (over) return;
     over = ["done", "stopped", "error"].includes(event.type);
-    hear(event, samples);
+    onEvent(event, samples);
   };
-  socket.onopen = () => waiting.splice(0).forEach((message) => socket.send(message));
+  socket.onopen = () => unsent.splice(0).forEach((message) => socket.send(message));
   socket.onmessage = ({ data }) => {
-    if (typeof data !== "string") return tell(chunk, new Int16Array(data));
+    if (typeof data !== "string") return emit(chunk, new Int16Array(data));
     const event = JSON.parse(data);
     if (event.type === "chunk") chunk = event;
-    else tell(event);
+    else emit(event);
   };
   socket.onclose = () =>
-    tell({ type: "error", field: "", reason: "PAGE_AWAY", message: "The connection to this page's server broke off. Try again in a moment." });
+    emit({ type: "error", field: "", reason: "PAGE_AWAY", message: "The connection to this page was lost. Try again in a moment." });
 
-  const say = (message) => {
+  const send = (message) => {
     const text = JSON.stringify(message);
     if (socket.readyState === WebSocket.OPEN) socket.send(text);
-    else if (socket.readyState === WebSocket.CONNECTING) waiting.push(text);
+    else if (socket.readyState === WebSocket.CONNECTING) unsent.push(text);
   };
   return {
-    text: (text) => say({ type: "text", text }),
-    end: () => say({ type: "end" }),
-    stop: () => say({ type: "stop" }),
+    text: (text) => send({ type: "text", text }),
+    end: () => send({ type: "end" }),
+    stop: () => send({ type: "stop" }),
   };
 }

@@ -1,8 +1,8 @@
-// The end of every tab: keeps the tab hidden (page.css) until Gradio is done with it. Some frames after it has drawn a
-// tab, Gradio sets all of its controls to their first values again, and so undoes what a quick visitor did meanwhile.
-// It does that to this part too, which thereby learns of it. Not a module: it must be quicker than Gradio.
+// The last component of each tab. It keeps the tab hidden (page.css) until Gradio has finished it: some frames after
+// drawing a tab, Gradio resets all its controls, and would undo a quick visitor's input. Gradio resets this component
+// too, which is the signal. It is not a module, because it must run before Gradio.
 const tab = element.closest("[role=tabpanel]");
 const show = () => { tab.dataset.settled = ""; };
 watch("value", show);
 props.value = "as drawn";
-setTimeout(show, 5000); // should a Gradio ever leave the value alone
+setTimeout(show, 5000); // in case a version of Gradio does not reset the value

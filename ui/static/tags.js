@@ -1,4 +1,4 @@
-// The paralinguistic tags as buttons: each goes into the text where the cursor stands.
+// The buttons for paralinguistic tags. Each inserts its tag at the cursor.
 
 export function mount(element) {
   element.addEventListener("click", (event) => {

@@ -1,4 +1,4 @@
-// The list of voices, with Use and Delete. Names are strangers' words, so they only ever become text nodes.
+// The list of voices, with Use and Delete. Names come from other people, so they are shown as text nodes only.
 
 export function mount(element, props, trigger, watch) {
   const draw = () => {
@@ -10,22 +10,22 @@ export function mount(element, props, trigger, watch) {
   let up = Boolean(window.mynahServer?.up);
   if (up) trigger("refresh");
   document.addEventListener("mynah-server", ({ detail }) => {
-    if (detail.up && !up) trigger("refresh"); // it is there, or back, perhaps with other voices
+    if (detail.up && !up) trigger("refresh"); // it may have other voices now
     up = detail.up;
   });
 }
 
-// What Gradio's event calls when a voice was to be deleted.
-export function forgotten(answer) {
-  document.querySelector(".voices-note").textContent = answer.forgotten ? `“${answer.forgotten}” is deleted.` : answer.message;
+// The handler of Gradio's event after a voice was deleted.
+export function deleted(answer) {
+  document.querySelector(".voices-note").textContent = answer.deleted ? `“${answer.deleted}” was deleted.` : answer.message;
 }
 
 function card(voice, trigger) {
   const item = document.createElement("li");
   const name = make("strong", voice.name);
-  const about = make("span", [voice.built_in ? "came with the model" : when(voice.created), `${voice.seconds} s of reference`].join(" · "));
+  const info = make("span", [voice.built_in ? "comes with the model" : when(voice.created), `${voice.seconds} s recording`].join(" · "));
   const text = document.createElement("div");
-  text.append(name, about);
+  text.append(name, info);
   const use = make("button", "Use");
   use.setAttribute("aria-label", `Use ${voice.name}`);
   use.onclick = () => trigger("use", { id: voice.id });
@@ -34,13 +34,13 @@ function card(voice, trigger) {
   return item;
 }
 
-// Delete asks once more, on the same button.
+// The button asks for confirmation before it deletes.
 function remove(voice, trigger) {
   const button = make("button", "Delete");
   button.className = "danger";
   button.setAttribute("aria-label", `Delete ${voice.name}`);
   button.onclick = () => {
-    if (button.dataset.sure) return trigger("forget", { id: voice.id, name: voice.name });
+    if (button.dataset.sure) return trigger("delete", { id: voice.id, name: voice.name });
     button.dataset.sure = "yes";
     button.textContent = "Really delete?";
     button.setAttribute("aria-label", `Really delete ${voice.name}?`);
@@ -54,12 +54,12 @@ function remove(voice, trigger) {
 }
 
 function when(created) {
-  return created ? `made ${new Date(created).toLocaleString([], { dateStyle: "medium", timeStyle: "short" })}` : "";
+  return created ? `created ${new Date(created).toLocaleString([], { dateStyle: "medium", timeStyle: "short" })}` : "";
 }
 
 function make(tag, text) {
-  const made = document.createElement(tag);
-  made.textContent = text;
-  if (tag === "button") made.type = "button";
-  return made;
+  const element = document.createElement(tag);
+  element.textContent = text;
+  if (tag === "button") element.type = "button";
+  return element;
 }

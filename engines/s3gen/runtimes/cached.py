@@ -1,22 +1,73 @@
-"""What every cached runtime is besides its nets: prompts shared by a voice's streams, and the caches that are alive.
-
-Knows who remembers how much; knows no tensor and no graph.
-"""
+"""The common part of runtimes with cached decoding: prompts by voice, a stream's cache, and their memory."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 from weakref import WeakSet
 
-from engines.s3gen.prompt_shelf import PromptShelf, Sized
+from engines.s3gen.cache.prompt_cache import PromptCache, Sized
 from engines.s3gen.runtime import F32, FlowBatch, FlowCache, Runtime, VocoderBatch, VocoderResult
-from engines.voice.voice import Voice
+from engines.voice import Voice
 
 DEFAULT_CONTEXT_TOKENS = 50
 DEFAULT_PROMPT_BYTES = 1 << 30  # four voices with the longest prompt in float32
 # All streams of a voice share its prompt, so the prompt's noise cannot depend on a request's seed.
 PROMPT_SEED = 0
+
+
+class TokenBlock(Sized, Protocol):
+    @property
+    def tokens(self) -> int: ...
+
+
+B = TypeVar("B", bound=TokenBlock)
+B_contra = TypeVar("B_contra", bound=TokenBlock, contravariant=True)
+S = TypeVar("S", bound=Sized)
+
+
+class TokenCache(Sized, Protocol[B_contra]):
+    """See KVCache and HostKVCache."""
+
+    def append(self, block: B_contra, tokens: int, /) -> None: ...
+
+    def clear(self) -> None: ...
+
+
+class BlockCache(Generic[B, S]):
+    """A FlowCache: the keys and values of the last finished tokens in `kv`, the convolutions' state behind them, and
+    the decoded block that awaits its commit."""
+
+    def __init__(self, kv: TokenCache[B], prompt_state: S) -> None:
+        """`prompt_state`: the convolutions' state behind the prompt, shared by all streams of the voice."""
+        self._kv, self._prompt_state = kv, prompt_state
+        self.conv_state = prompt_state
+        self._pending: tuple[int, B, S] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        own = self._kv.nbytes + (0 if self.conv_state is self._prompt_state else self.conv_state.nbytes)
+        return own + (0 if self._pending is None else self._pending[1].nbytes + self._pending[2].nbytes)
+
+    def hold(self, new_tokens: int, block: B, conv_state: S) -> None:
+        """Keep a decoded block until `commit`; a block decoded again replaces it.
+
+        block: starts with the new tokens, or with as many of the last of them as the cache can hold
+        """
+        self._pending = (new_tokens, block, conv_state)
+
+    def commit(self, new_tokens: int) -> None:
+        """As FlowCache.commit."""
+        assert self._pending is not None, "nothing was decoded since the last commit"
+        decoded, block, conv_state = self._pending
+        assert decoded == new_tokens, f"{decoded} new tokens were decoded, not {new_tokens}"
+        self._pending, self.conv_state = None, conv_state
+        self._kv.append(block, min(new_tokens, block.tokens))
+
+    def reset(self) -> None:
+        """As FlowCache.reset."""
+        self._kv.clear()
+        self.conv_state, self._pending = self._prompt_state, None
 
 
 P = TypeVar("P", bound=Sized)
@@ -25,21 +76,22 @@ R = TypeVar("R", bound=Runtime)
 
 
 class CachedDecoding(ABC, Generic[P, C, R]):
-    """`CachedRuntime` but for `flow_cached` and `cfm_s`, with prompts P and caches C; `reference` decodes without
-    caches and has the vocoder, which nothing is cached of. At most `prompt_bytes` of prompts are kept for voices that
-    nobody is using.
+    """A CachedRuntime without `flow_cached` and `cfm_s`, with prompts P and caches C.
+
+    `reference` decodes without caches and has the vocoder, which needs none. At most `prompt_bytes` of prompts are kept
+    for voices without a stream.
     """
 
     def __init__(self, name: str, reference: R, context_tokens: int, prompt_bytes: int) -> None:
         self.name = name
         self.reference = reference
         self.context_tokens = context_tokens
-        self.prompts: PromptShelf[P] = PromptShelf(prompt_bytes)
+        self.prompts: PromptCache[P] = PromptCache(prompt_bytes)
         self._caches: WeakSet[C] = WeakSet()
 
     @abstractmethod
     def _prompt(self, voice: Voice) -> P:
-        """Compute what the voice's prompt leaves."""
+        """Compute the state behind the voice's prompt."""
 
     @abstractmethod
     def _cache(self, prompt: P) -> C:

@@ -1,7 +1,4 @@
-"""S3Gen on ONNX Runtime: the exported graphs, inputs and outputs bound to memory, on the providers that were named.
-
-Knows how a batch becomes calls of the three graphs; the numbers come from the graphs.
-"""
+"""S3Gen on ONNX Runtime: the exported graphs on the configured providers, with inputs and outputs bound to memory."""
 
 from __future__ import annotations
 
@@ -13,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from engines.checkpoint import Checkpoint
-from engines.config import MEL_FRAMES_PER_TOKEN, MEL_HOP_SAMPLES
-from engines.onnx_session import BoundSession, SessionSettings, open_session
-from engines.s3gen.cfm import EULER_TIMES
-from engines.s3gen.export import Export, ExportSettings, export
-from engines.s3gen.graphs import CFM_STEP, ENCODER, VOCODER
+from engines.checkpoints.checkpoint import Checkpoint
+from engines.model_spec import MEL_FRAMES_PER_TOKEN, MEL_HOP_SAMPLES
+from engines.onnx.session import BoundSession, SessionSettings, open_session
+from engines.s3gen.export.export import Export, ExportSettings, export
+from engines.s3gen.export.graphs import CFM_STEP, ENCODER, VOCODER
+from engines.s3gen.nets.cfm import EULER_TIMES
 from engines.s3gen.runtime import F32, FlowBatch, Runtime, VocoderBatch, VocoderResult
 from engines.s3gen.stopwatch import Stopwatch
 
@@ -28,16 +25,16 @@ RUNTIME_GRAPHS = (ENCODER.name, CFM_STEP.name, VOCODER.name)
 
 
 def cpu_graphs(checkpoint: Checkpoint, *, cache_dir: Path | None = None, threads: int = 2) -> Export:
-    """The float32 graphs that the CPU runs, exported if need be: on a GPU machine, what its runtime is judged by."""
+    """The float32 graphs for the CPU, exported if necessary; on a GPU machine they are the parity check's reference."""
     return export(checkpoint, ExportSettings(RUNTIME_GRAPHS, False, "fp32", threads), cache_dir=cache_dir)
 
 
 class OnnxRuntime:
-    """Fulfils `Runtime`.
+    """A Runtime on ONNX Runtime.
 
-    On the CPU alone rows of different lengths are computed one after the other on graphs without masks; with a GPU
-    provider a batch is one padded call. Between the encoder and the Euler steps nothing leaves the device.
-    Raises ExportError, CheckpointError, and ProviderMissing when a named provider is not there.
+    On the CPU rows of different lengths are computed one after the other on graphs without masks; with a GPU provider
+    a batch is one padded call. Between the encoder and the Euler steps all data stays on the device.
+    Raises ExportError, CheckpointError, and ProviderMissing if a named provider is not installed.
     """
 
     name = "onnx"
@@ -55,11 +52,14 @@ class OnnxRuntime:
         trt_cache_dir: Path | None = None,
         vocoder: Runtime | None = None,
     ) -> None:
-        """`cache_dir` as `Checkpoint`s: exports lie below it, and so do the engines that ONNX Runtime's TensorRT
-        provider builds (with `trt_fp16` in fp16) unless `trt_cache_dir` says where. Makes the export if need be.
+        """Makes the export if there is none.
 
-        vocoder: whose vocoder to use instead of the graph. On a CPU torch's is a tenth faster in float32."""
-        SessionSettings(providers, threads)  # a wrong name is told before a minute of exporting
+        cache_dir: as for `open_checkpoint`; exports lie below it
+        trt_fp16, trt_cache_dir: the precision of the engines that ONNX Runtime's TensorRT provider builds, and their
+            folder (by default beside the export)
+        vocoder: a runtime whose vocoder is used instead of the graph; on a CPU torch's is a tenth faster in float32
+        """
+        SessionSettings(providers, threads)  # a wrong name fails here, before a minute of exporting
         self._padded = providers != ("cpu",)
         settings = ExportSettings(RUNTIME_GRAPHS, self._padded, precision, threads)
         made = export(checkpoint, settings, cache_dir=cache_dir)
@@ -74,7 +74,7 @@ class OnnxRuntime:
 
     @property
     def cfm_s(self) -> float | None:
-        """As Runtime.cfm_s; a GPU may still work on the encoder when its call is over."""
+        """As Runtime.cfm_s; a GPU may still compute the encoder when its call returns."""
         return None if self._padded else self._cfm.total_s
 
     def flow(self, batch: FlowBatch) -> F32:
@@ -87,7 +87,7 @@ class OnnxRuntime:
         return mel
 
     def parts(self, batch: FlowBatch) -> dict[str, Callable[[], object]]:
-        """As timing.InParts."""
+        """As s3gen_times.InParts."""
         rows, tokens = slice(None), batch.tokens.shape[1]
         mu, speaker = self._encode(batch, rows, tokens)
         return {
@@ -148,7 +148,7 @@ class OnnxVocoder:
 
 
 def _calls(lengths: npt.NDArray[np.int64], padded: bool) -> Iterator[tuple[slice, int]]:
-    """Rows that go through the graphs together, and the length they are cut to."""
+    """The rows of each call, and the length that they are cut to."""
     if padded or (lengths == lengths[0]).all():
         yield slice(None), int(lengths.max())
         return

@@ -1,7 +1,6 @@
-"""Cached decoding on ONNX Runtime: the block graphs, what they remember on the host, on the CPU.
+"""Cached decoding on ONNX Runtime: the block graphs, on the CPU, with their caches on the host.
 
-Knows what is remembered for whom and how a block becomes calls; the numbers come from the graphs. One row a call:
-on a CPU a batch saves nothing, and laying memories of different streams side by side would copy them.
+One row a call: on a CPU a batch saves nothing, and laying the caches of different streams side by side would copy them.
 """
 
 from __future__ import annotations
@@ -15,42 +14,49 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from engines.checkpoint import Checkpoint
-from engines.config import MEL_BANDS, MEL_FRAMES_PER_TOKEN, FlowSpec
+from engines.checkpoints.checkpoint import Checkpoint
 from engines.errors import InvalidInput
-from engines.onnx_session import BoundSession, SessionSettings
-from engines.s3gen.block_graphs import CFM_BLOCK, ENCODER_BLOCK, own_name, part_name, positions_name
-from engines.s3gen.cfm import EULER_TIMES
-from engines.s3gen.encoder import PositionCache, Positions
-from engines.s3gen.export import ExportSettings, export
-from engines.s3gen.flow import load_flow
-from engines.s3gen.host_memory import F32, HostContext, HostMemory, HostTails
+from engines.model_spec import MEL_BANDS, MEL_FRAMES_PER_TOKEN, FlowSpec
+from engines.onnx.session import BoundSession, SessionSettings
+from engines.s3gen.cache.conv import HostConvState
+from engines.s3gen.cache.kv import F32, HostKVBlock, HostKVCache
+from engines.s3gen.export.block_graphs import CFM_BLOCK, ENCODER_BLOCK, own_name, part_name, positions_name
+from engines.s3gen.export.export import ExportSettings, export
+from engines.s3gen.nets.cfm import EULER_TIMES
+from engines.s3gen.nets.encoder import PositionCache, Positions
+from engines.s3gen.nets.flow import load_flow
 from engines.s3gen.noise import prompt_noise
 from engines.s3gen.runtime import I64, CachedFlowBatch, Runtime
-from engines.s3gen.runtimes.cached import DEFAULT_CONTEXT_TOKENS, DEFAULT_PROMPT_BYTES, PROMPT_SEED, CachedDecoding
+from engines.s3gen.runtimes.cached import (
+    DEFAULT_CONTEXT_TOKENS,
+    DEFAULT_PROMPT_BYTES,
+    PROMPT_SEED,
+    BlockCache,
+    CachedDecoding,
+)
 from engines.s3gen.runtimes.onnx import bound
 from engines.s3gen.stopwatch import Stopwatch
-from engines.voice.voice import Voice
+from engines.voice import Voice
 
 Inputs = dict[str, ort.OrtValue]
 _GRAPHS = (ENCODER_BLOCK, CFM_BLOCK)
 
 
-class Part:
-    """A piece of memory as the graphs' inputs, `name` being prompt or context. Never changed."""
+class KVInputs:
+    """A block of keys and values as inputs of the graphs. `name`: prompt or context. Never changed."""
 
-    def __init__(self, name: str, memory: HostMemory) -> None:
-        self.memory = memory
+    def __init__(self, name: str, block: HostKVBlock) -> None:
+        self.block = block
         self._name = name
 
     @cached_property
     def encoder(self) -> Inputs:
-        lower = _bind(self.memory.lower, self._port)
-        return lower | _bind(self.memory.upper, self._port, first=len(self.memory.lower))
+        lower = _bind(self.block.lower, self._port)
+        return lower | _bind(self.block.upper, self._port, first=len(self.block.lower))
 
     @cached_property
     def steps(self) -> list[Inputs]:
-        return [_bind(step, self._port) for step in self.memory.steps]
+        return [_bind(step, self._port) for step in self.block.steps]
 
     def _port(self, kind: str, layer: int) -> str:
         return part_name(f"{self._name}_{kind}", layer)
@@ -67,80 +73,59 @@ def _bind(layers: F32, name: Callable[[str, int], str], first: int = 0) -> Input
 
 @dataclass(frozen=True, eq=False)
 class Prompt:
-    """What a voice's prompt leaves for every stream of the voice; never changed."""
+    """The state behind a voice's prompt, shared by its streams; never changed."""
 
-    part: Part
-    tails: HostTails
+    kv: KVInputs
+    conv_state: HostConvState
     x_vector: F32  # (192,)
 
     @property
     def nbytes(self) -> int:
-        return self.part.memory.nbytes + self.tails.nbytes + self.x_vector.nbytes
+        return self.kv.block.nbytes + self.conv_state.nbytes + self.x_vector.nbytes
 
 
 @dataclass(frozen=True)
 class _Block:
-    """One row for the graphs, and what came before it. Shapes as CachedFlowBatch's without the axis of rows."""
+    """One row for the graphs, and the state before it. Shapes as CachedFlowBatch's without the axis of rows."""
 
     tokens: I64
     new_tokens: int
     prompt_mel: F32
     noise: F32
     x_vector: F32
-    prompt: Part
-    context: Part
-    tails: HostTails
+    prompt: KVInputs
+    context: KVInputs
+    conv_state: HostConvState
 
 
 @dataclass(frozen=True)
 class _Done:
-    """A block's mel (2M, 80), its own keys and values (of all M tokens), and the tails behind its new ones."""
+    """A block's mel (2M, 80), its keys and values (of all M tokens), and the convolutions' state behind its new
+    tokens."""
 
     mel: F32
-    memory: HostMemory
-    tails: HostTails
+    kv: HostKVBlock
+    conv_state: HostConvState
 
 
-class OnnxFlowCache:
-    """Fulfils `FlowCache`: a voice's prompt, the last finished tokens, and what waits to be committed."""
+class OnnxFlowCache(BlockCache[HostKVBlock, HostConvState]):
+    """A FlowCache behind a voice's prompt."""
 
     def __init__(self, prompt: Prompt, spec: FlowSpec, context_tokens: int) -> None:
         self.prompt = prompt
-        self.tails = prompt.tails
-        self._spec, self._most_tokens = spec, context_tokens
-        self._context = HostContext(spec, context_tokens)
-        self._waiting: tuple[int, _Done] | None = None
+        self.kv = HostKVCache(spec, context_tokens)
+        super().__init__(self.kv, prompt.conv_state)
 
     @property
-    def context(self) -> Part:
-        """What the next block sees besides the prompt."""
-        return Part("context", self._context.memory)
-
-    @property
-    def nbytes(self) -> int:
-        own = self._context.nbytes + (0 if self.tails is self.prompt.tails else self.tails.nbytes)
-        return own + (0 if self._waiting is None else self._waiting[1].memory.nbytes + self._waiting[1].tails.nbytes)
-
-    def hold(self, new_tokens: int, done: _Done) -> None:
-        """Keep what `commit` will need; a block decoded again replaces it."""
-        self._waiting = (new_tokens, done)
-
-    def commit(self, new_tokens: int) -> None:
-        assert self._waiting is not None, "nothing was decoded since the last commit"
-        decoded, done = self._waiting
-        assert decoded == new_tokens, f"{decoded} new tokens were decoded, not {new_tokens}"
-        self._waiting, self.tails = None, done.tails
-        self._context.append(done.memory, new_tokens)
-
-    def reset(self) -> None:
-        self._context = HostContext(self._spec, self._most_tokens)
-        self.tails, self._waiting = self.prompt.tails, None
+    def context(self) -> KVInputs:
+        """The cached tokens that the next block sees besides the prompt."""
+        return KVInputs("context", self.kv.block)
 
 
 class OnnxCachedRuntime(CachedDecoding[Prompt, OnnxFlowCache, Runtime]):
-    """Fulfils `CachedRuntime`; the vocoder is the reference's, as ONNX Runtime makes it no faster.
+    """A CachedRuntime; its vocoder is the reference's, because ONNX Runtime's is no faster.
 
-    Raises as OnnxRuntime; InvalidInput when another provider than the CPU's is named, as the caches lie on the host.
+    Raises as OnnxRuntime, and InvalidInput if another provider than the CPU is named: the caches lie on the host.
     """
 
     def __init__(
@@ -156,13 +141,14 @@ class OnnxCachedRuntime(CachedDecoding[Prompt, OnnxFlowCache, Runtime]):
     ) -> None:
         settings = SessionSettings(providers, threads)
         if providers != ("cpu",):
-            allowed = "cpu; on a GPU cached decoding runs on torch"
-            raise InvalidInput("providers", ",".join(providers), allowed, "PROVIDER_UNSUPPORTED")
+            named = ", ".join(providers)
+            message = f"providers is {named}; cached decoding on ONNX Runtime needs cpu alone. On a GPU use torch."
+            raise InvalidInput("providers", message, "PROVIDER_UNSUPPORTED", value=named, allowed="cpu")
         super().__init__("onnx-cached", reference, context_tokens, prompt_bytes)
         self._spec = checkpoint.spec.flow
         made = export(checkpoint, ExportSettings(_GRAPHS, False, "fp32", threads), cache_dir=cache_dir)
         self._encoder, self._step = (bound(made, name, settings) for name in _GRAPHS)
-        # of torch's encoder nothing but the projections of positions is ever read
+        # only the projections of positions are read of torch's encoder; its other weights stay on disk
         self._positions = _PositionInputs(PositionCache(load_flow(checkpoint.s3gen_path, checkpoint.spec).encoder))
         self._cfm = Stopwatch()
 
@@ -175,8 +161,8 @@ class OnnxCachedRuntime(CachedDecoding[Prompt, OnnxFlowCache, Runtime]):
         return OnnxFlowCache(prompt, self._spec, self.context_tokens)
 
     def _prompt(self, voice: Voice) -> Prompt:
-        """The prompt is a block like any other: the first, all of it new, and with mel to hold on to."""
-        nothing = HostMemory.empty(self._spec, 0)
+        """The prompt is the first block: all its tokens are new, and its mel is given."""
+        nothing = HostKVBlock.empty(self._spec, 0)
         done = self._advance(
             _Block(
                 tokens=voice.s3gen_prompt_tokens,
@@ -184,12 +170,12 @@ class OnnxCachedRuntime(CachedDecoding[Prompt, OnnxFlowCache, Runtime]):
                 prompt_mel=voice.s3gen_prompt_mel,
                 noise=prompt_noise(PROMPT_SEED, len(voice.s3gen_prompt_mel)),
                 x_vector=voice.x_vector,
-                prompt=Part("prompt", nothing),
-                context=Part("context", nothing),
-                tails=HostTails.zeros(self._spec),
+                prompt=KVInputs("prompt", nothing),
+                context=KVInputs("context", nothing),
+                conv_state=HostConvState.zeros(self._spec),
             )
         )
-        return Prompt(Part("prompt", done.memory), done.tails, voice.x_vector)
+        return Prompt(KVInputs("prompt", done.kv), done.conv_state, voice.x_vector)
 
     def flow_cached(self, batch: CachedFlowBatch) -> F32:
         """As CachedRuntime.flow_cached."""
@@ -205,25 +191,25 @@ class OnnxCachedRuntime(CachedDecoding[Prompt, OnnxFlowCache, Runtime]):
                     prompt_mel=np.zeros((frames, MEL_BANDS), np.float32),
                     noise=batch.noise[row, :frames],
                     x_vector=cache.prompt.x_vector,
-                    prompt=cache.prompt.part,
+                    prompt=cache.prompt.kv,
                     context=cache.context,
-                    tails=cache.tails,
+                    conv_state=cache.conv_state,
                 )
             )
             mel[row, :frames] = done.mel
-            cache.hold(new_tokens, done)
+            cache.hold(new_tokens, done.kv, done.conv_state)
         return mel
 
     def _advance(self, block: _Block) -> _Done:
-        """Compute the block; changes nothing of what is remembered."""
-        memory = HostMemory.empty(self._spec, len(block.tokens))
-        mu, speaker, token_tails, frame_tails = self._encode(block, memory)
+        """Compute the block. The state before it does not change."""
+        kv = HostKVBlock.empty(self._spec, len(block.tokens))
+        mu, speaker, token_tails, frame_tails = self._encode(block, kv)
         with self._cfm:
-            mel, step_tails = self._solve(block, memory, mu, speaker)
-        return _Done(mel, memory, HostTails(token_tails, frame_tails, step_tails))
+            mel, step_tails = self._solve(block, kv, mu, speaker)
+        return _Done(mel, kv, HostConvState(token_tails, frame_tails, step_tails))
 
-    def _solve(self, block: _Block, memory: HostMemory, mu: ort.OrtValue, speaker: ort.OrtValue) -> tuple[F32, F32]:
-        """mel (2M, 80) and the tails behind each step; keys and values are written into `memory`."""
+    def _solve(self, block: _Block, kv: HostKVBlock, mu: ort.OrtValue, speaker: ort.OrtValue) -> tuple[F32, F32]:
+        """mel (2M, 80) and the convolutions' states behind each step; keys and values are written into `kv`."""
         put, frames = self._step.put, block.new_tokens * MEL_FRAMES_PER_TOKEN
         inputs = {"mu": mu, "speaker": speaker, "prompt_mel": put(block.prompt_mel[None])}
         inputs["new_frames"] = put(np.array([frames], np.int64))
@@ -231,30 +217,30 @@ class OnnxCachedRuntime(CachedDecoding[Prompt, OnnxFlowCache, Runtime]):
         for step, times in enumerate(pairwise(EULER_TIMES)):
             t, r = (put(np.full(1, time, np.float32)) for time in times)
             before = block.prompt.steps[step] | block.context.steps[step]
-            state = {"x": x, "t": t, "r": r, "tails": put(block.tails.steps[step][None])}
-            x, left, *_ = self._step(inputs | state | before, _bind(memory.steps[step], own_name))
-            tails.append(left.numpy()[0])
+            state = {"x": x, "t": t, "r": r, "tails": put(block.conv_state.steps[step][None])}
+            x, after, *_ = self._step(inputs | state | before, _bind(kv.steps[step], own_name))
+            tails.append(after.numpy()[0])
         return x.numpy()[0], np.stack(tails)
 
-    def _encode(self, block: _Block, memory: HostMemory) -> tuple[ort.OrtValue, ort.OrtValue, F32, F32]:
-        """mu and speaker as they are, the new tails on the host; keys and values are written into `memory`."""
+    def _encode(self, block: _Block, kv: HostKVBlock) -> tuple[ort.OrtValue, ort.OrtValue, F32, F32]:
+        """mu and speaker as graph values, the convolutions' states as arrays; keys and values are written into `kv`."""
         put = self._encoder.put
-        keys = block.prompt.memory.tokens + block.context.memory.tokens + len(block.tokens)
+        keys = block.prompt.block.tokens + block.context.block.tokens + len(block.tokens)
         inputs = {
             "tokens": put(block.tokens[None]),
             "new_tokens": put(np.array([block.new_tokens], np.int64)),
             "x_vector": put(block.x_vector[None]),
-            "token_tails": put(block.tails.tokens[None]),
-            "frame_tails": put(block.tails.frames[None]),
+            "token_tails": put(block.conv_state.tokens[None]),
+            "frame_tails": put(block.conv_state.frames[None]),
         }
-        own = _bind(memory.lower, own_name) | _bind(memory.upper, own_name, first=len(memory.lower))
+        own = _bind(kv.lower, own_name) | _bind(kv.upper, own_name, first=len(kv.lower))
         before = block.prompt.encoder | block.context.encoder | self._positions.get(keys, self._encoder)
         mu, speaker, token_tails, frame_tails, *_ = self._encoder(inputs | before, own)
         return mu, speaker, token_tails.numpy()[0], frame_tails.numpy()[0]
 
 
 class _PositionInputs:
-    """The projected positions as inputs, made anew only when a longer table is needed."""
+    """The projected positions as inputs; made again only if a longer table is needed."""
 
     def __init__(self, cache: PositionCache) -> None:
         self._cache = cache

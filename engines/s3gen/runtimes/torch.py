@@ -1,7 +1,4 @@
-"""S3Gen on torch: the nets as they are, on the CPU or a GPU.
-
-Knows how to lay a batch out for its device; the numbers come from flow.py and vocoder.py.
-"""
+"""S3Gen on torch: the nets of flow.py and vocoder.py on the CPU or a GPU."""
 
 from __future__ import annotations
 
@@ -13,18 +10,19 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from engines.checkpoint import Checkpoint
-from engines.config import MEL_FRAMES_PER_TOKEN, MEL_HOP_SAMPLES
-from engines.s3gen.cached_flow import FlowBlocks
-from engines.s3gen.cfm import Estimator
-from engines.s3gen.compiled_cfm import compile_transformers
-from engines.s3gen.compiled_vocoder import compile_residual_blocks
-from engines.s3gen.encoder import PositionCache
-from engines.s3gen.flow import Flow, load_flow
+from engines.checkpoints.checkpoint import Checkpoint
+from engines.model_spec import MEL_FRAMES_PER_TOKEN, MEL_HOP_SAMPLES
+from engines.packed_linear import packing_available
+from engines.s3gen.cache.cached_flow import FlowBlocks
+from engines.s3gen.nets.cfm import Estimator
+from engines.s3gen.nets.compiled_cfm import compile_transformers
+from engines.s3gen.nets.compiled_vocoder import compile_residual_blocks
+from engines.s3gen.nets.encoder import PositionCache
+from engines.s3gen.nets.flow import Flow, load_flow
+from engines.s3gen.nets.packing import pack
+from engines.s3gen.nets.vocoder import Vocoder
+from engines.s3gen.nets.vocoder_weights import load_vocoder
 from engines.s3gen.runtime import F32, FlowBatch, VocoderBatch, VocoderResult
-from engines.s3gen.runtimes.packing import pack, packing_available
-from engines.s3gen.vocoder import Vocoder
-from engines.s3gen.vocoder_weights import load_vocoder
 
 _log = logging.getLogger(__name__)
 
@@ -33,11 +31,11 @@ _CPU_PADDING_RATIO = 1.1
 
 
 class TorchRuntime:
-    """Fulfils `Runtime`.
+    """A Runtime on torch.
 
-    On the CPU only rows of about the same length share a call: there little more than the calls' own cost is saved, and
-    padding costs. On a GPU a batch is one padded call. `dtype` is the precision of the flow and of
-    the vocoder's filter; times, f0, phase and Fourier transform are always float32.
+    On the CPU only rows of about the same length share a call, because sharing saves little there and padding costs
+    time. On a GPU a batch is one padded call. `dtype` is the precision of the flow and of the vocoder's filter; times,
+    f0, phase and Fourier transform are always float32.
     Raises CheckpointError as `load_tensors` does.
     """
 
@@ -64,7 +62,7 @@ class TorchRuntime:
         return self._flow.cfm.total_s if self._device.type == "cpu" else None
 
     def flow_blocks(self) -> FlowBlocks:
-        """The same flow, to be called block by block. From the same thread: they share the projected positions."""
+        """The same flow, block by block. Call it from the same thread: the two share the projected positions."""
         return FlowBlocks(self._flow, self._flow_spec, self._positions)
 
     @torch.inference_mode()
@@ -84,7 +82,7 @@ class TorchRuntime:
         return mel
 
     def parts(self, batch: FlowBatch) -> dict[str, Callable[[], object]]:
-        """As timing.InParts."""
+        """As s3gen_times.InParts."""
         tokens, prompt_mel, noise, x_vector = (
             self._put(array) for array in (batch.tokens, batch.prompt_mel, batch.noise, batch.x_vector)
         )
@@ -123,7 +121,7 @@ class TorchRuntime:
         return VocoderResult(waveform, f0_hz)
 
     def _calls(self, lengths: npt.NDArray[np.int64]) -> Iterator[tuple[npt.NDArray[np.int64], int]]:
-        """Rows that go through the nets together, and the length they are cut to."""
+        """The rows of each call, and the length that they are cut to."""
         rows = np.argsort(lengths, kind="stable")
         while len(rows):
             shared = lengths[rows] <= _CPU_PADDING_RATIO * lengths[rows[0]]
@@ -140,7 +138,7 @@ class TorchRuntime:
 
 
 def _load_for_cpu(checkpoint: Checkpoint) -> tuple[Flow, Vocoder]:
-    """The nets in float32, with compiled kernels and packed weights wherever this machine has them."""
+    """The nets in float32, with compiled kernels and packed weights if this machine has them."""
     reasons: dict[str, None] = {}
 
     def prepare(net: nn.Module) -> None:
@@ -153,5 +151,5 @@ def _load_for_cpu(checkpoint: Checkpoint) -> tuple[Flow, Vocoder]:
     vocoder = load_vocoder(checkpoint.s3gen_path, checkpoint.spec)
     reasons[compile_residual_blocks(vocoder) or ""] = None
     if why := "; ".join(filter(None, reasons)):
-        _log.warning("S3Gen takes up to twice its time on this CPU: %s", why)
+        _log.warning("S3Gen takes up to twice as long on this CPU: %s", why)
     return flow, vocoder

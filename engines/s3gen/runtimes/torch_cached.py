@@ -1,6 +1,6 @@
 """Cached decoding on torch: the flow of a TorchRuntime called block by block.
 
-Knows what is remembered for whom, and how to lay a batch out for its device; the numbers come from cached_flow.py.
+Lays batches out for their device; the numbers come from cached_flow.py.
 """
 
 from __future__ import annotations
@@ -13,80 +13,61 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from engines.config import MEL_BANDS, MEL_FRAMES_PER_TOKEN, FlowSpec
-from engines.s3gen.cached_flow import Blocks, BlocksDone
-from engines.s3gen.context_ring import ContextRing
-from engines.s3gen.memory import KeysValues, Tails
+from engines.model_spec import MEL_BANDS, MEL_FRAMES_PER_TOKEN, FlowSpec
+from engines.s3gen.cache.cached_flow import Blocks, BlocksDone
+from engines.s3gen.cache.conv import ConvState
+from engines.s3gen.cache.kv import KVBlock, KVCache
 from engines.s3gen.noise import prompt_noise
 from engines.s3gen.runtime import F32, CachedFlowBatch
-from engines.s3gen.runtimes.cached import DEFAULT_CONTEXT_TOKENS, DEFAULT_PROMPT_BYTES, PROMPT_SEED, CachedDecoding
+from engines.s3gen.runtimes.cached import (
+    DEFAULT_CONTEXT_TOKENS,
+    DEFAULT_PROMPT_BYTES,
+    PROMPT_SEED,
+    BlockCache,
+    CachedDecoding,
+)
 from engines.s3gen.runtimes.torch import TorchRuntime
-from engines.voice.voice import Voice
+from engines.voice import Voice
 
 
 @dataclass(frozen=True, eq=False)
 class Prompt:
-    """What a voice's prompt leaves for every stream of the voice; never changed."""
+    """The state behind a voice's prompt, shared by its streams; never changed."""
 
-    keys_values: KeysValues
-    tails: Tails
+    kv: KVBlock
+    conv_state: ConvState
     speaker: Tensor  # (80,)
 
     @property
     def nbytes(self) -> int:
-        return self.keys_values.nbytes + self.tails.nbytes + self.speaker.nbytes
+        return self.kv.nbytes + self.conv_state.nbytes + self.speaker.nbytes
 
 
-class TorchFlowCache:
-    """Fulfils `FlowCache`: a voice's prompt, a ring of finished tokens, and what waits to be committed."""
+class TorchFlowCache(BlockCache[KVBlock, ConvState]):
+    """A FlowCache behind a voice's prompt."""
 
     def __init__(self, prompt: Prompt, spec: FlowSpec, context_tokens: int) -> None:
         self.prompt = prompt
-        self._ring = ContextRing(context_tokens)
-        self._store = KeysValues.empty(spec, context_tokens, prompt.speaker)
-        self._tails = prompt.tails
-        self._waiting: tuple[int, KeysValues, Tails] | None = None
-
-    @property
-    def nbytes(self) -> int:
-        own = self._store.nbytes + (0 if self._tails is self.prompt.tails else self._tails.nbytes)
-        return own + (0 if self._waiting is None else self._waiting[1].nbytes + self._waiting[2].nbytes)
-
-    @property
-    def tails(self) -> Tails:
-        return self._tails
+        self.kv = KVCache(spec, context_tokens, prompt.speaker)
+        super().__init__(self.kv, prompt.conv_state)
 
     @property
     def attended_tokens(self) -> int:
-        """How many remembered tokens the next block sees."""
-        return self.prompt.keys_values.tokens + self._ring.held_tokens
+        """How many cached tokens the next block sees."""
+        return self.prompt.kv.tokens + self.kv.tokens
 
-    def history(self) -> list[KeysValues]:
+    def cached(self) -> list[KVBlock]:
         """The prompt and the context, oldest first, as views."""
-        return [self.prompt.keys_values, *(self._store.cut(place) for place in self._ring.held())]
+        return [self.prompt.kv, *self.kv.blocks()]
 
-    def hold(self, row: int, new_tokens: int, done: BlocksDone) -> None:
-        """Keep what `commit` will need of the row; a block decoded again replaces it."""
-        kept = slice(max(0, new_tokens - self._ring.capacity_tokens), new_tokens)
-        self._waiting = (new_tokens, done.keys_values.row(row, kept), done.tails[row])
-
-    @torch.inference_mode()
-    def commit(self, new_tokens: int) -> None:
-        assert self._waiting is not None, "nothing was decoded since the last commit"
-        decoded, rows, self._tails = self._waiting
-        assert decoded == new_tokens, f"{decoded} new tokens were decoded, not {new_tokens}"
-        self._waiting = None
-        for source, place in self._ring.append(rows.tokens):
-            self._store.put(place, rows.cut(source))
-
-    def reset(self) -> None:
-        self._ring.clear()
-        self._tails = self.prompt.tails
-        self._waiting = None
+    def hold_row(self, row: int, new_tokens: int, done: BlocksDone) -> None:
+        """Hold one row of a batch, without the tokens that the cache could not keep."""
+        kept = slice(max(0, new_tokens - self.kv.capacity_tokens), new_tokens)
+        self.hold(new_tokens, done.kv.row(row, kept), done.conv_states[row])
 
 
 class TorchCachedRuntime(CachedDecoding[Prompt, TorchFlowCache, TorchRuntime]):
-    """Fulfils `CachedRuntime` on another runtime's nets.
+    """A CachedRuntime on another runtime's nets.
 
     On the CPU rows of different shapes are computed one after the other, on a GPU a batch is one padded call
     (`pad_batches` None).
@@ -101,8 +82,8 @@ class TorchCachedRuntime(CachedDecoding[Prompt, TorchFlowCache, TorchRuntime]):
         pad_batches: bool | None = None,
     ) -> None:
         super().__init__(f"{reference.name}-cached", reference, context_tokens, prompt_bytes)
-        self.computed_tokens = 0  # rows that went through the nets, prompts included
-        self.attended_tokens = 0  # keys that they looked at, summed over calls and rows
+        self.computed_tokens = 0  # that went through the nets, prompts included
+        self.attended_tokens = 0  # keys that they attended to, summed over calls and rows
         self._blocks = reference.flow_blocks()
         self._device = self._blocks.like.device
         self._pad_batches = self._device.type != "cpu" if pad_batches is None else pad_batches
@@ -117,7 +98,7 @@ class TorchCachedRuntime(CachedDecoding[Prompt, TorchFlowCache, TorchRuntime]):
 
     @torch.inference_mode()
     def _prompt(self, voice: Voice) -> Prompt:
-        """The prompt is a block like any other: the first, all of it new, and with mel to hold on to."""
+        """The prompt is the first block: all its tokens are new, and its mel is given."""
         tokens, frames = len(voice.s3gen_prompt_tokens), len(voice.s3gen_prompt_mel)
         speaker = self._blocks.speaker(self._put(voice.x_vector[None]))
         done = self._blocks.advance(
@@ -128,12 +109,12 @@ class TorchCachedRuntime(CachedDecoding[Prompt, TorchFlowCache, TorchRuntime]):
                 prompt_mel=self._put(voice.s3gen_prompt_mel[None]),
                 noise=self._put(prompt_noise(PROMPT_SEED, frames)[None]),
                 speaker=speaker,
-                history=[[]],
-                tails=[Tails.empty(self._blocks.spec, self._blocks.like)],
+                cached=[[]],
+                conv_states=[ConvState.zeros(self._blocks.spec, self._blocks.like)],
             )
         )
         self.computed_tokens += tokens
-        return Prompt(done.keys_values.row(0, slice(0, tokens)), done.tails[0], speaker[0])
+        return Prompt(done.kv.row(0, slice(0, tokens)), done.conv_states[0], speaker[0])
 
     @torch.inference_mode()
     def flow_cached(self, batch: CachedFlowBatch) -> F32:
@@ -146,7 +127,7 @@ class TorchCachedRuntime(CachedDecoding[Prompt, TorchFlowCache, TorchRuntime]):
             done = self._blocks.advance(self._layout(batch, caches, rows, tokens))
             mel[rows, :frames] = done.mel.cpu().numpy()
             for row, new_tokens in enumerate(batch.new_tokens[rows]):
-                caches[rows.start + row].hold(row, int(new_tokens), done)
+                caches[rows.start + row].hold_row(row, int(new_tokens), done)
         return mel
 
     def _layout(self, batch: CachedFlowBatch, caches: list[TorchFlowCache], rows: slice, tokens: int) -> Blocks:
@@ -161,12 +142,12 @@ class TorchCachedRuntime(CachedDecoding[Prompt, TorchFlowCache, TorchRuntime]):
             prompt_mel=torch.zeros(count, frames, MEL_BANDS, device=self._device),
             noise=self._put(batch.noise[rows, :frames]),
             speaker=torch.stack([cache.prompt.speaker for cache in caches[rows]]),
-            history=[cache.history() for cache in caches[rows]],
-            tails=[cache.tails for cache in caches[rows]],
+            cached=[cache.cached() for cache in caches[rows]],
+            conv_states=[cache.conv_state for cache in caches[rows]],
         )
 
     def _calls(self, lengths: npt.NDArray[np.int64], caches: list[TorchFlowCache]) -> Iterator[slice]:
-        """Rows that go through the nets together."""
+        """The rows of each call."""
         shapes = {(int(length), cache.attended_tokens) for length, cache in zip(lengths, caches, strict=True)}
         if self._pad_batches or len(shapes) == 1:
             yield slice(0, len(caches))

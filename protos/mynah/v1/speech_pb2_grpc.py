@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class SpeechStub(object):
-    """Makes speech of text.
+    """Text to speech.
     """
 
     def __init__(self, channel):
@@ -53,32 +53,31 @@ class SpeechStub(object):
 
 
 class SpeechServicer(object):
-    """Makes speech of text.
+    """Text to speech.
     """
 
     def StreamSpeech(self, request_iterator, context):
-        """A conversation: the client opens the stream, then sends text fragments as they are written, flushes and cancels
-        in any order; the server answers with audio and events. Half-close means "no more text": what is still waiting
-        is spoken, then the stream ends with OK.
+        """A bidirectional stream. The client opens it and sends text fragments, flushes and cancels; the server sends audio
+        and events. Half-close ends the text: the server speaks the waiting text and ends the stream with OK.
 
-        Order of the client's messages: `open` first and once; then any number of `text`, `flush` and `cancel`.
+        The client's first message is `open`, once; then any number of `text`, `flush` and `cancel` in any order.
         Errors: STREAM_NOT_OPEN, STREAM_ALREADY_OPEN (FAILED_PRECONDITION); TEXT_BACKLOG_FULL, FLUSH_BACKLOG_FULL
         (RESOURCE_EXHAUSTED); STREAM_IDLE (DEADLINE_EXCEEDED): neither text nor speech for Limits.idle_timeout_s;
-        READER_STALLED (DEADLINE_EXCEEDED): the client did not read what was sent for Limits.stall_timeout_s.
+        READER_STALLED (DEADLINE_EXCEEDED): the client left a message unread for Limits.stall_timeout_s.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Synthesize(self, request, context):
-        """One whole text, spoken as it is made. Like a StreamSpeech of open, text and half-close.
+        """One complete text, streamed as audio. Equal to a StreamSpeech with open, text and half-close.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetServerInfo(self, request, context):
-        """Who speaks here, and what may be asked of it. Answers also while the server is warming up.
+        """The server's model, formats and limits. Also available during warm-up.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -111,7 +110,7 @@ def add_SpeechServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Speech(object):
-    """Makes speech of text.
+    """Text to speech.
     """
 
     @staticmethod

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class VoicesStub(object):
-    """Makes, lists and forgets voices.
+    """Creates, lists and deletes voices.
     """
 
     def __init__(self, channel):
@@ -58,39 +58,39 @@ class VoicesStub(object):
 
 
 class VoicesServicer(object):
-    """Makes, lists and forgets voices.
+    """Creates, lists and deletes voices.
     """
 
     def CreateVoice(self, request_iterator, context):
-        """Makes a voice from a recording of somebody who agreed to it. The first message holds the metadata, the following
-        ones the bytes of one audio file in pieces; half-close ends the upload.
+        """Creates a voice from a recording of a speaker who agreed to it. The first message has the metadata, the others have
+        the bytes of one audio file in pieces; half-close ends the upload.
 
         Errors (INVALID_ARGUMENT unless said otherwise): UPLOAD_OUT_OF_ORDER (FAILED_PRECONDITION): audio before the
         metadata, or metadata twice; AUDIO_TOO_LARGE: more than Limits.max_upload_byte_count; AUDIO_EMPTY,
         AUDIO_NOT_DECODABLE, AUDIO_TOO_SHORT (5 s or less), AUDIO_TOO_LONG, AUDIO_SILENT; UPLOADS_EXHAUSTED
         (RESOURCE_EXHAUSTED, retryable): too many uploads at once; VOICES_FULL (RESOURCE_EXHAUSTED): delete one first;
-        UPLOAD_STALLED (DEADLINE_EXCEEDED): nothing came for Limits.stall_timeout_s.
+        UPLOAD_STALLED (DEADLINE_EXCEEDED): no message for Limits.stall_timeout_s.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetVoice(self, request, context):
-        """One voice. Errors: VOICE_ID_INVALID (INVALID_ARGUMENT), VOICE_NOT_FOUND (NOT_FOUND).
+        """Returns one voice. Errors: VOICE_ID_INVALID (INVALID_ARGUMENT), VOICE_NOT_FOUND (NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListVoices(self, request, context):
-        """All voices, ordered by id, in pages.
+        """Returns all voices, ordered by id, in pages.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteVoice(self, request, context):
-        """Forgets a voice; streams that speak with it go on. Errors: as GetVoice; VOICE_BUILT_IN (FAILED_PRECONDITION).
+        """Deletes a voice. Streams that already use it continue. Errors: as GetVoice; VOICE_BUILT_IN (FAILED_PRECONDITION).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -128,7 +128,7 @@ def add_VoicesServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Voices(object):
-    """Makes, lists and forgets voices.
+    """Creates, lists and deletes voices.
     """
 
     @staticmethod

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from engines.kernels import resblocks, winograd
-from engines.kernels.library import lanes_here
-from engines.s3gen.compiled_vocoder import compiled
-from engines.s3gen.vocoder import KERNELS, ResBlock
+from engines.kernels.library import simd_widths
+from engines.s3gen.nets.compiled_vocoder import compiled
+from engines.s3gen.nets.vocoder import KERNELS, ResBlock
 
-ALL_LANES = lanes_here()
+SIMD_WIDTHS = simd_widths()
 
 
 @pytest.fixture(autouse=True)
@@ -52,18 +52,18 @@ def error(got: Tensor, expected: Tensor) -> float:
 
 def test_the_installation_has_them() -> None:
     """Wherever the tests run there is a compiler, so that none of the following is skipped unseen."""
-    assert ALL_LANES
+    assert SIMD_WIDTHS
 
 
-@pytest.mark.parametrize("lanes", ALL_LANES)
+@pytest.mark.parametrize("simd_width", SIMD_WIDTHS)
 @pytest.mark.parametrize("taps", KERNELS)
 @settings(max_examples=12, deadline=None)
 @given(frames=st.integers(1, 200), groups=st.integers(1, 5), threads=st.integers(1, 3), seed=st.integers(0, 99))
-def test_a_block_is_torchs(lanes: int, taps: int, frames: int, groups: int, threads: int, seed: int) -> None:
-    reference = block(groups * lanes, taps, seed)
-    x = torch.randn(frames, groups * lanes, generator=torch.Generator().manual_seed(seed))
-    total = torch.randn(frames, groups * lanes)
-    got = added(compiled(reference, threads, lanes), x, total)
+def test_a_block_is_torchs(simd_width: int, taps: int, frames: int, groups: int, threads: int, seed: int) -> None:
+    reference = block(groups * simd_width, taps, seed)
+    x = torch.randn(frames, groups * simd_width, generator=torch.Generator().manual_seed(seed))
+    total = torch.randn(frames, groups * simd_width)
+    got = added(compiled(reference, threads, simd_width), x, total)
     expected = total + reference(x.T[None].contiguous(), None)[0].T
     assert (got - expected).abs().max() < 2e-4 * max(1.0, float(expected.abs().max()))
 
@@ -106,24 +106,24 @@ def _by_definition(x: np.ndarray, weight: np.ndarray, tile: winograd.Tile) -> np
     return np.concatenate(out, axis=1)
 
 
-@pytest.mark.parametrize("lanes", ALL_LANES)
-def test_snakes_of_any_size(lanes: int) -> None:
+@pytest.mark.parametrize("simd_width", SIMD_WIDTHS)
+def test_snakes_of_any_size(simd_width: int) -> None:
     """With weights that pass nothing on, a block is x; with one tap, Snakes alone: exact for speech, finite for all."""
-    reference = block(lanes, 3)
+    reference = block(simd_width, 3)
     for conv in (*reference.convs1, *reference.convs2):
         conv.weight.zero_()
         conv.bias.zero_()
-    reference.convs1[2].weight[range(lanes), range(lanes), 1] = 1.0
-    reference.convs2[2].weight[range(lanes), range(lanes), 1] = 1.0
+    reference.convs1[2].weight[range(simd_width), range(simd_width), 1] = 1.0
+    reference.convs2[2].weight[range(simd_width), range(simd_width), 1] = 1.0
     reference.activations1[2].alpha.fill_(1.0)
-    x = torch.linspace(-300.0, 300.0, 500 * lanes).reshape(500, lanes)
-    made = compiled(reference, 1, lanes)
+    x = torch.linspace(-300.0, 300.0, 500 * simd_width).reshape(500, simd_width)
+    made = compiled(reference, 1, simd_width)
     expected = reference(x.T[None].contiguous(), None)[0].T
     assert (added(made, x, torch.zeros_like(x)) - expected).abs().max() < 3e-2  # tiles mix rows of up to 900
     huge = x * 1e12
     assert torch.isfinite(added(made, huge, torch.zeros_like(x))).all()
     huge[3, 0] = torch.nan
-    assert torch.isnan(added(made, huge, torch.zeros_like(x))).any(), "guards must be able to see it"
+    assert torch.isnan(added(made, huge, torch.zeros_like(x))).any(), "NaN must not be hidden"
 
 
 @pytest.mark.parametrize(("channels", "taps"), [(6, 7), (2048, 7), (64, 5)])

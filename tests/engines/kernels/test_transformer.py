@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from engines.config import TINY
-from engines.kernels.library import lanes_here
-from engines.kernels.transformer import Dense, Rows, Stack, Transformer
-from engines.s3gen import cfm
-from engines.s3gen.compiled_cfm import compiled
-from engines.s3gen.layers import attend
+from engines.kernels.library import simd_widths
+from engines.kernels.transformer import Dense, KVRows, Stack, Transformer
+from engines.model_spec import TINY
+from engines.s3gen.nets import cfm
+from engines.s3gen.nets.compiled_cfm import compiled
+from engines.s3gen.nets.layers import attend
 
-ALL_LANES = lanes_here()
+SIMD_WIDTHS = simd_widths()
 # at most a value's error for outputs of about 1; rounding in float32, summed over a few hundred terms
 TOLERANCE = 5e-5
 
@@ -44,7 +44,7 @@ def blocks(channels: int, heads: int, head_width: int, count: int = 2, seed: int
     return made
 
 
-def run(made: Stack, x: Tensor, remembered: list[Rows] | None = None, own: Rows | None = None) -> Tensor:
+def run(made: Stack, x: Tensor, remembered: list[KVRows] | None = None, own: KVRows | None = None) -> Tensor:
     """x (T, C)"""
     result, before = x.clone(), remembered or []
     floats = made.work_floats(len(x), sum(piece.frames for piece in before))
@@ -60,7 +60,7 @@ def through(net: list[cfm._Transformer], x: Tensor) -> Tensor:
     return x[0]
 
 
-@pytest.mark.parametrize("lanes", ALL_LANES)
+@pytest.mark.parametrize("simd_width", SIMD_WIDTHS)
 @settings(max_examples=25, deadline=None)
 @given(
     frames=st.integers(1, 230),
@@ -70,12 +70,12 @@ def through(net: list[cfm._Transformer], x: Tensor) -> Tensor:
     seed=st.integers(0, 99),
 )
 def test_blocks_are_torchs(
-    lanes: int, frames: int, heads: int, groups: tuple[int, int], threads: int, seed: int
+    simd_width: int, frames: int, heads: int, groups: tuple[int, int], threads: int, seed: int
 ) -> None:
-    channels, head_width = (lanes * group for group in groups)
+    channels, head_width = (simd_width * group for group in groups)
     reference = blocks(channels, heads, head_width, seed=seed)
     x = torch.randn(frames, channels, generator=torch.Generator().manual_seed(seed))
-    got, expected = run(compiled(reference, threads, lanes), x), through(reference, x)
+    got, expected = run(compiled(reference, threads, simd_width), x), through(reference, x)
     assert (got - expected).abs().max() < TOLERANCE * max(1.0, float(expected.abs().max()))
 
 
@@ -88,16 +88,16 @@ def test_full_size() -> None:
     assert (first - second).abs().max() < TOLERANCE * float(expected.std())
 
 
-@pytest.mark.parametrize("lanes", ALL_LANES)
+@pytest.mark.parametrize("simd_width", SIMD_WIDTHS)
 @pytest.mark.parametrize("before", [[], [1], [37], [40, 0, 9]])
-def test_remembered_keys_and_values_are_attended_to_and_own_ones_left(lanes: int, before: list[int]) -> None:
+def test_cached_keys_and_values_are_attended_to_and_own_ones_written(simd_width: int, before: list[int]) -> None:
     reference, draw = blocks(32, 2, 16), torch.Generator().manual_seed(3)
     frames, width = 21, 32
     x = torch.randn(frames, 32, generator=draw)
     pieces = [torch.randn(2, count, 2 * width, generator=draw) for count in before]
     room = torch.full((2, 50, 2 * width), torch.nan)  # more than is needed
     own = room[:, 5 : 5 + frames]
-    got = run(compiled(reference, 2, lanes), x, [_rows(piece) for piece in pieces], _rows(own))
+    got = run(compiled(reference, 2, simd_width), x, [_rows(piece) for piece in pieces], _rows(own))
     expected, kept = _remembering(reference, x, pieces)
     assert (got - expected).abs().max() < TOLERANCE * max(1.0, float(expected.abs().max()))
     assert (own - kept).abs().max() < TOLERANCE * float(kept.abs().max())
@@ -105,8 +105,8 @@ def test_remembered_keys_and_values_are_attended_to_and_own_ones_left(lanes: int
     assert room[:, 5 + frames :].isnan().all()
 
 
-def _rows(piece: Tensor) -> Rows:
-    return Rows(piece.data_ptr(), piece.shape[1], piece.stride(0))
+def _rows(piece: Tensor) -> KVRows:
+    return KVRows(piece.data_ptr(), piece.shape[1], piece.stride(0))
 
 
 def _remembering(net: list[cfm._Transformer], x: Tensor, pieces: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -126,20 +126,20 @@ def _remembering(net: list[cfm._Transformer], x: Tensor, pieces: list[Tensor]) -
     return x, torch.stack(kept)
 
 
-@pytest.mark.parametrize("lanes", ALL_LANES)
-def test_gelu_of_any_size_and_scores_far_apart(lanes: int) -> None:
+@pytest.mark.parametrize("simd_width", SIMD_WIDTHS)
+def test_gelu_of_any_size_and_scores_far_apart(simd_width: int) -> None:
     """Without attention a block is x + GELU(norm(x)); with loud keys the softmax takes one of them."""
-    still = _identity(lanes)
-    x = torch.randn(40, lanes, generator=torch.Generator().manual_seed(2)) * 1e3
-    normal = torch.nn.functional.layer_norm(x, (lanes,))
-    made = Stack([still], 1, 1, lanes)
-    wide = still.widen.weight @ normal.T.numpy()
-    expected = x + torch.nn.functional.gelu(torch.from_numpy(wide.astype(np.float32)))[:lanes].T
+    still = _identity(simd_width)
+    x = torch.randn(40, simd_width, generator=torch.Generator().manual_seed(2)) * 1e3
+    normal = torch.nn.functional.layer_norm(x, (simd_width,))
+    made = Stack([still], 1, 1, simd_width)
+    wide = still.fc1.weight @ normal.T.numpy()
+    expected = x + torch.nn.functional.gelu(torch.from_numpy(wide.astype(np.float32)))[:simd_width].T
     assert (run(made, x) - expected).abs().max() < 1e-3  # of values of up to 40 beside x of 3000
-    loud = blocks(lanes, 1, lanes, count=1)
+    loud = blocks(simd_width, 1, simd_width, count=1)
     loud[0].attn1.to_k.weight.mul_(1e4)
     expected = through(loud, x)
-    assert (run(compiled(loud, 1, lanes), x) - expected).abs().max() < 1e-3 * float(expected.abs().max())
+    assert (run(compiled(loud, 1, simd_width), x) - expected).abs().max() < 1e-3 * float(expected.abs().max())
 
 
 def _identity(width: int) -> Transformer:
@@ -150,12 +150,12 @@ def _identity(width: int) -> Transformer:
     return Transformer(norm, nothing, nothing, nothing, nothing, norm, loud, first)
 
 
-@pytest.mark.parametrize("lanes", ALL_LANES)
-def test_what_is_not_a_number_is_seen(lanes: int) -> None:
-    reference = blocks(lanes, 1, lanes)
-    x = torch.randn(30, lanes)
+@pytest.mark.parametrize("simd_width", SIMD_WIDTHS)
+def test_nan_is_not_hidden(simd_width: int) -> None:
+    reference = blocks(simd_width, 1, simd_width)
+    x = torch.randn(30, simd_width)
     x[7, 0] = torch.nan
-    assert run(compiled(reference, 1, lanes), x).isnan().any(), "guards must be able to see it"
+    assert run(compiled(reference, 1, simd_width), x).isnan().any(), "NaN must not be hidden"
 
 
 @pytest.mark.parametrize(("channels", "heads", "head_width"), [(6, 1, 8), (8, 2, 6)])

@@ -19,7 +19,7 @@ STOP_PRESSED_DOWN = -100.0
 
 
 class Embed(nn.Module):
-    """The last two ids are speech, and the end of text stands for the start mark among them."""
+    """The last two ids are speech, and there the end of text means the start mark."""
 
     def __init__(self) -> None:
         super().__init__()

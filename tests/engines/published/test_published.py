@@ -1,4 +1,4 @@
-"""The published ONNX set: what it must hold, that our loop says what the nets say, what an engine on it promises."""
+"""The published ONNX graphs: the checks of a folder, tokens equal to the nets', and an engine on the graphs."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ import torch
 
 import engines
 from engines.api import AudioChunk, Engine, Segment, SegmentDone
-from engines.checkpoint import open_checkpoint
+from engines.checkpoints.checkpoint import open_checkpoint
+from engines.checkpoints.hub import HubUnreachable
 from engines.config import EngineConfig, Sampling
 from engines.errors import InvalidInput
-from engines.hub import HubUnreachable
-from engines.onnx_session import SessionSettings
+from engines.onnx.session import SessionSettings
 from engines.published.graphs import REPOSITORY, PublishedGraphsError, find_published, open_published
-from engines.published.language import PublishedT3Backend
-from engines.t3.backend import T3Request
+from engines.published.language import PublishedNet
+from engines.t3.backend import T3Generation, T3Request
+from engines.t3.decoder import DecoderLimits
+from engines.t3.local_backend import LocalT3Backend
 from engines.t3.sampler import Sampler
-from engines.voice.voice import Voice
+from engines.voice import Voice
 from tests.clips import speech, wav_bytes
 from tests.engines.fakes import make_voice
 from tests.engines.published import graphs
@@ -75,8 +77,8 @@ def test_a_folder_is_recognised_by_its_graphs(folder: Path, tmp_path: Path) -> N
     assert find_published(str(folder / "onnx"), hub) == folder / "onnx"
     assert find_published(str(tmp_path), hub) is None
     assert find_published("random:tiny", hub) is None
-    made = open_published(folder)
-    assert (made.layers, made.heads, made.head_width) == (graphs.LAYERS, graphs.HEADS, graphs.HEAD_WIDTH)
+    opened = open_published(folder)
+    assert (opened.layers, opened.heads, opened.head_width) == (graphs.LAYERS, graphs.HEADS, graphs.HEAD_WIDTH)
 
 
 @pytest.mark.parametrize("without", ["speech_encoder", "conditional_decoder"])
@@ -113,7 +115,7 @@ def test_the_repository_comes_from_the_hub_and_its_absence_names_it() -> None:
 
 @torch.inference_mode()
 def spoken_without_cache(voice: Voice, text: tuple[int, ...], sampling: Sampling, count: int) -> list[int]:
-    """Tokens from the test's own nets, everything read anew for each."""
+    """Tokens from the test's own nets; every token reads the whole sequence."""
     torch.manual_seed(0)
     embed, language = graphs.Embed(), graphs.Language()
     assert voice.t3_prefix is not None
@@ -136,51 +138,76 @@ def published_voice(rows: int, seed: int = 0) -> Voice:
     return Voice(**{**vars(plain), "t3_prefix": prefix})
 
 
-async def codes_of(backend: PublishedT3Backend, request: T3Request) -> list[int]:
-    generation, codes = backend.start(request), list[int]()
-    while news := await generation.next_codes():
-        codes += news
-    return codes
+async def speech_tokens_of(backend: LocalT3Backend, request: T3Request) -> list[int]:
+    generation, speech_tokens = backend.start(request), list[int]()
+    while more := await generation.next_speech_tokens():
+        speech_tokens += more
+    return speech_tokens
 
 
 def test_tokens_are_those_of_the_nets_for_mixed_requests_and_a_known_voice(
     runner: asyncio.Runner, folder: Path
 ) -> None:
-    backend = PublishedT3Backend(open_published(folder), CPU, max_streams=2, max_positions=512)
+    backend = LocalT3Backend(PublishedNet(open_published(folder), CPU), DecoderLimits(2, 512))
     voices = [published_voice(130), published_voice(7, seed=1)]  # more and less than one chunk
-    wanted = [
+    requests = [
         T3Request((5, 6, 7), voices[0], Sampling(temperature=0, max_speech_tokens=12)),
         T3Request((8, graphs.END_OF_TEXT), voices[1], Sampling(seed=4, max_speech_tokens=20)),
         T3Request((9, 10), voices[0], Sampling(seed=5, max_speech_tokens=9)),
     ]
 
     async def all_at_once() -> list[list[int]]:
-        made = await asyncio.gather(*(codes_of(backend, request) for request in wanted))
-        again = await codes_of(backend, wanted[0])  # its voice's memory is there
+        first = await asyncio.gather(*(speech_tokens_of(backend, request) for request in requests))
+        again = await speech_tokens_of(backend, requests[0])  # its voice's prefix is cached
         await backend.close()
-        return [*made, again]
+        return [*first, again]
 
-    made = runner.run(all_at_once())
-    for request, codes in zip([*wanted, wanted[0]], made, strict=True):
+    results = runner.run(all_at_once())
+    for request, speech_tokens in zip([*requests, requests[0]], results, strict=True):
         text = tuple(token for token in request.text_tokens if token != graphs.END_OF_TEXT)
         count = 1 + request.sampling.max_speech_tokens
         raw = spoken_without_cache(request.voice, text, request.sampling, count)
-        assert codes == [*(token for token in raw if token < 6561), 4299, 4299, 4299]
+        assert speech_tokens == [*(token for token in raw if token < 6561), 4299, 4299, 4299]
 
 
-def test_a_cancelled_request_frees_its_place(runner: asyncio.Runner, folder: Path) -> None:
-    backend = PublishedT3Backend(open_published(folder), CPU, max_streams=1, max_positions=2048)
+def test_a_promoted_request_goes_before_one_that_is_made_ahead(runner: asyncio.Runner, folder: Path) -> None:
+    backend = LocalT3Backend(PublishedNet(open_published(folder), CPU), DecoderLimits(1))
+    voice = published_voice(7)
+    long, short = Sampling(max_speech_tokens=1000), Sampling(max_speech_tokens=5)
+
+    async def first_tokens() -> list[int]:
+        running = backend.start(T3Request((5,), voice, long))
+        await running.next_speech_tokens()
+        waiting = [backend.start(T3Request((n,), voice, short, made_ahead=True)) for n in (6, 7, 8)]
+        begun: list[T3Generation] = []
+
+        async def begin(generation: T3Generation) -> None:
+            await generation.next_speech_tokens()
+            begun.append(generation)
+
+        beginning = asyncio.gather(*(begin(generation) for generation in waiting))
+        waiting[1].promote()
+        await running.cancel()
+        await beginning
+        await backend.close()
+        return [waiting.index(generation) for generation in begun]
+
+    assert runner.run(first_tokens()) == [1, 0, 2]
+
+
+def test_a_cancelled_request_frees_its_slot(runner: asyncio.Runner, folder: Path) -> None:
+    backend = LocalT3Backend(PublishedNet(open_published(folder), CPU), DecoderLimits(1))
 
     async def scenario() -> list[int]:
         first = backend.start(T3Request((5,), published_voice(7), Sampling(max_speech_tokens=1000)))
-        await first.next_codes()
+        await first.next_speech_tokens()
         waiting = asyncio.create_task(
-            codes_of(backend, T3Request((6,), published_voice(7), Sampling(max_speech_tokens=3)))
+            speech_tokens_of(backend, T3Request((6,), published_voice(7), Sampling(max_speech_tokens=3)))
         )
         await first.cancel()
-        codes = await waiting
+        speech_tokens = await waiting
         await backend.close()
-        return codes
+        return speech_tokens
 
     assert len(runner.run(scenario())) >= 4
 
@@ -237,6 +264,6 @@ def test_an_engine_speaks_segment_by_segment(
 @pytest.mark.parametrize(
     "choice", [{"decode": "cached"}, {"t3": "vllm"}, {"s3gen": "torch"}, {"device": "cuda"}], ids=str
 )
-def test_choices_that_the_graphs_leave_no_room_for_are_refused(folder: Path, choice: dict[str, str]) -> None:
+def test_choices_that_the_graphs_do_not_support_are_rejected(folder: Path, choice: dict[str, str]) -> None:
     with pytest.raises(InvalidInput, match="published ONNX graphs"):
         engines.load(EngineConfig(model=str(folder), **choice))  # type: ignore[arg-type]

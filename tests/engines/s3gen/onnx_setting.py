@@ -7,11 +7,11 @@ from functools import cache
 import numpy as np
 from torch import nn
 
-from engines.checkpoint import Checkpoint, open_checkpoint
-from engines.config import MEL_FRAMES_PER_TOKEN, MEL_HOP_SAMPLES
-from engines.s3gen.block_graphs import block_nets
-from engines.s3gen.export import Export, ExportSettings, export, graphs_of
-from engines.s3gen.graphs import Graph, load_nets
+from engines.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from engines.model_spec import MEL_FRAMES_PER_TOKEN, MEL_HOP_SAMPLES
+from engines.s3gen.export.block_graphs import block_nets
+from engines.s3gen.export.export import Export, ExportSettings, export, graphs_of
+from engines.s3gen.export.graphs import Graph, load_nets
 from engines.s3gen.runtime import FlowBatch, VocoderBatch
 
 

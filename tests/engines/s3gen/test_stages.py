@@ -11,8 +11,8 @@ from engines.s3gen.runtimes.onnx import OnnxRuntime
 from engines.s3gen.runtimes.onnx_cached import OnnxCachedRuntime
 from engines.s3gen.runtimes.torch import TorchRuntime
 from engines.s3gen.runtimes.torch_cached import TorchCachedRuntime
-from engines.s3gen.segment_decoder import SegmentDecoder, decode_windows
-from engines.s3gen.windows import Window
+from engines.s3gen.streaming.segment_decoder import SegmentDecoder, decode_windows
+from engines.s3gen.streaming.windows import Window
 from tests.engines.fakes import FakeRuntime, make_voice
 from tests.engines.s3gen.onnx_setting import checkpoint
 
@@ -30,16 +30,16 @@ def runtimes() -> dict[str, Runtime]:
 
 def stages_of(runtime: Runtime, windows: list[Window]) -> tuple[list[str], float, float]:
     """Stages in their order, what they took together and what all of it took, s."""
-    work, told = [], []
+    work, reported = [], []
     for window in windows:
         decoder = SegmentDecoder(make_voice(10), seed=1)
-        decoder.codes = list(range(20))
+        decoder.speech_tokens = list(range(20))
         work.append((decoder, window))
     began_s = time.perf_counter()
-    decode_windows(runtime, work, lambda stage, seconds: told.append((stage, seconds)))
+    decode_windows(runtime, work, lambda stage, seconds: reported.append((stage, seconds)))
     wall_s = time.perf_counter() - began_s
-    assert all(seconds > 0 for _, seconds in told)
-    return [stage for stage, _ in told], sum(seconds for _, seconds in told), wall_s
+    assert all(seconds > 0 for _, seconds in reported)
+    return [stage for stage, _ in reported], sum(seconds for _, seconds in reported), wall_s
 
 
 @pytest.mark.parametrize("name", ["torch", "torch-cached", "onnx", "onnx-cached"])

@@ -1,4 +1,4 @@
-"""The tiny net on one thread: on a busy machine two would wait for each other longer than they compute."""
+"""The tiny net runs on one thread: on a busy machine two threads wait for each other longer than they compute."""
 
 from __future__ import annotations
 

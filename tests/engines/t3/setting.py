@@ -1,4 +1,4 @@
-"""What the T3 tests stand on: a tiny checkpoint's net, voices, and ways to run a decoder to its end."""
+"""Helpers of the T3 tests: a tiny checkpoint's net, voices, requests, and a run of a decoder to its end."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
-from engines.checkpoint import Checkpoint
-from engines.config import TINY, Sampling
+from engines.checkpoints.checkpoint import Checkpoint
+from engines.config import Sampling
+from engines.model_spec import TINY
 from engines.t3.backend import T3Request
 from engines.t3.decoder import DecoderLimits, T3Decoder
 from engines.t3.model import T3Net
 from engines.t3.random_weights import random_tensors
-from engines.voice.voice import Voice
+from engines.voice import Voice
 
 CPU = torch.device("cpu")
 
@@ -39,7 +40,7 @@ def net() -> T3Net:
 
 
 class WrappedNet(T3Net):
-    """The same weights in an object of its own, to override what a test wants to see or break."""
+    """The same weights in an object of its own, whose methods a test may override."""
 
     def __init__(self, wrapped: T3Net) -> None:
         self.__dict__.update(wrapped.__dict__)
@@ -71,7 +72,7 @@ def voice(seed: int = 0, prompt_tokens: int = 75) -> Voice:
 
 
 def request(seed: int = 0, *, text: int = 20, of: Voice | None = None, **sampling: Any) -> T3Request:
-    """Random text of `text` tokens; `seed` makes text and draws, and the voice if none is given."""
+    """A request with `text` random tokens. `seed` decides text and draws, and the voice unless `of` is one."""
     ids = np.random.default_rng(seed).integers(0, TINY.t3.text_vocab, text)
     return T3Request(tuple(ids.tolist()), of or voice(seed), Sampling(seed=seed, **sampling))
 
@@ -82,7 +83,7 @@ def limits(**changed: int) -> DecoderLimits:
 
 
 def run(decoder: T3Decoder, *requests: T3Request) -> list[list[int]]:
-    """Queue them all, step until nothing is left; every request's raw tokens. Failures are raised."""
+    """Queue the requests and step until all are done; returns their raw tokens. Failures are raised."""
     sequences = [decoder.add(request) for request in requests]
     while not decoder.idle:
         for progress in decoder.step():

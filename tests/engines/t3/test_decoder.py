@@ -1,4 +1,4 @@
-"""The step loop's arithmetic, driven step by step: who reads what, and that nobody disturbs anybody."""
+"""T3's decoder, driven step by step: which rows are read when, and that sequences do not affect each other."""
 
 from __future__ import annotations
 
@@ -9,23 +9,25 @@ from dataclasses import replace
 import pytest
 import torch
 
-from engines.config import SILENCE_TAIL_TOKENS, START_SPEECH_TOKEN, TINY, Sampling
+from engines.config import Sampling
 from engines.errors import EngineFailure, InvalidInput
+from engines.model_spec import SILENCE_TAIL_TOKENS, START_SPEECH_TOKEN, TINY
 from engines.t3.backend import T3Request
-from engines.t3.cache import KvSlot
 from engines.t3.decoder import Progress, T3Decoder
-from engines.t3.model import Span, T3Net
+from engines.t3.kv_cache import KvSlot
+from engines.t3.model import T3Net
+from engines.t3.net import Slot, Span
 from tests.engines.t3.setting import WrappedNet, limits, net, request, run, voice
 
 
 class PositionRecorder(WrappedNet):
-    """Remembers the logits after every span's last position, by slot and position."""
+    """Keeps the logits after every span's last position, by slot and position."""
 
     def __init__(self, wrapped: T3Net) -> None:
         super().__init__(wrapped)
-        self.seen: dict[KvSlot, dict[int, torch.Tensor]] = defaultdict(dict)
+        self.seen: dict[Slot, dict[int, torch.Tensor]] = defaultdict(dict)
 
-    def forward(self, embeddings: torch.Tensor, spans: Sequence[Span]) -> torch.Tensor:
+    def forward(self, embeddings: torch.Tensor, spans: Sequence[Span[KvSlot]]) -> torch.Tensor:
         hidden = super().forward(embeddings, spans)
         end = 0
         for span in spans:
@@ -35,13 +37,13 @@ class PositionRecorder(WrappedNet):
 
 
 class FailingNet(WrappedNet):
-    """Raises in the given forward pass, counted from 1."""
+    """Raises in one forward pass, counted from 1."""
 
     def __init__(self, wrapped: T3Net, fail_at: int) -> None:
         super().__init__(wrapped)
         self.passes, self.fail_at = 0, fail_at
 
-    def forward(self, embeddings: torch.Tensor, spans: Sequence[Span]) -> torch.Tensor:
+    def forward(self, embeddings: torch.Tensor, spans: Sequence[Span[KvSlot]]) -> torch.Tensor:
         self.passes += 1
         if self.passes == self.fail_at:
             raise RuntimeError("the device is on fire")
@@ -49,7 +51,7 @@ class FailingNet(WrappedNet):
 
 
 class PoisonedNet(WrappedNet):
-    """Logits that are not finite, in the first row of the batch, once."""
+    """Once gives logits that are not finite in the first row of the batch."""
 
     def __init__(self, wrapped: T3Net, batch_rows: int, value: float) -> None:
         super().__init__(wrapped)
@@ -64,10 +66,10 @@ class PoisonedNet(WrappedNet):
 
 
 def finish(decoder: T3Decoder) -> list[Progress]:
-    news = []
+    progress = []
     while not decoder.idle:
-        news += decoder.step()
-    return news
+        progress += decoder.step()
+    return progress
 
 
 GREEDY_60 = {"temperature": 0.0, "max_speech_tokens": 60}
@@ -161,7 +163,7 @@ def test_more_requests_than_slots_are_served_in_order() -> None:
     assert decoder.free_slots == 2
 
 
-def test_what_is_made_ahead_lets_others_go_first() -> None:
+def test_requests_made_ahead_wait_behind_others() -> None:
     """For a slot and, once both have one, for reading their prompts."""
     decoder = T3Decoder(net(), limits(max_streams=2, prefill_chunk_positions=32))
     ahead = [replace(request(n, **GREEDY_60), made_ahead=True) for n in range(3)]
@@ -176,6 +178,44 @@ def test_what_is_made_ahead_lets_others_go_first() -> None:
     finish(decoder)
     assert first.speech.finished
     assert later[1].speech.finished
+
+
+def test_a_promoted_request_goes_before_others_that_are_made_ahead() -> None:
+    """For a slot and, once both have one, for reading their prompts."""
+    decoder = T3Decoder(net(), limits(max_streams=2, prefill_chunk_positions=32))
+    ahead = [replace(request(n, **GREEDY_60), made_ahead=True) for n in range(4)]
+    first, second, third, promoted = [decoder.add(each) for each in ahead]
+    decoder.step()  # the first is being read, the second has the other slot
+    decoder.promote(second)
+    decoder.promote(promoted)
+    decoder.promote(promoted)
+    while not second.decoding:
+        decoder.step()
+    assert not first.decoding, "a promoted prompt is read before one that is made ahead"
+    decoder.release(second)
+    while not promoted.decoding:
+        decoder.step()
+    assert third.slot is None, "a promoted request gets the next slot"
+    finish(decoder)
+    assert all(sequence.speech.finished for sequence in (first, third, promoted))
+
+
+def test_a_promoted_request_waits_behind_current_ones_that_came_before_it() -> None:
+    decoder = T3Decoder(net(), limits(max_streams=1))
+    running = decoder.add(request(1, **GREEDY_60))
+    current = decoder.add(request(2, **GREEDY_60))
+    ahead = decoder.add(replace(request(3, **GREEDY_60), made_ahead=True))
+    later = decoder.add(request(4, **GREEDY_60))
+    decoder.step()
+    decoder.promote(ahead)
+    decoder.release(running)
+    begun = []
+    while not decoder.idle:
+        decoder.step()
+        begun += [s for s in (current, ahead, later) if s.decoding and s not in begun]
+    assert begun == [current, ahead, later]
+    decoder.promote(ahead)  # nothing after its end
+    assert decoder.idle
 
 
 def test_a_long_prompt_holds_running_requests_up_by_one_chunk_at_a_time() -> None:
@@ -195,30 +235,32 @@ def test_a_long_prompt_holds_running_requests_up_by_one_chunk_at_a_time() -> Non
     assert len(running.speech.raw) == before + steps, "one token in every step"
 
 
-def test_a_sequence_rests_at_what_is_wanted_and_its_tokens_stay_the_same() -> None:
+def test_a_sequence_pauses_at_its_target_and_its_tokens_stay_the_same() -> None:
     subject, other = request(1, **GREEDY_60), request(2, **GREEDY_60)
     expected = run(T3Decoder(net(), limits()), subject)[0]
     decoder = T3Decoder(net(), limits())
-    resting, running = decoder.add(subject), decoder.add(other)
-    resting.wanted_codes = 10
-    codes = [code for progress in finish(decoder) if progress.sequence is resting for code in progress.codes]
+    paused, running = decoder.add(subject), decoder.add(other)
+    paused.target_tokens = 10
+    speech_tokens = [
+        token for progress in finish(decoder) if progress.sequence is paused for token in progress.speech_tokens
+    ]
     assert running.speech.finished
-    assert len(codes) == 10
+    assert len(speech_tokens) == 10
     assert decoder.idle
-    resting.wanted_codes = 1000
+    paused.target_tokens = 1000
     assert not decoder.idle
-    codes += [code for progress in finish(decoder) for code in progress.codes]
-    assert codes[:-SILENCE_TAIL_TOKENS] == expected
+    speech_tokens += [token for progress in finish(decoder) for token in progress.speech_tokens]
+    assert speech_tokens[:-SILENCE_TAIL_TOKENS] == expected
 
 
-def test_a_decoder_whose_sequences_all_rest_is_idle_until_somebody_may_join() -> None:
+def test_a_decoder_of_paused_sequences_is_idle_until_a_slot_is_free() -> None:
     decoder = T3Decoder(net(), limits(max_streams=1))
-    resting = decoder.add(request(1, **GREEDY_60))
-    resting.wanted_codes = 5
+    paused = decoder.add(request(1, **GREEDY_60))
+    paused.target_tokens = 5
     finish(decoder)
     decoder.add(request(2, **GREEDY_60))
     assert decoder.idle, "there is no slot for the second"
-    decoder.release(resting)
+    decoder.release(paused)
     assert not decoder.idle
 
 
@@ -240,11 +282,11 @@ def test_releasing_frees_everything_at_any_point(steps: int) -> None:
 def test_a_failed_pass_fails_those_in_it_and_no_others() -> None:
     failing = FailingNet(net(), fail_at=8)
     decoder = T3Decoder(failing, limits(max_streams=2))
-    struck = [decoder.add(request(n, **GREEDY_60)) for n in (1, 2)]
+    failing_sequences = [decoder.add(request(n, **GREEDY_60)) for n in (1, 2)]
     waiting = decoder.add(request(3, **GREEDY_60))
-    news = finish(decoder)
-    errors = {progress.sequence: progress.error for progress in news if progress.error is not None}
-    assert set(errors) == set(struck)
+    results = finish(decoder)
+    errors = {progress.sequence: progress.error for progress in results if progress.error is not None}
+    assert set(errors) == set(failing_sequences)
     assert all("the device is on fire" in str(error) and error.retryable for error in errors.values())
     assert waiting.speech.raw == run(T3Decoder(net(), limits()), request(3, **GREEDY_60))[0]
     assert decoder.free_slots == 2
@@ -254,8 +296,8 @@ def test_a_failed_pass_fails_those_in_it_and_no_others() -> None:
 def test_logits_that_are_not_finite_fail_their_request_alone(value: float) -> None:
     decoder = T3Decoder(PoisonedNet(net(), batch_rows=3, value=value), limits())
     poisoned, *others = [decoder.add(request(n, **GREEDY_60)) for n in (1, 2, 3)]
-    news = finish(decoder)
-    failed = [progress for progress in news if progress.error is not None]
+    results = finish(decoder)
+    failed = [progress for progress in results if progress.error is not None]
     assert [progress.sequence for progress in failed] == [poisoned]
     assert isinstance(failed[0].error, EngineFailure)
     expected = run(T3Decoder(net(), limits()), *(request(n, **GREEDY_60) for n in (2, 3)))
@@ -279,21 +321,21 @@ def test_no_memory_for_one_slot_fails_that_request_alone(monkeypatch: pytest.Mon
     assert lucky.speech.finished
 
 
-def test_progress_adds_up_to_the_codes_of_each_request() -> None:
+def test_progress_adds_up_to_the_speech_of_each_request() -> None:
     decoder = T3Decoder(net(), limits())
     sequences = [decoder.add(request(n, max_speech_tokens=30)) for n in range(3)]
-    codes: dict[object, list[int]] = defaultdict(list)
+    speech_tokens: dict[object, list[int]] = defaultdict(list)
     over: list[object] = []
     for progress in finish(decoder):
         assert progress.sequence not in over, "nothing comes after the end"
-        codes[progress.sequence] += progress.codes
+        speech_tokens[progress.sequence] += progress.speech_tokens
         over += [progress.sequence] if progress.over else []
     for sequence in sequences:
-        assert codes[sequence] == [t for t in sequence.speech.raw if t < START_SPEECH_TOKEN] + [4299] * 3
+        assert speech_tokens[sequence] == [t for t in sequence.speech.raw if t < START_SPEECH_TOKEN] + [4299] * 3
     assert set(over) == set(sequences)
 
 
-def test_requests_that_can_never_work_are_refused_at_once() -> None:
+def test_requests_that_cannot_work_are_rejected_at_once() -> None:
     decoder = T3Decoder(net(), limits(max_positions=200))
     fits = 200 - 76 - 1 - 60
     cases = {

@@ -11,13 +11,15 @@ import torch
 import torch.nn.functional as F
 from safetensors.numpy import load_file, save_file
 
-from engines.config import NANO, SPEECH_CODES, TINY, TURBO, ModelSpec
 from engines.errors import CheckpointError
-from engines.kernels.dense import halves_here
-from engines.t3.cache import KvSlot
+from engines.kernels.dense import fp16_supported
+from engines.model_spec import NANO, SPEECH_CODES, TINY, TURBO, ModelSpec
+from engines.packed_linear import PackedLinear, packing_available
 from engines.t3.decoder import T3Decoder
-from engines.t3.linear import CompiledLinear, DenseLinear, PackedLinear, packing_available
-from engines.t3.model import Span, T3Net, expected_tensors
+from engines.t3.kv_cache import KvSlot
+from engines.t3.linear import CompiledLinear, DenseLinear
+from engines.t3.model import T3Net, expected_tensors
+from engines.t3.net import Span
 from engines.t3.random_weights import random_tensors
 from engines.t3.sampler import Sampler
 from tests.engines.t3.setting import CPU, checkpoint, limits, net, request, run
@@ -70,7 +72,7 @@ def test_every_linear_gives_what_a_plain_one_gives(rows: int, outputs: int) -> N
     weight, bias = torch.randn(96, outputs), torch.randn(outputs)
     dense = DenseLinear(weight, bias)
     x, residual = torch.randn(rows, 96), torch.randn(rows, outputs)
-    for fast in (PackedLinear(weight, bias), CompiledLinear(weight, bias, halves=False)):
+    for fast in (PackedLinear(weight.t(), bias), CompiledLinear(weight, bias, fp16_weights=False)):
         torch.testing.assert_close(fast(x), dense(x), rtol=0, atol=1e-4)
         torch.testing.assert_close(fast.gelu(x), dense.gelu(x), rtol=0, atol=1e-4)
         torch.testing.assert_close(fast.add(x, residual), dense.add(x, residual), rtol=0, atol=1e-4)
@@ -98,21 +100,21 @@ def test_random_weights_speak_for_a_while_and_then_stop() -> None:
     assert marks < lengths.sum() / 500
 
 
-@pytest.mark.skipif(not halves_here(), reason="this CPU keeps no weights in float16")
+@pytest.mark.skipif(not fp16_supported(), reason="this CPU keeps no weights in float16")
 def test_weights_in_float16_hardly_change_the_draws() -> None:
     """The bound that 8 bits miss: total variation 0.02, greedy agreement 0.99 (random:nano: 0.0017, 0.995)."""
-    halves = T3Net.load(checkpoint().t3_path, TINY, CPU, halves=True)
-    codes = np.random.default_rng(1).integers(0, SPEECH_CODES, 400).tolist()
+    fp16 = T3Net.load(checkpoint().t3_path, TINY, CPU, fp16_weights=True)
+    speech_tokens = np.random.default_rng(1).integers(0, SPEECH_CODES, 400).tolist()
     with torch.inference_mode():
-        exact, small = (_logits(one, codes) for one in (net(), halves))
+        exact, small = (_logits(one, speech_tokens) for one in (net(), fp16))
     sampler = Sampler(1, CPU)
     sampler.begin(0, request().sampling)
-    p, q = (sampler.probabilities([0] * len(codes), logits) for logits in (exact, small))
+    p, q = (sampler.probabilities([0] * len(speech_tokens), logits) for logits in (exact, small))
     assert 0 < float(0.5 * (p - q).abs().sum(-1).mean()) < 0.02
     assert float((exact.argmax(-1) == small.argmax(-1)).float().mean()) > 0.99
 
 
-def _logits(of: T3Net, codes: list[int]) -> torch.Tensor:
+def _logits(of: T3Net, speech_tokens: list[int]) -> torch.Tensor:
     slot = KvSlot(TINY.t3, 2048, CPU)
-    slot.reserve(len(codes))
-    return of.speech_logits(of.forward(of.embed_speech(codes), [Span(slot, 0, len(codes))]))
+    slot.reserve(len(speech_tokens))
+    return of.speech_logits(of.forward(of.embed_speech(speech_tokens), [Span(slot, 0, len(speech_tokens))]))

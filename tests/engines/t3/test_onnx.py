@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from engines.config import TINY
 from engines.errors import InvalidInput
-from engines.t3.cache import KvSlot
+from engines.model_spec import TINY
 from engines.t3.decoder import T3Decoder
-from engines.t3.model import Span, T3Net
-from engines.t3.onnx_backend import OnnxT3Backend
-from engines.t3.onnx_export import export_t3, open_onnx_net
-from engines.t3.onnx_net import OnnxT3Net
+from engines.t3.kv_cache import KvSlot
+from engines.t3.local_backend import LocalT3Backend
+from engines.t3.model import T3Net
+from engines.t3.net import Span
+from engines.t3.onnx.export import export_t3, open_onnx_net
+from engines.t3.onnx.net import OnnxT3Net
 from engines.t3.sampler import Sampler
 from tests.engines.t3.setting import CPU, checkpoint, limits, net, request, run, voice
 
@@ -32,11 +33,11 @@ def onnx_net(precision: str) -> OnnxT3Net:
 
 
 @torch.inference_mode()
-def logits_along(of: T3Net, codes: list[int], chunk: int) -> torch.Tensor:
-    """Logits after each of `codes`, the first half read as a prompt in chunks, the rest one by one."""
+def logits_along(of: T3Net, speech_tokens: list[int], chunk: int) -> torch.Tensor:
+    """Logits after each of `speech_tokens`, the first half read as a prompt in chunks, the rest one by one."""
     slot, rows = KvSlot(TINY.t3, 2048, CPU), []
-    embeddings, half = of.embed_speech(codes), len(codes) // 2
-    starts = [*range(0, half, chunk), *range(half, len(codes)), len(codes)]
+    embeddings, half = of.embed_speech(speech_tokens), len(speech_tokens) // 2
+    starts = [*range(0, half, chunk), *range(half, len(speech_tokens)), len(speech_tokens)]
     for start, stop in pairwise(starts):
         slot.reserve(stop)
         rows.append(of.forward(embeddings[start:stop], [Span(slot, start, stop - start)]))
@@ -44,15 +45,15 @@ def logits_along(of: T3Net, codes: list[int], chunk: int) -> torch.Tensor:
     return of.speech_logits(torch.cat(rows))
 
 
-def some_codes(count: int) -> list[int]:
-    codes: list[int] = np.random.default_rng(1).integers(0, 6561, count).tolist()
-    return codes
+def some_tokens(count: int) -> list[int]:
+    speech_tokens: list[int] = np.random.default_rng(1).integers(0, 6561, count).tolist()
+    return speech_tokens
 
 
 @pytest.mark.parametrize("chunk", [7, 64])
 def test_logits_equal_torch_while_the_cache_grows(chunk: int) -> None:
-    codes = some_codes(600)  # the slot moves to larger memory at 256 and 512
-    ours, theirs = logits_along(onnx_net("fp32"), codes, chunk), logits_along(net(), codes, chunk)
+    speech_tokens = some_tokens(600)  # the slot moves to larger memory at 256 and 512
+    ours, theirs = logits_along(onnx_net("fp32"), speech_tokens, chunk), logits_along(net(), speech_tokens, chunk)
     torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=1e-4)
 
 
@@ -72,9 +73,9 @@ def test_known_voice_is_not_read_again_and_changes_nothing() -> None:
 
 
 def test_int8_stays_close_to_fp32_for_the_sampler() -> None:
-    codes = some_codes(80)
-    exact, small = (logits_along(onnx_net(precision), codes, 16) for precision in ("fp32", "int8"))
-    rows = [0] * len(codes)
+    speech_tokens = some_tokens(80)
+    exact, small = (logits_along(onnx_net(precision), speech_tokens, 16) for precision in ("fp32", "int8"))
+    rows = [0] * len(speech_tokens)
     sampler = Sampler(1, CPU)
     sampler.begin(0, request().sampling)
     p, q = (sampler.probabilities(rows, logits) for logits in (exact, small))
@@ -89,15 +90,15 @@ def test_int8_graph_is_a_third_of_the_size_or_less() -> None:
 
 
 async def test_backend_speaks_and_closes() -> None:
-    backend = OnnxT3Backend(checkpoint(), max_streams=2, threads=1, precision="int8")
+    backend = LocalT3Backend(onnx_net("int8"), limits(max_streams=2))
     generation = backend.start(request(2, max_speech_tokens=12))
-    codes: list[int] = []
+    speech_tokens: list[int] = []
     async with asyncio.timeout(60):
-        while made := await generation.next_codes():
-            codes += made
+        while more := await generation.next_speech_tokens():
+            speech_tokens += more
     await backend.close()
-    assert len(codes) > 3
-    assert codes[-3:] == [4299] * 3
+    assert len(speech_tokens) > 3
+    assert speech_tokens[-3:] == [4299] * 3
 
 
 def test_unknown_precision_is_named(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engines.config import SPEECH_VOCAB, Sampling
+from engines.config import Sampling
+from engines.model_spec import SPEECH_VOCAB
 from engines.t3.sampler import Sampler, uniform
 from tests.engines.t3.setting import CPU
 

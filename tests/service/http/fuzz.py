@@ -1,6 +1,6 @@
-"""Bytes found by atheris, thrown at everything that reads what an HTTP client sent: it is read or refused.
+"""Fuzzes every parser of an HTTP client's bytes with atheris: an input is parsed or rejected.
 
-Run by itself it fuzzes until stopped: `python -m tests.service.http.fuzz`; it takes libFuzzer's arguments.
+Run as a program it fuzzes until stopped: `python -m tests.service.http.fuzz`; it takes libFuzzer's arguments.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import atheris
 with atheris.instrument_imports(include=["service.http", "google.protobuf.json_format"]):
     from google.protobuf.json_format import MessageToDict
 
-    from service.http.frames import End, read_binary, read_text
+    from service.http.error_responses import HttpError
+    from service.http.frames import End, parse_binary, parse_text
     from service.http.origins import Origins
-    from service.http.refusals import HttpRefused
-    from service.http.wanted import read
+    from service.http.speech_request import parse
 
 from engines.errors import InvalidInput
 from mynah.v1 import speech_pb2
@@ -24,23 +24,23 @@ from service.errors import NotFound
 
 
 def once(data: bytes) -> None:
-    """One input, in every reader. Raises what none of them may raise."""
+    """Runs one input through every parser. Raises what no parser may raise."""
     text = data.decode("utf-8", "replace")
-    for request in (_read(read_text, text), _read(read_binary, data)):
+    for request in (_parse(parse_text, text), _parse(parse_binary, data)):
         if isinstance(request, speech_pb2.StreamSpeechRequest):
             MessageToDict(request)
     body = _json(text)
     if isinstance(body, dict):
-        _read(lambda: read(body, "fake"))
-    _read(lambda: Origins(("https://app.example",)).check(_scope(data)))
+        _parse(lambda: parse(body, "fake"))
+    _parse(lambda: Origins(("https://app.example",)).check(_scope(data)))
 
 
-def _read(reader, *arguments):
+def _parse(parser, *arguments):
     try:
-        found = reader(*arguments)
-    except (InvalidInput, NotFound, HttpRefused):
+        parsed = parser(*arguments)
+    except (InvalidInput, NotFound, HttpError):
         return None
-    return None if isinstance(found, End) else found
+    return None if isinstance(parsed, End) else parsed
 
 
 def _json(text: str):

@@ -1,4 +1,4 @@
-"""What reads a client's frames and bodies: whatever comes, it is read or refused by name, and nothing else happens."""
+"""The parsers of a client's frames and bodies: every input is parsed, or rejected with the name of its field."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from engines.errors import InvalidInput
 from mynah.v1 import speech_pb2
 from service.errors import NotFound
-from service.http.frames import AudioAs, End, event_frames, read_binary, read_text
-from service.http.wanted import Wanted, read
-from tests.service.http.browsing import HELLO
+from service.http.frames import AudioEncoding, End, event_frames, parse_binary, parse_text
+from service.http.speech_request import SpeechRequest, parse
+from tests.service.http.clients import HELLO
 
 ROOT = Path(__file__).parents[3]
 SEEDS = [
@@ -42,62 +42,62 @@ requests = st.dictionaries(
 )
 
 
-def outcome(reader: Callable[[Any], Any], given: Any) -> Any:
-    """What was read, or the refusal; anything else that is raised fails the test."""
+def outcome(parser: Callable[[Any], Any], content: Any) -> Any:
+    """Returns the result or the rejection; any other exception fails the test."""
     try:
-        return reader(given)
+        return parser(content)
     except (InvalidInput, NotFound) as error:
         return error
 
 
 @given(frame=(requests | anything).map(json.dumps) | st.text())
 @settings(max_examples=300, deadline=None)
-def test_any_text_is_a_request_or_refused(frame: str):
-    found = outcome(read_text, frame)
-    assert isinstance(found, speech_pb2.StreamSpeechRequest | End) or found.reason == "MESSAGE_INVALID"
+def test_any_text_is_parsed_or_rejected(frame: str):
+    result = outcome(parse_text, frame)
+    assert isinstance(result, speech_pb2.StreamSpeechRequest | End) or result.reason == "MESSAGE_INVALID"
 
 
 @given(frame=st.binary(max_size=300))
 @settings(max_examples=300, deadline=None)
-def test_any_bytes_are_a_request_or_refused(frame: bytes):
-    found = outcome(read_binary, frame)
-    assert isinstance(found, speech_pb2.StreamSpeechRequest) or found.reason == "MESSAGE_INVALID"
+def test_any_bytes_are_parsed_or_rejected(frame: bytes):
+    result = outcome(parse_binary, frame)
+    assert isinstance(result, speech_pb2.StreamSpeechRequest) or result.reason == "MESSAGE_INVALID"
 
 
 @given(change=st.dictionaries(st.sampled_from([*HELLO, "seed", "top_p", "speed", "response_format", "x"]), anything))
 @settings(max_examples=300, deadline=None)
-def test_any_body_is_read_or_refused_by_a_field_of_it(change: dict[str, Any]):
+def test_any_body_is_parsed_or_rejected_by_one_of_its_fields(change: dict[str, Any]):
     body = HELLO | change
-    found = outcome(partial(read, model="fake"), body)
-    assert found.request.text == body["input"] if isinstance(found, Wanted) else found.field in body
+    result = outcome(partial(parse, model="fake"), body)
+    assert result.request.text == body["input"] if isinstance(result, SpeechRequest) else result.field in body
 
 
-def test_half_a_surrogate_pair_is_refused():
+def test_a_lone_surrogate_is_rejected():
     """Found by atheris: in a field's name protobuf answers it with a SystemError."""
     for frame in ('{"\\ude00": {}}', '{"text": {"\\ude00": 1}}', '{"text": {"content": "\\ude00"}}'):
-        assert outcome(read_text, frame).reason == "MESSAGE_INVALID"
+        assert outcome(parse_text, frame).reason == "MESSAGE_INVALID"
 
 
-def test_an_event_is_one_text_frame_and_for_audio_the_data_behind_it():
+def test_an_event_is_one_text_frame_and_audio_has_its_data_in_a_second_one():
     chunk = speech_pb2.AudioChunk(sequence_number=1, sample_count=2, data=b"\x00\xff")
-    head, data = event_frames({"audio": chunk}, AudioAs.BINARY)
-    told = json.loads(head)["audio"]
-    assert (told["sequence_number"], told["sample_count"], data) == ("1", 2, b"\x00\xff")
-    assert "data" not in told
-    (whole,) = event_frames({"audio": chunk}, AudioAs.BASE64)
+    head, data = event_frames({"audio": chunk}, AudioEncoding.BINARY)
+    fields = json.loads(head)["audio"]
+    assert (fields["sequence_number"], fields["sample_count"], data) == ("1", 2, b"\x00\xff")
+    assert "data" not in fields
+    (whole,) = event_frames({"audio": chunk}, AudioEncoding.BASE64)
     assert json.loads(whole)["audio"]["data"] == "AP8="
-    assert event_frames({"flushed": speech_pb2.Flushed(flush_id=3)}, AudioAs.BINARY) == [
+    assert event_frames({"flushed": speech_pb2.Flushed(flush_id=3)}, AudioEncoding.BINARY) == [
         '{"flushed":{"flush_id":"3","offset_samples":"0"}}'
     ]
 
 
 @pytest.mark.timeout(120)
 def test_atheris_finds_nothing(tmp_path: Path):
-    """A bounded slice; the corpus begins with one of everything that is right."""
+    """A bounded run; the corpus starts with one valid input of each kind."""
     for number, seed in enumerate(SEEDS):
         (tmp_path / str(number)).write_bytes(seed.encode("latin-1", "replace"))
     bounds = ["-runs=20000", "-max_total_time=20", "-malloc_limit_mb=1024"]
-    bounds.append("-rss_limit_mb=0")  # what it takes for its own peak is that of the process that started it
+    bounds.append("-rss_limit_mb=0")  # it would count the peak of the parent process
     command = [sys.executable, "-m", "tests.service.http.fuzz", *bounds, str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "protos")])}
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)

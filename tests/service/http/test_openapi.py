@@ -1,4 +1,4 @@
-"""The OpenAPI document is true: whatever it allows or forbids, the server answers as it says."""
+"""The OpenAPI document is correct: the server responds to allowed and forbidden requests as it says."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CHECKS = [
 
 @pytest.fixture(scope="module")
 def at() -> Iterator[Serving]:
-    """A server on a loop of its own, for clients that block."""
+    """A server on an event loop of its own, for blocking clients."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -70,14 +70,16 @@ OPERATIONS = [
 
 
 def test_the_document_has_every_operation(document: schemathesis.BaseSchema):
-    found = [result.ok() for result in document.get_all_operations()]
-    listed = {(each.path, each.method.upper()) for each in found} | {("/openapi.json", "GET")}  # it leaves itself out
+    operations = [result.ok() for result in document.get_all_operations()]
+    listed = {(each.path, each.method.upper()) for each in operations} | {
+        ("/openapi.json", "GET")
+    }  # not in its own list
     assert listed == set(OPERATIONS)
 
 
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
-def test_the_server_answers_as_the_document_says(
+def test_the_server_responds_as_the_document_says(
     document: schemathesis.BaseSchema, path: str, method: str, mode: GenerationMode
 ):
     """Positive: what the document allows; negative: what it forbids."""
@@ -90,4 +92,4 @@ def test_the_server_answers_as_the_document_says(
     try:
         check()
     except Unsatisfiable:
-        assert mode is GenerationMode.NEGATIVE, "there is nothing about it that could be wrong"
+        assert mode is GenerationMode.NEGATIVE, "only this mode may have no examples"

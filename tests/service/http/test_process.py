@@ -1,4 +1,4 @@
-"""`mynah-serve --http-listen` as a process: curl, a stream that outlives the signal, encryption, what ends with it."""
+"""`mynah-serve --http-listen` as a process: curl, a stream that outlives the signal, and TLS."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect
 
-from service.encode import AudioFormat, AudioSettings
-from tests.service.decoding import decode
-from tests.service.http.browsing import HELLO, SPEECH, browsing
+from service.audio.formats import AudioFormat, AudioSettings
+from tests.service.access.tls_files import Authority
+from tests.service.audio.decoding import decode
+from tests.service.http.clients import HELLO, SPEECH, http_serving
 from tests.service.test_process import line, listening, process
-from tests.service.tls_files import Authority
 
 HTTP = ("--http-listen", "127.0.0.1:0")
 
 
 async def http_address(running: asyncio.subprocess.Process) -> str:
     await listening(running)
-    said = await line(running)
-    found = re.fullmatch(r"mynah-serve: HTTP at (http://127\.0\.0\.1:[1-9]\d*)\n", said)
-    assert found is not None, said
+    output = await line(running)
+    address = re.fullmatch(r"mynah-serve: HTTP at (http://127\.0\.0\.1:[1-9]\d*)\n", output)
+    assert address is not None, output
     assert "serving after" in await line(running)
-    return found[1]
+    return address[1]
 
 
-async def test_curl_hears_what_is_written(tmp_path: Path):
+async def test_curl_receives_the_speech(tmp_path: Path):
     output = tmp_path / "out.opus"
-    asked = json.dumps(HELLO | {"response_format": "opus"})
+    body = json.dumps(HELLO | {"response_format": "opus"})
     async with process("--max-streams", "3", *HTTP) as running:
         url = await http_address(running) + SPEECH
-        command = ["curl", "-sS", "--fail", url, "-H", "Content-Type: application/json", "-d", asked, "-o", str(output)]
+        command = ["curl", "-sS", "--fail", url, "-H", "Content-Type: application/json", "-d", body, "-o", str(output)]
         curl = await asyncio.create_subprocess_exec(*command)
         assert await curl.wait() == 0
         running.send_signal(signal.SIGTERM)
@@ -44,31 +44,31 @@ async def test_curl_hears_what_is_written(tmp_path: Path):
     assert len(decode(output.read_bytes(), AudioSettings(AudioFormat.OGG_OPUS))) / 24_000 > 0.48
 
 
-async def test_a_signal_breaks_no_answer_and_lets_none_in():
+async def test_after_a_signal_open_responses_finish_and_new_requests_are_rejected():
     text = "This is still being said after the signal has come, and it is said to its end."
     async with process("--max-streams", "3", "--grace-s", "20", *HTTP) as running:
         async with httpx.AsyncClient(base_url=await http_address(running)) as client:
-            asked = HELLO | {"input": text, "response_format": "pcm"}
-            async with client.stream("POST", SPEECH, json=asked) as answer:
+            request = HELLO | {"input": text, "response_format": "pcm"}
+            async with client.stream("POST", SPEECH, json=request) as answer:
                 pieces = answer.aiter_raw()
-                heard = len(await anext(pieces))
+                received_bytes = len(await anext(pieces))
                 running.send_signal(signal.SIGTERM)
                 while (ready := await client.get("/readyz")).status_code == 200:
                     pass
                 assert ready.json()["error"]["code"] == "DRAINING"
                 refused = await client.post(SPEECH, json=HELLO)
                 assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
-                heard += sum([len(piece) async for piece in pieces])
-            assert heard == 2 * len(text) * 960
+                received_bytes += sum([len(piece) async for piece in pieces])
+            assert received_bytes == 2 * len(text) * 960
         assert await running.wait() == 0
 
 
-async def test_http_is_encrypted_with_the_servers_certificate(tmp_path: Path):
+async def test_http_uses_the_servers_certificate(tmp_path: Path):
     authority = Authority(tmp_path)
     own = authority.issue()
     trusting = ssl.create_default_context(cafile=str(authority.certificate))
     async with (
-        browsing(tls_certificate=own.certificate, tls_key=own.key) as (at, plain),
+        http_serving(tls_certificate=own.certificate, tls_key=own.key) as (at, plain),
         httpx.AsyncClient(base_url=f"https://{at.http}", verify=trusting) as client,
         connect(f"wss://{at.http}/v1/stream", ssl=trusting, proxy=None) as socket,
     ):

@@ -1,4 +1,4 @@
-"""POST /v1/audio/speech as OpenAI's clients use it: formats, streaming, events, refusals, clients that leave."""
+"""POST /v1/audio/speech as OpenAI's clients use it: formats, streaming, events, errors, clients that disconnect."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import pytest
 
 from engines.errors import EngineBusy, EngineFailure
 from engines.fake import Script, fake_voice, tone
-from service.codecs import pcm_s16le
-from service.encode import SAMPLE_RATES_HZ, AudioFormat, AudioSettings
-from service.http.wanted import MEDIA_TYPES, RESPONSE_FORMATS
-from tests.service.decoding import decode
-from tests.service.http.browsing import HELLO, LONG, SPEECH, browsing
+from service.audio.codecs import pcm_s16le
+from service.audio.formats import SAMPLE_RATES_HZ, AudioFormat, AudioSettings
+from service.http.speech_request import MEDIA_TYPES, RESPONSE_FORMATS
+from tests.service.audio.decoding import decode
+from tests.service.http.clients import HELLO, LONG, SPEECH, http_serving
 
 SLOW = Script(token_s=0.002, decode_s=0.01)
 
 
-def test_openais_names_mean_what_they_mean_there():
+def test_openais_format_names_have_openais_meaning():
     openais = {name: RESPONSE_FORMATS[name].value for name in ("mp3", "opus", "aac", "flac", "wav", "pcm")}
     assert openais == {
         "mp3": "mp3", "opus": "ogg_opus", "aac": "aac", "flac": "flac", "wav": "wav", "pcm": "pcm_s16le"
@@ -30,8 +30,8 @@ def test_openais_names_mean_what_they_mean_there():
 
 
 @pytest.mark.parametrize("name", [*RESPONSE_FORMATS, None])
-async def test_every_format_is_sound_of_its_type(name: str | None):
-    async with browsing() as (_, client):
+async def test_every_format_decodes_as_its_media_type(name: str | None):
+    async with http_serving() as (_, client):
         answer = await client.post(SPEECH, json=HELLO | ({"response_format": name} if name else {}))
         audio_format = RESPONSE_FORMATS[name or "mp3"]
         assert (answer.status_code, answer.headers["content-type"]) == (200, MEDIA_TYPES[audio_format])
@@ -39,32 +39,32 @@ async def test_every_format_is_sound_of_its_type(name: str | None):
         assert len(decode(answer.content, audio)) / audio.sample_rate_hz == pytest.approx(0.48, abs=0.12)
 
 
-async def test_pcm_is_the_engines_and_a_seed_repeats_it():
-    async with browsing() as (at, client):
-        asked = HELLO | {"response_format": "pcm", "seed": 5, "voice": {"id": "default"}, "speed": 1.0}
-        answer = await client.post(SPEECH, json=asked)
+async def test_pcm_is_the_engines_and_repeatable_with_a_seed():
+    async with http_serving() as (at, client):
+        request = HELLO | {"response_format": "pcm", "seed": 5, "voice": {"id": "default"}, "speed": 1.0}
+        answer = await client.post(SPEECH, json=request)
         assert answer.content == pcm_s16le(tone("Hello there.", fake_voice("default"), 5, 12 * 960))
         await at.settled()
 
 
-async def test_all_of_our_own_fields_arrive():
+async def test_all_of_our_own_fields_are_used():
     fields = {"temperature": 0.5, "top_k": 7, "top_p": 0.5, "repetition_penalty": 1, "max_speech_token_count": 4}
-    async with browsing() as (_, client):
-        asked = HELLO | fields | {"response_format": "pcm", "sample_rate_hz": 16_000}
-        assert len((await client.post(SPEECH, json=asked)).content) == 2 * 4 * 640
+    async with http_serving() as (_, client):
+        request = HELLO | fields | {"response_format": "pcm", "sample_rate_hz": 16_000}
+        assert len((await client.post(SPEECH, json=request)).content) == 2 * 4 * 640
 
 
-async def test_pcm_comes_at_every_rate():
-    async with browsing() as (_, client):
+async def test_pcm_supports_every_rate():
+    async with http_serving() as (_, client):
         for rate_hz in SAMPLE_RATES_HZ:
-            asked = HELLO | {"response_format": "pcm", "sample_rate_hz": rate_hz}
-            assert len((await client.post(SPEECH, json=asked)).content) == 2 * 12 * rate_hz // 25
+            request = HELLO | {"response_format": "pcm", "sample_rate_hz": rate_hz}
+            assert len((await client.post(SPEECH, json=request)).content) == 2 * 12 * rate_hz // 25
 
 
-async def test_audio_comes_while_it_is_made():
-    async with browsing(Script(token_s=0.01)) as (at, client):
-        asked = HELLO | {"input": "A sentence of some forty letters, or more.", "response_format": "pcm"}
-        async with client.stream("POST", SPEECH, json=asked) as answer:
+async def test_audio_is_streamed_while_it_is_made():
+    async with http_serving(Script(token_s=0.01)) as (at, client):
+        request = HELLO | {"input": "A sentence of some forty letters, or more.", "response_format": "pcm"}
+        async with client.stream("POST", SPEECH, json=request) as answer:
             assert answer.headers["transfer-encoding"] == "chunked"
             pieces = answer.aiter_raw()
             first = await anext(pieces)
@@ -74,10 +74,10 @@ async def test_audio_comes_while_it_is_made():
 
 
 async def test_events_carry_the_same_audio_and_count_tokens():
-    async with browsing() as (_, client):
-        asked = HELLO | {"response_format": "pcm", "seed": 5}
-        audio = (await client.post(SPEECH, json=asked)).content
-        answer = await client.post(SPEECH, json=asked | {"stream_format": "sse"})
+    async with http_serving() as (_, client):
+        request = HELLO | {"response_format": "pcm", "seed": 5}
+        audio = (await client.post(SPEECH, json=request)).content
+        answer = await client.post(SPEECH, json=request | {"stream_format": "sse"})
         assert answer.headers["content-type"] == "text/event-stream"
         events = [json.loads(line.removeprefix("data: ")) for line in answer.text.split("\n\n") if line]
         assert {event["type"] for event in events[:-1]} == {"speech.audio.delta"}
@@ -115,8 +115,8 @@ async def test_events_carry_the_same_audio_and_count_tokens():
         ({"pitch": 2}, "pitch", "FIELD_UNKNOWN"),
     ],
 )
-async def test_what_can_never_work_is_refused_by_the_name_it_has_here(change: dict[str, Any], param: str, reason: str):
-    async with browsing(max_pending_text_chars=1000) as (at, client):
+async def test_invalid_fields_are_rejected_by_their_name_in_the_body(change: dict[str, Any], param: str, reason: str):
+    async with http_serving(max_pending_text_chars=1000) as (at, client):
         answer = await client.post(
             SPEECH, content=json.dumps(HELLO | change), headers={"content-type": "application/json"}
         )
@@ -126,7 +126,7 @@ async def test_what_can_never_work_is_refused_by_the_name_it_has_here(change: di
         assert error["allowed"] in error["message"]
         assert answer.headers["x-should-retry"] == "false"
         assert "retry-after" not in answer.headers
-        assert at.engine.opened_streams <= 1, "the engine alone knows what it cannot speak"
+        assert at.engine.opened_streams <= 1, "only the engine detects unspeakable text"
         await at.check_serves()
 
 
@@ -143,15 +143,15 @@ async def test_what_can_never_work_is_refused_by_the_name_it_has_here(change: di
         (json.dumps(HELLO).encode(), "", 415, "MEDIA_TYPE_UNSUPPORTED"),
     ],
 )
-async def test_bodies_that_are_no_request(body: bytes, content_type: str, status: int, reason: str):
-    async with browsing(max_pending_text_chars=1000) as (at, client):
+async def test_bodies_that_are_not_a_request(body: bytes, content_type: str, status: int, reason: str):
+    async with http_serving(max_pending_text_chars=1000) as (at, client):
         answer = await client.post(SPEECH, content=body, headers={"content-type": content_type} if content_type else {})
         assert (answer.status_code, answer.json()["error"]["code"]) == (status, reason)
         await at.check_serves()
 
 
 async def test_an_unknown_voice_or_model_is_not_found():
-    async with browsing() as (_, client):
+    async with http_serving() as (_, client):
         for field, reason in (("voice", "VOICE_NOT_FOUND"), ("model", "MODEL_NOT_FOUND")):
             answer = await client.post(SPEECH, json=HELLO | {field: "nobody"})
             error = answer.json()["error"]
@@ -159,7 +159,7 @@ async def test_an_unknown_voice_or_model_is_not_found():
 
 
 async def test_beyond_capacity_a_client_is_told_when_to_come_back():
-    async with browsing(SLOW, max_streams=1) as (at, client):
+    async with http_serving(SLOW, max_streams=1) as (at, client):
         async with client.stream("POST", SPEECH, json=HELLO | {"input": LONG}) as first:
             await anext(first.aiter_raw())
             answer = await client.post(SPEECH, json=HELLO)
@@ -179,7 +179,7 @@ async def test_beyond_capacity_a_client_is_told_when_to_come_back():
     ],
 )
 async def test_failures_before_any_audio_have_a_status(script: Script, status: int, reason: str, retry: str):
-    async with browsing(script) as (at, client):
+    async with http_serving(script) as (at, client):
         answer = await client.post(SPEECH, json=HELLO)
         assert (answer.status_code, answer.json()["error"]["code"]) == (status, reason)
         assert answer.headers["x-should-retry"] == retry
@@ -187,9 +187,9 @@ async def test_failures_before_any_audio_have_a_status(script: Script, status: i
         await at.settled()
 
 
-async def test_a_failure_after_audio_leaves_no_whole_answer():
+async def test_a_failure_after_audio_leaves_an_incomplete_response():
     script = Script(failure=EngineFailure("broken"), fail_after_chunks=1, first_hop_tokens=4)
-    async with browsing(script) as (at, client):
+    async with http_serving(script) as (at, client):
         with pytest.raises(httpx.RemoteProtocolError):
             await client.post(SPEECH, json=HELLO)
         answer = await client.post(SPEECH, json=HELLO | {"stream_format": "sse"})
@@ -198,8 +198,8 @@ async def test_a_failure_after_audio_leaves_no_whole_answer():
         await at.settled()
 
 
-async def test_a_client_that_leaves_ends_the_engines_work_at_once():
-    async with browsing(SLOW) as (at, client):
+async def test_a_client_that_disconnects_cancels_the_engines_work_at_once():
+    async with http_serving(SLOW) as (at, client):
         async with client.stream("POST", SPEECH, json=HELLO | {"input": LONG}) as answer:
             await anext(answer.aiter_raw())
             await answer.aclose()
@@ -210,20 +210,20 @@ async def test_a_client_that_leaves_ends_the_engines_work_at_once():
         assert at.engine.made_samples == made + 12 * 960
 
 
-async def test_a_client_that_does_not_read_loses_its_answer_and_bounds_what_is_made():
-    async with browsing(stall_timeout_s=0.3, send_queue_events=2) as (at, client):
-        asked = HELLO | {"input": LONG, "response_format": "pcm_f32le", "sample_rate_hz": 48_000}
-        async with client.stream("POST", SPEECH, json=asked):
+async def test_a_client_that_does_not_read_loses_its_response_and_little_audio_is_made():
+    async with http_serving(stall_timeout_s=0.3, send_queue_events=2) as (at, client):
+        request = HELLO | {"input": LONG, "response_format": "pcm_f32le", "sample_rate_hz": 48_000}
+        async with client.stream("POST", SPEECH, json=request):
             async with asyncio.timeout(10):
-                await at.server.admission.all_left()
-            # 5 MB: what the sockets on both sides of loopback hold, and no more than that
+                await at.server.admission.wait_idle()
+            # 5 MB, which the sockets on both sides of loopback hold
             assert at.engine.made_samples * 2 * 4 < 16e6
             assert at.engine.made_samples < len(LONG) * 960
         await at.check_serves()
 
 
-async def test_a_body_that_does_not_come_is_not_waited_for():
-    async with browsing(stall_timeout_s=0.2) as (at, _):
+async def test_a_body_that_does_not_arrive_is_not_waited_for():
+    async with http_serving(stall_timeout_s=0.2) as (at, _):
         host, _, port = at.http.partition(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         head = f"POST {SPEECH} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n"
@@ -236,8 +236,8 @@ async def test_a_body_that_does_not_come_is_not_waited_for():
         await at.settled()
 
 
-async def test_many_at_once_do_not_mix():
-    async with browsing(SLOW, max_streams=8) as (_, client):
+async def test_concurrent_requests_do_not_mix():
+    async with http_serving(SLOW, max_streams=8) as (_, client):
 
         async def speak(seed: int) -> bytes:
             return (await client.post(SPEECH, json=HELLO | {"response_format": "pcm", "seed": seed})).content
@@ -249,7 +249,7 @@ async def test_many_at_once_do_not_mix():
 
 async def test_text_is_never_logged(caplog: pytest.LogCaptureFixture):
     caplog.set_level("DEBUG", "mynah.service")
-    async with browsing() as (_, client):
+    async with http_serving() as (_, client):
         await client.post(SPEECH, json=HELLO | {"input": "Confidential words."})
         await client.post(SPEECH, json=HELLO | {"input": "confidential!", "top_p": 7})
         await client.get("/v1/voices/confidential")

@@ -1,4 +1,4 @@
-"""Voices over HTTP: made from an upload, listed, used, forgotten; the same store as over gRPC."""
+"""Voices over HTTP: created from an upload, listed, used, deleted; the same store as over gRPC."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
-from service.voice_store import DEFAULT_VOICE_ID
-from tests.service.http.browsing import HELLO, SPEECH, browsing
+from service.voices.ids import DEFAULT_VOICE_ID
+from tests.service.http.clients import HELLO, SPEECH, http_serving
 from tests.service.serving import REFERENCE
 
 VOICES = "/v1/voices"
@@ -20,11 +20,12 @@ async def create(client: httpx.AsyncClient, audio: bytes | None = REFERENCE, **f
     return await client.post(VOICES, data=fields, files=files or {})
 
 
-async def test_a_voices_life():
-    async with browsing() as (at, client):
-        made = await create(client, **ANNA, voice_id="anna")
-        voice = made.json()
-        assert (made.status_code, voice["voice_id"], voice["name"], voice["built_in"]) == (201, "anna", "Anna", False)
+async def test_a_voice_is_created_used_and_deleted():
+    async with http_serving() as (at, client):
+        response = await create(client, **ANNA, voice_id="anna")
+        voice = response.json()
+        assert response.status_code == 201
+        assert (voice["voice_id"], voice["name"], voice["built_in"]) == ("anna", "Anna", False)
         assert (await client.get(f"{VOICES}/anna")).json() == voice
         assert [each.voice_id for each in await at.client.voices.list()] == ["anna", DEFAULT_VOICE_ID], "gRPC's too"
         assert (await client.post(SPEECH, json=HELLO | {"voice": "anna"})).status_code == 200
@@ -33,8 +34,8 @@ async def test_a_voices_life():
         assert (gone.status_code, gone.json()["error"]["code"]) == (404, "VOICE_NOT_FOUND")
 
 
-async def test_lists_come_in_pages():
-    async with browsing() as (_, client):
+async def test_lists_are_paginated():
+    async with http_serving() as (_, client):
         for name in "abc":
             await create(client, **ANNA, voice_id=name)
         first = (await client.get(VOICES, params={"page_size": 3})).json()
@@ -55,8 +56,8 @@ async def test_lists_come_in_pages():
         ("page_size=1&page_size=2", "FIELD_UNKNOWN"),
     ],
 )
-async def test_lists_that_cannot_be(query: str, reason: str):
-    async with browsing() as (_, client):
+async def test_invalid_list_queries(query: str, reason: str):
+    async with http_serving() as (_, client):
         answer = await client.get(f"{VOICES}?{query}")
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, reason)
 
@@ -78,8 +79,8 @@ async def test_lists_that_cannot_be(query: str, reason: str):
         (ANNA, bytes(100_000), 413, "", "BODY_TOO_LARGE"),
     ],
 )
-async def test_uploads_that_cannot_be(fields: dict[str, str], audio: bytes, status: int, param: str, reason: str):
-    async with browsing(max_upload_bytes=10_000) as (at, client):
+async def test_invalid_uploads(fields: dict[str, str], audio: bytes, status: int, param: str, reason: str):
+    async with http_serving(max_upload_bytes=10_000) as (at, client):
         answer = await create(client, audio, **fields)
         error = answer.json()["error"]
         assert (answer.status_code, error["param"] or "", error["code"]) == (status, param, reason)
@@ -97,15 +98,15 @@ async def test_uploads_that_cannot_be(fields: dict[str, str], audio: bytes, stat
         (b"--x\r\nContent-Disposition: form-data\r\n\r\n\r\n--x--", "multipart/form-data; boundary=x", 400),
     ],
 )
-async def test_bodies_that_are_no_upload(content: bytes, content_type: str, status: int):
-    async with browsing() as (at, client):
+async def test_bodies_that_are_not_a_form(content: bytes, content_type: str, status: int):
+    async with http_serving() as (at, client):
         answer = await client.post(VOICES, content=content, headers={"content-type": content_type})
         assert answer.status_code == status
         assert answer.json()["error"]["code"] in {"MEDIA_TYPE_UNSUPPORTED", "MESSAGE_INVALID", "VOICE_NAME_INVALID"}
         await at.settled()
 
 
-async def test_the_built_in_voice_stays():
-    async with browsing() as (_, client):
+async def test_the_built_in_voice_cannot_be_deleted():
+    async with http_serving() as (_, client):
         answer = await client.delete(f"{VOICES}/{DEFAULT_VOICE_ID}")
         assert (answer.status_code, answer.json()["error"]["code"]) == (409, "VOICE_BUILT_IN")

@@ -1,0 +1,1 @@
+"""Checkpoints: finding, opening and checking a model's files."""

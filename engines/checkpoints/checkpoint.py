@@ -1,0 +1,187 @@
+"""Opens checkpoints, folders of upstream's layout: from the hub, embedded, local or with random weights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from engines.checkpoints.hub import Hub, HubUnreachable, HuggingFaceHub
+from engines.checkpoints.random_checkpoint import Generator, NetGenerator, is_random, materialise
+from engines.checkpoints.tensor_file import Shape, tensor_problems
+from engines.errors import CheckpointError
+from engines.model_spec import MODELS, NANO, TINY, TURBO, ModelSpec
+from engines.text import TOKENIZER_FILES
+
+Table = tuple[str, Mapping[str, Shape]]  # the prefix of a net's tensors in the file; their names and shapes
+
+REPOSITORIES = {TURBO.name: "ResembleAI/chatterbox-turbo", NANO.name: "ResembleAI/chatterbox-nano"}
+_S3GEN_FILE = "s3gen_meanflow.safetensors"
+_VOICE_ENCODER_FILE = "ve.safetensors"
+_CONDS_FILE = "conds.pt"
+EMBEDDED = Path(__file__).parents[1] / "embedded" / TINY.name  # made by tools/tiny
+_RANDOM = "random:"
+_ABOUT_TINY = "a small model that ships with Mynah and has two synthetic voices"
+_NOISE = "its weights are random and its speech is noise, for tests of the system only"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder of upstream's layout. `notice` is a sentence for people if this is not a published model."""
+
+    folder: Path
+    spec: ModelSpec
+    random_weights: bool = False
+    notice: str = ""
+
+    @property
+    def t3_path(self) -> Path:
+        return self.folder / self.spec.t3_file
+
+    @property
+    def s3gen_path(self) -> Path:
+        """The file of flow., mel2wav. (vocoder), tokenizer. (S3 tokenizer) and speaker_encoder. (CAMPPlus)."""
+        return self.folder / _S3GEN_FILE
+
+    @property
+    def voice_encoder_path(self) -> Path:
+        return self.folder / _VOICE_ENCODER_FILE
+
+    @property
+    def conds_path(self) -> Path | None:
+        """The file of the built-in voice, or None."""
+        path = self.folder / _CONDS_FILE
+        return path if path.exists() else None
+
+
+def open_checkpoint(
+    model: str,
+    *,
+    cache_dir: Path | None,
+    seed: int = 0,
+    device: str,
+    hub: Hub | None = None,
+    generator: Generator | None = None,
+) -> Checkpoint:
+    """Returns the checkpoint of a model, downloaded if necessary.
+
+    `model` is auto, turbo, nano, tiny, FOLDER, random:turbo, random:nano or random:tiny. `auto` is turbo if `device`
+    ("cpu", "cuda", "cuda:1") is a GPU, else nano; if the hub does not answer, it is tiny with a notice. `cache_dir`
+    defaults to `default_cache_dir()`; `seed` is for random weights; `hub` and `generator` are for tests.
+    Raises CheckpointError with the problem and its solution. It does not check tensors: see `verify`.
+    """
+    cache_dir = cache_dir or default_cache_dir()
+    hub = hub or HuggingFaceHub(cache_dir / "hub")
+    generator = generator or NetGenerator()
+    if model == "auto":
+        spec = TURBO if device.startswith("cuda") else NANO
+        try:
+            return _from_hub(spec, hub)
+        except HubUnreachable as error:
+            return _fallback(spec, error)
+    if model == TINY.name:
+        return _embedded(f"This is {TINY.name}, {_ABOUT_TINY}.")
+    if model in REPOSITORIES:
+        return _from_hub(MODELS[model], hub)
+    if model.startswith(_RANDOM):
+        return open_folder(materialise(_random_spec(model), seed, cache_dir, generator))
+    if not model or not Path(model).expanduser().is_dir():
+        raise CheckpointError(f"model {model!r} is neither an existing folder nor one of {', '.join(_names())}")
+    return open_folder(Path(model).expanduser())
+
+
+def default_cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    """$MYNAH_CACHE_DIR, else $XDG_CACHE_HOME/mynah, else ~/.cache/mynah."""
+    if named := environ.get("MYNAH_CACHE_DIR"):
+        return Path(named).expanduser()
+    base = environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "mynah"
+
+
+def open_folder(folder: Path) -> Checkpoint:
+    """Returns the checkpoint in `folder`; the name of T3's file identifies the model.
+
+    Raises CheckpointError if the folder does not have exactly one T3 file, or if another file is missing.
+    """
+    spec = _recognise(folder)
+    if missing := _missing(folder, spec):
+        raise CheckpointError(f"{folder}: a {spec.name} checkpoint also needs {', '.join(missing)}")
+    random = is_random(folder)
+    return Checkpoint(folder, spec, random, f"This is random:{spec.name}: {_NOISE}" if random else "")
+
+
+def verify(checkpoint: Checkpoint, tables: Mapping[Path, Iterable[Table]]) -> None:
+    """Check that every tensor exists with its shape; reads headers only.
+
+    `tables` has, for each file, the nets in it: the prefix of their tensors, and shapes by name without prefix. Other
+    tensors are ignored. Raises CheckpointError naming each missing or misshapen tensor of all files.
+    """
+    problems = [problem for path, parts in tables.items() for problem in _problems(path, parts)]
+    if problems:
+        shown = "\n  ".join(problems)
+        raise CheckpointError(
+            f"{checkpoint.folder}: not the {checkpoint.spec.name} weights, {len(problems)} problems:\n  {shown}"
+        )
+
+
+def _problems(path: Path, parts: Iterable[Table]) -> list[str]:
+    expected = {prefix + name: shape for prefix, shapes in parts for name, shape in shapes.items()}
+    try:
+        return [f"{path.name}: {problem}" for problem in tensor_problems(path, expected)]
+    except CheckpointError as error:
+        return [str(error)]
+
+
+def _recognise(folder: Path) -> ModelSpec:
+    specs = [spec for spec in MODELS.values() if (folder / spec.t3_file).is_file()]
+    if len(specs) == 1:
+        return specs[0]
+    expected = ", ".join(spec.t3_file for spec in MODELS.values())
+    existing = sorted(path.name for path in folder.glob("*.safetensors"))
+    raise CheckpointError(f"{folder}: exactly one of {expected} is expected, found {', '.join(existing) or 'none'}")
+
+
+def _missing(folder: Path, spec: ModelSpec) -> list[str]:
+    """Returns the missing files among those that are required; the built-in voice is optional."""
+    needed = [spec.t3_file, _S3GEN_FILE, _VOICE_ENCODER_FILE]
+    if not (folder / "tokenizer.json").is_file():
+        needed += ["vocab.json", "merges.txt"]
+    return [name for name in needed if not (folder / name).is_file()]
+
+
+def _from_hub(spec: ModelSpec, hub: Hub) -> Checkpoint:
+    repository = REPOSITORIES[spec.name]
+    files = (spec.t3_file, _S3GEN_FILE, _VOICE_ENCODER_FILE, _CONDS_FILE, *TOKENIZER_FILES)
+    usable = [folder for folder in hub.cached(repository, files) if not _missing(folder, spec)]
+    for folder in usable:  # an incomplete download may lack one of the small files
+        if (folder / _CONDS_FILE).is_file() and (folder / "tokenizer_config.json").is_file():
+            return open_folder(folder)
+    try:
+        return open_folder(hub.download(repository, files))
+    except HubUnreachable:
+        if usable:
+            return open_folder(usable[0])
+        raise
+
+
+def _names() -> tuple[str, ...]:
+    return ("auto", *REPOSITORIES, TINY.name, *(_RANDOM + name for name in MODELS))
+
+
+def _random_spec(model: str) -> ModelSpec:
+    name = model.removeprefix(_RANDOM)
+    if name not in MODELS:
+        raise CheckpointError(f"model {model!r}: random weights come as {', '.join(_RANDOM + n for n in MODELS)}")
+    return MODELS[name]
+
+
+def _embedded(notice: str) -> Checkpoint:
+    return replace(open_folder(EMBEDDED), notice=notice)
+
+
+def _fallback(spec: ModelSpec, error: HubUnreachable) -> Checkpoint:
+    return _embedded(
+        f"The model hub cannot be reached ({error.cause}), so this is {TINY.name}, {_ABOUT_TINY}, and not "
+        f"{spec.name}. For {spec.name}, connect this machine to huggingface.co once, or name a folder that holds it."
+    )

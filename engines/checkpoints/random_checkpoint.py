@@ -1,0 +1,193 @@
+"""Checkpoints of upstream's layout with seeded random weights, created atomically in the cache folder."""
+
+from __future__ import annotations
+
+import ast
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy.typing as npt
+from tokenizers.pre_tokenizers import ByteLevel
+
+from engines.checkpoints.tensor_file import write_tensors
+from engines.errors import CheckpointError
+from engines.model_spec import ModelSpec
+
+Array = npt.NDArray[Any]
+NamedTensors = Mapping[str, Array] | Iterable[tuple[str, Array]]
+
+_log = logging.getLogger(__name__)
+
+MANIFEST = "random.json"
+
+# The published tokenizer's added tokens, ids 50257 to 50275.
+TAGS = (
+    "[angry]", "[fear]", "[surprised]", "[whispering]", "[advertisement]", "[dramatic]", "[narration]", "[crying]",
+    "[happy]", "[sarcastic]", "[clear throat]", "[sigh]", "[shush]", "[cough]", "[groan]", "[sniff]", "[gasp]",
+    "[chuckle]", "[laugh]",
+)  # fmt: skip
+_END_OF_TEXT = "<|endoftext|>"
+
+
+class Generator(Protocol):
+    """Writes checkpoint folders. `version` increases when the same seed gives other weights."""
+
+    version: int
+
+    def fingerprint(self) -> str:
+        """Returns a digest of the code that draws the weights, in case `version` was not increased."""
+        ...
+
+    def fill(self, folder: Path, spec: ModelSpec, seed: int) -> None:
+        """Write every file of a checkpoint into the empty `folder`."""
+        ...
+
+
+class NetGenerator:
+    """Writes random weights of all nets, a random voice, and a tokenizer of bytes and tags."""
+
+    version = 2
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for path in sources():
+            digest.update(path.read_bytes())
+        return digest.hexdigest()
+
+    def fill(self, folder: Path, spec: ModelSpec, seed: int) -> None:
+        from engines.conditioning import random_weights as voice
+        from engines.conditioning.builtin import save_builtin
+        from engines.s3gen import random_weights as s3gen
+        from engines.t3 import random_weights as t3
+
+        write_tensors(folder / spec.t3_file, _pairs(t3.random_tensors(spec, seed)))
+        nets = chain(_pairs(s3gen.random_tensors(spec, seed)), _pairs(voice.random_tensors(spec, seed)))
+        write_tensors(folder / "s3gen_meanflow.safetensors", nets)
+        write_tensors(folder / "ve.safetensors", _pairs(voice.random_voice_encoder_tensors(spec, seed)))
+        save_builtin(voice.random_voice(seed), folder / "conds.pt")
+        write_tokenizer(folder, spec.t3.text_vocab)
+
+
+def sources() -> list[Path]:
+    """Returns the files that determine the weights: this one and all of the package that it imports."""
+    package = Path(__file__).parents[1]
+    files: set[Path] = set()
+    pending = [Path(__file__)]
+    while pending:
+        path = pending.pop()
+        if path in files or not path.is_file():
+            continue
+        files.add(path)
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(package.name):
+                names = (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+                pending += [package.parent / f"{str(name).replace('.', '/')}.py" for name in names]
+    return sorted(files)
+
+
+def _pairs(tensors: NamedTensors) -> Iterable[tuple[str, Array]]:
+    return tensors.items() if isinstance(tensors, Mapping) else tensors
+
+
+def materialise(spec: ModelSpec, seed: int, cache_dir: Path, generator: Generator) -> Path:
+    """Returns the folder of random weights for `spec` and `seed`, created if it does not exist.
+
+    It is created atomically; of several processes, one creates it and the others wait. A folder that is incomplete or
+    that other code created is replaced. Raises CheckpointError if `cache_dir` is not writable or the disk is full.
+    """
+    folder = cache_dir / f"random-{spec.name}-s{seed}-r{generator.version}"
+    fingerprint = generator.fingerprint()
+    if _is_current(folder, fingerprint):
+        return folder
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        with _locked(cache_dir / f".{folder.name}.lock"):
+            if not _is_current(folder, fingerprint):
+                _make(folder, spec, seed, generator, fingerprint)
+    except OSError as error:
+        raise CheckpointError(
+            f"random weights cannot be written to {cache_dir} ({error.strerror or error}): "
+            "free some space or choose another cache folder with MYNAH_CACHE_DIR"
+        ) from error
+    return folder
+
+
+def is_random(folder: Path) -> bool:
+    """Whether `materialise` created `folder`."""
+    return (folder / MANIFEST).is_file()
+
+
+def _is_current(folder: Path, fingerprint: str) -> bool:
+    try:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
+        whole = all((folder / name).stat().st_size == size for name, size in manifest["files"].items())
+    except (OSError, ValueError, KeyError):
+        return False
+    return whole and manifest.get("fingerprint") == fingerprint
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock, which the system releases when the process ends."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _make(folder: Path, spec: ModelSpec, seed: int, generator: Generator, fingerprint: str) -> None:
+    """Fill a temporary folder and rename it. The caller holds the lock, so existing temporary folders are stale."""
+    for stale in folder.parent.glob(f".{folder.name}.*.partial"):
+        shutil.rmtree(stale)
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    partial.mkdir()
+    _log.info("drawing random weights for %s into %s", spec.name, folder)
+    try:
+        generator.fill(partial, spec, seed)
+        files = {path.name: path.stat().st_size for path in sorted(partial.iterdir())}
+        manifest = {"model": spec.name, "seed": seed, "fingerprint": fingerprint, "files": files}
+        (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
+        if folder.exists():  # processes that have mapped its files keep their mappings
+            folder.rename(folder.with_name(f".{folder.name}.old.partial"))
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(folder.with_name(f".{folder.name}.old.partial"), ignore_errors=True)
+
+
+def write_tokenizer(folder: Path, text_vocab: int) -> None:
+    """Write GPT-2 tokenizer files for `text_vocab` ids: 256 byte symbols, fillers, end of text, and the tags.
+
+    Without merges, every byte of a text is one token; every tag is one token.
+    """
+    first_tag = text_vocab - len(TAGS)
+    vocab = {symbol: i for i, symbol in enumerate(sorted(ByteLevel.alphabet()))}
+    vocab |= {f"<filler {i}>": i for i in range(len(vocab), first_tag - 1)}
+    vocab[_END_OF_TEXT] = first_tag - 1
+    tags = {tag: first_tag + i for i, tag in enumerate(TAGS)}
+    roles = dict.fromkeys(("bos_token", "eos_token", "unk_token"), _END_OF_TEXT)
+    decoder = {str(i): _added(tag, special=False) for tag, i in tags.items()}
+    decoder = {str(first_tag - 1): _added(_END_OF_TEXT, special=True)} | decoder
+    config = {"added_tokens_decoder": decoder, "add_prefix_space": False, "tokenizer_class": "GPT2Tokenizer", **roles}
+    _write_json(folder / "vocab.json", vocab)
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    _write_json(folder / "added_tokens.json", tags)
+    _write_json(folder / "special_tokens_map.json", roles)
+    _write_json(folder / "tokenizer_config.json", config)
+
+
+def _added(content: str, *, special: bool) -> dict[str, Any]:
+    flags = {"lstrip": False, "normalized": True, "rstrip": False, "single_word": False, "special": special}
+    return {"content": content, **flags}
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")

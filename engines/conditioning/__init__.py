@@ -1,0 +1,1 @@
+"""Conditioning: reference audio to a Voice."""

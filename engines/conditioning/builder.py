@@ -1,0 +1,138 @@
+"""Makes a Voice from reference audio: which net gets which part of the recording, at which sample rate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from threading import Lock
+
+import torch
+from torch import nn
+
+from engines.audio import Samples, resample, resample_windowed_sinc, with_gain
+from engines.checkpoints.checkpoint import Checkpoint
+from engines.checkpoints.weights import load_tensors
+from engines.conditioning import speaker, tokenizer, xvector
+from engines.conditioning.mel import prompt_mel
+from engines.conditioning.reference import Reference
+from engines.conditioning.sandbox import load_reference_sandboxed
+from engines.model_spec import (
+    MAX_S3GEN_PROMPT_TOKENS,
+    MAX_T3_PROMPT_TOKENS,
+    MEL_FRAMES_PER_TOKEN,
+    SAMPLE_RATE_HZ,
+    SAMPLES_PER_TOKEN,
+    SPEECH_TOKENS_PER_S,
+)
+from engines.packed_linear import packing_available
+from engines.s3gen.nets.packing import pack
+from engines.voice import Voice
+
+TARGET_LUFS = -27.0
+_S3GEN_SAMPLES = MAX_S3GEN_PROMPT_TOKENS * SAMPLES_PER_TOKEN  # 10 s at 24 kHz
+_T3_SAMPLES = MAX_T3_PROMPT_TOKENS * tokenizer.RATE_HZ // SPEECH_TOKENS_PER_S  # 15 s at 16 kHz
+
+
+@dataclass(frozen=True)
+class _Nets:
+    speaker: speaker.SpeakerEncoder
+    tokenizer: tokenizer.SpeechTokenizer
+    xvector: xvector.XVectorEncoder
+
+
+class VoiceBuilder:
+    """Makes voices from recordings. Thread-safe: decoding runs concurrently, the nets serve one caller at a time.
+
+    The nets are loaded at the first build, memory-mapped on a CPU; `load` loads them earlier.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        device: str = "cpu",
+        decode: Callable[[bytes], Reference] = load_reference_sandboxed,
+    ) -> None:
+        self._checkpoint = checkpoint
+        self._decode = decode
+        self._device = torch.device(device)
+        self._lock = Lock()
+        self._nets: _Nets | None = None
+
+    def load(self) -> None:
+        """Load the nets. Raises CheckpointError naming every tensor that is missing or has another shape."""
+        with self._lock:
+            self._loaded()
+
+    def build(self, audio: bytes, name: str) -> Voice:
+        """Make a Voice from the bytes of an audio file.
+
+        Raises InvalidInput if the audio cannot be used (see `load_reference`), and CheckpointError as `load`.
+        Source: upstream's ChatterboxTurboTTS.prepare_conditionals and S3Gen's embed_ref.
+        """
+        reference = self._decode(audio)
+        samples = with_gain(reference.samples, TARGET_LUFS - reference.loudness_lufs)
+        with self._lock:
+            return self._condition(samples, name, self._metadata(reference))
+
+    def _loaded(self) -> _Nets:
+        if self._nets is None:
+            self._nets = load_nets(self._checkpoint, self._device)
+        return self._nets
+
+    def _condition(self, samples: Samples, name: str, metadata: dict[str, str]) -> Voice:
+        """Resamples with soxr for T3 (15 s) and the speaker encoder (all), with a windowed sinc for S3Gen (10 s).
+
+        A recording of at most 10 s is tokenized once for both, since the tokenizer takes most of the time.
+        """
+        nets = self._loaded()
+        all_16k = resample(samples, SAMPLE_RATE_HZ, tokenizer.RATE_HZ)
+        prompt = samples[:_S3GEN_SAMPLES]
+        prompt_16k = resample_windowed_sinc(prompt, SAMPLE_RATE_HZ, tokenizer.RATE_HZ)
+        speech_tokens, mel = nets.tokenizer.encode(prompt_16k), prompt_mel(prompt)
+        # the last, partly filled token covers fewer than two mel frames: tokens and mel end at the last whole one
+        tokens = speech_tokens[: len(mel) // MEL_FRAMES_PER_TOKEN]
+        shared = len(samples) <= _S3GEN_SAMPLES
+        return Voice(
+            name=name,
+            speaker_embedding=nets.speaker.embed(all_16k),
+            t3_prompt_tokens=speech_tokens if shared else nets.tokenizer.encode(all_16k[:_T3_SAMPLES]),
+            s3gen_prompt_tokens=tokens,
+            s3gen_prompt_mel=mel[: MEL_FRAMES_PER_TOKEN * len(tokens)].copy(),
+            x_vector=nets.xvector.embed(prompt_16k),
+            metadata=metadata,
+        )
+
+    def _metadata(self, reference: Reference) -> dict[str, str]:
+        """Describes the recording and the model: speech tokens are valid for the weights that made them only."""
+        return {
+            "duration_s": f"{reference.duration_s:.3f}",
+            "loudness_lufs": f"{reference.loudness_lufs:.1f}",
+            "source": reference.source,
+            "model": ("random:" if self._checkpoint.random_weights else "") + self._checkpoint.spec.name,
+            "mynah_version": version("mynah"),
+        }
+
+
+def load_nets(checkpoint: Checkpoint, device: torch.device) -> _Nets:
+    """Load the three nets. Raises CheckpointError as `load_tensors`."""
+    spec = checkpoint.spec
+    with torch.device("meta"):
+        nets = _Nets(speaker.SpeakerEncoder(spec), tokenizer.SpeechTokenizer(spec), xvector.XVectorEncoder(spec))
+    _fill(nets.speaker, load_tensors(checkpoint.voice_encoder_path, speaker.expected_tensors(spec)), device)
+    for net, part in ((nets.tokenizer, tokenizer), (nets.xvector, xvector)):
+        tensors = load_tensors(checkpoint.s3gen_path, part.expected_tensors(spec), prefix=part.PREFIX)
+        _fill(net, tensors, device)
+    if device.type == "cpu":
+        # halves the time for its small images; torch's annotations lack the argument
+        nets.xvector.head.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if packing_available():
+            pack(nets.tokenizer)  # its matrix products take two thirds of a build
+    return nets
+
+
+def _fill(net: nn.Module, tensors: dict[str, torch.Tensor], device: torch.device) -> None:
+    """Assign the tensors to the net. On a CPU they remain views of the memory-mapped file."""
+    net.load_state_dict(tensors, assign=True)
+    net.to(device).eval().requires_grad_(False)

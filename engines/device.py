@@ -1,0 +1,57 @@
+"""The device of an engine, its memory, and the CPU threads that the engine may use."""
+
+from __future__ import annotations
+
+import torch
+
+from engines.api import DeviceMemory
+from engines.errors import InvalidInput
+
+
+def resolve_device(name: str) -> str:
+    """Returns the device that auto, cpu, cuda or cuda:N names. Raises InvalidInput if it does not exist."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise _unknown_device(name) from error
+    if device.type not in ("cpu", "cuda"):
+        raise _unknown_device(name)
+    count = torch.cuda.device_count() if device.type == "cuda" else 1
+    if (device.index or 0) >= count:
+        allowed = f"one of the {count} GPUs of this machine"
+        message = f"device is {name}, but it must be {allowed}."
+        if count == 0:
+            allowed, message = "cpu", f"device is {name}, but torch finds no GPU on this machine; it must be cpu."
+        raise InvalidInput("device", message, "DEVICE_MISSING", value=name, allowed=allowed)
+    return name
+
+
+def _unknown_device(name: str) -> InvalidInput:
+    allowed = "auto, cpu, cuda or cuda:N"
+    message = f"device is {name!r}; it must be {allowed}."
+    return InvalidInput("device", message, "DEVICE_UNKNOWN", value=repr(name), allowed=allowed)
+
+
+def use_threads(threads: int | None) -> None:
+    """Set torch's intra-op threads; None keeps its default, one per physical core. Raises InvalidInput below 1."""
+    if threads is None:
+        return
+    if threads < 1:
+        message = f"threads is {threads}; it must be at least 1."
+        raise InvalidInput("threads", message, "THREADS_OUT_OF_RANGE", value=threads, allowed="at least 1")
+    torch.set_num_threads(threads)
+
+
+def cpu_threads() -> int:
+    """The number of intra-op threads in use."""
+    return torch.get_num_threads()
+
+
+def device_memory(device: str) -> DeviceMemory | None:
+    """GPU memory in use by all processes; None for the CPU."""
+    if torch.device(device).type != "cuda":
+        return None
+    free_bytes, total_bytes = torch.cuda.mem_get_info(device)
+    return DeviceMemory(total_bytes - free_bytes, total_bytes)

@@ -1,0 +1,171 @@
+"""Builds an engine from its configuration: checkpoint, text tokenizer, T3, S3Gen and voices."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from functools import partial
+from pathlib import Path
+
+from engines.api import NULL_OBSERVER, EngineInfo, Limits, Observer
+from engines.checkpoints.checkpoint import Checkpoint, default_cache_dir, open_checkpoint, verify
+from engines.checkpoints.hub import HuggingFaceHub
+from engines.checkpoints.tensor_file import Shape
+from engines.conditioning import speaker, tokenizer, xvector
+from engines.conditioning.builder import VoiceBuilder
+from engines.conditioning.builtin import load_builtin
+from engines.config import DTYPES, EngineConfig
+from engines.device import cpu_threads, device_memory, resolve_device, use_threads
+from engines.errors import InvalidInput
+from engines.health import Health
+from engines.kernels.dense import fp16_supported
+from engines.pipeline import Encoder, Pipeline, Stages
+from engines.published.engine import build_published_engine
+from engines.published.graphs import find_published
+from engines.s3gen.nets import flow, vocoder_weights
+from engines.s3gen.select_runtime import select_runtime
+from engines.s3gen.streaming.batcher import WindowBatcher
+from engines.s3gen.streaming.schedule import SCHEDULES
+from engines.t3 import model as t3_model
+from engines.t3.backend import T3Backend
+from engines.t3.decoder import DecoderLimits
+from engines.t3.guidance import check_guidance
+from engines.t3.local_backend import LocalT3Backend
+from engines.t3.onnx.export import open_onnx_net
+from engines.t3.vllm import backend
+from engines.text import TextTokenizer, normalize
+
+# Bounds the batcher's memory; it batches windows only where measurements show a gain.
+_MAX_BATCH = {"cpu": 8, "cuda": 16}
+_T3_DTYPES_OF = {"torch": ("auto", "float32", "float16"), "onnx": ("auto", "float32", "int8"), "vllm": DTYPES}
+
+
+def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pipeline:
+    """Build the engine that `config` describes. Raises the errors of `engines.load`."""
+    _check_choices(config)
+    check_guidance(os.environ)
+    hub = HuggingFaceHub((config.cache_dir or default_cache_dir()) / "hub")
+    if (folder := find_published(config.model, hub)) is not None:
+        return build_published_engine(config, folder, observer)
+    device = resolve_device(config.device)
+    use_threads(config.threads)
+    checkpoint = open_checkpoint(config.model, cache_dir=config.cache_dir, seed=config.weights_seed, device=device)
+    verify(checkpoint, tensor_tables(checkpoint))
+    health = Health()
+    t3 = _make_t3(config, checkpoint, device, health, observer)
+    s3gen = select_runtime(config, checkpoint, device)
+    max_batch = _MAX_BATCH[device.split(":")[0]]
+    batcher = WindowBatcher(s3gen.runtime, max_batch=max_batch, reference=s3gen.reference, observer=observer)
+    stages = Stages(_make_encoder(config, checkpoint), t3, batcher, SCHEDULES[config.schedule], observer)
+    info = EngineInfo(
+        model=checkpoint.spec.name,
+        device=device,
+        t3_runtime=t3.name,
+        s3gen_runtime=s3gen.runtime.name,
+        limits=Limits(config.max_text_chars_per_segment, 1000, config.max_streams),
+        random_weights=checkpoint.random_weights,
+        notice=checkpoint.notice,
+        refused_runtimes=s3gen.refused,
+    )
+    default_voice = load_builtin(checkpoint.conds_path) if checkpoint.conds_path else None
+    return Pipeline(info, stages, VoiceBuilder(checkpoint), default_voice, health, partial(device_memory, device))
+
+
+def _make_encoder(config: EngineConfig, checkpoint: Checkpoint) -> Encoder:
+    tokenizer = TextTokenizer(checkpoint.folder, checkpoint.spec.t3.text_vocab)
+
+    def encode(text: str) -> tuple[int, ...]:
+        return tokenizer.encode(normalize(text, config.max_text_chars_per_segment))
+
+    return encode
+
+
+def _make_t3(
+    config: EngineConfig, checkpoint: Checkpoint, device: str, health: Health, observer: Observer
+) -> T3Backend:
+    name = _t3_name(config, device)
+    limits = DecoderLimits(config.max_streams, config.max_positions)
+    if name == "torch":
+        fp16_weights = _fp16_weights(config, device)
+        net = t3_model.T3Net.load(checkpoint.t3_path, checkpoint.spec, device, fp16_weights=fp16_weights)
+        return LocalT3Backend(net, limits, observer)
+    if name == "onnx":
+        precision, threads = "int8" if config.t3_dtype == "int8" else "fp32", config.threads or cpu_threads()
+        onnx_net = open_onnx_net(checkpoint, precision, threads=threads, cache_dir=config.cache_dir)
+        return LocalT3Backend(onnx_net, limits, observer)
+    return backend.VllmT3Backend(
+        checkpoint,
+        device=device,
+        max_streams=config.max_streams,
+        max_positions=config.max_positions,
+        dtype=config.t3_dtype,
+        cuda_graphs=config.cuda_graphs,
+        gpu_memory_utilization=config.gpu_memory_utilization,
+        on_health=health.set,
+        observer=observer,
+    )
+
+
+def _t3_name(config: EngineConfig, device: str) -> str:
+    """Returns the name of the T3 backend. Raises InvalidInput if it does not support the precision or the device."""
+    on_gpu = device.startswith("cuda")
+    name = _automatic_t3(config, on_gpu) if config.t3 == "auto" else config.t3
+    if config.t3_dtype not in _T3_DTYPES_OF[name]:
+        raise _unsupported("t3_dtype", config.t3_dtype, f"T3 on {name}", ", ".join(_T3_DTYPES_OF[name]))
+    if name == "onnx" and on_gpu:
+        raise _unsupported("t3", name, "a GPU", "vllm or torch")
+    return name
+
+
+def _automatic_t3(config: EngineConfig, on_gpu: bool) -> str:
+    """Returns the fastest backend.
+
+    On a CPU, the compiled kernels under torch read weights in float16, once for all streams. Without them, a single
+    stream's step is shorter on ONNX Runtime; for two streams or more, torch reads the weights once for all.
+    """
+    if on_gpu:
+        return "vllm" if backend.installed() else "torch"
+    if config.t3_dtype == "int8" or (config.max_streams == 1 and not fp16_supported()):
+        return "onnx"
+    return "torch"
+
+
+def _fp16_weights(config: EngineConfig, device: str) -> bool:
+    """Whether T3 on torch keeps its weights in float16. Raises InvalidInput if this is required but not possible."""
+    possible = device == "cpu" and fp16_supported()
+    if config.t3_dtype == "float16" and not possible:
+        where = "torch on a GPU" if device != "cpu" else "torch without the compiled kernels or the CPU's f16c"
+        raise _unsupported("t3_dtype", config.t3_dtype, where, "auto or float32")
+    return possible and config.t3_dtype != "float32"
+
+
+def tensor_tables(checkpoint: Checkpoint) -> dict[Path, list[tuple[str, dict[str, Shape]]]]:
+    """Returns, by file, each net's prefix there and the names and shapes of its tensors."""
+    spec = checkpoint.spec
+    in_s3gen_file = (flow, vocoder_weights, tokenizer, xvector)
+    return {
+        checkpoint.t3_path: [("", t3_model.expected_tensors(spec))],
+        checkpoint.s3gen_path: [(part.PREFIX, part.expected_tensors(spec)) for part in in_s3gen_file],
+        checkpoint.voice_encoder_path: [("", speaker.expected_tensors(spec))],
+    }
+
+
+def _check_choices(config: EngineConfig) -> None:
+    """Raises InvalidInput for an unknown name, and for options that cannot be combined."""
+    for option in dataclasses.fields(config):
+        name, value, choices = option.name, getattr(config, option.name), option.metadata["choices"]
+        if choices is not None and isinstance(value, str) and value not in choices:
+            allowed = ", ".join(choices)
+            message = f"{name} is {value!r}; it must be one of {allowed}."
+            raise InvalidInput(name, message, f"{name.upper()}_UNKNOWN", value=repr(value), allowed=allowed)
+    in_torch = config.s3gen in ("auto", "torch")
+    if config.decode == "cached" and config.s3gen in ("torch_graphs", "tensorrt"):
+        raise _unsupported("decode", "cached", f"S3Gen on {config.s3gen}", "reference")
+    if config.s3gen_dtype == "float16" and (in_torch or config.decode == "cached"):
+        where = "S3Gen on torch" if in_torch else "cached decoding"
+        raise _unsupported("s3gen_dtype", "float16", where, "auto or float32")
+
+
+def _unsupported(name: str, value: str, where: str, allowed: str) -> InvalidInput:
+    message = f"{name} is {value}, which {where} does not support; allowed here: {allowed}."
+    return InvalidInput(name, message, f"{name.upper()}_UNSUPPORTED", value=repr(value), allowed=allowed)

@@ -1,0 +1,120 @@
+"""The dimensions of the models: time base, speech vocabulary, and the layer sizes of each family member."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# One time base: 25 speech tokens, 50 mel frames and 24 000 samples per second.
+SAMPLE_RATE_HZ = 24_000
+SPEECH_TOKENS_PER_S = 25
+MEL_FRAMES_PER_TOKEN = 2
+MEL_HOP_SAMPLES = 480
+SAMPLES_PER_TOKEN = MEL_FRAMES_PER_TOKEN * MEL_HOP_SAMPLES
+assert SAMPLES_PER_TOKEN * SPEECH_TOKENS_PER_S == SAMPLE_RATE_HZ
+MEL_BANDS = 80
+
+# Speech vocabulary: codes 0 to 6560, then the start and stop tokens, which only T3 uses.
+SPEECH_CODES = 3**8
+START_SPEECH_TOKEN = SPEECH_CODES
+STOP_SPEECH_TOKEN = SPEECH_CODES + 1
+SPEECH_VOCAB = SPEECH_CODES + 2
+SILENCE_SPEECH_TOKEN = 4299  # upstream's S3GEN_SIL; three of them close every segment
+SILENCE_TAIL_TOKENS = 3
+
+# Limits of a voice's prompts (upstream: 15 s for T3, 10 s for S3Gen).
+MAX_T3_PROMPT_TOKENS = 375
+MAX_S3GEN_PROMPT_TOKENS = 250
+SPEAKER_EMBEDDING_DIM = 256
+X_VECTOR_DIM = 192
+
+
+@dataclass(frozen=True)
+class T3Spec:
+    """GPT-2 over [speaker][prompt speech tokens][text][start of speech][speech tokens]."""
+
+    layers: int
+    width: int
+    heads: int
+    positions: int
+    text_vocab: int
+
+
+@dataclass(frozen=True)
+class FlowSpec:
+    """Flow encoder (conformer, width `width`) and CFM U-Net (width `channels`)."""
+
+    width: int
+    heads: int
+    feed_forward: int
+    encoder_layers: int
+    up_layers: int
+    channels: int
+    mid_stages: int
+    blocks_per_stage: int
+    cfm_heads: int
+    cfm_head_dim: int
+
+
+@dataclass(frozen=True)
+class VocoderSpec:
+    """HiFT: `base_channels` is halved at each of the three upsamplings (8, 5, 3); then an iSTFT of hop 4."""
+
+    base_channels: int
+    f0_channels: int
+
+
+@dataclass(frozen=True)
+class ConditioningSpec:
+    """The nets that turn reference audio into a Voice."""
+
+    speaker_hidden: int  # voice encoder: 3-layer LSTM
+    tokenizer_width: int  # S3 tokenizer v2
+    tokenizer_heads: int
+    tokenizer_layers: int
+    xvector_init_channels: int  # CAMPPlus; its block depths 12, 24, 16 never change
+    xvector_growth: int
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Dimensions of one family member. Turbo and Nano differ in T3 only."""
+
+    name: str
+    t3: T3Spec
+    flow: FlowSpec
+    vocoder: VocoderSpec
+    conditioning: ConditioningSpec
+
+    @property
+    def t3_file(self) -> str:
+        """The file name of T3's weights in a checkpoint folder; it identifies the model."""
+        return f"t3_{self.name}_v1.safetensors"
+
+
+_FULL_FLOW = FlowSpec(
+    width=512, heads=8, feed_forward=2048, encoder_layers=6, up_layers=4,
+    channels=256, mid_stages=12, blocks_per_stage=4, cfm_heads=8, cfm_head_dim=64,
+)  # fmt: skip
+_FULL_VOCODER = VocoderSpec(base_channels=512, f0_channels=512)
+_FULL_CONDITIONING = ConditioningSpec(
+    speaker_hidden=256, tokenizer_width=1280, tokenizer_heads=20, tokenizer_layers=6,
+    xvector_init_channels=128, xvector_growth=32,
+)  # fmt: skip
+
+TURBO = ModelSpec("turbo", T3Spec(24, 1024, 16, 8196, 50276), _FULL_FLOW, _FULL_VOCODER, _FULL_CONDITIONING)
+NANO = ModelSpec("nano", T3Spec(12, 768, 12, 8196, 50276), _FULL_FLOW, _FULL_VOCODER, _FULL_CONDITIONING)
+# The CFM needs more channels than mel bands, or it cannot remove the noise. The text vocabulary consists of words.
+TINY = ModelSpec(
+    "tiny",
+    T3Spec(layers=4, width=128, heads=4, positions=2048, text_vocab=17_408),
+    FlowSpec(
+        width=128, heads=2, feed_forward=256, encoder_layers=2, up_layers=2,
+        channels=128, mid_stages=2, blocks_per_stage=1, cfm_heads=2, cfm_head_dim=32,
+    ),
+    VocoderSpec(base_channels=128, f0_channels=64),
+    ConditioningSpec(
+        speaker_hidden=64, tokenizer_width=128, tokenizer_heads=2, tokenizer_layers=2,
+        xvector_init_channels=32, xvector_growth=8,
+    ),
+)  # fmt: skip
+MODELS = {spec.name: spec for spec in (TURBO, NANO, TINY)}

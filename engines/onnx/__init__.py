@@ -1,0 +1,1 @@
+"""ONNX Runtime sessions and the cache of exported graphs."""

@@ -1,0 +1,1 @@
+"""S3Gen's nets as checked ONNX graphs."""

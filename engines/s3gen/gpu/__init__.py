@@ -1,0 +1,1 @@
+"""CUDA streams, TensorRT engines and double buffering."""

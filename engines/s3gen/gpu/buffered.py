@@ -1,0 +1,145 @@
+"""S3Gen as two kernels on CUDA streams: batches go through double buffers, cut to the size of a kernel's call.
+
+Maps batches to named arrays and to calls. double_buffer.py orders the work, cuda.py calls the driver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.model_spec import MEL_FRAMES_PER_TOKEN
+from engines.s3gen.export.graphs import CFM, ENCODER, VOCODER, Graph
+from engines.s3gen.gpu.buckets import buckets, capacities, max_rows
+from engines.s3gen.gpu.double_buffer import Device, DoubleBuffer, Kernel
+from engines.s3gen.runtime import F32, FlowBatch, VocoderBatch, VocoderResult
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+class BufferedRuntime:
+    """A Runtime that can also have several batches in flight, with `submit_flow` and `submit_vocoder`.
+
+    For one thread at a time. At most `depth` batches of each kernel are in flight; 1 disables the overlap.
+    """
+
+    cfm_s = None  # encoder and CFM are one kernel
+
+    def __init__(self, name: str, device: Device, kernels: Kernels, *, depth: int = 2) -> None:
+        self.name = name
+        self._device, self._kernels = device, kernels
+        self._flow = _lane(ENCODER, device, kernels.flow, depth)
+        self._vocoder = _lane(VOCODER, device, kernels.vocoder, depth)
+
+    def with_depth(self, depth: int) -> BufferedRuntime:
+        """Another runtime on the same kernels, with its own buffers."""
+        return BufferedRuntime(self.name, self._device, self._kernels, depth=depth)
+
+    def flow(self, batch: FlowBatch) -> F32:
+        """As Runtime.flow."""
+        return self.submit_flow(batch)()
+
+    def vocoder(self, batch: VocoderBatch) -> VocoderResult:
+        """As Runtime.vocoder."""
+        return self.submit_vocoder(batch)()
+
+    def submit_flow(self, batch: FlowBatch) -> Callable[[], F32]:
+        """Start a flow batch. Returns a function that waits for its mel."""
+        longest = int(batch.token_lengths.max())
+        pending = self._flow.submit(_flow_arrays(batch, longest), len(batch.tokens), longest)
+
+        def result() -> F32:
+            mel = np.zeros(batch.noise.shape, np.float32)
+            mel[:, : 2 * longest] = pending()["mel"]
+            return mel
+
+        return result
+
+    def parts(self, batch: FlowBatch) -> dict[str, Callable[[], object]]:
+        """As s3gen_times.InParts."""
+        rows, tokens = batch.tokens.shape
+        arrays = _flow_arrays(batch, tokens)
+        encoder = _lane(ENCODER, self._device, self._kernels.encoder, 1)
+        cfm = _lane(CFM, self._device, self._kernels.cfm, 1)
+        encoded: Arrays = {**arrays, **encoder.submit(arrays, rows, tokens)()}
+        return {
+            "encoder": lambda: encoder.submit(arrays, rows, tokens)(),
+            "cfm": lambda: cfm.submit(encoded, rows, 2 * tokens)(),
+        }
+
+    def submit_vocoder(self, batch: VocoderBatch) -> Callable[[], VocoderResult]:
+        """Start a vocoder batch. Returns a function that waits for its samples."""
+        longest = int(batch.lengths.max())
+        sizes = VOCODER.sizes(len(batch.lengths), longest)
+        arrays: Arrays = {
+            port.name: getattr(batch, port.name)[tuple(slice(n) for n in port.shape(sizes))] for port in VOCODER.inputs
+        }
+        pending = self._vocoder.submit(arrays, len(batch.lengths), longest)
+
+        def result() -> VocoderResult:
+            made = pending()
+            waveform, f0_hz = np.zeros(batch.noise.shape, np.float32), np.zeros(batch.mel.shape[:2], np.float32)
+            waveform[:, : sizes["samples"]], f0_hz[:, :longest] = made["waveform"], made["f0_hz"]
+            return VocoderResult(waveform, f0_hz)
+
+        return result
+
+
+def _flow_arrays(batch: FlowBatch, longest: int) -> Arrays:
+    return {
+        "tokens": batch.tokens[:, :longest],
+        "token_lengths": batch.token_lengths,
+        "lengths": batch.token_lengths * MEL_FRAMES_PER_TOKEN,
+        "x_vector": batch.x_vector,
+        "noise": batch.noise[:, : 2 * longest],
+        "prompt_mel": batch.prompt_mel[:, : 2 * longest],
+    }
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """A runtime's kernels over the ports of the padded graphs.
+
+    The flow's inputs are the encoder's and those of the CFM that the encoder does not compute. Its two parts are only
+    for timing.
+    """
+
+    flow: Kernel
+    vocoder: Kernel
+    encoder: Kernel
+    cfm: Kernel
+
+
+def _lane(graph: Graph, device: Device, kernel: Kernel, depth: int) -> Lane:
+    return Lane(graph, DoubleBuffer(device, kernel, capacities(graph), depth=depth))
+
+
+@dataclass(frozen=True)
+class Lane:
+    """A double buffer, and the graph whose buckets bound its calls."""
+
+    graph: Graph
+    buffer: DoubleBuffer
+
+    def submit(self, arrays: Arrays, rows: int, length: int) -> Callable[[], dict[str, npt.NDArray[Any]]]:
+        """Start a batch, cut into as many calls as the buckets demand."""
+        limit = max_rows(buckets(self.graph), length)
+        sizes = [min(limit, rows - first) for first in range(0, rows, limit)]
+        firsts = np.cumsum([0, *sizes[:-1]])
+        tickets = [
+            self.buffer.submit(
+                {name: array[first : first + count] for name, array in arrays.items()},
+                self.graph.sizes(count, length),
+            )
+            for first, count in zip(firsts, sizes, strict=True)
+        ]
+
+        def result() -> dict[str, npt.NDArray[Any]]:
+            parts = [ticket.result() for ticket in tickets]
+            return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+        return result

@@ -1,0 +1,1 @@
+"""The torch nets of S3Gen."""

@@ -1,0 +1,70 @@
+"""Layers of the flow's encoder and CFM: masks made from lengths, attention, and convolutions over (B, T, C).
+
+Lengths of None mean that every row is full, which saves the work of masking.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# Added to the scores of keys in the pad. Finite and within float16: upstream's -1e10 is -inf there, and a folded
+# 0 * -inf is NaN.
+_MASKED_SCORE = -1e4
+
+
+def valid_frames(lengths: Tensor, frames: int) -> Tensor:
+    """lengths (B,) -> (B, frames) bool, true before each row's end."""
+    return torch.arange(frames, device=lengths.device)[None] < lengths[:, None]
+
+
+def key_bias(lengths: Tensor | None, frames: int, dtype: torch.dtype) -> Tensor | None:
+    """(B, 1, 1, frames), to be added to attention scores: 0 at a row's frames, very low in its pad."""
+    if lengths is None:
+        return None
+    return (~valid_frames(lengths, frames)).to(dtype)[:, None, None] * _MASKED_SCORE
+
+
+def mask_frames(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """x (B, T, C), zeroed in the pad."""
+    if lengths is None:
+        return x
+    return x * valid_frames(lengths, x.shape[1]).to(x.dtype)[..., None]
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+    """Softmax attention: q (B, heads, Q, w), k and v (B, heads, T, w), bias added to the scores -> (B, heads, Q, w).
+
+    For export it is written out: the exporter would scale queries and keys separately, and ONNX Runtime would then
+    transpose all keys in memory instead of reading them transposed in the product.
+    """
+    if not torch.onnx.is_in_onnx_export():
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    mixed: Tensor = (scores if bias is None else scores + bias).softmax(-1) @ v
+    return mixed
+
+
+class FrameConv(nn.Conv1d):
+    """A convolution over the frames of (B, T, C), as one matrix product of stacked neighbours; keeps T.
+
+    The weight is a Conv1d's, (out, in, taps). `lookahead` of the taps lie to the right, the rest are causal.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, taps: int, lookahead: int = 0) -> None:
+        super().__init__(in_channels, out_channels, taps)
+        self.lookahead = lookahead
+
+    def forward(self, x: Tensor) -> Tensor:
+        taps = self.kernel_size[0]
+        return F.linear(stack_frames(x, taps, self.lookahead), self.weight.transpose(1, 2).flatten(1), self.bias)
+
+
+def stack_frames(x: Tensor, taps: int, lookahead: int) -> Tensor:
+    """(B, T, C) -> (B, T, taps * C): each frame with its neighbours, oldest first; zeros beyond the ends."""
+    if taps == 1:
+        return x
+    frames = x.shape[1]
+    padded = F.pad(x, (0, 0, taps - 1 - lookahead, lookahead))
+    return torch.cat([padded[:, tap : tap + frames] for tap in range(taps)], dim=-1)

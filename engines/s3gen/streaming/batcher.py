@@ -1,0 +1,207 @@
+"""The batcher: windows of many streams -> S3Gen calls, earliest deadline first.
+
+Owns the queue and the one worker thread that calls the runtime.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+
+from engines.api import NULL_OBSERVER, Observer
+from engines.errors import EngineFailure
+from engines.model_spec import MEL_FRAMES_PER_TOKEN
+from engines.s3gen.noise import F32
+from engines.s3gen.runtime import CachedRuntime, Runtime, WaveformRuntime
+from engines.s3gen.streaming.decode_times import DecodeForecast, DecodeTimes
+from engines.s3gen.streaming.guards import WindowRejected
+from engines.s3gen.streaming.segment_decoder import SegmentDecoder, decode_windows
+from engines.s3gen.streaming.window_queue import Decoded, DecodeRequest, Enlargeable, WindowQueue
+from engines.s3gen.streaming.windows import Window
+from engines.voice import Voice
+
+log = logging.getLogger(__name__)
+
+Results = list[F32 | WindowRejected]
+Execute = Callable[[Sequence[DecodeRequest]], Awaitable[Results]]
+
+_CALIBRATION_ROWS, _CALIBRATION_HOP = 4, 25
+_OVERLOADED_S = 1.0  # how long after a late window the device counts as overloaded
+_CLOSED = "The engine was closed."
+
+
+class WindowBatcher:
+    """Decodes windows, several in one call; batching changes a stream's samples by float rounding at most.
+
+    `execute` runs a batch; the default calls the runtime on a worker thread of its own. A window whose result a guard
+    rejects is decoded once more, alone, on `reference` (by default the runtime itself).
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime | WaveformRuntime,
+        *,
+        max_batch: int,
+        reference: Runtime | None = None,
+        execute: Execute | None = None,
+        observer: Observer = NULL_OBSERVER,
+        times: DecodeTimes | None = None,
+    ) -> None:
+        self._observer = observer
+        self.times = times or DecodeTimes()
+        self.forecast = DecodeForecast(self.times, max_batch, cached=isinstance(runtime, CachedRuntime))
+        self._runtime = runtime
+        self._reference = reference or runtime
+        self._max_batch = max_batch
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="s3gen")
+        self._execute = execute or self._execute_on_worker
+        self._queue = WindowQueue(runtime, self.times, max_batch)
+        self._loop_task: asyncio.Task[None] | None = None
+        self._closed = False
+        self._running: Sequence[DecodeRequest] = ()
+        self._last_late_s = -math.inf
+
+    @property
+    def runtime(self) -> Runtime | WaveformRuntime:
+        """The runtime that decodes windows."""
+        return self._runtime
+
+    @property
+    def waiting_windows(self) -> int:
+        return len(self._queue)
+
+    def overloaded(self, now_s: float) -> bool:
+        """Whether streams run dry or soon will: another stream would only make it worse."""
+        if now_s - self._last_late_s < _OVERLOADED_S:
+            return True
+        return self._queue.will_miss_deadline(self._running, self.forecast.busy_s(now_s), now_s)
+
+    async def decode(
+        self, decoder: SegmentDecoder, window: Window, deadline_s: float, plan: Enlargeable | None = None
+    ) -> Decoded:
+        """Decode a window. Cancelling the call drops the window if it still waits.
+
+        deadline_s: when its samples should be ready, on the event loop's clock; it orders the queue, and a miss makes
+            the device count as overloaded
+        plan: enlarges the window while it waits
+
+        Raises EngineFailure if it cannot be decoded.
+        """
+        if self._closed:
+            raise EngineFailure(_CLOSED)
+        loop = asyncio.get_running_loop()
+        request = DecodeRequest(decoder, window, loop.create_future(), loop.time(), deadline_s, plan)
+        self._queue.add(request)
+        if self._loop_task is None:
+            self._loop_task = asyncio.create_task(self._drain(), name="s3gen-batcher")
+        try:
+            return await request.result
+        finally:
+            self._queue.drop(request)
+
+    async def calibrate(self, voice: Voice) -> None:
+        """Measure how much windows save by sharing a call. Call it while nothing else runs."""
+        if self._max_batch < _CALIBRATION_ROWS:
+            return
+        clock, best_s = asyncio.get_running_loop().time, {1: math.inf, _CALIBRATION_ROWS: math.inf}
+        short = _with_prompt(voice, _CALIBRATION_HOP)
+        for rows in (1, _CALIBRATION_ROWS) * 2:  # the first of each pays for first use
+            batch = [self._calibration_request(short) for _ in range(rows)]
+            started_s = clock()
+            await self._execute(batch)
+            best_s[rows] = min(best_s[rows], clock() - started_s)
+        self.times.calibrate(batch[0].work, best_s[1], _CALIBRATION_ROWS, best_s[_CALIBRATION_ROWS])
+
+    def _calibration_request(self, voice: Voice) -> DecodeRequest:
+        decoder = SegmentDecoder(voice, seed=0, speech_tokens=list(range(_CALIBRATION_HOP)))
+        window = Window(0, 0, 0, _CALIBRATION_HOP, _CALIBRATION_HOP, is_last=True)
+        request = DecodeRequest(decoder, window, asyncio.get_running_loop().create_future(), 0.0, math.inf)
+        self._queue.measure(request)
+        return request
+
+    async def close(self) -> None:
+        """Fail the waiting requests, let the running batch end, stop the worker."""
+        self._closed = True
+        for request in self._queue.clear():
+            _settle(request, EngineFailure(_CLOSED))
+        if self._loop_task is not None:
+            await self._loop_task
+        self._worker.shutdown()
+
+    async def _drain(self) -> None:
+        # One task per busy period: it ends with the queue, so an idle engine holds no task.
+        try:
+            while batch := self._queue.next_batch(asyncio.get_running_loop().time()):
+                await self._run(batch)
+        finally:
+            self._loop_task = None
+
+    async def _run(self, batch: Sequence[DecodeRequest]) -> None:
+        clock = asyncio.get_running_loop().time
+        started_s, work = clock(), sum(request.work for request in batch)
+        self._running, self.forecast.free_at_s = batch, started_s + self.times.call_s(work)
+        self._observer.batch_ran(len(batch))
+        try:
+            results = await self._execute(batch)
+        except Exception as error:
+            await self._run_apart(batch, error)
+            return
+        finally:
+            self._running = ()
+        ended_s = clock()
+        self.times.observe(work, ended_s - started_s)
+        again = []
+        for request, outcome in zip(batch, results, strict=True):
+            if isinstance(outcome, WindowRejected) and not request.retried:
+                log.warning("%s Decoding it once more on the reference path.", outcome)
+                self._observer.window_rejected(self._runtime.name)
+                request.retried = True
+                again.append(request)
+                continue
+            if request.late(ended_s):
+                self._last_late_s = ended_s
+            if isinstance(outcome, WindowRejected):
+                _settle(request, outcome)
+            else:
+                decoded = Decoded(outcome, request.window, started_s - request.submitted_s, ended_s - started_s)
+                _settle(request, decoded)
+        for request in again:
+            await self._run([request])
+
+    async def _run_apart(self, batch: Sequence[DecodeRequest], error: Exception) -> None:
+        """Decode the windows of a failed batch one by one, so that only the culprit fails."""
+        if len(batch) == 1:
+            log.warning("A window could not be decoded: %r", error)
+            failure = EngineFailure(f"S3Gen failed: {error}")
+            failure.__cause__ = error
+            _settle(batch[0], failure)
+            return
+        log.warning("A batch of %d windows failed (%r). Decoding them one by one.", len(batch), error)
+        for request in batch:
+            await self._run([request])
+
+    async def _execute_on_worker(self, batch: Sequence[DecodeRequest]) -> Results:
+        work = [(request.decoder, request.window) for request in batch]
+        runtime = self._reference if any(request.retried for request in batch) else self._runtime
+        decode = partial(decode_windows, runtime, work, self._observer.stage_ran)
+        return await asyncio.get_running_loop().run_in_executor(self._worker, decode)
+
+
+def _settle(request: DecodeRequest, outcome: Decoded | EngineFailure) -> None:
+    if request.result.done():  # cancelled while the batch ran
+        return
+    if isinstance(outcome, EngineFailure):
+        request.result.set_exception(outcome)
+    else:
+        request.result.set_result(outcome)
+
+
+def _with_prompt(voice: Voice, tokens: int) -> Voice:
+    """The voice with the first tokens of its S3Gen prompt."""
+    mel = voice.s3gen_prompt_mel[: tokens * MEL_FRAMES_PER_TOKEN]
+    return replace(voice, s3gen_prompt_tokens=voice.s3gen_prompt_tokens[:tokens], s3gen_prompt_mel=mel)

@@ -1,0 +1,82 @@
+"""What decoding costs on this device: how much of a call its rows share, and how fast the device is at the moment.
+
+Work is counted in tokens: those that go through the flow plus those that go through the vocoder.
+"""
+
+from __future__ import annotations
+
+import math
+
+_SMOOTHING = 0.25  # weight of the newest measurement
+# A batch grows while the part of a call that its rows share is at least this large: beyond it another row saves next
+# to nothing and only keeps later windows waiting.
+_WORTH_SHARING = 0.125
+
+
+class DecodeTimes:
+    """A cost model of calls: seconds = pace x (shared work + work of all rows).
+
+    `shared_work`, the cost of a call whatever its rows, depends on nets and device. It is measured once, on an idle
+    device, because on a busy one other work on the same cores changes every call too much. The pace follows the calls
+    that are made.
+    """
+
+    def __init__(self, shared_work: float = 300.0) -> None:
+        self.shared_work = shared_work
+        self._weight = 0.0
+        self._pace_s = 0.0
+
+    def calibrate(self, work: int, alone_s: float, rows: int, together_s: float) -> None:
+        """Set `shared_work`: one row of `work` took `alone_s`, and `rows` of them in one call `together_s`."""
+        row_s = max((together_s - alone_s) / (rows - 1), 0.01 * alone_s)
+        self.shared_work = max(0.0, alone_s - row_s) / row_s * work
+
+    def observe(self, work: int, seconds: float) -> None:
+        """Record that a call took `seconds` for `work` in all its rows."""
+        self._weight += _SMOOTHING * (1.0 - self._weight)
+        share = _SMOOTHING / self._weight  # the first measurement counts whole, later ones less and less
+        self._pace_s += share * (seconds / (self.shared_work + work) - self._pace_s)
+
+    def call_s(self, work: int) -> float:
+        """Expected seconds of one call; 0 before the first measurement."""
+        return self._pace_s * (self.shared_work + work)
+
+    def rows_s(self, rows: int, work: int, max_rows: int) -> float:
+        """Expected seconds of as many calls as `rows` rows of `work` each need."""
+        calls = math.ceil(rows / self.worthwhile_rows(work, max_rows))
+        return self._pace_s * (calls * self.shared_work + rows * work)
+
+    def worthwhile_rows(self, work: int, max_rows: int) -> int:
+        """How many rows of `work` each should share a call, at most `max_rows`."""
+        rows = self.shared_work * (1 / _WORTH_SHARING - 1) / max(work, 1)
+        return min(max_rows, max(1, int(rows)))
+
+
+class DecodeForecast:
+    """Expected times on one device, the running call included. Times are on the event loop's clock."""
+
+    def __init__(self, times: DecodeTimes, max_rows: int, *, cached: bool) -> None:
+        """`cached`: whether the runtime remembers prompt and left context instead of computing them in every window."""
+        self._times, self._max_rows, self._cached = times, max_rows, cached
+        self.free_at_s = -math.inf  # expected end of the running call
+
+    def busy_s(self, now_s: float) -> float:
+        """Seconds until the running call is expected to end; 0 on an idle device."""
+        return max(0.0, self.free_at_s - now_s)
+
+    def call_s(self, context_tokens: int, block_tokens: int, streams: int) -> float:
+        """Expected seconds of a call with as many windows as share one while `streams` streams are active.
+
+        context_tokens: the voice's prompt and the left context
+        block_tokens: new tokens and lookahead
+        """
+        work = self._work(context_tokens, block_tokens)
+        return self._times.call_s(work * min(streams, self._times.worthwhile_rows(work, self._max_rows)))
+
+    def queue_s(self, context_tokens: int, block_tokens: int, windows: int, now_s: float) -> float:
+        """Expected seconds until `windows` windows of that size are decoded after the running call."""
+        work = self._work(context_tokens, block_tokens)
+        return self.busy_s(now_s) + self._times.rows_s(windows, work, self._max_rows)
+
+    def _work(self, context_tokens: int, block_tokens: int) -> int:
+        return 2 * block_tokens + (0 if self._cached else context_tokens)

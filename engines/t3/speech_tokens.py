@@ -1,0 +1,37 @@
+"""The speech tokens of one segment: where it ends, and which drawn tokens are part of the speech.
+
+The rules are those of upstream's `inference_turbo` and `generate`.
+"""
+
+from __future__ import annotations
+
+from engines.model_spec import SILENCE_SPEECH_TOKEN, SILENCE_TAIL_TOKENS, SPEECH_CODES, STOP_SPEECH_TOKEN
+
+
+class SpeechTokens:
+    """Accepts drawn tokens one by one until it is `finished`.
+
+    `raw` holds every token as drawn, marks included: what is fed back to the net and what parity is measured on.
+    Upstream's rules: a stop drawn first does not end the segment; `max_speech_tokens` counts the tokens after the
+    first, so that 1000 allows 1001 draws; marks are not part of the speech; three silence tokens close every segment.
+    """
+
+    def __init__(self, max_speech_tokens: int) -> None:
+        self.raw: list[int] = []
+        self.count = 0  # speech tokens returned so far
+        self.finished = False
+        self.hit_limit = False  # ended by `max_speech_tokens`, not by a stop
+        self._max_draws = 1 + max_speech_tokens
+
+    def accept(self, token: int) -> list[int]:
+        """Add a drawn token; returns the speech tokens that follow from it, the closing silence included."""
+        assert not self.finished, "no token is drawn after the end"
+        self.raw.append(token)
+        stopped = token == STOP_SPEECH_TOKEN and len(self.raw) > 1
+        self.finished = stopped or len(self.raw) == self._max_draws
+        self.hit_limit = self.finished and not stopped
+        speech_tokens = [token] if token < SPEECH_CODES else []
+        if self.finished:
+            speech_tokens += [SILENCE_SPEECH_TOKEN] * SILENCE_TAIL_TOKENS
+        self.count += len(speech_tokens)
+        return speech_tokens

@@ -1,0 +1,104 @@
+"""The plan of a GPU's memory for T3 under vLLM and S3Gen, in bytes, before anything is loaded.
+
+vLLM takes T3's share as a fraction of the GPU, `gpu_memory_utilization`. The part of the share that weights and work
+leave becomes KV cache.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engines.errors import InvalidInput
+from engines.model_spec import MAX_T3_PROMPT_TOKENS, SPEAKER_EMBEDDING_DIM, SPEECH_VOCAB, T3Spec
+from engines.t3.vllm.vocab import IdSpace
+
+_MB = 1_000_000
+# A full voice prefix, 1000 speech tokens, the start mark and 150 text tokens: more than segments of 250 characters
+# need. Longer ones take blocks that shorter ones leave; without free blocks vLLM preempts a sequence and recomputes it.
+PROVISIONED_POSITIONS = 1536
+assert PROVISIONED_POSITIONS >= 1 + MAX_T3_PROMPT_TOKENS + 150 + 1 + 1000
+# Activations of a prefill chunk and of the sampler (32 rows x 6563 x 8 B, a dozen times over): tens of megabytes.
+_WORK_BYTES = 250 * _MB
+# Piecewise graphs of up to `max_streams` rows, captured after vLLM has taken its share.
+_CUDA_GRAPH_BYTES = 300 * _MB
+# CUDA context with cuBLAS and cuDNN, and what the caching allocator loses to fragmentation.
+_CONTEXT_BYTES = 700 * _MB
+# S3Gen: 600 MB of weights in float32 (flow encoder 197, CFM 311, vocoder 92, as TensorRT measures them). Its widest
+# call is 16 windows of 360 tokens, 720 frames: the CFM's attention holds 16 x 8 x 720 x 720 scores twice (530 MB)
+# beside some ten maps of 16 x 1024 x 720 (470 MB). The rest covers the vocoder and cuDNN's workspaces.
+S3GEN_BYTES = 2_500 * _MB
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes by purpose. `t3` is vLLM's share; the rest of `total` is outside it."""
+
+    weights: int
+    kv_cache: int
+    work: int
+    cuda_graphs: int
+    s3gen: int
+    context: int
+
+    @property
+    def t3(self) -> int:
+        return self.weights + self.kv_cache + self.work
+
+    @property
+    def total(self) -> int:
+        return self.t3 + self.cuda_graphs + self.s3gen + self.context
+
+    def utilization(self, gpu_bytes: int) -> float:
+        """vLLM's `gpu_memory_utilization` on a GPU of this size."""
+        return self.t3 / gpu_bytes
+
+    def __str__(self) -> str:
+        parts = {
+            "T3 weights": self.weights, "KV cache": self.kv_cache, "T3 work": self.work,
+            "CUDA graphs": self.cuda_graphs, "S3Gen": self.s3gen, "CUDA context": self.context,
+        }  # fmt: skip
+        summands = " + ".join(f"{name} {size / _MB:.0f}" for name, size in parts.items())
+        return f"{summands} = {self.total / _MB:.0f} MB"
+
+
+def kv_bytes_per_position(spec: T3Spec, bytes_per_value: int) -> int:
+    """Bytes of the keys and values of all layers."""
+    return 2 * spec.layers * spec.width * bytes_per_value
+
+
+def weight_bytes(spec: T3Spec, space: IdSpace, bytes_per_value: int) -> int:
+    """Bytes of the tensors of model.py; the speaker projection is always float32."""
+    width = spec.width
+    per_layer = 12 * width * width + 13 * width  # four matrices and their biases, two norms
+    rows = space.rows + spec.positions + SPEECH_VOCAB  # embeddings, positions, head
+    values = spec.layers * per_layer + rows * width + 2 * width + SPEECH_VOCAB
+    return values * bytes_per_value + (SPEAKER_EMBEDDING_DIM + 1) * width * 4
+
+
+def memory_plan(
+    spec: T3Spec, space: IdSpace, *, max_streams: int, max_positions: int, bytes_per_value: int
+) -> MemoryPlan:
+    """The plan for `max_streams` streams, each with up to `max_positions` positions in T3."""
+    positions = max_streams * min(PROVISIONED_POSITIONS, max_positions)
+    return MemoryPlan(
+        weights=weight_bytes(spec, space, bytes_per_value),
+        kv_cache=positions * kv_bytes_per_position(spec, bytes_per_value),
+        work=_WORK_BYTES,
+        cuda_graphs=_CUDA_GRAPH_BYTES,
+        s3gen=S3GEN_BYTES,
+        context=_CONTEXT_BYTES,
+    )
+
+
+def check_fits(plan: MemoryPlan, max_streams: int, gpu_bytes: int) -> None:
+    """Raises InvalidInput naming the number of streams that a GPU of this size can serve."""
+    if plan.total <= gpu_bytes:
+        return
+    spare = gpu_bytes - (plan.total - plan.kv_cache)
+    possible = max(0, spare) * max_streams // plan.kv_cache
+    allowed = f"at most {possible}"
+    message = (
+        f"max_streams is {max_streams}; it can be {allowed} with {gpu_bytes / _MB:.0f} MB of GPU memory. "
+        f"{max_streams} streams need {plan}."
+    )
+    raise InvalidInput("max_streams", message, "GPU_TOO_SMALL", value=max_streams, allowed=allowed)

@@ -1,0 +1,85 @@
+"""T3 as a vLLM 0.9.2 model: vLLM's own GPT-2 blocks, upstream's weights, one embedding table for all ids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from vllm.model_executor.models.gpt2 import GPT2Model
+
+from engines.model_spec import SPEAKER_EMBEDDING_DIM, SPEECH_VOCAB
+from engines.t3.vllm.embedding import IdEmbedding
+from engines.t3.vllm.vocab import IdSpace
+
+_BLOCKS = "tfmr."
+_UNUSED = "tfmr.wte.weight"  # GPT-2's own embedding
+_PARTS = {"speaker": "cond_enc.spkr_enc", "head": "speech_head"}  # ours -> upstream's
+_KINDS = ("weight", "bias")
+
+
+class T3ForVllm(nn.Module):
+    """The model that vLLM calls. The dimensions come from config.json (model_dir.py)."""
+
+    def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
+        super().__init__()
+        config = vllm_config.model_config.hf_config
+        space = IdSpace(config.mynah_text_vocab, config.mynah_voice_slots)
+        self.transformer = GPT2Model(vllm_config=vllm_config, prefix="transformer")
+        self.transformer.wte = IdEmbedding(space, config.n_embd)
+        # float32 for every dtype of the model: used once per voice
+        self.speaker = nn.Linear(SPEAKER_EMBEDDING_DIM, config.n_embd, dtype=torch.float32)
+        self.head = nn.Linear(config.n_embd, SPEECH_VOCAB)
+
+    def get_input_embeddings(self, input_ids: Tensor) -> Tensor:
+        embedded: Tensor = self.transformer.wte(input_ids)
+        return embedded
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        positions: Tensor,
+        intermediate_tensors: None = None,
+        inputs_embeds: Tensor | None = None,
+    ) -> Tensor:
+        """ids and positions (n,) of all rows, in any mix of prefill and decode -> hidden states (n, width)."""
+        hidden: Tensor = self.transformer(input_ids, positions, intermediate_tensors, inputs_embeds)
+        return hidden
+
+    def compute_logits(self, hidden_states: Tensor, sampling_metadata: object) -> Tensor:
+        """(rows, width) -> (rows, 6563) float32."""
+        logits: Tensor = self.head(hidden_states)
+        return logits.float()
+
+    @torch.inference_mode()
+    def set_voice(self, slot: int, speaker_embedding: Tensor) -> None:
+        """Write a voice into its slot, in place for the CUDA graphs; speaker_embedding (256,) float32."""
+        self.transformer.wte.voices[slot].copy_(self.speaker(speaker_embedding.to(self.speaker.weight.device)))
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
+        """Load upstream's file. Names and shapes were checked before vLLM was started (backend.py)."""
+        own = self._own_tensors()
+        loaded_own: set[str] = set()
+
+        def of_blocks() -> Iterator[tuple[str, Tensor]]:
+            for name, tensor in weights:
+                if name in own:
+                    own[name].copy_(tensor)
+                    loaded_own.add(name)
+                elif name.startswith(_BLOCKS) and name != _UNUSED:
+                    yield name.removeprefix(_BLOCKS), tensor
+
+        loaded = {f"transformer.{name}" for name in self.transformer.load_weights(of_blocks())}
+        assert loaded_own == own.keys(), f"not in the file: {own.keys() - loaded_own}"
+        return loaded | {"transformer.wte.table"} | {f"{part}.{kind}" for part in _PARTS for kind in _KINDS}
+
+    def _own_tensors(self) -> dict[str, Tensor]:
+        """All tensors except the blocks', by upstream's names."""
+        own: dict[str, Tensor] = {
+            f"{theirs}.{kind}": getattr(getattr(self, ours), kind).data
+            for ours, theirs in _PARTS.items()
+            for kind in _KINDS
+        }
+        embedding = self.transformer.wte
+        return own | {"speech_emb.weight": embedding.speech, "text_emb.weight": embedding.text}

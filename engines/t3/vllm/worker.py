@@ -1,0 +1,63 @@
+"""The extension of vLLM's worker (`worker_extension_cls`): it replaces the sampler and writes voices into the model.
+
+Methods are called by name through `collective_rpc`; `self` is vLLM 0.9.2's worker.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch._dynamo import convert_frame
+from vllm.v1.outputs import SamplerOutput
+
+from engines.t3.vllm.sampler import BatchSampler, RunnerBatch
+
+
+class WorkerExtension:
+    """Names start with `mynah_` because vLLM rejects an extension that hides a method of its worker."""
+
+    model_runner: Any
+
+    def mynah_install_sampler(self, slots: int) -> None:
+        """Draw tokens as upstream does from now on. `slots` is the largest number of rows of a batch."""
+        runner = self.model_runner
+        runner.sampler = _VllmSampler(BatchSampler(RunnerBatch(runner), slots, runner.device))
+
+    def mynah_set_voice(self, slot: int, speaker_embedding: torch.Tensor) -> None:
+        """Write the table's row of a voice; speaker_embedding (256,) float32."""
+        self.model_runner.model.set_voice(slot, speaker_embedding)
+
+    def mynah_unload(self) -> None:
+        """Free the memory of the model and its KV cache although there are references to them. Call it last.
+
+        vLLM expects its process to end. A compiled model stays registered with torch's compiler, and with it weights,
+        cache and CUDA graphs; there would be no memory for an engine that is built after it.
+        """
+        runner = self.model_runner
+        _unhook(runner.model.transformer)
+        runner.kv_caches.clear()
+        for module in runner.model.modules():
+            if hasattr(module, "kv_cache"):
+                module.kv_cache = []
+        for tensor in (*runner.model.parameters(), *runner.model.buffers()):
+            tensor.data = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+
+
+def _unhook(compiled: torch.nn.Module) -> None:
+    """Remove a model's bytecode hook, which vLLM adds and never removes, from torch's compiler."""
+    hooks = convert_frame._bytecode_hooks
+    for key in [key for key, hook in hooks.items() if getattr(hook, "__self__", None) is compiled]:
+        del hooks[key]
+
+
+class _VllmSampler:
+    """BatchSampler with the interface of vLLM's sampler."""
+
+    def __init__(self, batch_sampler: BatchSampler) -> None:
+        self.batch_sampler = batch_sampler
+
+    def __call__(self, logits: torch.Tensor, sampling_metadata: object) -> SamplerOutput:
+        tokens = self.batch_sampler.tokens(logits)
+        # on the host, where vLLM reads them
+        return SamplerOutput(sampled_token_ids=torch.tensor(tokens, dtype=torch.int32)[:, None], logprobs_tensors=None)

@@ -1,0 +1,1 @@
+"""The `mynah-engines` command."""

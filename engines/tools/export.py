@@ -1,0 +1,110 @@
+"""`mynah-engines export` and `build`: checked ONNX graphs of a model, and TensorRT engines made from them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from engines.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from engines.onnx.export_cache import MANIFEST
+from engines.s3gen.export.block_graphs import BLOCK_GRAPHS
+from engines.s3gen.export.export import PRECISIONS, ExportSettings
+from engines.s3gen.export.export import export as export_s3gen
+from engines.s3gen.export.graphs import GRAPHS
+from engines.s3gen.gpu.build import ENGINE_GRAPHS, BuildSettings, build_engines, engine_folder
+from engines.s3gen.gpu.trt import ARCHITECTURES, load_tensorrt
+from engines.t3.onnx.export import PRECISIONS as T3_PRECISIONS
+from engines.t3.onnx.export import export_t3
+
+FLAVOURS = ("tensorrt", "tensorrt_rtx")
+_WORKSPACE_MB = 2048
+
+
+def export(arguments: Sequence[str]) -> None:
+    """Export S3Gen's graphs, and T3's in each precision of `--t3`."""
+    parser = _parser("export", "Export S3Gen and T3 to checked ONNX graphs.")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of S3Gen's graphs (default fp32)")
+    parser.add_argument("--unpadded", action="store_true", help="export the variant without masks that CPUs run")
+    parser.add_argument(
+        "--graphs",
+        nargs="+",
+        choices=sorted((*GRAPHS, *BLOCK_GRAPHS)),
+        default=list(GRAPHS),
+        help=f"S3Gen's graphs (default {' '.join(GRAPHS)})",
+    )
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads of the check (default 2)")
+    parser.add_argument(
+        "--t3",
+        nargs="*",
+        choices=T3_PRECISIONS,
+        default=list(T3_PRECISIONS),
+        help=f"precisions of T3's graphs; without a value, T3 is not exported (default {' '.join(T3_PRECISIONS)})",
+    )
+    args = parser.parse_args(arguments)
+    checkpoint = open_checkpoint(args.model, cache_dir=args.cache_dir, device=args.device)
+    settings = ExportSettings(tuple(args.graphs), not args.unpadded, args.precision, args.threads)
+    _print_graphs(export_s3gen(checkpoint, settings, cache_dir=args.cache_dir).folder)
+    for precision in args.t3:
+        _print_graphs(export_t3(checkpoint, precision, cache_dir=args.cache_dir))
+
+
+def build(arguments: Sequence[str]) -> None:
+    """Build S3Gen's TensorRT engines for a GPU, which need not be in this machine."""
+    parser = _parser("build", "Build TensorRT engines from S3Gen's graphs, which are exported first if need be.")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp16", help="of the engines (default fp16)")
+    parser.add_argument("--arch", choices=sorted(ARCHITECTURES), default="sm86", help="target GPU (default sm86)")
+    parser.add_argument("--flavour", choices=FLAVOURS, help="default: the one that is installed")
+    parser.add_argument(
+        "--workspace-mb",
+        type=int,
+        default=_WORKSPACE_MB,
+        help=f"scratch memory that a kernel may use, in MB (default {_WORKSPACE_MB})",
+    )
+    args = parser.parse_args(arguments)
+    checkpoint = open_checkpoint(args.model, cache_dir=args.cache_dir, device=args.device)
+    build_for(
+        checkpoint,
+        args.arch,
+        precision=args.precision,
+        cache_dir=args.cache_dir,
+        flavour=args.flavour,
+        workspace_mb=args.workspace_mb,
+    )
+
+
+def build_for(
+    checkpoint: Checkpoint,
+    architecture: str,
+    *,
+    precision: str,
+    cache_dir: Path | None,
+    flavour: str | None = None,
+    workspace_mb: int = _WORKSPACE_MB,
+) -> None:
+    """Build and list the engines of a checkpoint for an architecture; existing engines are kept.
+
+    Raises ExportError if a graph fails its check or an engine cannot be built.
+    """
+    trt = load_tensorrt(flavour)
+    graphs = export_s3gen(checkpoint, ExportSettings(ENGINE_GRAPHS, True, precision, 2), cache_dir=cache_dir)
+    folder = engine_folder(cache_dir)
+    settings = BuildSettings(architecture, workspace_mb << 20, folder / f"timing-{architecture}.cache")
+    for name, path in build_engines(graphs, folder, settings, trt).items():
+        print(f"{name:10} {path.stat().st_size / 1e6:8.1f} MB  {path}")
+
+
+def _parser(command: str, description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"mynah-engines {command}", description=description)
+    parser.add_argument("--model", default="auto", help="model, as for mynah-serve (default auto)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda: which model auto is (default cpu)")
+    parser.add_argument("--cache-dir", type=Path, help="folder of exports and engines; default as for mynah-serve")
+    return parser
+
+
+def _print_graphs(folder: Path) -> None:
+    manifest = json.loads((folder / MANIFEST).read_text())
+    print(folder)
+    for name, entry in manifest["graphs"].items():
+        print(f"  {name:10} {entry['bytes'] / 1e6:8.1f} MB  {entry.get('check') or manifest['check']}")

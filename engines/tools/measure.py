@@ -1,0 +1,143 @@
+"""`mynah-engines check`, `profile` and `bench`. Each prints a table and writes a file below build/engines."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engines.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from engines.config import EngineConfig
+from engines.device import resolve_device, use_threads
+from engines.s3gen.export.export import PRECISIONS
+from engines.s3gen.gpu.tensorrt import TensorRTRuntime
+from engines.s3gen.parity_check import COMPOSITIONS, GPU_COMPOSITIONS, validate
+from engines.s3gen.runtime import Runtime
+from engines.s3gen.runtimes.onnx import OnnxRuntime
+from engines.s3gen.runtimes.torch import TorchRuntime
+from engines.tools import report
+from engines.tools.engine_times import stage_calls
+from engines.tools.s3gen_times import WINDOWS
+from engines.tools.torch_profiler import profiled
+
+_OUTPUT = Path("build/engines")
+_OPTIONS = {option.name: option for option in dataclasses.fields(EngineConfig)}
+_TYPES: dict[str, Any] = {"threads": int, "cache_dir": Path, "providers": lambda text: tuple(text.split(","))}
+
+
+def check(arguments: Sequence[str]) -> int:
+    """Compare a runtime with the fp32 ONNX graphs on the CPU. Returns the exit status."""
+    parser = _parser("check", "Compare a runtime with the fp32 ONNX graphs on the CPU, as before serving.")
+    parser.add_argument("--runtime", choices=("torch", "onnx", "tensorrt"), default="onnx", help="default onnx")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the runtime (default fp32)")
+    args = parser.parse_args(arguments)
+    checkpoint = _checkpoint(args)
+    on_gpu = args.runtime == "tensorrt" or args.device != "cpu" or args.providers != ("cpu",)
+    result = validate(
+        _runtime(args.runtime, checkpoint, args),
+        _runtime("onnx", checkpoint, argparse.Namespace(**{**vars(args), "providers": ("cpu",), "precision": "fp32"})),
+        precision=args.precision,
+        compositions=GPU_COMPOSITIONS if on_gpu else COMPOSITIONS,
+    )
+    print(f"{args.runtime} {args.precision}: {'passed' if result.passed else 'REFUSED'}: {result}")
+    _write("check", {"runtime": args.runtime, "passed": result.passed, **vars(result)})
+    return 0 if result.passed else 1
+
+
+def profile(arguments: Sequence[str]) -> None:
+    """Write torch.profiler's table and Chrome trace and the peak memory of each stage."""
+    parser = _parser("profile", "Write torch.profiler's table and Chrome trace and the peak memory of each stage.")
+    parser.add_argument("--rows", type=int, default=12, help="rows of each table (default 12)")
+    _add_windows(parser)
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of S3Gen (default fp32)")
+    args = parser.parse_args(arguments)
+    _OUTPUT.mkdir(parents=True, exist_ok=True)
+    checkpoint = _checkpoint(args)
+    runtime = _runtime("torch", checkpoint, args)
+    peaks = {}
+    for name, call in stage_calls(checkpoint, runtime, args.device, args.windows):
+        table, peaks[name] = profiled(call, _OUTPUT / f"profile-{name}.json", args.rows)
+        print(name, table, sep="\n")
+    for name, peak in peaks.items():
+        print(f"{name:22} peak memory {', '.join(f'{key} {value:.0f}' for key, value in peak.items())}")
+    _write("profile", {"peak_memory": peaks, "traces": [f"profile-{name}.json" for name in peaks]})
+
+
+def bench(arguments: Sequence[str]) -> None:
+    """Measure every stage of an engine per window and bucket."""
+    parser = _parser(
+        "bench",
+        "Measure every stage per window and bucket: p50, p90, its share, rooflines, and the goals for an A10G.",
+    )
+    parser.add_argument("--repeats", type=int, default=10, help="measurements per stage (default 10)")
+    _add_windows(parser)
+    parser.add_argument("--gflops", type=float, help="this machine's peak; default: measured with a matrix product")
+    _add_options(parser, "t3", "t3_dtype", "s3gen", "s3gen_dtype")
+    args = parser.parse_args(arguments)
+    options = {name: value for name, value in vars(args).items() if name in _OPTIONS}
+    config = EngineConfig(**options, strict=True)  # a fallback would be measured under the wrong name
+    windows = {name: WINDOWS[name] for name in args.windows}
+    text, result = report.bench(config, windows, args.repeats, args.gflops)
+    print(text)
+    _write("bench", result)
+
+
+def _parser(command: str, description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"mynah-engines {command}", description=description)
+    _add_options(parser, "model", "cache_dir", "providers", "device", "threads", device="cpu", threads=2)
+    return parser
+
+
+def _add_options(parser: argparse.ArgumentParser, *names: str, **defaults: object) -> None:
+    """Flags for options of EngineConfig, in its words."""
+    for name in names:
+        option, default = _OPTIONS[name], defaults.get(name, _OPTIONS[name].default)
+        words = option.metadata["help"] if name not in defaults else option.metadata["help"].split("; default:")[0]
+        shown = "" if default is None else f" (default {','.join(default) if isinstance(default, tuple) else default})"
+        parser.add_argument(
+            "--" + name.replace("_", "-"),
+            type=_TYPES.get(name, str),
+            choices=None if isinstance(option.default, tuple) else option.metadata["choices"],
+            metavar=option.metadata["metavar"],
+            default=default,
+            help=words + shown,
+        )
+
+
+def _add_windows(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--windows", nargs="+", choices=sorted(WINDOWS), default=list(WINDOWS), help="sizes of window (default: all)"
+    )
+
+
+def _checkpoint(args: argparse.Namespace) -> Checkpoint:
+    use_threads(args.threads)
+    args.device = resolve_device(args.device)
+    return open_checkpoint(args.model, cache_dir=args.cache_dir, device=args.device)
+
+
+def _runtime(name: str, checkpoint: Checkpoint, args: argparse.Namespace) -> Runtime:
+    if name == "onnx":
+        return OnnxRuntime(
+            checkpoint,
+            providers=args.providers,
+            threads=args.threads,
+            cache_dir=args.cache_dir,
+            precision=args.precision,
+        )
+    if name == "tensorrt":
+        return TensorRTRuntime(checkpoint, cache_dir=args.cache_dir, precision=args.precision)
+    dtype = torch.float16 if args.precision == "fp16" else torch.float32
+    return TorchRuntime(checkpoint, device=args.device, dtype=dtype)
+
+
+def _write(name: str, result: Mapping[str, object]) -> None:
+    _OUTPUT.mkdir(parents=True, exist_ok=True)
+    path = _OUTPUT / f"{name}.json"
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    print(f"-> {path}")

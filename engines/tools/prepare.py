@@ -1,0 +1,69 @@
+"""`mynah-engines prepare`: downloads and verifies weights and builds TensorRT engines before a server starts.
+
+A second run finds everything in place and changes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from engines.checkpoints.checkpoint import Checkpoint, open_checkpoint, verify
+from engines.device import resolve_device
+from engines.factory import tensor_tables
+from engines.s3gen.export.export import PRECISIONS
+from engines.s3gen.gpu.trt import ARCHITECTURES
+from engines.s3gen.runtimes.onnx import cpu_graphs
+from engines.tools.export import FLAVOURS, build_for
+
+_THIS_GPU, _NONE = "here", "none"
+
+
+def prepare(arguments: Sequence[str]) -> None:
+    """Prepare this machine. Raises EngineError if weights are missing or wrong, or engines cannot be built."""
+    args = _parser().parse_args(arguments)
+    began_s = time.monotonic()
+    checkpoint = _verified_checkpoint(args)
+    print(f"weights: {checkpoint.spec.name} in {checkpoint.folder}, verified ({time.monotonic() - began_s:.0f} s)")
+    if args.engines == _NONE:
+        return
+    began_s = time.monotonic()
+    architecture = _local_architecture() if args.engines == _THIS_GPU else args.engines
+    build_for(checkpoint, architecture, precision=args.precision, cache_dir=args.cache_dir, flavour=args.flavour)
+    cpu_graphs(checkpoint, cache_dir=args.cache_dir)  # the reference of the parity check at every start
+    print(f"engines: {architecture}, {args.precision} ({time.monotonic() - began_s:.0f} s)")
+
+
+def _verified_checkpoint(args: argparse.Namespace) -> Checkpoint:
+    device = resolve_device(args.device)
+    checkpoint = open_checkpoint(args.model, cache_dir=args.cache_dir, device=device)
+    verify(checkpoint, tensor_tables(checkpoint))
+    return checkpoint
+
+
+def _local_architecture() -> str:
+    from engines.s3gen.gpu import cuda
+
+    return cuda.probe().architecture
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mynah-engines prepare",
+        description="Download and verify weights, and build TensorRT engines, before a server starts.",
+    )
+    parser.add_argument("--model", default="auto", help="model, as for mynah-serve (default auto)")
+    parser.add_argument("--device", default="auto", help="cpu or cuda: which model auto is (default auto)")
+    parser.add_argument("--cache-dir", type=Path, help="folder of weights and engines; default as for mynah-serve")
+    parser.add_argument(
+        "--engines",
+        choices=(_THIS_GPU, _NONE, *ARCHITECTURES),
+        default=_NONE,
+        help=f"engines to build: {_THIS_GPU} (for the GPU of this machine), {_NONE}, or an architecture "
+        f"(default {_NONE})",
+    )
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp16", help="of the engines (default fp16)")
+    parser.add_argument("--flavour", choices=FLAVOURS, help="default: the one that is installed")
+    return parser

@@ -1,1 +1,0 @@
-"""`mynah batch`: a file of things to say, through one or many servers, into a folder."""

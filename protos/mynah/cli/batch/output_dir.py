@@ -1,0 +1,118 @@
+"""The output folder of a batch: audio files, and a manifest of the complete ones. It survives a crash at any moment.
+
+A file is written under a temporary name, then its line is appended to the manifest, then the file gets its final name.
+So a file with its final name is complete and listed. A listed file without it is complete under its temporary name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import wave
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from mynah.cli.batch.script import Item
+from mynah.client.errors import AlreadyExists, WrongState
+
+MANIFEST = "manifest.jsonl"
+_LOCK = ".lock"
+
+
+class OutputDir:
+    """An output folder, as a context manager. Raises WrongState if another process uses it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._records: dict[str, dict[str, Any]] = {}
+
+    def __enter__(self) -> OutputDir:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = _locked(self.folder / _LOCK)
+        self._records = _read(self.folder / MANIFEST)
+        self._manifest = (self.folder / MANIFEST).open("a", encoding="utf-8")
+        if self._manifest.tell() and not (self.folder / MANIFEST).read_bytes().endswith(b"\n"):
+            self._manifest.write("\n")  # ends a line that a crash cut off; it is skipped when the manifest is read
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._manifest.close()
+        os.close(self._lock)
+
+    def missing(self, items: Iterable[Item]) -> list[Item]:
+        """Returns the items that are new or changed. Gives complete files their final names.
+
+        Raises AlreadyExists if an item's file exists and is not in the manifest.
+        """
+        missing = [item for item in items if not self._has(item)]
+        for part in self.folder.glob(".*.part"):  # never listed, so perhaps incomplete
+            part.unlink()
+        return missing
+
+    def _has(self, item: Item) -> bool:
+        record, path, part = self._records.get(item.name), self.path(item), self._part(item)
+        if record is None and path.exists():
+            message = f"{path} exists but is not in the manifest. Remove it, or give the line another name."
+            raise AlreadyExists(message, reason="FILE_EXISTS", field="name", value=item.name)
+        if record is None or record["digest"] != item.digest:
+            return False
+        if part.exists() and part.stat().st_size == record["bytes"]:
+            os.replace(part, path)
+        return path.exists() and path.stat().st_size == record["bytes"]
+
+    def path(self, item: Item) -> Path:
+        """The path of the item's complete audio."""
+        return self.folder / f"{item.name}.wav"
+
+    def _part(self, item: Item) -> Path:
+        return self.folder / f".{item.name}.{item.digest}.part"
+
+    def put(self, item: Item, pcm: bytes, rate_hz: int, info: dict[str, Any]) -> None:
+        """Store an item's audio (PCM s16le) and its record durably."""
+        path, part = self.path(item), self._part(item)
+        with part.open("wb") as file:
+            _write_wav(file, pcm, rate_hz)
+            file.flush()
+            os.fsync(file.fileno())
+        record = {"name": item.name, "file": path.name, "digest": item.digest, "bytes": part.stat().st_size, **info}
+        self._manifest.write(json.dumps(record) + "\n")
+        self._manifest.flush()
+        os.fsync(self._manifest.fileno())
+        self._records[item.name] = record
+        os.replace(part, path)
+
+
+def _write_wav(file: Any, pcm: bytes, rate_hz: int) -> None:
+    with wave.open(file, "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(rate_hz)
+        out.writeframes(pcm)
+
+
+def _read(manifest: Path) -> dict[str, dict[str, Any]]:
+    """Returns the newest record of each name. Skips lines that were cut off."""
+    records: dict[str, dict[str, Any]] = {}
+    if manifest.exists():
+        for line in manifest.read_text(encoding="utf-8").splitlines():
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(record, dict) and record.keys() >= {"name", "digest", "bytes"}:
+                records[record["name"]] = record
+    return records
+
+
+def _locked(path: Path) -> int:
+    import fcntl
+
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        message = f"Another process is writing to {path.parent}. Wait for it, or choose another folder."
+        raise WrongState(message, reason="FOLDER_IN_USE") from None
+    return handle

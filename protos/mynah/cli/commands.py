@@ -1,0 +1,141 @@
+"""The commands `mynah say`, `voices`, `health` and `info`. Audio and lists go to files and standard output, messages
+to standard error."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+
+from mynah.cli.audio_sinks import STDOUT, AudioSink, format_of, open_sink
+from mynah.cli.batch.command import batch
+from mynah.cli.reporter import NullReporter, ProgressReporter, print_note
+from mynah.cli.stdin import fragments
+from mynah.client.client import Client
+from mynah.client.errors import InvalidArgument, Unavailable
+from mynah.client.settings import Sampling, Tls
+from mynah.client.stream import SpeechStream
+from mynah.client.stream_stats import StreamStats
+
+
+async def execute(args: argparse.Namespace) -> None:
+    """Run one command. Raises MynahError, OSError, ValueError."""
+    has_files = args.ca or args.cert
+    tls = Tls(args.ca, certificate=args.cert, key=args.cert_key) if has_files else args.tls
+    connect = partial(Client, tls=tls, api_key=_api_key(args.api_key_file))
+    if args.command == "batch":
+        await batch(args, connect)
+        return
+    async with connect(args.server) as client:
+        if args.command == "say":
+            await _say(client, args)
+        elif args.command == "health":
+            await _health(client, args.service)
+        elif args.command == "info":
+            await _info(client)
+        else:
+            await _voices(client, args)
+
+
+def _api_key(file: Path | None) -> str | None:
+    return file.read_text().strip() if file else os.environ.get("MYNAH_API_KEY")
+
+
+async def _say(client: Client, args: argparse.Namespace) -> None:
+    sampling = Sampling(
+        temperature=args.temperature,
+        top_k=args.top_k,
+        top_p=args.top_p,
+        repetition_penalty=args.repetition_penalty,
+        seed=args.seed,
+    )
+    stream = client.stream(
+        voice=args.voice,
+        sample_rate_hz=args.rate,
+        audio_format=format_of(args.output),
+        sampling=sampling,
+    )
+    reporter = NullReporter() if args.quiet else ProgressReporter()
+    async with stream:
+        rate_hz = stream.opened.settings.sample_rate_hz
+        assert rate_hz is not None
+        reporter.opened(stream)
+        stats = StreamStats(rate_hz)
+        with open_sink(args.output, rate_hz) as sink:
+            await _speak(stream, args.text, sink, stats, reporter)
+    reporter.finished(stats, "standard output" if args.output == STDOUT else args.output)
+
+
+async def _speak(stream: SpeechStream, text: str, sink: AudioSink, stats: StreamStats, reporter: NullReporter) -> None:
+    """Send and receive at the same time. If one fails, the other is cancelled."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            sending = tasks.create_task(_send(stream, text, stats))
+            async for chunk in stream:
+                stats.chunk_received(chunk, time.monotonic())
+                sink.write(chunk)
+                reporter.progress(stats)
+            sending.cancel()  # the server has ended the stream
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from None
+    if not stats.samples:
+        raise InvalidArgument("The text contains nothing to speak; send some words.", reason="TEXT_EMPTY", field="text")
+
+
+async def _send(stream: SpeechStream, text: str, stats: StreamStats) -> None:
+    max_chars = stream.max_piece_chars
+    async for fragment in fragments() if text == "-" else _single(text):
+        for start in range(0, len(fragment), max_chars):
+            piece = fragment[start : start + max_chars]
+            await stream.room(len(piece))
+            if piece.strip():
+                stats.text_sent(time.monotonic())
+            await stream.send(piece)
+    await stream.end()
+
+
+async def _single(text: str) -> AsyncIterator[str]:
+    yield text
+
+
+async def _health(client: Client, service: str) -> None:
+    if not await client.health(service):
+        message = "The server answers, but it accepts no streams now."
+        raise Unavailable(message, reason="NOT_SERVING", retry_after_s=1.0)
+    print("SERVING")
+
+
+async def _info(client: Client) -> None:
+    info = await client.info()
+    lines = {
+        "version": info.version,
+        "model": f"{info.model}{' (random weights)' if info.random_weights else ''}",
+        "device": f"{info.device} (T3 {info.t3_runtime}, S3Gen {info.s3gen_runtime})",
+        "streams": f"{info.open_streams} of {info.limits.max_open_streams} open",
+        "sample rates": ", ".join(str(rate) for rate in info.sample_rates_hz) + " Hz",
+        "formats": ", ".join(info.audio_formats),
+        "waiting text": f"at most {info.limits.max_pending_text_chars} chars on a stream",
+    }
+    if info.notice:
+        lines["notice"] = info.notice
+    for name, value in lines.items():
+        print(f"{name + ':':14}{value}")
+
+
+async def _voices(client: Client, args: argparse.Namespace) -> None:
+    if args.action == "create":
+        audio = Path(args.audio)
+        voice = await client.voices.create(args.name, audio, consent=args.consent, voice_id=args.id)
+        print(voice.voice_id)
+        print_note(f"created voice {voice.voice_id} ({voice.name}) from {voice.reference_s:.1f} s of {audio}")
+    elif args.action == "list":
+        for voice in await client.voices.list():
+            created = voice.created.isoformat() if voice.created else "built in"
+            print(f"{voice.voice_id}\t{created}\t{voice.name}")
+    else:
+        await client.voices.delete(args.id)
+        print_note(f"deleted voice {args.id}")

@@ -1,0 +1,139 @@
+"""The messages of a server, as typed values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from mynah.client.settings import AudioFormat, SpeechSettings
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The limits of a stream and of an upload."""
+
+    max_pending_text_chars: int
+    max_segment_text_chars: int
+    max_segment_speech_tokens: int
+    max_pending_flushes: int
+    max_open_streams: int
+    max_upload_bytes: int
+    idle_timeout_s: float
+    stall_timeout_s: float
+
+
+@dataclass(frozen=True)
+class ServerInfo:
+    """The server's version, model, formats and limits."""
+
+    version: str
+    model: str
+    device: str
+    t3_runtime: str
+    s3gen_runtime: str
+    random_weights: bool
+    notice: str
+    native_sample_rate_hz: int
+    sample_rates_hz: tuple[int, ...]
+    audio_formats: tuple[AudioFormat, ...]
+    limits: Limits
+    open_streams: int
+
+
+@dataclass(frozen=True)
+class StreamOpened:
+    """The stream is open. `settings` has all defaults filled in, including the seed."""
+
+    stream_id: str
+    settings: SpeechSettings
+    limits: Limits
+    model: str
+    notice: str
+
+
+@dataclass(frozen=True)
+class WindowFigures:
+    """The work behind a chunk, as measured by the server."""
+
+    window_index: int  # within the segment
+    new_speech_tokens: int  # in this chunk
+    made_speech_tokens: int  # of the segment so far
+    queue_s: float  # in the queue for the device
+    decode_s: float
+
+
+@dataclass(frozen=True)
+class AudioChunk:
+    """A piece of final, gapless audio. `offset_samples` is its position on the stream's timeline."""
+
+    sequence_number: int
+    segment_index: int
+    offset_samples: int
+    samples: int
+    data: bytes
+    window: WindowFigures | None = None
+
+
+@dataclass(frozen=True)
+class SegmentStarted:
+    """A segment begins. Its audio follows."""
+
+    segment_index: int
+    offset_samples: int
+    text: str
+    text_tokens: int
+    consumed_text_chars: int
+
+
+@dataclass(frozen=True)
+class SegmentDone:
+    """A segment is complete; `samples` is the sum of its chunks. Times are measured by the server."""
+
+    segment_index: int
+    offset_samples: int
+    samples: int
+    skipped: bool
+    hit_token_limit: bool
+    speech_tokens: int
+    windows: int
+    ttfa_s: float
+    t3_s: float
+    s3gen_s: float
+    max_gap_s: float
+    min_buffer_s: float | None
+    underruns: int
+    underrun_s: float
+    consumed_text_chars: int
+
+
+@dataclass(frozen=True)
+class Flushed:
+    """All text before the flush has been spoken and sent."""
+
+    flush_id: int
+    offset_samples: int
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """All text before the cancel was dropped. Samples are counted from the opening of the stream."""
+
+    made_samples: int
+    delivered_samples: int
+    segment_index: int | None
+    dropped_flush_ids: tuple[int, ...]
+    consumed_text_chars: int
+
+
+Event = AudioChunk | SegmentStarted | SegmentDone | Flushed | Cancelled
+
+
+@dataclass(frozen=True)
+class Voice:
+    """A voice of the server."""
+
+    voice_id: str
+    name: str
+    created: datetime | None  # UTC; None for the built-in voice
+    built_in: bool
+    reference_s: float

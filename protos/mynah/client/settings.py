@@ -1,0 +1,97 @@
+"""The settings of streams and connections, as frozen values. The server checks them, not the client."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+AudioFormat = Literal[
+    "pcm_s16le", "pcm_f32le", "wav", "ogg_opus", "webm_opus", "mp3", "flac", "aac", "mulaw", "alaw"
+]  # fmt: skip
+"""The name of an audio format. The chunks of a stream, joined, are one playable file.
+
+```python
+async with mynah.Client("127.0.0.1:50051") as client:
+    audio = [chunk.data async for chunk in client.synthesize("Hello there.", audio_format="mp3")]
+    Path("hello.mp3").write_bytes(b"".join(audio))
+```
+"""
+AUDIO_FORMATS: tuple[AudioFormat, ...] = get_args(AudioFormat)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How speech tokens are sampled. The server chooses what is None. Ranges: see mynah/v1/speech.proto.
+
+    ```python
+    async with mynah.Client("127.0.0.1:50051") as client:
+        sampling = mynah.Sampling(temperature=0.6, seed=7)  # the same seed gives the same audio
+        async for chunk in client.synthesize("Hello there.", sampling=sampling):
+            play(chunk.data)
+    ```
+    """
+
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    repetition_penalty: float | None = None
+    seed: int | None = None
+    max_speech_tokens: int | None = None  # per segment
+
+
+@dataclass(frozen=True)
+class SpeechSettings:
+    """The voice, format, rate and sampling of a stream. The server chooses what is None.
+
+    ```python
+    async with mynah.Client("127.0.0.1:50051") as client, client.stream(sample_rate_hz=16_000) as stream:
+        settings = stream.opened.settings  # nothing is None here
+        print(settings.voice, settings.audio_format, settings.sample_rate_hz, settings.sampling.seed)
+    ```
+    """
+
+    voice: str | None = None
+    audio_format: AudioFormat | None = None
+    sample_rate_hz: int | None = None
+    sampling: Sampling = Sampling()
+
+
+@dataclass(frozen=True)
+class Tls:
+    """The certificates of an encrypted connection, as PEM files.
+
+    `root_certificates` are the trusted ones; None means the system's. `certificate` and `key` (both or neither)
+    identify this client to a server that requires it.
+
+    ```python
+    tls = mynah.Tls(root_certificates=Path("ca.pem"))
+    async with mynah.Client("speech.example.com:50051", tls=tls, api_key="secret") as client:
+        print(await client.info())
+    ```
+    """
+
+    root_certificates: Path | None = None
+    server_name: str | None = None  # the name in the server's certificate, if it is not the address's
+    certificate: Path | None = None
+    key: Path | None = None
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """Time limits in seconds. An open stream has none here: the server's idle and stall limits apply.
+
+    ```python
+    timeouts = mynah.Timeouts(connect_s=2.0)
+    async with mynah.Client("127.0.0.1:50051", timeouts=timeouts) as client:
+        try:
+            async with client.stream() as stream:
+                await stream.send("Hello there.")
+        except mynah.TimedOut:
+            print("The server did not open a stream within 2 s.")
+    ```
+    """
+
+    connect_s: float = 10.0  # until the server has opened a stream
+    call_s: float = 30.0  # for info, health and voices, except `Voices.create`
+    create_voice_s: float = 300.0

@@ -1,0 +1,267 @@
+"""The translation between protobuf messages and the client's values."""
+
+from __future__ import annotations
+
+from datetime import UTC
+
+from google.protobuf.message import Message
+
+from mynah.client import events
+from mynah.client.errors import InvalidArgument
+from mynah.client.settings import AUDIO_FORMATS, AudioFormat, Sampling, SpeechSettings
+from mynah.v1 import speech_pb2, voices_pb2
+
+_FORMATS: dict[AudioFormat, speech_pb2.AudioFormat] = {
+    name: getattr(speech_pb2, f"AUDIO_FORMAT_{name.upper()}") for name in AUDIO_FORMATS
+}
+_FORMAT_NAMES = {number: name for name, number in _FORMATS.items()}
+
+
+def settings_to_wire(settings: SpeechSettings) -> speech_pb2.SpeechSettings:
+    """Returns the message; a field whose value is None is absent, so that the server's default applies.
+
+    Raises InvalidArgument for an unknown format or a value that protobuf cannot encode. The server checks the ranges.
+    """
+    message = speech_pb2.SpeechSettings()
+    _set(message, "voice_id", settings.voice)
+    _set(message, "sample_rate_hz", settings.sample_rate_hz)
+    if settings.audio_format is not None:
+        message.audio_format = _format_number(settings.audio_format)
+    sampling = settings.sampling
+    for name in ("temperature", "top_k", "top_p", "repetition_penalty", "seed"):
+        _set(message.sampling, name, getattr(sampling, name))
+    _set(message.sampling, "max_speech_token_count", sampling.max_speech_tokens)
+    return message
+
+
+def _format_number(name: AudioFormat) -> speech_pb2.AudioFormat:
+    if name not in _FORMATS:
+        allowed = ", ".join(_FORMATS)
+        message = f"audio_format is {name!r}; it must be one of {allowed}."
+        raise InvalidArgument(
+            message, reason="AUDIO_FORMAT_UNKNOWN", field="audio_format", value=repr(name), allowed=allowed
+        )
+    return _FORMATS[name]
+
+
+def _set(message: Message, name: str, value: object) -> None:
+    if value is None:
+        return
+    try:
+        setattr(message, name, value)
+    except (ValueError, TypeError) as error:
+        problem = f"{name} is {value!r}, which cannot be sent: {error}."
+        raise InvalidArgument(problem, reason="VALUE_UNSENDABLE", field=name, value=repr(value)) from None
+
+
+def text_to_wire(text: str) -> speech_pb2.TextFragment:
+    """Raises InvalidArgument for text with lone surrogates, which is not Unicode."""
+    fragment = speech_pb2.TextFragment()
+    _set(fragment, "content", text)
+    return fragment
+
+
+def opened_from_wire(opened: speech_pb2.StreamOpened) -> events.StreamOpened:
+    settings, sampled = opened.settings, opened.settings.sampling
+    sampling = Sampling(
+        temperature=sampled.temperature,
+        top_k=sampled.top_k,
+        top_p=sampled.top_p,
+        repetition_penalty=sampled.repetition_penalty,
+        seed=sampled.seed,
+        max_speech_tokens=sampled.max_speech_token_count,
+    )
+    audio_format = _FORMAT_NAMES[settings.audio_format]
+    resolved = SpeechSettings(settings.voice_id, audio_format, settings.sample_rate_hz, sampling)
+    limits = limits_from_wire(opened.limits)
+    return events.StreamOpened(opened.stream_id, resolved, limits, opened.model, opened.notice)
+
+
+def limits_from_wire(limits: speech_pb2.Limits) -> events.Limits:
+    return events.Limits(
+        max_pending_text_chars=limits.max_pending_text_char_count,
+        max_segment_text_chars=limits.max_segment_text_char_count,
+        max_segment_speech_tokens=limits.max_segment_speech_token_count,
+        max_pending_flushes=limits.max_pending_flush_count,
+        max_open_streams=limits.max_open_stream_count,
+        max_upload_bytes=limits.max_upload_byte_count,
+        idle_timeout_s=limits.idle_timeout_s,
+        stall_timeout_s=limits.stall_timeout_s,
+    )
+
+
+def event_from_wire(
+    message: speech_pb2.StreamSpeechResponse | speech_pb2.SynthesizeResponse,
+) -> events.Event | None:
+    """Returns the event in a message, or None for an event of a newer server."""
+    kind = message.WhichOneof("event")
+    if kind == "audio":
+        return _audio(message.audio)
+    if kind == "segment_started":
+        return _started(message.segment_started)
+    if kind == "segment_done":
+        return _done(message.segment_done)
+    if isinstance(message, speech_pb2.StreamSpeechResponse) and kind == "flushed":
+        return events.Flushed(message.flushed.flush_id, message.flushed.offset_samples)
+    if isinstance(message, speech_pb2.StreamSpeechResponse) and kind == "cancelled":
+        return _cancelled(message.cancelled)
+    return None
+
+
+def _audio(chunk: speech_pb2.AudioChunk) -> events.AudioChunk:
+    return events.AudioChunk(
+        sequence_number=chunk.sequence_number,
+        segment_index=chunk.segment_index,
+        offset_samples=chunk.offset_samples,
+        samples=chunk.sample_count,
+        data=chunk.data,
+        window=_window(chunk.window) if chunk.HasField("window") else None,
+    )
+
+
+def _window(window: speech_pb2.WindowFigures) -> events.WindowFigures:
+    return events.WindowFigures(
+        window_index=window.window_index,
+        new_speech_tokens=window.new_speech_token_count,
+        made_speech_tokens=window.made_speech_token_count,
+        queue_s=window.queue_s,
+        decode_s=window.decode_s,
+    )
+
+
+def _started(started: speech_pb2.SegmentStarted) -> events.SegmentStarted:
+    return events.SegmentStarted(
+        segment_index=started.segment_index,
+        offset_samples=started.offset_samples,
+        text=started.text,
+        text_tokens=started.text_token_count,
+        consumed_text_chars=started.consumed_text_char_count,
+    )
+
+
+def _done(done: speech_pb2.SegmentDone) -> events.SegmentDone:
+    return events.SegmentDone(
+        segment_index=done.segment_index,
+        offset_samples=done.offset_samples,
+        samples=done.sample_count,
+        skipped=done.skipped,
+        hit_token_limit=done.hit_token_limit,
+        speech_tokens=done.speech_token_count,
+        windows=done.window_count,
+        ttfa_s=done.ttfa_s,
+        t3_s=done.t3_s,
+        s3gen_s=done.s3gen_s,
+        max_gap_s=done.max_gap_s,
+        min_buffer_s=done.min_buffer_s if done.HasField("min_buffer_s") else None,
+        underruns=done.underrun_count,
+        underrun_s=done.underrun_s,
+        consumed_text_chars=done.consumed_text_char_count,
+    )
+
+
+def _cancelled(cancelled: speech_pb2.Cancelled) -> events.Cancelled:
+    return events.Cancelled(
+        made_samples=cancelled.made_sample_count,
+        delivered_samples=cancelled.delivered_sample_count,
+        segment_index=cancelled.segment_index if cancelled.HasField("segment_index") else None,
+        dropped_flush_ids=tuple(cancelled.dropped_flush_ids),
+        consumed_text_chars=cancelled.consumed_text_char_count,
+    )
+
+
+def event_to_wire(event: events.Event) -> dict[str, Message]:
+    """The field of a response's `event` and its message, as keyword arguments of the response's class."""
+    match event:
+        case events.AudioChunk():
+            return {"audio": _audio_to_wire(event)}
+        case events.SegmentStarted():
+            return {"segment_started": _started_to_wire(event)}
+        case events.SegmentDone():
+            return {"segment_done": _done_to_wire(event)}
+        case events.Flushed():
+            return {"flushed": speech_pb2.Flushed(flush_id=event.flush_id, offset_samples=event.offset_samples)}
+        case events.Cancelled():
+            return {"cancelled": _cancelled_to_wire(event)}
+
+
+def _audio_to_wire(chunk: events.AudioChunk) -> speech_pb2.AudioChunk:
+    return speech_pb2.AudioChunk(
+        sequence_number=chunk.sequence_number,
+        segment_index=chunk.segment_index,
+        offset_samples=chunk.offset_samples,
+        sample_count=chunk.samples,
+        data=chunk.data,
+        window=None if chunk.window is None else _window_to_wire(chunk.window),
+    )
+
+
+def _window_to_wire(window: events.WindowFigures) -> speech_pb2.WindowFigures:
+    return speech_pb2.WindowFigures(
+        window_index=window.window_index,
+        new_speech_token_count=window.new_speech_tokens,
+        made_speech_token_count=window.made_speech_tokens,
+        queue_s=window.queue_s,
+        decode_s=window.decode_s,
+    )
+
+
+def _started_to_wire(started: events.SegmentStarted) -> speech_pb2.SegmentStarted:
+    return speech_pb2.SegmentStarted(
+        segment_index=started.segment_index,
+        offset_samples=started.offset_samples,
+        text=started.text,
+        text_token_count=started.text_tokens,
+        consumed_text_char_count=started.consumed_text_chars,
+    )
+
+
+def _done_to_wire(done: events.SegmentDone) -> speech_pb2.SegmentDone:
+    return speech_pb2.SegmentDone(
+        segment_index=done.segment_index,
+        offset_samples=done.offset_samples,
+        sample_count=done.samples,
+        skipped=done.skipped,
+        hit_token_limit=done.hit_token_limit,
+        speech_token_count=done.speech_tokens,
+        window_count=done.windows,
+        ttfa_s=done.ttfa_s,
+        t3_s=done.t3_s,
+        s3gen_s=done.s3gen_s,
+        max_gap_s=done.max_gap_s,
+        min_buffer_s=done.min_buffer_s,
+        underrun_count=done.underruns,
+        underrun_s=done.underrun_s,
+        consumed_text_char_count=done.consumed_text_chars,
+    )
+
+
+def _cancelled_to_wire(cancelled: events.Cancelled) -> speech_pb2.Cancelled:
+    return speech_pb2.Cancelled(
+        made_sample_count=cancelled.made_samples,
+        delivered_sample_count=cancelled.delivered_samples,
+        segment_index=cancelled.segment_index,
+        dropped_flush_ids=cancelled.dropped_flush_ids,
+        consumed_text_char_count=cancelled.consumed_text_chars,
+    )
+
+
+def info_from_wire(info: speech_pb2.GetServerInfoResponse) -> events.ServerInfo:
+    return events.ServerInfo(
+        version=info.version,
+        model=info.model,
+        device=info.device,
+        t3_runtime=info.t3_runtime,
+        s3gen_runtime=info.s3gen_runtime,
+        random_weights=info.random_weights,
+        notice=info.notice,
+        native_sample_rate_hz=info.native_sample_rate_hz,
+        sample_rates_hz=tuple(info.sample_rates_hz),
+        audio_formats=tuple(_FORMAT_NAMES[number] for number in info.audio_formats if number in _FORMAT_NAMES),
+        limits=limits_from_wire(info.limits),
+        open_streams=info.open_stream_count,
+    )
+
+
+def voice_from_wire(voice: voices_pb2.Voice) -> events.Voice:
+    created = voice.create_time.ToDatetime(tzinfo=UTC) if voice.HasField("create_time") else None
+    return events.Voice(voice.voice_id, voice.name, created, voice.built_in, voice.reference_s)

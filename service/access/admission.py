@@ -1,0 +1,134 @@
+"""Admission control: the server's state, and slots for streams and uploads.
+
+There is no queue: a call is admitted or rejected at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from enum import Enum
+
+from service.access.auth import Authenticator
+from service.errors import ResourceExhausted, Unavailable
+from service.telemetry.metrics import counting_rejections
+
+_RETRY_AFTER_S = 1.0  # before a hold time is known
+_MIN_RETRY_S, _MAX_RETRY_S = 0.2, 30.0
+_SMOOTHING = 0.1  # weight of the latest hold time in their moving average
+
+
+class State(Enum):
+    """The server's state, which only moves forward."""
+
+    WARMING_UP = "warming up"
+    SERVING = "serving"
+    DRAINING = "about to stop"
+
+
+class Slots:
+    """A counter of slots, `capacity` of them at most, that estimates when one becomes free."""
+
+    def __init__(self, capacity: int, plural: str, reason: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self.capacity = capacity
+        self.in_use = 0
+        self._plural, self._reason = plural, reason
+        self._clock = clock
+        self._hold_s: float | None = None  # moving average of hold times
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @contextmanager
+    def acquire(self) -> Iterator[None]:
+        """Holds one slot inside the block. Raises ResourceExhausted if all are in use."""
+        if self.in_use >= self.capacity:
+            allowed = f"{self.capacity} {self._plural}"
+            message = f"The server already has {allowed}, its limit; retry when one has ended."
+            raise ResourceExhausted(self._reason, message, allowed=allowed, retry_after_s=self.retry_after_s)
+        self.in_use += 1
+        self._idle.clear()
+        began_s = self._clock()
+        try:
+            yield
+        finally:
+            self.in_use -= 1
+            self._note_hold(self._clock() - began_s)
+            if self.in_use == 0:
+                self._idle.set()
+
+    @property
+    def retry_after_s(self) -> float:
+        """Expected seconds until a slot is free: the mean hold time divided by the capacity, within bounds."""
+        if self._hold_s is None:
+            return _RETRY_AFTER_S
+        return min(_MAX_RETRY_S, max(_MIN_RETRY_S, self._hold_s / self.capacity))
+
+    def _note_hold(self, hold_s: float) -> None:
+        self._hold_s = hold_s if self._hold_s is None else self._hold_s + _SMOOTHING * (hold_s - self._hold_s)
+
+    async def wait_idle(self) -> None:
+        """Returns when no slot is in use."""
+        await self._idle.wait()
+
+
+class Admission:
+    """Admits streams and uploads while the server serves; setting `stopped` ends those that are still open."""
+
+    def __init__(self, max_streams: int, max_uploads: int, authenticator: Authenticator | None = None) -> None:
+        self.authenticator = authenticator or Authenticator()
+        self.streams = Slots(max_streams, "streams", "STREAMS_EXHAUSTED")
+        self.uploads = Slots(max_uploads, "uploads", "UPLOADS_EXHAUSTED")
+        self.stopped = asyncio.Event()
+        self.state = State.WARMING_UP
+
+    def open(self, max_streams: int | None = None) -> None:
+        """Begins to serve after warm-up; `max_streams` is the capacity that it measured, if any."""
+        if max_streams is not None:
+            self.streams.capacity = max_streams
+        if self.state is State.WARMING_UP:
+            self.state = State.SERVING
+
+    def drain(self) -> None:
+        """Rejects new streams and uploads; open ones finish."""
+        self.state = State.DRAINING
+
+    @contextmanager
+    def stream(self) -> Iterator[None]:
+        """Holds a stream's slot, and one of the caller's. Raises Unavailable, ResourceExhausted, Unauthenticated."""
+        with ExitStack() as held:
+            with counting_rejections():
+                self.check_serving()
+                held.enter_context(self.streams.acquire())
+                held.enter_context(self.authenticator.stream())
+            yield
+
+    @contextmanager
+    def upload(self) -> Iterator[None]:
+        """Holds an upload's slot. Raises Unavailable, ResourceExhausted, Unauthenticated."""
+        self.check_serving()
+        with self.uploads.acquire():
+            self.authenticator.count_start()
+            yield
+
+    def check_serving(self) -> None:
+        """Raises Unavailable unless the server serves."""
+        if self.state is State.SERVING:
+            return
+        reason = "NOT_READY" if self.state is State.WARMING_UP else "DRAINING"
+        raise Unavailable(reason, f"The server is {self.state.value}; retry later.", retry_after_s=_RETRY_AFTER_S)
+
+    async def wait_idle(self) -> None:
+        """Returns when all streams and uploads have ended."""
+        await self.streams.wait_idle()
+        await self.uploads.wait_idle()
+
+    async def wait_for_shutdown(self) -> None:
+        """Waits until `stopped` is set; then raises Unavailable. For the tasks of open streams."""
+        await self.stopped.wait()
+        raise Unavailable(
+            "DRAINING",
+            "The server stopped before the stream had ended; retry on another server.",
+            retry_after_s=_RETRY_AFTER_S,
+        )

@@ -1,0 +1,1 @@
+"""Output formats: encoders, containers and the watermark."""

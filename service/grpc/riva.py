@@ -1,0 +1,276 @@
+"""The gRPC service for NVIDIA Riva's clients, nvidia.riva.tts.RivaSpeechSynthesis.
+
+Translates Riva's messages to and from the contract's, for the same SpeechHandler. A field that asks for something this
+model cannot do is refused by name, never ignored. The stubs are those of nvidia-riva-client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import wave
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
+from typing import Any
+
+import grpc.aio
+from riva.client.proto import riva_audio_pb2, riva_tts_pb2, riva_tts_pb2_grpc
+
+from engines.api import Engine
+from engines.errors import InvalidInput
+from mynah.v1 import speech_pb2
+from service.access.admission import Admission
+from service.errors import DeadlineExceeded, NotFound
+from service.grpc.call_writer import CallWriter
+from service.grpc.status import grpc_errors
+from service.handlers.speech_handler import SpeechHandler, new_stream_id
+from service.handlers.voice_catalogue import MAX_PAGE_SIZE
+from service.stream.policy import StreamPolicy
+from service.voices.ids import DEFAULT_VOICE_ID
+from service.voices.store import OneVoice, VoiceSource, VoiceStore
+
+Context = grpc.aio.ServicerContext[Any, Any]
+SERVICE = riva_tts_pb2.DESCRIPTOR.services_by_name["RivaSpeechSynthesis"].full_name
+
+_FAMILY = "mynah"  # voices are named mynah.ID; the bare id works too
+_LANGUAGE = "en-US"
+_FORMATS = {
+    riva_audio_pb2.ENCODING_UNSPECIFIED: speech_pb2.AUDIO_FORMAT_PCM_S16LE,
+    riva_audio_pb2.LINEAR_PCM: speech_pb2.AUDIO_FORMAT_PCM_S16LE,
+    riva_audio_pb2.FLAC: speech_pb2.AUDIO_FORMAT_FLAC,
+    riva_audio_pb2.MULAW: speech_pb2.AUDIO_FORMAT_MULAW,
+    riva_audio_pb2.ALAW: speech_pb2.AUDIO_FORMAT_ALAW,
+    riva_audio_pb2.OGGOPUS: speech_pb2.AUDIO_FORMAT_OGG_OPUS,
+}
+# Riva's free-form settings: sampling by its names in the contract, and the consent that a prompt needs
+_SAMPLING = {
+    "temperature": float,
+    "top_k": int,
+    "top_p": float,
+    "repetition_penalty": float,
+    "seed": int,
+    "max_speech_token_count": int,
+}
+_CONSENT = "consent"
+_PROMPT = "zero_shot_data.audio_prompt"
+_FIELDS = {"voice_id": "voice_name", "settings.sample_rate_hz": "sample_rate_hz", "text.content": "text"}
+
+
+def add_to(
+    server: grpc.aio.Server,
+    engine: Engine,
+    voices: VoiceStore,
+    admission: Admission,
+    policy: StreamPolicy,
+) -> None:
+    """Add the service to a server."""
+    riva_tts_pb2_grpc.add_RivaSpeechSynthesisServicer_to_server(RivaService(engine, voices, admission, policy), server)
+
+
+class RivaService:
+    """nvidia.riva.tts.RivaSpeechSynthesis; implements its servicer's methods."""
+
+    def __init__(self, engine: Engine, voices: VoiceStore, admission: Admission, policy: StreamPolicy) -> None:
+        self._engine = engine
+        self._voices = voices
+        self._admission = admission
+        self._policy = policy
+
+    async def Synthesize(self, request: Any, context: Context) -> Any:
+        """One text, answered with all its audio."""
+        stream_id = new_stream_id()
+        audio = bytearray()
+
+        async def collect(**event: Any) -> None:
+            if "audio" in event:
+                audio.extend(event["audio"].data)
+
+        async with grpc_errors(context, f"stream {stream_id}"):
+            with _rivas_names():
+                synthesis = speech_pb2.SynthesizeRequest(settings=_settings(request), text=request.text)
+                speech_handler = await self._handler(request)
+                await speech_handler.synthesize(stream_id, synthesis, collect)
+        meta = riva_tts_pb2.SynthesizeSpeechResponseMetadata(text=request.text)
+        return riva_tts_pb2.SynthesizeSpeechResponse(audio=bytes(audio), meta=meta, id=request.id)
+
+    async def SynthesizeOnline(self, requests: AsyncIterator[Any], context: Context) -> None:
+        """Speaks each text when it arrives. The first request's settings hold for all."""
+        stream_id = new_stream_id()
+        async with grpc_errors(context, f"stream {stream_id}"):
+            first = await self._first(requests)
+            answer = _Answer(CallWriter(context, self._policy.stall_timeout_s), first.id)
+            with _rivas_names():
+                speech_handler = await self._handler(first)
+                async with aclosing(_as_stream(first, requests)) as stream:
+                    await speech_handler.stream(stream_id, stream, answer.send)
+
+    async def _first(self, requests: AsyncIterator[Any]) -> Any:
+        """The first request. Raises DeadlineExceeded, or InvalidInput if the client sends none."""
+        try:
+            async with asyncio.timeout(self._policy.idle_timeout_s):
+                first = await anext(requests, None)
+        except TimeoutError:
+            allowed = f"{self._policy.idle_timeout_s:g} s"
+            message = f"No text was received for {allowed}."
+            raise DeadlineExceeded("STREAM_IDLE", message, allowed=allowed) from None
+        if first is None:
+            message = "The stream ended without a text: send at least one request."
+            raise InvalidInput("text", message, "TEXT_EMPTY", value="nothing", allowed="at least one request")
+        return first
+
+    async def GetRivaSynthesisConfig(self, request: Any, context: Context) -> Any:
+        """The model and its voices, in the form that Riva's clients build names from: voice_name.subvoice."""
+        async with grpc_errors(context, "riva config"):
+            model = self._engine.info.model
+            if request.model_name not in ("", model):
+                message = f"Model {request.model_name!r} does not exist; this server has {model!r}."
+                raise NotFound("MODEL_NOT_FOUND", message, field="model_name", allowed=model)
+            voices, _ = await self._voices.page("", MAX_PAGE_SIZE)
+            parameters = {
+                "language_code": _LANGUAGE,
+                "voice_name": _FAMILY,
+                "subvoices": ",".join(f"{voice.voice_id}:{number}" for number, voice in enumerate(voices)),
+                "sample_rate": str(self._engine.info.sample_rate_hz),
+            }
+        config = riva_tts_pb2.RivaSynthesisConfigResponse.Config(model_name=model, parameters=parameters)
+        return riva_tts_pb2.RivaSynthesisConfigResponse(model_config=[config])
+
+    async def _handler(self, request: Any) -> SpeechHandler:
+        voices: VoiceSource = self._voices
+        if request.HasField("zero_shot_data"):
+            voices = await self._prompted(request)
+        return SpeechHandler(self._engine, voices, self._admission, self._policy)
+
+    async def _prompted(self, request: Any) -> OneVoice:
+        """The voice of a zero-shot prompt. It exists for this call only."""
+        if request.custom_configuration.get(_CONSENT) != "true":
+            field = f"custom_configuration[{_CONSENT}]"
+            message = f"{field} must be true: a prompt may only be used if its speaker agreed."
+            value = request.custom_configuration.get(_CONSENT, "")
+            raise InvalidInput(field, message, "CONSENT_REQUIRED", value=value, allowed="true")
+        prompt = request.zero_shot_data
+        if len(prompt.audio_prompt) > self._policy.max_upload_bytes:
+            allowed, length = f"at most {self._policy.max_upload_bytes} bytes", f"{len(prompt.audio_prompt)} bytes"
+            message = f"{_PROMPT} has {length}; {allowed} are allowed."
+            raise InvalidInput(_PROMPT, message, "AUDIO_TOO_LARGE", value=length, allowed=allowed)
+        with self._admission.upload():
+            try:
+                return OneVoice(await self._engine.make_voice(_as_file(prompt), name="prompt"))
+            except InvalidInput as error:
+                raise error.named(_PROMPT) from None
+
+
+class _Answer:
+    """The sending side of SynthesizeOnline."""
+
+    def __init__(self, writer: CallWriter, request_id: Any) -> None:
+        self._writer, self._request_id = writer, request_id
+        self._text = ""  # of the segment that the next chunk belongs to
+
+    async def send(self, **event: Any) -> None:
+        if "opened" in event:
+            await self._writer.open()
+        if "segment_started" in event:
+            self._text = event["segment_started"].text
+        if "audio" not in event:
+            return
+        meta = riva_tts_pb2.SynthesizeSpeechResponseMetadata(text=self._text)
+        audio = event["audio"].data
+        await self._writer.write(riva_tts_pb2.SynthesizeSpeechResponse(audio=audio, meta=meta, id=self._request_id))
+
+
+async def _as_stream(first: Any, requests: AsyncIterator[Any]) -> AsyncGenerator[speech_pb2.StreamSpeechRequest, None]:
+    """Riva's requests as the contract's messages: open, then a text and a flush for each request."""
+    settings = _settings(first)
+    yield speech_pb2.StreamSpeechRequest(open=speech_pb2.OpenStream(settings=settings))
+    request, flush_id = first, 0
+    while request is not None:
+        if _settings(request) != settings:
+            message = "settings may not change within a stream: repeat those of its first request."
+            raise InvalidInput("settings", message, "SETTINGS_CHANGED", allowed="those of the stream's first request")
+        flush_id += 1
+        yield speech_pb2.StreamSpeechRequest(text=speech_pb2.TextFragment(content=request.text))
+        yield speech_pb2.StreamSpeechRequest(flush=speech_pb2.Flush(flush_id=flush_id))
+        request = await anext(requests, None)
+
+
+def _settings(request: Any) -> speech_pb2.SpeechSettings:
+    """The settings of a request. Raises InvalidInput for those that this model does not have."""
+    if request.encoding not in _FORMATS:
+        allowed = ", ".join(riva_audio_pb2.AudioEncoding.Name(number) for number in _FORMATS)
+        message = f"encoding is {request.encoding}; it must be one of {allowed}."
+        raise InvalidInput("encoding", message, "AUDIO_FORMAT_UNKNOWN", value=request.encoding, allowed=allowed)
+    language = request.language_code.replace("_", "-").lower()
+    if language.split("-")[0] not in ("", "en"):
+        code = request.language_code
+        message = f"language_code is {code!r}; the model speaks {_LANGUAGE} only."
+        raise InvalidInput("language_code", message, "LANGUAGE_UNSUPPORTED", value=code, allowed=_LANGUAGE)
+    if request.custom_dictionary:
+        message = "custom_dictionary must be empty: the model takes no pronunciations."
+        raise InvalidInput("custom_dictionary", message, "DICTIONARY_UNSUPPORTED", allowed="none")
+    if request.enable_word_time_offsets:
+        message = "enable_word_time_offsets must be false: the model gives no times of words."
+        raise InvalidInput("enable_word_time_offsets", message, "WORD_TIMES_UNSUPPORTED", value="true", allowed="false")
+    settings = speech_pb2.SpeechSettings(
+        voice_id=_voice_id(request), audio_format=_FORMATS[request.encoding], sampling=_sampling(request)
+    )
+    if request.sample_rate_hz:
+        settings.sample_rate_hz = request.sample_rate_hz
+    return settings
+
+
+def _voice_id(request: Any) -> str:
+    """The id in voice_name, with or without the family's name in front."""
+    if request.HasField("zero_shot_data"):
+        if request.voice_name:
+            message = "voice_name must be empty beside zero_shot_data, which is a voice already."
+            raise InvalidInput("voice_name", message, "VOICE_TWICE", value=request.voice_name, allowed="none")
+        return DEFAULT_VOICE_ID
+    family, _, subvoice = request.voice_name.partition(".")
+    name = subvoice if subvoice and family.lower() == _FAMILY else request.voice_name
+    return str(name) or DEFAULT_VOICE_ID
+
+
+def _sampling(request: Any) -> speech_pb2.Sampling:
+    sampling = speech_pb2.Sampling()
+    for key, text in request.custom_configuration.items():
+        if key == _CONSENT:
+            continue
+        field = f"custom_configuration[{key}]"
+        if key not in _SAMPLING:
+            allowed = ", ".join([_CONSENT, *_SAMPLING])
+            message = f"{field} is unknown; custom_configuration may hold {allowed}."
+            raise InvalidInput(field, message, "CONFIGURATION_UNKNOWN", value=text, allowed=allowed)
+        try:
+            setattr(sampling, key, _SAMPLING[key](text))
+        except (ValueError, TypeError):
+            kind = "a whole number" if _SAMPLING[key] is int else "a number"
+            message = f"{field} is {text!r}; it must be {kind}."
+            raise InvalidInput(field, message, "SAMPLING_OUT_OF_RANGE", value=text, allowed=kind) from None
+    return sampling
+
+
+def _as_file(prompt: Any) -> bytes:
+    """The prompt as an audio file: bare samples get a WAV header, files stay as they are."""
+    audio = bytes(prompt.audio_prompt)
+    bare = prompt.encoding == riva_audio_pb2.LINEAR_PCM and prompt.sample_rate_hz > 0
+    if not bare or audio.startswith(b"RIFF"):
+        return audio
+    target = io.BytesIO()
+    with wave.open(target, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(prompt.sample_rate_hz)
+        file.writeframes(audio)
+    return target.getvalue()
+
+
+@contextmanager
+def _rivas_names() -> Iterator[None]:
+    """Inside, errors name fields as Riva's messages do."""
+    try:
+        yield
+    except InvalidInput as error:
+        if error.field in _FIELDS:
+            raise error.named(_FIELDS[error.field]) from None
+        raise

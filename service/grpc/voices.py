@@ -1,0 +1,110 @@
+"""The gRPC service for voices, and its bounds on uploads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc.aio
+
+from engines.errors import InvalidInput
+from mynah.v1 import voices_pb2, voices_pb2_grpc
+from service.access.admission import Admission
+from service.errors import DeadlineExceeded, FailedPrecondition
+from service.grpc.status import grpc_errors
+from service.handlers.voice_catalogue import VoiceCatalogue
+from service.stream.policy import StreamPolicy
+
+Parts = AsyncIterator[voices_pb2.CreateVoiceRequest]
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class VoicesService(voices_pb2_grpc.VoicesServicer):
+    """mynah.v1.Voices."""
+
+    def __init__(self, catalogue: VoiceCatalogue, admission: Admission, policy: StreamPolicy) -> None:
+        self._catalogue = catalogue
+        self._admission = admission
+        self._policy = policy
+
+    async def CreateVoice(self, parts: Parts, context: Context) -> voices_pb2.CreateVoiceResponse:
+        async with grpc_errors(context, "create voice"):
+            with self._admission.upload():
+                upload = _Upload(parts, self._policy)
+                new = await upload.metadata()
+                await self._catalogue.check(new)
+                voice = await self._catalogue.create(new, await upload.audio())
+        return voices_pb2.CreateVoiceResponse(voice=voice)
+
+    async def GetVoice(self, request: voices_pb2.GetVoiceRequest, context: Context) -> voices_pb2.GetVoiceResponse:
+        async with grpc_errors(context, "get voice"):
+            voice = await self._catalogue.get(request.voice_id)
+        return voices_pb2.GetVoiceResponse(voice=voice)
+
+    async def ListVoices(
+        self, request: voices_pb2.ListVoicesRequest, context: Context
+    ) -> voices_pb2.ListVoicesResponse:
+        async with grpc_errors(context, "list voices"):
+            page = await self._catalogue.list(request)
+        return page  # noqa: RET504 - an error may end the block before
+
+    async def DeleteVoice(
+        self, request: voices_pb2.DeleteVoiceRequest, context: Context
+    ) -> voices_pb2.DeleteVoiceResponse:
+        async with grpc_errors(context, "delete voice"):
+            await self._catalogue.delete(request.voice_id)
+        return voices_pb2.DeleteVoiceResponse()
+
+
+class _Upload:
+    """The parts of one upload, in order and within bounds."""
+
+    def __init__(self, parts: Parts, policy: StreamPolicy) -> None:
+        self._parts = parts
+        self._max_bytes = policy.max_upload_bytes
+        self._stall_timeout_s = policy.stall_timeout_s
+
+    async def metadata(self) -> voices_pb2.NewVoice:
+        """The first part. Raises FailedPrecondition, InvalidInput, DeadlineExceeded."""
+        first = await self._next()
+        if first is None or _kind(first) != "metadata":
+            message = "The first part of an upload must be metadata."
+            raise _out_of_order(message, "audio before metadata" if first else "nothing", "metadata first")
+        return first.metadata
+
+    async def audio(self) -> bytes:
+        """All other parts, joined. Raises FailedPrecondition, InvalidInput, DeadlineExceeded."""
+        audio = bytearray()
+        while (part := await self._next()) is not None:
+            if _kind(part) != "audio_chunk":
+                message = "metadata was sent twice: only audio_chunk may follow it."
+                raise _out_of_order(message, "metadata again", "audio after metadata")
+            audio += part.audio_chunk
+            if len(audio) > self._max_bytes:
+                allowed = f"at most {self._max_bytes} bytes"
+                message = f"audio is too long: {allowed} are allowed."
+                raise InvalidInput("audio", message, "AUDIO_TOO_LARGE", value="a longer upload", allowed=allowed)
+        return bytes(audio)
+
+    async def _next(self) -> voices_pb2.CreateVoiceRequest | None:
+        try:
+            async with asyncio.timeout(self._stall_timeout_s):
+                return await anext(self._parts, None)
+        except TimeoutError:
+            allowed = f"{self._stall_timeout_s:g} s"
+            message = f"The upload has stalled: nothing was received for {allowed}."
+            raise DeadlineExceeded("UPLOAD_STALLED", message, allowed=allowed) from None
+
+
+def _kind(part: voices_pb2.CreateVoiceRequest) -> str:
+    kind = part.WhichOneof("part")
+    if kind is None:
+        allowed = "metadata or audio_chunk"
+        message = f"part is empty: it must hold {allowed}."
+        raise InvalidInput("part", message, "MESSAGE_INVALID", value="nothing", allowed=allowed)
+    return str(kind)
+
+
+def _out_of_order(message: str, received: str, allowed: str) -> FailedPrecondition:
+    return FailedPrecondition("UPLOAD_OUT_OF_ORDER", message, field="part", value=received, allowed=allowed)

@@ -1,0 +1,134 @@
+"""The contract's messages of settings, limits, server and voices, to and from the service's values."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from engines.api import EngineInfo
+from engines.config import Sampling
+from engines.errors import InvalidInput
+from mynah.v1 import speech_pb2, voices_pb2
+from service.audio.formats import SAMPLE_RATES_HZ, AudioFormat, AudioSettings
+from service.stream.policy import StreamPolicy
+from service.stream.settings import StreamSettings
+from service.voices.ids import DEFAULT_VOICE_ID
+from service.voices.store import VoiceSource
+from service.voices.stored_voice import VoiceSummary
+
+_SEED_BITS = 53  # every language's numbers hold it exactly
+
+_FORMAT_NUMBERS: dict[AudioFormat, speech_pb2.AudioFormat] = {
+    each: getattr(speech_pb2, f"AUDIO_FORMAT_{each.name}") for each in AudioFormat
+}
+_CONTRACT_FIELDS = {"sampling.max_speech_tokens": "sampling.max_speech_token_count"}  # where the names differ
+_FORMATS: dict[int, AudioFormat] = {number: name for name, number in _FORMAT_NUMBERS.items()}
+_FORMATS[speech_pb2.AUDIO_FORMAT_UNSPECIFIED] = AudioFormat.PCM_S16LE
+
+
+async def stream_settings(message: speech_pb2.SpeechSettings, voices: VoiceSource) -> StreamSettings:
+    """The settings that a client asks for, defaults filled in. Raises InvalidInput, or NotFound for the voice."""
+    audio_format = _audio_format(message.audio_format)
+    rate_hz = message.sample_rate_hz if message.HasField("sample_rate_hz") else audio_format.default_rate_hz
+    audio = AudioSettings(audio_format, rate_hz)
+    sampling = _sampling(message.sampling)
+    voice_id = message.voice_id if message.HasField("voice_id") else DEFAULT_VOICE_ID
+    return StreamSettings(voice_id, (await voices.get(voice_id)).voice, audio, sampling)
+
+
+def format_number(audio_format: AudioFormat) -> speech_pb2.AudioFormat:
+    return _FORMAT_NUMBERS[audio_format]
+
+
+def _audio_format(number: int) -> AudioFormat:
+    if number not in _FORMATS:
+        allowed = ", ".join(speech_pb2.AudioFormat.keys())
+        message = f"settings.audio_format is {number}, which is not an AudioFormat; it must be one of {allowed}."
+        raise InvalidInput("settings.audio_format", message, "AUDIO_FORMAT_UNKNOWN", value=number, allowed=allowed)
+    return _FORMATS[number]
+
+
+def _sampling(message: speech_pb2.Sampling) -> Sampling:
+    chosen: dict[str, Any] = {
+        name: getattr(message, name)
+        for name in ("temperature", "top_k", "top_p", "repetition_penalty", "seed")
+        if message.HasField(name)
+    }
+    # a seed asks for repeatable bytes; without one, windows follow the load
+    chosen["repeatable"] = "seed" in chosen
+    chosen.setdefault("seed", secrets.randbits(_SEED_BITS))
+    if message.HasField("max_speech_token_count"):
+        chosen["max_speech_tokens"] = message.max_speech_token_count
+    try:
+        return Sampling(**chosen)
+    except InvalidInput as error:
+        raise error.named(_CONTRACT_FIELDS.get(error.field, error.field)) from None
+
+
+def limits(info: EngineInfo, policy: StreamPolicy) -> speech_pb2.Limits:
+    return speech_pb2.Limits(
+        max_pending_text_char_count=policy.max_pending_text_chars,
+        max_segment_text_char_count=info.limits.max_text_chars_per_segment,
+        max_segment_speech_token_count=info.limits.max_speech_tokens_per_segment,
+        max_pending_flush_count=policy.max_pending_flushes,
+        max_open_stream_count=info.limits.max_streams,
+        max_upload_byte_count=policy.max_upload_bytes,
+        idle_timeout_s=policy.idle_timeout_s,
+        stall_timeout_s=policy.stall_timeout_s,
+    )
+
+
+def opened(stream_id: str, settings: StreamSettings, info: EngineInfo, policy: StreamPolicy) -> speech_pb2.StreamOpened:
+    chosen = settings.sampling
+    sampling = speech_pb2.Sampling(
+        temperature=chosen.temperature,
+        top_k=chosen.top_k,
+        top_p=chosen.top_p,
+        repetition_penalty=chosen.repetition_penalty,
+        seed=chosen.seed,
+        max_speech_token_count=chosen.max_speech_tokens,
+    )
+    resolved = speech_pb2.SpeechSettings(
+        voice_id=settings.voice_id,
+        audio_format=_FORMAT_NUMBERS[settings.audio.audio_format],
+        sample_rate_hz=settings.audio.sample_rate_hz,
+        sampling=sampling,
+    )
+    return speech_pb2.StreamOpened(
+        stream_id=stream_id,
+        settings=resolved,
+        limits=limits(info, policy),
+        model=info.model,
+        notice=info.notice,
+    )
+
+
+def server_info(
+    info: EngineInfo, policy: StreamPolicy, version: str, open_streams: int
+) -> speech_pb2.GetServerInfoResponse:
+    return speech_pb2.GetServerInfoResponse(
+        version=version,
+        model=info.model,
+        device=info.device,
+        t3_runtime=info.t3_runtime,
+        s3gen_runtime=info.s3gen_runtime,
+        random_weights=info.random_weights,
+        notice=info.notice,
+        native_sample_rate_hz=info.sample_rate_hz,
+        sample_rates_hz=SAMPLE_RATES_HZ,
+        audio_formats=list(_FORMAT_NUMBERS.values()),
+        limits=limits(info, policy),
+        open_stream_count=open_streams,
+    )
+
+
+def voice(stored: VoiceSummary) -> voices_pb2.Voice:
+    message = voices_pb2.Voice(
+        voice_id=stored.voice_id,
+        name=stored.name,
+        built_in=stored.built_in,
+        reference_s=stored.reference_s,
+    )
+    if stored.created is not None:
+        message.create_time.FromDatetime(stored.created)
+    return message

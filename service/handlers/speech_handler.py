@@ -1,0 +1,180 @@
+"""The handler of speech, whatever the transport: the order of a stream's messages, its time limits, its end.
+
+Both sides speak the contract's messages. A surface brings the client's requests and a way to send.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Coroutine
+from typing import Any, Protocol
+
+from engines.api import Engine
+from engines.errors import InvalidInput
+from mynah.client.wire import event_to_wire
+from mynah.v1 import speech_pb2
+from service.access.admission import Admission
+from service.errors import DeadlineExceeded, FailedPrecondition
+from service.handlers import messages
+from service.handlers.failures import log
+from service.stream.policy import StreamPolicy
+from service.stream.session import Session
+from service.stream.settings import StreamSettings
+from service.voices.store import VoiceSource
+
+Request = speech_pb2.StreamSpeechRequest
+Requests = AsyncIterator[Request]
+
+
+class Send(Protocol):
+    """Sends one event to the client, named and shaped as in the contract's answers: `send(audio=AudioChunk(...))`.
+
+    Returns when the connection has taken it. Raises ClientGone, or DeadlineExceeded from `within_stall_timeout`.
+    """
+
+    def __call__(self, **event: Any) -> Awaitable[None]: ...
+
+
+class SpeechHandler:
+    """Speaks for every surface. Each call holds a stream slot while it lasts, and raises every refusal."""
+
+    def __init__(self, engine: Engine, voices: VoiceSource, admission: Admission, policy: StreamPolicy) -> None:
+        self._engine = engine
+        self._voices = voices
+        self._admission = admission
+        self._policy = policy
+
+    async def stream(self, stream_id: str, requests: Requests, send: Send) -> None:
+        """A stream from its `open` to its end. `requests` ends when the client has half-closed."""
+        reader = _RequestReader(requests, self._policy.idle_timeout_s)
+        message = await reader.opening()
+        with self._admission.stream():
+            settings = await messages.stream_settings(message, self._voices)
+            async with Session(self._engine, settings, self._policy, stream_id) as session:
+                await self._send_opened(send, stream_id, settings)
+                await self._send_events(send, session, reader.apply_all(session), reader.watch_idle(session))
+        _log_end(stream_id, session)
+
+    async def synthesize(self, stream_id: str, request: speech_pb2.SynthesizeRequest, send: Send) -> None:
+        """One whole text."""
+        self._check_text(request.text)
+        with self._admission.stream():
+            settings = await messages.stream_settings(request.settings, self._voices)
+            async with Session(self._engine, settings, self._policy, stream_id) as session:
+                await self._send_opened(send, stream_id, settings)
+                session.write(request.text)
+                session.end()
+                await self._send_events(send, session)
+            if not session.delivered_samples:
+                raise _nothing_to_speak(request.text)
+        _log_end(stream_id, session)
+
+    def _check_text(self, text: str) -> None:
+        if not text.strip():
+            raise _nothing_to_speak(text)
+        max_chars = self._policy.max_pending_text_chars
+        if len(text) > max_chars:
+            length, allowed = f"{len(text)} chars", f"at most {max_chars} chars"
+            message = f"text has {length}; it may have {allowed}."
+            raise InvalidInput("text", message, "TEXT_TOO_LONG", value=length, allowed=allowed)
+
+    async def _send_opened(self, send: Send, stream_id: str, settings: StreamSettings) -> None:
+        await send(opened=messages.opened(stream_id, settings, self._engine.info, self._policy))
+
+    async def _send_events(self, send: Send, session: Session, *reading: Coroutine[Any, Any, None]) -> None:
+        """Send every event until the session ends. The first failure, here or in `reading`, ends the others."""
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work) for work in (*reading, self._admission.wait_for_shutdown())]
+            while (event := await session.next_event()) is not None:
+                await send(**event_to_wire(event))
+            for task in tasks:
+                task.cancel()
+
+
+class _RequestReader:
+    """The receiving side of a stream: the order of its messages, and its idle timeout."""
+
+    def __init__(self, requests: Requests, idle_timeout_s: float) -> None:
+        self._requests = requests
+        self._idle_timeout_s = idle_timeout_s
+        self._received = asyncio.Event()
+
+    async def opening(self) -> speech_pb2.SpeechSettings:
+        """The first message's settings. Raises FailedPrecondition, DeadlineExceeded, InvalidInput."""
+        try:
+            async with asyncio.timeout(self._idle_timeout_s):
+                first = await anext(self._requests, None)
+        except TimeoutError:
+            raise self._idle() from None
+        kind = "nothing" if first is None else _kind(first)
+        if first is None or kind != "open":
+            message = f"The first message must be open, not {kind}."
+            raise _out_of_order("STREAM_NOT_OPEN", message, kind, "open first")
+        return first.open.settings
+
+    async def apply_all(self, session: Session) -> None:
+        """Apply the client's requests to the session until the client half-closes."""
+        async for request in self._requests:
+            await _apply(request, session)
+            self._received.set()
+        session.end()
+        self._received.set()
+
+    async def watch_idle(self, session: Session) -> None:
+        """Raises DeadlineExceeded once neither the client nor the session has done anything for the idle timeout."""
+        while True:
+            was_idle = session.idle  # and stays so until a request arrives
+            self._received.clear()
+            try:
+                async with asyncio.timeout(self._idle_timeout_s):
+                    await self._received.wait()
+            except TimeoutError:
+                if was_idle:
+                    raise self._idle() from None
+
+    def _idle(self) -> DeadlineExceeded:
+        allowed = f"{self._idle_timeout_s:g} s"
+        message = f"The stream has had neither text nor speech for {allowed}."
+        return DeadlineExceeded("STREAM_IDLE", message, allowed=allowed)
+
+
+async def _apply(request: Request, session: Session) -> None:
+    match _kind(request):
+        case "text":
+            session.write(request.text.content)
+        case "flush":
+            session.flush(request.flush.flush_id)
+        case "cancel":
+            await session.cancel()
+        case _:
+            message = "The stream is open already: send text, flush or cancel."
+            raise _out_of_order("STREAM_ALREADY_OPEN", message, "open", "text, flush or cancel")
+
+
+def _kind(request: Request) -> str:
+    kind = request.WhichOneof("message")
+    if kind is None:
+        allowed = "open, text, flush or cancel"
+        text = f"message is empty: it must hold {allowed}."
+        raise InvalidInput("message", text, "MESSAGE_INVALID", value="nothing", allowed=allowed)
+    return str(kind)
+
+
+def _out_of_order(reason: str, message: str, kind: str, allowed: str) -> FailedPrecondition:
+    return FailedPrecondition(reason, message, field="message", value=kind, allowed=allowed)
+
+
+def _nothing_to_speak(text: str) -> InvalidInput:
+    message = "text holds nothing to speak: send at least one word."
+    return InvalidInput("text", message, "TEXT_EMPTY", value=f"{len(text)} chars", allowed="at least one word")
+
+
+def new_stream_id() -> str:
+    """A random id for a stream."""
+    return secrets.token_hex(8)
+
+
+def _log_end(stream_id: str, session: Session) -> None:
+    rate = session.settings.audio.sample_rate_hz
+    log.info("stream %s: ended after %.2f s of audio", stream_id, session.delivered_samples / rate)

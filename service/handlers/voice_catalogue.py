@@ -1,0 +1,92 @@
+"""The handler of voices, whatever the transport: create, get, list in pages, delete.
+
+Both sides speak the contract's messages. The surfaces bound an upload's bytes and time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from engines.api import Engine
+from engines.errors import InvalidInput
+from mynah.v1 import voices_pb2
+from service.handlers import messages
+from service.voices.ids import check_id
+from service.voices.store import VoiceStore
+
+MAX_NAME_CHARS = 80
+MAX_PAGE_SIZE = 1000
+DEFAULT_PAGE_SIZE = 50
+
+
+class VoiceCatalogue:
+    """Manages voices for every surface, and raises every refusal."""
+
+    def __init__(self, engine: Engine, voices: VoiceStore) -> None:
+        self._engine = engine
+        self._voices = voices
+
+    async def check(self, new: voices_pb2.NewVoice) -> None:
+        """Raises what `create` would before it reads the audio: InvalidInput, AlreadyExists, ResourceExhausted."""
+        _check_new(new)
+        await self._voices.check_can_add(_id_of(new))
+
+    async def create(self, new: voices_pb2.NewVoice, audio: bytes) -> voices_pb2.Voice:
+        """Make a voice from an audio file and store it. Raises as `check`, and InvalidInput for the audio."""
+        await self.check(new)
+        if not audio:
+            message = "audio is empty: send an audio file."
+            raise InvalidInput("audio", message, "AUDIO_EMPTY", value="0 bytes", allowed="an audio file")
+        voice = await self._engine.make_voice(audio, name=new.name.strip())
+        agreed = replace(voice, metadata={**voice.metadata, "consent": "given by the uploader"})
+        return messages.voice(await self._voices.add(agreed, _id_of(new)))
+
+    async def get(self, voice_id: str) -> voices_pb2.Voice:
+        """Raises InvalidInput, NotFound."""
+        return messages.voice(await self._voices.get(voice_id))
+
+    async def list(self, request: voices_pb2.ListVoicesRequest) -> voices_pb2.ListVoicesResponse:
+        """One page. Raises InvalidInput."""
+        summaries, more = await self._voices.page(_page_start(request.page_token), _page_size(request.page_size))
+        token = summaries[-1].voice_id if more else ""
+        return voices_pb2.ListVoicesResponse(voices=map(messages.voice, summaries), next_page_token=token)
+
+    async def delete(self, voice_id: str) -> None:
+        """Raises InvalidInput, NotFound, FailedPrecondition for the built-in voice."""
+        await self._voices.remove(voice_id)
+
+
+def _id_of(new: voices_pb2.NewVoice) -> str | None:
+    return new.voice_id if new.HasField("voice_id") else None
+
+
+def _check_new(new: voices_pb2.NewVoice) -> None:
+    name = new.name.strip()
+    if not 1 <= len(name) <= MAX_NAME_CHARS or not name.isprintable():
+        allowed = f"1 to {MAX_NAME_CHARS} printable chars, not blank"
+        message = f"metadata.name must have {allowed}."
+        raise InvalidInput("metadata.name", message, "VOICE_NAME_INVALID", value=new.name, allowed=allowed)
+    if not new.consent:
+        message = "metadata.consent must be true: a voice may only be made if its speaker agreed."
+        raise InvalidInput("metadata.consent", message, "CONSENT_REQUIRED", value="false", allowed="true")
+    if new.HasField("voice_id"):
+        check_id(new.voice_id)
+
+
+def _page_size(size: int) -> int:
+    if not 0 <= size <= MAX_PAGE_SIZE:
+        allowed = f"0 to {MAX_PAGE_SIZE}"
+        message = f"page_size is {size}; it must be {allowed}."
+        raise InvalidInput("page_size", message, "PAGE_SIZE_OUT_OF_RANGE", value=size, allowed=allowed)
+    return size or DEFAULT_PAGE_SIZE
+
+
+def _page_start(token: str) -> str:
+    if token:
+        try:
+            check_id(token)
+        except InvalidInput:
+            allowed = "empty, or the next_page_token of the page before"
+            message = f"page_token must be {allowed}."
+            raise InvalidInput("page_token", message, "PAGE_TOKEN_INVALID", value=token, allowed=allowed) from None
+    return token

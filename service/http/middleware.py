@@ -1,0 +1,105 @@
+"""Middleware for all paths: checks of origins and API keys, and JSON responses for errors."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route, Router, WebSocketRoute
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.access.auth import Authenticator
+from service.http.error_responses import error_response
+from service.http.origins import Origins
+from service.http.requests import header
+
+OPEN_PATHS = ("/healthz", "/readyz", "/openapi.json")  # for probes and tools without a key
+_MAX_DRAIN_BYTES, _MAX_DRAIN_S = 32 * 1024 * 1024, 1.0
+_KEY_PROTOCOL = "bearer."  # a subprotocol with the key, because a browser's WebSocket cannot set headers
+
+
+def with_middleware(
+    routes: list[Route | WebSocketRoute], authenticator: Authenticator, origins: tuple[str, ...]
+) -> ASGIApp:
+    """The routes behind AccessMiddleware and, if `origins` are listed, behind CORS."""
+    router = Router(routes, redirect_slashes=False, default=_not_found)
+    app: ASGIApp = AccessMiddleware(router, authenticator, Origins(origins))
+    if origins:
+        app = CORSMiddleware(
+            app,
+            allow_origins=origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["authorization", "content-type"],
+            expose_headers=["retry-after", "x-request-id"],
+        )
+    return app
+
+
+class AccessMiddleware:
+    """Checks the origin and the API key of a request, and sends every error as one JSON object."""
+
+    def __init__(self, app: ASGIApp, authenticator: Authenticator, origins: Origins) -> None:
+        self._app, self._authenticator, self._origins = app, authenticator, origins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = _Exchange(scope, receive, send)
+        try:
+            self._origins.check(scope)
+            if scope["path"] not in OPEN_PATHS:
+                self._authenticator.authenticate(_authorization(scope))
+            scope["app"] = self  # makes Starlette's routes raise HTTPException
+            await self._app(scope, exchange.receive, exchange.send)
+        except Exception as error:
+            response = error_response(error, f"HTTP {scope.get('method', 'WebSocket')}")
+            if response is not None and not exchange.responded:
+                complete = await exchange.drain()
+                await response.send(exchange.send, close=not complete)
+
+
+class _Exchange:
+    """Tracks whether a request was read to its end and whether its response was started."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._websocket = scope["type"] == "websocket"
+        self._receive, self._send = receive, send
+        self._complete: bool = self._websocket  # a WebSocket's request has no body
+        self.responded = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._complete = self._complete or not message.get("more_body", False)
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Sends a message. A WebSocket that is not accepted yet takes HTTP responses too."""
+        self.responded = True
+        if self._websocket and message["type"].startswith("http.response"):
+            message = {**message, "type": f"websocket.{message['type']}"}
+        await self._send(message)
+
+    async def drain(self) -> bool:
+        """Reads the rest of the body, within limits, because a client that is still sending does not read the response.
+
+        Returns whether the body was read to its end.
+        """
+        read_bytes = 0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_MAX_DRAIN_S):
+                while not self._complete and read_bytes < _MAX_DRAIN_BYTES:
+                    read_bytes += len((await self.receive()).get("body", b""))
+        return self._complete
+
+
+def _authorization(scope: Scope) -> str | None:
+    authorization = header(scope, b"authorization")
+    if authorization is None and scope["type"] == "websocket":
+        keys = [name for name in scope["subprotocols"] if name.startswith(_KEY_PROTOCOL)]
+        return f"Bearer {keys[0].removeprefix(_KEY_PROTOCOL)}" if len(keys) == 1 else None
+    return authorization
+
+
+async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
+    """The endpoint of unknown paths."""
+    raise HTTPException(404)

@@ -1,0 +1,162 @@
+"""JSON endpoints: models, health, and voices (list, create, get, delete)."""
+
+from __future__ import annotations
+
+import reprlib
+import time
+from typing import Any
+
+from google.protobuf.message import Message
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from engines.api import Engine
+from engines.errors import InvalidInput
+from mynah.v1 import voices_pb2
+from service.access.admission import Admission
+from service.errors import NotFound
+from service.handlers.voice_catalogue import VoiceCatalogue
+from service.http.frames import json_fields
+from service.http.requests import Body, require_media_type, while_connected
+from service.stream.policy import StreamPolicy
+
+_FORM = "multipart/form-data"
+_FIELDS = ("name", "consent", "voice_id", "audio")
+_OTHER_FIELDS_BYTES = 64 * 1024
+
+
+class RestEndpoints:
+    """The endpoints that answer in JSON."""
+
+    def __init__(self, engine: Engine, voices: VoiceCatalogue, admission: Admission, policy: StreamPolicy) -> None:
+        self._engine = engine
+        self._voices = voices
+        self._admission = admission
+        self._policy = policy
+        self._created_s = int(time.time())
+
+    async def models(self, _: Request) -> Response:
+        return JSONResponse({"object": "list", "data": [self._model()]})
+
+    async def model(self, request: Request) -> Response:
+        name, model = request.path_params["model"], self._model()
+        if name != model["id"]:
+            message = f"There is no model {name!r} on this server; it serves {model['id']}."
+            raise NotFound("MODEL_NOT_FOUND", message, field="model", value=name, allowed=model["id"])
+        return JSONResponse(model)
+
+    def _model(self) -> dict[str, Any]:
+        return {"id": self._engine.info.model, "object": "model", "created": self._created_s, "owned_by": "mynah"}
+
+    async def healthz(self, _: Request) -> Response:
+        return JSONResponse({"status": "alive"})
+
+    async def readyz(self, _: Request) -> Response:
+        self._admission.check_serving()
+        return JSONResponse({"status": "ready"})
+
+    async def list_voices(self, request: Request) -> Response:
+        query = dict(request.query_params)
+        if len(query) != len(request.query_params.multi_items()) or not query.keys() <= {"page_size", "page_token"}:
+            allowed = "page_size and page_token, each at most once"
+            message = f"The query has an unknown or repeated parameter; allowed are {allowed}."
+            raise InvalidInput("query", message, "FIELD_UNKNOWN", value=", ".join(query), allowed=allowed)
+        listing = voices_pb2.ListVoicesRequest(page_token=query.get("page_token", ""))
+        listing.page_size = _page_size(query.get("page_size", "0"))
+        return _json(await self._voices.list(listing))
+
+    async def voice(self, request: Request) -> Response:
+        return _json(await self._voices.get(request.path_params["voice_id"]))
+
+    async def delete_voice(self, request: Request) -> Response:
+        await self._voices.delete(request.path_params["voice_id"])
+        return Response(status_code=204)
+
+    async def create_voice(self, request: Request) -> Response:
+        require_media_type(request.scope, _FORM)
+        with self._admission.upload():
+            body = Body(
+                request.receive, self._policy.max_upload_bytes + _OTHER_FIELDS_BYTES, self._policy.stall_timeout_s
+            )
+            new, audio = await _read_form(Request(request.scope, body), self._policy.max_upload_bytes)
+            voice = await while_connected(request.receive, self._create(new, audio))
+        return _json(voice, 201)
+
+    async def _create(self, new: voices_pb2.NewVoice, audio: bytes) -> voices_pb2.Voice:
+        try:
+            return await self._voices.create(new, audio)
+        except InvalidInput as error:  # a form's fields have no prefix
+            raise error.named(error.field.removeprefix("metadata.")) from None
+
+
+async def _read_form(request: Request, max_upload_bytes: int) -> tuple[voices_pb2.NewVoice, bytes]:
+    """Raises InvalidInput, and as Body. The parser stores a long upload in a temporary file."""
+    try:
+        form = await request.form(max_files=1, max_fields=len(_FIELDS))
+    except (HTTPException, ValueError) as error:
+        allowed = f"{_FORM} with the fields {', '.join(_FIELDS)}"
+        message = f"The body is not a valid form; send {allowed}."
+        raise InvalidInput("body", message, "MESSAGE_INVALID", allowed=allowed) from error
+    try:
+        fields = dict(form)
+        if len(fields) != len(form.multi_items()) or not fields.keys() <= set(_FIELDS):
+            allowed = f"{', '.join(_FIELDS)}, each at most once"
+            message = f"The form has an unknown or repeated field; allowed are {allowed}."
+            raise InvalidInput("body", message, "FIELD_UNKNOWN", value=", ".join(fields), allowed=allowed)
+        new = voices_pb2.NewVoice(name=_text(fields, "name"), consent=_consent(_text(fields, "consent")))
+        if "voice_id" in fields:
+            new.voice_id = _text(fields, "voice_id")
+        return new, await _audio(fields, max_upload_bytes)
+    finally:
+        await form.close()
+
+
+async def _audio(fields: dict[str, Any], max_upload_bytes: int) -> bytes:
+    file = fields.get("audio")
+    if not isinstance(file, UploadFile):
+        raise InvalidInput("audio", "audio is missing; send an audio file.", "AUDIO_EMPTY", allowed="an audio file")
+    if file.size is not None and file.size > max_upload_bytes:
+        allowed = f"at most {max_upload_bytes} bytes"
+        message = f"audio has {file.size} bytes; it may have {allowed}."
+        raise InvalidInput("audio", message, "AUDIO_TOO_LARGE", value=f"{file.size} bytes", allowed=allowed)
+    return await file.read()
+
+
+def _text(fields: dict[str, Any], name: str) -> str:
+    value = fields.get(name, "")
+    if not isinstance(value, str):
+        raise InvalidInput(name, f"{name} is a file; send a text.", "VALUE_INVALID", value="a file", allowed="a text")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        message = f"{name} is not valid Unicode; send it as UTF-8."
+        raise InvalidInput(name, message, "VALUE_INVALID", allowed="UTF-8") from None
+    return value
+
+
+def _consent(text: str) -> bool:
+    if text.lower() not in ("", "true", "false"):
+        message = f"consent is {reprlib.repr(text)}; it must be true, which says that the speaker agreed."
+        raise InvalidInput("consent", message, "CONSENT_REQUIRED", value=repr(text), allowed="true")
+    return text.lower() == "true"
+
+
+def _page_size(text: str) -> int:
+    try:
+        if not text.isascii():
+            raise ValueError
+        value = int(text)
+        if not -(2**31) <= value < 2**31:
+            raise ValueError
+    except ValueError:
+        message = f"page_size is {reprlib.repr(text)}; it must be a whole number."
+        raise InvalidInput(
+            "page_size", message, "PAGE_SIZE_OUT_OF_RANGE", value=repr(text), allowed="a whole number"
+        ) from None
+    return value
+
+
+def _json(message: Message, status_code: int = 200) -> Response:
+    return JSONResponse(json_fields(message), status_code)

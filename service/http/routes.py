@@ -1,0 +1,65 @@
+"""The HTTP application: the endpoint of each path, behind the middleware."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.types import ASGIApp
+
+from engines.api import Engine
+from service.access.admission import Admission
+from service.handlers.speech_handler import SpeechHandler
+from service.handlers.voice_catalogue import VoiceCatalogue
+from service.http.middleware import with_middleware
+from service.http.openapi import document
+from service.http.rest import RestEndpoints
+from service.http.speech import SpeechEndpoint
+from service.http.stream import StreamEndpoint
+from service.stream.policy import StreamPolicy
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def by_method(**endpoints: Endpoint) -> Endpoint:
+    """Returns one endpoint for a path with several methods; HEAD is handled like GET."""
+
+    async def endpoint(request: Request) -> Response:
+        return await endpoints["GET" if request.method == "HEAD" else request.method](request)
+
+    return endpoint
+
+
+def build_app(
+    engine: Engine,
+    speech_handler: SpeechHandler,
+    voices: VoiceCatalogue,
+    admission: Admission,
+    policy: StreamPolicy,
+    version: str,
+    cors_origins: tuple[str, ...],
+) -> ASGIApp:
+    """Returns the ASGI application of all HTTP endpoints."""
+    rest = RestEndpoints(engine, voices, admission, policy)
+
+    async def openapi(_: Request) -> Response:
+        return JSONResponse(document(engine.info, policy, version, keys=admission.authenticator.requires_key))
+
+    routes: list[Route | WebSocketRoute] = [
+        Route("/v1/audio/speech", SpeechEndpoint(engine, speech_handler, policy), methods=["POST"]),
+        WebSocketRoute("/v1/stream", StreamEndpoint(speech_handler, policy.stall_timeout_s)),
+        Route("/v1/models", rest.models),
+        Route("/v1/models/{model:path}", rest.model),
+        Route("/v1/voices", by_method(GET=rest.list_voices, POST=rest.create_voice), methods=["GET", "POST"]),
+        Route(
+            "/v1/voices/{voice_id}",
+            by_method(GET=rest.voice, DELETE=rest.delete_voice),
+            methods=["GET", "DELETE"],
+        ),
+        Route("/healthz", rest.healthz),
+        Route("/readyz", rest.readyz),
+        Route("/openapi.json", openapi),
+    ]
+    return with_middleware(routes, admission.authenticator, cors_origins)

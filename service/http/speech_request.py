@@ -1,0 +1,186 @@
+"""The JSON body of `POST /v1/audio/speech`: OpenAI's fields and ours, parsed into the contract's message."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from engines.errors import InvalidInput
+from mynah.v1 import speech_pb2
+from service.audio.formats import AudioFormat
+from service.errors import NotFound
+from service.handlers.messages import format_number
+
+# OpenAI's names first, then the contract's own.
+RESPONSE_FORMATS: dict[str, AudioFormat] = {
+    "mp3": AudioFormat.MP3,
+    "opus": AudioFormat.OGG_OPUS,
+    "aac": AudioFormat.AAC,
+    "flac": AudioFormat.FLAC,
+    "wav": AudioFormat.WAV,
+    "pcm": AudioFormat.PCM_S16LE,
+} | {each.value: each for each in AudioFormat}
+MEDIA_TYPES = {
+    AudioFormat.PCM_S16LE: "audio/pcm",
+    AudioFormat.PCM_F32LE: "audio/pcm",
+    AudioFormat.WAV: "audio/wav",
+    AudioFormat.OGG_OPUS: "audio/ogg",
+    AudioFormat.WEBM_OPUS: "audio/webm",
+    AudioFormat.MP3: "audio/mpeg",
+    AudioFormat.FLAC: "audio/flac",
+    AudioFormat.AAC: "audio/aac",
+    AudioFormat.MULAW: "audio/basic",
+    AudioFormat.ALAW: "audio/x-alaw-basic",
+}
+STREAM_FORMATS = ("audio", "sse")
+# Accepted as names of the loaded model, for clients that have no others.
+MODEL_ALIASES = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts")
+SAMPLING_FIELDS = ("temperature", "top_k", "top_p", "repetition_penalty", "seed", "max_speech_token_count")
+
+# The contract's fields that have other names here.
+_FIELDS = {
+    "text": "input",
+    "voice_id": "voice",
+    "settings.audio_format": "response_format",
+    "settings.sample_rate_hz": "sample_rate_hz",
+    "sampling.max_speech_tokens": "max_speech_token_count",
+}
+
+
+@dataclass(frozen=True)
+class SpeechRequest:
+    """A parsed request."""
+
+    request: speech_pb2.SynthesizeRequest
+    audio_format: AudioFormat
+    server_sent_events: bool  # instead of plain audio
+
+
+def parse(body: dict[str, Any], model: str) -> SpeechRequest:
+    """Raises InvalidInput, whose field is named as in `body`, and NotFound for a model other than `model`."""
+    for name in body:
+        if name not in _PARSERS:
+            allowed = ", ".join(_PARSERS)
+            message = f"{name} is not a field of this request; allowed fields are {allowed}."
+            raise InvalidInput(name, message, "FIELD_UNKNOWN", allowed=allowed)
+    for name in ("model", "input", "voice"):
+        if body.get(name) is None:
+            raise InvalidInput(name, f"{name} is missing; send a value.", "FIELD_MISSING", allowed="a value")
+    fields = {name: _PARSERS[name](name, value) for name, value in body.items() if value is not None}
+    _check_model(fields["model"], model)
+    audio_format = RESPONSE_FORMATS[fields.get("response_format", "mp3")]
+    settings = speech_pb2.SpeechSettings(audio_format=format_number(audio_format))
+    _set(settings, "voice_id", fields["voice"], "voice")
+    if "sample_rate_hz" in fields:
+        _set(settings, "sample_rate_hz", fields["sample_rate_hz"])
+    for name in SAMPLING_FIELDS:
+        if name in fields:
+            _set(settings.sampling, name, fields[name])
+    request = speech_pb2.SynthesizeRequest(settings=settings)
+    _set(request, "text", fields["input"], "input")
+    return SpeechRequest(request, audio_format, fields.get("stream_format") == "sse")
+
+
+def http_field(field: str) -> str:
+    """The name that this body has for a field of the contract."""
+    return _FIELDS.get(field, field.removeprefix("sampling."))
+
+
+def _check_model(name: str, model: str) -> None:
+    names = (model, *MODEL_ALIASES)
+    if name not in names:
+        allowed = ", ".join(names)
+        message = f"There is no model {name!r} on this server; allowed names are {allowed}."
+        raise NotFound("MODEL_NOT_FOUND", message, field="model", value=name, allowed=allowed)
+
+
+def _set(message: Any, name: str, value: object, field: str = "") -> None:
+    try:
+        setattr(message, name, value)
+    except (ValueError, TypeError) as error:  # a number out of the field's range, text that is not Unicode
+        allowed = f"a value that the contract can carry ({error})"
+        raise _invalid(field or name, reprlib.repr(value), allowed) from None
+
+
+def _invalid(name: str, value: str, allowed: str, reason: str = "VALUE_INVALID") -> InvalidInput:
+    return InvalidInput(name, f"{name} is {value}; it must be {allowed}.", reason, value=value, allowed=allowed)
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise _invalid(name, _json_type(value), "a string")
+    return value
+
+
+def _voice(name: str, value: object) -> str:
+    """Parses an id, or OpenAI's object with one."""
+    if isinstance(value, dict) and value.keys() == {"id"}:
+        value = value["id"]
+    if not isinstance(value, str):
+        raise _invalid(name, _json_type(value), 'the id of a voice, or {"id": ...}')
+    return value
+
+
+def _whole(name: str, value: object) -> int:
+    if type(value) is not int:
+        raise _invalid(name, _json_type(value), "a whole number")
+    return value
+
+
+def _number(name: str, value: object) -> float:
+    if type(value) not in (int, float):
+        raise _invalid(name, _json_type(value), "a number")
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except OverflowError:
+        raise _invalid(name, "too large", "a number that a 64-bit float can hold") from None
+
+
+def _one_of(allowed: Iterable[str], reason: str) -> Callable[[str, object], str]:
+    names = ", ".join(allowed)
+
+    def parse_name(name: str, value: object) -> str:
+        if not isinstance(value, str) or value not in allowed:
+            shown = reprlib.repr(value) if isinstance(value, str) else _json_type(value)
+            raise _invalid(name, shown, f"one of {names}", reason)
+        return value
+
+    return parse_name
+
+
+def _speed(name: str, value: object) -> float:
+    speed = _number(name, value)
+    if speed != 1.0:
+        raise _invalid(name, repr(speed), "1.0, the model's only speed", "SPEED_UNSUPPORTED")
+    return speed
+
+
+def _instructions(name: str, value: object) -> str:
+    if _text(name, value).strip():
+        raise _invalid(name, "a text", "empty, because the model takes no instructions", "INSTRUCTIONS_UNSUPPORTED")
+    return ""
+
+
+def _json_type(value: object) -> str:
+    types = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "an array"}
+    return types.get(type(value), "an object")
+
+
+_PARSERS: dict[str, Callable[[str, object], Any]] = {
+    "model": _text,
+    "input": _text,
+    "voice": _voice,
+    "response_format": _one_of(RESPONSE_FORMATS, "AUDIO_FORMAT_UNKNOWN"),
+    "speed": _speed,
+    "stream_format": _one_of(STREAM_FORMATS, "STREAM_FORMAT_UNKNOWN"),
+    "instructions": _instructions,
+    "sample_rate_hz": _whole,
+    "temperature": _number,
+    "top_k": _whole,
+    "top_p": _number,
+    "repetition_penalty": _number,
+    "seed": _whole,
+    "max_speech_token_count": _whole,
+}

@@ -1,0 +1,1 @@
+"""The state of a stream: text in, segments, events out."""

@@ -1,0 +1,27 @@
+"""The limits of one client's streams and uploads, and how long the server waits for the client."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from service.options import option, seconds, whole
+
+
+@dataclass(frozen=True)
+class StreamPolicy:
+    """The same for every stream of a server, whatever the transport."""
+
+    max_pending_text_chars: int = option(
+        20_000, "text that may wait to be spoken on a stream, in characters", whole(1000, 10_000_000)
+    )
+    max_pending_flushes: int = option(1000, "flushes that may wait to be answered on a stream", whole(1, 1_000_000))
+    send_queue_events: int = option(8, "chunks and other events made ahead of a slow reader", whole(1, 1000))
+    max_upload_bytes: int = option(20_000_000, "largest upload of reference audio, in bytes", whole(1, 2**31))
+    idle_timeout_s: float = option(
+        300.0, "end a stream that has had neither text nor speech for this long", seconds(0.01, 86_400)
+    )
+    stall_timeout_s: float = option(
+        30.0,
+        "end a stream whose client has not read, or an upload whose client has not sent, for this long",
+        seconds(0.01, 86_400),
+    )

@@ -1,0 +1,138 @@
+"""Segmentation of text that arrives in fragments: into sentences, or clauses where a sentence is long.
+
+A segment is returned as soon as the text after it proves that it has ended.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from service.stream.sentence_ends import CLOSERS, find_end
+
+_PIECES = re.compile(r"\S+|\s+")
+_LOOKAHEAD_CHARS = 32  # more than any rule looks beyond a stop
+MAX_SEGMENT_CHARS = 250
+MIN_MAX_CHARS = 20
+_MAX_STEPS_BACK = 32  # for a character of many parts, such as a family emoji
+
+_STRONG_CLAUSE = re.compile(rf"[;:][{re.escape(CLOSERS)}]*(?=\s)|[；：]|\s?—\s?|\s[-–]\s")
+_COMMA = re.compile(rf"[,،][{re.escape(CLOSERS)}]*(?=\s)|[，、]")
+_CONJUNCTION = re.compile(
+    r"\s(?=(?:and|or|but|nor|yet|so|because|although|though|while|whereas|when|where|which|who|that|if|unless|until|"
+    r"after|before|since|than)\s)"
+)
+_SPACE = re.compile(r"\s")
+_TAG = re.compile(r"\[[a-z ]{1,24}(?:\]|\Z)")  # paralinguistic tags are words of their own, spaces included
+
+
+class Segmenter:
+    """Cuts one stream's text. The joined segments equal the text up to white space, however it was fragmented.
+
+    No segment is blank or longer than `max_chars`; at most `max_chars` + 32 characters wait for their end. Takes time
+    linear in the text.
+    """
+
+    def __init__(self, max_chars: int = MAX_SEGMENT_CHARS) -> None:
+        """Raises ValueError if `max_chars` is below 20."""
+        if max_chars < MIN_MAX_CHARS:
+            raise ValueError(f"max_chars is {max_chars}; it must be at least {MIN_MAX_CHARS}.")
+        self._max_chars = max_chars
+        self._text = ""  # since the last segment's end; runs of white space made one character
+        self._scanned = 0  # up to here there is no sentence end in it
+        self._spaces = False  # white space came after it
+        self._line_feeds = 0  # in that white space
+
+    def feed(self, fragment: str) -> list[str]:
+        """Append a fragment. Returns the segments that it proves to have ended, in order; often none."""
+        segments: list[str] = []
+        pieces: list[str] = []
+        for piece in _PIECES.findall(fragment):
+            if not piece.isspace():
+                pieces += (self._gap(started=bool(pieces)), piece)
+                continue
+            self._spaces = True
+            self._line_feeds += piece.count("\n")
+            if self._line_feeds >= 2:  # an empty line ends a sentence that has no stop, such as a headline
+                self._text += "".join(pieces)
+                pieces.clear()
+                segments += self._cut_all(complete=True)
+        self._text += "".join(pieces)
+        return segments + self._cut_all(complete=False)
+
+    def flush(self) -> list[str]:
+        """Return all that is left, as if the text ended here. Text fed later begins a new segment."""
+        segments = self._cut_all(complete=True)
+        self._spaces, self._line_feeds = False, 0
+        return segments
+
+    @property
+    def pending_chars(self) -> int:
+        """The characters that wait for their segment's end."""
+        return len(self._text)
+
+    def _gap(self, *, started: bool) -> str:
+        """The white space to keep before the next word."""
+        gap = ("\n" if self._line_feeds else " ") if self._spaces and (started or self._text) else ""
+        self._spaces, self._line_feeds = False, 0
+        return gap
+
+    def _cut_all(self, *, complete: bool) -> list[str]:
+        segments, start = [], 0
+        while (length := self._next_length(start, complete)) is not None:
+            segments.append(self._text[start : start + length].strip())
+            start += length
+            start += start < len(self._text) and self._text[start].isspace()
+            self._scanned = 0
+        self._text = self._text[start:]
+        return segments
+
+    def _next_length(self, start: int, complete: bool) -> int | None:
+        """The length of the segment that begins at `start`, or None if it has no end yet or nothing is left."""
+        window = self._text[start : start + self._max_chars + _LOOKAHEAD_CHARS]
+        full = len(window) == self._max_chars + _LOOKAHEAD_CHARS
+        search = find_end(window.rstrip(), self._scanned, complete or full)  # a full window may end in a space
+        if search.end is not None and search.end <= self._max_chars:
+            return search.end
+        if search.end is None and not (complete or full):
+            self._scanned = search.resume
+            return None
+        if len(window) > self._max_chars:
+            return clause_end(window, self._max_chars)
+        return len(window) or None
+
+
+def clause_end(text: str, max_chars: int) -> int:
+    """The index at which to cut a sentence that is longer than `max_chars`.
+
+    Cuts in the second half of the first `max_chars` characters, at the last semicolon, colon or dash; without these at
+    the last comma; without commas before the last conjunction. Otherwise cuts at the last space, or through a word.
+    """
+    head = text[: max_chars + 1]
+    tags = [match.span() for match in _TAG.finditer(head)]
+    half = max_chars // 2
+    for kind, min_end in ((_STRONG_CLAUSE, half), (_COMMA, half), (_CONJUNCTION, half), (_SPACE, 1)):
+        ends = [match.end() for match in kind.finditer(head) if min_end <= match.end() <= max_chars]
+        outside = [end for end in ends if not any(first < end < last for first, last in tags)]
+        if outside:
+            return outside[-1]
+    return _hard_end(head, max_chars, tags)
+
+
+def _hard_end(head: str, max_chars: int, tags: list[tuple[int, int]]) -> int:
+    for first, last in tags:
+        if 0 < first < max_chars < last:
+            return first
+    for end in range(max_chars, max(0, max_chars - _MAX_STEPS_BACK), -1):
+        if not _is_joined(head, end):
+            return end
+    return max_chars
+
+
+def _is_joined(text: str, at: int) -> bool:
+    """Whether the characters before and after index `at` form one sign, such as an accent or an emoji sequence."""
+    after = text[at : at + 1]
+    if not after:
+        return False
+    modifier = unicodedata.category(after) in ("Mn", "Mc", "Me") or "\U0001f3fb" <= after <= "\U0001f3ff"
+    return modifier or "\u200d" in (after, text[at - 1])

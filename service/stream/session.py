@@ -1,0 +1,136 @@
+"""The session behind one stream: text in, audio and events out, flush, cancel, back-pressure."""
+
+from __future__ import annotations
+
+import asyncio
+
+from engines.api import Engine
+from mynah.client.events import AudioChunk, Cancelled, Event, Flushed, SegmentDone, SegmentStarted
+from service.stream.backlog import Backlog
+from service.stream.event_queue import EventQueue
+from service.stream.policy import StreamPolicy
+from service.stream.segmenter import MAX_SEGMENT_CHARS, Segmenter
+from service.stream.settings import StreamSettings
+from service.stream.speaker import Speaker
+from service.stream.stream_meter import StreamMeter
+from service.stream.timeline import PendingChunk, Timeline
+from service.telemetry.metrics import counting_rejections
+
+
+class Session:
+    """One stream's whole state. Use as an async context manager; leaving it frees everything it held.
+
+    `write`, `flush`, `cancel` and `end` are for one task, `next_event` for one other. Between them a Speaker, with a
+    task of its own, drives the engine as far ahead as the event queue has room. A cancel stops it and closes the
+    engine's stream, so nothing of the old can reach the reader afterwards.
+    """
+
+    def __init__(self, engine: Engine, settings: StreamSettings, policy: StreamPolicy, stream_id: str = "") -> None:
+        """`stream_id` names the stream in metrics and traces."""
+        self._settings = settings
+        self._meter = StreamMeter(stream_id, settings.audio)
+        self._backlog = Backlog(_segmenter(engine), policy.max_pending_text_chars, policy.max_pending_flushes)
+        self._event_queue: EventQueue[Event | PendingChunk] = EventQueue(policy.send_queue_events)
+        self._timeline = Timeline(settings.audio)
+        self._speaker = Speaker(
+            engine,
+            settings,
+            stream_id,
+            backlog=self._backlog,
+            timeline=self._timeline,
+            event_queue=self._event_queue,
+            meter=self._meter,
+        )
+        self._open_segment: int | None = None  # the reader has its SegmentStarted and not yet its SegmentDone
+
+    async def __aenter__(self) -> Session:
+        """Raises EngineBusy if the engine has no capacity, InvalidInput if it cannot speak with these settings."""
+        with counting_rejections():
+            await self._speaker.open()
+        self._meter.opened()
+        self._speaker.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        try:
+            await self._speaker.stop()
+        finally:
+            self._meter.closed()
+            self._speaker.end_trace()
+
+    @property
+    def settings(self) -> StreamSettings:
+        return self._settings
+
+    @property
+    def delivered_samples(self) -> int:
+        """Samples given to the reader so far, at the client's rate."""
+        return self._timeline.delivered_samples
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing happens until the client sends more."""
+        return self._backlog.idle and not len(self._event_queue)
+
+    def write(self, text: str) -> None:
+        """Append text. Raises ResourceExhausted if too much waits to be spoken."""
+        self._backlog.write(text)
+        self._note_work()
+
+    def flush(self, flush_id: int) -> None:
+        """Speak what was written so far; `Flushed` follows its last audio. Raises InvalidInput, ResourceExhausted."""
+        self._backlog.flush(flush_id)
+        self._note_work()
+
+    def end(self) -> None:
+        """Take no more text: what waits is spoken, then the events end."""
+        self._backlog.end()
+        self._note_work()
+
+    def _note_work(self) -> None:
+        if not self._backlog.idle:
+            self._meter.has_work(_now_s())
+
+    async def cancel(self) -> None:
+        """Drop text, work and unread audio. When this returns, the engine has freed all of it.
+
+        Waits for room in the event queue only if nothing but answers to cancels is unread.
+        """
+        await self._speaker.stop()
+        self._meter.cancelled()
+        if self._event_queue.failed:
+            return  # the reader is about to receive the failure
+        unread = self._event_queue.drop(keep=lambda event: isinstance(event, Cancelled))
+        dropped = [event.flush_id for event in unread if isinstance(event, Flushed)] + self._backlog.drop()
+        answer = Cancelled(
+            made_samples=self._timeline.made_samples,
+            delivered_samples=self._timeline.delivered_samples,
+            segment_index=None if len(self._event_queue) else self._open_segment,  # an unread answer names it already
+            dropped_flush_ids=tuple(dropped),
+            consumed_text_chars=self._backlog.consumed_chars,
+        )
+        self._timeline.rewind()
+        await self._event_queue.put(answer)
+        self._speaker.start()
+
+    async def next_event(self) -> Event | None:
+        """The next event for the client, or None at the end. Raises what the engine raised."""
+        item = await self._event_queue.get()
+        event = self._timeline.emit(item) if isinstance(item, PendingChunk) else item
+        if isinstance(event, AudioChunk):
+            self._meter.sent(_now_s(), event.samples, len(event.data))
+        elif isinstance(event, SegmentStarted):
+            self._open_segment = event.segment_index
+        elif isinstance(event, SegmentDone | Cancelled):
+            self._open_segment = None
+        if self.idle:
+            self._meter.went_idle()
+        return event
+
+
+def _segmenter(engine: Engine) -> Segmenter:
+    return Segmenter(min(MAX_SEGMENT_CHARS, engine.info.limits.max_text_chars_per_segment))
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()

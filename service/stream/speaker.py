@@ -1,0 +1,191 @@
+"""The speaking side of a session: one task that has the engine speak the backlog and queues the client's events."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import aclosing
+from dataclasses import asdict
+
+from engines import api
+from engines.api import Engine, Segment, SegmentStats
+from engines.errors import EngineFailure, InvalidInput
+from mynah.client import events
+from service.audio.encoder import Encoded
+from service.stream.backlog import Backlog, FlushMark
+from service.stream.event_queue import EventQueue
+from service.stream.settings import StreamSettings
+from service.stream.stream_meter import StreamMeter
+from service.stream.timeline import PendingChunk, Timeline
+from service.telemetry import metrics
+from service.telemetry.tracing import StreamTrace
+
+log = logging.getLogger("mynah.service")
+
+_TRIES = 3  # of a segment that fails before the stream has audio
+_RETRY_PAUSE_S = 0.05
+
+
+class Speaker:
+    """Drives one engine stream at a time, as far ahead as the event queue has room.
+
+    `open`, `start`, then `stop`; after that `start` again for the work that comes next.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: StreamSettings,
+        stream_id: str,
+        *,
+        backlog: Backlog,
+        timeline: Timeline,
+        event_queue: EventQueue[events.Event | PendingChunk],
+        meter: StreamMeter,
+    ) -> None:
+        self._engine, self._settings, self._stream_id = engine, settings, stream_id
+        self._backlog, self._timeline, self._event_queue = backlog, timeline, event_queue
+        self._meter = meter
+        self._trace = StreamTrace(stream_id, settings.audio.audio_format.value, settings.audio.sample_rate_hz)
+        self._stream: api.SpeechStream | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._started_segment: int | None = None  # the last one whose SegmentStarted was queued
+
+    async def open(self) -> None:
+        """Open the engine's stream.
+
+        Raises EngineBusy if the engine has no capacity, InvalidInput if it cannot speak with these settings.
+        """
+        self._stream = await self._engine.open(self._settings.voice, self._settings.sampling)
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="speaker")
+
+    async def stop(self) -> None:
+        """End the task, then free what the engine's stream holds."""
+        task, self._task = self._task, None
+        stream, self._stream = self._stream, None
+        try:
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
+        finally:
+            if stream is not None:
+                await stream.close()
+
+    def end_trace(self) -> None:
+        """The session is over."""
+        self._trace.end()
+
+    async def _run(self) -> None:
+        metrics.stream_id.set(self._stream_id)  # for this task and those that the engine starts from it
+        try:
+            while (work := await self._backlog.next()) is not None:
+                if isinstance(work, FlushMark):
+                    await self._event_queue.put(events.Flushed(work.flush_id, self._timeline.offset_samples))
+                else:
+                    await self._speak_with_retries(work)
+                self._backlog.done()
+            self._event_queue.finish()
+        except Exception as error:
+            self._event_queue.finish(error)
+
+    async def _speak_with_retries(self, segment: Segment) -> None:
+        """Speak a segment. If the engine fails before the stream has audio, try again on a new engine stream."""
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                await self._speak(segment)
+                return
+            except EngineFailure as failure:
+                if not tries_left or self._timeline.made_samples:
+                    raise
+                log.warning("the engine failed before a stream had audio (%s); trying again", failure.reason)
+                metrics.RETRIES.inc()
+                await self._discard_stream()
+                self._timeline.rewind()
+                await asyncio.sleep(_RETRY_PAUSE_S)
+
+    async def _discard_stream(self) -> None:
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            closing = asyncio.ensure_future(stream.close())
+            try:
+                await asyncio.shield(closing)
+            finally:
+                await asyncio.wait([closing])  # also if `stop` cancels this task meanwhile
+
+    async def _speak(self, segment: Segment) -> None:
+        """Speak a segment and queue its events. A segment that holds nothing to speak is reported as skipped."""
+        if self._stream is None:
+            await self.open()
+        assert self._stream is not None
+        self._timeline.begin_segment()
+        try:
+            with self._trace.segment(segment.index, len(segment.text)):
+                await self._queue_all(self._stream, segment)
+        except InvalidInput as error:
+            if error.reason != "TEXT_EMPTY":
+                raise
+            await self._event_queue.put(self._segment_done(segment, SegmentStats(), skipped=True))
+
+    async def _queue_all(self, stream: api.SpeechStream, segment: Segment) -> None:
+        """Queue the engine's events of a segment, and meanwhile announce the segment that comes next."""
+        prepared: Segment | None = None
+        worked_s, since_s = 0.0, _now_s()
+        async with aclosing(stream.speak(segment)) as engine_events:
+            async for event in engine_events:
+                worked_s += _now_s() - since_s
+                if isinstance(event, api.SegmentDone):
+                    self._meter.segment_done(event.stats.samples, worked_s)
+                else:
+                    prepared = self._prepare_next(stream, prepared)
+                await self._queue(segment, event)
+                since_s = _now_s()
+
+    def _prepare_next(self, stream: api.SpeechStream, prepared: Segment | None) -> Segment | None:
+        upcoming = self._backlog.upcoming()
+        if upcoming is None or upcoming == prepared:
+            return prepared
+        stream.prepare(upcoming)
+        return upcoming
+
+    async def _queue(self, segment: Segment, event: api.Event) -> None:
+        """Queue one of the engine's events as the client's."""
+        if isinstance(event, api.AudioChunk):
+            self._meter.made(len(event.samples), event.window)
+            self._trace.window(event.window)
+            await self._queue_audio(segment, await self._timeline.encode(event.samples), event.window)
+        elif isinstance(event, api.SegmentDone):
+            await self._queue_audio(segment, await self._timeline.end_segment())
+            await self._event_queue.put(self._segment_done(segment, event.stats))
+        elif self._started_segment != segment.index:  # a second try has been announced already
+            self._started_segment = segment.index
+            await self._event_queue.put(self._segment_started(segment, event.text_tokens))
+
+    async def _queue_audio(self, segment: Segment, encoded: Encoded, window: api.WindowFigures | None = None) -> None:
+        if encoded.samples:
+            await self._event_queue.put(self._timeline.enqueue(segment.index, encoded, window))
+
+    def _segment_started(self, segment: Segment, text_tokens: int) -> events.SegmentStarted:
+        return events.SegmentStarted(
+            segment_index=segment.index,
+            offset_samples=self._timeline.offset_samples,
+            text=segment.text,
+            text_tokens=text_tokens,
+            consumed_text_chars=self._backlog.consumed_chars,
+        )
+
+    def _segment_done(self, segment: Segment, stats: SegmentStats, *, skipped: bool = False) -> events.SegmentDone:
+        start = self._timeline.segment_offset_samples
+        at_clients_rate = {"samples": self._timeline.offset_samples - start}
+        return events.SegmentDone(
+            segment_index=segment.index,
+            offset_samples=start,
+            skipped=skipped,
+            consumed_text_chars=self._backlog.consumed_chars,
+            **(asdict(stats) | at_clients_rate),
+        )
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()

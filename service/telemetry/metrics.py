@@ -1,0 +1,230 @@
+"""The service's Prometheus metrics, an Observer that updates them, and the page that Prometheus scrapes.
+
+Metrics belong to the process, not to a server: they are in prometheus_client's default registry, as vLLM's are.
+`python -m service.telemetry.metrics` prints the table of docs/metrics.md.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from importlib.metadata import version
+from typing import TypeVar
+
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram, exposition
+from prometheus_client.metrics import MetricWrapperBase
+
+from engines.api import Engine, Observer, T3Use
+from engines.errors import EngineBusy
+from service.errors import RequestError
+
+# 20 ms to 5 s in steps of about a quarter, with a margin at both ends
+_SECONDS = [0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.065, 0.08, 0.1, 0.125, 0.16, 0.2, 0.25, 0.32, 0.4, 0.5]
+_SECONDS += [0.65, 0.8, 1.0, 1.25, 1.6, 2.0, 2.5, 3.2, 4.0, 5.0, 10.0, 30.0]
+_STEP_SECONDS = (0.001, 0.002, 0.003, 0.005, 0.007, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06, 0.1, 0.2, 0.5, 1.0, 5.0)
+_LEAD_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 60.0)
+_RATIOS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.25, 1.5, 2.0, 4.0)
+_COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256)
+_HOPS = (4, 6, 8, 10, 12, 16, 20, 25, 32, 40, 50, 75, 100, 150, 250)
+
+ALL: list[MetricWrapperBase] = []
+M = TypeVar("M", bound=MetricWrapperBase)
+
+
+def _add(metric: M) -> M:
+    ALL.append(metric)
+    return metric
+
+
+STREAMS_ACTIVE = _add(Gauge("mynah_streams_active", "Open streams"))
+STREAMS_CAPACITY = _add(Gauge("mynah_streams_capacity", "Limit on open streams"))
+STREAMS_ADMITTED = _add(Counter("mynah_streams_admitted", "Streams admitted"))
+STREAMS_REFUSED = _add(Counter("mynah_streams_refused", "Streams refused, by reason", ["reason"]))
+CANCELS = _add(Counter("mynah_cancels", "Cancels by clients, on streams that continued"))
+ERRORS = _add(Counter("mynah_errors", "Calls that ended with an error, by reason", ["reason"]))
+RETRIES = _add(Counter("mynah_retries", "Segments retried because the engine failed before the stream had any audio"))
+
+TTFA = _add(
+    Histogram(
+        "mynah_ttfa",
+        "Time to first audio: from speakable text on an idle stream to its first chunk passed to the connection",
+        unit="seconds",
+        buckets=_SECONDS,
+    )
+)
+CHUNK_GAP = _add(
+    Histogram("mynah_chunk_gap", "Time between two chunks of one talkspurt", unit="seconds", buckets=_SECONDS)
+)
+BUFFER_LEAD = _add(
+    Histogram(
+        "mynah_buffer_lead",
+        "Audio left in a real-time player when the next chunk arrives; 0 on an underrun",
+        unit="seconds",
+        buckets=_LEAD_SECONDS,
+    )
+)
+UNDERRUNS = _add(Counter("mynah_underruns", "Underruns: times a real-time player ran out of audio within a talkspurt"))
+UNDERRUN_TIME = _add(Counter("mynah_underrun", "Silence that these underruns caused", unit="seconds"))
+REAL_TIME_FACTOR = _add(
+    Histogram(
+        "mynah_real_time_factor",
+        "Time spent waiting for the engine per second of a segment's audio; waiting for the client is excluded",
+        unit="ratio",
+        buckets=_RATIOS,
+    )
+)
+AUDIO = _add(Counter("mynah_audio", "Audio synthesised", unit="seconds"))
+AUDIO_BYTES = _add(Counter("mynah_audio_sent", "Audio passed to connections", ["format"], unit="bytes"))
+
+T3_PREFILL = _add(
+    Histogram(
+        "mynah_t3_prefill",
+        "Time from a segment's request to its first speech token: queue, prefill and the first step",
+        unit="seconds",
+        buckets=_SECONDS,
+    )
+)
+T3_STEP = _add(
+    Histogram("mynah_t3_step", "Time of one T3 step, for its whole batch", unit="seconds", buckets=_STEP_SECONDS)
+)
+T3_BATCH = _add(Histogram("mynah_t3_batch", "Segments in one T3 step", unit="segments", buckets=_COUNTS))
+T3_PROMPT = _add(
+    Counter(
+        "mynah_t3_prompt",
+        "Prompt positions, computed (read) or found in the prefix cache (cached)",
+        ["source"],
+        unit="positions",
+    )
+)
+T3_KV_CACHE = _add(Gauge("mynah_t3_kv_cache", "Share of T3's KV cache in use by running segments", unit="ratio"))
+
+WINDOW_WAIT = _add(
+    Histogram("mynah_window_wait", "Time of a window in S3Gen's queue", unit="seconds", buckets=_SECONDS)
+)
+WINDOW_DECODE = _add(
+    Histogram(
+        "mynah_window_decode", "Time from a window's leaving the queue to its samples", unit="seconds", buckets=_SECONDS
+    )
+)
+STAGE = _add(
+    Histogram(
+        "mynah_stage",
+        "Time of one S3Gen stage for one batch of windows: encoder, cfm and vocoder; on a GPU flow (encoder and cfm) "
+        "and vocoder; with the published graphs waveform (all in one)",
+        ["stage"],
+        unit="seconds",
+        buckets=_SECONDS,
+    )
+)
+BATCH = _add(Histogram("mynah_batch", "Windows decoded in one batch", unit="windows", buckets=_COUNTS))
+HOP = _add(Histogram("mynah_hop", "New speech tokens (40 ms each) in a window", unit="tokens", buckets=_HOPS))
+
+GPU_MEMORY = _add(Gauge("mynah_gpu_memory", "GPU memory: used (by all processes) and total", ["kind"], unit="bytes"))
+WINDOW_FALLBACKS = _add(
+    Counter(
+        "mynah_window_fallbacks", "Windows that a runtime failed to decode, decoded again by its fallback", ["runtime"]
+    )
+)
+T3_DOWN = _add(Gauge("mynah_t3_down", "1 while a failed T3 engine is being rebuilt"))
+ENGINE_REFUSED = _add(
+    Gauge(
+        "mynah_engine_refused",
+        "1 for a requested runtime that failed its check at the start and does not serve",
+        ["runtime"],
+    )
+)
+_ENGINE_LABELS = ("model", "device", "t3_runtime", "s3gen_runtime", "random_weights")
+ENGINE_INFO = _add(Gauge("mynah_engine_info", "1, with the serving engine as labels", _ENGINE_LABELS))
+BUILD_INFO = _add(Gauge("mynah_build_info", "1, with the running version as labels", ["version", "python"]))
+BUILD_INFO.labels(version("mynah"), platform.python_version()).set(1)
+for source in ("read", "cached"):
+    T3_PROMPT.labels(source)  # so that both are exported from the start, at 0
+
+stream_id: ContextVar[str] = ContextVar("stream_id", default="")
+
+
+def exemplar() -> dict[str, str] | None:
+    """The current task's stream as an exemplar of a measurement; None outside a stream."""
+    current = stream_id.get()
+    return {"stream_id": current} if current else None
+
+
+@contextmanager
+def counting_rejections() -> Iterator[None]:
+    """Counts a rejection that is raised inside the block."""
+    try:
+        yield
+    except (RequestError, EngineBusy) as rejection:
+        STREAMS_REFUSED.labels(rejection.reason).inc()
+        raise
+
+
+class EngineMetrics(Observer):
+    """An Observer that updates the metrics of an engine."""
+
+    def __init__(self) -> None:
+        self._last_use = T3Use()
+
+    def segment_prefilled(self, seconds: float) -> None:
+        T3_PREFILL.observe(seconds, exemplar())
+
+    def step_ran(self, seconds: float, sequences: int) -> None:
+        T3_STEP.observe(seconds)
+        T3_BATCH.observe(sequences)
+
+    def t3_used(self, use: T3Use) -> None:
+        T3_KV_CACHE.set(use.kv_cache_share)
+        last, self._last_use = self._last_use, use
+        T3_PROMPT.labels("read").inc(_increase(last.read_positions, use.read_positions))
+        T3_PROMPT.labels("cached").inc(_increase(last.cached_positions, use.cached_positions))
+
+    def batch_ran(self, windows: int) -> None:
+        BATCH.observe(windows)
+
+    def stage_ran(self, stage: str, seconds: float) -> None:
+        STAGE.labels(stage).observe(seconds)
+
+    def window_rejected(self, runtime: str) -> None:
+        WINDOW_FALLBACKS.labels(runtime).inc()
+
+
+def _increase(before: int, now: int) -> int:
+    """The increase of a counter that restarts at 0 when an engine is rebuilt."""
+    return now - before if now >= before else now
+
+
+def page(engine: Engine, accept: str) -> tuple[bytes, str]:
+    """Returns all metrics of the process in the format that `accept` asks for, and its content type."""
+    info = engine.info
+    STREAMS_CAPACITY.set(info.limits.max_streams)
+    ENGINE_INFO.clear()
+    random_weights = str(info.random_weights).lower()
+    ENGINE_INFO.labels(info.model, info.device, info.t3_runtime, info.s3gen_runtime, random_weights).set(1)
+    T3_DOWN.set(not engine.health.healthy)
+    ENGINE_REFUSED.clear()
+    for runtime, _ in info.refused_runtimes:
+        ENGINE_REFUSED.labels(runtime).set(1)
+    memory = engine.device_memory()
+    if memory is not None:
+        GPU_MEMORY.labels("used").set(memory.used_bytes)
+        GPU_MEMORY.labels("total").set(memory.total_bytes)
+    encode: Callable[..., bytes]
+    encode, content_type = exposition.choose_encoder(accept)
+    return encode(REGISTRY), content_type
+
+
+def table() -> str:
+    """The Markdown table of all metrics."""
+    rows = ["| metric | type | labels | meaning |", "|---|---|---|---|"]
+    for metric in ALL:
+        (family,) = metric.describe()
+        name = family.name + ("_total" if family.type == "counter" else "")
+        labels = ", ".join(f"`{label}`" for label in metric._labelnames)
+        rows.append(f"| `{name}` | {family.type} | {labels} | {family.documentation} |")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    print(table())

@@ -1,0 +1,1 @@
+"""Stored voices: their ids, their files and the store."""

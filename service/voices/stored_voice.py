@@ -1,0 +1,60 @@
+"""A Voice under its id, and the summary that lists show of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from engines.model_spec import SPEECH_TOKENS_PER_S
+from engines.voice import Voice, VoiceHeader
+from service.voices.ids import DEFAULT_VOICE_ID
+
+_CREATED = "created"  # metadata key
+
+
+@dataclass(frozen=True)
+class VoiceSummary:
+    """A voice in a list. `created` is None for the built-in voice; `reference_s`: how much of its recording it uses."""
+
+    voice_id: str
+    name: str
+    created: datetime | None
+    reference_s: float
+
+    @property
+    def built_in(self) -> bool:
+        return self.created is None
+
+
+@dataclass(frozen=True)
+class StoredVoice(VoiceSummary):
+    """A VoiceSummary with its Voice."""
+
+    voice: Voice
+
+
+def stamped(voice: Voice) -> Voice:
+    """The voice with the present time, in whole seconds, as its time of creation."""
+    created = datetime.now(UTC).replace(microsecond=0)
+    return replace(voice, metadata={**voice.metadata, _CREATED: created.isoformat()})
+
+
+def built_in(voice: Voice) -> StoredVoice:
+    """A voice that is not stored, under the built-in voice's id."""
+    return StoredVoice(DEFAULT_VOICE_ID, voice.name, None, _seconds(len(voice.t3_prompt_tokens)), voice)
+
+
+def stored(voice_id: str, voice: Voice) -> StoredVoice:
+    """Raises KeyError or ValueError if the voice has no time of creation."""
+    created = datetime.fromisoformat(voice.metadata[_CREATED])
+    return StoredVoice(voice_id, voice.name, created, _seconds(len(voice.t3_prompt_tokens)), voice)
+
+
+def summary(voice_id: str, header: VoiceHeader) -> VoiceSummary:
+    """Raises KeyError or ValueError if the voice has no time of creation."""
+    created = datetime.fromisoformat(header.metadata[_CREATED])
+    return VoiceSummary(voice_id, header.name, created, _seconds(header.t3_prompt_tokens))
+
+
+def _seconds(speech_tokens: int) -> float:
+    return speech_tokens / SPEECH_TOKENS_PER_S

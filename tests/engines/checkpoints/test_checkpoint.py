@@ -1,0 +1,344 @@
+"""Tests of opening checkpoints: names, folders, hub and cache, random weights, and verification."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engines.checkpoints.checkpoint import EMBEDDED, Checkpoint, default_cache_dir, open_checkpoint, open_folder, verify
+from engines.checkpoints.hub import HubUnreachable
+from engines.checkpoints.random_checkpoint import TAGS, materialise, write_tokenizer
+from engines.checkpoints.tensor_file import write_tensors
+from engines.errors import CheckpointError
+from engines.factory import tensor_tables
+from engines.model_spec import NANO, TINY, TURBO, ModelSpec
+from engines.text import TextTokenizer
+
+
+def fill_folder(folder: Path, spec: ModelSpec, seed: int = 0) -> Path:
+    """Write a checkpoint's files, each with one small tensor."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (spec.t3_file, "s3gen_meanflow.safetensors", "ve.safetensors"):
+        write_tensors(folder / name, [("w", np.full((2, 3), seed, np.float32))])
+    (folder / "conds.pt").write_bytes(b"voice")
+    write_tokenizer(folder, 320)
+    return folder
+
+
+class FewBytes:
+    """A generator of small folders that counts them."""
+
+    version = 1
+
+    def __init__(self, code: str = "code 1") -> None:
+        self.code = code
+        self.made: list[tuple[str, int]] = []
+
+    def fingerprint(self) -> str:
+        return self.code
+
+    def fill(self, folder: Path, spec: ModelSpec, seed: int) -> None:
+        self.made.append((spec.name, seed))
+        fill_folder(folder, spec, seed)
+
+
+class BrokenGenerator(FewBytes):
+    def fill(self, folder: Path, spec: ModelSpec, seed: int) -> None:
+        (folder / "half").write_bytes(b"x")
+        raise OSError(28, "No space left on device")
+
+
+class ScriptedHub:
+    """A hub that has the given models, or fails with `error`; it records requests."""
+
+    def __init__(self, folder: Path, cached: Sequence[Path] = (), error: CheckpointError | None = None) -> None:
+        self.folder, self._cached, self.error = folder, list(cached), error
+        self.requests: list[tuple[str, tuple[str, ...]]] = []
+
+    def cached(self, repo_id: str, files: Sequence[str]) -> list[Path]:
+        return self._cached
+
+    def download(self, repo_id: str, files: Sequence[str]) -> Path:
+        self.requests.append((repo_id, tuple(files)))
+        if self.error:
+            raise self.error
+        spec = TURBO if repo_id.endswith("turbo") else NANO
+        return fill_folder(self.folder / spec.name, spec)
+
+
+def opened(
+    model: str, cache: Path, *, hub: ScriptedHub | None = None, device: str = "cpu", generator: FewBytes | None = None
+) -> Checkpoint:
+    hub = hub or ScriptedHub(cache, error=HubUnreachable("a/b", "ConnectionError"))
+    return open_checkpoint(model, cache_dir=cache, seed=3, device=device, hub=hub, generator=generator or FewBytes())
+
+
+@pytest.mark.parametrize(("device", "name"), [("cpu", "nano"), ("cuda", "turbo"), ("cuda:1", "turbo")])
+def test_auto_is_turbo_on_a_gpu_and_nano_on_a_cpu(tmp_path: Path, device: str, name: str) -> None:
+    hub = ScriptedHub(tmp_path / "hub")
+    checkpoint = opened("auto", tmp_path, hub=hub, device=device)
+    assert (checkpoint.spec.name, checkpoint.random_weights, checkpoint.notice) == (name, False, "")
+    assert [repo for repo, _ in hub.requests] == [f"ResembleAI/chatterbox-{name}"]
+
+
+def test_auto_without_a_hub_has_a_notice_in_one_line(tmp_path: Path) -> None:
+    hub = ScriptedHub(tmp_path, error=HubUnreachable("a/b", "ConnectTimeout"))
+    checkpoint = opened("auto", tmp_path, hub=hub)
+    assert (checkpoint.spec, checkpoint.random_weights) == (TINY, False)
+    for word in ("this is tiny", "not nano", "huggingface.co", "ConnectTimeout"):
+        assert word in checkpoint.notice
+    assert "\n" not in checkpoint.notice
+
+
+def test_tiny_is_embedded_and_has_every_tensor(tmp_path: Path) -> None:
+    checkpoint = opened("tiny", tmp_path)
+    assert (checkpoint.spec, checkpoint.random_weights, checkpoint.folder) == (TINY, False, EMBEDDED)
+    assert checkpoint.conds_path is not None
+    verify(checkpoint, tensor_tables(checkpoint))
+    assert sum(path.stat().st_size for path in EMBEDDED.iterdir()) < 25_000_000
+
+
+def test_auto_does_not_hide_a_problem_that_the_user_can_solve(tmp_path: Path) -> None:
+    hub = ScriptedHub(tmp_path, error=CheckpointError("gated: accept its terms"))
+    with pytest.raises(CheckpointError, match="gated"):
+        opened("auto", tmp_path, hub=hub)
+
+
+def test_a_named_model_without_a_hub_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(HubUnreachable):
+        opened("turbo", tmp_path)
+
+
+def test_only_the_needed_files_are_requested(tmp_path: Path) -> None:
+    hub = ScriptedHub(tmp_path / "hub")
+    opened("turbo", tmp_path, hub=hub)
+    [(_, files)] = hub.requests
+    assert set(files) >= {"t3_turbo_v1.safetensors", "s3gen_meanflow.safetensors", "ve.safetensors", "conds.pt"}
+    assert not any(char in name for name in files for char in "*?")
+
+
+def test_a_complete_cache_needs_no_network(tmp_path: Path) -> None:
+    cached = fill_folder(tmp_path / "cached", NANO)
+    hub = ScriptedHub(tmp_path, cached=[tmp_path, cached], error=HubUnreachable("a/b", "ConnectionError"))
+    assert opened("nano", tmp_path, hub=hub).folder == cached
+    assert not hub.requests
+
+
+@pytest.mark.parametrize("lost", ["ve.safetensors", "conds.pt", "tokenizer_config.json"])
+def test_a_cache_that_lacks_a_file_is_completed(tmp_path: Path, lost: str) -> None:
+    cached = fill_folder(tmp_path / "cached", NANO)
+    (cached / lost).unlink()
+    hub = ScriptedHub(tmp_path / "hub", cached=[cached])
+    assert opened("nano", tmp_path, hub=hub).folder == tmp_path / "hub" / "nano"
+
+
+def test_a_cache_without_a_built_in_voice_is_used_without_a_hub(tmp_path: Path) -> None:
+    cached = fill_folder(tmp_path / "cached", NANO)
+    (cached / "conds.pt").unlink()
+    hub = ScriptedHub(tmp_path, cached=[cached], error=HubUnreachable("a/b", "ConnectionError"))
+    checkpoint = opened("nano", tmp_path, hub=hub)
+    assert (checkpoint.folder, checkpoint.conds_path) == (cached, None)
+
+
+@pytest.mark.parametrize("spec", [TURBO, NANO, TINY])
+def test_a_folder_is_recognised_by_its_t3_file(tmp_path: Path, spec: ModelSpec) -> None:
+    checkpoint = opened(str(fill_folder(tmp_path / "folder", spec)), tmp_path)
+    assert (checkpoint.spec, checkpoint.random_weights, checkpoint.notice) == (spec, False, "")
+    assert checkpoint.t3_path.is_file()
+    assert checkpoint.conds_path == tmp_path / "folder" / "conds.pt"
+
+
+def test_a_folder_without_or_with_two_t3_files_is_refused(tmp_path: Path) -> None:
+    folder = fill_folder(tmp_path / "folder", TURBO)
+    (folder / TURBO.t3_file).rename(folder / "t3_cfg.safetensors")
+    with pytest.raises(CheckpointError, match=r"t3_turbo_v1\.safetensors.* expected, found .*t3_cfg\.safetensors"):
+        open_folder(folder)
+    fill_folder(fill_folder(folder, TURBO), NANO)
+    with pytest.raises(CheckpointError, match=r"exactly one of .*found .*t3_nano_v1.*t3_turbo_v1"):
+        open_folder(folder)
+
+
+def test_a_folder_names_all_its_missing_files(tmp_path: Path) -> None:
+    folder = fill_folder(tmp_path / "folder", TURBO)
+    for name in ("ve.safetensors", "merges.txt"):
+        (folder / name).unlink()
+    with pytest.raises(CheckpointError, match=r"turbo checkpoint also needs ve\.safetensors, merges\.txt$"):
+        open_folder(folder)
+
+
+@pytest.mark.parametrize("model", ["turbine", "/no/such/folder", "ResembleAI/chatterbox-turbo", ""])
+def test_an_unknown_model_is_refused_with_the_known_ones(tmp_path: Path, model: str) -> None:
+    with pytest.raises(CheckpointError, match="auto, turbo, nano, tiny, random:turbo, random:nano, random:tiny"):
+        opened(model, tmp_path)
+
+
+def test_unknown_random_weights_are_refused_with_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"'random:huge'.* random:turbo, random:nano, random:tiny"):
+        opened("random:huge", tmp_path)
+
+
+def test_random_weights_are_made_once_per_seed(tmp_path: Path) -> None:
+    generator = FewBytes()
+    first, again = (opened("random:tiny", tmp_path, generator=generator) for _ in range(2))
+    assert first == again
+    assert generator.made == [("tiny", 3)]
+    assert first.folder.name == "random-tiny-s3-r1"
+    assert first.random_weights
+    assert "noise" in first.notice
+    assert opened(str(first.folder), tmp_path) == first
+
+
+def test_weights_of_other_code_or_version_are_not_reused(tmp_path: Path) -> None:
+    for code, version in (("code 1", 1), ("code 2", 1), ("code 2", 2)):
+        generator = FewBytes(code)
+        generator.version = version
+        folder = materialise(TINY, 0, tmp_path, generator)
+        assert generator.made == [("tiny", 0)]
+        assert json.loads((folder / "random.json").read_text())["fingerprint"] == code
+
+
+def test_truncated_weights_are_made_again(tmp_path: Path) -> None:
+    folder = materialise(TINY, 0, tmp_path, FewBytes())
+    whole = (folder / "ve.safetensors").read_bytes()
+    (folder / "ve.safetensors").write_bytes(whole[:-1])
+    generator = FewBytes()
+    assert materialise(TINY, 0, tmp_path, generator) == folder
+    assert generator.made
+    assert (folder / "ve.safetensors").read_bytes() == whole
+
+
+def test_a_full_disk_is_reported_and_leaves_no_files(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"No space left on device.*MYNAH_CACHE_DIR"):
+        materialise(TINY, 0, tmp_path, BrokenGenerator())
+    assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder_is_named(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(CheckpointError, match=f"{tmp_path}.*Permission denied.*MYNAH_CACHE_DIR"):
+        materialise(TINY, 0, tmp_path / "cache", FewBytes())
+
+
+def test_a_file_in_the_place_of_the_cache_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"cannot be written to .*cache .*MYNAH_CACHE_DIR"):
+        materialise(TINY, 0, tmp_path / "cache", FewBytes())
+
+
+class WaitingGenerator(FewBytes):
+    """Stops halfway until it is released."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started, self.go_on = threading.Event(), threading.Event()
+
+    def fill(self, folder: Path, spec: ModelSpec, seed: int) -> None:
+        (folder / "half").write_bytes(b"x")
+        self.started.set()
+        assert self.go_on.wait(30)
+        super().fill(folder, spec, seed)
+
+
+def test_a_second_process_waits_and_uses_the_same_folder(tmp_path: Path) -> None:
+    slow, second = WaitingGenerator(), FewBytes()
+    results: list[Path] = []
+    threads = [
+        threading.Thread(target=lambda g=g: results.append(materialise(TINY, 0, tmp_path, g))) for g in (slow, second)
+    ]
+    threads[0].start()
+    assert slow.started.wait(30)
+    threads[1].start()
+    assert not (tmp_path / "random-tiny-s0-r1").exists()
+    slow.go_on.set()
+    for thread in threads:
+        thread.join(30)
+    assert results == [tmp_path / "random-tiny-s0-r1"] * 2
+    assert (len(slow.made), second.made) == (1, [])
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from engines.model_spec import TINY
+from engines.checkpoints.random_checkpoint import materialise
+
+class Stuck:
+    version = 1
+    def fingerprint(self): return "code 1"
+    def fill(self, folder, spec, seed):
+        (folder / spec.t3_file).write_bytes(b"half")
+        print("filling", flush=True)
+        sys.stdin.read()
+
+materialise(TINY, 0, Path(sys.argv[1]), Stuck())
+"""
+
+
+@pytest.fixture
+def stuck_process(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "filling\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_files_of_a_killed_process_are_never_used(tmp_path: Path, stuck_process: subprocess.Popen[str]) -> None:
+    assert any(path.suffix == ".partial" for path in tmp_path.iterdir())
+    stuck_process.send_signal(signal.SIGKILL)
+    stuck_process.wait()
+    generator = FewBytes()
+    folder = materialise(TINY, 0, tmp_path, generator)
+    assert generator.made
+    open_folder(folder)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f".{folder.name}.lock", folder.name]
+
+
+def test_verify_names_every_problem_of_all_files(tmp_path: Path) -> None:
+    checkpoint = open_folder(fill_folder(tmp_path / "folder", TINY))
+    (checkpoint.folder / "ve.safetensors").write_bytes(b"cut")
+    good = {checkpoint.t3_path: [("", {"w": (2, 3)})], checkpoint.s3gen_path: [("", {"w": (2, 3)})]}
+    verify(checkpoint, good)
+    bad = {
+        checkpoint.t3_path: [("", {"w": (3, 2)}), ("", {"x": (1,)})],
+        checkpoint.s3gen_path: [("flow.", {"w": (2, 3)})],
+        checkpoint.voice_encoder_path: [("", {"w": (2, 3)})],
+    }
+    with pytest.raises(CheckpointError, match="not the tiny weights, 4 problems") as caught:
+        verify(checkpoint, bad)
+    for words in (
+        "t3_tiny_v1.safetensors: w has shape (2, 3), expected (3, 2)",
+        "t3_tiny_v1.safetensors: x is missing, expected (1,)",
+        "s3gen_meanflow.safetensors: flow.w is missing, expected (2, 3)",
+        "ve.safetensors: not a safetensors file",
+    ):
+        assert words in str(caught.value)
+
+
+def test_the_cache_folder_follows_the_environment() -> None:
+    assert default_cache_dir({"MYNAH_CACHE_DIR": "/a", "XDG_CACHE_HOME": "/b"}) == Path("/a")
+    assert default_cache_dir({"MYNAH_CACHE_DIR": "", "XDG_CACHE_HOME": "/b"}) == Path("/b/mynah")
+    assert default_cache_dir({}) == Path.home() / ".cache" / "mynah"
+
+
+@pytest.mark.parametrize(("text_vocab", "first_tag"), [(50276, 50257), (320, 301)])
+def test_the_random_tokenizer_fills_the_vocabulary_and_ends_with_the_tags(
+    tmp_path: Path, text_vocab: int, first_tag: int
+) -> None:
+    write_tokenizer(tmp_path, text_vocab)
+    tokenizer = TextTokenizer(tmp_path, text_vocab)
+    assert tokenizer.tags == TAGS
+    assert tokenizer.encode("".join(TAGS)) == tuple(range(first_tag, text_vocab))
+    assert max(tokenizer.encode("any text, éß日😀")) < 256

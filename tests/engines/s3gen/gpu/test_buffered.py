@@ -1,0 +1,110 @@
+"""The nets behind the double buffer say what they say without it, whatever a batch is cut into."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from engines.s3gen.export.graphs import ENCODER
+from engines.s3gen.gpu.buckets import buckets, max_rows
+from engines.s3gen.gpu.buffered import BufferedRuntime
+from engines.s3gen.gpu.double_buffer import Bytes
+from engines.s3gen.gpu.torch_graphed import TorchGraphedRuntime, torch_kernels
+from engines.s3gen.parity_check import validate
+from engines.s3gen.runtimes.torch import TorchRuntime
+from tests.engines.s3gen.gpu.test_double_buffer import has_gpu
+from tests.engines.s3gen.onnx_setting import checkpoint, flow_batch, vocoder_batch
+
+
+class HostDevice:
+    """Memory of the host in place of a GPU's; what is put on a stream happens at once."""
+
+    def __init__(self) -> None:
+        self._memory: list[Bytes] = []
+
+    def stream(self) -> int:
+        return 0
+
+    def event(self) -> int:
+        return 0
+
+    def record(self, event: int, stream: int) -> None: ...
+
+    def wait(self, stream: int, event: int) -> None: ...
+
+    def synchronize(self, event: int) -> None: ...
+
+    def pinned(self, size_bytes: int) -> Bytes:
+        self._memory.append(np.full(size_bytes, 255, np.uint8))
+        return self._memory[-1]
+
+    def allocate(self, size_bytes: int) -> int:
+        return self.pinned(size_bytes).ctypes.data
+
+    def copy_in(self, address: int, source: Bytes, stream: int) -> None:
+        ctypes.memmove(address, source.ctypes.data, source.nbytes)
+
+    def copy_out(self, target: Bytes, address: int, stream: int) -> None:
+        ctypes.memmove(target.ctypes.data, address, target.nbytes)
+
+    def capture(self, stream: int, work: Callable[[], None]) -> Any:
+        raise AssertionError("torch captures its own graphs")
+
+    def launch(self, graph: Any, stream: int) -> None:
+        raise AssertionError("nothing was captured")
+
+
+@pytest.fixture(scope="module")
+def buffered() -> BufferedRuntime:
+    kernels = torch_kernels(checkpoint(), torch.device("cpu"), torch.float32)
+    return BufferedRuntime("torch", HostDevice(), kernels)
+
+
+@pytest.fixture(scope="module")
+def plain() -> TorchRuntime:
+    return TorchRuntime(checkpoint())
+
+
+def test_it_passes_the_gate(buffered: BufferedRuntime, plain: TorchRuntime) -> None:
+    report = validate(buffered, plain, precision="fp32")
+    assert report.passed, str(report)
+
+
+def test_batches_in_flight_keep_their_own_results(buffered: BufferedRuntime, plain: TorchRuntime) -> None:
+    flows = [flow_batch([20 + n, 9], seed=n) for n in range(4)]
+    vocoders = [vocoder_batch([30 - n], seed=n) for n in range(4)]
+    pending = [(buffered.submit_flow(f), buffered.submit_vocoder(v)) for f, v in zip(flows, vocoders, strict=True)]
+    for (mel, sound), flow, vocoder in zip(pending, flows, vocoders, strict=True):
+        np.testing.assert_allclose(mel(), plain.flow(flow), atol=1e-4)
+        np.testing.assert_allclose(sound().waveform, plain.vocoder(vocoder).waveform, atol=1e-4)
+
+
+def test_more_rows_than_a_bucket_holds_are_cut(buffered: BufferedRuntime, plain: TorchRuntime) -> None:
+    lengths = [365, 7, 5]
+    assert max_rows(buckets(ENCODER), max(lengths)) < len(lengths)
+    batch = flow_batch(lengths)
+    np.testing.assert_allclose(buffered.flow(batch), plain.flow(batch), atol=1e-4)
+
+
+def test_parts_are_the_whole(buffered: BufferedRuntime) -> None:
+    batch = flow_batch([24])
+    parts = buffered.parts(batch)
+    assert list(parts) == ["encoder", "cfm"]
+    parts["encoder"]()
+    np.testing.assert_array_equal(parts["cfm"]()["mel"], buffered.flow(batch))  # type: ignore[index]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not has_gpu(), reason="needs a GPU")
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_captured_graphs_pass_the_gate_on_this_gpu(plain: TorchRuntime, precision: str) -> None:
+    dtype = torch.float16 if precision == "fp16" else torch.float32
+    runtime = TorchGraphedRuntime(checkpoint(), dtype=dtype)
+    for _ in range(3):  # eager, captured, replayed
+        report = validate(runtime, plain, precision=precision)
+        assert report.passed, str(report)

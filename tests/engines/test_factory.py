@@ -1,0 +1,131 @@
+"""Tests of build_engine: the selected runtimes, their fallbacks, and refused configurations."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import textwrap
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import numpy as np
+import pytest
+
+import engines
+from engines import factory
+from engines.api import AudioChunk, Engine, Segment
+from engines.config import EngineConfig, Sampling
+from engines.errors import InvalidInput
+from engines.s3gen.parity_check import RuntimeRefused
+from engines.t3.guidance import VARIABLE
+from tests.engines.s3gen.gpu.test_double_buffer import has_gpu
+
+without_gpu = pytest.mark.skipif(has_gpu(), reason="this machine has a GPU")
+
+
+@asynccontextmanager
+async def loaded(**options: object) -> AsyncIterator[Engine]:
+    usual: dict[str, object] = {"model": "random:tiny", "device": "cpu", "threads": 1, "max_streams": 2}
+    config = EngineConfig(**{**usual, **options})  # type: ignore[arg-type]
+    engine = await asyncio.to_thread(engines.load, config)
+    yield engine
+    await engine.close()
+
+
+async def spoken(engine: Engine) -> np.ndarray:
+    assert engine.default_voice is not None
+    stream = await engine.open(engine.default_voice, Sampling(seed=1, max_speech_tokens=30))
+    chunks = [e.samples async for e in stream.speak(Segment(0, "Good morning.")) if isinstance(e, AudioChunk)]
+    await stream.close()
+    return np.concatenate(chunks)
+
+
+async def test_onnx_runs_both_stages_and_sounds_like_torch() -> None:
+    async with loaded(t3_dtype="float32") as torch, loaded(t3="onnx", s3gen="onnx") as onnx:
+        assert (onnx.info.t3_runtime, onnx.info.s3gen_runtime) == ("onnx", "onnx")
+        assert onnx.info.refused_runtimes == ()
+        theirs, ours = await spoken(torch), await spoken(onnx)
+    assert len(ours) == len(theirs), "the speech tokens differ"
+    assert np.abs(ours - theirs).max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("kernels", "streams", "dtype", "runtime"),
+    [(True, 1, "auto", "torch"), (False, 1, "auto", "onnx"), (False, 2, "auto", "torch"), (True, 2, "int8", "onnx")],
+)
+async def test_t3_on_a_cpu_uses_the_fastest_backend(
+    kernels: bool, streams: int, dtype: str, runtime: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(factory, "fp16_supported", lambda: kernels)
+    async with loaded(max_streams=streams, t3_dtype=dtype) as engine:
+        assert engine.info.t3_runtime == runtime
+
+
+async def test_float16_weights_need_the_compiled_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(factory, "fp16_supported", lambda: False)
+    with pytest.raises(InvalidInput, match=r"t3_dtype is float16, which torch without .* does not support; .* float32"):
+        async with loaded(t3="torch", t3_dtype="float16"):
+            pass
+
+
+async def test_int8_speaks() -> None:
+    async with loaded(t3="onnx", t3_dtype="int8") as engine:
+        assert (await spoken(engine)).std() > 1e-3
+
+
+@without_gpu
+async def test_tensorrt_without_a_gpu_falls_back_and_logs_one_error(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.ERROR):
+        async with loaded(s3gen="tensorrt") as engine:
+            assert engine.info.s3gen_runtime == "onnx"
+            assert [name for name, _ in engine.info.refused_runtimes] == ["tensorrt"]
+            assert (await spoken(engine)).std() > 1e-3
+    assert [record.message for record in caplog.records if "tensorrt" in record.message] == [
+        f"S3Gen on tensorrt {engine.info.refused_runtimes[0][1]}; falling back to the next runtime"
+    ]
+
+
+@without_gpu
+@pytest.mark.parametrize("options", [{"s3gen": "tensorrt"}, {"s3gen": "onnx", "providers": ("cuda", "cpu")}])
+async def test_strict_refuses_to_start(options: dict[str, object]) -> None:
+    with pytest.raises(RuntimeRefused, match="cannot be used"):
+        async with loaded(strict=True, **options):
+            pass
+
+
+async def test_guidance_is_refused_for_every_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "0.5")
+    with pytest.raises(InvalidInput, match="classifier-free guidance"):
+        async with loaded():
+            pass
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"t3": "jax"}, "t3 is 'jax'; it must be one of .*vllm"),
+        ({"t3": "torch", "t3_dtype": "int8"}, "t3_dtype is int8, which T3 on torch does not support; .*float16"),
+        ({"t3": "onnx", "t3_dtype": "bfloat16"}, "t3_dtype is bfloat16, which T3 on onnx does not support; .*int8"),
+        ({"s3gen": "torch", "s3gen_dtype": "float16"}, "s3gen_dtype is float16, which S3Gen on torch"),
+        (
+            {"s3gen": "onnx", "s3gen_dtype": "float16", "decode": "cached"},
+            "s3gen_dtype is float16, which cached decoding",
+        ),
+        (
+            {"s3gen": "tensorrt", "decode": "cached"},
+            "decode is cached, which S3Gen on tensorrt does not support; .*reference",
+        ),
+    ],
+)
+async def test_impossible_configurations_are_refused_by_option(options: dict[str, object], message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        async with loaded(**options):
+            pass
+
+
+def test_the_example_of_the_package_speaks() -> None:
+    assert engines.__doc__ is not None
+    example = textwrap.dedent(engines.__doc__.partition("\n\n")[2].rpartition("\n\n")[0])
+    samples: list[int] = []
+    exec(example.replace("...  # event.samples", "samples.append(len(event.samples))  #"), {"samples": samples})
+    assert sum(samples) > 12_000

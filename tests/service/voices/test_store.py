@@ -1,0 +1,268 @@
+"""The store of voices: ids that cannot leave the folder, files that survive a restart and are shared, limits."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from engines.errors import InvalidInput
+from engines.fake import fake_voice
+from engines.voice import Voice
+from service.errors import AlreadyExists, FailedPrecondition, NotFound, ResourceExhausted
+from service.voices.store import VoiceStore
+from service.voices.stored_voice import StoredVoice
+from tests.virtual_time import virtual_time
+
+ANNA = fake_voice("Anna", b"anna")
+BERT = fake_voice("Bert", b"bert")
+BUILT_IN = fake_voice("default")
+
+
+def builtin() -> Voice | None:
+    return BUILT_IN
+
+
+def no_builtin() -> Voice | None:
+    return None
+
+
+@pytest.fixture(params=["folder", "url"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
+    """A location that several stores can share."""
+    return tmp_path / "shared" if request.param == "folder" else f"memory://voices-{secrets.token_hex(4)}"
+
+
+def files(folder: Path) -> list[str]:
+    return [path.name for path in folder.rglob("*")]
+
+
+async def test_an_added_voice_is_listed_after_a_restart(tmp_path: Path):
+    first = VoiceStore(builtin, tmp_path / "voices")
+    anna, bert = await first.add(ANNA, None), await first.add(BERT, "bert")
+    again = VoiceStore(builtin, tmp_path / "voices")
+    listed, more = await again.page("", 10)
+    assert [stored.voice_id for stored in listed] == sorted([anna.voice_id, "bert", "default"])
+    assert not more
+    kept = await again.get(anna.voice_id)
+    assert (kept.voice.key, kept.voice.name, kept.created) == (ANNA.key, "Anna", anna.created)
+    assert bert.reference_s == 1.0
+
+
+async def test_a_removed_voice_stays_removed_and_its_id_is_free(tmp_path: Path):
+    store = VoiceStore(no_builtin, tmp_path)
+    await store.add(ANNA, "anna")
+    await store.remove("anna")
+    assert files(tmp_path) == []
+    with pytest.raises(NotFound):
+        await store.get("anna")
+    await store.add(BERT, "anna")
+    assert (await VoiceStore(no_builtin, tmp_path).get("anna")).voice.key == BERT.key
+
+
+async def test_an_id_is_taken_while_its_file_is_written_or_deleted(tmp_path: Path):
+    store = VoiceStore(no_builtin, tmp_path)
+    results = await asyncio.gather(store.add(ANNA, "x"), store.add(BERT, "x"), return_exceptions=True)
+    # one succeeds; which one depends on the threads that list the ids
+    assert sorted(type(result).__name__ for result in results) == ["AlreadyExists", "StoredVoice"]
+    removed, added = await asyncio.gather(store.remove("x"), store.add(BERT, "x"), return_exceptions=True)
+    assert removed is None
+    assert files(tmp_path) == ([] if isinstance(added, AlreadyExists) else ["x.safetensors"])
+
+
+@pytest.mark.parametrize("voice_id", ["", "..", "../x", "a/b", "A", "ä", "-a", "_a", "a" * 65, "a\n", "a.b", "a\0"])
+async def test_an_invalid_id_reaches_no_file(voice_id: str, tmp_path: Path):
+    store = VoiceStore(no_builtin, tmp_path / "voices")
+    for call in (store.get, store.check_can_add):
+        with pytest.raises(InvalidInput) as raised:
+            await call(voice_id)
+        assert (raised.value.reason, raised.value.field) == ("VOICE_ID_INVALID", "voice_id")
+    with pytest.raises(InvalidInput):
+        await store.add(ANNA, voice_id)
+    with pytest.raises(InvalidInput):
+        await store.remove(voice_id)
+    assert files(tmp_path) == ["voices"]
+
+
+async def test_existing_ids_are_rejected():
+    store = VoiceStore(no_builtin)
+    await store.add(ANNA, "anna")
+    for taken in ("anna", "default"):
+        with pytest.raises(AlreadyExists) as raised:
+            await store.add(BERT, taken)
+        assert raised.value.reason == "VOICE_EXISTS"
+
+
+async def test_the_built_in_voice_stays():
+    store = VoiceStore(builtin)
+    assert (await store.get("default")).built_in
+    with pytest.raises(FailedPrecondition) as raised:
+        await store.remove("default")
+    assert raised.value.reason == "VOICE_BUILT_IN"
+
+
+async def test_the_number_of_voices_is_bounded_and_the_built_in_one_does_not_count():
+    store = VoiceStore(builtin, max_voices=2)
+    await store.add(ANNA, None)
+    await store.add(ANNA, "second")
+    with pytest.raises(ResourceExhausted) as raised:
+        await store.add(BERT, None)
+    assert (raised.value.reason, raised.value.allowed) == ("VOICES_FULL", "2 voices")
+    await store.remove("second")
+    await store.add(BERT, None)
+
+
+async def test_pages_of_any_size_list_every_voice_once():
+    store = VoiceStore(builtin)
+    for number in range(7):
+        await store.add(ANNA, f"voice-{number}")
+    for size in (1, 3, 8, 100):
+        seen: list[str] = []
+        more = True
+        while more:
+            listed, more = await store.page(seen[-1] if seen else "", size)
+            assert len(listed) <= size
+            seen += [stored.voice_id for stored in listed]
+        assert seen == ["default", *(f"voice-{number}" for number in range(7))]
+
+
+@pytest.mark.parametrize("name", ["broken.safetensors", "default.safetensors", "Bad Name.safetensors"])
+def test_a_file_that_is_not_a_voice_is_named_at_the_start(name: str, tmp_path: Path):
+    (tmp_path / name).write_bytes(b"not a voice")
+    with pytest.raises(InvalidInput) as raised:
+        VoiceStore(no_builtin, tmp_path)
+    assert name in str(raised.value)
+
+
+async def test_partial_files_are_not_voices_and_are_deleted_in_time(tmp_path: Path):
+    (tmp_path / "anna.1.partial").write_bytes(b"half")
+    old = tmp_path / "bert.2.partial"
+    old.write_bytes(b"half")
+    os.utime(old, (time.time() - 7200,) * 2)
+    assert await VoiceStore(no_builtin, tmp_path).page("", 10) == ([], False)
+    assert files(tmp_path) == ["anna.1.partial"]  # another server may be writing it
+
+
+async def test_two_servers_see_each_others_voices(place: Path | str):
+    one, other = VoiceStore(builtin, place), VoiceStore(builtin, place)
+    anna = await one.add(ANNA, "anna")
+    assert (await other.get("anna")).voice.key == ANNA.key
+    assert [summary.voice_id for summary in (await other.page("", 10))[0]] == ["anna", "default"]
+    (shown, _), _ = await other.page("", 10)
+    assert (shown.name, shown.created, shown.reference_s) == ("Anna", anna.created, 1.0)
+    for taken in (one, other):
+        with pytest.raises(AlreadyExists):
+            await taken.add(BERT, "anna")
+    await other.remove("anna")
+    with pytest.raises(NotFound):
+        await other.get("anna")
+    with pytest.raises(NotFound):
+        await one.remove("anna")
+    assert [summary.voice_id for summary in (await one.page("", 10))[0]] == ["default"]
+
+
+def test_a_voice_that_another_server_replaced_or_deleted_is_used_for_a_second_at_most(place: Path | str):
+    async def run() -> None:
+        one, other = VoiceStore(no_builtin, place), VoiceStore(no_builtin, place)
+        await one.add(ANNA, "anna")
+        assert (await one.get("anna")).voice.key == ANNA.key
+        await other.remove("anna")
+        await other.add(BERT, "anna")
+        await asyncio.sleep(1.01)
+        assert (await one.get("anna")).voice.key == BERT.key
+        await other.remove("anna")
+        await asyncio.sleep(1.01)
+        with pytest.raises(NotFound):
+            await one.get("anna")
+
+    virtual_time(run())
+
+
+async def test_of_several_servers_that_create_one_id_at_once_one_succeeds(tmp_path: Path):
+    stores = [VoiceStore(no_builtin, tmp_path) for _ in range(4)]
+    for round_ in range(5):
+        tries = [store.add(voice, f"x{round_}") for store, voice in zip(stores, [ANNA, BERT] * 2, strict=True)]
+        results = await asyncio.gather(*tries, return_exceptions=True)
+        (winner,) = [result for result in results if isinstance(result, StoredVoice)]
+        assert sum(isinstance(result, AlreadyExists) for result in results) == 3
+        assert (await stores[0].get(f"x{round_}")).voice.key == winner.voice.key
+    assert len(files(tmp_path)) == 5
+
+
+async def test_memory_holds_the_voices_used_last(tmp_path: Path):
+    store = VoiceStore(no_builtin, tmp_path, max_loaded=2)
+    for number in range(5):
+        await store.add(fake_voice(str(number), bytes([number])), f"v{number}")
+    for number in (0, 1, 0, 2, 3, 4, 0):
+        assert (await store.get(f"v{number}")).name == str(number)
+        assert len(store._loaded) <= 2
+    assert list(store._loaded) == ["v4", "v0"]
+
+
+async def test_concurrent_calls_read_the_file_once(tmp_path: Path):
+    store = VoiceStore(no_builtin, tmp_path)
+    await store.add(ANNA, "anna")
+    results = await asyncio.gather(*(store.get("anna") for _ in range(50)))
+    assert len({id(stored.voice) for stored in results}) == 1
+    impatient = asyncio.create_task(store.get("anna"))
+    await asyncio.sleep(0)
+    impatient.cancel()
+    assert (await store.get("anna")).voice.key == ANNA.key
+
+
+async def test_a_file_that_breaks_later_is_left_out_of_lists_and_named_by_get(tmp_path: Path):
+    store = VoiceStore(builtin, tmp_path)
+    for broken in ("a", "b", "c"):
+        (tmp_path / f"{broken}.safetensors").write_bytes(b"not a voice")
+    await store.add(ANNA, "d")
+    assert [summary.voice_id for summary in (await store.page("", 2))[0]] == ["d", "default"]
+    with pytest.raises(InvalidInput, match=r"a\.safetensors"):
+        await store.get("a")
+
+
+def test_a_location_that_cannot_be_used_is_named():
+    with pytest.raises(OSError, match="nosuchscheme://x"):
+        VoiceStore(no_builtin, "nosuchscheme://x")
+
+
+WRITER = """
+import asyncio, sys
+from tests.service.voices.test_store import ANNA, no_builtin
+from service.voices.store import VoiceStore
+
+async def main():
+    store = VoiceStore(no_builtin, sys.argv[1])
+    for number in range(10_000):
+        await store.add(ANNA, f"v{number}")
+        print(f"v{number}", flush=True)
+
+asyncio.run(main())
+"""
+
+
+def killed_in_the_middle(folder: Path) -> list[str]:
+    """The ids that a process confirmed before it was killed, while it went on adding voices."""
+    root = Path(__file__).parents[3]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(root / "protos")])}
+    command = [sys.executable, "-c", WRITER, str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as writer:
+        assert writer.stdout is not None
+        confirmed = [writer.stdout.readline().strip() for _ in range(20)]
+        writer.kill()
+        return confirmed + writer.stdout.read().split("\n")[:-1]
+
+
+async def test_a_killed_server_loses_no_voice_that_it_confirmed(tmp_path: Path):
+    confirmed = await asyncio.to_thread(killed_in_the_middle, tmp_path)
+    store = VoiceStore(no_builtin, tmp_path)
+    for voice_id in confirmed:
+        assert (await store.get(voice_id)).voice.key == ANNA.key
+    listed, _ = await store.page("", 1000)
+    assert len(listed) - len(confirmed) in (0, 1)  # the last one may have been stored and not yet confirmed
+    await store.add(BERT, "next")

@@ -1,0 +1,108 @@
+// One recording: its text, segments, chunks and figures. Times are seconds on the clock of performance.now().
+
+export const now = () => performance.now() / 1000;
+
+export class Recording {
+  constructor(name, request) {
+    this.name = name; // "a" or "b"
+    this.request = request;
+    this.started = now();
+    this.sent = ""; // the text sent to the server
+    this.words = []; // the times at which its pieces were sent
+    this.segments = []; // {index, from, to: positions in `sent`, offset_s, began, ended?, tokens}
+    this.chunks = []; // {arrived, offset_s, length_s, window?, tokens}
+    this.pieces = []; // one Float32Array per chunk
+    this.leads = []; // {at, lead_s} during live playback
+    this.underruns = []; // {at, gap_s}
+    this.rate = 24000;
+    this.length_s = 0;
+    this.state = "waiting"; // then "speaking", "done", "stopped" or "failed"
+  }
+
+  addText(text) {
+    this.sent += text;
+    this.words.push(now());
+  }
+
+  startSegment(event) {
+    const from = this.segments.at(-1)?.to ?? 0;
+    const start = this.sent.indexOf(event.text, from);
+    const to = start < 0 ? event.consumed_text_chars : start + event.text.length;
+    this.segments.push({ index: event.segment_index, from, to, offset_s: event.offset_samples / this.rate, began: now(), tokens: 0 });
+  }
+
+  endSegment(event) {
+    const segment = this.segments.find((one) => one.index === event.segment_index);
+    if (segment) Object.assign(segment, { ended: now(), tokens: event.speech_tokens });
+  }
+
+  addChunk(event, pcm) {
+    const samples = Float32Array.from(pcm, (value) => value / 32768);
+    const chunk = { arrived: now(), offset_s: event.offset_samples / this.rate, length_s: samples.length / this.rate };
+    if (event.window) {
+      chunk.window = event.window;
+      const segment = this.segments.find((one) => one.index === event.segment_index);
+      if (segment) segment.tokens = Math.max(segment.tokens, event.window.made_speech_tokens);
+    }
+    chunk.tokens = this.tokens;
+    this.chunks.push(chunk);
+    this.pieces.push(samples);
+    this.length_s += chunk.length_s;
+    return samples;
+  }
+
+  // A chunk becomes audible at time `at`, after `gap_s` of unwanted silence.
+  addPlayback(at, gap_s) {
+    this.firstSound ??= at;
+    if (gap_s > 0) this.underruns.push({ at: now(), gap_s });
+  }
+
+  get running() {
+    return this.state === "waiting" || this.state === "speaking";
+  }
+
+  get tokens() {
+    return this.segments.reduce((sum, one) => sum + one.tokens, 0);
+  }
+
+  get windows() {
+    return this.chunks.filter((one) => one.window).length;
+  }
+
+  get seed() {
+    return this.resolved?.seed ?? "";
+  }
+
+  // All samples so far.
+  get samples() {
+    const all = new Float32Array(this.pieces.reduce((sum, one) => sum + one.length, 0));
+    let offset = 0;
+    for (const piece of this.pieces) {
+      all.set(piece, offset);
+      offset += piece.length;
+    }
+    return all;
+  }
+
+  figures() {
+    const first = this.chunks[0];
+    const gaps = this.chunks.slice(1).map((one, i) => one.arrived - this.chunks[i].arrived);
+    const work_s = this.segments.reduce((sum, one) => sum + ((one.ended ?? this.chunks.at(-1)?.arrived ?? one.began) - one.began), 0);
+    const asked = this.words[0] ?? this.started;
+    return {
+      ttfa: first && seconds(first.arrived - asked),
+      sound: this.firstSound && seconds(this.firstSound - asked),
+      rtf: this.length_s ? (work_s / this.length_s).toFixed(2) : undefined,
+      gap: gaps.length ? seconds(Math.max(...gaps)) : undefined,
+      underruns: first && String(this.underruns.length),
+      tokens: first && String(this.tokens),
+      windows: first && String(this.windows),
+      chunks: first && String(this.chunks.length),
+      length: first && seconds(this.length_s),
+    };
+  }
+}
+
+export function seconds(value) {
+  return value < 1 ? `${Math.round(value * 1000)} ms` : `${value.toFixed(value < 10 ? 2 : 1)} s`;
+}
