@@ -6,6 +6,8 @@ speech in its norms, and its last layer is solved for, which tells a handful of 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -116,7 +118,7 @@ def solve_xvectors(spec: ModelSpec, streams: list[Stream]) -> XVectorEncoder:
     gram = centred.T @ centred + _RIDGE * len(centred) * torch.eye(centred.shape[1])
     weights = torch.linalg.solve(gram, centred.T @ (wanted - wanted.mean(0)))  # (features, 192)
     weights = weights / deviation[:, None]
-    dense = net.xvector.dense
+    dense: Any = net.xvector.dense
     norm = dense.nonlinear.batchnorm
     dense.linear.weight.copy_(weights.T[..., None])
     norm.running_var.fill_(1.0 - norm.eps)
@@ -141,4 +143,5 @@ def _statistics(net: XVectorEncoder, inputs: Tensor) -> Tensor:
             break
         x = part(x)
     assert x.shape[1] > X_VECTOR_DIM
-    return x.squeeze(-1)
+    features: torch.Tensor = x.squeeze(-1)
+    return features
