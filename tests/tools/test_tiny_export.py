@@ -9,15 +9,17 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from engines.model_spec import START_SPEECH_TOKEN, STOP_SPEECH_TOKEN, TINY
-from engines.s3gen.nets.cfm import EulerSolver
+from engines.model_spec import SPEECH_CODES, START_SPEECH_TOKEN, STOP_SPEECH_TOKEN
 from engines.s3gen.nets.flow import load_flow
 from engines.s3gen.nets.vocoder import Vocoder
 from engines.s3gen.nets.vocoder_weights import load_vocoder
 from engines.t3.kv_cache import KvSlot
-from engines.t3.model import Span, T3Net
+from engines.t3.model import T3Net
+from engines.t3.net import Span
 from tools.tiny import codes, export, train_flow, train_vocoder
-from tools.tiny.lexicon import END, SLOTS
+from tools.tiny.compose import END
+from tools.tiny.engine import TINY
+from tools.tiny.pronounce import SLOTS
 from tools.tiny.t3_net import T3Train
 
 CPU = torch.device("cpu")
@@ -28,23 +30,16 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
-def _t3() -> T3Train:
-    draw = np.random.default_rng(0)
-    symbols = np.full((TINY.t3.text_vocab, SLOTS + 1), END)
-    symbols[:, :4] = draw.integers(0, len(codes.PHONES), (len(symbols), 4))
-    return T3Train(TINY.t3, torch.from_numpy(symbols), torch.from_numpy(draw.integers(0, 2, symbols.shape))).eval()
-
-
 @torch.inference_mode()
 def test_t3s_tables_give_the_log_probabilities_of_training(tmp_path: Path) -> None:
-    train = _t3()
-    save_file(train.tables(), tmp_path / "t3.safetensors")
+    train, draw = T3Train(TINY.t3).eval(), np.random.default_rng(0)
+    symbols = np.full((TINY.t3.text_vocab, SLOTS + 1), END)
+    symbols[:, :4] = draw.integers(0, END, (len(symbols), 4))
+    spelled = torch.from_numpy(symbols), torch.from_numpy(draw.integers(0, 2, symbols.shape))
+    save_file(train.tables(*spelled), tmp_path / "t3.safetensors")
     net = T3Net.load(tmp_path / "t3.safetensors", TINY, CPU)
-    draw = np.random.default_rng(1)
-    text = draw.integers(0, TINY.t3.text_vocab, 9)
-    sounds, counters = draw.integers(0, len(codes.PHONES) * 10, 20), draw.integers(0, codes.COUNTERS, 20)
+    text, speech = draw.integers(0, TINY.t3.text_vocab, 9), _codes(draw, 20)
     speaker = draw.standard_normal(256).astype(np.float32)
-    speech = codes.encode(sounds, counters)
     embedded = torch.cat(
         [net.embed_speaker(speaker), net.embed_text(text.tolist()), net.embed_speech([START_SPEECH_TOKEN, *speech])]
     )
@@ -52,21 +47,19 @@ def test_t3s_tables_give_the_log_probabilities_of_training(tmp_path: Path) -> No
     slot.reserve(len(embedded))
     logits = net.speech_logits(net.forward(embedded, [Span(slot, 0, len(embedded))])[10:])
     ours = torch.log_softmax(logits, dim=-1)[torch.arange(21), torch.tensor([*speech, STOP_SPEECH_TOKEN])]
-    x = torch.cat(
-        [
-            train.speaker(torch.from_numpy(speaker))[None],
-            train.text_rows(torch.from_numpy(text)),
-            train.start_in[None],
-            train.speech_rows(torch.from_numpy(sounds), torch.from_numpy(counters)),
-        ]
-    )
-    hidden = train.hidden(x[None], torch.arange(len(x))[None])[0, 10:]
-    after = torch.tensor([*sounds, 0]), torch.tensor([*counters, 0]), torch.arange(21) == 20
-    theirs, total = train.log_probabilities(hidden, *after)
-    # the engine leaves out the two spare phones, which training gives a share that shrinks to nothing
-    kept = torch.logsumexp(logits, dim=-1) - total
-    assert torch.all(kept <= 1e-5)
-    torch.testing.assert_close(ours + kept, theirs, atol=1e-4, rtol=1e-4)
+    group, index = (torch.from_numpy(part) for part in codes.parts(speech))
+    rows = [train.speaker[None], train.text_rows(*(part[text] for part in spelled)), train.start[None]]
+    x = torch.cat([*rows, train.code_rows(group, index)])
+    hidden = train.hidden((x + train.position_rows(torch.arange(len(x))))[None])[0, 10:]
+    after = torch.cat([group, group[:1]]), torch.cat([index, index[:1]]), torch.arange(21) == 20
+    theirs, _ = train.log_probabilities(hidden, *after)
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+def _codes(draw: np.random.Generator, count: int) -> codes.Ints:
+    """That have a meaning."""
+    ids = np.arange(SPEECH_CODES)
+    return draw.choice(ids[codes.join(*codes.parts(ids)) == ids], count)
 
 
 @torch.inference_mode()
@@ -89,16 +82,20 @@ def test_the_flow_of_the_file_hears_sounds_through_any_of_their_codes(tmp_path: 
     save_file(export.flow_tensors(encoder, train_flow.make_cfm(TINY.flow)), tmp_path / "s3gen.safetensors")
     loaded = load_flow(tmp_path / "s3gen.safetensors", TINY)
     draw = np.random.default_rng(2)
-    sounds, counters = draw.integers(0, len(codes.PHONES) * 10, (1, 30)), draw.integers(0, codes.COUNTERS, (1, 30))
+    speech = _codes(draw, 30)
     x_vector = torch.randn(1, 192)
-    ours, _ = loaded.encoder(torch.from_numpy(codes.encode(sounds, counters)), None, x_vector)
-    theirs, _ = encoder(torch.from_numpy(sounds), None, x_vector)
+    ours, _ = loaded.encoder(torch.from_numpy(speech)[None], None, x_vector)
+    theirs, _ = encoder(torch.from_numpy(codes.sounds_of(speech))[None], None, x_vector)
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
 @torch.inference_mode()
-def test_the_cfm_begins_as_a_jump_to_mu_that_leaves_no_noise_behind() -> None:
-    solver = EulerSolver(train_flow.make_cfm(TINY.flow))
-    mu = 2.5 * torch.randn(2, 60, 80) - 6
-    mel = solver(torch.randn(2, 60, 80), mu, torch.randn(2, 80), torch.randn(2, 60, 80), None)
-    assert (mel - mu).abs().max() < 0.05
+@pytest.mark.parametrize(("t", "r"), [(0.0, 0.0), (0.0, 0.5), (0.25, 0.25), (0.5, 0.5), (0.5, 1.0), (0.75, 0.75)])
+def test_the_cfm_begins_as_the_velocity_from_x_to_mu(t: float, r: float) -> None:
+    cfm = train_flow.make_cfm(TINY.flow)
+    mu, noise = 2.5 * torch.randn(2, 60, 80) - 6, torch.randn(2, 60, 80)
+    x = torch.lerp(noise, mu, t)
+    velocity = cfm(x, mu, torch.randn(2, 80), torch.randn(2, 60, 80), None, torch.full((2,), t), torch.full((2,), r))
+    assert (velocity - (mu - noise)).abs().mean() < 0.6
+    near = cfm(mu, mu, torch.randn(2, 80), mu, None, torch.full((2,), t), torch.full((2,), r))
+    assert near.abs().max() < 0.05

@@ -26,7 +26,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     run = Run(arguments.run)
     if not arguments.only and not arguments.export:
-        corpus.build_all(arguments.run / "data")
+        corpus.build_all(arguments.run / "data", run.wordnet)
     for name in [arguments.only] if arguments.only else [] if arguments.export else RECIPES:
         train(run, name, arguments.device, arguments.steps, arguments.peak)
     if arguments.export or not arguments.only:

@@ -1,152 +1,162 @@
-"""The training data: example sentences of WordNet, spoken by flite, as arrays in a folder.
+"""The training data: texts that the teacher speaks, as arrays in a folder.
 
-Knows which sentences are taken, how a waveform and its phones become mel, pitch and speech codes, and where they lie.
+Two kinds of files. timing-NNN.npz: many texts, their tokens and rows, no sound; T3 learns from them. sound-NNN.npz:
+fewer texts, with waveform, mel and pitch in every voice, each saying the same at the same times.
 """
 
 from __future__ import annotations
 
 import json
-import random
-import re
-import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from engines.audio import loudness_lufs, resample, with_gain
-from engines.conditioning.mel import prompt_mel
-from engines.model_spec import MEL_FRAMES_PER_TOKEN, MEL_HOP_SAMPLES, SAMPLE_RATE_HZ, SAMPLES_PER_TOKEN
-from tools.tiny.codes import PHONES, Timed, tokens_of
-from tools.tiny.flite import F0_FRAME_S, Flite, Utterance
+from tools.tiny.engine import (
+    MEL_FRAMES_PER_TOKEN,
+    MEL_HOP_SAMPLES,
+    SAMPLE_RATE_HZ,
+    SAMPLES_PER_TOKEN,
+    loudness_lufs,
+    prompt_mel,
+    with_gain,
+)
+from tools.tiny.pronounce import Pronounced, Pronouncer
+from tools.tiny.rows import Spoken, spoken
+from tools.tiny.teacher import F0_FRAME_S, Rendered, Teacher, lowered
+from tools.tiny.texts import Writer
 from tools.tiny.voices import VOICES
 
+MOST_ROWS, MOST_TOKENS = 500, 62
 TARGET_LUFS = -27.0
-_LEADING_TOKENS, _TRAILING_TOKENS = 2, 4  # of silence that stays
-_WORD = re.compile(r"[a-z]+('[a-z]+)?[,.?!;]?")
+_WARM_UP = 8  # texts from which a voice's gain is measured
+_TIMED_TEXTS, _SOUND_TEXTS = 11_000, 200  # of a file
+_ROW_TYPES = {"letter": np.uint8, "unit": np.uint8, "begins": np.bool_, "f0_hz": np.float32}
 F32 = npt.NDArray[np.float32]
 
 
-def sentences(wordnet: Path, seed: int) -> list[str]:
-    """Example sentences of 4 to 16 plain words, each once, in an order that `seed` decides."""
-    found = set()
-    for path in sorted(wordnet.glob("data.*")):
-        for quoted in re.findall(r'"([^"]*)"', path.read_text(encoding="latin-1")):
-            words = quoted.lower().split()
-            if 4 <= len(words) <= 16 and all(_WORD.fullmatch(word) for word in words):
-                text = " ".join(words)
-                found.add(text if text[-1] in ".?!" else text.rstrip(",;") + ".")
-    listed = sorted(found)
-    random.Random(seed).shuffle(listed)
-    return listed
-
-
-def fetch_wordnet(folder: Path) -> Path:
-    """WordNet 3.0 from Debian's package wordnet-base, unpacked into `folder` without installing it."""
-    there = folder / "usr/share/wordnet"
-    if not there.is_dir():
-        folder.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["apt-get", "download", "-qq", "wordnet-base"], cwd=folder, check=True)
-        package = next(folder.glob("wordnet-base*.deb"))
-        subprocess.run(["dpkg-deb", "-x", package.name, "."], cwd=folder, check=True)
-    return there
-
-
 @dataclass(frozen=True)
-class Spoken:
-    """One sentence: int16 at 24 kHz, log-mel (2 N, 80), f0 (2 N,) in Hz, sounds of voice 0 and text units (N,)."""
+class Sound:
+    """One voice saying one text of N rows: int16 at 24 kHz (960 N,), log-mel (2 N, 80), f0 (2 N,) in Hz."""
 
     samples: npt.NDArray[np.int16]
     mel: npt.NDArray[np.float16]
     f0_hz: F32
-    sounds: npt.NDArray[np.int16]
-    units: npt.NDArray[np.int16]
 
 
-class Speaker:
-    """A voice of flite at the loudness of reference audio."""
+class Recorder:
+    """The teacher in all voices, at the loudness of reference audio."""
 
-    def __init__(self, voice: str, warm_up: list[str]) -> None:
-        self._flite = Flite(voice)
-        spoken = [self._flite.speak(text) for text in warm_up]
-        joined = np.concatenate([one.samples for one in spoken]).astype(np.float32) / 32768
-        self._gain_db = TARGET_LUFS - loudness_lufs(joined, spoken[0].rate_hz)
+    def __init__(self, warm_up: list[str]) -> None:
+        self._teacher = Teacher()
+        self._say = Pronouncer(self._teacher)
+        self._gains_db: list[float] | None = None
+        self._warm_up = warm_up
 
-    def speak(self, text: str) -> Spoken | None:
-        """None where flite's phones do not fit the text or a token each."""
-        return self.convert(self._flite.speak(text), text)
-
-    def convert(self, said: Utterance, text: str) -> Spoken | None:
-        words = text.split()
-        if {phone.word for phone in said.phones} - {-1} != set(range(len(words))):
+    def timed(self, text: str) -> tuple[Pronounced, Spoken] | None:
+        """Rows without sound. None where the text does not fit."""
+        said = self._say(text)
+        if said is None or len(said.tokens) > MOST_TOKENS:
             return None
-        samples = with_gain(
-            resample(said.samples.astype(np.float32) / 32768, said.rate_hz, SAMPLE_RATE_HZ), self._gain_db
-        )
-        begin_s = max(0.0, said.phones[0].end_s - _LEADING_TOKENS * 0.04)
-        end_s = min(said.phones[-1].end_s, said.phones[-2].end_s + _TRAILING_TOKENS * 0.04)
-        begin = int(begin_s * SAMPLE_RATE_HZ)
-        samples = samples[begin : int(end_s * SAMPLE_RATE_HZ)]
-        count = len(samples) // SAMPLES_PER_TOKEN
-        samples = samples[: count * SAMPLES_PER_TOKEN]
-        times = (begin_s + (np.arange(2 * count) + 0.5) * MEL_HOP_SAMPLES / SAMPLE_RATE_HZ) / F0_FRAME_S
-        f0_hz = said.f0_hz[np.minimum(times.astype(int), len(said.f0_hz) - 1)]
-        try:
-            sounds, units = tokens_of(self._timed(said, begin_s, words), count)
-        except ValueError:
-            return None
-        mel = prompt_mel(samples)
-        assert len(mel) == MEL_FRAMES_PER_TOKEN * count
-        pcm = np.rint(samples * 32767).astype(np.int16)
-        return Spoken(pcm, mel.astype(np.float16), f0_hz, sounds.astype(np.int16), units.astype(np.int16))
+        rows = spoken(said.characters, *self._teacher.timed(self._say.ids(said.characters)))
+        return (said, rows) if rows is not None and len(rows) <= MOST_ROWS else None
 
-    def _timed(self, said: Utterance, begin_s: float, words: list[str]) -> list[Timed]:
-        """Units count words and, after a word that carries one, its punctuation mark; pauses belong to the mark."""
-        unit_of, marks, unit = [], [], 0
-        for word in words:
-            unit_of.append(unit)
-            marked = not word[-1].isalpha()
-            unit += 1 + marked
-            marks.append(unit - 1)  # the mark's unit, or the word's own
-        timed, start_s, latest = [], 0.0, 0
-        for phone in said.phones:
-            if phone.word >= 0:
-                unit, latest = unit_of[phone.word], marks[phone.word]
-            else:
-                unit = latest
-            timed.append(Timed(PHONES.index(phone.name), round(max(0.0, start_s - begin_s) * 50), unit))
-            start_s = phone.end_s
-        return timed
+    def sounds(self, said: Pronounced, rows: Spoken, seed: int) -> list[Sound]:
+        """The same text in every voice."""
+        gains_db = self._measured()
+        voices = self._voices(said, seed)
+        return [_sound(one, rows, gain_db) for one, gain_db in zip(voices, gains_db, strict=True)]
+
+    def _voices(self, said: Pronounced, seed: int) -> list[Rendered]:
+        first = self._teacher.spoken(self._say.ids(said.characters), seed)
+        return [first, lowered(first)]
+
+    def _measured(self) -> list[float]:
+        """What brings each voice to TARGET_LUFS."""
+        if self._gains_db is None:
+            said = [one for text in self._warm_up if (one := self._say(text))]
+            voices = zip(*(self._voices(one, 0) for one in said), strict=True)
+            joined = [np.concatenate([one.samples for one in voice]) for voice in voices]
+            self._gains_db = [TARGET_LUFS - loudness_lufs(samples, SAMPLE_RATE_HZ) for samples in joined]
+        return self._gains_db
 
 
-def build(folder: Path, voice: str, part: int, texts: list[str], warm_up: list[str]) -> None:
-    """Speak `texts` into FOLDER/VOICE-PART.npz, whole or not at all; what is there already stays."""
-    path = folder / f"{voice}-{part:03d}.npz"
+def _sound(said: Rendered, rows: Spoken, gain_db: float) -> Sound:
+    count, begin = len(rows) * SAMPLES_PER_TOKEN, round(rows.begin_s * SAMPLE_RATE_HZ)
+    samples: F32 = np.zeros(count, np.float32)
+    heard = said.samples[begin : begin + count]
+    samples[: len(heard)] = heard
+    samples = with_gain(samples, gain_db)
+    times_s = rows.begin_s + (np.arange(MEL_FRAMES_PER_TOKEN * len(rows)) + 0.5) * MEL_HOP_SAMPLES / SAMPLE_RATE_HZ
+    f0_hz = said.f0_hz[np.minimum(np.rint(times_s / F0_FRAME_S).astype(int), len(said.f0_hz) - 1)]
+    pcm = np.rint(np.clip(samples, -1, 1) * 32767).astype(np.int16)
+    return Sound(pcm, prompt_mel(samples).astype(np.float16), f0_hz)
+
+
+def build_timing(folder: Path, wordnet: Path, part: int, *, held_back: bool = False) -> None:
+    """Write timing-PART.npz, or eval-PART.npz of the examples that training does not see."""
+    path = folder / f"{'eval' if held_back else 'timing'}-{part:03d}.npz"
     if path.exists():
         return
-    speaker = Speaker(voice, warm_up)
-    spoken = [(text, one) for text in texts if (one := speaker.speak(text))]
-    columns = {
-        name: np.concatenate([getattr(one, name) for _, one in spoken])
-        for name in ("samples", "mel", "f0_hz", "sounds", "units")
+    count = _TIMED_TEXTS // 7 if held_back else _TIMED_TEXTS
+    texts = Writer(wordnet, 11 + part, held_back=held_back).write(count, 9700 * part)
+    recorder = Recorder([])
+    made = [(kind, text, *one) for kind, text in texts if (one := recorder.timed(text))]
+    _save(path, _columns(made))
+    print(f"{path.name}: {len(made)} of {len(texts)} texts", flush=True)
+
+
+def build_sound(folder: Path, wordnet: Path, part: int) -> None:
+    """Write sound-PART.npz."""
+    path = folder / f"sound-{part:03d}.npz"
+    if path.exists():
+        return
+    texts = Writer(wordnet, 1011 + part, held_back=False).write(_SOUND_TEXTS, _SOUND_TEXTS * part)
+    recorder = Recorder([text for kind, text in texts if kind == "example"][:_WARM_UP])
+    made = [(kind, text, *one) for kind, text in texts if (one := recorder.timed(text))]
+    voices = list(zip(*(recorder.sounds(said, rows, i) for i, (*_, said, rows) in enumerate(made)), strict=True))
+    _save(path, _columns(made) | dict(_sound_columns(voices)))
+    minutes = sum(len(rows) for *_, rows in made) * ROW_MINUTES
+    print(f"{path.name}: {len(made)} of {len(texts)} texts, {minutes:.1f} min in each voice", flush=True)
+
+
+def build_all(folder: Path, wordnet: Path, timing_parts: int = 2, sound_parts: int = 9) -> None:
+    """All files of a run; those that are there stay."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in range(timing_parts):
+        build_timing(folder, wordnet, part)
+    build_timing(folder, wordnet, 0, held_back=True)
+    for part in range(sound_parts):
+        build_sound(folder, wordnet, part)
+
+
+ROW_MINUTES = SAMPLES_PER_TOKEN / SAMPLE_RATE_HZ / 60
+
+
+def _columns(made: list[tuple[str, str, Pronounced, Spoken]]) -> dict[str, Any]:
+    columns: dict[str, Any] = {
+        name: np.concatenate([getattr(rows, name) for *_, rows in made]).astype(kind)
+        for name, kind in _ROW_TYPES.items()
     }
-    columns["lengths"] = np.array([len(one.sounds) for _, one in spoken])
-    columns["texts"] = np.array(json.dumps([text for text, _ in spoken]))
+    columns["lengths"] = np.array([len(rows) for *_, rows in made])
+    canon = [
+        (kind, text, [(token, one.phones, one.stressed) for token, one in zip(said.tokens, said.said, strict=True)])
+        for kind, text, said, _ in made
+    ]
+    return columns | {"texts": np.array(json.dumps(canon))}
+
+
+def _sound_columns(voices: list[tuple[Sound, ...]]) -> Iterator[tuple[str, Any]]:
+    for name, sounds in zip(VOICES, voices, strict=True):
+        for field in Sound.__annotations__:
+            yield f"{name}.{field}", np.concatenate([getattr(one, field) for one in sounds])
+
+
+def _save(path: Path, columns: dict[str, Any]) -> None:
+    """Whole or not at all."""
     partial = path.with_suffix(".partial.npz")
     np.savez(partial, **columns)
     partial.replace(path)
-    print(
-        f"{path.name}: {len(spoken)} of {len(texts)} sentences, {columns['lengths'].sum() / 25 / 60:.1f} min",
-        flush=True,
-    )
-
-
-def build_all(folder: Path, parts: int = 9, each: int = 350) -> None:
-    """`parts` files of `each` sentences for every voice; no sentence is spoken by two voices."""
-    folder.mkdir(parents=True, exist_ok=True)
-    texts = sentences(fetch_wordnet(folder / "wordnet"), seed=1)
-    for part in range(parts):
-        for index, voice in enumerate(VOICES):
-            first = (part * len(VOICES) + index) * each
-            build(folder, voice, part, texts[first : first + each], texts[-20:])

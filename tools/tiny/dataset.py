@@ -1,4 +1,4 @@
-"""What training reads: the corpus's arrays of all voices, and random crops of them.
+"""What training reads: sentences with their rows, and all sound of every voice end to end, for random crops.
 
 Knows the files that corpus.py writes; knows no net.
 """
@@ -9,69 +9,76 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from engines.model_spec import MEL_FRAMES_PER_TOKEN, SAMPLES_PER_TOKEN
-from tools.tiny.codes import Ints, spoken_by
+from tools.tiny import codes
+from tools.tiny.codes import Ints
+from tools.tiny.pronounce import Said
+from tools.tiny.rows import Spoken
+from tools.tiny.voices import VOICES
 
 F32 = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Clip:
-    """A sentence of a voice, arrays as in corpus.Spoken, the sounds in that voice."""
-
-    voice: int
+class Sentence:
+    kind: str
     text: str
-    samples: npt.NDArray[np.int16]
-    mel: npt.NDArray[np.float16]
-    f0_hz: F32
-    sounds: Ints
-    units: npt.NDArray[np.int16]
-
-
-def load(folder: Path, voices: Sequence[str]) -> list[Clip]:
-    """Every sentence that is there so far, in an order that depends on the files only."""
-    return [clip for path in sorted(folder.glob("*-???.npz")) for clip in _clips(path, voices)]
-
-
-def _clips(path: Path, voices: Sequence[str]) -> list[Clip]:
-    name = path.stem.rsplit("-", 1)[0]
-    if name not in voices:
-        return []
-    with np.load(path) as file:
-        arrays = {key: file[key] for key in file.files}
-    ends = np.cumsum(arrays["lengths"])
-    found = []
-    for text, end, count in zip(json.loads(str(arrays["texts"])), ends, arrays["lengths"], strict=True):
-        tokens = slice(end - count, end)
-        frames = slice(MEL_FRAMES_PER_TOKEN * (end - count), MEL_FRAMES_PER_TOKEN * end)
-        sound = slice(SAMPLES_PER_TOKEN * (end - count), SAMPLES_PER_TOKEN * end)
-        found.append(
-            Clip(
-                voices.index(name), text, arrays["samples"][sound], arrays["mel"][frames], arrays["f0_hz"][frames],
-                spoken_by(arrays["sounds"][tokens].astype(np.int64), voices.index(name)), arrays["units"][tokens],
-            )
-        )  # fmt: skip
-    return found
+    tokens: list[str]
+    said: list[Said]  # of each token
+    spoken: Spoken
 
 
 @dataclass(frozen=True)
 class Stream:
-    """All sentences of one voice end to end, for crops that may span a sentence's end."""
+    """All sentences of one voice end to end: sounds (N,), samples (960 N,), mel (2 N, 80), f0 (2 N,)."""
 
+    sounds: Ints
     samples: npt.NDArray[np.int16]
     mel: npt.NDArray[np.float16]
     f0_hz: F32
-    sounds: Ints
 
 
-def streams(clips: list[Clip], voice_count: int) -> list[Stream]:
+def sentences(folder: Path, kind: str = "timing") -> list[Sentence]:
+    """Every sentence of the files of that kind, in an order that depends on the files only."""
+    return [one for path in sorted(folder.glob(f"{kind}-???.npz")) for one in _sentences(path)]
+
+
+def streams(folder: Path) -> list[Stream]:
+    """One for each voice, all saying the same at the same times."""
+    parts = [_arrays(path) for path in sorted(folder.glob("sound-???.npz"))]
+    heard = np.concatenate([_sounds(part) for part in parts])
+    return [Stream(heard, **_joined(parts, voice)) for voice in VOICES]
+
+
+def _sentences(path: Path) -> list[Sentence]:
+    arrays = _arrays(path)
+    ends = np.cumsum(arrays["lengths"])
     made = []
-    for voice in range(voice_count):
-        own = [clip for clip in clips if clip.voice == voice]
-        columns = {name: np.concatenate([getattr(clip, name) for clip in own]) for name in Stream.__annotations__}
-        made.append(Stream(**columns))
+    for (kind, text, canon), end, count in zip(json.loads(str(arrays["texts"])), ends, arrays["lengths"], strict=True):
+        said = [Said(tuple(phones), tuple(stressed)) for _, phones, stressed in canon]
+        made.append(Sentence(kind, text, [name for name, *_ in canon], said, _spoken(arrays, slice(end - count, end))))
     return made
+
+
+def _spoken(arrays: dict[str, Any], at: slice) -> Spoken:
+    letter, unit = (arrays[name][at].astype(np.int64) for name in ("letter", "unit"))
+    return Spoken(letter, unit, arrays["begins"][at], arrays["f0_hz"][at])
+
+
+def _sounds(arrays: dict[str, Any]) -> Ints:
+    return codes.sounds(*codes.split(_spoken(arrays, slice(None)).rows(0)))
+
+
+def _joined(parts: Sequence[dict[str, Any]], voice: str) -> dict[str, Any]:
+    return {
+        field: np.concatenate([part[f"{voice}.{field}"] for part in parts]) for field in ("samples", "mel", "f0_hz")
+    }
+
+
+def _arrays(path: Path) -> dict[str, Any]:
+    with np.load(path) as file:
+        return {key: file[key] for key in file.files}

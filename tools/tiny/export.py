@@ -13,22 +13,28 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from engines.conditioning import tokenizer, xvector
-from engines.conditioning.builtin import save_builtin
-from engines.model_spec import MEL_FRAMES_PER_TOKEN, SPEECH_CODES, TINY
-from engines.s3gen.nets import flow as flow_module
-from engines.s3gen.nets import vocoder_weights
-from engines.s3gen.nets.cfm import Estimator
-from engines.s3gen.nets.encoder import TokenEncoder
-from engines.s3gen.nets.vocoder import Vocoder
-from engines.voice import Voice
 from tools.tiny import codes
-from tools.tiny.lexicon import write_tokenizer
+from tools.tiny.compose import usual_sounds
+from tools.tiny.engine import (
+    MEL_FRAMES_PER_TOKEN,
+    SPEECH_CODES,
+    TINY,
+    Estimator,
+    TokenEncoder,
+    Vocoder,
+    Voice,
+    flow_module,
+    save_builtin,
+    tokenizer,
+    vocoder_weights,
+    xvector,
+)
+from tools.tiny.lexicon import fetch_scowl, make_lexicon, write_tokenizer
 from tools.tiny.nets import Run
+from tools.tiny.speak_t3 import SURENESS
 from tools.tiny.train_voices import solve_xvectors
 from tools.tiny.voices import VOICES, speaker_embeddings, x_vectors
 
-_SURENESS = 2.1  # T3 is read at temperature 0.8, the big models' default, where a net this small slurs its words
 _MEAN_OF = 3  # residual blocks, folded into these weights by the engine
 _T3_PROMPT_TOKENS, _S3GEN_PROMPT_TOKENS = 25, 75
 _MEANS = ("ups.1.weight", "ups.2.weight", "conv_post.weight")
@@ -36,9 +42,17 @@ _EXACT = ("_mel_filters", "window", "running_var", "running_mean", "num_batches_
 Tensors = dict[str, Tensor]
 
 
+def t3_tensors(run: Run) -> tuple[Tensors, Any]:
+    """T3's tables for the lexicon, and the lexicon."""
+    lexicon = make_lexicon(run.wordnet, fetch_scowl(run.folder / "scowl"), usual_sounds(run.sentences))
+    tensors = run.trained("t3").tables(torch.from_numpy(lexicon.symbols), torch.from_numpy(lexicon.stressed))
+    tensors["speech_head.weight"] = tensors["speech_head.weight"] * SURENESS
+    return tensors, lexicon
+
+
 def flow_tensors(encoder: TokenEncoder, cfm: Estimator) -> Tensors:
     """Every sound's row goes to all of its codes."""
-    sounds, _ = codes.decode(np.arange(SPEECH_CODES))
+    sounds = codes.sounds_of(np.arange(SPEECH_CODES))
     tensors = dict(encoder.state_dict())
     tensors["input_embedding.weight"] = tensors["input_embedding.weight"][torch.from_numpy(sounds)]
     tensors |= {f"decoder.estimator.{name}": value for name, value in cfm.state_dict().items()}
@@ -68,18 +82,18 @@ def vocoder_tensors(net: Vocoder) -> Tensors:
 
 
 def export(run: Run, folder: Path) -> None:
-    """Write everything the engine opens."""
+    """Write everything the engine opens, and VOICE.pt for every voice that is not built in."""
     folder.mkdir(parents=True, exist_ok=True)
-    t3 = run.trained("t3").tables()
-    t3["speech_head.weight"] = t3["speech_head.weight"] * _SURENESS
-    _save(folder / TINY.t3_file, t3)
+    tensors, lexicon = t3_tensors(run)
+    _save(folder / TINY.t3_file, tensors)
+    write_tokenizer(folder, lexicon)
     nets = flow_tensors(run.trained("encoder"), run.trained("cfm")) | vocoder_tensors(run.trained("vocoder"))
     nets |= {tokenizer.PREFIX + name: value for name, value in run.trained("hearing").state_dict().items()}
     nets |= {xvector.PREFIX + name: value for name, value in solve_xvectors(TINY, run.streams).state_dict().items()}
     _save(folder / "s3gen_meanflow.safetensors", nets)
     _save(folder / "ve.safetensors", dict(run.trained("speaker").state_dict()))
-    write_tokenizer(folder, run.lexicon)
-    save_builtin(make_voice(run, 0), folder / "conds.pt")
+    for voice, name in enumerate(VOICES):
+        save_builtin(make_voice(run, voice), folder / ("conds.pt" if voice == 0 else f"{name}.pt"))
 
 
 def make_voice(run: Run, voice: int) -> Voice:
@@ -87,17 +101,16 @@ def make_voice(run: Run, voice: int) -> Voice:
 
     Prompts are short: they cost work in every window.
     """
-    own = [clip for clip in run.clips if clip.voice == voice][:4]
-    prompt = codes.encode(np.concatenate([clip.sounds for clip in own]).astype(np.int64), 0)
-    mel = np.concatenate([clip.mel for clip in own]).astype(np.float32)
+    stream = run.streams[voice]
+    prompt = codes.code_of_sound(stream.sounds[:_S3GEN_PROMPT_TOKENS])
     return Voice(
         name=VOICES[voice],
         speaker_embedding=speaker_embeddings()[voice],
         t3_prompt_tokens=prompt[:_T3_PROMPT_TOKENS],
-        s3gen_prompt_tokens=prompt[:_S3GEN_PROMPT_TOKENS],
-        s3gen_prompt_mel=mel[: MEL_FRAMES_PER_TOKEN * _S3GEN_PROMPT_TOKENS],
+        s3gen_prompt_tokens=prompt,
+        s3gen_prompt_mel=stream.mel[: MEL_FRAMES_PER_TOKEN * _S3GEN_PROMPT_TOKENS].astype(np.float32),
         x_vector=x_vectors()[voice],
-        metadata={"source": f"flite {VOICES[voice]}"},
+        metadata={"source": f"hibari-tts 0.2.1, {VOICES[voice]}"},
     )
 
 

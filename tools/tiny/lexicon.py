@@ -1,85 +1,47 @@
-"""What T3 of the tiny model reads: whole words, pieces of rare words and marks, each with the sounds it stands for.
+"""What T3 of the tiny model reads: whole words, pieces of words, letters and marks, each with the phones it stands for.
 
-The pronunciations are those of flite's lexicon and letter-to-sound rules. Knows the tokenizer file it writes and the
-units of a sentence; knows no net.
+Words are the commonest of WordNet's and of SCOWL's small lists, with the teacher's pronunciation; pieces say what
+letters mostly say. Knows the tokenizer file it writes; knows no net.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import subprocess
 from collections import Counter
-from ctypes import CDLL, RTLD_GLOBAL, c_char_p, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from engines.checkpoints.random_checkpoint import TAGS
-from engines.model_spec import TINY
-from tools.tiny.codes import PHONES
+from tools.tiny.codes import Ints
+from tools.tiny.compose import LONG_WORD, MARK_SYMBOLS, symbols_of
+from tools.tiny.engine import TAGS, TINY
+from tools.tiny.pieces import Aligned, Pieces, Word, align, halved, learn, read
+from tools.tiny.pronounce import SLOTS, Pronouncer, Said
+from tools.tiny.teacher import Teacher
 
 VOCABULARY = TINY.t3.text_vocab
-SLOTS = 12  # phones that a token can have
-_PIECES = 1_200  # of the vocabulary
-END, SILENT, COMMA, STOP, ASK = range(len(PHONES), len(PHONES) + 5)  # what stands in a slot besides phones
-SYMBOLS = len(PHONES) + 5
-_MARKS = {",": COMMA, ";": COMMA, ".": STOP, "!": STOP, "?": ASK}
+_FIRST_PIECES, _LATER_PIECES = 2200, 3000
+_REPAIRS = 1500  # entries that stay free for long words whose halves later words hide
+_COMMON = ("english-words.10", "american-words.10", "english-words.20", "american-words.20", "english-contractions.10",
+           "english-contractions.35", "english-upper.10", "english-upper.35", "english-proper-names.35",
+           "english-proper-names.40")  # fmt: skip
+_RARER = ("english-words.35", "american-words.35", "english-upper.40", "english-proper-names.50", "english-upper.50")
+_COMMON_COUNT, _RARER_COUNT, _EVERYDAY_COUNT = 30, 3, 1000  # as if they stood so often in WordNet's texts
 _DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 _UNKNOWN = "<unk>"
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
-_LETTER_SOUNDS = "ae b k d eh f g hh ih jh k l m n aa p k r s t ah v w k iy z"
+_CONSONANTS = "B-DF-HJ-NP-TV-XZ"  # capitals without a vowel among them are spelled
+_MOST_SPELLED = 5
+# Their stops are no pauses.
+_TITLES = "dr mr ms st lt vs jr sr mrs gen sgt col rev hon etc prof capt"
+_TITLES_SAID = (
+    "doctor mister miz saint lieutenant versus junior senior missus general sergeant colonel reverend honorable et "
+    "professor captain"
+)
 _WORD = re.compile(r"[a-z]+(?:'[a-z]+)?")
-
-
-@dataclass(frozen=True)
-class Sound:
-    """Phones and whether each is stressed."""
-
-    phones: tuple[str, ...]
-    stressed: tuple[bool, ...]
-
-
-class Pronouncer:
-    """flite's lexicon through libflite."""
-
-    def __init__(self) -> None:
-        flite = CDLL("libflite.so.1", mode=RTLD_GLOBAL)
-        self._flite = flite
-        lexicon = CDLL("libflite_cmulex.so.1", mode=RTLD_GLOBAL)
-        lexicon.cmu_lex_init.restype = c_void_p
-        self._lexicon = lexicon.cmu_lex_init()
-        self._lookup = self._call("lex_lookup", c_void_p, c_void_p, c_char_p, c_char_p, c_void_p)
-        self._car = self._call("val_car", c_void_p, c_void_p)
-        self._cdr = self._call("val_cdr", c_void_p, c_void_p)
-        self._string = self._call("val_string", c_char_p, c_void_p)
-
-    def _call(self, name: str, result: Any, *arguments: Any) -> Any:
-        function = getattr(self._flite, name)
-        function.restype, function.argtypes = result, list(arguments)
-        return function
-
-    def __call__(self, word: str) -> Sound:
-        if word.endswith("'s") and len(word) > 2:
-            stem = self(word[:-2])
-            ending = _possessive(stem.phones[-1] if stem.phones else "")
-            return Sound(stem.phones + ending, stem.stressed + (False,) * len(ending))
-        entry = self._lookup(self._lexicon, word.encode(), None, None)
-        names = []
-        while entry:
-            names.append(self._string(self._car(entry)).decode())
-            entry = self._cdr(entry)
-        return Sound(tuple(name.rstrip("012") for name in names), tuple(name.endswith("1") for name in names))
-
-
-def word_counts(wordnet: Path) -> Counter[str]:
-    """How often each word stands in WordNet's glosses and examples."""
-    counts: Counter[str] = Counter()
-    for path in sorted(wordnet.glob("data.*")):
-        for line in path.read_text(encoding="latin-1").splitlines():
-            counts.update(_WORD.findall(line.partition("|")[2].lower()))
-    return counts
 
 
 @dataclass(frozen=True)
@@ -87,105 +49,154 @@ class Lexicon:
     """Token ids in the tokenizer's order, and for each the symbols and stresses of its slots."""
 
     ids: dict[str, int]
-    symbols: np.ndarray[Any, np.dtype[np.int64]]  # (VOCABULARY, SLOTS + 1), closed by END
-    stressed: np.ndarray[Any, np.dtype[np.int64]]
-
-    def units(self, text: str) -> list[int] | None:
-        """One id for each word and mark, or None where a word is not whole in the vocabulary."""
-        found = re.findall(r"[a-z']+|[,.?!;]", text)
-        ids = [self.ids.get(unit) for unit in found]
-        return None if None in ids else [i for i in ids if i is not None]
+    symbols: Ints  # (VOCABULARY, SLOTS + 1)
+    stressed: Ints
 
     @property
     def silent(self) -> int:
         return self.ids[_UNKNOWN]
 
 
-def make_lexicon(wordnet: Path) -> Lexicon:
-    """The commonest words of WordNet's texts and those of everyday.txt, which WordNet's authors had no use for."""
-    say = Pronouncer()
-    counts = word_counts(wordnet)
-    for word in (Path(__file__).parent / "everyday.txt").read_text().split():
-        counts[word] += 1000
-    fixed: dict[str, Sound | int] = {_UNKNOWN: SILENT, "'": SILENT, "##'": SILENT, **_MARKS}
-    fixed |= {digit: say(name) for digit, name in zip("0123456789", _DIGITS, strict=True)}
-    fixed |= {letter: say(letter) for letter in _LETTERS}
-    fixed |= {f"##{letter}": _letter(letter) for letter in _LETTERS}
-    room = VOCABULARY - len(fixed) - len(TAGS) - _PIECES
+def fetch_scowl(folder: Path) -> Path:
+    """Debian's package scowl, unpacked into `folder` without installing it."""
+    there = folder / "usr/share/dict/scowl"
+    if not there.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["apt-get", "download", "-qq", "scowl"], cwd=folder, check=True)
+        subprocess.run(["dpkg-deb", "-x", next(folder.glob("scowl*.deb")).name, "."], cwd=folder, check=True)
+    return there
+
+
+def word_counts(wordnet: Path, scowl: Path) -> Counter[str]:
+    """How much each word matters."""
+    counts: Counter[str] = Counter()
+    for path in sorted(wordnet.glob("data.*")):
+        for line in path.read_text(encoding="latin-1").splitlines():
+            counts.update(_WORD.findall(line.partition("|")[2].lower()))
+    for names, count in ((_COMMON, _COMMON_COUNT), (_RARER, _RARER_COUNT)):
+        for name in names:
+            counts.update(dict.fromkeys(_listed(scowl / name), count))
+    for name in ("everyday.txt", "acronyms.txt"):
+        counts.update(dict.fromkeys((Path(__file__).parent / name).read_text().split(), _EVERYDAY_COUNT))
+    return counts
+
+
+def make_lexicon(wordnet: Path, scowl: Path, usual: dict[str, Said]) -> Lexicon:
+    """usual: what words mostly sound like in the training texts; the others sound as they do alone."""
+    say = Pronouncer(Teacher())
+    counts = word_counts(wordnet, scowl)
     ranked = sorted(counts, key=lambda word: (-counts[word], word))
-    sounds = {word: sound for word in ranked[: room + 2000] if 0 < len((sound := say(word)).phones) <= SLOTS}
-    words = [word for word in sounds if word not in fixed][:room]
-    pieces = _endings({word: sounds[word] for word in words})
-    entries: dict[str, Sound | int] = fixed | {word: sounds[word] for word in words} | pieces
-    entries |= dict.fromkeys(TAGS, SILENT)
-    symbols = np.full((VOCABULARY, SLOTS + 1), END, np.int64)
-    stressed = np.zeros((VOCABULARY, SLOTS + 1), np.int64)
-    for i, sound in enumerate(entries.values()):
-        if isinstance(sound, int):
-            symbols[i, 0] = sound
-            continue
-        symbols[i, : len(sound.phones)] = [PHONES.index(phone) for phone in sound.phones]
-        stressed[i, : len(sound.phones)] = sound.stressed
+    sounds = {
+        word: said
+        for word in ranked[: 2 * VOCABULARY]
+        if 0 < len((said := usual.get(word) or say.word(word)).phones) <= SLOTS
+    }
+    aligned = align([Word(word, said) for word, said in sounds.items() if word.isalpha()])
+    entries = _entries(sounds, aligned, learn(aligned, _FIRST_PIECES, _LATER_PIECES), _fixed(say) | _endings(say))
+    assert len(entries) == VOCABULARY, len(entries)
+    rows = [symbols_of(name, said) for name, said in entries.items()]
+    symbols, stressed = (np.stack([row[i] for row in rows]) for i in (0, 1))
     return Lexicon({name: i for i, name in enumerate(entries)}, symbols, stressed)
 
 
-def _possessive(last: str) -> tuple[str, ...]:
-    """What 's adds behind the phone `last`."""
-    if last in ("s", "z", "sh", "ch", "jh", "zh"):
-        return ("ax", "z")
-    return ("s",) if last in ("p", "t", "k", "f", "th") else ("z",)
+def _entries(
+    sounds: dict[str, Said], aligned: list[Aligned], pieces: Pieces, fixed: dict[str, Said]
+) -> dict[str, Said]:
+    """As many words as there is room for beside all pieces; a long word is two pieces of its own where that is read
+    as the word."""
+    first = {piece: said for piece, said in pieces.first.items() if piece not in sounds}
+    entries = {f"##{piece}": said for piece, said in pieces.later.items()} | first | fixed
+    chunks, room, cut = dict(aligned), VOCABULARY - len(TAGS), []
+    for word, said in sounds.items():
+        two = halved(Word(word, said), chunks.get(Word(word, said)), LONG_WORD, entries)
+        entries |= two or {word: fixed.get(word, said)}
+        cut += [word] * bool(two)
+        if len(entries) > room - _REPAIRS:
+            break
+    known = Pieces(entries, {name[2:]: said for name, said in entries.items() if name.startswith("##")})
+    entries |= {word: sounds[word] for word in cut if read(word, known) != sounds[word]}
+    spare = [word for word in sounds if word not in entries and len(sounds[word].phones) <= LONG_WORD]
+    entries |= {word: sounds[word] for word in spare[: max(0, room - len(entries))]}
+    return entries | dict.fromkeys(TAGS, Said())
 
 
-def _letter(letter: str) -> Sound:
-    """A letter inside a word that nothing longer covers."""
-    plain = _LETTER_SOUNDS.split()
-    return Sound((plain[_LETTERS.index(letter)],), (False,))
+def _fixed(say: Pronouncer) -> dict[str, Said]:
+    """What is no word: marks, digits, letters."""
+    silent = dict.fromkeys((_UNKNOWN, "'", "##'", *MARK_SYMBOLS), Said())
+    digits = {digit: say.word(name) for digit, name in zip("0123456789", _DIGITS, strict=True)}
+    titles = {short: say.word(word) for short, word in zip(_TITLES.split(), _TITLES_SAID.split(), strict=True)}
+    titles |= {"etc": _said_together(say.word("et"), say.word("cetera"))}
+    return silent | digits | {letter: say.letter(letter) for letter in _LETTERS} | {"a": say.word("a")} | titles
 
 
-def _endings(sounds: dict[str, Sound]) -> dict[str, Sound | int]:
-    """The commonest ends of words behind another word, each with the phones that it mostly adds."""
-    votes: dict[str, Counter[Sound]] = {}
-    for word, sound in sounds.items():
-        for cut in range(2, len(word)):
-            stem = sounds.get(word[:cut])
-            if stem and len(stem.phones) < len(sound.phones) and sound.phones[: len(stem.phones)] == stem.phones:
-                tail = Sound(sound.phones[len(stem.phones) :], sound.stressed[len(stem.phones) :])
-                votes.setdefault(word[cut:], Counter())[tail] += 1
-    plain = [end for end in votes if len(end) > 1 and "'" not in end]
-    best = sorted(plain, key=lambda end: (-sum(votes[end].values()), end))[:_PIECES]
-    return {f"##{end}": votes[end].most_common(1)[0][0] for end in best}
+def _said_together(a: Said, b: Said) -> Said:
+    return Said(a.phones + b.phones, a.stressed + b.stressed)
+
+
+def _endings(say: Pronouncer) -> dict[str, Said]:
+    """What any word can end on."""
+    z, d = say.word("as"), say.word("add")
+    tails = {"##'s": z, "##s": z, "##d": d, "##'d": d}
+    made = {name: Said(said.phones[-1:], (False,)) for name, said in tails.items()}
+    for name, word, count in (("##'ll", "bottle", 2), ("##'re", "her", 2), ("##'ve", "live", 1)):
+        made[name] = Said(say.word(word).phones[-count:], (False,) * min(count, len(say.word(word).phones)))
+    return made
+
+
+def _listed(path: Path) -> list[str]:
+    words = path.read_text(encoding="latin-1").lower().split() if path.exists() else []
+    return [word for word in words if _WORD.fullmatch(word)]
 
 
 def write_tokenizer(folder: Path, lexicon: Lexicon) -> None:
-    """tokenizer.json for `lexicon`: lower case, words and marks apart, rare words in the longest known pieces."""
+    """tokenizer.json for `lexicon`: lower case, words and marks apart, other words in the longest known pieces."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
     plain = {name: i for name, i in lexicon.ids.items() if name not in TAGS}
     model = models.WordPiece(plain, unk_token=_UNKNOWN, continuing_subword_prefix="##", max_input_chars_per_word=60)
     tokenizer = Tokenizer(model)
+    more = rf"(?=[{_CONSONANTS}]{{1,{_MOST_SPELLED - 1}}}(?![A-Za-z]))"
+    apart = Regex(_behind("[^A-Za-z]", rf"[{_CONSONANTS}]", more))
     tokenizer.normalizer = normalizers.Sequence(
         [
             normalizers.NFKD(),
             normalizers.StripAccents(),
+            *[normalizers.Replace(apart, " ")] * (_MOST_SPELLED - 1),
             normalizers.Lowercase(),
             normalizers.Replace(Regex(r"(?<![a-z])'|'(?![a-z])"), " "),
-            normalizers.Replace(Regex(r"[^a-z0-9',.?!;]+"), " "),
+            normalizers.Replace(Regex(r"[^a-z0-9',.?!;:]+"), " "),
+            normalizers.Replace(Regex(r"(?<=[.?!,;:]) *[.?!,;:]"), ""),  # of several marks the first
+            normalizers.Replace(Regex(_silent_stops()), " "),
         ]
     )
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.WhitespaceSplit(),
-            pre_tokenizers.Split(Regex(r"[0-9,.?!;]"), "isolated"),
-        ]
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(Regex(r"[0-9,.?!;:]"), "isolated")]
     )
     tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=True)
     tokenizer.add_tokens([AddedToken(tag, normalized=False) for tag in TAGS])
     tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps(_config(lexicon), indent=1))
+
+
+def _behind(before: str, word: str, what: str) -> str:
+    """Matches `what` behind a whole `word`; `before` is a letter that none may have before it."""
+    return rf"(?<={before}{word}){what}|(?<=^{word}){what}"
+
+
+def _silent_stops() -> str:
+    """Matches stops at which nobody pauses: behind a title, and behind a letter that more follows."""
+    by_length: dict[int, list[str]] = {}
+    for title in _TITLES.split():
+        by_length.setdefault(len(title), []).append(title)
+    titles = [_behind("[^a-z']", f"(?:{'|'.join(words)})", r"\.") for words in by_length.values()]
+    return "|".join([_behind("[^a-z']", "[a-hj-z]", r"\.(?= *[a-z0-9,;:])"), *titles])
+
+
+def _config(lexicon: Lexicon) -> dict[str, object]:
     decoder = {
         str(lexicon.ids[tag]): {"content": tag, "lstrip": False, "rstrip": False, "normalized": False,
                                 "single_word": False, "special": False}
         for tag in TAGS
     }  # fmt: skip
     roles = dict.fromkeys(("bos_token", "eos_token", "unk_token"), _UNKNOWN)
-    config = {"added_tokens_decoder": decoder, "add_prefix_space": False, **roles}
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1))
+    return {"added_tokens_decoder": decoder, "add_prefix_space": False, **roles}

@@ -16,21 +16,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from engines.conditioning.speaker import SpeakerEncoder
-from engines.conditioning.tokenizer import SpeechTokenizer
-from engines.model_spec import SAMPLE_RATE_HZ, TINY
-from engines.s3gen.nets.vocoder import Vocoder
 from tools.tiny import dataset, train_flow, train_vocoder
-from tools.tiny.corpus import fetch_wordnet
-from tools.tiny.dataset import Clip, Stream
-from tools.tiny.lexicon import Lexicon, make_lexicon
+from tools.tiny.compose import Composer, usual_sounds
+from tools.tiny.dataset import Sentence, Stream
+from tools.tiny.engine import SAMPLE_RATE_HZ, TINY, SpeakerEncoder, SpeechTokenizer, Vocoder, vocoder_weights
+from tools.tiny.muon import Muon
 from tools.tiny.t3_net import T3Train
+from tools.tiny.texts import fetch_wordnet
 from tools.tiny.train_t3 import T3Task
 from tools.tiny.train_voices import SpeakerTask, TokenizerTask
-from tools.tiny.trainer import Losses, Trainer
-from tools.tiny.voices import VOICES
+from tools.tiny.trainer import Losses, Optimisers, Trainer
 
-_SAMPLE_TOKENS = 100
+_SAMPLE_TOKENS, _SAMPLE_PROMPT_TOKENS = 200, 75
 Losser = Callable[[int], Losses]
 
 
@@ -41,16 +38,16 @@ class Run:
         self.folder = folder
 
     @cached_property
-    def clips(self) -> list[Clip]:
-        return dataset.load(self.folder / "data", VOICES)
-
-    @cached_property
     def streams(self) -> list[Stream]:
-        return dataset.streams(self.clips, len(VOICES))
+        return dataset.streams(self.folder / "data")
 
     @cached_property
-    def lexicon(self) -> Lexicon:
-        return make_lexicon(fetch_wordnet(self.folder / "data/wordnet"))
+    def sentences(self) -> list[Sentence]:
+        return dataset.sentences(self.folder / "data")
+
+    @cached_property
+    def wordnet(self) -> Path:
+        return fetch_wordnet(self.folder / "wordnet")
 
     def path(self, name: str) -> Path:
         return self.folder / f"{name}.pt"
@@ -60,7 +57,13 @@ class Run:
         net = RECIPES[name].start(self)
         if self.path(name).exists():
             net.load_state_dict(torch.load(self.path(name), map_location="cpu", weights_only=True)["net"])
-        return net.eval().to(torch.get_default_device())
+        return net.eval().requires_grad_(False).to(torch.get_default_device())
+
+    def flow(self) -> train_flow.Flow | None:
+        """Encoder and CFM as they are; None before the CFM has been trained at all."""
+        if not self.path("cfm").exists():
+            return None
+        return train_flow.Flow(self.trained("encoder"), self.trained("cfm"))
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class Recipe:
     steps: int
     peak: float
     audible: bool = False  # a sample of it can be heard
+    optimiser: Optimisers | None = None
     on_gpu: bool = True  # False: it hears through the engine's own features, which are numpy
 
     def start(self, run: Run) -> nn.Module:
@@ -79,29 +83,36 @@ class Recipe:
             return self.build(run)
 
 
-def _t3(run: Run) -> T3Train:
-    return T3Train(TINY.t3, torch.from_numpy(run.lexicon.symbols), torch.from_numpy(run.lexicon.stressed))
+def _vocoder(run: Run) -> Vocoder:
+    """What ships already, where RUN/vocoder-start.safetensors holds it: it learns other voices in a fraction of the
+    steps. Else a new one."""
+    start = run.folder / "vocoder-start.safetensors"
+    if start.exists():
+        return vocoder_weights.load_vocoder(start, TINY).requires_grad_(True)
+    return train_vocoder.init(Vocoder(TINY.vocoder))
 
 
 RECIPES = {
+    "t3": Recipe(
+        lambda run: T3Train(TINY.t3),
+        lambda net, run: T3Task(net, Composer(run.sentences, usual_sounds(run.sentences))).losses,
+        15_000, 1.5e-3, optimiser=lambda net, peak: Muon(net.matrices(), net.others(), peak),
+    ),
     "encoder": Recipe(
         lambda run: train_flow.make_encoder(TINY.flow),
         lambda net, run: train_flow.EncoderTask(net, run.streams).losses,
-        7000, 1.5e-3, audible=True,
-    ),
-    "vocoder": Recipe(
-        lambda run: train_vocoder.init(Vocoder(TINY.vocoder)),
-        lambda net, run: train_vocoder.VocoderTask(
-            net, run.trained("encoder"), run.streams, batch=6, tokens=16
-        ).losses,
-        12_500, 1e-3, audible=True,
+        8000, 1.5e-3,
     ),
     "cfm": Recipe(
         lambda run: train_flow.make_cfm(TINY.flow),
         lambda net, run: train_flow.CfmTask(net, run.trained("encoder"), run.streams).losses,
-        0, 5e-4,  # it starts as a jump to the encoder's mel, which is what ships: --steps to try for more
+        6000, 1.5e-4, optimiser=train_flow.cfm_optimiser,
     ),
-    "t3": Recipe(_t3, lambda net, run: T3Task(net, run.clips, run.lexicon).losses, 11_000, 1.5e-3),
+    "vocoder": Recipe(
+        _vocoder,
+        lambda net, run: train_vocoder.VocoderTask(net, run.flow(), run.streams, batch=6, tokens=16).losses,
+        12_500, 7e-4, audible=True,
+    ),
     "hearing": Recipe(
         lambda run: SpeechTokenizer(TINY), lambda net, run: TokenizerTask(net, run.streams).losses, 3500, 1e-3,
         on_gpu=False,
@@ -119,19 +130,26 @@ def train(run: Run, name: str, device: str, steps: int | None, peak: float | Non
     with torch.device(device if recipe.on_gpu else "cpu"):
         net = recipe.start(run).to(torch.get_default_device())
         steps = recipe.steps if steps is None else steps
-        trainer = Trainer(run.path(name), net, steps=steps, peak=peak or recipe.peak)
+        trainer = Trainer(run.path(name), net, steps=steps, peak=peak or recipe.peak, optimiser=recipe.optimiser)
         trainer.run(recipe.task(net, run), partial(_sample, run, name) if recipe.audible else None)
 
 
 def _sample(run: Run, name: str, step: int) -> None:
-    """A sentence in each voice, from the teacher's codes, as encoder and vocoder say it now."""
-    encoder, vocoder = run.trained("encoder"), run.trained("vocoder")
-    said = [train_vocoder.speak(encoder, vocoder, stream.sounds[:_SAMPLE_TOKENS]) for stream in run.streams]
-    path = run.folder / "samples" / f"{name}-{step}.wav"
+    """The same words in each voice, from the teacher's codes, as flow and vocoder say them now."""
+    vocoder, flow = run.trained("vocoder"), run.flow()
+    if flow is None:
+        return
+    draw = np.random.default_rng(0)
+    made = train_flow.windows(run.streams, draw, 4, _SAMPLE_TOKENS, _SAMPLE_PROMPT_TOKENS)
+    said = [train_vocoder.speak(vocoder, mel) for mel in flow.mel(made)[:, made.prompt_frames :]]
+    write_wave(run.folder / "samples" / f"{name}-{step}.wav", np.concatenate(said))
+
+
+def write_wave(path: Path, samples: train_vocoder.F32) -> None:
     path.parent.mkdir(exist_ok=True)
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(SAMPLE_RATE_HZ)
-        file.writeframes((np.clip(np.concatenate(said), -1, 1) * 32767).astype("<i2").tobytes())
+        file.writeframes((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
     print(f"sample: {path}", flush=True)

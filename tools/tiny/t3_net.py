@@ -1,19 +1,23 @@
 """T3 of the tiny model while it learns: GPT-2 whose tables are made of small parts that share what they know.
 
-A text token's row is the sum of what stands in its slots, a position's row follows from sines and its remainder
-modulo 15, a code's rows are sums over phone, state, counter and voice. `tables` writes all of them out as the plain
-tensors that the engine reads. Knows the engine's tensor names; knows no data.
+A text token's row is the sum of what stands in its slots, a position's row follows from sines and its remainder modulo
+64, a code's rows are sums over its factors. Two layers are told, in training, which text tokens to look at. `tables`
+writes all of it out as the plain tensors that the engine reads. Knows the engine's tensor names; knows no data.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engines.model_spec import (
+from tools.tiny import codes
+from tools.tiny.codes import COUNTERS, FACTORS
+from tools.tiny.engine import (
     SPEAKER_EMBEDDING_DIM,
     SPEECH_CODES,
     SPEECH_VOCAB,
@@ -21,103 +25,141 @@ from engines.model_spec import (
     STOP_SPEECH_TOKEN,
     T3Spec,
 )
-from tools.tiny.codes import COUNTERS, PHONE_SLOTS, STATES, VOICES, decode, encode
-from tools.tiny.lexicon import SLOTS, SYMBOLS
+from tools.tiny.pronounce import SLOTS
 
-_WAVES = 16
-_LEAST_WAVE, _LONGEST_WAVE = 6.0, 8192.0
+SYMBOLS = 64  # phones, marks and the end in a slot of a text token
+PLACES = SLOTS + 2
+LOOKS = 3  # text tokens that heads are told of: the one that is spoken, the next, and the next with phones
+GUIDES = {1: (0, 1, 2), 2: (0, 0, 2)}  # layer -> which of them each of its first heads looks at
+_PLACED_LAYER = 1
+_WAVES, _LEAST_WAVE, _LONGEST_WAVE = 16, 6.0, 8192.0
 _NEVER = -30.0  # the logit of what T3 must not say
-_ONSETS = 2  # states 0 and 1 begin a phone
+# A table for each factor of each group of codes. What names a place starts out equal to the place's own row.
+_TABLES = (
+    ("phoneon", "counter_on"),
+    ("consonants_go", "counter_short"),
+    ("vowels_go", "counter_go", "pitch_go"),
+    ("pause_go", "counter_pause"),
+)
+_UNSEEN = -1e4  # added to the scores of what comes later
 
 
 class T3Train(nn.Module):
-    def __init__(self, spec: T3Spec, symbols: Tensor, stressed: Tensor) -> None:
-        """symbols, stressed (text vocabulary, slots + 1) as in Lexicon."""
+    def __init__(self, spec: T3Spec) -> None:
         super().__init__()
         width = spec.width
         self.spec = spec
-        self.register_buffer("symbols", symbols, persistent=False)
-        self.register_buffer("stressed", stressed, persistent=False)
-        self.speaker = nn.Linear(SPEAKER_EMBEDDING_DIM, width)
-        self.slot = _table(SLOTS + 1, SYMBOLS, width)
-        self.stress = _table(SLOTS + 1, width)
-        self.remainder = _table(COUNTERS, width, scale=0.3)
+        self.speaker = _table(width)  # T3 speaks alike in every voice
+        self.slot, self.stress = _table(SLOTS + 1, SYMBOLS, width), _table(SLOTS + 1, width)
+        self.remainder = nn.Parameter(_clock(width))
         self.waves = _table(2 * _WAVES, width, scale=0.1)
-        self.sound_in = _table(PHONE_SLOTS, STATES, width)
-        self.counter_in = _table(COUNTERS, width, scale=0.3)
-        self.voice_in = _table(VOICES, width)
-        self.start_in = _table(width)
-        self.blocks = nn.ModuleList([_Block(width, spec.heads, spec.layers) for _ in range(spec.layers)])
+        self.start = _table(width)
+        sizes = {
+            name: size
+            for names, group in zip(_TABLES, FACTORS, strict=True)
+            for name, size in zip(names, group, strict=True)
+        }
+        self.inputs = nn.ParameterDict(
+            {name: _table(size, width, scale=0.3 if "counter" in name else 0.1) for name, size in sizes.items()}
+        )
+        for name, size in sizes.items():
+            if size == COUNTERS:
+                self.inputs[name].data.copy_(self.remainder.data)
+        self.outputs = nn.ParameterDict({name: _table(size, width, scale=0.05) for name, size in sizes.items()})
+        self.stop = _table(width, scale=0.05)
+        self.blocks: Sequence[Block] = nn.ModuleList(  # type: ignore[assignment]
+            [Block(width, spec.heads, spec.layers) for _ in range(spec.layers)]
+        )
         self.ln_f = nn.LayerNorm(width)
-        self.sound_out = _table(STATES, PHONE_SLOTS, width, scale=0.05)
-        self.counter_out = _table(2, COUNTERS, width, scale=0.05)
-        self.voice_out = _table(2, VOICES, width, scale=0.05)
-        self.stop_out = _table(width, scale=0.05)
+        self.place = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, PLACES))  # for training only
 
-    def text_rows(self, tokens: Tensor) -> Tensor:
-        """Text tokens of any shape -> (..., width)."""
-        symbols = self.symbols[tokens]  # (..., slots + 1)
-        slots = torch.arange(SLOTS + 1)
-        from_symbols = self.slot[slots, symbols].sum(-2)
-        return from_symbols + self.stressed[tokens].to(from_symbols.dtype) @ self.stress
+    def matrices(self) -> list[Tensor]:
+        """What Muon turns."""
+        return [parameter for block in self.blocks for parameter in block.parameters() if parameter.ndim == 2]
+
+    def others(self) -> list[Tensor]:
+        known = set(map(id, self.matrices()))
+        return [parameter for parameter in self.parameters() if id(parameter) not in known]
+
+    def text_rows(self, symbols: Tensor, stressed: Tensor) -> Tensor:
+        """(n, SLOTS + 1) each -> (n, width)."""
+        rows = self.slot[torch.arange(SLOTS + 1), symbols].sum(-2)
+        return rows + stressed.to(rows.dtype) @ self.stress
 
     def position_rows(self, positions: Tensor) -> Tensor:
         length = torch.logspace(math.log10(_LEAST_WAVE), math.log10(_LONGEST_WAVE), _WAVES)
         angle = 2 * math.pi * positions[..., None] / length
-        waves = torch.cat([angle.sin(), angle.cos()], dim=-1)
-        return waves @ self.waves + self.remainder[positions % COUNTERS]
+        return torch.cat([angle.sin(), angle.cos()], -1) @ self.waves + self.remainder[positions % COUNTERS]
 
-    def speech_rows(self, sounds: Tensor, counters: Tensor) -> Tensor:
-        phone, voice, state = _split(sounds)
-        return self.sound_in[phone, state] + self.counter_in[counters] + self.voice_in[voice]
+    def code_rows(self, group: Tensor, index: Tensor) -> Tensor:
+        """Groups (n,) and factors (n, 3) as in codes.split -> (n, width)."""
+        return _summed(self.inputs, group, index, self.spec.width)
 
-    def hidden(self, x: Tensor, positions: Tensor) -> Tensor:
-        """(B, T, width), positions (B, T) -> behind the final norm. Causal; pad on the right."""
-        x = x + self.position_rows(positions)
+    def hidden(self, x: Tensor) -> Tensor:
+        """(B, T, width), positions included -> behind the final norm. Causal; pad on the right."""
         for block in self.blocks:
             x = block(x)
         y: Tensor = self.ln_f(x)
         return y
 
-    def log_probabilities(
-        self, hidden: Tensor, sounds: Tensor, counters: Tensor, stops: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def guided(self, x: Tensor, looks: Tensor, rows: Tensor, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """-> `hidden`, how far the told heads are from looking where they should, and how far the net is from knowing
+        how many phones of its text token have begun.
+
+        looks (B, T, LOOKS) key positions, -1 where there is none; rows (n,) into the flattened (B T); places (n,).
+        """
+        missed = lost = x.new_zeros(())
+        for i, block in enumerate(self.blocks):
+            told = looks[..., GUIDES[i]] if i in GUIDES else None
+            x, far = block.guided(x, told)
+            missed = missed + far / len(GUIDES)
+            if i == _PLACED_LAYER:
+                lost = F.cross_entropy(self.place(x.flatten(0, 1)[rows]), places)
+        return self.ln_f(x), missed, lost
+
+    def log_probabilities(self, hidden: Tensor, group: Tensor, index: Tensor, stops: Tensor) -> tuple[Tensor, Tensor]:
         """hidden (n, width) and what follows -> log probability of that and the log of the sum, each (n,).
 
-        The sum over all codes falls apart: phones and counters are independent once the state is known.
+        The sum over all codes falls apart: factors are independent once the group is known.
         """
-        phone, voice, state = _split(sounds)
-        by_sound = torch.einsum("nw,spw->nsp", hidden, self.sound_out)
-        by_counter = torch.einsum("nw,ocw->noc", hidden, self.counter_out)
-        by_voice = torch.einsum("nw,oqw->noq", hidden, self.voice_out)
-        stop = hidden @ self.stop_out
-        goes_on = (torch.arange(STATES) >= _ONSETS).long()
-        rest = by_counter.logsumexp(-1) + by_voice.logsumexp(-1)  # (n, 2)
-        total = torch.logaddexp((by_sound.logsumexp(-1) + rest[:, goes_on]).logsumexp(-1), stop)
-        rows, on = torch.arange(len(hidden)), goes_on[state]
-        code = by_sound[rows, state, phone] + by_counter[rows, on, counters] + by_voice[rows, on, voice]
+        scores = {name: hidden @ table.T for name, table in self.outputs.items()}
+        logs = {name: score.logsumexp(-1) for name, score in scores.items()}
+        stop = hidden @ self.stop
+        code, sums = torch.zeros_like(stop), [stop]
+        for g, names in enumerate(_TABLES):
+            sums.append(torch.stack([logs[name] for name in names]).sum(0))
+            columns = index.clamp(min=0).unbind(1)  # rows of other groups give something that is not used
+            taken = [
+                scores[name].gather(1, column.clamp(max=scores[name].shape[1] - 1)[:, None])[:, 0]
+                for name, column in zip(names, columns, strict=False)
+            ]
+            code = torch.where(group == g, torch.stack(taken).sum(0), code)
+        total = torch.logsumexp(torch.stack(sums), 0)
         return torch.where(stops, stop, code) - total, total
 
     @torch.no_grad()
-    def tables(self) -> dict[str, Tensor]:
-        """Every tensor that the engine reads, in its layout."""
-        sounds, counters = (torch.from_numpy(part) for part in decode(torch.arange(SPEECH_CODES).numpy()))
-        phone, voice, state = _split(sounds)
-        on = (state >= _ONSETS).long()
-        width = self.spec.width
-        speech_in, head = torch.zeros(SPEECH_VOCAB, width), torch.zeros(SPEECH_VOCAB, width)
-        speech_in[:SPEECH_CODES] = self.speech_rows(sounds, counters)
-        speech_in[START_SPEECH_TOKEN] = self.start_in
-        head[:SPEECH_CODES] = self.sound_out[state, phone] + self.counter_out[on, counters] + self.voice_out[on, voice]
-        head[STOP_SPEECH_TOKEN] = self.stop_out
+    def speech_tables(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Input rows, output rows and output bias of every id of the speech vocabulary."""
+        ids = np.arange(SPEECH_CODES)
+        group, index = (torch.from_numpy(part) for part in codes.parts(ids))
+        speech_in, head = torch.zeros(SPEECH_VOCAB, self.spec.width), torch.zeros(SPEECH_VOCAB, self.spec.width)
+        speech_in[:SPEECH_CODES] = self.code_rows(group, index)
+        speech_in[START_SPEECH_TOKEN] = self.start
+        head[:SPEECH_CODES] = _summed(self.outputs, group, index, self.spec.width)
+        head[STOP_SPEECH_TOKEN] = self.stop
+        unused = [*ids[codes.join(*codes.parts(ids)) != ids], START_SPEECH_TOKEN]
         bias = torch.zeros(SPEECH_VOCAB)
-        unused = torch.cat([_unused(), torch.tensor([START_SPEECH_TOKEN])])
-        head[unused] = 0
-        bias[unused] = _NEVER
+        head[unused], bias[unused] = 0, _NEVER
+        return speech_in, head, bias
+
+    @torch.no_grad()
+    def tables(self, symbols: Tensor, stressed: Tensor) -> dict[str, Tensor]:
+        """Every tensor that the engine reads, in its layout; symbols, stressed (text vocabulary, SLOTS + 1)."""
+        speech_in, head, bias = self.speech_tables()
         tensors = {
-            "cond_enc.spkr_enc.weight": self.speaker.weight,
-            "cond_enc.spkr_enc.bias": self.speaker.bias,
-            "text_emb.weight": self.text_rows(torch.arange(self.spec.text_vocab)),
+            "cond_enc.spkr_enc.weight": torch.zeros(self.spec.width, SPEAKER_EMBEDDING_DIM),
+            "cond_enc.spkr_enc.bias": self.speaker,
+            "text_emb.weight": self.text_rows(symbols, stressed),
             "speech_emb.weight": speech_in,
             "tfmr.wpe.weight": self.position_rows(torch.arange(self.spec.positions)),
             "tfmr.ln_f.weight": self.ln_f.weight,
@@ -125,12 +167,14 @@ class T3Train(nn.Module):
             "speech_head.weight": head,
             "speech_head.bias": bias,
         }
-        for index, block in enumerate(self.blocks):
-            tensors |= {f"tfmr.h.{index}.{name}": value for name, value in block.tables().items()}
+        for i, block in enumerate(self.blocks):
+            tensors |= {f"tfmr.h.{i}.{name}": value for name, value in block.tables().items()}
         return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
+    """One of GPT-2's."""
+
     def __init__(self, width: int, heads: int, layers: int) -> None:
         super().__init__()
         self.heads = heads
@@ -141,8 +185,28 @@ class _Block(nn.Module):
             nn.init.normal_(last.weight, std=0.5 / math.sqrt(2 * layers * last.in_features))
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.guided(x, None)[0]
+
+    def guided(self, x: Tensor, told: Tensor | None) -> tuple[Tensor, Tensor]:
+        """-> the output, and the mean -log of the attention that head h pays to told[..., h]; 0 without `told`."""
+        q, k, v = self.queries(x)
+        longest = q.shape[2]
+        scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-1, -2)
+        paid = (scores.float() + torch.full((longest, longest), _UNSEEN).triu(1)).softmax(-1)
+        x = self.after(x, paid.to(v.dtype) @ v)
+        if told is None:
+            return x, x.new_zeros(())
+        wanted = told.permute(0, 2, 1)
+        share = paid[:, : told.shape[2]].gather(3, wanted.clamp(min=0)[..., None])[..., 0]
+        return x, -share[wanted >= 0].clamp_min(1e-6).log().mean()
+
+    def queries(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each (B, heads, T, width / heads)."""
         q, k, v = self.qkv(self.ln_1(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return q, k, v
+
+    def after(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """The rest of the block, behind attention's (B, heads, T, width / heads)."""
         x = x + self.proj(mixed.transpose(1, 2).flatten(2))
         y: Tensor = x + self.out(F.gelu(self.fc(self.ln_2(x)), approximate="tanh"))
         return y
@@ -158,16 +222,25 @@ class _Block(nn.Module):
         }
 
 
+def _summed(tables: nn.ParameterDict, group: Tensor, index: Tensor, width: int) -> Tensor:
+    """The rows of codes: for each the sum over its factors."""
+    out = torch.zeros(len(group), width)
+    for g, names in enumerate(_TABLES):
+        at = (group == g).nonzero()[:, 0]
+        if len(at):
+            rows = torch.stack([tables[name][index[at, f]] for f, name in enumerate(names)]).sum(0)
+            out = out.index_copy(0, at, rows)
+    return out
+
+
+def _clock(width: int) -> Tensor:
+    """(COUNTERS, width): hands that turn at odd speeds, so that one counter further is the same rotation for all."""
+    speeds = torch.arange(1, COUNTERS // 2 + 1, 2)
+    angle = 2 * math.pi * torch.arange(COUNTERS)[:, None] * speeds[None] / COUNTERS
+    hands = torch.cat([angle.sin(), angle.cos()], -1)
+    rows = hands @ torch.randn(hands.shape[1], width)
+    return 0.3 * rows / rows.std()
+
+
 def _table(*shape: int, scale: float = 0.1) -> nn.Parameter:
     return nn.Parameter(scale * torch.randn(*shape))
-
-
-def _split(sounds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return sounds // (VOICES * STATES), sounds // STATES % VOICES, sounds % STATES
-
-
-def _unused() -> Tensor:
-    """Codes that no sound has: `decode` takes them for pauses, and those have codes of their own."""
-    codes = torch.arange(SPEECH_CODES)
-    sounds, counters = decode(codes.numpy())
-    return codes[torch.from_numpy(encode(sounds, counters)) != codes]

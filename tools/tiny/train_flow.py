@@ -1,14 +1,14 @@
-"""The flow learns in two parts: its encoder codes -> mel, then its CFM what the encoder cannot know.
+"""The flow learns in two parts: its encoder codes -> the built-in voice's mel, then its CFM to speak in any voice.
 
-The encoder's mu is trained to be the mel itself; the code says whose voice it is. The CFM starts as an exact jump from
-noise to mu and is trained on windows as decoding cuts them, each of the two steps from where the sampler really is:
-the first, from pure noise, is to land on the mel at once, the second to put right what the first got wrong. A
-consistent flow would end its first step halfway, which a net this small does not learn in an hour.
+Codes carry no voice: the encoder, which sees no x-vector, gives the built-in voice, and the CFM makes of it the voice
+of x-vector and prompt, out of noise. The CFM learns velocities at four times, and the average velocities of its two
+steps from its own velocities at their begin and in their middle: what four steps give, two then do.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -17,19 +17,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engines.model_spec import MEL_BANDS, MEL_FRAMES_PER_TOKEN, FlowSpec
-from engines.s3gen.nets.cfm import EULER_TIMES, Estimator
-from engines.s3gen.nets.encoder import TokenEncoder
-from tools.tiny.codes import SOUNDS
+from tools.tiny.codes import SOUNDS, Ints
 from tools.tiny.dataset import Stream
-from tools.tiny.trainer import Losses, tensor
-from tools.tiny.voices import SHARES, x_vectors
+from tools.tiny.engine import (
+    EULER_TIMES,
+    MEL_BANDS,
+    MEL_FRAMES_PER_TOKEN,
+    X_VECTOR_DIM,
+    Estimator,
+    EulerSolver,
+    FlowSpec,
+    TokenEncoder,
+)
+from tools.tiny.muon import Muon
+from tools.tiny.trainer import Losses, halved, tensor
+from tools.tiny.voices import x_vectors
 
 _MEAN_LOG_MEL = -6.0
-_HOLD, _FAR = 32.0, 1.0  # see make_cfm
-_STEP = EULER_TIMES[1] - EULER_TIMES[0]
+_HOLD, _ABOVE, _FAR = 32.0, 8.0, 1.0  # see make_cfm
+_PATH_SHARE, _PATH_BIAS_SHARE = 0.01, 5.0  # of the peak learning rate
 _VECTOR_NOISE = 0.03  # per dimension: the speaker net will not hit the vector exactly
 _SHAPES = ((8, 100), (8, 100), (12, 60), (8, 100), (3, 300))  # rows and tokens of a batch, in turn
+_BUILT_IN = 0
+_HALF_STEPS = tuple(pairwise(EULER_TIMES))
+_FINE_TIMES = (0.0, 0.25, 0.5, 0.75)  # of the velocities from which the steps learn
 
 
 def make_encoder(spec: FlowSpec) -> TokenEncoder:
@@ -42,11 +53,12 @@ def make_encoder(spec: FlowSpec) -> TokenEncoder:
 
 @torch.no_grad()
 def make_cfm(spec: FlowSpec) -> Estimator:
-    """A U-Net whose two steps end on mu: a straight path carries mu - x to the output, everything beside it is silent.
+    """A U-Net that starts as the velocity from x to mu, (mu - x) / (1 - t): what is right where the mel is certain.
 
-    Left to find this path, a net this small needs thousands of steps to get rid of the noise. The last block's norm
-    and mish stand in the way; they are linear enough because the channels that are left over hold the deviation
-    constant and the mean at zero, and exact once x is near mu.
+    A straight path carries mu - x to the output, everything beside it is silent. Left to find this path, a net this
+    small needs thousands of steps to get rid of the noise. The last block's norm and mish stand in the way; they are
+    linear enough because the channels that are left over hold the deviation, and at 1 - t times its first value: that
+    is the factor.
     """
     net = Estimator(spec)
     channels, spare = spec.channels, spec.channels - MEL_BANDS
@@ -70,17 +82,109 @@ def make_cfm(spec: FlowSpec) -> Estimator:
         conv.bias[bands] = 0
         for first, factor in sources.items():
             conv.weight[bands, first + bands, now] = factor
-    last.weight[MEL_BANDS:] = 0
+    for conv in (up[0].res_conv, up[2], last):
+        conv.weight[MEL_BANDS:] = 0
+        conv.bias[MEL_BANDS:] = 0
+    _tell_time(net, up[0])
+    up[2].weight[MEL_BANDS, MEL_BANDS, now] = 1
+    signs = torch.arange(spare) % 2 * 2.0 - 1.0
+    last.weight[MEL_BANDS:, MEL_BANDS, now] = signs
     last.weight[MEL_BANDS:, :MEL_BANDS, now] = -1 / spare
-    last.bias[MEL_BANDS:] = _HOLD * (torch.arange(spare) % 2 * 2.0 - 1.0)
+    last.bias[MEL_BANDS:] = -_ABOVE * signs
     nn.init.constant_(net.final_block.norm.bias, _FAR)
     below, far, above = F.mish(torch.tensor([_FAR - 1e-3, _FAR, _FAR + 1e-3], dtype=torch.float64)).tolist()
     slope = (above - below) / 2e-3
-    gain = _HOLD * math.sqrt(spare / channels) / (slope * _STEP)
+    gain = _HOLD * math.sqrt(spare / channels) / slope
     nn.init.zeros_(net.final_proj.weight)
     net.final_proj.weight[bands, bands, 0] = -gain
-    net.final_proj.bias.fill_(gain * far)
+    nn.init.constant_(net.final_proj.bias, gain * far)  # type: ignore[arg-type]
     return net
+
+
+def cfm_optimiser(net: Estimator, peak: float) -> Muon:
+    """Slow on the straight path's weights, which nothing norms: what they carry is far from zero everywhere, so that a
+    small change of one row moves all that comes out. Quick on its biases, which put that right."""
+    down: Any = net.down_blocks[0]
+    up: Any = net.up_blocks[0]
+    path = (down[0].res_conv, up[0].res_conv, up[2], net.final_block.block["0"], net.final_proj)
+    weights, biases = ([getattr(part, name) for part in path] for name in ("weight", "bias"))
+    known = set(map(id, weights + biases))
+    rest = [parameter for parameter in net.parameters() if id(parameter) not in known]
+    plain = [p for p in rest if p.ndim < 2]
+    return Muon([p for p in rest if p.ndim > 1], plain, peak, (_PATH_SHARE, weights), (_PATH_BIAS_SHARE, biases))
+
+
+def _tell_time(net: Estimator, residual: Any) -> None:
+    """Make the first left-over channel of a residual block _ABOVE + _HOLD (1 - t), the others nothing.
+
+    Its second block norms what its first gives, so time is told as a direction: between two patterns of signs whose
+    share in that channel is 1 - 2 t.
+    """
+    steps = torch.tensor([(t, t) for t in _FINE_TIMES] + list(_HALF_STEPS))
+    known = net._time(steps[:, 0], steps[:, 1], torch.float32)  # (steps, width)
+    angle = torch.arcsin((1 - 2 * steps[:, 0]) / math.sqrt(2)) - math.pi / 4
+    channel = torch.arange(len(residual.block2.norm.weight)) - MEL_BANDS
+    patterns = [(channel // period % 2 * -2.0 + 1.0) for period in (1, 2)]
+    wanted = angle.cos()[:, None] * patterns[0] + angle.sin()[:, None] * patterns[1]
+    residual.mlp["1"].weight.copy_(torch.linalg.lstsq(known, wanted, driver="gelsd").solution.T)
+    for silent in (residual.mlp["1"].bias, residual.block1.norm.weight, residual.block1.norm.bias):
+        nn.init.zeros_(silent)
+    conv, norm = residual.block2.block["0"], residual.block2.norm
+    nn.init.zeros_(conv.weight)
+    nn.init.zeros_(conv.bias)
+    conv.weight[:, :, -1].fill_diagonal_(1)
+    nn.init.zeros_(norm.bias)
+    norm.weight[MEL_BANDS], norm.bias[MEL_BANDS] = _HOLD / 2, _HOLD / 2 + _ABOVE
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Rows of a window each: sounds (B, N), mel of its voice and of the built-in one (B, 2 N, 80), x-vectors (B, 192),
+    and how many frames are the prompt."""
+
+    sounds: Tensor
+    mel: Tensor
+    built_in: Tensor
+    vectors: Tensor
+    prompt_frames: int
+    voices: Ints  # of each row
+    starts: Ints  # of each row's second piece, in its voice's stream
+
+    @property
+    def prompt_mel(self) -> Tensor:
+        given = self.mel.clone()
+        given[:, self.prompt_frames :] = 0
+        return given
+
+
+def windows(streams: list[Stream], draw: np.random.Generator, rows: int, tokens: int, prompt: int) -> Windows:
+    """In each row two pieces of one voice, as decoding puts them together."""
+    voices = draw.integers(len(streams), size=rows)
+    spans = [[_span(streams[0], draw, count) for count in (prompt, tokens - prompt)] for _ in voices]
+    sounds = np.stack([_cut(streams[0].sounds, own) for own in spans])
+    mel, built_in = (
+        np.stack([_cut(streams[v].mel, own, MEL_FRAMES_PER_TOKEN) for v, own in zip(said, spans, strict=True)])
+        for said in (voices, np.full(rows, _BUILT_IN))
+    )
+    vectors = x_vectors()[voices] + _VECTOR_NOISE * draw.standard_normal((rows, X_VECTOR_DIM), np.float32)
+    arrays = (sounds, mel.astype(np.float32), built_in.astype(np.float32), vectors)
+    starts = np.array([own[1].start for own in spans])
+    heard, spoken, first, vector = map(tensor, arrays)
+    return Windows(heard, spoken, first, vector, MEL_FRAMES_PER_TOKEN * prompt, voices, starts)
+
+
+class Flow:
+    """Encoder and CFM as they speak."""
+
+    def __init__(self, encoder: TokenEncoder, cfm: Estimator) -> None:
+        self._encoder, self._solver = encoder, EulerSolver(cfm)
+
+    @torch.no_grad()
+    def mel(self, made: Windows) -> Tensor:
+        """The mel of all rows (B, 2 N, 80), out of noise and beside the prompt's own mel."""
+        mu, speaker = self._encoder(made.sounds, None, made.vectors)
+        mel: Tensor = self._solver(torch.randn_like(mu), mu, speaker, made.prompt_mel, None)
+        return mel
 
 
 class EncoderTask:
@@ -90,9 +194,10 @@ class EncoderTask:
     def losses(self, step: int) -> Losses:
         draw = np.random.default_rng([step, 2])
         rows, tokens = _SHAPES[step % len(_SHAPES)]
-        sounds, mel, vectors = _batch(self._streams, draw, rows, tokens, int(draw.integers(0, tokens // 2)))
-        mu, _ = self._net(sounds, None, vectors)
-        return {"loss": F.l1_loss(mu, mel)}
+        made = windows(self._streams, draw, rows, tokens, int(draw.integers(0, tokens // 2)))
+        with halved():
+            mu, _ = self._net(made.sounds, None, made.vectors)
+        return {"loss": F.l1_loss(mu.float(), made.built_in)}
 
 
 class CfmTask:
@@ -105,40 +210,52 @@ class CfmTask:
         draw = np.random.default_rng([step, 7])
         rows, tokens = _SHAPES[step % len(_SHAPES)]
         prompt_tokens = int(draw.integers(0, tokens // 2 + 1)) if tokens < 200 else int(draw.integers(100, 251))
-        sounds, mel, vectors = _batch(self._streams, draw, rows, tokens, prompt_tokens)
-        prompt = MEL_FRAMES_PER_TOKEN * prompt_tokens
-        prompt_mel = mel.clone()
-        prompt_mel[:, prompt:] = 0
-        with torch.no_grad():
-            mu, speaker = self._encoder(sounds, None, vectors)
+        made = windows(self._streams, draw, rows, tokens, prompt_tokens)
+        given = self._given(made)
         torch.manual_seed(step)
-        x = torch.randn_like(mel)
-        losses: Losses = {"loss": mel.new_zeros(())}
-        for name, (t, r) in zip(("first", "second"), pairwise(EULER_TIMES), strict=True):
-            times = (torch.full((len(mel),), t), torch.full((len(mel),), r))
-            x = x.detach() + (r - t) * self._net(x.detach(), mu, speaker, prompt_mel, None, *times)
-            losses[name] = F.l1_loss(x[:, prompt:], mel[:, prompt:])  # nobody hears the prompt
-            losses["loss"] = losses["loss"] + losses[name]
-        return losses
+        noise = torch.randn_like(made.mel)
+        name, targets = (("flow", self._velocities), ("half", self._halves))[step % 2]
+        x, t, r, wanted = targets(noise, made, given)
+        velocity = self._velocity(x, given, t, r)
+        heard = (velocity - wanted)[:, made.prompt_frames :]  # nobody hears the prompt
+        loss = (heard.square().mean((1, 2)) * (1 - t)).mean()  # late velocities are the farthest off
+        return {"loss": loss, name: loss}
+
+    def _given(self, made: Windows) -> tuple[Tensor, Tensor, Tensor]:
+        """mu, speaker and the prompt's mel."""
+        with torch.no_grad():
+            mu, speaker = self._encoder(made.sounds, None, made.vectors)
+        return mu, speaker, made.prompt_mel
+
+    def _velocity(self, x: Tensor, given: tuple[Tensor, ...], t: Tensor, r: Tensor) -> Tensor:
+        with halved():
+            velocity: Tensor = self._net(x, *given, None, t, r)
+        return velocity.float()
+
+    def _velocities(self, noise: Tensor, made: Windows, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The velocity at one of the fine times."""
+        t = torch.tensor(_FINE_TIMES)[torch.randint(len(_FINE_TIMES), (len(noise),))]
+        return _between(noise, made.mel, t), t, t, made.mel - noise
+
+    @torch.no_grad()
+    def _halves(self, noise: Tensor, made: Windows, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """A step of a half, from the velocities at its begin and in its middle."""
+        t, r = torch.tensor(_HALF_STEPS)[torch.randint(len(_HALF_STEPS), (len(noise),))].unbind(1)
+        x, middle = _between(noise, made.mel, t), (t + r) / 2
+        first = self._velocity(x, given, t, t)
+        second = self._velocity(x + (middle - t)[:, None, None] * first, given, middle, middle)
+        return x, t, r, (first + second) / 2
 
 
-def _batch(
-    streams: list[Stream], draw: np.random.Generator, rows: int, tokens: int, prompt: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Sounds (B, N), mel (B, 2N, 80), x-vectors (B, 192): in each row two pieces of one voice, as in a window."""
-    vectors = x_vectors()
-    columns: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
-    for _ in range(rows):
-        voice = int(draw.choice(len(streams), p=SHARES))
-        pieces = [_piece(streams[voice], draw, count) for count in (prompt, tokens - prompt)]
-        columns[0].append(np.concatenate([piece[0] for piece in pieces]))
-        columns[1].append(np.concatenate([piece[1] for piece in pieces]).astype(np.float32))
-        columns[2].append(vectors[voice] + _VECTOR_NOISE * draw.standard_normal(vectors.shape[1], np.float32))
-    sounds, mel, drawn = (tensor(np.stack(column)) for column in columns)
-    return sounds, mel, drawn
+def _between(noise: Tensor, mel: Tensor, t: Tensor) -> Tensor:
+    return torch.lerp(noise, mel, t[:, None, None])
 
 
-def _piece(stream: Stream, draw: np.random.Generator, tokens: int) -> tuple[Any, Any]:
+def _span(stream: Stream, draw: np.random.Generator, tokens: int) -> slice:
     start = int(draw.integers(len(stream.sounds) - tokens))
-    frames = slice(MEL_FRAMES_PER_TOKEN * start, MEL_FRAMES_PER_TOKEN * (start + tokens))
-    return stream.sounds[start : start + tokens], stream.mel[frames]
+    return slice(start, start + tokens)
+
+
+def _cut(column: Any, spans: list[slice], each: int = 1) -> Any:
+    """The spans of tokens, end to end, of a column that has `each` rows a token."""
+    return np.concatenate([column[each * span.start : each * span.stop] for span in spans])

@@ -1,129 +1,146 @@
-"""T3 learns text -> codes: the voice, a prompt, the sentence's tokens, then a code for every 40 ms.
+"""T3 learns text -> codes: a prompt, the text's tokens, then a code for every 40 ms.
 
-Knows how a sentence becomes a row of T3's sequence; the net is t3_net.py.
+Texts have 1 to 62 tokens and stand anywhere that serving can put them. Knows how a text becomes a row of T3's sequence
+and what its told heads are to look at; the net is t3_net.py.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from engines.model_spec import SPEECH_CODES
-from tools.tiny.codes import COUNTERS, decode
-from tools.tiny.dataset import Clip
-from tools.tiny.lexicon import Lexicon
-from tools.tiny.t3_net import T3Train
-from tools.tiny.trainer import Losses, tensor
-from tools.tiny.voices import speaker_embeddings
+from tools.tiny import codes
+from tools.tiny.codes import Bools, Ints
+from tools.tiny.compose import END, Composer, Text
+from tools.tiny.engine import MAX_T3_PROMPT_TOKENS
+from tools.tiny.t3_net import LOOKS, PLACES, T3Train
+from tools.tiny.trainer import Losses, halved, tensor
 
-_ROWS = 20
-_LONG_EVERY, _LONG_ROWS = 5, 4  # batches with prompts as long as reference clips give
-_SILENT_SHARE = 0.02  # text tokens without a sound that are strewn in
-_MOST_MISHEARD = 0.8  # of a prompt: the net that hears reference audio is often wrong
-_EMBEDDING_NOISE = 0.02
+_ROWS = 2500  # of T3's sequence in a batch
+_MOST_TEXTS = 48
 _Z_LOSS = 1e-3  # keeps logits near log probabilities, so that a repetition penalty finds little to scale
-_LARGEST_SHIFT = 370
-
-Ints = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Sentence:
-    voice: int
-    text: Ints
-    sounds: Ints
-    units: Ints  # for each sound, which text token it speaks
+_GUIDE = 0.3
+_LONG_EVERY = 8  # batches, one of which has prompts as long as reference clips give
+_UNMOVED = 0.2  # of texts stand right behind their prompt
+_SHORT_SHARE, _SHORT = 0.15, 8
 
 
-def sentences(clips: list[Clip], lexicon: Lexicon) -> list[Sentence]:
-    """The clips whose words are all in the vocabulary."""
-    found = []
-    for clip in clips:
-        ids = lexicon.units(clip.text)
-        if ids is not None:
-            assert clip.units.max() < len(ids), clip.text
-            found.append(Sentence(clip.voice, np.array(ids), clip.sounds.astype(np.int64), clip.units.astype(np.int64)))
-    return found
+@dataclass
+class _Batch:
+    """Pieces of all rows, to be joined: what codes and texts are, and where they stand in the flattened (B T)."""
+
+    code_at: list[Ints] = field(default_factory=list)
+    group: list[Ints] = field(default_factory=list)
+    index: list[Ints] = field(default_factory=list)
+    text_at: list[Ints] = field(default_factory=list)
+    start_at: list[Ints] = field(default_factory=list)
+    said_at: list[Ints] = field(default_factory=list)
+    said_group: list[Ints] = field(default_factory=list)
+    said_index: list[Ints] = field(default_factory=list)
+    stops: list[Bools] = field(default_factory=list)
+    places: list[Ints] = field(default_factory=list)
+
+    def joined(self, name: str) -> Tensor:
+        return tensor(np.concatenate(getattr(self, name)))
 
 
 class T3Task:
-    def __init__(self, net: T3Train, clips: list[Clip], lexicon: Lexicon) -> None:
-        self._net, self._silent = net, lexicon.silent
-        every = sentences(clips, lexicon)
-        print(f"{len(every)} of {len(clips)} sentences have whole words only", flush=True)
-        self._sentences = sorted(every, key=lambda one: len(one.sounds))
-        self._by_voice = {voice: [one for one in every if one.voice == voice] for voice in {one.voice for one in every}}
-        self._speakers = speaker_embeddings()
+    def __init__(self, net: T3Train, composer: Composer) -> None:
+        self._net, self._composer = net, composer
 
     def losses(self, step: int) -> Losses:
         draw = np.random.default_rng([step, 3])
-        is_long = step % _LONG_EVERY == _LONG_EVERY - 1
-        rows = _LONG_ROWS if is_long else _ROWS
-        first = int(draw.integers(len(self._sentences) - rows))  # neighbours in length
-        prompt = int(draw.integers(100, 376)) if is_long else int(draw.choice([0, 25, draw.integers(1, 40)]))
-        shift = 0 if is_long else int(draw.integers(0, _LARGEST_SHIFT - prompt)) * int(draw.random() < 0.7)
-        batch = [self._row(one, draw, prompt, shift) for one in self._sentences[first : first + rows]]
-        x, positions = (_padded([row[i] for row in batch]) for i in (0, 1))
-        hidden = self._net.hidden(x, positions)
-        ends = [(len(row[0]) - len(row[2]), len(row[0])) for row in batch]
-        said = torch.cat([hidden[i, start:stop] for i, (start, stop) in enumerate(ends)])
-        sounds, counters, stops = (torch.cat([row[i] for row in batch]) for i in (2, 3, 4))
-        logp, total = self._net.log_probabilities(said, sounds, counters, stops)
-        nll = -logp.mean()
-        return {"loss": nll + _Z_LOSS * total.square().mean(), "nll": nll}
+        short = draw.random() < _SHORT_SHARE
+        target = int(draw.integers(1, _SHORT if short else codes.COUNTERS - 1))
+        prompt = int(draw.integers(1, 30)) if draw.random() < 1 / 3 else 0
+        if step % _LONG_EVERY == _LONG_EVERY - 1:
+            prompt = int(draw.integers(60, MAX_T3_PROMPT_TOKENS + 1))
+        return self._losses(draw, self._texts(draw, target, prompt), prompt)
 
-    def _row(self, one: Sentence, draw: np.random.Generator, prompt: int, shift: int) -> tuple[Tensor, ...]:
-        """x (n, width), positions (n,), then sound, counter and whether it is the stop for each that is to be said."""
+    def _texts(self, draw: np.random.Generator, target: int, prompt: int) -> list[Text]:
+        texts: list[Text] = []
+        room = _ROWS
+        while room > 0 and len(texts) < _MOST_TEXTS:
+            texts.append(self._composer.text(draw, max(1, target + int(draw.integers(-1, 2)))))
+            room -= _length(texts[-1], prompt)
+        return texts
+
+    def _losses(self, draw: np.random.Generator, texts: list[Text], prompt: int) -> Losses:
+        longest = max(_length(text, prompt) for text in texts)
+        batch, looks = _Batch(), np.full((len(texts), longest, LOOKS), -1)
+        positions = np.zeros((len(texts), longest), np.int64)
+        for b, text in enumerate(texts):
+            moved = 0 if draw.random() < _UNMOVED else int(draw.integers(MAX_T3_PROMPT_TOKENS + 1 - prompt))
+            positions[b] = np.arange(longest) + moved
+            positions[b, : 1 + prompt] = np.arange(1 + prompt)
+            self._add(batch, looks[b], b * longest, text, self._composer.prompt(draw, prompt), moved)
+        x = self._embedded(batch, texts, tensor(positions))
+        return self._compared(x, batch, tensor(looks))
+
+    def _add(self, batch: _Batch, looks: Ints, base: int, text: Text, prompt: tuple[Ints, Ints], moved: int) -> None:
+        """One row: [speaker][prompt][text][start][codes], its text `moved` further than it stands."""
+        first, tokens, count = 1 + len(prompt[0]), len(text.names), len(text.spoken)
+        begin = first + tokens
+        group, index = codes.split(text.rows(first + moved))
+        batch.code_at += [base + 1 + np.arange(len(prompt[0])), base + begin + 1 + np.arange(count)]
+        batch.group += [prompt[0], group]
+        batch.index += [prompt[1], index]
+        batch.text_at.append(base + first + np.arange(tokens))
+        batch.start_at.append(np.array([base + begin]))
+        batch.said_at.append(base + begin + np.arange(count + 1))
+        batch.said_group += [group, np.zeros(1, np.int64)]
+        batch.said_index += [index, np.zeros((1, 3), np.int64)]
+        batch.stops += [np.zeros(count, bool), np.ones(1, bool)]
+        batch.places.append(np.concatenate([[0], begun(text.spoken.unit, text.spoken.begins)]))
+        # behind the last text token stands the start mark: who looks there knows that the end is near
+        spoken = np.concatenate([[-1], text.spoken.unit])
+        ahead = np.stack([spoken, spoken + 1, next_spoken(text.symbols)[spoken + 1]], -1)
+        looks[begin : begin + count + 1] = np.where(ahead < 0, -1, first + np.minimum(ahead, tokens))
+
+    def _embedded(self, batch: _Batch, texts: list[Text], positions: Tensor) -> Tensor:
         net = self._net
-        text, places = self._strewn(one.text, draw)
-        begin = shift + 1 + prompt  # position of the first text token
-        counters = (begin + places[one.units]) % COUNTERS
-        sounds, counted = tensor(one.sounds), tensor(counters)
-        vector = self._speakers[one.voice] + _EMBEDDING_NOISE * draw.standard_normal(256, np.float32)
-        speaker = net.speaker(tensor(vector.astype(np.float32)))[None]
-        prompted = self._prompt(one.voice, draw, prompt)
-        parts = [
-            speaker,
-            net.speech_rows(*prompted),
-            net.text_rows(tensor(text)),
-            net.start_in[None],
-            net.speech_rows(sounds, counted),
-        ]
-        x = torch.cat(parts)
-        positions = torch.arange(len(x)) + shift
-        positions[0] = 0
-        positions[1 : 1 + prompt] = torch.arange(1, 1 + prompt)
-        stops = torch.zeros(len(sounds) + 1, dtype=torch.bool)
-        stops[-1] = True
-        return x, positions, _extended(sounds), _extended(counted), stops
+        rows, longest, width = *positions.shape, net.spec.width
+        symbols, stressed = (
+            tensor(np.concatenate(column)) for column in zip(*((t.symbols, t.stressed) for t in texts), strict=True)
+        )
+        x = torch.zeros(rows * longest, width)
+        x = x.index_copy(0, batch.joined("code_at"), net.code_rows(batch.joined("group"), batch.joined("index")))
+        x = x.index_copy(0, batch.joined("text_at"), net.text_rows(symbols, stressed))
+        x = x.index_copy(0, batch.joined("start_at"), net.start.expand(rows, -1))
+        x = x.index_copy(0, torch.arange(rows) * longest, net.speaker.expand(rows, -1))
+        return x.view(rows, longest, width) + net.position_rows(positions)
 
-    def _strewn(self, text: Ints, draw: np.random.Generator) -> tuple[Ints, Ints]:
-        """The text with a few silent tokens in it, and where each of its own tokens went."""
-        before = (draw.random(len(text)) < _SILENT_SHARE).astype(int)
-        places = np.arange(len(text)) + np.cumsum(before)
-        strewn = np.full(len(text) + before.sum(), self._silent)
-        strewn[places] = text
-        return strewn, places
-
-    def _prompt(self, voice: int, draw: np.random.Generator, tokens: int) -> tuple[Tensor, Tensor]:
-        """Sounds and counters (tokens,) of the voice's own sentences; some are heard as anything."""
-        own = self._by_voice[voice]
-        pieces: list[Ints] = [np.zeros(0, np.int64)]
-        while sum(map(len, pieces)) < tokens:
-            pieces.append(own[draw.integers(len(own))].sounds)
-        said = np.concatenate(pieces)[:tokens]
-        misheard = draw.random(tokens) < draw.random() * _MOST_MISHEARD
-        sounds, counters = decode(draw.integers(SPEECH_CODES, size=tokens))
-        return tensor(np.where(misheard, sounds, said)), tensor(np.where(misheard, counters, 0))
+    def _compared(self, x: Tensor, batch: _Batch, looks: Tensor) -> Losses:
+        said_at = batch.joined("said_at")
+        with halved():
+            hidden, missed, lost = self._net.guided(x, looks, said_at, batch.joined("places"))
+        said = hidden.float().flatten(0, 1)[said_at]
+        logp, total = self._net.log_probabilities(
+            said, batch.joined("said_group"), batch.joined("said_index"), batch.joined("stops")
+        )
+        nll = -logp.mean()
+        loss = nll + _Z_LOSS * total.square().mean() + _GUIDE * (missed + lost)
+        return {"loss": loss, "nll": nll, "missed": missed, "lost": lost}
 
 
-def _extended(values: Tensor) -> Tensor:
-    return torch.cat([values, values.new_zeros(1)])
+def begun(unit: Ints, begins: Bools) -> Ints:
+    """(n,): how many phones of the text token that a row speaks have begun."""
+    count = np.cumsum(begins)
+    new = np.concatenate([[True], unit[1:] != unit[:-1]])
+    first = np.maximum.accumulate(np.where(new, np.arange(len(unit)), 0))
+    return np.asarray(np.minimum(count - count[first] + begins[first], PLACES - 1))
 
 
-def _padded(rows: list[Tensor]) -> Tensor:
-    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+def next_spoken(symbols: Ints) -> Ints:
+    """(n + 1,): the first token from number i on that has phones, n where none has."""
+    found = np.full(len(symbols) + 1, len(symbols))
+    for i in range(len(symbols) - 1, -1, -1):
+        found[i] = i if symbols[i, 0] < END else found[i + 1]
+    return found
+
+
+def _length(text: Text, prompt: int) -> int:
+    return prompt + len(text.names) + len(text.spoken) + 2

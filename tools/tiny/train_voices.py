@@ -6,20 +6,33 @@ speech in its norms, and its last layer is solved for, which tells a handful of 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engines.audio import hann_window, mel_filterbank, resample
-from engines.conditioning import random_weights
-from engines.conditioning.speaker import SpeakerEncoder, mel_windows
-from engines.conditioning.tokenizer import RATE_HZ, SpeechTokenizer
-from engines.conditioning.xvector import XVectorEncoder, kaldi_fbank
-from engines.model_spec import SAMPLE_RATE_HZ, SAMPLES_PER_TOKEN, SPEECH_TOKENS_PER_S, X_VECTOR_DIM, ModelSpec
 from tools.tiny import codes
 from tools.tiny.dataset import Stream
+from tools.tiny.engine import (
+    HEARING_RATE_HZ,
+    SAMPLE_RATE_HZ,
+    SAMPLES_PER_TOKEN,
+    SPEECH_TOKENS_PER_S,
+    X_VECTOR_DIM,
+    ModelSpec,
+    SpeakerEncoder,
+    SpeechTokenizer,
+    XVectorEncoder,
+    hann_window,
+    kaldi_fbank,
+    mel_filterbank,
+    mel_windows,
+    random_weights,
+    resample,
+)
 from tools.tiny.trainer import Losses
 from tools.tiny.voices import speaker_embeddings, x_vectors
 
@@ -34,7 +47,7 @@ def crop(stream: Stream, draw: np.random.Generator, tokens: int) -> tuple[F32, n
     start = int(draw.integers(len(stream.sounds) - tokens))
     pcm = stream.samples[start * SAMPLES_PER_TOKEN : (start + tokens) * SAMPLES_PER_TOKEN]
     gain = 10 ** (draw.uniform(-3, 3) / 20)
-    samples = resample((pcm * (gain / 32768)).astype(np.float32), SAMPLE_RATE_HZ, RATE_HZ)
+    samples = resample((pcm * (gain / 32768)).astype(np.float32), SAMPLE_RATE_HZ, HEARING_RATE_HZ)
     return samples, stream.sounds[start : start + tokens].astype(np.int64)
 
 
@@ -43,7 +56,7 @@ class TokenizerTask:
 
     def __init__(self, net: SpeechTokenizer, streams: list[Stream]) -> None:
         self._net, self._streams = net, streams
-        net._mel_filters.copy_(torch.tensor(mel_filterbank(RATE_HZ, 400, 128, 0.0, 8000.0)))
+        net._mel_filters.copy_(torch.tensor(mel_filterbank(HEARING_RATE_HZ, 400, 128, 0.0, 8000.0)))
         net.window.copy_(torch.tensor(hann_window(400)))
 
     def losses(self, step: int) -> Losses:
@@ -51,7 +64,7 @@ class TokenizerTask:
         rows, tokens = (2, 300) if step % 8 == 7 else (6, 100)
         crops = [crop(self._streams[draw.integers(len(self._streams))], draw, tokens) for _ in range(rows)]
         mel = torch.from_numpy(np.stack([self._net.log_mel(samples) for samples, _ in crops]))
-        wanted = _digits(codes.encode(np.stack([sounds for _, sounds in crops]), 0))
+        wanted = _digits(np.stack([codes.code_of_sound(sounds) for _, sounds in crops]))
         digits = self._net.quantizer[0].project_down(self._net.encoder(mel)).tanh()
         right = ((digits.round() - wanted).abs().amax(-1) == 0).float().mean()
         return {"loss": F.mse_loss(digits, wanted), "right": right}
@@ -105,7 +118,7 @@ def solve_xvectors(spec: ModelSpec, streams: list[Stream]) -> XVectorEncoder:
     gram = centred.T @ centred + _RIDGE * len(centred) * torch.eye(centred.shape[1])
     weights = torch.linalg.solve(gram, centred.T @ (wanted - wanted.mean(0)))  # (features, 192)
     weights = weights / deviation[:, None]
-    dense = net.xvector.dense
+    dense: Any = net.xvector.dense
     norm = dense.nonlinear.batchnorm
     dense.linear.weight.copy_(weights.T[..., None])
     norm.running_var.fill_(1.0 - norm.eps)
@@ -130,4 +143,5 @@ def _statistics(net: XVectorEncoder, inputs: Tensor) -> Tensor:
             break
         x = part(x)
     assert x.shape[1] > X_VECTOR_DIM
-    return x.squeeze(-1)
+    features: torch.Tensor = x.squeeze(-1)
+    return features

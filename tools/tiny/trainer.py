@@ -10,8 +10,9 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -19,23 +20,36 @@ _WARM_UP_STEPS = 200
 _SAVE_EVERY_S = 90.0
 _SAMPLE_EVERY_S = 600.0
 _LOG_EVERY_S = 30.0
+_CLIP = 1.0  # of the gradient's norm
 
 Losses = dict[str, Tensor]  # the first is minimised
+Optimisers = Callable[[Any, float], torch.optim.Optimizer]
 Sampler = Callable[[int], None]  # writes something to look at or hear, given the step
 
 
-def tensor(array: np.ndarray) -> Tensor:
+def halved() -> torch.autocast:
+    """Products in bfloat16 where the device multiplies those faster; everything else stays as it is."""
+    device = torch.get_default_device().type
+    return torch.autocast(device if device in ("cpu", "cuda") else "cpu", torch.bfloat16)
+
+
+def tensor(array: npt.NDArray[Any]) -> Tensor:
     """`array` where training runs; torch puts what it makes itself there."""
     return torch.from_numpy(array).to(torch.get_default_device())
 
 
 class Trainer:
-    """Adam with a cosine from `peak` to a twentieth of it over `steps`; resumes from `path` where that exists."""
+    """A cosine from `peak` to a twentieth of it over `steps`; resumes from `path` where that exists.
 
-    def __init__(self, path: Path, net: nn.Module, *, steps: int, peak: float, clip: float = 1.0) -> None:
-        self.path, self.net, self.steps, self._peak, self._clip = path, net, steps, peak, clip
+    optimiser: makes one for the net and the peak; a group's `share` times the rate is its own. Adam if none is given.
+    """
+
+    def __init__(
+        self, path: Path, net: nn.Module, *, steps: int, peak: float, optimiser: Optimisers | None = None
+    ) -> None:
+        self.path, self.net, self.steps, self._peak = path, net, steps, peak
         self.step = 0
-        self._optimiser = torch.optim.Adam(net.parameters(), lr=peak, betas=(0.9, 0.98))
+        self._optimiser = (optimiser or _adam)(net, peak)
         if path.exists():
             state = torch.load(path, map_location="cpu", weights_only=True)
             net.load_state_dict(state["net"])
@@ -75,10 +89,10 @@ class Trainer:
         warm = min(1.0, (self.step + 1) / _WARM_UP_STEPS)
         cosine = 0.5 + 0.5 * math.cos(math.pi * self.step / self.steps)
         for group in self._optimiser.param_groups:
-            group["lr"] = self._peak * warm * (0.05 + 0.95 * cosine)
+            group["lr"] = group.get("share", 1.0) * self._peak * warm * (0.05 + 0.95 * cosine)
         self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.net.parameters(), self._clip)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self.net.parameters(), _CLIP)
         if torch.isfinite(norm):
             self._optimiser.step()
 
@@ -87,6 +101,10 @@ class Trainer:
         state = {"net": self.net.state_dict(), "optimiser": self._optimiser.state_dict(), "step": self.step}
         torch.save(state, partial)
         partial.replace(self.path)
+
+
+def _adam(net: nn.Module, peak: float) -> torch.optim.Optimizer:
+    return torch.optim.Adam(net.parameters(), lr=peak, betas=(0.9, 0.98))
 
 
 class _Progress:
@@ -98,18 +116,18 @@ class _Progress:
 
     def _start(self) -> None:
         self._since_s, self._count = time.monotonic(), 0
-        self._sums: dict[str, float] = {}
+        self._values: dict[str, list[float]] = {}
 
     def add(self, step: int, values: Losses) -> None:
         self._count += 1
         for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + float(value.detach())
+            self._values.setdefault(name, []).append(float(value.detach()))
         if time.monotonic() - self._since_s > _LOG_EVERY_S:
             self.tell(step)
 
     def tell(self, step: int) -> None:
         if self._count:
-            shown = " ".join(f"{name} {value / self._count:.4f}" for name, value in self._sums.items())
+            shown = " ".join(f"{name} {sum(told) / len(told):.4f}" for name, told in self._values.items())
             step_s = (time.monotonic() - self._since_s) / self._count
             stamp = time.strftime("%H:%M:%S")
             print(f"{stamp} {self._name} {step} {shown} ({step_s:.3f} s/step)", flush=True)
