@@ -1,7 +1,10 @@
 """What holds for every test process."""
 
+import ctypes
+import gc
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 
@@ -16,6 +19,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores
 # they start, so `pytest &` has the handler of `pytest`, which no child inherits.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+_FULL_SIZE = ("tests/reference", "tests/speech")
 _ONE_WORKER = ("tests/speech",)  # folders whose files share what takes long to make
 
 
@@ -43,3 +47,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         item.add_marker(pytest.mark.xdist_group(group))
         seconds[group] = seconds.get(group, 0.0) + slow_tests.seconds_of(item.nodeid, slow)
     items.sort(key=lambda item: -seconds[next(item.iter_markers("xdist_group")).args[0]])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _memory_of_full_size_nets_is_returned(request: pytest.FixtureRequest) -> Iterator[None]:
+    """They would otherwise stay, as cycles and as holes in the heap, beside those of the next module."""
+    yield
+    if request.node.nodeid.startswith(_FULL_SIZE):
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)

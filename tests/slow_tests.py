@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 FILE = Path(__file__).with_name("slow.txt")
-SLOW_S = 1.0  # a test function's time, all its parameters together; or a file's shared setup
+SLOW_S = 0.5  # a test function's time, all its parameters together; or a file's shared setup
 
 
 def read() -> dict[str, float]:
@@ -49,4 +49,4 @@ class Recorder:
 
 def table(seconds: Iterable[tuple[str, float]]) -> str:
     slow = sorted((pair for pair in seconds if pair[1] >= SLOW_S), key=lambda pair: -pair[1])
-    return "".join(f"{round(taken)} {name}\n" for name, taken in slow)
+    return "".join(f"{taken:.1f} {name}\n" for name, taken in slow)
