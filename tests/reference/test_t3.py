@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import save_file
 from transformers.generation.logits_process import (
     LogitsProcessorList,
     RepetitionPenaltyLogitsProcessor,
@@ -16,6 +15,7 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
+from engines.checkpoints.tensor_file import write_tensors
 from engines.config import Sampling
 from engines.model_spec import MODELS, SPEECH_VOCAB, START_SPEECH_TOKEN, ModelSpec
 from engines.t3.backend import T3Request
@@ -37,7 +37,7 @@ class Pair:
     def __init__(self, spec: ModelSpec, folder: Path) -> None:
         self.spec = spec
         path = folder / spec.t3_file
-        save_file(dict(random_tensors(spec, seed=3)), path)
+        write_tensors(path, random_tensors(spec, seed=3))  # one in memory at a time
         self.upstream = t3_upstream.load(spec, path)
         self.ours = T3Net.load(path, spec, CPU)
 

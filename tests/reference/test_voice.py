@@ -15,7 +15,6 @@ import librosa
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
 from engines.audio import (
@@ -27,6 +26,7 @@ from engines.audio import (
     with_gain,
 )
 from engines.checkpoints.checkpoint import Checkpoint
+from engines.checkpoints.tensor_file import write_tensors
 from engines.conditioning import random_weights, speaker, tokenizer, xvector
 from engines.conditioning.builder import VoiceBuilder
 from engines.conditioning.builtin import load_builtin, save_builtin
@@ -100,8 +100,8 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
     spec: ModelSpec = request.param
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Checkpoint(Path(folder), spec)
-        save_file(dict(random_weights.random_tensors(spec, seed=3)), checkpoint.s3gen_path)
-        save_file(dict(random_weights.random_voice_encoder_tensors(spec, seed=3)), checkpoint.voice_encoder_path)
+        write_tensors(checkpoint.s3gen_path, random_weights.random_tensors(spec, seed=3))
+        write_tensors(checkpoint.voice_encoder_path, random_weights.random_voice_encoder_tensors(spec, seed=3))
         s3gen, voice_encoder = upstream.s3gen(spec), upstream.voice_encoder(spec)
         weights = load_file(checkpoint.s3gen_path)
         missing, unexpected = s3gen.load_state_dict(weights, strict=False, assign=True)
