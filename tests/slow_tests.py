@@ -40,8 +40,11 @@ class Recorder:
         self._seconds: defaultdict[str, float] = defaultdict(float)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        shared = report.when != "call"
-        self._seconds[report.nodeid.partition("::")[0] if shared else name_of(report.nodeid)] += report.duration
+        if report.when == "call":
+            self._seconds[name_of(report.nodeid)] += report.duration
+        else:  # what a file's tests share is made once, so its time is that of one test
+            file = report.nodeid.partition("::")[0]
+            self._seconds[file] = max(self._seconds[file], report.duration)
 
     def pytest_sessionfinish(self) -> None:
         FILE.write_text(table(self._seconds.items()))
