@@ -4,6 +4,7 @@ import ctypes
 import gc
 import os
 import signal
+from collections import defaultdict
 from collections.abc import Iterator
 
 import pytest
@@ -20,7 +21,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _FULL_SIZE = ("tests/reference", "tests/speech")
-_ONE_WORKER = ("tests/speech",)  # folders whose files share what takes long to make
+_ONE_WORKER = ("tests/speech",)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -37,16 +38,20 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     slow = slow_tests.read()
     if config.getoption("fast"):
-        out = [item for item in items if slow_tests.seconds_of(item.nodeid, slow)]
-        config.hook.pytest_deselected(items=out)
-        items[:] = [item for item in items if item not in set(out)]
-    seconds: dict[str, float] = {}
+        config.hook.pytest_deselected(items=[item for item in items if slow_tests.is_slow(item.nodeid, slow)])
+        items[:] = [item for item in items if not slow_tests.is_slow(item.nodeid, slow)]
     for item in items:
-        file = item.nodeid.partition("::")[0]
-        group = next((folder for folder in _ONE_WORKER if file.startswith(folder)), file)
-        item.add_marker(pytest.mark.xdist_group(group))
-        seconds[group] = seconds.get(group, 0.0) + slow_tests.seconds_of(item.nodeid, slow)
-    items.sort(key=lambda item: -seconds[next(item.iter_markers("xdist_group")).args[0]])
+        item.add_marker(pytest.mark.xdist_group(_group(item.nodeid)))
+    seconds: defaultdict[str, float] = defaultdict(float)
+    for name, taken_s in slow.items():
+        seconds[_group(name)] += taken_s
+    items.sort(key=lambda item: -seconds[_group(item.nodeid)])
+
+
+def _group(nodeid: str) -> str:
+    """What one worker runs: a file, or a folder whose files share what takes long to make."""
+    file = nodeid.partition("::")[0]
+    return next((folder for folder in _ONE_WORKER if file.startswith(folder)), file)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -28,9 +28,9 @@ def name_of(nodeid: str) -> str:
     return f"{file}::{rest.partition('[')[0]}"
 
 
-def seconds_of(nodeid: str, slow: dict[str, float]) -> float:
-    """0 for a test that is not slow."""
-    return slow.get(name_of(nodeid), 0.0) + slow.get(nodeid.partition("::")[0], 0.0)
+def is_slow(nodeid: str, slow: dict[str, float]) -> bool:
+    """Whether a test, or the shared setup of its file, is slow."""
+    return name_of(nodeid) in slow or nodeid.partition("::")[0] in slow
 
 
 class Recorder:

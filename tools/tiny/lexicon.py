@@ -184,7 +184,7 @@ def _behind(before: str, word: str, what: str) -> str:
 
 
 def _silent_stops() -> str:
-    """Matches stops at which nobody pauses: behind a title, and behind a letter that more follows."""
+    """Matches stops without a pause: behind a title, and behind a letter that more follows."""
     by_length: dict[int, list[str]] = {}
     for title in _TITLES.split():
         by_length.setdefault(len(title), []).append(title)

@@ -2,7 +2,7 @@
 
 Muon steps along the nearest matrix with equal singular values to the gradient's running mean: T3 needs three quarters
 of Adam's steps with it, and the CFM learns to carry noise away, which Adam takes thousands of steps to find. Knows no
-net beyond which parameters it is told are matrices.
+net beyond which of its parameters are matrices.
 """
 
 from __future__ import annotations

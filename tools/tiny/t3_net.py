@@ -1,7 +1,7 @@
 """T3 of the tiny model while it learns: GPT-2 whose tables are made of small parts that share what they know.
 
 A text token's row is the sum of what stands in its slots, a position's row follows from sines and its remainder modulo
-64, a code's rows are sums over its factors. Two layers are told, in training, which text tokens to look at. `tables`
+64, a code's rows are sums over its factors. In training, two layers learn which text tokens to look at. `tables`
 writes all of it out as the plain tensors that the engine reads. Knows the engine's tensor names; knows no data.
 """
 
@@ -29,7 +29,7 @@ from tools.tiny.pronounce import SLOTS
 
 SYMBOLS = 64  # phones, marks and the end in a slot of a text token
 PLACES = SLOTS + 2
-LOOKS = 3  # text tokens that heads are told of: the one that is spoken, the next, and the next with phones
+LOOKS = 3  # text tokens that guided heads look at: the one that is spoken, the next, and the next with phones
 GUIDES = {1: (0, 1, 2), 2: (0, 0, 2)}  # layer -> which of them each of its first heads looks at
 _PLACED_LAYER = 1
 _WAVES, _LEAST_WAVE, _LONGEST_WAVE = 16, 6.0, 8192.0

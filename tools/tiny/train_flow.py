@@ -117,7 +117,7 @@ def cfm_optimiser(net: Estimator, peak: float) -> Muon:
 def _tell_time(net: Estimator, residual: Any) -> None:
     """Make the first left-over channel of a residual block _ABOVE + _HOLD (1 - t), the others nothing.
 
-    Its second block norms what its first gives, so time is told as a direction: between two patterns of signs whose
+    Its second block norms what its first gives, so time is given as a direction: between two patterns of signs whose
     share in that channel is 1 - 2 t.
     """
     steps = torch.tensor([(t, t) for t in _FINE_TIMES] + list(_HALF_STEPS))
@@ -217,7 +217,7 @@ class CfmTask:
         name, targets = (("flow", self._velocities), ("half", self._halves))[step % 2]
         x, t, r, wanted = targets(noise, made, given)
         velocity = self._velocity(x, given, t, r)
-        heard = (velocity - wanted)[:, made.prompt_frames :]  # nobody hears the prompt
+        heard = (velocity - wanted)[:, made.prompt_frames :]  # the prompt is no output
         loss = (heard.square().mean((1, 2)) * (1 - t)).mean()  # late velocities are the farthest off
         return {"loss": loss, name: loss}
 

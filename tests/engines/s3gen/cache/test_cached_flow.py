@@ -161,10 +161,8 @@ def test_only_what_was_decoded_can_be_committed(base: TorchRuntime) -> None:
 def test_companions_change_a_row_by_rounding_only(base: TorchRuntime, padded: bool) -> None:
     runtime = TorchCachedRuntime(base, context_tokens=12, pad_batches=padded)
     plans: list[Blocks] = [[(10, 3), (1, 3), (9, 3)], [(25, 7), (16, 3), (3, 0)], [(4, 3), (4, 3), (20, 7)]]
-    voices, speech_tokens = (
-        [make_voice(20), make_voice(13), make_voice(20)],
-        [speech_tokens_of(70, i) for i in range(3)],
-    )
+    voices = [make_voice(20), make_voice(13), make_voice(20)]
+    speech_tokens = [speech_tokens_of(70, i) for i in range(3)]
     alone = [streamed(runtime, *stream) for stream in zip(voices, speech_tokens, plans, strict=True)]
     caches = [runtime.begin(voice) for voice in voices]
     each = [rows(c, plan, cache) for c, plan, cache in zip(speech_tokens, plans, caches, strict=True)]

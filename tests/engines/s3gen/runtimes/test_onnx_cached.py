@@ -52,10 +52,8 @@ def test_it_equals_cached_decoding_on_torch(base: TorchRuntime, runtime: OnnxCac
 
 def test_rows_of_one_call_are_what_they_are_alone(runtime: OnnxCachedRuntime) -> None:
     plans: list[Blocks] = [[(10, 3), (1, 3)], [(25, 7), (16, 3)], [(4, 3), (20, 0)]]
-    voices, speech_tokens = (
-        [make_voice(20), make_voice(13), make_voice(20)],
-        [speech_tokens_of(70, i) for i in range(3)],
-    )
+    voices = [make_voice(20), make_voice(13), make_voice(20)]
+    speech_tokens = [speech_tokens_of(70, i) for i in range(3)]
     alone = [streamed(runtime, *stream) for stream in zip(voices, speech_tokens, plans, strict=True)]
     caches = [runtime.begin(voice) for voice in voices]
     each = [rows(c, plan, cache) for c, plan, cache in zip(speech_tokens, plans, caches, strict=True)]
