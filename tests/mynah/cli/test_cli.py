@@ -153,7 +153,8 @@ async def test_say_with_a_created_voice(tmp_path: Path):
         assert made.stderr.splitlines() == [
             f"mynah: created voice {voice_id} (Anna) from 6.0 s, beginning at 0.5 s, of {reference}",
             "mynah: 90% of that is speech, 40 dB above the noise",
-            "mynah: similarity to the recording: not measured. The model's weights are random: its speech has no speaker.",
+            "mynah: similarity to the recording: not measured. "
+            "The model's weights are random: its speech has no speaker.",
             "mynah: this voice ends with the server, which keeps voices if it is started with --voices-dir FOLDER",
         ]
         said = await cli(at, "say", "Hi.", "--voice", voice_id, "-o", str(output), "--seed", "1")
