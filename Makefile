@@ -17,7 +17,7 @@ UI_BIN := $(UI_VENV)/bin
 UI_UV := $(UI_BIN)/uv pip install --quiet --python $(UI_BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve page check test test-ui chromium flite screenshots test-vllm test-clients test-watermark bench-t3 lint types imports proto proto-check bench-engine bench-service bench-http soak bench-load bench-stream bench-s3gen engines image-steps test-fleet fleet-tools clean
+.PHONY: help install demo serve page check test test-ui chromium flite screenshots test-vllm test-clients test-watermark bench-t3 lint types imports proto proto-check bench-engine bench-service bench-http soak bench-load bench-stream bench-s3gen engines image-steps test-fleet fleet-tools clean first-run
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -49,8 +49,7 @@ demo: $(VENV)/installed $(if $(MAKE_TERMOUT),$(UI_VENV)/installed) ## start a se
 	$(BIN)/python -m bench.demo --model $(MODEL) $(if $(MAKE_TERMOUT),--page $(UI_BIN)/python)
 
 serve: $(VENV)/installed $(UI_VENV)/installed ## keep a server and its page up (MODEL=..., LISTEN=HOST:PORT, HTTP=HOST:PORT, PAGE=HOST:PORT)
-	$(UI_BIN)/python -m ui --server $(LISTEN) --listen $(PAGE) & page=$$!; trap 'kill $$page 2>/dev/null' EXIT; \
-	  $(BIN)/mynah-serve --model $(MODEL) --listen $(LISTEN) --http-listen $(HTTP)
+	$(BIN)/python -m tools.serve --model $(MODEL) --listen $(LISTEN) --http $(HTTP) --page $(PAGE) --page-python $(UI_BIN)/python
 
 page: $(UI_VENV)/installed ## the page alone, for a server elsewhere (SERVER=HOST:PORT, PAGE=HOST:PORT)
 	$(UI_BIN)/python -m ui --server $(or $(SERVER),$(LISTEN)) --listen $(PAGE)
