@@ -33,7 +33,7 @@ _BLOCK = re.compile(_NOTE + r"```(?P<language>sh|python)\n(?P<code>.*?)```", re.
 # Words that a newcomer should not meet in what the commands print.
 _NOISE = re.compile(r"Traceback|Warning|\bWARN|\bERROR\b|\[notice\]|deprecated|Exception ignored", re.IGNORECASE)
 _PASSED_ON = re.compile(r"(PIP_|UV_|SSL_|REQUESTS_|http_proxy|https_proxy|no_proxy).*|LANG|LC_ALL|TZ", re.IGNORECASE)
-_TIMEOUT_S = 900.0
+_TIMEOUT_S = 1800.0  # of a block
 
 
 class Failed(Exception):
@@ -99,6 +99,8 @@ def main() -> None:
             walk(_arrive(Path(folder), arguments.cache, arguments.python or _system_python()))
     except Failed as error:
         sys.exit(f"first run: {error}")
+    except subprocess.TimeoutExpired as error:
+        sys.exit(f"first run: this did not end within {_TIMEOUT_S:g} s: {error.cmd[-1]}")
 
 
 def walk(newcomer: Newcomer) -> None:
