@@ -63,7 +63,7 @@ def test_models(client: openai.OpenAI):
 
 def test_errors_have_reason_and_field(client: openai.OpenAI):
     with pytest.raises(openai.NotFoundError) as raised:
-        client.audio.speech.create(model="tts-1", voice="alloy", input="Hello.")
+        client.audio.speech.create(model="tts-1", voice="nobody", input="Hello.")
     assert (raised.value.code, raised.value.param) == ("VOICE_NOT_FOUND", "voice")
     with pytest.raises(openai.BadRequestError) as bad:
         client.audio.speech.create(model="tts-1", voice="default", input="Hello.", speed=2.0)
