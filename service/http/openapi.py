@@ -104,7 +104,7 @@ def _public(operation: Schema) -> Schema:
 def _spoken() -> Schema:
     types = sorted(set(speech_request.MEDIA_TYPES.values()))
     content: Schema = {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in types}
-    content["text/event-stream"] = {"schema": _STRING}
+    content["text/event-stream"] = {"schema": _object({"event": _STRING, "data": _STRING}, "data")}  # of each event
     return {
         "description": "Audio in response_format, or server-sent events with stream_format=sse.",
         "content": content,
