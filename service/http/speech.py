@@ -147,7 +147,7 @@ class _WholeResponse:
         if len(self._audio) > _MAX_WHOLE_BYTES:
             allowed = "true or absent for a text whose audio is this long"
             message = f"stream is false and the audio is longer than {_MAX_WHOLE_BYTES} bytes; it must be {allowed}."
-            raise InvalidInput("stream", message, "AUDIO_TOO_LONG", value="false", allowed=allowed)
+            raise InvalidInput("stream", message, "ANSWER_TOO_LONG", value="false", allowed=allowed)
 
     async def end(self) -> None:
         if self._wav:

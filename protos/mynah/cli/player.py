@@ -95,7 +95,7 @@ class PipePlayer:
         with suppress(BrokenPipeError, ConnectionResetError):
             self._input.close()
         try:
-            _, stderr = await self._process.communicate()
+            stderr = (await self._process.communicate())[1]
         except BaseException:
             with suppress(ProcessLookupError):
                 self._process.kill()
@@ -134,7 +134,7 @@ class FilePlayer:
     async def _play(self, path: str) -> None:
         process = await asyncio.create_subprocess_exec(self._name, path, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE)
         try:
-            _, stderr = await process.communicate()
+            stderr = (await process.communicate())[1]
         except BaseException:
             with suppress(ProcessLookupError):
                 process.kill()
