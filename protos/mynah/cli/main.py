@@ -90,6 +90,15 @@ class _Command(argparse.ArgumentParser):
         super().error(f"{message}.{hint}" if hint else message)
 
 
+class _Joined(argparse.Action):
+    """Words become one text, as `echo` joins them."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        setattr(namespace, self.dest, " ".join(values))
+
+
 def _command(commands: Any, name: str, description: str, **options: Any) -> argparse.ArgumentParser:
     """Adds a subcommand that takes the connection's options, too."""
     parser: argparse.ArgumentParser = commands.add_parser(name, help=description, allow_abbrev=False, **options)
@@ -114,7 +123,8 @@ def _add_connection(parser: argparse.ArgumentParser, **overrides: Any) -> None:
 
 
 def _add_say(say: argparse.ArgumentParser) -> None:
-    say.add_argument("text", help='the text; "-" reads standard input and speaks it as it arrives')
+    text = 'the text, in one argument or several; "-" reads standard input and speaks it as it arrives'
+    say.add_argument("text", nargs="+", action=_Joined, help=text)
     where = (
         "output file: .wav, .mp3, .opus, .ogg, .webm, .flac, .aac, .ulaw, .alaw or .pcm; "
         '"-" writes WAV to standard output (default: mynah.wav, or the next free of mynah-2.wav, mynah-3.wav, ...)'

@@ -112,6 +112,12 @@ def test_the_server_stands_before_or_after_the_command(arguments: list[str]):
     assert parser().parse_args(["--tls", *arguments]).tls
 
 
+def test_words_are_one_text():
+    assert parser().parse_args(["say", "Hello", "there.", "-o", "x.wav"]).text == "Hello there."
+    assert parser().parse_args(["say", "-o", "x.wav", "-"]).text == "-"
+    assert parser().parse_args(["say", ""]).text == ""
+
+
 def test_a_text_that_looks_like_an_option_goes_behind_two_dashes(capsys: pytest.CaptureFixture[str]):
     assert parser().parse_args(["say", "--", "-Hello"]).text == "-Hello"
     for text in ("-Hello", "--Hello", "-hello"):
