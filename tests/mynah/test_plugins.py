@@ -16,9 +16,15 @@ CLIENTS = Path(__file__).parents[2] / "clients"
 FRAMEWORKS = {"livekit-plugins-mynah": ("livekit", "livekit-agents"), "pipecat-mynah": ("pipecat", "pipecat-ai")}
 
 
-def imports_of(folder: Path) -> Iterator[tuple[str, str]]:
+def sources(name: str) -> list[Path]:
+    """The plugin's files, without those that an installation left in `build`."""
+    folder = CLIENTS / name
+    return [path for path in folder.rglob("*.py") if "build" not in path.relative_to(folder).parts]
+
+
+def imports_of(name: str) -> Iterator[tuple[str, str]]:
     """File and name of each absolute import."""
-    for path in folder.rglob("*.py"):
+    for path in sources(name):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 yield from ((path.name, alias.name) for alias in node.names)
@@ -34,7 +40,7 @@ def test_every_plugin_is_listed_here():
 def test_a_plugin_imports_its_framework_and_the_client(name: str):
     own = "pipecat_mynah"
     allowed = {*sys.stdlib_module_names, FRAMEWORKS[name][0], "mynah", own}
-    found = list(imports_of(CLIENTS / name))
+    found = list(imports_of(name))
     assert ("tts.py", "mynah") in found
     assert [each for each in found if each[1].split(".")[0] not in allowed] == []
     assert [each for each in found if each[1].startswith("mynah.")] == [], "only what mynah exports"
@@ -43,7 +49,7 @@ def test_a_plugin_imports_its_framework_and_the_client(name: str):
 @pytest.mark.parametrize("name", FRAMEWORKS)
 def test_a_plugin_uses_names_that_the_client_exports(name: str):
     used = set()
-    for path in (CLIENTS / name).rglob("*.py"):
+    for path in sources(name):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "mynah":
                 used.add(node.attr)
@@ -56,6 +62,6 @@ def test_a_plugin_is_a_package_of_its_own(name: str):
     project = tomllib.loads((CLIENTS / name / "pyproject.toml").read_text())["project"]
     needs = [requirement.split(">")[0] for requirement in project["dependencies"]]
     assert (project["name"], needs) == (name, [FRAMEWORKS[name][1], "mynah"])
-    (package,) = (path for path in (CLIENTS / name).rglob("__init__.py"))
+    (package,) = (path for path in sources(name) if path.name == "__init__.py")
     assert f'__version__ = "{project["version"]}"' in package.read_text()
     assert (CLIENTS / name / project["readme"]).exists()
