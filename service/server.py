@@ -27,7 +27,9 @@ from service.handlers.speech_handler import SpeechHandler
 from service.handlers.voice_catalogue import VoiceCatalogue
 from service.http.routes import build_app
 from service.http.server import HttpServer
+from service.http.speech_request import VOICE_ALIASES
 from service.listening import check_available, unavailable
+from service.voices.lookup import VoiceLookup
 from service.voices.store import VoiceStore
 
 log = logging.getLogger("mynah.service")
@@ -74,7 +76,7 @@ class Server:
             max_loaded=config.max_voices_in_memory,
         )
         self._catalogue = VoiceCatalogue(engine, self._voices)
-        self._speech_handler = SpeechHandler(engine, self._voices, self.admission, config.policy)
+        self._speech_handler = SpeechHandler(engine, VoiceLookup(self._voices), self.admission, config.policy)
         self._health = health.aio.HealthServicer()
         self._warm = False
         self._health_updates: set[asyncio.Future[None]] = set()
@@ -99,9 +101,11 @@ class Server:
 
     def _make_http(self) -> HttpServer:
         policy, cors_origins = self._config.policy, self._config.cors_origin
+        openai_voices = VoiceLookup(self._voices, VOICE_ALIASES if self._config.openai_voices else ())
         app = build_app(
             self._engine,
             self._speech_handler,
+            SpeechHandler(self._engine, openai_voices, self.admission, policy),
             self._catalogue,
             self.admission,
             policy,
