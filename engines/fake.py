@@ -43,9 +43,11 @@ from engines.model_spec import (
     X_VECTOR_DIM,
 )
 from engines.playback import PlaybackClock
+from engines.text.spoken import SpokenText
 from engines.voice import Voice
 
 _MIN_REFERENCE_BYTES = 1000
+_TAGS = ("[clear throat]", "[sigh]", "[laugh]")
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,9 @@ class FakeEngine:
             limits=Limits(max_text_chars_per_segment=1000, max_speech_tokens_per_segment=1000, max_streams=max_streams),
             random_weights=True,
             notice="This engine makes tones, not speech.",
+            tags=_TAGS,
         )
+        self.spoken = SpokenText(tags=_TAGS)
         self.health = Health()
         self.default_voice = fake_voice("default") if default_voice else None
         self.streams: set[FakeStream] = set()
@@ -111,6 +115,9 @@ class FakeEngine:
     def at_rest(self) -> bool:
         """Whether all streams are closed and no segment is in progress."""
         return not self.streams and self.working == 0
+
+    def count_text_tokens(self, word: str) -> int:
+        return len(word)
 
     def device_memory(self) -> DeviceMemory | None:
         return self.script.device_memory
@@ -235,12 +242,8 @@ class FakeStream:
         return queue_s
 
     def _audio(self, segment: Segment) -> Samples:
-        """Returns the segment's tone. Raises InvalidInput if the text has neither letters nor digits."""
-        if not any(char.isalnum() for char in segment.text):
-            value, allowed = repr(segment.text), "text with a letter or a digit"
-            raise InvalidInput(
-                "text", f"text is {value}; it must be {allowed}.", "TEXT_EMPTY", value=value, allowed=allowed
-            )
+        """Returns the segment's tone. Raises InvalidInput for what a real engine does not speak."""
+        self._engine.spoken.prepare(segment.text)
         tokens = math.ceil(len(segment.text) * self._engine.script.tokens_per_char)
         tokens = min(tokens, self.sampling.max_speech_tokens)
         return tone(segment.text, self._voice, self.sampling.seed, tokens * SAMPLES_PER_TOKEN)
