@@ -69,6 +69,7 @@ class Script:
     fail_segment: int = 0
     fail_after_chunks: int = 0
     failures: int | None = None  # how often it is raised in all; None: always
+    runaway_from: int | None = None  # from this segment on, speech goes on for longer than its text can take
     underruns_from: int | None = None  # with at least this number of streams, each segment reports an underrun
     device_memory: DeviceMemory | None = None
 
@@ -219,6 +220,8 @@ class FakeStream:
             min_buffer_s=self._listener.min_buffer_s,
             underruns=self._listener.underruns + self._scripted_underruns(),
             underrun_s=self._listener.underrun_s,
+            hit_token_limit=tokens == self.sampling.max_speech_tokens,
+            hit_runaway_limit=self._ran_away(segment),
         )
         yield SegmentDone(segment, stats)
 
@@ -247,6 +250,10 @@ class FakeStream:
         tokens = math.ceil(len(segment.text) * self._engine.script.tokens_per_char)
         tokens = min(tokens, self.sampling.max_speech_tokens)
         return tone(segment.text, self._voice, self.sampling.seed, tokens * SAMPLES_PER_TOKEN)
+
+    def _ran_away(self, segment: Segment) -> bool:
+        first = self._engine.script.runaway_from
+        return first is not None and segment.index >= first
 
     def _scripted_underruns(self) -> int:
         min_streams = self._engine.script.underruns_from

@@ -18,6 +18,7 @@ from websockets.exceptions import ConnectionClosedError
 import engines
 import mynah
 from engines.config import EngineConfig
+from engines.pipeline import Pipeline
 from mynah.cli.commands import execute
 from mynah.cli.main import parser
 from mynah.client.errors import MynahError
@@ -59,19 +60,21 @@ class Shipped:
     channel: grpc.aio.Channel
     client: mynah.Client
     folder: Path
+    engine: Pipeline
 
 
 @asynccontextmanager
 async def shipped(folder: Path) -> AsyncIterator[Shipped]:
     """Serve the shipped model on free ports."""
     engine = engines.load(EngineConfig(model="tiny", device="cpu", max_streams=4, threads=1))
+    assert isinstance(engine, Pipeline)
     server = Server(engine, build_config(listen="127.0.0.1:0", http_listen="127.0.0.1:0"))
     address, http = await server.start(), await server.start_http()
     await server.warm_up()
     assert http is not None
     try:
         async with mynah.Client(address) as client, grpc.aio.insecure_channel(address) as channel:
-            yield Shipped(address, http, channel, client, folder)
+            yield Shipped(address, http, channel, client, folder, engine)
     finally:
         await server.stop(0)
 
