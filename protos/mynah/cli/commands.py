@@ -19,7 +19,7 @@ from mynah.cli.stdin import fragments
 from mynah.client.client import Client
 from mynah.client.errors import InvalidArgument, Unavailable
 from mynah.client.events import AudioChunk, Voice
-from mynah.client.settings import Sampling, Tls
+from mynah.client.settings import Sampling, TextSettings, Tls
 from mynah.client.stream import SpeechStream
 from mynah.client.stream_stats import StreamStats
 
@@ -75,6 +75,7 @@ async def _say(client: Client, args: argparse.Namespace) -> None:
         sample_rate_hz=args.rate,
         audio_format=format_of(output),
         sampling=sampling,
+        text_settings=TextSettings(args.markup, args.unspeakable_text, args.drop_thinking),
     )
     reporter = NullReporter() if args.quiet else ProgressReporter()
     async with stream:

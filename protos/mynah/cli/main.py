@@ -140,6 +140,11 @@ def _add_say(say: argparse.ArgumentParser) -> None:
     say.add_argument("--top-p", type=float, help="sample from this share of the probability (default 0.95; 1: all)")
     say.add_argument("--repetition-penalty", type=float, help="above 1: fewer repetitions (default 1.2; 1: off)")
     say.add_argument("--seed", type=int, help="the same seed, text and settings give the same speech (default: random)")
+    markup = "SSML in the text is refused and HTML removed (default), both are removed, or both are spoken as text"
+    say.add_argument("--markup", choices=("refuse", "strip", "literal"), help=markup)
+    unspeakable = "sentences in a script that the model does not speak are skipped (default) or refused"
+    say.add_argument("--unspeakable-text", choices=("skip", "refuse"), help=unspeakable)
+    say.add_argument("--drop-thinking", action="store_true", help="leave out what stands between <think> and </think>")
     say.add_argument("--quiet", action="store_true", help="print no progress and no summary")
 
 
