@@ -58,4 +58,4 @@ async def test_the_report_and_whether_a_voice_is_kept_reach_the_client(tmp_path)
         assert (await at.client.voices.get("default")).kept
     async with serving() as at:
         assert not (await at.client.voices.create("Anna", AUDIO, consent=True)).kept
-        assert (await at.client.info()).tags == ("[laugh]", "[cough]")
+        assert (await at.client.info()).tags == at.engine.info.tags != ()
