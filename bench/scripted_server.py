@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import random
 import re
@@ -30,6 +29,7 @@ from engines.fake import FakeEngine, Script
 from engines.voice import Voice
 from service.__main__ import serve
 from service.config import read_config
+from service.telemetry import logs
 from service.telemetry.metrics import EngineMetrics
 
 _STAMP_WORDS, _WORD_BITS = 5, 15  # 75 bits of nanoseconds in the first samples' 16-bit values
@@ -157,6 +157,7 @@ async def _startup_lines(process: asyncio.subprocess.Process) -> dict[str, str]:
 
 async def _serve(load: Load, flags: list[str]) -> None:
     config = read_config(flags, os.environ)
+    logs.configure(config.log_level)
     engine = StampedEngine(load, config.max_streams)
     loop = asyncio.get_running_loop()
     held = {
@@ -170,5 +171,4 @@ async def _serve(load: Load, flags: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s %(message)s")
     asyncio.run(_serve(Load(**json.loads(sys.argv[1])), sys.argv[2:]))

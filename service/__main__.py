@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import sys
@@ -12,11 +11,12 @@ import engines
 from engines.api import Engine, EngineInfo, Limits
 from engines.config import Sampling
 from engines.errors import EngineError
+from service.access import descriptors
 from service.audio import watermark
 from service.config import ConfigError, ServerConfig, read_config
 from service.engine_loader import LazyEngine
 from service.server import Server
-from service.telemetry import tracing
+from service.telemetry import logs, tracing
 
 
 def main() -> None:
@@ -25,9 +25,7 @@ def main() -> None:
         config = read_config(sys.argv[1:], os.environ)
     except ConfigError as error:
         _leave(2, error)
-    logging.basicConfig(
-        level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
-    )
+    logs.configure(config.log_level)
     engine = LazyEngine(
         lambda: _load(config),
         _expected(config),
@@ -62,6 +60,7 @@ def _expected(config: ServerConfig) -> EngineInfo:
 
 async def serve(engine: Engine, config: ServerConfig) -> None:
     """Serve until a signal. A second signal ends the grace period."""
+    descriptors.raise_limit()
     server = Server(engine, config)
     signalled = _signals()
     _say(f"listening on {await server.start()} while {engine.info.model} is loaded")

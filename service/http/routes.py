@@ -11,6 +11,7 @@ from starlette.types import ASGIApp
 
 from engines.api import Engine
 from service.access.admission import Admission
+from service.access.hosts import Hosts
 from service.handlers.speech_handler import SpeechHandler
 from service.handlers.voice_catalogue import VoiceCatalogue
 from service.http.middleware import with_middleware
@@ -40,8 +41,9 @@ def build_app(
     policy: StreamPolicy,
     version: str,
     cors_origins: tuple[str, ...],
+    hosts: Hosts | None = None,
 ) -> ASGIApp:
-    """Returns the ASGI application of all HTTP endpoints."""
+    """Returns the ASGI application of all HTTP endpoints, for requests to `hosts` (None: to any)."""
     rest = RestEndpoints(engine, voices, admission, policy)
 
     async def openapi(_: Request) -> Response:
@@ -49,7 +51,7 @@ def build_app(
 
     routes: list[Route | WebSocketRoute] = [
         Route("/v1/audio/speech", SpeechEndpoint(engine, speech_handler, policy), methods=["POST"]),
-        WebSocketRoute("/v1/stream", StreamEndpoint(speech_handler, policy.stall_timeout_s)),
+        WebSocketRoute("/v1/stream", StreamEndpoint(speech_handler, policy.stall_timeout_s, admission.turns)),
         Route("/v1/models", rest.models),
         Route("/v1/models/{model:path}", rest.model),
         Route("/v1/voices", by_method(GET=rest.list_voices, POST=rest.create_voice), methods=["GET", "POST"]),
@@ -62,4 +64,4 @@ def build_app(
         Route("/readyz", rest.readyz),
         Route("/openapi.json", openapi),
     ]
-    return with_middleware(routes, admission.authenticator, cors_origins)
+    return with_middleware(routes, admission.authenticator, cors_origins, hosts)

@@ -19,9 +19,6 @@ from service.http.error_responses import error_response
 from service.http.requests import Body, read_json_object, while_connected
 from service.stream.policy import StreamPolicy
 
-_MAX_BYTES_PER_CHAR = 12  # JSON's longest form of a character: two escapes of six bytes
-_OTHER_FIELDS_BYTES = 64 * 1024
-
 
 class SpeechEndpoint:
     """The ASGI application of `POST /v1/audio/speech`."""
@@ -32,8 +29,7 @@ class SpeechEndpoint:
         self._policy = policy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        max_bytes = self._policy.max_pending_text_chars * _MAX_BYTES_PER_CHAR + _OTHER_FIELDS_BYTES
-        body = Body(receive, max_bytes, self._policy.stall_timeout_s)
+        body = Body(receive, self._policy.max_json_bytes, self._policy.stall_timeout_s)
         speech = speech_request.parse(await read_json_object(scope, body), self._engine.info.model)
         stream_id = new_stream_id()
         writer = _ResponseWriter(send, self._policy.stall_timeout_s, stream_id)
