@@ -19,6 +19,7 @@ from service.access.admission import Admission
 from service.access.auth import Authenticator
 from service.access.hosts import Hosts
 from service.access.keys import KeyFileError
+from service.access.listener import Listener
 from service.access.tls import Certificates
 from service.admin import AdminServer
 from service.config import ConfigError, ServerConfig
@@ -170,6 +171,12 @@ class Server:
             return None
         tls = None if self.certificates is None else self.certificates.ssl_context
         return await self._http.start(self._config.http_listen, tls)
+
+    @property
+    def http_listener(self) -> Listener:
+        """The connections of the HTTP port, which has been started."""
+        assert self._http is not None
+        return self._http.listener
 
     def _bind(self) -> int:
         listen = self._config.listen

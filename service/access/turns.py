@@ -38,7 +38,7 @@ class Turns:
     is the longest time that input took of one pass, and `passes` counts those in which turns had to wait.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, clock: Callable[[], float] = time.thread_time) -> None:
         self._clock = clock
         self._left_s = PASS_S
         self._renewing = False
@@ -46,6 +46,11 @@ class Turns:
         self._order = count()
         self.largest_pass_s = 0.0
         self.passes = 0
+
+    @property
+    def waiting(self) -> int:
+        """The turns that wait for a later pass."""
+        return len(self._waiting)
 
     def submit(self, account: Account, work: Callable[[], None]) -> bool:
         """Runs `work` in a turn. Returns whether it has run already; otherwise it runs in a later pass."""

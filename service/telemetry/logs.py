@@ -6,7 +6,6 @@ What a client sent cannot forge a line, move a terminal's cursor or fill a disk,
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -32,14 +31,6 @@ class Lines(str):
 def configure(level: str, stream: TextIO | None = None) -> None:
     """Sends all loggers' lines to `stream`, stderr by default."""
     logging.basicConfig(level=level.upper(), handlers=[SafeHandler(stream or sys.stderr)], force=True)
-
-
-def silence_grpc_core() -> None:
-    """Keeps gRPC's core from writing to stderr by itself, past every formatter. Call before gRPC is loaded.
-
-    An operator who needs its lines sets GRPC_VERBOSITY.
-    """
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
 def escaped(text: str, max_chars: int = _MAX_ARG_CHARS) -> str:
