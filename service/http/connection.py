@@ -6,6 +6,7 @@ A read is short, because thousands of tiny chunks or frames fit into a long one 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from functools import partial
 from typing import Any
@@ -23,6 +24,7 @@ _READ_BYTES = 4096
 _MAX_FRAGMENTS = 1024  # of one WebSocket message; its bytes are limited, empty ones are not
 _MAX_UNREAD_PONG_BYTES = 65_536
 
+log = logging.getLogger("uvicorn.error")  # so that messages are treated as those of a library
 _shared = memoryview(bytearray(_READ_BYTES))  # a read is copied from it before another one begins
 
 
@@ -58,7 +60,13 @@ class PacedReads(asyncio.BufferedProtocol):
         if self.transport.is_closing():
             self._pending.clear()
             return
-        self.data_received(self._pending[0])
+        try:
+            self.data_received(self._pending[0])
+        except Exception as error:
+            log.error("a connection ends, because its input cannot be handled", exc_info=error)
+            self._pending.clear()
+            self.transport.abort()
+            return
         self._pending.popleft()
         if self._pending:
             self.turns.submit(self.account, self._take)
@@ -105,6 +113,10 @@ class HttpConnection(PacedReads, H11Protocol):  # type: ignore[misc]  # its eof_
             self._await_head()
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        names = [value for name, value in self.headers if name.startswith(b"sec-websocket-")]
+        if not all(map(bytes.isascii, names)):  # websockets raises what uvicorn does not handle
+            self.send_400_response("Invalid WebSocket handshake.")
+            return
         self._upgraded = True
         super().handle_websocket_upgrade(event)
 

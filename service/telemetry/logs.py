@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from typing import TextIO
 
@@ -63,6 +64,8 @@ class SafeFormatter(logging.Formatter):
         else:
             safe.msg = escaped(str(record.msg), 10 * _MAX_ARG_CHARS)
         safe.exc_text = None  # another handler's, unescaped
+        if foreign and isinstance(record.exc_info, tuple) and record.exc_info[1] is not None:
+            safe.exc_text = _indented(_without_messages(record.exc_info[1]))
         return super().format(safe)
 
     def formatException(self, ei: object) -> str:
@@ -70,6 +73,13 @@ class SafeFormatter(logging.Formatter):
 
     def formatStack(self, stack_info: str) -> str:
         return _indented(stack_info)
+
+
+def _without_messages(error: BaseException) -> str:
+    """Type and traceback of an exception and its causes. Libraries quote headers in their messages."""
+    own = "".join(traceback.format_tb(error.__traceback__)) + type(error).__qualname__
+    cause = error.__cause__ or error.__context__
+    return own if cause is None else f"{_without_messages(cause)}\nled to:\n{own}"
 
 
 class _Shown:

@@ -80,17 +80,37 @@ async def sockets(server: ScriptedServer) -> None:
 
 
 async def grpc_calls(address: str) -> None:
-    """A key that is not UTF-8, a message that cannot be decoded, and forged names of Riva's."""
+    """A message that cannot be decoded, a forged name, and a key that is not UTF-8."""
     async with grpc.aio.insecure_channel(address) as channel:
         stub = speech_pb2_grpc.SpeechStub(channel)
-        for metadata in (
-            (("authorization", b"Bearer " + SECRET.encode() + b"\xff"),),
-            (("authorization", "Bearer secret"), ("x-text", b"\xff" + SECRET.encode())),
-        ):
-            with suppress(grpc.aio.AioRpcError):
-                settings = speech_pb2.SpeechSettings(voice_id=FORGED)
-                await stub.Synthesize(
-                    speech_pb2.SynthesizeRequest(text="x", settings=settings), metadata=metadata
-                ).read()
-            with suppress(grpc.aio.AioRpcError):
-                await channel.unary_unary("/mynah.v1.Voices/GetVoice")(b"\xff\xff", metadata=metadata)
+        metadata = (("authorization", "Bearer secret"),)
+        with suppress(grpc.aio.AioRpcError):
+            request = speech_pb2.SynthesizeRequest(text="x", settings=speech_pb2.SpeechSettings(voice_id=FORGED))
+            await stub.Synthesize(request, metadata=metadata).read()
+        with suppress(grpc.aio.AioRpcError):
+            await channel.unary_unary("/mynah.v1.Voices/GetVoice")(b"\xff\xff", metadata=metadata)
+    await call_with_bytes(address)
+
+
+async def call_with_bytes(address: str) -> None:
+    """A call by bare HTTP/2 frames, because gRPC's client sends no metadata that is not ASCII."""
+    host, _, port = address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    fields = [
+        (b":method", b"POST"),
+        (b":scheme", b"http"),
+        (b":path", b"/mynah.v1.Speech/GetServerInfo"),
+        (b":authority", b"localhost"),
+        (b"content-type", b"application/grpc"),
+        (b"te", b"trailers"),
+        (b"authorization", b"Bearer " + SECRET.encode() + b"\xff\xfe"),
+    ]
+    block = b"".join(bytes((0, len(name))) + name + bytes((len(value),)) + value for name, value in fields)
+    settings = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+    headers = len(block).to_bytes(3) + bytes((1, 5, 0, 0, 0, 1)) + block  # ends the headers and the stream
+    writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings + headers)
+    received = b""
+    while b"grpc-status" not in received and (part := await reader.read(4096)):
+        received += part
+    writer.close()
+    assert b"grpc-status" in received

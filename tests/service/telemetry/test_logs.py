@@ -80,6 +80,19 @@ def test_bytes_in_the_lines_of_libraries_are_left_out(output: io.StringIO):
     assert "<14 bytes>" in output.getvalue()
 
 
+def test_messages_of_exceptions_in_the_lines_of_libraries_are_left_out(output: io.StringIO):
+    try:
+        try:
+            raise ValueError("invalid header: Bearer secret")
+        except ValueError as error:
+            raise RuntimeError("secret") from error
+    except RuntimeError:
+        foreign.exception("failed")
+    assert "secret" not in output.getvalue().replace('"invalid header: Bearer secret"', "").replace('"secret"', "")
+    assert "ValueError" in output.getvalue()
+    assert "RuntimeError" in output.getvalue()
+
+
 def test_long_arguments_are_cut():
     assert len(escaped("x" * 100_000)) < 400
     assert len(escaped("\U0001f600" * 100_000)) < 400
