@@ -201,3 +201,17 @@ async def test_an_upload_s_part_may_be_long():
             voices_pb2.CreateVoiceRequest(audio_chunk=b"RIFF" + bytes(3_000_000)),
         ]
         assert (await at.voices.CreateVoice(iter(parts))).voice.name == "Anna"
+
+
+async def test_a_body_that_drips_does_not_hold_an_upload_s_slot():
+    async with http_serving(stall_timeout_s=0.2) as (at, _):
+        reader, writer = await asyncio.open_connection(*at.http.rsplit(":", 1))
+        head = b"POST /v1/voices HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+        writer.write(head + b"Content-Length: 1000000\r\n\r\n--x\r\n")
+        answer = asyncio.create_task(reader.read())
+        with suppress(ConnectionError):
+            while not answer.done():
+                writer.write(b"a")
+                await asyncio.sleep(0.02)
+        assert (await answer).startswith(b"HTTP/1.1 408 ")
+        writer.close()

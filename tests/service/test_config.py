@@ -49,6 +49,7 @@ def test_every_option_is_a_flag_and_a_variable_of_its_own_type():
         "tls_key": ("/tmp/k", Path("/tmp/k")),
         "tls_client_ca": ("/tmp/a", Path("/tmp/a")),
         "api_keys": ("/tmp/n", Path("/tmp/n")),
+        "allowed_host": ("a.example,b.example", ("a.example", "b.example")),
         "log_level": ("WARNING", "warning"),
         "idle_timeout_s": ("2.5", 2.5),
         "stall_timeout_s": ("0.5", 0.5),
@@ -174,3 +175,12 @@ def test_every_option_of_an_engine_is_an_option_of_the_server():
 
 def test_the_documented_tables_are_the_options():
     assert tables() in DOCS.read_text(), "run `python -m service.config` and put its tables there"
+
+
+def test_a_repeatable_flag_may_be_given_several_times_or_with_commas():
+    flags = ["--allowed-host", "a.example", "--allowed-host", "b.example,c.example"]
+    assert read_config(flags, {}).allowed_host == ("a.example", "b.example", "c.example")
+    assert read_config([], {"MYNAH_ALLOWED_HOST": "a.example,b.example"}).allowed_host == ("a.example", "b.example")
+    for wrong in ("", "a b", "http://a.example", "*.example"):
+        with pytest.raises(ConfigError):
+            read_config(["--allowed-host", wrong], {})
