@@ -15,7 +15,8 @@ from engines.api import Engine
 from service.access.admission import Admission, State
 from service.access.hosts import Hosts
 from service.access.listener import Listener, Slot, bind
-from service.config import ConfigError, is_loopback
+from service.config import is_loopback
+from service.listening import unavailable
 from service.telemetry import metrics
 
 _MAX_HEAD_BYTES = 16_384
@@ -55,7 +56,7 @@ class AdminServer:
         try:
             bound = bind(listen)
         except OSError as error:
-            raise ConfigError(f"cannot listen on {listen}: {error}") from error
+            raise unavailable("--admin-listen", listen, error) from error
         if is_loopback(listen):  # elsewhere it is on the operator's own network, where scrapers use names of theirs
             self._hosts = Hosts(listen, self._allowed_hosts)
         self._listener = Listener(bound, self._connection, self._max_connections)

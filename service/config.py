@@ -87,6 +87,11 @@ class ServerConfig:
         "addresses, localhost and names that public DNS cannot have; * allows all; may be repeated",
         HOSTS,
     )
+    openai_voices: bool = option(
+        True,
+        "on /v1/audio/speech, OpenAI's voice names (alloy, nova, ...) mean the default voice if no voice has that name",
+        SWITCH,
+    )
     max_streams: int | None = option(
         None,
         "streams that may be open at the same time; auto, the default, measures how many the device carries",

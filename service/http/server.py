@@ -16,8 +16,8 @@ from starlette.types import ASGIApp
 
 from service.access.listener import Listener, Slot, bind
 from service.access.turns import Turns
-from service.config import ConfigError
 from service.http.connection import HttpConnection
+from service.listening import unavailable
 
 _SEND_BUFFER_BYTES = 128 * 1024  # a cancel cannot recall it; enough for 48 kHz float at a round trip of 300 ms
 _UNSENT_MARGIN_S = 5.0
@@ -61,7 +61,7 @@ class HttpServer:
         try:
             bound = _bind(listen, self._stall_timeout_s)
         except OSError as error:
-            raise ConfigError(f"cannot listen on {listen}: {error}") from error
+            raise unavailable("--http-listen", listen, error) from error
         host, port = listen.rpartition(":")[0], bound.getsockname()[1]
         self._config.load()
         self._server = _Uvicorn(self._config, self._turns, self._max_connections, tls)
