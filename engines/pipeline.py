@@ -39,7 +39,10 @@ from engines.s3gen.streaming.windows import Wait, Window
 from engines.segment_stats import SegmentStatsRecorder
 from engines.t3.backend import T3Backend, T3Request
 from engines.voice import Voice
+from engines.worker_pool import WorkerPool
 
+# a voice takes seconds; decoding the recording has a limit of its own, which says so to its sender
+_VOICE_WORKERS, _VOICE_TIME_LIMIT_S = 4, 120.0
 _WARM_UP_TEXT = "Hello there."
 _WARM_UP = Sampling(seed=1, max_speech_tokens=50)
 
@@ -85,6 +88,13 @@ class Pipeline:
         self.default_voice = default_voice
         self.stages = stages
         self._builder = builder
+        self._voice_workers = WorkerPool(
+            "make-voice",
+            workers=_VOICE_WORKERS,
+            time_limit_s=_VOICE_TIME_LIMIT_S,
+            reason="VOICE_TIMEOUT",
+            work="Making the voice",
+        )
         self._streams: set[PipelineStream] = set()
         self._active_streams = ActiveStreams()
 
@@ -93,7 +103,7 @@ class Pipeline:
         return len(self._streams)
 
     async def make_voice(self, audio: bytes, *, name: str) -> Voice:
-        return await asyncio.to_thread(self._builder.build, audio, name)
+        return await self._voice_workers.run(self._builder.build, audio, name)
 
     async def open(self, voice: Voice, sampling: Sampling) -> PipelineStream:
         max_streams = self.info.limits.max_streams

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 import sys
 
 import engines
@@ -15,12 +14,14 @@ from engines.errors import EngineError
 from service.audio import watermark
 from service.config import ConfigError, ServerConfig, read_config
 from service.engine_loader import LazyEngine
-from service.server import Server
+from service.server import END_TIMEOUT_S, Server
+from service.shutdown import Signals, force_exit
 from service.telemetry import tracing
 
 
 def main() -> None:
-    """Exits with 0 after a signal, 2 for a bad configuration, 1 if the engine cannot be loaded or warmed up."""
+    """Exits with 0 after a signal, 3 if then a thread does not end, 2 for a bad configuration, 1 if the engine cannot
+    be loaded or warmed up."""
     try:
         config = read_config(sys.argv[1:], os.environ)
     except ConfigError as error:
@@ -63,7 +64,7 @@ def _expected(config: ServerConfig) -> EngineInfo:
 async def serve(engine: Engine, config: ServerConfig) -> None:
     """Serve until a signal. A second signal ends the grace period."""
     server = Server(engine, config)
-    signalled = _signals()
+    signalled = Signals(lambda count: END_TIMEOUT_S + (config.grace_s if count == 1 else 0.0)).received
     _say(f"listening on {await server.start()} while {engine.info.model} is loaded")
     if (admin := await server.start_admin()) is not None:
         _say(f"metrics, health and readiness at http://{admin}")
@@ -82,6 +83,8 @@ async def serve(engine: Engine, config: ServerConfig) -> None:
         stopping.cancel()
         await asyncio.gather(warming, stopping, return_exceptions=True)
         await _stop(server, signalled)
+        if server.left_behind:
+            force_exit("A thread of the engine has not ended.")
 
 
 async def _stop(server: Server, signalled: asyncio.Queue[None]) -> None:
@@ -92,14 +95,6 @@ async def _stop(server: Server, signalled: asyncio.Queue[None]) -> None:
         graceful.cancel()
         await server.stop(0.0)
     signalled_again.cancel()
-
-
-def _signals() -> asyncio.Queue[None]:
-    """A queue that gets an item for each SIGTERM or SIGINT."""
-    signalled: asyncio.Queue[None] = asyncio.Queue()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, signalled.put_nowait, None)
-    return signalled
 
 
 def _described(info: EngineInfo) -> str:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 from engines.api import Engine
+from engines.errors import TimeLimitExceeded
+from engines.worker_pool import WorkerPool
 from service.access.admission import Admission, State
 from service.config import ConfigError
 from service.telemetry import metrics
@@ -18,6 +20,10 @@ from service.telemetry import metrics
 _MAX_HEAD_BYTES = 16_384
 _TIMEOUT_S = 10.0
 _PLAIN = "text/plain; charset=utf-8"
+# formatting thousands of lines takes milliseconds, which would delay streams on the event loop
+_PAGES = WorkerPool(
+    "metrics", workers=2, time_limit_s=8.0, reason="METRICS_TIMEOUT", work="Reading the metrics", max_waiting=100
+)
 _PATHS = "the paths are /metrics, /healthz and /readyz"
 
 
@@ -89,15 +95,25 @@ class AdminServer:
             return _error(HTTPStatus.METHOD_NOT_ALLOWED, "use GET or HEAD")
         match parts[1].partition("?")[0]:
             case "/metrics":
-                # on a thread: formatting thousands of lines takes milliseconds, which would delay streams
-                page, content_type = await asyncio.to_thread(metrics.page, self._engine, _header(request, "accept"))
-                return _Answer(HTTPStatus.OK, page, content_type)
+                return await self._metrics(_header(request, "accept"))
             case "/healthz":
-                return _Answer(HTTPStatus.OK, b"ok\n")
+                return self._alive()
             case "/readyz":
                 return self._ready()
             case _:
                 return _error(HTTPStatus.NOT_FOUND, _PATHS)
+
+    async def _metrics(self, accept: str) -> _Answer:
+        try:
+            page, content_type = await _PAGES.run(metrics.page, self._engine, accept)
+        except TimeLimitExceeded as error:
+            return _error(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
+        return _Answer(HTTPStatus.OK, page, content_type)
+
+    def _alive(self) -> _Answer:
+        if self._admission.stalled is not None:
+            return _Answer(HTTPStatus.SERVICE_UNAVAILABLE, b"stalled\n")
+        return _Answer(HTTPStatus.OK, b"ok\n")
 
     def _ready(self) -> _Answer:
         state = self._admission.state
@@ -109,7 +125,7 @@ class AdminServer:
 
 
 def _error(status: HTTPStatus, hint: str) -> _Answer:
-    return _Answer(status, f"{status.phrase}: {hint}.\n".encode())
+    return _Answer(status, f"{status.phrase}: {hint.removesuffix('.')}.\n".encode())
 
 
 def _header(request: list[str], name: str) -> str:
