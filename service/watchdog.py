@@ -97,9 +97,12 @@ class Watchdog:
         finally:
             self._waiting -= 1
             self._advanced += 1
-            if not task.done():
+            ended = task.done()
+            if not ended:
                 self._abandon(task)
-        return task.result() if task.done() else self._raise_stalled()
+        if not ended:
+            raise _stalled_error()
+        return await task
 
     async def _first_of(self, task: asyncio.Future[Any]) -> None:
         """Waits until the task has ended or the engine has stalled."""
@@ -112,9 +115,6 @@ class Watchdog:
         self._abandoned.add(task)
         task.add_done_callback(self._abandoned.discard)
         task.add_done_callback(_retrieve)
-
-    def _raise_stalled(self) -> Any:
-        raise _stalled_error()
 
     def _run(self) -> None:
         interval_s = min(_MAX_INTERVAL_S, self._hang_timeout_s / 10)

@@ -20,7 +20,6 @@ from service.telemetry import metrics
 log = logging.getLogger("mynah.service")
 
 _ENGINE_RETRY_AFTER_S = 1.0
-_STORAGE_REASONS = ("STORAGE_FULL", "STORAGE_READ_ONLY", "STORAGE_FAILED", "STORE_TIMEOUT", "VOICE_DAMAGED")
 
 
 class Code(Enum):
@@ -104,7 +103,7 @@ def log_failure(error: Exception, call: str) -> Failure | None:
     metrics.ERRORS.labels(failure.reason).inc()
     if failure.code is Code.INTERNAL:
         log.error("%s: %s\n%s", call, failure.reason, _tracebacks(error))
-    elif failure.reason in _STORAGE_REASONS:
+    elif failure.reason in metrics.STORAGE_REASONS:
         metrics.STORAGE_ERRORS.labels(failure.reason).inc()
         log.error("%s: %s%s", call, failure.reason, _system_error(error))
     else:

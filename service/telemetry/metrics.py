@@ -147,6 +147,11 @@ BUILD_INFO = _add(Gauge("mynah_build_info", "1, with the running version as labe
 BUILD_INFO.labels(version("mynah"), platform.python_version()).set(1)
 for source in ("read", "cached"):
     T3_PROMPT.labels(source)  # so that both are exported from the start, at 0
+STORAGE_REASONS = ("STORAGE_FULL", "STORAGE_READ_ONLY", "STORAGE_FAILED", "STORE_TIMEOUT", "VOICE_DAMAGED")
+for storage_reason in STORAGE_REASONS:
+    STORAGE_ERRORS.labels(storage_reason)
+for part in ("t3", "s3gen", "engine", "event_loop"):
+    STALLED.labels(part)
 
 stream_id: ContextVar[str] = ContextVar("stream_id", default="")
 
