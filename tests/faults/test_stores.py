@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import httpx
@@ -12,7 +15,7 @@ import pytest
 import mynah
 from engines.fake import fake_voice
 from service.voices.stored_voice import stamped
-from tests.faults.servers import Server, error_of, server, speaks
+from tests.faults.servers import PYTHONPATH, Server, error_of, server, speaks
 from tests.service.serving import REFERENCE
 from tests.service.telemetry.scraping import scrape
 
@@ -51,6 +54,23 @@ async def test_a_damaged_voice_stops_no_start_and_is_not_the_clients_fault(damag
     await client.voices.delete("broken")  # as the message advises
     await client.voices.create("Anna", REFERENCE, consent=True, voice_id="broken")
     assert await speaks(client, voice="broken")
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".mp3"])
+async def test_a_full_disk_of_a_client_is_a_sentence(
+    damaged_store: tuple[Server, mynah.Client], suffix: str, tmp_path: Path
+):
+    output = tmp_path / f"out{suffix}"
+    output.symlink_to("/dev/full")
+    command = [sys.executable, "-m", "mynah", "--server", damaged_store[0].address, "say", "Hi.", "-o", str(output)]
+    running = await asyncio.create_subprocess_exec(
+        *command, stderr=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONPATH": PYTHONPATH}
+    )
+    _, errors = await running.communicate()
+    assert running.returncode == 1
+    last = errors.decode().splitlines()[-1]
+    assert last.startswith("mynah: The disk or the quota is full ([Errno 28] No space left on device). Free some space")
+    assert "Traceback" not in errors.decode()
 
 
 BUCKETS = """

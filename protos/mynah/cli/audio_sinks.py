@@ -74,8 +74,8 @@ class WavFileSink:
         self._wave.writeframes(chunk.data)
 
     def __exit__(self, *_: object) -> None:
-        self._wave.close()
-        self._file.close()
+        with self._file:  # closed also if the disk has no space for the header
+            self._wave.close()
 
 
 class RawFileSink:
