@@ -46,9 +46,7 @@ def check_finite(path: Path) -> None:
     except (OSError, SafetensorError, TypeError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
     if names:
-        raise CheckpointError(
-            f"{path}: the file is damaged, {', '.join(names)} hold NaN or infinity; download it again"
-        )
+        raise CheckpointError(f"{path}: damaged, there is NaN or infinity in {', '.join(names)}; download it again")
 
 
 def _as_float32(tensor: torch.Tensor) -> torch.Tensor:

@@ -102,11 +102,7 @@ def test_a_missing_file_is_refused_with_its_path(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("whole", "damaged"),
-    [
-        ('"F32","shape":[3,5]', '"F32","shape":[5,5]'),
-        ('"F32","shape":[3,5]', '"F16","shape":[3,5]'),
-        ("[0,60]", "[8,60]"),
-    ],
+    [("[3,5]", "[5,5]"), ("F32", "F16"), ("[0,60]", "[8,60]")],
 )
 def test_a_header_that_contradicts_itself_is_refused(tmp_path: Path, whole: str, damaged: str) -> None:
     path = tmp_path / "x.safetensors"
