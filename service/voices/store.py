@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ParamSpec, Protocol, TypeVar
 
-from engines.errors import InvalidInput
+from engines.errors import InvalidInput, TimeLimitExceeded
 from engines.voice import HEADER_BYTES, Voice
 from engines.worker_pool import WorkerPool
 from service.errors import AlreadyExists, DataLoss, FailedPrecondition, NotFound, ResourceExhausted, storage_error
@@ -95,9 +95,16 @@ class VoiceStore:
         self._summaries: dict[str, VoiceSummary] = {}  # may be stale: the files say which ids exist
         self._reserved: set[str] = set()  # ids whose file is being written or deleted
         self._damaged: dict[str, str | None] = {}  # unusable files by id, with their stamps
-        for voice_id in sorted(self._pool.call(self._files.ids)):
-            if (info := self._pool.call(self._read_summary, voice_id)) is not None:
-                self._summaries[voice_id] = info
+        self._read_summaries(sorted(self._pool.call(self._files.ids)))
+
+    def _read_summaries(self, voice_ids: list[str]) -> None:
+        """Reads what it can; the rest is read when it is listed."""
+        try:
+            for voice_id in voice_ids:
+                if (info := self._pool.call(self._read_summary, voice_id)) is not None:
+                    self._summaries[voice_id] = info
+        except TimeLimitExceeded as error:
+            log.error("the file %r among the stored voices was not checked: %s", voice_id + SUFFIX, error)
 
     async def get(self, voice_id: str) -> StoredVoice:
         """Raises InvalidInput if `voice_id` does not have the form of an id, NotFound, DataLoss if its file is damaged,

@@ -27,6 +27,7 @@ from service.errors import (
     Unavailable,
 )
 from service.telemetry import metrics
+from service.voices.files import FolderFiles
 from service.voices.store import VoiceStore
 from service.voices.stored_voice import StoredVoice
 from tests.virtual_time import virtual_time
@@ -212,7 +213,22 @@ async def test_a_disk_that_fails_is_a_typed_error(
     assert (raised.value.reason, raised.value.retry_after_s is not None) == (reason, True)
 
 
-async def test_a_hanging_store_fails_in_time_and_goes_on_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+async def test_a_file_that_hangs_at_the_start_stops_it_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    await VoiceStore(no_builtin, tmp_path).add(ANNA, "anna")
+    answering, read = threading.Event(), FolderFiles.read
+
+    def hang(files: FolderFiles, voice_id: str, max_bytes: int | None = None) -> bytes:
+        answering.wait()
+        return read(files, voice_id, max_bytes)
+
+    monkeypatch.setattr(FolderFiles, "read", hang)
+    store = VoiceStore(no_builtin, tmp_path, time_limit_s=0.02)
+    with pytest.raises(TimeLimitExceeded):
+        await store.get("anna")
+    answering.set()
+
+
+async def test_a_hanging_store_fails_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     store = VoiceStore(no_builtin, tmp_path, time_limit_s=0.02)
     answering = threading.Event()
     fsync = os.fsync
