@@ -175,12 +175,11 @@ class Clients:
         """Stores a voice, and deletes about half of them again."""
         try:
             voice = await self._voices.create("Anna", _REFERENCE, consent=True)
+            if self._random.random() < 0.5:
+                await self._voices.delete(voice.voice_id)
         except MynahError as error:
             if error.reason not in _UPLOAD_ENDS:
                 raise
-            return
-        if self._random.random() < 0.5:
-            await self._voices.delete(voice.voice_id)
 
     async def _send(self, call: BidiStream, text: str, flush_id: int) -> None:
         await call.write(Request(text=speech_pb2.TextFragment(content=text)))
