@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import numpy as np
 import pytest
 
+from engines import pipeline
 from engines.api import AudioChunk, EngineInfo, Event, Limits, Segment, SegmentDone, SegmentStarted
 from engines.config import Sampling
-from engines.errors import EngineBusy, EngineFailure, InvalidInput
+from engines.errors import EngineBusy, EngineFailure, InvalidInput, TimeLimitExceeded
 from engines.model_spec import SAMPLES_PER_TOKEN
 from engines.pipeline import Pipeline, Stages
 from engines.s3gen.streaming.batcher import WindowBatcher
@@ -244,3 +246,19 @@ def test_warm_up_speaks_to_the_end_and_leaves_nothing() -> None:
         assert bench.execute.batches
 
     virtual_time(run())
+
+
+async def test_a_voice_that_takes_for_ever_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    class HangingBuilder:
+        def build(self, audio: bytes, name: str) -> Voice:
+            go_on.wait()
+            return make_voice(name=name)
+
+    go_on = threading.Event()
+    monkeypatch.setattr(pipeline, "_VOICE_TIME_LIMIT_S", 0.02)
+    bench = Bench()
+    engine = Pipeline(bench.engine.info, bench.engine.stages, HangingBuilder(), make_voice())
+    with pytest.raises(TimeLimitExceeded) as raised:
+        await engine.make_voice(b"", name="Anna")
+    assert (raised.value.reason, raised.value.retryable) == ("VOICE_TIMEOUT", True)
+    go_on.set()
