@@ -107,7 +107,9 @@ def log_failure(error: Exception, call: str) -> Failure | None:
         metrics.STORAGE_ERRORS.labels(failure.reason).inc()
         log.error("%s: %s%s", call, failure.reason, _system_error(error))
     else:
-        log.info("%s: %s %s %s", call, failure.code.name, failure.reason, failure.field)
+        # a server that stops says once how many streams it ended
+        level = logging.DEBUG if failure.reason == "DRAINING" else logging.INFO
+        log.log(level, "%s: %s %s %s", call, failure.code.name, failure.reason, failure.field)
     return failure
 
 

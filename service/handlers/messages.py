@@ -33,7 +33,8 @@ async def stream_settings(message: speech_pb2.SpeechSettings, voices: VoiceSourc
     audio = AudioSettings(audio_format, rate_hz)
     sampling = _sampling(message.sampling)
     voice_id = message.voice_id if message.HasField("voice_id") else DEFAULT_VOICE_ID
-    return StreamSettings(voice_id, (await voices.get(voice_id)).voice, audio, sampling)
+    stored = await voices.get(voice_id)
+    return StreamSettings(stored.voice_id, stored.voice, audio, sampling)
 
 
 def format_number(audio_format: AudioFormat) -> speech_pb2.AudioFormat:
