@@ -13,10 +13,10 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from engines.api import DeviceMemory, Engine, EngineInfo, Event, Segment, SpeechStream
+from engines.api import DeviceMemory, Engine, EngineInfo, Event, Samples, Segment, SpeechStream
 from engines.config import Sampling
 from engines.health import Health
 from engines.voice import Voice
@@ -235,8 +235,18 @@ class WatchedEngine:
     def device_memory(self) -> DeviceMemory | None:
         return self._engine.device_memory()
 
-    async def make_voice(self, audio: bytes, *, name: str) -> Voice:
-        return await self._engine.make_voice(audio, name=name)
+    @property
+    def other_voices(self) -> Mapping[str, Voice]:
+        return self._engine.other_voices
+
+    def count_text_tokens(self, word: str) -> int:
+        return self._engine.count_text_tokens(word)
+
+    async def make_voice(self, audio: bytes, *, name: str, normalize_loudness: bool = True) -> Voice:
+        return await self._engine.make_voice(audio, name=name, normalize_loudness=normalize_loudness)
+
+    async def similarity(self, voice: Voice, speech: Samples) -> float | None:
+        return await self._engine.similarity(voice, speech)
 
     async def open(self, voice: Voice, sampling: Sampling) -> SpeechStream:
         return _WatchedStream(await self._engine.open(voice, sampling), self._watchdog)

@@ -24,9 +24,11 @@ from service.access.admission import Admission
 from service.errors import DeadlineExceeded, NotFound
 from service.grpc.call_writer import CallWriter
 from service.grpc.status import grpc_errors
+from service.handlers.messages import text_settings
 from service.handlers.speech_handler import SpeechHandler, new_stream_id
 from service.handlers.voice_catalogue import MAX_PAGE_SIZE
 from service.stream.policy import StreamPolicy
+from service.stream.settings import Markup, TextSettings, UnspeakableText
 from service.voices.ids import DEFAULT_VOICE_ID
 from service.voices.lookup import VoiceLookup
 from service.voices.store import OneVoice, VoiceSource, VoiceStore
@@ -54,6 +56,8 @@ _SAMPLING = {
     "max_speech_token_count": int,
 }
 _CONSENT = "consent"
+# and how text is read, by the names and values of HTTP
+_TEXT = ("markup", "unspeakable_text", "drop_thinking")
 _PROMPT = "zero_shot_data.audio_prompt"
 # at least; Opus is too small to matter
 _BYTES_PER_SAMPLE = {
@@ -228,6 +232,7 @@ def _settings(request: Any) -> speech_pb2.SpeechSettings:
     settings = speech_pb2.SpeechSettings(
         voice_id=_voice_id(request), audio_format=_FORMATS[request.encoding], sampling=_sampling(request)
     )
+    settings.text.CopyFrom(_text_settings(request))
     if request.sample_rate_hz:
         settings.sample_rate_hz = request.sample_rate_hz
     return settings
@@ -248,11 +253,11 @@ def _voice_id(request: Any) -> str:
 def _sampling(request: Any) -> speech_pb2.Sampling:
     sampling = speech_pb2.Sampling()
     for key, text in request.custom_configuration.items():
-        if key == _CONSENT:
+        if key == _CONSENT or key in _TEXT:
             continue
         field = f"custom_configuration[{key}]"
         if key not in _SAMPLING:
-            allowed = ", ".join([_CONSENT, *_SAMPLING])
+            allowed = ", ".join([_CONSENT, *_TEXT, *_SAMPLING])
             message = f"{field} is unknown; custom_configuration may hold {allowed}."
             raise InvalidInput(field, message, "CONFIGURATION_UNKNOWN", value=text, allowed=allowed)
         try:
@@ -262,6 +267,26 @@ def _sampling(request: Any) -> speech_pb2.Sampling:
             message = f"{field} is {text!r}; it must be {kind}."
             raise InvalidInput(field, message, "SAMPLING_OUT_OF_RANGE", value=text, allowed=kind) from None
     return sampling
+
+
+def _text_settings(request: Any) -> speech_pb2.TextSettings:
+    given = {key: text for key, text in request.custom_configuration.items() if key in _TEXT}
+    settings = TextSettings(
+        markup=Markup(_one_of("markup", given, [each.value for each in Markup])),
+        unspeakable_text=UnspeakableText(_one_of("unspeakable_text", given, [each.value for each in UnspeakableText])),
+        drop_thinking=_one_of("drop_thinking", given, ["false", "true"]) == "true",
+    )
+    return text_settings(settings)
+
+
+def _one_of(key: str, given: dict[str, str], choices: list[str]) -> str:
+    """Returns the value of `key`, by default the first of `choices`."""
+    value = given.get(key, choices[0])
+    if value not in choices:
+        field, allowed = f"custom_configuration[{key}]", ", ".join(choices)
+        message = f"{field} is {value!r}; it must be one of {allowed}."
+        raise InvalidInput(field, message, f"{key.upper()}_UNKNOWN", value=value, allowed=allowed)
+    return value
 
 
 def _as_file(prompt: Any) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Any
 
 from engines.api import EngineInfo
@@ -9,6 +10,7 @@ from engines.model_spec import SPEECH_VOCAB
 from service.audio.formats import SAMPLE_RATES_HZ
 from service.http import speech_request
 from service.stream.policy import StreamPolicy
+from service.stream.settings import Markup, UnspeakableText
 
 Schema = dict[str, Any]
 
@@ -141,9 +143,17 @@ def _speech_request(info: EngineInfo, policy: StreamPolicy) -> Schema:
         "repetition_penalty": _range("number", 0.1, 10.0, 1.2),
         "seed": {"type": "integer", "minimum": 0, "maximum": 2**64 - 1},
         "max_speech_token_count": _range("integer", 1, 1000, 1000),
+        "markup": _choice(Markup, "SSML is refused and HTML removed, both are removed, or both are spoken as text."),
+        "unspeakable_text": _choice(UnspeakableText, "What becomes of sentences in a script that the model lacks."),
+        "drop_thinking": {"type": "boolean", "default": False, "description": "Drops <think>...</think>."},
     }
     optional = {name: _or_null(schema) for name, schema in fields.items()}
     return _object({"input": text} | optional, "input")
+
+
+def _choice(kind: type[Enum], description: str) -> Schema:
+    names = [each.value for each in kind]
+    return {"enum": names, "default": names[0], "description": description}
 
 
 def _new_voice() -> Schema:
@@ -152,6 +162,11 @@ def _new_voice() -> Schema:
             "name": {"type": "string", "minLength": 1, "maxLength": 80},
             "consent": {"const": "true", "description": "Confirms that the speaker agreed to having this voice made."},
             "voice_id": _VOICE_ID,
+            "normalize_loudness": {
+                "enum": ["true", "false"],
+                "default": "true",
+                "description": "Whether the recording is brought to -27 LUFS first, as the model was trained.",
+            },
             "audio": {
                 "type": "string",
                 "format": "binary",
@@ -191,8 +206,19 @@ def _schemas() -> Schema:
             "create_time": {"type": "string", "format": "date-time"},
             "built_in": {"type": "boolean"},
             "reference_s": {"type": "number"},
+            "used_from_s": {"type": "number", "description": "Where the used part of the recording begins."},
+            "used_s": {"type": "number"},
+            "speech_share": {"type": "number", "minimum": 0, "maximum": 1},
+            "speech_to_noise_db": {"type": "number", "minimum": 0, "maximum": 60},
+            "kept": {"type": "boolean", "description": "Whether the voice is still there after a restart."},
+            "warnings": {"type": "array", "items": _object({"reason": _STRING, "message": _STRING}, "reason")},
+            "similarity": {
+                "type": "number",
+                "description": "Cosine of the speaker embeddings of the recording and of speech made with the voice.",
+            },
+            "similarity_skipped": {"type": "string", "description": "Why there is no similarity; else empty."},
         },
-        "voice_id", "name", "built_in", "reference_s",
+        "voice_id", "name", "built_in", "reference_s", "kept", "warnings", "similarity_skipped",
     )  # fmt: skip
     model = _object(
         {"id": _STRING, "object": {"const": "model"}, "created": {"type": "integer"}, "owned_by": _STRING},

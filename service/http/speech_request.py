@@ -5,13 +5,15 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from engines.errors import InvalidInput
 from mynah.v1 import speech_pb2
 from service.audio.formats import AudioFormat
 from service.errors import NotFound
-from service.handlers.messages import format_number
+from service.handlers.messages import format_number, text_settings
+from service.stream.settings import Markup, TextSettings, UnspeakableText
 
 # OpenAI's names first, then the contract's own.
 RESPONSE_FORMATS: dict[str, AudioFormat] = {
@@ -48,6 +50,7 @@ SAMPLING_FIELDS = ("temperature", "top_k", "top_p", "repetition_penalty", "seed"
 # The contract's fields that have other names here.
 _FIELDS = {
     "text": "input",
+    "text.content": "input",
     "voice_id": "voice",
     "settings.audio_format": "response_format",
     "settings.sample_rate_hz": "sample_rate_hz",
@@ -85,12 +88,18 @@ def parse(body: dict[str, Any], model: str) -> SpeechRequest:
     for name in SAMPLING_FIELDS:
         if name in fields:
             _set(settings.sampling, name, fields[name])
+    settings.text.CopyFrom(text_settings(_text_settings(fields)))
     request = speech_pb2.SynthesizeRequest(settings=settings)
     _set(request, "text", fields["input"], "input")
     events, whole = fields.get("stream_format") == "sse", not fields.get("stream", True)
     if events and whole:
         raise _invalid("stream", "false", "true or absent with stream_format sse")
     return SpeechRequest(request, audio_format, events, whole)
+
+
+def _text_settings(fields: dict[str, Any]) -> TextSettings:
+    chosen = {name: fields[name] for name in ("markup", "unspeakable_text", "drop_thinking") if name in fields}
+    return TextSettings(**chosen)
 
 
 def http_field(field: str) -> str:
@@ -167,6 +176,17 @@ def _one_of(allowed: Iterable[str], reason: str) -> Callable[[str, object], str]
     return parse_name
 
 
+def _choice(kind: type[Enum], reason: str) -> Callable[[str, object], Enum]:
+    name_of = _one_of([each.value for each in kind], reason)
+    return lambda name, value: kind(name_of(name, value))
+
+
+def _flag(name: str, value: object) -> bool:
+    if type(value) is not bool:
+        raise _invalid(name, _json_type(value), "true or false")
+    return value
+
+
 def _speed(name: str, value: object) -> float:
     speed = _number(name, value)
     if speed != 1.0:
@@ -201,4 +221,7 @@ _PARSERS: dict[str, Callable[[str, object], Any]] = {
     "repetition_penalty": _number,
     "seed": _whole,
     "max_speech_token_count": _whole,
+    "markup": _choice(Markup, "MARKUP_UNKNOWN"),
+    "unspeakable_text": _choice(UnspeakableText, "UNSPEAKABLE_TEXT_UNKNOWN"),
+    "drop_thinking": _flag,
 }

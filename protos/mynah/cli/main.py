@@ -150,6 +150,11 @@ def _add_say(say: argparse.ArgumentParser) -> None:
     say.add_argument("--top-p", type=float, help="sample from this share of the probability (default 0.95; 1: all)")
     say.add_argument("--repetition-penalty", type=float, help="above 1: fewer repetitions (default 1.2; 1: off)")
     say.add_argument("--seed", type=int, help="the same seed, text and settings give the same speech (default: random)")
+    markup = "SSML in the text is refused and HTML removed (default), both are removed, or both are spoken as text"
+    say.add_argument("--markup", choices=("refuse", "strip", "literal"), help=markup)
+    unspeakable = "sentences in a script that the model does not speak are skipped (default) or refused"
+    say.add_argument("--unspeakable-text", choices=("skip", "refuse"), help=unspeakable)
+    say.add_argument("--drop-thinking", action="store_true", help="leave out what stands between <think> and </think>")
     say.add_argument("--quiet", action="store_true", help="print no progress and no summary")
 
 
@@ -159,6 +164,11 @@ def _add_voices(voices: argparse.ArgumentParser) -> None:
     create.add_argument("audio", type=Path, help="audio file with more than 5 s of one speaker's voice")
     create.add_argument("--name", required=True, help="display name of the voice")
     create.add_argument("--id", help="id of the voice, in lower case (default: chosen by the server)")
+    create.add_argument(
+        "--keep-loudness",
+        action="store_true",
+        help="use the recording as loud as it is (default: brought to -27 LUFS, as the model was trained)",
+    )
     create.add_argument("--consent", action="store_true", help="confirm that the speaker agreed to this voice")
     listing = _command(actions, "list", "list all voices")
     listing.add_argument("--no-header", action="store_true", help="leave out the line with the columns' names")
