@@ -16,12 +16,14 @@ from service.audio import watermark
 from service.config import ConfigError, ServerConfig, read_config, with_voices_place
 from service.engine_loader import LazyEngine
 from service.options import MEMORY
-from service.server import Server
+from service.server import END_TIMEOUT_S, Server
+from service.shutdown import Signals, force_exit
 from service.telemetry import logs, tracing
 
 
 def main() -> None:
-    """Exits with 0 after a signal, 2 for a bad configuration, 1 if the engine cannot be loaded or warmed up."""
+    """Exits with 0 after a signal, 3 if then a thread does not end, 2 for a bad configuration, 1 if the engine cannot
+    be loaded or warmed up."""
     try:
         config = with_voices_place(read_config(sys.argv[1:], os.environ), os.environ)
     except ConfigError as error:
@@ -64,7 +66,7 @@ async def serve(engine: Engine, config: ServerConfig) -> None:
     """Serve until a signal. A second signal ends the grace period."""
     descriptors.raise_limit()
     server = Server(engine, config)
-    signalled = _signals()
+    signalled = Signals(lambda count: END_TIMEOUT_S + (config.grace_s if count == 1 else 0.0)).received
     await _listen(server, config, engine.info.model)
     warming = asyncio.ensure_future(server.warm_up())
     stopping = asyncio.ensure_future(signalled.get())
@@ -72,14 +74,16 @@ async def serve(engine: Engine, config: ServerConfig) -> None:
     try:
         if warming.done():
             took_s, streams = warming.result(), engine.info.limits.max_streams
-            _say(f"serving after {took_s:.1f} s up to {streams} streams with {_described(engine.info)}")
             _say(_where_voices_are(config))
+            _say(f"serving after {took_s:.1f} s up to {streams} streams with {_described(engine.info)}")
             await stopping
     finally:
         warming.cancel()
         stopping.cancel()
         await asyncio.gather(warming, stopping, return_exceptions=True)
         await _stop(server, signalled)
+        if server.left_behind:
+            force_exit("A thread of the engine has not ended.")
 
 
 async def _listen(server: Server, config: ServerConfig, model: str) -> None:
@@ -108,14 +112,6 @@ async def _stop(server: Server, signalled: asyncio.Queue[None]) -> None:
         graceful.cancel()
         await server.stop(0.0)
     signalled_again.cancel()
-
-
-def _signals() -> asyncio.Queue[None]:
-    """A queue that gets an item for each SIGTERM or SIGINT."""
-    signalled: asyncio.Queue[None] = asyncio.Queue()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, signalled.put_nowait, None)
-    return signalled
 
 
 def _described(info: EngineInfo) -> str:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 from engines.api import Engine
+from engines.errors import TimeLimitExceeded
+from engines.worker_pool import WorkerPool
 from service.access.admission import Admission, State
 from service.access.hosts import Hosts
 from service.access.listener import Listener, Slot, bind
@@ -23,6 +25,10 @@ _MAX_HEAD_BYTES = 16_384
 _MAX_CONNECTIONS = 32
 _TIMEOUT_S = 10.0
 _PLAIN = "text/plain; charset=utf-8"
+# formatting thousands of lines takes milliseconds, which would delay streams on the event loop
+_PAGES = WorkerPool(
+    "metrics", workers=2, time_limit_s=8.0, reason="METRICS_TIMEOUT", work="Reading the metrics", max_waiting=100
+)
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 _PATHS = "the paths are /metrics, /healthz and /readyz"
 
@@ -111,15 +117,25 @@ class AdminServer:
             return _error(HTTPStatus.FORBIDDEN, "the Host header does not name this server; see --allowed-host")
         match parts[1].partition("?")[0]:
             case "/metrics":
-                # on a thread: formatting thousands of lines takes milliseconds, which would delay streams
-                page, content_type = await asyncio.to_thread(metrics.page, self._engine, _header(request, "accept"))
-                return _Answer(HTTPStatus.OK, page, content_type)
+                return await self._metrics(_header(request, "accept"))
             case "/healthz":
-                return _Answer(HTTPStatus.OK, b"ok\n")
+                return self._alive()
             case "/readyz":
                 return self._ready()
             case _:
                 return _error(HTTPStatus.NOT_FOUND, _PATHS)
+
+    async def _metrics(self, accept: str) -> _Answer:
+        try:
+            page, content_type = await _PAGES.run(metrics.page, self._engine, accept)
+        except TimeLimitExceeded as error:
+            return _error(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
+        return _Answer(HTTPStatus.OK, page, content_type)
+
+    def _alive(self) -> _Answer:
+        if self._admission.stalled is not None:
+            return _Answer(HTTPStatus.SERVICE_UNAVAILABLE, b"stalled\n")
+        return _Answer(HTTPStatus.OK, b"ok\n")
 
     def _ready(self) -> _Answer:
         state = self._admission.state
@@ -143,7 +159,7 @@ class _Connection(asyncio.StreamReaderProtocol):
 
 
 def _error(status: HTTPStatus, hint: str) -> _Answer:
-    return _Answer(status, f"{status.phrase}: {hint}.\n".encode())
+    return _Answer(status, f"{status.phrase}: {hint.removesuffix('.')}.\n".encode())
 
 
 def _header(request: list[str], name: str) -> str:

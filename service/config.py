@@ -107,11 +107,19 @@ class ServerConfig:
         PLACE,
     )
     max_voices: int = option(1000, "uploaded voices that are stored", whole(1, 1_000_000))
+    store_timeout_s: float = option(
+        20.0, "time limit of one read, write or listing of --voices-dir", seconds(0.01, 3600)
+    )
     max_voices_in_memory: int = option(
         256, "uploaded voices that are held in memory, about 0.3 MB each", whole(1, 1_000_000)
     )
     max_uploads: int = option(4, "uploads that may run at the same time", whole(1, 1000))
     grace_s: float = option(30.0, "time for open streams to finish when the server is stopped", seconds(0, 86_400))
+    hang_timeout_s: float = option(
+        60.0,
+        "the engine has stalled if its work has not advanced for this long, and for ten times its longest recent call",
+        seconds(0.01, 86_400),
+    )
     tls_certificate: Path | None = option(
         None, "PEM certificate chain; with --tls-key, connections are encrypted; read again when it changes", PATH
     )

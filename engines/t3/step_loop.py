@@ -15,8 +15,12 @@ from engines.api import NULL_OBSERVER, Observer, T3Use
 from engines.errors import EngineFailure
 from engines.t3.backend import T3Request
 from engines.t3.decoder import Progress, Sequence
+from engines.worker_pool import WorkerPool
 
 _log = logging.getLogger(__name__)
+
+# for the backends: `StepLoop.close` blocks until the step that runs has ended
+CLOSING = WorkerPool("t3-close", workers=1, time_limit_s=60.0, reason="CLOSE_TIMEOUT", work="Closing T3")
 
 
 class TokenReceiver(Protocol):
@@ -143,7 +147,8 @@ class _Loop:
     def step(self) -> None:
         sequences, began_s = len(self._sequences), time.perf_counter()
         try:
-            results = self._decoder.step()
+            with self._observer.calling("t3"):
+                results = self._decoder.step()
         except Exception as error:  # a fault of the decoder itself: it reports the failures of requests
             _log.exception("T3's step failed")
             self._fail_all(f"T3 failed: {error!r}")

@@ -67,6 +67,7 @@ class RestEndpoints:
         return {"id": self._engine.info.model, "object": "model", "created": self._created_s, "owned_by": "mynah"}
 
     async def healthz(self, _: Request) -> Response:
+        self._admission.check_alive()
         return JSONResponse({"status": "alive"})
 
     async def readyz(self, _: Request) -> Response:
