@@ -23,6 +23,7 @@ _MESSAGES = {
     "VOICE_BUILT_IN": "The built-in voice cannot be deleted.",
     "VOICES_FULL": "The server cannot store more voices. Delete one first.",
     "UPLOADS_EXHAUSTED": "The server is receiving too many recordings now.",
+    "UPLOAD_TIMED_OUT": "The upload took too long. Try again.",
     "AUDIO_EMPTY": "The recording is empty.",
     "AUDIO_TOO_LARGE": "The file is too large for the server.",
     "AUDIO_NOT_DECODABLE": "The server cannot read this file as audio.",
@@ -31,6 +32,12 @@ _MESSAGES = {
     "AUDIO_SILENT": "The recording is almost silent.",
     "API_KEY_INVALID": "The speech server needs an API key, and this page has no valid one.",
     "UNAVAILABLE": "The speech server does not answer.",
+}
+PAGE_FAILURE = {
+    "message": "The page failed. Try again; its log says what happened.",
+    "field": "",
+    "reason": "PAGE_FAILURE",
+    "retryable": True,
 }
 _FIELDS = {
     "TEXT_EMPTY": "text",
