@@ -118,6 +118,7 @@ class Visitor:
         """End the visit. Asserts that there were no complaints."""
         for event, note in self._listening.items():
             self.page.remove_listener(event, note)
+        self.page.evaluate("localStorage.clear()")  # the next visitor of this window is another person
         self.page.goto("about:blank")
         assert not self.complaints, "\n".join(self.complaints)
 
@@ -168,6 +169,19 @@ class Visitor:
         script = "name => Array.from(mynah.player.recordings[name].samples, one => Math.round(one * 32768))"
         samples: list[int] = self.evaluate(script, name)
         return samples
+
+    def expert(self) -> None:
+        """Open the fold with the settings, the comparison and the figures."""
+        fold = self.page.locator(".fold")
+        if fold.get_attribute("aria-expanded") != "true":
+            fold.click()
+
+    def choose_voice(self, name: str, settings: str = "a") -> None:
+        self.page.locator(f"#voice-{settings} select").select_option(label=name)
+
+    def take(self) -> Locator:
+        """The newest recording in the list."""
+        return self.page.locator(".takes li").first
 
     def open_tab(self, name: str) -> None:
         self.page.get_by_role("tab", name=name, exact=True).click()
