@@ -139,7 +139,7 @@ def test_it_fits_and_is_accessible(browser: Browser, page_url: str, scheme: str,
         visitor.button("Clone this voice").click()
         visitor.page.locator("#voice-name .field-error").wait_for()
         findings(visitor, "with an error")
-        visitor.complaints.clear()  # the browser notes the refusal's status on the console
+        visitor.expect_refusal()
 
 
 def findings(visitor: Visitor, when: str) -> None:
