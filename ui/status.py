@@ -25,7 +25,6 @@ async def state(client: mynah.Client, server: str) -> dict[str, Any]:
     except mynah.MynahError as error:
         return {"up": False, "server": server, **error_message(error)}
     shown = {name: value for name, value in asdict(info).items() if name not in ("audio_formats", "sample_rates_hz")}
-    shown["tags"] = list(getattr(info, "tags", ()))
     message = "" if accepts else "The speech server is starting or stopping: it takes no text at the moment."
     return {"up": True, "server": server, "accepts": accepts, "message": message, **shown}
 

@@ -5,6 +5,7 @@ A recording is the body of its request, never a file of this host.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -14,7 +15,7 @@ import mynah
 from ui.error_messages import error_message
 from ui.uploads import Uploads
 
-DEFAULT_VOICE = ("Built-in voice", "default")
+DEFAULT_VOICE = "default"
 _STATUS = {"AUDIO_TOO_LARGE": 413, "UPLOADS_EXHAUSTED": 429, "VOICE_NOT_FOUND": 404, "UNAVAILABLE": 503}
 
 
@@ -28,7 +29,7 @@ def voice_routes(client: mynah.Client, uploads: Uploads) -> APIRouter:
         except mynah.MynahError as error:
             return _failed(error)
         shown = [_shown(voice) for voice in voices]
-        shown.sort(key=lambda voice: (not voice["built_in"], str(voice["name"]).casefold()))
+        shown.sort(key=lambda voice: (not voice["built_in"], voice["id"] != DEFAULT_VOICE, voice["name"].casefold()))
         return _json({"voices": shown})
 
     @router.post("")
@@ -57,10 +58,11 @@ def voice_routes(client: mynah.Client, uploads: Uploads) -> APIRouter:
 
 
 def _shown(voice: mynah.Voice) -> dict[str, Any]:
-    """A voice as the page's JavaScript takes it."""
+    """A voice as the page's JavaScript takes it: the client's fields, with the page's own names for some."""
     return {
+        **asdict(voice),
         "id": voice.voice_id,
-        "name": DEFAULT_VOICE[0] if voice.voice_id == DEFAULT_VOICE[1] else voice.name,
+        "name": "Built-in voice" if voice.name == DEFAULT_VOICE else voice.name,
         "built_in": voice.built_in,
         "seconds": round(voice.reference_s, 1),
         "created": voice.created.isoformat() if voice.created else "",

@@ -112,6 +112,27 @@ def test_missing_clip_name_and_consent_are_reported_beside_their_fields(cloner: 
     cloner.expect_refusal()
 
 
+ABOUT_NEW = "one => import('./mynah/static/voice_words.js').then(words => words.aboutNew(one))"
+
+
+@pytest.mark.parametrize(
+    ("voice", "verdict", "words"),
+    [
+        ({"similarity": 0.9}, "yes", "much like"),
+        ({"similarity": 0.75}, "perhaps", "somewhat like"),
+        ({"similarity": 0.4}, "no", "another person"),
+        ({"similarity": None, "similarity_skipped": "The server is busy."}, "yes", "The server is busy."),
+        ({"kept": False}, "perhaps", "lost when the server stops"),
+        ({"kept": True}, "", "keeps this voice"),
+        ({"warnings": [{"reason": "NOISY", "message": "Noise."}]}, "perhaps", "Noise."),
+        ({"used_from_s": 15.0, "used_s": 9.5}, "", "9.5 s of the recording were used, from 15.0 s on."),
+    ],
+)
+def test_a_new_voice_is_described_in_plain_words(visitor: Visitor, voice: dict[str, object], verdict: str, words: str):
+    sentences = visitor.evaluate(ABOUT_NEW, {"name": "Ada", **voice})
+    assert [found for found, sentence in sentences if words in sentence] == [verdict], sentences
+
+
 def test_a_name_is_shown_as_text_only(cloner: Visitor, clip: Path):
     name = "<img src=x onerror=hacked=1>${window.hacked=1}{{value}}`"
     upload(cloner, clip)

@@ -57,8 +57,14 @@ def test_the_waveform_grows_as_it_arrives(visitor: Visitor):
     assert seen > 3
 
 
+TAGS = """document.dispatchEvent(new CustomEvent("mynah-server", {
+    detail: { ...window.mynahServer, tags: ["[laugh]", "[clear throat]"] } }))"""
+
+
 def test_a_tag_is_inserted_at_the_cursor(visitor: Visitor):
+    assert visitor.button("clear throat").count() == 0  # this model has no tags
     visitor.write("Well. No.")
+    visitor.evaluate(TAGS)
     visitor.evaluate("document.querySelector('#text textarea').setSelectionRange(5, 5)")
     visitor.button("clear throat").click()
     assert visitor.page.get_by_label("Text", exact=True).input_value() == "Well. [clear throat] No."

@@ -2,9 +2,11 @@
 
 import { request } from "./api.js";
 import { check } from "./clip.js";
+import { make } from "./dom.js";
 import * as errors from "./errors.js";
 import { Recorder } from "./recorder.js";
 import { refresh } from "./voice_store.js";
+import { aboutNew } from "./voice_words.js";
 
 export function mount(element) {
   new Form(element.querySelector("form"));
@@ -62,7 +64,11 @@ class Form {
     const answer = await request(`voices?${query}`, { method: "POST", body: this.clip, headers: { "content-type": "application/octet-stream" } });
     button.disabled = false;
     if (!answer.created) return this.#failed(answer);
-    result.replaceChildren(...told(answer.voice));
+    result.replaceChildren(...aboutNew(answer.voice).map(([verdict, sentence]) => {
+      const text = make("p", sentence, { className: "verdict-text" });
+      text.dataset.verdict = verdict;
+      return text;
+    }));
     await refresh();
   }
 
@@ -70,13 +76,4 @@ class Form {
     this.part(".clone-result").replaceChildren();
     errors.show(answer, "a", this.part(".clone-result"));
   }
-}
-
-// The sentences about a new voice.
-function told(voice) {
-  const sentence = document.createElement("p");
-  sentence.className = "verdict-text";
-  sentence.dataset.verdict = "yes";
-  sentence.textContent = `“${voice.name}” is ready. Press Listen or Use in the list.`;
-  return [sentence];
 }

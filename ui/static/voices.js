@@ -4,6 +4,7 @@ import { request } from "./api.js";
 import { make } from "./dom.js";
 import * as sample from "./sample.js";
 import { all, refresh } from "./voice_store.js";
+import { aboutListed } from "./voice_words.js";
 
 export function mount(element) {
   const note = element.querySelector(".voices-note");
@@ -16,9 +17,7 @@ export function mount(element) {
 function card(voice, note) {
   const item = document.createElement("li");
   const text = document.createElement("div");
-  const about = [voice.built_in ? "comes with the model" : when(voice.created)];
-  if (voice.seconds) about.push(`${voice.seconds} s recording`);
-  text.append(make("strong", voice.name), make("span", about.filter(Boolean).join(" · ")));
+  text.append(make("strong", voice.name), make("span", aboutListed(voice)));
   const listen = make("button", "Listen", { label: `Listen to ${voice.name}` });
   listen.onclick = () => sample.toggle(voice.id, listen);
   const use = make("button", "Use", { label: `Use ${voice.name}` });
@@ -51,8 +50,4 @@ function remove(voice, note) {
     button.setAttribute("aria-label", `Delete ${voice.name}`);
   };
   return button;
-}
-
-function when(created) {
-  return created ? `created ${new Date(created).toLocaleString([], { dateStyle: "medium", timeStyle: "short" })}` : "";
 }

@@ -8,7 +8,7 @@ const MAX_REMEMBERED_CHARS = 200_000;
 const EXAMPLES = {
   "A greeting": "Good morning, and welcome aboard. This is Mynah. Shall we begin?",
   "A phone call": "Thank you for calling. Your appointment is on Thursday at half past ten. Would you like a reminder the day before?",
-  "A story": "Once upon a time, at the edge of a quiet forest, there lived a bird that could repeat every voice it heard. One evening it answered a question that nobody had asked.",
+  "A story": "Once upon a time, at the edge of a quiet forest, there lived a bird that could repeat every voice it heard. One evening it answered a question before it was asked.",
   "The news": "The city council has decided to reopen the old railway bridge. Work begins in March, and the first walkers are expected in the autumn.",
 };
 
