@@ -22,7 +22,7 @@ from ui.error_messages import PAGE_FAILURE
 from ui.gateway import Gateway, Hosts
 from ui.page import Page
 from ui.recordings import Recordings, recording_routes
-from ui.speaking import speak
+from ui.speaking import socket_slots, speak
 from ui.status import watch
 from ui.uploads import Uploads
 from ui.voices import voice_routes
@@ -34,7 +34,7 @@ _log = logging.getLogger("mynah.page")
 def make_app(config: PageConfig, api_key: str | None) -> Gateway:
     """Returns the application. It must run on one event loop."""
     client = mynah.Client(config.server, tls=config.tls, api_key=api_key, timeouts=mynah.Timeouts(call_s=10.0))
-    recordings = Recordings()
+    recordings, sockets = Recordings(), socket_slots()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -46,7 +46,7 @@ def make_app(config: PageConfig, api_key: str | None) -> Gateway:
 
     @app.websocket("/mynah/speak")
     async def speaking(socket: WebSocket) -> None:
-        await speak(socket, client, recordings)
+        await speak(socket, client, recordings, sockets)
 
     @app.get("/mynah/status")
     async def status() -> StreamingResponse:

@@ -16,6 +16,7 @@ from fastapi.responses import JSONResponse, Response
 Pcm = npt.NDArray[np.int16]  # (n,) mono
 
 MAX_RECORDING_BYTES = 64 * 2**20  # 23 minutes at 24 kHz; the browser itself keeps longer ones
+MAX_LIVE_BYTES = 256 * 2**20  # of all recordings that are being made
 _MAX_ENCODERS = 2
 # extension -> (media type, libsndfile's container and codec)
 FORMATS = {
@@ -51,6 +52,20 @@ class Recordings:
         self._max_bytes = max_bytes
         self._recordings: OrderedDict[str, Recording] = OrderedDict()
         self._bytes = 0
+        self._live_bytes = 0
+
+    def grow(self, pcm: bytearray, data: bytes) -> bool:
+        """Append to a recording that is being made, or return False if it becomes too long to be kept."""
+        fits = len(pcm) + len(data) <= MAX_RECORDING_BYTES and self._live_bytes + len(data) <= MAX_LIVE_BYTES
+        if fits:
+            pcm += data
+            self._live_bytes += len(data)
+        return fits
+
+    def release(self, pcm: bytearray) -> None:
+        """Forget a recording that was being made."""
+        self._live_bytes -= len(pcm)
+        pcm.clear()
 
     def add(self, rate_hz: int, pcm: bytes) -> str:
         """Store PCM s16le and return the id of the recording."""

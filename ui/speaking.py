@@ -23,12 +23,13 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 import mynah
 from mynah import AudioChunk, InvalidArgument, MynahError, SegmentDone, SegmentStarted
 from ui.error_messages import PAGE_FAILURE, error_message
-from ui.recordings import MAX_RECORDING_BYTES, Recordings
+from ui.recordings import Recordings
+from ui.slots import Slots
 
 _log = logging.getLogger("mynah.page")
 
 _MAX_QUEUED_TEXTS = 4000  # messages with text, from the browser to the server
-_MAX_QUEUED_CHARS = 4_000_000
+_MAX_QUEUED_CHARS = 2_000_000
 _OPENING_TIMEOUT_S = 30.0
 _NUMBERS: dict[str, type[int] | type[float]] = {
     "temperature": float,
@@ -40,11 +41,17 @@ _NUMBERS: dict[str, type[int] | type[float]] = {
 }
 
 
-async def speak(socket: WebSocket, client: mynah.Client, recordings: Recordings) -> None:
+def socket_slots() -> Slots:
+    """The sockets that may be open at once, with up to 2 million characters and 64 MiB of audio each."""
+    return Slots(per_visitor=32, in_all=256, reason="STREAMS_EXHAUSTED")
+
+
+async def speak(socket: WebSocket, client: mynah.Client, recordings: Recordings, slots: Slots) -> None:
     """Serve one recording. The server's stream has ended when this returns."""
     await socket.accept()
     try:
-        await _Relay(socket, client, recordings).run()
+        with slots.hold(socket.client.host if socket.client else ""):
+            await _Relay(socket, client, recordings).run()
     except MynahError as error:
         await _send_event(socket, "error", **error_message(error))
     except WebSocketDisconnect:
@@ -72,7 +79,7 @@ class _Relay:
         self._texts: asyncio.Queue[str | None] = asyncio.Queue(_MAX_QUEUED_TEXTS)
         self._queued_chars = 0
         self._pcm = bytearray()  # empty again once it is too long to be kept
-        self._too_long = False
+        self._kept = True
         self._rate_hz = 0  # set when the stream is open
 
     async def run(self) -> None:
@@ -86,10 +93,12 @@ class _Relay:
             for task in (reading, speaking):
                 task.cancel()
             results = await asyncio.gather(reading, speaking, return_exceptions=True)
+            pcm = bytes(self._pcm)
+            self._recordings.release(self._pcm)
         for result in results:
             if isinstance(result, Exception):
                 raise result
-        recording_id = self._recordings.add(self._rate_hz, bytes(self._pcm)) if self._pcm else ""
+        recording_id = self._recordings.add(self._rate_hz, pcm) if pcm else ""
         await _send_event(self._socket, "stopped" if stopped else "done", recording_id=recording_id)
 
     async def _opening(self) -> dict[str, Any]:
@@ -147,11 +156,9 @@ class _Relay:
         await stream.end()
 
     def _keep(self, data: bytes) -> None:
-        if self._too_long:
-            return
-        self._pcm += data
-        if len(self._pcm) > MAX_RECORDING_BYTES:
-            self._too_long, self._pcm = True, bytearray()
+        if self._kept and not self._recordings.grow(self._pcm, data):
+            self._kept = False
+            self._recordings.release(self._pcm)
 
     async def _forward(self, event: mynah.Event) -> None:
         match event:

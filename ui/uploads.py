@@ -6,15 +6,10 @@ An upload is the body of one request. No file is written and no path is taken fr
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
-from mynah import InvalidArgument, MynahError, ServerBusy
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from mynah import InvalidArgument
+from ui.slots import Slots
 
 MAX_UPLOAD_BYTES = 32 * 2**20  # the page's limit; the server has its own and checks it
 MAX_PER_VISITOR = 2
@@ -23,24 +18,11 @@ UPLOAD_TIMEOUT_S = 120.0
 
 
 class Uploads:
-    """Reads uploads within limits. `visitor` is the address of the browser."""
+    """Reads uploads within limits. Hold one of `slots` from an upload's first byte until it is used."""
 
     def __init__(self, max_bytes: int = MAX_UPLOAD_BYTES, timeout_s: float = UPLOAD_TIMEOUT_S) -> None:
         self._max_bytes, self._timeout_s = max_bytes, timeout_s
-        self._running: Counter[str] = Counter()
-
-    @contextmanager
-    def slot(self, visitor: str) -> Iterator[None]:
-        """Hold one upload's place, from its first byte until it is used. Raises ServerBusy if none is free."""
-        if self._running[visitor] >= MAX_PER_VISITOR or self._running.total() >= MAX_UPLOADS:
-            raise ServerBusy("The page is receiving too many recordings now.", reason="UPLOADS_EXHAUSTED")
-        self._running[visitor] += 1
-        try:
-            yield
-        finally:
-            self._running[visitor] -= 1
-            if not self._running[visitor]:
-                del self._running[visitor]
+        self.slots = Slots(MAX_PER_VISITOR, MAX_UPLOADS, "UPLOADS_EXHAUSTED")
 
     async def read(self, body: AsyncIterator[bytes]) -> bytes:
         """Returns the whole body. Raises InvalidArgument if it is too large or takes too long."""
@@ -50,17 +32,13 @@ class Uploads:
                 async for chunk in body:
                     received += chunk
                     if len(received) > self._max_bytes:
-                        raise _too_large(self._max_bytes)
+                        raise InvalidArgument(
+                            "The file is too large.",
+                            reason="AUDIO_TOO_LARGE",
+                            field="audio",
+                            allowed=f"at most {self._max_bytes} bytes",
+                        )
         except TimeoutError:
             message = f"The upload took longer than {self._timeout_s:.0f} s. Try again."
             raise InvalidArgument(message, reason="UPLOAD_TIMED_OUT", field="audio") from None
         return bytes(received)
-
-    @property
-    def running(self) -> int:
-        return self._running.total()
-
-
-def _too_large(max_bytes: int) -> MynahError:
-    allowed = f"at most {max_bytes} bytes"
-    return InvalidArgument("The file is too large.", reason="AUDIO_TOO_LARGE", field="audio", allowed=allowed)

@@ -37,7 +37,7 @@ def voice_routes(client: mynah.Client, uploads: Uploads) -> APIRouter:
         """Create a voice from the body, the bytes of an audio file."""
         visitor = request.client.host if request.client else ""
         try:
-            with uploads.slot(visitor):
+            with uploads.slots.hold(visitor):
                 audio = await uploads.read(request.stream())
                 if not audio:
                     return _json({"message": "Record or choose a clip first.", "field": "clip"}, 400)

@@ -265,16 +265,26 @@ def test_every_end_of_a_socket_is_a_typed_event(page: Visited, messages: list[st
     assert last["message"]
 
 
+def test_sockets_are_bounded_per_visitor(page: Visited):
+    with ExitStack() as idle:
+        for _ in range(32):
+            idle.enter_context(connect(f"ws://{page.host}{SPEAK}", open_timeout=60))
+        assert page.events()[-1]["reason"] == "STREAMS_EXHAUSTED"
+    _until(lambda: page.events(OPEN)[-1]["reason"] == "UNAVAILABLE")
+
+
 def test_an_unforeseen_exception_is_a_typed_event():
     import asyncio
 
     import mynah
     from ui.recordings import Recordings
-    from ui.speaking import speak
+    from ui.speaking import socket_slots, speak
 
     sent: list[dict[str, Any]] = []
 
     class Socket:
+        client = None
+
         async def accept(self) -> None: ...
 
         async def receive_text(self) -> str:
@@ -286,5 +296,6 @@ def test_an_unforeseen_exception_is_a_typed_event():
         async def close(self) -> None: ...
 
     with ThreadPoolExecutor() as pool:
-        pool.submit(asyncio.run, speak(Socket(), mynah.Client(NOWHERE), Recordings())).result()  # type: ignore[arg-type]
+        speaking = speak(Socket(), mynah.Client(NOWHERE), Recordings(), socket_slots())  # type: ignore[arg-type]
+        pool.submit(asyncio.run, speaking).result()
     assert [(event["type"], event["reason"]) for event in sent] == [("error", "PAGE_FAILURE")]

@@ -92,6 +92,14 @@ def test_a_recording_that_is_too_long_is_not_kept():
     assert relay._pcm == b""
 
 
+def test_recordings_that_are_being_made_share_a_bound():
+    recordings = Recordings()
+    live = [bytearray() for _ in range(5)]
+    assert [recordings.grow(one, bytes(MAX_RECORDING_BYTES)) for one in live] == [True] * 4 + [False]
+    recordings.release(live[0])
+    assert recordings.grow(live[4], bytes(10))
+
+
 def test_flags_become_one_config():
     flags = ["--server", "[::1]:5", "--listen", "[::]:80", "--root-path", "/a/b", "--server-ca", "ca.pem"]
     config = read_config([*flags, "--allowed-host", "a.example", "--allowed-host", "b.example"])

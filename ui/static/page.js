@@ -66,7 +66,8 @@ class Player {
     if (!text.trim()) return errors.show({ field: "text", message: "There is no text to speak. Write some first." });
     const settings = { a: settingsOf("a", controls.slice(0, SETTINGS.length)), b: settingsOf("b", controls.slice(SETTINGS.length)) };
     const words_per_s = pace === "Word by word" ? speed : null;
-    const request = (name) => ({ text, words_per_s, ...settings[name] });
+    const label = (name) => (which === "ab" ? `settings ${name.toUpperCase()}` : "");
+    const request = (name) => ({ text, words_per_s, label: label(name), ...settings[name] });
     await this.#stopped();
     this.recordings = {};
     this.#showDifference(which === "ab" ? differences(settings.a, settings.b) : "");

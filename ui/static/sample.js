@@ -43,5 +43,5 @@ function end(one, message = "") {
   current = null;
   sound.silence();
   one.button.textContent = one.label;
-  document.dispatchEvent(new CustomEvent("mynah-sample-over", { detail: { message } }));
+  document.dispatchEvent(new CustomEvent("mynah-sample-over", { detail: { message, button: one.button } }));
 }

@@ -4,7 +4,7 @@
 const tab = element.closest("[role=tabpanel]");
 const show = () => {
   tab.dataset.settled = "";
-  document.dispatchEvent(new CustomEvent("mynah-settled"));
+  document.dispatchEvent(new CustomEvent("mynah-settled", { detail: tab.id }));
 };
 watch("value", show);
 props.value = "as drawn";

@@ -29,7 +29,7 @@ function card(recording, play) {
   name.setAttribute("aria-label", "Name of the recording");
   const about = [named(recording.resolved?.voice)?.name ?? recording.resolved?.voice, seconds(recording.length_s)];
   if (recording.state === "stopped") about.push("stopped early");
-  if (recording.settingsName) about.push(recording.settingsName);
+  if (recording.request.label) about.push(recording.request.label);
   const row = make("div", "", { className: "chips" });
   const again = make("button", "Play", { label: `Play ${name.value}` });
   again.onclick = () => play(recording);

@@ -1,5 +1,6 @@
 // The choice of a voice, with a button that speaks a short sample.
 
+import * as errors from "./errors.js";
 import * as sample from "./sample.js";
 import { remember, remembered } from "./store.js";
 import { all } from "./voice_store.js";
@@ -24,8 +25,14 @@ export function mount(element) {
     draw();
   };
   select.addEventListener("change", () => { choose(select.value); sample.stop(); });
-  field.querySelector("[data-do=listen]").onclick = (event) => sample.toggle(select.value, event.currentTarget);
+  field.querySelector("[data-do=listen]").onclick = ({ currentTarget }) => {
+    errors.clear(field);
+    sample.toggle(select.value, currentTarget);
+  };
   document.addEventListener("mynah-voices", draw);
+  document.addEventListener("mynah-sample-over", ({ detail: { message, button } }) => {
+    if (message && field.contains(button)) errors.show({ field: "voice", message }, field.id.slice(-1), field);
+  });
   document.addEventListener("mynah-use-voice", ({ detail }) => field.id === "voice-a" && choose(detail.id));
   draw();
 }

@@ -10,7 +10,7 @@ export function mount(element) {
   const note = element.querySelector(".voices-note");
   const draw = () => element.querySelector(".voices").replaceChildren(...all().map((voice) => card(voice, note)));
   document.addEventListener("mynah-voices", draw);
-  document.addEventListener("mynah-sample-over", ({ detail }) => { if (detail.message) note.textContent = detail.message; });
+  document.addEventListener("mynah-sample-over", ({ detail }) => { if (detail.message && element.contains(detail.button)) note.textContent = detail.message; });
   draw();
 }
 

@@ -86,13 +86,12 @@ function insert(tag) {
 // The text of the last visit comes back, and every change is kept.
 function keep() {
   const restored = remembered("text");
-  const settled = document.querySelector("#tab-speak[data-settled]");
   const start = () => {
     if (restored && box()) write(restored);
     document.addEventListener("input", ({ target }) => {
       if (target === box()) remember("text", target.value.length > MAX_REMEMBERED_CHARS ? "" : target.value);
     });
   };
-  if (settled) start();
-  else document.addEventListener("mynah-settled", start, { once: true });
+  if (document.querySelector("#tab-speak")?.dataset.settled !== undefined) return start();
+  document.addEventListener("mynah-settled", ({ detail }) => detail === "tab-speak" && start());
 }
