@@ -74,7 +74,7 @@ def _save(path: Path, pcm: bytes) -> None:
 @asynccontextmanager
 async def server(model: str, *flags: str, pattern: str = GRPC_ADDRESS) -> AsyncIterator[str]:
     """A server process on a free port. Yields the address that matches `pattern` in its output once it is ready."""
-    arguments = ["-m", "service", "--model", model, "--listen", "127.0.0.1:0", *flags]
+    arguments = ["-m", "service", "--model", model, "--listen", "127.0.0.1:0", "--voices-dir", "memory", *flags]
     process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None
     try:

@@ -13,7 +13,7 @@ from engines.checkpoints.hub import HuggingFaceHub
 from engines.checkpoints.tensor_file import Shape
 from engines.conditioning import speaker, tokenizer, xvector
 from engines.conditioning.builder import VoiceBuilder
-from engines.conditioning.builtin import load_builtin
+from engines.conditioning.builtin import load_builtin, load_others
 from engines.config import DTYPES, EngineConfig
 from engines.device import cpu_threads, device_memory, resolve_device, use_threads
 from engines.errors import InvalidInput
@@ -56,7 +56,9 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
     s3gen = select_runtime(config, checkpoint, device)
     max_batch = _MAX_BATCH[device.split(":")[0]]
     batcher = WindowBatcher(s3gen.runtime, max_batch=max_batch, reference=s3gen.reference, observer=observer)
-    stages = Stages(_make_encoder(config, checkpoint), t3, batcher, SCHEDULES[config.schedule], observer)
+    text_tokenizer = TextTokenizer(checkpoint.folder, checkpoint.spec.t3.text_vocab)
+    encode = _make_encoder(config, text_tokenizer)
+    stages = Stages(encode, t3, batcher, SCHEDULES[config.schedule], observer)
     info = EngineInfo(
         model=checkpoint.spec.name,
         device=device,
@@ -66,14 +68,14 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
         random_weights=checkpoint.random_weights,
         notice=checkpoint.notice,
         refused_runtimes=s3gen.refused,
+        tags=text_tokenizer.tags if checkpoint.spec.speaks_tags else (),
     )
     default_voice = load_builtin(checkpoint.conds_path) if checkpoint.conds_path else None
-    return Pipeline(info, stages, VoiceBuilder(checkpoint), default_voice, health, partial(device_memory, device))
+    memory, others = partial(device_memory, device), load_others(checkpoint.other_voice_paths)
+    return Pipeline(info, stages, VoiceBuilder(checkpoint), default_voice, health, memory, others)
 
 
-def _make_encoder(config: EngineConfig, checkpoint: Checkpoint) -> Encoder:
-    tokenizer = TextTokenizer(checkpoint.folder, checkpoint.spec.t3.text_vocab)
-
+def _make_encoder(config: EngineConfig, tokenizer: TextTokenizer) -> Encoder:
     def encode(text: str) -> tuple[int, ...]:
         return tokenizer.encode(normalize(text, config.max_text_chars_per_segment))
 

@@ -77,13 +77,17 @@ class ConditioningSpec:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Dimensions of one family member. Turbo and Nano differ in T3 only."""
+    """Dimensions of one family member. Turbo and Nano differ in T3 only.
+
+    `speaks_tags`: whether it was trained on the tags that its tokenizer knows, such as [laugh].
+    """
 
     name: str
     t3: T3Spec
     flow: FlowSpec
     vocoder: VocoderSpec
     conditioning: ConditioningSpec
+    speaks_tags: bool = True
 
     @property
     def t3_file(self) -> str:
@@ -116,5 +120,6 @@ TINY = ModelSpec(
         speaker_hidden=64, tokenizer_width=128, tokenizer_heads=2, tokenizer_layers=2,
         xvector_init_channels=32, xvector_growth=8,
     ),
+    speaks_tags=False,
 )  # fmt: skip
 MODELS = {spec.name: spec for spec in (TURBO, NANO, TINY)}

@@ -54,6 +54,7 @@ def build_published_engine(config: EngineConfig, folder: Path, observer: Observe
         s3gen_runtime=runtime.name,
         limits=Limits(config.max_text_chars_per_segment, 1000, config.max_streams),
         notice=NOTICE,
+        tags=tokenizer.tags,
     )
     batcher = WindowBatcher(runtime, max_batch=1, observer=observer)
     stages = Stages(encode, t3, batcher, _WHOLE_SEGMENT, observer)

@@ -37,6 +37,7 @@ from mynah.client.events import (
     ServerInfo,
     StreamOpened,
     Voice,
+    VoiceWarning,
     WindowFigures,
 )
 from mynah.client.settings import AudioFormat, Sampling, SpeechSettings, Timeouts, Tls
@@ -74,6 +75,7 @@ __all__ = [
     "Tls",
     "Unavailable",
     "Voice",
+    "VoiceWarning",
     "Voices",
     "WindowFigures",
     "WrongState",

@@ -115,6 +115,11 @@ def _add_voices(voices: argparse.ArgumentParser) -> None:
     create.add_argument("audio", type=Path, help="audio file with more than 5 s of one speaker's voice")
     create.add_argument("--name", required=True, help="display name of the voice")
     create.add_argument("--id", help="id of the voice (default: chosen by the server)")
+    create.add_argument(
+        "--keep-loudness",
+        action="store_true",
+        help="use the recording as loud as it is (default: brought to -27 LUFS, as the model was trained)",
+    )
     create.add_argument("--consent", action="store_true", help="confirm that the speaker agreed to this voice")
     actions.add_parser("list", help="list all voices", allow_abbrev=False)
     delete = actions.add_parser("delete", help="delete a voice", allow_abbrev=False)
