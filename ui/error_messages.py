@@ -29,6 +29,7 @@ _MESSAGES = {
     "AUDIO_NOT_DECODABLE": "The server cannot read this file as audio.",
     "AUDIO_TOO_SHORT": "The recording is too short: more than 5 seconds are needed.",
     "AUDIO_TOO_LONG": "The recording is too long: the maximum is 2 minutes.",
+    "AUDIO_TOO_LITTLE_SPEECH": "There is too little speech in the recording: at least 5 seconds are needed.",
     "AUDIO_SILENT": "The recording is almost silent.",
     "API_KEY_INVALID": "The speech server needs an API key, and this page has no valid one.",
     "UNAVAILABLE": "The speech server does not answer.",

@@ -17,10 +17,6 @@ def cloner(visitor: Visitor) -> Visitor:
     return visitor
 
 
-def upload(visitor: Visitor, clip: Path) -> None:
-    visitor.page.get_by_label("Audio file").set_input_files(clip)
-
-
 def verdict(visitor: Visitor, kind: str) -> str:
     words = visitor.page.locator(f".verdict-text[data-verdict={kind}]")
     words.wait_for()
@@ -40,7 +36,7 @@ def remove(visitor: Visitor, name: str) -> None:
 
 
 def test_a_clip_becomes_a_voice_that_speaks_and_is_deleted(cloner: Visitor, clip: Path):
-    upload(cloner, clip)
+    cloner.upload(clip)
     assert verdict(cloner, "yes") == "Good."
     assert cloner.page.locator("[data-clip=length]").inner_text() == "12.0 s"
     clone(cloner, "Ada")
@@ -74,7 +70,7 @@ def test_the_microphone_records_a_clip(cloner: Visitor):
 def test_a_bad_clip_is_reported_at_once_and_the_server_agrees(cloner: Visitor, tmp_path: Path):
     short = tmp_path / "short.wav"
     short.write_bytes(wav(3.0))
-    upload(cloner, short)
+    cloner.upload(short)
     assert verdict(cloner, "no").startswith("Too short: 3.0 s")
     clone(cloner, "Brief")
     assert "more than 5 seconds" in cloner.error("#clip")
@@ -84,14 +80,14 @@ def test_a_bad_clip_is_reported_at_once_and_the_server_agrees(cloner: Visitor, t
 def test_a_silent_clip_is_reported(cloner: Visitor, tmp_path: Path):
     silent = tmp_path / "silent.wav"
     silent.write_bytes(wav(8.0, amplitude=0.0002))
-    upload(cloner, silent)
+    cloner.upload(silent)
     assert verdict(cloner, "no").startswith("Almost silent")
 
 
 def test_a_file_without_audio_has_an_error_message(cloner: Visitor, tmp_path: Path):
     broken = tmp_path / "broken.wav"
     broken.write_bytes(b"not a recording" * 1000)
-    upload(cloner, broken)
+    cloner.upload(broken)
     assert "cannot read the file" in verdict(cloner, "perhaps")
     clone(cloner, "Broken")
     assert "cannot read this file" in cloner.error("#clip")
@@ -101,7 +97,7 @@ def test_a_file_without_audio_has_an_error_message(cloner: Visitor, tmp_path: Pa
 def test_missing_clip_name_and_consent_are_reported_beside_their_fields(cloner: Visitor, clip: Path):
     cloner.button("Clone this voice").click()
     assert "Record or upload" in cloner.error("#clip")
-    upload(cloner, clip)
+    cloner.upload(clip)
     verdict(cloner, "yes")
     cloner.button("Clone this voice").click()
     assert "name of 1 to 80" in cloner.error("#voice-name")
@@ -135,7 +131,7 @@ def test_a_new_voice_is_described_in_plain_words(visitor: Visitor, voice: dict[s
 
 def test_a_name_is_shown_as_text_only(cloner: Visitor, clip: Path):
     name = "<img src=x onerror=hacked=1>${window.hacked=1}{{value}}`"
-    upload(cloner, clip)
+    cloner.upload(clip)
     verdict(cloner, "yes")
     clone(cloner, name)
     verdict(cloner, "yes")
@@ -148,7 +144,7 @@ def test_a_name_is_shown_as_text_only(cloner: Visitor, clip: Path):
 def test_loudness_follows_the_recommendation(cloner: Visitor, tmp_path: Path, amplitude: float):
     tone = tmp_path / "tone.wav"
     tone.write_bytes(sine(6.0, 997.0, amplitude))
-    upload(cloner, tone)
+    cloner.upload(tone)
     verdict(cloner, "perhaps")
     shown = float(cloner.page.locator("[data-clip=loudness]").inner_text().split()[0])
     assert shown == pytest.approx(20 * math.log10(amplitude) - 3.01, abs=0.15)  # BS.1770: 997 Hz at 0 dB is -3.01 LUFS

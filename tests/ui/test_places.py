@@ -57,7 +57,7 @@ def test_behind_a_prefix_and_tls(browser: Browser, server: Process, tmp_path: Pa
                 visitor.take().get_by_role("button", name="Download as MP3").click()
             visitor.open_tab("Voices")
             visitor.page.locator(".voices li").first.wait_for()
-            visitor.page.get_by_label("Audio file").set_input_files(clip)
+            visitor.upload(clip)
             visitor.page.locator(".verdict-text[data-verdict=yes]").first.wait_for()
         request = browser.new_context(ignore_https_errors=True).request
         stripped = request.get(page.address.replace("/voice/mynah", "") + "mynah/static/page.js")  # as some proxies do
@@ -134,7 +134,7 @@ def test_it_fits_and_is_accessible(browser: Browser, page_url: str, scheme: str,
         visitor.open_tab("Voices")
         visitor.page.locator(".voices li").first.wait_for()
         findings(visitor, "voices")
-        visitor.page.get_by_label("Audio file").set_input_files(clip)
+        visitor.upload(clip)
         visitor.page.locator(".verdict-text[data-verdict=yes]").wait_for()
         visitor.button("Clone this voice").click()
         visitor.page.locator("#voice-name .field-error").wait_for()

@@ -240,6 +240,7 @@ def test_a_long_text_from_a_file_is_spoken_with_its_progress(visitor: Visitor, t
     text = "".join(f"This is sentence number {number} of a long story.\n" for number in range(400))
     file = tmp_path / "story.txt"
     file.write_bytes(text.replace("\n", "\r\n").encode())
+    visitor.page.locator("[data-do=open]:enabled").wait_for()
     visitor.page.get_by_label("Text file").set_input_files(file)
     assert visitor.page.locator(".count").inner_text() == "story.txt: 3,600 words, about 24 minutes of speech."
     visitor.speak()
@@ -255,5 +256,6 @@ def test_a_long_text_from_a_file_is_spoken_with_its_progress(visitor: Visitor, t
 def test_a_file_that_is_no_text_is_refused(visitor: Visitor, tmp_path: Path):
     file = tmp_path / "picture.txt"
     file.write_bytes(b"\x89PNG\0\0")
+    visitor.page.locator("[data-do=open]:enabled").wait_for()
     visitor.page.get_by_label("Text file").set_input_files(file)
     assert visitor.page.locator(".count").inner_text() == "picture.txt is not a text file."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -179,9 +180,14 @@ class Visitor:
 
     def expert(self) -> None:
         """Open the fold with the settings, the comparison and the figures."""
-        fold = self.page.locator(".fold")
+        fold = self.page.locator(".fold:enabled")
         if fold.get_attribute("aria-expanded") != "true":
             fold.click()
+
+    def upload(self, clip: Path) -> None:
+        """Choose a clip for a new voice."""
+        self.page.locator("[data-do=choose]:enabled").wait_for()
+        self.page.get_by_label("Audio file").set_input_files(clip)
 
     def choose_voice(self, name: str, settings: str = "a") -> None:
         self.page.locator(f"#voice-{settings} select").select_option(label=name)

@@ -28,7 +28,7 @@ class Form {
       drop.addEventListener(kind, (event) => { event.preventDefault(); drop.classList.toggle("over", kind === "dragover"); });
     drop.addEventListener("drop", ({ dataTransfer: { files } }) => files[0] && this.#take(files[0], files[0].name));
     form.addEventListener("submit", (event) => { event.preventDefault(); this.#create(); });
-    this.part("#create").disabled = false;
+    for (const button of ["#create", "[data-do=record]", "[data-do=choose]"]) this.part(button).disabled = false;
   }
 
 

@@ -15,4 +15,5 @@ export function mount(element) {
   };
   document.addEventListener("mynah-expert", () => show(true));
   show(remembered("expert") === "open");
+  button.disabled = false;
 }

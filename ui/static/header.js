@@ -51,4 +51,5 @@ function colours(button) {
   system.addEventListener("change", () => setTimeout(apply)); // after Gradio, which follows the system
   new MutationObserver(apply).observe(document.body, { attributeFilter: ["class"] });
   apply();
+  button.disabled = false;
 }

@@ -29,6 +29,7 @@ export function mount(element) {
     errors.clear(field);
     sample.toggle(select.value, currentTarget);
   };
+  field.querySelector("[data-do=listen]").disabled = false;
   document.addEventListener("mynah-voices", draw);
   document.addEventListener("mynah-sample-over", ({ detail: { message, button } }) => {
     if (message && field.contains(button)) errors.show({ field: "voice", message }, field.id.slice(-1), field);

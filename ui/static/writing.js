@@ -30,6 +30,7 @@ export function mount(element) {
   part(".tags").addEventListener("click", ({ target }) => insert(target.closest("button")?.dataset.tag));
   document.addEventListener("mynah-server", ({ detail }) => drawTags(part(".tags"), detail.tags));
   drawTags(part(".tags"), window.mynahServer?.tags);
+  for (const control of [examples, part("[data-do=open]")]) control.disabled = false;
 }
 
 const box = () => document.querySelector("#text textarea");
