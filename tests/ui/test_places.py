@@ -180,7 +180,7 @@ def test_a_server_that_warms_up_is_shown_as_not_ready(browser: Browser):
 def starting_server() -> Iterator[str]:
     """A server that answers and opens no stream."""
     info = speech_pb2.GetServerInfoResponse(model="tiny", device="cpu")
-    info.limits.max_open_streams = 4
+    info.limits.max_open_stream_count = 4
     server = grpc.server(ThreadPoolExecutor(2))
     handlers = {
         "mynah.v1.Speech": {"GetServerInfo": lambda _, __: info.SerializeToString()},
