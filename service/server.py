@@ -28,6 +28,7 @@ from service.handlers.voice_catalogue import VoiceCatalogue
 from service.handlers.voice_check import VoiceCheck
 from service.http.routes import build_app
 from service.http.server import HttpServer
+from service.listening import check_available, unavailable
 from service.options import MEMORY
 from service.voices.store import VoiceStore
 
@@ -83,6 +84,11 @@ class Server:
         self._grpc = grpc.aio.server(options=_OPTIONS, interceptors=[AuthInterceptor(self.gate)])
         self._add_services()
         self._http = None if config.http_listen is None else self._make_http()
+
+    @property
+    def grace_s(self) -> float:
+        """How long `stop` waits for open streams."""
+        return self._config.grace_s
 
     def _add_services(self) -> None:
         policy = self._config.policy
@@ -147,12 +153,13 @@ class Server:
 
     def _bind(self) -> int:
         listen = self._config.listen
+        check_available("--listen", listen)
         try:
             if self.certificates is None:
                 return self._grpc.add_insecure_port(listen)
             return self._grpc.add_secure_port(listen, self.certificates.grpc_credentials())
         except (RuntimeError, OSError) as error:
-            raise ConfigError(f"cannot listen on {listen}: {error}") from error
+            raise unavailable("--listen", listen, error) from error
 
     async def warm_up(self) -> float:
         """Warm up the engine, then admit clients. Returns the seconds it took. Raises what the engine raises."""
@@ -181,8 +188,8 @@ class Server:
         self.admission.drain()
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         allowed_s = self._config.grace_s if grace_s is None else grace_s
-        if not await self._idle_within(allowed_s):
-            log.warning("%d streams had not ended after %g s", self.admission.streams.in_use, allowed_s)
+        if not await self._idle_within(allowed_s) and allowed_s > 0:
+            log.warning("%d streams had not ended after %g s and are ended", self.admission.streams.in_use, allowed_s)
         self.admission.stopped.set()
         await self._grpc.stop(_END_TIMEOUT_S)
         if self._http is not None:
