@@ -96,7 +96,7 @@ def test_a_file_without_audio_has_an_error_message(cloner: Visitor, tmp_path: Pa
 
 def test_missing_clip_name_and_consent_are_reported_beside_their_fields(cloner: Visitor, clip: Path):
     cloner.button("Clone this voice").click()
-    assert "Record or upload" in cloner.error("#clip")
+    assert "Record or choose" in cloner.error("#clip")
     cloner.upload(clip)
     verdict(cloner, "yes")
     cloner.button("Clone this voice").click()

@@ -158,11 +158,11 @@ def test_equal_settings_are_named_as_equal(visitor: Visitor):
 
 
 def test_stop_during_playback_says_so(visitor: Visitor):
-    visitor.speak(SHORT)
+    visitor.speak(LONG)
     visitor.finished()
     visitor.take().get_by_role("button", name="Play").click()
-    visitor.wait("mynah.player.sound.playing && mynah.player.sound.position > 0")
-    visitor.page.locator("#stop").click()
+    visitor.page.get_by_text("Playing …").wait_for()
+    visitor.wait("mynah.player.sound.playing && (document.querySelector('#stop').click(), true)")
     assert visitor.page.locator(".player .state").inner_text().startswith("Stopped at ")
 
 

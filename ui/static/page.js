@@ -15,6 +15,7 @@ import { Wave } from "./player/wave.js";
 import { chosen } from "./voice.js";
 
 const SETTINGS = ["temperature", "top_p", "top_k", "repetition_penalty", "max_speech_tokens", "seed"];
+const PLAYING = "Playing …";
 const LONG_CHARS = 1000; // a text of which the progress is shown
 const PIECE_CHARS = 2000; // of a text that is sent at once
 
@@ -220,6 +221,7 @@ class Player {
     this.sound.begin(start / recording.rate);
     this.audible = recording;
     this.sound.push(recording.samples.subarray(start), recording.rate);
+    this.#setStatus(PLAYING);
     this.#animate();
   }
 
@@ -269,9 +271,15 @@ class Player {
       this.draw();
       this.moving = Boolean(live || this.sound.playing);
       if (this.moving) requestAnimationFrame(frame);
-      else this.following = null, this.draw(true);
+      else this.#cameToRest();
     };
     requestAnimationFrame(frame);
+  }
+
+  #cameToRest() {
+    this.following = null;
+    if (this.part(".state").textContent === PLAYING) this.#setStatus(`Done: ${seconds(this.shown.length_s)} of speech.`);
+    this.draw(true);
   }
 
   draw(whole = false) {
