@@ -167,7 +167,7 @@ class Player {
   #ended(recording) {
     const length = seconds(recording.length_s);
     const status = { done: `Done: ${length} of speech.`, stopped: `Stopped after ${length}.`, failed: "This did not work. The message says why." };
-    this.#setStatus(status[recording.state]);
+    this.#setStatus(recording.state === "done" && this.sound.playing ? PLAYING : status[recording.state]);
     if (recording.length_s) this.#listTake(recording);
     const { ttfa, rtf, gap, underruns } = recording.figures();
     const summary = recording.length_s
