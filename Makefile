@@ -106,7 +106,7 @@ test-vllm: $(VENV)/installed-vllm ## T3 on the real vLLM engine, on the CPU
 bench-t3: $(VENV)/installed-vllm ## speech tokens per second: vLLM, our torch backend, the published package's loop
 	PYTHONPATH=tests/vllm/cpu_attention $(BIN)/python -m bench.t3
 
-test-clients: $(VENV)/installed $(UI_VENV)/installed-dev ## openai's client, LiveKit's and Pipecat's NVIDIA plugins against a server
+test-clients: $(VENV)/installed $(UI_VENV)/installed-dev ## openai's client, LiveKit's and Pipecat's plugins and those in clients/ against a server
 	$(UI_BIN)/python -m pytest tests/clients
 
 # Its torchaudio is linked to CUDA's libraries; what is used of it is Python

@@ -77,9 +77,11 @@ class ConditioningSpec:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Dimensions of one family member. Turbo and Nano differ in T3 only.
+    """Dimensions of one family member, and what it was trained to speak. Turbo and Nano differ in T3 only.
 
-    `speaks_tags`: whether it was trained on the tags that its tokenizer knows, such as [laugh].
+    scripts      scripts of its training text, as Unicode's character names begin
+    speaks_tags  whether it was trained on paralinguistic tags, such as [laugh]
+    longest_segment_text_tokens  text tokens of the longest segment that it speaks well
     """
 
     name: str
@@ -87,7 +89,11 @@ class ModelSpec:
     flow: FlowSpec
     vocoder: VocoderSpec
     conditioning: ConditioningSpec
+    scripts: tuple[str, ...] = ("LATIN",)
     speaks_tags: bool = True
+    # T3 stops after 1000 speech tokens, 40 s. Slow English takes 0.4 s for a text token of GPT-2's vocabulary (four
+    # characters, 10 a second), so that 100 text tokens always fit.
+    longest_segment_text_tokens: int = 100
 
     @property
     def t3_file(self) -> str:
@@ -121,5 +127,6 @@ TINY = ModelSpec(
         xvector_init_channels=32, xvector_growth=8,
     ),
     speaks_tags=False,
+    longest_segment_text_tokens=60,
 )  # fmt: skip
 MODELS = {spec.name: spec for spec in (TURBO, NANO, TINY)}

@@ -28,8 +28,15 @@ from service.handlers.voice_catalogue import VoiceCatalogue
 from service.handlers.voice_check import VoiceCheck
 from service.http.routes import build_app
 from service.http.server import HttpServer
+<<<<<<< HEAD
 from service.listening import check_available, unavailable
 from service.options import MEMORY
+=======
+from service.http.speech_request import VOICE_ALIASES
+from service.listening import check_available, unavailable
+from service.options import MEMORY
+from service.voices.lookup import VoiceLookup
+>>>>>>> main
 from service.voices.store import VoiceStore
 
 log = logging.getLogger("mynah.service")
@@ -77,7 +84,7 @@ class Server:
             others=lambda: engine.other_voices,
         )
         self._catalogue = VoiceCatalogue(engine, self._voices, VoiceCheck(engine, self.admission))
-        self._speech_handler = SpeechHandler(engine, self._voices, self.admission, config.policy)
+        self._speech_handler = SpeechHandler(engine, VoiceLookup(self._voices), self.admission, config.policy)
         self._health = health.aio.HealthServicer()
         self._warm = False
         self._health_updates: set[asyncio.Future[None]] = set()
@@ -102,9 +109,11 @@ class Server:
 
     def _make_http(self) -> HttpServer:
         policy, cors_origins = self._config.policy, self._config.cors_origin
+        openai_voices = VoiceLookup(self._voices, VOICE_ALIASES if self._config.openai_voices else ())
         app = build_app(
             self._engine,
             self._speech_handler,
+            SpeechHandler(self._engine, openai_voices, self.admission, policy),
             self._catalogue,
             self.admission,
             policy,

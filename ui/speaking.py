@@ -148,11 +148,8 @@ class _Relay:
 
     async def _write(self, stream: mynah.SpeechStream) -> None:
         while (text := await self._texts.get()) is not None:
-            for start in range(0, len(text), stream.max_piece_chars):
-                piece = text[start : start + stream.max_piece_chars]
-                await stream.room(len(piece))
-                await stream.send(piece)
-                self._queued_chars -= len(piece)
+            await stream.send_long(text)
+            self._queued_chars -= len(text)
         await stream.end()
 
     def _keep(self, data: bytes) -> None:

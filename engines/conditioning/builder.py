@@ -83,7 +83,7 @@ class VoiceBuilder:
     def similarity(self, voice: Voice, speech: Samples) -> float:
         """Returns the cosine of the voice's speaker embedding and that of at least 0.4 s of 24 kHz speech, not silent.
 
-        The net depends on the level, so the speech is brought to that of the recording. Raises CheckpointError as `load`.
+        The net depends on the level, so the speech is brought to the recording's. Raises CheckpointError as `load`.
         """
         level_lufs = float(voice.metadata.get(_LEVEL, TARGET_LUFS))
         levelled = with_gain(speech, level_lufs - loudness_lufs(speech, SAMPLE_RATE_HZ))

@@ -40,7 +40,7 @@ from mynah.client.events import (
     VoiceWarning,
     WindowFigures,
 )
-from mynah.client.settings import AudioFormat, Sampling, SpeechSettings, Timeouts, Tls
+from mynah.client.settings import AudioFormat, Sampling, SpeechSettings, TextSettings, Timeouts, Tls
 
 if TYPE_CHECKING:
     from mynah.client.client import Client
@@ -70,6 +70,7 @@ __all__ = [
     "SpeechStream",
     "StreamCancelled",
     "StreamOpened",
+    "TextSettings",
     "TimedOut",
     "Timeouts",
     "Tls",

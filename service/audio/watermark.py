@@ -123,6 +123,9 @@ class MarkedEngine:
     def other_voices(self) -> Mapping[str, Voice]:
         return self._engine.other_voices
 
+    def count_text_tokens(self, word: str) -> int:
+        return self._engine.count_text_tokens(word)
+
     def device_memory(self) -> DeviceMemory | None:
         return self._engine.device_memory()
 

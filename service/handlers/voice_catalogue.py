@@ -13,6 +13,7 @@ from mynah.v1 import voices_pb2
 from service.handlers import messages
 from service.handlers.voice_check import VoiceCheck
 from service.voices.ids import check_id
+from service.voices.lookup import VoiceLookup
 from service.voices.store import VoiceStore
 from service.voices.stored_voice import VoiceSummary
 
@@ -28,6 +29,7 @@ class VoiceCatalogue:
         self._engine = engine
         self._voices = voices
         self._check = check
+        self._lookup = VoiceLookup(voices)
 
     async def check(self, new: voices_pb2.NewVoice) -> None:
         """Raises what `create` would before it reads the audio: InvalidInput, AlreadyExists, ResourceExhausted."""
@@ -47,8 +49,8 @@ class VoiceCatalogue:
         return self._message(await self._voices.add(agreed, _id_of(new)))
 
     async def get(self, voice_id: str) -> voices_pb2.Voice:
-        """Raises InvalidInput, NotFound."""
-        return self._message(await self._voices.get(voice_id))
+        """A voice by its id or name. Raises InvalidInput, NotFound."""
+        return self._message(await self._lookup.get(voice_id))
 
     async def list(self, request: voices_pb2.ListVoicesRequest) -> voices_pb2.ListVoicesResponse:
         """One page. Raises InvalidInput."""
@@ -57,8 +59,8 @@ class VoiceCatalogue:
         return voices_pb2.ListVoicesResponse(voices=map(self._message, summaries), next_page_token=token)
 
     async def delete(self, voice_id: str) -> None:
-        """Raises InvalidInput, NotFound, FailedPrecondition for a built-in voice."""
-        await self._voices.remove(voice_id)
+        """Deletes a voice by its id or name. Raises InvalidInput, NotFound, FailedPrecondition for a built-in one."""
+        await self._voices.remove(await self._lookup.resolve(voice_id))
 
     def _message(self, stored: VoiceSummary) -> voices_pb2.Voice:
         return messages.voice(stored, self._voices.kept)

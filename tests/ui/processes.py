@@ -55,7 +55,8 @@ class Process:
 def server_process(*flags: str) -> Iterator[Process]:
     """`mynah-serve` with random:tiny, warmed up."""
     command = [str(SERVER_PYTHON), "-m", "service", "--model", "random:tiny"]
-    command += ["--voices-dir", "memory", "--grace-s", "0", "--max-streams", "4", "--cache-dir", str(ROOT / "build/ui-tests")]
+    command += ["--voices-dir", "memory", "--grace-s", "0", "--max-streams", "4"]
+    command += ["--cache-dir", str(ROOT / "build/ui-tests")]
     with _running(Process([*command, *flags], r"listening on (\S+)", "serving after")) as server:
         yield server
 

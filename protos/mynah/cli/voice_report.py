@@ -21,8 +21,10 @@ def described(voice: Voice, audio: Path) -> Iterator[str]:
         yield f"similarity to the recording: {voice.similarity:.2f} ({_in_words(voice.similarity)})"
     elif voice.similarity_skipped:
         yield f"similarity to the recording: not measured. {voice.similarity_skipped}"
-    kept = "the server keeps this voice" if voice.kept else "this voice is lost when the server stops (--voices-dir)"
-    yield kept
+    if voice.kept:
+        yield "the server keeps this voice"
+    else:
+        yield "this voice ends with the server, which keeps voices if it is started with --voices-dir FOLDER"
 
 
 def _part(voice: Voice) -> str:
