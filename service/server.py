@@ -14,13 +14,17 @@ from grpc_reflection.v1alpha import reflection
 
 from engines.api import Engine
 from mynah.v1 import speech_pb2, speech_pb2_grpc, voices_pb2, voices_pb2_grpc
+from service.access import descriptors
 from service.access.admission import Admission
 from service.access.auth import Authenticator
+from service.access.hosts import Hosts
 from service.access.keys import KeyFileError
+from service.access.listener import Listener
 from service.access.tls import Certificates
 from service.admin import AdminServer
 from service.config import ConfigError, ServerConfig
 from service.grpc.auth_interceptor import AuthInterceptor
+from service.grpc.size_interceptor import SizeInterceptor
 from service.grpc.speech import SpeechService
 from service.grpc.voices import VoicesService
 from service.handlers.speech_handler import SpeechHandler
@@ -28,15 +32,10 @@ from service.handlers.voice_catalogue import VoiceCatalogue
 from service.handlers.voice_check import VoiceCheck
 from service.http.routes import build_app
 from service.http.server import HttpServer
-<<<<<<< HEAD
-from service.listening import check_available, unavailable
-from service.options import MEMORY
-=======
 from service.http.speech_request import VOICE_ALIASES
 from service.listening import check_available, unavailable
 from service.options import MEMORY
 from service.voices.lookup import VoiceLookup
->>>>>>> main
 from service.voices.store import VoiceStore
 
 log = logging.getLogger("mynah.service")
@@ -55,6 +54,10 @@ _OPTIONS = [
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.server_handshake_timeout_ms", 10_000),  # TLS, and HTTP/2's first frame
+    ("grpc.max_connection_idle_ms", 600_000),  # a connection without a call; clients open another when they need it
+    ("grpc.max_metadata_size", 16 * 1024),
+    ("grpc.absolute_max_metadata_size", 32 * 1024),
 ]
 
 
@@ -75,7 +78,10 @@ class Server:
         except (KeyFileError, OSError) as error:
             raise ConfigError(str(error)) from error
         self.admission = Admission(engine.info.limits.max_streams, config.max_uploads, self.gate)
-        self._admin = AdminServer(engine, self.admission)
+        self._connections = descriptors.connections()
+        self._admin = AdminServer(
+            engine, self.admission, max_connections=self._connections.admin, allowed_hosts=config.allowed_host
+        )
         self._voices = VoiceStore(
             lambda: engine.default_voice,
             None if config.voices_dir == MEMORY else config.voices_dir,
@@ -88,7 +94,9 @@ class Server:
         self._health = health.aio.HealthServicer()
         self._warm = False
         self._health_updates: set[asyncio.Future[None]] = set()
-        self._grpc = grpc.aio.server(options=_OPTIONS, interceptors=[AuthInterceptor(self.gate)])
+        options = [*_OPTIONS, ("grpc.max_allowed_incoming_connections", self._connections.grpc)]
+        interceptors = [AuthInterceptor(self.gate), SizeInterceptor(config.policy.max_protobuf_bytes)]
+        self._grpc = grpc.aio.server(options=options, interceptors=interceptors)
         self._add_services()
         self._http = None if config.http_listen is None else self._make_http()
 
@@ -119,8 +127,25 @@ class Server:
             policy,
             version("mynah"),
             cors_origins,
+            self._hosts(),
         )
-        return HttpServer(app, policy.stall_timeout_s)
+        return HttpServer(
+            app,
+            policy.stall_timeout_s,
+            self.admission.turns,
+            max_connections=self._connections.http,
+            max_frame_bytes=policy.max_json_bytes,
+        )
+
+    def _hosts(self) -> Hosts | None:
+        """The hosts that the HTTP port answers to; None, for all, where a page cannot use a name that it pointed here.
+
+        With keys it has none. With TLS the certificate does not fit its name.
+        """
+        config = self._config
+        if config.http_listen is None or self.gate.requires_key or config.tls is not None:
+            return None
+        return Hosts(config.http_listen, config.allowed_host)
 
     def _add_riva(self) -> list[str]:
         """Serve Riva's clients if nvidia-riva-client is installed. Returns the names of the added services."""
@@ -157,8 +182,14 @@ class Server:
         """Listen for HTTP, if configured. Returns the bound HOST:PORT. Raises ConfigError."""
         if self._http is None or self._config.http_listen is None:
             return None
-        tls = None if self.certificates is None else self.certificates.ssl_context()
+        tls = None if self.certificates is None else self.certificates.ssl_context
         return await self._http.start(self._config.http_listen, tls)
+
+    @property
+    def http_listener(self) -> Listener:
+        """The connections of the HTTP port, which has been started."""
+        assert self._http is not None
+        return self._http.listener
 
     def _bind(self) -> int:
         listen = self._config.listen
