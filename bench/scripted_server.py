@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import random
 import re
@@ -18,7 +17,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from time import monotonic_ns
+from time import monotonic_ns, thread_time
 
 import numpy as np
 from prometheus_client import Gauge
@@ -30,9 +29,11 @@ from engines.fake import FakeEngine, Script
 from engines.voice import Voice
 from service.__main__ import serve
 from service.config import read_config
+from service.telemetry import logs
 from service.telemetry.metrics import EngineMetrics
 
 _STAMP_WORDS, _WORD_BITS = 5, 15  # 75 bits of nanoseconds in the first samples' 16-bit values
+_TICK_S = 0.005
 STAMP_BYTES = 2 * _STAMP_WORDS
 _LINES = {
     "address": re.compile(r"listening on (\S+)"),
@@ -117,13 +118,18 @@ class ScriptedServer:
 
 
 @asynccontextmanager
-async def scripted_server(load: Load, log: Path, *flags: str) -> AsyncIterator[ScriptedServer]:
+async def scripted_server(
+    load: Load, log: Path, *flags: str, max_files: int | None = None
+) -> AsyncIterator[ScriptedServer]:
     """Start a server on free ports, wait until it serves, and at the end stop it with SIGTERM. Logs to a file.
 
+    `max_files` is its hard limit on open files.
     Raises RuntimeError if it ends by itself or with a status other than 0.
     """
     listen = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]
     command = [sys.executable, "-m", "bench.scripted_server", json.dumps(asdict(load)), *listen, *flags]
+    if max_files is not None:
+        command = ["sh", "-c", f'ulimit -n {max_files}; exec "$@"', "sh", *command]
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as sink:
         process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, stderr=sink)
@@ -157,6 +163,7 @@ async def _startup_lines(process: asyncio.subprocess.Process) -> dict[str, str]:
 
 async def _serve(load: Load, flags: list[str]) -> None:
     config = read_config(flags, os.environ)
+    logs.configure(config.log_level)
     engine = StampedEngine(load, config.max_streams)
     loop = asyncio.get_running_loop()
     held = {
@@ -166,9 +173,28 @@ async def _serve(load: Load, flags: list[str]) -> None:
     }
     for name, count in held.items():
         Gauge(f"bench_{name}", "Objects that the process holds").set_function(count)
+    longest = Gauge("bench_longest_pass_cpu_s", "CPU time between two ticks of the event loop; most since last scraped")
+    watching = asyncio.create_task(_watch_passes(longest))
     await serve(engine, config)
+    watching.cancel()
+
+
+async def _watch_passes(longest: Gauge) -> None:
+    """Measure how long the event loop computes without a break, in CPU time, so that other processes do not count."""
+    most_s = 0.0
+
+    def taken() -> float:
+        nonlocal most_s
+        most_s, value = 0.0, most_s
+        return value
+
+    longest.set_function(taken)
+    before_s = thread_time()
+    while True:
+        await asyncio.sleep(_TICK_S)
+        now_s = thread_time()
+        most_s, before_s = max(most_s, now_s - before_s), now_s
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s %(message)s")
     asyncio.run(_serve(Load(**json.loads(sys.argv[1])), sys.argv[2:]))

@@ -38,6 +38,11 @@ _STALL_S = 1.5
 _WARM_UP_S = 10.0
 _REST_S = 15.0  # time limit for releasing everything afterwards
 _ENDS = {"", "STREAMS_EXHAUSTED", "ENGINE_FAILURE", "READER_STALLED"}  # allowed ends of a valid stream
+_MAX_LOG_BYTES_PER_MINUTE = 1_000_000
+_HANDSHAKE = (
+    b"GET /v1/stream HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
 _SETTINGS = speech_pb2.SpeechSettings(sampling=speech_pb2.Sampling(seed=1))
 HELD = ("mynah_streams_active", "mynah_t3_kv_cache_ratio", "bench_engine_streams", "bench_engine_segments")
 
@@ -56,11 +61,13 @@ class Sample:
 class Clients:
     """Clients that each run one random action after another, and the counts of how these end."""
 
-    def __init__(self, channel: grpc.aio.Channel, seed: int, answer_s: float) -> None:
+    def __init__(self, channel: grpc.aio.Channel, http: str, seed: int, answer_s: float) -> None:
         self.ends: Counter[str] = Counter()  # "action: end"
         self.wrong: Counter[str] = Counter()
         self._answer_s = answer_s  # time limit of an action
         self._channel = channel
+        host, _, port = http.rpartition(":")
+        self._http = host, int(port)
         self._stub = speech_pb2_grpc.SpeechStub(channel)  # type: ignore[no-untyped-call]
         self._random = random.Random(seed)
         self._malformed = supply(seed, _MAX_TEXT_CHARS)
@@ -71,6 +78,10 @@ class Clients:
             "read slowly": (10, self._read_slowly),
             "stop reading": (5, self._stop_reading),
             "nonsense": (20, self._send_malformed),
+            "slow head": (5, self._hold_head),
+            "giant frame": (3, self._send_giant_frame),
+            "rebinding": (5, self._rebind),
+            "injection": (5, self._inject),
         }
 
     async def run(self, until_s: float) -> None:
@@ -147,6 +158,43 @@ class Clients:
         if problem := await answer(self._channel, request):
             self.wrong[problem] += 1
 
+    async def _hold_head(self) -> None:
+        """Half of an HTTP head, held for a while."""
+        await self._request(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n", wait_s=self._random.uniform(0.0, 3.0))
+
+    async def _send_giant_frame(self) -> None:
+        """A WebSocket frame of half a million JSON lists."""
+        frame = b"[" + b"[]," * 500_000 + b"[]]"
+        head = bytes((0x81, 0x80 | 127)) + len(frame).to_bytes(8) + bytes(4)
+        await self._request(_HANDSHAKE + head + frame, wait_s=5.0)
+
+    async def _rebind(self) -> None:
+        """A page whose name points here; the answer must refuse it."""
+        request = b"GET /v1/voices HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n"
+        if not (answer := await self._request(request, wait_s=20.0)).startswith(b"HTTP/1.1 403 "):
+            self.wrong[f"rebinding: {answer[:40]!r}"] += 1
+
+    async def _inject(self) -> None:
+        """A field whose name would forge a log line."""
+        body = b'{"x\\n2026-01-01 00:00:00,000 INFO forged\\u001b[2J": 1}'
+        head = b"POST /v1/audio/speech HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+        head += b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+        await self._request(head + body, wait_s=20.0)
+
+    async def _request(self, sent: bytes, wait_s: float) -> bytes:
+        """Sends bytes to the HTTP port. Returns what it answered within the time."""
+        answer = bytearray()
+        with suppress(OSError, TimeoutError):
+            reader, writer = await asyncio.open_connection(*self._http)
+            try:
+                async with asyncio.timeout(wait_s):
+                    writer.write(sent)
+                    while part := await reader.read(4096):
+                        answer += part
+            finally:
+                writer.close()
+        return bytes(answer)
+
     async def _send(self, call: BidiStream, text: str, flush_id: int) -> None:
         await call.write(Request(text=speech_pb2.TextFragment(content=text)))
         await call.write(Request(flush=speech_pb2.Flush(flush_id=flush_id)))
@@ -186,7 +234,8 @@ async def soak(
 ) -> tuple[list[Sample], Sample, Sample, Clients]:
     """Returns the samples under load, samples of the idle server before and after, and the clients."""
     flags = ["--max-streams", str(_MAX_STREAMS), "--max-pending-text-chars", str(_MAX_TEXT_CHARS)]
-    flags += ["--stall-timeout-s", str(_STALL_S), "--log-level", "warning"]
+    flags += ["--stall-timeout-s", str(_STALL_S), "--log-level", "info"]
+    flags += ["--http-listen", "127.0.0.1:0"]
     load = Load(token_s=0.004, fault_share=0.05, seed=seed)
     clock = asyncio.get_running_loop().time
     async with scripted_server(load, BUILD / "soak.log", *flags) as server:
@@ -202,6 +251,11 @@ async def soak(
                 await asyncio.wait([running], timeout=seconds / 200)
             await running
         after = await _idle_sample(server, before)
+        minutes = max(1.0, (clock() - began_s + _WARM_UP_S) / 60)
+        if (log_bytes := server.log.stat().st_size) > _MAX_LOG_BYTES_PER_MINUTE * minutes:
+            all_clients.wrong[f"the log grew by {log_bytes / minutes:.0f} bytes a minute"] += 1
+        if forged := [line for line in server.log.read_text("ascii").splitlines() if not line.isprintable()]:
+            all_clients.wrong[f"forged log line {forged[0]!r}"] += 1
     return samples, before, after, all_clients
 
 
@@ -209,7 +263,7 @@ async def soak(
 async def _clients(server: ScriptedServer, seed: int, answer_s: float) -> AsyncIterator[Clients]:
     channel = open_channel(server.address, None)
     try:
-        yield Clients(channel, seed, answer_s)
+        yield Clients(channel, server.http, seed, answer_s)
     finally:
         await channel.close()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import sys
@@ -12,12 +11,13 @@ import engines
 from engines.api import Engine, EngineInfo, Limits
 from engines.config import Sampling
 from engines.errors import EngineError
+from service.access import descriptors
 from service.audio import watermark
 from service.config import ConfigError, ServerConfig, read_config, with_voices_place
 from service.engine_loader import LazyEngine
 from service.options import MEMORY
 from service.server import Server
-from service.telemetry import tracing
+from service.telemetry import logs, tracing
 
 
 def main() -> None:
@@ -26,9 +26,7 @@ def main() -> None:
         config = with_voices_place(read_config(sys.argv[1:], os.environ), os.environ)
     except ConfigError as error:
         _leave(2, error)
-    logging.basicConfig(
-        level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
-    )
+    logs.configure(config.log_level)
     engine = LazyEngine(
         lambda: _load(config),
         _expected(config),
@@ -64,6 +62,7 @@ def _expected(config: ServerConfig) -> EngineInfo:
 
 async def serve(engine: Engine, config: ServerConfig) -> None:
     """Serve until a signal. A second signal ends the grace period."""
+    descriptors.raise_limit()
     server = Server(engine, config)
     signalled = _signals()
     await _listen(server, config, engine.info.model)

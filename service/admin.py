@@ -6,18 +6,24 @@ Small on purpose: GET and HEAD, one request per connection, bounded in bytes and
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 
 from engines.api import Engine
 from service.access.admission import Admission, State
+from service.access.hosts import Hosts
+from service.access.listener import Listener, Slot, bind
+from service.config import is_loopback
 from service.listening import unavailable
 from service.telemetry import metrics
 
 _MAX_HEAD_BYTES = 16_384
+_MAX_CONNECTIONS = 32
 _TIMEOUT_S = 10.0
 _PLAIN = "text/plain; charset=utf-8"
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 _PATHS = "the paths are /metrics, /healthz and /readyz"
 
 
@@ -31,26 +37,40 @@ class _Answer:
 class AdminServer:
     """The operator's endpoints of one server. Use `start`, then at the end `stop`."""
 
-    def __init__(self, engine: Engine, admission: Admission) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        admission: Admission,
+        *,
+        max_connections: int = _MAX_CONNECTIONS,
+        allowed_hosts: tuple[str, ...] = (),
+    ) -> None:
         self._engine, self._admission = engine, admission
-        self._listening: asyncio.Server | None = None
+        self._max_connections, self._allowed_hosts = max_connections, allowed_hosts
+        self._hosts: Hosts | None = None
+        self._listener: Listener | None = None
         self._open: set[asyncio.Task[None]] = set()
 
     async def start(self, listen: str) -> str:
         """Listen on HOST:PORT. Returns it with the port that was bound. Raises ConfigError if it is not available."""
-        host, _, port = listen.rpartition(":")
         try:
-            self._listening = await asyncio.start_server(
-                self._serve, host.strip("[]"), int(port), limit=_MAX_HEAD_BYTES, reuse_port=False
-            )
+            bound = bind(listen)
         except OSError as error:
             raise unavailable("--admin-listen", listen, error) from error
-        return f"{host}:{self._listening.sockets[0].getsockname()[1]}"
+        if is_loopback(listen):  # elsewhere it is on the operator's own network, where scrapers use names of theirs
+            self._hosts = Hosts(listen, self._allowed_hosts)
+        self._listener = Listener(bound, self._connection, self._max_connections)
+        return f"{listen.rpartition(':')[0]}:{bound.getsockname()[1]}"
+
+    def _connection(self, slot: Slot) -> asyncio.Protocol:
+        return _Connection(slot, self._serve)
 
     async def stop(self) -> None:
         """Stop listening and close open connections. Idempotent."""
-        if self._listening is not None:
-            self._listening.close()
+        if self._listener is not None:
+            self._listener.close()
+            await self._listener.wait_closed()
+            self._listener.end_all()
         for task in self._open:
             task.cancel()
         await asyncio.gather(*self._open, return_exceptions=True)
@@ -87,6 +107,8 @@ class AdminServer:
             return _error(HTTPStatus.BAD_REQUEST, "send an HTTP/1.1 request")
         if parts[0] not in ("GET", "HEAD"):
             return _error(HTTPStatus.METHOD_NOT_ALLOWED, "use GET or HEAD")
+        if self._hosts is not None and not self._hosts.allows(_header(request, "host") or None):
+            return _error(HTTPStatus.FORBIDDEN, "the Host header does not name this server; see --allowed-host")
         match parts[1].partition("?")[0]:
             case "/metrics":
                 # on a thread: formatting thousands of lines takes milliseconds, which would delay streams
@@ -106,6 +128,18 @@ class AdminServer:
         if not self._engine.health.healthy:
             return _Answer(HTTPStatus.SERVICE_UNAVAILABLE, b"rebuilding the engine\n")
         return _Answer(HTTPStatus.OK, b"serving\n")
+
+
+class _Connection(asyncio.StreamReaderProtocol):
+    """A stream that releases its slot at the end."""
+
+    def __init__(self, slot: Slot, serve: Serve) -> None:
+        super().__init__(asyncio.StreamReader(limit=_MAX_HEAD_BYTES), serve)
+        self._slot = slot
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._slot.release()
+        super().connection_lost(exc)
 
 
 def _error(status: HTTPStatus, hint: str) -> _Answer:

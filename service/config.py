@@ -17,6 +17,7 @@ from engines.config import EngineConfig
 from service.options import (
     ADDRESS,
     FRACTION,
+    HOSTS,
     MEMORY,
     ORIGINS,
     PATH,
@@ -81,6 +82,12 @@ class ServerConfig:
     )
     cors_origin: tuple[str, ...] = option(
         (), "origins whose pages may use the HTTP port, beside the port's own origin", ORIGINS
+    )
+    allowed_host: tuple[str, ...] = option(
+        (),
+        "host names by which clients call the HTTP port where they need neither key nor certificate, beside its "
+        "addresses, localhost and names that public DNS cannot have; * allows all; may be repeated",
+        HOSTS,
     )
     openai_voices: bool = option(
         True,
@@ -197,7 +204,9 @@ def read_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Ser
     """
     values = _from_environment(environment)
     flags = vars(_parser().parse_args(arguments))
-    values |= {name: _read(name, text, OPTIONS[name].flag) for name, text in flags.items() if text is not None}
+    for name, text in flags.items():
+        if text is not None:
+            values[name] = _read(name, ",".join(text) if isinstance(text, list) else text, OPTIONS[name].flag)
     return build_config(**values)
 
 
@@ -261,9 +270,11 @@ def _parser() -> argparse.ArgumentParser:
         group = parser.add_argument_group(title.lower())
         for each in options.values():
             default = f" (default: {each.default_text})" if each.default_text else ""
-            switch: dict[str, Any] = {"nargs": "?", "const": "on"} if each.reader is SWITCH else {}
+            form: dict[str, Any] = {"nargs": "?", "const": "on"} if each.reader is SWITCH else {}
+            if each.reader.repeatable:
+                form = {"action": "append"}
             metavar = each.reader.metavar
-            group.add_argument(each.flag, dest=each.name, metavar=metavar, help=each.help + default, **switch)
+            group.add_argument(each.flag, dest=each.name, metavar=metavar, help=each.help + default, **form)
     return parser
 
 

@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from enum import Enum
 
 from service.access.auth import Authenticator
+from service.access.turns import Turns
 from service.errors import ResourceExhausted, Unavailable
 from service.telemetry.metrics import counting_rejections
 
@@ -80,6 +81,7 @@ class Admission:
         self.authenticator = authenticator or Authenticator()
         self.streams = Slots(max_streams, "streams", "STREAMS_EXHAUSTED")
         self.uploads = Slots(max_uploads, "uploads", "UPLOADS_EXHAUSTED")
+        self.turns = Turns()
         self.stopped = asyncio.Event()
         self.state = State.WARMING_UP
 

@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 from engines.errors import CheckpointError, EngineBusy, EngineError, EngineFailure, InvalidInput
 from service import errors
 from service.telemetry import metrics
+from service.telemetry.logs import Lines
 
 log = logging.getLogger("mynah.service")
 
@@ -96,7 +97,7 @@ def log_failure(error: Exception, call: str) -> Failure | None:
     failure = failure_of(error)
     metrics.ERRORS.labels(failure.reason).inc()
     if failure.code is Code.INTERNAL:
-        log.error("%s: %s\n%s", call, failure.reason, _tracebacks(error))
+        log.error("%s: %s%s", call, failure.reason, Lines(_tracebacks(error)))
     else:
         # a server that stops says once how many streams it ended
         level = logging.DEBUG if failure.reason == "DRAINING" else logging.INFO
