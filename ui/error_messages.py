@@ -30,14 +30,22 @@ _MESSAGES = {
     "VOICE_BUILT_IN": "The built-in voice cannot be deleted.",
     "VOICES_FULL": "The server cannot store more voices. Delete one first.",
     "UPLOADS_EXHAUSTED": "The server is receiving too many recordings now.",
+    "UPLOAD_TIMED_OUT": "The upload took too long. Try again.",
     "AUDIO_EMPTY": "The recording is empty.",
     "AUDIO_TOO_LARGE": "The file is too large for the server.",
     "AUDIO_NOT_DECODABLE": "The server cannot read this file as audio.",
     "AUDIO_TOO_SHORT": "The recording is too short: more than 5 seconds are needed.",
     "AUDIO_TOO_LONG": "The recording is too long: the maximum is 2 minutes.",
+    "AUDIO_TOO_LITTLE_SPEECH": "There is too little speech in the recording: at least 5 seconds are needed.",
     "AUDIO_SILENT": "The recording is almost silent.",
     "API_KEY_INVALID": "The speech server needs an API key, and this page has no valid one.",
     "UNAVAILABLE": "The speech server does not answer.",
+}
+PAGE_FAILURE = {
+    "message": "The page failed. Try again; its log says what happened.",
+    "field": "",
+    "reason": "PAGE_FAILURE",
+    "retryable": True,
 }
 _FIELDS = {
     "TEXT_EMPTY": "text",
