@@ -158,7 +158,8 @@ def _check_choices(config: EngineConfig) -> None:
             allowed = ", ".join(choices)
             message = f"{name} is {value!r}; it must be one of {allowed}."
             raise InvalidInput(name, message, f"{name.upper()}_UNKNOWN", value=repr(value), allowed=allowed)
-    in_torch = config.s3gen in ("auto", "torch")
+    on_gpu = (resolve_device("auto") if config.device == "auto" else config.device).startswith("cuda")
+    in_torch = config.s3gen == "torch" or (config.s3gen == "auto" and not on_gpu)
     if config.decode == "cached" and config.s3gen in ("torch_graphs", "tensorrt"):
         raise _unsupported("decode", "cached", f"S3Gen on {config.s3gen}", "reference")
     if config.s3gen_dtype == "float16" and (in_torch or config.decode == "cached"):

@@ -174,4 +174,7 @@ def _dtype(dtype: str, kind: str) -> str:
         allowed = ", ".join(DTYPES)
         message = f"t3_dtype is {dtype!r}; it must be one of {allowed}."
         raise InvalidInput("t3_dtype", message, "DTYPE_UNKNOWN", value=dtype, allowed=allowed)
+    if dtype == "float32" and kind == "cuda":
+        message = "t3_dtype is float32, for which vLLM has no fast attention on a GPU; it must be float16 or bfloat16."
+        raise InvalidInput("t3_dtype", message, "T3_DTYPE_UNSUPPORTED", value=dtype, allowed="float16, bfloat16")
     return ("float16" if kind == "cuda" else "float32") if dtype == "auto" else dtype
