@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -15,8 +17,19 @@ from engines.conditioning import speaker, tokenizer, xvector
 from engines.conditioning.builder import VoiceBuilder
 from engines.conditioning.builtin import load_builtin
 from engines.config import DTYPES, EngineConfig
-from engines.device import cpu_threads, device_memory, resolve_device, use_threads
+from engines.device import (
+    S3GEN_PRIORITY,
+    T3_PRIORITY,
+    DeviceThread,
+    cpu_threads,
+    device_memory,
+    resolve_device,
+    use_own_stream,
+    use_threads,
+)
+from engines.device_watch import DeviceWatch
 from engines.errors import InvalidInput
+from engines.exclusive import Exclusive
 from engines.health import Health
 from engines.kernels.dense import fp16_supported
 from engines.pipeline import Encoder, Pipeline, Stages
@@ -34,6 +47,7 @@ from engines.t3.local_backend import LocalT3Backend
 from engines.t3.onnx.export import open_onnx_net
 from engines.t3.vllm import backend
 from engines.text import TextTokenizer, normalize
+from engines.voice import Voice
 
 # Bounds the batcher's memory; it batches windows only where measurements show a gain.
 _MAX_BATCH = {"cpu": 8, "cuda": 16}
@@ -51,11 +65,30 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
     use_threads(config.threads)
     checkpoint = open_checkpoint(config.model, cache_dir=config.cache_dir, seed=config.weights_seed, device=device)
     verify(checkpoint, tensor_tables(checkpoint))
-    health = Health()
-    t3 = _make_t3(config, checkpoint, device, health, observer)
+    health, exclusive = Health(), Exclusive()
+    watch = DeviceWatch(health.lose)
+    if device != "cpu":
+        watch.start()
+
+    @contextmanager
+    def working(name: str) -> Iterator[None]:
+        with exclusive.shared(), watch.call(name):
+            yield
+
+    def on_device(priority: int, working: Callable[[str], AbstractContextManager[None]]) -> DeviceThread:
+        return DeviceThread(partial(use_own_stream, device, priority), working, health.report)
+
+    t3 = _make_t3(
+        config, checkpoint, device, _T3Setting(health, observer, on_device(T3_PRIORITY, watch.call), exclusive)
+    )
     s3gen = select_runtime(config, checkpoint, device)
-    max_batch = _MAX_BATCH[device.split(":")[0]]
-    batcher = WindowBatcher(s3gen.runtime, max_batch=max_batch, reference=s3gen.reference, observer=observer)
+    batcher = WindowBatcher(
+        s3gen.runtime,
+        max_batch=_MAX_BATCH[device.split(":")[0]],
+        reference=s3gen.reference,
+        observer=observer,
+        on_device=on_device(S3GEN_PRIORITY, working),
+    )
     stages = Stages(_make_encoder(config, checkpoint), t3, batcher, SCHEDULES[config.schedule], observer)
     info = EngineInfo(
         model=checkpoint.spec.name,
@@ -68,7 +101,21 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
         refused_runtimes=s3gen.refused,
     )
     default_voice = load_builtin(checkpoint.conds_path) if checkpoint.conds_path else None
-    return Pipeline(info, stages, VoiceBuilder(checkpoint), default_voice, health, partial(device_memory, device))
+    builder = _QuietBuilder(VoiceBuilder(checkpoint), exclusive)
+    return Pipeline(info, stages, builder, default_voice, health, partial(device_memory, device), watch.close)
+
+
+@dataclasses.dataclass(frozen=True)
+class _QuietBuilder:
+    """A voice builder that waits while T3's engine is being built."""
+
+    builder: VoiceBuilder
+    exclusive: Exclusive
+
+    def build(self, audio: bytes, name: str) -> Voice:
+        """As pipeline.Builder.build."""
+        with self.exclusive.shared():
+            return self.builder.build(audio, name)
 
 
 def _make_encoder(config: EngineConfig, checkpoint: Checkpoint) -> Encoder:
@@ -80,19 +127,28 @@ def _make_encoder(config: EngineConfig, checkpoint: Checkpoint) -> Encoder:
     return encode
 
 
-def _make_t3(
-    config: EngineConfig, checkpoint: Checkpoint, device: str, health: Health, observer: Observer
-) -> T3Backend:
+@dataclasses.dataclass(frozen=True)
+class _T3Setting:
+    """What a T3 backend reports to, and its part in the use of the device."""
+
+    health: Health
+    observer: Observer
+    on_device: DeviceThread
+    exclusive: Exclusive
+
+
+def _make_t3(config: EngineConfig, checkpoint: Checkpoint, device: str, setting: _T3Setting) -> T3Backend:
+    observer, on_device = setting.observer, setting.on_device
     name = _t3_name(config, device)
     limits = DecoderLimits(config.max_streams, config.max_positions)
     if name == "torch":
         fp16_weights = _fp16_weights(config, device)
         net = t3_model.T3Net.load(checkpoint.t3_path, checkpoint.spec, device, fp16_weights=fp16_weights)
-        return LocalT3Backend(net, limits, observer)
+        return LocalT3Backend(net, limits, observer, on_device)
     if name == "onnx":
         precision, threads = "int8" if config.t3_dtype == "int8" else "fp32", config.threads or cpu_threads()
         onnx_net = open_onnx_net(checkpoint, precision, threads=threads, cache_dir=config.cache_dir)
-        return LocalT3Backend(onnx_net, limits, observer)
+        return LocalT3Backend(onnx_net, limits, observer, on_device)
     return backend.VllmT3Backend(
         checkpoint,
         device=device,
@@ -101,8 +157,10 @@ def _make_t3(
         dtype=config.t3_dtype,
         cuda_graphs=config.cuda_graphs,
         gpu_memory_utilization=config.gpu_memory_utilization,
-        on_health=health.set,
+        on_health=setting.health.set,
         observer=observer,
+        on_device=on_device,
+        alone=setting.exclusive.alone,
     )
 
 

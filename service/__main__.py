@@ -11,6 +11,7 @@ import sys
 import engines
 from engines.api import Engine, EngineInfo, Limits
 from engines.config import Sampling
+from engines.cuda_faults import DeviceLost
 from engines.errors import EngineError
 from service.audio import watermark
 from service.config import ConfigError, ServerConfig, read_config
@@ -18,9 +19,12 @@ from service.engine_loader import LazyEngine
 from service.server import Server
 from service.telemetry import tracing
 
+EXIT_DEVICE_LOST = 70  # the GPU cannot be used by this process any more, but perhaps by a new one
+
 
 def main() -> None:
-    """Exits with 0 after a signal, 2 for a bad configuration, 1 if the engine cannot be loaded or warmed up."""
+    """Exits with 0 after a signal, 2 for a bad configuration, 1 if the engine cannot be loaded or warmed up, and 70 as
+    soon as the GPU fails or hangs."""
     try:
         config = read_config(sys.argv[1:], os.environ)
     except ConfigError as error:
@@ -33,6 +37,7 @@ def main() -> None:
         _expected(config),
         measured=config.max_streams is None,
     )
+    engine.health.watch_loss(_end_process)
     try:
         tracing.configure(config.otlp_endpoint)
         asyncio.run(serve(engine, config))
@@ -44,6 +49,12 @@ def main() -> None:
         tracing.shut_down()
     if engine.loading:
         os._exit(0)  # a library that a thread is still loading does not survive the interpreter's shutdown
+
+
+def _end_process(error: DeviceLost) -> None:
+    """End now: no stream can go on, and threads that wait for the GPU would keep the process from ending."""
+    print(f"mynah-serve: {error}", file=sys.stderr, flush=True)
+    os._exit(EXIT_DEVICE_LOST)
 
 
 def _load(config: ServerConfig) -> Engine:

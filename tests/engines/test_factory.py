@@ -134,8 +134,8 @@ def test_the_example_of_the_package_speaks() -> None:
 
 
 _BARE = (
-    "av", "soxr", "pyloudnorm", "tensorrt", "tensorrt_rtx", "vllm", "riva", "gradio", "starlette", "uvicorn", "websockets",
-    "cuda",
+    "av", "soxr", "pyloudnorm", "tensorrt", "tensorrt_rtx", "vllm", "cuda",
+    "riva", "gradio", "starlette", "uvicorn", "websockets",
 )  # fmt: skip
 
 

@@ -11,9 +11,9 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 
 from engines.api import NULL_OBSERVER, Observer
+from engines.device import PLAIN_THREAD, DeviceThread
 from engines.errors import EngineFailure
 from engines.model_spec import MEL_FRAMES_PER_TOKEN
 from engines.s3gen.noise import F32
@@ -51,14 +51,16 @@ class WindowBatcher:
         execute: Execute | None = None,
         observer: Observer = NULL_OBSERVER,
         times: DecodeTimes | None = None,
+        on_device: DeviceThread = PLAIN_THREAD,
     ) -> None:
+        self._device = on_device
         self._observer = observer
         self.times = times or DecodeTimes()
         self.forecast = DecodeForecast(self.times, max_batch, cached=isinstance(runtime, CachedRuntime))
         self._runtime = runtime
         self._reference = reference or runtime
         self._max_batch = max_batch
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="s3gen")
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="s3gen", initializer=on_device.start)
         self._execute = execute or self._execute_on_worker
         self._queue = WindowQueue(runtime, self.times, max_batch)
         self._loop_task: asyncio.Task[None] | None = None
@@ -149,6 +151,7 @@ class WindowBatcher:
         try:
             results = await self._execute(batch)
         except Exception as error:
+            self._device.failed(error)
             await self._run_apart(batch, error)
             return
         finally:
@@ -188,7 +191,11 @@ class WindowBatcher:
     async def _execute_on_worker(self, batch: Sequence[DecodeRequest]) -> Results:
         work = [(request.decoder, request.window) for request in batch]
         runtime = self._reference if any(request.retried for request in batch) else self._runtime
-        decode = partial(decode_windows, runtime, work, self._observer.stage_ran)
+
+        def decode() -> Results:
+            with self._device.working("a call of S3Gen"):
+                return decode_windows(runtime, work, self._observer.stage_ran)
+
         return await asyncio.get_running_loop().run_in_executor(self._worker, decode)
 
 

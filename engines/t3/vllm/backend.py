@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.metadata
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -14,6 +16,7 @@ from engines.api import NULL_OBSERVER, Observer
 from engines.checkpoints.checkpoint import Checkpoint, default_cache_dir
 from engines.checkpoints.weights import check_tensors
 from engines.config import DTYPES
+from engines.device import PLAIN_THREAD, DeviceThread
 from engines.errors import EngineFailure, InvalidInput
 from engines.t3.backend import T3Request
 from engines.t3.generation import Generation
@@ -47,6 +50,8 @@ class VllmT3Backend:
     kv_blocks               KV cache in blocks of 16 positions; None: all that the share leaves, or enough on a CPU
     work_dir                parent of the folder that vLLM loads; None: in the cache folder
     on_health               called with `healthy` when it changes, on a thread of the backend
+    on_device               the step thread's part in the use of the device
+    alone                   the context in which an engine is built, while nothing else computes
 
     Raises CheckpointError if the weights do not fit the spec, InvalidInput if the configuration cannot be met,
     EngineFailure if vLLM does not start.
@@ -70,6 +75,8 @@ class VllmT3Backend:
         work_dir: Path | None = None,
         on_health: Callable[[bool], None] = lambda _: None,
         observer: Observer = NULL_OBSERVER,
+        on_device: DeviceThread = PLAIN_THREAD,
+        alone: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
     ) -> None:
         kind = _check_device(device)
         check_tensors(checkpoint.t3_path, expected_tensors(checkpoint.spec))
@@ -89,10 +96,13 @@ class VllmT3Backend:
         )
         model_dir = prepare_model_dir(checkpoint, space, work_dir or default_cache_dir() / "vllm")
         self._closing = threading.Event()
-        self._decoder = VllmDecoder(
-            lambda: VllmEngine(model_dir, space, settings), wait=self._closing.wait, on_health=on_health
-        )
-        self._steps = StepLoop(self._decoder, observer)
+
+        def build() -> VllmEngine:
+            with alone():
+                return VllmEngine(model_dir, space, settings)
+
+        self._decoder = VllmDecoder(build, wait=self._closing.wait, on_health=on_health, on_failure=on_device.failed)
+        self._steps = StepLoop(self._decoder, observer, on_device)
         self._wait_until_ready()
 
     @property
