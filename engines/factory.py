@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -17,6 +18,7 @@ from engines.conditioning import speaker, tokenizer, xvector
 from engines.conditioning.builder import VoiceBuilder
 from engines.conditioning.builtin import load_builtin
 from engines.config import DTYPES, EngineConfig
+from engines.cuda_faults import is_sticky
 from engines.device import (
     S3GEN_PRIORITY,
     T3_PRIORITY,
@@ -28,7 +30,7 @@ from engines.device import (
     use_threads,
 )
 from engines.device_watch import DeviceWatch
-from engines.errors import InvalidInput
+from engines.errors import EngineFailure, InvalidInput
 from engines.exclusive import Exclusive
 from engines.health import Health
 from engines.kernels.dense import fp16_supported
@@ -49,8 +51,10 @@ from engines.t3.vllm import backend
 from engines.text import TextTokenizer, normalize
 from engines.voice import Voice
 
+_log = logging.getLogger(__name__)
 # Bounds the batcher's memory; it batches windows only where measurements show a gain.
 _MAX_BATCH = {"cpu": 8, "cuda": 16}
+_STEADY_AFTER = 6  # calls of a size on a GPU: kernels are chosen and memory is allocated in each buffer's first ones
 _T3_DTYPES_OF = {"torch": ("auto", "float32", "float16"), "onnx": ("auto", "float32", "int8"), "vllm": DTYPES}
 
 
@@ -78,9 +82,8 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
     def on_device(priority: int, working: Callable[[str], AbstractContextManager[None]]) -> DeviceThread:
         return DeviceThread(partial(use_own_stream, device, priority), working, health.report)
 
-    t3 = _make_t3(
-        config, checkpoint, device, _T3Setting(health, observer, on_device(T3_PRIORITY, watch.call), exclusive)
-    )
+    setting = _T3Setting(health, observer, on_device(T3_PRIORITY, watch.call), exclusive)
+    t3 = _make_t3(config, checkpoint, device, setting)
     s3gen = select_runtime(config, checkpoint, device)
     batcher = WindowBatcher(
         s3gen.runtime,
@@ -88,6 +91,7 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
         reference=s3gen.reference,
         observer=observer,
         on_device=on_device(S3GEN_PRIORITY, working),
+        steady_after=1 if device == "cpu" else _STEADY_AFTER,
     )
     stages = Stages(_make_encoder(config, checkpoint), t3, batcher, SCHEDULES[config.schedule], observer)
     info = EngineInfo(
@@ -98,7 +102,7 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
         limits=Limits(config.max_text_chars_per_segment, 1000, config.max_streams),
         random_weights=checkpoint.random_weights,
         notice=checkpoint.notice,
-        refused_runtimes=s3gen.refused,
+        refused_runtimes=(*setting.refused, *s3gen.refused),
     )
     default_voice = load_builtin(checkpoint.conds_path) if checkpoint.conds_path else None
     builder = _QuietBuilder(VoiceBuilder(checkpoint), exclusive)
@@ -135,6 +139,7 @@ class _T3Setting:
     observer: Observer
     on_device: DeviceThread
     exclusive: Exclusive
+    refused: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
 
 def _make_t3(config: EngineConfig, checkpoint: Checkpoint, device: str, setting: _T3Setting) -> T3Backend:
@@ -149,6 +154,17 @@ def _make_t3(config: EngineConfig, checkpoint: Checkpoint, device: str, setting:
         precision, threads = "int8" if config.t3_dtype == "int8" else "fp32", config.threads or cpu_threads()
         onnx_net = open_onnx_net(checkpoint, precision, threads=threads, cache_dir=config.cache_dir)
         return LocalT3Backend(onnx_net, limits, observer, on_device)
+    try:
+        return _vllm(config, checkpoint, device, setting)
+    except EngineFailure as error:
+        if config.t3 == "vllm" or config.strict or is_sticky(error):
+            raise
+        _log.error("%s; T3 falls back to torch", error)
+        setting.refused.append(("vllm", str(error)))
+        return _make_t3(dataclasses.replace(config, t3="torch", t3_dtype="auto"), checkpoint, device, setting)
+
+
+def _vllm(config: EngineConfig, checkpoint: Checkpoint, device: str, setting: _T3Setting) -> T3Backend:
     return backend.VllmT3Backend(
         checkpoint,
         device=device,
@@ -158,8 +174,8 @@ def _make_t3(config: EngineConfig, checkpoint: Checkpoint, device: str, setting:
         cuda_graphs=config.cuda_graphs,
         gpu_memory_utilization=config.gpu_memory_utilization,
         on_health=setting.health.set,
-        observer=observer,
-        on_device=on_device,
+        observer=setting.observer,
+        on_device=setting.on_device,
         alone=setting.exclusive.alone,
     )
 

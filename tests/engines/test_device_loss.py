@@ -111,6 +111,8 @@ def test_t3s_engine_that_cannot_be_rebuilt_loses_the_device() -> None:
         def step(self) -> Any:
             raise RuntimeError("CUDA out of memory")
 
+        def rest(self, request_ids: object) -> None: ...
+
         def close(self) -> None: ...
 
     def build() -> Any:

@@ -56,6 +56,11 @@ class TensorRTRuntime(BufferedRuntime):
         super().__init__("tensorrt", device, self._loaded.kernels, depth=depth)
         _check_memory(self._loaded)
 
+    @property
+    def scratch_bytes(self) -> int:
+        """The memory in which all engines compute."""
+        return self._loaded.scratch_bytes
+
     def keep_compiled(self) -> None:
         """Keep the kernels that TensorRT-RTX has compiled for this GPU, so that the next start is faster."""
         for engine in self._loaded.engines.values():

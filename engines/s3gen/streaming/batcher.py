@@ -31,6 +31,7 @@ Results = list[F32 | WindowRejected]
 Execute = Callable[[Sequence[DecodeRequest]], Awaitable[Results]]
 
 _CALIBRATION_ROWS, _CALIBRATION_HOP = 4, 25
+_CALIBRATION_TURNS = 1
 _OVERLOADED_S = 1.0  # how long after a late window the device counts as overloaded
 _CLOSED = "The engine was closed."
 
@@ -52,7 +53,10 @@ class WindowBatcher:
         observer: Observer = NULL_OBSERVER,
         times: DecodeTimes | None = None,
         on_device: DeviceThread = PLAIN_THREAD,
+        steady_after: int = 1,
     ) -> None:
+        """steady_after: calls of a size before its time is that of later ones; a GPU's buffers each take their turn"""
+        self._steady_after = steady_after
         self._device = on_device
         self._observer = observer
         self.times = times or DecodeTimes()
@@ -112,11 +116,13 @@ class WindowBatcher:
             return
         clock, best_s = asyncio.get_running_loop().time, {1: math.inf, _CALIBRATION_ROWS: math.inf}
         short = _with_prompt(voice, _CALIBRATION_HOP)
-        for rows in (1, _CALIBRATION_ROWS) * 2:  # the first of each pays for first use
-            batch = [self._calibration_request(short) for _ in range(rows)]
-            started_s = clock()
-            await self._execute(batch)
-            best_s[rows] = min(best_s[rows], clock() - started_s)
+        for turn in range(self._steady_after + _CALIBRATION_TURNS):
+            for rows in best_s:
+                batch = [self._calibration_request(short) for _ in range(rows)]
+                started_s = clock()
+                await self._execute(batch)
+                if turn >= self._steady_after:
+                    best_s[rows] = min(best_s[rows], clock() - started_s)
         self.times.calibrate(batch[0].work, best_s[1], _CALIBRATION_ROWS, best_s[_CALIBRATION_ROWS])
 
     def _calibration_request(self, voice: Voice) -> DecodeRequest:

@@ -20,13 +20,14 @@ from engines.device import PLAIN_THREAD, DeviceThread
 from engines.errors import EngineFailure, InvalidInput
 from engines.t3.backend import T3Request
 from engines.t3.generation import Generation
-from engines.t3.model import expected_tensors
+from engines.t3.model import T3Net, expected_tensors
 from engines.t3.prompt import check_prompt
 from engines.t3.step_loop import StepLoop
 from engines.t3.vllm.decoder import VllmDecoder, rejected
 from engines.t3.vllm.engine import BLOCK_POSITIONS, VERSION, VllmEngine, VllmSettings
 from engines.t3.vllm.memory import check_fits, memory_plan
 from engines.t3.vllm.model_dir import prepare_model_dir
+from engines.t3.vllm.parity import Comparison, T3ParityCheck
 from engines.t3.vllm.vocab import IdSpace
 
 _MAX_POSITIONS = 2048  # as the torch backend: 375 prompt tokens, 1000 speech tokens and some 670 text tokens
@@ -52,9 +53,10 @@ class VllmT3Backend:
     on_health               called with `healthy` when it changes, on a thread of the backend
     on_device               the step thread's part in the use of the device
     alone                   the context in which an engine is built, while nothing else computes
+    parity_check            compare every new engine with T3's torch net; None: on a GPU
 
     Raises CheckpointError if the weights do not fit the spec, InvalidInput if the configuration cannot be met,
-    EngineFailure if vLLM does not start.
+    EngineFailure if vLLM does not start or fails its parity check.
     """
 
     name = "vllm"
@@ -77,6 +79,7 @@ class VllmT3Backend:
         observer: Observer = NULL_OBSERVER,
         on_device: DeviceThread = PLAIN_THREAD,
         alone: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+        parity_check: bool | None = None,
     ) -> None:
         kind = _check_device(device)
         check_tensors(checkpoint.t3_path, expected_tensors(checkpoint.spec))
@@ -97,9 +100,20 @@ class VllmT3Backend:
         model_dir = prepare_model_dir(checkpoint, space, work_dir or default_cache_dir() / "vllm")
         self._closing = threading.Event()
 
+        checked = kind == "cuda" if parity_check is None else parity_check
+        check = _parity_check(checkpoint, device) if checked else None
+        self.parity: list[Comparison] = []
+
         def build() -> VllmEngine:
             with alone():
-                return VllmEngine(model_dir, space, settings)
+                engine = VllmEngine(model_dir, space, settings)
+                if check is not None:
+                    try:
+                        self.parity = check.raise_if_wrong(engine, dtype, max_streams)
+                    except BaseException:
+                        engine.close()
+                        raise
+                return engine
 
         self._decoder = VllmDecoder(build, wait=self._closing.wait, on_health=on_health, on_failure=on_device.failed)
         self._steps = StepLoop(self._decoder, observer, on_device)
@@ -161,6 +175,14 @@ def installed() -> bool:
         return importlib.metadata.version("vllm").split("+")[0] == VERSION
     except importlib.metadata.PackageNotFoundError:
         return False
+
+
+def _parity_check(checkpoint: Checkpoint, device: str) -> T3ParityCheck:
+    """The check of the engines, from T3's net in float32, which is dropped before vLLM measures the GPU's memory."""
+    check = T3ParityCheck(T3Net.load(checkpoint.t3_path, checkpoint.spec, device))
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return check
 
 
 def _check_device(device: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import logging
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import Protocol
 
@@ -42,6 +42,8 @@ class TokenEngine(Protocol):
     def add(self, request_id: str, request: T3Request) -> None: ...
 
     def promote(self, request_id: str) -> None: ...
+
+    def rest(self, request_ids: Iterable[str]) -> None: ...
 
     def abort(self, request_id: str) -> None: ...
 
@@ -104,7 +106,9 @@ class VllmDecoder:
         """Whether `step` would do nothing."""
         if self._rejected:
             return False
-        return self._given_up if self._engine is None else self._engine.idle
+        if self._engine is None:
+            return self._given_up
+        return self._engine.idle or (bool(self._id_of) and all(sequence.paused for sequence in self._id_of))
 
     def add(self, request: T3Request) -> T3Sequence:
         """Queue a checked request. Never raises: the next step reports a failure."""
@@ -150,6 +154,7 @@ class VllmDecoder:
             self._rebuild()
             return []
         try:
+            self._engine.rest(request_id for sequence, request_id in self._id_of.items() if sequence.paused)
             drawn = self._engine.step()
         except Exception as error:
             self._broke(error)
