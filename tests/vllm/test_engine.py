@@ -371,11 +371,11 @@ def test_a_request_rests_at_its_target_and_then_goes_on_with_the_same_tokens(dec
     requests = [drawn(seed, max_speech_tokens=40) for seed in (1, 2)]
     expected = run(decoder, *requests)
     resting, other = (decoder.add(request) for request in requests)
-    resting.target_tokens = 10
+    resting.target_tokens = 4  # the weights are random: the segment is short
     while not decoder.idle:
         decoder.step()
     assert other.speech.finished
-    assert 10 <= resting.speech.count <= 11
+    assert 4 <= resting.speech.count <= 5
     assert engine(decoder).use.kv_cache_share > 0
     third = decoder.add(requests[1])  # the places that are left are used meanwhile
     while not third.speech.finished:

@@ -17,6 +17,7 @@ class FirstWindowsFirst(Scheduler):  # type: ignore[misc]  # vLLM has no types w
     (its blocks are given away while it still writes to them). In this order it never was.
     """
 
+    running: list[Request]
     resting: frozenset[str] = frozenset()
 
     def rest(self, request_ids: frozenset[str]) -> None:

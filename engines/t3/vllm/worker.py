@@ -34,7 +34,7 @@ class WorkerExtension:
 
     def mynah_forced_logits(self) -> dict[str, list[torch.Tensor]]:
         """The logits of each request's steps, (6563,) float32 on the host. Draws as before from now on."""
-        forced = self.model_runner.sampler
+        forced: _ForcedSampler = self.model_runner.sampler
         self.model_runner.sampler = forced.sampler
         return forced.logits
 
