@@ -5,7 +5,7 @@ The real pipeline and the fake engine implement these protocols. This module imp
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -27,6 +27,7 @@ class Limits:
     max_text_chars_per_segment: int
     max_speech_tokens_per_segment: int
     max_streams: int
+    max_text_tokens_per_segment: int = 1000  # longer text is spoken less well: callers split it
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class EngineInfo:
     """A description of the engine. `notice` is a sentence for people, e.g. that random weights make noise, or empty.
 
     `refused_runtimes` are (runtime, reason) of those that were requested but failed their check on this machine.
+    `tags` are the words in brackets that the model speaks as sounds, e.g. "[laugh]".
     """
 
     model: str
@@ -45,6 +47,7 @@ class EngineInfo:
     notice: str = ""
     sample_rate_hz: int = SAMPLE_RATE_HZ
     refused_runtimes: tuple[tuple[str, str], ...] = ()
+    tags: tuple[str, ...] = ()  # paralinguistic tags that the model speaks, such as "[laugh]"
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,7 @@ class SegmentStats:
     underruns: int = 0
     underrun_s: float = 0.0
     hit_token_limit: bool = False  # T3 stopped at max_speech_tokens
+    hit_runaway_limit: bool = False  # T3 was stopped: the speech was far longer than the text can take
 
 
 @dataclass(frozen=True)
@@ -175,9 +179,10 @@ class SpeechStream(Protocol):
     def speak(self, segment: Segment) -> AsyncGenerator[Event, None]:
         """Yields SegmentStarted, then AudioChunks as they are decoded, then SegmentDone.
 
-        Raises InvalidInput before the first event if the text is empty after normalisation or too long, and
-        EngineFailure at any point. Closing the generator early cancels the segment and the prepared one, and frees
-        their resources before it returns.
+        Raises InvalidInput before the first event: with reason TEXT_EMPTY if the text holds nothing to speak,
+        SCRIPT_UNSUPPORTED if its letters are all of scripts that the model does not speak, or if it is too long.
+        Raises EngineFailure at any point. Closing the generator early cancels the segment and the prepared one, and
+        frees their resources before it returns.
         """
         ...
 
@@ -197,13 +202,34 @@ class Engine(Protocol):
 
     @property
     def default_voice(self) -> Voice | None:
-        """The checkpoint's built-in voice, or None."""
+        """The checkpoint's first built-in voice, or None."""
 
-    async def make_voice(self, audio: bytes, *, name: str) -> Voice:
+    @property
+    def other_voices(self) -> Mapping[str, Voice]:
+        """The checkpoint's other built-in voices by their ids."""
+        ...
+
+    def count_text_tokens(self, word: str) -> int:
+        """Returns the text tokens of a word, or of a part of it, with the space before it if it has one.
+
+        The counts of a text's words add up to its own. Fast: it is called for every word of a stream.
+        """
+        ...
+
+    async def make_voice(self, audio: bytes, *, name: str, normalize_loudness: bool = True) -> Voice:
         """Make a Voice from the bytes of an audio file of any common format, sample rate and channel count.
 
-        Raises InvalidInput with reason AUDIO_EMPTY, AUDIO_TOO_LARGE (> 32 MiB, also when decompressed),
-        AUDIO_NOT_DECODABLE, AUDIO_TOO_SHORT (<= 5 s), AUDIO_TOO_LONG (> 120 s) or AUDIO_SILENT.
+        The recording is brought to -27 LUFS first unless `normalize_loudness` is False. A VoiceReport in the voice's
+        metadata says which part was used. Raises InvalidInput with reason AUDIO_EMPTY, AUDIO_TOO_LARGE (> 32 MiB, also
+        when decompressed), AUDIO_NOT_DECODABLE, AUDIO_TOO_SHORT (<= 5 s), AUDIO_TOO_LONG (> 120 s), AUDIO_SILENT or
+        AUDIO_TOO_LITTLE_SPEECH (< 5 s).
+        """
+        ...
+
+    async def similarity(self, voice: Voice, speech: Samples) -> float | None:
+        """Returns the cosine of the voice's speaker embedding and that of `speech`, of at least 0.2 s.
+
+        None for an engine without a net that embeds speakers.
         """
         ...
 

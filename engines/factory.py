@@ -16,7 +16,7 @@ from engines.checkpoints.hub import HuggingFaceHub
 from engines.checkpoints.tensor_file import Shape
 from engines.conditioning import speaker, tokenizer, xvector
 from engines.conditioning.builder import VoiceBuilder
-from engines.conditioning.builtin import load_builtin
+from engines.conditioning.builtin import load_builtin, load_others
 from engines.config import DTYPES, EngineConfig
 from engines.cuda_faults import is_sticky
 from engines.device import (
@@ -34,7 +34,7 @@ from engines.errors import EngineFailure, InvalidInput
 from engines.exclusive import Exclusive
 from engines.health import Health
 from engines.kernels.dense import fp16_supported
-from engines.pipeline import Encoder, Pipeline, Stages
+from engines.pipeline import Pipeline, Stages
 from engines.published.engine import build_published_engine
 from engines.published.graphs import find_published
 from engines.s3gen.nets import flow, vocoder_weights
@@ -48,8 +48,13 @@ from engines.t3.guidance import check_guidance
 from engines.t3.local_backend import LocalT3Backend
 from engines.t3.onnx.export import open_onnx_net
 from engines.t3.vllm import backend
+<<<<<<< HEAD
 from engines.text import TextTokenizer, normalize
 from engines.voice import Voice
+=======
+from engines.text.encoder import TextEncoder
+from engines.text.tokenizer import TextTokenizer
+>>>>>>> main
 
 _log = logging.getLogger(__name__)
 # Bounds the batcher's memory; it batches windows only where measurements show a gain.
@@ -85,6 +90,7 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
     setting = _T3Setting(health, observer, on_device(T3_PRIORITY, watch.call), exclusive)
     t3 = _make_t3(config, checkpoint, device, setting)
     s3gen = select_runtime(config, checkpoint, device)
+<<<<<<< HEAD
     batcher = WindowBatcher(
         s3gen.runtime,
         max_batch=_MAX_BATCH[device.split(":")[0]],
@@ -94,14 +100,36 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
         steady_after=1 if device == "cpu" else _STEADY_AFTER,
     )
     stages = Stages(_make_encoder(config, checkpoint), t3, batcher, SCHEDULES[config.schedule], observer)
+=======
+    max_batch = _MAX_BATCH[device.split(":")[0]]
+    batcher = WindowBatcher(s3gen.runtime, max_batch=max_batch, reference=s3gen.reference, observer=observer)
+    encoder = TextEncoder(
+        TextTokenizer(checkpoint.folder, checkpoint.spec.t3.text_vocab),
+        checkpoint.spec,
+        config.max_text_chars_per_segment,
+    )
+    stages = Stages(
+        encoder,
+        t3,
+        batcher,
+        SCHEDULES[config.schedule],
+        observer,
+        encoder.count_tokens,
+        # random weights never stop by themselves: their speech has no relation to the text
+        _no_bound if checkpoint.random_weights else encoder.max_speech_tokens,
+    )
+>>>>>>> main
     info = EngineInfo(
         model=checkpoint.spec.name,
         device=device,
         t3_runtime=t3.name,
         s3gen_runtime=s3gen.runtime.name,
-        limits=Limits(config.max_text_chars_per_segment, 1000, config.max_streams),
+        limits=Limits(
+            config.max_text_chars_per_segment, 1000, config.max_streams, checkpoint.spec.longest_segment_text_tokens
+        ),
         random_weights=checkpoint.random_weights,
         notice=checkpoint.notice,
+<<<<<<< HEAD
         refused_runtimes=(*setting.refused, *s3gen.refused),
     )
     default_voice = load_builtin(checkpoint.conds_path) if checkpoint.conds_path else None
@@ -120,15 +148,18 @@ class _QuietBuilder:
         """As pipeline.Builder.build."""
         with self.exclusive.shared():
             return self.builder.build(audio, name)
+=======
+        refused_runtimes=s3gen.refused,
+        tags=encoder.tags,
+    )
+    default_voice = load_builtin(checkpoint.conds_path) if checkpoint.conds_path else None
+    memory, others = partial(device_memory, device), load_others(checkpoint.other_voice_paths)
+    return Pipeline(info, stages, VoiceBuilder(checkpoint), default_voice, health, memory, others)
+>>>>>>> main
 
 
-def _make_encoder(config: EngineConfig, checkpoint: Checkpoint) -> Encoder:
-    tokenizer = TextTokenizer(checkpoint.folder, checkpoint.spec.t3.text_vocab)
-
-    def encode(text: str) -> tuple[int, ...]:
-        return tokenizer.encode(normalize(text, config.max_text_chars_per_segment))
-
-    return encode
+def _no_bound(_: str) -> None:
+    return None
 
 
 @dataclasses.dataclass(frozen=True)

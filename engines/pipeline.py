@@ -6,7 +6,7 @@ Read `PipelineStream.speak` first.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -18,12 +18,14 @@ from engines.api import (
     EngineInfo,
     Event,
     Observer,
+    Samples,
     Segment,
     SegmentDone,
     SegmentStarted,
     SegmentStats,
     WindowFigures,
 )
+from engines.audio import faded_out
 from engines.config import Sampling
 from engines.errors import EngineBusy, EngineFailure, InvalidInput
 from engines.health import Health
@@ -53,7 +55,10 @@ class Encoder(Protocol):
 class Builder(Protocol):
     """Reference audio -> Voice. Slow; it is called off the event loop."""
 
-    def build(self, audio: bytes, name: str) -> Voice: ...
+    def build(self, audio: bytes, name: str, *, normalize_loudness: bool = True) -> Voice: ...
+
+    def similarity(self, voice: Voice, speech: Samples) -> float | None:
+        """As Engine.similarity. Slow; it is called off the event loop."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,8 @@ class Stages:
     s3gen: WindowBatcher
     schedule: Schedule
     observer: Observer = NULL_OBSERVER
+    count_text_tokens: Callable[[str], int] = len  # of one word
+    runaway_tokens: Callable[[str], int | None] = lambda _: None  # the most speech tokens that a text can take
 
 
 class Pipeline:
@@ -78,13 +85,18 @@ class Pipeline:
         default_voice: Voice | None,
         health: Health | None = None,
         device_memory: Callable[[], DeviceMemory | None] = lambda: None,
+<<<<<<< HEAD
         on_close: Callable[[], None] = lambda: None,
+=======
+        other_voices: Mapping[str, Voice] | None = None,
+>>>>>>> main
     ) -> None:
         self.info = info
         self._on_close = on_close
         self.health = health or Health()
         self.device_memory = device_memory
         self.default_voice = default_voice
+        self.other_voices: Mapping[str, Voice] = other_voices or {}
         self.stages = stages
         self._builder = builder
         self._streams: set[PipelineStream] = set()
@@ -94,8 +106,14 @@ class Pipeline:
     def open_streams(self) -> int:
         return len(self._streams)
 
-    async def make_voice(self, audio: bytes, *, name: str) -> Voice:
-        return await asyncio.to_thread(self._builder.build, audio, name)
+    def count_text_tokens(self, word: str) -> int:
+        return self.stages.count_text_tokens(word)
+
+    async def make_voice(self, audio: bytes, *, name: str, normalize_loudness: bool = True) -> Voice:
+        return await asyncio.to_thread(self._builder.build, audio, name, normalize_loudness=normalize_loudness)
+
+    async def similarity(self, voice: Voice, speech: Samples) -> float | None:
+        return await asyncio.to_thread(self._builder.similarity, voice, speech)
 
     async def open(self, voice: Voice, sampling: Sampling) -> PipelineStream:
         max_streams = self.info.limits.max_streams
@@ -167,6 +185,8 @@ class PipelineStream:
             while (window := await utterance.next_window()) is not None:
                 plan = None if self._sampling.repeatable else utterance.plan
                 decoded = await self.stages.s3gen.decode(utterance.decoder, window, self._deadline_s(), plan)
+                if decoded.window.is_last and utterance.ran_away:
+                    decoded = replace(decoded, samples=faded_out(decoded.samples, SAMPLE_RATE_HZ))
                 recorder.deliver(decoded)
                 self._active_streams.update(self._playback, self._playback.dry_at_s)
                 figures = utterance.figures(decoded)
@@ -208,7 +228,9 @@ class PipelineStream:
 
     def _begin(self, segment: Segment, *, made_ahead: bool = False) -> _Utterance:
         sampling = replace(self._sampling, seed=segment_seed(self._sampling.seed, segment.index))
-        request = T3Request(self.stages.encode_text(segment.text), self._voice, sampling, made_ahead)
+        text_tokens = self.stages.encode_text(segment.text)
+        runaway_tokens = self.stages.runaway_tokens(segment.text)
+        request = T3Request(text_tokens, self._voice, sampling, made_ahead, runaway_tokens)
         return _Utterance(self.stages, segment, request, self._pacer, self._start_prepared)
 
     def _start_prepared(self) -> None:
@@ -270,6 +292,11 @@ class _Utterance:
         self._on_ended()
 
     @property
+    def ran_away(self) -> bool:
+        """Whether T3 was stopped in the middle of its speech, because the text cannot take that long."""
+        return self._generation.hit_runaway_limit
+
+    @property
     def ended(self) -> bool:
         """Whether T3 has finished the segment."""
         return self._progress.ended
@@ -302,6 +329,7 @@ class _Utterance:
             speech_tokens=len(self._progress.speech_tokens),
             t3_s=self._progress.last_token_s,
             hit_token_limit=self._generation.hit_token_limit,
+            hit_runaway_limit=self._generation.hit_runaway_limit,
         )
 
     def promote(self) -> None:

@@ -14,8 +14,9 @@ from engines.config import Sampling
 from engines.cuda_faults import DeviceLost
 from engines.errors import EngineError
 from service.audio import watermark
-from service.config import ConfigError, ServerConfig, read_config
+from service.config import ConfigError, ServerConfig, read_config, with_voices_place
 from service.engine_loader import LazyEngine
+from service.options import MEMORY
 from service.server import Server
 from service.telemetry import tracing
 
@@ -26,7 +27,7 @@ def main() -> None:
     """Exits with 0 after a signal, 2 for a bad configuration, 1 if the engine cannot be loaded or warmed up, and 70 as
     soon as the GPU fails or hangs."""
     try:
-        config = read_config(sys.argv[1:], os.environ)
+        config = with_voices_place(read_config(sys.argv[1:], os.environ), os.environ)
     except ConfigError as error:
         _leave(2, error)
     logging.basicConfig(
@@ -46,6 +47,7 @@ def main() -> None:
     except (EngineError, OSError) as error:
         _leave(1, error)
     finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process is ending; one more Ctrl-C would print a traceback
         tracing.shut_down()
     if engine.loading:
         os._exit(0)  # a library that a thread is still loading does not survive the interpreter's shutdown
@@ -75,11 +77,7 @@ async def serve(engine: Engine, config: ServerConfig) -> None:
     """Serve until a signal. A second signal ends the grace period."""
     server = Server(engine, config)
     signalled = _signals()
-    _say(f"listening on {await server.start()} while {engine.info.model} is loaded")
-    if (admin := await server.start_admin()) is not None:
-        _say(f"metrics, health and readiness at http://{admin}")
-    if (at := await server.start_http()) is not None:
-        _say(f"HTTP at {'https' if config.tls else 'http'}://{at}")
+    await _listen(server, config, engine.info.model)
     warming = asyncio.ensure_future(server.warm_up())
     stopping = asyncio.ensure_future(signalled.get())
     await asyncio.wait([warming, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -87,6 +85,7 @@ async def serve(engine: Engine, config: ServerConfig) -> None:
         if warming.done():
             took_s, streams = warming.result(), engine.info.limits.max_streams
             _say(f"serving after {took_s:.1f} s up to {streams} streams with {_described(engine.info)}")
+            _say(_where_voices_are(config))
             await stopping
     finally:
         warming.cancel()
@@ -95,7 +94,25 @@ async def serve(engine: Engine, config: ServerConfig) -> None:
         await _stop(server, signalled)
 
 
+async def _listen(server: Server, config: ServerConfig, model: str) -> None:
+    """Listen on every configured address, then print them. Raises ConfigError, without printing, if one is taken."""
+    try:
+        grpc, admin, http = await server.start(), await server.start_admin(), await server.start_http()
+    except BaseException:
+        await server.stop(0.0)  # gRPC's threads outlive the event loop otherwise, and print a traceback
+        raise
+    _say(f"listening on {grpc} while {model} is loaded")
+    if admin is not None:
+        _say(f"metrics, health and readiness at http://{admin}")
+    if http is not None:
+        _say(f"HTTP at {'https' if config.tls else 'http'}://{http}")
+
+
 async def _stop(server: Server, signalled: asyncio.Queue[None]) -> None:
+    """End within the grace period, or at the next signal."""
+    if busy := server.admission.streams.in_use:
+        streams = f"{busy} open streams have" if busy > 1 else "1 open stream has"
+        _say(f"stopping: {streams} {server.grace_s:g} s to finish; a second signal ends at once")
     graceful = asyncio.ensure_future(server.stop())
     signalled_again = asyncio.ensure_future(signalled.get())
     await asyncio.wait([graceful, signalled_again], return_when=asyncio.FIRST_COMPLETED)
@@ -116,6 +133,12 @@ def _signals() -> asyncio.Queue[None]:
 def _described(info: EngineInfo) -> str:
     engine = f"{info.model} on {info.device} (T3 {info.t3_runtime}, S3Gen {info.s3gen_runtime})"
     return f"{engine}: {info.notice}" if info.notice else engine
+
+
+def _where_voices_are(config: ServerConfig) -> str:
+    if config.voices_dir in (None, MEMORY):
+        return "uploaded voices are in memory and end with this server; --voices-dir FOLDER keeps them"
+    return f"uploaded voices are kept in {config.voices_dir}"
 
 
 def _say(line: str) -> None:

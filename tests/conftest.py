@@ -16,9 +16,19 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# A server that a test starts keeps no voices in the home of the person who runs the test.
+os.environ["MYNAH_VOICES_DIR"] = "memory"
+
 # A script starts its background jobs with SIGINT ignored, and all that they start inherits that. Tests interrupt what
 # they start, so `pytest &` has the handler of `pytest`, which no child inherits.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# glibc raises its threshold for mapped blocks with every large block that is freed, up to 32 MB, and keeps an arena per
+# thread: the weights of nets that are gone then stay as holes in the heap. Fixed limits return them to the system.
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
+if hasattr(_libc := ctypes.CDLL(None), "mallopt"):
+    _libc.mallopt(_M_MMAP_THRESHOLD, 1 << 20)
+    _libc.mallopt(_M_ARENA_MAX, 2)
 
 _FULL_SIZE = ("tests/reference", "tests/speech")
 _ONE_WORKER = ("tests/speech",)

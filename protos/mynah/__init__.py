@@ -37,9 +37,10 @@ from mynah.client.events import (
     ServerInfo,
     StreamOpened,
     Voice,
+    VoiceWarning,
     WindowFigures,
 )
-from mynah.client.settings import AudioFormat, Sampling, SpeechSettings, Timeouts, Tls
+from mynah.client.settings import AudioFormat, Sampling, SpeechSettings, TextSettings, Timeouts, Tls
 
 if TYPE_CHECKING:
     from mynah.client.client import Client
@@ -69,11 +70,13 @@ __all__ = [
     "SpeechStream",
     "StreamCancelled",
     "StreamOpened",
+    "TextSettings",
     "TimedOut",
     "Timeouts",
     "Tls",
     "Unavailable",
     "Voice",
+    "VoiceWarning",
     "Voices",
     "WindowFigures",
     "WrongState",

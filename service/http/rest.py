@@ -16,14 +16,14 @@ from engines.api import Engine
 from engines.errors import InvalidInput
 from mynah.v1 import voices_pb2
 from service.access.admission import Admission
-from service.errors import NotFound
-from service.handlers.voice_catalogue import VoiceCatalogue
+from service.handlers.voice_catalogue import MAX_PAGE_SIZE, VoiceCatalogue
 from service.http.frames import json_fields
 from service.http.requests import Body, require_media_type, while_connected
+from service.http.speech_request import check_model
 from service.stream.policy import StreamPolicy
 
 _FORM = "multipart/form-data"
-_FIELDS = ("name", "consent", "voice_id", "audio")
+_FIELDS = ("name", "consent", "voice_id", "normalize_loudness", "audio")
 _OTHER_FIELDS_BYTES = 64 * 1024
 
 
@@ -41,11 +41,25 @@ class RestEndpoints:
         return JSONResponse({"object": "list", "data": [self._model()]})
 
     async def model(self, request: Request) -> Response:
-        name, model = request.path_params["model"], self._model()
-        if name != model["id"]:
-            message = f"There is no model {name!r} on this server; it serves {model['id']}."
-            raise NotFound("MODEL_NOT_FOUND", message, field="model", value=name, allowed=model["id"])
-        return JSONResponse(model)
+        name = request.path_params["model"]
+        check_model(name, self._engine.info.model)
+        return JSONResponse(self._model() | {"id": name})
+
+    async def audio_models(self, _: Request) -> Response:
+        """The model, where Open WebUI and others ask for it."""
+        model = self._engine.info.model
+        return JSONResponse({"models": [{"id": model, "name": model}]})
+
+    async def audio_voices(self, _: Request) -> Response:
+        """All voices, where Open WebUI and others ask for them."""
+        listing = voices_pb2.ListVoicesRequest(page_size=MAX_PAGE_SIZE)
+        voices: list[dict[str, str]] = []
+        while True:
+            page = await self._voices.list(listing)
+            voices += [{"id": voice.voice_id, "name": voice.name} for voice in page.voices]
+            if not page.next_page_token:
+                return JSONResponse({"voices": voices})
+            listing.page_token = page.next_page_token
 
     def _model(self) -> dict[str, Any]:
         return {"id": self._engine.info.model, "object": "model", "created": self._created_s, "owned_by": "mynah"}
@@ -108,6 +122,8 @@ async def _read_form(request: Request, max_upload_bytes: int) -> tuple[voices_pb
         new = voices_pb2.NewVoice(name=_text(fields, "name"), consent=_consent(_text(fields, "consent")))
         if "voice_id" in fields:
             new.voice_id = _text(fields, "voice_id")
+        if "normalize_loudness" in fields:
+            new.normalize_loudness = _switch(_text(fields, "normalize_loudness"))
         return new, await _audio(fields, max_upload_bytes)
     finally:
         await form.close()
@@ -140,6 +156,13 @@ def _consent(text: str) -> bool:
     if text.lower() not in ("", "true", "false"):
         message = f"consent is {reprlib.repr(text)}; it must be true, which says that the speaker agreed."
         raise InvalidInput("consent", message, "CONSENT_REQUIRED", value=repr(text), allowed="true")
+    return text.lower() == "true"
+
+
+def _switch(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        message = f"normalize_loudness is {reprlib.repr(text)}; it must be true or false."
+        raise InvalidInput("normalize_loudness", message, "VALUE_INVALID", value=repr(text), allowed="true or false")
     return text.lower() == "true"
 
 

@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from engines.config import EngineConfig
-from service.config import OPTIONS, ConfigError, ServerConfig, TlsFiles, build_config, read_config, tables
+from service.config import (
+    OPTIONS,
+    ConfigError,
+    ServerConfig,
+    TlsFiles,
+    build_config,
+    read_config,
+    tables,
+    with_voices_place,
+)
 
 DOCS = Path(__file__).parents[2] / "docs" / "options.md"
 
@@ -58,6 +67,8 @@ def test_every_option_is_a_flag_and_a_variable_of_its_own_type():
         "max_text_chars_per_segment": ("100", 100),
         "gpu_memory_utilization": ("0.5", 0.5),
         "cuda_graphs": ("off", False),
+        "openai_voices": ("off", False),
+        "max_unary_answer_bytes": ("5000", 5000),
     }
     names = list(OPTIONS)
     samples |= {name: ("7", 7) for name in names if name not in samples}
@@ -174,3 +185,20 @@ def test_every_option_of_an_engine_is_an_option_of_the_server():
 
 def test_the_documented_tables_are_the_options():
     assert tables() in DOCS.read_text(), "run `python -m service.config` and put its tables there"
+
+
+def test_voices_are_kept_in_the_users_data_folder_where_only_this_machine_reaches_the_server(tmp_path: Path):
+    def place(*flags: str, **environment: str) -> Path | str | None:
+        environment = {"XDG_DATA_HOME": str(tmp_path), **environment}
+        return with_voices_place(read_config(flags, environment), environment).voices_dir
+
+    assert place() == tmp_path / "mynah" / "voices"
+    assert place("--http-listen", "127.0.0.1:0") == tmp_path / "mynah" / "voices"
+    assert place("--listen", "0.0.0.0:1", "--insecure") == "memory"
+    assert place("--http-listen", "0.0.0.0:1", "--insecure") == "memory"
+    assert place("--voices-dir", "memory") == "memory"
+    assert place("--voices-dir", "/tmp/v") == Path("/tmp/v")
+    assert place(MYNAH_VOICES_DIR="memory") == "memory"
+    assert list(tmp_path.iterdir()) == [], "reading the configuration writes nothing"
+    (tmp_path / "mynah").write_text("a file where the folder would be")
+    assert place() == "memory"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
 from mynah.client.settings import AudioFormat, SpeechSettings
 
@@ -20,6 +21,8 @@ class Limits:
     max_upload_bytes: int
     idle_timeout_s: float
     stall_timeout_s: float
+    max_segment_text_tokens: int = 0  # 0 from a server older than these two
+    split_segment_text_chars: int = 0
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class ServerInfo:
     audio_formats: tuple[AudioFormat, ...]
     limits: Limits
     open_streams: int
+    tags: tuple[str, ...] = ()  # that the model speaks, e.g. "[laugh]"
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,11 @@ class StreamOpened:
     limits: Limits
     model: str
     notice: str
+    tags: tuple[str, ...] = ()  # that the model speaks, such as "[laugh]"
+
+
+EndReason = Literal["unspecified", "spoken", "skipped", "token_limit", "runaway"]
+SkipReason = Literal["unspecified", "nothing_to_speak", "script_unsupported"]
 
 
 @dataclass(frozen=True)
@@ -87,7 +96,10 @@ class SegmentStarted:
 
 @dataclass(frozen=True)
 class SegmentDone:
-    """A segment is complete; `samples` is the sum of its chunks. Times are measured by the server."""
+    """A segment is complete; `samples` is the sum of its chunks. Times are measured by the server.
+
+    `end_reason` is "unspecified" from a server older than the field, `skip_reason` if the segment was not skipped.
+    """
 
     segment_index: int
     offset_samples: int
@@ -104,6 +116,8 @@ class SegmentDone:
     underruns: int
     underrun_s: float
     consumed_text_chars: int
+    end_reason: EndReason = "unspecified"
+    skip_reason: SkipReason = "unspecified"
 
 
 @dataclass(frozen=True)
@@ -129,11 +143,35 @@ Event = AudioChunk | SegmentStarted | SegmentDone | Flushed | Cancelled
 
 
 @dataclass(frozen=True)
+class VoiceWarning:
+    """Something about a recording that makes a voice worse: `reason` for programs, `message` for people."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
 class Voice:
-    """A voice of the server."""
+    """A voice of the server. What is None was not measured, as for built-in voices.
+
+    used_from_s, used_s   the part of the recording that the voice was made from
+    speech_share          of that part, 0 to 1
+    speech_to_noise_db    how far the noise lies below the speech, at most 60
+    kept                  whether the voice is still there after a restart of the server
+    similarity            how near speech made with the voice comes to the recording: the cosine of speaker embeddings
+    similarity_skipped    why there is no similarity, as a sentence; else empty
+    """
 
     voice_id: str
     name: str
-    created: datetime | None  # UTC; None for the built-in voice
+    created: datetime | None  # UTC; None for built-in voices
     built_in: bool
-    reference_s: float
+    reference_s: float  # seconds of speech that the voice continues, at most 15
+    used_from_s: float | None = None
+    used_s: float | None = None
+    speech_share: float | None = None
+    speech_to_noise_db: float | None = None
+    kept: bool = False
+    warnings: tuple[VoiceWarning, ...] = ()
+    similarity: float | None = None
+    similarity_skipped: str = ""
