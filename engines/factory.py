@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from engines.api import NULL_OBSERVER, EngineInfo, Limits, Observer
+from engines.audio import Samples
 from engines.checkpoints.checkpoint import Checkpoint, default_cache_dir, open_checkpoint, verify
 from engines.checkpoints.hub import HuggingFaceHub
 from engines.checkpoints.tensor_file import Shape
@@ -48,13 +49,9 @@ from engines.t3.guidance import check_guidance
 from engines.t3.local_backend import LocalT3Backend
 from engines.t3.onnx.export import open_onnx_net
 from engines.t3.vllm import backend
-<<<<<<< HEAD
-from engines.text import TextTokenizer, normalize
-from engines.voice import Voice
-=======
 from engines.text.encoder import TextEncoder
 from engines.text.tokenizer import TextTokenizer
->>>>>>> main
+from engines.voice import Voice
 
 _log = logging.getLogger(__name__)
 # Bounds the batcher's memory; it batches windows only where measurements show a gain.
@@ -90,7 +87,6 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
     setting = _T3Setting(health, observer, on_device(T3_PRIORITY, watch.call), exclusive)
     t3 = _make_t3(config, checkpoint, device, setting)
     s3gen = select_runtime(config, checkpoint, device)
-<<<<<<< HEAD
     batcher = WindowBatcher(
         s3gen.runtime,
         max_batch=_MAX_BATCH[device.split(":")[0]],
@@ -99,10 +95,6 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
         on_device=on_device(S3GEN_PRIORITY, working),
         steady_after=1 if device == "cpu" else _STEADY_AFTER,
     )
-    stages = Stages(_make_encoder(config, checkpoint), t3, batcher, SCHEDULES[config.schedule], observer)
-=======
-    max_batch = _MAX_BATCH[device.split(":")[0]]
-    batcher = WindowBatcher(s3gen.runtime, max_batch=max_batch, reference=s3gen.reference, observer=observer)
     encoder = TextEncoder(
         TextTokenizer(checkpoint.folder, checkpoint.spec.t3.text_vocab),
         checkpoint.spec,
@@ -118,7 +110,6 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
         # random weights never stop by themselves: their speech has no relation to the text
         _no_bound if checkpoint.random_weights else encoder.max_speech_tokens,
     )
->>>>>>> main
     info = EngineInfo(
         model=checkpoint.spec.name,
         device=device,
@@ -129,12 +120,13 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
         ),
         random_weights=checkpoint.random_weights,
         notice=checkpoint.notice,
-<<<<<<< HEAD
         refused_runtimes=(*setting.refused, *s3gen.refused),
+        tags=encoder.tags,
     )
     default_voice = load_builtin(checkpoint.conds_path) if checkpoint.conds_path else None
+    memory, others = partial(device_memory, device), load_others(checkpoint.other_voice_paths)
     builder = _QuietBuilder(VoiceBuilder(checkpoint), exclusive)
-    return Pipeline(info, stages, builder, default_voice, health, partial(device_memory, device), watch.close)
+    return Pipeline(info, stages, builder, default_voice, health, memory, others, watch.close)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,18 +136,15 @@ class _QuietBuilder:
     builder: VoiceBuilder
     exclusive: Exclusive
 
-    def build(self, audio: bytes, name: str) -> Voice:
+    def build(self, audio: bytes, name: str, *, normalize_loudness: bool = True) -> Voice:
         """As pipeline.Builder.build."""
         with self.exclusive.shared():
-            return self.builder.build(audio, name)
-=======
-        refused_runtimes=s3gen.refused,
-        tags=encoder.tags,
-    )
-    default_voice = load_builtin(checkpoint.conds_path) if checkpoint.conds_path else None
-    memory, others = partial(device_memory, device), load_others(checkpoint.other_voice_paths)
-    return Pipeline(info, stages, VoiceBuilder(checkpoint), default_voice, health, memory, others)
->>>>>>> main
+            return self.builder.build(audio, name, normalize_loudness=normalize_loudness)
+
+    def similarity(self, voice: Voice, speech: Samples) -> float | None:
+        """As pipeline.Builder.similarity."""
+        with self.exclusive.shared():
+            return self.builder.similarity(voice, speech)
 
 
 def _no_bound(_: str) -> None:

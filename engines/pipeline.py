@@ -85,11 +85,8 @@ class Pipeline:
         default_voice: Voice | None,
         health: Health | None = None,
         device_memory: Callable[[], DeviceMemory | None] = lambda: None,
-<<<<<<< HEAD
-        on_close: Callable[[], None] = lambda: None,
-=======
         other_voices: Mapping[str, Voice] | None = None,
->>>>>>> main
+        on_close: Callable[[], None] = lambda: None,
     ) -> None:
         self.info = info
         self._on_close = on_close
