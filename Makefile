@@ -153,6 +153,17 @@ soak: $(VENV)/installed-dev ## SOAK_S seconds of cancels, slow readers, nonsense
 bench-stream: $(VENV)/installed-dev ## streaming: cost, closeness to one pass, concurrent streams, seams
 	$(BIN)/python -m bench.stream
 
+FUZZ_S ?= 60
+FUZZERS := http websocket multipart body grpc_messages frames text
+.PHONY: fuzz
+fuzz: $(VENV)/installed-dev ## FUZZ_S seconds of invalid input for each parser of what clients send
+	mkdir -p build/fuzz
+	for each in $(FUZZERS); do \
+	  PYTHONPATH=.:protos $(BIN)/python -m tests.security.fuzz $$each -max_total_time=$(FUZZ_S) -rss_limit_mb=0 -artifact_prefix=build/fuzz/ \
+	    > build/fuzz/$$each.log 2>&1 || { tail -n 40 build/fuzz/$$each.log; exit 1; }; \
+	  echo "$$each: $$(grep -o 'Done.*' build/fuzz/$$each.log)"; \
+	done
+
 first-run: ## the README's own blocks as a newcomer: a clean clone, an ordinary user, an empty home
 	$(PYTHON) -m tools.first_run $(ARGS)
 

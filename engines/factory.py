@@ -15,6 +15,7 @@ from engines.audio import Samples
 from engines.checkpoints.checkpoint import Checkpoint, default_cache_dir, open_checkpoint, verify
 from engines.checkpoints.hub import HuggingFaceHub
 from engines.checkpoints.tensor_file import Shape
+from engines.checkpoints.weights import check_finite
 from engines.conditioning import speaker, tokenizer, xvector
 from engines.conditioning.builder import VoiceBuilder
 from engines.conditioning.builtin import load_builtin, load_others
@@ -71,6 +72,7 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
     use_threads(config.threads)
     checkpoint = open_checkpoint(config.model, cache_dir=config.cache_dir, seed=config.weights_seed, device=device)
     verify(checkpoint, tensor_tables(checkpoint))
+    check_finite(checkpoint.voice_encoder_path)  # used at the first upload only; damage in the others is heard at once
     health, exclusive = Health(), Exclusive()
     watch = DeviceWatch(health.lose)
     if device != "cpu":

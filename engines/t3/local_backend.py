@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from engines.api import NULL_OBSERVER, Observer
 from engines.device import PLAIN_THREAD, DeviceThread
 from engines.errors import EngineFailure
@@ -11,7 +9,7 @@ from engines.t3.backend import T3Request
 from engines.t3.decoder import DecoderLimits, T3Decoder
 from engines.t3.generation import Generation
 from engines.t3.net import Net
-from engines.t3.step_loop import StepLoop
+from engines.t3.step_loop import CLOSING, StepLoop
 
 
 class LocalT3Backend:
@@ -40,5 +38,5 @@ class LocalT3Backend:
 
     async def close(self) -> None:
         """As T3Backend.close. Idempotent."""
-        await asyncio.to_thread(self._steps.close)
+        await CLOSING.run(self._steps.close)
         self._net = None

@@ -17,8 +17,12 @@ from engines.device import PLAIN_THREAD, DeviceThread
 from engines.errors import EngineFailure
 from engines.t3.backend import T3Request
 from engines.t3.decoder import Progress, Sequence
+from engines.worker_pool import WorkerPool
 
 _log = logging.getLogger(__name__)
+
+# for the backends: `StepLoop.close` blocks until the step that runs has ended
+CLOSING = WorkerPool("t3-close", workers=1, time_limit_s=60.0, reason="CLOSE_TIMEOUT", work="Closing T3")
 
 
 class TokenReceiver(Protocol):
@@ -150,7 +154,8 @@ class _Loop:
     def step(self) -> None:
         sequences, began_s = len(self._sequences), time.perf_counter()
         try:
-            with self._device.working("a step of T3") if sequences else contextlib.nullcontext():
+            on_device = self._device.working("a step of T3") if sequences else contextlib.nullcontext()
+            with self._observer.calling("t3"), on_device:
                 results = self._decoder.step()
         except Exception as error:  # a fault of the decoder itself: it reports the failures of requests
             _log.exception("T3's step failed")

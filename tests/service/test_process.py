@@ -197,7 +197,7 @@ async def test_a_killed_server_starts_again_on_its_port_with_its_voices(tmp_path
 
 
 async def test_a_second_signal_ends_the_grace_period():
-    async with process("--grace-s", "600", "--max-streams", "2") as running:
+    async with process("--grace-s", "600", "--max-streams", "2", "--log-level", "error") as running:
         address = await serving(running)
         async with mynah.Client(address) as client, client.stream():
             running.send_signal(signal.SIGINT)

@@ -155,7 +155,8 @@ class WindowBatcher:
         self._running, self.forecast.free_at_s = batch, started_s + self.times.call_s(work)
         self._observer.batch_ran(len(batch))
         try:
-            results = await self._execute(batch)
+            with self._observer.calling("s3gen"):
+                results = await self._execute(batch)
         except Exception as error:
             self._device.failed(error)
             await self._run_apart(batch, error)

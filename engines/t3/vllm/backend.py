@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import importlib.metadata
 import threading
@@ -22,7 +21,7 @@ from engines.t3.backend import T3Request
 from engines.t3.generation import Generation
 from engines.t3.model import T3Net, expected_tensors
 from engines.t3.prompt import check_prompt
-from engines.t3.step_loop import StepLoop
+from engines.t3.step_loop import CLOSING, StepLoop
 from engines.t3.vllm.decoder import VllmDecoder, rejected
 from engines.t3.vllm.engine import BLOCK_POSITIONS, VERSION, VllmEngine, VllmSettings
 from engines.t3.vllm.memory import check_fits, memory_plan
@@ -139,7 +138,7 @@ class VllmT3Backend:
 
     async def close(self) -> None:
         """As T3Backend.close. Idempotent."""
-        await asyncio.to_thread(self._close)
+        await CLOSING.run(self._close)
 
     def _close(self) -> None:
         self._closing.set()

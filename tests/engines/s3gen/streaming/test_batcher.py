@@ -13,7 +13,7 @@ from engines.s3gen.streaming.schedule import SCHEDULES
 from engines.s3gen.streaming.segment_decoder import SegmentDecoder
 from engines.s3gen.streaming.window_queue import Decoded, DecodeRequest
 from engines.s3gen.streaming.windows import Window, WindowPlanner
-from tests.engines.fakes import FakeRuntime, SlowExecute, make_voice
+from tests.engines.fakes import CallObserver, FakeRuntime, SlowExecute, make_voice
 from tests.virtual_time import virtual_time
 
 
@@ -222,3 +222,25 @@ def test_calibration_measures_the_steady_time_and_not_first_use(steady_after: in
         return batcher.times.shared_work / work
 
     assert virtual_time(run()) == pytest.approx(2.0, rel=0.2)  # a call costs 1.0, a row 0.5
+
+
+def test_a_call_that_does_not_return_is_seen_by_the_observer() -> None:
+    async def run() -> tuple[int, int, int]:
+        observer, returning, begun = CallObserver(), asyncio.Event(), asyncio.Event()
+        runtime = FakeRuntime()
+
+        async def hang(batch: Sequence[DecodeRequest]) -> Results:
+            begun.set()
+            await returning.wait()
+            return await SlowExecute(runtime, 0.0)(batch)
+
+        batcher = WindowBatcher(runtime, max_batch=4, execute=hang, observer=observer)
+        decoding = asyncio.create_task(batcher.decode(*make_request(1), 0.0))
+        await begun.wait()
+        hanging = observer.running["s3gen"]
+        returning.set()
+        await decoding
+        await batcher.close()
+        return hanging, observer.running["s3gen"], observer.returned["s3gen"]
+
+    assert virtual_time(run()) == (1, 0, 1)
