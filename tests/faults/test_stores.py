@@ -50,7 +50,7 @@ async def test_a_damaged_voice_stops_no_start_and_is_not_the_clients_fault(damag
     assert (await scrape(at.admin))("mynah_voice_files_damaged") == 2
     log = at.log.read_text()
     for name in ("broken", "empty"):
-        assert log.count(f"'{name}.safetensors' among the stored voices is left out") == 1
+        assert log.count(f"{name}.safetensors among the stored voices is left out") == 1
     await client.voices.delete("broken")  # as the message advises
     await client.voices.create("Anna", REFERENCE, consent=True, voice_id="broken")
     assert await speaks(client, voice="broken")
