@@ -177,6 +177,13 @@ test-speech: $(VENV)/installed-dev flite ## the quality gate over all 40 sentenc
 bench-s3gen: $(VENV)/installed-dev ## S3Gen's and T3's runtimes and the published package side by side (ARGS="--model random:turbo")
 	OMP_WAIT_POLICY=passive $(BIN)/python -m bench.s3gen $(ARGS)
 
+.PHONY: gpu-check gpu-rehearsal
+gpu-check: $(VENV)/installed-dev ## what works on this machine's GPU and how fast, in under nine minutes (ARGS="--model random:nano")
+	$(BIN)/python -m bench.gpu --out build/gpu --budget 520 $(ARGS)
+
+gpu-rehearsal: $(VENV)/installed-dev ## the same steps on the CPU, with the smallest model
+	$(BIN)/python -m bench.gpu --out build/gpu-rehearsal --budget 240 --patience 2 --device cpu --model random:tiny
+
 ARCH ?= sm86
 engines: $(VENV)/installed-dev ## TensorRT engines for a GPU that need not be here (MODEL=random:turbo, ARCH=sm86)
 	$(BIN)/mynah-engines build --model $(MODEL) --arch $(ARCH) $(ARGS)

@@ -89,8 +89,10 @@ class Pipeline:
         health: Health | None = None,
         device_memory: Callable[[], DeviceMemory | None] = lambda: None,
         other_voices: Mapping[str, Voice] | None = None,
+        on_close: Callable[[], None] = lambda: None,
     ) -> None:
         self.info = info
+        self._on_close = on_close
         self.health = health or Health()
         self.device_memory = device_memory
         self.default_voice = default_voice
@@ -146,6 +148,7 @@ class Pipeline:
             await stream.close()
         await self.stages.s3gen.close()
         await self.stages.t3.close()
+        self._on_close()
 
 
 class PipelineStream:

@@ -10,6 +10,7 @@ import sys
 import engines
 from engines.api import Engine, EngineInfo, Limits
 from engines.config import Sampling
+from engines.cuda_faults import DeviceLost
 from engines.errors import EngineError
 from service.access import descriptors
 from service.audio import watermark
@@ -20,10 +21,12 @@ from service.server import END_TIMEOUT_S, Server
 from service.shutdown import Signals, force_exit
 from service.telemetry import logs, tracing
 
+EXIT_DEVICE_LOST = 70  # the GPU cannot be used by this process any more, but perhaps by a new one
+
 
 def main() -> None:
     """Exits with 0 after a signal, 3 if then a thread does not end, 2 for a bad configuration, 1 if the engine cannot
-    be loaded or warmed up."""
+    be loaded or warmed up, and 70 as soon as the GPU fails or hangs."""
     try:
         config = with_voices_place(read_config(sys.argv[1:], os.environ), os.environ)
     except ConfigError as error:
@@ -34,6 +37,7 @@ def main() -> None:
         _expected(config),
         measured=config.max_streams is None,
     )
+    engine.health.watch_loss(_end_process)
     try:
         tracing.configure(config.otlp_endpoint)
         asyncio.run(serve(engine, config))
@@ -46,6 +50,12 @@ def main() -> None:
         tracing.shut_down()
     if engine.loading:
         os._exit(0)  # a library that a thread is still loading does not survive the interpreter's shutdown
+
+
+def _end_process(error: DeviceLost) -> None:
+    """End now: no stream can go on, and threads that wait for the GPU would keep the process from ending."""
+    print(f"mynah-serve: {error}", file=sys.stderr, flush=True)
+    os._exit(EXIT_DEVICE_LOST)
 
 
 def _load(config: ServerConfig) -> Engine:

@@ -23,8 +23,8 @@ from engines.voice import Voice
 from service.errors import Unavailable
 from service.shutdown import force_exit
 from service.telemetry import metrics
-from service.telemetry.logs import Lines
 from service.telemetry.call_log import ENGINE_CALLS, CallLog
+from service.telemetry.logs import Lines
 
 log = logging.getLogger("mynah.service")
 T = TypeVar("T")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+import subprocess
+import sys
 import textwrap
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -133,6 +135,19 @@ def test_the_example_of_the_package_speaks() -> None:
     samples: list[int] = []
     exec(example.replace("...  # event.samples", "samples.append(len(event.samples))  #"), {"samples": samples})
     assert sum(samples) > 12_000
+
+
+_BARE = (
+    "av", "soxr", "pyloudnorm", "tensorrt", "tensorrt_rtx", "vllm", "cuda",
+    "riva", "gradio", "starlette", "uvicorn", "websockets",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("module", ["engines.factory", "engines.tools.measure"])
+def test_an_engine_needs_no_library_of_uploads_gpus_or_servers(module: str) -> None:
+    """A bare machine with a GPU has torch and little else."""
+    blocked = f"import sys; sys.modules |= dict.fromkeys({_BARE!r}); import {module}"  # None: the import raises
+    subprocess.run([sys.executable, "-c", blocked], check=True, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -204,6 +204,26 @@ def test_closing_fails_what_waits_and_what_comes_later() -> None:
     assert isinstance(late, EngineFailure)
 
 
+@pytest.mark.parametrize("steady_after", [1, 4])
+def test_calibration_measures_the_steady_time_and_not_first_use(steady_after: int) -> None:
+    async def run() -> float:
+        seen: dict[int, int] = {}
+
+        async def execute(batch: Sequence[DecodeRequest]) -> Results:
+            seen[len(batch)] = seen.get(len(batch), 0) + 1
+            first_use_s = 5.0 * len(batch) if seen[len(batch)] <= steady_after else 0.0
+            await asyncio.sleep(first_use_s + 1.0 + 0.5 * len(batch))
+            return []
+
+        batcher = WindowBatcher(FakeRuntime(), max_batch=16, execute=execute, steady_after=steady_after)
+        await batcher.calibrate(make_voice())
+        work = batcher._calibration_request(make_voice()).work
+        await batcher.close()
+        return batcher.times.shared_work / work
+
+    assert virtual_time(run()) == pytest.approx(2.0, rel=0.2)  # a call costs 1.0, a row 0.5
+
+
 def test_a_call_that_does_not_return_is_seen_by_the_observer() -> None:
     async def run() -> tuple[int, int, int]:
         observer, returning, begun = CallObserver(), asyncio.Event(), asyncio.Event()
