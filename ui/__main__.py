@@ -46,6 +46,7 @@ async def serve(config: PageConfig, api_key: str | None, listener: socket.socket
     import uvicorn
 
     from ui.app import make_app
+    from ui.connections import Connection
 
     class Server(uvicorn.Server):
         """A server whose signals end it: uvicorn's own handlers raise them again at the end."""
@@ -62,6 +63,7 @@ async def serve(config: PageConfig, api_key: str | None, listener: socket.socket
             ssl_certfile=config.tls_certificate,
             ssl_keyfile=config.tls_key,
             log_level="warning",
+            http=Connection,
             ws="websockets-sansio",
             ws_max_size=2**20,
             ws_per_message_deflate=False,  # compression adds delay, and PCM hardly shrinks

@@ -106,7 +106,7 @@ class Gateway:
         """The status and the reason for which a request goes no further."""
         path, method = self._inner_path(scope), scope.get("method", "GET")
         if not self._hosts.allows(headers.get("host", "")):
-            return 421, "This host name is not allowed. Start the page with --allowed-host NAME to allow it."
+            return 403, "This host name is not allowed. Start the page with --allowed-host NAME to allow it."
         if (scope["type"] == "websocket" or method not in _SAFE_METHODS) and not _same_origin(headers):
             return 403, "Requests from other sites are not allowed."
         if path.startswith(OWN):
