@@ -5,6 +5,7 @@ They run in the environment of `make test-ui`, where Gradio is.
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
 import os
@@ -21,10 +22,12 @@ import pytest
 if importlib.util.find_spec("gradio") is None:
     pytest.skip("the page's environment is not this one", allow_module_level=True)
 
+import uvicorn
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from tests.ui.processes import page_process
+from ui.connections import MAX_CONNECTIONS, Connection
 from ui.gateway import Hosts
 from ui.uploads import MAX_PER_VISITOR, MAX_UPLOADS
 
@@ -180,6 +183,76 @@ def _until(condition: Any) -> None:
         pass
 
 
+HEAD = b"GET /theme.css HTTP/1.1\r\nHost: localhost\r\n"
+UPGRADE = (
+    b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+)
+
+
+def test_unfinished_heads_keep_no_other_visitor_out(page: Visited):
+    address, _, port = page.host.partition(":")
+    with ExitStack() as unfinished:
+        for _ in range(MAX_CONNECTIONS + 50):
+            one = unfinished.enter_context(socket.create_connection((address, int(port)), 60))
+            one.sendall(HEAD)
+        assert page.request("GET", "/theme.css")[0] == 200
+        finished = unfinished.enter_context(socket.create_connection((address, int(port)), 60))
+        finished.sendall(HEAD + b"\r\n")
+        assert finished.recv(12) == b"HTTP/1.1 200"
+
+
+def test_a_head_must_be_complete_in_time_and_an_answer_need_not(monkeypatch: pytest.MonkeyPatch):
+    asyncio.run(_slow_heads(monkeypatch))
+
+
+async def _slow_heads(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: asyncio.Queue[str] = asyncio.Queue()
+    others_ended = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        asked.put_nowait(scope["type"])
+        await others_ended.wait()
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.accept"})
+            await receive()
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    config = uvicorn.Config(app, http=Connection, ws="websockets-sansio", lifespan="off", log_level="warning")
+    server = uvicorn.Server(config)
+    listener = socket.create_server(("127.0.0.1", 0))
+    address = listener.getsockname()
+    serving = asyncio.create_task(server.serve([listener]))
+    reader, writer = await _sent(address, HEAD + b"\r\n")
+    browser, browser_writer = await _sent(address, HEAD + UPGRADE + b"\r\n")
+    assert {await asked.get(), await asked.get()} == {"http", "websocket"}
+    waiting = [one for one in server.server_state.connections if getattr(one, "_head_timer", None) is not None]
+    assert waiting == []
+
+    monkeypatch.setattr(Connection, "head_timeout_s", 0.01)
+    for part in (b"", HEAD):
+        slow, slow_writer = await _sent(address, part)
+        assert await slow.read() == b""
+        slow_writer.close()
+    others_ended.set()
+    answer = await reader.read()  # ends because no second head follows on this connection
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert (await browser.readline()).startswith(b"HTTP/1.1 101")
+    for one in (writer, browser_writer):
+        one.close()
+    server.should_exit = True
+    await serving
+
+
+async def _sent(address: tuple[str, int], data: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await asyncio.open_connection(*address)
+    writer.write(data)
+    return reader, writer
+
+
 FOREIGN = {"Host": "rebound.example:7860", "Origin": "http://rebound.example:7860"}
 
 
@@ -274,8 +347,6 @@ def test_sockets_are_bounded_per_visitor(page: Visited):
 
 
 def test_an_unforeseen_exception_is_a_typed_event():
-    import asyncio
-
     import mynah
     from ui.recordings import Recordings
     from ui.speaking import socket_slots, speak
