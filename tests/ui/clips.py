@@ -1,4 +1,4 @@
-"""Clips for the tests of voice cloning: syllables of noise with a given length and level."""
+"""Clips without speech for the tests of voice cloning: noise and tones of a given length and level."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 RATE_HZ = 16_000
 
 
-def wav(seconds: float, *, amplitude: float = 0.3) -> bytes:
-    """A 16-bit mono WAV file."""
+def noise(seconds: float, *, amplitude: float = 0.3) -> bytes:
+    """A 16-bit mono WAV file of noise with the rhythm of syllables."""
     time_s = np.arange(round(seconds * RATE_HZ)) / RATE_HZ
     syllables = np.sin(np.pi * 4 * time_s) ** 2
-    noise = np.random.default_rng(7).uniform(-1, 1, len(time_s))
-    return encoded(amplitude * syllables * noise)
+    hiss = np.random.default_rng(7).uniform(-1, 1, len(time_s))
+    return encoded(amplitude * syllables * hiss)
 
 
 def sine(seconds: float, hz: float, amplitude: float) -> bytes:

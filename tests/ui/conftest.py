@@ -15,7 +15,7 @@ else:
     import pytest
     from playwright.sync_api import Browser, Page, sync_playwright
 
-    from tests.ui.clips import wav
+    from tests.clips import speech, wav_bytes
     from tests.ui.processes import Process, page_process, server_process
     from tests.ui.visitor import CHROMIUM_FLAGS, Visitor, window
 
@@ -32,7 +32,7 @@ else:
     @pytest.fixture(scope="session")
     def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         spoken = tmp_path_factory.mktemp("microphone") / "spoken.wav"
-        spoken.write_bytes(wav(12.0))
+        spoken.write_bytes(wav_bytes(*speech(12.0)))
         flags = [*CHROMIUM_FLAGS, f"--use-file-for-fake-audio-capture={spoken}"]
         with sync_playwright() as playwright:
             running = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=flags)
@@ -55,5 +55,5 @@ else:
     @pytest.fixture
     def clip(tmp_path: Path) -> Path:
         path = tmp_path / "clip.wav"
-        path.write_bytes(wav(12.0))
+        path.write_bytes(wav_bytes(*speech(12.0)))
         return path

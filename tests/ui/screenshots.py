@@ -8,7 +8,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, sync_playwright
 
-from tests.ui.clips import wav
+from tests.clips import speech, wav_bytes
 from tests.ui.processes import ROOT, page_process, server_process
 from tests.ui.visitor import CHROMIUM_FLAGS, Visitor
 
@@ -44,7 +44,7 @@ def _speaking(browser: Browser, url: str, name: str, *, expert: bool = True, **o
 def _cloning(browser: Browser, url: str, name: str, **options: Any) -> None:
     with tempfile.TemporaryDirectory() as folder, Visitor.on(browser, url, **options) as visitor:
         clip = Path(folder) / "clip.wav"
-        clip.write_bytes(wav(12.0))
+        clip.write_bytes(wav_bytes(*speech(12.0)))
         visitor.open_tab("Voices")
         visitor.upload(clip)
         visitor.page.locator(".verdict-text[data-verdict=yes]").wait_for()

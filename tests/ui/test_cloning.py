@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.ui.clips import sine, wav
+from tests.clips import speech, wav_bytes
+from tests.ui.clips import noise, sine
 from tests.ui.visitor import Visitor
 
 
@@ -69,7 +70,7 @@ def test_the_microphone_records_a_clip(cloner: Visitor):
 
 def test_a_bad_clip_is_reported_at_once_and_the_server_agrees(cloner: Visitor, tmp_path: Path):
     short = tmp_path / "short.wav"
-    short.write_bytes(wav(3.0))
+    short.write_bytes(wav_bytes(*speech(3.0)))
     cloner.upload(short)
     assert verdict(cloner, "no").startswith("Too short: 3.0 s")
     clone(cloner, "Brief")
@@ -77,9 +78,29 @@ def test_a_bad_clip_is_reported_at_once_and_the_server_agrees(cloner: Visitor, t
     cloner.expect_refusal()
 
 
+def test_a_clip_without_speech_is_refused_by_the_server(cloner: Visitor, tmp_path: Path):
+    hiss = tmp_path / "hiss.wav"
+    hiss.write_bytes(noise(12.0))
+    cloner.upload(hiss)
+    verdict(cloner, "yes")
+    clone(cloner, "Hiss")
+    assert "too little speech" in cloner.error("#clip")
+    cloner.expect_refusal()
+
+
+def test_an_empty_file_is_reported_at_once(cloner: Visitor, tmp_path: Path):
+    empty = tmp_path / "empty.wav"
+    empty.write_bytes(b"")
+    cloner.upload(empty)
+    assert verdict(cloner, "no") == "The file is empty."
+    clone(cloner, "Empty")
+    assert "Record or choose" in cloner.error("#clip")
+    cloner.expect_refusal()
+
+
 def test_a_silent_clip_is_reported(cloner: Visitor, tmp_path: Path):
     silent = tmp_path / "silent.wav"
-    silent.write_bytes(wav(8.0, amplitude=0.0002))
+    silent.write_bytes(noise(8.0, amplitude=0.0002))
     cloner.upload(silent)
     assert verdict(cloner, "no").startswith("Almost silent")
 

@@ -11,6 +11,7 @@ export async function check(blob) {
   const max_bytes = window.mynahServer?.limits?.max_upload_bytes;
   if (max_bytes && blob.size > max_bytes)
     return { verdict: "no", text: `The file is too large: ${megabytes(blob.size)}. The maximum is ${megabytes(max_bytes)}.`, figures: {} };
+  if (!blob.size) return { verdict: "no", text: "The file is empty.", figures: {} };
   let samples;
   try {
     samples = await decoded(await blob.arrayBuffer());

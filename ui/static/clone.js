@@ -31,20 +31,20 @@ class Form {
     for (const button of ["#create", "[data-do=record]", "[data-do=choose]"]) this.part(button).disabled = false;
   }
 
-
   async #take(blob, name) {
     errors.clear(this.part("#clip"));
     this.clip = blob;
     this.part(".clip-name").textContent = name;
     const audio = this.part("audio");
     if (audio.src) URL.revokeObjectURL(audio.src);
-    audio.src = URL.createObjectURL(blob);
+    if (blob.size) audio.src = URL.createObjectURL(blob);
+    else audio.removeAttribute("src"); // a browser complains about empty sounds
     audio.hidden = false;
     for (const one of ["length", "loudness", "peak"]) this.part(`[data-clip=${one}]`).textContent = "–";
     const { verdict, text, figures } = await check(blob);
     if (this.clip !== blob) return;
     for (const [one, value] of Object.entries(figures)) this.part(`[data-clip=${one}]`).textContent = value;
-    audio.hidden = !figures.length;
+    audio.hidden = !figures.length; // a browser that cannot read the clip cannot play it
     this.#judge(verdict, text);
   }
 

@@ -43,6 +43,7 @@ function write(text) {
 // Puts a file's text into the box and returns the sentence about it.
 async function open(file) {
   if (file.size > MAX_FILE_BYTES) return `${file.name} is too large: at most ${MAX_FILE_BYTES / 1e6} MB.`;
+  if (!file.size) return `${file.name} is empty.`;
   const text = decoded(await file.arrayBuffer()).replaceAll("\r\n", "\n");
   if (/\0/.test(text)) return `${file.name} is not a text file.`;
   write(text);
