@@ -62,7 +62,7 @@ async def serve(config: PageConfig, api_key: str | None, listener: socket.socket
             make_app(config, api_key),
             ssl_certfile=config.tls_certificate,
             ssl_keyfile=config.tls_key,
-            log_level="warning",
+            log_level="error",  # its warnings are about what a stranger sent, a line for each
             http=Connection,
             ws="websockets-sansio",
             ws_max_size=2**20,

@@ -13,6 +13,7 @@ from typing import Any
 
 import gradio as gr
 from fastapi import FastAPI, Request, WebSocket
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 
@@ -43,6 +44,7 @@ def make_app(config: PageConfig, api_key: str | None) -> Gateway:
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.add_exception_handler(Exception, _failure)
+    app.add_exception_handler(RequestValidationError, _invalid)  # type: ignore[arg-type]
 
     @app.websocket("/mynah/speak")
     async def speaking(socket: WebSocket) -> None:
@@ -77,6 +79,12 @@ async def _failure(request: Request, error: Exception) -> JSONResponse:
     """The answer to a request that met an unforeseen exception; the log has the exception."""
     _log.error("%s %s failed: %s", request.method, request.url.path, type(error).__name__)
     return JSONResponse(PAGE_FAILURE, 500)
+
+
+async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+    """The answer to a request with a parameter of another type; it does not repeat the value."""
+    field = str(error.errors()[0]["loc"][-1])
+    return JSONResponse({"message": f"The value of {field} is invalid.", "field": field}, 400)
 
 
 class _Static(StaticFiles):

@@ -47,6 +47,11 @@ class Connection(H11Protocol):
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         self._stop_timer()
+        if not all(value.isascii() for name, value in self.headers if name.startswith(b"sec-websocket-")):
+            self.send_400_response(
+                "Invalid WebSocket handshake."
+            )  # websockets would raise what uvicorn does not handle
+            return
         super().handle_websocket_upgrade(event)
 
     def end(self) -> None:

@@ -253,6 +253,20 @@ async def _sent(address: tuple[str, int], data: bytes) -> tuple[asyncio.StreamRe
     return reader, writer
 
 
+def test_a_handshake_with_other_bytes_than_ascii_is_refused(page: Visited):
+    address, _, port = page.host.partition(":")
+    with socket.create_connection((address, int(port)), 60) as browser:
+        head = HEAD.replace(b"/theme.css", SPEAK.encode())
+        browser.sendall(head + UPGRADE + b"Sec-WebSocket-Protocol: \xff\r\n\r\n")
+        assert browser.recv(12) == b"HTTP/1.1 400"
+
+
+def test_a_parameter_of_another_type_is_named_and_not_repeated(page: Visited):
+    status, answer, _ = page.request("POST", "/mynah/voices?name=a&consent=perhaps", b"abc")
+    assert (status, json.loads(answer)["field"]) == (400, "consent")
+    assert b"perhaps" not in answer
+
+
 FOREIGN = {"Host": "rebound.example:7860", "Origin": "http://rebound.example:7860"}
 
 
