@@ -242,7 +242,7 @@ def test_a_long_text_from_a_file_is_spoken_with_its_progress(visitor: Visitor, t
     file.write_bytes(text.replace("\n", "\r\n").encode())
     visitor.page.locator("[data-do=open]:enabled").wait_for()
     visitor.page.get_by_label("Text file").set_input_files(file)
-    assert visitor.page.locator(".count").inner_text() == "story.txt: 3,600 words, about 24 minutes of speech."
+    visitor.page.get_by_text("story.txt: 3,600 words, about 24 minutes of speech.", exact=True).wait_for()
     visitor.speak()
     assert visitor.evaluate("mynah.player.recordings.a.sent") == text
     visitor.wait("document.querySelector('.progress').value > 0")
@@ -253,9 +253,16 @@ def test_a_long_text_from_a_file_is_spoken_with_its_progress(visitor: Visitor, t
     assert not visitor.page.locator(".progress").is_visible()
 
 
-def test_a_file_that_is_no_text_is_refused(visitor: Visitor, tmp_path: Path):
+@pytest.mark.parametrize(
+    ("content", "words"), [(b"\x89PNG\0\0", "picture.txt is not a text file."), (b"", "picture.txt is empty.")]
+)
+def test_a_file_that_is_no_text_is_refused(visitor: Visitor, tmp_path: Path, content: bytes, words: str):
     file = tmp_path / "picture.txt"
-    file.write_bytes(b"\x89PNG\0\0")
+    file.write_bytes(content)
+    before = visitor.page.get_by_label("Text", exact=True).input_value()
     visitor.page.locator("[data-do=open]:enabled").wait_for()
     visitor.page.get_by_label("Text file").set_input_files(file)
-    assert visitor.page.locator(".count").inner_text() == "picture.txt is not a text file."
+    visitor.page.get_by_text(words, exact=True).wait_for()
+    assert visitor.page.get_by_label("Text", exact=True).input_value() == before
+    visitor.page.locator("#example").select_option(label="A story")
+    visitor.page.get_by_text(words, exact=True).wait_for(state="detached")  # it was about the text before

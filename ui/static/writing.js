@@ -28,6 +28,7 @@ export function mount(element) {
     file.value = "";
   };
   part(".tags").addEventListener("click", ({ target }) => insert(target.closest("button")?.dataset.tag));
+  document.addEventListener("input", ({ target }) => { if (target === box()) part(".count").textContent = ""; });
   document.addEventListener("mynah-server", ({ detail }) => drawTags(part(".tags"), detail.tags));
   drawTags(part(".tags"), window.mynahServer?.tags);
   for (const control of [examples, part("[data-do=open]")]) control.disabled = false;
