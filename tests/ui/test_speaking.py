@@ -111,12 +111,10 @@ def test_again_gives_the_same_speech_and_new_another(visitor: Visitor):
     visitor.finished()
     seed, first = visitor.recording()["seed"], visitor.samples()
     visitor.expert()
-    visitor.button("Again").click()
-    visitor.wait("mynah.player.live")
+    visitor.press("Again")
     visitor.finished()
     assert (visitor.recording()["seed"], visitor.samples()) == (seed, first)
-    visitor.button("Another take").click()
-    visitor.wait("mynah.player.live")
+    visitor.press("Another take")
     visitor.finished()
     assert visitor.recording()["seed"] != seed
     assert visitor.samples() != first

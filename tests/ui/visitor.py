@@ -153,9 +153,19 @@ class Visitor:
         """Press Speak and wait for the first sound."""
         if text is not None:
             self.write(text)
-        clicked_s = self.evaluate("performance.now() / 1000")  # an earlier recording does not count
-        self.button("Speak").click()
-        self.wait(f"mynah.player.recordings.a?.firstSound && mynah.player.recordings.a.started > {clicked_s}")
+        begun = self.press("Speak")
+        self.wait(f"mynah.player.recordings.a?.firstSound && {begun}")
+
+    def press(self, name: str) -> str:
+        """Press a button that begins a recording and wait for its begin. Returns what is true from then on.
+
+        An earlier recording does not count, and one that is over before the browser is asked again does.
+        """
+        pressed_s = self.evaluate("performance.now() / 1000")
+        begun = f"mynah.player.recordings.a?.started > {pressed_s}"
+        self.button(name).click()
+        self.wait(begun)
+        return begun
 
     def finished(self, name: str = "a") -> None:
         """Wait until the recording is complete."""
