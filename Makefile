@@ -156,8 +156,8 @@ bench-stream: $(VENV)/installed-dev ## streaming: cost, closeness to one pass, c
 bench-speech: $(VENV)/installed-dev ## what streaming does to intelligibility, on trained weights (MODEL=nano)
 	$(BIN)/python -m bench.speech --model $(if $(filter auto,$(MODEL)),tiny,$(MODEL)) $(ARGS)
 
-test-speech: $(VENV)/installed-dev flite ## the quality gate over all 40 sentences; make test takes 8
-	MYNAH_SPEECH_SENTENCES=40 $(BIN)/python -m pytest tests/speech
+test-speech: $(VENV)/installed-dev flite ## the quality gate over all texts; make test takes three of each set
+	MYNAH_SPEECH_TEXTS=1000 $(BIN)/python -m pytest tests/speech
 
 bench-s3gen: $(VENV)/installed-dev ## S3Gen's and T3's runtimes and the published package side by side (ARGS="--model random:turbo")
 	OMP_WAIT_POLICY=passive $(BIN)/python -m bench.s3gen $(ARGS)
