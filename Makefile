@@ -152,9 +152,12 @@ soak: $(VENV)/installed-dev ## SOAK_S seconds of cancels, slow readers, nonsense
 bench-stream: $(VENV)/installed-dev ## streaming: cost, closeness to one pass, concurrent streams, seams
 	$(BIN)/python -m bench.stream
 
-.PHONY: bench-speech test-speech
+.PHONY: bench-speech test-speech bench-intelligibility
 bench-speech: $(VENV)/installed-dev ## what streaming does to intelligibility, on trained weights (MODEL=nano)
 	$(BIN)/python -m bench.speech --model $(if $(filter auto,$(MODEL)),tiny,$(MODEL)) $(ARGS)
+
+bench-intelligibility: $(VENV)/installed-dev ## how well the model in the box is understood, beside its teacher
+	$(BIN)/python -m bench.intelligibility
 
 test-speech: $(VENV)/installed-dev flite ## the quality gate over all texts; make test takes three of each set
 	MYNAH_SPEECH_TEXTS=1000 $(BIN)/python -m pytest tests/speech

@@ -23,7 +23,7 @@ from engines.s3gen.runtimes.onnx import OnnxRuntime
 from engines.s3gen.runtimes.torch import TorchRuntime
 from engines.s3gen.runtimes.torch_cached import TorchCachedRuntime
 from engines.s3gen.streaming.schedule import SCHEDULES, Schedule, ScheduleStep
-from tests.speech.conftest import rate
+from tests.speech.model import rate
 from tests.speech.speaking import OFFLINE, Rendering, mel_distance, render, speech_tokens_of
 from tests.speech.texts import ALL, Text
 

@@ -19,7 +19,7 @@ from engines.s3gen.streaming.schedule import SCHEDULES
 from service.audio.encoder import Encoder
 from service.audio.formats import AudioFormat, AudioSettings
 from tests.service.audio.decoding import decode
-from tests.speech.conftest import Model, Spoken, one_word, rate, teacher_rate
+from tests.speech.model import Model, Spoken, one_word, rate, teacher_rate
 from tests.speech.recogniser import F32, longest_deletion, speech_duration_s
 from tests.speech.speaking import OFFLINE, render
 from tests.speech.texts import DECODED, SETS

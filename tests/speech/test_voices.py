@@ -8,7 +8,7 @@ import pytest
 from engines.conditioning.builder import VoiceBuilder
 from engines.model_spec import SAMPLE_RATE_HZ
 from tests.clips import wav_bytes
-from tests.speech.conftest import Model
+from tests.speech.model import Model
 from tests.speech.texts import DECODED, SETS
 
 VOICES = ("heart", "alder")
