@@ -29,7 +29,8 @@ from tools.tiny.engine import (
 from tools.tiny.train_flow import Flow, windows
 from tools.tiny.trainer import Losses, halved, tensor
 
-_RESOLUTIONS = (512, 1024, 2048)  # samples of the windows; hops are a quarter
+# Samples of the windows; hops are a quarter. Windows shorter than a period of the pitch judge how sharp its pulses are.
+_RESOLUTIONS = (128, 256, 512, 1024, 2048)
 _F0_SCALE_HZ = 100.0
 _PROMPT_TOKENS, _CONTEXT_TOKENS = 40, 8  # around a crop of the flow's mel
 F32 = npt.NDArray[np.float32]
