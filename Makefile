@@ -17,19 +17,20 @@ UI_BIN := $(UI_VENV)/bin
 UI_UV := $(UI_BIN)/uv pip install --quiet --python $(UI_BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve page check test test-ui chromium flite screenshots test-vllm test-clients test-watermark bench-t3 lint types imports proto proto-check bench-engine bench-service bench-http soak bench-load bench-stream bench-s3gen engines image-steps test-fleet fleet-tools clean
+.PHONY: help install demo serve page check test test-ui chromium flite screenshots test-vllm test-clients test-watermark bench-t3 lint types imports proto proto-check bench-engine bench-service bench-http soak bench-load bench-stream bench-s3gen engines image-steps test-fleet fleet-tools clean first-run
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
 
 $(VENV)/installed: pyproject.toml $(wildcard engines/kernels/*.[ch])
-	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 13) else "Mynah needs Python 3.11 or 3.12; set PYTHON=/path/to/one")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 13) else "Mynah needs Python 3.11 or 3.12; set PYTHON=/path/to/one")'
+	@echo "Installing the server into $(VENV), about 1 GB: a few minutes the first time."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 # torch alone goes through pip, pinned: any wider range would let a resolver fetch gigabytes of CUDA
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" "numpy>=2,<2.3"
-	$(UV) -e '.[cpu]'
-	touch $@
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" "numpy>=2,<2.3"
+	@$(UV) -e '.[cpu]'
+	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed tests/reference/requirements.txt tests/reference/requirements-no-deps.txt
 	$(UV) -e '.[cpu,dev,trt]' -r tests/reference/requirements.txt
@@ -39,18 +40,18 @@ $(VENV)/installed-dev: $(VENV)/installed tests/reference/requirements.txt tests/
 install: $(VENV)/installed ## install what a CPU server needs into .venv
 
 $(UI_VENV)/installed: pyproject.toml
-	$(PYTHON) -m venv $(UI_VENV)
-	$(UI_BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(UI_UV) -e '.[ui]'
-	touch $@
+	@echo "Installing the page into $(UI_VENV), about 0.4 GB."
+	@$(PYTHON) -m venv $(UI_VENV)
+	@$(UI_BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(UI_UV) -e '.[ui]'
+	@touch $@
 
 # at a terminal the page stays open afterwards, elsewhere the demo ends by itself
 demo: $(VENV)/installed $(if $(MAKE_TERMOUT),$(UI_VENV)/installed) ## start a server, stream a paragraph through the client, leave a WAV; at a terminal, open the page
-	$(BIN)/python -m bench.demo --model $(MODEL) $(if $(MAKE_TERMOUT),--page $(UI_BIN)/python)
+	@$(BIN)/python -m bench.demo --model $(MODEL) $(if $(MAKE_TERMOUT),--page $(UI_BIN)/python)
 
 serve: $(VENV)/installed $(UI_VENV)/installed ## keep a server and its page up (MODEL=..., LISTEN=HOST:PORT, HTTP=HOST:PORT, PAGE=HOST:PORT)
-	$(UI_BIN)/python -m ui --server $(LISTEN) --listen $(PAGE) & page=$$!; trap 'kill $$page 2>/dev/null' EXIT; \
-	  $(BIN)/mynah-serve --model $(MODEL) --listen $(LISTEN) --http-listen $(HTTP)
+	@$(BIN)/python -m tools.serve --model $(MODEL) --listen $(LISTEN) --http $(HTTP) --page $(PAGE) --page-python $(UI_BIN)/python
 
 page: $(UI_VENV)/installed ## the page alone, for a server elsewhere (SERVER=HOST:PORT, PAGE=HOST:PORT)
 	$(UI_BIN)/python -m ui --server $(or $(SERVER),$(LISTEN)) --listen $(PAGE)
@@ -105,7 +106,7 @@ test-vllm: $(VENV)/installed-vllm ## T3 on the real vLLM engine, on the CPU
 bench-t3: $(VENV)/installed-vllm ## speech tokens per second: vLLM, our torch backend, the published package's loop
 	PYTHONPATH=tests/vllm/cpu_attention $(BIN)/python -m bench.t3
 
-test-clients: $(VENV)/installed $(UI_VENV)/installed-dev ## openai's client, LiveKit's and Pipecat's NVIDIA plugins against a server
+test-clients: $(VENV)/installed $(UI_VENV)/installed-dev ## openai's client, LiveKit's and Pipecat's plugins and those in clients/ against a server
 	$(UI_BIN)/python -m pytest tests/clients
 
 # Its torchaudio is linked to CUDA's libraries; what is used of it is Python
@@ -153,6 +154,10 @@ bench-stream: $(VENV)/installed-dev ## streaming: cost, closeness to one pass, c
 	$(BIN)/python -m bench.stream
 
 .PHONY: bench-speech test-speech bench-intelligibility
+first-run: ## the README's own blocks as a newcomer: a clean clone, an ordinary user, an empty home
+	$(PYTHON) -m tools.first_run $(ARGS)
+
+.PHONY: bench-speech test-speech
 bench-speech: $(VENV)/installed-dev ## what streaming does to intelligibility, on trained weights (MODEL=nano)
 	$(BIN)/python -m bench.speech --model $(if $(filter auto,$(MODEL)),tiny,$(MODEL)) $(ARGS)
 

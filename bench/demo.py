@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import re
-import signal
 import sys
 import time
 import wave
@@ -17,6 +16,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import mynah
+from tools import children
 
 PARAGRAPH = (
     "Good morning, and welcome aboard. This is Mynah, and I begin to speak before the text is complete: words come in "
@@ -37,22 +37,30 @@ async def speak(address: str, wav: Path) -> None:
             print(f"note: {info.notice}")
         started_s = time.perf_counter()
         first_s, chunks, data = 0.0, 0, bytearray()
-        async with client.stream(audio_format="pcm_s16le", sample_rate_hz=24_000) as stream:
-            writer = asyncio.create_task(_write_words(stream))
+        stream = client.stream(audio_format="pcm_s16le", sample_rate_hz=24_000)
+        async with stream, asyncio.TaskGroup() as tasks:
+            tasks.create_task(_write_words(stream))
             async for chunk in stream:
                 first_s = first_s or time.perf_counter() - started_s
                 chunks += 1
                 data += chunk.data
-                print(f"\r{len(data) / 48_000:6.1f} s of speech", end="", file=sys.stderr, flush=True)
-            await writer
+                _show_progress(len(data) / 48_000)
         wall_s = time.perf_counter() - started_s
-    print(file=sys.stderr)
+    _show_progress(None)
     _save(wav, bytes(data))
     audio_s = len(data) / 48_000
     print(f"time to first audio  {first_s:.2f} s after the first word was sent")
     print(f"real-time factor     {wall_s / audio_s:.2f} ({audio_s:.1f} s of speech in {wall_s:.1f} s)")
     print(f"chunks               {chunks}")
     print(f"audio                {wav}")
+
+
+def _show_progress(audio_s: float | None) -> None:
+    """Show it at a terminal only; None ends the line."""
+    if sys.stderr.isatty():
+        print("" if audio_s is None else f"\r{audio_s:6.1f} s of speech", end="", file=sys.stderr, flush=True)
+        if audio_s is None:
+            print(file=sys.stderr)
 
 
 async def _write_words(stream: mynah.SpeechStream) -> None:
@@ -74,10 +82,9 @@ def _save(path: Path, pcm: bytes) -> None:
 @asynccontextmanager
 async def server(model: str, *flags: str, pattern: str = GRPC_ADDRESS) -> AsyncIterator[str]:
     """A server process on a free port. Yields the address that matches `pattern` in its output once it is ready."""
-    arguments = ["-m", "service", "--model", model, "--listen", "127.0.0.1:0", *flags]
-    process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdout=asyncio.subprocess.PIPE)
-    assert process.stdout is not None
-    try:
+    command = [sys.executable, "-m", "service.launch", "--model", model, "--listen", "127.0.0.1:0", *flags]
+    async with children.child(*command, stdout=asyncio.subprocess.PIPE) as process:
+        assert process.stdout is not None
         address = ""
         while line := (await process.stdout.readline()).decode():
             print(line.rstrip())
@@ -88,21 +95,12 @@ async def server(model: str, *flags: str, pattern: str = GRPC_ADDRESS) -> AsyncI
         else:
             raise SystemExit(f"The server ended before it was ready, with exit code {await process.wait()}.")
         yield address
-    finally:
-        if process.returncode is None:
-            process.send_signal(signal.SIGTERM)
-        await process.wait()
 
 
 async def page(python: str, address: str) -> None:
     """Serve the page until a signal ends it."""
-    process = await asyncio.create_subprocess_exec(python, "-m", "ui", "--server", address)
-    try:
+    async with children.child(python, "-m", "ui", "--server", address) as process:
         await process.wait()
-    finally:
-        if process.returncode is None:
-            process.terminate()
-            await process.wait()
 
 
 async def main() -> None:
@@ -111,7 +109,7 @@ async def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("build/demo.wav"))
     parser.add_argument("--page", metavar="PYTHON", help="then serve the page with this Python interpreter")
     arguments = parser.parse_args()
-    async with server(arguments.model) as address:
+    async with server(arguments.model, "--log-level", "warning") as address:
         await speak(address, arguments.output)
         if arguments.page is None:
             print("page                 make serve, then http://127.0.0.1:7860/")
@@ -120,4 +118,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    sys.exit(children.run(main()))

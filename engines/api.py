@@ -27,6 +27,7 @@ class Limits:
     max_text_chars_per_segment: int
     max_speech_tokens_per_segment: int
     max_streams: int
+    max_text_tokens_per_segment: int = 1000  # longer text is spoken less well: callers split it
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class EngineInfo:
     notice: str = ""
     sample_rate_hz: int = SAMPLE_RATE_HZ
     refused_runtimes: tuple[tuple[str, str], ...] = ()
+    tags: tuple[str, ...] = ()  # paralinguistic tags that the model speaks, such as "[laugh]"
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ class SegmentStats:
     underruns: int = 0
     underrun_s: float = 0.0
     hit_token_limit: bool = False  # T3 stopped at max_speech_tokens
+    hit_runaway_limit: bool = False  # T3 was stopped: the speech was far longer than the text can take
 
 
 @dataclass(frozen=True)
@@ -175,9 +178,10 @@ class SpeechStream(Protocol):
     def speak(self, segment: Segment) -> AsyncGenerator[Event, None]:
         """Yields SegmentStarted, then AudioChunks as they are decoded, then SegmentDone.
 
-        Raises InvalidInput before the first event if the text is empty after normalisation or too long, and
-        EngineFailure at any point. Closing the generator early cancels the segment and the prepared one, and frees
-        their resources before it returns.
+        Raises InvalidInput before the first event: with reason TEXT_EMPTY if the text holds nothing to speak,
+        SCRIPT_UNSUPPORTED if its letters are all of scripts that the model does not speak, or if it is too long.
+        Raises EngineFailure at any point. Closing the generator early cancels the segment and the prepared one, and
+        frees their resources before it returns.
         """
         ...
 
@@ -198,6 +202,13 @@ class Engine(Protocol):
     @property
     def default_voice(self) -> Voice | None:
         """The checkpoint's built-in voice, or None."""
+
+    def count_text_tokens(self, word: str) -> int:
+        """Returns the text tokens of a word, or of a part of it, with the space before it if it has one.
+
+        The counts of a text's words add up to its own. Fast: it is called for every word of a stream.
+        """
+        ...
 
     async def make_voice(self, audio: bytes, *, name: str) -> Voice:
         """Make a Voice from the bytes of an audio file of any common format, sample rate and channel count.

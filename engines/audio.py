@@ -17,6 +17,7 @@ Samples = npt.NDArray[np.float32]
 
 # ITU-R BS.1770 measures in blocks of 400 ms and ignores blocks below -70 LUFS.
 _LOUDNESS_BLOCK_MS = 400
+_FADE_S = 0.2
 
 
 def resample(samples: Samples, from_hz: int, to_hz: int) -> Samples:
@@ -28,6 +29,14 @@ def resample(samples: Samples, from_hz: int, to_hz: int) -> Samples:
     if from_hz == to_hz:
         return samples
     return _fit(soxr.resample(samples, from_hz, to_hz, quality="HQ"), _resampled_length(len(samples), from_hz, to_hz))
+
+
+def faded_out(samples: Samples, rate_hz: int) -> Samples:
+    """Returns a copy whose last 0.2 s, or all of it if it is shorter, falls to silence in half a cosine."""
+    faded = samples.copy()
+    count = min(len(faded), round(_FADE_S * rate_hz))
+    faded[len(faded) - count :] *= (0.5 + 0.5 * np.cos(np.linspace(0, np.pi, count))).astype(np.float32)
+    return faded
 
 
 class StreamResampler:

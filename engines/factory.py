@@ -19,7 +19,7 @@ from engines.device import cpu_threads, device_memory, resolve_device, use_threa
 from engines.errors import InvalidInput
 from engines.health import Health
 from engines.kernels.dense import fp16_supported
-from engines.pipeline import Encoder, Pipeline, Stages
+from engines.pipeline import Pipeline, Stages
 from engines.published.engine import build_published_engine
 from engines.published.graphs import find_published
 from engines.s3gen.nets import flow, vocoder_weights
@@ -33,7 +33,8 @@ from engines.t3.guidance import check_guidance
 from engines.t3.local_backend import LocalT3Backend
 from engines.t3.onnx.export import open_onnx_net
 from engines.t3.vllm import backend
-from engines.text import TextTokenizer, normalize
+from engines.text.encoder import TextEncoder
+from engines.text.tokenizer import TextTokenizer
 
 # Bounds the batcher's memory; it batches windows only where measurements show a gain.
 _MAX_BATCH = {"cpu": 8, "cuda": 16}
@@ -56,28 +57,40 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
     s3gen = select_runtime(config, checkpoint, device)
     max_batch = _MAX_BATCH[device.split(":")[0]]
     batcher = WindowBatcher(s3gen.runtime, max_batch=max_batch, reference=s3gen.reference, observer=observer)
-    stages = Stages(_make_encoder(config, checkpoint), t3, batcher, SCHEDULES[config.schedule], observer)
+    encoder = TextEncoder(
+        TextTokenizer(checkpoint.folder, checkpoint.spec.t3.text_vocab),
+        checkpoint.spec,
+        config.max_text_chars_per_segment,
+    )
+    stages = Stages(
+        encoder,
+        t3,
+        batcher,
+        SCHEDULES[config.schedule],
+        observer,
+        encoder.count_tokens,
+        # random weights never stop by themselves: their speech has no relation to the text
+        _no_bound if checkpoint.random_weights else encoder.max_speech_tokens,
+    )
     info = EngineInfo(
         model=checkpoint.spec.name,
         device=device,
         t3_runtime=t3.name,
         s3gen_runtime=s3gen.runtime.name,
-        limits=Limits(config.max_text_chars_per_segment, 1000, config.max_streams),
+        limits=Limits(
+            config.max_text_chars_per_segment, 1000, config.max_streams, checkpoint.spec.longest_segment_text_tokens
+        ),
         random_weights=checkpoint.random_weights,
         notice=checkpoint.notice,
         refused_runtimes=s3gen.refused,
+        tags=encoder.tags,
     )
     default_voice = load_builtin(checkpoint.conds_path) if checkpoint.conds_path else None
     return Pipeline(info, stages, VoiceBuilder(checkpoint), default_voice, health, partial(device_memory, device))
 
 
-def _make_encoder(config: EngineConfig, checkpoint: Checkpoint) -> Encoder:
-    tokenizer = TextTokenizer(checkpoint.folder, checkpoint.spec.t3.text_vocab)
-
-    def encode(text: str) -> tuple[int, ...]:
-        return tokenizer.encode(normalize(text, config.max_text_chars_per_segment))
-
-    return encode
+def _no_bound(_: str) -> None:
+    return None
 
 
 def _make_t3(

@@ -43,9 +43,11 @@ from engines.model_spec import (
     X_VECTOR_DIM,
 )
 from engines.playback import PlaybackClock
+from engines.text.spoken import SpokenText
 from engines.voice import Voice
 
 _MIN_REFERENCE_BYTES = 1000
+_TAGS = ("[clear throat]", "[sigh]", "[laugh]")
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class Script:
     fail_segment: int = 0
     fail_after_chunks: int = 0
     failures: int | None = None  # how often it is raised in all; None: always
+    runaway_from: int | None = None  # from this segment on, speech goes on for longer than its text can take
     underruns_from: int | None = None  # with at least this number of streams, each segment reports an underrun
     device_memory: DeviceMemory | None = None
 
@@ -92,7 +95,9 @@ class FakeEngine:
             limits=Limits(max_text_chars_per_segment=1000, max_speech_tokens_per_segment=1000, max_streams=max_streams),
             random_weights=True,
             notice="This engine makes tones, not speech.",
+            tags=_TAGS,
         )
+        self.spoken = SpokenText(tags=_TAGS)
         self.health = Health()
         self.default_voice = fake_voice("default") if default_voice else None
         self.streams: set[FakeStream] = set()
@@ -111,6 +116,9 @@ class FakeEngine:
     def at_rest(self) -> bool:
         """Whether all streams are closed and no segment is in progress."""
         return not self.streams and self.working == 0
+
+    def count_text_tokens(self, word: str) -> int:
+        return len(word)
 
     def device_memory(self) -> DeviceMemory | None:
         return self.script.device_memory
@@ -212,6 +220,8 @@ class FakeStream:
             min_buffer_s=self._listener.min_buffer_s,
             underruns=self._listener.underruns + self._scripted_underruns(),
             underrun_s=self._listener.underrun_s,
+            hit_token_limit=tokens == self.sampling.max_speech_tokens,
+            hit_runaway_limit=self._ran_away(segment),
         )
         yield SegmentDone(segment, stats)
 
@@ -235,15 +245,15 @@ class FakeStream:
         return queue_s
 
     def _audio(self, segment: Segment) -> Samples:
-        """Returns the segment's tone. Raises InvalidInput if the text has neither letters nor digits."""
-        if not any(char.isalnum() for char in segment.text):
-            value, allowed = repr(segment.text), "text with a letter or a digit"
-            raise InvalidInput(
-                "text", f"text is {value}; it must be {allowed}.", "TEXT_EMPTY", value=value, allowed=allowed
-            )
+        """Returns the segment's tone. Raises InvalidInput for what a real engine does not speak."""
+        self._engine.spoken.prepare(segment.text)
         tokens = math.ceil(len(segment.text) * self._engine.script.tokens_per_char)
         tokens = min(tokens, self.sampling.max_speech_tokens)
         return tone(segment.text, self._voice, self.sampling.seed, tokens * SAMPLES_PER_TOKEN)
+
+    def _ran_away(self, segment: Segment) -> bool:
+        first = self._engine.script.runaway_from
+        return first is not None and segment.index >= first
 
     def _scripted_underruns(self) -> int:
         min_streams = self._engine.script.underruns_from

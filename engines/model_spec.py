@@ -77,13 +77,23 @@ class ConditioningSpec:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Dimensions of one family member. Turbo and Nano differ in T3 only."""
+    """Dimensions of one family member, and what it was trained to speak. Turbo and Nano differ in T3 only.
+
+    scripts      scripts of its training text, as Unicode's character names begin
+    speaks_tags  whether it was trained on paralinguistic tags, such as [laugh]
+    longest_segment_text_tokens  text tokens of the longest segment that it speaks well
+    """
 
     name: str
     t3: T3Spec
     flow: FlowSpec
     vocoder: VocoderSpec
     conditioning: ConditioningSpec
+    scripts: tuple[str, ...] = ("LATIN",)
+    speaks_tags: bool = True
+    # T3 stops after 1000 speech tokens, 40 s. Slow English takes 0.4 s for a text token of GPT-2's vocabulary (four
+    # characters, 10 a second), so that 100 text tokens always fit.
+    longest_segment_text_tokens: int = 100
 
     @property
     def t3_file(self) -> str:
@@ -117,5 +127,7 @@ TINY = ModelSpec(
         speaker_hidden=64, tokenizer_width=128, tokenizer_heads=2, tokenizer_layers=2,
         xvector_init_channels=32, xvector_growth=8,
     ),
+    speaks_tags=False,
+    longest_segment_text_tokens=60,
 )  # fmt: skip
 MODELS = {spec.name: spec for spec in (TURBO, NANO, TINY)}

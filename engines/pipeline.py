@@ -24,6 +24,7 @@ from engines.api import (
     SegmentStats,
     WindowFigures,
 )
+from engines.audio import faded_out
 from engines.config import Sampling
 from engines.errors import EngineBusy, EngineFailure, InvalidInput
 from engines.health import Health
@@ -65,6 +66,8 @@ class Stages:
     s3gen: WindowBatcher
     schedule: Schedule
     observer: Observer = NULL_OBSERVER
+    count_text_tokens: Callable[[str], int] = len  # of one word
+    runaway_tokens: Callable[[str], int | None] = lambda _: None  # the most speech tokens that a text can take
 
 
 class Pipeline:
@@ -91,6 +94,9 @@ class Pipeline:
     @property
     def open_streams(self) -> int:
         return len(self._streams)
+
+    def count_text_tokens(self, word: str) -> int:
+        return self.stages.count_text_tokens(word)
 
     async def make_voice(self, audio: bytes, *, name: str) -> Voice:
         return await asyncio.to_thread(self._builder.build, audio, name)
@@ -164,6 +170,8 @@ class PipelineStream:
             while (window := await utterance.next_window()) is not None:
                 plan = None if self._sampling.repeatable else utterance.plan
                 decoded = await self.stages.s3gen.decode(utterance.decoder, window, self._deadline_s(), plan)
+                if decoded.window.is_last and utterance.ran_away:
+                    decoded = replace(decoded, samples=faded_out(decoded.samples, SAMPLE_RATE_HZ))
                 recorder.deliver(decoded)
                 self._active_streams.update(self._playback, self._playback.dry_at_s)
                 figures = utterance.figures(decoded)
@@ -205,7 +213,9 @@ class PipelineStream:
 
     def _begin(self, segment: Segment, *, made_ahead: bool = False) -> _Utterance:
         sampling = replace(self._sampling, seed=segment_seed(self._sampling.seed, segment.index))
-        request = T3Request(self.stages.encode_text(segment.text), self._voice, sampling, made_ahead)
+        text_tokens = self.stages.encode_text(segment.text)
+        runaway_tokens = self.stages.runaway_tokens(segment.text)
+        request = T3Request(text_tokens, self._voice, sampling, made_ahead, runaway_tokens)
         return _Utterance(self.stages, segment, request, self._pacer, self._start_prepared)
 
     def _start_prepared(self) -> None:
@@ -267,6 +277,11 @@ class _Utterance:
         self._on_ended()
 
     @property
+    def ran_away(self) -> bool:
+        """Whether T3 was stopped in the middle of its speech, because the text cannot take that long."""
+        return self._generation.hit_runaway_limit
+
+    @property
     def ended(self) -> bool:
         """Whether T3 has finished the segment."""
         return self._progress.ended
@@ -299,6 +314,7 @@ class _Utterance:
             speech_tokens=len(self._progress.speech_tokens),
             t3_s=self._progress.last_token_s,
             hit_token_limit=self._generation.hit_token_limit,
+            hit_runaway_limit=self._generation.hit_runaway_limit,
         )
 
     def promote(self) -> None:

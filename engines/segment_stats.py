@@ -31,7 +31,7 @@ class SegmentStatsRecorder:
         self._s3gen_s += decoded.queue_s + decoded.decode_s
         self._playback.deliver(now_s, samples)
 
-    def stats(self, *, speech_tokens: int, t3_s: float, hit_token_limit: bool) -> SegmentStats:
+    def stats(self, *, speech_tokens: int, t3_s: float, hit_token_limit: bool, hit_runaway_limit: bool) -> SegmentStats:
         """Returns everything recorded so far; the arguments are T3's share."""
         return SegmentStats(
             speech_tokens=speech_tokens,
@@ -45,4 +45,5 @@ class SegmentStatsRecorder:
             underruns=self._playback.underruns,
             underrun_s=self._playback.underrun_s,
             hit_token_limit=hit_token_limit,
+            hit_runaway_limit=hit_runaway_limit,
         )

@@ -41,6 +41,7 @@ def main() -> None:
     except (EngineError, OSError) as error:
         _leave(1, error)
     finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process is ending; one more Ctrl-C would print a traceback
         tracing.shut_down()
     if engine.loading:
         os._exit(0)  # a library that a thread is still loading does not survive the interpreter's shutdown
@@ -64,11 +65,7 @@ async def serve(engine: Engine, config: ServerConfig) -> None:
     """Serve until a signal. A second signal ends the grace period."""
     server = Server(engine, config)
     signalled = _signals()
-    _say(f"listening on {await server.start()} while {engine.info.model} is loaded")
-    if (admin := await server.start_admin()) is not None:
-        _say(f"metrics, health and readiness at http://{admin}")
-    if (at := await server.start_http()) is not None:
-        _say(f"HTTP at {'https' if config.tls else 'http'}://{at}")
+    await _listen(server, config, engine.info.model)
     warming = asyncio.ensure_future(server.warm_up())
     stopping = asyncio.ensure_future(signalled.get())
     await asyncio.wait([warming, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -84,7 +81,25 @@ async def serve(engine: Engine, config: ServerConfig) -> None:
         await _stop(server, signalled)
 
 
+async def _listen(server: Server, config: ServerConfig, model: str) -> None:
+    """Listen on every configured address, then print them. Raises ConfigError, without printing, if one is taken."""
+    try:
+        grpc, admin, http = await server.start(), await server.start_admin(), await server.start_http()
+    except BaseException:
+        await server.stop(0.0)  # gRPC's threads outlive the event loop otherwise, and print a traceback
+        raise
+    _say(f"listening on {grpc} while {model} is loaded")
+    if admin is not None:
+        _say(f"metrics, health and readiness at http://{admin}")
+    if http is not None:
+        _say(f"HTTP at {'https' if config.tls else 'http'}://{http}")
+
+
 async def _stop(server: Server, signalled: asyncio.Queue[None]) -> None:
+    """End within the grace period, or at the next signal."""
+    if busy := server.admission.streams.in_use:
+        streams = f"{busy} open streams have" if busy > 1 else "1 open stream has"
+        _say(f"stopping: {streams} {server.grace_s:g} s to finish; a second signal ends at once")
     graceful = asyncio.ensure_future(server.stop())
     signalled_again = asyncio.ensure_future(signalled.get())
     await asyncio.wait([graceful, signalled_again], return_when=asyncio.FIRST_COMPLETED)

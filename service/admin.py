@@ -12,7 +12,7 @@ from http import HTTPStatus
 
 from engines.api import Engine
 from service.access.admission import Admission, State
-from service.config import ConfigError
+from service.listening import unavailable
 from service.telemetry import metrics
 
 _MAX_HEAD_BYTES = 16_384
@@ -44,7 +44,7 @@ class AdminServer:
                 self._serve, host.strip("[]"), int(port), limit=_MAX_HEAD_BYTES, reuse_port=False
             )
         except OSError as error:
-            raise ConfigError(f"cannot listen on {listen}: {error}") from error
+            raise unavailable("--admin-listen", listen, error) from error
         return f"{host}:{self._listening.sockets[0].getsockname()[1]}"
 
     async def stop(self) -> None:

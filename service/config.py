@@ -80,6 +80,11 @@ class ServerConfig:
     cors_origin: tuple[str, ...] = option(
         (), "origins whose pages may use the HTTP port, beside the port's own origin", ORIGINS
     )
+    openai_voices: bool = option(
+        True,
+        "on /v1/audio/speech, OpenAI's voice names (alloy, nova, ...) mean the default voice if no voice has that name",
+        SWITCH,
+    )
     max_streams: int | None = option(
         None,
         "streams that may be open at the same time; auto, the default, measures how many the device carries",

@@ -85,6 +85,9 @@ class LazyEngine:
         self._thread.start()
         return await loaded
 
+    def count_text_tokens(self, word: str) -> int:
+        return self._ready().count_text_tokens(word)
+
     def device_memory(self) -> DeviceMemory | None:
         return None if self._engine is None else self._engine.device_memory()
 

@@ -20,6 +20,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores
 # they start, so `pytest &` has the handler of `pytest`, which no child inherits.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# glibc raises its threshold for mapped blocks with every large block that is freed, up to 32 MB, and keeps an arena per
+# thread: the weights of nets that are gone then stay as holes in the heap. Fixed limits return them to the system.
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
+if hasattr(_libc := ctypes.CDLL(None), "mallopt"):
+    _libc.mallopt(_M_MMAP_THRESHOLD, 1 << 20)
+    _libc.mallopt(_M_ARENA_MAX, 2)
+
 _FULL_SIZE = ("tests/reference", "tests/speech")
 _ONE_WORKER = ("tests/speech",)
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import signal
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from ui.config import ConfigError, PageConfig, read_config
 
 
 def main() -> None:
-    """Exits with status 0 after a signal, 2 for an invalid configuration."""
+    """Exits with status 0 after a signal, 2 for an invalid configuration or without the extra `ui`."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # while Gradio is imported: Python would print a traceback
     try:
         config = read_config(sys.argv[1:])
         api_key = config.api_key(os.environ)
@@ -20,7 +26,19 @@ def main() -> None:
         print(f"mynah-page: {error}", file=sys.stderr)
         sys.exit(2)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # Gradio reads it at import
-    asyncio.run(serve(config, api_key, listener))
+    try:
+        asyncio.run(serve(config, api_key, listener))
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] in ("mynah", "ui"):
+            raise
+        print(
+            f"mynah-page: the package {error.name.partition('.')[0]!r} is not installed. The page needs an extra. In a "
+            "clone of Mynah's repository: pip install '.[ui]', in an environment other than the server's.",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process is ending; one more Ctrl-C would print a traceback
 
 
 async def serve(config: PageConfig, api_key: str | None, listener: socket.socket) -> None:
@@ -29,7 +47,16 @@ async def serve(config: PageConfig, api_key: str | None, listener: socket.socket
 
     from ui.app import make_app
 
-    server = uvicorn.Server(
+    class Server(uvicorn.Server):
+        """A server whose signals end it: uvicorn's own handlers raise them again at the end."""
+
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, self.handle_exit, number, None)
+            yield
+
+    server = Server(
         uvicorn.Config(
             make_app(config, api_key),
             ssl_certfile=config.tls_certificate,
@@ -52,7 +79,10 @@ def _listen(config: PageConfig) -> socket.socket:
         family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
         return socket.create_server((config.host, config.port), family=family)
     except OSError as error:
-        raise ConfigError(f"Cannot listen on {config.listen}: {error}.") from error
+        if error.errno == errno.EADDRINUSE:
+            allowed = "Stop it, or choose another address (--listen HOST:PORT)."
+            raise ConfigError(f"cannot listen on {config.listen}: another program listens there. {allowed}") from error
+        raise ConfigError(f"cannot listen on {config.listen}: {error.strerror}.") from error
 
 
 if __name__ == "__main__":

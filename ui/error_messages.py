@@ -34,6 +34,8 @@ _MESSAGES = {
 }
 _FIELDS = {
     "TEXT_EMPTY": "text",
+    "MARKUP_UNSUPPORTED": "text",
+    "SCRIPT_UNSUPPORTED": "text",
     "TEXT_TOO_LONG": "text",
     "TEXT_BACKLOG_FULL": "text",
     "VOICE_NOT_FOUND": "voice",

@@ -121,10 +121,7 @@ class _Relay:
 
     async def _write(self, stream: mynah.SpeechStream) -> None:
         while (text := await self._texts.get()) is not None:
-            for start in range(0, len(text), stream.max_piece_chars):
-                piece = text[start : start + stream.max_piece_chars]
-                await stream.room(len(piece))
-                await stream.send(piece)
+            await stream.send_long(text)
         await stream.end()
 
     async def _forward(self, event: mynah.Event) -> None:

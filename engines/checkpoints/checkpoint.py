@@ -12,7 +12,7 @@ from engines.checkpoints.random_checkpoint import Generator, NetGenerator, is_ra
 from engines.checkpoints.tensor_file import Shape, tensor_problems
 from engines.errors import CheckpointError
 from engines.model_spec import MODELS, NANO, TINY, TURBO, ModelSpec
-from engines.text import TOKENIZER_FILES
+from engines.text.tokenizer import TOKENIZER_FILES
 
 Table = tuple[str, Mapping[str, Shape]]  # the prefix of a net's tensors in the file; their names and shapes
 

@@ -92,6 +92,7 @@ class VoiceBuilder:
         prompt_16k = resample_windowed_sinc(prompt, SAMPLE_RATE_HZ, tokenizer.RATE_HZ)
         speech_tokens, mel = nets.tokenizer.encode(prompt_16k), prompt_mel(prompt)
         # the last, partly filled token covers fewer than two mel frames: tokens and mel end at the last whole one
+        # (upstream keeps an odd mel frame, which takes 20 ms from the start of all speech with that voice)
         tokens = speech_tokens[: len(mel) // MEL_FRAMES_PER_TOKEN]
         shared = len(samples) <= _S3GEN_SAMPLES
         return Voice(

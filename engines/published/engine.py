@@ -18,7 +18,8 @@ from engines.s3gen.streaming.batcher import WindowBatcher
 from engines.s3gen.streaming.schedule import Schedule, ScheduleStep
 from engines.t3.decoder import DecoderLimits
 from engines.t3.local_backend import LocalT3Backend
-from engines.text import TextTokenizer, normalize
+from engines.text.encoder import TextEncoder
+from engines.text.tokenizer import TextTokenizer
 
 NOTICE = (
     "These are the published ONNX graphs. Audio comes a whole segment at a time, because their decoder draws its own "
@@ -39,10 +40,7 @@ def build_published_engine(config: EngineConfig, folder: Path, observer: Observe
     published = open_published(folder)
     settings = SessionSettings(config.providers, config.threads or cpu_threads())
     tokenizer = TextTokenizer(folder, TURBO.t3.text_vocab)
-
-    def encode(text: str) -> tuple[int, ...]:
-        return tokenizer.encode(normalize(text, config.max_text_chars_per_segment))
-
+    encoder = TextEncoder(tokenizer, TURBO, config.max_text_chars_per_segment)
     limits = DecoderLimits(config.max_streams, config.max_positions)
     t3 = LocalT3Backend(PublishedNet(published, settings), limits, observer)
     runtime = PublishedWaveforms(published, settings)
@@ -52,11 +50,12 @@ def build_published_engine(config: EngineConfig, folder: Path, observer: Observe
         device="cpu",
         t3_runtime=t3.name,
         s3gen_runtime=runtime.name,
-        limits=Limits(config.max_text_chars_per_segment, 1000, config.max_streams),
+        limits=Limits(config.max_text_chars_per_segment, 1000, config.max_streams, TURBO.longest_segment_text_tokens),
         notice=NOTICE,
+        tags=encoder.tags,
     )
     batcher = WindowBatcher(runtime, max_batch=1, observer=observer)
-    stages = Stages(encode, t3, batcher, _WHOLE_SEGMENT, observer)
+    stages = Stages(encoder, t3, batcher, _WHOLE_SEGMENT, observer, encoder.count_tokens, encoder.max_speech_tokens)
     reference = folder / _DEFAULT_VOICE
     default_voice = builder.build(reference.read_bytes(), "default") if reference.is_file() else None
     return Pipeline(info, stages, builder, default_voice)

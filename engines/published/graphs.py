@@ -16,7 +16,7 @@ from onnx import TensorProto, ValueInfoProto
 from engines.checkpoints.hub import Hub
 from engines.errors import CheckpointError
 from engines.model_spec import MEL_BANDS, SPEECH_VOCAB, X_VECTOR_DIM
-from engines.text import TOKENIZER_FILES
+from engines.text.tokenizer import TOKENIZER_FILES
 
 REPOSITORY = "ResembleAI/chatterbox-turbo-ONNX"
 NAME = "turbo-onnx"  # the repository's short name as a model

@@ -13,6 +13,7 @@ from engines.voice import Voice
 class T3Request:
     """One segment to be turned into speech tokens. Positions run over voice prefix, text, start and speech alike.
 
+    `runaway_tokens`: more speech tokens than the text can take, at which the speech is stopped; None: never.
     `made_ahead`: the segment before this one is still playing, so that other requests may go first.
     """
 
@@ -20,6 +21,7 @@ class T3Request:
     voice: Voice
     sampling: Sampling
     made_ahead: bool = False
+    runaway_tokens: int | None = None
 
 
 class T3Generation(Protocol):
@@ -43,6 +45,11 @@ class T3Generation(Protocol):
     @property
     def hit_token_limit(self) -> bool:
         """Whether the segment ended at `max_speech_tokens` instead of at T3's own stop."""
+        ...
+
+    @property
+    def hit_runaway_limit(self) -> bool:
+        """Whether the segment ended at `runaway_tokens`."""
         ...
 
     async def cancel(self) -> None:

@@ -136,7 +136,7 @@ class T3Decoder:
         """
         max_prompt = self.max_positions - request.sampling.max_speech_tokens  # the last token drawn is not read again
         self._net.check_prompt(request.voice, request.text_tokens, max_prompt)
-        sequence = Sequence(request, SpeechTokens(request.sampling.max_speech_tokens))
+        sequence = Sequence(request, SpeechTokens(request.sampling.max_speech_tokens, request.runaway_tokens))
         self._waiting.append(sequence)
         return sequence
 

@@ -20,7 +20,7 @@ class Generation:
         self._speech_tokens: list[int] = []
         self._ended = False
         self._failure: EngineFailure | None = None
-        self._hit_token_limit = False
+        self._hit_token_limit = self._hit_runaway_limit = False
         self._news = asyncio.Event()
         self._freed: asyncio.Future[None] | None = None  # set by the first `cancel`
 
@@ -40,6 +40,10 @@ class Generation:
     @property
     def hit_token_limit(self) -> bool:
         return self._hit_token_limit
+
+    @property
+    def hit_runaway_limit(self) -> bool:
+        return self._hit_runaway_limit
 
     async def next_speech_tokens(self) -> list[int]:
         """As T3Generation.next_speech_tokens. What was made before a failure is returned before it is raised."""
@@ -79,6 +83,7 @@ class Generation:
         self._failure = progress.error
         self._ended = progress.over
         self._hit_token_limit = progress.over and progress.sequence.speech.hit_limit
+        self._hit_runaway_limit = progress.over and progress.sequence.speech.ran_away
         self._news.set()
 
     def _post_freed(self) -> None:

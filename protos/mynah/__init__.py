@@ -39,7 +39,7 @@ from mynah.client.events import (
     Voice,
     WindowFigures,
 )
-from mynah.client.settings import AudioFormat, Sampling, SpeechSettings, Timeouts, Tls
+from mynah.client.settings import AudioFormat, Sampling, SpeechSettings, TextSettings, Timeouts, Tls
 
 if TYPE_CHECKING:
     from mynah.client.client import Client
@@ -69,6 +69,7 @@ __all__ = [
     "SpeechStream",
     "StreamCancelled",
     "StreamOpened",
+    "TextSettings",
     "TimedOut",
     "Timeouts",
     "Tls",

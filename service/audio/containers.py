@@ -15,6 +15,7 @@ from service.audio.codecs import Packet
 
 VENDOR = b"mynah"
 _UNKNOWN_LENGTH = 0xFFFFFFFF
+_WAV_HEADER_BYTES = 44
 
 
 class Writer(Protocol):
@@ -41,6 +42,12 @@ class Wav:
     def write(self, packets: Sequence[Packet]) -> bytes:
         header, self._header = self._header, b""
         return header + b"".join(packet.data for packet in packets)
+
+
+def with_known_length(wav: bytearray) -> None:
+    """Writes the lengths into the header of a whole WAV file of `Wav`, which has none before."""
+    wav[4:8] = struct.pack("<I", len(wav) - 8)
+    wav[_WAV_HEADER_BYTES - 4 : _WAV_HEADER_BYTES] = struct.pack("<I", len(wav) - _WAV_HEADER_BYTES)
 
 
 class Adts:

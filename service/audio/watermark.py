@@ -119,6 +119,9 @@ class MarkedEngine:
     def default_voice(self) -> Voice | None:
         return self._engine.default_voice
 
+    def count_text_tokens(self, word: str) -> int:
+        return self._engine.count_text_tokens(word)
+
     def device_memory(self) -> DeviceMemory | None:
         return self._engine.device_memory()
 

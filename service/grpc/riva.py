@@ -18,15 +18,19 @@ from riva.client.proto import riva_audio_pb2, riva_tts_pb2, riva_tts_pb2_grpc
 
 from engines.api import Engine
 from engines.errors import InvalidInput
+from engines.model_spec import SAMPLE_RATE_HZ
 from mynah.v1 import speech_pb2
 from service.access.admission import Admission
 from service.errors import DeadlineExceeded, NotFound
 from service.grpc.call_writer import CallWriter
 from service.grpc.status import grpc_errors
+from service.handlers.messages import text_settings
 from service.handlers.speech_handler import SpeechHandler, new_stream_id
 from service.handlers.voice_catalogue import MAX_PAGE_SIZE
 from service.stream.policy import StreamPolicy
+from service.stream.settings import Markup, TextSettings, UnspeakableText
 from service.voices.ids import DEFAULT_VOICE_ID
+from service.voices.lookup import VoiceLookup
 from service.voices.store import OneVoice, VoiceSource, VoiceStore
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -52,7 +56,18 @@ _SAMPLING = {
     "max_speech_token_count": int,
 }
 _CONSENT = "consent"
+# and how text is read, by the names and values of HTTP
+_TEXT = ("markup", "unspeakable_text", "drop_thinking")
 _PROMPT = "zero_shot_data.audio_prompt"
+# at least; Opus is too small to matter
+_BYTES_PER_SAMPLE = {
+    riva_audio_pb2.ENCODING_UNSPECIFIED: 2.0,
+    riva_audio_pb2.LINEAR_PCM: 2.0,
+    riva_audio_pb2.FLAC: 0.5,
+    riva_audio_pb2.MULAW: 1.0,
+    riva_audio_pb2.ALAW: 1.0,
+}
+_QUICK_CHARS_PER_S = 25.0  # English is read at about 15
 _FIELDS = {"voice_id": "voice_name", "settings.sample_rate_hz": "sample_rate_hz", "text.content": "text"}
 
 
@@ -79,15 +94,18 @@ class RivaService:
     async def Synthesize(self, request: Any, context: Context) -> Any:
         """One text, answered with all its audio."""
         stream_id = new_stream_id()
-        audio = bytearray()
+        audio, max_bytes = bytearray(), self._policy.max_unary_answer_bytes
 
         async def collect(**event: Any) -> None:
             if "audio" in event:
                 audio.extend(event["audio"].data)
+                if len(audio) > max_bytes:
+                    raise _too_long(request, max_bytes)
 
         async with grpc_errors(context, f"stream {stream_id}"):
             with _rivas_names():
                 synthesis = speech_pb2.SynthesizeRequest(settings=_settings(request), text=request.text)
+                _check_length(request, max_bytes)
                 speech_handler = await self._handler(request)
                 await speech_handler.synthesize(stream_id, synthesis, collect)
         meta = riva_tts_pb2.SynthesizeSpeechResponseMetadata(text=request.text)
@@ -136,7 +154,7 @@ class RivaService:
         return riva_tts_pb2.RivaSynthesisConfigResponse(model_config=[config])
 
     async def _handler(self, request: Any) -> SpeechHandler:
-        voices: VoiceSource = self._voices
+        voices: VoiceSource = VoiceLookup(self._voices)
         if request.HasField("zero_shot_data"):
             voices = await self._prompted(request)
         return SpeechHandler(self._engine, voices, self._admission, self._policy)
@@ -214,6 +232,7 @@ def _settings(request: Any) -> speech_pb2.SpeechSettings:
     settings = speech_pb2.SpeechSettings(
         voice_id=_voice_id(request), audio_format=_FORMATS[request.encoding], sampling=_sampling(request)
     )
+    settings.text.CopyFrom(_text_settings(request))
     if request.sample_rate_hz:
         settings.sample_rate_hz = request.sample_rate_hz
     return settings
@@ -234,11 +253,11 @@ def _voice_id(request: Any) -> str:
 def _sampling(request: Any) -> speech_pb2.Sampling:
     sampling = speech_pb2.Sampling()
     for key, text in request.custom_configuration.items():
-        if key == _CONSENT:
+        if key == _CONSENT or key in _TEXT:
             continue
         field = f"custom_configuration[{key}]"
         if key not in _SAMPLING:
-            allowed = ", ".join([_CONSENT, *_SAMPLING])
+            allowed = ", ".join([_CONSENT, *_TEXT, *_SAMPLING])
             message = f"{field} is unknown; custom_configuration may hold {allowed}."
             raise InvalidInput(field, message, "CONFIGURATION_UNKNOWN", value=text, allowed=allowed)
         try:
@@ -248,6 +267,26 @@ def _sampling(request: Any) -> speech_pb2.Sampling:
             message = f"{field} is {text!r}; it must be {kind}."
             raise InvalidInput(field, message, "SAMPLING_OUT_OF_RANGE", value=text, allowed=kind) from None
     return sampling
+
+
+def _text_settings(request: Any) -> speech_pb2.TextSettings:
+    given = {key: text for key, text in request.custom_configuration.items() if key in _TEXT}
+    settings = TextSettings(
+        markup=Markup(_one_of("markup", given, [each.value for each in Markup])),
+        unspeakable_text=UnspeakableText(_one_of("unspeakable_text", given, [each.value for each in UnspeakableText])),
+        drop_thinking=_one_of("drop_thinking", given, ["false", "true"]) == "true",
+    )
+    return text_settings(settings)
+
+
+def _one_of(key: str, given: dict[str, str], choices: list[str]) -> str:
+    """Returns the value of `key`, by default the first of `choices`."""
+    value = given.get(key, choices[0])
+    if value not in choices:
+        field, allowed = f"custom_configuration[{key}]", ", ".join(choices)
+        message = f"{field} is {value!r}; it must be one of {allowed}."
+        raise InvalidInput(field, message, f"{key.upper()}_UNKNOWN", value=value, allowed=allowed)
+    return value
 
 
 def _as_file(prompt: Any) -> bytes:
@@ -263,6 +302,21 @@ def _as_file(prompt: Any) -> bytes:
         file.setframerate(prompt.sample_rate_hz)
         file.writeframes(audio)
     return target.getvalue()
+
+
+def _check_length(request: Any, max_bytes: int) -> None:
+    """Raises InvalidInput if quick speech of the text would already be longer than one answer may be."""
+    rate_hz = request.sample_rate_hz or SAMPLE_RATE_HZ
+    bytes_per_s = _BYTES_PER_SAMPLE.get(request.encoding, 0.0) * rate_hz
+    if len(request.text.strip()) / _QUICK_CHARS_PER_S * bytes_per_s > max_bytes:
+        raise _too_long(request, max_bytes)
+
+
+def _too_long(request: Any, max_bytes: int) -> InvalidInput:
+    length = f"{len(request.text)} chars"
+    allowed = f"a text whose audio has at most {max_bytes} bytes"
+    message = f"text has {length}, too many for one answer, which may have {max_bytes} bytes; use SynthesizeOnline."
+    return InvalidInput("text", message, "TEXT_TOO_LONG", value=length, allowed=allowed)
 
 
 @contextmanager

@@ -98,7 +98,9 @@ def log_failure(error: Exception, call: str) -> Failure | None:
     if failure.code is Code.INTERNAL:
         log.error("%s: %s\n%s", call, failure.reason, _tracebacks(error))
     else:
-        log.info("%s: %s %s %s", call, failure.code.name, failure.reason, failure.field)
+        # a server that stops says once how many streams it ended
+        level = logging.DEBUG if failure.reason == "DRAINING" else logging.INFO
+        log.log(level, "%s: %s %s %s", call, failure.code.name, failure.reason, failure.field)
     return failure
 
 

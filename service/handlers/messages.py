@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from typing import Any
+from enum import Enum
+from typing import Any, TypeVar
 
 from engines.api import EngineInfo
 from engines.config import Sampling
@@ -11,7 +12,8 @@ from engines.errors import InvalidInput
 from mynah.v1 import speech_pb2, voices_pb2
 from service.audio.formats import SAMPLE_RATES_HZ, AudioFormat, AudioSettings
 from service.stream.policy import StreamPolicy
-from service.stream.settings import StreamSettings
+from service.stream.session import split_chars
+from service.stream.settings import Markup, StreamSettings, TextSettings, UnspeakableText
 from service.voices.ids import DEFAULT_VOICE_ID
 from service.voices.store import VoiceSource
 from service.voices.stored_voice import VoiceSummary
@@ -21,6 +23,14 @@ _SEED_BITS = 53  # every language's numbers hold it exactly
 _FORMAT_NUMBERS: dict[AudioFormat, speech_pb2.AudioFormat] = {
     each: getattr(speech_pb2, f"AUDIO_FORMAT_{each.name}") for each in AudioFormat
 }
+MARKUP_NUMBERS: dict[Markup, speech_pb2.Markup] = {each: getattr(speech_pb2, f"MARKUP_{each.name}") for each in Markup}
+UNSPEAKABLE_TEXT_NUMBERS: dict[UnspeakableText, speech_pb2.UnspeakableText] = {
+    each: getattr(speech_pb2, f"UNSPEAKABLE_TEXT_{each.name}") for each in UnspeakableText
+}
+_MARKUPS: dict[int, Markup] = {number: each for each, number in MARKUP_NUMBERS.items()} | {0: TextSettings().markup}
+_UNSPEAKABLE: dict[int, UnspeakableText] = {number: each for each, number in UNSPEAKABLE_TEXT_NUMBERS.items()}
+_UNSPEAKABLE[0] = TextSettings().unspeakable_text
+E = TypeVar("E", bound=Enum)
 _CONTRACT_FIELDS = {"sampling.max_speech_tokens": "sampling.max_speech_token_count"}  # where the names differ
 _FORMATS: dict[int, AudioFormat] = {number: name for name, number in _FORMAT_NUMBERS.items()}
 _FORMATS[speech_pb2.AUDIO_FORMAT_UNSPECIFIED] = AudioFormat.PCM_S16LE
@@ -33,7 +43,34 @@ async def stream_settings(message: speech_pb2.SpeechSettings, voices: VoiceSourc
     audio = AudioSettings(audio_format, rate_hz)
     sampling = _sampling(message.sampling)
     voice_id = message.voice_id if message.HasField("voice_id") else DEFAULT_VOICE_ID
-    return StreamSettings(voice_id, (await voices.get(voice_id)).voice, audio, sampling)
+    text = _text_settings(message.text)
+    stored = await voices.get(voice_id)
+    return StreamSettings(stored.voice_id, stored.voice, audio, sampling, text)
+
+
+def _text_settings(message: speech_pb2.TextSettings) -> TextSettings:
+    markup = _choice("text.markup", message.markup, _MARKUPS, speech_pb2.Markup)
+    unspeakable_text = _choice(
+        "text.unspeakable_text", message.unspeakable_text, _UNSPEAKABLE, speech_pb2.UnspeakableText
+    )
+    return TextSettings(markup, unspeakable_text, message.drop_thinking)
+
+
+def _choice(field: str, number: int, choices: dict[int, E], enum: Any) -> E:
+    """Returns the value of an enum's number. Raises InvalidInput for a number of a newer client."""
+    if number not in choices:
+        reason, allowed = f"{field.removeprefix('text.').upper()}_UNKNOWN", ", ".join(enum.keys())
+        message = f"settings.{field} is {number}; it must be one of {allowed}."
+        raise InvalidInput(f"settings.{field}", message, reason, value=number, allowed=allowed)
+    return choices[number]
+
+
+def text_settings(text: TextSettings) -> speech_pb2.TextSettings:
+    return speech_pb2.TextSettings(
+        markup=MARKUP_NUMBERS[text.markup],
+        unspeakable_text=UNSPEAKABLE_TEXT_NUMBERS[text.unspeakable_text],
+        drop_thinking=text.drop_thinking,
+    )
 
 
 def format_number(audio_format: AudioFormat) -> speech_pb2.AudioFormat:
@@ -69,6 +106,8 @@ def limits(info: EngineInfo, policy: StreamPolicy) -> speech_pb2.Limits:
     return speech_pb2.Limits(
         max_pending_text_char_count=policy.max_pending_text_chars,
         max_segment_text_char_count=info.limits.max_text_chars_per_segment,
+        max_segment_text_token_count=info.limits.max_text_tokens_per_segment,
+        split_segment_text_char_count=split_chars(info.limits),
         max_segment_speech_token_count=info.limits.max_speech_tokens_per_segment,
         max_pending_flush_count=policy.max_pending_flushes,
         max_open_stream_count=info.limits.max_streams,
@@ -93,6 +132,7 @@ def opened(stream_id: str, settings: StreamSettings, info: EngineInfo, policy: S
         audio_format=_FORMAT_NUMBERS[settings.audio.audio_format],
         sample_rate_hz=settings.audio.sample_rate_hz,
         sampling=sampling,
+        text=text_settings(settings.text),
     )
     return speech_pb2.StreamOpened(
         stream_id=stream_id,
@@ -100,6 +140,7 @@ def opened(stream_id: str, settings: StreamSettings, info: EngineInfo, policy: S
         limits=limits(info, policy),
         model=info.model,
         notice=info.notice,
+        tags=info.tags,
     )
 
 

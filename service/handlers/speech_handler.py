@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Collection, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from engines.api import Engine
@@ -63,11 +64,12 @@ class SpeechHandler:
             settings = await messages.stream_settings(request.settings, self._voices)
             async with Session(self._engine, settings, self._policy, stream_id) as session:
                 await self._send_opened(send, stream_id, settings)
-                session.write(request.text)
+                with _named_text():
+                    session.write(request.text)
                 session.end()
                 await self._send_events(send, session)
             if not session.delivered_samples:
-                raise _nothing_to_speak(request.text)
+                raise _nothing_to_speak(request.text, session.skip_reasons)
         _log_end(stream_id, session)
 
     def _check_text(self, text: str) -> None:
@@ -165,8 +167,19 @@ def _out_of_order(reason: str, message: str, kind: str, allowed: str) -> FailedP
     return FailedPrecondition(reason, message, field="message", value=kind, allowed=allowed)
 
 
-def _nothing_to_speak(text: str) -> InvalidInput:
+@contextmanager
+def _named_text() -> Iterator[None]:
+    """Inside, errors name the field of SynthesizeRequest."""
+    try:
+        yield
+    except InvalidInput as error:
+        raise error.named("text") from None
+
+
+def _nothing_to_speak(text: str, skip_reasons: Collection[str] = ()) -> InvalidInput:
     message = "text holds nothing to speak: send at least one word."
+    if "script_unsupported" in skip_reasons:
+        message = "text holds nothing that this model speaks: send at least one word in a script of its languages."
     return InvalidInput("text", message, "TEXT_EMPTY", value=f"{len(text)} chars", allowed="at least one word")
 
 

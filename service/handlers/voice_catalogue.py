@@ -12,6 +12,7 @@ from engines.errors import InvalidInput
 from mynah.v1 import voices_pb2
 from service.handlers import messages
 from service.voices.ids import check_id
+from service.voices.lookup import VoiceLookup
 from service.voices.store import VoiceStore
 
 MAX_NAME_CHARS = 80
@@ -25,6 +26,7 @@ class VoiceCatalogue:
     def __init__(self, engine: Engine, voices: VoiceStore) -> None:
         self._engine = engine
         self._voices = voices
+        self._lookup = VoiceLookup(voices)
 
     async def check(self, new: voices_pb2.NewVoice) -> None:
         """Raises what `create` would before it reads the audio: InvalidInput, AlreadyExists, ResourceExhausted."""
@@ -42,8 +44,8 @@ class VoiceCatalogue:
         return messages.voice(await self._voices.add(agreed, _id_of(new)))
 
     async def get(self, voice_id: str) -> voices_pb2.Voice:
-        """Raises InvalidInput, NotFound."""
-        return messages.voice(await self._voices.get(voice_id))
+        """A voice by its id or name. Raises InvalidInput, NotFound."""
+        return messages.voice(await self._lookup.get(voice_id))
 
     async def list(self, request: voices_pb2.ListVoicesRequest) -> voices_pb2.ListVoicesResponse:
         """One page. Raises InvalidInput."""
@@ -52,8 +54,8 @@ class VoiceCatalogue:
         return voices_pb2.ListVoicesResponse(voices=map(messages.voice, summaries), next_page_token=token)
 
     async def delete(self, voice_id: str) -> None:
-        """Raises InvalidInput, NotFound, FailedPrecondition for the built-in voice."""
-        await self._voices.remove(voice_id)
+        """Deletes a voice by its id or name. Raises InvalidInput, NotFound, FailedPrecondition for the built-in one."""
+        await self._voices.remove(await self._lookup.resolve(voice_id))
 
 
 def _id_of(new: voices_pb2.NewVoice) -> str | None:

@@ -14,6 +14,7 @@ from service.access.auth import Authenticator
 from service.http.error_responses import error_response
 from service.http.origins import Origins
 from service.http.requests import header
+from service.http.speech_request import REPLACED_VOICE_HEADER, VOICE_HEADER
 
 OPEN_PATHS = ("/healthz", "/readyz", "/openapi.json")  # for probes and tools without a key
 _MAX_DRAIN_BYTES, _MAX_DRAIN_S = 32 * 1024 * 1024, 1.0
@@ -31,8 +32,8 @@ def with_middleware(
             app,
             allow_origins=origins,
             allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["authorization", "content-type"],
-            expose_headers=["retry-after", "x-request-id"],
+            allow_headers=["*"],  # OpenAI's client for browsers sends a dozen of its own
+            expose_headers=["retry-after", "x-request-id", VOICE_HEADER, REPLACED_VOICE_HEADER],
         )
     return app
 

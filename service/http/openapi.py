@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Any
 
 from engines.api import EngineInfo
@@ -9,6 +10,7 @@ from engines.model_spec import SPEECH_VOCAB
 from service.audio.formats import SAMPLE_RATES_HZ
 from service.http import speech_request
 from service.stream.policy import StreamPolicy
+from service.stream.settings import Markup, UnspeakableText
 
 Schema = dict[str, Any]
 
@@ -50,6 +52,12 @@ def _paths(info: EngineInfo, policy: StreamPolicy) -> Schema:
                 "requestBody": _json_body(_speech_request(info, policy)),
                 "responses": {"200": _spoken()} | _errors(400, 401, 403, 404, 408, 413, 415, 429, 500, 503),
             }
+        },
+        "/v1/audio/models": {
+            "get": _get("listAudioModels", "List the model, as Open WebUI asks for it.", _ref("AudioModels"))
+        },
+        "/v1/audio/voices": {
+            "get": _get("listAudioVoices", "List all voices, as Open WebUI asks for them.", _ref("AudioVoices"))
         },
         "/v1/models": {"get": _get("listModels", "List the server's model.", _ref("Models"))},
         "/v1/models/{model}": {
@@ -98,20 +106,30 @@ def _public(operation: Schema) -> Schema:
 def _spoken() -> Schema:
     types = sorted(set(speech_request.MEDIA_TYPES.values()))
     content: Schema = {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in types}
-    content["text/event-stream"] = {"schema": _STRING}
+    content["text/event-stream"] = {"schema": _object({"event": _STRING, "data": _STRING}, "data")}  # of each event
     return {
         "description": "Audio in response_format, or server-sent events with stream_format=sse.",
         "content": content,
+        "headers": {
+            speech_request.VOICE_HEADER: {"schema": _STRING, "description": "The id of the voice that speaks."},
+            speech_request.REPLACED_VOICE_HEADER: {
+                "schema": _STRING,
+                "description": "OpenAI's name of a voice, for which the default voice speaks; else absent.",
+            },
+        },
     }
 
 
 def _speech_request(info: EngineInfo, policy: StreamPolicy) -> Schema:
     model = {"enum": [info.model, *speech_request.MODEL_ALIASES]}
     text = {"type": "string", "minLength": 1, "maxLength": policy.max_pending_text_chars}
-    voice = {"oneOf": [_VOICE_ID, _object({"id": _VOICE_ID}, "id")]}
+    name = _STRING | {"description": "A voice's id or name."}
     fields: Schema = {
+        "model": model,
+        "voice": {"oneOf": [name, _object({"id": name}, "id")]},
         "response_format": {"enum": list(speech_request.RESPONSE_FORMATS), "default": "mp3"},
         "stream_format": {"enum": list(speech_request.STREAM_FORMATS), "default": "audio"},
+        "stream": {"type": "boolean", "default": True, "description": "false: send the audio once all of it is made."},
         "speed": {"const": 1.0, "description": "The model has one speed."},
         "instructions": {
             "type": "string",
@@ -125,9 +143,17 @@ def _speech_request(info: EngineInfo, policy: StreamPolicy) -> Schema:
         "repetition_penalty": _range("number", 0.1, 10.0, 1.2),
         "seed": {"type": "integer", "minimum": 0, "maximum": 2**64 - 1},
         "max_speech_token_count": _range("integer", 1, 1000, 1000),
+        "markup": _choice(Markup, "SSML is refused and HTML removed, both are removed, or both are spoken as text."),
+        "unspeakable_text": _choice(UnspeakableText, "What becomes of sentences in a script that the model lacks."),
+        "drop_thinking": {"type": "boolean", "default": False, "description": "Drops <think>...</think>."},
     }
     optional = {name: _or_null(schema) for name, schema in fields.items()}
-    return _object({"model": model, "input": text, "voice": voice} | optional, "model", "input", "voice")
+    return _object({"input": text} | optional, "input")
+
+
+def _choice(kind: type[Enum], description: str) -> Schema:
+    names = [each.value for each in kind]
+    return {"enum": names, "default": names[0], "description": description}
 
 
 def _new_voice() -> Schema:
@@ -184,7 +210,10 @@ def _schemas() -> Schema:
     )  # fmt: skip
     models = {"object": {"const": "list"}, "data": {"type": "array", "items": _ref("Model")}}
     voices = {"voices": {"type": "array", "items": _ref("Voice")}, "next_page_token": _STRING}
+    entry = _object({"id": _STRING, "name": _STRING}, "id", "name")
     return {
+        "AudioModels": _object({"models": {"type": "array", "items": entry}}, "models"),
+        "AudioVoices": _object({"voices": {"type": "array", "items": entry}}, "voices"),
         "Error": _object({"error": error}, "error"),
         "Model": model,
         "Models": _object(models, *models),

@@ -16,10 +16,10 @@ from engines.api import Engine
 from engines.errors import InvalidInput
 from mynah.v1 import voices_pb2
 from service.access.admission import Admission
-from service.errors import NotFound
-from service.handlers.voice_catalogue import VoiceCatalogue
+from service.handlers.voice_catalogue import MAX_PAGE_SIZE, VoiceCatalogue
 from service.http.frames import json_fields
 from service.http.requests import Body, require_media_type, while_connected
+from service.http.speech_request import check_model
 from service.stream.policy import StreamPolicy
 
 _FORM = "multipart/form-data"
@@ -41,11 +41,25 @@ class RestEndpoints:
         return JSONResponse({"object": "list", "data": [self._model()]})
 
     async def model(self, request: Request) -> Response:
-        name, model = request.path_params["model"], self._model()
-        if name != model["id"]:
-            message = f"There is no model {name!r} on this server; it serves {model['id']}."
-            raise NotFound("MODEL_NOT_FOUND", message, field="model", value=name, allowed=model["id"])
-        return JSONResponse(model)
+        name = request.path_params["model"]
+        check_model(name, self._engine.info.model)
+        return JSONResponse(self._model() | {"id": name})
+
+    async def audio_models(self, _: Request) -> Response:
+        """The model, where Open WebUI and others ask for it."""
+        model = self._engine.info.model
+        return JSONResponse({"models": [{"id": model, "name": model}]})
+
+    async def audio_voices(self, _: Request) -> Response:
+        """All voices, where Open WebUI and others ask for them."""
+        listing = voices_pb2.ListVoicesRequest(page_size=MAX_PAGE_SIZE)
+        voices: list[dict[str, str]] = []
+        while True:
+            page = await self._voices.list(listing)
+            voices += [{"id": voice.voice_id, "name": voice.name} for voice in page.voices]
+            if not page.next_page_token:
+                return JSONResponse({"voices": voices})
+            listing.page_token = page.next_page_token
 
     def _model(self) -> dict[str, Any]:
         return {"id": self._engine.info.model, "object": "model", "created": self._created_s, "owned_by": "mynah"}

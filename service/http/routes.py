@@ -35,20 +35,23 @@ def by_method(**endpoints: Endpoint) -> Endpoint:
 def build_app(
     engine: Engine,
     speech_handler: SpeechHandler,
+    openai_speech_handler: SpeechHandler,
     voices: VoiceCatalogue,
     admission: Admission,
     policy: StreamPolicy,
     version: str,
     cors_origins: tuple[str, ...],
 ) -> ASGIApp:
-    """Returns the ASGI application of all HTTP endpoints."""
+    """Returns the ASGI application of all HTTP endpoints. `openai_speech_handler` serves `/v1/audio/speech`."""
     rest = RestEndpoints(engine, voices, admission, policy)
 
     async def openapi(_: Request) -> Response:
         return JSONResponse(document(engine.info, policy, version, keys=admission.authenticator.requires_key))
 
     routes: list[Route | WebSocketRoute] = [
-        Route("/v1/audio/speech", SpeechEndpoint(engine, speech_handler, policy), methods=["POST"]),
+        Route("/v1/audio/speech", SpeechEndpoint(engine, openai_speech_handler, policy), methods=["POST"]),
+        Route("/v1/audio/models", rest.audio_models),
+        Route("/v1/audio/voices", rest.audio_voices),
         WebSocketRoute("/v1/stream", StreamEndpoint(speech_handler, policy.stall_timeout_s)),
         Route("/v1/models", rest.models),
         Route("/v1/models/{model:path}", rest.model),

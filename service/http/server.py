@@ -13,8 +13,8 @@ from contextlib import contextmanager
 import uvicorn
 from starlette.types import ASGIApp
 
-from service.config import ConfigError
 from service.http.frames import MAX_FRAME_BYTES
+from service.listening import unavailable
 
 _BACKLOG = 1024
 _SEND_BUFFER_BYTES = 128 * 1024  # a cancel cannot recall it; enough for 48 kHz float at a round trip of 300 ms
@@ -52,7 +52,7 @@ class HttpServer:
         try:
             bound = _bind(listen, self._stall_timeout_s)
         except OSError as error:
-            raise ConfigError(f"cannot listen on {listen}: {error}") from error
+            raise unavailable("--http-listen", listen, error) from error
         host, port = listen.rpartition(":")[0], bound.getsockname()[1]
         self._config.load()
         self._config.ssl = tls

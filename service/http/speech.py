@@ -10,6 +10,8 @@ from starlette.types import Receive, Scope, Send
 
 from engines.api import Engine
 from engines.errors import InvalidInput
+from service.audio.containers import with_known_length
+from service.audio.formats import AudioFormat
 from service.errors import RequestError
 from service.handlers.failures import log_failure, root_cause
 from service.handlers.speech_handler import SpeechHandler, new_stream_id
@@ -17,10 +19,13 @@ from service.handlers.timeouts import within_stall_timeout
 from service.http import speech_request
 from service.http.error_responses import error_response
 from service.http.requests import Body, read_json_object, while_connected
+from service.http.speech_request import SpeechRequest
 from service.stream.policy import StreamPolicy
+from service.voices.ids import DEFAULT_VOICE_ID
 
 _MAX_BYTES_PER_CHAR = 12  # JSON's longest form of a character: two escapes of six bytes
 _OTHER_FIELDS_BYTES = 64 * 1024
+_MAX_WHOLE_BYTES = 32 * 1024 * 1024  # 11 minutes of 24 kHz WAV
 
 
 class SpeechEndpoint:
@@ -37,10 +42,15 @@ class SpeechEndpoint:
         speech = speech_request.parse(await read_json_object(scope, body), self._engine.info.model)
         stream_id = new_stream_id()
         writer = _ResponseWriter(send, self._policy.stall_timeout_s, stream_id)
-        media_type = speech_request.MEDIA_TYPES[speech.audio_format]
-        response = _EventResponse(writer) if speech.server_sent_events else _AudioResponse(writer, media_type)
+        response = _response(speech, writer)
+
+        async def send_event(**event: Any) -> None:
+            if "opened" in event:
+                writer.headers |= _voice_headers(speech, event["opened"].settings.voice_id)
+            await response.send(**event)
+
         try:
-            speaking = self._speech_handler.synthesize(stream_id, speech.request, response.send)
+            speaking = self._speech_handler.synthesize(stream_id, speech.request, send_event)
             await while_connected(receive, speaking)
             await response.end()
         except Exception as error:
@@ -48,6 +58,23 @@ class SpeechEndpoint:
             if not writer.started:
                 raise renamed from error
             await response.fail(renamed, stream_id)
+
+
+def _response(speech: SpeechRequest, writer: _ResponseWriter) -> _SpeechResponse:
+    if speech.server_sent_events:
+        return _EventResponse(writer)
+    media_type = speech_request.MEDIA_TYPES[speech.audio_format]
+    if speech.whole:
+        return _WholeResponse(writer, media_type, wav=speech.audio_format is AudioFormat.WAV)
+    return _AudioResponse(writer, media_type)
+
+
+def _voice_headers(speech: SpeechRequest, voice_id: str) -> dict[str, str]:
+    """Say which voice speaks, and which of OpenAI's names it stands for."""
+    asked = speech.request.settings.voice_id
+    replaced = asked in speech_request.VOICE_ALIASES and voice_id == DEFAULT_VOICE_ID
+    headers = {speech_request.VOICE_HEADER: voice_id}
+    return headers | ({speech_request.REPLACED_VOICE_HEADER: asked} if replaced else {})
 
 
 def _with_http_field(error: Exception) -> Exception:
@@ -65,12 +92,14 @@ class _ResponseWriter:
     def __init__(self, send: Send, stall_timeout_s: float, stream_id: str) -> None:
         self._send, self._stall_timeout_s, self._stream_id = send, stall_timeout_s, stream_id
         self.started = False
+        self.headers: dict[str, str] = {}  # beside those of every response
 
     async def write(self, media_type: str, data: bytes, *, last: bool = False) -> None:
         """Raises DeadlineExceeded if the client does not read."""
         if not self.started:
             self.started = True
             headers = {"content-type": media_type, "cache-control": "no-store", "x-request-id": self._stream_id}
+            headers |= self.headers
             encoded = [(name.encode(), text.encode()) for name, text in headers.items()]
             await self._send({"type": "http.response.start", "status": 200, "headers": encoded})
         body = {"type": "http.response.body", "body": data, "more_body": not last}
@@ -99,6 +128,32 @@ class _AudioResponse:
 
     async def end(self) -> None:
         await self._writer.write(self._media_type, b"", last=True)
+
+    async def fail(self, error: Exception, stream_id: str) -> None:
+        log_failure(error, f"stream {stream_id}")
+
+
+class _WholeResponse:
+    """All of the audio at once, with its length in the headers and, in a WAV file, in the file's own header."""
+
+    def __init__(self, writer: _ResponseWriter, media_type: str, *, wav: bool) -> None:
+        self._writer, self._media_type, self._wav = writer, media_type, wav
+        self._audio = bytearray()
+
+    async def send(self, **event: Any) -> None:
+        if "audio" not in event:
+            return
+        self._audio += event["audio"].data
+        if len(self._audio) > _MAX_WHOLE_BYTES:
+            allowed = "true or absent for a text whose audio is this long"
+            message = f"stream is false and the audio is longer than {_MAX_WHOLE_BYTES} bytes; it must be {allowed}."
+            raise InvalidInput("stream", message, "ANSWER_TOO_LONG", value="false", allowed=allowed)
+
+    async def end(self) -> None:
+        if self._wav:
+            with_known_length(self._audio)
+        self._writer.headers["content-length"] = str(len(self._audio))
+        await self._writer.write(self._media_type, bytes(self._audio), last=True)
 
     async def fail(self, error: Exception, stream_id: str) -> None:
         log_failure(error, f"stream {stream_id}")

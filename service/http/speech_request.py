@@ -5,13 +5,15 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from engines.errors import InvalidInput
 from mynah.v1 import speech_pb2
 from service.audio.formats import AudioFormat
 from service.errors import NotFound
-from service.handlers.messages import format_number
+from service.handlers.messages import format_number, text_settings
+from service.stream.settings import Markup, TextSettings, UnspeakableText
 
 # OpenAI's names first, then the contract's own.
 RESPONSE_FORMATS: dict[str, AudioFormat] = {
@@ -37,11 +39,18 @@ MEDIA_TYPES = {
 STREAM_FORMATS = ("audio", "sse")
 # Accepted as names of the loaded model, for clients that have no others.
 MODEL_ALIASES = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts")
+# Mean the default voice unless a voice has that name, for clients that have no others.
+VOICE_ALIASES = (
+    "alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx", "sage", "shimmer", "verse",
+)  # fmt: skip
+VOICE_HEADER = "x-mynah-voice"  # of a response: the id of the voice that speaks
+REPLACED_VOICE_HEADER = "x-mynah-voice-replaced"  # the alias that was asked for
 SAMPLING_FIELDS = ("temperature", "top_k", "top_p", "repetition_penalty", "seed", "max_speech_token_count")
 
 # The contract's fields that have other names here.
 _FIELDS = {
     "text": "input",
+    "text.content": "input",
     "voice_id": "voice",
     "settings.audio_format": "response_format",
     "settings.sample_rate_hz": "sample_rate_hz",
@@ -56,6 +65,7 @@ class SpeechRequest:
     request: speech_pb2.SynthesizeRequest
     audio_format: AudioFormat
     server_sent_events: bool  # instead of plain audio
+    whole: bool  # sent once all of it is made, with its length
 
 
 def parse(body: dict[str, Any], model: str) -> SpeechRequest:
@@ -65,22 +75,31 @@ def parse(body: dict[str, Any], model: str) -> SpeechRequest:
             allowed = ", ".join(_PARSERS)
             message = f"{name} is not a field of this request; allowed fields are {allowed}."
             raise InvalidInput(name, message, "FIELD_UNKNOWN", allowed=allowed)
-    for name in ("model", "input", "voice"):
-        if body.get(name) is None:
-            raise InvalidInput(name, f"{name} is missing; send a value.", "FIELD_MISSING", allowed="a value")
+    if body.get("input") is None:
+        raise InvalidInput("input", "input is missing; send a text.", "FIELD_MISSING", allowed="a text")
     fields = {name: _PARSERS[name](name, value) for name, value in body.items() if value is not None}
-    _check_model(fields["model"], model)
+    check_model(fields.get("model", model), model)
     audio_format = RESPONSE_FORMATS[fields.get("response_format", "mp3")]
     settings = speech_pb2.SpeechSettings(audio_format=format_number(audio_format))
-    _set(settings, "voice_id", fields["voice"], "voice")
+    if "voice" in fields:
+        _set(settings, "voice_id", fields["voice"], "voice")
     if "sample_rate_hz" in fields:
         _set(settings, "sample_rate_hz", fields["sample_rate_hz"])
     for name in SAMPLING_FIELDS:
         if name in fields:
             _set(settings.sampling, name, fields[name])
+    settings.text.CopyFrom(text_settings(_text_settings(fields)))
     request = speech_pb2.SynthesizeRequest(settings=settings)
     _set(request, "text", fields["input"], "input")
-    return SpeechRequest(request, audio_format, fields.get("stream_format") == "sse")
+    events, whole = fields.get("stream_format") == "sse", not fields.get("stream", True)
+    if events and whole:
+        raise _invalid("stream", "false", "true or absent with stream_format sse")
+    return SpeechRequest(request, audio_format, events, whole)
+
+
+def _text_settings(fields: dict[str, Any]) -> TextSettings:
+    chosen = {name: fields[name] for name in ("markup", "unspeakable_text", "drop_thinking") if name in fields}
+    return TextSettings(**chosen)
 
 
 def http_field(field: str) -> str:
@@ -88,7 +107,8 @@ def http_field(field: str) -> str:
     return _FIELDS.get(field, field.removeprefix("sampling."))
 
 
-def _check_model(name: str, model: str) -> None:
+def check_model(name: str, model: str) -> None:
+    """Raises NotFound unless `name` is the loaded model's or one of OpenAI's."""
     names = (model, *MODEL_ALIASES)
     if name not in names:
         allowed = ", ".join(names)
@@ -138,6 +158,12 @@ def _number(name: str, value: object) -> float:
         raise _invalid(name, "too large", "a number that a 64-bit float can hold") from None
 
 
+def _boolean(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise _invalid(name, _json_type(value), "true or false")
+    return value
+
+
 def _one_of(allowed: Iterable[str], reason: str) -> Callable[[str, object], str]:
     names = ", ".join(allowed)
 
@@ -148,6 +174,17 @@ def _one_of(allowed: Iterable[str], reason: str) -> Callable[[str, object], str]
         return value
 
     return parse_name
+
+
+def _choice(kind: type[Enum], reason: str) -> Callable[[str, object], Enum]:
+    name_of = _one_of([each.value for each in kind], reason)
+    return lambda name, value: kind(name_of(name, value))
+
+
+def _flag(name: str, value: object) -> bool:
+    if type(value) is not bool:
+        raise _invalid(name, _json_type(value), "true or false")
+    return value
 
 
 def _speed(name: str, value: object) -> float:
@@ -175,6 +212,7 @@ _PARSERS: dict[str, Callable[[str, object], Any]] = {
     "response_format": _one_of(RESPONSE_FORMATS, "AUDIO_FORMAT_UNKNOWN"),
     "speed": _speed,
     "stream_format": _one_of(STREAM_FORMATS, "STREAM_FORMAT_UNKNOWN"),
+    "stream": _boolean,
     "instructions": _instructions,
     "sample_rate_hz": _whole,
     "temperature": _number,
@@ -183,4 +221,7 @@ _PARSERS: dict[str, Callable[[str, object], Any]] = {
     "repetition_penalty": _number,
     "seed": _whole,
     "max_speech_token_count": _whole,
+    "markup": _choice(Markup, "MARKUP_UNKNOWN"),
+    "unspeakable_text": _choice(UnspeakableText, "UNSPEAKABLE_TEXT_UNKNOWN"),
+    "drop_thinking": _flag,
 }

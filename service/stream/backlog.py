@@ -10,6 +10,7 @@ from itertools import islice
 from engines.api import Segment
 from engines.errors import InvalidInput
 from service.errors import ResourceExhausted
+from service.stream.markup import MarkupFilter
 from service.stream.segmenter import Segmenter
 
 MAX_FLUSH_ID = 2**63 - 1
@@ -32,8 +33,11 @@ class Backlog:
     `drop()` returns every flush that was not answered.
     """
 
-    def __init__(self, segmenter: Segmenter, max_chars: int, max_flushes: int) -> None:
+    def __init__(
+        self, segmenter: Segmenter, max_chars: int, max_flushes: int, markup: MarkupFilter | None = None
+    ) -> None:
         self._segmenter = segmenter
+        self._markup = markup or MarkupFilter()
         self._max_chars, self._max_flushes = max_chars, max_flushes
         self._work: deque[Work] = deque()
         self._received_chars = 0
@@ -47,7 +51,7 @@ class Backlog:
     @property
     def waiting_chars(self) -> int:
         """Chars received whose work has not begun."""
-        return self._queued_chars + self._segmenter.pending_chars
+        return self._queued_chars + self._segmenter.pending_chars + self._markup.pending_chars
 
     @property
     def consumed_chars(self) -> int:
@@ -60,7 +64,10 @@ class Backlog:
         return not self._work
 
     def write(self, text: str) -> None:
-        """Append text. Raises ResourceExhausted if too much would wait; then none of the text is taken."""
+        """Append text. Raises ResourceExhausted if too much would wait; then none of the text is taken.
+
+        Raises InvalidInput for markup that is refused; then the stream must end.
+        """
         if self.waiting_chars + len(text) > self._max_chars:
             message = (
                 f"{self.waiting_chars} chars wait to be spoken and {len(text)} more do not fit: at most "
@@ -71,13 +78,13 @@ class Backlog:
                 "TEXT_BACKLOG_FULL", message, field="text.content", value=f"{len(text)} chars", allowed=allowed
             )
         self._received_chars += len(text)
-        self._queue(self._segmenter.feed(text))
+        self._queue(self._segmenter.feed(self._markup.feed(text)))
 
     def flush(self, flush_id: int) -> None:
         """Turn all text written so far into work. Raises InvalidInput for a bad id, ResourceExhausted for too many."""
         self._check_flush(flush_id)
         self._last_flush_id = flush_id
-        self._queue(self._segmenter.flush())
+        self._queue_rest()
         self._flushes += 1
         self._work.append(FlushMark(flush_id))
         self._more.set()
@@ -94,7 +101,7 @@ class Backlog:
 
     def end(self) -> None:
         """Take no more text and turn the rest into work."""
-        self._queue(self._segmenter.flush())
+        self._queue_rest()
         self._ended = True
         self._more.set()
 
@@ -103,6 +110,7 @@ class Backlog:
         flush_ids = [work.flush_id for work in self._work if isinstance(work, FlushMark)]
         self._work.clear()
         self._segmenter.flush()
+        self._markup.reset()
         self._queued_chars = self._flushes = 0
         return flush_ids
 
@@ -126,6 +134,10 @@ class Backlog:
     def upcoming(self) -> Segment | None:
         """The segment after the work in progress, or None if it is not known yet."""
         return next((work for work in islice(self._work, 1, None) if isinstance(work, Segment)), None)
+
+    def _queue_rest(self) -> None:
+        self._queue(self._segmenter.feed(self._markup.flush()))
+        self._queue(self._segmenter.flush())
 
     def _queue(self, texts: list[str]) -> None:
         for text in texts:

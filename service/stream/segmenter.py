@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 
 from service.stream.sentence_ends import CLOSERS, find_end
+from service.stream.token_meter import TokenMeter
 
 _PIECES = re.compile(r"\S+|\s+")
 _LOOKAHEAD_CHARS = 32  # more than any rule looks beyond a stop
@@ -29,15 +31,19 @@ _TAG = re.compile(r"\[[a-z ]{1,24}(?:\]|\Z)")  # paralinguistic tags are words o
 class Segmenter:
     """Cuts one stream's text. The joined segments equal the text up to white space, however it was fragmented.
 
-    No segment is blank or longer than `max_chars`; at most `max_chars` + 32 characters wait for their end. Takes time
-    linear in the text.
+    No segment is blank or longer than `max_chars`, and none that can be cut has more than `max_tokens` text tokens, as
+    counted by `count_tokens` for each word; at most `max_chars` + 32 characters wait for their end. Takes time linear
+    in the text.
     """
 
-    def __init__(self, max_chars: int = MAX_SEGMENT_CHARS) -> None:
+    def __init__(
+        self, max_chars: int = MAX_SEGMENT_CHARS, max_tokens: int = 1000, count_tokens: Callable[[str], int] = len
+    ) -> None:
         """Raises ValueError if `max_chars` is below 20."""
         if max_chars < MIN_MAX_CHARS:
             raise ValueError(f"max_chars is {max_chars}; it must be at least {MIN_MAX_CHARS}.")
         self._max_chars = max_chars
+        self._meter = TokenMeter(count_tokens, max_tokens)
         self._text = ""  # since the last segment's end; runs of white space made one character
         self._scanned = 0  # up to here there is no sentence end in it
         self._spaces = False  # white space came after it
@@ -84,21 +90,23 @@ class Segmenter:
             start += length
             start += start < len(self._text) and self._text[start].isspace()
             self._scanned = 0
+            self._meter.begin()
         self._text = self._text[start:]
         return segments
 
     def _next_length(self, start: int, complete: bool) -> int | None:
         """The length of the segment that begins at `start`, or None if it has no end yet or nothing is left."""
-        window = self._text[start : start + self._max_chars + _LOOKAHEAD_CHARS]
-        full = len(window) == self._max_chars + _LOOKAHEAD_CHARS
+        max_chars = self._meter.fit_chars(self._text, start, self._max_chars, complete)
+        window = self._text[start : start + max_chars + _LOOKAHEAD_CHARS]
+        full = len(window) == max_chars + _LOOKAHEAD_CHARS
         search = find_end(window.rstrip(), self._scanned, complete or full)  # a full window may end in a space
-        if search.end is not None and search.end <= self._max_chars:
+        if search.end is not None and search.end <= max_chars:
             return search.end
         if search.end is None and not (complete or full):
             self._scanned = search.resume
             return None
-        if len(window) > self._max_chars:
-            return clause_end(window, self._max_chars)
+        if len(window) > max_chars:
+            return clause_end(window, max_chars)
         return len(window) or None
 
 

@@ -18,8 +18,16 @@ _CANDIDATE = re.compile(rf"(?P<stop>[{_STOPS}]+)[{re.escape(CLOSERS)}]*|\n|\s(?=
 _WORD_BEFORE = re.compile(r"[^\s\"'“”‘’«»()\[\]{}—–/]*\Z")
 _WORD = re.compile(r"[^\W\d_]+")
 _DOTTED = re.compile(r"(?:[^\W\d_]\.)+[^\W\d_]")  # U.S, B.C, the last full stop left out
-_MARKER = re.compile(r"(?:[-*•‣⁃–—]|\(?\d{1,3}[.)]|\(?[A-Za-z][.)])\s")
-_MARKER_BEGUN = re.compile(r"(?:[-*•‣⁃–—]?|\(?\d{0,3}[.)]?|\(?[A-Za-z]?[.)]?)\s?")
+# "# " of a heading, bullets, numbers, and the rule under a heading, "---" or "==="
+_MARKER = re.compile(r"(?:[-*+•‣⁃–—]|#{1,6}|-{2,}|={2,}|\(?\d{1,3}[.)]|\(?[A-Za-z][.)])\s")
+_MARKER_BEGUN = re.compile(r"(?:[-*+•‣⁃–—]?|#{0,6}|-*|=*|\(?\d{0,3}[.)]?|\(?[A-Za-z]?[.)]?)\s?")
+_HEADING = re.compile(r"#{1,6}\s[^\n]*|\*\*[^*\n]+\*\*:?|__[^_\n]+__:?")
+# Two to eight words of a first line that all begin with a capital or a digit, but for small words between them
+_TITLE_WORD = r"[\"'“‘(]?[A-Z0-9][\w'’&/-]*[)\"'”’]?"
+_TITLE = re.compile(
+    rf"{_TITLE_WORD}(?:\s(?:{_TITLE_WORD}|a|an|and|as|at|by|for|from|in|of|on|or|the|to|with))"
+    rf"{{0,6}}\s{_TITLE_WORD}"
+)
 _MARKER_STOP = re.compile(r"(?:[-*•‣⁃–—]\s?)?\(?(?:\d{1,3}|[^\W\d_])")  # the number of "1." at a sentence's start
 _LETTER_MARKER = re.compile(r"[A-Za-z]\)")
 
@@ -90,7 +98,9 @@ def _judge(text: str, candidate: re.Match[str], complete: bool) -> bool | None:
 
 
 def _ends_line(text: str, at: int, complete: bool) -> bool | None:
-    """Whether the line feed at `at` ends a list item or precedes one. Other lines are only wrapped."""
+    """Whether the line feed at `at` ends a heading or a list item, or precedes one. Other lines are only wrapped."""
+    if _HEADING.fullmatch(text, text.rfind("\n", 0, at) + 1, at):
+        return True
     following = text[at + 1 : at + 1 + _MAX_MARKER_CHARS]
     if not following:
         return None
@@ -98,7 +108,7 @@ def _ends_line(text: str, at: int, complete: bool) -> bool | None:
         return True
     if not complete and len(following) < _MAX_MARKER_CHARS and _MARKER_BEGUN.fullmatch(following):
         return None
-    return bool(_MARKER.match(text)) and not following[0].islower()
+    return bool(_MARKER.match(text) or _TITLE.fullmatch(text, 0, at)) and not following[0].islower()
 
 
 def _ends_sentence(text: str, candidate: re.Match[str], complete: bool) -> bool | None:

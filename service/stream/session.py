@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from engines.api import Engine
+from engines.api import Engine, Limits
 from mynah.client.events import AudioChunk, Cancelled, Event, Flushed, SegmentDone, SegmentStarted
 from service.stream.backlog import Backlog
 from service.stream.event_queue import EventQueue
+from service.stream.markup import MarkupFilter
 from service.stream.policy import StreamPolicy
 from service.stream.segmenter import MAX_SEGMENT_CHARS, Segmenter
 from service.stream.settings import StreamSettings
@@ -29,7 +30,9 @@ class Session:
         """`stream_id` names the stream in metrics and traces."""
         self._settings = settings
         self._meter = StreamMeter(stream_id, settings.audio)
-        self._backlog = Backlog(_segmenter(engine), policy.max_pending_text_chars, policy.max_pending_flushes)
+        self._backlog = Backlog(
+            _segmenter(engine), policy.max_pending_text_chars, policy.max_pending_flushes, MarkupFilter(settings.text)
+        )
         self._event_queue: EventQueue[Event | PendingChunk] = EventQueue(policy.send_queue_events)
         self._timeline = Timeline(settings.audio)
         self._speaker = Speaker(
@@ -68,12 +71,17 @@ class Session:
         return self._timeline.delivered_samples
 
     @property
+    def skip_reasons(self) -> frozenset[str]:
+        """Why segments were skipped so far."""
+        return self._speaker.skip_reasons
+
+    @property
     def idle(self) -> bool:
         """Whether nothing happens until the client sends more."""
         return self._backlog.idle and not len(self._event_queue)
 
     def write(self, text: str) -> None:
-        """Append text. Raises ResourceExhausted if too much waits to be spoken."""
+        """Append text. Raises ResourceExhausted if too much waits to be spoken, InvalidInput for refused markup."""
         self._backlog.write(text)
         self._note_work()
 
@@ -129,7 +137,13 @@ class Session:
 
 
 def _segmenter(engine: Engine) -> Segmenter:
-    return Segmenter(min(MAX_SEGMENT_CHARS, engine.info.limits.max_text_chars_per_segment))
+    limits = engine.info.limits
+    return Segmenter(split_chars(limits), limits.max_text_tokens_per_segment, engine.count_text_tokens)
+
+
+def split_chars(limits: Limits) -> int:
+    """Returns the length in characters at which a sentence is split."""
+    return min(MAX_SEGMENT_CHARS, limits.max_text_chars_per_segment)
 
 
 def _now_s() -> float:

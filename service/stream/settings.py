@@ -3,10 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 from engines.config import Sampling
 from engines.voice import Voice
 from service.audio.formats import AudioSettings
+
+
+class Markup(Enum):
+    """What becomes of markup in a text.
+
+    REFUSE: SSML is an error, HTML is removed. STRIP: both are removed. LITERAL: both are text.
+    """
+
+    REFUSE = "refuse"
+    STRIP = "strip"
+    LITERAL = "literal"
+
+
+class UnspeakableText(Enum):
+    """What becomes of a segment in a script that the model does not speak: it is skipped, or it ends the stream."""
+
+    SKIP = "skip"
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True)
+class TextSettings:
+    """How a stream's text is read. `drop_thinking` drops what stands between <think> and </think>."""
+
+    markup: Markup = Markup.REFUSE
+    unspeakable_text: UnspeakableText = UnspeakableText.SKIP
+    drop_thinking: bool = False
 
 
 @dataclass(frozen=True)
@@ -17,3 +45,4 @@ class StreamSettings:
     voice: Voice
     audio: AudioSettings
     sampling: Sampling
+    text: TextSettings = TextSettings()

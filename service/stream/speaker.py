@@ -10,11 +10,13 @@ from dataclasses import asdict
 from engines import api
 from engines.api import Engine, Segment, SegmentStats
 from engines.errors import EngineFailure, InvalidInput
+from engines.model_spec import SAMPLE_RATE_HZ
 from mynah.client import events
+from mynah.client.events import EndReason, SkipReason
 from service.audio.encoder import Encoded
 from service.stream.backlog import Backlog, FlushMark
 from service.stream.event_queue import EventQueue
-from service.stream.settings import StreamSettings
+from service.stream.settings import StreamSettings, UnspeakableText
 from service.stream.stream_meter import StreamMeter
 from service.stream.timeline import PendingChunk, Timeline
 from service.telemetry import metrics
@@ -22,6 +24,10 @@ from service.telemetry.tracing import StreamTrace
 
 log = logging.getLogger("mynah.service")
 
+_SKIP_REASONS: dict[str, SkipReason] = {
+    "TEXT_EMPTY": "nothing_to_speak",
+    "SCRIPT_UNSUPPORTED": "script_unsupported",
+}
 _TRIES = 3  # of a segment that fails before the stream has audio
 _RETRY_PAUSE_S = 0.05
 
@@ -49,6 +55,8 @@ class Speaker:
         self._trace = StreamTrace(stream_id, settings.audio.audio_format.value, settings.audio.sample_rate_hz)
         self._stream: api.SpeechStream | None = None
         self._task: asyncio.Task[None] | None = None
+        self._ran_away = False  # some segment, which was logged
+        self.skip_reasons: frozenset[SkipReason] = frozenset()  # of the segments skipped so far
         self._started_segment: int | None = None  # the last one whose SegmentStarted was queued
 
     async def open(self) -> None:
@@ -124,9 +132,15 @@ class Speaker:
             with self._trace.segment(segment.index, len(segment.text)):
                 await self._queue_all(self._stream, segment)
         except InvalidInput as error:
-            if error.reason != "TEXT_EMPTY":
+            if error.reason not in _SKIP_REASONS or self._refuses(error):
                 raise
-            await self._event_queue.put(self._segment_done(segment, SegmentStats(), skipped=True))
+            self.skip_reasons |= {_SKIP_REASONS[error.reason]}
+            done = self._segment_done(segment, SegmentStats(), "skipped", _SKIP_REASONS[error.reason])
+            await self._event_queue.put(done)
+
+    def _refuses(self, error: InvalidInput) -> bool:
+        refuses = self._settings.text.unspeakable_text is UnspeakableText.REFUSE
+        return refuses and error.reason == "SCRIPT_UNSUPPORTED"
 
     async def _queue_all(self, stream: api.SpeechStream, segment: Segment) -> None:
         """Queue the engine's events of a segment, and meanwhile announce the segment that comes next."""
@@ -157,7 +171,7 @@ class Speaker:
             await self._queue_audio(segment, await self._timeline.encode(event.samples), event.window)
         elif isinstance(event, api.SegmentDone):
             await self._queue_audio(segment, await self._timeline.end_segment())
-            await self._event_queue.put(self._segment_done(segment, event.stats))
+            await self._event_queue.put(self._segment_done(segment, event.stats, self._end_reason(event)))
         elif self._started_segment != segment.index:  # a second try has been announced already
             self._started_segment = segment.index
             await self._event_queue.put(self._segment_started(segment, event.text_tokens))
@@ -175,15 +189,36 @@ class Speaker:
             consumed_text_chars=self._backlog.consumed_chars,
         )
 
-    def _segment_done(self, segment: Segment, stats: SegmentStats, *, skipped: bool = False) -> events.SegmentDone:
+    def _end_reason(self, done: api.SegmentDone) -> EndReason:
+        if done.stats.hit_runaway_limit and not self._ran_away:
+            self._ran_away = True
+            log.warning(
+                "stream %s: segment %d went on for %.1f s, far longer than its %d characters can take; it was ended",
+                self._stream_id,
+                done.segment.index,
+                done.stats.samples / SAMPLE_RATE_HZ,
+                len(done.segment.text),
+            )
+        if done.stats.hit_runaway_limit:
+            return "runaway"
+        return "token_limit" if done.stats.hit_token_limit else "spoken"
+
+    def _segment_done(
+        self, segment: Segment, stats: SegmentStats, end_reason: EndReason, skip_reason: SkipReason = "unspecified"
+    ) -> events.SegmentDone:
+        metrics.SEGMENTS.labels(end_reason).inc()
         start = self._timeline.segment_offset_samples
+        figures = asdict(stats)
+        del figures["hit_runaway_limit"]  # which `end_reason` says
         at_clients_rate = {"samples": self._timeline.offset_samples - start}
         return events.SegmentDone(
             segment_index=segment.index,
             offset_samples=start,
-            skipped=skipped,
+            skipped=end_reason == "skipped",
+            end_reason=end_reason,
+            skip_reason=skip_reason,
             consumed_text_chars=self._backlog.consumed_chars,
-            **(asdict(stats) | at_clients_rate),
+            **(figures | at_clients_rate),
         )
 
 

@@ -46,6 +46,10 @@ CANCELS = _add(Counter("mynah_cancels", "Cancels by clients, on streams that con
 ERRORS = _add(Counter("mynah_errors", "Calls that ended with an error, by reason", ["reason"]))
 RETRIES = _add(Counter("mynah_retries", "Segments retried because the engine failed before the stream had any audio"))
 
+SEGMENTS = _add(
+    Counter("mynah_segments", "Segments, by how they ended: spoken, skipped, token_limit or runaway", ["end"])
+)
+
 TTFA = _add(
     Histogram(
         "mynah_ttfa",

@@ -14,7 +14,9 @@ _ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 def check_id(voice_id: str) -> None:
     """Raises InvalidInput unless it has the form of an id, so that an id cannot name a file outside the folder."""
     if not _ID.fullmatch(voice_id):
-        message = f"voice_id is {voice_id!r}; an id is {ID_ALLOWED}."
+        lower = voice_id.lower()
+        hint = f" Write it in lower case: {lower!r}." if _ID.fullmatch(lower) else ""
+        message = f"voice_id is {voice_id!r}; an id is {ID_ALLOWED}.{hint}"
         raise InvalidInput("voice_id", message, "VOICE_ID_INVALID", value=repr(voice_id), allowed=ID_ALLOWED)
 
 

@@ -222,8 +222,8 @@ def _now_s() -> float:
 
 
 def _not_found(voice_id: str) -> NotFound:
-    message = f"There is no voice {voice_id!r}; ListVoices shows the voices of this server."
-    allowed = "a voice that ListVoices shows"
+    allowed = "the id of a voice of this server"
+    message = f"There is no voice {voice_id!r}; give {allowed}."
     return NotFound("VOICE_NOT_FOUND", message, field="voice_id", value=voice_id, allowed=allowed)
 
 

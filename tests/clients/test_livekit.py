@@ -1,9 +1,10 @@
-"""LiveKit Agents' NVIDIA plugin with this server as its endpoint: words in, audio and voices out."""
+"""LiveKit Agents' NVIDIA and OpenAI plugins with this server as their endpoint: words in, audio and voices out."""
 
 from __future__ import annotations
 
+import pytest
 from livekit.agents.utils.http_context import open as http_context
-from livekit.plugins import nvidia
+from livekit.plugins import nvidia, openai
 
 from tests.clients.conftest import Addresses
 
@@ -27,3 +28,11 @@ async def test_words_become_audio(server: Addresses):
 
 async def test_the_plugin_lists_the_voices(server: Addresses):
     assert plugin(server).list_voices() == {"en-US": {"voices": ["mynah.default"]}}
+
+
+async def test_the_openai_plugin_works_with_its_defaults(server: Addresses):
+    text = "".join(SENTENCES)
+    tts = openai.TTS(base_url=f"http://{server.http}/v1", api_key="unused")
+    async with http_context(), tts, tts.synthesize(text) as stream:
+        duration_s = sum([audio.frame.duration async for audio in stream])
+    assert duration_s == pytest.approx(len(text) * 0.04, abs=0.5)  # MP3 pads

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
+import wave
 from contextlib import ExitStack
 
 import openai
@@ -56,14 +58,24 @@ def test_events(client: openai.OpenAI):
     assert events[-1]["type"] == "speech.audio.done"
 
 
+def test_openais_own_voice_and_a_whole_wav(client: openai.OpenAI):
+    answer = client.audio.speech.with_raw_response.create(
+        model="tts-1", voice="alloy", input="Hello there.", response_format="wav", extra_body={"stream": False}
+    )
+    assert answer.headers["x-mynah-voice-replaced"] == "alloy"
+    with wave.open(io.BytesIO(answer.content)) as file:
+        assert file.getnframes() == 12 * 960
+
+
 def test_models(client: openai.OpenAI):
     assert [model.id for model in client.models.list()] == ["fake"]
     assert client.models.retrieve("fake").owned_by == "mynah"
+    assert client.models.retrieve("tts-1").id == "tts-1"
 
 
 def test_errors_have_reason_and_field(client: openai.OpenAI):
     with pytest.raises(openai.NotFoundError) as raised:
-        client.audio.speech.create(model="tts-1", voice="alloy", input="Hello.")
+        client.audio.speech.create(model="tts-1", voice="nobody", input="Hello.")
     assert (raised.value.code, raised.value.param) == ("VOICE_NOT_FOUND", "voice")
     with pytest.raises(openai.BadRequestError) as bad:
         client.audio.speech.create(model="tts-1", voice="default", input="Hello.", speed=2.0)

@@ -26,7 +26,7 @@ WORDS = {
     "doorman": r"\bdoorm[ae]n\b|\bthe door\b",
 }
 PATTERN = re.compile("|".join(f"(?P<_{i}>{pattern})" for i, pattern in enumerate(WORDS.values())), re.IGNORECASE)
-PACKAGES = ("engines/", "service/", "protos/mynah/", "ui/", "bench/")
+PACKAGES = ("engines/", "service/", "protos/mynah/", "ui/", "bench/", "clients/")
 EXCEPTIONS = Path(__file__).with_name("prose_exceptions.txt")
 
 

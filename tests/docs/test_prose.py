@@ -14,7 +14,7 @@ from tests.docs.prose import (
     words_in,
 )
 
-ROOMS = ("bench", "engines", "protos", "service", "ui", "documents")
+ROOMS = ("bench", "clients", "engines", "protos", "service", "ui", "documents")
 
 
 @pytest.mark.parametrize("room", ROOMS)

@@ -54,11 +54,14 @@ class FakeT3:
 
 class FakeGeneration:
     hit_token_limit = False
+    hit_runaway_limit = False
 
     def __init__(self, backend: FakeT3, request: T3Request) -> None:
         self.backend = backend
         self.made_ahead = request.made_ahead
         count = len(request.text_tokens) * backend.tokens_per_text_token
+        if request.runaway_tokens is not None and count > request.runaway_tokens:
+            count, self.hit_runaway_limit = request.runaway_tokens, True
         rng = np.random.default_rng(request.sampling.seed % 2**32)
         self.speech_tokens = [*rng.integers(0, 6561, count).tolist(), *[SILENCE_SPEECH_TOKEN] * 3]
         self.position = 0

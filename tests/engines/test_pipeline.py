@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -244,3 +245,24 @@ def test_warm_up_speaks_to_the_end_and_leaves_nothing() -> None:
         assert bench.execute.batches
 
     virtual_time(run())
+
+
+def test_speech_that_runs_away_from_its_text_ends_in_a_short_fade() -> None:
+    async def run() -> tuple[list[Event], list[Event]]:
+        bounded, free = Bench(), Bench()
+        bounded.engine.stages = replace(bounded.engine.stages, runaway_tokens=lambda _: 30)
+        events: tuple[list[Event], list[Event]] = ([], [])
+        for bench, received in zip((bounded, free), events, strict=True):
+            stream = await bench.engine.open(make_voice(), Sampling(seed=1))
+            received += [event async for event in stream.speak(Segment(0, "x" * 50))]
+            await stream.close()
+            assert bench.at_rest
+        return events
+
+    cut, whole = virtual_time(run())
+    done = next(event for event in cut if isinstance(event, SegmentDone)).stats
+    assert (done.hit_runaway_limit, done.hit_token_limit, done.speech_tokens) == (True, False, 33)
+    last = [event for event in cut if isinstance(event, AudioChunk)][-1].samples
+    assert abs(last[-1]) < 1e-6
+    assert not next(event for event in whole if isinstance(event, SegmentDone)).stats.hit_runaway_limit
+    assert done.samples == 33 * SAMPLES_PER_TOKEN

@@ -6,6 +6,7 @@ import ast
 import importlib.metadata
 import json
 import pydoc_data.topics
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from tokenizers import ByteLevelBPETokenizer
 from transformers import AutoTokenizer
 
 from engines.checkpoints.random_checkpoint import write_tokenizer
-from engines.text import TextTokenizer, normalize
+from engines.text.normalize import normalize
+from engines.text.tokenizer import TextTokenizer
 
 TAGS = ("[laugh]", "[clear throat]", "[sigh]", "[cough]")
 
@@ -59,15 +61,20 @@ def upstream_punc_norm() -> Callable[[str], str]:
     return scope["punc_norm"]
 
 
+def expected(text: str) -> str:
+    """Upstream's result, except that a colon between two digits stays."""
+    return upstream_punc_norm()(re.sub(r"(?<=\d):(?=\d)", "\ue000", text)).replace("\ue000", ":")
+
+
 @pytest.mark.parametrize("text", TEXTS)
 def test_normalisation_equals_upstreams(text: str) -> None:
-    assert normalize(text) == upstream_punc_norm()(text)
+    assert normalize(text) == expected(text)
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.text(st.sampled_from(" \t\nabZß.,:;!?-…—–“”‘’'\"[]1日😀"), min_size=1, max_size=40).filter(str.strip))
 def test_normalisation_equals_upstreams_for_random_text(text: str) -> None:
-    assert normalize(text) == upstream_punc_norm()(text)
+    assert normalize(text) == expected(text)
 
 
 @pytest.fixture(scope="module")

@@ -58,6 +58,8 @@ def test_every_option_is_a_flag_and_a_variable_of_its_own_type():
         "max_text_chars_per_segment": ("100", 100),
         "gpu_memory_utilization": ("0.5", 0.5),
         "cuda_graphs": ("off", False),
+        "openai_voices": ("off", False),
+        "max_unary_answer_bytes": ("5000", 5000),
     }
     names = list(OPTIONS)
     samples |= {name: ("7", 7) for name in names if name not in samples}

@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -201,8 +202,67 @@ async def test_a_second_signal_ends_the_grace_period():
         async with mynah.Client(address) as client, client.stream():
             running.send_signal(signal.SIGINT)
             await refused(address, "DRAINING")
-            running.send_signal(signal.SIGINT)
-            assert await running.wait() == 0
+            said, errors = await _ended_by(running, signal.SIGINT)
+    assert said == "mynah-serve: stopping: 1 open stream has 600 s to finish; a second signal ends at once\n"
+    assert errors == ""
+
+
+async def test_ctrl_c_without_streams_prints_nothing():
+    async with process("--max-streams", "2") as running:
+        await serving(running)
+        assert await _ended_by(running, signal.SIGINT) == ("", "")
+
+
+async def _ended_by(running: asyncio.subprocess.Process, number: signal.Signals) -> tuple[str, str]:
+    """What the server prints from now on, and logs, when this signal ends it well."""
+    running.send_signal(number)
+    said, errors = await running.communicate()
+    assert running.returncode == 0
+    return said.decode(), errors.decode()
+
+
+@pytest.mark.parametrize("option", ["--listen", "--http-listen", "--admin-listen"])
+async def test_a_taken_address_is_one_line(option: str):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        async with process(option, address) as running:
+            said, errors = await running.communicate()
+    assert running.returncode == 2
+    assert errors.decode() == (
+        f"mynah-serve: cannot listen on {address}: another program listens there. Stop it, or choose another address "
+        f"({option} HOST:PORT).\n"
+    )
+    assert said == b""
+
+
+@pytest.mark.parametrize(
+    ("run", "command", "missing"),
+    [
+        ("main", "mynah-serve", "grpc_health"),
+        ("main", "mynah-serve", "numpy"),
+        ("engine_tools", "mynah-engines", "numpy"),
+    ],
+)
+def test_a_base_install_names_the_extra(run: str, command: str, missing: str):
+    program = f"import sys; sys.modules[{missing!r}] = None; from service import launch; sys.exit(launch.{run}())"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=ENVIRONMENT, timeout=60)
+    assert ended.returncode == 2
+    assert ended.stderr == (
+        f"{command}: the package {missing!r} is not installed. Without an extra Mynah is the client alone. In a clone "
+        "of its repository: pip install '.[cpu]', or '.[gpu]' for an NVIDIA GPU.\n"
+    )
+
+
+def test_ctrl_c_while_the_server_is_imported_prints_nothing():
+    program = (
+        "import builtins, os, signal; from service import launch; real = builtins.__import__\n"
+        "def interrupted(name, *rest):\n"
+        "    if name == 'grpc': os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return real(name, *rest)\n"
+        "builtins.__import__ = interrupted; launch.main()"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=ENVIRONMENT, timeout=60)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGINT, "", "")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -304,3 +305,14 @@ def test_closing_ends_the_wait_without_another_engine() -> None:
     decoder.close()
     assert decoder.idle
     assert all(engine.closed for engine in factory.engines)
+
+
+def test_speech_that_runs_away_is_ended_and_freed() -> None:
+    factory = Factory([1, 2, 3, 4, 5, 6])
+    decoder = factory.decoder()
+    sequence = decoder.add(replace(request(), runaway_tokens=3))
+    progress = until(decoder, lambda: decoder.idle)
+    assert [token for each in progress for token in each.speech_tokens] == [1, 2, 3, 4, *TAIL]
+    assert progress[-1].over
+    assert sequence.speech.ran_away
+    assert decoder.idle

@@ -102,7 +102,8 @@ class VllmDecoder:
 
     def add(self, request: T3Request) -> T3Sequence:
         """Queue a checked request. Never raises: the next step reports a failure."""
-        sequence = T3Sequence(request, SpeechTokens(request.sampling.max_speech_tokens))
+        speech = SpeechTokens(request.sampling.max_speech_tokens, request.runaway_tokens)
+        sequence = T3Sequence(request, speech)
         request_id = str(next(self._ids))
         self._id_of[sequence], self._sequence_of[request_id] = request_id, sequence
         try:

@@ -27,7 +27,7 @@ def register() -> None:
 class AnyIdTokenizer:
     """The tokenizer that vLLM 0.9.2 requires (`tokenizer_mode="custom"`). It accepts every id and reads no text.
 
-    Mynah tokenizes text itself (engines.text) and gives vLLM ids; see vocab.py.
+    Mynah tokenizes text itself (engines/text) and gives vLLM ids; see vocab.py.
     """
 
     is_fast = True

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 import sys
 import wave
 from pathlib import Path
@@ -25,6 +28,7 @@ FORMATS: dict[str, AudioFormat] = {
     ".pcm": "pcm_s16le",
 }
 STDOUT = "-"
+DEFAULT_NAME = "mynah.wav"
 
 
 class AudioSink(Protocol):
@@ -34,11 +38,13 @@ class AudioSink(Protocol):
 
     def write(self, chunk: AudioChunk) -> None: ...
 
-    def __exit__(self, *_: object) -> None: ...
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None: ...
 
 
-def format_of(output: str) -> AudioFormat:
-    """Returns the audio format for an output. Raises InvalidArgument if the file name has no known suffix."""
+def format_of(output: str | None) -> AudioFormat:
+    """Returns the audio format for an output; None is no output. Raises InvalidArgument for an unknown suffix."""
+    if output is None:
+        return "pcm_s16le"
     if output == STDOUT:
         return "wav"
     suffix = Path(output).suffix.lower()
@@ -49,21 +55,78 @@ def format_of(output: str) -> AudioFormat:
     return FORMATS[suffix]
 
 
-def open_sink(output: str, rate_hz: int) -> AudioSink:
-    """Returns the sink for an output. The file is created when the context is entered."""
+def free_name(folder: Path) -> str:
+    """Returns the default file name, or the first of mynah-2.wav, mynah-3.wav, ... that does not exist yet."""
+    name, number = Path(DEFAULT_NAME), 1
+    while (folder / name).exists():
+        number += 1
+        name = name.with_stem(f"{Path(DEFAULT_NAME).stem}-{number}")
+    return str(name)
+
+
+def open_sink(output: str | None, rate_hz: int) -> AudioSink:
+    """Returns the sink for an output. The file appears when the context is left."""
+    if output is None:
+        return NullSink()
     if output == STDOUT:
         return StdoutSink()
     return WavFileSink(output, rate_hz) if Path(output).suffix.lower() == ".wav" else RawFileSink(output)
 
 
-class WavFileSink:
+class RawFileSink:
+    """A file with the server's bytes. They come in whole frames, so it is playable whenever it is closed.
+
+    It is written beside its final name and takes that name at the end. An existing file is replaced by a whole one
+    alone: it stays if there was no audio or if the command failed. Without one the audio before a failure is kept.
+    What is not a regular file (a pipe) is written to directly.
+    """
+
+    def __init__(self, output: str) -> None:
+        self._output = output
+        self._target = Path(os.path.realpath(output))
+        self._has_audio = False
+
+    def __enter__(self) -> RawFileSink:
+        """Raises OSError, which names the output, if the file cannot be written."""
+        existing = self._target.stat() if self._target.exists() else None
+        self._existed = existing is not None
+        self._direct = existing is not None and not stat.S_ISREG(existing.st_mode)
+        self._path = self._target
+        if not self._direct:
+            self._path = self._target.with_name(f".{self._target.name}.{os.getpid()}.partial")
+        try:
+            if existing is not None and not os.access(self._target, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            self._file = open(self._path, "wb")
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self._output) from None
+        if existing is not None and not self._direct:
+            self._path.chmod(stat.S_IMODE(existing.st_mode))
+        return self
+
+    def write(self, chunk: AudioChunk) -> None:
+        self._has_audio = True
+        self._file.write(chunk.data)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._file.close()
+        if self._direct:
+            return
+        if self._has_audio and not (self._existed and kind is not None):
+            self._path.replace(self._target)
+        else:
+            self._path.unlink()
+
+
+class WavFileSink(RawFileSink):
     """A WAV file. It is playable whenever it is closed, also after a part of the audio."""
 
-    def __init__(self, path: str, rate_hz: int) -> None:
-        self._path, self._rate_hz = path, rate_hz
+    def __init__(self, output: str, rate_hz: int) -> None:
+        super().__init__(output)
+        self._rate_hz = rate_hz
 
     def __enter__(self) -> WavFileSink:
-        self._file = open(self._path, "wb")
+        super().__enter__()
         self._wave = wave.open(self._file, "wb")
         self._wave.setnchannels(1)
         self._wave.setsampwidth(2)
@@ -71,28 +134,12 @@ class WavFileSink:
         return self
 
     def write(self, chunk: AudioChunk) -> None:
+        self._has_audio = True
         self._wave.writeframes(chunk.data)
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         self._wave.close()
-        self._file.close()
-
-
-class RawFileSink:
-    """A file with the server's bytes. They come in whole frames, so it is playable whenever it is closed."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-
-    def __enter__(self) -> RawFileSink:
-        self._file = open(self._path, "wb")
-        return self
-
-    def write(self, chunk: AudioChunk) -> None:
-        self._file.write(chunk.data)
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+        super().__exit__(kind, *rest)
 
 
 class StdoutSink:
@@ -107,3 +154,14 @@ class StdoutSink:
 
     def __exit__(self, *_: object) -> None:
         sys.stdout.buffer.flush()
+
+
+class NullSink:
+    """Writes nothing, for audio that is only played."""
+
+    def __enter__(self) -> NullSink:
+        return self
+
+    def write(self, chunk: AudioChunk) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...

@@ -7,19 +7,23 @@ import argparse
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 
-from mynah.cli.audio_sinks import STDOUT, AudioSink, format_of, open_sink
+from mynah.cli.audio_sinks import STDOUT, format_of, free_name, open_sink
 from mynah.cli.batch.command import batch
+from mynah.cli.player import find_player, make_player
 from mynah.cli.reporter import NullReporter, ProgressReporter, print_note
 from mynah.cli.stdin import fragments
 from mynah.client.client import Client
 from mynah.client.errors import InvalidArgument, Unavailable
-from mynah.client.settings import Sampling, Tls
+from mynah.client.events import AudioChunk, Voice
+from mynah.client.settings import Sampling, TextSettings, Tls
 from mynah.client.stream import SpeechStream
 from mynah.client.stream_stats import StreamStats
+
+STDIN = "-"  # as the text
 
 
 async def execute(args: argparse.Namespace) -> None:
@@ -30,6 +34,8 @@ async def execute(args: argparse.Namespace) -> None:
     if args.command == "batch":
         await batch(args, connect)
         return
+    if args.command == "say":
+        _check_say(args)
     async with connect(args.server) as client:
         if args.command == "say":
             await _say(client, args)
@@ -45,7 +51,18 @@ def _api_key(file: Path | None) -> str | None:
     return file.read_text().strip() if file else os.environ.get("MYNAH_API_KEY")
 
 
+def _check_say(args: argparse.Namespace) -> None:
+    """Raises InvalidArgument for what cannot work, before anything is connected or written."""
+    if args.text != STDIN and not args.text.strip():
+        raise _nothing_to_speak()
+    if format_of(args.output) != "pcm_s16le" and args.play:
+        message = f"--play works without -o and with a .wav or .pcm file, not with {args.output}."
+        raise InvalidArgument(message, reason="OUTPUT_NAME_INVALID", field="output", value=args.output)
+
+
 async def _say(client: Client, args: argparse.Namespace) -> None:
+    player_name = find_player() if args.play else None
+    output = args.output or (None if args.play else free_name(Path()))
     sampling = Sampling(
         temperature=args.temperature,
         top_k=args.top_k,
@@ -56,8 +73,9 @@ async def _say(client: Client, args: argparse.Namespace) -> None:
     stream = client.stream(
         voice=args.voice,
         sample_rate_hz=args.rate,
-        audio_format=format_of(args.output),
+        audio_format=format_of(output),
         sampling=sampling,
+        text_settings=TextSettings(args.markup, args.unspeakable_text, args.drop_thinking),
     )
     reporter = NullReporter() if args.quiet else ProgressReporter()
     async with stream:
@@ -65,36 +83,48 @@ async def _say(client: Client, args: argparse.Namespace) -> None:
         assert rate_hz is not None
         reporter.opened(stream)
         stats = StreamStats(rate_hz)
-        with open_sink(args.output, rate_hz) as sink:
-            await _speak(stream, args.text, sink, stats, reporter)
-    reporter.finished(stats, "standard output" if args.output == STDOUT else args.output)
+        with open_sink(output, rate_hz) as sink:
+            async with make_player(player_name, rate_hz) as player:
+
+                def write(chunk: AudioChunk) -> None:
+                    sink.write(chunk)
+                    player.write(chunk.data)
+
+                await _speak(stream, args.text, write, stats, reporter)
+    reporter.finished(stats, "standard output" if output == STDOUT else output or f"played with {player_name}")
 
 
-async def _speak(stream: SpeechStream, text: str, sink: AudioSink, stats: StreamStats, reporter: NullReporter) -> None:
+async def _speak(
+    stream: SpeechStream,
+    text: str,
+    write: Callable[[AudioChunk], None],
+    stats: StreamStats,
+    reporter: NullReporter,
+) -> None:
     """Send and receive at the same time. If one fails, the other is cancelled."""
     try:
         async with asyncio.TaskGroup() as tasks:
             sending = tasks.create_task(_send(stream, text, stats))
             async for chunk in stream:
                 stats.chunk_received(chunk, time.monotonic())
-                sink.write(chunk)
+                write(chunk)
                 reporter.progress(stats)
             sending.cancel()  # the server has ended the stream
     except BaseExceptionGroup as group:
         raise group.exceptions[0] from None
     if not stats.samples:
-        raise InvalidArgument("The text contains nothing to speak; send some words.", reason="TEXT_EMPTY", field="text")
+        raise _nothing_to_speak()
+
+
+def _nothing_to_speak() -> InvalidArgument:
+    return InvalidArgument("The text contains nothing to speak; send some words.", reason="TEXT_EMPTY", field="text")
 
 
 async def _send(stream: SpeechStream, text: str, stats: StreamStats) -> None:
-    max_chars = stream.max_piece_chars
-    async for fragment in fragments() if text == "-" else _single(text):
-        for start in range(0, len(fragment), max_chars):
-            piece = fragment[start : start + max_chars]
-            await stream.room(len(piece))
-            if piece.strip():
-                stats.text_sent(time.monotonic())
-            await stream.send(piece)
+    async for fragment in fragments() if text == STDIN else _single(text):
+        if fragment.strip():
+            stats.text_sent(time.monotonic())
+        await stream.send_long(fragment)
     await stream.end()
 
 
@@ -133,9 +163,18 @@ async def _voices(client: Client, args: argparse.Namespace) -> None:
         print(voice.voice_id)
         print_note(f"created voice {voice.voice_id} ({voice.name}) from {voice.reference_s:.1f} s of {audio}")
     elif args.action == "list":
-        for voice in await client.voices.list():
-            created = voice.created.isoformat() if voice.created else "built in"
-            print(f"{voice.voice_id}\t{created}\t{voice.name}")
+        for line in table(await client.voices.list(), header=not args.no_header):
+            print(line)
     else:
-        await client.voices.delete(args.id)
-        print_note(f"deleted voice {args.id}")
+        await client.voices.delete(args.voice)
+        print_note(f"deleted voice {args.voice}")
+
+
+def table(voices: list[Voice], *, header: bool) -> list[str]:
+    """Returns lines of three columns. The name comes last, because it may contain spaces."""
+    rows = [("ID", "CREATED", "NAME")] if header else []
+    rows += [
+        (voice.voice_id, voice.created.isoformat() if voice.created else "built-in", voice.name) for voice in voices
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    return [f"{voice_id:{widths[0]}}  {created:{widths[1]}}  {name}" for voice_id, created, name in rows]

@@ -7,10 +7,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
 from mynah.cli.batch.arguments import add_batch_arguments
 from mynah.cli.interrupts import SignalHandler
 from mynah.client.errors import InvalidArgument, MynahError, NotAllowed, NotFound, ServerBusy, Unavailable, WrongState
+
+_DASH_HINT = 'A text that begins with "-" goes behind "--": mynah say -- -Hello'
 
 EXIT_OK = 0
 EXIT_FAILED = 1  # the server or this side failed
@@ -68,54 +71,91 @@ def _status(error: MynahError) -> int:
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of all commands."""
     top = argparse.ArgumentParser(prog="mynah", description="Speak text with a Mynah server.", allow_abbrev=False)
-    server = "the server (default %(default)s); for batch also several, separated by commas"
-    top.add_argument("--server", default="127.0.0.1:50051", metavar="HOST:PORT", help=server)
-    top.add_argument("--tls", action="store_true", help="use TLS and trust the system's certificates")
-    top.add_argument("--ca", type=Path, metavar="FILE", help="use TLS and trust the certificates in this PEM file")
-    top.add_argument(
-        "--cert", type=Path, metavar="FILE", help="this client's certificate (PEM) for mutual TLS; needs --cert-key"
-    )
-    top.add_argument("--cert-key", type=Path, metavar="FILE", help="the private key (PEM) of --cert")
-    key_help = "file with the API key (default: the environment variable MYNAH_API_KEY)"
-    top.add_argument("--api-key-file", type=Path, metavar="FILE", help=key_help)
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_say(commands.add_parser("say", help="speak text into an audio file", allow_abbrev=False))
-    add_batch_arguments(
-        commands.add_parser("batch", help="speak many lines into a folder of audio files", allow_abbrev=False)
-    )
+    _add_connection(top)
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Command)
+    _add_say(_command(commands, "say", "speak text into an audio file, or aloud", epilog=_DASH_HINT))
+    add_batch_arguments(_command(commands, "batch", "speak many lines into a folder of audio files"))
     _add_voices(commands.add_parser("voices", help="create, list and delete voices", allow_abbrev=False))
-    health = commands.add_parser(
-        "health", help="check whether the server accepts streams; exit status 0 or 3", allow_abbrev=False
-    )
+    health = _command(commands, "health", "check whether the server accepts streams; exit status 0 or 3")
     health.add_argument("--service", default="", help='"liveness" checks only whether the process works')
-    commands.add_parser("info", help="show the server's model, formats and limits", allow_abbrev=False)
+    _command(commands, "info", "show the server's model, formats and limits")
     return top
 
 
+class _Command(argparse.ArgumentParser):
+    """The parser of a subcommand. An error about a text that looks like an option says how to write it."""
+
+    def error(self, message: str) -> NoReturn:
+        hint = f" {_DASH_HINT}" if self.prog.endswith(" say") else ""
+        super().error(f"{message}.{hint}" if hint else message)
+
+
+class _Joined(argparse.Action):
+    """Words become one text, as `echo` joins them."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        setattr(namespace, self.dest, " ".join(values))
+
+
+def _command(commands: Any, name: str, description: str, **options: Any) -> argparse.ArgumentParser:
+    """Adds a subcommand that takes the connection's options, too."""
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=description, allow_abbrev=False, **options)
+    _add_connection(parser, default=argparse.SUPPRESS)  # what stands before the subcommand stays
+    return parser
+
+
+def _add_connection(parser: argparse.ArgumentParser, **overrides: Any) -> None:
+    group = parser.add_argument_group("connection, before or after the command")
+
+    def add(name: str, text: str, **options: Any) -> None:
+        group.add_argument(name, help=text, **{**options, **overrides})
+
+    server = "the server (default 127.0.0.1:50051); for batch also several, separated by commas"
+    add("--server", server, default="127.0.0.1:50051", metavar="HOST:PORT")
+    add("--tls", "use TLS and trust the system's certificates", action="store_true")
+    add("--ca", "use TLS and trust the certificates in this PEM file", type=Path, metavar="FILE")
+    add("--cert", "this client's certificate (PEM) for mutual TLS; needs --cert-key", type=Path, metavar="FILE")
+    add("--cert-key", "the private key (PEM) of --cert", type=Path, metavar="FILE")
+    key_help = "file with the API key (default: the environment variable MYNAH_API_KEY)"
+    add("--api-key-file", key_help, type=Path, metavar="FILE")
+
+
 def _add_say(say: argparse.ArgumentParser) -> None:
-    say.add_argument("text", help='the text; "-" reads standard input and speaks it as it arrives')
+    text = 'the text, in one argument or several; "-" reads standard input and speaks it as it arrives'
+    say.add_argument("text", nargs="+", action=_Joined, help=text)
     where = (
         "output file: .wav, .mp3, .opus, .ogg, .webm, .flac, .aac, .ulaw, .alaw or .pcm; "
-        '"-" writes WAV to standard output (default %(default)s)'
+        '"-" writes WAV to standard output (default: mynah.wav, or the next free of mynah-2.wav, mynah-3.wav, ...)'
     )
-    say.add_argument("-o", "--output", default="mynah.wav", metavar="FILE", help=where)
-    say.add_argument("--voice", metavar="ID", help="voice id; see `mynah voices list` (default: the server's)")
+    say.add_argument("-o", "--output", metavar="FILE", help=where)
+    say.add_argument("--play", action="store_true", help="play the speech while it is made; without -o, write no file")
+    say.add_argument(
+        "--voice", metavar="VOICE", help="id or name of a voice; see `mynah voices list` (default: the server's)"
+    )
     say.add_argument("--rate", type=int, metavar="HZ", help="sample rate (default: 24000, or 8000 for .ulaw and .alaw)")
     say.add_argument("--temperature", type=float, help="variation of the speech, 0 to 5 (default 0.8)")
     say.add_argument("--top-k", type=int, help="sample from the K likeliest speech tokens (default 1000; 0: all)")
     say.add_argument("--top-p", type=float, help="sample from this share of the probability (default 0.95; 1: all)")
     say.add_argument("--repetition-penalty", type=float, help="above 1: fewer repetitions (default 1.2; 1: off)")
     say.add_argument("--seed", type=int, help="the same seed, text and settings give the same speech (default: random)")
+    markup = "SSML in the text is refused and HTML removed (default), both are removed, or both are spoken as text"
+    say.add_argument("--markup", choices=("refuse", "strip", "literal"), help=markup)
+    unspeakable = "sentences in a script that the model does not speak are skipped (default) or refused"
+    say.add_argument("--unspeakable-text", choices=("skip", "refuse"), help=unspeakable)
+    say.add_argument("--drop-thinking", action="store_true", help="leave out what stands between <think> and </think>")
     say.add_argument("--quiet", action="store_true", help="print no progress and no summary")
 
 
 def _add_voices(voices: argparse.ArgumentParser) -> None:
     actions = voices.add_subparsers(dest="action", required=True, metavar="ACTION")
-    create = actions.add_parser("create", help="create a voice from a recording", allow_abbrev=False)
+    create = _command(actions, "create", "create a voice from a recording")
     create.add_argument("audio", type=Path, help="audio file with more than 5 s of one speaker's voice")
     create.add_argument("--name", required=True, help="display name of the voice")
-    create.add_argument("--id", help="id of the voice (default: chosen by the server)")
+    create.add_argument("--id", help="id of the voice, in lower case (default: chosen by the server)")
     create.add_argument("--consent", action="store_true", help="confirm that the speaker agreed to this voice")
-    actions.add_parser("list", help="list all voices", allow_abbrev=False)
-    delete = actions.add_parser("delete", help="delete a voice", allow_abbrev=False)
-    delete.add_argument("id", help="id of the voice")
+    listing = _command(actions, "list", "list all voices")
+    listing.add_argument("--no-header", action="store_true", help="leave out the line with the columns' names")
+    delete = _command(actions, "delete", "delete a voice")
+    delete.add_argument("voice", metavar="VOICE", help="id or name of the voice")

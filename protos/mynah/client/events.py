@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
 from mynah.client.settings import AudioFormat, SpeechSettings
 
@@ -20,6 +21,8 @@ class Limits:
     max_upload_bytes: int
     idle_timeout_s: float
     stall_timeout_s: float
+    max_segment_text_tokens: int = 0  # 0 from a server older than these two
+    split_segment_text_chars: int = 0
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,11 @@ class StreamOpened:
     limits: Limits
     model: str
     notice: str
+    tags: tuple[str, ...] = ()  # that the model speaks, such as "[laugh]"
+
+
+EndReason = Literal["unspecified", "spoken", "skipped", "token_limit", "runaway"]
+SkipReason = Literal["unspecified", "nothing_to_speak", "script_unsupported"]
 
 
 @dataclass(frozen=True)
@@ -87,7 +95,10 @@ class SegmentStarted:
 
 @dataclass(frozen=True)
 class SegmentDone:
-    """A segment is complete; `samples` is the sum of its chunks. Times are measured by the server."""
+    """A segment is complete; `samples` is the sum of its chunks. Times are measured by the server.
+
+    `end_reason` is "unspecified" from a server older than the field, `skip_reason` if the segment was not skipped.
+    """
 
     segment_index: int
     offset_samples: int
@@ -104,6 +115,8 @@ class SegmentDone:
     underruns: int
     underrun_s: float
     consumed_text_chars: int
+    end_reason: EndReason = "unspecified"
+    skip_reason: SkipReason = "unspecified"
 
 
 @dataclass(frozen=True)

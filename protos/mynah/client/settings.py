@@ -40,6 +40,30 @@ class Sampling:
     max_speech_tokens: int | None = None  # per segment
 
 
+Markup = Literal["refuse", "strip", "literal"]
+"""What markup in a text becomes: SSML is refused and HTML removed, both are removed, or both are spoken as text."""
+UnspeakableText = Literal["skip", "refuse"]
+"""What becomes of a segment in a script that the model does not speak."""
+
+
+@dataclass(frozen=True)
+class TextSettings:
+    """How text is read. The server chooses what is None.
+
+    ```python
+    async with mynah.Client("127.0.0.1:50051") as client:
+        text = mynah.TextSettings(markup="strip", drop_thinking=True)
+        async with client.stream(text_settings=text) as stream:
+            await stream.send("<think>They said hello.</think>Hello!")
+            await stream.end()
+    ```
+    """
+
+    markup: Markup | None = None
+    unspeakable_text: UnspeakableText | None = None
+    drop_thinking: bool = False  # what stands between <think> and </think>
+
+
 @dataclass(frozen=True)
 class SpeechSettings:
     """The voice, format, rate and sampling of a stream. The server chooses what is None.
@@ -55,6 +79,7 @@ class SpeechSettings:
     audio_format: AudioFormat | None = None
     sample_rate_hz: int | None = None
     sampling: Sampling = Sampling()
+    text: TextSettings = TextSettings()
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,13 @@ class SpeechStream:
             self._progress.clear()
             await self._progress.wait()
 
+    async def send_long(self, text: str) -> None:
+        """Send a text of any length: in pieces, each when the server has room. Another task must read meanwhile."""
+        for start in range(0, len(text), self.max_piece_chars):
+            piece = text[start : start + self.max_piece_chars]
+            await self.room(len(piece))
+            await self.send(piece)
+
     async def flush(self) -> int:
         """Speak all text sent so far now. Returns the id of the `Flushed` event that will follow."""
         self._must_be_open()

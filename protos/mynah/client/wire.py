@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from datetime import UTC
+from typing import Any, get_args
 
 from google.protobuf.message import Message
 
 from mynah.client import events
 from mynah.client.errors import InvalidArgument
-from mynah.client.settings import AUDIO_FORMATS, AudioFormat, Sampling, SpeechSettings
+from mynah.client.settings import (
+    AUDIO_FORMATS,
+    AudioFormat,
+    Markup,
+    Sampling,
+    SpeechSettings,
+    TextSettings,
+    UnspeakableText,
+)
 from mynah.v1 import speech_pb2, voices_pb2
 
 _FORMATS: dict[AudioFormat, speech_pb2.AudioFormat] = {
     name: getattr(speech_pb2, f"AUDIO_FORMAT_{name.upper()}") for name in AUDIO_FORMATS
 }
+_MARKUPS = {name: getattr(speech_pb2, f"MARKUP_{name.upper()}") for name in get_args(Markup)}
+_UNSPEAKABLE = {name: getattr(speech_pb2, f"UNSPEAKABLE_TEXT_{name.upper()}") for name in get_args(UnspeakableText)}
+_END_REASONS = {name: getattr(speech_pb2, f"END_REASON_{name.upper()}") for name in get_args(events.EndReason)}
+_SKIP_REASONS = {name: getattr(speech_pb2, f"SKIP_REASON_{name.upper()}") for name in get_args(events.SkipReason)}
 _FORMAT_NAMES = {number: name for name, number in _FORMATS.items()}
 
 
@@ -31,17 +44,32 @@ def settings_to_wire(settings: SpeechSettings) -> speech_pb2.SpeechSettings:
     for name in ("temperature", "top_k", "top_p", "repetition_penalty", "seed"):
         _set(message.sampling, name, getattr(sampling, name))
     _set(message.sampling, "max_speech_token_count", sampling.max_speech_tokens)
+    if settings.text != TextSettings():
+        message.text.CopyFrom(_text_settings_to_wire(settings.text))
     return message
 
 
+def _text_settings_to_wire(text: TextSettings) -> speech_pb2.TextSettings:
+    message = speech_pb2.TextSettings(drop_thinking=text.drop_thinking)
+    if text.markup is not None:
+        message.markup = _number(_MARKUPS, "markup", text.markup, "MARKUP_UNKNOWN")
+    if text.unspeakable_text is not None:
+        number = _number(_UNSPEAKABLE, "unspeakable_text", text.unspeakable_text, "UNSPEAKABLE_TEXT_UNKNOWN")
+        message.unspeakable_text = number
+    return message
+
+
+def _number(numbers: dict[Any, Any], field: str, name: str, reason: str) -> Any:
+    if name not in numbers:
+        allowed = ", ".join(numbers)
+        message = f"{field} is {name!r}; it must be one of {allowed}."
+        raise InvalidArgument(message, reason=reason, field=field, value=repr(name), allowed=allowed)
+    return numbers[name]
+
+
 def _format_number(name: AudioFormat) -> speech_pb2.AudioFormat:
-    if name not in _FORMATS:
-        allowed = ", ".join(_FORMATS)
-        message = f"audio_format is {name!r}; it must be one of {allowed}."
-        raise InvalidArgument(
-            message, reason="AUDIO_FORMAT_UNKNOWN", field="audio_format", value=repr(name), allowed=allowed
-        )
-    return _FORMATS[name]
+    number: speech_pb2.AudioFormat = _number(_FORMATS, "audio_format", name, "AUDIO_FORMAT_UNKNOWN")
+    return number
 
 
 def _set(message: Message, name: str, value: object) -> None:
@@ -72,9 +100,17 @@ def opened_from_wire(opened: speech_pb2.StreamOpened) -> events.StreamOpened:
         max_speech_tokens=sampled.max_speech_token_count,
     )
     audio_format = _FORMAT_NAMES[settings.audio_format]
-    resolved = SpeechSettings(settings.voice_id, audio_format, settings.sample_rate_hz, sampling)
+    text = _text_settings_from_wire(settings.text)
+    resolved = SpeechSettings(settings.voice_id, audio_format, settings.sample_rate_hz, sampling, text)
     limits = limits_from_wire(opened.limits)
-    return events.StreamOpened(opened.stream_id, resolved, limits, opened.model, opened.notice)
+    return events.StreamOpened(opened.stream_id, resolved, limits, opened.model, opened.notice, tuple(opened.tags))
+
+
+def _text_settings_from_wire(text: speech_pb2.TextSettings) -> TextSettings:
+    """Returns the server's choice; None for what an older server does not say."""
+    markup = {number: name for name, number in _MARKUPS.items()}.get(text.markup)
+    unspeakable_text = {number: name for name, number in _UNSPEAKABLE.items()}.get(text.unspeakable_text)
+    return TextSettings(markup, unspeakable_text, text.drop_thinking)
 
 
 def limits_from_wire(limits: speech_pb2.Limits) -> events.Limits:
@@ -87,6 +123,8 @@ def limits_from_wire(limits: speech_pb2.Limits) -> events.Limits:
         max_upload_bytes=limits.max_upload_byte_count,
         idle_timeout_s=limits.idle_timeout_s,
         stall_timeout_s=limits.stall_timeout_s,
+        max_segment_text_tokens=limits.max_segment_text_token_count,
+        split_segment_text_chars=limits.split_segment_text_char_count,
     )
 
 
@@ -156,7 +194,14 @@ def _done(done: speech_pb2.SegmentDone) -> events.SegmentDone:
         underruns=done.underrun_count,
         underrun_s=done.underrun_s,
         consumed_text_chars=done.consumed_text_char_count,
+        end_reason=_name(_END_REASONS, done.end_reason),
+        skip_reason=_name(_SKIP_REASONS, done.skip_reason),
     )
+
+
+def _name(numbers: dict[Any, Any], number: int) -> Any:
+    """Returns a value's name, or "unspecified" for one of a newer server."""
+    return next((name for name, known in numbers.items() if known == number), "unspecified")
 
 
 def _cancelled(cancelled: speech_pb2.Cancelled) -> events.Cancelled:
@@ -232,6 +277,8 @@ def _done_to_wire(done: events.SegmentDone) -> speech_pb2.SegmentDone:
         underrun_count=done.underruns,
         underrun_s=done.underrun_s,
         consumed_text_char_count=done.consumed_text_chars,
+        end_reason=_END_REASONS[done.end_reason],
+        skip_reason=_SKIP_REASONS[done.skip_reason],
     )
 
 

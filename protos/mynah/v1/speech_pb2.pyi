@@ -20,6 +20,33 @@ class AudioFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     AUDIO_FORMAT_AAC: _ClassVar[AudioFormat]
     AUDIO_FORMAT_MULAW: _ClassVar[AudioFormat]
     AUDIO_FORMAT_ALAW: _ClassVar[AudioFormat]
+
+class Markup(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MARKUP_UNSPECIFIED: _ClassVar[Markup]
+    MARKUP_REFUSE: _ClassVar[Markup]
+    MARKUP_STRIP: _ClassVar[Markup]
+    MARKUP_LITERAL: _ClassVar[Markup]
+
+class UnspeakableText(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    UNSPEAKABLE_TEXT_UNSPECIFIED: _ClassVar[UnspeakableText]
+    UNSPEAKABLE_TEXT_SKIP: _ClassVar[UnspeakableText]
+    UNSPEAKABLE_TEXT_REFUSE: _ClassVar[UnspeakableText]
+
+class EndReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    END_REASON_UNSPECIFIED: _ClassVar[EndReason]
+    END_REASON_SPOKEN: _ClassVar[EndReason]
+    END_REASON_SKIPPED: _ClassVar[EndReason]
+    END_REASON_TOKEN_LIMIT: _ClassVar[EndReason]
+    END_REASON_RUNAWAY: _ClassVar[EndReason]
+
+class SkipReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SKIP_REASON_UNSPECIFIED: _ClassVar[SkipReason]
+    SKIP_REASON_NOTHING_TO_SPEAK: _ClassVar[SkipReason]
+    SKIP_REASON_SCRIPT_UNSUPPORTED: _ClassVar[SkipReason]
 AUDIO_FORMAT_UNSPECIFIED: AudioFormat
 AUDIO_FORMAT_PCM_S16LE: AudioFormat
 AUDIO_FORMAT_PCM_F32LE: AudioFormat
@@ -31,18 +58,45 @@ AUDIO_FORMAT_FLAC: AudioFormat
 AUDIO_FORMAT_AAC: AudioFormat
 AUDIO_FORMAT_MULAW: AudioFormat
 AUDIO_FORMAT_ALAW: AudioFormat
+MARKUP_UNSPECIFIED: Markup
+MARKUP_REFUSE: Markup
+MARKUP_STRIP: Markup
+MARKUP_LITERAL: Markup
+UNSPEAKABLE_TEXT_UNSPECIFIED: UnspeakableText
+UNSPEAKABLE_TEXT_SKIP: UnspeakableText
+UNSPEAKABLE_TEXT_REFUSE: UnspeakableText
+END_REASON_UNSPECIFIED: EndReason
+END_REASON_SPOKEN: EndReason
+END_REASON_SKIPPED: EndReason
+END_REASON_TOKEN_LIMIT: EndReason
+END_REASON_RUNAWAY: EndReason
+SKIP_REASON_UNSPECIFIED: SkipReason
+SKIP_REASON_NOTHING_TO_SPEAK: SkipReason
+SKIP_REASON_SCRIPT_UNSUPPORTED: SkipReason
 
 class SpeechSettings(_message.Message):
-    __slots__ = ("voice_id", "audio_format", "sample_rate_hz", "sampling")
+    __slots__ = ("voice_id", "audio_format", "sample_rate_hz", "sampling", "text")
     VOICE_ID_FIELD_NUMBER: _ClassVar[int]
     AUDIO_FORMAT_FIELD_NUMBER: _ClassVar[int]
     SAMPLE_RATE_HZ_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
     voice_id: str
     audio_format: AudioFormat
     sample_rate_hz: int
     sampling: Sampling
-    def __init__(self, voice_id: _Optional[str] = ..., audio_format: _Optional[_Union[AudioFormat, str]] = ..., sample_rate_hz: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ...) -> None: ...
+    text: TextSettings
+    def __init__(self, voice_id: _Optional[str] = ..., audio_format: _Optional[_Union[AudioFormat, str]] = ..., sample_rate_hz: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., text: _Optional[_Union[TextSettings, _Mapping]] = ...) -> None: ...
+
+class TextSettings(_message.Message):
+    __slots__ = ("markup", "unspeakable_text", "drop_thinking")
+    MARKUP_FIELD_NUMBER: _ClassVar[int]
+    UNSPEAKABLE_TEXT_FIELD_NUMBER: _ClassVar[int]
+    DROP_THINKING_FIELD_NUMBER: _ClassVar[int]
+    markup: Markup
+    unspeakable_text: UnspeakableText
+    drop_thinking: bool
+    def __init__(self, markup: _Optional[_Union[Markup, str]] = ..., unspeakable_text: _Optional[_Union[UnspeakableText, str]] = ..., drop_thinking: bool = ...) -> None: ...
 
 class Sampling(_message.Message):
     __slots__ = ("temperature", "top_k", "top_p", "repetition_penalty", "seed", "max_speech_token_count")
@@ -111,21 +165,23 @@ class StreamSpeechResponse(_message.Message):
     def __init__(self, opened: _Optional[_Union[StreamOpened, _Mapping]] = ..., audio: _Optional[_Union[AudioChunk, _Mapping]] = ..., segment_started: _Optional[_Union[SegmentStarted, _Mapping]] = ..., segment_done: _Optional[_Union[SegmentDone, _Mapping]] = ..., flushed: _Optional[_Union[Flushed, _Mapping]] = ..., cancelled: _Optional[_Union[Cancelled, _Mapping]] = ...) -> None: ...
 
 class StreamOpened(_message.Message):
-    __slots__ = ("stream_id", "settings", "limits", "model", "notice")
+    __slots__ = ("stream_id", "settings", "limits", "model", "notice", "tags")
     STREAM_ID_FIELD_NUMBER: _ClassVar[int]
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     NOTICE_FIELD_NUMBER: _ClassVar[int]
+    TAGS_FIELD_NUMBER: _ClassVar[int]
     stream_id: str
     settings: SpeechSettings
     limits: Limits
     model: str
     notice: str
-    def __init__(self, stream_id: _Optional[str] = ..., settings: _Optional[_Union[SpeechSettings, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., model: _Optional[str] = ..., notice: _Optional[str] = ...) -> None: ...
+    tags: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, stream_id: _Optional[str] = ..., settings: _Optional[_Union[SpeechSettings, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., model: _Optional[str] = ..., notice: _Optional[str] = ..., tags: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("max_pending_text_char_count", "max_segment_text_char_count", "max_segment_speech_token_count", "max_pending_flush_count", "max_open_stream_count", "max_upload_byte_count", "idle_timeout_s", "stall_timeout_s")
+    __slots__ = ("max_pending_text_char_count", "max_segment_text_char_count", "max_segment_speech_token_count", "max_pending_flush_count", "max_open_stream_count", "max_upload_byte_count", "idle_timeout_s", "stall_timeout_s", "max_segment_text_token_count", "split_segment_text_char_count")
     MAX_PENDING_TEXT_CHAR_COUNT_FIELD_NUMBER: _ClassVar[int]
     MAX_SEGMENT_TEXT_CHAR_COUNT_FIELD_NUMBER: _ClassVar[int]
     MAX_SEGMENT_SPEECH_TOKEN_COUNT_FIELD_NUMBER: _ClassVar[int]
@@ -134,6 +190,8 @@ class Limits(_message.Message):
     MAX_UPLOAD_BYTE_COUNT_FIELD_NUMBER: _ClassVar[int]
     IDLE_TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
     STALL_TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    MAX_SEGMENT_TEXT_TOKEN_COUNT_FIELD_NUMBER: _ClassVar[int]
+    SPLIT_SEGMENT_TEXT_CHAR_COUNT_FIELD_NUMBER: _ClassVar[int]
     max_pending_text_char_count: int
     max_segment_text_char_count: int
     max_segment_speech_token_count: int
@@ -142,7 +200,9 @@ class Limits(_message.Message):
     max_upload_byte_count: int
     idle_timeout_s: float
     stall_timeout_s: float
-    def __init__(self, max_pending_text_char_count: _Optional[int] = ..., max_segment_text_char_count: _Optional[int] = ..., max_segment_speech_token_count: _Optional[int] = ..., max_pending_flush_count: _Optional[int] = ..., max_open_stream_count: _Optional[int] = ..., max_upload_byte_count: _Optional[int] = ..., idle_timeout_s: _Optional[float] = ..., stall_timeout_s: _Optional[float] = ...) -> None: ...
+    max_segment_text_token_count: int
+    split_segment_text_char_count: int
+    def __init__(self, max_pending_text_char_count: _Optional[int] = ..., max_segment_text_char_count: _Optional[int] = ..., max_segment_speech_token_count: _Optional[int] = ..., max_pending_flush_count: _Optional[int] = ..., max_open_stream_count: _Optional[int] = ..., max_upload_byte_count: _Optional[int] = ..., idle_timeout_s: _Optional[float] = ..., stall_timeout_s: _Optional[float] = ..., max_segment_text_token_count: _Optional[int] = ..., split_segment_text_char_count: _Optional[int] = ...) -> None: ...
 
 class AudioChunk(_message.Message):
     __slots__ = ("sequence_number", "segment_index", "offset_samples", "sample_count", "data", "window")
@@ -189,7 +249,7 @@ class SegmentStarted(_message.Message):
     def __init__(self, segment_index: _Optional[int] = ..., offset_samples: _Optional[int] = ..., text: _Optional[str] = ..., text_token_count: _Optional[int] = ..., consumed_text_char_count: _Optional[int] = ...) -> None: ...
 
 class SegmentDone(_message.Message):
-    __slots__ = ("segment_index", "offset_samples", "sample_count", "skipped", "hit_token_limit", "speech_token_count", "window_count", "ttfa_s", "t3_s", "s3gen_s", "max_gap_s", "underrun_count", "underrun_s", "consumed_text_char_count", "min_buffer_s")
+    __slots__ = ("segment_index", "offset_samples", "sample_count", "skipped", "hit_token_limit", "speech_token_count", "window_count", "ttfa_s", "t3_s", "s3gen_s", "max_gap_s", "underrun_count", "underrun_s", "consumed_text_char_count", "min_buffer_s", "end_reason", "skip_reason")
     SEGMENT_INDEX_FIELD_NUMBER: _ClassVar[int]
     OFFSET_SAMPLES_FIELD_NUMBER: _ClassVar[int]
     SAMPLE_COUNT_FIELD_NUMBER: _ClassVar[int]
@@ -205,6 +265,8 @@ class SegmentDone(_message.Message):
     UNDERRUN_S_FIELD_NUMBER: _ClassVar[int]
     CONSUMED_TEXT_CHAR_COUNT_FIELD_NUMBER: _ClassVar[int]
     MIN_BUFFER_S_FIELD_NUMBER: _ClassVar[int]
+    END_REASON_FIELD_NUMBER: _ClassVar[int]
+    SKIP_REASON_FIELD_NUMBER: _ClassVar[int]
     segment_index: int
     offset_samples: int
     sample_count: int
@@ -220,7 +282,9 @@ class SegmentDone(_message.Message):
     underrun_s: float
     consumed_text_char_count: int
     min_buffer_s: float
-    def __init__(self, segment_index: _Optional[int] = ..., offset_samples: _Optional[int] = ..., sample_count: _Optional[int] = ..., skipped: bool = ..., hit_token_limit: bool = ..., speech_token_count: _Optional[int] = ..., window_count: _Optional[int] = ..., ttfa_s: _Optional[float] = ..., t3_s: _Optional[float] = ..., s3gen_s: _Optional[float] = ..., max_gap_s: _Optional[float] = ..., underrun_count: _Optional[int] = ..., underrun_s: _Optional[float] = ..., consumed_text_char_count: _Optional[int] = ..., min_buffer_s: _Optional[float] = ...) -> None: ...
+    end_reason: EndReason
+    skip_reason: SkipReason
+    def __init__(self, segment_index: _Optional[int] = ..., offset_samples: _Optional[int] = ..., sample_count: _Optional[int] = ..., skipped: bool = ..., hit_token_limit: bool = ..., speech_token_count: _Optional[int] = ..., window_count: _Optional[int] = ..., ttfa_s: _Optional[float] = ..., t3_s: _Optional[float] = ..., s3gen_s: _Optional[float] = ..., max_gap_s: _Optional[float] = ..., underrun_count: _Optional[int] = ..., underrun_s: _Optional[float] = ..., consumed_text_char_count: _Optional[int] = ..., min_buffer_s: _Optional[float] = ..., end_reason: _Optional[_Union[EndReason, str]] = ..., skip_reason: _Optional[_Union[SkipReason, str]] = ...) -> None: ...
 
 class Flushed(_message.Message):
     __slots__ = ("flush_id", "offset_samples")

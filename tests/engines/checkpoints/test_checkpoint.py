@@ -21,7 +21,7 @@ from engines.checkpoints.tensor_file import write_tensors
 from engines.errors import CheckpointError
 from engines.factory import tensor_tables
 from engines.model_spec import NANO, TINY, TURBO, ModelSpec
-from engines.text import TextTokenizer
+from engines.text.tokenizer import TextTokenizer
 
 
 def fill_folder(folder: Path, spec: ModelSpec, seed: int = 0) -> Path:

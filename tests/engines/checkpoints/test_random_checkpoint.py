@@ -13,7 +13,7 @@ from engines.checkpoints.tensor_file import read_header
 from engines.conditioning.builtin import load_builtin
 from engines.errors import CheckpointError
 from engines.factory import tensor_tables
-from engines.text import TextTokenizer
+from engines.text.tokenizer import TextTokenizer
 from engines.voice import Voice
 
 

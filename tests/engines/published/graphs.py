@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engines.text import TOKENIZER_FILES
+from engines.text.tokenizer import TOKENIZER_FILES
 
 WIDTH, HEADS, LAYERS, HEAD_WIDTH = 16, 2, 2, 8
 END_OF_TEXT, START = 50256, 6561

@@ -101,6 +101,18 @@ async def test_requests_get_their_own_tokens_beside_others(backend: LocalT3Backe
     assert any(limited)
 
 
+async def test_speech_that_runs_away_is_ended(backend: LocalT3Backend) -> None:
+    long = request(1, max_speech_tokens=50)
+    bounded = backend.start(replace(long, runaway_tokens=5))
+    assert await all_tokens(bounded) == expected_tokens(long)[:6] + [4299] * 3
+    assert bounded.hit_runaway_limit
+    assert not bounded.hit_token_limit
+    await bounded.cancel()
+    roomy = backend.start(replace(long, runaway_tokens=1000))
+    assert await all_tokens(roomy) == expected_tokens(long)
+    assert not roomy.hit_runaway_limit
+
+
 async def test_tokens_arrive_while_others_are_still_to_be_drawn(stage: Stage) -> None:
     generation = stage.start(request(1, **LONG))
     stage.net.permits.release(1)

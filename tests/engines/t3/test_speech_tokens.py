@@ -61,3 +61,18 @@ def test_speech_is_the_raw_tokens_without_marks_and_silence_once(drawn: list[int
     tail = SILENCE if speech.finished else []
     assert speech_tokens == [token for token in speech.raw if token < 6561] + tail
     assert speech.finished == (STOP in speech.raw[1:] or len(speech.raw) == 1 + limit)
+
+
+def test_a_runaway_bound_ends_speech_between_a_stop_and_the_limit() -> None:
+    speech = SpeechTokens(10, runaway_tokens=4)
+    made = [speech.accept(token) for token in (1, 2, 3, 4, 5)]
+    assert made == [[1], [2], [3], [4], [5, *[4299] * 3]]
+    assert (speech.finished, speech.ran_away, speech.hit_limit) == (True, True, False)
+    stopped = SpeechTokens(10, runaway_tokens=4)
+    for token in (1, 2, 3, 4, 6562):
+        stopped.accept(token)
+    assert (stopped.finished, stopped.ran_away, stopped.hit_limit) == (True, False, False)
+    limited = SpeechTokens(4, runaway_tokens=4)
+    for token in (1, 2, 3, 4, 5):
+        limited.accept(token)
+    assert (limited.finished, limited.ran_away, limited.hit_limit) == (True, False, True)

@@ -153,15 +153,15 @@ async def test_say_with_a_created_voice(tmp_path: Path):
         said = await cli(at, "say", "Hi.", "--voice", voice_id, "-o", str(output), "--seed", "1")
         assert said.status == 0
         assert read_wav(output)[1] == pcm_s16le(tone("Hi.", fake_voice("Anna", REFERENCE), 1, 3 * 960))
-        listed = (await cli(at, "voices", "list")).out.decode().splitlines()
-        assert sorted(line.split("\t")[::2] for line in listed) == sorted([["default", "default"], [voice_id, "Anna"]])
+        header, *listed = (await cli(at, "voices", "list")).out.decode().splitlines()
+        assert header.split() == ["ID", "CREATED", "NAME"]
+        assert sorted(line.split()[::2] for line in listed) == sorted([["default", "default"], [voice_id, "Anna"]])
+        bare = await cli(at, "voices", "list", "--no-header")
+        assert bare.out.decode().splitlines() == [line.rstrip() for line in listed]
         assert (await cli(at, "voices", "delete", voice_id)).status == 0
         again = await cli(at, "voices", "delete", voice_id)
         assert again.status == 2
-        assert (
-            again.stderr
-            == f"mynah: There is no voice '{voice_id}'; ListVoices shows the voices of this server. [VOICE_NOT_FOUND]\n"
-        )
+        assert again.stderr == f"mynah: There is no voice '{voice_id}'; the server has default. [VOICE_NOT_FOUND]\n"
 
 
 async def test_info_shows_the_server():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, get_args, get_type_hints
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mynah.client import events
@@ -27,6 +27,8 @@ BY_TYPE: dict[Any, st.SearchStrategy[Any]] = {
     bytes: st.binary(),
     int | None: st.none() | COUNTS,
     float | None: st.none() | SECONDS,
+    events.EndReason: st.sampled_from(get_args(events.EndReason)),
+    events.SkipReason: st.sampled_from(get_args(events.SkipReason)),
     events.WindowFigures | None: st.none() | st.deferred(lambda: events_of(events.WindowFigures)),
 }
 
@@ -41,6 +43,7 @@ def _fields(kind: type) -> dict[str, st.SearchStrategy[Any]]:
 
 
 @pytest.mark.parametrize("kind", get_args(events.Event))
+@settings(deadline=None)
 @given(data=st.data())
 def test_an_event_survives_the_wire(kind: type, data: st.DataObject):
     event = data.draw(events_of(kind))

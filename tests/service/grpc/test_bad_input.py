@@ -69,6 +69,8 @@ async def test_sampling_out_of_range(at: Serving, settings: dict[str, float], fi
         ({"voice_id": "../../etc/passwd"}, errors.InvalidArgument, "VOICE_ID_INVALID", "'../../etc/passwd'"),
         ({"audio_format": 99}, errors.InvalidArgument, "AUDIO_FORMAT_UNKNOWN", "99"),
         ({"sample_rate_hz": 0}, errors.InvalidArgument, "SAMPLE_RATE_UNSUPPORTED", "0"),
+        ({"text": {"markup": 9}}, errors.InvalidArgument, "MARKUP_UNKNOWN", "9"),
+        ({"text": {"unspeakable_text": 9}}, errors.InvalidArgument, "UNSPEAKABLE_TEXT_UNKNOWN", "9"),
         ({"sample_rate_hz": 11026}, errors.InvalidArgument, "SAMPLE_RATE_UNSUPPORTED", "11026"),
     ],
 )

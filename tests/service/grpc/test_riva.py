@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import av
 import numpy as np
 import pytest
 from riva.client import AudioEncoding
-from riva.client.proto import riva_tts_pb2
+from riva.client.proto import riva_tts_pb2, riva_tts_pb2_grpc
 
 import mynah
 from engines.fake import Script
@@ -197,3 +198,40 @@ async def test_rivas_clients_bring_keys_and_certificates_as_others_do(tmp_path: 
         with pytest.raises(RivaError) as raised:
             await riva(at.address, "synthesize", "Hi.", auth=trusted)
         assert raised.value.status[0] == "UNAUTHENTICATED"
+
+
+async def test_a_text_too_long_for_one_answer_is_refused_before_any_work(riva: RivaClient):
+    async with serving() as at:
+        error = await refusal(at, riva, "synthesize", "word " * 500, sample_rate_hz=24_000)
+        assert (error.reason, error.field) == ("TEXT_TOO_LONG", "text")
+        assert "SynthesizeOnline" in str(error)
+        assert at.engine.opened_streams == 1, "of check_serves"
+
+
+async def test_an_answer_that_grows_too_long_ends_while_it_is_made(riva: RivaClient):
+    text = "These are short words. " * 9  # under the limit if it were said quickly
+    slow_speech = Script(tokens_per_char=3.0, token_s=0.0001)
+    spoken = (len(text) - 9) * 3 * 960  # the spaces between sentences are not
+    async with serving(slow_speech, max_unary_answer_bytes=2 * spoken) as at:
+        assert len((await riva(at.address, "synthesize", text, sample_rate_hz=24_000)).audio) == 2 * spoken
+    async with serving(slow_speech, max_unary_answer_bytes=spoken) as at:
+        with pytest.raises(RivaError) as raised:
+            await riva(at.address, "synthesize", text, sample_rate_hz=24_000)
+        error = from_status(*raised.value.status)
+        assert (error.reason, error.field, "SynthesizeOnline" in str(error)) == ("TEXT_TOO_LONG", "text", True)
+        await at.settled()
+        assert at.engine.made_samples < spoken
+
+
+@pytest.mark.parametrize("method", ["Synthesize", "SynthesizeOnline"])
+async def test_a_cancelled_call_frees_everything_at_once(method: str):
+    request = riva_tts_pb2.SynthesizeSpeechRequest(text="This is a sentence. " * 20, sample_rate_hz=24_000)
+    async with serving(Script(token_s=0.01)) as at:
+        stub = riva_tts_pb2_grpc.RivaSpeechSynthesisStub(at.channel)
+        call = stub.SynthesizeOnline(iter([request])) if method == "SynthesizeOnline" else stub.Synthesize(request)
+        async with asyncio.timeout(30):
+            await at.engine.progress.wait()
+        call.cancel()
+        await at.settled()
+        assert at.engine.made_samples < 400 * 960, "most of the text was never spoken"
+        await at.check_serves()

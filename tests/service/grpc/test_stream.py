@@ -13,6 +13,7 @@ from engines.fake import FakeEngine, Script, fake_voice, tone
 from mynah.client.events import Cancelled, Flushed, SegmentDone, SegmentStarted
 from mynah.v1 import speech_pb2
 from service.audio.codecs import pcm_s16le
+from service.stream.segmenter import MAX_SEGMENT_CHARS
 from service.voices.ids import DEFAULT_VOICE_ID
 from tests.service.serving import CANCEL, converse, flush, opening, serving, text
 
@@ -44,10 +45,15 @@ async def test_opened_holds_settings_limits_and_model():
             audio_format="wav",
             sample_rate_hz=24_000,
             sampling=mynah.Sampling(0.5, 1000, 0.95, 1.2, 3, 1000),
+            text=mynah.TextSettings("refuse", "skip"),
         )
         assert (opened.model, opened.notice) == ("fake", at.engine.info.notice)
         assert (opened.limits.max_pending_text_chars, opened.limits.idle_timeout_s) == (5000, 77.0)
         assert opened.limits == (await at.client.info()).limits
+        limits = at.engine.info.limits
+        assert opened.limits.max_segment_text_tokens == limits.max_text_tokens_per_segment
+        assert opened.limits.split_segment_text_chars == MAX_SEGMENT_CHARS
+        assert opened.tags == at.engine.info.tags
 
 
 async def test_an_explicit_zero_is_not_a_default():

@@ -56,7 +56,9 @@ def document(at: Serving) -> schemathesis.BaseSchema:
 
 
 OPERATIONS = [
+    ("/v1/audio/models", "GET"),
     ("/v1/audio/speech", "POST"),
+    ("/v1/audio/voices", "GET"),
     ("/v1/models", "GET"),
     ("/v1/models/{model}", "GET"),
     ("/v1/voices", "GET"),

@@ -89,9 +89,9 @@ async def test_events_carry_the_same_audio_and_count_tokens():
 @pytest.mark.parametrize(
     ("change", "param", "reason"),
     [
-        ({"model": None}, "model", "FIELD_MISSING"),
         ({"input": None}, "input", "FIELD_MISSING"),
-        ({"voice": None}, "voice", "FIELD_MISSING"),
+        ({"stream": "no"}, "stream", "VALUE_INVALID"),
+        ({"stream": False, "stream_format": "sse"}, "stream", "VALUE_INVALID"),
         ({"input": ""}, "input", "TEXT_EMPTY"),
         ({"input": " \n"}, "input", "TEXT_EMPTY"),
         ({"input": "..."}, "input", "TEXT_EMPTY"),

@@ -11,11 +11,19 @@ from mynah.client.events import AudioChunk, Cancelled, Event, Flushed, SegmentDo
 from service.audio.formats import AudioSettings
 from service.stream.policy import StreamPolicy
 from service.stream.session import Session
-from service.stream.settings import StreamSettings
+from service.stream.settings import StreamSettings, TextSettings
 
 
-def session(engine: FakeEngine, audio: AudioSettings | None = None, *, seed: int = 7, **limits: int) -> Session:
-    settings = StreamSettings("default", fake_voice("default"), audio or AudioSettings(), Sampling(seed=seed))
+def session(
+    engine: FakeEngine,
+    audio: AudioSettings | None = None,
+    *,
+    seed: int = 7,
+    text: TextSettings | None = None,
+    **limits: int,
+) -> Session:
+    voice, sampling = fake_voice("default"), Sampling(seed=seed)
+    settings = StreamSettings("default", voice, audio or AudioSettings(), sampling, text or TextSettings())
     return Session(engine, settings, StreamPolicy(**limits))
 
 

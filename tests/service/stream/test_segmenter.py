@@ -93,6 +93,57 @@ def test_an_end_is_known_as_soon_as_the_text_after_it_shows_it(fragments: list[s
     assert [len(segmenter.feed(fragment)) for fragment in fragments] == released
 
 
+def tokens_of(word: str) -> int:
+    """Four letters of English are a token, as is every character of other scripts and every digit."""
+    letters = sum(char.isascii() and not char.isdigit() for char in word.strip())
+    return len(word.strip()) - letters + -(-letters // 4)
+
+
+def split_by_tokens(fragments: Iterable[str], max_tokens: int, max_chars: int = 250) -> list[str]:
+    segmenter = Segmenter(max_chars, max_tokens, tokens_of)
+    return [segment for fragment in fragments for segment in segmenter.feed(fragment)] + segmenter.flush()
+
+
+@settings(max_examples=400, deadline=None)
+@given(TEXTS, st.integers(17, 60), st.integers(20, 120), st.randoms(use_true_random=False))
+def test_token_limits_do_not_depend_on_the_fragments(
+    text: str, max_tokens: int, max_chars: int, shuffled: random.Random
+) -> None:
+    whole = split_by_tokens([text], max_tokens, max_chars)
+    assert split_by_tokens(text, max_tokens, max_chars) == whole
+    cuts = sorted(shuffled.sample(range(len(text) + 1), min(len(text), 7)))
+    fragments = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    assert split_by_tokens(fragments, max_tokens, max_chars) == whole
+    assert letters("".join(whole)) == letters(text)
+    assert all(sum(map(tokens_of, segment.split())) <= max_tokens for segment in whole)
+
+
+def test_a_sentence_of_many_tokens_is_split_and_no_other() -> None:
+    short = "The cat sat on the mat. "  # 7 tokens
+    assert split_by_tokens([short * 3], 7) == [short.strip()] * 3
+    cyrillic = "Приветмир " * 90  # 900 letters
+    pieces = split_by_tokens([cyrillic], 60)
+    assert all(48 <= len("".join(piece.split())) <= 60 for piece in pieces[:-1])
+    assert letters("".join(pieces)) == letters(cyrillic)
+    assert split_by_tokens(["日本" * 50], 30) == ["日本" * 15] * 3 + ["日本" * 5]
+    clauses = "one two three four; five six seven, eight nine ten eleven twelve"
+    assert split_by_tokens([clauses], 9)[0] == "one two three four;"
+
+
+def test_words_are_measured_once_however_small_the_fragments() -> None:
+    measured: list[str] = []
+
+    def count(word: str) -> int:
+        measured.append(word)
+        return 1
+
+    segmenter = Segmenter(250, 20, count)
+    text = "word " * 2000
+    segments = [segment for char in text for segment in segmenter.feed(char)] + segmenter.flush()
+    assert all(segment == " ".join(["word"] * 20) for segment in segments)
+    assert len(measured) < 2 * 2000
+
+
 def test_flush_hands_out_the_rest_and_starts_anew() -> None:
     segmenter = Segmenter()
     assert segmenter.feed("One. Two") == ["One."]

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from prometheus_client import REGISTRY
 
 from engines.errors import EngineBusy, EngineFailure, InvalidInput
 from engines.fake import FakeEngine, Script
@@ -13,6 +14,7 @@ from engines.model_spec import SAMPLES_PER_TOKEN
 from mynah.client.events import AudioChunk, Cancelled, Flushed, SegmentDone, SegmentStarted
 from service.audio.formats import AudioFormat, AudioSettings
 from service.errors import ResourceExhausted
+from service.stream.settings import TextSettings, UnspeakableText
 from tests.service.stream.sessions import Received, now_s, session, speak
 from tests.virtual_time import virtual_time
 
@@ -313,6 +315,71 @@ def test_a_segment_with_nothing_to_speak_is_reported_as_skipped():
     assert [done.skipped for done in received.done] == [False, True, False]
     assert len(received.started) == 2
     received.check_gapless()
+
+
+def test_a_skipped_segment_has_its_reason():
+    received = virtual_time(speak(FakeEngine(), "Before.\n\n...\n\nПривет.\n\n🎉\n\nAfter."))
+    reasons = ["unspecified", "nothing_to_speak", "script_unsupported", "nothing_to_speak", "unspecified"]
+    assert [done.skip_reason for done in received.done] == reasons
+    assert [done.end_reason for done in received.done] == ["spoken", *["skipped"] * 3, "spoken"]
+
+
+def test_a_script_that_the_model_does_not_speak_ends_the_stream_by_option():
+    async def conversation() -> Received:
+        received = Received()
+        async with session(FakeEngine(), text=TextSettings(unspeakable_text=UnspeakableText.REFUSE)) as one:
+            one.write("Before.\n\n...\n\nПривет.\n\nAfter.")
+            one.end()
+            with pytest.raises(InvalidInput) as caught:
+                await received.read(one)
+            assert caught.value.reason == "SCRIPT_UNSUPPORTED"
+        return received
+
+    assert [done.end_reason for done in virtual_time(conversation()).done] == ["spoken", "skipped"]
+
+
+def test_runaway_speech_is_reported_counted_and_logged_once(caplog: pytest.LogCaptureFixture):
+    counted = REGISTRY.get_sample_value("mynah_segments_total", {"end": "runaway"}) or 0.0
+    received = virtual_time(speak(FakeEngine(Script(runaway_from=1)), THREE))
+    assert [done.end_reason for done in received.done] == ["spoken", "runaway", "runaway"]
+    assert REGISTRY.get_sample_value("mynah_segments_total", {"end": "runaway"}) == counted + 2
+    assert len([line for line in caplog.messages if "far longer" in line]) == 1
+
+
+def test_markup_that_is_refused_is_an_error_of_the_write():
+    async def conversation() -> None:
+        async with session(FakeEngine()) as one:
+            one.write("Hello <br")
+            with pytest.raises(InvalidInput) as caught:
+                one.write("eak/> there.")
+            assert (caught.value.field, caught.value.reason) == ("text.content", "MARKUP_UNSUPPORTED")
+
+    virtual_time(conversation())
+
+
+def test_held_back_text_counts_as_waiting_and_a_flush_speaks_it():
+    async def conversation() -> Received:
+        async with session(FakeEngine(), text=TextSettings(drop_thinking=True)) as one:
+            one.write("Now a <")
+            one.flush(1)
+            one.write("<think>secret")
+            one.flush(2)
+            one.write(" words</think>Done")
+            one.end()
+            return await Received().read(one)
+
+    received = virtual_time(conversation())
+    assert [event.text for event in received.started] == ["Now a <", "Done"]
+    assert received.flushed == [1, 2]
+    assert received.done[-1].consumed_text_chars == len("Now a <<think>secret words</think>Done")
+
+
+def test_segments_fit_the_text_tokens_that_the_model_speaks_well():
+    engine = FakeEngine()  # a character is a token
+    engine.info = replace(engine.info, limits=replace(engine.info.limits, max_text_tokens_per_segment=20))
+    received = virtual_time(speak(engine, "Not one stop in all of this text that goes on and on"))
+    assert len(received.started) > 2
+    assert all(len(event.text.replace(" ", "")) <= 20 for event in received.started)
 
 
 @pytest.mark.parametrize("after_chunks", [0, 1, 2])

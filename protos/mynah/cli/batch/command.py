@@ -79,11 +79,7 @@ class ClientSpeaker:
 
 
 async def _send(stream: SpeechStream, text: str) -> None:
-    max_chars = stream.max_piece_chars
-    for start in range(0, len(text), max_chars):
-        piece = text[start : start + max_chars]
-        await stream.room(len(piece))
-        await stream.send(piece)
+    await stream.send_long(text)
     await stream.end()
 
 

@@ -1,4 +1,4 @@
-"""Text for T3: upstream's normalisation of punctuation, and a byte-level BPE tokenizer with paralinguistic tags."""
+"""The tokenizer of a checkpoint folder: byte-level BPE or words and pieces, with paralinguistic tags."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.processors import TemplateProcessing
 
-from engines.errors import CheckpointError, InvalidInput
+from engines.errors import CheckpointError
 
 # The files that a tokenizer may consist of; tokenizer.json, or vocab.json and merges.txt, are required.
 TOKENIZER_FILES = (
@@ -24,58 +24,8 @@ TOKENIZER_FILES = (
     "tokenizer_config.json",
 )
 
-MAX_TEXT_CHARS = 1000
-
-# In this order: " ," is also what a replaced "…" or ":" can leave behind a space.
-_REPLACEMENTS = (
-    ("…", ", "),
-    (":", ","),
-    ("—", "-"),
-    ("–", "-"),
-    (" ,", ","),
-    ("“", '"'),
-    ("”", '"'),
-    ("‘", "'"),
-    ("’", "'"),
-)
-_ENDINGS = (".", "!", "?", "-", ",")
-
 _GPT2_SPECIAL = "<|endoftext|>"
 _SPECIAL_ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-
-
-def normalize(text: str, max_chars: int = MAX_TEXT_CHARS) -> str:
-    """Returns `text` with the punctuation that T3 was trained on (upstream's `punc_norm`); ends in . ! ? - or a comma.
-
-    Raises InvalidInput with reason TEXT_EMPTY if the text has only white space, TEXT_TOO_LONG if it has more than
-    `max_chars` characters, TEXT_NOT_UNICODE if it has a lone surrogate.
-    """
-    _check_text(text, max_chars)
-    if text[0].islower():
-        text = text[0].upper() + text[1:]
-    text = " ".join(text.split())
-    for old, new in _REPLACEMENTS:
-        text = text.replace(old, new)
-    text = text.rstrip(" ")
-    return text if text.endswith(_ENDINGS) else text + "."
-
-
-def _check_text(text: str, max_chars: int) -> None:
-    if len(text) > max_chars:
-        allowed = f"at most {max_chars} characters"
-        message = f"text has {len(text)} characters; a segment must have {allowed}."
-        raise InvalidInput("text", message, "TEXT_TOO_LONG", value=repr(text[:80]), allowed=allowed)
-    if not text.strip():
-        allowed = "at least one character that is not white space"
-        raise InvalidInput(
-            "text", f"text is empty: it must have {allowed}.", "TEXT_EMPTY", value=repr(text), allowed=allowed
-        )
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        allowed = "Unicode text without lone surrogates"
-        message = f"text has a lone surrogate at character {error.start}; it must be {allowed}."
-        raise InvalidInput("text", message, "TEXT_NOT_UNICODE", value=repr(text), allowed=allowed) from error
 
 
 class TextTokenizer:
@@ -92,10 +42,19 @@ class TextTokenizer:
         """
         self._tokenizer = _build(folder)
         self._check_ids(folder, text_vocab)
+        added = self._tokenizer.get_added_tokens_decoder().values()
+        self._special = {token.content for token in added if token.special} | {"<unk>", "[UNK]"}
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Returns the text tokens of normalised text; a tag such as [laugh] is one token."""
         return tuple(self._tokenizer.encode(text).ids)
+
+    def encodes_words(self, text_tokens: tuple[int, ...]) -> bool:
+        """Whether one of `text_tokens` stands for a letter, a digit or a tag: unknown characters and marks do not."""
+        return any(
+            token is not None and token not in self._special and any(char.isalnum() for char in token)
+            for token in map(self._tokenizer.id_to_token, text_tokens)
+        )
 
     def decode(self, text_tokens: tuple[int, ...]) -> str:
         """Returns the text of `text_tokens`, including tags."""

@@ -1,0 +1,146 @@
+"""LiveKit's TTS interface over Mynah's client: a stream of LiveKit is a stream of the server."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+
+from livekit.agents import APIConnectionError, APIConnectOptions, APIStatusError, APITimeoutError, tts, utils
+from livekit.agents.types import DEFAULT_API_CONNECT_OPTIONS
+
+import mynah
+
+_CHANNELS = 1
+# For LiveKit's rules on what is retried: HTTP's status codes.
+_STATUSES: dict[type[mynah.MynahError], int] = {
+    mynah.InvalidArgument: 400,
+    mynah.NotAllowed: 401,
+    mynah.NotFound: 404,
+    mynah.AlreadyExists: 409,
+    mynah.WrongState: 409,
+    mynah.ServerBusy: 429,
+    mynah.StreamCancelled: 499,
+}
+
+
+class TTS(tts.TTS):
+    """Text to speech by a Mynah server.
+
+    ```python
+    session = AgentSession(tts=mynah.TTS("127.0.0.1:50051", voice="default"))
+    ```
+    """
+
+    def __init__(
+        self,
+        server: str | Sequence[str] = "127.0.0.1:50051",
+        *,
+        voice: str | None = None,
+        sample_rate: int = 24_000,
+        sampling: mynah.Sampling | None = None,
+        api_key: str | None = None,
+        tls: mynah.Tls | bool = False,
+    ) -> None:
+        """`server`, `tls` and `api_key` are those of `mynah.Client`; `voice` is an id or a name."""
+        super().__init__(
+            capabilities=tts.TTSCapabilities(streaming=True), sample_rate=sample_rate, num_channels=_CHANNELS
+        )
+        self._server = server
+        self._api_key = api_key or os.environ.get("MYNAH_API_KEY")
+        self._tls = tls
+        self._voice = voice
+        self._sampling = sampling
+        self._connections = AsyncExitStack()
+        self._connecting = asyncio.Lock()
+        self._client: mynah.Client | None = None
+
+    @property
+    def model(self) -> str:
+        return "chatterbox"
+
+    @property
+    def provider(self) -> str:
+        return "Mynah"
+
+    def update_options(self, *, voice: str | None = None, sampling: mynah.Sampling | None = None) -> None:
+        """Changes what is given, for the streams that follow."""
+        self._voice = voice or self._voice
+        self._sampling = sampling or self._sampling
+
+    def synthesize(
+        self, text: str, *, conn_options: APIConnectOptions = DEFAULT_API_CONNECT_OPTIONS
+    ) -> tts.ChunkedStream:
+        return self._synthesize_with_stream(text, conn_options=conn_options)
+
+    def stream(self, *, conn_options: APIConnectOptions = DEFAULT_API_CONNECT_OPTIONS) -> SynthesizeStream:
+        return SynthesizeStream(tts=self, conn_options=conn_options)
+
+    async def open_stream(self) -> mynah.SpeechStream:
+        """Returns a stream with the present options, which its user opens. Connects at the first call."""
+        async with self._connecting:
+            if self._client is None:
+                client = mynah.Client(self._server, tls=self._tls, api_key=self._api_key)
+                self._client = await self._connections.enter_async_context(client)
+        return self._client.stream(
+            voice=self._voice, audio_format="pcm_s16le", sample_rate_hz=self.sample_rate, sampling=self._sampling
+        )
+
+    async def aclose(self) -> None:
+        self._client = None
+        await self._connections.aclose()
+
+
+class SynthesizeStream(tts.SynthesizeStream):
+    """One stream. LiveKit cancels its task at an interruption, which ends the server's stream at once."""
+
+    _tts: TTS
+
+    async def _run(self, output_emitter: tts.AudioEmitter) -> None:
+        output_emitter.initialize(
+            request_id=utils.shortuuid(),
+            sample_rate=self._tts.sample_rate,
+            num_channels=_CHANNELS,
+            mime_type="audio/pcm",
+            stream=True,
+        )
+        try:
+            async with await self._tts.open_stream() as stream:
+                output_emitter.start_segment(segment_id=stream.opened.stream_id)
+                await self._speak(stream, output_emitter)
+                output_emitter.end_segment()
+        except mynah.MynahError as error:
+            raise _as_api_error(error) from error
+        except OSError as error:  # a certificate that cannot be read
+            raise APIConnectionError(str(error)) from error
+
+    async def _speak(self, stream: mynah.SpeechStream, output_emitter: tts.AudioEmitter) -> None:
+        """Send and receive at the same time. If one fails, the other is cancelled."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                sending = tasks.create_task(self._send(stream))
+                async for chunk in stream:
+                    output_emitter.push(chunk.data)
+                sending.cancel()  # the server has ended the stream
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None
+
+    async def _send(self, stream: mynah.SpeechStream) -> None:
+        async for text in self._input_ch:
+            if isinstance(text, self._FlushSentinel):
+                await stream.flush()
+            else:
+                self._mark_started()
+                await stream.send_long(text)
+        await stream.end()
+
+
+def _as_api_error(error: mynah.MynahError) -> APIConnectionError | APIStatusError | APITimeoutError:
+    if isinstance(error, mynah.Unavailable):
+        return APIConnectionError(str(error), retryable=error.retryable)
+    if isinstance(error, mynah.TimedOut):
+        return APITimeoutError(str(error), retryable=error.retryable)
+    status = next((code for kind, code in _STATUSES.items() if isinstance(error, kind)), 500)
+    body = {"reason": error.reason, "field": error.field, "allowed": error.allowed}
+    return APIStatusError(str(error), status_code=status, body=body, retryable=error.retryable)

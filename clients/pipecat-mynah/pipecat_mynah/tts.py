@@ -1,0 +1,187 @@
+"""Pipecat's TTS service over Mynah's client: an audio context, a turn of the bot, is a stream of the server."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipecat.frames.frames import CancelFrame, EndFrame, Frame, TTSAudioRawFrame
+from pipecat.processors.frame_processor import FrameProcessorSetup
+from pipecat.services.settings import TTSSettings
+from pipecat.services.tts_service import TextAggregationMode, TTSService
+from pipecat.utils.types import NOT_GIVEN, NotGiven
+
+import mynah
+
+# Every turn's end is marked, so this only bounds the wait for a server that neither speaks nor fails.
+_SILENT_CONTEXT_S = 30.0
+
+
+@dataclass
+class MynahTTSSettings(TTSSettings):
+    """The settings of MynahTTSService. `voice` is an id or a name; None leaves the choice to the server."""
+
+    sampling: mynah.Sampling | NotGiven | None = field(default_factory=lambda: NOT_GIVEN)
+
+
+@dataclass
+class _Turn:
+    """The stream of one audio context, and the task that receives its audio. After an error its text is dropped."""
+
+    stream: mynah.SpeechStream
+    closing: AsyncExitStack = field(default_factory=AsyncExitStack)
+    receiving: asyncio.Task[None] | None = None
+    text_ended: bool = False
+    failed: bool = False
+
+
+class MynahTTSService(TTSService):
+    """Text to speech by a Mynah server.
+
+    ```python
+    tts = MynahTTSService("127.0.0.1:50051", settings=MynahTTSService.Settings(voice="default"))
+    ```
+    """
+
+    Settings = MynahTTSSettings
+    _settings: MynahTTSSettings
+
+    def __init__(
+        self,
+        server: str | Sequence[str] = "127.0.0.1:50051",
+        *,
+        settings: MynahTTSSettings | None = None,
+        api_key: str | None = None,
+        tls: mynah.Tls | bool = False,
+        text_aggregation_mode: TextAggregationMode = TextAggregationMode.TOKEN,
+        **options: Any,
+    ) -> None:
+        """`server`, `tls` and `api_key` are those of `mynah.Client`; `options` are those of Pipecat's TTSService."""
+        chosen = MynahTTSSettings(model=None, voice=None, language=None, sampling=None)
+        if settings is not None:
+            chosen.apply_update(settings)
+        super().__init__(
+            settings=chosen,
+            text_aggregation_mode=text_aggregation_mode,
+            push_start_frame=True,
+            push_stop_frames=True,
+            **{"stop_frame_timeout_s": _SILENT_CONTEXT_S, **options},
+        )
+        key = api_key or os.environ.get("MYNAH_API_KEY")
+        self._client = mynah.Client(server, tls=tls, api_key=key)
+        self._connections = AsyncExitStack()
+        self._turns: dict[str, _Turn] = {}
+
+    def can_generate_metrics(self) -> bool:
+        return True
+
+    @property
+    def supports_processing_metrics(self) -> bool:
+        return False  # `run_tts` returns once the text is sent
+
+    async def setup(self, setup: FrameProcessorSetup) -> None:
+        """Opens the client, which connects at the first turn."""
+        await super().setup(setup)
+        await self._connections.enter_async_context(self._client)
+
+    async def stop(self, frame: EndFrame) -> None:
+        """Speaks what has been sent, then stops."""
+        for context_id in list(self._turns):
+            await self.flush_audio(context_id)
+        await super().stop(frame)
+
+    async def cancel(self, frame: CancelFrame) -> None:
+        """Stops at once."""
+        await self._close_all()
+        await super().cancel(frame)
+
+    async def cleanup(self) -> None:
+        await self._close_all()
+        await self._connections.aclose()
+        await super().cleanup()
+
+    async def run_tts(self, text: str, context_id: str) -> AsyncGenerator[Frame | None, None]:
+        """Sends the text to the turn's stream, whose audio arrives in a task of its own."""
+        turn = self._turns.get(context_id)
+        if turn is None:
+            turn = self._turns[context_id] = _Turn(self._new_stream())
+        try:
+            if turn.receiving is None and not turn.failed:
+                await turn.closing.enter_async_context(turn.stream)
+                turn.receiving = self.create_task(self._receive(context_id, turn), name="mynah-receive")
+            if not turn.failed:
+                await turn.stream.send_long(text)
+                await self.start_tts_usage_metrics(text)
+        except (mynah.MynahError, OSError) as error:
+            await self._fail(turn, error)
+        yield None
+
+    async def flush_audio(self, context_id: str | None = None) -> None:
+        """The turn has no more text."""
+        context_id = context_id or self.get_active_audio_context_id() or ""
+        turn = self._turns.get(context_id)
+        if turn is not None and turn.failed:
+            await self._finish(context_id)
+        elif turn is not None:
+            turn.text_ended = True
+            await turn.stream.end()
+
+    async def on_audio_context_interrupted(self, context_id: str) -> None:
+        """Ends the turn's stream, and with it the server's work."""
+        await self.stop_all_metrics()
+        await self._close(context_id)
+        await super().on_audio_context_interrupted(context_id)
+
+    def _new_stream(self) -> mynah.SpeechStream:
+        return self._client.stream(
+            voice=self._settings.voice or None,
+            audio_format="pcm_s16le",
+            sample_rate_hz=self.sample_rate,
+            sampling=self._settings.sampling or None,
+        )
+
+    async def _receive(self, context_id: str, turn: _Turn) -> None:
+        """Moves the stream's audio into the audio context, and ends the context with the stream."""
+        try:
+            async for chunk in turn.stream:
+                frame = TTSAudioRawFrame(
+                    audio=chunk.data, sample_rate=self.sample_rate, num_channels=1, context_id=context_id
+                )
+                await self.append_to_audio_context(context_id, frame)
+        except mynah.MynahError as error:
+            await self._fail(turn, error)
+        await turn.closing.aclose()
+        if turn.text_ended or not turn.failed:
+            await self._finish(context_id)
+
+    async def _fail(self, turn: _Turn, error: Exception) -> None:
+        """Reports the turn's first error. The turn stays until its text ends, because more of it may come."""
+        if not turn.failed:
+            turn.failed = True
+            await self.push_error(error_msg=_sentence(error), exception=error)
+
+    async def _finish(self, context_id: str) -> None:
+        self._turns.pop(context_id, None)
+        if self.audio_context_available(context_id):
+            await self.remove_audio_context(context_id)
+
+    async def _close(self, context_id: str) -> None:
+        turn = self._turns.pop(context_id, None)
+        if turn is None:
+            return
+        if turn.receiving is not None:
+            await self.cancel_task(turn.receiving)
+        await turn.closing.aclose()
+
+    async def _close_all(self) -> None:
+        for context_id in list(self._turns):
+            await self._close(context_id)
+
+
+def _sentence(error: Exception) -> str:
+    reason = f" [{error.reason}]" if isinstance(error, mynah.MynahError) else ""
+    return f"Mynah: {error}{reason}"

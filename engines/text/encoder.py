@@ -1,0 +1,42 @@
+"""A segment's text to text tokens, by the tokenizer and the training of the loaded model."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from engines.model_spec import ModelSpec
+from engines.text.speech_bound import max_speech_tokens
+from engines.text.spoken import SpokenText
+from engines.text.tokenizer import TextTokenizer
+
+_MEASURED_WORDS = 32_768  # kept; most text consists of few words
+
+
+class TextEncoder:
+    """The text side of one loaded model. From any thread."""
+
+    def __init__(self, tokenizer: TextTokenizer, spec: ModelSpec, max_chars: int) -> None:
+        self._tokenizer = tokenizer
+        self._spoken = SpokenText(spec.scripts, tokenizer.tags, speaks_tags=spec.speaks_tags, max_chars=max_chars)
+        self.count_tokens = lru_cache(_MEASURED_WORDS)(self._count_tokens)
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The tags that the model speaks."""
+        return self._spoken.tags
+
+    def __call__(self, text: str) -> tuple[int, ...]:
+        """Returns the text tokens of a segment. Raises InvalidInput as SpokenText.prepare: also if the tokenizer has no
+        token for any of its words."""
+        text_tokens = self._tokenizer.encode(self._spoken.prepare(text))
+        if not self._tokenizer.encodes_words(text_tokens):
+            raise self._spoken.nothing_to_speak(text)
+        return text_tokens
+
+    def max_speech_tokens(self, text: str) -> int:
+        """Returns the bound on the speech of a segment that `__call__` accepts."""
+        return max_speech_tokens(self._spoken.prepare(text), self.tags)
+
+    def _count_tokens(self, word: str) -> int:
+        """Returns the text tokens of one word, with the space before it if it has one."""
+        return len(self._tokenizer.encode(word))

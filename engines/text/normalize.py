@@ -1,0 +1,82 @@
+"""Normalisation of a segment's text: what is not spoken is removed, then punctuation becomes what T3 was trained on."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import lru_cache
+
+from engines.errors import InvalidInput
+
+MAX_TEXT_CHARS = 1000
+
+_COLON = re.compile(r"(?<!\d):|:(?!\d)")  # 10:30, 16:9 and John 3:16 keep theirs
+# In this order, after "…" and ":", which can leave " ," behind a space.
+_REPLACEMENTS = (
+    ("—", "-"),
+    ("–", "-"),
+    (" ,", ","),
+    ("“", '"'),
+    ("”", '"'),
+    ("‘", "'"),
+    ("’", "'"),
+)
+_ENDINGS = (".", "!", "?", "-", ",")
+
+_CONTROLS = dict.fromkeys([*range(0x09), *range(0x0E, 0x1C), 0x7F])  # the others are white space
+# Blank, or only a part of an emoji, without being of the categories Cf and Cc: joiners, fillers, variation selectors
+# and keycaps.
+_UNSEEN = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0\u20e3\ufffc\ufffd")
+_PICTOGRAPHS = "\u231a\u231b\u2328\u23cf\u23e9-\u23fa\u25a0-\u27bf\u2b00-\u2bff\u3030\u303d\U0001f000-\U0001faff"
+_PICTOGRAPH = re.compile(rf"\s*[{_PICTOGRAPHS}](?:\s*[{_PICTOGRAPHS}])*(?P<end>\s*(?=[.,!?;:)\]]|\Z))?")
+
+
+def clean(text: str) -> str:
+    """Returns `text` without what is not spoken: invisible and control characters, emoji and other pictographs.
+
+    A pictograph between two words leaves a space. White space stays as it is elsewhere.
+    """
+    if not text.isascii():
+        text = "".join(char for char in text if char < "\x80" or not _is_invisible(char))
+        text = _PICTOGRAPH.sub(lambda match: "" if match["end"] is not None else " ", text)
+    return text.translate(_CONTROLS)
+
+
+@lru_cache(maxsize=4096)
+def _is_invisible(char: str) -> bool:
+    if char in _UNSEEN or "\ufe00" <= char <= "\ufe0f" or "\U000e0100" <= char <= "\U000e01ef":
+        return True
+    category = unicodedata.category(char)
+    return category == "Cf" or (category == "Cc" and not char.isspace())
+
+
+def normalize(text: str) -> str:
+    """Returns `text` with the punctuation that T3 was trained on; ends in . ! ? - or a comma.
+
+    Upstream's `punc_norm`, except that a colon between two digits stays: "10,30" is another time than "10:30".
+    The text must not be blank.
+    """
+    assert text.strip(), "blank text is refused before"
+    if text[0].islower():
+        text = text[0].upper() + text[1:]
+    text = " ".join(text.split())
+    text = _COLON.sub(",", text.replace("…", ", "))
+    for old, new in _REPLACEMENTS:
+        text = text.replace(old, new)
+    text = text.rstrip(" ")
+    return text if text.endswith(_ENDINGS) else text + "."
+
+
+def check_text(text: str, max_chars: int = MAX_TEXT_CHARS) -> None:
+    """Raises InvalidInput with reason TEXT_TOO_LONG if `text` has more than `max_chars` characters, TEXT_NOT_UNICODE if
+    it has a lone surrogate."""
+    if len(text) > max_chars:
+        allowed = f"at most {max_chars} characters"
+        message = f"text has {len(text)} characters; a segment must have {allowed}."
+        raise InvalidInput("text", message, "TEXT_TOO_LONG", value=repr(text[:80]), allowed=allowed)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        allowed = "Unicode text without lone surrogates"
+        message = f"text has a lone surrogate at character {error.start}; it must be {allowed}."
+        raise InvalidInput("text", message, "TEXT_NOT_UNICODE", value=repr(text), allowed=allowed) from error

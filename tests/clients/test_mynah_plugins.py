@@ -1,0 +1,199 @@
+"""Mynah's own plugins in the real frameworks: words in, audio out, and a free server after an interruption."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from livekit.agents import APIConnectionError, APIConnectOptions, APIStatusError
+from livekit.plugins import mynah as livekit_mynah
+from pipecat.frames.frames import (
+    EndFrame,
+    Frame,
+    InterruptionFrame,
+    LLMFullResponseEndFrame,
+    LLMFullResponseStartFrame,
+    LLMTextFrame,
+    TTSAudioRawFrame,
+    TTSSpeakFrame,
+    TTSStartedFrame,
+    TTSStoppedFrame,
+)
+from pipecat.pipeline.pipeline import Pipeline
+from pipecat.pipeline.runner import PipelineRunner
+from pipecat.pipeline.task import PipelineParams, PipelineTask
+from pipecat.processors.frame_processor import FrameProcessor
+from pipecat_mynah import MynahTTSService
+
+import mynah
+from tests.clients.conftest import Addresses
+
+SENTENCES = ["Good morning to everybody here. ", "This is the second sentence of three. ", "And that was it."]
+TEXT = "".join(SENTENCES)
+SPOKEN_S = sum(len(sentence.strip()) for sentence in SENTENCES) * 0.04
+LONG = "This is said again and again, for minutes. " * 450  # 40 s of the fake engine's time
+ONCE = APIConnectOptions(max_retry=0, timeout=10)
+
+
+def words(text: str) -> list[str]:
+    return [word + " " for word in text.split()]
+
+
+async def is_idle(server: Addresses) -> None:
+    """Returns once no stream is open, which the server says itself; long before the text could have been spoken."""
+    async with asyncio.timeout(30), mynah.Client(server.grpc) as client:
+        while (await client.info()).open_streams:
+            pass
+
+
+# LiveKit
+
+
+async def test_livekit_gets_audio_while_words_are_still_to_come(server: Addresses):
+    async with livekit_mynah.TTS(server.grpc) as tts, tts.stream() as stream:
+        for word in words(SENTENCES[0] + "And"):
+            stream.push_text(word)
+        first = await anext(stream)
+        assert first.frame.sample_rate == 24_000
+        for word in words("that was it."):
+            stream.push_text(word)
+        stream.end_input()
+        duration_s = first.frame.duration + sum([audio.frame.duration async for audio in stream])
+    assert duration_s == pytest.approx((len(SENTENCES[0].strip()) + len("And that was it.")) * 0.04, abs=0.05)
+
+
+async def test_livekit_speaks_a_whole_text_at_another_rate(server: Addresses):
+    tts = livekit_mynah.TTS(server.grpc, sample_rate=16_000, voice="default")
+    async with tts, tts.synthesize(TEXT) as stream:
+        frames = [audio.frame async for audio in stream]
+    assert {frame.sample_rate for frame in frames} == {16_000}
+    assert sum(frame.duration for frame in frames) == pytest.approx(SPOKEN_S, abs=0.05)
+
+
+async def test_livekit_frees_the_server_when_it_is_interrupted(server: Addresses):
+    async with livekit_mynah.TTS(server.grpc) as tts:
+        stream = tts.stream()
+        stream.push_text(LONG)
+        stream.end_input()
+        await anext(stream)
+        await stream.aclose()
+        await is_idle(server)
+        async with tts.synthesize("Yes?") as answer:
+            assert [audio async for audio in answer]
+
+
+async def test_livekit_gets_typed_errors(server: Addresses):
+    async with livekit_mynah.TTS(server.grpc, voice="nobody") as tts:
+        with pytest.raises(APIStatusError) as raised:
+            async with tts.synthesize("Hello.", conn_options=ONCE) as stream:
+                _ = [audio async for audio in stream]
+        assert (raised.value.status_code, raised.value.retryable) == (404, False)
+        assert raised.value.body == {"reason": "VOICE_NOT_FOUND", "field": "voice_id", "allowed": "default"}
+        tts.update_options(voice="default", sampling=mynah.Sampling(seed=1))
+        async with tts.synthesize("Hello.") as stream:
+            assert [audio async for audio in stream]
+    async with livekit_mynah.TTS("127.0.0.1:1") as tts:
+        with pytest.raises(APIConnectionError):
+            async with tts.synthesize("Hello.", conn_options=ONCE) as stream:
+                _ = [audio async for audio in stream]
+
+
+# Pipecat
+
+
+class Recorder(FrameProcessor):
+    """Records the frames that pass downstream, and says when audio has come."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frames: list[Frame] = []
+        self.heard = asyncio.Event()
+
+    async def process_frame(self, frame, direction) -> None:
+        await super().process_frame(frame, direction)
+        self.frames.append(frame)
+        if isinstance(frame, TTSAudioRawFrame):
+            self.heard.set()
+        await self.push_frame(frame, direction)
+
+    def count(self, kind: type[Frame]) -> int:
+        return sum(isinstance(frame, kind) for frame in self.frames)
+
+    @property
+    def spoken_s(self) -> float:
+        audio = [frame for frame in self.frames if isinstance(frame, TTSAudioRawFrame)]
+        return sum(len(frame.audio) / 2 / frame.sample_rate for frame in audio)
+
+
+class Running:
+    """A pipeline of one service, its recorder and the errors that it pushed."""
+
+    def __init__(self, tts: MynahTTSService) -> None:
+        self.recorder = Recorder()
+        self.errors: list[str] = []
+        params = PipelineParams(audio_out_sample_rate=24_000)
+        self.task = PipelineTask(Pipeline([tts, self.recorder]), params=params)
+
+        @tts.event_handler("on_error")
+        async def on_error(_: MynahTTSService, error) -> None:
+            self.errors.append(error.error)
+
+    async def queue(self, *frames: Frame) -> None:
+        await self.task.queue_frames(list(frames))
+
+
+@asynccontextmanager
+async def pipeline(server: Addresses, **options) -> AsyncIterator[Running]:
+    """Runs until the block has ended and all that was queued is spoken."""
+    running = Running(MynahTTSService(server.grpc, **options))
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+        tasks.create_task(PipelineRunner(handle_sigint=False).run(running.task))
+        yield running
+        await running.queue(EndFrame())
+
+
+def turn(text: str) -> list[Frame]:
+    return [LLMFullResponseStartFrame(), *map(LLMTextFrame, words(text)), LLMFullResponseEndFrame()]
+
+
+async def test_pipecat_speaks_a_turn_word_by_word(server: Addresses):
+    async with pipeline(server) as running:
+        await running.queue(LLMFullResponseStartFrame(), *map(LLMTextFrame, words(SENTENCES[0] + "And")))
+        await running.recorder.heard.wait()  # before the rest is written
+        await running.queue(*map(LLMTextFrame, words("that was it.")), LLMFullResponseEndFrame())
+    spoken_s = (len(SENTENCES[0].strip()) + len("And that was it.")) * 0.04
+    assert running.recorder.spoken_s == pytest.approx(spoken_s, abs=0.05)
+    assert (running.recorder.count(TTSStartedFrame), running.recorder.count(TTSStoppedFrame)) == (1, 1)
+    assert running.errors == []
+
+
+async def test_pipecat_speaks_turns_and_sentences_in_order(server: Addresses):
+    settings = MynahTTSService.Settings(voice="default", sampling=mynah.Sampling(seed=3))
+    async with pipeline(server, settings=settings) as running:
+        await running.queue(TTSSpeakFrame(SENTENCES[0]), *turn(SENTENCES[1]), TTSSpeakFrame(SENTENCES[2]))
+    assert running.recorder.spoken_s == pytest.approx(SPOKEN_S, abs=0.05)
+    assert running.recorder.count(TTSStoppedFrame) == 3
+    assert running.errors == []
+
+
+async def test_pipecat_frees_the_server_when_it_is_interrupted(server: Addresses):
+    async with pipeline(server) as running:
+        await running.queue(*turn(LONG))
+        await running.recorder.heard.wait()
+        await running.queue(InterruptionFrame())
+        await is_idle(server)
+        await running.queue(TTSSpeakFrame("Yes?"))
+    assert running.recorder.count(TTSStoppedFrame) >= 1
+    assert running.recorder.spoken_s < len(LONG) * 0.04 / 2
+    assert running.errors == []
+
+
+async def test_pipecat_pushes_one_error_for_a_turn(server: Addresses):
+    async with pipeline(server, settings=MynahTTSService.Settings(voice="nobody")) as running:
+        await running.queue(*turn(TEXT))
+    errors = [error for error in running.errors if "VOICE_NOT_FOUND" in error]
+    assert len(errors) == 1, running.errors
+    assert "the server has default" in errors[0]
+    assert running.recorder.spoken_s == 0
