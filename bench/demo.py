@@ -82,7 +82,18 @@ def _save(path: Path, pcm: bytes) -> None:
 @asynccontextmanager
 async def server(model: str, *flags: str, pattern: str = GRPC_ADDRESS) -> AsyncIterator[str]:
     """A server process on a free port. Yields the address that matches `pattern` in its output once it is ready."""
-    command = [sys.executable, "-m", "service.launch", "--model", model, "--listen", "127.0.0.1:0", *flags]
+    command = [
+        sys.executable,
+        "-m",
+        "service.launch",
+        "--model",
+        model,
+        "--listen",
+        "127.0.0.1:0",
+        "--voices-dir",
+        "memory",
+    ]
+    command += flags
     async with children.child(*command, stdout=asyncio.subprocess.PIPE) as process:
         assert process.stdout is not None
         address = ""

@@ -5,7 +5,7 @@ The real pipeline and the fake engine implement these protocols. This module imp
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -35,6 +35,7 @@ class EngineInfo:
     """A description of the engine. `notice` is a sentence for people, e.g. that random weights make noise, or empty.
 
     `refused_runtimes` are (runtime, reason) of those that were requested but failed their check on this machine.
+    `tags` are the words in brackets that the model speaks as sounds, e.g. "[laugh]".
     """
 
     model: str
@@ -201,7 +202,12 @@ class Engine(Protocol):
 
     @property
     def default_voice(self) -> Voice | None:
-        """The checkpoint's built-in voice, or None."""
+        """The checkpoint's first built-in voice, or None."""
+
+    @property
+    def other_voices(self) -> Mapping[str, Voice]:
+        """The checkpoint's other built-in voices by their ids."""
+        ...
 
     def count_text_tokens(self, word: str) -> int:
         """Returns the text tokens of a word, or of a part of it, with the space before it if it has one.
@@ -210,11 +216,20 @@ class Engine(Protocol):
         """
         ...
 
-    async def make_voice(self, audio: bytes, *, name: str) -> Voice:
+    async def make_voice(self, audio: bytes, *, name: str, normalize_loudness: bool = True) -> Voice:
         """Make a Voice from the bytes of an audio file of any common format, sample rate and channel count.
 
-        Raises InvalidInput with reason AUDIO_EMPTY, AUDIO_TOO_LARGE (> 32 MiB, also when decompressed),
-        AUDIO_NOT_DECODABLE, AUDIO_TOO_SHORT (<= 5 s), AUDIO_TOO_LONG (> 120 s) or AUDIO_SILENT.
+        The recording is brought to -27 LUFS first unless `normalize_loudness` is False. A VoiceReport in the voice's
+        metadata says which part was used. Raises InvalidInput with reason AUDIO_EMPTY, AUDIO_TOO_LARGE (> 32 MiB, also
+        when decompressed), AUDIO_NOT_DECODABLE, AUDIO_TOO_SHORT (<= 5 s), AUDIO_TOO_LONG (> 120 s), AUDIO_SILENT or
+        AUDIO_TOO_LITTLE_SPEECH (< 5 s).
+        """
+        ...
+
+    async def similarity(self, voice: Voice, speech: Samples) -> float | None:
+        """Returns the cosine of the voice's speaker embedding and that of `speech`, of at least 0.2 s.
+
+        None for an engine without a net that embeds speakers.
         """
         ...
 

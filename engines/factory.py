@@ -13,7 +13,7 @@ from engines.checkpoints.hub import HuggingFaceHub
 from engines.checkpoints.tensor_file import Shape
 from engines.conditioning import speaker, tokenizer, xvector
 from engines.conditioning.builder import VoiceBuilder
-from engines.conditioning.builtin import load_builtin
+from engines.conditioning.builtin import load_builtin, load_others
 from engines.config import DTYPES, EngineConfig
 from engines.device import cpu_threads, device_memory, resolve_device, use_threads
 from engines.errors import InvalidInput
@@ -86,7 +86,8 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
         tags=encoder.tags,
     )
     default_voice = load_builtin(checkpoint.conds_path) if checkpoint.conds_path else None
-    return Pipeline(info, stages, VoiceBuilder(checkpoint), default_voice, health, partial(device_memory, device))
+    memory, others = partial(device_memory, device), load_others(checkpoint.other_voice_paths)
+    return Pipeline(info, stages, VoiceBuilder(checkpoint), default_voice, health, memory, others)
 
 
 def _no_bound(_: str) -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -45,6 +45,7 @@ from engines.model_spec import (
 from engines.playback import PlaybackClock
 from engines.text.spoken import SpokenText
 from engines.voice import Voice
+from engines.voice_report import VoiceReport, VoiceWarning
 
 _MIN_REFERENCE_BYTES = 1000
 _TAGS = ("[clear throat]", "[sigh]", "[laugh]")
@@ -69,6 +70,7 @@ class Script:
     fail_segment: int = 0
     fail_after_chunks: int = 0
     failures: int | None = None  # how often it is raised in all; None: always
+    similarity: float | None = None  # of every voice and its speech; None: not measured, as by random weights
     runaway_from: int | None = None  # from this segment on, speech goes on for longer than its text can take
     underruns_from: int | None = None  # with at least this number of streams, each segment reports an underrun
     device_memory: DeviceMemory | None = None
@@ -83,6 +85,7 @@ class FakeEngine:
         *,
         max_streams: int = 4,
         default_voice: bool = True,
+        other_voices: Mapping[str, Voice] | None = None,
         observer: Observer = NULL_OBSERVER,
     ) -> None:
         self.script = script or Script()
@@ -93,13 +96,14 @@ class FakeEngine:
             t3_runtime="fake",
             s3gen_runtime="fake",
             limits=Limits(max_text_chars_per_segment=1000, max_speech_tokens_per_segment=1000, max_streams=max_streams),
-            random_weights=True,
+            random_weights=self.script.similarity is None,
             notice="This engine makes tones, not speech.",
             tags=_TAGS,
         )
         self.spoken = SpokenText(tags=_TAGS)
         self.health = Health()
         self.default_voice = fake_voice("default") if default_voice else None
+        self.other_voices: Mapping[str, Voice] = other_voices or {}
         self.streams: set[FakeStream] = set()
         self.working = 0  # segments in progress
         self.opened_streams = 0  # in all
@@ -134,8 +138,11 @@ class FakeEngine:
         share = self.working / self.info.limits.max_streams
         self.observer.t3_used(T3Use(share, self.read_positions, self.cached_positions))
 
-    async def make_voice(self, audio: bytes, *, name: str) -> Voice:
-        """Make a voice that depends on the bytes. Bytes that start with b"broken" are not decodable."""
+    async def make_voice(self, audio: bytes, *, name: str, normalize_loudness: bool = True) -> Voice:
+        """Make a voice that depends on the bytes. Bytes that start with b"broken" are not decodable.
+
+        Bytes that start with b"noisy" make a voice with a warning.
+        """
         await asyncio.sleep(self.script.voice_s)
         if not audio:
             raise _audio_error("is empty", "an audio file", "AUDIO_EMPTY")
@@ -144,7 +151,11 @@ class FakeEngine:
             raise _audio_error(f"cannot be decoded ({size})", "an audio file", "AUDIO_NOT_DECODABLE")
         if len(audio) < _MIN_REFERENCE_BYTES:
             raise _audio_error(f"is too short ({size})", "more than 5 s", "AUDIO_TOO_SHORT")
-        return fake_voice(name, audio)
+        return _reported(fake_voice(name, audio), noisy=audio.startswith(b"noisy"), levelled=normalize_loudness)
+
+    async def similarity(self, voice: Voice, speech: Samples) -> float | None:
+        assert len(speech) >= 0.2 * SAMPLE_RATE_HZ
+        return self.script.similarity
 
     async def open(self, voice: Voice, sampling: Sampling) -> FakeStream:
         if self.script.open_failure is not None:
@@ -292,6 +303,13 @@ class FakeStream:
                 await asyncio.sleep(self._engine.script.close_s)
             finally:
                 self._engine.streams.discard(self)
+
+
+def _reported(voice: Voice, *, noisy: bool, levelled: bool) -> Voice:
+    """The voice with a report, and the word of how its recording was levelled."""
+    warnings = (VoiceWarning("NOISY", "The speech is only 5 dB above the noise: record in a quieter place."),)
+    report = VoiceReport(0.5, 6.0, 0.9, 5.0 if noisy else 40.0, warnings if noisy else ())
+    return replace(voice, metadata=report.in_metadata({"levelled": str(levelled)}))
 
 
 def _audio_error(problem: str, allowed: str, reason: str) -> InvalidInput:

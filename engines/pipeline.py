@@ -6,7 +6,7 @@ Read `PipelineStream.speak` first.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -18,6 +18,7 @@ from engines.api import (
     EngineInfo,
     Event,
     Observer,
+    Samples,
     Segment,
     SegmentDone,
     SegmentStarted,
@@ -54,7 +55,10 @@ class Encoder(Protocol):
 class Builder(Protocol):
     """Reference audio -> Voice. Slow; it is called off the event loop."""
 
-    def build(self, audio: bytes, name: str) -> Voice: ...
+    def build(self, audio: bytes, name: str, *, normalize_loudness: bool = True) -> Voice: ...
+
+    def similarity(self, voice: Voice, speech: Samples) -> float | None:
+        """As Engine.similarity. Slow; it is called off the event loop."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +85,13 @@ class Pipeline:
         default_voice: Voice | None,
         health: Health | None = None,
         device_memory: Callable[[], DeviceMemory | None] = lambda: None,
+        other_voices: Mapping[str, Voice] | None = None,
     ) -> None:
         self.info = info
         self.health = health or Health()
         self.device_memory = device_memory
         self.default_voice = default_voice
+        self.other_voices: Mapping[str, Voice] = other_voices or {}
         self.stages = stages
         self._builder = builder
         self._streams: set[PipelineStream] = set()
@@ -98,8 +104,11 @@ class Pipeline:
     def count_text_tokens(self, word: str) -> int:
         return self.stages.count_text_tokens(word)
 
-    async def make_voice(self, audio: bytes, *, name: str) -> Voice:
-        return await asyncio.to_thread(self._builder.build, audio, name)
+    async def make_voice(self, audio: bytes, *, name: str, normalize_loudness: bool = True) -> Voice:
+        return await asyncio.to_thread(self._builder.build, audio, name, normalize_loudness=normalize_loudness)
+
+    async def similarity(self, voice: Voice, speech: Samples) -> float | None:
+        return await asyncio.to_thread(self._builder.similarity, voice, speech)
 
     async def open(self, voice: Voice, sampling: Sampling) -> PipelineStream:
         max_streams = self.info.limits.max_streams

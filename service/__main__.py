@@ -13,8 +13,9 @@ from engines.api import Engine, EngineInfo, Limits
 from engines.config import Sampling
 from engines.errors import EngineError
 from service.audio import watermark
-from service.config import ConfigError, ServerConfig, read_config
+from service.config import ConfigError, ServerConfig, read_config, with_voices_place
 from service.engine_loader import LazyEngine
+from service.options import MEMORY
 from service.server import Server
 from service.telemetry import tracing
 
@@ -22,7 +23,7 @@ from service.telemetry import tracing
 def main() -> None:
     """Exits with 0 after a signal, 2 for a bad configuration, 1 if the engine cannot be loaded or warmed up."""
     try:
-        config = read_config(sys.argv[1:], os.environ)
+        config = with_voices_place(read_config(sys.argv[1:], os.environ), os.environ)
     except ConfigError as error:
         _leave(2, error)
     logging.basicConfig(
@@ -73,6 +74,7 @@ async def serve(engine: Engine, config: ServerConfig) -> None:
         if warming.done():
             took_s, streams = warming.result(), engine.info.limits.max_streams
             _say(f"serving after {took_s:.1f} s up to {streams} streams with {_described(engine.info)}")
+            _say(_where_voices_are(config))
             await stopping
     finally:
         warming.cancel()
@@ -120,6 +122,12 @@ def _signals() -> asyncio.Queue[None]:
 def _described(info: EngineInfo) -> str:
     engine = f"{info.model} on {info.device} (T3 {info.t3_runtime}, S3Gen {info.s3gen_runtime})"
     return f"{engine}: {info.notice}" if info.notice else engine
+
+
+def _where_voices_are(config: ServerConfig) -> str:
+    if config.voices_dir in (None, MEMORY):
+        return "uploaded voices are in memory and end with this server; --voices-dir FOLDER keeps them"
+    return f"uploaded voices are kept in {config.voices_dir}"
 
 
 def _say(line: str) -> None:

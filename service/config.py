@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from engines.config import EngineConfig
 from service.options import (
     ADDRESS,
     FRACTION,
+    MEMORY,
     ORIGINS,
     PATH,
     PLACE,
@@ -91,7 +93,11 @@ class ServerConfig:
         whole_or_auto(1, 10_000),
     )
     voices_dir: Path | str | None = option(
-        None, "folder or URL for uploaded voices, which several servers may share; default: in memory", PLACE
+        None,
+        "folder or URL for uploaded voices, which several servers may share, or memory; default: "
+        "$XDG_DATA_HOME/mynah/voices, else ~/.local/share/mynah/voices, where only this machine reaches the server, "
+        "else memory",
+        PLACE,
     )
     max_voices: int = option(1000, "uploaded voices that are stored", whole(1, 1_000_000))
     max_voices_in_memory: int = option(
@@ -127,6 +133,11 @@ class ServerConfig:
             raise ConfigError("tls_client_ca needs tls_certificate and tls_key.")
         if self.tls_certificate is None and not self.insecure:
             self._check_loopback()
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine reaches the ports that clients use."""
+        return all(is_loopback(address) for address in (self.listen, self.http_listen) if address is not None)
 
     def _check_loopback(self) -> None:
         for name in ("listen", "http_listen"):
@@ -188,6 +199,25 @@ def read_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Ser
     flags = vars(_parser().parse_args(arguments))
     values |= {name: _read(name, text, OPTIONS[name].flag) for name, text in flags.items() if text is not None}
     return build_config(**values)
+
+
+def with_voices_place(config: ServerConfig, environment: Mapping[str, str]) -> ServerConfig:
+    """The configuration with a place for voices where none is given: the user's data folder, else memory."""
+    if config.voices_dir is not None:
+        return config
+    folder = _default_voices_dir(environment) if config.on_loopback else None
+    return replace(config, voices_dir=folder or MEMORY)
+
+
+def _default_voices_dir(environment: Mapping[str, str]) -> Path | None:
+    """$XDG_DATA_HOME/mynah/voices, else ~/.local/share/mynah/voices; None if this user cannot write there."""
+    base = environment.get("XDG_DATA_HOME")
+    try:
+        folder = (Path(base) if base else Path.home() / ".local" / "share") / "mynah" / "voices"
+    except RuntimeError:
+        return None  # a user without a home
+    existing = next(each for each in (folder, *folder.parents) if each.exists())
+    return folder if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK) else None
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:

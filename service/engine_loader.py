@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from engines.api import DeviceMemory, Engine, EngineInfo, SpeechStream
+from engines.api import DeviceMemory, Engine, EngineInfo, Samples, SpeechStream
 from engines.config import Sampling
 from engines.errors import EngineFailure
 from engines.health import Health
@@ -39,6 +39,10 @@ class LazyEngine:
     @property
     def default_voice(self) -> Voice | None:
         return None if self._engine is None else self._engine.default_voice
+
+    @property
+    def other_voices(self) -> Mapping[str, Voice]:
+        return {} if self._engine is None else self._engine.other_voices
 
     @property
     def loading(self) -> bool:
@@ -91,8 +95,11 @@ class LazyEngine:
     def device_memory(self) -> DeviceMemory | None:
         return None if self._engine is None else self._engine.device_memory()
 
-    async def make_voice(self, audio: bytes, *, name: str) -> Voice:
-        return await self._ready().make_voice(audio, name=name)
+    async def make_voice(self, audio: bytes, *, name: str, normalize_loudness: bool = True) -> Voice:
+        return await self._ready().make_voice(audio, name=name, normalize_loudness=normalize_loudness)
+
+    async def similarity(self, voice: Voice, speech: Samples) -> float | None:
+        return await self._ready().similarity(voice, speech)
 
     async def open(self, voice: Voice, sampling: Sampling) -> SpeechStream:
         return await self._ready().open(voice, sampling)

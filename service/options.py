@@ -11,6 +11,7 @@ from typing import Any, get_type_hints
 from urllib.parse import urlsplit
 
 PREFIX = "MYNAH_"
+MEMORY = "memory"  # a place that ends with the process
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ def _path(text: str) -> Path:
 
 
 def _place(text: str) -> Path | str:
-    return text if "://" in text else _path(text)
+    return text if text == MEMORY or "://" in text else _path(text)
 
 
 TEXT = Reader(_text, "text that is not blank", "NAME")
@@ -187,6 +188,6 @@ URL = Reader(_url, "http://HOST:PORT or https://HOST:PORT", "URL")
 ORIGINS = Reader(_origins, "origins such as https://app.example, separated by commas, or *", "ORIGIN[,ORIGIN...]")
 SWITCH = Reader(_switch, "on or off", "on|off")  # a flag without a value means on
 PATH = Reader(_path, "a path", "PATH")
-PLACE = Reader(_place, "a path, or a URL that fsspec opens, such as s3://bucket/voices", "PATH|URL")
+PLACE = Reader(_place, "a path, a URL that fsspec opens, such as s3://bucket/voices, or memory", "PATH|URL|memory")
 _COUNT = whole(0, 2**63 - 1)
 _BY_TYPE: dict[Any, Reader] = {bool: SWITCH, str: TEXT, int: _COUNT, int | None: _COUNT, Path | None: PATH}

@@ -25,10 +25,12 @@ from service.grpc.speech import SpeechService
 from service.grpc.voices import VoicesService
 from service.handlers.speech_handler import SpeechHandler
 from service.handlers.voice_catalogue import VoiceCatalogue
+from service.handlers.voice_check import VoiceCheck
 from service.http.routes import build_app
 from service.http.server import HttpServer
 from service.http.speech_request import VOICE_ALIASES
 from service.listening import check_available, unavailable
+from service.options import MEMORY
 from service.voices.lookup import VoiceLookup
 from service.voices.store import VoiceStore
 
@@ -71,11 +73,12 @@ class Server:
         self._admin = AdminServer(engine, self.admission)
         self._voices = VoiceStore(
             lambda: engine.default_voice,
-            config.voices_dir,
+            None if config.voices_dir == MEMORY else config.voices_dir,
             max_voices=config.max_voices,
             max_loaded=config.max_voices_in_memory,
+            others=lambda: engine.other_voices,
         )
-        self._catalogue = VoiceCatalogue(engine, self._voices)
+        self._catalogue = VoiceCatalogue(engine, self._voices, VoiceCheck(engine, self.admission))
         self._speech_handler = SpeechHandler(engine, VoiceLookup(self._voices), self.admission, config.policy)
         self._health = health.aio.HealthServicer()
         self._warm = False

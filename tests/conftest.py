@@ -16,6 +16,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# A server that a test starts keeps no voices in the home of the person who runs the test.
+os.environ["MYNAH_VOICES_DIR"] = "memory"
+
 # A script starts its background jobs with SIGINT ignored, and all that they start inherits that. Tests interrupt what
 # they start, so `pytest &` has the handler of `pytest`, which no child inherits.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,8 @@ REPOSITORIES = {TURBO.name: "ResembleAI/chatterbox-turbo", NANO.name: "ResembleA
 _S3GEN_FILE = "s3gen_meanflow.safetensors"
 _VOICE_ENCODER_FILE = "ve.safetensors"
 _CONDS_FILE = "conds.pt"
+_VOICE_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_MAX_VOICE_BYTES = 4 * 2**20  # a voice takes 0.3 MB at most; a net's weights in the same folder take more
 EMBEDDED = Path(__file__).parents[1] / "embedded" / TINY.name  # made by tools/tiny
 _RANDOM = "random:"
 _ABOUT_TINY = "a small model that ships with Mynah and has two synthetic voices"
@@ -50,9 +53,16 @@ class Checkpoint:
 
     @property
     def conds_path(self) -> Path | None:
-        """The file of the built-in voice, or None."""
+        """The file of the first built-in voice, or None."""
         path = self.folder / _CONDS_FILE
         return path if path.exists() else None
+
+    @property
+    def other_voice_paths(self) -> dict[str, Path]:
+        """The files that may be other built-in voices, by the voices' ids: ID.pt, small as the first one's file is."""
+        files = [path for path in self.folder.glob("*.pt") if path.name != _CONDS_FILE]
+        named = {path.stem: path for path in sorted(files) if _VOICE_ID.fullmatch(path.stem)}
+        return {voice_id: path for voice_id, path in named.items() if path.stat().st_size <= _MAX_VOICE_BYTES}
 
 
 def open_checkpoint(

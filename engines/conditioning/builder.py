@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from threading import Lock
 
+import numpy as np
 import torch
 from torch import nn
 
-from engines.audio import Samples, resample, resample_windowed_sinc, with_gain
+from engines.audio import Samples, loudness_lufs, resample, resample_windowed_sinc, with_gain
 from engines.checkpoints.checkpoint import Checkpoint
 from engines.checkpoints.weights import load_tensors
 from engines.conditioning import speaker, tokenizer, xvector
@@ -30,6 +31,7 @@ from engines.s3gen.nets.packing import pack
 from engines.voice import Voice
 
 TARGET_LUFS = -27.0
+_LEVEL = "level_lufs"  # metadata key: the loudness at which the recording was read
 _S3GEN_SAMPLES = MAX_S3GEN_PROMPT_TOKENS * SAMPLES_PER_TOKEN  # 10 s at 24 kHz
 _T3_SAMPLES = MAX_T3_PROMPT_TOKENS * tokenizer.RATE_HZ // SPEECH_TOKENS_PER_S  # 15 s at 16 kHz
 
@@ -65,16 +67,29 @@ class VoiceBuilder:
         with self._lock:
             self._loaded()
 
-    def build(self, audio: bytes, name: str) -> Voice:
-        """Make a Voice from the bytes of an audio file.
+    def build(self, audio: bytes, name: str, *, normalize_loudness: bool = True) -> Voice:
+        """Make a Voice from the bytes of an audio file, brought to -27 LUFS first unless `normalize_loudness` is False.
 
         Raises InvalidInput if the audio cannot be used (see `load_reference`), and CheckpointError as `load`.
         Source: upstream's ChatterboxTurboTTS.prepare_conditionals and S3Gen's embed_ref.
         """
         reference = self._decode(audio)
-        samples = with_gain(reference.samples, TARGET_LUFS - reference.loudness_lufs)
+        level_lufs = TARGET_LUFS if normalize_loudness else reference.loudness_lufs
+        samples = with_gain(reference.samples, level_lufs - reference.loudness_lufs)
+        metadata = self._metadata(reference) | {_LEVEL: f"{level_lufs:.1f}"}
         with self._lock:
-            return self._condition(samples, name, self._metadata(reference))
+            return self._condition(samples, name, metadata)
+
+    def similarity(self, voice: Voice, speech: Samples) -> float:
+        """Returns the cosine of the voice's speaker embedding and that of at least 0.4 s of 24 kHz speech, not silent.
+
+        The net depends on the level, so the speech is brought to the recording's. Raises CheckpointError as `load`.
+        """
+        level_lufs = float(voice.metadata.get(_LEVEL, TARGET_LUFS))
+        levelled = with_gain(speech, level_lufs - loudness_lufs(speech, SAMPLE_RATE_HZ))
+        with self._lock:
+            embedding = self._loaded().speaker.embed(resample(levelled, SAMPLE_RATE_HZ, speaker.RATE_HZ))
+        return float(embedding @ voice.speaker_embedding / np.linalg.norm(voice.speaker_embedding))
 
     def _loaded(self) -> _Nets:
         if self._nets is None:
@@ -107,13 +122,14 @@ class VoiceBuilder:
 
     def _metadata(self, reference: Reference) -> dict[str, str]:
         """Describes the recording and the model: speech tokens are valid for the weights that made them only."""
-        return {
-            "duration_s": f"{reference.duration_s:.3f}",
+        described = {
+            "duration_s": f"{reference.recorded_s:.3f}",
             "loudness_lufs": f"{reference.loudness_lufs:.1f}",
             "source": reference.source,
             "model": ("random:" if self._checkpoint.random_weights else "") + self._checkpoint.spec.name,
             "mynah_version": version("mynah"),
         }
+        return reference.report.in_metadata(described)
 
 
 def load_nets(checkpoint: Checkpoint, device: torch.device) -> _Nets:

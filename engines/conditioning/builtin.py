@@ -5,6 +5,8 @@ It is the only pickle that is opened, with `weights_only=True`: tensors and plai
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ import torch
 from engines.errors import CheckpointError, InvalidInput
 from engines.model_spec import MEL_FRAMES_PER_TOKEN
 from engines.voice import Voice
+
+log = logging.getLogger("mynah.engines")
 
 
 def load_builtin(path: Path, name: str = "default") -> Voice:
@@ -31,6 +35,17 @@ def load_builtin(path: Path, name: str = "default") -> Voice:
         raise CheckpointError(f"{path}: {error}") from error
     except Exception as error:  # a broken zip or a refused pickle makes torch.load raise many types
         raise CheckpointError(f"{path}: not a file of voice conditionals ({error})") from error
+
+
+def load_others(paths: Mapping[str, Path]) -> dict[str, Voice]:
+    """Load further built-in voices, given by their ids; a file of something else is left out, with a warning."""
+    voices = {}
+    for voice_id, path in paths.items():
+        try:
+            voices[voice_id] = load_builtin(path, voice_id.replace("-", " ").replace("_", " ").title())
+        except CheckpointError as error:
+            log.warning("%s is left out of the built-in voices: %s", path.name, error)
+    return voices
 
 
 def _voice(t3: dict[str, Any], gen: dict[str, Any], name: str) -> Voice:

@@ -1,7 +1,8 @@
 """Reference audio: decodes the bytes of an untrusted audio file to mono 24 kHz samples.
 
 Only the given bytes are read: FFmpeg opens no path and no URL, and probes with audio decoders alone. The decoded size
-is bounded during decoding, so that a small file cannot fill the memory.
+is bounded during decoding, so that a small file cannot fill the memory. What is judged is what a voice is made from:
+the part that `selection.py` chooses.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.audio import Samples, StreamResampler, loudness_lufs
+from engines.conditioning.selection import MIN_SPEECH_S, offset_warning, select, without_offset
 from engines.errors import InvalidInput
 from engines.model_spec import SAMPLE_RATE_HZ
+from engines.voice_report import VoiceReport, VoiceWarning
 
 MAX_REFERENCE_BYTES = 32 * 2**20
-MIN_REFERENCE_S = 5.0  # exclusive; upstream's bound
+MIN_REFERENCE_S = MIN_SPEECH_S  # exclusive; upstream's bound
 MAX_REFERENCE_S = 120.0
 MIN_REFERENCE_LUFS = -60.0  # quieter than any intended recording of speech
 MIN_SOURCE_RATE_HZ, MAX_SOURCE_RATE_HZ = 4_000, 384_000
@@ -32,6 +35,7 @@ MAX_SOURCE_CHANNELS = 6
 _MAX_FRAME_SAMPLES = 2**18  # per channel in one decoded frame; ordinary codecs stay below 200 000
 _MAX_STREAMS = 64
 _MAX_BAD_PACKETS = 8  # tolerates a stray tag or a torn frame; with more, the recording itself is corrupt
+_CANCELLING = 0.1  # the mean of the channels has less than this share of the power of the loudest one
 _MAX_AMPLITUDE = 2.0**16  # allows float files in integer scale; loudness normalisation scales them down
 
 # Demuxers that read a single file; hls, dash, concat, sdp and image2 would follow references to other files.
@@ -52,20 +56,33 @@ _COMPRESSED_HEADER = re.compile(rb"cmov.{4}dcomzlib.{4}cmvd(.{4})", re.DOTALL)
 
 @dataclass(frozen=True)
 class Reference:
-    """Decoded reference audio.
+    """The part of decoded reference audio that a voice is made from.
 
-    samples         (n,) float32 mono 24 kHz, longer than 5 s
+    samples         (n,) float32 mono 24 kHz, at least 5 s
     loudness_lufs   of these samples
     source          codec and sample rate, e.g. "flac 44100 Hz"
+    recorded_s      the length of the whole recording
+    report          which part the samples are, and what is wrong with it
     """
 
     samples: Samples
     loudness_lufs: float
     source: str
+    recorded_s: float
+    report: VoiceReport
 
     @property
     def duration_s(self) -> float:
         return len(self.samples) / SAMPLE_RATE_HZ
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A decoded recording. `cancelling` channels would be silence in their mean: the samples are the loudest one's."""
+
+    samples: Samples
+    source: str
+    cancelling: bool = False
 
 
 def load_reference(audio: bytes) -> Reference:
@@ -73,15 +90,16 @@ def load_reference(audio: bytes) -> Reference:
 
     Raises InvalidInput for the field "audio" with reason AUDIO_EMPTY, AUDIO_TOO_LARGE (in bytes, also when
     decompressed), AUDIO_NOT_DECODABLE (not audio, corrupt, or outside the limits on rate and channels),
-    AUDIO_TOO_SHORT, AUDIO_TOO_LONG or AUDIO_SILENT. Source: upstream's prepare_conditionals (librosa.load).
+    AUDIO_TOO_SHORT, AUDIO_TOO_LONG, AUDIO_SILENT or AUDIO_TOO_LITTLE_SPEECH. Source: upstream's prepare_conditionals
+    (librosa.load), which has no choice of the part: it takes the recording from its beginning.
     """
-    return check_samples(*decode(audio))
+    return check_decoded(decode(audio))
 
 
-def decode(audio: bytes) -> tuple[Samples, str]:
-    """Returns samples of at most 120 s and their source, as in Reference.
+def decode(audio: bytes) -> Decoded:
+    """Returns at most 120 s.
 
-    Raises InvalidInput as `load_reference`, except for AUDIO_TOO_SHORT and AUDIO_SILENT.
+    Raises InvalidInput as `load_reference`, except for AUDIO_TOO_SHORT, AUDIO_SILENT and AUDIO_TOO_LITTLE_SPEECH.
     """
     _check_bytes(audio)
     try:
@@ -91,17 +109,34 @@ def decode(audio: bytes) -> tuple[Samples, str]:
         raise not_decodable(f"decoding its {len(audio)} bytes failed ({detail})") from error
 
 
-def check_samples(samples: Samples, source: str) -> Reference:
-    """Returns the Reference of decoded samples. Raises InvalidInput with AUDIO_TOO_SHORT or AUDIO_SILENT."""
-    duration_s = len(samples) / SAMPLE_RATE_HZ
-    if duration_s <= MIN_REFERENCE_S:
-        raise _wrong_length(f"{duration_s:.2f} s", "AUDIO_TOO_SHORT")
-    loudness = loudness_lufs(samples, SAMPLE_RATE_HZ)
+def check_decoded(decoded: Decoded) -> Reference:
+    """Returns the Reference of a decoded recording.
+
+    Raises InvalidInput with AUDIO_TOO_SHORT, AUDIO_SILENT or AUDIO_TOO_LITTLE_SPEECH.
+    """
+    recorded_s = len(decoded.samples) / SAMPLE_RATE_HZ
+    if recorded_s <= MIN_REFERENCE_S:
+        raise _wrong_length(f"{recorded_s:.2f} s", "AUDIO_TOO_SHORT")
+    samples, offset = without_offset(decoded.samples)
+    _check_audible(loudness_lufs(samples, SAMPLE_RATE_HZ))
+    warnings = (offset_warning(offset),) if offset else ()
+    chosen = select(samples, (*warnings, _CHANNELS_CANCEL) if decoded.cancelling else warnings)
+    loudness = loudness_lufs(chosen.samples, SAMPLE_RATE_HZ)
+    _check_audible(loudness)
+    return Reference(chosen.samples, loudness, decoded.source, recorded_s, chosen.report)
+
+
+_CHANNELS_CANCEL = VoiceWarning(
+    "CHANNELS_CANCEL",
+    "The channels of the recording cancel each other, so the loudest one is used alone: one of them is inverted.",
+)
+
+
+def _check_audible(loudness: float) -> None:
     if loudness < MIN_REFERENCE_LUFS:
         value, allowed = f"{loudness:.0f} LUFS", f"speech of at least {MIN_REFERENCE_LUFS:.0f} LUFS"
         message = f"audio is almost silent ({value}); it must be {allowed}."
         raise InvalidInput("audio", message, "AUDIO_SILENT", value=value, allowed=allowed)
-    return Reference(samples, loudness, source)
 
 
 def _wrong_length(value: str, reason: str) -> InvalidInput:
@@ -132,17 +167,51 @@ def _check_size(subject: str, size_bytes: int) -> None:
         raise InvalidInput("audio", message, "AUDIO_TOO_LARGE", value=value, allowed=allowed)
 
 
-def _decode(audio: bytes) -> tuple[Samples, str]:
-    """Returns mono samples at 24 kHz and their source."""
+def _decode(audio: bytes) -> Decoded:
     with _open(audio) as container:
         if not container.streams.audio:
             kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
             raise not_decodable(f"it has no audio stream, only {kinds}")
         stream = container.streams.audio[0]
         rate_hz = _check_stream(stream)
-        resampler = StreamResampler(rate_hz, SAMPLE_RATE_HZ)
-        pieces = [resampler.push(mono) for mono in _mono_pieces(container, stream, rate_hz)]
-        return np.concatenate([*pieces, resampler.finish()]), f"{stream.codec_context.name} {rate_hz} Hz"
+        downmix = _Downmix(rate_hz)
+        for planes in _frame_planes(container, stream, rate_hz):
+            downmix.push(planes)
+        samples, cancelling = downmix.finish()
+        return Decoded(samples, f"{stream.codec_context.name} {rate_hz} Hz", cancelling)
+
+
+class _Downmix:
+    """Mono 24 kHz from frames of channels: their mean, or where they cancel each other the loudest channel."""
+
+    def __init__(self, rate_hz: int) -> None:
+        self._rate_hz = rate_hz
+        self._lanes: list[tuple[StreamResampler, list[Samples]]] = []  # the mean's, then those of the channels
+
+    def push(self, planes: Samples) -> None:
+        """Adds a frame, (channels, samples). Raises InvalidInput if the number of channels changes."""
+        mean: Samples = planes.mean(axis=0, dtype=np.float32)
+        lanes = [mean] if len(planes) == 1 else [mean, *planes]
+        if not self._lanes:
+            self._lanes = [(StreamResampler(self._rate_hz, SAMPLE_RATE_HZ), []) for _ in lanes]
+        if len(lanes) != len(self._lanes):
+            raise not_decodable("its number of channels changes")
+        for (resampler, pieces), lane in zip(self._lanes, lanes, strict=True):
+            pieces.append(resampler.push(np.ascontiguousarray(lane)))
+
+    def finish(self) -> tuple[Samples, bool]:
+        """Returns all samples, and whether the channels cancel each other."""
+        if not self._lanes:
+            return np.zeros(0, np.float32), False
+        mean, *channels = (np.concatenate([*pieces, resampler.finish()]) for resampler, pieces in self._lanes)
+        loudest = max(channels, key=_power, default=mean)
+        cancelling = _power(mean) < _CANCELLING * _power(loudest)
+        return (loudest if cancelling else mean), cancelling
+
+
+def _power(samples: Samples) -> float:
+    """The sum of squares without the mean: an offset is no signal."""
+    return float(np.var(samples, dtype=np.float64)) * len(samples) if len(samples) else 0.0
 
 
 def _open(audio: bytes) -> av.container.InputContainer:
@@ -183,8 +252,8 @@ def _check_channels(channels: int) -> None:
         raise not_decodable(f"it has {channels} channels, more than {MAX_SOURCE_CHANNELS}")
 
 
-def _mono_pieces(container: av.container.InputContainer, stream: av.AudioStream, rate_hz: int) -> Iterator[Samples]:
-    """Yields decoded mono frames at the source's rate. Raises InvalidInput as soon as they exceed the limit."""
+def _frame_planes(container: av.container.InputContainer, stream: av.AudioStream, rate_hz: int) -> Iterator[Samples]:
+    """Yields decoded frames, (channels, samples), at the source's rate. Raises InvalidInput beyond the limit."""
     left_samples = math.floor(MAX_REFERENCE_S * rate_hz)
     for frame in _frames(container, stream):
         if frame.sample_rate != rate_hz:
@@ -192,7 +261,7 @@ def _mono_pieces(container: av.container.InputContainer, stream: av.AudioStream,
         left_samples -= frame.samples
         if left_samples < 0:
             raise _wrong_length(f"more than {MAX_REFERENCE_S:.0f} s", "AUDIO_TOO_LONG")
-        yield _mono(frame)
+        yield _planes(frame)
 
 
 def _frames(container: av.container.InputContainer, stream: av.AudioStream) -> Iterator[av.AudioFrame]:
@@ -206,16 +275,15 @@ def _frames(container: av.container.InputContainer, stream: av.AudioStream) -> I
                 raise not_decodable(f"more than {_MAX_BAD_PACKETS} of its packets are corrupt") from error
 
 
-def _mono(frame: av.AudioFrame) -> Samples:
-    """(samples,) float32: the mean of the frame's channels, integers scaled to full scale 1.0."""
+def _planes(frame: av.AudioFrame) -> Samples:
+    """(channels, samples) float32, integers scaled to full scale 1.0."""
     channels = frame.layout.nb_channels
     _check_channels(channels)
     array = frame.to_ndarray()  # (channels, samples) if planar, else (1, samples x channels)
-    planes = array if frame.format.is_planar else array.reshape(-1, channels).T
-    mono: Samples = _unit_scale(planes).mean(axis=0, dtype=np.float32)
-    if not np.abs(mono).max(initial=0.0) <= _MAX_AMPLITUDE:  # NaN fails every comparison
+    planes = _unit_scale(array if frame.format.is_planar else array.reshape(-1, channels).T)
+    if not np.abs(planes).max(initial=0.0) <= _MAX_AMPLITUDE:  # NaN fails every comparison
         raise not_decodable("some samples are infinite, NaN or extremely large")
-    return mono
+    return planes
 
 
 def _unit_scale(planes: npt.NDArray[np.generic]) -> Samples:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from engines.conditioning.reference import MAX_REFERENCE_S, Reference, check_samples, decode, not_decodable
+from engines.conditioning.reference import MAX_REFERENCE_S, Decoded, Reference, check_decoded, decode, not_decodable
 from engines.errors import InvalidInput
 from engines.model_spec import SAMPLE_RATE_HZ
 
@@ -57,7 +57,7 @@ def _read(output: bytes) -> Reference:
         raise InvalidInput(**header["error"])
     samples = np.frombuffer(data, "<f4").astype(np.float32)
     assert len(samples) <= (MAX_REFERENCE_S + 1) * SAMPLE_RATE_HZ
-    return check_samples(samples, str(header["source"]))
+    return check_decoded(Decoded(samples, str(header["source"]), bool(header["cancelling"])))
 
 
 def main() -> None:
@@ -65,13 +65,13 @@ def main() -> None:
     _limit(float(sys.argv[1]))
     audio, output = sys.stdin.buffer.read(), sys.stdout.buffer
     try:
-        samples, source = decode(audio)
+        decoded = decode(audio)
     except InvalidInput as error:
         fields = {name: getattr(error, name) for name in ("field", "reason", "value", "allowed")}
         output.write(json.dumps({"error": {**fields, "message": str(error)}}).encode() + b"\n")
         return
-    output.write(json.dumps({"source": source}).encode() + b"\n")
-    output.write(samples.astype("<f4").tobytes())
+    output.write(json.dumps({"source": decoded.source, "cancelling": decoded.cancelling}).encode() + b"\n")
+    output.write(decoded.samples.astype("<f4").tobytes())
 
 
 def _limit(time_limit_s: float) -> None:

@@ -39,13 +39,14 @@ class PublishedVoiceBuilder:
         self._session: BoundSession | None = None
         self._outputs: list[str] = []
 
-    def build(self, audio: bytes, name: str) -> Voice:
+    def build(self, audio: bytes, name: str, *, normalize_loudness: bool = True) -> Voice:
         """A Voice from an audio file's bytes. Raises InvalidInput as `load_reference_sandboxed`.
 
         The encoder gives T3's prompt as embedded rows and no speaker embedding: that field is zero.
         """
         reference = self._decode(audio)
-        samples = with_gain(reference.samples, TARGET_LUFS - reference.loudness_lufs)
+        gain_db = TARGET_LUFS - reference.loudness_lufs if normalize_loudness else 0.0
+        samples = with_gain(reference.samples, gain_db)
         with self._lock:
             encoded = self._encode(samples)
         tokens, mel = encoded["audio_tokens"][0].astype(np.int64), encoded["speaker_features"][0]
@@ -58,14 +59,19 @@ class PublishedVoiceBuilder:
             s3gen_prompt_mel=mel[: MEL_FRAMES_PER_TOKEN * count].copy(),
             x_vector=encoded["speaker_embeddings"][0].copy(),
             t3_prefix=encoded["audio_features"][0].copy(),
-            metadata={
-                "duration_s": f"{reference.duration_s:.3f}",
-                "loudness_lufs": f"{reference.loudness_lufs:.1f}",
-                "source": reference.source,
-                "model": NAME,
-                "mynah_version": version("mynah"),
-            },
+            metadata=reference.report.in_metadata(
+                {
+                    "duration_s": f"{reference.recorded_s:.3f}",
+                    "loudness_lufs": f"{reference.loudness_lufs:.1f}",
+                    "source": reference.source,
+                    "model": NAME,
+                    "mynah_version": version("mynah"),
+                }
+            ),
         )
+
+    def similarity(self, voice: Voice, speech: F32) -> None:
+        """None: the published set has no net for the speaker embedding alone."""
 
     def _encode(self, samples: F32) -> dict[str, F32]:
         if self._session is None:

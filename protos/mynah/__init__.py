@@ -37,6 +37,7 @@ from mynah.client.events import (
     ServerInfo,
     StreamOpened,
     Voice,
+    VoiceWarning,
     WindowFigures,
 )
 from mynah.client.settings import AudioFormat, Sampling, SpeechSettings, TextSettings, Timeouts, Tls
@@ -75,6 +76,7 @@ __all__ = [
     "Tls",
     "Unavailable",
     "Voice",
+    "VoiceWarning",
     "Voices",
     "WindowFigures",
     "WrongState",

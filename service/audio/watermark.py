@@ -12,7 +12,7 @@ import contextlib
 import importlib
 import importlib.util
 import io
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -119,14 +119,21 @@ class MarkedEngine:
     def default_voice(self) -> Voice | None:
         return self._engine.default_voice
 
+    @property
+    def other_voices(self) -> Mapping[str, Voice]:
+        return self._engine.other_voices
+
     def count_text_tokens(self, word: str) -> int:
         return self._engine.count_text_tokens(word)
 
     def device_memory(self) -> DeviceMemory | None:
         return self._engine.device_memory()
 
-    async def make_voice(self, audio: bytes, *, name: str) -> Voice:
-        return await self._engine.make_voice(audio, name=name)
+    async def make_voice(self, audio: bytes, *, name: str, normalize_loudness: bool = True) -> Voice:
+        return await self._engine.make_voice(audio, name=name, normalize_loudness=normalize_loudness)
+
+    async def similarity(self, voice: Voice, speech: Samples) -> float | None:
+        return await self._engine.similarity(voice, speech)
 
     async def open(self, voice: Voice, sampling: Sampling) -> SpeechStream:
         return _MarkedStream(await self._engine.open(voice, sampling), StreamMark(self._marker), self._thread)

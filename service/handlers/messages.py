@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from engines.api import EngineInfo
 from engines.config import Sampling
 from engines.errors import InvalidInput
+from engines.voice_report import VoiceReport
 from mynah.v1 import speech_pb2, voices_pb2
 from service.audio.formats import SAMPLE_RATES_HZ, AudioFormat, AudioSettings
 from service.stream.policy import StreamPolicy
@@ -160,16 +161,33 @@ def server_info(
         audio_formats=list(_FORMAT_NUMBERS.values()),
         limits=limits(info, policy),
         open_stream_count=open_streams,
+        tags=info.tags,
     )
 
 
-def voice(stored: VoiceSummary) -> voices_pb2.Voice:
+def voice(stored: VoiceSummary, kept: bool) -> voices_pb2.Voice:
+    """`kept`: whether stored voices are still there after a restart; built-in ones always are."""
     message = voices_pb2.Voice(
         voice_id=stored.voice_id,
         name=stored.name,
         built_in=stored.built_in,
         reference_s=stored.reference_s,
+        kept=kept or stored.built_in,
     )
     if stored.created is not None:
         message.create_time.FromDatetime(stored.created)
+    if stored.report is not None:
+        _add_report(message, stored.report)
     return message
+
+
+def _add_report(message: voices_pb2.Voice, report: VoiceReport) -> None:
+    message.used_from_s = report.used_from_s
+    message.used_s = report.used_s
+    message.speech_share = report.speech_share
+    message.speech_to_noise_db = report.speech_to_noise_db
+    for warning in report.warnings:
+        message.warnings.add(reason=warning.reason, message=warning.message)
+    if report.similarity is not None:
+        message.similarity = report.similarity
+    message.similarity_skipped = report.similarity_skipped

@@ -11,9 +11,11 @@ from engines.api import Engine
 from engines.errors import InvalidInput
 from mynah.v1 import voices_pb2
 from service.handlers import messages
+from service.handlers.voice_check import VoiceCheck
 from service.voices.ids import check_id
 from service.voices.lookup import VoiceLookup
 from service.voices.store import VoiceStore
+from service.voices.stored_voice import VoiceSummary
 
 MAX_NAME_CHARS = 80
 MAX_PAGE_SIZE = 1000
@@ -23,9 +25,10 @@ DEFAULT_PAGE_SIZE = 50
 class VoiceCatalogue:
     """Manages voices for every surface, and raises every refusal."""
 
-    def __init__(self, engine: Engine, voices: VoiceStore) -> None:
+    def __init__(self, engine: Engine, voices: VoiceStore, check: VoiceCheck) -> None:
         self._engine = engine
         self._voices = voices
+        self._check = check
         self._lookup = VoiceLookup(voices)
 
     async def check(self, new: voices_pb2.NewVoice) -> None:
@@ -39,23 +42,28 @@ class VoiceCatalogue:
         if not audio:
             message = "audio is empty: send an audio file."
             raise InvalidInput("audio", message, "AUDIO_EMPTY", value="0 bytes", allowed="an audio file")
-        voice = await self._engine.make_voice(audio, name=new.name.strip())
-        agreed = replace(voice, metadata={**voice.metadata, "consent": "given by the uploader"})
-        return messages.voice(await self._voices.add(agreed, _id_of(new)))
+        normalize_loudness = not new.HasField("normalize_loudness") or new.normalize_loudness
+        voice = await self._engine.make_voice(audio, name=new.name.strip(), normalize_loudness=normalize_loudness)
+        checked = await self._check.checked(voice)
+        agreed = replace(checked, metadata={**checked.metadata, "consent": "given by the uploader"})
+        return self._message(await self._voices.add(agreed, _id_of(new)))
 
     async def get(self, voice_id: str) -> voices_pb2.Voice:
         """A voice by its id or name. Raises InvalidInput, NotFound."""
-        return messages.voice(await self._lookup.get(voice_id))
+        return self._message(await self._lookup.get(voice_id))
 
     async def list(self, request: voices_pb2.ListVoicesRequest) -> voices_pb2.ListVoicesResponse:
         """One page. Raises InvalidInput."""
         summaries, more = await self._voices.page(_page_start(request.page_token), _page_size(request.page_size))
         token = summaries[-1].voice_id if more else ""
-        return voices_pb2.ListVoicesResponse(voices=map(messages.voice, summaries), next_page_token=token)
+        return voices_pb2.ListVoicesResponse(voices=map(self._message, summaries), next_page_token=token)
 
     async def delete(self, voice_id: str) -> None:
-        """Deletes a voice by its id or name. Raises InvalidInput, NotFound, FailedPrecondition for the built-in one."""
+        """Deletes a voice by its id or name. Raises InvalidInput, NotFound, FailedPrecondition for a built-in one."""
         await self._voices.remove(await self._lookup.resolve(voice_id))
+
+    def _message(self, stored: VoiceSummary) -> voices_pb2.Voice:
+        return messages.voice(stored, self._voices.kept)
 
 
 def _id_of(new: voices_pb2.NewVoice) -> str | None:

@@ -162,6 +162,11 @@ def _new_voice() -> Schema:
             "name": {"type": "string", "minLength": 1, "maxLength": 80},
             "consent": {"const": "true", "description": "Confirms that the speaker agreed to having this voice made."},
             "voice_id": _VOICE_ID,
+            "normalize_loudness": {
+                "enum": ["true", "false"],
+                "default": "true",
+                "description": "Whether the recording is brought to -27 LUFS first, as the model was trained.",
+            },
             "audio": {
                 "type": "string",
                 "format": "binary",
@@ -201,8 +206,19 @@ def _schemas() -> Schema:
             "create_time": {"type": "string", "format": "date-time"},
             "built_in": {"type": "boolean"},
             "reference_s": {"type": "number"},
+            "used_from_s": {"type": "number", "description": "Where the used part of the recording begins."},
+            "used_s": {"type": "number"},
+            "speech_share": {"type": "number", "minimum": 0, "maximum": 1},
+            "speech_to_noise_db": {"type": "number", "minimum": 0, "maximum": 60},
+            "kept": {"type": "boolean", "description": "Whether the voice is still there after a restart."},
+            "warnings": {"type": "array", "items": _object({"reason": _STRING, "message": _STRING}, "reason")},
+            "similarity": {
+                "type": "number",
+                "description": "Cosine of the speaker embeddings of the recording and of speech made with the voice.",
+            },
+            "similarity_skipped": {"type": "string", "description": "Why there is no similarity; else empty."},
         },
-        "voice_id", "name", "built_in", "reference_s",
+        "voice_id", "name", "built_in", "reference_s", "kept", "warnings", "similarity_skipped",
     )  # fmt: skip
     model = _object(
         {"id": _STRING, "object": {"const": "model"}, "created": {"type": "integer"}, "owned_by": _STRING},

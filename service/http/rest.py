@@ -23,7 +23,7 @@ from service.http.speech_request import check_model
 from service.stream.policy import StreamPolicy
 
 _FORM = "multipart/form-data"
-_FIELDS = ("name", "consent", "voice_id", "audio")
+_FIELDS = ("name", "consent", "voice_id", "normalize_loudness", "audio")
 _OTHER_FIELDS_BYTES = 64 * 1024
 
 
@@ -122,6 +122,8 @@ async def _read_form(request: Request, max_upload_bytes: int) -> tuple[voices_pb
         new = voices_pb2.NewVoice(name=_text(fields, "name"), consent=_consent(_text(fields, "consent")))
         if "voice_id" in fields:
             new.voice_id = _text(fields, "voice_id")
+        if "normalize_loudness" in fields:
+            new.normalize_loudness = _switch(_text(fields, "normalize_loudness"))
         return new, await _audio(fields, max_upload_bytes)
     finally:
         await form.close()
@@ -154,6 +156,13 @@ def _consent(text: str) -> bool:
     if text.lower() not in ("", "true", "false"):
         message = f"consent is {reprlib.repr(text)}; it must be true, which says that the speaker agreed."
         raise InvalidInput("consent", message, "CONSENT_REQUIRED", value=repr(text), allowed="true")
+    return text.lower() == "true"
+
+
+def _switch(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        message = f"normalize_loudness is {reprlib.repr(text)}; it must be true or false."
+        raise InvalidInput("normalize_loudness", message, "VALUE_INVALID", value=repr(text), allowed="true or false")
     return text.lower() == "true"
 
 

@@ -20,7 +20,9 @@ _ABANDONED_S = 3600.0  # a partial file this old was left by a server that was k
 
 
 class VoiceFiles(Protocol):
-    """Files by id. Every method may raise OSError."""
+    """Files by id. Every method may raise OSError. `kept`: whether the files outlive this process."""
+
+    kept: bool
 
     def ids(self) -> set[str]:
         """Ids of all existing files."""
@@ -54,6 +56,8 @@ def open_files(where: Path | str | None) -> VoiceFiles:
 
 class FolderFiles:
     """VoiceFiles in a folder. Partial files of killed servers are ignored, and deleted after an hour."""
+
+    kept = True
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -128,6 +132,7 @@ class UrlFiles:
     def __init__(self, url: str) -> None:
         import fsspec
 
+        self.kept = not url.startswith("memory://")
         try:
             self._files, self._root = fsspec.core.url_to_fs(url, use_listings_cache=False)
             self._files.makedirs(self._root, exist_ok=True)

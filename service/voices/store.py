@@ -1,4 +1,4 @@
-"""The store of voices: the built-in one, and those that were uploaded to this server or to one that shares its files.
+"""The store of voices: the built-in ones, and those that were uploaded to this server or to one that shares its files.
 
 The files are authoritative. Memory holds the voices used last and the summaries of the others. Used from one event
 loop; files are read and written on threads.
@@ -10,7 +10,7 @@ import asyncio
 import logging
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,9 +67,11 @@ class VoiceStore:
         *,
         max_voices: int = 1000,
         max_loaded: int = 256,
+        others: Callable[[], Mapping[str, Voice]] = dict,
     ) -> None:
-        """`default` returns the built-in voice, or None before the engine has one; `where`: as for `open_files`."""
-        self._default = default
+        """`default` returns the first built-in voice, or None before the engine has one; `others` returns the other
+        built-in ones by their ids; `where`: as for `open_files`. A stored voice hides a built-in one of its id."""
+        self._default, self._others = default, others
         self._files = open_files(where)
         self._max_voices, self._max_loaded = max_voices, max_loaded
         self._loaded: OrderedDict[str, _Loaded] = OrderedDict()  # in order of use, the latest last
@@ -78,6 +80,11 @@ class VoiceStore:
         self._reserved: set[str] = set()  # ids whose file is being written or deleted
         for voice_id in sorted(self._files.ids()):
             self._summaries[voice_id] = self._read_summary(voice_id)
+
+    @property
+    def kept(self) -> bool:
+        """Whether stored voices are still there after a restart."""
+        return self._files.kept
 
     async def get(self, voice_id: str) -> StoredVoice:
         """Raises InvalidInput if `voice_id` does not have the form of an id, NotFound, OSError."""
@@ -98,12 +105,14 @@ class VoiceStore:
         """Returns up to `size` voices whose ids come after `after`, ordered by id, and whether more follow."""
         existing = await asyncio.to_thread(self._files.ids)
         self._summaries = {voice_id: info for voice_id, info in self._summaries.items() if voice_id in existing}
-        ids = [voice_id for voice_id in existing if is_upload_id(voice_id)] + [DEFAULT_VOICE_ID]
+        uploaded = {voice_id for voice_id in existing if is_upload_id(voice_id)}
+        ids = uploaded | {DEFAULT_VOICE_ID, *self._others()}
         summaries: list[VoiceSummary] = []
         for voice_id in sorted(voice_id for voice_id in ids if voice_id > after):
             if len(summaries) == size:
                 return summaries, True
-            if (info := await self._summary(voice_id)) is not None:
+            info = await self._summary(voice_id) if voice_id in existing else self._built_in_or_none(voice_id)
+            if info is not None:
                 summaries.append(info)
         return summaries, False
 
@@ -112,7 +121,7 @@ class VoiceStore:
         if voice_id is not None:
             check_id(voice_id)
         existing = await asyncio.to_thread(self._files.ids) | self._reserved
-        if voice_id is not None and voice_id in {*existing, DEFAULT_VOICE_ID}:
+        if voice_id is not None and voice_id in {*existing, DEFAULT_VOICE_ID, *self._others()}:
             raise _exists(voice_id)
         if len(existing) >= self._max_voices:
             allowed = f"{self._max_voices} voices"
@@ -132,16 +141,14 @@ class VoiceStore:
         return stored(chosen, new)
 
     async def remove(self, voice_id: str) -> None:
-        """Deletes a voice. Raises as `get`, FailedPrecondition for the built-in one, OSError."""
+        """Deletes a voice. Raises as `get`, FailedPrecondition for a built-in one, OSError."""
         check_id(voice_id)
         if voice_id == DEFAULT_VOICE_ID and self._built_in():
-            raise FailedPrecondition(
-                "VOICE_BUILT_IN", "The built-in voice cannot be deleted.", field="voice_id", value=voice_id
-            )
+            raise _cannot_delete(voice_id)
         with self._reserve(voice_id):
             self._loaded.pop(voice_id, None)
             if await asyncio.to_thread(self._files.stamp, voice_id) is None:
-                raise _not_found(voice_id)
+                raise _cannot_delete(voice_id) if voice_id in self._others() else _not_found(voice_id)
             await asyncio.to_thread(self._files.delete, voice_id)
             self._loaded.pop(voice_id, None)
 
@@ -151,12 +158,18 @@ class VoiceStore:
             raise _not_found(DEFAULT_VOICE_ID)
         return built_in(voice)
 
+    def _built_in_or_none(self, voice_id: str) -> StoredVoice | None:
+        voice = self._default() if voice_id == DEFAULT_VOICE_ID else self._others().get(voice_id)
+        return None if voice is None else built_in(voice, voice_id)
+
     async def _load(self, voice_id: str) -> StoredVoice:
         """Returns the voice as its file is now; reads the file only if it has changed."""
         known = self._loaded.get(voice_id)
         stamp = await asyncio.to_thread(self._files.stamp, voice_id)
         if stamp is None:
             self._loaded.pop(voice_id, None)
+            if (built := self._built_in_or_none(voice_id)) is not None:
+                return built
             raise _not_found(voice_id)
         if known is None or known.stamp != stamp:
             known = _Loaded(await asyncio.to_thread(self._read, voice_id), stamp, 0.0)
@@ -187,7 +200,7 @@ class VoiceStore:
     async def _summary(self, voice_id: str) -> VoiceSummary | None:
         """Returns None, and logs why, if the file has just been deleted or is not a voice."""
         if voice_id == DEFAULT_VOICE_ID:
-            return self._built_in() if self._default() is not None else None
+            return self._built_in_or_none(voice_id)
         if voice_id not in self._summaries:
             try:
                 self._summaries[voice_id] = await asyncio.to_thread(self._read_summary, voice_id)
@@ -225,6 +238,11 @@ def _not_found(voice_id: str) -> NotFound:
     allowed = "the id of a voice of this server"
     message = f"There is no voice {voice_id!r}; give {allowed}."
     return NotFound("VOICE_NOT_FOUND", message, field="voice_id", value=voice_id, allowed=allowed)
+
+
+def _cannot_delete(voice_id: str) -> FailedPrecondition:
+    message = f"The voice {voice_id!r} is built in: it cannot be deleted."
+    return FailedPrecondition("VOICE_BUILT_IN", message, field="voice_id", value=voice_id)
 
 
 def _exists(voice_id: str) -> AlreadyExists:

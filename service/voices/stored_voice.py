@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from engines.model_spec import SPEECH_TOKENS_PER_S
 from engines.voice import Voice, VoiceHeader
+from engines.voice_report import VoiceReport
 from service.voices.ids import DEFAULT_VOICE_ID
 
 _CREATED = "created"  # metadata key
@@ -14,12 +15,18 @@ _CREATED = "created"  # metadata key
 
 @dataclass(frozen=True)
 class VoiceSummary:
-    """A voice in a list. `created` is None for the built-in voice; `reference_s`: how much of its recording it uses."""
+    """A voice in a list.
+
+    created       None for built-in voices
+    reference_s   seconds of speech that the voice continues
+    report        what is known about its recording; None for built-in voices and older ones
+    """
 
     voice_id: str
     name: str
     created: datetime | None
     reference_s: float
+    report: VoiceReport | None
 
     @property
     def built_in(self) -> bool:
@@ -39,21 +46,23 @@ def stamped(voice: Voice) -> Voice:
     return replace(voice, metadata={**voice.metadata, _CREATED: created.isoformat()})
 
 
-def built_in(voice: Voice) -> StoredVoice:
-    """A voice that is not stored, under the built-in voice's id."""
-    return StoredVoice(DEFAULT_VOICE_ID, voice.name, None, _seconds(len(voice.t3_prompt_tokens)), voice)
+def built_in(voice: Voice, voice_id: str = DEFAULT_VOICE_ID) -> StoredVoice:
+    """A voice that is not stored, under a built-in voice's id."""
+    return StoredVoice(voice_id, voice.name, None, _seconds(len(voice.t3_prompt_tokens)), None, voice)
 
 
 def stored(voice_id: str, voice: Voice) -> StoredVoice:
-    """Raises KeyError or ValueError if the voice has no time of creation."""
+    """Raises KeyError or ValueError if the voice has no time of creation, or a malformed report."""
     created = datetime.fromisoformat(voice.metadata[_CREATED])
-    return StoredVoice(voice_id, voice.name, created, _seconds(len(voice.t3_prompt_tokens)), voice)
+    report = VoiceReport.of_metadata(voice.metadata)
+    return StoredVoice(voice_id, voice.name, created, _seconds(len(voice.t3_prompt_tokens)), report, voice)
 
 
 def summary(voice_id: str, header: VoiceHeader) -> VoiceSummary:
-    """Raises KeyError or ValueError if the voice has no time of creation."""
+    """Raises KeyError or ValueError if the voice has no time of creation, or a malformed report."""
     created = datetime.fromisoformat(header.metadata[_CREATED])
-    return VoiceSummary(voice_id, header.name, created, _seconds(header.t3_prompt_tokens))
+    report = VoiceReport.of_metadata(header.metadata)
+    return VoiceSummary(voice_id, header.name, created, _seconds(header.t3_prompt_tokens), report)
 
 
 def _seconds(speech_tokens: int) -> float:

@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from engines.config import EngineConfig
-from service.config import OPTIONS, ConfigError, ServerConfig, TlsFiles, build_config, read_config, tables
+from service.config import (
+    OPTIONS,
+    ConfigError,
+    ServerConfig,
+    TlsFiles,
+    build_config,
+    read_config,
+    tables,
+    with_voices_place,
+)
 
 DOCS = Path(__file__).parents[2] / "docs" / "options.md"
 
@@ -176,3 +185,20 @@ def test_every_option_of_an_engine_is_an_option_of_the_server():
 
 def test_the_documented_tables_are_the_options():
     assert tables() in DOCS.read_text(), "run `python -m service.config` and put its tables there"
+
+
+def test_voices_are_kept_in_the_users_data_folder_where_only_this_machine_reaches_the_server(tmp_path: Path):
+    def place(*flags: str, **environment: str) -> Path | str | None:
+        environment = {"XDG_DATA_HOME": str(tmp_path), **environment}
+        return with_voices_place(read_config(flags, environment), environment).voices_dir
+
+    assert place() == tmp_path / "mynah" / "voices"
+    assert place("--http-listen", "127.0.0.1:0") == tmp_path / "mynah" / "voices"
+    assert place("--listen", "0.0.0.0:1", "--insecure") == "memory"
+    assert place("--http-listen", "0.0.0.0:1", "--insecure") == "memory"
+    assert place("--voices-dir", "memory") == "memory"
+    assert place("--voices-dir", "/tmp/v") == Path("/tmp/v")
+    assert place(MYNAH_VOICES_DIR="memory") == "memory"
+    assert list(tmp_path.iterdir()) == [], "reading the configuration writes nothing"
+    (tmp_path / "mynah").write_text("a file where the folder would be")
+    assert place() == "memory"

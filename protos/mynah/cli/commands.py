@@ -16,6 +16,7 @@ from mynah.cli.batch.command import batch
 from mynah.cli.player import find_player, make_player
 from mynah.cli.reporter import NullReporter, ProgressReporter, print_note
 from mynah.cli.stdin import fragments
+from mynah.cli.voice_report import described
 from mynah.client.client import Client
 from mynah.client.errors import InvalidArgument, Unavailable
 from mynah.client.events import AudioChunk, Voice
@@ -159,9 +160,12 @@ async def _info(client: Client) -> None:
 async def _voices(client: Client, args: argparse.Namespace) -> None:
     if args.action == "create":
         audio = Path(args.audio)
-        voice = await client.voices.create(args.name, audio, consent=args.consent, voice_id=args.id)
+        voice = await client.voices.create(
+            args.name, audio, consent=args.consent, voice_id=args.id, normalize_loudness=not args.keep_loudness
+        )
         print(voice.voice_id)
-        print_note(f"created voice {voice.voice_id} ({voice.name}) from {voice.reference_s:.1f} s of {audio}")
+        for line in described(voice, audio):
+            print_note(line)
     elif args.action == "list":
         for line in table(await client.voices.list(), header=not args.no_header):
             print(line)

@@ -154,6 +154,11 @@ def _add_voices(voices: argparse.ArgumentParser) -> None:
     create.add_argument("audio", type=Path, help="audio file with more than 5 s of one speaker's voice")
     create.add_argument("--name", required=True, help="display name of the voice")
     create.add_argument("--id", help="id of the voice, in lower case (default: chosen by the server)")
+    create.add_argument(
+        "--keep-loudness",
+        action="store_true",
+        help="use the recording as loud as it is (default: brought to -27 LUFS, as the model was trained)",
+    )
     create.add_argument("--consent", action="store_true", help="confirm that the speaker agreed to this voice")
     listing = _command(actions, "list", "list all voices")
     listing.add_argument("--no-header", action="store_true", help="leave out the line with the columns' names")

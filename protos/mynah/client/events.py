@@ -41,6 +41,7 @@ class ServerInfo:
     audio_formats: tuple[AudioFormat, ...]
     limits: Limits
     open_streams: int
+    tags: tuple[str, ...] = ()  # that the model speaks, e.g. "[laugh]"
 
 
 @dataclass(frozen=True)
@@ -142,11 +143,35 @@ Event = AudioChunk | SegmentStarted | SegmentDone | Flushed | Cancelled
 
 
 @dataclass(frozen=True)
+class VoiceWarning:
+    """Something about a recording that makes a voice worse: `reason` for programs, `message` for people."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
 class Voice:
-    """A voice of the server."""
+    """A voice of the server. What is None was not measured, as for built-in voices.
+
+    used_from_s, used_s   the part of the recording that the voice was made from
+    speech_share          of that part, 0 to 1
+    speech_to_noise_db    how far the noise lies below the speech, at most 60
+    kept                  whether the voice is still there after a restart of the server
+    similarity            how near speech made with the voice comes to the recording: the cosine of speaker embeddings
+    similarity_skipped    why there is no similarity, as a sentence; else empty
+    """
 
     voice_id: str
     name: str
-    created: datetime | None  # UTC; None for the built-in voice
+    created: datetime | None  # UTC; None for built-in voices
     built_in: bool
-    reference_s: float
+    reference_s: float  # seconds of speech that the voice continues, at most 15
+    used_from_s: float | None = None
+    used_s: float | None = None
+    speech_share: float | None = None
+    speech_to_noise_db: float | None = None
+    kept: bool = False
+    warnings: tuple[VoiceWarning, ...] = ()
+    similarity: float | None = None
+    similarity_skipped: str = ""

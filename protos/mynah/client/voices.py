@@ -35,13 +35,26 @@ class Voices:
         self._stub = voices_pb2_grpc.VoicesStub(channel)  # type: ignore[no-untyped-call]
         self._timeouts = timeouts
 
-    async def create(self, name: str, audio: bytes | Path, *, consent: bool, voice_id: str | None = None) -> Voice:
+    async def create(
+        self,
+        name: str,
+        audio: bytes | Path,
+        *,
+        consent: bool,
+        voice_id: str | None = None,
+        normalize_loudness: bool = True,
+    ) -> Voice:
         """Create a voice from an audio file or its bytes. `consent` must be True: the speaker agreed to this.
+
+        The recording is brought to -27 LUFS first unless `normalize_loudness` is False. The result says which part of
+        the recording is used, what is wrong with it, and how near the voice comes.
 
         Raises OSError if the file cannot be read.
         """
         data = await asyncio.to_thread(audio.read_bytes) if isinstance(audio, Path) else audio
-        metadata = voices_pb2.NewVoice(name=name, consent=consent, voice_id=voice_id)
+        metadata = voices_pb2.NewVoice(
+            name=name, consent=consent, voice_id=voice_id, normalize_loudness=normalize_loudness
+        )
         async with rpc_errors():
             call = self._stub.CreateVoice(timeout=self._timeouts.create_voice_s)
             try:

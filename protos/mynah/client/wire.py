@@ -306,9 +306,24 @@ def info_from_wire(info: speech_pb2.GetServerInfoResponse) -> events.ServerInfo:
         audio_formats=tuple(_FORMAT_NAMES[number] for number in info.audio_formats if number in _FORMAT_NAMES),
         limits=limits_from_wire(info.limits),
         open_streams=info.open_stream_count,
+        tags=tuple(info.tags),
     )
 
 
 def voice_from_wire(voice: voices_pb2.Voice) -> events.Voice:
     created = voice.create_time.ToDatetime(tzinfo=UTC) if voice.HasField("create_time") else None
-    return events.Voice(voice.voice_id, voice.name, created, voice.built_in, voice.reference_s)
+    return events.Voice(
+        voice.voice_id,
+        voice.name,
+        created,
+        voice.built_in,
+        voice.reference_s,
+        used_from_s=voice.used_from_s if voice.HasField("used_from_s") else None,
+        used_s=voice.used_s if voice.HasField("used_s") else None,
+        speech_share=voice.speech_share if voice.HasField("speech_share") else None,
+        speech_to_noise_db=voice.speech_to_noise_db if voice.HasField("speech_to_noise_db") else None,
+        kept=voice.kept,
+        warnings=tuple(events.VoiceWarning(each.reason, each.message) for each in voice.warnings),
+        similarity=voice.similarity if voice.HasField("similarity") else None,
+        similarity_skipped=voice.similarity_skipped,
+    )

@@ -10,18 +10,42 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Voice(_message.Message):
-    __slots__ = ("voice_id", "name", "create_time", "built_in", "reference_s")
+    __slots__ = ("voice_id", "name", "create_time", "built_in", "reference_s", "used_from_s", "used_s", "speech_share", "speech_to_noise_db", "kept", "warnings", "similarity", "similarity_skipped")
     VOICE_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     BUILT_IN_FIELD_NUMBER: _ClassVar[int]
     REFERENCE_S_FIELD_NUMBER: _ClassVar[int]
+    USED_FROM_S_FIELD_NUMBER: _ClassVar[int]
+    USED_S_FIELD_NUMBER: _ClassVar[int]
+    SPEECH_SHARE_FIELD_NUMBER: _ClassVar[int]
+    SPEECH_TO_NOISE_DB_FIELD_NUMBER: _ClassVar[int]
+    KEPT_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    SIMILARITY_FIELD_NUMBER: _ClassVar[int]
+    SIMILARITY_SKIPPED_FIELD_NUMBER: _ClassVar[int]
     voice_id: str
     name: str
     create_time: _timestamp_pb2.Timestamp
     built_in: bool
     reference_s: float
-    def __init__(self, voice_id: _Optional[str] = ..., name: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., built_in: bool = ..., reference_s: _Optional[float] = ...) -> None: ...
+    used_from_s: float
+    used_s: float
+    speech_share: float
+    speech_to_noise_db: float
+    kept: bool
+    warnings: _containers.RepeatedCompositeFieldContainer[VoiceWarning]
+    similarity: float
+    similarity_skipped: str
+    def __init__(self, voice_id: _Optional[str] = ..., name: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., built_in: bool = ..., reference_s: _Optional[float] = ..., used_from_s: _Optional[float] = ..., used_s: _Optional[float] = ..., speech_share: _Optional[float] = ..., speech_to_noise_db: _Optional[float] = ..., kept: bool = ..., warnings: _Optional[_Iterable[_Union[VoiceWarning, _Mapping]]] = ..., similarity: _Optional[float] = ..., similarity_skipped: _Optional[str] = ...) -> None: ...
+
+class VoiceWarning(_message.Message):
+    __slots__ = ("reason", "message")
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    message: str
+    def __init__(self, reason: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
 
 class CreateVoiceRequest(_message.Message):
     __slots__ = ("metadata", "audio_chunk")
@@ -32,14 +56,16 @@ class CreateVoiceRequest(_message.Message):
     def __init__(self, metadata: _Optional[_Union[NewVoice, _Mapping]] = ..., audio_chunk: _Optional[bytes] = ...) -> None: ...
 
 class NewVoice(_message.Message):
-    __slots__ = ("name", "consent", "voice_id")
+    __slots__ = ("name", "consent", "voice_id", "normalize_loudness")
     NAME_FIELD_NUMBER: _ClassVar[int]
     CONSENT_FIELD_NUMBER: _ClassVar[int]
     VOICE_ID_FIELD_NUMBER: _ClassVar[int]
+    NORMALIZE_LOUDNESS_FIELD_NUMBER: _ClassVar[int]
     name: str
     consent: bool
     voice_id: str
-    def __init__(self, name: _Optional[str] = ..., consent: bool = ..., voice_id: _Optional[str] = ...) -> None: ...
+    normalize_loudness: bool
+    def __init__(self, name: _Optional[str] = ..., consent: bool = ..., voice_id: _Optional[str] = ..., normalize_loudness: bool = ...) -> None: ...
 
 class CreateVoiceResponse(_message.Message):
     __slots__ = ("voice",)

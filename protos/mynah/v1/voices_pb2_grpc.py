@@ -67,9 +67,9 @@ class VoicesServicer(object):
 
         Errors (INVALID_ARGUMENT unless said otherwise): UPLOAD_OUT_OF_ORDER (FAILED_PRECONDITION): audio before the
         metadata, or metadata twice; AUDIO_TOO_LARGE: more than Limits.max_upload_byte_count; AUDIO_EMPTY,
-        AUDIO_NOT_DECODABLE, AUDIO_TOO_SHORT (5 s or less), AUDIO_TOO_LONG, AUDIO_SILENT; UPLOADS_EXHAUSTED
-        (RESOURCE_EXHAUSTED, retryable): too many uploads at once; VOICES_FULL (RESOURCE_EXHAUSTED): delete one first;
-        UPLOAD_STALLED (DEADLINE_EXCEEDED): no message for Limits.stall_timeout_s.
+        AUDIO_NOT_DECODABLE, AUDIO_TOO_SHORT (5 s or less), AUDIO_TOO_LONG, AUDIO_SILENT, AUDIO_TOO_LITTLE_SPEECH (less than
+        5 s of it); UPLOADS_EXHAUSTED (RESOURCE_EXHAUSTED, retryable): too many uploads at once; VOICES_FULL
+        (RESOURCE_EXHAUSTED): delete one first; UPLOAD_STALLED (DEADLINE_EXCEEDED): no message for Limits.stall_timeout_s.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

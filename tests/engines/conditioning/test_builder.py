@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
+from engines.audio import resample
 from engines.checkpoints.checkpoint import Checkpoint
 from engines.conditioning import random_weights
 from engines.conditioning.builder import VoiceBuilder
@@ -20,6 +21,7 @@ from engines.conditioning.reference import load_reference
 from engines.errors import CheckpointError, InvalidInput
 from engines.model_spec import TINY
 from engines.voice import Voice
+from engines.voice_report import VoiceReport
 from tests.clips import speech, wav_bytes
 
 
@@ -87,8 +89,13 @@ def test_metadata_describes_the_recording_and_the_model(checkpoint: Checkpoint) 
     voice = VoiceBuilder(replace(checkpoint, random_weights=True), decode=load_reference).build(clip(6.5), "ada")
     assert voice.name == "ada"
     assert -30 < float(voice.metadata.pop("loudness_lufs")) < -10
+    report = VoiceReport.of_metadata(voice.metadata)
+    assert report is not None
+    assert (report.used_from_s, report.used_s, report.warnings) == (0.0, 6.5, ())
+    del voice.metadata["report"]
     assert voice.metadata == {
         "duration_s": "6.500",
+        "level_lufs": "-27.0",
         "source": "pcm_s16le 16000 Hz",
         "model": "random:tiny",
         "mynah_version": version("mynah"),
@@ -103,12 +110,21 @@ def test_concurrent_builds_equal_sequential_ones(builder: VoiceBuilder) -> None:
     assert together == alone * 2
 
 
-@pytest.mark.parametrize(
-    "samples", [np.full(96_000, 0.5), np.sin(np.arange(96_000) * 0.3), np.eye(1, 96_000, 50_000)[0]]
-)
-def test_strange_but_audible_recordings_make_a_voice(builder: VoiceBuilder, samples: np.ndarray) -> None:
-    voice = builder.build(wav_bytes(samples.astype(np.float32), 16_000), "constant, tone, click")
-    assert len(voice.s3gen_prompt_tokens) == 150
+def test_loudness_is_normalised_unless_the_caller_says_otherwise(builder: VoiceBuilder) -> None:
+    soft = clip(6.0, gain=0.25)
+    levelled, as_it_is = builder.build(soft, "a"), builder.build(soft, "b", normalize_loudness=False)
+    loud_as_it_is = builder.build(clip(6.0), "c", normalize_loudness=False)
+    assert abs(levelled.s3gen_prompt_mel.mean() - as_it_is.s3gen_prompt_mel.mean()) > 0.05
+    assert loud_as_it_is.s3gen_prompt_mel.mean() > as_it_is.s3gen_prompt_mel.mean() + 0.9, (
+        "12 dB are 1.4 in its logarithm"
+    )
+
+
+def test_a_voice_is_nearest_to_its_own_recording(builder: VoiceBuilder) -> None:
+    woman = builder.build(clip(6.0), "a")
+    near, far = (resample(*speech(6.0, name), 24_000) for name in ("slt", "rms"))
+    assert builder.similarity(woman, near) == pytest.approx(1.0, abs=0.02)
+    assert builder.similarity(woman, far) < builder.similarity(woman, near) - 0.01
 
 
 def test_bad_audio_is_refused_before_any_net_is_loaded(tmp_path: Path) -> None:

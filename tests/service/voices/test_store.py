@@ -107,6 +107,31 @@ async def test_the_built_in_voice_stays():
     assert raised.value.reason == "VOICE_BUILT_IN"
 
 
+async def test_other_built_in_voices_are_voices_like_the_first_one(tmp_path: Path):
+    store = VoiceStore(builtin, tmp_path, others=lambda: {"alder": ANNA})
+    assert [each.voice_id for each in (await store.page("", 10))[0]] == ["alder", "default"]
+    alder = await store.get("alder")
+    assert (alder.voice_id, alder.built_in, alder.voice.key) == ("alder", True, ANNA.key)
+    with pytest.raises(FailedPrecondition):
+        await store.remove("alder")
+    with pytest.raises(AlreadyExists):
+        await store.add(BERT, "alder")
+
+
+async def test_an_uploaded_voice_is_not_replaced_by_a_built_in_one_of_its_id(tmp_path: Path):
+    await VoiceStore(builtin, tmp_path).add(BERT, "alder")
+    store = VoiceStore(builtin, tmp_path, others=lambda: {"alder": ANNA})
+    assert (await store.get("alder")).voice.key == BERT.key
+    assert [each.built_in for each in (await store.page("", 10))[0]] == [False, True]
+    await store.remove("alder")
+    assert (await store.get("alder")).built_in
+
+
+def test_a_folder_is_kept_and_memory_is_not(tmp_path: Path):
+    assert VoiceStore(builtin, tmp_path).kept
+    assert not VoiceStore(builtin).kept
+
+
 async def test_the_number_of_voices_is_bounded_and_the_built_in_one_does_not_count():
     store = VoiceStore(builtin, max_voices=2)
     await store.add(ANNA, None)
