@@ -81,7 +81,7 @@ $(UI_VENV)/installed-dev: $(UI_VENV)/installed tests/ui/requirements.txt tests/c
 
 test-ui: $(VENV)/installed $(UI_VENV)/installed-dev chromium ## the page's types, and the page in a browser against a real server
 	$(UI_BIN)/mypy --package ui
-	$(UI_BIN)/python -m pytest tests/ui
+	$(UI_BIN)/python -m pytest tests/ui tests/security/test_page.py
 
 screenshots: $(VENV)/installed $(UI_VENV)/installed-dev chromium ## docs/page-*.png, for the README
 	$(UI_BIN)/python -m tests.ui.screenshots
@@ -153,6 +153,17 @@ soak: $(VENV)/installed-dev ## SOAK_S seconds of cancels, slow readers, nonsense
 bench-stream: $(VENV)/installed-dev ## streaming: cost, closeness to one pass, concurrent streams, seams
 	$(BIN)/python -m bench.stream
 
+FUZZ_S ?= 60
+FUZZERS := http websocket multipart body grpc_messages frames text
+.PHONY: fuzz
+fuzz: $(VENV)/installed-dev ## FUZZ_S seconds of invalid input for each parser of what clients send
+	mkdir -p build/fuzz
+	for each in $(FUZZERS); do \
+	  PYTHONPATH=.:protos $(BIN)/python -m tests.security.fuzz $$each -max_total_time=$(FUZZ_S) -rss_limit_mb=0 -artifact_prefix=build/fuzz/ \
+	    > build/fuzz/$$each.log 2>&1 || { tail -n 40 build/fuzz/$$each.log; exit 1; }; \
+	  echo "$$each: $$(grep -o 'Done.*' build/fuzz/$$each.log)"; \
+	done
+
 first-run: ## the README's own blocks as a newcomer: a clean clone, an ordinary user, an empty home
 	$(PYTHON) -m tools.first_run $(ARGS)
 
@@ -168,6 +179,13 @@ test-speech: $(VENV)/installed-dev flite ## the quality gate over all texts; mak
 
 bench-s3gen: $(VENV)/installed-dev ## S3Gen's and T3's runtimes and the published package side by side (ARGS="--model random:turbo")
 	OMP_WAIT_POLICY=passive $(BIN)/python -m bench.s3gen $(ARGS)
+
+.PHONY: gpu-check gpu-rehearsal
+gpu-check: $(VENV)/installed-dev ## what works on this machine's GPU and how fast, in under nine minutes (ARGS="--model random:nano")
+	$(BIN)/python -m bench.gpu --out build/gpu --budget 520 $(ARGS)
+
+gpu-rehearsal: $(VENV)/installed-dev ## the same steps on the CPU, with the smallest model
+	$(BIN)/python -m bench.gpu --out build/gpu-rehearsal --budget 240 --patience 2 --device cpu --model random:tiny
 
 ARCH ?= sm86
 engines: $(VENV)/installed-dev ## TensorRT engines for a GPU that need not be here (MODEL=random:turbo, ARCH=sm86)

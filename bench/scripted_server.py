@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import random
 import re
 import signal
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from time import monotonic_ns
+from time import monotonic_ns, thread_time
 
 import numpy as np
 from prometheus_client import Gauge
@@ -30,9 +30,13 @@ from engines.fake import FakeEngine, Script
 from engines.voice import Voice
 from service.__main__ import serve
 from service.config import read_config
+from service.telemetry import logs
 from service.telemetry.metrics import EngineMetrics
+from service.voices import files
+from service.voices.files import FolderFiles
 
 _STAMP_WORDS, _WORD_BITS = 5, 15  # 75 bits of nanoseconds in the first samples' 16-bit values
+_TICK_S = 0.005
 STAMP_BYTES = 2 * _STAMP_WORDS
 _LINES = {
     "address": re.compile(r"listening on (\S+)"),
@@ -50,13 +54,20 @@ class Load:
     hop_tokens: int = 5
     fault_share: float = 0.0  # of segments
     seed: int = 1
+    hangs_on: str = ""  # text in a segment whose decoding then never returns
+    hung_read_s: float = 0.0  # how long reading the file of a voice hangs whose id begins with "hung"
 
 
 class StampedEngine(FakeEngine):
     """The fake engine with stamped chunks and scripted faults."""
 
     def __init__(self, load: Load, max_streams: int) -> None:
-        script = Script(token_s=load.token_s, first_hop_tokens=load.hop_tokens, hop_tokens=load.hop_tokens)
+        script = Script(
+            token_s=load.token_s,
+            first_hop_tokens=load.hop_tokens,
+            hop_tokens=load.hop_tokens,
+            hangs_on=load.hangs_on,
+        )
         super().__init__(script, max_streams=max_streams, observer=EngineMetrics())
         self._load = load
         self._random = random.Random(load.seed)
@@ -116,14 +127,35 @@ class ScriptedServer:
     log: Path
 
 
+class HangingFiles(FolderFiles):
+    """A folder in which reading the voices whose ids begin with "hung" takes `hung_read_s`."""
+
+    hung_read_s = 0.0
+
+    def read(self, voice_id: str, max_bytes: int | None = None) -> bytes:
+        if voice_id.startswith("hung"):
+            threading.Event().wait(self.hung_read_s)
+        return super().read(voice_id, max_bytes)
+
+
 @asynccontextmanager
-async def scripted_server(load: Load, log: Path, *flags: str) -> AsyncIterator[ScriptedServer]:
+async def scripted_server(
+    load: Load,
+    log: Path,
+    *flags: str,
+    max_files: int | None = None,
+    within: Sequence[str] = (),
+    ends_with: int = 0,
+) -> AsyncIterator[ScriptedServer]:
     """Start a server on free ports, wait until it serves, and at the end stop it with SIGTERM. Logs to a file.
 
-    Raises RuntimeError if it ends by itself or with a status other than 0.
+    `max_files` is its hard limit on open files, `within` a command that runs the server.
+    Raises RuntimeError if it ends by itself or with a status other than `ends_with`.
     """
     listen = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]
-    command = [sys.executable, "-m", "bench.scripted_server", json.dumps(asdict(load)), *listen, *flags]
+    command = [*within, sys.executable, "-m", "bench.scripted_server", json.dumps(asdict(load)), *listen, *flags]
+    if max_files is not None:
+        command = ["sh", "-c", f'ulimit -n {max_files}; exec "$@"', "sh", *command]
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as sink:
         process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, stderr=sink)
@@ -134,7 +166,7 @@ async def scripted_server(load: Load, log: Path, *flags: str) -> AsyncIterator[S
         process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(60):
             status = await process.wait()
-        if status != 0:
+        if status != ends_with:
             raise RuntimeError(f"the server ended with status {status}; see {log}")
     finally:
         if process.returncode is None:
@@ -157,7 +189,11 @@ async def _startup_lines(process: asyncio.subprocess.Process) -> dict[str, str]:
 
 async def _serve(load: Load, flags: list[str]) -> None:
     config = read_config(flags, os.environ)
+    logs.configure(config.log_level)
     engine = StampedEngine(load, config.max_streams)
+    HangingFiles.hung_read_s = load.hung_read_s
+    if load.hung_read_s:
+        files.FolderFiles = HangingFiles  # type: ignore[misc]
     loop = asyncio.get_running_loop()
     held = {
         "tasks": lambda: len(asyncio.all_tasks(loop)),
@@ -166,9 +202,28 @@ async def _serve(load: Load, flags: list[str]) -> None:
     }
     for name, count in held.items():
         Gauge(f"bench_{name}", "Objects that the process holds").set_function(count)
+    longest = Gauge("bench_longest_pass_cpu_s", "CPU time between two ticks of the event loop; most since last scraped")
+    watching = asyncio.create_task(_watch_passes(longest))
     await serve(engine, config)
+    watching.cancel()
+
+
+async def _watch_passes(longest: Gauge) -> None:
+    """Measure how long the event loop computes without a break, in CPU time, so that other processes do not count."""
+    most_s = 0.0
+
+    def taken() -> float:
+        nonlocal most_s
+        most_s, value = 0.0, most_s
+        return value
+
+    longest.set_function(taken)
+    before_s = thread_time()
+    while True:
+        await asyncio.sleep(_TICK_S)
+        now_s = thread_time()
+        most_s, before_s = max(most_s, now_s - before_s), now_s
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s %(message)s")
     asyncio.run(_serve(Load(**json.loads(sys.argv[1])), sys.argv[2:]))

@@ -1,7 +1,9 @@
 """`make soak`: misbehaving clients for minutes; afterwards the server must hold none of their resources.
 
 Fails if memory grows, a gauge does not return to zero, a task or file stays open, or a stream gets no response. The
-engine is scripted: ten times as fast as speech, with occasional failures.
+engine is scripted: ten times as fast as speech, with occasional failures. The voice store lies on a disk that is soon
+full, holds files that are not voices, and hangs for some of them. At the end a decode hangs: every stream must end with
+an error, and the process with SIGTERM.
 """
 
 from __future__ import annotations
@@ -12,10 +14,12 @@ import os
 import random
 import re
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -27,8 +31,11 @@ from bench.load.arrivals import TEXTS
 from bench.malformed import Malformed, Request, answer, supply
 from bench.report import BUILD, publish, table
 from bench.scripted_server import Load, ScriptedServer, scripted_server
+from bench.soak_faults import DAMAGED, HUNG, disk, hung_decode
 from mynah.client.errors import MynahError
+from mynah.client.settings import Timeouts
 from mynah.client.transport import BidiStream, open_channel
+from mynah.client.voices import Voices
 from mynah.v1 import speech_pb2, speech_pb2_grpc
 
 CLIENTS = 32
@@ -38,6 +45,14 @@ _STALL_S = 1.5
 _WARM_UP_S = 10.0
 _REST_S = 15.0  # time limit for releasing everything afterwards
 _ENDS = {"", "STREAMS_EXHAUSTED", "ENGINE_FAILURE", "READER_STALLED"}  # allowed ends of a valid stream
+_MAX_LOG_BYTES_PER_MINUTE = 1_000_000
+_HANDSHAKE = (
+    b"GET /v1/stream HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+_UPLOAD_ENDS = {"UPLOADS_EXHAUSTED", "STORAGE_FULL", "STORE_TIMEOUT"}
+_HUNG_READ_S, _STORE_TIMEOUT_S = 2.0, 0.5
+_REFERENCE = b"RIFF" + bytes(5000)  # enough for the scripted engine
 _SETTINGS = speech_pb2.SpeechSettings(sampling=speech_pb2.Sampling(seed=1))
 HELD = ("mynah_streams_active", "mynah_t3_kv_cache_ratio", "bench_engine_streams", "bench_engine_segments")
 
@@ -56,14 +71,17 @@ class Sample:
 class Clients:
     """Clients that each run one random action after another, and the counts of how these end."""
 
-    def __init__(self, channel: grpc.aio.Channel, seed: int, answer_s: float) -> None:
+    def __init__(self, channel: grpc.aio.Channel, http: str, seed: int, answer_s: float) -> None:
         self.ends: Counter[str] = Counter()  # "action: end"
         self.wrong: Counter[str] = Counter()
         self._answer_s = answer_s  # time limit of an action
         self._channel = channel
+        host, _, port = http.rpartition(":")
+        self._http = host, int(port)
         self._stub = speech_pb2_grpc.SpeechStub(channel)  # type: ignore[no-untyped-call]
         self._random = random.Random(seed)
         self._malformed = supply(seed, _MAX_TEXT_CHARS)
+        self._voices = Voices(channel, Timeouts())
         self._actions: dict[str, tuple[int, Callable[[], Awaitable[None]]]] = {
             "listen": (25, self._listen),
             "cancel": (25, self._cancel),
@@ -71,6 +89,13 @@ class Clients:
             "read slowly": (10, self._read_slowly),
             "stop reading": (5, self._stop_reading),
             "nonsense": (20, self._send_malformed),
+            "slow head": (5, self._hold_head),
+            "giant frame": (3, self._send_giant_frame),
+            "rebinding": (5, self._rebind),
+            "injection": (5, self._inject),
+            "damaged voice": (3, partial(self._use_voice, DAMAGED, {"VOICE_DAMAGED", "STORE_TIMEOUT"})),
+            "hung voice": (2, partial(self._use_voice, HUNG, {"STORE_TIMEOUT"})),
+            "upload": (5, self._upload),
         }
 
     async def run(self, until_s: float) -> None:
@@ -147,6 +172,63 @@ class Clients:
         if problem := await answer(self._channel, request):
             self.wrong[problem] += 1
 
+    async def _hold_head(self) -> None:
+        """Half of an HTTP head, held for a while."""
+        await self._request(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n", wait_s=self._random.uniform(0.0, 3.0))
+
+    async def _send_giant_frame(self) -> None:
+        """A WebSocket frame of half a million JSON lists."""
+        frame = b"[" + b"[]," * 500_000 + b"[]]"
+        head = bytes((0x81, 0x80 | 127)) + len(frame).to_bytes(8) + bytes(4)
+        await self._request(_HANDSHAKE + head + frame, wait_s=5.0)
+
+    async def _rebind(self) -> None:
+        """A page whose name points here; the answer must refuse it."""
+        request = b"GET /v1/voices HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n"
+        if not (answer := await self._request(request, wait_s=20.0)).startswith(b"HTTP/1.1 403 "):
+            self.wrong[f"rebinding: {answer[:40]!r}"] += 1
+
+    async def _inject(self) -> None:
+        """A field whose name would forge a log line."""
+        body = b'{"x\\n2026-01-01 00:00:00,000 INFO forged\\u001b[2J": 1}'
+        head = b"POST /v1/audio/speech HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+        head += b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+        await self._request(head + body, wait_s=20.0)
+
+    async def _request(self, sent: bytes, wait_s: float) -> bytes:
+        """Sends bytes to the HTTP port. Returns what it answered within the time."""
+        answer = bytearray()
+        with suppress(OSError, TimeoutError):
+            reader, writer = await asyncio.open_connection(*self._http)
+            try:
+                async with asyncio.timeout(wait_s):
+                    writer.write(sent)
+                    while part := await reader.read(4096):
+                        answer += part
+            finally:
+                writer.close()
+        return bytes(answer)
+
+    async def _use_voice(self, voice: str, expected: set[str]) -> None:
+        """Asks for a voice that cannot be used."""
+        try:
+            await self._voices.get(voice)
+        except MynahError as error:
+            if error.reason not in expected:
+                raise
+        else:
+            self.wrong[f"the voice {voice} was given out"] += 1
+
+    async def _upload(self) -> None:
+        """Stores a voice, and deletes about half of them again."""
+        try:
+            voice = await self._voices.create("Anna", _REFERENCE, consent=True)
+            if self._random.random() < 0.5:
+                await self._voices.delete(voice.voice_id)
+        except MynahError as error:
+            if error.reason not in _UPLOAD_ENDS:
+                raise
+
     async def _send(self, call: BidiStream, text: str, flush_id: int) -> None:
         await call.write(Request(text=speech_pb2.TextFragment(content=text)))
         await call.write(Request(flush=speech_pb2.Flush(flush_id=flush_id)))
@@ -186,10 +268,19 @@ async def soak(
 ) -> tuple[list[Sample], Sample, Sample, Clients]:
     """Returns the samples under load, samples of the idle server before and after, and the clients."""
     flags = ["--max-streams", str(_MAX_STREAMS), "--max-pending-text-chars", str(_MAX_TEXT_CHARS)]
-    flags += ["--stall-timeout-s", str(_STALL_S), "--log-level", "warning"]
-    load = Load(token_s=0.004, fault_share=0.05, seed=seed)
+    flags += ["--stall-timeout-s", str(_STALL_S), "--store-timeout-s", str(_STORE_TIMEOUT_S), "--log-level", "info"]
+    flags += ["--http-listen", "127.0.0.1:0"]
+    load = Load(token_s=0.004, fault_share=0.05, seed=seed, hung_read_s=_HUNG_READ_S)
+    with tempfile.TemporaryDirectory() as folder:
+        flags += ["--voices-dir", folder]
+        return await _soak(load, flags, disk(Path(folder)), seconds, clients, seed, answer_s)
+
+
+async def _soak(
+    load: Load, flags: list[str], within: Sequence[str], seconds: float, clients: int, seed: int, answer_s: float
+) -> tuple[list[Sample], Sample, Sample, Clients]:
     clock = asyncio.get_running_loop().time
-    async with scripted_server(load, BUILD / "soak.log", *flags) as server:
+    async with scripted_server(load, BUILD / "soak.log", *flags, within=within) as server:
         async with _clients(server, seed, answer_s) as first:  # fills caches and pools that stay
             await asyncio.gather(*(first.run(clock() + _WARM_UP_S) for _ in range(clients)))
         before = await _idle_sample(server, None)
@@ -202,6 +293,11 @@ async def soak(
                 await asyncio.wait([running], timeout=seconds / 200)
             await running
         after = await _idle_sample(server, before)
+        minutes = max(1.0, (clock() - began_s + _WARM_UP_S) / 60)
+        if (log_bytes := server.log.stat().st_size) > _MAX_LOG_BYTES_PER_MINUTE * minutes:
+            all_clients.wrong[f"the log grew by {log_bytes / minutes:.0f} bytes a minute"] += 1
+        if forged := [line for line in server.log.read_text("ascii").splitlines() if not line.isprintable()]:
+            all_clients.wrong[f"forged log line {forged[0]!r}"] += 1
     return samples, before, after, all_clients
 
 
@@ -209,7 +305,7 @@ async def soak(
 async def _clients(server: ScriptedServer, seed: int, answer_s: float) -> AsyncIterator[Clients]:
     channel = open_channel(server.address, None)
     try:
-        yield Clients(channel, seed, answer_s)
+        yield Clients(channel, server.http, seed, answer_s)
     finally:
         await channel.close()
 
@@ -280,6 +376,7 @@ def main() -> None:
     args = parser.parse_args()
     samples, before, after, clients = asyncio.run(soak(args.seconds, args.clients, args.seed, args.answer_s))
     reasons = failures(samples, before, after, clients.wrong, args.most_growth)
+    reasons += asyncio.run(hung_decode(_MAX_STREAMS, args.answer_s))
     text = table(["action: end", "times"], sorted(clients.ends.items()))
     rss_mb = [round(sample.rss_bytes / 1e6, 1) for sample in samples]
     text += f"\n\nmemory {rss_mb[0]} MB at the start, {rss_mb[len(rss_mb) // 2]} half-way, {rss_mb[-1]} at the end; "

@@ -6,6 +6,7 @@ The real pipeline and the fake engine implement these protocols. This module imp
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -149,6 +150,13 @@ class Observer:
 
     def step_ran(self, seconds: float, sequences: int) -> None:
         """T3 ran one step for a batch of `sequences` segments."""
+
+    def calling(self, stage: str) -> AbstractContextManager[None]:
+        """Entered before a blocking call of T3 ("t3") or S3Gen ("s3gen"), and left when it has returned.
+
+        A watchdog finds a call that never returns by it.
+        """
+        return nullcontext()
 
     def t3_used(self, use: T3Use) -> None:
         """T3's use of its KV cache changed: after each step, and when a segment was dropped."""

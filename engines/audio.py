@@ -11,7 +11,6 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-import soxr
 
 Samples = npt.NDArray[np.float32]
 
@@ -26,6 +25,8 @@ def resample(samples: Samples, from_hz: int, to_hz: int) -> Samples:
     Returns ceil(n x to / from) samples, or one silent sample more where the product rounds up in floating point:
     a voice's last speech token can depend on it.
     """
+    import soxr
+
     if from_hz == to_hz:
         return samples
     return _fit(soxr.resample(samples, from_hz, to_hz, quality="HQ"), _resampled_length(len(samples), from_hz, to_hz))
@@ -43,6 +44,8 @@ class StreamResampler:
     """A streaming resampler: the joined results of `push` and `finish` equal `resample`."""
 
     def __init__(self, from_hz: int, to_hz: int) -> None:
+        import soxr
+
         self._from_hz, self._to_hz = from_hz, to_hz
         self._stream = soxr.ResampleStream(from_hz, to_hz, 1, dtype="float32", quality="HQ")
         self._input_samples = 0

@@ -142,13 +142,14 @@ class EngineConfig:
     )
     s3gen: str = option(
         "auto",
-        "runtime of S3Gen, which turns speech tokens into audio: auto (torch), torch, torch_graphs (torch with CUDA "
-        "graphs, on a GPU), onnx or tensorrt",
+        "runtime of S3Gen, which turns speech tokens into audio: auto (torch_graphs on a GPU, else torch), torch, "
+        "torch_graphs (torch with CUDA graphs, on a GPU), onnx or tensorrt",
         choices=S3GEN_RUNTIMES,
     )
     s3gen_dtype: str = option(
         "auto",
-        "precision of S3Gen: auto (float16 for tensorrt, else float32), float32, or float16 (not torch, not cached)",
+        "precision of S3Gen: auto (float16 for tensorrt and torch_graphs, else float32), float32, or float16 (not "
+        "torch, not cached)",
         choices=S3GEN_DTYPES,
     )
     strict: bool = option(

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
 import torch
 
 from engines.api import DeviceMemory
@@ -32,6 +37,50 @@ def _unknown_device(name: str) -> InvalidInput:
     allowed = "auto, cpu, cuda or cuda:N"
     message = f"device is {name!r}; it must be {allowed}."
     return InvalidInput("device", message, "DEVICE_UNKNOWN", value=repr(name), allowed=allowed)
+
+
+T3_PRIORITY, S3GEN_PRIORITY = -1, 0  # of CUDA streams; the smaller goes first
+
+
+def use_own_stream(device: str, priority: int) -> None:
+    """Give the calling thread a CUDA stream of its own. Without effect on a CPU.
+
+    On the default stream, which threads share, every result of T3 would wait for the window that S3Gen computes. T3's
+    kernels are short, so they go first.
+    """
+    target = torch.device(device)
+    if target.type != "cuda":
+        return
+    torch.cuda.set_device(target)  # one per thread; CUDA's own default is the first GPU
+    torch.cuda.synchronize(target)  # weights were copied on the default stream
+    torch.cuda.set_stream(torch.cuda.Stream(target, priority=priority))  # type: ignore[no-untyped-call]
+
+
+@dataclass(frozen=True)
+class DeviceThread:
+    """What a thread does that works on a device.
+
+    start     called on the thread before its first work
+    working   the context of each piece of work, with a name for it
+    failed    called with each exception of the work
+    """
+
+    start: Callable[[], None] = lambda: None
+    working: Callable[[str], AbstractContextManager[None]] = lambda name: contextlib.nullcontext()
+    failed: Callable[[BaseException], None] = lambda error: None
+
+
+PLAIN_THREAD = DeviceThread()
+
+
+def use_exact_float32() -> None:
+    """Turn TF32 off for torch's convolutions and matrix products.
+
+    cuDNN's convolutions use it by default on GPUs since Ampere. It keeps 10 bits of the mantissa, which moves f0 and
+    costs 3e-3 of a frame, thirty times what the parity check allows in float32.
+    """
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def use_threads(threads: int | None) -> None:

@@ -60,6 +60,16 @@ class EngineBusy(EngineError):
     retryable: bool = True
 
 
+class TimeLimitExceeded(EngineError):
+    """Blocking work, such as reading a voice's file, took longer than its time limit."""
+
+    retryable: bool = True
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class EngineFailure(EngineError):
     """The engine failed while processing a stream. The stream has ended; a new one may succeed."""
 

@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 
 from engines.api import NULL_OBSERVER, EngineInfo, Limits, Observer
+from engines.audio import Samples
 from engines.checkpoints.checkpoint import Checkpoint, default_cache_dir, open_checkpoint, verify
 from engines.checkpoints.hub import HuggingFaceHub
 from engines.checkpoints.tensor_file import Shape
+from engines.checkpoints.weights import check_finite
 from engines.conditioning import speaker, tokenizer, xvector
 from engines.conditioning.builder import VoiceBuilder
 from engines.conditioning.builtin import load_builtin, load_others
 from engines.config import DTYPES, EngineConfig
-from engines.device import cpu_threads, device_memory, resolve_device, use_threads
-from engines.errors import InvalidInput
+from engines.cuda_faults import is_sticky
+from engines.device import (
+    S3GEN_PRIORITY,
+    T3_PRIORITY,
+    DeviceThread,
+    cpu_threads,
+    device_memory,
+    resolve_device,
+    use_own_stream,
+    use_threads,
+)
+from engines.device_watch import DeviceWatch
+from engines.errors import EngineFailure, InvalidInput
+from engines.exclusive import Exclusive
 from engines.health import Health
 from engines.kernels.dense import fp16_supported
 from engines.pipeline import Pipeline, Stages
@@ -35,9 +52,12 @@ from engines.t3.onnx.export import open_onnx_net
 from engines.t3.vllm import backend
 from engines.text.encoder import TextEncoder
 from engines.text.tokenizer import TextTokenizer
+from engines.voice import Voice
 
+_log = logging.getLogger(__name__)
 # Bounds the batcher's memory; it batches windows only where measurements show a gain.
 _MAX_BATCH = {"cpu": 8, "cuda": 16}
+_STEADY_AFTER = 6  # calls of a size on a GPU: kernels are chosen and memory is allocated in each buffer's first ones
 _T3_DTYPES_OF = {"torch": ("auto", "float32", "float16"), "onnx": ("auto", "float32", "int8"), "vllm": DTYPES}
 
 
@@ -52,11 +72,31 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
     use_threads(config.threads)
     checkpoint = open_checkpoint(config.model, cache_dir=config.cache_dir, seed=config.weights_seed, device=device)
     verify(checkpoint, tensor_tables(checkpoint))
-    health = Health()
-    t3 = _make_t3(config, checkpoint, device, health, observer)
+    check_finite(checkpoint.voice_encoder_path)  # used at the first upload only; damage in the others is heard at once
+    health, exclusive = Health(), Exclusive()
+    watch = DeviceWatch(health.lose)
+    if device != "cpu":
+        watch.start()
+
+    @contextmanager
+    def working(name: str) -> Iterator[None]:
+        with exclusive.shared(), watch.call(name):
+            yield
+
+    def on_device(priority: int, working: Callable[[str], AbstractContextManager[None]]) -> DeviceThread:
+        return DeviceThread(partial(use_own_stream, device, priority), working, health.report)
+
+    setting = _T3Setting(health, observer, on_device(T3_PRIORITY, watch.call), exclusive)
+    t3 = _make_t3(config, checkpoint, device, setting)
     s3gen = select_runtime(config, checkpoint, device)
-    max_batch = _MAX_BATCH[device.split(":")[0]]
-    batcher = WindowBatcher(s3gen.runtime, max_batch=max_batch, reference=s3gen.reference, observer=observer)
+    batcher = WindowBatcher(
+        s3gen.runtime,
+        max_batch=_MAX_BATCH[device.split(":")[0]],
+        reference=s3gen.reference,
+        observer=observer,
+        on_device=on_device(S3GEN_PRIORITY, working),
+        steady_after=1 if device == "cpu" else _STEADY_AFTER,
+    )
     encoder = TextEncoder(
         TextTokenizer(checkpoint.folder, checkpoint.spec.t3.text_vocab),
         checkpoint.spec,
@@ -82,31 +122,71 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
         ),
         random_weights=checkpoint.random_weights,
         notice=checkpoint.notice,
-        refused_runtimes=s3gen.refused,
+        refused_runtimes=(*setting.refused, *s3gen.refused),
         tags=encoder.tags,
     )
     default_voice = load_builtin(checkpoint.conds_path) if checkpoint.conds_path else None
     memory, others = partial(device_memory, device), load_others(checkpoint.other_voice_paths)
-    return Pipeline(info, stages, VoiceBuilder(checkpoint), default_voice, health, memory, others)
+    builder = _QuietBuilder(VoiceBuilder(checkpoint), exclusive)
+    return Pipeline(info, stages, builder, default_voice, health, memory, others, watch.close)
+
+
+@dataclasses.dataclass(frozen=True)
+class _QuietBuilder:
+    """A voice builder that waits while T3's engine is being built."""
+
+    builder: VoiceBuilder
+    exclusive: Exclusive
+
+    def build(self, audio: bytes, name: str, *, normalize_loudness: bool = True) -> Voice:
+        """As pipeline.Builder.build."""
+        with self.exclusive.shared():
+            return self.builder.build(audio, name, normalize_loudness=normalize_loudness)
+
+    def similarity(self, voice: Voice, speech: Samples) -> float | None:
+        """As pipeline.Builder.similarity."""
+        with self.exclusive.shared():
+            return self.builder.similarity(voice, speech)
 
 
 def _no_bound(_: str) -> None:
     return None
 
 
-def _make_t3(
-    config: EngineConfig, checkpoint: Checkpoint, device: str, health: Health, observer: Observer
-) -> T3Backend:
+@dataclasses.dataclass(frozen=True)
+class _T3Setting:
+    """What a T3 backend reports to, and its part in the use of the device."""
+
+    health: Health
+    observer: Observer
+    on_device: DeviceThread
+    exclusive: Exclusive
+    refused: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+
+
+def _make_t3(config: EngineConfig, checkpoint: Checkpoint, device: str, setting: _T3Setting) -> T3Backend:
+    observer, on_device = setting.observer, setting.on_device
     name = _t3_name(config, device)
     limits = DecoderLimits(config.max_streams, config.max_positions)
     if name == "torch":
         fp16_weights = _fp16_weights(config, device)
         net = t3_model.T3Net.load(checkpoint.t3_path, checkpoint.spec, device, fp16_weights=fp16_weights)
-        return LocalT3Backend(net, limits, observer)
+        return LocalT3Backend(net, limits, observer, on_device)
     if name == "onnx":
         precision, threads = "int8" if config.t3_dtype == "int8" else "fp32", config.threads or cpu_threads()
         onnx_net = open_onnx_net(checkpoint, precision, threads=threads, cache_dir=config.cache_dir)
-        return LocalT3Backend(onnx_net, limits, observer)
+        return LocalT3Backend(onnx_net, limits, observer, on_device)
+    try:
+        return _vllm(config, checkpoint, device, setting)
+    except EngineFailure as error:
+        if config.t3 == "vllm" or config.strict or is_sticky(error):
+            raise
+        _log.error("%s; T3 falls back to torch", error)
+        setting.refused.append(("vllm", str(error)))
+        return _make_t3(dataclasses.replace(config, t3="torch", t3_dtype="auto"), checkpoint, device, setting)
+
+
+def _vllm(config: EngineConfig, checkpoint: Checkpoint, device: str, setting: _T3Setting) -> T3Backend:
     return backend.VllmT3Backend(
         checkpoint,
         device=device,
@@ -115,8 +195,10 @@ def _make_t3(
         dtype=config.t3_dtype,
         cuda_graphs=config.cuda_graphs,
         gpu_memory_utilization=config.gpu_memory_utilization,
-        on_health=health.set,
-        observer=observer,
+        on_health=setting.health.set,
+        observer=setting.observer,
+        on_device=setting.on_device,
+        alone=setting.exclusive.alone,
     )
 
 
@@ -172,7 +254,8 @@ def _check_choices(config: EngineConfig) -> None:
             allowed = ", ".join(choices)
             message = f"{name} is {value!r}; it must be one of {allowed}."
             raise InvalidInput(name, message, f"{name.upper()}_UNKNOWN", value=repr(value), allowed=allowed)
-    in_torch = config.s3gen in ("auto", "torch")
+    on_gpu = (resolve_device("auto") if config.device == "auto" else config.device).startswith("cuda")
+    in_torch = config.s3gen == "torch" or (config.s3gen == "auto" and not on_gpu)
     if config.decode == "cached" and config.s3gen in ("torch_graphs", "tensorrt"):
         raise _unsupported("decode", "cached", f"S3Gen on {config.s3gen}", "reference")
     if config.s3gen_dtype == "float16" and (in_torch or config.decode == "cached"):

@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
+import threading
 from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -74,6 +75,8 @@ class Script:
     runaway_from: int | None = None  # from this segment on, speech goes on for longer than its text can take
     underruns_from: int | None = None  # with at least this number of streams, each segment reports an underrun
     device_memory: DeviceMemory | None = None
+    hangs_on: str = ""  # text in a segment whose first window is then decoded for ever, on a thread; empty: none
+    freezes_on: str = ""  # text in a segment that then blocks the event loop for ever
 
 
 class FakeEngine:
@@ -209,7 +212,7 @@ class FakeStream:
             windows = 0
             for windows, (start, end) in enumerate(self._windows(len(audio) // SAMPLES_PER_TOKEN), start=1):
                 self._fail_if_scripted(segment, windows - 1)
-                queue_s = await self._make_window(start, end)
+                queue_s = await self._make_window(segment, start, end)
                 figures = WindowFigures(windows - 1, end - start, end, queue_s, self._engine.script.decode_s)
                 samples = audio[start * SAMPLES_PER_TOKEN : end * SAMPLES_PER_TOKEN]
                 self._engine.made_samples += len(samples)
@@ -236,7 +239,7 @@ class FakeStream:
         )
         yield SegmentDone(segment, stats)
 
-    async def _make_window(self, start: int, end: int) -> float:
+    async def _make_window(self, segment: Segment, start: int, end: int) -> float:
         """Wait as long as T3's steps and the decoding take, and call the observer as a real engine does.
 
         Returns how long the window waited for a decoder.
@@ -247,7 +250,9 @@ class FakeStream:
         queued_s = clock()
         async with self._engine.decoders:
             queue_s = clock() - queued_s
-            await asyncio.sleep(script.decode_s)
+            with observer.calling("s3gen"):
+                await self._hang_if_scripted(segment)
+                await asyncio.sleep(script.decode_s)
         if start == 0:
             observer.segment_prefilled(t3_s)
         observer.step_ran(script.token_s, self._engine.working)
@@ -282,6 +287,17 @@ class FakeStream:
         if script.failure is not None and due and self._engine.failures != script.failures:
             self._engine.failures += 1
             raise script.failure
+
+    async def _hang_if_scripted(self, segment: Segment) -> None:
+        script = self._engine.script
+        if script.freezes_on and script.freezes_on in segment.text:
+            threading.Event().wait()
+        if script.hangs_on and script.hangs_on in segment.text:
+            # on the default executor, whose threads keep the interpreter from ending, as those of libraries do
+            decoding = asyncio.get_running_loop().run_in_executor(None, threading.Event().wait)
+            while not decoding.done():  # a call into a library cannot be cancelled
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait([decoding])
 
     @contextmanager
     def _working(self) -> Iterator[None]:

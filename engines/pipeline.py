@@ -41,7 +41,10 @@ from engines.s3gen.streaming.windows import Wait, Window
 from engines.segment_stats import SegmentStatsRecorder
 from engines.t3.backend import T3Backend, T3Request
 from engines.voice import Voice
+from engines.worker_pool import WorkerPool
 
+# a voice takes seconds; decoding the recording has a limit of its own, which says so to its sender
+_VOICE_WORKERS, _VOICE_TIME_LIMIT_S = 4, 120.0
 _WARM_UP_TEXT = "Hello there."
 _WARM_UP = Sampling(seed=1, max_speech_tokens=50)
 
@@ -86,14 +89,23 @@ class Pipeline:
         health: Health | None = None,
         device_memory: Callable[[], DeviceMemory | None] = lambda: None,
         other_voices: Mapping[str, Voice] | None = None,
+        on_close: Callable[[], None] = lambda: None,
     ) -> None:
         self.info = info
+        self._on_close = on_close
         self.health = health or Health()
         self.device_memory = device_memory
         self.default_voice = default_voice
         self.other_voices: Mapping[str, Voice] = other_voices or {}
         self.stages = stages
         self._builder = builder
+        self._voice_workers = WorkerPool(
+            "make-voice",
+            workers=_VOICE_WORKERS,
+            time_limit_s=_VOICE_TIME_LIMIT_S,
+            reason="VOICE_TIMEOUT",
+            work="Making the voice",
+        )
         self._streams: set[PipelineStream] = set()
         self._active_streams = ActiveStreams()
 
@@ -105,10 +117,10 @@ class Pipeline:
         return self.stages.count_text_tokens(word)
 
     async def make_voice(self, audio: bytes, *, name: str, normalize_loudness: bool = True) -> Voice:
-        return await asyncio.to_thread(self._builder.build, audio, name, normalize_loudness=normalize_loudness)
+        return await self._voice_workers.run(self._builder.build, audio, name, normalize_loudness=normalize_loudness)
 
     async def similarity(self, voice: Voice, speech: Samples) -> float | None:
-        return await asyncio.to_thread(self._builder.similarity, voice, speech)
+        return await self._voice_workers.run(self._builder.similarity, voice, speech)
 
     async def open(self, voice: Voice, sampling: Sampling) -> PipelineStream:
         max_streams = self.info.limits.max_streams
@@ -136,6 +148,7 @@ class Pipeline:
             await stream.close()
         await self.stages.s3gen.close()
         await self.stages.t3.close()
+        self._on_close()
 
 
 class PipelineStream:

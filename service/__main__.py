@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import sys
@@ -11,29 +10,34 @@ import sys
 import engines
 from engines.api import Engine, EngineInfo, Limits
 from engines.config import Sampling
+from engines.cuda_faults import DeviceLost
 from engines.errors import EngineError
+from service.access import descriptors
 from service.audio import watermark
 from service.config import ConfigError, ServerConfig, read_config, with_voices_place
 from service.engine_loader import LazyEngine
 from service.options import MEMORY
-from service.server import Server
-from service.telemetry import tracing
+from service.server import END_TIMEOUT_S, Server
+from service.shutdown import Signals, force_exit
+from service.telemetry import logs, tracing
+
+EXIT_DEVICE_LOST = 70  # the GPU cannot be used by this process any more, but perhaps by a new one
 
 
 def main() -> None:
-    """Exits with 0 after a signal, 2 for a bad configuration, 1 if the engine cannot be loaded or warmed up."""
+    """Exits with 0 after a signal, 3 if then a thread does not end, 2 for a bad configuration, 1 if the engine cannot
+    be loaded or warmed up, and 70 as soon as the GPU fails or hangs."""
     try:
         config = with_voices_place(read_config(sys.argv[1:], os.environ), os.environ)
     except ConfigError as error:
         _leave(2, error)
-    logging.basicConfig(
-        level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
-    )
+    logs.configure(config.log_level)
     engine = LazyEngine(
         lambda: _load(config),
         _expected(config),
         measured=config.max_streams is None,
     )
+    engine.health.watch_loss(_end_process)
     try:
         tracing.configure(config.otlp_endpoint)
         asyncio.run(serve(engine, config))
@@ -46,6 +50,12 @@ def main() -> None:
         tracing.shut_down()
     if engine.loading:
         os._exit(0)  # a library that a thread is still loading does not survive the interpreter's shutdown
+
+
+def _end_process(error: DeviceLost) -> None:
+    """End now: no stream can go on, and threads that wait for the GPU would keep the process from ending."""
+    print(f"mynah-serve: {error}", file=sys.stderr, flush=True)
+    os._exit(EXIT_DEVICE_LOST)
 
 
 def _load(config: ServerConfig) -> Engine:
@@ -64,8 +74,9 @@ def _expected(config: ServerConfig) -> EngineInfo:
 
 async def serve(engine: Engine, config: ServerConfig) -> None:
     """Serve until a signal. A second signal ends the grace period."""
+    descriptors.raise_limit()
     server = Server(engine, config)
-    signalled = _signals()
+    signalled = Signals(lambda count: END_TIMEOUT_S + (config.grace_s if count == 1 else 0.0)).received
     await _listen(server, config, engine.info.model)
     warming = asyncio.ensure_future(server.warm_up())
     stopping = asyncio.ensure_future(signalled.get())
@@ -73,14 +84,16 @@ async def serve(engine: Engine, config: ServerConfig) -> None:
     try:
         if warming.done():
             took_s, streams = warming.result(), engine.info.limits.max_streams
-            _say(f"serving after {took_s:.1f} s up to {streams} streams with {_described(engine.info)}")
             _say(_where_voices_are(config))
+            _say(f"serving after {took_s:.1f} s up to {streams} streams with {_described(engine.info)}")
             await stopping
     finally:
         warming.cancel()
         stopping.cancel()
         await asyncio.gather(warming, stopping, return_exceptions=True)
         await _stop(server, signalled)
+        if server.left_behind:
+            force_exit("A thread of the engine has not ended.")
 
 
 async def _listen(server: Server, config: ServerConfig, model: str) -> None:
@@ -109,14 +122,6 @@ async def _stop(server: Server, signalled: asyncio.Queue[None]) -> None:
         graceful.cancel()
         await server.stop(0.0)
     signalled_again.cancel()
-
-
-def _signals() -> asyncio.Queue[None]:
-    """A queue that gets an item for each SIGTERM or SIGINT."""
-    signalled: asyncio.Queue[None] = asyncio.Queue()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, signalled.put_nowait, None)
-    return signalled
 
 
 def _described(info: EngineInfo) -> str:

@@ -6,18 +6,30 @@ Small on purpose: GET and HEAD, one request per connection, bounded in bytes and
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 
 from engines.api import Engine
+from engines.errors import TimeLimitExceeded
+from engines.worker_pool import WorkerPool
 from service.access.admission import Admission, State
+from service.access.hosts import Hosts
+from service.access.listener import Listener, Slot, bind
+from service.config import is_loopback
 from service.listening import unavailable
 from service.telemetry import metrics
 
 _MAX_HEAD_BYTES = 16_384
+_MAX_CONNECTIONS = 32
 _TIMEOUT_S = 10.0
 _PLAIN = "text/plain; charset=utf-8"
+# formatting thousands of lines takes milliseconds, which would delay streams on the event loop
+_PAGES = WorkerPool(
+    "metrics", workers=2, time_limit_s=8.0, reason="METRICS_TIMEOUT", work="Reading the metrics", max_waiting=100
+)
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 _PATHS = "the paths are /metrics, /healthz and /readyz"
 
 
@@ -31,26 +43,40 @@ class _Answer:
 class AdminServer:
     """The operator's endpoints of one server. Use `start`, then at the end `stop`."""
 
-    def __init__(self, engine: Engine, admission: Admission) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        admission: Admission,
+        *,
+        max_connections: int = _MAX_CONNECTIONS,
+        allowed_hosts: tuple[str, ...] = (),
+    ) -> None:
         self._engine, self._admission = engine, admission
-        self._listening: asyncio.Server | None = None
+        self._max_connections, self._allowed_hosts = max_connections, allowed_hosts
+        self._hosts: Hosts | None = None
+        self._listener: Listener | None = None
         self._open: set[asyncio.Task[None]] = set()
 
     async def start(self, listen: str) -> str:
         """Listen on HOST:PORT. Returns it with the port that was bound. Raises ConfigError if it is not available."""
-        host, _, port = listen.rpartition(":")
         try:
-            self._listening = await asyncio.start_server(
-                self._serve, host.strip("[]"), int(port), limit=_MAX_HEAD_BYTES, reuse_port=False
-            )
+            bound = bind(listen)
         except OSError as error:
             raise unavailable("--admin-listen", listen, error) from error
-        return f"{host}:{self._listening.sockets[0].getsockname()[1]}"
+        if is_loopback(listen):  # elsewhere it is on the operator's own network, where scrapers use names of theirs
+            self._hosts = Hosts(listen, self._allowed_hosts)
+        self._listener = Listener(bound, self._connection, self._max_connections)
+        return f"{listen.rpartition(':')[0]}:{bound.getsockname()[1]}"
+
+    def _connection(self, slot: Slot) -> asyncio.Protocol:
+        return _Connection(slot, self._serve)
 
     async def stop(self) -> None:
         """Stop listening and close open connections. Idempotent."""
-        if self._listening is not None:
-            self._listening.close()
+        if self._listener is not None:
+            self._listener.close()
+            await self._listener.wait_closed()
+            self._listener.end_all()
         for task in self._open:
             task.cancel()
         await asyncio.gather(*self._open, return_exceptions=True)
@@ -87,17 +113,29 @@ class AdminServer:
             return _error(HTTPStatus.BAD_REQUEST, "send an HTTP/1.1 request")
         if parts[0] not in ("GET", "HEAD"):
             return _error(HTTPStatus.METHOD_NOT_ALLOWED, "use GET or HEAD")
+        if self._hosts is not None and not self._hosts.allows(_header(request, "host") or None):
+            return _error(HTTPStatus.FORBIDDEN, "the Host header does not name this server; see --allowed-host")
         match parts[1].partition("?")[0]:
             case "/metrics":
-                # on a thread: formatting thousands of lines takes milliseconds, which would delay streams
-                page, content_type = await asyncio.to_thread(metrics.page, self._engine, _header(request, "accept"))
-                return _Answer(HTTPStatus.OK, page, content_type)
+                return await self._metrics(_header(request, "accept"))
             case "/healthz":
-                return _Answer(HTTPStatus.OK, b"ok\n")
+                return self._alive()
             case "/readyz":
                 return self._ready()
             case _:
                 return _error(HTTPStatus.NOT_FOUND, _PATHS)
+
+    async def _metrics(self, accept: str) -> _Answer:
+        try:
+            page, content_type = await _PAGES.run(metrics.page, self._engine, accept)
+        except TimeLimitExceeded as error:
+            return _error(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
+        return _Answer(HTTPStatus.OK, page, content_type)
+
+    def _alive(self) -> _Answer:
+        if self._admission.stalled is not None:
+            return _Answer(HTTPStatus.SERVICE_UNAVAILABLE, b"stalled\n")
+        return _Answer(HTTPStatus.OK, b"ok\n")
 
     def _ready(self) -> _Answer:
         state = self._admission.state
@@ -108,8 +146,20 @@ class AdminServer:
         return _Answer(HTTPStatus.OK, b"serving\n")
 
 
+class _Connection(asyncio.StreamReaderProtocol):
+    """A stream that releases its slot at the end."""
+
+    def __init__(self, slot: Slot, serve: Serve) -> None:
+        super().__init__(asyncio.StreamReader(limit=_MAX_HEAD_BYTES), serve)
+        self._slot = slot
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._slot.release()
+        super().connection_lost(exc)
+
+
 def _error(status: HTTPStatus, hint: str) -> _Answer:
-    return _Answer(status, f"{status.phrase}: {hint}.\n".encode())
+    return _Answer(status, f"{status.phrase}: {hint.removesuffix('.')}.\n".encode())
 
 
 def _header(request: list[str], name: str) -> str:

@@ -17,6 +17,7 @@ from engines.config import EngineConfig
 from service.options import (
     ADDRESS,
     FRACTION,
+    HOSTS,
     MEMORY,
     ORIGINS,
     PATH,
@@ -82,6 +83,12 @@ class ServerConfig:
     cors_origin: tuple[str, ...] = option(
         (), "origins whose pages may use the HTTP port, beside the port's own origin", ORIGINS
     )
+    allowed_host: tuple[str, ...] = option(
+        (),
+        "host names by which clients call the HTTP port where they need neither key nor certificate, beside its "
+        "addresses, localhost and names that public DNS cannot have; * allows all; may be repeated",
+        HOSTS,
+    )
     openai_voices: bool = option(
         True,
         "on /v1/audio/speech, OpenAI's voice names (alloy, nova, ...) mean the default voice if no voice has that name",
@@ -100,11 +107,19 @@ class ServerConfig:
         PLACE,
     )
     max_voices: int = option(1000, "uploaded voices that are stored", whole(1, 1_000_000))
+    store_timeout_s: float = option(
+        20.0, "time limit of one read, write or listing of --voices-dir", seconds(0.01, 3600)
+    )
     max_voices_in_memory: int = option(
         256, "uploaded voices that are held in memory, about 0.3 MB each", whole(1, 1_000_000)
     )
     max_uploads: int = option(4, "uploads that may run at the same time", whole(1, 1000))
     grace_s: float = option(30.0, "time for open streams to finish when the server is stopped", seconds(0, 86_400))
+    hang_timeout_s: float = option(
+        60.0,
+        "the engine has stalled if its work has not advanced for this long, and for ten times its longest recent call",
+        seconds(0.01, 86_400),
+    )
     tls_certificate: Path | None = option(
         None, "PEM certificate chain; with --tls-key, connections are encrypted; read again when it changes", PATH
     )
@@ -197,7 +212,9 @@ def read_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Ser
     """
     values = _from_environment(environment)
     flags = vars(_parser().parse_args(arguments))
-    values |= {name: _read(name, text, OPTIONS[name].flag) for name, text in flags.items() if text is not None}
+    for name, text in flags.items():
+        if text is not None:
+            values[name] = _read(name, ",".join(text) if isinstance(text, list) else text, OPTIONS[name].flag)
     return build_config(**values)
 
 
@@ -261,9 +278,11 @@ def _parser() -> argparse.ArgumentParser:
         group = parser.add_argument_group(title.lower())
         for each in options.values():
             default = f" (default: {each.default_text})" if each.default_text else ""
-            switch: dict[str, Any] = {"nargs": "?", "const": "on"} if each.reader is SWITCH else {}
+            form: dict[str, Any] = {"nargs": "?", "const": "on"} if each.reader is SWITCH else {}
+            if each.reader.repeatable:
+                form = {"action": "append"}
             metavar = each.reader.metavar
-            group.add_argument(each.flag, dest=each.name, metavar=metavar, help=each.help + default, **switch)
+            group.add_argument(each.flag, dest=each.name, metavar=metavar, help=each.help + default, **form)
     return parser
 
 

@@ -54,6 +54,7 @@ class LazyEngine:
         engine = await self._loaded()
         self._engine, self._info = engine, engine.info
         engine.health.watch(self.health.set)
+        engine.health.watch_loss(self.health.lose)
         self.health.set(engine.health.healthy)
         await engine.warm_up()
         if self._measured:

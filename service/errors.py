@@ -5,6 +5,8 @@ A value that can never work is `engines.errors.InvalidInput`, here and in the en
 
 from __future__ import annotations
 
+import errno
+
 
 class RequestError(Exception):
     """Base. `reason` is the contract's UPPER_SNAKE word; `retry_after_s` is set if the call may succeed later."""
@@ -51,9 +53,33 @@ class Unavailable(RequestError):
     """The server is warming up or draining."""
 
 
+class DataLoss(RequestError):
+    """What the server has stored is damaged."""
+
+
 class ClientGone(Exception):
     """The client disconnected while something was being sent to it."""
 
 
 class DeadlineExceeded(RequestError):
     """The client sent or read nothing for longer than a timeout allows."""
+
+
+_STORAGE_RETRY_AFTER_S = 10.0
+
+
+def disk_error(error: OSError) -> RequestError | None:
+    """The error for a client if the server's disk is full or read-only; None for any other OSError."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        message = "The server's storage is full; retry later, or ask its operator to free space."
+        return ResourceExhausted("STORAGE_FULL", message, retry_after_s=_STORAGE_RETRY_AFTER_S)
+    if error.errno == errno.EROFS:
+        message = "The server's storage is read-only at present; retry later, or ask its operator to repair it."
+        return Unavailable("STORAGE_READ_ONLY", message, retry_after_s=_STORAGE_RETRY_AFTER_S)
+    return None
+
+
+def storage_error(error: OSError) -> RequestError:
+    """The error for a client if the server could not read or write what it stores."""
+    message = "The server could not reach its storage; retry later, or ask its operator to look at the log."
+    return disk_error(error) or Unavailable("STORAGE_FAILED", message, retry_after_s=_STORAGE_RETRY_AFTER_S)

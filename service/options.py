@@ -21,6 +21,7 @@ class Reader:
     read: Callable[[str], Any]
     allowed: str  # completes "it must be ..."
     metavar: str = ""
+    repeatable: bool = False  # a flag may be given several times; in a variable, commas separate the values
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,14 @@ def _origins(text: str) -> tuple[str, ...]:
     return origins
 
 
+def _hosts(text: str) -> tuple[str, ...]:
+    hosts = tuple(part.strip() for part in text.split(","))
+    for host in hosts:
+        if not host or (host != "*" and (not host.isprintable() or set(host) & set(" /*@\\?#"))):
+            raise ValueError
+    return hosts
+
+
 def _switch(text: str) -> bool:
     if text.lower() not in ("on", "off"):
         raise ValueError
@@ -186,6 +195,7 @@ FRACTION = Reader(_fraction, "a number above 0 and at most 1", "FRACTION")
 ADDRESS = Reader(_address, "HOST:PORT, with a port from 0 to 65535", "HOST:PORT")
 URL = Reader(_url, "http://HOST:PORT or https://HOST:PORT", "URL")
 ORIGINS = Reader(_origins, "origins such as https://app.example, separated by commas, or *", "ORIGIN[,ORIGIN...]")
+HOSTS = Reader(_hosts, "names of hosts such as speech.example, separated by commas, or *", "NAME", repeatable=True)
 SWITCH = Reader(_switch, "on or off", "on|off")  # a flag without a value means on
 PATH = Reader(_path, "a path", "PATH")
 PLACE = Reader(_place, "a path, a URL that fsspec opens, such as s3://bucket/voices, or memory", "PATH|URL|memory")

@@ -14,13 +14,18 @@ from grpc_reflection.v1alpha import reflection
 
 from engines.api import Engine
 from mynah.v1 import speech_pb2, speech_pb2_grpc, voices_pb2, voices_pb2_grpc
+from service.access import descriptors
 from service.access.admission import Admission
 from service.access.auth import Authenticator
+from service.access.hosts import Hosts
 from service.access.keys import KeyFileError
+from service.access.listener import Listener
 from service.access.tls import Certificates
 from service.admin import AdminServer
 from service.config import ConfigError, ServerConfig
+from service.errors import Unavailable
 from service.grpc.auth_interceptor import AuthInterceptor
+from service.grpc.size_interceptor import SizeInterceptor
 from service.grpc.speech import SpeechService
 from service.grpc.voices import VoicesService
 from service.handlers.speech_handler import SpeechHandler
@@ -33,15 +38,18 @@ from service.listening import check_available, unavailable
 from service.options import MEMORY
 from service.voices.lookup import VoiceLookup
 from service.voices.store import VoiceStore
+from service.watchdog import Watchdog, WatchedEngine
 
 log = logging.getLogger("mynah.service")
 
 _SPEECH = speech_pb2.DESCRIPTOR.services_by_name["Speech"].full_name
 _VOICES = voices_pb2.DESCRIPTOR.services_by_name["Voices"].full_name
 _HEALTH_OF = ("", _SPEECH, _VOICES)
-# SERVING from start to end, so that an orchestrator does not kill a server that warms up or drains
+# SERVING until the engine stalls or the server ends: an orchestrator must not kill one that warms up or drains
 LIVENESS = "liveness"
 _END_TIMEOUT_S = 1.0  # for calls to end by themselves once the grace period is over
+_CLOSE_TIMEOUT_S = 10.0  # for the engine to finish what runs and to free its device
+END_TIMEOUT_S = 4 * _END_TIMEOUT_S + _CLOSE_TIMEOUT_S  # for the whole of `stop` once the grace period is over
 
 _OPTIONS = [
     ("grpc.so_reuseport", 0),  # a port in use is an error; otherwise two servers would share it
@@ -50,6 +58,10 @@ _OPTIONS = [
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.server_handshake_timeout_ms", 10_000),  # TLS, and HTTP/2's first frame
+    ("grpc.max_connection_idle_ms", 600_000),  # a connection without a call; clients open another when they need it
+    ("grpc.max_metadata_size", 16 * 1024),
+    ("grpc.absolute_max_metadata_size", 32 * 1024),
 ]
 
 
@@ -62,20 +74,26 @@ class Server:
 
     def __init__(self, engine: Engine, config: ServerConfig) -> None:
         """Raises ConfigError, InvalidInput or OSError if a file or folder of the configuration cannot be used."""
-        self._engine = engine
+        self._watchdog = Watchdog(config.hang_timeout_s, self._stall)
+        self._engine = engine = WatchedEngine(engine, self._watchdog)
         self._config = config
+        self._left_behind = False
         try:
             self.gate = Authenticator(config.api_keys)
             self.certificates = None if config.tls is None else Certificates(config.tls)
         except (KeyFileError, OSError) as error:
             raise ConfigError(str(error)) from error
         self.admission = Admission(engine.info.limits.max_streams, config.max_uploads, self.gate)
-        self._admin = AdminServer(engine, self.admission)
+        self._connections = descriptors.connections()
+        self._admin = AdminServer(
+            engine, self.admission, max_connections=self._connections.admin, allowed_hosts=config.allowed_host
+        )
         self._voices = VoiceStore(
             lambda: engine.default_voice,
             None if config.voices_dir == MEMORY else config.voices_dir,
             max_voices=config.max_voices,
             max_loaded=config.max_voices_in_memory,
+            time_limit_s=config.store_timeout_s,
             others=lambda: engine.other_voices,
         )
         self._catalogue = VoiceCatalogue(engine, self._voices, VoiceCheck(engine, self.admission))
@@ -83,7 +101,9 @@ class Server:
         self._health = health.aio.HealthServicer()
         self._warm = False
         self._health_updates: set[asyncio.Future[None]] = set()
-        self._grpc = grpc.aio.server(options=_OPTIONS, interceptors=[AuthInterceptor(self.gate)])
+        options = [*_OPTIONS, ("grpc.max_allowed_incoming_connections", self._connections.grpc)]
+        interceptors = [AuthInterceptor(self.gate), SizeInterceptor(config.policy.max_protobuf_bytes)]
+        self._grpc = grpc.aio.server(options=options, interceptors=interceptors)
         self._add_services()
         self._http = None if config.http_listen is None else self._make_http()
 
@@ -114,8 +134,25 @@ class Server:
             policy,
             version("mynah"),
             cors_origins,
+            self._hosts(),
         )
-        return HttpServer(app, policy.stall_timeout_s)
+        return HttpServer(
+            app,
+            policy.stall_timeout_s,
+            self.admission.turns,
+            max_connections=self._connections.http,
+            max_frame_bytes=policy.max_json_bytes,
+        )
+
+    def _hosts(self) -> Hosts | None:
+        """The hosts that the HTTP port answers to; None, for all, where a page cannot use a name that it pointed here.
+
+        With keys it has none. With TLS the certificate does not fit its name.
+        """
+        config = self._config
+        if config.http_listen is None or self.gate.requires_key or config.tls is not None:
+            return None
+        return Hosts(config.http_listen, config.allowed_host)
 
     def _add_riva(self) -> list[str]:
         """Serve Riva's clients if nvidia-riva-client is installed. Returns the names of the added services."""
@@ -152,8 +189,14 @@ class Server:
         """Listen for HTTP, if configured. Returns the bound HOST:PORT. Raises ConfigError."""
         if self._http is None or self._config.http_listen is None:
             return None
-        tls = None if self.certificates is None else self.certificates.ssl_context()
+        tls = None if self.certificates is None else self.certificates.ssl_context
         return await self._http.start(self._config.http_listen, tls)
+
+    @property
+    def http_listener(self) -> Listener:
+        """The connections of the HTTP port, which has been started."""
+        assert self._http is not None
+        return self._http.listener
 
     def _bind(self) -> int:
         listen = self._config.listen
@@ -172,8 +215,19 @@ class Server:
         await self._engine.warm_up()
         self.admission.open(self._engine.info.limits.max_streams)
         self._warm = True
+        self._watchdog.start(lambda: self._engine.health.healthy)
         await self._update_health()
         return clock() - began_s
+
+    @property
+    def left_behind(self) -> bool:
+        """Whether `stop` gave up work that does not end: the interpreter's own end might wait for it for ever."""
+        return self._left_behind or self._watchdog.left_behind
+
+    def _stall(self, error: Unavailable) -> None:
+        """The engine has stalled: end its streams, and say so everywhere."""
+        self.admission.stall(error)
+        self._follow_engine()
 
     def _follow_engine(self) -> None:
         """Called on the event loop after the engine's health has changed."""
@@ -183,9 +237,12 @@ class Server:
             task.add_done_callback(self._health_updates.discard)
 
     async def _update_health(self) -> None:
-        healthy = self._engine.health.healthy
+        stalled = self.admission.stalled is not None
         status = health_pb2.HealthCheckResponse
-        await self._set_health(status.SERVING if healthy else status.NOT_SERVING)
+        if stalled:
+            await self._health.set(LIVENESS, status.NOT_SERVING)
+        serving = self._engine.health.healthy and not stalled
+        await self._set_health(status.SERVING if serving else status.NOT_SERVING)
 
     async def stop(self, grace_s: float | None = None) -> None:
         """Refuse new calls, let open streams and uploads finish within the grace period, then end everything."""
@@ -199,8 +256,18 @@ class Server:
         if self._http is not None:
             await self._http.stop(_END_TIMEOUT_S)
         await self._idle_within(_END_TIMEOUT_S)  # gRPC does not wait for the cleanup of cancelled calls
-        await self._engine.close()
+        await self._close_engine()
         await self._admin.stop()
+        self._watchdog.stop()
+
+    async def _close_engine(self) -> None:
+        closing = asyncio.ensure_future(self._engine.close())
+        await asyncio.wait([closing], timeout=_END_TIMEOUT_S if self.admission.stalled else _CLOSE_TIMEOUT_S)
+        self._left_behind = not closing.done()
+        if self._left_behind:
+            log.error("the engine has not closed: a call of its libraries does not return")
+        else:
+            await closing
 
     async def _idle_within(self, seconds: float) -> bool:
         try:

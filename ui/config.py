@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ class PageConfig:
     server: str = "127.0.0.1:50051"
     listen: str = "127.0.0.1:7860"
     root_path: str = ""
+    allowed_host: tuple[str, ...] = ()
     server_tls: bool = False
     server_ca: Path | None = None
     api_key_file: Path | None = None
@@ -33,6 +35,9 @@ class PageConfig:
             _check_address(name, getattr(self, name))
         if self.root_path and (not self.root_path.startswith("/") or self.root_path.endswith("/")):
             raise ConfigError(f"--root-path is {self.root_path!r}; it must be a path such as /mynah.")
+        for name in self.allowed_host:
+            if re.fullmatch(r"[A-Za-z0-9._-]+|\[?[0-9a-fA-F:.]+\]?", name) is None:
+                raise ConfigError(f"--allowed-host is {name!r}; it must be a host name or an address, without a port.")
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ConfigError("--tls-certificate and --tls-key must be set together.")
 
@@ -81,8 +86,12 @@ def read_config(arguments: Sequence[str]) -> PageConfig:
     add("--server-ca", type=Path, help="PEM file with the trusted certificates; implies --server-tls")
     add("--listen", default=default.listen, help="address to serve on; port 0 is any free port (default %(default)s)")
     add("--root-path", default="", help="path prefix of the page in browsers, e.g. /mynah")
+    host_help = "further host name under which the page may be opened; may be repeated (default: loopback's names and "
+    host_help += "the address of --listen; any name if that is 0.0.0.0 or [::])"
+    add("--allowed-host", action="append", metavar="NAME", help=host_help)
     key_help = "file with the server's API key (default: the environment variable MYNAH_API_KEY)"
     add("--api-key-file", type=Path, help=key_help)
     add("--tls-certificate", type=Path, help="PEM certificate chain, to serve with TLS; needs --tls-key")
     add("--tls-key", type=Path, help="PEM private key of --tls-certificate")
-    return PageConfig(**vars(parser.parse_args(arguments)))
+    given = vars(parser.parse_args(arguments))
+    return PageConfig(**{**given, "allowed_host": tuple(given["allowed_host"] or ())})

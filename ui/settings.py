@@ -1,4 +1,4 @@
-"""The controls of a recording's settings: voice, sampling, seed. The page has two sets, A and B, to compare."""
+"""The controls of a recording's settings: sampling and seed. The page has two sets, A and B, to compare."""
 
 from __future__ import annotations
 
@@ -17,27 +17,22 @@ SAMPLING: dict[str, tuple[str, str, float, float, float, float]] = {
     "repetition_penalty": ("Repetition penalty", "Values above 1 reduce repetitions", 0.1, 10, 0.1, 1.2),
     "max_speech_tokens": ("Longest segment", "Maximum per sentence, in steps of 40 ms", 1, 1000, 1, 1000),
 }
-DEFAULT_VOICE = ("Built-in voice", "default")
 
 
 @dataclass(frozen=True)
 class Settings:
     """The controls of settings A or B, in the order that the page's JavaScript expects."""
 
-    voice: gr.Dropdown
     sampling: list[gr.Slider]
     seed: gr.Textbox
 
     @property
     def controls(self) -> list[Component]:
-        return [self.voice, *self.sampling, self.seed]
+        return [*self.sampling, self.seed]
 
 
 def make_settings(name: str) -> Settings:
     """Create the controls. `name` is "a" or "b" and ends their element ids."""
-    voice = gr.Dropdown(
-        [DEFAULT_VOICE], value=DEFAULT_VOICE[1], label="Voice", elem_id=f"voice-{name}", allow_custom_value=True
-    )
     sliders = [
         gr.Slider(
             minimum,
@@ -62,4 +57,4 @@ def make_settings(name: str) -> Settings:
     reset = gr.Button("Back to defaults", size="sm", elem_classes="quiet")
     defaults = [default for *_, default in SAMPLING.values()]
     reset.click(fn=None, js=f"() => {[*defaults, '']!r}", outputs=[*sliders, seed], **DIRECT)
-    return Settings(voice, sliders, seed)
+    return Settings(sliders, seed)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import secrets
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -21,10 +22,15 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 import mynah
 from mynah import AudioChunk, InvalidArgument, MynahError, SegmentDone, SegmentStarted
-from ui.error_messages import error_message
+from ui.error_messages import PAGE_FAILURE, error_message
 from ui.recordings import Recordings
+from ui.slots import Slots
 
-_MAX_QUEUED_TEXTS = 2000  # messages with text, from the browser to the server
+_log = logging.getLogger("mynah.page")
+
+_MAX_QUEUED_TEXTS = 4000  # messages with text, from the browser to the server
+_MAX_QUEUED_CHARS = 2_000_000
+_OPENING_TIMEOUT_S = 30.0
 _NUMBERS: dict[str, type[int] | type[float]] = {
     "temperature": float,
     "top_k": int,
@@ -35,15 +41,24 @@ _NUMBERS: dict[str, type[int] | type[float]] = {
 }
 
 
-async def speak(socket: WebSocket, client: mynah.Client, recordings: Recordings) -> None:
+def socket_slots() -> Slots:
+    """The sockets that may be open at once, with up to 2 million characters and 64 MiB of audio each."""
+    return Slots(per_visitor=32, in_all=256, reason="STREAMS_EXHAUSTED")
+
+
+async def speak(socket: WebSocket, client: mynah.Client, recordings: Recordings, slots: Slots) -> None:
     """Serve one recording. The server's stream has ended when this returns."""
     await socket.accept()
     try:
-        await _Relay(socket, client, recordings).run()
+        with slots.hold(socket.client.host if socket.client else ""):
+            await _Relay(socket, client, recordings).run()
     except MynahError as error:
         await _send_event(socket, "error", **error_message(error))
     except WebSocketDisconnect:
         return
+    except Exception as error:
+        _log.error("a recording failed: %s", type(error).__name__, exc_info=error)
+        await _send_event(socket, "error", **PAGE_FAILURE)
     with suppress(RuntimeError, WebSocketDisconnect):  # the browser may have closed it first
         await socket.close()
 
@@ -62,11 +77,13 @@ class _Relay:
         self._client = client
         self._recordings = recordings
         self._texts: asyncio.Queue[str | None] = asyncio.Queue(_MAX_QUEUED_TEXTS)
-        self._pcm = bytearray()
+        self._queued_chars = 0
+        self._pcm = bytearray()  # empty again once it is too long to be kept
+        self._kept = True
         self._rate_hz = 0  # set when the stream is open
 
     async def run(self) -> None:
-        opening = await self._receive("open")
+        opening = await self._opening()
         reading = asyncio.create_task(self._read_browser())
         speaking = asyncio.create_task(self._speak(opening))
         try:
@@ -76,16 +93,26 @@ class _Relay:
             for task in (reading, speaking):
                 task.cancel()
             results = await asyncio.gather(reading, speaking, return_exceptions=True)
+            pcm = bytes(self._pcm)
+            self._recordings.release(self._pcm)
         for result in results:
             if isinstance(result, Exception):
                 raise result
-        recording_id = self._recordings.add(self._rate_hz, bytes(self._pcm)) if self._pcm else ""
+        recording_id = self._recordings.add(self._rate_hz, pcm) if pcm else ""
         await _send_event(self._socket, "stopped" if stopped else "done", recording_id=recording_id)
+
+    async def _opening(self) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(_OPENING_TIMEOUT_S):
+                return await self._receive("open")
+        except TimeoutError:
+            message = f"No message of type open came within {_OPENING_TIMEOUT_S:.0f} s."
+            raise InvalidArgument(message, reason="OPEN_TIMED_OUT") from None
 
     async def _receive(self, *types: str) -> dict[str, Any]:
         try:
             message = json.loads(await self._socket.receive_text())
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, RecursionError):  # no JSON, a binary message, or JSON that is nested too deeply
             message = None
         if not isinstance(message, dict) or message.get("type") not in types:
             raise InvalidArgument(f"Send a message of type {' or '.join(types)}.", reason="MESSAGE_INVALID")
@@ -94,17 +121,17 @@ class _Relay:
     async def _read_browser(self) -> None:
         """Queue the browser's text until it sends stop or disconnects."""
         while (message := await self._receive("text", "end", "stop"))["type"] != "stop":
-            text = str(message.get("text", "")) if message["type"] == "text" else None
-            try:
-                self._texts.put_nowait(text)
-            except asyncio.QueueFull:
-                raise InvalidArgument("Too much text at once.", reason="TEXT_BACKLOG_FULL") from None
+            text = _string(message, "text") if message["type"] == "text" else None
+            self._queued_chars += len(text or "")
+            if self._texts.full() or self._queued_chars > _MAX_QUEUED_CHARS:
+                raise InvalidArgument("Too much text at once.", reason="TEXT_BACKLOG_FULL")
+            self._texts.put_nowait(text)
 
     async def _speak(self, opening: dict[str, Any]) -> None:
-        sampling = _sampling(opening.get("sampling") or {})
+        sampling = _sampling(opening.get("sampling"))
         if sampling.seed is None:  # only a stream that names its seed can be repeated byte for byte
             sampling = replace(sampling, seed=secrets.randbits(53))
-        voice = str(opening["voice"]) if opening.get("voice") else None
+        voice = _string(opening, "voice") or None
         async with self._client.stream(voice=voice, audio_format="pcm_s16le", sampling=sampling) as stream:
             settings = stream.opened.settings
             self._rate_hz = settings.sample_rate_hz or 24_000
@@ -122,12 +149,18 @@ class _Relay:
     async def _write(self, stream: mynah.SpeechStream) -> None:
         while (text := await self._texts.get()) is not None:
             await stream.send_long(text)
+            self._queued_chars -= len(text)
         await stream.end()
+
+    def _keep(self, data: bytes) -> None:
+        if self._kept and not self._recordings.grow(self._pcm, data):
+            self._kept = False
+            self._recordings.release(self._pcm)
 
     async def _forward(self, event: mynah.Event) -> None:
         match event:
             case AudioChunk():
-                self._pcm += event.data
+                self._keep(event.data)
                 fields = asdict(event)
                 data = fields.pop("data")
                 await _send_event(self._socket, "chunk", **fields)
@@ -139,8 +172,19 @@ class _Relay:
                 await _send_event(self._socket, "segment_done", **asdict(event))
 
 
-def _sampling(values: dict[str, Any]) -> mynah.Sampling:
+def _string(message: dict[str, Any], name: str) -> str:
+    """Returns a field of a message, "" if it is absent. Raises InvalidArgument if it is no sendable text."""
+    value = message.get(name) or ""
+    if not isinstance(value, str) or any("\ud800" <= char <= "\udfff" for char in value):
+        raise InvalidArgument(f"{name} must be a string of Unicode characters.", reason="MESSAGE_INVALID")
+    return value
+
+
+def _sampling(values: Any) -> mynah.Sampling:
     """Returns the sampling settings. Raises InvalidArgument if one is not a number; the server checks the ranges."""
+    values = values or {}
+    if not isinstance(values, dict):
+        raise InvalidArgument("sampling must be an object.", reason="MESSAGE_INVALID")
     chosen: dict[str, Any] = {}
     for name, kind in _NUMBERS.items():
         value = values.get(name)
@@ -152,7 +196,7 @@ def _sampling(values: dict[str, Any]) -> mynah.Sampling:
 def _number(name: str, text: str, kind: type[int] | type[float]) -> int | float:
     try:
         return kind(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         allowed, field = "a whole number" if kind is int else "a number", f"sampling.{name}"
         message = f"{field} is {text!r}; it must be {allowed}."
         raise InvalidArgument(message, reason="NOT_A_NUMBER", field=field, value=repr(text), allowed=allowed) from None

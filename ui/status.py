@@ -16,13 +16,17 @@ _KEEPALIVE_S = 15.0  # shorter than the idle timeout of proxies; also detects a 
 
 
 async def state(client: mynah.Client, server: str) -> dict[str, Any]:
-    """Returns `up` and the server's info, or `up` False and the error."""
+    """Returns `up`, the server's info and whether it takes new streams, or `up` False and the error.
+
+    `accepts` agrees with what Speak does: a server that warms up or drains answers, but opens no stream.
+    """
     try:
-        info = await client.info()
+        info, accepts = await client.info(), await client.health()
     except mynah.MynahError as error:
         return {"up": False, "server": server, **error_message(error)}
     shown = {name: value for name, value in asdict(info).items() if name not in ("audio_formats", "sample_rates_hz")}
-    return {"up": True, "server": server, **shown}
+    message = "" if accepts else "The speech server is starting or stopping: it takes no text at the moment."
+    return {"up": True, "server": server, "accepts": accepts, "message": message, **shown}
 
 
 async def watch(client: mynah.Client, server: str) -> AsyncIterator[str]:

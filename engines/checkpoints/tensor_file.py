@@ -6,6 +6,7 @@ Format: https://github.com/huggingface/safetensors#format
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,11 @@ _RESERVED_BYTES = 1 << 20  # for the header of a new file, whose tensors are not
 _MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 
 Shape = tuple[int, ...]
+
+_BYTES = {
+    "BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2, "I32": 4, "U32": 4, "F32": 4,
+    "I64": 8, "U64": 8, "F64": 8,
+}  # fmt: skip
 
 _DTYPES = {
     "bool": "BOOL", "uint8": "U8", "int8": "I8", "int16": "I16", "int32": "I32", "int64": "I64",
@@ -40,15 +46,15 @@ class TensorInfo:
 def read_header(path: Path) -> dict[str, TensorInfo]:
     """Returns the file's tensors by name; reads the header only.
 
-    Raises CheckpointError if the file does not exist, is not a safetensors file, or does not have the size that its
-    header implies (an incomplete download).
+    Raises CheckpointError if the file does not exist, is not a safetensors file, has a header that contradicts itself,
+    or does not have the size that its header implies (an incomplete download).
     """
     try:
         with path.open("rb") as file:
             header, data_start = _parse(file)
         entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
         data_bytes = max((int(entry["data_offsets"][1]) for entry in entries.values()), default=0)
-        infos = {name: TensorInfo(entry["dtype"], tuple(entry["shape"])) for name, entry in entries.items()}
+        infos = {name: _info(name, entry) for name, entry in entries.items()}
         size_bytes = path.stat().st_size
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
@@ -59,6 +65,16 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
             f"{path}: has {size_bytes} bytes, its header says {data_start + data_bytes}; download it again"
         )
     return infos
+
+
+def _info(name: str, entry: dict[str, Any]) -> TensorInfo:
+    """Raises ValueError if the tensor's place in the file does not have the size of its shape and dtype."""
+    begin, end = map(int, entry["data_offsets"])
+    info = TensorInfo(str(entry["dtype"]), tuple(map(int, entry["shape"])))
+    needed = math.prod(info.shape) * _BYTES.get(info.dtype, 0)
+    if not 0 <= begin <= end or (info.dtype in _BYTES and end - begin != needed):
+        raise ValueError(f"{name} has {end - begin} bytes, {info.dtype}{list(info.shape)} needs {needed}")
+    return info
 
 
 def tensor_problems(path: Path, expected: Mapping[str, Shape]) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from engines.checkpoints.tensor_file import Shape, tensor_problems
@@ -35,6 +36,17 @@ def check_tensors(path: Path, expected: Mapping[str, Shape], *, prefix: str = ""
     problems = tensor_problems(path, {prefix + name: shape for name, shape in expected.items()})
     if problems:
         raise CheckpointError(f"{path}: {len(problems)} of {len(expected)} tensors are wrong: " + "; ".join(problems))
+
+
+def check_finite(path: Path) -> None:
+    """Raises CheckpointError if a weight of the file is NaN or infinite. Reads all of it: for small files."""
+    try:
+        with safe_open(path, framework="np") as file:
+            names = [name for name in file.keys() if not np.isfinite(file.get_tensor(name)).all()]  # noqa: SIM118
+    except (OSError, SafetensorError, TypeError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
+    if names:
+        raise CheckpointError(f"{path}: damaged, there is NaN or infinity in {', '.join(names)}; download it again")
 
 
 def _as_float32(tensor: torch.Tensor) -> torch.Tensor:

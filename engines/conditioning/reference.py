@@ -13,9 +13,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-import av
 import numpy as np
 import numpy.typing as npt
 
@@ -24,6 +23,9 @@ from engines.conditioning.selection import MIN_SPEECH_S, offset_warning, select,
 from engines.errors import InvalidInput
 from engines.model_spec import SAMPLE_RATE_HZ
 from engines.voice_report import VoiceReport, VoiceWarning
+
+if TYPE_CHECKING:
+    import av  # imported by what decodes: an engine without uploads runs without it
 
 MAX_REFERENCE_BYTES = 32 * 2**20
 MIN_REFERENCE_S = MIN_SPEECH_S  # exclusive; upstream's bound
@@ -48,8 +50,6 @@ _DECODERS = (
     "libopus,libspeex,libvorbis,mlp,mp1,mp1float,mp2,mp2float,mp3,mp3float,mpc7,mpc8,nellymoser,opus,qoa,speex,tak,"
     "truehd,tta,vorbis,wavpack,wmalossless,wmapro,wmav1,wmav2,wmavoice"
 )
-# PyAV's decoding errors, and the exceptions of its wrappers for invalid headers.
-_DECODING_ERRORS = (av.FFmpegError, ArithmeticError, LookupError, RuntimeError, ValueError)
 # QuickTime's compressed header: FFmpeg would decompress it to the size in its last field.
 _COMPRESSED_HEADER = re.compile(rb"cmov.{4}dcomzlib.{4}cmvd(.{4})", re.DOTALL)
 
@@ -101,10 +101,13 @@ def decode(audio: bytes) -> Decoded:
 
     Raises InvalidInput as `load_reference`, except for AUDIO_TOO_SHORT, AUDIO_SILENT and AUDIO_TOO_LITTLE_SPEECH.
     """
+    import av
+
     _check_bytes(audio)
     try:
         return _decode(audio)
-    except _DECODING_ERRORS as error:
+    # PyAV's decoding errors, and the exceptions of its wrappers for invalid headers
+    except (av.FFmpegError, ArithmeticError, LookupError, RuntimeError, ValueError) as error:
         detail = getattr(error, "strerror", None) or error
         raise not_decodable(f"decoding its {len(audio)} bytes failed ({detail})") from error
 
@@ -215,6 +218,8 @@ def _power(samples: Samples) -> float:
 
 
 def _open(audio: bytes) -> av.container.InputContainer:
+    import av
+
     options = {
         "format_whitelist": _CONTAINERS,
         "codec_whitelist": _decoder_names(),  # so that no video decoder runs, not even to probe a cover picture
@@ -230,6 +235,8 @@ def _refuse_to_open(url: str, flags: int, options: dict[str, str]) -> NoReturn:
 
 @lru_cache(maxsize=1)
 def _decoder_names() -> str:
+    import av
+
     raw = sorted(name for name in av.codecs_available if name.startswith(("pcm_", "adpcm_")))
     return ",".join([_DECODERS, *raw])
 
@@ -265,6 +272,8 @@ def _frame_planes(container: av.container.InputContainer, stream: av.AudioStream
 
 
 def _frames(container: av.container.InputContainer, stream: av.AudioStream) -> Iterator[av.AudioFrame]:
+    import av
+
     bad_packets = 0
     for packet in container.demux(stream):
         try:

@@ -36,6 +36,8 @@ class SessionSettings:
     device_id          GPU of the other two
     engine_cache_dir   folder for the TensorRT provider's engines; None: it builds them at every start
     trt_fp16           let the TensorRT provider use fp16 where the graph says fp32
+    profile_shapes     the TensorRT provider's smallest, usual and largest shapes of all inputs, in its own notation
+                       ("name:1x2x3,..."); (): those that it meets
     """
 
     providers: tuple[str, ...]
@@ -43,6 +45,7 @@ class SessionSettings:
     device_id: int = 0
     engine_cache_dir: Path | None = None
     trt_fp16: bool = False
+    profile_shapes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.providers if name not in PROVIDERS]
@@ -87,8 +90,14 @@ def _provider_options(name: str, settings: SessionSettings) -> dict[str, str]:
     if name == "cpu":
         return {}
     options = {"device_id": str(settings.device_id)}
+    if name == "cuda":
+        # the exhaustive default searches for the fastest convolution at every new length
+        options |= {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
     if name == "tensorrt":
         options["trt_fp16_enable"] = str(settings.trt_fp16)
+        for bound, shapes in zip(("min", "opt", "max"), settings.profile_shapes, strict=False):
+            # without bounds it builds an engine anew, for a minute, at each length that it has not seen
+            options[f"trt_profile_{bound}_shapes"] = shapes
         if settings.engine_cache_dir is not None:
             for kind in ("engine", "timing"):
                 options |= {

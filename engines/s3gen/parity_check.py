@@ -7,11 +7,12 @@ compared before it serves.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from engines.cuda_faults import DeviceLost, is_sticky
 from engines.errors import CheckpointError, EngineError, InvalidInput
 from engines.model_spec import (
     MEL_BANDS,
@@ -29,11 +30,17 @@ from engines.voice import Voice
 Compositions = Sequence[Sequence[int]]
 
 _log = logging.getLogger(__name__)
-# (prompt + window) tokens of each row: alone, full, mixed. Short, because a server's start waits for it. On a GPU
-# other sizes run other kernels, so every bucket of buckets.py is reached.
+# (prompt + window) tokens of each row: alone, full, mixed. Short, because a server's start waits for it.
 COMPOSITIONS = ((60,), (40, 40), (64, 26, 45))
-GPU_COMPOSITIONS = (*COMPOSITIONS, (380,))
+# On a GPU other sizes run other kernels and other graphs. These reach every bucket of buckets.py, replay graphs of one,
+# two and four rows, and go from one size to another and back.
+GPU_COMPOSITIONS = (*COMPOSITIONS, (263,), (328, 301), (301, 250, 328), (410,), (146, 150))
+# The largest calls, once each: memory that is short shows here and not under load.
+LARGEST_COMPOSITIONS = ((360,) * 16, (507,) * 16, (1300,))
+# A graph runs eagerly, is captured and is replayed, in each buffer in turn: enough rounds that all of that is compared.
+GPU_ROUNDS = 6
 _PROMPT_TOKENS = 20
+_MAX_VOCODER_FRAMES = 2 * 1003 + 34  # of the longest segment, with the context at both ends
 _BLOCKS = ((10, 3), (16, 3), (5, 0))  # new and provisional tokens
 
 
@@ -67,16 +74,32 @@ class ParityReport:
 
 
 def validate(
-    candidate: Runtime, trusted: Runtime, *, precision: str, compositions: Compositions = COMPOSITIONS
+    candidate: Runtime,
+    trusted: Runtime,
+    *,
+    precision: str,
+    compositions: Compositions = COMPOSITIONS,
+    rounds: int = 1,
+    once: Compositions = (),
 ) -> ParityReport:
     """Compare both runtimes on the same batches: alone, full and mixed rows, and, if both decode block by block, a
-    stream's blocks."""
+    stream's blocks.
+
+    All `compositions` follow each other `rounds` times, with new numbers each time; those of `once` come in the middle.
+    """
     errors, energies = [0.0], [0.0]
     finite = True
-    results = [_results(candidate, trusted, lengths, seed) for seed, lengths in enumerate(compositions)]
-    if isinstance(candidate, CachedRuntime) and isinstance(trusted, CachedRuntime):
-        results.append(list(zip(_stream(candidate), _stream(trusted), strict=True)))
-    for pairs in results:
+    turns = [list(compositions) for _ in range(rounds)]
+    turns[rounds // 2] += once
+    order = [lengths for turn in turns for lengths in turn]
+
+    def results() -> Iterator[Iterable[tuple[F32, F32]]]:
+        for seed, lengths in enumerate(order):
+            yield _results(candidate, trusted, lengths, seed)
+        if isinstance(candidate, CachedRuntime) and isinstance(trusted, CachedRuntime):
+            yield zip(_stream(candidate), _stream(trusted), strict=True)
+
+    for pairs in results():
         for ours, theirs in pairs:
             finite = finite and bool(np.isfinite(ours).all())
             errors.append(frame_error(ours, theirs))
@@ -90,7 +113,8 @@ def _results(candidate: Runtime, trusted: Runtime, lengths: Sequence[int], seed:
     ours, theirs = candidate.flow(flow), trusted.flow(flow)
     frames = [length * MEL_FRAMES_PER_TOKEN for length in lengths]
     pairs = [(ours[row, :end], theirs[row, :end]) for row, end in enumerate(frames)]
-    vocoder = _vocoder_batch(theirs, frames, seed)
+    frames = [min(count, _MAX_VOCODER_FRAMES) for count in frames]  # unlike the flow, it never sees the prompt
+    vocoder = _vocoder_batch(theirs[:, : max(frames)], frames, seed)
     wave, trusted_wave = candidate.vocoder(vocoder).waveform, trusted.vocoder(vocoder).waveform
     for row, end in enumerate(frames):
         a, b = (w[row, : end * MEL_HOP_SAMPLES].reshape(end, MEL_HOP_SAMPLES) for w in (wave, trusted_wave))
@@ -160,6 +184,8 @@ class Candidate:
     trusted: Callable[[], Runtime] | None = None
     precision: str = "fp32"
     compositions: Compositions = COMPOSITIONS
+    rounds: int = 1
+    once: Compositions = ()
 
 
 def select_first_valid(
@@ -194,13 +220,20 @@ def _try(candidate: Candidate) -> Runtime | str:
         if candidate.trusted is None:
             return runtime
         report = validate(
-            runtime, candidate.trusted(), precision=candidate.precision, compositions=candidate.compositions
+            runtime,
+            candidate.trusted(),
+            precision=candidate.precision,
+            compositions=candidate.compositions,
+            rounds=candidate.rounds,
+            once=candidate.once,
         )
     except (InvalidInput, CheckpointError):
         raise
-    except EngineError as error:
-        return f"cannot be used: {error}"
     except Exception as error:  # a library's own, out of memory included
+        if is_sticky(error):
+            raise DeviceLost(f"The GPU failed while S3Gen on {candidate.name} was checked: {error}") from error
+        if isinstance(error, EngineError):
+            return f"cannot be used: {error}"
         _log.debug("S3Gen on %s failed", candidate.name, exc_info=True)
         return f"cannot be used: {type(error).__name__}: {error}"
     if not report.passed:

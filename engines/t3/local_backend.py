@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from engines.api import NULL_OBSERVER, Observer
+from engines.device import PLAIN_THREAD, DeviceThread
 from engines.errors import EngineFailure
 from engines.t3.backend import T3Request
 from engines.t3.decoder import DecoderLimits, T3Decoder
 from engines.t3.generation import Generation
 from engines.t3.net import Net
-from engines.t3.step_loop import StepLoop
+from engines.t3.step_loop import CLOSING, StepLoop
 
 
 class LocalT3Backend:
     """T3Backend on any Net. Up to `limits.max_streams` requests are decoded together, the others wait in order."""
 
-    def __init__(self, net: Net, limits: DecoderLimits, observer: Observer = NULL_OBSERVER) -> None:
+    def __init__(
+        self,
+        net: Net,
+        limits: DecoderLimits,
+        observer: Observer = NULL_OBSERVER,
+        on_device: DeviceThread = PLAIN_THREAD,
+    ) -> None:
         self.name = net.name
         self._net: Net | None = net  # None once closed: the net's memory is freed with the step loop
         decoder = T3Decoder(net, limits)
         self._max_positions = decoder.max_positions
-        self._steps = StepLoop(decoder, observer)
+        self._steps = StepLoop(decoder, observer, on_device)
 
     def start(self, request: T3Request) -> Generation:
         """As T3Backend.start. Raises InvalidInput as `Net.check_prompt`, and EngineFailure after `close`."""
@@ -33,5 +38,5 @@ class LocalT3Backend:
 
     async def close(self) -> None:
         """As T3Backend.close. Idempotent."""
-        await asyncio.to_thread(self._steps.close)
+        await CLOSING.run(self._steps.close)
         self._net = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -12,11 +13,16 @@ from typing import Protocol
 import torch
 
 from engines.api import NULL_OBSERVER, Observer, T3Use
+from engines.device import PLAIN_THREAD, DeviceThread
 from engines.errors import EngineFailure
 from engines.t3.backend import T3Request
 from engines.t3.decoder import Progress, Sequence
+from engines.worker_pool import WorkerPool
 
 _log = logging.getLogger(__name__)
+
+# for the backends: `StepLoop.close` blocks until the step that runs has ended
+CLOSING = WorkerPool("t3-close", workers=1, time_limit_s=60.0, reason="CLOSE_TIMEOUT", work="Closing T3")
 
 
 class TokenReceiver(Protocol):
@@ -52,11 +58,14 @@ class StepLoop:
     After `close` the methods that return a bool do nothing and return False.
     """
 
-    def __init__(self, decoder: Decoder, observer: Observer = NULL_OBSERVER) -> None:
+    def __init__(
+        self, decoder: Decoder, observer: Observer = NULL_OBSERVER, on_device: DeviceThread = PLAIN_THREAD
+    ) -> None:
+        self._start_thread = on_device.start
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._lock = threading.Lock()  # no command is added once `_closed` is set
         self._closed = False
-        self._loop = _Loop(decoder, observer)
+        self._loop = _Loop(decoder, observer, on_device)
         self._thread = threading.Thread(target=self._run, name="t3-steps", daemon=True)
         self._thread.start()
 
@@ -95,6 +104,7 @@ class StepLoop:
             return True
 
     def _run(self) -> None:
+        self._start_thread()
         torch.get_num_threads()  # makes this thread use the process's setting instead of OpenMP's default
         while not self._closed:
             # an idle thread sleeps in `get`
@@ -110,8 +120,9 @@ class StepLoop:
 class _Loop:
     """The state that only the step thread touches."""
 
-    def __init__(self, decoder: Decoder, observer: Observer) -> None:
+    def __init__(self, decoder: Decoder, observer: Observer, on_device: DeviceThread) -> None:
         self._decoder = decoder
+        self._device = on_device
         self._observer = observer
         self._sequences: dict[TokenReceiver, Sequence] = {}
         self._receivers: dict[Sequence, TokenReceiver] = {}
@@ -143,15 +154,20 @@ class _Loop:
     def step(self) -> None:
         sequences, began_s = len(self._sequences), time.perf_counter()
         try:
-            results = self._decoder.step()
+            on_device = self._device.working("a step of T3") if sequences else contextlib.nullcontext()
+            with self._observer.calling("t3"), on_device:
+                results = self._decoder.step()
         except Exception as error:  # a fault of the decoder itself: it reports the failures of requests
             _log.exception("T3's step failed")
+            self._device.failed(error)
             self._fail_all(f"T3 failed: {error!r}")
             return
         if sequences:  # otherwise the step only rebuilt vLLM's engine
             self._observer.step_ran(time.perf_counter() - began_s, sequences)
             self._observer.t3_used(self._decoder.use)
         for progress in results:
+            if progress.error is not None:
+                self._device.failed(progress.error)
             self._post(progress)
 
     def end(self) -> None:

@@ -14,7 +14,7 @@ from engines.s3gen.export.export import PRECISIONS, ExportSettings
 from engines.s3gen.export.export import export as export_s3gen
 from engines.s3gen.export.graphs import GRAPHS
 from engines.s3gen.gpu.build import ENGINE_GRAPHS, BuildSettings, build_engines, engine_folder
-from engines.s3gen.gpu.trt import ARCHITECTURES, load_tensorrt
+from engines.s3gen.gpu.trt import architecture, load_tensorrt
 from engines.t3.onnx.export import PRECISIONS as T3_PRECISIONS
 from engines.t3.onnx.export import export_t3
 
@@ -54,7 +54,7 @@ def build(arguments: Sequence[str]) -> None:
     """Build S3Gen's TensorRT engines for a GPU, which need not be in this machine."""
     parser = _parser("build", "Build TensorRT engines from S3Gen's graphs, which are exported first if need be.")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp16", help="of the engines (default fp16)")
-    parser.add_argument("--arch", choices=sorted(ARCHITECTURES), default="sm86", help="target GPU (default sm86)")
+    parser.add_argument("--arch", type=architecture, default="sm86", help="target GPU, e.g. sm90 (default sm86)")
     parser.add_argument("--flavour", choices=FLAVOURS, help="default: the one that is installed")
     parser.add_argument(
         "--workspace-mb",

@@ -14,8 +14,7 @@ from engines.checkpoints.checkpoint import Checkpoint, open_checkpoint, verify
 from engines.device import resolve_device
 from engines.factory import tensor_tables
 from engines.s3gen.export.export import PRECISIONS
-from engines.s3gen.gpu.trt import ARCHITECTURES
-from engines.s3gen.runtimes.onnx import cpu_graphs
+from engines.s3gen.gpu.trt import architecture
 from engines.tools.export import FLAVOURS, build_for
 
 _THIS_GPU, _NONE = "here", "none"
@@ -30,10 +29,9 @@ def prepare(arguments: Sequence[str]) -> None:
     if args.engines == _NONE:
         return
     began_s = time.monotonic()
-    architecture = _local_architecture() if args.engines == _THIS_GPU else args.engines
-    build_for(checkpoint, architecture, precision=args.precision, cache_dir=args.cache_dir, flavour=args.flavour)
-    cpu_graphs(checkpoint, cache_dir=args.cache_dir)  # the reference of the parity check at every start
-    print(f"engines: {architecture}, {args.precision} ({time.monotonic() - began_s:.0f} s)")
+    target = _local_architecture() if args.engines == _THIS_GPU else args.engines
+    build_for(checkpoint, target, precision=args.precision, cache_dir=args.cache_dir, flavour=args.flavour)
+    print(f"engines: {target}, {args.precision} ({time.monotonic() - began_s:.0f} s)")
 
 
 def _verified_checkpoint(args: argparse.Namespace) -> Checkpoint:
@@ -59,9 +57,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cache-dir", type=Path, help="folder of weights and engines; default as for mynah-serve")
     parser.add_argument(
         "--engines",
-        choices=(_THIS_GPU, _NONE, *ARCHITECTURES),
+        type=lambda name: name if name in (_THIS_GPU, _NONE) else architecture(name),
         default=_NONE,
-        help=f"engines to build: {_THIS_GPU} (for the GPU of this machine), {_NONE}, or an architecture "
+        metavar="ARCHITECTURE",
+        help=f"engines to build: {_THIS_GPU} (for the GPU of this machine), {_NONE}, or an architecture, e.g. sm86 "
         f"(default {_NONE})",
     )
     parser.add_argument("--precision", choices=PRECISIONS, default="fp16", help="of the engines (default fp16)")

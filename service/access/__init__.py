@@ -1,1 +1,1 @@
-"""Admission, authentication and TLS."""
+"""Admission, authentication, TLS, and the limits on connections and their input."""

@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from enum import Enum
 
 from service.access.auth import Authenticator
+from service.access.turns import Turns
 from service.errors import ResourceExhausted, Unavailable
 from service.telemetry.metrics import counting_rejections
 
@@ -26,6 +27,7 @@ class State(Enum):
     WARMING_UP = "warming up"
     SERVING = "serving"
     DRAINING = "about to stop"
+    STALLED = "stalled"
 
 
 class Slots:
@@ -80,8 +82,10 @@ class Admission:
         self.authenticator = authenticator or Authenticator()
         self.streams = Slots(max_streams, "streams", "STREAMS_EXHAUSTED")
         self.uploads = Slots(max_uploads, "uploads", "UPLOADS_EXHAUSTED")
+        self.turns = Turns()
         self.stopped = asyncio.Event()
         self.state = State.WARMING_UP
+        self.stalled: Unavailable | None = None
 
     def open(self, max_streams: int | None = None) -> None:
         """Begins to serve after warm-up; `max_streams` is the capacity that it measured, if any."""
@@ -92,7 +96,13 @@ class Admission:
 
     def drain(self) -> None:
         """Rejects new streams and uploads; open ones finish."""
-        self.state = State.DRAINING
+        if self.stalled is None:
+            self.state = State.DRAINING
+
+    def stall(self, error: Unavailable) -> None:
+        """Ends all streams with this error, and rejects new streams and uploads with it, until the process ends."""
+        self.stalled, self.state = error, State.STALLED
+        self.stopped.set()
 
     @contextmanager
     def stream(self) -> Iterator[None]:
@@ -114,10 +124,16 @@ class Admission:
 
     def check_serving(self) -> None:
         """Raises Unavailable unless the server serves."""
+        self.check_alive()
         if self.state is State.SERVING:
             return
         reason = "NOT_READY" if self.state is State.WARMING_UP else "DRAINING"
         raise Unavailable(reason, f"The server is {self.state.value}; retry later.", retry_after_s=_RETRY_AFTER_S)
+
+    def check_alive(self) -> None:
+        """Raises Unavailable if the server has stalled."""
+        if self.stalled is not None:
+            raise _again(self.stalled)
 
     async def wait_idle(self) -> None:
         """Returns when all streams and uploads have ended."""
@@ -127,8 +143,14 @@ class Admission:
     async def wait_for_shutdown(self) -> None:
         """Waits until `stopped` is set; then raises Unavailable. For the tasks of open streams."""
         await self.stopped.wait()
+        self.check_alive()
         raise Unavailable(
             "DRAINING",
             "The server stopped before the stream had ended; retry on another server.",
             retry_after_s=_RETRY_AFTER_S,
         )
+
+
+def _again(error: Unavailable) -> Unavailable:
+    """The same error for another caller: a raised exception keeps the traceback of each of its callers."""
+    return Unavailable(error.reason, str(error), retry_after_s=error.retry_after_s)

@@ -6,7 +6,6 @@ variable of the current task. `Admission` counts the caller's streams from there
 
 from __future__ import annotations
 
-import hmac
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -43,7 +42,7 @@ class Authenticator:
 
     def __init__(self, key_file: Path | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         """Raises KeyFileError."""
-        self._keys = None if key_file is None else WatchedFiles((key_file,), lambda: read_keys(key_file), "API keys")
+        self._keys = None if key_file is None else WatchedFiles((key_file,), lambda: _by_hash(key_file), "API keys")
         self._clock = clock
         self._accounts: dict[str, _Account] = {}
 
@@ -103,16 +102,23 @@ class Authenticator:
         return self._accounts.setdefault(caller.name, _Account())
 
 
-def _owner(keys: tuple[ApiKey, ...], authorization: str | None) -> ApiKey:
-    """Returns the key's entry. Takes the same time for a wrong key as for a known one. Raises Unauthenticated."""
+def _by_hash(key_file: Path) -> dict[str, ApiKey]:
+    return {key.sha256: key for key in read_keys(key_file)}
+
+
+def _owner(keys: dict[str, ApiKey], authorization: str | None) -> ApiKey:
+    """Returns the key's entry. Raises Unauthenticated.
+
+    The time of the look-up depends on the hash of what was sent, from which no part of a key can be guessed, and not
+    on the number of keys.
+    """
     scheme, _, key = (authorization or "").partition(" ")
     if scheme.lower() != _SCHEME or not key.strip():
         raise _unauthenticated("No API key was given")
-    sha256 = digest(key.strip())
-    matches = [known for known in keys if hmac.compare_digest(known.sha256, sha256)]
-    if not matches:
+    owner = keys.get(digest(key.strip()))
+    if owner is None:
         raise _unauthenticated("The API key is unknown")
-    return matches[0]
+    return owner
 
 
 def _unauthenticated(problem: str) -> Unauthenticated:

@@ -51,7 +51,7 @@ class ApiKey:
 
 def digest(key: str) -> str:
     """The SHA-256 of a key, in hex."""
-    return hashlib.sha256(key.encode()).hexdigest()
+    return hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()
 
 
 def read_keys(path: Path) -> tuple[ApiKey, ...]:

@@ -47,15 +47,22 @@ class Certificates:
         return grpc.dynamic_ssl_server_credentials(served.grpc, newest, self._files.client_ca is not None)
 
     def ssl_context(self) -> ssl.SSLContext:
-        """A context for asyncio and uvicorn that passes every handshake to the newest context."""
+        """A context for one connection, with the newest certificate.
 
-        def newest(connection: ssl.SSLObject | ssl.SSLSocket, _name: str | None, _context: ssl.SSLContext) -> None:
-            connection.context = self._loaded.content().context
-
-        # a context of its own, because only its callback is used, never its certificate
-        front = self._context()
-        front.sni_callback = newest
+        Where clients need a certificate, no connection can resume the session of another: a session holds the result of
+        the check that an authority vouched for the client, and outlives the authority. OpenSSL keeps sessions, and the
+        keys of session tickets, in the context that a connection begins with, so each connection begins with its own.
+        """
+        if self._files.client_ca is None:
+            return self._loaded.content().context
+        front = _bare_context()
+        front.sni_callback = self._use_newest
+        _ask_for_certificate(front)
         return front
+
+    def _use_newest(self, connection: ssl.SSLObject | ssl.SSLSocket, _name: str | None, _front: ssl.SSLContext) -> None:
+        """Called in each handshake: the certificate and the authorities are those of the newest context."""
+        connection.context = self._loaded.content().context
 
     def _load(self) -> _Loaded:
         pem = [path.read_bytes() for path in self._files.paths]
@@ -67,13 +74,25 @@ class Certificates:
         return _Loaded(context, grpc.ssl_server_certificate_configuration(pair, root_certificates=roots))
 
     def _context(self) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context = _bare_context()
         try:
             context.load_cert_chain(self._files.certificate, self._files.key)
         except OSError as error:
             raise OSError(f"{self._files.certificate} with {self._files.key}: {error}") from error
         if self._files.client_ca is not None:
             context.load_verify_locations(self._files.client_ca)
-            context.verify_mode = ssl.CERT_REQUIRED
+            _ask_for_certificate(context)
         return context
+
+
+def _bare_context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION  # each costs the event loop a handshake
+    return context
+
+
+def _ask_for_certificate(context: ssl.SSLContext) -> None:
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.options |= ssl.OP_NO_TICKET
+    context.num_tickets = 0

@@ -16,6 +16,7 @@ from service.grpc.status import grpc_errors
 from service.handlers.voice_catalogue import VoiceCatalogue
 from service.stream.policy import StreamPolicy
 
+_MIN_BYTES_PER_S = 1000  # of an upload, once the stall timeout is over
 Parts = AsyncIterator[voices_pb2.CreateVoiceRequest]
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -64,6 +65,8 @@ class _Upload:
         self._parts = parts
         self._max_bytes = policy.max_upload_bytes
         self._stall_timeout_s = policy.stall_timeout_s
+        self._began_s = asyncio.get_running_loop().time()
+        self._read_bytes = 0
 
     async def metadata(self) -> voices_pb2.NewVoice:
         """The first part. Raises FailedPrecondition, InvalidInput, DeadlineExceeded."""
@@ -81,19 +84,26 @@ class _Upload:
                 message = "metadata was sent twice: only audio_chunk may follow it."
                 raise _out_of_order(message, "metadata again", "audio after metadata")
             audio += part.audio_chunk
+            self._read_bytes = len(audio)
             if len(audio) > self._max_bytes:
                 allowed = f"at most {self._max_bytes} bytes"
                 message = f"audio is too long: {allowed} are allowed."
                 raise InvalidInput("audio", message, "AUDIO_TOO_LARGE", value="a longer upload", allowed=allowed)
         return bytes(audio)
 
+    @property
+    def _left_s(self) -> float:
+        """The time in which the next part must arrive, so that one byte now and then does not hold an upload's slot."""
+        allowed_s = self._stall_timeout_s + self._read_bytes / _MIN_BYTES_PER_S
+        return self._began_s + allowed_s - asyncio.get_running_loop().time()
+
     async def _next(self) -> voices_pb2.CreateVoiceRequest | None:
         try:
-            async with asyncio.timeout(self._stall_timeout_s):
+            async with asyncio.timeout(min(self._stall_timeout_s, self._left_s)):
                 return await anext(self._parts, None)
         except TimeoutError:
             allowed = f"{self._stall_timeout_s:g} s"
-            message = f"The upload has stalled: nothing was received for {allowed}."
+            message = f"The upload has stalled: it came too slowly, or not at all for {allowed}."
             raise DeadlineExceeded("UPLOAD_STALLED", message, allowed=allowed) from None
 
 

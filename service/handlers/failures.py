@@ -5,6 +5,7 @@ Messages and values may quote a client's own text back to it; the log gets neith
 
 from __future__ import annotations
 
+import errno
 import logging
 import traceback
 from dataclasses import dataclass
@@ -12,9 +13,10 @@ from enum import Enum
 
 from google.protobuf.message import DecodeError
 
-from engines.errors import CheckpointError, EngineBusy, EngineError, EngineFailure, InvalidInput
+from engines.errors import CheckpointError, EngineBusy, EngineError, EngineFailure, InvalidInput, TimeLimitExceeded
 from service import errors
 from service.telemetry import metrics
+from service.telemetry.logs import Lines
 
 log = logging.getLogger("mynah.service")
 
@@ -34,6 +36,7 @@ class Code(Enum):
     UNIMPLEMENTED = 12
     INTERNAL = 13
     UNAVAILABLE = 14
+    DATA_LOSS = 15
     UNAUTHENTICATED = 16
 
 
@@ -41,6 +44,7 @@ _CODES: dict[type[Exception], Code] = {
     InvalidInput: Code.INVALID_ARGUMENT,
     EngineBusy: Code.RESOURCE_EXHAUSTED,
     EngineFailure: Code.INTERNAL,
+    TimeLimitExceeded: Code.UNAVAILABLE,
     CheckpointError: Code.FAILED_PRECONDITION,
     errors.NotFound: Code.NOT_FOUND,
     errors.AlreadyExists: Code.ALREADY_EXISTS,
@@ -49,6 +53,7 @@ _CODES: dict[type[Exception], Code] = {
     errors.Unauthenticated: Code.UNAUTHENTICATED,
     errors.Unavailable: Code.UNAVAILABLE,
     errors.DeadlineExceeded: Code.DEADLINE_EXCEEDED,
+    errors.DataLoss: Code.DATA_LOSS,
 }
 
 
@@ -70,6 +75,8 @@ def failure_of(error: BaseException) -> Failure:
     if isinstance(error, DecodeError):
         message = "The message cannot be decoded as the contract's message for this method."
         return Failure(Code.INVALID_ARGUMENT, "MESSAGE_INVALID", message, field="message")
+    if isinstance(error, OSError):
+        error = errors.disk_error(error) or error
     code = next((_CODES[kind] for kind in type(error).__mro__ if kind in _CODES), None)
     if code is None:
         return Failure(Code.INTERNAL, "INTERNAL", "The server failed on this call; its log says where.")
@@ -96,7 +103,10 @@ def log_failure(error: Exception, call: str) -> Failure | None:
     failure = failure_of(error)
     metrics.ERRORS.labels(failure.reason).inc()
     if failure.code is Code.INTERNAL:
-        log.error("%s: %s\n%s", call, failure.reason, _tracebacks(error))
+        log.error("%s: %s%s", call, failure.reason, Lines(_tracebacks(error)))
+    elif failure.reason in metrics.STORAGE_REASONS:
+        metrics.STORAGE_ERRORS.labels(failure.reason).inc()
+        log.error("%s: %s%s", call, failure.reason, _system_error(error))
     else:
         # a server that stops says once how many streams it ended
         level = logging.DEBUG if failure.reason == "DRAINING" else logging.INFO
@@ -106,6 +116,23 @@ def log_failure(error: Exception, call: str) -> Failure | None:
 
 def _tracebacks(error: BaseException) -> str:
     """Type and traceback of an exception and of its causes. Their messages may hold text and are left out."""
-    own = f"{type(error).__name__}\n" + "".join(traceback.format_tb(error.__traceback__))
+    own = f"{type(error).__name__}{_errno(error)}\n" + "".join(traceback.format_tb(error.__traceback__))
     cause = error.__cause__ or error.__context__
     return own if cause is None else f"{own}because of {_tracebacks(cause)}"
+
+
+def _system_error(error: BaseException) -> str:
+    """The first system error among an exception and its causes, without its words."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError):
+            return f" because of {type(cause).__name__}{_errno(cause)}"
+        cause = cause.__cause__ or cause.__context__
+    return ""
+
+
+def _errno(error: BaseException) -> str:
+    """The number and the name of a system error."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return ""
+    return f" errno {error.errno} {errno.errorcode.get(error.errno, '')}".rstrip()

@@ -16,6 +16,7 @@ from engines.errors import InvalidInput
 from mynah.client.wire import event_to_wire
 from mynah.v1 import speech_pb2
 from service.access.admission import Admission
+from service.access.turns import Account, Turns
 from service.errors import DeadlineExceeded, FailedPrecondition
 from service.handlers import messages
 from service.handlers.failures import log
@@ -23,6 +24,9 @@ from service.stream.policy import StreamPolicy
 from service.stream.session import Session
 from service.stream.settings import StreamSettings
 from service.voices.store import VoiceSource
+
+_PART_CHARS = 1000  # the segmenter needs a few milliseconds for these
+_TEXT_S, _CONTROL_S = 0.0001, 0.001  # what a text's part, and a flush or a cancel, causes in other tasks
 
 Request = speech_pb2.StreamSpeechRequest
 Requests = AsyncIterator[Request]
@@ -48,7 +52,7 @@ class SpeechHandler:
 
     async def stream(self, stream_id: str, requests: Requests, send: Send) -> None:
         """A stream from its `open` to its end. `requests` ends when the client has half-closed."""
-        reader = _RequestReader(requests, self._policy.idle_timeout_s)
+        reader = _RequestReader(requests, self._policy.idle_timeout_s, self._admission.turns)
         message = await reader.opening()
         with self._admission.stream():
             settings = await messages.stream_settings(message, self._voices)
@@ -65,7 +69,7 @@ class SpeechHandler:
             async with Session(self._engine, settings, self._policy, stream_id) as session:
                 await self._send_opened(send, stream_id, settings)
                 with _named_text():
-                    session.write(request.text)
+                    await _write(session, request.text, self._admission.turns, Account())
                 session.end()
                 await self._send_events(send, session)
             if not session.delivered_samples:
@@ -97,8 +101,9 @@ class SpeechHandler:
 class _RequestReader:
     """The receiving side of a stream: the order of its messages, and its idle timeout."""
 
-    def __init__(self, requests: Requests, idle_timeout_s: float) -> None:
+    def __init__(self, requests: Requests, idle_timeout_s: float, turns: Turns) -> None:
         self._requests = requests
+        self._turns, self._account = turns, Account()
         self._idle_timeout_s = idle_timeout_s
         self._received = asyncio.Event()
 
@@ -118,10 +123,26 @@ class _RequestReader:
     async def apply_all(self, session: Session) -> None:
         """Apply the client's requests to the session until the client half-closes."""
         async for request in self._requests:
-            await _apply(request, session)
+            await self._apply(request, session)
             self._received.set()
         session.end()
         self._received.set()
+
+    async def _apply(self, request: Request, session: Session) -> None:
+        kind = _kind(request)
+        if kind == "text":
+            await _write(session, request.text.content, self._turns, self._account)
+            return
+        await self._turns.wait(self._account)
+        with self._turns.spending(self._account, _CONTROL_S):
+            match kind:
+                case "flush":
+                    session.flush(request.flush.flush_id)
+                case "open":
+                    message = "The stream is open already: send text, flush or cancel."
+                    raise _out_of_order("STREAM_ALREADY_OPEN", message, "open", "text, flush or cancel")
+        if kind == "cancel":
+            await session.cancel()
 
     async def watch_idle(self, session: Session) -> None:
         """Raises DeadlineExceeded once neither the client nor the session has done anything for the idle timeout."""
@@ -141,17 +162,13 @@ class _RequestReader:
         return DeadlineExceeded("STREAM_IDLE", message, allowed=allowed)
 
 
-async def _apply(request: Request, session: Session) -> None:
-    match _kind(request):
-        case "text":
-            session.write(request.text.content)
-        case "flush":
-            session.flush(request.flush.flush_id)
-        case "cancel":
-            await session.cancel()
-        case _:
-            message = "The stream is open already: send text, flush or cancel."
-            raise _out_of_order("STREAM_ALREADY_OPEN", message, "open", "text, flush or cancel")
+async def _write(session: Session, text: str, turns: Turns, account: Account) -> None:
+    """Writes a text in parts, each in a turn of its own. Raises as `Session.write` for the whole, before any part."""
+    session.check_room(text)
+    for start in range(0, len(text), _PART_CHARS):
+        await turns.wait(account)
+        with turns.spending(account, _TEXT_S):
+            session.write(text[start : start + _PART_CHARS])
 
 
 def _kind(request: Request) -> str:

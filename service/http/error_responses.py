@@ -23,7 +23,9 @@ _STATUSES = {
     Code.RESOURCE_EXHAUSTED: 429,
     Code.INTERNAL: 500,
     Code.UNAVAILABLE: 503,
+    Code.DATA_LOSS: 500,
 }
+_REASON_STATUSES = {"STORAGE_FULL": 507}  # where HTTP has a status of its own
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 _ROUTING = {
     404: ("NO_SUCH_PATH", "There is no such path; docs/http.md lists the paths."),
@@ -103,4 +105,5 @@ def error_response(error: Exception, call: str) -> ErrorResponse | None:
     logged = log_failure(error, call)
     if logged is None:
         return None
-    return ErrorResponse(error.status_code if isinstance(error, HttpError) else _STATUSES[logged.code], logged)
+    status = _REASON_STATUSES.get(logged.reason, _STATUSES[logged.code])
+    return ErrorResponse(error.status_code if isinstance(error, HttpError) else status, logged)

@@ -14,8 +14,8 @@ from google.protobuf.message import DecodeError, Message
 
 from engines.errors import InvalidInput
 from mynah.v1 import speech_pb2
+from service.http.requests import bounded_json
 
-MAX_FRAME_BYTES = 4 * 1024 * 1024  # as in gRPC
 _ALLOWED = 'a StreamSpeechRequest as JSON, or {"end": {}}'
 
 
@@ -33,7 +33,7 @@ class End:
 def parse_text(text: str) -> speech_pb2.StreamSpeechRequest | End:
     """Parses a text frame. Raises InvalidInput."""
     try:
-        message = json.loads(text)
+        message = bounded_json(text)
         json.dumps(message, ensure_ascii=False).encode()  # a lone surrogate in a name is a SystemError in protobuf
     except (ValueError, RecursionError):
         raise _invalid_frame("not JSON", _ALLOWED) from None

@@ -1,4 +1,4 @@
-"""Middleware for all paths: checks of origins and API keys, and JSON responses for errors."""
+"""Middleware for all paths: checks of hosts, origins and API keys, and JSON responses for errors."""
 
 from __future__ import annotations
 
@@ -11,22 +11,28 @@ from starlette.routing import Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.access.auth import Authenticator
-from service.http.error_responses import error_response
+from service.access.hosts import Hosts
+from service.http.error_responses import HttpError, error_response
 from service.http.origins import Origins
 from service.http.requests import header
 from service.http.speech_request import REPLACED_VOICE_HEADER, VOICE_HEADER
 
-OPEN_PATHS = ("/healthz", "/readyz", "/openapi.json")  # for probes and tools without a key
+_PROBED_PATHS = ("/healthz", "/readyz")  # by whatever name a load balancer uses
+OPEN_PATHS = (*_PROBED_PATHS, "/openapi.json")  # for probes and tools without a key
 _MAX_DRAIN_BYTES, _MAX_DRAIN_S = 32 * 1024 * 1024, 1.0
+_MAX_STRANGERS_DRAIN_BYTES = 256 * 1024  # of a request that was refused before its endpoint
 _KEY_PROTOCOL = "bearer."  # a subprotocol with the key, because a browser's WebSocket cannot set headers
 
 
 def with_middleware(
-    routes: list[Route | WebSocketRoute], authenticator: Authenticator, origins: tuple[str, ...]
+    routes: list[Route | WebSocketRoute],
+    authenticator: Authenticator,
+    origins: tuple[str, ...],
+    hosts: Hosts | None = None,
 ) -> ASGIApp:
-    """The routes behind AccessMiddleware and, if `origins` are listed, behind CORS."""
+    """The routes behind AccessMiddleware and, if `origins` are listed, behind CORS. `hosts` None allows all."""
     router = Router(routes, redirect_slashes=False, default=_not_found)
-    app: ASGIApp = AccessMiddleware(router, authenticator, Origins(origins))
+    app: ASGIApp = AccessMiddleware(router, authenticator, Origins(origins), hosts)
     if origins:
         app = CORSMiddleware(
             app,
@@ -39,24 +45,38 @@ def with_middleware(
 
 
 class AccessMiddleware:
-    """Checks the origin and the API key of a request, and sends every error as one JSON object."""
+    """Checks the host, the origin and the API key of a request, and sends every error as one JSON object."""
 
-    def __init__(self, app: ASGIApp, authenticator: Authenticator, origins: Origins) -> None:
-        self._app, self._authenticator, self._origins = app, authenticator, origins
+    def __init__(self, app: ASGIApp, authenticator: Authenticator, origins: Origins, hosts: Hosts | None) -> None:
+        self._app, self._authenticator, self._origins, self._hosts = app, authenticator, origins, hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = _Exchange(scope, receive, send)
+        max_drain_bytes = _MAX_STRANGERS_DRAIN_BYTES
         try:
+            self._check_host(scope)
             self._origins.check(scope)
             if scope["path"] not in OPEN_PATHS:
                 self._authenticator.authenticate(_authorization(scope))
+            max_drain_bytes = _MAX_DRAIN_BYTES
             scope["app"] = self  # makes Starlette's routes raise HTTPException
             await self._app(scope, exchange.receive, exchange.send)
         except Exception as error:
             response = error_response(error, f"HTTP {scope.get('method', 'WebSocket')}")
             if response is not None and not exchange.responded:
-                complete = await exchange.drain()
+                complete = await exchange.drain(max_drain_bytes)
                 await response.send(exchange.send, close=not complete)
+
+    def _check_host(self, scope: Scope) -> None:
+        """Raises HttpError for a name of another server, which a page may have pointed here (DNS rebinding)."""
+        hosts = [value.decode("latin-1") for key, value in scope["headers"] if key == b"host"]
+        if self._hosts is None or scope["path"] in _PROBED_PATHS or all(map(self._hosts.allows, hosts)):
+            return
+        message = (
+            "The Host header does not name this server. Use its address, or have its operator allow the name with "
+            "--allowed-host."
+        )
+        raise HttpError(403, "HOST_NOT_ALLOWED", message, field="host", allowed="a name of this server")
 
 
 class _Exchange:
@@ -80,7 +100,7 @@ class _Exchange:
             message = {**message, "type": f"websocket.{message['type']}"}
         await self._send(message)
 
-    async def drain(self) -> bool:
+    async def drain(self, max_bytes: int) -> bool:
         """Reads the rest of the body, within limits, because a client that is still sending does not read the response.
 
         Returns whether the body was read to its end.
@@ -88,7 +108,7 @@ class _Exchange:
         read_bytes = 0
         with suppress(TimeoutError):
             async with asyncio.timeout(_MAX_DRAIN_S):
-                while not self._complete and read_bytes < _MAX_DRAIN_BYTES:
+                while not self._complete and read_bytes < max_bytes:
                     read_bytes += len((await self.receive()).get("body", b""))
         return self._complete
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Coroutine
 from typing import Any, NoReturn, TypeVar
 
@@ -15,6 +16,9 @@ from service.http.error_responses import HttpError
 
 T = TypeVar("T")
 _JSON = "application/json"
+_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)  # the last one may lack its end
+_MAX_STRINGS, _MAX_BARE_CHARS = 500, 8192  # names and values; brackets, numbers and white space
+_MIN_BYTES_PER_S = 1000  # of a body, once the stall timeout is over
 
 
 def header(scope: Scope, name: bytes) -> str | None:
@@ -28,21 +32,38 @@ def media_type(scope: Scope) -> str:
     return (header(scope, b"content-type") or "").partition(";")[0].strip().lower()
 
 
+def bounded_json(text: str) -> Any:
+    """Parses JSON that is small but for its strings. Raises ValueError, RecursionError.
+
+    Half a million brackets would fit into the longest text that is allowed. They take a hundred times its memory, and
+    the event loop stands still while they are parsed.
+    """
+    bare_chars = len(text)
+    for strings, match in enumerate(_STRING.finditer(text), start=1):
+        bare_chars -= match.end() - match.start()
+        if strings > _MAX_STRINGS:
+            raise ValueError("too many strings")
+    if bare_chars > _MAX_BARE_CHARS:
+        raise ValueError("too many values")
+    return json.loads(text)
+
+
 class Body:
-    """A request's body with limits on its length and on the wait for each part. An ASGI `receive`."""
+    """A request's body with limits on its length, on the wait for each part and on its slowness. An ASGI `receive`."""
 
     def __init__(self, receive: Receive, max_bytes: int, stall_timeout_s: float) -> None:
         self._receive, self._max_bytes, self._stall_timeout_s = receive, max_bytes, stall_timeout_s
         self._read_bytes = 0
+        self._began_s = asyncio.get_running_loop().time()
 
     async def __call__(self) -> Message:
         """Returns the next part. Raises HttpError, DeadlineExceeded, ClientGone."""
         try:
-            async with asyncio.timeout(self._stall_timeout_s):
+            async with asyncio.timeout(min(self._stall_timeout_s, self._left_s)):
                 message = await self._receive()
         except TimeoutError:
             allowed = f"{self._stall_timeout_s:g} s"
-            problem = f"No part of the body arrived for {allowed}; send it without long pauses."
+            problem = f"The body arrived too slowly, or not at all for {allowed}; send it without long pauses."
             raise DeadlineExceeded("UPLOAD_STALLED", problem, allowed=allowed) from None
         if message["type"] == "http.disconnect":
             raise ClientGone
@@ -51,6 +72,12 @@ class Body:
             allowed = f"at most {self._max_bytes} bytes"
             raise HttpError(413, "BODY_TOO_LARGE", f"The body is too long; it may have {allowed}.", allowed=allowed)
         return message
+
+    @property
+    def _left_s(self) -> float:
+        """The time in which the next part must arrive, so that one byte now and then does not hold a connection."""
+        allowed_s = self._stall_timeout_s + self._read_bytes / _MIN_BYTES_PER_S
+        return self._began_s + allowed_s - asyncio.get_running_loop().time()
 
     async def read(self) -> bytes:
         """Returns the whole body. Raises HttpError, DeadlineExceeded, ClientGone."""
@@ -66,7 +93,8 @@ async def read_json_object(scope: Scope, body: Body) -> dict[str, Any]:
     """Returns the body as a JSON object. Raises HttpError, InvalidInput, DeadlineExceeded, ClientGone."""
     require_media_type(scope, _JSON)  # a form of another page can send text/plain, but not JSON, without a preflight
     try:
-        content = json.loads(await body.read())
+        read = await body.read()
+        content = bounded_json(read.decode(json.detect_encoding(read), "surrogatepass"))
     except (ValueError, RecursionError) as error:
         raise _invalid_body("not JSON") from error
     if not isinstance(content, dict):

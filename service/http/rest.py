@@ -16,6 +16,7 @@ from engines.api import Engine
 from engines.errors import InvalidInput
 from mynah.v1 import voices_pb2
 from service.access.admission import Admission
+from service.access.turns import Account
 from service.handlers.voice_catalogue import MAX_PAGE_SIZE, VoiceCatalogue
 from service.http.frames import json_fields
 from service.http.requests import Body, require_media_type, while_connected
@@ -25,6 +26,7 @@ from service.stream.policy import StreamPolicy
 _FORM = "multipart/form-data"
 _FIELDS = ("name", "consent", "voice_id", "normalize_loudness", "audio")
 _OTHER_FIELDS_BYTES = 64 * 1024
+_VOICES_AT_ONCE = 50
 
 
 class RestEndpoints:
@@ -65,6 +67,7 @@ class RestEndpoints:
         return {"id": self._engine.info.model, "object": "model", "created": self._created_s, "owned_by": "mynah"}
 
     async def healthz(self, _: Request) -> Response:
+        self._admission.check_alive()
         return JSONResponse({"status": "alive"})
 
     async def readyz(self, _: Request) -> Response:
@@ -79,7 +82,17 @@ class RestEndpoints:
             raise InvalidInput("query", message, "FIELD_UNKNOWN", value=", ".join(query), allowed=allowed)
         listing = voices_pb2.ListVoicesRequest(page_token=query.get("page_token", ""))
         listing.page_size = _page_size(query.get("page_size", "0"))
-        return _json(await self._voices.list(listing))
+        return JSONResponse(await self._page(await self._voices.list(listing)))
+
+    async def _page(self, page: voices_pb2.ListVoicesResponse) -> dict[str, Any]:
+        """The page's JSON. A thousand voices take as long as a chunk of audio may wait, so they take turns."""
+        turns, account, voices = self._admission.turns, Account(), []
+        for start in range(0, len(page.voices), _VOICES_AT_ONCE):
+            await turns.wait(account)
+            with turns.spending(account):
+                voices += [json_fields(voice) for voice in page.voices[start : start + _VOICES_AT_ONCE]]
+        del page.voices[:]
+        return json_fields(page) | {"voices": voices}
 
     async def voice(self, request: Request) -> Response:
         return _json(await self._voices.get(request.path_params["voice_id"]))

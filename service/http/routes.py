@@ -11,6 +11,7 @@ from starlette.types import ASGIApp
 
 from engines.api import Engine
 from service.access.admission import Admission
+from service.access.hosts import Hosts
 from service.handlers.speech_handler import SpeechHandler
 from service.handlers.voice_catalogue import VoiceCatalogue
 from service.http.middleware import with_middleware
@@ -41,8 +42,12 @@ def build_app(
     policy: StreamPolicy,
     version: str,
     cors_origins: tuple[str, ...],
+    hosts: Hosts | None = None,
 ) -> ASGIApp:
-    """Returns the ASGI application of all HTTP endpoints. `openai_speech_handler` serves `/v1/audio/speech`."""
+    """Returns the ASGI application of all HTTP endpoints, for requests to `hosts` (None: to any).
+
+    `openai_speech_handler` serves `/v1/audio/speech`.
+    """
     rest = RestEndpoints(engine, voices, admission, policy)
 
     async def openapi(_: Request) -> Response:
@@ -52,7 +57,7 @@ def build_app(
         Route("/v1/audio/speech", SpeechEndpoint(engine, openai_speech_handler, policy), methods=["POST"]),
         Route("/v1/audio/models", rest.audio_models),
         Route("/v1/audio/voices", rest.audio_voices),
-        WebSocketRoute("/v1/stream", StreamEndpoint(speech_handler, policy.stall_timeout_s)),
+        WebSocketRoute("/v1/stream", StreamEndpoint(speech_handler, policy.stall_timeout_s, admission.turns)),
         Route("/v1/models", rest.models),
         Route("/v1/models/{model:path}", rest.model),
         Route("/v1/voices", by_method(GET=rest.list_voices, POST=rest.create_voice), methods=["GET", "POST"]),
@@ -65,4 +70,4 @@ def build_app(
         Route("/readyz", rest.readyz),
         Route("/openapi.json", openapi),
     ]
-    return with_middleware(routes, admission.authenticator, cors_origins)
+    return with_middleware(routes, admission.authenticator, cors_origins, hosts)

@@ -7,18 +7,19 @@ import logging
 import math
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import uvicorn
 from starlette.types import ASGIApp
 
-from service.http.frames import MAX_FRAME_BYTES
+from service.access.listener import Listener, Slot, bind
+from service.access.turns import Turns
+from service.http.connection import HttpConnection
 from service.listening import unavailable
 
-_BACKLOG = 1024
 _SEND_BUFFER_BYTES = 128 * 1024  # a cancel cannot recall it; enough for 48 kHz float at a round trip of 300 ms
-_MAX_CONNECTIONS = 10_000  # of streams, probes, and clients that keep idle connections
 _UNSENT_MARGIN_S = 5.0
 
 # uvicorn's error messages for a response that we end early (a stalled client or a failed engine, which our log names)
@@ -29,25 +30,33 @@ _EXPECTED = ("ASGI callable returned without completing response.", "Invalid UTF
 class HttpServer:
     """An HTTP server for one ASGI application on one address."""
 
-    def __init__(self, app: ASGIApp, stall_timeout_s: float) -> None:
+    def __init__(
+        self, app: ASGIApp, stall_timeout_s: float, turns: Turns, *, max_connections: int, max_frame_bytes: int
+    ) -> None:
         self._stall_timeout_s = stall_timeout_s
+        self._turns = turns
+        self._max_connections = max_connections
         self._config = uvicorn.Config(
             app,
             log_config=None,
             access_log=False,
             lifespan="off",
-            ws="websockets-sansio",
-            ws_max_size=MAX_FRAME_BYTES,
+            http=HttpConnection,
+            ws="websockets-sansio",  # HttpConnection brings its own subclass
+            ws_max_size=max_frame_bytes,
             ws_ping_timeout=stall_timeout_s + _UNSENT_MARGIN_S,  # a client that does not read answers no ping
             ws_per_message_deflate=False,  # audio does not compress
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=_MAX_CONNECTIONS,
         )
         self._running: asyncio.Task[None] | None = None
 
-    async def start(self, listen: str, tls: ssl.SSLContext | None) -> str:
-        """Listens; returns the bound HOST:PORT. Raises ConfigError if the address cannot be used."""
+    @property
+    def listener(self) -> Listener:
+        return self._server.listener
+
+    async def start(self, listen: str, tls: Callable[[], ssl.SSLContext] | None) -> str:
+        """Listens; returns the bound HOST:PORT. `tls` gives a connection's context. Raises ConfigError."""
         _quiet_uvicorn()
         try:
             bound = _bind(listen, self._stall_timeout_s)
@@ -55,8 +64,7 @@ class HttpServer:
             raise unavailable("--http-listen", listen, error) from error
         host, port = listen.rpartition(":")[0], bound.getsockname()[1]
         self._config.load()
-        self._config.ssl = tls
-        self._server = _Uvicorn(self._config)
+        self._server = _Uvicorn(self._config, self._turns, self._max_connections, tls)
         self._running = asyncio.create_task(self._server.serve([bound]), name="http")
         return f"{host}:{port}"
 
@@ -71,7 +79,29 @@ class HttpServer:
 
 
 class _Uvicorn(uvicorn.Server):
-    """A uvicorn server without signal handlers."""
+    """A uvicorn server without signal handlers, with connections from our Listener."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        turns: Turns,
+        max_connections: int,
+        tls: Callable[[], ssl.SSLContext] | None,
+    ) -> None:
+        super().__init__(config)
+        self._turns, self._max_connections, self._tls = turns, max_connections, tls
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        assert sockets is not None
+        (bound,) = sockets
+        await self.lifespan.startup()
+        self.listener = Listener(bound, self._connection, self._max_connections, self._tls)
+        self.servers = [self.listener]  # type: ignore[list-item]  # it has what uvicorn calls
+        self.started = True
+
+    def _connection(self, slot: Slot) -> HttpConnection:
+        connection = partial(HttpConnection, self.config, self.server_state, self.lifespan.state)
+        return connection(slot=slot, turns=self._turns)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -91,20 +121,9 @@ def _is_fault(record: logging.LogRecord) -> bool:
 
 def _bind(listen: str, stall_timeout_s: float) -> socket.socket:
     """Returns a listening socket, whose options every connection inherits. Raises OSError."""
-    host, _, port = listen.rpartition(":")
-    addresses = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, kind, protocol, _, address = addresses[0]
-    bound = socket.socket(family, kind, protocol)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
-        # the kernel drops the connection of a client that has not acknowledged data for this long
-        unsent_ms = round((stall_timeout_s + _UNSENT_MARGIN_S) * 1000)
-        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, unsent_ms)
-        bound.bind(address)
-        bound.listen(_BACKLOG)
-        bound.setblocking(False)
-    except OSError:
-        bound.close()
-        raise
+    bound = bind(listen)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+    # the kernel drops the connection of a client that has not acknowledged data for this long
+    unsent_ms = round((stall_timeout_s + _UNSENT_MARGIN_S) * 1000)
+    bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, unsent_ms)
     return bound

@@ -23,8 +23,6 @@ from service.http.speech_request import SpeechRequest
 from service.stream.policy import StreamPolicy
 from service.voices.ids import DEFAULT_VOICE_ID
 
-_MAX_BYTES_PER_CHAR = 12  # JSON's longest form of a character: two escapes of six bytes
-_OTHER_FIELDS_BYTES = 64 * 1024
 _MAX_WHOLE_BYTES = 32 * 1024 * 1024  # 11 minutes of 24 kHz WAV
 
 
@@ -37,8 +35,7 @@ class SpeechEndpoint:
         self._policy = policy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        max_bytes = self._policy.max_pending_text_chars * _MAX_BYTES_PER_CHAR + _OTHER_FIELDS_BYTES
-        body = Body(receive, max_bytes, self._policy.stall_timeout_s)
+        body = Body(receive, self._policy.max_json_bytes, self._policy.stall_timeout_s)
         speech = speech_request.parse(await read_json_object(scope, body), self._engine.info.model)
         stream_id = new_stream_id()
         writer = _ResponseWriter(send, self._policy.stall_timeout_s, stream_id)

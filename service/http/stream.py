@@ -12,6 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from engines.errors import InvalidInput
 from mynah.v1 import speech_pb2
+from service.access.turns import Account, Turns
 from service.errors import ClientGone, FailedPrecondition
 from service.handlers.speech_handler import SpeechHandler, new_stream_id
 from service.handlers.timeouts import within_stall_timeout
@@ -26,16 +27,17 @@ _NORMAL_CLOSE_CODE = 1000
 class StreamEndpoint:
     """The ASGI application of `/v1/stream`. Errors are sent as `{"error": ...}`, then as close code 4000 + status."""
 
-    def __init__(self, speech_handler: SpeechHandler, stall_timeout_s: float) -> None:
+    def __init__(self, speech_handler: SpeechHandler, stall_timeout_s: float, turns: Turns) -> None:
         self._speech_handler = speech_handler
         self._stall_timeout_s = stall_timeout_s
+        self._turns = turns
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         stream_id = new_stream_id()
         await receive()  # websocket.connect
         subprotocol = SUBPROTOCOL if SUBPROTOCOL in scope["subprotocols"] else None
         await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": _headers(stream_id)})
-        socket = _Socket(receive, send, self._stall_timeout_s)
+        socket = _Socket(receive, send, self._stall_timeout_s, self._turns)
         try:
             await self._stream(stream_id, socket, _audio_encoding(scope))
             await socket.close(_NORMAL_CLOSE_CODE)
@@ -77,8 +79,9 @@ def _audio_encoding(scope: Scope) -> AudioEncoding:
 class _Socket:
     """A WebSocket connection with one reader at a time and a time limit for sends."""
 
-    def __init__(self, receive: Receive, send: Send, stall_timeout_s: float) -> None:
+    def __init__(self, receive: Receive, send: Send, stall_timeout_s: float, turns: Turns) -> None:
         self._receive, self._send, self._stall_timeout_s = receive, send, stall_timeout_s
+        self._turns, self._account = turns, Account()
         self._ended = asyncio.Event()
 
     async def requests(self) -> AsyncIterator[speech_pb2.StreamSpeechRequest]:
@@ -86,7 +89,9 @@ class _Socket:
         while True:
             frame = await self._next()
             text = frame.get("text")
-            request = parse_text(text) if text is not None else parse_binary(frame["bytes"])
+            await self._turns.wait(self._account)
+            with self._turns.spending(self._account):
+                request = parse_text(text) if text is not None else parse_binary(frame["bytes"])
             if isinstance(request, End):
                 break
             yield request

@@ -68,6 +68,12 @@ class Backlog:
 
         Raises InvalidInput for markup that is refused; then the stream must end.
         """
+        self.check_room(text)
+        self._received_chars += len(text)
+        self._queue(self._segmenter.feed(self._markup.feed(text)))
+
+    def check_room(self, text: str) -> None:
+        """Raises ResourceExhausted if too much would wait with this text."""
         if self.waiting_chars + len(text) > self._max_chars:
             message = (
                 f"{self.waiting_chars} chars wait to be spoken and {len(text)} more do not fit: at most "
@@ -77,8 +83,6 @@ class Backlog:
             raise ResourceExhausted(
                 "TEXT_BACKLOG_FULL", message, field="text.content", value=f"{len(text)} chars", allowed=allowed
             )
-        self._received_chars += len(text)
-        self._queue(self._segmenter.feed(self._markup.feed(text)))
 
     def flush(self, flush_id: int) -> None:
         """Turn all text written so far into work. Raises InvalidInput for a bad id, ResourceExhausted for too many."""

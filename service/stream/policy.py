@@ -6,6 +6,10 @@ from dataclasses import dataclass
 
 from service.options import option, seconds, whole
 
+_MAX_JSON_BYTES_PER_CHAR = 12  # JSON's longest form of a character: two escapes of six bytes
+_MAX_UTF8_BYTES_PER_CHAR = 4
+_OTHER_FIELDS_BYTES = 64 * 1024
+
 
 @dataclass(frozen=True)
 class StreamPolicy:
@@ -30,3 +34,13 @@ class StreamPolicy:
         "end a stream whose client has not read, or an upload whose client has not sent, for this long",
         seconds(0.01, 86_400),
     )
+
+    @property
+    def max_json_bytes(self) -> int:
+        """The longest JSON message or body that can be valid."""
+        return self.max_pending_text_chars * _MAX_JSON_BYTES_PER_CHAR + _OTHER_FIELDS_BYTES
+
+    @property
+    def max_protobuf_bytes(self) -> int:
+        """The longest protobuf message of a stream that can be valid."""
+        return self.max_pending_text_chars * _MAX_UTF8_BYTES_PER_CHAR + _OTHER_FIELDS_BYTES

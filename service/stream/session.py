@@ -80,6 +80,10 @@ class Session:
         """Whether nothing happens until the client sends more."""
         return self._backlog.idle and not len(self._event_queue)
 
+    def check_room(self, text: str) -> None:
+        """Raises ResourceExhausted if too much would wait to be spoken with this text."""
+        self._backlog.check_room(text)
+
     def write(self, text: str) -> None:
         """Append text. Raises ResourceExhausted if too much waits to be spoken, InvalidInput for refused markup."""
         self._backlog.write(text)

@@ -5,16 +5,26 @@ Counts in samples at the client's rate.
 
 from __future__ import annotations
 
-import asyncio
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 from engines import api
 from engines.api import Samples
+from engines.worker_pool import WorkerPool
 from mynah.client import events
 from service.audio.encoder import Encoded, Encoder
 from service.audio.formats import AudioSettings
+
+_ENCODERS = WorkerPool(
+    "encode",
+    workers=(os.cpu_count() or 1) + 4,
+    time_limit_s=30.0,
+    reason="ENCODE_TIMEOUT",
+    work="Encoding the audio",
+    max_waiting=10_000,
+)
 
 
 @dataclass(frozen=True)
@@ -51,7 +61,7 @@ class Timeline:
 
     async def _run(self, work: Callable[[], Encoded]) -> Encoded:
         """Runs slow formats on a thread. When cancelled, the thread goes on with an encoder that `rewind` replaces."""
-        return await asyncio.to_thread(work) if self._audio.audio_format.takes_time else work()
+        return await _ENCODERS.run(work) if self._audio.audio_format.takes_time else work()
 
     def enqueue(self, segment_index: int, encoded: Encoded, window: api.WindowFigures | None) -> PendingChunk:
         """The next chunk of what is made."""

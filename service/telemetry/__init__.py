@@ -1,1 +1,1 @@
-"""Metrics and traces."""
+"""Metrics, traces and the log."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from importlib.metadata import version
 from typing import TypeVar
@@ -19,6 +19,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from engines.api import Engine, Observer, T3Use
 from engines.errors import EngineBusy
 from service.errors import RequestError
+from service.telemetry.call_log import ENGINE_CALLS
 
 # 20 ms to 5 s in steps of about a quarter, with a margin at both ends
 _SECONDS = [0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.065, 0.08, 0.1, 0.125, 0.16, 0.2, 0.25, 0.32, 0.4, 0.5]
@@ -132,6 +133,11 @@ WINDOW_FALLBACKS = _add(
     )
 )
 T3_DOWN = _add(Gauge("mynah_t3_down", "1 while a failed T3 engine is being rebuilt"))
+STALLED = _add(Gauge("mynah_stalled", "1 after this part has stopped: t3, s3gen, engine or event_loop", ["part"]))
+STORAGE_ERRORS = _add(
+    Counter("mynah_storage_errors", "Calls that failed because of the disk or the voice store, by reason", ["reason"])
+)
+VOICE_FILES_DAMAGED = _add(Gauge("mynah_voice_files_damaged", "Files among the stored voices that cannot be used"))
 ENGINE_REFUSED = _add(
     Gauge(
         "mynah_engine_refused",
@@ -145,6 +151,11 @@ BUILD_INFO = _add(Gauge("mynah_build_info", "1, with the running version as labe
 BUILD_INFO.labels(version("mynah"), platform.python_version()).set(1)
 for source in ("read", "cached"):
     T3_PROMPT.labels(source)  # so that both are exported from the start, at 0
+STORAGE_REASONS = ("STORAGE_FULL", "STORAGE_READ_ONLY", "STORAGE_FAILED", "STORE_TIMEOUT", "VOICE_DAMAGED")
+for storage_reason in STORAGE_REASONS:
+    STORAGE_ERRORS.labels(storage_reason)
+for part in ("t3", "s3gen", "engine", "event_loop"):
+    STALLED.labels(part)
 
 stream_id: ContextVar[str] = ContextVar("stream_id", default="")
 
@@ -183,6 +194,9 @@ class EngineMetrics(Observer):
         last, self._last_use = self._last_use, use
         T3_PROMPT.labels("read").inc(_increase(last.read_positions, use.read_positions))
         T3_PROMPT.labels("cached").inc(_increase(last.cached_positions, use.cached_positions))
+
+    def calling(self, stage: str) -> AbstractContextManager[None]:
+        return ENGINE_CALLS.calling(stage)
 
     def batch_ran(self, windows: int) -> None:
         BATCH.observe(windows)

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import secrets
+import stat
 import time
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,7 +34,7 @@ class VoiceFiles(Protocol):
         ...
 
     def read(self, voice_id: str, max_bytes: int | None = None) -> bytes:
-        """Returns its first `max_bytes` bytes, or all. Raises FileNotFoundError."""
+        """Returns its first `max_bytes` bytes, or all. Raises FileNotFoundError; ValueError for a pipe or a device."""
         ...
 
     def create(self, voice_id: str, data: bytes) -> None:
@@ -72,13 +73,16 @@ class FolderFiles:
 
     def stamp(self, voice_id: str) -> str | None:
         try:
-            stat = self._path(voice_id).stat()
+            about = self._path(voice_id).stat()
         except FileNotFoundError:
             return None
-        return f"{stat.st_ino} {stat.st_mtime_ns} {stat.st_size}"
+        return f"{about.st_ino} {about.st_mtime_ns} {about.st_size}"
 
     def read(self, voice_id: str, max_bytes: int | None = None) -> bytes:
-        with self._path(voice_id).open("rb") as file:
+        # without waiting for the writer of a pipe, which would never come
+        with os.fdopen(os.open(self._path(voice_id), os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ValueError("it is not a regular file")
             return file.read(-1 if max_bytes is None else max_bytes)
 
     def create(self, voice_id: str, data: bytes) -> None:
@@ -141,7 +145,11 @@ class UrlFiles:
 
     def ids(self) -> set[str]:
         self._files.invalidate_cache()
-        names = [str(name).rsplit("/", 1)[-1] for name in self._files.ls(self._root, detail=False)]
+        try:
+            listed = self._files.ls(self._root, detail=False)
+        except FileNotFoundError:  # an object store has no empty folders
+            return set()
+        names = [str(name).rsplit("/", 1)[-1] for name in listed]
         return {name.removesuffix(SUFFIX) for name in names if name.endswith(SUFFIX)}
 
     def stamp(self, voice_id: str) -> str | None:

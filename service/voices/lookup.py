@@ -6,7 +6,7 @@ import sys
 from collections.abc import Collection
 
 from engines.errors import InvalidInput
-from service.errors import NotFound
+from service.errors import DataLoss, NotFound
 from service.voices.ids import DEFAULT_VOICE_ID
 from service.voices.store import VoiceStore
 from service.voices.stored_voice import StoredVoice, VoiceSummary
@@ -45,7 +45,10 @@ class VoiceLookup:
 
     async def resolve(self, voice_id: str) -> str:
         """Returns the id of the voice. Raises as `get`."""
-        return (await self.get(voice_id)).voice_id
+        try:
+            return (await self.get(voice_id)).voice_id
+        except DataLoss as error:  # its file is damaged, which is a reason to delete it
+            return error.value
 
 
 def _named(name: str, voices: list[VoiceSummary]) -> list[str]:

@@ -14,17 +14,25 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ParamSpec, Protocol, TypeVar
 
-from engines.errors import InvalidInput
+from engines.errors import InvalidInput, TimeLimitExceeded
 from engines.voice import HEADER_BYTES, Voice
-from service.errors import AlreadyExists, FailedPrecondition, NotFound, ResourceExhausted
+from engines.worker_pool import WorkerPool
+from service.errors import AlreadyExists, DataLoss, FailedPrecondition, NotFound, ResourceExhausted, storage_error
+from service.telemetry import metrics
 from service.voices.files import SUFFIX, open_files
 from service.voices.ids import DEFAULT_VOICE_ID, ID_ALLOWED, check_id, is_upload_id
 from service.voices.stored_voice import StoredVoice, VoiceSummary, built_in, stamped, stored, summary
 
 log = logging.getLogger("mynah.service")
 
+# what reading a file that is not a stored voice raises, beside what a failing disk does
+_UNUSABLE = (InvalidInput, KeyError, ValueError, PermissionError, IsADirectoryError)
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_WORKERS = 8
 _TRUSTED_S = 1.0  # how long a voice in memory is used before its file is checked for a change
 
 
@@ -56,8 +64,10 @@ class OneVoice:
 class VoiceStore:
     """Voices by id. Servers that share files see each other's new voices at once and deletions within a second.
 
-    At most `max_loaded` voices stay in memory; a stream keeps a reference to the one it uses. Raises InvalidInput if an
-    existing file is not a voice, OSError if the location cannot be used.
+    At most `max_loaded` voices stay in memory; a stream keeps a reference to the one it uses. A file that is not a
+    voice is left out of lists, logged once and counted. Every read and write has a time limit.
+
+    Raises OSError if the location cannot be used, TimeLimitExceeded if it does not answer.
     """
 
     def __init__(
@@ -68,18 +78,35 @@ class VoiceStore:
         max_voices: int = 1000,
         max_loaded: int = 256,
         others: Callable[[], Mapping[str, Voice]] = dict,
+        time_limit_s: float = 20.0,
     ) -> None:
         """`default` returns the first built-in voice, or None before the engine has one; `others` returns the other
         built-in ones by their ids; `where`: as for `open_files`. A stored voice hides a built-in one of its id."""
         self._default, self._others = default, others
-        self._files = open_files(where)
+        self._pool = WorkerPool(
+            "voice-store",
+            workers=_WORKERS,
+            time_limit_s=time_limit_s,
+            reason="STORE_TIMEOUT",
+            work="A call of the voice store",
+        )
+        self._files = self._pool.call(open_files, where)
         self._max_voices, self._max_loaded = max_voices, max_loaded
         self._loaded: OrderedDict[str, _Loaded] = OrderedDict()  # in order of use, the latest last
         self._loading: dict[str, asyncio.Task[StoredVoice]] = {}
         self._summaries: dict[str, VoiceSummary] = {}  # may be stale: the files say which ids exist
         self._reserved: set[str] = set()  # ids whose file is being written or deleted
-        for voice_id in sorted(self._files.ids()):
-            self._summaries[voice_id] = self._read_summary(voice_id)
+        self._damaged: dict[str, str | None] = {}  # unusable files by id, with their stamps
+        self._read_summaries(sorted(self._pool.call(self._files.ids)))
+
+    def _read_summaries(self, voice_ids: list[str]) -> None:
+        """Reads what it can; the rest is read when it is listed."""
+        try:
+            for voice_id in voice_ids:
+                if (info := self._pool.call(self._read_summary, voice_id)) is not None:
+                    self._summaries[voice_id] = info
+        except TimeLimitExceeded as error:
+            log.error("the file %r among the stored voices was not checked: %s", voice_id + SUFFIX, error)
 
     @property
     def kept(self) -> bool:
@@ -87,7 +114,8 @@ class VoiceStore:
         return self._files.kept
 
     async def get(self, voice_id: str) -> StoredVoice:
-        """Raises InvalidInput if `voice_id` does not have the form of an id, NotFound, OSError."""
+        """Raises InvalidInput if `voice_id` does not have the form of an id, NotFound, DataLoss if its file is damaged,
+        and as `_call`."""
         check_id(voice_id)
         if voice_id == DEFAULT_VOICE_ID:
             return self._built_in()
@@ -103,8 +131,12 @@ class VoiceStore:
 
     async def page(self, after: str, size: int) -> tuple[list[VoiceSummary], bool]:
         """Returns up to `size` voices whose ids come after `after`, ordered by id, and whether more follow."""
-        existing = await asyncio.to_thread(self._files.ids)
+        existing = await self._call(self._files.ids)
+        self._forget_damaged(existing)
         self._summaries = {voice_id: info for voice_id, info in self._summaries.items() if voice_id in existing}
+        for voice_id in existing:
+            if not is_upload_id(voice_id):
+                await self._call(self._read_summary, voice_id)
         uploaded = {voice_id for voice_id in existing if is_upload_id(voice_id)}
         ids = uploaded | {DEFAULT_VOICE_ID, *self._others()}
         summaries: list[VoiceSummary] = []
@@ -120,7 +152,7 @@ class VoiceStore:
         """Raises InvalidInput, AlreadyExists or ResourceExhausted as `add` would; for use before making the voice."""
         if voice_id is not None:
             check_id(voice_id)
-        existing = await asyncio.to_thread(self._files.ids) | self._reserved
+        existing = await self._call(self._files.ids) | self._reserved
         if voice_id is not None and voice_id in {*existing, DEFAULT_VOICE_ID, *self._others()}:
             raise _exists(voice_id)
         if len(existing) >= self._max_voices:
@@ -129,28 +161,40 @@ class VoiceStore:
             raise ResourceExhausted("VOICES_FULL", message, allowed=allowed)
 
     async def add(self, voice: Voice, voice_id: str | None) -> StoredVoice:
-        """Stores a voice, under a new id if `voice_id` is None. Raises as `check_can_add`, and OSError."""
+        """Stores a voice, under a new id if `voice_id` is None. Raises as `check_can_add`."""
         await self.check_can_add(voice_id)
         chosen = voice_id or f"v-{secrets.token_hex(8)}"
         new = stamped(voice)
         with self._reserve(chosen):
             try:
-                await asyncio.to_thread(self._files.create, chosen, new.to_bytes())
+                await self._call(self._files.create, chosen, new.to_bytes())
             except FileExistsError:
                 raise _exists(chosen) from None
         return stored(chosen, new)
 
     async def remove(self, voice_id: str) -> None:
-        """Deletes a voice. Raises as `get`, FailedPrecondition for a built-in one, OSError."""
+        """Deletes a voice. Raises as `get`, FailedPrecondition for a built-in one."""
         check_id(voice_id)
         if voice_id == DEFAULT_VOICE_ID and self._built_in():
             raise _cannot_delete(voice_id)
         with self._reserve(voice_id):
             self._loaded.pop(voice_id, None)
-            if await asyncio.to_thread(self._files.stamp, voice_id) is None:
+            if await self._call(self._files.stamp, voice_id) is None:
                 raise _cannot_delete(voice_id) if voice_id in self._others() else _not_found(voice_id)
-            await asyncio.to_thread(self._files.delete, voice_id)
+            await self._call(self._files.delete, voice_id)
             self._loaded.pop(voice_id, None)
+
+    async def _call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Calls the files on a thread.
+
+        Raises TimeLimitExceeded, and ResourceExhausted or Unavailable where the disk is full, read-only or fails.
+        """
+        try:
+            return await self._pool.run(function, *args, **kwargs)
+        except (FileNotFoundError, FileExistsError):
+            raise
+        except OSError as error:
+            raise storage_error(error) from error
 
     def _built_in(self) -> StoredVoice:
         voice = self._default()
@@ -165,14 +209,14 @@ class VoiceStore:
     async def _load(self, voice_id: str) -> StoredVoice:
         """Returns the voice as its file is now; reads the file only if it has changed."""
         known = self._loaded.get(voice_id)
-        stamp = await asyncio.to_thread(self._files.stamp, voice_id)
+        stamp = await self._call(self._files.stamp, voice_id)
         if stamp is None:
             self._loaded.pop(voice_id, None)
             if (built := self._built_in_or_none(voice_id)) is not None:
                 return built
             raise _not_found(voice_id)
         if known is None or known.stamp != stamp:
-            known = _Loaded(await asyncio.to_thread(self._read, voice_id), stamp, 0.0)
+            known = _Loaded(await self._call(self._read, voice_id), stamp, 0.0)
         if voice_id not in self._reserved:
             known.checked_s = _now_s()
             self._cache(voice_id, known)
@@ -194,28 +238,46 @@ class VoiceStore:
             return stored(voice_id, Voice.from_bytes(self._files.read(voice_id)))
         except FileNotFoundError:
             raise _not_found(voice_id) from None
-        except (InvalidInput, KeyError, ValueError) as error:
-            raise _unreadable(voice_id, error) from error
+        except _UNUSABLE as error:
+            raise _damaged(voice_id) from error
 
     async def _summary(self, voice_id: str) -> VoiceSummary | None:
-        """Returns None, and logs why, if the file has just been deleted or is not a voice."""
+        """Returns None if the file has just been deleted or is not a voice."""
         if voice_id == DEFAULT_VOICE_ID:
             return self._built_in_or_none(voice_id)
         if voice_id not in self._summaries:
-            try:
-                self._summaries[voice_id] = await asyncio.to_thread(self._read_summary, voice_id)
-            except (InvalidInput, FileNotFoundError) as error:
-                log.error("voice %s is left out of the list: %s", voice_id, error)
+            if (info := await self._call(self._read_summary, voice_id)) is None:
                 return None
+            self._summaries[voice_id] = info
         return self._summaries[voice_id]
 
-    def _read_summary(self, voice_id: str) -> VoiceSummary:
-        if not is_upload_id(voice_id):
-            raise _invalid_file(voice_id, f"file names of {ID_ALLOWED}, then {SUFFIX}")
+    def _read_summary(self, voice_id: str) -> VoiceSummary | None:
+        """Returns None if the file has just been deleted or is not a voice; logs the latter once."""
+        stamp: str | None = None
         try:
-            return summary(voice_id, Voice.header_of(self._files.read(voice_id, HEADER_BYTES)))
-        except (InvalidInput, KeyError, ValueError) as error:
-            raise _unreadable(voice_id, error) from error
+            stamp = self._files.stamp(voice_id)
+            if stamp is None or self._damaged.get(voice_id) == stamp:
+                return None
+            if not is_upload_id(voice_id):
+                raise ValueError(f"its name is not {ID_ALLOWED}")
+            info = summary(voice_id, Voice.header_of(self._files.read(voice_id, HEADER_BYTES)))
+        except FileNotFoundError:
+            return None
+        except (*_UNUSABLE, OSError) as error:
+            if voice_id not in self._damaged:
+                log.error("%r among the stored voices is left out: %s", voice_id + SUFFIX, error)
+            # a file that a system error hides is tried again: its stamp stays when the cause goes
+            self._damaged[voice_id] = None if isinstance(error, OSError) else stamp
+            info = None
+        else:
+            self._damaged.pop(voice_id, None)
+        metrics.VOICE_FILES_DAMAGED.set(len(self._damaged))
+        return info
+
+    def _forget_damaged(self, existing: set[str]) -> None:
+        """Forgets the damaged files that have been deleted."""
+        self._damaged = {voice_id: stamp for voice_id, stamp in self._damaged.items() if voice_id in existing}
+        metrics.VOICE_FILES_DAMAGED.set(len(self._damaged))
 
     @contextmanager
     def _reserve(self, voice_id: str) -> Iterator[None]:
@@ -250,11 +312,6 @@ def _exists(voice_id: str) -> AlreadyExists:
     return AlreadyExists("VOICE_EXISTS", message, field="voice_id", value=voice_id, allowed="a free id")
 
 
-def _invalid_file(voice_id: str, allowed: str) -> InvalidInput:
-    file = voice_id + SUFFIX
-    message = f"voices_dir holds {file!r}, which is not a stored voice; allowed are {allowed}."
-    return InvalidInput("voices_dir", message, "VOICE_FILE_INVALID", value=repr(file), allowed=allowed)
-
-
-def _unreadable(voice_id: str, error: Exception) -> InvalidInput:
-    return _invalid_file(voice_id, f"files that this server wrote ({error})")
+def _damaged(voice_id: str) -> DataLoss:
+    message = f"The server's file of the voice {voice_id!r} is damaged; delete this voice and make it again."
+    return DataLoss("VOICE_DAMAGED", message, field="voice_id", value=voice_id, allowed="another voice")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
+from engines.api import Observer
 from engines.errors import EngineFailure
 from engines.model_spec import MEL_HOP_SAMPLES, SILENCE_SPEECH_TOKEN
 from engines.s3gen.runtime import F32, FlowBatch, VocoderBatch, VocoderResult
@@ -185,3 +188,20 @@ class SlowExecute:
         self.batches.append(list(batch))
         await asyncio.sleep(self.batch_s + self.token_s * sum(request.tokens for request in batch))
         return decode_windows(self.runtime, [(request.decoder, request.window) for request in batch])
+
+
+class CallObserver(Observer):
+    """Records the blocking calls that have begun and not returned, and how many have returned, by stage."""
+
+    def __init__(self) -> None:
+        self.running: Counter[str] = Counter()
+        self.returned: Counter[str] = Counter()
+
+    @contextmanager
+    def calling(self, stage: str) -> Iterator[None]:
+        self.running[stage] += 1
+        try:
+            yield
+        finally:
+            self.running[stage] -= 1
+            self.returned[stage] += 1

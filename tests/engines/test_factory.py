@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
+import subprocess
+import sys
 import textwrap
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import engines
 from engines import factory
 from engines.api import AudioChunk, Engine, Segment
+from engines.checkpoints.checkpoint import EMBEDDED
 from engines.config import EngineConfig, Sampling
-from engines.errors import InvalidInput
+from engines.errors import CheckpointError, InvalidInput
 from engines.s3gen.parity_check import RuntimeRefused
 from engines.t3.guidance import VARIABLE
 from tests.engines.s3gen.gpu.test_double_buffer import has_gpu
@@ -129,3 +135,28 @@ def test_the_example_of_the_package_speaks() -> None:
     samples: list[int] = []
     exec(example.replace("...  # event.samples", "samples.append(len(event.samples))  #"), {"samples": samples})
     assert sum(samples) > 12_000
+
+
+_BARE = (
+    "av", "soxr", "pyloudnorm", "tensorrt", "tensorrt_rtx", "vllm", "cuda",
+    "riva", "gradio", "starlette", "uvicorn", "websockets",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("module", ["engines.factory", "engines.tools.measure"])
+def test_an_engine_needs_no_library_of_uploads_gpus_or_servers(module: str) -> None:
+    """A bare machine with a GPU has torch and little else."""
+    blocked = f"import sys; sys.modules |= dict.fromkeys({_BARE!r}); import {module}"  # None: the import raises
+    subprocess.run([sys.executable, "-c", blocked], check=True, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_damaged_voice_encoder_stops_the_start(tmp_path: Path, value: float) -> None:
+    shutil.copytree(EMBEDDED, tmp_path / "model")
+    file = tmp_path / "model/ve.safetensors"
+    tensors = load_file(file)
+    name = max(tensors, key=lambda name: tensors[name].size)
+    tensors[name].flat[3] = value
+    save_file(tensors, file)
+    with pytest.raises(CheckpointError, match=name):
+        engines.load(EngineConfig(model=str(tmp_path / "model"), device="cpu", threads=1))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from engines import pipeline
 from engines.api import AudioChunk, EngineInfo, Event, Limits, Segment, SegmentDone, SegmentStarted
 from engines.config import Sampling
-from engines.errors import EngineBusy, EngineFailure, InvalidInput
+from engines.errors import EngineBusy, EngineFailure, InvalidInput, TimeLimitExceeded
 from engines.model_spec import SAMPLES_PER_TOKEN
 from engines.pipeline import Pipeline, Stages
 from engines.s3gen.streaming.batcher import WindowBatcher
@@ -245,6 +247,22 @@ def test_warm_up_speaks_to_the_end_and_leaves_nothing() -> None:
         assert bench.execute.batches
 
     virtual_time(run())
+
+
+async def test_a_voice_that_takes_for_ever_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    class HangingBuilder:
+        def build(self, audio: bytes, name: str, *, normalize_loudness: bool = True) -> Voice:
+            go_on.wait()
+            return make_voice(name=name)
+
+    go_on = threading.Event()
+    monkeypatch.setattr(pipeline, "_VOICE_TIME_LIMIT_S", 0.02)
+    bench = Bench()
+    engine = Pipeline(bench.engine.info, bench.engine.stages, HangingBuilder(), make_voice())
+    with pytest.raises(TimeLimitExceeded) as raised:
+        await engine.make_voice(b"", name="Anna")
+    assert (raised.value.reason, raised.value.retryable) == ("VOICE_TIMEOUT", True)
+    go_on.set()
 
 
 def test_speech_that_runs_away_from_its_text_ends_in_a_short_fade() -> None:

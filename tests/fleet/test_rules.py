@@ -63,6 +63,18 @@ CASES: dict[str, tuple[list[dict[str, str]], list[dict[str, str]]]] = {
         [series("mynah_window_fallbacks_total", "0x20 1x40", runtime="onnx")],
     ),
     "MynahT3Down": ([series("mynah_t3_down", "1x60")], [series("mynah_t3_down", "0x60")]),
+    "MynahStalled": (
+        [series("mynah_stalled", "0x50 1x10", part="s3gen"), series("mynah_stalled", "0x60", part="t3")],
+        [series("mynah_stalled", "0x60", part="s3gen"), series("mynah_stalled", "0x60", part="t3")],
+    ),
+    "MynahStorage": (
+        [series("mynah_storage_errors_total", "0x50 1x10", reason="STORAGE_FULL")],
+        [series("mynah_storage_errors_total", "5x60", reason="STORAGE_FULL")],
+    ),
+    "MynahVoiceFilesDamaged": (
+        [series("mynah_voice_files_damaged", "2x60")],
+        [series("mynah_voice_files_damaged", "0x60")],
+    ),
     "MynahKvCachePressure": (
         [series("mynah_t3_kv_cache_ratio", "0.99x60")],
         [series("mynah_t3_kv_cache_ratio", "0.8x60")],

@@ -52,7 +52,7 @@ async def admin() -> tuple[AdminServer, str]:
     ("request_", "status"),
     [
         (b"GET /healthz HTTP/1.1\r\n\r\n", 200),
-        (b"GET /healthz?verbose HTTP/1.0\r\nHost: x\r\n\r\n", 200),
+        (b"GET /healthz?verbose HTTP/1.0\r\nHost: localhost\r\n\r\n", 200),
         (b"GET /secrets HTTP/1.1\r\n\r\n", 404),
         (b"POST /metrics HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc", 405),
         (b"\x16\x03\x01 hello\r\n\r\n", 400),

@@ -58,6 +58,7 @@ def test_every_option_is_a_flag_and_a_variable_of_its_own_type():
         "tls_key": ("/tmp/k", Path("/tmp/k")),
         "tls_client_ca": ("/tmp/a", Path("/tmp/a")),
         "api_keys": ("/tmp/n", Path("/tmp/n")),
+        "allowed_host": ("a.example,b.example", ("a.example", "b.example")),
         "log_level": ("WARNING", "warning"),
         "idle_timeout_s": ("2.5", 2.5),
         "stall_timeout_s": ("0.5", 0.5),
@@ -202,3 +203,12 @@ def test_voices_are_kept_in_the_users_data_folder_where_only_this_machine_reache
     assert list(tmp_path.iterdir()) == [], "reading the configuration writes nothing"
     (tmp_path / "mynah").write_text("a file where the folder would be")
     assert place() == "memory"
+
+
+def test_a_repeatable_flag_may_be_given_several_times_or_with_commas():
+    flags = ["--allowed-host", "a.example", "--allowed-host", "b.example,c.example"]
+    assert read_config(flags, {}).allowed_host == ("a.example", "b.example", "c.example")
+    assert read_config([], {"MYNAH_ALLOWED_HOST": "a.example,b.example"}).allowed_host == ("a.example", "b.example")
+    for wrong in ("", "a b", "http://a.example", "*.example"):
+        with pytest.raises(ConfigError):
+            read_config(["--allowed-host", wrong], {})

@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,14 +22,17 @@ _ENVIRONMENT = {
 class Process:
     """A serving process. It keeps its address over restarts."""
 
-    def __init__(self, command: list[str], address: str, ready: str) -> None:
+    def __init__(
+        self, command: list[str], address: str, ready: str, environment: Mapping[str, str] | None = None
+    ) -> None:
         """`address` is a pattern for its address in its output; `ready` is part of the line after which it serves."""
+        self._environment = {**_ENVIRONMENT, **(environment or {})}
         self.address = "127.0.0.1:0"
         self._command, self._pattern, self._ready = command, address, ready
 
     def start(self) -> None:
         command = [*self._command, "--listen", self.address]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=_ENVIRONMENT, cwd=ROOT)
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=self._environment, cwd=ROOT)
         assert self._process.stdout is not None
         output = ""
         for line in self._process.stdout:
@@ -52,15 +55,16 @@ class Process:
 def server_process(*flags: str) -> Iterator[Process]:
     """`mynah-serve` with random:tiny, warmed up."""
     command = [str(SERVER_PYTHON), "-m", "service", "--model", "random:tiny"]
-    command += ["--grace-s", "0", "--max-streams", "4", "--cache-dir", str(ROOT / "build/ui-tests")]
+    command += ["--voices-dir", "memory", "--grace-s", "0", "--max-streams", "4"]
+    command += ["--cache-dir", str(ROOT / "build/ui-tests")]
     with _running(Process([*command, *flags], r"listening on (\S+)", "serving after")) as server:
         yield server
 
 
 @contextmanager
-def page_process(*flags: str) -> Iterator[Process]:
+def page_process(*flags: str, environment: Mapping[str, str] | None = None) -> Iterator[Process]:
     """`python -m ui` on a free port; the address is the page's."""
-    with _running(Process([sys.executable, "-m", "ui", *flags], r"open (\S+)", "mynah-page")) as page:
+    with _running(Process([sys.executable, "-m", "ui", *flags], r"open (\S+)", "mynah-page", environment)) as page:
         yield page
 
 

@@ -22,18 +22,21 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM_FLAGS)
         _speaking(browser, page.address, "page-desktop", viewport=DESKTOP, device_scale_factor=1.5)
         _speaking(browser, page.address, "page-dark", viewport=DESKTOP, color_scheme="dark", device_scale_factor=1.5)
-        _speaking(browser, page.address, "page-phone", viewport=PHONE, device_scale_factor=2, has_touch=True)
+        phone: dict[str, Any] = {"viewport": PHONE, "device_scale_factor": 2, "has_touch": True}
+        _speaking(browser, page.address, "page-phone", expert=False, **phone)
         _cloning(browser, page.address, "page-voices", viewport=DESKTOP, device_scale_factor=1.5)
         browser.close()
 
 
-def _speaking(browser: Browser, url: str, name: str, **options: Any) -> None:
-    """A complete recording, in the middle of its playback."""
+def _speaking(browser: Browser, url: str, name: str, *, expert: bool = True, **options: Any) -> None:
+    """A complete recording, in the middle of its playback, with the figures for experts or without."""
     with Visitor.on(browser, url, **options) as visitor:
-        visitor.page.locator("#seed-a").get_by_role("textbox").fill("4")
+        if expert:
+            visitor.expert()
+            visitor.page.locator("#seed-a").get_by_role("textbox").fill("4")
         visitor.speak()
         visitor.finished()
-        visitor.page.locator("#result a[download]").wait_for(state="attached")
+        visitor.take().wait_for()
         visitor.wait("mynah.player.sound.position > 0.6 * mynah.player.shown.length_s")
         _save(visitor, name)
 
@@ -43,8 +46,7 @@ def _cloning(browser: Browser, url: str, name: str, **options: Any) -> None:
         clip = Path(folder) / "clip.wav"
         clip.write_bytes(wav(12.0))
         visitor.open_tab("Voices")
-        visitor.page.locator("#clip").get_by_label("Upload file").click()
-        visitor.page.locator("#clip input[type=file]").set_input_files(clip)
+        visitor.upload(clip)
         visitor.page.locator(".verdict-text[data-verdict=yes]").wait_for()
         visitor.page.locator("#voice-name").get_by_role("textbox").fill("Ada")
         _save(visitor, name)

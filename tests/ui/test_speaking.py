@@ -6,6 +6,7 @@ import io
 import time
 import wave
 from itertools import pairwise
+from pathlib import Path
 
 import grpc
 import pytest
@@ -73,6 +74,7 @@ def streams_end(address: str, within_s: float) -> None:
 
 
 def test_word_by_word_speech_starts_before_the_text_is_complete(visitor: Visitor):
+    visitor.expert()
     visitor.page.get_by_label("Word by word").check()
     visitor.page.get_by_label("number input for Words per second").fill("10")
     visitor.page.get_by_label("number input for Words per second").blur()
@@ -108,11 +110,12 @@ def test_again_gives_the_same_speech_and_new_another(visitor: Visitor):
     visitor.speak(SHORT)
     visitor.finished()
     seed, first = visitor.recording()["seed"], visitor.samples()
+    visitor.expert()
     visitor.button("Again").click()
     visitor.wait("mynah.player.live")
     visitor.finished()
     assert (visitor.recording()["seed"], visitor.samples()) == (seed, first)
-    visitor.button("New").click()
+    visitor.button("Another take").click()
     visitor.wait("mynah.player.live")
     visitor.finished()
     assert visitor.recording()["seed"] != seed
@@ -121,6 +124,7 @@ def test_again_gives_the_same_speech_and_new_another(visitor: Visitor):
 
 
 def test_two_settings_of_one_text_share_the_seed_and_can_be_switched(visitor: Visitor):
+    visitor.expert()
     visitor.write(SHORT)
     # on random:tiny, one seed in four ends before B's limit; B has no seed of its own and gets A's
     visitor.page.locator("#seed-a").get_by_role("textbox").fill("1")
@@ -134,6 +138,8 @@ def test_two_settings_of_one_text_share_the_seed_and_can_be_switched(visitor: Vi
     assert a["seed"] == b["seed"]
     assert b["length_s"] == pytest.approx((1 + 20 + 3) * 0.04)
     assert a["length_s"] > b["length_s"]
+    difference = visitor.page.locator(".difference").inner_text()
+    assert difference == "A and B differ in Longest segment (A: 1000, B: 20)."
     length = visitor.page.locator("[data-figure=length]")
     assert [line[:2] for line in length.inner_text().splitlines()] == ["A ", "B "]
     visitor.button("A").click()
@@ -142,14 +148,114 @@ def test_two_settings_of_one_text_share_the_seed_and_can_be_switched(visitor: Vi
     visitor.wait("mynah.player.sound.playing && ear.level() > 0.001")
 
 
-def test_the_last_recording_can_be_downloaded(visitor: Visitor):
+def test_equal_settings_are_named_as_equal(visitor: Visitor):
+    visitor.expert()
+    visitor.write(SHORT)
+    visitor.button("Compare A and B").click()
+    visitor.page.get_by_text("A and B have the same settings").wait_for()
+    visitor.button("Stop").first.click()
+    visitor.finished()
+
+
+def test_stop_during_playback_says_so(visitor: Visitor):
+    visitor.speak(LONG)
+    visitor.finished()
+    visitor.take().get_by_role("button", name="Play").click()
+    visitor.page.get_by_text("Playing …").wait_for()
+    visitor.wait("mynah.player.sound.playing && (document.querySelector('#stop').click(), true)")
+    assert visitor.page.locator(".player .state").inner_text().startswith("Stopped at ")
+
+
+def saved(visitor: Visitor, label: str) -> tuple[str, bytes]:
+    """Returns the name and the content of a download of the newest recording."""
+    with visitor.page.expect_download() as download:
+        visitor.take().get_by_role("button", name=f"Download as {label}", exact=True).click()
+    return download.value.suggested_filename, Path(download.value.path()).read_bytes()
+
+
+def test_recordings_have_names_and_can_be_downloaded_and_played_again(visitor: Visitor):
     visitor.speak(SHORT)
     visitor.finished()
-    link = visitor.page.locator("#result a[download]")
-    link.wait_for(state="attached")
-    answer = visitor.context.request.get(str(link.get_attribute("href")))
-    with wave.open(io.BytesIO(answer.body())) as file:
+    name = visitor.take().get_by_label("Name of the recording")
+    assert name.input_value() == "Good morning."
+    name.fill("Greeting: one/two")
+    filename, content = saved(visitor, "WAV")
+    assert filename == "Greeting onetwo.wav"
+    with wave.open(io.BytesIO(content)) as file:
         assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (24_000, 1, 2)
         data = file.readframes(file.getnframes())
     played = visitor.samples()
     assert [int.from_bytes(data[i : i + 2], "little", signed=True) for i in range(0, len(data), 2)] == played
+    for label, extension, start in (("MP3", "mp3", b"\xff"), ("FLAC", "flac", b"fLaC"), ("Opus", "ogg", b"OggS")):
+        filename, content = saved(visitor, label)
+        assert filename == f"Greeting onetwo.{extension}"
+        assert content.startswith(start)
+    visitor.speak("Another one. ")
+    visitor.finished()
+    assert visitor.page.locator(".takes li").count() == 2
+    visitor.page.locator(".takes li").last.get_by_role("button", name="Play").click()
+    visitor.wait("mynah.player.sound.playing && mynah.player.shown.sent === 'Good morning. '")
+
+
+def test_a_voice_can_be_heard_before_it_is_used(visitor: Visitor):
+    visitor.speak(SHORT)
+    visitor.finished()
+    listen, before = visitor.page.locator("#voice-a [data-do=listen]"), visitor.evaluate("ear.starts.length")
+    listen.click()
+    assert listen.inner_text() == "Stop"
+    visitor.wait(f"ear.starts.length > {before}")
+    visitor.wait("document.querySelector('#voice-a [data-do=listen]').textContent === 'Listen'")  # at its end
+    assert visitor.page.locator(".takes li").count() == 1
+    listen.click()
+    listen.click()
+    assert listen.inner_text() == "Listen"
+    visitor.button("Speak").click()
+    visitor.finished()
+    assert visitor.page.locator(".takes li").count() == 2
+
+
+def test_the_text_the_view_and_the_colours_outlive_a_reload(visitor: Visitor):
+    visitor.write("Remember me.")
+    visitor.expert()
+    dark = "document.body.classList.contains('dark')"
+    before = visitor.evaluate(dark)
+    visitor.button("Dark colours").click()
+    assert visitor.evaluate(dark) != before
+    visitor.page.reload()
+    visitor.wait("document.querySelector('#text textarea')?.value === 'Remember me.'")
+    visitor.page.locator("#settings-a").wait_for()
+    assert visitor.evaluate(dark) != before
+    visitor.speak()
+    assert visitor.evaluate("mynah.player.recordings.a.sent") == "Remember me."
+
+
+def test_examples_fill_the_text(visitor: Visitor):
+    visitor.page.get_by_label("Example", exact=True).select_option("A phone call")
+    assert "Your appointment" in visitor.page.get_by_label("Text", exact=True).input_value()
+    visitor.speak()
+    assert "Your appointment" in visitor.evaluate("mynah.player.recordings.a.sent")
+
+
+def test_a_long_text_from_a_file_is_spoken_with_its_progress(visitor: Visitor, tmp_path: Path):
+    text = "".join(f"This is sentence number {number} of a long story.\n" for number in range(400))
+    file = tmp_path / "story.txt"
+    file.write_bytes(text.replace("\n", "\r\n").encode())
+    visitor.page.locator("[data-do=open]:enabled").wait_for()
+    visitor.page.get_by_label("Text file").set_input_files(file)
+    assert visitor.page.locator(".count").inner_text() == "story.txt: 3,600 words, about 24 minutes of speech."
+    visitor.speak()
+    assert visitor.evaluate("mynah.player.recordings.a.sent") == text
+    visitor.wait("document.querySelector('.progress').value > 0")
+    visitor.page.get_by_text("of the text").wait_for()
+    assert visitor.evaluate("document.querySelector('.progress').value") < 1
+    visitor.page.keyboard.press("Escape")
+    visitor.finished()
+    assert not visitor.page.locator(".progress").is_visible()
+
+
+def test_a_file_that_is_no_text_is_refused(visitor: Visitor, tmp_path: Path):
+    file = tmp_path / "picture.txt"
+    file.write_bytes(b"\x89PNG\0\0")
+    visitor.page.locator("[data-do=open]:enabled").wait_for()
+    visitor.page.get_by_label("Text file").set_input_files(file)
+    assert visitor.page.locator(".count").inner_text() == "picture.txt is not a text file."

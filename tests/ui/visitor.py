@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -118,12 +119,20 @@ class Visitor:
         """End the visit. Asserts that there were no complaints."""
         for event, note in self._listening.items():
             self.page.remove_listener(event, note)
+        self.page.evaluate("localStorage.clear()")  # the next visitor of this window is another person
         self.page.goto("about:blank")
         assert not self.complaints, "\n".join(self.complaints)
 
     def _note(self, bad: bool, what: str) -> None:
         if bad:
             self.complaints.append(what)
+
+    def expect_refusal(self) -> None:
+        """Forget the complaints about an answer with status 400 from the routes of the voices, which the test made."""
+        refused = f"400 {self.url}mynah/voices"
+        about = [one for one in self.complaints if one.startswith((refused, "Failed to load resource"))]
+        assert about, self.complaints
+        self.complaints = [one for one in self.complaints if one not in about]
 
     def _own_host(self, url: str) -> bool:
         return url.startswith(("data:", "blob:")) or urlsplit(url).netloc == urlsplit(self.url).netloc
@@ -168,6 +177,24 @@ class Visitor:
         script = "name => Array.from(mynah.player.recordings[name].samples, one => Math.round(one * 32768))"
         samples: list[int] = self.evaluate(script, name)
         return samples
+
+    def expert(self) -> None:
+        """Open the fold with the settings, the comparison and the figures."""
+        fold = self.page.locator(".fold:enabled")
+        if fold.get_attribute("aria-expanded") != "true":
+            fold.click()
+
+    def upload(self, clip: Path) -> None:
+        """Choose a clip for a new voice."""
+        self.page.locator("[data-do=choose]:enabled").wait_for()
+        self.page.get_by_label("Audio file").set_input_files(clip)
+
+    def choose_voice(self, name: str, settings: str = "a") -> None:
+        self.page.locator(f"#voice-{settings} select").select_option(label=name)
+
+    def take(self) -> Locator:
+        """The newest recording in the list."""
+        return self.page.locator(".takes li").first
 
     def open_tab(self, name: str) -> None:
         self.page.get_by_role("tab", name=name, exact=True).click()

@@ -108,6 +108,6 @@ class LogitsTap:
         self._runner.sampler = self._sampler
 
     def __call__(self, logits: torch.Tensor, sampling_metadata: object) -> Any:
-        due = self._sampler.batch_sampler._batch.due()
+        due = self._sampler.batch_sampler.batch.due()
         self.logits += [logits[row.index].clone() for row in due]
         return self._sampler(logits=logits, sampling_metadata=sampling_metadata)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import pytest
@@ -49,6 +49,9 @@ class ScriptedEngine:
         if self.fails_to_change is not None:
             raise self.fails_to_change
         self.promoted.append(request_id)
+
+    def rest(self, request_ids: Iterable[str]) -> None:
+        self.resting = set(request_ids)
 
     def abort(self, request_id: str) -> None:
         if self.fails_to_change is not None:

@@ -364,3 +364,23 @@ def test_a_cache_too_small_for_one_request_is_rejected(folder: Path) -> None:
     assert 1 + 75 + 46 + 1 + 100 == 223
     assert len(run(decoder, longest)[0]) == 101
     decoder.close()
+
+
+def test_a_request_rests_at_its_target_and_then_goes_on_with_the_same_tokens(decoder: VllmDecoder) -> None:
+    """What is made long before it is played takes the device from streams that wait."""
+    requests = [drawn(seed, max_speech_tokens=40) for seed in (1, 2)]
+    expected = run(decoder, *requests)
+    resting, other = (decoder.add(request) for request in requests)
+    resting.target_tokens = 4  # the weights are random: the segment is short
+    while not decoder.idle:
+        decoder.step()
+    assert other.speech.finished
+    assert 4 <= resting.speech.count <= 5
+    assert engine(decoder).use.kv_cache_share > 0
+    third = decoder.add(requests[1])  # the places that are left are used meanwhile
+    while not third.speech.finished:
+        decoder.step()
+    resting.target_tokens = float("inf")
+    while not decoder.idle:
+        decoder.step()
+    assert [resting.speech.raw, other.speech.raw, third.speech.raw] == [*expected, expected[1]]

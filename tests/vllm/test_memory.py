@@ -10,6 +10,7 @@ from engines.errors import InvalidInput
 from engines.model_spec import NANO, TINY, TURBO, ModelSpec
 from engines.s3gen.nets import flow, vocoder_weights
 from engines.t3.model import expected_tensors
+from engines.t3.vllm.backend import _dtype
 from engines.t3.vllm.memory import (
     S3GEN_BYTES,
     MemoryPlan,
@@ -80,3 +81,17 @@ def test_half_precision_halves_what_it_should() -> None:
     half, full = plan_for(TURBO, 8, 2), plan_for(TURBO, 8, 4)
     assert full.kv_cache == 2 * half.kv_cache
     assert half.s3gen == full.s3gen
+
+
+@pytest.mark.parametrize("spec", [TINY, NANO, TURBO], ids=lambda spec: spec.name)
+def test_one_stream_has_room_for_a_sequence_of_the_greatest_length_and_work_beside_it(spec: ModelSpec) -> None:
+    """vLLM refuses to start without it."""
+    plan = plan_for(spec, 1)
+    assert plan.kv_cache >= (2048 + 1) * kv_bytes_per_position(spec.t3, 2)
+    assert plan.work >= 400_000_000
+
+
+def test_float32_on_a_gpu_is_refused_because_vllm_has_no_fast_attention_for_it() -> None:
+    with pytest.raises(InvalidInput, match="float16 or bfloat16"):
+        _dtype("float32", "cuda")
+    assert (_dtype("auto", "cuda"), _dtype("float32", "cpu")) == ("float16", "float32")

@@ -17,9 +17,10 @@ export function show({ field, message }, settings, fallback) {
   text.id = `error-${place.id || "player"}`;
   text.textContent = message;
   place.append(text);
-  const input = control?.querySelector("textarea, input");
+  const input = control?.querySelector("textarea, input:not([type=file]), select");
   input?.setAttribute("aria-invalid", "true");
   input?.setAttribute("aria-describedby", text.id);
+  if (control?.closest(".expert")) document.dispatchEvent(new CustomEvent("mynah-expert"));
   if (control?.offsetParent === null) document.querySelector(`#settings [role=tablist] [data-tab-id=${settings}]`)?.click();
   text.scrollIntoView({ block: "nearest", behavior: "smooth" });
 }

@@ -1,27 +1,34 @@
 // The player: connects recordings, sound and drawings, and handles the page's buttons. Gradio's events import this
 // module, so a click waits for it. `window.mynah.player` is for tests and debugging.
 
+import { differences } from "./compare.js";
 import * as errors from "./errors.js";
 import { drawFigures } from "./player/figures.js";
 import { Recording, now, seconds } from "./player/recording.js";
 import { Sound } from "./player/sound.js";
 import { openStream } from "./stream.js";
 import { Timeline } from "./player/timeline.js";
+import * as sample from "./sample.js";
 import { drawTranscript } from "./player/transcript.js";
 import { type } from "./player/typing.js";
 import { Wave } from "./player/wave.js";
+import { chosen } from "./voice.js";
 
-const SETTINGS = ["voice", "temperature", "top_p", "top_k", "repetition_penalty", "max_speech_tokens", "seed"];
+const SETTINGS = ["temperature", "top_p", "top_k", "repetition_penalty", "max_speech_tokens", "seed"];
+const PLAYING = "Playing …";
+const LONG_CHARS = 1000; // a text of which the progress is shown
+const PIECE_CHARS = 2000; // of a text that is sent at once
 
 const mounted = Promise.withResolvers();
 
 export const speak = async (which, args) => (await mounted.promise).speak(which, args);
 
-export function mount(element, trigger) {
-  const player = new Player(element, trigger);
+export function mount(element) {
+  const player = new Player(element);
   mounted.resolve(player);
   window.mynah = { player };
   document.addEventListener("click", ({ target }) => target.closest("#stop") && player.stop(), true);
+  document.addEventListener("mynah-sample", () => player.stop());
   document.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) press("#speak");
     else if (event.key === "Escape") player.stop();
@@ -38,10 +45,10 @@ function press(button) {
 }
 
 class Player {
-  constructor(element, trigger) {
+  constructor(element) {
+    this.element = element;
     this.part = (selector) => element.querySelector(selector);
     this.parts = (selector) => [...element.querySelectorAll(selector)];
-    this.trigger = trigger;
     this.sound = new Sound();
     this.wave = new Wave(this.part(".wave canvas"), this.part(".spectrum canvas"));
     this.timeline = new Timeline(this.part(".timeline"));
@@ -58,11 +65,13 @@ class Player {
   async speak(which, [text, pace, speed, ...controls]) {
     errors.clear();
     if (!text.trim()) return errors.show({ field: "text", message: "There is no text to speak. Write some first." });
-    const settings = { a: settingsOf(controls.slice(0, SETTINGS.length)), b: settingsOf(controls.slice(SETTINGS.length)) };
+    const settings = { a: settingsOf("a", controls.slice(0, SETTINGS.length)), b: settingsOf("b", controls.slice(SETTINGS.length)) };
     const words_per_s = pace === "Word by word" ? speed : null;
-    const request = (name) => ({ text, words_per_s, ...settings[name] });
+    const label = (name) => (which === "ab" ? `settings ${name.toUpperCase()}` : "");
+    const request = (name) => ({ text, words_per_s, label: label(name), ...settings[name] });
     await this.#stopped();
     this.recordings = {};
+    this.#showDifference(which === "ab" ? differences(settings.a, settings.b) : "");
     const first = await this.#record("a", request("a"));
     if (which !== "ab" || first.state !== "done") return;
     await this.#playedOut();
@@ -73,9 +82,11 @@ class Player {
   }
 
   stop() {
-    this.stopAsked = now();
+    const heard = this.sound.playing && !this.live;
     this.sound.silence();
     this.live?.halt();
+    sample.stop();
+    if (heard) this.#setStatus(`Stopped at ${seconds(this.sound.position)}.`);
     this.draw(true);
   }
 
@@ -120,12 +131,13 @@ class Player {
       const end = () => { recording.typed = true; stream.end(); };
       let stopTyping = () => {};
       if (request.words_per_s) stopTyping = type(request.text, request.words_per_s, send, end);
-      else { send(request.text); end(); }
+      else { for (const piece of pieces(request.text)) send(piece); end(); }
       const halt = () => { stopTyping(); recording.typed = true; recording.halted = true; stream.stop(); };
       this.live = { recording, halt };
     });
     this.live.over = over;
     this.#setStatus("Waiting for the first sound …");
+    this.#comeIntoView();
     this.#animate();
     return over.then(() => { this.live = null; this.#ended(recording); return recording; });
   }
@@ -137,7 +149,7 @@ class Player {
     else if (event.type === "chunk") this.#chunk(recording, event, samples);
     else recording.state = event.type === "error" ? "failed" : event.type;
     if (event.type === "error") errors.show(event, recording.name, this.part(".general-errors"));
-    if (event.recording_id) this.trigger("finished", { recording_id: event.recording_id });
+    if (event.recording_id) recording.recording_id = event.recording_id;
   }
 
   #chunk(recording, event, pcm) {
@@ -155,7 +167,8 @@ class Player {
   #ended(recording) {
     const length = seconds(recording.length_s);
     const status = { done: `Done: ${length} of speech.`, stopped: `Stopped after ${length}.`, failed: "This did not work. The message says why." };
-    this.#setStatus(status[recording.state]);
+    this.#setStatus(recording.state === "done" && this.sound.playing ? PLAYING : status[recording.state]);
+    if (recording.length_s) this.#listTake(recording);
     const { ttfa, rtf, gap, underruns } = recording.figures();
     const summary = recording.length_s
       ? `first audio after ${ttfa}, real-time factor ${rtf}, ${recording.chunks.length} chunks, longest gap ${gap ?? "none"}, ${underruns} underruns`
@@ -163,6 +176,29 @@ class Player {
     this.part(".timeline").setAttribute("aria-label", `Timeline: ${summary}`);
     this.part(".spectrum").hidden = !recording.length_s;
     this.draw(true);
+  }
+
+  #listTake(recording) {
+    const play = async (one) => {
+      await this.#stopped();
+      this.#showDifference("");
+      this.recordings = { [one.name]: one };
+      this.show(one.name);
+      this.#comeIntoView();
+      this.play(0);
+    };
+    document.dispatchEvent(new CustomEvent("mynah-take", { detail: { recording, play } }));
+  }
+
+  #showDifference(text) {
+    this.part(".difference").textContent = text;
+    this.part(".difference").hidden = !text;
+  }
+
+  // On a phone the player is below the text.
+  #comeIntoView() {
+    const { top } = this.element.getBoundingClientRect();
+    if (top > innerHeight - 160 || top < 0) this.element.scrollIntoView({ block: "start", behavior: "smooth" });
   }
 
   // Shows a recording. If one is playing, the other continues at the same second.
@@ -185,6 +221,7 @@ class Player {
     this.sound.begin(start / recording.rate);
     this.audible = recording;
     this.sound.push(recording.samples.subarray(start), recording.rate);
+    this.#setStatus(PLAYING);
     this.#animate();
   }
 
@@ -218,7 +255,7 @@ class Player {
   }
 
   #setStatus(text) {
-    this.part(".state").textContent = text;
+    if (this.part(".state").textContent !== text) this.part(".state").textContent = text;
   }
 
   // Draws every frame while a recording is made or played.
@@ -234,9 +271,15 @@ class Player {
       this.draw();
       this.moving = Boolean(live || this.sound.playing);
       if (this.moving) requestAnimationFrame(frame);
-      else this.following = null, this.draw(true);
+      else this.#cameToRest();
     };
     requestAnimationFrame(frame);
+  }
+
+  #cameToRest() {
+    this.following = null;
+    if (this.part(".state").textContent === PLAYING) this.#setStatus(`Done: ${seconds(this.shown.length_s)} of speech.`);
+    this.draw(true);
   }
 
   draw(whole = false) {
@@ -244,10 +287,19 @@ class Player {
     const position_s = recording && this.audible === recording ? this.sound.position : 0;
     this.wave.draw(recording, position_s);
     this.timeline.draw(recording);
+    this.#drawProgress();
     if (whole && !this.part(".spectrum").hidden) this.wave.drawSpectrum(recording);
     this.#drawControls(recording, position_s);
     drawFigures(this.part(".figures"), Object.entries(this.recordings).map(([name, one]) => [name, this.#figures(one)]));
     drawTranscript(this.part(".transcript"), recording, position_s);
+  }
+
+  #drawProgress() {
+    const recording = this.live?.recording, bar = this.part(".progress");
+    bar.hidden = !(recording && recording.request.text.length > LONG_CHARS);
+    if (bar.hidden || !recording.length_s) return;
+    bar.value = recording.share;
+    if (!recording.halted) this.#setStatus(`Speaking … ${Math.round(100 * recording.share)} % of the text, ${seconds(recording.length_s)} so far`);
   }
 
   #figures(recording) {
@@ -274,7 +326,10 @@ class Player {
 }
 
 // The values of one group of controls, by name.
-function settingsOf(values) {
-  const { voice, ...sampling } = Object.fromEntries(SETTINGS.map((name, i) => [name, values[i]]));
-  return { voice, sampling };
+function settingsOf(which, values) {
+  return { voice: chosen(which), sampling: Object.fromEntries(SETTINGS.map((name, i) => [name, values[i]])) };
+}
+
+function pieces(text) {
+  return Array.from({ length: Math.ceil(text.length / PIECE_CHARS) }, (_, i) => text.slice(i * PIECE_CHARS, (i + 1) * PIECE_CHARS));
 }

@@ -1,49 +1,48 @@
-// The list of voices, with Use and Delete. Names come from other people, so they are shown as text nodes only.
+// The list of voices, with Listen, Use and Delete. Names come from other people, so they are shown as text nodes only.
 
-export function mount(element, props, trigger, watch) {
-  const draw = () => {
-    const list = element.querySelector(".voices");
-    list?.replaceChildren(...(Array.isArray(props.value) ? props.value : []).map((voice) => card(voice, trigger)));
-  };
-  watch("value", draw);
+import { request } from "./api.js";
+import { make } from "./dom.js";
+import * as sample from "./sample.js";
+import { all, refresh } from "./voice_store.js";
+import { aboutListed } from "./voice_words.js";
+
+export function mount(element) {
+  const note = element.querySelector(".voices-note");
+  const draw = () => element.querySelector(".voices").replaceChildren(...all().map((voice) => card(voice, note)));
+  document.addEventListener("mynah-voices", draw);
+  document.addEventListener("mynah-sample-over", ({ detail }) => { if (detail.message && element.contains(detail.button)) note.textContent = detail.message; });
   draw();
-  let up = Boolean(window.mynahServer?.up);
-  if (up) trigger("refresh");
-  document.addEventListener("mynah-server", ({ detail }) => {
-    if (detail.up && !up) trigger("refresh"); // it may have other voices now
-    up = detail.up;
-  });
 }
 
-// The handler of Gradio's event after a voice was deleted.
-export function deleted(answer) {
-  document.querySelector(".voices-note").textContent = answer.deleted ? `“${answer.deleted}” was deleted.` : answer.message;
-}
-
-function card(voice, trigger) {
+function card(voice, note) {
   const item = document.createElement("li");
-  const name = make("strong", voice.name);
-  const info = make("span", [voice.built_in ? "comes with the model" : when(voice.created), `${voice.seconds} s recording`].join(" · "));
   const text = document.createElement("div");
-  text.append(name, info);
-  const use = make("button", "Use");
-  use.setAttribute("aria-label", `Use ${voice.name}`);
-  use.onclick = () => trigger("use", { id: voice.id });
-  item.append(text, use);
-  if (!voice.built_in) item.append(remove(voice, trigger));
+  text.append(make("strong", voice.name), make("span", aboutListed(voice)));
+  const listen = make("button", "Listen", { label: `Listen to ${voice.name}` });
+  listen.onclick = () => sample.toggle(voice.id, listen);
+  const use = make("button", "Use", { label: `Use ${voice.name}` });
+  use.onclick = () => {
+    document.dispatchEvent(new CustomEvent("mynah-use-voice", { detail: { id: voice.id } }));
+    document.querySelector("#tabs [role=tab]")?.click();
+  };
+  item.append(text, listen, use);
+  if (!voice.built_in) item.append(remove(voice, note));
   return item;
 }
 
 // The button asks for confirmation before it deletes.
-function remove(voice, trigger) {
-  const button = make("button", "Delete");
-  button.className = "danger";
-  button.setAttribute("aria-label", `Delete ${voice.name}`);
-  button.onclick = () => {
-    if (button.dataset.sure) return trigger("delete", { id: voice.id, name: voice.name });
-    button.dataset.sure = "yes";
-    button.textContent = "Really delete?";
-    button.setAttribute("aria-label", `Really delete ${voice.name}?`);
+function remove(voice, note) {
+  const button = make("button", "Delete", { label: `Delete ${voice.name}`, className: "danger" });
+  button.onclick = async () => {
+    if (!button.dataset.sure) {
+      button.dataset.sure = "yes";
+      button.textContent = "Really delete?";
+      button.setAttribute("aria-label", `Really delete ${voice.name}?`);
+      return;
+    }
+    const answer = await request(`voices/${encodeURIComponent(voice.id)}`, { method: "DELETE" });
+    note.textContent = answer.deleted ? `“${voice.name}” was deleted.` : answer.message;
+    await refresh();
   };
   button.onblur = () => {
     delete button.dataset.sure;
@@ -51,15 +50,4 @@ function remove(voice, trigger) {
     button.setAttribute("aria-label", `Delete ${voice.name}`);
   };
   return button;
-}
-
-function when(created) {
-  return created ? `created ${new Date(created).toLocaleString([], { dateStyle: "medium", timeStyle: "short" })}` : "";
-}
-
-function make(tag, text) {
-  const element = document.createElement(tag);
-  element.textContent = text;
-  if (tag === "button") element.type = "button";
-  return element;
 }

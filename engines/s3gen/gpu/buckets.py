@@ -27,18 +27,26 @@ class Bucket:
         return self.batch[0] <= batch <= self.batch[2] and self.length[0] <= length <= self.length[2]
 
 
-# Windows are [prompt <= 250][context <= 50][new 10..50][lookahead 3] tokens; one bucket for a lone stream, where
-# latency counts, one for full batches, one for whole segments (offline, and flushes of long ones).
+# Windows are [prompt <= 250][context <= 50][new 10..200][lookahead 3..7] tokens. Buckets: a lone stream, where latency
+# counts; full batches; full batches of the larger hops that schedules take under load; whole segments (offline, and
+# flushes of long ones), one at a time because their attention needs the most memory.
 _FLOW_TOKENS = {
-    "one": ((1, 1, 2), (1, 328, 360)),
-    "many": ((2, 8, 16), (1, 328, 360)),
-    "long": ((1, 1, 2), (360, 512, 1300)),
+    "one": ((1, 1, 2), (1, 328, 368)),
+    "many": ((2, 8, 16), (1, 328, 368)),
+    "large": ((1, 8, 16), (369, 416, 512)),
+    "long": ((1, 1, 1), (513, 640, 1312)),
 }
 _VOCODER_FRAMES = {
-    "one": ((1, 1, 2), (2, 74, 140)),
-    "many": ((2, 8, 16), (2, 74, 140)),
-    "long": ((1, 1, 2), (140, 512, 2040)),
+    "one": ((1, 1, 2), (2, 74, 144)),
+    "many": ((2, 8, 16), (2, 74, 144)),
+    "large": ((1, 8, 16), (145, 240, 448)),
+    "long": ((1, 1, 1), (449, 640, 2048)),
 }
+# Lengths are rounded up to a multiple of this, tokens and frames alike, so that a few sizes cover all windows.
+GRID = 16
+# Sizes that are captured as graphs. Larger batches compute for longer than their launches take, and are not padded.
+_GRAPH_ROWS = (1, 2, 4)
+_GRAPH_LENGTHS = {"tokens": range(128, 432, GRID), "frames": range(32, 256, GRID)}
 
 
 BUCKET_NAMES = tuple(_FLOW_TOKENS)
@@ -76,3 +84,20 @@ def choose_profile(profiles: tuple[Bucket, ...], batch: int, length: int) -> int
 def capacities(graph: Graph) -> tuple[dict[str, int], ...]:
     """The largest call of each bucket, every axis by name: the sizes of buffers."""
     return tuple(graph.sizes(bucket.batch[2], bucket.length[2]) for bucket in buckets(graph))
+
+
+def on_grid(graph: Graph, rows: int, length: int) -> tuple[int, int]:
+    """The rows and the length of the call that computes a batch of this size."""
+    length = -(-length // GRID) * GRID
+    if rows <= _GRAPH_ROWS[-1] and length in _GRAPH_LENGTHS[graph.time]:
+        rows = next(size for size in _GRAPH_ROWS if size >= rows)
+    return rows, length
+
+
+def graph_sizes(graph: Graph) -> list[dict[str, int]]:
+    """The sizes of calls that are captured as graphs, every axis by name, largest first.
+
+    The flow is captured as a whole: its sizes are the encoder's.
+    """
+    lengths = sorted(_GRAPH_LENGTHS[graph.time], reverse=True)
+    return [graph.sizes(rows, length) for length in lengths for rows in _GRAPH_ROWS[::-1]]

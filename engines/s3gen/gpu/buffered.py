@@ -5,7 +5,7 @@ Maps batches to named arrays and to calls. double_buffer.py orders the work, cud
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.model_spec import MEL_FRAMES_PER_TOKEN
-from engines.s3gen.export.graphs import CFM, ENCODER, VOCODER, Graph
-from engines.s3gen.gpu.buckets import buckets, capacities, max_rows
+from engines.s3gen.export.graphs import CFM, ENCODER, VOCODER, Graph, Port
+from engines.s3gen.gpu.buckets import buckets, capacities, graph_sizes, max_rows, on_grid
 from engines.s3gen.gpu.double_buffer import Device, DoubleBuffer, Kernel
 from engines.s3gen.runtime import F32, FlowBatch, VocoderBatch, VocoderResult
 
@@ -31,9 +31,30 @@ class BufferedRuntime:
 
     def __init__(self, name: str, device: Device, kernels: Kernels, *, depth: int = 2) -> None:
         self.name = name
-        self._device, self._kernels = device, kernels
-        self._flow = _lane(ENCODER, device, kernels.flow, depth)
-        self._vocoder = _lane(VOCODER, device, kernels.vocoder, depth)
+        self._device, self._kernels, self.depth = device, kernels, depth
+        self._flow = self._lane(ENCODER, kernels.flow, depth)
+        self._vocoder = self._lane(VOCODER, kernels.vocoder, depth)
+
+    def _lane(self, graph: Graph, kernel: Kernel, depth: int) -> Lane:
+        capacity, compute = capacities(graph), self._kernels.compute
+        return Lane(graph, DoubleBuffer(self._device, kernel, capacity, compute=compute, depth=depth))
+
+    def prepare(self) -> None:
+        """Capture the usual sizes as CUDA graphs. Call it once, before anything else runs on the device."""
+        for lane in (self._flow, self._vocoder):
+            lane.buffer.prepare(graph_sizes(lane.graph))
+
+    @property
+    def graphs(self) -> int:
+        """The number of sizes that are replayed as CUDA graphs."""
+        return self._flow.buffer.graphs + self._vocoder.buffer.graphs
+
+    @property
+    def replayed_ratio(self) -> float:
+        """The share of the calls so far that were replayed."""
+        buffers = (self._flow.buffer, self._vocoder.buffer)
+        replayed, eager = sum(b.replayed for b in buffers), sum(b.eager for b in buffers)
+        return replayed / max(1, replayed + eager)
 
     def with_depth(self, depth: int) -> BufferedRuntime:
         """Another runtime on the same kernels, with its own buffers."""
@@ -63,8 +84,7 @@ class BufferedRuntime:
         """As s3gen_times.InParts."""
         rows, tokens = batch.tokens.shape
         arrays = _flow_arrays(batch, tokens)
-        encoder = _lane(ENCODER, self._device, self._kernels.encoder, 1)
-        cfm = _lane(CFM, self._device, self._kernels.cfm, 1)
+        encoder, cfm = self._lane(ENCODER, self._kernels.encoder, 1), self._lane(CFM, self._kernels.cfm, 1)
         encoded: Arrays = {**arrays, **encoder.submit(arrays, rows, tokens)()}
         return {
             "encoder": lambda: encoder.submit(arrays, rows, tokens)(),
@@ -105,17 +125,14 @@ class Kernels:
     """A runtime's kernels over the ports of the padded graphs.
 
     The flow's inputs are the encoder's and those of the CFM that the encoder does not compute. Its two parts are only
-    for timing.
+    for timing. All kernels run on `compute`, because they may share scratch memory.
     """
 
     flow: Kernel
     vocoder: Kernel
     encoder: Kernel
     cfm: Kernel
-
-
-def _lane(graph: Graph, device: Device, kernel: Kernel, depth: int) -> Lane:
-    return Lane(graph, DoubleBuffer(device, kernel, capacities(graph), depth=depth))
+    compute: Any
 
 
 @dataclass(frozen=True)
@@ -126,20 +143,31 @@ class Lane:
     buffer: DoubleBuffer
 
     def submit(self, arrays: Arrays, rows: int, length: int) -> Callable[[], dict[str, npt.NDArray[Any]]]:
-        """Start a batch, cut into as many calls as the buckets demand."""
-        limit = max_rows(buckets(self.graph), length)
-        sizes = [min(limit, rows - first) for first in range(0, rows, limit)]
-        firsts = np.cumsum([0, *sizes[:-1]])
+        """Start a batch, cut into as many calls as the buckets demand, each padded to the grid of sizes."""
+        limit = max_rows(buckets(self.graph), on_grid(self.graph, 1, length)[1])
+        counts = [min(limit, rows - first) for first in range(0, rows, limit)]
+        firsts = np.cumsum([0, *counts[:-1]])
         tickets = [
             self.buffer.submit(
                 {name: array[first : first + count] for name, array in arrays.items()},
-                self.graph.sizes(count, length),
+                self.graph.sizes(*on_grid(self.graph, count, length)),
             )
-            for first, count in zip(firsts, sizes, strict=True)
+            for first, count in zip(firsts, counts, strict=True)
         ]
 
         def result() -> dict[str, npt.NDArray[Any]]:
             parts = [ticket.result() for ticket in tickets]
-            return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+            return {port.name: np.concatenate(list(self._cut(port, parts, counts, length))) for port in self.outputs}
 
         return result
+
+    @property
+    def outputs(self) -> tuple[Port, ...]:
+        return self.buffer.outputs
+
+    def _cut(
+        self, port: Port, parts: Sequence[Mapping[str, npt.NDArray[Any]]], counts: Sequence[int], length: int
+    ) -> Iterator[npt.NDArray[Any]]:
+        """The output of each call without the padding."""
+        for part, count in zip(parts, counts, strict=True):
+            yield part[port.name][tuple(slice(n) for n in port.shape(self.graph.sizes(count, length)))]

@@ -19,7 +19,8 @@ from engines.s3gen.export.export import Export
 from engines.s3gen.export.graphs import CFM, ENCODER, GRAPHS, VOCODER, Graph
 from engines.s3gen.gpu.buckets import Bucket, buckets
 from engines.s3gen.gpu.engine_file import EngineFileRefused, EngineIdentity, find_engine, write_engine
-from engines.s3gen.gpu.trt import ARCHITECTURES, TensorRT
+from engines.s3gen.gpu.trt import RTX_ARCHITECTURES, TensorRT
+from engines.s3gen.gpu.trt import architecture as checked_architecture
 
 _log = logging.getLogger(__name__)
 ENGINE_GRAPHS = (ENCODER.name, CFM.name, VOCODER.name)
@@ -27,7 +28,7 @@ ENGINE_GRAPHS = (ENCODER.name, CFM.name, VOCODER.name)
 
 @dataclass(frozen=True)
 class BuildSettings:
-    """architecture     of the GPU that will run the engines, one of trt.ARCHITECTURES
+    """architecture     of the GPU that will run the engines, e.g. sm86
     workspace_bytes    limit of a kernel's scratch memory on that GPU
     timing_cache       a file of kernel times kept between builds, for flavours that measure them; None: no cache
     """
@@ -37,8 +38,7 @@ class BuildSettings:
     timing_cache: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.architecture not in ARCHITECTURES:
-            raise ValueError(f"architecture {self.architecture!r} is none of {', '.join(ARCHITECTURES)}")
+        checked_architecture(self.architecture)
 
 
 def identity(made: Export, graph: str, settings: BuildSettings, trt: TensorRT) -> EngineIdentity:
@@ -50,6 +50,11 @@ def identity(made: Export, graph: str, settings: BuildSettings, trt: TensorRT) -
 
 def build_engines(made: Export, folder: Path, settings: BuildSettings, trt: TensorRT) -> dict[str, Path]:
     """Build the engines of an export that `folder` lacks. Returns the paths of all. Raises ExportError."""
+    if trt.portable and settings.architecture not in RTX_ARCHITECTURES:
+        raise ExportError(
+            f"{trt.name} does not support {settings.architecture}, only {', '.join(RTX_ARCHITECTURES)}; "
+            "install tensorrt-cu12 on the machine with that GPU."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     paths = {}
     for name in ENGINE_GRAPHS:
@@ -90,9 +95,12 @@ def _config(builder: Any, settings: BuildSettings, trt: TensorRT) -> Any:
     api = trt.module
     config = builder.create_builder_config()
     config.set_memory_pool_limit(api.MemoryPoolType.WORKSPACE, settings.workspace_bytes)
+    config.clear_flag(api.BuilderFlag.TF32)  # on by default; what the graphs keep in float32 needs all its bits
+    if (user_allocation := getattr(api.BuilderFlag, "REQUIRE_USER_ALLOCATION", None)) is not None:
+        config.set_flag(user_allocation)  # all scratch memory is ours; a stream capture must not allocate
     if trt.portable:
         config.num_compute_capabilities = 1
-        config.set_compute_capability(getattr(api.ComputeCapability, ARCHITECTURES[settings.architecture]), 0)
+        config.set_compute_capability(getattr(api.ComputeCapability, RTX_ARCHITECTURES[settings.architecture]), 0)
     elif settings.timing_cache is not None:
         known = settings.timing_cache.read_bytes() if settings.timing_cache.is_file() else b""
         config.set_timing_cache(config.create_timing_cache(known), ignore_mismatch=False)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -27,9 +28,13 @@ class CudaUnavailable(EngineError):
 
 
 class CudaError(EngineError):
-    """A call of the CUDA runtime failed; the message names the call and CUDA's error."""
+    """A call of the CUDA runtime failed; the message names the call and CUDA's error, `status` is its number."""
 
     reason: str = "CUDA_ERROR"
+
+    def __init__(self, call: str, name: str, status: int) -> None:
+        super().__init__(f"{call}: {name}")
+        self.status = status
 
 
 @dataclass(frozen=True)
@@ -42,12 +47,12 @@ class Gpu:
     memory_bytes: int
 
 
-def probe(index: int = 0) -> Gpu:
-    """The GPU `index`. Raises CudaUnavailable if driver or device is missing; never crashes."""
-    try:
-        runtime = importlib.import_module("cuda.bindings.runtime")
-    except ImportError as error:
-        raise CudaUnavailable(f"cuda-python is not installed ({error}): pip install 'cuda-python>=12.9,<13'") from error
+def probe(index: int = 0, runtime: Any = None) -> Gpu:
+    """The GPU `index`. Raises CudaUnavailable if driver or device is missing; never crashes.
+
+    runtime: the module of CUDA's runtime; None: cuda-python's
+    """
+    runtime = runtime or _cuda_python()
     try:
         status, count = runtime.cudaGetDeviceCount()
     except Exception as error:  # cuda-python finds the driver's library only now, and raises errors of its own
@@ -61,32 +66,46 @@ def probe(index: int = 0) -> Gpu:
     return Gpu(index, properties.name.decode(), architecture, int(properties.totalGlobalMem))
 
 
+def _cuda_python() -> Any:
+    try:
+        return importlib.import_module("cuda.bindings.runtime")
+    except ImportError as error:
+        raise CudaUnavailable(f"cuda-python is not installed ({error}): pip install 'cuda-python>=12.9'") from error
+
+
 def _check(call: str, result: tuple[Any, ...]) -> Any:
     """The values of a cuda-python call behind its status. Raises CudaError."""
     status, *values = result
     if int(status) != 0:
-        raise CudaError(f"{call}: {status.name}")
+        raise CudaError(call, status.name, int(status))
     return values[0] if len(values) == 1 else tuple(values)
 
 
 class CudaDevice:
-    """The double_buffer.Device of one GPU. Handles are cuda-python's; addresses are ints. For one thread at a time."""
+    """The double_buffer.Device of one GPU. Handles are cuda-python's; addresses are ints. For one thread at a time; it
+    need not be the one that made this object."""
 
-    def __init__(self, index: int = 0) -> None:
-        """Raises CudaUnavailable as `probe`."""
-        self.gpu = probe(index)
-        self._runtime = importlib.import_module("cuda.bindings.runtime")
-        self._call("cudaSetDevice", index)
+    def __init__(self, index: int = 0, runtime: Any = None) -> None:
+        """As `probe`."""
+        self.gpu = probe(index, runtime)
+        self._runtime = runtime or _cuda_python()
+        self._threads = threading.local()  # CUDA's current device is one per thread, and 0 at first
 
     def _call(self, name: str, *arguments: Any) -> Any:
+        if not getattr(self._threads, "bound", False):
+            _check("cudaSetDevice", self._runtime.cudaSetDevice(self.gpu.index))
+            self._threads.bound = True
         return _check(name, getattr(self._runtime, name)(*arguments))
 
     def stream(self) -> Any:
-        """A stream that does not wait for the legacy default one."""
-        return self._call("cudaStreamCreateWithFlags", self._runtime.cudaStreamNonBlocking)
+        """A stream that does not wait for the legacy default one, of the lowest priority: T3's steps go first."""
+        lowest, _ = self._call("cudaDeviceGetStreamPriorityRange")
+        return self._call("cudaStreamCreateWithPriority", self._runtime.cudaStreamNonBlocking, lowest)
 
     def event(self) -> Any:
-        return self._call("cudaEventCreateWithFlags", self._runtime.cudaEventDisableTiming)
+        """An event for which the host waits asleep: cores are few beside a GPU."""
+        flags = self._runtime.cudaEventDisableTiming | self._runtime.cudaEventBlockingSync
+        return self._call("cudaEventCreateWithFlags", flags)
 
     def record(self, event: Any, stream: Any) -> None:
         self._call("cudaEventRecord", event, stream)
@@ -116,14 +135,33 @@ class CudaDevice:
         kind = self._runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self._call("cudaMemcpyAsync", target.ctypes.data, address, target.nbytes, kind, stream)
 
+    def copy_on(self, target: int, source: int, size_bytes: int, stream: Any) -> None:
+        """From one address on the device to another."""
+        kind = self._runtime.cudaMemcpyKind.cudaMemcpyDeviceToDevice
+        self._call("cudaMemcpyAsync", target, source, size_bytes, kind, stream)
+
+    def clear(self, address: int, size_bytes: int, stream: Any) -> None:
+        """Write zeros."""
+        self._call("cudaMemsetAsync", address, 0, size_bytes, stream)
+
     def capture(self, stream: Any, work: Callable[[], None]) -> Any:
-        """Capture the work that `work` enqueues on `stream` as a graph, which `launch` repeats in one call."""
+        """Capture the work that `work` enqueues on `stream` as a graph, which `launch` repeats in one call.
+
+        What `work` raises is raised, also if the capture has become invalid by it.
+        """
         mode = self._runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self._call("cudaStreamBeginCapture", stream, mode)
         try:
             work()
-        finally:  # a capture left open would poison the stream
+        except BaseException:
+            self._runtime.cudaStreamEndCapture(stream)  # a capture left open would poison the stream
+            self._runtime.cudaGetLastError()  # torch checks it after its next launch on this thread
+            raise
+        try:
             graph = self._call("cudaStreamEndCapture", stream)
+        except CudaError:
+            self._runtime.cudaGetLastError()
+            raise
         executable = self._call("cudaGraphInstantiate", graph, 0)
         self._call("cudaGraphDestroy", graph)
         return executable

@@ -2,10 +2,14 @@
 
 It runs any kernel that can be enqueued on a stream. Work on the three streams is ordered by events alone: the host
 waits only for finished results, and for a slot whose last results have not been collected yet.
+
+Sizes named to `prepare` are captured as CUDA graphs then, and replayed later; all other sizes run eagerly. Nothing is
+captured while batches run.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -13,12 +17,15 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from engines.cuda_faults import is_sticky
 from engines.s3gen.export.graphs import Port
 
+_log = logging.getLogger(__name__)
 Array = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]
 Sizes = Mapping[str, int]
-_MAX_GRAPHS = 32
+Launch = Callable[[], None]
+_Key = tuple[tuple[str, int], ...]
 
 
 class Device(Protocol):
@@ -33,6 +40,8 @@ class Device(Protocol):
     def pinned(self, size_bytes: int) -> Bytes: ...
     def copy_in(self, address: int, source: Bytes, stream: Any) -> None: ...
     def copy_out(self, target: Bytes, address: int, stream: Any) -> None: ...
+    def copy_on(self, target: int, source: int, size_bytes: int, stream: Any) -> None: ...
+    def clear(self, address: int, size_bytes: int, stream: Any) -> None: ...
     def capture(self, stream: Any, work: Callable[[], None]) -> Any: ...
     def launch(self, graph: Any, stream: Any) -> None: ...
 
@@ -42,16 +51,18 @@ class Kernel(Protocol):
 
     inputs, outputs  ports that are copied
     inner            ports that need memory, but no copy
-    capturable       whether repeated calls with the same sizes and addresses enqueue the same work
-    enqueue          returns at once; `addresses` has every port's memory, the same for a slot's whole life
+    enqueue          returns at once; `addresses` has every port's memory
+    capture          captures the call at these addresses and sizes, after one eager run of it. Returns the launch of
+                     the graph on `stream`, valid whatever is enqueued or captured later; None for a kernel that is not
+                     captured
     """
 
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     inner: tuple[Port, ...]
-    capturable: bool
 
     def enqueue(self, stream: Any, addresses: Mapping[str, int], sizes: Sizes) -> None: ...
+    def capture(self, stream: Any, addresses: Mapping[str, int], sizes: Sizes) -> Launch | None: ...
 
 
 @dataclass
@@ -81,21 +92,64 @@ class _Slot:
     copied_out: Any
     ticket: Ticket | None = None
     sizes: Sizes = field(default_factory=dict)
-    graphs: dict[tuple[tuple[str, int], ...], Any] = field(default_factory=dict)
 
 
 class DoubleBuffer:
     """Runs batches of one kernel, at most `depth` of them in flight. For one thread at a time."""
 
-    def __init__(self, device: Device, kernel: Kernel, capacities: Sequence[Sizes], *, depth: int = 2) -> None:
-        """A batch must fit into one of `capacities`, each of which bounds every axis by name. All memory is allocated
-        here."""
+    def __init__(
+        self, device: Device, kernel: Kernel, capacities: Sequence[Sizes], *, compute: Any = None, depth: int = 2
+    ) -> None:
+        """A batch must fit into one of `capacities`, each of which bounds every axis by name. All memory for batches is
+        allocated here. `compute`: the stream that kernels share with others, e.g. because they share scratch memory;
+        None: one of its own.
+        """
         assert depth >= 1
         assert capacities
         self._device, self._kernel, self._capacities = device, kernel, [dict(one) for one in capacities]
-        self._in, self._compute, self._out = device.stream(), device.stream(), device.stream()
+        self._in, self._out = device.stream(), device.stream()
+        self._compute = device.stream() if compute is None else compute
         self._slots = [self._new_slot() for _ in range(depth)]
         self._next = 0
+        self._fixed: dict[str, int] = {}  # addresses that graphs were captured with
+        self._graphs: dict[_Key, Launch] = {}
+        self.replayed = self.eager = 0  # calls so far
+
+    @property
+    def outputs(self) -> tuple[Port, ...]:
+        """The ports of a result."""
+        return self._kernel.outputs
+
+    @property
+    def graphs(self) -> int:
+        """The number of sizes that are replayed."""
+        return len(self._graphs)
+
+    def prepare(self, all_sizes: Sequence[Sizes]) -> None:
+        """Capture these sizes as graphs. Call it once, while nothing else uses the device.
+
+        Graphs work on memory of their own, shared by all of them, so that every size is captured once and not once per
+        slot. A size that cannot be captured runs eagerly for good. Raises what the device raises if it is lost.
+        """
+        assert not self._fixed
+        kernel = self._kernel
+        ports = (*kernel.inputs, *kernel.outputs, *kernel.inner)
+        for port in ports:
+            size_bytes = max(_bytes(port, sizes) for sizes in all_sizes)
+            self._fixed[port.name] = self._device.allocate(size_bytes)
+            # kernels run on this before they are captured, and random bytes are no valid speech tokens
+            self._device.clear(self._fixed[port.name], size_bytes, self._compute)
+        for sizes in all_sizes:
+            try:
+                launch = kernel.capture(self._compute, self._fixed, sizes)
+            except Exception as error:
+                if is_sticky(error):
+                    raise
+                _log.warning("No CUDA graph for %s, which will run eagerly: %s", dict(sizes), error)
+                continue
+            if launch is None:
+                return
+            self._graphs[_key(sizes)] = launch
 
     def _new_slot(self) -> _Slot:
         device, kernel = self._device, self._kernel
@@ -108,7 +162,8 @@ class DoubleBuffer:
     def submit(self, arrays: Mapping[str, Array], sizes: Sizes) -> Ticket:
         """Start a batch. Waits only if the next slot's last results are not on the host yet.
 
-        Raises ValueError if the batch fits no capacity.
+        An array may be smaller than its port at these sizes: it is padded with zeros, and its rows with copies of the
+        first row. Raises ValueError if the batch fits no capacity.
         """
         if not any(all(size <= room[axis] for axis, size in sizes.items()) for room in self._capacities):
             raise ValueError(f"a batch of {dict(sizes)} fits none of {self._capacities}")
@@ -125,7 +180,7 @@ class DoubleBuffer:
         device = self._device
         for port in self._kernel.inputs:
             staged = slot.host[port.name][: _bytes(port, slot.sizes)]
-            staged[:] = np.ascontiguousarray(arrays[port.name], port.dtype).reshape(-1).view(np.uint8)
+            _pad_into(staged.view(port.dtype).reshape(port.shape(slot.sizes)), arrays[port.name])
             device.copy_in(slot.addresses[port.name], staged, self._in)
         device.record(slot.copied_in, self._in)
         device.wait(self._compute, slot.copied_in)
@@ -138,21 +193,21 @@ class DoubleBuffer:
         device.record(slot.copied_out, self._out)
 
     def _run(self, slot: _Slot) -> None:
-        """The kernel, as a graph from a size's second call on: in the first it may still allocate and tune."""
-
-        def work() -> None:
+        launch = self._graphs.get(_key(slot.sizes))
+        if launch is None:
+            self.eager += 1
             self._kernel.enqueue(self._compute, slot.addresses, slot.sizes)
+            return
+        self.replayed += 1
+        for port in self._kernel.inputs:
+            self._copy(port, self._fixed, slot.addresses, slot)
+        launch()
+        for port in self._kernel.outputs:
+            self._copy(port, slot.addresses, self._fixed, slot)
 
-        key = tuple(sorted(slot.sizes.items()))
-        if not self._kernel.capturable or (key not in slot.graphs and len(slot.graphs) >= _MAX_GRAPHS):
-            work()
-        elif key not in slot.graphs:
-            work()
-            slot.graphs[key] = None
-        else:
-            if slot.graphs[key] is None:
-                slot.graphs[key] = self._device.capture(self._compute, work)
-            self._device.launch(slot.graphs[key], self._compute)
+    def _copy(self, port: Port, target: Mapping[str, int], source: Mapping[str, int], slot: _Slot) -> None:
+        size_bytes = _bytes(port, slot.sizes)
+        self._device.copy_on(target[port.name], source[port.name], size_bytes, self._compute)
 
     def _collect(self, slot: _Slot, ticket: Ticket) -> None:
         """Wait for a slot's results and copy them out of its buffers, which are free afterwards."""
@@ -167,3 +222,16 @@ class DoubleBuffer:
 
 def _bytes(port: Port, sizes: Sizes) -> int:
     return int(np.prod(port.shape(sizes))) * np.dtype(port.dtype).itemsize
+
+
+def _key(sizes: Sizes) -> _Key:
+    return tuple(sorted(sizes.items()))
+
+
+def _pad_into(target: Array, source: Array) -> None:
+    if source.shape == target.shape:
+        target[...] = source
+        return
+    target[...] = 0
+    target[tuple(slice(n) for n in source.shape)] = source
+    target[len(source) :] = target[0]

@@ -6,7 +6,8 @@ Driver and device are probed before anything is loaded: without them deserialisi
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,14 @@ from engines.s3gen.gpu.buckets import buckets, choose_profile
 from engines.s3gen.gpu.buffered import BufferedRuntime, Kernels
 from engines.s3gen.gpu.build import ENGINE_GRAPHS, BuildSettings, engine_folder, identity
 from engines.s3gen.gpu.cuda import CudaDevice
-from engines.s3gen.gpu.double_buffer import Sizes
+from engines.s3gen.gpu.double_buffer import Launch, Sizes
 from engines.s3gen.gpu.engine_file import EngineFileRefused, find_engine
 from engines.s3gen.gpu.trt import TensorRT, installed_flavours
 
 _log = logging.getLogger(__name__)
+# Weights in fp16 with what stays in fp32, and the scratch memory of the largest profile; part of S3Gen's share of a
+# GPU in engines/t3/vllm/memory.py.
+ENGINE_BYTES = 1_900_000_000
 
 
 class TensorRTRuntime(BufferedRuntime):
@@ -48,14 +52,18 @@ class TensorRTRuntime(BufferedRuntime):
         trt, paths = find_engines(
             made, engine_folder(cache_dir), settings, installed_flavours(flavour), model=str(checkpoint.folder)
         )
-        self._engines = {name: _Engine(path, GRAPHS[name], device, trt) for name, path in paths.items()}
-        encoder, cfm, vocoder = (self._engines[graph.name] for graph in (ENCODER, CFM, VOCODER))
-        kernels = Kernels(_FlowKernel(encoder, cfm), vocoder, encoder, cfm)
-        super().__init__("tensorrt", device, kernels, depth=depth)
+        self._loaded = load_engines(paths, device, trt)
+        super().__init__("tensorrt", device, self._loaded.kernels, depth=depth)
+        _check_memory(self._loaded)
+
+    @property
+    def scratch_bytes(self) -> int:
+        """The memory in which all engines compute."""
+        return self._loaded.scratch_bytes
 
     def keep_compiled(self) -> None:
         """Keep the kernels that TensorRT-RTX has compiled for this GPU, so that the next start is faster."""
-        for engine in self._engines.values():
+        for engine in self._loaded.engines.values():
             engine.keep()
 
 
@@ -76,18 +84,54 @@ def find_engines(
     raise refusals[0]
 
 
-class _Engine:
-    """A deserialised engine with one execution context per profile; a kernel of the double buffer.
+@dataclass(frozen=True)
+class Loaded:
+    """Engines by graph, and their kernels. `scratch_bytes`: the memory in which all of them compute."""
+
+    engines: Mapping[str, Engine]
+    kernels: Kernels
+    scratch_bytes: int
+    weight_bytes: int
+
+
+def load_engines(paths: Mapping[str, Path], device: CudaDevice, trt: TensorRT) -> Loaded:
+    """Load the engines of a runtime. Raises EngineFailure if TensorRT refuses one.
+
+    Their contexts compute in one block of scratch memory, one after the other on one stream. TensorRT would otherwise
+    allocate each context's maximum, and there is one for each profile and each captured graph.
+    """
+    engines = {name: Engine(path, GRAPHS[name], device, trt) for name, path in paths.items()}
+    scratch_bytes = max(engine.scratch_bytes for engine in engines.values())
+    scratch, compute = device.allocate(max(1, scratch_bytes)), device.stream()
+    for engine in engines.values():
+        engine.compute_in(scratch, scratch_bytes)
+    encoder, cfm, vocoder = (engines[graph.name] for graph in (ENCODER, CFM, VOCODER))
+    kernels = Kernels(Chain((encoder, cfm)), Chain((vocoder,)), Chain((encoder,)), Chain((cfm,)), compute)
+    return Loaded(engines, kernels, scratch_bytes, sum(path.stat().st_size for path in paths.values()))
+
+
+def _check_memory(loaded: Loaded) -> None:
+    """Compare what the engines report with what the plan of a GPU's memory has for them."""
+    needs = loaded.scratch_bytes + loaded.weight_bytes
+    level = logging.INFO if needs <= ENGINE_BYTES else logging.WARNING
+    _log.log(
+        level,
+        "TensorRT engines: %.0f MB of weights and %.0f MB of scratch memory; %.0f MB are planned",
+        *(size / 1e6 for size in (loaded.weight_bytes, loaded.scratch_bytes, ENGINE_BYTES)),
+    )
+
+
+class Engine:
+    """A deserialised engine, with one execution context per profile for eager calls.
 
     TensorRT-RTX compiles kernels for this GPU when they are first used; `keep` writes them beside the engine.
     """
 
-    capturable = True
-    inner: tuple[Port, ...] = ()
-
     def __init__(self, path: Path, graph: Graph, device: CudaDevice, trt: TensorRT) -> None:
-        self.graph = graph
-        self.inputs, self.outputs = graph.inputs, graph.outputs
+        self.graph, self.device = graph, device
+        # TensorRT-RTX captures graphs itself, and may exchange kernels that a graph of ours would keep
+        self.capturable = not trt.portable
+        self._api = trt.module
         self._profiles = buckets(graph)
         self._runtime = trt.module.Runtime(trt.module.Logger(trt.module.Logger.ERROR))
         self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
@@ -95,14 +139,30 @@ class _Engine:
             raise EngineFailure(f"{path.name}: {trt.name} {trt.version} cannot load it on {device.gpu.name}.")
         self._compiled_path = path.with_suffix(".compiled")
         self._config = self._runtime_config() if trt.portable else None
-        stream, event = device.stream(), device.event()
-        self._contexts = [self._context(index, stream) for index in range(len(self._profiles))]
-        device.record(event, stream)
-        device.synchronize(event)  # a context may be used on another stream only once its profile is set
+        self._scratch = 0, 0
+        self._contexts: list[Any] = []
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Scratch memory that a context needs, whatever its profile."""
+        return int(self._engine.device_memory_size_v2)
+
+    def compute_in(self, address: int, size_bytes: int) -> None:
+        """Make the contexts, on scratch memory that only one stream uses."""
+        self._scratch = address, size_bytes
+        self._contexts = [self._context(index) for index in range(len(self._profiles))]
 
     def _runtime_config(self) -> Any:
-        """With the kernels that an earlier process compiled; TensorRT-RTX ignores those that no longer fit."""
+        """With the kernels that an earlier process compiled; TensorRT-RTX ignores those that no longer fit.
+
+        Kernels for the shapes of a call are compiled before it runs: by default they are compiled beside it and
+        exchanged later, which invalidates graphs.
+        """
+        api = self._api
         config = self._engine.create_runtime_config()
+        config.set_execution_context_allocation_strategy(api.ExecutionContextAllocationStrategy.USER_MANAGED)
+        config.cuda_graph_strategy = api.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        config.dynamic_shapes_kernel_specialization_strategy = api.DynamicShapesKernelSpecializationStrategy.EAGER
         cache = config.create_runtime_cache()
         if self._compiled_path.is_file():
             cache.deserialize(self._compiled_path.read_bytes())
@@ -120,37 +180,87 @@ class _Engine:
         except OSError as error:
             _log.warning("%s: compiled kernels are not kept: %s", self._compiled_path, error)
 
-    def _context(self, profile: int, stream: Any) -> Any:
-        chosen = () if self._config is None else (self._config,)
-        context = self._engine.create_execution_context(*chosen)
+    def _context(self, profile: int) -> Any:
+        strategy = self._api.ExecutionContextAllocationStrategy.USER_MANAGED
+        context = self._engine.create_execution_context(strategy if self._config is None else self._config)
+        stream, event = self.device.stream(), self.device.event()
         if context is None or not context.set_optimization_profile_async(profile, int(stream)):
             raise EngineFailure(
                 f"No execution context for {self.graph.name}, profile {profile}: is the GPU out of memory?"
             )
+        self.device.record(event, stream)
+        self.device.synchronize(event)  # a context may be used on another stream only once its profile is set
+        context.set_device_memory(*self._scratch)
         return context
 
-    def enqueue(self, stream: Any, addresses: Mapping[str, int], sizes: Sizes) -> None:
-        context = self._contexts[choose_profile(self._profiles, sizes["batch"], sizes[self.graph.time])]
-        for port in self.inputs:
+    def _profile_of(self, sizes: Sizes) -> int:
+        return choose_profile(self._profiles, sizes["batch"], sizes[self.graph.time])
+
+    def eager_context(self, sizes: Sizes) -> Any:
+        """The context that eager calls of this size share with others."""
+        return self._contexts[self._profile_of(sizes)]
+
+    def own_context(self, sizes: Sizes) -> Any:
+        """A new context, for one graph."""
+        return self._context(self._profile_of(sizes))
+
+    def bind(self, context: Any, addresses: Mapping[str, int], sizes: Sizes) -> None:
+        """Set the shapes and the memory of a context's next calls."""
+        for port in self.graph.inputs:
             context.set_input_shape(port.name, port.shape(sizes))
-        for port in (*self.inputs, *self.outputs):
+        for port in (*self.graph.inputs, *self.graph.outputs):
             context.set_tensor_address(port.name, addresses[port.name])
+
+    def execute(self, context: Any, stream: Any, sizes: Sizes) -> None:
+        """Enqueue a bound context's call. Raises EngineFailure."""
         if not context.execute_async_v3(int(stream)):
             raise EngineFailure(f"TensorRT refused to enqueue {self.graph.name} at {dict(sizes)}.")
 
 
-class _FlowKernel:
-    """Encoder and CFM in sequence; the encoder's outputs stay on the device."""
+class Chain:
+    """Engines in sequence as a kernel of the double buffer; what one computes for the next stays on the device."""
 
-    capturable = True
-
-    def __init__(self, encoder: _Engine, cfm: _Engine) -> None:
-        self._engines = (encoder, cfm)
-        self.inner: tuple[Port, ...] = ENCODER.outputs
-        between = {port.name for port in self.inner}
-        self.inputs = (*ENCODER.inputs, *(port for port in CFM.inputs if port.name not in between))
-        self.outputs = CFM.outputs
+    def __init__(self, engines: Sequence[Engine]) -> None:
+        self._engines = tuple(engines)
+        made = {port.name: port for engine in engines[:-1] for port in engine.graph.outputs}
+        self.inner: tuple[Port, ...] = tuple(made.values())
+        read = {port.name: port for engine in engines for port in engine.graph.inputs if port.name not in made}
+        self.inputs: tuple[Port, ...] = tuple(read.values())
+        self.outputs: tuple[Port, ...] = engines[-1].graph.outputs
 
     def enqueue(self, stream: Any, addresses: Mapping[str, int], sizes: Sizes) -> None:
+        """As double_buffer.Kernel."""
         for engine in self._engines:
-            engine.enqueue(stream, addresses, sizes)
+            context = engine.eager_context(sizes)
+            engine.bind(context, addresses, sizes)
+            engine.execute(context, stream, sizes)
+
+    def capture(self, stream: Any, addresses: Mapping[str, int], sizes: Sizes) -> Launch | None:
+        """As double_buffer.Kernel.
+
+        Each graph has contexts of its own, which nothing else sets: TensorRT invalidates a graph when the state of its
+        context changes. They run once before the capture, because the first call of a shape allocates.
+        """
+        if not all(engine.capturable for engine in self._engines):
+            return None
+        device = self._engines[0].device
+        bound = [(engine, engine.own_context(sizes)) for engine in self._engines]
+        for engine, context in bound:
+            engine.bind(context, addresses, sizes)
+
+        def execute() -> None:
+            for engine, context in bound:
+                engine.execute(context, stream, sizes)
+
+        execute()
+        ran = device.event()
+        device.record(ran, stream)
+        device.synchronize(ran)
+        graph = device.capture(stream, execute)
+        return lambda: _launch(device, graph, stream, bound)
+
+
+def _launch(device: CudaDevice, graph: Any, stream: Any, keep_alive: object) -> None:
+    """Launch a graph; its contexts must live as long as it does."""
+    del keep_alive
+    device.launch(graph, stream)

@@ -1,29 +1,27 @@
 """S3Gen's torch nets as kernels of the double buffer: streams, events and buffers as for TensorRT, without engines.
 
-torch captures its own CUDA graphs, because only its allocator can keep what a capture allocates. The double buffer
-therefore never captures these kernels.
+torch captures the CUDA graphs itself, because only its allocator can keep what a capture allocates.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from engines.checkpoints.checkpoint import Checkpoint
+from engines.device import use_exact_float32
 from engines.s3gen.export.graphs import CFM, ENCODER, VOCODER, Port
 from engines.s3gen.gpu.buffered import BufferedRuntime, Kernels
 from engines.s3gen.gpu.cuda import CudaDevice
-from engines.s3gen.gpu.double_buffer import Sizes
+from engines.s3gen.gpu.double_buffer import Launch, Sizes
 from engines.s3gen.nets.flow import load_flow
 from engines.s3gen.nets.vocoder_weights import load_vocoder
-
-_MAX_GRAPHS = 32
-_Key = tuple[tuple[str, int], ...]
 
 
 class TorchGraphedRuntime(BufferedRuntime):
@@ -33,20 +31,25 @@ class TorchGraphedRuntime(BufferedRuntime):
         self, checkpoint: Checkpoint, *, dtype: torch.dtype = torch.float32, device_index: int = 0, depth: int = 2
     ) -> None:
         device = CudaDevice(device_index)
+        use_exact_float32()
         target = torch.device("cuda", device_index)
-        super().__init__("torch", device, torch_kernels(checkpoint, target, dtype), depth=depth)
+        kernels = torch_kernels(checkpoint, target, dtype, device.stream(), TorchGraphs(target))
+        super().__init__("torch_graphs", device, kernels, depth=depth)
 
 
-def torch_kernels(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> Kernels:
-    """The nets on a device. Raises CheckpointError."""
+def torch_kernels(
+    checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, compute: Any, graphs: Graphs | None = None
+) -> Kernels:
+    """The nets on a device, to run on the stream `compute`. Raises CheckpointError."""
     flow = load_flow(checkpoint.s3gen_path, checkpoint.spec).to(device, dtype)
     vocoder = load_vocoder(checkpoint.s3gen_path, checkpoint.spec).to(device)
     vocoder.to_filter_dtype(dtype)
     return Kernels(
-        flow=TorchKernel(FlowNet(flow.encoder, flow.solver), FLOW_INPUTS, CFM.outputs, device),
-        vocoder=TorchKernel(vocoder, VOCODER.inputs, VOCODER.outputs, device),
+        flow=TorchKernel(FlowNet(flow.encoder, flow.solver), FLOW_INPUTS, CFM.outputs, device, graphs),
+        vocoder=TorchKernel(vocoder, VOCODER.inputs, VOCODER.outputs, device, graphs),
         encoder=TorchKernel(flow.encoder, ENCODER.inputs, ENCODER.outputs, device),
         cfm=TorchKernel(flow.solver, CFM.inputs, CFM.outputs, device),
+        compute=compute,
     )
 
 
@@ -74,44 +77,80 @@ class FlowNet(nn.Module):
         return mel
 
 
-class TorchKernel:
-    """A double_buffer.Kernel. `net` takes the inputs in their order and returns the outputs in theirs.
+class Graphs(Protocol):
+    """Capture of torch's work on a stream."""
 
-    A size runs eagerly the first time, is captured the second time, and is replayed afterwards.
+    def capture(self, stream: Any, work: Callable[[], None]) -> Launch:
+        """Capture what `work` enqueues on `stream`, in which it has just run. Returns the launch of the graph."""
+        ...
+
+
+class TorchGraphs:
+    """torch's CUDA graphs in one pool of memory.
+
+    They run one after the other and leave nothing in the pool that is read later, so that one graph may use what
+    another has freed. With a pool each, dozens of sizes would not fit a GPU.
     """
 
-    capturable = False  # by the double buffer; see above
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def capture(self, stream: Any, work: Callable[[], None]) -> Launch:
+        """As Graphs.capture. It stops the whole device for a moment."""
+        on = external_stream(stream, self._device)
+        graph = torch.cuda.CUDAGraph()
+        on.synchronize()
+        with torch.cuda.graph(graph, pool=self._pool, stream=on, capture_error_mode="thread_local"):
+            work()
+
+        def launch() -> None:
+            with torch.cuda.stream(on):
+                graph.replay()
+
+        return launch
+
+
+def external_stream(stream: Any, device: torch.device) -> torch.cuda.Stream:
+    """A stream of cuda-python as one of torch."""
+    return torch.cuda.ExternalStream(int(stream), device=device)  # type: ignore[no-untyped-call]
+
+
+class TorchKernel:
+    """A double_buffer.Kernel. `net` takes the inputs in their order and returns the outputs in theirs."""
+
     inner: tuple[Port, ...] = ()
 
     def __init__(
-        self, net: nn.Module, inputs: tuple[Port, ...], outputs: tuple[Port, ...], device: torch.device
+        self,
+        net: nn.Module,
+        inputs: tuple[Port, ...],
+        outputs: tuple[Port, ...],
+        device: torch.device,
+        graphs: Graphs | None = None,
     ) -> None:
-        self._net, self._device = net, device
+        """graphs: None for a kernel that is not captured."""
+        self._net, self._device, self._graphs = net, device, graphs
         self.inputs, self.outputs = inputs, outputs
-        self._graphs: dict[tuple[_Key, _Key], torch.cuda.CUDAGraph | None] = {}
 
     @torch.inference_mode()
     def enqueue(self, stream: Any, addresses: Mapping[str, int], sizes: Sizes) -> None:
-        if self._device.type != "cuda":
+        """As double_buffer.Kernel."""
+        with self._on(stream):
             self._run(addresses, sizes)
-            return
-        external = torch.cuda.ExternalStream(int(stream), device=self._device)  # type: ignore[no-untyped-call]
-        with torch.cuda.stream(external):
-            self._run_or_replay(external, addresses, sizes)
 
-    def _run_or_replay(self, stream: torch.cuda.Stream, addresses: Mapping[str, int], sizes: Sizes) -> None:
-        key = tuple(sorted(sizes.items())), tuple(sorted(addresses.items()))
-        if key not in self._graphs:
-            if len(self._graphs) < _MAX_GRAPHS:
-                self._graphs[key] = None
-            self._run(addresses, sizes)
-            return
-        graph = self._graphs[key]
-        if graph is None:
-            graph = self._graphs[key] = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-                self._run(addresses, sizes)
-        graph.replay()
+    @torch.inference_mode()
+    def capture(self, stream: Any, addresses: Mapping[str, int], sizes: Sizes) -> Launch | None:
+        """As double_buffer.Kernel."""
+        if self._graphs is None:
+            return None
+        self.enqueue(stream, addresses, sizes)  # the first call of a size may allocate and tune
+        return self._graphs.capture(stream, lambda: self._run(addresses, sizes))
+
+    def _on(self, stream: Any) -> contextlib.AbstractContextManager[object]:
+        if self._device.type != "cuda":
+            return contextlib.nullcontext()
+        return torch.cuda.stream(external_stream(stream, self._device))
 
     def _run(self, addresses: Mapping[str, int], sizes: Sizes) -> None:
         result = self._net(*(tensor_at(addresses[p.name], p, sizes, self._device) for p in self.inputs))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +11,18 @@ from typing import Any
 from engines.errors import EngineError
 
 _MODULES = ("tensorrt", "tensorrt_rtx")
-# our names of architectures -> TensorRT's
-ARCHITECTURES = {"sm75": "SM75", "sm80": "SM80", "sm86": "SM86", "sm89": "SM89", "sm120": "SM120"}
+_ARCHITECTURE = re.compile(r"sm\d{2,3}")
+# the architectures that TensorRT-RTX can build for, and its names of them; standard TensorRT builds for its own GPU
+RTX_ARCHITECTURES = {
+    "sm75": "SM75", "sm80": "SM80", "sm86": "SM86", "sm89": "SM89", "sm120": "SM120", "sm121": "SM121",
+}  # fmt: skip
+
+
+def architecture(name: str) -> str:
+    """Returns `name` if it names a GPU's architecture, e.g. sm86 or sm90. Raises ValueError."""
+    if _ARCHITECTURE.fullmatch(name) is None:
+        raise ValueError(f"architecture is {name!r}; it must be sm and the compute capability's digits, e.g. sm86")
+    return name
 
 
 class TensorRTMissing(EngineError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from engines.checkpoints.checkpoint import Checkpoint
 from engines.model_spec import MEL_FRAMES_PER_TOKEN, MEL_HOP_SAMPLES
 from engines.onnx.session import BoundSession, SessionSettings, open_session
 from engines.s3gen.export.export import Export, ExportSettings, export
-from engines.s3gen.export.graphs import CFM_STEP, ENCODER, VOCODER
+from engines.s3gen.export.graphs import CFM_STEP, ENCODER, GRAPHS, VOCODER, Graph
+from engines.s3gen.gpu.buckets import buckets
 from engines.s3gen.nets.cfm import EULER_TIMES
 from engines.s3gen.runtime import F32, FlowBatch, Runtime, VocoderBatch, VocoderResult
 from engines.s3gen.stopwatch import Stopwatch
@@ -147,6 +149,23 @@ class OnnxVocoder:
         return VocoderResult(waveform, f0_hz)
 
 
+def profile_shapes(graph: Graph) -> tuple[str, str, str]:
+    """Shapes of the graph's inputs as ONNX Runtime's TensorRT provider reads them: smallest, usual, largest.
+
+    A profile bounds rows and lengths independently, and the longest windows never come many at a time: the largest rows
+    and lengths are those of the buckets but the last, so that scratch memory stays small. Longer windows build one more
+    engine once, which its cache keeps.
+    """
+    sizes = buckets(graph)[:-1]
+    rows = min(b.batch[0] for b in sizes), sizes[-1].batch[1], max(b.batch[2] for b in sizes)
+    lengths = min(b.length[0] for b in sizes), sizes[1].length[1], max(b.length[2] for b in sizes)
+    low, usual, high = (
+        ",".join(f"{port.name}:{'x'.join(map(str, port.shape(graph.sizes(batch, length))))}" for port in graph.inputs)
+        for batch, length in zip(rows, lengths, strict=True)
+    )
+    return low, usual, high
+
+
 def _calls(lengths: npt.NDArray[np.int64], padded: bool) -> Iterator[tuple[slice, int]]:
     """The rows of each call, and the length that they are cut to."""
     if padded or (lengths == lengths[0]).all():
@@ -157,5 +176,7 @@ def _calls(lengths: npt.NDArray[np.int64], padded: bool) -> Iterator[tuple[slice
 
 
 def bound(made: Export, graph: str, settings: SessionSettings) -> BoundSession:
-    """A session on one of an export's graphs."""
+    """A session on one of an export's graphs, for every size of a GPU's buckets."""
+    if "tensorrt" in settings.providers and graph in GRAPHS:
+        settings = replace(settings, profile_shapes=profile_shapes(GRAPHS[graph]))
     return BoundSession(open_session(made.path(graph), settings), settings)

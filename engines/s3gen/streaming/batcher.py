@@ -11,9 +11,9 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 
 from engines.api import NULL_OBSERVER, Observer
+from engines.device import PLAIN_THREAD, DeviceThread
 from engines.errors import EngineFailure
 from engines.model_spec import MEL_FRAMES_PER_TOKEN
 from engines.s3gen.noise import F32
@@ -31,6 +31,7 @@ Results = list[F32 | WindowRejected]
 Execute = Callable[[Sequence[DecodeRequest]], Awaitable[Results]]
 
 _CALIBRATION_ROWS, _CALIBRATION_HOP = 4, 25
+_CALIBRATION_TURNS = 1
 _OVERLOADED_S = 1.0  # how long after a late window the device counts as overloaded
 _CLOSED = "The engine was closed."
 
@@ -51,14 +52,19 @@ class WindowBatcher:
         execute: Execute | None = None,
         observer: Observer = NULL_OBSERVER,
         times: DecodeTimes | None = None,
+        on_device: DeviceThread = PLAIN_THREAD,
+        steady_after: int = 1,
     ) -> None:
+        """steady_after: calls of a size before its time is that of later ones; a GPU's buffers each take their turn"""
+        self._steady_after = steady_after
+        self._device = on_device
         self._observer = observer
         self.times = times or DecodeTimes()
         self.forecast = DecodeForecast(self.times, max_batch, cached=isinstance(runtime, CachedRuntime))
         self._runtime = runtime
         self._reference = reference or runtime
         self._max_batch = max_batch
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="s3gen")
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="s3gen", initializer=on_device.start)
         self._execute = execute or self._execute_on_worker
         self._queue = WindowQueue(runtime, self.times, max_batch)
         self._loop_task: asyncio.Task[None] | None = None
@@ -110,11 +116,13 @@ class WindowBatcher:
             return
         clock, best_s = asyncio.get_running_loop().time, {1: math.inf, _CALIBRATION_ROWS: math.inf}
         short = _with_prompt(voice, _CALIBRATION_HOP)
-        for rows in (1, _CALIBRATION_ROWS) * 2:  # the first of each pays for first use
-            batch = [self._calibration_request(short) for _ in range(rows)]
-            started_s = clock()
-            await self._execute(batch)
-            best_s[rows] = min(best_s[rows], clock() - started_s)
+        for turn in range(self._steady_after + _CALIBRATION_TURNS):
+            for rows in best_s:
+                batch = [self._calibration_request(short) for _ in range(rows)]
+                started_s = clock()
+                await self._execute(batch)
+                if turn >= self._steady_after:
+                    best_s[rows] = min(best_s[rows], clock() - started_s)
         self.times.calibrate(batch[0].work, best_s[1], _CALIBRATION_ROWS, best_s[_CALIBRATION_ROWS])
 
     def _calibration_request(self, voice: Voice) -> DecodeRequest:
@@ -147,8 +155,10 @@ class WindowBatcher:
         self._running, self.forecast.free_at_s = batch, started_s + self.times.call_s(work)
         self._observer.batch_ran(len(batch))
         try:
-            results = await self._execute(batch)
+            with self._observer.calling("s3gen"):
+                results = await self._execute(batch)
         except Exception as error:
+            self._device.failed(error)
             await self._run_apart(batch, error)
             return
         finally:
@@ -188,7 +198,11 @@ class WindowBatcher:
     async def _execute_on_worker(self, batch: Sequence[DecodeRequest]) -> Results:
         work = [(request.decoder, request.window) for request in batch]
         runtime = self._reference if any(request.retried for request in batch) else self._runtime
-        decode = partial(decode_windows, runtime, work, self._observer.stage_ran)
+
+        def decode() -> Results:
+            with self._device.working("a call of S3Gen"):
+                return decode_windows(runtime, work, self._observer.stage_ran)
+
         return await asyncio.get_running_loop().run_in_executor(self._worker, decode)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import importlib.metadata
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -14,16 +15,18 @@ from engines.api import NULL_OBSERVER, Observer
 from engines.checkpoints.checkpoint import Checkpoint, default_cache_dir
 from engines.checkpoints.weights import check_tensors
 from engines.config import DTYPES
+from engines.device import PLAIN_THREAD, DeviceThread
 from engines.errors import EngineFailure, InvalidInput
 from engines.t3.backend import T3Request
 from engines.t3.generation import Generation
-from engines.t3.model import expected_tensors
+from engines.t3.model import T3Net, expected_tensors
 from engines.t3.prompt import check_prompt
-from engines.t3.step_loop import StepLoop
+from engines.t3.step_loop import CLOSING, StepLoop
 from engines.t3.vllm.decoder import VllmDecoder, rejected
 from engines.t3.vllm.engine import BLOCK_POSITIONS, VERSION, VllmEngine, VllmSettings
 from engines.t3.vllm.memory import check_fits, memory_plan
 from engines.t3.vllm.model_dir import prepare_model_dir
+from engines.t3.vllm.parity import Comparison, T3ParityCheck
 from engines.t3.vllm.vocab import IdSpace
 
 _MAX_POSITIONS = 2048  # as the torch backend: 375 prompt tokens, 1000 speech tokens and some 670 text tokens
@@ -47,9 +50,12 @@ class VllmT3Backend:
     kv_blocks               KV cache in blocks of 16 positions; None: all that the share leaves, or enough on a CPU
     work_dir                parent of the folder that vLLM loads; None: in the cache folder
     on_health               called with `healthy` when it changes, on a thread of the backend
+    on_device               the step thread's part in the use of the device
+    alone                   the context in which an engine is built, while nothing else computes
+    parity_check            compare every new engine with T3's torch net; None: on a GPU
 
     Raises CheckpointError if the weights do not fit the spec, InvalidInput if the configuration cannot be met,
-    EngineFailure if vLLM does not start.
+    EngineFailure if vLLM does not start or fails its parity check.
     """
 
     name = "vllm"
@@ -70,6 +76,9 @@ class VllmT3Backend:
         work_dir: Path | None = None,
         on_health: Callable[[bool], None] = lambda _: None,
         observer: Observer = NULL_OBSERVER,
+        on_device: DeviceThread = PLAIN_THREAD,
+        alone: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+        parity_check: bool | None = None,
     ) -> None:
         kind = _check_device(device)
         check_tensors(checkpoint.t3_path, expected_tensors(checkpoint.spec))
@@ -89,10 +98,24 @@ class VllmT3Backend:
         )
         model_dir = prepare_model_dir(checkpoint, space, work_dir or default_cache_dir() / "vllm")
         self._closing = threading.Event()
-        self._decoder = VllmDecoder(
-            lambda: VllmEngine(model_dir, space, settings), wait=self._closing.wait, on_health=on_health
-        )
-        self._steps = StepLoop(self._decoder, observer)
+
+        checked = kind == "cuda" if parity_check is None else parity_check
+        check = _parity_check(checkpoint, device) if checked else None
+        self.parity: list[Comparison] = []
+
+        def build() -> VllmEngine:
+            with alone():
+                engine = VllmEngine(model_dir, space, settings)
+                if check is not None:
+                    try:
+                        self.parity = check.raise_if_wrong(engine, dtype, max_streams)
+                    except BaseException:
+                        engine.close()
+                        raise
+                return engine
+
+        self._decoder = VllmDecoder(build, wait=self._closing.wait, on_health=on_health, on_failure=on_device.failed)
+        self._steps = StepLoop(self._decoder, observer, on_device)
         self._wait_until_ready()
 
     @property
@@ -115,7 +138,7 @@ class VllmT3Backend:
 
     async def close(self) -> None:
         """As T3Backend.close. Idempotent."""
-        await asyncio.to_thread(self._close)
+        await CLOSING.run(self._close)
 
     def _close(self) -> None:
         self._closing.set()
@@ -153,6 +176,14 @@ def installed() -> bool:
         return False
 
 
+def _parity_check(checkpoint: Checkpoint, device: str) -> T3ParityCheck:
+    """The check of the engines, from T3's net in float32, which is dropped before vLLM measures the GPU's memory."""
+    check = T3ParityCheck(T3Net.load(checkpoint.t3_path, checkpoint.spec, device))
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return check
+
+
 def _check_device(device: str) -> str:
     """Returns "cpu" or "cuda". Raises InvalidInput if vLLM is not installed or was not built for this device."""
     if not installed():
@@ -174,4 +205,7 @@ def _dtype(dtype: str, kind: str) -> str:
         allowed = ", ".join(DTYPES)
         message = f"t3_dtype is {dtype!r}; it must be one of {allowed}."
         raise InvalidInput("t3_dtype", message, "DTYPE_UNKNOWN", value=dtype, allowed=allowed)
+    if dtype == "float32" and kind == "cuda":
+        message = "t3_dtype is float32, for which vLLM has no fast attention on a GPU; it must be float16 or bfloat16."
+        raise InvalidInput("t3_dtype", message, "T3_DTYPE_UNSUPPORTED", value=dtype, allowed="float16, bfloat16")
     return ("float16" if kind == "cuda" else "float32") if dtype == "auto" else dtype

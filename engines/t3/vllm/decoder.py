@@ -8,11 +8,12 @@ from __future__ import annotations
 import itertools
 import logging
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import Protocol
 
 from engines.api import T3Use
+from engines.cuda_faults import DeviceLost
 from engines.errors import EngineFailure
 from engines.t3.backend import T3Request
 from engines.t3.decoder import Progress
@@ -25,6 +26,7 @@ _log = logging.getLogger(__name__)
 
 _FIRST_WAIT_S = 1.0
 _LONGEST_WAIT_S = 60.0
+_MOST_FAILURES = 8  # two minutes; a new process may do what this one cannot
 _REBUILDING = "the speech token engine failed and is being rebuilt"
 
 
@@ -41,6 +43,8 @@ class TokenEngine(Protocol):
 
     def promote(self, request_id: str) -> None: ...
 
+    def rest(self, request_ids: Iterable[str]) -> None: ...
+
     def abort(self, request_id: str) -> None: ...
 
     def step(self) -> Sequence[Drawn]: ...
@@ -55,9 +59,11 @@ class VllmDecoder:
     step builds a new engine. If engines keep failing, the pause before the next one doubles from 1 s up to 60 s, until
     an engine has completed a request. A request that cannot be added, or whose logits are not finite, fails alone.
 
-    build      builds an engine
-    wait       sleeps this many seconds; returns True if it was woken because the backend is closing
-    on_health  called with `healthy` when it changes, on the thread
+    build       builds an engine
+    wait        sleeps this many seconds; returns True if it was woken because the backend is closing
+    on_health   called with `healthy` when it changes, on the thread
+    on_failure  called with each exception that broke an engine or kept one from being built; with DeviceLost when too
+                many engines have failed in a row
     """
 
     def __init__(
@@ -66,7 +72,9 @@ class VllmDecoder:
         *,
         wait: Callable[[float], bool],
         on_health: Callable[[bool], None] = lambda _: None,
+        on_failure: Callable[[BaseException], None] = lambda _: None,
     ) -> None:
+        self._on_failure = on_failure
         self.ready: Future[None] = Future()  # done when the first engine is built; raises if it could not be built
         self._build, self._wait, self._on_health = build, wait, on_health
         self._engine: TokenEngine | None = None
@@ -98,7 +106,9 @@ class VllmDecoder:
         """Whether `step` would do nothing."""
         if self._rejected:
             return False
-        return self._given_up if self._engine is None else self._engine.idle
+        if self._engine is None:
+            return self._given_up
+        return self._engine.idle or (bool(self._id_of) and all(sequence.paused for sequence in self._id_of))
 
     def add(self, request: T3Request) -> T3Sequence:
         """Queue a checked request. Never raises: the next step reports a failure."""
@@ -145,6 +155,7 @@ class VllmDecoder:
             self._rebuild()
             return []
         try:
+            self._engine.rest(request_id for sequence, request_id in self._id_of.items() if sequence.paused)
             drawn = self._engine.step()
         except Exception as error:
             self._broke(error)
@@ -188,6 +199,7 @@ class VllmDecoder:
         if engine is not None:
             self._failures += 1
             self._on_health(False)
+            self._on_failure(error)
             engine.close()
         self._rejected += [self._fail(sequence, error) for sequence in list(self._id_of)]
 
@@ -210,6 +222,9 @@ class VllmDecoder:
             self.ready.set_exception(error)
             return
         _log.error("rebuilding the speech token engine failed, attempt %d", self._failures, exc_info=error)
+        self._on_failure(error)
+        if self._failures >= _MOST_FAILURES:
+            self._on_failure(DeviceLost(f"The speech token engine failed {self._failures} times in a row: {error}"))
         traceback.clear_frames(error.__traceback__)
 
     def _pause_s(self) -> float:

@@ -9,11 +9,13 @@ import contextlib
 import gc
 import os
 import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from engines.api import T3Use
 from engines.errors import InvalidInput
@@ -25,6 +27,7 @@ from engines.t3.vllm.voices import VoiceSlots
 
 VERSION = "0.9.2"
 BLOCK_POSITIONS = 16
+_PREFILL_ROWS = 128
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,10 @@ class VllmEngine:
         """Give a request that was made ahead the priority of a current one. Idempotent, also after its end."""
         self._core.scheduler.promote(request_id)
 
+    def rest(self, request_ids: Iterable[str]) -> None:
+        """Draw nothing for these requests in the next steps."""
+        self._core.scheduler.rest(frozenset(request_ids))
+
     def abort(self, request_id: str) -> None:
         """End a request and free its blocks now. Idempotent, also after its end."""
         self._llm.abort_request([request_id])
@@ -141,6 +148,20 @@ class VllmEngine:
                 self.prefilled_positions += prompt_positions - output.num_cached_tokens
                 self._cached_positions += output.num_cached_tokens
         return [Drawn(output.request_id, token) for output in outputs for token in output.outputs[0].token_ids]
+
+    def forced_logits(self, requests: Mapping[str, T3Request], tokens: Sequence[int]) -> Mapping[str, Sequence[Tensor]]:
+        """The logits of each step, (6563,) float32, of requests that "draw" the same given tokens. While idle only."""
+        self._llm.collective_rpc("mynah_force", args=(list(tokens),))
+        try:
+            for request_id, request in requests.items():
+                self.add(request_id, request)
+            while not self.idle:
+                self.step()
+        finally:
+            (logits,) = self._llm.collective_rpc("mynah_forced_logits")
+            for request_id in requests:
+                self.abort(request_id)
+        return dict(logits)
 
     def close(self) -> None:
         """Free the engine's memory before returning. Call it once, and no method after it."""
@@ -227,20 +248,25 @@ def _arguments(model_dir: Path, settings: VllmSettings) -> dict[str, Any]:
         "scheduler_cls": FirstWindowsFirst,
         "worker_extension_cls": f"{WorkerExtension.__module__}.{WorkerExtension.__qualname__}",
         "enforce_eager": not settings.cuda_graphs,
-        # one graph per size; larger batches hold a prefill, which is not launch-bound
+        # one graph per size; larger batches hold a long prefill, which is not launch-bound
         "cuda_graph_sizes": graph_sizes(settings.max_streams),
         "gpu_memory_utilization": settings.gpu_memory_utilization,
         "num_gpu_blocks_override": settings.kv_blocks,
+        # it switches on with the number of streams of a voice, and changes their rounding
+        "disable_cascade_attn": True,
         "disable_log_stats": False,  # vLLM's metrics are exported beside the service's
         "served_model_name": "t3",  # their label instead of the folder's path
     }
 
 
 def graph_sizes(max_streams: int) -> list[int]:
-    """Batch sizes to capture: 1, 2, 4, then every 8 up to the first that holds all streams."""
+    """Rows of the steps to capture: 1, 2, 4, then every 8 up to the first that holds all streams and a short prefill.
+
+    The prompt of a voice whose prefix is cached is 20 to 100 rows.
+    """
     sizes = [1, 2, 4]
-    while sizes[-1] < max_streams:
-        sizes.append(sizes[-1] // 8 * 8 + 8)
+    while sizes[-1] < max(max_streams, _PREFILL_ROWS):
+        sizes.append(sizes[-1] // 8 * 8 + (8 if sizes[-1] < max_streams else 32))
     return sizes
 
 

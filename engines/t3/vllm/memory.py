@@ -17,8 +17,10 @@ _MB = 1_000_000
 # need. Longer ones take blocks that shorter ones leave; without free blocks vLLM preempts a sequence and recomputes it.
 PROVISIONED_POSITIONS = 1536
 assert PROVISIONED_POSITIONS >= 1 + MAX_T3_PROMPT_TOKENS + 150 + 1 + 1000
-# Activations of a prefill chunk and of the sampler (32 rows x 6563 x 8 B, a dozen times over): tens of megabytes.
-_WORK_BYTES = 250 * _MB
+# Activations of a prefill chunk and of the sampler (32 rows x 6563 x 8 B, a dozen times over), cuBLAS's workspaces and
+# the kernels that are loaded while vLLM measures what its model needs.
+_WORK_BYTES = 400 * _MB
+_BLOCK_POSITIONS = 16
 # Piecewise graphs of up to `max_streams` rows, captured after vLLM has taken its share.
 _CUDA_GRAPH_BYTES = 300 * _MB
 # CUDA context with cuBLAS and cuDNN, and what the caching allocator loses to fragmentation.
@@ -79,7 +81,9 @@ def memory_plan(
     spec: T3Spec, space: IdSpace, *, max_streams: int, max_positions: int, bytes_per_value: int
 ) -> MemoryPlan:
     """The plan for `max_streams` streams, each with up to `max_positions` positions in T3."""
-    positions = max_streams * min(PROVISIONED_POSITIONS, max_positions)
+    # vLLM refuses to start without room for one sequence of the greatest length, the last token drawn included
+    one_sequence = max_positions + 1 + _BLOCK_POSITIONS
+    positions = max(max_streams * min(PROVISIONED_POSITIONS, max_positions), one_sequence)
     return MemoryPlan(
         weights=weight_bytes(spec, space, bytes_per_value),
         kv_cache=positions * kv_bytes_per_position(spec, bytes_per_value),

@@ -99,15 +99,15 @@ class BatchSampler:
     """logits of a batch -> one token per row. A row whose logits are not finite gets NOT_FINITE_TOKEN."""
 
     def __init__(self, batch: Batch, slots: int, device: torch.device) -> None:
-        self._batch = batch
+        self.batch = batch
         self._slots = _BatchSlots(slots)
         self._sampler = ResumableSampler(slots, device)
 
     def tokens(self, logits: Tensor) -> list[int]:
         """logits (rows, 6563) float32. Rows that are not due get an arbitrary token."""
-        tokens = [NOT_FINITE_TOKEN] * self._batch.size
+        tokens = [NOT_FINITE_TOKEN] * self.batch.size
         finite: list[bool] = torch.isfinite(logits).all(-1).tolist()
-        rows = [row for row in self._batch.due() if finite[row.index]]
+        rows = [row for row in self.batch.due() if finite[row.index]]
         if not rows:
             return tokens
         slots = self._slots.assign(rows, self._sampler)
@@ -118,7 +118,7 @@ class BatchSampler:
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """The probabilities of the next draw of each due row, (due, 6563)."""
-        rows = self._batch.due()
+        rows = self.batch.due()
         return self._sampler.probabilities(self._slots.assign(rows, self._sampler), self._select(logits, rows))
 
     def _select(self, logits: Tensor, rows: Sequence[Row]) -> Tensor:

@@ -17,11 +17,27 @@ class FirstWindowsFirst(Scheduler):  # type: ignore[misc]  # vLLM has no types w
     (its blocks are given away while it still writes to them). In this order it never was.
     """
 
+    running: list[Request]
+    resting: frozenset[str] = frozenset()
+
+    def rest(self, request_ids: frozenset[str]) -> None:
+        """Draw nothing for these running requests until the next call; they keep their blocks and their places."""
+        self.resting = request_ids
+
     def schedule(self) -> SchedulerOutput:
         for request in self.running:
             request.priority = priority_after(request.priority, request.num_output_tokens)
         self.running.sort(key=_order)
-        return super().schedule()
+        resting = [request for request in self.running if request.request_id in self.resting]
+        if not resting:
+            return super().schedule()
+        self.running = [request for request in self.running if request.request_id not in self.resting]
+        self.max_num_running_reqs -= len(resting)  # their places are taken
+        try:
+            return super().schedule()
+        finally:
+            self.max_num_running_reqs += len(resting)
+            self.running += resting
 
     def promote(self, request_id: str) -> None:
         """Give a request that was made ahead the priority of a current one. Idempotent, also after its end.

@@ -28,6 +28,16 @@ class WorkerExtension:
         """Write the table's row of a voice; speaker_embedding (256,) float32."""
         self.model_runner.model.set_voice(slot, speaker_embedding)
 
+    def mynah_force(self, tokens: list[int]) -> None:
+        """Draw these tokens for every request from now on, and keep the logits, until `mynah_forced_logits`."""
+        self.model_runner.sampler = _ForcedSampler(self.model_runner.sampler, tokens)
+
+    def mynah_forced_logits(self) -> dict[str, list[torch.Tensor]]:
+        """The logits of each request's steps, (6563,) float32 on the host. Draws as before from now on."""
+        forced: _ForcedSampler = self.model_runner.sampler
+        self.model_runner.sampler = forced.sampler
+        return forced.logits
+
     def mynah_unload(self) -> None:
         """Free the memory of the model and its KV cache although there are references to them. Call it last.
 
@@ -49,6 +59,22 @@ def _unhook(compiled: torch.nn.Module) -> None:
     hooks = convert_frame._bytecode_hooks
     for key in [key for key, hook in hooks.items() if getattr(hook, "__self__", None) is compiled]:
         del hooks[key]
+
+
+class _ForcedSampler:
+    """Draws given tokens, and keeps the logits."""
+
+    def __init__(self, sampler: _VllmSampler, tokens: list[int]) -> None:
+        self.sampler, self._tokens = sampler, tokens
+        self.logits: dict[str, list[torch.Tensor]] = {}
+
+    def __call__(self, logits: torch.Tensor, sampling_metadata: object) -> SamplerOutput:
+        batch = self.sampler.batch_sampler.batch
+        tokens = [0] * batch.size
+        for row in batch.due():
+            self.logits.setdefault(row.request_id, []).append(logits[row.index].float().cpu())
+            tokens[row.index] = self._tokens[len(row.drawn)]
+        return SamplerOutput(sampled_token_ids=torch.tensor(tokens, dtype=torch.int32)[:, None], logprobs_tensors=None)
 
 
 class _VllmSampler:

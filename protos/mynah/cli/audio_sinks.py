@@ -109,7 +109,12 @@ class RawFileSink:
         self._file.write(chunk.data)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._file.close()
+        try:
+            self._file.close()
+        except OSError:  # the disk is full
+            if not self._direct:
+                self._path.unlink()
+            raise
         if self._direct:
             return
         if self._has_audio and not (self._existed and kind is not None):
@@ -138,8 +143,10 @@ class WavFileSink(RawFileSink):
         self._wave.writeframes(chunk.data)
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        self._wave.close()
-        super().__exit__(kind, *rest)
+        try:
+            self._wave.close()
+        finally:  # also if the disk has no space for the header
+            super().__exit__(kind, *rest)
 
 
 class StdoutSink:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace, signals: SignalHandler) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's flush at exit
         return EXIT_BROKEN_PIPE
     except (OSError, ValueError) as error:
-        print(f"mynah: {error}", file=sys.stderr)
+        print(f"mynah: {_local_error_line(error)}", file=sys.stderr)
         return EXIT_FAILED
     return EXIT_OK
 
@@ -58,6 +59,15 @@ def _error_line(error: MynahError, server: str) -> str:
     if error.retryable and not any(word in message for word in ("again", "retry", "Retry")):
         message = f"{message.removesuffix('.')}. Try again later."
     return f"{message} [{error.reason}]"
+
+
+def _local_error_line(error: OSError | ValueError) -> str:
+    number = error.errno if isinstance(error, OSError) else None
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return f"The disk or the quota is full ({error}). Free some space, then run the same command again."
+    if number == errno.EROFS:
+        return f"The file system is read-only ({error}). Write to another folder."
+    return str(error)
 
 
 def _status(error: MynahError) -> int:

@@ -98,3 +98,17 @@ def test_other_files_are_refused_with_their_path(tmp_path: Path, content: bytes)
 def test_a_missing_file_is_refused_with_its_path(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"gone\.safetensors: cannot be read \(No such file"):
         read_header(tmp_path / "gone.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("whole", "damaged"),
+    [("[3,5]", "[5,5]"), ("F32", "F16"), ("[0,60]", "[8,60]")],
+)
+def test_a_header_that_contradicts_itself_is_refused(tmp_path: Path, whole: str, damaged: str) -> None:
+    path = tmp_path / "x.safetensors"
+    save_file({"b.weight": np.zeros((3, 5), np.float32)}, path)
+    data = path.read_bytes()
+    assert whole.encode() in data
+    path.write_bytes(data.replace(whole.encode(), damaged.encode()))
+    with pytest.raises(CheckpointError, match=r"b\.weight has \d+ bytes"):
+        read_header(path)

@@ -8,6 +8,8 @@ import pytest
 
 from engines.errors import InvalidInput
 from engines.onnx.session import ProviderMissing, SessionSettings, open_session, provider_list
+from engines.s3gen.export.graphs import ENCODER, VOCODER
+from engines.s3gen.runtimes.onnx import profile_shapes
 
 IDENTITY = Path(__file__)  # never read: providers are looked at first
 
@@ -24,7 +26,7 @@ def test_tensorrts_provider_keeps_its_engines_and_uses_fp16_only_if_allowed(tmp_
         "trt_timing_cache_enable": "True",
         "trt_timing_cache_path": str(tmp_path),
     }
-    assert cuda == ("CUDAExecutionProvider", {"device_id": "1"})
+    assert (cuda[0], cuda[1]["device_id"]) == ("CUDAExecutionProvider", "1")
     assert cpu == ("CPUExecutionProvider", {})
     (_, plain), *_ = provider_list(SessionSettings(("tensorrt",), 2))
     assert plain == {"device_id": "0", "trt_fp16_enable": "False"}
@@ -39,3 +41,19 @@ def test_missing_provider_is_never_replaced(providers: tuple[str, ...]) -> None:
 def test_unknown_provider_is_named() -> None:
     with pytest.raises(InvalidInput, match="cpv"):
         SessionSettings(("cpv",), 1)
+
+
+def test_cuda_provider_computes_in_full_float32_and_searches_no_convolutions() -> None:
+    ((_, options),) = provider_list(SessionSettings(("cuda",), 2))
+    assert (options["use_tf32"], options["cudnn_conv_algo_search"]) == ("0", "HEURISTIC")
+
+
+def test_tensorrt_provider_knows_the_sizes_of_all_windows_in_advance() -> None:
+    """Otherwise it builds engines while it serves."""
+    shapes = profile_shapes(ENCODER)
+    settings = SessionSettings(("tensorrt",), 2, profile_shapes=shapes)
+    ((_, options),) = provider_list(settings)
+    assert [options[f"trt_profile_{bound}_shapes"] for bound in ("min", "opt", "max")] == list(shapes)
+    assert shapes[0].startswith("tokens:1x1,")
+    assert shapes[2] == "tokens:16x512,token_lengths:16,x_vector:16x192"
+    assert all(len(shape.split(",")) == len(VOCODER.inputs) for shape in profile_shapes(VOCODER))

@@ -10,9 +10,17 @@ import pytest
 
 from engines.errors import InvalidInput
 from engines.s3gen.export.graphs import CFM, ENCODER, VOCODER
-from engines.s3gen.gpu.buckets import buckets, choose_profile
+from engines.s3gen.gpu.buckets import buckets, choose_profile, graph_sizes, max_rows, on_grid
 from engines.s3gen.gpu.cuda import CudaUnavailable
-from engines.s3gen.parity_check import GPU_COMPOSITIONS, Candidate, RuntimeRefused, select_first_valid, validate
+from engines.s3gen.parity_check import (
+    _MAX_VOCODER_FRAMES,
+    GPU_COMPOSITIONS,
+    LARGEST_COMPOSITIONS,
+    Candidate,
+    RuntimeRefused,
+    select_first_valid,
+    validate,
+)
 from engines.s3gen.runtime import F32, FlowBatch, Runtime, VocoderBatch, VocoderResult
 from engines.s3gen.runtimes.onnx import OnnxRuntime
 from engines.s3gen.runtimes.torch import TorchRuntime
@@ -132,5 +140,14 @@ def test_wrong_configuration_is_not_hidden_by_falling_back(torch: TorchRuntime) 
 
 def test_gpu_gate_reaches_every_bucket_of_the_engines() -> None:
     for graph, per_token in ((ENCODER, 1), (CFM, 2), (VOCODER, 2)):
-        reached = {choose_profile(buckets(graph), len(rows), per_token * max(rows)) for rows in GPU_COMPOSITIONS}
+        reached = set()
+        for rows in (*GPU_COMPOSITIONS, *LARGEST_COMPOSITIONS):
+            length = per_token * max(rows) if graph is not VOCODER else min(2 * max(rows), _MAX_VOCODER_FRAMES)
+            reached.add(choose_profile(buckets(graph), min(len(rows), max_rows(buckets(graph), length)), length))
         assert reached == set(range(len(buckets(graph)))), graph.name
+
+
+def test_gpu_check_replays_graphs_of_every_number_of_rows() -> None:
+    captured = {(sizes["batch"], sizes["tokens"]) for sizes in graph_sizes(ENCODER)}
+    replayed = {on_grid(ENCODER, len(rows), max(rows)) for rows in GPU_COMPOSITIONS} & captured
+    assert {rows for rows, _ in replayed} == {rows for rows, _ in captured}

@@ -19,6 +19,7 @@ from engines.t3.kv_cache import KvSlot
 from engines.t3.local_backend import LocalT3Backend
 from engines.t3.net import Span
 from engines.t3.step_loop import StepLoop
+from tests.engines.fakes import CallObserver
 from tests.engines.t3.setting import WrappedNet, limits, net, request, run
 
 LONG = {"temperature": 0.0, "max_speech_tokens": 1000}
@@ -48,9 +49,9 @@ class Stage:
     """A decoder on a gated net, with its thread."""
 
     def __init__(self, max_streams: int = 2) -> None:
-        self.net = GatedNet()
+        self.net, self.observer = GatedNet(), CallObserver()
         self.decoder = T3Decoder(self.net, limits(max_streams=max_streams, prefill_chunk_positions=1000))
-        self.steps = StepLoop(self.decoder)
+        self.steps = StepLoop(self.decoder, self.observer)
 
     def start(self, request: T3Request) -> Generation:
         return Generation.start(self.steps, request)
@@ -280,3 +281,13 @@ async def test_a_request_that_cannot_fit_is_rejected_before_it_is_queued(backend
     assert raised.value.reason == "TEXT_TOO_LONG"
     with pytest.raises(InvalidInput):
         backend.start(request(1, text=0))
+
+
+async def test_a_step_that_does_not_return_is_seen_by_the_observer(stage: Stage) -> None:
+    generation = stage.start(request(1, **SHORT))
+    await stage.reached()
+    assert stage.observer.running["t3"] == 1
+    stage.open()
+    await all_tokens(generation)
+    await generation.cancel()
+    assert stage.observer.returned["t3"] >= 20

@@ -37,7 +37,16 @@ EXAMPLES = dict(examples())
 
 def test_every_public_class_has_an_example():
     classes = set(mynah.__all__) - VALUES - {"AudioFormat", "Event"}
-    assert classes == {"Client", "Sampling", "SpeechSettings", "SpeechStream", "Timeouts", "Tls", "Voices"}
+    assert classes == {
+        "Client",
+        "Sampling",
+        "SpeechSettings",
+        "SpeechStream",
+        "TextSettings",
+        "Timeouts",
+        "Tls",
+        "Voices",
+    }
     for name in classes:
         assert "```python" in (inspect.getdoc(getattr(mynah, name)) or ""), name
     assert len(EXAMPLES) == len(classes) + 2  # AudioFormat's and the package's

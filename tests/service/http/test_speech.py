@@ -226,7 +226,8 @@ async def test_a_body_that_does_not_arrive_is_not_waited_for():
     async with http_serving(stall_timeout_s=0.2) as (at, _):
         host, _, port = at.http.partition(":")
         reader, writer = await asyncio.open_connection(host, int(port))
-        head = f"POST {SPEECH} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n"
+        head = f"POST {SPEECH} HTTP/1.1\r\nhost: localhost\r\n"
+        head += "content-type: application/json\r\ncontent-length: 100\r\n\r\n"
         writer.write(head.encode() + b"half of it")
         async with asyncio.timeout(5):
             answer = await reader.read()

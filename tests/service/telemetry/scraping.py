@@ -34,7 +34,7 @@ async def http(address: str, request: bytes) -> Answer:
 
 
 async def get(address: str, path: str, accept: str = "*/*") -> Answer:
-    return await http(address, f"GET {path} HTTP/1.1\r\nHost: a\r\nAccept: {accept}\r\n\r\n".encode())
+    return await http(address, f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\n\r\n".encode())
 
 
 @dataclass

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import secrets
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from engines.errors import InvalidInput
+from engines.errors import InvalidInput, TimeLimitExceeded
 from engines.fake import fake_voice
 from engines.voice import Voice
-from service.errors import AlreadyExists, FailedPrecondition, NotFound, ResourceExhausted
+from service.errors import (
+    AlreadyExists,
+    DataLoss,
+    FailedPrecondition,
+    NotFound,
+    RequestError,
+    ResourceExhausted,
+    Unavailable,
+)
+from service.telemetry import metrics
+from service.voices.files import FolderFiles
 from service.voices.store import VoiceStore
 from service.voices.stored_voice import StoredVoice
 from tests.virtual_time import virtual_time
@@ -158,11 +170,103 @@ async def test_pages_of_any_size_list_every_voice_once():
 
 
 @pytest.mark.parametrize("name", ["broken.safetensors", "default.safetensors", "Bad Name.safetensors"])
-def test_a_file_that_is_not_a_voice_is_named_at_the_start(name: str, tmp_path: Path):
+async def test_a_file_that_is_not_a_voice_is_skipped_and_logged_once(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
     (tmp_path / name).write_bytes(b"not a voice")
-    with pytest.raises(InvalidInput) as raised:
-        VoiceStore(no_builtin, tmp_path)
-    assert name in str(raised.value)
+    store = VoiceStore(no_builtin, tmp_path)
+    await store.add(ANNA, "anna")
+    for _ in range(3):
+        assert [info.voice_id for info in (await store.page("", 10))[0]] == ["anna"]
+    assert [name in record.getMessage() for record in caplog.records] == [True]
+    assert damaged_files() == 1
+    (tmp_path / name).unlink()
+    await store.page("", 10)
+    assert damaged_files() == 0
+
+
+def damaged_files() -> float:
+    return next(sample.value for sample in metrics.VOICE_FILES_DAMAGED.collect()[0].samples)
+
+
+async def test_files_that_cannot_be_read_are_skipped(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    (tmp_path / "folder.safetensors").mkdir()
+    (tmp_path / "zero.safetensors").symlink_to("/dev/zero")
+    (tmp_path / "loop.safetensors").symlink_to("loop.safetensors")
+    await VoiceStore(no_builtin, tmp_path).add(ANNA, "anna")
+    store = VoiceStore(no_builtin, tmp_path)
+    assert [info.voice_id for info in (await store.page("", 10))[0]] == ["anna"]
+    for voice_id in ("pipe", "folder", "zero"):
+        with pytest.raises(DataLoss) as raised:
+            await store.get(voice_id)
+        assert raised.value.reason == "VOICE_DAMAGED"
+
+
+async def test_a_damaged_file_that_was_repaired_is_listed(tmp_path: Path):
+    await VoiceStore(no_builtin, tmp_path).add(ANNA, "anna")
+    file = tmp_path / "anna.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:100])
+    store = VoiceStore(no_builtin, tmp_path)
+    assert await store.page("", 10) == ([], False)
+    file.write_bytes(whole)
+    assert [info.voice_id for info in (await store.page("", 10))[0]] == ["anna"]
+    assert damaged_files() == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "reason"),
+    [
+        (errno.ENOSPC, ResourceExhausted, "STORAGE_FULL"),
+        (errno.EDQUOT, ResourceExhausted, "STORAGE_FULL"),
+        (errno.EROFS, Unavailable, "STORAGE_READ_ONLY"),
+        (errno.EIO, Unavailable, "STORAGE_FAILED"),
+    ],
+)
+async def test_a_disk_that_fails_is_a_typed_error(
+    number: int, kind: type[RequestError], reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    store = VoiceStore(no_builtin, tmp_path)
+
+    def fail(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(kind) as raised:
+        await store.add(ANNA, "anna")
+    assert (raised.value.reason, raised.value.retry_after_s is not None) == (reason, True)
+
+
+async def test_a_file_that_hangs_at_the_start_stops_it_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    await VoiceStore(no_builtin, tmp_path).add(ANNA, "anna")
+    answering, read = threading.Event(), FolderFiles.read
+
+    def hang(files: FolderFiles, voice_id: str, max_bytes: int | None = None) -> bytes:
+        answering.wait()
+        return read(files, voice_id, max_bytes)
+
+    monkeypatch.setattr(FolderFiles, "read", hang)
+    store = VoiceStore(no_builtin, tmp_path, time_limit_s=0.02)
+    with pytest.raises(TimeLimitExceeded):
+        await store.get("anna")
+    answering.set()
+
+
+async def test_a_hanging_store_fails_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    store = VoiceStore(no_builtin, tmp_path, time_limit_s=0.02)
+    answering = threading.Event()
+    fsync = os.fsync
+
+    def hang(descriptor: int) -> None:
+        answering.wait()
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", hang)
+    with pytest.raises(TimeLimitExceeded) as raised:
+        await store.add(ANNA, "anna")
+    assert (raised.value.reason, raised.value.retryable) == ("STORE_TIMEOUT", True)
+    answering.set()
 
 
 async def test_partial_files_are_not_voices_and_are_deleted_in_time(tmp_path: Path):
@@ -247,8 +351,9 @@ async def test_a_file_that_breaks_later_is_left_out_of_lists_and_named_by_get(tm
         (tmp_path / f"{broken}.safetensors").write_bytes(b"not a voice")
     await store.add(ANNA, "d")
     assert [summary.voice_id for summary in (await store.page("", 2))[0]] == ["d", "default"]
-    with pytest.raises(InvalidInput, match=r"a\.safetensors"):
+    with pytest.raises(DataLoss) as raised:
         await store.get("a")
+    assert (raised.value.reason, raised.value.value) == ("VOICE_DAMAGED", "a")
 
 
 def test_a_location_that_cannot_be_used_is_named():

@@ -10,6 +10,10 @@ export class Canvas {
     new MutationObserver(() => this.#colours.clear()).observe(document.body, { attributeFilter: ["class"] });
   }
 
+  get visible() {
+    return this.canvas.checkVisibility();
+  }
+
   // Clears the canvas and returns its size in CSS pixels.
   clear() {
     const { width, height } = this.canvas.getBoundingClientRect();

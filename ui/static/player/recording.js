@@ -11,7 +11,7 @@ export class Recording {
     this.words = []; // the times at which its pieces were sent
     this.segments = []; // {index, from, to: positions in `sent`, offset_s, began, ended?, tokens}
     this.chunks = []; // {arrived, offset_s, length_s, window?, tokens}
-    this.pieces = []; // one Float32Array per chunk
+    this.pieces = []; // one Int16Array per chunk
     this.leads = []; // {at, lead_s} during live playback
     this.underruns = []; // {at, gap_s}
     this.rate = 24000;
@@ -37,8 +37,7 @@ export class Recording {
   }
 
   addChunk(event, pcm) {
-    const samples = Float32Array.from(pcm, (value) => value / 32768);
-    const chunk = { arrived: now(), offset_s: event.offset_samples / this.rate, length_s: samples.length / this.rate };
+    const chunk = { arrived: now(), offset_s: event.offset_samples / this.rate, length_s: pcm.length / this.rate };
     if (event.window) {
       chunk.window = event.window;
       const segment = this.segments.find((one) => one.index === event.segment_index);
@@ -46,9 +45,9 @@ export class Recording {
     }
     chunk.tokens = this.tokens;
     this.chunks.push(chunk);
-    this.pieces.push(samples);
+    this.pieces.push(pcm);
     this.length_s += chunk.length_s;
-    return samples;
+    return Float32Array.from(pcm, (value) => value / 32768);
   }
 
   // A chunk becomes audible at time `at`, after `gap_s` of unwanted silence.
@@ -69,6 +68,11 @@ export class Recording {
     return this.chunks.filter((one) => one.window).length;
   }
 
+  // The share of the text that has been spoken.
+  get share() {
+    return Math.min(1, (this.segments.at(-1)?.to ?? 0) / Math.max(1, this.request.text.length));
+  }
+
   get seed() {
     return this.resolved?.seed ?? "";
   }
@@ -77,10 +81,7 @@ export class Recording {
   get samples() {
     const all = new Float32Array(this.pieces.reduce((sum, one) => sum + one.length, 0));
     let offset = 0;
-    for (const piece of this.pieces) {
-      all.set(piece, offset);
-      offset += piece.length;
-    }
+    for (const piece of this.pieces) for (const value of piece) all[offset++] = value / 32768;
     return all;
   }
 
@@ -104,5 +105,6 @@ export class Recording {
 }
 
 export function seconds(value) {
+  if (value >= 90) return `${Math.floor(value / 60)}:${String(Math.floor(value % 60)).padStart(2, "0")} min`;
   return value < 1 ? `${Math.round(value * 1000)} ms` : `${value.toFixed(value < 10 ? 2 : 1)} s`;
 }

@@ -10,19 +10,19 @@ export class Sound {
   #runs = []; // sound without a gap: from context time `at`, which is second `from` of the recording, to `until`
   #next = 0;
   #gain = null;
-  #context = null;
+  static #context = null; // one for the whole page
 
   // Must be called in a click or key press; otherwise browsers stay silent.
   wake() {
-    this.#context ??= new AudioContext({ sampleRate: RATE_HZ, latencyHint: "interactive" });
-    this.#context.resume();
+    Sound.#context ??= new AudioContext({ sampleRate: RATE_HZ, latencyHint: "interactive" });
+    Sound.#context.resume();
   }
 
   // Starts a new recording at its second `from` and silences the one before.
   begin(from = 0) {
     this.silence();
-    this.#gain = this.#context.createGain();
-    this.#gain.connect(this.#context.destination);
+    this.#gain = Sound.#context.createGain();
+    this.#gain.connect(Sound.#context.destination);
     this.#runs = [];
     this.#next = 0;
     this.from = from;
@@ -30,12 +30,12 @@ export class Sound {
 
   // Appends samples. Returns the context time of the first one and the seconds of silence before it.
   push(samples, rate) {
-    const buffer = this.#context.createBuffer(1, samples.length, rate);
+    const buffer = Sound.#context.createBuffer(1, samples.length, rate);
     buffer.copyToChannel(samples, 0);
-    const source = new AudioBufferSourceNode(this.#context, { buffer });
+    const source = new AudioBufferSourceNode(Sound.#context, { buffer });
     source.connect(this.#gain);
-    const earliest = this.#context.currentTime + LEAD_S;
-    const inTime = this.#next >= this.#context.currentTime && this.#runs.length > 0;
+    const earliest = Sound.#context.currentTime + LEAD_S;
+    const inTime = this.#next >= Sound.#context.currentTime && this.#runs.length > 0;
     const at = inTime ? this.#next : earliest;
     const last = this.#runs.at(-1);
     const gap_s = last && !inTime ? at - last.until : 0;
@@ -50,7 +50,7 @@ export class Sound {
 
   silence() {
     if (!this.#gain) return;
-    const now = this.#context.currentTime;
+    const now = Sound.#context.currentTime;
     this.#gain.gain.setValueAtTime(1, now);
     this.#gain.gain.linearRampToValueAtTime(0, now + FADE_S);
     for (const source of this.#sources) source.stop(now + FADE_S);
@@ -66,20 +66,20 @@ export class Sound {
 
   // The seconds of audio that are not yet played.
   get lead() {
-    return this.#context && this.#gain ? Math.max(0, this.#next - this.#context.currentTime) : 0;
+    return Sound.#context && this.#gain ? Math.max(0, this.#next - Sound.#context.currentTime) : 0;
   }
 
   // The second of the recording that plays now.
   get position() {
     if (!this.#runs.length) return this.from ?? 0;
-    const now = this.#context.currentTime;
+    const now = Sound.#context.currentTime;
     const run = this.#runs.findLast((one) => one.at <= now) ?? this.#runs[0];
     return run.from + Math.min(Math.max(0, now - run.at), run.until - run.at);
   }
 
   // When a context time becomes audible, in seconds on the clock of performance.now().
   audibleAt(at) {
-    const latency_s = this.#context.outputLatency || this.#context.baseLatency || 0;
-    return performance.now() / 1000 + at - this.#context.currentTime + latency_s;
+    const latency_s = Sound.#context.outputLatency || Sound.#context.baseLatency || 0;
+    return performance.now() / 1000 + at - Sound.#context.currentTime + latency_s;
   }
 }

@@ -15,6 +15,7 @@ export class Timeline {
   }
 
   draw(recording) {
+    if (!this.canvas.visible) return;
     const { pen } = this.canvas;
     const { width } = this.canvas.clear();
     pen.font = "12px system-ui, sans-serif";

@@ -1,5 +1,7 @@
 // The text of a recording: spoken, being played, and waiting for the end of its sentence.
 
+const BEFORE = 20, AFTER = 20, WAITING_CHARS = 2000; // around the segment that plays: a long text has thousands
+
 export function drawTranscript(element, recording, position_s) {
   element.hidden = !recording?.sent;
   if (!recording?.sent) return;
@@ -9,8 +11,10 @@ export function drawTranscript(element, recording, position_s) {
   if (element.dataset.key === key) return;
   element.dataset.key = key;
   const consumed = segments.at(-1)?.to ?? 0;
-  const spans = segments.map((one) => span(sent.slice(one.from, one.to), one === current ? "current" : "spoken"));
-  if (consumed < sent.length) spans.push(span(sent.slice(consumed), "waiting"));
+  const at = current ? segments.indexOf(current) : segments.length - 1;
+  const near = segments.slice(Math.max(0, at - BEFORE), Math.max(0, at) + AFTER);
+  const spans = near.map((one) => span(sent.slice(one.from, one.to), one === current ? "current" : "spoken"));
+  if (consumed < sent.length) spans.push(span(sent.slice(consumed, consumed + WAITING_CHARS), "waiting"));
   if (!typed) spans.push(span("", "caret"));
   element.replaceChildren(...spans);
 }

@@ -64,7 +64,7 @@ function peaksOf(recording, bars, shown_s) {
     const first = recording.chunks[peaks.pieces].offset_s;
     for (let i = 0; i < piece.length; i++) {
       const bar = Math.min(bars - 1, Math.floor(((first + i / recording.rate) / shown_s) * bars));
-      const loud = Math.abs(piece[i]);
+      const loud = Math.abs(piece[i]) / 32768;
       if (peaks.bars[bar] === null || loud > peaks.bars[bar]) peaks.bars[bar] = loud;
     }
   }

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import onnx
 import pytest
 
 from engines.s3gen.export.export import ExportError
 from engines.s3gen.export.graphs import CFM, ENCODER, GRAPHS, VOCODER
 from engines.s3gen.gpu import build
-from engines.s3gen.gpu.buckets import Bucket, buckets
+from engines.s3gen.gpu.buckets import Bucket, buckets, max_rows, on_grid
 from engines.s3gen.gpu.build import ENGINE_GRAPHS, BuildSettings, build_engine, build_engines, identity
 from engines.s3gen.gpu.engine_file import EngineFileRefused, EngineIdentity, find_engine, write_engine
-from engines.s3gen.gpu.trt import TensorRTMissing, load_tensorrt
+from engines.s3gen.gpu.trt import TensorRT, TensorRTMissing, load_tensorrt
+from engines.s3gen.streaming.schedule import SCHEDULES
 from tests.engines.s3gen.onnx_setting import tiny_export
 
 IDENTITY = EngineIdentity("cfm", "ab" * 32, "sm86", "tensorrt_rtx 1.7", "fp16", "cd" * 32)
@@ -78,12 +81,16 @@ def test_damaged_or_unfinished_engine_is_refused(tmp_path: Path) -> None:
 
 
 def test_buckets_cover_every_window_that_is_decoded() -> None:
-    for new_tokens in (1, 10, 25, 50):
-        for batch in (1, 2, 3, 16):
-            tokens = 250 + 50 + new_tokens + 3
+    steps = {step for schedule in SCHEDULES.values() for step in schedule.steps}
+    for block in (1, *(step.block_tokens for step in steps)):
+        for batch in (1, 2, 3, 16):  # the largest hops too: they are taken under load, when batches are full
+            _, tokens = on_grid(ENCODER, batch, 250 + 50 + block)
+            _, frames = on_grid(VOCODER, batch, 2 * block + 34)
+            assert max_rows(buckets(ENCODER), tokens) == 16
             assert any(b.holds(batch, tokens) for b in buckets(ENCODER))
             assert any(b.holds(batch, 2 * tokens) for b in buckets(CFM))
-            assert any(b.holds(batch, 2 * new_tokens + 34) for b in buckets(VOCODER))
+            assert max_rows(buckets(VOCODER), frames) == 16
+            assert any(b.holds(batch, frames) for b in buckets(VOCODER))
     assert any(b.holds(1, 250 + 1003) for b in buckets(ENCODER))
     with pytest.raises(ValueError, match="must not decrease"):
         Bucket((2, 1, 3), (1, 1, 1))
@@ -95,9 +102,42 @@ def test_what_cannot_be_parsed_is_told(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"encoder\.onnx"):
         build_engine(bad, ENCODER, buckets(ENCODER), BuildSettings(), load_tensorrt("tensorrt_rtx"))
     with pytest.raises(ValueError, match="sm86"):
-        BuildSettings("sm999")
+        BuildSettings("turing")
     with pytest.raises(TensorRTMissing, match="pip install"):
         load_tensorrt("tensorrt_not_installed")
+
+
+def test_float32_keeps_all_its_bits_and_no_kernel_allocates() -> None:
+    """TF32 is on by default, and a capture must not allocate."""
+    trt = load_tensorrt("tensorrt_rtx")
+    flags = trt.module.BuilderFlag
+    builder = trt.module.Builder(trt.module.Logger())
+    assert builder.create_builder_config().get_flag(flags.TF32)
+    config = build._config(builder, BuildSettings("sm86"), trt)
+    assert not config.get_flag(flags.TF32)
+    assert config.get_flag(flags.REQUIRE_USER_ALLOCATION)
+
+
+@pytest.mark.parametrize("architecture", ["sm90", "sm100", "sm86"])
+def test_standard_tensorrt_builds_for_every_architecture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: str
+) -> None:
+    monkeypatch.setattr(build, "build_engine", lambda *_: b"engine")
+    standard = TensorRT("tensorrt", SimpleNamespace(__version__="10.13.3.9"))
+    paths = build_engines(tiny_export(), tmp_path, BuildSettings(architecture), standard)
+    assert all(architecture in path.name for path in paths.values())
+
+
+def test_what_rtx_cannot_build_for_is_an_error_that_says_what_can(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"does not support sm90, only sm75.*install tensorrt-cu12"):
+        build_engines(tiny_export(), tmp_path, BuildSettings("sm90"), load_tensorrt("tensorrt_rtx"))
+
+
+def test_operators_are_those_that_tensorrt_10_has_as_layers() -> None:
+    """No loops and no conditions: a graph capture does not survive them."""
+    for name in ENGINE_GRAPHS:
+        model = onnx.load(str(tiny_export("fp16").path(name)), load_external_data=False)
+        assert not {node.op_type for node in model.graph.node} & {"Loop", "If", "Scan", "NonZero", "STFT", "DFT"}, name
 
 
 def test_identity_names_graph_gpu_tensorrt_and_precision() -> None:

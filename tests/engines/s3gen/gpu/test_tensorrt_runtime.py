@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,17 +12,17 @@ import pytest
 from engines.errors import EngineFailure
 from engines.s3gen.export.export import ExportSettings, export
 from engines.s3gen.export.graphs import CFM, ENCODER, VOCODER, Port
-from engines.s3gen.gpu.buckets import buckets, choose_profile, max_rows
+from engines.s3gen.gpu.buckets import buckets, capacities, choose_profile, max_rows
 from engines.s3gen.gpu.buffered import Lane
 from engines.s3gen.gpu.build import ENGINE_GRAPHS, BuildSettings, build_engines, engine_folder, identity
-from engines.s3gen.gpu.cuda import CudaUnavailable, probe
-from engines.s3gen.gpu.double_buffer import DoubleBuffer
+from engines.s3gen.gpu.cuda import CudaDevice, CudaUnavailable, probe
+from engines.s3gen.gpu.double_buffer import DoubleBuffer, Sizes
 from engines.s3gen.gpu.engine_file import EngineFileRefused, write_engine
 from engines.s3gen.gpu.tensorrt import TensorRTRuntime, find_engines
 from engines.s3gen.gpu.trt import TensorRT, load_tensorrt
 from engines.s3gen.parity_check import validate
 from engines.s3gen.runtimes.torch import TorchRuntime
-from tests.engines.s3gen.gpu.test_double_buffer import LazyDevice, has_gpu
+from tests.engines.s3gen.gpu.test_double_buffer import has_gpu, simulated
 from tests.engines.s3gen.onnx_setting import checkpoint, tiny_export
 
 
@@ -59,8 +60,9 @@ def test_smallest_fitting_profile_is_chosen() -> None:
     assert chosen[1, 300].batch[2] == 2
     assert chosen[8, 300].batch[2] == 16
     assert chosen[1, 900].length[2] >= 900
-    with pytest.raises(EngineFailure, match="3 rows of length 900"):
-        choose_profile(profiles, 3, 900)
+    assert chosen[8, 300].length[2] < profiles[choose_profile(profiles, 8, 407)].length[2]
+    with pytest.raises(EngineFailure, match="2 rows of length 900"):
+        choose_profile(profiles, 2, 900)
     with pytest.raises(EngineFailure, match="5000"):
         max_rows(profiles, 5000)
 
@@ -74,27 +76,35 @@ def test_flow_buckets_of_encoder_and_cfm_are_the_same_windows() -> None:
 class _Passing:
     """Gives the vocoder's noise back as its waveform."""
 
-    inputs, outputs, inner, capturable = VOCODER.inputs, (Port("waveform", ("batch", "samples")),), (), False
+    inputs, outputs, inner = VOCODER.inputs, (Port("waveform", ("batch", "samples")),), ()
 
-    def __init__(self, device: LazyDevice) -> None:
-        self.device, self.rows = device, list[int]()
+    def __init__(self, device: CudaDevice) -> None:
+        self.device, self.sizes = device, list[tuple[int, int]]()
 
-    def enqueue(self, stream: int, addresses: dict[str, int], sizes: dict[str, int]) -> None:
-        self.rows.append(sizes["batch"])
-        count, memory = 4 * sizes["batch"] * sizes["samples"], self.device.memory
-        target, source = memory[addresses["waveform"]], memory[addresses["noise"]]
-        self.device.work(stream, lambda: target[:count].__setitem__(slice(None), source[:count]))
+    def enqueue(self, stream: int, addresses: Mapping[str, int], sizes: Sizes) -> None:
+        self.sizes.append((sizes["batch"], sizes["frames"]))
+        count = 4 * sizes["batch"] * sizes["samples"]
+        self.device.copy_on(addresses["waveform"], addresses["noise"], count, stream)
+
+    def capture(self, *_: object) -> None:
+        return None
 
 
-def test_batch_too_large_for_its_length_is_cut_and_joined_in_order() -> None:
-    device = LazyDevice(0)
+@pytest.mark.parametrize(
+    ("rows", "frames", "calls"),
+    [(3, 500, [(1, 512)] * 3), (17, 200, [(16, 208), (1, 208)]), (3, 200, [(4, 208)]), (5, 200, [(5, 208)])],
+)
+def test_batch_is_cut_to_what_a_call_holds_and_joined_in_order(
+    rows: int, frames: int, calls: list[tuple[int, int]]
+) -> None:
+    device, _ = simulated()
     kernel = _Passing(device)
-    lane = Lane(VOCODER, DoubleBuffer(device, kernel, [VOCODER.sizes(2, 200)]))
-    sizes = VOCODER.sizes(5, 200)  # this long, a profile holds two rows
+    lane = Lane(VOCODER, DoubleBuffer(device, kernel, capacities(VOCODER)))
+    sizes = VOCODER.sizes(rows, frames)
     arrays = {port.name: np.zeros(port.shape(sizes), port.dtype) for port in VOCODER.inputs}
-    arrays["noise"] = np.arange(5, dtype=np.float32)[:, None] * np.ones((1, sizes["samples"]), np.float32)
-    np.testing.assert_array_equal(lane.submit(arrays, 5, 200)()["waveform"], arrays["noise"])
-    assert kernel.rows == [2, 2, 1]
+    arrays["noise"] = np.arange(rows, dtype=np.float32)[:, None] * np.ones((1, sizes["samples"]), np.float32)
+    np.testing.assert_array_equal(lane.submit(arrays, rows, frames)()["waveform"], arrays["noise"])
+    assert kernel.sizes == calls
 
 
 @pytest.mark.gpu

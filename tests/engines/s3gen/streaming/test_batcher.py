@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
 from engines.errors import EngineFailure
-from engines.s3gen.streaming.batcher import WindowBatcher
+from engines.s3gen.streaming.batcher import Results, WindowBatcher
 from engines.s3gen.streaming.schedule import SCHEDULES
 from engines.s3gen.streaming.segment_decoder import SegmentDecoder
-from engines.s3gen.streaming.window_queue import Decoded
+from engines.s3gen.streaming.window_queue import Decoded, DecodeRequest
 from engines.s3gen.streaming.windows import Window, WindowPlanner
-from tests.engines.fakes import FakeRuntime, SlowExecute, make_voice
+from tests.engines.fakes import CallObserver, FakeRuntime, SlowExecute, make_voice
 from tests.virtual_time import virtual_time
 
 
@@ -201,3 +202,45 @@ def test_closing_fails_what_waits_and_what_comes_later() -> None:
     assert isinstance(first, Decoded)
     assert isinstance(second, EngineFailure)
     assert isinstance(late, EngineFailure)
+
+
+@pytest.mark.parametrize("steady_after", [1, 4])
+def test_calibration_measures_the_steady_time_and_not_first_use(steady_after: int) -> None:
+    async def run() -> float:
+        seen: dict[int, int] = {}
+
+        async def execute(batch: Sequence[DecodeRequest]) -> Results:
+            seen[len(batch)] = seen.get(len(batch), 0) + 1
+            first_use_s = 5.0 * len(batch) if seen[len(batch)] <= steady_after else 0.0
+            await asyncio.sleep(first_use_s + 1.0 + 0.5 * len(batch))
+            return []
+
+        batcher = WindowBatcher(FakeRuntime(), max_batch=16, execute=execute, steady_after=steady_after)
+        await batcher.calibrate(make_voice())
+        work = batcher._calibration_request(make_voice()).work
+        await batcher.close()
+        return batcher.times.shared_work / work
+
+    assert virtual_time(run()) == pytest.approx(2.0, rel=0.2)  # a call costs 1.0, a row 0.5
+
+
+def test_a_call_that_does_not_return_is_seen_by_the_observer() -> None:
+    async def run() -> tuple[int, int, int]:
+        observer, returning, begun = CallObserver(), asyncio.Event(), asyncio.Event()
+        runtime = FakeRuntime()
+
+        async def hang(batch: Sequence[DecodeRequest]) -> Results:
+            begun.set()
+            await returning.wait()
+            return await SlowExecute(runtime, 0.0)(batch)
+
+        batcher = WindowBatcher(runtime, max_batch=4, execute=hang, observer=observer)
+        decoding = asyncio.create_task(batcher.decode(*make_request(1), 0.0))
+        await begun.wait()
+        hanging = observer.running["s3gen"]
+        returning.set()
+        await decoding
+        await batcher.close()
+        return hanging, observer.running["s3gen"], observer.returned["s3gen"]
+
+    assert virtual_time(run()) == (1, 0, 1)

@@ -1,0 +1,225 @@
+"""The steps of the check, by name. Where a library or the GPU is missing, a step says what is absent and passes."""
+
+from __future__ import annotations
+
+import gzip
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from bench.gpu.results import Recorder
+from engines.checkpoints.checkpoint import Checkpoint, open_checkpoint
+
+_PACKAGES = (
+    "torch", "vllm", "tensorrt-cu12", "tensorrt-rtx-cu12", "cuda-python", "onnxruntime", "onnxruntime-gpu",
+)  # fmt: skip
+
+
+class Machine:
+    """The device and the model that a step works with."""
+
+    def __init__(self, device: str, model: str, folder: Path) -> None:
+        self.device, self.model, self.folder = device, model, folder
+        self.on_gpu = device.startswith("cuda")
+        self.cache_dir = folder / "cache"
+
+    def checkpoint(self) -> Checkpoint:
+        return open_checkpoint(self.model, cache_dir=self.cache_dir, device=self.device)
+
+    def synchronize(self) -> None:
+        if self.on_gpu:
+            torch.cuda.synchronize()
+
+    def repeats(self, on_gpu: int, on_cpu: int) -> int:
+        return on_gpu if self.on_gpu else on_cpu
+
+
+def run(step: str, record: Recorder, device: str, model: str, folder: Path) -> None:
+    """Run one step."""
+    machine = Machine(device, model, folder)
+    if machine.on_gpu and not torch.cuda.is_available():
+        record.check("gpu", False, "torch finds no GPU; rehearse with --device cpu --model random:tiny")
+        return
+    _STEPS[step](record, machine)
+
+
+def best_ms(call: Callable[[], object], machine: Machine, repeats: int) -> float:
+    """The median of a call in milliseconds, after one that is not counted."""
+    times = []
+    for turn in range(repeats + 1):
+        machine.synchronize()
+        began_s = time.perf_counter()
+        call()
+        machine.synchronize()
+        if turn:
+            times.append(time.perf_counter() - began_s)
+    return 1000 * sorted(times)[len(times) // 2]
+
+
+def facts(record: Recorder, machine: Machine) -> None:
+    """What the machine is: versions, memory, copies, the cost of a launch."""
+    for name in (
+        "torch",
+        "vllm",
+        "tensorrt-cu12",
+        "tensorrt-rtx-cu12",
+        "cuda-python",
+        "onnxruntime",
+        "onnxruntime-gpu",
+    ):
+        try:
+            record.check(name, True, importlib.metadata.version(name))
+        except importlib.metadata.PackageNotFoundError:
+            record.absent(name, "not installed")
+    record.measured("CPU cores", os.cpu_count() or 0, "", note=f"Python {platform.python_version()}")
+    if not machine.on_gpu:
+        record.absent("GPU", "a rehearsal on the CPU")
+    else:
+        properties = torch.cuda.get_device_properties(machine.device)
+        architecture = f"sm{properties.major}{properties.minor}, CUDA {torch.version.cuda}"
+        record.measured(properties.name, properties.total_memory / 1e9, "GB", note=architecture)
+    megabytes = machine.repeats(256, 8)
+    host = torch.ones(megabytes << 18, pin_memory=machine.on_gpu)
+    on_device = host.to(machine.device, copy=True)
+    for name, call in (
+        ("copy to the device", lambda: on_device.copy_(host, non_blocking=True)),
+        ("copy from the device", lambda: host.copy_(on_device, non_blocking=True)),
+    ):
+        record.measured(name, host.nbytes / best_ms(call, machine, 5) / 1e6, "GB/s")
+    small = torch.ones(8, device=machine.device)
+
+    def launches() -> None:
+        for _ in range(1000):
+            small.add_(1)
+
+    record.measured("launch of an empty kernel", best_ms(launches, machine, 3), "us")
+    if machine.on_gpu:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            launches()
+        record.measured("the same in a graph", best_ms(graph.replay, machine, 3), "us")
+
+
+def driver(record: Recorder, machine: Machine) -> None:
+    """The double buffer on real streams, and which neighbours a capture survives."""
+    if importlib.util.find_spec("cuda") is None or not machine.on_gpu:
+        record.absent("driver layer", "no GPU" if not machine.on_gpu else "cuda-python is not installed")
+        return
+    from engines.s3gen.gpu.cuda import CudaDevice
+
+    device = CudaDevice()
+    size = 1 << 20
+    source, target = device.allocate(size), device.allocate(size)
+    host = device.pinned(size)
+
+    def copies() -> str:
+        stream, event = device.stream(), device.event()
+        host[:] = 7
+        device.copy_in(source, host, stream)
+        graph = device.capture(stream, lambda: device.copy_on(target, source, size, stream))
+        device.launch(graph, stream)
+        host[:] = 0
+        device.copy_out(host, target, stream)
+        device.record(event, stream)
+        device.synchronize(event)
+        assert (host == 7).all(), "wrong bytes"
+        return "copies and a captured graph"
+
+    record.attempt("copies, events, graphs", copies)
+    neighbours: dict[str, Callable[[], object]] = {
+        "work on the default stream": lambda: torch.ones(8, device="cuda").add_(1),
+        "an allocation": lambda: torch.empty(1 << 24, device="cuda"),
+        "a synchronisation of the device": torch.cuda.synchronize,
+    }
+    for name, neighbour in neighbours.items():
+        record.attempt(f"capture beside {name}", lambda neighbour=neighbour: _capture_beside(device, neighbour))
+
+
+def _capture_beside(device: object, neighbour: Callable[[], object]) -> str:
+    from engines.s3gen.gpu.cuda import CudaDevice
+
+    assert isinstance(device, CudaDevice)
+    stream = device.stream()
+    errors: list[BaseException] = []
+
+    def other() -> None:
+        try:
+            neighbour()
+        except Exception as error:
+            errors.append(error)
+
+    def work() -> None:
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+
+    try:
+        device.capture(stream, work)
+    except Exception as error:
+        return f"the capture fails: {error}; the neighbour: {errors}"
+    return f"the capture holds; the neighbour: {errors or 'fine'}"
+
+
+def weights(record: Recorder, machine: Machine) -> None:
+    """The checkpoint, made if it is a random one."""
+    began_s = time.perf_counter()
+    checkpoint = machine.checkpoint()
+    record.measured(checkpoint.spec.name, time.perf_counter() - began_s, "s", note=str(checkpoint.folder))
+
+
+@contextmanager
+def peak_memory(record: Recorder, name: str, machine: Machine) -> Iterator[None]:
+    """Records the most memory that torch held meanwhile."""
+    if machine.on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    yield
+    if machine.on_gpu:
+        record.measured(f"{name}: peak memory", torch.cuda.max_memory_allocated() / 1e6, "MB")
+
+
+def traces(record: Recorder, machine: Machine) -> None:
+    """Chrome traces of a window and of steps of T3, packed."""
+    from engines.s3gen.runtimes.torch import TorchRuntime
+    from engines.tools.engine_times import stage_calls
+    from engines.tools.torch_profiler import profiled
+
+    runtime = TorchRuntime(machine.checkpoint(), device=machine.device)
+    for name, call in stage_calls(machine.checkpoint(), runtime, machine.device, ["hop12"]):
+        if name == "conditioning":
+            continue  # it decodes audio, which needs libraries that a bare machine lacks
+        path = machine.folder / f"trace-{name}.json"
+        _, peaks = profiled(call, path, 10)
+        packed = path.with_suffix(".json.gz")
+        packed.write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+        record.measured(name, packed.stat().st_size / 1e6, "MB", note=f"{packed.name}, peaks {peaks}")
+
+
+def _imported(module: str) -> Callable[[Recorder, Machine], None]:
+    def step(record: Recorder, machine: Machine) -> None:
+        importlib.import_module(f"bench.gpu.{module}").run(record, machine)
+
+    return step
+
+
+_STEPS: dict[str, Callable[[Recorder, Machine], None]] = {
+    "facts": facts,
+    "driver": driver,
+    "weights": weights,
+    "s3gen": lambda record, machine: importlib.import_module("bench.gpu.s3gen").right(record, machine),
+    "t3": _imported("t3"),
+    "vllm": _imported("vllm"),
+    "tensorrt": _imported("tensorrt"),
+    "speed": lambda record, machine: importlib.import_module("bench.gpu.s3gen").fast(record, machine),
+    "together": _imported("together"),
+    "engine": _imported("engine"),
+    "traces": traces,
+}

@@ -1,0 +1,80 @@
+"""T3 on torch: its greedy tokens on this device and on the CPU, and the times of prefill and steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from bench.gpu.results import Recorder
+from bench.gpu.steps import Machine, best_ms
+from engines.conditioning.builtin import load_builtin
+from engines.config import Sampling
+from engines.t3.backend import T3Request
+from engines.t3.decoder import DecoderLimits, T3Decoder
+from engines.t3.model import T3Net
+from engines.t3.net import Net
+from engines.voice import Voice
+
+_TEXT = tuple(range(1, 40))
+_TOKENS = 64
+
+
+def run(record: Recorder, machine: Machine) -> None:
+    """Greedy tokens and times of every net of T3 that runs in this process."""
+    checkpoint = machine.checkpoint()
+    voice = load_builtin(checkpoint.conds_path)
+    expected = drawn(T3Net.load(checkpoint.t3_path, checkpoint.spec, "cpu"), voice, 1)[0]
+    nets: dict[str, Net] = {"torch": T3Net.load(checkpoint.t3_path, checkpoint.spec, machine.device)}
+    for name, net in nets.items():
+        for streams in (1, machine.repeats(8, 2)):
+
+            def compare(net: Net = net, streams: int = streams) -> str:
+                for tokens in drawn(net, voice, streams):
+                    assert _agreement(tokens, expected) > 0.9, f"{tokens[:20]} instead of {expected[:20]}"
+                return f"{streams} streams, {len(expected)} greedy tokens"
+
+            record.attempt(f"{name}: greedy tokens, {streams} streams", compare)
+        for streams in (1, 8, 32) if machine.on_gpu else (1,):
+            _time(record, machine, name, net, voice, streams)
+
+
+def drawn(net: Net, voice: Voice, streams: int, tokens: int = _TOKENS) -> list[list[int]]:
+    """The greedy tokens of equal requests, decoded together."""
+    decoder = T3Decoder(net, DecoderLimits(streams))
+    sampling = Sampling(temperature=0, max_speech_tokens=tokens)
+    sequences = [decoder.add(T3Request(_TEXT, voice, sampling)) for _ in range(streams)]
+    while decoder.sequences:
+        for progress in decoder.step():
+            if progress.error is not None:
+                raise progress.error
+    return [list(sequence.speech.raw) for sequence in sequences]
+
+
+def _agreement(ours: Sequence[int], theirs: Sequence[int]) -> float:
+    """The share of the tokens before the first that differs; rounding may flip a tie."""
+    equal = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), len(theirs))
+    return equal / max(1, len(theirs))
+
+
+def _time(record: Recorder, machine: Machine, name: str, net: Net, voice: Voice, streams: int) -> None:
+    """Milliseconds of a prefill without and with the voice's prefix, and of a step of all streams."""
+    decoder = T3Decoder(net, DecoderLimits(streams))
+    sampling = Sampling(seed=1, max_speech_tokens=1000)
+
+    def prefill() -> None:
+        sequence = decoder.add(T3Request(_TEXT, voice, sampling))
+        while not sequence.decoding:
+            decoder.step()
+        decoder.release(sequence)
+
+    machine.synchronize()
+    record.measured(f"{name}: prefill, voice warm, {streams} streams", best_ms(prefill, machine, 3), "ms")
+    for seed in range(streams):
+        decoder.add(T3Request(_TEXT, voice, Sampling(seed=seed, max_speech_tokens=1000)))
+    for _ in range(2 * streams + 4):
+        decoder.step()
+    with torch.inference_mode():
+        record.measured(
+            f"{name}: step, {streams} streams", best_ms(decoder.step, machine, machine.repeats(50, 3)), "ms"
+        )

@@ -1,0 +1,177 @@
+"""Connections of the HTTP port: uvicorn's protocols with a time limit for heads, and reads that take turns.
+
+A read is short, because thousands of tiny chunks or frames fit into a long one and each costs the event loop time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from functools import partial
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import CloseCode, Frame
+
+from service.access.listener import Slot
+from service.access.turns import Account, Turns
+
+HEAD_TIMEOUT_S = 10.0
+_READ_BYTES = 4096
+_MAX_FRAGMENTS = 1024  # of one WebSocket message; its bytes are limited, empty ones are not
+_MAX_UNREAD_PONG_BYTES = 65_536
+
+log = logging.getLogger("uvicorn.error")  # so that messages are treated as those of a library
+_shared = memoryview(bytearray(_READ_BYTES))  # a read is copied from it before another one begins
+
+
+class PacedReads(asyncio.BufferedProtocol):
+    """Passes what is read to `data_received` of the class behind it, a little at a time and in turns."""
+
+    transport: asyncio.Transport
+    turns: Turns
+    account: Account
+    _pending: deque[bytes]
+
+    def start_paced(self, turns: Turns, account: Account) -> None:
+        self.turns, self.account, self._pending = turns, account, deque()
+
+    @property
+    def reading_paused(self) -> bool:
+        """Whether the protocol itself has paused reading."""
+        raise NotImplementedError
+
+    def data_received(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return _shared
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._pending.append(bytes(_shared[:nbytes]))
+        if len(self._pending) == 1 and not self.turns.submit(self.account, self._take):
+            self.transport.pause_reading()
+
+    def _take(self) -> None:
+        """Handles the oldest read; the others follow in turns of their own."""
+        if self.transport.is_closing():
+            self._pending.clear()
+            return
+        try:
+            self.data_received(self._pending[0])
+        except Exception as error:
+            log.error("a connection ends, because its input cannot be handled", exc_info=error)
+            self._pending.clear()
+            self.transport.abort()
+            return
+        self._pending.popleft()
+        if self._pending:
+            self.turns.submit(self.account, self._take)
+        elif not self.reading_paused:
+            self.transport.resume_reading()
+
+
+class HttpConnection(PacedReads, H11Protocol):  # type: ignore[misc]  # its eof_received is typed more narrowly
+    """HTTP/1.1. A head must be complete in time, measured from the connection's start or the response before."""
+
+    def __init__(self, *args: Any, slot: Slot, turns: Turns, head_timeout_s: float = HEAD_TIMEOUT_S, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.start_paced(turns, Account())
+        self._slot = slot
+        self._head_timeout_s = head_timeout_s
+        self._head_timer: asyncio.TimerHandle | None = None
+        self.ws_protocol_class = partial(WebSocketConnection, slot=slot, turns=turns, account=self.account)  # type: ignore[assignment]
+        self._upgraded = False
+
+    @property
+    def reading_paused(self) -> bool:
+        return not self._upgraded and self.flow.read_paused
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._slot.transport = transport
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        self._pending.clear()
+        self._slot.release()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        H11Protocol.data_received(self, data)
+        if self._head_timer is not None and (self._upgraded or self._has_request):
+            self._stop_timer()
+            self._slot.set_busy(True)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self.transport.is_closing() and not self._has_request:
+            self._await_head()
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        names = [value for name, value in self.headers if name.startswith(b"sec-websocket-")]
+        if not all(map(bytes.isascii, names)):  # websockets raises what uvicorn does not handle
+            self.send_400_response("Invalid WebSocket handshake.")
+            return
+        self._upgraded = True
+        super().handle_websocket_upgrade(event)
+
+    @property
+    def _has_request(self) -> bool:
+        """Whether a head is complete whose response is not."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _await_head(self) -> None:
+        """The rest of a body whose response was sent before its end counts as a part of the next head."""
+        self._stop_timer()
+        self._slot.set_busy(False)
+        self._head_timer = self.loop.call_later(self._head_timeout_s, self.transport.abort)
+
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+
+class WebSocketConnection(PacedReads, WebSocketsSansIOProtocol):  # type: ignore[misc]
+    """A WebSocket. Counts as busy from its first message on. It cannot pile up fragments or pongs."""
+
+    def __init__(self, *args: Any, slot: Slot, turns: Turns, account: Account, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.start_paced(turns, account)
+        self._slot = slot
+        slot.set_busy(False)
+
+    @property
+    def reading_paused(self) -> bool:
+        return self.read_paused
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._pending.clear()
+        self._slot.release()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        WebSocketsSansIOProtocol.data_received(self, data)
+
+    def send_receive_event_to_app(self) -> None:
+        self._slot.set_busy(True)
+        super().send_receive_event_to_app()
+
+    def handle_cont(self, event: Frame) -> None:
+        if len(self.frames) >= _MAX_FRAGMENTS:
+            self.conn.fail(CloseCode.POLICY_VIOLATION, f"a message may have {_MAX_FRAGMENTS} fragments")
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.transport.close()
+            return
+        super().handle_cont(event)
+
+    def handle_ping(self) -> None:
+        if self.transport.get_write_buffer_size() > _MAX_UNREAD_PONG_BYTES:
+            self.transport.abort()
+            return
+        super().handle_ping()

@@ -1,0 +1,153 @@
+"""An engine, an event loop or a store that hangs: it is found, those who wait get an error, and the process can end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import httpx
+import pytest
+
+import mynah
+from service.shutdown import FORCED_EXIT
+from tests.faults.servers import Server, error_of, server, speaks
+from tests.service.telemetry.scraping import scrape
+
+HANG = "hangs_on='hang', freezes_on='freeze'"
+SHORT_END = "import service.server; service.server._END_TIMEOUT_S = service.server._CLOSE_TIMEOUT_S = 0.1"
+
+
+async def readiness_is(at: Server, path: str, status: int) -> None:
+    while (await at.get(path)).status != status:  # noqa: ASYNC110 - what the server says changes on its own
+        await asyncio.sleep(0.02)
+
+
+async def talk_to_the_end(client: mynah.Client, begun: asyncio.Event) -> mynah.MynahError:
+    """Keeps one stream speaking until it ends with an error."""
+    try:
+        async with client.stream() as stream:
+            feeding = asyncio.create_task(_feed(stream))
+            try:
+                async for _ in stream:
+                    begun.set()
+            finally:
+                feeding.cancel()
+                await asyncio.gather(feeding, return_exceptions=True)
+    except mynah.MynahError as error:
+        return error
+    raise AssertionError("the stream ended well")
+
+
+async def _feed(stream: mynah.SpeechStream) -> None:
+    while True:
+        await stream.send("This goes on and on. ")
+        await stream.flush()
+        await asyncio.sleep(0.05)
+
+
+async def test_a_decode_that_never_returns_ends_its_streams_and_is_seen_by_probes():
+    async with server("--hang-timeout-s", "0.5", script=HANG) as at, mynah.Client(at.address) as client:
+        begun = asyncio.Event()
+        healthy = asyncio.create_task(talk_to_the_end(client, begun))
+        await begun.wait()
+        assert await at.health("liveness") == "SERVING"
+        errors = [await error_of(client, "Now hang."), await healthy, await error_of(client, "Is it back?")]
+        assert [(type(error), error.reason, error.retryable) for error in errors] == [
+            (mynah.Unavailable, "ENGINE_STALLED", True)
+        ] * 3
+        for path in ("/readyz", "/healthz"):
+            assert ((await at.get(path)).status, (await at.get(path)).body) == (503, b"stalled\n")
+        for name in ("", "liveness", "mynah.v1.Speech"):
+            assert await at.health(name) == "NOT_SERVING"
+        async with httpx.AsyncClient(base_url=f"http://{at.http}") as http:
+            answer = await http.post("/v1/audio/speech", json={"input": "Hi.", "model": "fake", "voice": "default"})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "ENGINE_STALLED")
+            assert (await http.get("/healthz")).status_code == 503
+        assert (await scrape(at.admin))("mynah_stalled", part="s3gen") == 1
+        at.process.send_signal(signal.SIGTERM)
+        assert await at.ended() == FORCED_EXIT
+        log = at.log.read_text()
+        assert log.count("s3gen has stalled") == 1
+        assert log.count("MainThread:") == 1
+
+
+async def test_a_hang_that_was_not_found_does_not_keep_the_process():
+    flags = ("--hang-timeout-s", "3600", "--grace-s", "0.1")
+    async with server(*flags, script=HANG, before=SHORT_END) as at, mynah.Client(at.address) as client:
+        begun = asyncio.Event()
+        others = asyncio.create_task(talk_to_the_end(client, begun))
+        hanging = asyncio.create_task(error_of(client, "Now hang."))
+        await begun.wait()
+        at.process.send_signal(signal.SIGTERM)
+        assert await at.ended() == FORCED_EXIT
+        assert (await others).retryable
+        assert (await hanging).retryable
+
+
+async def test_an_event_loop_that_hangs_ends_the_process_with_its_stacks_in_the_log():
+    async with server("--hang-timeout-s", "0.3", script=HANG) as at, mynah.Client(at.address) as client:
+        assert (await error_of(client, "Now freeze.")).retryable
+        assert await at.ended() == FORCED_EXIT
+        log = at.log.read_text()
+        assert "event_loop has stalled" in log
+        assert "_hang_if_scripted" in log  # where it hangs
+
+
+async def test_a_hung_event_loop_does_not_outlive_the_grace_period():
+    flags = ("--hang-timeout-s", "3600", "--grace-s", "0.1")
+    short = "import service.server; service.server.END_TIMEOUT_S = 0.1"
+    async with server(*flags, script=HANG, before=short) as at, mynah.Client(at.address) as client:
+        freezing = asyncio.create_task(error_of(client, "Now freeze."))
+        await readiness_times_out(at)
+        at.process.send_signal(signal.SIGTERM)
+        assert await at.ended() == FORCED_EXIT
+        assert (await freezing).retryable
+
+
+async def readiness_times_out(at: Server) -> None:
+    """Returns once the server no longer answers."""
+    while True:
+        try:
+            async with asyncio.timeout(0.5):
+                await at.get("/readyz")
+        except TimeoutError:
+            return
+
+
+HUNG_STORE = """
+from service.voices.files import FolderFiles
+read = FolderFiles.read
+FolderFiles.read = lambda self, voice_id, max_bytes=None: (
+    threading.Event().wait() if "hung" in voice_id else read(self, voice_id, max_bytes)
+)
+"""
+
+
+@pytest.fixture
+async def hung_store(tmp_path):
+    flags = ("--voices-dir", str(tmp_path), "--store-timeout-s", "1")
+    async with server(*flags, before=HUNG_STORE) as at, mynah.Client(at.address) as client:
+        for number in range(40):
+            (tmp_path / f"hung-{number}.safetensors").write_bytes(b"x")
+        yield at, client
+
+
+async def test_a_store_that_hangs_silences_no_stream(hung_store: tuple[Server, mynah.Client]):
+    at, client = hung_store
+    waiting = [asyncio.create_task(client.voices.get(f"hung-{number}")) for number in range(40)]
+    for audio_format in ("mp3", "ogg_opus", "flac", "aac"):
+        assert await speaks(client, audio_format=audio_format)
+    assert (await at.get("/metrics")).status == 200
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert {(type(error), error.reason, error.retryable) for error in results} == {
+        (mynah.Unavailable, "STORE_TIMEOUT", True)
+    }
+    assert await speaks(client, audio_format="mp3")
+    error = await error_of(client, "Hi.", voice="hung-0")
+    assert (error.reason, error.retryable) == ("STORE_TIMEOUT", True)
+    async with httpx.AsyncClient(base_url=f"http://{at.http}") as http:
+        answer = await http.get("/v1/voices/hung-1")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "STORE_TIMEOUT")
+    assert (await scrape(at.admin))("mynah_storage_errors_total", reason="STORE_TIMEOUT") >= 42
+    at.process.send_signal(signal.SIGTERM)
+    assert await at.ended() == 0  # its threads do not keep the process

@@ -1,0 +1,84 @@
+"""A server process on the scripted engine, with a healthy real-time stream, for tests that attack it.
+
+What an attack costs the stream is measured as CPU time of the server's event loop without a break. The wall clock would
+count other processes, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import mynah
+from bench.scripted_server import Load, ScriptedServer, scripted_server
+from tests.service.telemetry.scraping import get, scrape
+
+MAX_PASS_CPU_S = 0.4  # a real-time stream's buffer; it is 0.005 s at rest
+_TEXT = "This is a sentence of a long speech that goes on while others misbehave. "
+
+
+@dataclass
+class Attacked:
+    """The server under attack."""
+
+    server: ScriptedServer
+    client: mynah.Client
+
+    @property
+    def http(self) -> tuple[str, int]:
+        host, _, port = self.server.http.rpartition(":")
+        return host, int(port)
+
+    async def metric(self, name: str) -> float:
+        return (await scrape(self.server.admin))(name)
+
+    async def check_serves(self) -> None:
+        """New calls are answered on every port."""
+        assert [chunk async for chunk in self.client.synthesize("All is well.")]
+        assert (await get(self.server.admin, "/readyz")).status == 200
+        reader, writer = await asyncio.open_connection(*self.http)
+        writer.write(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+
+
+@asynccontextmanager
+async def attacked(folder: Path, *flags: str, max_files: int | None = None) -> AsyncIterator[Attacked]:
+    """Inside, the test attacks. At the end the healthy stream must have gone on, and no pass may have been long."""
+    load = Load(token_s=0.004, hop_tokens=5)
+    http = ("--http-listen", "127.0.0.1:0", "--max-streams", "64")
+    async with (
+        scripted_server(load, folder / "server.log", *http, *flags, max_files=max_files) as server,
+        mynah.Client(server.address) as client,
+        client.stream() as stream,
+    ):
+        received = asyncio.Event()
+
+        async def listen() -> None:
+            async for _ in stream:
+                received.set()
+
+        async def talk() -> None:
+            for _ in range(10_000):
+                await stream.send(_TEXT)
+                await stream.flush()
+                await asyncio.sleep(0.5)
+
+        healthy = [asyncio.create_task(listen()), asyncio.create_task(talk())]
+        await received.wait()
+        at = Attacked(server, client)
+        await at.metric("bench_longest_pass_cpu_s")  # resets it
+        yield at
+        await at.check_serves()
+        received.clear()
+        async with asyncio.timeout(30):
+            await received.wait()
+        assert not any(task.done() for task in healthy)
+        for task in healthy:
+            task.cancel()
+        longest_s = await at.metric("bench_longest_pass_cpu_s")
+        print(f"longest pass {longest_s:.3f} s of CPU")
+        assert longest_s < MAX_PASS_CPU_S

@@ -1,0 +1,277 @@
+"""Fuzzes what reads a client's bytes with atheris: an input is taken or refused, and nothing else may be raised.
+
+`python -m tests.security.fuzz TARGET [libFuzzer's arguments]`; `make fuzz FUZZ_S=60` runs each target for a minute.
+`tests/service/http/fuzz.py` has the parsers of frames and JSON bodies as pure functions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import tempfile
+from collections.abc import Callable, Coroutine
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import atheris
+
+with atheris.instrument_imports(include=["service", "h11", "python_multipart", "websockets", "uvicorn"]):
+    import uvicorn
+    from riva.client.proto import riva_tts_pb2
+    from starlette.requests import Request
+
+    from service.access.hosts import Hosts
+    from service.access.turns import Turns
+    from service.grpc import riva
+    from service.grpc.size_interceptor import _bounded, _Unreadable
+    from service.handlers import messages
+    from service.http.connection import HttpConnection
+    from service.http.requests import Body, read_json_object
+    from service.http.rest import _read_form
+    from service.http.speech_request import parse
+    from service.telemetry.logs import escaped
+
+from engines.errors import InvalidInput
+from engines.fake import fake_voice
+from mynah.v1 import speech_pb2, voices_pb2
+from service.errors import ClientGone, RequestError
+from service.voices.store import OneVoice
+from tests.service.http.fuzz import once as frames_and_bodies
+
+REFUSALS = (InvalidInput, RequestError, ClientGone)
+_MAX_BYTES = 200_000
+
+
+class Transport(asyncio.Transport):
+    """A transport that takes everything and notes whether it was closed."""
+
+    def __init__(self) -> None:
+        super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)})
+        self.closed = False
+        self.protocol: Any = None
+
+    def write(self, data: Any) -> None:
+        bytes(data)
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def close(self) -> None:
+        self.closed = True
+
+    abort = close
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    def set_protocol(self, protocol: Any) -> None:
+        self.protocol = protocol
+
+
+class Slot:
+    transport = None
+
+    def set_busy(self, busy: bool) -> None: ...
+
+    def release(self) -> None: ...
+
+
+class Faults(logging.Handler):
+    """Raises what the connection would only log."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info and record.levelno >= logging.ERROR:
+            raise AssertionError(record.getMessage()) from record.exc_info[1]
+
+
+async def _app(scope: Any, receive: Any, send: Any) -> None:
+    """Reads everything; answers, or accepts, at once."""
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+    await send({"type": "http.response.body", "body": b""})
+
+
+@cache
+def _config() -> uvicorn.Config:
+    config = uvicorn.Config(_app, http=HttpConnection, ws="websockets-sansio", lifespan="off", log_config=None)
+    config.load()
+    logging.getLogger("uvicorn.error").addHandler(Faults())
+    return config
+
+
+_HANDSHAKE = (
+    b"GET /v1/stream HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+
+
+async def _connect(data: bytes) -> None:
+    """The bytes as they arrive on a connection of the HTTP port."""
+    from uvicorn.server import ServerState
+
+    transport, state = Transport(), ServerState()
+    connection = HttpConnection(_config(), state, {}, slot=Slot(), turns=Turns())
+    transport.protocol = connection
+    connection.connection_made(transport)
+    for start in range(0, len(data), 4096):
+        part = data[start : start + 4096]
+        while part and not transport.closed:
+            buffer = transport.protocol.get_buffer(-1)
+            size = min(len(part), len(buffer))
+            buffer[:size] = part[:size]
+            transport.protocol.buffer_updated(size)
+            part = part[size:]
+            await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    transport.closed = True
+    transport.protocol.connection_lost(None)
+    if transport.protocol is not connection:
+        connection.connection_lost(None)
+    for task in tuple(state.tasks):
+        task.cancel()
+    await asyncio.gather(*state.tasks, return_exceptions=True)
+
+
+async def http(data: bytes) -> None:
+    """Heads and bodies."""
+    await _connect(data)
+
+
+async def websocket(data: bytes) -> None:
+    """Frames after a handshake."""
+    await _connect(_HANDSHAKE + data)
+
+
+def _receive(data: bytes) -> Callable[[], Coroutine[Any, Any, dict[str, Any]]]:
+    parts = [data[: len(data) // 2], data[len(data) // 2 :]]
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": parts.pop(0), "more_body": bool(parts)}
+
+    return receive
+
+
+async def multipart(data: bytes) -> None:
+    """A form: the first bytes are the boundary that the header names."""
+    boundary, body = data[:8], data[8:]
+    header = (b"content-type", b"multipart/form-data; boundary=" + boundary)
+    scope = {"type": "http", "method": "POST", "headers": [header], "app": None}  # as AccessMiddleware does
+    await _refused(_read_form(Request(scope, Body(_receive(body), _MAX_BYTES, 1.0)), _MAX_BYTES))
+
+
+async def body(data: bytes) -> None:
+    """A JSON body in any encoding, and its fields."""
+    scope = {"type": "http", "method": "POST", "headers": [(b"content-type", b"application/json")]}
+    content = await _refused(read_json_object(scope, Body(_receive(data), _MAX_BYTES, 1.0)))
+    if content is not None:
+        try:
+            parse(content, "fake")
+        except REFUSALS:
+            return
+
+
+_MESSAGES = (
+    speech_pb2.StreamSpeechRequest,
+    speech_pb2.SynthesizeRequest,
+    voices_pb2.CreateVoiceRequest,
+    voices_pb2.ListVoicesRequest,
+    riva_tts_pb2.SynthesizeSpeechRequest,
+)
+
+
+async def grpc_messages(data: bytes) -> None:
+    """Messages of every service, and the settings in them."""
+    for kind in _MESSAGES:
+        message = _bounded(kind.FromString, _MAX_BYTES)(data)
+        if isinstance(message, _Unreadable):
+            continue
+        if isinstance(message, speech_pb2.SynthesizeRequest):
+            await _refused(messages.stream_settings(message.settings, OneVoice(fake_voice("default"))))
+        if isinstance(message, riva_tts_pb2.SynthesizeSpeechRequest):
+            try:
+                settings = riva._settings(message)
+                riva._as_file(message.zero_shot_data)
+            except REFUSALS:
+                continue
+            await _refused(messages.stream_settings(settings, OneVoice(fake_voice("default"))))
+
+
+async def text(data: bytes) -> None:
+    """Host headers and log lines."""
+    line = data.decode("utf-8", "surrogateescape")
+    for listen in ("127.0.0.1:80", "0.0.0.0:80"):
+        Hosts(listen).allows(line)
+    shown = escaped(line)
+    assert shown.isascii()
+    assert shown.isprintable()
+
+
+async def frames(data: bytes) -> None:
+    frames_and_bodies(data)
+
+
+async def _refused(work: Coroutine[Any, Any, Any]) -> Any:
+    """The result, or None for a typed refusal."""
+    try:
+        return await work
+    except REFUSALS:
+        return None
+
+
+TARGETS = {each.__name__: each for each in (http, websocket, multipart, body, grpc_messages, frames, text)}
+SEEDS = {
+    "http": [
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
+        _HANDSHAKE,
+    ],
+    "websocket": [
+        b"\x81\x82\0\0\0\0{}",
+        b"\x89\x80\0\0\0\0\x8a\x80\0\0\0\0\x88\x82\0\0\0\0\x03\xe8",
+        b"\x01\x80\0\0\0\0",
+    ],
+    "multipart": [b'xxxxxxxx--xxxxxxxx\r\nContent-Disposition: form-data; name="name"\r\n\r\nAnna\r\n--xxxxxxxx--\r\n'],
+    "body": [
+        b'{"model": "tts-1", "input": "Hi.", "voice": {"id": "default"}, "seed": 1}',
+        '{"input": 1}'.encode("utf-16"),
+    ],
+    "grpc_messages": [
+        speech_pb2.SynthesizeRequest(text="Hi.", settings=speech_pb2.SpeechSettings(voice_id="x")).SerializeToString(),
+        riva_tts_pb2.SynthesizeSpeechRequest(
+            text="Hi.", language_code="en-US", encoding=1, custom_configuration={"seed": "1"}
+        ).SerializeToString(),
+    ],
+    "frames": [b'{"text": {"content": "x"}}', b'{"open": {}}'],
+    "text": [b"localhost:80", b"[::1]:80"],
+}
+
+
+def main() -> None:
+    name = sys.argv.pop(1)
+    target, runner = TARGETS[name], asyncio.Runner()
+    corpus = Path(tempfile.mkdtemp(prefix=f"fuzz-{name}-"))
+    for number, seed in enumerate(SEEDS[name]):
+        runner.run(target(seed))
+        (corpus / str(number)).write_bytes(seed)
+    sys.argv.append(str(corpus))
+
+    def once(data: bytes) -> None:
+        runner.run(target(data))
+
+    atheris.Setup(sys.argv, once)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

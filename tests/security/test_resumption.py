@@ -1,0 +1,77 @@
+"""Mutual TLS: a client whose authority was removed does not get in by resuming a session."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from pathlib import Path
+
+import pytest
+
+from tests.service.access.tls_files import Authority, Pair
+from tests.service.serving import Serving, serving
+
+VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
+HTTP = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+
+
+@pytest.mark.parametrize("version", VERSIONS, ids=["1.2", "1.3"])
+@pytest.mark.parametrize("surface", ["http", "grpc"])
+async def test_a_removed_authority_ends_its_sessions(tmp_path: Path, surface: str, version: ssl.TLSVersion):
+    servers, clients, others = (Authority(tmp_path / name) for name in "abc")
+    own, trusted = servers.issue(), tmp_path / "trusted.pem"
+    trusted.write_bytes(clients.certificate.read_bytes())
+    flags = {"tls_certificate": own.certificate, "tls_key": own.key, "tls_client_ca": trusted}
+    async with serving(**flags, http=True) as at:
+        client = Client(at, surface, context(servers, clients.issue(), version, surface))
+        first = await client.connect(None)
+        assert first.answer
+        again = await client.connect(first.session)
+        assert again.answer
+        if surface == "http":  # never resumes; gRPC does while nothing has changed
+            assert not again.reused
+        trusted.write_bytes(others.certificate.read_bytes())
+        for session in (first.session, again.session, None):
+            assert not (await client.connect(session)).answer
+
+
+def context(servers: Authority, own: Pair, version: ssl.TLSVersion, surface: str) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(servers.certificate))
+    context.minimum_version = context.maximum_version = version
+    context.load_cert_chain(own.certificate, own.key)
+    if surface == "grpc":
+        context.set_alpn_protocols(["h2"])
+    return context
+
+
+class Connected:
+    """What a connection brought: the server's answer, and a session to resume."""
+
+    def __init__(self, answer: bytes = b"", reused: bool = False, session: ssl.SSLSession | None = None) -> None:
+        self.answer, self.reused, self.session = answer, reused, session
+
+
+class Client:
+    """Connects, sends a request, reads the beginning of its answer."""
+
+    def __init__(self, at: Serving, surface: str, context: ssl.SSLContext) -> None:
+        address = at.http if surface == "http" else at.address
+        assert address is not None
+        self._port = int(address.rpartition(":")[2])
+        self._request = HTTP if surface == "http" else HTTP2
+        self._context = context
+
+    async def connect(self, session: ssl.SSLSession | None) -> Connected:
+        return await asyncio.to_thread(self._connect, session)
+
+    def _connect(self, session: ssl.SSLSession | None) -> Connected:
+        with socket.create_connection(("127.0.0.1", self._port), timeout=30) as plain:
+            try:
+                with self._context.wrap_socket(plain, server_hostname="localhost", session=session) as wrapped:
+                    wrapped.sendall(self._request)
+                    answer = wrapped.recv(100)
+                    return Connected(answer, bool(wrapped.session_reused), wrapped.session)
+            except (ssl.SSLError, ConnectionError):
+                return Connected()

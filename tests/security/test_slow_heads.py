@@ -1,0 +1,105 @@
+"""More unfinished HTTP heads than the process may have open files."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from service.http.connection import HttpConnection
+from tests.security.attacked import attacked
+from tests.service.access.tls_files import Authority
+from tests.service.http.clients import http_serving
+
+HEAD = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n"
+_MAX_FILES, _HEADS = 512, 700
+
+
+@contextmanager
+def unfinished(address: tuple[str, int], count: int, data: bytes = HEAD) -> Iterator[list[socket.socket]]:
+    """Connections that each have sent half of a head."""
+    sockets = []
+    try:
+        for _ in range(count):
+            sockets.append(socket.create_connection(address, timeout=30))
+            sockets[-1].sendall(data)
+        yield sockets
+    finally:
+        for each in sockets:
+            each.close()
+
+
+async def test_unfinished_heads_take_neither_descriptors_nor_the_log(tmp_path: Path):
+    async with attacked(tmp_path, max_files=_MAX_FILES) as at:
+        holding = unfinished(at.http, _HEADS)
+        await asyncio.to_thread(holding.__enter__)
+        try:
+            await at.check_serves()
+        finally:
+            holding.__exit__(None, None, None)
+    assert len((tmp_path / "server.log").read_bytes()) < 10_000
+
+
+async def test_a_head_must_be_complete_in_time(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(HttpConnection.__init__.__kwdefaults__, "head_timeout_s", 0.05)
+    async with http_serving() as (at, client):
+        for sent in (b"", HEAD):
+            reader, writer = await connection(at.http, sent)
+            assert await ended(reader)
+            writer.close()
+        reader, writer = await connection(at.http, HEAD + b"\r\n" + HEAD)  # the second head on one connection
+        answer = await ended(reader)
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert answer.count(b"HTTP/1.1") == 1
+        writer.close()
+        assert (await client.get("/readyz")).status_code == 200
+
+
+async def test_the_oldest_idle_connection_makes_room_and_busy_ones_stay():
+    async with http_serving() as (at, client):
+        listener = at.server.http_listener
+        listener.max_connections = 3
+        async with client.stream("GET", "/openapi.json"):  # holds the first place
+            reader, writer = await connection(at.http, HEAD)
+            others = [await connection(at.http, HEAD) for _ in range(3)]
+            assert await ended(reader)
+            writer.close()
+        assert listener.evicted >= 1
+        assert listener.connections <= 3
+        for _, other in others:
+            other.close()
+
+
+async def test_a_silent_tls_client_makes_room(tmp_path: Path):
+    own = Authority(tmp_path).issue()
+    async with http_serving(tls_certificate=own.certificate, tls_key=own.key) as (at, _):
+        at.server.http_listener.max_connections = 1
+        reader, writer = await connection(at.http, b"")
+        second, other = await connection(at.http, b"")
+        assert await ended(reader)
+        for each in (writer, other):
+            each.close()
+        del second
+
+
+async def connection(address: str, sent: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    host, _, port = address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(sent)
+    return reader, writer
+
+
+async def ended(reader: asyncio.StreamReader) -> bytes:
+    """What the server sent before it ended the connection; b"reset" if nothing."""
+    received = bytearray()
+    try:
+        async with asyncio.timeout(30):
+            while part := await reader.read(4096):
+                received += part
+    except ConnectionError:
+        pass
+    return bytes(received) or b"reset"

@@ -1,0 +1,55 @@
+// The state of the speech server: the pill, the banner while it is away, and its notice; and the page's colours.
+
+import { remember, remembered } from "./store.js";
+
+export function mount(element) {
+  const [pill, server, banner, notice] = [".pill", ".server", ".banner", ".notice"].map((one) => element.querySelector(one));
+  colours(element.querySelector(".theme"));
+
+  const away = (message) => {
+    pill.dataset.state = "away";
+    server.textContent = "Not connected";
+    banner.textContent = `${message} This page reconnects by itself.`;
+    banner.hidden = false;
+  };
+  const show = (state) => {
+    window.mynahServer = state;
+    document.dispatchEvent(new CustomEvent("mynah-server", { detail: state }));
+    if (!state.up) return away(state.reason === "UNAVAILABLE" ? `The speech server at ${state.server} does not answer.` : state.message);
+    const busy = state.open_streams >= state.limits.max_open_streams && !window.mynah?.player.live;
+    pill.dataset.state = state.accepts && !busy ? "up" : "waiting";
+    server.textContent = busy ? "Busy" : state.accepts ? "Ready" : "Not ready";
+    pill.title = `Mynah ${state.version}, ${state.model} on ${state.device}, T3 on ${state.t3_runtime}, S3Gen on ${state.s3gen_runtime}`;
+    banner.textContent = state.message;
+    banner.hidden = !state.message;
+    notice.textContent = state.notice;
+    notice.hidden = !state.notice;
+  };
+  const listen = () => {
+    const source = new EventSource(new URL("../status", import.meta.url));
+    source.onmessage = (event) => show(JSON.parse(event.data));
+    source.onerror = () => {
+      away("The connection to this page was lost.");
+      if (source.readyState === EventSource.CLOSED) setTimeout(listen, 2000); // otherwise the browser reconnects by itself
+    };
+  };
+  listen();
+}
+
+// Light or dark: as the system says, until this button is pressed.
+function colours(button) {
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  const apply = () => {
+    const dark = (remembered("colours") ?? (system.matches ? "dark" : "light")) === "dark";
+    if (document.body.classList.contains("dark") !== dark) document.body.classList.toggle("dark", dark);
+    button.setAttribute("aria-pressed", String(dark));
+  };
+  button.onclick = () => {
+    remember("colours", document.body.classList.contains("dark") ? "light" : "dark");
+    apply();
+  };
+  system.addEventListener("change", () => setTimeout(apply)); // after Gradio, which follows the system
+  new MutationObserver(apply).observe(document.body, { attributeFilter: ["class"] });
+  apply();
+  button.disabled = false;
+}
