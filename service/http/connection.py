@@ -112,6 +112,16 @@ class HttpConnection(PacedReads, H11Protocol):  # type: ignore[misc]  # its eof_
         if not self.transport.is_closing() and not self._has_request:
             self._await_head()
 
+    def send_400_response(self, msg: str) -> None:
+        """Answers a head or a body that is not HTTP, unless an answer has begun. The request's handler is to end."""
+        if self._has_request:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self.transport.close()
+
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         names = [value for name, value in self.headers if name.startswith(b"sec-websocket-")]
         if not all(map(bytes.isascii, names)):  # websockets raises what uvicorn does not handle

@@ -3,39 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from bench.attacks import HEAD, HEADS, MAX_FILES, unfinished
 from service.http.connection import HttpConnection
 from tests.security.attacked import attacked
 from tests.service.access.tls_files import Authority
 from tests.service.http.clients import http_serving
 
-HEAD = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n"
-_MAX_FILES, _HEADS = 512, 700
-
-
-@contextmanager
-def unfinished(address: tuple[str, int], count: int, data: bytes = HEAD) -> Iterator[list[socket.socket]]:
-    """Connections that each have sent half of a head."""
-    sockets = []
-    try:
-        for _ in range(count):
-            sockets.append(socket.create_connection(address, timeout=30))
-            sockets[-1].sendall(data)
-        yield sockets
-    finally:
-        for each in sockets:
-            each.close()
-
 
 async def test_unfinished_heads_take_neither_descriptors_nor_the_log(tmp_path: Path):
-    async with attacked(tmp_path, max_files=_MAX_FILES) as at:
-        holding = unfinished(at.http, _HEADS)
+    async with attacked(tmp_path, max_files=MAX_FILES) as at:
+        holding = unfinished(at.http, HEADS)
         await asyncio.to_thread(holding.__enter__)
         try:
             await at.check_serves()
