@@ -1,7 +1,7 @@
 """`make bench-attacks`: the largest silence that one healthy real-time stream sees while others attack its server.
 
-The engine is scripted: a chunk of 0.2 s every 0.2 s. The attackers run in a process of their own, so that what counts is
-what they cost the server, and the CPU that they take. `tests/security` asserts the same attacks' cost in CPU time.
+The engine is scripted: a chunk of 0.2 s every 0.2 s. The attackers run in a process of their own, so that the stream's
+client is not delayed by their work in Python. `tests/security` asserts the same attacks' cost in CPU time.
 """
 
 from __future__ import annotations

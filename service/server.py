@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from importlib.metadata import version
 from importlib.util import find_spec
 
@@ -56,7 +57,7 @@ END_TIMEOUT_S = 4 * _END_TIMEOUT_S + _CLOSE_TIMEOUT_S  # for the whole of `stop`
 # Calls that are open on one connection: its streams and uploads, as many that are to be refused, and probes
 _MIN_CALLS_OF_CONNECTION = 64
 _MAX_CALLS = 10_000  # on all connections; each takes some 10 kB even if its client sends nothing
-_MAX_TRUST_MS = 600_000  # how long a connection lasts for whose client an authority vouched when it began
+_MAX_TRUST_S = 600  # how long a connection lasts for whose client an authority vouched when it began
 
 _OPTIONS = [
     ("grpc.so_reuseport", 0),  # a port in use is an error; otherwise two servers would share it
@@ -119,14 +120,19 @@ class Server:
         """How long `stop` waits for open streams."""
         return self._config.grace_s
 
+    @property
+    def _asks_clients(self) -> bool:
+        """Whether clients need a certificate."""
+        return self._config.tls is not None and self._config.tls.client_ca is not None
+
     def _grpc_options(self) -> list[tuple[str, int]]:
         calls = _MIN_CALLS_OF_CONNECTION + 2 * self._engine.info.limits.max_streams + self._config.max_uploads
         bounds = [
             ("grpc.max_allowed_incoming_connections", self._connections.grpc),
             ("grpc.max_concurrent_streams", calls),
         ]
-        if self._config.tls is not None and self._config.tls.client_ca is not None:
-            bounds.append(("grpc.max_connection_age_ms", _MAX_TRUST_MS))  # calls that are open then are finished
+        if self._asks_clients:
+            bounds.append(("grpc.max_connection_age_ms", _MAX_TRUST_S * 1000))  # calls that are open then are finished
         return [*_OPTIONS, *bounds]
 
     def _add_services(self) -> None:
@@ -159,6 +165,7 @@ class Server:
             self.admission.turns,
             max_connections=self._connections.http,
             max_frame_bytes=policy.max_json_bytes,
+            max_age_s=_MAX_TRUST_S if self._asks_clients else math.inf,
         )
 
     def _hosts(self) -> Hosts | None:
