@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -134,9 +135,13 @@ async def test_a_body_that_drips_does_not_hold_an_upload_s_slot():
         reader, writer = await asyncio.open_connection(*at.http.rsplit(":", 1))
         head = b"POST /v1/voices HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
         writer.write(head + b"Content-Length: 1000000\r\n\r\n--x\r\n")
-        answer = asyncio.create_task(reader.readuntil(b"\r\n\r\n"))  # a later write may reset the connection
         dripping = asyncio.create_task(_drip(writer))
-        assert (await answer).startswith(b"HTTP/1.1 408 ")
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 408 ")
+        assert b"connection: close" in head
+        assert json.loads(await reader.readexactly(int(head.split(b"content-length: ")[1].split(b"\r")[0])))
+        writer.write(b"a" * 1000)  # the connection does not end with its answer, which a reset could discard
+        await writer.drain()
         dripping.cancel()
         writer.close()
 
@@ -167,3 +172,12 @@ async def test_a_body_that_is_not_http_ends_its_request_without_an_error(
             writer.close()
         assert (await client.get("/readyz")).status_code == 200
     assert not [record for record in caplog.records if record.exc_info or record.levelno >= logging.ERROR]
+
+
+async def test_an_upload_is_kept_in_memory(monkeypatch: pytest.MonkeyPatch):
+    """It needs no disk, which may be full, and none of the threads that others wait for."""
+    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", lambda _: pytest.fail("it was written to a disk"))
+    async with http_serving() as (_, client):
+        form = {"name": "Anna", "consent": "true"}
+        answer = await client.post("/v1/voices", data=form, files={"audio": b"RIFF" + bytes(3_000_000)})
+        assert answer.status_code == 201
