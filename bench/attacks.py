@@ -164,7 +164,7 @@ class Healthy:
             for _ in range(2):  # always a sentence ahead
                 await stream.send(_TEXT)
                 await stream.flush()
-            async for event in stream:
+            async for event in stream.events():
                 if isinstance(event, Flushed):
                     await stream.send(_TEXT)
                     await stream.flush()

@@ -303,6 +303,6 @@ class Server:
             return False
         return True
 
-    def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus.ValueType) -> None:
+    def _set_health(self, status: int) -> None:
         for name in _HEALTH_OF:
             self._health.set(name, status)

@@ -23,7 +23,7 @@ MAX_WATCHES, MAX_WATCHES_OF_CONNECTION = 1000, 16
 _RETRY_AFTER_S = 1.0
 
 Context = grpc.aio.ServicerContext[Any, Any]
-Status = health_pb2.HealthCheckResponse.ServingStatus.ValueType
+Status = int  # a HealthCheckResponse.ServingStatus
 
 
 class HealthService(health_pb2_grpc.HealthServicer):
