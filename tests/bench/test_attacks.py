@@ -18,7 +18,8 @@ async def test_the_gap_at_rest_and_under_an_attack_is_measured():
 
 async def test_the_healthy_stream_speaks_on(tmp_path: Path):
     """Beyond the sentences that it begins with: 15 chunks each."""
-    async with scripted_server(Load(token_s=0.001), tmp_path / "log") as server, mynah.Client(server.address) as client:
+    load, streams = Load(token_s=0.001), ("--max-streams", "4")
+    async with scripted_server(load, tmp_path / "log", *streams) as server, mynah.Client(server.address) as client:
         healthy = Healthy()
         speaking = asyncio.create_task(healthy.run(client, asyncio.Event()))
         while healthy.chunks < 60:  # noqa: ASYNC110 - what the server sends
