@@ -156,13 +156,16 @@ bench-stream: $(VENV)/installed-dev ## streaming: cost, closeness to one pass, c
 FUZZ_S ?= 60
 FUZZERS := http websocket multipart body grpc_messages frames text
 .PHONY: fuzz
-fuzz: $(VENV)/installed-dev ## FUZZ_S seconds of invalid input for each parser of what clients send
+fuzz: $(VENV)/installed-dev ## FUZZ_S seconds of invalid input for each parser of what clients send, two parsers at a time
 	mkdir -p build/fuzz
-	for each in $(FUZZERS); do \
-	  PYTHONPATH=.:protos $(BIN)/python -m tests.security.fuzz $$each -max_total_time=$(FUZZ_S) -rss_limit_mb=0 -artifact_prefix=build/fuzz/ \
-	    > build/fuzz/$$each.log 2>&1 || { tail -n 40 build/fuzz/$$each.log; exit 1; }; \
-	  echo "$$each: $$(grep -o 'Done.*' build/fuzz/$$each.log)"; \
-	done
+	printf '%s\n' $(FUZZERS) | PYTHONPATH=.:protos xargs -P 2 -I NAME sh -c '\
+	  $(BIN)/python -m tests.security.fuzz NAME -max_total_time=$(FUZZ_S) -rss_limit_mb=0 -artifact_prefix=build/fuzz/NAME- \
+	    > build/fuzz/NAME.log 2>&1 && echo "NAME: $$(grep -o "Done.*" build/fuzz/NAME.log)" \
+	    || { tail -n 60 build/fuzz/NAME.log; exit 255; }'
+
+.PHONY: bench-attacks
+bench-attacks: $(VENV)/installed-dev ## the largest silence of a healthy stream while others attack its server
+	$(BIN)/python -m bench.attacks $(ARGS)
 
 first-run: ## the README's own blocks as a newcomer: a clean clone, an ordinary user, an empty home
 	$(PYTHON) -m tools.first_run $(ARGS)
