@@ -156,23 +156,29 @@ bench-stream: $(VENV)/installed-dev ## streaming: cost, closeness to one pass, c
 FUZZ_S ?= 60
 FUZZERS := http websocket multipart body grpc_messages frames text
 .PHONY: fuzz
-fuzz: $(VENV)/installed-dev ## FUZZ_S seconds of invalid input for each parser of what clients send
+fuzz: $(VENV)/installed-dev ## FUZZ_S seconds of invalid input for each parser of what clients send, two parsers at a time
 	mkdir -p build/fuzz
-	for each in $(FUZZERS); do \
-	  PYTHONPATH=.:protos $(BIN)/python -m tests.security.fuzz $$each -max_total_time=$(FUZZ_S) -rss_limit_mb=0 -artifact_prefix=build/fuzz/ \
-	    > build/fuzz/$$each.log 2>&1 || { tail -n 40 build/fuzz/$$each.log; exit 1; }; \
-	  echo "$$each: $$(grep -o 'Done.*' build/fuzz/$$each.log)"; \
-	done
+	printf '%s\n' $(FUZZERS) | PYTHONPATH=.:protos xargs -P 2 -I NAME sh -c '\
+	  $(BIN)/python -m tests.security.fuzz NAME -max_total_time=$(FUZZ_S) -rss_limit_mb=0 -artifact_prefix=build/fuzz/NAME- \
+	    > build/fuzz/NAME.log 2>&1 && echo "NAME: $$(grep -o "Done.*" build/fuzz/NAME.log)" \
+	    || { tail -n 60 build/fuzz/NAME.log; exit 255; }'
+
+.PHONY: bench-attacks
+bench-attacks: $(VENV)/installed-dev ## the largest silence of a healthy stream while others attack its server
+	$(BIN)/python -m bench.attacks $(ARGS)
 
 first-run: ## the README's own blocks as a newcomer: a clean clone, an ordinary user, an empty home
 	$(PYTHON) -m tools.first_run $(ARGS)
 
-.PHONY: bench-speech test-speech
+.PHONY: bench-speech test-speech bench-intelligibility
 bench-speech: $(VENV)/installed-dev ## what streaming does to intelligibility, on trained weights (MODEL=nano)
 	$(BIN)/python -m bench.speech --model $(if $(filter auto,$(MODEL)),tiny,$(MODEL)) $(ARGS)
 
-test-speech: $(VENV)/installed-dev flite ## the quality gate over all 40 sentences; make test takes 8
-	MYNAH_SPEECH_SENTENCES=40 $(BIN)/python -m pytest tests/speech
+bench-intelligibility: $(VENV)/installed-dev ## how well the model in the box is understood, beside its teacher
+	$(BIN)/python -m bench.intelligibility
+
+test-speech: $(VENV)/installed-dev flite ## the quality gate over all texts; make test takes three of each set
+	MYNAH_SPEECH_TEXTS=1000 $(BIN)/python -m pytest tests/speech
 
 bench-s3gen: $(VENV)/installed-dev ## S3Gen's and T3's runtimes and the published package side by side (ARGS="--model random:turbo")
 	OMP_WAIT_POLICY=passive $(BIN)/python -m bench.s3gen $(ARGS)

@@ -19,9 +19,9 @@ import mynah
 from tools import children
 
 PARAGRAPH = (
-    "Good morning, and welcome aboard. This is Mynah, speaking while I am still being written: the words reach me one "
-    "by one, the way a language model finds them, and you hear each sentence as soon as it can be said. "
-    "Dr. Reyes measured it at 3.5 seconds; I hope to do better today. Shall we begin?"
+    "Good morning, and welcome aboard. This is Mynah, and I begin to speak before the text is complete: words come in "
+    "one at a time, the way a language model finds them, and you can listen to each sentence as soon as it is ready. "
+    "Last year Dr. Miller measured it at 3.5 seconds; I hope to do better today. Shall we start?"
 )
 WORDS_PER_S = 12.0  # about the speed of a language model
 GRPC_ADDRESS, HTTP_ADDRESS = r"listening on (\S+)", r"HTTP at http://(\S+)"

@@ -19,6 +19,7 @@ MEASURED = Path(__file__).parents[1] / "docs/measured.json"
 COMMANDS = {
     "engine": "make bench-engine",
     "http": "make bench-http",
+    "intelligibility": "make bench-intelligibility",
     "s3gen": "make bench-s3gen",
     "service": "make bench-service",
     "speech": "make bench-speech",

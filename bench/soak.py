@@ -15,7 +15,7 @@ import random
 import re
 import sys
 import tempfile
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -51,6 +51,7 @@ _HANDSHAKE = (
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
 )
 _UPLOAD_ENDS = {"UPLOADS_EXHAUSTED", "STORAGE_FULL", "STORE_TIMEOUT"}
+_MAX_FILLING = 40  # more voices than fit on the disk
 _HUNG_READ_S, _STORE_TIMEOUT_S = 2.0, 0.5
 _REFERENCE = b"RIFF" + bytes(5000)  # enough for the scripted engine
 _SETTINGS = speech_pb2.SpeechSettings(sampling=speech_pb2.Sampling(seed=1))
@@ -96,16 +97,18 @@ class Clients:
             "damaged voice": (3, partial(self._use_voice, DAMAGED, {"VOICE_DAMAGED", "STORE_TIMEOUT"})),
             "hung voice": (2, partial(self._use_voice, HUNG, {"STORE_TIMEOUT"})),
             "upload": (5, self._upload),
+            "full disk": (1, self._fill_disk),
         }
+        self._not_begun = deque(self._actions)  # so that a short run has every action
 
     async def run(self, until_s: float) -> None:
         names = list(self._actions)
         weights = [weight for weight, _ in self._actions.values()]
         while asyncio.get_running_loop().time() < until_s:
-            (name,) = self._random.choices(names, weights)
+            name = self._not_begun.popleft() if self._not_begun else self._random.choices(names, weights)[0]
             end = await self._end_of(self._actions[name][1])
             self.ends[f"{name}: {end or 'well'}"] += 1
-            if end not in _ENDS:
+            if end not in _ENDS and not (name == "full disk" and end in _UPLOAD_ENDS):
                 self.wrong[f"{name}: {end}"] += 1
             if end == "STREAMS_EXHAUSTED":  # retries a little later, as the error asks for
                 await asyncio.sleep(self._random.uniform(0.0, 0.4))
@@ -119,6 +122,14 @@ class Clients:
         except TimeoutError:
             return "UNANSWERED"
         return ""
+
+    def missing(self, *, small_disk: bool) -> list[str]:
+        """What the run should have met and did not. Without a small disk none is full."""
+        begun = {name.partition(":")[0] for name in self.ends}
+        missing = [f"nothing tried {name}" for name in self._actions if name not in begun]
+        if small_disk and not self.ends["full disk: STORAGE_FULL"]:
+            missing.append("the disk was never full")
+        return missing
 
     @asynccontextmanager
     async def _stream(self) -> AsyncIterator[BidiStream]:
@@ -229,6 +240,17 @@ class Clients:
             if error.reason not in _UPLOAD_ENDS:
                 raise
 
+    async def _fill_disk(self) -> None:
+        """Stores voices until the disk is full, then deletes them. Raises what the last one ended with."""
+        stored = []
+        try:
+            while len(stored) < _MAX_FILLING:
+                stored.append((await self._voices.create("Fill", _REFERENCE, consent=True)).voice_id)
+        finally:
+            for voice_id in stored:
+                with suppress(MynahError):
+                    await self._voices.delete(voice_id)
+
     async def _send(self, call: BidiStream, text: str, flush_id: int) -> None:
         await call.write(Request(text=speech_pb2.TextFragment(content=text)))
         await call.write(Request(flush=speech_pb2.Flush(flush_id=flush_id)))
@@ -293,6 +315,7 @@ async def _soak(
                 await asyncio.wait([running], timeout=seconds / 200)
             await running
         after = await _idle_sample(server, before)
+        all_clients.wrong.update(all_clients.missing(small_disk=bool(within)))
         minutes = max(1.0, (clock() - began_s + _WARM_UP_S) / 60)
         if (log_bytes := server.log.stat().st_size) > _MAX_LOG_BYTES_PER_MINUTE * minutes:
             all_clients.wrong[f"the log grew by {log_bytes / minutes:.0f} bytes a minute"] += 1

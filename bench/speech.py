@@ -16,7 +16,6 @@ from bench.report import publish, table
 from bench.seams import find_seams
 from engines.checkpoints.checkpoint import open_checkpoint
 from engines.config import EngineConfig
-from engines.model_spec import SAMPLE_RATE_HZ
 from engines.pipeline import Pipeline
 from engines.s3gen.nets import cfm
 from engines.s3gen.runtime import Runtime
@@ -24,8 +23,11 @@ from engines.s3gen.runtimes.onnx import OnnxRuntime
 from engines.s3gen.runtimes.torch import TorchRuntime
 from engines.s3gen.runtimes.torch_cached import TorchCachedRuntime
 from engines.s3gen.streaming.schedule import SCHEDULES, Schedule, ScheduleStep
-from tests.speech.recogniser import SENTENCES, word_error_rate
+from tests.speech.model import rate
 from tests.speech.speaking import OFFLINE, Rendering, mel_distance, render, speech_tokens_of
+from tests.speech.texts import ALL, Text
+
+TEXTS = ALL["agent"] + ALL["questions"] + ALL["balanced"]
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,8 @@ async def measure(model: str, sentences: int, threads: int, only: str) -> dict[s
     assert isinstance(engine, Pipeline)
     voice = engine.default_voice
     assert voice is not None
-    texts = SENTENCES[:sentences]
-    speech_tokens = await speech_tokens_of(engine.stages.t3, engine, texts, voice)
+    texts = TEXTS[:sentences]
+    speech_tokens = await speech_tokens_of(engine.stages.t3, engine, [text.text for text in texts], voice)
     await engine.close()
     runtimes = _runtimes(model, threads)
     results: dict[str, dict[str, float]] = {}
@@ -98,11 +100,11 @@ async def measure(model: str, sentences: int, threads: int, only: str) -> dict[s
     return results
 
 
-def _scores(texts: tuple[str, ...], renderings: list[Rendering], reference: list[Rendering]) -> dict[str, float]:
+def _scores(texts: list[Text], renderings: list[Rendering], reference: list[Rendering]) -> dict[str, float]:
     seconds = sum(one.duration_s for one in renderings)
     distances = [mel_distance(one.samples, whole.samples) for one, whole in zip(renderings, reference, strict=True)]
     return {
-        "wer": word_error_rate([(t, one.samples) for t, one in zip(texts, renderings, strict=True)], SAMPLE_RATE_HZ),
+        "wer": rate(texts, [one.samples for one in renderings]),
         "mel_distance": sum(distances) / len(distances),
         "seams": sum(len({seam.sample for seam in find_seams(one.samples, one.joins)}) for one in renderings),
         "joins": sum(len(one.joins) for one in renderings),
@@ -116,7 +118,7 @@ def main() -> None:
         "--model", default="auto", help="model, as for mynah-serve (default auto); random weights make noise"
     )
     parser.add_argument("--only", default="", help="only ways whose name contains this, and one pass")
-    parser.add_argument("--sentences", type=int, default=len(SENTENCES))
+    parser.add_argument("--sentences", type=int, default=len(TEXTS))
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     results = asyncio.run(measure(arguments.model, arguments.sentences, arguments.threads, arguments.only))

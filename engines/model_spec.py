@@ -113,10 +113,11 @@ _FULL_CONDITIONING = ConditioningSpec(
 
 TURBO = ModelSpec("turbo", T3Spec(24, 1024, 16, 8196, 50276), _FULL_FLOW, _FULL_VOCODER, _FULL_CONDITIONING)
 NANO = ModelSpec("nano", T3Spec(12, 768, 12, 8196, 50276), _FULL_FLOW, _FULL_VOCODER, _FULL_CONDITIONING)
-# The CFM needs more channels than mel bands, or it cannot remove the noise. The text vocabulary consists of words.
+# The CFM needs more channels than mel bands, or it cannot remove the noise. The text vocabulary consists of words and
+# of pieces of words.
 TINY = ModelSpec(
     "tiny",
-    T3Spec(layers=4, width=128, heads=4, positions=2048, text_vocab=17_408),
+    T3Spec(layers=4, width=192, heads=4, positions=2048, text_vocab=28_672),
     FlowSpec(
         width=128, heads=2, feed_forward=256, encoder_layers=2, up_layers=2,
         channels=128, mid_stages=2, blocks_per_stage=1, cfm_heads=2, cfm_head_dim=32,

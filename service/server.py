@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from importlib.metadata import version
 from importlib.util import find_spec
 
 import grpc
 import grpc.aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from engines.api import Engine
@@ -25,6 +26,7 @@ from service.admin import AdminServer
 from service.config import ConfigError, ServerConfig
 from service.errors import Unavailable
 from service.grpc.auth_interceptor import AuthInterceptor
+from service.grpc.health import HealthService
 from service.grpc.size_interceptor import SizeInterceptor
 from service.grpc.speech import SpeechService
 from service.grpc.voices import VoicesService
@@ -44,12 +46,18 @@ log = logging.getLogger("mynah.service")
 
 _SPEECH = speech_pb2.DESCRIPTOR.services_by_name["Speech"].full_name
 _VOICES = voices_pb2.DESCRIPTOR.services_by_name["Voices"].full_name
+HEALTH_SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 _HEALTH_OF = ("", _SPEECH, _VOICES)
 # SERVING until the engine stalls or the server ends: an orchestrator must not kill one that warms up or drains
 LIVENESS = "liveness"
 _END_TIMEOUT_S = 1.0  # for calls to end by themselves once the grace period is over
 _CLOSE_TIMEOUT_S = 10.0  # for the engine to finish what runs and to free its device
 END_TIMEOUT_S = 4 * _END_TIMEOUT_S + _CLOSE_TIMEOUT_S  # for the whole of `stop` once the grace period is over
+
+# Calls that are open on one connection: its streams and uploads, as many that are to be refused, and probes
+_MIN_CALLS_OF_CONNECTION = 64
+_MAX_CALLS = 10_000  # on all connections; each takes some 10 kB even if its client sends nothing
+_MAX_TRUST_S = 600  # how long a connection lasts for whose client an authority vouched when it began
 
 _OPTIONS = [
     ("grpc.so_reuseport", 0),  # a port in use is an error; otherwise two servers would share it
@@ -98,12 +106,12 @@ class Server:
         )
         self._catalogue = VoiceCatalogue(engine, self._voices, VoiceCheck(engine, self.admission))
         self._speech_handler = SpeechHandler(engine, VoiceLookup(self._voices), self.admission, config.policy)
-        self._health = health.aio.HealthServicer()
+        self._health = HealthService()
         self._warm = False
-        self._health_updates: set[asyncio.Future[None]] = set()
-        options = [*_OPTIONS, ("grpc.max_allowed_incoming_connections", self._connections.grpc)]
         interceptors = [AuthInterceptor(self.gate), SizeInterceptor(config.policy.max_protobuf_bytes)]
-        self._grpc = grpc.aio.server(options=options, interceptors=interceptors)
+        self._grpc = grpc.aio.server(
+            options=self._grpc_options(), interceptors=interceptors, maximum_concurrent_rpcs=_MAX_CALLS
+        )
         self._add_services()
         self._http = None if config.http_listen is None else self._make_http()
 
@@ -112,6 +120,21 @@ class Server:
         """How long `stop` waits for open streams."""
         return self._config.grace_s
 
+    @property
+    def _asks_clients(self) -> bool:
+        """Whether clients need a certificate."""
+        return self._config.tls is not None and self._config.tls.client_ca is not None
+
+    def _grpc_options(self) -> list[tuple[str, int]]:
+        calls = _MIN_CALLS_OF_CONNECTION + 2 * self._engine.info.limits.max_streams + self._config.max_uploads
+        bounds = [
+            ("grpc.max_allowed_incoming_connections", self._connections.grpc),
+            ("grpc.max_concurrent_streams", calls),
+        ]
+        if self._asks_clients:
+            bounds.append(("grpc.max_connection_age_ms", _MAX_TRUST_S * 1000))  # calls that are open then are finished
+        return [*_OPTIONS, *bounds]
+
     def _add_services(self) -> None:
         policy = self._config.policy
         speech = SpeechService(self._engine, self._speech_handler, self.admission, policy, version("mynah"))
@@ -119,7 +142,7 @@ class Server:
         voices = VoicesService(self._catalogue, self.admission, policy)
         voices_pb2_grpc.add_VoicesServicer_to_server(voices, self._grpc)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-        names = [_SPEECH, _VOICES, health.SERVICE_NAME, reflection.SERVICE_NAME, *self._add_riva()]
+        names = [_SPEECH, _VOICES, HEALTH_SERVICE, reflection.SERVICE_NAME, *self._add_riva()]
         reflection.enable_server_reflection(names, self._grpc)
 
     def _make_http(self) -> HttpServer:
@@ -142,6 +165,7 @@ class Server:
             self.admission.turns,
             max_connections=self._connections.http,
             max_frame_bytes=policy.max_json_bytes,
+            max_age_s=_MAX_TRUST_S if self._asks_clients else math.inf,
         )
 
     def _hosts(self) -> Hosts | None:
@@ -166,8 +190,8 @@ class Server:
 
     async def start(self) -> str:
         """Listen for gRPC. Returns the bound HOST:PORT. Raises ConfigError if the address is not available."""
-        await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
-        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
+        self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         loop = asyncio.get_running_loop()
 
         def on_change(_: bool) -> None:
@@ -193,6 +217,10 @@ class Server:
         return await self._http.start(self._config.http_listen, tls)
 
     @property
+    def health(self) -> HealthService:
+        return self._health
+
+    @property
     def http_listener(self) -> Listener:
         """The connections of the HTTP port, which has been started."""
         assert self._http is not None
@@ -216,7 +244,7 @@ class Server:
         self.admission.open(self._engine.info.limits.max_streams)
         self._warm = True
         self._watchdog.start(lambda: self._engine.health.healthy)
-        await self._update_health()
+        self._update_health()
         return clock() - began_s
 
     @property
@@ -232,22 +260,20 @@ class Server:
     def _follow_engine(self) -> None:
         """Called on the event loop after the engine's health has changed."""
         if self._warm:
-            task = asyncio.ensure_future(self._update_health())
-            self._health_updates.add(task)
-            task.add_done_callback(self._health_updates.discard)
+            self._update_health()
 
-    async def _update_health(self) -> None:
+    def _update_health(self) -> None:
         stalled = self.admission.stalled is not None
         status = health_pb2.HealthCheckResponse
         if stalled:
-            await self._health.set(LIVENESS, status.NOT_SERVING)
+            self._health.set(LIVENESS, status.NOT_SERVING)
         serving = self._engine.health.healthy and not stalled
-        await self._set_health(status.SERVING if serving else status.NOT_SERVING)
+        self._set_health(status.SERVING if serving else status.NOT_SERVING)
 
     async def stop(self, grace_s: float | None = None) -> None:
         """Refuse new calls, let open streams and uploads finish within the grace period, then end everything."""
         self.admission.drain()
-        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         allowed_s = self._config.grace_s if grace_s is None else grace_s
         if not await self._idle_within(allowed_s) and allowed_s > 0:
             log.warning("%d streams had not ended after %g s and are ended", self.admission.streams.in_use, allowed_s)
@@ -277,6 +303,6 @@ class Server:
             return False
         return True
 
-    async def _set_health(self, status: int) -> None:
+    def _set_health(self, status: int) -> None:
         for name in _HEALTH_OF:
-            await self._health.set(name, status)
+            self._health.set(name, status)

@@ -9,7 +9,6 @@ import logging
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -19,11 +18,10 @@ from engines.errors import EngineFailure
 from engines.t3.backend import T3Request
 from engines.t3.kv_cache import PrefixCache, SlotPool
 from engines.t3.net import Net, Slot, Span
-from engines.t3.sampler import Sampler
+from engines.t3.sampler import NOT_FINITE, Sampler
 from engines.t3.speech_tokens import SpeechTokens
 
 _log = logging.getLogger(__name__)
-_NOT_FINITE = ArithmeticError("logits are not finite")
 # Prompt rows between two decode steps: on a CPU some 60 ms of Nano, which a running stream's buffer covers.
 _PREFILL_CHUNK_POSITIONS = {"cpu": 64, "cuda": 512}
 
@@ -227,8 +225,9 @@ class T3Decoder:
             span.slot.length += span.rows
             if sequence.prompt is not None:
                 self._after_chunk(sequence, span)
-        last_rows = [rows - 1 for rows in accumulate(span.rows for _, span in plan)]
-        return hidden[last_rows]
+        # all spans but the last have one row; slices, because an index would be copied to the device
+        before_last = len(plan) - 1
+        return hidden if len(hidden) == len(plan) else torch.cat([hidden[:before_last], hidden[-1:]])
 
     def _after_chunk(self, sequence: Sequence, span: Span[Slot]) -> None:
         self.prefilled_positions += span.rows
@@ -242,21 +241,16 @@ class T3Decoder:
 
     def _postprocess(self, plan: _Plan, hidden: Tensor) -> list[Progress]:
         """Draw a token for every sequence whose prompt is read. A sequence whose logits are not finite fails alone."""
-        due = [row for row, (sequence, _) in enumerate(plan) if sequence.prompt is None]
+        due = [sequence for sequence, _ in plan if sequence.prompt is None]  # all, or all but the last
         if not due:
             return []
-        sequences = [plan[row][0] for row in due]
-        logits = self._net.speech_logits(hidden[due])  # (due, 6563)
-        finite: list[bool] = torch.isfinite(logits).all(-1).tolist()
-        progress = [self._fail(s, _NOT_FINITE) for s, ok in zip(sequences, finite, strict=True) if not ok]
-        if progress:
-            logits, sequences = logits[finite], [s for s, ok in zip(sequences, finite, strict=True) if ok]
-        if sequences:
-            tokens = self._sampler.sample([s.slot_index for s in sequences], logits)
-            progress += [self._accept(*drawn) for drawn in zip(sequences, tokens, strict=True)]
-        return progress
+        logits = self._net.speech_logits(hidden[: len(due)])  # (due, 6563)
+        tokens = self._sampler.sample([sequence.slot_index for sequence in due], logits)
+        return [self._accept(*drawn) for drawn in zip(due, tokens, strict=True)]
 
     def _accept(self, sequence: Sequence, token: int) -> Progress:
+        if token == NOT_FINITE:
+            return self._fail(sequence, ArithmeticError("logits are not finite"))
         speech_tokens = sequence.speech.accept(token)
         if sequence.speech.finished:
             self.release(sequence)

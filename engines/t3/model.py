@@ -16,6 +16,7 @@ from torch import Tensor
 
 from engines.checkpoints.tensor_file import Shape
 from engines.checkpoints.weights import check_tensors, load_tensors
+from engines.device import to_device
 from engines.model_spec import SPEAKER_EMBEDDING_DIM, SPEECH_VOCAB, START_SPEECH_TOKEN, ModelSpec, T3Spec
 from engines.t3 import prompt
 from engines.t3.kv_cache import KvSlot
@@ -194,16 +195,16 @@ class T3Net:
 
     def embed_speaker(self, embedding: npt.NDArray[np.float32]) -> Tensor:
         """(256,) -> (1, width)."""
-        on_device = torch.tensor(embedding).unsqueeze(0).to(self.device)
+        on_device = to_device(embedding.tolist(), torch.float32, self.device).unsqueeze(0)
         return F.linear(on_device, self._speaker_weight, self._speaker_bias)
 
     def embed_text(self, tokens: Sequence[int]) -> Tensor:
         """n text tokens -> (n, width)."""
-        return self._text_embedding[torch.tensor(tokens, dtype=torch.int64, device=self.device)]
+        return F.embedding(to_device(tokens, torch.int64, self.device), self._text_embedding)
 
     def embed_speech(self, tokens: Sequence[int]) -> Tensor:
         """n speech tokens, marks included -> (n, width)."""
-        return self._speech_embedding[torch.tensor(tokens, dtype=torch.int64, device=self.device)]
+        return F.embedding(to_device(tokens, torch.int64, self.device), self._speech_embedding)
 
     def forward(self, embeddings: Tensor, spans: Sequence[Span[KvSlot]]) -> Tensor:
         """As Net.forward, (R, width) before the final norm. Positions are added here."""

@@ -17,7 +17,12 @@ from service.config import TlsFiles
 @dataclass(frozen=True)
 class _Loaded:
     context: ssl.SSLContext
-    grpc: grpc.ServerCertificateConfiguration
+    pem: list[bytes]  # certificate, key and, if clients need a certificate, the authorities
+
+    def for_grpc(self) -> grpc.ServerCertificateConfiguration:
+        """A new configuration: gRPC takes each over and uses it once."""
+        roots = self.pem[2] if len(self.pem) > 2 else None
+        return grpc.ssl_server_certificate_configuration([(self.pem[1], self.pem[0])], root_certificates=roots)
 
 
 class Certificates:
@@ -33,18 +38,20 @@ class Certificates:
         self._loaded = WatchedFiles(files.paths, self._load, "TLS certificate")
 
     def grpc_credentials(self) -> grpc.ServerCredentials:
-        """Credentials for `add_secure_port`."""
+        """Credentials for `add_secure_port`. No session is resumed where clients need a certificate (`ssl_context`)."""
         served = self._loaded.content()
+        asks_clients = self._files.client_ca is not None
 
         def newest() -> grpc.ServerCertificateConfiguration:
+            """Called in each handshake. A configuration brings new keys of session tickets."""
             nonlocal served
             loaded = self._loaded.content()
-            if loaded is served:
+            if loaded is served and not asks_clients:
                 return None  # type: ignore[return-value]  # as gRPC documents it: no change
             served = loaded
-            return loaded.grpc
+            return loaded.for_grpc()
 
-        return grpc.dynamic_ssl_server_credentials(served.grpc, newest, self._files.client_ca is not None)
+        return grpc.dynamic_ssl_server_credentials(served.for_grpc(), newest, asks_clients)
 
     def ssl_context(self) -> ssl.SSLContext:
         """A context for one connection, with the newest certificate.
@@ -69,9 +76,7 @@ class Certificates:
         context = self._context()
         if [path.read_bytes() for path in self._files.paths] != pem:
             raise OSError("the files are being written")
-        pair = [(pem[1], pem[0])]
-        roots = pem[2] if self._files.client_ca else None
-        return _Loaded(context, grpc.ssl_server_certificate_configuration(pair, root_certificates=roots))
+        return _Loaded(context, pem)
 
     def _context(self) -> ssl.SSLContext:
         context = _bare_context()

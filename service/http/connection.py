@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import deque
 from functools import partial
 from typing import Any
@@ -77,8 +78,18 @@ class PacedReads(asyncio.BufferedProtocol):
 class HttpConnection(PacedReads, H11Protocol):  # type: ignore[misc]  # its eof_received is typed more narrowly
     """HTTP/1.1. A head must be complete in time, measured from the connection's start or the response before."""
 
-    def __init__(self, *args: Any, slot: Slot, turns: Turns, head_timeout_s: float = HEAD_TIMEOUT_S, **kwargs: Any):
+    def __init__(
+        self,
+        *args: Any,
+        slot: Slot,
+        turns: Turns,
+        head_timeout_s: float = HEAD_TIMEOUT_S,
+        max_age_s: float = math.inf,
+        **kwargs: Any,
+    ):
+        """`max_age_s` is the age from which the connection takes no further request."""
         super().__init__(*args, **kwargs)
+        self._ends_s = self.loop.time() + max_age_s
         self.start_paced(turns, Account())
         self._slot = slot
         self._head_timeout_s = head_timeout_s
@@ -108,9 +119,26 @@ class HttpConnection(PacedReads, H11Protocol):  # type: ignore[misc]  # its eof_
             self._slot.set_busy(True)
 
     def on_response_complete(self) -> None:
+        if self.loop.time() >= self._ends_s:
+            self.transport.close()
         super().on_response_complete()
         if not self.transport.is_closing() and not self._has_request:
             self._await_head()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answers a head or a body that is not HTTP, unless an answer has begun. The request's handler is to end."""
+        is_head = False
+        if self._has_request:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+            is_head = self.cycle.scope["method"] == "HEAD"
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
+            answer: list[h11.Event] = [h11.Response(status_code=400, headers=headers, reason=b"Bad Request")]
+            answer += [] if is_head else [h11.Data(data=msg.encode("ascii"))]
+            for part in (*answer, h11.EndOfMessage()):
+                self.transport.write(self.conn.send(part) or b"")
+        self.transport.close()
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         names = [value for name, value in self.headers if name.startswith(b"sec-websocket-")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -84,14 +85,17 @@ class ErrorResponse:
             headers["allow"] = self._allow
         return [(name.encode(), text.encode()) for name, text in headers.items()]
 
-    async def send(self, send: Send, *, close: bool) -> None:
-        """Sends the response; `close` makes it the connection's last."""
+    async def send(self, send: Send, before_close: Callable[[], Awaitable[object]] | None = None) -> None:
+        """Sends the response. With `before_close` it is the connection's last, and that is awaited before its end."""
         body = self.body
         headers = [*self.headers, (b"content-length", str(len(body)).encode())]
-        if close:
+        if before_close is not None:
             headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": self.status_code, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        await send({"type": "http.response.body", "body": body, "more_body": before_close is not None})
+        if before_close is not None:
+            await before_close()
+            await send({"type": "http.response.body", "body": b""})
 
 
 def error_response(error: Exception, call: str) -> ErrorResponse | None:

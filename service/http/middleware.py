@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from functools import partial
 
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -65,7 +66,8 @@ class AccessMiddleware:
             response = error_response(error, f"HTTP {scope.get('method', 'WebSocket')}")
             if response is not None and not exchange.responded:
                 complete = await exchange.drain(max_drain_bytes)
-                await response.send(exchange.send, close=not complete)
+                # with unread input the connection's end would reset it, and the client might never see the response
+                await response.send(exchange.send, None if complete else partial(exchange.drain, max_drain_bytes))
 
     def _check_host(self, scope: Scope) -> None:
         """Raises HttpError for a name of another server, which a page may have pointed here (DNS rebinding)."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import reprlib
 import time
+from contextlib import aclosing
 from typing import Any
 
 from google.protobuf.message import Message
 from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -118,11 +119,21 @@ class RestEndpoints:
             raise error.named(error.field.removeprefix("metadata.")) from None
 
 
+class _FormInMemory(MultiPartParser):
+    """A parser that keeps an upload in memory, where it ends up anyway, and so needs neither a disk nor threads.
+
+    The number of uploads and the bytes of each are limited.
+    """
+
+    spool_max_size = 0  # no limit beyond which a temporary file is written
+
+
 async def _read_form(request: Request, max_upload_bytes: int) -> tuple[voices_pb2.NewVoice, bytes]:
-    """Raises InvalidInput, and as Body. The parser stores a long upload in a temporary file."""
+    """Raises InvalidInput, and as Body."""
     try:
-        form = await request.form(max_files=1, max_fields=len(_FIELDS))
-    except (HTTPException, ValueError) as error:
+        async with aclosing(request.stream()) as body:
+            form = await _FormInMemory(request.headers, body, max_files=1, max_fields=len(_FIELDS)).parse()
+    except (MultiPartException, ValueError) as error:
         allowed = f"{_FORM} with the fields {', '.join(_FIELDS)}"
         message = f"The body is not a valid form; send {allowed}."
         raise InvalidInput("body", message, "MESSAGE_INVALID", allowed=allowed) from error

@@ -31,11 +31,20 @@ class HttpServer:
     """An HTTP server for one ASGI application on one address."""
 
     def __init__(
-        self, app: ASGIApp, stall_timeout_s: float, turns: Turns, *, max_connections: int, max_frame_bytes: int
+        self,
+        app: ASGIApp,
+        stall_timeout_s: float,
+        turns: Turns,
+        *,
+        max_connections: int,
+        max_frame_bytes: int,
+        max_age_s: float = math.inf,
     ) -> None:
+        """`max_age_s` is the age from which a connection takes no further request."""
         self._stall_timeout_s = stall_timeout_s
         self._turns = turns
         self._max_connections = max_connections
+        self._max_age_s = max_age_s
         self._config = uvicorn.Config(
             app,
             log_config=None,
@@ -64,7 +73,7 @@ class HttpServer:
             raise unavailable("--http-listen", listen, error) from error
         host, port = listen.rpartition(":")[0], bound.getsockname()[1]
         self._config.load()
-        self._server = _Uvicorn(self._config, self._turns, self._max_connections, tls)
+        self._server = _Uvicorn(self._config, self._turns, self._max_connections, tls, self._max_age_s)
         self._running = asyncio.create_task(self._server.serve([bound]), name="http")
         return f"{host}:{port}"
 
@@ -87,9 +96,10 @@ class _Uvicorn(uvicorn.Server):
         turns: Turns,
         max_connections: int,
         tls: Callable[[], ssl.SSLContext] | None,
+        max_age_s: float,
     ) -> None:
         super().__init__(config)
-        self._turns, self._max_connections, self._tls = turns, max_connections, tls
+        self._turns, self._max_connections, self._tls, self._max_age_s = turns, max_connections, tls, max_age_s
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         assert sockets is not None
@@ -101,7 +111,7 @@ class _Uvicorn(uvicorn.Server):
 
     def _connection(self, slot: Slot) -> HttpConnection:
         connection = partial(HttpConnection, self.config, self.server_state, self.lifespan.state)
-        return connection(slot=slot, turns=self._turns)
+        return connection(slot=slot, turns=self._turns, max_age_s=self._max_age_s)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

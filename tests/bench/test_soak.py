@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
+import grpc.aio
 import pytest
 
-from bench.soak import HELD, Sample, failures, growth, left_over
+from bench.soak import HELD, Clients, Sample, failures, growth, left_over
 
 REST = Sample(0.0, 100e6, {"socket": 4}, 15, (0.0,) * len(HELD))
 
@@ -51,3 +52,16 @@ def test_growth_and_wrong_answers_fail_it():
     grown, unanswered = failures(samples(slope=0.03), REST, REST, Counter({"listen: UNANSWERED": 2}))
     assert grown.startswith("memory grew by 2.8% over the second half")
     assert unanswered == "2 x listen: UNANSWERED"
+
+
+async def test_a_run_that_met_too_little_is_named():
+    async with grpc.aio.insecure_channel("127.0.0.1:1") as channel:
+        clients = Clients(channel, "127.0.0.1:1", 1, 1.0)
+    everything = clients.missing(small_disk=True)
+    assert "nothing tried slow head" in everything
+    assert everything[-1] == "the disk was never full"
+    clients.ends.update(f"{each.removeprefix('nothing tried ')}: well" for each in everything[:-1])
+    assert clients.missing(small_disk=False) == []
+    assert clients.missing(small_disk=True) == ["the disk was never full"]
+    clients.ends["full disk: STORAGE_FULL"] += 1
+    assert clients.missing(small_disk=True) == []

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,12 +15,22 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from engines.model_spec import TINY, X_VECTOR_DIM
+from engines import device as device_module
+from engines.config import Sampling
+from engines.model_spec import SPEECH_VOCAB, TINY, X_VECTOR_DIM
 from engines.s3gen.export.graphs import CFM, ENCODER, VOCODER, Port
 from engines.s3gen.gpu.torch_graphed import FLOW_INPUTS, FlowNet
 from engines.s3gen.nets.flow import load_flow
 from engines.s3gen.nets.vocoder_weights import load_vocoder
+from engines.t3 import decoder as decoder_module
+from engines.t3 import model as model_module
+from engines.t3 import sampler as sampler_module
+from engines.t3.decoder import T3Decoder
+from engines.t3.model import T3Net
+from engines.t3.vllm import sampler as vllm_sampler_module
+from engines.t3.vllm.sampler import BatchSampler, Row
 from tests.engines.s3gen.onnx_setting import checkpoint
+from tests.engines.t3.setting import limits, request, voice
 
 CUDA = torch.device("cuda:0")
 # operations that make the host wait for the device, or read what it computes
@@ -31,6 +43,10 @@ class Indexing(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is Tensor.__getitem__:
             return self._index(args[0], args[1] if isinstance(args[1], tuple) else (args[1],))
+        if func is Tensor.__setitem__:
+            keys = args[1] if isinstance(args[1], tuple) else (args[1],)
+            assert not any(isinstance(key, Tensor) for key in keys), "only a view can be assigned to here"
+            return torch.ops.aten.copy_(self._index(args[0], keys), args[2])
         if func is Tensor.__invert__:
             return torch.logical_not(args[0])
         return func(*args, **(kwargs or {}))
@@ -134,6 +150,141 @@ def test_a_wait_is_found() -> None:
             x + torch.zeros(4)
 
 
+class FakeStep:
+    """T3 of random dimensions on a fake GPU: what is read back are zeros, and each read is counted."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.reads = 0
+        self.sent: list[tuple[int, ...]] = []
+        monkeypatch.setattr(sampler_module, "read_back", self._read_back)
+        # as `fake_gpu`; torch itself uses its inference mode as well
+        usual = SimpleNamespace(inference_mode=torch.no_grad, cat=torch.cat)
+        monkeypatch.setattr(decoder_module, "torch", usual)
+        for module in (sampler_module, model_module, vllm_sampler_module):
+            monkeypatch.setattr(module, "to_device", self._to_device)
+        monkeypatch.setattr(model_module, "check_tensors", lambda path, tensors: None)
+        monkeypatch.setattr(model_module, "load_tensors", lambda path, tensors, prefix="": self._weights(tensors))
+
+    def _read_back(self, tokens: Tensor) -> list[int]:
+        assert tokens.device == CUDA
+        self.reads += 1
+        return [0] * tokens.numel()
+
+    def _to_device(self, values: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
+        made = torch.tensor(values, dtype=dtype, device="meta")
+        self.sent.append(tuple(made.shape))
+        return torch.empty(made.shape, dtype=dtype, device=device)
+
+    def _weights(self, tensors: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+        return {name: torch.empty(shape, device=CUDA) for name, shape in tensors.items()}
+
+    def net(self) -> T3Net:
+        return T3Net.load(Path("absent"), TINY, CUDA)
+
+
+def test_every_step_of_t3_stays_on_the_gpu_and_waits_once_for_its_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prefill in chunks, a prefix that is computed and one that is cached, decoding beside a prefill, greedy and drawn
+    rows, growth of the cache, pauses, and the end of a sequence."""
+    gpu = FakeStep(monkeypatch)
+    with fake_gpu(), NoWaiting():
+        decoder = T3Decoder(gpu.net(), limits(max_streams=3, prefill_chunk_positions=64))
+        shared = voice(1, prompt_tokens=230)
+        sequences = [
+            decoder.add(request(1, of=shared, max_speech_tokens=12)),
+            decoder.add(request(2, of=shared, temperature=0.0, max_speech_tokens=8)),
+            decoder.add(request(3, top_k=0, top_p=1.0, max_speech_tokens=10)),
+            decoder.add(request(4, of=shared, max_speech_tokens=3)),
+        ]
+        sequences[0].target_tokens = 6
+        steps = mixed = 0
+        while not decoder.idle or sequences[0].paused:
+            if decoder.idle:
+                sequences[0].target_tokens = float("inf")
+            reads, sent = gpu.reads, len(gpu.sent)
+            decoding = any(s.decoding and not s.paused for s in decoder.sequences)
+            prompts = sum(s.prompt is None and not s.decoding for s in decoder.sequences)
+            progress = decoder.step()
+            assert not [p.error for p in progress if p.error]
+            steps += 1
+            assert gpu.reads - reads <= 1, "one wait a step, for the drawn tokens"
+            if decoding:
+                assert gpu.reads - reads == 1
+            if not prompts and decoding:
+                assert len(gpu.sent) - sent == 2, "the last tokens, and the sampler's table"
+            mixed += decoding and bool(prompts)
+    assert [len(s.speech.raw) for s in sequences] == [13, 9, 11, 4]
+    assert mixed
+    assert steps > 15
+
+
+def test_a_draw_under_vllm_waits_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that are due and others, and a sequence that goes on in another slot with what it has drawn."""
+    gpu = FakeStep(monkeypatch)
+    rows = [Row(1, "a", Sampling(), ()), Row(2, "b", Sampling(temperature=0.0), (5, 6, 5))]
+    batch = SimpleNamespace(size=4, due=lambda: rows)
+    with fake_gpu(), NoWaiting():
+        sampler = BatchSampler(batch, 4, CUDA)
+        for _ in range(2):
+            gpu.reads = 0
+            tokens = sampler.tokens(torch.empty(4, SPEECH_VOCAB, device=CUDA))
+            assert gpu.reads == 1
+    assert tokens == [SPEECH_VOCAB, 0, 0, SPEECH_VOCAB]
+
+
+def wait_for_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first form of the code: are they finite?"""
+    logits = T3Net.speech_logits
+
+    def checked(self: T3Net, hidden: Tensor) -> Tensor:
+        made = logits(self, hidden)
+        assert torch.isfinite(made).all().item()
+        return made
+
+    monkeypatch.setattr(T3Net, "speech_logits", checked)
+
+
+def index_by_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first form of the code: the rows of a net's result by a list, which is copied from pageable memory."""
+    logits = T3Net.speech_logits
+
+    def indexed(self: T3Net, hidden: Tensor) -> Tensor:
+        rows = torch.tensor(list(range(len(hidden)))).to(hidden.device)
+        return logits(self, hidden.index_select(0, rows))
+
+    monkeypatch.setattr(T3Net, "speech_logits", indexed)
+
+
+def mask_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tensor of a step on another device than the net."""
+    made = model_module._causal_mask
+    monkeypatch.setattr(model_module, "_causal_mask", lambda span, device: made(span, torch.device("cpu")))
+
+
+def errors_of_a_short_walk(gpu: FakeStep) -> list[str]:
+    with fake_gpu(), NoWaiting():
+        decoder = T3Decoder(gpu.net(), limits())
+        decoder.add(request(1, max_speech_tokens=5))
+        return [str(progress.error) for _ in range(4) for progress in decoder.step() if progress.error]
+
+
+@pytest.mark.parametrize(
+    ("mutation", "words"),
+    [
+        (wait_for_logits, "waits for the device"),
+        (index_by_a_list, "pageable memory"),
+        (mask_on_the_host, "device"),
+    ],
+)
+def test_the_walk_finds_a_wait_and_a_wrong_device(
+    mutation: Callable[[pytest.MonkeyPatch], None], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = FakeStep(monkeypatch)
+    assert not errors_of_a_short_walk(gpu)
+    mutation(monkeypatch)
+    (error,) = errors_of_a_short_walk(gpu)
+    assert words in error
+
+
 def test_dynamo_traces_the_embedding_of_vllms_model_as_one_graph() -> None:
     """A break in it would put the gather outside the CUDA graphs."""
     from engines.t3.vllm.embedding import IdEmbedding
@@ -147,3 +298,15 @@ def test_dynamo_traces_the_embedding_of_vllms_model_as_one_graph() -> None:
         ids = torch.arange(count) * 397 % space.rows
         torch.testing.assert_close(compiled(ids), embedding(ids))
     assert X_VECTOR_DIM
+
+
+def test_numbers_go_to_a_gpu_from_pinned_memory_and_the_host_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[str, dict[str, Any]]] = []
+
+    def tensor(values: Any, **options: Any) -> Any:
+        calls.append(("tensor", options))
+        return SimpleNamespace(to=lambda device, **how: calls.append((str(device), how)))
+
+    monkeypatch.setattr(device_module, "torch", SimpleNamespace(tensor=tensor))
+    device_module.to_device([1, 2], torch.int64, CUDA)
+    assert calls == [("tensor", {"dtype": torch.int64, "pin_memory": True}), ("cuda:0", {"non_blocking": True})]

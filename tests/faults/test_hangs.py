@@ -46,7 +46,7 @@ async def _feed(stream: mynah.SpeechStream) -> None:
 
 
 async def test_a_decode_that_never_returns_ends_its_streams_and_is_seen_by_probes():
-    async with server("--hang-timeout-s", "0.5", script=HANG) as at, mynah.Client(at.address) as client:
+    async with server("--hang-timeout-s", "2", script=HANG) as at, mynah.Client(at.address) as client:
         begun = asyncio.Event()
         healthy = asyncio.create_task(talk_to_the_end(client, begun))
         await begun.wait()
@@ -85,7 +85,7 @@ async def test_a_hang_that_was_not_found_does_not_keep_the_process():
 
 
 async def test_an_event_loop_that_hangs_ends_the_process_with_its_stacks_in_the_log():
-    async with server("--hang-timeout-s", "0.3", script=HANG) as at, mynah.Client(at.address) as client:
+    async with server("--hang-timeout-s", "2", script=HANG) as at, mynah.Client(at.address) as client:
         assert (await error_of(client, "Now freeze.")).retryable
         assert await at.ended() == FORCED_EXIT
         log = at.log.read_text()
@@ -108,7 +108,7 @@ async def readiness_times_out(at: Server) -> None:
     """Returns once the server no longer answers."""
     while True:
         try:
-            async with asyncio.timeout(0.5):
+            async with asyncio.timeout(2):
                 await at.get("/readyz")
         except TimeoutError:
             return

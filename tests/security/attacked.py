@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import mynah
+from bench.attacks import Target
 from bench.scripted_server import Load, ScriptedServer, scripted_server
 from tests.service.telemetry.scraping import get, scrape
 
@@ -26,6 +27,10 @@ class Attacked:
 
     server: ScriptedServer
     client: mynah.Client
+
+    @property
+    def target(self) -> Target:
+        return Target(self.client, self.http)
 
     @property
     def http(self) -> tuple[str, int]:

@@ -30,6 +30,7 @@ with atheris.instrument_imports(include=["service", "h11", "python_multipart", "
     from service.http.connection import HttpConnection
     from service.http.requests import Body, read_json_object
     from service.http.rest import _read_form
+    from service.http.server import _quiet_uvicorn
     from service.http.speech_request import parse
     from service.telemetry.logs import escaped
 
@@ -38,10 +39,12 @@ from engines.fake import fake_voice
 from mynah.v1 import speech_pb2, voices_pb2
 from service.errors import ClientGone, RequestError
 from service.voices.store import OneVoice
+from tests.security.fuzz_corpus import HANDSHAKE, SEEDS, WORDS
 from tests.service.http.fuzz import once as frames_and_bodies
 
 REFUSALS = (InvalidInput, RequestError, ClientGone)
 _MAX_BYTES = 200_000
+_PASSES_TO_END = 10  # of the event loop, for a request whose connection is lost
 
 
 class Transport(asyncio.Transport):
@@ -83,21 +86,39 @@ class Slot:
 
 
 class Faults(logging.Handler):
-    """Raises what the connection would only log."""
+    """Keeps what the connection or the event loop only logs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[BaseException] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.exc_info and record.levelno >= logging.ERROR:
-            raise AssertionError(record.getMessage()) from record.exc_info[1]
+        if record.levelno >= logging.ERROR:
+            cause = record.exc_info[1] if record.exc_info else None
+            self.found.append(cause or AssertionError(record.getMessage()))
+
+    def check(self) -> None:
+        """Raises the first fault, if there is one."""
+        found, self.found = self.found, []
+        if found:
+            raise found[0]
+
+
+_FAULTS = Faults()
 
 
 async def _app(scope: Any, receive: Any, send: Any) -> None:
-    """Reads everything; answers, or accepts, at once."""
+    """Accepts a WebSocket and reads everything. Answers a request before or after its body, as its method says."""
     if scope["type"] == "websocket":
         await receive()
         await send({"type": "websocket.accept"})
         while (await receive())["type"] != "websocket.disconnect":
             pass
         return
+    if scope["method"] == "POST":
+        message = await receive()
+        while message["type"] == "http.request" and message.get("more_body", False):
+            message = await receive()
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
     await send({"type": "http.response.body", "body": b""})
 
@@ -106,14 +127,10 @@ async def _app(scope: Any, receive: Any, send: Any) -> None:
 def _config() -> uvicorn.Config:
     config = uvicorn.Config(_app, http=HttpConnection, ws="websockets-sansio", lifespan="off", log_config=None)
     config.load()
-    logging.getLogger("uvicorn.error").addHandler(Faults())
+    _quiet_uvicorn()
+    for name in ("uvicorn.error", "asyncio", "mynah.service"):
+        logging.getLogger(name).addHandler(_FAULTS)
     return config
-
-
-_HANDSHAKE = (
-    b"GET /v1/stream HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
-)
 
 
 async def _connect(data: bytes) -> None:
@@ -138,9 +155,10 @@ async def _connect(data: bytes) -> None:
     transport.protocol.connection_lost(None)
     if transport.protocol is not connection:
         connection.connection_lost(None)
-    for task in tuple(state.tasks):
-        task.cancel()
-    await asyncio.gather(*state.tasks, return_exceptions=True)
+    for _ in range(_PASSES_TO_END):
+        await asyncio.sleep(0)
+    _FAULTS.check()
+    assert not state.tasks, "a request goes on without its connection"
 
 
 async def http(data: bytes) -> None:
@@ -150,7 +168,7 @@ async def http(data: bytes) -> None:
 
 async def websocket(data: bytes) -> None:
     """Frames after a handshake."""
-    await _connect(_HANDSHAKE + data)
+    await _connect(HANDSHAKE + data)
 
 
 def _receive(data: bytes) -> Callable[[], Coroutine[Any, Any, dict[str, Any]]]:
@@ -230,31 +248,11 @@ async def _refused(work: Coroutine[Any, Any, Any]) -> Any:
 
 
 TARGETS = {each.__name__: each for each in (http, websocket, multipart, body, grpc_messages, frames, text)}
-SEEDS = {
-    "http": [
-        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
-        _HANDSHAKE,
-    ],
-    "websocket": [
-        b"\x81\x82\0\0\0\0{}",
-        b"\x89\x80\0\0\0\0\x8a\x80\0\0\0\0\x88\x82\0\0\0\0\x03\xe8",
-        b"\x01\x80\0\0\0\0",
-    ],
-    "multipart": [b'xxxxxxxx--xxxxxxxx\r\nContent-Disposition: form-data; name="name"\r\n\r\nAnna\r\n--xxxxxxxx--\r\n'],
-    "body": [
-        b'{"model": "tts-1", "input": "Hi.", "voice": {"id": "default"}, "seed": 1}',
-        '{"input": 1}'.encode("utf-16"),
-    ],
-    "grpc_messages": [
-        speech_pb2.SynthesizeRequest(text="Hi.", settings=speech_pb2.SpeechSettings(voice_id="x")).SerializeToString(),
-        riva_tts_pb2.SynthesizeSpeechRequest(
-            text="Hi.", language_code="en-US", encoding=1, custom_configuration={"seed": "1"}
-        ).SerializeToString(),
-    ],
-    "frames": [b'{"text": {"content": "x"}}', b'{"open": {}}'],
-    "text": [b"localhost:80", b"[::1]:80"],
-}
+
+
+def _quoted(word: bytes) -> str:
+    """A word as libFuzzer's dictionaries write it."""
+    return "".join(f"\\x{byte:02x}" for byte in word)
 
 
 def main() -> None:
@@ -264,7 +262,9 @@ def main() -> None:
     for number, seed in enumerate(SEEDS[name]):
         runner.run(target(seed))
         (corpus / str(number)).write_bytes(seed)
-    sys.argv.append(str(corpus))
+    words = corpus.with_suffix(".dict")
+    words.write_text("".join(f'"{_quoted(word)}"\n' for word in WORDS[name]))
+    sys.argv += [str(corpus), f"-dict={words}"]
 
     def once(data: bytes) -> None:
         runner.run(target(data))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import struct
+import logging
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -14,12 +15,13 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 import mynah
+from bench.attacks import CLIENTS, INPUTS
 from engines.errors import InvalidInput
 from mynah.v1 import speech_pb2, voices_pb2
 from service.access.keys import ApiKey, digest, write_keys
 from service.http.frames import parse_text
 from service.http.requests import bounded_json
-from tests.security.attacked import Attacked, attacked
+from tests.security.attacked import attacked
 from tests.service.http.clients import http_serving
 from tests.service.serving import serving
 
@@ -31,86 +33,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("attacked")
 
 
-async def giant_frames(at: Attacked) -> None:
-    """Frames of JSON that would become half a million lists each."""
-    frame = "[" + "[]," * 1_300_000 + "[]]"
-    async with connect(f"ws://{at.server.http}/v1/stream", proxy=None, compression=None) as socket:
-        with suppress(ConnectionClosed):
-            await socket.send(frame)
-            await socket.recv()
-
-
-async def allowed_frames(at: Attacked) -> None:
-    """The worst that fits into the longest frame that is read."""
-    for frame in ("[" + "[]," * 90_000 + "[]]", '{"text":{"content":"' + "\\n\\na" * 4_000 + '"}}'):
-        async with connect(f"ws://{at.server.http}/v1/stream", proxy=None, compression=None) as socket:
-            with suppress(ConnectionClosed):
-                await socket.send('{"open":{}}')
-                for _ in range(10):
-                    await socket.send(frame)
-                while True:
-                    await socket.recv()
-
-
-async def tiny_chunks(at: Attacked) -> None:
-    """A body of chunks of one byte, to a path that nobody has."""
-    reader, writer = await asyncio.open_connection(*at.http)
-    writer.write(b"POST /nothing HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
-    with suppress(ConnectionError):
-        writer.write(b"1\r\na\r\n" * 100_000)
-        await writer.drain()
-        await reader.read()
-    writer.close()
-
-
-async def pings(at: Attacked) -> None:
-    """WebSocket pings whose pongs nobody reads."""
-    reader, writer = await asyncio.open_connection(*at.http, limit=1024)
-    writer.write(
-        b"GET /v1/stream HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
-    )
-    await reader.readuntil(b"\r\n\r\n")
-    with suppress(ConnectionError):
-        writer.write((b"\x89\x80" + struct.pack("!I", 0)) * 100_000)
-        await writer.drain()
-    writer.close()
-
-
-async def flushes(at: Attacked) -> None:
-    async with at.client.stream() as stream:
-        with suppress(mynah.MynahError):
-            for _ in range(3000):
-                await stream.flush()
-
-
-async def cancels(at: Attacked) -> None:
-    async with at.client.stream() as stream:
-        for _ in range(200):
-            await stream.send("This is never said to its end.")
-            await stream.cancel()
-
-
-async def lists(at: Attacked) -> None:
-    for _ in range(100):
-        await at.client.voices.list()
-
-
-async def long_texts(at: Attacked) -> None:
-    for _ in range(5):
-        with suppress(mynah.MynahError):
-            async for _ in at.client.synthesize("long " * 800_000):
-                pass
-
-
-ATTACKS = [giant_frames, allowed_frames, tiny_chunks, pings, flushes, cancels, lists, long_texts]
-
-
 async def test_no_input_holds_up_the_event_loop(tmp_path: Path):
     async with attacked(tmp_path) as at:
         before = await at.metric("process_resident_memory_bytes")
-        for attack in ATTACKS:
-            await asyncio.gather(*(attack(at) for _ in range(4)))
+        for attack in INPUTS:
+            await asyncio.gather(*(attack(at.target) for _ in range(CLIENTS)))
             print(attack.__name__, await at.metric("bench_longest_pass_cpu_s"))
         assert await at.metric("process_resident_memory_bytes") - before < _MAX_GROWTH_BYTES
     assert len((tmp_path / "server.log").read_bytes()) < 100_000
@@ -208,10 +135,49 @@ async def test_a_body_that_drips_does_not_hold_an_upload_s_slot():
         reader, writer = await asyncio.open_connection(*at.http.rsplit(":", 1))
         head = b"POST /v1/voices HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
         writer.write(head + b"Content-Length: 1000000\r\n\r\n--x\r\n")
-        answer = asyncio.create_task(reader.read())
-        with suppress(ConnectionError):
-            while not answer.done():
-                writer.write(b"a")
-                await asyncio.sleep(0.02)
-        assert (await answer).startswith(b"HTTP/1.1 408 ")
+        dripping = asyncio.create_task(_drip(writer))
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 408 ")
+        assert b"connection: close" in head
+        assert json.loads(await reader.readexactly(int(head.split(b"content-length: ")[1].split(b"\r")[0])))
+        writer.write(b"a" * 1000)  # the connection does not end with its answer, which a reset could discard
+        await writer.drain()
+        dripping.cancel()
         writer.close()
+
+
+async def _drip(writer: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError):
+        while True:
+            writer.write(b"a")
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("rest", [b"a0\r\n\r\n\na", b"a\r\nx"])
+@pytest.mark.parametrize("head", [b"HEAD /readyz", b"GET /v1/models", b"POST /v1/voices", b"POST /v1/audio/speech"])
+async def test_a_body_that_is_not_http_ends_its_request_without_an_error(
+    head: bytes, rest: bytes, caplog: pytest.LogCaptureFixture
+):
+    """It was answered twice, which raised in the request's task and in its connection."""
+    async with http_serving() as (at, client):
+        for pause in (False, True):  # before and after the request is answered
+            reader, writer = await asyncio.open_connection(*at.http.rsplit(":", 1), limit=100_000)
+            head_lines = b"Host: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+            writer.write(head + b" HTTP/1.1\r\n" + head_lines + b"Transfer-Encoding: chunked\r\n\r\n1\r\n")
+            if pause:
+                await client.get("/readyz")
+            writer.write(rest)
+            answers = await reader.read()
+            assert answers.count(b"HTTP/1.1 ") <= 1
+            writer.close()
+        assert (await client.get("/readyz")).status_code == 200
+    assert not [record for record in caplog.records if record.exc_info or record.levelno >= logging.ERROR]
+
+
+async def test_an_upload_is_kept_in_memory(monkeypatch: pytest.MonkeyPatch):
+    """It needs no disk, which may be full, and none of the threads that others wait for."""
+    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", lambda _: pytest.fail("it was written to a disk"))
+    async with http_serving() as (_, client):
+        form = {"name": "Anna", "consent": "true"}
+        answer = await client.post("/v1/voices", data=form, files={"audio": b"RIFF" + bytes(3_000_000)})
+        assert answer.status_code == 201

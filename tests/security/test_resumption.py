@@ -30,11 +30,26 @@ async def test_a_removed_authority_ends_its_sessions(tmp_path: Path, surface: st
         assert first.answer
         again = await client.connect(first.session)
         assert again.answer
-        if surface == "http":  # never resumes; gRPC does while nothing has changed
-            assert not again.reused
+        assert not again.reused
         trusted.write_bytes(others.certificate.read_bytes())
         for session in (first.session, again.session, None):
             assert not (await client.connect(session)).answer
+
+
+async def test_with_client_certificates_a_connection_asks_for_them_again_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("service.server._MAX_TRUST_S", 0)
+    servers, clients = (Authority(tmp_path / name) for name in "ab")
+    own = servers.issue()
+    flags = {"tls_certificate": own.certificate, "tls_key": own.key, "tls_client_ca": clients.certificate}
+    async with serving(**flags, http=True) as at:
+        host, _, port = str(at.http).rpartition(":")
+        tls = context(servers, clients.issue(), ssl.TLSVersion.TLSv1_3, "http")
+        reader, writer = await asyncio.open_connection(host, int(port), ssl=tls, server_hostname="localhost")
+        writer.write(HTTP + HTTP)
+        assert (await reader.read()).count(b"HTTP/1.1 200 ") == 1
+        writer.close()
 
 
 def context(servers: Authority, own: Pair, version: ssl.TLSVersion, surface: str) -> ssl.SSLContext:

@@ -3,39 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from bench.attacks import HEAD, HEADS, MAX_FILES, unfinished
 from service.http.connection import HttpConnection
 from tests.security.attacked import attacked
 from tests.service.access.tls_files import Authority
 from tests.service.http.clients import http_serving
 
-HEAD = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n"
-_MAX_FILES, _HEADS = 512, 700
-
-
-@contextmanager
-def unfinished(address: tuple[str, int], count: int, data: bytes = HEAD) -> Iterator[list[socket.socket]]:
-    """Connections that each have sent half of a head."""
-    sockets = []
-    try:
-        for _ in range(count):
-            sockets.append(socket.create_connection(address, timeout=30))
-            sockets[-1].sendall(data)
-        yield sockets
-    finally:
-        for each in sockets:
-            each.close()
-
 
 async def test_unfinished_heads_take_neither_descriptors_nor_the_log(tmp_path: Path):
-    async with attacked(tmp_path, max_files=_MAX_FILES) as at:
-        holding = unfinished(at.http, _HEADS)
+    async with attacked(tmp_path, max_files=MAX_FILES) as at:
+        holding = unfinished(at.http, HEADS)
         await asyncio.to_thread(holding.__enter__)
         try:
             await at.check_serves()
@@ -45,17 +26,13 @@ async def test_unfinished_heads_take_neither_descriptors_nor_the_log(tmp_path: P
 
 
 async def test_a_head_must_be_complete_in_time(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(HttpConnection.__init__.__kwdefaults__, "head_timeout_s", 0.05)
+    monkeypatch.setitem(HttpConnection.__init__.__kwdefaults__, "head_timeout_s", 0.3)
     async with http_serving() as (at, client):
-        for sent in (b"", HEAD):
-            reader, writer = await connection(at.http, sent)
-            assert await ended(reader)
-            writer.close()
-        reader, writer = await connection(at.http, HEAD + b"\r\n" + HEAD)  # the second head on one connection
-        answer = await ended(reader)
+        for answer in await asyncio.gather(*(answer_to(at.http, sent) for sent in (b"", HEAD))):
+            assert b"200 OK" not in answer
+        answer = await answer_to(at.http, HEAD + b"\r\n" + HEAD)  # the second head on one connection
         assert answer.startswith(b"HTTP/1.1 200 ")
         assert answer.count(b"HTTP/1.1") == 1
-        writer.close()
         assert (await client.get("/readyz")).status_code == 200
 
 
@@ -84,6 +61,14 @@ async def test_a_silent_tls_client_makes_room(tmp_path: Path):
         for each in (writer, other):
             each.close()
         del second
+
+
+async def answer_to(address: str, sent: bytes) -> bytes:
+    """What the server sent before it ended a connection on which it got only this."""
+    reader, writer = await connection(address, sent)
+    answer = await ended(reader)
+    writer.close()
+    return answer
 
 
 async def connection(address: str, sent: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
-import wave
 from collections.abc import Sequence
+from difflib import SequenceMatcher
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from pocketsphinx import Decoder
 
 from engines.audio import resample
-from tests.clips import spoken_wav
 
 RATE_HZ = 16_000
 _LEAD_S = 0.25  # near silence around the speech, in which the recogniser adapts
 _LOUD_RMS = 0.08
-SENTENCES = tuple((Path(__file__).parent / "sentences.txt").read_text().splitlines())
-assert len(SENTENCES) == 40
+_FRAME_S = 0.01
+_QUIET_DB = -35.0  # below the loudest frame: not speech
 
 F32 = npt.NDArray[np.float32]
 
@@ -59,14 +56,15 @@ def errors(expected: Sequence[str], recognised: Sequence[str]) -> int:
     return row[-1]
 
 
-def word_error_rate(pairs: Sequence[tuple[str, F32]], rate_hz: int) -> float:
-    """Returns the word error rate over all (text, samples)."""
-    wrong = sum(errors(words(text), recognise(samples, rate_hz)) for text, samples in pairs)
-    return wrong / sum(len(words(text)) for text, _ in pairs)
+def longest_deletion(expected: Sequence[str], recognised: Sequence[str]) -> int:
+    """Returns the largest number of words in a row that are expected and have no counterpart in `recognised`."""
+    matcher = SequenceMatcher(None, expected, recognised, autojunk=False)
+    return max((i2 - i1 - (j2 - j1) for _, i1, i2, j1, j2 in matcher.get_opcodes()), default=0)
 
 
-def spoken_by_flite(text: str, voice: str) -> F32:
-    """Returns flite's speech at 16 kHz; flite is the tiny model's teacher."""
-    with wave.open(io.BytesIO(spoken_wav(text, voice))) as file:
-        assert file.getframerate() == RATE_HZ
-        return np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 32768
+def speech_duration_s(samples: F32, rate_hz: int) -> float:
+    """Returns the seconds from the first to the last frame that is not quiet."""
+    frame = round(_FRAME_S * rate_hz)
+    power = np.square(samples[: len(samples) // frame * frame].reshape(-1, frame)).mean(axis=1)
+    loud = np.flatnonzero(power > power.max() * 10 ** (_QUIET_DB / 10))
+    return float((loud[-1] - loud[0] + 1) * _FRAME_S) if len(loud) and power.max() > 0 else 0.0

@@ -384,3 +384,28 @@ def test_a_request_rests_at_its_target_and_then_goes_on_with_the_same_tokens(dec
     while not decoder.idle:
         decoder.step()
     assert [resting.speech.raw, other.speech.raw, third.speech.raw] == [*expected, expected[1]]
+
+
+def test_dynamo_traces_the_models_forward_as_one_graph(decoder: VllmDecoder) -> None:
+    """As vLLM compiles it on a GPU, where it cuts the graph at the attention. A break elsewhere, or a graph per number
+    of rows, would fail there at the start."""
+    from vllm.forward_context import set_forward_context
+
+    graphs: list[torch.fx.GraphModule] = []
+
+    def keep(graph: torch.fx.GraphModule, _: object) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    model = runner(decoder).model
+    traced = torch.compile(model.forward, backend=keep, fullgraph=True)
+    for rows in (3, 17):
+        ids = torch.arange(rows)
+        positions = torch.arange(rows)
+        for argument in (ids, positions):
+            torch._dynamo.mark_dynamic(argument, 0)
+        with set_forward_context(None, runner(decoder).vllm_config, num_tokens=rows), torch.no_grad():
+            assert traced(ids, positions).shape == (rows, model.transformer.config.n_embd)
+    (graph,) = graphs
+    attention = [node for node in graph.graph.nodes if "unified_attention" in str(node.target)]
+    assert len(attention) == model.transformer.config.n_layer

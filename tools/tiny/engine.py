@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from engines import model_spec
 from engines.audio import hann_window, loudness_lufs, mel_filterbank, resample, with_gain
 from engines.checkpoints.random_checkpoint import TAGS
 from engines.conditioning import random_weights, tokenizer, xvector
@@ -31,6 +28,7 @@ from engines.model_spec import (
     SPEECH_VOCAB,
     START_SPEECH_TOKEN,
     STOP_SPEECH_TOKEN,
+    TINY,
     X_VECTOR_DIM,
     FlowSpec,
     ModelSpec,
@@ -43,10 +41,6 @@ from engines.s3gen.nets.cfm import EULER_TIMES, Estimator, EulerSolver
 from engines.s3gen.nets.encoder import TokenEncoder
 from engines.s3gen.nets.vocoder import Vocoder
 from engines.voice import Voice
-
-# The dimensions that this recipe trains. engines.model_spec.TINY describes the weights that ship, which an earlier
-# recipe made; it takes these over together with the weights.
-TINY = replace(model_spec.TINY, t3=replace(model_spec.TINY.t3, width=192, text_vocab=28_672))
 
 __all__ = [
     "EULER_TIMES",

@@ -100,12 +100,19 @@ RECIPES = {
     ),
     "encoder": Recipe(
         lambda run: train_flow.make_encoder(TINY.flow),
-        lambda net, run: train_flow.EncoderTask(net, run.streams).losses,
+        lambda net, run: train_flow.EncoderTask(net, run.streams, voice=0).losses,
         8000, 1.5e-3,
+    ),
+    "second_encoder": Recipe(  # not exported: the CFM learns from its means
+        lambda run: run.trained("encoder").train().requires_grad_(True),
+        lambda net, run: train_flow.EncoderTask(net, run.streams, voice=1).losses,
+        2000, 1e-3,
     ),
     "cfm": Recipe(
         lambda run: train_flow.make_cfm(TINY.flow),
-        lambda net, run: train_flow.CfmTask(net, run.trained("encoder"), run.streams).losses,
+        lambda net, run: train_flow.CfmTask(
+            net, run.trained("encoder"), run.trained("second_encoder"), run.streams
+        ).losses,
         6000, 1.5e-4, optimiser=train_flow.cfm_optimiser,
     ),
     "vocoder": Recipe(

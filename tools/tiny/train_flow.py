@@ -3,6 +3,10 @@
 Codes carry no voice: the encoder, which sees no x-vector, gives the built-in voice, and the CFM makes of it the voice
 of x-vector and prompt, out of noise. The CFM learns velocities at four times, and the average velocities of its two
 steps from its own velocities at their begin and in their middle: what four steps give, two then do.
+
+The CFM learns mels that deviate less from their mean than the teacher's do. A net this small gives every frame and band
+a deviation of its own, which is heard as roughness, where the teacher's deviations belong together. The mean of a voice
+is what an encoder makes of the codes; that of the second voice serves in training alone.
 """
 
 from __future__ import annotations
@@ -38,7 +42,8 @@ _HOLD, _ABOVE, _FAR = 32.0, 8.0, 1.0  # see make_cfm
 _PATH_SHARE, _PATH_BIAS_SHARE = 0.01, 5.0  # of the peak learning rate
 _VECTOR_NOISE = 0.03  # per dimension: the speaker net will not hit the vector exactly
 _SHAPES = ((8, 100), (8, 100), (12, 60), (8, 100), (3, 300))  # rows and tokens of a batch, in turn
-_BUILT_IN = 0
+_SECOND = 1  # the number of the voice that the encoder does not speak in
+_DEVIATION_SHARE = 0.25  # of the teacher's deviations from the mean
 _HALF_STEPS = tuple(pairwise(EULER_TIMES))
 _FINE_TIMES = (0.0, 0.25, 0.5, 0.75)  # of the velocities from which the steps learn
 
@@ -139,12 +144,11 @@ def _tell_time(net: Estimator, residual: Any) -> None:
 
 @dataclass(frozen=True)
 class Windows:
-    """Rows of a window each: sounds (B, N), mel of its voice and of the built-in one (B, 2 N, 80), x-vectors (B, 192),
-    and how many frames are the prompt."""
+    """Rows of a window each: sounds (B, N), mel of its voice (B, 2 N, 80), x-vectors (B, 192), and how many frames are
+    the prompt."""
 
     sounds: Tensor
     mel: Tensor
-    built_in: Tensor
     vectors: Tensor
     prompt_frames: int
     voices: Ints  # of each row
@@ -157,20 +161,20 @@ class Windows:
         return given
 
 
-def windows(streams: list[Stream], draw: np.random.Generator, rows: int, tokens: int, prompt: int) -> Windows:
-    """In each row two pieces of one voice, as decoding puts them together."""
+def windows(
+    streams: list[Stream], draw: np.random.Generator, rows: int, tokens: int, prompt: int, voice: int | None = None
+) -> Windows:
+    """In each row two pieces of one voice, as decoding puts them together. `voice`: the only one, instead of any."""
     voices = draw.integers(len(streams), size=rows)
+    if voice is not None:
+        voices[:] = voice
     spans = [[_span(streams[0], draw, count) for count in (prompt, tokens - prompt)] for _ in voices]
     sounds = np.stack([_cut(streams[0].sounds, own) for own in spans])
-    mel, built_in = (
-        np.stack([_cut(streams[v].mel, own, MEL_FRAMES_PER_TOKEN) for v, own in zip(said, spans, strict=True)])
-        for said in (voices, np.full(rows, _BUILT_IN))
-    )
+    mel = np.stack([_cut(streams[v].mel, own, MEL_FRAMES_PER_TOKEN) for v, own in zip(voices, spans, strict=True)])
     vectors = x_vectors()[voices] + _VECTOR_NOISE * draw.standard_normal((rows, X_VECTOR_DIM), np.float32)
-    arrays = (sounds, mel.astype(np.float32), built_in.astype(np.float32), vectors)
     starts = np.array([own[1].start for own in spans])
-    heard, spoken, first, vector = map(tensor, arrays)
-    return Windows(heard, spoken, first, vector, MEL_FRAMES_PER_TOKEN * prompt, voices, starts)
+    arrays = map(tensor, (sounds, mel.astype(np.float32), vectors))
+    return Windows(*arrays, MEL_FRAMES_PER_TOKEN * prompt, voices, starts)
 
 
 class Flow:
@@ -188,60 +192,65 @@ class Flow:
 
 
 class EncoderTask:
-    def __init__(self, net: TokenEncoder, streams: list[Stream]) -> None:
-        self._net, self._streams = net, streams
+    """Codes -> the mel of one voice."""
+
+    def __init__(self, net: TokenEncoder, streams: list[Stream], voice: int) -> None:
+        self._net, self._streams, self._voice = net, streams, voice
 
     def losses(self, step: int) -> Losses:
         draw = np.random.default_rng([step, 2])
         rows, tokens = _SHAPES[step % len(_SHAPES)]
-        made = windows(self._streams, draw, rows, tokens, int(draw.integers(0, tokens // 2)))
+        made = windows(self._streams, draw, rows, tokens, int(draw.integers(0, tokens // 2)), self._voice)
         with halved():
             mu, _ = self._net(made.sounds, None, made.vectors)
-        return {"loss": F.l1_loss(mu.float(), made.built_in)}
+        return {"loss": F.l1_loss(mu.float(), made.mel)}
 
 
 class CfmTask:
-    """Trains the estimator behind an encoder that stays as it is."""
+    """Trains the estimator behind an encoder that stays as it is. `second` gives the second voice's mean mel."""
 
-    def __init__(self, net: Estimator, encoder: TokenEncoder, streams: list[Stream]) -> None:
-        self._net, self._encoder, self._streams = net, encoder, streams
+    def __init__(self, net: Estimator, encoder: TokenEncoder, second: TokenEncoder, streams: list[Stream]) -> None:
+        self._net, self._encoder, self._second, self._streams = net, encoder, second, streams
 
     def losses(self, step: int) -> Losses:
         draw = np.random.default_rng([step, 7])
         rows, tokens = _SHAPES[step % len(_SHAPES)]
         prompt_tokens = int(draw.integers(0, tokens // 2 + 1)) if tokens < 200 else int(draw.integers(100, 251))
         made = windows(self._streams, draw, rows, tokens, prompt_tokens)
-        given = self._given(made)
+        given, mel = self._given(made)
         torch.manual_seed(step)
-        noise = torch.randn_like(made.mel)
+        noise = torch.randn_like(mel)
         name, targets = (("flow", self._velocities), ("half", self._halves))[step % 2]
-        x, t, r, wanted = targets(noise, made, given)
+        x, t, r, wanted = targets(noise, mel, given)
         velocity = self._velocity(x, given, t, r)
         heard = (velocity - wanted)[:, made.prompt_frames :]  # the prompt is no output
         loss = (heard.square().mean((1, 2)) * (1 - t)).mean()  # late velocities are the farthest off
         return {"loss": loss, name: loss}
 
-    def _given(self, made: Windows) -> tuple[Tensor, Tensor, Tensor]:
-        """mu, speaker and the prompt's mel."""
-        with torch.no_grad():
-            mu, speaker = self._encoder(made.sounds, None, made.vectors)
-        return mu, speaker, made.prompt_mel
+    @torch.no_grad()
+    def _given(self, made: Windows) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
+        """(mu, speaker and the prompt's mel), and the mel to learn."""
+        mu, speaker = self._encoder(made.sounds, None, made.vectors)
+        mean, second = mu.clone(), torch.from_numpy(made.voices == _SECOND)
+        if second.any():
+            mean[second], _ = self._second(made.sounds[second], None, made.vectors[second])
+        return (mu, speaker, made.prompt_mel), torch.lerp(mean, made.mel, _DEVIATION_SHARE)
 
     def _velocity(self, x: Tensor, given: tuple[Tensor, ...], t: Tensor, r: Tensor) -> Tensor:
         with halved():
             velocity: Tensor = self._net(x, *given, None, t, r)
         return velocity.float()
 
-    def _velocities(self, noise: Tensor, made: Windows, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def _velocities(self, noise: Tensor, mel: Tensor, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The velocity at one of the fine times."""
         t = torch.tensor(_FINE_TIMES)[torch.randint(len(_FINE_TIMES), (len(noise),))]
-        return _between(noise, made.mel, t), t, t, made.mel - noise
+        return _between(noise, mel, t), t, t, mel - noise
 
     @torch.no_grad()
-    def _halves(self, noise: Tensor, made: Windows, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def _halves(self, noise: Tensor, mel: Tensor, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """A step of a half, from the velocities at its begin and in its middle."""
         t, r = torch.tensor(_HALF_STEPS)[torch.randint(len(_HALF_STEPS), (len(noise),))].unbind(1)
-        x, middle = _between(noise, made.mel, t), (t + r) / 2
+        x, middle = _between(noise, mel, t), (t + r) / 2
         first = self._velocity(x, given, t, t)
         second = self._velocity(x + (middle - t)[:, None, None] * first, given, middle, middle)
         return x, t, r, (first + second) / 2

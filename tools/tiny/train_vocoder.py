@@ -17,7 +17,6 @@ from torch import Tensor
 
 from tools.tiny.dataset import Stream
 from tools.tiny.engine import (
-    MEL_BANDS,
     MEL_FRAMES_PER_TOKEN,
     MEL_HOP_SAMPLES,
     SAMPLE_RATE_HZ,
@@ -29,7 +28,10 @@ from tools.tiny.engine import (
 from tools.tiny.train_flow import Flow, windows
 from tools.tiny.trainer import Losses, halved, tensor
 
-_RESOLUTIONS = (512, 1024, 2048)  # samples of the windows; hops are a quarter
+# Samples of the windows; hops are a quarter. Windows shorter than a period of the pitch judge how sharp its pulses are.
+_RESOLUTIONS = (128, 256, 512, 1024, 2048)
+_BANDS = {256: 40, 512: 80, 1024: 80, 2048: 160}  # mel bands of windows that are long enough for them
+_SPECTRAL, _MEL = 0.3, 6.0  # shares in the loss: formants, which mels show, matter more than single bins
 _F0_SCALE_HZ = 100.0
 _PROMPT_TOKENS, _CONTEXT_TOKENS = 40, 8  # around a crop of the flow's mel
 F32 = npt.NDArray[np.float32]
@@ -61,7 +63,10 @@ class VocoderTask:
         differentiable()
         self._net, self._flow, self._streams, self._batch, self._tokens = net, flow, streams, batch, tokens
         self._windows = {size: torch.hann_window(size) for size in _RESOLUTIONS}
-        self._filters = torch.tensor(mel_filterbank(SAMPLE_RATE_HZ, 1024, MEL_BANDS, 0.0, SAMPLE_RATE_HZ / 2))
+        self._filters = {
+            size: torch.tensor(mel_filterbank(SAMPLE_RATE_HZ, size, bands, 0.0, SAMPLE_RATE_HZ / 2))
+            for size, bands in _BANDS.items()
+        }
 
     def losses(self, step: int) -> Losses:
         draw = np.random.default_rng([step, 1])
@@ -72,7 +77,12 @@ class VocoderTask:
         pitch = F.l1_loss(predicted / _F0_SCALE_HZ, f0_hz / _F0_SCALE_HZ)
         edge = 2 * MEL_HOP_SAMPLES  # a crop's first and last frames lack their context
         spectral, mel_distance = self._spectral(waveform[:, edge:-edge], target[:, edge:-edge])
-        return {"loss": spectral + 2 * mel_distance + pitch, "stft": spectral, "mel": mel_distance, "f0": pitch}
+        return {
+            "loss": _SPECTRAL * spectral + _MEL * mel_distance + pitch,
+            "stft": spectral,
+            "mel": mel_distance,
+            "f0": pitch,
+        }
 
     def _crops(self, draw: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """mel (B, 2 N, 80), f0 (B, 2 N), samples (B, 960 N)."""
@@ -111,9 +121,10 @@ class VocoderTask:
             ours, theirs = (_magnitude(x, size, window) for x in (waveform, target))
             convergence = torch.linalg.norm(theirs - ours) / torch.linalg.norm(theirs)
             total = total + convergence + F.l1_loss(_log(ours), _log(theirs))
-            if size == 1024:
-                mel_distance = F.l1_loss(_log(self._filters @ ours), _log(self._filters @ theirs))
-        return total / len(_RESOLUTIONS), mel_distance
+            if size in self._filters:
+                bands = self._filters[size]
+                mel_distance = mel_distance + F.l1_loss(_log(bands @ ours), _log(bands @ theirs))
+        return total / len(_RESOLUTIONS), mel_distance / len(_BANDS)
 
 
 def _span(start: int, tokens: int, each: int) -> slice:

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from engines.config import Sampling
-from engines.model_spec import SPEECH_VOCAB, START_SPEECH_TOKEN
-from engines.t3.sampler import Sampler
+from engines.device import to_device
+from engines.model_spec import SPEECH_VOCAB
+from engines.t3.sampler import NOT_FINITE, Sampler
 
 SETTINGS_KEY = "mynah_sampling"  # in SamplingParams.extra_args
 # Marks a row whose logits are not finite. It is never drawn and never read: its request fails at once.
@@ -30,8 +31,8 @@ class ResumableSampler(Sampler):
         self.begin(slot, sampling)
         if drawn:
             self._drawn_tokens[slot] = len(drawn)
-            self._seen[slot, START_SPEECH_TOKEN] = False  # penalised for the first draw only
-            self._seen[slot, torch.tensor(drawn, device=self._device)] = True
+            history = to_device(sorted(set(drawn)), torch.int64, self._device)
+            self._seen.select(0, slot).zero_().index_fill_(0, history, True)
 
 
 @dataclass(frozen=True)
@@ -106,14 +107,14 @@ class BatchSampler:
     def tokens(self, logits: Tensor) -> list[int]:
         """logits (rows, 6563) float32. Rows that are not due get an arbitrary token."""
         tokens = [NOT_FINITE_TOKEN] * self.batch.size
-        finite: list[bool] = torch.isfinite(logits).all(-1).tolist()
-        rows = [row for row in self.batch.due() if finite[row.index]]
+        rows = self.batch.due()
         if not rows:
             return tokens
         slots = self._slots.assign(rows, self._sampler)
         drawn = self._sampler.sample(slots, self._select(logits, rows))
         for row, token in zip(rows, drawn, strict=True):
-            tokens[row.index] = token
+            if token != NOT_FINITE:
+                tokens[row.index] = token
         return tokens
 
     def probabilities(self, logits: Tensor) -> Tensor:
@@ -122,5 +123,6 @@ class BatchSampler:
         return self._sampler.probabilities(self._slots.assign(rows, self._sampler), self._select(logits, rows))
 
     def _select(self, logits: Tensor, rows: Sequence[Row]) -> Tensor:
-        whole = len(rows) == logits.shape[0]
-        return logits if whole else logits[torch.tensor([row.index for row in rows], device=logits.device)]
+        if len(rows) == logits.shape[0]:
+            return logits
+        return logits.index_select(0, to_device([row.index for row in rows], torch.int64, logits.device))

@@ -5,6 +5,7 @@ orders and under injected faults. Each rule is also broken on purpose: the simul
 from __future__ import annotations
 
 import random
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from engines import cuda_faults
 from engines.cuda_faults import DeviceLost, is_sticky
 from engines.errors import EngineError
+from engines.health import Health
 from engines.s3gen.gpu import buckets, tensorrt
 from engines.s3gen.gpu.buffered import BufferedRuntime
 from engines.s3gen.gpu.cuda import CudaDevice, CudaError
@@ -334,6 +337,65 @@ def test_the_simulation_finds_work_on_another_device(monkeypatch: pytest.MonkeyP
     thread.start()
     thread.join()
     assert [error.status for error in failures] == [400]
+
+
+def serve_until_the_end(simulation: Simulation) -> list[DeviceLost]:
+    """Batches on a device that fails under them, as the server decodes them: failures are reported, and the next
+    batch is tried. Returns what the process ends with; on a device that is lost no batch can succeed."""
+    health, losses, served = Health(), list[DeviceLost](), 0
+    health.watch_loss(losses.append)
+    simulation.runtime.prepare()
+    simulation.cuda.fail_after = 40
+    for turn in range(12):
+        try:
+            simulation.runtime.flow(flow_batch([20], seed=turn))
+            served += 1
+        except EngineError as error:
+            health.report(error)
+    assert 0 < served < 12
+    return losses
+
+
+def faults_as_failures_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first form of the code: no status is sticky, so that every batch fails for ever and the process stays."""
+    monkeypatch.setattr(cuda_faults, "STICKY_STATUSES", {})
+    monkeypatch.setattr(cuda_faults, "_STICKY_TEXT", re.compile("(?!)"))
+
+
+def test_the_simulation_finds_a_fault_that_does_not_end_the_process(
+    files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert len(serve_until_the_end(Simulation(files))) == 1
+    faults_as_failures_of_a_batch(monkeypatch)
+    assert not serve_until_the_end(Simulation(files))
+
+
+def stored_before_the_capture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first form of the code: a graph is kept before it is captured, so that a size whose capture failed is
+    replayed from an empty one."""
+    prepare = Chain.capture
+
+    def capture(self: Chain, stream: Any, addresses: Any, sizes: Any) -> Any:
+        try:
+            return prepare(self, stream, addresses, sizes)
+        except EngineError:
+            return lambda: None
+
+    monkeypatch.setattr(Chain, "capture", capture)
+
+
+def test_the_simulation_finds_a_graph_whose_capture_failed(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run() -> None:
+        simulation = Simulation(files)
+        simulation.cuda.refuse_captures = 12
+        simulation.runtime.prepare()
+        for seed in range(3):
+            serve(simulation, seed)
+
+    run()
+    stored_before_the_capture(monkeypatch)
+    with pytest.raises((AssertionError, EngineError)):
+        run()
 
 
 class WrongLater:

@@ -1,0 +1,263 @@
+"""`make bench-attacks`: the largest silence that one healthy real-time stream sees while others attack its server.
+
+The engine is scripted: a chunk of 0.2 s every 0.2 s. The attackers run in a process of their own, so that the stream's
+client is not delayed by their work in Python. `tests/security` asserts the same attacks' cost in CPU time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import socket
+import struct
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from time import monotonic
+
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+from bench.report import BUILD, publish, table
+from bench.scripted_server import Load, ScriptedServer, scripted_server
+from mynah.client.client import Client
+from mynah.client.errors import MynahError
+from mynah.client.events import AudioChunk, Flushed
+
+CLIENTS = 4
+HEAD = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n"
+MAX_FILES, HEADS = 512, 700
+_TEXT = "This is a sentence of a long speech that goes on while others misbehave. "
+_LOAD = Load(token_s=0.04, hop_tokens=5)
+_AT_REST = "at rest"
+
+
+@dataclass
+class Target:
+    """A server under attack: a client of its gRPC port, and its HTTP port."""
+
+    client: Client
+    http: tuple[str, int]
+
+
+Attack = Callable[[Target], Awaitable[None]]
+
+
+async def heads(at: Target) -> None:
+    """Half of a head on more connections than the server may have open files."""
+    with unfinished(at.http, HEADS // CLIENTS):
+        await asyncio.sleep(1.0)
+
+
+@contextmanager
+def unfinished(address: tuple[str, int], count: int, data: bytes = HEAD) -> Iterator[list[socket.socket]]:
+    """Connections that each have sent half of a head."""
+    sockets = []
+    try:
+        for _ in range(count):
+            sockets.append(socket.create_connection(address, timeout=30))
+            sockets[-1].sendall(data)
+        yield sockets
+    finally:
+        for each in sockets:
+            each.close()
+
+
+async def giant_frames(at: Target) -> None:
+    """Frames of JSON that would become half a million lists each."""
+    frame = "[" + "[]," * 1_300_000 + "[]]"
+    async with connect(_socket_of(at), proxy=None, compression=None) as socket:
+        with suppress(ConnectionClosed):
+            await socket.send(frame)
+            await socket.recv()
+
+
+async def allowed_frames(at: Target) -> None:
+    """The worst that fits into the longest frame that is read."""
+    for frame in ("[" + "[]," * 90_000 + "[]]", '{"text":{"content":"' + "\\n\\na" * 4_000 + '"}}'):
+        async with connect(_socket_of(at), proxy=None, compression=None) as socket:
+            with suppress(ConnectionClosed):
+                await socket.send('{"open":{}}')
+                for _ in range(10):
+                    await socket.send(frame)
+                while True:
+                    await socket.recv()
+
+
+async def tiny_chunks(at: Target) -> None:
+    """A body of chunks of one byte, to a path that is unknown."""
+    reader, writer = await asyncio.open_connection(*at.http)
+    writer.write(b"POST /nothing HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+    with suppress(ConnectionError):
+        writer.write(b"1\r\na\r\n" * 100_000)
+        await writer.drain()
+        await reader.read()
+    writer.close()
+
+
+async def pings(at: Target) -> None:
+    """WebSocket pings whose pongs are not read."""
+    reader, writer = await asyncio.open_connection(*at.http, limit=1024)
+    writer.write(
+        b"GET /v1/stream HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    await reader.readuntil(b"\r\n\r\n")
+    with suppress(ConnectionError):
+        writer.write((b"\x89\x80" + struct.pack("!I", 0)) * 100_000)
+        await writer.drain()
+    writer.close()
+
+
+async def flushes(at: Target) -> None:
+    async with at.client.stream() as stream:
+        with suppress(MynahError):
+            for _ in range(3000):
+                await stream.flush()
+
+
+async def cancels(at: Target) -> None:
+    async with at.client.stream() as stream:
+        for _ in range(200):
+            await stream.send("This is never said to its end.")
+            await stream.cancel()
+
+
+async def lists(at: Target) -> None:
+    for _ in range(100):
+        await at.client.voices.list()
+
+
+async def long_texts(at: Target) -> None:
+    for _ in range(5):
+        with suppress(MynahError):
+            async for _ in at.client.synthesize("long " * 800_000):
+                pass
+
+
+def _socket_of(at: Target) -> str:
+    return "ws://{}:{}/v1/stream".format(*at.http)
+
+
+INPUTS: list[Attack] = [giant_frames, allowed_frames, tiny_chunks, pings, flushes, cancels, lists, long_texts]
+ATTACKS: dict[str, Attack] = {each.__name__: each for each in (heads, *INPUTS)}
+
+
+@dataclass
+class Healthy:
+    """A stream that speaks without end, and the longest wait for a chunk since `reset`."""
+
+    gap_s: float = 0.0
+    chunks: int = 0
+    _last_s: float = field(default_factory=monotonic)
+
+    def reset(self) -> None:
+        self.gap_s, self.chunks, self._last_s = 0.0, 0, monotonic()
+
+    def largest_s(self) -> float:
+        """The largest gap, the one that goes on included."""
+        return max(self.gap_s, monotonic() - self._last_s)
+
+    async def run(self, client: Client, begun: asyncio.Event) -> None:
+        async with client.stream() as stream:
+            for _ in range(2):  # always a sentence ahead
+                await stream.send(_TEXT)
+                await stream.flush()
+            async for event in stream.events():
+                if isinstance(event, Flushed):
+                    await stream.send(_TEXT)
+                    await stream.flush()
+                elif isinstance(event, AudioChunk):
+                    now_s = monotonic()
+                    self.gap_s, self._last_s = max(self.gap_s, now_s - self._last_s), now_s
+                    self.chunks += 1
+                    begun.set()
+
+
+async def measure(names: list[str], seconds: float) -> dict[str, float]:
+    """Returns the largest gap in seconds at rest and under each attack, which is repeated for this time."""
+    flags = ("--http-listen", "127.0.0.1:0", "--max-streams", "64")
+    async with (
+        scripted_server(_LOAD, BUILD / "attacks.log", *flags, max_files=MAX_FILES) as server,
+        Client(server.address) as client,
+    ):
+        healthy, begun = Healthy(), asyncio.Event()
+        speaking = asyncio.create_task(healthy.run(client, begun))
+        await begun.wait()
+        healthy.reset()
+        await asyncio.sleep(seconds)
+        gaps = {_AT_REST: healthy.largest_s()}
+        for name in names:
+            async with _attacker(name, server) as go:
+                healthy.reset()
+                await go(seconds)
+                gaps[name] = healthy.largest_s()
+            if speaking.done():
+                await speaking
+                raise RuntimeError(f"the healthy stream ended under {name}")
+        speaking.cancel()
+    return gaps
+
+
+@asynccontextmanager
+async def _attacker(name: str, server: ScriptedServer) -> AsyncIterator[Callable[[float], Awaitable[None]]]:
+    """A process that attacks for some seconds when it is called. Raises RuntimeError if it fails."""
+    pipe = asyncio.subprocess.PIPE
+    command = (sys.executable, "-m", "bench.attacks", "--attack", name, "--at", server.address, server.http)
+    process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    stdin, stdout = process.stdin, process.stdout
+
+    async def go(seconds: float) -> None:
+        stdin.write(f"{seconds}\n".encode())
+        if await stdout.readline() != b"done\n":
+            raise RuntimeError(f"the attacker of {name} failed")
+
+    try:
+        if await stdout.readline() != b"ready\n":
+            raise RuntimeError(f"the attacker of {name} did not start")
+        yield go
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def attack(name: str, address: str, http: str) -> None:
+    """Attacks with several clients at once, again and again, for the seconds that standard input says."""
+    host, _, port = http.rpartition(":")
+    async with Client(address) as client:
+        at = Target(client, (host, int(port)))
+        print("ready", flush=True)
+        seconds = float(await asyncio.to_thread(sys.stdin.readline))
+        await asyncio.gather(*(_repeat(name, at, monotonic() + seconds) for _ in range(CLIENTS)))
+        print("done", flush=True)
+
+
+async def _repeat(name: str, at: Target, until_s: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(until_s - monotonic()):
+            while True:
+                with suppress(ConnectionError, ConnectionClosed):
+                    await ATTACKS[name](at)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("attacks", nargs="*", choices=[*ATTACKS, []], help="default: all")
+    parser.add_argument("--seconds", type=float, default=5.0, help="time of each attack (default %(default)g)")
+    parser.add_argument("--attack", help=argparse.SUPPRESS)
+    parser.add_argument("--at", nargs=2, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.attack:
+        asyncio.run(attack(args.attack, *args.at))
+        return
+    gaps = asyncio.run(measure(args.attacks or [*ATTACKS], args.seconds))
+    rows = [(name, round(gap_s, 2)) for name, gap_s in gaps.items()]
+    publish("attacks", table(["attack", "largest gap, s"], rows), {"seconds": args.seconds, "gap_s": dict(rows)})
+
+
+if __name__ == "__main__":
+    main()
