@@ -55,7 +55,7 @@ def _refusal(message: object) -> InvalidInput:
     """The error for JSON that is no request: it names the field at fault."""
     if not isinstance(message, dict):
         return _invalid_frame("another JSON value", _ALLOWED)
-    invalid = first_invalid(message, speech_pb2.StreamSpeechRequest.DESCRIPTOR)
+    invalid = first_invalid(message, speech_pb2.DESCRIPTOR.message_types_by_name["StreamSpeechRequest"])
     return invalid or _invalid_frame(f"{' and '.join(message)} at once", "one message in each frame")
 
 

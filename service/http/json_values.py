@@ -41,9 +41,9 @@ def first_invalid(content: dict[str, Any], descriptor: Descriptor, path: str = "
         if field is None:
             return _unknown(name, descriptor, path)
         at = f"{path}.{field.name}" if path else field.name
-        nested = field.message_type is not None and not field.is_repeated
-        if nested and isinstance(value, dict):
-            found = first_invalid(value, field.message_type, at)
+        nested = field.message_type
+        if nested is not None and not field.is_repeated and isinstance(value, dict):
+            found = first_invalid(value, nested, at)
             if found is not None:
                 return found
         elif not _is_parsed({name: value}, descriptor):
