@@ -13,6 +13,7 @@ from mynah.v1 import speech_pb2
 from service.audio.formats import AudioFormat
 from service.errors import NotFound
 from service.handlers.messages import format_number, text_settings
+from service.http.json_values import allowed_values
 from service.stream.settings import Markup, TextSettings, UnspeakableText
 
 # OpenAI's names first, then the contract's own.
@@ -119,8 +120,8 @@ def check_model(name: str, model: str) -> None:
 def _set(message: Any, name: str, value: object, field: str = "") -> None:
     try:
         setattr(message, name, value)
-    except (ValueError, TypeError) as error:  # a number out of the field's range, text that is not Unicode
-        allowed = f"a value that the contract can carry ({error})"
+    except (ValueError, TypeError):  # a number out of the field's range, text that is not Unicode
+        allowed = allowed_values(message.DESCRIPTOR.fields_by_name[name])
         raise _invalid(field or name, reprlib.repr(value), allowed) from None
 
 

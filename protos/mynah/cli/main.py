@@ -56,6 +56,8 @@ def _error_line(error: MynahError, server: str) -> str:
     if isinstance(error, Unavailable) and error.reason == "UNAVAILABLE":  # from gRPC, not from a Mynah server
         return f"No Mynah server answers at {server}: {error}"
     message = str(error)
+    if error.reason == "CONSENT_REQUIRED":
+        message = "A voice may only be made if its speaker agreed: confirm that with --consent."
     if error.retryable and not any(word in message for word in ("again", "retry", "Retry")):
         message = f"{message.removesuffix('.')}. Try again later."
     return f"{message} [{error.reason}]"
