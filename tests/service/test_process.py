@@ -22,6 +22,7 @@ from tests.service.serving import REFERENCE
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "protos")])}
+_NO_MORE: Mapping[str, str] = {}
 FAKE = """
 import threading, time
 import engines
@@ -40,16 +41,15 @@ main()
 
 @asynccontextmanager
 async def process(
-    *flags: str, before: str = "", script: str = "", path: str = "", environment: Mapping[str, str] | None = None
+    *flags: str, before: str = "", script: str = "", path: str = "", environment: Mapping[str, str] = _NO_MORE
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """The server on a fake engine. `before` is code to run first, `script` more of the engine's script, `path` a folder
-    of more packages."""
-    memory = {"MYNAH_VOICES_DIR": "memory"} if environment is None else environment
+    of more packages, `environment` more variables."""
     program = FAKE.format(before=before or "pass", script=script)
     command = [sys.executable, "-c", program, "--listen", "127.0.0.1:0", *flags]
     pipe = asyncio.subprocess.PIPE
     python_path = os.pathsep.join(filter(None, (ENVIRONMENT["PYTHONPATH"], path)))
-    variables = {**ENVIRONMENT, "PYTHONPATH": python_path, **memory}
+    variables = {**ENVIRONMENT, "PYTHONPATH": python_path, **environment}
     running = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe, env=variables)
     try:
         async with asyncio.timeout(60):
@@ -300,8 +300,9 @@ def test_the_service_imports_no_model_library():
     assert ended.stdout == "[]\n"
 
 
-async def test_a_cloned_voice_outlives_a_restart_without_any_option(tmp_path: Path):
+async def test_a_cloned_voice_outlives_a_restart_without_any_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """In the user's data folder, which the server names at its start."""
+    monkeypatch.delitem(ENVIRONMENT, "MYNAH_VOICES_DIR", raising=False)  # which keeps other tests' voices in memory
     home = {"XDG_DATA_HOME": str(tmp_path)}
     async with process(environment=home) as running:
         address = await listening(running)
