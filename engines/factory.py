@@ -124,6 +124,7 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
         notice=checkpoint.notice,
         refused_runtimes=(*setting.refused, *s3gen.refused),
         tags=encoder.tags,
+        voice_models=checkpoint.voice_models,
     )
     default_voice = load_builtin(checkpoint.conds_path) if checkpoint.conds_path else None
     memory, others = partial(device_memory, device), load_others(checkpoint.other_voice_paths)

@@ -100,6 +100,15 @@ class ModelSpec:
         """The file name of T3's weights in a checkpoint folder; it identifies the model."""
         return f"t3_{self.name}_v1.safetensors"
 
+    @property
+    def voice_models(self) -> tuple[str, ...]:
+        """The models whose voices this one speaks: those that differ in T3 only."""
+        return tuple(other.name for other in MODELS.values() if _without_t3(other) == _without_t3(self))
+
+
+def _without_t3(spec: ModelSpec) -> tuple[FlowSpec, VocoderSpec, ConditioningSpec]:
+    return spec.flow, spec.vocoder, spec.conditioning
+
 
 _FULL_FLOW = FlowSpec(
     width=512, heads=8, feed_forward=2048, encoder_layers=6, up_layers=4,
