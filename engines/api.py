@@ -46,6 +46,7 @@ class EngineInfo:
     s3gen_runtime: str
     limits: Limits
     random_weights: bool = False
+    clones_speakers: bool = True  # False: a model of few voices, whose clones are among these
     notice: str = ""
     sample_rate_hz: int = SAMPLE_RATE_HZ
     refused_runtimes: tuple[tuple[str, str], ...] = ()

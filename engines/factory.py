@@ -121,6 +121,7 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
             config.max_text_chars_per_segment, 1000, config.max_streams, checkpoint.spec.longest_segment_text_tokens
         ),
         random_weights=checkpoint.random_weights,
+        clones_speakers=checkpoint.spec.clones_speakers,
         notice=checkpoint.notice,
         refused_runtimes=(*setting.refused, *s3gen.refused),
         tags=encoder.tags,

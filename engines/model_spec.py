@@ -81,6 +81,7 @@ class ModelSpec:
 
     scripts      scripts of its training text, as Unicode's character names begin
     speaks_tags  whether it was trained on paralinguistic tags, such as [laugh]
+    clones_speakers  whether it was trained on enough speakers to follow one that it never met
     longest_segment_text_tokens  text tokens of the longest segment that it speaks well
     """
 
@@ -91,6 +92,7 @@ class ModelSpec:
     conditioning: ConditioningSpec
     scripts: tuple[str, ...] = ("LATIN",)
     speaks_tags: bool = True
+    clones_speakers: bool = True
     # T3 stops after 1000 speech tokens, 40 s. Slow English takes 0.4 s for a text token of GPT-2's vocabulary (four
     # characters, 10 a second), so that 100 text tokens always fit.
     longest_segment_text_tokens: int = 100
@@ -137,6 +139,7 @@ TINY = ModelSpec(
         xvector_init_channels=32, xvector_growth=8,
     ),
     speaks_tags=False,
+    clones_speakers=False,
     longest_segment_text_tokens=60,
 )  # fmt: skip
 MODELS = {spec.name: spec for spec in (TURBO, NANO, TINY)}
