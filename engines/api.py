@@ -37,6 +37,7 @@ class EngineInfo:
 
     `refused_runtimes` are (runtime, reason) of those that were requested but failed their check on this machine.
     `tags` are the words in brackets that the model speaks as sounds, e.g. "[laugh]".
+    `voice_models` are the models whose voices it speaks, by the names in a voice's metadata; empty: every voice.
     """
 
     model: str
@@ -45,10 +46,12 @@ class EngineInfo:
     s3gen_runtime: str
     limits: Limits
     random_weights: bool = False
+    clones_speakers: bool = True  # False: a model of few voices, whose clones are among these
     notice: str = ""
     sample_rate_hz: int = SAMPLE_RATE_HZ
     refused_runtimes: tuple[tuple[str, str], ...] = ()
     tags: tuple[str, ...] = ()  # paralinguistic tags that the model speaks, such as "[laugh]"
+    voice_models: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

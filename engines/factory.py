@@ -121,9 +121,11 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
             config.max_text_chars_per_segment, 1000, config.max_streams, checkpoint.spec.longest_segment_text_tokens
         ),
         random_weights=checkpoint.random_weights,
+        clones_speakers=checkpoint.spec.clones_speakers,
         notice=checkpoint.notice,
         refused_runtimes=(*setting.refused, *s3gen.refused),
         tags=encoder.tags,
+        voice_models=checkpoint.voice_models,
     )
     default_voice = load_builtin(checkpoint.conds_path) if checkpoint.conds_path else None
     memory, others = partial(device_memory, device), load_others(checkpoint.other_voice_paths)

@@ -45,7 +45,7 @@ from engines.model_spec import (
 )
 from engines.playback import PlaybackClock
 from engines.text.spoken import SpokenText
-from engines.voice import Voice
+from engines.voice import MODEL, Voice
 from engines.voice_report import VoiceReport, VoiceWarning
 
 _MIN_REFERENCE_BYTES = 1000
@@ -102,6 +102,7 @@ class FakeEngine:
             random_weights=self.script.similarity is None,
             notice="This engine makes tones, not speech.",
             tags=_TAGS,
+            voice_models=("fake",),
         )
         self.spoken = SpokenText(tags=_TAGS)
         self.health = Health()
@@ -325,7 +326,7 @@ def _reported(voice: Voice, *, noisy: bool, levelled: bool) -> Voice:
     """The voice with a report, and the word of how its recording was levelled."""
     warnings = (VoiceWarning("NOISY", "The speech is only 5 dB above the noise: record in a quieter place."),)
     report = VoiceReport(0.5, 6.0, 0.9, 5.0 if noisy else 40.0, warnings if noisy else ())
-    return replace(voice, metadata=report.in_metadata({"levelled": str(levelled)}))
+    return replace(voice, metadata=report.in_metadata({"levelled": str(levelled), MODEL: "fake"}))
 
 
 def _audio_error(problem: str, allowed: str, reason: str) -> InvalidInput:

@@ -81,6 +81,7 @@ class ModelSpec:
 
     scripts      scripts of its training text, as Unicode's character names begin
     speaks_tags  whether it was trained on paralinguistic tags, such as [laugh]
+    clones_speakers  whether it was trained on enough speakers to follow one that it never met
     longest_segment_text_tokens  text tokens of the longest segment that it speaks well
     """
 
@@ -91,6 +92,7 @@ class ModelSpec:
     conditioning: ConditioningSpec
     scripts: tuple[str, ...] = ("LATIN",)
     speaks_tags: bool = True
+    clones_speakers: bool = True
     # T3 stops after 1000 speech tokens, 40 s. Slow English takes 0.4 s for a text token of GPT-2's vocabulary (four
     # characters, 10 a second), so that 100 text tokens always fit.
     longest_segment_text_tokens: int = 100
@@ -99,6 +101,15 @@ class ModelSpec:
     def t3_file(self) -> str:
         """The file name of T3's weights in a checkpoint folder; it identifies the model."""
         return f"t3_{self.name}_v1.safetensors"
+
+    @property
+    def voice_models(self) -> tuple[str, ...]:
+        """The models whose voices this one speaks: those that differ in T3 only."""
+        return tuple(other.name for other in MODELS.values() if _without_t3(other) == _without_t3(self))
+
+
+def _without_t3(spec: ModelSpec) -> tuple[FlowSpec, VocoderSpec, ConditioningSpec]:
+    return spec.flow, spec.vocoder, spec.conditioning
 
 
 _FULL_FLOW = FlowSpec(
@@ -128,6 +139,7 @@ TINY = ModelSpec(
         xvector_init_channels=32, xvector_growth=8,
     ),
     speaks_tags=False,
+    clones_speakers=False,
     longest_segment_text_tokens=60,
 )  # fmt: skip
 MODELS = {spec.name: spec for spec in (TURBO, NANO, TINY)}

@@ -24,6 +24,7 @@ from engines.model_spec import (
 )
 
 _FORMAT = "mynah-voice-1"
+MODEL = "model"  # metadata key: the model that the voice was made with; voices of other makers lack it
 HEADER_BYTES = 64 * 1024  # the start of a voice's file that is sure to hold its header
 
 

@@ -103,6 +103,7 @@ class Server:
             max_loaded=config.max_voices_in_memory,
             time_limit_s=config.store_timeout_s,
             others=lambda: engine.other_voices,
+            voice_models=lambda: engine.info.voice_models,
         )
         self._catalogue = VoiceCatalogue(engine, self._voices, VoiceCheck(engine, self.admission))
         self._speech_handler = SpeechHandler(engine, VoiceLookup(self._voices), self.admission, config.policy)
@@ -241,6 +242,7 @@ class Server:
         clock = asyncio.get_running_loop().time
         began_s = clock()
         await self._engine.warm_up()
+        self._voices.log_foreign()
         self.admission.open(self._engine.info.limits.max_streams)
         self._warm = True
         self._watchdog.start(lambda: self._engine.health.healthy)

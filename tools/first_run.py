@@ -15,11 +15,13 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +36,7 @@ _BLOCK = re.compile(_NOTE + r"```(?P<language>sh|python)\n(?P<code>.*?)```", re.
 _NOISE = re.compile(r"Traceback|Warning|\bWARN|\bERROR\b|\[notice\]|deprecated|Exception ignored", re.IGNORECASE)
 _PASSED_ON = re.compile(r"(PIP_|UV_|SSL_|REQUESTS_|http_proxy|https_proxy|no_proxy).*|LANG|LC_ALL|TZ", re.IGNORECASE)
 _TIMEOUT_S = 1800.0  # of a block
+_PORTS = (50051, 8080, 7860)  # of `make serve`: gRPC, HTTP and the page
 
 
 class Failed(Exception):
@@ -94,13 +97,44 @@ def main() -> None:
     parser.add_argument("--python", help="the newcomer's Python (default: the first suitable one on the system's path)")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is ended
+    began_s = time.monotonic()
     try:
-        with tempfile.TemporaryDirectory(prefix="mynah-first-run-") as folder:
+        check_ports_are_free(_PORTS)
+        arguments.cache.mkdir(parents=True, exist_ok=True)
+        # beside the caches, on one file system: packages are linked into environments instead of copied
+        with tempfile.TemporaryDirectory(prefix="run-", dir=arguments.cache, ignore_cleanup_errors=True) as folder:
             walk(_arrive(Path(folder), arguments.cache, arguments.python or _system_python()))
+        check_ports_are_free(_PORTS)
     except Failed as error:
         sys.exit(f"first run: {error}")
     except subprocess.TimeoutExpired as error:
         sys.exit(f"first run: this did not end within {_TIMEOUT_S:g} s: {error.cmd[-1]}")
+    used = os.times()
+    used_s = used.children_user + used.children_system
+    _say(f"took {time.monotonic() - began_s:.0f} s, {used_s:.0f} s of processor time")
+
+
+def check_ports_are_free(ports: Sequence[int]) -> None:
+    """Raises Failed if a program listens on one of this machine's ports, which the documents' commands name."""
+    for port in ports:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that were closed do not count
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as error:
+                raise Failed(f"port {port} of this machine is in use ({error.strerror}); stop what uses it") from None
+
+
+def check_page(address: str) -> None:
+    """Raises Failed unless the page is served there."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # not by way of a proxy
+    try:
+        with opener.open(address, timeout=60) as answer:
+            page = answer.read().decode(errors="replace")
+    except OSError as error:
+        raise Failed(f"the page at {address} does not answer: {error}") from None
+    if "Mynah" not in page or "<script" not in page:
+        raise Failed(f"what {address} serves is not the page: {page[:200]!r}")
 
 
 def walk(newcomer: Newcomer) -> None:
@@ -116,6 +150,8 @@ def walk(newcomer: Newcomer) -> None:
                     continue
                 case "stays":
                     staying.enter_context(_staying(newcomer, block, detail.removeprefix("until ")))
+                    if "mynah-page: open" in detail:
+                        check_page(f"http://127.0.0.1:{_PORTS[-1]}/")
                 case "file":
                     (newcomer.clone / detail).write_text(block.code)
                 case "":
@@ -216,7 +252,9 @@ def _install_the_client_alone(newcomer: Newcomer) -> None:
 def _arrive(folder: Path, cache: Path, python: str) -> Newcomer:
     """A newcomer whose home and clone are in the empty `folder`. The clone has what is committed."""
     home, clone = folder / "home", folder / "mynah"
-    subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", str(ROOT), str(clone)], check=True)
+    # a CI's user need not own the checkout
+    git = ["git", "-c", f"safe.directory={ROOT}", "-c", f"safe.directory={ROOT}/.git"]
+    subprocess.run([*git, "clone", "--quiet", "--no-hardlinks", str(ROOT), str(clone)], check=True)
     for path in (home, cache):
         path.mkdir(parents=True, exist_ok=True)
     (home / ".curlrc").write_text("fail\nsilent\nshow-error\n")

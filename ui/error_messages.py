@@ -18,6 +18,7 @@ _MESSAGES = {
     "STORAGE_FAILED": "The server cannot reach its storage.",
     "STORE_TIMEOUT": "The server's voice store does not answer.",
     "VOICE_TIMEOUT": "Making the voice took too long.",
+    "VOICE_OF_ANOTHER_MODEL": "This voice was made with another model. Choose another voice, or make it again here.",
     "VOICE_DAMAGED": "The server's file of this voice is damaged. Choose another voice.",
     "VOICE_NOT_FOUND": "This voice does not exist any more. Choose another one.",
     "TEXT_BACKLOG_FULL": "This is more text than the server can keep waiting. Send less at a time.",

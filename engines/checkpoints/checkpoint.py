@@ -39,6 +39,19 @@ class Checkpoint:
     notice: str = ""
 
     @property
+    def voice_model(self) -> str:
+        """The name that voices made with these weights carry."""
+        return self._named(self.spec.name)
+
+    @property
+    def voice_models(self) -> tuple[str, ...]:
+        """The names on the voices that these weights speak."""
+        return tuple(self._named(name) for name in self.spec.voice_models)
+
+    def _named(self, model: str) -> str:
+        return _RANDOM + model if self.random_weights else model
+
+    @property
     def t3_path(self) -> Path:
         return self.folder / self.spec.t3_file
 

@@ -28,7 +28,7 @@ from engines.model_spec import (
 )
 from engines.packed_linear import packing_available
 from engines.s3gen.nets.packing import pack
-from engines.voice import Voice
+from engines.voice import MODEL, Voice
 
 TARGET_LUFS = -27.0
 _LEVEL = "level_lufs"  # metadata key: the loudness at which the recording was read
@@ -126,7 +126,7 @@ class VoiceBuilder:
             "duration_s": f"{reference.recorded_s:.3f}",
             "loudness_lufs": f"{reference.loudness_lufs:.1f}",
             "source": reference.source,
-            "model": ("random:" if self._checkpoint.random_weights else "") + self._checkpoint.spec.name,
+            MODEL: self._checkpoint.voice_model,
             "mynah_version": version("mynah"),
         }
         return reference.report.in_metadata(described)

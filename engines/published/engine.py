@@ -53,6 +53,7 @@ def build_published_engine(config: EngineConfig, folder: Path, observer: Observe
         limits=Limits(config.max_text_chars_per_segment, 1000, config.max_streams, TURBO.longest_segment_text_tokens),
         notice=NOTICE,
         tags=encoder.tags,
+        voice_models=(NAME,),
     )
     batcher = WindowBatcher(runtime, max_batch=1, observer=observer)
     stages = Stages(encoder, t3, batcher, _WHOLE_SEGMENT, observer, encoder.count_tokens, encoder.max_speech_tokens)

@@ -21,7 +21,7 @@ from engines.model_spec import MEL_FRAMES_PER_TOKEN, SAMPLES_PER_TOKEN, SPEAKER_
 from engines.onnx.session import BoundSession, SessionSettings, open_session
 from engines.published.graphs import CONDITIONAL_DECODER, NAME, SPEECH_ENCODER, PublishedGraphs
 from engines.s3gen.runtime import F32, I64
-from engines.voice import Voice
+from engines.voice import MODEL, Voice
 
 
 class PublishedVoiceBuilder:
@@ -64,7 +64,7 @@ class PublishedVoiceBuilder:
                     "duration_s": f"{reference.recorded_s:.3f}",
                     "loudness_lufs": f"{reference.loudness_lufs:.1f}",
                     "source": reference.source,
-                    "model": NAME,
+                    MODEL: NAME,
                     "mynah_version": version("mynah"),
                 }
             ),

@@ -11,7 +11,7 @@ import io
 import wave
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc.aio
 from riva.client.proto import riva_audio_pb2, riva_tts_pb2, riva_tts_pb2_grpc
@@ -28,7 +28,7 @@ from service.handlers.messages import text_settings
 from service.handlers.speech_handler import SpeechHandler, new_stream_id
 from service.handlers.voice_catalogue import MAX_PAGE_SIZE
 from service.stream.policy import StreamPolicy
-from service.stream.settings import Markup, TextSettings, UnspeakableText
+from service.stream.settings import Markup, UnspeakableText
 from service.voices.ids import DEFAULT_VOICE_ID
 from service.voices.lookup import VoiceLookup
 from service.voices.store import OneVoice, VoiceSource, VoiceStore
@@ -46,6 +46,8 @@ _FORMATS = {
     riva_audio_pb2.ALAW: speech_pb2.AUDIO_FORMAT_ALAW,
     riva_audio_pb2.OGGOPUS: speech_pb2.AUDIO_FORMAT_OGG_OPUS,
 }
+T = TypeVar("T")
+
 # Riva's free-form settings: sampling by its names in the contract, and the consent that a prompt needs
 _SAMPLING = {
     "temperature": float,
@@ -271,22 +273,22 @@ def _sampling(request: Any) -> speech_pb2.Sampling:
 
 def _text_settings(request: Any) -> speech_pb2.TextSettings:
     given = {key: text for key, text in request.custom_configuration.items() if key in _TEXT}
-    settings = TextSettings(
-        markup=Markup(_one_of("markup", given, [each.value for each in Markup])),
-        unspeakable_text=UnspeakableText(_one_of("unspeakable_text", given, [each.value for each in UnspeakableText])),
-        drop_thinking=_one_of("drop_thinking", given, ["false", "true"]) == "true",
+    return text_settings(
+        markup=_one_of("markup", given, {each.value: each for each in Markup}),
+        unspeakable_text=_one_of("unspeakable_text", given, {each.value: each for each in UnspeakableText}),
+        drop_thinking=_one_of("drop_thinking", given, {"false": False, "true": True}),
     )
-    return text_settings(settings)
 
 
-def _one_of(key: str, given: dict[str, str], choices: list[str]) -> str:
-    """Returns the value of `key`, by default the first of `choices`."""
-    value = given.get(key, choices[0])
-    if value not in choices:
+def _one_of(key: str, given: dict[str, str], choices: dict[str, T]) -> T | None:
+    """Returns the choice of `key`, or None if none is given."""
+    if key not in given:
+        return None
+    if (value := given[key]) not in choices:
         field, allowed = f"custom_configuration[{key}]", ", ".join(choices)
         message = f"{field} is {value!r}; it must be one of {allowed}."
         raise InvalidInput(field, message, f"{key.upper()}_UNKNOWN", value=value, allowed=allowed)
-    return value
+    return choices[value]
 
 
 def _as_file(prompt: Any) -> bytes:

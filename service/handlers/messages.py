@@ -28,33 +28,35 @@ MARKUP_NUMBERS: dict[Markup, speech_pb2.Markup] = {each: getattr(speech_pb2, f"M
 UNSPEAKABLE_TEXT_NUMBERS: dict[UnspeakableText, speech_pb2.UnspeakableText] = {
     each: getattr(speech_pb2, f"UNSPEAKABLE_TEXT_{each.name}") for each in UnspeakableText
 }
-_MARKUPS: dict[int, Markup] = {number: each for each, number in MARKUP_NUMBERS.items()} | {0: TextSettings().markup}
+_MARKUPS: dict[int, Markup] = {number: each for each, number in MARKUP_NUMBERS.items()}
 _UNSPEAKABLE: dict[int, UnspeakableText] = {number: each for each, number in UNSPEAKABLE_TEXT_NUMBERS.items()}
-_UNSPEAKABLE[0] = TextSettings().unspeakable_text
 E = TypeVar("E", bound=Enum)
 _CONTRACT_FIELDS = {"sampling.max_speech_tokens": "sampling.max_speech_token_count"}  # where the names differ
 _FORMATS: dict[int, AudioFormat] = {number: name for name, number in _FORMAT_NUMBERS.items()}
 _FORMATS[speech_pb2.AUDIO_FORMAT_UNSPECIFIED] = AudioFormat.PCM_S16LE
 
 
-async def stream_settings(message: speech_pb2.SpeechSettings, voices: VoiceSource) -> StreamSettings:
-    """The settings that a client asks for, defaults filled in. Raises InvalidInput, or NotFound for the voice."""
+async def stream_settings(
+    message: speech_pb2.SpeechSettings, voices: VoiceSource, text_defaults: TextSettings | None = None
+) -> StreamSettings:
+    """The settings that a client asks for, defaults filled in. Raises InvalidInput, and as `voices.get`."""
     audio_format = _audio_format(message.audio_format)
     rate_hz = message.sample_rate_hz if message.HasField("sample_rate_hz") else audio_format.default_rate_hz
     audio = AudioSettings(audio_format, rate_hz)
     sampling = _sampling(message.sampling)
     voice_id = message.voice_id if message.HasField("voice_id") else DEFAULT_VOICE_ID
-    text = _text_settings(message.text)
+    text = _text_settings(message.text, text_defaults or TextSettings())
     stored = await voices.get(voice_id)
     return StreamSettings(stored.voice_id, stored.voice, audio, sampling, text)
 
 
-def _text_settings(message: speech_pb2.TextSettings) -> TextSettings:
-    markup = _choice("text.markup", message.markup, _MARKUPS, speech_pb2.Markup)
-    unspeakable_text = _choice(
-        "text.unspeakable_text", message.unspeakable_text, _UNSPEAKABLE, speech_pb2.UnspeakableText
+def _text_settings(message: speech_pb2.TextSettings, defaults: TextSettings) -> TextSettings:
+    markups, unspeakable = _MARKUPS | {0: defaults.markup}, _UNSPEAKABLE | {0: defaults.unspeakable_text}
+    return TextSettings(
+        _choice("text.markup", message.markup, markups, speech_pb2.Markup),
+        _choice("text.unspeakable_text", message.unspeakable_text, unspeakable, speech_pb2.UnspeakableText),
+        message.drop_thinking if message.HasField("drop_thinking") else defaults.drop_thinking,
     )
-    return TextSettings(markup, unspeakable_text, message.drop_thinking)
 
 
 def _choice(field: str, number: int, choices: dict[int, E], enum: Any) -> E:
@@ -66,12 +68,18 @@ def _choice(field: str, number: int, choices: dict[int, E], enum: Any) -> E:
     return choices[number]
 
 
-def text_settings(text: TextSettings) -> speech_pb2.TextSettings:
-    return speech_pb2.TextSettings(
-        markup=MARKUP_NUMBERS[text.markup],
-        unspeakable_text=UNSPEAKABLE_TEXT_NUMBERS[text.unspeakable_text],
-        drop_thinking=text.drop_thinking,
-    )
+def text_settings(
+    markup: Markup | None = None, unspeakable_text: UnspeakableText | None = None, drop_thinking: bool | None = None
+) -> speech_pb2.TextSettings:
+    """The message; the server's default applies to what is None."""
+    message = speech_pb2.TextSettings()
+    if markup is not None:
+        message.markup = MARKUP_NUMBERS[markup]
+    if unspeakable_text is not None:
+        message.unspeakable_text = UNSPEAKABLE_TEXT_NUMBERS[unspeakable_text]
+    if drop_thinking is not None:
+        message.drop_thinking = drop_thinking
+    return message
 
 
 def format_number(audio_format: AudioFormat) -> speech_pb2.AudioFormat:
@@ -133,7 +141,7 @@ def opened(stream_id: str, settings: StreamSettings, info: EngineInfo, policy: S
         audio_format=_FORMAT_NUMBERS[settings.audio.audio_format],
         sample_rate_hz=settings.audio.sample_rate_hz,
         sampling=sampling,
-        text=text_settings(settings.text),
+        text=text_settings(settings.text.markup, settings.text.unspeakable_text, settings.text.drop_thinking),
     )
     return speech_pb2.StreamOpened(
         stream_id=stream_id,

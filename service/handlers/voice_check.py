@@ -50,6 +50,8 @@ class VoiceCheck:
         """Returns the similarity, or None and why."""
         if self._engine.info.random_weights:
             return None, "The model's weights are random: its speech has no speaker."
+        if not self._engine.info.clones_speakers:
+            return None, "This model knows few speakers: a new voice is the nearest of its own, or one between them."
         try:
             async with asyncio.timeout(self._time_limit_s):
                 speech = await self._speak(voice)

@@ -81,6 +81,8 @@ class ErrorResponse:
             headers["retry-after-ms"] = str(math.ceil(after_s * 1000))
         if self.status_code == 401:
             headers["www-authenticate"] = "Bearer"
+        if self.status_code == 426:
+            headers["upgrade"] = "websocket"
         if self._allow:
             headers["allow"] = self._allow
         return [(name.encode(), text.encode()) for name, text in headers.items()]

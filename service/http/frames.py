@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError, Message
 
 from engines.errors import InvalidInput
 from mynah.v1 import speech_pb2
+from service.http.json_values import LONE_SURROGATE, first_invalid
 from service.http.requests import bounded_json
 
 _ALLOWED = 'a StreamSpeechRequest as JSON, or {"end": {}}'
@@ -35,6 +36,8 @@ def parse_text(text: str) -> speech_pb2.StreamSpeechRequest | End:
     try:
         message = bounded_json(text)
         json.dumps(message, ensure_ascii=False).encode()  # a lone surrogate in a name is a SystemError in protobuf
+    except UnicodeEncodeError:
+        raise _invalid_frame("text with half of a surrogate pair", LONE_SURROGATE) from None
     except (ValueError, RecursionError):
         raise _invalid_frame("not JSON", _ALLOWED) from None
     if message == {"end": {}}:
@@ -44,8 +47,16 @@ def parse_text(text: str) -> speech_pb2.StreamSpeechRequest | End:
     except (ParseError, ValueError, TypeError, RecursionError, AttributeError):
         request = None
     if request is None:
-        raise _invalid_frame("another JSON value", _ALLOWED)
+        raise _refusal(message)
     return request
+
+
+def _refusal(message: object) -> InvalidInput:
+    """The error for JSON that is no request: it names the field at fault."""
+    if not isinstance(message, dict):
+        return _invalid_frame("another JSON value", _ALLOWED)
+    invalid = first_invalid(message, speech_pb2.DESCRIPTOR.message_types_by_name["StreamSpeechRequest"])
+    return invalid or _invalid_frame(f"{' and '.join(message)} at once", "one message in each frame")
 
 
 def parse_binary(data: bytes) -> speech_pb2.StreamSpeechRequest:

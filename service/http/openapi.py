@@ -143,17 +143,24 @@ def _speech_request(info: EngineInfo, policy: StreamPolicy) -> Schema:
         "repetition_penalty": _range("number", 0.1, 10.0, 1.2),
         "seed": {"type": "integer", "minimum": 0, "maximum": 2**64 - 1},
         "max_speech_token_count": _range("integer", 1, 1000, 1000),
-        "markup": _choice(Markup, "SSML is refused and HTML removed, both are removed, or both are spoken as text."),
-        "unspeakable_text": _choice(UnspeakableText, "What becomes of sentences in a script that the model lacks."),
-        "drop_thinking": {"type": "boolean", "default": False, "description": "Drops <think>...</think>."},
+        "markup": _choice(
+            Markup, policy.markup, "SSML is refused and HTML removed, both are removed, or both are spoken as text."
+        ),
+        "unspeakable_text": _choice(
+            UnspeakableText, policy.unspeakable_text, "What becomes of sentences in a script that the model lacks."
+        ),
+        "drop_thinking": {
+            "type": "boolean",
+            "default": policy.drop_thinking,
+            "description": "Drops <think>...</think>.",
+        },
     }
     optional = {name: _or_null(schema) for name, schema in fields.items()}
     return _object({"input": text} | optional, "input")
 
 
-def _choice(kind: type[Enum], description: str) -> Schema:
-    names = [each.value for each in kind]
-    return {"enum": names, "default": names[0], "description": description}
+def _choice(kind: type[Enum], default: str, description: str) -> Schema:
+    return {"enum": [each.value for each in kind], "default": default, "description": description}
 
 
 def _new_voice() -> Schema:

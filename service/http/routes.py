@@ -14,6 +14,7 @@ from service.access.admission import Admission
 from service.access.hosts import Hosts
 from service.handlers.speech_handler import SpeechHandler
 from service.handlers.voice_catalogue import VoiceCatalogue
+from service.http.error_responses import HttpError
 from service.http.middleware import with_middleware
 from service.http.openapi import document
 from service.http.rest import RestEndpoints
@@ -31,6 +32,11 @@ def by_method(**endpoints: Endpoint) -> Endpoint:
         return await endpoints["GET" if request.method == "HEAD" else request.method](request)
 
     return endpoint
+
+
+async def _no_websocket(_: Request) -> Response:
+    message = "This path is a WebSocket: connect to it with ws:// or wss://, as docs/http.md shows."
+    raise HttpError(426, "UPGRADE_REQUIRED", message, allowed="a WebSocket's handshake")
 
 
 def build_app(
@@ -58,6 +64,7 @@ def build_app(
         Route("/v1/audio/models", rest.audio_models),
         Route("/v1/audio/voices", rest.audio_voices),
         WebSocketRoute("/v1/stream", StreamEndpoint(speech_handler, policy.stall_timeout_s, admission.turns)),
+        Route("/v1/stream", _no_websocket),
         Route("/v1/models", rest.models),
         Route("/v1/models/{model:path}", rest.model),
         Route("/v1/voices", by_method(GET=rest.list_voices, POST=rest.create_voice), methods=["GET", "POST"]),

@@ -13,7 +13,8 @@ from mynah.v1 import speech_pb2
 from service.audio.formats import AudioFormat
 from service.errors import NotFound
 from service.handlers.messages import format_number, text_settings
-from service.stream.settings import Markup, TextSettings, UnspeakableText
+from service.http.json_values import allowed_values
+from service.stream.settings import Markup, UnspeakableText
 
 # OpenAI's names first, then the contract's own.
 RESPONSE_FORMATS: dict[str, AudioFormat] = {
@@ -45,6 +46,7 @@ VOICE_ALIASES = (
 )  # fmt: skip
 VOICE_HEADER = "x-mynah-voice"  # of a response: the id of the voice that speaks
 REPLACED_VOICE_HEADER = "x-mynah-voice-replaced"  # the alias that was asked for
+TEXT_FIELDS = ("markup", "unspeakable_text", "drop_thinking")
 SAMPLING_FIELDS = ("temperature", "top_k", "top_p", "repetition_penalty", "seed", "max_speech_token_count")
 
 # The contract's fields that have other names here.
@@ -88,18 +90,13 @@ def parse(body: dict[str, Any], model: str) -> SpeechRequest:
     for name in SAMPLING_FIELDS:
         if name in fields:
             _set(settings.sampling, name, fields[name])
-    settings.text.CopyFrom(text_settings(_text_settings(fields)))
+    settings.text.CopyFrom(text_settings(**{name: fields[name] for name in TEXT_FIELDS if name in fields}))
     request = speech_pb2.SynthesizeRequest(settings=settings)
     _set(request, "text", fields["input"], "input")
     events, whole = fields.get("stream_format") == "sse", not fields.get("stream", True)
     if events and whole:
         raise _invalid("stream", "false", "true or absent with stream_format sse")
     return SpeechRequest(request, audio_format, events, whole)
-
-
-def _text_settings(fields: dict[str, Any]) -> TextSettings:
-    chosen = {name: fields[name] for name in ("markup", "unspeakable_text", "drop_thinking") if name in fields}
-    return TextSettings(**chosen)
 
 
 def http_field(field: str) -> str:
@@ -119,8 +116,8 @@ def check_model(name: str, model: str) -> None:
 def _set(message: Any, name: str, value: object, field: str = "") -> None:
     try:
         setattr(message, name, value)
-    except (ValueError, TypeError) as error:  # a number out of the field's range, text that is not Unicode
-        allowed = f"a value that the contract can carry ({error})"
+    except (ValueError, TypeError):  # a number out of the field's range, text that is not Unicode
+        allowed = allowed_values(message.DESCRIPTOR.fields_by_name[name])
         raise _invalid(field or name, reprlib.repr(value), allowed) from None
 
 

@@ -75,9 +75,12 @@ class Backlog:
     def check_room(self, text: str) -> None:
         """Raises ResourceExhausted if too much would wait with this text."""
         if self.waiting_chars + len(text) > self._max_chars:
+            then = "Send more when some have been spoken."
+            if len(text) > self._max_chars:
+                then = "Send it in smaller parts, each when earlier ones have been spoken."
             message = (
                 f"{self.waiting_chars} chars wait to be spoken and {len(text)} more do not fit: at most "
-                f"{self._max_chars} may wait. Send more when some have been spoken."
+                f"{self._max_chars} may wait. {then}"
             )
             allowed = f"at most {self._max_chars} chars waiting"
             raise ResourceExhausted(

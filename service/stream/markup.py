@@ -171,7 +171,7 @@ def _is_ssml(name: str, attributes: str) -> bool:
 
 
 def _unsupported(name: str) -> InvalidInput:
-    allowed = "plain text, or a setting text.markup of strip or literal"
+    allowed = "plain text, or any text with the setting markup at strip or literal"
     message = f"text.content has the SSML element <{name}>, which this server does not obey; send {allowed}."
     return InvalidInput("text.content", message, "MARKUP_UNSUPPORTED", value=f"<{name}>", allowed=allowed)
 

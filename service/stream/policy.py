@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from service.options import option, seconds, whole
+from service.options import SWITCH, one_of, option, seconds, whole
+from service.stream.settings import Markup, TextSettings, UnspeakableText
 
 _MAX_JSON_BYTES_PER_CHAR = 12  # JSON's longest form of a character: two escapes of six bytes
 _MAX_UTF8_BYTES_PER_CHAR = 4
@@ -26,6 +27,20 @@ class StreamPolicy:
         "largest answer of Riva's Synthesize, in bytes; gRPC's clients receive 4 MiB unless they are set otherwise",
         whole(1000, 2**31 - 1),
     )
+    markup: str = option(
+        Markup.REFUSE.value,
+        "what becomes of markup in a text where a client does not choose: SSML is refused and HTML removed, both are "
+        "removed (strip), or both are spoken as text (literal)",
+        one_of(*(each.value for each in Markup)),
+    )
+    unspeakable_text: str = option(
+        UnspeakableText.SKIP.value,
+        "what becomes of sentences in a script that the model does not speak where a client does not choose",
+        one_of(*(each.value for each in UnspeakableText)),
+    )
+    drop_thinking: bool = option(
+        False, "leave out what stands between <think> and </think> where a client does not choose", SWITCH
+    )
     idle_timeout_s: float = option(
         300.0, "end a stream that has had neither text nor speech for this long", seconds(0.01, 86_400)
     )
@@ -34,6 +49,11 @@ class StreamPolicy:
         "end a stream whose client has not read, or an upload whose client has not sent, for this long",
         seconds(0.01, 86_400),
     )
+
+    @property
+    def text(self) -> TextSettings:
+        """How text is read where a client does not choose."""
+        return TextSettings(Markup(self.markup), UnspeakableText(self.unspeakable_text), self.drop_thinking)
 
     @property
     def max_json_bytes(self) -> int:

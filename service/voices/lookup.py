@@ -6,7 +6,7 @@ import sys
 from collections.abc import Collection
 
 from engines.errors import InvalidInput
-from service.errors import DataLoss, NotFound
+from service.errors import DataLoss, FailedPrecondition, NotFound
 from service.voices.ids import DEFAULT_VOICE_ID
 from service.voices.store import VoiceStore
 from service.voices.stored_voice import StoredVoice, VoiceSummary
@@ -33,21 +33,22 @@ class VoiceLookup:
             if error.reason not in _MISSING:
                 raise
             missing = error
-        voices, _ = await self._voices.page("", sys.maxsize)
-        named = _named(voice_id, voices)
+        voices, _ = await self._voices.page("", sys.maxsize, foreign=True)
+        spoken = [voice for voice in voices if self._voices.speaks(voice)]
+        named = _named(voice_id, spoken) or _named(voice_id, voices)
         if len(named) == 1:
             return await self._voices.get(named[0])
         if named:
             raise _ambiguous(voice_id, named)
         if voice_id in self._aliases:
             return await self._voices.get(DEFAULT_VOICE_ID)
-        raise _with_existing(missing, voice_id, [voice.voice_id for voice in voices])
+        raise _with_existing(missing, voice_id, [voice.voice_id for voice in spoken])
 
     async def resolve(self, voice_id: str) -> str:
         """Returns the id of the voice. Raises as `get`."""
         try:
             return (await self.get(voice_id)).voice_id
-        except DataLoss as error:  # its file is damaged, which is a reason to delete it
+        except (DataLoss, FailedPrecondition) as error:  # a damaged file or another model's: reasons to delete it
             return error.value
 
 

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _WORKERS = 8
+_MAX_NAMED = 10  # voices in a line of the log
 _TRUSTED_S = 1.0  # how long a voice in memory is used before its file is checked for a change
 
 
@@ -65,7 +66,8 @@ class VoiceStore:
     """Voices by id. Servers that share files see each other's new voices at once and deletions within a second.
 
     At most `max_loaded` voices stay in memory; a stream keeps a reference to the one it uses. A file that is not a
-    voice is left out of lists, logged once and counted. Every read and write has a time limit.
+    voice is left out of lists, logged once and counted; so is, uncounted, a voice that another model made, which this
+    one would speak as noise. Every read and write has a time limit.
 
     Raises OSError if the location cannot be used, TimeLimitExceeded if it does not answer.
     """
@@ -79,10 +81,12 @@ class VoiceStore:
         max_loaded: int = 256,
         others: Callable[[], Mapping[str, Voice]] = dict,
         time_limit_s: float = 20.0,
+        voice_models: Callable[[], Collection[str]] = tuple,
     ) -> None:
         """`default` returns the first built-in voice, or None before the engine has one; `others` returns the other
-        built-in ones by their ids; `where`: as for `open_files`. A stored voice hides a built-in one of its id."""
-        self._default, self._others = default, others
+        built-in ones by their ids; `where`: as for `open_files`. A stored voice hides a built-in one of its id.
+        `voice_models` returns the models whose voices can be spoken; empty: all, as before the engine is loaded."""
+        self._default, self._others, self._voice_models = default, others, voice_models
         self._pool = WorkerPool(
             "voice-store",
             workers=_WORKERS,
@@ -97,6 +101,7 @@ class VoiceStore:
         self._summaries: dict[str, VoiceSummary] = {}  # may be stale: the files say which ids exist
         self._reserved: set[str] = set()  # ids whose file is being written or deleted
         self._damaged: dict[str, str | None] = {}  # unusable files by id, with their stamps
+        self._logged_foreign: set[str] = set()  # ids of voices of other models that the log has named
         self._read_summaries(sorted(self._pool.call(self._files.ids)))
 
     def _read_summaries(self, voice_ids: list[str]) -> None:
@@ -115,22 +120,40 @@ class VoiceStore:
 
     async def get(self, voice_id: str) -> StoredVoice:
         """Raises InvalidInput if `voice_id` does not have the form of an id, NotFound, DataLoss if its file is damaged,
-        and as `_call`."""
+        FailedPrecondition if another model made it, and as `_call`."""
         check_id(voice_id)
         if voice_id == DEFAULT_VOICE_ID:
             return self._built_in()
         loaded = self._loaded.get(voice_id)
         if loaded is not None and _now_s() - loaded.checked_s < _TRUSTED_S:
             self._loaded.move_to_end(voice_id)
-            return loaded.stored
+            return self._spoken(loaded.stored)
         task = self._loading.get(voice_id)  # concurrent calls read the file once
         if task is None:
             task = self._loading[voice_id] = asyncio.create_task(self._load(voice_id), name=f"load-{voice_id}")
             task.add_done_callback(self._loading_ended)
         return await asyncio.shield(task)
 
-    async def page(self, after: str, size: int) -> tuple[list[VoiceSummary], bool]:
-        """Returns up to `size` voices whose ids come after `after`, ordered by id, and whether more follow."""
+    def speaks(self, voice: VoiceSummary) -> bool:
+        """Whether the engine speaks this voice: no other model made it."""
+        models = self._voice_models()
+        return not models or not voice.model or voice.model in models
+
+    def log_foreign(self) -> None:
+        """Logs in one line which of the voices known so far were made by another model and are not listed."""
+        foreign = [voice for voice in self._summaries.values() if not self.speaks(voice)]
+        new = sorted((each for each in foreign if each.voice_id not in self._logged_foreign), key=lambda v: v.voice_id)
+        if new:
+            named = ", ".join(f"{voice.voice_id} ({voice.model})" for voice in new[:_MAX_NAMED])
+            rest = f" and {len(new) - _MAX_NAMED} more" if len(new) > _MAX_NAMED else ""
+            log.warning("stored voices of another model are kept and not listed: %s%s", named, rest)
+        self._logged_foreign = {voice.voice_id for voice in foreign}
+
+    async def page(self, after: str, size: int, *, foreign: bool = False) -> tuple[list[VoiceSummary], bool]:
+        """Returns up to `size` voices whose ids come after `after`, ordered by id, and whether more follow.
+
+        `foreign` includes voices that another model made, which `get` refuses.
+        """
         existing = await self._call(self._files.ids)
         self._forget_damaged(existing)
         self._summaries = {voice_id: info for voice_id, info in self._summaries.items() if voice_id in existing}
@@ -144,8 +167,11 @@ class VoiceStore:
             if len(summaries) == size:
                 return summaries, True
             info = await self._summary(voice_id) if voice_id in existing else self._built_in_or_none(voice_id)
+            if info is not None and not foreign and not self.speaks(info):
+                info = self._built_in_or_none(voice_id)
             if info is not None:
                 summaries.append(info)
+        self.log_foreign()
         return summaries, False
 
     async def check_can_add(self, voice_id: str | None) -> None:
@@ -220,7 +246,15 @@ class VoiceStore:
         if voice_id not in self._reserved:
             known.checked_s = _now_s()
             self._cache(voice_id, known)
-        return known.stored
+        return self._spoken(known.stored)
+
+    def _spoken(self, known: StoredVoice) -> StoredVoice:
+        """The voice if the engine speaks it, else the built-in one of its id. Raises FailedPrecondition."""
+        if self.speaks(known):
+            return known
+        if (built := self._built_in_or_none(known.voice_id)) is not None:
+            return built
+        raise _of_another_model(known, self._voice_models())
 
     def _cache(self, voice_id: str, loaded: _Loaded) -> None:
         self._loaded[voice_id] = loaded
@@ -310,6 +344,17 @@ def _cannot_delete(voice_id: str) -> FailedPrecondition:
 def _exists(voice_id: str) -> AlreadyExists:
     message = f"There is already a voice {voice_id!r}; choose another id or delete that voice first."
     return AlreadyExists("VOICE_EXISTS", message, field="voice_id", value=voice_id, allowed="a free id")
+
+
+def _of_another_model(voice: StoredVoice, models: Collection[str]) -> FailedPrecondition:
+    allowed = f"a voice made with {' or '.join(models)}"
+    message = (
+        f"The voice {voice.voice_id!r} was made with the model {voice.model}, whose voices this server's model cannot "
+        f"speak; use {allowed}, make it again here under another id, or use a server with {voice.model}."
+    )
+    return FailedPrecondition(
+        "VOICE_OF_ANOTHER_MODEL", message, field="voice_id", value=voice.voice_id, allowed=allowed
+    )
 
 
 def _damaged(voice_id: str) -> DataLoss:

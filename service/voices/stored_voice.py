@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from engines.model_spec import SPEECH_TOKENS_PER_S
-from engines.voice import Voice, VoiceHeader
+from engines.voice import MODEL, Voice, VoiceHeader
 from engines.voice_report import VoiceReport
 from service.voices.ids import DEFAULT_VOICE_ID
 
@@ -20,6 +20,7 @@ class VoiceSummary:
     created       None for built-in voices
     reference_s   seconds of speech that the voice continues
     report        what is known about its recording; None for built-in voices and older ones
+    model         the model that it was made with; empty if it is not known
     """
 
     voice_id: str
@@ -27,6 +28,7 @@ class VoiceSummary:
     created: datetime | None
     reference_s: float
     report: VoiceReport | None
+    model: str
 
     @property
     def built_in(self) -> bool:
@@ -48,21 +50,23 @@ def stamped(voice: Voice) -> Voice:
 
 def built_in(voice: Voice, voice_id: str = DEFAULT_VOICE_ID) -> StoredVoice:
     """A voice that is not stored, under a built-in voice's id."""
-    return StoredVoice(voice_id, voice.name, None, _seconds(len(voice.t3_prompt_tokens)), None, voice)
+    return StoredVoice(voice_id, voice.name, None, _seconds(len(voice.t3_prompt_tokens)), None, "", voice)
 
 
 def stored(voice_id: str, voice: Voice) -> StoredVoice:
     """Raises KeyError or ValueError if the voice has no time of creation, or a malformed report."""
     created = datetime.fromisoformat(voice.metadata[_CREATED])
     report = VoiceReport.of_metadata(voice.metadata)
-    return StoredVoice(voice_id, voice.name, created, _seconds(len(voice.t3_prompt_tokens)), report, voice)
+    reference_s, model = _seconds(len(voice.t3_prompt_tokens)), voice.metadata.get(MODEL, "")
+    return StoredVoice(voice_id, voice.name, created, reference_s, report, model, voice)
 
 
 def summary(voice_id: str, header: VoiceHeader) -> VoiceSummary:
     """Raises KeyError or ValueError if the voice has no time of creation, or a malformed report."""
     created = datetime.fromisoformat(header.metadata[_CREATED])
     report = VoiceReport.of_metadata(header.metadata)
-    return VoiceSummary(voice_id, header.name, created, _seconds(header.t3_prompt_tokens), report)
+    reference_s, model = _seconds(header.t3_prompt_tokens), header.metadata.get(MODEL, "")
+    return VoiceSummary(voice_id, header.name, created, reference_s, report, model)
 
 
 def _seconds(speech_tokens: int) -> float:

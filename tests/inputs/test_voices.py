@@ -112,8 +112,8 @@ def test_the_part_with_the_speech_is_used(name: str, server: Server) -> None:
     assert all(warning["message"].endswith(".") for warning in voice["warnings"])
     assert (voice["speech_share"] > 0.75) == ("LONG_PAUSES" not in reasons)
     assert (voice["speech_to_noise_db"] < 15) == ("NOISY" in reasons)
-    assert -1 <= voice["similarity"] <= 1
-    assert voice["similarity_skipped"] == ""
+    assert "similarity" not in voice or voice["similarity"] is None
+    assert "few speakers" in voice["similarity_skipped"]
     assert not voice["kept"]
 
 

@@ -69,6 +69,9 @@ def test_every_option_is_a_flag_and_a_variable_of_its_own_type():
         "gpu_memory_utilization": ("0.5", 0.5),
         "cuda_graphs": ("off", False),
         "openai_voices": ("off", False),
+        "markup": ("strip", "strip"),
+        "unspeakable_text": ("refuse", "refuse"),
+        "drop_thinking": ("on", True),
         "max_unary_answer_bytes": ("5000", 5000),
     }
     names = list(OPTIONS)

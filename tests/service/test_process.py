@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from tests.service.serving import REFERENCE
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "protos")])}
+_NO_MORE: Mapping[str, str] = {}
 FAKE = """
 import threading, time
 import engines
@@ -40,15 +41,16 @@ main()
 
 @asynccontextmanager
 async def process(
-    *flags: str, before: str = "", script: str = "", path: str = ""
+    *flags: str, before: str = "", script: str = "", path: str = "", environment: Mapping[str, str] = _NO_MORE
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """The server on a fake engine. `before` is code to run first, `script` more of the engine's script, `path` a folder
-    of more packages."""
+    of more packages, `environment` more variables."""
     program = FAKE.format(before=before or "pass", script=script)
     command = [sys.executable, "-c", program, "--listen", "127.0.0.1:0", *flags]
     pipe = asyncio.subprocess.PIPE
-    environment = {**ENVIRONMENT, "PYTHONPATH": os.pathsep.join(filter(None, (ENVIRONMENT["PYTHONPATH"], path)))}
-    running = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe, env=environment)
+    python_path = os.pathsep.join(filter(None, (ENVIRONMENT["PYTHONPATH"], path)))
+    variables = {**ENVIRONMENT, "PYTHONPATH": python_path, **environment}
+    running = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe, env=variables)
     try:
         async with asyncio.timeout(60):
             yield running
@@ -296,3 +298,26 @@ def test_the_service_imports_no_model_library():
     code = f"import sys, {modules}; print([name for name in ('torch', 'vllm', 'onnxruntime') if name in sys.modules])"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, timeout=60)
     assert ended.stdout == "[]\n"
+
+
+async def test_a_cloned_voice_outlives_a_restart_without_any_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """In the user's data folder, which the server names at its start."""
+    monkeypatch.delitem(ENVIRONMENT, "MYNAH_VOICES_DIR", raising=False)  # which keeps other tests' voices in memory
+    home = {"XDG_DATA_HOME": str(tmp_path)}
+    async with process(environment=home) as running:
+        address = await listening(running)
+        assert running.stdout is not None
+        said = await running.stdout.readline()
+        assert said.decode() == f"{_VOICES}kept in {tmp_path}/mynah/voices\n"
+        assert "serving after" in await line(running)
+        async with mynah.Client(address) as client:
+            made = await client.voices.create("Anna", REFERENCE, consent=True, voice_id="anna")
+            assert made.kept
+        running.kill()  # a crash keeps it, too
+    async with process(environment=home) as running, mynah.Client(await serving(running)) as client:
+        assert await client.voices.get("anna") == made
+        assert "anna" in {voice.voice_id for voice in await client.voices.list()}
+        async with client.stream(voice="anna") as stream:
+            await stream.send("Hello.")
+            await stream.end()
+            assert sum([chunk.samples async for chunk in stream]) > 0

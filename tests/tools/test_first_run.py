@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import http.server
 import os
+import socket
 import sys
+import threading
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from tools import first_run
-from tools.first_run import Block, Failed, Newcomer, blocks_of, run_block
+from tools.first_run import Block, Failed, Newcomer, blocks_of, check_page, check_ports_are_free, run_block
 
 
 def test_every_block_of_the_documents_runs_or_says_why_not():
@@ -70,3 +74,35 @@ def test_a_block_that_does_not_come_up_is_a_failure(newcomer: Newcomer):
         first_run._staying(newcomer, Block("page.md", 1, "sh", "echo down", "stays"), "up"),
     ):
         pass
+
+
+def test_a_port_in_use_is_named_before_anything_is_installed():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(Failed, match=f"port {port} of this machine is in use"):
+            check_ports_are_free([port])
+    check_ports_are_free([port])
+
+
+@pytest.mark.parametrize(
+    ("body", "complaint"),
+    [(b"<title>Mynah</title><script></script>", None), (b"<h1>It works!</h1>", "is not the page"), (None, "answer")],
+)
+def test_a_page_that_is_not_served_is_a_failure(body: bytes | None, complaint: str | None):
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if body else 500)
+            self.end_headers()
+            self.wfile.write(body or b"")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        answering = threading.Thread(target=server.handle_request, daemon=True)
+        answering.start()
+        with nullcontext() if complaint is None else pytest.raises(Failed, match=complaint):
+            check_page(f"http://127.0.0.1:{server.server_port}/")
+        answering.join()

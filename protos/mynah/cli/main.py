@@ -56,6 +56,8 @@ def _error_line(error: MynahError, server: str) -> str:
     if isinstance(error, Unavailable) and error.reason == "UNAVAILABLE":  # from gRPC, not from a Mynah server
         return f"No Mynah server answers at {server}: {error}"
     message = str(error)
+    if error.reason == "CONSENT_REQUIRED":
+        message = "A voice may only be made if its speaker agreed: confirm that with --consent."
     if error.retryable and not any(word in message for word in ("again", "retry", "Retry")):
         message = f"{message.removesuffix('.')}. Try again later."
     return f"{message} [{error.reason}]"
@@ -84,7 +86,9 @@ def parser() -> argparse.ArgumentParser:
     _add_connection(top)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Command)
     _add_say(_command(commands, "say", "speak text into an audio file, or aloud", epilog=_DASH_HINT))
-    add_batch_arguments(_command(commands, "batch", "speak many lines into a folder of audio files"))
+    batch = _command(commands, "batch", "speak many lines into a folder of audio files")
+    add_batch_arguments(batch)
+    _add_text_settings(batch)
     _add_voices(commands.add_parser("voices", help="create, list and delete voices", allow_abbrev=False))
     health = _command(commands, "health", "check whether the server accepts streams; exit status 0 or 3")
     health.add_argument("--service", default="", help='"liveness" checks only whether the process works')
@@ -150,12 +154,20 @@ def _add_say(say: argparse.ArgumentParser) -> None:
     say.add_argument("--top-p", type=float, help="sample from this share of the probability (default 0.95; 1: all)")
     say.add_argument("--repetition-penalty", type=float, help="above 1: fewer repetitions (default 1.2; 1: off)")
     say.add_argument("--seed", type=int, help="the same seed, text and settings give the same speech (default: random)")
-    markup = "SSML in the text is refused and HTML removed (default), both are removed, or both are spoken as text"
-    say.add_argument("--markup", choices=("refuse", "strip", "literal"), help=markup)
-    unspeakable = "sentences in a script that the model does not speak are skipped (default) or refused"
-    say.add_argument("--unspeakable-text", choices=("skip", "refuse"), help=unspeakable)
-    say.add_argument("--drop-thinking", action="store_true", help="leave out what stands between <think> and </think>")
+    _add_text_settings(say)
     say.add_argument("--quiet", action="store_true", help="print no progress and no summary")
+
+
+def _add_text_settings(parser: argparse.ArgumentParser) -> None:
+    markup = (
+        "SSML in the text is refused and HTML removed, both are removed, or both are spoken as text (default: the "
+        "server's choice)"
+    )
+    parser.add_argument("--markup", choices=("refuse", "strip", "literal"), help=markup)
+    unspeakable = "sentences in a script that the model does not speak are skipped or refused (default: as above)"
+    parser.add_argument("--unspeakable-text", choices=("skip", "refuse"), help=unspeakable)
+    thinking = "leave out what stands between <think> and </think> (default: as above)"
+    parser.add_argument("--drop-thinking", action=argparse.BooleanOptionalAction, help=thinking)
 
 
 def _add_voices(voices: argparse.ArgumentParser) -> None:

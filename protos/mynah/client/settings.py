@@ -61,7 +61,7 @@ class TextSettings:
 
     markup: Markup | None = None
     unspeakable_text: UnspeakableText | None = None
-    drop_thinking: bool = False  # what stands between <think> and </think>
+    drop_thinking: bool | None = None  # what stands between <think> and </think>
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,8 @@ def settings_to_wire(settings: SpeechSettings) -> speech_pb2.SpeechSettings:
 
 
 def _text_settings_to_wire(text: TextSettings) -> speech_pb2.TextSettings:
-    message = speech_pb2.TextSettings(drop_thinking=text.drop_thinking)
+    message = speech_pb2.TextSettings()
+    _set(message, "drop_thinking", text.drop_thinking)
     if text.markup is not None:
         message.markup = _number(_MARKUPS, "markup", text.markup, "MARKUP_UNKNOWN")
     if text.unspeakable_text is not None:

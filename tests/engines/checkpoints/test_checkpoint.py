@@ -342,3 +342,11 @@ def test_the_random_tokenizer_fills_the_vocabulary_and_ends_with_the_tags(
     assert tokenizer.tags == TAGS
     assert tokenizer.encode("".join(TAGS)) == tuple(range(first_tag, text_vocab))
     assert max(tokenizer.encode("any text, éß日😀")) < 256
+
+
+def test_turbo_and_nano_speak_each_others_voices_and_no_others(tmp_path: Path):
+    assert TURBO.voice_models == NANO.voice_models == ("turbo", "nano")
+    assert TINY.voice_models == ("tiny",)
+    assert Checkpoint(tmp_path, NANO).voice_models == ("turbo", "nano")
+    noise = Checkpoint(tmp_path, NANO, random_weights=True)
+    assert (noise.voice_model, noise.voice_models) == ("random:nano", ("random:turbo", "random:nano"))

@@ -90,6 +90,8 @@ def test_names_and_seeds_are_made_up_and_stay_the_same():
         ({"text": "a", "settings": {"volume": 3}}, "settings has the unknown key 'volume'"),
         ({"text": "a", "settings": {"seed": "7"}}, "settings.seed is '7'; it must be a number."),
         ({"text": "a", "settings": {"top_k": True}}, "settings.top_k is True"),
+        ({"text": "a", "settings": {"markup": "drop"}}, 'it must be "refuse" or "strip" or "literal".'),
+        ({"text": "a", "settings": {"drop_thinking": 1}}, "settings.drop_thinking is 1; it must be false or true."),
     ],
 )
 def test_a_bad_line_is_named_before_anything_is_spoken(line: object, expected: str):
@@ -380,3 +382,23 @@ async def test_a_bad_script_is_a_usage_error(tmp_path: Path):
         assert done.status == 2
         assert "Line 1: text is ''" in done.stderr
         assert at.engine.opened_streams == 0
+
+
+async def test_options_say_how_text_is_read_and_a_line_may_differ(tmp_path: Path):
+    text = "<think>Nothing of this.</think><speak>Yes.</speak>"
+    lines = {"text": text, "name": "as-given"}, {"text": text, "name": "own", "settings": {"drop_thinking": False}}
+    out, source = tmp_path / "out", write_script(tmp_path, *lines)
+    flags = ("batch", str(source), "-o", str(out), "--markup=strip", "--drop-thinking", "--unspeakable-text=refuse")
+    async with serving() as at:
+        assert (await cli(at, "batch", str(source), "-o", str(out))).status == 1, "SSML is refused by default"
+        done = await cli(at, *flags)
+        assert done.status == 0, done.stderr
+        assert "2 were already spoken" in (await cli(at, *flags)).stderr
+    assert len(pcm_of(out / "as-given.wav")) < len(pcm_of(out / "own.wav"))
+
+
+def test_how_text_is_read_belongs_to_what_was_spoken():
+    line = json.dumps({"text": "Hello.", "name": "a"})
+    (plain,), (stripped,) = read_script([line]), read_script([line], mynah.TextSettings(markup="strip"))
+    assert plain.digest != stripped.digest
+    assert plain.digest == "9fbebf197f3ddc0ae361e3251ee38a02", "folders of earlier versions stay valid"

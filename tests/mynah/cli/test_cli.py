@@ -197,7 +197,7 @@ async def test_info_shows_the_server():
         (["say", "..."], 2, "nothing to speak"),
         (["say", "Hi.", "-o", "/no/such/folder/out.wav"], 1, "/no/such/folder/out.wav"),
         (["voices", "create", "/no/such/file", "--name", "A", "--consent"], 1, "/no/such/file"),
-        (["voices", "create", __file__, "--name", "A"], 2, "CONSENT_REQUIRED"),
+        (["voices", "create", __file__, "--name", "A"], 2, "confirm that with --consent. [CONSENT_REQUIRED]"),
     ],
 )
 async def test_errors_are_messages(arguments: list[str], status: int, expected: str, tmp_path: Path):

@@ -45,7 +45,7 @@ async def test_opened_holds_settings_limits_and_model():
             audio_format="wav",
             sample_rate_hz=24_000,
             sampling=mynah.Sampling(0.5, 1000, 0.95, 1.2, 3, 1000),
-            text=mynah.TextSettings("refuse", "skip"),
+            text=mynah.TextSettings("refuse", "skip", False),
         )
         assert (opened.model, opened.notice) == ("fake", at.engine.info.notice)
         assert (opened.limits.max_pending_text_chars, opened.limits.idle_timeout_s) == (5000, 77.0)
@@ -329,3 +329,16 @@ async def test_only_a_seed_asks_for_repeatable_bytes():
             async with at.client.stream(sampling=mynah.Sampling(seed=seed)):
                 (stream,) = at.engine.streams
                 assert stream.sampling.repeatable == (seed is not None)
+
+
+async def test_the_servers_text_settings_hold_where_the_client_does_not_choose():
+    async with serving(markup="strip", unspeakable_text="refuse", drop_thinking=True) as at:
+        async with at.client.stream() as stream:
+            assert stream.opened.settings.text == mynah.TextSettings("strip", "refuse", True)
+            await stream.send("<think>Nothing of this.</think><speak>Yes.</speak>")
+            await stream.end()
+            events = [event async for event in stream.events()]
+        assert [event.text.strip() for event in events if isinstance(event, mynah.SegmentStarted)] == ["Yes."]
+        chosen = mynah.TextSettings("literal", "skip", False)
+        async with at.client.stream(text_settings=chosen) as stream:
+            assert stream.opened.settings.text == chosen

@@ -78,6 +78,43 @@ def test_a_lone_surrogate_is_rejected():
         assert outcome(parse_text, frame).reason == "MESSAGE_INVALID"
 
 
+@pytest.mark.parametrize(
+    ("message", "field", "said"),
+    [
+        ({"open": {"setings": {}}}, "open", "open has no field 'setings'; allowed fields are settings"),
+        ({"opne": {}}, "frame", "The frame has no field 'opne'; allowed fields are open, text, flush, cancel"),
+        ({"open": {"settings": {"voice": "x"}}}, "open.settings", "open.settings has no field 'voice'; allowed fields"),
+        ({"text": {"content": 5}}, "text.content", "text.content is 5; it must be Unicode text"),
+        ({"text": "Hi."}, "text", "text is 'Hi.'; it must be a JSON object."),
+        ({"flush": {"flush_id": "one"}}, "flush.flush_id", "it must be a whole number from 0 to 18446744073709551615."),
+        (
+            {"open": {"settings": {"audioFormat": "MP4"}}},
+            "open.settings.audio_format",
+            "is 'MP4'; it must be one of AUDIO_FORMAT_UNSPECIFIED, AUDIO_FORMAT_PCM_S16LE",
+        ),
+        ({"open": {"settings": {"sample_rate_hz": 2**40}}}, "open.settings.sample_rate_hz", "whole number of 32 bits."),
+        ({"open": {}, "cancel": {}}, "frame", "The frame is open and cancel at once"),
+        ({"text": {"content": "\ud83d"}}, "frame", "half of a surrogate pair"),
+    ],
+)
+def test_a_refused_message_names_the_field_at_fault(message: dict[str, Any], field: str, said: str):
+    refused = outcome(parse_text, json.dumps(message))
+    assert isinstance(refused, InvalidInput)
+    assert (refused.reason, refused.field) == ("MESSAGE_INVALID", field)
+    assert said in str(refused)
+
+
+def test_numbers_beyond_a_field_and_half_characters_are_refused_in_plain_words():
+    for change, said in (
+        ({"seed": -1}, "seed is -1; it must be a whole number from 0 to 18446744073709551615."),
+        ({"sample_rate_hz": 2**40}, "it must be a whole number of 32 bits."),
+        ({"input": "\ud800 hi"}, "it must be Unicode text without halves of surrogate pairs."),
+    ):
+        refused = outcome(partial(parse, model="fake"), HELLO | change)
+        assert isinstance(refused, InvalidInput)
+        assert str(refused).endswith(said)
+
+
 def test_an_event_is_one_text_frame_and_audio_has_its_data_in_a_second_one():
     chunk = speech_pb2.AudioChunk(sequence_number=1, sample_count=2, data=b"\x00\xff")
     head, data = event_frames({"audio": chunk}, AudioEncoding.BINARY)

@@ -26,6 +26,14 @@ async def test_unknown_paths_and_methods():
         assert wrong.headers["allow"] == "POST"
 
 
+async def test_the_websockets_path_says_what_it_is_to_plain_http():
+    async with http_serving() as (_, client):
+        answer = await client.get("/v1/stream")
+        assert (answer.status_code, answer.headers["upgrade"]) == (426, "websocket")
+        error = answer.json()["error"]
+        assert (error["code"], "ws://" in error["message"]) == ("UPGRADE_REQUIRED", True)
+
+
 async def test_health_follows_the_servers_state():
     async with http_serving(warm=False) as (at, client):
         assert (await client.get("/healthz")).json() == {"status": "alive"}

@@ -231,7 +231,7 @@ async def test_other_websocket_paths_are_not_found():
             async with socket(at, "/nothing"):
                 pass
         assert raised.value.response.status_code == 404
-        assert (await client.get("/v1/stream")).status_code == 404
+        assert (await client.get("/v1/stream")).status_code == 426
 
 
 async def test_the_messages_are_those_of_the_contract():

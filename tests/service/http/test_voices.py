@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+import mynah
+from engines.fake import fake_voice
 from service.voices.ids import DEFAULT_VOICE_ID
+from service.voices.stored_voice import stamped
 from tests.service.http.clients import HELLO, SPEECH, http_serving
 from tests.service.serving import REFERENCE
 
@@ -110,3 +115,20 @@ async def test_the_built_in_voice_cannot_be_deleted():
     async with http_serving() as (_, client):
         answer = await client.delete(f"{VOICES}/{DEFAULT_VOICE_ID}")
         assert (answer.status_code, answer.json()["error"]["code"]) == (409, "VOICE_BUILT_IN")
+
+
+async def test_a_voice_of_another_model_is_a_conflict_on_every_surface(tmp_path: Path):
+    foreign = stamped(replace(fake_voice("Anna"), metadata={"model": "tiny"}))
+    (tmp_path / "anna.safetensors").write_bytes(foreign.to_bytes())
+    async with http_serving(voices_dir=tmp_path) as (at, client):
+        assert [each["voice_id"] for each in (await client.get(VOICES)).json()["voices"]] == [DEFAULT_VOICE_ID]
+        spoken = await client.post(SPEECH, json={"input": "Hello.", "voice": "anna"})
+        for answer in (await client.get(f"{VOICES}/anna"), spoken):
+            assert (answer.status_code, answer.json()["error"]["code"]) == (409, "VOICE_OF_ANOTHER_MODEL")
+        with pytest.raises(mynah.WrongState) as raised:
+            async with at.client.stream(voice="anna"):
+                pass
+        assert (raised.value.reason, raised.value.retryable) == ("VOICE_OF_ANOTHER_MODEL", False)
+        assert (await client.delete(f"{VOICES}/anna")).status_code == 204
+        assert (await create(client, **ANNA, voice_id="anna")).status_code == 201
+        assert (await client.post(SPEECH, json={"input": "Hello.", "voice": "anna"})).status_code == 200

@@ -290,6 +290,9 @@ def test_too_much_waiting_text_is_refused_and_nothing_of_it_is_taken():
                 one.write("z" * 60)
             assert raised.value.reason == "TEXT_BACKLOG_FULL"
             assert raised.value.allowed == "at most 60 chars waiting"
+            assert str(raised.value).endswith("Send more when some have been spoken.")
+            with pytest.raises(ResourceExhausted, match="Send it in smaller parts"):
+                one.write("z" * 61)  # which no waiting makes fit
             received = Received()
             started = await received.read_until(one, SegmentStarted)
             assert isinstance(started, SegmentStarted)

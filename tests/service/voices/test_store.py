@@ -10,12 +10,14 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from engines.errors import InvalidInput, TimeLimitExceeded
 from engines.fake import fake_voice
+from engines.model_spec import NANO
 from engines.voice import Voice
 from service.errors import (
     AlreadyExists,
@@ -28,6 +30,7 @@ from service.errors import (
 )
 from service.telemetry import metrics
 from service.voices.files import FolderFiles
+from service.voices.lookup import VoiceLookup
 from service.voices.store import VoiceStore
 from service.voices.stored_voice import StoredVoice
 from tests.virtual_time import virtual_time
@@ -396,3 +399,54 @@ async def test_a_killed_server_loses_no_voice_that_it_confirmed(tmp_path: Path):
     listed, _ = await store.page("", 1000)
     assert len(listed) - len(confirmed) in (0, 1)  # the last one may have been stored and not yet confirmed
     await store.add(BERT, "next")
+
+
+# ---- voices of other models
+
+
+def made_with(model: str, name: str = "Anna") -> Voice:
+    return replace(fake_voice(name, model.encode()), metadata={"model": model})
+
+
+async def test_a_voice_of_another_model_is_refused_by_name_and_not_listed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    for voice_id, model in (("anna", "tiny"), ("bert", "nano"), ("carl", "turbo")):
+        await VoiceStore(builtin, tmp_path).add(made_with(model, voice_id.title()), voice_id)
+    await VoiceStore(builtin, tmp_path).add(BERT, "unmarked")  # from before voices carried a model's name
+    store = VoiceStore(builtin, tmp_path, voice_models=lambda: NANO.voice_models)
+    store.log_foreign()
+    for _ in range(2):
+        assert [each.voice_id for each in (await store.page("", 10))[0]] == ["bert", "carl", "default", "unmarked"]
+        with pytest.raises(FailedPrecondition) as raised:
+            await store.get("anna")
+    assert (raised.value.reason, raised.value.value) == ("VOICE_OF_ANOTHER_MODEL", "anna")
+    assert "made with the model tiny" in str(raised.value)
+    assert raised.value.allowed == "a voice made with turbo or nano"
+    for voice_id in ("bert", "carl", "unmarked"):
+        assert (await store.get(voice_id)).voice_id == voice_id
+    named = [record.getMessage() for record in caplog.records if "another model" in record.getMessage()]
+    assert named == ["stored voices of another model are kept and not listed: anna (tiny)"]
+
+
+async def test_a_voice_of_another_model_keeps_its_id_until_it_is_deleted(tmp_path: Path):
+    store = VoiceStore(builtin, tmp_path, voice_models=lambda: ("nano",))
+    await VoiceStore(builtin, tmp_path).add(made_with("tiny"), "anna")
+    lookup = VoiceLookup(store)
+    with pytest.raises(AlreadyExists):
+        await store.add(made_with("nano"), "anna")
+    with pytest.raises(FailedPrecondition) as raised:
+        await lookup.get("Anna")  # by its name, too
+    assert raised.value.reason == "VOICE_OF_ANOTHER_MODEL"
+    with pytest.raises(NotFound) as missing:
+        await lookup.get("bert")
+    assert missing.value.allowed == "default", "it is not offered"
+    await store.remove(await lookup.resolve("Anna"))
+    assert files(tmp_path) == []
+
+
+async def test_a_voice_of_another_model_does_not_hide_a_built_in_one(tmp_path: Path):
+    await VoiceStore(builtin, tmp_path).add(made_with("nano"), "alder")
+    store = VoiceStore(builtin, tmp_path, others=lambda: {"alder": ANNA}, voice_models=lambda: ("tiny",))
+    assert (await store.get("alder")).voice.key == ANNA.key
+    assert [each.built_in for each in (await store.page("", 10))[0]] == [True, True]

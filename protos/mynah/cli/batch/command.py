@@ -15,6 +15,7 @@ from mynah.cli.batch.run import Progress, RetryPolicy, Spoken, run_batch
 from mynah.cli.batch.script import Item, read_script
 from mynah.client.client import Client
 from mynah.client.errors import InvalidArgument, MynahError, ServerError
+from mynah.client.settings import TextSettings
 from mynah.client.stream import SpeechStream
 from mynah.client.stream_stats import StreamStats
 
@@ -29,7 +30,8 @@ async def batch(args: argparse.Namespace, connect: Callable[[list[str]], Client]
     """
     if args.jobs < 1:
         raise InvalidArgument(f"--jobs is {args.jobs}; it must be at least 1.", reason="JOBS_INVALID", field="jobs")
-    items = read_script(args.script.read_text(encoding="utf-8").splitlines())
+    text_settings = TextSettings(args.markup, args.unspeakable_text, args.drop_thinking)
+    items = read_script(args.script.read_text(encoding="utf-8").splitlines(), text_settings)
     started_s = time.monotonic()
     bar = ProgressBar(started_s, live=sys.stderr.isatty() and not args.quiet)
     with OutputDir(args.output) as output_dir:
@@ -56,7 +58,11 @@ class ClientSpeaker:
 
     async def speak(self, item: Item) -> Spoken:
         stream = self._client.stream(
-            voice=item.voice, audio_format="pcm_s16le", sample_rate_hz=item.sample_rate_hz, sampling=item.sampling
+            voice=item.voice,
+            audio_format="pcm_s16le",
+            sample_rate_hz=item.sample_rate_hz,
+            sampling=item.sampling,
+            text_settings=item.text_settings,
         )
         async with stream:
             rate_hz = stream.opened.settings.sample_rate_hz

@@ -6,16 +6,22 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from mynah.client.errors import InvalidArgument
-from mynah.client.settings import Sampling
+from mynah.client.settings import Sampling, TextSettings
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _NAME_ALLOWED = 'a letter, digit or "_", then up to 127 of these, "." and "-"'
 _KEYS = ("text", "voice", "settings", "name")
-_SETTINGS = ("sample_rate_hz", *(option.name for option in fields(Sampling)))
+_TEXT_CHOICES: dict[str, tuple[Any, ...]] = {
+    "markup": ("refuse", "strip", "literal"),
+    "unspeakable_text": ("skip", "refuse"),
+    "drop_thinking": (False, True),
+}
+_SETTINGS = ("sample_rate_hz", *(option.name for option in fields(Sampling)), *_TEXT_CHOICES)
+_SERVERS_CHOICE = TextSettings()
 _SEED_BITS = 53
 
 
@@ -28,20 +34,26 @@ class Item:
     voice: str | None
     sample_rate_hz: int | None
     sampling: Sampling
+    text_settings: TextSettings = _SERVERS_CHOICE
 
     @property
     def digest(self) -> str:
         """A hash of everything that shapes the audio; an item with the same digest need not be spoken again."""
-        content = json.dumps([self.text, self.voice, self.sample_rate_hz, asdict(self.sampling)], sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()[:32]
+        content = [self.text, self.voice, self.sample_rate_hz, asdict(self.sampling)]
+        if self.text_settings != _SERVERS_CHOICE:  # without them, folders made before there were any stay valid
+            content.append(asdict(self.text_settings))
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def read_script(lines: Iterable[str]) -> list[Item]:
-    """Returns the items of all lines that are not blank. Raises InvalidArgument that names the line and its error."""
+def read_script(lines: Iterable[str], text_settings: TextSettings = _SERVERS_CHOICE) -> list[Item]:
+    """Returns the items of all lines that are not blank. Raises InvalidArgument that names the line and its error.
+
+    `text_settings` holds where a line has none of its own.
+    """
     items: list[Item] = []
     line_of: dict[str, int] = {}
     for number, line in _numbered(lines):
-        item = _item(number, line)
+        item = _item(number, line, text_settings)
         if (folded := item.name.casefold()) in line_of:  # some file systems ignore case
             problem = f"is already the name of line {line_of[folded]}; choose another one"
             raise _invalid(number, "name", item.name, problem)
@@ -56,7 +68,7 @@ def _numbered(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
     return ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
 
 
-def _item(number: int, line: str) -> Item:
+def _item(number: int, line: str, text_settings: TextSettings) -> Item:
     try:
         content = json.loads(line)
     except ValueError as error:
@@ -71,13 +83,22 @@ def _item(number: int, line: str) -> Item:
     name = content.get("name", f"{number:06}")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise _not_allowed(number, "name", name, _NAME_ALLOWED)
-    rate, sampling = _settings(number, content.get("settings", {}), f"{name}\0{text}")
-    return Item(name, text, voice, rate, sampling)
+    settings = content.get("settings", {})
+    _check_keys(number, "settings", settings, _SETTINGS)
+    of_text = {key: _text_choice(number, key, value) for key, value in settings.items() if key in _TEXT_CHOICES}
+    rate, sampling = _numbers(number, {k: v for k, v in settings.items() if k not in of_text}, f"{name}\0{text}")
+    return Item(name, text, voice, rate, sampling, replace(text_settings, **of_text))
 
 
-def _settings(number: int, content: Any, salt: str) -> tuple[int | None, Sampling]:
+def _text_choice(number: int, key: str, value: Any) -> Any:
+    allowed = _TEXT_CHOICES[key]
+    if not any(value is choice or (isinstance(value, str) and value == choice) for choice in allowed):
+        raise _not_allowed(number, f"settings.{key}", value, " or ".join(map(json.dumps, allowed)))
+    return value
+
+
+def _numbers(number: int, content: Any, salt: str) -> tuple[int | None, Sampling]:
     """The default seed depends on name and text, so that a retry makes the same speech."""
-    _check_keys(number, "settings", content, _SETTINGS)
     for key, value in content.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise _not_allowed(number, f"settings.{key}", value, "a number")
