@@ -203,7 +203,8 @@ def test_unfinished_heads_keep_no_other_visitor_out(page: Visited):
 
 
 def test_a_head_must_be_complete_in_time_and_an_answer_need_not(monkeypatch: pytest.MonkeyPatch):
-    asyncio.run(_slow_heads(monkeypatch))
+    with ThreadPoolExecutor() as pool:  # the browser's tests have a loop in this thread
+        pool.submit(asyncio.run, _slow_heads(monkeypatch)).result()
 
 
 async def _slow_heads(monkeypatch: pytest.MonkeyPatch) -> None:
