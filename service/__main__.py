@@ -85,7 +85,8 @@ async def serve(engine: Engine, config: ServerConfig) -> None:
         if warming.done():
             took_s, streams = warming.result(), engine.info.limits.max_streams
             _say(_where_voices_are(config))
-            _say(f"serving after {took_s:.1f} s up to {streams} streams with {_described(engine.info)}")
+            at_once = "1 stream" if streams == 1 else f"{streams} streams"
+            _say(f"serving after {took_s:.1f} s up to {at_once} with {_described(engine.info)}")
             await stopping
     finally:
         warming.cancel()

@@ -49,7 +49,8 @@ class Capacity:
         if not self.trials:
             return f"{self.streams} stream at once: there is no built-in voice to measure with; see --max-streams"
         tried = ", ".join(f"{trial.streams}: {trial.load:.2f}" for trial in self.trials)
-        return f"{self.streams} streams at once (seconds needed per second of audio, by streams: {tried})"
+        streams = "1 stream" if self.streams == 1 else f"{self.streams} streams"
+        return f"{streams} at once (seconds needed per second of audio, by streams: {tried})"
 
 
 async def measure(engine: Engine, max_streams: int) -> Capacity:

@@ -87,7 +87,7 @@ class _Upload:
             self._read_bytes = len(audio)
             if len(audio) > self._max_bytes:
                 allowed = f"at most {self._max_bytes} bytes"
-                message = f"audio is too long: {allowed} are allowed."
+                message = f"The recording is too large: {allowed} are allowed. Thirty seconds are enough."
                 raise InvalidInput("audio", message, "AUDIO_TOO_LARGE", value="a longer upload", allowed=allowed)
         return bytes(audio)
 

@@ -51,7 +51,9 @@ _MAYBE_LAST = _words(
     "tel ph.d jan feb mar apr jun jul aug sep sept oct nov dec mon tue tues wed thu thur thurs fri sat sun"
 )
 # Abbreviations only in front of a number: "no" and "sec" are words too.
-_NUMBERED = _words("no n° nr c p par para art sec ex pt st op ver ref approx ca") | _NEVER_LAST | _MAYBE_LAST
+_NUMBERED = (
+    _words("no n° nr c p par para art sec ex pt st op ver ref rm ste bldg approx ca") | _NEVER_LAST | _MAYBE_LAST
+)
 # After "5 p.m." these continue the time.
 _AFTER_A_TIME = _words(
     "monday tuesday wednesday thursday friday saturday sunday january february march april june july august september "
