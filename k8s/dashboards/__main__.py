@@ -108,6 +108,10 @@ def capacity() -> dict[str, Any]:
             (
                 "Audio",
                 [
+                    Panel(
+                        "Segments by their end", [Query(_rate("mynah_segments_total", "end"), "{{end}}")], "ops",
+                        description="runaway: speech that was much longer than its text allows, and was ended.",
+                    ),
                     Panel("Audio synthesised", [Query(_rate("mynah_audio_seconds_total"), "seconds/s")], "none"),
                     Panel("Audio sent", [Query(_rate("mynah_audio_sent_bytes_total", "format"), "{{format}}")], "Bps"),
                 ],

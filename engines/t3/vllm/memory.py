@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from engines.errors import InvalidInput
 from engines.model_spec import MAX_T3_PROMPT_TOKENS, SPEAKER_EMBEDDING_DIM, SPEECH_VOCAB, T3Spec
+from engines.t3.vllm.heads import kernel_head_size
 from engines.t3.vllm.vocab import IdSpace
 
 _MB = 1_000_000
@@ -65,7 +66,7 @@ class MemoryPlan:
 
 def kv_bytes_per_position(spec: T3Spec, bytes_per_value: int) -> int:
     """Bytes of the keys and values of all layers."""
-    return 2 * spec.layers * spec.width * bytes_per_value
+    return 2 * spec.layers * spec.heads * kernel_head_size(spec.width // spec.heads) * bytes_per_value
 
 
 def weight_bytes(spec: T3Spec, space: IdSpace, bytes_per_value: int) -> int:

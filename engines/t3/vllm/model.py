@@ -11,6 +11,7 @@ from vllm.model_executor.models.gpt2 import GPT2Model
 
 from engines.model_spec import SPEAKER_EMBEDDING_DIM, SPEECH_VOCAB
 from engines.t3.vllm.embedding import IdEmbedding
+from engines.t3.vllm.heads import padded_heads
 from engines.t3.vllm.vocab import IdSpace
 
 _BLOCKS = "tfmr."
@@ -26,7 +27,8 @@ class T3ForVllm(nn.Module):
         super().__init__()
         config = vllm_config.model_config.hf_config
         space = IdSpace(config.mynah_text_vocab, config.mynah_voice_slots)
-        self.transformer = GPT2Model(vllm_config=vllm_config, prefix="transformer")
+        with padded_heads(config.n_embd // config.n_head):
+            self.transformer = GPT2Model(vllm_config=vllm_config, prefix="transformer")
         self.transformer.wte = IdEmbedding(space, config.n_embd)
         # float32 for every dtype of the model: used once per voice
         self.speaker = nn.Linear(SPEAKER_EMBEDDING_DIM, config.n_embd, dtype=torch.float32)

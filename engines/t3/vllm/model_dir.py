@@ -9,6 +9,7 @@ from pathlib import Path
 
 from engines.checkpoints.checkpoint import Checkpoint
 from engines.model_spec import SPEECH_VOCAB, T3Spec
+from engines.t3.vllm.heads import kernel_head_size
 from engines.t3.vllm.plugin import ARCHITECTURE
 from engines.t3.vllm.vocab import IdSpace
 
@@ -41,6 +42,7 @@ def model_config(spec: T3Spec, space: IdSpace) -> dict[str, object]:
         "n_embd": spec.width,
         "n_layer": spec.layers,
         "n_head": spec.heads,
+        "head_dim": kernel_head_size(spec.width // spec.heads),  # of the KV cache
         "activation_function": "gelu_new",
         "layer_norm_epsilon": 1e-5,
         "tie_word_embeddings": False,
