@@ -64,15 +64,17 @@ async def test_a_connection_has_a_bounded_number_of_watches():
 async def test_at_the_limit_the_connection_with_the_most_watches_loses_one():
     async with serving() as at, connection(at, "greedy") as greedy, connection(at, "probe") as probe:
         at.server.health.max_watches = 3
-        held = [watch(greedy) for _ in range(2)]
-        modest = watch(at.channel)
+        held, modest = [watch(greedy), watch(greedy)], watch(at.channel)
         for call in (*held, modest):
             assert await status(call) == SERVING
         assert await status(watch(probe)) == SERVING
-        assert await held[0].code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        ends = {asyncio.ensure_future(call.code()): call for call in held}
+        (ended,), (left,) = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        assert ended.result() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert at.server.health.watches == 3
         at.server.health.set("", NOT_SERVING)
-        assert [await status(modest), await status(held[1])] == [NOT_SERVING, NOT_SERVING]
+        assert [await status(modest), await status(ends[left])] == [NOT_SERVING, NOT_SERVING]
+        left.cancel()
 
 
 class Unread:
