@@ -25,6 +25,7 @@ from tests.speech.speaking import OFFLINE, render
 from tests.speech.texts import DECODED, SETS
 
 _STREAMS = 8
+_OTHER_SEEDS = 0.10  # word error rate: what other draws of T3 may add
 _NARROWBAND_LOSS = 0.30  # word error rate below 16 kHz, at which the recogniser was trained
 # Word error rates above the teacher's. The goal is 0.05, and 0.08 for alder and its clone, which the vocoder does not
 # reach: the teacher's own mels through it are as hard to recognise. These bounds hold what was reached.
@@ -126,13 +127,14 @@ def _through(settings: AudioSettings, samples: F32) -> F32:
 def test_eight_concurrent_streams_word_by_word_are_as_intelligible(
     offline: Spoken, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Through a server and its client; with other seeds the speech differs, but not its quality."""
+    """Through a server and its client; with other seeds the speech differs, but hardly its quality."""
     monkeypatch.delenv("MYNAH_SPEECH_TEXTS", raising=False)  # the server refuses variables that it does not have
     texts = [DECODED[i % len(DECODED)] for i in range(max(_STREAMS, len(DECODED)))]
 
-    async def one(client: mynah.Client, text: str, slots: asyncio.Semaphore) -> F32:
+    async def one(client: mynah.Client, text: str, seed: int, slots: asyncio.Semaphore) -> F32:
         data = b""
-        async with slots, client.stream(audio_format="pcm_s16le", sample_rate_hz=SAMPLE_RATE_HZ) as stream:
+        sampling = mynah.Sampling(seed=seed)
+        async with slots, client.stream(sampling=sampling, sample_rate_hz=SAMPLE_RATE_HZ) as stream:
             for word in text.split():
                 await stream.send(word + " ")
             await stream.end()
@@ -143,6 +145,6 @@ def test_eight_concurrent_streams_word_by_word_are_as_intelligible(
     async def all_texts() -> list[F32]:
         slots = asyncio.Semaphore(_STREAMS)
         async with server("tiny", "--max-streams", str(_STREAMS)) as address, mynah.Client(address) as client:
-            return await asyncio.gather(*(one(client, text.text, slots) for text in texts))
+            return await asyncio.gather(*(one(client, text.text, seed, slots) for seed, text in enumerate(texts)))
 
-    assert rate(texts, asyncio.run(all_texts())) <= offline.allowed
+    assert rate(texts, asyncio.run(all_texts())) <= offline.word_error_rate + _OTHER_SEEDS
