@@ -47,10 +47,10 @@ class Connection(H11Protocol):
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         self._stop_timer()
-        if not all(value.isascii() for name, value in self.headers if name.startswith(b"sec-websocket-")):
-            self.send_400_response(
-                "Invalid WebSocket handshake."
-            )  # websockets would raise what uvicorn does not handle
+        # what websockets reads; it would raise what uvicorn does not handle
+        read = (b"sec-websocket-", b"upgrade", b"connection")
+        if not all(value.isascii() for name, value in self.headers if name.startswith(read)):
+            self.send_400_response("Invalid WebSocket handshake.")
             return
         super().handle_websocket_upgrade(event)
 

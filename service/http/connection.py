@@ -22,6 +22,7 @@ from service.access.turns import Account, Turns
 
 HEAD_TIMEOUT_S = 10.0
 _READ_BYTES = 4096
+_HANDSHAKE_HEADERS = (b"sec-websocket-", b"upgrade", b"connection")  # what websockets reads
 _MAX_FRAGMENTS = 1024  # of one WebSocket message; its bytes are limited, empty ones are not
 _MAX_UNREAD_PONG_BYTES = 65_536
 
@@ -141,8 +142,8 @@ class HttpConnection(PacedReads, H11Protocol):  # type: ignore[misc]  # its eof_
         self.transport.close()
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
-        names = [value for name, value in self.headers if name.startswith(b"sec-websocket-")]
-        if not all(map(bytes.isascii, names)):  # websockets raises what uvicorn does not handle
+        read = [value for name, value in self.headers if name.startswith(_HANDSHAKE_HEADERS)]
+        if not all(map(bytes.isascii, read)):  # websockets raises what uvicorn does not handle
             self.send_400_response("Invalid WebSocket handshake.")
             return
         self._upgraded = True

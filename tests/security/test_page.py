@@ -254,11 +254,12 @@ async def _sent(address: tuple[str, int], data: bytes) -> tuple[asyncio.StreamRe
     return reader, writer
 
 
-def test_a_handshake_with_other_bytes_than_ascii_is_refused(page: Visited):
+@pytest.mark.parametrize("header", [b"Sec-WebSocket-Protocol", b"Upgrade"])
+def test_a_handshake_with_other_bytes_than_ascii_is_refused(page: Visited, header: bytes):
     address, _, port = page.host.partition(":")
     with socket.create_connection((address, int(port)), 60) as browser:
         head = HEAD.replace(b"/theme.css", SPEAK.encode())
-        browser.sendall(head + UPGRADE + b"Sec-WebSocket-Protocol: \xff\r\n\r\n")
+        browser.sendall(head + header + b": \xff\r\n" + UPGRADE + b"\r\n")
         assert browser.recv(12) == b"HTTP/1.1 400"
 
 
