@@ -13,13 +13,13 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
-from engines.api import DeviceMemory, Engine, EngineInfo, Event, Samples, Segment, SpeechStream
+from engines.api import Engine, Event, Segment, SpeechStream
 from engines.config import Sampling
-from engines.health import Health
 from engines.voice import Voice
+from engines.wrapper import EngineWrapper
 from service.errors import Unavailable
 from service.shutdown import force_exit
 from service.telemetry import metrics
@@ -215,48 +215,15 @@ def _retrieve(task: asyncio.Future[Any]) -> None:
         task.exception()  # otherwise asyncio logs it
 
 
-class WatchedEngine:
+class WatchedEngine(EngineWrapper):
     """An Engine whose streams a watchdog guards: they end when the engine stalls, also while they are being closed."""
 
     def __init__(self, engine: Engine, watchdog: Watchdog) -> None:
-        self._engine, self._watchdog = engine, watchdog
-
-    @property
-    def info(self) -> EngineInfo:
-        return self._engine.info
-
-    @property
-    def health(self) -> Health:
-        return self._engine.health
-
-    @property
-    def default_voice(self) -> Voice | None:
-        return self._engine.default_voice
-
-    def device_memory(self) -> DeviceMemory | None:
-        return self._engine.device_memory()
-
-    @property
-    def other_voices(self) -> Mapping[str, Voice]:
-        return self._engine.other_voices
-
-    def count_text_tokens(self, word: str) -> int:
-        return self._engine.count_text_tokens(word)
-
-    async def make_voice(self, audio: bytes, *, name: str, normalize_loudness: bool = True) -> Voice:
-        return await self._engine.make_voice(audio, name=name, normalize_loudness=normalize_loudness)
-
-    async def similarity(self, voice: Voice, speech: Samples) -> float | None:
-        return await self._engine.similarity(voice, speech)
+        super().__init__(engine)
+        self._watchdog = watchdog
 
     async def open(self, voice: Voice, sampling: Sampling) -> SpeechStream:
         return _WatchedStream(await self._engine.open(voice, sampling), self._watchdog)
-
-    async def warm_up(self) -> None:
-        await self._engine.warm_up()
-
-    async def close(self) -> None:
-        await self._engine.close()
 
 
 class _WatchedStream:

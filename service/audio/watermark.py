@@ -12,7 +12,7 @@ import contextlib
 import importlib
 import importlib.util
 import io
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -21,11 +21,11 @@ from typing import Any, Protocol
 import numpy as np
 import soxr
 
-from engines.api import AudioChunk, DeviceMemory, Engine, EngineInfo, Event, Samples, Segment, SpeechStream
+from engines.api import AudioChunk, Engine, Event, Samples, Segment, SpeechStream
 from engines.config import Sampling
-from engines.health import Health
 from engines.model_spec import SAMPLE_RATE_HZ
 from engines.voice import Voice
+from engines.wrapper import EngineWrapper
 from service.config import ConfigError
 
 _PACKAGE = "perth"
@@ -100,40 +100,13 @@ def _fades(length: int) -> Samples:
     return np.minimum(np.minimum(position, position[::-1]) / _FADE_SAMPLES, np.float32(1))
 
 
-class MarkedEngine:
+class MarkedEngine(EngineWrapper):
     """An Engine that marks every chunk of another one, on a thread of its own."""
 
     def __init__(self, engine: Engine, marker: Marker) -> None:
-        self._engine, self._marker = engine, marker
+        super().__init__(engine)
+        self._marker = marker
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="watermark")
-
-    @property
-    def info(self) -> EngineInfo:
-        return self._engine.info
-
-    @property
-    def health(self) -> Health:
-        return self._engine.health
-
-    @property
-    def default_voice(self) -> Voice | None:
-        return self._engine.default_voice
-
-    @property
-    def other_voices(self) -> Mapping[str, Voice]:
-        return self._engine.other_voices
-
-    def count_text_tokens(self, word: str) -> int:
-        return self._engine.count_text_tokens(word)
-
-    def device_memory(self) -> DeviceMemory | None:
-        return self._engine.device_memory()
-
-    async def make_voice(self, audio: bytes, *, name: str, normalize_loudness: bool = True) -> Voice:
-        return await self._engine.make_voice(audio, name=name, normalize_loudness=normalize_loudness)
-
-    async def similarity(self, voice: Voice, speech: Samples) -> float | None:
-        return await self._engine.similarity(voice, speech)
 
     async def open(self, voice: Voice, sampling: Sampling) -> SpeechStream:
         return _MarkedStream(await self._engine.open(voice, sampling), StreamMark(self._marker), self._thread)
