@@ -207,7 +207,7 @@ def test_a_voice_can_be_heard_before_it_is_used(visitor: Visitor):
     listen.click()
     listen.click()
     assert listen.inner_text() == "Listen"
-    visitor.button("Speak").click()
+    visitor.speak()
     visitor.finished()
     assert visitor.page.locator(".takes li").count() == 2
 
