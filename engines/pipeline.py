@@ -27,14 +27,15 @@ from engines.api import (
 )
 from engines.audio import faded_out
 from engines.config import Sampling
-from engines.errors import EngineBusy, EngineFailure, InvalidInput
+from engines.errors import EngineBusy, EngineFailure, InvalidInput, unsupported
 from engines.health import Health
 from engines.model_spec import SAMPLE_RATE_HZ
 from engines.playback import ActiveStreams, PlaybackClock
 from engines.s3gen.noise import segment_seed
 from engines.s3gen.streaming.batcher import WindowBatcher
+from engines.s3gen.streaming.named_schedule import schedule_for
 from engines.s3gen.streaming.pacing import SegmentPlan, StreamPacer, TokenProgress
-from engines.s3gen.streaming.schedule import Schedule
+from engines.s3gen.streaming.schedule import SCHEDULES, Schedule
 from engines.s3gen.streaming.segment_decoder import SegmentDecoder
 from engines.s3gen.streaming.window_queue import Decoded
 from engines.s3gen.streaming.windows import Wait, Window
@@ -122,13 +123,27 @@ class Pipeline:
     async def similarity(self, voice: Voice, speech: Samples) -> float | None:
         return await self._voice_workers.run(self._builder.similarity, voice, speech)
 
+    def schedule_now(self, voice: Voice) -> str:
+        own = self.stages.schedule
+        if own.name not in SCHEDULES:
+            return ""  # an engine of whole segments
+        silent = sum(not stream.has_spoken for stream in self._streams)  # they may all begin at any moment
+        streams = len(self._active_streams) + silent + 1
+        now_s = asyncio.get_running_loop().time()
+        return schedule_for(own, streams, len(voice.s3gen_prompt_tokens), self.stages.s3gen.forecast, now_s).name
+
     async def open(self, voice: Voice, sampling: Sampling) -> PipelineStream:
+        stages = self.stages
+        if sampling.schedule:
+            if stages.schedule.name not in SCHEDULES:
+                raise unsupported("schedule", sampling.schedule, "an engine of whole segments", "none")
+            stages = replace(stages, schedule=SCHEDULES[sampling.schedule])
         max_streams = self.info.limits.max_streams
         if len(self._streams) >= max_streams:
             raise EngineBusy(f"All {max_streams} streams of this engine are in use; retry when one has ended.")
         if self._streams and self.stages.s3gen.overloaded(asyncio.get_running_loop().time()):
             raise EngineBusy("The open streams already run dry on this device; retry when one has ended.")
-        stream = PipelineStream(self.stages, voice, sampling, self._active_streams, self._streams.discard)
+        stream = PipelineStream(stages, voice, sampling, self._active_streams, self._streams.discard)
         self._streams.add(stream)
         return stream
 
@@ -176,6 +191,7 @@ class PipelineStream:
         self._prepared: _Utterance | None = None
         self._to_prepare: Segment | None = None
         self._closed = False
+        self.has_spoken = False  # or has begun to
 
     def prepare(self, segment: Segment) -> None:
         """Start T3 on `segment` as soon as it has finished the one being spoken."""
@@ -184,6 +200,7 @@ class PipelineStream:
             self._start_prepared()
 
     async def speak(self, segment: Segment) -> AsyncGenerator[Event, None]:
+        self.has_spoken = True
         utterance = await self._take(segment)
         recorder = SegmentStatsRecorder(self._playback, asyncio.get_running_loop().time)
         try:

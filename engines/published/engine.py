@@ -70,7 +70,7 @@ def _check_choices(config: EngineConfig) -> None:
         "t3_dtype": ("auto", "float32"),
         "s3gen": ("auto", "onnx"),
         "s3gen_dtype": ("auto", "float32"),
-        "decode": ("reference",),
+        "decode": ("auto", "reference"),
         "device": ("auto", "cpu"),
         "providers": (("cpu",),),
     }

@@ -6,6 +6,7 @@ from enum import Enum
 from typing import Any
 
 from engines.api import EngineInfo
+from engines.config import SCHEDULE_NAMES
 from engines.model_spec import SPEECH_VOCAB
 from service.audio.formats import SAMPLE_RATES_HZ
 from service.http import speech_request
@@ -142,6 +143,10 @@ def _speech_request(info: EngineInfo, policy: StreamPolicy) -> Schema:
         "top_p": {"type": "number", "exclusiveMinimum": 0.0, "maximum": 1.0, "default": 0.95},
         "repetition_penalty": _range("number", 0.1, 10.0, 1.2),
         "seed": {"type": "integer", "minimum": 0, "maximum": 2**64 - 1},
+        "schedule": {
+            "enum": list(SCHEDULE_NAMES),
+            "description": "How the audio is cut; by the load where it is absent.",
+        },
         "max_speech_token_count": _range("integer", 1, 1000, 1000),
         "markup": _choice(
             Markup, policy.markup, "SSML is refused and HTML removed, both are removed, or both are spoken as text."

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from engines.config import SCHEDULE_NAMES
 from engines.errors import InvalidInput
 from mynah.v1 import speech_pb2
 from service.audio.formats import AudioFormat
@@ -57,6 +58,7 @@ _FIELDS = {
     "settings.audio_format": "response_format",
     "settings.sample_rate_hz": "sample_rate_hz",
     "sampling.max_speech_tokens": "max_speech_token_count",
+    "settings.schedule": "schedule",
 }
 
 
@@ -87,6 +89,8 @@ def parse(body: dict[str, Any], model: str) -> SpeechRequest:
         _set(settings, "voice_id", fields["voice"], "voice")
     if "sample_rate_hz" in fields:
         _set(settings, "sample_rate_hz", fields["sample_rate_hz"])
+    if "schedule" in fields:
+        settings.schedule = fields["schedule"]
     for name in SAMPLING_FIELDS:
         if name in fields:
             _set(settings.sampling, name, fields[name])
@@ -217,6 +221,7 @@ _PARSERS: dict[str, Callable[[str, object], Any]] = {
     "top_p": _number,
     "repetition_penalty": _number,
     "seed": _whole,
+    "schedule": _one_of(SCHEDULE_NAMES, "SCHEDULE_UNKNOWN"),
     "max_speech_token_count": _whole,
     "markup": _choice(Markup, "MARKUP_UNKNOWN"),
     "unspeakable_text": _choice(UnspeakableText, "UNSPEAKABLE_TEXT_UNKNOWN"),

@@ -77,6 +77,7 @@ async def _say(client: Client, args: argparse.Namespace) -> None:
         audio_format=format_of(output),
         sampling=sampling,
         text_settings=TextSettings(args.markup, args.unspeakable_text, args.drop_thinking),
+        schedule=args.schedule,
     )
     reporter = NullReporter() if args.quiet else ProgressReporter()
     async with stream:
@@ -151,6 +152,8 @@ async def _info(client: Client) -> None:
         "formats": ", ".join(info.audio_formats),
         "waiting text": f"at most {info.limits.max_pending_text_chars} chars on a stream",
     }
+    if info.setting_reason:
+        lines["setting"] = info.setting_reason
     if info.notice:
         lines["notice"] = info.notice
     for name, value in lines.items():

@@ -36,10 +36,12 @@ class Sampling:
     top_k: int | None = None
     top_p: float | None = None
     repetition_penalty: float | None = None
-    seed: int | None = None
+    seed: int | None = None  # with the schedule of `StreamOpened` it repeats every byte
     max_speech_tokens: int | None = None  # per segment
 
 
+Schedule = Literal["lowest_latency", "balanced", "throughput", "crowd"]
+"""How the audio is cut into windows whatever the load, from small first windows to large ones."""
 Markup = Literal["refuse", "strip", "literal"]
 """What markup in a text becomes: SSML is refused and HTML removed, both are removed, or both are spoken as text."""
 UnspeakableText = Literal["skip", "refuse"]
@@ -80,6 +82,7 @@ class SpeechSettings:
     sample_rate_hz: int | None = None
     sampling: Sampling = Sampling()
     text: TextSettings = TextSettings()
+    schedule: Schedule | None = None
 
 
 @dataclass(frozen=True)

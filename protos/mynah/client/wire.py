@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from google.protobuf.message import Message
 
@@ -14,6 +14,7 @@ from mynah.client.settings import (
     AudioFormat,
     Markup,
     Sampling,
+    Schedule,
     SpeechSettings,
     TextSettings,
     UnspeakableText,
@@ -46,6 +47,7 @@ def settings_to_wire(settings: SpeechSettings) -> speech_pb2.SpeechSettings:
     _set(message.sampling, "max_speech_token_count", sampling.max_speech_tokens)
     if settings.text != TextSettings():
         message.text.CopyFrom(_text_settings_to_wire(settings.text))
+    _set(message, "schedule", settings.schedule)
     return message
 
 
@@ -102,9 +104,12 @@ def opened_from_wire(opened: speech_pb2.StreamOpened) -> events.StreamOpened:
     )
     audio_format = _FORMAT_NAMES[settings.audio_format]
     text = _text_settings_from_wire(settings.text)
-    resolved = SpeechSettings(settings.voice_id, audio_format, settings.sample_rate_hz, sampling, text)
+    schedule = cast(Schedule | None, opened.schedule or None)
+    resolved = SpeechSettings(settings.voice_id, audio_format, settings.sample_rate_hz, sampling, text, schedule)
     limits = limits_from_wire(opened.limits)
-    return events.StreamOpened(opened.stream_id, resolved, limits, opened.model, opened.notice, tuple(opened.tags))
+    return events.StreamOpened(
+        opened.stream_id, resolved, limits, opened.model, opened.notice, tuple(opened.tags), schedule
+    )
 
 
 def _text_settings_from_wire(text: speech_pb2.TextSettings) -> TextSettings:
@@ -308,6 +313,9 @@ def info_from_wire(info: speech_pb2.GetServerInfoResponse) -> events.ServerInfo:
         limits=limits_from_wire(info.limits),
         open_streams=info.open_stream_count,
         tags=tuple(info.tags),
+        decode=info.decode,
+        setting_reason=info.setting_reason,
+        load=info.load if info.HasField("load") else None,
     )
 
 

@@ -75,18 +75,20 @@ SKIP_REASON_NOTHING_TO_SPEAK: SkipReason
 SKIP_REASON_SCRIPT_UNSUPPORTED: SkipReason
 
 class SpeechSettings(_message.Message):
-    __slots__ = ("voice_id", "audio_format", "sample_rate_hz", "sampling", "text")
+    __slots__ = ("voice_id", "audio_format", "sample_rate_hz", "sampling", "text", "schedule")
     VOICE_ID_FIELD_NUMBER: _ClassVar[int]
     AUDIO_FORMAT_FIELD_NUMBER: _ClassVar[int]
     SAMPLE_RATE_HZ_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
+    SCHEDULE_FIELD_NUMBER: _ClassVar[int]
     voice_id: str
     audio_format: AudioFormat
     sample_rate_hz: int
     sampling: Sampling
     text: TextSettings
-    def __init__(self, voice_id: _Optional[str] = ..., audio_format: _Optional[_Union[AudioFormat, str]] = ..., sample_rate_hz: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., text: _Optional[_Union[TextSettings, _Mapping]] = ...) -> None: ...
+    schedule: str
+    def __init__(self, voice_id: _Optional[str] = ..., audio_format: _Optional[_Union[AudioFormat, str]] = ..., sample_rate_hz: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., text: _Optional[_Union[TextSettings, _Mapping]] = ..., schedule: _Optional[str] = ...) -> None: ...
 
 class TextSettings(_message.Message):
     __slots__ = ("markup", "unspeakable_text", "drop_thinking")
@@ -165,20 +167,22 @@ class StreamSpeechResponse(_message.Message):
     def __init__(self, opened: _Optional[_Union[StreamOpened, _Mapping]] = ..., audio: _Optional[_Union[AudioChunk, _Mapping]] = ..., segment_started: _Optional[_Union[SegmentStarted, _Mapping]] = ..., segment_done: _Optional[_Union[SegmentDone, _Mapping]] = ..., flushed: _Optional[_Union[Flushed, _Mapping]] = ..., cancelled: _Optional[_Union[Cancelled, _Mapping]] = ...) -> None: ...
 
 class StreamOpened(_message.Message):
-    __slots__ = ("stream_id", "settings", "limits", "model", "notice", "tags")
+    __slots__ = ("stream_id", "settings", "limits", "model", "notice", "tags", "schedule")
     STREAM_ID_FIELD_NUMBER: _ClassVar[int]
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     NOTICE_FIELD_NUMBER: _ClassVar[int]
     TAGS_FIELD_NUMBER: _ClassVar[int]
+    SCHEDULE_FIELD_NUMBER: _ClassVar[int]
     stream_id: str
     settings: SpeechSettings
     limits: Limits
     model: str
     notice: str
     tags: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, stream_id: _Optional[str] = ..., settings: _Optional[_Union[SpeechSettings, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., model: _Optional[str] = ..., notice: _Optional[str] = ..., tags: _Optional[_Iterable[str]] = ...) -> None: ...
+    schedule: str
+    def __init__(self, stream_id: _Optional[str] = ..., settings: _Optional[_Union[SpeechSettings, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., model: _Optional[str] = ..., notice: _Optional[str] = ..., tags: _Optional[_Iterable[str]] = ..., schedule: _Optional[str] = ...) -> None: ...
 
 class Limits(_message.Message):
     __slots__ = ("max_pending_text_char_count", "max_segment_text_char_count", "max_segment_speech_token_count", "max_pending_flush_count", "max_open_stream_count", "max_upload_byte_count", "idle_timeout_s", "stall_timeout_s", "max_segment_text_token_count", "split_segment_text_char_count")
@@ -333,7 +337,7 @@ class GetServerInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetServerInfoResponse(_message.Message):
-    __slots__ = ("version", "model", "device", "t3_runtime", "s3gen_runtime", "random_weights", "notice", "native_sample_rate_hz", "sample_rates_hz", "audio_formats", "limits", "open_stream_count", "tags")
+    __slots__ = ("version", "model", "device", "t3_runtime", "s3gen_runtime", "random_weights", "notice", "native_sample_rate_hz", "sample_rates_hz", "audio_formats", "limits", "open_stream_count", "tags", "decode", "setting_reason", "load")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
@@ -347,6 +351,9 @@ class GetServerInfoResponse(_message.Message):
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     OPEN_STREAM_COUNT_FIELD_NUMBER: _ClassVar[int]
     TAGS_FIELD_NUMBER: _ClassVar[int]
+    DECODE_FIELD_NUMBER: _ClassVar[int]
+    SETTING_REASON_FIELD_NUMBER: _ClassVar[int]
+    LOAD_FIELD_NUMBER: _ClassVar[int]
     version: str
     model: str
     device: str
@@ -360,4 +367,7 @@ class GetServerInfoResponse(_message.Message):
     limits: Limits
     open_stream_count: int
     tags: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, version: _Optional[str] = ..., model: _Optional[str] = ..., device: _Optional[str] = ..., t3_runtime: _Optional[str] = ..., s3gen_runtime: _Optional[str] = ..., random_weights: bool = ..., notice: _Optional[str] = ..., native_sample_rate_hz: _Optional[int] = ..., sample_rates_hz: _Optional[_Iterable[int]] = ..., audio_formats: _Optional[_Iterable[_Union[AudioFormat, str]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., open_stream_count: _Optional[int] = ..., tags: _Optional[_Iterable[str]] = ...) -> None: ...
+    decode: str
+    setting_reason: str
+    load: float
+    def __init__(self, version: _Optional[str] = ..., model: _Optional[str] = ..., device: _Optional[str] = ..., t3_runtime: _Optional[str] = ..., s3gen_runtime: _Optional[str] = ..., random_weights: bool = ..., notice: _Optional[str] = ..., native_sample_rate_hz: _Optional[int] = ..., sample_rates_hz: _Optional[_Iterable[int]] = ..., audio_formats: _Optional[_Iterable[_Union[AudioFormat, str]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., open_stream_count: _Optional[int] = ..., tags: _Optional[_Iterable[str]] = ..., decode: _Optional[str] = ..., setting_reason: _Optional[str] = ..., load: _Optional[float] = ...) -> None: ...

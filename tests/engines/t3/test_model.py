@@ -72,7 +72,7 @@ def test_every_linear_gives_what_a_plain_one_gives(rows: int, outputs: int) -> N
     weight, bias = torch.randn(96, outputs), torch.randn(outputs)
     dense = DenseLinear(weight, bias)
     x, residual = torch.randn(rows, 96), torch.randn(rows, outputs)
-    for fast in (PackedLinear(weight.t(), bias), CompiledLinear(weight, bias, fp16_weights=False)):
+    for fast in (PackedLinear(weight.t(), bias), CompiledLinear(weight, bias, weights="float32")):
         torch.testing.assert_close(fast(x), dense(x), rtol=0, atol=1e-4)
         torch.testing.assert_close(fast.gelu(x), dense.gelu(x), rtol=0, atol=1e-4)
         torch.testing.assert_close(fast.add(x, residual), dense.add(x, residual), rtol=0, atol=1e-4)
@@ -103,7 +103,7 @@ def test_random_weights_speak_for_a_while_and_then_stop() -> None:
 @pytest.mark.skipif(not fp16_supported(), reason="this CPU keeps no weights in float16")
 def test_weights_in_float16_hardly_change_the_draws() -> None:
     """The bound that 8 bits miss: total variation 0.02, greedy agreement 0.99 (random:nano: 0.0017, 0.995)."""
-    fp16 = T3Net.load(checkpoint().t3_path, TINY, CPU, fp16_weights=True)
+    fp16 = T3Net.load(checkpoint().t3_path, TINY, CPU, weights="float16")
     speech_tokens = np.random.default_rng(1).integers(0, SPEECH_CODES, 400).tolist()
     with torch.inference_mode():
         exact, small = (_logits(one, speech_tokens) for one in (net(), fp16))

@@ -1,0 +1,113 @@
+"""The schedule of a stream with a seed: by the load when it opens, and what that carries, on virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engines.config import SCHEDULE_NAMES, Sampling
+from engines.errors import InvalidInput
+from engines.s3gen.streaming.decode_times import DecodeForecast, DecodeTimes
+from engines.s3gen.streaming.named_schedule import schedule_for
+from engines.s3gen.streaming.schedule import SCHEDULES
+from tests.engines.test_scheduling import VOICE, Device, Result, listen
+from tests.virtual_time import virtual_time
+
+
+def forecast(shared_work: float = 300.0, pace_s: float = 0.0) -> DecodeForecast:
+    times = DecodeTimes(shared_work)
+    if pace_s:
+        times.observe(100, pace_s * (shared_work + 100))
+    return DecodeForecast(times, max_rows=8, cached=False)
+
+
+def chosen(streams: int, pace_s: float, smallest: str = "balanced") -> str:
+    return schedule_for(SCHEDULES[smallest], streams, 250, forecast(pace_s=pace_s), 0.0).name
+
+
+def test_an_idle_server_takes_its_own_and_a_full_one_larger_windows() -> None:
+    assert chosen(1, 0.0) == "balanced", "nothing was measured yet"
+    assert chosen(1, 1e-4) == "balanced"
+    assert chosen(1, 1e-4, "lowest_latency") == "lowest_latency"
+    assert chosen(1000, 1e-4) == "crowd"
+    assert chosen(1000, 1e-4, "throughput") == "crowd"
+
+
+@given(st.floats(1e-5, 1e-2), st.integers(1, 64), st.sampled_from(SCHEDULE_NAMES))
+def test_more_streams_never_get_smaller_windows(pace_s: float, streams: int, smallest: str) -> None:
+    names = [chosen(count, pace_s, smallest) for count in (1, streams, 2 * streams)]
+    order = [SCHEDULE_NAMES.index(name) for name in names]
+    assert order == sorted(order)
+    assert order[0] >= SCHEDULE_NAMES.index(smallest)
+
+
+@pytest.mark.parametrize("schedule", ["", "crowd"])
+def test_a_named_schedule_is_one_of_the_list(schedule: str) -> None:
+    assert Sampling(schedule=schedule).schedule == schedule
+    with pytest.raises(InvalidInput, match="it must be one of lowest_latency, balanced, throughput, crowd") as raised:
+        Sampling(schedule=f"{schedule}s")
+    assert raised.value.reason == "SCHEDULE_UNKNOWN"
+
+
+async def crowd(count: int, *, seeded: bool, gap_s: float = 0.05) -> list[Result]:
+    """Streams that begin one after the other on a device of the port's size: two cores of a small server."""
+    engine, *_ = Device(call_s=0.06, token_s=2.5e-4, max_batch=8).engine()
+    warm = await engine.open(VOICE, Sampling())  # as a server's warm-up does: one call is measured
+    await listen(engine, 0.0, tokens=30)
+    await warm.close()
+
+    async def one(start_s: float) -> Result:
+        await asyncio.sleep(start_s)
+        schedule = engine.schedule_now(VOICE) if seeded else ""
+        return await listen(engine, 0.0, 250, repeatable=seeded, schedule=schedule)
+
+    return await asyncio.gather(*(one(gap_s * i) for i in range(count)))
+
+
+def carried(*, seeded: bool) -> int:
+    """The most streams without a gap."""
+    count = 0
+    while count < 64 and not sum(r.underruns for r in virtual_time(crowd(count + 2, seeded=seeded))):
+        count += 2
+    return count
+
+
+def test_streams_with_a_seed_are_nearly_as_many() -> None:
+    without, seeded = carried(seeded=False), carried(seeded=True)
+    assert without >= 8
+    assert seeded >= 0.8 * without, (seeded, without)
+
+
+def test_the_same_seed_and_schedule_give_the_same_bytes_under_any_load() -> None:
+    async def spoken(company: int, schedule: str) -> bytes:
+        engine, *_ = Device(call_s=0.06, token_s=2.5e-4).engine()
+        others = [asyncio.create_task(listen(engine, 0.01 * i)) for i in range(company)]
+        await asyncio.sleep(0.5)
+        chosen_now = schedule or engine.schedule_now(VOICE)
+        result = await listen(engine, 0.0, 250, repeatable=True, schedule=chosen_now)
+        await asyncio.gather(*others)
+        return result.audio
+
+    alone = {name: virtual_time(spoken(0, name)) for name in SCHEDULE_NAMES}
+    for name, audio in alone.items():
+        assert virtual_time(spoken(6, name)) == audio
+    assert virtual_time(spoken(0, "")) == alone["balanced"]
+    assert len(set(alone.values())) > 1, "windows show in the samples"
+
+
+def test_streams_that_have_not_spoken_yet_count() -> None:
+    async def run() -> tuple[str, str]:
+        engine, *_ = Device(call_s=0.06, token_s=2.5e-4).engine()
+        await listen(engine, 0.0, tokens=30)
+        before = engine.schedule_now(VOICE)
+        for _ in range(200):
+            await engine.open(VOICE, Sampling())
+        after = engine.schedule_now(replace(VOICE))
+        await engine.close()
+        return before, after
+
+    assert virtual_time(run()) == ("balanced", "crowd")
