@@ -15,6 +15,7 @@ from engines.errors import InvalidInput
 from engines.model_spec import SPEECH_VOCAB
 
 SCHEDULE_NAMES = ("lowest_latency", "balanced", "throughput", "crowd")  # see s3gen/streaming/schedule.py
+STREAM_SCHEDULES = (*SCHEDULE_NAMES, "offline")  # that a stream may name
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,11 @@ class Sampling:
     # Windows are cut by token counts alone, so seed and schedule determine every byte. If False, hops follow the
     # listener's buffer and the load, and a repeated seed gives the same speech tokens but slightly different samples.
     repeatable: bool = True
-    schedule: str = ""  # of a repeatable stream, one of SCHEDULE_NAMES; empty: the engine's own
+    schedule: str = ""  # of a repeatable stream, one of STREAM_SCHEDULES; empty: the engine's own
 
     def __post_init__(self) -> None:
-        if self.schedule and self.schedule not in SCHEDULE_NAMES:
-            allowed = ", ".join(SCHEDULE_NAMES)
+        if self.schedule and self.schedule not in STREAM_SCHEDULES:
+            allowed = ", ".join(STREAM_SCHEDULES)
             message = f"sampling.schedule is {self.schedule!r}; it must be one of {allowed}."
             raise InvalidInput(
                 "sampling.schedule", message, "SCHEDULE_UNKNOWN", value=repr(self.schedule), allowed=allowed

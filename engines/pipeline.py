@@ -33,11 +33,11 @@ from engines.model_spec import SAMPLE_RATE_HZ
 from engines.playback import ActiveStreams, PlaybackClock
 from engines.s3gen.noise import segment_seed
 from engines.s3gen.streaming.batcher import WindowBatcher
-from engines.s3gen.streaming.named_schedule import schedule_for
+from engines.s3gen.streaming.named_schedule import Load, schedule_for
 from engines.s3gen.streaming.pacing import SegmentPlan, StreamPacer, TokenProgress
-from engines.s3gen.streaming.schedule import SCHEDULES, Schedule
+from engines.s3gen.streaming.schedule import OFFLINE, SCHEDULES, STREAM_SCHEDULES, Schedule
 from engines.s3gen.streaming.segment_decoder import SegmentDecoder
-from engines.s3gen.streaming.window_queue import Decoded
+from engines.s3gen.streaming.window_queue import OFFLINE_DEADLINE_S, Decoded
 from engines.s3gen.streaming.windows import Wait, Window
 from engines.segment_stats import SegmentStatsRecorder
 from engines.t3.backend import T3Backend, T3Request
@@ -127,17 +127,19 @@ class Pipeline:
         own = self.stages.schedule
         if own.name not in SCHEDULES:
             return ""  # an engine of whole segments
-        silent = sum(not stream.has_spoken for stream in self._streams)  # they may all begin at any moment
+        silent = sum(stream.awaited for stream in self._streams)  # they may all begin at any moment
         streams = len(self._active_streams) + silent + 1
         now_s = asyncio.get_running_loop().time()
-        return schedule_for(own, streams, len(voice.s3gen_prompt_tokens), self.stages.s3gen.forecast, now_s).name
+        token_s = max((stream.token_s for stream in self._streams), default=0.0)
+        load = Load(streams, self.info.limits.max_streams, token_s, self.stages.s3gen.forecast, now_s)
+        return schedule_for(own, len(voice.s3gen_prompt_tokens), load).name
 
     async def open(self, voice: Voice, sampling: Sampling) -> PipelineStream:
         stages = self.stages
         if sampling.schedule:
             if stages.schedule.name not in SCHEDULES:
                 raise unsupported("schedule", sampling.schedule, "an engine of whole segments", "none")
-            stages = replace(stages, schedule=SCHEDULES[sampling.schedule])
+            stages = replace(stages, schedule=STREAM_SCHEDULES[sampling.schedule])
         max_streams = self.info.limits.max_streams
         if len(self._streams) >= max_streams:
             raise EngineBusy(f"All {max_streams} streams of this engine are in use; retry when one has ended.")
@@ -192,6 +194,7 @@ class PipelineStream:
         self._to_prepare: Segment | None = None
         self._closed = False
         self.has_spoken = False  # or has begun to
+        self._has_listener = stages.schedule is not OFFLINE
 
     def prepare(self, segment: Segment) -> None:
         """Start T3 on `segment` as soon as it has finished the one being spoken."""
@@ -205,14 +208,14 @@ class PipelineStream:
         recorder = SegmentStatsRecorder(self._playback, asyncio.get_running_loop().time)
         try:
             yield SegmentStarted(segment, utterance.text_tokens)
-            self._active_streams.update(self._playback, self._playback.dry_at_s)
+            self._note_listener()
             while (window := await utterance.next_window()) is not None:
                 plan = None if self._sampling.repeatable else utterance.plan
                 decoded = await self.stages.s3gen.decode(utterance.decoder, window, self._deadline_s(), plan)
                 if decoded.window.is_last and utterance.ran_away:
                     decoded = replace(decoded, samples=faded_out(decoded.samples, SAMPLE_RATE_HZ))
                 recorder.deliver(decoded)
-                self._active_streams.update(self._playback, self._playback.dry_at_s)
+                self._note_listener()
                 figures = utterance.figures(decoded)
                 yield AudioChunk(segment.index, self._position_samples, decoded.samples, figures)
                 self._position_samples += len(decoded.samples)
@@ -223,6 +226,16 @@ class PipelineStream:
             self._active_streams.leave(self._playback)
             if self._current is utterance:  # ended early, so the prefetched segment is not wanted either
                 await self._drop_all()
+
+    @property
+    def token_s(self) -> float:
+        """The time in which T3 makes one speech token of the segment being spoken; 0 before that is known."""
+        return 0.0 if self._current is None else self._current.token_s
+
+    @property
+    def awaited(self) -> bool:
+        """Whether a listener waits for the stream's first speech."""
+        return self._has_listener and not self.has_spoken
 
     async def close(self) -> None:
         if self._closed:
@@ -264,9 +277,15 @@ class PipelineStream:
         with suppress(InvalidInput):  # speak() will raise it to the caller
             self._prepared = self._begin(segment, made_ahead=True)
 
+    def _note_listener(self) -> None:
+        if self._has_listener:
+            self._active_streams.update(self._playback, self._playback.dry_at_s)
+
     def _deadline_s(self) -> float:
         """When the listener runs dry; now, before the first chunk."""
         now_s = asyncio.get_running_loop().time()
+        if not self._has_listener:
+            return now_s + OFFLINE_DEADLINE_S
         return now_s + max(0.0, self._playback.lead_s(now_s))
 
 
@@ -319,6 +338,11 @@ class _Utterance:
     def ran_away(self) -> bool:
         """Whether T3 was stopped in the middle of its speech, because the text cannot take that long."""
         return self._generation.hit_runaway_limit
+
+    @property
+    def token_s(self) -> float:
+        """As TokenProgress.token_s."""
+        return self._progress.token_s
 
     @property
     def ended(self) -> bool:

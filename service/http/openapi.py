@@ -6,7 +6,7 @@ from enum import Enum
 from typing import Any
 
 from engines.api import EngineInfo
-from engines.config import SCHEDULE_NAMES
+from engines.config import STREAM_SCHEDULES
 from engines.model_spec import SPEECH_VOCAB
 from service.audio.formats import SAMPLE_RATES_HZ
 from service.http import speech_request
@@ -144,7 +144,7 @@ def _speech_request(info: EngineInfo, policy: StreamPolicy) -> Schema:
         "repetition_penalty": _range("number", 0.1, 10.0, 1.2),
         "seed": {"type": "integer", "minimum": 0, "maximum": 2**64 - 1},
         "schedule": {
-            "enum": list(SCHEDULE_NAMES),
+            "enum": list(STREAM_SCHEDULES),
             "description": "How the audio is cut; by the load where it is absent.",
         },
         "max_speech_token_count": _range("integer", 1, 1000, 1000),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from engines.config import SCHEDULE_NAMES
+from engines.config import STREAM_SCHEDULES
 from engines.errors import InvalidInput
 from mynah.v1 import speech_pb2
 from service.audio.formats import AudioFormat
@@ -221,7 +221,7 @@ _PARSERS: dict[str, Callable[[str, object], Any]] = {
     "top_p": _number,
     "repetition_penalty": _number,
     "seed": _whole,
-    "schedule": _one_of(SCHEDULE_NAMES, "SCHEDULE_UNKNOWN"),
+    "schedule": _one_of(STREAM_SCHEDULES, "SCHEDULE_UNKNOWN"),
     "max_speech_token_count": _whole,
     "markup": _choice(Markup, "MARKUP_UNKNOWN"),
     "unspeakable_text": _choice(UnspeakableText, "UNSPEAKABLE_TEXT_UNKNOWN"),

@@ -58,6 +58,7 @@ class Result:
     underrun_s: float
     samples: int
     audio: bytes = b""
+    windows: int = 0
 
 
 async def listen(
@@ -73,7 +74,7 @@ async def listen(
                 audio.append(event.samples.tobytes())
             if isinstance(event, SegmentDone):
                 s = event.stats
-                return Result(s.ttfa_s, s.underruns, s.underrun_s, s.samples, b"".join(audio))
+                return Result(s.ttfa_s, s.underruns, s.underrun_s, s.samples, b"".join(audio), s.windows)
     finally:
         await stream.close()
     raise AssertionError("the segment did not end")

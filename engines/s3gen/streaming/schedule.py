@@ -92,3 +92,6 @@ SCHEDULES = {
     )
 }
 assert tuple(SCHEDULES) == SCHEDULE_NAMES
+# As few windows as live streams can wait for: the least work, for audio without a listener while it is made.
+OFFLINE = Schedule("offline", _steps((200, 7)))
+STREAM_SCHEDULES = {**SCHEDULES, OFFLINE.name: OFFLINE}

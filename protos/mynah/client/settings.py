@@ -40,8 +40,9 @@ class Sampling:
     max_speech_tokens: int | None = None  # per segment
 
 
-Schedule = Literal["lowest_latency", "balanced", "throughput", "crowd"]
-"""How the audio is cut into windows whatever the load, from small first windows to large ones."""
+Schedule = Literal["lowest_latency", "balanced", "throughput", "crowd", "offline"]
+"""How the audio is cut into windows whatever the load, from small first windows to large ones; "offline" has the
+fewest, which takes the least work, behind all streams that have a listener."""
 Markup = Literal["refuse", "strip", "literal"]
 """What markup in a text becomes: SSML is refused and HTML removed, both are removed, or both are spoken as text."""
 UnspeakableText = Literal["skip", "refuse"]

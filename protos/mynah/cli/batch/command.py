@@ -63,6 +63,7 @@ class ClientSpeaker:
             sample_rate_hz=item.sample_rate_hz,
             sampling=item.sampling,
             text_settings=item.text_settings,
+            schedule="offline",
         )
         async with stream:
             rate_hz = stream.opened.settings.sample_rate_hz
