@@ -358,11 +358,13 @@ async def test_a_seed_gets_the_schedule_that_the_load_asks_for_and_is_told_it():
 
 @pytest.mark.parametrize("sampling", [mynah.Sampling(), mynah.Sampling(seed=7)], ids=["no seed", "a seed"])
 async def test_a_named_schedule_is_kept_whatever_the_load(sampling: mynah.Sampling):
-    async with serving(Script(schedule="throughput")) as at:
-        async with at.client.stream(sampling=sampling, schedule="lowest_latency") as stream:
-            assert stream.opened.schedule == "lowest_latency"
-            (engine_stream,) = at.engine.streams
-            assert (engine_stream.sampling.schedule, engine_stream.sampling.repeatable) == ("lowest_latency", True)
+    async with (
+        serving(Script(schedule="throughput")) as at,
+        at.client.stream(sampling=sampling, schedule="lowest_latency") as stream,
+    ):
+        assert stream.opened.schedule == "lowest_latency"
+        (engine_stream,) = at.engine.streams
+        assert (engine_stream.sampling.schedule, engine_stream.sampling.repeatable) == ("lowest_latency", True)
 
 
 async def test_an_unknown_schedule_is_refused():
