@@ -58,6 +58,7 @@ _SAMPLING = {
     "max_speech_token_count": int,
 }
 _CONSENT = "consent"
+_SCHEDULE = "schedule"  # how the audio is cut, by its name in the contract
 # and how text is read, by the names and values of HTTP
 _TEXT = ("markup", "unspeakable_text", "drop_thinking")
 _PROMPT = "zero_shot_data.audio_prompt"
@@ -70,7 +71,12 @@ _BYTES_PER_SAMPLE = {
     riva_audio_pb2.ALAW: 1.0,
 }
 _QUICK_CHARS_PER_S = 25.0  # English is read at about 15
-_FIELDS = {"voice_id": "voice_name", "settings.sample_rate_hz": "sample_rate_hz", "text.content": "text"}
+_FIELDS = {
+    "voice_id": "voice_name",
+    "settings.sample_rate_hz": "sample_rate_hz",
+    "settings.schedule": "custom_configuration[schedule]",
+    "text.content": "text",
+}
 
 
 def add_to(
@@ -235,6 +241,7 @@ def _settings(request: Any) -> speech_pb2.SpeechSettings:
         voice_id=_voice_id(request), audio_format=_FORMATS[request.encoding], sampling=_sampling(request)
     )
     settings.text.CopyFrom(_text_settings(request))
+    settings.schedule = request.custom_configuration.get(_SCHEDULE, "")
     if request.sample_rate_hz:
         settings.sample_rate_hz = request.sample_rate_hz
     return settings
@@ -255,11 +262,11 @@ def _voice_id(request: Any) -> str:
 def _sampling(request: Any) -> speech_pb2.Sampling:
     sampling = speech_pb2.Sampling()
     for key, text in request.custom_configuration.items():
-        if key == _CONSENT or key in _TEXT:
+        if key in (_CONSENT, _SCHEDULE) or key in _TEXT:
             continue
         field = f"custom_configuration[{key}]"
         if key not in _SAMPLING:
-            allowed = ", ".join([_CONSENT, *_TEXT, *_SAMPLING])
+            allowed = ", ".join([_CONSENT, _SCHEDULE, *_TEXT, *_SAMPLING])
             message = f"{field} is unknown; custom_configuration may hold {allowed}."
             raise InvalidInput(field, message, "CONFIGURATION_UNKNOWN", value=text, allowed=allowed)
         try:

@@ -113,6 +113,10 @@ def _spoken() -> Schema:
         "content": content,
         "headers": {
             speech_request.VOICE_HEADER: {"schema": _STRING, "description": "The id of the voice that speaks."},
+            speech_request.SCHEDULE_HEADER: {
+                "schema": {"enum": list(STREAM_SCHEDULES)},
+                "description": "With a seed or a schedule in the request: both repeat the bytes. Else absent.",
+            },
             speech_request.REPLACED_VOICE_HEADER: {
                 "schema": _STRING,
                 "description": "OpenAI's name of a voice, for which the default voice speaks; else absent.",

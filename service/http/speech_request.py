@@ -47,6 +47,7 @@ VOICE_ALIASES = (
 )  # fmt: skip
 VOICE_HEADER = "x-mynah-voice"  # of a response: the id of the voice that speaks
 REPLACED_VOICE_HEADER = "x-mynah-voice-replaced"  # the alias that was asked for
+SCHEDULE_HEADER = "x-mynah-schedule"  # of speech with a seed: both repeat its bytes
 TEXT_FIELDS = ("markup", "unspeakable_text", "drop_thinking")
 SAMPLING_FIELDS = ("temperature", "top_k", "top_p", "repetition_penalty", "seed", "max_speech_token_count")
 
