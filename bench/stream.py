@@ -144,7 +144,8 @@ async def crowd(speak: Speak, streams: int) -> Crowd:
 
 def ours(engine: Pipeline, voice: Voice, *, repeatable: bool = False) -> Speak:
     async def speak(segment: Segment) -> AsyncGenerator[Event, None]:
-        schedule = engine.schedule_now(voice) if repeatable else ""  # as a server does for a stream with a seed
+        most = engine.info.limits.max_streams
+        schedule = engine.schedule_now(voice, most) if repeatable else ""  # as a server does for a stream with a seed
         tokens = SPEECH_TOKENS - 1
         sampling = Sampling(seed=segment.index, max_speech_tokens=tokens, repeatable=repeatable, schedule=schedule)
         stream = await engine.open(voice, sampling)

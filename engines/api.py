@@ -250,10 +250,11 @@ class Engine(Protocol):
         """
         ...
 
-    def schedule_now(self, voice: Voice) -> str:
+    def schedule_now(self, voice: Voice, max_streams: int) -> str:
         """Returns the schedule that a repeatable stream of this voice needs, by the load at this moment.
 
-        Its windows do not follow the load later. Empty for an engine without windows.
+        Its windows do not follow the load later, which grows to `max_streams` streams at most. Empty for an engine
+        without windows.
         """
         ...
 

@@ -162,7 +162,7 @@ class FakeEngine:
         assert len(speech) >= 0.2 * SAMPLE_RATE_HZ
         return self.script.similarity
 
-    def schedule_now(self, voice: Voice) -> str:
+    def schedule_now(self, voice: Voice, max_streams: int) -> str:
         return self.script.schedule
 
     async def open(self, voice: Voice, sampling: Sampling) -> FakeStream:

@@ -123,7 +123,7 @@ class Pipeline:
     async def similarity(self, voice: Voice, speech: Samples) -> float | None:
         return await self._voice_workers.run(self._builder.similarity, voice, speech)
 
-    def schedule_now(self, voice: Voice) -> str:
+    def schedule_now(self, voice: Voice, max_streams: int) -> str:
         own = self.stages.schedule
         if own.name not in SCHEDULES:
             return ""  # an engine of whole segments
@@ -131,7 +131,7 @@ class Pipeline:
         streams = len(self._active_streams) + silent + 1
         now_s = asyncio.get_running_loop().time()
         token_s = max((stream.token_s for stream in self._streams), default=0.0)
-        load = Load(streams, self.info.limits.max_streams, token_s, self.stages.s3gen.forecast, now_s)
+        load = Load(streams, max_streams, token_s, self.stages.s3gen.forecast, now_s)
         return schedule_for(own, len(voice.s3gen_prompt_tokens), load).name
 
     async def open(self, voice: Voice, sampling: Sampling) -> PipelineStream:

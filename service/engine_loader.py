@@ -104,8 +104,8 @@ class LazyEngine:
     async def similarity(self, voice: Voice, speech: Samples) -> float | None:
         return await self._ready().similarity(voice, speech)
 
-    def schedule_now(self, voice: Voice) -> str:
-        return self._ready().schedule_now(voice)
+    def schedule_now(self, voice: Voice, max_streams: int) -> str:
+        return self._ready().schedule_now(voice, max_streams)
 
     async def open(self, voice: Voice, sampling: Sampling) -> SpeechStream:
         return await self._ready().open(voice, sampling)

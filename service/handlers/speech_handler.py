@@ -83,7 +83,7 @@ class SpeechHandler:
         sampling = settings.sampling
         if not sampling.repeatable or sampling.schedule:
             return settings
-        schedule = self._engine.schedule_now(settings.voice)
+        schedule = self._engine.schedule_now(settings.voice, self._engine.info.limits.max_streams)
         return replace(settings, sampling=replace(sampling, schedule=schedule))
 
     def _check_text(self, text: str) -> None:

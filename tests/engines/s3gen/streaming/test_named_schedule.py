@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -63,7 +62,7 @@ async def crowd(count: int, *, seeded: bool, gap_s: float = 0.05) -> list[Result
 
     async def one(start_s: float) -> Result:
         await asyncio.sleep(start_s)
-        schedule = engine.schedule_now(VOICE) if seeded else ""
+        schedule = engine.schedule_now(VOICE, 500) if seeded else ""
         return await listen(engine, 0.0, 250, repeatable=seeded, schedule=schedule)
 
     return await asyncio.gather(*(one(gap_s * i) for i in range(count)))
@@ -85,7 +84,7 @@ def test_the_same_seed_and_schedule_give_the_same_bytes_under_any_load() -> None
         engine, *_ = Device(call_s=0.06, token_s=2.5e-4).engine()
         others = [asyncio.create_task(listen(engine, 0.01 * i)) for i in range(company)]
         await asyncio.sleep(0.5)
-        chosen_now = schedule or engine.schedule_now(VOICE)
+        chosen_now = schedule or engine.schedule_now(VOICE, 500)
         result = await listen(engine, 0.0, 250, repeatable=True, schedule=chosen_now)
         await asyncio.gather(*others)
         return result.audio
@@ -114,14 +113,14 @@ def test_offline_streams_take_one_window_a_segment_behind_all_listeners() -> Non
 
 
 def test_streams_that_have_not_spoken_yet_count() -> None:
-    async def run() -> tuple[str, str]:
+    async def run() -> tuple[str, str, str]:
         engine, *_ = Device(call_s=0.06, token_s=2.5e-4).engine()
         await listen(engine, 0.0, tokens=30)
-        before = engine.schedule_now(VOICE)
+        before = engine.schedule_now(VOICE, 500)
         for _ in range(200):
             await engine.open(VOICE, Sampling())
-        after = engine.schedule_now(replace(VOICE))
+        after, with_one = engine.schedule_now(VOICE, 500), engine.schedule_now(VOICE, 1)
         await engine.close()
-        return before, after
+        return before, after, with_one
 
-    assert virtual_time(run()) == ("balanced", "crowd")
+    assert virtual_time(run()) == ("balanced", "crowd", "balanced"), "one stream is all that the last server admits"
