@@ -55,7 +55,7 @@ class MeasuredTimings:
         sequence = decoder.add(T3Request(text_tokens, self._voice, Sampling(seed=1, max_speech_tokens=3 * _STEPS)))
         while not sequence.decoding and not decoder.idle:
             decoder.step()
-        taken_s = []
+        taken_s: list[float] = []
         while not decoder.idle and len(taken_s) < _STEPS:
             began_s = self._clock()
             decoder.step()
@@ -87,7 +87,7 @@ class MeasuredTimings:
 
 
 def _speech_tokens(count: int) -> list[int]:
-    return np.random.default_rng(0).integers(0, SPEECH_CODES, count).tolist()
+    return [int(token) for token in np.random.default_rng(0).integers(0, SPEECH_CODES, count)]
 
 
 def _longest_voice() -> Voice:

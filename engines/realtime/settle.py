@@ -60,7 +60,7 @@ def settings_of(config: EngineConfig, device: str) -> tuple[Setting, ...]:
     """
     open_here = device == "cpu" and config.s3gen in ("auto", "torch") and not config.strict_reference
     measured = open_here and config.t3 != "vllm"
-    decodes = (config.decode,)
+    decodes: tuple[str, ...] = (config.decode,)
     if config.decode == "auto":
         decodes = ("reference", "cached") if measured else ("reference",)
     settings = [Setting(decode, config.t3_dtype) for decode in decodes]
