@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 MAX_LOAD = 0.8  # seconds of work per second of audio; the rest is for bursts, encoding and transport
+_WORTH_CHANGING = 0.9  # less than a tenth is within the error of measuring
 TIME_LIMIT_S = 10.0  # of all measurements together
 
 
@@ -127,7 +128,7 @@ def choose(trials: Sequence[Trial], streams: int) -> Choice:
     if chosen.streams < streams:
         same_weights = [trial for trial in fitting if trial.setting.t3_dtype == chosen.setting.t3_dtype]
         most = max(same_weights, key=lambda trial: trial.streams)
-        if most.streams > chosen.streams:
+        if most.streams > chosen.streams and most.load <= _WORTH_CHANGING * chosen.load:
             why = f"one stream would be in real time with {chosen.setting.words} too, but more streams are with this"
             chosen = most
     bound = f"seconds of computing per second of audio, {MAX_LOAD:g} at most"

@@ -27,6 +27,7 @@ from engines.voice import Voice
 
 _TEXT_TOKENS = 30
 _STEPS = 12
+_SHORT_S = 0.5  # a call that may be measured twice
 _PROMPT_TOKENS = 250  # a voice of 10 s, the longest prompt
 _T3_PROMPT_TOKENS = 375
 
@@ -60,7 +61,8 @@ class MeasuredTimings:
             began_s = self._clock()
             decoder.step()
             taken_s.append(self._clock() - began_s)
-        return SPEECH_TOKENS_PER_S * float(np.median(taken_s)) if taken_s else 0.0
+        # other programs lengthen steps, nothing shortens them
+        return SPEECH_TOKENS_PER_S * float(np.quantile(taken_s, 0.25)) if taken_s else 0.0
 
     def s3gen_s(self, decode: str) -> float:
         """As Timings.s3gen_s. The voice's prompt is cached before the clock starts."""
@@ -70,6 +72,8 @@ class MeasuredTimings:
             self._decode(runtime, Window(0, 0, 0, 1, 2, is_last=False))
         window = Window(0, 0, context, context + hop, context + self._step.block_tokens, is_last=False)
         taken_s = self._decode(runtime, window)
+        if taken_s < _SHORT_S:  # once more, as other programs may have run beside the first
+            taken_s = min(taken_s, self._decode(runtime, window))
         if decode == "cached":
             self._cached_s = taken_s
         return taken_s / self._step.plays_s

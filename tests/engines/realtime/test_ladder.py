@@ -72,6 +72,7 @@ def test_several_streams_get_cached_decoding_where_it_carries_more_but_not_8_bit
     assert chosen(machine(0.05, 0.01, 0.3, 0.1), streams=16) == CACHED
     assert chosen(machine(0.05, 0.01, 0.3, 0.1), streams=2) == RECOMPUTED, "which carries them"
     assert chosen(machine(0.2, 0.01, 0.15, 0.14), streams=16) == RECOMPUTED, "cached decoding carries no more"
+    assert chosen(machine(0.3, 0.01, 0.11, 0.1), streams=16) == RECOMPUTED, "2 against 1, but by an error of measuring"
 
 
 def test_8_bits_are_measured_only_if_nothing_else_speaks_in_real_time() -> None:
