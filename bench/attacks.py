@@ -169,10 +169,14 @@ class Healthy:
                     await stream.send(_TEXT)
                     await stream.flush()
                 elif isinstance(event, AudioChunk):
-                    now_s = monotonic()
-                    self.gap_s, self._last_s = max(self.gap_s, now_s - self._last_s), now_s
-                    self.chunks += 1
+                    self.arrived()
                     begun.set()
+
+    def arrived(self) -> None:
+        """A chunk has arrived."""
+        now_s = monotonic()
+        self.gap_s, self._last_s = max(self.gap_s, now_s - self._last_s), now_s
+        self.chunks += 1
 
 
 async def measure(names: list[str], seconds: float) -> dict[str, float]:

@@ -151,3 +151,30 @@ async def test_a_store_that_hangs_silences_no_stream(hung_store: tuple[Server, m
     assert (await scrape(at.admin))("mynah_storage_errors_total", reason="STORE_TIMEOUT") >= 42
     at.process.send_signal(signal.SIGTERM)
     assert await at.ended() == 0  # its threads do not keep the process
+
+
+HELD_INTERPRETER = """
+import ctypes
+import service.watchdog
+service.watchdog._MIN_ALARM_S = 3.0
+from service.voices.files import FolderFiles
+read = FolderFiles.read
+FolderFiles.read = lambda self, voice_id, max_bytes=None: (
+    ctypes.PyDLL(None).sleep(3600) if "held" in voice_id else read(self, voice_id, max_bytes)
+)
+"""
+
+
+async def test_a_library_that_keeps_the_interpreter_does_not_keep_the_process(tmp_path):
+    """`ctypes.PyDLL` calls a function of C without giving up the interpreter's lock, so that no Python code runs."""
+    flags = ("--voices-dir", str(tmp_path), "--hang-timeout-s", "1")
+    async with server(*flags, before=HELD_INTERPRETER) as at, mynah.Client(at.address) as client:
+        (tmp_path / "held.safetensors").write_bytes(b"x")
+        holding = asyncio.create_task(client.voices.get("held"))
+        assert await at.ended() == 1
+        with pytest.raises(mynah.MynahError) as raised:
+            await holding
+        assert raised.value.retryable
+        log = at.log.read_text()
+        assert "Timeout (0:00:03)!" in log
+        assert "in <lambda>" in log  # where it is held
