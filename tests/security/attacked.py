@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import mynah
-from bench.attacks import Target
+from bench.attacks import Target, pair
 from bench.scripted_server import Load, ScriptedServer, scripted_server
 from tests.security.healthy import Gaps, healthy_stream
 from tests.service.telemetry.scraping import get, scrape
@@ -31,12 +31,11 @@ class Attacked:
 
     @property
     def target(self) -> Target:
-        return Target(self.client, self.http)
+        return Target(self.client, self.http, pair(self.server.address))
 
     @property
     def http(self) -> tuple[str, int]:
-        host, _, port = self.server.http.rpartition(":")
-        return host, int(port)
+        return pair(self.server.http)
 
     async def metric(self, name: str) -> float:
         return (await scrape(self.server.admin))(name)
@@ -58,7 +57,7 @@ async def attacked(folder: Path, *flags: str, max_files: int | None = None) -> A
     async with (
         scripted_server(Load(), folder / "server.log", *http, *flags, max_files=max_files) as server,
         mynah.Client(server.address) as client,
-        healthy_stream(server.address, server.pid) as gaps,
+        healthy_stream(server.address, server.pid, folder) as gaps,
     ):
         at = Attacked(server, client, gaps)
         await at.metric("bench_longest_pass_cpu_s")  # resets it

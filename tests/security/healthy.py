@@ -1,9 +1,9 @@
-"""A healthy real-time stream in a process of its own, and the largest silence that its server caused it.
+"""A healthy real-time stream, and the largest silence that its server caused it.
 
-A machine that tests run on is busy. So of each silence between two chunks that part is taken off in which a thread on
-the chunks' way was ready to run and had no processor: the server's event loop, the slowest other thread of the server,
-and the same of this process. The kernel counts it (`/proc/PID/task/*/schedstat`). What is left is what the server did:
-computing, sleeping, waiting for a lock. It is compared with the same stream's silence at rest.
+A machine that tests run on is busy, with the attackers, too. So of each silence between two chunks that time is taken
+off in which the server's event loop, or the listener's, was ready to run and had no processor: the kernel counts it
+(`/proc/PID/task/TID/schedstat`). What is left is compared with the same stream's silence at rest, and with that of a
+control: the same stream from another server on the same machine, at the same time, which is not attacked.
 """
 
 from __future__ import annotations
@@ -20,35 +20,28 @@ from time import monotonic
 
 import mynah
 from bench.attacks import Healthy
+from bench.scripted_server import Load, scripted_server
 
 MAX_GAP_S = 0.5  # what a real-time listener may have buffered
-_MARGIN_S = 0.3  # above the silence at rest, where that is longer than usual
+_MARGIN_S = 0.3  # above the silence at rest and the control's, where one is longer than usual
 _CHUNKS_AT_REST = 6
 _TIMEOUT_S = 60.0
 
 
-class Waits:
-    """The time that the threads of a process have waited for a processor."""
+class Wait:
+    """The time that the main thread of a process has waited for a processor."""
 
     def __init__(self, pid: int) -> None:
-        self._pid = pid
-        self._before = self._read()
+        self._file = Path(f"/proc/{pid}/task/{pid}/schedstat")
+        self._before_s = self._read()
 
-    def _read(self) -> dict[str, float]:
-        waits_s = {}
-        for thread in Path(f"/proc/{self._pid}/task").iterdir():
-            try:
-                waits_s[thread.name] = int((thread / "schedstat").read_text().split()[1]) / 1e9
-            except (OSError, IndexError):  # it has ended, or the kernel does not count
-                continue
-        return waits_s
+    def _read(self) -> float:
+        return int(self._file.read_text().split()[1]) / 1e9
 
     def since_last_s(self) -> float:
-        """The main thread's wait and the longest of another thread, since the last call."""
-        now = self._read()
-        waited = {thread: wait_s - self._before.get(thread, 0.0) for thread, wait_s in now.items()}
-        self._before = now
-        return waited.pop(str(self._pid), 0.0) + max(waited.values(), default=0.0)
+        """The time since the last call."""
+        before_s, self._before_s = self._before_s, self._read()
+        return self._before_s - before_s
 
 
 class Reporting(Healthy):
@@ -56,65 +49,82 @@ class Reporting(Healthy):
 
     def __init__(self, pid: int) -> None:
         super().__init__()
-        self._waits = [Waits(pid), Waits(os.getpid())]
+        self._waits = [Wait(pid), Wait(os.getpid())]
         self._arrived_s = monotonic()
 
     def arrived(self) -> None:
         now_s = monotonic()
         gap_s, self._arrived_s = now_s - self._arrived_s, now_s
-        waited_s = sum(waits.since_last_s() for waits in self._waits)
+        waited_s = sum(wait.since_last_s() for wait in self._waits)
         print(json.dumps([now_s, gap_s, waited_s]), flush=True)
 
 
-@dataclass
-class Gaps:
-    """The silences of the running stream. `at_rest_s` was measured before anything else happened."""
+class Listener:
+    """A process that listens to a stream of this server, and tells of each chunk."""
 
-    process: asyncio.subprocess.Process
-    at_rest_s: float = 0.0
-
-    @property
-    def allowed_s(self) -> float:
-        return max(MAX_GAP_S, self.at_rest_s + _MARGIN_S)
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._seen: list[tuple[float, float]] = []  # when a silence ended, and how long it was
 
     async def largest_s(self, since_s: float, least_chunks: int = 1) -> float:
         """The largest silence that ended after `since_s`, once this many chunks have come from now on."""
-        assert self.process.stdout is not None
-        called_s, largest_s, later = monotonic(), 0.0, 0
+        assert self._process.stdout is not None
+        called_s, later = monotonic(), 0
         async with asyncio.timeout(_TIMEOUT_S):
             while later < least_chunks:
-                line = await self.process.stdout.readline()
+                line = await self._process.stdout.readline()
                 assert line, "the healthy stream ended"
                 arrived_s, gap_s, waited_s = json.loads(line)
                 later += arrived_s >= called_s
-                if arrived_s >= since_s:
-                    largest_s = max(largest_s, gap_s - waited_s)
-        return largest_s
-
-    async def check(self, since_s: float, name: str = "") -> None:
-        """Asserts that the server has caused no long silence since then, and that the stream goes on."""
-        largest_s = await self.largest_s(since_s)
-        print(f"{name} gap {largest_s:.2f} s, at rest {self.at_rest_s:.2f} s")
-        assert largest_s <= self.allowed_s, f"{name}: the healthy stream was silent for {largest_s:.2f} s"
+                self._seen.append((arrived_s, gap_s - waited_s))
+        return max((gap_s for arrived_s, gap_s in self._seen if arrived_s >= since_s), default=0.0)
 
 
 @asynccontextmanager
-async def healthy_stream(address: str, pid: int) -> AsyncIterator[Gaps]:
-    """A stream that speaks in real time to the server with this address and process. At the end its gap is checked."""
+async def listener(address: str, pid: int) -> AsyncIterator[Listener]:
+    """A listener that has received its first chunk from the server with this address and process."""
     command = (sys.executable, "-m", "tests.security.healthy", address, str(pid))
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, limit=1 << 20)
     try:
-        gaps = Gaps(process)
-        await gaps.largest_s(0.0)  # until it speaks
-        began_s = monotonic()
-        gaps.at_rest_s = await gaps.largest_s(began_s, _CHUNKS_AT_REST)
-        began_s = monotonic()
-        yield gaps
-        await gaps.check(began_s)
+        listening = Listener(process)
+        await listening.largest_s(0.0)
+        yield listening
     finally:
         if process.returncode is None:
             process.kill()
         await process.wait()
+
+
+@dataclass
+class Gaps:
+    """The silences of the stream and of its control. `at_rest_s` was measured before anything else happened."""
+
+    attacked: Listener
+    control: Listener
+    at_rest_s: float
+
+    async def check(self, since_s: float, name: str = "") -> None:
+        """Asserts that the server has caused no long silence since then, and that the stream goes on."""
+        gap_s, usual_s = await self.attacked.largest_s(since_s), await self.control.largest_s(since_s)
+        allowed_s = max(MAX_GAP_S, self.at_rest_s + _MARGIN_S, usual_s + _MARGIN_S)
+        figures = f"{gap_s:.2f} s, allowed {allowed_s:.2f}, at rest {self.at_rest_s:.2f}, control {usual_s:.2f}"
+        print(f"{name or 'all'}: gap {figures}")
+        assert gap_s <= allowed_s, f"{name}: the healthy stream was silent for {figures}"
+
+
+@asynccontextmanager
+async def healthy_stream(address: str, pid: int, folder: Path) -> AsyncIterator[Gaps]:
+    """A stream that speaks in real time to the server with this address and process. At the end its gap is checked."""
+    async with (
+        scripted_server(Load(), folder / "control.log") as other,
+        listener(address, pid) as attacked,
+        listener(other.address, other.pid) as control,
+    ):
+        began_s = monotonic()
+        gaps = Gaps(attacked, control, await attacked.largest_s(began_s, _CHUNKS_AT_REST))
+        began_s = monotonic()
+        yield gaps
+        await gaps.check(began_s)
 
 
 async def main(address: str, pid: int) -> None:
