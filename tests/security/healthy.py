@@ -116,7 +116,7 @@ class Gaps:
 async def healthy_stream(address: str, pid: int, folder: Path) -> AsyncIterator[Gaps]:
     """A stream that speaks in real time to the server with this address and process. At the end its gap is checked."""
     async with (
-        scripted_server(Load(), folder / "control.log") as other,
+        scripted_server(Load(), folder / "control.log", "--max-streams", "4") as other,
         listener(address, pid) as attacked,
         listener(other.address, other.pid) as control,
     ):
