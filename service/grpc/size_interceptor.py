@@ -105,8 +105,11 @@ class SizeInterceptor(grpc.aio.ServerInterceptor):
 
         @wraps(behaviour)
         async def checked(requests: AsyncIterator[Any], context: Context) -> None:
+            request = None
             async with grpc_errors(context, "call"):
                 request = await self._only(requests, context)
+            if request is None:
+                return  # the client has left
             if (response := await _awaited(behaviour(request, context), context)) is not None:
                 await context.write(response)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from time import monotonic
 
 import httpx
 import pytest
@@ -11,6 +12,7 @@ import pytest
 import mynah
 from service.shutdown import FORCED_EXIT
 from tests.faults.servers import Server, error_of, server, speaks
+from tests.security.healthy import Gaps, healthy_stream
 from tests.service.telemetry.scraping import scrape
 
 HANG = "hangs_on='hang', freezes_on='freeze'"
@@ -126,14 +128,19 @@ FolderFiles.read = lambda self, voice_id, max_bytes=None: (
 @pytest.fixture
 async def hung_store(tmp_path):
     flags = ("--voices-dir", str(tmp_path), "--store-timeout-s", "1")
-    async with server(*flags, before=HUNG_STORE) as at, mynah.Client(at.address) as client:
+    async with (
+        server(*flags, before=HUNG_STORE, token_s=0.04) as at,
+        mynah.Client(at.address) as client,
+        healthy_stream(at.address, at.process.pid, tmp_path.parent) as gaps,
+    ):
         for number in range(40):
             (tmp_path / f"hung-{number}.safetensors").write_bytes(b"x")
-        yield at, client
+        yield at, client, gaps
 
 
-async def test_a_store_that_hangs_silences_no_stream(hung_store: tuple[Server, mynah.Client]):
-    at, client = hung_store
+async def test_a_store_that_hangs_silences_no_stream(hung_store: tuple[Server, mynah.Client, Gaps]):
+    at, client, gaps = hung_store
+    began_s = monotonic()
     waiting = [asyncio.create_task(client.voices.get(f"hung-{number}")) for number in range(40)]
     for audio_format in ("mp3", "ogg_opus", "flac", "aac"):
         assert await speaks(client, audio_format=audio_format)
@@ -149,6 +156,7 @@ async def test_a_store_that_hangs_silences_no_stream(hung_store: tuple[Server, m
         answer = await http.get("/v1/voices/hung-1")
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "STORE_TIMEOUT")
     assert (await scrape(at.admin))("mynah_storage_errors_total", reason="STORE_TIMEOUT") >= 42
+    await gaps.check(began_s, "a hung store")
     at.process.send_signal(signal.SIGTERM)
     assert await at.ended() == 0  # its threads do not keep the process
 

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 
 import mynah
 from bench.attacks import Target, pair
@@ -61,8 +62,10 @@ async def attacked(folder: Path, *flags: str, max_files: int | None = None) -> A
     ):
         at = Attacked(server, client, gaps)
         await at.metric("bench_longest_pass_cpu_s")  # resets it
+        began_s = monotonic()
         yield at
         await at.check_serves()
+        await gaps.check(began_s)
         longest_s = await at.metric("bench_longest_pass_cpu_s")
         print(f"longest pass {longest_s:.3f} s of CPU")
         assert longest_s < MAX_PASS_CPU_S

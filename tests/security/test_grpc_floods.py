@@ -32,6 +32,9 @@ async def test_silent_and_reset_calls_shut_nobody_out(tmp_path: Path):
             print(f"{attack.__name__}: served after {longest_s:.2f} s")
             assert longest_s < _MAX_WAIT_S + at.gaps.at_rest_s
             await at.gaps.check(began_s, attack.__name__)
+    log = (tmp_path / "server.log").read_text()
+    assert "Traceback" not in log
+    assert len(log) < 100_000
 
 
 async def _apart(attack: Attack, at: Attacked) -> None:

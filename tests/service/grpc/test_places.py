@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import ExitStack
+import select
+import socket
+from contextlib import ExitStack, suppress
 
 import grpc.aio
 import pytest
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+import mynah
+from bench.attacks import PREFACE, call_head, frame
 from mynah.v1 import speech_pb2
 from service.errors import ResourceExhausted
 from service.grpc import size_interceptor
@@ -95,3 +99,27 @@ async def test_reflections_of_all_connections_together_are_bounded():
         await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
         assert (await call.read()).list_services_response.service
         assert await (await _first_to_end(idle)).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_calls_beyond_a_short_queue_are_refused_before_python_sees_them():
+    """The event loop does not run meanwhile, so that calls stay in the queue of gRPC's core."""
+    async with serving() as at:
+        host, _, port = at.address.rpartition(":")
+        head = call_head(b"/mynah.v1.Speech/GetServerInfo")
+        calls = b"".join(frame(1, 4, 2 * number + 1, head) for number in range(70))
+        with ExitStack() as opened:
+            sockets = [opened.enter_context(socket.create_connection((host, int(port)), 30)) for _ in range(6)]
+            for each in sockets:
+                each.sendall(PREFACE + calls)
+            refused = 0
+            while refused < 420 - 2 * (64 + 2 * 4 + 4) - 1:
+                ready = select.select(sockets, [], [], 20)[0]
+                assert ready, "too few calls were refused"
+                for each in ready:
+                    data = each.recv(65_536)
+                    assert data, "no call was refused"
+                    refused += data.count(b"grpc-status")
+            while True:
+                with suppress(mynah.Unavailable):  # until the queue has room
+                    assert await at.client.info()
+                    return
