@@ -187,6 +187,17 @@ async def test_a_body_that_is_not_http_ends_its_request_without_an_error(
     assert not [record for record in caplog.records if record.exc_info or record.levelno >= logging.ERROR]
 
 
+async def test_nothing_is_read_after_a_request_with_two_lengths():
+    """A proxy before the server may have taken what follows for a part of the body."""
+    async with http_serving() as (at, _):
+        reader, writer = await asyncio.open_connection(*at.http.rsplit(":", 1))
+        lengths = b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+        writer.write(b"POST /nothing HTTP/1.1\r\nHost: localhost\r\n" + lengths)
+        writer.write(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (await reader.read()).count(b"HTTP/1.1 ") == 1
+        writer.close()
+
+
 async def test_an_upload_is_kept_in_memory(monkeypatch: pytest.MonkeyPatch):
     """It needs no disk, which may be full, and none of the threads that others wait for."""
     monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", lambda _: pytest.fail("it was written to a disk"))
