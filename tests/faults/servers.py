@@ -33,6 +33,7 @@ engines.load = load
 from service.__main__ import main
 main()
 """
+CHUNKS = "first_hop_tokens=5, hop_tokens=5"  # of 0.2 s, for a healthy stream with token_s=0.04
 _LINES = {
     "address": re.compile(r"listening on (\S+)"),
     "admin": re.compile(r"readiness at http://(\S+)"),

@@ -11,7 +11,7 @@ import pytest
 
 import mynah
 from service.shutdown import FORCED_EXIT
-from tests.faults.servers import Server, error_of, server, speaks
+from tests.faults.servers import CHUNKS, Server, error_of, server, speaks
 from tests.security.healthy import Gaps, healthy_stream
 from tests.service.telemetry.scraping import scrape
 
@@ -129,7 +129,7 @@ FolderFiles.read = lambda self, voice_id, max_bytes=None: (
 async def hung_store(tmp_path):
     flags = ("--voices-dir", str(tmp_path), "--store-timeout-s", "1")
     async with (
-        server(*flags, before=HUNG_STORE, token_s=0.04) as at,
+        server(*flags, before=HUNG_STORE, token_s=0.04, script=CHUNKS) as at,
         mynah.Client(at.address) as client,
         healthy_stream(at.address, at.process.pid, tmp_path.parent) as gaps,
     ):

@@ -16,7 +16,7 @@ import pytest
 import mynah
 from engines.fake import fake_voice
 from service.voices.stored_voice import stamped
-from tests.faults.servers import PYTHONPATH, Server, error_of, server, speaks
+from tests.faults.servers import CHUNKS, PYTHONPATH, Server, error_of, server, speaks
 from tests.security.healthy import healthy_stream
 from tests.service.serving import REFERENCE
 from tests.service.telemetry.scraping import scrape
@@ -132,7 +132,7 @@ async def test_a_full_or_read_only_disk_is_a_retryable_error_that_names_it(
 ):
     within = in_own_mounts(f"mount -t tmpfs -o {options} none {tmp_path}")
     async with (
-        server("--voices-dir", str(tmp_path), within=within, token_s=0.04) as at,
+        server("--voices-dir", str(tmp_path), within=within, token_s=0.04, script=CHUNKS) as at,
         mynah.Client(at.address) as client,
         healthy_stream(at.address, at.process.pid, tmp_path.parent) as gaps,
     ):

@@ -13,7 +13,7 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -127,7 +127,8 @@ async def healthy_stream(address: str, pid: int, folder: Path) -> AsyncIterator[
 
 async def main(address: str, pid: int) -> None:
     async with mynah.Client(address) as client:
-        await Reporting(pid).run(client, asyncio.Event())
+        with suppress(mynah.MynahError):  # the server has ended; who reads the lines sees their end
+            await Reporting(pid).run(client, asyncio.Event())
 
 
 if __name__ == "__main__":
