@@ -153,7 +153,7 @@ soak: $(VENV)/installed-dev ## SOAK_S seconds of cancels, slow readers, nonsense
 bench-t3-weights: $(VENV)/installed-dev ## T3's weights in float16 and 8 bits: draws, and times of a step (ARGS="--model tiny")
 	$(BIN)/python -m bench.t3_weights $(ARGS)
 
-bench-batch: $(VENV)/installed-dev ## lines one by one, all together, and by the published package (ARGS="--model random:tiny")
+bench-batch: $(VENV)/installed-dev ## lines one by one, all together, and by the published package (ARGS="--model random:nano")
 	$(BIN)/python -m bench.batch $(ARGS)
 
 bench-length: $(VENV)/installed-dev ## the cost of a second of audio over 2 s to 10 minutes, with docs/cost-by-length.png

@@ -1,6 +1,6 @@
 """`make bench-batch`: lines spoken one after the other, all together as `mynah batch` has them, and by the package.
 
-On random:nano whose T3 never stops, so that all sides make the same numbers of speech tokens for each line. One after
+On random:tiny whose T3 never stops, so that all sides make the same numbers of speech tokens for each line. One after
 the other, a line is a live stream. Together, they have the offline schedule, the longest first, a few at a time: T3
 reads its weights once for all of them, and a window is as large as can be. Expected: 1.5 times the single streams.
 """
@@ -63,7 +63,7 @@ async def together(engine: Pipeline, lines: Sequence[int]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="random:nano")
+    parser.add_argument("--model", default="random:tiny")
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))

@@ -79,8 +79,8 @@ class Timings(Protocol):
 def try_settings(settings: Sequence[Setting], timings: Timings, clock: Callable[[], float]) -> tuple[Trial, ...]:
     """Measure settings, given from the most to the least faithful, as far as the choice needs them.
 
-    Cached decoding is measured before recomputed windows: it is short, and tells how long these will take. What does
-    not fit into the time limit is not measured. A setting with T3 in 8 bits is measured only if no other one speaks in
+    Cached decoding is measured before recomputed windows: it is short, and tells how long these will take. It and T3 as
+    it is loaded are always measured; what does not fit into the time limit after that is not. A setting with T3 in 8 bits is measured only if no other one speaks in
     real time, because its weights must be made first.
     """
     until_s = clock() + TIME_LIMIT_S
@@ -93,7 +93,7 @@ def try_settings(settings: Sequence[Setting], timings: Timings, clock: Callable[
     for setting in settings:
         if setting.t3_dtype != settings[0].t3_dtype and any(trial.load <= MAX_LOAD for trial in trials):
             break
-        if setting.t3_dtype not in t3 and clock() < until_s:
+        if setting.t3_dtype not in t3 and (not t3 or clock() < until_s):
             t3[setting.t3_dtype] = timings.t3_s(setting.t3_dtype)
         if setting.decode not in s3gen and clock() + _expected_s(timings, s3gen) < until_s:
             s3gen[setting.decode] = timings.s3gen_s(setting.decode)

@@ -114,3 +114,10 @@ def test_a_setting_that_the_machine_cannot_carry_is_never_taken_for_one_that_it_
     assert choice.keeps_real_time == any(trial.load <= MAX_LOAD for trial in trials) == (taken.load <= MAX_LOAD)
     assert choice.load == (None if math.isinf(taken.load) else taken.load)
     assert all(trial.setting.words in choice.reason for trial in trials)
+
+
+def test_something_is_known_even_if_the_first_measurement_takes_all_the_time() -> None:
+    busy = machine(0.1, 0.05, 0.3, 0.2, takes_s=2 * TIME_LIMIT_S)
+    choice = choose(try_settings(ALL, busy, busy.clock), 1)
+    assert busy.measured == ["cached", "t3 auto"]
+    assert (choice.setting, choice.keeps_real_time) == (CACHED, True)

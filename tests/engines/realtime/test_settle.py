@@ -161,7 +161,8 @@ async def test_an_engine_runs_as_remembered_and_says_so(checkpoint: Checkpoint, 
 
 @needs_kernels
 def test_the_real_nets_are_timed_by_steps_and_windows(checkpoint: Checkpoint) -> None:
-    """A clock that advances by a second at each look: T3 takes 25 s per second, a window of four seconds 0.25."""
+    """A clock that advances by a second at each look: T3 takes 25 s per second, a window of four seconds 0.25, and is
+    decoded twice, as three calls would take too long."""
     ticks: Iterator[float] = itertools.count(0.0, 1.0)
 
     def make(t3_dtype: str) -> T3Net:
