@@ -79,9 +79,9 @@ class Timings(Protocol):
 def try_settings(settings: Sequence[Setting], timings: Timings, clock: Callable[[], float]) -> tuple[Trial, ...]:
     """Measure settings, given from the most to the least faithful, as far as the choice needs them.
 
-    Cached decoding is measured before recomputed windows: it is short, and tells how long these will take. It and T3 as
-    it is loaded are always measured; what does not fit into the time limit after that is not. A setting with T3 in 8 bits is measured only if no other one speaks in
-    real time, because its weights must be made first.
+    Cached decoding is measured before recomputed windows: it is short, and tells how long these will take. It and T3
+    as it is loaded are always measured; what does not fit into the time limit after that is not. A setting with T3 in
+    8 bits is measured only if no other one speaks in real time, because its weights must be made first.
     """
     until_s = clock() + TIME_LIMIT_S
     decodes = dict.fromkeys(setting.decode for setting in settings)
@@ -116,11 +116,11 @@ def choose(trials: Sequence[Trial], streams: int) -> Choice:
     fitting = [trial for trial in trials if trial.load <= MAX_LOAD]
     if not fitting:
         fastest = min(reversed(trials), key=lambda trial: trial.load)
-        if math.isinf(fastest.load):
-            fastest = trials[-1]
+        if math.isinf(trials[-1].load):
+            fastest = trials[-1]  # not measured, but none needs less
         reason = (
-            f"{fastest.setting.words}: the fastest setting; on this machine none speaks in real time, so streams will "
-            f"run dry (seconds of computing per second of audio, {MAX_LOAD:g} at most: {figures})"
+            f"{fastest.setting.words}: the fastest setting; on this machine none was found to speak in real time, so "
+            f"streams may run dry (seconds of computing per second of audio, {MAX_LOAD:g} at most: {figures})"
         )
         load = None if math.isinf(fastest.load) else fastest.load
         return Choice(fastest.setting, reason, load, keeps_real_time=False)

@@ -96,7 +96,7 @@ def test_nothing_is_chosen_silently() -> None:
     choice = choose(try_settings(ALL, hopeless := machine(2.0, 1.0, 5.0, 1.0), hopeless.clock), 1)
     assert not choice.keeps_real_time
     assert choice.load == 2.0
-    assert "none speaks in real time" in choice.reason
+    assert "none was found to speak in real time" in choice.reason
     assert "recomputed windows: 7.00 (T3 2.00, S3Gen 5.00)" in choice.reason
     assert "cached decoding, T3 in 8 bits: 2.00 (T3 1.00, S3Gen 1.00)" in choice.reason
 
