@@ -24,7 +24,7 @@ from engines.factory import build_engine
 from engines.model_spec import SAMPLE_RATE_HZ
 from engines.pipeline import Pipeline
 
-LINES, JOBS = 16, 8
+LINES, JOBS = 24, 16
 SHORTEST, LONGEST = 25, 200  # speech tokens of a line: one to eight seconds
 GOAL = 1.5
 
