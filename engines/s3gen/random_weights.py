@@ -1,4 +1,4 @@
-"""Seeded random weights for S3Gen's nets in the layout of upstream's file, scaled so that the result is audible noise without a tone.
+"""Seeded random weights for S3Gen's nets in the layout of upstream's file: the result is audible noise without a tone.
 
 Each tensor depends on the seed and its own name alone. Scales keep activations near one, give both times of a CFM step
 an effect, make f0 cross from voiced to unvoiced, and leave the waveform neither silent nor clipped.
@@ -99,8 +99,8 @@ def _without_lines(name: str, weights: F32) -> F32:
     The vocoder's phases lie within one radian, so every bin has a mean. The means of all nine, if they are alike, are
     an impulse at the Hann window's zero; where they differ, what is left repeats with the hop of 4 samples: a line at
     0, 6 and 12 kHz. So the last layer answers changes alone, which makes the means of magnitudes alike, and its phases
-    are widely spread, which makes theirs alike. An upsampling whose outputs differ in their means adds lines at
-    2 kHz and its multiples in the same way.
+    are widely spread, which makes theirs alike. An upsampling whose outputs differ in their means or their power
+    adds lines at 2 kHz and its multiples in the same way.
     """
     if name == "conv_post":
         changes = weights - weights.mean(axis=2, keepdims=True)
@@ -112,7 +112,7 @@ def _without_lines(name: str, weights: F32) -> F32:
 
 
 def _balanced(weights: F32, rate: int) -> F32:
-    """Transposed weights (in, out, taps) with equal sums and equal power in the taps that meet in one output."""
+    """Transposed weights (in, out, taps) whose taps that meet in one output sum to zero and have equal power."""
     balanced = weights.copy()
     power = weights.shape[2] / rate
     for phase in range(rate):

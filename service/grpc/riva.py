@@ -17,6 +17,7 @@ import grpc.aio
 from riva.client.proto import riva_audio_pb2, riva_tts_pb2, riva_tts_pb2_grpc
 
 from engines.api import Engine
+from engines.conditioning.limits import too_large
 from engines.errors import InvalidInput
 from engines.model_spec import SAMPLE_RATE_HZ
 from mynah.v1 import speech_pb2
@@ -170,9 +171,8 @@ class RivaService:
             raise InvalidInput(field, message, "CONSENT_REQUIRED", value=value, allowed="true")
         prompt = request.zero_shot_data
         if len(prompt.audio_prompt) > self._policy.max_upload_bytes:
-            allowed, length = f"at most {self._policy.max_upload_bytes} bytes", f"{len(prompt.audio_prompt)} bytes"
-            message = f"{_PROMPT} has {length}; {allowed} are allowed."
-            raise InvalidInput(_PROMPT, message, "AUDIO_TOO_LARGE", value=length, allowed=allowed)
+            error = too_large("audio", self._policy.max_upload_bytes, f"{len(prompt.audio_prompt)} bytes")
+            raise error.named(_PROMPT)
         with self._admission.upload():
             try:
                 return OneVoice(await self._engine.make_voice(_as_file(prompt), name="prompt"))

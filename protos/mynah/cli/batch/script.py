@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from mynah.cli.text_input import decoded
 from mynah.client.errors import InvalidArgument
 from mynah.client.settings import Sampling, TextSettings
 
@@ -45,6 +46,14 @@ class Item:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
+def lines_of(data: bytes, source: str) -> list[str]:
+    """Returns the lines of a script's bytes. Raises InvalidArgument if they are no text.
+
+    Only a line feed ends a line: a JSON string may hold the other characters that str.splitlines takes for ends.
+    """
+    return decoded(data, source).split("\n")
+
+
 def read_script(lines: Iterable[str], text_settings: TextSettings = _SERVERS_CHOICE) -> list[Item]:
     """Returns the items of all lines that are not blank. Raises InvalidArgument that names the line and its error.
 
@@ -78,6 +87,9 @@ def _item(number: int, line: str, text_settings: TextSettings) -> Item:
     text, voice = content.get("text"), content.get("voice")
     if not isinstance(text, str) or not text.strip():
         raise _not_allowed(number, "text", text, "a string that is not blank")
+    for field, value in content.items():
+        if isinstance(value, str) and any("\ud800" <= char <= "\udfff" for char in value):
+            raise _not_allowed(number, field, value, "valid Unicode, without half of a surrogate pair")
     if voice is not None and not isinstance(voice, str):
         raise _not_allowed(number, "voice", voice, "the id of a voice")
     name = content.get("name", f"{number:06}")
