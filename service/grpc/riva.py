@@ -70,6 +70,7 @@ _BYTES_PER_SAMPLE = {
     riva_audio_pb2.MULAW: 1.0,
     riva_audio_pb2.ALAW: 1.0,
 }
+_MAX_RATE_HZ = 48_000
 _QUICK_CHARS_PER_S = 25.0  # English is read at about 15
 _FIELDS = {"voice_id": "voice_name", "settings.sample_rate_hz": "sample_rate_hz", "text.content": "text"}
 
@@ -309,6 +310,8 @@ def _as_file(prompt: Any) -> bytes:
 def _check_length(request: Any, max_bytes: int) -> None:
     """Raises InvalidInput if quick speech of the text would already be longer than one answer may be."""
     rate_hz = request.sample_rate_hz or SAMPLE_RATE_HZ
+    if rate_hz > _MAX_RATE_HZ:
+        return  # the rate is what is wrong, and is refused by its own name
     bytes_per_s = _BYTES_PER_SAMPLE.get(request.encoding, 0.0) * rate_hz
     if len(request.text.strip()) / _QUICK_CHARS_PER_S * bytes_per_s > max_bytes:
         raise _too_long(request, max_bytes)

@@ -45,7 +45,7 @@ def test_a_clip_that_was_looped_is_still_a_voice() -> None:
 @pytest.mark.parametrize("sound", LIKE_A_VOICE)
 def test_what_the_detector_takes_for_a_voice_is_none(sound: str, noise_db: float | None) -> None:
     samples = at_the_models_rate(made(sound, noise_db))
-    with pytest.raises(InvalidInput, match=r"0\.0 s of speech in 8\.0 s") as caught:
+    with pytest.raises(InvalidInput, match="too little speech") as caught:
         select(samples)
     assert caught.value.reason == "AUDIO_TOO_LITTLE_SPEECH"
 
