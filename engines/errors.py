@@ -5,8 +5,6 @@ The service maps each class to a status of gRPC and HTTP.
 
 from __future__ import annotations
 
-_MOST_SHOWN_CHARS = 80
-
 
 class EngineError(Exception):
     """The base class of an engine's exceptions.
@@ -32,7 +30,7 @@ class InvalidInput(EngineError):
         `reason` narrows the class's own, e.g. "TEXT_TOO_LONG". `value` and `allowed` repeat the refused value and the
         allowed ones for programs that show them in words of their own.
         """
-        super().__init__(_with_short(message, str(value)))
+        super().__init__(message)
         self.field = field
         self.value = _shown(value)
         self.allowed = allowed
@@ -44,16 +42,9 @@ class InvalidInput(EngineError):
         return InvalidInput(field, message, self.reason, value=self.value, allowed=self.allowed)
 
 
-def _with_short(message: str, value: str) -> str:
-    """Returns the message with a long value cut off: clients send megabytes, which no error's header holds."""
-    if len(value) > _MOST_SHOWN_CHARS:
-        message = message.replace(value, _shown(value)).replace(repr(value), repr(_shown(value)))
-    return message
-
-
 def _shown(value: object) -> str:
     shown = str(value)
-    return shown if len(shown) <= _MOST_SHOWN_CHARS else shown[: _MOST_SHOWN_CHARS - 3] + "..."
+    return shown if len(shown) <= 80 else shown[:77] + "..."
 
 
 class CheckpointError(EngineError):

@@ -67,6 +67,8 @@ def _local_error_line(error: OSError | ValueError) -> str:
     number = error.errno if isinstance(error, OSError) else None
     if number in (errno.ENOSPC, errno.EDQUOT):
         return f"The disk or the quota is full ({error}). Free some space, then run the same command again."
+    if number == errno.EFBIG:
+        return f"The file would be larger than this system allows ({error}). Raise the limit (ulimit -f)."
     if number == errno.EROFS:
         return f"The file system is read-only ({error}). Write to another folder."
     return str(error)
