@@ -45,15 +45,15 @@ def changing(samples: Samples, is_speech: Flags) -> Flags:
         return is_speech
     loud = speech & (power > np.quantile(power[speech], 0.9) * 10 ** (-_QUIET_DB / 10))
     novelty = _novelty(shapes, loud)
-    judged, alive = np.zeros(length, bool), np.zeros(length, bool)
+    judged, alive = np.zeros(length, int), np.zeros(length, int)  # how many blocks hold a frame
     for start in range(0, max(1, length - _BLOCK + _STEP), _STEP):
         block = slice(start, start + _BLOCK)
         figures = _figures(shapes[block], novelty[block], loud[block])
         if figures is not None:
-            judged[block] = True
-            alive[block] |= figures[0] >= _MIN_SPREAD_DB and figures[1] >= _MIN_NOVELTY_DB
+            judged[block] += 1
+            alive[block] += figures[0] >= _MIN_SPREAD_DB and figures[1] >= _MIN_NOVELTY_DB
     kept = is_speech.copy()
-    kept[:length] &= alive | ~judged
+    kept[:length] &= 2 * alive >= judged  # at the border between a tone and speech blocks hold both
     return kept
 
 

@@ -25,10 +25,25 @@ EXIT_BROKEN_PIPE = 141  # standard output was closed; after a signal the status 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The entry point of the console script; exits with one of the statuses above."""
+    _open_closed_streams()
     signals = SignalHandler()
     status = run(parser().parse_args(arguments), signals)
     signals.exit_if_signalled()
     sys.exit(status)
+
+
+def _open_closed_streams() -> None:
+    """Gives a process that was started with closed standard streams (`<&-`, or by a daemon) the null device for them.
+
+    Python has None for such a stream, and the next file or socket would get its number.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            setattr(sys, name, open(number, mode, closefd=False))
 
 
 def run(args: argparse.Namespace, signals: SignalHandler) -> int:

@@ -6,6 +6,7 @@ import asyncio
 import io
 import os
 import re
+import shlex
 import sys
 import wave
 from asyncio.subprocess import PIPE
@@ -125,6 +126,27 @@ async def test_a_file_name_without_a_format_is_refused_before_a_stream_opens(tmp
         done = await cli(at, "say", "Hello.", "-o", str(tmp_path / "out.doc"))
         assert (done.status, at.engine.opened_streams) == (2, 0)
         assert ".opus" in done.stderr
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+async def test_closed_standard_streams_are_no_traceback(closed: str, tmp_path: Path):
+    output = tmp_path / "out.wav"
+    async with serving() as at:
+        command = [sys.executable, "-m", "mynah", "--server", at.address, "say", "Hello.", "-o", str(output)]
+        shell = ["sh", "-c", f"{shlex.join(command)} {closed}"]
+        done = await ended(await asyncio.create_subprocess_exec(*shell, stdin=PIPE, stderr=PIPE, env=ENVIRONMENT))
+        await at.settled()
+    assert (done.status, "Traceback" in done.stderr) == (0, False), done.stderr
+    assert read_wav(output)[0] == 24_000
+
+
+async def test_a_closed_standard_input_has_nothing_to_speak():
+    async with serving() as at:
+        command = [sys.executable, "-m", "mynah", "--server", at.address, "say", "-", "-o", "out.wav"]
+        shell = ["sh", "-c", f"{shlex.join(command)} <&-"]
+        done = await ended(await asyncio.create_subprocess_exec(*shell, stdin=PIPE, stderr=PIPE, env=ENVIRONMENT))
+    assert done.status == 2
+    assert "nothing to speak" in done.stderr
 
 
 class Pieces:
