@@ -84,7 +84,8 @@ def _filters() -> F64:
     edges = 700 * (10 ** (np.linspace(low, high, _BANDS + 2) / 2595) - 1)
     hz = np.fft.rfftfreq(_WINDOW_SAMPLES, 1 / RATE_HZ)[:, None]
     rising, falling = (hz - edges[:-2]) / np.diff(edges)[:-1], (edges[2:] - hz) / np.diff(edges)[1:]
-    return np.clip(np.minimum(rising, falling), 0.0, None)
+    filters: F64 = np.clip(np.minimum(rising, falling), 0.0, None)
+    return filters
 
 
 def _novelty(shapes: F64, loud: Flags) -> F64:
@@ -103,4 +104,5 @@ def _novelty(shapes: F64, loud: Flags) -> F64:
         nearest[:-lag] = np.minimum(nearest[:-lag], patch)
         nearest[lag:] = np.minimum(nearest[lag:], patch)
     nearest[~np.isfinite(nearest)] = np.nan
-    return np.sqrt(nearest)
+    novelty: F64 = np.sqrt(nearest)
+    return novelty

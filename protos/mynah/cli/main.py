@@ -43,7 +43,7 @@ def _open_closed_streams() -> None:
             if null != number:
                 os.dup2(null, number)
                 os.close(null)
-            setattr(sys, name, open(number, mode, closefd=False))
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 def run(args: argparse.Namespace, signals: SignalHandler) -> int:
