@@ -103,7 +103,7 @@ def _without_lines(name: str, weights: F32) -> F32:
     adds lines at 2 kHz and its multiples in the same way.
     """
     if name == "conv_post":
-        changes = weights - weights.mean(axis=2, keepdims=True)
+        changes: F32 = weights - weights.mean(axis=2, keepdims=True)
         changes[BINS:] *= _PHASE_SCALE
         return changes
     if name.startswith("ups."):
