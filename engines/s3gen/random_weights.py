@@ -112,13 +112,14 @@ def _without_lines(name: str, weights: F32) -> F32:
 
 
 def _balanced(weights: F32, rate: int) -> F32:
-    """Transposed weights (in, out, taps) whose taps that meet in one output sum to zero and have equal power."""
+    """Transposed weights (in, out, taps) whose taps that meet in one output have equal sums, and nearly equal power."""
     balanced = weights.copy()
     power = weights.shape[2] / rate
     for phase in range(rate):
         taps = balanced[:, :, phase::rate]
         taps -= taps.mean(axis=2, keepdims=True)
         taps *= math.sqrt(power / (taps.shape[2] - 1))
+        taps += weights.sum(axis=2, keepdims=True) / (rate * taps.shape[2])
     return balanced
 
 
