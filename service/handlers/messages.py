@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from engines.api import EngineInfo
 from engines.config import Sampling
 from engines.errors import InvalidInput
+from engines.time_scale import check_speed
 from engines.voice_report import VoiceReport
 from mynah.v1 import speech_pb2, voices_pb2
 from service.audio.formats import SAMPLE_RATES_HZ, AudioFormat, AudioSettings
@@ -46,8 +47,9 @@ async def stream_settings(
     sampling = _sampling(message.sampling)
     voice_id = message.voice_id if message.HasField("voice_id") else DEFAULT_VOICE_ID
     text = _text_settings(message.text, text_defaults or TextSettings())
+    speed = check_speed(message.speed) if message.HasField("speed") else 1.0
     stored = await voices.get(voice_id)
-    return StreamSettings(stored.voice_id, stored.voice, audio, sampling, text)
+    return StreamSettings(stored.voice_id, stored.voice, audio, sampling, text, speed)
 
 
 def _text_settings(message: speech_pb2.TextSettings, defaults: TextSettings) -> TextSettings:
@@ -142,6 +144,7 @@ def opened(stream_id: str, settings: StreamSettings, info: EngineInfo, policy: S
         sample_rate_hz=settings.audio.sample_rate_hz,
         sampling=sampling,
         text=text_settings(settings.text.markup, settings.text.unspeakable_text, settings.text.drop_thinking),
+        speed=settings.speed,
     )
     return speech_pb2.StreamOpened(
         stream_id=stream_id,

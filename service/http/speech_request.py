@@ -56,6 +56,7 @@ _FIELDS = {
     "voice_id": "voice",
     "settings.audio_format": "response_format",
     "settings.sample_rate_hz": "sample_rate_hz",
+    "settings.speed": "speed",
     "sampling.max_speech_tokens": "max_speech_token_count",
 }
 
@@ -87,6 +88,8 @@ def parse(body: dict[str, Any], model: str) -> SpeechRequest:
         _set(settings, "voice_id", fields["voice"], "voice")
     if "sample_rate_hz" in fields:
         _set(settings, "sample_rate_hz", fields["sample_rate_hz"])
+    if "speed" in fields:
+        settings.speed = fields["speed"]
     for name in SAMPLING_FIELDS:
         if name in fields:
             _set(settings.sampling, name, fields[name])
@@ -184,13 +187,6 @@ def _flag(name: str, value: object) -> bool:
     return value
 
 
-def _speed(name: str, value: object) -> float:
-    speed = _number(name, value)
-    if speed != 1.0:
-        raise _invalid(name, repr(speed), "1.0, the model's only speed", "SPEED_UNSUPPORTED")
-    return speed
-
-
 def _instructions(name: str, value: object) -> str:
     if _text(name, value).strip():
         raise _invalid(name, "a text", "empty, because the model takes no instructions", "INSTRUCTIONS_UNSUPPORTED")
@@ -207,7 +203,7 @@ _PARSERS: dict[str, Callable[[str, object], Any]] = {
     "input": _text,
     "voice": _voice,
     "response_format": _one_of(RESPONSE_FORMATS, "AUDIO_FORMAT_UNKNOWN"),
-    "speed": _speed,
+    "speed": _number,
     "stream_format": _one_of(STREAM_FORMATS, "STREAM_FORMAT_UNKNOWN"),
     "stream": _boolean,
     "instructions": _instructions,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from engines.api import Engine, Limits
+from engines.time_scale import check_speed
 from mynah.client.events import AudioChunk, Cancelled, Event, Flushed, SegmentDone, SegmentStarted
 from service.stream.backlog import Backlog
 from service.stream.event_queue import EventQueue
@@ -21,9 +22,9 @@ from service.telemetry.metrics import counting_rejections
 class Session:
     """One stream's whole state. Use as an async context manager; leaving it frees everything it held.
 
-    `write`, `flush`, `cancel` and `end` are for one task, `next_event` for one other. Between them a Speaker, with a
-    task of its own, drives the engine as far ahead as the event queue has room. A cancel stops it and closes the
-    engine's stream, so nothing of the old can reach the reader afterwards.
+    `write`, `flush`, `cancel`, `set_speed` and `end` are for one task, `next_event` for one other. Between them a
+    Speaker, with a task of its own, drives the engine as far ahead as the event queue has room. A cancel stops it and
+    closes the engine's stream, so nothing of the old can reach the reader afterwards.
     """
 
     def __init__(self, engine: Engine, settings: StreamSettings, policy: StreamPolicy, stream_id: str = "") -> None:
@@ -93,6 +94,10 @@ class Session:
         """Speak what was written so far; `Flushed` follows its last audio. Raises InvalidInput, ResourceExhausted."""
         self._backlog.flush(flush_id)
         self._note_work()
+
+    def set_speed(self, speed: float) -> None:
+        """Speak the segments that have not begun at this speed. Raises InvalidInput if it is not allowed."""
+        self._speaker.speed = check_speed(speed, "set_speed.speed")
 
     def end(self) -> None:
         """Take no more text: what waits is spoken, then the events end."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from engines.config import Sampling
+from engines.time_scale import check_speed
 from engines.voice import Voice
 from service.audio.formats import AudioSettings
 
@@ -46,3 +47,7 @@ class StreamSettings:
     audio: AudioSettings
     sampling: Sampling
     text: TextSettings = TextSettings()
+    speed: float = 1.0  # at which the stream begins
+
+    def __post_init__(self) -> None:
+        check_speed(self.speed)

@@ -77,6 +77,7 @@ async def _say(client: Client, args: argparse.Namespace) -> None:
         audio_format=format_of(output),
         sampling=sampling,
         text_settings=TextSettings(args.markup, args.unspeakable_text, args.drop_thinking),
+        speed=args.speed,
     )
     reporter = NullReporter() if args.quiet else ProgressReporter()
     async with stream:

@@ -66,7 +66,7 @@ class TextSettings:
 
 @dataclass(frozen=True)
 class SpeechSettings:
-    """The voice, format, rate and sampling of a stream. The server chooses what is None.
+    """The voice, format, rate, sampling and speed of a stream. The server chooses what is None.
 
     ```python
     async with mynah.Client("127.0.0.1:50051") as client, client.stream(sample_rate_hz=16_000) as stream:
@@ -80,6 +80,7 @@ class SpeechSettings:
     sample_rate_hz: int | None = None
     sampling: Sampling = Sampling()
     text: TextSettings = TextSettings()
+    speed: float | None = None  # 0.5 to 2, at the same pitch
 
 
 @dataclass(frozen=True)
