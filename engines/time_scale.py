@@ -1,7 +1,7 @@
 """Time-scale modification of speech as it is made: another speed at the same pitch.
 
-WSOLA: the output is made of stretches of the input, each taken from where the speed puts it, shifted by up to 10 ms so
-that it continues the waveform before it, and faded in over the stretch that would have followed. NumPy only.
+WSOLA: the output is made of stretches of the input, each taken from where the speed puts it, shifted by up to 8 ms so
+that it continues the waveform before it, and faded in over what would have followed there. NumPy only.
 Source: W. Verhelst, M. Roelands, "An overlap-add technique based on waveform similarity (WSOLA)", ICASSP 1993.
 """
 
@@ -18,7 +18,7 @@ MIN_SPEED, MAX_SPEED = 0.5, 2.0
 F32 = npt.NDArray[np.float32]
 
 _HOP = SAMPLE_RATE_HZ * 20 // 1000  # output samples per stretch
-_OVERLAP = SAMPLE_RATE_HZ * 10 // 1000  # of them are faded
+_OVERLAP = SAMPLE_RATE_HZ * 20 // 1000  # of which so many are faded; 10 ms are less intelligible
 _REACH = SAMPLE_RATE_HZ * 8 // 1000  # a stretch is taken from up to so far before or behind its nominal place
 _FADE_IN: F32 = (0.5 - 0.5 * np.cos(np.pi * (np.arange(_OVERLAP) + 0.5) / _OVERLAP)).astype(np.float32)
 _QUIET_POWER = 1e-9  # of full scale: below it there is no waveform to continue

@@ -24,9 +24,10 @@ from service.access.admission import Admission
 from service.errors import DeadlineExceeded, NotFound
 from service.grpc.call_writer import CallWriter
 from service.grpc.status import grpc_errors
-from service.handlers.messages import text_settings
+from service.handlers.messages import FIRST_SEGMENT_NUMBERS, text_settings
 from service.handlers.speech_handler import SpeechHandler, new_stream_id
 from service.handlers.voice_catalogue import MAX_PAGE_SIZE
+from service.stream.early_end import FirstSegment
 from service.stream.policy import StreamPolicy
 from service.stream.settings import Markup, UnspeakableText
 from service.voices.ids import DEFAULT_VOICE_ID
@@ -58,7 +59,7 @@ _SAMPLING = {
     "max_speech_token_count": int,
 }
 _CONSENT = "consent"
-_SPEED = "speed"
+_SPEED, _FIRST_SEGMENT = "speed", "first_segment"
 # and how text is read, by the names and values of HTTP
 _TEXT = ("markup", "unspeakable_text", "drop_thinking")
 _PROMPT = "zero_shot_data.audio_prompt"
@@ -243,6 +244,11 @@ def _settings(request: Any) -> speech_pb2.SpeechSettings:
     settings.text.CopyFrom(_text_settings(request))
     if _SPEED in request.custom_configuration:
         settings.speed = _number(_SPEED, float, request.custom_configuration[_SPEED], "SPEED_OUT_OF_RANGE")
+    first_segment = _one_of(
+        _FIRST_SEGMENT, dict(request.custom_configuration), {each.value: each for each in FirstSegment}
+    )
+    if first_segment is not None:
+        settings.first_segment = FIRST_SEGMENT_NUMBERS[first_segment]
     if request.sample_rate_hz:
         settings.sample_rate_hz = request.sample_rate_hz
     return settings
@@ -263,11 +269,11 @@ def _voice_id(request: Any) -> str:
 def _sampling(request: Any) -> speech_pb2.Sampling:
     sampling = speech_pb2.Sampling()
     for key, text in request.custom_configuration.items():
-        if key in (_CONSENT, _SPEED, *_TEXT):
+        if key in (_CONSENT, _SPEED, _FIRST_SEGMENT, *_TEXT):
             continue
         field = f"custom_configuration[{key}]"
         if key not in _SAMPLING:
-            allowed = ", ".join([_CONSENT, _SPEED, *_TEXT, *_SAMPLING])
+            allowed = ", ".join([_CONSENT, _SPEED, _FIRST_SEGMENT, *_TEXT, *_SAMPLING])
             message = f"{field} is unknown; custom_configuration may hold {allowed}."
             raise InvalidInput(field, message, "CONFIGURATION_UNKNOWN", value=text, allowed=allowed)
         value = _number(key, _SAMPLING[key], text, "SAMPLING_OUT_OF_RANGE")

@@ -10,6 +10,7 @@ from engines.model_spec import SPEECH_VOCAB
 from engines.time_scale import MAX_SPEED, MIN_SPEED
 from service.audio.formats import SAMPLE_RATES_HZ
 from service.http import speech_request
+from service.stream.early_end import FirstSegment
 from service.stream.policy import StreamPolicy
 from service.stream.settings import Markup, UnspeakableText
 
@@ -156,6 +157,9 @@ def _speech_request(info: EngineInfo, policy: StreamPolicy) -> Schema:
             "description": "Drops <think>...</think>.",
         },
     }
+    fields["first_segment"] = _choice(
+        FirstSegment, FirstSegment.AUTO.value, "Where the first segment may end before its sentence does."
+    )
     optional = {name: _or_null(schema) for name, schema in fields.items()}
     return _object({"input": text} | optional, "input")
 

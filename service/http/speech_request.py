@@ -12,8 +12,9 @@ from engines.errors import InvalidInput
 from mynah.v1 import speech_pb2
 from service.audio.formats import AudioFormat
 from service.errors import NotFound
-from service.handlers.messages import format_number, text_settings
+from service.handlers.messages import FIRST_SEGMENT_NUMBERS, format_number, text_settings
 from service.http.json_values import allowed_values
+from service.stream.early_end import FirstSegment
 from service.stream.settings import Markup, UnspeakableText
 
 # OpenAI's names first, then the contract's own.
@@ -90,6 +91,8 @@ def parse(body: dict[str, Any], model: str) -> SpeechRequest:
         _set(settings, "sample_rate_hz", fields["sample_rate_hz"])
     if "speed" in fields:
         settings.speed = fields["speed"]
+    if "first_segment" in fields:
+        settings.first_segment = FIRST_SEGMENT_NUMBERS[fields["first_segment"]]
     for name in SAMPLING_FIELDS:
         if name in fields:
             _set(settings.sampling, name, fields[name])
@@ -217,4 +220,5 @@ _PARSERS: dict[str, Callable[[str, object], Any]] = {
     "markup": _choice(Markup, "MARKUP_UNKNOWN"),
     "unspeakable_text": _choice(UnspeakableText, "UNSPEAKABLE_TEXT_UNKNOWN"),
     "drop_thinking": _flag,
+    "first_segment": _choice(FirstSegment, "FIRST_SEGMENT_UNKNOWN"),
 }

@@ -8,6 +8,7 @@ from engines.api import Engine, Limits
 from engines.time_scale import check_speed
 from mynah.client.events import AudioChunk, Cancelled, Event, Flushed, SegmentDone, SegmentStarted
 from service.stream.backlog import Backlog
+from service.stream.early_end import EarlyStart, FirstSegment, first_clause_end
 from service.stream.event_queue import EventQueue
 from service.stream.markup import MarkupFilter
 from service.stream.policy import StreamPolicy
@@ -31,8 +32,15 @@ class Session:
         """`stream_id` names the stream in metrics and traces."""
         self._settings = settings
         self._meter = StreamMeter(stream_id, settings.audio)
+        # streams that name a seed repeat each other: then their segments may not depend on time
+        is_auto = settings.first_segment is FirstSegment.AUTO and not settings.sampling.repeatable
         self._backlog = Backlog(
-            _segmenter(engine), policy.max_pending_text_chars, policy.max_pending_flushes, MarkupFilter(settings.text)
+            _segmenter(engine, settings.first_segment),
+            policy.max_pending_text_chars,
+            policy.max_pending_flushes,
+            MarkupFilter(settings.text),
+            EarlyStart(self._dry_at_s) if is_auto else None,
+            self._note_work,
         )
         self._event_queue: EventQueue[Event | PendingChunk] = EventQueue(policy.send_queue_events)
         self._timeline = Timeline(settings.audio)
@@ -104,6 +112,12 @@ class Session:
         self._backlog.end()
         self._note_work()
 
+    def _dry_at_s(self) -> float | None:
+        """When the listener has played all that is made; None before the first chunk is."""
+        unsent_s = self._timeline.unsent_samples / self._settings.audio.sample_rate_hz
+        dry_at_s = self._meter.dry_at_s
+        return max(dry_at_s or 0.0, _now_s()) + unsent_s if unsent_s else dry_at_s
+
     def _note_work(self) -> None:
         if not self._backlog.idle:
             self._meter.has_work(_now_s())
@@ -145,9 +159,10 @@ class Session:
         return event
 
 
-def _segmenter(engine: Engine) -> Segmenter:
+def _segmenter(engine: Engine, first_segment: FirstSegment) -> Segmenter:
     limits = engine.info.limits
-    return Segmenter(split_chars(limits), limits.max_text_tokens_per_segment, engine.count_text_tokens)
+    counts = split_chars(limits), limits.max_text_tokens_per_segment, engine.count_text_tokens
+    return Segmenter(*counts, first_clause_end) if first_segment is FirstSegment.CLAUSE else Segmenter(*counts)
 
 
 def split_chars(limits: Limits) -> int:

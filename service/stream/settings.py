@@ -9,6 +9,7 @@ from engines.config import Sampling
 from engines.time_scale import check_speed
 from engines.voice import Voice
 from service.audio.formats import AudioSettings
+from service.stream.early_end import FirstSegment
 
 
 class Markup(Enum):
@@ -48,6 +49,7 @@ class StreamSettings:
     sampling: Sampling
     text: TextSettings = TextSettings()
     speed: float = 1.0  # at which the stream begins
+    first_segment: FirstSegment = FirstSegment.AUTO
 
     def __post_init__(self) -> None:
         check_speed(self.speed)

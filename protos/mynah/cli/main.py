@@ -151,6 +151,8 @@ def _add_say(say: argparse.ArgumentParser) -> None:
     )
     say.add_argument("--rate", type=int, metavar="HZ", help="sample rate (default: 24000, or 8000 for .ulaw and .alaw)")
     _add_speed(say)
+    first = "where the first sentence may be cut while standard input is still being written (default: auto)"
+    say.add_argument("--first-segment", choices=("sentence", "clause", "auto"), help=first)
     say.add_argument("--temperature", type=float, help="variation of the speech, 0 to 5 (default 0.8)")
     say.add_argument("--top-k", type=int, help="sample from the K likeliest speech tokens (default 1000; 0: all)")
     say.add_argument("--top-p", type=float, help="sample from this share of the probability (default 0.95; 1: all)")

@@ -46,6 +46,10 @@ UnspeakableText = Literal["skip", "refuse"]
 """What becomes of a segment in a script that the model does not speak."""
 
 
+FirstSegment = Literal["sentence", "clause", "auto"]
+"""Where the first segment of a silent stream may end: with its sentence, a clause, or as the writer's pace asks."""
+
+
 @dataclass(frozen=True)
 class TextSettings:
     """How text is read. The server chooses what is None.
@@ -81,6 +85,7 @@ class SpeechSettings:
     sampling: Sampling = Sampling()
     text: TextSettings = TextSettings()
     speed: float | None = None  # 0.5 to 2, at the same pitch
+    first_segment: FirstSegment | None = None
 
 
 @dataclass(frozen=True)

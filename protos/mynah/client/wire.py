@@ -12,6 +12,7 @@ from mynah.client.errors import InvalidArgument
 from mynah.client.settings import (
     AUDIO_FORMATS,
     AudioFormat,
+    FirstSegment,
     Markup,
     Sampling,
     SpeechSettings,
@@ -25,6 +26,7 @@ _FORMATS: dict[AudioFormat, speech_pb2.AudioFormat] = {
 }
 _MARKUPS = {name: getattr(speech_pb2, f"MARKUP_{name.upper()}") for name in get_args(Markup)}
 _UNSPEAKABLE = {name: getattr(speech_pb2, f"UNSPEAKABLE_TEXT_{name.upper()}") for name in get_args(UnspeakableText)}
+_FIRST_SEGMENTS = {name: getattr(speech_pb2, f"FIRST_SEGMENT_{name.upper()}") for name in get_args(FirstSegment)}
 _END_REASONS = {name: getattr(speech_pb2, f"END_REASON_{name.upper()}") for name in get_args(events.EndReason)}
 _SKIP_REASONS = {name: getattr(speech_pb2, f"SKIP_REASON_{name.upper()}") for name in get_args(events.SkipReason)}
 _FORMAT_NAMES = {number: name for name, number in _FORMATS.items()}
@@ -45,6 +47,9 @@ def settings_to_wire(settings: SpeechSettings) -> speech_pb2.SpeechSettings:
         _set(message.sampling, name, getattr(sampling, name))
     _set(message.sampling, "max_speech_token_count", sampling.max_speech_tokens)
     _set(message, "speed", settings.speed)
+    if settings.first_segment is not None:
+        number = _number(_FIRST_SEGMENTS, "first_segment", settings.first_segment, "FIRST_SEGMENT_UNKNOWN")
+        message.first_segment = number
     if settings.text != TextSettings():
         message.text.CopyFrom(_text_settings_to_wire(settings.text))
     return message
@@ -111,7 +116,10 @@ def opened_from_wire(opened: speech_pb2.StreamOpened) -> events.StreamOpened:
     audio_format = _FORMAT_NAMES[settings.audio_format]
     text = _text_settings_from_wire(settings.text)
     speed = settings.speed if settings.HasField("speed") else None  # of a server older than the field
-    resolved = SpeechSettings(settings.voice_id, audio_format, settings.sample_rate_hz, sampling, text, speed)
+    first_segment = {number: name for name, number in _FIRST_SEGMENTS.items()}.get(settings.first_segment)
+    resolved = SpeechSettings(
+        settings.voice_id, audio_format, settings.sample_rate_hz, sampling, text, speed, first_segment
+    )
     limits = limits_from_wire(opened.limits)
     return events.StreamOpened(opened.stream_id, resolved, limits, opened.model, opened.notice, tuple(opened.tags))
 

@@ -21,6 +21,13 @@ class AudioFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     AUDIO_FORMAT_MULAW: _ClassVar[AudioFormat]
     AUDIO_FORMAT_ALAW: _ClassVar[AudioFormat]
 
+class FirstSegment(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FIRST_SEGMENT_UNSPECIFIED: _ClassVar[FirstSegment]
+    FIRST_SEGMENT_SENTENCE: _ClassVar[FirstSegment]
+    FIRST_SEGMENT_CLAUSE: _ClassVar[FirstSegment]
+    FIRST_SEGMENT_AUTO: _ClassVar[FirstSegment]
+
 class Markup(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     MARKUP_UNSPECIFIED: _ClassVar[Markup]
@@ -58,6 +65,10 @@ AUDIO_FORMAT_FLAC: AudioFormat
 AUDIO_FORMAT_AAC: AudioFormat
 AUDIO_FORMAT_MULAW: AudioFormat
 AUDIO_FORMAT_ALAW: AudioFormat
+FIRST_SEGMENT_UNSPECIFIED: FirstSegment
+FIRST_SEGMENT_SENTENCE: FirstSegment
+FIRST_SEGMENT_CLAUSE: FirstSegment
+FIRST_SEGMENT_AUTO: FirstSegment
 MARKUP_UNSPECIFIED: Markup
 MARKUP_REFUSE: Markup
 MARKUP_STRIP: Markup
@@ -75,20 +86,22 @@ SKIP_REASON_NOTHING_TO_SPEAK: SkipReason
 SKIP_REASON_SCRIPT_UNSUPPORTED: SkipReason
 
 class SpeechSettings(_message.Message):
-    __slots__ = ("voice_id", "audio_format", "sample_rate_hz", "sampling", "text", "speed")
+    __slots__ = ("voice_id", "audio_format", "sample_rate_hz", "sampling", "text", "speed", "first_segment")
     VOICE_ID_FIELD_NUMBER: _ClassVar[int]
     AUDIO_FORMAT_FIELD_NUMBER: _ClassVar[int]
     SAMPLE_RATE_HZ_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     SPEED_FIELD_NUMBER: _ClassVar[int]
+    FIRST_SEGMENT_FIELD_NUMBER: _ClassVar[int]
     voice_id: str
     audio_format: AudioFormat
     sample_rate_hz: int
     sampling: Sampling
     text: TextSettings
     speed: float
-    def __init__(self, voice_id: _Optional[str] = ..., audio_format: _Optional[_Union[AudioFormat, str]] = ..., sample_rate_hz: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., text: _Optional[_Union[TextSettings, _Mapping]] = ..., speed: _Optional[float] = ...) -> None: ...
+    first_segment: FirstSegment
+    def __init__(self, voice_id: _Optional[str] = ..., audio_format: _Optional[_Union[AudioFormat, str]] = ..., sample_rate_hz: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., text: _Optional[_Union[TextSettings, _Mapping]] = ..., speed: _Optional[float] = ..., first_segment: _Optional[_Union[FirstSegment, str]] = ...) -> None: ...
 
 class TextSettings(_message.Message):
     __slots__ = ("markup", "unspeakable_text", "drop_thinking")
