@@ -264,3 +264,23 @@ def test_a_file_that_is_no_text_is_refused(visitor: Visitor, tmp_path: Path, con
     assert visitor.page.get_by_label("Text", exact=True).input_value() == before
     visitor.page.locator("#example").select_option(label="A story")
     visitor.page.get_by_text(words, exact=True).wait_for(state="detached")  # it was about the text before
+
+
+def test_the_speed_shortens_the_speech_and_changes_while_it_is_made(visitor: Visitor):
+    speed = visitor.page.get_by_label("number input for Speed")
+    visitor.speak(SHORT)
+    visitor.finished()
+    normal_s = visitor.recording()["length_s"]
+    speed.fill("2")
+    speed.blur()
+    visitor.speak(SHORT)
+    visitor.finished()
+    assert visitor.recording()["length_s"] == pytest.approx(normal_s / 2, abs=0.001)
+    visitor.speak(LONG * 6)
+    visitor.wait("mynah.player.recordings.a?.firstSound")
+    speed.fill("0.5")
+    speed.blur()
+    visitor.finished()
+    speeds = visitor.evaluate("mynah.player.recordings.a.segments.map((one) => one.speed)")
+    assert speeds[0] == 2
+    assert speeds[-1] == 0.5
