@@ -97,6 +97,8 @@ def test_the_speed_changes_between_the_segments_of_a_stream(runner: asyncio.Runn
                     if isinstance(event, mynah.Flushed):
                         break
             await stream.end()
+            async for event in events:  # to its end, so that the server is free again
+                seen.append(event)
         return seen
 
     speeds = [1.0, 2.0, 0.5, 1.3]

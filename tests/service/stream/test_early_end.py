@@ -6,9 +6,10 @@ import asyncio
 from statistics import median
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.first_segment import SENTENCES
 from engines.config import Sampling
 from engines.fake import FakeEngine, Script, fake_voice
 from mynah.client.events import AudioChunk, Cancelled
@@ -22,19 +23,6 @@ from tests.service.stream.sessions import Received, now_s
 from tests.virtual_time import virtual_time
 
 SPEAKS = Script(token_s=0.005, decode_s=0.05)
-# of twenty words each, as language models answer
-SENTENCES = (
-    "Sure, I can help you with that booking, but I will need the date and the name on it first.",
-    "The train to the coast leaves at nine in the morning from platform four and arrives there shortly before noon.",
-    "You should restart the router first, because most of these problems go away when it has loaded all settings.",
-    "I looked at your order from last week and it seems that the second parcel is still waiting there today.",
-    "Our office opens at eight on weekdays, and you can leave a message with the desk if you come early.",
-    "That depends on the kind of plan you have, since the smaller one does not include calls to other countries.",
-    "Before we begin the call today, please make sure that you have your card and your account number with you.",
-    "The recipe needs two eggs and a cup of flour, which you mix with warm milk before you add sugar.",
-    "Yes, the museum is open on Sunday afternoon, though the rooms on the upper floor will stay closed until spring.",
-    "Thank you for waiting while I checked that for you, the payment went through yesterday and you owe us nothing.",
-)
 
 
 def stream(mode: FirstSegment, engine: FakeEngine, *, repeatable: bool = False) -> Session:
@@ -146,6 +134,7 @@ def test_a_flush_a_cancel_and_the_end_leave_nothing_to_cut() -> None:
     assert "seven" not in " ".join(spoken)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 9), max_size=80), st.sampled_from(SENTENCES))
 def test_clause_depends_on_the_text_alone(sizes: list[int], sentence: str) -> None:
     text = f"{sentence} {sentence}"
