@@ -6,10 +6,13 @@ import asyncio
 import base64
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
 import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosedError
 
 import mynah
 from engines.time_scale import scaled_samples
@@ -130,3 +133,23 @@ def test_a_cancel_at_twice_the_speed_counts_what_was_sent(runner: asyncio.Runner
 
     received, cancelled = runner.run(speak())
     assert 0 < received <= cancelled.delivered_samples <= cancelled.made_samples
+
+
+def test_a_websocket_changes_the_speed_and_refuses_a_wrong_one(runner: asyncio.Runner, at: Shipped) -> None:
+    async def speak() -> tuple[list[float], str]:
+        speeds, error = [], ""
+        async with connect(f"ws://{at.http}/v1/stream") as socket:
+            await socket.send(json.dumps({"open": {"settings": {"sampling": {"max_speech_token_count": 5}}}}))
+            await socket.send(json.dumps({"set_speed": {"speed": 1.75}}))
+            await socket.send(json.dumps({"text": {"content": "Hello."}}))
+            await socket.send(json.dumps({"flush": {"flush_id": 1}}))
+            with suppress(ConnectionClosedError):  # after the error, which comes as a frame
+                async for frame in socket:
+                    event = {} if isinstance(frame, bytes) else json.loads(frame)
+                    speeds += [event["segment_started"]["speed"]] if "segment_started" in event else []
+                    error = event["error"]["code"] if "error" in event else error
+                    if "flushed" in event:
+                        await socket.send(json.dumps({"set_speed": {"speed": 0}}))
+        return speeds, error
+
+    assert runner.run(speak()) == ([1.75], "SPEED_OUT_OF_RANGE")
