@@ -153,7 +153,7 @@ def opened(stream_id: str, settings: StreamSettings, info: EngineInfo, policy: S
         sampling=sampling,
         text=text_settings(settings.text.markup, settings.text.unspeakable_text, settings.text.drop_thinking),
         speed=settings.speed,
-        first_segment=FIRST_SEGMENT_NUMBERS[settings.first_segment],
+        first_segment=FIRST_SEGMENT_NUMBERS[settings.used_first_segment],
     )
     return speech_pb2.StreamOpened(
         stream_id=stream_id,

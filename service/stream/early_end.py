@@ -1,7 +1,7 @@
 """Where the first segment of a silent stream may end before its sentence does, and when it had better.
 
-While a sentence is still being written, nobody knows how long it will be. Waiting for its end costs the listener
-silence; ending a segment at a clause costs the melody of the sentence. The rule compares both in seconds.
+The length of a sentence is unknown while it is being written. Waiting for its end costs the listener silence; ending
+a segment at a clause costs the melody of the sentence. The rule compares both in seconds.
 """
 
 from __future__ import annotations

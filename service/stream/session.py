@@ -32,14 +32,13 @@ class Session:
         """`stream_id` names the stream in metrics and traces."""
         self._settings = settings
         self._meter = StreamMeter(stream_id, settings.audio)
-        # streams that name a seed repeat each other: then their segments may not depend on time
-        is_auto = settings.first_segment is FirstSegment.AUTO and not settings.sampling.repeatable
+        first_segment = settings.used_first_segment
         self._backlog = Backlog(
-            _segmenter(engine, settings.first_segment),
+            _segmenter(engine, first_segment),
             policy.max_pending_text_chars,
             policy.max_pending_flushes,
             MarkupFilter(settings.text),
-            EarlyStart(self._dry_at_s) if is_auto else None,
+            EarlyStart(self._dry_at_s) if first_segment is FirstSegment.AUTO else None,
             self._note_work,
         )
         self._event_queue: EventQueue[Event | PendingChunk] = EventQueue(policy.send_queue_events)

@@ -53,3 +53,9 @@ class StreamSettings:
 
     def __post_init__(self) -> None:
         check_speed(self.speed)
+
+    @property
+    def used_first_segment(self) -> FirstSegment:
+        """AUTO depends on time, and streams that name a seed repeat each other: they keep their sentences."""
+        is_timed = self.first_segment is FirstSegment.AUTO
+        return FirstSegment.SENTENCE if is_timed and self.sampling.repeatable else self.first_segment

@@ -97,7 +97,7 @@ def text_to_wire(text: str) -> speech_pb2.TextFragment:
 
 
 def speed_to_wire(speed: float) -> speech_pb2.SetSpeed:
-    """Raises InvalidArgument for what is no number."""
+    """Raises InvalidArgument if `speed` is not a number."""
     message = speech_pb2.SetSpeed()
     _set(message, "speed", speed)
     return message
