@@ -138,12 +138,13 @@ class MynahTTSService(TTSService):
         await super().on_audio_context_interrupted(context_id)
 
     def _new_stream(self) -> mynah.SpeechStream:
+        speed = self._settings.speed
         return self._client.stream(
             voice=self._settings.voice or None,
             audio_format="pcm_s16le",
             sample_rate_hz=self.sample_rate,
             sampling=self._settings.sampling or None,
-            speed=self._settings.speed or None,
+            speed=speed if isinstance(speed, int | float) else None,
         )
 
     async def _receive(self, context_id: str, turn: _Turn) -> None:
