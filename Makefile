@@ -171,6 +171,10 @@ bench-attacks: $(VENV)/installed-dev ## the largest silence of a healthy stream 
 first-run: ## the README's own blocks as a newcomer: a clean clone, an ordinary user, an empty home
 	$(PYTHON) -m tools.first_run $(ARGS)
 
+.PHONY: bench-first-segment
+bench-first-segment: $(VENV)/installed-dev ## time to first audio from a writer of 12 words a second, by where the first segment may end
+	$(BIN)/python -m bench.first_segment
+
 .PHONY: bench-speech test-speech bench-intelligibility
 bench-speech: $(VENV)/installed-dev ## what streaming does to intelligibility, on trained weights (MODEL=nano)
 	$(BIN)/python -m bench.speech --model $(if $(filter auto,$(MODEL)),tiny,$(MODEL)) $(ARGS)

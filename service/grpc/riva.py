@@ -25,9 +25,10 @@ from service.access.admission import Admission
 from service.errors import DeadlineExceeded, NotFound
 from service.grpc.call_writer import CallWriter
 from service.grpc.status import grpc_errors
-from service.handlers.messages import text_settings
+from service.handlers.messages import FIRST_SEGMENT_NUMBERS, text_settings
 from service.handlers.speech_handler import SpeechHandler, new_stream_id
 from service.handlers.voice_catalogue import MAX_PAGE_SIZE
+from service.stream.early_end import FirstSegment
 from service.stream.policy import StreamPolicy
 from service.stream.settings import Markup, UnspeakableText
 from service.voices.ids import DEFAULT_VOICE_ID
@@ -49,7 +50,7 @@ _FORMATS = {
 }
 T = TypeVar("T")
 
-# Riva's free-form settings: sampling by its names in the contract, and the consent that a prompt needs
+# Riva's free-form settings: sampling by its names in the contract, the consent that a prompt needs, the speed
 _SAMPLING = {
     "temperature": float,
     "top_k": int,
@@ -59,6 +60,7 @@ _SAMPLING = {
     "max_speech_token_count": int,
 }
 _CONSENT = "consent"
+_SPEED, _FIRST_SEGMENT = "speed", "first_segment"
 # and how text is read, by the names and values of HTTP
 _TEXT = ("markup", "unspeakable_text", "drop_thinking")
 _PROMPT = "zero_shot_data.audio_prompt"
@@ -72,7 +74,12 @@ _BYTES_PER_SAMPLE = {
 }
 _MAX_RATE_HZ = 48_000
 _QUICK_CHARS_PER_S = 25.0  # English is read at about 15
-_FIELDS = {"voice_id": "voice_name", "settings.sample_rate_hz": "sample_rate_hz", "text.content": "text"}
+_FIELDS = {
+    "voice_id": "voice_name",
+    "settings.sample_rate_hz": "sample_rate_hz",
+    "settings.speed": "custom_configuration[speed]",
+    "text.content": "text",
+}
 
 
 def add_to(
@@ -236,6 +243,13 @@ def _settings(request: Any) -> speech_pb2.SpeechSettings:
         voice_id=_voice_id(request), audio_format=_FORMATS[request.encoding], sampling=_sampling(request)
     )
     settings.text.CopyFrom(_text_settings(request))
+    if _SPEED in request.custom_configuration:
+        settings.speed = _number(_SPEED, float, request.custom_configuration[_SPEED], "SPEED_OUT_OF_RANGE")
+    first_segment = _one_of(
+        _FIRST_SEGMENT, dict(request.custom_configuration), {each.value: each for each in FirstSegment}
+    )
+    if first_segment is not None:
+        settings.first_segment = FIRST_SEGMENT_NUMBERS[first_segment]
     if request.sample_rate_hz:
         settings.sample_rate_hz = request.sample_rate_hz
     return settings
@@ -256,20 +270,31 @@ def _voice_id(request: Any) -> str:
 def _sampling(request: Any) -> speech_pb2.Sampling:
     sampling = speech_pb2.Sampling()
     for key, text in request.custom_configuration.items():
-        if key == _CONSENT or key in _TEXT:
+        if key in (_CONSENT, _SPEED, _FIRST_SEGMENT, *_TEXT):
             continue
         field = f"custom_configuration[{key}]"
         if key not in _SAMPLING:
-            allowed = ", ".join([_CONSENT, *_TEXT, *_SAMPLING])
+            allowed = ", ".join([_CONSENT, _SPEED, _FIRST_SEGMENT, *_TEXT, *_SAMPLING])
             message = f"{field} is unknown; custom_configuration may hold {allowed}."
             raise InvalidInput(field, message, "CONFIGURATION_UNKNOWN", value=text, allowed=allowed)
+        value = _number(key, _SAMPLING[key], text, "SAMPLING_OUT_OF_RANGE")
         try:
-            setattr(sampling, key, _SAMPLING[key](text))
-        except (ValueError, TypeError):
-            kind = "a whole number" if _SAMPLING[key] is int else "a number"
-            message = f"{field} is {text!r}; it must be {kind}."
-            raise InvalidInput(field, message, "SAMPLING_OUT_OF_RANGE", value=text, allowed=kind) from None
+            setattr(sampling, key, value)
+        except ValueError:  # a number out of the field's range
+            raise _no_number(key, _SAMPLING[key], text, "SAMPLING_OUT_OF_RANGE") from None
     return sampling
+
+
+def _number(key: str, kind: type, text: str, reason: str) -> Any:
+    try:
+        return kind(text)
+    except ValueError:
+        raise _no_number(key, kind, text, reason) from None
+
+
+def _no_number(key: str, kind: type, text: str, reason: str) -> InvalidInput:
+    field, allowed = f"custom_configuration[{key}]", "a whole number" if kind is int else "a number"
+    return InvalidInput(field, f"{field} is {text!r}; it must be {allowed}.", reason, value=text, allowed=allowed)
 
 
 def _text_settings(request: Any) -> speech_pb2.TextSettings:

@@ -105,6 +105,7 @@ def parser() -> argparse.ArgumentParser:
     _add_say(_command(commands, "say", "speak text into an audio file, or aloud", epilog=_DASH_HINT))
     batch = _command(commands, "batch", "speak many lines into a folder of audio files")
     add_batch_arguments(batch)
+    _add_speed(batch)
     _add_text_settings(batch)
     _add_voices(commands.add_parser("voices", help="create, list and delete voices", allow_abbrev=False))
     health = _command(commands, "health", "check whether the server accepts streams; exit status 0 or 3")
@@ -170,6 +171,9 @@ def _add_say(say: argparse.ArgumentParser) -> None:
         "--voice", metavar="VOICE", help="id or name of a voice; see `mynah voices list` (default: the server's)"
     )
     say.add_argument("--rate", type=int, metavar="HZ", help="sample rate (default: 24000, or 8000 for .ulaw and .alaw)")
+    _add_speed(say)
+    first = "where the first sentence may be cut while standard input is still being written (default: auto)"
+    say.add_argument("--first-segment", choices=("sentence", "clause", "auto"), help=first)
     say.add_argument("--temperature", type=float, help="variation of the speech, 0 to 5 (default 0.8)")
     say.add_argument("--top-k", type=int, help="sample from the K likeliest speech tokens (default 1000; 0: all)")
     say.add_argument("--top-p", type=float, help="sample from this share of the probability (default 0.95; 1: all)")
@@ -177,6 +181,10 @@ def _add_say(say: argparse.ArgumentParser) -> None:
     say.add_argument("--seed", type=int, help="the same seed, text and settings give the same speech (default: random)")
     _add_text_settings(say)
     say.add_argument("--quiet", action="store_true", help="print no progress and no summary")
+
+
+def _add_speed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--speed", type=float, help="how fast the voice speaks, 0.5 to 2, at its pitch (default 1)")
 
 
 def _add_text_settings(parser: argparse.ArgumentParser) -> None:

@@ -459,3 +459,23 @@ async def test_a_disk_that_takes_nothing_more_is_one_error(tmp_path: Path, monke
         assert not list(folder.glob(".*.part"))
         await execute(args)
     assert len(list(folder.glob("*.wav"))) == len(TEXTS)
+
+
+def test_the_speed_is_the_command_s_or_the_line_s():
+    lines = [json.dumps({"text": "Hello."}), json.dumps({"text": "Hello.", "settings": {"speed": 0.8}})]
+    assert [item.speed for item in read_script(lines, speed=1.5)] == [1.5, 0.8]
+    plain, scaled = read_script(lines)
+    assert (plain.speed, scaled.speed) == (None, 0.8)
+    assert plain.digest != scaled.digest, "a line whose speed has changed is spoken again"
+    with pytest.raises(mynah.InvalidArgument, match=r"settings\.speed is 'fast'; it must be a number"):
+        script({"text": "Hello.", "settings": {"speed": "fast"}})
+
+
+async def test_a_line_is_spoken_at_its_speed(tmp_path: Path):
+    source = write_script(tmp_path, {"text": "Hello there.", "name": "one"})
+    async with serving() as at:
+        for folder, options in (("plain", ()), ("fast", ("--speed", "2"))):
+            done = await cli(at, "batch", str(source), "-o", str(tmp_path / folder), *options)
+            assert done.status == 0, done.stderr
+    plain, fast = (pcm_of(tmp_path / folder / "one.wav") for folder in ("plain", "fast"))
+    assert len(plain) == 2 * len(fast) > 0
