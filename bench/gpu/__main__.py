@@ -70,9 +70,10 @@ def _run_step(step: str, args: argparse.Namespace, limit_s: float) -> None:
 def _step(step: str, device: str, model: str, folder: Path) -> None:
     """A step's process: the leader of a group, with its output in a file."""
     os.setsid()
-    with (folder / f"{step}.log").open("w") as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
+    log = (folder / f"{step}.log").open("w", buffering=1)  # until the process ends
+    for stream in (1, 2):  # of libraries, which do not know Python's
+        os.dup2(log.fileno(), stream)
+    sys.stdout = sys.stderr = log
     steps.run(step, Recorder(folder, step), device, model, folder)
 
 

@@ -92,9 +92,9 @@ def count(call: Callable[[], object], inputs: Iterable[Tensor]) -> Operations:
     return tuple(counter.operations)
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, inputs: Iterable[Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.operations: list[Operation] = []
         self._variable = {_storage(tensor) for tensor in inputs}  # storages of all that is no weight
 

@@ -12,6 +12,8 @@ from engines.errors import InvalidInput
 from engines.factory import build_engine
 from engines.model_spec import MODELS
 from engines.pipeline import Pipeline
+from engines.planning.operations import weight_bytes
+from engines.planning.stages import t3_operations
 from engines.s3gen.gpu.buffered import BufferedRuntime
 from engines.s3gen.runtime import WaveformRuntime
 from engines.tools.engine_times import FIRST_HOP_TOKENS, conditioning_seconds, first_chunk_seconds, t3_seconds
@@ -28,7 +30,7 @@ from engines.tools.s3gen_times import (
     roofline_ms,
     window_calls,
 )
-from engines.tools.t3_times import step_bytes
+from engines.tools.t3_times import STEP_POSITIONS
 from engines.tools.torch_profiler import device_used_mb, peak_host_mb
 
 _OVERLAPPED_BATCHES = 8
@@ -36,14 +38,14 @@ _OVERLAPPED_BATCHES = 8
 
 @dataclass(frozen=True)
 class Row:
-    """One stage of one window. Rooflines are None for models whose operation counts are unknown."""
+    """One stage of one window. Rooflines are the times of its arithmetic, or for T3 of reading its weights."""
 
     window: str
     bucket: str
     stage: str
     timed: Timed
-    roofline_ms: float | None
-    a10g_ms: float | None
+    roofline_ms: float
+    a10g_ms: float
     share: float
 
 
@@ -118,7 +120,6 @@ def _window_rows(
         message = f"The model {model} cannot be measured by stage: its S3Gen decodes whole segments. Choose another."
         raise InvalidInput("model", message, "MODEL_UNSUPPORTED", value=model)
     spec = MODELS[engine.info.model]
-    full_size = spec.name != "tiny"
     _, per_token = runner.run(t3_seconds(engine, repeats, streams=window.rows))
     t3 = Timed.of([seconds * window.new for seconds in per_token])
     timed: dict[str, tuple[Timed, str | None]] = {f"T3, {window.new} tokens": (t3, None)}
@@ -126,12 +127,11 @@ def _window_rows(
     timed |= {stage: (measure(call, repeats), stage) for stage, call in calls.items()}
     total = sum(entry.p50_ms for entry, _ in timed.values())
 
-    def roofline(stage: str | None, at: Machine, bytes_per_value: int) -> float | None:
-        if not full_size:
-            return None
+    def roofline(stage: str | None, at: Machine, bytes_per_value: int) -> float:
         if stage is None:
-            return 1000 * window.new * step_bytes(spec.t3, bytes_per_value) / (at.gb_per_s * 1e9)
-        return roofline_ms(stage, window, at)
+            read = weight_bytes(t3_operations(spec, 1, STEP_POSITIONS)) * bytes_per_value // 4
+            return 1000 * window.new * read / (at.gb_per_s * 1e9)
+        return roofline_ms(stage, window, at, spec)
 
     return [
         Row(
@@ -178,15 +178,11 @@ def _table(rows: Sequence[Row]) -> list[str]:
     cells = [
         (
             *(row.window, row.bucket, row.stage, f"{row.timed.p50_ms:.1f}", f"{row.timed.p90_ms:.1f}"),
-            *(_ms(row.roofline_ms), _ms(row.a10g_ms), f"{row.share:.0%}"),
+            *(f"{row.roofline_ms:.1f}", f"{row.a10g_ms:.1f}", f"{row.share:.0%}"),
         )
         for row in rows
     ]
     return ["{:11} {:6} {:16} {:>9} {:>9} {:>9} {:>8} {:>6}".format(*line) for line in (names, *cells)]
-
-
-def _ms(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
 
 
 def _p50_p90(timed: Timed) -> str:

@@ -48,7 +48,7 @@ def with_range(call: Callable[..., Result], name: str) -> Callable[..., Result]:
 def _all_threads() -> Any:
     """The profiler's setting for work on other threads; None in versions of torch without it."""
     try:
-        return torch._C._profiler._ExperimentalConfig(profile_all_threads=True)  # type: ignore[call-arg]
+        return torch._C._profiler._ExperimentalConfig(profile_all_threads=True)
     except TypeError:
         return None
 

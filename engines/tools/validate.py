@@ -6,17 +6,19 @@ Goals of time and memory are judged on a GPU alone; elsewhere the line shows the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from engines.api import AudioChunk, Segment, SegmentDone
+from engines.api import AudioChunk, Segment, SegmentDone, SpeechStream
 from engines.checkpoints.checkpoint import open_checkpoint
 from engines.config import EngineConfig, Sampling
-from engines.errors import EngineError
+from engines.errors import EngineBusy, EngineError
 from engines.factory import build_engine
 from engines.model_spec import SAMPLE_RATE_HZ, SAMPLES_PER_TOKEN
 from engines.pipeline import Pipeline
@@ -33,6 +35,7 @@ NAMES = ("loads", "builds", "valid audio", "quality", "latency", "memory", "stre
 _TEXT = "The quick brown fox jumps over the lazy dog, and the dog does not mind at all."
 _TOGETHER = 4
 _SPEECH_TOKENS = 60
+_OPEN_TRIES, _OPEN_PAUSE_S = 300, 0.1
 _MAX_DIFFERENCE = 1e-2  # of samples in [-1, 1] between a stream alone and beside others
 _LATENCY_RATIO = 0.7  # of the public ports' time: 30 % less
 
@@ -73,7 +76,7 @@ class Checklist:
                 if engine is None:
                     self.lines.append(Line(name, FAILED, "the engine does not load"))
                 else:
-                    self._line(name, lambda check=check: (None, runner.run(check(engine))))
+                    self._line(name, partial(_awaited, runner, check, engine))
             if engine is not None:
                 runner.run(engine.close())
         return sorted(self.lines, key=lambda line: NAMES.index(line.name))
@@ -179,7 +182,8 @@ class Checklist:
     async def _batch(self, engine: Pipeline) -> str:
         """Streams beside each other say what each says alone; on a GPU, where rounding may change a draw, all speak."""
         count = min(_TOGETHER, engine.info.limits.max_streams)
-        together = await asyncio.gather(*(_speak(engine, seed) for seed in range(count)))
+        streams = [await _opened(engine, seed) for seed in range(count)]
+        together = await asyncio.gather(*(_spoken(stream) for stream in streams))
         _require(all(len(spoken.audio) for spoken in together), "a stream has no audio")
         if judged_here(engine.info.device):
             return f"{count} streams spoke together"
@@ -190,6 +194,12 @@ class Checklist:
             differences.append(float(np.abs(alone.audio - beside.audio).max()))
         _require(max(differences) <= _MAX_DIFFERENCE, f"a stream beside others differs by {max(differences):.2g}")
         return f"{count} streams together differ by at most {max(differences):.1g} from each alone"
+
+
+def _awaited(
+    runner: asyncio.Runner, check: Callable[[Pipeline], Coroutine[Any, Any, str]], engine: Pipeline
+) -> tuple[None, str]:
+    return None, runner.run(check(engine))
 
 
 @dataclass(frozen=True)
@@ -203,10 +213,22 @@ class _Spoken:
 
 
 async def _speak(engine: Pipeline, seed: int) -> _Spoken:
+    return await _spoken(await _opened(engine, seed))
+
+
+async def _opened(engine: Pipeline, seed: int) -> SpeechStream:
+    """A stream. A device that was late a moment ago refuses one; while nothing speaks that passes."""
     if engine.default_voice is None:
         raise Absent("the model has no built-in voice")
     sampling = Sampling(seed=seed, max_speech_tokens=_SPEECH_TOKENS)
-    stream = await engine.open(engine.default_voice, sampling)
+    for _ in range(_OPEN_TRIES):
+        with contextlib.suppress(EngineBusy):
+            return await engine.open(engine.default_voice, sampling)
+        await asyncio.sleep(_OPEN_PAUSE_S)
+    return await engine.open(engine.default_voice, sampling)
+
+
+async def _spoken(stream: SpeechStream) -> _Spoken:
     chunks, tokens = [], 0
     try:
         async for event in stream.speak(Segment(0, _TEXT)):
