@@ -118,16 +118,17 @@ def s3gen_calls(runtime: Runtime, windows: Sequence[str]) -> Iterator[tuple[str,
 
 @contextlib.contextmanager
 def t3_backend_call(backend: T3Backend, decoder: Any, voice: Voice) -> Iterator[Callable[[], object]]:
-    """A call that makes the first speech tokens on a backend; each of its decoder's steps is a range."""
+    """A call that makes the first speech tokens on a backend; meanwhile each of its decoder's steps is a range."""
     decoder.step = with_range(decoder.step, f"T3 step on {backend.name}")
 
     async def first_tokens() -> int:
         generation = backend.start(T3Request(_TEXT_TOKENS, voice, Sampling(seed=1, max_speech_tokens=FIRST_HOP_TOKENS)))
         return sum([len(tokens) async for tokens in _until_none(generation)])
 
-    with asyncio.Runner() as runner:
-        yield lambda: runner.run(first_tokens())
-        runner.run(backend.close())
+    try:
+        yield lambda: asyncio.run(first_tokens())
+    finally:
+        del decoder.step  # the class's own is back
 
 
 async def _until_none(generation: Any) -> AsyncIterator[list[int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import dataclasses
 import json
@@ -110,6 +111,7 @@ def _profiled_calls(
             raise EngineFailure("The model has no built-in voice to speak with.")
         with t3_backend_call(backend, backend.decoder, voice) as call:
             yield [("t3-first-tokens", call)]
+        asyncio.run(backend.close())
     else:
         yield s3gen_calls(_runtime(name, checkpoint, args), args.windows)
 
