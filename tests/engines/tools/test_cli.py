@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -166,6 +167,7 @@ def test_the_steps_of_a_backends_own_thread_are_ranges_of_a_trace(tmp_path: Path
     decoder = backend._steps._loop._decoder
     with t3_backend_call(backend, decoder, setting.voice(1)) as call:
         profiled(call, tmp_path / "trace.json", 3, "first tokens")
+    asyncio.run(backend.close())
     events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
     steps = [e for e in events if e["name"] == "T3 step on torch" and e.get("cat") == "user_annotation"]
     (whole,) = [e for e in events if e["name"] == "first tokens" and e.get("cat") == "user_annotation"]
