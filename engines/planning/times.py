@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 
 import torch
 
+from engines.errors import InvalidInput
 from engines.model_spec import ModelSpec
 from engines.planning.gpus import Gpu
 from engines.planning.operations import Operations, batched, in_half
@@ -18,6 +19,8 @@ from engines.planning.stages import (
 )
 from engines.s3gen.export.graphs import ENCODER, VOCODER
 from engines.s3gen.gpu.buckets import buckets, max_rows
+
+_MOST = 1e6  # microseconds and milliseconds that an assumption may name
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,19 @@ class Assumptions:
     busy_limit: float = 0.7
     text_tokens: int = 40
     step_positions: int = 541
+
+    def check(self, spec: ModelSpec) -> None:
+        """Raises InvalidInput naming the first assumption that is impossible for a model."""
+        for name, value in asdict(self).items():
+            share = name in ("compute_efficiency", "memory_efficiency", "busy_limit")
+            most = {
+                "text_tokens": spec.t3.positions - PREFIX_POSITIONS - 1,
+                "step_positions": spec.t3.positions - 1,
+            }.get(name, 1 if share else _MOST)
+            if not 0 <= value <= most or (share and value == 0):
+                allowed = f"{'above' if share else 'at least'} 0 and at most {most:g}"
+                message = f"{name} is {value:g}; it must be {allowed}."
+                raise InvalidInput(name, message, "ASSUMPTION_OUT_OF_RANGE", value=value, allowed=allowed)
 
 
 MOST_ROWS = 16  # windows of a batch on a GPU

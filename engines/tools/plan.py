@@ -20,6 +20,7 @@ def plan(arguments: Sequence[str]) -> int:
     """Print the plan. Returns 0, or 1 if the GPU cannot carry the streams."""
     args = _parser().parse_args(arguments)
     given = Assumptions(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Assumptions)})
+    given.check(MODELS[args.model])
     times = Times(MODELS[args.model], GPUS[args.gpu], args.t3, args.s3gen, given)
     made = Planner(times, args.schedule).plan(args.streams, args.usd_per_hour)
     print(json.dumps(made.as_json(), indent=2) if args.json else text(made))

@@ -224,6 +224,22 @@ def test_the_command_prints_json_and_fails_where_the_streams_do_not_fit(capsys: 
 
 
 @pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--compute-efficiency", "0"],
+        ["--busy-limit", "1.1"],
+        ["--kernel-us", "nan"],
+        ["--t3-host-ms", "-1"],
+        ["--step-positions", "2048"],
+        ["--text-tokens", "2000"],
+    ],
+)
+def test_an_impossible_assumption_is_named(wrong: list[str], capsys: pytest.CaptureFixture[str]):
+    assert cli.main(["plan", "--gpu", "l4", "--model", "tiny", *wrong]) == 1
+    assert f"{wrong[0][2:].replace('-', '_')} is " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     "wrong", [["--streams", "0"], ["--gpu", "b200"], ["--usd-per-hour", "-1"], ["--kernel-us", "x"]]
 )
 def test_wrong_arguments_end_with_status_2(wrong: list[str]):
