@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 
 from engines.api import AudioChunk, Segment, SegmentDone, SpeechStream
-from engines.checkpoints.checkpoint import open_checkpoint
+from engines.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from engines.config import EngineConfig, Sampling
 from engines.errors import EngineBusy, EngineError
 from engines.factory import build_engine
 from engines.model_spec import SAMPLE_RATE_HZ, SAMPLES_PER_TOKEN
 from engines.pipeline import Pipeline
 from engines.s3gen.parity_check import COMPOSITIONS, GPU_COMPOSITIONS, validate
-from engines.s3gen.runtime import WaveformRuntime
+from engines.s3gen.runtime import Runtime, WaveformRuntime
 from engines.s3gen.runtimes.torch import TorchRuntime
 from engines.tools.engine_times import first_chunk_seconds, t3_seconds
 from engines.tools.goals import GOALS, MOST_MEMORY_GB, judged_here
@@ -133,16 +133,25 @@ class Checklist:
         return f"{len(audio) / SAMPLE_RATE_HZ:.1f} s, peak {np.abs(audio).max():.2f}"
 
     async def _quality(self, engine: Pipeline) -> str:
-        """The runtime against torch in float32 on the CPU."""
+        """The runtime against torch in float32 on the CPU; torch there against the exported graphs."""
         runtime = engine.stages.s3gen.runtime
         if isinstance(runtime, WaveformRuntime):
             raise Absent("this model's S3Gen decodes whole segments and has no stages to compare")
         checkpoint = open_checkpoint(self._config.model, cache_dir=self._config.cache_dir, device="cpu")
         precision = "fp16" if self._config.s3gen_dtype == "float16" or judged_here(engine.info.device) else "fp32"
         sizes = GPU_COMPOSITIONS if judged_here(engine.info.device) else COMPOSITIONS
-        report = validate(runtime, TorchRuntime(checkpoint), precision=precision, compositions=sizes)
+        itself = runtime.name == TorchRuntime.name and not judged_here(engine.info.device)
+        trusted = self._graphs(checkpoint) if itself else TorchRuntime(checkpoint)
+        report = validate(runtime, trusted, precision=precision, compositions=sizes)
         _require(report.passed, str(report))
         return str(report)
+
+    def _graphs(self, checkpoint: Checkpoint) -> Runtime:
+        try:
+            from engines.s3gen.runtimes.onnx import OnnxRuntime
+        except ModuleNotFoundError as error:
+            raise Absent(f"torch on a CPU is the reference, and {error.name} is not installed to check it") from error
+        return OnnxRuntime(checkpoint, threads=self._config.threads or 2, cache_dir=self._config.cache_dir)
 
     async def _latency(self, engine: Pipeline) -> str:
         """At least 30 % less than the public ports' times, for S3Gen, T3 and both together."""

@@ -94,6 +94,7 @@ def test_the_checklist_has_a_line_for_each_point(capsys: pytest.CaptureFixture[s
     }
     assert "judged on a GPU" in lines["latency"]
     assert "differ by at most" in lines["batch"]
+    assert "off by 0 " not in lines["quality"], "it was compared with itself"
     assert not any(FAILED in line for line in shown)
 
 
