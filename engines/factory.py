@@ -37,7 +37,6 @@ from engines.exclusive import Exclusive
 from engines.health import Health
 from engines.kernels.dense import WeightFormat, fp16_supported, int8_supported
 from engines.pipeline import Pipeline, Stages
-from engines.published.engine import build_published_engine
 from engines.published.graphs import find_published
 from engines.realtime.ladder import Choice
 from engines.realtime.settle import CpuNets, settle
@@ -51,7 +50,6 @@ from engines.t3.decoder import DecoderLimits
 from engines.t3.guidance import check_guidance
 from engines.t3.local_backend import LocalT3Backend
 from engines.t3.net import Net
-from engines.t3.onnx.export import open_onnx_net
 from engines.t3.vllm import backend
 from engines.text.encoder import TextEncoder
 from engines.text.tokenizer import TextTokenizer
@@ -70,6 +68,8 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
     check_guidance(os.environ)
     hub = HuggingFaceHub((config.cache_dir or default_cache_dir()) / "hub")
     if (folder := find_published(config.model, hub)) is not None:
+        from engines.published.engine import build_published_engine  # needs ONNX, as it alone does
+
         return build_published_engine(config, folder, observer)
     device = resolve_device(config.device)
     use_threads(config.threads)
@@ -184,6 +184,8 @@ class _T3Setting:
 def _local_net(config: EngineConfig, checkpoint: Checkpoint, device: str) -> Net:
     """T3's net in this process. Raises InvalidInput if it does not support the precision or the device."""
     if _t3_name(config, device) == "onnx":
+        from engines.t3.onnx.export import open_onnx_net
+
         precision, threads = "int8" if config.t3_dtype == "int8" else "fp32", config.threads or cpu_threads()
         return open_onnx_net(checkpoint, precision, threads=threads, cache_dir=config.cache_dir)
     weights = _t3_weights(config, device)
