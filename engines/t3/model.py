@@ -185,7 +185,7 @@ class T3Net:
             return {name: torch.empty(shape, device=meta) for name, shape in tensors.items()}
 
         layers = range(spec.t3.layers)
-        blocks = [_Block(empty(block_tensors(spec.t3)), spec.t3, n, meta, fp16_weights=False) for n in layers]
+        blocks = [_Block(empty(block_tensors(spec.t3)), spec.t3, n, meta, weights="float32") for n in layers]
         return cls(empty(outer_tensors(spec.t3)), blocks, spec.t3, meta)
 
     def check_prompt(self, voice: Voice, text_tokens: Sequence[int], max_positions: int) -> None:
