@@ -149,7 +149,8 @@ def checklist(arguments: Sequence[str]) -> int:
     args = parser.parse_args(arguments)
     options = {name: value for name, value in vars(args).items() if name in _OPTIONS}
     options["device"] = resolve_device(args.device)
-    lines = Checklist(EngineConfig(**options, strict=True), args.repeats).run()
+    config = EngineConfig(**options, strict=True, strict_reference=args.t3_dtype != "int8")  # as in `bench`
+    lines = Checklist(config, args.repeats).run()
     for line in lines:
         print(f"{line.name:12} {line.status:7} {line.note}")
     _write("validate", {"lines": [dataclasses.asdict(line) for line in lines]})
