@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -77,10 +78,11 @@ def settle(
     *,
     timings: Timings | None = None,
     clock: Callable[[], float] = time.monotonic,
+    load_average: Callable[[], float] = lambda: os.getloadavg()[0],
 ) -> tuple[EngineConfig, Choice | None]:
     """Returns the configuration with `decode` and `t3_dtype` settled, and the choice; None if there was none to make.
 
-    `timings`: by default those of the nets on this machine
+    `timings`: by default those of the nets on this machine; `load_average`: how many programs compute or wait to
     """
     settings = settings_of(config, device)
     if len(settings) == 1:
@@ -90,12 +92,15 @@ def settle(
     path = path_of(config.cache_dir or default_cache_dir(), name)
     trials, how = recall(path), f"measured at an earlier start; remove {path} to measure again"
     if trials is None or not choose(trials, config.max_streams).keeps_real_time:
-        began_s = clock()
+        began_s, busy = clock(), load_average() > (os.cpu_count() or 1)
         voice = load_builtin(checkpoint.conds_path) if checkpoint.conds_path else None
         schedule = SCHEDULES[config.schedule]
         trials = try_settings(settings, timings or MeasuredTimings(nets.t3, nets.s3gen, schedule, voice), clock)
         how = f"measured in {clock() - began_s:.1f} s"
-        remember(path, trials)
+        if busy:
+            how += ", not kept, since other programs keep this machine busy"
+        else:
+            remember(path, trials)
     choice = choose(trials, config.max_streams)
     _log.log(logging.INFO if choice.keeps_real_time else logging.WARNING, "%s; %s", choice.reason, how)
     return _with(config, choice.setting), choice

@@ -40,8 +40,11 @@ def no_nets(checkpoint: Checkpoint) -> CpuNets:
 
 
 def settled(checkpoint: Checkpoint, folder: Path, timings: Machine, **options: Any) -> tuple[EngineConfig, str | None]:
+    load = [options.pop("load", 0.0)]
     config = EngineConfig(**{"max_streams": 1, "cache_dir": folder, **options})
-    result, choice = settle(config, checkpoint, "cpu", no_nets(checkpoint), timings=timings, clock=timings.clock)
+    result, choice = settle(
+        config, checkpoint, "cpu", no_nets(checkpoint), timings=timings, clock=timings.clock, load_average=load.pop
+    )
     return result, None if choice is None else choice.reason
 
 
@@ -96,6 +99,16 @@ def test_a_machine_that_was_too_slow_is_measured_again(
     idle = machine(0.1, 0.1, 0.1, 0.1)
     assert settled(checkpoint, tmp_path, idle)[0].decode == "reference"
     assert idle.measured
+
+
+@needs_kernels
+def test_times_of_a_busy_machine_are_not_kept(
+    checkpoint: Checkpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    settled(checkpoint, tmp_path, machine(**LAPTOP), load=1000.0)
+    assert "not kept, since other programs keep this machine busy" in caplog.text
+    assert not list(tmp_path.iterdir())
 
 
 def test_explicit_settings_measure_nothing(checkpoint: Checkpoint, tmp_path: Path) -> None:
