@@ -94,6 +94,11 @@ def to_device(values: Sequence[float] | Sequence[Sequence[float]], dtype: torch.
     return torch.tensor(values, dtype=dtype, pin_memory=True).to(device, non_blocking=True)
 
 
+def staging_memory(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Memory on the host from which copies to the device run while the host goes on. It starts as zeros."""
+    return torch.zeros(*shape, dtype=dtype, pin_memory=device.type == "cuda")
+
+
 def use_threads(threads: int | None) -> None:
     """Set torch's intra-op threads; None keeps its default, one per physical core. Raises InvalidInput below 1."""
     if threads is None:

@@ -32,7 +32,7 @@ from engines.device import (
     use_threads,
 )
 from engines.device_watch import DeviceWatch
-from engines.errors import EngineFailure, InvalidInput
+from engines.errors import EngineError, InvalidInput
 from engines.exclusive import Exclusive
 from engines.health import Health
 from engines.kernels.dense import fp16_supported
@@ -46,6 +46,7 @@ from engines.s3gen.streaming.schedule import SCHEDULES
 from engines.t3 import model as t3_model
 from engines.t3.backend import T3Backend
 from engines.t3.decoder import DecoderLimits
+from engines.t3.gpu.net import open_static_net
 from engines.t3.guidance import check_guidance
 from engines.t3.local_backend import LocalT3Backend
 from engines.t3.onnx.export import open_onnx_net
@@ -58,7 +59,14 @@ _log = logging.getLogger(__name__)
 # Bounds the batcher's memory; it batches windows only where measurements show a gain.
 _MAX_BATCH = {"cpu": 8, "cuda": 16}
 _STEADY_AFTER = 6  # calls of a size on a GPU: kernels are chosen and memory is allocated in each buffer's first ones
-_T3_DTYPES_OF = {"torch": ("auto", "float32", "float16"), "onnx": ("auto", "float32", "int8"), "vllm": DTYPES}
+_T3_DTYPES_OF = {
+    "torch": ("auto", "float32", "float16"),
+    "torch_graphs": ("auto", "float32", "float16"),
+    "onnx": ("auto", "float32", "int8"),
+    "vllm": DTYPES,
+}
+# tried if T3 is chosen automatically and the one before does not start
+_T3_FALLBACK = {"vllm": "torch_graphs", "torch_graphs": "torch"}
 
 
 def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pipeline:
@@ -167,8 +175,24 @@ class _T3Setting:
 
 
 def _make_t3(config: EngineConfig, checkpoint: Checkpoint, device: str, setting: _T3Setting) -> T3Backend:
-    observer, on_device = setting.observer, setting.on_device
+    """The backend of `config`, or the next that starts if it was chosen automatically."""
     name = _t3_name(config, device)
+    try:
+        return _make_t3_named(name, config, checkpoint, device, setting)
+    except (EngineError, RuntimeError, MemoryError) as error:
+        following = _T3_FALLBACK.get(name)
+        given = config.t3 != "auto" and not setting.refused
+        if isinstance(error, InvalidInput) or following is None or given or config.strict or is_sticky(error):
+            raise
+        _log.error("%s; T3 falls back to %s", error, following)
+        setting.refused.append((name, str(error)))
+        return _make_t3(dataclasses.replace(config, t3=following, t3_dtype="auto"), checkpoint, device, setting)
+
+
+def _make_t3_named(
+    name: str, config: EngineConfig, checkpoint: Checkpoint, device: str, setting: _T3Setting
+) -> T3Backend:
+    observer, on_device = setting.observer, setting.on_device
     limits = DecoderLimits(config.max_streams, config.max_positions)
     if name == "torch":
         fp16_weights = _fp16_weights(config, device)
@@ -178,14 +202,11 @@ def _make_t3(config: EngineConfig, checkpoint: Checkpoint, device: str, setting:
         precision, threads = "int8" if config.t3_dtype == "int8" else "fp32", config.threads or cpu_threads()
         onnx_net = open_onnx_net(checkpoint, precision, threads=threads, cache_dir=config.cache_dir)
         return LocalT3Backend(onnx_net, limits, observer, on_device)
-    try:
-        return _vllm(config, checkpoint, device, setting)
-    except EngineFailure as error:
-        if config.t3 == "vllm" or config.strict or is_sticky(error):
-            raise
-        _log.error("%s; T3 falls back to torch", error)
-        setting.refused.append(("vllm", str(error)))
-        return _make_t3(dataclasses.replace(config, t3="torch", t3_dtype="auto"), checkpoint, device, setting)
+    if name == "torch_graphs":
+        half = config.t3_dtype == "float16" or (config.t3_dtype == "auto" and device != "cpu")
+        graphed = open_static_net(checkpoint, device, limits, half=half, captures=config.cuda_graphs)
+        return LocalT3Backend(graphed, limits, observer, on_device)
+    return _vllm(config, checkpoint, device, setting)
 
 
 def _vllm(config: EngineConfig, checkpoint: Checkpoint, device: str, setting: _T3Setting) -> T3Backend:
@@ -211,7 +232,7 @@ def _t3_name(config: EngineConfig, device: str) -> str:
     if config.t3_dtype not in _T3_DTYPES_OF[name]:
         raise _unsupported("t3_dtype", config.t3_dtype, f"T3 on {name}", ", ".join(_T3_DTYPES_OF[name]))
     if name == "onnx" and on_gpu:
-        raise _unsupported("t3", name, "a GPU", "vllm or torch")
+        raise _unsupported("t3", name, "a GPU", "vllm, torch_graphs or torch")
     return name
 
 
@@ -222,7 +243,7 @@ def _automatic_t3(config: EngineConfig, on_gpu: bool) -> str:
     stream's step is shorter on ONNX Runtime; for two streams or more, torch reads the weights once for all.
     """
     if on_gpu:
-        return "vllm" if backend.installed() else "torch"
+        return "vllm" if backend.installed() else "torch_graphs"
     if config.t3_dtype == "int8" or (config.max_streams == 1 and not fp16_supported()):
         return "onnx"
     return "torch"

@@ -26,6 +26,10 @@ from engines.t3 import decoder as decoder_module
 from engines.t3 import model as model_module
 from engines.t3 import sampler as sampler_module
 from engines.t3.decoder import T3Decoder
+from engines.t3.gpu import net as net_module
+from engines.t3.gpu import step as step_module
+from engines.t3.gpu.net import StaticT3Net
+from engines.t3.gpu.step import StaticPass
 from engines.t3.model import T3Net
 from engines.t3.vllm import sampler as vllm_sampler_module
 from engines.t3.vllm.sampler import BatchSampler, Row
@@ -83,6 +87,9 @@ class NoWaiting(TorchDispatchMode):
             source, target = args[0].device.type, kwargs.get("device")
             assert not (source == "cuda" and target is not None and target.type == "cpu"), "a copy to the host"
             assert not (source == "cpu" and target is not None and target.type == "cuda"), "a copy from pageable memory"
+        if name == "copy_" and args[0].device.type == "cuda" and args[1].device.type == "cpu":
+            assert len(args) > 2, "a copy from pageable memory"
+            assert args[2], "a copy from pageable memory"
         return result
 
 
@@ -158,7 +165,7 @@ class FakeStep:
         self.sent: list[tuple[int, ...]] = []
         monkeypatch.setattr(sampler_module, "read_back", self._read_back)
         # as `fake_gpu`; torch itself uses its inference mode as well
-        usual = SimpleNamespace(inference_mode=torch.no_grad, cat=torch.cat)
+        usual = SimpleNamespace(inference_mode=torch.no_grad)
         monkeypatch.setattr(decoder_module, "torch", usual)
         for module in (sampler_module, model_module, vllm_sampler_module):
             monkeypatch.setattr(module, "to_device", self._to_device)
@@ -178,8 +185,8 @@ class FakeStep:
     def _weights(self, tensors: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
         return {name: torch.empty(shape, device=CUDA) for name, shape in tensors.items()}
 
-    def net(self) -> T3Net:
-        return T3Net.load(Path("absent"), TINY, CUDA)
+    def net(self, kind: type[T3Net] = T3Net, dtype: torch.dtype = torch.float32) -> T3Net:
+        return kind.load(Path("absent"), TINY, CUDA, dtype=dtype)
 
 
 def test_every_step_of_t3_stays_on_the_gpu_and_waits_once_for_its_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,6 +222,50 @@ def test_every_step_of_t3_stays_on_the_gpu_and_waits_once_for_its_tokens(monkeyp
     assert [len(s.speech.raw) for s in sequences] == [13, 9, 11, 4]
     assert mixed
     assert steps > 15
+
+
+def test_every_static_step_stays_on_the_gpu_and_waits_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Captures of all sizes, then steps of all kinds, each with one small copy to the device."""
+    gpu = FakeStep(monkeypatch)
+    monkeypatch.setattr(step_module, "read_back", gpu._read_back)
+    monkeypatch.setattr(step_module, "staging_memory", lambda shape, dtype, device: torch.zeros(*shape, dtype=dtype))
+    monkeypatch.setattr(StaticPass, "_stage", lambda self, rows: gpu.sent.append((len(rows),)))
+    captured: list[int] = []
+
+    class Graphs:
+        def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+            with NoWaiting():
+                work()
+            captured.append(1)
+            return work
+
+    monkeypatch.setattr(net_module, "CudaGraphs", Graphs)
+    with fake_gpu():
+        net = gpu.net(StaticT3Net, torch.float16)
+        decoder = T3Decoder(net, limits(max_streams=3, max_positions=1024, prefill_chunk_positions=64))
+        steps = decoder._pass
+        assert isinstance(steps, StaticPass)
+        assert steps.graphs == len(captured) == 3 * 2
+        assert steps.cache.kv.dtype == torch.float16
+        with NoWaiting():
+            shared = voice(1, prompt_tokens=230)
+            sequences = [
+                decoder.add(request(1, of=shared, max_speech_tokens=12)),
+                decoder.add(request(2, of=shared, temperature=0.0, max_speech_tokens=8)),
+                decoder.add(request(3, top_k=0, top_p=1.0, max_speech_tokens=10)),
+                decoder.add(request(4, of=shared, max_speech_tokens=3)),
+            ]
+            while not decoder.idle:
+                reads, sent = gpu.reads, len(gpu.sent)
+                decoding = any(s.decoding for s in decoder.sequences)
+                embedded = any(s.prompt is None and not s.decoding for s in decoder.sequences)
+                assert not [p.error for p in decoder.step() if p.error]
+                assert gpu.reads - reads <= 1
+                if decoding:
+                    assert gpu.reads - reads == 1, "one wait a step, for the drawn tokens"
+                    assert embedded or len(gpu.sent) - sent == 1, "one table a step"
+    assert steps.eager == 0 < steps.replayed
+    assert [len(s.speech.raw) for s in sequences] == [13, 9, 11, 4]
 
 
 def test_a_draw_under_vllm_waits_once(monkeypatch: pytest.MonkeyPatch) -> None:
