@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 # Added to the scores of keys in the pad. Finite and within float16: upstream's -1e10 is -inf there, and a folded
 # 0 * -inf is NaN.
-_MASKED_SCORE = -1e4
+MASKED_SCORE = -1e4
 
 
 def valid_frames(lengths: Tensor, frames: int) -> Tensor:
@@ -23,7 +23,7 @@ def key_bias(lengths: Tensor | None, frames: int, dtype: torch.dtype) -> Tensor 
     """(B, 1, 1, frames), to be added to attention scores: 0 at a row's frames, very low in its pad."""
     if lengths is None:
         return None
-    return (~valid_frames(lengths, frames)).to(dtype)[:, None, None] * _MASKED_SCORE
+    return (~valid_frames(lengths, frames)).to(dtype)[:, None, None] * MASKED_SCORE
 
 
 def mask_frames(x: Tensor, lengths: Tensor | None) -> Tensor:

@@ -65,6 +65,10 @@ class TorchRuntime:
         """The same flow, block by block. Call it from the same thread: the two share the projected positions."""
         return FlowBlocks(self._flow, self._flow_spec, self._positions)
 
+    def new_positions(self) -> PositionCache:
+        """Memory for projected positions that only its owner makes larger."""
+        return PositionCache(self._flow.encoder)
+
     @torch.inference_mode()
     def flow(self, batch: FlowBatch) -> F32:
         mel = np.zeros(batch.noise.shape, np.float32)
