@@ -150,7 +150,7 @@ class EngineConfig:
     s3gen_dtype: str = option(
         "auto",
         "precision of S3Gen: auto (float16 for tensorrt and torch_graphs, else float32), float32, or float16 (not "
-        "torch, not cached)",
+        "torch; cached on torch_graphs alone)",
         choices=S3GEN_DTYPES,
     )
     strict: bool = option(

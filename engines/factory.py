@@ -279,9 +279,11 @@ def _check_choices(config: EngineConfig) -> None:
             raise InvalidInput(name, message, f"{name.upper()}_UNKNOWN", value=repr(value), allowed=allowed)
     on_gpu = (resolve_device("auto") if config.device == "auto" else config.device).startswith("cuda")
     in_torch = config.s3gen == "torch" or (config.s3gen == "auto" and not on_gpu)
-    if config.decode == "cached" and config.s3gen in ("torch_graphs", "tensorrt"):
-        raise _unsupported("decode", "cached", f"S3Gen on {config.s3gen}", "reference")
-    if config.s3gen_dtype == "float16" and (in_torch or config.decode == "cached"):
+    graphed = on_gpu and config.s3gen in ("auto", "torch_graphs")
+    if config.decode == "cached" and config.s3gen in ("torch_graphs", "tensorrt") and not graphed:
+        where = f"S3Gen on {config.s3gen}" + ("" if on_gpu else " without a GPU")
+        raise _unsupported("decode", "cached", where, "reference")
+    if config.s3gen_dtype == "float16" and (in_torch or (config.decode == "cached" and not graphed)):
         where = "S3Gen on torch" if in_torch else "cached decoding"
         raise _unsupported("s3gen_dtype", "float16", where, "auto or float32")
 

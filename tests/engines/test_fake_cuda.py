@@ -18,8 +18,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from engines import device as device_module
 from engines.config import Sampling
 from engines.model_spec import SPEECH_VOCAB, TINY, X_VECTOR_DIM
+from engines.s3gen.cache.cached_flow import FlowBlocks
 from engines.s3gen.export.graphs import CFM, ENCODER, VOCODER, Port
+from engines.s3gen.gpu import cached_graphs as cached_graphs_module
+from engines.s3gen.gpu import static_keys as static_keys_module
+from engines.s3gen.gpu.cached_graphs import StaticBlocks
 from engines.s3gen.gpu.torch_graphed import FLOW_INPUTS, FlowNet
+from engines.s3gen.nets.encoder import PositionCache
 from engines.s3gen.nets.flow import load_flow
 from engines.s3gen.nets.vocoder_weights import load_vocoder
 from engines.t3 import decoder as decoder_module
@@ -51,6 +56,10 @@ class Indexing(TorchFunctionMode):
             keys = args[1] if isinstance(args[1], tuple) else (args[1],)
             assert not any(isinstance(key, Tensor) for key in keys), "only a view can be assigned to here"
             return torch.ops.aten.copy_(self._index(args[0], keys), args[2])
+        if func is Tensor.copy_:
+            return torch.ops.aten.copy_(*args, **(kwargs or {}))
+        if func is Tensor.contiguous:
+            return args[0].clone(memory_format=torch.contiguous_format)
         if func is Tensor.__invert__:
             return torch.logical_not(args[0])
         return func(*args, **(kwargs or {}))
@@ -157,12 +166,40 @@ def test_a_wait_is_found() -> None:
             x + torch.zeros(4)
 
 
+class WalkedGraphs:
+    """A capture that looks at every operation."""
+
+    def __init__(self, captured: list[int]) -> None:
+        self._captured = captured
+
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        with NoWaiting():
+            work()
+        self._captured.append(1)
+        return work
+
+
+def sent_by(copies: list[tuple[int, ...]]) -> Callable[[Tensor, Tensor], None]:
+    """device.send, which torch without CUDA cannot do."""
+
+    def send(target: Tensor, staged: Tensor) -> None:
+        assert (target.device, staged.device.type) == (CUDA, "cpu")
+        assert target.shape == staged.shape
+        assert target.dtype == staged.dtype
+        assert target.is_contiguous(), "a copy of parts would go through pageable memory"
+        assert staged.is_contiguous(), "a copy of parts would go through pageable memory"
+        copies.append(tuple(target.shape))
+
+    return send
+
+
 class FakeStep:
     """T3 of random dimensions on a fake GPU: what is read back are zeros, and each read is counted."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.reads = 0
         self.sent: list[tuple[int, ...]] = []
+        self.copies: list[tuple[int, ...]] = []
         monkeypatch.setattr(sampler_module, "read_back", self._read_back)
         # as `fake_gpu`; torch itself uses its inference mode as well
         usual = SimpleNamespace(inference_mode=torch.no_grad)
@@ -230,16 +267,11 @@ def test_every_static_step_stays_on_the_gpu_and_waits_once(monkeypatch: pytest.M
     monkeypatch.setattr(step_module, "read_back", gpu._read_back)
     monkeypatch.setattr(step_module, "staging_memory", lambda shape, dtype, device: torch.zeros(*shape, dtype=dtype))
     monkeypatch.setattr(StaticPass, "_stage", lambda self, rows: gpu.sent.append((len(rows),)))
+    monkeypatch.setattr(StaticPass, "_stage_row", lambda *_: None)
     captured: list[int] = []
 
-    class Graphs:
-        def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-            with NoWaiting():
-                work()
-            captured.append(1)
-            return work
-
-    monkeypatch.setattr(net_module, "CudaGraphs", Graphs)
+    monkeypatch.setattr(net_module, "CudaGraphs", lambda device: WalkedGraphs(captured))
+    monkeypatch.setattr(step_module, "send", sent_by(gpu.copies))
     with fake_gpu():
         net = gpu.net(StaticT3Net, torch.float16)
         decoder = T3Decoder(net, limits(max_streams=3, max_positions=1024, prefill_chunk_positions=64))
@@ -256,16 +288,40 @@ def test_every_static_step_stays_on_the_gpu_and_waits_once(monkeypatch: pytest.M
                 decoder.add(request(4, of=shared, max_speech_tokens=3)),
             ]
             while not decoder.idle:
-                reads, sent = gpu.reads, len(gpu.sent)
+                reads, sent = gpu.reads, len(gpu.sent) + len(gpu.copies)
                 decoding = any(s.decoding for s in decoder.sequences)
                 embedded = any(s.prompt is None and not s.decoding for s in decoder.sequences)
                 assert not [p.error for p in decoder.step() if p.error]
                 assert gpu.reads - reads <= 1
                 if decoding:
                     assert gpu.reads - reads == 1, "one wait a step, for the drawn tokens"
-                    assert embedded or len(gpu.sent) - sent == 1, "one table a step"
+                    assert embedded or len(gpu.sent) + len(gpu.copies) - sent == 2, "one table a step, staged and sent"
     assert steps.eager == 0 < steps.replayed
     assert [len(s.speech.raw) for s in sequences] == [13, 9, 11, 4]
+
+
+def test_captured_blocks_of_cached_decoding_stay_on_the_gpu_and_wait_for_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    copies: list[tuple[int, ...]] = []
+    captured: list[int] = []
+    for module in (cached_graphs_module, static_keys_module):
+        monkeypatch.setattr(module, "send", sent_by(copies))
+        monkeypatch.setattr(module, "staging_memory", lambda shape, dtype, device: torch.zeros(*shape, dtype=dtype))
+    spec = checkpoint().spec.flow
+    flow = load_flow(checkpoint().s3gen_path, checkpoint().spec).half()
+    with fake_gpu() as mode:
+        on_gpu(flow, mode)
+        blocks = FlowBlocks(flow, spec, PositionCache(flow.encoder))
+        static = StaticBlocks(blocks, PositionCache(flow.encoder), 12, rows=(1, 2), tokens=(8, 16), prompt_tokens=20)
+        static.capture(WalkedGraphs(captured))
+        assert len(captured) == static.graphs == 4
+        done = static._results[2, 16]
+        assert {done.mel.device, done.kv.steps.device, done.conv_states.steps.device} == {CUDA}
+        assert done.mel.shape == (2, 32, 80)
+        assert done.kv.steps.dtype == torch.float16
+        static.keys.set_lengths()
+        assert copies == [(2, 2)]
 
 
 def test_a_draw_under_vllm_waits_once(monkeypatch: pytest.MonkeyPatch) -> None:

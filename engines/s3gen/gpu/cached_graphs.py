@@ -8,35 +8,29 @@ prompt is already there from an earlier call keeps it: the prompt is five sixths
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from typing import Protocol
+import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from engines.cuda_faults import is_sticky
+from engines.device import Graphs, Launch, send, staging_memory
 from engines.model_spec import MAX_S3GEN_PROMPT_TOKENS, MEL_BANDS, MEL_FRAMES_PER_TOKEN
 from engines.s3gen.cache.cached_flow import Blocks, BlocksDone, FlowBlocks
 from engines.s3gen.cache.conv import ConvState
 from engines.s3gen.gpu.static_keys import StaticKeys
 from engines.s3gen.nets.encoder import PositionCache
-from engines.s3gen.runtime import F32, CachedFlowBatch
+from engines.s3gen.runtime import F32, CachedFlowBatch, FlowBatch, Runtime, VocoderBatch, VocoderResult
 from engines.s3gen.runtimes.cached import DEFAULT_CONTEXT_TOKENS, DEFAULT_PROMPT_BYTES
 from engines.s3gen.runtimes.torch import TorchRuntime
 from engines.s3gen.runtimes.torch_cached import TorchCachedRuntime, TorchFlowCache
 from engines.s3gen.streaming.schedule import SCHEDULES
 
 _log = logging.getLogger(__name__)
-Launch = Callable[[], None]
 ROWS = (1, 2, 4, 8)
 _GRID_TOKENS = 8
-
-
-class Graphs(Protocol):
-    """Capture of torch's work; see t3.gpu.step.CudaGraphs."""
-
-    def capture(self, work: Callable[[], None]) -> Launch: ...
 
 
 def block_sizes() -> tuple[int, ...]:
@@ -69,12 +63,12 @@ class StaticBlocks:
         self.keys = StaticKeys(spec, most_rows, prompt_tokens, context_tokens, like)
         self._states = ConvState.stacked([ConvState.zeros(spec, like)] * most_rows)
         self._speaker = like.new_zeros(most_rows, MEL_BANDS)
-        frames = most_tokens * MEL_FRAMES_PER_TOKEN
-        self._ids = torch.zeros((most_rows, most_tokens), dtype=torch.int64, device=device)
-        self._lengths = torch.ones(most_rows, dtype=torch.int64, device=device)
-        self._new = torch.ones(most_rows, dtype=torch.int64, device=device)
-        self._noise = torch.zeros((most_rows, frames, MEL_BANDS), device=device)
-        self._prompt_mel = torch.zeros((most_rows, frames, MEL_BANDS), device=device)
+        values = most_rows * most_tokens * MEL_FRAMES_PER_TOKEN * MEL_BANDS
+        self._tokens_in = _Input(most_rows * most_tokens, torch.int64, device)
+        self._noise = _Input(values, torch.float32, device)
+        self._lengths = _Input(most_rows, torch.int64, device, 1)
+        self._new = _Input(most_rows, torch.int64, device, 1)
+        self._prompt_mel = torch.zeros(values, device=device)
         self._results: dict[tuple[int, int], BlocksDone] = {}
         self._launches: dict[tuple[int, int], Launch] = {}
         self.replayed = self.eager = 0  # calls so far
@@ -98,7 +92,7 @@ class StaticBlocks:
         """Whether there is a size for blocks of so many tokens."""
         return tokens <= self._tokens[-1]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def capture(self, graphs: Graphs) -> None:
         """Capture all sizes, largest first. One that cannot be captured runs eagerly for good."""
         for rows in self._rows[::-1]:
@@ -118,15 +112,15 @@ class StaticBlocks:
             _log.warning("No CUDA graph for %d blocks of %d tokens, which run eagerly: %s", *size, error)
 
     def _compute(self, rows: int, tokens: int) -> BlocksDone:
-        frames = tokens * MEL_FRAMES_PER_TOKEN
+        mel = rows, tokens * MEL_FRAMES_PER_TOKEN, MEL_BANDS
         states = self._states
         return self._blocks.advance(
             Blocks(
-                tokens=self._ids[:rows, :tokens],
-                lengths=self._lengths[:rows],
-                new=self._new[:rows],
-                prompt_mel=self._prompt_mel[:rows, :frames],
-                noise=self._noise[:rows, :frames],
+                tokens=self._tokens_in.view(rows, tokens),
+                lengths=self._lengths.view(rows),
+                new=self._new.view(rows),
+                prompt_mel=self._prompt_mel[: math.prod(mel)].view(mel),
+                noise=self._noise.view(*mel),
                 speaker=self._speaker[:rows],
                 cached=self.keys.rows(rows),
                 conv_states=ConvState(states.tokens[:rows], states.frames[:rows], states.steps[:rows]),
@@ -161,22 +155,36 @@ class StaticBlocks:
         """Inputs and state of the rows. Rows beyond them repeat the last one's inputs with whatever state is there."""
         source = [min(first + row, first + len(caches) - 1) for row in range(rows)]
         width = min(tokens, batch.tokens.shape[1])
-        ids = np.zeros((rows, tokens), np.int64)
-        noise = np.zeros((rows, tokens * MEL_FRAMES_PER_TOKEN, MEL_BANDS), np.float32)
-        ids[:, :width] = batch.tokens[source, :width]
-        noise[:, : width * MEL_FRAMES_PER_TOKEN] = batch.noise[source, : width * MEL_FRAMES_PER_TOKEN]
-        self._send(self._ids[:rows, :tokens], ids)
-        self._send(self._noise[:rows, : noise.shape[1]], noise)
-        self._send(self._lengths[:rows], batch.token_lengths[source])
-        self._send(self._new[:rows], batch.new_tokens[source])
+        frames = width * MEL_FRAMES_PER_TOKEN
+        self._tokens_in.fill((rows, tokens), batch.tokens[source, :width])
+        self._noise.fill((rows, tokens * MEL_FRAMES_PER_TOKEN, MEL_BANDS), batch.noise[source, :frames])
+        self._lengths.fill((rows,), batch.token_lengths[source])
+        self._new.fill((rows,), batch.new_tokens[source])
         for row, cache in enumerate(caches):
             self._speaker[row].copy_(cache.prompt.speaker)
             self._states.put(row, cache.conv_state)
             self.keys.put(row, cache.prompt.kv, cache.kv)
         self.keys.set_lengths()
 
-    def _send(self, target: Tensor, array: np.ndarray) -> None:
-        target.copy_(torch.from_numpy(np.ascontiguousarray(array)))
+
+class _Input:
+    """Fixed memory on the device for one input, whose shape depends on the call, and staging memory for it."""
+
+    def __init__(self, values: int, dtype: torch.dtype, device: torch.device, filled: int = 0) -> None:
+        self._memory = torch.full((values,), filled, dtype=dtype, device=device)
+        self._staged = staging_memory((values,), dtype, device)
+
+    def view(self, *shape: int) -> Tensor:
+        """The memory in this shape."""
+        return self._memory[: math.prod(shape)].view(shape)
+
+    def fill(self, shape: tuple[int, ...], array: np.ndarray) -> None:
+        """Send an array, with zeros behind it up to the shape."""
+        staged = self._staged[: math.prod(shape)]
+        padded = staged.numpy().reshape(shape)
+        padded[...] = 0
+        padded[tuple(slice(n) for n in array.shape)] = array
+        send(self._memory[: math.prod(shape)], staged)
 
 
 class GraphedCachedRuntime(TorchCachedRuntime):
@@ -186,19 +194,30 @@ class GraphedCachedRuntime(TorchCachedRuntime):
         self,
         nets: TorchRuntime,
         *,
+        uncached: Runtime | None = None,
         name: str = "torch_graphs-cached",
         context_tokens: int = DEFAULT_CONTEXT_TOKENS,
         prompt_bytes: int = DEFAULT_PROMPT_BYTES,
         rows: Sequence[int] = ROWS,
         tokens: Sequence[int] = (),
     ) -> None:
+        """uncached: computes the vocoder, and windows without caches; None: `nets`"""
         super().__init__(nets, context_tokens=context_tokens, prompt_bytes=prompt_bytes, pad_batches=True)
         self.name = name
+        self._uncached = uncached or nets
         self.static = StaticBlocks(self._blocks, nets.new_positions(), context_tokens, rows=rows, tokens=tokens)
 
     def prepare(self, graphs: Graphs) -> None:
         """Capture the usual sizes. Call it once, before anything else runs on the device."""
         self.static.capture(graphs)
+
+    def flow(self, batch: FlowBatch) -> F32:
+        """As Runtime.flow."""
+        return self._uncached.flow(batch)
+
+    def vocoder(self, batch: VocoderBatch) -> VocoderResult:
+        """As Runtime.vocoder."""
+        return self._uncached.vocoder(batch)
 
     @property
     def cache_bytes(self) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from engines.device import send, staging_memory
 from engines.model_spec import MEL_FRAMES_PER_TOKEN, FlowSpec
 from engines.s3gen.cache.attention import KVView
 from engines.s3gen.cache.kv import KVBlock, KVCache
@@ -26,7 +27,7 @@ class StaticKeys:
         for part in (self.store.lower, self.store.upper, self.store.steps):
             part.zero_()  # what is masked must be finite
         self._prompts: list[KVBlock | None] = [None] * rows  # those in `store.steps`
-        self._host_lengths = torch.zeros((rows, 2), dtype=torch.int64)
+        self._staged_lengths = staging_memory((rows, 2), torch.int64, like.device)
         self.lengths = torch.zeros((rows, 2), dtype=torch.int64, device=like.device)  # tokens of prompt and of context
         self.prompts_copied = 0
 
@@ -51,11 +52,11 @@ class StaticKeys:
         first = self._prompt_tokens * MEL_FRAMES_PER_TOKEN
         held = context.unordered()
         self.store.steps[:, :, row, first : first + held.shape[2]].copy_(held)
-        self._host_lengths[row, 0], self._host_lengths[row, 1] = prompt.tokens, context.tokens
+        self._staged_lengths.numpy()[row] = prompt.tokens, context.tokens
 
     def set_lengths(self) -> None:
         """Send the rows' lengths to the device."""
-        self.lengths.copy_(self._host_lengths)
+        send(self.lengths, self._staged_lengths)
 
     def rows(self, count: int) -> StaticRows:
         """The first rows, as cached_flow.CachedKeys."""

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from engines.checkpoints.checkpoint import Checkpoint
+from engines.device import CudaGraphs
 from engines.t3.backend import T3Request
 from engines.t3.decoder import DecoderLimits
 from engines.t3.gpu.memory import check_static_fits
-from engines.t3.gpu.step import CudaGraphs, StaticPass
+from engines.t3.gpu.step import StaticPass
 from engines.t3.model import T3Net
 from engines.t3.net import Span
 from engines.t3.parity import Comparison, T3ParityCheck, supported
@@ -26,7 +27,7 @@ class StaticT3Net(T3Net):
 
     def new_pass(self, slots: int, max_positions: int) -> StaticPass:
         """As Net.new_pass."""
-        graphs = CudaGraphs() if self.captures and self.device.type == "cuda" else None
+        graphs = CudaGraphs(self.device) if self.captures and self.device.type == "cuda" else None
         return StaticPass(self, slots, max_positions, graphs)
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from engines.config import Sampling
 from engines.cuda_faults import is_sticky
-from engines.device import staging_memory
+from engines.device import Graphs, Launch, send, staging_memory
 from engines.model_spec import SPEECH_VOCAB
 from engines.t3.gpu.cache import StaticCache, StaticSlot, capacity_buckets, row_buckets
 from engines.t3.model import T3Net
@@ -25,32 +24,8 @@ from engines.t3.passes import PassRow
 from engines.t3.sampler import NOT_FINITE, SETTINGS, Rows, read_back, settings_row, start_mark
 
 _log = logging.getLogger(__name__)
-Launch = Callable[[], None]
 # columns of the table that goes to the device before a step, behind them a row's settings of sampling
 _POSITION, _STEPS, _TABLE_COLUMNS = 0, 1, 2 + SETTINGS
-
-
-class Graphs(Protocol):
-    """Capture of torch's work."""
-
-    def capture(self, work: Callable[[], None]) -> Launch:
-        """Capture `work`, which has just run. Returns the launch of the graph on the calling thread's stream."""
-        ...
-
-
-class CudaGraphs:
-    """CUDA graphs in one pool of memory: they run one after the other, and leave nothing in it that is read later."""
-
-    def __init__(self) -> None:
-        self._pool = torch.cuda.graph_pool_handle()
-
-    def capture(self, work: Callable[[], None]) -> Launch:
-        """As Graphs.capture. It stops the whole device for a moment."""
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            work()
-        replay: Launch = graph.replay
-        return replay
 
 
 class StaticPass:
@@ -68,10 +43,13 @@ class StaticPass:
         self._net, self._slots = net, slots
         self.cache = StaticCache(net.spec, slots, max_positions, net.dtype, device)
         self._rows, self._capacities = row_buckets(slots), capacity_buckets(self.cache.capacity)
+        self._settings = [Sampling()] * slots
+        self._drawn_tokens = [0] * slots
         self._staged = staging_memory((slots, _TABLE_COLUMNS), torch.float64, device)
         self._table = torch.zeros((slots, _TABLE_COLUMNS), dtype=torch.float64, device=device)
-        self._staged.copy_(torch.tensor([(0, 0, *settings_row(Sampling(), 0))], dtype=torch.float64))
-        self._table.copy_(self._staged)
+        for slot in range(slots):
+            self._stage_row(slot, 0, False)
+        send(self._table, self._staged)
         self._last = torch.zeros(slots, dtype=torch.int64, device=device)  # the last token drawn in each slot
         self._drawn = torch.zeros(slots, dtype=torch.int64, device=device)  # the same, or NOT_FINITE
         self._seen = torch.zeros((slots, SPEECH_VOCAB), dtype=torch.bool, device=device)
@@ -80,8 +58,6 @@ class StaticPass:
         self._shown = torch.zeros((), dtype=net.dtype, device=device)
         self._hidden = torch.full((), float("-inf"), dtype=net.dtype, device=device)
         self.logits = torch.zeros((slots, SPEECH_VOCAB), device=device)  # of the last step of each slot
-        self._settings = [Sampling()] * slots
-        self._drawn_tokens = [0] * slots
         self._launches: dict[tuple[int, int], Launch] = {}
         self.replayed = self.eager = 0  # steps so far
         if graphs is not None:
@@ -94,7 +70,7 @@ class StaticPass:
 
     def _capture(self, graphs: Graphs) -> None:
         """All sizes, largest first, so that one pool of memory serves the others."""
-        with torch.inference_mode():
+        with torch.no_grad():
             for rows in self._rows[::-1]:
                 for capacity in self._capacities[::-1]:
                     self._capture_size(graphs, rows, capacity)
@@ -126,7 +102,7 @@ class StaticPass:
         try:
             if due:
                 self._stage(rows)
-                self._table.copy_(self._staged, non_blocking=True)
+                send(self._table, self._staged)
             if decoding:
                 self._launch(decoding)
             for row in rows:
@@ -146,13 +122,14 @@ class StaticPass:
 
     def _stage(self, rows: Sequence[PassRow]) -> None:
         """Write the table of positions and settings."""
-        staged = self._staged.numpy()
-        staged[:, _STEPS] = 0
+        self._staged.numpy()[:, _STEPS] = 0
         for row in rows:
-            slot = row.slot_index
             steps = row.token is not None
-            settings = settings_row(self._settings[slot], self._drawn_tokens[slot])
-            staged[slot] = (row.span.start if steps else 0, steps, *settings)
+            self._stage_row(row.slot_index, row.span.start if steps else 0, steps)
+
+    def _stage_row(self, slot: int, position: int, steps: bool) -> None:
+        settings = settings_row(self._settings[slot], self._drawn_tokens[slot])
+        self._staged.numpy()[slot] = (position, steps, *settings)
 
     def _launch(self, decoding: Sequence[PassRow]) -> None:
         """The step of the smallest size that holds these rows."""

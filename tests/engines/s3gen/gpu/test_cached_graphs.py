@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from engines.s3gen.cache.conv import ConvState
-from engines.s3gen.gpu.cached_graphs import GraphedCachedRuntime, StaticBlocks, block_sizes
+from engines.s3gen.gpu import cached_graphs
+from engines.s3gen.gpu.cached_graphs import GraphedCachedRuntime, block_sizes
 from engines.s3gen.gpu.static_keys import StaticKeys
 from engines.s3gen.nets.flow import load_flow
 from engines.s3gen.nets.vocoder_weights import load_vocoder
@@ -160,7 +161,7 @@ def results_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def inputs_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     """Inputs in new memory in every call instead of where the graph reads them."""
-    monkeypatch.setattr(StaticBlocks, "_send", lambda self, target, array: torch.from_numpy(array.copy()))
+    monkeypatch.setattr(cached_graphs, "send", lambda target, staged: staged.clone())
 
 
 @pytest.mark.parametrize(
