@@ -4,6 +4,7 @@ orders and under injected faults. Each rule is also broken on purpose: the simul
 
 from __future__ import annotations
 
+import asyncio
 import random
 import re
 import threading
@@ -25,6 +26,10 @@ from engines.s3gen.gpu.cuda import CudaDevice, CudaError
 from engines.s3gen.gpu.double_buffer import DoubleBuffer
 from engines.s3gen.gpu.tensorrt import Chain, Engine, load_engines
 from engines.s3gen.parity_check import GPU_ROUNDS, Candidate, ParityReport, select_first_valid, validate
+from engines.s3gen.streaming.batcher import WindowBatcher
+from engines.s3gen.streaming.segment_decoder import SegmentDecoder
+from engines.s3gen.streaming.windows import Window
+from tests.engines.fakes import make_voice
 from tests.engines.s3gen.gpu.simulated_cuda import LEGACY_STREAM, SimulatedCuda
 from tests.engines.s3gen.gpu.simulated_tensorrt import SCRATCH_BYTES, DirectRuntime, SimulatedTensorRT
 from tests.engines.s3gen.onnx_setting import flow_batch, vocoder_batch
@@ -112,6 +117,33 @@ def test_rtx_specialises_kernels_before_a_call_and_captures_graphs_itself(files:
         assert config.cuda_graph_strategy.name == "WHOLE_GRAPH_CAPTURE"
         assert config.dynamic_shapes_kernel_specialization_strategy.name == "EAGER"
     assert len(configs) == 3
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_the_batcher_keeps_two_batches_in_flight_on_the_device(files: Path, seed: int) -> None:
+    """Windows of streams that come at random, in batches of up to three: the same samples as without a device."""
+    simulation = Simulation(files, seed)
+    simulation.runtime.prepare()
+    rng = random.Random(seed)
+    work = [([rng.randrange(6561) for _ in range(rng.randint(3, 12))], rng.random()) for _ in range(9)]
+
+    async def decoded(runtime: Any) -> list[Any]:
+        batcher = WindowBatcher(runtime, max_batch=3)
+        results = await asyncio.gather(
+            *(
+                batcher.decode(
+                    SegmentDecoder(make_voice(21), number, tokens),
+                    Window(0, 0, 0, len(tokens), len(tokens), is_last=True),
+                    deadline_s,
+                )
+                for number, (tokens, deadline_s) in enumerate(work)
+            )
+        )
+        await batcher.close()
+        return [result.samples for result in results]
+
+    for ours, theirs in zip(await decoded(simulation.runtime), await decoded(DirectRuntime()), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(3))
