@@ -19,7 +19,7 @@ from tests.engines.s3gen.onnx_setting import checkpoint, vocoder_batch
 @pytest.mark.parametrize("name", S3GEN_RUNTIMES)
 @pytest.mark.parametrize("decode", ["reference", "cached"])
 def test_no_gpu_falls_back_to_a_runtime_that_was_not_asked_for_and_computes_on_the_cpu(name: str, decode: str) -> None:
-    if decode == "cached" and name in ("tensorrt", "torch_graphs"):
+    if decode == "cached" and name == "tensorrt":
         return  # refused before
     order = runtime_order(EngineConfig(s3gen=name, decode=decode), "cuda:0")
     assert order
@@ -101,3 +101,9 @@ def test_tf32_is_what_the_parity_check_would_refuse(monkeypatch: pytest.MonkeyPa
 def _ten_bits(values: torch.Tensor) -> torch.Tensor:
     bits = values.contiguous().view(torch.int32)
     return ((bits + 0x1000) & ~0x1FFF).view(torch.float32)
+
+
+def test_cached_decoding_on_a_gpu_is_graphs_first_and_on_a_cpu_has_none() -> None:
+    cached = EngineConfig(decode="cached")
+    assert runtime_order(cached, "cuda:0") == ("torch_graphs-cached", "torch-cached")
+    assert runtime_order(cached, "cpu") == ("torch-cached",)
