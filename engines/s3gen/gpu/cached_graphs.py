@@ -10,8 +10,10 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -178,7 +180,7 @@ class _Input:
         """The memory in this shape."""
         return self._memory[: math.prod(shape)].view(shape)
 
-    def fill(self, shape: tuple[int, ...], array: np.ndarray) -> None:
+    def fill(self, shape: tuple[int, ...], array: npt.NDArray[Any]) -> None:
         """Send an array, with zeros behind it up to the shape."""
         staged = self._staged[: math.prod(shape)]
         padded = staged.numpy().reshape(shape)

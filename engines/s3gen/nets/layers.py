@@ -61,6 +61,17 @@ class FrameConv(nn.Conv1d):
         return F.linear(stack_frames(x, taps, self.lookahead), self.weight.transpose(1, 2).flatten(1), self.bias)
 
 
+def lay_out_taps(net: nn.Module) -> None:
+    """Store the weights of a net's FrameConvs in the order in which they are multiplied, taps before channels.
+
+    Otherwise each call copies them into it: some 170 copies in a window of S3Gen. The tensors keep their shape.
+    """
+    for module in net.modules():
+        if isinstance(module, FrameConv):
+            weight = module.weight.transpose(1, 2).contiguous().transpose(1, 2)
+            module.weight = nn.Parameter(weight, requires_grad=False)
+
+
 def stack_frames(x: Tensor, taps: int, lookahead: int) -> Tensor:
     """(B, T, C) -> (B, T, taps * C): each frame with its neighbours, oldest first; zeros beyond the ends."""
     if taps == 1:

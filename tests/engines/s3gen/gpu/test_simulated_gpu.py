@@ -100,6 +100,9 @@ def test_all_contexts_compute_in_one_block_of_memory(files: Path) -> None:
     """TensorRT's default is a block of the largest size for every context."""
     simulation = Simulation(files)
     before = simulation.cuda.allocated_bytes
+    # all there is: weights are the simulation's functions, and the runtime says how large its buffers are
+    assert before == simulation.loaded.scratch_bytes + simulation.runtime.buffer_bytes
+    assert simulation.runtime.sizes_to_capture == 12
     simulation.runtime.prepare()
     assert simulation.trt.static_bytes == 0
     assert simulation.loaded.scratch_bytes == SCRATCH_BYTES
