@@ -98,7 +98,8 @@ class Rows:
     def _threshold(self, scores: Tensor, max_k: int) -> Tensor:
         """The lowest score that top-k and top-p keep in each row, (B, 1)."""
         # Descending, and only as many as any row can keep: a full sort costs ten times as much.
-        best = scores.topk(max_k).values
+        whole = max_k == scores.shape[-1]
+        best = scores.sort(descending=True).values if whole else scores.topk(max_k).values
         kth = best.gather(1, self.top_k - 1)
         shares = best.masked_fill(best < kth, -torch.inf).softmax(-1)
         mass_from_below = shares.flip(-1).cumsum(-1).flip(-1)

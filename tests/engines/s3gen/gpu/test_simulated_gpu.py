@@ -30,7 +30,7 @@ from engines.s3gen.streaming.batcher import WindowBatcher
 from engines.s3gen.streaming.segment_decoder import SegmentDecoder
 from engines.s3gen.streaming.windows import Window
 from tests.engines.fakes import make_voice
-from tests.engines.s3gen.gpu.simulated_cuda import LEGACY_STREAM, SimulatedCuda
+from tests.engines.s3gen.gpu.simulated_cuda import BLOCKING_SYNC, LEGACY_STREAM, SimulatedCuda
 from tests.engines.s3gen.gpu.simulated_tensorrt import SCRATCH_BYTES, DirectRuntime, SimulatedTensorRT
 from tests.engines.s3gen.onnx_setting import flow_batch, vocoder_batch
 
@@ -111,6 +111,22 @@ def test_all_contexts_compute_in_one_block_of_memory(files: Path) -> None:
     assert len({context._scratch_address for context in contexts}) == 1
     # inputs, outputs and what lies between for four rows of 32 tokens and of 64 frames, whatever the number of graphs
     assert simulation.cuda.allocated_bytes - before < 4 * 64 * (6 * 80 + 2 * 480 + 3) * 4
+
+
+def test_the_host_sleeps_while_it_waits(files: Path) -> None:
+    """An event waited for in a loop would keep one of few cores busy."""
+    simulation = Simulation(files)
+    made: list[int] = []
+    create = simulation.cuda.cudaEventCreateWithFlags
+
+    def recording(flags: int) -> Any:
+        made.append(flags)
+        return create(flags)
+
+    simulation.cuda.cudaEventCreateWithFlags = recording  # type: ignore[method-assign]
+    BufferedRuntime("tensorrt", simulation.device, simulation.loaded.kernels)
+    assert made
+    assert all(flags & BLOCKING_SYNC for flags in made)
 
 
 def test_rtx_specialises_kernels_before_a_call_and_captures_graphs_itself(files: Path) -> None:
