@@ -91,7 +91,7 @@ class StaticBlocks:
         return self.keys.nbytes + self._states.nbytes
 
     def fits(self, tokens: int) -> bool:
-        """Whether there is a size for blocks of so many tokens."""
+        """Whether there is a size for blocks of this length."""
         return tokens <= self._tokens[-1]
 
     @torch.no_grad()
