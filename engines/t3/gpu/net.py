@@ -24,9 +24,13 @@ class StaticT3Net(T3Net):
 
     name = "torch_graphs"
     captures = True  # on a GPU
+    checked: StaticPass | None = None  # a pass that nothing uses any more, for the next `new_pass` of its size
 
     def new_pass(self, slots: int, max_positions: int) -> StaticPass:
         """As Net.new_pass."""
+        checked, self.checked = self.checked, None
+        if checked is not None and checked.size == (slots, max_positions):
+            return checked  # what was compared is what serves, and graphs are captured once
         graphs = CudaGraphs(self.device) if self.captures and self.device.type == "cuda" else None
         return StaticPass(self, slots, max_positions, graphs)
 
@@ -52,14 +56,16 @@ def open_static_net(
         check = T3ParityCheck(T3Net.load(checkpoint.t3_path, checkpoint.spec, target))
         torch.cuda.empty_cache()
         check_static_net(check, net, limits.max_streams, positions)
-        torch.cuda.empty_cache()
     return net
 
 
 def check_static_net(check: T3ParityCheck, net: StaticT3Net, streams: int, positions: int) -> list[Comparison]:
-    """Compare the net's steps with the check's. Raises T3Refused."""
-    forced = ForcedSteps(net, net.new_pass(streams, positions))
-    return check.raise_if_wrong(forced, str(net.dtype).removeprefix("torch."), streams, net.name)
+    """Compare the net's steps with the check's; they are the next decoder's. Raises T3Refused."""
+    steps = net.new_pass(streams, positions)
+    dtype = str(net.dtype).removeprefix("torch.")
+    comparisons = check.raise_if_wrong(ForcedSteps(net, steps), dtype, streams, net.name)
+    net.checked = steps
+    return comparisons
 
 
 class ForcedSteps:

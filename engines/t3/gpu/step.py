@@ -40,7 +40,7 @@ class StaticPass:
 
     def __init__(self, net: T3Net, slots: int, max_positions: int, graphs: Graphs | None = None) -> None:
         device = net.device
-        self._net, self._slots = net, slots
+        self._net, self.size = net, (slots, max_positions)
         self.cache = StaticCache(net.spec, slots, max_positions, net.dtype, device)
         self._rows, self._capacities = row_buckets(slots), capacity_buckets(self.cache.capacity)
         self._settings = [Sampling()] * slots

@@ -15,7 +15,7 @@ from engines.t3 import parity
 from engines.t3.decoder import T3Decoder
 from engines.t3.gpu import memory
 from engines.t3.gpu.cache import StaticSlot, capacity_buckets, row_buckets
-from engines.t3.gpu.net import ForcedSteps, StaticT3Net
+from engines.t3.gpu.net import ForcedSteps, StaticT3Net, check_static_net
 from engines.t3.gpu.step import StaticPass
 from engines.t3.model import T3Net
 from engines.t3.parity import T3ParityCheck, T3Refused
@@ -285,8 +285,15 @@ def test_the_parity_check_passes_what_is_right_and_refuses_what_is_not(
     check = T3ParityCheck(net())
     made = StaticT3Net.load(checkpoint().t3_path, TINY, CPU, dtype=dtype)
     name = str(dtype).removeprefix("torch.")
-    compared = check.raise_if_wrong(ForcedSteps(made, made.new_pass(2, SMALL)), name, 2, "torch_graphs")
+    compared = check_static_net(check, made, 2, SMALL)
     assert [one.name for one in compared] == ["alone", "alone, its prefix cached", "2 together"]
+    checked = made.checked
+    served = decoder(made, max_streams=2)
+    assert served._pass is checked, "what was compared is what serves"
+    assert made.new_pass(2, SMALL) is not checked
+    if dtype == torch.float32:
+        subject = request(1, max_speech_tokens=6)
+        assert run(served, subject) == run(T3Decoder(net(), limits()), subject), "the check leaves nothing behind"
     made.position_embedding += 0.05 * torch.randn_like(made.position_embedding)
     with pytest.raises(T3Refused, match="logits off by"):
         check.raise_if_wrong(ForcedSteps(made, made.new_pass(2, SMALL)), name, 2, "torch_graphs")
