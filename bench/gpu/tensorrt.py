@@ -8,8 +8,6 @@ import torch
 
 from bench.gpu.results import Recorder
 from bench.gpu.steps import Machine
-from engines.s3gen.export.export import ExportSettings, export
-from engines.s3gen.gpu.build import ENGINE_GRAPHS, BuildSettings, build_engines, engine_folder
 from engines.s3gen.gpu.trt import TensorRT, TensorRTMissing, load_tensorrt
 
 _OVERHEAD_BYTES = 500_000_000  # kernels, which are loaded lazily
@@ -31,6 +29,8 @@ def run(record: Recorder, machine: Machine) -> None:
 
 def _run(record: Recorder, machine: Machine, trt: TensorRT) -> str:
     from bench.gpu.s3gen import _compare
+    from engines.s3gen.export.export import ExportSettings, export
+    from engines.s3gen.gpu.build import ENGINE_GRAPHS, BuildSettings, build_engines, engine_folder
     from engines.s3gen.gpu.cuda import probe
     from engines.s3gen.gpu.tensorrt import ENGINE_BYTES, TensorRTRuntime
     from engines.s3gen.runtimes.torch import TorchRuntime

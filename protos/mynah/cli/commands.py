@@ -78,6 +78,8 @@ async def _say(client: Client, args: argparse.Namespace) -> None:
         audio_format=format_of(output),
         sampling=sampling,
         text_settings=TextSettings(args.markup, args.unspeakable_text, args.drop_thinking),
+        speed=args.speed,
+        first_segment=args.first_segment,
     )
     reporter = NullReporter() if args.quiet else ProgressReporter()
     async with stream:
