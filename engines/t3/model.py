@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -211,14 +211,14 @@ class T3Net:
     @classmethod
     def without_weights(cls, spec: ModelSpec) -> T3Net:
         """A net on torch's meta device, which computes shapes alone, so that its operations can be counted."""
-        meta = torch.device("meta")
+        make = Maker(torch.device("meta"))
 
         def empty(tensors: dict[str, Shape]) -> dict[str, Tensor]:
-            return {name: torch.empty(shape, device=meta) for name, shape in tensors.items()}
+            return {name: torch.empty(shape, device=make.device) for name, shape in tensors.items()}
 
         layers = range(spec.t3.layers)
-        blocks = [_Block(empty(block_tensors(spec.t3)), spec.t3, n, meta, fp16_weights=False) for n in layers]
-        return cls(empty(outer_tensors(spec.t3)), blocks, spec.t3, meta)
+        blocks = [_Block(empty(block_tensors(spec.t3)), spec.t3, n, make) for n in layers]
+        return cls(empty(outer_tensors(spec.t3)), blocks, spec.t3, make)
 
     def check_prompt(self, voice: Voice, text_tokens: Sequence[int], max_positions: int) -> None:
         """As Net.check_prompt."""
@@ -259,8 +259,8 @@ class T3Net:
         """n speech tokens, marks included -> (n, width)."""
         return F.embedding(to_device(tokens, torch.int64, self.device), self.speech_embedding)
 
-    def forward(self, embeddings: Tensor, spans: Sequence[Span[CacheSlot]]) -> Tensor:
-        """As Net.forward, (R, width) before the final norm. Positions are added here."""
+    def forward(self, embeddings: Tensor, spans: Sequence[Span[Any]]) -> Tensor:
+        """As Net.forward, (R, width) before the final norm. Slots are CacheSlots. Positions are added here."""
         positions = [self.position_embedding[span.start : span.start + span.rows] for span in spans]
         masks = [_causal_mask(span, self.device, self.dtype) for span in spans]
         return self.run_blocks(embeddings + _joined(positions), _attend_to_spans(spans, masks))

@@ -40,9 +40,7 @@ class OnnxT3Net(T3Net):
         self._head_session = BoundSession(open_session(folder / "head.onnx", settings), settings)
         self._caches: weakref.WeakKeyDictionary[KvSlot, _BoundCache] = weakref.WeakKeyDictionary()
 
-    def forward(  # type: ignore[override]  # its slots are those of `new_slot`, whose memory sessions are bound to
-        self, embeddings: Tensor, spans: Sequence[Span[KvSlot]]
-    ) -> Tensor:
+    def forward(self, embeddings: Tensor, spans: Sequence[Span[KvSlot]]) -> Tensor:
         """As T3Net.forward."""
         outputs, first = [], 0
         for span in spans:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from engines.config import S3GEN_RUNTIMES, EngineConfig
 from engines.s3gen import select_runtime as module
+from engines.s3gen.gpu import tensorrt
 from engines.s3gen.parity_check import RuntimeRefused
 from engines.s3gen.runtimes.torch import TorchRuntime
 from engines.s3gen.select_runtime import ReferenceRuntime, runtime_order, select_runtime
@@ -47,7 +48,7 @@ def test_a_gpu_whose_tensorrt_is_refused_serves_with_torchs_graphs_then_torch(mo
         made.append(device)
         return TorchRuntime(checkpoint())
 
-    monkeypatch.setattr(module, "TensorRTRuntime", refusing("tensorrt"))
+    monkeypatch.setattr(tensorrt, "TensorRTRuntime", refusing("tensorrt"))
     monkeypatch.setattr(module, "TorchGraphedRuntime", refusing("torch_graphs"))
     monkeypatch.setattr(module, "OnnxRuntime", refusing("onnx"))
     monkeypatch.setattr(module, "TorchRuntime", torch_runtime)
