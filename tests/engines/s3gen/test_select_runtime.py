@@ -12,6 +12,7 @@ from engines.config import S3GEN_RUNTIMES, EngineConfig
 from engines.s3gen import select_runtime as module
 from engines.s3gen.gpu import tensorrt
 from engines.s3gen.parity_check import RuntimeRefused
+from engines.s3gen.runtimes import onnx
 from engines.s3gen.runtimes.torch import TorchRuntime
 from engines.s3gen.select_runtime import ReferenceRuntime, runtime_order, select_runtime
 from tests.engines.s3gen.onnx_setting import checkpoint, vocoder_batch
@@ -50,7 +51,7 @@ def test_a_gpu_whose_tensorrt_is_refused_serves_with_torchs_graphs_then_torch(mo
 
     monkeypatch.setattr(tensorrt, "TensorRTRuntime", refusing("tensorrt"))
     monkeypatch.setattr(module, "TorchGraphedRuntime", refusing("torch_graphs"))
-    monkeypatch.setattr(module, "OnnxRuntime", refusing("onnx"))
+    monkeypatch.setattr(onnx, "OnnxRuntime", refusing("onnx"))
     monkeypatch.setattr(module, "TorchRuntime", torch_runtime)
     monkeypatch.setattr(module, "isinstance", lambda runtime, kind: False, raising=False)
     chosen = select_runtime(EngineConfig(s3gen="tensorrt"), checkpoint(), "cuda:0")
