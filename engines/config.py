@@ -65,7 +65,7 @@ def _number(value: float) -> str:
 
 
 DECODE_MODES = ("auto", "reference", "cached")
-T3_BACKENDS = ("auto", "torch", "onnx", "vllm")
+T3_BACKENDS = ("auto", "torch", "torch_graphs", "onnx", "vllm")
 S3GEN_RUNTIMES = ("auto", "torch", "torch_graphs", "onnx", "tensorrt")
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 T3_DTYPES = (*DTYPES, "int8")
@@ -126,15 +126,16 @@ class EngineConfig:
     )
     t3: str = option(
         "auto",
-        "backend of T3, which generates speech tokens: auto (on a GPU vllm if it is installed; on a CPU torch, or onnx "
-        "for a single stream without compiled kernels), torch, onnx (CPU only) or vllm",
+        "backend of T3, which generates speech tokens: auto (on a GPU vllm if it is installed, else torch_graphs; on a "
+        "CPU torch, or onnx for a single stream without compiled kernels), torch, torch_graphs (torch with a static "
+        "cache and CUDA graphs; on a CPU without graphs, for tests), onnx (CPU only) or vllm",
         choices=T3_BACKENDS,
     )
     t3_dtype: str = option(
         "auto",
-        "precision of T3: auto (float16 for vllm on a GPU and for torch's weights on a CPU, else float32; on a CPU "
-        "int8 if nothing else speaks in real time, measured at start), float32, float16 (vllm; torch on a CPU), "
-        "bfloat16 (vllm) or int8 (torch on a CPU; onnx)",
+        "precision of T3: auto (float16 for vllm and torch_graphs on a GPU and for torch's weights on a CPU, else "
+        "float32; on a CPU int8 if nothing else speaks in real time, measured at start), float32, float16 (vllm, "
+        "torch_graphs; torch on a CPU), bfloat16 (vllm) or int8 (torch on a CPU; onnx)",
         choices=T3_DTYPES,
     )
     max_positions: int = option(
@@ -143,7 +144,7 @@ class EngineConfig:
         "the model's own limit",
         metavar="POSITIONS",
     )
-    cuda_graphs: bool = option(True, "compile T3 under vllm and replay it as CUDA graphs; no effect on a CPU")
+    cuda_graphs: bool = option(True, "replay T3 under vllm and torch_graphs as CUDA graphs; no effect on a CPU")
     gpu_memory_utilization: float | None = option(
         None,
         "fraction of the GPU's memory for T3's weights and KV cache under vllm, above 0 and at most 1; default: "
@@ -159,7 +160,7 @@ class EngineConfig:
     s3gen_dtype: str = option(
         "auto",
         "precision of S3Gen: auto (float16 for tensorrt and torch_graphs, else float32), float32, or float16 (not "
-        "torch, not cached)",
+        "torch; cached on torch_graphs alone)",
         choices=S3GEN_DTYPES,
     )
     strict_reference: bool = option(

@@ -32,7 +32,7 @@ from engines.device import (
     use_threads,
 )
 from engines.device_watch import DeviceWatch
-from engines.errors import EngineFailure, InvalidInput, unsupported
+from engines.errors import EngineError, InvalidInput, unsupported
 from engines.exclusive import Exclusive
 from engines.health import Health
 from engines.kernels.dense import WeightFormat, fp16_supported, int8_supported
@@ -47,6 +47,7 @@ from engines.s3gen.streaming.schedule import SCHEDULES
 from engines.t3 import model as t3_model
 from engines.t3.backend import T3Backend
 from engines.t3.decoder import DecoderLimits
+from engines.t3.gpu.net import open_static_net
 from engines.t3.guidance import check_guidance
 from engines.t3.local_backend import LocalT3Backend
 from engines.t3.net import Net
@@ -59,7 +60,14 @@ _log = logging.getLogger(__name__)
 # Bounds the batcher's memory; it batches windows only where measurements show a gain.
 _MAX_BATCH = {"cpu": 8, "cuda": 16}
 _STEADY_AFTER = 6  # calls of a size on a GPU: kernels are chosen and memory is allocated in each buffer's first ones
-_T3_DTYPES_OF = {"torch": ("auto", "float32", "float16", "int8"), "onnx": ("auto", "float32", "int8"), "vllm": DTYPES}
+_T3_DTYPES_OF = {
+    "torch": ("auto", "float32", "float16", "int8"),
+    "torch_graphs": ("auto", "float32", "float16"),
+    "onnx": ("auto", "float32", "int8"),
+    "vllm": DTYPES,
+}
+# tried if T3 is chosen automatically and the one before does not start
+_T3_FALLBACK = {"vllm": "torch_graphs", "torch_graphs": "torch"}
 
 
 def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pipeline:
@@ -183,11 +191,16 @@ class _T3Setting:
 
 def _local_net(config: EngineConfig, checkpoint: Checkpoint, device: str) -> Net:
     """T3's net in this process. Raises InvalidInput if it does not support the precision or the device."""
-    if _t3_name(config, device) == "onnx":
+    name = _t3_name(config, device)
+    if name == "onnx":
         from engines.t3.onnx.export import open_onnx_net
 
         precision, threads = "int8" if config.t3_dtype == "int8" else "fp32", config.threads or cpu_threads()
         return open_onnx_net(checkpoint, precision, threads=threads, cache_dir=config.cache_dir)
+    if name == "torch_graphs":
+        half = config.t3_dtype == "float16" or (config.t3_dtype == "auto" and device != "cpu")
+        limits = DecoderLimits(config.max_streams, config.max_positions)
+        return open_static_net(checkpoint, device, limits, half=half, captures=config.cuda_graphs)
     weights = _t3_weights(config, device)
     return t3_model.T3Net.load(checkpoint.t3_path, checkpoint.spec, device, weights=weights)
 
@@ -195,19 +208,23 @@ def _local_net(config: EngineConfig, checkpoint: Checkpoint, device: str) -> Net
 def _make_t3(
     config: EngineConfig, checkpoint: Checkpoint, device: str, setting: _T3Setting, nets: CpuNets
 ) -> T3Backend:
-    if _t3_name(config, device) != "vllm":
-        limits = DecoderLimits(config.max_streams, config.max_positions)
-        return LocalT3Backend(nets.take_t3(config.t3_dtype), limits, setting.observer, setting.on_device)
+    """The backend of `config`, or the next that starts if it was chosen automatically."""
+    name = _t3_name(config, device)
     try:
-        return _vllm(config, checkpoint, device, setting)
-    except EngineFailure as error:
-        if config.t3 == "vllm" or config.strict or is_sticky(error):
-            raise
-        _log.error("%s; T3 falls back to torch", error)
-        setting.refused.append(("vllm", str(error)))
-        net = _local_net(replace(config, t3="torch", t3_dtype="auto"), checkpoint, device)
+        if name == "vllm":
+            return _vllm(config, checkpoint, device, setting)
+        # a net that was measured is the one that serves; one that follows another was not measured
+        net = _local_net(config, checkpoint, device) if setting.refused else nets.take_t3(config.t3_dtype)
         limits = DecoderLimits(config.max_streams, config.max_positions)
         return LocalT3Backend(net, limits, setting.observer, setting.on_device)
+    except (EngineError, RuntimeError, MemoryError) as error:
+        following = _T3_FALLBACK.get(name)
+        given = config.t3 != "auto" and not setting.refused
+        if isinstance(error, InvalidInput) or following is None or given or config.strict or is_sticky(error):
+            raise
+        _log.error("%s; T3 falls back to %s", error, following)
+        setting.refused.append((name, str(error)))
+        return _make_t3(replace(config, t3=following, t3_dtype="auto"), checkpoint, device, setting, nets)
 
 
 def _vllm(config: EngineConfig, checkpoint: Checkpoint, device: str, setting: _T3Setting) -> T3Backend:
@@ -233,7 +250,7 @@ def _t3_name(config: EngineConfig, device: str) -> str:
     if config.t3_dtype not in _T3_DTYPES_OF[name]:
         raise unsupported("t3_dtype", config.t3_dtype, f"T3 on {name}", ", ".join(_T3_DTYPES_OF[name]))
     if name == "onnx" and on_gpu:
-        raise unsupported("t3", name, "a GPU", "vllm or torch")
+        raise unsupported("t3", name, "a GPU", "vllm, torch_graphs or torch")
     return name
 
 
@@ -244,7 +261,7 @@ def _automatic_t3(config: EngineConfig, on_gpu: bool) -> str:
     stream's step is shorter on ONNX Runtime; for two streams or more, torch reads the weights once for all.
     """
     if on_gpu:
-        return "vllm" if backend.installed() else "torch"
+        return "vllm" if backend.installed() else "torch_graphs"
     if config.t3_dtype == "int8":
         return "torch" if int8_supported() else "onnx"
     if config.max_streams == 1 and not fp16_supported():
@@ -291,8 +308,10 @@ def _check_choices(config: EngineConfig) -> None:
         raise unsupported("decode", "cached", "strict_reference", "auto or reference")
     if config.strict_reference and config.t3_dtype == "int8":
         raise unsupported("t3_dtype", "int8", "strict_reference", "auto, float32 or float16")
-    if config.decode == "cached" and config.s3gen in ("torch_graphs", "tensorrt"):
-        raise unsupported("decode", "cached", f"S3Gen on {config.s3gen}", "reference")
-    if config.s3gen_dtype == "float16" and (in_torch or config.decode == "cached"):
+    graphed = on_gpu and config.s3gen in ("auto", "torch_graphs")
+    if config.decode == "cached" and config.s3gen in ("torch_graphs", "tensorrt") and not graphed:
+        where = f"S3Gen on {config.s3gen}" + ("" if on_gpu else " without a GPU")
+        raise unsupported("decode", "cached", where, "reference")
+    if config.s3gen_dtype == "float16" and (in_torch or (config.decode == "cached" and not graphed)):
         where = "S3Gen on torch" if in_torch else "cached decoding"
         raise unsupported("s3gen_dtype", "float16", where, "auto or float32")

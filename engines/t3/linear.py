@@ -19,7 +19,7 @@ from engines.packed_linear import PackedLinear, packing_available
 
 
 class Linear(Protocol):
-    """x (rows, in) -> (rows, out) float32; every row's result depends on that row alone, up to rounding."""
+    """x (rows, in) -> (rows, out); every row's result depends on that row alone, up to rounding."""
 
     def __call__(self, x: Tensor) -> Tensor: ...
 
@@ -89,11 +89,20 @@ def release_packing_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def make_linear(weight: Tensor, bias: Tensor, device: torch.device, *, weights: WeightFormat = "float32") -> Linear:
-    """weight (in, out), bias (out,) on the CPU -> the fastest Linear of this device.
+def make_linear(
+    weight: Tensor,
+    bias: Tensor,
+    device: torch.device,
+    *,
+    weights: WeightFormat = "float32",
+    dtype: torch.dtype = torch.float32,
+) -> Linear:
+    """weight (in, out), bias (out,) on the CPU -> the fastest Linear of this device, from and to `dtype`.
 
     weights: other formats than float32 need the compiled kernels
     """
+    if dtype != torch.float32:
+        return DenseLinear(weight.to(device, dtype), bias.to(device, dtype))
     if device.type == "cpu" and simd_widths():
         return CompiledLinear(weight, bias, weights=weights)
     if device.type == "cpu" and packing_available():

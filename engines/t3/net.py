@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from engines.voice import Voice
+
+if TYPE_CHECKING:
+    from engines.t3.passes import Pass
 
 
 class Slot(Protocol):
@@ -63,6 +66,10 @@ class Net(Protocol):
 
     def new_slot(self, max_positions: int) -> Slot:
         """An empty slot for `forward`."""
+        ...
+
+    def new_pass(self, slots: int, max_positions: int) -> Pass:
+        """What runs a decoder's steps, for up to `slots` sequences of `max_positions` each."""
         ...
 
     def embed_prompt(self, voice: Voice, text_tokens: Sequence[int]) -> Tensor:

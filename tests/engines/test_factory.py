@@ -11,6 +11,7 @@ import textwrap
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from engines.config import EngineConfig, Sampling
 from engines.errors import CheckpointError, InvalidInput
 from engines.s3gen.parity_check import RuntimeRefused
 from engines.t3.guidance import VARIABLE
+from engines.t3.parity import T3Refused
 from tests.engines.s3gen.gpu.test_double_buffer import has_gpu
 
 without_gpu = pytest.mark.skipif(has_gpu(), reason="this machine has a GPU")
@@ -74,6 +76,50 @@ async def test_t3_on_a_cpu_uses_the_fastest_backend(
     monkeypatch.setattr(factory, "int8_supported", lambda: kernels)
     async with loaded(max_streams=streams, t3_dtype=dtype) as engine:
         assert engine.info.t3_runtime == runtime
+
+
+async def test_t3_on_fixed_memory_speaks_as_t3_on_torch() -> None:
+    async with loaded(t3_dtype="float32") as torch, loaded(t3="torch_graphs") as graphs:
+        assert graphs.info.t3_runtime == "torch_graphs"
+        assert graphs.info.refused_runtimes == ()
+        theirs, ours = await spoken(torch), await spoken(graphs)
+    assert len(ours) == len(theirs), "the speech tokens differ"
+    assert np.abs(ours - theirs).max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("failing", "given", "runtime"),
+    [
+        (("vllm",), {}, "torch_graphs"),
+        (("vllm", "torch_graphs"), {}, "torch"),
+        (("torch_graphs",), {"t3": "torch_graphs"}, None),
+        (("vllm",), {"strict": True}, None),
+    ],
+)
+def test_t3_on_a_gpu_falls_back_in_order_unless_it_was_chosen(
+    failing: tuple[str, ...], given: dict[str, object], runtime: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+
+    def make(name: str, *_: object) -> str:
+        tried.append(name)
+        if name in failing:
+            raise T3Refused(f"{name} computes something else")
+        return name
+
+    monkeypatch.setattr(factory, "_make_t3_named", make)
+    monkeypatch.setattr(factory.backend, "installed", lambda: True)
+    setting = SimpleNamespace(refused=[])
+    config = EngineConfig(**given)  # type: ignore[arg-type]
+    if runtime is None:
+        with pytest.raises(T3Refused):
+            factory._make_t3(config, None, "cuda", setting)  # type: ignore[arg-type]
+        assert len(tried) == 1
+        return
+    assert factory._make_t3(config, None, "cuda", setting) == runtime  # type: ignore[arg-type, comparison-overlap]
+    assert [name for name, _ in setting.refused] == list(failing)
+    monkeypatch.setattr(factory.backend, "installed", lambda: False)
+    assert factory._t3_name(EngineConfig(), "cuda") == "torch_graphs"
 
 
 async def test_float16_weights_need_the_compiled_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +177,15 @@ async def test_guidance_is_refused_for_every_backend(monkeypatch: pytest.MonkeyP
         ),
         (
             {"s3gen": "tensorrt", "decode": "cached"},
-            "decode is cached, which S3Gen on tensorrt does not support; .*reference",
+            "decode is cached, which S3Gen on tensorrt without a GPU does not support; .*reference",
+        ),
+        (
+            {"s3gen": "torch_graphs", "decode": "cached", "device": "cpu"},
+            "decode is cached, which S3Gen on torch_graphs without a GPU does not support; .*reference",
+        ),
+        (
+            {"t3": "torch_graphs", "t3_dtype": "int8"},
+            "t3_dtype is int8, which T3 on torch_graphs does not support; .*float16",
         ),
     ],
 )

@@ -108,7 +108,7 @@ def test_a_switch_needs_no_value_as_a_flag():
         (["--modle", "nano"], {}, ["--modle"]),
         (["--max-stream", "3"], {}, ["--max-stream"]),
         (["surplus"], {}, ["surplus"]),
-        (["--t3", "VLLM"], {}, ["--t3 is 'VLLM'", "auto, torch, onnx or vllm"]),
+        (["--t3", "VLLM"], {}, ["--t3 is 'VLLM'", "auto, torch, torch_graphs, onnx or vllm"]),
         (["--providers", "cpu,cpu"], {}, ["--providers", "each once"]),
         (["--gpu-memory-utilization", "0"], {}, ["--gpu-memory-utilization is '0'", "above 0 and at most 1"]),
         (["--gpu-memory-utilization", "1.5"], {}, ["--gpu-memory-utilization"]),
