@@ -14,6 +14,7 @@ MAX_WORD_CHARS = 100
 MAX_RESPELLING_CHARS = 200
 MAX_ENTRIES = 1000  # of a request
 _TOKEN = re.compile(r"\w+|[^\w\s]")
+_Token = tuple[str, int, int]  # its text, start and end
 _IPA = re.compile(r"[\u0250-\u02af\u02c8\u02cc\u02d0\u02d1θðŋ]")
 _SLASHED = re.compile(r"/[^/]*/|\[[^\]]*[^a-z \]][^\]]*\]")
 
@@ -34,45 +35,38 @@ class Entry:
 
 
 class Dictionary:
-    """Entries by their first token. Where several match, the longest wins, then the one that regards case, then the
-    last one given."""
+    """Entries, and a dictionary behind them for words that they lack. Where several entries match, the longest wins,
+    then the one that regards case, then the last one given."""
 
-    def __init__(self, entries: Iterable[Entry] = ()) -> None:
+    def __init__(self, entries: Iterable[Entry] = (), behind: Dictionary | None = None) -> None:
         """Raises InvalidInput for an entry that cannot be spoken."""
         self.entries = tuple(entries)
+        self._behind = behind
         self._by_token: dict[str, list[_Compiled]] = {}
         for number, entry in enumerate(self.entries):
             check(entry)
-            compiled = _Compiled(entry)
-            self._by_token.setdefault(compiled.tokens[0][0].casefold(), []).append(compiled)
-            compiled.rank = (len(compiled.tokens), entry.case_sensitive, number)
+            compiled = _Compiled(entry, number)
+            self._by_token.setdefault(compiled.folded[0], []).append(compiled)
         for compiled_entries in self._by_token.values():
             compiled_entries.sort(key=lambda each: each.rank, reverse=True)
 
     def __bool__(self) -> bool:
-        return bool(self.entries)
+        return bool(self.entries) or bool(self._behind)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Dictionary) and self.entries == other.entries
+        return isinstance(other, Dictionary) and (self.entries, self._behind) == (other.entries, other._behind)
 
     def __hash__(self) -> int:
-        return hash(self.entries)
-
-    def with_entries(self, entries: Iterable[Entry]) -> Dictionary:
-        """Returns a dictionary in which `entries` come after, and so win over, those of this one."""
-        more = tuple(entries)
-        return Dictionary((*self.entries, *more)) if more else self
+        return hash((self.entries, self._behind))
 
     def claims(self, text: str) -> Iterator[Claim]:
         """The whole words of `text` that are respelled, from left to right."""
-        if not self._by_token:
+        if not self:
             return
         tokens = [(match[0], match.start(), match.end()) for match in _TOKEN.finditer(text)]
         at = 0
         while at < len(tokens):
-            found = next(
-                (each for each in self._by_token.get(tokens[at][0].casefold(), ()) if each.matches(tokens, at)), None
-            )
+            found = self._find(tokens, at)
             if found is None:
                 at += 1
                 continue
@@ -80,20 +74,31 @@ class Dictionary:
             yield Claim(tokens[at][1], tokens[last][2], found.entry.respelling)
             at = last + 1
 
+    def _find(self, tokens: list[_Token], at: int) -> _Compiled | None:
+        """The entry for the words that begin with this token."""
+        candidates = self._by_token.get(tokens[at][0].casefold(), ())
+        found = next((each for each in candidates if each.matches(tokens, at)), None)
+        if found is None and self._behind is not None:
+            return self._behind._find(tokens, at)
+        return found
+
+
+EMPTY = Dictionary()
+
 
 class _Compiled:
     """An entry's tokens, each with whether white space precedes it."""
 
-    def __init__(self, entry: Entry) -> None:
+    def __init__(self, entry: Entry, number: int) -> None:
         self.entry = entry
         self.tokens = [
             (match[0], match.start() > 0 and entry.word[match.start() - 1].isspace())
             for match in _TOKEN.finditer(entry.word)
         ]
         self.folded = [token.casefold() for token, _ in self.tokens]
-        self.rank = (0, False, 0)
+        self.rank = (len(self.tokens), entry.case_sensitive, number)
 
-    def matches(self, tokens: list[tuple[str, int, int]], at: int) -> bool:
+    def matches(self, tokens: list[_Token], at: int) -> bool:
         if at + len(self.tokens) > len(tokens):
             return False
         for offset, (token, spaced) in enumerate(self.tokens):

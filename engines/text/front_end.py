@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from engines.text import emoji, markdown
-from engines.text.dictionary import Dictionary
+from engines.text.dictionary import EMPTY, Dictionary
 from engines.text.english import RULES
 from engines.text.english.rule import Rule
 from engines.text.reading import Claim, Reading, replaced
@@ -21,11 +21,9 @@ class FrontEnd:
     dictionary  respellings of words; they come first
     """
 
-    def __init__(
-        self, *, normalize: bool = True, name_emoji: bool = False, dictionary: Dictionary | None = None
-    ) -> None:
+    def __init__(self, *, normalize: bool = True, name_emoji: bool = False, dictionary: Dictionary = EMPTY) -> None:
         self._normalize, self._name_emoji = normalize, name_emoji
-        self._dictionary = dictionary or Dictionary()
+        self._dictionary = dictionary
 
     @property
     def changes_nothing(self) -> bool:

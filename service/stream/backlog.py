@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Any
 
 from engines.api import Segment
 from engines.errors import InvalidInput
 from service.errors import ResourceExhausted
-from service.stream.markup import MarkupFilter
-from service.stream.segmenter import Segmenter
+from service.stream.text_items import Mark, Pause
+from service.stream.text_reader import Item, TextReader, Utterance
 
 MAX_FLUSH_ID = 2**63 - 1
 
@@ -23,7 +24,15 @@ class FlushMark:
     flush_id: int
 
 
-Work = Segment | FlushMark
+@dataclass(frozen=True)
+class Silence:
+    """A pause, which is a segment of its own. `index` counts like a segment's."""
+
+    index: int
+    duration_s: float
+
+
+Work = Segment | Silence | Mark | FlushMark
 
 
 class Backlog:
@@ -33,11 +42,8 @@ class Backlog:
     `drop()` returns every flush that was not answered.
     """
 
-    def __init__(
-        self, segmenter: Segmenter, max_chars: int, max_flushes: int, markup: MarkupFilter | None = None
-    ) -> None:
-        self._segmenter = segmenter
-        self._markup = markup or MarkupFilter()
+    def __init__(self, reader: TextReader, max_chars: int, max_flushes: int) -> None:
+        self._reader = reader
         self._max_chars, self._max_flushes = max_chars, max_flushes
         self._work: deque[Work] = deque()
         self._received_chars = 0
@@ -51,7 +57,7 @@ class Backlog:
     @property
     def waiting_chars(self) -> int:
         """Chars received whose work has not begun."""
-        return self._queued_chars + self._segmenter.pending_chars + self._markup.pending_chars
+        return self._queued_chars + self._reader.pending_chars
 
     @property
     def consumed_chars(self) -> int:
@@ -66,11 +72,12 @@ class Backlog:
     def write(self, text: str) -> None:
         """Append text. Raises ResourceExhausted if too much would wait; then none of the text is taken.
 
-        Raises InvalidInput for markup that is refused; then the stream must end.
+        Raises InvalidInput for markup that is refused, and for SSML that is not closed when `flush` or `end` is called;
+        then the stream must end.
         """
         self.check_room(text)
         self._received_chars += len(text)
-        self._queue(self._segmenter.feed(self._markup.feed(text)))
+        self._queue(self._reader.feed(text))
 
     def check_room(self, text: str) -> None:
         """Raises ResourceExhausted if too much would wait with this text."""
@@ -88,7 +95,8 @@ class Backlog:
             )
 
     def flush(self, flush_id: int) -> None:
-        """Turn all text written so far into work. Raises InvalidInput for a bad id, ResourceExhausted for too many."""
+        """Turn all text written so far into work. Raises InvalidInput for a bad id or SSML that is not closed,
+        ResourceExhausted for too many."""
         self._check_flush(flush_id)
         self._last_flush_id = flush_id
         self._queue_rest()
@@ -116,8 +124,7 @@ class Backlog:
         """Drop all text and work. Returns the ids of the dropped flushes, in order."""
         flush_ids = [work.flush_id for work in self._work if isinstance(work, FlushMark)]
         self._work.clear()
-        self._segmenter.flush()
-        self._markup.reset()
+        self._reader.reset()
         self._queued_chars = self._flushes = 0
         return flush_ids
 
@@ -130,7 +137,7 @@ class Backlog:
             await self._more.wait()
         work = self._work[0]
         if isinstance(work, Segment):
-            self._queued_chars -= len(work.text)
+            self._queued_chars -= len(work.written)
         return work
 
     def done(self) -> None:
@@ -143,16 +150,29 @@ class Backlog:
         return next((work for work in islice(self._work, 1, None) if isinstance(work, Segment)), None)
 
     def _queue_rest(self) -> None:
-        self._queue(self._segmenter.feed(self._markup.flush()))
-        self._queue(self._segmenter.flush())
+        self._queue(self._reader.flush())
 
-    def _queue(self, texts: list[str]) -> None:
-        for text in texts:
-            self._work.append(Segment(self._segments, text))
-            self._segments += 1
-            self._queued_chars += len(text)
-        if texts:
+    def _queue(self, items: list[Item]) -> None:
+        for item in items:
+            if isinstance(item, Mark):
+                self._work.append(item)
+            elif isinstance(item, Pause):
+                self._work.append(Silence(self._segments, item.duration_s))
+                self._segments += 1
+            else:
+                segment = _segment(self._segments, item)
+                self._work.append(segment)
+                self._segments += 1
+                self._queued_chars += len(segment.written)
+        if items:
             self._more.set()
+
+
+def _segment(index: int, utterance: Utterance) -> Segment:
+    reading = utterance.reading
+    same = reading.spoken == reading.written and not reading.spans
+    segment = Segment(index, reading.spoken, reading=None if same else reading)
+    return segment if utterance.speed == 1.0 else replace(segment, speed=utterance.speed)
 
 
 def _bad_flush_id(flush_id: int, allowed: str, reason: str) -> InvalidInput:

@@ -8,12 +8,13 @@ from engines.api import Engine, Limits
 from mynah.client.events import AudioChunk, Cancelled, Event, Flushed, SegmentDone, SegmentStarted
 from service.stream.backlog import Backlog
 from service.stream.event_queue import EventQueue
-from service.stream.markup import MarkupFilter
 from service.stream.policy import StreamPolicy
 from service.stream.segmenter import MAX_SEGMENT_CHARS, Segmenter
-from service.stream.settings import StreamSettings
+from service.stream.settings import StreamSettings, TextSettings
 from service.stream.speaker import Speaker
+from service.stream.spoken_limits import SpokenLimits
 from service.stream.stream_meter import StreamMeter
+from service.stream.text_reader import TextReader
 from service.stream.timeline import PendingChunk, Timeline
 from service.telemetry.metrics import counting_rejections
 
@@ -30,9 +31,8 @@ class Session:
         """`stream_id` names the stream in metrics and traces."""
         self._settings = settings
         self._meter = StreamMeter(stream_id, settings.audio)
-        self._backlog = Backlog(
-            _segmenter(engine), policy.max_pending_text_chars, policy.max_pending_flushes, MarkupFilter(settings.text)
-        )
+        reader = _text_reader(engine, settings.text)
+        self._backlog = Backlog(reader, policy.max_pending_text_chars, policy.max_pending_flushes)
         self._event_queue: EventQueue[Event | PendingChunk] = EventQueue(policy.send_queue_events)
         self._timeline = Timeline(settings.audio)
         self._speaker = Speaker(
@@ -140,9 +140,10 @@ class Session:
         return event
 
 
-def _segmenter(engine: Engine) -> Segmenter:
+def _text_reader(engine: Engine, settings: TextSettings) -> TextReader:
     limits = engine.info.limits
-    return Segmenter(split_chars(limits), limits.max_text_tokens_per_segment, engine.count_text_tokens)
+    bounds = split_chars(limits), limits.max_text_tokens_per_segment, engine.count_text_tokens
+    return TextReader(Segmenter(*bounds), settings, SpokenLimits(*bounds))
 
 
 def split_chars(limits: Limits) -> int:

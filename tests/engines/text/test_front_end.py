@@ -15,8 +15,9 @@ from tests.engines.text.front_end_cases import CASES, folded
 FRONT_END = FrontEnd()
 PIECES = (
     "$5", "1,234.56", "10:30", " p.m.", "5", "-", "/", "May ", "2024", " ", ". ", "**", "_", "`", "[a](b.com/c)",
-    "NASA", "FBI", "e.g.", "%", "km", "3/4", "🎉", "VIII", "Henry ", "\n- ", "# ", "|", "a@b.com", "https://x.org/y", "x²", "#",
-    "(", ")", "Dr. ", "word", "'s", "½", "\n\n", "+1 555 123 4567", "<", "&", "1st", "’90s", "[1]", "~~", "\\*",
+    "NASA", "FBI", "e.g.", "%", "km", "3/4", "🎉", "VIII", "Henry ", "\n- ", "# ", "|", "a@b.com", "https://x.org/y",
+    "x²", "#", "(", ")", "Dr. ", "word", "'s", "½", "\n\n", "+1 555 123 4567", "<", "&", "1st", "’90s", "[1]", "~~",
+    "\\*",
 )  # fmt: skip
 
 
