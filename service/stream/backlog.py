@@ -172,7 +172,8 @@ def _segment(index: int, utterance: Utterance) -> Segment:
     reading = utterance.reading
     same = reading.spoken == reading.written and not reading.spans
     segment = Segment(index, reading.spoken, reading=None if same else reading)
-    return segment if utterance.speed == 1.0 else replace(segment, speed=utterance.speed)
+    speed: dict[str, Any] = {"speed": utterance.speed}  # a field of engines whose segments have a speed
+    return segment if utterance.speed == 1.0 else replace(segment, **speed)
 
 
 def _bad_flush_id(flush_id: int, allowed: str, reason: str) -> InvalidInput:

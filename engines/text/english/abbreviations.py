@@ -40,6 +40,12 @@ _PHRASES = {
     "eg.": "for example",
     "i.e.": "that is",
     "etc.": "et cetera",
+    "incl.": "including",
+    "tsp": "teaspoon",
+    "tbsp": "tablespoon",
+    "WWI": "World War One",
+    "WWII": "World War Two",
+    "tok/s": "tokens per second",
     "vs.": "versus",
     "vs": "versus",
     "approx.": "approximately",
@@ -87,6 +93,7 @@ _NUMBERED = {
     "pp.": "pages",
     "p.": "page",
     "Apt.": "Apartment",
+    "ext.": "extension",
     "Rm.": "Room",
 }
 # Said as words although they have only capitals.
@@ -111,7 +118,7 @@ _SPELLED = frozenset(
     words_of(
         "AI API APIS UI UX IO IP IT'S IOT IDE URL URI USA UK EU UN AC EV ATM IBM CIA FBI CEO CFO CTO COO HR PR QA AWS "
         "USB ISO IEEE ICU ER OS AMD ASR AGI EDT EST ETA FYI IPO ISP LED OEM OLED POV RPA SEO TBA UFO VIP VPN SDK IRS "
-        "IQ EPA EKG ECG ICBM AED AUX ROI KPI IELTS UAE NBA UEFA"
+        "HDMI ISBN NCAA ESPN IMDB IETF IQ EPA EKG ECG ICBM AED AUX ROI KPI IELTS UAE NBA UEFA"
     )
 )
 _VOWEL = re.compile(r"[AEIOUY]")

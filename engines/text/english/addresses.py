@@ -145,7 +145,7 @@ RULES: tuple[Rule, ...] = (
     rule(rf"(?<![\w/.@])(?:[\w-]+/)+[\w-]*\.?(?:{_EXTENSIONS})\b(?!\.\w)", _path, needs="/"),
     rule(r"(?<![\w/.<])/(?:[\w.-]+/)+[\w.-]*\w|(?<![\w/.])/(?:etc|usr|var|home|tmp|bin|opt)\b", _path, needs="/"),
     rule(rf"(?<![\w/.@])(?P<name>[\w-]+(?:\.[A-Za-z][\w-]*)*)\.(?P<ending>{_EXTENSIONS})\b(?!\.\w)", _file, needs="."),
-    rule(r"(?<![\w@])[A-Za-z][A-Za-z0-9]*(?:_[A-Za-z0-9]+)+(?!\w)", lambda match: _name(match[0]), needs="_"),
+    rule(r"(?<!\w)[A-Za-z][A-Za-z0-9]*(?:_[A-Za-z0-9]+)+(?!\w)", lambda match: _name(match[0]), needs="_"),
     rule(r"(?<![\w-])--(?P<name>[a-z][\w-]*)", lambda match: f"dash dash {_name(match['name'])}", needs="-"),
     rule(r"(?<!\w)\.NET\b", said("dot net"), needs="."),
 )

@@ -143,8 +143,8 @@ def _fraction(top: int, bottom: int) -> str:
 
 def _slashed(match: re.Match[str]) -> str | None:
     top, bottom, whole = int(match["top"]), int(match["bottom"]), match["whole"]
-    if (top, bottom) == (24, 7):
-        return "twenty four seven"
+    if (top, bottom) == (24, 7) or top == bottom:
+        return f"{cardinal(match['top'])} {cardinal(match['bottom'])}"  # 24/7, 50/50
     if bottom < 2 or (whole and top >= bottom):
         return None
     if not whole:
@@ -211,12 +211,17 @@ def _lettered(match: re.Match[str]) -> str:
     return f"{cardinal(match['number'])} {match['letter']}"
 
 
+def _tracking(match: re.Match[str]) -> str:
+    return " ".join(spelled(char) or char for char in match[0])
+
+
 def _code(match: re.Match[str]) -> str:
     return spelled(match["digits"])
 
 
 _MINUS = r"(?P<minus>(?:(?<=\s)|(?<=\A)|(?<=[(=]))[-−](?=[\d.]))?"
 PHONES: tuple[Rule, ...] = (
+    rule(r"(?<![\w-])(?=[A-Z0-9]*[A-Z])(?=[A-Z0-9]*\d[A-Z0-9]*\d)[A-Z0-9]{8,}(?![\w-])", _tracking),
     rule(r"(?<![\w.])\d{3}\.\d{3}\.\d{4}(?![\w.-])", _phone),
     rule(r"(?<![\w.])\+\d{1,3}(?:[ .-]?\(?\d{2,4}\)?){2,4}(?![\w-])", _phone),
     rule(r"(?<![\w.,-])(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[.-]\d{4}(?![\w-])", _phone),

@@ -32,11 +32,17 @@ _BETWEEN = {
     "&&": "and",
     "±": "plus or minus",
 }
+_QUANTITY = re.compile(r"\s-?(?:[\d.,]+|[A-Za-z])(?!\w)")
+_QUANTITY_BEFORE = re.compile(r"(?<!\w)(?:[\d.,]+\w*|[A-Za-z])\s\Z")
 _POWERS = {"²": "squared", "³": "cubed"}
 _OPERATOR = "|".join(re.escape(sign) for sign in sorted(_BETWEEN, key=len, reverse=True))
 
 
 def _operator(match: re.Match[str]) -> str:
+    if match["sign"] in "<>" and not (
+        _QUANTITY_BEFORE.search(match.string, 0, match.start()) or _QUANTITY.match(match.string, match.end())
+    ):
+        return ","  # File > Save
     return _BETWEEN[match["sign"]]
 
 
@@ -55,6 +61,10 @@ RULES: tuple[Rule, ...] = (
         needs="&",
     ),
     rule(r"(?<!\w)C\+\+(?!\w)", said("C plus plus"), needs="+"),
+    rule(r"(?<!\w)C\+\+(?=\d)", said("C plus plus "), needs="+"),
+    rule(r"(?<=[A-Za-z])\+(?=[A-Z])", said(" plus "), needs="+"),
+    rule(r"(?<!\S)\+(?=\d)", said("plus "), needs="+"),
+    rule(r"(?<=\d\s)x(?=\s10\^)", said("times"), needs="^"),
     rule(r"(?<!\w)(?P<name>[CFJ])#(?!\w)", lambda match: f"{match['name']} sharp", needs="#"),
     rule(r"(?<![\w&])#(?=\d)", said("number "), needs="#"),
     rule(r"(?<![\w&])#(?=[A-Za-z])", said("hashtag "), needs="#"),
@@ -64,7 +74,7 @@ RULES: tuple[Rule, ...] = (
     rule(r"(?<!\w)[~≈]\s?(?=[\d$£€])", said("about "), needs="~≈"),
     rule(r"(?<=\w)\^(?P<minus>-)?(?P<power>\d+)(?!\w)", _power, needs="^"),
     rule(r"(?<=[\w)])(?P<power>[²³])", lambda match: f" {_POWERS[match['power']]}", needs="²³"),
-    rule(r"(?<=\d)\+(?=\s[a-z])", said(" plus"), needs="+"),
+    rule(r"(?<=[\d%])\+(?=\s[a-z])", said(" plus"), needs="+"),
     rule(r"(?<=\d)\s[-−]\s(?=\d+\s?=)", said(" minus "), needs="="),
     rule(r"(?<=\d)\s?[-–—]\s?(?=[$£€¥₹]\d)", said(" to "), needs="$£€¥₹"),
     rule(rf"(?<=[\w)]\s)(?P<sign>{_OPERATOR})(?=\s[\w(-])", _operator, needs="+=×*÷<>≤≥!≠≈→-⇒&±"),

@@ -123,6 +123,10 @@ def _decade(match: re.Match[str]) -> str:
     return plural(year(digits) if len(digits) == 4 else cardinal(digits))
 
 
+def _thousands(match: re.Match[str]) -> str:
+    return plural(cardinal(match["number"])).removeprefix("one ")
+
+
 def _one_year(match: re.Match[str]) -> str:
     return year(match["year"])
 
@@ -179,6 +183,8 @@ RULES: tuple[Rule, ...] = (
         _one_year,
         flags=re.IGNORECASE,
     ),
+    rule(r"(?<![\w.,])(?P<number>\d{1,3}(?:,\d{3})+)s\b", _thousands),
+    rule(rf"{BEFORE}(?P<year>1[5-8]\d{{2}})(?=[,.;)]?(?:\s?\Z|[,;)]))", _one_year),
     rule(r"(?<=\d\sto\s)(?P<year>1[1-9]\d{2})(?!\w)(?![.,]\d)", _one_year),
     rule(rf"{BEFORE}(?P<year>(?:19|20)\d{{2}}){AFTER}(?!\s?[%°])(?!\s[a-z]+s\b)", _one_year),
 )

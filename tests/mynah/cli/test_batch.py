@@ -90,7 +90,10 @@ def test_names_and_seeds_are_made_up_and_stay_the_same():
         ({"text": "a", "settings": {"volume": 3}}, "settings has the unknown key 'volume'"),
         ({"text": "a", "settings": {"seed": "7"}}, "settings.seed is '7'; it must be a number."),
         ({"text": "a", "settings": {"top_k": True}}, "settings.top_k is True"),
-        ({"text": "a", "settings": {"markup": "drop"}}, 'it must be "refuse" or "strip" or "literal".'),
+        (
+            {"text": "a", "settings": {"markup": "drop"}},
+            'it must be "refuse" or "strip" or "literal" or "ssml" or "ssml_lenient".',
+        ),
         ({"text": "a", "settings": {"drop_thinking": 1}}, "settings.drop_thinking is 1; it must be false or true."),
     ],
 )
