@@ -154,7 +154,7 @@ bench-stream: $(VENV)/installed-dev ## streaming: cost, closeness to one pass, c
 	$(BIN)/python -m bench.stream
 
 FUZZ_S ?= 60
-FUZZERS := http websocket multipart body grpc_messages frames text
+FUZZERS := http websocket multipart body grpc_messages frames text spoken_text
 .PHONY: fuzz
 fuzz: $(VENV)/installed-dev ## FUZZ_S seconds of invalid input for each parser of what clients send, two parsers at a time
 	mkdir -p build/fuzz

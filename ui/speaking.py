@@ -1,6 +1,6 @@
 """The WebSocket of one recording: text and stop in, PCM and events out.
 
-The browser sends JSON: first {"type": "open", "voice": ..., "sampling": {...}}, then any number of
+The browser sends JSON: first {"type": "open", "voice": ..., "sampling": {...}, "respellings": ...}, then any number of
 {"type": "text", "text": ...}, then {"type": "end"}; {"type": "stop"} may come at any time.
 
 It receives JSON events. "segment_started", "segment_done" and "chunk" have the fields of the client's SegmentStarted,
@@ -22,6 +22,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 import mynah
 from mynah import AudioChunk, InvalidArgument, MynahError, SegmentDone, SegmentStarted
+from mynah.client.dictionary import parse_dictionary
 from ui.error_messages import PAGE_FAILURE, error_message
 from ui.recordings import Recordings
 from ui.slots import Slots
@@ -132,7 +133,10 @@ class _Relay:
         if sampling.seed is None:  # only a stream that names its seed can be repeated byte for byte
             sampling = replace(sampling, seed=secrets.randbits(53))
         voice = _string(opening, "voice") or None
-        async with self._client.stream(voice=voice, audio_format="pcm_s16le", sampling=sampling) as stream:
+        text = mynah.TextSettings(dictionary=parse_dictionary(_string(opening, "respellings"), "Respellings"))
+        async with self._client.stream(
+            voice=voice, audio_format="pcm_s16le", sampling=sampling, text_settings=text
+        ) as stream:
             settings = stream.opened.settings
             self._rate_hz = settings.sample_rate_hz or 24_000
             seed = str(settings.sampling.seed)  # JavaScript's numbers are exact up to 2^53 only

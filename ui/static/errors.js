@@ -5,6 +5,7 @@ const PLACES = {
   name: "#voice-name",
   consent: "#consent",
   clip: "#clip",
+  "text.dictionary": "#respellings",
 };
 
 // `field` is the server's name, `settings` "a" or "b". Errors without a control go to `fallback`.

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mynah.client.errors import InvalidArgument
+from mynah.client.dictionary import parse_dictionary
 from mynah.client.settings import DictionaryEntry, TextSettings
 
 
@@ -49,21 +49,9 @@ def text_settings(args: argparse.Namespace) -> TextSettings:
         normalize=args.normalize,
         emoji=args.emoji,
         paragraph_pause_s=args.paragraph_pause,
-        dictionary=() if args.dictionary is None else read_dictionary(args.dictionary),
+        dictionary=_dictionary(args.dictionary),
     )
 
 
-def read_dictionary(path: Path) -> tuple[DictionaryEntry, ...]:
-    """Returns the entries of a file. Empty lines and those that begin with "#" are left out."""
-    entries = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        word, _, respelling = (part.strip() for part in line.partition("="))
-        if not word or not respelling:
-            allowed = "word = respelling"
-            message = f"{path}, line {number} is {line.strip()[:80]!r}; it must be {allowed}."
-            raise InvalidArgument(message, reason="DICTIONARY_ENTRY_INVALID", field="dictionary", allowed=allowed)
-        quoted = len(word) > 2 and word[0] == word[-1] == '"'
-        entries.append(DictionaryEntry(word[1:-1] if quoted else word, respelling, quoted))
-    return tuple(entries)
+def _dictionary(path: Path | None) -> tuple[DictionaryEntry, ...]:
+    return () if path is None else parse_dictionary(path.read_text(encoding="utf-8"), str(path))

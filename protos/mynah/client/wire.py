@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import UTC
 from typing import Any, get_args
 
@@ -202,7 +201,9 @@ def _started(started: speech_pb2.SegmentStarted) -> events.SegmentStarted:
         consumed_text_chars=started.consumed_text_char_count,
         spoken_text=started.spoken_text,
         spoken_spans=tuple(
-            events.SpokenSpan(span.spoken_start, span.spoken_end, span.written_start, span.written_end)
+            events.SpokenSpan(
+                span.spoken_start_index, span.spoken_end_index, span.written_start_index, span.written_end_index
+            )
             for span in started.spoken_spans
         ),
         pause_s=started.pause_s,
@@ -293,7 +294,15 @@ def _started_to_wire(started: events.SegmentStarted) -> speech_pb2.SegmentStarte
         text_token_count=started.text_tokens,
         consumed_text_char_count=started.consumed_text_chars,
         spoken_text=started.spoken_text,
-        spoken_spans=[speech_pb2.SpokenSpan(**asdict(span)) for span in started.spoken_spans],
+        spoken_spans=[
+            speech_pb2.SpokenSpan(
+                spoken_start_index=span.spoken_start,
+                spoken_end_index=span.spoken_end,
+                written_start_index=span.written_start,
+                written_end_index=span.written_end,
+            )
+            for span in started.spoken_spans
+        ],
         pause_s=started.pause_s,
     )
 

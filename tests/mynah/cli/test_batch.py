@@ -26,7 +26,7 @@ from tests.mynah.cli.test_cli import cli, ended, start
 from tests.service.serving import serving
 from tests.virtual_time import virtual_time
 
-TEXTS = [f"This is line number {number} of the script." for number in range(12)]
+TEXTS = [f"This is line {letter} of the script." for letter in "abcdefghijkl"]
 
 
 def script(*lines: object) -> list[Item]:
