@@ -49,7 +49,8 @@ class DictionaryFolder:
     def _files(self) -> list[Path]:
         if not self._folder.is_dir():
             raise NotADirectoryError(f"{self._folder} is not a folder of dictionaries.")
-        return sorted([*self._folder.glob("*.dict"), *self._folder.glob("*/*.dict")])
+        of_voices = [path for path in self._folder.glob("*/*.dict") if not path.parent.name.startswith(".")]
+        return sorted([*self._folder.glob("*.dict"), *of_voices])  # without the hidden folders of a ConfigMap
 
     def _signature(self) -> _Signature:
         stats = [(str(path), path.stat()) for path in self._files()]

@@ -14,7 +14,7 @@ from service.stream.text_items import MAX_PAUSE_S
 
 _MAX_JSON_BYTES_PER_CHAR = 12  # JSON's longest form of a character: two escapes of six bytes
 _MAX_UTF8_BYTES_PER_CHAR = 4
-_OTHER_FIELDS_BYTES = 64 * 1024
+_OTHER_FIELDS_BYTES = 256 * 1024  # a dictionary above all
 
 
 @dataclass(frozen=True)

@@ -288,16 +288,16 @@ class SegmentStarted(_message.Message):
     def __init__(self, segment_index: _Optional[int] = ..., offset_samples: _Optional[int] = ..., text: _Optional[str] = ..., text_token_count: _Optional[int] = ..., consumed_text_char_count: _Optional[int] = ..., spoken_text: _Optional[str] = ..., spoken_spans: _Optional[_Iterable[_Union[SpokenSpan, _Mapping]]] = ..., pause_s: _Optional[float] = ...) -> None: ...
 
 class SpokenSpan(_message.Message):
-    __slots__ = ("spoken_start", "spoken_end", "written_start", "written_end")
-    SPOKEN_START_FIELD_NUMBER: _ClassVar[int]
-    SPOKEN_END_FIELD_NUMBER: _ClassVar[int]
-    WRITTEN_START_FIELD_NUMBER: _ClassVar[int]
-    WRITTEN_END_FIELD_NUMBER: _ClassVar[int]
-    spoken_start: int
-    spoken_end: int
-    written_start: int
-    written_end: int
-    def __init__(self, spoken_start: _Optional[int] = ..., spoken_end: _Optional[int] = ..., written_start: _Optional[int] = ..., written_end: _Optional[int] = ...) -> None: ...
+    __slots__ = ("spoken_start_index", "spoken_end_index", "written_start_index", "written_end_index")
+    SPOKEN_START_INDEX_FIELD_NUMBER: _ClassVar[int]
+    SPOKEN_END_INDEX_FIELD_NUMBER: _ClassVar[int]
+    WRITTEN_START_INDEX_FIELD_NUMBER: _ClassVar[int]
+    WRITTEN_END_INDEX_FIELD_NUMBER: _ClassVar[int]
+    spoken_start_index: int
+    spoken_end_index: int
+    written_start_index: int
+    written_end_index: int
+    def __init__(self, spoken_start_index: _Optional[int] = ..., spoken_end_index: _Optional[int] = ..., written_start_index: _Optional[int] = ..., written_end_index: _Optional[int] = ...) -> None: ...
 
 class MarkReached(_message.Message):
     __slots__ = ("name", "offset_samples")

@@ -41,7 +41,7 @@ def check_spans(reading: Reading) -> None:
     assert reading.spoken[spoken:] == reading.written[written:]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
 def test_spans_join_what_is_written_and_what_is_spoken(text: str) -> None:
     reading = FrontEnd(name_emoji=True, dictionary=Dictionary([Entry("word", "wurd")])).read(text)
@@ -55,13 +55,13 @@ def test_spans_join_what_is_written_and_what_is_spoken(text: str) -> None:
         before = start
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.text(alphabet="aB1 .,$-/:*_[]()#|<>&%°²½é🎉\n'\"@+", max_size=60))
 def test_any_text_is_read(text: str) -> None:
     check_spans(FRONT_END.read(text))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.lists(st.sampled_from(PIECES), max_size=10).map("".join), st.data())
 def test_parts_of_a_reading_join_to_the_whole(text: str, data: st.DataObject) -> None:
     reading = FRONT_END.read(text)

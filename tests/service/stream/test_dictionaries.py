@@ -48,6 +48,14 @@ def test_a_change_is_read_without_a_restart(tmp_path: Path, caplog: pytest.LogCa
     assert spoken(folder.for_voice("x"), "a b") == "two b"
 
 
+def test_a_mounted_config_map_is_read_once(tmp_path: Path) -> None:
+    write(tmp_path / "..data" / "all.dict", "a = one")
+    (tmp_path / "all.dict").symlink_to(tmp_path / "..data" / "all.dict")
+    folder = DictionaryFolder(tmp_path)
+    assert spoken(folder.for_voice("..data"), "a") == "one"
+    assert folder.for_voice("..data") is folder.for_voice("x")
+
+
 def test_an_invalid_folder_is_an_error_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(NotADirectoryError):
         DictionaryFolder(tmp_path / "none")

@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from engines.errors import InvalidInput
 from engines.text.dictionary import Dictionary, Entry
+from service.stream.markup import CAN_CHANGE_SPEED
 from service.stream.segmenter import Segmenter
 from service.stream.settings import Emoji, Markup, TextSettings
 from service.stream.spoken_limits import SpokenLimits
-from service.stream.text_items import MAX_PAUSE_S, Mark, Pause
+from service.stream.ssml import SsmlReader
+from service.stream.text_items import MAX_PAUSE_S, Anchors, Mark, Pause, Rate
 from service.stream.text_reader import Item, TextReader, Utterance
 
 ON = TextSettings(Markup.STRIP, normalize=True)
@@ -52,7 +54,7 @@ def shown(items: list[Item]) -> list[Any]:
     ]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     st.lists(st.sampled_from(PIECES), max_size=12).map("".join),
     st.sampled_from([ON, LENIENT, TextSettings(Markup.LITERAL, paragraph_pause_s=1.0)]),
@@ -64,7 +66,7 @@ def test_the_items_do_not_depend_on_the_fragments(text: str, chosen: TextSetting
     assert read(text, chosen, shuffled.randint(2, 9)) == whole
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
 def test_ssml_is_refused_or_read_alike(text: str) -> None:
     def outcome(size: int) -> Any:
@@ -210,6 +212,38 @@ def test_what_a_lenient_stream_ignores_leaves_its_text() -> None:
     assert shown(read(text, lenient)) == ["Big news today."]
     assert shown(read("a<break time='60s'/>b", lenient)) == ["a", 10.0, "b"]
     assert shown(read("<sub alias='x'>y", lenient)) == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("rate", "speed"), [("slow", 0.75), ("x-fast", 1.75), ("80%", 0.8), ("+20%", 1.2), ("-25%", 0.75), ("200%", 2.0)]
+)
+def test_the_rate_of_prosody_is_the_speed_of_its_segments(rate: str, speed: float) -> None:
+    anchors = Anchors()
+    ssml = SsmlReader(anchors)
+    opened = ssml.tag("prosody", f' rate="{rate}"', is_end=False, is_empty=False)
+    assert anchors.take_boundary(opened) == Rate(pytest.approx(speed))
+    closed = ssml.tag("prosody", "", is_end=True, is_empty=False)
+    assert anchors.take_boundary(closed) == Rate(1.0)
+
+
+def test_a_rate_that_cannot_be_obeyed_is_refused() -> None:
+    for rate in ("10%", "300%", "soon", "1.2"):
+        with pytest.raises(InvalidInput) as caught:
+            SsmlReader(Anchors()).tag("prosody", f' rate="{rate}"', is_end=False, is_empty=False)
+        assert caught.value.reason == "SSML_INVALID"
+    with pytest.raises(InvalidInput) as caught:
+        SsmlReader(Anchors(), can_change_speed=False).tag("prosody", " rate='slow'", is_end=False, is_empty=False)
+    assert caught.value.reason == "SSML_UNSUPPORTED"
+
+
+def test_a_stream_obeys_prosody_where_segments_have_a_speed() -> None:
+    text = "One. <prosody rate='slow'>Two.</prosody> Three."
+    if not CAN_CHANGE_SPEED:
+        with pytest.raises(InvalidInput, match="<prosody>"):
+            read(text, SSML)
+        return
+    speeds = [item.speed for item in read(text, SSML) if isinstance(item, Utterance)]
+    assert speeds == [1.0, 0.75, 1.0]
 
 
 def test_private_characters_of_a_client_are_dropped() -> None:
