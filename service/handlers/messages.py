@@ -14,12 +14,12 @@ from engines.text.dictionary import Entry
 from engines.voice_report import VoiceReport
 from mynah.v1 import speech_pb2, voices_pb2
 from service.audio.formats import SAMPLE_RATES_HZ, AudioFormat, AudioSettings
-from service.stream.dictionaries import with_request
 from service.stream.markup import CAN_CHANGE_SPEED
 from service.stream.policy import StreamPolicy
 from service.stream.session import split_chars
 from service.stream.settings import Emoji, Markup, StreamSettings, TextSettings, UnspeakableText
-from service.stream.ssml import ELEMENTS
+from service.stream.text.dictionaries import with_request
+from service.stream.text.ssml import ELEMENTS
 from service.voices.ids import DEFAULT_VOICE_ID
 from service.voices.store import VoiceSource
 from service.voices.stored_voice import VoiceSummary

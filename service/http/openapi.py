@@ -12,7 +12,7 @@ from service.audio.formats import SAMPLE_RATES_HZ
 from service.http import speech_request
 from service.stream.policy import StreamPolicy
 from service.stream.settings import Emoji, Markup, UnspeakableText
-from service.stream.text_items import MAX_PAUSE_S
+from service.stream.text.items import MAX_PAUSE_S
 
 Schema = dict[str, Any]
 

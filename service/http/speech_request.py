@@ -202,7 +202,10 @@ def _dictionary(name: str, value: object) -> tuple[Entry, ...]:
         value = [{"word": word, "respelling": respelling} for word, respelling in value.items()]
     if not isinstance(value, list):
         raise _invalid(name, _json_type(value), "an object of words and respellings, or a list of entries")
-    check_count(len(value))
+    try:
+        check_count(len(value))
+    except InvalidInput as error:
+        raise error.named(name) from None
     return tuple(_entry(name, each) for each in value)
 
 

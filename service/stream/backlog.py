@@ -11,8 +11,8 @@ from typing import Any
 from engines.api import Segment
 from engines.errors import InvalidInput
 from service.errors import ResourceExhausted
-from service.stream.text_items import Mark, Pause
-from service.stream.text_reader import Item, TextReader, Utterance
+from service.stream.text.items import Mark, Pause
+from service.stream.text.reader import Item, TextReader, Utterance
 
 MAX_FLUSH_ID = 2**63 - 1
 

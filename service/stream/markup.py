@@ -13,8 +13,8 @@ from html.entities import html5
 from engines.api import Segment
 from engines.errors import InvalidInput
 from service.stream.settings import Markup, TextSettings
-from service.stream.ssml import SsmlReader
-from service.stream.text_items import Anchors
+from service.stream.text.items import Anchors
+from service.stream.text.ssml import SsmlReader
 
 
 def _words(text: str) -> frozenset[str]:

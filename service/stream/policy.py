@@ -8,9 +8,9 @@ from pathlib import Path
 
 from engines.text.dictionary import EMPTY, Dictionary
 from service.options import PATH, SWITCH, one_of, option, seconds, whole
-from service.stream.dictionaries import DictionaryFolder
 from service.stream.settings import Emoji, Markup, TextSettings, UnspeakableText
-from service.stream.text_items import MAX_PAUSE_S
+from service.stream.text.dictionaries import DictionaryFolder
+from service.stream.text.items import MAX_PAUSE_S
 
 _MAX_JSON_BYTES_PER_CHAR = 12  # JSON's longest form of a character: two escapes of six bytes
 _MAX_UTF8_BYTES_PER_CHAR = 4

@@ -12,9 +12,9 @@ from service.stream.policy import StreamPolicy
 from service.stream.segmenter import MAX_SEGMENT_CHARS, Segmenter
 from service.stream.settings import StreamSettings, TextSettings
 from service.stream.speaker import Speaker
-from service.stream.spoken_limits import SpokenLimits
 from service.stream.stream_meter import StreamMeter
-from service.stream.text_reader import TextReader
+from service.stream.text.reader import TextReader
+from service.stream.text.spoken_limits import SpokenLimits
 from service.stream.timeline import PendingChunk, Timeline
 from service.telemetry.metrics import counting_rejections
 

@@ -10,7 +10,7 @@ from engines.errors import InvalidInput
 from engines.text.dictionary import EMPTY, Dictionary
 from engines.voice import Voice
 from service.audio.formats import AudioSettings
-from service.stream.text_items import MAX_PAUSE_S
+from service.stream.text.items import MAX_PAUSE_S
 
 
 class Markup(Enum):

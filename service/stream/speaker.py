@@ -20,7 +20,7 @@ from service.stream.backlog import Backlog, FlushMark, Silence
 from service.stream.event_queue import EventQueue
 from service.stream.settings import StreamSettings, UnspeakableText
 from service.stream.stream_meter import StreamMeter
-from service.stream.text_items import Mark
+from service.stream.text.items import Mark
 from service.stream.timeline import PendingChunk, Timeline
 from service.telemetry import metrics
 from service.telemetry.tracing import StreamTrace

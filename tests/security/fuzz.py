@@ -34,8 +34,8 @@ with atheris.instrument_imports(include=["service", "h11", "python_multipart", "
     from service.http.speech_request import parse
     from service.stream.segmenter import Segmenter
     from service.stream.settings import Emoji, Markup, TextSettings
-    from service.stream.spoken_limits import SpokenLimits
-    from service.stream.text_reader import TextReader
+    from service.stream.text.reader import TextReader
+    from service.stream.text.spoken_limits import SpokenLimits
     from service.telemetry.logs import escaped
 
 from engines.errors import InvalidInput

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from engines.text.front_end import FrontEnd
 from engines.text.reading import Claim, Reading
-from service.stream.code_blocks import CodeBlocks
 from service.stream.markup import MarkupFilter
-from service.stream.pause_tags import PauseTags
 from service.stream.segmenter import Segmenter
 from service.stream.settings import Emoji, TextSettings
-from service.stream.spoken_limits import SpokenLimits
-from service.stream.text_items import BOUNDARY, INLINE, Anchors, Boundary, Mark, Pause, Rate, without_anchors
+from service.stream.text.code_blocks import CodeBlocks
+from service.stream.text.items import BOUNDARY, INLINE, Anchors, Boundary, Mark, Pause, Rate, without_anchors
+from service.stream.text.pause_tags import PauseTags
+from service.stream.text.spoken_limits import SpokenLimits
 
 _PIECES = re.compile(r"\S+|\s+")
 

@@ -10,7 +10,7 @@ import pytest
 from engines.errors import InvalidInput
 from engines.text.dictionary import Dictionary, Entry
 from engines.text.front_end import FrontEnd
-from service.stream.dictionaries import MAX_ENTRIES, DictionaryFolder, with_request
+from service.stream.text.dictionaries import MAX_ENTRIES, DictionaryFolder, with_request
 
 
 def spoken(dictionary: Dictionary, text: str) -> str:

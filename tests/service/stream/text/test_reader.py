@@ -14,10 +14,10 @@ from engines.text.dictionary import Dictionary, Entry
 from service.stream.markup import CAN_CHANGE_SPEED
 from service.stream.segmenter import Segmenter
 from service.stream.settings import Emoji, Markup, TextSettings
-from service.stream.spoken_limits import SpokenLimits
-from service.stream.ssml import SsmlReader
-from service.stream.text_items import MAX_PAUSE_S, Anchors, Mark, Pause, Rate
-from service.stream.text_reader import Item, TextReader, Utterance
+from service.stream.text.items import MAX_PAUSE_S, Anchors, Mark, Pause, Rate
+from service.stream.text.reader import Item, TextReader, Utterance
+from service.stream.text.spoken_limits import SpokenLimits
+from service.stream.text.ssml import SsmlReader
 
 ON = TextSettings(Markup.STRIP, normalize=True)
 SSML = TextSettings(Markup.SSML, normalize=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from service.stream.text_items import MAX_PAUSE_S, Anchors, Pause
+from service.stream.text.items import MAX_PAUSE_S, Anchors, Pause
 
 _TAG = re.compile(r"\[pause:\s{0,3}(?P<count>\d{1,6}(?:\.\d{1,6})?)\s{0,3}(?P<unit>ms|s)\s{0,3}\]", re.IGNORECASE)
 _BEGUN = re.compile(

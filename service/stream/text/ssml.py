@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from engines.errors import InvalidInput
 from engines.text.dictionary import Entry, check
 from engines.text.english.say_as import SAY_AS, say_as
-from service.stream.text_items import MAX_PAUSE_S, Anchors, Cut, Fixed, Mark, Pause, Rate
+from service.stream.text.items import MAX_PAUSE_S, Anchors, Cut, Fixed, Mark, Pause, Rate
 
 ELEMENTS = ("speak", "p", "s", "break", "sub", "say-as", "phoneme", "prosody", "mark")
 MAX_DEPTH = 32
