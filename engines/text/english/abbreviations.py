@@ -38,13 +38,19 @@ _AFTER_A_NAME = {
 _PHRASES = {
     "e.g.": "for example",
     "eg.": "for example",
+    "E.g.": "For example",
+    "I.e.": "That is",
     "i.e.": "that is",
     "etc.": "et cetera",
     "incl.": "including",
     "tsp": "teaspoon",
+    "tsp.": "teaspoon",
+    "tbsp.": "tablespoon",
+    "PhDs": "P H D's",
     "tbsp": "tablespoon",
     "WWI": "World War One",
     "WWII": "World War Two",
+    "pts": "points",
     "tok/s": "tokens per second",
     "vs.": "versus",
     "vs": "versus",
@@ -94,6 +100,13 @@ _NUMBERED = {
     "p.": "page",
     "Apt.": "Apartment",
     "ext.": "extension",
+    "vol.": "volume",
+    "bldg.": "building",
+    "op.": "opus",
+    "no.": "number",
+    "fig.": "figure",
+    "ch.": "chapter",
+    "sec.": "section",
     "Rm.": "Room",
 }
 # Said as words although they have only capitals.
@@ -211,6 +224,11 @@ PHRASES: tuple[Rule, ...] = (rule(rf"(?<![\w/.])(?:{_PHRASE})(?![\w/])", _phrase
 RULES: tuple[Rule, ...] = (
     # Roman numerals: the name before the numeral is not claimed
     rule(r"(?<!\w)(?P<name>[A-Z][a-z]+)\s(?P<claim>[IVX]{2,})(?![\w'’])", _numeral, needs="IVX"),
+    rule(
+        r"\b(?:King|Queen|Pope|Emperor|Empress|Tsar|Czar|Kaiser)\s(?P<name>[A-Z][a-z]+)\s(?P<claim>[IVX]+)(?![\w'’])",
+        _numeral,
+        needs="IVX",
+    ),
     rule(rf"\b(?:{_PARTS})\s(?P<claim>[VX]|[IVX]{(2,)}|(?<=World War )I|I(?!\s[a-z]))(?![\w'’])", _part, needs="IVX"),
     rule(r"(?<=Super Bowl )(?P<claim>[IVXLC]+)\b", _part, needs="IVXLC"),
     # abbreviations
@@ -222,6 +240,7 @@ RULES: tuple[Rule, ...] = (
         _after_a_name,
         needs=".",
     ),
+    rule(r"(?<=[a-z] )(?P<name>St|Ave|Blvd|Rd)(?P<dot>)(?=,|\s*\Z)", _after_a_name, needs="SABR"),
     # acronyms
     rule(r"(?<![\w.])(?:[A-Za-z]\.){2,}(?!\w)", _dotted, needs="."),
     rule(

@@ -65,7 +65,7 @@ def words_of_address(text: str) -> str:
             words.append(_MARKS[part])
         elif part.isalpha():
             after_dot = at > 0 and parts[at - 1] == "."
-            last = at + 1 == len(parts) or parts[at + 1] in "/.?:"
+            last = at + 1 == len(parts) or parts[at + 1] in "/?:"
             short = len(part) <= 3 and after_dot and last
             spell = (
                 part.lower() == "www" or (short and part.lower() not in _WORDS) or (part.isupper() and len(part) < 4)

@@ -143,8 +143,10 @@ def _fraction(top: int, bottom: int) -> str:
 
 def _slashed(match: re.Match[str]) -> str | None:
     top, bottom, whole = int(match["top"]), int(match["bottom"]), match["whole"]
-    if (top, bottom) == (24, 7) or top == bottom:
-        return f"{cardinal(match['top'])} {cardinal(match['bottom'])}"  # 24/7, 50/50
+    if (top, bottom) == (24, 7) or top == bottom or (top + bottom == 100 and not whole):
+        return f"{cardinal(match['top'])} {cardinal(match['bottom'])}"  # 24/7, 50/50, 80/20
+    if bottom in (10, 20, 100) and top > 1 and not whole:
+        return f"{cardinal(match['top'])} out of {cardinal(match['bottom'])}"
     if bottom < 2 or (whole and top >= bottom):
         return None
     if not whole:
@@ -219,6 +221,7 @@ def _code(match: re.Match[str]) -> str:
     return spelled(match["digits"])
 
 
+_LEADING_MINUS = r"(?:(?<=\s)|(?<=\A)|(?<=[(=]))(?P<minus>[-−])(?=[\d.])"
 _MINUS = r"(?P<minus>(?:(?<=\s)|(?<=\A)|(?<=[(=]))[-−](?=[\d.]))?"
 PHONES: tuple[Rule, ...] = (
     rule(r"(?<![\w-])(?=[A-Z0-9]*[A-Z])(?=[A-Z0-9]*\d[A-Z0-9]*\d)[A-Z0-9]{8,}(?![\w-])", _tracking),
@@ -226,14 +229,19 @@ PHONES: tuple[Rule, ...] = (
     rule(r"(?<![\w.])\+\d{1,3}(?:[ .-]?\(?\d{2,4}\)?){2,4}(?![\w-])", _phone),
     rule(r"(?<![\w.,-])(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[.-]\d{4}(?![\w-])", _phone),
     rule(r"(?<![\w.,$£€-])\d{3}-\d{4}(?![\w-])", _phone),
+    rule(r"(?<![\w.,-])0\d{2,4}(?: \d{3,6}){1,2}(?![\w.,-]*\d)", _phone),
     rule(r"(?<=\b[Dd]ial )(?P<digits>\d{3})(?!\d)", _code),
     rule(r"(?<=\b[Cc]all )(?P<digits>[1-9]11)(?!\d)", _code),
     rule(r"(?:(?<=\bcode is )|(?<=\bPIN is )|(?<=\bcode )|(?<=\bpassword is ))(?P<digits>\d{4,8})(?!\d)", _code),
 )
 UNITS: tuple[Rule, ...] = (
+    rule(
+        rf"{_CODE}(?P<feet>\d)\s?(?:ft|foot|feet)\.?\s(?P<inches>\d{{1,2}})\s?in(?:ches)?\b",
+        lambda match: f"{cardinal(match['feet'])} feet {cardinal(match['inches'])} inches",
+    ),
     rule(rf"{_CODE}(?P<feet>\d)['′](?P<inches>\d{{1,2}})[\"″]", _height),
     rule(
-        rf"{_MINUS}{BEFORE}(?:(?P<low>{NUMBER}){DASH})?(?P<number>{NUMBER})(?:\s|-(?=\w\w))?(?P<unit>{_UNIT})"
+        rf"(?:{_LEADING_MINUS}|{BEFORE})(?:(?P<low>{NUMBER}){DASH})?(?P<number>{NUMBER})(?:\s|-(?=\w\w))?(?P<unit>{_UNIT})"
         r"(?![\w/²³'’])(?:(?<=[a-z])(?P<dot>\.)(?=\s*\Z|\s+[a-z]))?",
         _unit,
     ),

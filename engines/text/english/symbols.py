@@ -71,7 +71,9 @@ RULES: tuple[Rule, ...] = (
     rule(r"(?<![\w.])@(?=[A-Za-z])", said("at "), needs="@"),
     rule(r"(?<=\w)[™®©]|[©®™]\s?", said(""), needs="™®©"),
     rule(r"§\s?", said("section "), needs="§"),
-    rule(r"(?<!\w)[~≈]\s?(?=[\d$£€])", said("about "), needs="~≈"),
+    rule(r"(?<!\w)~\s?(?=[\d$£€])", said("about "), needs="~"),
+    rule(r"(?<!\w)(?<![\w)]\s)≈\s?(?=[\d$£€])", said("about "), needs="≈"),
+    rule(r"(?<=\d)/(?=\d+(?:[kKM]\b|,\d{3})\s?[a-z])", said(" per "), needs="/"),
     rule(r"(?<=\w)\^(?P<minus>-)?(?P<power>\d+)(?!\w)", _power, needs="^"),
     rule(r"(?<=[\w)])(?P<power>[²³])", lambda match: f" {_POWERS[match['power']]}", needs="²³"),
     rule(r"(?<=[\d%])\+(?=\s[a-z])", said(" plus"), needs="+"),
@@ -81,6 +83,12 @@ RULES: tuple[Rule, ...] = (
     rule(r"(?<=\d)(?P<sign>[+×÷=<>≤≥±])(?=\d)", _glued, needs="+×÷=<>≤≥±"),
     rule(r"(?<=\w)(?P<sign>→|=|≤|≥|≠|>=|<=|->)(?=[\w-])", _glued, needs="→=≤≥≠>"),
     rule(r"(?<=[a-z])(?P<sign>&)(?=[a-z])", _glued, needs="&"),
+    rule(r"(?<=\.\d)/(?=\d)|(?<=\d)/(?=\d\.\d)", said(" out of "), needs="/"),
+    rule(
+        r"(?<=[a-z])/(?=(?:year|month|week|day|night|hour|hr|minute|min|second|sec|s|person|user|seat|unit)\b)",
+        said(" per "),
+        needs="/",
+    ),
     rule(r"(?<=[A-Za-z])/(?=[A-Za-z])", said(" slash "), needs="/"),
     rule(r"\s?(?<![\w:])[:;=]-?[)(DPp](?!\w)|\s?<3(?!\w)", said(""), needs=":;=<"),
 )

@@ -31,6 +31,7 @@ _NUMBER_OF_A_YEAR = r"(?:1[1-9]\d{2}|20\d{2})"
 _HALF = r"(?P<half>[aApP])\.?[mM](?P<dot>\.?)(?!\w)"
 _CLOCK = r"(?P<hour>[01]?\d|2[0-4])"
 _NO_TIME = r"(?<![\w.,:/$£€-])"
+_DURATION = re.compile(r"(?:\b(?:in|for|after|within|every|takes|took|about|to|wait)\s|[=~<>]\s?)\Z", re.IGNORECASE)
 _ERAS = {"BC": "B C", "BCE": "B C E", "AD": "A D", "CE": "C E"}
 
 
@@ -118,8 +119,10 @@ def _years(match: re.Match[str]) -> str:
     return f"{year(match['year'])} to {year(last) if len(last) == 4 else cardinal(last)}"
 
 
-def _decade(match: re.Match[str]) -> str:
+def _decade(match: re.Match[str]) -> str | None:
     digits = match["decade"]
+    if len(digits) == 2 and _DURATION.search(match.string, 0, match.start()):
+        return None  # wait for 30s
     return plural(year(digits) if len(digits) == 4 else cardinal(digits))
 
 
@@ -157,9 +160,20 @@ RULES: tuple[Rule, ...] = (
     rule(rf"(?<![\w.,/:-]){_DAY}\s(?:of\s)?{_MONTH}(?!\w)(?:,?\s{_YEAR}(?!\w))?", _day_month),
     rule(rf"\b{_MONTH}\s{_YEAR}(?!\w)(?![.,]\d)", _month_year),
     rule(
-        r"\b(?P<name>Mon|Tues?|Wed|Thur?s?|Fri|Sat|Sun)\b\.?(?=,\s(?:\d|Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec))",
+        r"(?<![-–\w])(?P<name>Mon|Tues?|Wed|Thur?s?|Fri|Sat|Sun)\b\.?(?=,\s(?:\d|Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec))",
         lambda match: _DAYS[match["name"]],
         needs=",",
+    ),
+    rule(
+        r"(?<!\w)(?P<first>Mon|Tues?|Wed|Thur?s?|Fri|Sat|Sun)\.?\s?[-–]\s?(?P<last>Mon|Tues?|Wed|Thur?s?|Fri|Sat|Sun)(?!\w)",
+        lambda match: f"{_DAYS[match['first']]} to {_DAYS[match['last']]}",
+        needs="-–",
+    ),
+    rule(
+        r"(?:(?<=\bin )|(?<=\bof )|(?<=\bby )|(?<=last )|(?<=next )|(?<=since )|(?<=until )|(?<=early )|(?<=late ))"
+        r"(?P<month>Jan|Feb|Apr|Jun|Jul|Aug|Sept|Sep|Oct|Nov|Dec)\b(?P<dot>\.?)",
+        lambda match: _month(match) + _kept_stop(match),
+        needs="JFASOND",
     ),
     # times
     rule(rf"{_NO_TIME}{_CLOCK}:(?P<minute>[0-5]\d):(?P<second>[0-5]\d)(?![\w:])", _seconds),
@@ -174,17 +188,17 @@ RULES: tuple[Rule, ...] = (
     rule(rf"{BEFORE}{_YEAR}{DASH}(?P<last>{_NUMBER_OF_A_YEAR}|\d{{2}}){AFTER}", _years),
     rule(r"(?<![\w.,])['’]?(?P<decade>(?:1\d|20)\d0|[1-9]0)['’]?s\b", _decade),
     rule(
-        r"(?:(?<=\bin\s)|(?<=\bby\s)|(?<=\bof\s))(?P<year>1[0-9]\d{2}|20\d{2})(?![\w%°])(?![.,:/-]\d)(?!\s?(?:%|[a-z]+s\b))",
+        r"(?:(?<=\bin\s)|(?<=\bby\s)|(?<=\bof\s))(?P<year>1[0-9]\d{2}|20\d{2})(?![\w%°])(?![.,:/-]\d)(?!\s?(?:%|[a-z]{3,}s\b))",
         _one_year,
         flags=re.IGNORECASE,
     ),
     rule(
-        r"(?:(?<=\bfrom\s)|(?<=\buntil\s)|(?<=\bsince\s)|(?<=\bearly\s))(?P<year>1[0-9]\d{2}|20\d{2})(?!\w)(?![.,:/-]\d)(?!\s?(?:%|[a-z]+s\b))",
+        r"(?:(?<=\bfrom\s)|(?<=\buntil\s)|(?<=\bsince\s)|(?<=\bearly\s))(?P<year>1[0-9]\d{2}|20\d{2})(?!\w)(?![.,:/-]\d)(?!\s?(?:%|[a-z]{3,}s\b))",
         _one_year,
         flags=re.IGNORECASE,
     ),
     rule(r"(?<![\w.,])(?P<number>\d{1,3}(?:,\d{3})+)s\b", _thousands),
     rule(rf"{BEFORE}(?P<year>1[5-8]\d{{2}})(?=[,.;)]?(?:\s?\Z|[,;)]))", _one_year),
     rule(r"(?<=\d\sto\s)(?P<year>1[1-9]\d{2})(?!\w)(?![.,]\d)", _one_year),
-    rule(rf"{BEFORE}(?P<year>(?:19|20)\d{{2}}){AFTER}(?!\s?[%°])(?!\s[a-z]+s\b)", _one_year),
+    rule(rf"{BEFORE}(?P<year>(?:19|20)\d{{2}}){AFTER}(?!\s?[%°])(?!\s[a-z]{(3,)}s\b)", _one_year),
 )
