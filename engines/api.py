@@ -60,10 +60,12 @@ class Segment:
     """Text between two flushes or sentence ends. `index` counts from 0 within the stream.
 
     `text` is what is spoken. `reading` says what was written for it, if that is something else.
+    `speed` is that of its speech, at the voice's pitch: 1 is the voice's own; see time_scale.py.
     """
 
     index: int
     text: str
+    speed: float = 1.0
     reading: Reading | None = None
 
     @property

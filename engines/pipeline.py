@@ -40,6 +40,7 @@ from engines.s3gen.streaming.window_queue import Decoded
 from engines.s3gen.streaming.windows import Wait, Window
 from engines.segment_stats import SegmentStatsRecorder
 from engines.t3.backend import T3Backend, T3Request
+from engines.time_scale import TimeScale
 from engines.voice import Voice
 from engines.worker_pool import WorkerPool
 
@@ -185,6 +186,8 @@ class PipelineStream:
 
     async def speak(self, segment: Segment) -> AsyncGenerator[Event, None]:
         utterance = await self._take(segment)
+        utterance.plan.speed = segment.speed
+        time_scale = TimeScale(segment.speed)
         recorder = SegmentStatsRecorder(self._playback, asyncio.get_running_loop().time)
         try:
             yield SegmentStarted(segment, utterance.text_tokens)
@@ -194,6 +197,8 @@ class PipelineStream:
                 decoded = await self.stages.s3gen.decode(utterance.decoder, window, self._deadline_s(), plan)
                 if decoded.window.is_last and utterance.ran_away:
                     decoded = replace(decoded, samples=faded_out(decoded.samples, SAMPLE_RATE_HZ))
+                if segment.speed != 1.0:
+                    decoded = replace(decoded, samples=time_scale.feed(decoded.samples, last=decoded.window.is_last))
                 recorder.deliver(decoded)
                 self._active_streams.update(self._playback, self._playback.dry_at_s)
                 figures = utterance.figures(decoded)
@@ -225,7 +230,7 @@ class PipelineStream:
         if self._closed:
             raise EngineFailure("The stream was closed.")
         prepared, self._prepared, self._to_prepare = self._prepared, None, None
-        if prepared is not None and prepared.segment != segment:
+        if prepared is not None and prepared.segment != replace(segment, speed=prepared.segment.speed):
             await prepared.cancel()
             prepared = None
         if prepared is not None:

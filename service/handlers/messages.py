@@ -11,10 +11,11 @@ from engines.api import EngineInfo
 from engines.config import Sampling
 from engines.errors import InvalidInput
 from engines.text.dictionary import Entry
+from engines.time_scale import check_speed
 from engines.voice_report import VoiceReport
 from mynah.v1 import speech_pb2, voices_pb2
 from service.audio.formats import SAMPLE_RATES_HZ, AudioFormat, AudioSettings
-from service.stream.markup import CAN_CHANGE_SPEED
+from service.stream.early_end import FirstSegment
 from service.stream.policy import StreamPolicy
 from service.stream.session import split_chars
 from service.stream.settings import Emoji, Markup, StreamSettings, TextSettings, UnspeakableText
@@ -38,6 +39,12 @@ EMOJI_NUMBERS: dict[Emoji, speech_pb2.Emoji] = {each: getattr(speech_pb2, f"EMOJ
 _EMOJI: dict[int, Emoji] = {number: each for each, number in EMOJI_NUMBERS.items()}
 _MARKUPS: dict[int, Markup] = {number: each for each, number in MARKUP_NUMBERS.items()}
 _UNSPEAKABLE: dict[int, UnspeakableText] = {number: each for each, number in UNSPEAKABLE_TEXT_NUMBERS.items()}
+FIRST_SEGMENT_NUMBERS: dict[FirstSegment, speech_pb2.FirstSegment] = {
+    each: getattr(speech_pb2, f"FIRST_SEGMENT_{each.name}") for each in FirstSegment
+}
+_FIRST_SEGMENTS: dict[int, FirstSegment] = {0: FirstSegment.AUTO} | {
+    number: each for each, number in FIRST_SEGMENT_NUMBERS.items()
+}
 E = TypeVar("E", bound=Enum)
 _CONTRACT_FIELDS = {"sampling.max_speech_tokens": "sampling.max_speech_token_count"}  # where the names differ
 _FORMATS: dict[int, AudioFormat] = {number: name for name, number in _FORMAT_NUMBERS.items()}
@@ -54,10 +61,12 @@ async def stream_settings(
     sampling = _sampling(message.sampling)
     voice_id = message.voice_id if message.HasField("voice_id") else DEFAULT_VOICE_ID
     text = _text_settings(message.text, (policy or StreamPolicy()).text)
+    speed = check_speed(message.speed) if message.HasField("speed") else 1.0
+    first_segment = _choice("first_segment", message.first_segment, _FIRST_SEGMENTS, speech_pb2.FirstSegment)
     stored = await voices.get(voice_id)
     if policy is not None:
         text = replace(text, dictionary=with_request(text.dictionary.entries, policy.dictionary(stored.voice_id)))
-    return StreamSettings(stored.voice_id, stored.voice, audio, sampling, text)
+    return StreamSettings(stored.voice_id, stored.voice, audio, sampling, text, speed, first_segment)
 
 
 def _text_settings(message: speech_pb2.TextSettings, defaults: TextSettings) -> TextSettings:
@@ -178,6 +187,8 @@ def opened(stream_id: str, settings: StreamSettings, info: EngineInfo, policy: S
             emoji=settings.text.emoji,
             paragraph_pause_s=settings.text.paragraph_pause_s,
         ),
+        speed=settings.speed,
+        first_segment=FIRST_SEGMENT_NUMBERS[settings.used_first_segment],
     )
     return speech_pb2.StreamOpened(
         stream_id=stream_id,
@@ -207,7 +218,7 @@ def server_info(
         open_stream_count=open_streams,
         tags=info.tags,
         normalized_languages=_NORMALIZED_LANGUAGES,
-        ssml_elements=[name for name in ELEMENTS if name != "prosody" or CAN_CHANGE_SPEED],
+        ssml_elements=ELEMENTS,
     )
 
 

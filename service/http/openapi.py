@@ -8,8 +8,10 @@ from typing import Any
 from engines.api import EngineInfo
 from engines.model_spec import SPEECH_VOCAB
 from engines.text.dictionary import MAX_ENTRIES, MAX_RESPELLING_CHARS, MAX_WORD_CHARS
+from engines.time_scale import MAX_SPEED, MIN_SPEED
 from service.audio.formats import SAMPLE_RATES_HZ
 from service.http import speech_request
+from service.stream.early_end import FirstSegment
 from service.stream.policy import StreamPolicy
 from service.stream.settings import Emoji, Markup, UnspeakableText
 from service.stream.text.items import MAX_PAUSE_S
@@ -132,7 +134,7 @@ def _speech_request(info: EngineInfo, policy: StreamPolicy) -> Schema:
         "response_format": {"enum": list(speech_request.RESPONSE_FORMATS), "default": "mp3"},
         "stream_format": {"enum": list(speech_request.STREAM_FORMATS), "default": "audio"},
         "stream": {"type": "boolean", "default": True, "description": "false: send the audio once all of it is made."},
-        "speed": {"const": 1.0, "description": "The model has one speed."},
+        "speed": _range("number", MIN_SPEED, MAX_SPEED, 1.0) | {"description": "The voice's speed, at the same pitch."},
         "instructions": {
             "type": "string",
             "maxLength": 0,
@@ -175,6 +177,9 @@ def _speech_request(info: EngineInfo, policy: StreamPolicy) -> Schema:
             "description": "Respellings of words, which need ordinary letters.",
         },
     }
+    fields["first_segment"] = _choice(
+        FirstSegment, FirstSegment.AUTO.value, "Where the first segment may end before its sentence does."
+    )
     optional = {name: _or_null(schema) for name, schema in fields.items()}
     return _object({"input": text} | optional, "input")
 

@@ -13,8 +13,9 @@ from engines.text.dictionary import Entry, check_count
 from mynah.v1 import speech_pb2
 from service.audio.formats import AudioFormat
 from service.errors import NotFound
-from service.handlers.messages import format_number, text_settings
+from service.handlers.messages import FIRST_SEGMENT_NUMBERS, format_number, text_settings
 from service.http.json_values import LONE_SURROGATE, allowed_values
+from service.stream.early_end import FirstSegment
 from service.stream.settings import Emoji, Markup, UnspeakableText
 
 # OpenAI's names first, then the contract's own.
@@ -66,6 +67,7 @@ _FIELDS = {
     "voice_id": "voice",
     "settings.audio_format": "response_format",
     "settings.sample_rate_hz": "sample_rate_hz",
+    "settings.speed": "speed",
     "sampling.max_speech_tokens": "max_speech_token_count",
     "text.dictionary": "dictionary",
     "text.paragraph_pause_s": "paragraph_pause_s",
@@ -99,6 +101,10 @@ def parse(body: dict[str, Any], model: str) -> SpeechRequest:
         _set(settings, "voice_id", fields["voice"], "voice")
     if "sample_rate_hz" in fields:
         _set(settings, "sample_rate_hz", fields["sample_rate_hz"])
+    if "speed" in fields:
+        settings.speed = fields["speed"]
+    if "first_segment" in fields:
+        settings.first_segment = FIRST_SEGMENT_NUMBERS[fields["first_segment"]]
     for name in SAMPLING_FIELDS:
         if name in fields:
             _set(settings.sampling, name, fields[name])
@@ -224,13 +230,6 @@ def _entry(name: str, value: object) -> Entry:
     return entry
 
 
-def _speed(name: str, value: object) -> float:
-    speed = _number(name, value)
-    if speed != 1.0:
-        raise _invalid(name, repr(speed), "1.0, the model's only speed", "SPEED_UNSUPPORTED")
-    return speed
-
-
 def _instructions(name: str, value: object) -> str:
     if _text(name, value).strip():
         raise _invalid(name, "a text", "empty, because the model takes no instructions", "INSTRUCTIONS_UNSUPPORTED")
@@ -247,7 +246,7 @@ _PARSERS: dict[str, Callable[[str, object], Any]] = {
     "input": _text,
     "voice": _voice,
     "response_format": _one_of(RESPONSE_FORMATS, "AUDIO_FORMAT_UNKNOWN"),
-    "speed": _speed,
+    "speed": _number,
     "stream_format": _one_of(STREAM_FORMATS, "STREAM_FORMAT_UNKNOWN"),
     "stream": _boolean,
     "instructions": _instructions,
@@ -265,4 +264,5 @@ _PARSERS: dict[str, Callable[[str, object], Any]] = {
     "emoji": _choice(Emoji, "EMOJI_UNKNOWN"),
     "paragraph_pause_s": _number,
     "dictionary": _dictionary,
+    "first_segment": _choice(FirstSegment, "FIRST_SEGMENT_UNKNOWN"),
 }

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 from engines.api import Segment
 from engines.errors import InvalidInput
 from service.errors import ResourceExhausted
+from service.stream.early_end import EarlyStart
 from service.stream.text.items import Mark, Pause
 from service.stream.text.reader import Item, TextReader, Utterance
 
@@ -42,7 +43,16 @@ class Backlog:
     `drop()` returns every flush that was not answered.
     """
 
-    def __init__(self, reader: TextReader, max_chars: int, max_flushes: int) -> None:
+    def __init__(
+        self,
+        reader: TextReader,
+        max_chars: int,
+        max_flushes: int,
+        early_start: EarlyStart | None = None,
+        on_early_work: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`early_start` may end a sentence while there is no other work; then `on_early_work` is called."""
+        self._early_start, self._on_early_work = early_start, on_early_work
         self._reader = reader
         self._max_chars, self._max_flushes = max_chars, max_flushes
         self._work: deque[Work] = deque()
@@ -77,7 +87,11 @@ class Backlog:
         """
         self.check_room(text)
         self._received_chars += len(text)
-        self._queue(self._reader.feed(text))
+        items = self._reader.feed(text)
+        self._queue(items)
+        if self._early_start is not None:
+            self._early_start.update(*self._reader.pending, _now_s(), begun=bool(items))
+            self._more.set()
 
     def check_room(self, text: str) -> None:
         """Raises ResourceExhausted if too much would wait with this text."""
@@ -125,6 +139,7 @@ class Backlog:
         flush_ids = [work.flush_id for work in self._work if isinstance(work, FlushMark)]
         self._work.clear()
         self._reader.reset()
+        self._forget_sentence()
         self._queued_chars = self._flushes = 0
         return flush_ids
 
@@ -133,12 +148,24 @@ class Backlog:
         while not self._work:
             if self._ended:
                 return None
-            self._more.clear()
-            await self._more.wait()
+            await self._wait_for_more()
         work = self._work[0]
         if isinstance(work, Segment):
             self._queued_chars -= len(work.written)
         return work
+
+    async def _wait_for_more(self) -> None:
+        """Wait for text, or until the unfinished sentence had better be spoken as far as it is written."""
+        early = None if self._early_start is None else self._early_start.next(_now_s())
+        self._more.clear()
+        try:
+            async with asyncio.timeout_at(None if early is None else early[1]):
+                await self._more.wait()
+        except TimeoutError:
+            if early is not None and self._early_start is not None and not self._more.is_set():
+                self._early_start.cut(early[0])
+                self._queue(self._reader.cut(early[0]))
+                self._on_early_work()
 
     def done(self) -> None:
         """Remove the work that `next` returned: it is finished."""
@@ -151,6 +178,11 @@ class Backlog:
 
     def _queue_rest(self) -> None:
         self._queue(self._reader.flush())
+        self._forget_sentence()
+
+    def _forget_sentence(self) -> None:
+        if self._early_start is not None:
+            self._early_start.update("", 0, _now_s(), begun=True)
 
     def _queue(self, items: list[Item]) -> None:
         for item in items:
@@ -171,9 +203,11 @@ class Backlog:
 def _segment(index: int, utterance: Utterance) -> Segment:
     reading = utterance.reading
     same = reading.spoken == reading.written and not reading.spans
-    segment = Segment(index, reading.spoken, reading=None if same else reading)
-    speed: dict[str, Any] = {"speed": utterance.speed}  # a field of engines whose segments have a speed
-    return segment if utterance.speed == 1.0 else replace(segment, **speed)
+    return Segment(index, reading.spoken, utterance.speed, reading=None if same else reading)
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _bad_flush_id(flush_id: int, allowed: str, reason: str) -> InvalidInput:

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import html
 import re
-from dataclasses import fields
 from html.entities import html5
 
-from engines.api import Segment
 from engines.errors import InvalidInput
 from service.stream.settings import Markup, TextSettings
 from service.stream.text.items import Anchors
@@ -21,8 +19,6 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# whether the engine's segments have a speed, so that prosody's rate can be obeyed
-CAN_CHANGE_SPEED = any(field.name == "speed" for field in fields(Segment))
 _MAX_TAG_CHARS = 1024  # a longer one is text
 _THINKING = frozenset({"think", "thinking", "thought", "reasoning"})
 _UNSPOKEN = frozenset({"script", "style"})  # with all that is in them
@@ -69,7 +65,7 @@ class MarkupFilter:
         self._ssml: SsmlReader | None = None
         if self._settings.markup in (Markup.SSML, Markup.SSML_LENIENT):
             lenient = self._settings.markup is Markup.SSML_LENIENT
-            self._ssml = SsmlReader(anchors or Anchors(), lenient=lenient, can_change_speed=CAN_CHANGE_SPEED)
+            self._ssml = SsmlReader(anchors or Anchors(), lenient=lenient)
         self._held = ""  # a tag or an entity that may have begun
         self._dropping = ""  # the element whose content is dropped
 

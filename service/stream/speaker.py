@@ -13,6 +13,7 @@ from engines import api
 from engines.api import Engine, Segment, SegmentStats
 from engines.errors import EngineFailure, InvalidInput
 from engines.model_spec import SAMPLE_RATE_HZ
+from engines.time_scale import bounded_speed
 from mynah.client import events
 from mynah.client.events import EndReason, SkipReason
 from service.audio.encoder import Encoded
@@ -61,6 +62,7 @@ class Speaker:
         self._task: asyncio.Task[None] | None = None
         self._ran_away = False  # some segment, which was logged
         self.skip_reasons: frozenset[SkipReason] = frozenset()  # of the segments skipped so far
+        self.speed = settings.speed  # of the segments that begin from now on
         self._started_segment: int | None = None  # the last one whose SegmentStarted was queued
 
     async def open(self) -> None:
@@ -100,7 +102,7 @@ class Speaker:
                 elif isinstance(work, Silence):
                     await self._be_silent(work)
                 else:
-                    await self._speak_with_retries(work)
+                    await self._speak_with_retries(replace(work, speed=bounded_speed(work.speed * self.speed)))
                 self._backlog.done()
             self._event_queue.finish()
         except Exception as error:
@@ -213,6 +215,7 @@ class Speaker:
             text=segment.written,
             text_tokens=text_tokens,
             consumed_text_chars=self._backlog.consumed_chars,
+            speed=segment.speed,
             spoken_text=segment.text,
             spoken_spans=_spoken_spans(segment),
         )

@@ -29,7 +29,8 @@ from service.config import build_config
 from service.server import Server
 
 MAX_SPEECH_TOKENS = 6  # of a segment: enough to see that it is spoken
-Settings = dict[str, Any]  # the fields of TextSettings; the dictionary as words and respellings
+Settings = dict[str, Any]  # fields of TextSettings, the dictionary as words and respellings; speed, first_segment
+OF_STREAM = ("speed", "first_segment")
 
 
 @dataclass
@@ -85,14 +86,21 @@ async def shipped(folder: Path) -> AsyncIterator[Shipped]:
 
 
 def _text_settings(chosen: Settings) -> mynah.TextSettings:
+    of_text = {name: value for name, value in chosen.items() if name not in OF_STREAM}
     entries = tuple(mynah.DictionaryEntry(*entry) for entry in chosen.get("dictionary", {}).items())
-    return mynah.TextSettings(**chosen | {"dictionary": entries})
+    return mynah.TextSettings(**of_text | {"dictionary": entries})
+
+
+def _of_stream(chosen: Settings) -> Settings:
+    return {name: value for name, value in chosen.items() if name in OF_STREAM}
 
 
 async def stream(at: Shipped, text: str, chosen: Settings, result: Result) -> None:
     """The Python client's stream; the text arrives in pieces of five characters."""
     sampling = mynah.Sampling(seed=1, max_speech_tokens=MAX_SPEECH_TOKENS)
-    async with at.client.stream(sampling=sampling, text_settings=_text_settings(chosen)) as speech:
+    async with at.client.stream(
+        sampling=sampling, text_settings=_text_settings(chosen), **_of_stream(chosen)
+    ) as speech:
         for start in range(0, len(text), 5):
             await speech.send(text[start : start + 5])
         await speech.end()
@@ -103,7 +111,9 @@ async def stream(at: Shipped, text: str, chosen: Settings, result: Result) -> No
 async def synthesize(at: Shipped, text: str, chosen: Settings, result: Result) -> None:
     """gRPC's Synthesize with generated stubs."""
     sampling = mynah.Sampling(seed=1, max_speech_tokens=MAX_SPEECH_TOKENS)
-    settings = settings_to_wire(mynah.SpeechSettings(sampling=sampling, text=_text_settings(chosen)))
+    settings = settings_to_wire(
+        mynah.SpeechSettings(sampling=sampling, text=_text_settings(chosen), **_of_stream(chosen))
+    )
     request = speech_pb2.SynthesizeRequest(settings=settings, text=text)
     async for answer in speech_pb2_grpc.SpeechStub(at.channel).Synthesize(request):
         result.add(event_from_wire(answer))
@@ -128,9 +138,10 @@ async def websocket(at: Shipped, text: str, chosen: Settings, result: Result) ->
     words = {name: f"{name}_{value}".upper() if isinstance(value, str) else value for name, value in chosen.items()}
     if "dictionary" in chosen:
         words["dictionary"] = [{"word": word, "respelling": said} for word, said in chosen["dictionary"].items()]
+    of_stream = {name: words.pop(name) for name in OF_STREAM if name in words}
     sampling = {"seed": 1, "max_speech_token_count": MAX_SPEECH_TOKENS}
     async with connect(f"ws://{at.http}/v1/stream") as socket:
-        await socket.send(json.dumps({"open": {"settings": {"sampling": sampling, "text": words}}}))
+        await socket.send(json.dumps({"open": {"settings": {"sampling": sampling, "text": words, **of_stream}}}))
         await socket.send(json.dumps({"text": {"content": text}}))
         await socket.send(json.dumps({"end": {}}))
         with suppress(ConnectionClosedError):  # after an error, which came as a frame

@@ -6,6 +6,7 @@ const PLACES = {
   consent: "#consent",
   clip: "#clip",
   "text.dictionary": "#respellings",
+  speed: "#voice-speed",
 };
 
 // `field` is the server's name, `settings` "a" or "b". Errors without a control go to `fallback`.

@@ -79,6 +79,8 @@ async def _say(client: Client, args: argparse.Namespace) -> None:
         audio_format=format_of(output),
         sampling=sampling,
         text_settings=text_settings(args),
+        speed=args.speed,
+        first_segment=args.first_segment,
     )
     reporter = NullReporter() if args.quiet else ProgressReporter()
     async with stream:

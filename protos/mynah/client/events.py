@@ -109,6 +109,7 @@ class SegmentStarted:
     text: str
     text_tokens: int
     consumed_text_chars: int
+    speed: float = 1.0  # of its speech
     spoken_text: str = ""  # empty from a server older than this field
     spoken_spans: tuple[SpokenSpan, ...] = ()
     pause_s: float = 0.0

@@ -14,6 +14,7 @@ from mynah.client.settings import (
     AudioFormat,
     DictionaryEntry,
     Emoji,
+    FirstSegment,
     Markup,
     Sampling,
     SpeechSettings,
@@ -28,6 +29,7 @@ _FORMATS: dict[AudioFormat, speech_pb2.AudioFormat] = {
 _MARKUPS = {name: getattr(speech_pb2, f"MARKUP_{name.upper()}") for name in get_args(Markup)}
 _EMOJI = {name: getattr(speech_pb2, f"EMOJI_{name.upper()}") for name in get_args(Emoji)}
 _UNSPEAKABLE = {name: getattr(speech_pb2, f"UNSPEAKABLE_TEXT_{name.upper()}") for name in get_args(UnspeakableText)}
+_FIRST_SEGMENTS = {name: getattr(speech_pb2, f"FIRST_SEGMENT_{name.upper()}") for name in get_args(FirstSegment)}
 _END_REASONS = {name: getattr(speech_pb2, f"END_REASON_{name.upper()}") for name in get_args(events.EndReason)}
 _SKIP_REASONS = {name: getattr(speech_pb2, f"SKIP_REASON_{name.upper()}") for name in get_args(events.SkipReason)}
 _FORMAT_NAMES = {number: name for name, number in _FORMATS.items()}
@@ -47,6 +49,10 @@ def settings_to_wire(settings: SpeechSettings) -> speech_pb2.SpeechSettings:
     for name in ("temperature", "top_k", "top_p", "repetition_penalty", "seed"):
         _set(message.sampling, name, getattr(sampling, name))
     _set(message.sampling, "max_speech_token_count", sampling.max_speech_tokens)
+    _set(message, "speed", settings.speed)
+    if settings.first_segment is not None:
+        number = _number(_FIRST_SEGMENTS, "first_segment", settings.first_segment, "FIRST_SEGMENT_UNKNOWN")
+        message.first_segment = number
     if settings.text != TextSettings():
         message.text.CopyFrom(_text_settings_to_wire(settings.text))
     return message
@@ -102,6 +108,13 @@ def text_to_wire(text: str) -> speech_pb2.TextFragment:
     return fragment
 
 
+def speed_to_wire(speed: float) -> speech_pb2.SetSpeed:
+    """Raises InvalidArgument if `speed` is not a number."""
+    message = speech_pb2.SetSpeed()
+    _set(message, "speed", speed)
+    return message
+
+
 def opened_from_wire(opened: speech_pb2.StreamOpened) -> events.StreamOpened:
     settings, sampled = opened.settings, opened.settings.sampling
     sampling = Sampling(
@@ -114,7 +127,11 @@ def opened_from_wire(opened: speech_pb2.StreamOpened) -> events.StreamOpened:
     )
     audio_format = _FORMAT_NAMES[settings.audio_format]
     text = _text_settings_from_wire(settings.text)
-    resolved = SpeechSettings(settings.voice_id, audio_format, settings.sample_rate_hz, sampling, text)
+    speed = settings.speed if settings.HasField("speed") else None  # of a server older than the field
+    first_segment = {number: name for name, number in _FIRST_SEGMENTS.items()}.get(settings.first_segment)
+    resolved = SpeechSettings(
+        settings.voice_id, audio_format, settings.sample_rate_hz, sampling, text, speed, first_segment
+    )
     limits = limits_from_wire(opened.limits)
     return events.StreamOpened(opened.stream_id, resolved, limits, opened.model, opened.notice, tuple(opened.tags))
 
@@ -207,6 +224,7 @@ def _started(started: speech_pb2.SegmentStarted) -> events.SegmentStarted:
             for span in started.spoken_spans
         ),
         pause_s=started.pause_s,
+        speed=started.speed or 1.0,  # 0: of a server older than the field
     )
 
 
@@ -304,6 +322,7 @@ def _started_to_wire(started: events.SegmentStarted) -> speech_pb2.SegmentStarte
             for span in started.spoken_spans
         ],
         pause_s=started.pause_s,
+        speed=started.speed,
     )
 
 

@@ -21,6 +21,13 @@ class AudioFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     AUDIO_FORMAT_MULAW: _ClassVar[AudioFormat]
     AUDIO_FORMAT_ALAW: _ClassVar[AudioFormat]
 
+class FirstSegment(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FIRST_SEGMENT_UNSPECIFIED: _ClassVar[FirstSegment]
+    FIRST_SEGMENT_SENTENCE: _ClassVar[FirstSegment]
+    FIRST_SEGMENT_CLAUSE: _ClassVar[FirstSegment]
+    FIRST_SEGMENT_AUTO: _ClassVar[FirstSegment]
+
 class Emoji(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     EMOJI_UNSPECIFIED: _ClassVar[Emoji]
@@ -66,6 +73,10 @@ AUDIO_FORMAT_FLAC: AudioFormat
 AUDIO_FORMAT_AAC: AudioFormat
 AUDIO_FORMAT_MULAW: AudioFormat
 AUDIO_FORMAT_ALAW: AudioFormat
+FIRST_SEGMENT_UNSPECIFIED: FirstSegment
+FIRST_SEGMENT_SENTENCE: FirstSegment
+FIRST_SEGMENT_CLAUSE: FirstSegment
+FIRST_SEGMENT_AUTO: FirstSegment
 EMOJI_UNSPECIFIED: Emoji
 EMOJI_DROP: Emoji
 EMOJI_NAME: Emoji
@@ -88,18 +99,22 @@ SKIP_REASON_NOTHING_TO_SPEAK: SkipReason
 SKIP_REASON_SCRIPT_UNSUPPORTED: SkipReason
 
 class SpeechSettings(_message.Message):
-    __slots__ = ("voice_id", "audio_format", "sample_rate_hz", "sampling", "text")
+    __slots__ = ("voice_id", "audio_format", "sample_rate_hz", "sampling", "text", "speed", "first_segment")
     VOICE_ID_FIELD_NUMBER: _ClassVar[int]
     AUDIO_FORMAT_FIELD_NUMBER: _ClassVar[int]
     SAMPLE_RATE_HZ_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
+    SPEED_FIELD_NUMBER: _ClassVar[int]
+    FIRST_SEGMENT_FIELD_NUMBER: _ClassVar[int]
     voice_id: str
     audio_format: AudioFormat
     sample_rate_hz: int
     sampling: Sampling
     text: TextSettings
-    def __init__(self, voice_id: _Optional[str] = ..., audio_format: _Optional[_Union[AudioFormat, str]] = ..., sample_rate_hz: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., text: _Optional[_Union[TextSettings, _Mapping]] = ...) -> None: ...
+    speed: float
+    first_segment: FirstSegment
+    def __init__(self, voice_id: _Optional[str] = ..., audio_format: _Optional[_Union[AudioFormat, str]] = ..., sample_rate_hz: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., text: _Optional[_Union[TextSettings, _Mapping]] = ..., speed: _Optional[float] = ..., first_segment: _Optional[_Union[FirstSegment, str]] = ...) -> None: ...
 
 class TextSettings(_message.Message):
     __slots__ = ("markup", "unspeakable_text", "drop_thinking", "normalize", "emoji", "paragraph_pause_s", "dictionary")
@@ -146,16 +161,18 @@ class Sampling(_message.Message):
     def __init__(self, temperature: _Optional[float] = ..., top_k: _Optional[int] = ..., top_p: _Optional[float] = ..., repetition_penalty: _Optional[float] = ..., seed: _Optional[int] = ..., max_speech_token_count: _Optional[int] = ...) -> None: ...
 
 class StreamSpeechRequest(_message.Message):
-    __slots__ = ("open", "text", "flush", "cancel")
+    __slots__ = ("open", "text", "flush", "cancel", "set_speed")
     OPEN_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     FLUSH_FIELD_NUMBER: _ClassVar[int]
     CANCEL_FIELD_NUMBER: _ClassVar[int]
+    SET_SPEED_FIELD_NUMBER: _ClassVar[int]
     open: OpenStream
     text: TextFragment
     flush: Flush
     cancel: Cancel
-    def __init__(self, open: _Optional[_Union[OpenStream, _Mapping]] = ..., text: _Optional[_Union[TextFragment, _Mapping]] = ..., flush: _Optional[_Union[Flush, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ...) -> None: ...
+    set_speed: SetSpeed
+    def __init__(self, open: _Optional[_Union[OpenStream, _Mapping]] = ..., text: _Optional[_Union[TextFragment, _Mapping]] = ..., flush: _Optional[_Union[Flush, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., set_speed: _Optional[_Union[SetSpeed, _Mapping]] = ...) -> None: ...
 
 class OpenStream(_message.Message):
     __slots__ = ("settings",)
@@ -178,6 +195,12 @@ class Flush(_message.Message):
 class Cancel(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class SetSpeed(_message.Message):
+    __slots__ = ("speed",)
+    SPEED_FIELD_NUMBER: _ClassVar[int]
+    speed: float
+    def __init__(self, speed: _Optional[float] = ...) -> None: ...
 
 class StreamSpeechResponse(_message.Message):
     __slots__ = ("opened", "audio", "segment_started", "segment_done", "flushed", "cancelled", "mark_reached")
@@ -268,7 +291,7 @@ class WindowFigures(_message.Message):
     def __init__(self, window_index: _Optional[int] = ..., new_speech_token_count: _Optional[int] = ..., made_speech_token_count: _Optional[int] = ..., queue_s: _Optional[float] = ..., decode_s: _Optional[float] = ...) -> None: ...
 
 class SegmentStarted(_message.Message):
-    __slots__ = ("segment_index", "offset_samples", "text", "text_token_count", "consumed_text_char_count", "spoken_text", "spoken_spans", "pause_s")
+    __slots__ = ("segment_index", "offset_samples", "text", "text_token_count", "consumed_text_char_count", "spoken_text", "spoken_spans", "pause_s", "speed")
     SEGMENT_INDEX_FIELD_NUMBER: _ClassVar[int]
     OFFSET_SAMPLES_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
@@ -277,6 +300,7 @@ class SegmentStarted(_message.Message):
     SPOKEN_TEXT_FIELD_NUMBER: _ClassVar[int]
     SPOKEN_SPANS_FIELD_NUMBER: _ClassVar[int]
     PAUSE_S_FIELD_NUMBER: _ClassVar[int]
+    SPEED_FIELD_NUMBER: _ClassVar[int]
     segment_index: int
     offset_samples: int
     text: str
@@ -285,7 +309,8 @@ class SegmentStarted(_message.Message):
     spoken_text: str
     spoken_spans: _containers.RepeatedCompositeFieldContainer[SpokenSpan]
     pause_s: float
-    def __init__(self, segment_index: _Optional[int] = ..., offset_samples: _Optional[int] = ..., text: _Optional[str] = ..., text_token_count: _Optional[int] = ..., consumed_text_char_count: _Optional[int] = ..., spoken_text: _Optional[str] = ..., spoken_spans: _Optional[_Iterable[_Union[SpokenSpan, _Mapping]]] = ..., pause_s: _Optional[float] = ...) -> None: ...
+    speed: float
+    def __init__(self, segment_index: _Optional[int] = ..., offset_samples: _Optional[int] = ..., text: _Optional[str] = ..., text_token_count: _Optional[int] = ..., consumed_text_char_count: _Optional[int] = ..., spoken_text: _Optional[str] = ..., spoken_spans: _Optional[_Iterable[_Union[SpokenSpan, _Mapping]]] = ..., pause_s: _Optional[float] = ..., speed: _Optional[float] = ...) -> None: ...
 
 class SpokenSpan(_message.Message):
     __slots__ = ("spoken_start_index", "spoken_end_index", "written_start_index", "written_end_index")

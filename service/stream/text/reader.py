@@ -60,6 +60,15 @@ class TextReader:
         """Append a fragment. Returns what it proves, in order; often nothing. Raises InvalidInput for markup."""
         return self._items(self._code_and_pauses(self._markup.feed(without_anchors(fragment))))
 
+    @property
+    def pending(self) -> tuple[str, int]:
+        """The unfinished sentence as the segmenter has it."""
+        return self._segmenter.pending
+
+    def cut(self, length: int) -> list[Item]:
+        """End the unfinished sentence after `length` characters. Returns what that begins with."""
+        return [*self._utterances([self._segmenter.cut(length)])]
+
     def flush(self) -> list[Item]:
         """Returns all that is left, as if the text ended here. Raises InvalidInput for an element that is open."""
         rest = self._code_and_pauses(self._markup.flush())

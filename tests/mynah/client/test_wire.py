@@ -18,7 +18,7 @@ FLUSH_IDS = st.integers(0, 2**64 - 1)
 SECONDS = st.floats(allow_nan=False)
 BY_NAME: dict[str, st.SearchStrategy[Any]] = dict.fromkeys(
     ("offset_samples", "made_samples", "delivered_samples", "consumed_text_chars"), LONG_COUNTS
-) | {"flush_id": FLUSH_IDS, "dropped_flush_ids": st.lists(FLUSH_IDS).map(tuple)}
+) | {"speed": st.floats(0.5, 2.0), "flush_id": FLUSH_IDS, "dropped_flush_ids": st.lists(FLUSH_IDS).map(tuple)}
 BY_TYPE: dict[Any, st.SearchStrategy[Any]] = {
     int: COUNTS,
     float: SECONDS,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mynah.cli.batch.output_dir import MANIFEST, OutputDir
 from mynah.cli.batch.run import Progress, RetryPolicy, Spoken, run_batch
-from mynah.cli.batch.script import Item, read_script
+from mynah.cli.batch.script import Item, lines_of, read_script
 from mynah.cli.text_settings import text_settings
 from mynah.client.client import Client
 from mynah.client.errors import InvalidArgument, MynahError, ServerError
@@ -30,8 +30,8 @@ async def batch(args: argparse.Namespace, connect: Callable[[list[str]], Client]
     """
     if args.jobs < 1:
         raise InvalidArgument(f"--jobs is {args.jobs}; it must be at least 1.", reason="JOBS_INVALID", field="jobs")
-    chosen = text_settings(args)
-    items = read_script(args.script.read_text(encoding="utf-8").splitlines(), chosen)
+    lines = lines_of(args.script.read_bytes(), str(args.script))
+    items = read_script(lines, text_settings(args), args.speed)
     started_s = time.monotonic()
     bar = ProgressBar(started_s, live=sys.stderr.isatty() and not args.quiet)
     with OutputDir(args.output) as output_dir:
@@ -63,6 +63,7 @@ class ClientSpeaker:
             sample_rate_hz=item.sample_rate_hz,
             sampling=item.sampling,
             text_settings=item.text_settings,
+            speed=item.speed,
         )
         async with stream:
             rate_hz = stream.opened.settings.sample_rate_hz

@@ -40,10 +40,14 @@ class TTS(tts.TTS):
         voice: str | None = None,
         sample_rate: int = 24_000,
         sampling: mynah.Sampling | None = None,
+        speed: float | None = None,
         api_key: str | None = None,
         tls: mynah.Tls | bool = False,
     ) -> None:
-        """`server`, `tls` and `api_key` are those of `mynah.Client`; `voice` is an id or a name."""
+        """`server`, `tls` and `api_key` are those of `mynah.Client`; `voice` is an id or a name.
+
+        `speed` is 0.5 to 2, at the voice's pitch; None: 1.
+        """
         super().__init__(
             capabilities=tts.TTSCapabilities(streaming=True), sample_rate=sample_rate, num_channels=_CHANNELS
         )
@@ -52,6 +56,7 @@ class TTS(tts.TTS):
         self._tls = tls
         self._voice = voice
         self._sampling = sampling
+        self._speed = speed
         self._connections = AsyncExitStack()
         self._connecting = asyncio.Lock()
         self._client: mynah.Client | None = None
@@ -64,10 +69,13 @@ class TTS(tts.TTS):
     def provider(self) -> str:
         return "Mynah"
 
-    def update_options(self, *, voice: str | None = None, sampling: mynah.Sampling | None = None) -> None:
+    def update_options(
+        self, *, voice: str | None = None, sampling: mynah.Sampling | None = None, speed: float | None = None
+    ) -> None:
         """Changes what is given, for the streams that follow."""
         self._voice = voice or self._voice
         self._sampling = sampling or self._sampling
+        self._speed = self._speed if speed is None else speed
 
     def synthesize(
         self, text: str, *, conn_options: APIConnectOptions = DEFAULT_API_CONNECT_OPTIONS
@@ -84,7 +92,11 @@ class TTS(tts.TTS):
                 client = mynah.Client(self._server, tls=self._tls, api_key=self._api_key)
                 self._client = await self._connections.enter_async_context(client)
         return self._client.stream(
-            voice=self._voice, audio_format="pcm_s16le", sample_rate_hz=self.sample_rate, sampling=self._sampling
+            voice=self._voice,
+            audio_format="pcm_s16le",
+            sample_rate_hz=self.sample_rate,
+            sampling=self._sampling,
+            speed=self._speed,
         )
 
     async def aclose(self) -> None:
