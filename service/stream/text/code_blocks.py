@@ -1,12 +1,15 @@
-"""Code in fences of Markdown (three backticks or tildes), in text that arrives in fragments: it is not spoken."""
+"""Code between fences of three backticks, in text that arrives in fragments: it is not spoken.
+
+Tildes are no fences here: a line of them is decoration more often, and would take all that follows.
+"""
 
 from __future__ import annotations
 
 import re
 
 _MAX_INFO_CHARS = 100
-_OPENING = re.compile(r"(?P<fence>`{3,}|~{3,})(?P<info>[^`\n]*)\n")
-_OPENING_BEGUN = re.compile(rf"(?:`{{1,2}}|~{{1,2}}|(?:`{{3,}}|~{{3,}})[^`\n]{{0,{_MAX_INFO_CHARS}}})\Z")
+_OPENING = re.compile(r"(?P<fence>`{3,})(?P<info>[^`\n]*)\n")
+_OPENING_BEGUN = re.compile(rf"(?:`{{1,2}}|`{{3,}}[^`\n]{{0,{_MAX_INFO_CHARS}}})\Z")
 
 
 class CodeBlocks:

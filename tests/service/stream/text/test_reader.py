@@ -117,7 +117,11 @@ def test_what_is_long_when_spoken_is_cut_again() -> None:
 def test_code_in_fences_is_not_spoken() -> None:
     text = "Run this:\n```python\nprint('hello. world')\n```\nThen go on. Use ```x``` too."
     assert shown(read(text, ON, 4)) == ["Run this:", "Then go on.", "Use x too."]
-    assert shown(read("Before.\n~~~\ncode", ON, 2)) == ["Before."]
+    assert shown(read("Before.\n```\ncode", ON, 2)) == ["Before."]
+
+
+def test_a_line_of_tildes_takes_nothing_with_it() -> None:
+    assert shown(read("Title\n~~~~~~\nBody text.", ON, 3))[-1].endswith("Body text.")
 
 
 def test_pauses_are_written_in_brackets() -> None:
