@@ -39,6 +39,9 @@ class EngineInfo:
     `refused_runtimes` are (runtime, reason) of those that were requested but failed their check on this machine.
     `tags` are the words in brackets that the model speaks as sounds, e.g. "[laugh]".
     `voice_models` are the models whose voices it speaks, by the names in a voice's metadata; empty: every voice.
+    `decode` is how S3Gen decodes, "reference" or "cached"; empty for an engine without windows. `setting_reason` is a
+    sentence with the figures of what was measured to choose it; empty if nothing was to be chosen. `load` is what one
+    stream then needs, in seconds of computing per second of audio; None if it was not measured.
     """
 
     model: str
@@ -53,6 +56,9 @@ class EngineInfo:
     refused_runtimes: tuple[tuple[str, str], ...] = ()
     tags: tuple[str, ...] = ()  # paralinguistic tags that the model speaks, such as "[laugh]"
     voice_models: tuple[str, ...] = ()
+    decode: str = ""
+    setting_reason: str = ""
+    load: float | None = None
 
 
 @dataclass(frozen=True)
@@ -256,8 +262,17 @@ class Engine(Protocol):
         """
         ...
 
+    def schedule_now(self, voice: Voice, max_streams: int) -> str:
+        """Returns the schedule that a repeatable stream of this voice needs, by the load at this moment.
+
+        Its windows do not follow the load later, which grows to `max_streams` streams at most. Empty for an engine
+        without windows.
+        """
+        ...
+
     async def open(self, voice: Voice, sampling: Sampling) -> SpeechStream:
-        """Open a stream. Raises EngineBusy if `limits.max_streams` streams are open."""
+        """Open a stream. Raises EngineBusy if `limits.max_streams` streams are open, InvalidInput for a schedule that
+        the engine does not have."""
         ...
 
     def device_memory(self) -> DeviceMemory | None:

@@ -63,6 +63,7 @@ class Script:
     decoders: int | None = None  # windows of all streams that are decoded at the same time; None: no limit
     first_hop_tokens: int = 10
     hop_tokens: int = 25
+    schedule: str = "balanced"  # for streams with a seed
     warm_up_s: float = 0.0
     voice_s: float = 0.0  # to make a voice
     close_s: float = 0.0  # to close a stream
@@ -161,6 +162,9 @@ class FakeEngine:
     async def similarity(self, voice: Voice, speech: Samples) -> float | None:
         assert len(speech) >= 0.2 * SAMPLE_RATE_HZ
         return self.script.similarity
+
+    def schedule_now(self, voice: Voice, max_streams: int) -> str:
+        return self.script.schedule
 
     async def open(self, voice: Voice, sampling: Sampling) -> FakeStream:
         if self.script.open_failure is not None:

@@ -27,16 +27,17 @@ from engines.api import (
 )
 from engines.audio import faded_out
 from engines.config import Sampling
-from engines.errors import EngineBusy, EngineFailure, InvalidInput
+from engines.errors import EngineBusy, EngineFailure, InvalidInput, unsupported
 from engines.health import Health
 from engines.model_spec import SAMPLE_RATE_HZ
 from engines.playback import ActiveStreams, PlaybackClock
 from engines.s3gen.noise import segment_seed
 from engines.s3gen.streaming.batcher import WindowBatcher
+from engines.s3gen.streaming.named_schedule import Load, schedule_for
 from engines.s3gen.streaming.pacing import SegmentPlan, StreamPacer, TokenProgress
-from engines.s3gen.streaming.schedule import Schedule
+from engines.s3gen.streaming.schedule import OFFLINE, SCHEDULES, STREAM_SCHEDULES, Schedule
 from engines.s3gen.streaming.segment_decoder import SegmentDecoder
-from engines.s3gen.streaming.window_queue import Decoded
+from engines.s3gen.streaming.window_queue import OFFLINE_DEADLINE_S, Decoded
 from engines.s3gen.streaming.windows import Wait, Window
 from engines.segment_stats import SegmentStatsRecorder
 from engines.t3.backend import T3Backend, T3Request
@@ -123,13 +124,29 @@ class Pipeline:
     async def similarity(self, voice: Voice, speech: Samples) -> float | None:
         return await self._voice_workers.run(self._builder.similarity, voice, speech)
 
+    def schedule_now(self, voice: Voice, max_streams: int) -> str:
+        own = self.stages.schedule
+        if own.name not in SCHEDULES:
+            return ""  # an engine of whole segments
+        silent = sum(stream.awaited for stream in self._streams)  # they may all begin at any moment
+        streams = len(self._active_streams) + silent + 1
+        now_s = asyncio.get_running_loop().time()
+        token_s = max((stream.token_s for stream in self._streams), default=0.0)
+        load = Load(streams, max_streams, token_s, self.stages.s3gen.forecast, now_s)
+        return schedule_for(own, len(voice.s3gen_prompt_tokens), load).name
+
     async def open(self, voice: Voice, sampling: Sampling) -> PipelineStream:
+        stages = self.stages
+        if sampling.schedule:
+            if stages.schedule.name not in SCHEDULES:
+                raise unsupported("schedule", sampling.schedule, "an engine of whole segments", "none")
+            stages = replace(stages, schedule=STREAM_SCHEDULES[sampling.schedule])
         max_streams = self.info.limits.max_streams
         if len(self._streams) >= max_streams:
             raise EngineBusy(f"All {max_streams} streams of this engine are in use; retry when one has ended.")
         if self._streams and self.stages.s3gen.overloaded(asyncio.get_running_loop().time()):
             raise EngineBusy("The open streams already run dry on this device; retry when one has ended.")
-        stream = PipelineStream(self.stages, voice, sampling, self._active_streams, self._streams.discard)
+        stream = PipelineStream(stages, voice, sampling, self._active_streams, self._streams.discard)
         self._streams.add(stream)
         return stream
 
@@ -177,6 +194,8 @@ class PipelineStream:
         self._prepared: _Utterance | None = None
         self._to_prepare: Segment | None = None
         self._closed = False
+        self.has_spoken = False  # or has begun to
+        self._has_listener = stages.schedule is not OFFLINE
 
     def prepare(self, segment: Segment) -> None:
         """Start T3 on `segment` as soon as it has finished the one being spoken."""
@@ -185,13 +204,14 @@ class PipelineStream:
             self._start_prepared()
 
     async def speak(self, segment: Segment) -> AsyncGenerator[Event, None]:
+        self.has_spoken = True
         utterance = await self._take(segment)
         utterance.plan.speed = segment.speed
         time_scale = TimeScale(segment.speed)
         recorder = SegmentStatsRecorder(self._playback, asyncio.get_running_loop().time)
         try:
             yield SegmentStarted(segment, utterance.text_tokens)
-            self._active_streams.update(self._playback, self._playback.dry_at_s)
+            self._note_listener()
             while (window := await utterance.next_window()) is not None:
                 plan = None if self._sampling.repeatable else utterance.plan
                 decoded = await self.stages.s3gen.decode(utterance.decoder, window, self._deadline_s(), plan)
@@ -200,7 +220,7 @@ class PipelineStream:
                 if segment.speed != 1.0:
                     decoded = replace(decoded, samples=time_scale.feed(decoded.samples, last=decoded.window.is_last))
                 recorder.deliver(decoded)
-                self._active_streams.update(self._playback, self._playback.dry_at_s)
+                self._note_listener()
                 figures = utterance.figures(decoded)
                 yield AudioChunk(segment.index, self._position_samples, decoded.samples, figures)
                 self._position_samples += len(decoded.samples)
@@ -211,6 +231,16 @@ class PipelineStream:
             self._active_streams.leave(self._playback)
             if self._current is utterance:  # ended early, so the prefetched segment is not wanted either
                 await self._drop_all()
+
+    @property
+    def token_s(self) -> float:
+        """The time in which T3 makes one speech token of the segment being spoken; 0 before that is known."""
+        return 0.0 if self._current is None else self._current.token_s
+
+    @property
+    def awaited(self) -> bool:
+        """Whether a listener waits for the stream's first speech."""
+        return self._has_listener and not self.has_spoken
 
     async def close(self) -> None:
         if self._closed:
@@ -252,9 +282,15 @@ class PipelineStream:
         with suppress(InvalidInput):  # speak() will raise it to the caller
             self._prepared = self._begin(segment, made_ahead=True)
 
+    def _note_listener(self) -> None:
+        if self._has_listener:
+            self._active_streams.update(self._playback, self._playback.dry_at_s)
+
     def _deadline_s(self) -> float:
         """When the listener runs dry; now, before the first chunk."""
         now_s = asyncio.get_running_loop().time()
+        if not self._has_listener:
+            return now_s + OFFLINE_DEADLINE_S
         return now_s + max(0.0, self._playback.lead_s(now_s))
 
 
@@ -307,6 +343,11 @@ class _Utterance:
     def ran_away(self) -> bool:
         """Whether T3 was stopped in the middle of its speech, because the text cannot take that long."""
         return self._generation.hit_runaway_limit
+
+    @property
+    def token_s(self) -> float:
+        """As TokenProgress.token_s."""
+        return self._progress.token_s
 
     @property
     def ended(self) -> bool:

@@ -64,13 +64,15 @@ class Chosen:
     refused: tuple[tuple[str, str], ...]
 
 
-def select_runtime(config: EngineConfig, checkpoint: Checkpoint, device: str) -> Chosen:
-    """Try the runtime of `config`, then its fallbacks.
+def select_runtime(
+    config: EngineConfig, checkpoint: Checkpoint, device: str, reference: ReferenceRuntime | None = None
+) -> Chosen:
+    """Try the runtime of `config`, then its fallbacks. `reference`: one that is loaded already.
 
     Raises RuntimeRefused if none passes, or, with `config.strict`, if the first does not; CheckpointError.
     """
     refused: list[tuple[str, str]] = []
-    makers = _Makers(config, checkpoint, device)
+    makers = _Makers(config, checkpoint, device, reference or ReferenceRuntime(checkpoint, device))
     runtime = select_first_valid(
         [makers.candidate(name) for name in runtime_order(config, device)],
         strict=config.strict,
@@ -132,14 +134,14 @@ class ReferenceRuntime:
 class _Makers:
     """Makes the runtimes of one configuration."""
 
-    def __init__(self, config: EngineConfig, checkpoint: Checkpoint, device: str) -> None:
+    def __init__(self, config: EngineConfig, checkpoint: Checkpoint, device: str, reference: ReferenceRuntime) -> None:
         self._config, self._checkpoint = config, checkpoint
         self._on_gpu = device.startswith("cuda")
         self._gpu = int(device.partition(":")[2] or 0)
         self._threads = config.threads or cpu_threads()
         if self._on_gpu:
             use_exact_float32()
-        self.reference = ReferenceRuntime(checkpoint, device)
+        self.reference = reference
         if not self._on_gpu:
             self.reference.loaded  # noqa: B018  # a fault of the checkpoint is an error before any fallback
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from engines.checkpoints.tensor_file import Shape
 from engines.checkpoints.weights import check_tensors, load_tensors
 from engines.device import to_device
+from engines.kernels.dense import WeightFormat
 from engines.model_spec import SPEAKER_EMBEDDING_DIM, SPEECH_VOCAB, START_SPEECH_TOKEN, ModelSpec, T3Spec
 from engines.t3 import prompt
 from engines.t3.kv_cache import KvSlot
@@ -89,15 +90,15 @@ class _Block:
     """x + attention(ln_1 x), then x + mlp(ln_2 x)."""
 
     def __init__(
-        self, tensors: dict[str, Tensor], spec: T3Spec, layer: int, device: torch.device, *, fp16_weights: bool
+        self, tensors: dict[str, Tensor], spec: T3Spec, layer: int, device: torch.device, *, weights: WeightFormat
     ) -> None:
         self._layer, self._heads, self._width = layer, spec.heads, spec.width
         self._ln_1 = _LayerNorm(tensors, "ln_1", device)
         self._ln_2 = _LayerNorm(tensors, "ln_2", device)
-        self._qkv = _linear(tensors, "attn.c_attn", device, fp16_weights)
-        self._proj = _linear(tensors, "attn.c_proj", device, fp16_weights)
-        self._fc = _linear(tensors, "mlp.c_fc", device, fp16_weights)
-        self._out = _linear(tensors, "mlp.c_proj", device, fp16_weights)
+        self._qkv = _linear(tensors, "attn.c_attn", device, weights)
+        self._proj = _linear(tensors, "attn.c_proj", device, weights)
+        self._fc = _linear(tensors, "mlp.c_fc", device, weights)
+        self._out = _linear(tensors, "mlp.c_proj", device, weights)
 
     def __call__(
         self, x: Tensor, idle: Tensor, spans: Sequence[Span[KvSlot]], masks: Sequence[Tensor | None]
@@ -137,8 +138,10 @@ class T3Net:
         spec: T3Spec,
         device: torch.device,
         *,
-        fp16_weights: bool = False,
+        weights: WeightFormat = "float32",
     ) -> None:
+        if weights == "int8":
+            self.name = "torch-int8"
         self.spec, self.device, self.max_positions = spec, device, spec.positions
         self._blocks = blocks
         self._text_embedding = outer["text_emb.weight"].to(device)
@@ -150,12 +153,14 @@ class T3Net:
         self._idle_rows = torch.zeros((min_rows(device), spec.width), device=device)
         self._ln_f = _LayerNorm(outer, "tfmr.ln_f", device)
         self._head: Linear = make_linear(
-            outer["speech_head.weight"].t(), outer["speech_head.bias"], device, fp16_weights=fp16_weights
+            outer["speech_head.weight"].t(), outer["speech_head.bias"], device, weights=weights
         )
 
     @classmethod
-    def load(cls, path: Path, spec: ModelSpec, device: torch.device | str, *, fp16_weights: bool = False) -> T3Net:
-        """Build from upstream's file; with `fp16_weights`, on a CPU that can, its matrices are kept in float16.
+    def load(
+        cls, path: Path, spec: ModelSpec, device: torch.device | str, *, weights: WeightFormat = "float32"
+    ) -> T3Net:
+        """Build from upstream's file; `weights` is how its matrices are kept, on a CPU that can.
 
         Raises CheckpointError naming every tensor that is missing or misshapen.
         Embeddings stay views of the mapped file on the CPU. Each block has a mapping of its own, which is closed as
@@ -167,9 +172,9 @@ class T3Net:
         blocks = []
         for layer in range(spec.t3.layers):
             tensors = load_tensors(path, block_tensors(spec.t3), prefix=f"tfmr.h.{layer}.")
-            blocks.append(_Block(tensors, spec.t3, layer, device, fp16_weights=fp16_weights))
+            blocks.append(_Block(tensors, spec.t3, layer, device, weights=weights))
             release_packing_memory()
-        return cls(outer, blocks, spec.t3, device, fp16_weights=fp16_weights)
+        return cls(outer, blocks, spec.t3, device, weights=weights)
 
     @classmethod
     def without_weights(cls, spec: ModelSpec) -> T3Net:
@@ -180,7 +185,7 @@ class T3Net:
             return {name: torch.empty(shape, device=meta) for name, shape in tensors.items()}
 
         layers = range(spec.t3.layers)
-        blocks = [_Block(empty(block_tensors(spec.t3)), spec.t3, n, meta, fp16_weights=False) for n in layers]
+        blocks = [_Block(empty(block_tensors(spec.t3)), spec.t3, n, meta, weights="float32") for n in layers]
         return cls(empty(outer_tensors(spec.t3)), blocks, spec.t3, meta)
 
     def check_prompt(self, voice: Voice, text_tokens: Sequence[int], max_positions: int) -> None:
@@ -248,5 +253,5 @@ def _joined(parts: Sequence[Tensor]) -> Tensor:
     return filled[0] if len(filled) == 1 else torch.cat(filled)
 
 
-def _linear(tensors: dict[str, Tensor], name: str, device: torch.device, fp16_weights: bool) -> Linear:
-    return make_linear(tensors[f"{name}.weight"], tensors[f"{name}.bias"], device, fp16_weights=fp16_weights)
+def _linear(tensors: dict[str, Tensor], name: str, device: torch.device, weights: WeightFormat) -> Linear:
+    return make_linear(tensors[f"{name}.weight"], tensors[f"{name}.bias"], device, weights=weights)

@@ -62,6 +62,7 @@ _SAMPLING = {
 }
 _CONSENT = "consent"
 _SPEED, _FIRST_SEGMENT = "speed", "first_segment"
+_SCHEDULE = "schedule"  # how the audio is cut, by its name in the contract
 # and how text is read, by the names and values of HTTP
 _TEXT = ("markup", "unspeakable_text", "drop_thinking", "normalize", "emoji", "paragraph_pause_s")
 _SWITCH = {"false": False, "true": True}
@@ -80,6 +81,7 @@ _FIELDS = {
     "voice_id": "voice_name",
     "settings.sample_rate_hz": "sample_rate_hz",
     "settings.speed": "custom_configuration[speed]",
+    "settings.schedule": "custom_configuration[schedule]",
     "text.content": "text",
     "text.dictionary": "custom_dictionary",
     "text.paragraph_pause_s": "custom_configuration[paragraph_pause_s]",
@@ -251,6 +253,7 @@ def _settings(request: Any) -> speech_pb2.SpeechSettings:
     )
     if first_segment is not None:
         settings.first_segment = FIRST_SEGMENT_NUMBERS[first_segment]
+    settings.schedule = request.custom_configuration.get(_SCHEDULE, "")
     if request.sample_rate_hz:
         settings.sample_rate_hz = request.sample_rate_hz
     return settings
@@ -271,11 +274,11 @@ def _voice_id(request: Any) -> str:
 def _sampling(request: Any) -> speech_pb2.Sampling:
     sampling = speech_pb2.Sampling()
     for key, text in request.custom_configuration.items():
-        if key in (_CONSENT, _SPEED, _FIRST_SEGMENT, *_TEXT):
+        if key in (_CONSENT, _SPEED, _FIRST_SEGMENT, _SCHEDULE, *_TEXT):
             continue
         field = f"custom_configuration[{key}]"
         if key not in _SAMPLING:
-            allowed = ", ".join([_CONSENT, _SPEED, _FIRST_SEGMENT, *_TEXT, *_SAMPLING])
+            allowed = ", ".join([_CONSENT, _SPEED, _FIRST_SEGMENT, _SCHEDULE, *_TEXT, *_SAMPLING])
             message = f"{field} is unknown; custom_configuration may hold {allowed}."
             raise InvalidInput(field, message, "CONFIGURATION_UNKNOWN", value=text, allowed=allowed)
         value = _number(key, _SAMPLING[key], text, "SAMPLING_OUT_OF_RANGE")

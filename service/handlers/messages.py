@@ -46,7 +46,10 @@ _FIRST_SEGMENTS: dict[int, FirstSegment] = {0: FirstSegment.AUTO} | {
     number: each for each, number in FIRST_SEGMENT_NUMBERS.items()
 }
 E = TypeVar("E", bound=Enum)
-_CONTRACT_FIELDS = {"sampling.max_speech_tokens": "sampling.max_speech_token_count"}  # where the names differ
+_CONTRACT_FIELDS = {  # where the names differ
+    "sampling.max_speech_tokens": "sampling.max_speech_token_count",
+    "sampling.schedule": "settings.schedule",
+}
 _FORMATS: dict[int, AudioFormat] = {number: name for name, number in _FORMAT_NUMBERS.items()}
 _FORMATS[speech_pb2.AUDIO_FORMAT_UNSPECIFIED] = AudioFormat.PCM_S16LE
 
@@ -58,7 +61,7 @@ async def stream_settings(
     audio_format = _audio_format(message.audio_format)
     rate_hz = message.sample_rate_hz if message.HasField("sample_rate_hz") else audio_format.default_rate_hz
     audio = AudioSettings(audio_format, rate_hz)
-    sampling = _sampling(message.sampling)
+    sampling = _sampling(message.sampling, message.schedule)
     voice_id = message.voice_id if message.HasField("voice_id") else DEFAULT_VOICE_ID
     text = _text_settings(message.text, (policy or StreamPolicy()).text)
     speed = check_speed(message.speed) if message.HasField("speed") else 1.0
@@ -132,14 +135,15 @@ def _audio_format(number: int) -> AudioFormat:
     return _FORMATS[number]
 
 
-def _sampling(message: speech_pb2.Sampling) -> Sampling:
+def _sampling(message: speech_pb2.Sampling, schedule: str) -> Sampling:
     chosen: dict[str, Any] = {
         name: getattr(message, name)
         for name in ("temperature", "top_k", "top_p", "repetition_penalty", "seed")
         if message.HasField(name)
     }
-    # a seed asks for repeatable bytes; without one, windows follow the load
-    chosen["repeatable"] = "seed" in chosen
+    # a seed or a schedule asks for repeatable bytes; without them, windows follow the load
+    chosen["repeatable"] = "seed" in chosen or bool(schedule)
+    chosen["schedule"] = schedule
     chosen.setdefault("seed", secrets.randbits(_SEED_BITS))
     if message.HasField("max_speech_token_count"):
         chosen["max_speech_tokens"] = message.max_speech_token_count
@@ -189,6 +193,7 @@ def opened(stream_id: str, settings: StreamSettings, info: EngineInfo, policy: S
         ),
         speed=settings.speed,
         first_segment=FIRST_SEGMENT_NUMBERS[settings.used_first_segment],
+        schedule=chosen.schedule,
     )
     return speech_pb2.StreamOpened(
         stream_id=stream_id,
@@ -197,6 +202,7 @@ def opened(stream_id: str, settings: StreamSettings, info: EngineInfo, policy: S
         model=info.model,
         notice=info.notice,
         tags=info.tags,
+        schedule=chosen.schedule,
     )
 
 
@@ -217,6 +223,9 @@ def server_info(
         limits=limits(info, policy),
         open_stream_count=open_streams,
         tags=info.tags,
+        decode=info.decode,
+        setting_reason=info.setting_reason,
+        load=info.load,
         normalized_languages=_NORMALIZED_LANGUAGES,
         ssml_elements=ELEMENTS,
     )

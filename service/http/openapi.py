@@ -6,6 +6,7 @@ from enum import Enum
 from typing import Any
 
 from engines.api import EngineInfo
+from engines.config import STREAM_SCHEDULES
 from engines.model_spec import SPEECH_VOCAB
 from engines.text.dictionary import MAX_ENTRIES, MAX_RESPELLING_CHARS, MAX_WORD_CHARS
 from engines.time_scale import MAX_SPEED, MIN_SPEED
@@ -116,6 +117,10 @@ def _spoken() -> Schema:
         "content": content,
         "headers": {
             speech_request.VOICE_HEADER: {"schema": _STRING, "description": "The id of the voice that speaks."},
+            speech_request.SCHEDULE_HEADER: {
+                "schema": {"enum": list(STREAM_SCHEDULES)},
+                "description": "With a seed or a schedule in the request: both repeat the bytes. Else absent.",
+            },
             speech_request.REPLACED_VOICE_HEADER: {
                 "schema": _STRING,
                 "description": "OpenAI's name of a voice, for which the default voice speaks; else absent.",
@@ -146,6 +151,10 @@ def _speech_request(info: EngineInfo, policy: StreamPolicy) -> Schema:
         "top_p": {"type": "number", "exclusiveMinimum": 0.0, "maximum": 1.0, "default": 0.95},
         "repetition_penalty": _range("number", 0.1, 10.0, 1.2),
         "seed": {"type": "integer", "minimum": 0, "maximum": 2**64 - 1},
+        "schedule": {
+            "enum": list(STREAM_SCHEDULES),
+            "description": "How the audio is cut; by the load where it is absent.",
+        },
         "max_speech_token_count": _range("integer", 1, 1000, 1000),
         "markup": _choice(
             Markup,

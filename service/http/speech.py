@@ -10,6 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from engines.api import Engine
 from engines.errors import InvalidInput
+from mynah.v1 import speech_pb2
 from service.audio.containers import with_known_length
 from service.audio.formats import AudioFormat
 from service.errors import RequestError
@@ -43,7 +44,7 @@ class SpeechEndpoint:
 
         async def send_event(**event: Any) -> None:
             if "opened" in event:
-                writer.headers |= _voice_headers(speech, event["opened"].settings.voice_id)
+                writer.headers |= _opened_headers(speech, event["opened"])
             await response.send(**event)
 
         try:
@@ -66,11 +67,13 @@ def _response(speech: SpeechRequest, writer: _ResponseWriter) -> _SpeechResponse
     return _AudioResponse(writer, media_type)
 
 
-def _voice_headers(speech: SpeechRequest, voice_id: str) -> dict[str, str]:
-    """Say which voice speaks, and which of OpenAI's names it stands for."""
-    asked = speech.request.settings.voice_id
+def _opened_headers(speech: SpeechRequest, opened: speech_pb2.StreamOpened) -> dict[str, str]:
+    """Say which voice speaks, which of OpenAI's names it stands for, and what repeats the bytes beside a seed."""
+    asked, voice_id = speech.request.settings.voice_id, opened.settings.voice_id
     replaced = asked in speech_request.VOICE_ALIASES and voice_id == DEFAULT_VOICE_ID
     headers = {speech_request.VOICE_HEADER: voice_id}
+    if opened.schedule:
+        headers[speech_request.SCHEDULE_HEADER] = opened.schedule
     return headers | ({speech_request.REPLACED_VOICE_HEADER: asked} if replaced else {})
 
 

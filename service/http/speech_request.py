@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from engines.config import STREAM_SCHEDULES
 from engines.errors import InvalidInput
 from engines.text.dictionary import Entry, check_count
 from mynah.v1 import speech_pb2
@@ -48,6 +49,7 @@ VOICE_ALIASES = (
 )  # fmt: skip
 VOICE_HEADER = "x-mynah-voice"  # of a response: the id of the voice that speaks
 REPLACED_VOICE_HEADER = "x-mynah-voice-replaced"  # the alias that was asked for
+SCHEDULE_HEADER = "x-mynah-schedule"  # of speech with a seed: both repeat its bytes
 TEXT_FIELDS = (
     "markup",
     "unspeakable_text",
@@ -71,6 +73,7 @@ _FIELDS = {
     "sampling.max_speech_tokens": "max_speech_token_count",
     "text.dictionary": "dictionary",
     "text.paragraph_pause_s": "paragraph_pause_s",
+    "settings.schedule": "schedule",
 }
 
 
@@ -105,6 +108,8 @@ def parse(body: dict[str, Any], model: str) -> SpeechRequest:
         settings.speed = fields["speed"]
     if "first_segment" in fields:
         settings.first_segment = FIRST_SEGMENT_NUMBERS[fields["first_segment"]]
+    if "schedule" in fields:
+        settings.schedule = fields["schedule"]
     for name in SAMPLING_FIELDS:
         if name in fields:
             _set(settings.sampling, name, fields[name])
@@ -256,6 +261,7 @@ _PARSERS: dict[str, Callable[[str, object], Any]] = {
     "top_p": _number,
     "repetition_penalty": _number,
     "seed": _whole,
+    "schedule": _one_of(STREAM_SCHEDULES, "SCHEDULE_UNKNOWN"),
     "max_speech_token_count": _whole,
     "markup": _choice(Markup, "MARKUP_UNKNOWN"),
     "unspeakable_text": _choice(UnspeakableText, "UNSPEAKABLE_TEXT_UNKNOWN"),

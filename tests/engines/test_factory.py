@@ -32,7 +32,9 @@ without_gpu = pytest.mark.skipif(has_gpu(), reason="this machine has a GPU")
 @asynccontextmanager
 async def loaded(**options: object) -> AsyncIterator[Engine]:
     usual: dict[str, object] = {"model": "random:tiny", "device": "cpu", "threads": 1, "max_streams": 2}
-    config = EngineConfig(**{**usual, **options})  # type: ignore[arg-type]
+    if options.get("t3_dtype") != "int8" and options.get("decode") != "cached":
+        usual["strict_reference"] = True  # nothing is measured
+    config = EngineConfig(**{"decode": "reference", **usual, **options})  # type: ignore[arg-type]
     engine = await asyncio.to_thread(engines.load, config)
     yield engine
     await engine.close()
@@ -57,12 +59,19 @@ async def test_onnx_runs_both_stages_and_sounds_like_torch() -> None:
 
 @pytest.mark.parametrize(
     ("kernels", "streams", "dtype", "runtime"),
-    [(True, 1, "auto", "torch"), (False, 1, "auto", "onnx"), (False, 2, "auto", "torch"), (True, 2, "int8", "onnx")],
+    [
+        (True, 1, "auto", "torch"),
+        (False, 1, "auto", "onnx"),
+        (False, 2, "auto", "torch"),
+        (True, 2, "int8", "torch-int8"),
+        (False, 2, "int8", "onnx"),
+    ],
 )
 async def test_t3_on_a_cpu_uses_the_fastest_backend(
     kernels: bool, streams: int, dtype: str, runtime: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(factory, "fp16_supported", lambda: kernels)
+    monkeypatch.setattr(factory, "int8_supported", lambda: kernels)
     async with loaded(max_streams=streams, t3_dtype=dtype) as engine:
         assert engine.info.t3_runtime == runtime
 
@@ -74,8 +83,9 @@ async def test_float16_weights_need_the_compiled_kernels(monkeypatch: pytest.Mon
             pass
 
 
-async def test_int8_speaks() -> None:
-    async with loaded(t3="onnx", t3_dtype="int8") as engine:
+@pytest.mark.parametrize("t3", ["torch", "onnx"])
+async def test_int8_speaks(t3: str) -> None:
+    async with loaded(t3=t3, t3_dtype="int8") as engine:
         assert (await spoken(engine)).std() > 1e-3
 
 
@@ -110,7 +120,9 @@ async def test_guidance_is_refused_for_every_backend(monkeypatch: pytest.MonkeyP
     ("options", "message"),
     [
         ({"t3": "jax"}, "t3 is 'jax'; it must be one of .*vllm"),
-        ({"t3": "torch", "t3_dtype": "int8"}, "t3_dtype is int8, which T3 on torch does not support; .*float16"),
+        ({"t3": "torch", "t3_dtype": "bfloat16"}, "t3_dtype is bfloat16, which T3 on torch does not support; .*int8"),
+        ({"strict_reference": True, "decode": "cached"}, "decode is cached, which strict_reference does not support"),
+        ({"strict_reference": True, "t3_dtype": "int8"}, "t3_dtype is int8, which strict_reference does not support"),
         ({"t3": "onnx", "t3_dtype": "bfloat16"}, "t3_dtype is bfloat16, which T3 on onnx does not support; .*int8"),
         ({"s3gen": "torch", "s3gen_dtype": "float16"}, "s3gen_dtype is float16, which S3Gen on torch"),
         (

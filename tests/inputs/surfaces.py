@@ -72,7 +72,7 @@ class Shipped:
 @asynccontextmanager
 async def shipped(folder: Path) -> AsyncIterator[Shipped]:
     """Serve the shipped model on free ports."""
-    engine = engines.load(EngineConfig(model="tiny", device="cpu", max_streams=4, threads=1))
+    engine = engines.load(EngineConfig(model="tiny", device="cpu", max_streams=4, threads=1, strict_reference=True))
     assert isinstance(engine, Pipeline)
     server = Server(engine, build_config(listen="127.0.0.1:0", http_listen="127.0.0.1:0"))
     address, http = await server.start(), await server.start_http()

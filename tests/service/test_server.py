@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,15 @@ async def test_info_counts_open_streams():
     assert info.sample_rates_hz == (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
     assert info.audio_formats == AUDIO_FORMATS == tuple(each.value for each in AudioFormat)
     assert info.random_weights
+
+
+async def test_info_says_how_the_engine_runs_and_why():
+    async with serving() as at:
+        info = await at.client.info()
+        assert (info.decode, info.setting_reason, info.load) == ("", "", None)
+        at.engine.info = replace(at.engine.info, decode="cached", setting_reason="It is fast.", load=0.5)
+        info = await at.client.info()
+    assert (info.decode, info.setting_reason, info.load) == ("cached", "It is fast.", 0.5)
 
 
 @pytest.mark.parametrize("listen", ["no.such.host.invalid:0", "192.0.2.1:1"])

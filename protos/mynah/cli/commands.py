@@ -81,6 +81,7 @@ async def _say(client: Client, args: argparse.Namespace) -> None:
         text_settings=text_settings(args),
         speed=args.speed,
         first_segment=args.first_segment,
+        schedule=args.schedule,
     )
     reporter = NullReporter() if args.quiet else ProgressReporter()
     async with stream:
@@ -155,6 +156,8 @@ async def _info(client: Client) -> None:
         "formats": ", ".join(info.audio_formats),
         "waiting text": f"at most {info.limits.max_pending_text_chars} chars on a stream",
     }
+    if info.setting_reason:
+        lines["setting"] = info.setting_reason
     if info.notice:
         lines["notice"] = info.notice
     for name, value in lines.items():

@@ -8,12 +8,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 from mynah.cli.batch.arguments import add_batch_arguments
 from mynah.cli.interrupts import SignalHandler
 from mynah.cli.text_settings import add_text_settings
 from mynah.client.errors import InvalidArgument, MynahError, NotAllowed, NotFound, ServerBusy, Unavailable, WrongState
+from mynah.client.settings import Schedule
 
 _DASH_HINT = 'A text that begins with "-" goes behind "--": mynah say -- -Hello'
 
@@ -180,6 +181,8 @@ def _add_say(say: argparse.ArgumentParser) -> None:
     say.add_argument("--top-p", type=float, help="sample from this share of the probability (default 0.95; 1: all)")
     say.add_argument("--repetition-penalty", type=float, help="above 1: fewer repetitions (default 1.2; 1: off)")
     say.add_argument("--seed", type=int, help="the same seed, text and settings give the same speech (default: random)")
+    schedule = "how the audio is cut; with the seed it repeats every byte (default: the server's choice, by its load)"
+    say.add_argument("--schedule", choices=get_args(Schedule), help=schedule)
     add_text_settings(say)
     say.add_argument("--quiet", action="store_true", help="print no progress and no summary")
 

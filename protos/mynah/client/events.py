@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from mynah.client.settings import AudioFormat, SpeechSettings
+from mynah.client.settings import AudioFormat, Schedule, SpeechSettings
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,9 @@ class ServerInfo:
     limits: Limits
     open_streams: int
     tags: tuple[str, ...] = ()  # that the model speaks, e.g. "[laugh]"
+    decode: str = ""  # how S3Gen decodes: reference or cached; empty from an older server or without windows
+    setting_reason: str = ""  # why the engine runs like that, with what was measured; empty if nothing was to be chosen
+    load: float | None = None  # seconds of computing per second of one stream's audio; None if not measured
     normalized_languages: tuple[str, ...] = ()  # in which TextSettings.normalize reads text
     ssml_elements: tuple[str, ...] = ()  # that are obeyed with markup "ssml"
 
@@ -56,6 +59,7 @@ class StreamOpened:
     model: str
     notice: str
     tags: tuple[str, ...] = ()  # that the model speaks, such as "[laugh]"
+    schedule: Schedule | None = None  # repeats every byte together with the seed; None: windows follow the load
 
 
 EndReason = Literal["unspecified", "spoken", "skipped", "token_limit", "runaway"]

@@ -36,10 +36,13 @@ class Sampling:
     top_k: int | None = None
     top_p: float | None = None
     repetition_penalty: float | None = None
-    seed: int | None = None
+    seed: int | None = None  # with the schedule of `StreamOpened` it repeats every byte
     max_speech_tokens: int | None = None  # per segment
 
 
+Schedule = Literal["lowest_latency", "balanced", "throughput", "crowd", "offline"]
+"""How the audio is cut into windows whatever the load, from small first windows to large ones; "offline" has the
+fewest, which takes the least work, behind all streams that have a listener."""
 Markup = Literal["refuse", "strip", "literal", "ssml", "ssml_lenient"]
 """What markup in a text becomes: SSML is refused and HTML removed, both are removed, or both are spoken as text; or
 SSML is obeyed, and what cannot be is an error, or is ignored."""
@@ -111,6 +114,7 @@ class SpeechSettings:
     text: TextSettings = TextSettings()
     speed: float | None = None  # 0.5 to 2, at the same pitch
     first_segment: FirstSegment | None = None
+    schedule: Schedule | None = None
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from google.protobuf.message import Message
 
@@ -17,6 +17,7 @@ from mynah.client.settings import (
     FirstSegment,
     Markup,
     Sampling,
+    Schedule,
     SpeechSettings,
     TextSettings,
     UnspeakableText,
@@ -55,6 +56,7 @@ def settings_to_wire(settings: SpeechSettings) -> speech_pb2.SpeechSettings:
         message.first_segment = number
     if settings.text != TextSettings():
         message.text.CopyFrom(_text_settings_to_wire(settings.text))
+    _set(message, "schedule", settings.schedule)
     return message
 
 
@@ -129,11 +131,14 @@ def opened_from_wire(opened: speech_pb2.StreamOpened) -> events.StreamOpened:
     text = _text_settings_from_wire(settings.text)
     speed = settings.speed if settings.HasField("speed") else None  # of a server older than the field
     first_segment = {number: name for name, number in _FIRST_SEGMENTS.items()}.get(settings.first_segment)
+    schedule = cast(Schedule | None, opened.schedule or None)
     resolved = SpeechSettings(
-        settings.voice_id, audio_format, settings.sample_rate_hz, sampling, text, speed, first_segment
+        settings.voice_id, audio_format, settings.sample_rate_hz, sampling, text, speed, first_segment, schedule
     )
     limits = limits_from_wire(opened.limits)
-    return events.StreamOpened(opened.stream_id, resolved, limits, opened.model, opened.notice, tuple(opened.tags))
+    return events.StreamOpened(
+        opened.stream_id, resolved, limits, opened.model, opened.notice, tuple(opened.tags), schedule
+    )
 
 
 def _text_settings_from_wire(text: speech_pb2.TextSettings) -> TextSettings:
@@ -374,6 +379,9 @@ def info_from_wire(info: speech_pb2.GetServerInfoResponse) -> events.ServerInfo:
         limits=limits_from_wire(info.limits),
         open_streams=info.open_stream_count,
         tags=tuple(info.tags),
+        decode=info.decode,
+        setting_reason=info.setting_reason,
+        load=info.load if info.HasField("load") else None,
         normalized_languages=tuple(info.normalized_languages),
         ssml_elements=tuple(info.ssml_elements),
     )

@@ -99,7 +99,7 @@ SKIP_REASON_NOTHING_TO_SPEAK: SkipReason
 SKIP_REASON_SCRIPT_UNSUPPORTED: SkipReason
 
 class SpeechSettings(_message.Message):
-    __slots__ = ("voice_id", "audio_format", "sample_rate_hz", "sampling", "text", "speed", "first_segment")
+    __slots__ = ("voice_id", "audio_format", "sample_rate_hz", "sampling", "text", "speed", "first_segment", "schedule")
     VOICE_ID_FIELD_NUMBER: _ClassVar[int]
     AUDIO_FORMAT_FIELD_NUMBER: _ClassVar[int]
     SAMPLE_RATE_HZ_FIELD_NUMBER: _ClassVar[int]
@@ -107,6 +107,7 @@ class SpeechSettings(_message.Message):
     TEXT_FIELD_NUMBER: _ClassVar[int]
     SPEED_FIELD_NUMBER: _ClassVar[int]
     FIRST_SEGMENT_FIELD_NUMBER: _ClassVar[int]
+    SCHEDULE_FIELD_NUMBER: _ClassVar[int]
     voice_id: str
     audio_format: AudioFormat
     sample_rate_hz: int
@@ -114,7 +115,8 @@ class SpeechSettings(_message.Message):
     text: TextSettings
     speed: float
     first_segment: FirstSegment
-    def __init__(self, voice_id: _Optional[str] = ..., audio_format: _Optional[_Union[AudioFormat, str]] = ..., sample_rate_hz: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., text: _Optional[_Union[TextSettings, _Mapping]] = ..., speed: _Optional[float] = ..., first_segment: _Optional[_Union[FirstSegment, str]] = ...) -> None: ...
+    schedule: str
+    def __init__(self, voice_id: _Optional[str] = ..., audio_format: _Optional[_Union[AudioFormat, str]] = ..., sample_rate_hz: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., text: _Optional[_Union[TextSettings, _Mapping]] = ..., speed: _Optional[float] = ..., first_segment: _Optional[_Union[FirstSegment, str]] = ..., schedule: _Optional[str] = ...) -> None: ...
 
 class TextSettings(_message.Message):
     __slots__ = ("markup", "unspeakable_text", "drop_thinking", "normalize", "emoji", "paragraph_pause_s", "dictionary")
@@ -221,20 +223,22 @@ class StreamSpeechResponse(_message.Message):
     def __init__(self, opened: _Optional[_Union[StreamOpened, _Mapping]] = ..., audio: _Optional[_Union[AudioChunk, _Mapping]] = ..., segment_started: _Optional[_Union[SegmentStarted, _Mapping]] = ..., segment_done: _Optional[_Union[SegmentDone, _Mapping]] = ..., flushed: _Optional[_Union[Flushed, _Mapping]] = ..., cancelled: _Optional[_Union[Cancelled, _Mapping]] = ..., mark_reached: _Optional[_Union[MarkReached, _Mapping]] = ...) -> None: ...
 
 class StreamOpened(_message.Message):
-    __slots__ = ("stream_id", "settings", "limits", "model", "notice", "tags")
+    __slots__ = ("stream_id", "settings", "limits", "model", "notice", "tags", "schedule")
     STREAM_ID_FIELD_NUMBER: _ClassVar[int]
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     NOTICE_FIELD_NUMBER: _ClassVar[int]
     TAGS_FIELD_NUMBER: _ClassVar[int]
+    SCHEDULE_FIELD_NUMBER: _ClassVar[int]
     stream_id: str
     settings: SpeechSettings
     limits: Limits
     model: str
     notice: str
     tags: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, stream_id: _Optional[str] = ..., settings: _Optional[_Union[SpeechSettings, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., model: _Optional[str] = ..., notice: _Optional[str] = ..., tags: _Optional[_Iterable[str]] = ...) -> None: ...
+    schedule: str
+    def __init__(self, stream_id: _Optional[str] = ..., settings: _Optional[_Union[SpeechSettings, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., model: _Optional[str] = ..., notice: _Optional[str] = ..., tags: _Optional[_Iterable[str]] = ..., schedule: _Optional[str] = ...) -> None: ...
 
 class Limits(_message.Message):
     __slots__ = ("max_pending_text_char_count", "max_segment_text_char_count", "max_segment_speech_token_count", "max_pending_flush_count", "max_open_stream_count", "max_upload_byte_count", "idle_timeout_s", "stall_timeout_s", "max_segment_text_token_count", "split_segment_text_char_count")
@@ -421,7 +425,7 @@ class GetServerInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetServerInfoResponse(_message.Message):
-    __slots__ = ("version", "model", "device", "t3_runtime", "s3gen_runtime", "random_weights", "notice", "native_sample_rate_hz", "sample_rates_hz", "audio_formats", "limits", "open_stream_count", "tags", "normalized_languages", "ssml_elements")
+    __slots__ = ("version", "model", "device", "t3_runtime", "s3gen_runtime", "random_weights", "notice", "native_sample_rate_hz", "sample_rates_hz", "audio_formats", "limits", "open_stream_count", "tags", "decode", "setting_reason", "load", "normalized_languages", "ssml_elements")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
@@ -435,6 +439,9 @@ class GetServerInfoResponse(_message.Message):
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     OPEN_STREAM_COUNT_FIELD_NUMBER: _ClassVar[int]
     TAGS_FIELD_NUMBER: _ClassVar[int]
+    DECODE_FIELD_NUMBER: _ClassVar[int]
+    SETTING_REASON_FIELD_NUMBER: _ClassVar[int]
+    LOAD_FIELD_NUMBER: _ClassVar[int]
     NORMALIZED_LANGUAGES_FIELD_NUMBER: _ClassVar[int]
     SSML_ELEMENTS_FIELD_NUMBER: _ClassVar[int]
     version: str
@@ -450,6 +457,9 @@ class GetServerInfoResponse(_message.Message):
     limits: Limits
     open_stream_count: int
     tags: _containers.RepeatedScalarFieldContainer[str]
+    decode: str
+    setting_reason: str
+    load: float
     normalized_languages: _containers.RepeatedScalarFieldContainer[str]
     ssml_elements: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, version: _Optional[str] = ..., model: _Optional[str] = ..., device: _Optional[str] = ..., t3_runtime: _Optional[str] = ..., s3gen_runtime: _Optional[str] = ..., random_weights: bool = ..., notice: _Optional[str] = ..., native_sample_rate_hz: _Optional[int] = ..., sample_rates_hz: _Optional[_Iterable[int]] = ..., audio_formats: _Optional[_Iterable[_Union[AudioFormat, str]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., open_stream_count: _Optional[int] = ..., tags: _Optional[_Iterable[str]] = ..., normalized_languages: _Optional[_Iterable[str]] = ..., ssml_elements: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, version: _Optional[str] = ..., model: _Optional[str] = ..., device: _Optional[str] = ..., t3_runtime: _Optional[str] = ..., s3gen_runtime: _Optional[str] = ..., random_weights: bool = ..., notice: _Optional[str] = ..., native_sample_rate_hz: _Optional[int] = ..., sample_rates_hz: _Optional[_Iterable[int]] = ..., audio_formats: _Optional[_Iterable[_Union[AudioFormat, str]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., open_stream_count: _Optional[int] = ..., tags: _Optional[_Iterable[str]] = ..., decode: _Optional[str] = ..., setting_reason: _Optional[str] = ..., load: _Optional[float] = ..., normalized_languages: _Optional[_Iterable[str]] = ..., ssml_elements: _Optional[_Iterable[str]] = ...) -> None: ...

@@ -291,9 +291,20 @@ def test_a_server_that_dies_and_comes_back_loses_nothing(tmp_path: Path):
 def test_a_permanent_error_is_not_retried_and_the_rest_goes_on(tmp_path: Path):
     wrong = ScriptedSpeaker(errors=[mynah.NotFound("no such voice", reason="VOICE_NOT_FOUND", code="NOT_FOUND")])
     done = run(tmp_path, wrong, jobs=1)
-    assert {name: error.reason for name, error in done.failed.items()} == {"000001": "VOICE_NOT_FOUND"}
+    first = "000011"  # of the two longest lines
+    assert {name: error.reason for name, error in done.failed.items()} == {first: "VOICE_NOT_FOUND"}
     assert (done.spoken, done.retries) == (11, 0)
-    check_whole(tmp_path, items()[1:])
+    check_whole(tmp_path, [item for item in items() if item.name != first])
+
+
+def test_the_longest_lines_are_spoken_first(tmp_path: Path):
+    """Lines of a like length share calls, and no long one is left for the end."""
+    lengths = [3, 50, 20, 50, 1]
+    lines = script(*({"text": "a" * length} for length in lengths))
+    speaker = ScriptedSpeaker()
+    with OutputDir(tmp_path) as output_dir:
+        virtual_time(run_batch(lines, output_dir, speaker, jobs=1))
+    assert [record["name"] for record in records(tmp_path)] == ["000002", "000004", "000003", "000001", "000005"]
 
 
 def test_a_stream_that_breaks_is_spoken_again(tmp_path: Path):

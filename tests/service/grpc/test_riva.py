@@ -152,6 +152,7 @@ async def refusal(at: Serving, riva: RivaClient, method: str, *args: Any, **kwar
         ({"custom_dictionary": {"NVIDIA": "ɛnˈvɪdiə"}}, "DICTIONARY_IPA_UNSUPPORTED", "custom_dictionary"),
         ({"enable_word_time_offsets": True}, "WORD_TIMES_UNSUPPORTED", "enable_word_time_offsets"),
         ({"custom_configuration": {"exaggeration_factor": "1"}}, "CONFIGURATION_UNKNOWN", None),
+        ({"custom_configuration": {"schedule": "fast"}}, "SCHEDULE_UNKNOWN", None),
         ({"custom_configuration": {"top_k": "many"}}, "SAMPLING_OUT_OF_RANGE", None),
         ({"custom_configuration": {"temperature": "9"}}, "SAMPLING_OUT_OF_RANGE", None),
         ({"text": "..."}, "TEXT_EMPTY", "text"),

@@ -64,6 +64,7 @@ class ClientSpeaker:
             sampling=item.sampling,
             text_settings=item.text_settings,
             speed=item.speed,
+            schedule="offline",
         )
         async with stream:
             rate_hz = stream.opened.settings.sample_rate_hz

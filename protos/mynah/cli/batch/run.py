@@ -77,7 +77,8 @@ async def run_batch(
     """
     missing = output_dir.missing(items)
     progress = Progress(len(items), len(items) - len(missing))
-    waiting = iter(missing)
+    # The longest first: items of a like length share calls with little padding, and no long one is left for the end.
+    waiting = iter(sorted(missing, key=lambda item: -len(item.text)))
 
     async def work() -> None:
         for item in waiting:  # shared by all workers
