@@ -163,7 +163,7 @@ bench-stream: $(VENV)/installed-dev ## streaming: cost, closeness to one pass, c
 	$(BIN)/python -m bench.stream
 
 FUZZ_S ?= 60
-FUZZERS := http websocket multipart body grpc_messages frames text
+FUZZERS := http websocket multipart body grpc_messages frames text spoken_text
 .PHONY: fuzz
 FUZZ_AT_ONCE ?= 2
 fuzz: $(VENV)/installed-dev ## FUZZ_S CPU seconds of invalid input for each parser of what clients send (FUZZ_AT_ONCE=2)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from engines.config import Sampling
 from engines.health import Health
 from engines.model_spec import SAMPLE_RATE_HZ
+from engines.text.reading import Reading
 from engines.voice import Voice
 
 Samples = npt.NDArray[np.float32]  # (n,) mono, 24 kHz, full scale 1.0
@@ -64,12 +65,19 @@ class EngineInfo:
 class Segment:
     """Text between two flushes or sentence ends. `index` counts from 0 within the stream.
 
+    `text` is what is spoken. `reading` says what was written for it, if that is something else.
     `speed` is that of its speech, at the voice's pitch: 1 is the voice's own; see time_scale.py.
     """
 
     index: int
     text: str
     speed: float = 1.0
+    reading: Reading | None = None
+
+    @property
+    def written(self) -> str:
+        """The text as it was written."""
+        return self.text if self.reading is None else self.reading.written
 
 
 @dataclass(frozen=True)

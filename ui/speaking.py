@@ -1,8 +1,8 @@
 """The WebSocket of one recording: text and stop in, PCM and events out.
 
-The browser sends JSON: first {"type": "open", "voice": ..., "sampling": {...}, "speed": ...}, then any number of
-{"type": "text", "text": ...}, then {"type": "end"}; {"type": "speed", "speed": ...}, which holds for the sentences that
-have not begun, and {"type": "stop"} may come at any time.
+The browser sends JSON: first {"type": "open", "voice": ..., "sampling": {...}, "speed": ..., "respellings": ...}, then
+any number of {"type": "text", "text": ...}, then {"type": "end"}; {"type": "speed", "speed": ...}, which holds for the
+sentences that have not begun, and {"type": "stop"} may come at any time.
 
 It receives JSON events. "segment_started", "segment_done" and "chunk" have the fields of the client's SegmentStarted,
 SegmentDone and AudioChunk, and each "chunk" is followed by a binary message with its samples (16-bit little-endian,
@@ -23,6 +23,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 import mynah
 from mynah import AudioChunk, Flushed, InvalidArgument, MynahError, SegmentDone, SegmentStarted
+from mynah.client.dictionary import parse_dictionary
 from ui.error_messages import PAGE_FAILURE, error_message
 from ui.recordings import Recordings
 from ui.slots import Slots
@@ -138,7 +139,10 @@ class _Relay:
         if sampling.seed is None:  # only a stream that names its seed can be repeated byte for byte
             sampling = replace(sampling, seed=secrets.randbits(53))
         voice, speed = _string(opening, "voice") or None, _speed(opening)
-        async with self._client.stream(voice=voice, audio_format="pcm_s16le", sampling=sampling, speed=speed) as stream:
+        text = mynah.TextSettings(dictionary=parse_dictionary(_string(opening, "respellings"), "Respellings"))
+        async with self._client.stream(
+            voice=voice, audio_format="pcm_s16le", sampling=sampling, text_settings=text, speed=speed
+        ) as stream:
             self._stream = stream
             await self._set_speed(self._new_speed)
             settings = stream.opened.settings

@@ -32,15 +32,17 @@ from mynah.client.events import (
     Event,
     Flushed,
     Limits,
+    MarkReached,
     SegmentDone,
     SegmentStarted,
     ServerInfo,
+    SpokenSpan,
     StreamOpened,
     Voice,
     VoiceWarning,
     WindowFigures,
 )
-from mynah.client.settings import AudioFormat, Sampling, SpeechSettings, TextSettings, Timeouts, Tls
+from mynah.client.settings import AudioFormat, DictionaryEntry, Sampling, SpeechSettings, TextSettings, Timeouts, Tls
 
 if TYPE_CHECKING:
     from mynah.client.client import Client
@@ -53,10 +55,12 @@ __all__ = [
     "AudioFormat",
     "Cancelled",
     "Client",
+    "DictionaryEntry",
     "Event",
     "Flushed",
     "InvalidArgument",
     "Limits",
+    "MarkReached",
     "MynahError",
     "NotAllowed",
     "NotFound",
@@ -68,6 +72,7 @@ __all__ = [
     "ServerInfo",
     "SpeechSettings",
     "SpeechStream",
+    "SpokenSpan",
     "StreamCancelled",
     "StreamOpened",
     "TextSettings",

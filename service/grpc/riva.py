@@ -20,6 +20,7 @@ from engines.api import Engine
 from engines.conditioning.limits import too_large
 from engines.errors import InvalidInput
 from engines.model_spec import SAMPLE_RATE_HZ
+from engines.text.dictionary import Entry
 from mynah.v1 import speech_pb2
 from service.access.admission import Admission
 from service.errors import DeadlineExceeded, NotFound
@@ -30,7 +31,7 @@ from service.handlers.speech_handler import SpeechHandler, new_stream_id
 from service.handlers.voice_catalogue import MAX_PAGE_SIZE
 from service.stream.early_end import FirstSegment
 from service.stream.policy import StreamPolicy
-from service.stream.settings import Markup, UnspeakableText
+from service.stream.settings import Emoji, Markup, UnspeakableText
 from service.voices.ids import DEFAULT_VOICE_ID
 from service.voices.lookup import VoiceLookup
 from service.voices.store import OneVoice, VoiceSource, VoiceStore
@@ -63,7 +64,8 @@ _CONSENT = "consent"
 _SPEED, _FIRST_SEGMENT = "speed", "first_segment"
 _SCHEDULE = "schedule"  # how the audio is cut, by its name in the contract
 # and how text is read, by the names and values of HTTP
-_TEXT = ("markup", "unspeakable_text", "drop_thinking")
+_TEXT = ("markup", "unspeakable_text", "drop_thinking", "normalize", "emoji", "paragraph_pause_s")
+_SWITCH = {"false": False, "true": True}
 _PROMPT = "zero_shot_data.audio_prompt"
 # at least; Opus is too small to matter
 _BYTES_PER_SAMPLE = {
@@ -81,6 +83,8 @@ _FIELDS = {
     "settings.speed": "custom_configuration[speed]",
     "settings.schedule": "custom_configuration[schedule]",
     "text.content": "text",
+    "text.dictionary": "custom_dictionary",
+    "text.paragraph_pause_s": "custom_configuration[paragraph_pause_s]",
 }
 
 
@@ -235,9 +239,6 @@ def _settings(request: Any) -> speech_pb2.SpeechSettings:
         code = request.language_code
         message = f"language_code is {code!r}; the model speaks {_LANGUAGE} only."
         raise InvalidInput("language_code", message, "LANGUAGE_UNSUPPORTED", value=code, allowed=_LANGUAGE)
-    if request.custom_dictionary:
-        message = "custom_dictionary must be empty: the model takes no pronunciations."
-        raise InvalidInput("custom_dictionary", message, "DICTIONARY_UNSUPPORTED", allowed="none")
     if request.enable_word_time_offsets:
         message = "enable_word_time_offsets must be false: the model gives no times of words."
         raise InvalidInput("enable_word_time_offsets", message, "WORD_TIMES_UNSUPPORTED", value="true", allowed="false")
@@ -305,8 +306,34 @@ def _text_settings(request: Any) -> speech_pb2.TextSettings:
     return text_settings(
         markup=_one_of("markup", given, {each.value: each for each in Markup}),
         unspeakable_text=_one_of("unspeakable_text", given, {each.value: each for each in UnspeakableText}),
-        drop_thinking=_one_of("drop_thinking", given, {"false": False, "true": True}),
+        drop_thinking=_one_of("drop_thinking", given, _SWITCH),
+        normalize=_one_of("normalize", given, _SWITCH),
+        emoji=_one_of("emoji", given, {each.value: each for each in Emoji}),
+        paragraph_pause_s=_seconds("paragraph_pause_s", given),
+        dictionary=tuple(_entries(request.custom_dictionary)),
     )
+
+
+def _seconds(key: str, given: dict[str, str]) -> float | None:
+    if key not in given:
+        return None
+    try:
+        return float(given[key])
+    except ValueError:
+        field, allowed = f"custom_configuration[{key}]", "a number of seconds"
+        message = f"{field} is {given[key]!r}; it must be {allowed}."
+        raise InvalidInput(field, message, "PAUSE_TOO_LONG", value=given[key], allowed=allowed) from None
+
+
+def _entries(custom_dictionary: str) -> Iterator[Entry]:
+    """Riva's form: word and pronunciation with two spaces between them, and commas between entries."""
+    for part in custom_dictionary.split(",") if custom_dictionary else ():
+        word, _, respelling = (each.strip() for each in part.strip().partition("  "))
+        if not respelling:
+            allowed = "word and respelling with two spaces between them, and commas between entries"
+            message = f"custom_dictionary has {part[:80]!r}; it must be {allowed}."
+            raise InvalidInput("custom_dictionary", message, "DICTIONARY_ENTRY_INVALID", value=part, allowed=allowed)
+        yield Entry(word, respelling)
 
 
 def _one_of(key: str, given: dict[str, str], choices: dict[str, T]) -> T | None:

@@ -71,7 +71,7 @@ class SpeechHandler:
                 await self._send_opened(send, stream_id, settings)
                 with _named_text():
                     await _write(session, request.text, self._admission.turns, Account())
-                session.end()
+                    session.end()
                 await self._send_events(send, session)
             if not session.delivered_samples:
                 raise _nothing_to_speak(request.text, session.skip_reasons)
@@ -79,7 +79,7 @@ class SpeechHandler:
 
     async def _settings(self, message: speech_pb2.SpeechSettings) -> StreamSettings:
         """The stream's settings; those of a stream with a seed have the schedule that the load now asks for."""
-        settings = await messages.stream_settings(message, self._voices, self._policy.text)
+        settings = await messages.stream_settings(message, self._voices, self._policy)
         sampling = settings.sampling
         if not sampling.repeatable or sampling.schedule:
             return settings

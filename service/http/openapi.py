@@ -8,12 +8,14 @@ from typing import Any
 from engines.api import EngineInfo
 from engines.config import STREAM_SCHEDULES
 from engines.model_spec import SPEECH_VOCAB
+from engines.text.dictionary import MAX_ENTRIES, MAX_RESPELLING_CHARS, MAX_WORD_CHARS
 from engines.time_scale import MAX_SPEED, MIN_SPEED
 from service.audio.formats import SAMPLE_RATES_HZ
 from service.http import speech_request
 from service.stream.early_end import FirstSegment
 from service.stream.policy import StreamPolicy
-from service.stream.settings import Markup, UnspeakableText
+from service.stream.settings import Emoji, Markup, UnspeakableText
+from service.stream.text.items import MAX_PAUSE_S
 
 Schema = dict[str, Any]
 
@@ -155,7 +157,10 @@ def _speech_request(info: EngineInfo, policy: StreamPolicy) -> Schema:
         },
         "max_speech_token_count": _range("integer", 1, 1000, 1000),
         "markup": _choice(
-            Markup, policy.markup, "SSML is refused and HTML removed, both are removed, or both are spoken as text."
+            Markup,
+            policy.markup,
+            "SSML is refused and HTML removed, both are removed, or both are spoken as text; or SSML is obeyed, and "
+            "what cannot be is refused, or ignored.",
         ),
         "unspeakable_text": _choice(
             UnspeakableText, policy.unspeakable_text, "What becomes of sentences in a script that the model lacks."
@@ -165,12 +170,34 @@ def _speech_request(info: EngineInfo, policy: StreamPolicy) -> Schema:
             "default": policy.drop_thinking,
             "description": "Drops <think>...</think>.",
         },
+        "normalize": {
+            "type": "boolean",
+            "default": policy.normalize,
+            "description": "Speaks numbers, dates, addresses and the like as English words, leaves out Markdown, obeys "
+            "[pause:0.5s].",
+        },
+        "emoji": _choice(Emoji, policy.emoji, "Whether emoji are left out or their names are spoken."),
+        "paragraph_pause_s": _range("number", 0.0, MAX_PAUSE_S, policy.paragraph_pause_s),
+        "dictionary": {
+            "oneOf": [
+                {"type": "object", "maxProperties": MAX_ENTRIES, "additionalProperties": _STRING},
+                {"type": "array", "maxItems": MAX_ENTRIES, "items": _entry()},
+            ],
+            "description": "Respellings of words, which need ordinary letters.",
+        },
     }
     fields["first_segment"] = _choice(
         FirstSegment, FirstSegment.AUTO.value, "Where the first segment may end before its sentence does."
     )
     optional = {name: _or_null(schema) for name, schema in fields.items()}
     return _object({"input": text} | optional, "input")
+
+
+def _entry() -> Schema:
+    word = {"type": "string", "minLength": 1, "maxLength": MAX_WORD_CHARS}
+    respelling = {"type": "string", "minLength": 1, "maxLength": MAX_RESPELLING_CHARS}
+    fields: Schema = {"word": word, "respelling": respelling, "case_sensitive": {"type": "boolean", "default": False}}
+    return _object(fields, "word", "respelling")
 
 
 def _choice(kind: type[Enum], default: str, description: str) -> Schema:

@@ -173,6 +173,9 @@ class _EventResponse:
             self._text_tokens += event["segment_started"].text_token_count
         if "segment_done" in event:
             self._speech_tokens += event["segment_done"].speech_token_count
+        if "mark_reached" in event:
+            mark = event["mark_reached"]
+            await self._event({"type": "speech.mark", "name": mark.name, "offset_samples": mark.offset_samples})
         if "audio" in event:
             audio = base64.b64encode(event["audio"].data).decode()
             await self._event({"type": "speech.audio.delta", "audio": audio})

@@ -10,13 +10,14 @@ from typing import Any
 
 from engines.config import STREAM_SCHEDULES
 from engines.errors import InvalidInput
+from engines.text.dictionary import Entry, check_count
 from mynah.v1 import speech_pb2
 from service.audio.formats import AudioFormat
 from service.errors import NotFound
 from service.handlers.messages import FIRST_SEGMENT_NUMBERS, format_number, text_settings
-from service.http.json_values import allowed_values
+from service.http.json_values import LONE_SURROGATE, allowed_values
 from service.stream.early_end import FirstSegment
-from service.stream.settings import Markup, UnspeakableText
+from service.stream.settings import Emoji, Markup, UnspeakableText
 
 # OpenAI's names first, then the contract's own.
 RESPONSE_FORMATS: dict[str, AudioFormat] = {
@@ -49,9 +50,18 @@ VOICE_ALIASES = (
 VOICE_HEADER = "x-mynah-voice"  # of a response: the id of the voice that speaks
 REPLACED_VOICE_HEADER = "x-mynah-voice-replaced"  # the alias that was asked for
 SCHEDULE_HEADER = "x-mynah-schedule"  # of speech with a seed: both repeat its bytes
-TEXT_FIELDS = ("markup", "unspeakable_text", "drop_thinking")
+TEXT_FIELDS = (
+    "markup",
+    "unspeakable_text",
+    "drop_thinking",
+    "normalize",
+    "emoji",
+    "paragraph_pause_s",
+    "dictionary",
+)
 SAMPLING_FIELDS = ("temperature", "top_k", "top_p", "repetition_penalty", "seed", "max_speech_token_count")
 
+_ENTRY_FIELDS = {"word", "respelling", "case_sensitive"}
 # The contract's fields that have other names here.
 _FIELDS = {
     "text": "input",
@@ -61,6 +71,8 @@ _FIELDS = {
     "settings.sample_rate_hz": "sample_rate_hz",
     "settings.speed": "speed",
     "sampling.max_speech_tokens": "max_speech_token_count",
+    "text.dictionary": "dictionary",
+    "text.paragraph_pause_s": "paragraph_pause_s",
     "settings.schedule": "schedule",
 }
 
@@ -195,6 +207,34 @@ def _flag(name: str, value: object) -> bool:
     return value
 
 
+def _dictionary(name: str, value: object) -> tuple[Entry, ...]:
+    """Parses {"word": "respelling"}, or a list of objects with word, respelling and perhaps case_sensitive."""
+    if isinstance(value, dict):
+        value = [{"word": word, "respelling": respelling} for word, respelling in value.items()]
+    if not isinstance(value, list):
+        raise _invalid(name, _json_type(value), "an object of words and respellings, or a list of entries")
+    try:
+        check_count(len(value))
+    except InvalidInput as error:
+        raise error.named(name) from None
+    return tuple(_entry(name, each) for each in value)
+
+
+def _entry(name: str, value: object) -> Entry:
+    allowed = "entries with the texts word and respelling, and perhaps the boolean case_sensitive"
+    if not isinstance(value, dict) or not {"word", "respelling"} <= value.keys() <= _ENTRY_FIELDS:
+        raise _invalid(name, f"a list with {reprlib.repr(value)}", allowed)
+    word, respelling, case_sensitive = value["word"], value["respelling"], value.get("case_sensitive", False)
+    if not (isinstance(word, str) and isinstance(respelling, str) and isinstance(case_sensitive, bool)):
+        raise _invalid(name, f"a list with {reprlib.repr(value)}", allowed)
+    entry = Entry(word, respelling, case_sensitive)
+    try:
+        f"{word}{respelling}".encode()
+    except UnicodeEncodeError:
+        raise _invalid(name, "text with half of a surrogate pair", LONE_SURROGATE) from None
+    return entry
+
+
 def _instructions(name: str, value: object) -> str:
     if _text(name, value).strip():
         raise _invalid(name, "a text", "empty, because the model takes no instructions", "INSTRUCTIONS_UNSUPPORTED")
@@ -226,5 +266,9 @@ _PARSERS: dict[str, Callable[[str, object], Any]] = {
     "markup": _choice(Markup, "MARKUP_UNKNOWN"),
     "unspeakable_text": _choice(UnspeakableText, "UNSPEAKABLE_TEXT_UNKNOWN"),
     "drop_thinking": _flag,
+    "normalize": _flag,
+    "emoji": _choice(Emoji, "EMOJI_UNKNOWN"),
+    "paragraph_pause_s": _number,
+    "dictionary": _dictionary,
     "first_segment": _choice(FirstSegment, "FIRST_SEGMENT_UNKNOWN"),
 }

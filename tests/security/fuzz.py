@@ -36,10 +36,15 @@ with atheris.instrument_imports(include=["service", "h11", "python_multipart", "
     from service.http.rest import _read_form
     from service.http.server import _quiet_uvicorn
     from service.http.speech_request import parse
+    from service.stream.segmenter import Segmenter
+    from service.stream.settings import Emoji, Markup, TextSettings
+    from service.stream.text.reader import TextReader
+    from service.stream.text.spoken_limits import SpokenLimits
     from service.telemetry.logs import escaped
 
 from engines.errors import InvalidInput
 from engines.fake import fake_voice
+from engines.text.dictionary import Dictionary, Entry
 from mynah.v1 import speech_pb2, voices_pb2
 from service.errors import ClientGone, RequestError
 from service.voices.store import OneVoice
@@ -240,6 +245,35 @@ async def text(data: bytes) -> None:
     assert shown.isprintable()
 
 
+_BOUNDS = (60, 40, len)
+_DICTIONARY = Dictionary([Entry("word", "wurd")])
+
+
+def _items(content: str, markup: Markup, size: int) -> Any:
+    """What a stream's text becomes, or the reason of its refusal."""
+    chosen = TextSettings(
+        markup, normalize=True, emoji=Emoji.NAME, paragraph_pause_s=0.5, dictionary=_DICTIONARY, drop_thinking=True
+    )
+    reader = TextReader(Segmenter(*_BOUNDS), chosen, SpokenLimits(*_BOUNDS))
+    try:
+        items = [item for at in range(0, len(content), size) for item in reader.feed(content[at : at + size])]
+        return items + reader.flush()
+    except InvalidInput as error:
+        return error.reason
+
+
+async def spoken_text(data: bytes) -> None:
+    """A stream's text with SSML, Markdown and numbers in it: the same however it is fragmented."""
+    content = data[1:2000].decode("utf-8", "ignore")
+    markup, size = list(Markup)[data[0] % len(Markup)] if data else Markup.SSML, 1 + len(data) % 7
+    whole = _items(content, markup, 10**6)
+    assert _items(content, markup, size) == whole
+    if not isinstance(whole, str):
+        for item in whole:
+            reading = getattr(item, "reading", None)
+            assert reading is None or len(reading.spoken) <= _BOUNDS[0]
+
+
 async def frames(data: bytes) -> None:
     frames_and_bodies(data)
 
@@ -252,7 +286,7 @@ async def _refused(work: Coroutine[Any, Any, Any]) -> Any:
         return None
 
 
-TARGETS = {each.__name__: each for each in (http, websocket, multipart, body, grpc_messages, frames, text)}
+TARGETS = {each.__name__: each for each in (http, websocket, multipart, body, grpc_messages, frames, text, spoken_text)}
 
 
 def _quoted(word: bytes) -> str:

@@ -73,6 +73,10 @@ def test_every_option_is_a_flag_and_a_variable_of_its_own_type():
         "markup": ("strip", "strip"),
         "unspeakable_text": ("refuse", "refuse"),
         "drop_thinking": ("on", True),
+        "normalize": ("off", False),
+        "emoji": ("name", "name"),
+        "paragraph_pause_s": ("0.5", 0.5),
+        "dictionary_dir": ("/tmp/d", Path("/tmp/d")),
         "max_unary_answer_bytes": ("5000", 5000),
     }
     names = list(OPTIONS)

@@ -19,6 +19,7 @@ const PLAYING = "Playing …";
 const LONG_CHARS = 1000; // a text of which the progress is shown
 const PIECE_CHARS = 2000; // of a text that is sent at once
 
+const respellings = () => document.querySelector("#respellings textarea")?.value ?? "";
 const mounted = Promise.withResolvers();
 
 export const speak = async (which, args) => (await mounted.promise).speak(which, args);
@@ -121,7 +122,8 @@ class Player {
     this.sound.begin();
     this.audible = recording;
     const over = new Promise((resolve) => {
-      const stream = openStream({ voice: request.voice, sampling: request.sampling, speed: request.speed }, (event, samples) => {
+      const opening = { voice: request.voice, sampling: request.sampling, speed: request.speed, respellings: respellings() };
+      const stream = openStream(opening, (event, samples) => {
         try {
           this.#onEvent(recording, event, samples);
         } finally {

@@ -16,11 +16,12 @@ from mynah.cli.batch.command import batch
 from mynah.cli.player import find_player, make_player
 from mynah.cli.reporter import NullReporter, ProgressReporter, print_note
 from mynah.cli.stdin import fragments
+from mynah.cli.text_settings import text_settings
 from mynah.cli.voice_report import described
 from mynah.client.client import Client
 from mynah.client.errors import InvalidArgument, Unavailable
 from mynah.client.events import AudioChunk, Voice
-from mynah.client.settings import Sampling, TextSettings, Tls
+from mynah.client.settings import Sampling, Tls
 from mynah.client.stream import SpeechStream
 from mynah.client.stream_stats import StreamStats
 
@@ -77,7 +78,7 @@ async def _say(client: Client, args: argparse.Namespace) -> None:
         sample_rate_hz=args.rate,
         audio_format=format_of(output),
         sampling=sampling,
-        text_settings=TextSettings(args.markup, args.unspeakable_text, args.drop_thinking),
+        text_settings=text_settings(args),
         speed=args.speed,
         first_segment=args.first_segment,
         schedule=args.schedule,

@@ -12,6 +12,7 @@ from typing import Any, NoReturn, get_args
 
 from mynah.cli.batch.arguments import add_batch_arguments
 from mynah.cli.interrupts import SignalHandler
+from mynah.cli.text_settings import add_text_settings
 from mynah.client.errors import InvalidArgument, MynahError, NotAllowed, NotFound, ServerBusy, Unavailable, WrongState
 from mynah.client.settings import Schedule
 
@@ -107,7 +108,7 @@ def parser() -> argparse.ArgumentParser:
     batch = _command(commands, "batch", "speak many lines into a folder of audio files")
     add_batch_arguments(batch)
     _add_speed(batch)
-    _add_text_settings(batch)
+    add_text_settings(batch)
     _add_voices(commands.add_parser("voices", help="create, list and delete voices", allow_abbrev=False))
     health = _command(commands, "health", "check whether the server accepts streams; exit status 0 or 3")
     health.add_argument("--service", default="", help='"liveness" checks only whether the process works')
@@ -182,24 +183,12 @@ def _add_say(say: argparse.ArgumentParser) -> None:
     say.add_argument("--seed", type=int, help="the same seed, text and settings give the same speech (default: random)")
     schedule = "how the audio is cut; with the seed it repeats every byte (default: the server's choice, by its load)"
     say.add_argument("--schedule", choices=get_args(Schedule), help=schedule)
-    _add_text_settings(say)
+    add_text_settings(say)
     say.add_argument("--quiet", action="store_true", help="print no progress and no summary")
 
 
 def _add_speed(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--speed", type=float, help="how fast the voice speaks, 0.5 to 2, at its pitch (default 1)")
-
-
-def _add_text_settings(parser: argparse.ArgumentParser) -> None:
-    markup = (
-        "SSML in the text is refused and HTML removed, both are removed, or both are spoken as text (default: the "
-        "server's choice)"
-    )
-    parser.add_argument("--markup", choices=("refuse", "strip", "literal"), help=markup)
-    unspeakable = "sentences in a script that the model does not speak are skipped or refused (default: as above)"
-    parser.add_argument("--unspeakable-text", choices=("skip", "refuse"), help=unspeakable)
-    thinking = "leave out what stands between <think> and </think> (default: as above)"
-    parser.add_argument("--drop-thinking", action=argparse.BooleanOptionalAction, help=thinking)
 
 
 def _add_voices(voices: argparse.ArgumentParser) -> None:

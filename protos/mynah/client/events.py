@@ -45,6 +45,8 @@ class ServerInfo:
     decode: str = ""  # how S3Gen decodes: reference or cached; empty from an older server or without windows
     setting_reason: str = ""  # why the engine runs like that, with what was measured; empty if nothing was to be chosen
     load: float | None = None  # seconds of computing per second of one stream's audio; None if not measured
+    normalized_languages: tuple[str, ...] = ()  # in which TextSettings.normalize reads text
+    ssml_elements: tuple[str, ...] = ()  # that are obeyed with markup "ssml"
 
 
 @dataclass(frozen=True)
@@ -88,8 +90,23 @@ class AudioChunk:
 
 
 @dataclass(frozen=True)
+class SpokenSpan:
+    """Where a segment's text and its spoken form differ: spoken_text[spoken_start:spoken_end] is said for
+    text[written_start:written_end]. Either may be empty."""
+
+    spoken_start: int
+    spoken_end: int
+    written_start: int
+    written_end: int
+
+
+@dataclass(frozen=True)
 class SegmentStarted:
-    """A segment begins. Its audio follows."""
+    """A segment begins. Its audio follows.
+
+    `spoken_text` is what is said for `text`; outside of `spoken_spans` both have the same characters. `pause_s` is
+    above 0 for a pause, which has no text.
+    """
 
     segment_index: int
     offset_samples: int
@@ -97,6 +114,9 @@ class SegmentStarted:
     text_tokens: int
     consumed_text_chars: int
     speed: float = 1.0  # of its speech
+    spoken_text: str = ""  # empty from a server older than this field
+    spoken_spans: tuple[SpokenSpan, ...] = ()
+    pause_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -123,6 +143,15 @@ class SegmentDone:
     consumed_text_chars: int
     end_reason: EndReason = "unspecified"
     skip_reason: SkipReason = "unspecified"
+    pause: bool = False  # a pause rather than text
+
+
+@dataclass(frozen=True)
+class MarkReached:
+    """All text before a mark of the SSML has been spoken: the mark's place on the timeline."""
+
+    name: str
+    offset_samples: int
 
 
 @dataclass(frozen=True)
@@ -144,7 +173,7 @@ class Cancelled:
     consumed_text_chars: int
 
 
-Event = AudioChunk | SegmentStarted | SegmentDone | Flushed | Cancelled
+Event = AudioChunk | SegmentStarted | SegmentDone | MarkReached | Flushed | Cancelled
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from mynah.client.errors import InvalidArgument
 from mynah.client.settings import (
     AUDIO_FORMATS,
     AudioFormat,
+    DictionaryEntry,
+    Emoji,
     FirstSegment,
     Markup,
     Sampling,
@@ -26,6 +28,7 @@ _FORMATS: dict[AudioFormat, speech_pb2.AudioFormat] = {
     name: getattr(speech_pb2, f"AUDIO_FORMAT_{name.upper()}") for name in AUDIO_FORMATS
 }
 _MARKUPS = {name: getattr(speech_pb2, f"MARKUP_{name.upper()}") for name in get_args(Markup)}
+_EMOJI = {name: getattr(speech_pb2, f"EMOJI_{name.upper()}") for name in get_args(Emoji)}
 _UNSPEAKABLE = {name: getattr(speech_pb2, f"UNSPEAKABLE_TEXT_{name.upper()}") for name in get_args(UnspeakableText)}
 _FIRST_SEGMENTS = {name: getattr(speech_pb2, f"FIRST_SEGMENT_{name.upper()}") for name in get_args(FirstSegment)}
 _END_REASONS = {name: getattr(speech_pb2, f"END_REASON_{name.upper()}") for name in get_args(events.EndReason)}
@@ -65,6 +68,15 @@ def _text_settings_to_wire(text: TextSettings) -> speech_pb2.TextSettings:
     if text.unspeakable_text is not None:
         number = _number(_UNSPEAKABLE, "unspeakable_text", text.unspeakable_text, "UNSPEAKABLE_TEXT_UNKNOWN")
         message.unspeakable_text = number
+    _set(message, "normalize", text.normalize)
+    _set(message, "paragraph_pause_s", text.paragraph_pause_s)
+    if text.emoji is not None:
+        message.emoji = _number(_EMOJI, "emoji", text.emoji, "EMOJI_UNKNOWN")
+    for entry in text.dictionary:
+        added = message.dictionary.add()
+        _set(added, "word", entry.word)
+        _set(added, "respelling", entry.respelling)
+        added.case_sensitive = entry.case_sensitive
     return message
 
 
@@ -133,7 +145,17 @@ def _text_settings_from_wire(text: speech_pb2.TextSettings) -> TextSettings:
     """Returns the server's choice; None for what an older server does not say."""
     markup = {number: name for name, number in _MARKUPS.items()}.get(text.markup)
     unspeakable_text = {number: name for name, number in _UNSPEAKABLE.items()}.get(text.unspeakable_text)
-    return TextSettings(markup, unspeakable_text, text.drop_thinking)
+    return TextSettings(
+        markup,
+        unspeakable_text,
+        text.drop_thinking,
+        normalize=text.normalize if text.HasField("normalize") else None,
+        emoji={number: name for name, number in _EMOJI.items()}.get(text.emoji),
+        paragraph_pause_s=text.paragraph_pause_s if text.HasField("paragraph_pause_s") else None,
+        dictionary=tuple(
+            DictionaryEntry(entry.word, entry.respelling, entry.case_sensitive) for entry in text.dictionary
+        ),
+    )
 
 
 def limits_from_wire(limits: speech_pb2.Limits) -> events.Limits:
@@ -162,6 +184,8 @@ def event_from_wire(
         return _started(message.segment_started)
     if kind == "segment_done":
         return _done(message.segment_done)
+    if kind == "mark_reached":
+        return events.MarkReached(message.mark_reached.name, message.mark_reached.offset_samples)
     if isinstance(message, speech_pb2.StreamSpeechResponse) and kind == "flushed":
         return events.Flushed(message.flushed.flush_id, message.flushed.offset_samples)
     if isinstance(message, speech_pb2.StreamSpeechResponse) and kind == "cancelled":
@@ -197,6 +221,14 @@ def _started(started: speech_pb2.SegmentStarted) -> events.SegmentStarted:
         text=started.text,
         text_tokens=started.text_token_count,
         consumed_text_chars=started.consumed_text_char_count,
+        spoken_text=started.spoken_text,
+        spoken_spans=tuple(
+            events.SpokenSpan(
+                span.spoken_start_index, span.spoken_end_index, span.written_start_index, span.written_end_index
+            )
+            for span in started.spoken_spans
+        ),
+        pause_s=started.pause_s,
         speed=started.speed or 1.0,  # 0: of a server older than the field
     )
 
@@ -220,6 +252,7 @@ def _done(done: speech_pb2.SegmentDone) -> events.SegmentDone:
         consumed_text_chars=done.consumed_text_char_count,
         end_reason=_name(_END_REASONS, done.end_reason),
         skip_reason=_name(_SKIP_REASONS, done.skip_reason),
+        pause=done.pause,
     )
 
 
@@ -247,6 +280,8 @@ def event_to_wire(event: events.Event) -> dict[str, Message]:
             return {"segment_started": _started_to_wire(event)}
         case events.SegmentDone():
             return {"segment_done": _done_to_wire(event)}
+        case events.MarkReached():
+            return {"mark_reached": speech_pb2.MarkReached(name=event.name, offset_samples=event.offset_samples)}
         case events.Flushed():
             return {"flushed": speech_pb2.Flushed(flush_id=event.flush_id, offset_samples=event.offset_samples)}
         case events.Cancelled():
@@ -281,6 +316,17 @@ def _started_to_wire(started: events.SegmentStarted) -> speech_pb2.SegmentStarte
         text=started.text,
         text_token_count=started.text_tokens,
         consumed_text_char_count=started.consumed_text_chars,
+        spoken_text=started.spoken_text,
+        spoken_spans=[
+            speech_pb2.SpokenSpan(
+                spoken_start_index=span.spoken_start,
+                spoken_end_index=span.spoken_end,
+                written_start_index=span.written_start,
+                written_end_index=span.written_end,
+            )
+            for span in started.spoken_spans
+        ],
+        pause_s=started.pause_s,
         speed=started.speed,
     )
 
@@ -304,6 +350,7 @@ def _done_to_wire(done: events.SegmentDone) -> speech_pb2.SegmentDone:
         consumed_text_char_count=done.consumed_text_chars,
         end_reason=_END_REASONS[done.end_reason],
         skip_reason=_SKIP_REASONS[done.skip_reason],
+        pause=done.pause,
     )
 
 
@@ -335,6 +382,8 @@ def info_from_wire(info: speech_pb2.GetServerInfoResponse) -> events.ServerInfo:
         decode=info.decode,
         setting_reason=info.setting_reason,
         load=info.load if info.HasField("load") else None,
+        normalized_languages=tuple(info.normalized_languages),
+        ssml_elements=tuple(info.ssml_elements),
     )
 
 

@@ -28,12 +28,20 @@ class FirstSegment(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FIRST_SEGMENT_CLAUSE: _ClassVar[FirstSegment]
     FIRST_SEGMENT_AUTO: _ClassVar[FirstSegment]
 
+class Emoji(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    EMOJI_UNSPECIFIED: _ClassVar[Emoji]
+    EMOJI_DROP: _ClassVar[Emoji]
+    EMOJI_NAME: _ClassVar[Emoji]
+
 class Markup(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     MARKUP_UNSPECIFIED: _ClassVar[Markup]
     MARKUP_REFUSE: _ClassVar[Markup]
     MARKUP_STRIP: _ClassVar[Markup]
     MARKUP_LITERAL: _ClassVar[Markup]
+    MARKUP_SSML: _ClassVar[Markup]
+    MARKUP_SSML_LENIENT: _ClassVar[Markup]
 
 class UnspeakableText(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -69,10 +77,15 @@ FIRST_SEGMENT_UNSPECIFIED: FirstSegment
 FIRST_SEGMENT_SENTENCE: FirstSegment
 FIRST_SEGMENT_CLAUSE: FirstSegment
 FIRST_SEGMENT_AUTO: FirstSegment
+EMOJI_UNSPECIFIED: Emoji
+EMOJI_DROP: Emoji
+EMOJI_NAME: Emoji
 MARKUP_UNSPECIFIED: Markup
 MARKUP_REFUSE: Markup
 MARKUP_STRIP: Markup
 MARKUP_LITERAL: Markup
+MARKUP_SSML: Markup
+MARKUP_SSML_LENIENT: Markup
 UNSPEAKABLE_TEXT_UNSPECIFIED: UnspeakableText
 UNSPEAKABLE_TEXT_SKIP: UnspeakableText
 UNSPEAKABLE_TEXT_REFUSE: UnspeakableText
@@ -106,14 +119,32 @@ class SpeechSettings(_message.Message):
     def __init__(self, voice_id: _Optional[str] = ..., audio_format: _Optional[_Union[AudioFormat, str]] = ..., sample_rate_hz: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., text: _Optional[_Union[TextSettings, _Mapping]] = ..., speed: _Optional[float] = ..., first_segment: _Optional[_Union[FirstSegment, str]] = ..., schedule: _Optional[str] = ...) -> None: ...
 
 class TextSettings(_message.Message):
-    __slots__ = ("markup", "unspeakable_text", "drop_thinking")
+    __slots__ = ("markup", "unspeakable_text", "drop_thinking", "normalize", "emoji", "paragraph_pause_s", "dictionary")
     MARKUP_FIELD_NUMBER: _ClassVar[int]
     UNSPEAKABLE_TEXT_FIELD_NUMBER: _ClassVar[int]
     DROP_THINKING_FIELD_NUMBER: _ClassVar[int]
+    NORMALIZE_FIELD_NUMBER: _ClassVar[int]
+    EMOJI_FIELD_NUMBER: _ClassVar[int]
+    PARAGRAPH_PAUSE_S_FIELD_NUMBER: _ClassVar[int]
+    DICTIONARY_FIELD_NUMBER: _ClassVar[int]
     markup: Markup
     unspeakable_text: UnspeakableText
     drop_thinking: bool
-    def __init__(self, markup: _Optional[_Union[Markup, str]] = ..., unspeakable_text: _Optional[_Union[UnspeakableText, str]] = ..., drop_thinking: bool = ...) -> None: ...
+    normalize: bool
+    emoji: Emoji
+    paragraph_pause_s: float
+    dictionary: _containers.RepeatedCompositeFieldContainer[DictionaryEntry]
+    def __init__(self, markup: _Optional[_Union[Markup, str]] = ..., unspeakable_text: _Optional[_Union[UnspeakableText, str]] = ..., drop_thinking: bool = ..., normalize: bool = ..., emoji: _Optional[_Union[Emoji, str]] = ..., paragraph_pause_s: _Optional[float] = ..., dictionary: _Optional[_Iterable[_Union[DictionaryEntry, _Mapping]]] = ...) -> None: ...
+
+class DictionaryEntry(_message.Message):
+    __slots__ = ("word", "respelling", "case_sensitive")
+    WORD_FIELD_NUMBER: _ClassVar[int]
+    RESPELLING_FIELD_NUMBER: _ClassVar[int]
+    CASE_SENSITIVE_FIELD_NUMBER: _ClassVar[int]
+    word: str
+    respelling: str
+    case_sensitive: bool
+    def __init__(self, word: _Optional[str] = ..., respelling: _Optional[str] = ..., case_sensitive: bool = ...) -> None: ...
 
 class Sampling(_message.Message):
     __slots__ = ("temperature", "top_k", "top_p", "repetition_penalty", "seed", "max_speech_token_count")
@@ -174,20 +205,22 @@ class SetSpeed(_message.Message):
     def __init__(self, speed: _Optional[float] = ...) -> None: ...
 
 class StreamSpeechResponse(_message.Message):
-    __slots__ = ("opened", "audio", "segment_started", "segment_done", "flushed", "cancelled")
+    __slots__ = ("opened", "audio", "segment_started", "segment_done", "flushed", "cancelled", "mark_reached")
     OPENED_FIELD_NUMBER: _ClassVar[int]
     AUDIO_FIELD_NUMBER: _ClassVar[int]
     SEGMENT_STARTED_FIELD_NUMBER: _ClassVar[int]
     SEGMENT_DONE_FIELD_NUMBER: _ClassVar[int]
     FLUSHED_FIELD_NUMBER: _ClassVar[int]
     CANCELLED_FIELD_NUMBER: _ClassVar[int]
+    MARK_REACHED_FIELD_NUMBER: _ClassVar[int]
     opened: StreamOpened
     audio: AudioChunk
     segment_started: SegmentStarted
     segment_done: SegmentDone
     flushed: Flushed
     cancelled: Cancelled
-    def __init__(self, opened: _Optional[_Union[StreamOpened, _Mapping]] = ..., audio: _Optional[_Union[AudioChunk, _Mapping]] = ..., segment_started: _Optional[_Union[SegmentStarted, _Mapping]] = ..., segment_done: _Optional[_Union[SegmentDone, _Mapping]] = ..., flushed: _Optional[_Union[Flushed, _Mapping]] = ..., cancelled: _Optional[_Union[Cancelled, _Mapping]] = ...) -> None: ...
+    mark_reached: MarkReached
+    def __init__(self, opened: _Optional[_Union[StreamOpened, _Mapping]] = ..., audio: _Optional[_Union[AudioChunk, _Mapping]] = ..., segment_started: _Optional[_Union[SegmentStarted, _Mapping]] = ..., segment_done: _Optional[_Union[SegmentDone, _Mapping]] = ..., flushed: _Optional[_Union[Flushed, _Mapping]] = ..., cancelled: _Optional[_Union[Cancelled, _Mapping]] = ..., mark_reached: _Optional[_Union[MarkReached, _Mapping]] = ...) -> None: ...
 
 class StreamOpened(_message.Message):
     __slots__ = ("stream_id", "settings", "limits", "model", "notice", "tags", "schedule")
@@ -262,23 +295,49 @@ class WindowFigures(_message.Message):
     def __init__(self, window_index: _Optional[int] = ..., new_speech_token_count: _Optional[int] = ..., made_speech_token_count: _Optional[int] = ..., queue_s: _Optional[float] = ..., decode_s: _Optional[float] = ...) -> None: ...
 
 class SegmentStarted(_message.Message):
-    __slots__ = ("segment_index", "offset_samples", "text", "text_token_count", "consumed_text_char_count", "speed")
+    __slots__ = ("segment_index", "offset_samples", "text", "text_token_count", "consumed_text_char_count", "spoken_text", "spoken_spans", "pause_s", "speed")
     SEGMENT_INDEX_FIELD_NUMBER: _ClassVar[int]
     OFFSET_SAMPLES_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     TEXT_TOKEN_COUNT_FIELD_NUMBER: _ClassVar[int]
     CONSUMED_TEXT_CHAR_COUNT_FIELD_NUMBER: _ClassVar[int]
+    SPOKEN_TEXT_FIELD_NUMBER: _ClassVar[int]
+    SPOKEN_SPANS_FIELD_NUMBER: _ClassVar[int]
+    PAUSE_S_FIELD_NUMBER: _ClassVar[int]
     SPEED_FIELD_NUMBER: _ClassVar[int]
     segment_index: int
     offset_samples: int
     text: str
     text_token_count: int
     consumed_text_char_count: int
+    spoken_text: str
+    spoken_spans: _containers.RepeatedCompositeFieldContainer[SpokenSpan]
+    pause_s: float
     speed: float
-    def __init__(self, segment_index: _Optional[int] = ..., offset_samples: _Optional[int] = ..., text: _Optional[str] = ..., text_token_count: _Optional[int] = ..., consumed_text_char_count: _Optional[int] = ..., speed: _Optional[float] = ...) -> None: ...
+    def __init__(self, segment_index: _Optional[int] = ..., offset_samples: _Optional[int] = ..., text: _Optional[str] = ..., text_token_count: _Optional[int] = ..., consumed_text_char_count: _Optional[int] = ..., spoken_text: _Optional[str] = ..., spoken_spans: _Optional[_Iterable[_Union[SpokenSpan, _Mapping]]] = ..., pause_s: _Optional[float] = ..., speed: _Optional[float] = ...) -> None: ...
+
+class SpokenSpan(_message.Message):
+    __slots__ = ("spoken_start_index", "spoken_end_index", "written_start_index", "written_end_index")
+    SPOKEN_START_INDEX_FIELD_NUMBER: _ClassVar[int]
+    SPOKEN_END_INDEX_FIELD_NUMBER: _ClassVar[int]
+    WRITTEN_START_INDEX_FIELD_NUMBER: _ClassVar[int]
+    WRITTEN_END_INDEX_FIELD_NUMBER: _ClassVar[int]
+    spoken_start_index: int
+    spoken_end_index: int
+    written_start_index: int
+    written_end_index: int
+    def __init__(self, spoken_start_index: _Optional[int] = ..., spoken_end_index: _Optional[int] = ..., written_start_index: _Optional[int] = ..., written_end_index: _Optional[int] = ...) -> None: ...
+
+class MarkReached(_message.Message):
+    __slots__ = ("name", "offset_samples")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    offset_samples: int
+    def __init__(self, name: _Optional[str] = ..., offset_samples: _Optional[int] = ...) -> None: ...
 
 class SegmentDone(_message.Message):
-    __slots__ = ("segment_index", "offset_samples", "sample_count", "skipped", "hit_token_limit", "speech_token_count", "window_count", "ttfa_s", "t3_s", "s3gen_s", "max_gap_s", "underrun_count", "underrun_s", "consumed_text_char_count", "min_buffer_s", "end_reason", "skip_reason")
+    __slots__ = ("segment_index", "offset_samples", "sample_count", "skipped", "hit_token_limit", "speech_token_count", "window_count", "ttfa_s", "t3_s", "s3gen_s", "max_gap_s", "underrun_count", "underrun_s", "consumed_text_char_count", "min_buffer_s", "end_reason", "skip_reason", "pause")
     SEGMENT_INDEX_FIELD_NUMBER: _ClassVar[int]
     OFFSET_SAMPLES_FIELD_NUMBER: _ClassVar[int]
     SAMPLE_COUNT_FIELD_NUMBER: _ClassVar[int]
@@ -296,6 +355,7 @@ class SegmentDone(_message.Message):
     MIN_BUFFER_S_FIELD_NUMBER: _ClassVar[int]
     END_REASON_FIELD_NUMBER: _ClassVar[int]
     SKIP_REASON_FIELD_NUMBER: _ClassVar[int]
+    PAUSE_FIELD_NUMBER: _ClassVar[int]
     segment_index: int
     offset_samples: int
     sample_count: int
@@ -313,7 +373,8 @@ class SegmentDone(_message.Message):
     min_buffer_s: float
     end_reason: EndReason
     skip_reason: SkipReason
-    def __init__(self, segment_index: _Optional[int] = ..., offset_samples: _Optional[int] = ..., sample_count: _Optional[int] = ..., skipped: bool = ..., hit_token_limit: bool = ..., speech_token_count: _Optional[int] = ..., window_count: _Optional[int] = ..., ttfa_s: _Optional[float] = ..., t3_s: _Optional[float] = ..., s3gen_s: _Optional[float] = ..., max_gap_s: _Optional[float] = ..., underrun_count: _Optional[int] = ..., underrun_s: _Optional[float] = ..., consumed_text_char_count: _Optional[int] = ..., min_buffer_s: _Optional[float] = ..., end_reason: _Optional[_Union[EndReason, str]] = ..., skip_reason: _Optional[_Union[SkipReason, str]] = ...) -> None: ...
+    pause: bool
+    def __init__(self, segment_index: _Optional[int] = ..., offset_samples: _Optional[int] = ..., sample_count: _Optional[int] = ..., skipped: bool = ..., hit_token_limit: bool = ..., speech_token_count: _Optional[int] = ..., window_count: _Optional[int] = ..., ttfa_s: _Optional[float] = ..., t3_s: _Optional[float] = ..., s3gen_s: _Optional[float] = ..., max_gap_s: _Optional[float] = ..., underrun_count: _Optional[int] = ..., underrun_s: _Optional[float] = ..., consumed_text_char_count: _Optional[int] = ..., min_buffer_s: _Optional[float] = ..., end_reason: _Optional[_Union[EndReason, str]] = ..., skip_reason: _Optional[_Union[SkipReason, str]] = ..., pause: bool = ...) -> None: ...
 
 class Flushed(_message.Message):
     __slots__ = ("flush_id", "offset_samples")
@@ -346,23 +407,25 @@ class SynthesizeRequest(_message.Message):
     def __init__(self, settings: _Optional[_Union[SpeechSettings, _Mapping]] = ..., text: _Optional[str] = ...) -> None: ...
 
 class SynthesizeResponse(_message.Message):
-    __slots__ = ("opened", "audio", "segment_started", "segment_done")
+    __slots__ = ("opened", "audio", "segment_started", "segment_done", "mark_reached")
     OPENED_FIELD_NUMBER: _ClassVar[int]
     AUDIO_FIELD_NUMBER: _ClassVar[int]
     SEGMENT_STARTED_FIELD_NUMBER: _ClassVar[int]
     SEGMENT_DONE_FIELD_NUMBER: _ClassVar[int]
+    MARK_REACHED_FIELD_NUMBER: _ClassVar[int]
     opened: StreamOpened
     audio: AudioChunk
     segment_started: SegmentStarted
     segment_done: SegmentDone
-    def __init__(self, opened: _Optional[_Union[StreamOpened, _Mapping]] = ..., audio: _Optional[_Union[AudioChunk, _Mapping]] = ..., segment_started: _Optional[_Union[SegmentStarted, _Mapping]] = ..., segment_done: _Optional[_Union[SegmentDone, _Mapping]] = ...) -> None: ...
+    mark_reached: MarkReached
+    def __init__(self, opened: _Optional[_Union[StreamOpened, _Mapping]] = ..., audio: _Optional[_Union[AudioChunk, _Mapping]] = ..., segment_started: _Optional[_Union[SegmentStarted, _Mapping]] = ..., segment_done: _Optional[_Union[SegmentDone, _Mapping]] = ..., mark_reached: _Optional[_Union[MarkReached, _Mapping]] = ...) -> None: ...
 
 class GetServerInfoRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class GetServerInfoResponse(_message.Message):
-    __slots__ = ("version", "model", "device", "t3_runtime", "s3gen_runtime", "random_weights", "notice", "native_sample_rate_hz", "sample_rates_hz", "audio_formats", "limits", "open_stream_count", "tags", "decode", "setting_reason", "load")
+    __slots__ = ("version", "model", "device", "t3_runtime", "s3gen_runtime", "random_weights", "notice", "native_sample_rate_hz", "sample_rates_hz", "audio_formats", "limits", "open_stream_count", "tags", "decode", "setting_reason", "load", "normalized_languages", "ssml_elements")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
@@ -379,6 +442,8 @@ class GetServerInfoResponse(_message.Message):
     DECODE_FIELD_NUMBER: _ClassVar[int]
     SETTING_REASON_FIELD_NUMBER: _ClassVar[int]
     LOAD_FIELD_NUMBER: _ClassVar[int]
+    NORMALIZED_LANGUAGES_FIELD_NUMBER: _ClassVar[int]
+    SSML_ELEMENTS_FIELD_NUMBER: _ClassVar[int]
     version: str
     model: str
     device: str
@@ -395,4 +460,6 @@ class GetServerInfoResponse(_message.Message):
     decode: str
     setting_reason: str
     load: float
-    def __init__(self, version: _Optional[str] = ..., model: _Optional[str] = ..., device: _Optional[str] = ..., t3_runtime: _Optional[str] = ..., s3gen_runtime: _Optional[str] = ..., random_weights: bool = ..., notice: _Optional[str] = ..., native_sample_rate_hz: _Optional[int] = ..., sample_rates_hz: _Optional[_Iterable[int]] = ..., audio_formats: _Optional[_Iterable[_Union[AudioFormat, str]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., open_stream_count: _Optional[int] = ..., tags: _Optional[_Iterable[str]] = ..., decode: _Optional[str] = ..., setting_reason: _Optional[str] = ..., load: _Optional[float] = ...) -> None: ...
+    normalized_languages: _containers.RepeatedScalarFieldContainer[str]
+    ssml_elements: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, version: _Optional[str] = ..., model: _Optional[str] = ..., device: _Optional[str] = ..., t3_runtime: _Optional[str] = ..., s3gen_runtime: _Optional[str] = ..., random_weights: bool = ..., notice: _Optional[str] = ..., native_sample_rate_hz: _Optional[int] = ..., sample_rates_hz: _Optional[_Iterable[int]] = ..., audio_formats: _Optional[_Iterable[_Union[AudioFormat, str]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., open_stream_count: _Optional[int] = ..., tags: _Optional[_Iterable[str]] = ..., decode: _Optional[str] = ..., setting_reason: _Optional[str] = ..., load: _Optional[float] = ..., normalized_languages: _Optional[_Iterable[str]] = ..., ssml_elements: _Optional[_Iterable[str]] = ...) -> None: ...

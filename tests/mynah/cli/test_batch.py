@@ -31,7 +31,7 @@ from tests.mynah.cli.test_cli import cli, ended, start
 from tests.service.serving import serving
 from tests.virtual_time import virtual_time
 
-TEXTS = [f"This is line number {number} of the script." for number in range(12)]
+TEXTS = [f"This is line {letter} of the script." for letter in "abcdefghijkl"]
 
 
 def script(*lines: object) -> list[Item]:
@@ -95,7 +95,10 @@ def test_names_and_seeds_are_made_up_and_stay_the_same():
         ({"text": "a", "settings": {"volume": 3}}, "settings has the unknown key 'volume'"),
         ({"text": "a", "settings": {"seed": "7"}}, "settings.seed is '7'; it must be a number."),
         ({"text": "a", "settings": {"top_k": True}}, "settings.top_k is True"),
-        ({"text": "a", "settings": {"markup": "drop"}}, 'it must be "refuse" or "strip" or "literal".'),
+        (
+            {"text": "a", "settings": {"markup": "drop"}},
+            'it must be "refuse" or "strip" or "literal" or "ssml" or "ssml_lenient".',
+        ),
         ({"text": "a", "settings": {"drop_thinking": 1}}, "settings.drop_thinking is 1; it must be false or true."),
     ],
 )

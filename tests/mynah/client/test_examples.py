@@ -39,6 +39,7 @@ def test_every_public_class_has_an_example():
     classes = set(mynah.__all__) - VALUES - {"AudioFormat", "Event"}
     assert classes == {
         "Client",
+        "DictionaryEntry",
         "Sampling",
         "SpeechSettings",
         "SpeechStream",

@@ -29,6 +29,7 @@ BY_TYPE: dict[Any, st.SearchStrategy[Any]] = {
     float | None: st.none() | SECONDS,
     events.EndReason: st.sampled_from(get_args(events.EndReason)),
     events.SkipReason: st.sampled_from(get_args(events.SkipReason)),
+    tuple[events.SpokenSpan, ...]: st.deferred(lambda: st.lists(events_of(events.SpokenSpan), max_size=3).map(tuple)),
     events.WindowFigures | None: st.none() | st.deferred(lambda: events_of(events.WindowFigures)),
 }
 

@@ -45,7 +45,7 @@ async def test_opened_holds_settings_limits_and_model():
             audio_format="wav",
             sample_rate_hz=24_000,
             sampling=mynah.Sampling(0.5, 1000, 0.95, 1.2, 3, 1000),
-            text=mynah.TextSettings("refuse", "skip", False),
+            text=mynah.TextSettings("refuse", "skip", False, normalize=True, emoji="drop", paragraph_pause_s=0.0),
             speed=1.0,
             first_segment="sentence",  # because of the seed
             schedule="balanced",
@@ -335,14 +335,16 @@ async def test_only_a_seed_asks_for_repeatable_bytes():
 
 
 async def test_the_servers_text_settings_hold_where_the_client_does_not_choose():
-    async with serving(markup="strip", unspeakable_text="refuse", drop_thinking=True) as at:
+    options = {"markup": "strip", "unspeakable_text": "refuse", "drop_thinking": True}
+    options |= {"normalize": False, "emoji": "name", "paragraph_pause_s": 1.0}
+    async with serving(**options) as at:
         async with at.client.stream() as stream:
-            assert stream.opened.settings.text == mynah.TextSettings("strip", "refuse", True)
+            assert stream.opened.settings.text == mynah.TextSettings(**options)
             await stream.send("<think>Nothing of this.</think><speak>Yes.</speak>")
             await stream.end()
             events = [event async for event in stream.events()]
         assert [event.text.strip() for event in events if isinstance(event, mynah.SegmentStarted)] == ["Yes."]
-        chosen = mynah.TextSettings("literal", "skip", False)
+        chosen = mynah.TextSettings("literal", "skip", False, normalize=True, emoji="drop", paragraph_pause_s=0.0)
         async with at.client.stream(text_settings=chosen) as stream:
             assert stream.opened.settings.text == chosen
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from mynah.cli.batch.output_dir import MANIFEST, OutputDir
 from mynah.cli.batch.run import Progress, RetryPolicy, Spoken, run_batch
 from mynah.cli.batch.script import Item, lines_of, read_script
+from mynah.cli.text_settings import text_settings
 from mynah.client.client import Client
 from mynah.client.errors import InvalidArgument, MynahError, ServerError
-from mynah.client.settings import TextSettings
 from mynah.client.stream import SpeechStream
 from mynah.client.stream_stats import StreamStats
 
@@ -30,8 +30,8 @@ async def batch(args: argparse.Namespace, connect: Callable[[list[str]], Client]
     """
     if args.jobs < 1:
         raise InvalidArgument(f"--jobs is {args.jobs}; it must be at least 1.", reason="JOBS_INVALID", field="jobs")
-    text_settings = TextSettings(args.markup, args.unspeakable_text, args.drop_thinking)
-    items = read_script(lines_of(args.script.read_bytes(), str(args.script)), text_settings, args.speed)
+    lines = lines_of(args.script.read_bytes(), str(args.script))
+    items = read_script(lines, text_settings(args), args.speed)
     started_s = time.monotonic()
     bar = ProgressBar(started_s, live=sys.stderr.isatty() and not args.quiet)
     with OutputDir(args.output) as output_dir:
