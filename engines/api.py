@@ -37,6 +37,7 @@ class EngineInfo:
 
     `refused_runtimes` are (runtime, reason) of those that were requested but failed their check on this machine.
     `tags` are the words in brackets that the model speaks as sounds, e.g. "[laugh]".
+    `word_times`: whether it says when words are spoken; if not, `word_times_notice` is a sentence that says why.
     `voice_models` are the models whose voices it speaks, by the names in a voice's metadata; empty: every voice.
     """
 
@@ -52,6 +53,8 @@ class EngineInfo:
     refused_runtimes: tuple[tuple[str, str], ...] = ()
     tags: tuple[str, ...] = ()  # paralinguistic tags that the model speaks, such as "[laugh]"
     voice_models: tuple[str, ...] = ()
+    word_times: bool = False
+    word_times_notice: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ class Segment:
 
     index: int
     text: str
+    word_times: bool = False  # whether Words events are wanted; only for engines whose `info.word_times` is True
+    word_guard: bool = False  # whether faults of its words are looked for; likewise
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,30 @@ class AudioChunk:
 
 
 @dataclass(frozen=True)
+class WordTime:
+    """When a word is spoken: samples [start_sample, end_sample) of its segment, at the engine's rate.
+
+    `text` is a part of the segment's text, [start_char, end_char); `spoken` is what was said for it.
+    """
+
+    text: str
+    start_char: int
+    end_char: int
+    start_sample: int
+    end_sample: int
+    spoken: str
+
+
+@dataclass(frozen=True)
+class Words:
+    """The words that end in the chunk before, in order. `begun`: those that also begin there and go on behind it."""
+
+    segment_index: int
+    words: tuple[WordTime, ...]
+    begun: tuple[WordTime, ...] = ()
+
+
+@dataclass(frozen=True)
 class SegmentStats:
     """Measurements of a segment, and the underruns of a real-time listener. Seconds of wall time."""
 
@@ -117,7 +146,7 @@ class SegmentDone:
     stats: SegmentStats = field(default_factory=SegmentStats)
 
 
-Event = SegmentStarted | AudioChunk | SegmentDone
+Event = SegmentStarted | AudioChunk | Words | SegmentDone
 
 
 @dataclass(frozen=True)
@@ -188,7 +217,8 @@ class SpeechStream(Protocol):
         """Announce the next segment, optionally: its speech tokens may be generated ahead."""
 
     def speak(self, segment: Segment) -> AsyncGenerator[Event, None]:
-        """Yields SegmentStarted, then AudioChunks as they are decoded, then SegmentDone.
+        """Yields SegmentStarted, then AudioChunks as they are decoded, then SegmentDone; Words follow a chunk if the
+        segment asks for them.
 
         Raises InvalidInput before the first event: with reason TEXT_EMPTY if the text holds nothing to speak,
         SCRIPT_UNSUPPORTED if its letters are all of scripts that the model does not speak, or if it is too long.

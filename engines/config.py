@@ -62,6 +62,7 @@ S3GEN_RUNTIMES = ("auto", "torch", "torch_graphs", "onnx", "tensorrt")
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 T3_DTYPES = (*DTYPES, "int8")
 S3GEN_DTYPES = ("auto", "float32", "float16")
+WORD_TIMES = ("auto", "off")
 ONNX_PROVIDERS = ("tensorrt", "cuda", "cpu")
 
 
@@ -151,6 +152,12 @@ class EngineConfig:
         "precision of S3Gen: auto (float16 for tensorrt and torch_graphs, else float32), float32, or float16 (not "
         "torch, not cached)",
         choices=S3GEN_DTYPES,
+    )
+    word_times: str = option(
+        "auto",
+        "times of words: auto (where an attention head of T3 follows the text; beside onnx and vllm, the first layers "
+        "of T3 are loaded once more for it) or off",
+        choices=WORD_TIMES,
     )
     strict: bool = option(
         False, "refuse to start if the S3Gen runtime fails its parity check, instead of falling back to the next one"

@@ -44,6 +44,7 @@ from engines.s3gen.select_runtime import select_runtime
 from engines.s3gen.streaming.batcher import WindowBatcher
 from engines.s3gen.streaming.schedule import SCHEDULES
 from engines.t3 import model as t3_model
+from engines.t3.alignment.setup import find_alignment
 from engines.t3.backend import T3Backend
 from engines.t3.decoder import DecoderLimits
 from engines.t3.guidance import check_guidance
@@ -87,7 +88,15 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
         return DeviceThread(partial(use_own_stream, device, priority), working, health.report)
 
     setting = _T3Setting(health, observer, on_device(T3_PRIORITY, watch.call), exclusive)
+    encoder = TextEncoder(
+        TextTokenizer(checkpoint.folder, checkpoint.spec.t3.text_vocab),
+        checkpoint.spec,
+        config.max_text_chars_per_segment,
+    )
+    default_voice = load_builtin(checkpoint.conds_path) if checkpoint.conds_path else None
+    alignment = find_alignment(config, checkpoint, device, encoder, default_voice)
     t3 = _make_t3(config, checkpoint, device, setting)
+    aligner = alignment.aligner(t3.name == "torch", on_device(T3_PRIORITY, watch.call))
     s3gen = select_runtime(config, checkpoint, device)
     batcher = WindowBatcher(
         s3gen.runtime,
@@ -96,11 +105,6 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
         observer=observer,
         on_device=on_device(S3GEN_PRIORITY, working),
         steady_after=1 if device == "cpu" else _STEADY_AFTER,
-    )
-    encoder = TextEncoder(
-        TextTokenizer(checkpoint.folder, checkpoint.spec.t3.text_vocab),
-        checkpoint.spec,
-        config.max_text_chars_per_segment,
     )
     stages = Stages(
         encoder,
@@ -111,6 +115,8 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
         encoder.count_tokens,
         # random weights never stop by themselves: their speech has no relation to the text
         _no_bound if checkpoint.random_weights else encoder.max_speech_tokens,
+        encoder.words,
+        aligner,
     )
     info = EngineInfo(
         model=checkpoint.spec.name,
@@ -126,8 +132,9 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
         refused_runtimes=(*setting.refused, *s3gen.refused),
         tags=encoder.tags,
         voice_models=checkpoint.voice_models,
+        word_times=aligner is not None,
+        word_times_notice=alignment.notice,
     )
-    default_voice = load_builtin(checkpoint.conds_path) if checkpoint.conds_path else None
     memory, others = partial(device_memory, device), load_others(checkpoint.other_voice_paths)
     builder = _QuietBuilder(VoiceBuilder(checkpoint), exclusive)
     return Pipeline(info, stages, builder, default_voice, health, memory, others, watch.close)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
+import re
 import threading
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -31,6 +32,8 @@ from engines.api import (
     SegmentStats,
     T3Use,
     WindowFigures,
+    Words,
+    WordTime,
 )
 from engines.config import Sampling
 from engines.errors import EngineBusy, EngineFailure, InvalidInput
@@ -76,6 +79,7 @@ class Script:
     underruns_from: int | None = None  # with at least this number of streams, each segment reports an underrun
     device_memory: DeviceMemory | None = None
     hangs_on: str = ""  # text in a segment whose first window is then decoded for ever, on a thread; empty: none
+    word_times: bool = True  # whether it says when words are spoken: in proportion to their characters
     freezes_on: str = ""  # text in a segment that then blocks the event loop for ever
 
 
@@ -103,6 +107,8 @@ class FakeEngine:
             notice="This engine makes tones, not speech.",
             tags=_TAGS,
             voice_models=("fake",),
+            word_times=self.script.word_times,
+            word_times_notice="" if self.script.word_times else "This engine's script has no word times.",
         )
         self.spoken = SpokenText(tags=_TAGS)
         self.health = Health()
@@ -223,6 +229,8 @@ class FakeStream:
                 self._listener.deliver(clock(), len(samples))
                 yield AudioChunk(segment.index, self._position_samples, samples, figures)
                 self._position_samples += len(samples)
+                if segment.word_times and (words := _words(segment, len(audio), start, end)) is not None:
+                    yield words
             self._fail_if_scripted(segment, windows)
         tokens = len(audio) // SAMPLES_PER_TOKEN
         self._engine.observer.segment_generated(tokens * self._engine.script.token_s, tokens)
@@ -320,6 +328,18 @@ class FakeStream:
                 await asyncio.sleep(self._engine.script.close_s)
             finally:
                 self._engine.streams.discard(self)
+
+
+def _words(segment: Segment, samples: int, start_token: int, stop_token: int) -> Words | None:
+    """The words that end in a window: each char of the text takes the same time."""
+    per_char, start, stop = samples / len(segment.text), start_token * SAMPLES_PER_TOKEN, stop_token * SAMPLES_PER_TOKEN
+    times = [
+        WordTime(word[0], *word.span(), round(word.start() * per_char), round(word.end() * per_char), word[0])
+        for word in re.finditer(r"\w+", segment.text)
+    ]
+    ended = tuple(time for time in times if start < time.end_sample <= stop)
+    begun = tuple(time for time in times if time.start_sample < stop < time.end_sample)
+    return Words(segment.index, ended, begun) if ended or begun else None
 
 
 def _reported(voice: Voice, *, noisy: bool, levelled: bool) -> Voice:

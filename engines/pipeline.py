@@ -24,12 +24,13 @@ from engines.api import (
     SegmentStarted,
     SegmentStats,
     WindowFigures,
+    Words,
 )
 from engines.audio import faded_out
 from engines.config import Sampling
 from engines.errors import EngineBusy, EngineFailure, InvalidInput
 from engines.health import Health
-from engines.model_spec import SAMPLE_RATE_HZ
+from engines.model_spec import SAMPLE_RATE_HZ, SILENCE_TAIL_TOKENS
 from engines.playback import ActiveStreams, PlaybackClock
 from engines.s3gen.noise import segment_seed
 from engines.s3gen.streaming.batcher import WindowBatcher
@@ -41,6 +42,9 @@ from engines.s3gen.streaming.windows import Wait, Window
 from engines.segment_stats import SegmentStatsRecorder
 from engines.t3.backend import T3Backend, T3Request
 from engines.voice import Voice
+from engines.words.segment import SegmentWords
+from engines.words.source import Aligner
+from engines.words.text import Word
 from engines.worker_pool import WorkerPool
 
 # a voice takes seconds; decoding the recording has a limit of its own, which says so to its sender
@@ -75,6 +79,8 @@ class Stages:
     observer: Observer = NULL_OBSERVER
     count_text_tokens: Callable[[str], int] = len  # of one word
     runaway_tokens: Callable[[str], int | None] = lambda _: None  # the most speech tokens that a text can take
+    words_of: Callable[[str], tuple[Word, ...]] = lambda _: ()
+    aligner: Aligner | None = None  # None: no segment asks for word times
 
 
 class Pipeline:
@@ -148,6 +154,8 @@ class Pipeline:
             await stream.close()
         await self.stages.s3gen.close()
         await self.stages.t3.close()
+        if self.stages.aligner is not None:
+            self.stages.aligner.close()
         self._on_close()
 
 
@@ -199,6 +207,8 @@ class PipelineStream:
                 figures = utterance.figures(decoded)
                 yield AudioChunk(segment.index, self._position_samples, decoded.samples, figures)
                 self._position_samples += len(decoded.samples)
+                if (words := await utterance.spoken_words(decoded)) is not None:
+                    yield words
             await utterance.cancel()
             self._current = None
             yield SegmentDone(segment, utterance.stats(recorder))
@@ -238,7 +248,11 @@ class PipelineStream:
         text_tokens = self.stages.encode_text(segment.text)
         runaway_tokens = self.stages.runaway_tokens(segment.text)
         request = T3Request(text_tokens, self._voice, sampling, made_ahead, runaway_tokens)
-        return _Utterance(self.stages, segment, request, self._pacer, self._start_prepared)
+        words = None
+        if segment.word_times and self.stages.aligner is not None:
+            request, source = self.stages.aligner.start(request)
+            words = SegmentWords(self.stages.words_of(segment.text), len(text_tokens), source)
+        return _Utterance(self.stages, segment, request, self._pacer, self._start_prepared, words)
 
     def _start_prepared(self) -> None:
         segment, self._to_prepare = self._to_prepare, None
@@ -263,7 +277,9 @@ class _Utterance:
         request: T3Request,
         pacer: StreamPacer | None,
         on_ended: Callable[[], None],
+        words: SegmentWords | None = None,
     ) -> None:
+        self._words = words
         self.segment = segment
         self.text_tokens = len(request.text_tokens)
         self._progress = TokenProgress()
@@ -331,6 +347,16 @@ class _Utterance:
         new = window.stop - window.start
         return WindowFigures(window.index, new, made, decoded.queue_s, decoded.decode_s)
 
+    async def spoken_words(self, decoded: Decoded) -> Words | None:
+        """Returns the words that end in a window's samples; None if none end or begin there. Raises EngineFailure."""
+        if self._words is None:
+            return None
+        window, tokens = decoded.window, self._progress.speech_tokens
+        await self._words.update(tokens[: len(tokens) - SILENCE_TAIL_TOKENS] if self._progress.ended else tokens)
+        words = self._words.decoded(decoded.samples, window.stop, is_last=window.is_last)
+        begun = () if window.is_last else self._words.begun()
+        return Words(self.segment.index, words, begun) if words or begun else None
+
     def stats(self, recorder: SegmentStatsRecorder) -> SegmentStats:
         return recorder.stats(
             speech_tokens=len(self._progress.speech_tokens),
@@ -348,3 +374,5 @@ class _Utterance:
         self._collector.cancel()
         await asyncio.gather(self._collector, return_exceptions=True)
         await self._generation.cancel()
+        if self._words is not None:
+            self._words.close()

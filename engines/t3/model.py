@@ -6,6 +6,7 @@ Source: upstream `chatterbox.models.t3.t3` over transformers' GPT2Model.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,8 @@ class _Block:
         for span, mask in zip(spans, masks, strict=True):
             rows = qkv[first : first + span.rows]
             keys, values = span.slot.write(self._layer, span.start, rows[:, 1:])
+            if span.tap is not None:
+                span.tap.take(self._layer, rows[:, 0])
             query = rows[:, 0].transpose(0, 1).unsqueeze(0)  # (1, heads, n, dim)
             mixed = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
             outputs.append(mixed.transpose(1, 2).reshape(span.rows, self._width))
@@ -154,8 +157,18 @@ class T3Net:
         )
 
     @classmethod
-    def load(cls, path: Path, spec: ModelSpec, device: torch.device | str, *, fp16_weights: bool = False) -> T3Net:
+    def load(
+        cls,
+        path: Path,
+        spec: ModelSpec,
+        device: torch.device | str,
+        *,
+        fp16_weights: bool = False,
+        layers: int | None = None,
+    ) -> T3Net:
         """Build from upstream's file; with `fp16_weights`, on a CPU that can, its matrices are kept in float16.
+
+        `layers`: only the first ones, for a net whose queries are read but not its logits; None: all.
 
         Raises CheckpointError naming every tensor that is missing or misshapen.
         Embeddings stay views of the mapped file on the CPU. Each block has a mapping of its own, which is closed as
@@ -165,11 +178,11 @@ class T3Net:
         check_tensors(path, expected_tensors(spec))  # all problems in one error, before anything is built
         outer = load_tensors(path, outer_tensors(spec.t3))
         blocks = []
-        for layer in range(spec.t3.layers):
+        for layer in range(spec.t3.layers if layers is None else layers):
             tensors = load_tensors(path, block_tensors(spec.t3), prefix=f"tfmr.h.{layer}.")
             blocks.append(_Block(tensors, spec.t3, layer, device, fp16_weights=fp16_weights))
             release_packing_memory()
-        return cls(outer, blocks, spec.t3, device, fp16_weights=fp16_weights)
+        return cls(outer, blocks, replace(spec.t3, layers=len(blocks)), device, fp16_weights=fp16_weights)
 
     def check_prompt(self, voice: Voice, text_tokens: Sequence[int], max_positions: int) -> None:
         """As Net.check_prompt."""

@@ -34,6 +34,14 @@ class Slot(Protocol):
         ...
 
 
+class QueryTap(Protocol):
+    """Takes the queries of a span's rows from the layers that it wants."""
+
+    def take(self, layer: int, queries: Tensor) -> None:
+        """`queries` (rows, heads, head dim) of one layer, which must be copied to be kept."""
+        ...
+
+
 SlotT = TypeVar("SlotT", bound=Slot)
 
 
@@ -44,6 +52,7 @@ class Span(Generic[SlotT]):
     slot: SlotT
     start: int
     rows: int
+    tap: QueryTap | None = None
 
 
 class Net(Protocol):

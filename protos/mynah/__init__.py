@@ -39,6 +39,9 @@ from mynah.client.events import (
     Voice,
     VoiceWarning,
     WindowFigures,
+    WordGuard,
+    Words,
+    WordTime,
 )
 from mynah.client.settings import AudioFormat, Sampling, SpeechSettings, TextSettings, Timeouts, Tls
 
@@ -79,6 +82,9 @@ __all__ = [
     "VoiceWarning",
     "Voices",
     "WindowFigures",
+    "WordGuard",
+    "WordTime",
+    "Words",
     "WrongState",
 ]
 

@@ -55,7 +55,7 @@ class SpeechHandler:
         reader = _RequestReader(requests, self._policy.idle_timeout_s, self._admission.turns)
         message = await reader.opening()
         with self._admission.stream():
-            settings = await messages.stream_settings(message, self._voices, self._policy.text)
+            settings = await messages.stream_settings(message, self._voices, self._engine.info, self._policy)
             async with Session(self._engine, settings, self._policy, stream_id) as session:
                 await self._send_opened(send, stream_id, settings)
                 await self._send_events(send, session, reader.apply_all(session), reader.watch_idle(session))
@@ -65,7 +65,7 @@ class SpeechHandler:
         """One whole text."""
         self._check_text(request.text)
         with self._admission.stream():
-            settings = await messages.stream_settings(request.settings, self._voices, self._policy.text)
+            settings = await messages.stream_settings(request.settings, self._voices, self._engine.info, self._policy)
             async with Session(self._engine, settings, self._policy, stream_id) as session:
                 await self._send_opened(send, stream_id, settings)
                 with _named_text():

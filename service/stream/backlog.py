@@ -34,8 +34,17 @@ class Backlog:
     """
 
     def __init__(
-        self, segmenter: Segmenter, max_chars: int, max_flushes: int, markup: MarkupFilter | None = None
+        self,
+        segmenter: Segmenter,
+        max_chars: int,
+        max_flushes: int,
+        markup: MarkupFilter | None = None,
+        *,
+        word_times: bool = False,
+        word_guard: bool = False,
     ) -> None:
+        """`word_times`, `word_guard`: as of every Segment."""
+        self._word_times, self._word_guard = word_times, word_guard
         self._segmenter = segmenter
         self._markup = markup or MarkupFilter()
         self._max_chars, self._max_flushes = max_chars, max_flushes
@@ -148,7 +157,7 @@ class Backlog:
 
     def _queue(self, texts: list[str]) -> None:
         for text in texts:
-            self._work.append(Segment(self._segments, text))
+            self._work.append(Segment(self._segments, text, self._word_times, self._word_guard))
             self._segments += 1
             self._queued_chars += len(text)
         if texts:

@@ -31,7 +31,12 @@ class Session:
         self._settings = settings
         self._meter = StreamMeter(stream_id, settings.audio)
         self._backlog = Backlog(
-            _segmenter(engine), policy.max_pending_text_chars, policy.max_pending_flushes, MarkupFilter(settings.text)
+            _segmenter(engine),
+            policy.max_pending_text_chars,
+            policy.max_pending_flushes,
+            MarkupFilter(settings.text),
+            word_times=settings.word_times,
+            word_guard=settings.word_guard,
         )
         self._event_queue: EventQueue[Event | PendingChunk] = EventQueue(policy.send_queue_events)
         self._timeline = Timeline(settings.audio)
@@ -120,6 +125,7 @@ class Session:
             segment_index=None if len(self._event_queue) else self._open_segment,  # an unread answer names it already
             dropped_flush_ids=tuple(dropped),
             consumed_text_chars=self._backlog.consumed_chars,
+            words=() if len(self._event_queue) else self._timeline.delivered_words(self._open_segment),
         )
         self._timeline.rewind()
         await self._event_queue.put(answer)

@@ -46,3 +46,5 @@ class StreamSettings:
     audio: AudioSettings
     sampling: Sampling
     text: TextSettings = TextSettings()
+    word_times: bool = False
+    word_guard: bool = False

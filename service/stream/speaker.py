@@ -169,12 +169,20 @@ class Speaker:
             self._meter.made(len(event.samples), event.window)
             self._trace.window(event.window)
             await self._queue_audio(segment, await self._timeline.encode(event.samples), event.window)
+        elif isinstance(event, api.Words):
+            self._timeline.add_words(event)
+            await self._queue_words(segment)
         elif isinstance(event, api.SegmentDone):
             await self._queue_audio(segment, await self._timeline.end_segment())
+            await self._queue_words(segment, all_made=True)
             await self._event_queue.put(self._segment_done(segment, event.stats, self._end_reason(event)))
         elif self._started_segment != segment.index:  # a second try has been announced already
             self._started_segment = segment.index
             await self._event_queue.put(self._segment_started(segment, event.text_tokens))
+
+    async def _queue_words(self, segment: Segment, *, all_made: bool = False) -> None:
+        if (words := self._timeline.take_words(segment.index, all_made=all_made)) is not None:
+            await self._event_queue.put(words)
 
     async def _queue_audio(self, segment: Segment, encoded: Encoded, window: api.WindowFigures | None = None) -> None:
         if encoded.samples:

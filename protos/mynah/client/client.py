@@ -94,11 +94,22 @@ class Client:
         sample_rate_hz: int | None = None,
         sampling: Sampling | None = None,
         text_settings: TextSettings | None = None,
+        word_times: bool | None = None,
+        word_guard: bool | None = None,
     ) -> SpeechStream:
-        """Returns a stream; open it with `async with`. The server chooses what is None."""
+        """Returns a stream; open it with `async with`. The server chooses what is None.
+
+        With `word_times`, `stream.events()` also yields Words: when each word of the audio is spoken.
+        """
         self._must_be_open()
         settings = SpeechSettings(
-            voice, audio_format, sample_rate_hz, sampling or Sampling(), text_settings or TextSettings()
+            voice,
+            audio_format,
+            sample_rate_hz,
+            sampling or Sampling(),
+            text_settings or TextSettings(),
+            word_times,
+            word_guard,
         )
 
         def start() -> FailoverCall:
@@ -115,11 +126,18 @@ class Client:
         sample_rate_hz: int | None = None,
         sampling: Sampling | None = None,
         text_settings: TextSettings | None = None,
+        word_guard: bool | None = None,
     ) -> AsyncIterator[AudioChunk]:
         """Yields the audio of one text as it is made. Closing the iterator cancels the call."""
         self._must_be_open()
         settings = SpeechSettings(
-            voice, audio_format, sample_rate_hz, sampling or Sampling(), text_settings or TextSettings()
+            voice,
+            audio_format,
+            sample_rate_hz,
+            sampling or Sampling(),
+            text_settings or TextSettings(),
+            None,
+            word_guard,
         )
         request = speech_pb2.SynthesizeRequest(settings=settings_to_wire(settings), text=text)
         max_failovers, tried, delivered = self._max_failovers, [self._servers.pick()], False

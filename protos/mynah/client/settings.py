@@ -80,6 +80,8 @@ class SpeechSettings:
     sample_rate_hz: int | None = None
     sampling: Sampling = Sampling()
     text: TextSettings = TextSettings()
+    word_times: bool | None = None  # whether Words events are sent
+    word_guard: bool | None = None  # whether the server watches that the speech says its text
 
 
 @dataclass(frozen=True)

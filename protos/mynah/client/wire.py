@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import asdict
 from datetime import UTC
 from typing import Any, get_args
 
@@ -27,6 +29,10 @@ _MARKUPS = {name: getattr(speech_pb2, f"MARKUP_{name.upper()}") for name in get_
 _UNSPEAKABLE = {name: getattr(speech_pb2, f"UNSPEAKABLE_TEXT_{name.upper()}") for name in get_args(UnspeakableText)}
 _END_REASONS = {name: getattr(speech_pb2, f"END_REASON_{name.upper()}") for name in get_args(events.EndReason)}
 _SKIP_REASONS = {name: getattr(speech_pb2, f"SKIP_REASON_{name.upper()}") for name in get_args(events.SkipReason)}
+_WORD_FAULTS = {name: getattr(speech_pb2, f"WORD_FAULT_{name.upper()}") for name in get_args(events.WordFault)}
+_WORD_GUARD_ACTIONS = {
+    name: getattr(speech_pb2, f"WORD_GUARD_ACTION_{name.upper()}") for name in get_args(events.WordGuardAction)
+}
 _FORMAT_NAMES = {number: name for name, number in _FORMATS.items()}
 
 
@@ -44,6 +50,8 @@ def settings_to_wire(settings: SpeechSettings) -> speech_pb2.SpeechSettings:
     for name in ("temperature", "top_k", "top_p", "repetition_penalty", "seed"):
         _set(message.sampling, name, getattr(sampling, name))
     _set(message.sampling, "max_speech_token_count", sampling.max_speech_tokens)
+    _set(message, "word_times", settings.word_times)
+    _set(message, "word_guard", settings.word_guard)
     if settings.text != TextSettings():
         message.text.CopyFrom(_text_settings_to_wire(settings.text))
     return message
@@ -102,7 +110,15 @@ def opened_from_wire(opened: speech_pb2.StreamOpened) -> events.StreamOpened:
     )
     audio_format = _FORMAT_NAMES[settings.audio_format]
     text = _text_settings_from_wire(settings.text)
-    resolved = SpeechSettings(settings.voice_id, audio_format, settings.sample_rate_hz, sampling, text)
+    resolved = SpeechSettings(
+        settings.voice_id,
+        audio_format,
+        settings.sample_rate_hz,
+        sampling,
+        text,
+        word_times=settings.word_times,
+        word_guard=settings.word_guard,
+    )
     limits = limits_from_wire(opened.limits)
     return events.StreamOpened(opened.stream_id, resolved, limits, opened.model, opened.notice, tuple(opened.tags))
 
@@ -136,6 +152,8 @@ def event_from_wire(
     kind = message.WhichOneof("event")
     if kind == "audio":
         return _audio(message.audio)
+    if kind == "words":
+        return events.Words(message.words.segment_index, _words(message.words.words))
     if kind == "segment_started":
         return _started(message.segment_started)
     if kind == "segment_done":
@@ -155,6 +173,29 @@ def _audio(chunk: speech_pb2.AudioChunk) -> events.AudioChunk:
         samples=chunk.sample_count,
         data=chunk.data,
         window=_window(chunk.window) if chunk.HasField("window") else None,
+    )
+
+
+def _words(words: Iterable[speech_pb2.WordTime]) -> tuple[events.WordTime, ...]:
+    return tuple(
+        events.WordTime(
+            text=word.text,
+            start_char=word.start_char,
+            end_char=word.end_char,
+            start_samples=word.start_samples,
+            end_samples=word.end_samples,
+            spoken_text=word.spoken_text,
+        )
+        for word in words
+    )
+
+
+def _word_guard(guard: speech_pb2.WordGuard) -> events.WordGuard:
+    return events.WordGuard(
+        fault=_name(_WORD_FAULTS, guard.fault),
+        action=_name(_WORD_GUARD_ACTIONS, guard.action),
+        retries=guard.retry_count,
+        spoken_chars=guard.spoken_char_count,
     )
 
 
@@ -197,6 +238,7 @@ def _done(done: speech_pb2.SegmentDone) -> events.SegmentDone:
         consumed_text_chars=done.consumed_text_char_count,
         end_reason=_name(_END_REASONS, done.end_reason),
         skip_reason=_name(_SKIP_REASONS, done.skip_reason),
+        word_guard=_word_guard(done.word_guard) if done.HasField("word_guard") else None,
     )
 
 
@@ -212,6 +254,7 @@ def _cancelled(cancelled: speech_pb2.Cancelled) -> events.Cancelled:
         segment_index=cancelled.segment_index if cancelled.HasField("segment_index") else None,
         dropped_flush_ids=tuple(cancelled.dropped_flush_ids),
         consumed_text_chars=cancelled.consumed_text_char_count,
+        words=_words(cancelled.words),
     )
 
 
@@ -220,6 +263,8 @@ def event_to_wire(event: events.Event) -> dict[str, Message]:
     match event:
         case events.AudioChunk():
             return {"audio": _audio_to_wire(event)}
+        case events.Words():
+            return {"words": speech_pb2.Words(segment_index=event.segment_index, words=_words_to_wire(event.words))}
         case events.SegmentStarted():
             return {"segment_started": _started_to_wire(event)}
         case events.SegmentDone():
@@ -248,6 +293,19 @@ def _window_to_wire(window: events.WindowFigures) -> speech_pb2.WindowFigures:
         made_speech_token_count=window.made_speech_tokens,
         queue_s=window.queue_s,
         decode_s=window.decode_s,
+    )
+
+
+def _words_to_wire(words: Iterable[events.WordTime]) -> list[speech_pb2.WordTime]:
+    return [speech_pb2.WordTime(**asdict(word)) for word in words]
+
+
+def _word_guard_to_wire(guard: events.WordGuard) -> speech_pb2.WordGuard:
+    return speech_pb2.WordGuard(
+        fault=_WORD_FAULTS[guard.fault],
+        action=_WORD_GUARD_ACTIONS[guard.action],
+        retry_count=guard.retries,
+        spoken_char_count=guard.spoken_chars,
     )
 
 
@@ -280,6 +338,7 @@ def _done_to_wire(done: events.SegmentDone) -> speech_pb2.SegmentDone:
         consumed_text_char_count=done.consumed_text_chars,
         end_reason=_END_REASONS[done.end_reason],
         skip_reason=_SKIP_REASONS[done.skip_reason],
+        word_guard=None if done.word_guard is None else _word_guard_to_wire(done.word_guard),
     )
 
 
@@ -290,6 +349,7 @@ def _cancelled_to_wire(cancelled: events.Cancelled) -> speech_pb2.Cancelled:
         segment_index=cancelled.segment_index,
         dropped_flush_ids=cancelled.dropped_flush_ids,
         consumed_text_char_count=cancelled.consumed_text_chars,
+        words=_words_to_wire(cancelled.words),
     )
 
 
@@ -308,6 +368,8 @@ def info_from_wire(info: speech_pb2.GetServerInfoResponse) -> events.ServerInfo:
         limits=limits_from_wire(info.limits),
         open_streams=info.open_stream_count,
         tags=tuple(info.tags),
+        word_times=info.word_times,
+        word_times_notice=info.word_times_notice,
     )
 
 
