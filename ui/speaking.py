@@ -3,8 +3,8 @@
 The browser sends JSON: first {"type": "open", "voice": ..., "sampling": {...}}, then any number of
 {"type": "text", "text": ...}, then {"type": "end"}; {"type": "stop"} may come at any time.
 
-It receives JSON events. "segment_started", "segment_done" and "chunk" have the fields of the client's SegmentStarted,
-SegmentDone and AudioChunk, and each "chunk" is followed by a binary message with its samples (16-bit little-endian,
+It receives JSON events. "segment_started", "segment_done", "words" and "chunk" have the fields of the client's
+SegmentStarted, SegmentDone, Words and AudioChunk, and each "chunk" is followed by a binary message with its samples (16-bit little-endian,
 mono). The last event is "done", "stopped" or "error"; then the socket is closed.
 """
 
@@ -21,7 +21,7 @@ from typing import Any
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 import mynah
-from mynah import AudioChunk, InvalidArgument, MynahError, SegmentDone, SegmentStarted
+from mynah import AudioChunk, InvalidArgument, MynahError, SegmentDone, SegmentStarted, Words
 from ui.error_messages import PAGE_FAILURE, error_message
 from ui.recordings import Recordings
 from ui.slots import Slots
@@ -132,7 +132,11 @@ class _Relay:
         if sampling.seed is None:  # only a stream that names its seed can be repeated byte for byte
             sampling = replace(sampling, seed=secrets.randbits(53))
         voice = _string(opening, "voice") or None
-        async with self._client.stream(voice=voice, audio_format="pcm_s16le", sampling=sampling) as stream:
+        timed = (await self._client.info()).word_times
+        opening_stream = self._client.stream(
+            voice=voice, audio_format="pcm_s16le", sampling=sampling, word_times=timed or None
+        )
+        async with opening_stream as stream:
             settings = stream.opened.settings
             self._rate_hz = settings.sample_rate_hz or 24_000
             seed = str(settings.sampling.seed)  # JavaScript's numbers are exact up to 2^53 only
@@ -166,6 +170,8 @@ class _Relay:
                 await _send_event(self._socket, "chunk", **fields)
                 with suppress(RuntimeError, WebSocketDisconnect):
                     await self._socket.send_bytes(data)
+            case Words():
+                await _send_event(self._socket, "words", **asdict(event))
             case SegmentStarted():
                 await _send_event(self._socket, "segment_started", **asdict(event))
             case SegmentDone():

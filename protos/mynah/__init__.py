@@ -44,6 +44,7 @@ from mynah.client.events import (
     WordTime,
 )
 from mynah.client.settings import AudioFormat, Sampling, SpeechSettings, TextSettings, Timeouts, Tls
+from mynah.client.subtitles import Subtitles
 
 if TYPE_CHECKING:
     from mynah.client.client import Client
@@ -73,6 +74,7 @@ __all__ = [
     "SpeechStream",
     "StreamCancelled",
     "StreamOpened",
+    "Subtitles",
     "TextSettings",
     "TimedOut",
     "Timeouts",

@@ -12,7 +12,6 @@ from engines.errors import InvalidInput
 from engines.voice_report import VoiceReport
 from mynah.v1 import speech_pb2, voices_pb2
 from service.audio.formats import SAMPLE_RATES_HZ, AudioFormat, AudioSettings
-from service.errors import FailedPrecondition
 from service.stream.policy import StreamPolicy
 from service.stream.session import split_chars
 from service.stream.settings import Markup, StreamSettings, TextSettings, UnspeakableText
@@ -40,8 +39,7 @@ _FORMATS[speech_pb2.AUDIO_FORMAT_UNSPECIFIED] = AudioFormat.PCM_S16LE
 async def stream_settings(
     message: speech_pb2.SpeechSettings, voices: VoiceSource, info: EngineInfo, policy: StreamPolicy
 ) -> StreamSettings:
-    """The settings that a client asks for, defaults filled in. Raises InvalidInput, FailedPrecondition for what the
-    engine does not do, and as `voices.get`."""
+    """The settings that a client asks for, defaults filled in. Raises InvalidInput, and as `voices.get`."""
     audio_format = _audio_format(message.audio_format)
     rate_hz = message.sample_rate_hz if message.HasField("sample_rate_hz") else audio_format.default_rate_hz
     audio = AudioSettings(audio_format, rate_hz)
@@ -51,7 +49,7 @@ async def stream_settings(
     for field, reason in (("word_times", "WORD_TIMES_UNAVAILABLE"), ("word_guard", "WORD_GUARD_UNAVAILABLE")):
         if getattr(message, field) and not info.word_times:
             why = f"settings.{field} is true; it must be false or absent here. {info.word_times_notice}"
-            raise FailedPrecondition(reason, why, field=f"settings.{field}", value="true", allowed="false")
+            raise InvalidInput(f"settings.{field}", why, reason, value="true", allowed="false")
     guarded = message.word_guard if message.HasField("word_guard") else policy.word_guard and info.word_times
     stored = await voices.get(voice_id)
     return StreamSettings(stored.voice_id, stored.voice, audio, sampling, text, message.word_times, guarded)

@@ -47,6 +47,7 @@ VOICE_ALIASES = (
 VOICE_HEADER = "x-mynah-voice"  # of a response: the id of the voice that speaks
 REPLACED_VOICE_HEADER = "x-mynah-voice-replaced"  # the alias that was asked for
 TEXT_FIELDS = ("markup", "unspeakable_text", "drop_thinking")
+WORD_FIELDS = ("word_times", "word_guard")
 SAMPLING_FIELDS = ("temperature", "top_k", "top_p", "repetition_penalty", "seed", "max_speech_token_count")
 
 # The contract's fields that have other names here.
@@ -55,6 +56,8 @@ _FIELDS = {
     "text.content": "input",
     "voice_id": "voice",
     "settings.audio_format": "response_format",
+    "settings.word_times": "word_times",
+    "settings.word_guard": "word_guard",
     "settings.sample_rate_hz": "sample_rate_hz",
     "sampling.max_speech_tokens": "max_speech_token_count",
 }
@@ -90,10 +93,15 @@ def parse(body: dict[str, Any], model: str) -> SpeechRequest:
     for name in SAMPLING_FIELDS:
         if name in fields:
             _set(settings.sampling, name, fields[name])
+    for name in WORD_FIELDS:
+        if name in fields:
+            _set(settings, name, fields[name])
     settings.text.CopyFrom(text_settings(**{name: fields[name] for name in TEXT_FIELDS if name in fields}))
     request = speech_pb2.SynthesizeRequest(settings=settings)
     _set(request, "text", fields["input"], "input")
     events, whole = fields.get("stream_format") == "sse", not fields.get("stream", True)
+    if settings.word_times and not events:
+        raise _invalid("word_times", "true", "false or absent without stream_format sse")
     if events and whole:
         raise _invalid("stream", "false", "true or absent with stream_format sse")
     return SpeechRequest(request, audio_format, events, whole)
@@ -221,4 +229,21 @@ _PARSERS: dict[str, Callable[[str, object], Any]] = {
     "markup": _choice(Markup, "MARKUP_UNKNOWN"),
     "unspeakable_text": _choice(UnspeakableText, "UNSPEAKABLE_TEXT_UNKNOWN"),
     "drop_thinking": _flag,
+    "word_times": _boolean,
+    "word_guard": _boolean,
 }
+CAPTIONED_FIELDS = ("return_timestamps",)  # of `/dev/captioned_speech`, beside those of `/v1/audio/speech`
+
+
+def parse_captioned(body: dict[str, Any], model: str) -> SpeechRequest:
+    """As `parse`, for `/dev/captioned_speech`: word times are sent unless `return_timestamps` is false."""
+    rest = {name: value for name, value in body.items() if name not in CAPTIONED_FIELDS}
+    for name in ("stream_format", "word_times"):
+        if name in rest:
+            allowed = "return_timestamps and the fields of /v1/audio/speech except stream_format and word_times"
+            message = f"{name} is not a field of this request; allowed fields are {allowed}."
+            raise InvalidInput(name, message, "FIELD_UNKNOWN", allowed=allowed)
+    wanted = body.get("return_timestamps")
+    speech = parse(rest, model)
+    speech.request.settings.word_times = wanted is None or _boolean("return_timestamps", wanted)
+    return speech

@@ -89,6 +89,7 @@ def parser() -> argparse.ArgumentParser:
     batch = _command(commands, "batch", "speak many lines into a folder of audio files")
     add_batch_arguments(batch)
     _add_text_settings(batch)
+    _add_word_guard(batch)
     _add_voices(commands.add_parser("voices", help="create, list and delete voices", allow_abbrev=False))
     health = _command(commands, "health", "check whether the server accepts streams; exit status 0 or 3")
     health.add_argument("--service", default="", help='"liveness" checks only whether the process works')
@@ -155,6 +156,9 @@ def _add_say(say: argparse.ArgumentParser) -> None:
     say.add_argument("--repetition-penalty", type=float, help="above 1: fewer repetitions (default 1.2; 1: off)")
     say.add_argument("--seed", type=int, help="the same seed, text and settings give the same speech (default: random)")
     _add_text_settings(say)
+    subtitles = "file for subtitles, .srt or .vtt, with the times of the words"
+    say.add_argument("--subtitles", metavar="FILE", help=subtitles)
+    _add_word_guard(say)
     say.add_argument("--quiet", action="store_true", help="print no progress and no summary")
 
 
@@ -168,6 +172,11 @@ def _add_text_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--unspeakable-text", choices=("skip", "refuse"), help=unspeakable)
     thinking = "leave out what stands between <think> and </think> (default: as above)"
     parser.add_argument("--drop-thinking", action=argparse.BooleanOptionalAction, help=thinking)
+
+
+def _add_word_guard(parser: argparse.ArgumentParser) -> None:
+    guard = "watch that the speech says its text, each word once (default: the server's choice)"
+    parser.add_argument("--word-guard", action=argparse.BooleanOptionalAction, help=guard)
 
 
 def _add_voices(voices: argparse.ArgumentParser) -> None:
