@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -121,6 +121,21 @@ class Words:
 
 
 @dataclass(frozen=True)
+class WordGuardReport:
+    """What the guard on words found in a segment, and what was done.
+
+    action   retried: the segment was drawn again before any of its audio was given; stopped: the speech was faded out
+             behind its last word; reported: nothing, because its audio had been given
+    retries  draws that were dropped
+    """
+
+    fault: Literal["late_end", "repeated", "invented_tail", "early_stop"]
+    action: Literal["retried", "stopped", "reported"]
+    retries: int
+    spoken_chars: int  # of the text, before which its words were spoken
+
+
+@dataclass(frozen=True)
 class SegmentStats:
     """Measurements of a segment, and the underruns of a real-time listener. Seconds of wall time."""
 
@@ -136,6 +151,7 @@ class SegmentStats:
     underrun_s: float = 0.0
     hit_token_limit: bool = False  # T3 stopped at max_speech_tokens
     hit_runaway_limit: bool = False  # T3 was stopped: the speech was far longer than the text can take
+    word_guard: WordGuardReport | None = None  # None: off, or nothing was found
 
 
 @dataclass(frozen=True)

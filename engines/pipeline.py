@@ -6,10 +6,10 @@ Read `PipelineStream.speak` first.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Literal, Protocol
 
 from engines.api import (
     NULL_OBSERVER,
@@ -24,13 +24,14 @@ from engines.api import (
     SegmentStarted,
     SegmentStats,
     WindowFigures,
+    WordGuardReport,
     Words,
 )
 from engines.audio import faded_out
 from engines.config import Sampling
 from engines.errors import EngineBusy, EngineFailure, InvalidInput
 from engines.health import Health
-from engines.model_spec import SAMPLE_RATE_HZ, SILENCE_TAIL_TOKENS
+from engines.model_spec import SAMPLE_RATE_HZ, SILENCE_SPEECH_TOKEN, SILENCE_TAIL_TOKENS
 from engines.playback import ActiveStreams, PlaybackClock
 from engines.s3gen.noise import segment_seed
 from engines.s3gen.streaming.batcher import WindowBatcher
@@ -42,6 +43,7 @@ from engines.s3gen.streaming.windows import Wait, Window
 from engines.segment_stats import SegmentStatsRecorder
 from engines.t3.backend import T3Backend, T3Request
 from engines.voice import Voice
+from engines.words.guard import Fault, Finding
 from engines.words.segment import SegmentWords
 from engines.words.source import Aligner
 from engines.words.text import Word
@@ -49,6 +51,7 @@ from engines.worker_pool import WorkerPool
 
 # a voice takes seconds; decoding the recording has a limit of its own, which says so to its sender
 _VOICE_WORKERS, _VOICE_TIME_LIMIT_S = 4, 120.0
+_MAX_REDRAWS = 2  # of a segment whose words are wrong
 _WARM_UP_TEXT = "Hello there."
 _WARM_UP = Sampling(seed=1, max_speech_tokens=50)
 
@@ -197,10 +200,20 @@ class PipelineStream:
         try:
             yield SegmentStarted(segment, utterance.text_tokens)
             self._active_streams.update(self._playback, self._playback.dry_at_s)
-            while (window := await utterance.next_window()) is not None:
+            while True:
+                window = await utterance.next_window()
+                if utterance.must_be_redrawn:
+                    utterance = await self._redraw(utterance)
+                    continue
+                if window is None:
+                    break
                 plan = None if self._sampling.repeatable else utterance.plan
                 decoded = await self.stages.s3gen.decode(utterance.decoder, window, self._deadline_s(), plan)
-                if decoded.window.is_last and utterance.ran_away:
+                if utterance.must_be_redrawn:  # found while its first window was decoded
+                    utterance = await self._redraw(utterance)
+                    continue
+                utterance.audio_given = True
+                if decoded.window.is_last and (utterance.ran_away or utterance.stopped):
                     decoded = replace(decoded, samples=faded_out(decoded.samples, SAMPLE_RATE_HZ))
                 recorder.deliver(decoded)
                 self._active_streams.update(self._playback, self._playback.dry_at_s)
@@ -243,16 +256,31 @@ class PipelineStream:
         self._current = prepared or self._begin(segment)
         return self._current
 
-    def _begin(self, segment: Segment, *, made_ahead: bool = False) -> _Utterance:
-        sampling = replace(self._sampling, seed=segment_seed(self._sampling.seed, segment.index))
+    async def _redraw(self, faulty: _Utterance) -> _Utterance:
+        """The same segment drawn again, by a seed that follows from the stream's."""
+        await faulty.cancel()
+        self._current = self._begin(faulty.segment, tries=faulty.tries + 1, fault=faulty.fault)
+        return self._current
+
+    def _begin(
+        self, segment: Segment, *, made_ahead: bool = False, tries: int = 0, fault: Fault | None = None
+    ) -> _Utterance:
+        """`tries`: draws of the segment that were dropped, the last for `fault`."""
+        seed = segment_seed(self._sampling.seed, segment.index)
+        for number in range(tries):
+            seed = segment_seed(seed, number)
+        sampling = replace(self._sampling, seed=seed)
         text_tokens = self.stages.encode_text(segment.text)
         runaway_tokens = self.stages.runaway_tokens(segment.text)
         request = T3Request(text_tokens, self._voice, sampling, made_ahead, runaway_tokens)
         words = None
-        if segment.word_times and self.stages.aligner is not None:
+        if (segment.word_times or segment.word_guard) and self.stages.aligner is not None:
             request, source = self.stages.aligner.start(request)
-            words = SegmentWords(self.stages.words_of(segment.text), len(text_tokens), source)
-        return _Utterance(self.stages, segment, request, self._pacer, self._start_prepared, words)
+            spoken = self.stages.words_of(segment.text)
+            words = SegmentWords(spoken, len(text_tokens), source, guarded=segment.word_guard)
+        return _Utterance(
+            self.stages, segment, request, self._pacer, self._start_prepared, words, tries=tries, fault=fault
+        )
 
     def _start_prepared(self) -> None:
         segment, self._to_prepare = self._to_prepare, None
@@ -278,8 +306,17 @@ class _Utterance:
         pacer: StreamPacer | None,
         on_ended: Callable[[], None],
         words: SegmentWords | None = None,
+        *,
+        tries: int = 0,
+        fault: Fault | None = None,
     ) -> None:
+        """`tries`: draws of the segment that were dropped, the last for `fault`."""
         self._words = words
+        self.tries, self.fault = tries, fault
+        self.audio_given = self.stopped = False
+        self._finding: Finding | None = None  # in this draw
+        self._cut_tokens: int | None = None  # at which the speech is stopped; not done yet
+        self._paced = pacer is not None
         self.segment = segment
         self.text_tokens = len(request.text_tokens)
         self._progress = TokenProgress()
@@ -290,6 +327,7 @@ class _Utterance:
         self._observer = stages.observer
         self._failure: EngineFailure | None = None
         self._awaited_tokens = 0
+        self._gives_up_draw = False
         self._enough = asyncio.Event()  # the awaited tokens have come, or no more will
         self._collector = asyncio.create_task(self._collect(), name=f"t3-segment-{segment.index}")
 
@@ -297,7 +335,7 @@ class _Utterance:
         clock, progress = asyncio.get_running_loop().time, self._progress
         started_s = clock()
         try:
-            while speech_tokens := await self._generation.next_speech_tokens():
+            async for speech_tokens in self._batches():
                 is_first = not progress.speech_tokens
                 progress.add(speech_tokens, clock() - started_s)
                 if is_first:
@@ -310,9 +348,79 @@ class _Utterance:
         except Exception as error:  # a bug of ours must end the segment too, not block it
             self._failure = EngineFailure(f"T3 failed: {error!r}")
             self._failure.__cause__ = error
-        progress.ended = True
+        progress.ended = self._cut_tokens is None
         self._enough.set()
         self._on_ended()
+
+    async def _batches(self) -> AsyncIterator[list[int]]:
+        """T3's speech tokens as they come; with a guard, those that were checked, up to the end that it finds."""
+        words, generation = self._words, self._generation
+        if words is None or not words.guarded:
+            while speech_tokens := await generation.next_speech_tokens():
+                yield speech_tokens
+            return
+        held: list[int] = []
+        while speech_tokens := await generation.next_speech_tokens():
+            held += speech_tokens
+            if len(held) < words.batch_tokens:
+                continue
+            checked = await self._checked(words, held)
+            yield checked
+            if len(checked) < len(held) or self._stops:
+                return
+            held = []
+        if held:
+            yield await self._checked(words, held)
+        if not self._stops:
+            await self._check_end(words)
+
+    @property
+    def _stops(self) -> bool:
+        """Whether no more tokens of this draw are wanted."""
+        return self._gives_up_draw or self._cut_tokens is not None
+
+    async def _checked(self, words: SegmentWords, speech_tokens: list[int]) -> list[int]:
+        """The new speech tokens, up to one that shows a fault by which the draw is given up or stopped."""
+        made = self._progress.speech_tokens
+        while (finding := await words.update([*made, *speech_tokens])) is not None:
+            # not before the tokens that were given already: all rows but the last of those had been checked
+            count = max(0, finding.row + 1 - len(made))
+            self._note(finding, finding.row + 1)
+            if not self._stops and finding.end_row is not None:
+                self._cut_tokens = finding.end_row
+            if self._stops:
+                await self._generation.cancel()
+                return speech_tokens[:count]
+        return speech_tokens
+
+    async def _check_end(self, words: SegmentWords) -> None:
+        """T3 has stopped by itself."""
+        made = self._progress.speech_tokens
+        cut_short = self._generation.hit_token_limit or self._generation.hit_runaway_limit
+        speech = made[: len(made) - SILENCE_TAIL_TOKENS]
+        while (finding := await words.update(speech, ended=not cut_short)) is not None:
+            self._note(finding, len(made))
+            if finding.fault == "early_stop":
+                break
+
+    def _note(self, finding: Finding, tokens: int) -> None:
+        """A fault was found with so many tokens. Decides whether it can still be kept from the listener."""
+        early = not self.audio_given if self._paced else self.plan.needs_more_than(tokens)
+        self._finding, self.fault = finding, finding.fault
+        self._gives_up_draw = self._gives_up_draw or (early and self.tries < _MAX_REDRAWS)
+
+    @property
+    def must_be_redrawn(self) -> bool:
+        """Whether the draw is given up: none of its audio was given, and it has a fault."""
+        return self._gives_up_draw and not self.audio_given
+
+    def _apply_cut(self) -> None:
+        """End the speech behind its last word, or behind what was decoded already."""
+        assert self._cut_tokens is not None
+        tokens = self._progress.speech_tokens
+        del tokens[max(self._cut_tokens, self.plan.decoded_tokens) :]
+        tokens.extend([SILENCE_SPEECH_TOKEN] * SILENCE_TAIL_TOKENS)
+        self._cut_tokens, self.stopped, self._progress.ended = None, True, True
 
     @property
     def ran_away(self) -> bool:
@@ -330,7 +438,14 @@ class _Utterance:
         while True:
             if self._failure is not None:
                 raise self._failure
+            if self.must_be_redrawn:
+                return None
+            if self._cut_tokens is not None and self._paced:
+                self._apply_cut()
             window = self.plan.next(clock())
+            if window is None and self._cut_tokens is not None:
+                self._apply_cut()  # not before the windows that are due without it, so that a seed repeats
+                continue
             if window is not None or self.plan.finished:
                 return window
             await self._wait(self.plan.wait)
@@ -349,10 +464,11 @@ class _Utterance:
 
     async def spoken_words(self, decoded: Decoded) -> Words | None:
         """Returns the words that end in a window's samples; None if none end or begin there. Raises EngineFailure."""
-        if self._words is None:
+        if self._words is None or not self.segment.word_times:
             return None
         window, tokens = decoded.window, self._progress.speech_tokens
-        await self._words.update(tokens[: len(tokens) - SILENCE_TAIL_TOKENS] if self._progress.ended else tokens)
+        if not self._words.guarded:  # otherwise the collector reads them
+            await self._words.update(tokens[: len(tokens) - SILENCE_TAIL_TOKENS] if self._progress.ended else tokens)
         words = self._words.decoded(decoded.samples, window.stop, is_last=window.is_last)
         begun = () if window.is_last else self._words.begun()
         return Words(self.segment.index, words, begun) if words or begun else None
@@ -363,7 +479,16 @@ class _Utterance:
             t3_s=self._progress.last_token_s,
             hit_token_limit=self._generation.hit_token_limit,
             hit_runaway_limit=self._generation.hit_runaway_limit,
+            word_guard=self._guard_report(),
         )
+
+    def _guard_report(self) -> WordGuardReport | None:
+        if self.fault is None or self._words is None:
+            return None
+        action: Literal["stopped", "reported", "retried"] = "retried"
+        if self._finding is not None:
+            action = "stopped" if self.stopped else "reported"
+        return WordGuardReport(self.fault, action, self.tries, self._words.spoken_chars)
 
     def promote(self) -> None:
         """The segment is no longer prefetched but current: T3 gives it the priority of one."""

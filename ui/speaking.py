@@ -4,8 +4,8 @@ The browser sends JSON: first {"type": "open", "voice": ..., "sampling": {...}},
 {"type": "text", "text": ...}, then {"type": "end"}; {"type": "stop"} may come at any time.
 
 It receives JSON events. "segment_started", "segment_done", "words" and "chunk" have the fields of the client's
-SegmentStarted, SegmentDone, Words and AudioChunk, and each "chunk" is followed by a binary message with its samples (16-bit little-endian,
-mono). The last event is "done", "stopped" or "error"; then the socket is closed.
+SegmentStarted, SegmentDone, Words and AudioChunk, and each "chunk" is followed by a binary message with its samples
+(16-bit little-endian, mono). The last event is "done", "stopped" or "error"; then the socket is closed.
 """
 
 from __future__ import annotations

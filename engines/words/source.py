@@ -12,6 +12,8 @@ from engines.words.path import F32
 class AttentionSource(Protocol):
     """The attention of one segment's speech to its text."""
 
+    batch_tokens: int  # that a caller should collect before it asks for their rows
+
     async def rows(self, speech_tokens: Sequence[int]) -> F32:
         """(n, text tokens): the attention of speech tokens behind those returned before, each row a share of 1.
 

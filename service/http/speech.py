@@ -164,8 +164,8 @@ class _EventResponse:
                 "end": round(word.end_samples / self._rate_hz, 4),
                 "spoken": word.spoken_text,
                 "segment_index": words.segment_index,
-                "start_char": word.start_char,
-                "end_char": word.end_char,
+                "start_char": word.start_char_index,
+                "end_char": word.end_char_index,
             }
             for word in words.words
         ]

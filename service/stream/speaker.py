@@ -218,6 +218,9 @@ class Speaker:
         start = self._timeline.segment_offset_samples
         figures = asdict(stats)
         del figures["hit_runaway_limit"]  # which `end_reason` says
+        if (found := stats.word_guard) is not None:
+            metrics.WORD_GUARD.labels(found.fault, found.action).inc()
+            figures["word_guard"] = events.WordGuard(**asdict(found))
         at_clients_rate = {"samples": self._timeline.offset_samples - start}
         return events.SegmentDone(
             segment_index=segment.index,

@@ -49,6 +49,8 @@ def test_every_option_is_a_flag_and_a_variable_of_its_own_type():
         "admin_listen": ("0.0.0.0:9090", "0.0.0.0:9090"),
         "otlp_endpoint": ("http://collector:4317", "http://collector:4317"),
         "strict": ("on", True),
+        "word_times": ("off", "off"),
+        "word_guard": ("on", True),
         "provider_fp16": ("on", True),
         "provider_cache_dir": ("/tmp/e", Path("/tmp/e")),
         "providers": ("cuda,cpu", ("cuda", "cpu")),

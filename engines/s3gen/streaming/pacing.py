@@ -79,6 +79,15 @@ class SegmentPlan:
         return self._planner.finished
 
     @property
+    def decoded_tokens(self) -> int:
+        """The speech tokens of all windows so far."""
+        return self._planner.decoded_tokens
+
+    def needs_more_than(self, tokens: int) -> bool:
+        """Whether the first window of a plan without a pacer is not due with so many tokens."""
+        return tokens <= self._planner.schedule.step(0).block_tokens
+
+    @property
     def wait(self) -> Wait:
         """When to ask again after `next` has returned None."""
         return self._planner.wait

@@ -38,12 +38,14 @@ class TappedAligner:
 
 
 class _TappedSource:
+    batch_tokens = 1
+
     def __init__(self, tap: AlignmentTap) -> None:
         self._tap, self._taken = tap, 0
 
     async def rows(self, speech_tokens: Sequence[int]) -> F32:
         """As AttentionSource.rows."""
-        start, self._taken = self._taken, self._tap.rows
+        start, self._taken = self._taken, max(self._taken, min(self._tap.rows, len(speech_tokens)))
         return self._tap.attention(start, self._taken)
 
     def close(self) -> None:
@@ -156,6 +158,8 @@ class ForcedAligner:
 
 
 class _ForcedSource:
+    batch_tokens = 8  # a pass over one token costs almost as much as over these
+
     def __init__(self, aligner: ForcedAligner, segment: _Forced) -> None:
         self._aligner, self._segment, self._asked = aligner, segment, 0
 

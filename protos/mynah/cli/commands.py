@@ -98,8 +98,12 @@ async def _say(client: Client, args: argparse.Namespace) -> None:
 
                 await _speak(stream, args.text, write, stats, reporter, subtitles)
     if args.subtitles is not None:
-        Path(args.subtitles).write_text(subtitles.in_format(subtitle_format(args.subtitles)), encoding="utf-8")
+        _write_subtitles(subtitles, args.subtitles)
     reporter.finished(stats, "standard output" if output == STDOUT else output or f"played with {player_name}")
+
+
+def _write_subtitles(subtitles: Subtitles, path: str) -> None:
+    Path(path).write_text(subtitles.in_format(subtitle_format(path)), encoding="utf-8")
 
 
 async def _speak(

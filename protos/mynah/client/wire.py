@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
 from datetime import UTC
 from typing import Any, get_args
 
@@ -180,8 +179,8 @@ def _words(words: Iterable[speech_pb2.WordTime]) -> tuple[events.WordTime, ...]:
     return tuple(
         events.WordTime(
             text=word.text,
-            start_char=word.start_char,
-            end_char=word.end_char,
+            start_char=word.start_char_index,
+            end_char=word.end_char_index,
             start_samples=word.start_samples,
             end_samples=word.end_samples,
             spoken_text=word.spoken_text,
@@ -297,7 +296,17 @@ def _window_to_wire(window: events.WindowFigures) -> speech_pb2.WindowFigures:
 
 
 def _words_to_wire(words: Iterable[events.WordTime]) -> list[speech_pb2.WordTime]:
-    return [speech_pb2.WordTime(**asdict(word)) for word in words]
+    return [
+        speech_pb2.WordTime(
+            text=word.text,
+            start_char_index=word.start_char,
+            end_char_index=word.end_char,
+            start_samples=word.start_samples,
+            end_samples=word.end_samples,
+            spoken_text=word.spoken_text,
+        )
+        for word in words
+    ]
 
 
 def _word_guard_to_wire(guard: events.WordGuard) -> speech_pb2.WordGuard:

@@ -273,20 +273,20 @@ class Words(_message.Message):
     def __init__(self, segment_index: _Optional[int] = ..., words: _Optional[_Iterable[_Union[WordTime, _Mapping]]] = ...) -> None: ...
 
 class WordTime(_message.Message):
-    __slots__ = ("text", "start_char", "end_char", "start_samples", "end_samples", "spoken_text")
+    __slots__ = ("text", "start_char_index", "end_char_index", "start_samples", "end_samples", "spoken_text")
     TEXT_FIELD_NUMBER: _ClassVar[int]
-    START_CHAR_FIELD_NUMBER: _ClassVar[int]
-    END_CHAR_FIELD_NUMBER: _ClassVar[int]
+    START_CHAR_INDEX_FIELD_NUMBER: _ClassVar[int]
+    END_CHAR_INDEX_FIELD_NUMBER: _ClassVar[int]
     START_SAMPLES_FIELD_NUMBER: _ClassVar[int]
     END_SAMPLES_FIELD_NUMBER: _ClassVar[int]
     SPOKEN_TEXT_FIELD_NUMBER: _ClassVar[int]
     text: str
-    start_char: int
-    end_char: int
+    start_char_index: int
+    end_char_index: int
     start_samples: int
     end_samples: int
     spoken_text: str
-    def __init__(self, text: _Optional[str] = ..., start_char: _Optional[int] = ..., end_char: _Optional[int] = ..., start_samples: _Optional[int] = ..., end_samples: _Optional[int] = ..., spoken_text: _Optional[str] = ...) -> None: ...
+    def __init__(self, text: _Optional[str] = ..., start_char_index: _Optional[int] = ..., end_char_index: _Optional[int] = ..., start_samples: _Optional[int] = ..., end_samples: _Optional[int] = ..., spoken_text: _Optional[str] = ...) -> None: ...
 
 class SegmentStarted(_message.Message):
     __slots__ = ("segment_index", "offset_samples", "text", "text_token_count", "consumed_text_char_count")

@@ -20,10 +20,12 @@ def session(
     *,
     seed: int = 7,
     text: TextSettings | None = None,
+    word_times: bool = False,
     **limits: int,
 ) -> Session:
     voice, sampling = fake_voice("default"), Sampling(seed=seed)
-    settings = StreamSettings("default", voice, audio or AudioSettings(), sampling, text or TextSettings())
+    chosen = text or TextSettings()
+    settings = StreamSettings("default", voice, audio or AudioSettings(), sampling, chosen, word_times=word_times)
     return Session(engine, settings, StreamPolicy(**limits))
 
 
