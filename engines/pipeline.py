@@ -404,7 +404,7 @@ class _Utterance:
                 break
 
     def _note(self, finding: Finding, tokens: int) -> None:
-        """A fault was found with so many tokens. Decides whether it can still be kept from the listener."""
+        """A fault was found when `tokens` existed. Decides whether it can still be kept from the listener."""
         early = not self.audio_given if self._paced else self.plan.needs_more_than(tokens)
         self._finding, self.fault = finding, finding.fault
         self._gives_up_draw = self._gives_up_draw or (early and self.tries < _MAX_REDRAWS)

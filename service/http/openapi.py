@@ -53,6 +53,14 @@ def _paths(info: EngineInfo, policy: StreamPolicy) -> Schema:
                 "responses": {"200": _spoken()} | _errors(400, 401, 403, 404, 408, 413, 415, 429, 500, 503),
             }
         },
+        "/dev/captioned_speech": {
+            "post": {
+                "operationId": "createCaptionedSpeech",
+                "summary": "Speak a text; the response streams audio and the times of its words, as Kokoro-FastAPI's.",
+                "requestBody": _json_body(_speech_request(info, policy, captioned=True)),
+                "responses": {"200": _captioned()} | _errors(400, 401, 403, 404, 408, 413, 415, 429, 500, 503),
+            }
+        },
         "/v1/audio/models": {
             "get": _get("listAudioModels", "List the model, as Open WebUI asks for it.", _ref("AudioModels"))
         },
@@ -120,7 +128,27 @@ def _spoken() -> Schema:
     }
 
 
-def _speech_request(info: EngineInfo, policy: StreamPolicy) -> Schema:
+def _captioned() -> Schema:
+    timestamp = _object(
+        {"word": _STRING, "start_time": {"type": "number"}, "end_time": {"type": "number"}},
+        "word",
+        "start_time",
+        "end_time",
+    )
+    chunk = _object(
+        {
+            "audio": {"type": "string", "contentEncoding": "base64"},
+            "audio_format": _STRING,
+            "timestamps": _or_null({"type": "array", "items": timestamp}),
+        },
+        "audio",
+        "audio_format",
+        "timestamps",
+    )
+    return _json("An object for each chunk, one on a line; one for all with stream false. Times are seconds.", chunk)
+
+
+def _speech_request(info: EngineInfo, policy: StreamPolicy, *, captioned: bool = False) -> Schema:
     model = {"enum": [info.model, *speech_request.MODEL_ALIASES]}
     text = {"type": "string", "minLength": 1, "maxLength": policy.max_pending_text_chars}
     name = _STRING | {"description": "A voice's id or name."}
@@ -154,7 +182,21 @@ def _speech_request(info: EngineInfo, policy: StreamPolicy) -> Schema:
             "default": policy.drop_thinking,
             "description": "Drops <think>...</think>.",
         },
+        "word_times": {
+            "type": "boolean",
+            "default": False,
+            "description": "Sends speech.audio.words events; needs stream_format sse"
+            + ("." if info.word_times else f". Not on this server: {info.word_times_notice}"),
+        },
+        "word_guard": {
+            "type": "boolean",
+            "default": policy.word_guard and info.word_times,
+            "description": "Watches that the speech says its text, each word once.",
+        },
     }
+    if captioned:
+        del fields["word_times"], fields["stream_format"]
+        fields["return_timestamps"] = {"type": "boolean", "default": True, "description": "Sends the times of words."}
     optional = {name: _or_null(schema) for name, schema in fields.items()}
     return _object({"input": text} | optional, "input")
 

@@ -84,7 +84,7 @@ class SegmentPlan:
         return self._planner.decoded_tokens
 
     def needs_more_than(self, tokens: int) -> bool:
-        """Whether the first window of a plan without a pacer is not due with so many tokens."""
+        """Whether `tokens` are too few for the first window of a plan without a pacer."""
         return tokens <= self._planner.schedule.step(0).block_tokens
 
     @property
