@@ -74,12 +74,15 @@ ENTRYPOINT ["mynah-serve"]
 FROM runtime AS cpu
 USER 65532:65532
 
+# NVIDIA_REQUIRE_CUDA: a driver of any CUDA 12 runs libraries of 12.6 (minor version compatibility, driver 525 or newer).
+# LD_LIBRARY_PATH: GKE mounts the driver's libraries there; other clusters have no such folder.
 FROM runtime AS gpu
 RUN --mount=type=bind,source=docker/compiler.sh,target=/run/compiler.sh \
     /run/compiler.sh
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
-    NVIDIA_REQUIRE_CUDA="cuda>=12.6" \
+    NVIDIA_REQUIRE_CUDA="cuda>=12.0" \
+    LD_LIBRARY_PATH=/usr/local/nvidia/lib64 \
     CC=gcc \
     VLLM_CACHE_ROOT=/var/lib/mynah/vllm \
     TRITON_CACHE_DIR=/var/lib/mynah/triton \

@@ -156,10 +156,11 @@ bench-stream: $(VENV)/installed-dev ## streaming: cost, closeness to one pass, c
 FUZZ_S ?= 60
 FUZZERS := http websocket multipart body grpc_messages frames text
 .PHONY: fuzz
-fuzz: $(VENV)/installed-dev ## FUZZ_S seconds of invalid input for each parser of what clients send, two parsers at a time
+FUZZ_AT_ONCE ?= 2
+fuzz: $(VENV)/installed-dev ## FUZZ_S CPU seconds of invalid input for each parser of what clients send (FUZZ_AT_ONCE=2)
 	mkdir -p build/fuzz
-	printf '%s\n' $(FUZZERS) | PYTHONPATH=.:protos xargs -P 2 -I NAME sh -c '\
-	  $(BIN)/python -m tests.security.fuzz NAME -max_total_time=$(FUZZ_S) -seed=1 -rss_limit_mb=0 -artifact_prefix=build/fuzz/NAME- \
+	printf '%s\n' $(FUZZERS) | PYTHONPATH=.:protos xargs -P $(FUZZ_AT_ONCE) -I NAME sh -c '\
+	  $(BIN)/python -m tests.security.fuzz NAME -max_cpu_time=$(FUZZ_S) -seed=1 -rss_limit_mb=0 -artifact_prefix=build/fuzz/NAME- \
 	    > build/fuzz/NAME.log 2>&1 && echo "NAME: $$(grep -o "Done.*" build/fuzz/NAME.log)" \
 	    || { tail -n 60 build/fuzz/NAME.log; exit 255; }'
 

@@ -1,7 +1,8 @@
 """`make bench-attacks`: the largest silence that one healthy real-time stream sees while others attack its server.
 
 The engine is scripted: a chunk of 0.2 s every 0.2 s. The attackers run in a process of their own, so that the stream's
-client is not delayed by their work in Python. `tests/security` asserts the same attacks' cost in CPU time.
+client is not delayed by their work in Python. Also measured: how long the server's event loop computes without a break,
+in CPU time. `tests/security` asserts both.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from time import monotonic
 
+from httpx import AsyncClient
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
@@ -35,10 +37,11 @@ _AT_REST = "at rest"
 
 @dataclass
 class Target:
-    """A server under attack: a client of its gRPC port, and its HTTP port."""
+    """A server under attack: a client of its gRPC port, and both ports."""
 
     client: Client
     http: tuple[str, int]
+    grpc: tuple[str, int]
 
 
 Attack = Callable[[Target], Awaitable[None]]
@@ -136,12 +139,61 @@ async def long_texts(at: Target) -> None:
                 pass
 
 
+def call_head(path: bytes, *more: tuple[bytes, bytes]) -> bytes:
+    """A call's header block, of literals."""
+    fields = [
+        (b":method", b"POST"),
+        (b":scheme", b"http"),
+        (b":path", path),
+        (b":authority", b"localhost"),
+        (b"content-type", b"application/grpc"),
+        (b"te", b"trailers"),
+        *more,
+    ]
+    return b"".join(bytes((0, len(name))) + name + bytes((len(value),)) + value for name, value in fields)
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    """A frame of HTTP/2."""
+    return len(payload).to_bytes(3) + bytes((kind, flags)) + stream.to_bytes(4) + payload
+
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"")
+CALL_CONNECTIONS, CALLS_OF_CONNECTION = 25, 100  # of each client: 10 000 calls
+
+
+async def silent_calls(at: Target) -> None:
+    """gRPC calls that never send their message."""
+    await asyncio.gather(*(_calls(at, b"") for _ in range(CALL_CONNECTIONS)))
+
+
+async def reset_calls(at: Target) -> None:
+    """gRPC calls that are reset as soon as they are made."""
+    await asyncio.gather(*(_calls(at, (8).to_bytes(4)) for _ in range(CALL_CONNECTIONS)))
+
+
+async def _calls(at: Target, reset: bytes) -> None:
+    reader, writer = await asyncio.open_connection(*at.grpc)
+    head = call_head(b"/mynah.v1.Speech/GetServerInfo")
+    writer.write(PREFACE)
+    with suppress(ConnectionError, TimeoutError):
+        for number in range(CALLS_OF_CONNECTION):
+            writer.write(frame(1, 4, 2 * number + 1, head))
+            if reset:
+                writer.write(frame(3, 0, 2 * number + 1, reset))
+        async with asyncio.timeout(2.0):
+            while await reader.read(65_536):
+                pass
+    writer.close()
+
+
 def _socket_of(at: Target) -> str:
     return "ws://{}:{}/v1/stream".format(*at.http)
 
 
 INPUTS: list[Attack] = [giant_frames, allowed_frames, tiny_chunks, pings, flushes, cancels, lists, long_texts]
-ATTACKS: dict[str, Attack] = {each.__name__: each for each in (heads, *INPUTS)}
+CALLS: list[Attack] = [silent_calls, reset_calls]
+ATTACKS: dict[str, Attack] = {each.__name__: each for each in (heads, *INPUTS, *CALLS)}
 
 
 @dataclass
@@ -169,14 +221,26 @@ class Healthy:
                     await stream.send(_TEXT)
                     await stream.flush()
                 elif isinstance(event, AudioChunk):
-                    now_s = monotonic()
-                    self.gap_s, self._last_s = max(self.gap_s, now_s - self._last_s), now_s
-                    self.chunks += 1
+                    self.arrived()
                     begun.set()
 
+    def arrived(self) -> None:
+        """A chunk has arrived."""
+        now_s = monotonic()
+        self.gap_s, self._last_s = max(self.gap_s, now_s - self._last_s), now_s
+        self.chunks += 1
 
-async def measure(names: list[str], seconds: float) -> dict[str, float]:
-    """Returns the largest gap in seconds at rest and under each attack, which is repeated for this time."""
+
+@dataclass(frozen=True)
+class Cost:
+    """What an attack costs: the stream's largest gap, and the event loop's longest CPU time without a break."""
+
+    gap_s: float
+    longest_s: float
+
+
+async def measure(names: list[str], seconds: float) -> dict[str, Cost]:
+    """Returns the cost at rest and of each attack, which is repeated for this time."""
     flags = ("--http-listen", "127.0.0.1:0", "--max-streams", "64")
     async with (
         scripted_server(_LOAD, BUILD / "attacks.log", *flags, max_files=MAX_FILES) as server,
@@ -186,18 +250,28 @@ async def measure(names: list[str], seconds: float) -> dict[str, float]:
         speaking = asyncio.create_task(healthy.run(client, begun))
         await begun.wait()
         healthy.reset()
+        await _longest_s(server)  # resets it
         await asyncio.sleep(seconds)
-        gaps = {_AT_REST: healthy.largest_s()}
+        costs = {_AT_REST: Cost(healthy.largest_s(), await _longest_s(server))}
         for name in names:
             async with _attacker(name, server) as go:
                 healthy.reset()
+                await _longest_s(server)
                 await go(seconds)
-                gaps[name] = healthy.largest_s()
+                gap_s = healthy.largest_s()
+                costs[name] = Cost(gap_s, await _longest_s(server))
             if speaking.done():
                 await speaking
                 raise RuntimeError(f"the healthy stream ended under {name}")
         speaking.cancel()
-    return gaps
+    return costs
+
+
+async def _longest_s(server: ScriptedServer) -> float:
+    """The event loop's longest CPU time without a break since the last call."""
+    async with AsyncClient() as client:
+        page = (await client.get(f"http://{server.admin}/metrics", timeout=60)).text
+    return next(float(line.split()[1]) for line in page.splitlines() if line.startswith("bench_longest_pass_cpu_s "))
 
 
 @asynccontextmanager
@@ -225,11 +299,16 @@ async def _attacker(name: str, server: ScriptedServer) -> AsyncIterator[Callable
         await process.wait()
 
 
+def pair(address: str) -> tuple[str, int]:
+    """HOST:PORT as a pair."""
+    host, _, port = address.rpartition(":")
+    return host, int(port)
+
+
 async def attack(name: str, address: str, http: str) -> None:
     """Attacks with several clients at once, again and again, for the seconds that standard input says."""
-    host, _, port = http.rpartition(":")
     async with Client(address) as client:
-        at = Target(client, (host, int(port)))
+        at = Target(client, pair(http), pair(address))
         print("ready", flush=True)
         seconds = float(await asyncio.to_thread(sys.stdin.readline))
         await asyncio.gather(*(_repeat(name, at, monotonic() + seconds) for _ in range(CLIENTS)))
@@ -254,9 +333,14 @@ def main() -> None:
     if args.attack:
         asyncio.run(attack(args.attack, *args.at))
         return
-    gaps = asyncio.run(measure(args.attacks or [*ATTACKS], args.seconds))
-    rows = [(name, round(gap_s, 2)) for name, gap_s in gaps.items()]
-    publish("attacks", table(["attack", "largest gap, s"], rows), {"seconds": args.seconds, "gap_s": dict(rows)})
+    costs = asyncio.run(measure(args.attacks or [*ATTACKS], args.seconds))
+    rows = [(name, round(cost.longest_s, 3), round(cost.gap_s, 2)) for name, cost in costs.items()]
+    figures = {
+        "seconds": args.seconds,
+        "longest_s": {name: longest_s for name, longest_s, _ in rows},
+        "gap_s": {name: gap_s for name, _, gap_s in rows},
+    }
+    publish("attacks", table(["attack", "longest, CPU s", "largest gap, s"], rows), figures)
 
 
 if __name__ == "__main__":

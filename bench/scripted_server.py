@@ -28,6 +28,7 @@ from engines.config import Sampling
 from engines.errors import EngineFailure
 from engines.fake import FakeEngine, Script
 from engines.voice import Voice
+from service import stderr_filter
 from service.__main__ import serve
 from service.config import read_config
 from service.telemetry import logs
@@ -189,6 +190,7 @@ async def _startup_lines(process: asyncio.subprocess.Process) -> dict[str, str]:
 
 async def _serve(load: Load, flags: list[str]) -> None:
     config = read_config(flags, os.environ)
+    stderr_filter.redirect()
     logs.configure(config.log_level)
     engine = StampedEngine(load, config.max_streams)
     HangingFiles.hung_read_s = load.hung_read_s

@@ -9,7 +9,7 @@ from importlib import metadata
 from packaging.requirements import Requirement
 
 cpu = sys.argv[1] == "cpu"
-extras = {"mynah": ["cpu"] if cpu else ["gpu", "trt"]}
+extras = {"mynah": [*(["cpu"] if cpu else ["gpu", "trt"]), "otel", "s3"]}
 missing, needed = [], set()
 for distribution in metadata.distributions():
     for line in distribution.requires or ():
@@ -32,7 +32,7 @@ for tool in ("uv", "pip", "cmake", "ninja"):
         missing.append(f"{tool} is still installed")
 raise SystemExit("\n".join(missing) or 0)
 PYTHON
-cpu=(torch onnxruntime scipy.signal engines.s3gen service)
+cpu=(torch onnxruntime scipy.signal s3fs opentelemetry.exporter.otlp.proto.grpc.trace_exporter engines.s3gen service)
 gpu=("${cpu[@]}" cuda.bindings.runtime tensorrt_rtx vllm.v1.engine.llm_engine engines.t3.vllm.model engines.t3.vllm.worker)
 declare -n modules=$flavour
 for module in "${modules[@]}"; do # without a driver; from /, because the sources must not be imported

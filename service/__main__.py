@@ -12,6 +12,7 @@ from engines.api import Engine, EngineInfo, Limits
 from engines.config import Sampling
 from engines.cuda_faults import DeviceLost
 from engines.errors import EngineError
+from service import stderr_filter
 from service.access import descriptors
 from service.audio import watermark
 from service.config import ConfigError, ServerConfig, read_config, with_voices_place
@@ -26,11 +27,12 @@ EXIT_DEVICE_LOST = 70  # the GPU cannot be used by this process any more, but pe
 
 def main() -> None:
     """Exits with 0 after a signal, 3 if then a thread does not end, 2 for a bad configuration, 1 if the engine cannot
-    be loaded or warmed up, and 70 as soon as the GPU fails or hangs."""
+    be loaded or warmed up or if a library holds the interpreter, and 70 as soon as the GPU fails or hangs."""
     try:
         config = with_voices_place(read_config(sys.argv[1:], os.environ), os.environ)
     except ConfigError as error:
         _leave(2, error)
+    stderr_filter.redirect()
     logs.configure(config.log_level)
     engine = LazyEngine(
         lambda: _load(config),
@@ -55,6 +57,7 @@ def main() -> None:
 def _end_process(error: DeviceLost) -> None:
     """End now: no stream can go on, and threads that wait for the GPU would keep the process from ending."""
     print(f"mynah-serve: {error}", file=sys.stderr, flush=True)
+    stderr_filter.restore()
     os._exit(EXIT_DEVICE_LOST)
 
 
@@ -76,6 +79,7 @@ async def serve(engine: Engine, config: ServerConfig) -> None:
     """Serve until a signal. A second signal ends the grace period."""
     descriptors.raise_limit()
     server = Server(engine, config)
+    server.end_if_the_interpreter_hangs()
     signalled = Signals(lambda count: END_TIMEOUT_S + (config.grace_s if count == 1 else 0.0)).received
     await _listen(server, config, engine.info.model)
     warming = asyncio.ensure_future(server.warm_up())

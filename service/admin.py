@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 
 from engines.api import Engine
@@ -127,7 +128,9 @@ class AdminServer:
 
     async def _metrics(self, accept: str) -> _Answer:
         try:
-            page, content_type = await _PAGES.run(metrics.page, self._engine, accept)
+            serves = self._admission.state is State.SERVING
+            read = partial(metrics.page, self._engine, accept, serves=serves)
+            page, content_type = await _PAGES.run(read)
         except TimeLimitExceeded as error:
             return _error(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
         return _Answer(HTTPStatus.OK, page, content_type)

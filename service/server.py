@@ -109,7 +109,8 @@ class Server:
         self._speech_handler = SpeechHandler(engine, VoiceLookup(self._voices), self.admission, config.policy)
         self._health = HealthService()
         self._warm = False
-        interceptors = [AuthInterceptor(self.gate), SizeInterceptor(config.policy.max_protobuf_bytes)]
+        self.messages = SizeInterceptor(config.policy.max_protobuf_bytes)
+        interceptors = [AuthInterceptor(self.gate), self.messages]
         self._grpc = grpc.aio.server(
             options=self._grpc_options(), interceptors=interceptors, maximum_concurrent_rpcs=_MAX_CALLS
         )
@@ -128,9 +129,12 @@ class Server:
 
     def _grpc_options(self) -> list[tuple[str, int]]:
         calls = _MIN_CALLS_OF_CONNECTION + 2 * self._engine.info.limits.max_streams + self._config.max_uploads
+        # Calls wait for Python in one queue. Its defaults of 1000 and 3000 are seconds of waiting for a new call.
         bounds = [
             ("grpc.max_allowed_incoming_connections", self._connections.grpc),
             ("grpc.max_concurrent_streams", calls),
+            ("grpc.server.max_pending_requests", calls),
+            ("grpc.server.max_pending_requests_hard_limit", 2 * calls),
         ]
         if self._asks_clients:
             bounds.append(("grpc.max_connection_age_ms", _MAX_TRUST_S * 1000))  # calls that are open then are finished
@@ -248,6 +252,10 @@ class Server:
         self._watchdog.start(lambda: self._engine.health.healthy)
         self._update_health()
         return clock() - began_s
+
+    def end_if_the_interpreter_hangs(self) -> None:
+        """From the warm-up on, ends the process if no Python code can run. To be called once, in a server's process."""
+        self._watchdog.watch_interpreter()
 
     @property
     def left_behind(self) -> bool:

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
 
+from service import stderr_filter
+
 log = logging.getLogger("mynah.service")
 
 FORCED_EXIT = 3  # exit status if a thread or the event loop did not end
@@ -25,6 +27,7 @@ def force_exit(problem: str) -> NoReturn:
     with suppress(Exception):
         sys.stdout.flush()
         sys.stderr.flush()
+        stderr_filter.restore()
     os._exit(FORCED_EXIT)
 
 

@@ -8,6 +8,7 @@ stalled until the process ends, because the thread that hangs cannot be ended.
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import logging
 import sys
 import threading
@@ -32,6 +33,7 @@ T = TypeVar("T")
 _LONGEST_CALLS = 10  # a call that takes this many times the longest recent one is not merely slow
 _REBUILDING = 10  # how much longer an engine may take while it says itself that it is being rebuilt
 _MAX_INTERVAL_S = 1.0
+_MIN_ALARM_S = 30.0  # a process that was stopped for longer ends when it goes on
 _RETRY_AFTER_S = 1.0
 
 
@@ -54,6 +56,7 @@ class Watchdog:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped = threading.Event()
         self._healthy: Callable[[], bool] = lambda: True
+        self._alarm_s: float | None = None
         self._stalled: asyncio.Future[None] | None = None
         self._abandoned: set[asyncio.Future[Any]] = set()
         # written by the event loop, read by the watching thread
@@ -71,7 +74,16 @@ class Watchdog:
     def start(self, healthy: Callable[[], bool] = lambda: True) -> None:
         """Watch from now on. `healthy` says whether the engine is not being rebuilt. Called on the event loop."""
         self._loop, self._healthy = asyncio.get_running_loop(), healthy
+        self._set_alarm()
         threading.Thread(target=self._run, name="watchdog", daemon=True).start()
+
+    def watch_interpreter(self) -> None:
+        """While it watches, also end the process if no Python code runs: a library holds the interpreter's lock.
+
+        A thread of `faulthandler` does it, which needs no lock: it writes the stacks to stderr, and ends the process
+        with status 1. There is one such thread in a process.
+        """
+        self._alarm_s = max(_MIN_ALARM_S, 2 * self._hang_timeout_s)
 
     def stop(self) -> None:
         """Watch no longer. Idempotent."""
@@ -121,10 +133,16 @@ class Watchdog:
         interval_s = min(_MAX_INTERVAL_S, self._hang_timeout_s / 10)
         last_s = time.monotonic()
         while not self._stopped.wait(interval_s):
+            self._set_alarm()
             now_s = time.monotonic()
             # a process that was stopped for a while, or had no processor, has not stalled
             self.tick(min(now_s - last_s, 2 * interval_s))
             last_s = now_s
+
+    def _set_alarm(self) -> None:
+        """Postpones the end of the process. After `stop` the last one holds: the end may hang, too."""
+        if self._alarm_s is not None:
+            faulthandler.dump_traceback_later(self._alarm_s, exit=True, file=sys.stderr)
 
     def tick(self, elapsed_s: float) -> None:
         """Look once, `elapsed_s` after the last time. Called on the watching thread."""

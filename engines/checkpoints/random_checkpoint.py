@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import ast
-import fcntl
 import hashlib
 import json
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +16,7 @@ from typing import Any, Protocol
 import numpy.typing as npt
 from tokenizers.pre_tokenizers import ByteLevel
 
+from engines.checkpoints.file_lock import locked
 from engines.checkpoints.tensor_file import write_tensors
 from engines.errors import CheckpointError
 from engines.model_spec import ModelSpec
@@ -110,7 +109,7 @@ def materialise(spec: ModelSpec, seed: int, cache_dir: Path, generator: Generato
         return folder
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
-        with _locked(cache_dir / f".{folder.name}.lock"):
+        with locked(cache_dir / f".{folder.name}.lock"):
             if not _is_current(folder, fingerprint):
                 _make(folder, spec, seed, generator, fingerprint)
     except OSError as error:
@@ -133,14 +132,6 @@ def _is_current(folder: Path, fingerprint: str) -> bool:
     except (OSError, ValueError, KeyError):
         return False
     return whole and manifest.get("fingerprint") == fingerprint
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock, which the system releases when the process ends."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _make(folder: Path, spec: ModelSpec, seed: int, generator: Generator, fingerprint: str) -> None:

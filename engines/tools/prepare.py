@@ -10,7 +10,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from engines.checkpoints.checkpoint import Checkpoint, open_checkpoint, verify
+from engines.checkpoints.checkpoint import Checkpoint, default_cache_dir, open_checkpoint, verify
+from engines.checkpoints.file_lock import locked
 from engines.device import resolve_device
 from engines.factory import tensor_tables
 from engines.s3gen.export.export import PRECISIONS
@@ -23,6 +24,14 @@ _THIS_GPU, _NONE = "here", "none"
 def prepare(arguments: Sequence[str]) -> None:
     """Prepare this machine. Raises EngineError if weights are missing or wrong, or engines cannot be built."""
     args = _parser().parse_args(arguments)
+    folder: Path = args.cache_dir or default_cache_dir()
+    folder.mkdir(parents=True, exist_ok=True)
+    # pods that share a volume start together: the first downloads and builds, the others find everything in place
+    with locked(folder / "prepare.lock", lambda: print(f"waiting: another process prepares {folder}", flush=True)):
+        _prepare(args)
+
+
+def _prepare(args: argparse.Namespace) -> None:
     began_s = time.monotonic()
     checkpoint = _verified_checkpoint(args)
     print(f"weights: {checkpoint.spec.name} in {checkpoint.folder}, verified ({time.monotonic() - began_s:.0f} s)")

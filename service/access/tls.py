@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import grpc
 
 from service.access.watched_file import WatchedFiles
 from service.config import TlsFiles
+from service.telemetry.metrics import CERTIFICATE_EXPIRY
+
+_DER_VERSION, _DER_UTC_TIME = 0xA0, 0x17
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,7 @@ class Certificates:
         context = self._context()
         if [path.read_bytes() for path in self._files.paths] != pem:
             raise OSError("the files are being written")
+        CERTIFICATE_EXPIRY.set_if(True, expiry_s(pem[0].decode("latin-1")))
         return _Loaded(context, pem)
 
     def _context(self) -> ssl.SSLContext:
@@ -88,6 +93,36 @@ class Certificates:
             context.load_verify_locations(self._files.client_ca)
             _ask_for_certificate(context)
         return context
+
+
+def expiry_s(pem: str) -> float:
+    """Returns the end of the first certificate in a PEM file, in Unix time.
+
+    Python's ssl reads this field only of a peer's certificate that it has verified. In a certificate's DER (RFC 5280)
+    it is the second time of the fifth field, or of the fourth where the version is left out.
+    """
+    start, end = pem.index("-----BEGIN CERTIFICATE-----"), pem.index("-----END CERTIFICATE-----")
+    der = ssl.PEM_cert_to_DER_cert(pem[start:end] + "-----END CERTIFICATE-----")
+    (_, certificate), *_ = _der_values(der)
+    (_, signed), *_ = _der_values(certificate)
+    fields = _der_values(signed)
+    validity = fields[4 if fields[0][0] == _DER_VERSION else 3][1]
+    tag, ends = _der_values(validity)[1]
+    years = "%y" if tag == _DER_UTC_TIME else "%Y"
+    return datetime.strptime(ends.decode(), f"{years}%m%d%H%M%SZ").replace(tzinfo=UTC).timestamp()
+
+
+def _der_values(der: bytes) -> list[tuple[int, bytes]]:
+    """The tags and contents of values that follow each other."""
+    values, at = [], 0
+    while at < len(der):
+        tag, length, at = der[at], der[at + 1], at + 2
+        if length & 0x80:
+            size = length & 0x7F
+            length, at = int.from_bytes(der[at : at + size]), at + size
+        values.append((tag, der[at : at + length]))
+        at += length
+    return values
 
 
 def _bare_context() -> ssl.SSLContext:

@@ -7,20 +7,17 @@ reads nothing stops every change of the state, and forgets all watches of a serv
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from service.errors import ResourceExhausted
+from service.grpc.places import Places
 from service.grpc.status import grpc_errors
 
 MAX_WATCHES, MAX_WATCHES_OF_CONNECTION = 1000, 16
-_RETRY_AFTER_S = 1.0
+_ADVICE = "close some, or call Check now and then"
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Status = int  # a HealthCheckResponse.ServingStatus
@@ -30,15 +27,18 @@ class HealthService(health_pb2_grpc.HealthServicer):
     """grpc.health.v1.Health. At the limit of watches the oldest of the connection with the most ends for a new one."""
 
     def __init__(self, max_watches: int = MAX_WATCHES, max_of_connection: int = MAX_WATCHES_OF_CONNECTION) -> None:
-        self.max_watches, self._max_of_connection = max_watches, max_of_connection
+        self._watches = Places("watches of its health", "WATCHES_EXHAUSTED", _ADVICE, max_watches, max_of_connection)
         self._statuses: dict[str, Status] = {}
         self._changed = asyncio.Event()  # replaced at each change
-        self._watches: dict[asyncio.Future[None], str] = {}  # what ends each, and its connection; the oldest first
 
     @property
     def watches(self) -> int:
         """Calls of Watch that are open."""
-        return len(self._watches)
+        return self._watches.in_use
+
+    def allow(self, max_watches: int) -> None:
+        """Sets the limit of watches."""
+        self._watches.limit = max_watches
 
     def set(self, service: str, status: Status) -> None:
         """Sets a service's status. It reaches its watches whenever they read."""
@@ -57,7 +57,8 @@ class HealthService(health_pb2_grpc.HealthServicer):
 
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: Context) -> None:
         async with grpc_errors(context, "health watch"):
-            with self._watch(str(context.peer())) as ended:
+            ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            with self._watches.hold(str(context.peer()), lambda: ended.set_result(None)):
                 await self._report(request.service, context, ended)
 
     async def _report(self, service: str, context: Context, ended: asyncio.Future[None]) -> None:
@@ -66,7 +67,7 @@ class HealthService(health_pb2_grpc.HealthServicer):
         try:
             await asyncio.wait([reporting, ended], return_when=asyncio.FIRST_COMPLETED)
             if ended.done():
-                raise self._exhausted(f"{self.max_watches} watches")
+                raise self._watches.exhausted()
             await reporting
         finally:
             reporting.cancel()
@@ -80,25 +81,3 @@ class HealthService(health_pb2_grpc.HealthServicer):
                 await context.write(health_pb2.HealthCheckResponse(status=status))
                 sent = status
             await changed.wait()
-
-    @contextmanager
-    def _watch(self, connection: str) -> Iterator[asyncio.Future[None]]:
-        """Holds a place inside the block. Raises ResourceExhausted."""
-        held = Counter(self._watches.values())
-        if held[connection] >= self._max_of_connection:
-            raise self._exhausted(f"{self._max_of_connection} watches on a connection")
-        if len(self._watches) >= self.max_watches:
-            ((most, _),) = held.most_common(1)
-            oldest = next(ended for ended, its in self._watches.items() if its == most)
-            del self._watches[oldest]
-            oldest.set_result(None)
-        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._watches[ended] = connection
-        try:
-            yield ended
-        finally:
-            self._watches.pop(ended, None)
-
-    def _exhausted(self, allowed: str) -> ResourceExhausted:
-        message = f"The server's health may have {allowed} open, its limit; close some, or call Check now and then."
-        return ResourceExhausted("WATCHES_EXHAUSTED", message, allowed=allowed, retry_after_s=_RETRY_AFTER_S)

@@ -30,6 +30,10 @@ log = logging.getLogger("uvicorn.error")  # so that messages are treated as thos
 _shared = memoryview(bytearray(_READ_BYTES))  # a read is copied from it before another one begins
 
 
+# A request with both may have passed a proxy that believes the other length: nothing after it is read (RFC 9112, 6.1)
+_LENGTHS = {b"content-length", b"transfer-encoding"}
+
+
 class PacedReads(asyncio.BufferedProtocol):
     """Passes what is read to `data_received` of the class behind it, a little at a time and in turns."""
 
@@ -120,7 +124,8 @@ class HttpConnection(PacedReads, H11Protocol):  # type: ignore[misc]  # its eof_
             self._slot.set_busy(True)
 
     def on_response_complete(self) -> None:
-        if self.loop.time() >= self._ends_s:
+        names = {name for name, _ in self.cycle.scope["headers"]}
+        if self.loop.time() >= self._ends_s or names >= _LENGTHS:
             self.transport.close()
         super().on_response_complete()
         if not self.transport.is_closing() and not self._has_request:

@@ -135,11 +135,17 @@ class RateLimit:
     A kind is a logger and its message without arguments.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        burst_bytes: float = _BURST_BYTES,
+        bytes_per_s: float = _BYTES_PER_S,
+    ) -> None:
+        """The bytes are allowed twice: for warnings and above, and for what is below."""
         self._clock = clock
         self._kinds: dict[tuple[str, str], _Bucket] = {}
         now_s = clock()
-        self._severe, self._other = (_Bucket(_BURST_BYTES, _BYTES_PER_S, now_s) for _ in range(2))
+        self._severe, self._other = (_Bucket(burst_bytes, bytes_per_s, now_s) for _ in range(2))
 
     def allows(self, record: logging.LogRecord) -> bool:
         """Counts a line of this record's kind."""
@@ -158,10 +164,16 @@ class RateLimit:
 class SafeHandler(logging.StreamHandler[TextIO]):
     """Writes safe lines within RateLimit. The next line that passes says how many were left out."""
 
-    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        stream: TextIO,
+        clock: Callable[[], float] = time.monotonic,
+        burst_bytes: float = _BURST_BYTES,
+        bytes_per_s: float = _BYTES_PER_S,
+    ) -> None:
         super().__init__(stream)
         self.setFormatter(SafeFormatter(_FORMAT))
-        self._limit = RateLimit(clock)
+        self._limit = RateLimit(clock, burst_bytes, bytes_per_s)
         self._left_out = 0
 
     def emit(self, record: logging.LogRecord) -> None:

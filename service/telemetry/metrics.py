@@ -7,13 +7,13 @@ Metrics belong to the process, not to a server: they are in prometheus_client's 
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from importlib.metadata import version
 from typing import TypeVar
 
-from prometheus_client import REGISTRY, Counter, Gauge, Histogram, exposition
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram, Metric, exposition
 from prometheus_client.metrics import MetricWrapperBase
 
 from engines.api import Engine, Observer, T3Use
@@ -39,8 +39,23 @@ def _add(metric: M) -> M:
     return metric
 
 
+class _WhenKnown(Gauge):
+    """A gauge that is exported only while it has a value: what a server does not know yet must not be summed."""
+
+    known = False
+
+    def set_if(self, known: bool, value: float) -> None:
+        self.known = known
+        self.set(value)
+
+    def collect(self) -> Iterable[Metric]:
+        return super().collect() if self.known else ()
+
+
 STREAMS_ACTIVE = _add(Gauge("mynah_streams_active", "Open streams"))
-STREAMS_CAPACITY = _add(Gauge("mynah_streams_capacity", "Limit on open streams"))
+STREAMS_CAPACITY = _add(
+    _WhenKnown("mynah_streams_capacity", "Limit on open streams; absent while the server does not serve")
+)
 STREAMS_ADMITTED = _add(Counter("mynah_streams_admitted", "Streams admitted"))
 STREAMS_REFUSED = _add(Counter("mynah_streams_refused", "Streams refused, by reason", ["reason"]))
 CANCELS = _add(Counter("mynah_cancels", "Cancels by clients, on streams that continued"))
@@ -142,6 +157,9 @@ WINDOW_FALLBACKS = _add(
     )
 )
 T3_DOWN = _add(Gauge("mynah_t3_down", "1 while a failed T3 engine is being rebuilt"))
+CERTIFICATE_EXPIRY = _add(
+    _WhenKnown("mynah_certificate_expiry_timestamp_seconds", "End of the TLS certificate in use, in Unix time")
+)
 STALLED = _add(Gauge("mynah_stalled", "1 after this part has stopped: t3, s3gen, engine or event_loop", ["part"]))
 STORAGE_ERRORS = _add(
     Counter("mynah_storage_errors", "Calls that failed because of the disk or the voice store, by reason", ["reason"])
@@ -222,10 +240,13 @@ def _increase(before: int, now: int) -> int:
     return now - before if now >= before else now
 
 
-def page(engine: Engine, accept: str) -> tuple[bytes, str]:
-    """Returns all metrics of the process in the format that `accept` asks for, and its content type."""
+def page(engine: Engine, accept: str, *, serves: bool) -> tuple[bytes, str]:
+    """Returns all metrics of the process in the format that `accept` asks for, and its content type.
+
+    serves: whether streams are admitted. Before that the capacity is not measured, and afterwards it is none.
+    """
     info = engine.info
-    STREAMS_CAPACITY.set(info.limits.max_streams)
+    STREAMS_CAPACITY.set_if(serves, info.limits.max_streams)
     ENGINE_INFO.clear()
     random_weights = str(info.random_weights).lower()
     ENGINE_INFO.labels(info.model, info.device, info.t3_runtime, info.s3gen_runtime, random_weights).set(1)

@@ -69,7 +69,11 @@ class FolderFiles:
                     partial.unlink()
 
     def ids(self) -> set[str]:
-        return {name.removesuffix(SUFFIX) for name in os.listdir(self._folder) if name.endswith(SUFFIX)}
+        try:
+            names = os.listdir(self._folder)
+        except FileNotFoundError:  # it was deleted while the server runs; the next voice makes it again
+            return set()
+        return {name.removesuffix(SUFFIX) for name in names if name.endswith(SUFFIX)}
 
     def stamp(self, voice_id: str) -> str | None:
         try:
@@ -86,6 +90,7 @@ class FolderFiles:
             return file.read(-1 if max_bytes is None else max_bytes)
 
     def create(self, voice_id: str, data: bytes) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
         partial = self._folder / f"{voice_id}.{secrets.token_hex(8)}{_PARTIAL}"
         try:
             with partial.open("xb") as file:
@@ -99,7 +104,8 @@ class FolderFiles:
 
     def delete(self, voice_id: str) -> None:
         self._path(voice_id).unlink(missing_ok=True)
-        self._sync()
+        with contextlib.suppress(FileNotFoundError):
+            self._sync()
 
     def _path(self, voice_id: str) -> Path:
         return self._folder / f"{voice_id}{SUFFIX}"

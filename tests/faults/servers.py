@@ -27,12 +27,13 @@ from engines.fake import FakeEngine, Script
 {before}
 
 def load(config, observer):
-    return FakeEngine(Script(token_s=0.002, {script}), max_streams=config.max_streams, observer=observer)
+    return FakeEngine(Script(token_s={token_s}, {script}), max_streams=config.max_streams, observer=observer)
 
 engines.load = load
 from service.__main__ import main
 main()
 """
+CHUNKS = "first_hop_tokens=5, hop_tokens=5"  # of 0.2 s, for a healthy stream with token_s=0.04
 _LINES = {
     "address": re.compile(r"listening on (\S+)"),
     "admin": re.compile(r"readiness at http://(\S+)"),
@@ -66,12 +67,18 @@ class Server:
 
 @asynccontextmanager
 async def server(
-    *flags: str, before: str = "", script: str = "", within: Sequence[str] = (), path: str = ""
+    *flags: str,
+    before: str = "",
+    script: str = "",
+    within: Sequence[str] = (),
+    path: str = "",
+    token_s: float = 0.002,
 ) -> AsyncIterator[Server]:
     """A server that serves. `before` is code to run first, `script` more of the engine's script, `within` a command
-    that runs the server, `path` a folder of more packages."""
+    that runs the server, `path` a folder of more packages, `token_s` the engine's time for a speech token: 0.04 is real
+    time."""
     listen = [f"--{name}=127.0.0.1:0" for name in ("listen", "admin-listen", "http-listen")]
-    program = PROGRAM.format(before=before, script=script)
+    program = PROGRAM.format(before=before, script=script, token_s=token_s)
     command = [*within, sys.executable, "-c", program, *listen, "--max-streams", "8", *flags]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (PYTHONPATH, path)))}
     with tempfile.NamedTemporaryFile(suffix=".log") as log:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from time import monotonic
 
 import httpx
 import pytest
 
 import mynah
 from service.shutdown import FORCED_EXIT
-from tests.faults.servers import Server, error_of, server, speaks
+from tests.faults.servers import CHUNKS, Server, error_of, server, speaks
+from tests.security.healthy import Gaps, healthy_stream
 from tests.service.telemetry.scraping import scrape
 
 HANG = "hangs_on='hang', freezes_on='freeze'"
@@ -126,14 +128,19 @@ FolderFiles.read = lambda self, voice_id, max_bytes=None: (
 @pytest.fixture
 async def hung_store(tmp_path):
     flags = ("--voices-dir", str(tmp_path), "--store-timeout-s", "1")
-    async with server(*flags, before=HUNG_STORE) as at, mynah.Client(at.address) as client:
+    async with (
+        server(*flags, before=HUNG_STORE, token_s=0.04, script=CHUNKS) as at,
+        mynah.Client(at.address) as client,
+        healthy_stream(at.address, at.process.pid, tmp_path.parent) as gaps,
+    ):
         for number in range(40):
             (tmp_path / f"hung-{number}.safetensors").write_bytes(b"x")
-        yield at, client
+        yield at, client, gaps
 
 
-async def test_a_store_that_hangs_silences_no_stream(hung_store: tuple[Server, mynah.Client]):
-    at, client = hung_store
+async def test_a_store_that_hangs_silences_no_stream(hung_store: tuple[Server, mynah.Client, Gaps]):
+    at, client, gaps = hung_store
+    began_s = monotonic()
     waiting = [asyncio.create_task(client.voices.get(f"hung-{number}")) for number in range(40)]
     for audio_format in ("mp3", "ogg_opus", "flac", "aac"):
         assert await speaks(client, audio_format=audio_format)
@@ -149,5 +156,33 @@ async def test_a_store_that_hangs_silences_no_stream(hung_store: tuple[Server, m
         answer = await http.get("/v1/voices/hung-1")
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "STORE_TIMEOUT")
     assert (await scrape(at.admin))("mynah_storage_errors_total", reason="STORE_TIMEOUT") >= 42
+    await gaps.check(began_s, "a hung store")
     at.process.send_signal(signal.SIGTERM)
     assert await at.ended() == 0  # its threads do not keep the process
+
+
+HELD_INTERPRETER = """
+import ctypes
+import service.watchdog
+service.watchdog._MIN_ALARM_S = 3.0
+from service.voices.files import FolderFiles
+read = FolderFiles.read
+FolderFiles.read = lambda self, voice_id, max_bytes=None: (
+    ctypes.PyDLL(None).sleep(3600) if "held" in voice_id else read(self, voice_id, max_bytes)
+)
+"""
+
+
+async def test_a_library_that_keeps_the_interpreter_does_not_keep_the_process(tmp_path):
+    """`ctypes.PyDLL` calls a function of C without giving up the interpreter's lock, so that no Python code runs."""
+    flags = ("--voices-dir", str(tmp_path), "--hang-timeout-s", "1")
+    async with server(*flags, before=HELD_INTERPRETER) as at, mynah.Client(at.address) as client:
+        (tmp_path / "held.safetensors").write_bytes(b"x")
+        holding = asyncio.create_task(client.voices.get("held"))
+        assert await at.ended() == 1
+        with pytest.raises(mynah.MynahError) as raised:
+            await holding
+        assert raised.value.retryable
+        log = at.log.read_text()
+        assert "Timeout (0:00:03)!" in log
+        assert "in <lambda>" in log  # where it is held

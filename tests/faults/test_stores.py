@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from time import monotonic
 
 import httpx
 import pytest
@@ -15,7 +16,8 @@ import pytest
 import mynah
 from engines.fake import fake_voice
 from service.voices.stored_voice import stamped
-from tests.faults.servers import PYTHONPATH, Server, error_of, server, speaks
+from tests.faults.servers import CHUNKS, PYTHONPATH, Server, error_of, server, speaks
+from tests.security.healthy import healthy_stream
 from tests.service.serving import REFERENCE
 from tests.service.telemetry.scraping import scrape
 
@@ -129,7 +131,12 @@ async def test_a_full_or_read_only_disk_is_a_retryable_error_that_names_it(
     options: str, status: int, kind: type[mynah.MynahError], reason: str, tmp_path: Path
 ):
     within = in_own_mounts(f"mount -t tmpfs -o {options} none {tmp_path}")
-    async with server("--voices-dir", str(tmp_path), within=within) as at, mynah.Client(at.address) as client:
+    async with (
+        server("--voices-dir", str(tmp_path), within=within, token_s=0.04, script=CHUNKS) as at,
+        mynah.Client(at.address) as client,
+        healthy_stream(at.address, at.process.pid, tmp_path.parent) as gaps,
+    ):
+        began_s = monotonic()
         with pytest.raises(kind) as raised:
             await client.voices.create("Anna", REFERENCE, consent=True)
         assert (raised.value.reason, raised.value.retryable) == (reason, True)
@@ -144,3 +151,4 @@ async def test_a_full_or_read_only_disk_is_a_retryable_error_that_names_it(
         assert ("ENOSPC" if reason == "STORAGE_FULL" else "EROFS") in at.log.read_text()
         assert await speaks(client)
         assert [voice.voice_id for voice in await client.voices.list()] == ["default"]
+        await gaps.check(began_s, reason)

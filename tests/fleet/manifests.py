@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
 
 ROOT = Path(__file__).parents[2]
 OVERLAYS = ("a10g", "cpu", "dev")
-CUSTOM = ("keda.sh", "monitoring.coreos.com", "gateway.networking.k8s.io")
+CUSTOM = (
+    "gateway.envoyproxy.io", "gateway.networking.k8s.io", "karpenter.k8s.aws", "karpenter.sh", "keda.sh",
+    "monitoring.coreos.com",
+)  # fmt: skip
 Manifest = dict[str, Any]
 
 
@@ -25,6 +30,23 @@ def rendered(overlay: str) -> str:
 
 def objects(overlay: str) -> list[Manifest]:
     return list(yaml.safe_load_all(rendered(overlay)))
+
+
+def with_components(*names: str) -> list[Manifest]:
+    """The a10g overlay with more components, as an operator adds them."""
+    with TemporaryDirectory() as folder:
+        shutil.copytree(ROOT / "k8s", Path(folder) / "k8s")
+        overlay = Path(folder) / "k8s/overlays/with"
+        overlay.mkdir()
+        document = {"resources": ["../a10g"], "components": [f"../../components/{name}" for name in names]}
+        (overlay / "kustomization.yaml").write_text(yaml.safe_dump(document))
+        done = subprocess.run(["kubectl", "kustomize", overlay], check=True, capture_output=True, text=True)
+    return list(yaml.safe_load_all(done.stdout))
+
+
+def cluster() -> list[Manifest]:
+    """What is made once for a cluster: storage classes and node pools."""
+    return [m for path in sorted((ROOT / "k8s/cluster").rglob("*.yaml")) for m in yaml.safe_load_all(path.read_text())]
 
 
 def of_kind(overlay: str, kind: str) -> list[Manifest]:

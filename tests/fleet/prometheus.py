@@ -18,7 +18,9 @@ import yaml
 from tests.fleet.manifests import rules
 
 # shorter durations for the rules, so that a test can wait for them
-_IN_SECONDS = {"5m": "10s", "10m": "10s", "1h": "20s"}
+_IN_SECONDS = {
+    "2m": "2s", "5m": "10s", "10m": "10s", "15m": "15s", "30m": "20s", "1h": "20s", "6h": "30s", "1d": "60s",
+}  # fmt: skip
 
 
 class Prometheus:
@@ -45,14 +47,15 @@ class Prometheus:
 @asynccontextmanager
 async def prometheus(targets: dict[str, str], folder: Path) -> AsyncIterator[Prometheus]:
     """Runs Prometheus on `targets`, pod -> HOST:PORT, in the namespace "mynah"."""
-    hastened = re.sub(r"\b(?:5m|10m|1h)\b", lambda match: _IN_SECONDS[match[0]], yaml.safe_dump(rules()))
+    durations = re.compile(rf"\b(?:{'|'.join(_IN_SECONDS)})\b")
+    hastened = durations.sub(lambda match: _IN_SECONDS[match[0]], yaml.safe_dump(rules()))
     hastened = re.sub(r"interval: 15s", "interval: 1s", hastened)
     (folder / "rules.yaml").write_text(hastened)
     scraped = [{"targets": [address], "labels": {"namespace": "mynah", "pod": pod}} for pod, address in targets.items()]
     document = {
         "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
         "rule_files": ["rules.yaml"],
-        "scrape_configs": [{"job_name": "mynah", "static_configs": scraped}],
+        "scrape_configs": [{"job_name": "mynah-admin", "static_configs": scraped}],
     }
     (folder / "prometheus.yaml").write_text(yaml.safe_dump(document))
     with socket.socket() as taken:

@@ -5,15 +5,27 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
 import yaml
 
 from service.config import read_config
-from tests.fleet.manifests import OVERLAYS, ROOT, custom, objects, of_kind, rendered, settings
+from tests.fleet.manifests import (
+    CUSTOM,
+    OVERLAYS,
+    ROOT,
+    Manifest,
+    cluster,
+    custom,
+    objects,
+    of_kind,
+    rendered,
+    settings,
+    with_components,
+)
 
 HERE = Path(__file__).parent
 TOOLS = ROOT / ".venv-ui" / "bin"
@@ -31,9 +43,7 @@ def test_built_in_kinds_match_their_schemas(overlay: str, tmp_path: Path):
     for index, manifest in enumerate(plain):
         files.append(tmp_path / f"{index}.json")
         files[-1].write_text(json.dumps(manifest))
-    command = [TOOLS / "kubernetes-validate", "-k", "1.33", "--strict", "--quiet", *files]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    check_built_in(files)
     assert len(plain) >= 8
 
 
@@ -42,9 +52,7 @@ def test_custom_resources_match_their_operators_schemas(overlay: str):
     assert {manifest["kind"] for manifest in custom(overlay)} == {
         "BackendTLSPolicy", "GRPCRoute", "HTTPRoute", "PrometheusRule", "ScaledObject", "ServiceMonitor",
     }  # fmt: skip
-    command = ["node", HERE / "validate_crds.mjs"]
-    done = subprocess.run(command, input=json.dumps(custom(overlay)), capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    check_custom(custom(overlay))
 
 
 def test_an_invalid_custom_resource_is_found():
@@ -153,15 +161,9 @@ def test_every_run_step_of_the_image_is_a_script_that_ci_runs():
     assert "stage image make image-steps" in (ROOT / ".ci" / "run").read_text().splitlines()
 
 
-def test_baked_weights_have_a_writable_cache(tmp_path: Path):
+def test_baked_weights_have_a_writable_cache():
     """The image is read-only, and T3 on vLLM writes to the cache at every start."""
-    shutil.copytree(ROOT / "k8s", tmp_path / "k8s")
-    overlay = tmp_path / "k8s/overlays/baked"
-    overlay.mkdir()
-    document = {"resources": ["../a10g"], "components": ["../../components/baked-weights"]}
-    (overlay / "kustomization.yaml").write_text(yaml.safe_dump(document))
-    done = subprocess.run(["kubectl", "kustomize", overlay], check=True, capture_output=True, text=True).stdout
-    manifests = {(m["kind"], m["metadata"]["name"].split("-")[-2:][0]): m for m in yaml.safe_load_all(done)}
+    manifests = {(m["kind"], m["metadata"]["name"].split("-")[-2:][0]): m for m in with_components("baked-weights")}
     pod = manifests["Deployment", "mynah"]["spec"]["template"]["spec"]
     (prepare,) = pod["initContainers"]
     mounts = {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
@@ -169,3 +171,95 @@ def test_baked_weights_have_a_writable_cache(tmp_path: Path):
     assert cache in mounts
     assert prepare["command"][-2:] == ["/opt/models/cache", cache]
     assert "args" not in prepare
+
+
+@pytest.mark.parametrize("overlay", ["a10g", "cpu"])
+def test_replicas_share_voices_and_models_by_default(overlay: str):
+    """A voice that one replica has made must be found by the others, and weights are fetched once."""
+    (deployment,) = of_kind(overlay, "Deployment")
+    volumes = {volume["name"]: volume for volume in deployment["spec"]["template"]["spec"]["volumes"]}
+    claims = {claim["metadata"]["name"]: claim["spec"] for claim in of_kind(overlay, "PersistentVolumeClaim")}
+    for name in ("voices", "models"):
+        claim = volumes[name]["persistentVolumeClaim"]["claimName"]
+        assert claims[claim]["accessModes"] == ["ReadWriteMany"]
+        assert claims[claim]["storageClassName"] == "mynah-shared", "EKS from 1.30 on has no default class"
+
+
+def test_every_cloud_has_the_storage_class_that_claims_name():
+    classes = {path.parent.name: yaml.safe_load(path.read_text()) for path in ROOT.glob("k8s/cluster/*/storage.yaml")}
+    assert classes.keys() == {"eks", "gke", "aks"}
+    assert {one["metadata"]["name"] for one in classes.values()} == {"mynah-shared"}
+
+
+def test_what_is_made_once_for_a_cluster_matches_its_schemas(tmp_path: Path):
+    nodes = [manifest for manifest in cluster() if manifest["apiVersion"].split("/")[0] in CUSTOM]
+    assert {manifest["kind"] for manifest in nodes} == {"NodePool", "EC2NodeClass"}
+    check_custom(nodes)
+    files = []
+    for index, manifest in enumerate(manifest for manifest in cluster() if manifest not in nodes):
+        files.append(tmp_path / f"{index}.json")
+        files[-1].write_text(json.dumps(manifest))
+    check_built_in(files)
+
+
+def test_optional_components_match_their_schemas():
+    extra = with_components("gateway-envoy", "bucket-voices", "spot")
+    (policy,) = (m for m in extra if m["kind"] == "BackendTrafficPolicy")
+    check_custom([policy])
+    routes = {(ref["kind"], ref["name"]) for ref in policy["spec"]["targetRefs"]}
+    assert routes == {(m["kind"], m["metadata"]["name"]) for m in extra if m["kind"] in ("GRPCRoute", "HTTPRoute")}
+    assert policy["spec"]["timeout"]["http"]["requestTimeout"] == "0s", "Envoy's is 15 s after the client's last text"
+
+
+def test_spot_nodes_are_left_within_their_warning():
+    manifests = with_components("spot")
+    (deployment,) = (m for m in manifests if m["kind"] == "Deployment")
+    (config,) = (m for m in manifests if m["metadata"]["name"].startswith("mynah-settings"))
+    pod = deployment["spec"]["template"]["spec"]
+    pre_stop_s = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+    grace_s = read_config([], config["data"]).grace_s
+    assert pre_stop_s + grace_s < pod["terminationGracePeriodSeconds"] < 120
+
+
+def test_karpenters_nodes_are_those_that_the_overlay_accepts():
+    pool = next(manifest for manifest in cluster() if manifest["kind"] == "NodePool")["spec"]["template"]["spec"]
+    wanted = {r["key"]: set(r["values"]) for r in pool["requirements"]}
+    (deployment,) = of_kind("a10g", "Deployment")
+    template = deployment["spec"]["template"]
+    assert template["metadata"]["annotations"]["karpenter.sh/do-not-disrupt"] == "true"
+    terms = template["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    accepted = [e for t in terms["nodeSelectorTerms"] for e in t["matchExpressions"] if "instance-type" in e["key"]]
+    assert wanted["node.kubernetes.io/instance-type"] <= set(accepted[0]["values"])
+    assert wanted["kubernetes.io/arch"] == {template["spec"]["nodeSelector"]["kubernetes.io/arch"]}
+    tolerated = {toleration["key"] for toleration in template["spec"]["tolerations"]}
+    assert {taint["key"] for taint in pool["taints"]} <= tolerated
+
+
+def test_egress_reaches_private_endpoints_and_collectors_but_no_metadata_address():
+    (policy,) = of_kind("a10g", "NetworkPolicy")
+    blocks = [ip_network(peer["ipBlock"]["cidr"]) for rule in policy["spec"]["egress"] for peer in rule["to"]
+              if "ipBlock" in peer and any(port["port"] == 443 for port in rule["ports"])]  # fmt: skip
+    excepted = [ip_network(cidr) for rule in policy["spec"]["egress"] for peer in rule["to"]
+                for cidr in peer.get("ipBlock", {}).get("except", [])]  # fmt: skip
+
+    def reached(address: str) -> bool:
+        one = ip_address(address)
+        inside = [any(one in network for network in networks if network.version == one.version)
+                  for networks in (blocks, excepted)]  # fmt: skip
+        return inside == [True, False]
+
+    assert all(map(reached, ("10.0.3.7", "192.168.1.9", "18.154.1.2", "2600:9000::1")))
+    assert not any(map(reached, ("169.254.169.254", "fd00:ec2::254", "fe80::a9fe:a9fe")))
+    assert 4317 in [port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]]
+
+
+def check_custom(manifests: list[Manifest]) -> None:
+    command = ["node", HERE / "validate_crds.mjs"]
+    done = subprocess.run(command, input=json.dumps(manifests), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def check_built_in(files: list[Path]) -> None:
+    command = [TOOLS / "kubernetes-validate", "-k", "1.33", "--strict", "--quiet", *files]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr

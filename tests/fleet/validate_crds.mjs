@@ -2,6 +2,9 @@
 import { text } from "node:stream/consumers";
 
 const packages = {
+  "gateway.envoyproxy.io": "envoy-gateway",
+  "karpenter.k8s.aws": "karpenter",
+  "karpenter.sh": "karpenter",
   "keda.sh": "keda",
   "monitoring.coreos.com": "prometheus-operator",
   "gateway.networking.k8s.io": "gateway-api",

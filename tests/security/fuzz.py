@@ -1,6 +1,7 @@
 """Fuzzes what reads a client's bytes with atheris: an input is taken or refused, and nothing else may be raised.
 
-`python -m tests.security.fuzz TARGET [libFuzzer's arguments]`; `make fuzz FUZZ_S=60` runs each target for a minute.
+`python -m tests.security.fuzz TARGET [libFuzzer's arguments]`; `make fuzz FUZZ_S=60` runs each target for a minute of
+CPU time (`-max_cpu_time`), so that a run beside other work is as thorough as one alone.
 `tests/service/http/fuzz.py` has the parsers of frames and JSON bodies as pure functions.
 """
 
@@ -8,8 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Coroutine
 from functools import cache
 from pathlib import Path
@@ -46,6 +50,7 @@ from tests.service.http.fuzz import once as frames_and_bodies
 REFUSALS = (InvalidInput, RequestError, ClientGone)
 _MAX_BYTES = 200_000
 _VOICE, _INFO = OneVoice(fake_voice("default")), FakeEngine().info
+_CPU_TIME, _RUNS_PER_LOOK = "-max_cpu_time=", 100
 _PASSES_TO_END = 10  # of the event loop, for a request whose connection is lost
 
 
@@ -261,6 +266,13 @@ def _quoted(word: bytes) -> str:
     return "".join(f"\\x{byte:02x}" for byte in word)
 
 
+def _taken_cpu_s(arguments: list[str]) -> float:
+    """Takes `-max_cpu_time=SECONDS` out of the arguments; without it there is no limit."""
+    found = [each for each in arguments if each.startswith(_CPU_TIME)]
+    arguments[:] = [each for each in arguments if each not in found]
+    return float(found[-1].removeprefix(_CPU_TIME)) if found else math.inf
+
+
 def main() -> None:
     name = sys.argv.pop(1)
     target, runner = TARGETS[name], asyncio.Runner()
@@ -272,8 +284,15 @@ def main() -> None:
     words.write_text("".join(f'"{_quoted(word)}"\n' for word in WORDS[name]))
     sys.argv += [str(corpus), f"-dict={words}"]
 
+    runs, began_s, max_cpu_s = 0, time.process_time(), _taken_cpu_s(sys.argv)
+
     def once(data: bytes) -> None:
+        nonlocal runs
         runner.run(target(data))
+        runs += 1
+        if runs % _RUNS_PER_LOOK == 0 and (cpu_s := time.process_time() - began_s) >= max_cpu_s:
+            print(f"Done {runs} runs in {cpu_s:.0f} CPU seconds", file=sys.stderr, flush=True)
+            os._exit(0)  # libFuzzer has no other end of its own for it
 
     atheris.Setup(sys.argv, once)
     atheris.Fuzz()

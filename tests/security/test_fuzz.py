@@ -21,3 +21,11 @@ def test_a_short_run_finds_nothing(target: str, tmp_path: Path):
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "Done " in done.stderr
+
+
+def test_a_run_ends_after_its_cpu_time(tmp_path: Path):
+    command = [sys.executable, "-m", "tests.security.fuzz", "text", "-max_cpu_time=0.1", "-rss_limit_mb=0"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "protos")])}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "CPU seconds" in done.stderr

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
+from time import monotonic
 
 import pytest
 from websockets.asyncio.client import connect
@@ -37,8 +38,9 @@ async def test_no_input_holds_up_the_event_loop(tmp_path: Path):
     async with attacked(tmp_path) as at:
         before = await at.metric("process_resident_memory_bytes")
         for attack in INPUTS:
+            began_s = monotonic()
             await asyncio.gather(*(attack(at.target) for _ in range(CLIENTS)))
-            print(attack.__name__, await at.metric("bench_longest_pass_cpu_s"))
+            await at.gaps.check(began_s, attack.__name__)
         assert await at.metric("process_resident_memory_bytes") - before < _MAX_GROWTH_BYTES
     assert len((tmp_path / "server.log").read_bytes()) < 100_000
 
@@ -183,6 +185,17 @@ async def test_a_body_that_is_not_http_ends_its_request_without_an_error(
             writer.close()
         assert (await client.get("/readyz")).status_code == 200
     assert not [record for record in caplog.records if record.exc_info or record.levelno >= logging.ERROR]
+
+
+async def test_nothing_is_read_after_a_request_with_two_lengths():
+    """A proxy before the server may have taken what follows for a part of the body."""
+    async with http_serving() as (at, _):
+        reader, writer = await asyncio.open_connection(*at.http.rsplit(":", 1))
+        lengths = b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+        writer.write(b"POST /nothing HTTP/1.1\r\nHost: localhost\r\n" + lengths)
+        writer.write(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (await reader.read()).count(b"HTTP/1.1 ") == 1
+        writer.close()
 
 
 async def test_an_upload_is_kept_in_memory(monkeypatch: pytest.MonkeyPatch):

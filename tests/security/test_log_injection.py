@@ -10,12 +10,15 @@ from pathlib import Path
 from urllib.parse import quote
 
 import grpc.aio
+import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
+from bench.attacks import PREFACE, call_head, frame
 from bench.scripted_server import Load, ScriptedServer, scripted_server
 from mynah.v1 import speech_pb2, speech_pb2_grpc
 from service.access.keys import ApiKey, digest, write_keys
+from tests.service.access.tls_files import Authority
 from tests.service.http.clients import SPEECH
 
 FORGED = "x\n2026-01-01 00:00:00,000 INFO mynah.service forged\x1b[2J\u202e"
@@ -92,23 +95,37 @@ async def grpc_calls(address: str) -> None:
     await call_with_bytes(address)
 
 
+async def test_what_grpc_s_core_says_is_in_the_log_bounded_and_without_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Of failed TLS handshakes, which strangers make by speaking without TLS. They are of its level INFO."""
+    monkeypatch.setenv("GRPC_VERBOSITY", "INFO")
+    own, log = Authority(tmp_path).issue(), tmp_path / "server.log"
+    tls = ("--tls-certificate", str(own.certificate), "--tls-key", str(own.key), "--max-streams", "4")
+    async with scripted_server(Load(), log, *tls) as server:
+        host, _, port = server.address.rpartition(":")
+        for _ in range(300):
+            reader, writer = await asyncio.open_connection(host, int(port))
+            with suppress(ConnectionError):
+                writer.write(b"GET / HTTP/1.1\r\nauthorization: Bearer " + SECRET.encode() + b"\xff\r\n\r\n")
+                await reader.read()
+            writer.close()
+    text = log.read_bytes().decode("ascii")
+    assert 0 < len(re.findall(r"(?m)^.* INFO grpc\.core [\w.-]+:\d+: .*[Hh]andshake.*$", text)) < 300
+    assert SECRET not in text
+    for line in text.splitlines():
+        assert line.isprintable(), line
+        assert _LINE.match(line), line
+    assert len(text) < _MAX_LOG_BYTES
+
+
 async def call_with_bytes(address: str) -> None:
     """A call by bare HTTP/2 frames, because gRPC's client sends no metadata that is not ASCII."""
     host, _, port = address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    fields = [
-        (b":method", b"POST"),
-        (b":scheme", b"http"),
-        (b":path", b"/mynah.v1.Speech/GetServerInfo"),
-        (b":authority", b"localhost"),
-        (b"content-type", b"application/grpc"),
-        (b"te", b"trailers"),
-        (b"authorization", b"Bearer " + SECRET.encode() + b"\xff\xfe"),
-    ]
-    block = b"".join(bytes((0, len(name))) + name + bytes((len(value),)) + value for name, value in fields)
-    settings = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
-    headers = len(block).to_bytes(3) + bytes((1, 5, 0, 0, 0, 1)) + block  # ends the headers and the stream
-    writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings + headers)
+    key = (b"authorization", b"Bearer " + SECRET.encode() + b"\xff\xfe")
+    headers = frame(1, 5, 1, call_head(b"/mynah.v1.Speech/GetServerInfo", key))  # ends the headers and the stream
+    writer.write(PREFACE + headers)
     received = b""
     while b"grpc-status" not in received and (part := await reader.read(4096)):
         received += part

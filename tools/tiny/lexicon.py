@@ -30,6 +30,11 @@ _COMMON = ("english-words.10", "american-words.10", "english-words.20", "america
            "english-proper-names.40")  # fmt: skip
 _RARER = ("english-words.35", "american-words.35", "english-upper.40", "english-proper-names.50", "english-upper.50")
 _COMMON_COUNT, _RARER_COUNT, _EVERYDAY_COUNT = 30, 3, 1000  # as if they stood so often in WordNet's texts
+# Letters tell less of a name than of another word, so the usual ones are in the vocabulary.
+_LISTS = {
+    "everyday.txt": _EVERYDAY_COUNT, "acronyms.txt": _EVERYDAY_COUNT, "names.txt": _EVERYDAY_COUNT,
+    "places.txt": _COMMON_COUNT,
+}  # fmt: skip
 _DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 _UNKNOWN = "<unk>"
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -76,8 +81,8 @@ def word_counts(wordnet: Path, scowl: Path) -> Counter[str]:
     for names, count in ((_COMMON, _COMMON_COUNT), (_RARER, _RARER_COUNT)):
         for name in names:
             counts.update(dict.fromkeys(_listed(scowl / name), count))
-    for name in ("everyday.txt", "acronyms.txt"):
-        counts.update(dict.fromkeys((Path(__file__).parent / name).read_text().split(), _EVERYDAY_COUNT))
+    for name, count in _LISTS.items():
+        counts.update(dict.fromkeys((Path(__file__).parent / name).read_text().split(), count))
     return counts
 
 

@@ -30,8 +30,9 @@ STDIN = "-"  # as the text
 
 async def execute(args: argparse.Namespace) -> None:
     """Run one command. Raises MynahError, OSError, ValueError."""
-    has_files = args.ca or args.cert
-    tls = Tls(args.ca, certificate=args.cert, key=args.cert_key) if has_files else args.tls
+    has_details = args.ca or args.cert or args.server_name
+    details = Tls(args.ca, args.server_name, certificate=args.cert, key=args.cert_key)
+    tls = details if has_details else args.tls
     connect = partial(Client, tls=tls, api_key=_api_key(args.api_key_file))
     if args.command == "batch":
         await batch(args, connect)

@@ -131,6 +131,10 @@ def _add_connection(parser: argparse.ArgumentParser, **overrides: Any) -> None:
     add("--server", server, default="127.0.0.1:50051", metavar="HOST:PORT")
     add("--tls", "use TLS and trust the system's certificates", action="store_true")
     add("--ca", "use TLS and trust the certificates in this PEM file", type=Path, metavar="FILE")
+    name_help = (
+        "use TLS; the name in the server's certificate, if it is not the address's (a forwarded port, a pod's IP)"
+    )
+    add("--server-name", name_help, metavar="HOST")
     add("--cert", "this client's certificate (PEM) for mutual TLS; needs --cert-key", type=Path, metavar="FILE")
     add("--cert-key", "the private key (PEM) of --cert", type=Path, metavar="FILE")
     key_help = "file with the API key (default: the environment variable MYNAH_API_KEY)"

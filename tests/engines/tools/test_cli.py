@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -105,6 +107,22 @@ def test_prepare_verifies_weights_and_changes_nothing_the_second_time(
     assert before
     assert cli.main(arguments) == 0
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")} == before
+
+
+def test_prepare_waits_for_another_process_that_prepares_the_same_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Pods on one volume start together: one downloads, the others find everything in place."""
+    arguments = ["prepare", "--model", "random:tiny", "--cache-dir", str(tmp_path), "--engines", "none"]
+    with ThreadPoolExecutor(1) as other:
+        with (tmp_path / "prepare.lock").open("w") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            waiting = other.submit(cli.main, arguments)
+            while "waiting: another process prepares" not in capsys.readouterr().out:
+                assert not waiting.done()
+            assert not list(tmp_path.rglob("*.safetensors"))
+        assert waiting.result() == 0
+    assert list(tmp_path.rglob("*.safetensors"))
 
 
 def test_prepare_refuses_a_truncated_weights_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from service.config import ConfigError, ServerConfig, TlsFiles
 from service.server import Server
 from tests.service.access.tls_files import Authority, Pair
 from tests.service.serving import FakeEngine, serving
+from tests.service.telemetry.scraping import scrape
 
 
 def client(address: str, roots: Path, own: Pair | None = None) -> mynah.Client:
@@ -122,3 +124,14 @@ async def test_a_certificate_that_cannot_be_read_is_named(tmp_path: Path):
     missing = tmp_path / "missing.pem"
     with pytest.raises(ConfigError, match=r"missing\.pem"):
         Server(FakeEngine(), ServerConfig(listen="127.0.0.1:0", tls_certificate=missing, tls_key=missing))
+
+
+@pytest.mark.parametrize("year", [2031, 2049, 2050, 2120])
+async def test_the_end_of_the_certificate_is_a_metric(tmp_path: Path, year: int):
+    """Certificates write years up to 2049 with two digits, later ones with four."""
+    ends = datetime(year, 3, 4, 5, 6, 7, tzinfo=UTC)
+    authority = Authority(tmp_path)
+    own = authority.issue(not_after=ends)
+    async with serving(tls_certificate=own.certificate, tls_key=own.key, admin_listen="127.0.0.1:0") as at:
+        page = await scrape(await at.server.start_admin() or "")
+        assert page("mynah_certificate_expiry_timestamp_seconds") == ends.timestamp()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import trustme
@@ -24,10 +25,10 @@ class Authority:
         self.certificate = folder / "ca.pem"
         self._ca.cert_pem.write_to_path(self.certificate)
 
-    def issue(self, pair: Pair | None = None) -> Pair:
+    def issue(self, pair: Pair | None = None, not_after: datetime | None = None) -> Pair:
         """Writes a certificate for localhost and 127.0.0.1, its key first; replaces the files of `pair` if given."""
         pair = pair or Pair(self._folder / "own.pem", self._folder / "own.key")
-        made = self._ca.issue_cert("localhost", "127.0.0.1")
+        made = self._ca.issue_cert("localhost", "127.0.0.1", not_after=not_after)
         made.private_key_pem.write_to_path(pair.key)
         made.cert_chain_pems[0].write_to_path(pair.certificate)
         return pair

@@ -63,7 +63,7 @@ async def test_a_connection_has_a_bounded_number_of_watches():
 
 async def test_at_the_limit_the_connection_with_the_most_watches_loses_one():
     async with serving() as at, connection(at, "greedy") as greedy, connection(at, "probe") as probe:
-        at.server.health.max_watches = 3
+        at.server.health.allow(3)
         held, modest = [watch(greedy), watch(greedy)], watch(at.channel)
         for call in (*held, modest):
             assert await status(call) == SERVING

@@ -251,3 +251,12 @@ async def test_a_scrape_does_not_stop_streams():
         admin = await admin_of(at)
         pages = await asyncio.gather(speak(at), *(scrape(admin) for _ in range(20)))
         assert all(page("mynah_build_info") == 1 for page in pages[1:] if isinstance(page, Page))
+
+
+async def test_the_capacity_is_exported_only_while_streams_are_admitted():
+    """A sum over pods must count neither one that has not measured yet nor one that drains."""
+    async with serving_metrics(max_streams=7) as at:
+        admin = await admin_of(at)
+        assert (await scrape(admin))("mynah_streams_capacity") == 7
+        at.server.admission.drain()
+        assert "mynah_streams_capacity" not in (await scrape(admin)).types

@@ -450,3 +450,16 @@ async def test_a_voice_of_another_model_does_not_hide_a_built_in_one(tmp_path: P
     store = VoiceStore(builtin, tmp_path, others=lambda: {"alder": ANNA}, voice_models=lambda: ("tiny",))
     assert (await store.get("alder")).voice.key == ANNA.key
     assert [each.built_in for each in (await store.page("", 10))[0]] == [True, True]
+
+
+def test_a_folder_that_is_deleted_meanwhile_is_an_empty_store(tmp_path: Path):
+    folder = tmp_path / "voices"
+    files = FolderFiles(folder)
+    files.create("anna", b"anna")
+    (folder / "anna.safetensors").unlink()
+    folder.rmdir()
+    assert files.ids() == set()
+    assert files.stamp("anna") is None
+    files.delete("anna")
+    files.create("bert", b"bert")
+    assert files.ids() == {"bert"}

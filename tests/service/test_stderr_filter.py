@@ -1,0 +1,88 @@
+"""What libraries write to stderr becomes safe lines of the log, at the end of the process and after a crash, too."""
+
+from __future__ import annotations
+
+import io
+import logging
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.stderr_filter import copy, record_of, safe
+from service.telemetry.logs import SafeHandler
+
+ROOT = Path(__file__).parents[2]
+CORE = "E1129 21:03:28.123456   12345 ssl_transport_security.cc:1884] Handshake failed: {text}"
+PROGRAM = """
+import ctypes, os, sys
+from service import stderr_filter
+stderr_filter.redirect()
+os.write(2, {written!r})
+{then}
+"""
+
+
+def run(written: bytes, then: str = "") -> tuple[int, str]:
+    """The status and the log of a process that writes to descriptor 2."""
+    program = PROGRAM.format(written=written, then=then)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, cwd=ROOT, timeout=60, check=False)
+    return done.returncode, done.stderr.decode("ascii")
+
+
+def test_lines_are_whole_escaped_and_keep_their_severity():
+    status, log = run(CORE.format(text="x\x1b[2J\udcff").encode(errors="surrogateescape") + b"\nno end")
+    assert status == 0
+    first, second = log.splitlines()
+    assert " ERROR grpc.core ssl_transport_security.cc:1884: Handshake failed: x<1 bytes>[2J<1 bytes>" in first
+    assert second.endswith(" WARNING stderr no end")
+
+
+@pytest.mark.parametrize(
+    ("then", "status", "last"),
+    [
+        ("os._exit(3)", 3, ""),
+        ("os.abort()", -signal.SIGABRT, "Fatal Python error: Aborted"),
+        ("ctypes.string_at(0)", -signal.SIGSEGV, "Fatal Python error: Segmentation fault"),
+        ("raise ValueError('own')", 1, "ValueError: own"),
+        ("os.kill(os.getpid(), 9)", -signal.SIGKILL, ""),
+    ],
+)
+def test_nothing_is_lost_at_the_end(then: str, status: int, last: str):
+    lines = b"".join(b"line %d\n" % number for number in range(50))
+    ended, log = run(lines + b"terminate called", then)
+    assert ended == status
+    assert all(f"WARNING stderr line {number}\n" in log for number in range(50))
+    assert "WARNING stderr terminate called" in log
+    assert last in log
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"Illegal header: authorization: Bearer xylophone",
+        b"Authorization\xff=xylophone\xfe",
+        b"x-api-key: xylophone",
+        b"key:'authorization' value:'xylophone\xff'",
+        b"cookie=xylophone; other=1",
+    ],
+)
+def test_secrets_are_left_out(line: bytes):
+    assert "xylophone" not in safe(line)
+
+
+def test_a_flood_is_bounded_and_counted():
+    written = io.StringIO()
+    handler = SafeHandler(written, lambda: 0.0, burst_bytes=30_000)
+    lines = [CORE.format(text="y" * 200).encode() + b"\n"] * 5000 + [b"z" * 100_000]
+    copy(io.BytesIO(b"".join(lines)), handler)
+    assert 10_000 < len(written.getvalue()) < 60_000
+
+
+def test_the_place_in_the_source_is_the_kind():
+    """So a flood of one kind leaves the others their lines."""
+    first, second = (record_of(safe(CORE.replace("1884", line).format(text=line).encode())) for line in ("1", "2"))
+    assert first.msg != second.msg
+    assert first.levelno == logging.ERROR
