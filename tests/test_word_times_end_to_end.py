@@ -98,7 +98,8 @@ def test_grpc(served: Served):
 def test_grpc_after_a_cancel(served: Served):
     async def speak() -> None:
         async with mynah.Client(served.grpc) as client, client.stream(word_times=True) as stream:
-            await stream.send(f"{CUT}. ")
+            await stream.send(f"{CUT}.")
+            await stream.flush()
             async for event in stream.events():
                 if isinstance(event, mynah.Words):
                     await stream.cancel()
