@@ -32,6 +32,7 @@ from engines.api import (
     SegmentStats,
     T3Use,
     WindowFigures,
+    WordGuardReport,
     Words,
     WordTime,
 )
@@ -80,6 +81,7 @@ class Script:
     device_memory: DeviceMemory | None = None
     hangs_on: str = ""  # text in a segment whose first window is then decoded for ever, on a thread; empty: none
     word_times: bool = True  # whether it says when words are spoken: in proportion to their characters
+    word_guard: WordGuardReport | None = None  # what the guard reports of each segment that asks for it
     freezes_on: str = ""  # text in a segment that then blocks the event loop for ever
 
 
@@ -245,6 +247,7 @@ class FakeStream:
             underrun_s=self._listener.underrun_s,
             hit_token_limit=tokens == self.sampling.max_speech_tokens,
             hit_runaway_limit=self._ran_away(segment),
+            word_guard=self._engine.script.word_guard if segment.word_guard else None,
         )
         yield SegmentDone(segment, stats)
 

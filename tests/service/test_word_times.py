@@ -7,8 +7,10 @@ import json
 from collections.abc import Iterator
 
 import pytest
+from prometheus_client import REGISTRY
 
 import mynah
+from engines.api import WordGuardReport
 from engines.fake import Script
 from mynah.client.errors import from_status
 from tests.service.grpc.riva_client import RivaClient, RivaError, riva_client
@@ -157,6 +159,20 @@ async def test_an_engine_without_word_times_says_so_and_refuses(riva: RivaClient
         code, details, trailing = status.value.status
         assert from_status(code, details, trailing).field == "enable_word_time_offsets"
         await at.check_serves()
+
+
+async def test_what_the_guard_found_is_in_segment_done_and_in_the_metrics():
+    report = WordGuardReport("invented_tail", "stopped", 1, 17)
+    counted = ("mynah_word_guard_total", {"fault": "invented_tail", "action": "stopped"})
+    before = REGISTRY.get_sample_value(*counted) or 0.0
+    async with serving(Script(word_guard=report)) as at:
+        for asked, expected in ((True, mynah.WordGuard("invented_tail", "stopped", 1, 17)), (False, None)):
+            async with at.client.stream(word_guard=asked) as stream:
+                await stream.send("This is said once.")
+                await stream.end()
+                done = [event async for event in stream.events() if isinstance(event, mynah.SegmentDone)]
+            assert [each.word_guard for each in done] == [expected]
+    assert REGISTRY.get_sample_value(*counted) == before + 1
 
 
 async def test_a_server_that_guards_by_default_serves_a_model_that_cannot():
