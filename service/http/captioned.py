@@ -15,6 +15,8 @@ from service.http.error_responses import error_response
 from service.http.response_writer import MAX_WHOLE_BYTES, ResponseWriter
 from service.http.speech_request import MEDIA_TYPES, SpeechRequest
 
+LINES = "application/x-ndjson"
+
 
 class CaptionedResponse:
     """A JSON object for each chunk, one on a line, or one for all: audio in base64 and the words that end in it.
@@ -25,6 +27,7 @@ class CaptionedResponse:
 
     def __init__(self, writer: ResponseWriter, speech: SpeechRequest) -> None:
         self._writer, self._whole = writer, speech.whole
+        self._type = "application/json" if speech.whole else LINES
         self._wav = speech.audio_format is AudioFormat.WAV
         self._audio_type = MEDIA_TYPES[speech.audio_format]
         self._timed = speech.request.settings.word_times
@@ -57,11 +60,11 @@ class CaptionedResponse:
         timestamps = self._words if self._timed else None
         content = {"audio": audio, "audio_format": self._audio_type, "timestamps": timestamps}
         self._audio, self._words = bytearray(), []
-        await self._writer.write("application/json", json.dumps(content).encode() + b"\n", last=last)
+        await self._writer.write(self._type, json.dumps(content).encode() + b"\n", last=last)
 
     async def end(self) -> None:
         if not self._whole:
-            await self._writer.write("application/json", b"", last=True)
+            await self._writer.write(self._type, b"", last=True)
             return
         if self._wav:
             with_known_length(self._audio)
@@ -71,4 +74,4 @@ class CaptionedResponse:
         response = error_response(error, f"stream {stream_id}")
         if response is not None:
             body = json.dumps({"error": response.error}).encode() + b"\n"
-            await self._writer.write("application/json", body, last=True)
+            await self._writer.write(self._type, body, last=True)

@@ -8,6 +8,7 @@ from typing import Any
 from engines.api import EngineInfo
 from engines.model_spec import SPEECH_VOCAB
 from service.audio.formats import SAMPLE_RATES_HZ
+from service.http import captioned as captioned_speech
 from service.http import speech_request
 from service.stream.policy import StreamPolicy
 from service.stream.settings import Markup, UnspeakableText
@@ -145,7 +146,11 @@ def _captioned() -> Schema:
         "audio_format",
         "timestamps",
     )
-    return _json("An object for each chunk, one on a line; one for all with stream false. Times are seconds.", chunk)
+    return {
+        "description": "An object for each chunk, one on a line; one for all with stream false. Times are seconds.",
+        "content": {"application/json": {"schema": chunk}, captioned_speech.LINES: {"schema": _STRING}},
+        "headers": _spoken()["headers"],
+    }
 
 
 def _speech_request(info: EngineInfo, policy: StreamPolicy, *, captioned: bool = False) -> Schema:
