@@ -41,7 +41,7 @@ def main() -> None:
     texts = every[:: max(1, len(every) // args.texts)][: args.texts]
     engine = build_engine(EngineConfig(model="tiny", threads=1, t3=args.t3))
     try:
-        found = asyncio.run(_measure(engine, texts))
+        found = asyncio.run(measure(engine, texts))
     finally:
         asyncio.run(engine.close())
     print(report("the model's own speech", found))
@@ -51,7 +51,8 @@ def main() -> None:
         print(report("the teacher's speech", teacher_errors(texts)))
 
 
-async def _measure(engine: Pipeline, texts: Sequence[str]) -> Measured:
+async def measure(engine: Pipeline, texts: Sequence[str]) -> Measured:
+    """Speak the texts as one stream and compare every word that is given with the tokens."""
     measured = Measured()
     assert engine.default_voice is not None
     stream = await engine.open(engine.default_voice, Sampling(seed=11))

@@ -75,7 +75,8 @@ class Loudness:
     """How loud a segment is in each 10 ms, to find where a word's sound begins and ends."""
 
     FRAME = 240
-    _QUIET = 10 ** (-38 / 20)  # of the loudest frame so far: silence, also that of a noisy voice
+    # of the loudest frame so far; a word fades into its end, whose last stop may be all but silent
+    _QUIET_START, _QUIET_END = 10 ** (-38 / 20), 10 ** (-55 / 20)
 
     def __init__(self) -> None:
         self._frames = np.zeros(0, np.float32)
@@ -88,10 +89,12 @@ class Loudness:
     def trimmed(self, start: int, stop: int) -> tuple[int, int]:
         """[start, stop) in samples without the silence at its ends; as it is if all of it is silent."""
         first, last = start // self.FRAME, -(-stop // self.FRAME)
-        loud = np.nonzero(self._frames[first:last] > self._QUIET * self._frames.max(initial=0.0))[0]
-        if not len(loud):
+        loudest, frames = self._frames.max(initial=0.0), self._frames[first:last]
+        begun = np.nonzero(frames > self._QUIET_START * loudest)[0]
+        if not len(begun):
             return start, stop
-        return max(start, (first + int(loud[0])) * self.FRAME), min(stop, (first + int(loud[-1]) + 1) * self.FRAME)
+        heard = np.nonzero(frames > self._QUIET_END * loudest)[0]
+        return max(start, (first + int(begun[0])) * self.FRAME), min(stop, (first + int(heard[-1]) + 1) * self.FRAME)
 
 
 def samples_of(speech_tokens: float) -> int:
