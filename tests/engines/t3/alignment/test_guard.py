@@ -13,6 +13,7 @@ from engines.api import AudioChunk, Segment, SegmentDone, SegmentStats, Words
 from engines.config import EngineConfig, Sampling
 from engines.model_spec import SAMPLES_PER_TOKEN, STOP_SPEECH_TOKEN
 from engines.t3.sampler import Sampler
+from tools.tiny import codes
 
 TEXT = "The old train leaves the station at seven, with many people in it."
 WORDS = TEXT.replace(",", "").replace(".", "").split()
@@ -128,6 +129,36 @@ def test_speech_that_goes_on_is_faded_out_behind_its_last_word(
     assert words(events) == WORDS
     forced.scripts = [script(natural)]
     assert np.array_equal(samples(speak(engine, guarded())), audio), "a seed repeats a segment that was stopped"
+
+
+def elsewhere(tokens: list[int]) -> list[int]:
+    """The same phones, for text tokens that are not in the text."""
+    group, index = codes.parts(np.asarray(tokens))
+    sizes = np.array([factors[1] for factors in codes.FACTORS])[group]
+    index[:, 1] = (index[:, 1] + 31) % sizes
+    return codes.join(group, index).tolist()
+
+
+def test_an_invented_tail_is_faded_out(engine: engines.Engine, forced: Forced, natural: list[int]):
+    forced.scripts = [[*natural, *[t for t in elsewhere(natural) if 0 <= t < 6561]]]
+    events = speak(engine, guarded())
+    found = stats(events).word_guard
+    assert found is not None
+    assert found.action == "stopped"
+    assert found.fault in ("invented_tail", "repeated")
+    assert len(samples(events)) < (len(natural) + 30) * SAMPLES_PER_TOKEN
+    assert words(events) == WORDS
+
+
+def test_a_live_stream_is_stopped_behind_what_was_decoded(engine: engines.Engine, forced: Forced, natural: list[int]):
+    forced.scripts = [[*natural, *[natural[-1]] * 400]]
+    events = speak(engine, guarded(), repeatable=False)
+    found = stats(events).word_guard
+    assert found is not None
+    assert (found.fault, found.action) == ("late_end", "stopped")
+    assert len(samples(events)) < (len(natural) + 200) * SAMPLES_PER_TOKEN
+    assert stats(events).samples == len(samples(events))
+    assert words(events) == WORDS
 
 
 def test_speech_that_stops_early_is_drawn_again_if_nothing_of_it_was_given(
