@@ -171,6 +171,10 @@ bench-attacks: $(VENV)/installed-dev ## the largest silence of a healthy stream 
 first-run: ## the README's own blocks as a newcomer: a clean clone, an ordinary user, an empty home
 	$(PYTHON) -m tools.first_run $(ARGS)
 
+.PHONY: bench-first-segment
+bench-first-segment: $(VENV)/installed-dev ## time to first audio from a writer of 12 words a second, by where the first segment may end
+	$(BIN)/python -m bench.first_segment
+
 .PHONY: bench-speech test-speech bench-intelligibility
 bench-speech: $(VENV)/installed-dev ## what streaming does to intelligibility, on trained weights (MODEL=nano)
 	$(BIN)/python -m bench.speech --model $(if $(filter auto,$(MODEL)),tiny,$(MODEL)) $(ARGS)
@@ -188,8 +192,14 @@ bench-s3gen: $(VENV)/installed-dev ## S3Gen's and T3's runtimes and the publishe
 gpu-check: $(VENV)/installed-dev ## what works on this machine's GPU and how fast, in under nine minutes (ARGS="--model random:nano")
 	$(BIN)/python -m bench.gpu --out build/gpu --budget 520 $(ARGS)
 
-gpu-rehearsal: $(VENV)/installed-dev ## the same steps on the CPU, with the smallest model
-	$(BIN)/python -m bench.gpu --out build/gpu-rehearsal --budget 240 --patience 2 --device cpu --model random:tiny
+# tests/bench/bare: without any package that a bare machine with torch lacks
+gpu-rehearsal: $(VENV)/installed-dev ## the same steps on the CPU, with the smallest model, as on a machine that has torch alone
+	OMP_NUM_THREADS=1 PYTHONPATH=tests/bench/bare $(BIN)/python -m bench.gpu \
+	  --out build/gpu-rehearsal --budget 240 --patience 2 --device cpu --model random:tiny
+
+.PHONY: bench-plan
+bench-plan: $(VENV)/installed-dev ## the plans of docs/capacity.md: what each GPU should carry, by arithmetic
+	$(BIN)/python -m bench.plan
 
 ARCH ?= sm86
 engines: $(VENV)/installed-dev ## TensorRT engines for a GPU that need not be here (MODEL=random:turbo, ARCH=sm86)

@@ -59,10 +59,14 @@ class EngineInfo:
 
 @dataclass(frozen=True)
 class Segment:
-    """Text between two flushes or sentence ends. `index` counts from 0 within the stream."""
+    """Text between two flushes or sentence ends. `index` counts from 0 within the stream.
+
+    `speed` is that of its speech, at the voice's pitch: 1 is the voice's own; see time_scale.py.
+    """
 
     index: int
     text: str
+    speed: float = 1.0
     word_times: bool = False  # whether Words events are wanted; only for engines whose `info.word_times` is True
     word_guard: bool = False  # whether faults of its words are looked for; likewise
 

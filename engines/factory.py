@@ -37,7 +37,6 @@ from engines.exclusive import Exclusive
 from engines.health import Health
 from engines.kernels.dense import fp16_supported
 from engines.pipeline import Pipeline, Stages
-from engines.published.engine import build_published_engine
 from engines.published.graphs import find_published
 from engines.s3gen.nets import flow, vocoder_weights
 from engines.s3gen.select_runtime import select_runtime
@@ -49,7 +48,6 @@ from engines.t3.backend import T3Backend
 from engines.t3.decoder import DecoderLimits
 from engines.t3.guidance import check_guidance
 from engines.t3.local_backend import LocalT3Backend
-from engines.t3.onnx.export import open_onnx_net
 from engines.t3.vllm import backend
 from engines.text.encoder import TextEncoder
 from engines.text.tokenizer import TextTokenizer
@@ -68,6 +66,8 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
     check_guidance(os.environ)
     hub = HuggingFaceHub((config.cache_dir or default_cache_dir()) / "hub")
     if (folder := find_published(config.model, hub)) is not None:
+        from engines.published.engine import build_published_engine  # needs ONNX, as it alone does
+
         return build_published_engine(config, folder, observer)
     device = resolve_device(config.device)
     use_threads(config.threads)
@@ -182,6 +182,8 @@ def _make_t3(config: EngineConfig, checkpoint: Checkpoint, device: str, setting:
         net = t3_model.T3Net.load(checkpoint.t3_path, checkpoint.spec, device, fp16_weights=fp16_weights)
         return LocalT3Backend(net, limits, observer, on_device)
     if name == "onnx":
+        from engines.t3.onnx.export import open_onnx_net
+
         precision, threads = "int8" if config.t3_dtype == "int8" else "fp32", config.threads or cpu_threads()
         onnx_net = open_onnx_net(checkpoint, precision, threads=threads, cache_dir=config.cache_dir)
         return LocalT3Backend(onnx_net, limits, observer, on_device)

@@ -49,6 +49,7 @@ from engines.model_spec import (
 )
 from engines.playback import PlaybackClock
 from engines.text.spoken import SpokenText
+from engines.time_scale import TimeScale, scaled_samples
 from engines.voice import MODEL, Voice
 from engines.voice_report import VoiceReport, VoiceWarning
 
@@ -209,9 +210,9 @@ class FakeStream:
     async def speak(self, segment: Segment) -> AsyncGenerator[Event, None]:
         if self._closed:
             raise EngineFailure("The stream is closed.")
-        self.prepared_hits += self.prepared == segment
+        self.prepared_hits += self.prepared is not None and replace(self.prepared, speed=segment.speed) == segment
         self.prepared = None
-        audio = self._audio(segment)
+        audio, time_scale = self._audio(segment), TimeScale(segment.speed)
         clock = asyncio.get_running_loop().time
         started_s, ttfa_s = clock(), 0.0
         self._listener.begin_segment(started_s)
@@ -224,6 +225,7 @@ class FakeStream:
                 queue_s = await self._make_window(segment, start, end)
                 figures = WindowFigures(windows - 1, end - start, end, queue_s, self._engine.script.decode_s)
                 samples = audio[start * SAMPLES_PER_TOKEN : end * SAMPLES_PER_TOKEN]
+                samples = time_scale.feed(samples, last=end * SAMPLES_PER_TOKEN == len(audio))
                 self._engine.made_samples += len(samples)
                 self._engine.progress.set()
                 if windows == 1:
@@ -238,7 +240,7 @@ class FakeStream:
         self._engine.observer.segment_generated(tokens * self._engine.script.token_s, tokens)
         stats = SegmentStats(
             speech_tokens=tokens,
-            samples=len(audio),
+            samples=scaled_samples(len(audio), segment.speed),
             windows=windows,
             ttfa_s=ttfa_s,
             max_gap_s=self._listener.max_gap_s,
@@ -335,7 +337,8 @@ class FakeStream:
 
 def _words(segment: Segment, samples: int, start_token: int, stop_token: int) -> Words | None:
     """The words that end in a window: each char of the text takes the same time."""
-    per_char, start, stop = samples / len(segment.text), start_token * SAMPLES_PER_TOKEN, stop_token * SAMPLES_PER_TOKEN
+    per_char = samples / len(segment.text) / segment.speed
+    start, stop = (scaled_samples(token * SAMPLES_PER_TOKEN, segment.speed) for token in (start_token, stop_token))
     times = [
         WordTime(word[0], *word.span(), round(word.start() * per_char), round(word.end() * per_char), word[0])
         for word in re.finditer(r"\w+", segment.text)

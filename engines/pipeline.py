@@ -42,9 +42,10 @@ from engines.s3gen.streaming.window_queue import Decoded
 from engines.s3gen.streaming.windows import Wait, Window
 from engines.segment_stats import SegmentStatsRecorder
 from engines.t3.backend import T3Backend, T3Request
+from engines.time_scale import TimeScale
 from engines.voice import Voice
 from engines.words.guard import Fault, Finding
-from engines.words.segment import SegmentWords
+from engines.words.segment import SegmentWords, at_speed
 from engines.words.source import Aligner
 from engines.words.text import Word
 from engines.worker_pool import WorkerPool
@@ -196,6 +197,8 @@ class PipelineStream:
 
     async def speak(self, segment: Segment) -> AsyncGenerator[Event, None]:
         utterance = await self._take(segment)
+        utterance.plan.speed = segment.speed
+        time_scale = TimeScale(segment.speed)
         recorder = SegmentStatsRecorder(self._playback, asyncio.get_running_loop().time)
         try:
             yield SegmentStarted(segment, utterance.text_tokens)
@@ -203,24 +206,27 @@ class PipelineStream:
             while True:
                 window = await utterance.next_window()
                 if utterance.must_be_redrawn:
-                    utterance = await self._redraw(utterance)
+                    utterance = await self._redraw(utterance, segment.speed)
                     continue
                 if window is None:
                     break
                 plan = None if self._sampling.repeatable else utterance.plan
                 decoded = await self.stages.s3gen.decode(utterance.decoder, window, self._deadline_s(), plan)
                 if utterance.must_be_redrawn:  # found while its first window was decoded
-                    utterance = await self._redraw(utterance)
+                    utterance = await self._redraw(utterance, segment.speed)
                     continue
                 utterance.audio_given = True
                 if decoded.window.is_last and (utterance.ran_away or utterance.stopped):
                     decoded = replace(decoded, samples=faded_out(decoded.samples, SAMPLE_RATE_HZ))
+                spoken = decoded.samples
+                if segment.speed != 1.0:
+                    decoded = replace(decoded, samples=time_scale.feed(decoded.samples, last=decoded.window.is_last))
                 recorder.deliver(decoded)
                 self._active_streams.update(self._playback, self._playback.dry_at_s)
                 figures = utterance.figures(decoded)
                 yield AudioChunk(segment.index, self._position_samples, decoded.samples, figures)
                 self._position_samples += len(decoded.samples)
-                if (words := await utterance.spoken_words(decoded)) is not None:
+                if (words := await utterance.spoken_words(decoded.window, spoken, segment.speed)) is not None:
                     yield words
             await utterance.cancel()
             self._current = None
@@ -248,7 +254,7 @@ class PipelineStream:
         if self._closed:
             raise EngineFailure("The stream was closed.")
         prepared, self._prepared, self._to_prepare = self._prepared, None, None
-        if prepared is not None and prepared.segment != segment:
+        if prepared is not None and prepared.segment != replace(segment, speed=prepared.segment.speed):
             await prepared.cancel()
             prepared = None
         if prepared is not None:
@@ -256,10 +262,11 @@ class PipelineStream:
         self._current = prepared or self._begin(segment)
         return self._current
 
-    async def _redraw(self, faulty: _Utterance) -> _Utterance:
+    async def _redraw(self, faulty: _Utterance, speed: float) -> _Utterance:
         """The same segment drawn again, by a seed that follows from the stream's."""
         await faulty.cancel()
         self._current = self._begin(faulty.segment, tries=faulty.tries + 1, fault=faulty.fault)
+        self._current.plan.speed = speed
         return self._current
 
     def _begin(
@@ -462,15 +469,18 @@ class _Utterance:
         new = window.stop - window.start
         return WindowFigures(window.index, new, made, decoded.queue_s, decoded.decode_s)
 
-    async def spoken_words(self, decoded: Decoded) -> Words | None:
-        """Returns the words that end in a window's samples; None if none end or begin there. Raises EngineFailure."""
+    async def spoken_words(self, window: Window, samples: Samples, speed: float) -> Words | None:
+        """Returns the words that end in a window's samples, at the times of `speed`; None if none end or begin there.
+
+        `samples` are those before their speed was changed. Raises EngineFailure.
+        """
         if self._words is None or not self.segment.word_times:
             return None
-        window, tokens = decoded.window, self._progress.speech_tokens
+        tokens = self._progress.speech_tokens
         if not self._words.guarded:  # otherwise the collector reads them
             await self._words.update(tokens[: len(tokens) - SILENCE_TAIL_TOKENS] if self._progress.ended else tokens)
-        words = self._words.decoded(decoded.samples, window.stop, is_last=window.is_last)
-        begun = () if window.is_last else self._words.begun()
+        words = at_speed(self._words.decoded(samples, window.stop, is_last=window.is_last), speed)
+        begun = () if window.is_last else at_speed(self._words.begun(), speed)
         return Words(self.segment.index, words, begun) if words or begun else None
 
     def stats(self, recorder: SegmentStatsRecorder) -> SegmentStats:

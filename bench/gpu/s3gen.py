@@ -9,6 +9,7 @@ import torch
 from bench.gpu.results import Recorder
 from bench.gpu.steps import Machine, best_ms, peak_memory
 from engines.device import use_exact_float32
+from engines.planning.stages import Window
 from engines.s3gen.gpu.buffered import BufferedRuntime
 from engines.s3gen.parity_check import (
     COMPOSITIONS,
@@ -22,6 +23,8 @@ from engines.s3gen.runtimes.torch import TorchRuntime
 from engines.tools.s3gen_times import flow_batch, vocoder_batch
 
 _PROMPT_TOKENS = 250
+_REHEARSED = ((33,), (30, 17))  # rows of tokens on a CPU, where the code is tried and not the device
+_PLANNED = ("torch", "torch_graphs fp16")  # runtimes in the precision that is planned
 # name: rows, tokens behind the prompt, mel frames
 _WINDOWS = {
     "first window": (1, 13, 40),
@@ -59,7 +62,7 @@ def _compare(
             runtime,
             trusted,
             precision=precision,
-            compositions=GPU_COMPOSITIONS if thorough else COMPOSITIONS,
+            compositions=GPU_COMPOSITIONS if thorough else COMPOSITIONS if torch.cuda.is_available() else _REHEARSED,
             rounds=GPU_ROUNDS if thorough else 1,
             once=LARGEST_COMPOSITIONS if thorough else (),
         )
@@ -110,4 +113,9 @@ def fast(record: Recorder, machine: Machine) -> None:
             repeats = machine.repeats(10 if rows == 1 else 4, 1)
             flow_ms = best_ms(lambda runtime=runtime, flow=flow: runtime.flow(flow), machine, repeats)
             vocoder_ms = best_ms(lambda runtime=runtime, v=vocoder: runtime.vocoder(v), machine, repeats)
-            record.measured(f"{name}: {window}", flow_ms + vocoder_ms, "ms", flow_ms=flow_ms, vocoder_ms=vocoder_ms)
+            times = machine.planned("torch", name.removesuffix(" fp16") if name in _PLANNED else "torch")
+            planned_ms = None
+            if times is not None and name in _PLANNED:
+                planned_ms = times.window_ms(Window(_PROMPT_TOKENS + tokens, frames), rows)
+            took_ms = {"flow_ms": flow_ms, "vocoder_ms": vocoder_ms}
+            record.measured(f"{name}: {window}", flow_ms + vocoder_ms, "ms", planned=planned_ms, **took_ms)

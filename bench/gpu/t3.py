@@ -69,12 +69,16 @@ def _time(record: Recorder, machine: Machine, name: str, net: Net, voice: Voice,
         decoder.release(sequence)
 
     machine.synchronize()
-    record.measured(f"{name}: prefill, voice warm, {streams} streams", best_ms(prefill, machine, 3), "ms")
+    times = machine.planned("torch", "torch")
+    planned_ms = None if times is None else times.t3_prefill_ms(1)
+    record.measured(
+        f"{name}: prefill, voice warm, {streams} streams", best_ms(prefill, machine, 3), "ms", planned=planned_ms
+    )
     for seed in range(streams):
         decoder.add(T3Request(_TEXT, voice, Sampling(seed=seed, max_speech_tokens=1000)))
     for _ in range(2 * streams + 4):
         decoder.step()
     with torch.inference_mode():
-        record.measured(
-            f"{name}: step, {streams} streams", best_ms(decoder.step, machine, machine.repeats(50, 3)), "ms"
-        )
+        planned_ms = None if times is None else times.t3_step_ms(streams)
+        step_ms = best_ms(decoder.step, machine, machine.repeats(50, 3))
+        record.measured(f"{name}: step, {streams} streams", step_ms, "ms", planned=planned_ms)

@@ -6,8 +6,6 @@ import time
 
 from bench.gpu.results import Recorder
 from bench.gpu.steps import Machine
-from engines.s3gen.export.export import ExportSettings, export
-from engines.s3gen.gpu.build import ENGINE_GRAPHS, BuildSettings, build_engines, engine_folder
 from engines.s3gen.gpu.trt import TensorRTMissing, load_tensorrt
 
 
@@ -22,6 +20,8 @@ def run(record: Recorder, machine: Machine) -> None:
         record.absent("tensorrt", "engines run on a GPU only; tests build them without one")
         return
     from bench.gpu.s3gen import _compare
+    from engines.s3gen.export.export import ExportSettings, export
+    from engines.s3gen.gpu.build import ENGINE_GRAPHS, BuildSettings, build_engines, engine_folder
     from engines.s3gen.gpu.cuda import probe
     from engines.s3gen.gpu.tensorrt import TensorRTRuntime
     from engines.s3gen.runtimes.torch import TorchRuntime

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -16,7 +17,6 @@ from engines.checkpoints.checkpoint import Checkpoint
 from engines.config import EngineConfig
 from engines.device import cpu_threads, use_exact_float32
 from engines.s3gen.gpu.buffered import BufferedRuntime
-from engines.s3gen.gpu.tensorrt import TensorRTRuntime
 from engines.s3gen.gpu.torch_graphed import TorchGraphedRuntime
 from engines.s3gen.parity_check import (
     COMPOSITIONS,
@@ -29,10 +29,13 @@ from engines.s3gen.parity_check import (
     validate,
 )
 from engines.s3gen.runtime import F32, FlowBatch, Runtime, VocoderBatch, VocoderResult
-from engines.s3gen.runtimes.onnx import OnnxRuntime
-from engines.s3gen.runtimes.onnx_cached import OnnxCachedRuntime
 from engines.s3gen.runtimes.torch import TorchRuntime
 from engines.s3gen.runtimes.torch_cached import TorchCachedRuntime
+
+if TYPE_CHECKING:  # they need ONNX or its runtime, which a GPU server may do without
+    from engines.s3gen.gpu.tensorrt import TensorRTRuntime
+    from engines.s3gen.runtimes.onnx import OnnxRuntime
+    from engines.s3gen.runtimes.onnx_cached import OnnxCachedRuntime
 
 # the next is tried if the one before it is refused
 _ON_CPU = {
@@ -73,10 +76,9 @@ def select_runtime(config: EngineConfig, checkpoint: Checkpoint, device: str) ->
         strict=config.strict,
         on_refusal=lambda name, why: refused.append((name, why)),
     )
-    if isinstance(runtime, TensorRTRuntime):
-        runtime.keep_compiled()  # the parity check has just used every bucket
     if isinstance(runtime, BufferedRuntime):
         makers.reference.unload()  # it is rarely needed, and then loaded again
+        runtime.keep_compiled()  # the parity check has just used every bucket
     return Chosen(runtime, makers.reference, tuple(refused))
 
 
@@ -194,6 +196,8 @@ class _Makers:
         return TorchCachedRuntime(self._reference)
 
     def _onnx_cached(self) -> OnnxCachedRuntime:
+        from engines.s3gen.runtimes.onnx_cached import OnnxCachedRuntime
+
         return OnnxCachedRuntime(
             self._checkpoint,
             self._reference,
@@ -203,6 +207,8 @@ class _Makers:
         )
 
     def _onnx(self, providers: tuple[str, ...], precision: str, vocoder: Runtime | None = None) -> OnnxRuntime:
+        from engines.s3gen.runtimes.onnx import OnnxRuntime
+
         return OnnxRuntime(
             self._checkpoint,
             providers=providers,
@@ -216,6 +222,8 @@ class _Makers:
         )
 
     def _tensorrt(self, half: bool) -> TensorRTRuntime:
+        from engines.s3gen.gpu.tensorrt import TensorRTRuntime
+
         precision = "fp16" if half else "fp32"
         return TensorRTRuntime(
             self._checkpoint, cache_dir=self._config.cache_dir, precision=precision, device_index=self._gpu

@@ -184,6 +184,18 @@ class T3Net:
             release_packing_memory()
         return cls(outer, blocks, replace(spec.t3, layers=len(blocks)), device, fp16_weights=fp16_weights)
 
+    @classmethod
+    def without_weights(cls, spec: ModelSpec) -> T3Net:
+        """A net on torch's meta device, which computes shapes alone, so that its operations can be counted."""
+        meta = torch.device("meta")
+
+        def empty(tensors: dict[str, Shape]) -> dict[str, Tensor]:
+            return {name: torch.empty(shape, device=meta) for name, shape in tensors.items()}
+
+        layers = range(spec.t3.layers)
+        blocks = [_Block(empty(block_tensors(spec.t3)), spec.t3, n, meta, fp16_weights=False) for n in layers]
+        return cls(empty(outer_tensors(spec.t3)), blocks, spec.t3, meta)
+
     def check_prompt(self, voice: Voice, text_tokens: Sequence[int], max_positions: int) -> None:
         """As Net.check_prompt."""
         prompt.check_prompt(voice, text_tokens, self.spec, max_positions)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 
 from engines.api import Samples, WordTime
+from engines.time_scale import scaled_samples
 from engines.words.guard import Finding, WordGuard
 from engines.words.path import F32
 from engines.words.source import AttentionSource
@@ -79,3 +81,17 @@ class SegmentWords:
     def close(self) -> None:
         """Free the source."""
         self._source.close()
+
+
+def at_speed(words: Sequence[WordTime], speed: float) -> tuple[WordTime, ...]:
+    """The words of speech whose speed was changed."""
+    if speed == 1.0:
+        return tuple(words)
+    return tuple(
+        replace(
+            word,
+            start_sample=scaled_samples(word.start_sample, speed),
+            end_sample=scaled_samples(word.end_sample, speed),
+        )
+        for word in words
+    )

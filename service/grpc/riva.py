@@ -17,6 +17,7 @@ import grpc.aio
 from riva.client.proto import riva_audio_pb2, riva_tts_pb2, riva_tts_pb2_grpc
 
 from engines.api import Engine
+from engines.conditioning.limits import too_large
 from engines.errors import InvalidInput
 from engines.model_spec import SAMPLE_RATE_HZ
 from mynah.v1 import speech_pb2
@@ -24,9 +25,10 @@ from service.access.admission import Admission
 from service.errors import DeadlineExceeded, NotFound
 from service.grpc.call_writer import CallWriter
 from service.grpc.status import grpc_errors
-from service.handlers.messages import text_settings
+from service.handlers.messages import FIRST_SEGMENT_NUMBERS, text_settings
 from service.handlers.speech_handler import SpeechHandler, new_stream_id
 from service.handlers.voice_catalogue import MAX_PAGE_SIZE
+from service.stream.early_end import FirstSegment
 from service.stream.policy import StreamPolicy
 from service.stream.settings import Markup, UnspeakableText
 from service.voices.ids import DEFAULT_VOICE_ID
@@ -48,7 +50,7 @@ _FORMATS = {
 }
 T = TypeVar("T")
 
-# Riva's free-form settings: sampling by its names in the contract, and the consent that a prompt needs
+# Riva's free-form settings: sampling by its names in the contract, the consent that a prompt needs, the speed
 _SAMPLING = {
     "temperature": float,
     "top_k": int,
@@ -58,6 +60,7 @@ _SAMPLING = {
     "max_speech_token_count": int,
 }
 _CONSENT = "consent"
+_SPEED, _FIRST_SEGMENT = "speed", "first_segment"
 # and how text is read, by the names and values of HTTP
 _TEXT = ("markup", "unspeakable_text", "drop_thinking", "word_guard")
 _PROMPT = "zero_shot_data.audio_prompt"
@@ -69,10 +72,12 @@ _BYTES_PER_SAMPLE = {
     riva_audio_pb2.MULAW: 1.0,
     riva_audio_pb2.ALAW: 1.0,
 }
+_MAX_RATE_HZ = 48_000
 _QUICK_CHARS_PER_S = 25.0  # English is read at about 15
 _FIELDS = {
     "voice_id": "voice_name",
     "settings.sample_rate_hz": "sample_rate_hz",
+    "settings.speed": "custom_configuration[speed]",
     "settings.word_times": "enable_word_time_offsets",
     "settings.word_guard": "custom_configuration[word_guard]",
     "text.content": "text",
@@ -178,9 +183,8 @@ class RivaService:
             raise InvalidInput(field, message, "CONSENT_REQUIRED", value=value, allowed="true")
         prompt = request.zero_shot_data
         if len(prompt.audio_prompt) > self._policy.max_upload_bytes:
-            allowed, length = f"at most {self._policy.max_upload_bytes} bytes", f"{len(prompt.audio_prompt)} bytes"
-            message = f"{_PROMPT} has {length}; {allowed} are allowed."
-            raise InvalidInput(_PROMPT, message, "AUDIO_TOO_LARGE", value=length, allowed=allowed)
+            error = too_large("audio", self._policy.max_upload_bytes, f"{len(prompt.audio_prompt)} bytes")
+            raise error.named(_PROMPT)
         with self._admission.upload():
             try:
                 return OneVoice(await self._engine.make_voice(_as_file(prompt), name="prompt"))
@@ -269,6 +273,13 @@ def _settings(request: Any) -> speech_pb2.SpeechSettings:
         voice_id=_voice_id(request), audio_format=_FORMATS[request.encoding], sampling=_sampling(request)
     )
     settings.text.CopyFrom(_text_settings(request))
+    if _SPEED in request.custom_configuration:
+        settings.speed = _number(_SPEED, float, request.custom_configuration[_SPEED], "SPEED_OUT_OF_RANGE")
+    first_segment = _one_of(
+        _FIRST_SEGMENT, dict(request.custom_configuration), {each.value: each for each in FirstSegment}
+    )
+    if first_segment is not None:
+        settings.first_segment = FIRST_SEGMENT_NUMBERS[first_segment]
     settings.word_times = request.enable_word_time_offsets
     given = {key: text for key, text in request.custom_configuration.items() if key in _TEXT}
     guard = _one_of("word_guard", given, {"false": False, "true": True})
@@ -294,20 +305,31 @@ def _voice_id(request: Any) -> str:
 def _sampling(request: Any) -> speech_pb2.Sampling:
     sampling = speech_pb2.Sampling()
     for key, text in request.custom_configuration.items():
-        if key == _CONSENT or key in _TEXT:
+        if key in (_CONSENT, _SPEED, _FIRST_SEGMENT, *_TEXT):
             continue
         field = f"custom_configuration[{key}]"
         if key not in _SAMPLING:
-            allowed = ", ".join([_CONSENT, *_TEXT, *_SAMPLING])
+            allowed = ", ".join([_CONSENT, _SPEED, _FIRST_SEGMENT, *_TEXT, *_SAMPLING])
             message = f"{field} is unknown; custom_configuration may hold {allowed}."
             raise InvalidInput(field, message, "CONFIGURATION_UNKNOWN", value=text, allowed=allowed)
+        value = _number(key, _SAMPLING[key], text, "SAMPLING_OUT_OF_RANGE")
         try:
-            setattr(sampling, key, _SAMPLING[key](text))
-        except (ValueError, TypeError):
-            kind = "a whole number" if _SAMPLING[key] is int else "a number"
-            message = f"{field} is {text!r}; it must be {kind}."
-            raise InvalidInput(field, message, "SAMPLING_OUT_OF_RANGE", value=text, allowed=kind) from None
+            setattr(sampling, key, value)
+        except ValueError:  # a number out of the field's range
+            raise _no_number(key, _SAMPLING[key], text, "SAMPLING_OUT_OF_RANGE") from None
     return sampling
+
+
+def _number(key: str, kind: type, text: str, reason: str) -> Any:
+    try:
+        return kind(text)
+    except ValueError:
+        raise _no_number(key, kind, text, reason) from None
+
+
+def _no_number(key: str, kind: type, text: str, reason: str) -> InvalidInput:
+    field, allowed = f"custom_configuration[{key}]", "a whole number" if kind is int else "a number"
+    return InvalidInput(field, f"{field} is {text!r}; it must be {allowed}.", reason, value=text, allowed=allowed)
 
 
 def _text_settings(request: Any) -> speech_pb2.TextSettings:
@@ -348,6 +370,8 @@ def _as_file(prompt: Any) -> bytes:
 def _check_length(request: Any, max_bytes: int) -> None:
     """Raises InvalidInput if quick speech of the text would already be longer than one answer may be."""
     rate_hz = request.sample_rate_hz or SAMPLE_RATE_HZ
+    if rate_hz > _MAX_RATE_HZ:
+        return  # the rate is what is wrong, and is refused by its own name
     bytes_per_s = _BYTES_PER_SAMPLE.get(request.encoding, 0.0) * rate_hz
     if len(request.text.strip()) / _QUICK_CHARS_PER_S * bytes_per_s > max_bytes:
         raise _too_long(request, max_bytes)

@@ -9,9 +9,11 @@ from typing import Any, TypeVar
 from engines.api import EngineInfo
 from engines.config import Sampling
 from engines.errors import InvalidInput
+from engines.time_scale import check_speed
 from engines.voice_report import VoiceReport
 from mynah.v1 import speech_pb2, voices_pb2
 from service.audio.formats import SAMPLE_RATES_HZ, AudioFormat, AudioSettings
+from service.stream.early_end import FirstSegment
 from service.stream.policy import StreamPolicy
 from service.stream.session import split_chars
 from service.stream.settings import Markup, StreamSettings, TextSettings, UnspeakableText
@@ -30,6 +32,12 @@ UNSPEAKABLE_TEXT_NUMBERS: dict[UnspeakableText, speech_pb2.UnspeakableText] = {
 }
 _MARKUPS: dict[int, Markup] = {number: each for each, number in MARKUP_NUMBERS.items()}
 _UNSPEAKABLE: dict[int, UnspeakableText] = {number: each for each, number in UNSPEAKABLE_TEXT_NUMBERS.items()}
+FIRST_SEGMENT_NUMBERS: dict[FirstSegment, speech_pb2.FirstSegment] = {
+    each: getattr(speech_pb2, f"FIRST_SEGMENT_{each.name}") for each in FirstSegment
+}
+_FIRST_SEGMENTS: dict[int, FirstSegment] = {0: FirstSegment.AUTO} | {
+    number: each for each, number in FIRST_SEGMENT_NUMBERS.items()
+}
 E = TypeVar("E", bound=Enum)
 _CONTRACT_FIELDS = {"sampling.max_speech_tokens": "sampling.max_speech_token_count"}  # where the names differ
 _FORMATS: dict[int, AudioFormat] = {number: name for name, number in _FORMAT_NUMBERS.items()}
@@ -51,8 +59,12 @@ async def stream_settings(
             why = f"settings.{field} is true; it must be false or absent here. {info.word_times_notice}"
             raise InvalidInput(f"settings.{field}", why, reason, value="true", allowed="false")
     guarded = message.word_guard if message.HasField("word_guard") else policy.word_guard and info.word_times
+    speed = check_speed(message.speed) if message.HasField("speed") else 1.0
+    first_segment = _choice("first_segment", message.first_segment, _FIRST_SEGMENTS, speech_pb2.FirstSegment)
     stored = await voices.get(voice_id)
-    return StreamSettings(stored.voice_id, stored.voice, audio, sampling, text, message.word_times, guarded)
+    return StreamSettings(
+        stored.voice_id, stored.voice, audio, sampling, text, speed, first_segment, message.word_times, guarded
+    )
 
 
 def _text_settings(message: speech_pb2.TextSettings, defaults: TextSettings) -> TextSettings:
@@ -147,6 +159,8 @@ def opened(stream_id: str, settings: StreamSettings, info: EngineInfo, policy: S
         sample_rate_hz=settings.audio.sample_rate_hz,
         sampling=sampling,
         text=text_settings(settings.text.markup, settings.text.unspeakable_text, settings.text.drop_thinking),
+        speed=settings.speed,
+        first_segment=FIRST_SEGMENT_NUMBERS[settings.used_first_segment],
         word_times=settings.word_times,
         word_guard=settings.word_guard,
     )

@@ -138,9 +138,12 @@ class _RequestReader:
             match kind:
                 case "flush":
                     session.flush(request.flush.flush_id)
+                case "set_speed":
+                    session.set_speed(request.set_speed.speed)
                 case "open":
-                    message = "The stream is open already: send text, flush or cancel."
-                    raise _out_of_order("STREAM_ALREADY_OPEN", message, "open", "text, flush or cancel")
+                    allowed = "text, flush, cancel or set_speed"
+                    message = f"The stream is open already: send {allowed}."
+                    raise _out_of_order("STREAM_ALREADY_OPEN", message, "open", allowed)
         if kind == "cancel":
             await session.cancel()
 
@@ -174,7 +177,7 @@ async def _write(session: Session, text: str, turns: Turns, account: Account) ->
 def _kind(request: Request) -> str:
     kind = request.WhichOneof("message")
     if kind is None:
-        allowed = "open, text, flush or cancel"
+        allowed = "open, text, flush, cancel or set_speed"
         text = f"message is empty: it must hold {allowed}."
         raise InvalidInput("message", text, "MESSAGE_INVALID", value="nothing", allowed=allowed)
     return str(kind)

@@ -7,9 +7,11 @@ from typing import Any
 
 from engines.api import EngineInfo
 from engines.model_spec import SPEECH_VOCAB
+from engines.time_scale import MAX_SPEED, MIN_SPEED
 from service.audio.formats import SAMPLE_RATES_HZ
 from service.http import captioned as captioned_speech
 from service.http import speech_request
+from service.stream.early_end import FirstSegment
 from service.stream.policy import StreamPolicy
 from service.stream.settings import Markup, UnspeakableText
 
@@ -163,7 +165,7 @@ def _speech_request(info: EngineInfo, policy: StreamPolicy, *, captioned: bool =
         "response_format": {"enum": list(speech_request.RESPONSE_FORMATS), "default": "mp3"},
         "stream_format": {"enum": list(speech_request.STREAM_FORMATS), "default": "audio"},
         "stream": {"type": "boolean", "default": True, "description": "false: send the audio once all of it is made."},
-        "speed": {"const": 1.0, "description": "The model has one speed."},
+        "speed": _range("number", MIN_SPEED, MAX_SPEED, 1.0) | {"description": "The voice's speed, at the same pitch."},
         "instructions": {
             "type": "string",
             "maxLength": 0,
@@ -199,6 +201,9 @@ def _speech_request(info: EngineInfo, policy: StreamPolicy, *, captioned: bool =
             "description": "Watches that the speech says its text, each word once.",
         },
     }
+    fields["first_segment"] = _choice(
+        FirstSegment, FirstSegment.AUTO.value, "Where the first segment may end before its sentence does."
+    )
     if captioned:
         del fields["word_times"], fields["stream_format"]
         fields["return_timestamps"] = {"type": "boolean", "default": True, "description": "Sends the times of words."}

@@ -12,8 +12,9 @@ from engines.errors import InvalidInput
 from mynah.v1 import speech_pb2
 from service.audio.formats import AudioFormat
 from service.errors import NotFound
-from service.handlers.messages import format_number, text_settings
+from service.handlers.messages import FIRST_SEGMENT_NUMBERS, format_number, text_settings
 from service.http.json_values import allowed_values
+from service.stream.early_end import FirstSegment
 from service.stream.settings import Markup, UnspeakableText
 
 # OpenAI's names first, then the contract's own.
@@ -59,6 +60,7 @@ _FIELDS = {
     "settings.word_times": "word_times",
     "settings.word_guard": "word_guard",
     "settings.sample_rate_hz": "sample_rate_hz",
+    "settings.speed": "speed",
     "sampling.max_speech_tokens": "max_speech_token_count",
 }
 
@@ -90,6 +92,10 @@ def parse(body: dict[str, Any], model: str) -> SpeechRequest:
         _set(settings, "voice_id", fields["voice"], "voice")
     if "sample_rate_hz" in fields:
         _set(settings, "sample_rate_hz", fields["sample_rate_hz"])
+    if "speed" in fields:
+        settings.speed = fields["speed"]
+    if "first_segment" in fields:
+        settings.first_segment = FIRST_SEGMENT_NUMBERS[fields["first_segment"]]
     for name in SAMPLING_FIELDS:
         if name in fields:
             _set(settings.sampling, name, fields[name])
@@ -192,13 +198,6 @@ def _flag(name: str, value: object) -> bool:
     return value
 
 
-def _speed(name: str, value: object) -> float:
-    speed = _number(name, value)
-    if speed != 1.0:
-        raise _invalid(name, repr(speed), "1.0, the model's only speed", "SPEED_UNSUPPORTED")
-    return speed
-
-
 def _instructions(name: str, value: object) -> str:
     if _text(name, value).strip():
         raise _invalid(name, "a text", "empty, because the model takes no instructions", "INSTRUCTIONS_UNSUPPORTED")
@@ -215,7 +214,7 @@ _PARSERS: dict[str, Callable[[str, object], Any]] = {
     "input": _text,
     "voice": _voice,
     "response_format": _one_of(RESPONSE_FORMATS, "AUDIO_FORMAT_UNKNOWN"),
-    "speed": _speed,
+    "speed": _number,
     "stream_format": _one_of(STREAM_FORMATS, "STREAM_FORMAT_UNKNOWN"),
     "stream": _boolean,
     "instructions": _instructions,
@@ -229,6 +228,7 @@ _PARSERS: dict[str, Callable[[str, object], Any]] = {
     "markup": _choice(Markup, "MARKUP_UNKNOWN"),
     "unspeakable_text": _choice(UnspeakableText, "UNSPEAKABLE_TEXT_UNKNOWN"),
     "drop_thinking": _flag,
+    "first_segment": _choice(FirstSegment, "FIRST_SEGMENT_UNKNOWN"),
     "word_times": _boolean,
     "word_guard": _boolean,
 }

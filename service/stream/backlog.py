@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 
 from engines.api import Segment
 from engines.errors import InvalidInput
 from service.errors import ResourceExhausted
+from service.stream.early_end import EarlyStart
 from service.stream.markup import MarkupFilter
 from service.stream.segmenter import Segmenter
 
@@ -39,12 +41,18 @@ class Backlog:
         max_chars: int,
         max_flushes: int,
         markup: MarkupFilter | None = None,
+        early_start: EarlyStart | None = None,
+        on_early_work: Callable[[], None] = lambda: None,
         *,
         word_times: bool = False,
         word_guard: bool = False,
     ) -> None:
-        """`word_times`, `word_guard`: as of every Segment."""
+        """`early_start` may end a sentence while there is no other work; then `on_early_work` is called.
+
+        `word_times`, `word_guard`: as of every Segment.
+        """
         self._word_times, self._word_guard = word_times, word_guard
+        self._early_start, self._on_early_work = early_start, on_early_work
         self._segmenter = segmenter
         self._markup = markup or MarkupFilter()
         self._max_chars, self._max_flushes = max_chars, max_flushes
@@ -79,7 +87,11 @@ class Backlog:
         """
         self.check_room(text)
         self._received_chars += len(text)
-        self._queue(self._segmenter.feed(self._markup.feed(text)))
+        texts = self._segmenter.feed(self._markup.feed(text))
+        self._queue(texts)
+        if self._early_start is not None:
+            self._early_start.update(*self._segmenter.pending, _now_s(), begun=bool(texts))
+            self._more.set()
 
     def check_room(self, text: str) -> None:
         """Raises ResourceExhausted if too much would wait with this text."""
@@ -127,6 +139,7 @@ class Backlog:
         self._work.clear()
         self._segmenter.flush()
         self._markup.reset()
+        self._forget_sentence()
         self._queued_chars = self._flushes = 0
         return flush_ids
 
@@ -135,12 +148,24 @@ class Backlog:
         while not self._work:
             if self._ended:
                 return None
-            self._more.clear()
-            await self._more.wait()
+            await self._wait_for_more()
         work = self._work[0]
         if isinstance(work, Segment):
             self._queued_chars -= len(work.text)
         return work
+
+    async def _wait_for_more(self) -> None:
+        """Wait for text, or until the unfinished sentence had better be spoken as far as it is written."""
+        early = None if self._early_start is None else self._early_start.next(_now_s())
+        self._more.clear()
+        try:
+            async with asyncio.timeout_at(None if early is None else early[1]):
+                await self._more.wait()
+        except TimeoutError:
+            if early is not None and self._early_start is not None and not self._more.is_set():
+                self._early_start.cut(early[0])
+                self._queue([self._segmenter.cut(early[0])])
+                self._on_early_work()
 
     def done(self) -> None:
         """Remove the work that `next` returned: it is finished."""
@@ -154,6 +179,11 @@ class Backlog:
     def _queue_rest(self) -> None:
         self._queue(self._segmenter.feed(self._markup.flush()))
         self._queue(self._segmenter.flush())
+        self._forget_sentence()
+
+    def _forget_sentence(self) -> None:
+        if self._early_start is not None:
+            self._early_start.update("", 0, _now_s(), begun=True)
 
     def _queue(self, texts: list[str]) -> None:
         for text in texts:
@@ -162,6 +192,10 @@ class Backlog:
             self._queued_chars += len(text)
         if texts:
             self._more.set()
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _bad_flush_id(flush_id: int, allowed: str, reason: str) -> InvalidInput:

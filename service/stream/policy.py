@@ -21,7 +21,9 @@ class StreamPolicy:
     )
     max_pending_flushes: int = option(1000, "flushes that may wait to be answered on a stream", whole(1, 1_000_000))
     send_queue_events: int = option(8, "chunks and other events made ahead of a slow reader", whole(1, 1000))
-    max_upload_bytes: int = option(20_000_000, "largest upload of reference audio, in bytes", whole(1, 2**31))
+    max_upload_bytes: int = option(
+        20_000_000, "largest upload of reference audio, in bytes; it may last 120 s", whole(1, 2**31)
+    )
     max_unary_answer_bytes: int = option(
         4_000_000,
         "largest answer of Riva's Synthesize, in bytes; gRPC's clients receive 4 MiB unless they are set otherwise",

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from engines.api import Engine, Limits
+from engines.time_scale import check_speed
 from mynah.client.events import AudioChunk, Cancelled, Event, Flushed, SegmentDone, SegmentStarted
 from service.stream.backlog import Backlog
+from service.stream.early_end import EarlyStart, FirstSegment, first_clause_end
 from service.stream.event_queue import EventQueue
 from service.stream.markup import MarkupFilter
 from service.stream.policy import StreamPolicy
@@ -21,20 +23,23 @@ from service.telemetry.metrics import counting_rejections
 class Session:
     """One stream's whole state. Use as an async context manager; leaving it frees everything it held.
 
-    `write`, `flush`, `cancel` and `end` are for one task, `next_event` for one other. Between them a Speaker, with a
-    task of its own, drives the engine as far ahead as the event queue has room. A cancel stops it and closes the
-    engine's stream, so nothing of the old can reach the reader afterwards.
+    `write`, `flush`, `cancel`, `set_speed` and `end` are for one task, `next_event` for one other. Between them a
+    Speaker, with a task of its own, drives the engine as far ahead as the event queue has room. A cancel stops it and
+    closes the engine's stream, so nothing of the old can reach the reader afterwards.
     """
 
     def __init__(self, engine: Engine, settings: StreamSettings, policy: StreamPolicy, stream_id: str = "") -> None:
         """`stream_id` names the stream in metrics and traces."""
         self._settings = settings
         self._meter = StreamMeter(stream_id, settings.audio)
+        first_segment = settings.used_first_segment
         self._backlog = Backlog(
-            _segmenter(engine),
+            _segmenter(engine, first_segment),
             policy.max_pending_text_chars,
             policy.max_pending_flushes,
             MarkupFilter(settings.text),
+            EarlyStart(self._dry_at_s) if first_segment is FirstSegment.AUTO else None,
+            self._note_work,
             word_times=settings.word_times,
             word_guard=settings.word_guard,
         )
@@ -99,10 +104,20 @@ class Session:
         self._backlog.flush(flush_id)
         self._note_work()
 
+    def set_speed(self, speed: float) -> None:
+        """Speak the segments that have not begun at this speed. Raises InvalidInput if it is not allowed."""
+        self._speaker.speed = check_speed(speed, "set_speed.speed")
+
     def end(self) -> None:
         """Take no more text: what waits is spoken, then the events end."""
         self._backlog.end()
         self._note_work()
+
+    def _dry_at_s(self) -> float | None:
+        """When the listener has played all that is made; None before the first chunk is."""
+        unsent_s = self._timeline.unsent_samples / self._settings.audio.sample_rate_hz
+        dry_at_s = self._meter.dry_at_s
+        return max(dry_at_s or 0.0, _now_s()) + unsent_s if unsent_s else dry_at_s
 
     def _note_work(self) -> None:
         if not self._backlog.idle:
@@ -146,9 +161,10 @@ class Session:
         return event
 
 
-def _segmenter(engine: Engine) -> Segmenter:
+def _segmenter(engine: Engine, first_segment: FirstSegment) -> Segmenter:
     limits = engine.info.limits
-    return Segmenter(split_chars(limits), limits.max_text_tokens_per_segment, engine.count_text_tokens)
+    counts = split_chars(limits), limits.max_text_tokens_per_segment, engine.count_text_tokens
+    return Segmenter(*counts, first_clause_end) if first_segment is FirstSegment.CLAUSE else Segmenter(*counts)
 
 
 def split_chars(limits: Limits) -> int:

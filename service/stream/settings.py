@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from enum import Enum
 
 from engines.config import Sampling
+from engines.time_scale import check_speed
 from engines.voice import Voice
 from service.audio.formats import AudioSettings
+from service.stream.early_end import FirstSegment
 
 
 class Markup(Enum):
@@ -46,5 +48,16 @@ class StreamSettings:
     audio: AudioSettings
     sampling: Sampling
     text: TextSettings = TextSettings()
+    speed: float = 1.0  # at which the stream begins
+    first_segment: FirstSegment = FirstSegment.AUTO
     word_times: bool = False
     word_guard: bool = False
+
+    def __post_init__(self) -> None:
+        check_speed(self.speed)
+
+    @property
+    def used_first_segment(self) -> FirstSegment:
+        """AUTO depends on time, and streams that name a seed repeat each other: they keep their sentences."""
+        is_timed = self.first_segment is FirstSegment.AUTO
+        return FirstSegment.SENTENCE if is_timed and self.sampling.repeatable else self.first_segment

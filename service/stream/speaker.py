@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import aclosing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from engines import api
 from engines.api import Engine, Segment, SegmentStats
 from engines.errors import EngineFailure, InvalidInput
 from engines.model_spec import SAMPLE_RATE_HZ
+from engines.time_scale import bounded_speed
 from mynah.client import events
 from mynah.client.events import EndReason, SkipReason
 from service.audio.encoder import Encoded
@@ -57,6 +58,7 @@ class Speaker:
         self._task: asyncio.Task[None] | None = None
         self._ran_away = False  # some segment, which was logged
         self.skip_reasons: frozenset[SkipReason] = frozenset()  # of the segments skipped so far
+        self.speed = settings.speed  # of the segments that begin from now on
         self._started_segment: int | None = None  # the last one whose SegmentStarted was queued
 
     async def open(self) -> None:
@@ -92,7 +94,7 @@ class Speaker:
                 if isinstance(work, FlushMark):
                     await self._event_queue.put(events.Flushed(work.flush_id, self._timeline.offset_samples))
                 else:
-                    await self._speak_with_retries(work)
+                    await self._speak_with_retries(replace(work, speed=bounded_speed(work.speed * self.speed)))
                 self._backlog.done()
             self._event_queue.finish()
         except Exception as error:
@@ -195,6 +197,7 @@ class Speaker:
             text=segment.text,
             text_tokens=text_tokens,
             consumed_text_chars=self._backlog.consumed_chars,
+            speed=segment.speed,
         )
 
     def _end_reason(self, done: api.SegmentDone) -> EndReason:

@@ -56,6 +56,11 @@ class Timeline:
         self.made_samples = 0
         self.delivered_samples = 0
 
+    @property
+    def unsent_samples(self) -> int:
+        """Made and not yet delivered, without what a cancel dropped."""
+        return self.offset_samples - self.delivered_samples
+
     def begin_segment(self) -> None:
         self.segment_offset_samples = self.offset_samples
 

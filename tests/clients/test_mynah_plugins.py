@@ -75,6 +75,16 @@ async def test_livekit_speaks_a_whole_text_at_another_rate(server: Addresses):
     assert sum(frame.duration for frame in frames) == pytest.approx(SPOKEN_S, abs=0.05)
 
 
+async def test_livekit_speaks_at_a_speed(server: Addresses):
+    async with livekit_mynah.TTS(server.grpc, speed=2.0) as tts:
+        async with tts.synthesize(TEXT) as stream:
+            fast_s = sum([audio.frame.duration async for audio in stream])
+        tts.update_options(speed=0.5)
+        async with tts.synthesize(TEXT) as stream:
+            slow_s = sum([audio.frame.duration async for audio in stream])
+    assert (fast_s, slow_s) == (pytest.approx(SPOKEN_S / 2, abs=0.05), pytest.approx(SPOKEN_S * 2, abs=0.05))
+
+
 async def test_livekit_frees_the_server_when_it_is_interrupted(server: Addresses):
     async with livekit_mynah.TTS(server.grpc) as tts:
         stream = tts.stream()
@@ -200,6 +210,13 @@ async def test_pipecat_pushes_each_word_when_it_is_spoken(server: Addresses):
     assert "".join("".join(frame.text for frame in texts).split()).replace(".", "") == "".join(SPOKEN_WORDS)
     assert len(texts) >= len(SPOKEN_WORDS)
     assert [frame.pts for frame in texts] == sorted(frame.pts for frame in texts)
+    assert running.errors == []
+
+
+async def test_pipecat_speaks_at_a_speed(server: Addresses):
+    async with pipeline(server, settings=MynahTTSService.Settings(speed=2.0)) as running:
+        await running.queue(TTSSpeakFrame(SENTENCES[0]))
+    assert running.recorder.spoken_s == pytest.approx(len(SENTENCES[0].strip()) * 0.04 / 2, abs=0.05)
     assert running.errors == []
 
 

@@ -29,7 +29,8 @@ from service.config import build_config
 from service.server import Server
 
 MAX_SPEECH_TOKENS = 6  # of a segment: enough to see that it is spoken
-Settings = dict[str, Any]  # markup, unspeakable_text, drop_thinking
+Settings = dict[str, Any]  # markup, unspeakable_text, drop_thinking; speed, first_segment
+OF_STREAM = ("speed", "first_segment")
 
 
 @dataclass
@@ -80,13 +81,19 @@ async def shipped(folder: Path) -> AsyncIterator[Shipped]:
 
 
 def _text_settings(chosen: Settings) -> mynah.TextSettings:
-    return mynah.TextSettings(**chosen)
+    return mynah.TextSettings(**{name: value for name, value in chosen.items() if name not in OF_STREAM})
+
+
+def _of_stream(chosen: Settings) -> Settings:
+    return {name: value for name, value in chosen.items() if name in OF_STREAM}
 
 
 async def stream(at: Shipped, text: str, chosen: Settings, result: Result) -> None:
     """The Python client's stream; the text arrives in pieces of five characters."""
     sampling = mynah.Sampling(seed=1, max_speech_tokens=MAX_SPEECH_TOKENS)
-    async with at.client.stream(sampling=sampling, text_settings=_text_settings(chosen)) as speech:
+    async with at.client.stream(
+        sampling=sampling, text_settings=_text_settings(chosen), **_of_stream(chosen)
+    ) as speech:
         for start in range(0, len(text), 5):
             await speech.send(text[start : start + 5])
         await speech.end()
@@ -97,7 +104,9 @@ async def stream(at: Shipped, text: str, chosen: Settings, result: Result) -> No
 async def synthesize(at: Shipped, text: str, chosen: Settings, result: Result) -> None:
     """gRPC's Synthesize with generated stubs."""
     sampling = mynah.Sampling(seed=1, max_speech_tokens=MAX_SPEECH_TOKENS)
-    settings = settings_to_wire(mynah.SpeechSettings(sampling=sampling, text=_text_settings(chosen)))
+    settings = settings_to_wire(
+        mynah.SpeechSettings(sampling=sampling, text=_text_settings(chosen), **_of_stream(chosen))
+    )
     request = speech_pb2.SynthesizeRequest(settings=settings, text=text)
     async for answer in speech_pb2_grpc.SpeechStub(at.channel).Synthesize(request):
         result.add(event_from_wire(answer))
@@ -119,10 +128,14 @@ async def http(at: Shipped, text: str, chosen: Settings, result: Result) -> None
 
 async def websocket(at: Shipped, text: str, chosen: Settings, result: Result) -> None:
     """`/v1/stream` with JSON frames."""
-    words = {name: value if name == "drop_thinking" else f"{name}_{value}".upper() for name, value in chosen.items()}
+    words = {
+        name: value if name in ("drop_thinking", "speed") else f"{name}_{value}".upper()
+        for name, value in chosen.items()
+    }
+    of_stream = {name: words.pop(name) for name in OF_STREAM if name in words}
     sampling = {"seed": 1, "max_speech_token_count": MAX_SPEECH_TOKENS}
     async with connect(f"ws://{at.http}/v1/stream") as socket:
-        await socket.send(json.dumps({"open": {"settings": {"sampling": sampling, "text": words}}}))
+        await socket.send(json.dumps({"open": {"settings": {"sampling": sampling, "text": words, **of_stream}}}))
         await socket.send(json.dumps({"text": {"content": text}}))
         await socket.send(json.dumps({"end": {}}))
         with suppress(ConnectionClosedError):  # after an error, which came as a frame

@@ -5,6 +5,7 @@ const PLACES = {
   name: "#voice-name",
   consent: "#consent",
   clip: "#clip",
+  speed: "#voice-speed",
 };
 
 // `field` is the server's name, `settings` "a" or "b". Errors without a control go to `fallback`.

@@ -23,9 +23,10 @@ _SILENT_CONTEXT_S = 30.0
 
 @dataclass
 class MynahTTSSettings(TTSSettings):
-    """The settings of MynahTTSService. `voice` is an id or a name; None leaves the choice to the server."""
+    """The settings of MynahTTSService. `voice` is an id or a name, `speed` is 0.5 to 2; None: the server chooses."""
 
     sampling: mynah.Sampling | NotGiven | None = field(default_factory=lambda: NOT_GIVEN)
+    speed: float | NotGiven | None = field(default_factory=lambda: NOT_GIVEN)
 
 
 @dataclass
@@ -67,7 +68,7 @@ class MynahTTSService(TTSService):
         `word_times` pushes each word as a TTSTextFrame when it is spoken, so that after an interruption the context
         holds what was heard: for servers whose `(await client.info()).word_times` is true.
         """
-        chosen = MynahTTSSettings(model=None, voice=None, language=None, sampling=None)
+        chosen = MynahTTSSettings(model=None, voice=None, language=None, sampling=None, speed=None)
         if settings is not None:
             chosen.apply_update(settings)
         super().__init__(
@@ -145,11 +146,13 @@ class MynahTTSService(TTSService):
         await super().on_audio_context_interrupted(context_id)
 
     def _new_stream(self) -> mynah.SpeechStream:
+        speed = self._settings.speed
         return self._client.stream(
             voice=self._settings.voice or None,
             audio_format="pcm_s16le",
             sample_rate_hz=self.sample_rate,
             sampling=self._settings.sampling or None,
+            speed=speed if isinstance(speed, int | float) else None,
             word_times=self._word_times,
             word_guard=self._word_guard,
         )

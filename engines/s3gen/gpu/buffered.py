@@ -44,6 +44,9 @@ class BufferedRuntime:
         for lane in (self._flow, self._vocoder):
             lane.buffer.prepare(graph_sizes(lane.graph))
 
+    def keep_compiled(self) -> None:
+        """Keep for the next start what the runtime has compiled in this one, if it compiles."""
+
     @property
     def graphs(self) -> int:
         """The number of sizes that are replayed as CUDA graphs."""

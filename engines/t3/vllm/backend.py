@@ -119,6 +119,11 @@ class VllmT3Backend:
         self._wait_until_ready()
 
     @property
+    def decoder(self) -> VllmDecoder:
+        """The decoder, for tools that measure its steps."""
+        return self._decoder
+
+    @property
     def healthy(self) -> bool:
         """Whether the engine runs: False from its failure until it is rebuilt. From any thread."""
         return self._decoder.healthy

@@ -81,6 +81,8 @@ async def _say(client: Client, args: argparse.Namespace) -> None:
         audio_format=format_of(output),
         sampling=sampling,
         text_settings=TextSettings(args.markup, args.unspeakable_text, args.drop_thinking),
+        speed=args.speed,
+        first_segment=args.first_segment,
         word_times=True if args.subtitles is not None else None,
         word_guard=args.word_guard,
     )

@@ -25,10 +25,25 @@ EXIT_BROKEN_PIPE = 141  # standard output was closed; after a signal the status 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The entry point of the console script; exits with one of the statuses above."""
+    _open_closed_streams()
     signals = SignalHandler()
     status = run(parser().parse_args(arguments), signals)
     signals.exit_if_signalled()
     sys.exit(status)
+
+
+def _open_closed_streams() -> None:
+    """Gives a process that was started with closed standard streams (`<&-`, or by a daemon) the null device for them.
+
+    Python has None for such a stream, and the next file or socket would get its number.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 def run(args: argparse.Namespace, signals: SignalHandler) -> int:
@@ -67,6 +82,8 @@ def _local_error_line(error: OSError | ValueError) -> str:
     number = error.errno if isinstance(error, OSError) else None
     if number in (errno.ENOSPC, errno.EDQUOT):
         return f"The disk or the quota is full ({error}). Free some space, then run the same command again."
+    if number == errno.EFBIG:
+        return f"The file would be larger than this system allows ({error}). Raise the limit (ulimit -f)."
     if number == errno.EROFS:
         return f"The file system is read-only ({error}). Write to another folder."
     return str(error)
@@ -88,6 +105,7 @@ def parser() -> argparse.ArgumentParser:
     _add_say(_command(commands, "say", "speak text into an audio file, or aloud", epilog=_DASH_HINT))
     batch = _command(commands, "batch", "speak many lines into a folder of audio files")
     add_batch_arguments(batch)
+    _add_speed(batch)
     _add_text_settings(batch)
     _add_word_guard(batch)
     _add_voices(commands.add_parser("voices", help="create, list and delete voices", allow_abbrev=False))
@@ -154,6 +172,9 @@ def _add_say(say: argparse.ArgumentParser) -> None:
         "--voice", metavar="VOICE", help="id or name of a voice; see `mynah voices list` (default: the server's)"
     )
     say.add_argument("--rate", type=int, metavar="HZ", help="sample rate (default: 24000, or 8000 for .ulaw and .alaw)")
+    _add_speed(say)
+    first = "where the first sentence may be cut while standard input is still being written (default: auto)"
+    say.add_argument("--first-segment", choices=("sentence", "clause", "auto"), help=first)
     say.add_argument("--temperature", type=float, help="variation of the speech, 0 to 5 (default 0.8)")
     say.add_argument("--top-k", type=int, help="sample from the K likeliest speech tokens (default 1000; 0: all)")
     say.add_argument("--top-p", type=float, help="sample from this share of the probability (default 0.95; 1: all)")
@@ -164,6 +185,10 @@ def _add_say(say: argparse.ArgumentParser) -> None:
     say.add_argument("--subtitles", metavar="FILE", help=subtitles)
     _add_word_guard(say)
     say.add_argument("--quiet", action="store_true", help="print no progress and no summary")
+
+
+def _add_speed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--speed", type=float, help="how fast the voice speaks, 0.5 to 2, at its pitch (default 1)")
 
 
 def _add_text_settings(parser: argparse.ArgumentParser) -> None:

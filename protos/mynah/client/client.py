@@ -10,7 +10,7 @@ from mynah.client.errors import MynahError, WrongState
 from mynah.client.events import AudioChunk, ServerInfo
 from mynah.client.failover import FailoverCall
 from mynah.client.servers import Server, Servers
-from mynah.client.settings import AudioFormat, Sampling, SpeechSettings, TextSettings, Timeouts, Tls
+from mynah.client.settings import AudioFormat, FirstSegment, Sampling, SpeechSettings, TextSettings, Timeouts, Tls
 from mynah.client.stream import SpeechStream
 from mynah.client.transport import open_channel, rpc_errors, with_key
 from mynah.client.voices import Voices
@@ -94,6 +94,8 @@ class Client:
         sample_rate_hz: int | None = None,
         sampling: Sampling | None = None,
         text_settings: TextSettings | None = None,
+        speed: float | None = None,
+        first_segment: FirstSegment | None = None,
         word_times: bool | None = None,
         word_guard: bool | None = None,
     ) -> SpeechStream:
@@ -102,12 +104,15 @@ class Client:
         With `word_times`, `stream.events()` also yields Words: when each word of the audio is spoken.
         """
         self._must_be_open()
+        text = text_settings or TextSettings()
         settings = SpeechSettings(
             voice,
             audio_format,
             sample_rate_hz,
             sampling or Sampling(),
-            text_settings or TextSettings(),
+            text,
+            speed,
+            first_segment,
             word_times,
             word_guard,
         )
@@ -126,16 +131,21 @@ class Client:
         sample_rate_hz: int | None = None,
         sampling: Sampling | None = None,
         text_settings: TextSettings | None = None,
+        speed: float | None = None,
+        first_segment: FirstSegment | None = None,
         word_guard: bool | None = None,
     ) -> AsyncIterator[AudioChunk]:
         """Yields the audio of one text as it is made. Closing the iterator cancels the call."""
         self._must_be_open()
+        how_read = text_settings or TextSettings()
         settings = SpeechSettings(
             voice,
             audio_format,
             sample_rate_hz,
             sampling or Sampling(),
-            text_settings or TextSettings(),
+            how_read,
+            speed,
+            first_segment,
             None,
             word_guard,
         )

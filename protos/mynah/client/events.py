@@ -129,6 +129,7 @@ class SegmentStarted:
     text: str
     text_tokens: int
     consumed_text_chars: int
+    speed: float = 1.0  # of its speech
 
 
 @dataclass(frozen=True)

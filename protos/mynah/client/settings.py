@@ -46,6 +46,10 @@ UnspeakableText = Literal["skip", "refuse"]
 """What becomes of a segment in a script that the model does not speak."""
 
 
+FirstSegment = Literal["sentence", "clause", "auto"]
+"""Where the first segment of a silent stream may end: with its sentence, a clause, or as the writer's pace asks."""
+
+
 @dataclass(frozen=True)
 class TextSettings:
     """How text is read. The server chooses what is None.
@@ -66,7 +70,7 @@ class TextSettings:
 
 @dataclass(frozen=True)
 class SpeechSettings:
-    """The voice, format, rate and sampling of a stream. The server chooses what is None.
+    """The voice, format, rate, sampling and speed of a stream. The server chooses what is None.
 
     ```python
     async with mynah.Client("127.0.0.1:50051") as client, client.stream(sample_rate_hz=16_000) as stream:
@@ -80,6 +84,8 @@ class SpeechSettings:
     sample_rate_hz: int | None = None
     sampling: Sampling = Sampling()
     text: TextSettings = TextSettings()
+    speed: float | None = None  # 0.5 to 2, at the same pitch
+    first_segment: FirstSegment | None = None
     word_times: bool | None = None  # whether Words events are sent
     word_guard: bool | None = None  # whether the server watches that the speech says its text
 

@@ -10,7 +10,7 @@ from mynah.client.errors import ServerError, TimedOut, WrongState
 from mynah.client.events import AudioChunk, Cancelled, Event, SegmentDone, SegmentStarted, StreamOpened, Words
 from mynah.client.failover import FailoverCall
 from mynah.client.settings import SpeechSettings
-from mynah.client.wire import event_from_wire, opened_from_wire, settings_to_wire, text_to_wire
+from mynah.client.wire import event_from_wire, opened_from_wire, settings_to_wire, speed_to_wire, text_to_wire
 from mynah.v1 import speech_pb2
 
 
@@ -145,6 +145,14 @@ class SpeechStream:
         self._must_be_open()
         self._unanswered_cancels += 1
         await self._write(cancel=speech_pb2.Cancel())
+
+    async def set_speed(self, speed: float) -> None:
+        """Speak every segment that has not begun at this speed, 0.5 to 2, also of text sent before.
+
+        `SegmentStarted` has the speed of a segment.
+        """
+        self._must_be_open()
+        await self._write(set_speed=speed_to_wire(speed))
 
     async def end(self) -> None:
         """Declare the end of the text. The server speaks the rest and ends the stream. Idempotent."""

@@ -13,6 +13,7 @@ from mynah.client.errors import InvalidArgument
 from mynah.client.settings import (
     AUDIO_FORMATS,
     AudioFormat,
+    FirstSegment,
     Markup,
     Sampling,
     SpeechSettings,
@@ -26,6 +27,7 @@ _FORMATS: dict[AudioFormat, speech_pb2.AudioFormat] = {
 }
 _MARKUPS = {name: getattr(speech_pb2, f"MARKUP_{name.upper()}") for name in get_args(Markup)}
 _UNSPEAKABLE = {name: getattr(speech_pb2, f"UNSPEAKABLE_TEXT_{name.upper()}") for name in get_args(UnspeakableText)}
+_FIRST_SEGMENTS = {name: getattr(speech_pb2, f"FIRST_SEGMENT_{name.upper()}") for name in get_args(FirstSegment)}
 _END_REASONS = {name: getattr(speech_pb2, f"END_REASON_{name.upper()}") for name in get_args(events.EndReason)}
 _SKIP_REASONS = {name: getattr(speech_pb2, f"SKIP_REASON_{name.upper()}") for name in get_args(events.SkipReason)}
 _WORD_FAULTS = {name: getattr(speech_pb2, f"WORD_FAULT_{name.upper()}") for name in get_args(events.WordFault)}
@@ -49,6 +51,10 @@ def settings_to_wire(settings: SpeechSettings) -> speech_pb2.SpeechSettings:
     for name in ("temperature", "top_k", "top_p", "repetition_penalty", "seed"):
         _set(message.sampling, name, getattr(sampling, name))
     _set(message.sampling, "max_speech_token_count", sampling.max_speech_tokens)
+    _set(message, "speed", settings.speed)
+    if settings.first_segment is not None:
+        number = _number(_FIRST_SEGMENTS, "first_segment", settings.first_segment, "FIRST_SEGMENT_UNKNOWN")
+        message.first_segment = number
     _set(message, "word_times", settings.word_times)
     _set(message, "word_guard", settings.word_guard)
     if settings.text != TextSettings():
@@ -97,6 +103,13 @@ def text_to_wire(text: str) -> speech_pb2.TextFragment:
     return fragment
 
 
+def speed_to_wire(speed: float) -> speech_pb2.SetSpeed:
+    """Raises InvalidArgument if `speed` is not a number."""
+    message = speech_pb2.SetSpeed()
+    _set(message, "speed", speed)
+    return message
+
+
 def opened_from_wire(opened: speech_pb2.StreamOpened) -> events.StreamOpened:
     settings, sampled = opened.settings, opened.settings.sampling
     sampling = Sampling(
@@ -109,12 +122,16 @@ def opened_from_wire(opened: speech_pb2.StreamOpened) -> events.StreamOpened:
     )
     audio_format = _FORMAT_NAMES[settings.audio_format]
     text = _text_settings_from_wire(settings.text)
+    speed = settings.speed if settings.HasField("speed") else None  # of a server older than the field
+    first_segment = {number: name for name, number in _FIRST_SEGMENTS.items()}.get(settings.first_segment)
     resolved = SpeechSettings(
         settings.voice_id,
         audio_format,
         settings.sample_rate_hz,
         sampling,
         text,
+        speed,
+        first_segment,
         word_times=settings.word_times,
         word_guard=settings.word_guard,
     )
@@ -215,6 +232,7 @@ def _started(started: speech_pb2.SegmentStarted) -> events.SegmentStarted:
         text=started.text,
         text_tokens=started.text_token_count,
         consumed_text_chars=started.consumed_text_char_count,
+        speed=started.speed or 1.0,  # 0: of a server older than the field
     )
 
 
@@ -325,6 +343,7 @@ def _started_to_wire(started: events.SegmentStarted) -> speech_pb2.SegmentStarte
         text=started.text,
         text_token_count=started.text_tokens,
         consumed_text_char_count=started.consumed_text_chars,
+        speed=started.speed,
     )
 
 

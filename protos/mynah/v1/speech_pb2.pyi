@@ -21,6 +21,13 @@ class AudioFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     AUDIO_FORMAT_MULAW: _ClassVar[AudioFormat]
     AUDIO_FORMAT_ALAW: _ClassVar[AudioFormat]
 
+class FirstSegment(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FIRST_SEGMENT_UNSPECIFIED: _ClassVar[FirstSegment]
+    FIRST_SEGMENT_SENTENCE: _ClassVar[FirstSegment]
+    FIRST_SEGMENT_CLAUSE: _ClassVar[FirstSegment]
+    FIRST_SEGMENT_AUTO: _ClassVar[FirstSegment]
+
 class Markup(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     MARKUP_UNSPECIFIED: _ClassVar[Markup]
@@ -73,6 +80,10 @@ AUDIO_FORMAT_FLAC: AudioFormat
 AUDIO_FORMAT_AAC: AudioFormat
 AUDIO_FORMAT_MULAW: AudioFormat
 AUDIO_FORMAT_ALAW: AudioFormat
+FIRST_SEGMENT_UNSPECIFIED: FirstSegment
+FIRST_SEGMENT_SENTENCE: FirstSegment
+FIRST_SEGMENT_CLAUSE: FirstSegment
+FIRST_SEGMENT_AUTO: FirstSegment
 MARKUP_UNSPECIFIED: Markup
 MARKUP_REFUSE: Markup
 MARKUP_STRIP: Markup
@@ -99,12 +110,14 @@ SKIP_REASON_NOTHING_TO_SPEAK: SkipReason
 SKIP_REASON_SCRIPT_UNSUPPORTED: SkipReason
 
 class SpeechSettings(_message.Message):
-    __slots__ = ("voice_id", "audio_format", "sample_rate_hz", "sampling", "text", "word_times", "word_guard")
+    __slots__ = ("voice_id", "audio_format", "sample_rate_hz", "sampling", "text", "speed", "first_segment", "word_times", "word_guard")
     VOICE_ID_FIELD_NUMBER: _ClassVar[int]
     AUDIO_FORMAT_FIELD_NUMBER: _ClassVar[int]
     SAMPLE_RATE_HZ_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
+    SPEED_FIELD_NUMBER: _ClassVar[int]
+    FIRST_SEGMENT_FIELD_NUMBER: _ClassVar[int]
     WORD_TIMES_FIELD_NUMBER: _ClassVar[int]
     WORD_GUARD_FIELD_NUMBER: _ClassVar[int]
     voice_id: str
@@ -112,9 +125,11 @@ class SpeechSettings(_message.Message):
     sample_rate_hz: int
     sampling: Sampling
     text: TextSettings
+    speed: float
+    first_segment: FirstSegment
     word_times: bool
     word_guard: bool
-    def __init__(self, voice_id: _Optional[str] = ..., audio_format: _Optional[_Union[AudioFormat, str]] = ..., sample_rate_hz: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., text: _Optional[_Union[TextSettings, _Mapping]] = ..., word_times: bool = ..., word_guard: bool = ...) -> None: ...
+    def __init__(self, voice_id: _Optional[str] = ..., audio_format: _Optional[_Union[AudioFormat, str]] = ..., sample_rate_hz: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., text: _Optional[_Union[TextSettings, _Mapping]] = ..., speed: _Optional[float] = ..., first_segment: _Optional[_Union[FirstSegment, str]] = ..., word_times: bool = ..., word_guard: bool = ...) -> None: ...
 
 class TextSettings(_message.Message):
     __slots__ = ("markup", "unspeakable_text", "drop_thinking")
@@ -143,16 +158,18 @@ class Sampling(_message.Message):
     def __init__(self, temperature: _Optional[float] = ..., top_k: _Optional[int] = ..., top_p: _Optional[float] = ..., repetition_penalty: _Optional[float] = ..., seed: _Optional[int] = ..., max_speech_token_count: _Optional[int] = ...) -> None: ...
 
 class StreamSpeechRequest(_message.Message):
-    __slots__ = ("open", "text", "flush", "cancel")
+    __slots__ = ("open", "text", "flush", "cancel", "set_speed")
     OPEN_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     FLUSH_FIELD_NUMBER: _ClassVar[int]
     CANCEL_FIELD_NUMBER: _ClassVar[int]
+    SET_SPEED_FIELD_NUMBER: _ClassVar[int]
     open: OpenStream
     text: TextFragment
     flush: Flush
     cancel: Cancel
-    def __init__(self, open: _Optional[_Union[OpenStream, _Mapping]] = ..., text: _Optional[_Union[TextFragment, _Mapping]] = ..., flush: _Optional[_Union[Flush, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ...) -> None: ...
+    set_speed: SetSpeed
+    def __init__(self, open: _Optional[_Union[OpenStream, _Mapping]] = ..., text: _Optional[_Union[TextFragment, _Mapping]] = ..., flush: _Optional[_Union[Flush, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., set_speed: _Optional[_Union[SetSpeed, _Mapping]] = ...) -> None: ...
 
 class OpenStream(_message.Message):
     __slots__ = ("settings",)
@@ -175,6 +192,12 @@ class Flush(_message.Message):
 class Cancel(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class SetSpeed(_message.Message):
+    __slots__ = ("speed",)
+    SPEED_FIELD_NUMBER: _ClassVar[int]
+    speed: float
+    def __init__(self, speed: _Optional[float] = ...) -> None: ...
 
 class StreamSpeechResponse(_message.Message):
     __slots__ = ("opened", "audio", "segment_started", "segment_done", "flushed", "cancelled", "words")
@@ -289,18 +312,20 @@ class WordTime(_message.Message):
     def __init__(self, text: _Optional[str] = ..., start_char_index: _Optional[int] = ..., end_char_index: _Optional[int] = ..., start_samples: _Optional[int] = ..., end_samples: _Optional[int] = ..., spoken_text: _Optional[str] = ...) -> None: ...
 
 class SegmentStarted(_message.Message):
-    __slots__ = ("segment_index", "offset_samples", "text", "text_token_count", "consumed_text_char_count")
+    __slots__ = ("segment_index", "offset_samples", "text", "text_token_count", "consumed_text_char_count", "speed")
     SEGMENT_INDEX_FIELD_NUMBER: _ClassVar[int]
     OFFSET_SAMPLES_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     TEXT_TOKEN_COUNT_FIELD_NUMBER: _ClassVar[int]
     CONSUMED_TEXT_CHAR_COUNT_FIELD_NUMBER: _ClassVar[int]
+    SPEED_FIELD_NUMBER: _ClassVar[int]
     segment_index: int
     offset_samples: int
     text: str
     text_token_count: int
     consumed_text_char_count: int
-    def __init__(self, segment_index: _Optional[int] = ..., offset_samples: _Optional[int] = ..., text: _Optional[str] = ..., text_token_count: _Optional[int] = ..., consumed_text_char_count: _Optional[int] = ...) -> None: ...
+    speed: float
+    def __init__(self, segment_index: _Optional[int] = ..., offset_samples: _Optional[int] = ..., text: _Optional[str] = ..., text_token_count: _Optional[int] = ..., consumed_text_char_count: _Optional[int] = ..., speed: _Optional[float] = ...) -> None: ...
 
 class SegmentDone(_message.Message):
     __slots__ = ("segment_index", "offset_samples", "sample_count", "skipped", "hit_token_limit", "speech_token_count", "window_count", "ttfa_s", "t3_s", "s3gen_s", "max_gap_s", "underrun_count", "underrun_s", "consumed_text_char_count", "min_buffer_s", "end_reason", "skip_reason", "word_guard")

@@ -18,6 +18,7 @@ FLUSH_IDS = st.integers(0, 2**64 - 1)
 SECONDS = st.floats(allow_nan=False)
 SAMPLES = ("offset_samples", "start_samples", "end_samples", "made_samples", "delivered_samples")
 BY_NAME: dict[str, st.SearchStrategy[Any]] = dict.fromkeys((*SAMPLES, "consumed_text_chars"), LONG_COUNTS) | {
+    "speed": st.floats(0.5, 2.0),
     "flush_id": FLUSH_IDS,
     "dropped_flush_ids": st.lists(FLUSH_IDS).map(tuple),
 }

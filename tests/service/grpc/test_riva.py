@@ -141,6 +141,11 @@ async def refusal(at: Serving, riva: RivaClient, method: str, *args: Any, **kwar
     [
         ({"language_code": "de-DE"}, "LANGUAGE_UNSUPPORTED", "language_code"),
         ({"sample_rate_hz": 11_111}, "SAMPLE_RATE_UNSUPPORTED", "sample_rate_hz"),
+        ({"sample_rate_hz": 2**31 - 1}, "SAMPLE_RATE_UNSUPPORTED", "sample_rate_hz"),
+        ({"sample_rate_hz": -1}, "SAMPLE_RATE_UNSUPPORTED", "sample_rate_hz"),
+        ({"voice_name": "x" * 100_000}, "VOICE_ID_INVALID", "voice_name"),
+        ({"voice_name": "😀" * 20_000}, "VOICE_ID_INVALID", "voice_name"),
+        ({"custom_configuration": {"seed": "9" * 4000}}, "SAMPLING_OUT_OF_RANGE", None),
         ({"voice_name": "Magpie-Multilingual.EN-US.Aria"}, "VOICE_ID_INVALID", "voice_name"),
         ({"voice_name": "nobody"}, "VOICE_NOT_FOUND", "voice_id"),
         ({"encoding": 17}, "AUDIO_FORMAT_UNKNOWN", "encoding"),

@@ -46,6 +46,8 @@ async def test_opened_holds_settings_limits_and_model():
             sample_rate_hz=24_000,
             sampling=mynah.Sampling(0.5, 1000, 0.95, 1.2, 3, 1000),
             text=mynah.TextSettings("refuse", "skip", False),
+            speed=1.0,
+            first_segment="sentence",  # because of the seed
             word_times=False,
             word_guard=False,
         )

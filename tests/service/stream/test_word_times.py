@@ -67,6 +67,30 @@ def test_a_word_comes_behind_the_chunk_that_holds_its_end_and_at_most_one_later(
     assert before < sent
 
 
+@pytest.mark.parametrize("speed", [0.5, 0.8, 1.3, 2.0])
+@pytest.mark.parametrize("rate_hz", [16_000, 24_000])
+def test_words_follow_the_speed(speed: float, rate_hz: int):
+    async def at_speed() -> Received:
+        audio = AudioSettings(AudioFormat.PCM_S16LE, rate_hz)
+        async with session(FakeEngine(SLOW), audio, word_times=True, speed=speed) as one:
+            one.write(TEXT)
+            one.end()
+            return await Received().read(one)
+
+    received = virtual_time(at_speed())
+    sent = 0
+    for event in received.events:
+        sent += event.samples if isinstance(event, AudioChunk) else 0
+        if isinstance(event, Words):
+            assert all(word.end_samples <= sent for word in event.words)
+    for started in received.started:
+        words = words_of(received, started.segment_index)
+        assert len(words) == len(_uttered(started.text))
+        for word in words:
+            begins_s = (word.start_samples - started.offset_samples) / rate_hz
+            assert begins_s == pytest.approx(word.start_char * 0.04 / speed, abs=0.002)
+
+
 def test_words_keep_the_order_of_the_text_and_do_not_overlap():
     received = virtual_time(spoken(TEXT))
     words = words_of(received)

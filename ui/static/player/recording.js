@@ -29,7 +29,7 @@ export class Recording {
     const from = this.segments.at(-1)?.to ?? 0;
     const start = this.sent.indexOf(event.text, from);
     const to = start < 0 ? event.consumed_text_chars : start + event.text.length;
-    this.segments.push({ index: event.segment_index, text: event.text, at: start, from, to, offset_s: event.offset_samples / this.rate, began: now(), tokens: 0 });
+    this.segments.push({ index: event.segment_index, text: event.text, at: start, from, to, offset_s: event.offset_samples / this.rate, speed: event.speed, began: now(), tokens: 0 });
   }
 
   addWords({ segment_index, words }) {

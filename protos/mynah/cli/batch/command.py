@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mynah.cli.batch.output_dir import MANIFEST, OutputDir
 from mynah.cli.batch.run import Progress, RetryPolicy, Spoken, run_batch
-from mynah.cli.batch.script import Item, read_script
+from mynah.cli.batch.script import Item, lines_of, read_script
 from mynah.client.client import Client
 from mynah.client.errors import InvalidArgument, MynahError, ServerError
 from mynah.client.events import AudioChunk
@@ -33,7 +33,7 @@ async def batch(args: argparse.Namespace, connect: Callable[[list[str]], Client]
     if args.jobs < 1:
         raise InvalidArgument(f"--jobs is {args.jobs}; it must be at least 1.", reason="JOBS_INVALID", field="jobs")
     text_settings = TextSettings(args.markup, args.unspeakable_text, args.drop_thinking)
-    items = read_script(args.script.read_text(encoding="utf-8").splitlines(), text_settings)
+    items = read_script(lines_of(args.script.read_bytes(), str(args.script)), text_settings, args.speed)
     started_s = time.monotonic()
     bar = ProgressBar(started_s, live=sys.stderr.isatty() and not args.quiet)
     with OutputDir(args.output, args.subtitles) as output_dir:
@@ -65,6 +65,7 @@ class ClientSpeaker:
             sample_rate_hz=item.sample_rate_hz,
             sampling=item.sampling,
             text_settings=item.text_settings,
+            speed=item.speed,
             word_times=True if self._subtitle_format else None,
             word_guard=self._word_guard,
         )

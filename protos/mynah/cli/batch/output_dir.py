@@ -84,10 +84,14 @@ class OutputDir:
     def put(self, item: Item, pcm: bytes, rate_hz: int, info: dict[str, Any]) -> None:
         """Store an item's audio (PCM s16le) and its record durably."""
         path, part = self.path(item), self._part(item)
-        with part.open("wb") as file:
-            _write_wav(file, pcm, rate_hz)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with part.open("wb") as file:
+                _write_wav(file, pcm, rate_hz)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            part.unlink(missing_ok=True)  # on a full disk, the space that it took
+            raise
         record = {"name": item.name, "file": path.name, "digest": item.digest, "bytes": part.stat().st_size, **info}
         self._manifest.write(json.dumps(record) + "\n")
         self._manifest.flush()

@@ -74,7 +74,7 @@ async def run_batch(
 ) -> Progress:
     """Speak the items that are missing in the output folder. Items that fail are in `failed` of the result.
 
-    If it is cancelled, the finished items stay in the folder.
+    If it is cancelled or the folder cannot be written (OSError), the finished items stay in the folder.
     """
     missing = output_dir.missing(items)
     progress = Progress(len(items), len(items) - len(missing))
@@ -86,9 +86,12 @@ async def run_batch(
             on_progress(progress)
 
     on_progress(progress)
-    async with asyncio.TaskGroup() as tasks:
-        for _ in range(min(jobs, len(missing))):
-            tasks.create_task(work())
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(min(jobs, len(missing))):
+                tasks.create_task(work())
+    except BaseExceptionGroup as group:  # a full disk, for example; all workers meet it
+        raise group.exceptions[0] from None
     return progress
 
 

@@ -40,6 +40,7 @@ class TTS(tts.TTS):
         voice: str | None = None,
         sample_rate: int = 24_000,
         sampling: mynah.Sampling | None = None,
+        speed: float | None = None,
         api_key: str | None = None,
         tls: mynah.Tls | bool = False,
         word_times: bool = False,
@@ -47,6 +48,7 @@ class TTS(tts.TTS):
     ) -> None:
         """`server`, `tls` and `api_key` are those of `mynah.Client`; `voice` is an id or a name.
 
+        `speed` is 0.5 to 2, at the voice's pitch; None: 1.
         `word_times` gives LiveKit the words with their times, for an aligned transcript: for servers whose
         `(await client.info()).word_times` is true.
         """
@@ -61,6 +63,7 @@ class TTS(tts.TTS):
         self._tls = tls
         self._voice = voice
         self._sampling = sampling
+        self._speed = speed
         self._connections = AsyncExitStack()
         self._connecting = asyncio.Lock()
         self._client: mynah.Client | None = None
@@ -73,10 +76,13 @@ class TTS(tts.TTS):
     def provider(self) -> str:
         return "Mynah"
 
-    def update_options(self, *, voice: str | None = None, sampling: mynah.Sampling | None = None) -> None:
+    def update_options(
+        self, *, voice: str | None = None, sampling: mynah.Sampling | None = None, speed: float | None = None
+    ) -> None:
         """Changes what is given, for the streams that follow."""
         self._voice = voice or self._voice
         self._sampling = sampling or self._sampling
+        self._speed = self._speed if speed is None else speed
 
     def synthesize(
         self, text: str, *, conn_options: APIConnectOptions = DEFAULT_API_CONNECT_OPTIONS
@@ -97,6 +103,7 @@ class TTS(tts.TTS):
             audio_format="pcm_s16le",
             sample_rate_hz=self.sample_rate,
             sampling=self._sampling,
+            speed=self._speed,
             word_times=self._word_times,
             word_guard=self._word_guard,
         )
