@@ -187,7 +187,7 @@ class Backlog:
 
     def _queue(self, texts: list[str]) -> None:
         for text in texts:
-            self._work.append(Segment(self._segments, text, self._word_times, self._word_guard))
+            self._work.append(Segment(self._segments, text, word_times=self._word_times, word_guard=self._word_guard))
             self._segments += 1
             self._queued_chars += len(text)
         if texts:
