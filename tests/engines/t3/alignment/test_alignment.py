@@ -212,6 +212,14 @@ def test_a_segment_that_asks_for_nothing_gets_the_same_bytes_and_no_words(engine
     assert isinstance(without[-1], SegmentDone)
 
 
+def test_words_follow_the_speed(engine: engines.Engine):
+    def starts(speed: float) -> list[int]:
+        events = asyncio.run(_speak(engine, [Segment(0, TEXT, speed=speed, word_times=True)]))
+        return [word.start_sample for event in events if isinstance(event, Words) for word in event.words]
+
+    assert starts(2.0) == [round(start / 2) for start in starts(1.0)]
+
+
 def test_words_belong_to_the_sound_that_is_loud(engine: engines.Engine):
     events = asyncio.run(_speak(engine, [Segment(0, "Wait for me, please.", word_times=True)]))
     audio = np.concatenate([event.samples for event in events if isinstance(event, AudioChunk)])
