@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,7 @@ class EngineInfo:
 
     `refused_runtimes` are (runtime, reason) of those that were requested but failed their check on this machine.
     `tags` are the words in brackets that the model speaks as sounds, e.g. "[laugh]".
+    `word_times`: whether it says when words are spoken; if not, `word_times_notice` is a sentence that says why.
     `voice_models` are the models whose voices it speaks, by the names in a voice's metadata; empty: every voice.
     `decode` is how S3Gen decodes, "reference" or "cached"; empty for an engine without windows. `setting_reason` is a
     sentence with the figures of what was measured to choose it; empty if nothing was to be chosen. `load` is what one
@@ -59,6 +60,8 @@ class EngineInfo:
     decode: str = ""
     setting_reason: str = ""
     load: float | None = None
+    word_times: bool = False
+    word_times_notice: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,8 @@ class Segment:
     index: int
     text: str
     speed: float = 1.0
+    word_times: bool = False  # whether Words events are wanted; only for engines whose `info.word_times` is True
+    word_guard: bool = False  # whether faults of its words are looked for; likewise
     reading: Reading | None = None
 
     @property
@@ -110,6 +115,45 @@ class AudioChunk:
 
 
 @dataclass(frozen=True)
+class WordTime:
+    """When a word is spoken: samples [start_sample, end_sample) of its segment, at the engine's rate.
+
+    `text` is a part of the segment's text, [start_char, end_char); `spoken` is what was said for it.
+    """
+
+    text: str
+    start_char: int
+    end_char: int
+    start_sample: int
+    end_sample: int
+    spoken: str
+
+
+@dataclass(frozen=True)
+class Words:
+    """The words that end in the chunk before, in order. `begun`: those that also begin there and go on behind it."""
+
+    segment_index: int
+    words: tuple[WordTime, ...]
+    begun: tuple[WordTime, ...] = ()
+
+
+@dataclass(frozen=True)
+class WordGuardReport:
+    """What the guard on words found in a segment, and what was done.
+
+    action   retried: the segment was drawn again before any of its audio was given; stopped: the speech was faded out
+             behind its last word; reported: nothing, because its audio had been given
+    retries  draws that were dropped
+    """
+
+    fault: Literal["late_end", "repeated", "invented_tail", "early_stop"]
+    action: Literal["retried", "stopped", "reported"]
+    retries: int
+    spoken_chars: int  # of the text, before which its words were spoken
+
+
+@dataclass(frozen=True)
 class SegmentStats:
     """Measurements of a segment, and the underruns of a real-time listener. Seconds of wall time."""
 
@@ -125,6 +169,7 @@ class SegmentStats:
     underrun_s: float = 0.0
     hit_token_limit: bool = False  # T3 stopped at max_speech_tokens
     hit_runaway_limit: bool = False  # T3 was stopped: the speech was far longer than the text can take
+    word_guard: WordGuardReport | None = None  # None: off, or nothing was found
 
 
 @dataclass(frozen=True)
@@ -135,7 +180,7 @@ class SegmentDone:
     stats: SegmentStats = field(default_factory=SegmentStats)
 
 
-Event = SegmentStarted | AudioChunk | SegmentDone
+Event = SegmentStarted | AudioChunk | Words | SegmentDone
 
 
 @dataclass(frozen=True)
@@ -206,7 +251,8 @@ class SpeechStream(Protocol):
         """Announce the next segment, optionally: its speech tokens may be generated ahead."""
 
     def speak(self, segment: Segment) -> AsyncGenerator[Event, None]:
-        """Yields SegmentStarted, then AudioChunks as they are decoded, then SegmentDone.
+        """Yields SegmentStarted, then AudioChunks as they are decoded, then SegmentDone; Words follow a chunk if the
+        segment asks for them.
 
         Raises InvalidInput before the first event: with reason TEXT_EMPTY if the text holds nothing to speak,
         SCRIPT_UNSUPPORTED if its letters are all of scripts that the model does not speak, or if it is too long.

@@ -70,6 +70,7 @@ S3GEN_RUNTIMES = ("auto", "torch", "torch_graphs", "onnx", "tensorrt")
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 T3_DTYPES = (*DTYPES, "int8")
 S3GEN_DTYPES = ("auto", "float32", "float16")
+WORD_TIMES = ("auto", "off")
 ONNX_PROVIDERS = ("tensorrt", "cuda", "cpu")
 
 
@@ -167,6 +168,12 @@ class EngineConfig:
         False,
         "where decode, t3 or t3_dtype is auto, stay as near to the published model as possible, however slow that is, "
         "and measure nothing at start: reference, and T3's weights not in int8",
+    )
+    word_times: str = option(
+        "auto",
+        "times of words: auto (where an attention head of T3 follows the text; beside onnx and vllm, the first layers "
+        "of T3 are loaded once more for it) or off",
+        choices=WORD_TIMES,
     )
     strict: bool = option(
         False, "refuse to start if the S3Gen runtime fails its parity check, instead of falling back to the next one"

@@ -45,6 +45,7 @@ from engines.s3gen.select_runtime import select_runtime
 from engines.s3gen.streaming.batcher import WindowBatcher
 from engines.s3gen.streaming.schedule import SCHEDULES
 from engines.t3 import model as t3_model
+from engines.t3.alignment.setup import find_alignment
 from engines.t3.backend import T3Backend
 from engines.t3.decoder import DecoderLimits
 from engines.t3.gpu.net import open_static_net
@@ -66,6 +67,7 @@ _T3_DTYPES_OF = {
     "onnx": ("auto", "float32", "int8"),
     "vllm": DTYPES,
 }
+_CALLS_TAPS = ("torch", "torch-int8")  # nets whose steps can be observed; beside the others a net of its own is run
 # tried if T3 is chosen automatically and the one before does not start
 _T3_FALLBACK = {"vllm": "torch_graphs", "torch_graphs": "torch"}
 
@@ -100,7 +102,15 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
     nets = CpuNets(checkpoint, lambda dtype: _local_net(replace(config, t3_dtype=dtype), checkpoint, device))
     settled, choice = settle(config, checkpoint, device, nets)
     setting = _T3Setting(health, observer, on_device(T3_PRIORITY, watch.call), exclusive)
+    encoder = TextEncoder(
+        TextTokenizer(checkpoint.folder, checkpoint.spec.t3.text_vocab),
+        checkpoint.spec,
+        config.max_text_chars_per_segment,
+    )
+    default_voice = load_builtin(checkpoint.conds_path) if checkpoint.conds_path else None
+    alignment = find_alignment(settled, checkpoint, device, encoder, default_voice)
     t3 = _make_t3(settled, checkpoint, device, setting, nets)
+    aligner = alignment.aligner(t3.name in _CALLS_TAPS, on_device(T3_PRIORITY, watch.call))
     s3gen = select_runtime(settled, checkpoint, device, nets.reference if device == "cpu" else None)
     batcher = WindowBatcher(
         s3gen.runtime,
@@ -109,11 +119,6 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
         observer=observer,
         on_device=on_device(S3GEN_PRIORITY, working),
         steady_after=1 if device == "cpu" else _STEADY_AFTER,
-    )
-    encoder = TextEncoder(
-        TextTokenizer(checkpoint.folder, checkpoint.spec.t3.text_vocab),
-        checkpoint.spec,
-        config.max_text_chars_per_segment,
     )
     stages = Stages(
         encoder,
@@ -124,6 +129,8 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
         encoder.count_tokens,
         # random weights never stop by themselves: their speech has no relation to the text
         _no_bound if checkpoint.random_weights else encoder.max_speech_tokens,
+        encoder.words,
+        aligner,
     )
     info = EngineInfo(
         model=checkpoint.spec.name,
@@ -142,8 +149,9 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
         decode=settled.decode,
         setting_reason="" if choice is None else choice.reason,
         load=None if choice is None else choice.load,
+        word_times=aligner is not None,
+        word_times_notice=alignment.notice,
     )
-    default_voice = load_builtin(checkpoint.conds_path) if checkpoint.conds_path else None
     memory, others = partial(device_memory, device), load_others(checkpoint.other_voice_paths)
     builder = _QuietBuilder(VoiceBuilder(checkpoint), exclusive)
     return Pipeline(info, stages, builder, default_voice, health, memory, others, watch.close)

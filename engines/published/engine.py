@@ -55,6 +55,7 @@ def build_published_engine(config: EngineConfig, folder: Path, observer: Observe
         notice=NOTICE,
         tags=encoder.tags,
         voice_models=(NAME,),
+        word_times_notice="The published ONNX graphs do not give T3's attention, so the times of words are not known.",
     )
     batcher = WindowBatcher(runtime, max_batch=1, observer=observer)
     stages = Stages(encoder, t3, batcher, _WHOLE_SEGMENT, observer, encoder.count_tokens, encoder.max_speech_tokens)

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from engines.api import T3Use
 from engines.errors import EngineFailure
+from engines.model_spec import SPEECH_CODES
+from engines.t3.alignment.tap import AlignmentTap
 from engines.t3.backend import T3Request
 from engines.t3.kv_cache import PrefixCache, SlotPool
 from engines.t3.net import Net, Slot, Span
@@ -193,12 +195,21 @@ class T3Decoder:
         assert slot is not None
         if sequence.decoding:
             slot.reserve(slot.length + 1)
-            return Span(slot, slot.length, 1)
+            return Span(slot, slot.length, 1, self._tap_of(sequence, slot))
         if sequence.prompt is None:
             self._begin_prompt(sequence, slot)
         assert sequence.prompt is not None
         rows = min(self._chunk_positions, sequence.prompt.shape[0] - slot.length)
         return Span(slot, slot.length, rows)
+
+    def _tap_of(self, sequence: Sequence, slot: Slot) -> AlignmentTap | None:
+        """The request's tap if the row to be read is a speech token; before its first, it gets the text's keys."""
+        tap = sequence.request.tap
+        if tap is None or sequence.speech.raw[-1] >= SPEECH_CODES:
+            return None
+        if not tap.begun:
+            tap.begin(slot, self._net.prefix_positions(sequence.request.voice))
+        return tap
 
     def _begin_prompt(self, sequence: Sequence, slot: Slot) -> None:
         """Embed the prompt and load the voice's prefix if it is cached; the rows behind it remain to be read."""

@@ -6,7 +6,7 @@ Source: upstream `chatterbox.models.t3.t3` over transformers' GPT2Model.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -148,6 +148,8 @@ def _attend_to_spans(spans: Sequence[Span[CacheSlot]], masks: Sequence[Tensor | 
         for span, mask in zip(spans, masks, strict=True):
             rows = qkv[first : first + span.rows]
             keys, values = span.slot.write(layer, span.start, rows[:, 1:])
+            if span.tap is not None:
+                span.tap.take(layer, rows[:, 0])
             query = rows[:, 0].transpose(0, 1).unsqueeze(0)  # (1, heads, n, dim)
             mixed = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
             outputs.append(mixed.transpose(1, 2).reshape(span.rows, -1))
@@ -194,8 +196,11 @@ class T3Net:
         *,
         weights: WeightFormat = "float32",
         dtype: torch.dtype = torch.float32,
+        layers: int | None = None,
     ) -> Self:
         """Build from upstream's file; `weights` is how its matrices are kept, on a CPU that can.
+
+        `layers`: only the first ones, for a net whose queries are read but not its logits; None: all.
 
         Raises CheckpointError naming every tensor that is missing or misshapen.
         Embeddings stay views of the mapped file on the CPU. Each block has a mapping of its own, which is closed as
@@ -205,11 +210,11 @@ class T3Net:
         check_tensors(path, expected_tensors(spec))  # all problems in one error, before anything is built
         outer = load_tensors(path, outer_tensors(spec.t3))
         blocks = []
-        for layer in range(spec.t3.layers):
+        for layer in range(spec.t3.layers if layers is None else layers):
             tensors = load_tensors(path, block_tensors(spec.t3), prefix=f"tfmr.h.{layer}.")
             blocks.append(_Block(tensors, spec.t3, layer, make))
             release_packing_memory()
-        return cls(outer, blocks, spec.t3, make)
+        return cls(outer, blocks, replace(spec.t3, layers=len(blocks)), make)
 
     @classmethod
     def without_weights(cls, spec: ModelSpec) -> T3Net:

@@ -37,6 +37,14 @@ class Slot(Protocol):
         ...
 
 
+class QueryTap(Protocol):
+    """Takes the queries of a span's rows from the layers that it wants."""
+
+    def take(self, layer: int, queries: Tensor) -> None:
+        """`queries` (rows, heads, head dim) of one layer, which must be copied to be kept."""
+        ...
+
+
 SlotT = TypeVar("SlotT", bound=Slot)
 
 
@@ -47,6 +55,7 @@ class Span(Generic[SlotT]):
     slot: SlotT
     start: int
     rows: int
+    tap: QueryTap | None = None
 
 
 class Net(Protocol):

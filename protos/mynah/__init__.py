@@ -41,8 +41,12 @@ from mynah.client.events import (
     Voice,
     VoiceWarning,
     WindowFigures,
+    WordGuard,
+    Words,
+    WordTime,
 )
 from mynah.client.settings import AudioFormat, DictionaryEntry, Sampling, SpeechSettings, TextSettings, Timeouts, Tls
+from mynah.client.subtitles import Subtitles
 
 if TYPE_CHECKING:
     from mynah.client.client import Client
@@ -75,6 +79,7 @@ __all__ = [
     "SpokenSpan",
     "StreamCancelled",
     "StreamOpened",
+    "Subtitles",
     "TextSettings",
     "TimedOut",
     "Timeouts",
@@ -84,6 +89,9 @@ __all__ = [
     "VoiceWarning",
     "Voices",
     "WindowFigures",
+    "WordGuard",
+    "WordTime",
+    "Words",
     "WrongState",
 ]
 

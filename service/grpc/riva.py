@@ -65,6 +65,7 @@ _SPEED, _FIRST_SEGMENT = "speed", "first_segment"
 _SCHEDULE = "schedule"  # how the audio is cut, by its name in the contract
 # and how text is read, by the names and values of HTTP
 _TEXT = ("markup", "unspeakable_text", "drop_thinking", "normalize", "emoji", "paragraph_pause_s")
+_WORD_GUARD = "word_guard"
 _SWITCH = {"false": False, "true": True}
 _PROMPT = "zero_shot_data.audio_prompt"
 # at least; Opus is too small to matter
@@ -82,6 +83,8 @@ _FIELDS = {
     "settings.sample_rate_hz": "sample_rate_hz",
     "settings.speed": "custom_configuration[speed]",
     "settings.schedule": "custom_configuration[schedule]",
+    "settings.word_times": "enable_word_time_offsets",
+    "settings.word_guard": "custom_configuration[word_guard]",
     "text.content": "text",
     "text.dictionary": "custom_dictionary",
     "text.paragraph_pause_s": "custom_configuration[paragraph_pause_s]",
@@ -112,8 +115,10 @@ class RivaService:
         """One text, answered with all its audio."""
         stream_id = new_stream_id()
         audio, max_bytes = bytearray(), self._policy.max_unary_answer_bytes
+        words = _WordTimings()
 
         async def collect(**event: Any) -> None:
+            words.add(event)
             if "audio" in event:
                 audio.extend(event["audio"].data)
                 if len(audio) > max_bytes:
@@ -125,7 +130,7 @@ class RivaService:
                 _check_length(request, max_bytes)
                 speech_handler = await self._handler(request)
                 await speech_handler.synthesize(stream_id, synthesis, collect)
-        meta = riva_tts_pb2.SynthesizeSpeechResponseMetadata(text=request.text)
+        meta = riva_tts_pb2.SynthesizeSpeechResponseMetadata(text=request.text, words=words.take())
         return riva_tts_pb2.SynthesizeSpeechResponse(audio=bytes(audio), meta=meta, id=request.id)
 
     async def SynthesizeOnline(self, requests: AsyncIterator[Any], context: Context) -> None:
@@ -194,22 +199,51 @@ class RivaService:
                 raise error.named(_PROMPT) from None
 
 
+class _WordTimings:
+    """The words of an answer in Riva's form, whose times are milliseconds."""
+
+    def __init__(self) -> None:
+        self._rate_hz = SAMPLE_RATE_HZ
+        self._words: list[Any] = []
+
+    def add(self, event: dict[str, Any]) -> None:
+        if "opened" in event:
+            self._rate_hz = event["opened"].settings.sample_rate_hz
+        if "words" in event:
+            self._words += [
+                riva_tts_pb2.WordTiming(
+                    word=word.text, start_time=self._ms(word.start_samples), end_time=self._ms(word.end_samples)
+                )
+                for word in event["words"].words
+            ]
+
+    def _ms(self, samples: int) -> int:
+        return round(samples * 1000 / self._rate_hz)
+
+    def take(self) -> list[Any]:
+        """The words that were not taken before."""
+        words, self._words = self._words, []
+        return words
+
+
 class _Answer:
-    """The sending side of SynthesizeOnline."""
+    """The sending side of SynthesizeOnline. Words come in an answer of their own, without audio, behind their chunk."""
 
     def __init__(self, writer: CallWriter, request_id: Any) -> None:
         self._writer, self._request_id = writer, request_id
         self._text = ""  # of the segment that the next chunk belongs to
+        self._words = _WordTimings()
 
     async def send(self, **event: Any) -> None:
         if "opened" in event:
             await self._writer.open()
         if "segment_started" in event:
             self._text = event["segment_started"].text
-        if "audio" not in event:
+        self._words.add(event)
+        if "audio" not in event and "words" not in event:
             return
-        meta = riva_tts_pb2.SynthesizeSpeechResponseMetadata(text=self._text)
-        audio = event["audio"].data
+        meta = riva_tts_pb2.SynthesizeSpeechResponseMetadata(text=self._text, words=self._words.take())
+        audio = event["audio"].data if "audio" in event else b""
         await self._writer.write(riva_tts_pb2.SynthesizeSpeechResponse(audio=audio, meta=meta, id=self._request_id))
 
 
@@ -239,9 +273,6 @@ def _settings(request: Any) -> speech_pb2.SpeechSettings:
         code = request.language_code
         message = f"language_code is {code!r}; the model speaks {_LANGUAGE} only."
         raise InvalidInput("language_code", message, "LANGUAGE_UNSUPPORTED", value=code, allowed=_LANGUAGE)
-    if request.enable_word_time_offsets:
-        message = "enable_word_time_offsets must be false: the model gives no times of words."
-        raise InvalidInput("enable_word_time_offsets", message, "WORD_TIMES_UNSUPPORTED", value="true", allowed="false")
     settings = speech_pb2.SpeechSettings(
         voice_id=_voice_id(request), audio_format=_FORMATS[request.encoding], sampling=_sampling(request)
     )
@@ -254,6 +285,10 @@ def _settings(request: Any) -> speech_pb2.SpeechSettings:
     if first_segment is not None:
         settings.first_segment = FIRST_SEGMENT_NUMBERS[first_segment]
     settings.schedule = request.custom_configuration.get(_SCHEDULE, "")
+    settings.word_times = request.enable_word_time_offsets
+    guard = _one_of(_WORD_GUARD, dict(request.custom_configuration), _SWITCH)
+    if guard is not None:
+        settings.word_guard = guard
     if request.sample_rate_hz:
         settings.sample_rate_hz = request.sample_rate_hz
     return settings

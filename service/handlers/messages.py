@@ -55,7 +55,7 @@ _FORMATS[speech_pb2.AUDIO_FORMAT_UNSPECIFIED] = AudioFormat.PCM_S16LE
 
 
 async def stream_settings(
-    message: speech_pb2.SpeechSettings, voices: VoiceSource, policy: StreamPolicy | None = None
+    message: speech_pb2.SpeechSettings, voices: VoiceSource, info: EngineInfo, policy: StreamPolicy
 ) -> StreamSettings:
     """The settings that a client asks for, defaults filled in. Raises InvalidInput, and as `voices.get`."""
     audio_format = _audio_format(message.audio_format)
@@ -63,13 +63,19 @@ async def stream_settings(
     audio = AudioSettings(audio_format, rate_hz)
     sampling = _sampling(message.sampling, message.schedule)
     voice_id = message.voice_id if message.HasField("voice_id") else DEFAULT_VOICE_ID
-    text = _text_settings(message.text, (policy or StreamPolicy()).text)
+    text = _text_settings(message.text, policy.text)
+    for field, reason in (("word_times", "WORD_TIMES_UNAVAILABLE"), ("word_guard", "WORD_GUARD_UNAVAILABLE")):
+        if getattr(message, field) and not info.word_times:
+            why = f"settings.{field} is true; it must be false or absent here. {info.word_times_notice}"
+            raise InvalidInput(f"settings.{field}", why, reason, value="true", allowed="false")
+    guarded = message.word_guard if message.HasField("word_guard") else policy.word_guard and info.word_times
     speed = check_speed(message.speed) if message.HasField("speed") else 1.0
     first_segment = _choice("first_segment", message.first_segment, _FIRST_SEGMENTS, speech_pb2.FirstSegment)
     stored = await voices.get(voice_id)
-    if policy is not None:
-        text = replace(text, dictionary=with_request(text.dictionary.entries, policy.dictionary(stored.voice_id)))
-    return StreamSettings(stored.voice_id, stored.voice, audio, sampling, text, speed, first_segment)
+    text = replace(text, dictionary=with_request(text.dictionary.entries, policy.dictionary(stored.voice_id)))
+    return StreamSettings(
+        stored.voice_id, stored.voice, audio, sampling, text, speed, first_segment, message.word_times, guarded
+    )
 
 
 def _text_settings(message: speech_pb2.TextSettings, defaults: TextSettings) -> TextSettings:
@@ -194,6 +200,8 @@ def opened(stream_id: str, settings: StreamSettings, info: EngineInfo, policy: S
         speed=settings.speed,
         first_segment=FIRST_SEGMENT_NUMBERS[settings.used_first_segment],
         schedule=chosen.schedule,
+        word_times=settings.word_times,
+        word_guard=settings.word_guard,
     )
     return speech_pb2.StreamOpened(
         stream_id=stream_id,
@@ -228,6 +236,8 @@ def server_info(
         load=info.load,
         normalized_languages=_NORMALIZED_LANGUAGES,
         ssml_elements=ELEMENTS,
+        word_times=info.word_times,
+        word_times_notice=info.word_times_notice,
     )
 
 

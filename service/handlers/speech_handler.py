@@ -79,7 +79,7 @@ class SpeechHandler:
 
     async def _settings(self, message: speech_pb2.SpeechSettings) -> StreamSettings:
         """The stream's settings; those of a stream with a seed have the schedule that the load now asks for."""
-        settings = await messages.stream_settings(message, self._voices, self._policy)
+        settings = await messages.stream_settings(message, self._voices, self._engine.info, self._policy)
         sampling = settings.sampling
         if not sampling.repeatable or sampling.schedule:
             return settings

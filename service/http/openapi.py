@@ -11,6 +11,7 @@ from engines.model_spec import SPEECH_VOCAB
 from engines.text.dictionary import MAX_ENTRIES, MAX_RESPELLING_CHARS, MAX_WORD_CHARS
 from engines.time_scale import MAX_SPEED, MIN_SPEED
 from service.audio.formats import SAMPLE_RATES_HZ
+from service.http import captioned as captioned_speech
 from service.http import speech_request
 from service.stream.early_end import FirstSegment
 from service.stream.policy import StreamPolicy
@@ -56,6 +57,14 @@ def _paths(info: EngineInfo, policy: StreamPolicy) -> Schema:
                 "summary": "Speak a text; the response streams audio while it is made.",
                 "requestBody": _json_body(_speech_request(info, policy)),
                 "responses": {"200": _spoken()} | _errors(400, 401, 403, 404, 408, 413, 415, 429, 500, 503),
+            }
+        },
+        "/dev/captioned_speech": {
+            "post": {
+                "operationId": "createCaptionedSpeech",
+                "summary": "Speak a text; the response streams audio and the times of its words, as Kokoro-FastAPI's.",
+                "requestBody": _json_body(_speech_request(info, policy, captioned=True)),
+                "responses": {"200": _captioned()} | _errors(400, 401, 403, 404, 408, 413, 415, 429, 500, 503),
             }
         },
         "/v1/audio/models": {
@@ -129,7 +138,31 @@ def _spoken() -> Schema:
     }
 
 
-def _speech_request(info: EngineInfo, policy: StreamPolicy) -> Schema:
+def _captioned() -> Schema:
+    timestamp = _object(
+        {"word": _STRING, "start_time": {"type": "number"}, "end_time": {"type": "number"}},
+        "word",
+        "start_time",
+        "end_time",
+    )
+    chunk = _object(
+        {
+            "audio": {"type": "string", "contentEncoding": "base64"},
+            "audio_format": _STRING,
+            "timestamps": _or_null({"type": "array", "items": timestamp}),
+        },
+        "audio",
+        "audio_format",
+        "timestamps",
+    )
+    return {
+        "description": "An object for each chunk, one on a line; one for all with stream false. Times are seconds.",
+        "content": {"application/json": {"schema": chunk}, captioned_speech.LINES: {"schema": _STRING}},
+        "headers": _spoken()["headers"],
+    }
+
+
+def _speech_request(info: EngineInfo, policy: StreamPolicy, *, captioned: bool = False) -> Schema:
     model = {"enum": [info.model, *speech_request.MODEL_ALIASES]}
     text = {"type": "string", "minLength": 1, "maxLength": policy.max_pending_text_chars}
     name = _STRING | {"description": "A voice's id or name."}
@@ -185,10 +218,24 @@ def _speech_request(info: EngineInfo, policy: StreamPolicy) -> Schema:
             ],
             "description": "Respellings of words, which need ordinary letters.",
         },
+        "word_times": {
+            "type": "boolean",
+            "default": False,
+            "description": "Sends speech.audio.words events; needs stream_format sse"
+            + ("." if info.word_times else f". Not on this server: {info.word_times_notice}"),
+        },
+        "word_guard": {
+            "type": "boolean",
+            "default": policy.word_guard and info.word_times,
+            "description": "Watches that the speech says its text, each word once.",
+        },
     }
     fields["first_segment"] = _choice(
         FirstSegment, FirstSegment.AUTO.value, "Where the first segment may end before its sentence does."
     )
+    if captioned:
+        del fields["word_times"], fields["stream_format"]
+        fields["return_timestamps"] = {"type": "boolean", "default": True, "description": "Sends the times of words."}
     optional = {name: _or_null(schema) for name, schema in fields.items()}
     return _object({"input": text} | optional, "input")
 

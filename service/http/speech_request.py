@@ -59,6 +59,7 @@ TEXT_FIELDS = (
     "paragraph_pause_s",
     "dictionary",
 )
+WORD_FIELDS = ("word_times", "word_guard")
 SAMPLING_FIELDS = ("temperature", "top_k", "top_p", "repetition_penalty", "seed", "max_speech_token_count")
 
 _ENTRY_FIELDS = {"word", "respelling", "case_sensitive"}
@@ -68,6 +69,8 @@ _FIELDS = {
     "text.content": "input",
     "voice_id": "voice",
     "settings.audio_format": "response_format",
+    "settings.word_times": "word_times",
+    "settings.word_guard": "word_guard",
     "settings.sample_rate_hz": "sample_rate_hz",
     "settings.speed": "speed",
     "sampling.max_speech_tokens": "max_speech_token_count",
@@ -113,10 +116,15 @@ def parse(body: dict[str, Any], model: str) -> SpeechRequest:
     for name in SAMPLING_FIELDS:
         if name in fields:
             _set(settings.sampling, name, fields[name])
+    for name in WORD_FIELDS:
+        if name in fields:
+            _set(settings, name, fields[name])
     settings.text.CopyFrom(text_settings(**{name: fields[name] for name in TEXT_FIELDS if name in fields}))
     request = speech_pb2.SynthesizeRequest(settings=settings)
     _set(request, "text", fields["input"], "input")
     events, whole = fields.get("stream_format") == "sse", not fields.get("stream", True)
+    if settings.word_times and not events:
+        raise _invalid("word_times", "true", "false or absent without stream_format sse")
     if events and whole:
         raise _invalid("stream", "false", "true or absent with stream_format sse")
     return SpeechRequest(request, audio_format, events, whole)
@@ -271,4 +279,21 @@ _PARSERS: dict[str, Callable[[str, object], Any]] = {
     "paragraph_pause_s": _number,
     "dictionary": _dictionary,
     "first_segment": _choice(FirstSegment, "FIRST_SEGMENT_UNKNOWN"),
+    "word_times": _boolean,
+    "word_guard": _boolean,
 }
+CAPTIONED_FIELDS = ("return_timestamps",)  # of `/dev/captioned_speech`, beside those of `/v1/audio/speech`
+
+
+def parse_captioned(body: dict[str, Any], model: str) -> SpeechRequest:
+    """As `parse`, for `/dev/captioned_speech`: word times are sent unless `return_timestamps` is false."""
+    rest = {name: value for name, value in body.items() if name not in CAPTIONED_FIELDS}
+    for name in ("stream_format", "word_times"):
+        if name in rest:
+            allowed = "return_timestamps and the fields of /v1/audio/speech except stream_format and word_times"
+            message = f"{name} is not a field of this request; allowed fields are {allowed}."
+            raise InvalidInput(name, message, "FIELD_UNKNOWN", allowed=allowed)
+    wanted = body.get("return_timestamps")
+    speech = parse(rest, model)
+    speech.request.settings.word_times = wanted is None or _boolean("return_timestamps", wanted)
+    return speech

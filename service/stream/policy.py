@@ -68,6 +68,12 @@ class StreamPolicy:
         "change",
         PATH,
     )
+    word_guard: bool = option(
+        False,
+        "watch that the speech says its text, each word once, where a client does not choose; only for models whose "
+        "attention follows the text",
+        SWITCH,
+    )
     idle_timeout_s: float = option(
         300.0, "end a stream that has had neither text nor speech for this long", seconds(0.01, 86_400)
     )

@@ -40,6 +40,8 @@ class Session:
             policy.max_pending_flushes,
             EarlyStart(self._dry_at_s) if first_segment is FirstSegment.AUTO else None,
             self._note_work,
+            word_times=settings.word_times,
+            word_guard=settings.word_guard,
         )
         self._event_queue: EventQueue[Event | PendingChunk] = EventQueue(policy.send_queue_events)
         self._timeline = Timeline(settings.audio)
@@ -138,6 +140,7 @@ class Session:
             segment_index=None if len(self._event_queue) else self._open_segment,  # an unread answer names it already
             dropped_flush_ids=tuple(dropped),
             consumed_text_chars=self._backlog.consumed_chars,
+            words=() if len(self._event_queue) else self._timeline.delivered_words(self._open_segment),
         )
         self._timeline.rewind()
         await self._event_queue.put(answer)

@@ -82,6 +82,8 @@ class StreamSettings:
     text: TextSettings = TextSettings()
     speed: float = 1.0  # at which the stream begins
     first_segment: FirstSegment = FirstSegment.AUTO
+    word_times: bool = False
+    word_guard: bool = False
 
     def __post_init__(self) -> None:
         check_speed(self.speed)

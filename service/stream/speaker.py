@@ -197,12 +197,20 @@ class Speaker:
             self._meter.made(len(event.samples), event.window)
             self._trace.window(event.window)
             await self._queue_audio(segment.index, await self._timeline.encode(event.samples), event.window)
+        elif isinstance(event, api.Words):
+            self._timeline.add_words(event)
+            await self._queue_words(segment.index)
         elif isinstance(event, api.SegmentDone):
             await self._queue_audio(segment.index, await self._timeline.end_segment())
+            await self._queue_words(segment.index, all_made=True)
             await self._event_queue.put(self._segment_done(segment, event.stats, self._end_reason(event)))
         elif self._started_segment != segment.index:  # a second try has been announced already
             self._started_segment = segment.index
             await self._event_queue.put(self._segment_started(segment, event.text_tokens))
+
+    async def _queue_words(self, index: int, *, all_made: bool = False) -> None:
+        if (words := self._timeline.take_words(index, all_made=all_made)) is not None:
+            await self._event_queue.put(words)
 
     async def _queue_audio(self, index: int, encoded: Encoded, window: api.WindowFigures | None = None) -> None:
         if encoded.samples:
@@ -241,6 +249,9 @@ class Speaker:
         start = self._timeline.segment_offset_samples
         figures = asdict(stats)
         del figures["hit_runaway_limit"]  # which `end_reason` says
+        if (found := stats.word_guard) is not None:
+            metrics.WORD_GUARD.labels(found.fault, found.action).inc()
+            figures["word_guard"] = events.WordGuard(**asdict(found))
         at_clients_rate = {"samples": self._timeline.offset_samples - start}
         return events.SegmentDone(
             segment_index=segment.index,

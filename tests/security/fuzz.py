@@ -36,6 +36,7 @@ with atheris.instrument_imports(include=["service", "h11", "python_multipart", "
     from service.http.rest import _read_form
     from service.http.server import _quiet_uvicorn
     from service.http.speech_request import parse
+    from service.stream.policy import StreamPolicy
     from service.stream.segmenter import Segmenter
     from service.stream.settings import Emoji, Markup, TextSettings
     from service.stream.text.reader import TextReader
@@ -43,7 +44,7 @@ with atheris.instrument_imports(include=["service", "h11", "python_multipart", "
     from service.telemetry.logs import escaped
 
 from engines.errors import InvalidInput
-from engines.fake import fake_voice
+from engines.fake import FakeEngine, fake_voice
 from engines.text.dictionary import Dictionary, Entry
 from mynah.v1 import speech_pb2, voices_pb2
 from service.errors import ClientGone, RequestError
@@ -53,6 +54,7 @@ from tests.service.http.fuzz import once as frames_and_bodies
 
 REFUSALS = (InvalidInput, RequestError, ClientGone)
 _MAX_BYTES = 200_000
+_VOICE, _INFO = OneVoice(fake_voice("default")), FakeEngine().info
 _CPU_TIME, _RUNS_PER_LOOK = "-max_cpu_time=", 100
 _PASSES_TO_END = 10  # of the event loop, for a request whose connection is lost
 
@@ -225,14 +227,18 @@ async def grpc_messages(data: bytes) -> None:
         if isinstance(message, _Unreadable):
             continue
         if isinstance(message, speech_pb2.SynthesizeRequest):
-            await _refused(messages.stream_settings(message.settings, OneVoice(fake_voice("default"))))
+            await _refused(
+                messages.stream_settings(
+                    message.settings, OneVoice(fake_voice("default")), FakeEngine().info, StreamPolicy()
+                )
+            )
         if isinstance(message, riva_tts_pb2.SynthesizeSpeechRequest):
             try:
                 settings = riva._settings(message)
                 riva._as_file(message.zero_shot_data)
             except REFUSALS:
                 continue
-            await _refused(messages.stream_settings(settings, OneVoice(fake_voice("default"))))
+            await _refused(messages.stream_settings(settings, _VOICE, _INFO, StreamPolicy()))
 
 
 async def text(data: bytes) -> None:

@@ -50,6 +50,8 @@ def test_every_option_is_a_flag_and_a_variable_of_its_own_type():
         "otlp_endpoint": ("http://collector:4317", "http://collector:4317"),
         "strict": ("on", True),
         "strict_reference": ("on", True),
+        "word_times": ("off", "off"),
+        "word_guard": ("on", True),
         "provider_fp16": ("on", True),
         "provider_cache_dir": ("/tmp/e", Path("/tmp/e")),
         "providers": ("cuda,cpu", ("cuda", "cpu")),

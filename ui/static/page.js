@@ -148,6 +148,7 @@ class Player {
   #onEvent(recording, event, samples) {
     if (event.type === "opened") Object.assign(recording, { resolved: event, rate: event.rate_hz });
     else if (event.type === "segment_started") recording.startSegment(event);
+    else if (event.type === "words") recording.addWords(event);
     else if (event.type === "segment_done") recording.endSegment(event);
     else if (event.type === "chunk") this.#chunk(recording, event, samples);
     else recording.state = event.type === "error" ? "failed" : event.type;

@@ -109,6 +109,7 @@ def parser() -> argparse.ArgumentParser:
     add_batch_arguments(batch)
     _add_speed(batch)
     add_text_settings(batch)
+    _add_word_guard(batch)
     _add_voices(commands.add_parser("voices", help="create, list and delete voices", allow_abbrev=False))
     health = _command(commands, "health", "check whether the server accepts streams; exit status 0 or 3")
     health.add_argument("--service", default="", help='"liveness" checks only whether the process works')
@@ -184,11 +185,19 @@ def _add_say(say: argparse.ArgumentParser) -> None:
     schedule = "how the audio is cut; with the seed it repeats every byte (default: the server's choice, by its load)"
     say.add_argument("--schedule", choices=get_args(Schedule), help=schedule)
     add_text_settings(say)
+    subtitles = "file for subtitles, .srt or .vtt, with the times of the words"
+    say.add_argument("--subtitles", metavar="FILE", help=subtitles)
+    _add_word_guard(say)
     say.add_argument("--quiet", action="store_true", help="print no progress and no summary")
 
 
 def _add_speed(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--speed", type=float, help="how fast the voice speaks, 0.5 to 2, at its pitch (default 1)")
+
+
+def _add_word_guard(parser: argparse.ArgumentParser) -> None:
+    guard = "watch that the speech says its text, each word once (default: the server's choice)"
+    parser.add_argument("--word-guard", action=argparse.BooleanOptionalAction, help=guard)
 
 
 def _add_voices(voices: argparse.ArgumentParser) -> None:

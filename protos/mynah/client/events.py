@@ -42,6 +42,8 @@ class ServerInfo:
     limits: Limits
     open_streams: int
     tags: tuple[str, ...] = ()  # that the model speaks, e.g. "[laugh]"
+    word_times: bool = False  # whether streams can ask for word times and for the guard on words
+    word_times_notice: str = ""  # if not: why, as a sentence
     decode: str = ""  # how S3Gen decodes: reference or cached; empty from an older server or without windows
     setting_reason: str = ""  # why the engine runs like that, with what was measured; empty if nothing was to be chosen
     load: float | None = None  # seconds of computing per second of one stream's audio; None if not measured
@@ -101,6 +103,41 @@ class SpokenSpan:
 
 
 @dataclass(frozen=True)
+class WordTime:
+    """A word as written, its chars in the segment's text, and its samples on the timeline; `spoken_text` differs from
+    `text` if the text was normalised."""
+
+    text: str
+    start_char: int
+    end_char: int
+    start_samples: int
+    end_samples: int
+    spoken_text: str
+
+
+@dataclass(frozen=True)
+class Words:
+    """Words that end in the chunks received so far and were not reported before, in order."""
+
+    segment_index: int
+    words: tuple[WordTime, ...]
+
+
+WordFault = Literal["unspecified", "late_end", "repeated", "invented_tail", "early_stop"]
+WordGuardAction = Literal["unspecified", "retried", "stopped", "reported"]
+
+
+@dataclass(frozen=True)
+class WordGuard:
+    """What the guard on words found in a segment, and what the server did. `retries` are draws that were dropped."""
+
+    fault: WordFault
+    action: WordGuardAction
+    retries: int
+    spoken_chars: int  # of the segment's text, before which its words were spoken
+
+
+@dataclass(frozen=True)
 class SegmentStarted:
     """A segment begins. Its audio follows.
 
@@ -144,6 +181,7 @@ class SegmentDone:
     end_reason: EndReason = "unspecified"
     skip_reason: SkipReason = "unspecified"
     pause: bool = False  # a pause rather than text
+    word_guard: WordGuard | None = None  # None: it was off, or it found nothing
 
 
 @dataclass(frozen=True)
@@ -171,9 +209,10 @@ class Cancelled:
     segment_index: int | None
     dropped_flush_ids: tuple[int, ...]
     consumed_text_chars: int
+    words: tuple[WordTime, ...] = ()  # of the segment, those of which audio was sent; needs word_times
 
 
-Event = AudioChunk | SegmentStarted | SegmentDone | MarkReached | Flushed | Cancelled
+Event = AudioChunk | Words | SegmentStarted | SegmentDone | MarkReached | Flushed | Cancelled
 
 
 @dataclass(frozen=True)

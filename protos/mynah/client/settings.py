@@ -115,6 +115,8 @@ class SpeechSettings:
     speed: float | None = None  # 0.5 to 2, at the same pitch
     first_segment: FirstSegment | None = None
     schedule: Schedule | None = None
+    word_times: bool | None = None  # whether Words events are sent
+    word_guard: bool | None = None  # whether the server watches that the speech says its text
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC
 from typing import Any, cast, get_args
 
@@ -33,6 +34,10 @@ _UNSPEAKABLE = {name: getattr(speech_pb2, f"UNSPEAKABLE_TEXT_{name.upper()}") fo
 _FIRST_SEGMENTS = {name: getattr(speech_pb2, f"FIRST_SEGMENT_{name.upper()}") for name in get_args(FirstSegment)}
 _END_REASONS = {name: getattr(speech_pb2, f"END_REASON_{name.upper()}") for name in get_args(events.EndReason)}
 _SKIP_REASONS = {name: getattr(speech_pb2, f"SKIP_REASON_{name.upper()}") for name in get_args(events.SkipReason)}
+_WORD_FAULTS = {name: getattr(speech_pb2, f"WORD_FAULT_{name.upper()}") for name in get_args(events.WordFault)}
+_WORD_GUARD_ACTIONS = {
+    name: getattr(speech_pb2, f"WORD_GUARD_ACTION_{name.upper()}") for name in get_args(events.WordGuardAction)
+}
 _FORMAT_NAMES = {number: name for name, number in _FORMATS.items()}
 
 
@@ -54,6 +59,8 @@ def settings_to_wire(settings: SpeechSettings) -> speech_pb2.SpeechSettings:
     if settings.first_segment is not None:
         number = _number(_FIRST_SEGMENTS, "first_segment", settings.first_segment, "FIRST_SEGMENT_UNKNOWN")
         message.first_segment = number
+    _set(message, "word_times", settings.word_times)
+    _set(message, "word_guard", settings.word_guard)
     if settings.text != TextSettings():
         message.text.CopyFrom(_text_settings_to_wire(settings.text))
     _set(message, "schedule", settings.schedule)
@@ -133,7 +140,16 @@ def opened_from_wire(opened: speech_pb2.StreamOpened) -> events.StreamOpened:
     first_segment = {number: name for name, number in _FIRST_SEGMENTS.items()}.get(settings.first_segment)
     schedule = cast(Schedule | None, opened.schedule or None)
     resolved = SpeechSettings(
-        settings.voice_id, audio_format, settings.sample_rate_hz, sampling, text, speed, first_segment, schedule
+        settings.voice_id,
+        audio_format,
+        settings.sample_rate_hz,
+        sampling,
+        text,
+        speed,
+        first_segment,
+        schedule,
+        word_times=settings.word_times,
+        word_guard=settings.word_guard,
     )
     limits = limits_from_wire(opened.limits)
     return events.StreamOpened(
@@ -180,6 +196,8 @@ def event_from_wire(
     kind = message.WhichOneof("event")
     if kind == "audio":
         return _audio(message.audio)
+    if kind == "words":
+        return events.Words(message.words.segment_index, _words(message.words.words))
     if kind == "segment_started":
         return _started(message.segment_started)
     if kind == "segment_done":
@@ -201,6 +219,29 @@ def _audio(chunk: speech_pb2.AudioChunk) -> events.AudioChunk:
         samples=chunk.sample_count,
         data=chunk.data,
         window=_window(chunk.window) if chunk.HasField("window") else None,
+    )
+
+
+def _words(words: Iterable[speech_pb2.WordTime]) -> tuple[events.WordTime, ...]:
+    return tuple(
+        events.WordTime(
+            text=word.text,
+            start_char=word.start_char_index,
+            end_char=word.end_char_index,
+            start_samples=word.start_samples,
+            end_samples=word.end_samples,
+            spoken_text=word.spoken_text,
+        )
+        for word in words
+    )
+
+
+def _word_guard(guard: speech_pb2.WordGuard) -> events.WordGuard:
+    return events.WordGuard(
+        fault=_name(_WORD_FAULTS, guard.fault),
+        action=_name(_WORD_GUARD_ACTIONS, guard.action),
+        retries=guard.retry_count,
+        spoken_chars=guard.spoken_char_count,
     )
 
 
@@ -253,6 +294,7 @@ def _done(done: speech_pb2.SegmentDone) -> events.SegmentDone:
         end_reason=_name(_END_REASONS, done.end_reason),
         skip_reason=_name(_SKIP_REASONS, done.skip_reason),
         pause=done.pause,
+        word_guard=_word_guard(done.word_guard) if done.HasField("word_guard") else None,
     )
 
 
@@ -268,6 +310,7 @@ def _cancelled(cancelled: speech_pb2.Cancelled) -> events.Cancelled:
         segment_index=cancelled.segment_index if cancelled.HasField("segment_index") else None,
         dropped_flush_ids=tuple(cancelled.dropped_flush_ids),
         consumed_text_chars=cancelled.consumed_text_char_count,
+        words=_words(cancelled.words),
     )
 
 
@@ -276,6 +319,8 @@ def event_to_wire(event: events.Event) -> dict[str, Message]:
     match event:
         case events.AudioChunk():
             return {"audio": _audio_to_wire(event)}
+        case events.Words():
+            return {"words": speech_pb2.Words(segment_index=event.segment_index, words=_words_to_wire(event.words))}
         case events.SegmentStarted():
             return {"segment_started": _started_to_wire(event)}
         case events.SegmentDone():
@@ -306,6 +351,29 @@ def _window_to_wire(window: events.WindowFigures) -> speech_pb2.WindowFigures:
         made_speech_token_count=window.made_speech_tokens,
         queue_s=window.queue_s,
         decode_s=window.decode_s,
+    )
+
+
+def _words_to_wire(words: Iterable[events.WordTime]) -> list[speech_pb2.WordTime]:
+    return [
+        speech_pb2.WordTime(
+            text=word.text,
+            start_char_index=word.start_char,
+            end_char_index=word.end_char,
+            start_samples=word.start_samples,
+            end_samples=word.end_samples,
+            spoken_text=word.spoken_text,
+        )
+        for word in words
+    ]
+
+
+def _word_guard_to_wire(guard: events.WordGuard) -> speech_pb2.WordGuard:
+    return speech_pb2.WordGuard(
+        fault=_WORD_FAULTS[guard.fault],
+        action=_WORD_GUARD_ACTIONS[guard.action],
+        retry_count=guard.retries,
+        spoken_char_count=guard.spoken_chars,
     )
 
 
@@ -351,6 +419,7 @@ def _done_to_wire(done: events.SegmentDone) -> speech_pb2.SegmentDone:
         end_reason=_END_REASONS[done.end_reason],
         skip_reason=_SKIP_REASONS[done.skip_reason],
         pause=done.pause,
+        word_guard=None if done.word_guard is None else _word_guard_to_wire(done.word_guard),
     )
 
 
@@ -361,6 +430,7 @@ def _cancelled_to_wire(cancelled: events.Cancelled) -> speech_pb2.Cancelled:
         segment_index=cancelled.segment_index,
         dropped_flush_ids=cancelled.dropped_flush_ids,
         consumed_text_char_count=cancelled.consumed_text_chars,
+        words=_words_to_wire(cancelled.words),
     )
 
 
@@ -384,6 +454,8 @@ def info_from_wire(info: speech_pb2.GetServerInfoResponse) -> events.ServerInfo:
         load=info.load if info.HasField("load") else None,
         normalized_languages=tuple(info.normalized_languages),
         ssml_elements=tuple(info.ssml_elements),
+        word_times=info.word_times,
+        word_times_notice=info.word_times_notice,
     )
 
 

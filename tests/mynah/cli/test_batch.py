@@ -451,6 +451,21 @@ def test_how_text_is_read_belongs_to_what_was_spoken():
     assert plain.digest == "9fbebf197f3ddc0ae361e3251ee38a02", "folders of earlier versions stay valid"
 
 
+async def test_subtitles_lie_beside_the_audio_and_are_made_where_they_are_missing(tmp_path: Path):
+    lines, out = tmp_path / "lines.jsonl", tmp_path / "out"
+    lines.write_text("\n".join(json.dumps({"text": text, "name": f"n{i}"}) for i, text in enumerate(TEXTS[:3])))
+    command = ["batch", str(lines), "-o", str(out), "--subtitles", "vtt", "--quiet"]
+    async with serving() as at:
+        assert (await cli(at, *command)).status == 0
+        for number in range(3):
+            assert TEXTS[number] in " ".join((out / f"n{number}.vtt").read_text().split("\n"))
+        spoken = at.engine.opened_streams
+        (out / "n1.vtt").unlink()
+        assert (await cli(at, *command)).status == 0
+        assert (out / "n1.vtt").exists()
+        assert at.engine.opened_streams == spoken + 1
+
+
 async def test_a_disk_that_takes_nothing_more_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """All workers meet it. What was spoken stays, and the next run goes on."""
     script_path, folder = tmp_path / "lines.jsonl", tmp_path / "spoken"

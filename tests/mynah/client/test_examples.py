@@ -43,6 +43,7 @@ def test_every_public_class_has_an_example():
         "Sampling",
         "SpeechSettings",
         "SpeechStream",
+        "Subtitles",
         "TextSettings",
         "Timeouts",
         "Tls",

@@ -150,7 +150,6 @@ async def refusal(at: Serving, riva: RivaClient, method: str, *args: Any, **kwar
         ({"voice_name": "nobody"}, "VOICE_NOT_FOUND", "voice_id"),
         ({"encoding": 17}, "AUDIO_FORMAT_UNKNOWN", "encoding"),
         ({"custom_dictionary": {"NVIDIA": "ɛnˈvɪdiə"}}, "DICTIONARY_IPA_UNSUPPORTED", "custom_dictionary"),
-        ({"enable_word_time_offsets": True}, "WORD_TIMES_UNSUPPORTED", "enable_word_time_offsets"),
         ({"custom_configuration": {"exaggeration_factor": "1"}}, "CONFIGURATION_UNKNOWN", None),
         ({"custom_configuration": {"schedule": "fast"}}, "SCHEDULE_UNKNOWN", None),
         ({"custom_configuration": {"top_k": "many"}}, "SAMPLING_OUT_OF_RANGE", None),

@@ -49,6 +49,8 @@ async def test_opened_holds_settings_limits_and_model():
             speed=1.0,
             first_segment="sentence",  # because of the seed
             schedule="balanced",
+            word_times=False,
+            word_guard=False,
         )
         assert (opened.model, opened.notice) == ("fake", at.engine.info.notice)
         assert (opened.limits.max_pending_text_chars, opened.limits.idle_timeout_s) == (5000, 77.0)

@@ -25,6 +25,7 @@ class Spoken:
     rate_hz: int
     ttfa_s: float
     wall_s: float
+    subtitles: str = ""  # in the format that was asked for
 
     @property
     def audio_s(self) -> float:
@@ -111,6 +112,8 @@ async def _speak_one(
             progress.retries += 1
             await asyncio.sleep(_delay_s(attempt, error))
             continue
+        if spoken.subtitles:
+            output_dir.put_subtitles(item, spoken.subtitles)
         output_dir.put(item, spoken.pcm, spoken.rate_hz, _record(spoken, item, attempt))
         progress.spoken += 1
         progress.audio_s += spoken.audio_s
