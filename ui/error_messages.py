@@ -60,6 +60,10 @@ _FIELDS = {
     "VOICE_NAME_INVALID": "name",
     "VOICES_FULL": "name",
     "VOICE_EXISTS": "name",
+    "SPEED_OUT_OF_RANGE": "speed",
+    "DICTIONARY_ENTRY_INVALID": "respellings",
+    "DICTIONARY_IPA_UNSUPPORTED": "respellings",
+    "DICTIONARY_TOO_LONG": "respellings",
 }
 SAMPLING = ("temperature", "top_k", "top_p", "repetition_penalty", "seed", "max_speech_tokens")
 
@@ -79,6 +83,8 @@ def _from_server(error: MynahError) -> str:
         return f"{label} is {error.value}; this is out of range."
     if error.field and str(error).startswith(error.field):
         return label + str(error).removeprefix(error.field)
+    if _field(error) == "respellings":  # it names the line, or the word
+        return str(error)
     return f"The speech server reports: {error}"
 
 
@@ -86,4 +92,4 @@ def _field(error: MynahError) -> str:
     if error.reason.startswith("AUDIO_") and error.reason != "AUDIO_FORMAT_UNKNOWN":
         return "clip"
     field = error.field.rpartition(".")[2]
-    return field if field in SAMPLING else _FIELDS.get(error.reason, "text" if field == "content" else "")
+    return field if field in (*SAMPLING, "speed") else _FIELDS.get(error.reason, "text" if field == "content" else "")

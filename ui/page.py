@@ -18,6 +18,7 @@ from ui.settings import make_settings
 from ui.theme import make_theme
 
 PACES = ["All at once", "Word by word"]
+BEGINNINGS = [("With a sentence", "sentence"), ("With a clause", "clause")]
 STATIC = Path(__file__).parent / "static"
 TEMPLATES = Path(__file__).parent / "templates"
 TEXT = (
@@ -80,6 +81,7 @@ class Page:
                         typing = gr.Slider(
                             1, 30, value=8, step=1, label="Words per second", elem_id="speed", buttons=[]
                         )
+                        begins = gr.Radio(BEGINNINGS, value="sentence", label="Speech begins", elem_id="begins")
                     gr.Textbox(
                         label="Respellings",
                         info="One in each line: nginx = engine ex",
@@ -103,7 +105,7 @@ class Page:
                     with _tab("Settings B", "b", "settings-b"):
                         self._voice("b", "Voice of B")
                         b = make_settings("b")
-        inputs, player_js = [text, pace, typing, speed, *a.controls, *b.controls], f"{self._module}/page.js"
+        inputs, player_js = [text, pace, typing, begins, speed, *a.controls, *b.controls], f"{self._module}/page.js"
         for button, which in ((speak, "a"), (compare, "ab")):
             button.click(fn=None, inputs=inputs, js=js_call(player_js, f"speak('{which}', args)"), **DIRECT)
         speed.input(fn=None, inputs=[speed], js=js_call(player_js, "setSpeed(args)"), **DIRECT)

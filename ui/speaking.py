@@ -1,8 +1,9 @@
 """The WebSocket of one recording: text and stop in, PCM and events out.
 
-The browser sends JSON: first {"type": "open", "voice": ..., "sampling": {...}, "speed": ..., "respellings": ...}, then
-any number of {"type": "text", "text": ...}, then {"type": "end"}; {"type": "speed", "speed": ...}, which holds for the
-sentences that have not begun, and {"type": "stop"} may come at any time.
+The browser sends JSON: first {"type": "open", "voice": ..., "sampling": {...}, "speed": ..., "respellings": ...,
+"first_segment": ..., "schedule": ...}, then any number of {"type": "text", "text": ...}, then {"type": "end"};
+{"type": "speed", "speed": ...}, which holds for the sentences that have not begun, and {"type": "stop"} may come at any
+time.
 
 It receives JSON events. "segment_started", "segment_done", "words" and "chunk" have the fields of the client's
 SegmentStarted, SegmentDone, Words and AudioChunk, and each "chunk" is followed by a binary message with its samples
@@ -17,7 +18,7 @@ import logging
 import secrets
 from contextlib import suppress
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, cast
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -147,6 +148,8 @@ class _Relay:
             sampling=sampling,
             text_settings=text,
             speed=speed,
+            first_segment=cast(mynah.FirstSegment | None, _string(opening, "first_segment") or None),
+            schedule=cast(mynah.Schedule | None, _string(opening, "schedule") or None),
             word_times=timed or None,
         )
         async with opening_stream as stream:
@@ -155,7 +158,8 @@ class _Relay:
             settings = stream.opened.settings
             self._rate_hz = settings.sample_rate_hz or 24_000
             seed = str(settings.sampling.seed)  # JavaScript's numbers are exact up to 2^53 only
-            await _send_event(self._socket, "opened", seed=seed, rate_hz=self._rate_hz, voice=settings.voice)
+            repeats = {"seed": seed, "schedule": stream.opened.schedule or ""}
+            await _send_event(self._socket, "opened", **repeats, rate_hz=self._rate_hz, voice=settings.voice)
             writing = asyncio.create_task(self._write(stream))
             try:
                 async for event in stream.events():

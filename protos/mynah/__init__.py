@@ -45,7 +45,17 @@ from mynah.client.events import (
     Words,
     WordTime,
 )
-from mynah.client.settings import AudioFormat, DictionaryEntry, Sampling, SpeechSettings, TextSettings, Timeouts, Tls
+from mynah.client.settings import (
+    AudioFormat,
+    DictionaryEntry,
+    FirstSegment,
+    Sampling,
+    Schedule,
+    SpeechSettings,
+    TextSettings,
+    Timeouts,
+    Tls,
+)
 from mynah.client.subtitles import Subtitles
 
 if TYPE_CHECKING:
@@ -61,6 +71,7 @@ __all__ = [
     "Client",
     "DictionaryEntry",
     "Event",
+    "FirstSegment",
     "Flushed",
     "InvalidArgument",
     "Limits",
@@ -69,6 +80,7 @@ __all__ = [
     "NotAllowed",
     "NotFound",
     "Sampling",
+    "Schedule",
     "SegmentDone",
     "SegmentStarted",
     "ServerBusy",

@@ -85,6 +85,22 @@ async def test_livekit_speaks_at_a_speed(server: Addresses):
     assert (fast_s, slow_s) == (pytest.approx(SPOKEN_S / 2, abs=0.05), pytest.approx(SPOKEN_S * 2, abs=0.05))
 
 
+TEXT_SETTINGS = mynah.TextSettings(normalize=False, dictionary=(mynah.DictionaryEntry("is", "goes on and on"),))
+RESPELLED_S = sum(len(sentence.strip().replace(" is ", " goes on and on ")) for sentence in SENTENCES) * 0.04
+
+
+async def test_livekit_passes_on_how_text_is_read(server: Addresses):
+    async with livekit_mynah.TTS(server.grpc, text_settings=TEXT_SETTINGS, first_segment="clause") as tts:
+        async with tts.synthesize(TEXT) as stream:
+            respelled_s = sum([audio.frame.duration async for audio in stream])
+        async with await tts.open_stream() as stream:
+            assert (stream.opened.settings.first_segment, stream.opened.settings.text.normalize) == ("clause", False)
+        tts.update_options(text_settings=mynah.TextSettings())
+        async with tts.synthesize(TEXT) as stream:
+            plain_s = sum([audio.frame.duration async for audio in stream])
+    assert (respelled_s, plain_s) == (pytest.approx(RESPELLED_S, abs=0.05), pytest.approx(SPOKEN_S, abs=0.05))
+
+
 async def test_livekit_frees_the_server_when_it_is_interrupted(server: Addresses):
     async with livekit_mynah.TTS(server.grpc) as tts:
         stream = tts.stream()
@@ -217,6 +233,24 @@ async def test_pipecat_speaks_at_a_speed(server: Addresses):
     async with pipeline(server, settings=MynahTTSService.Settings(speed=2.0)) as running:
         await running.queue(TTSSpeakFrame(SENTENCES[0]))
     assert running.recorder.spoken_s == pytest.approx(len(SENTENCES[0].strip()) * 0.04 / 2, abs=0.05)
+    assert running.errors == []
+
+
+async def test_pipecat_passes_on_how_text_is_read(server: Addresses):
+    settings = MynahTTSService.Settings(text_settings=TEXT_SETTINGS)
+    async with pipeline(server, settings=settings) as running:
+        await running.queue(TTSSpeakFrame(SENTENCES[1]))
+    respelled = SENTENCES[1].strip().replace(" is ", " goes on and on ")
+    assert running.recorder.spoken_s == pytest.approx(len(respelled) * 0.04, abs=0.05)
+    assert running.errors == []
+
+
+async def test_pipecat_begins_with_a_clause_if_asked(server: Addresses):
+    async with pipeline(server, first_segment="clause") as running:
+        clause = "When the sun comes up tomorrow,"
+        await running.queue(LLMFullResponseStartFrame(), *map(LLMTextFrame, words(f"{clause} we will")))
+        await running.recorder.heard.wait()  # before its sentence is written
+        await running.queue(*map(LLMTextFrame, words("walk.")), LLMFullResponseEndFrame())
     assert running.errors == []
 
 

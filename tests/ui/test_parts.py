@@ -24,6 +24,7 @@ from mynah import (
     Unavailable,
     WindowFigures,
 )
+from mynah.client.dictionary import parse_dictionary
 from ui.config import ConfigError, PageConfig, read_config
 from ui.error_messages import error_message
 from ui.page import STATIC, Page
@@ -41,6 +42,20 @@ def test_errors_name_their_field_and_say_whether_to_retry():
     assert busy["field"] == ""
     assert error_message(NotFound("", reason="VOICE_NOT_FOUND"))["field"] == "voice"
     assert error_message(InvalidArgument("", reason="AUDIO_SILENT", field="audio"))["field"] == "clip"
+
+
+def test_errors_of_speed_and_respellings_are_beside_their_controls():
+    speed = InvalidArgument(
+        "settings.speed is 7; it must be from 0.5 to 2.", reason="SPEED_OUT_OF_RANGE", field="settings.speed"
+    )
+    assert error_message(speed)["field"] == "speed"
+    assert error_message(speed)["message"] == "Speed is 7; it must be from 0.5 to 2."
+    with pytest.raises(InvalidArgument) as raised:
+        parse_dictionary("nginx", "Respellings")
+    assert error_message(raised.value)["field"] == "respellings"
+    assert error_message(raised.value)["message"] == ("Respellings, line 1 is 'nginx'; it must be word = respelling.")
+    places = (STATIC / "errors.js").read_text()
+    assert all(f'  {field}: "#' in places for field in ("speed", "respellings"))
 
 
 def test_an_unknown_error_is_shown_with_the_server_s_message():

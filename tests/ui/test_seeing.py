@@ -131,7 +131,29 @@ def test_a_wrong_setting_is_reported_beside_it(visitor: Visitor, field: str, val
     visitor.finished()
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("nginx", "Respellings, line 1 is 'nginx'; it must be word = respelling."),
+        ("nginx = /ɛn/", "The pronunciation of 'nginx' is '/ɛn/', which is phonetic;"),
+    ],
+)
+def test_a_wrong_respelling_is_reported_beside_them(visitor: Visitor, line: str, words: str):
+    visitor.expert()
+    visitor.page.locator("#respellings textarea").fill(line)
+    visitor.page.locator("#respellings textarea").blur()
+    visitor.write(SHORT)
+    visitor.button("Speak").click()
+    assert visitor.error("#respellings").startswith(words)
+    visitor.finished()
+
+
 def test_random_weights_are_announced(visitor: Visitor):
     assert "noise" in visitor.page.get_by_role("note").inner_text()
     assert visitor.page.locator(".pill").inner_text() == "Ready"
     assert "tiny on cpu" in str(visitor.page.locator(".pill").get_attribute("title"))
+    running = visitor.page.locator(".running")
+    assert not running.is_visible()
+    visitor.expert()  # a phone shows no titles
+    assert "T3 on torch" in running.inner_text()
+    assert "S3Gen on torch" in running.inner_text()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 import time
 import wave
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -119,6 +121,45 @@ def test_again_gives_the_same_speech_and_new_another(visitor: Visitor):
     assert visitor.recording()["seed"] != seed
     assert visitor.samples() != first
     assert visitor.page.locator("[data-seed]").inner_text() == visitor.recording()["seed"]
+
+
+def test_again_repeats_the_speech_under_another_load(visitor: Visitor):
+    """The server's choice under load is replaced by one that differs from what it chooses when it is idle."""
+    visitor.expert()
+    respellings = visitor.page.locator("#respellings textarea")
+    respellings.fill("morning = moor ning")
+    respellings.blur()
+    opened: list[dict[str, Any]] = []
+    visitor.page.on("websocket", lambda socket: socket.on("framesent", lambda sent: opened.append(json.loads(sent))))
+    visitor.speak(SHORT)
+    visitor.finished()
+    chosen = visitor.evaluate("mynah.player.recordings.a.resolved.schedule")
+    crowded = "throughput" if chosen != "throughput" else "balanced"
+    visitor.evaluate("name => { mynah.player.recordings.a.resolved.schedule = name; }", crowded)
+    respellings.fill("")
+    respellings.blur()
+    visitor.press("Again")
+    visitor.finished()
+    first, again = [message for message in opened if message["type"] == "open"]
+    assert not first.get("schedule")
+    assert (again["schedule"], again["respellings"]) == (crowded, first["respellings"])
+    assert visitor.evaluate("mynah.player.recordings.a.resolved.schedule") == crowded, "the server obeys"
+    visitor.press("Another take")
+    visitor.finished()
+    assert not [message for message in opened if message["type"] == "open"][-1]["schedule"]
+
+
+def test_speech_can_begin_with_a_clause(visitor: Visitor):
+    text = "When the sun comes up tomorrow, we will walk. "
+    visitor.expert()
+    visitor.page.get_by_label("With a clause").check()
+    visitor.speak(text)
+    visitor.finished()
+    assert len(visitor.recording()["segments"]) == 2
+    visitor.page.get_by_label("With a sentence").check()
+    visitor.speak(text)
+    visitor.finished()
+    assert len(visitor.recording()["segments"]) == 1
 
 
 def test_two_settings_of_one_text_share_the_seed_and_can_be_switched(visitor: Visitor):

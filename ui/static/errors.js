@@ -5,7 +5,7 @@ const PLACES = {
   name: "#voice-name",
   consent: "#consent",
   clip: "#clip",
-  "text.dictionary": "#respellings",
+  respellings: "#respellings",
   speed: "#voice-speed",
 };
 

@@ -63,14 +63,14 @@ class Player {
     new MutationObserver(() => this.draw(true)).observe(document.body, { attributeFilter: ["class"] });
   }
 
-  // The arguments are text, pace, words per second and speed, then the controls of settings A and of settings B.
-  async speak(which, [text, pace, typed_per_s, speed, ...controls]) {
+  // The arguments are the form's values, then the controls of settings A and of settings B; see page.py.
+  async speak(which, [text, pace, typed_per_s, first_segment, speed, ...controls]) {
     errors.clear();
     if (!text.trim()) return errors.show({ field: "text", message: "There is no text to speak. Write some first." });
     const settings = { a: settingsOf("a", controls.slice(0, SETTINGS.length)), b: settingsOf("b", controls.slice(SETTINGS.length)) };
     const words_per_s = pace === "Word by word" ? typed_per_s : null;
     const label = (name) => (which === "ab" ? `settings ${name.toUpperCase()}` : "");
-    const request = (name) => ({ text, words_per_s, speed, label: label(name), ...settings[name] });
+    const request = (name) => ({ text, words_per_s, first_segment, speed, respellings: respellings(), label: label(name), ...settings[name] });
     await this.#stopped();
     this.recordings = {};
     this.#showDifference(which === "ab" ? differences(settings.a, settings.b) : "");
@@ -80,7 +80,7 @@ class Player {
     if (this.live || first.state !== "done") return;
     const b = request("b");
     b.sampling.seed ||= first.seed; // so that only the settings differ
-    await this.#record("b", b);
+    await this.#record("b", { ...b, schedule: first.schedule });
   }
 
   stop() {
@@ -92,12 +92,13 @@ class Player {
     this.draw(true);
   }
 
-  // Speaks the shown recording's text again, with its seed or with a new one.
-  async #repeat(sameSeed) {
-    const { name, request, seed } = this.shown;
+  // Speaks the shown recording's text once more: the same speech again, whatever the server's load, or another take.
+  async #repeat(same) {
+    const { name, request, seed, schedule } = this.shown;
     errors.clear();
     await this.#stopped();
-    await this.#record(name, { ...request, sampling: { ...request.sampling, seed: sameSeed ? seed : "" } });
+    const repeated = same ? { seed, schedule } : { seed: "", schedule: "" };
+    await this.#record(name, { ...request, schedule: repeated.schedule, sampling: { ...request.sampling, seed: repeated.seed } });
   }
 
   async #stopped() {
@@ -122,7 +123,8 @@ class Player {
     this.sound.begin();
     this.audible = recording;
     const over = new Promise((resolve) => {
-      const opening = { voice: request.voice, sampling: request.sampling, speed: request.speed, respellings: respellings() };
+      const { voice, sampling, speed, first_segment, respellings, schedule } = request;
+      const opening = { voice, sampling, speed, first_segment, respellings, schedule };
       const stream = openStream(opening, (event, samples) => {
         try {
           this.#onEvent(recording, event, samples);

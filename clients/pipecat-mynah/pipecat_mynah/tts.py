@@ -23,10 +23,13 @@ _SILENT_CONTEXT_S = 30.0
 
 @dataclass
 class MynahTTSSettings(TTSSettings):
-    """The settings of MynahTTSService. `voice` is an id or a name, `speed` is 0.5 to 2; None: the server chooses."""
+    """The settings of MynahTTSService. `voice` is an id or a name, `speed` is 0.5 to 2; `text_settings` says how text
+    is read and has the dictionary of respellings. None: the server chooses.
+    """
 
     sampling: mynah.Sampling | NotGiven | None = field(default_factory=lambda: NOT_GIVEN)
     speed: float | NotGiven | None = field(default_factory=lambda: NOT_GIVEN)
+    text_settings: mynah.TextSettings | NotGiven | None = field(default_factory=lambda: NOT_GIVEN)
 
 
 @dataclass
@@ -59,16 +62,18 @@ class MynahTTSService(TTSService):
         api_key: str | None = None,
         tls: mynah.Tls | bool = False,
         text_aggregation_mode: TextAggregationMode = TextAggregationMode.TOKEN,
+        first_segment: mynah.FirstSegment | None = None,
         word_times: bool = False,
         word_guard: bool | None = None,
         **options: Any,
     ) -> None:
         """`server`, `tls` and `api_key` are those of `mynah.Client`; `options` are those of Pipecat's TTSService.
 
+        `first_segment` is "sentence", "clause" or "auto": where the first speech of a turn may end.
         `word_times` pushes each word as a TTSTextFrame when it is spoken, so that after an interruption the context
         holds what was heard: for servers whose `(await client.info()).word_times` is true.
         """
-        chosen = MynahTTSSettings(model=None, voice=None, language=None, sampling=None, speed=None)
+        chosen = MynahTTSSettings(model=None, voice=None, language=None, sampling=None, speed=None, text_settings=None)
         if settings is not None:
             chosen.apply_update(settings)
         super().__init__(
@@ -81,7 +86,7 @@ class MynahTTSService(TTSService):
         )
         key = api_key or os.environ.get("MYNAH_API_KEY")
         self._client = mynah.Client(server, tls=tls, api_key=key)
-        self._word_times, self._word_guard = word_times, word_guard
+        self._first_segment, self._word_times, self._word_guard = first_segment, word_times, word_guard
         self._connections = AsyncExitStack()
         self._turns: dict[str, _Turn] = {}
 
@@ -152,7 +157,9 @@ class MynahTTSService(TTSService):
             audio_format="pcm_s16le",
             sample_rate_hz=self.sample_rate,
             sampling=self._settings.sampling or None,
+            text_settings=self._settings.text_settings or None,
             speed=speed if isinstance(speed, int | float) else None,
+            first_segment=self._first_segment,
             word_times=self._word_times,
             word_guard=self._word_guard,
         )

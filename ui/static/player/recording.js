@@ -94,6 +94,11 @@ export class Recording {
     return this.resolved?.seed ?? "";
   }
 
+  // How the server cut the audio: with the seed it repeats every byte.
+  get schedule() {
+    return this.resolved?.schedule ?? "";
+  }
+
   // All samples so far.
   get samples() {
     const all = new Float32Array(this.pieces.reduce((sum, one) => sum + one.length, 0));

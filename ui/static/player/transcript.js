@@ -20,10 +20,11 @@ export function drawTranscript(element, recording, position_s) {
   element.replaceChildren(...spans);
 }
 
-// The segment that plays, with the word that is spoken now marked in it.
-function spoken(sent, segment, word) {
-  if (word?.segment !== segment.index) return [span(sent.slice(segment.from, segment.to), "current")];
-  const parts = [[segment.from, word.from, "current"], [word.from, word.to, "current word"], [word.to, segment.to, "current"]];
+// The segment that plays without the space before it, and the word that is spoken now marked in it.
+function spoken(sent, { from, at, to, index }, word) {
+  const start = Math.max(from, at);
+  const marked = word?.segment === index ? [word.from, word.to] : [to, to];
+  const parts = [[from, start, "spoken"], [start, marked[0], "current"], [...marked, "current word"], [marked[1], to, "current"]];
   return parts.filter(([from, to]) => from < to).map(([from, to, kind]) => span(sent.slice(from, to), kind));
 }
 

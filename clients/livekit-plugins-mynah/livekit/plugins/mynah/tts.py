@@ -41,6 +41,8 @@ class TTS(tts.TTS):
         sample_rate: int = 24_000,
         sampling: mynah.Sampling | None = None,
         speed: float | None = None,
+        text_settings: mynah.TextSettings | None = None,
+        first_segment: mynah.FirstSegment | None = None,
         api_key: str | None = None,
         tls: mynah.Tls | bool = False,
         word_times: bool = False,
@@ -49,6 +51,8 @@ class TTS(tts.TTS):
         """`server`, `tls` and `api_key` are those of `mynah.Client`; `voice` is an id or a name.
 
         `speed` is 0.5 to 2, at the voice's pitch; None: 1.
+        `text_settings` says how text is read: its numbers, Markdown, emoji and pauses, and a dictionary of respellings.
+        `first_segment` is "sentence", "clause" or "auto": where the first speech of an answer may end.
         `word_times` gives LiveKit the words with their times, for an aligned transcript: for servers whose
         `(await client.info()).word_times` is true.
         """
@@ -64,6 +68,7 @@ class TTS(tts.TTS):
         self._voice = voice
         self._sampling = sampling
         self._speed = speed
+        self._text_settings, self._first_segment = text_settings, first_segment
         self._connections = AsyncExitStack()
         self._connecting = asyncio.Lock()
         self._client: mynah.Client | None = None
@@ -77,12 +82,18 @@ class TTS(tts.TTS):
         return "Mynah"
 
     def update_options(
-        self, *, voice: str | None = None, sampling: mynah.Sampling | None = None, speed: float | None = None
+        self,
+        *,
+        voice: str | None = None,
+        sampling: mynah.Sampling | None = None,
+        speed: float | None = None,
+        text_settings: mynah.TextSettings | None = None,
     ) -> None:
         """Changes what is given, for the streams that follow."""
         self._voice = voice or self._voice
         self._sampling = sampling or self._sampling
         self._speed = self._speed if speed is None else speed
+        self._text_settings = text_settings or self._text_settings
 
     def synthesize(
         self, text: str, *, conn_options: APIConnectOptions = DEFAULT_API_CONNECT_OPTIONS
@@ -103,7 +114,9 @@ class TTS(tts.TTS):
             audio_format="pcm_s16le",
             sample_rate_hz=self.sample_rate,
             sampling=self._sampling,
+            text_settings=self._text_settings,
             speed=self._speed,
+            first_segment=self._first_segment,
             word_times=self._word_times,
             word_guard=self._word_guard,
         )
