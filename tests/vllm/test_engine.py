@@ -31,6 +31,7 @@ from tests.vllm.setting import (
     read_resumed_as_prompts,
     runner,
     scheduler,
+    settings,
     torch_decoder,
     vllm_decoder,
 )
