@@ -81,7 +81,9 @@ class Page:
                         typing = gr.Slider(
                             1, 30, value=8, step=1, label="Words per second", elem_id="speed", buttons=[]
                         )
-                        begins = gr.Radio(BEGINNINGS, value="sentence", label="Speech begins", elem_id="begins")
+                    begins = gr.Radio(
+                        BEGINNINGS, value="sentence", label="Speech begins", elem_id="begins", elem_classes="expert"
+                    )
                     gr.Textbox(
                         label="Respellings",
                         info="One in each line: nginx = engine ex",
