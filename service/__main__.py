@@ -32,7 +32,10 @@ def main() -> None:
         config = with_voices_place(read_config(sys.argv[1:], os.environ), os.environ)
     except ConfigError as error:
         _leave(2, error)
-    stderr_filter.redirect()
+    try:
+        stderr_filter.redirect()
+    except OSError as error:
+        _leave(1, ConfigError(f"the process that filters libraries' messages cannot be started: {error}."))
     logs.configure(config.log_level)
     engine = LazyEngine(
         lambda: _load(config),

@@ -205,7 +205,8 @@ async def test_a_killed_server_starts_again_on_its_port_with_its_voices(tmp_path
 
 
 async def test_a_second_signal_ends_the_grace_period():
-    async with process("--grace-s", "600", "--max-streams", "2", "--log-level", "error") as running:
+    # the one stream that it may have is open, so that `refused` opens none that the server would count
+    async with process("--grace-s", "600", "--max-streams", "1", "--log-level", "error") as running:
         address = await serving(running)
         async with mynah.Client(address) as client, client.stream():
             running.send_signal(signal.SIGINT)
@@ -291,6 +292,16 @@ def test_a_bad_configuration_ends_with_one_line():
     assert ended.returncode == 2
     assert ended.stderr == "mynah-serve: --max-streams is 'none'; it must be auto, or a whole number from 1 to 10000.\n"
     assert not ended.stdout
+
+
+async def test_a_process_that_cannot_be_started_is_one_line():
+    starting = "import sys; sys.executable = '/nothing'"
+    async with process(before=starting) as running:
+        assert running.stderr is not None
+        log = (await running.stderr.read()).decode()
+        assert await running.wait() == 1
+    assert log.count("\n") == 1, log
+    assert "messages cannot be started: [Errno 2]" in log
 
 
 def test_the_service_imports_no_model_library():
