@@ -80,6 +80,14 @@ class Page:
                         typing = gr.Slider(
                             1, 30, value=8, step=1, label="Words per second", elem_id="speed", buttons=[]
                         )
+                    gr.Textbox(
+                        label="Respellings",
+                        info="One in each line: nginx = engine ex",
+                        elem_id="respellings",
+                        elem_classes="expert",
+                        lines=2,
+                        max_lines=8,
+                    )
                     with gr.Row(elem_classes="actions"):
                         speak = gr.Button("Speak", variant="primary", elem_id="speak")
                         gr.Button("Stop", elem_id="stop")  # handled by the player, because Gradio's events are slower

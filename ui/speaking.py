@@ -1,12 +1,12 @@
 """The WebSocket of one recording: text and stop in, PCM and events out.
 
-The browser sends JSON: first {"type": "open", "voice": ..., "sampling": {...}, "speed": ...}, then any number of
-{"type": "text", "text": ...}, then {"type": "end"}; {"type": "speed", "speed": ...}, which holds for the sentences that
-have not begun, and {"type": "stop"} may come at any time.
+The browser sends JSON: first {"type": "open", "voice": ..., "sampling": {...}, "speed": ..., "respellings": ...}, then
+any number of {"type": "text", "text": ...}, then {"type": "end"}; {"type": "speed", "speed": ...}, which holds for the
+sentences that have not begun, and {"type": "stop"} may come at any time.
 
-It receives JSON events. "segment_started", "segment_done" and "chunk" have the fields of the client's SegmentStarted,
-SegmentDone and AudioChunk, and each "chunk" is followed by a binary message with its samples (16-bit little-endian,
-mono). The last event is "done", "stopped" or "error"; then the socket is closed.
+It receives JSON events. "segment_started", "segment_done", "words" and "chunk" have the fields of the client's
+SegmentStarted, SegmentDone, Words and AudioChunk, and each "chunk" is followed by a binary message with its samples
+(16-bit little-endian, mono). The last event is "done", "stopped" or "error"; then the socket is closed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from typing import Any
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 import mynah
-from mynah import AudioChunk, Flushed, InvalidArgument, MynahError, SegmentDone, SegmentStarted
+from mynah import AudioChunk, Flushed, InvalidArgument, MynahError, SegmentDone, SegmentStarted, Words
+from mynah.client.dictionary import parse_dictionary
 from ui.error_messages import PAGE_FAILURE, error_message
 from ui.recordings import Recordings
 from ui.slots import Slots
@@ -138,7 +139,17 @@ class _Relay:
         if sampling.seed is None:  # only a stream that names its seed can be repeated byte for byte
             sampling = replace(sampling, seed=secrets.randbits(53))
         voice, speed = _string(opening, "voice") or None, _speed(opening)
-        async with self._client.stream(voice=voice, audio_format="pcm_s16le", sampling=sampling, speed=speed) as stream:
+        text = mynah.TextSettings(dictionary=parse_dictionary(_string(opening, "respellings"), "Respellings"))
+        timed = (await self._client.info()).word_times
+        opening_stream = self._client.stream(
+            voice=voice,
+            audio_format="pcm_s16le",
+            sampling=sampling,
+            text_settings=text,
+            speed=speed,
+            word_times=timed or None,
+        )
+        async with opening_stream as stream:
             self._stream = stream
             await self._set_speed(self._new_speed)
             settings = stream.opened.settings
@@ -182,6 +193,8 @@ class _Relay:
                 await _send_event(self._socket, "chunk", **fields)
                 with suppress(RuntimeError, WebSocketDisconnect):
                     await self._socket.send_bytes(data)
+            case Words():
+                await _send_event(self._socket, "words", **asdict(event))
             case SegmentStarted():
                 await _send_event(self._socket, "segment_started", **asdict(event))
             case SegmentDone():

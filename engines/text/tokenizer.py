@@ -46,6 +46,10 @@ class TextTokenizer:
         added = self._tokenizer.get_added_tokens_decoder().values()
         self._special = {token.content for token in added if token.special} | {"<unk>", "[UNK]"}
 
+    def offsets(self, text: str) -> tuple[tuple[int, int], ...]:
+        """Returns the characters of normalised text that each of its text tokens stands for, as [start, stop)."""
+        return tuple(self._tokenizer.encode(text).offsets)
+
     def encode(self, text: str) -> tuple[int, ...]:
         """Returns the text tokens of normalised text; a tag such as [laugh] is one token."""
         return tuple(self._tokenizer.encode(text).ids)

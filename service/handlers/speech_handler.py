@@ -9,6 +9,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Collection, Coroutine, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Protocol
 
 from engines.api import Engine
@@ -55,7 +56,7 @@ class SpeechHandler:
         reader = _RequestReader(requests, self._policy.idle_timeout_s, self._admission.turns)
         message = await reader.opening()
         with self._admission.stream():
-            settings = await messages.stream_settings(message, self._voices, self._policy.text)
+            settings = await self._settings(message)
             async with Session(self._engine, settings, self._policy, stream_id) as session:
                 await self._send_opened(send, stream_id, settings)
                 await self._send_events(send, session, reader.apply_all(session), reader.watch_idle(session))
@@ -65,16 +66,25 @@ class SpeechHandler:
         """One whole text."""
         self._check_text(request.text)
         with self._admission.stream():
-            settings = await messages.stream_settings(request.settings, self._voices, self._policy.text)
+            settings = await self._settings(request.settings)
             async with Session(self._engine, settings, self._policy, stream_id) as session:
                 await self._send_opened(send, stream_id, settings)
                 with _named_text():
                     await _write(session, request.text, self._admission.turns, Account())
-                session.end()
+                    session.end()
                 await self._send_events(send, session)
             if not session.delivered_samples:
                 raise _nothing_to_speak(request.text, session.skip_reasons)
         _log_end(stream_id, session)
+
+    async def _settings(self, message: speech_pb2.SpeechSettings) -> StreamSettings:
+        """The stream's settings; those of a stream with a seed have the schedule that the load now asks for."""
+        settings = await messages.stream_settings(message, self._voices, self._engine.info, self._policy)
+        sampling = settings.sampling
+        if not sampling.repeatable or sampling.schedule:
+            return settings
+        schedule = self._engine.schedule_now(settings.voice, self._engine.info.limits.max_streams)
+        return replace(settings, sampling=replace(sampling, schedule=schedule))
 
     def _check_text(self, text: str) -> None:
         if not text.strip():

@@ -17,7 +17,8 @@ from service.http.error_responses import HttpError
 T = TypeVar("T")
 _JSON = "application/json"
 _STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)  # the last one may lack its end
-_MAX_STRINGS, _MAX_BARE_CHARS = 500, 8192  # names and values; brackets, numbers and white space
+# Names and values; brackets, numbers and white space: a dictionary of 1000 entries has 5000 and 20 000.
+_MAX_STRINGS, _MAX_BARE_CHARS = 6000, 32_768
 _MIN_BYTES_PER_S = 1000  # of a body, once the stall timeout is over
 
 

@@ -10,12 +10,13 @@ from mynah.client.events import AudioChunk, Cancelled, Event, Flushed, SegmentDo
 from service.stream.backlog import Backlog
 from service.stream.early_end import EarlyStart, FirstSegment, first_clause_end
 from service.stream.event_queue import EventQueue
-from service.stream.markup import MarkupFilter
 from service.stream.policy import StreamPolicy
 from service.stream.segmenter import MAX_SEGMENT_CHARS, Segmenter
-from service.stream.settings import StreamSettings
+from service.stream.settings import StreamSettings, TextSettings
 from service.stream.speaker import Speaker
 from service.stream.stream_meter import StreamMeter
+from service.stream.text.reader import TextReader
+from service.stream.text.spoken_limits import SpokenLimits
 from service.stream.timeline import PendingChunk, Timeline
 from service.telemetry.metrics import counting_rejections
 
@@ -34,12 +35,13 @@ class Session:
         self._meter = StreamMeter(stream_id, settings.audio)
         first_segment = settings.used_first_segment
         self._backlog = Backlog(
-            _segmenter(engine, first_segment),
+            _text_reader(engine, settings.text, first_segment),
             policy.max_pending_text_chars,
             policy.max_pending_flushes,
-            MarkupFilter(settings.text),
             EarlyStart(self._dry_at_s) if first_segment is FirstSegment.AUTO else None,
             self._note_work,
+            word_times=settings.word_times,
+            word_guard=settings.word_guard,
         )
         self._event_queue: EventQueue[Event | PendingChunk] = EventQueue(policy.send_queue_events)
         self._timeline = Timeline(settings.audio)
@@ -138,6 +140,7 @@ class Session:
             segment_index=None if len(self._event_queue) else self._open_segment,  # an unread answer names it already
             dropped_flush_ids=tuple(dropped),
             consumed_text_chars=self._backlog.consumed_chars,
+            words=() if len(self._event_queue) else self._timeline.delivered_words(self._open_segment),
         )
         self._timeline.rewind()
         await self._event_queue.put(answer)
@@ -158,10 +161,11 @@ class Session:
         return event
 
 
-def _segmenter(engine: Engine, first_segment: FirstSegment) -> Segmenter:
+def _text_reader(engine: Engine, settings: TextSettings, first_segment: FirstSegment) -> TextReader:
     limits = engine.info.limits
-    counts = split_chars(limits), limits.max_text_tokens_per_segment, engine.count_text_tokens
-    return Segmenter(*counts, first_clause_end) if first_segment is FirstSegment.CLAUSE else Segmenter(*counts)
+    bounds = split_chars(limits), limits.max_text_tokens_per_segment, engine.count_text_tokens
+    early = (first_clause_end,) if first_segment is FirstSegment.CLAUSE else ()
+    return TextReader(Segmenter(*bounds, *early), settings, SpokenLimits(*bounds))
 
 
 def split_chars(limits: Limits) -> int:

@@ -99,7 +99,7 @@ def test_what_is_not_installed_or_not_there_is_absent(tmp_path: Path) -> None:
 
     for step in ("driver", "vllm", "tensorrt"):
         real.run(step, Recorder(tmp_path, step), "cpu", "random:tiny", tmp_path)
-    assert [result.status for result in read(tmp_path)] == ["absent"] * 3
+    assert [result.status for result in read(tmp_path)] == ["absent"] * 4
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

@@ -76,6 +76,8 @@ def test_a_text_has_its_right_value(runner: asyncio.Runner, at: Shipped, surface
     assert (result.audio_bytes > 0) == bool(case.spoken)
     if result.told_segments:
         assert (tuple(result.spoken), tuple(result.skipped)) == (case.spoken, case.skipped)
+        assert case.said in ((), tuple(result.said))
+        assert tuple(result.marks) == case.marks
 
 
 def test_the_kinds_are_many() -> None:

@@ -5,6 +5,7 @@ const PLACES = {
   name: "#voice-name",
   consent: "#consent",
   clip: "#clip",
+  "text.dictionary": "#respellings",
   speed: "#voice-speed",
 };
 

@@ -19,6 +19,7 @@ const PLAYING = "Playing …";
 const LONG_CHARS = 1000; // a text of which the progress is shown
 const PIECE_CHARS = 2000; // of a text that is sent at once
 
+const respellings = () => document.querySelector("#respellings textarea")?.value ?? "";
 const mounted = Promise.withResolvers();
 
 export const speak = async (which, args) => (await mounted.promise).speak(which, args);
@@ -121,7 +122,8 @@ class Player {
     this.sound.begin();
     this.audible = recording;
     const over = new Promise((resolve) => {
-      const stream = openStream({ voice: request.voice, sampling: request.sampling, speed: request.speed }, (event, samples) => {
+      const opening = { voice: request.voice, sampling: request.sampling, speed: request.speed, respellings: respellings() };
+      const stream = openStream(opening, (event, samples) => {
         try {
           this.#onEvent(recording, event, samples);
         } finally {
@@ -146,6 +148,7 @@ class Player {
   #onEvent(recording, event, samples) {
     if (event.type === "opened") Object.assign(recording, { resolved: event, rate: event.rate_hz });
     else if (event.type === "segment_started") recording.startSegment(event);
+    else if (event.type === "words") recording.addWords(event);
     else if (event.type === "segment_done") recording.endSegment(event);
     else if (event.type === "chunk") this.#chunk(recording, event, samples);
     else recording.state = event.type === "error" ? "failed" : event.type;

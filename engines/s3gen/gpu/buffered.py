@@ -53,6 +53,16 @@ class BufferedRuntime:
         return self._flow.buffer.graphs + self._vocoder.buffer.graphs
 
     @property
+    def sizes_to_capture(self) -> int:
+        """The number of sizes that `prepare` tries to capture."""
+        return sum(len(graph_sizes(lane.graph)) for lane in (self._flow, self._vocoder))
+
+    @property
+    def buffer_bytes(self) -> int:
+        """Memory on the device for batches."""
+        return self._flow.buffer.device_bytes + self._vocoder.buffer.device_bytes
+
+    @property
     def replayed_ratio(self) -> float:
         """The share of the calls so far that were replayed."""
         buffers = (self._flow.buffer, self._vocoder.buffer)

@@ -80,6 +80,15 @@ class SegmentPlan:
         return self._planner.finished
 
     @property
+    def decoded_tokens(self) -> int:
+        """The speech tokens of all windows so far."""
+        return self._planner.decoded_tokens
+
+    def needs_more_than(self, tokens: int) -> bool:
+        """Whether `tokens` are too few for the first window of a plan without a pacer."""
+        return tokens <= self._planner.schedule.step(0).block_tokens
+
+    @property
     def wait(self) -> Wait:
         """When to ask again after `next` has returned None."""
         return self._planner.wait

@@ -8,11 +8,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 from mynah.cli.batch.arguments import add_batch_arguments
 from mynah.cli.interrupts import SignalHandler
+from mynah.cli.text_settings import add_text_settings
 from mynah.client.errors import InvalidArgument, MynahError, NotAllowed, NotFound, ServerBusy, Unavailable, WrongState
+from mynah.client.settings import Schedule
 
 _DASH_HINT = 'A text that begins with "-" goes behind "--": mynah say -- -Hello'
 
@@ -108,7 +110,8 @@ def parser() -> argparse.ArgumentParser:
     batch = _command(commands, "batch", "speak many lines into a folder of audio files")
     add_batch_arguments(batch)
     _add_speed(batch)
-    _add_text_settings(batch)
+    add_text_settings(batch)
+    _add_word_guard(batch)
     _add_voices(commands.add_parser("voices", help="create, list and delete voices", allow_abbrev=False))
     health = _command(commands, "health", "check whether the server accepts streams; exit status 0 or 3")
     health.add_argument("--service", default="", help='"liveness" checks only whether the process works')
@@ -181,7 +184,12 @@ def _add_say(say: argparse.ArgumentParser) -> None:
     say.add_argument("--top-p", type=float, help="sample from this share of the probability (default 0.95; 1: all)")
     say.add_argument("--repetition-penalty", type=float, help="above 1: fewer repetitions (default 1.2; 1: off)")
     say.add_argument("--seed", type=int, help="the same seed, text and settings give the same speech (default: random)")
-    _add_text_settings(say)
+    schedule = "how the audio is cut; with the seed it repeats every byte (default: the server's choice, by its load)"
+    say.add_argument("--schedule", choices=get_args(Schedule), help=schedule)
+    add_text_settings(say)
+    subtitles = "file for subtitles, .srt or .vtt, with the times of the words"
+    say.add_argument("--subtitles", metavar="FILE", help=subtitles)
+    _add_word_guard(say)
     say.add_argument("--quiet", action="store_true", help="print no progress and no summary")
 
 
@@ -189,16 +197,9 @@ def _add_speed(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--speed", type=float, help="how fast the voice speaks, 0.5 to 2, at its pitch (default 1)")
 
 
-def _add_text_settings(parser: argparse.ArgumentParser) -> None:
-    markup = (
-        "SSML in the text is refused and HTML removed, both are removed, or both are spoken as text (default: the "
-        "server's choice)"
-    )
-    parser.add_argument("--markup", choices=("refuse", "strip", "literal"), help=markup)
-    unspeakable = "sentences in a script that the model does not speak are skipped or refused (default: as above)"
-    parser.add_argument("--unspeakable-text", choices=("skip", "refuse"), help=unspeakable)
-    thinking = "leave out what stands between <think> and </think> (default: as above)"
-    parser.add_argument("--drop-thinking", action=argparse.BooleanOptionalAction, help=thinking)
+def _add_word_guard(parser: argparse.ArgumentParser) -> None:
+    guard = "watch that the speech says its text, each word once (default: the server's choice)"
+    parser.add_argument("--word-guard", action=argparse.BooleanOptionalAction, help=guard)
 
 
 def _add_voices(voices: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from mynah.client.errors import ServerError, TimedOut, WrongState
-from mynah.client.events import AudioChunk, Cancelled, Event, SegmentDone, SegmentStarted, StreamOpened
+from mynah.client.events import AudioChunk, Cancelled, Event, SegmentDone, SegmentStarted, StreamOpened, Words
 from mynah.client.failover import FailoverCall
 from mynah.client.settings import SpeechSettings
 from mynah.client.wire import event_from_wire, opened_from_wire, settings_to_wire, speed_to_wire, text_to_wire
@@ -205,7 +205,7 @@ class SpeechStream:
             self._progress.set()
         if isinstance(event, Cancelled):
             self._unanswered_cancels -= 1
-        return isinstance(event, AudioChunk) and self._unanswered_cancels > 0
+        return isinstance(event, AudioChunk | Words) and self._unanswered_cancels > 0
 
     def _set_over(self) -> None:
         self._over = True

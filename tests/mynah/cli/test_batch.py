@@ -31,7 +31,7 @@ from tests.mynah.cli.test_cli import cli, ended, start
 from tests.service.serving import serving
 from tests.virtual_time import virtual_time
 
-TEXTS = [f"This is line number {number} of the script." for number in range(12)]
+TEXTS = [f"This is line {letter} of the script." for letter in "abcdefghijkl"]
 
 
 def script(*lines: object) -> list[Item]:
@@ -95,7 +95,10 @@ def test_names_and_seeds_are_made_up_and_stay_the_same():
         ({"text": "a", "settings": {"volume": 3}}, "settings has the unknown key 'volume'"),
         ({"text": "a", "settings": {"seed": "7"}}, "settings.seed is '7'; it must be a number."),
         ({"text": "a", "settings": {"top_k": True}}, "settings.top_k is True"),
-        ({"text": "a", "settings": {"markup": "drop"}}, 'it must be "refuse" or "strip" or "literal".'),
+        (
+            {"text": "a", "settings": {"markup": "drop"}},
+            'it must be "refuse" or "strip" or "literal" or "ssml" or "ssml_lenient".',
+        ),
         ({"text": "a", "settings": {"drop_thinking": 1}}, "settings.drop_thinking is 1; it must be false or true."),
     ],
 )
@@ -288,9 +291,20 @@ def test_a_server_that_dies_and_comes_back_loses_nothing(tmp_path: Path):
 def test_a_permanent_error_is_not_retried_and_the_rest_goes_on(tmp_path: Path):
     wrong = ScriptedSpeaker(errors=[mynah.NotFound("no such voice", reason="VOICE_NOT_FOUND", code="NOT_FOUND")])
     done = run(tmp_path, wrong, jobs=1)
-    assert {name: error.reason for name, error in done.failed.items()} == {"000001": "VOICE_NOT_FOUND"}
+    first = "000001"  # all lines are equally long
+    assert {name: error.reason for name, error in done.failed.items()} == {first: "VOICE_NOT_FOUND"}
     assert (done.spoken, done.retries) == (11, 0)
-    check_whole(tmp_path, items()[1:])
+    check_whole(tmp_path, [item for item in items() if item.name != first])
+
+
+def test_the_longest_lines_are_spoken_first(tmp_path: Path):
+    """Lines of a like length share calls, and no long one is left for the end."""
+    lengths = [3, 50, 20, 50, 1]
+    lines = script(*({"text": "a" * length} for length in lengths))
+    speaker = ScriptedSpeaker()
+    with OutputDir(tmp_path) as output_dir:
+        virtual_time(run_batch(lines, output_dir, speaker, jobs=1))
+    assert [record["name"] for record in records(tmp_path)] == ["000002", "000004", "000003", "000001", "000005"]
 
 
 def test_a_stream_that_breaks_is_spoken_again(tmp_path: Path):
@@ -435,6 +449,21 @@ def test_how_text_is_read_belongs_to_what_was_spoken():
     (plain,), (stripped,) = read_script([line]), read_script([line], mynah.TextSettings(markup="strip"))
     assert plain.digest != stripped.digest
     assert plain.digest == "9fbebf197f3ddc0ae361e3251ee38a02", "folders of earlier versions stay valid"
+
+
+async def test_subtitles_lie_beside_the_audio_and_are_made_where_they_are_missing(tmp_path: Path):
+    lines, out = tmp_path / "lines.jsonl", tmp_path / "out"
+    lines.write_text("\n".join(json.dumps({"text": text, "name": f"n{i}"}) for i, text in enumerate(TEXTS[:3])))
+    command = ["batch", str(lines), "-o", str(out), "--subtitles", "vtt", "--quiet"]
+    async with serving() as at:
+        assert (await cli(at, *command)).status == 0
+        for number in range(3):
+            assert TEXTS[number] in " ".join((out / f"n{number}.vtt").read_text().split("\n"))
+        spoken = at.engine.opened_streams
+        (out / "n1.vtt").unlink()
+        assert (await cli(at, *command)).status == 0
+        assert (out / "n1.vtt").exists()
+        assert at.engine.opened_streams == spoken + 1
 
 
 async def test_a_disk_that_takes_nothing_more_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -20,11 +20,15 @@ def session(
     *,
     seed: int = 7,
     text: TextSettings | None = None,
+    word_times: bool = False,
     speed: float = 1.0,
     **limits: int,
 ) -> Session:
     voice, sampling = fake_voice("default"), Sampling(seed=seed)
-    settings = StreamSettings("default", voice, audio or AudioSettings(), sampling, text or TextSettings(), speed)
+    chosen = text or TextSettings()
+    settings = StreamSettings(
+        "default", voice, audio or AudioSettings(), sampling, chosen, speed, word_times=word_times
+    )
     return Session(engine, settings, StreamPolicy(**limits))
 
 

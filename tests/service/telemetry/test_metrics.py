@@ -70,7 +70,7 @@ async def eventful(at: Serving) -> str:
 
 HELD = ("mynah_streams_active", "mynah_t3_kv_cache_ratio", "mynah_t3_down", "mynah_stalled")
 FACTS = {"mynah_streams_capacity", "mynah_gpu_memory_bytes", "mynah_engine_info", "mynah_engine_refused"}
-FACTS |= {"mynah_build_info", "mynah_voice_files_damaged"}
+FACTS |= {"mynah_build_info", "mynah_voice_files_damaged", "mynah_certificate_expiry_timestamp_seconds"}
 
 
 async def test_every_metric_changes():
@@ -86,6 +86,7 @@ async def test_every_metric_changes():
     expected = {family.name for metric in metrics.ALL for family in metric.describe()}
     gauges = {family.name for metric in metrics.ALL for family in metric.describe() if family.type == "gauge"}
     elsewhere = {"mynah_underrun_seconds", "mynah_underruns", "mynah_retries", "mynah_storage_errors"}
+    elsewhere |= {"mynah_word_guard"}
     assert expected - gauges - grown <= elsewhere  # see below, and tests/faults
     assert gauges == FACTS | set(HELD)
 

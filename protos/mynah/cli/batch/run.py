@@ -25,6 +25,7 @@ class Spoken:
     rate_hz: int
     ttfa_s: float
     wall_s: float
+    subtitles: str = ""  # in the format that was asked for
 
     @property
     def audio_s(self) -> float:
@@ -77,7 +78,8 @@ async def run_batch(
     """
     missing = output_dir.missing(items)
     progress = Progress(len(items), len(items) - len(missing))
-    waiting = iter(missing)
+    # The longest first: items of a like length share calls with little padding, and no long one is left for the end.
+    waiting = iter(sorted(missing, key=lambda item: -len(item.text)))
 
     async def work() -> None:
         for item in waiting:  # shared by all workers
@@ -110,6 +112,8 @@ async def _speak_one(
             progress.retries += 1
             await asyncio.sleep(_delay_s(attempt, error))
             continue
+        if spoken.subtitles:
+            output_dir.put_subtitles(item, spoken.subtitles)
         output_dir.put(item, spoken.pcm, spoken.rate_hz, _record(spoken, item, attempt))
         progress.spoken += 1
         progress.audio_s += spoken.audio_s

@@ -7,19 +7,21 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Any, get_args
 
 from mynah.cli.text_input import decoded
 from mynah.client.errors import InvalidArgument
-from mynah.client.settings import Sampling, TextSettings
+from mynah.client.settings import Emoji, Markup, Sampling, TextSettings
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _NAME_ALLOWED = 'a letter, digit or "_", then up to 127 of these, "." and "-"'
 _KEYS = ("text", "voice", "settings", "name")
 _TEXT_CHOICES: dict[str, tuple[Any, ...]] = {
-    "markup": ("refuse", "strip", "literal"),
+    "markup": get_args(Markup),
     "unspeakable_text": ("skip", "refuse"),
     "drop_thinking": (False, True),
+    "normalize": (False, True),
+    "emoji": get_args(Emoji),
 }
 _SETTINGS = ("sample_rate_hz", "speed", *(option.name for option in fields(Sampling)), *_TEXT_CHOICES)
 _SERVERS_CHOICE = TextSettings()
