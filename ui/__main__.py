@@ -79,7 +79,7 @@ async def serve(config: PageConfig, api_key: str | None, listener: socket.socket
 
 
 def _is_fault(record: logging.LogRecord) -> bool:
-    """Whether uvicorn reports more than that it ends what is still open when the page ends: each tab's status stream."""
+    """Whether uvicorn reports more than that it ends what is still open at the page's end: each tab's status."""
     cancelled = isinstance(record.exc_info, tuple) and isinstance(record.exc_info[1], asyncio.CancelledError)
     return not cancelled and "timeout graceful shutdown exceeded" not in str(record.msg)
 
