@@ -294,14 +294,12 @@ def test_a_bad_configuration_ends_with_one_line():
     assert not ended.stdout
 
 
-async def test_a_process_that_cannot_be_started_is_one_line():
-    starting = "import sys; sys.executable = '/nothing'"
-    async with process(before=starting) as running:
-        assert running.stderr is not None
-        log = (await running.stderr.read()).decode()
-        assert await running.wait() == 1
-    assert log.count("\n") == 1, log
-    assert "messages cannot be started: [Errno 2]" in log
+def test_a_process_that_cannot_be_started_is_one_line():
+    program = "import sys; sys.argv, sys.executable = ['x'], '/nothing'; from service.__main__ import main; main()"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "messages cannot be started: [Errno 2]" in done.stderr
 
 
 def test_the_service_imports_no_model_library():
