@@ -105,7 +105,7 @@ class Server:
             others=lambda: engine.other_voices,
             voice_models=lambda: engine.info.voice_models,
         )
-        self._catalogue = VoiceCatalogue(engine, self._voices, VoiceCheck(engine, self.admission))
+        self._catalogue = VoiceCatalogue(engine, self._voices, VoiceCheck(engine, self.admission), self.gate)
         self._speech_handler = SpeechHandler(engine, VoiceLookup(self._voices), self.admission, config.policy)
         self._health = HealthService()
         self._warm = False

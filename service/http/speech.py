@@ -15,6 +15,7 @@ from service.audio.formats import AudioFormat
 from service.errors import RequestError
 from service.handlers.failures import log_failure, root_cause
 from service.handlers.speech_handler import SpeechHandler, new_stream_id
+from service.handlers.stream_log import Origin
 from service.handlers.timeouts import within_stall_timeout
 from service.http import speech_request
 from service.http.error_responses import error_response
@@ -37,7 +38,7 @@ class SpeechEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = Body(receive, self._policy.max_json_bytes, self._policy.stall_timeout_s)
         speech = speech_request.parse(await read_json_object(scope, body), self._engine.info.model)
-        stream_id = new_stream_id()
+        stream_id, origin = new_stream_id(), Origin.of_address("http", scope["client"])
         writer = _ResponseWriter(send, self._policy.stall_timeout_s, stream_id)
         response = _response(speech, writer)
 
@@ -47,7 +48,7 @@ class SpeechEndpoint:
             await response.send(**event)
 
         try:
-            speaking = self._speech_handler.synthesize(stream_id, speech.request, send_event)
+            speaking = self._speech_handler.synthesize(stream_id, speech.request, send_event, origin)
             await while_connected(receive, speaking)
             await response.end()
         except Exception as error:
