@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from importlib.metadata import version
 from importlib.util import find_spec
 
 import grpc
@@ -14,6 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from engines.api import Engine
+from engines.version import VERSION
 from mynah.v1 import speech_pb2, speech_pb2_grpc, voices_pb2, voices_pb2_grpc
 from service.access import descriptors
 from service.access.admission import Admission
@@ -142,7 +142,7 @@ class Server:
 
     def _add_services(self) -> None:
         policy = self._config.policy
-        speech = SpeechService(self._engine, self._speech_handler, self.admission, policy, version("mynah"))
+        speech = SpeechService(self._engine, self._speech_handler, self.admission, policy, VERSION)
         speech_pb2_grpc.add_SpeechServicer_to_server(speech, self._grpc)  # type: ignore[no-untyped-call]
         voices = VoicesService(self._catalogue, self.admission, policy)
         voices_pb2_grpc.add_VoicesServicer_to_server(voices, self._grpc)  # type: ignore[no-untyped-call]
@@ -160,7 +160,7 @@ class Server:
             self._catalogue,
             self.admission,
             policy,
-            version("mynah"),
+            VERSION,
             cors_origins,
             self._hosts(),
         )

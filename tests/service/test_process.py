@@ -271,8 +271,9 @@ def test_a_base_install_names_the_extra(run: str, command: str, missing: str):
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=ENVIRONMENT, timeout=60)
     assert ended.returncode == 2
     assert ended.stderr == (
-        f"{command}: the package {missing!r} is not installed. Without an extra Mynah is the client alone. In a clone "
-        "of its repository: pip install '.[cpu]', or '.[gpu]' for an NVIDIA GPU.\n"
+        f"{command}: the package {missing!r} is not installed. A server needs an extra: pip install "
+        "'mynah-speech-server[cpu]', or [gpu] for an NVIDIA GPU; in a clone of Mynah's repository: pip install "
+        "./protos '.[cpu]'.\n"
     )
 
 
