@@ -17,7 +17,7 @@ UI_BIN := $(UI_VENV)/bin
 UI_UV := $(UI_BIN)/uv pip install --quiet --python $(UI_BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve page check test test-ui chromium flite screenshots test-vllm test-clients test-watermark bench-t3 lint types imports proto proto-check bench-engine bench-service bench-http soak bench-load bench-stream bench-s3gen engines image-steps test-fleet fleet-tools clean first-run
+.PHONY: help install demo serve page check test test-ui chromium flite screenshots test-vllm test-clients test-watermark bench-t3 lint types imports proto proto-check bench-engine bench-service bench-http soak bench-load bench-batch bench-length bench-t3-weights bench-stream bench-s3gen engines image-steps test-fleet fleet-tools clean first-run
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -154,11 +154,20 @@ SOAK_S ?= 600
 soak: $(VENV)/installed-dev ## SOAK_S seconds of cancels, slow readers, nonsense and faults; nothing may leak
 	$(BIN)/python -m bench.soak --seconds $(SOAK_S) $(ARGS)
 
+bench-t3-weights: $(VENV)/installed-dev ## T3's weights in float16 and 8 bits: draws, and times of a step (ARGS="--model tiny")
+	$(BIN)/python -m bench.t3_weights $(ARGS)
+
+bench-batch: $(VENV)/installed-dev ## lines one by one, all together, and by the published package (ARGS="--model random:nano")
+	$(BIN)/python -m bench.batch $(ARGS)
+
+bench-length: $(VENV)/installed-dev ## the cost of a second of audio over 2 s to 10 minutes, with docs/cost-by-length.png
+	$(BIN)/python -m bench.length $(ARGS)
+
 bench-stream: $(VENV)/installed-dev ## streaming: cost, closeness to one pass, concurrent streams, seams
 	$(BIN)/python -m bench.stream
 
 FUZZ_S ?= 60
-FUZZERS := http websocket multipart body grpc_messages frames text
+FUZZERS := http websocket multipart body grpc_messages frames text spoken_text
 .PHONY: fuzz
 FUZZ_AT_ONCE ?= 2
 fuzz: $(VENV)/installed-dev ## FUZZ_S CPU seconds of invalid input for each parser of what clients send (FUZZ_AT_ONCE=2)
@@ -174,6 +183,10 @@ bench-attacks: $(VENV)/installed-dev ## the largest silence of a healthy stream 
 
 first-run: ## the README's own blocks as a newcomer: a clean clone, an ordinary user, an empty home
 	$(PYTHON) -m tools.first_run $(ARGS)
+
+.PHONY: bench-first-segment
+bench-first-segment: $(VENV)/installed-dev ## time to first audio from a writer of 12 words a second, by where the first segment may end
+	$(BIN)/python -m bench.first_segment
 
 .PHONY: bench-speech test-speech bench-intelligibility
 bench-speech: $(VENV)/installed-dev ## what streaming does to intelligibility, on trained weights (MODEL=nano)
@@ -192,8 +205,14 @@ bench-s3gen: $(VENV)/installed-dev ## S3Gen's and T3's runtimes and the publishe
 gpu-check: $(VENV)/installed-dev ## what works on this machine's GPU and how fast, in under nine minutes (ARGS="--model random:nano")
 	$(BIN)/python -m bench.gpu --out build/gpu --budget 520 $(ARGS)
 
-gpu-rehearsal: $(VENV)/installed-dev ## the same steps on the CPU, with the smallest model
-	$(BIN)/python -m bench.gpu --out build/gpu-rehearsal --budget 240 --patience 2 --device cpu --model random:tiny
+# tests/bench/bare: without any package that a bare machine with torch lacks
+gpu-rehearsal: $(VENV)/installed-dev ## the same steps on the CPU, with the smallest model, as on a machine that has torch alone
+	OMP_NUM_THREADS=1 PYTHONPATH=tests/bench/bare $(BIN)/python -m bench.gpu \
+	  --out build/gpu-rehearsal --budget 240 --patience 2 --device cpu --model random:tiny
+
+.PHONY: bench-plan
+bench-plan: $(VENV)/installed-dev ## the plans of docs/capacity.md: what each GPU should carry, by arithmetic
+	$(BIN)/python -m bench.plan
 
 ARCH ?= sm86
 engines: $(VENV)/installed-dev ## TensorRT engines for a GPU that need not be here (MODEL=random:turbo, ARCH=sm86)

@@ -20,6 +20,7 @@ COMMANDS = {
     "engine": "make bench-engine",
     "http": "make bench-http",
     "intelligibility": "make bench-intelligibility",
+    "plan": "make bench-plan",
     "s3gen": "make bench-s3gen",
     "service": "make bench-service",
     "speech": "make bench-speech",

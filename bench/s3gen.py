@@ -25,6 +25,7 @@ from engines.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from engines.conditioning.builder import VoiceBuilder
 from engines.conditioning.builtin import load_builtin
 from engines.conditioning.reference import load_reference
+from engines.kernels.dense import WeightFormat
 from engines.s3gen.runtime import CachedRuntime, Runtime
 from engines.s3gen.runtimes.onnx import OnnxRuntime
 from engines.s3gen.runtimes.onnx_cached import OnnxCachedRuntime
@@ -126,9 +127,10 @@ def block_call(runtime: CachedRuntime, voice: Voice) -> Callable[[], object]:
 
 
 def t3_cases(checkpoint: Checkpoint, threads: int) -> dict[str, Calls]:
+    formats: dict[str, WeightFormat] = {"torch fp32": "float32", "torch fp16": "float16", "torch int8": "int8"}
     nets: dict[str, T3Net] = {
-        name: T3Net.load(checkpoint.t3_path, checkpoint.spec, torch.device("cpu"), fp16_weights=name == "torch fp16")
-        for name in ("torch fp32", "torch fp16")
+        name: T3Net.load(checkpoint.t3_path, checkpoint.spec, torch.device("cpu"), weights=weights)
+        for name, weights in formats.items()
     }
     nets |= {f"onnx {p}": open_onnx_net(checkpoint, p, threads=threads) for p in ("fp32", "int8")}
     ours = {name: t3_calls(net) for name, net in nets.items()}

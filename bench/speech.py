@@ -78,7 +78,9 @@ def _runtimes(model: str, threads: int) -> dict[str, Callable[[], Runtime]]:
 
 
 async def measure(model: str, sentences: int, threads: int, only: str) -> dict[str, dict[str, float]]:
-    engine = await asyncio.to_thread(engines.load, EngineConfig(model=model, device="cpu", threads=threads))
+    engine = await asyncio.to_thread(
+        engines.load, EngineConfig(model=model, device="cpu", threads=threads, strict_reference=True)
+    )
     assert isinstance(engine, Pipeline)
     voice = engine.default_voice
     assert voice is not None

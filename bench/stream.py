@@ -144,7 +144,10 @@ async def crowd(speak: Speak, streams: int) -> Crowd:
 
 def ours(engine: Pipeline, voice: Voice, *, repeatable: bool = False) -> Speak:
     async def speak(segment: Segment) -> AsyncGenerator[Event, None]:
-        sampling = Sampling(seed=segment.index, max_speech_tokens=SPEECH_TOKENS - 1, repeatable=repeatable)
+        most = engine.info.limits.max_streams
+        schedule = engine.schedule_now(voice, most) if repeatable else ""  # as a server does for a stream with a seed
+        tokens = SPEECH_TOKENS - 1
+        sampling = Sampling(seed=segment.index, max_speech_tokens=tokens, repeatable=repeatable, schedule=schedule)
         stream = await engine.open(voice, sampling)
         try:
             async for event in stream.speak(segment):
@@ -280,7 +283,7 @@ def main() -> None:
     with asyncio.Runner() as run:
         run.run(engine.warm_up())
         mine = crowds(run, ours(engine, voice), max_streams)
-        named = crowds(run, ours(engine, voice, repeatable=True), min(8, max_streams))
+        named = crowds(run, ours(engine, voice, repeatable=True), max_streams)
         run.run(engine.close())
         net = T3Net.load(checkpoint.t3_path, checkpoint.spec, "cpu")
         t3 = LocalT3Backend(net, DecoderLimits(max_streams))
@@ -288,7 +291,14 @@ def main() -> None:
         other = crowds(run, theirs(port, voice), max_streams)
         run.run(t3.close())
     found = seams(voice)
-    report(arguments.model, cost, distance, {"ours": mine, "ours, seed named": named, "ports": other}, found)
+    report(
+        arguments.model,
+        cost,
+        distance,
+        {"ours": mine, "ours, seed named": named, "ports": other},
+        found,
+        engine.info.setting_reason,
+    )
 
 
 def report(
@@ -297,10 +307,11 @@ def report(
     distance: dict[str, float],
     results: dict[str, list[Crowd]],
     seam_counts: dict[str, tuple[int, int]],
+    setting: str,
 ) -> None:
     mine, other = results["ours"], results["ports"]
     plot(BUILD / "stream.png", distance, mine, other, cost)
-    ratio = sustainable(mine) / max(1, sustainable(other))
+    ratio, seeded = sustainable(mine) / max(1, sustainable(other)), sustainable(results["ours, seed named"])
     rows = [
         (name, r.streams, r.ttfa_s, r.underruns, r.underrun_s, r.refused) for name, rs in results.items() for r in rs
     ]
@@ -310,7 +321,9 @@ def report(
             table(["mel distance from one pass", "std"], list(distance.items())),
             table(["concurrent streams", "n", "TTFA s", "underruns", "silence s", "refused"], rows),
             table(["seams", "found", "joins"], [(name, *counts) for name, counts in seam_counts.items()]),
-            f"sustainable streams: ours {sustainable(mine)}, ports {sustainable(other)}, ratio {ratio:.1f} (goal 2)",
+            f"sustainable streams: ours {sustainable(mine)}, with seeds {seeded} (goal {0.8 * sustainable(mine):.1f}), "
+            f"ports {sustainable(other)}, ratio {ratio:.1f} (goal 2)",
+            f"ours runs with {setting}",
         ]
     )
     result = {
@@ -320,7 +333,8 @@ def report(
         "mel_distance": {name: round(value, 3) for name, value in distance.items()},
         "crowds": {name: [asdict(r) for r in rs] for name, rs in results.items()},
         "sustainable_ratio": round(ratio, 2),
-        "sustainable": {"ours": sustainable(mine), "ports": sustainable(other)},
+        "sustainable": {name: sustainable(rs) for name, rs in results.items()},
+        "setting": setting,
         "seams": {name: counts[0] for name, counts in seam_counts.items()},
     }
     publish("stream", text, result)

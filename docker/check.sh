@@ -11,6 +11,7 @@ from packaging.requirements import Requirement
 cpu = sys.argv[1] == "cpu"
 extras = {"mynah-speech-server": [*(["cpu"] if cpu else ["gpu", "trt"]), "otel", "s3"]}
 missing, needed = [], set()
+same = {} if cpu else {"onnxruntime": "onnxruntime-gpu"}  # the GPU's build is the same module
 for distribution in metadata.distributions():
     for line in distribution.requires or ():
         need = Requirement(line)
@@ -21,7 +22,7 @@ for distribution in metadata.distributions():
         if cpu and (need.name.startswith("nvidia-") or need.name in ("cuda-toolkit", "cuda-bindings", "triton")):
             continue  # the CPU build of torch does not need the requirements of the index's build
         try:
-            version = metadata.version(need.name)
+            version = metadata.version(same.get(need.name, need.name))
         except metadata.PackageNotFoundError:
             missing.append(f"{distribution.name} needs {need}, which is not installed")
             continue
@@ -38,6 +39,11 @@ declare -n modules=$flavour
 for module in "${modules[@]}"; do # without a driver; from /, because the sources must not be imported
   (cd / && "$python" -W ignore -c "import $module" > /dev/null)
 done
+if [ "$flavour" = gpu ]; then # what is built in, without a driver
+  providers='import onnxruntime; names = onnxruntime.get_available_providers()
+raise SystemExit("CUDA" not in str(names) and f"ONNX Runtime has no GPU provider, only {names}")'
+  (cd / && "$python" -W ignore -c "$providers")
+fi
 kernels='from engines.kernels.library import library; raise SystemExit(library() is None and "no compiled kernels")'
 (cd / && "$python" -W ignore -c "$kernels")
 "$venv/bin/mynah-serve" --help > /dev/null

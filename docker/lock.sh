@@ -9,7 +9,7 @@ compile() { # FLAVOUR OUTPUT [uv arguments]
   shift 2
   case $flavour in
     cpu) extras=(--extra cpu --extra otel --extra s3 --no-emit-package torch) ;;
-    gpu) extras=(--extra gpu --extra trt --extra otel --extra s3) ;;
+    gpu) extras=(--extra gpu --extra trt --extra otel --extra s3 --override "$locks/gpu.override") ;;
   esac
   uv --config-file "$locks/uv.toml" pip compile --quiet --generate-hashes --no-header --no-emit-index-url \
     --python-version 3.11 --python-platform x86_64-manylinux_2_28 \

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from engines.config import Sampling
 from engines.health import Health
 from engines.model_spec import SAMPLE_RATE_HZ
+from engines.text.reading import Reading
 from engines.voice import Voice
 
 Samples = npt.NDArray[np.float32]  # (n,) mono, 24 kHz, full scale 1.0
@@ -37,7 +38,11 @@ class EngineInfo:
 
     `refused_runtimes` are (runtime, reason) of those that were requested but failed their check on this machine.
     `tags` are the words in brackets that the model speaks as sounds, e.g. "[laugh]".
+    `word_times`: whether it says when words are spoken; if not, `word_times_notice` is a sentence that says why.
     `voice_models` are the models whose voices it speaks, by the names in a voice's metadata; empty: every voice.
+    `decode` is how S3Gen decodes, "reference" or "cached"; empty for an engine without windows. `setting_reason` is a
+    sentence with the figures of what was measured to choose it; empty if nothing was to be chosen. `load` is what one
+    stream then needs, in seconds of computing per second of audio; None if it was not measured.
     """
 
     model: str
@@ -52,14 +57,32 @@ class EngineInfo:
     refused_runtimes: tuple[tuple[str, str], ...] = ()
     tags: tuple[str, ...] = ()  # paralinguistic tags that the model speaks, such as "[laugh]"
     voice_models: tuple[str, ...] = ()
+    decode: str = ""
+    setting_reason: str = ""
+    load: float | None = None
+    word_times: bool = False
+    word_times_notice: str = ""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Text between two flushes or sentence ends. `index` counts from 0 within the stream."""
+    """Text between two flushes or sentence ends. `index` counts from 0 within the stream.
+
+    `text` is what is spoken. `reading` says what was written for it, if that is something else.
+    `speed` is that of its speech, at the voice's pitch: 1 is the voice's own; see time_scale.py.
+    """
 
     index: int
     text: str
+    speed: float = 1.0
+    word_times: bool = False  # whether Words events are wanted; only for engines whose `info.word_times` is True
+    word_guard: bool = False  # whether faults of its words are looked for; likewise
+    reading: Reading | None = None
+
+    @property
+    def written(self) -> str:
+        """The text as it was written."""
+        return self.text if self.reading is None else self.reading.written
 
 
 @dataclass(frozen=True)
@@ -92,6 +115,45 @@ class AudioChunk:
 
 
 @dataclass(frozen=True)
+class WordTime:
+    """When a word is spoken: samples [start_sample, end_sample) of its segment, at the engine's rate.
+
+    `text` is a part of the segment's text, [start_char, end_char); `spoken` is what was said for it.
+    """
+
+    text: str
+    start_char: int
+    end_char: int
+    start_sample: int
+    end_sample: int
+    spoken: str
+
+
+@dataclass(frozen=True)
+class Words:
+    """The words that end in the chunk before, in order. `begun`: those that also begin there and go on behind it."""
+
+    segment_index: int
+    words: tuple[WordTime, ...]
+    begun: tuple[WordTime, ...] = ()
+
+
+@dataclass(frozen=True)
+class WordGuardReport:
+    """What the guard on words found in a segment, and what was done.
+
+    action   retried: the segment was drawn again before any of its audio was given; stopped: the speech was faded out
+             behind its last word; reported: nothing, because its audio had been given
+    retries  draws that were dropped
+    """
+
+    fault: Literal["late_end", "repeated", "invented_tail", "early_stop"]
+    action: Literal["retried", "stopped", "reported"]
+    retries: int
+    spoken_chars: int  # of the text, before which its words were spoken
+
+
+@dataclass(frozen=True)
 class SegmentStats:
     """Measurements of a segment, and the underruns of a real-time listener. Seconds of wall time."""
 
@@ -107,6 +169,7 @@ class SegmentStats:
     underrun_s: float = 0.0
     hit_token_limit: bool = False  # T3 stopped at max_speech_tokens
     hit_runaway_limit: bool = False  # T3 was stopped: the speech was far longer than the text can take
+    word_guard: WordGuardReport | None = None  # None: off, or nothing was found
 
 
 @dataclass(frozen=True)
@@ -117,7 +180,7 @@ class SegmentDone:
     stats: SegmentStats = field(default_factory=SegmentStats)
 
 
-Event = SegmentStarted | AudioChunk | SegmentDone
+Event = SegmentStarted | AudioChunk | Words | SegmentDone
 
 
 @dataclass(frozen=True)
@@ -188,7 +251,8 @@ class SpeechStream(Protocol):
         """Announce the next segment, optionally: its speech tokens may be generated ahead."""
 
     def speak(self, segment: Segment) -> AsyncGenerator[Event, None]:
-        """Yields SegmentStarted, then AudioChunks as they are decoded, then SegmentDone.
+        """Yields SegmentStarted, then AudioChunks as they are decoded, then SegmentDone; Words follow a chunk if the
+        segment asks for them.
 
         Raises InvalidInput before the first event: with reason TEXT_EMPTY if the text holds nothing to speak,
         SCRIPT_UNSUPPORTED if its letters are all of scripts that the model does not speak, or if it is too long.
@@ -244,8 +308,17 @@ class Engine(Protocol):
         """
         ...
 
+    def schedule_now(self, voice: Voice, max_streams: int) -> str:
+        """Returns the schedule that a repeatable stream of this voice needs, by the load at this moment.
+
+        Its windows do not follow the load later, which grows to `max_streams` streams at most. Empty for an engine
+        without windows.
+        """
+        ...
+
     async def open(self, voice: Voice, sampling: Sampling) -> SpeechStream:
-        """Open a stream. Raises EngineBusy if `limits.max_streams` streams are open."""
+        """Open a stream. Raises EngineBusy if `limits.max_streams` streams are open, InvalidInput for a schedule that
+        the engine does not have."""
         ...
 
     def device_memory(self) -> DeviceMemory | None:

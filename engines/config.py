@@ -14,6 +14,9 @@ from typing import Any
 from engines.errors import InvalidInput
 from engines.model_spec import SPEECH_VOCAB
 
+SCHEDULE_NAMES = ("lowest_latency", "balanced", "throughput", "crowd")  # see s3gen/streaming/schedule.py
+STREAM_SCHEDULES = (*SCHEDULE_NAMES, "offline")  # that a stream may name
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -28,12 +31,18 @@ class Sampling:
     repetition_penalty: float = 1.2  # 0.1 to 10; 1 disables it
     seed: int = 0
     max_speech_tokens: int = 1000  # of one segment, 1 to 1000
-    # Windows are cut by token counts alone, so the seed determines every byte. If False, hops follow the listener's
-    # buffer and the load: the server carries more streams, and a repeated seed gives the same speech tokens but
-    # slightly different samples.
+    # Windows are cut by token counts alone, so seed and schedule determine every byte. If False, hops follow the
+    # listener's buffer and the load, and a repeated seed gives the same speech tokens but slightly different samples.
     repeatable: bool = True
+    schedule: str = ""  # of a repeatable stream, one of STREAM_SCHEDULES; empty: the engine's own
 
     def __post_init__(self) -> None:
+        if self.schedule and self.schedule not in STREAM_SCHEDULES:
+            allowed = ", ".join(STREAM_SCHEDULES)
+            message = f"sampling.schedule is {self.schedule!r}; it must be one of {allowed}."
+            raise InvalidInput(
+                "sampling.schedule", message, "SCHEDULE_UNKNOWN", value=repr(self.schedule), allowed=allowed
+            )
         _check("temperature", self.temperature, 0.0, 5.0)
         _check("top_k", self.top_k, 0, SPEECH_VOCAB)
         _check("top_p", self.top_p, 0.0, 1.0, open_low=True)
@@ -55,13 +64,13 @@ def _number(value: float) -> str:
     return str(int(value)) if math.isfinite(value) and value == int(value) else str(value)
 
 
-SCHEDULE_NAMES = ("lowest_latency", "balanced", "throughput")  # see s3gen/streaming/schedule.py
-DECODE_MODES = ("reference", "cached")
-T3_BACKENDS = ("auto", "torch", "onnx", "vllm")
+DECODE_MODES = ("auto", "reference", "cached")
+T3_BACKENDS = ("auto", "torch", "torch_graphs", "onnx", "vllm")
 S3GEN_RUNTIMES = ("auto", "torch", "torch_graphs", "onnx", "tensorrt")
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 T3_DTYPES = (*DTYPES, "int8")
 S3GEN_DTYPES = ("auto", "float32", "float16")
+WORD_TIMES = ("auto", "off")
 ONNX_PROVIDERS = ("tensorrt", "cuda", "cpu")
 
 
@@ -105,26 +114,29 @@ class EngineConfig:
     weights_seed: int = option(0, "seed of the weights of random:* models, at least 0", metavar="SEED")
     schedule: str = option(
         "balanced",
-        "how many speech tokens are collected before audio is made: lowest_latency (small first chunks), balanced, or "
-        "throughput (large chunks)",
+        "how many speech tokens are collected before audio is made: lowest_latency (small first chunks), balanced, "
+        "throughput (large chunks) or crowd (large from the first on); streams with a seed get a larger one under load",
         choices=SCHEDULE_NAMES,
     )
     decode: str = option(
-        "reference",
-        "how S3Gen decodes a window: reference (recomputes the voice's prompt and the left context) or cached (keeps "
-        "their keys and values: faster, experimental)",
+        "auto",
+        "how S3Gen decodes a window: auto (on a CPU the more faithful of the two that speaks in real time, measured at "
+        "start; else reference), reference (recomputes the voice's prompt and the left context) or cached (keeps their "
+        "keys and values: faster)",
         choices=DECODE_MODES,
     )
     t3: str = option(
         "auto",
-        "backend of T3, which generates speech tokens: auto (on a GPU vllm if it is installed; on a CPU torch, or onnx "
-        "for a single stream without compiled kernels), torch, onnx (CPU only) or vllm",
+        "backend of T3, which generates speech tokens: auto (on a GPU vllm if it is installed, else torch_graphs; on a "
+        "CPU torch, or onnx for a single stream without compiled kernels), torch, torch_graphs (torch with a static "
+        "cache and CUDA graphs; on a CPU without graphs, for tests), onnx (CPU only) or vllm",
         choices=T3_BACKENDS,
     )
     t3_dtype: str = option(
         "auto",
-        "precision of T3: auto (float16 for vllm on a GPU and for torch's weights on a CPU, else float32), float32, "
-        "float16 (vllm; torch on a CPU), bfloat16 (vllm) or int8 (onnx)",
+        "precision of T3: auto (float16 for vllm and torch_graphs on a GPU and for torch's weights on a CPU, else "
+        "float32; on a CPU int8 if nothing else speaks in real time, measured at start), float32, float16 (vllm, "
+        "torch_graphs; torch on a CPU), bfloat16 (vllm) or int8 (torch on a CPU; onnx)",
         choices=T3_DTYPES,
     )
     max_positions: int = option(
@@ -133,7 +145,7 @@ class EngineConfig:
         "the model's own limit",
         metavar="POSITIONS",
     )
-    cuda_graphs: bool = option(True, "compile T3 under vllm and replay it as CUDA graphs; no effect on a CPU")
+    cuda_graphs: bool = option(True, "replay T3 under vllm and torch_graphs as CUDA graphs; no effect on a CPU")
     gpu_memory_utilization: float | None = option(
         None,
         "fraction of the GPU's memory for T3's weights and KV cache under vllm, above 0 and at most 1; default: "
@@ -149,8 +161,19 @@ class EngineConfig:
     s3gen_dtype: str = option(
         "auto",
         "precision of S3Gen: auto (float16 for tensorrt and torch_graphs, else float32), float32, or float16 (not "
-        "torch, not cached)",
+        "torch; cached on torch_graphs alone)",
         choices=S3GEN_DTYPES,
+    )
+    strict_reference: bool = option(
+        False,
+        "where decode, t3 or t3_dtype is auto, stay as near to the published model as possible, however slow that is, "
+        "and measure nothing at start: reference, and T3's weights not in int8",
+    )
+    word_times: str = option(
+        "auto",
+        "times of words: auto (where an attention head of T3 follows the text; beside onnx and vllm, the first layers "
+        "of T3 are loaded once more for it) or off",
+        choices=WORD_TIMES,
     )
     strict: bool = option(
         False, "refuse to start if the S3Gen runtime fails its parity check, instead of falling back to the next one"

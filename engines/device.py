@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -92,6 +93,48 @@ def to_device(values: Sequence[float] | Sequence[Sequence[float]], dtype: torch.
     if device.type != "cuda":
         return torch.tensor(values, dtype=dtype, device=device)
     return torch.tensor(values, dtype=dtype, pin_memory=True).to(device, non_blocking=True)
+
+
+def staging_memory(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Memory on the host from which copies to the device run while the host goes on. It starts as zeros."""
+    return torch.zeros(*shape, dtype=dtype, pin_memory=device.type == "cuda")
+
+
+def send(target: Tensor, staged: Tensor) -> None:
+    """Copy staging memory to the device. The host does not wait and may not write to it before a later result came."""
+    target.copy_(staged, non_blocking=True)
+
+
+Launch = Callable[[], None]
+
+
+class Graphs(Protocol):
+    """Capture of torch's work."""
+
+    def capture(self, work: Callable[[], None]) -> Launch:
+        """Capture `work`, which has just run. Returns the launch of the graph on the calling thread's stream."""
+        ...
+
+
+class CudaGraphs:
+    """CUDA graphs in one pool of memory: they run one after the other on one stream, and what one leaves is read before
+    the next runs."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        with torch.cuda.device(device):
+            self._pool = torch.cuda.graph_pool_handle()
+
+    def capture(self, work: Callable[[], None]) -> Launch:
+        """As Graphs.capture. It stops the whole device for a moment."""
+        graph = torch.cuda.CUDAGraph()
+        with (
+            torch.cuda.device(self._device),  # of this thread; the graph runs on the thread that launches it
+            torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"),
+        ):
+            work()
+        replay: Launch = graph.replay
+        return replay
 
 
 def use_threads(threads: int | None) -> None:

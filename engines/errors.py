@@ -42,6 +42,12 @@ class InvalidInput(EngineError):
         return InvalidInput(field, message, self.reason, value=self.value, allowed=self.allowed)
 
 
+def unsupported(name: str, value: str, where: str, allowed: str) -> InvalidInput:
+    """The error of an option's value that is not supported in combination with something else."""
+    message = f"{name} is {value}, which {where} does not support; allowed here: {allowed}."
+    return InvalidInput(name, message, f"{name.upper()}_UNSUPPORTED", value=repr(value), allowed=allowed)
+
+
 def _shown(value: object) -> str:
     shown = str(value)
     return shown if len(shown) <= 80 else shown[:77] + "..."

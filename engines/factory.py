@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -32,23 +32,26 @@ from engines.device import (
     use_threads,
 )
 from engines.device_watch import DeviceWatch
-from engines.errors import EngineFailure, InvalidInput
+from engines.errors import EngineError, InvalidInput, unsupported
 from engines.exclusive import Exclusive
 from engines.health import Health
-from engines.kernels.dense import fp16_supported
+from engines.kernels.dense import WeightFormat, fp16_supported, int8_supported
 from engines.pipeline import Pipeline, Stages
-from engines.published.engine import build_published_engine
 from engines.published.graphs import find_published
+from engines.realtime.ladder import Choice
+from engines.realtime.settle import CpuNets, settle
 from engines.s3gen.nets import flow, vocoder_weights
 from engines.s3gen.select_runtime import select_runtime
 from engines.s3gen.streaming.batcher import WindowBatcher
 from engines.s3gen.streaming.schedule import SCHEDULES
 from engines.t3 import model as t3_model
+from engines.t3.alignment.setup import find_alignment
 from engines.t3.backend import T3Backend
 from engines.t3.decoder import DecoderLimits
+from engines.t3.gpu.net import open_static_net
 from engines.t3.guidance import check_guidance
 from engines.t3.local_backend import LocalT3Backend
-from engines.t3.onnx.export import open_onnx_net
+from engines.t3.net import Net
 from engines.t3.vllm import backend
 from engines.text.encoder import TextEncoder
 from engines.text.tokenizer import TextTokenizer
@@ -58,7 +61,15 @@ _log = logging.getLogger(__name__)
 # Bounds the batcher's memory; it batches windows only where measurements show a gain.
 _MAX_BATCH = {"cpu": 8, "cuda": 16}
 _STEADY_AFTER = 6  # calls of a size on a GPU: kernels are chosen and memory is allocated in each buffer's first ones
-_T3_DTYPES_OF = {"torch": ("auto", "float32", "float16"), "onnx": ("auto", "float32", "int8"), "vllm": DTYPES}
+_T3_DTYPES_OF = {
+    "torch": ("auto", "float32", "float16", "int8"),
+    "torch_graphs": ("auto", "float32", "float16"),
+    "onnx": ("auto", "float32", "int8"),
+    "vllm": DTYPES,
+}
+_CALLS_TAPS = ("torch", "torch-int8")  # nets whose steps can be observed; beside the others a net of its own is run
+# tried if T3 is chosen automatically and the one before does not start
+_T3_FALLBACK = {"vllm": "torch_graphs", "torch_graphs": "torch"}
 
 
 def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pipeline:
@@ -67,6 +78,8 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
     check_guidance(os.environ)
     hub = HuggingFaceHub((config.cache_dir or default_cache_dir()) / "hub")
     if (folder := find_published(config.model, hub)) is not None:
+        from engines.published.engine import build_published_engine  # needs ONNX, as it alone does
+
         return build_published_engine(config, folder, observer)
     device = resolve_device(config.device)
     use_threads(config.threads)
@@ -86,9 +99,19 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
     def on_device(priority: int, working: Callable[[str], AbstractContextManager[None]]) -> DeviceThread:
         return DeviceThread(partial(use_own_stream, device, priority), working, health.report)
 
+    nets = CpuNets(checkpoint, lambda dtype: _local_net(replace(config, t3_dtype=dtype), checkpoint, device))
+    settled, choice = settle(config, checkpoint, device, nets)
     setting = _T3Setting(health, observer, on_device(T3_PRIORITY, watch.call), exclusive)
-    t3 = _make_t3(config, checkpoint, device, setting)
-    s3gen = select_runtime(config, checkpoint, device)
+    encoder = TextEncoder(
+        TextTokenizer(checkpoint.folder, checkpoint.spec.t3.text_vocab),
+        checkpoint.spec,
+        config.max_text_chars_per_segment,
+    )
+    default_voice = load_builtin(checkpoint.conds_path) if checkpoint.conds_path else None
+    alignment = find_alignment(settled, checkpoint, device, encoder, default_voice)
+    t3 = _make_t3(settled, checkpoint, device, setting, nets)
+    aligner = alignment.aligner(t3.name in _CALLS_TAPS, on_device(T3_PRIORITY, watch.call))
+    s3gen = select_runtime(settled, checkpoint, device, nets.reference if device == "cpu" else None)
     batcher = WindowBatcher(
         s3gen.runtime,
         max_batch=_MAX_BATCH[device.split(":")[0]],
@@ -96,11 +119,6 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
         observer=observer,
         on_device=on_device(S3GEN_PRIORITY, working),
         steady_after=1 if device == "cpu" else _STEADY_AFTER,
-    )
-    encoder = TextEncoder(
-        TextTokenizer(checkpoint.folder, checkpoint.spec.t3.text_vocab),
-        checkpoint.spec,
-        config.max_text_chars_per_segment,
     )
     stages = Stages(
         encoder,
@@ -111,6 +129,8 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
         encoder.count_tokens,
         # random weights never stop by themselves: their speech has no relation to the text
         _no_bound if checkpoint.random_weights else encoder.max_speech_tokens,
+        encoder.words,
+        aligner,
     )
     info = EngineInfo(
         model=checkpoint.spec.name,
@@ -122,18 +142,22 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
         ),
         random_weights=checkpoint.random_weights,
         clones_speakers=checkpoint.spec.clones_speakers,
-        notice=checkpoint.notice,
+        notice=_notice(checkpoint, choice),
         refused_runtimes=(*setting.refused, *s3gen.refused),
         tags=encoder.tags,
         voice_models=checkpoint.voice_models,
+        decode=settled.decode,
+        setting_reason="" if choice is None else choice.reason,
+        load=None if choice is None else choice.load,
+        word_times=aligner is not None,
+        word_times_notice=alignment.notice,
     )
-    default_voice = load_builtin(checkpoint.conds_path) if checkpoint.conds_path else None
     memory, others = partial(device_memory, device), load_others(checkpoint.other_voice_paths)
     builder = _QuietBuilder(VoiceBuilder(checkpoint), exclusive)
     return Pipeline(info, stages, builder, default_voice, health, memory, others, watch.close)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class _QuietBuilder:
     """A voice builder that waits while T3's engine is being built."""
 
@@ -151,11 +175,18 @@ class _QuietBuilder:
             return self.builder.similarity(voice, speech)
 
 
+def _notice(checkpoint: Checkpoint, choice: Choice | None) -> str:
+    if choice is None or choice.keeps_real_time:
+        return checkpoint.notice
+    too_slow = "Measured at its start, this server does not speak in real time: speech will pause."
+    return f"{checkpoint.notice} {too_slow}".strip()
+
+
 def _no_bound(_: str) -> None:
     return None
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class _T3Setting:
     """What a T3 backend reports to, and its part in the use of the device."""
 
@@ -163,29 +194,45 @@ class _T3Setting:
     observer: Observer
     on_device: DeviceThread
     exclusive: Exclusive
-    refused: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    refused: list[tuple[str, str]] = field(default_factory=list)
 
 
-def _make_t3(config: EngineConfig, checkpoint: Checkpoint, device: str, setting: _T3Setting) -> T3Backend:
-    observer, on_device = setting.observer, setting.on_device
+def _local_net(config: EngineConfig, checkpoint: Checkpoint, device: str) -> Net:
+    """T3's net in this process. Raises InvalidInput if it does not support the precision or the device."""
     name = _t3_name(config, device)
-    limits = DecoderLimits(config.max_streams, config.max_positions)
-    if name == "torch":
-        fp16_weights = _fp16_weights(config, device)
-        net = t3_model.T3Net.load(checkpoint.t3_path, checkpoint.spec, device, fp16_weights=fp16_weights)
-        return LocalT3Backend(net, limits, observer, on_device)
     if name == "onnx":
+        from engines.t3.onnx.export import open_onnx_net
+
         precision, threads = "int8" if config.t3_dtype == "int8" else "fp32", config.threads or cpu_threads()
-        onnx_net = open_onnx_net(checkpoint, precision, threads=threads, cache_dir=config.cache_dir)
-        return LocalT3Backend(onnx_net, limits, observer, on_device)
+        return open_onnx_net(checkpoint, precision, threads=threads, cache_dir=config.cache_dir)
+    if name == "torch_graphs":
+        half = config.t3_dtype == "float16" or (config.t3_dtype == "auto" and device != "cpu")
+        limits = DecoderLimits(config.max_streams, config.max_positions)
+        return open_static_net(checkpoint, device, limits, half=half, captures=config.cuda_graphs)
+    weights = _t3_weights(config, device)
+    return t3_model.T3Net.load(checkpoint.t3_path, checkpoint.spec, device, weights=weights)
+
+
+def _make_t3(
+    config: EngineConfig, checkpoint: Checkpoint, device: str, setting: _T3Setting, nets: CpuNets
+) -> T3Backend:
+    """The backend of `config`, or the next that starts if it was chosen automatically."""
+    name = _t3_name(config, device)
     try:
-        return _vllm(config, checkpoint, device, setting)
-    except EngineFailure as error:
-        if config.t3 == "vllm" or config.strict or is_sticky(error):
+        if name == "vllm":
+            return _vllm(config, checkpoint, device, setting)
+        # a net that was measured is the one that serves; one that follows another was not measured
+        net = _local_net(config, checkpoint, device) if setting.refused else nets.take_t3(config.t3_dtype)
+        limits = DecoderLimits(config.max_streams, config.max_positions)
+        return LocalT3Backend(net, limits, setting.observer, setting.on_device)
+    except (EngineError, RuntimeError, MemoryError) as error:
+        following = _T3_FALLBACK.get(name)
+        given = config.t3 != "auto" and not setting.refused
+        if isinstance(error, InvalidInput) or following is None or given or config.strict or is_sticky(error):
             raise
-        _log.error("%s; T3 falls back to torch", error)
-        setting.refused.append(("vllm", str(error)))
-        return _make_t3(dataclasses.replace(config, t3="torch", t3_dtype="auto"), checkpoint, device, setting)
+        _log.error("%s; T3 falls back to %s", error, following)
+        setting.refused.append((name, str(error)))
+        return _make_t3(replace(config, t3=following, t3_dtype="auto"), checkpoint, device, setting, nets)
 
 
 def _vllm(config: EngineConfig, checkpoint: Checkpoint, device: str, setting: _T3Setting) -> T3Backend:
@@ -209,9 +256,9 @@ def _t3_name(config: EngineConfig, device: str) -> str:
     on_gpu = device.startswith("cuda")
     name = _automatic_t3(config, on_gpu) if config.t3 == "auto" else config.t3
     if config.t3_dtype not in _T3_DTYPES_OF[name]:
-        raise _unsupported("t3_dtype", config.t3_dtype, f"T3 on {name}", ", ".join(_T3_DTYPES_OF[name]))
+        raise unsupported("t3_dtype", config.t3_dtype, f"T3 on {name}", ", ".join(_T3_DTYPES_OF[name]))
     if name == "onnx" and on_gpu:
-        raise _unsupported("t3", name, "a GPU", "vllm or torch")
+        raise unsupported("t3", name, "a GPU", "vllm, torch_graphs or torch")
     return name
 
 
@@ -222,19 +269,26 @@ def _automatic_t3(config: EngineConfig, on_gpu: bool) -> str:
     stream's step is shorter on ONNX Runtime; for two streams or more, torch reads the weights once for all.
     """
     if on_gpu:
-        return "vllm" if backend.installed() else "torch"
-    if config.t3_dtype == "int8" or (config.max_streams == 1 and not fp16_supported()):
+        return "vllm" if backend.installed() else "torch_graphs"
+    if config.t3_dtype == "int8":
+        return "torch" if int8_supported() else "onnx"
+    if config.max_streams == 1 and not fp16_supported():
         return "onnx"
     return "torch"
 
 
-def _fp16_weights(config: EngineConfig, device: str) -> bool:
-    """Whether T3 on torch keeps its weights in float16. Raises InvalidInput if this is required but not possible."""
-    possible = device == "cpu" and fp16_supported()
-    if config.t3_dtype == "float16" and not possible:
-        where = "torch on a GPU" if device != "cpu" else "torch without the compiled kernels or the CPU's f16c"
-        raise _unsupported("t3_dtype", config.t3_dtype, where, "auto or float32")
-    return possible and config.t3_dtype != "float32"
+def _t3_weights(config: EngineConfig, device: str) -> WeightFormat:
+    """How T3 on torch keeps its weights. Raises InvalidInput if what is required is not possible."""
+    dtype = config.t3_dtype
+    on_cpu = device == "cpu"
+    possible = {"float16": on_cpu and fp16_supported(), "int8": on_cpu and int8_supported()}
+    if not possible.get(dtype, True):
+        needs = "the compiled kernels" if dtype == "int8" else "the compiled kernels or the CPU's f16c"
+        where = f"torch without {needs}" if on_cpu else "torch on a GPU"
+        raise unsupported("t3_dtype", dtype, where, "auto or float32")
+    if dtype == "int8":
+        return "int8"
+    return "float16" if possible["float16"] and dtype != "float32" else "float32"
 
 
 def tensor_tables(checkpoint: Checkpoint) -> dict[Path, list[tuple[str, dict[str, Shape]]]]:
@@ -250,7 +304,7 @@ def tensor_tables(checkpoint: Checkpoint) -> dict[Path, list[tuple[str, dict[str
 
 def _check_choices(config: EngineConfig) -> None:
     """Raises InvalidInput for an unknown name, and for options that cannot be combined."""
-    for option in dataclasses.fields(config):
+    for option in fields(config):
         name, value, choices = option.name, getattr(config, option.name), option.metadata["choices"]
         if choices is not None and isinstance(value, str) and value not in choices:
             allowed = ", ".join(choices)
@@ -258,13 +312,14 @@ def _check_choices(config: EngineConfig) -> None:
             raise InvalidInput(name, message, f"{name.upper()}_UNKNOWN", value=repr(value), allowed=allowed)
     on_gpu = (resolve_device("auto") if config.device == "auto" else config.device).startswith("cuda")
     in_torch = config.s3gen == "torch" or (config.s3gen == "auto" and not on_gpu)
-    if config.decode == "cached" and config.s3gen in ("torch_graphs", "tensorrt"):
-        raise _unsupported("decode", "cached", f"S3Gen on {config.s3gen}", "reference")
-    if config.s3gen_dtype == "float16" and (in_torch or config.decode == "cached"):
+    if config.strict_reference and config.decode == "cached":
+        raise unsupported("decode", "cached", "strict_reference", "auto or reference")
+    if config.strict_reference and config.t3_dtype == "int8":
+        raise unsupported("t3_dtype", "int8", "strict_reference", "auto, float32 or float16")
+    graphed = on_gpu and config.s3gen in ("auto", "torch_graphs")
+    if config.decode == "cached" and config.s3gen in ("torch_graphs", "tensorrt") and not graphed:
+        where = f"S3Gen on {config.s3gen}" + ("" if on_gpu else " without a GPU")
+        raise unsupported("decode", "cached", where, "reference")
+    if config.s3gen_dtype == "float16" and (in_torch or (config.decode == "cached" and not graphed)):
         where = "S3Gen on torch" if in_torch else "cached decoding"
-        raise _unsupported("s3gen_dtype", "float16", where, "auto or float32")
-
-
-def _unsupported(name: str, value: str, where: str, allowed: str) -> InvalidInput:
-    message = f"{name} is {value}, which {where} does not support; allowed here: {allowed}."
-    return InvalidInput(name, message, f"{name.upper()}_UNSUPPORTED", value=repr(value), allowed=allowed)
+        raise unsupported("s3gen_dtype", "float16", where, "auto or float32")

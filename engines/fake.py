@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
+import re
 import threading
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -31,6 +32,9 @@ from engines.api import (
     SegmentStats,
     T3Use,
     WindowFigures,
+    WordGuardReport,
+    Words,
+    WordTime,
 )
 from engines.config import Sampling
 from engines.errors import EngineBusy, EngineFailure, InvalidInput
@@ -44,7 +48,9 @@ from engines.model_spec import (
     X_VECTOR_DIM,
 )
 from engines.playback import PlaybackClock
+from engines.text.reading import Reading
 from engines.text.spoken import SpokenText
+from engines.time_scale import TimeScale, scaled_samples
 from engines.voice import MODEL, Voice
 from engines.voice_report import VoiceReport, VoiceWarning
 
@@ -62,6 +68,7 @@ class Script:
     decoders: int | None = None  # windows of all streams that are decoded at the same time; None: no limit
     first_hop_tokens: int = 10
     hop_tokens: int = 25
+    schedule: str = "balanced"  # for streams with a seed
     warm_up_s: float = 0.0
     voice_s: float = 0.0  # to make a voice
     close_s: float = 0.0  # to close a stream
@@ -76,6 +83,8 @@ class Script:
     underruns_from: int | None = None  # with at least this number of streams, each segment reports an underrun
     device_memory: DeviceMemory | None = None
     hangs_on: str = ""  # text in a segment whose first window is then decoded for ever, on a thread; empty: none
+    word_times: bool = True  # whether it says when words are spoken: in proportion to their characters
+    word_guard: WordGuardReport | None = None  # what the guard reports of each segment that asks for it
     freezes_on: str = ""  # text in a segment that then blocks the event loop for ever
 
 
@@ -103,6 +112,8 @@ class FakeEngine:
             notice="This engine makes tones, not speech.",
             tags=_TAGS,
             voice_models=("fake",),
+            word_times=self.script.word_times,
+            word_times_notice="" if self.script.word_times else "This engine's script has no word times.",
         )
         self.spoken = SpokenText(tags=_TAGS)
         self.health = Health()
@@ -161,6 +172,9 @@ class FakeEngine:
         assert len(speech) >= 0.2 * SAMPLE_RATE_HZ
         return self.script.similarity
 
+    def schedule_now(self, voice: Voice, max_streams: int) -> str:
+        return self.script.schedule
+
     async def open(self, voice: Voice, sampling: Sampling) -> FakeStream:
         if self.script.open_failure is not None:
             raise self.script.open_failure
@@ -201,9 +215,9 @@ class FakeStream:
     async def speak(self, segment: Segment) -> AsyncGenerator[Event, None]:
         if self._closed:
             raise EngineFailure("The stream is closed.")
-        self.prepared_hits += self.prepared == segment
+        self.prepared_hits += self.prepared is not None and replace(self.prepared, speed=segment.speed) == segment
         self.prepared = None
-        audio = self._audio(segment)
+        audio, time_scale = self._audio(segment), TimeScale(segment.speed)
         clock = asyncio.get_running_loop().time
         started_s, ttfa_s = clock(), 0.0
         self._listener.begin_segment(started_s)
@@ -216,6 +230,7 @@ class FakeStream:
                 queue_s = await self._make_window(segment, start, end)
                 figures = WindowFigures(windows - 1, end - start, end, queue_s, self._engine.script.decode_s)
                 samples = audio[start * SAMPLES_PER_TOKEN : end * SAMPLES_PER_TOKEN]
+                samples = time_scale.feed(samples, last=end * SAMPLES_PER_TOKEN == len(audio))
                 self._engine.made_samples += len(samples)
                 self._engine.progress.set()
                 if windows == 1:
@@ -223,12 +238,14 @@ class FakeStream:
                 self._listener.deliver(clock(), len(samples))
                 yield AudioChunk(segment.index, self._position_samples, samples, figures)
                 self._position_samples += len(samples)
+                if segment.word_times and (words := _words(segment, len(audio), start, end)) is not None:
+                    yield words
             self._fail_if_scripted(segment, windows)
         tokens = len(audio) // SAMPLES_PER_TOKEN
         self._engine.observer.segment_generated(tokens * self._engine.script.token_s, tokens)
         stats = SegmentStats(
             speech_tokens=tokens,
-            samples=len(audio),
+            samples=scaled_samples(len(audio), segment.speed),
             windows=windows,
             ttfa_s=ttfa_s,
             max_gap_s=self._listener.max_gap_s,
@@ -237,6 +254,7 @@ class FakeStream:
             underrun_s=self._listener.underrun_s,
             hit_token_limit=tokens == self.sampling.max_speech_tokens,
             hit_runaway_limit=self._ran_away(segment),
+            word_guard=self._engine.script.word_guard if segment.word_guard else None,
         )
         yield SegmentDone(segment, stats)
 
@@ -320,6 +338,21 @@ class FakeStream:
                 await asyncio.sleep(self._engine.script.close_s)
             finally:
                 self._engine.streams.discard(self)
+
+
+def _words(segment: Segment, samples: int, start_token: int, stop_token: int) -> Words | None:
+    """The words that end in a window: each char of the spoken text takes the same time."""
+    reading = segment.reading or Reading(segment.text, segment.text)
+    per_char = samples / len(segment.text) / segment.speed
+    start, stop = (scaled_samples(token * SAMPLES_PER_TOKEN, segment.speed) for token in (start_token, stop_token))
+    times = []
+    for word in re.finditer(r"\w+", reading.spoken):
+        start_char, end_char = reading.written_span(*word.span())
+        written, at = reading.written[start_char:end_char], (word.start() * per_char, word.end() * per_char)
+        times.append(WordTime(written, start_char, end_char, round(at[0]), round(at[1]), word[0]))
+    ended = tuple(time for time in times if start < time.end_sample <= stop)
+    begun = tuple(time for time in times if time.start_sample < stop < time.end_sample)
+    return Words(segment.index, ended, begun) if ended or begun else None
 
 
 def _reported(voice: Voice, *, noisy: bool, levelled: bool) -> Voice:

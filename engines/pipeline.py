@@ -6,10 +6,10 @@ Read `PipelineStream.speak` first.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Literal, Protocol
 
 from engines.api import (
     NULL_OBSERVER,
@@ -24,27 +24,37 @@ from engines.api import (
     SegmentStarted,
     SegmentStats,
     WindowFigures,
+    WordGuardReport,
+    Words,
 )
 from engines.audio import faded_out
 from engines.config import Sampling
-from engines.errors import EngineBusy, EngineFailure, InvalidInput
+from engines.errors import EngineBusy, EngineFailure, InvalidInput, unsupported
 from engines.health import Health
-from engines.model_spec import SAMPLE_RATE_HZ
+from engines.model_spec import SAMPLE_RATE_HZ, SILENCE_SPEECH_TOKEN, SILENCE_TAIL_TOKENS
 from engines.playback import ActiveStreams, PlaybackClock
 from engines.s3gen.noise import segment_seed
 from engines.s3gen.streaming.batcher import WindowBatcher
+from engines.s3gen.streaming.named_schedule import Load, schedule_for
 from engines.s3gen.streaming.pacing import SegmentPlan, StreamPacer, TokenProgress
-from engines.s3gen.streaming.schedule import Schedule
+from engines.s3gen.streaming.schedule import OFFLINE, SCHEDULES, STREAM_SCHEDULES, Schedule
 from engines.s3gen.streaming.segment_decoder import SegmentDecoder
-from engines.s3gen.streaming.window_queue import Decoded
+from engines.s3gen.streaming.window_queue import OFFLINE_DEADLINE_S, Decoded
 from engines.s3gen.streaming.windows import Wait, Window
 from engines.segment_stats import SegmentStatsRecorder
 from engines.t3.backend import T3Backend, T3Request
+from engines.text.reading import Reading
+from engines.time_scale import TimeScale
 from engines.voice import Voice
+from engines.words.guard import Fault, Finding
+from engines.words.segment import SegmentWords, at_speed
+from engines.words.source import Aligner
+from engines.words.text import Word
 from engines.worker_pool import WorkerPool
 
 # a voice takes seconds; decoding the recording has a limit of its own, which says so to its sender
 _VOICE_WORKERS, _VOICE_TIME_LIMIT_S = 4, 120.0
+_MAX_REDRAWS = 2  # of a segment whose words are wrong
 _WARM_UP_TEXT = "Hello there."
 _WARM_UP = Sampling(seed=1, max_speech_tokens=50)
 
@@ -75,6 +85,8 @@ class Stages:
     observer: Observer = NULL_OBSERVER
     count_text_tokens: Callable[[str], int] = len  # of one word
     runaway_tokens: Callable[[str], int | None] = lambda _: None  # the most speech tokens that a text can take
+    words_of: Callable[[Reading], tuple[Word, ...]] = lambda _: ()
+    aligner: Aligner | None = None  # None: no segment asks for word times
 
 
 class Pipeline:
@@ -122,13 +134,29 @@ class Pipeline:
     async def similarity(self, voice: Voice, speech: Samples) -> float | None:
         return await self._voice_workers.run(self._builder.similarity, voice, speech)
 
+    def schedule_now(self, voice: Voice, max_streams: int) -> str:
+        own = self.stages.schedule
+        if own.name not in SCHEDULES:
+            return ""  # an engine of whole segments
+        silent = sum(stream.awaited for stream in self._streams)  # they may all begin at any moment
+        streams = len(self._active_streams) + silent + 1
+        now_s = asyncio.get_running_loop().time()
+        token_s = max((stream.token_s for stream in self._streams), default=0.0)
+        load = Load(streams, max_streams, token_s, self.stages.s3gen.forecast, now_s)
+        return schedule_for(own, len(voice.s3gen_prompt_tokens), load).name
+
     async def open(self, voice: Voice, sampling: Sampling) -> PipelineStream:
+        stages = self.stages
+        if sampling.schedule:
+            if stages.schedule.name not in SCHEDULES:
+                raise unsupported("schedule", sampling.schedule, "an engine of whole segments", "none")
+            stages = replace(stages, schedule=STREAM_SCHEDULES[sampling.schedule])
         max_streams = self.info.limits.max_streams
         if len(self._streams) >= max_streams:
             raise EngineBusy(f"All {max_streams} streams of this engine are in use; retry when one has ended.")
         if self._streams and self.stages.s3gen.overloaded(asyncio.get_running_loop().time()):
             raise EngineBusy("The open streams already run dry on this device; retry when one has ended.")
-        stream = PipelineStream(self.stages, voice, sampling, self._active_streams, self._streams.discard)
+        stream = PipelineStream(stages, voice, sampling, self._active_streams, self._streams.discard)
         self._streams.add(stream)
         return stream
 
@@ -148,6 +176,8 @@ class Pipeline:
             await stream.close()
         await self.stages.s3gen.close()
         await self.stages.t3.close()
+        if self.stages.aligner is not None:
+            self.stages.aligner.close()
         self._on_close()
 
 
@@ -176,6 +206,8 @@ class PipelineStream:
         self._prepared: _Utterance | None = None
         self._to_prepare: Segment | None = None
         self._closed = False
+        self.has_spoken = False  # or has begun to
+        self._has_listener = stages.schedule is not OFFLINE
 
     def prepare(self, segment: Segment) -> None:
         """Start T3 on `segment` as soon as it has finished the one being spoken."""
@@ -184,21 +216,39 @@ class PipelineStream:
             self._start_prepared()
 
     async def speak(self, segment: Segment) -> AsyncGenerator[Event, None]:
+        self.has_spoken = True
         utterance = await self._take(segment)
+        utterance.plan.speed = segment.speed
+        time_scale = TimeScale(segment.speed)
         recorder = SegmentStatsRecorder(self._playback, asyncio.get_running_loop().time)
         try:
             yield SegmentStarted(segment, utterance.text_tokens)
-            self._active_streams.update(self._playback, self._playback.dry_at_s)
-            while (window := await utterance.next_window()) is not None:
+            self._note_listener()
+            while True:
+                window = await utterance.next_window()
+                if utterance.must_be_redrawn:
+                    utterance = await self._redraw(utterance, segment.speed)
+                    continue
+                if window is None:
+                    break
                 plan = None if self._sampling.repeatable else utterance.plan
                 decoded = await self.stages.s3gen.decode(utterance.decoder, window, self._deadline_s(), plan)
-                if decoded.window.is_last and utterance.ran_away:
+                if utterance.must_be_redrawn:  # found while its first window was decoded
+                    utterance = await self._redraw(utterance, segment.speed)
+                    continue
+                utterance.audio_given = True
+                if decoded.window.is_last and (utterance.ran_away or utterance.stopped):
                     decoded = replace(decoded, samples=faded_out(decoded.samples, SAMPLE_RATE_HZ))
+                spoken = decoded.samples
+                if segment.speed != 1.0:
+                    decoded = replace(decoded, samples=time_scale.feed(decoded.samples, last=decoded.window.is_last))
                 recorder.deliver(decoded)
-                self._active_streams.update(self._playback, self._playback.dry_at_s)
+                self._note_listener()
                 figures = utterance.figures(decoded)
                 yield AudioChunk(segment.index, self._position_samples, decoded.samples, figures)
                 self._position_samples += len(decoded.samples)
+                if (words := await utterance.spoken_words(decoded.window, spoken, segment.speed)) is not None:
+                    yield words
             await utterance.cancel()
             self._current = None
             yield SegmentDone(segment, utterance.stats(recorder))
@@ -206,6 +256,16 @@ class PipelineStream:
             self._active_streams.leave(self._playback)
             if self._current is utterance:  # ended early, so the prefetched segment is not wanted either
                 await self._drop_all()
+
+    @property
+    def token_s(self) -> float:
+        """The time in which T3 makes one speech token of the segment being spoken; 0 before that is known."""
+        return 0.0 if self._current is None else self._current.token_s
+
+    @property
+    def awaited(self) -> bool:
+        """Whether a listener waits for the stream's first speech."""
+        return self._has_listener and not self.has_spoken
 
     async def close(self) -> None:
         if self._closed:
@@ -225,7 +285,7 @@ class PipelineStream:
         if self._closed:
             raise EngineFailure("The stream was closed.")
         prepared, self._prepared, self._to_prepare = self._prepared, None, None
-        if prepared is not None and prepared.segment != segment:
+        if prepared is not None and prepared.segment != replace(segment, speed=prepared.segment.speed):
             await prepared.cancel()
             prepared = None
         if prepared is not None:
@@ -233,12 +293,32 @@ class PipelineStream:
         self._current = prepared or self._begin(segment)
         return self._current
 
-    def _begin(self, segment: Segment, *, made_ahead: bool = False) -> _Utterance:
-        sampling = replace(self._sampling, seed=segment_seed(self._sampling.seed, segment.index))
+    async def _redraw(self, faulty: _Utterance, speed: float) -> _Utterance:
+        """The same segment drawn again, by a seed that follows from the stream's."""
+        await faulty.cancel()
+        self._current = self._begin(faulty.segment, tries=faulty.tries + 1, fault=faulty.fault)
+        self._current.plan.speed = speed
+        return self._current
+
+    def _begin(
+        self, segment: Segment, *, made_ahead: bool = False, tries: int = 0, fault: Fault | None = None
+    ) -> _Utterance:
+        """`tries`: draws of the segment that were dropped, the last for `fault`."""
+        seed = segment_seed(self._sampling.seed, segment.index)
+        for number in range(tries):
+            seed = segment_seed(seed, number)
+        sampling = replace(self._sampling, seed=seed)
         text_tokens = self.stages.encode_text(segment.text)
         runaway_tokens = self.stages.runaway_tokens(segment.text)
         request = T3Request(text_tokens, self._voice, sampling, made_ahead, runaway_tokens)
-        return _Utterance(self.stages, segment, request, self._pacer, self._start_prepared)
+        words = None
+        if (segment.word_times or segment.word_guard) and self.stages.aligner is not None:
+            request, source = self.stages.aligner.start(request)
+            spoken = self.stages.words_of(segment.reading or Reading(segment.text, segment.text))
+            words = SegmentWords(spoken, len(text_tokens), source, guarded=segment.word_guard)
+        return _Utterance(
+            self.stages, segment, request, self._pacer, self._start_prepared, words, tries=tries, fault=fault
+        )
 
     def _start_prepared(self) -> None:
         segment, self._to_prepare = self._to_prepare, None
@@ -247,9 +327,15 @@ class PipelineStream:
         with suppress(InvalidInput):  # speak() will raise it to the caller
             self._prepared = self._begin(segment, made_ahead=True)
 
+    def _note_listener(self) -> None:
+        if self._has_listener:
+            self._active_streams.update(self._playback, self._playback.dry_at_s)
+
     def _deadline_s(self) -> float:
         """When the listener runs dry; now, before the first chunk."""
         now_s = asyncio.get_running_loop().time()
+        if not self._has_listener:
+            return now_s + OFFLINE_DEADLINE_S
         return now_s + max(0.0, self._playback.lead_s(now_s))
 
 
@@ -263,7 +349,18 @@ class _Utterance:
         request: T3Request,
         pacer: StreamPacer | None,
         on_ended: Callable[[], None],
+        words: SegmentWords | None = None,
+        *,
+        tries: int = 0,
+        fault: Fault | None = None,
     ) -> None:
+        """`tries`: draws of the segment that were dropped, the last for `fault`."""
+        self._words = words
+        self.tries, self.fault = tries, fault
+        self.audio_given = self.stopped = False
+        self._finding: Finding | None = None  # in this draw
+        self._cut_tokens: int | None = None  # at which the speech is stopped; not done yet
+        self._paced = pacer is not None
         self.segment = segment
         self.text_tokens = len(request.text_tokens)
         self._progress = TokenProgress()
@@ -274,6 +371,7 @@ class _Utterance:
         self._observer = stages.observer
         self._failure: EngineFailure | None = None
         self._awaited_tokens = 0
+        self._gives_up_draw = False
         self._enough = asyncio.Event()  # the awaited tokens have come, or no more will
         self._collector = asyncio.create_task(self._collect(), name=f"t3-segment-{segment.index}")
 
@@ -281,7 +379,7 @@ class _Utterance:
         clock, progress = asyncio.get_running_loop().time, self._progress
         started_s = clock()
         try:
-            while speech_tokens := await self._generation.next_speech_tokens():
+            async for speech_tokens in self._batches():
                 is_first = not progress.speech_tokens
                 progress.add(speech_tokens, clock() - started_s)
                 if is_first:
@@ -294,14 +392,89 @@ class _Utterance:
         except Exception as error:  # a bug of ours must end the segment too, not block it
             self._failure = EngineFailure(f"T3 failed: {error!r}")
             self._failure.__cause__ = error
-        progress.ended = True
+        progress.ended = self._cut_tokens is None
         self._enough.set()
         self._on_ended()
+
+    async def _batches(self) -> AsyncIterator[list[int]]:
+        """T3's speech tokens as they come; with a guard, those that were checked, up to the end that it finds."""
+        words, generation = self._words, self._generation
+        if words is None or not words.guarded:
+            while speech_tokens := await generation.next_speech_tokens():
+                yield speech_tokens
+            return
+        held: list[int] = []
+        while speech_tokens := await generation.next_speech_tokens():
+            held += speech_tokens
+            if len(held) < words.batch_tokens:
+                continue
+            checked = await self._checked(words, held)
+            yield checked
+            if len(checked) < len(held) or self._stops:
+                return
+            held = []
+        if held:
+            yield await self._checked(words, held)
+        if not self._stops:
+            await self._check_end(words)
+
+    @property
+    def _stops(self) -> bool:
+        """Whether no more tokens of this draw are wanted."""
+        return self._gives_up_draw or self._cut_tokens is not None
+
+    async def _checked(self, words: SegmentWords, speech_tokens: list[int]) -> list[int]:
+        """The new speech tokens, up to one that shows a fault by which the draw is given up or stopped."""
+        made = self._progress.speech_tokens
+        while (finding := await words.update([*made, *speech_tokens])) is not None:
+            # not before the tokens that were given already: all rows but the last of those had been checked
+            count = max(0, finding.row + 1 - len(made))
+            self._note(finding, finding.row + 1)
+            if not self._stops and finding.end_row is not None:
+                self._cut_tokens = finding.end_row
+            if self._stops:
+                await self._generation.cancel()
+                return speech_tokens[:count]
+        return speech_tokens
+
+    async def _check_end(self, words: SegmentWords) -> None:
+        """T3 has stopped by itself."""
+        made = self._progress.speech_tokens
+        cut_short = self._generation.hit_token_limit or self._generation.hit_runaway_limit
+        speech = made[: len(made) - SILENCE_TAIL_TOKENS]
+        while (finding := await words.update(speech, ended=not cut_short)) is not None:
+            self._note(finding, len(made))
+            if finding.fault == "early_stop":
+                break
+
+    def _note(self, finding: Finding, tokens: int) -> None:
+        """A fault was found when `tokens` existed. Decides whether it can still be kept from the listener."""
+        early = not self.audio_given if self._paced else self.plan.needs_more_than(tokens)
+        self._finding, self.fault = finding, finding.fault
+        self._gives_up_draw = self._gives_up_draw or (early and self.tries < _MAX_REDRAWS)
+
+    @property
+    def must_be_redrawn(self) -> bool:
+        """Whether the draw is given up: none of its audio was given, and it has a fault."""
+        return self._gives_up_draw and not self.audio_given
+
+    def _apply_cut(self) -> None:
+        """End the speech behind its last word, or behind what was decoded already."""
+        assert self._cut_tokens is not None
+        tokens = self._progress.speech_tokens
+        del tokens[max(self._cut_tokens, self.plan.decoded_tokens) :]
+        tokens.extend([SILENCE_SPEECH_TOKEN] * SILENCE_TAIL_TOKENS)
+        self._cut_tokens, self.stopped, self._progress.ended = None, True, True
 
     @property
     def ran_away(self) -> bool:
         """Whether T3 was stopped in the middle of its speech, because the text cannot take that long."""
         return self._generation.hit_runaway_limit
+
+    @property
+    def token_s(self) -> float:
+        """As TokenProgress.token_s."""
+        return self._progress.token_s
 
     @property
     def ended(self) -> bool:
@@ -314,7 +487,14 @@ class _Utterance:
         while True:
             if self._failure is not None:
                 raise self._failure
+            if self.must_be_redrawn:
+                return None
+            if self._cut_tokens is not None and self._paced:
+                self._apply_cut()
             window = self.plan.next(clock())
+            if window is None and self._cut_tokens is not None:
+                self._apply_cut()  # not before the windows that are due without it, so that a seed repeats
+                continue
             if window is not None or self.plan.finished:
                 return window
             await self._wait(self.plan.wait)
@@ -331,13 +511,36 @@ class _Utterance:
         new = window.stop - window.start
         return WindowFigures(window.index, new, made, decoded.queue_s, decoded.decode_s)
 
+    async def spoken_words(self, window: Window, samples: Samples, speed: float) -> Words | None:
+        """Returns the words that end in a window's samples, at the times of `speed`; None if none end or begin there.
+
+        `samples` are those before their speed was changed. Raises EngineFailure.
+        """
+        if self._words is None or not self.segment.word_times:
+            return None
+        tokens = self._progress.speech_tokens
+        if not self._words.guarded:  # otherwise the collector reads them
+            await self._words.update(tokens[: len(tokens) - SILENCE_TAIL_TOKENS] if self._progress.ended else tokens)
+        words = at_speed(self._words.decoded(samples, window.stop, is_last=window.is_last), speed)
+        begun = () if window.is_last else at_speed(self._words.begun(), speed)
+        return Words(self.segment.index, words, begun) if words or begun else None
+
     def stats(self, recorder: SegmentStatsRecorder) -> SegmentStats:
         return recorder.stats(
             speech_tokens=len(self._progress.speech_tokens),
             t3_s=self._progress.last_token_s,
             hit_token_limit=self._generation.hit_token_limit,
             hit_runaway_limit=self._generation.hit_runaway_limit,
+            word_guard=self._guard_report(),
         )
+
+    def _guard_report(self) -> WordGuardReport | None:
+        if self.fault is None or self._words is None:
+            return None
+        action: Literal["stopped", "reported", "retried"] = "retried"
+        if self._finding is not None:
+            action = "stopped" if self.stopped else "reported"
+        return WordGuardReport(self.fault, action, self.tries, self._words.spoken_chars)
 
     def promote(self) -> None:
         """The segment is no longer prefetched but current: T3 gives it the priority of one."""
@@ -348,3 +551,5 @@ class _Utterance:
         self._collector.cancel()
         await asyncio.gather(self._collector, return_exceptions=True)
         await self._generation.cancel()
+        if self._words is not None:
+            self._words.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from engines.api import SegmentStats
+from engines.api import SegmentStats, WordGuardReport
 from engines.playback import PlaybackClock
 from engines.s3gen.streaming.window_queue import Decoded
 
@@ -31,7 +31,15 @@ class SegmentStatsRecorder:
         self._s3gen_s += decoded.queue_s + decoded.decode_s
         self._playback.deliver(now_s, samples)
 
-    def stats(self, *, speech_tokens: int, t3_s: float, hit_token_limit: bool, hit_runaway_limit: bool) -> SegmentStats:
+    def stats(
+        self,
+        *,
+        speech_tokens: int,
+        t3_s: float,
+        hit_token_limit: bool,
+        hit_runaway_limit: bool,
+        word_guard: WordGuardReport | None = None,
+    ) -> SegmentStats:
         """Returns everything recorded so far; the arguments are T3's share."""
         return SegmentStats(
             speech_tokens=speech_tokens,
@@ -46,4 +54,5 @@ class SegmentStatsRecorder:
             underrun_s=self._playback.underrun_s,
             hit_token_limit=hit_token_limit,
             hit_runaway_limit=hit_runaway_limit,
+            word_guard=word_guard,
         )

@@ -42,6 +42,9 @@ class EngineWrapper:
     async def similarity(self, voice: Voice, speech: Samples) -> float | None:
         return await self._engine.similarity(voice, speech)
 
+    def schedule_now(self, voice: Voice, max_streams: int) -> str:
+        return self._engine.schedule_now(voice, max_streams)
+
     async def open(self, voice: Voice, sampling: Sampling) -> SpeechStream:
         return await self._engine.open(voice, sampling)
 

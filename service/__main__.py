@@ -165,7 +165,8 @@ async def _stop(server: Server, signalled: asyncio.Queue[signal.Signals]) -> Non
 
 def _described(info: EngineInfo) -> str:
     engine = f"{info.model} on {info.device} (T3 {info.t3_runtime}, S3Gen {info.s3gen_runtime})"
-    return f"{engine}: {info.notice}" if info.notice else engine
+    sentences = [sentence for sentence in (info.setting_reason, info.notice) if sentence]
+    return f"{engine}: {'; '.join(sentences)}" if sentences else engine
 
 
 def _where_voices_are(config: ServerConfig) -> str:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engines.api import AudioChunk, Engine, Segment, SegmentDone, SpeechStream
+from engines.api import AudioChunk, Engine, EngineInfo, Segment, SegmentDone, SpeechStream
 from engines.config import Sampling
 from engines.errors import EngineBusy
 from engines.model_spec import SAMPLE_RATE_HZ
@@ -62,6 +62,19 @@ async def measure(engine: Engine, max_streams: int) -> Capacity:
     while (streams := next_trial(trials, max_streams)) is not None:
         trials.append(await _try(engine, streams))
     return Capacity(capacity_of(trials), tuple(trials))
+
+
+def overcommitted(info: EngineInfo) -> str:
+    """A sentence if more streams are admitted than the load of one suggests; empty otherwise, or if it is not known."""
+    admitted = info.limits.max_streams
+    if info.load is None or admitted * info.load <= 1:
+        return ""
+    carried = max(1, math.floor(_MAX_LOAD / info.load))
+    about = "1 stream" if carried == 1 else f"{carried} streams"
+    return (
+        f"--max-streams is {admitted}, but this machine carries about {about} in real time (one takes "
+        f"{info.load:.2f} s of computing per second of audio); more will run dry"
+    )
 
 
 def next_trial(trials: Sequence[Trial], max_streams: int) -> int | None:

@@ -16,7 +16,7 @@ from engines.config import Sampling
 from engines.errors import EngineFailure
 from engines.health import Health
 from engines.voice import Voice
-from service.capacity import measure
+from service.capacity import measure, overcommitted
 
 log = logging.getLogger("mynah.service")
 
@@ -61,6 +61,8 @@ class LazyEngine:
             capacity = await measure(engine, engine.info.limits.max_streams)
             log.info("capacity: %s", capacity.summary)
             self._info = replace(engine.info, limits=replace(engine.info.limits, max_streams=capacity.streams))
+        elif warning := overcommitted(engine.info):
+            log.warning("%s", warning)
 
     async def _loaded(self) -> Engine:
         loop = asyncio.get_running_loop()
@@ -101,6 +103,9 @@ class LazyEngine:
 
     async def similarity(self, voice: Voice, speech: Samples) -> float | None:
         return await self._ready().similarity(voice, speech)
+
+    def schedule_now(self, voice: Voice, max_streams: int) -> str:
+        return self._ready().schedule_now(voice, max_streams)
 
     async def open(self, voice: Voice, sampling: Sampling) -> SpeechStream:
         return await self._ready().open(voice, sampling)

@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from engines.api import Engine
+from engines.errors import InvalidInput
 from engines.version import VERSION
 from mynah.v1 import speech_pb2, speech_pb2_grpc, voices_pb2, voices_pb2_grpc
 from service.access import descriptors
@@ -89,7 +90,8 @@ class Server:
         try:
             self.gate = Authenticator(config.api_keys)
             self.certificates = None if config.tls is None else Certificates(config.tls)
-        except (KeyFileError, OSError) as error:
+            config.policy.dictionary("")  # reads the folder
+        except (KeyFileError, InvalidInput, OSError) as error:
             raise ConfigError(str(error)) from error
         self.admission = Admission(engine.info.limits.max_streams, config.max_uploads, self.gate)
         self._connections = descriptors.connections()

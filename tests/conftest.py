@@ -18,6 +18,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores
 
 # A server that a test starts keeps no voices in the home of the person who runs the test.
 os.environ["MYNAH_VOICES_DIR"] = "memory"
+# Nor does it measure itself at its start: what it would choose depends on how busy the machine is.
+os.environ["MYNAH_STRICT_REFERENCE"] = "on"
 
 # A script starts its background jobs with SIGINT ignored, and all that they start inherits that. Tests interrupt what
 # they start, so `pytest &` has the handler of `pytest`, which no child inherits.

@@ -248,7 +248,7 @@ def _install_the_client_alone(newcomer: Newcomer) -> None:
         raise Failed(f"pip install . ended with status {status}:\n{output}")
     for command in ("mynah-serve", "mynah-engines bench"):
         status, output = newcomer.run(f"{base}/bin/{command}")
-        if status == 0 or "pip install '.[cpu]'" not in output or len(output.splitlines()) != 1:
+        if status == 0 or "'mynah-speech-server[cpu]'" not in output or len(output.splitlines()) != 1:
             raise Failed(f"{command} after `pip install .` ended with status {status} and this:\n{output}")
     _say("pip install ./protos installed the client, and mynah-serve without an extra named it")
 

@@ -74,9 +74,20 @@ class Page:
                     text = gr.Textbox(TEXT, label="Text", lines=4, max_lines=14, elem_id="text")
                     self._custom("writing")
                     self._voice("a", "Voice")
+                    speed = gr.Slider(0.5, 2, value=1, step=0.05, label="Speed", elem_id="voice-speed", buttons=[])
                     with gr.Row(elem_classes="pace expert"):
                         pace = gr.Radio(PACES, value=PACES[0], label="Text arrives", elem_id="pace")
-                        speed = gr.Slider(1, 30, value=8, step=1, label="Words per second", elem_id="speed", buttons=[])
+                        typing = gr.Slider(
+                            1, 30, value=8, step=1, label="Words per second", elem_id="speed", buttons=[]
+                        )
+                    gr.Textbox(
+                        label="Respellings",
+                        info="One in each line: nginx = engine ex",
+                        elem_id="respellings",
+                        elem_classes="expert",
+                        lines=2,
+                        max_lines=8,
+                    )
                     with gr.Row(elem_classes="actions"):
                         speak = gr.Button("Speak", variant="primary", elem_id="speak")
                         gr.Button("Stop", elem_id="stop")  # handled by the player, because Gradio's events are slower
@@ -92,6 +103,7 @@ class Page:
                     with _tab("Settings B", "b", "settings-b"):
                         self._voice("b", "Voice of B")
                         b = make_settings("b")
-        inputs, player_js = [text, pace, speed, *a.controls, *b.controls], f"{self._module}/page.js"
+        inputs, player_js = [text, pace, typing, speed, *a.controls, *b.controls], f"{self._module}/page.js"
         for button, which in ((speak, "a"), (compare, "ab")):
             button.click(fn=None, inputs=inputs, js=js_call(player_js, f"speak('{which}', args)"), **DIRECT)
+        speed.input(fn=None, inputs=[speed], js=js_call(player_js, "setSpeed(args)"), **DIRECT)

@@ -1,11 +1,12 @@
 """The WebSocket of one recording: text and stop in, PCM and events out.
 
-The browser sends JSON: first {"type": "open", "voice": ..., "sampling": {...}}, then any number of
-{"type": "text", "text": ...}, then {"type": "end"}; {"type": "stop"} may come at any time.
+The browser sends JSON: first {"type": "open", "voice": ..., "sampling": {...}, "speed": ..., "respellings": ...}, then
+any number of {"type": "text", "text": ...}, then {"type": "end"}; {"type": "speed", "speed": ...}, which holds for the
+sentences that have not begun, and {"type": "stop"} may come at any time.
 
-It receives JSON events. "segment_started", "segment_done" and "chunk" have the fields of the client's SegmentStarted,
-SegmentDone and AudioChunk, and each "chunk" is followed by a binary message with its samples (16-bit little-endian,
-mono). The last event is "done", "stopped" or "error"; then the socket is closed.
+It receives JSON events. "segment_started", "segment_done", "words" and "chunk" have the fields of the client's
+SegmentStarted, SegmentDone, Words and AudioChunk, and each "chunk" is followed by a binary message with its samples
+(16-bit little-endian, mono). The last event is "done", "stopped" or "error"; then the socket is closed.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from typing import Any
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 import mynah
-from mynah import AudioChunk, InvalidArgument, MynahError, SegmentDone, SegmentStarted
+from mynah import AudioChunk, Flushed, InvalidArgument, MynahError, SegmentDone, SegmentStarted, Words
+from mynah.client.dictionary import parse_dictionary
 from ui.error_messages import PAGE_FAILURE, error_message
 from ui.recordings import Recordings
 from ui.slots import Slots
@@ -81,6 +83,8 @@ class _Relay:
         self._pcm = bytearray()  # empty again once it is too long to be kept
         self._kept = True
         self._rate_hz = 0  # set when the stream is open
+        self._stream: mynah.SpeechStream | None = None
+        self._new_speed: float | None = None  # chosen before the stream is open
 
     async def run(self) -> None:
         opening = await self._opening()
@@ -120,7 +124,10 @@ class _Relay:
 
     async def _read_browser(self) -> None:
         """Queue the browser's text until it sends stop or disconnects."""
-        while (message := await self._receive("text", "end", "stop"))["type"] != "stop":
+        while (message := await self._receive("text", "speed", "end", "stop"))["type"] != "stop":
+            if message["type"] == "speed":
+                await self._set_speed(_speed(message))
+                continue
             text = _string(message, "text") if message["type"] == "text" else None
             self._queued_chars += len(text or "")
             if self._texts.full() or self._queued_chars > _MAX_QUEUED_CHARS:
@@ -131,8 +138,20 @@ class _Relay:
         sampling = _sampling(opening.get("sampling"))
         if sampling.seed is None:  # only a stream that names its seed can be repeated byte for byte
             sampling = replace(sampling, seed=secrets.randbits(53))
-        voice = _string(opening, "voice") or None
-        async with self._client.stream(voice=voice, audio_format="pcm_s16le", sampling=sampling) as stream:
+        voice, speed = _string(opening, "voice") or None, _speed(opening)
+        text = mynah.TextSettings(dictionary=parse_dictionary(_string(opening, "respellings"), "Respellings"))
+        timed = (await self._client.info()).word_times
+        opening_stream = self._client.stream(
+            voice=voice,
+            audio_format="pcm_s16le",
+            sampling=sampling,
+            text_settings=text,
+            speed=speed,
+            word_times=timed or None,
+        )
+        async with opening_stream as stream:
+            self._stream = stream
+            await self._set_speed(self._new_speed)
             settings = stream.opened.settings
             self._rate_hz = settings.sample_rate_hz or 24_000
             seed = str(settings.sampling.seed)  # JavaScript's numbers are exact up to 2^53 only
@@ -141,16 +160,24 @@ class _Relay:
             try:
                 async for event in stream.events():
                     await self._forward(event)
+                    if isinstance(event, Flushed):
+                        await stream.end()
                 await writing
             finally:
                 writing.cancel()
                 await asyncio.gather(writing, return_exceptions=True)
 
+    async def _set_speed(self, speed: float | None) -> None:
+        self._new_speed = speed
+        if self._stream is not None and speed is not None:
+            with suppress(MynahError):  # all has been spoken, or `_speak` raises it
+                await self._stream.set_speed(speed)
+
     async def _write(self, stream: mynah.SpeechStream) -> None:
         while (text := await self._texts.get()) is not None:
             await stream.send_long(text)
             self._queued_chars -= len(text)
-        await stream.end()
+        await stream.flush()  # not `end`, after which the speed can no longer be changed
 
     def _keep(self, data: bytes) -> None:
         if self._kept and not self._recordings.grow(self._pcm, data):
@@ -166,6 +193,8 @@ class _Relay:
                 await _send_event(self._socket, "chunk", **fields)
                 with suppress(RuntimeError, WebSocketDisconnect):
                     await self._socket.send_bytes(data)
+            case Words():
+                await _send_event(self._socket, "words", **asdict(event))
             case SegmentStarted():
                 await _send_event(self._socket, "segment_started", **asdict(event))
             case SegmentDone():
@@ -178,6 +207,12 @@ def _string(message: dict[str, Any], name: str) -> str:
     if not isinstance(value, str) or any("\ud800" <= char <= "\udfff" for char in value):
         raise InvalidArgument(f"{name} must be a string of Unicode characters.", reason="MESSAGE_INVALID")
     return value
+
+
+def _speed(message: dict[str, Any]) -> float | None:
+    """Raises InvalidArgument if it is not a number; the server checks the range."""
+    value = message.get("speed")
+    return None if value is None else float(_number("speed", str(value), float))
 
 
 def _sampling(values: Any) -> mynah.Sampling:
@@ -197,6 +232,7 @@ def _number(name: str, text: str, kind: type[int] | type[float]) -> int | float:
     try:
         return kind(text)
     except (ValueError, OverflowError):
-        allowed, field = "a whole number" if kind is int else "a number", f"sampling.{name}"
+        allowed = "a whole number" if kind is int else "a number"
+        field = name if name == "speed" else f"sampling.{name}"
         message = f"{field} is {text!r}; it must be {allowed}."
         raise InvalidArgument(message, reason="NOT_A_NUMBER", field=field, value=repr(text), allowed=allowed) from None

@@ -1,5 +1,6 @@
 """`python -m bench.gpu --out DIR --budget 520`: every step in a process of its own with a time limit.
 
+The processes are forked from one that has loaded torch and has not touched the GPU, so that loading is paid for once.
 An error that ends a process, or one that every later CUDA call returns, ends one step. Exit status: 0, 1 if a check
 failed, 2 for wrong arguments. It needs torch and the source tree, no network, and nothing else of the GPU's libraries.
 """
@@ -7,12 +8,17 @@ failed, 2 for wrong arguments. It needs torch and the source tree, no network, a
 from __future__ import annotations
 
 import argparse
-import subprocess
+import contextlib
+import multiprocessing
+import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 
+from bench.gpu import steps
 from bench.gpu.results import FAILED, FILE, Recorder, Result, read, table
 
 # step -> its share of the budget
@@ -21,17 +27,13 @@ STEPS = {
     "speed": 0.15, "together": 0.08, "engine": 0.16, "traces": 0.06,
 }  # fmt: skip
 _LEAST_S = 20.0
+_FORK = multiprocessing.get_context("fork")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the steps and print the table. Returns the exit status."""
     args = _parser().parse_args(arguments)
     args.out.mkdir(parents=True, exist_ok=True)
-    if args.step:
-        from bench.gpu import steps
-
-        steps.run(args.step, Recorder(args.out, args.step), args.device, args.model, args.out)
-        return 0
     (args.out / FILE).unlink(missing_ok=True)
     ends_s = time.monotonic() + args.budget
     for step in args.only or STEPS:
@@ -50,18 +52,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run_step(step: str, args: argparse.Namespace, limit_s: float) -> None:
-    command = [sys.executable, "-m", "bench.gpu", "--step", step, "--out", str(args.out)]
-    command += ["--device", args.device, "--model", args.model]
     recorder, began_s = Recorder(args.out, step), time.monotonic()
-    with (args.out / f"{step}.log").open("w") as log:
-        try:
-            status = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, timeout=limit_s).returncode
-        except subprocess.TimeoutExpired:
-            recorder.check("time", False, f"it took longer than {limit_s:.0f} s")
-            return
-    if status:
-        recorder.check("process", False, f"it ended with {status}; see {step}.log")
-    _print(Result(step, "seconds", "done" if status == 0 else FAILED, time.monotonic() - began_s, "s"))
+    process = _FORK.Process(target=_step, args=(step, args.device, args.model, args.out), name=step)
+    process.start()
+    process.join(limit_s)
+    if process.is_alive():
+        _end(process)
+        recorder.check("time", False, f"it took longer than {limit_s:.0f} s")
+        return
+    _end(process)  # what it started, if it did not end it
+    if process.exitcode:
+        recorder.check("process", False, f"it ended with {process.exitcode}; see {step}.log")
+    status = FAILED if process.exitcode else "done"
+    _print(Result(step, "seconds", status, time.monotonic() - began_s, "s"))
+
+
+def _step(step: str, device: str, model: str, folder: Path) -> None:
+    """A step's process: the leader of a group, with its output in a file."""
+    os.setsid()
+    log = (folder / f"{step}.log").open("w", buffering=1)  # until the process ends
+    for stream in (1, 2):  # of libraries, which do not know Python's
+        os.dup2(log.fileno(), stream)
+    sys.stdout = sys.stderr = log
+    steps.run(step, Recorder(folder, step), device, model, folder)
+
+
+def _end(process: ForkProcess) -> None:
+    """Kill the process and all that it started."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        assert process.ident
+        os.killpg(process.ident, signal.SIGKILL)
+    process.kill()
+    process.join()
 
 
 def _print(result: Result) -> None:
@@ -76,7 +98,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="cuda", help="cuda, or cpu for a rehearsal (default cuda)")
     parser.add_argument("--model", default="random:turbo", help="checkpoint (default random:turbo)")
     parser.add_argument("--only", nargs="+", choices=list(STEPS), help="steps (default: all)")
-    parser.add_argument("--step", choices=list(STEPS), help=argparse.SUPPRESS)
     return parser
 
 

@@ -14,7 +14,8 @@ from engines.api import AudioChunk, Engine, Segment
 from engines.config import EngineConfig, Sampling
 from engines.device import device_memory
 from engines.errors import EngineBusy
-from engines.model_spec import SAMPLE_RATE_HZ
+from engines.model_spec import MODELS, SAMPLE_RATE_HZ
+from engines.planning.plan import Planner, engine_memory
 
 _TEXT = "The quick brown fox jumps over the lazy dog, and the dog does not mind at all."
 
@@ -47,14 +48,21 @@ async def _speak_all(record: Recorder, machine: Machine, engine: Engine, counts:
                 record.measured(f"streams accepted of {streams}", len(spoken), "", note=note)
             first_s, audio_s, underruns = (np.array(column) for column in zip(*spoken, strict=True))
             p50, p95 = np.percentile(1000 * first_s, (50, 95))
+            times = machine.planned(engine.info.t3_runtime, engine.info.s3gen_runtime)
             record.measured(
-                f"first chunk, {streams} streams", float(p50), "ms", note=f"p95 {p95:.0f}", p95_ms=float(p95)
+                f"first chunk, {streams} streams",
+                float(p50),
+                "ms",
+                planned=None if times is None else Planner(times).first_audio(streams).median_ms,
+                note=f"p95 {p95:.0f}",
+                p95_ms=float(p95),
             )
             record.measured(f"real-time factor, {streams} streams", took_s / float(audio_s.mean()), "")
             record.measured(f"underruns, {streams} streams", float(underruns.sum()), "")
             record.check(f"audio of {streams} streams", bool((audio_s > 0).all()))
         if (memory := device_memory(machine.device)) is not None:
-            record.measured("memory of the GPU in use", memory.used_bytes / 1e9, "GB")
+            planned_gb = engine_memory(MODELS[engine.info.model], counts[-1]).total / 1e9
+            record.measured("memory of the GPU in use", memory.used_bytes / 1e9, "GB", planned=planned_gb)
     finally:
         await engine.close()
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 
 from bench.gpu.results import Recorder
 from bench.gpu.steps import Machine, best_ms, peak_memory
+from engines.conditioning.builtin import load_builtin
 from engines.device import use_exact_float32
+from engines.planning.stages import Window
 from engines.s3gen.gpu.buffered import BufferedRuntime
 from engines.s3gen.parity_check import (
     COMPOSITIONS,
@@ -17,11 +20,14 @@ from engines.s3gen.parity_check import (
     LARGEST_COMPOSITIONS,
     validate,
 )
-from engines.s3gen.runtime import Runtime
+from engines.s3gen.runtime import CachedFlowBatch, CachedRuntime, Runtime
 from engines.s3gen.runtimes.torch import TorchRuntime
+from engines.s3gen.runtimes.torch_cached import TorchCachedRuntime
 from engines.tools.s3gen_times import flow_batch, vocoder_batch
 
 _PROMPT_TOKENS = 250
+_REHEARSED = ((33,), (30, 17))  # rows of tokens on a CPU, where the code is tried and not the device
+_PLANNED = ("torch", "torch_graphs fp16")  # runtimes in the precision that is planned
 # name: rows, tokens behind the prompt, mel frames
 _WINDOWS = {
     "first window": (1, 13, 40),
@@ -45,7 +51,10 @@ def right(record: Recorder, machine: Machine) -> None:
         trusted = on_gpu
     for name, precision, runtime in _others(record, machine):
         with peak_memory(record, name, machine):
-            _compare(record, name, runtime, trusted, precision, thorough=machine.on_gpu)
+            with_blocks: Runtime = trusted
+            if isinstance(runtime, CachedRuntime) and isinstance(trusted, TorchRuntime):
+                with_blocks = TorchCachedRuntime(trusted)  # has blocks to compare with
+            _compare(record, name, runtime, with_blocks, precision, thorough=machine.on_gpu)
         if isinstance(runtime, BufferedRuntime):
             record.measured(f"{name}: sizes captured", runtime.graphs, "")
             record.measured(f"{name}: calls replayed", 100 * runtime.replayed_ratio, "%")
@@ -59,7 +68,7 @@ def _compare(
             runtime,
             trusted,
             precision=precision,
-            compositions=GPU_COMPOSITIONS if thorough else COMPOSITIONS,
+            compositions=GPU_COMPOSITIONS if thorough else COMPOSITIONS if torch.cuda.is_available() else _REHEARSED,
             rounds=GPU_ROUNDS if thorough else 1,
             once=LARGEST_COMPOSITIONS if thorough else (),
         )
@@ -93,9 +102,18 @@ def _others(record: Recorder, machine: Machine) -> Iterator[tuple[str, str, Runt
         yield f"torch_graphs {precision}", precision, graphed
     if not machine.on_gpu:
         yield "torch again", "fp32", TorchRuntime(checkpoint, device=machine.device)
-    from engines.s3gen.runtimes.torch_cached import TorchCachedRuntime
-
     yield "torch, cached decoding", "fp32", TorchCachedRuntime(TorchRuntime(checkpoint, device=machine.device))
+    if not machine.on_gpu:
+        return
+    from engines.device import CudaGraphs
+    from engines.s3gen.gpu.cached_graphs import GraphedCachedRuntime
+
+    for precision, dtype in (("fp32", torch.float32), ("fp16", torch.float16)):
+        blocks = GraphedCachedRuntime(TorchRuntime(checkpoint, device=machine.device, dtype=dtype))
+        blocks.prepare(CudaGraphs(torch.device(machine.device)))
+        record.measured(f"torch_graphs, cached {precision}: sizes captured", blocks.static.graphs, "")
+        record.measured(f"torch_graphs, cached {precision}: memory of graphs", blocks.static.nbytes / 1e6, "MB")
+        yield f"torch_graphs, cached {precision}", precision, blocks
 
 
 def fast(record: Recorder, machine: Machine) -> None:
@@ -110,4 +128,34 @@ def fast(record: Recorder, machine: Machine) -> None:
             repeats = machine.repeats(10 if rows == 1 else 4, 1)
             flow_ms = best_ms(lambda runtime=runtime, flow=flow: runtime.flow(flow), machine, repeats)
             vocoder_ms = best_ms(lambda runtime=runtime, v=vocoder: runtime.vocoder(v), machine, repeats)
-            record.measured(f"{name}: {window}", flow_ms + vocoder_ms, "ms", flow_ms=flow_ms, vocoder_ms=vocoder_ms)
+            times = machine.planned("torch", name.removesuffix(" fp16") if name in _PLANNED else "torch")
+            planned_ms = None
+            if times is not None and name in _PLANNED:
+                planned_ms = times.window_ms(Window(_PROMPT_TOKENS + tokens, frames), rows)
+            took_ms = {"flow_ms": flow_ms, "vocoder_ms": vocoder_ms}
+            record.measured(f"{name}: {window}", flow_ms + vocoder_ms, "ms", planned=planned_ms, **took_ms)
+        if isinstance(runtime, CachedRuntime):
+            _time_blocks(record, machine, name, runtime)
+
+
+def _time_blocks(record: Recorder, machine: Machine, name: str, runtime: CachedRuntime) -> None:
+    """Flow alone of blocks behind a full context, one hop after the other."""
+    voice = load_builtin(machine.checkpoint().conds_path)
+    for rows, tokens in ((1, 28), (8, 28), (8, 107)) if machine.on_gpu else ((1, 28),):
+        caches = [runtime.begin(voice) for _ in range(rows)]
+        batch = CachedFlowBatch(
+            tokens=np.zeros((rows, tokens), np.int64),
+            token_lengths=np.full(rows, tokens),
+            new_tokens=np.full(rows, tokens - 3),
+            noise=np.random.default_rng(0).standard_normal((rows, 2 * tokens, 80), np.float32),
+            caches=caches,
+        )
+
+        def block(batch: CachedFlowBatch = batch) -> None:
+            runtime.flow_cached(batch)
+            for cache in batch.caches:
+                cache.commit(int(batch.new_tokens[0]))
+
+        record.measured(
+            f"{name}: flow of {rows} x {tokens} tokens", best_ms(block, machine, machine.repeats(10, 1)), "ms"
+        )

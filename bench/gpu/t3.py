@@ -12,8 +12,10 @@ from engines.conditioning.builtin import load_builtin
 from engines.config import Sampling
 from engines.t3.backend import T3Request
 from engines.t3.decoder import DecoderLimits, T3Decoder
+from engines.t3.gpu.net import StaticT3Net, check_static_net
 from engines.t3.model import T3Net
 from engines.t3.net import Net
+from engines.t3.parity import T3ParityCheck
 from engines.voice import Voice
 
 _TEXT = tuple(range(1, 40))
@@ -25,7 +27,16 @@ def run(record: Recorder, machine: Machine) -> None:
     checkpoint = machine.checkpoint()
     voice = load_builtin(checkpoint.conds_path)
     expected = drawn(T3Net.load(checkpoint.t3_path, checkpoint.spec, "cpu"), voice, 1)[0]
-    nets: dict[str, Net] = {"torch": T3Net.load(checkpoint.t3_path, checkpoint.spec, machine.device)}
+    torch_net = T3Net.load(checkpoint.t3_path, checkpoint.spec, machine.device)
+    nets: dict[str, Net] = {
+        "torch": torch_net,
+        "torch_graphs fp32": StaticT3Net.load(checkpoint.t3_path, checkpoint.spec, machine.device),
+    }
+    if machine.on_gpu:
+        half = StaticT3Net.load(checkpoint.t3_path, checkpoint.spec, machine.device, dtype=torch.float16)
+        for streams in (1, 8, 32):
+            _compare_logits(record, half, T3ParityCheck(torch_net), streams)
+            _time(record, machine, "torch_graphs fp16", half, voice, streams)
     for name, net in nets.items():
         for streams in (1, machine.repeats(8, 2)):
 
@@ -37,6 +48,15 @@ def run(record: Recorder, machine: Machine) -> None:
             record.attempt(f"{name}: greedy tokens, {streams} streams", compare)
         for streams in (1, 8, 32) if machine.on_gpu else (1,):
             _time(record, machine, name, net, voice, streams)
+
+
+def _compare_logits(record: Recorder, net: StaticT3Net, check: T3ParityCheck, streams: int) -> None:
+    """Half precision and replayed graphs against torch in float32."""
+
+    def compare() -> str:
+        return "; ".join(str(one) for one in check_static_net(check, net, streams, 2048))
+
+    record.attempt(f"torch_graphs fp16: logits, {streams} streams", compare)
 
 
 def drawn(net: Net, voice: Voice, streams: int, tokens: int = _TOKENS) -> list[list[int]]:
@@ -69,12 +89,16 @@ def _time(record: Recorder, machine: Machine, name: str, net: Net, voice: Voice,
         decoder.release(sequence)
 
     machine.synchronize()
-    record.measured(f"{name}: prefill, voice warm, {streams} streams", best_ms(prefill, machine, 3), "ms")
+    times = machine.planned("torch", "torch")
+    planned_ms = None if times is None else times.t3_prefill_ms(1)
+    record.measured(
+        f"{name}: prefill, voice warm, {streams} streams", best_ms(prefill, machine, 3), "ms", planned=planned_ms
+    )
     for seed in range(streams):
         decoder.add(T3Request(_TEXT, voice, Sampling(seed=seed, max_speech_tokens=1000)))
     for _ in range(2 * streams + 4):
         decoder.step()
     with torch.inference_mode():
-        record.measured(
-            f"{name}: step, {streams} streams", best_ms(decoder.step, machine, machine.repeats(50, 3)), "ms"
-        )
+        planned_ms = None if times is None else times.t3_step_ms(streams)
+        step_ms = best_ms(decoder.step, machine, machine.repeats(50, 3))
+        record.measured(f"{name}: step, {streams} streams", step_ms, "ms", planned=planned_ms)

@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import time
 
+import torch
+
 from bench.gpu.results import Recorder
 from bench.gpu.steps import Machine
-from engines.s3gen.export.export import ExportSettings, export
-from engines.s3gen.gpu.build import ENGINE_GRAPHS, BuildSettings, build_engines, engine_folder
-from engines.s3gen.gpu.trt import TensorRTMissing, load_tensorrt
+from engines.s3gen.gpu.trt import TensorRT, TensorRTMissing, load_tensorrt
+
+_OVERHEAD_BYTES = 500_000_000  # kernels, which are loaded lazily
 
 
 def run(record: Recorder, machine: Machine) -> None:
     """Everything about TensorRT, where it is installed beside a GPU."""
-    try:
-        trt = load_tensorrt()
-    except TensorRTMissing as why:
-        record.absent("tensorrt", str(why)[:100])
-        return
-    if not machine.on_gpu:
-        record.absent("tensorrt", "engines run on a GPU only; tests build them without one")
-        return
+    for flavour in ("tensorrt", "tensorrt_rtx"):
+        try:
+            trt = load_tensorrt(flavour)
+        except TensorRTMissing as why:
+            record.absent(flavour, str(why)[:100])
+            continue
+        if not machine.on_gpu:
+            record.absent(flavour, "engines run on a GPU only; tests build them without one")
+            continue
+        record.attempt(f"{flavour}: all of it", lambda trt=trt: _run(record, machine, trt))
+
+
+def _run(record: Recorder, machine: Machine, trt: TensorRT) -> str:
     from bench.gpu.s3gen import _compare
+    from engines.s3gen.export.export import ExportSettings, export
+    from engines.s3gen.gpu.build import ENGINE_GRAPHS, BuildSettings, build_engines, engine_folder
     from engines.s3gen.gpu.cuda import probe
-    from engines.s3gen.gpu.tensorrt import TensorRTRuntime
+    from engines.s3gen.gpu.tensorrt import ENGINE_BYTES, TensorRTRuntime
     from engines.s3gen.runtimes.torch import TorchRuntime
 
     checkpoint, gpu = machine.checkpoint(), probe()
@@ -31,9 +40,21 @@ def run(record: Recorder, machine: Machine) -> None:
     began_s = time.perf_counter()
     build_engines(made, engine_folder(machine.cache_dir), BuildSettings(gpu.architecture), trt)
     record.measured(f"{trt.name} {trt.version}: build", time.perf_counter() - began_s, "s")
-    runtime = TensorRTRuntime(checkpoint, cache_dir=machine.cache_dir)
-    record.measured("scratch memory", runtime.scratch_bytes / 1e6, "MB")
+    free_before, _ = torch.cuda.mem_get_info()
+    runtime = TensorRTRuntime(checkpoint, cache_dir=machine.cache_dir, flavour=trt.name)
+    name = trt.name
+    used = free_before - torch.cuda.mem_get_info()[0]
+    engines, sizes = runtime.engine_bytes, {key: f"{size / 1e6:.0f}" for key, size in runtime.scratch_by_engine.items()}
+    record.measured(f"{name}: scratch memory", runtime.scratch_bytes / 1e6, "MB", note=f"asked for by engine: {sizes}")
+    record.measured(f"{name}: engines", engines / 1e6, "MB")
+    # contexts that allocated memory of their own, beside the one block, would show as gigabytes
+    fits = used < engines + runtime.scratch_bytes + runtime.buffer_bytes + _OVERHEAD_BYTES
+    record.check(f"{name}: memory of contexts", fits, f"{used / 1e6:.0f} MB in use after loading")
+    planned = engines + runtime.scratch_bytes <= ENGINE_BYTES
+    record.check(f"{name}: within the plan", planned, f"{ENGINE_BYTES / 1e6:.0f} MB are planned")
     runtime.prepare()
-    record.measured("sizes captured", runtime.graphs, "")
-    _compare(record, "tensorrt fp16", runtime, TorchRuntime(checkpoint, device=machine.device), "fp16", thorough=True)
-    record.measured("calls replayed", 100 * runtime.replayed_ratio, "%")
+    expected = 0 if trt.portable else runtime.sizes_to_capture
+    record.check(f"{name}: sizes captured", runtime.graphs == expected, f"{runtime.graphs} of {expected}")
+    _compare(record, f"{name} fp16", runtime, TorchRuntime(checkpoint, device=machine.device), "fp16", thorough=True)
+    record.measured(f"{name}: calls replayed", 100 * runtime.replayed_ratio, "%")
+    return f"{trt.name} {trt.version}"

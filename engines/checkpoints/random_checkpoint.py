@@ -54,7 +54,7 @@ class Generator(Protocol):
 class NetGenerator:
     """Writes random weights of all nets, a random voice, and a tokenizer of bytes and tags."""
 
-    version = 2
+    version = 3
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256()

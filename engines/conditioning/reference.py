@@ -19,7 +19,14 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.audio import Samples, StreamResampler, loudness_lufs
-from engines.conditioning.selection import MIN_SPEECH_S, offset_warning, select, without_offset
+from engines.conditioning.limits import (
+    MAX_REFERENCE_BYTES,
+    MAX_REFERENCE_S,
+    MIN_REFERENCE_S,
+    too_large,
+    wrong_length,
+)
+from engines.conditioning.selection import offset_warning, select, without_offset
 from engines.errors import InvalidInput
 from engines.model_spec import SAMPLE_RATE_HZ
 from engines.voice_report import VoiceReport, VoiceWarning
@@ -27,9 +34,6 @@ from engines.voice_report import VoiceReport, VoiceWarning
 if TYPE_CHECKING:
     import av  # imported by what decodes: an engine without uploads runs without it
 
-MAX_REFERENCE_BYTES = 32 * 2**20
-MIN_REFERENCE_S = MIN_SPEECH_S  # exclusive; upstream's bound
-MAX_REFERENCE_S = 120.0
 MIN_REFERENCE_LUFS = -60.0  # quieter than any intended recording of speech
 MIN_SOURCE_RATE_HZ, MAX_SOURCE_RATE_HZ = 4_000, 384_000
 # PyAV reads a planar frame's channels up to a null pointer, which frames of eight or more channels lack: a crash.
@@ -119,7 +123,7 @@ def check_decoded(decoded: Decoded) -> Reference:
     """
     recorded_s = len(decoded.samples) / SAMPLE_RATE_HZ
     if recorded_s <= MIN_REFERENCE_S:
-        raise _wrong_length(f"{recorded_s:.2f} s", "AUDIO_TOO_SHORT")
+        raise wrong_length(f"{recorded_s:.2f} s", "AUDIO_TOO_SHORT")
     samples, offset = without_offset(decoded.samples)
     _check_audible(loudness_lufs(samples, SAMPLE_RATE_HZ))
     warnings = (offset_warning(offset),) if offset else ()
@@ -142,11 +146,6 @@ def _check_audible(loudness: float) -> None:
         raise InvalidInput("audio", message, "AUDIO_SILENT", value=value, allowed=allowed)
 
 
-def _wrong_length(value: str, reason: str) -> InvalidInput:
-    allowed = f"more than {MIN_REFERENCE_S:.0f} s and at most {MAX_REFERENCE_S:.0f} s"
-    return InvalidInput("audio", f"audio is {value} long; it must be {allowed}.", reason, value=value, allowed=allowed)
-
-
 def not_decodable(problem: str) -> InvalidInput:
     """Returns the error AUDIO_NOT_DECODABLE. `problem` completes the sentence "audio cannot be decoded: ..."."""
     allowed = "an intact audio file, e.g. WAV, FLAC, MP3, Ogg, M4A or WebM"
@@ -160,14 +159,12 @@ def _check_bytes(audio: bytes) -> None:
         raise InvalidInput("audio", f"audio is empty; send {allowed}.", "AUDIO_EMPTY", value="0 bytes", allowed=allowed)
     _check_size("audio", len(audio))
     for header in _COMPRESSED_HEADER.finditer(audio):
-        _check_size("audio has a compressed header that", int.from_bytes(header.group(1), "big"))
+        _check_size("audio's compressed header", int.from_bytes(header.group(1), "big"))
 
 
 def _check_size(subject: str, size_bytes: int) -> None:
     if size_bytes > MAX_REFERENCE_BYTES:
-        value, allowed = f"{size_bytes} bytes", f"at most {MAX_REFERENCE_BYTES} bytes"
-        message = f"{subject} is {value} long; it must be {allowed}."
-        raise InvalidInput("audio", message, "AUDIO_TOO_LARGE", value=value, allowed=allowed)
+        raise too_large(subject, MAX_REFERENCE_BYTES, f"{size_bytes} bytes")
 
 
 def _decode(audio: bytes) -> Decoded:
@@ -267,7 +264,7 @@ def _frame_planes(container: av.container.InputContainer, stream: av.AudioStream
             raise not_decodable(f"its sample rate changes from {rate_hz} to {frame.sample_rate} Hz")
         left_samples -= frame.samples
         if left_samples < 0:
-            raise _wrong_length(f"more than {MAX_REFERENCE_S:.0f} s", "AUDIO_TOO_LONG")
+            raise wrong_length(f"more than {MAX_REFERENCE_S:.0f} s", "AUDIO_TOO_LONG")
         yield _planes(frame)
 
 

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from engines.conditioning.reference import MAX_REFERENCE_S, Decoded, Reference, check_decoded, decode, not_decodable
+from engines.conditioning.limits import MAX_REFERENCE_S
+from engines.conditioning.reference import Decoded, Reference, check_decoded, decode, not_decodable
 from engines.errors import InvalidInput
 from engines.model_spec import SAMPLE_RATE_HZ
 

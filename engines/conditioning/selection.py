@@ -12,7 +12,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from engines.audio import Samples
+from engines.audio import Samples, resample
+from engines.conditioning.spectral_change import HOP_S, RATE_HZ, changing
 from engines.conditioning.speech_detector import FRAME_S, speech_probabilities, speech_segments
 from engines.errors import InvalidInput
 from engines.model_spec import SAMPLE_RATE_HZ
@@ -76,8 +77,7 @@ class _Recording:
     def __init__(self, samples: Samples) -> None:
         self._samples = samples
         self._duration_s = len(samples) / SAMPLE_RATE_HZ
-        probabilities = speech_probabilities(samples)
-        self._segments = speech_segments(probabilities)
+        self._segments = _speech(samples)
         frames = samples[: len(samples) // _FRAME_SAMPLES * _FRAME_SAMPLES].reshape(-1, _FRAME_SAMPLES)
         self._power = np.var(frames, axis=1, dtype=np.float64)  # an offset is neither speech nor noise
         self._is_speech = np.zeros(len(frames), bool)
@@ -140,7 +140,7 @@ class _Recording:
         allowed = f"at least {MIN_SPEECH_S:.0f} s of speech within {PROMPT_S:.0f} s"
         message = (
             f"audio has too little speech ({value}); it must have {allowed}. Send a recording of one person who speaks "
-            "for 10 to 20 s, without music or long pauses."
+            "for 10 to 20 s, without music, tones or long pauses."
         )
         return InvalidInput("audio", message, "AUDIO_TOO_LITTLE_SPEECH", value=value, allowed=allowed)
 
@@ -189,6 +189,17 @@ class _Recording:
     def _longest_pause_s(self, span: Span) -> float:
         inside = [each for each in self._segments if each[0] < span[1] and each[1] > span[0]]
         return max((after[0] - before[1] for before, after in pairwise(inside)), default=0.0)
+
+
+def _speech(samples: Samples) -> list[Span]:
+    """Returns the segments that the voice detector finds and that change as speech does."""
+    probabilities = speech_probabilities(samples)
+    found = np.zeros(len(probabilities), bool)
+    for begin_s, end_s in speech_segments(probabilities):
+        found[round(begin_s / FRAME_S) : round(end_s / FRAME_S)] = True
+    hops = round(FRAME_S / HOP_S)
+    kept = changing(resample(samples, SAMPLE_RATE_HZ, RATE_HZ), np.repeat(found, hops))[::hops]
+    return speech_segments(np.where(found & ~kept, np.float32(0.0), probabilities))
 
 
 def offset_warning(offset: float) -> VoiceWarning:

@@ -1,5 +1,5 @@
 /* A dense layer on a CPU, for the few rows of T3's step. It is bound by memory bandwidth, so weights are read once for
- * all rows and may be float16.
+ * all rows and may be float16, or 8 bits in blocks that share a scale.
  *
  * Called through ctypes by dense.py, which lays out the weights; the structure here and there must agree.
  */
@@ -14,15 +14,18 @@
 #define PIECES_PER_THREAD 4 /* enough to make up for a late thread; each long enough for the prefetcher */
 #define MAX_LANES 16
 
+#define BLOCK 32 /* steps of depth whose 8-bit weights share a scale; a divisor of DEPTH_AT_ONCE */
+
 enum kind { PLAIN, GELU, ADD };
+enum precision { FLOAT32, FLOAT16, INT8 };
 
 struct dense {
     const float *x; /* (rows, depth) */
-    const void *weights; /* panels of (depth, simd_width * 2) */
+    const void *weights; /* panels of (depth, simd_width * 2); INT8: each block behind its bfloat16 scales */
     const float *bias, *residual; /* residual (rows, outputs), with ADD */
     float *out; /* (rows, outputs) */
     int64_t rows, depth, outputs;
-    int32_t fp16_weights, kind;
+    int32_t precision, kind;
 };
 
 #define KERNEL "dense_kernel.h"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from functools import cache
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -13,14 +13,17 @@ import numpy.typing as npt
 from engines.kernels.library import F32, library, panels, simd_widths, thread_pool
 
 PLAIN, GELU, ADD = range(3)  # the result, its GELU in the tanh form, or its sum with a residual
+WeightFormat = Literal["float32", "float16", "int8"]
+_FORMATS: tuple[WeightFormat, ...] = ("float32", "float16", "int8")
 _FP16_FROM_WIDTH = 8  # wider instruction sets convert float16 as they read it
+_BLOCK = 32  # steps of depth whose 8-bit weights share a scale
 
 
 class _Dense(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("x", "weights", "bias", "residual", "out")),
         *((name, ctypes.c_int64) for name in ("rows", "depth", "outputs")),
-        *((name, ctypes.c_int32) for name in ("fp16_weights", "kind")),
+        *((name, ctypes.c_int32) for name in ("precision", "kind")),
     )
 
 
@@ -29,27 +32,38 @@ def fp16_supported() -> bool:
     return bool(simd_widths()) and simd_widths()[0] >= _FP16_FROM_WIDTH
 
 
+def int8_supported() -> bool:
+    """Whether this machine can keep weights in 8 bits, which every instruction set of the library widens."""
+    return bool(simd_widths())
+
+
 class DenseLayer:
     """x times a weight, plus a bias. Raises ValueError without the library, or if the CPU has no float16 weights."""
 
     def __init__(
-        self, weight: F32, bias: F32, threads: int, *, fp16_weights: bool, pool: str, simd_width: int | None = None
+        self,
+        weight: F32,
+        bias: F32,
+        threads: int,
+        *,
+        weights: WeightFormat,
+        pool: str,
+        simd_width: int | None = None,
     ) -> None:
         """weight (in, out), bias (out,)
 
-        fp16_weights: keep the weight in float16
+        weights: how the weight is kept; arithmetic is float32
         pool: the name of the thread pool; its layers wait for each other
         simd_width: one of `simd_widths`, by default the best
         """
         best = simd_width or next(iter(simd_widths()), None)
-        if best is None or (fp16_weights and best < _FP16_FROM_WIDTH):
+        if best is None or (weights == "float16" and best < _FP16_FROM_WIDTH):
             raise ValueError("no compiled dense layers on this machine, or none that keep weights in float16")
-        self._simd_width, self._threads, self._pool, self._fp16 = best, threads, pool, fp16_weights
+        self._simd_width, self._threads, self._pool, self._format = best, threads, pool, weights
         self.outputs = len(bias)
         self.width = -(-self.outputs // best) * best  # of `run`'s result: the outputs, then unused columns
         spare = self.width - self.outputs
-        laid_out = panels(np.pad(weight, ((0, 0), (0, spare))), best)
-        self._weights: npt.NDArray[np.generic] = laid_out.astype(np.float16) if fp16_weights else laid_out
+        self._weights = _laid_out(np.pad(weight, ((0, 0), (0, spare))), best, weights)
         self._bias = np.pad(bias, (0, spare)).astype(np.float32)
         self._depth = len(weight)
 
@@ -62,9 +76,40 @@ class DenseLayer:
         """Addresses of floats: x (rows, in), out and with ADD residual (rows, `width`), work of `work_floats`."""
         layer = _Dense(
             x, self._weights.ctypes.data, self._bias.ctypes.data, residual, out,
-            rows, self._depth, self.width, self._fp16, kind,
+            rows, self._depth, self.width, _FORMATS.index(self._format), kind,
         )  # fmt: skip
         _functions()[0](thread_pool(self._threads, self._pool), self._simd_width, ctypes.byref(layer), work)
+
+
+def int8_blocks(weight: F32) -> tuple[npt.NDArray[np.int8], F32]:
+    """Returns a weight (in, out) as 8-bit numbers, and the scales (blocks, out) of each 32 of them along the depth.
+
+    Scales are of bfloat16's precision, rounded up, so that no number is clipped.
+    """
+    depth, outputs = weight.shape
+    blocks = -(-depth // _BLOCK)
+    padded = np.pad(weight, ((0, blocks * _BLOCK - depth), (0, 0))).reshape(blocks, _BLOCK, outputs)
+    largest = np.abs(padded).max(axis=1).astype(np.float32) / np.float32(127)
+    scales = ((largest.view(np.uint32) + 0xFFFF) & 0xFFFF0000).view(np.float32)
+    numbers = np.rint(padded / np.where(scales == 0, np.float32(1), scales)[:, None])
+    return numbers.astype(np.int8).reshape(-1, outputs)[:depth], scales
+
+
+def _laid_out(weight: F32, simd_width: int, weights: WeightFormat) -> npt.NDArray[np.generic]:
+    """Panels of a weight (in, out) in its format, as dense.c reads them."""
+    if weights != "int8":
+        laid_out = panels(weight, simd_width)
+        return laid_out.astype(np.float16) if weights == "float16" else laid_out
+    numbers, scales = int8_blocks(weight)
+    halves = (scales.view(np.uint32) >> 16).astype(np.uint16)
+    parts: list[npt.NDArray[np.uint8]] = []
+    for start in range(0, weight.shape[1], 2 * simd_width):
+        columns = slice(start, start + 2 * simd_width)
+        for block in range(len(scales)):
+            parts.append(np.ascontiguousarray(halves[block, columns]).view(np.uint8))
+            rows = numbers[block * _BLOCK : (block + 1) * _BLOCK, columns]
+            parts.append(np.ascontiguousarray(rows).view(np.uint8).ravel())
+    return np.concatenate(parts)
 
 
 @cache

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,11 +65,22 @@ def open_session(model: Path | bytes, settings: SessionSettings) -> ort.Inferenc
     """Open a session on exactly the providers of `settings`. Raises ProviderMissing naming those that did not load."""
     available = ort.get_available_providers()
     _check_available([name for name in settings.providers if PROVIDERS[name] not in available], settings)
+    _load_libraries(settings.providers)
     source = str(model) if isinstance(model, Path) else model
     session = ort.InferenceSession(source, session_options(settings), providers=provider_list(settings))
     active = session.get_providers()  # ONNX Runtime silently drops a provider whose library cannot be loaded
     _check_available([name for name in settings.providers if PROVIDERS[name] not in active], settings)
     return session
+
+
+def _load_libraries(providers: Sequence[str]) -> None:
+    """Load what the GPU providers link to from Python packages, where the dynamic linker does not look by itself."""
+    if not {"cuda", "tensorrt"} & set(providers):
+        return
+    ort.preload_dlls()
+    if "tensorrt" in providers:
+        with contextlib.suppress(ImportError):  # installed for the whole system; if it is nowhere, the check says so
+            importlib.import_module("tensorrt")
 
 
 def session_options(settings: SessionSettings) -> ort.SessionOptions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from engines.api import NULL_OBSERVER, EngineInfo, Limits, Observer
 from engines.config import EngineConfig
@@ -54,6 +55,7 @@ def build_published_engine(config: EngineConfig, folder: Path, observer: Observe
         notice=NOTICE,
         tags=encoder.tags,
         voice_models=(NAME,),
+        word_times_notice="The published ONNX graphs do not give T3's attention, so the times of words are not known.",
     )
     batcher = WindowBatcher(runtime, max_batch=1, observer=observer)
     stages = Stages(encoder, t3, batcher, _WHOLE_SEGMENT, observer, encoder.count_tokens, encoder.max_speech_tokens)
@@ -65,12 +67,12 @@ def build_published_engine(config: EngineConfig, folder: Path, observer: Observe
 def _check_choices(config: EngineConfig) -> None:
     """Raises InvalidInput for a choice that the graphs do not support: they run in float32 on ONNX Runtime's CPU
     provider, T3 and S3Gen alike."""
-    supported = {
+    supported: dict[str, tuple[Any, ...]] = {
         "t3": ("auto", "onnx"),
         "t3_dtype": ("auto", "float32"),
         "s3gen": ("auto", "onnx"),
         "s3gen_dtype": ("auto", "float32"),
-        "decode": ("reference",),
+        "decode": ("auto", "reference"),
         "device": ("auto", "cpu"),
         "providers": (("cpu",),),
     }

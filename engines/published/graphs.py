@@ -9,14 +9,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-import onnx
-from onnx import TensorProto, ValueInfoProto
+from typing import TYPE_CHECKING
 
 from engines.checkpoints.hub import Hub
 from engines.errors import CheckpointError
 from engines.model_spec import MEL_BANDS, SPEECH_VOCAB, X_VECTOR_DIM
 from engines.text.tokenizer import TOKENIZER_FILES
+
+if TYPE_CHECKING:
+    from onnx import ValueInfoProto
 
 REPOSITORY = "ResembleAI/chatterbox-turbo-ONNX"
 NAME = "turbo-onnx"  # the repository's short name as a model
@@ -24,7 +25,7 @@ SPEECH_ENCODER, EMBED_TOKENS = "speech_encoder", "embed_tokens"
 LANGUAGE_MODEL, CONDITIONAL_DECODER = "language_model", "conditional_decoder"
 _GRAPHS = (SPEECH_ENCODER, EMBED_TOKENS, LANGUAGE_MODEL, CONDITIONAL_DECODER)
 _PAST = re.compile(r"past_key_values\.(\d+)\.(key|value)")
-_KINDS = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
+_KINDS = {"float32": 1, "int64": 7}  # onnx.TensorProto.FLOAT and INT64
 
 Shape = tuple[int | None, ...]  # None: any size
 Ports = Mapping[str, tuple[str, Shape]]  # name -> (dtype, shape)
@@ -122,6 +123,8 @@ def _from_hub(hub: Hub) -> Path:
 
 def _read(path: Path) -> tuple[Ports, Ports]:
     """A graph's inputs and outputs, read without its weights."""
+    import onnx  # the other models need none
+
     try:
         graph = onnx.load(path, load_external_data=False).graph
     except Exception as error:  # protobuf's own kinds

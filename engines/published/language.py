@@ -15,6 +15,7 @@ from engines.model_spec import TURBO
 from engines.onnx.session import BoundSession, SessionSettings, open_session
 from engines.published.graphs import EMBED_TOKENS, LANGUAGE_MODEL, PublishedGraphs
 from engines.t3.net import Span
+from engines.t3.passes import EagerPass, Pass
 from engines.t3.prompt import check_text_length
 from engines.voice import Voice
 
@@ -87,6 +88,10 @@ class PublishedNet:
     def new_slot(self, max_positions: int) -> PastSlot:
         """As Net.new_slot."""
         return PastSlot(lambda: [self._model.put(self._no_positions) for _ in self._caches], self._model.put)
+
+    def new_pass(self, slots: int, max_positions: int) -> Pass:
+        """As Net.new_pass."""
+        return EagerPass(self, slots, max_positions)
 
     def embed_prompt(self, voice: Voice, text_tokens: Sequence[int]) -> Tensor:
         """As Net.embed_prompt: [voice][text][start]."""

@@ -41,6 +41,7 @@ LARGEST_COMPOSITIONS = ((360,) * 16, (507,) * 16, (1300,))
 GPU_ROUNDS = 6
 _PROMPT_TOKENS = 20
 _MAX_VOCODER_FRAMES = 2 * 1003 + 34  # of the longest segment, with the context at both ends
+_MOST_STREAMS = 3
 _BLOCKS = ((10, 3), (16, 3), (5, 0))  # new and provisional tokens
 
 
@@ -97,7 +98,9 @@ def validate(
         for seed, lengths in enumerate(order):
             yield _results(candidate, trusted, lengths, seed)
         if isinstance(candidate, CachedRuntime) and isinstance(trusted, CachedRuntime):
-            yield zip(_stream(candidate), _stream(trusted), strict=True)
+            for seed in range(rounds):  # one stream, then several of one voice in a call
+                streams = 1 + seed % _MOST_STREAMS
+                yield zip(_streams(candidate, streams, seed), _streams(trusted, streams, seed), strict=True)
 
     for pairs in results():
         for ours, theirs in pairs:
@@ -122,9 +125,9 @@ def _results(candidate: Runtime, trusted: Runtime, lengths: Sequence[int], seed:
     return pairs
 
 
-def _stream(runtime: CachedRuntime) -> Iterator[F32]:
-    """Mel of a stream's blocks, which together fit the context."""
-    rng = np.random.default_rng(0)
+def _streams(runtime: CachedRuntime, streams: int, seed: int) -> Iterator[F32]:
+    """Mel of the blocks of streams that share calls, which together fit the context."""
+    rng = np.random.default_rng(seed)
     voice = Voice(
         name="parity check",
         speaker_embedding=np.zeros(SPEAKER_EMBEDDING_DIM, np.float32),
@@ -133,13 +136,15 @@ def _stream(runtime: CachedRuntime) -> Iterator[F32]:
         s3gen_prompt_mel=rng.normal(-5, 2, (_PROMPT_TOKENS * MEL_FRAMES_PER_TOKEN, MEL_BANDS)).astype(np.float32),
         x_vector=rng.standard_normal(X_VECTOR_DIM, np.float32),
     )
-    cache = runtime.begin(voice)
+    caches = [runtime.begin(voice) for _ in range(streams)]
     for new, provisional in _BLOCKS:
         tokens = new + provisional
-        noise = rng.standard_normal((1, tokens * MEL_FRAMES_PER_TOKEN, MEL_BANDS), np.float32)
-        speech_tokens, lengths = rng.integers(0, SPEECH_CODES, (1, tokens)), np.array([tokens])
-        yield runtime.flow_cached(CachedFlowBatch(speech_tokens, lengths, np.array([new]), noise, [cache]))[0]
-        cache.commit(new)
+        noise = rng.standard_normal((streams, tokens * MEL_FRAMES_PER_TOKEN, MEL_BANDS), np.float32)
+        speech_tokens = rng.integers(0, SPEECH_CODES, (streams, tokens))
+        lengths, new_tokens = np.full(streams, tokens), np.full(streams, new)
+        yield from runtime.flow_cached(CachedFlowBatch(speech_tokens, lengths, new_tokens, noise, caches))
+        for cache in caches:
+            cache.commit(new)
 
 
 def _flow_batch(lengths: Sequence[int], seed: int) -> FlowBatch:

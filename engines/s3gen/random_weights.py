@@ -1,4 +1,4 @@
-"""Seeded random weights for S3Gen's nets in the layout of upstream's file, scaled so that the result is audible noise.
+"""Seeded random weights for S3Gen's nets in the layout of upstream's file: the result is audible noise without a tone.
 
 Each tensor depends on the seed and its own name alone. Scales keep activations near one, give both times of a CFM step
 an effect, make f0 cross from voiced to unvoiced, and leave the waveform neither silent nor clipped.
@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from engines.model_spec import ModelSpec
 from engines.s3gen.nets import flow, vocoder_weights
+from engines.s3gen.nets.spectrum import BINS
 from engines.s3gen.nets.vocoder import UP_RATES
 
 F32 = npt.NDArray[np.float32]
@@ -48,6 +49,7 @@ _FLOW_RULES = (
 )
 _VOCODER_RULES = (
     _Rule(r"alpha$", 1.0, 0.2, by_fan_in=False),
+    _Rule(r"conv_post\.bias$", 0.0, 0.01, by_fan_in=False),
     _Rule(r"classifier\.bias$", 105.0, 0.0),  # Hz
     _Rule(r"classifier\.weight$", 0.0, 140.0),
     _Rule(r"bias$", 0.0, 0.02, by_fan_in=False),
@@ -55,6 +57,7 @@ _VOCODER_RULES = (
     _Rule(r"conv_post$", 0.0, 0.3),
     _Rule(r"", 0.0, 1.0),
 )
+_PHASE_SCALE = 8.0  # of what decides the last layer's phases, in radians: about one
 _DIRECTION_SCALE = 0.1  # of weight-normed tensors; the norm takes it out again
 
 
@@ -82,12 +85,42 @@ def _flow_tensor(name: str, shape: Shape, seed: int) -> F32:
 
 def _weight_normed(name: str, shape: Shape, seed: int) -> Iterator[tuple[str, F32]]:
     """Gain and direction whose product follows the rule for `name`."""
-    direction = _unit(name, shape, seed)
+    direction = _without_lines(name, _unit(name, shape, seed))
     deviation = _rule(name, _VOCODER_RULES).deviation / math.sqrt(_fan_in(name, shape))
     gain = deviation * np.sqrt(np.square(direction).sum(axis=(1, 2), keepdims=True))
     yield f"{vocoder_weights.PREFIX}{name}.{vocoder_weights.GAIN}", gain.astype(np.float32)
     direction *= _DIRECTION_SCALE
     yield f"{vocoder_weights.PREFIX}{name}.{vocoder_weights.DIRECTION}", direction
+
+
+def _without_lines(name: str, weights: F32) -> F32:
+    """Returns weights that make no tone of what stays the same from frame to frame.
+
+    The vocoder's phases lie within one radian, so every bin has a mean. The means of all nine, if they are alike, are
+    an impulse at the Hann window's zero; where they differ, what is left repeats with the hop of 4 samples: a line at
+    0, 6 and 12 kHz. So the last layer answers changes alone, which makes the means of magnitudes alike, and its phases
+    are widely spread, which makes theirs alike. An upsampling whose outputs differ in their means or their power
+    adds lines at 2 kHz and its multiples in the same way.
+    """
+    if name == "conv_post":
+        changes: F32 = weights - weights.mean(axis=2, keepdims=True)
+        changes[BINS:] *= _PHASE_SCALE
+        return changes
+    if name.startswith("ups."):
+        return _balanced(weights, UP_RATES[int(name.split(".")[1])])
+    return weights
+
+
+def _balanced(weights: F32, rate: int) -> F32:
+    """Transposed weights (in, out, taps) whose taps that meet in one output have equal sums, and nearly equal power."""
+    balanced = weights.copy()
+    power = weights.shape[2] / rate
+    for phase in range(rate):
+        taps = balanced[:, :, phase::rate]
+        taps -= taps.mean(axis=2, keepdims=True)
+        taps *= math.sqrt(power / (taps.shape[2] - 1))
+        taps += weights.sum(axis=2, keepdims=True) / (rate * taps.shape[2])
+    return balanced
 
 
 def _draw(name: str, shape: Shape, seed: int, rules: tuple[_Rule, ...]) -> F32:

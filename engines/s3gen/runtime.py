@@ -6,7 +6,7 @@ depend on the other rows beyond float rounding. Arrays are numpy, on the host.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -88,6 +88,19 @@ class Runtime(Protocol):
         ...
 
     def vocoder(self, batch: VocoderBatch) -> VocoderResult: ...
+
+
+@runtime_checkable
+class SubmittingRuntime(Runtime, Protocol):
+    """A runtime whose calls can be started and waited for later; two of each kind may be in flight."""
+
+    def submit_flow(self, batch: FlowBatch) -> Callable[[], F32]:
+        """Start `flow`. Returns a function that waits for its result."""
+        ...
+
+    def submit_vocoder(self, batch: VocoderBatch) -> Callable[[], VocoderResult]:
+        """Start `vocoder`. Returns a function that waits for its result."""
+        ...
 
 
 @runtime_checkable

@@ -9,14 +9,15 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 
 from engines.checkpoints.checkpoint import Checkpoint
 from engines.config import EngineConfig
-from engines.device import cpu_threads, use_exact_float32
+from engines.device import CudaGraphs, cpu_threads, use_exact_float32
 from engines.s3gen.gpu.buffered import BufferedRuntime
-from engines.s3gen.gpu.tensorrt import TensorRTRuntime
+from engines.s3gen.gpu.cached_graphs import GraphedCachedRuntime
 from engines.s3gen.gpu.torch_graphed import TorchGraphedRuntime
 from engines.s3gen.parity_check import (
     COMPOSITIONS,
@@ -29,10 +30,13 @@ from engines.s3gen.parity_check import (
     validate,
 )
 from engines.s3gen.runtime import F32, FlowBatch, Runtime, VocoderBatch, VocoderResult
-from engines.s3gen.runtimes.onnx import OnnxRuntime
-from engines.s3gen.runtimes.onnx_cached import OnnxCachedRuntime
 from engines.s3gen.runtimes.torch import TorchRuntime
 from engines.s3gen.runtimes.torch_cached import TorchCachedRuntime
+
+if TYPE_CHECKING:  # they need ONNX or its runtime, which a GPU server may do without
+    from engines.s3gen.gpu.tensorrt import TensorRTRuntime
+    from engines.s3gen.runtimes.onnx import OnnxRuntime
+    from engines.s3gen.runtimes.onnx_cached import OnnxCachedRuntime
 
 # the next is tried if the one before it is refused
 _ON_CPU = {
@@ -61,22 +65,25 @@ class Chosen:
     refused: tuple[tuple[str, str], ...]
 
 
-def select_runtime(config: EngineConfig, checkpoint: Checkpoint, device: str) -> Chosen:
-    """Try the runtime of `config`, then its fallbacks.
+def select_runtime(
+    config: EngineConfig, checkpoint: Checkpoint, device: str, reference: ReferenceRuntime | None = None
+) -> Chosen:
+    """Try the runtime of `config`, then its fallbacks. `reference`: one that is loaded already.
 
     Raises RuntimeRefused if none passes, or, with `config.strict`, if the first does not; CheckpointError.
     """
     refused: list[tuple[str, str]] = []
-    makers = _Makers(config, checkpoint, device)
+    makers = _Makers(config, checkpoint, device, reference or ReferenceRuntime(checkpoint, device))
     runtime = select_first_valid(
         [makers.candidate(name) for name in runtime_order(config, device)],
         strict=config.strict,
         on_refusal=lambda name, why: refused.append((name, why)),
     )
-    if isinstance(runtime, TensorRTRuntime):
-        runtime.keep_compiled()  # the parity check has just used every bucket
+    if isinstance(runtime, GraphedCachedRuntime):
+        makers.reference.unload()
     if isinstance(runtime, BufferedRuntime):
         makers.reference.unload()  # it is rarely needed, and then loaded again
+        runtime.keep_compiled()  # the parity check has just used every bucket
     return Chosen(runtime, makers.reference, tuple(refused))
 
 
@@ -85,7 +92,7 @@ def runtime_order(config: EngineConfig, device: str) -> tuple[str, ...]:
     names = (_ON_GPU if device.startswith("cuda") else _ON_CPU)[config.s3gen]
     if config.decode != "cached":
         return names
-    return tuple(f"{name}-cached" for name in names if name != "torch_graphs")
+    return tuple(f"{name}-cached" for name in names if name != "torch_graphs" or device.startswith("cuda"))
 
 
 class ReferenceRuntime:
@@ -130,14 +137,14 @@ class ReferenceRuntime:
 class _Makers:
     """Makes the runtimes of one configuration."""
 
-    def __init__(self, config: EngineConfig, checkpoint: Checkpoint, device: str) -> None:
+    def __init__(self, config: EngineConfig, checkpoint: Checkpoint, device: str, reference: ReferenceRuntime) -> None:
         self._config, self._checkpoint = config, checkpoint
         self._on_gpu = device.startswith("cuda")
         self._gpu = int(device.partition(":")[2] or 0)
         self._threads = config.threads or cpu_threads()
         if self._on_gpu:
             use_exact_float32()
-        self.reference = ReferenceRuntime(checkpoint, device)
+        self.reference = reference
         if not self._on_gpu:
             self.reference.loaded  # noqa: B018  # a fault of the checkpoint is an error before any fallback
 
@@ -148,6 +155,15 @@ class _Makers:
             return Candidate(name, lambda: self._reference)
         if name == "torch-cached":
             return Candidate(name, self._torch_cached)
+        if name == "torch_graphs-cached":
+            half = config.s3gen_dtype != "float32"
+            return Candidate(
+                name,
+                lambda: self._graphed_cached(half),
+                self._torch_cached,
+                precision="fp16" if half else "fp32",
+                rounds=GPU_ROUNDS,
+            )
         if name == "onnx-cached":
             return Candidate(name, self._onnx_cached, self._torch_cached)
         half = config.s3gen_dtype == "float16"
@@ -193,7 +209,21 @@ class _Makers:
     def _torch_cached(self) -> TorchCachedRuntime:
         return TorchCachedRuntime(self._reference)
 
+    def _graphed_cached(self, half: bool) -> GraphedCachedRuntime:
+        graphs = self._torch_graphs(half)
+        graphs.prepare()  # for the vocoder, and for windows without caches
+        nets = TorchRuntime(
+            self._checkpoint,
+            device=f"cuda:{self._gpu}",
+            dtype=torch.float16 if half else torch.float32,
+        )
+        runtime = GraphedCachedRuntime(nets, uncached=graphs)
+        runtime.prepare(CudaGraphs(torch.device("cuda", self._gpu)))
+        return runtime
+
     def _onnx_cached(self) -> OnnxCachedRuntime:
+        from engines.s3gen.runtimes.onnx_cached import OnnxCachedRuntime
+
         return OnnxCachedRuntime(
             self._checkpoint,
             self._reference,
@@ -203,6 +233,8 @@ class _Makers:
         )
 
     def _onnx(self, providers: tuple[str, ...], precision: str, vocoder: Runtime | None = None) -> OnnxRuntime:
+        from engines.s3gen.runtimes.onnx import OnnxRuntime
+
         return OnnxRuntime(
             self._checkpoint,
             providers=providers,
@@ -216,6 +248,8 @@ class _Makers:
         )
 
     def _tensorrt(self, half: bool) -> TensorRTRuntime:
+        from engines.s3gen.gpu.tensorrt import TensorRTRuntime
+
         precision = "fp16" if half else "fp32"
         return TensorRTRuntime(
             self._checkpoint, cache_dir=self._config.cache_dir, precision=precision, device_index=self._gpu

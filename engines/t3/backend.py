@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
 
 from engines.config import Sampling
 from engines.voice import Voice
+
+if TYPE_CHECKING:
+    from engines.t3.alignment.tap import AlignmentTap
 
 
 @dataclass(frozen=True)
@@ -15,6 +18,7 @@ class T3Request:
 
     `runaway_tokens`: more speech tokens than the text can take, at which the speech is stopped; None: never.
     `made_ahead`: the segment before this one is still playing, so that other requests may go first.
+    `tap`: receives the queries of each speech token's row; only for backends with `taps_queries`.
     """
 
     text_tokens: tuple[int, ...]
@@ -22,6 +26,7 @@ class T3Request:
     sampling: Sampling
     made_ahead: bool = False
     runaway_tokens: int | None = None
+    tap: AlignmentTap | None = field(default=None, compare=False)
 
 
 class T3Generation(Protocol):

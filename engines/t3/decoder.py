@@ -15,10 +15,13 @@ from torch import Tensor
 
 from engines.api import T3Use
 from engines.errors import EngineFailure
+from engines.model_spec import SPEECH_CODES
+from engines.t3.alignment.tap import AlignmentTap
 from engines.t3.backend import T3Request
 from engines.t3.kv_cache import PrefixCache, SlotPool
 from engines.t3.net import Net, Slot, Span
-from engines.t3.sampler import NOT_FINITE, Sampler
+from engines.t3.passes import PassRow
+from engines.t3.sampler import NOT_FINITE
 from engines.t3.speech_tokens import SpeechTokens
 
 _log = logging.getLogger(__name__)
@@ -103,9 +106,9 @@ class T3Decoder:
         self._total_positions = limits.max_streams * self.max_positions
         self._waiting: list[Sequence] = []  # in order of arrival
         self._running: list[Sequence] = []  # in order of admission
-        self._slots = SlotPool(lambda: net.new_slot(self.max_positions), limits.max_streams)
+        self._pass = net.new_pass(limits.max_streams, self.max_positions)
+        self._slots = SlotPool(self._pass.new_slot, limits.max_streams)
         self._prefixes = PrefixCache(limits.prefix_cache_bytes)
-        self._sampler = Sampler(limits.max_streams, net.device)
 
     @property
     def idle(self) -> bool:
@@ -162,7 +165,7 @@ class T3Decoder:
             if not plan:
                 return progress
             try:
-                return progress + self._postprocess(plan, self._run(plan))
+                return progress + self._run(plan)
             except Exception as error:
                 return progress + [self._fail(sequence, error) for sequence, _ in plan]
 
@@ -171,7 +174,7 @@ class T3Decoder:
             sequence = _most_urgent(self._waiting)
             self._waiting.remove(sequence)
             sequence.slot_index, sequence.slot = self._slots.take()
-            self._sampler.begin(sequence.slot_index, sequence.request.sampling)
+            self._pass.begin(sequence.slot_index, sequence.request.sampling)
             self._running.append(sequence)
 
     def _schedule(self) -> tuple[_Plan, list[Progress]]:
@@ -192,12 +195,21 @@ class T3Decoder:
         assert slot is not None
         if sequence.decoding:
             slot.reserve(slot.length + 1)
-            return Span(slot, slot.length, 1)
+            return Span(slot, slot.length, 1, self._tap_of(sequence, slot))
         if sequence.prompt is None:
             self._begin_prompt(sequence, slot)
         assert sequence.prompt is not None
         rows = min(self._chunk_positions, sequence.prompt.shape[0] - slot.length)
         return Span(slot, slot.length, rows)
+
+    def _tap_of(self, sequence: Sequence, slot: Slot) -> AlignmentTap | None:
+        """The request's tap if the row to be read is a speech token; before its first, it gets the text's keys."""
+        tap = sequence.request.tap
+        if tap is None or sequence.speech.raw[-1] >= SPEECH_CODES:
+            return None
+        if not tap.begun:
+            tap.begin(slot, self._net.prefix_positions(sequence.request.voice))
+        return tap
 
     def _begin_prompt(self, sequence: Sequence, slot: Slot) -> None:
         """Embed the prompt and load the voice's prefix if it is cached; the rows behind it remain to be read."""
@@ -209,25 +221,16 @@ class T3Decoder:
             slot.load(prefix)
             self._cached_positions += slot.length
 
-    def _embeddings(self, plan: _Plan) -> Tensor:
-        """The plan's rows, (R, width)."""
-        last_tokens = [sequence.speech.raw[-1] for sequence, _ in plan if sequence.decoding]
-        rows = [self._net.embed_speech(last_tokens)] if last_tokens else []
-        sequence, span = plan[-1]
-        if sequence.prompt is not None:
-            rows.append(sequence.prompt[span.start : span.start + span.rows])
-        return rows[0] if len(rows) == 1 else torch.cat(rows)
-
-    def _run(self, plan: _Plan) -> Tensor:
-        """One pass through the net; the hidden state of every span's last row, (spans, width)."""
-        hidden = self._net.forward(self._embeddings(plan), [span for _, span in plan])
+    def _run(self, plan: _Plan) -> list[Progress]:
+        """One pass; a token for every sequence whose prompt is read. One whose logits are not finite fails alone."""
+        rows = [_pass_row(sequence, span) for sequence, span in plan]
+        tokens = self._pass.run(rows)
         for sequence, span in plan:
             span.slot.length += span.rows
             if sequence.prompt is not None:
                 self._after_chunk(sequence, span)
-        # all spans but the last have one row; slices, because an index would be copied to the device
-        before_last = len(plan) - 1
-        return hidden if len(hidden) == len(plan) else torch.cat([hidden[:before_last], hidden[-1:]])
+        due = [sequence for (sequence, _), row in zip(plan, rows, strict=True) if row.due]
+        return [self._accept(*drawn) for drawn in zip(due, tokens, strict=True)]
 
     def _after_chunk(self, sequence: Sequence, span: Span[Slot]) -> None:
         self.prefilled_positions += span.rows
@@ -238,15 +241,6 @@ class T3Decoder:
         assert sequence.prompt is not None
         if span.slot.length == sequence.prompt.shape[0]:
             sequence.prompt = None
-
-    def _postprocess(self, plan: _Plan, hidden: Tensor) -> list[Progress]:
-        """Draw a token for every sequence whose prompt is read. A sequence whose logits are not finite fails alone."""
-        due = [sequence for sequence, _ in plan if sequence.prompt is None]  # all, or all but the last
-        if not due:
-            return []
-        logits = self._net.speech_logits(hidden[: len(due)])  # (due, 6563)
-        tokens = self._sampler.sample([sequence.slot_index for sequence in due], logits)
-        return [self._accept(*drawn) for drawn in zip(due, tokens, strict=True)]
 
     def _accept(self, sequence: Sequence, token: int) -> Progress:
         if token == NOT_FINITE:
@@ -262,3 +256,11 @@ class T3Decoder:
         failure = EngineFailure(f"T3 failed: {type(error).__name__}: {error}")
         failure.__cause__ = error
         return Progress(sequence, over=True, error=failure)
+
+
+def _pass_row(sequence: Sequence, span: Span[Slot]) -> PassRow:
+    if sequence.prompt is None:
+        return PassRow(span, sequence.slot_index, sequence.speech.raw[-1])
+    stop = span.start + span.rows
+    chunk = sequence.prompt[span.start : stop]
+    return PassRow(span, sequence.slot_index, chunk=chunk, due=stop == sequence.prompt.shape[0])

@@ -6,6 +6,7 @@ budget of the prefixes.
 
 from __future__ import annotations
 
+import heapq
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Generic
@@ -20,16 +21,18 @@ _GROWTH_POSITIONS = 256
 
 
 class KvSlot:
-    """Keys and values of one sequence, (layers, 2, heads, capacity, head dim) float32, contiguous per head.
+    """Keys and values of one sequence, (layers, 2, heads, capacity, head dim), contiguous per head.
 
     It starts empty and grows by whole blocks; a slot that is used again keeps its memory. `length` counts the
     positions that every layer has written.
     """
 
-    def __init__(self, spec: T3Spec, max_positions: int, device: torch.device) -> None:
+    def __init__(
+        self, spec: T3Spec, max_positions: int, device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> None:
         self.length = 0
         self._max_positions = max_positions
-        self._kv = torch.empty((spec.layers, 2, spec.heads, 0, spec.width // spec.heads), device=device)
+        self._kv = torch.empty((spec.layers, 2, spec.heads, 0, spec.width // spec.heads), device=device, dtype=dtype)
 
     @property
     def capacity(self) -> int:
@@ -53,7 +56,7 @@ class KvSlot:
         enlarged = max(positions, self.capacity + self.capacity // 2)
         rounded = -(-enlarged // _GROWTH_POSITIONS) * _GROWTH_POSITIONS
         layers, two, heads, _, dim = self._kv.shape
-        grown = torch.empty((layers, two, heads, min(rounded, self._max_positions), dim), device=self._kv.device)
+        grown = self._kv.new_empty((layers, two, heads, min(rounded, self._max_positions), dim))
         grown[:, :, :, : self.length] = self._kv[:, :, :, : self.length]
         self._kv = grown
 
@@ -80,11 +83,11 @@ class KvSlot:
 
 
 class SlotPool(Generic[SlotT]):
-    """A pool of up to `slots` slots, created on demand; the slot used last is taken first."""
+    """A pool of up to `slots` slots, made on demand by their index; the lowest free one is taken first."""
 
-    def __init__(self, new_slot: Callable[[], SlotT], slots: int) -> None:
+    def __init__(self, new_slot: Callable[[int], SlotT], slots: int) -> None:
         self._new_slot = new_slot
-        self._free = list(range(slots))[::-1]
+        self._free = list(range(slots))  # a heap
         self._slots: dict[int, SlotT] = {}
 
     @property
@@ -93,15 +96,15 @@ class SlotPool(Generic[SlotT]):
 
     def take(self) -> tuple[int, SlotT]:
         """An empty slot and its index; only while `free` is not zero."""
-        index = self._free.pop()
+        index = heapq.heappop(self._free)
         if index not in self._slots:
-            self._slots[index] = self._new_slot()
+            self._slots[index] = self._new_slot(index)
         return index, self._slots[index]
 
     def give_back(self, index: int) -> None:
         assert index not in self._free, "a slot is freed once"
         self._slots[index].clear()
-        self._free.append(index)
+        heapq.heappush(self._free, index)
 
 
 class PrefixCache:

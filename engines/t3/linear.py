@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engines.kernels.dense import ADD, GELU, PLAIN, DenseLayer
+from engines.kernels.dense import ADD, GELU, PLAIN, DenseLayer, WeightFormat
 from engines.kernels.library import simd_widths
 from engines.packed_linear import PackedLinear, packing_available
 
 
 class Linear(Protocol):
-    """x (rows, in) -> (rows, out) float32; every row's result depends on that row alone, up to rounding."""
+    """x (rows, in) -> (rows, out); every row's result depends on that row alone, up to rounding."""
 
     def __call__(self, x: Tensor) -> Tensor: ...
 
@@ -52,13 +52,11 @@ class CompiledLinear:
     """Mynah's own kernel on the CPU, with the activation or the residual in the same call.
 
     Why: it reads every weight once, at memory bandwidth, for one row as for many, where oneDNN needs 1.3 to 2.4 times
-    as long. With `fp16_weights` it keeps weights in float16, half as much to read, and computes in float32.
+    as long. In float16 there is half as much to read, in 8 bits about a quarter; it computes in float32.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor, *, fp16_weights: bool) -> None:
-        self._layer = DenseLayer(
-            weight.numpy(), bias.numpy(), torch.get_num_threads(), fp16_weights=fp16_weights, pool="t3"
-        )
+    def __init__(self, weight: Tensor, bias: Tensor, *, weights: WeightFormat) -> None:
+        self._layer = DenseLayer(weight.numpy(), bias.numpy(), torch.get_num_threads(), weights=weights, pool="t3")
 
     def __call__(self, x: Tensor) -> Tensor:
         return self._run(x, PLAIN, None)
@@ -91,10 +89,22 @@ def release_packing_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def make_linear(weight: Tensor, bias: Tensor, device: torch.device, *, fp16_weights: bool = False) -> Linear:
-    """weight (in, out), bias (out,) on the CPU -> the fastest Linear of this device."""
+def make_linear(
+    weight: Tensor,
+    bias: Tensor,
+    device: torch.device,
+    *,
+    weights: WeightFormat = "float32",
+    dtype: torch.dtype = torch.float32,
+) -> Linear:
+    """weight (in, out), bias (out,) on the CPU -> the fastest Linear of this device, from and to `dtype`.
+
+    weights: other formats than float32 need the compiled kernels
+    """
+    if dtype != torch.float32:
+        return DenseLinear(weight.to(device, dtype), bias.to(device, dtype))
     if device.type == "cpu" and simd_widths():
-        return CompiledLinear(weight, bias, fp16_weights=fp16_weights)
+        return CompiledLinear(weight, bias, weights=weights)
     if device.type == "cpu" and packing_available():
         return PackedLinear(weight.t(), bias)
     return DenseLinear(weight.to(device), bias.to(device))

@@ -5,8 +5,10 @@ Source: upstream `chatterbox.models.t3.t3` over transformers' GPT2Model.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +19,13 @@ from torch import Tensor
 from engines.checkpoints.tensor_file import Shape
 from engines.checkpoints.weights import check_tensors, load_tensors
 from engines.device import to_device
+from engines.kernels.dense import WeightFormat
 from engines.model_spec import SPEAKER_EMBEDDING_DIM, SPEECH_VOCAB, START_SPEECH_TOKEN, ModelSpec, T3Spec
 from engines.t3 import prompt
 from engines.t3.kv_cache import KvSlot
 from engines.t3.linear import Linear, make_linear, min_rows, release_packing_memory
-from engines.t3.net import Span
+from engines.t3.net import Slot, Span
+from engines.t3.passes import EagerPass, Pass
 from engines.voice import Voice
 
 _LAYER_NORM_EPS = 1e-5
@@ -74,59 +78,90 @@ def block_tensors(spec: T3Spec) -> dict[str, Shape]:
     }
 
 
+class CacheSlot(Slot, Protocol):
+    """A slot that a net on torch writes keys and values to; see KvSlot."""
+
+    def write(self, layer: int, start: int, rows: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+# (layer, qkv (R, 3, heads, dim)) -> the attention's results (n, width) in parts; rows of padding get none
+Attend = Callable[[int, Tensor], Sequence[Tensor]]
+
+
 class _LayerNorm:
-    def __init__(self, tensors: dict[str, Tensor], name: str, device: torch.device) -> None:
+    def __init__(self, tensors: dict[str, Tensor], name: str, device: torch.device, dtype: torch.dtype) -> None:
         # copies: a view would hold the whole mapping of a block's file, pages that were read included
-        self._weight = tensors[f"{name}.weight"].to(device, copy=True)
-        self._bias = tensors[f"{name}.bias"].to(device, copy=True)
+        self._weight = tensors[f"{name}.weight"].to(device, dtype, copy=True)
+        self._bias = tensors[f"{name}.bias"].to(device, dtype, copy=True)
         self._shape = tuple(self._weight.shape)
 
     def __call__(self, x: Tensor) -> Tensor:
         return F.layer_norm(x, self._shape, self._weight, self._bias, _LAYER_NORM_EPS)
 
 
+@dataclass(frozen=True)
+class Maker:
+    """Makes layers for a device. `dtype`: of weights, activations and results."""
+
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+    weights: WeightFormat = "float32"
+
+    def norm(self, tensors: dict[str, Tensor], name: str) -> _LayerNorm:
+        return _LayerNorm(tensors, name, self.device, self.dtype)
+
+    def linear(self, tensors: dict[str, Tensor], name: str) -> Linear:
+        return self.matrix(tensors[f"{name}.weight"], tensors[f"{name}.bias"])
+
+    def matrix(self, weight: Tensor, bias: Tensor) -> Linear:
+        return make_linear(weight, bias, self.device, weights=self.weights, dtype=self.dtype)
+
+    def table(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device, self.dtype)
+
+
 class _Block:
     """x + attention(ln_1 x), then x + mlp(ln_2 x)."""
 
-    def __init__(
-        self, tensors: dict[str, Tensor], spec: T3Spec, layer: int, device: torch.device, *, fp16_weights: bool
-    ) -> None:
-        self._layer, self._heads, self._width = layer, spec.heads, spec.width
-        self._ln_1 = _LayerNorm(tensors, "ln_1", device)
-        self._ln_2 = _LayerNorm(tensors, "ln_2", device)
-        self._qkv = _linear(tensors, "attn.c_attn", device, fp16_weights)
-        self._proj = _linear(tensors, "attn.c_proj", device, fp16_weights)
-        self._fc = _linear(tensors, "mlp.c_fc", device, fp16_weights)
-        self._out = _linear(tensors, "mlp.c_proj", device, fp16_weights)
+    def __init__(self, tensors: dict[str, Tensor], spec: T3Spec, layer: int, make: Maker) -> None:
+        self._layer, self._heads = layer, spec.heads
+        self._ln_1, self._ln_2 = make.norm(tensors, "ln_1"), make.norm(tensors, "ln_2")
+        self._qkv = make.linear(tensors, "attn.c_attn")
+        self._proj = make.linear(tensors, "attn.c_proj")
+        self._fc = make.linear(tensors, "mlp.c_fc")
+        self._out = make.linear(tensors, "mlp.c_proj")
 
-    def __call__(
-        self, x: Tensor, idle: Tensor, spans: Sequence[Span[KvSlot]], masks: Sequence[Tensor | None]
-    ) -> Tensor:
-        """x (R, width). Its last rows, as many as `idle` has, are padding and belong to no span."""
+    def __call__(self, x: Tensor, idle: Tensor, attend: Attend) -> Tensor:
+        """x (R, width). Its last rows, as many as `idle` has, are padding, which `attend` leaves alone."""
         rows = x.shape[0] - idle.shape[0]
         qkv = self._qkv(_joined([self._ln_1(x[:rows]), idle])).view(x.shape[0], 3, self._heads, -1)
-        x = self._proj.add(_joined([*self._attend(qkv, spans, masks), idle]), x)
+        x = self._proj.add(_joined([*attend(self._layer, qkv), idle]), x)
         return self._out.add(self._fc.gelu(_joined([self._ln_2(x[:rows]), idle])), x)
 
-    def _attend(self, qkv: Tensor, spans: Sequence[Span[KvSlot]], masks: Sequence[Tensor | None]) -> list[Tensor]:
-        """qkv (R, 3, heads, dim) -> (rows, width) of each span.
 
-        Each span attends to exactly its own positions: there is no padding, and no row sees another sequence's.
-        """
+def _attend_to_spans(spans: Sequence[Span[CacheSlot]], masks: Sequence[Tensor | None]) -> Attend:
+    """Each span attends to exactly its own positions: there is no padding, and no row sees another sequence's."""
+
+    def attend(layer: int, qkv: Tensor) -> list[Tensor]:
         outputs = []
         first = 0
         for span, mask in zip(spans, masks, strict=True):
             rows = qkv[first : first + span.rows]
-            keys, values = span.slot.write(self._layer, span.start, rows[:, 1:])
+            keys, values = span.slot.write(layer, span.start, rows[:, 1:])
+            if span.tap is not None:
+                span.tap.take(layer, rows[:, 0])
             query = rows[:, 0].transpose(0, 1).unsqueeze(0)  # (1, heads, n, dim)
             mixed = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
-            outputs.append(mixed.transpose(1, 2).reshape(span.rows, self._width))
+            outputs.append(mixed.transpose(1, 2).reshape(span.rows, -1))
             first += span.rows
         return outputs
 
+    return attend
+
 
 class T3Net:
-    """T3 in torch, as a Net. Keys and values go to the slots of the spans."""
+    """T3 in torch, as a Net. Keys and values go to the slots of the spans. `dtype` is that of weights, activations and
+    hidden states; logits are float32."""
 
     name = "torch"
 
@@ -135,41 +170,63 @@ class T3Net:
         outer: dict[str, Tensor],
         blocks: Sequence[_Block],
         spec: T3Spec,
-        device: torch.device,
-        *,
-        fp16_weights: bool = False,
+        make: Maker,
     ) -> None:
-        self.spec, self.device, self.max_positions = spec, device, spec.positions
+        if make.weights == "int8":
+            self.name = "torch-int8"
+        device = make.device
+        self.spec, self.device, self.dtype, self.max_positions = spec, device, make.dtype, spec.positions
         self._blocks = blocks
-        self._text_embedding = outer["text_emb.weight"].to(device)
-        self._speech_embedding = outer["speech_emb.weight"].to(device)
-        self._position_embedding = outer["tfmr.wpe.weight"].to(device)
+        self._text_embedding = make.table(outer["text_emb.weight"])
+        self.speech_embedding = make.table(outer["speech_emb.weight"])
+        self.position_embedding = make.table(outer["tfmr.wpe.weight"])
         self._speaker_weight = outer["cond_enc.spkr_enc.weight"].to(device)
         self._speaker_bias = outer["cond_enc.spkr_enc.bias"].to(device)
         # the padding of a pass that has fewer rows than the matrices multiply fast
-        self._idle_rows = torch.zeros((min_rows(device), spec.width), device=device)
-        self._ln_f = _LayerNorm(outer, "tfmr.ln_f", device)
-        self._head: Linear = make_linear(
-            outer["speech_head.weight"].t(), outer["speech_head.bias"], device, fp16_weights=fp16_weights
-        )
+        self._idle_rows = torch.zeros((min_rows(device), spec.width), device=device, dtype=make.dtype)
+        self._ln_f = make.norm(outer, "tfmr.ln_f")
+        self._head = make.matrix(outer["speech_head.weight"].t(), outer["speech_head.bias"])
 
     @classmethod
-    def load(cls, path: Path, spec: ModelSpec, device: torch.device | str, *, fp16_weights: bool = False) -> T3Net:
-        """Build from upstream's file; with `fp16_weights`, on a CPU that can, its matrices are kept in float16.
+    def load(
+        cls,
+        path: Path,
+        spec: ModelSpec,
+        device: torch.device | str,
+        *,
+        weights: WeightFormat = "float32",
+        dtype: torch.dtype = torch.float32,
+        layers: int | None = None,
+    ) -> Self:
+        """Build from upstream's file; `weights` is how its matrices are kept, on a CPU that can.
+
+        `layers`: only the first ones, for a net whose queries are read but not its logits; None: all.
 
         Raises CheckpointError naming every tensor that is missing or misshapen.
         Embeddings stay views of the mapped file on the CPU. Each block has a mapping of its own, which is closed as
         soon as its matrices are packed, so that the file's pages and the packed copies are never in memory together.
         """
-        device = torch.device(device)
+        make = Maker(torch.device(device), dtype, weights)
         check_tensors(path, expected_tensors(spec))  # all problems in one error, before anything is built
         outer = load_tensors(path, outer_tensors(spec.t3))
         blocks = []
-        for layer in range(spec.t3.layers):
+        for layer in range(spec.t3.layers if layers is None else layers):
             tensors = load_tensors(path, block_tensors(spec.t3), prefix=f"tfmr.h.{layer}.")
-            blocks.append(_Block(tensors, spec.t3, layer, device, fp16_weights=fp16_weights))
+            blocks.append(_Block(tensors, spec.t3, layer, make))
             release_packing_memory()
-        return cls(outer, blocks, spec.t3, device, fp16_weights=fp16_weights)
+        return cls(outer, blocks, replace(spec.t3, layers=len(blocks)), make)
+
+    @classmethod
+    def without_weights(cls, spec: ModelSpec) -> T3Net:
+        """A net on torch's meta device, which computes shapes alone, so that its operations can be counted."""
+        make = Maker(torch.device("meta"))
+
+        def empty(tensors: dict[str, Shape]) -> dict[str, Tensor]:
+            return {name: torch.empty(shape, device=make.device) for name, shape in tensors.items()}
+
+        layers = range(spec.t3.layers)
+        blocks = [_Block(empty(block_tensors(spec.t3)), spec.t3, n, make) for n in layers]
+        return cls(empty(outer_tensors(spec.t3)), blocks, spec.t3, make)
 
     def check_prompt(self, voice: Voice, text_tokens: Sequence[int], max_positions: int) -> None:
         """As Net.check_prompt."""
@@ -181,7 +238,11 @@ class T3Net:
 
     def new_slot(self, max_positions: int) -> KvSlot:
         """As Net.new_slot."""
-        return KvSlot(self.spec, max_positions, self.device)
+        return KvSlot(self.spec, max_positions, self.device, self.dtype)
+
+    def new_pass(self, slots: int, max_positions: int) -> Pass:
+        """As Net.new_pass."""
+        return EagerPass(self, slots, max_positions)
 
     def embed_prompt(self, voice: Voice, text_tokens: Sequence[int]) -> Tensor:
         """As Net.embed_prompt."""
@@ -196,7 +257,7 @@ class T3Net:
     def embed_speaker(self, embedding: npt.NDArray[np.float32]) -> Tensor:
         """(256,) -> (1, width)."""
         on_device = to_device(embedding.tolist(), torch.float32, self.device).unsqueeze(0)
-        return F.linear(on_device, self._speaker_weight, self._speaker_bias)
+        return F.linear(on_device, self._speaker_weight, self._speaker_bias).to(self.dtype)
 
     def embed_text(self, tokens: Sequence[int]) -> Tensor:
         """n text tokens -> (n, width)."""
@@ -204,29 +265,33 @@ class T3Net:
 
     def embed_speech(self, tokens: Sequence[int]) -> Tensor:
         """n speech tokens, marks included -> (n, width)."""
-        return F.embedding(to_device(tokens, torch.int64, self.device), self._speech_embedding)
+        return F.embedding(to_device(tokens, torch.int64, self.device), self.speech_embedding)
 
-    def forward(self, embeddings: Tensor, spans: Sequence[Span[KvSlot]]) -> Tensor:
-        """As Net.forward, (R, width) before the final norm. Positions are added here."""
-        positions = [self._position_embedding[span.start : span.start + span.rows] for span in spans]
-        rows = embeddings.shape[0]
+    def forward(self, embeddings: Tensor, spans: Sequence[Span[Any]]) -> Tensor:
+        """As Net.forward, (R, width) before the final norm. Slots are CacheSlots. Positions are added here."""
+        positions = [self.position_embedding[span.start : span.start + span.rows] for span in spans]
+        masks = [_causal_mask(span, self.device, self.dtype) for span in spans]
+        return self.run_blocks(embeddings + _joined(positions), _attend_to_spans(spans, masks))
+
+    def run_blocks(self, x: Tensor, attend: Attend) -> Tensor:
+        """All blocks over x (R, width), which has its positions."""
+        rows = x.shape[0]
         idle = self._idle_rows[rows:]
-        x = _joined([embeddings + _joined(positions), idle])
-        masks = [_causal_mask(span, self.device) for span in spans]
+        x = _joined([x, idle])
         for block in self._blocks:
-            x = block(x, idle, spans, masks)
+            x = block(x, idle, attend)
         return x[:rows]
 
     def speech_logits(self, hidden: Tensor) -> Tensor:
-        """Rows of `forward`'s result (n, width) -> (n, 6563)."""
-        return self._head(self._ln_f(hidden))
+        """Rows of `forward`'s result (n, width) -> (n, 6563) float32."""
+        return self._head(self._ln_f(hidden)).float()
 
 
-def _causal_mask(span: Span[KvSlot], device: torch.device) -> Tensor | None:
+def _causal_mask(span: Span[CacheSlot], device: torch.device, dtype: torch.dtype) -> Tensor | None:
     """The mask that SDPA adds to the scores, (rows, start + rows): row i sees positions up to start + i. None: all."""
     if span.rows == 1:
         return None
-    hidden = torch.full((span.rows, span.start + span.rows), float("-inf"), device=device)
+    hidden = torch.full((span.rows, span.start + span.rows), float("-inf"), device=device, dtype=dtype)
     return hidden.triu_(span.start + 1)
 
 
@@ -234,7 +299,3 @@ def _joined(parts: Sequence[Tensor]) -> Tensor:
     """(n, width) each, one after the other; none is copied if the others are empty."""
     filled = [part for part in parts if part.shape[0]]
     return filled[0] if len(filled) == 1 else torch.cat(filled)
-
-
-def _linear(tensors: dict[str, Tensor], name: str, device: torch.device, fp16_weights: bool) -> Linear:
-    return make_linear(tensors[f"{name}.weight"], tensors[f"{name}.bias"], device, fp16_weights=fp16_weights)

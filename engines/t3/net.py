@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from engines.voice import Voice
+
+if TYPE_CHECKING:
+    from engines.t3.passes import Pass
 
 
 class Slot(Protocol):
@@ -34,6 +37,14 @@ class Slot(Protocol):
         ...
 
 
+class QueryTap(Protocol):
+    """Takes the queries of a span's rows from the layers that it wants."""
+
+    def take(self, layer: int, queries: Tensor) -> None:
+        """`queries` (rows, heads, head dim) of one layer, which must be copied to be kept."""
+        ...
+
+
 SlotT = TypeVar("SlotT", bound=Slot)
 
 
@@ -44,6 +55,7 @@ class Span(Generic[SlotT]):
     slot: SlotT
     start: int
     rows: int
+    tap: QueryTap | None = None
 
 
 class Net(Protocol):
@@ -63,6 +75,10 @@ class Net(Protocol):
 
     def new_slot(self, max_positions: int) -> Slot:
         """An empty slot for `forward`."""
+        ...
+
+    def new_pass(self, slots: int, max_positions: int) -> Pass:
+        """What runs a decoder's steps, for up to `slots` sequences of `max_positions` each."""
         ...
 
     def embed_prompt(self, voice: Voice, text_tokens: Sequence[int]) -> Tensor:

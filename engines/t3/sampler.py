@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -27,15 +28,39 @@ def uniform(seed: int, step: int) -> float:
 
     It has 52 bits: its product with any float64 stays below that float64, so a draw never falls beyond the last token.
     """
-    raw = int(np.random.Philox(key=seed, counter=step).random_raw())
-    return (raw >> 12) * 2.0**-52
+    block, index = divmod(step, _BLOCK)
+    return _uniform_block(seed, block)[index]
+
+
+_BLOCK = 64  # a generator is made once for so many draws: making one takes longer than all else that a draw costs here
+
+
+@lru_cache(maxsize=1024)
+def _uniform_block(seed: int, block: int) -> tuple[float, ...]:
+    raw = np.random.Philox(key=seed, counter=block * _BLOCK).random_raw(4 * _BLOCK)[::4]  # a count gives four numbers
+    return tuple(((raw >> 12) * 2.0**-52).tolist())
+
+
+def settings_row(sampling: Sampling, drawn: int) -> tuple[float, ...]:
+    """The numbers of `Rows` for a sequence that has drawn `drawn` tokens."""
+    return (
+        max(sampling.temperature, _LOWEST_TEMPERATURE) if sampling.temperature else 1.0,
+        sampling.top_k or SPEECH_VOCAB,
+        1.0 - sampling.top_p if sampling.top_p < 1.0 else -1.0,
+        sampling.repetition_penalty,
+        sampling.temperature == 0,
+        drawn == 0,
+        uniform(sampling.seed, drawn),
+    )
+
+
+SETTINGS = len(settings_row(_DEFAULTS, 0))
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """Settings and histories of a batch on the device; (B, 1) but for the first and the last."""
+class Rows:
+    """Settings and histories of a batch on the device; (B, 1) but for the last."""
 
-    slots: Tensor  # (B,)
     temperature: Tensor
     top_k: Tensor
     cut_mass: Tensor  # the unlikeliest tokens whose probabilities sum to at most this are ruled out; -1: none
@@ -44,6 +69,69 @@ class _Rows:
     first: Tensor  # whether nothing was drawn yet
     number: Tensor  # the random number of the draw, float64
     seen: Tensor  # (B, 6563), the tokens that are penalised
+
+    @classmethod
+    def of(cls, settings: Tensor, seen: Tensor, start_mark: Tensor) -> Rows:
+        """settings (B, SETTINGS) float64, a `settings_row` each; seen (B, 6563): the tokens drawn so far."""
+        temperature, top_k, cut_mass, penalty, greedy, first, number = (
+            values.unsqueeze(-1) for values in settings.T.unbind()
+        )
+        is_first = first.bool()
+        return cls(
+            temperature.float(),
+            top_k.long(),
+            cut_mass.float(),
+            penalty.float(),
+            greedy.bool(),
+            is_first,
+            number,
+            torch.where(is_first, start_mark, seen),
+        )
+
+    def process(self, logits: Tensor, max_k: int) -> Tensor:
+        """logits (B, 6563) -> the processed ones, -inf where a token is ruled out; `max_k`: the largest top-k."""
+        scores = logits / self.temperature
+        scores = scores.masked_fill(scores < self._threshold(scores, max_k), -torch.inf)
+        penalised = torch.where(scores < 0, scores * self.penalty, scores / self.penalty)
+        return torch.where(self.seen, penalised, scores)
+
+    def _threshold(self, scores: Tensor, max_k: int) -> Tensor:
+        """The lowest score that top-k and top-p keep in each row, (B, 1)."""
+        # Descending, and only as many as any row can keep: a full sort costs ten times as much.
+        whole = max_k == scores.shape[-1]
+        best = scores.sort(descending=True).values if whole else scores.topk(max_k).values
+        kth = best.gather(1, self.top_k - 1)
+        shares = best.masked_fill(best < kth, -torch.inf).softmax(-1)
+        mass_from_below = shares.flip(-1).cumsum(-1).flip(-1)
+        kept = (mass_from_below > self.cut_mass).sum(-1, keepdim=True).clamp_(min=1)
+        return torch.maximum(kth, best.gather(1, kept - 1))
+
+    def draw(self, logits: Tensor, max_k: int, *, any_greedy: bool) -> tuple[Tensor, Tensor]:
+        """The next token of every row and whether its logits are finite, (B, 1) each."""
+        finite = torch.isfinite(logits).all(-1, keepdim=True)
+        processed = self.process(torch.where(finite, logits, 0.0), max_k)
+        tokens = _by_number(processed, self.number)
+        if any_greedy:
+            tokens = torch.where(self.greedy, processed.argmax(-1, keepdim=True), tokens)
+        return tokens, finite
+
+    def seen_with(self, tokens: Tensor) -> Tensor:
+        """The histories with these tokens (B, 1), which have just been drawn."""
+        before = self.seen.logical_and(self.first.logical_not())  # the start mark is penalised for the first draw only
+        return before.scatter(1, tokens, True)
+
+
+def _by_number(processed: Tensor, numbers: Tensor) -> Tensor:
+    """The token of each row whose interval of cumulated probability holds the row's random number, (B, 1)."""
+    # float64, so that rounding in the sum over 6563 tokens does not move the intervals
+    cumulated = processed.softmax(-1, dtype=torch.float64).cumsum(-1)
+    return torch.searchsorted(cumulated, numbers * cumulated[:, -1:], right=True)
+
+
+def start_mark(device: torch.device) -> Tensor:
+    """The history before the first draw, (6563,)."""
+    start = to_device([START_SPEECH_TOKEN], torch.int64, device)
+    return torch.zeros(SPEECH_VOCAB, dtype=torch.bool, device=device).index_fill_(0, start, True)
 
 
 class Sampler:
@@ -63,8 +151,7 @@ class Sampler:
         self._settings = [_DEFAULTS] * slots
         self._drawn_tokens = [0] * slots
         self._seen = torch.zeros((slots, SPEECH_VOCAB), dtype=torch.bool, device=device)  # drawn; not the start mark
-        start = to_device([START_SPEECH_TOKEN], torch.int64, device)
-        self._start_mark = torch.zeros(SPEECH_VOCAB, dtype=torch.bool, device=device).index_fill_(0, start, True)
+        self._start_mark = start_mark(device)
 
     def begin(self, slot: int, sampling: Sampling) -> None:
         """Start a new sequence in this slot."""
@@ -73,54 +160,16 @@ class Sampler:
 
     def process(self, slots: Sequence[int], logits: Tensor) -> Tensor:
         """logits (B, 6563), row i of slots[i] -> the processed ones, -inf where a token is ruled out."""
-        return self._process(self._rows(slots), slots, logits)
+        return self._rows(slots)[1].process(logits, self._max_k(slots))
 
-    def _rows(self, slots: Sequence[int]) -> _Rows:
-        table = [(slot, *self._numbers(slot)) for slot in slots]
-        slot, *settings = to_device(table, torch.float64, self._device).T.unbind()
-        temperature, top_k, cut_mass, penalty, greedy, first, number = (values.unsqueeze(-1) for values in settings)
-        rows, is_first = slot.long(), first.bool()
-        return _Rows(
-            rows,
-            temperature.float(),
-            top_k.long(),
-            cut_mass.float(),
-            penalty.float(),
-            greedy.bool(),
-            is_first,
-            number,
-            torch.where(is_first, self._start_mark, self._seen.index_select(0, rows)),
-        )
+    def _rows(self, slots: Sequence[int]) -> tuple[Tensor, Rows]:
+        table = [(slot, *settings_row(self._settings[slot], self._drawn_tokens[slot])) for slot in slots]
+        numbers = to_device(table, torch.float64, self._device)
+        index = numbers.select(1, 0).long()
+        return index, Rows.of(numbers[:, 1:], self._seen.index_select(0, index), self._start_mark)
 
-    def _numbers(self, slot: int) -> tuple[float, ...]:
-        """A row's settings in the order of `_Rows`."""
-        sampling, drawn = self._settings[slot], self._drawn_tokens[slot]
-        return (
-            max(sampling.temperature, _LOWEST_TEMPERATURE) if sampling.temperature else 1.0,
-            sampling.top_k or SPEECH_VOCAB,
-            1.0 - sampling.top_p if sampling.top_p < 1.0 else -1.0,
-            sampling.repetition_penalty,
-            sampling.temperature == 0,
-            drawn == 0,
-            uniform(sampling.seed, drawn),
-        )
-
-    def _process(self, rows: _Rows, slots: Sequence[int], logits: Tensor) -> Tensor:
-        scores = logits / rows.temperature
-        scores = scores.masked_fill(scores < self._threshold(rows, slots, scores), -torch.inf)
-        penalised = torch.where(scores < 0, scores * rows.penalty, scores / rows.penalty)
-        return torch.where(rows.seen, penalised, scores)
-
-    def _threshold(self, rows: _Rows, slots: Sequence[int], scores: Tensor) -> Tensor:
-        """The lowest score that top-k and top-p keep in each row, (B, 1)."""
-        max_k = max(self._settings[slot].top_k or SPEECH_VOCAB for slot in slots)
-        # Descending, and only as many as any row can keep: a full sort costs ten times as much.
-        best = scores.topk(max_k).values
-        kth = best.gather(1, rows.top_k - 1)
-        shares = best.masked_fill(best < kth, -torch.inf).softmax(-1)
-        mass_from_below = shares.flip(-1).cumsum(-1).flip(-1)
-        kept = (mass_from_below > rows.cut_mass).sum(-1, keepdim=True).clamp_(min=1)
-        return torch.maximum(kth, best.gather(1, kept - 1))
+    def _max_k(self, slots: Sequence[int]) -> int:
+        return max(self._settings[slot].top_k or SPEECH_VOCAB for slot in slots)
 
     def probabilities(self, slots: Sequence[int], logits: Tensor) -> Tensor:
         """logits (B, 6563) -> the probabilities of each row's next draw, (B, 6563)."""
@@ -131,26 +180,13 @@ class Sampler:
 
         A row whose logits are not finite gets NOT_FINITE; its sequence cannot go on.
         """
-        rows = self._rows(slots)
-        finite = torch.isfinite(logits).all(-1, keepdim=True)
-        processed = self._process(rows, slots, torch.where(finite, logits, 0.0))
-        tokens = self._draw(processed, rows.number)
-        if any(self._settings[slot].temperature == 0 for slot in slots):
-            tokens = torch.where(rows.greedy, processed.argmax(-1, keepdim=True), tokens)
-        self._remember(rows, slots, tokens)
-        return read_back(torch.where(finite, tokens, NOT_FINITE).squeeze(-1))
-
-    def _draw(self, processed: Tensor, numbers: Tensor) -> Tensor:
-        """The token of each row whose interval of cumulated probability holds the row's random number, (B, 1)."""
-        # float64, so that rounding in the sum over 6563 tokens does not move the intervals
-        cumulated = processed.softmax(-1, dtype=torch.float64).cumsum(-1)
-        return torch.searchsorted(cumulated, numbers * cumulated[:, -1:], right=True)
-
-    def _remember(self, rows: _Rows, slots: Sequence[int], tokens: Tensor) -> None:
+        index, rows = self._rows(slots)
+        any_greedy = any(self._settings[slot].temperature == 0 for slot in slots)
+        tokens, finite = rows.draw(logits, self._max_k(slots), any_greedy=any_greedy)
         for slot in slots:
             self._drawn_tokens[slot] += 1
-        before = rows.seen.logical_and(rows.first.logical_not())  # the start mark is penalised for the first draw only
-        self._seen.index_copy_(0, rows.slots, before.scatter(1, tokens, True))
+        self._seen.index_copy_(0, index, rows.seen_with(tokens))
+        return read_back(torch.where(finite, tokens, NOT_FINITE).squeeze(-1))
 
 
 def read_back(tokens: Tensor) -> list[int]:

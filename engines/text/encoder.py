@@ -5,9 +5,11 @@ from __future__ import annotations
 from functools import lru_cache
 
 from engines.model_spec import ModelSpec
+from engines.text.reading import Reading
 from engines.text.speech_bound import max_speech_tokens
 from engines.text.spoken import SpokenText
 from engines.text.tokenizer import TextTokenizer
+from engines.words.text import TokenizedText, Word, words_of
 
 _MEASURED_WORDS = 32_768  # kept; most text consists of few words
 
@@ -32,6 +34,12 @@ class TextEncoder:
         if not self._tokenizer.encodes_words(text_tokens):
             raise self._spoken.nothing_to_speak(text)
         return text_tokens
+
+    def words(self, reading: Reading) -> tuple[Word, ...]:
+        """Returns the written words of a segment whose spoken text `__call__` accepts, with their text tokens."""
+        normalized = self._spoken.prepare(reading.spoken)
+        tokenized = TokenizedText(self._tokenizer.encode(normalized), self._tokenizer.offsets(normalized), normalized)
+        return words_of(reading.written, tokenized, self._spoken.blanked(reading.spoken), reading.spans)
 
     def max_speech_tokens(self, text: str) -> int:
         """Returns the bound on the speech of a segment that `__call__` accepts."""

@@ -57,6 +57,12 @@ class SpokenText:
         message = f"text holds nothing to speak; it must be {allowed}."
         return InvalidInput("text", message, TEXT_EMPTY, value=repr(text[:80]), allowed=allowed)
 
+    def blanked(self, text: str) -> str:
+        """Returns `text` with spaces in place of the tags that are left out; every character keeps its place."""
+        for tag in self._dropped_tags:
+            text = text.replace(tag, " " * len(tag))
+        return text
+
     def _without_dropped_tags(self, text: str) -> str:
         for tag in self._dropped_tags:
             text = text.replace(tag, " ")

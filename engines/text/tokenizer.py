@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import AddedToken, Regex, Tokenizer
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
-from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
 from tokenizers.processors import TemplateProcessing
 
 from engines.errors import CheckpointError
@@ -31,7 +31,8 @@ _SPECIAL_ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token
 class TextTokenizer:
     """The tokenizer of a checkpoint folder, equal to transformers' AutoTokenizer for the same files.
 
-    Unlike that one, it never truncates text at `model_max_length`.
+    Unlike that one, it never truncates text at `model_max_length`, and a word that is too long for a WordPiece model
+    is encoded in parts instead of becoming the token of the unknown.
     """
 
     def __init__(self, folder: Path, text_vocab: int) -> None:
@@ -44,6 +45,10 @@ class TextTokenizer:
         self._check_ids(folder, text_vocab)
         added = self._tokenizer.get_added_tokens_decoder().values()
         self._special = {token.content for token in added if token.special} | {"<unk>", "[UNK]"}
+
+    def offsets(self, text: str) -> tuple[tuple[int, int], ...]:
+        """Returns the characters of normalised text that each of its text tokens stands for, as [start, stop)."""
+        return tuple(self._tokenizer.encode(text).offsets)
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Returns the text tokens of normalised text; a tag such as [laugh] is one token."""
@@ -98,6 +103,10 @@ def _read_whole(folder: Path) -> Any:
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    longest_word = getattr(tokenizer.model, "max_input_chars_per_word", None)
+    if longest_word is not None:
+        parts = Split(Regex(rf"\S{{{longest_word}}}"), "isolated")
+        tokenizer.pre_tokenizer = Sequence([tokenizer.pre_tokenizer, parts] if tokenizer.pre_tokenizer else [parts])
     return tokenizer
 
 

@@ -16,6 +16,8 @@ COMMANDS = {
     "check": ("measure", "check"),
     "profile": ("measure", "profile"),
     "bench": ("measure", "bench"),
+    "plan": ("plan", "plan"),
+    "validate": ("measure", "checklist"),
 }
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import time
 import wave
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -17,13 +19,15 @@ from engines.config import Sampling
 from engines.errors import EngineFailure
 from engines.pipeline import Pipeline
 from engines.s3gen.runtime import Runtime
-from engines.t3.backend import T3Request
+from engines.t3.backend import T3Backend, T3Request
 from engines.tools.s3gen_times import WINDOWS, window_calls
 from engines.tools.t3_times import load_t3_calls
+from engines.tools.torch_profiler import with_range
 from engines.voice import Voice
 
 FIRST_HOP_TOKENS = 14  # ten of the first hop, three of lookahead, one that shows that the segment goes on
 _MORE_TOKENS = 40
+_TEXT_TOKENS = tuple(range(1, 40))
 _TEXT = "The quick brown fox jumps over the lazy dog."
 _CLIP_S, _CLIP_RATE_HZ = 10, 24_000
 _TRIES = 50
@@ -97,14 +101,39 @@ def stage_calls(
 
     The iterator loads a stage's nets when it reaches them.
     """
-    for window in windows:
-        for stage, call in window_calls(runtime, WINDOWS[window]).items():
-            yield f"{stage}-{window}", call
+    yield from s3gen_calls(runtime, windows)
     for name, step in load_t3_calls(checkpoint, device).items():
         yield f"t3-{name}", step
     builder, recording = VoiceBuilder(checkpoint), clip()
     builder.load()
     yield "conditioning", lambda: builder.build(recording, "profiled")
+
+
+def s3gen_calls(runtime: Runtime, windows: Sequence[str]) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Each stage of S3Gen by window, as a range that names the runtime."""
+    for window in windows:
+        for stage, call in window_calls(runtime, WINDOWS[window]).items():
+            yield f"{stage}-{window}", with_range(call, f"S3Gen {stage} on {runtime.name}")
+
+
+@contextlib.contextmanager
+def t3_backend_call(backend: T3Backend, decoder: Any, voice: Voice) -> Iterator[Callable[[], object]]:
+    """A call that makes the first speech tokens on a backend; meanwhile each of its decoder's steps is a range."""
+    decoder.step = with_range(decoder.step, f"T3 step on {backend.name}")
+
+    async def first_tokens() -> int:
+        generation = backend.start(T3Request(_TEXT_TOKENS, voice, Sampling(seed=1, max_speech_tokens=FIRST_HOP_TOKENS)))
+        return sum([len(tokens) async for tokens in _until_none(generation)])
+
+    try:
+        yield lambda: asyncio.run(first_tokens())
+    finally:
+        del decoder.step  # the class's own is back
+
+
+async def _until_none(generation: Any) -> AsyncIterator[list[int]]:
+    while tokens := await generation.next_speech_tokens():
+        yield tokens
 
 
 def clip() -> bytes:

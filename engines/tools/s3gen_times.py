@@ -1,4 +1,4 @@
-"""Timings of S3Gen's stages for typical windows, and rooflines from the full-size nets' operation counts."""
+"""Timings of S3Gen's stages for typical windows, and rooflines from the nets' operation counts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from engines.model_spec import MEL_BANDS, MEL_HOP_SAMPLES, SPEECH_CODES, X_VECTOR_DIM
+from engines.model_spec import MEL_BANDS, MEL_HOP_SAMPLES, SPEECH_CODES, X_VECTOR_DIM, ModelSpec
+from engines.planning.operations import flops
+from engines.planning.stages import s3gen_operations
 from engines.s3gen.export.graphs import ENCODER
 from engines.s3gen.gpu.buckets import BUCKET_NAMES, buckets, choose_profile
 from engines.s3gen.gpu.buffered import BufferedRuntime
@@ -46,11 +48,6 @@ WINDOWS = {
 }
 STAGES = ("encoder", "cfm", "vocoder")
 Calls = dict[str, Callable[[], object]]
-
-# Fitted to the full-size nets' counted operations at 275, 350 and 500 tokens; attention grows with the square.
-_GFLOP_PER_TOKEN = {"encoder": 0.113, "cfm": 0.528}
-_GFLOP_PER_TOKEN_SQUARED = {"encoder": 9.0e-5, "cfm": 9.2e-4}
-_VOCODER_GFLOP_PER_FRAME = 30.6 / 50
 
 
 @dataclass(frozen=True)
@@ -162,14 +159,11 @@ def measure(call: Callable[[], object], repeats: int) -> Timed:
     return Timed.of(times)
 
 
-def roofline_ms(stage: str, window: TimedWindow, at: Machine) -> float:
-    """The time for a full-size stage's arithmetic at a machine's speed."""
-    tokens = _PROMPT_TOKENS + window.tokens
-    if stage == "vocoder":
-        per_row = window.frames * _VOCODER_GFLOP_PER_FRAME
-    else:
-        per_row = tokens * (_GFLOP_PER_TOKEN[stage] + _GFLOP_PER_TOKEN_SQUARED[stage] * tokens)
-    return 1000 * window.rows * per_row / at.gflops
+def roofline_ms(stage: str, window: TimedWindow, at: Machine, spec: ModelSpec) -> float:
+    """The time for a stage's arithmetic, counted on its net, at a machine's speed."""
+    length = window.frames if stage == "vocoder" else _PROMPT_TOKENS + window.tokens
+    operations = s3gen_operations(spec, stage, window.rows, length, torch.float32)
+    return 1000 * flops(operations) / 1e9 / at.gflops
 
 
 def overlap_ms(runtime: BufferedRuntime, window: TimedWindow, batches: int) -> Mapping[str, float]:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from engines.checkpoints.checkpoint import Checkpoint
-from engines.model_spec import SPEECH_CODES, SPEECH_VOCAB, T3Spec
+from engines.model_spec import SPEECH_CODES
 from engines.t3.kv_cache import KvSlot
 from engines.t3.model import T3Net
 from engines.t3.net import Span
@@ -44,8 +44,3 @@ def _read(net: T3Net, slot: KvSlot, speech_tokens: list[int], start: int) -> tor
         chunk = speech_tokens[first : first + _CHUNK]
         hidden = net.forward(net.embed_speech(chunk), [Span(slot, start + first, len(chunk))])
     return net.speech_logits(hidden[-1:]).cpu()
-
-
-def step_bytes(spec: T3Spec, bytes_per_value: int) -> int:
-    """Bytes of weights that one step reads: it is bound by memory bandwidth, not by arithmetic."""
-    return (12 * spec.layers * spec.width**2 + SPEECH_VOCAB * spec.width) * bytes_per_value

@@ -32,15 +32,21 @@ from mynah.client.events import (
     Event,
     Flushed,
     Limits,
+    MarkReached,
     SegmentDone,
     SegmentStarted,
     ServerInfo,
+    SpokenSpan,
     StreamOpened,
     Voice,
     VoiceWarning,
     WindowFigures,
+    WordGuard,
+    Words,
+    WordTime,
 )
-from mynah.client.settings import AudioFormat, Sampling, SpeechSettings, TextSettings, Timeouts, Tls
+from mynah.client.settings import AudioFormat, DictionaryEntry, Sampling, SpeechSettings, TextSettings, Timeouts, Tls
+from mynah.client.subtitles import Subtitles
 
 if TYPE_CHECKING:
     from mynah.client.client import Client
@@ -53,10 +59,12 @@ __all__ = [
     "AudioFormat",
     "Cancelled",
     "Client",
+    "DictionaryEntry",
     "Event",
     "Flushed",
     "InvalidArgument",
     "Limits",
+    "MarkReached",
     "MynahError",
     "NotAllowed",
     "NotFound",
@@ -68,8 +76,10 @@ __all__ = [
     "ServerInfo",
     "SpeechSettings",
     "SpeechStream",
+    "SpokenSpan",
     "StreamCancelled",
     "StreamOpened",
+    "Subtitles",
     "TextSettings",
     "TimedOut",
     "Timeouts",
@@ -79,6 +89,9 @@ __all__ = [
     "VoiceWarning",
     "Voices",
     "WindowFigures",
+    "WordGuard",
+    "WordTime",
+    "Words",
     "WrongState",
 ]
 

@@ -45,6 +45,7 @@ class Encoder:
         skipped = at_start and settings.audio_format.priming_is_skipped
         lookahead_samples = codecs.OPUS_LOOKAHEAD_SAMPLES * settings.sample_rate_hz // codecs.OPUS_RATE_HZ
         self._skip_samples = lookahead_samples if skipped else 0
+        self.delay_samples = settings.delay_samples - self._skip_samples  # of the segment that is encoded now
 
     def encode(self, samples: Samples) -> Encoded:
         """Encodes the next samples (n,) of a segment. Raises EngineFailure if one is not finite."""
@@ -64,7 +65,10 @@ class Encoder:
         if self._codec is not None:
             packets += self._codec.finish()
         self._codec = None
-        return self._counted(packets)
+        encoded = self._counted(packets)
+        if not self._skip_samples:
+            self.delay_samples = self._settings.delay_samples
+        return encoded
 
     def _due_samples(self) -> int:
         return (self._in_samples * self._settings.sample_rate_hz + SAMPLE_RATE_HZ // 2) // SAMPLE_RATE_HZ

@@ -65,21 +65,26 @@ class _FormatSpec:
     writer: Callable[[int], Writer]
     rates_hz: tuple[int, ...] = SAMPLE_RATES_HZ
     takes_time: bool = False
+    delay_s: Callable[[int], float] = lambda _: 0.0  # by which a decoder's samples follow the encoder's
 
 
 def _flac_writer(rate_hz: int) -> Writer:
     return Flac(rate_hz, codecs.FLAC.frame_samples(rate_hz))
 
 
+def _opus_delay_s(_: int) -> float:
+    return codecs.OPUS_LOOKAHEAD_SAMPLES / codecs.OPUS_RATE_HZ
+
+
 _SPECS = {
     AudioFormat.PCM_S16LE: _FormatSpec(lambda _: PerSampleCodec(pcm_s16le), lambda _: Raw()),
     AudioFormat.PCM_F32LE: _FormatSpec(lambda _: PerSampleCodec(to_f32le), lambda _: Raw()),
     AudioFormat.WAV: _FormatSpec(lambda _: PerSampleCodec(pcm_s16le), Wav),
-    AudioFormat.OGG_OPUS: _FormatSpec(codecs.OPUS.open, OggOpus, _OPUS_RATES_HZ, takes_time=True),
-    AudioFormat.WEBM_OPUS: _FormatSpec(codecs.OPUS.open, WebmOpus, _OPUS_RATES_HZ, takes_time=True),
-    AudioFormat.MP3: _FormatSpec(codecs.MP3.open, lambda _: Raw(), _CODEC_RATES_HZ, takes_time=True),
+    AudioFormat.OGG_OPUS: _FormatSpec(codecs.OPUS.open, OggOpus, _OPUS_RATES_HZ, True, _opus_delay_s),
+    AudioFormat.WEBM_OPUS: _FormatSpec(codecs.OPUS.open, WebmOpus, _OPUS_RATES_HZ, True, _opus_delay_s),
+    AudioFormat.MP3: _FormatSpec(codecs.MP3.open, lambda _: Raw(), _CODEC_RATES_HZ, True, lambda rate: 1105 / rate),
     AudioFormat.FLAC: _FormatSpec(codecs.FLAC.open, _flac_writer, _CODEC_RATES_HZ, takes_time=True),
-    AudioFormat.AAC: _FormatSpec(codecs.AAC.open, Adts, _CODEC_RATES_HZ, takes_time=True),
+    AudioFormat.AAC: _FormatSpec(codecs.AAC.open, Adts, _CODEC_RATES_HZ, True, lambda rate: 1024 / rate),
     AudioFormat.MULAW: _FormatSpec(lambda _: PerSampleCodec(g711(mu_law())), lambda _: Raw(), (_TELEPHONE_RATE_HZ,)),
     AudioFormat.ALAW: _FormatSpec(lambda _: PerSampleCodec(g711(a_law())), lambda _: Raw(), (_TELEPHONE_RATE_HZ,)),
 }
@@ -108,6 +113,11 @@ class AudioSettings:
     def codec(self) -> Codec:
         """A codec for one segment."""
         return _SPECS[self.audio_format].codec(self.sample_rate_hz)
+
+    @property
+    def delay_samples(self) -> int:
+        """How far a decoder's samples of a segment lie behind those that were encoded."""
+        return round(_SPECS[self.audio_format].delay_s(self.sample_rate_hz) * self.sample_rate_hz)
 
     def writer(self) -> Writer:
         """The container writer of one stream."""

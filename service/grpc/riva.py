@@ -17,20 +17,23 @@ import grpc.aio
 from riva.client.proto import riva_audio_pb2, riva_tts_pb2, riva_tts_pb2_grpc
 
 from engines.api import Engine
+from engines.conditioning.limits import too_large
 from engines.errors import InvalidInput
 from engines.model_spec import SAMPLE_RATE_HZ
+from engines.text.dictionary import Entry
 from mynah.v1 import speech_pb2
 from service.access.admission import Admission
 from service.errors import DeadlineExceeded, NotFound
 from service.grpc.call_writer import CallWriter
 from service.grpc.origin import origin_of
 from service.grpc.status import grpc_errors
-from service.handlers.messages import text_settings
+from service.handlers.messages import FIRST_SEGMENT_NUMBERS, text_settings
 from service.handlers.speech_handler import SpeechHandler, new_stream_id
 from service.handlers.stream_log import Origin, audit_voice
 from service.handlers.voice_catalogue import CONSENT, MAX_PAGE_SIZE
+from service.stream.early_end import FirstSegment
 from service.stream.policy import StreamPolicy
-from service.stream.settings import Markup, UnspeakableText
+from service.stream.settings import Emoji, Markup, UnspeakableText
 from service.voices.ids import DEFAULT_VOICE_ID
 from service.voices.lookup import VoiceLookup
 from service.voices.store import OneVoice, VoiceSource, VoiceStore
@@ -51,7 +54,7 @@ _FORMATS = {
 }
 T = TypeVar("T")
 
-# Riva's free-form settings: sampling by its names in the contract, and the consent that a prompt needs
+# Riva's free-form settings: sampling by its names in the contract, the consent that a prompt needs, the speed
 _SAMPLING = {
     "temperature": float,
     "top_k": int,
@@ -61,8 +64,12 @@ _SAMPLING = {
     "max_speech_token_count": int,
 }
 _CONSENT = "consent"
+_SPEED, _FIRST_SEGMENT = "speed", "first_segment"
+_SCHEDULE = "schedule"  # how the audio is cut, by its name in the contract
 # and how text is read, by the names and values of HTTP
-_TEXT = ("markup", "unspeakable_text", "drop_thinking")
+_TEXT = ("markup", "unspeakable_text", "drop_thinking", "normalize", "emoji", "paragraph_pause_s")
+_WORD_GUARD = "word_guard"
+_SWITCH = {"false": False, "true": True}
 _PROMPT = "zero_shot_data.audio_prompt"
 # at least; Opus is too small to matter
 _BYTES_PER_SAMPLE = {
@@ -72,8 +79,19 @@ _BYTES_PER_SAMPLE = {
     riva_audio_pb2.MULAW: 1.0,
     riva_audio_pb2.ALAW: 1.0,
 }
+_MAX_RATE_HZ = 48_000
 _QUICK_CHARS_PER_S = 25.0  # English is read at about 15
-_FIELDS = {"voice_id": "voice_name", "settings.sample_rate_hz": "sample_rate_hz", "text.content": "text"}
+_FIELDS = {
+    "voice_id": "voice_name",
+    "settings.sample_rate_hz": "sample_rate_hz",
+    "settings.speed": "custom_configuration[speed]",
+    "settings.schedule": "custom_configuration[schedule]",
+    "settings.word_times": "enable_word_time_offsets",
+    "settings.word_guard": "custom_configuration[word_guard]",
+    "text.content": "text",
+    "text.dictionary": "custom_dictionary",
+    "text.paragraph_pause_s": "custom_configuration[paragraph_pause_s]",
+}
 
 
 def add_to(
@@ -101,8 +119,10 @@ class RivaService:
         stream_id = new_stream_id()
         origin = origin_of(context, _SURFACE)
         audio, max_bytes = bytearray(), self._policy.max_unary_answer_bytes
+        words = _WordTimings()
 
         async def collect(**event: Any) -> None:
+            words.add(event)
             if "audio" in event:
                 audio.extend(event["audio"].data)
                 if len(audio) > max_bytes:
@@ -114,7 +134,7 @@ class RivaService:
                 _check_length(request, max_bytes)
                 speech_handler = await self._handler(request, origin)
                 await speech_handler.synthesize(stream_id, synthesis, collect, origin)
-        meta = riva_tts_pb2.SynthesizeSpeechResponseMetadata(text=request.text)
+        meta = riva_tts_pb2.SynthesizeSpeechResponseMetadata(text=request.text, words=words.take())
         return riva_tts_pb2.SynthesizeSpeechResponse(audio=bytes(audio), meta=meta, id=request.id)
 
     async def SynthesizeOnline(self, requests: AsyncIterator[Any], context: Context) -> None:
@@ -174,9 +194,8 @@ class RivaService:
             raise InvalidInput(field, message, "CONSENT_REQUIRED", value=value, allowed="true")
         prompt = request.zero_shot_data
         if len(prompt.audio_prompt) > self._policy.max_upload_bytes:
-            allowed, length = f"at most {self._policy.max_upload_bytes} bytes", f"{len(prompt.audio_prompt)} bytes"
-            message = f"{_PROMPT} has {length}; {allowed} are allowed."
-            raise InvalidInput(_PROMPT, message, "AUDIO_TOO_LARGE", value=length, allowed=allowed)
+            error = too_large("audio", self._policy.max_upload_bytes, f"{len(prompt.audio_prompt)} bytes")
+            raise error.named(_PROMPT)
         with self._admission.upload():
             try:
                 voice = await self._engine.make_voice(_as_file(prompt), name="prompt")
@@ -186,22 +205,51 @@ class RivaService:
         return OneVoice(voice)
 
 
+class _WordTimings:
+    """The words of an answer in Riva's form, whose times are milliseconds."""
+
+    def __init__(self) -> None:
+        self._rate_hz = SAMPLE_RATE_HZ
+        self._words: list[Any] = []
+
+    def add(self, event: dict[str, Any]) -> None:
+        if "opened" in event:
+            self._rate_hz = event["opened"].settings.sample_rate_hz
+        if "words" in event:
+            self._words += [
+                riva_tts_pb2.WordTiming(
+                    word=word.text, start_time=self._ms(word.start_samples), end_time=self._ms(word.end_samples)
+                )
+                for word in event["words"].words
+            ]
+
+    def _ms(self, samples: int) -> int:
+        return round(samples * 1000 / self._rate_hz)
+
+    def take(self) -> list[Any]:
+        """The words that were not taken before."""
+        words, self._words = self._words, []
+        return words
+
+
 class _Answer:
-    """The sending side of SynthesizeOnline."""
+    """The sending side of SynthesizeOnline. Words come in an answer of their own, without audio, behind their chunk."""
 
     def __init__(self, writer: CallWriter, request_id: Any) -> None:
         self._writer, self._request_id = writer, request_id
         self._text = ""  # of the segment that the next chunk belongs to
+        self._words = _WordTimings()
 
     async def send(self, **event: Any) -> None:
         if "opened" in event:
             await self._writer.open()
         if "segment_started" in event:
             self._text = event["segment_started"].text
-        if "audio" not in event:
+        self._words.add(event)
+        if "audio" not in event and "words" not in event:
             return
-        meta = riva_tts_pb2.SynthesizeSpeechResponseMetadata(text=self._text)
-        audio = event["audio"].data
+        meta = riva_tts_pb2.SynthesizeSpeechResponseMetadata(text=self._text, words=self._words.take())
+        audio = event["audio"].data if "audio" in event else b""
         await self._writer.write(riva_tts_pb2.SynthesizeSpeechResponse(audio=audio, meta=meta, id=self._request_id))
 
 
@@ -231,16 +279,22 @@ def _settings(request: Any) -> speech_pb2.SpeechSettings:
         code = request.language_code
         message = f"language_code is {code!r}; the model speaks {_LANGUAGE} only."
         raise InvalidInput("language_code", message, "LANGUAGE_UNSUPPORTED", value=code, allowed=_LANGUAGE)
-    if request.custom_dictionary:
-        message = "custom_dictionary must be empty: the model takes no pronunciations."
-        raise InvalidInput("custom_dictionary", message, "DICTIONARY_UNSUPPORTED", allowed="none")
-    if request.enable_word_time_offsets:
-        message = "enable_word_time_offsets must be false: the model gives no times of words."
-        raise InvalidInput("enable_word_time_offsets", message, "WORD_TIMES_UNSUPPORTED", value="true", allowed="false")
     settings = speech_pb2.SpeechSettings(
         voice_id=_voice_id(request), audio_format=_FORMATS[request.encoding], sampling=_sampling(request)
     )
     settings.text.CopyFrom(_text_settings(request))
+    if _SPEED in request.custom_configuration:
+        settings.speed = _number(_SPEED, float, request.custom_configuration[_SPEED], "SPEED_OUT_OF_RANGE")
+    first_segment = _one_of(
+        _FIRST_SEGMENT, dict(request.custom_configuration), {each.value: each for each in FirstSegment}
+    )
+    if first_segment is not None:
+        settings.first_segment = FIRST_SEGMENT_NUMBERS[first_segment]
+    settings.schedule = request.custom_configuration.get(_SCHEDULE, "")
+    settings.word_times = request.enable_word_time_offsets
+    guard = _one_of(_WORD_GUARD, dict(request.custom_configuration), _SWITCH)
+    if guard is not None:
+        settings.word_guard = guard
     if request.sample_rate_hz:
         settings.sample_rate_hz = request.sample_rate_hz
     return settings
@@ -261,20 +315,31 @@ def _voice_id(request: Any) -> str:
 def _sampling(request: Any) -> speech_pb2.Sampling:
     sampling = speech_pb2.Sampling()
     for key, text in request.custom_configuration.items():
-        if key == _CONSENT or key in _TEXT:
+        if key in (_CONSENT, _SPEED, _FIRST_SEGMENT, _SCHEDULE, *_TEXT):
             continue
         field = f"custom_configuration[{key}]"
         if key not in _SAMPLING:
-            allowed = ", ".join([_CONSENT, *_TEXT, *_SAMPLING])
+            allowed = ", ".join([_CONSENT, _SPEED, _FIRST_SEGMENT, _SCHEDULE, *_TEXT, *_SAMPLING])
             message = f"{field} is unknown; custom_configuration may hold {allowed}."
             raise InvalidInput(field, message, "CONFIGURATION_UNKNOWN", value=text, allowed=allowed)
+        value = _number(key, _SAMPLING[key], text, "SAMPLING_OUT_OF_RANGE")
         try:
-            setattr(sampling, key, _SAMPLING[key](text))
-        except (ValueError, TypeError):
-            kind = "a whole number" if _SAMPLING[key] is int else "a number"
-            message = f"{field} is {text!r}; it must be {kind}."
-            raise InvalidInput(field, message, "SAMPLING_OUT_OF_RANGE", value=text, allowed=kind) from None
+            setattr(sampling, key, value)
+        except ValueError:  # a number out of the field's range
+            raise _no_number(key, _SAMPLING[key], text, "SAMPLING_OUT_OF_RANGE") from None
     return sampling
+
+
+def _number(key: str, kind: type, text: str, reason: str) -> Any:
+    try:
+        return kind(text)
+    except ValueError:
+        raise _no_number(key, kind, text, reason) from None
+
+
+def _no_number(key: str, kind: type, text: str, reason: str) -> InvalidInput:
+    field, allowed = f"custom_configuration[{key}]", "a whole number" if kind is int else "a number"
+    return InvalidInput(field, f"{field} is {text!r}; it must be {allowed}.", reason, value=text, allowed=allowed)
 
 
 def _text_settings(request: Any) -> speech_pb2.TextSettings:
@@ -282,8 +347,34 @@ def _text_settings(request: Any) -> speech_pb2.TextSettings:
     return text_settings(
         markup=_one_of("markup", given, {each.value: each for each in Markup}),
         unspeakable_text=_one_of("unspeakable_text", given, {each.value: each for each in UnspeakableText}),
-        drop_thinking=_one_of("drop_thinking", given, {"false": False, "true": True}),
+        drop_thinking=_one_of("drop_thinking", given, _SWITCH),
+        normalize=_one_of("normalize", given, _SWITCH),
+        emoji=_one_of("emoji", given, {each.value: each for each in Emoji}),
+        paragraph_pause_s=_seconds("paragraph_pause_s", given),
+        dictionary=tuple(_entries(request.custom_dictionary)),
     )
+
+
+def _seconds(key: str, given: dict[str, str]) -> float | None:
+    if key not in given:
+        return None
+    try:
+        return float(given[key])
+    except ValueError:
+        field, allowed = f"custom_configuration[{key}]", "a number of seconds"
+        message = f"{field} is {given[key]!r}; it must be {allowed}."
+        raise InvalidInput(field, message, "PAUSE_TOO_LONG", value=given[key], allowed=allowed) from None
+
+
+def _entries(custom_dictionary: str) -> Iterator[Entry]:
+    """Riva's form: word and pronunciation with two spaces between them, and commas between entries."""
+    for part in custom_dictionary.split(",") if custom_dictionary else ():
+        word, _, respelling = (each.strip() for each in part.strip().partition("  "))
+        if not respelling:
+            allowed = "word and respelling with two spaces between them, and commas between entries"
+            message = f"custom_dictionary has {part[:80]!r}; it must be {allowed}."
+            raise InvalidInput("custom_dictionary", message, "DICTIONARY_ENTRY_INVALID", value=part, allowed=allowed)
+        yield Entry(word, respelling)
 
 
 def _one_of(key: str, given: dict[str, str], choices: dict[str, T]) -> T | None:
@@ -315,6 +406,8 @@ def _as_file(prompt: Any) -> bytes:
 def _check_length(request: Any, max_bytes: int) -> None:
     """Raises InvalidInput if quick speech of the text would already be longer than one answer may be."""
     rate_hz = request.sample_rate_hz or SAMPLE_RATE_HZ
+    if rate_hz > _MAX_RATE_HZ:
+        return  # the rate is what is wrong, and is refused by its own name
     bytes_per_s = _BYTES_PER_SAMPLE.get(request.encoding, 0.0) * rate_hz
     if len(request.text.strip()) / _QUICK_CHARS_PER_S * bytes_per_s > max_bytes:
         raise _too_long(request, max_bytes)

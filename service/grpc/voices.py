@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc.aio
 
+from engines.conditioning.limits import HEAD_BYTES, check_head, too_large
 from engines.errors import InvalidInput
 from mynah.v1 import voices_pb2, voices_pb2_grpc
 from service.access.admission import Admission
@@ -79,7 +80,7 @@ class _Upload:
 
     async def audio(self) -> bytes:
         """All other parts, joined. Raises FailedPrecondition, InvalidInput, DeadlineExceeded."""
-        audio = bytearray()
+        audio, checked = bytearray(), False
         while (part := await self._next()) is not None:
             if _kind(part) != "audio_chunk":
                 message = "metadata was sent twice: only audio_chunk may follow it."
@@ -87,9 +88,10 @@ class _Upload:
             audio += part.audio_chunk
             self._read_bytes = len(audio)
             if len(audio) > self._max_bytes:
-                allowed = f"at most {self._max_bytes} bytes"
-                message = f"The recording is too large: {allowed} are allowed. Thirty seconds are enough."
-                raise InvalidInput("audio", message, "AUDIO_TOO_LARGE", value="a longer upload", allowed=allowed)
+                raise too_large("audio", self._max_bytes, f"more than {self._max_bytes} bytes")
+            if not checked and len(audio) >= HEAD_BYTES:
+                check_head(bytes(audio[:HEAD_BYTES]))
+                checked = True
         return bytes(audio)
 
     @property

@@ -57,6 +57,9 @@ _CODES: dict[type[Exception], Code] = {
 }
 
 
+_HEAD_CHARS, _TAIL_CHARS = 300, 180  # of a text in a failure
+
+
 @dataclass(frozen=True)
 class Failure:
     """A failure to be sent to a client. `retry_after_s` is None if retrying the same call is pointless."""
@@ -68,6 +71,18 @@ class Failure:
     value: str = ""
     allowed: str = ""
     retry_after_s: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("message", "value", "allowed"):
+            object.__setattr__(self, name, _short(getattr(self, name)))
+
+
+def _short(text: str) -> str:
+    """Returns the text without its middle if it is long: a client may send a megabyte as a voice's name.
+
+    Errors travel in headers of at most 16 KiB, several times and, beyond ASCII, in three bytes for each of UTF-8.
+    """
+    return text if len(text) <= _HEAD_CHARS + _TAIL_CHARS else f"{text[:_HEAD_CHARS]} ... {text[-_TAIL_CHARS:]}"
 
 
 def failure_of(error: BaseException) -> Failure:

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 from enum import Enum
 from typing import Any, TypeVar
 
 from engines.api import EngineInfo
 from engines.config import Sampling
 from engines.errors import InvalidInput
+from engines.text.dictionary import Entry
+from engines.time_scale import check_speed
 from engines.voice_report import VoiceReport
 from mynah.v1 import speech_pb2, voices_pb2
 from service.audio.formats import SAMPLE_RATES_HZ, AudioFormat, AudioSettings
+from service.stream.early_end import FirstSegment
 from service.stream.policy import StreamPolicy
 from service.stream.session import split_chars
-from service.stream.settings import Markup, StreamSettings, TextSettings, UnspeakableText
+from service.stream.settings import Emoji, Markup, StreamSettings, TextSettings, UnspeakableText
+from service.stream.text.dictionaries import with_request
+from service.stream.text.ssml import ELEMENTS
 from service.voices.ids import DEFAULT_VOICE_ID
 from service.voices.store import VoiceSource
 from service.voices.stored_voice import VoiceSummary
 
+_NORMALIZED_LANGUAGES = ("en",)
 _SEED_BITS = 53  # every language's numbers hold it exactly
 
 _FORMAT_NUMBERS: dict[AudioFormat, speech_pb2.AudioFormat] = {
@@ -28,26 +35,47 @@ MARKUP_NUMBERS: dict[Markup, speech_pb2.Markup] = {each: getattr(speech_pb2, f"M
 UNSPEAKABLE_TEXT_NUMBERS: dict[UnspeakableText, speech_pb2.UnspeakableText] = {
     each: getattr(speech_pb2, f"UNSPEAKABLE_TEXT_{each.name}") for each in UnspeakableText
 }
+EMOJI_NUMBERS: dict[Emoji, speech_pb2.Emoji] = {each: getattr(speech_pb2, f"EMOJI_{each.name}") for each in Emoji}
+_EMOJI: dict[int, Emoji] = {number: each for each, number in EMOJI_NUMBERS.items()}
 _MARKUPS: dict[int, Markup] = {number: each for each, number in MARKUP_NUMBERS.items()}
 _UNSPEAKABLE: dict[int, UnspeakableText] = {number: each for each, number in UNSPEAKABLE_TEXT_NUMBERS.items()}
+FIRST_SEGMENT_NUMBERS: dict[FirstSegment, speech_pb2.FirstSegment] = {
+    each: getattr(speech_pb2, f"FIRST_SEGMENT_{each.name}") for each in FirstSegment
+}
+_FIRST_SEGMENTS: dict[int, FirstSegment] = {0: FirstSegment.AUTO} | {
+    number: each for each, number in FIRST_SEGMENT_NUMBERS.items()
+}
 E = TypeVar("E", bound=Enum)
-_CONTRACT_FIELDS = {"sampling.max_speech_tokens": "sampling.max_speech_token_count"}  # where the names differ
+_CONTRACT_FIELDS = {  # where the names differ
+    "sampling.max_speech_tokens": "sampling.max_speech_token_count",
+    "sampling.schedule": "settings.schedule",
+}
 _FORMATS: dict[int, AudioFormat] = {number: name for name, number in _FORMAT_NUMBERS.items()}
 _FORMATS[speech_pb2.AUDIO_FORMAT_UNSPECIFIED] = AudioFormat.PCM_S16LE
 
 
 async def stream_settings(
-    message: speech_pb2.SpeechSettings, voices: VoiceSource, text_defaults: TextSettings | None = None
+    message: speech_pb2.SpeechSettings, voices: VoiceSource, info: EngineInfo, policy: StreamPolicy
 ) -> StreamSettings:
     """The settings that a client asks for, defaults filled in. Raises InvalidInput, and as `voices.get`."""
     audio_format = _audio_format(message.audio_format)
     rate_hz = message.sample_rate_hz if message.HasField("sample_rate_hz") else audio_format.default_rate_hz
     audio = AudioSettings(audio_format, rate_hz)
-    sampling = _sampling(message.sampling)
+    sampling = _sampling(message.sampling, message.schedule)
     voice_id = message.voice_id if message.HasField("voice_id") else DEFAULT_VOICE_ID
-    text = _text_settings(message.text, text_defaults or TextSettings())
+    text = _text_settings(message.text, policy.text)
+    for field, reason in (("word_times", "WORD_TIMES_UNAVAILABLE"), ("word_guard", "WORD_GUARD_UNAVAILABLE")):
+        if getattr(message, field) and not info.word_times:
+            why = f"settings.{field} is true; it must be false or absent here. {info.word_times_notice}"
+            raise InvalidInput(f"settings.{field}", why, reason, value="true", allowed="false")
+    guarded = message.word_guard if message.HasField("word_guard") else policy.word_guard and info.word_times
+    speed = check_speed(message.speed) if message.HasField("speed") else 1.0
+    first_segment = _choice("first_segment", message.first_segment, _FIRST_SEGMENTS, speech_pb2.FirstSegment)
     stored = await voices.get(voice_id)
-    return StreamSettings(stored.voice_id, stored.voice, audio, sampling, text)
+    text = replace(text, dictionary=with_request(text.dictionary.entries, policy.dictionary(stored.voice_id)))
+    return StreamSettings(
+        stored.voice_id, stored.voice, audio, sampling, text, speed, first_segment, message.word_times, guarded
+    )
 
 
 def _text_settings(message: speech_pb2.TextSettings, defaults: TextSettings) -> TextSettings:
@@ -56,6 +84,10 @@ def _text_settings(message: speech_pb2.TextSettings, defaults: TextSettings) -> 
         _choice("text.markup", message.markup, markups, speech_pb2.Markup),
         _choice("text.unspeakable_text", message.unspeakable_text, unspeakable, speech_pb2.UnspeakableText),
         message.drop_thinking if message.HasField("drop_thinking") else defaults.drop_thinking,
+        message.normalize if message.HasField("normalize") else defaults.normalize,
+        _choice("text.emoji", message.emoji, _EMOJI | {0: defaults.emoji}, speech_pb2.Emoji),
+        message.paragraph_pause_s if message.HasField("paragraph_pause_s") else defaults.paragraph_pause_s,
+        with_request(tuple(Entry(each.word, each.respelling, each.case_sensitive) for each in message.dictionary)),
     )
 
 
@@ -69,16 +101,31 @@ def _choice(field: str, number: int, choices: dict[int, E], enum: Any) -> E:
 
 
 def text_settings(
-    markup: Markup | None = None, unspeakable_text: UnspeakableText | None = None, drop_thinking: bool | None = None
+    *,
+    markup: Markup | None = None,
+    unspeakable_text: UnspeakableText | None = None,
+    drop_thinking: bool | None = None,
+    normalize: bool | None = None,
+    emoji: Emoji | None = None,
+    paragraph_pause_s: float | None = None,
+    dictionary: tuple[Entry, ...] = (),
 ) -> speech_pb2.TextSettings:
     """The message; the server's default applies to what is None."""
     message = speech_pb2.TextSettings()
+    if drop_thinking is not None:
+        message.drop_thinking = drop_thinking
+    if normalize is not None:
+        message.normalize = normalize
+    if paragraph_pause_s is not None:
+        message.paragraph_pause_s = paragraph_pause_s
     if markup is not None:
         message.markup = MARKUP_NUMBERS[markup]
     if unspeakable_text is not None:
         message.unspeakable_text = UNSPEAKABLE_TEXT_NUMBERS[unspeakable_text]
-    if drop_thinking is not None:
-        message.drop_thinking = drop_thinking
+    if emoji is not None:
+        message.emoji = EMOJI_NUMBERS[emoji]
+    for entry in dictionary:
+        message.dictionary.add(word=entry.word, respelling=entry.respelling, case_sensitive=entry.case_sensitive)
     return message
 
 
@@ -94,14 +141,15 @@ def _audio_format(number: int) -> AudioFormat:
     return _FORMATS[number]
 
 
-def _sampling(message: speech_pb2.Sampling) -> Sampling:
+def _sampling(message: speech_pb2.Sampling, schedule: str) -> Sampling:
     chosen: dict[str, Any] = {
         name: getattr(message, name)
         for name in ("temperature", "top_k", "top_p", "repetition_penalty", "seed")
         if message.HasField(name)
     }
-    # a seed asks for repeatable bytes; without one, windows follow the load
-    chosen["repeatable"] = "seed" in chosen
+    # a seed or a schedule asks for repeatable bytes; without them, windows follow the load
+    chosen["repeatable"] = "seed" in chosen or bool(schedule)
+    chosen["schedule"] = schedule
     chosen.setdefault("seed", secrets.randbits(_SEED_BITS))
     if message.HasField("max_speech_token_count"):
         chosen["max_speech_tokens"] = message.max_speech_token_count
@@ -141,7 +189,19 @@ def opened(stream_id: str, settings: StreamSettings, info: EngineInfo, policy: S
         audio_format=_FORMAT_NUMBERS[settings.audio.audio_format],
         sample_rate_hz=settings.audio.sample_rate_hz,
         sampling=sampling,
-        text=text_settings(settings.text.markup, settings.text.unspeakable_text, settings.text.drop_thinking),
+        text=text_settings(
+            markup=settings.text.markup,
+            unspeakable_text=settings.text.unspeakable_text,
+            drop_thinking=settings.text.drop_thinking,
+            normalize=settings.text.normalize,
+            emoji=settings.text.emoji,
+            paragraph_pause_s=settings.text.paragraph_pause_s,
+        ),
+        speed=settings.speed,
+        first_segment=FIRST_SEGMENT_NUMBERS[settings.used_first_segment],
+        schedule=chosen.schedule,
+        word_times=settings.word_times,
+        word_guard=settings.word_guard,
     )
     return speech_pb2.StreamOpened(
         stream_id=stream_id,
@@ -150,6 +210,7 @@ def opened(stream_id: str, settings: StreamSettings, info: EngineInfo, policy: S
         model=info.model,
         notice=info.notice,
         tags=info.tags,
+        schedule=chosen.schedule,
     )
 
 
@@ -170,6 +231,13 @@ def server_info(
         limits=limits(info, policy),
         open_stream_count=open_streams,
         tags=info.tags,
+        decode=info.decode,
+        setting_reason=info.setting_reason,
+        load=info.load,
+        normalized_languages=_NORMALIZED_LANGUAGES,
+        ssml_elements=ELEMENTS,
+        word_times=info.word_times,
+        word_times_notice=info.word_times_notice,
     )
 
 

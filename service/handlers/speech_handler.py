@@ -9,6 +9,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Collection, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from typing import Any, Protocol
 
 from engines.api import Engine
@@ -55,7 +56,7 @@ class SpeechHandler:
         reader = _RequestReader(requests, self._policy.idle_timeout_s, self._admission.turns)
         message = await reader.opening()
         with self._admission.stream():
-            settings = await messages.stream_settings(message, self._voices, self._policy.text)
+            settings = await self._settings(message)
             async with self._session(stream_id, settings, origin) as session:
                 await self._send_opened(send, stream_id, settings)
                 await self._send_events(send, session, reader.apply_all(session), reader.watch_idle(session))
@@ -66,12 +67,12 @@ class SpeechHandler:
         """One whole text."""
         self._check_text(request.text)
         with self._admission.stream():
-            settings = await messages.stream_settings(request.settings, self._voices, self._policy.text)
+            settings = await self._settings(request.settings)
             async with self._session(stream_id, settings, origin) as session:
                 await self._send_opened(send, stream_id, settings)
                 with _named_text():
                     await _write(session, request.text, self._admission.turns, Account())
-                session.end()
+                    session.end()
                 await self._send_events(send, session)
                 if not session.delivered_samples:
                     raise _nothing_to_speak(request.text, session.skip_reasons)
@@ -83,6 +84,15 @@ class SpeechHandler:
         async with Session(self._engine, settings, self._policy, stream_id) as session:
             with logged_stream(stream_id, key, origin, session):
                 yield session
+
+    async def _settings(self, message: speech_pb2.SpeechSettings) -> StreamSettings:
+        """The stream's settings; those of a stream with a seed have the schedule that the load now asks for."""
+        settings = await messages.stream_settings(message, self._voices, self._engine.info, self._policy)
+        sampling = settings.sampling
+        if not sampling.repeatable or sampling.schedule:
+            return settings
+        schedule = self._engine.schedule_now(settings.voice, self._engine.info.limits.max_streams)
+        return replace(settings, sampling=replace(sampling, schedule=schedule))
 
     def _check_text(self, text: str) -> None:
         if not text.strip():
@@ -146,9 +156,12 @@ class _RequestReader:
             match kind:
                 case "flush":
                     session.flush(request.flush.flush_id)
+                case "set_speed":
+                    session.set_speed(request.set_speed.speed)
                 case "open":
-                    message = "The stream is open already: send text, flush or cancel."
-                    raise _out_of_order("STREAM_ALREADY_OPEN", message, "open", "text, flush or cancel")
+                    allowed = "text, flush, cancel or set_speed"
+                    message = f"The stream is open already: send {allowed}."
+                    raise _out_of_order("STREAM_ALREADY_OPEN", message, "open", allowed)
         if kind == "cancel":
             await session.cancel()
 
@@ -182,7 +195,7 @@ async def _write(session: Session, text: str, turns: Turns, account: Account) ->
 def _kind(request: Request) -> str:
     kind = request.WhichOneof("message")
     if kind is None:
-        allowed = "open, text, flush or cancel"
+        allowed = "open, text, flush, cancel or set_speed"
         text = f"message is empty: it must hold {allowed}."
         raise InvalidInput("message", text, "MESSAGE_INVALID", value="nothing", allowed=allowed)
     return str(kind)

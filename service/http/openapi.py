@@ -6,11 +6,17 @@ from enum import Enum
 from typing import Any
 
 from engines.api import EngineInfo
+from engines.config import STREAM_SCHEDULES
 from engines.model_spec import SPEECH_VOCAB
+from engines.text.dictionary import MAX_ENTRIES, MAX_RESPELLING_CHARS, MAX_WORD_CHARS
+from engines.time_scale import MAX_SPEED, MIN_SPEED
 from service.audio.formats import SAMPLE_RATES_HZ
+from service.http import captioned as captioned_speech
 from service.http import speech_request
+from service.stream.early_end import FirstSegment
 from service.stream.policy import StreamPolicy
-from service.stream.settings import Markup, UnspeakableText
+from service.stream.settings import Emoji, Markup, UnspeakableText
+from service.stream.text.items import MAX_PAUSE_S
 
 Schema = dict[str, Any]
 
@@ -51,6 +57,14 @@ def _paths(info: EngineInfo, policy: StreamPolicy) -> Schema:
                 "summary": "Speak a text; the response streams audio while it is made.",
                 "requestBody": _json_body(_speech_request(info, policy)),
                 "responses": {"200": _spoken()} | _errors(400, 401, 403, 404, 408, 413, 415, 429, 500, 503),
+            }
+        },
+        "/dev/captioned_speech": {
+            "post": {
+                "operationId": "createCaptionedSpeech",
+                "summary": "Speak a text; the response streams audio and the times of its words, as Kokoro-FastAPI's.",
+                "requestBody": _json_body(_speech_request(info, policy, captioned=True)),
+                "responses": {"200": _captioned()} | _errors(400, 401, 403, 404, 408, 413, 415, 429, 500, 503),
             }
         },
         "/v1/audio/models": {
@@ -112,6 +126,10 @@ def _spoken() -> Schema:
         "content": content,
         "headers": {
             speech_request.VOICE_HEADER: {"schema": _STRING, "description": "The id of the voice that speaks."},
+            speech_request.SCHEDULE_HEADER: {
+                "schema": {"enum": list(STREAM_SCHEDULES)},
+                "description": "With a seed or a schedule in the request: both repeat the bytes. Else absent.",
+            },
             speech_request.REPLACED_VOICE_HEADER: {
                 "schema": _STRING,
                 "description": "OpenAI's name of a voice, for which the default voice speaks; else absent.",
@@ -120,7 +138,31 @@ def _spoken() -> Schema:
     }
 
 
-def _speech_request(info: EngineInfo, policy: StreamPolicy) -> Schema:
+def _captioned() -> Schema:
+    timestamp = _object(
+        {"word": _STRING, "start_time": {"type": "number"}, "end_time": {"type": "number"}},
+        "word",
+        "start_time",
+        "end_time",
+    )
+    chunk = _object(
+        {
+            "audio": {"type": "string", "contentEncoding": "base64"},
+            "audio_format": _STRING,
+            "timestamps": _or_null({"type": "array", "items": timestamp}),
+        },
+        "audio",
+        "audio_format",
+        "timestamps",
+    )
+    return {
+        "description": "An object for each chunk, one on a line; one for all with stream false. Times are seconds.",
+        "content": {"application/json": {"schema": chunk}, captioned_speech.LINES: {"schema": _STRING}},
+        "headers": _spoken()["headers"],
+    }
+
+
+def _speech_request(info: EngineInfo, policy: StreamPolicy, *, captioned: bool = False) -> Schema:
     model = {"enum": [info.model, *speech_request.MODEL_ALIASES]}
     text = {"type": "string", "minLength": 1, "maxLength": policy.max_pending_text_chars}
     name = _STRING | {"description": "A voice's id or name."}
@@ -130,7 +172,7 @@ def _speech_request(info: EngineInfo, policy: StreamPolicy) -> Schema:
         "response_format": {"enum": list(speech_request.RESPONSE_FORMATS), "default": "mp3"},
         "stream_format": {"enum": list(speech_request.STREAM_FORMATS), "default": "audio"},
         "stream": {"type": "boolean", "default": True, "description": "false: send the audio once all of it is made."},
-        "speed": {"const": 1.0, "description": "The model has one speed."},
+        "speed": _range("number", MIN_SPEED, MAX_SPEED, 1.0) | {"description": "The voice's speed, at the same pitch."},
         "instructions": {
             "type": "string",
             "maxLength": 0,
@@ -142,9 +184,16 @@ def _speech_request(info: EngineInfo, policy: StreamPolicy) -> Schema:
         "top_p": {"type": "number", "exclusiveMinimum": 0.0, "maximum": 1.0, "default": 0.95},
         "repetition_penalty": _range("number", 0.1, 10.0, 1.2),
         "seed": {"type": "integer", "minimum": 0, "maximum": 2**64 - 1},
+        "schedule": {
+            "enum": list(STREAM_SCHEDULES),
+            "description": "How the audio is cut; by the load where it is absent.",
+        },
         "max_speech_token_count": _range("integer", 1, 1000, 1000),
         "markup": _choice(
-            Markup, policy.markup, "SSML is refused and HTML removed, both are removed, or both are spoken as text."
+            Markup,
+            policy.markup,
+            "SSML is refused and HTML removed, both are removed, or both are spoken as text; or SSML is obeyed, and "
+            "what cannot be is refused, or ignored.",
         ),
         "unspeakable_text": _choice(
             UnspeakableText, policy.unspeakable_text, "What becomes of sentences in a script that the model lacks."
@@ -154,9 +203,48 @@ def _speech_request(info: EngineInfo, policy: StreamPolicy) -> Schema:
             "default": policy.drop_thinking,
             "description": "Drops <think>...</think>.",
         },
+        "normalize": {
+            "type": "boolean",
+            "default": policy.normalize,
+            "description": "Speaks numbers, dates, addresses and the like as English words, leaves out Markdown, obeys "
+            "[pause:0.5s].",
+        },
+        "emoji": _choice(Emoji, policy.emoji, "Whether emoji are left out or their names are spoken."),
+        "paragraph_pause_s": _range("number", 0.0, MAX_PAUSE_S, policy.paragraph_pause_s),
+        "dictionary": {
+            "oneOf": [
+                {"type": "object", "maxProperties": MAX_ENTRIES, "additionalProperties": _STRING},
+                {"type": "array", "maxItems": MAX_ENTRIES, "items": _entry()},
+            ],
+            "description": "Respellings of words, which need ordinary letters.",
+        },
+        "word_times": {
+            "type": "boolean",
+            "default": False,
+            "description": "Sends speech.audio.words events; needs stream_format sse"
+            + ("." if info.word_times else f". Not on this server: {info.word_times_notice}"),
+        },
+        "word_guard": {
+            "type": "boolean",
+            "default": policy.word_guard and info.word_times,
+            "description": "Watches that the speech says its text, each word once.",
+        },
     }
+    fields["first_segment"] = _choice(
+        FirstSegment, FirstSegment.AUTO.value, "Where the first segment may end before its sentence does."
+    )
+    if captioned:
+        del fields["word_times"], fields["stream_format"]
+        fields["return_timestamps"] = {"type": "boolean", "default": True, "description": "Sends the times of words."}
     optional = {name: _or_null(schema) for name, schema in fields.items()}
     return _object({"input": text} | optional, "input")
+
+
+def _entry() -> Schema:
+    word = {"type": "string", "minLength": 1, "maxLength": MAX_WORD_CHARS}
+    respelling = {"type": "string", "minLength": 1, "maxLength": MAX_RESPELLING_CHARS}
+    fields: Schema = {"word": word, "respelling": respelling, "case_sensitive": {"type": "boolean", "default": False}}
+    return _object(fields, "word", "respelling")
 
 
 def _choice(kind: type[Enum], default: str, description: str) -> Schema:

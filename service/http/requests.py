@@ -17,7 +17,8 @@ from service.http.error_responses import HttpError
 T = TypeVar("T")
 _JSON = "application/json"
 _STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)  # the last one may lack its end
-_MAX_STRINGS, _MAX_BARE_CHARS = 500, 8192  # names and values; brackets, numbers and white space
+# Names and values; brackets, numbers and white space: a dictionary of 1000 entries has 5000 and 20 000.
+_MAX_STRINGS, _MAX_BARE_CHARS = 6000, 32_768
 _MIN_BYTES_PER_S = 1000  # of a body, once the stall timeout is over
 
 
@@ -51,10 +52,23 @@ def bounded_json(text: str) -> Any:
 class Body:
     """A request's body with limits on its length, on the wait for each part and on its slowness. An ASGI `receive`."""
 
-    def __init__(self, receive: Receive, max_bytes: int, stall_timeout_s: float) -> None:
+    def __init__(self, receive: Receive, max_bytes: int, stall_timeout_s: float, *, advice: str = "") -> None:
+        """`advice` ends the message about a body that is too long: what may be sent, in the endpoint's words."""
         self._receive, self._max_bytes, self._stall_timeout_s = receive, max_bytes, stall_timeout_s
+        self._advice = advice
         self._read_bytes = 0
         self._began_s = asyncio.get_running_loop().time()
+
+    def check_stated_length(self, scope: Scope) -> None:
+        """Raises HttpError if the headers state that the body is too long, before any of it is read."""
+        stated = header(scope, b"content-length") or ""
+        if stated.isascii() and stated.isdigit() and int(stated) > self._max_bytes:
+            raise self._too_long()
+
+    def _too_long(self) -> HttpError:
+        allowed = f"at most {self._max_bytes} bytes"
+        message = f"The body is too long; it may have {allowed}. {self._advice}".rstrip()
+        return HttpError(413, "BODY_TOO_LARGE", message, allowed=allowed)
 
     async def __call__(self) -> Message:
         """Returns the next part. Raises HttpError, DeadlineExceeded, ClientGone."""
@@ -69,8 +83,7 @@ class Body:
             raise ClientGone
         self._read_bytes += len(message.get("body", b""))
         if self._read_bytes > self._max_bytes:
-            allowed = f"at most {self._max_bytes} bytes"
-            raise HttpError(413, "BODY_TOO_LARGE", f"The body is too long; it may have {allowed}.", allowed=allowed)
+            raise self._too_long()
         return message
 
     @property

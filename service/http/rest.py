@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from engines.api import Engine
+from engines.conditioning.limits import HEAD_BYTES, check_head, too_large
 from engines.errors import InvalidInput
 from mynah.v1 import voices_pb2
 from service.access.admission import Admission
@@ -106,9 +107,10 @@ class RestEndpoints:
     async def create_voice(self, request: Request) -> Response:
         require_media_type(request.scope, _FORM)
         with self._admission.upload():
-            body = Body(
-                request.receive, self._policy.max_upload_bytes + _OTHER_FIELDS_BYTES, self._policy.stall_timeout_s
-            )
+            max_bytes = self._policy.max_upload_bytes + _OTHER_FIELDS_BYTES
+            limit = too_large("audio", self._policy.max_upload_bytes, "the body's length")
+            body = Body(request.receive, max_bytes, self._policy.stall_timeout_s, advice=str(limit))
+            body.check_stated_length(request.scope)
             new, audio = await _read_form(Request(request.scope, body), self._policy.max_upload_bytes)
             voice = await while_connected(request.receive, self._create(new, audio, _origin(request)))
         return _json(voice, 201)
@@ -131,6 +133,16 @@ class _FormInMemory(MultiPartParser):
     """
 
     spool_max_size = 0  # no limit beyond which a temporary file is written
+    _head: bytes | None = b""  # of the recording; None once it is checked
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        """Takes a part's next bytes. Raises InvalidInput if a recording's first bytes state that it is too long."""
+        super().on_part_data(data, start, end)
+        if self._current_part.file is not None and self._head is not None:
+            self._head += data[start : min(end, start + HEAD_BYTES)]
+            if len(self._head) >= HEAD_BYTES:
+                check_head(self._head)
+                self._head = None
 
 
 async def _read_form(request: Request, max_upload_bytes: int) -> tuple[voices_pb2.NewVoice, bytes]:
@@ -163,9 +175,7 @@ async def _audio(fields: dict[str, Any], max_upload_bytes: int) -> bytes:
     if not isinstance(file, UploadFile):
         raise InvalidInput("audio", "audio is missing; send an audio file.", "AUDIO_EMPTY", allowed="an audio file")
     if file.size is not None and file.size > max_upload_bytes:
-        allowed = f"at most {max_upload_bytes} bytes"
-        message = f"audio has {file.size} bytes; it may have {allowed}."
-        raise InvalidInput("audio", message, "AUDIO_TOO_LARGE", value=f"{file.size} bytes", allowed=allowed)
+        raise too_large("audio", max_upload_bytes, f"{file.size} bytes")
     return await file.read()
 
 

@@ -61,6 +61,11 @@ def build_app(
 
     routes: list[Route | WebSocketRoute] = [
         Route("/v1/audio/speech", SpeechEndpoint(engine, openai_speech_handler, policy), methods=["POST"]),
+        Route(
+            "/dev/captioned_speech",
+            SpeechEndpoint(engine, openai_speech_handler, policy, captioned=True),
+            methods=["POST"],
+        ),
         Route("/v1/audio/models", rest.audio_models),
         Route("/v1/audio/voices", rest.audio_voices),
         WebSocketRoute("/v1/stream", StreamEndpoint(speech_handler, policy.stall_timeout_s, admission.turns)),

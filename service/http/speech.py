@@ -4,47 +4,53 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import Any, Protocol
+from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
 from engines.api import Engine
 from engines.errors import InvalidInput
+from engines.model_spec import SAMPLE_RATE_HZ
+from mynah.v1 import speech_pb2
 from service.audio.containers import with_known_length
 from service.audio.formats import AudioFormat
 from service.errors import RequestError
 from service.handlers.failures import log_failure, root_cause
 from service.handlers.speech_handler import SpeechHandler, new_stream_id
 from service.handlers.stream_log import Origin
-from service.handlers.timeouts import within_stall_timeout
 from service.http import speech_request
+from service.http.captioned import CaptionedResponse
 from service.http.error_responses import error_response
 from service.http.requests import Body, read_json_object, while_connected
+from service.http.response_writer import MAX_WHOLE_BYTES, ResponseWriter, SpeechResponse
 from service.http.speech_request import SpeechRequest
 from service.stream.policy import StreamPolicy
 from service.voices.ids import DEFAULT_VOICE_ID
-
-_MAX_WHOLE_BYTES = 32 * 1024 * 1024  # 11 minutes of 24 kHz WAV
 
 
 class SpeechEndpoint:
     """The ASGI application of `POST /v1/audio/speech`."""
 
-    def __init__(self, engine: Engine, speech_handler: SpeechHandler, policy: StreamPolicy) -> None:
+    def __init__(
+        self, engine: Engine, speech_handler: SpeechHandler, policy: StreamPolicy, *, captioned: bool = False
+    ) -> None:
+        """`captioned`: for `POST /dev/captioned_speech`, Kokoro's form of audio with word times."""
+        self._captioned = captioned
         self._engine = engine
         self._speech_handler = speech_handler
         self._policy = policy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = Body(receive, self._policy.max_json_bytes, self._policy.stall_timeout_s)
-        speech = speech_request.parse(await read_json_object(scope, body), self._engine.info.model)
+        parse = speech_request.parse_captioned if self._captioned else speech_request.parse
+        speech = parse(await read_json_object(scope, body), self._engine.info.model)
         stream_id, origin = new_stream_id(), Origin.of_address("http", scope["client"])
-        writer = _ResponseWriter(send, self._policy.stall_timeout_s, stream_id)
-        response = _response(speech, writer)
+        writer = ResponseWriter(send, self._policy.stall_timeout_s, stream_id)
+        response = CaptionedResponse(writer, speech) if self._captioned else _response(speech, writer)
 
         async def send_event(**event: Any) -> None:
             if "opened" in event:
-                writer.headers |= _voice_headers(speech, event["opened"].settings.voice_id)
+                writer.headers |= _opened_headers(speech, event["opened"])
             await response.send(**event)
 
         try:
@@ -58,7 +64,7 @@ class SpeechEndpoint:
             await response.fail(renamed, stream_id)
 
 
-def _response(speech: SpeechRequest, writer: _ResponseWriter) -> _SpeechResponse:
+def _response(speech: SpeechRequest, writer: ResponseWriter) -> SpeechResponse:
     if speech.server_sent_events:
         return _EventResponse(writer)
     media_type = speech_request.MEDIA_TYPES[speech.audio_format]
@@ -67,11 +73,13 @@ def _response(speech: SpeechRequest, writer: _ResponseWriter) -> _SpeechResponse
     return _AudioResponse(writer, media_type)
 
 
-def _voice_headers(speech: SpeechRequest, voice_id: str) -> dict[str, str]:
-    """Say which voice speaks, and which of OpenAI's names it stands for."""
-    asked = speech.request.settings.voice_id
+def _opened_headers(speech: SpeechRequest, opened: speech_pb2.StreamOpened) -> dict[str, str]:
+    """Say which voice speaks, which of OpenAI's names it stands for, and what repeats the bytes beside a seed."""
+    asked, voice_id = speech.request.settings.voice_id, opened.settings.voice_id
     replaced = asked in speech_request.VOICE_ALIASES and voice_id == DEFAULT_VOICE_ID
     headers = {speech_request.VOICE_HEADER: voice_id}
+    if opened.schedule:
+        headers[speech_request.SCHEDULE_HEADER] = opened.schedule
     return headers | ({speech_request.REPLACED_VOICE_HEADER: asked} if replaced else {})
 
 
@@ -84,40 +92,10 @@ def _with_http_field(error: Exception) -> Exception:
     return error
 
 
-class _ResponseWriter:
-    """Writes the response. It starts with the first data, so that an error before that can have a status code."""
-
-    def __init__(self, send: Send, stall_timeout_s: float, stream_id: str) -> None:
-        self._send, self._stall_timeout_s, self._stream_id = send, stall_timeout_s, stream_id
-        self.started = False
-        self.headers: dict[str, str] = {}  # beside those of every response
-
-    async def write(self, media_type: str, data: bytes, *, last: bool = False) -> None:
-        """Raises DeadlineExceeded if the client does not read."""
-        if not self.started:
-            self.started = True
-            headers = {"content-type": media_type, "cache-control": "no-store", "x-request-id": self._stream_id}
-            headers |= self.headers
-            encoded = [(name.encode(), text.encode()) for name, text in headers.items()]
-            await self._send({"type": "http.response.start", "status": 200, "headers": encoded})
-        body = {"type": "http.response.body", "body": data, "more_body": not last}
-        await within_stall_timeout(self._send(body), self._stall_timeout_s)
-
-
-class _SpeechResponse(Protocol):
-    """A response made of the stream's events."""
-
-    async def send(self, **event: Any) -> None: ...
-
-    async def end(self) -> None: ...
-
-    async def fail(self, error: Exception, stream_id: str) -> None: ...
-
-
 class _AudioResponse:
     """The audio only. After a failure the chunked body has no end, so that clients see that it is incomplete."""
 
-    def __init__(self, writer: _ResponseWriter, media_type: str) -> None:
+    def __init__(self, writer: ResponseWriter, media_type: str) -> None:
         self._writer, self._media_type = writer, media_type
 
     async def send(self, **event: Any) -> None:
@@ -134,7 +112,7 @@ class _AudioResponse:
 class _WholeResponse:
     """All of the audio at once, with its length in the headers and, in a WAV file, in the file's own header."""
 
-    def __init__(self, writer: _ResponseWriter, media_type: str, *, wav: bool) -> None:
+    def __init__(self, writer: ResponseWriter, media_type: str, *, wav: bool) -> None:
         self._writer, self._media_type, self._wav = writer, media_type, wav
         self._audio = bytearray()
 
@@ -142,9 +120,9 @@ class _WholeResponse:
         if "audio" not in event:
             return
         self._audio += event["audio"].data
-        if len(self._audio) > _MAX_WHOLE_BYTES:
+        if len(self._audio) > MAX_WHOLE_BYTES:
             allowed = "true or absent for a text whose audio is this long"
-            message = f"stream is false and the audio is longer than {_MAX_WHOLE_BYTES} bytes; it must be {allowed}."
+            message = f"stream is false and the audio is longer than {MAX_WHOLE_BYTES} bytes; it must be {allowed}."
             raise InvalidInput("stream", message, "ANSWER_TOO_LONG", value="false", allowed=allowed)
 
     async def end(self) -> None:
@@ -162,18 +140,41 @@ class _EventResponse:
 
     _TYPE = "text/event-stream"
 
-    def __init__(self, writer: _ResponseWriter) -> None:
+    def __init__(self, writer: ResponseWriter) -> None:
         self._writer = writer
         self._text_tokens = self._speech_tokens = 0
+        self._rate_hz = SAMPLE_RATE_HZ
 
     async def send(self, **event: Any) -> None:
+        if "opened" in event:
+            self._rate_hz = event["opened"].settings.sample_rate_hz
         if "segment_started" in event:
             self._text_tokens += event["segment_started"].text_token_count
         if "segment_done" in event:
             self._speech_tokens += event["segment_done"].speech_token_count
+        if "mark_reached" in event:
+            mark = event["mark_reached"]
+            await self._event({"type": "speech.mark", "name": mark.name, "offset_samples": mark.offset_samples})
+        if "words" in event:
+            await self._event({"type": "speech.audio.words", "words": self._words(event["words"])})
         if "audio" in event:
             audio = base64.b64encode(event["audio"].data).decode()
             await self._event({"type": "speech.audio.delta", "audio": audio})
+
+    def _words(self, words: speech_pb2.Words) -> list[dict[str, Any]]:
+        """Times in seconds, and the place of the word in its segment's text."""
+        return [
+            {
+                "word": word.text,
+                "start": round(word.start_samples / self._rate_hz, 4),
+                "end": round(word.end_samples / self._rate_hz, 4),
+                "spoken": word.spoken_text,
+                "segment_index": words.segment_index,
+                "start_char": word.start_char_index,
+                "end_char": word.end_char_index,
+            }
+            for word in words.words
+        ]
 
     async def end(self) -> None:
         usage = {

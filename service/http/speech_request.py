@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from engines.config import STREAM_SCHEDULES
 from engines.errors import InvalidInput
+from engines.text.dictionary import Entry, check_count
 from mynah.v1 import speech_pb2
 from service.audio.formats import AudioFormat
 from service.errors import NotFound
-from service.handlers.messages import format_number, text_settings
-from service.http.json_values import allowed_values
-from service.stream.settings import Markup, UnspeakableText
+from service.handlers.messages import FIRST_SEGMENT_NUMBERS, format_number, text_settings
+from service.http.json_values import LONE_SURROGATE, allowed_values
+from service.stream.early_end import FirstSegment
+from service.stream.settings import Emoji, Markup, UnspeakableText
 
 # OpenAI's names first, then the contract's own.
 RESPONSE_FORMATS: dict[str, AudioFormat] = {
@@ -46,17 +49,34 @@ VOICE_ALIASES = (
 )  # fmt: skip
 VOICE_HEADER = "x-mynah-voice"  # of a response: the id of the voice that speaks
 REPLACED_VOICE_HEADER = "x-mynah-voice-replaced"  # the alias that was asked for
-TEXT_FIELDS = ("markup", "unspeakable_text", "drop_thinking")
+SCHEDULE_HEADER = "x-mynah-schedule"  # of speech with a seed: both repeat its bytes
+TEXT_FIELDS = (
+    "markup",
+    "unspeakable_text",
+    "drop_thinking",
+    "normalize",
+    "emoji",
+    "paragraph_pause_s",
+    "dictionary",
+)
+WORD_FIELDS = ("word_times", "word_guard")
 SAMPLING_FIELDS = ("temperature", "top_k", "top_p", "repetition_penalty", "seed", "max_speech_token_count")
 
+_ENTRY_FIELDS = {"word", "respelling", "case_sensitive"}
 # The contract's fields that have other names here.
 _FIELDS = {
     "text": "input",
     "text.content": "input",
     "voice_id": "voice",
     "settings.audio_format": "response_format",
+    "settings.word_times": "word_times",
+    "settings.word_guard": "word_guard",
     "settings.sample_rate_hz": "sample_rate_hz",
+    "settings.speed": "speed",
     "sampling.max_speech_tokens": "max_speech_token_count",
+    "text.dictionary": "dictionary",
+    "text.paragraph_pause_s": "paragraph_pause_s",
+    "settings.schedule": "schedule",
 }
 
 
@@ -87,13 +107,24 @@ def parse(body: dict[str, Any], model: str) -> SpeechRequest:
         _set(settings, "voice_id", fields["voice"], "voice")
     if "sample_rate_hz" in fields:
         _set(settings, "sample_rate_hz", fields["sample_rate_hz"])
+    if "speed" in fields:
+        settings.speed = fields["speed"]
+    if "first_segment" in fields:
+        settings.first_segment = FIRST_SEGMENT_NUMBERS[fields["first_segment"]]
+    if "schedule" in fields:
+        settings.schedule = fields["schedule"]
     for name in SAMPLING_FIELDS:
         if name in fields:
             _set(settings.sampling, name, fields[name])
+    for name in WORD_FIELDS:
+        if name in fields:
+            _set(settings, name, fields[name])
     settings.text.CopyFrom(text_settings(**{name: fields[name] for name in TEXT_FIELDS if name in fields}))
     request = speech_pb2.SynthesizeRequest(settings=settings)
     _set(request, "text", fields["input"], "input")
     events, whole = fields.get("stream_format") == "sse", not fields.get("stream", True)
+    if settings.word_times and not events:
+        raise _invalid("word_times", "true", "false or absent without stream_format sse")
     if events and whole:
         raise _invalid("stream", "false", "true or absent with stream_format sse")
     return SpeechRequest(request, audio_format, events, whole)
@@ -184,11 +215,32 @@ def _flag(name: str, value: object) -> bool:
     return value
 
 
-def _speed(name: str, value: object) -> float:
-    speed = _number(name, value)
-    if speed != 1.0:
-        raise _invalid(name, repr(speed), "1.0, the model's only speed", "SPEED_UNSUPPORTED")
-    return speed
+def _dictionary(name: str, value: object) -> tuple[Entry, ...]:
+    """Parses {"word": "respelling"}, or a list of objects with word, respelling and perhaps case_sensitive."""
+    if isinstance(value, dict):
+        value = [{"word": word, "respelling": respelling} for word, respelling in value.items()]
+    if not isinstance(value, list):
+        raise _invalid(name, _json_type(value), "an object of words and respellings, or a list of entries")
+    try:
+        check_count(len(value))
+    except InvalidInput as error:
+        raise error.named(name) from None
+    return tuple(_entry(name, each) for each in value)
+
+
+def _entry(name: str, value: object) -> Entry:
+    allowed = "entries with the texts word and respelling, and perhaps the boolean case_sensitive"
+    if not isinstance(value, dict) or not {"word", "respelling"} <= value.keys() <= _ENTRY_FIELDS:
+        raise _invalid(name, f"a list with {reprlib.repr(value)}", allowed)
+    word, respelling, case_sensitive = value["word"], value["respelling"], value.get("case_sensitive", False)
+    if not (isinstance(word, str) and isinstance(respelling, str) and isinstance(case_sensitive, bool)):
+        raise _invalid(name, f"a list with {reprlib.repr(value)}", allowed)
+    entry = Entry(word, respelling, case_sensitive)
+    try:
+        f"{word}{respelling}".encode()
+    except UnicodeEncodeError:
+        raise _invalid(name, "text with half of a surrogate pair", LONE_SURROGATE) from None
+    return entry
 
 
 def _instructions(name: str, value: object) -> str:
@@ -207,7 +259,7 @@ _PARSERS: dict[str, Callable[[str, object], Any]] = {
     "input": _text,
     "voice": _voice,
     "response_format": _one_of(RESPONSE_FORMATS, "AUDIO_FORMAT_UNKNOWN"),
-    "speed": _speed,
+    "speed": _number,
     "stream_format": _one_of(STREAM_FORMATS, "STREAM_FORMAT_UNKNOWN"),
     "stream": _boolean,
     "instructions": _instructions,
@@ -217,8 +269,31 @@ _PARSERS: dict[str, Callable[[str, object], Any]] = {
     "top_p": _number,
     "repetition_penalty": _number,
     "seed": _whole,
+    "schedule": _one_of(STREAM_SCHEDULES, "SCHEDULE_UNKNOWN"),
     "max_speech_token_count": _whole,
     "markup": _choice(Markup, "MARKUP_UNKNOWN"),
     "unspeakable_text": _choice(UnspeakableText, "UNSPEAKABLE_TEXT_UNKNOWN"),
     "drop_thinking": _flag,
+    "normalize": _flag,
+    "emoji": _choice(Emoji, "EMOJI_UNKNOWN"),
+    "paragraph_pause_s": _number,
+    "dictionary": _dictionary,
+    "first_segment": _choice(FirstSegment, "FIRST_SEGMENT_UNKNOWN"),
+    "word_times": _boolean,
+    "word_guard": _boolean,
 }
+CAPTIONED_FIELDS = ("return_timestamps",)  # of `/dev/captioned_speech`, beside those of `/v1/audio/speech`
+
+
+def parse_captioned(body: dict[str, Any], model: str) -> SpeechRequest:
+    """As `parse`, for `/dev/captioned_speech`: word times are sent unless `return_timestamps` is false."""
+    rest = {name: value for name, value in body.items() if name not in CAPTIONED_FIELDS}
+    for name in ("stream_format", "word_times"):
+        if name in rest:
+            allowed = "return_timestamps and the fields of /v1/audio/speech except stream_format and word_times"
+            message = f"{name} is not a field of this request; allowed fields are {allowed}."
+            raise InvalidInput(name, message, "FIELD_UNKNOWN", allowed=allowed)
+    wanted = body.get("return_timestamps")
+    speech = parse(rest, model)
+    speech.request.settings.word_times = wanted is None or _boolean("return_timestamps", wanted)
+    return speech

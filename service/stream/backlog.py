@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 
 from engines.api import Segment
 from engines.errors import InvalidInput
 from service.errors import ResourceExhausted
-from service.stream.markup import MarkupFilter
-from service.stream.segmenter import Segmenter
+from service.stream.early_end import EarlyStart
+from service.stream.text.items import Mark, Pause
+from service.stream.text.reader import Item, TextReader, Utterance
 
 MAX_FLUSH_ID = 2**63 - 1
 
@@ -23,7 +25,15 @@ class FlushMark:
     flush_id: int
 
 
-Work = Segment | FlushMark
+@dataclass(frozen=True)
+class Silence:
+    """A pause, which is a segment of its own. `index` counts like a segment's."""
+
+    index: int
+    duration_s: float
+
+
+Work = Segment | Silence | Mark | FlushMark
 
 
 class Backlog:
@@ -34,10 +44,23 @@ class Backlog:
     """
 
     def __init__(
-        self, segmenter: Segmenter, max_chars: int, max_flushes: int, markup: MarkupFilter | None = None
+        self,
+        reader: TextReader,
+        max_chars: int,
+        max_flushes: int,
+        early_start: EarlyStart | None = None,
+        on_early_work: Callable[[], None] = lambda: None,
+        *,
+        word_times: bool = False,
+        word_guard: bool = False,
     ) -> None:
-        self._segmenter = segmenter
-        self._markup = markup or MarkupFilter()
+        """`early_start` may end a sentence while there is no other work; then `on_early_work` is called.
+
+        `word_times`, `word_guard`: as of every Segment.
+        """
+        self._word_times, self._word_guard = word_times, word_guard
+        self._early_start, self._on_early_work = early_start, on_early_work
+        self._reader = reader
         self._max_chars, self._max_flushes = max_chars, max_flushes
         self._work: deque[Work] = deque()
         self._received_chars = 0
@@ -51,7 +74,7 @@ class Backlog:
     @property
     def waiting_chars(self) -> int:
         """Chars received whose work has not begun."""
-        return self._queued_chars + self._segmenter.pending_chars + self._markup.pending_chars
+        return self._queued_chars + self._reader.pending_chars
 
     @property
     def received_chars(self) -> int:
@@ -71,11 +94,16 @@ class Backlog:
     def write(self, text: str) -> None:
         """Append text. Raises ResourceExhausted if too much would wait; then none of the text is taken.
 
-        Raises InvalidInput for markup that is refused; then the stream must end.
+        Raises InvalidInput for markup that is refused, and for SSML that is not closed when `flush` or `end` is called;
+        then the stream must end.
         """
         self.check_room(text)
         self._received_chars += len(text)
-        self._queue(self._segmenter.feed(self._markup.feed(text)))
+        items = self._reader.feed(text)
+        self._queue(items)
+        if self._early_start is not None:
+            self._early_start.update(*self._reader.pending, _now_s(), begun=bool(items))
+            self._more.set()
 
     def check_room(self, text: str) -> None:
         """Raises ResourceExhausted if too much would wait with this text."""
@@ -93,7 +121,8 @@ class Backlog:
             )
 
     def flush(self, flush_id: int) -> None:
-        """Turn all text written so far into work. Raises InvalidInput for a bad id, ResourceExhausted for too many."""
+        """Turn all text written so far into work. Raises InvalidInput for a bad id or SSML that is not closed,
+        ResourceExhausted for too many."""
         self._check_flush(flush_id)
         self._last_flush_id = flush_id
         self._queue_rest()
@@ -121,8 +150,8 @@ class Backlog:
         """Drop all text and work. Returns the ids of the dropped flushes, in order."""
         flush_ids = [work.flush_id for work in self._work if isinstance(work, FlushMark)]
         self._work.clear()
-        self._segmenter.flush()
-        self._markup.reset()
+        self._reader.reset()
+        self._forget_sentence()
         self._queued_chars = self._flushes = 0
         return flush_ids
 
@@ -131,12 +160,24 @@ class Backlog:
         while not self._work:
             if self._ended:
                 return None
-            self._more.clear()
-            await self._more.wait()
+            await self._wait_for_more()
         work = self._work[0]
         if isinstance(work, Segment):
-            self._queued_chars -= len(work.text)
+            self._queued_chars -= len(work.written)
         return work
+
+    async def _wait_for_more(self) -> None:
+        """Wait for text, or until the unfinished sentence had better be spoken as far as it is written."""
+        early = None if self._early_start is None else self._early_start.next(_now_s())
+        self._more.clear()
+        try:
+            async with asyncio.timeout_at(None if early is None else early[1]):
+                await self._more.wait()
+        except TimeoutError:
+            if early is not None and self._early_start is not None and not self._more.is_set():
+                self._early_start.cut(early[0])
+                self._queue(self._reader.cut(early[0]))
+                self._on_early_work()
 
     def done(self) -> None:
         """Remove the work that `next` returned: it is finished."""
@@ -148,16 +189,44 @@ class Backlog:
         return next((work for work in islice(self._work, 1, None) if isinstance(work, Segment)), None)
 
     def _queue_rest(self) -> None:
-        self._queue(self._segmenter.feed(self._markup.flush()))
-        self._queue(self._segmenter.flush())
+        self._queue(self._reader.flush())
+        self._forget_sentence()
 
-    def _queue(self, texts: list[str]) -> None:
-        for text in texts:
-            self._work.append(Segment(self._segments, text))
-            self._segments += 1
-            self._queued_chars += len(text)
-        if texts:
+    def _forget_sentence(self) -> None:
+        if self._early_start is not None:
+            self._early_start.update("", 0, _now_s(), begun=True)
+
+    def _queue(self, items: list[Item]) -> None:
+        for item in items:
+            if isinstance(item, Mark):
+                self._work.append(item)
+            elif isinstance(item, Pause):
+                self._work.append(Silence(self._segments, item.duration_s))
+                self._segments += 1
+            else:
+                segment = _segment(self._segments, item, word_times=self._word_times, word_guard=self._word_guard)
+                self._work.append(segment)
+                self._segments += 1
+                self._queued_chars += len(segment.written)
+        if items:
             self._more.set()
+
+
+def _segment(index: int, utterance: Utterance, *, word_times: bool, word_guard: bool) -> Segment:
+    reading = utterance.reading
+    same = reading.spoken == reading.written and not reading.spans
+    return Segment(
+        index,
+        reading.spoken,
+        utterance.speed,
+        word_times=word_times,
+        word_guard=word_guard,
+        reading=None if same else reading,
+    )
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _bad_flush_id(flush_id: int, allowed: str, reason: str) -> InvalidInput:

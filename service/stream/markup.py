@@ -11,6 +11,8 @@ from html.entities import html5
 
 from engines.errors import InvalidInput
 from service.stream.settings import Markup, TextSettings
+from service.stream.text.items import Anchors
+from service.stream.text.ssml import SsmlReader
 
 
 def _words(text: str) -> frozenset[str]:
@@ -21,6 +23,7 @@ _MAX_TAG_CHARS = 1024  # a longer one is text
 _THINKING = frozenset({"think", "thinking", "thought", "reasoning"})
 _UNSPOKEN = frozenset({"script", "style"})  # with all that is in them
 _SSML = _words("speak break prosody emphasis say-as phoneme voice lexicon lookup lang audio metadata")
+_SSML_BLOCKS = frozenset({"p", "s"})  # of SSML and of HTML
 _SSML_PREFIXES = ("amazon:", "google:", "mstts:")
 _SSML_ATTRIBUTES = {"sub": "alias", "mark": "name"}  # without these they are HTML
 _BLOCKS = _words(
@@ -56,20 +59,25 @@ class MarkupFilter:
     Holds back at most a tag or an entity that has begun. Takes time linear in the text.
     """
 
-    def __init__(self, settings: TextSettings | None = None) -> None:
+    def __init__(self, settings: TextSettings | None = None, anchors: Anchors | None = None) -> None:
+        """`anchors`: where SSML that is obeyed puts what it asks for."""
         self._settings = settings or TextSettings()
+        self._ssml: SsmlReader | None = None
+        if self._settings.markup in (Markup.SSML, Markup.SSML_LENIENT):
+            lenient = self._settings.markup is Markup.SSML_LENIENT
+            self._ssml = SsmlReader(anchors or Anchors(), lenient=lenient)
         self._held = ""  # a tag or an entity that may have begun
         self._dropping = ""  # the element whose content is dropped
 
     @property
     def pending_chars(self) -> int:
         """The characters held back."""
-        return len(self._held)
+        return len(self._held) + (self._ssml.pending_chars if self._ssml is not None else 0)
 
     def feed(self, fragment: str) -> str:
         """Append a fragment. Returns the text that follows from it. Raises InvalidInput for SSML that is refused."""
         text, self._held = self._held + fragment, ""
-        plain: list[str] = []
+        plain: list[str] = [] if self._ssml is None else _Collected(self._ssml)
         position = 0
         while position < len(text):
             position = self._skip(text, position) if self._dropping else self._read(text, position, plain)
@@ -80,11 +88,13 @@ class MarkupFilter:
         if self._dropping:
             return ""
         held, self._held = self._held, ""
-        return held
+        return held if self._ssml is None else self._ssml.text(held) + self._ssml.end()
 
     def reset(self) -> None:
         """Forget the text fed so far."""
         self._held = self._dropping = ""
+        if self._ssml is not None:
+            self._ssml.reset()
 
     def _skip(self, text: str, start: int) -> int:
         """Drop text up to the end of the dropped element. Returns where to go on."""
@@ -124,7 +134,7 @@ class MarkupFilter:
 
     def _tag(self, text: str, at: int, plain: list[str]) -> int:
         if (tag := _TAG.match(text, at, at + _MAX_TAG_CHARS)) is not None and self._is_markup(tag["name"].lower()):
-            plain.append(self._replacement(tag))
+            self._replace(tag, plain)
             return tag.end()
         literal = self._settings.markup is Markup.LITERAL
         if not literal and (declaration := _DECLARATION.match(text, at, at + _MAX_TAG_CHARS)) is not None:
@@ -134,6 +144,18 @@ class MarkupFilter:
             return len(text)
         plain.append("<")
         return at + 1
+
+    def _replace(self, tag: re.Match[str], plain: list[str]) -> None:
+        """Add what a tag becomes."""
+        name = tag["name"].lower()
+        thinking = name in _THINKING and self._settings.drop_thinking
+        is_ssml = name in _SSML_BLOCKS or _is_ssml(name, tag["attributes"]) or (tag["end"] and name in _SSML_ATTRIBUTES)
+        if self._ssml is not None and not thinking and is_ssml:
+            end, empty = bool(tag["end"]), tag[0].endswith("/>")
+            if name not in _SSML_ATTRIBUTES or not end or self._ssml.is_open(name):
+                list.append(plain, self._ssml.tag(name, tag["attributes"], is_end=end, is_empty=empty))
+                return
+        plain.append(self._replacement(tag))
 
     def _is_markup(self, name: str) -> bool:
         """Whether the element of this name is not text."""
@@ -164,6 +186,17 @@ class MarkupFilter:
         return "\n" if name == "br" else " " if name in ("break", "td", "th") else ""
 
 
+class _Collected(list[str]):
+    """Text, of which an SSML element may collect some."""
+
+    def __init__(self, ssml: SsmlReader) -> None:
+        super().__init__()
+        self._ssml = ssml
+
+    def append(self, text: str) -> None:
+        super().append(self._ssml.text(text))
+
+
 def _is_ssml(name: str, attributes: str) -> bool:
     if name in _SSML_ATTRIBUTES:
         return re.search(rf"\s{_SSML_ATTRIBUTES[name]}\s*=", attributes) is not None
@@ -171,7 +204,7 @@ def _is_ssml(name: str, attributes: str) -> bool:
 
 
 def _unsupported(name: str) -> InvalidInput:
-    allowed = "plain text, or any text with the setting markup at strip or literal"
+    allowed = "plain text, or any text with the setting markup at ssml, strip or literal"
     message = f"text.content has the SSML element <{name}>, which this server does not obey; send {allowed}."
     return InvalidInput("text.content", message, "MARKUP_UNSUPPORTED", value=f"<{name}>", allowed=allowed)
 

@@ -18,14 +18,14 @@ MAX_SEGMENT_CHARS = 250
 MIN_MAX_CHARS = 20
 _MAX_STEPS_BACK = 32  # for a character of many parts, such as a family emoji
 
-_STRONG_CLAUSE = re.compile(rf"[;:][{re.escape(CLOSERS)}]*(?=\s)|[；：]|\s?—\s?|\s[-–]\s")
-_COMMA = re.compile(rf"[,،][{re.escape(CLOSERS)}]*(?=\s)|[，、]")
-_CONJUNCTION = re.compile(
+STRONG_CLAUSE = re.compile(rf"[;:][{re.escape(CLOSERS)}]*(?=\s)|[；：]|\s?—\s?|\s[-–]\s")
+COMMA = re.compile(rf"[,،][{re.escape(CLOSERS)}]*(?=\s)|[，、]")
+CONJUNCTION = re.compile(
     r"\s(?=(?:and|or|but|nor|yet|so|because|although|though|while|whereas|when|where|which|who|that|if|unless|until|"
     r"after|before|since|than)\s)"
 )
 _SPACE = re.compile(r"\s")
-_TAG = re.compile(r"\[[a-z ]{1,24}(?:\]|\Z)")  # paralinguistic tags are words of their own, spaces included
+TAG = re.compile(r"\[[a-z ]{1,24}(?:\]|\Z)")  # paralinguistic tags are words of their own, spaces included
 
 
 class Segmenter:
@@ -37,9 +37,17 @@ class Segmenter:
     """
 
     def __init__(
-        self, max_chars: int = MAX_SEGMENT_CHARS, max_tokens: int = 1000, count_tokens: Callable[[str], int] = len
+        self,
+        max_chars: int = MAX_SEGMENT_CHARS,
+        max_tokens: int = 1000,
+        count_tokens: Callable[[str], int] = len,
+        first_end: Callable[[str, int], int | None] = lambda text, stop: None,
     ) -> None:
-        """Raises ValueError if `max_chars` is below 20."""
+        """`first_end` returns where the first segment ends if that is before index `stop` of the text.
+
+        The first one is that of the whole text and of the text after each flush. Raises ValueError if `max_chars` is
+        below 20.
+        """
         if max_chars < MIN_MAX_CHARS:
             raise ValueError(f"max_chars is {max_chars}; it must be at least {MIN_MAX_CHARS}.")
         self._max_chars = max_chars
@@ -48,6 +56,7 @@ class Segmenter:
         self._scanned = 0  # up to here there is no sentence end in it
         self._spaces = False  # white space came after it
         self._line_feeds = 0  # in that white space
+        self._first_end, self._is_first = first_end, True
 
     def feed(self, fragment: str) -> list[str]:
         """Append a fragment. Returns the segments that it proves to have ended, in order; often none."""
@@ -70,7 +79,20 @@ class Segmenter:
         """Return all that is left, as if the text ended here. Text fed later begins a new segment."""
         segments = self._cut_all(complete=True)
         self._spaces, self._line_feeds = False, 0
+        self._is_first = True
         return segments
+
+    def cut(self, end: int) -> str:
+        """End the segment that waits at index `end` of `pending`, and return it."""
+        segment, self._text = self._text[:end].strip(), self._text[end:].lstrip()
+        self._scanned, self._is_first = 0, False
+        self._meter.begin()
+        return segment
+
+    @property
+    def pending(self) -> tuple[str, int]:
+        """The text that waits for its segment's end, and the index up to which its sentence certainly has none."""
+        return self._text, self._scanned
 
     @property
     def pending_chars(self) -> int:
@@ -90,6 +112,7 @@ class Segmenter:
             start += length
             start += start < len(self._text) and self._text[start].isspace()
             self._scanned = 0
+            self._is_first = False
             self._meter.begin()
         self._text = self._text[start:]
         return segments
@@ -100,6 +123,11 @@ class Segmenter:
         window = self._text[start : start + max_chars + _LOOKAHEAD_CHARS]
         full = len(window) == max_chars + _LOOKAHEAD_CHARS
         search = find_end(window.rstrip(), self._scanned, complete or full)  # a full window may end in a space
+        if self._is_first and window:
+            end_at = search.end or (len(window) if complete or full else search.resume)
+            first_end = self._first_end(window, min(end_at, max_chars))
+            if first_end is not None:
+                return first_end
         if search.end is not None and search.end <= max_chars:
             return search.end
         if search.end is None and not (complete or full):
@@ -117,9 +145,9 @@ def clause_end(text: str, max_chars: int) -> int:
     the last comma; without commas before the last conjunction. Otherwise cuts at the last space, or through a word.
     """
     head = text[: max_chars + 1]
-    tags = [match.span() for match in _TAG.finditer(head)]
+    tags = [match.span() for match in TAG.finditer(head)]
     half = max_chars // 2
-    for kind, min_end in ((_STRONG_CLAUSE, half), (_COMMA, half), (_CONJUNCTION, half), (_SPACE, 1)):
+    for kind, min_end in ((STRONG_CLAUSE, half), (COMMA, half), (CONJUNCTION, half), (_SPACE, 1)):
         ends = [match.end() for match in kind.finditer(head) if min_end <= match.end() <= max_chars]
         outside = [end for end in ends if not any(first < end < last for first, last in tags)]
         if outside:

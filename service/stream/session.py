@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 
 from engines.api import Engine, Limits
+from engines.time_scale import check_speed
 from mynah.client.events import AudioChunk, Cancelled, Event, Flushed, SegmentDone, SegmentStarted
 from service.stream.backlog import Backlog
+from service.stream.early_end import EarlyStart, FirstSegment, first_clause_end
 from service.stream.event_queue import EventQueue
-from service.stream.markup import MarkupFilter
 from service.stream.policy import StreamPolicy
 from service.stream.segmenter import MAX_SEGMENT_CHARS, Segmenter
-from service.stream.settings import StreamSettings
+from service.stream.settings import StreamSettings, TextSettings
 from service.stream.speaker import Speaker
 from service.stream.stream_meter import StreamMeter
+from service.stream.text.reader import TextReader
+from service.stream.text.spoken_limits import SpokenLimits
 from service.stream.timeline import PendingChunk, Timeline
 from service.telemetry.metrics import counting_rejections
 
@@ -21,17 +24,24 @@ from service.telemetry.metrics import counting_rejections
 class Session:
     """One stream's whole state. Use as an async context manager; leaving it frees everything it held.
 
-    `write`, `flush`, `cancel` and `end` are for one task, `next_event` for one other. Between them a Speaker, with a
-    task of its own, drives the engine as far ahead as the event queue has room. A cancel stops it and closes the
-    engine's stream, so nothing of the old can reach the reader afterwards.
+    `write`, `flush`, `cancel`, `set_speed` and `end` are for one task, `next_event` for one other. Between them a
+    Speaker, with a task of its own, drives the engine as far ahead as the event queue has room. A cancel stops it and
+    closes the engine's stream, so nothing of the old can reach the reader afterwards.
     """
 
     def __init__(self, engine: Engine, settings: StreamSettings, policy: StreamPolicy, stream_id: str = "") -> None:
         """`stream_id` names the stream in metrics and traces."""
         self._settings = settings
         self._meter = StreamMeter(stream_id, settings.audio)
+        first_segment = settings.used_first_segment
         self._backlog = Backlog(
-            _segmenter(engine), policy.max_pending_text_chars, policy.max_pending_flushes, MarkupFilter(settings.text)
+            _text_reader(engine, settings.text, first_segment),
+            policy.max_pending_text_chars,
+            policy.max_pending_flushes,
+            EarlyStart(self._dry_at_s) if first_segment is FirstSegment.AUTO else None,
+            self._note_work,
+            word_times=settings.word_times,
+            word_guard=settings.word_guard,
         )
         self._event_queue: EventQueue[Event | PendingChunk] = EventQueue(policy.send_queue_events)
         self._timeline = Timeline(settings.audio)
@@ -102,10 +112,20 @@ class Session:
         self._backlog.flush(flush_id)
         self._note_work()
 
+    def set_speed(self, speed: float) -> None:
+        """Speak the segments that have not begun at this speed. Raises InvalidInput if it is not allowed."""
+        self._speaker.speed = check_speed(speed, "set_speed.speed")
+
     def end(self) -> None:
         """Take no more text: what waits is spoken, then the events end."""
         self._backlog.end()
         self._note_work()
+
+    def _dry_at_s(self) -> float | None:
+        """When the listener has played all that is made; None before the first chunk is."""
+        unsent_s = self._timeline.unsent_samples / self._settings.audio.sample_rate_hz
+        dry_at_s = self._meter.dry_at_s
+        return max(dry_at_s or 0.0, _now_s()) + unsent_s if unsent_s else dry_at_s
 
     def _note_work(self) -> None:
         if not self._backlog.idle:
@@ -128,6 +148,7 @@ class Session:
             segment_index=None if len(self._event_queue) else self._open_segment,  # an unread answer names it already
             dropped_flush_ids=tuple(dropped),
             consumed_text_chars=self._backlog.consumed_chars,
+            words=() if len(self._event_queue) else self._timeline.delivered_words(self._open_segment),
         )
         self._timeline.rewind()
         await self._event_queue.put(answer)
@@ -148,9 +169,11 @@ class Session:
         return event
 
 
-def _segmenter(engine: Engine) -> Segmenter:
+def _text_reader(engine: Engine, settings: TextSettings, first_segment: FirstSegment) -> TextReader:
     limits = engine.info.limits
-    return Segmenter(split_chars(limits), limits.max_text_tokens_per_segment, engine.count_text_tokens)
+    bounds = split_chars(limits), limits.max_text_tokens_per_segment, engine.count_text_tokens
+    early = (first_clause_end,) if first_segment is FirstSegment.CLAUSE else ()
+    return TextReader(Segmenter(*bounds, *early), settings, SpokenLimits(*bounds))
 
 
 def split_chars(limits: Limits) -> int:

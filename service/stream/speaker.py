@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import aclosing
-from dataclasses import asdict
+from dataclasses import asdict, replace
+
+import numpy as np
 
 from engines import api
 from engines.api import Engine, Segment, SegmentStats
 from engines.errors import EngineFailure, InvalidInput
 from engines.model_spec import SAMPLE_RATE_HZ
+from engines.time_scale import bounded_speed
 from mynah.client import events
 from mynah.client.events import EndReason, SkipReason
 from service.audio.encoder import Encoded
-from service.stream.backlog import Backlog, FlushMark
+from service.stream.backlog import Backlog, FlushMark, Silence
 from service.stream.event_queue import EventQueue
 from service.stream.settings import StreamSettings, UnspeakableText
 from service.stream.stream_meter import StreamMeter
+from service.stream.text.items import Mark
 from service.stream.timeline import PendingChunk, Timeline
 from service.telemetry import metrics
 from service.telemetry.tracing import StreamTrace
@@ -30,6 +34,7 @@ _SKIP_REASONS: dict[str, SkipReason] = {
 }
 _TRIES = 3  # of a segment that fails before the stream has audio
 _RETRY_PAUSE_S = 0.05
+_SILENCE_CHUNK_SAMPLES = SAMPLE_RATE_HZ // 2
 
 
 class Speaker:
@@ -57,6 +62,7 @@ class Speaker:
         self._task: asyncio.Task[None] | None = None
         self._ran_away = False  # some segment, which was logged
         self.skip_reasons: frozenset[SkipReason] = frozenset()  # of the segments skipped so far
+        self.speed = settings.speed  # of the segments that begin from now on
         self._started_segment: int | None = None  # the last one whose SegmentStarted was queued
 
     async def open(self) -> None:
@@ -91,12 +97,34 @@ class Speaker:
             while (work := await self._backlog.next()) is not None:
                 if isinstance(work, FlushMark):
                     await self._event_queue.put(events.Flushed(work.flush_id, self._timeline.offset_samples))
+                elif isinstance(work, Mark):
+                    await self._event_queue.put(events.MarkReached(work.name, self._timeline.offset_samples))
+                elif isinstance(work, Silence):
+                    await self._be_silent(work)
                 else:
-                    await self._speak_with_retries(work)
+                    await self._speak_with_retries(replace(work, speed=bounded_speed(work.speed * self.speed)))
                 self._backlog.done()
             self._event_queue.finish()
         except Exception as error:
             self._event_queue.finish(error)
+
+    async def _be_silent(self, silence: Silence) -> None:
+        """Queue a pause: a segment without text."""
+        self._timeline.begin_segment()
+        consumed = self._backlog.consumed_chars
+        start = self._timeline.offset_samples
+        await self._event_queue.put(
+            events.SegmentStarted(silence.index, start, "", 0, consumed, pause_s=silence.duration_s)
+        )
+        left = round(silence.duration_s * SAMPLE_RATE_HZ)
+        while left > 0:
+            samples = np.zeros(min(left, _SILENCE_CHUNK_SAMPLES), np.float32)
+            left -= len(samples)
+            self._meter.made(len(samples), None)
+            await self._queue_audio(silence.index, await self._timeline.encode(samples))
+        await self._queue_audio(silence.index, await self._timeline.end_segment())
+        segment = Segment(silence.index, "")
+        await self._event_queue.put(replace(self._segment_done(segment, SegmentStats(), "spoken"), pause=True))
 
     async def _speak_with_retries(self, segment: Segment) -> None:
         """Speak a segment. If the engine fails before the stream has audio, try again on a new engine stream."""
@@ -168,25 +196,36 @@ class Speaker:
         if isinstance(event, api.AudioChunk):
             self._meter.made(len(event.samples), event.window)
             self._trace.window(event.window)
-            await self._queue_audio(segment, await self._timeline.encode(event.samples), event.window)
+            await self._queue_audio(segment.index, await self._timeline.encode(event.samples), event.window)
+        elif isinstance(event, api.Words):
+            self._timeline.add_words(event)
+            await self._queue_words(segment.index)
         elif isinstance(event, api.SegmentDone):
-            await self._queue_audio(segment, await self._timeline.end_segment())
+            await self._queue_audio(segment.index, await self._timeline.end_segment())
+            await self._queue_words(segment.index, all_made=True)
             await self._event_queue.put(self._segment_done(segment, event.stats, self._end_reason(event)))
         elif self._started_segment != segment.index:  # a second try has been announced already
             self._started_segment = segment.index
             await self._event_queue.put(self._segment_started(segment, event.text_tokens))
 
-    async def _queue_audio(self, segment: Segment, encoded: Encoded, window: api.WindowFigures | None = None) -> None:
+    async def _queue_words(self, index: int, *, all_made: bool = False) -> None:
+        if (words := self._timeline.take_words(index, all_made=all_made)) is not None:
+            await self._event_queue.put(words)
+
+    async def _queue_audio(self, index: int, encoded: Encoded, window: api.WindowFigures | None = None) -> None:
         if encoded.samples:
-            await self._event_queue.put(self._timeline.enqueue(segment.index, encoded, window))
+            await self._event_queue.put(self._timeline.enqueue(index, encoded, window))
 
     def _segment_started(self, segment: Segment, text_tokens: int) -> events.SegmentStarted:
         return events.SegmentStarted(
             segment_index=segment.index,
             offset_samples=self._timeline.offset_samples,
-            text=segment.text,
+            text=segment.written,
             text_tokens=text_tokens,
             consumed_text_chars=self._backlog.consumed_chars,
+            speed=segment.speed,
+            spoken_text=segment.text,
+            spoken_spans=_spoken_spans(segment),
         )
 
     def _end_reason(self, done: api.SegmentDone) -> EndReason:
@@ -210,6 +249,9 @@ class Speaker:
         start = self._timeline.segment_offset_samples
         figures = asdict(stats)
         del figures["hit_runaway_limit"]  # which `end_reason` says
+        if (found := stats.word_guard) is not None:
+            metrics.WORD_GUARD.labels(found.fault, found.action).inc()
+            figures["word_guard"] = events.WordGuard(**asdict(found))
         at_clients_rate = {"samples": self._timeline.offset_samples - start}
         return events.SegmentDone(
             segment_index=segment.index,
@@ -220,6 +262,15 @@ class Speaker:
             consumed_text_chars=self._backlog.consumed_chars,
             **(figures | at_clients_rate),
         )
+
+
+def _spoken_spans(segment: Segment) -> tuple[events.SpokenSpan, ...]:
+    if segment.reading is None:
+        return ()
+    return tuple(
+        events.SpokenSpan(span.spoken_start, span.spoken_end, span.written_start, span.written_end)
+        for span in segment.reading.spans
+    )
 
 
 def _now_s() -> float:

@@ -62,6 +62,11 @@ class StreamMeter:
         self._cancels += 1
         metrics.CANCELS.inc(exemplar=self._exemplar)
 
+    @property
+    def dry_at_s(self) -> float | None:
+        """When the listener has played all that was sent; None before the first chunk."""
+        return self._listener.dry_at_s
+
     def sent(self, now_s: float, samples: int, size_bytes: int) -> None:
         """A chunk was handed to the connection."""
         self._bytes.inc(size_bytes)

@@ -66,6 +66,15 @@ SEGMENTS = _add(
     Counter("mynah_segments", "Segments, by how they ended: spoken, skipped, token_limit or runaway", ["end"])
 )
 
+WORD_GUARD = _add(
+    Counter(
+        "mynah_word_guard",
+        "Segments in which the guard on words found a fault: late_end, repeated, invented_tail or early_stop; by what "
+        "it did: retried, stopped or reported",
+        ["fault", "action"],
+    )
+)
+
 TTFA = _add(
     Histogram(
         "mynah_ttfa",

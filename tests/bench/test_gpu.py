@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,42 +16,58 @@ import torch
 
 from bench.gpu import __main__ as gpu
 from bench.gpu.results import FILE, Recorder, read, table
+from engines.model_spec import TINY
+from engines.planning.stages import Window
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What each step's process does: a status, or an exception."""
+    """What each step's process does, a real one: "crashes", "hangs", "raises", "finds a fault"; else it measures."""
     outcomes: dict[str, Any] = {}
 
-    def run(command: list[str], timeout: float, **_: Any) -> Any:
-        step, folder = command[command.index("--step") + 1], Path(command[command.index("--out") + 1])
-        outcome = outcomes.get(step, 0)
+    def run(step: str, record: Recorder, *_: Any) -> None:
+        outcome = outcomes.get(step)
+        print("said by the step")
         if outcome == "hangs":
-            raise subprocess.TimeoutExpired(command, timeout)
-        recorder = Recorder(folder, step)
+            child = subprocess.Popen(["sleep", "1000"])
+            record.measured("child", child.pid, "")
+            signal.pause()
+        if outcome == "crashes":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if outcome == "raises":
+            raise RuntimeError("CUDA error: an illegal memory access")
         if outcome == "finds a fault":
-            recorder.check("parity", False, "off by 3")
+            record.check("parity", False, "off by 3")
         else:
-            recorder.measured("speed", 1.5, "ms", planned=1.0)
-        return subprocess.CompletedProcess(command, outcome if isinstance(outcome, int) else 0)
+            record.measured("speed", 1.5, "ms", planned=1.0)
 
-    monkeypatch.setattr(gpu.subprocess, "run", run)
+    monkeypatch.setattr(gpu.steps, "run", run)
     return outcomes
 
 
 def test_every_step_runs_whatever_the_others_do(
-    steps: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    steps: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert gpu.main(["--out", str(tmp_path)]) == 0
     assert {result.step for result in read(tmp_path)} == set(gpu.STEPS)
-    steps |= {"driver": -11, "t3": "hangs", "s3gen": "finds a fault"}
+    steps |= {"driver": "crashes", "vllm": "raises", "t3": "hangs", "s3gen": "finds a fault"}
+    monkeypatch.setitem(gpu.STEPS, "t3", 1e-3)
+    monkeypatch.setattr(gpu, "_LEAST_S", 0.1)
     assert gpu.main(["--out", str(tmp_path)]) == 1
     failed = {result.step: result.note for result in read(tmp_path) if result.status == "FAILED"}
-    assert failed.keys() == {"driver", "t3", "s3gen"}
-    assert "-11" in failed["driver"]
+    assert failed.keys() == {"driver", "vllm", "t3", "s3gen"}
+    assert "-9" in failed["driver"]
+    assert "illegal memory access" in (tmp_path / "vllm.log").read_text()
+    assert "said by the step" in (tmp_path / "facts.log").read_text()
     assert "longer than" in failed["t3"]
     assert {result.step for result in read(tmp_path)} == set(gpu.STEPS)
-    assert "3 failed" in capsys.readouterr().out
+    assert "4 failed" in capsys.readouterr().out
+    for result in read(tmp_path):
+        if result.name == "child":  # the child of a step that hangs ends with it
+            status = Path(f"/proc/{result.value:.0f}/status")
+            assert not status.exists() or "zombie" in status.read_text()
 
 
 def test_steps_without_time_are_named(steps: dict[str, Any], tmp_path: Path) -> None:
@@ -79,7 +99,7 @@ def test_what_is_not_installed_or_not_there_is_absent(tmp_path: Path) -> None:
 
     for step in ("driver", "vllm", "tensorrt"):
         real.run(step, Recorder(tmp_path, step), "cpu", "random:tiny", tmp_path)
-    assert [result.status for result in read(tmp_path)] == ["absent"] * 3
+    assert [result.status for result in read(tmp_path)] == ["absent"] * 4
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
@@ -88,3 +108,36 @@ def test_a_machine_without_a_gpu_is_a_failed_check(tmp_path: Path) -> None:
 
     real.run("t3", Recorder(tmp_path, "t3"), "cuda", "random:tiny", tmp_path)
     assert [(result.name, result.status) for result in read(tmp_path)] == [("gpu", "FAILED")]
+
+
+@pytest.mark.parametrize(("t3", "s3gen"), [("torch", "torch"), ("torch", "torch_graphs"), ("vllm", "tensorrt")])
+def test_a_gpu_of_the_table_has_planned_figures(
+    t3: str, s3gen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench.gpu.steps import Machine
+
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H200")
+    monkeypatch.setattr(Machine, "checkpoint", lambda self: SimpleNamespace(spec=TINY))
+    times = Machine("cuda", "tiny", tmp_path).planned(t3, s3gen)
+    assert times is not None
+    assert times.t3_step_ms(1) < times.t3_step_ms(32)
+    assert times.window_ms(Window(263, 40), 1) > 0
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA GeForce GTX 1080")
+    assert Machine("cuda", "tiny", tmp_path).planned(t3, s3gen) is None
+    assert Machine("cpu", "tiny", tmp_path).planned(t3, s3gen) is None
+
+
+def test_a_machine_with_torch_alone_has_what_the_steps_import() -> None:
+    """As `make gpu-rehearsal`, which runs them there."""
+    bare = Path(__file__).with_name("bare")
+    lines = [
+        "import importlib",
+        "for name in ('av', 'gradio', 'vllm', 'tensorrt', 'riva', 'onnx', 'soxr'):",
+        "    assert not importlib.util.find_spec(name)",
+        "import engines.factory",
+        *(f"import bench.gpu.{name}" for name in ("steps", "s3gen", "t3", "vllm", "tensorrt", "together", "engine")),
+    ]
+    code = "\n".join(["import importlib.util", *lines])
+    paths = os.pathsep.join([str(bare), str(ROOT), str(ROOT / "protos")])
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": paths}, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from livekit.agents import APIConnectionError, APIConnectOptions, APIStatusError
+from livekit.agents.types import USERDATA_TIMED_TRANSCRIPT
 from livekit.plugins import mynah as livekit_mynah
 from pipecat.frames.frames import (
     EndFrame,
@@ -20,6 +21,7 @@ from pipecat.frames.frames import (
     TTSSpeakFrame,
     TTSStartedFrame,
     TTSStoppedFrame,
+    TTSTextFrame,
 )
 from pipecat.pipeline.pipeline import Pipeline
 from pipecat.pipeline.runner import PipelineRunner
@@ -32,6 +34,7 @@ from tests.clients.conftest import Addresses
 
 SENTENCES = ["Good morning to everybody here. ", "This is the second sentence of three. ", "And that was it."]
 TEXT = "".join(SENTENCES)
+SPOKEN_WORDS = TEXT.replace(".", "").split()
 SPOKEN_S = sum(len(sentence.strip()) for sentence in SENTENCES) * 0.04
 LONG = "This is said again and again, for minutes. " * 450  # 40 s of the fake engine's time
 ONCE = APIConnectOptions(max_retry=0, timeout=10)
@@ -72,6 +75,16 @@ async def test_livekit_speaks_a_whole_text_at_another_rate(server: Addresses):
     assert sum(frame.duration for frame in frames) == pytest.approx(SPOKEN_S, abs=0.05)
 
 
+async def test_livekit_speaks_at_a_speed(server: Addresses):
+    async with livekit_mynah.TTS(server.grpc, speed=2.0) as tts:
+        async with tts.synthesize(TEXT) as stream:
+            fast_s = sum([audio.frame.duration async for audio in stream])
+        tts.update_options(speed=0.5)
+        async with tts.synthesize(TEXT) as stream:
+            slow_s = sum([audio.frame.duration async for audio in stream])
+    assert (fast_s, slow_s) == (pytest.approx(SPOKEN_S / 2, abs=0.05), pytest.approx(SPOKEN_S * 2, abs=0.05))
+
+
 async def test_livekit_frees_the_server_when_it_is_interrupted(server: Addresses):
     async with livekit_mynah.TTS(server.grpc) as tts:
         stream = tts.stream()
@@ -98,6 +111,18 @@ async def test_livekit_gets_typed_errors(server: Addresses):
         with pytest.raises(APIConnectionError):
             async with tts.synthesize("Hello.", conn_options=ONCE) as stream:
                 _ = [audio async for audio in stream]
+
+
+async def test_livekit_gets_the_words_with_their_times(server: Addresses):
+    timed = []
+    async with livekit_mynah.TTS(server.grpc, word_times=True) as tts:
+        assert tts.capabilities.aligned_transcript
+        async with tts.synthesize(TEXT) as stream:
+            async for audio in stream:
+                timed += audio.frame.userdata.get(USERDATA_TIMED_TRANSCRIPT, [])
+    assert [str(word).strip() for word in timed] == SPOKEN_WORDS
+    assert all(word.end_time - word.start_time == pytest.approx((len(word) - 1) * 0.04, abs=0.01) for word in timed)
+    assert [word.start_time for word in timed] == sorted(word.start_time for word in timed)
 
 
 # Pipecat
@@ -175,6 +200,23 @@ async def test_pipecat_speaks_turns_and_sentences_in_order(server: Addresses):
         await running.queue(TTSSpeakFrame(SENTENCES[0]), *turn(SENTENCES[1]), TTSSpeakFrame(SENTENCES[2]))
     assert running.recorder.spoken_s == pytest.approx(SPOKEN_S, abs=0.05)
     assert running.recorder.count(TTSStoppedFrame) == 3
+    assert running.errors == []
+
+
+async def test_pipecat_pushes_each_word_when_it_is_spoken(server: Addresses):
+    async with pipeline(server, word_times=True) as running:
+        await running.queue(*turn(TEXT))
+    texts = [frame for frame in running.recorder.frames if isinstance(frame, TTSTextFrame)]
+    assert "".join("".join(frame.text for frame in texts).split()).replace(".", "") == "".join(SPOKEN_WORDS)
+    assert len(texts) >= len(SPOKEN_WORDS)
+    assert [frame.pts for frame in texts] == sorted(frame.pts for frame in texts)
+    assert running.errors == []
+
+
+async def test_pipecat_speaks_at_a_speed(server: Addresses):
+    async with pipeline(server, settings=MynahTTSService.Settings(speed=2.0)) as running:
+        await running.queue(TTSSpeakFrame(SENTENCES[0]))
+    assert running.recorder.spoken_s == pytest.approx(len(SENTENCES[0].strip()) * 0.04 / 2, abs=0.05)
     assert running.errors == []
 
 

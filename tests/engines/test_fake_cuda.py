@@ -18,14 +18,23 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from engines import device as device_module
 from engines.config import Sampling
 from engines.model_spec import SPEECH_VOCAB, TINY, X_VECTOR_DIM
+from engines.s3gen.cache.cached_flow import FlowBlocks
 from engines.s3gen.export.graphs import CFM, ENCODER, VOCODER, Port
+from engines.s3gen.gpu import cached_graphs as cached_graphs_module
+from engines.s3gen.gpu import static_keys as static_keys_module
+from engines.s3gen.gpu.cached_graphs import StaticBlocks
 from engines.s3gen.gpu.torch_graphed import FLOW_INPUTS, FlowNet
+from engines.s3gen.nets.encoder import PositionCache
 from engines.s3gen.nets.flow import load_flow
 from engines.s3gen.nets.vocoder_weights import load_vocoder
 from engines.t3 import decoder as decoder_module
 from engines.t3 import model as model_module
 from engines.t3 import sampler as sampler_module
 from engines.t3.decoder import T3Decoder
+from engines.t3.gpu import net as net_module
+from engines.t3.gpu import step as step_module
+from engines.t3.gpu.net import StaticT3Net
+from engines.t3.gpu.step import StaticPass
 from engines.t3.model import T3Net
 from engines.t3.vllm import sampler as vllm_sampler_module
 from engines.t3.vllm.sampler import BatchSampler, Row
@@ -47,6 +56,10 @@ class Indexing(TorchFunctionMode):
             keys = args[1] if isinstance(args[1], tuple) else (args[1],)
             assert not any(isinstance(key, Tensor) for key in keys), "only a view can be assigned to here"
             return torch.ops.aten.copy_(self._index(args[0], keys), args[2])
+        if func is Tensor.copy_:
+            return torch.ops.aten.copy_(*args, **(kwargs or {}))
+        if func is Tensor.contiguous:
+            return args[0].clone(memory_format=torch.contiguous_format)
         if func is Tensor.__invert__:
             return torch.logical_not(args[0])
         return func(*args, **(kwargs or {}))
@@ -83,6 +96,9 @@ class NoWaiting(TorchDispatchMode):
             source, target = args[0].device.type, kwargs.get("device")
             assert not (source == "cuda" and target is not None and target.type == "cpu"), "a copy to the host"
             assert not (source == "cpu" and target is not None and target.type == "cuda"), "a copy from pageable memory"
+        if name == "copy_" and args[0].device.type == "cuda" and args[1].device.type == "cpu":
+            assert len(args) > 2, "a copy from pageable memory"
+            assert args[2], "a copy from pageable memory"
         return result
 
 
@@ -150,15 +166,43 @@ def test_a_wait_is_found() -> None:
             x + torch.zeros(4)
 
 
+class WalkedGraphs:
+    """A capture that looks at every operation."""
+
+    def __init__(self, captured: list[int]) -> None:
+        self._captured = captured
+
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        with NoWaiting():
+            work()
+        self._captured.append(1)
+        return work
+
+
+def sent_by(copies: list[tuple[int, ...]]) -> Callable[[Tensor, Tensor], None]:
+    """device.send, which torch without CUDA cannot do."""
+
+    def send(target: Tensor, staged: Tensor) -> None:
+        assert (target.device, staged.device.type) == (CUDA, "cpu")
+        assert target.shape == staged.shape
+        assert target.dtype == staged.dtype
+        assert target.is_contiguous(), "a copy of parts would go through pageable memory"
+        assert staged.is_contiguous(), "a copy of parts would go through pageable memory"
+        copies.append(tuple(target.shape))
+
+    return send
+
+
 class FakeStep:
     """T3 of random dimensions on a fake GPU: what is read back are zeros, and each read is counted."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.reads = 0
         self.sent: list[tuple[int, ...]] = []
+        self.copies: list[tuple[int, ...]] = []
         monkeypatch.setattr(sampler_module, "read_back", self._read_back)
         # as `fake_gpu`; torch itself uses its inference mode as well
-        usual = SimpleNamespace(inference_mode=torch.no_grad, cat=torch.cat)
+        usual = SimpleNamespace(inference_mode=torch.no_grad)
         monkeypatch.setattr(decoder_module, "torch", usual)
         for module in (sampler_module, model_module, vllm_sampler_module):
             monkeypatch.setattr(module, "to_device", self._to_device)
@@ -178,8 +222,8 @@ class FakeStep:
     def _weights(self, tensors: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
         return {name: torch.empty(shape, device=CUDA) for name, shape in tensors.items()}
 
-    def net(self) -> T3Net:
-        return T3Net.load(Path("absent"), TINY, CUDA)
+    def net(self, kind: type[T3Net] = T3Net, dtype: torch.dtype = torch.float32) -> T3Net:
+        return kind.load(Path("absent"), TINY, CUDA, dtype=dtype)
 
 
 def test_every_step_of_t3_stays_on_the_gpu_and_waits_once_for_its_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,6 +259,69 @@ def test_every_step_of_t3_stays_on_the_gpu_and_waits_once_for_its_tokens(monkeyp
     assert [len(s.speech.raw) for s in sequences] == [13, 9, 11, 4]
     assert mixed
     assert steps > 15
+
+
+def test_every_static_step_stays_on_the_gpu_and_waits_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Captures of all sizes, then steps of all kinds, each with one small copy to the device."""
+    gpu = FakeStep(monkeypatch)
+    monkeypatch.setattr(step_module, "read_back", gpu._read_back)
+    monkeypatch.setattr(step_module, "staging_memory", lambda shape, dtype, device: torch.zeros(*shape, dtype=dtype))
+    monkeypatch.setattr(StaticPass, "_stage", lambda self, rows: gpu.sent.append((len(rows),)))
+    monkeypatch.setattr(StaticPass, "_stage_row", lambda *_: None)
+    captured: list[int] = []
+
+    monkeypatch.setattr(net_module, "CudaGraphs", lambda device: WalkedGraphs(captured))
+    monkeypatch.setattr(step_module, "send", sent_by(gpu.copies))
+    with fake_gpu():
+        net = gpu.net(StaticT3Net, torch.float16)
+        decoder = T3Decoder(net, limits(max_streams=3, max_positions=1024, prefill_chunk_positions=64))
+        steps = decoder._pass
+        assert isinstance(steps, StaticPass)
+        assert steps.graphs == len(captured) == 3 * 2
+        assert steps.cache.kv.dtype == torch.float16
+        with NoWaiting():
+            shared = voice(1, prompt_tokens=230)
+            sequences = [
+                decoder.add(request(1, of=shared, max_speech_tokens=12)),
+                decoder.add(request(2, of=shared, temperature=0.0, max_speech_tokens=8)),
+                decoder.add(request(3, top_k=0, top_p=1.0, max_speech_tokens=10)),
+                decoder.add(request(4, of=shared, max_speech_tokens=3)),
+            ]
+            while not decoder.idle:
+                reads, sent = gpu.reads, len(gpu.sent) + len(gpu.copies)
+                decoding = any(s.decoding for s in decoder.sequences)
+                embedded = any(s.prompt is None and not s.decoding for s in decoder.sequences)
+                assert not [p.error for p in decoder.step() if p.error]
+                assert gpu.reads - reads <= 1
+                if decoding:
+                    assert gpu.reads - reads == 1, "one wait a step, for the drawn tokens"
+                    assert embedded or len(gpu.sent) + len(gpu.copies) - sent == 2, "one table a step, staged and sent"
+    assert steps.eager == 0 < steps.replayed
+    assert [len(s.speech.raw) for s in sequences] == [13, 9, 11, 4]
+
+
+def test_captured_blocks_of_cached_decoding_stay_on_the_gpu_and_wait_for_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    copies: list[tuple[int, ...]] = []
+    captured: list[int] = []
+    for module in (cached_graphs_module, static_keys_module):
+        monkeypatch.setattr(module, "send", sent_by(copies))
+        monkeypatch.setattr(module, "staging_memory", lambda shape, dtype, device: torch.zeros(*shape, dtype=dtype))
+    spec = checkpoint().spec.flow
+    flow = load_flow(checkpoint().s3gen_path, checkpoint().spec).half()
+    with fake_gpu() as mode:
+        on_gpu(flow, mode)
+        blocks = FlowBlocks(flow, spec, PositionCache(flow.encoder))
+        static = StaticBlocks(blocks, PositionCache(flow.encoder), 12, rows=(1, 2), tokens=(8, 16), prompt_tokens=20)
+        static.capture(WalkedGraphs(captured))
+        assert len(captured) == static.graphs == 4
+        done = static._results[2, 16]
+        assert {done.mel.device, done.kv.steps.device, done.conv_states.steps.device} == {CUDA}
+        assert done.mel.shape == (2, 32, 80)
+        assert done.kv.steps.dtype == torch.float16
+        static.keys.set_lengths()
+        assert copies == [(2, 2)]
 
 
 def test_a_draw_under_vllm_waits_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,7 +66,9 @@ async def speak(engine: engines.api.Engine, texts: list[str]) -> list[SegmentDon
 def test_every_callback_of_the_observer_runs() -> None:
     recorder = Recorder()
     with asyncio.Runner() as runner:
-        engine = engines.load(EngineConfig(model="random:tiny", device="cpu", max_streams=2), recorder)
+        engine = engines.load(
+            EngineConfig(model="random:tiny", device="cpu", max_streams=2, strict_reference=True), recorder
+        )
         done = runner.run(speak(engine, ["Good morning.", "And good night."]))
         assert engine.device_memory() is None
         runner.run(engine.close())

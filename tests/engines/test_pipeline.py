@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from engines import pipeline
-from engines.api import AudioChunk, EngineInfo, Event, Limits, Segment, SegmentDone, SegmentStarted
+from engines.api import AudioChunk, EngineInfo, Event, Limits, Segment, SegmentDone, SegmentStarted, SegmentStats
 from engines.config import Sampling
 from engines.errors import EngineBusy, EngineFailure, InvalidInput, TimeLimitExceeded
 from engines.model_spec import SAMPLES_PER_TOKEN
 from engines.pipeline import Pipeline, Stages
 from engines.s3gen.streaming.batcher import WindowBatcher
 from engines.s3gen.streaming.schedule import SCHEDULES
+from engines.time_scale import TimeScale, scaled_samples
 from engines.voice import Voice
 from tests.engines.fakes import FakeRuntime, FakeT3, SlowExecute, make_voice
 from tests.virtual_time import virtual_time
@@ -284,3 +285,61 @@ def test_speech_that_runs_away_from_its_text_ends_in_a_short_fade() -> None:
     assert abs(last[-1]) < 1e-6
     assert not next(event for event in whole if isinstance(event, SegmentDone)).stats.hit_runaway_limit
     assert done.samples == 33 * SAMPLES_PER_TOKEN
+
+
+@pytest.mark.parametrize("speed", [0.5, 1.3, 2.0])
+def test_speed_changes_the_samples_and_their_offsets_exactly(speed: float) -> None:
+    async def run() -> None:
+        bench = Bench(token_s=0.001)
+        stream = await bench.engine.open(make_voice(), Sampling(seed=1))
+        position = 0
+        for index in range(2):
+            chunks, done = [], None
+            async for event in stream.speak(Segment(index, TEXT, speed)):
+                if isinstance(event, AudioChunk):
+                    assert event.first_sample == position
+                    position += len(event.samples)
+                    chunks.append(event.samples)
+                done = event
+            assert isinstance(done, SegmentDone)
+            speech = (2 * len(TEXT) + 3) * SAMPLES_PER_TOKEN
+            assert done.stats.samples == sum(map(len, chunks)) == scaled_samples(speech, speed)
+            plain = audio(
+                [e async for e in (await bench.engine.open(make_voice(), Sampling(seed=1))).speak(Segment(index, TEXT))]
+            )
+            assert np.array_equal(np.concatenate(chunks), TimeScale(speed).feed(plain, last=True))
+        await bench.engine.close()
+
+    virtual_time(run())
+
+
+def test_a_listener_at_twice_the_speed_gets_windows_that_last() -> None:
+    async def run(speed: float) -> SegmentStats:
+        bench = Bench(token_s=0.001, batch_s=0.25)
+        for _ in range(2):  # the first segment's windows measure the device
+            stream = await bench.engine.open(make_voice(), Sampling(seed=1, repeatable=False))
+            done = [event async for event in stream.speak(Segment(0, TEXT, speed))][-1]
+            await stream.close()
+        assert isinstance(done, SegmentDone)
+        return done.stats
+
+    at_1, at_2 = virtual_time(run(1.0)), virtual_time(run(2.0))
+    assert at_1.underruns == at_2.underruns == 0
+    assert at_2.samples == at_1.samples // 2
+    assert at_2.windows < at_1.windows, "ten tokens last 0.2 s at twice the speed, less than a window takes"
+
+
+def test_a_new_speed_keeps_the_speech_tokens_of_a_prefetched_segment() -> None:
+    async def run() -> int:
+        bench = Bench(token_s=0.001)
+        stream = await bench.engine.open(make_voice(), Sampling(seed=1))
+        async for _ in stream.speak(Segment(0, TEXT)):
+            stream.prepare(Segment(1, TEXT))
+        started = len(bench.t3.started)
+        async for _ in stream.speak(Segment(1, TEXT, 2.0)):
+            pass
+        await stream.close()
+        assert len(bench.t3.started) == started
+        return started
+
+    assert virtual_time(run()) == 2

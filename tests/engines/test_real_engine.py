@@ -11,7 +11,7 @@ import pytest
 
 import engines
 from engines.api import AudioChunk, Engine, Segment, SegmentDone
-from engines.config import DECODE_MODES, EngineConfig, Sampling
+from engines.config import EngineConfig, Sampling
 from engines.errors import EngineBusy, InvalidInput
 from engines.model_spec import SAMPLES_PER_TOKEN
 from engines.s3gen.noise import F32
@@ -26,9 +26,11 @@ def runner() -> Iterator[asyncio.Runner]:
         yield runner
 
 
-@pytest.fixture(scope="module", params=DECODE_MODES)
+@pytest.fixture(scope="module", params=["reference", "cached"])
 def engine(runner: asyncio.Runner, request: pytest.FixtureRequest) -> Iterator[Engine]:
-    engine = engines.load(EngineConfig(model="random:tiny", device="cpu", max_streams=4, decode=request.param))
+    engine = engines.load(
+        EngineConfig(model="random:tiny", device="cpu", max_streams=4, decode=request.param, t3_dtype="float16")
+    )
     yield engine
     runner.run(engine.close())
 

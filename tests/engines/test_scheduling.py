@@ -57,16 +57,24 @@ class Result:
     underruns: int
     underrun_s: float
     samples: int
+    audio: bytes = b""
+    windows: int = 0
 
 
-async def listen(engine: Pipeline, start_s: float, tokens: int = 300, *, repeatable: bool = False) -> Result:
+async def listen(
+    engine: Pipeline, start_s: float, tokens: int = 300, *, repeatable: bool = False, schedule: str = ""
+) -> Result:
     await asyncio.sleep(start_s)
-    stream = await engine.open(VOICE, Sampling(seed=int(start_s * 1000), repeatable=repeatable))
+    sampling = Sampling(seed=int(start_s * 1000), repeatable=repeatable, schedule=schedule)
+    stream = await engine.open(VOICE, sampling)
+    audio = []
     try:
         async for event in stream.speak(Segment(0, "x" * tokens)):
+            if isinstance(event, AudioChunk):
+                audio.append(event.samples.tobytes())
             if isinstance(event, SegmentDone):
                 s = event.stats
-                return Result(s.ttfa_s, s.underruns, s.underrun_s, s.samples)
+                return Result(s.ttfa_s, s.underruns, s.underrun_s, s.samples, b"".join(audio), s.windows)
     finally:
         await stream.close()
     raise AssertionError("the segment did not end")

@@ -29,7 +29,8 @@ from service.config import build_config
 from service.server import Server
 
 MAX_SPEECH_TOKENS = 6  # of a segment: enough to see that it is spoken
-Settings = dict[str, Any]  # markup, unspeakable_text, drop_thinking
+Settings = dict[str, Any]  # fields of TextSettings, the dictionary as words and respellings; speed, first_segment
+OF_STREAM = ("speed", "first_segment")
 
 
 @dataclass
@@ -37,6 +38,8 @@ class Result:
     """What came of one text: its segments where the surface tells them, the audio's bytes, or the error."""
 
     spoken: list[str] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)  # the spoken forms of these, where there are some; pauses as seconds
+    marks: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)  # reasons
     audio_bytes: int = 0
     error: str = ""  # its reason
@@ -44,7 +47,10 @@ class Result:
 
     def add(self, event: mynah.Event | None) -> None:
         if isinstance(event, mynah.SegmentStarted):
-            self.spoken.append(event.text)
+            self.spoken += [event.text] if not event.pause_s else []
+            self.said.append(f"{event.pause_s:g}" if event.pause_s else event.spoken_text)
+        elif isinstance(event, mynah.MarkReached):
+            self.marks.append(event.name)
         elif isinstance(event, mynah.SegmentDone) and event.skipped:
             self.skipped.append(event.skip_reason)
         elif isinstance(event, mynah.AudioChunk):
@@ -66,7 +72,7 @@ class Shipped:
 @asynccontextmanager
 async def shipped(folder: Path) -> AsyncIterator[Shipped]:
     """Serve the shipped model on free ports."""
-    engine = engines.load(EngineConfig(model="tiny", device="cpu", max_streams=4, threads=1))
+    engine = engines.load(EngineConfig(model="tiny", device="cpu", max_streams=4, threads=1, strict_reference=True))
     assert isinstance(engine, Pipeline)
     server = Server(engine, build_config(listen="127.0.0.1:0", http_listen="127.0.0.1:0"))
     address, http = await server.start(), await server.start_http()
@@ -80,13 +86,21 @@ async def shipped(folder: Path) -> AsyncIterator[Shipped]:
 
 
 def _text_settings(chosen: Settings) -> mynah.TextSettings:
-    return mynah.TextSettings(**chosen)
+    of_text = {name: value for name, value in chosen.items() if name not in OF_STREAM}
+    entries = tuple(mynah.DictionaryEntry(*entry) for entry in chosen.get("dictionary", {}).items())
+    return mynah.TextSettings(**of_text | {"dictionary": entries})
+
+
+def _of_stream(chosen: Settings) -> Settings:
+    return {name: value for name, value in chosen.items() if name in OF_STREAM}
 
 
 async def stream(at: Shipped, text: str, chosen: Settings, result: Result) -> None:
     """The Python client's stream; the text arrives in pieces of five characters."""
     sampling = mynah.Sampling(seed=1, max_speech_tokens=MAX_SPEECH_TOKENS)
-    async with at.client.stream(sampling=sampling, text_settings=_text_settings(chosen)) as speech:
+    async with at.client.stream(
+        sampling=sampling, text_settings=_text_settings(chosen), **_of_stream(chosen)
+    ) as speech:
         for start in range(0, len(text), 5):
             await speech.send(text[start : start + 5])
         await speech.end()
@@ -97,7 +111,9 @@ async def stream(at: Shipped, text: str, chosen: Settings, result: Result) -> No
 async def synthesize(at: Shipped, text: str, chosen: Settings, result: Result) -> None:
     """gRPC's Synthesize with generated stubs."""
     sampling = mynah.Sampling(seed=1, max_speech_tokens=MAX_SPEECH_TOKENS)
-    settings = settings_to_wire(mynah.SpeechSettings(sampling=sampling, text=_text_settings(chosen)))
+    settings = settings_to_wire(
+        mynah.SpeechSettings(sampling=sampling, text=_text_settings(chosen), **_of_stream(chosen))
+    )
     request = speech_pb2.SynthesizeRequest(settings=settings, text=text)
     async for answer in speech_pb2_grpc.SpeechStub(at.channel).Synthesize(request):
         result.add(event_from_wire(answer))
@@ -119,10 +135,13 @@ async def http(at: Shipped, text: str, chosen: Settings, result: Result) -> None
 
 async def websocket(at: Shipped, text: str, chosen: Settings, result: Result) -> None:
     """`/v1/stream` with JSON frames."""
-    words = {name: value if name == "drop_thinking" else f"{name}_{value}".upper() for name, value in chosen.items()}
+    words = {name: f"{name}_{value}".upper() if isinstance(value, str) else value for name, value in chosen.items()}
+    if "dictionary" in chosen:
+        words["dictionary"] = [{"word": word, "respelling": said} for word, said in chosen["dictionary"].items()]
+    of_stream = {name: words.pop(name) for name in OF_STREAM if name in words}
     sampling = {"seed": 1, "max_speech_token_count": MAX_SPEECH_TOKENS}
     async with connect(f"ws://{at.http}/v1/stream") as socket:
-        await socket.send(json.dumps({"open": {"settings": {"sampling": sampling, "text": words}}}))
+        await socket.send(json.dumps({"open": {"settings": {"sampling": sampling, "text": words, **of_stream}}}))
         await socket.send(json.dumps({"text": {"content": text}}))
         await socket.send(json.dumps({"end": {}}))
         with suppress(ConnectionClosedError):  # after an error, which came as a frame
@@ -135,7 +154,11 @@ async def websocket(at: Shipped, text: str, chosen: Settings, result: Result) ->
 
 def _add_frame(frame: dict[str, Any], result: Result) -> None:
     if "segment_started" in frame:
-        result.spoken.append(frame["segment_started"]["text"])
+        started = frame["segment_started"]
+        result.spoken += [started["text"]] if not started["pause_s"] else []
+        result.said.append(f"{started['pause_s']:g}" if started["pause_s"] else started["spoken_text"])
+    if "mark_reached" in frame:
+        result.marks.append(frame["mark_reached"]["name"])
     if frame.get("segment_done", {}).get("skipped"):
         result.skipped.append(frame["segment_done"]["skip_reason"].removeprefix("SKIP_REASON_").lower())
     if "error" in frame:
@@ -145,10 +168,14 @@ def _add_frame(frame: dict[str, Any], result: Result) -> None:
 async def riva(at: Shipped, text: str, chosen: Settings, result: Result) -> None:
     """Riva's Synthesize."""
     result.told_segments = False
-    configuration = {name: str(value).lower() for name, value in chosen.items()}
+    configuration = {name: str(value).lower() for name, value in chosen.items() if name != "dictionary"}
     configuration["max_speech_token_count"] = str(MAX_SPEECH_TOKENS)
     request = riva_tts_pb2.SynthesizeSpeechRequest(
-        text=text, language_code="en-US", sample_rate_hz=24_000, custom_configuration=configuration
+        text=text,
+        language_code="en-US",
+        sample_rate_hz=24_000,
+        custom_configuration=configuration,
+        custom_dictionary=",".join("  ".join(entry) for entry in chosen.get("dictionary", {}).items()),
     )
     answer = await riva_tts_pb2_grpc.RivaSpeechSynthesisStub(at.channel).Synthesize(request)
     result.audio_bytes = len(answer.audio)
@@ -158,11 +185,21 @@ async def cli(at: Shipped, text: str, chosen: Settings, result: Result) -> None:
     """`mynah say`."""
     result.told_segments = False
     output = at.folder / "said.pcm"
-    flags = [f"--{name.replace('_', '-')}={value}" for name, value in chosen.items() if name != "drop_thinking"]
-    flags += ["--drop-thinking"] if chosen.get("drop_thinking") else []
+    flags = [_flag(name, value, at.folder) for name, value in chosen.items()]
     command = ["--server", at.grpc, "say", "--quiet", "--seed=1", "-o", str(output), *flags, "--", text]
     await execute(parser().parse_args(command))
     result.audio_bytes = output.stat().st_size
+
+
+def _flag(name: str, value: Any, folder: Path) -> str:
+    flag = name.replace("_", "-").removesuffix("-s")
+    if isinstance(value, bool):
+        return f"--{flag}" if value else f"--no-{flag}"
+    if isinstance(value, dict):
+        file = folder / "words.dict"
+        file.write_text("\n".join(" = ".join(entry) for entry in value.items()))
+        return f"--{flag}={file}"
+    return f"--{flag}={value}"
 
 
 Surface = Callable[[Shipped, str, Settings, Result], Awaitable[None]]

@@ -13,7 +13,8 @@ import pytest
 import mynah
 from engines.model_spec import SAMPLES_PER_TOKEN, SILENCE_TAIL_TOKENS
 from engines.text.speech_bound import max_speech_tokens
-from tests.inputs.surfaces import Shipped, call, shipped
+from tests.inputs.kinds import KINDS
+from tests.inputs.surfaces import MAX_SPEECH_TOKENS, Shipped, call, shipped
 from tests.inputs.text_cases import Case, rows
 
 ROWS = tuple(rows())
@@ -75,3 +76,23 @@ def test_a_text_has_its_right_value(runner: asyncio.Runner, at: Shipped, surface
     assert (result.audio_bytes > 0) == bool(case.spoken)
     if result.told_segments:
         assert (tuple(result.spoken), tuple(result.skipped)) == (case.spoken, case.skipped)
+        assert case.said in ((), tuple(result.said))
+        assert tuple(result.marks) == case.marks
+
+
+def test_the_kinds_are_many() -> None:
+    assert len(KINDS) >= 30
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_of_text_ends_and_loses_no_word(runner: asyncio.Runner, at: Shipped, name: str) -> None:
+    kind = KINDS[name]
+    result = runner.run(call(at, "stream", kind.text, {"markup": "strip"}))
+    assert result.error == ""
+    spoken, place = " ".join(result.spoken), 0
+    for words in kind.keeps:
+        place = spoken.find(words, place)
+        assert place >= 0, f"{words!r} is not in {spoken!r}"
+    assert 0 < len(result.spoken) <= kind.most_segments
+    longest_bytes = 48_000 * (MAX_SPEECH_TOKENS / 25 + 1.0)  # of a segment, with the silence behind it
+    assert 0 < result.audio_bytes <= longest_bytes * len(result.spoken)

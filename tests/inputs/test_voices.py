@@ -18,6 +18,7 @@ import pytest
 from mynah.v1 import speech_pb2, speech_pb2_grpc
 from tests.clips import wav_bytes
 from tests.engines.conditioning.media import encode
+from tests.engines.conditioning.sounds import LIKE_A_VOICE, made
 from tests.inputs.recordings import (
     RATE_HZ,
     Samples,
@@ -130,6 +131,7 @@ REFUSED = {
     "nothing but noise": (noise(20.0, 0.1), "AUDIO_TOO_LITTLE_SPEECH", "0.0 s of speech"),
     "a tone": (tone(10.0), "AUDIO_TOO_LITTLE_SPEECH", "0.0 s of speech"),
     "clicks": (clicks(10.0), "AUDIO_TOO_LITTLE_SPEECH", "0.0 s of speech"),
+    **{name: (made(name), "AUDIO_TOO_LITTLE_SPEECH", "s of speech in 8.0 s") for name in LIKE_A_VOICE},
     "3 s of speech in 40 s": (
         joined(silence(20.0), spoken(3.0), silence(17.0)),
         "AUDIO_TOO_LITTLE_SPEECH",

@@ -22,6 +22,8 @@ class Case:
     error: str = ""
     surfaces: tuple[str, ...] = ("stream",)
     settings: dict[str, Any] = field(default_factory=dict)
+    said: tuple[str, ...] = ()  # the spoken forms, and pauses as seconds; empty: not looked at
+    marks: tuple[str, ...] = ()
 
 
 def _nothing(text: str, reason: str = PUNCTUATION) -> Iterator[Case]:
@@ -113,6 +115,31 @@ CASES: tuple[Case, ...] = (
     _spoken("if a < b and c > d"),
     _spoken("List<String> x"),
     _spoken("I <3 you"),
+    # numbers, Markdown, pauses, respellings, SSML
+    _spoken("It is $5.", said=("It is five dollars.",), surfaces=EVENTS),
+    _spoken("It is $5.", settings={"normalize": False}, said=("It is $5.",), surfaces=EVERY),
+    _spoken("**Now** at 10:30.", said=("Now at ten thirty.",), surfaces=EVERY),
+    _spoken("A [pause:0.5s] b", "A", "b", said=("A", "0.5", "b"), surfaces=EVERY),
+    _spoken("A.\n\nB.", "A.", "B.", settings={"paragraph_pause_s": 0.25}, said=("A.", "0.25", "B."), surfaces=EVERY),
+    _spoken("Go 🎉", settings={"emoji": "name"}, said=("Go party popper",), surfaces=EVERY),
+    _spoken("nginx", settings={"dictionary": {"nginx": "engine"}}, said=("engine",), surfaces=EVERY),
+    Case(
+        "nginx", error="DICTIONARY_IPA_UNSUPPORTED", settings={"dictionary": {"nginx": "ˈɛndʒɪn"}}, surfaces=EVERY
+    ),
+    Case("a", error="PAUSE_TOO_LONG", settings={"paragraph_pause_s": 11}, surfaces=EVERY),
+    _spoken(
+        "<speak>A<break time='250ms'/><mark name='m'/><sub alias='see'>C</sub></speak>",
+        "A",
+        "C",
+        settings={"markup": "ssml"},
+        said=("A", "0.25", "see"),
+        marks=("m",),
+        surfaces=EVERY,
+    ),
+    _spoken("A <prosody rate='200%'>B</prosody>", "A", "B", settings={"markup": "ssml"}, surfaces=EVERY),
+    Case("<emphasis>a</emphasis>", error="SSML_UNSUPPORTED", settings={"markup": "ssml"}, surfaces=EVERY),
+    Case("<sub alias='b'>a", error="SSML_INVALID", settings={"markup": "ssml"}, surfaces=EVERY),
+    _spoken("<emphasis>a</emphasis>", "a", settings={"markup": "ssml_lenient"}, surfaces=EVERY),
 )  # fmt: skip
 
 

@@ -36,10 +36,16 @@ with atheris.instrument_imports(include=["service", "h11", "python_multipart", "
     from service.http.rest import _read_form
     from service.http.server import _quiet_uvicorn
     from service.http.speech_request import parse
+    from service.stream.policy import StreamPolicy
+    from service.stream.segmenter import Segmenter
+    from service.stream.settings import Emoji, Markup, TextSettings
+    from service.stream.text.reader import TextReader
+    from service.stream.text.spoken_limits import SpokenLimits
     from service.telemetry.logs import escaped
 
 from engines.errors import InvalidInput
-from engines.fake import fake_voice
+from engines.fake import FakeEngine, fake_voice
+from engines.text.dictionary import Dictionary, Entry
 from mynah.v1 import speech_pb2, voices_pb2
 from service.errors import ClientGone, RequestError
 from service.voices.store import OneVoice
@@ -48,6 +54,7 @@ from tests.service.http.fuzz import once as frames_and_bodies
 
 REFUSALS = (InvalidInput, RequestError, ClientGone)
 _MAX_BYTES = 200_000
+_VOICE, _INFO = OneVoice(fake_voice("default")), FakeEngine().info
 _CPU_TIME, _RUNS_PER_LOOK = "-max_cpu_time=", 100
 _PASSES_TO_END = 10  # of the event loop, for a request whose connection is lost
 
@@ -220,14 +227,18 @@ async def grpc_messages(data: bytes) -> None:
         if isinstance(message, _Unreadable):
             continue
         if isinstance(message, speech_pb2.SynthesizeRequest):
-            await _refused(messages.stream_settings(message.settings, OneVoice(fake_voice("default"))))
+            await _refused(
+                messages.stream_settings(
+                    message.settings, OneVoice(fake_voice("default")), FakeEngine().info, StreamPolicy()
+                )
+            )
         if isinstance(message, riva_tts_pb2.SynthesizeSpeechRequest):
             try:
                 settings = riva._settings(message)
                 riva._as_file(message.zero_shot_data)
             except REFUSALS:
                 continue
-            await _refused(messages.stream_settings(settings, OneVoice(fake_voice("default"))))
+            await _refused(messages.stream_settings(settings, _VOICE, _INFO, StreamPolicy()))
 
 
 async def text(data: bytes) -> None:
@@ -238,6 +249,35 @@ async def text(data: bytes) -> None:
     shown = escaped(line)
     assert shown.isascii()
     assert shown.isprintable()
+
+
+_BOUNDS = (60, 40, len)
+_DICTIONARY = Dictionary([Entry("word", "wurd")])
+
+
+def _items(content: str, markup: Markup, size: int) -> Any:
+    """What a stream's text becomes, or the reason of its refusal."""
+    chosen = TextSettings(
+        markup, normalize=True, emoji=Emoji.NAME, paragraph_pause_s=0.5, dictionary=_DICTIONARY, drop_thinking=True
+    )
+    reader = TextReader(Segmenter(*_BOUNDS), chosen, SpokenLimits(*_BOUNDS))
+    try:
+        items = [item for at in range(0, len(content), size) for item in reader.feed(content[at : at + size])]
+        return items + reader.flush()
+    except InvalidInput as error:
+        return error.reason
+
+
+async def spoken_text(data: bytes) -> None:
+    """A stream's text with SSML, Markdown and numbers in it: the same however it is fragmented."""
+    content = data[1:2000].decode("utf-8", "ignore")
+    markup, size = list(Markup)[data[0] % len(Markup)] if data else Markup.SSML, 1 + len(data) % 7
+    whole = _items(content, markup, 10**6)
+    assert _items(content, markup, size) == whole
+    if not isinstance(whole, str):
+        for item in whole:
+            reading = getattr(item, "reading", None)
+            assert reading is None or len(reading.spoken) <= _BOUNDS[0]
 
 
 async def frames(data: bytes) -> None:
@@ -252,7 +292,7 @@ async def _refused(work: Coroutine[Any, Any, Any]) -> Any:
         return None
 
 
-TARGETS = {each.__name__: each for each in (http, websocket, multipart, body, grpc_messages, frames, text)}
+TARGETS = {each.__name__: each for each in (http, websocket, multipart, body, grpc_messages, frames, text, spoken_text)}
 
 
 def _quoted(word: bytes) -> str:

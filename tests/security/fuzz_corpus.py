@@ -99,6 +99,12 @@ SEEDS: dict[str, list[bytes]] = {
         json.dumps(_SPEECH).encode(),
         b"https://app.example",
     ],
+    "spoken_text": [
+        b"\x03<speak>It costs <sub alias='five'>$5</sub>.<break time='1s'/><mark name='m'/>At 10:30 p.m.</speak>",
+        b"\x04<say-as interpret-as='date' format='dmy'>5/12/2024</say-as> &amp; <prosody rate='slow'>slow</prosody>",
+        b"\x01# Title\n\n```py\ncode\n```\n- **a** [b](https://c.d/e) [pause:0.5s] | x | 1/2 km\n\nx@y.zz XIV",
+        "\x02🎉 3½ £3m –7 +1 555 123 4567 󰀀󸀀 word".encode(),
+    ],
     "text": [b"localhost:80", b"[::1]:80", b"2026-01-01 \x1b[2J\r\n\xff\xc3\xa9"],
 }
 
@@ -124,5 +130,11 @@ WORDS: dict[str, list[bytes]] = {
     "body": [*_JSON, *_BODY_NAMES],
     "grpc_messages": [b"\x0a", b"\x12", b"\xff\xff\xff\xff\x0f", b"seed", b"consent"],
     "frames": [*_JSON, *_FRAME_NAMES, *_BODY_NAMES],
+    "spoken_text": [
+        *(f"<{name}>".encode() for name in ("speak", "p", "s", "sub alias='a'", "prosody rate='fast'", "break/")),
+        *(f"</{name}>".encode() for name in ("sub", "s", "p", "say-as", "phoneme")),
+        *(b"[pause:1s]", b"```\n", b"**", b"](", b"&lt;", b"<phoneme ph='a'>", b"<say-as interpret-as='digits'>"),
+        *(b"$1,234.56", b"10:30", b"1/2", b"May 5", b"2024", b"e.g.", b"VIII", b"\n\n", b"kg", b"5'10\""),
+    ],
     "text": [b"localhost", b"[::ffff:127.0.0.1]", b".internal", b"\xe2\x80\xae", b"\x1b["],
 }

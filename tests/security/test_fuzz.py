@@ -13,7 +13,9 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.timeout(280)
-@pytest.mark.parametrize("target", ["http", "websocket", "multipart", "body", "grpc_messages", "frames", "text"])
+@pytest.mark.parametrize(
+    "target", ["http", "websocket", "multipart", "body", "grpc_messages", "frames", "text", "spoken_text"]
+)
 def test_a_short_run_finds_nothing(target: str, tmp_path: Path):
     bounds = ["-runs=500", "-max_total_time=20", "-max_len=2000", "-rss_limit_mb=0"]
     command = [sys.executable, "-m", "tests.security.fuzz", target, *bounds, f"-artifact_prefix={tmp_path}/"]

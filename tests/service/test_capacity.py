@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,7 @@ from engines.config import Sampling
 from engines.errors import EngineBusy, EngineFailure
 from engines.fake import FakeEngine, FakeStream, Script
 from engines.voice import Voice
-from service.capacity import Trial, capacity_of, measure, next_trial
+from service.capacity import Trial, capacity_of, measure, next_trial, overcommitted
 from tests.virtual_time import virtual_time
 
 
@@ -108,3 +109,14 @@ def test_an_engine_that_fails_meanwhile_fails_the_start():
     with pytest.raises(EngineFailure):
         virtual_time(measure(engine, 4))
     assert engine.at_rest
+
+
+@pytest.mark.parametrize(
+    ("load", "streams", "words"),
+    [(None, 16, ""), (0.05, 16, ""), (0.25, 16, "carries about 3 streams"), (1.5, 1, "carries about 1 stream ")],
+)
+def test_more_streams_than_a_machine_carries_are_not_admitted_silently(load: float | None, streams: int, words: str):
+    info = FakeEngine(max_streams=streams).info
+    sentence = overcommitted(replace(info, load=load))
+    assert words in sentence
+    assert bool(sentence) == bool(words)

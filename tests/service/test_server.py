@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -15,6 +17,7 @@ from mynah.client.settings import AUDIO_FORMATS
 from service.audio.formats import AudioFormat
 from service.config import ConfigError, ServerConfig
 from service.server import Server
+from service.stream.policy import StreamPolicy
 from tests.service.serving import Serving, serving
 
 Health = health_pb2.HealthCheckResponse
@@ -148,6 +151,15 @@ async def test_info_counts_open_streams():
     assert info.random_weights
 
 
+async def test_info_says_how_the_engine_runs_and_why():
+    async with serving() as at:
+        info = await at.client.info()
+        assert (info.decode, info.setting_reason, info.load) == ("", "", None)
+        at.engine.info = replace(at.engine.info, decode="cached", setting_reason="It is fast.", load=0.5)
+        info = await at.client.info()
+    assert (info.decode, info.setting_reason, info.load) == ("cached", "It is fast.", 0.5)
+
+
 @pytest.mark.parametrize("listen", ["no.such.host.invalid:0", "192.0.2.1:1"])
 async def test_an_unavailable_address_is_named(listen: str):
     server = Server(FakeEngine(), ServerConfig(listen=listen, insecure=True))
@@ -163,3 +175,29 @@ async def test_a_port_that_is_taken_is_an_error():
             await second.start()
         await second.stop(0)
         await at.check_serves()
+
+
+async def test_the_folder_of_dictionaries_is_read_at_the_start_and_again_when_it_changes(tmp_path: Path):
+    (tmp_path / "all.dict").write_text("nginx = engine ex")
+    async with serving(dictionary_dir=tmp_path) as at:
+
+        async def spoken() -> list[str]:
+            async with at.client.stream() as stream:
+                await stream.send("Run nginx.")
+                await stream.end()
+                return [event.spoken_text async for event in stream.events() if isinstance(event, mynah.SegmentStarted)]
+
+        assert await spoken() == ["Run engine ex."]
+        (tmp_path / "default").mkdir()
+        (tmp_path / "default" / "words.dict").write_text("nginx = N G I N X")
+        assert await spoken() == ["Run N G I N X."]
+    (tmp_path / "all.dict").write_text("nginx")
+    with pytest.raises(ConfigError, match=r"all\.dict, line 1"):
+        Server(FakeEngine(), ServerConfig(policy=StreamPolicy(dictionary_dir=tmp_path)))
+
+
+async def test_a_server_says_what_it_reads():
+    async with serving() as at:
+        info = await at.client.info()
+    assert info.normalized_languages == ("en",)
+    assert {"speak", "break", "sub", "say-as", "phoneme", "mark"} <= set(info.ssml_elements)

@@ -94,7 +94,9 @@ class Model:
 
 
 async def _speech_tokens(t3: str, voice: Voice, texts: tuple[Text, ...]) -> list[list[int]]:
-    engine = await asyncio.to_thread(engines.load, EngineConfig(model="tiny", device="cpu", t3=t3))
+    engine = await asyncio.to_thread(
+        engines.load, EngineConfig(model="tiny", device="cpu", t3=t3, strict_reference=True)
+    )
     assert isinstance(engine, Pipeline)
     try:
         return await speech_tokens_of(engine.stages.t3, engine, [text.text for text in texts], voice)

@@ -51,7 +51,7 @@ def test_an_unknown_error_is_shown_with_the_server_s_message():
 
 def test_no_event_runs_code_on_the_server():
     events = Page("").blocks.get_config_file()["dependencies"]
-    assert len(events) == 4
+    assert len(events) == 5
     assert [event["targets"] for event in events if event["backend_fn"] or event["queue"]] == []
 
 

@@ -264,3 +264,24 @@ def test_a_file_that_is_no_text_is_refused(visitor: Visitor, tmp_path: Path, con
     assert visitor.page.get_by_label("Text", exact=True).input_value() == before
     visitor.page.locator("#example").select_option(label="A story")
     visitor.page.get_by_text(words, exact=True).wait_for(state="detached")  # it was about the text before
+
+
+def test_the_speed_shortens_the_speech_and_changes_while_it_is_made(visitor: Visitor):
+    speed = visitor.page.get_by_label("number input for Speed")
+    speed.fill("2")
+    speed.blur()
+    visitor.speak(LONG * 6)
+    visitor.wait("mynah.player.recordings.a?.firstSound")
+    assert visitor.evaluate("mynah.player.recordings.a.request.speed") == 2
+    speed.fill("0.5")
+    speed.blur()
+    visitor.finished()
+    speeds = visitor.evaluate("mynah.player.recordings.a.segments.map((one) => one.speed)")
+    assert speeds[0] == 2
+    assert speeds[-1] == 0.5
+    assert speeds == sorted(speeds, reverse=True), "each speed lasts until the next one"
+    first, last = visitor.evaluate(
+        "(({ segments, length_s }) => [segments[1].offset_s, length_s - segments.at(-1).offset_s].map("
+        "(length, i) => length / [segments[0].tokens, segments.at(-1).tokens][i]))(mynah.player.recordings.a)"
+    )
+    assert (first, last) == (pytest.approx(0.02, rel=0.01), pytest.approx(0.08, rel=0.01))  # seconds per speech token

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import weakref
 from collections.abc import AsyncIterator, Iterator
@@ -20,6 +21,8 @@ from engines.t3.backend import T3Backend, T3Generation
 from engines.t3.decoder import DecoderLimits
 from engines.t3.local_backend import LocalT3Backend
 from engines.t3.vllm.backend import VllmT3Backend
+from engines.tools.engine_times import t3_backend_call
+from engines.tools.torch_profiler import profiled
 from tests.engines.t3.setting import checkpoint, net, request, voice
 from tests.vllm.setting import drawn, engine, runner
 
@@ -181,6 +184,15 @@ def test_an_engine_that_does_not_start_is_an_error(work_dir: Path) -> None:
     """A step must read at least as many rows as there are sequences."""
     with pytest.raises(EngineFailure, match=r"(?s)vLLM did not start: .*max_num_batched_tokens"):
         make(work_dir, prefill_chunk_positions=2)
+
+
+def test_vllms_steps_are_ranges_of_a_trace(backend: VllmT3Backend, tmp_path: Path) -> None:
+    with t3_backend_call(backend, backend.decoder, voice(1)) as call:
+        profiled(call, tmp_path / "trace.json", 3, "first tokens")
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    ranges = [event["name"] for event in events if event.get("cat") == "user_annotation"]
+    assert ranges.count("T3 step on vllm") >= 2
+    assert "first tokens" in ranges
 
 
 def test_weights_of_another_shape_are_named_before_anything_starts(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from engines.t3.parity import Comparison, T3ParityCheck, T3Refused
 from engines.t3.vllm.decoder import VllmDecoder
-from engines.t3.vllm.parity import Comparison, T3ParityCheck, T3Refused
 from tests.engines.t3 import setting
 from tests.vllm.setting import engine, runner, vllm_decoder
 
@@ -20,7 +20,7 @@ def check() -> T3ParityCheck:
 
 def test_vllm_passes_and_a_wrong_model_does_not(check: T3ParityCheck, tmp_path: Path) -> None:
     decoder: VllmDecoder = vllm_decoder(tmp_path)
-    comparisons = check.raise_if_wrong(engine(decoder), "float32", 4)
+    comparisons = check.raise_if_wrong(engine(decoder), "float32", 4, "vllm")
     assert [comparison.name for comparison in comparisons] == ["alone", "alone, its prefix cached", "4 together"]
     assert engine(decoder).use.cached_positions > 0
     assert engine(decoder).idle
@@ -29,7 +29,7 @@ def test_vllm_passes_and_a_wrong_model_does_not(check: T3ParityCheck, tmp_path: 
     with torch.no_grad():
         model.transformer.wpe.weight += 0.05 * torch.randn_like(model.transformer.wpe.weight)
     with pytest.raises(T3Refused, match="logits off by"):
-        check.raise_if_wrong(engine(decoder), "float16", 2)
+        check.raise_if_wrong(engine(decoder), "float16", 2, "vllm")
     decoder.close()
 
 

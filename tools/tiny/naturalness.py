@@ -99,7 +99,9 @@ def _spoken_by_teacher(texts: list[str]) -> dict[str, Rendered]:
 
 
 async def _ours(folder: Path, voice: Voice, texts: list[str]) -> list[F32]:
-    engine = await asyncio.to_thread(engines.load, EngineConfig(model=str(folder), device="cpu", t3="torch"))
+    engine = await asyncio.to_thread(
+        engines.load, EngineConfig(model=str(folder), device="cpu", t3="torch", strict_reference=True)
+    )
     assert isinstance(engine, Pipeline)
     speech_tokens = await speech_tokens_of(engine.stages.t3, engine, texts, voice)
     await engine.close()

@@ -54,9 +54,14 @@ def spoken(
     characters: list[tuple[str, int]], frames: npt.NDArray[np.int64], f0_hz: npt.NDArray[np.float32]
 ) -> Spoken | None:
     """characters as in Pronounced, frames for each and for the ids around them. None where nothing ends in silence."""
+    phones = timed_phones(characters, frames)
+    return None if phones[-1].letter else _to_rows(phones, float(np.sum(frames)) * FRAME_S, f0_hz)
+
+
+def timed_phones(characters: list[tuple[str, int]], frames: npt.NDArray[np.int64]) -> list[Timed]:
+    """Phones and pauses as the teacher times them, not rounded to rows."""
     starts_s = np.concatenate([[0], np.cumsum(frames)]) * FRAME_S
-    phones = _held(_timeline(characters, starts_s[1:-1]))
-    return None if phones[-1].letter else _to_rows(phones, float(starts_s[-1]), f0_hz)
+    return _held(_timeline(characters, starts_s[1:-1]))
 
 
 def _timeline(characters: list[tuple[str, int]], starts_s: npt.NDArray[np.float64]) -> list[Timed]:

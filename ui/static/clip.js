@@ -6,11 +6,11 @@ const MIN_S = 5, MAX_S = 120, SILENT_LUFS = -60; // the server refuses clips bey
 const GOOD_S = 10, QUIET_LUFS = -40; // below these the voice is worse
 const RATE = 48000;
 
-// Returns {verdict: "yes", "perhaps" or "no", text, figures}; figures are empty if the browser cannot read the clip.
+// Returns {verdict: "yes", "perhaps" or "no", text, figures, blocks}; a clip that `blocks` is not worth its upload; figures are empty if the browser cannot read the clip.
 export async function check(blob) {
   const max_bytes = window.mynahServer?.limits?.max_upload_bytes;
   if (max_bytes && blob.size > max_bytes)
-    return { verdict: "no", text: `The file is too large: ${megabytes(blob.size)}. The maximum is ${megabytes(max_bytes)}.`, figures: {} };
+    return { verdict: "no", blocks: true, text: `The file is too large: ${megabytes(blob.size)}. The maximum is ${megabytes(max_bytes)} and ${MAX_S} s; 10 to 15 s are enough.`, figures: {} };
   if (!blob.size) return { verdict: "no", text: "The file is empty.", figures: {} };
   let samples;
   try {
@@ -26,7 +26,7 @@ export async function check(blob) {
     loudness: Number.isFinite(loud) ? `${loud.toFixed(1)} LUFS` : "silent",
     peak: peak > 0 ? `${(20 * Math.log10(peak)).toFixed(1)} dB` : "none",
   };
-  return { verdict, text, figures };
+  return { verdict, text, figures, blocks: length_s > MAX_S };
 }
 
 async function decoded(bytes) {

@@ -16,6 +16,7 @@ class Form {
   constructor(form) {
     this.part = (selector) => form.querySelector(selector);
     this.clip = null; // the Blob to upload
+    this.blocked = ""; // why it is not uploaded
     this.recorder = new Recorder(this.part("[data-do=record]"), (blob, problem) => {
       if (problem) this.#judge("no", problem);
       else this.#take(blob, "Recorded just now");
@@ -34,6 +35,7 @@ class Form {
   async #take(blob, name) {
     errors.clear(this.part("#clip"));
     this.clip = blob;
+    this.blocked = "";
     this.part(".clip-name").textContent = name;
     const audio = this.part("audio");
     if (audio.src) URL.revokeObjectURL(audio.src);
@@ -41,8 +43,9 @@ class Form {
     else audio.removeAttribute("src"); // a browser complains about empty sounds
     audio.hidden = false;
     for (const one of ["length", "loudness", "peak"]) this.part(`[data-clip=${one}]`).textContent = "–";
-    const { verdict, text, figures } = await check(blob);
+    const { verdict, text, figures, blocks } = await check(blob);
     if (this.clip !== blob) return;
+    this.blocked = blocks ? text : "";
     for (const [one, value] of Object.entries(figures)) this.part(`[data-clip=${one}]`).textContent = value;
     audio.hidden = !figures.length; // a browser that cannot read the clip cannot play it
     this.#judge(verdict, text);
@@ -58,6 +61,7 @@ class Form {
     const result = this.part(".clone-result"), button = this.part("#create");
     result.replaceChildren();
     if (!this.clip) return this.#failed({ message: "Record or choose a clip first.", field: "clip" });
+    if (this.blocked) return this.#failed({ message: this.blocked, field: "clip" });
     const query = new URLSearchParams({ name: this.part("#voice-name input").value, consent: String(this.part("#consent input").checked) });
     button.disabled = true;
     result.textContent = "Creating the voice …";

@@ -5,6 +5,8 @@ const PLACES = {
   name: "#voice-name",
   consent: "#consent",
   clip: "#clip",
+  "text.dictionary": "#respellings",
+  speed: "#voice-speed",
 };
 
 // `field` is the server's name, `settings` "a" or "b". Errors without a control go to `fallback`.

@@ -19,7 +19,7 @@ export function mount(element) {
     const busy = state.open_streams >= state.limits.max_open_streams && !window.mynah?.player.live;
     pill.dataset.state = state.accepts && !busy ? "up" : "waiting";
     server.textContent = busy ? "Busy" : state.accepts ? "Ready" : "Not ready";
-    pill.title = `Mynah ${state.version}, ${state.model} on ${state.device}, T3 on ${state.t3_runtime}, S3Gen on ${state.s3gen_runtime}`;
+    pill.title = `Mynah ${state.version}, ${state.model} on ${state.device}, T3 on ${state.t3_runtime}, S3Gen on ${state.s3gen_runtime}${state.setting_reason ? `: ${state.setting_reason}` : ""}`;
     banner.textContent = state.message;
     banner.hidden = !state.message;
     notice.textContent = state.notice;

@@ -19,9 +19,11 @@ const PLAYING = "Playing …";
 const LONG_CHARS = 1000; // a text of which the progress is shown
 const PIECE_CHARS = 2000; // of a text that is sent at once
 
+const respellings = () => document.querySelector("#respellings textarea")?.value ?? "";
 const mounted = Promise.withResolvers();
 
 export const speak = async (which, args) => (await mounted.promise).speak(which, args);
+export const setSpeed = async ([speed]) => (await mounted.promise).live?.setSpeed(speed);
 
 export function mount(element) {
   const player = new Player(element);
@@ -61,14 +63,14 @@ class Player {
     new MutationObserver(() => this.draw(true)).observe(document.body, { attributeFilter: ["class"] });
   }
 
-  // The arguments are text, pace and words per second, then the controls of settings A and of settings B.
-  async speak(which, [text, pace, speed, ...controls]) {
+  // The arguments are text, pace, words per second and speed, then the controls of settings A and of settings B.
+  async speak(which, [text, pace, typed_per_s, speed, ...controls]) {
     errors.clear();
     if (!text.trim()) return errors.show({ field: "text", message: "There is no text to speak. Write some first." });
     const settings = { a: settingsOf("a", controls.slice(0, SETTINGS.length)), b: settingsOf("b", controls.slice(SETTINGS.length)) };
-    const words_per_s = pace === "Word by word" ? speed : null;
+    const words_per_s = pace === "Word by word" ? typed_per_s : null;
     const label = (name) => (which === "ab" ? `settings ${name.toUpperCase()}` : "");
-    const request = (name) => ({ text, words_per_s, label: label(name), ...settings[name] });
+    const request = (name) => ({ text, words_per_s, speed, label: label(name), ...settings[name] });
     await this.#stopped();
     this.recordings = {};
     this.#showDifference(which === "ab" ? differences(settings.a, settings.b) : "");
@@ -120,7 +122,8 @@ class Player {
     this.sound.begin();
     this.audible = recording;
     const over = new Promise((resolve) => {
-      const stream = openStream({ voice: request.voice, sampling: request.sampling }, (event, samples) => {
+      const opening = { voice: request.voice, sampling: request.sampling, speed: request.speed, respellings: respellings() };
+      const stream = openStream(opening, (event, samples) => {
         try {
           this.#onEvent(recording, event, samples);
         } finally {
@@ -133,7 +136,7 @@ class Player {
       if (request.words_per_s) stopTyping = type(request.text, request.words_per_s, send, end);
       else { for (const piece of pieces(request.text)) send(piece); end(); }
       const halt = () => { stopTyping(); recording.typed = true; recording.halted = true; stream.stop(); };
-      this.live = { recording, halt };
+      this.live = { recording, halt, setSpeed: stream.speed };
     });
     this.live.over = over;
     this.#setStatus("Waiting for the first sound …");
@@ -145,6 +148,7 @@ class Player {
   #onEvent(recording, event, samples) {
     if (event.type === "opened") Object.assign(recording, { resolved: event, rate: event.rate_hz });
     else if (event.type === "segment_started") recording.startSegment(event);
+    else if (event.type === "words") recording.addWords(event);
     else if (event.type === "segment_done") recording.endSegment(event);
     else if (event.type === "chunk") this.#chunk(recording, event, samples);
     else recording.state = event.type === "error" ? "failed" : event.type;

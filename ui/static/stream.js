@@ -32,6 +32,7 @@ export function openStream(opening, onEvent) {
   };
   return {
     text: (text) => send({ type: "text", text }),
+    speed: (speed) => send({ type: "speed", speed }), // of the sentences that have not begun
     end: () => send({ type: "end" }),
     stop: () => send({ type: "stop" }),
   };

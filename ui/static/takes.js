@@ -3,6 +3,7 @@
 import { request } from "./api.js";
 import { make } from "./dom.js";
 import { seconds } from "./player/recording.js";
+import { subtitles } from "./player/subtitles.js";
 import { wavFile } from "./player/wav.js";
 import { named } from "./voice_store.js";
 
@@ -40,6 +41,12 @@ function card(recording, play) {
     button.onclick = () => download(recording, format, name.value, problem);
     return button;
   }));
+  if (recording.timed.length)
+    row.append(make("span", "Subtitles"), ...["srt", "vtt"].map((format) => {
+      const button = make("button", format.toUpperCase(), { label: `Download subtitles as ${format.toUpperCase()}` });
+      button.onclick = () => save(new Blob([subtitles(recording, format)], { type: "text/plain" }), name.value, format);
+      return button;
+    }));
   item.append(name, make("span", about.join(" · "), { className: "about" }), row, problem);
   return item;
 }
@@ -54,6 +61,10 @@ async function download(recording, format, name, problem) {
   problem.textContent = "";
   const blob = format === "wav" ? wavFile(recording) : await encoded(recording, format);
   if (!(blob instanceof Blob)) return void (problem.textContent = blob.message);
+  save(blob, name, format);
+}
+
+function save(blob, name, format) {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(blob);
   link.download = `${name.replace(/[^\p{L}\p{N} ,.'-]/gu, "").replace(/^[. ]+|[. ]+$/g, "") || "Mynah"}.${format}`;

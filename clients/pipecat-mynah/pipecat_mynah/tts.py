@@ -23,9 +23,10 @@ _SILENT_CONTEXT_S = 30.0
 
 @dataclass
 class MynahTTSSettings(TTSSettings):
-    """The settings of MynahTTSService. `voice` is an id or a name; None leaves the choice to the server."""
+    """The settings of MynahTTSService. `voice` is an id or a name, `speed` is 0.5 to 2; None: the server chooses."""
 
     sampling: mynah.Sampling | NotGiven | None = field(default_factory=lambda: NOT_GIVEN)
+    speed: float | NotGiven | None = field(default_factory=lambda: NOT_GIVEN)
 
 
 @dataclass
@@ -58,10 +59,16 @@ class MynahTTSService(TTSService):
         api_key: str | None = None,
         tls: mynah.Tls | bool = False,
         text_aggregation_mode: TextAggregationMode = TextAggregationMode.TOKEN,
+        word_times: bool = False,
+        word_guard: bool | None = None,
         **options: Any,
     ) -> None:
-        """`server`, `tls` and `api_key` are those of `mynah.Client`; `options` are those of Pipecat's TTSService."""
-        chosen = MynahTTSSettings(model=None, voice=None, language=None, sampling=None)
+        """`server`, `tls` and `api_key` are those of `mynah.Client`; `options` are those of Pipecat's TTSService.
+
+        `word_times` pushes each word as a TTSTextFrame when it is spoken, so that after an interruption the context
+        holds what was heard: for servers whose `(await client.info()).word_times` is true.
+        """
+        chosen = MynahTTSSettings(model=None, voice=None, language=None, sampling=None, speed=None)
         if settings is not None:
             chosen.apply_update(settings)
         super().__init__(
@@ -69,10 +76,12 @@ class MynahTTSService(TTSService):
             text_aggregation_mode=text_aggregation_mode,
             push_start_frame=True,
             push_stop_frames=True,
+            push_text_frames=not word_times,
             **{"stop_frame_timeout_s": _SILENT_CONTEXT_S, **options},
         )
         key = api_key or os.environ.get("MYNAH_API_KEY")
         self._client = mynah.Client(server, tls=tls, api_key=key)
+        self._word_times, self._word_guard = word_times, word_guard
         self._connections = AsyncExitStack()
         self._turns: dict[str, _Turn] = {}
 
@@ -137,21 +146,29 @@ class MynahTTSService(TTSService):
         await super().on_audio_context_interrupted(context_id)
 
     def _new_stream(self) -> mynah.SpeechStream:
+        speed = self._settings.speed
         return self._client.stream(
             voice=self._settings.voice or None,
             audio_format="pcm_s16le",
             sample_rate_hz=self.sample_rate,
             sampling=self._settings.sampling or None,
+            speed=speed if isinstance(speed, int | float) else None,
+            word_times=self._word_times,
+            word_guard=self._word_guard,
         )
 
     async def _receive(self, context_id: str, turn: _Turn) -> None:
         """Moves the stream's audio into the audio context, and ends the context with the stream."""
         try:
-            async for chunk in turn.stream:
-                frame = TTSAudioRawFrame(
-                    audio=chunk.data, sample_rate=self.sample_rate, num_channels=1, context_id=context_id
-                )
-                await self.append_to_audio_context(context_id, frame)
+            async for event in turn.stream.events():
+                if isinstance(event, mynah.AudioChunk):
+                    frame = TTSAudioRawFrame(
+                        audio=event.data, sample_rate=self.sample_rate, num_channels=1, context_id=context_id
+                    )
+                    await self.append_to_audio_context(context_id, frame)
+                elif isinstance(event, mynah.Words):
+                    times = [(word.text, word.start_samples / self.sample_rate) for word in event.words]
+                    await self.add_word_timestamps(times, context_id)
         except mynah.MynahError as error:
             await self._fail(turn, error)
         await turn.closing.aclose()

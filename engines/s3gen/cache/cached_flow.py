@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -37,8 +37,8 @@ class Blocks:
     prompt_mel   (B, 2M, 80), zero except in a voice's prompt
     noise        (B, 2M, 80)
     speaker      (B, 80), `FlowBlocks.speaker`
-    cached       for each row its cached keys and values in parts, oldest first
-    conv_states  for each row
+    cached       keys and values of earlier tokens
+    conv_states  stacked
     """
 
     tokens: Tensor
@@ -47,18 +47,53 @@ class Blocks:
     prompt_mel: Tensor
     noise: Tensor
     speaker: Tensor
-    cached: Sequence[Sequence[KVBlock]]
-    conv_states: Sequence[ConvState]
+    cached: CachedKeys
+    conv_states: ConvState
+
+
+class CachedKeys(Protocol):
+    """The keys and values before a batch's blocks, as the views that its attention layers read."""
+
+    def lower(self, block: Tensor) -> KVView:
+        """The encoder's at 25 Hz; the layers write the block's own to `block`."""
+        ...
+
+    def upper(self, block: Tensor) -> KVView:
+        """The encoder's at 50 Hz."""
+        ...
+
+    def step(self, index: int, block: Tensor) -> KVView:
+        """The CFM's in one Euler step."""
+        ...
+
+
+class RowsCachedKeys:
+    """CachedKeys of rows whose parts lie apart and differ in length."""
+
+    def __init__(self, cached: Sequence[Sequence[KVBlock]]) -> None:
+        self._cached = cached
+
+    def lower(self, block: Tensor) -> KVView:
+        """As CachedKeys.lower."""
+        return RowsKVView([[part.lower for part in row] for row in self._cached], block)
+
+    def upper(self, block: Tensor) -> KVView:
+        """As CachedKeys.upper."""
+        return RowsKVView([[part.upper for part in row] for row in self._cached], block)
+
+    def step(self, index: int, block: Tensor) -> KVView:
+        """As CachedKeys.step."""
+        return RowsKVView([[part.steps[index] for part in row] for row in self._cached], block)
 
 
 @dataclass(frozen=True)
 class BlocksDone:
     """mel (B, 2M, 80) float32, zero in the pad; keys and values of all rows' tokens, provisional and padded ones
-    included (`KVBlock.row` cuts out a row's); and the convolutions' states behind each row's new tokens."""
+    included (`KVBlock.row` cuts out a row's); and the convolutions' states behind each row's new tokens, stacked."""
 
     mel: Tensor
     kv: KVBlock
-    conv_states: list[ConvState]
+    conv_states: ConvState
 
 
 class FlowBlocks:
@@ -66,9 +101,14 @@ class FlowBlocks:
 
     def __init__(self, flow: Flow, spec: FlowSpec, positions: PositionCache) -> None:
         self.spec = spec
+        self._flow = flow
         self._encoder, self._estimator, self._cfm = flow.encoder, flow.solver.estimator, flow.cfm
         self._positions = positions
         self.like = flow.encoder.encoder.after_norm.weight  # for device and dtype
+
+    def with_positions(self, positions: PositionCache) -> FlowBlocks:
+        """The same nets with other memory for projected positions."""
+        return FlowBlocks(self._flow, self.spec, positions)
 
     def speaker(self, x_vector: Tensor) -> Tensor:
         """(B, 192) -> (B, 80)."""
@@ -82,19 +122,14 @@ class FlowBlocks:
         mu, token_states, frame_states = self._encode(blocks, kv)
         with self._cfm:
             mel, step_states = self._solve(blocks, mu, kv)
-        states = zip(token_states, frame_states, step_states, strict=True)
-        # copied: a view would keep the states of the whole batch alive with each stream's
-        return BlocksDone(mel, kv, [ConvState(*(part.clone() for part in row)) for row in states])
+        return BlocksDone(mel, kv, ConvState(token_states, frame_states, step_states))
 
     def _encode(self, blocks: Blocks, kv: KVBlock) -> tuple[Tensor, Tensor, Tensor]:
         """mu (B, 2M, 80), and the states of the lookahead's and the up-layer's convolution."""
-        lower = RowsKVView([[part.lower for part in row] for row in blocks.cached], kv.lower)
-        upper = RowsKVView([[part.upper for part in row] for row in blocks.cached], kv.upper)
+        lower, upper = blocks.cached.lower(kv.lower), blocks.cached.upper(kv.upper)
         width = [self.spec.width]
-        token_conv = StreamingConv(torch.stack([row.tokens for row in blocks.conv_states]), width, blocks.new)
-        frame_conv = StreamingConv(
-            torch.stack([row.frames for row in blocks.conv_states]), width, blocks.new * MEL_FRAMES_PER_TOKEN
-        )
+        token_conv = StreamingConv(blocks.conv_states.tokens, width, blocks.new)
+        frame_conv = StreamingConv(blocks.conv_states.frames, width, blocks.new * MEL_FRAMES_PER_TOKEN)
         positions = self._positions.get(lower.longest + blocks.tokens.shape[1])
         mu = encode_block(
             self._encoder, blocks.tokens, blocks.lengths, positions, (lower, upper), (token_conv, frame_conv)
@@ -106,9 +141,10 @@ class FlowBlocks:
         lengths = None if blocks.lengths is None else blocks.lengths * MEL_FRAMES_PER_TOKEN
         x, states = blocks.noise.float(), []
         for step, (t, r) in enumerate(pairwise(EULER_TIMES)):
-            view = RowsKVView([[part.steps[step] for part in row] for row in blocks.cached], kv.steps[step])
-            before = torch.stack([row.steps[step] for row in blocks.conv_states])
-            convs = StreamingConv(before, cfm_widths(self.spec), blocks.new * MEL_FRAMES_PER_TOKEN)
+            view = blocks.cached.step(step, kv.steps[step])
+            convs = StreamingConv(
+                blocks.conv_states.steps[:, step], cfm_widths(self.spec), blocks.new * MEL_FRAMES_PER_TOKEN
+            )
             times = (x.new_full((len(x),), t), x.new_full((len(x),), r))
             velocity = block_velocity(
                 self._estimator, (x, mu, blocks.speaker, blocks.prompt_mel), lengths, times, view, convs

@@ -64,6 +64,23 @@ class ConvState(_State[Tensor]):
         """Of the dtype and on the device of `like`."""
         return cls(*(like.new_zeros(shape) for shape in _shapes(spec)))
 
+    @classmethod
+    def stacked(cls, states: Sequence[ConvState]) -> ConvState:
+        """The states of several rows, (B, ...) each."""
+        return cls(
+            *(torch.stack(parts) for parts in zip(*((s.tokens, s.frames, s.steps) for s in states), strict=True))
+        )
+
+    def put(self, index: int, state: ConvState) -> None:
+        """Overwrite one row of stacked states."""
+        self.tokens[index].copy_(state.tokens)
+        self.frames[index].copy_(state.frames)
+        self.steps[index].copy_(state.steps)
+
+    def row(self, index: int) -> ConvState:
+        """A copy of one row of stacked states; a view would keep those of the whole batch alive."""
+        return ConvState(self.tokens[index].clone(), self.frames[index].clone(), self.steps[index].clone())
+
 
 class HostConvState(_State[npt.NDArray[np.float32]]):
     """A row's state on the host, for ONNX Runtime."""
@@ -83,14 +100,13 @@ class StreamingConv:
         """`state` (B, t, sum of `widths`); `new` (B,): the inputs of each row that enter the next state, the first."""
         self._inputs = state.shape[1]
         self._before: Iterator[Tensor] = iter(torch.split(state, list(widths), dim=-1))
-        self._index = new[:, None] + torch.arange(self._inputs, device=state.device)  # (B, t)
-        self._rows = torch.arange(state.shape[0], device=state.device)[:, None]
+        self._index = (new[:, None] + torch.arange(self._inputs, device=state.device))[..., None]  # (B, t, 1)
         self._after: list[Tensor] = []
 
     def step(self, convolution: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """The next convolution over x (B, M, C), with its state before x instead of zeros."""
         inputs = torch.cat([next(self._before), x], dim=1)
-        self._after.append(inputs[self._rows, self._index])
+        self._after.append(inputs.gather(1, self._index.expand(-1, -1, inputs.shape[-1])))
         return convolution(inputs)[:, self._inputs :]
 
     def state(self) -> Tensor:

@@ -83,9 +83,11 @@ class KVBlock(_Block[Tensor]):
         target.steps.copy_(source.steps)
 
     def row(self, index: int, tokens: slice) -> KVBlock:
-        """Some tokens of one row of a batch, copied unless they are all of it."""
+        """A copy of some tokens of one row of a batch."""
         one = KVBlock(self.lower[:, index], self.upper[:, index], self.steps[:, :, index]).cut(tokens)
-        return KVBlock(one.lower.contiguous(), one.upper.contiguous(), one.steps.contiguous())
+        return KVBlock(
+            *(part.clone(memory_format=torch.contiguous_format) for part in (one.lower, one.upper, one.steps))
+        )
 
 
 class KVCache:
@@ -110,6 +112,11 @@ class KVCache:
     def blocks(self) -> list[KVBlock]:
         """The cached tokens, oldest first, as views."""
         return [self._store.cut(place) for place in self._ring.held()]
+
+    def unordered(self) -> Tensor:
+        """The CFM's part of the cached tokens in the order of their places, from the first on, as a view."""
+        # tokens fill the store from its beginning, and only a full one goes around its end
+        return self._store.cut(slice(0, self.tokens)).steps
 
     @torch.inference_mode()
     def append(self, block: KVBlock, tokens: int) -> None:

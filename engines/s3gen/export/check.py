@@ -8,18 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
-import onnxruntime as ort
 from torch import nn
 
 from engines.model_spec import MEL_HOP_SAMPLES
 from engines.onnx.export_cache import ExportError
-from engines.onnx.session import SessionSettings, open_session
 from engines.s3gen.export.graphs import VOCODER, Graph, Port, random_inputs, run_torch
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
 
 F32 = npt.NDArray[np.float32]
 
@@ -65,6 +65,8 @@ def check_graph(
 
     Raises ExportError if the file is not valid ONNX; a bad result is in the report.
     """
+    from engines.onnx.session import SessionSettings, open_session
+
     _check_file(path)
     session = open_session(path, SessionSettings(("cpu",), threads))
     ports = graph.ports(padded=padded)
@@ -105,6 +107,8 @@ def _run_both(
 
 
 def _check_file(path: Path) -> None:
+    import onnx  # S3Gen on a GPU compares runtimes without it
+
     try:
         onnx.checker.check_model(str(path), full_check=True)  # full: shape inference as well
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:

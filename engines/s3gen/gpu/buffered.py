@@ -44,10 +44,23 @@ class BufferedRuntime:
         for lane in (self._flow, self._vocoder):
             lane.buffer.prepare(graph_sizes(lane.graph))
 
+    def keep_compiled(self) -> None:
+        """Keep for the next start what the runtime has compiled in this one, if it compiles."""
+
     @property
     def graphs(self) -> int:
         """The number of sizes that are replayed as CUDA graphs."""
         return self._flow.buffer.graphs + self._vocoder.buffer.graphs
+
+    @property
+    def sizes_to_capture(self) -> int:
+        """The number of sizes that `prepare` tries to capture."""
+        return sum(len(graph_sizes(lane.graph)) for lane in (self._flow, self._vocoder))
+
+    @property
+    def buffer_bytes(self) -> int:
+        """Memory on the device for batches."""
+        return self._flow.buffer.device_bytes + self._vocoder.buffer.device_bytes
 
     @property
     def replayed_ratio(self) -> float:

@@ -121,6 +121,15 @@ class DoubleBuffer:
         return self._kernel.outputs
 
     @property
+    def device_bytes(self) -> int:
+        """Memory on the device for batches, without that of graphs."""
+        return len(self._slots) * sum(max(_bytes(port, room) for room in self._capacities) for port in self._ports)
+
+    @property
+    def _ports(self) -> tuple[Port, ...]:
+        return (*self._kernel.inputs, *self._kernel.outputs, *self._kernel.inner)
+
+    @property
     def graphs(self) -> int:
         """The number of sizes that are replayed."""
         return len(self._graphs)

@@ -61,6 +61,16 @@ class TensorRTRuntime(BufferedRuntime):
         """The memory in which all engines compute."""
         return self._loaded.scratch_bytes
 
+    @property
+    def engine_bytes(self) -> int:
+        """The size of all engines, nearly all of which are weights."""
+        return self._loaded.weight_bytes
+
+    @property
+    def scratch_by_engine(self) -> dict[str, int]:
+        """The scratch memory that each engine asks for; they share what the largest needs."""
+        return {name: engine.scratch_bytes for name, engine in self._loaded.engines.items()}
+
     def keep_compiled(self) -> None:
         """Keep the kernels that TensorRT-RTX has compiled for this GPU, so that the next start is faster."""
         for engine in self._loaded.engines.values():

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 # Added to the scores of keys in the pad. Finite and within float16: upstream's -1e10 is -inf there, and a folded
 # 0 * -inf is NaN.
-_MASKED_SCORE = -1e4
+MASKED_SCORE = -1e4
 
 
 def valid_frames(lengths: Tensor, frames: int) -> Tensor:
@@ -23,7 +23,7 @@ def key_bias(lengths: Tensor | None, frames: int, dtype: torch.dtype) -> Tensor 
     """(B, 1, 1, frames), to be added to attention scores: 0 at a row's frames, very low in its pad."""
     if lengths is None:
         return None
-    return (~valid_frames(lengths, frames)).to(dtype)[:, None, None] * _MASKED_SCORE
+    return (~valid_frames(lengths, frames)).to(dtype)[:, None, None] * MASKED_SCORE
 
 
 def mask_frames(x: Tensor, lengths: Tensor | None) -> Tensor:
@@ -59,6 +59,17 @@ class FrameConv(nn.Conv1d):
     def forward(self, x: Tensor) -> Tensor:
         taps = self.kernel_size[0]
         return F.linear(stack_frames(x, taps, self.lookahead), self.weight.transpose(1, 2).flatten(1), self.bias)
+
+
+def lay_out_taps(net: nn.Module) -> None:
+    """Store the weights of a net's FrameConvs in the order in which they are multiplied, taps before channels.
+
+    Otherwise each call copies them into it: some 170 copies in a window of S3Gen. The tensors keep their shape.
+    """
+    for module in net.modules():
+        if isinstance(module, FrameConv):
+            weight = module.weight.transpose(1, 2).contiguous().transpose(1, 2)
+            module.weight = nn.Parameter(weight, requires_grad=False)
 
 
 def stack_frames(x: Tensor, taps: int, lookahead: int) -> Tensor:

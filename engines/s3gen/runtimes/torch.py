@@ -19,6 +19,7 @@ from engines.s3gen.nets.compiled_cfm import compile_transformers
 from engines.s3gen.nets.compiled_vocoder import compile_residual_blocks
 from engines.s3gen.nets.encoder import PositionCache
 from engines.s3gen.nets.flow import Flow, load_flow
+from engines.s3gen.nets.layers import lay_out_taps
 from engines.s3gen.nets.packing import pack
 from engines.s3gen.nets.vocoder import Vocoder
 from engines.s3gen.nets.vocoder_weights import load_vocoder
@@ -52,6 +53,8 @@ class TorchRuntime:
         if on_cpu:
             self._flow.encoder.attend_in_blocks(_CPU_BLOCK_FRAMES)
         self._flow.to(self._device, dtype)
+        if not on_cpu:
+            lay_out_taps(self._flow)  # on a CPU they are packed
         self._vocoder.to(self._device).to_filter_dtype(dtype)
         self._positions = PositionCache(self._flow.encoder)
         self._flow_spec = checkpoint.spec.flow
@@ -64,6 +67,10 @@ class TorchRuntime:
     def flow_blocks(self) -> FlowBlocks:
         """The same flow, block by block. Call it from the same thread: the two share the projected positions."""
         return FlowBlocks(self._flow, self._flow_spec, self._positions)
+
+    def new_positions(self) -> PositionCache:
+        """Memory for projected positions that only its owner makes larger."""
+        return PositionCache(self._flow.encoder)
 
     @torch.inference_mode()
     def flow(self, batch: FlowBatch) -> F32:

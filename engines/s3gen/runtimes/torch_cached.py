@@ -5,7 +5,7 @@ Lays batches out for their device; the numbers come from cached_flow.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from engines.model_spec import MEL_BANDS, MEL_FRAMES_PER_TOKEN, FlowSpec
-from engines.s3gen.cache.cached_flow import Blocks, BlocksDone
+from engines.s3gen.cache.cached_flow import Blocks, BlocksDone, RowsCachedKeys
 from engines.s3gen.cache.conv import ConvState
 from engines.s3gen.cache.kv import KVBlock, KVCache
 from engines.s3gen.noise import prompt_noise
@@ -63,7 +63,7 @@ class TorchFlowCache(BlockCache[KVBlock, ConvState]):
     def hold_row(self, row: int, new_tokens: int, done: BlocksDone) -> None:
         """Hold one row of a batch, without the tokens that the cache could not keep."""
         kept = slice(max(0, new_tokens - self.kv.capacity_tokens), new_tokens)
-        self.hold(new_tokens, done.kv.row(row, kept), done.conv_states[row])
+        self.hold(new_tokens, done.kv.row(row, kept), done.conv_states.row(row))
 
 
 class TorchCachedRuntime(CachedDecoding[Prompt, TorchFlowCache, TorchRuntime]):
@@ -109,12 +109,12 @@ class TorchCachedRuntime(CachedDecoding[Prompt, TorchFlowCache, TorchRuntime]):
                 prompt_mel=self._put(voice.s3gen_prompt_mel[None]),
                 noise=self._put(prompt_noise(PROMPT_SEED, frames)[None]),
                 speaker=speaker,
-                cached=[[]],
-                conv_states=[ConvState.zeros(self._blocks.spec, self._blocks.like)],
+                cached=RowsCachedKeys([[]]),
+                conv_states=ConvState.stacked([ConvState.zeros(self._blocks.spec, self._blocks.like)]),
             )
         )
         self.computed_tokens += tokens
-        return Prompt(done.kv.row(0, slice(0, tokens)), done.conv_states[0], speaker[0])
+        return Prompt(done.kv.row(0, slice(0, tokens)), done.conv_states.row(0), speaker[0])
 
     @torch.inference_mode()
     def flow_cached(self, batch: CachedFlowBatch) -> F32:
@@ -133,8 +133,7 @@ class TorchCachedRuntime(CachedDecoding[Prompt, TorchFlowCache, TorchRuntime]):
     def _layout(self, batch: CachedFlowBatch, caches: list[TorchFlowCache], rows: slice, tokens: int) -> Blocks:
         frames = tokens * MEL_FRAMES_PER_TOKEN
         count, lengths = rows.stop - rows.start, batch.token_lengths[rows]
-        self.computed_tokens += int(lengths.sum())
-        self.attended_tokens += sum(cache.attended_tokens for cache in caches[rows]) + int(lengths.sum())
+        self.count(lengths, caches[rows])
         return Blocks(
             tokens=self._put(batch.tokens[rows, :tokens]),
             lengths=None if (lengths == tokens).all() else self._put(lengths),
@@ -142,9 +141,14 @@ class TorchCachedRuntime(CachedDecoding[Prompt, TorchFlowCache, TorchRuntime]):
             prompt_mel=torch.zeros(count, frames, MEL_BANDS, device=self._device),
             noise=self._put(batch.noise[rows, :frames]),
             speaker=torch.stack([cache.prompt.speaker for cache in caches[rows]]),
-            cached=[cache.cached() for cache in caches[rows]],
-            conv_states=[cache.conv_state for cache in caches[rows]],
+            cached=RowsCachedKeys([cache.cached() for cache in caches[rows]]),
+            conv_states=ConvState.stacked([cache.conv_state for cache in caches[rows]]),
         )
+
+    def count(self, lengths: npt.NDArray[np.int64], caches: Sequence[TorchFlowCache]) -> None:
+        """Add a call to the totals."""
+        self.computed_tokens += int(lengths.sum())
+        self.attended_tokens += sum(cache.attended_tokens for cache in caches) + int(lengths.sum())
 
     def _calls(self, lengths: npt.NDArray[np.int64], caches: list[TorchFlowCache]) -> Iterator[slice]:
         """The rows of each call."""

@@ -10,15 +10,17 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from engines.api import NULL_OBSERVER, Observer
 from engines.device import PLAIN_THREAD, DeviceThread
 from engines.errors import EngineFailure
 from engines.model_spec import MEL_FRAMES_PER_TOKEN
 from engines.s3gen.noise import F32
-from engines.s3gen.runtime import CachedRuntime, Runtime, WaveformRuntime
+from engines.s3gen.runtime import CachedRuntime, Runtime, SubmittingRuntime, WaveformRuntime
 from engines.s3gen.streaming.decode_times import DecodeForecast, DecodeTimes
+from engines.s3gen.streaming.flight import Flight
 from engines.s3gen.streaming.guards import WindowRejected
 from engines.s3gen.streaming.segment_decoder import SegmentDecoder, decode_windows
 from engines.s3gen.streaming.window_queue import Decoded, DecodeRequest, Enlargeable, WindowQueue
@@ -27,6 +29,7 @@ from engines.voice import Voice
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Results = list[F32 | WindowRejected]
 Execute = Callable[[Sequence[DecodeRequest]], Awaitable[Results]]
 
@@ -66,11 +69,13 @@ class WindowBatcher:
         self._max_batch = max_batch
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="s3gen", initializer=on_device.start)
         self._execute = execute or self._execute_on_worker
+        # what decodes batches in flight; None with an `execute` of the caller's
+        self._pipelined = runtime if execute is None and not isinstance(runtime, CachedRuntime) else None
         self._queue = WindowQueue(runtime, self.times, max_batch)
         self._loop_task: asyncio.Task[None] | None = None
         self._closed = False
         self._running: Sequence[DecodeRequest] = ()
-        self._last_late_s = -math.inf
+        self._last_late_s = self._landed_s = -math.inf
 
     @property
     def runtime(self) -> Runtime | WaveformRuntime:
@@ -143,28 +148,82 @@ class WindowBatcher:
 
     async def _drain(self) -> None:
         # One task per busy period: it ends with the queue, so an idle engine holds no task.
+        clock = asyncio.get_running_loop().time
         try:
-            while batch := self._queue.next_batch(asyncio.get_running_loop().time()):
-                await self._run(batch)
+            last: _Flying | None = None  # its vocoder is started
+            while (batch := self._queue.next_batch(clock())) or last is not None:
+                following = await self._take_off(batch, last) if batch else None
+                if last is not None:
+                    await self._land(last)
+                last = None if following is None else await self._cross(following)
         finally:
             self._loop_task = None
 
-    async def _run(self, batch: Sequence[DecodeRequest]) -> None:
-        clock = asyncio.get_running_loop().time
-        started_s, work = clock(), sum(request.work for request in batch)
-        self._running, self.forecast.free_at_s = batch, started_s + self.times.call_s(work)
+    async def _take_off(self, batch: Sequence[DecodeRequest], last: _Flying | None) -> _Flying | None:
+        """Start a batch behind another, or decode it whole if the runtime waits in its calls."""
+        if not isinstance(self._pipelined, SubmittingRuntime):
+            await self._run(batch)
+            return None
+        flight = Flight(self._pipelined, [(r.decoder, r.window) for r in batch], self._observer.stage_ran)
+        flying = _Flying(flight, batch, asyncio.get_running_loop().time())
+        self._began(batch)
+        return flying if await self._fly(flying, flight.take_off) else None
+
+    async def _cross(self, flying: _Flying) -> _Flying | None:
+        return flying if await self._fly(flying, flying.flight.cross) else None
+
+    async def _land(self, flying: _Flying) -> None:
+        await self._fly(flying, lambda: flying.results.extend(flying.flight.land()))
+        if flying.results:
+            started_s = max(flying.started_s, self._landed_s)  # before, the device had the batch before it
+            self._landed_s = asyncio.get_running_loop().time()
+            await self._settle_all(flying.batch, flying.results, started_s, flying.started_s)
+        self._ended(flying.batch)
+
+    async def _fly(self, flying: _Flying, part: Callable[[], None]) -> bool:
+        """A part of a flight on the worker. If it fails, its windows are decoded one by one; returns whether not."""
+        try:
+            with self._observer.calling("s3gen"):
+                await self._on_worker(part)
+        except Exception as error:
+            self._device.failed(error)
+            self._ended(flying.batch)
+            await self._run_apart(flying.batch, error)
+            return False
+        return True
+
+    def _began(self, batch: Sequence[DecodeRequest]) -> None:
+        work, now_s = sum(request.work for request in batch), asyncio.get_running_loop().time()
+        self._running = (*self._running, *batch)
+        self.forecast.free_at_s = max(now_s, self.forecast.free_at_s) + self.times.call_s(work)
         self._observer.batch_ran(len(batch))
+
+    def _ended(self, batch: Sequence[DecodeRequest]) -> None:
+        self._running = tuple(request for request in self._running if request not in batch)
+        if not self._running:
+            self.forecast.free_at_s = -math.inf
+
+    async def _run(self, batch: Sequence[DecodeRequest]) -> None:
+        """Decode a batch that shares the device with no other."""
+        started_s = asyncio.get_running_loop().time()
+        self._began(batch)
         try:
             with self._observer.calling("s3gen"):
                 results = await self._execute(batch)
         except Exception as error:
             self._device.failed(error)
+            self._ended(batch)
             await self._run_apart(batch, error)
             return
-        finally:
-            self._running = ()
-        ended_s = clock()
-        self.times.observe(work, ended_s - started_s)
+        self._ended(batch)
+        await self._settle_all(batch, results, started_s, started_s)
+
+    async def _settle_all(
+        self, batch: Sequence[DecodeRequest], results: Results, on_device_s: float, started_s: float
+    ) -> None:
+        """Hand the results over. on_device_s: when the device began with the batch; started_s: when the host did"""
+        ended_s = asyncio.get_running_loop().time()
+        self.times.observe(sum(request.work for request in batch), ended_s - on_device_s)
         again = []
         for request, outcome in zip(batch, results, strict=True):
             if isinstance(outcome, WindowRejected) and not request.retried:
@@ -199,11 +258,24 @@ class WindowBatcher:
         work = [(request.decoder, request.window) for request in batch]
         runtime = self._reference if any(request.retried for request in batch) else self._runtime
 
-        def decode() -> Results:
-            with self._device.working("a call of S3Gen"):
-                return decode_windows(runtime, work, self._observer.stage_ran)
+        return await self._on_worker(lambda: decode_windows(runtime, work, self._observer.stage_ran))
 
-        return await asyncio.get_running_loop().run_in_executor(self._worker, decode)
+    async def _on_worker(self, work: Callable[[], T]) -> T:
+        def watched() -> T:
+            with self._device.working("a call of S3Gen"):
+                return work()
+
+        return await asyncio.get_running_loop().run_in_executor(self._worker, watched)
+
+
+@dataclass
+class _Flying:
+    """A batch in flight, and when its host's work began."""
+
+    flight: Flight
+    batch: Sequence[DecodeRequest]
+    started_s: float
+    results: Results = field(default_factory=list)
 
 
 def _settle(request: DecodeRequest, outcome: Decoded | EngineFailure) -> None:

@@ -28,9 +28,9 @@ class StreamPacer:
         self._decode_times, self._schedule = decode_times, schedule
         self._prompt_tokens = prompt_tokens
 
-    def pacing(self, now_s: float, token_s: float) -> StreamPacing:
-        """`token_s`: the time in which T3 makes one speech token."""
-        return StreamPacing(self._playback.lead_s(now_s), token_s, self._call_s, partial(self._queue_s, now_s))
+    def pacing(self, now_s: float, token_s: float, speed: float = 1.0) -> StreamPacing:
+        """`token_s`: the time in which T3 makes one speech token; `speed`: at which the segment is played."""
+        return StreamPacing(self._playback.lead_s(now_s), token_s, self._call_s, partial(self._queue_s, now_s), speed)
 
     def _call_s(self, context_tokens: int, block_tokens: int) -> float:
         return self._decode_times.call_s(self._prompt_tokens + context_tokens, block_tokens, len(self._active_streams))
@@ -72,11 +72,21 @@ class SegmentPlan:
         """`pacer`: None for windows that depend on nothing but the tokens. `set_target`: T3Generation's."""
         self._planner = WindowPlanner(schedule)
         self._progress, self._pacer, self._set_target = progress, pacer, set_target
+        self.speed = 1.0  # at which the segment is played
         self._update_target()
 
     @property
     def finished(self) -> bool:
         return self._planner.finished
+
+    @property
+    def decoded_tokens(self) -> int:
+        """The speech tokens of all windows so far."""
+        return self._planner.decoded_tokens
+
+    def needs_more_than(self, tokens: int) -> bool:
+        """Whether `tokens` are too few for the first window of a plan without a pacer."""
+        return tokens <= self._planner.schedule.step(0).block_tokens
 
     @property
     def wait(self) -> Wait:
@@ -101,7 +111,7 @@ class SegmentPlan:
         return larger
 
     def _pacing(self, now_s: float) -> StreamPacing | None:
-        return None if self._pacer is None else self._pacer.pacing(now_s, self._progress.token_s)
+        return None if self._pacer is None else self._pacer.pacing(now_s, self._progress.token_s, self.speed)
 
     def _update_target(self) -> None:
         self._set_target(self._planner.decoded_tokens + self._planner.schedule.ahead_tokens)

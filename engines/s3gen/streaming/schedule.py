@@ -88,6 +88,10 @@ SCHEDULES = {
         Schedule("lowest_latency", _steps(10, 16, 25, 25, 50)),
         Schedule("balanced", _steps(10, 16, 25, (25, 7), (50, 7), (100, 7))),
         Schedule("throughput", _steps(25, (50, 7), (100, 7), (200, 7))),
+        Schedule("crowd", _steps((100, 7), (100, 7), (200, 7))),
     )
 }
 assert tuple(SCHEDULES) == SCHEDULE_NAMES
+# As few windows as live streams can wait for: the least work, for audio without a listener while it is made.
+OFFLINE = Schedule("offline", _steps((200, 7)))
+STREAM_SCHEDULES = {**SCHEDULES, OFFLINE.name: OFFLINE}

@@ -23,6 +23,7 @@ from engines.s3gen.runtime import (
     FlowCache,
     Runtime,
     VocoderBatch,
+    VocoderResult,
     WaveformRuntime,
 )
 from engines.s3gen.streaming.guards import Guard, WindowRejected
@@ -169,14 +170,33 @@ def decode_windows(
     cfm_before_s = runtime.cfm_s
     blocks = _decode_cached(runtime, work) if isinstance(runtime, CachedRuntime) else _decode_reference(runtime, work)
     _report_flow(on_stage, time.perf_counter() - began_s, cfm_before_s, runtime.cfm_s)
-    planned = [_or_rejected(d.vocoder_row, w, frames) for (d, w), frames in zip(work, blocks, strict=True)]
-    good = [row for row in planned if isinstance(row, VocoderRow)]
-    if not good:
-        return [row for row in planned if isinstance(row, WindowRejected)]
+    planned = plan_vocoder(work, blocks)
+    if (batch := vocoder_batch(planned)) is None:
+        return commit_windows(work, planned, None)
     began_s = time.perf_counter()
-    rendered = runtime.vocoder(collate_vocoder(good))
+    rendered = runtime.vocoder(batch)
     on_stage("vocoder", time.perf_counter() - began_s)
-    waves = iter(zip(rendered.waveform, rendered.f0_hz, strict=True))
+    return commit_windows(work, planned, rendered)
+
+
+Work = Sequence[tuple[SegmentDecoder, Window]]
+Planned = list[VocoderRow | WindowRejected]
+
+
+def plan_vocoder(work: Work, blocks: Sequence[F32]) -> Planned:
+    """The vocoder's row of each window, from the flow's mel; a window whose mel a guard rejects has none."""
+    return [_or_rejected(d.vocoder_row, w, frames) for (d, w), frames in zip(work, blocks, strict=True)]
+
+
+def vocoder_batch(planned: Planned) -> VocoderBatch | None:
+    """The rows in one batch; None if there is none."""
+    good = [row for row in planned if isinstance(row, VocoderRow)]
+    return collate_vocoder(good) if good else None
+
+
+def commit_windows(work: Work, planned: Planned, rendered: VocoderResult | None) -> list[F32 | WindowRejected]:
+    """The final samples of each window, or why it was rejected; the segments' states go on."""
+    waves = iter(()) if rendered is None else iter(zip(rendered.waveform, rendered.f0_hz, strict=True))
     return [
         row if isinstance(row, WindowRejected) else _or_rejected(decoder.commit, window, row, *next(waves))
         for (decoder, window), row in zip(work, planned, strict=True)
@@ -210,7 +230,16 @@ def window_work(runtime: Runtime | WaveformRuntime, decoder: SegmentDecoder, win
 
 def _decode_reference(runtime: Runtime, work: Sequence[tuple[SegmentDecoder, Window]]) -> list[F32]:
     """Mel of each window's new and provisional tokens."""
-    mel = runtime.flow(collate_flow([decoder.flow_row(window) for decoder, window in work]))
+    return blocks_of(work, runtime.flow(reference_batch(work)))
+
+
+def reference_batch(work: Work) -> FlowBatch:
+    """The windows in one batch, prompt and context included."""
+    return collate_flow([decoder.flow_row(window) for decoder, window in work])
+
+
+def blocks_of(work: Work, mel: F32) -> list[F32]:
+    """The new and provisional tokens' part of each row of `reference_batch`'s result."""
     return [decoder.block_of(window, row) for (decoder, window), row in zip(work, mel, strict=True)]
 
 

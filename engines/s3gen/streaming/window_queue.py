@@ -19,6 +19,7 @@ from engines.s3gen.streaming.windows import Window
 # Padding a short row to a long one wastes the difference; beyond this it is cheaper to run two batches.
 _MAX_PADDING_RATIO = 1.3
 _PATIENCE_S = 1.0  # for so long a first window lets streams go first that would run dry
+OFFLINE_DEADLINE_S = 60.0  # from now on, for windows without a listener: those of listeners go first
 # Expected times err, so a window counts as late only if it misses its deadline at this share of the expected time.
 _CERTAIN_RATIO = 0.75
 
@@ -60,7 +61,8 @@ class DecodeRequest:
 
     def priority_key(self, now_s: float) -> tuple[int, float]:
         """Smaller goes first: streams about to run dry and those that waited too long, first windows, the others."""
-        kind = 0 if self.start_by_s <= now_s else 1 if self.window.index == 0 else 2
+        has_listener = self.deadline_s - self.submitted_s < OFFLINE_DEADLINE_S / 2
+        kind = 0 if self.start_by_s <= now_s else 1 if self.window.index == 0 and has_listener else 2
         return kind, self.start_by_s
 
 

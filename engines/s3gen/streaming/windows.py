@@ -68,12 +68,18 @@ class StreamPacing:
     token_s   time in which T3 makes one speech token
     call_s    (left context, new and lookahead tokens) -> expected seconds of a call that decodes such a window
     queue_s   (seconds until a window is due) -> expected seconds until all streams that are due before are served
+    speed     of the listener: twice as fast plays twice as much speech in the same time
     """
 
     lead_s: float
     token_s: float
     call_s: Callable[[int, int], float]
     queue_s: Callable[[float], float]
+    speed: float = 1.0
+
+    def plays_s(self, step: ScheduleStep) -> float:
+        """How long this listener plays the step's new tokens."""
+        return step.plays_s / self.speed
 
 
 @dataclass(frozen=True)
@@ -176,12 +182,13 @@ class WindowPlanner:
         for step, following in pairwise((*steps, steps[-1])):
             context = min(self.schedule.left_context_tokens, step.hop_tokens)
             have = max(remaining, step.block_tokens + 1) - step.hop_tokens
-            if _safely(_ready_in_s(following, context, have, step.plays_s, pacing, ended)) <= step.plays_s:
+            plays_s = pacing.plays_s(step)
+            if _safely(_ready_in_s(following, context, have, plays_s, pacing, ended)) <= plays_s:
                 return step
         largest = steps[-1]
         alone_s = pacing.call_s(self.schedule.left_context_tokens, largest.block_tokens)
         # A device that is too slow even for one listener had better be early; one that is loaded needs its efficiency.
-        return largest if alone_s < largest.plays_s else steps[0]
+        return largest if alone_s < pacing.plays_s(largest) else steps[0]
 
     def _catching_up(self, remaining: int, pacing: StreamPacing) -> ScheduleStep:
         """The step of a stream that is late whatever is done.
@@ -191,7 +198,8 @@ class WindowPlanner:
         but none that waits for tokens while a smaller one has them.
         """
         steps = self.schedule.distinct_steps
-        lasting = (step for step in steps if self._call_s(step, pacing) + pacing.queue_s(step.plays_s) < step.plays_s)
+        plays_s = pacing.plays_s
+        lasting = (step for step in steps if self._call_s(step, pacing) + pacing.queue_s(plays_s(step)) < plays_s(step))
         target = next(lasting, steps[-1])
         ready = [step for step in steps if step.hop_tokens <= target.hop_tokens and step.block_tokens < remaining]
         return ready[-1] if ready else steps[0]

@@ -15,7 +15,7 @@ from engines.checkpoints.checkpoint import Checkpoint
 from engines.checkpoints.weights import load_tensors
 from engines.onnx.session import BoundSession, SessionSettings, open_session
 from engines.t3.kv_cache import KvSlot
-from engines.t3.model import T3Net, outer_tensors
+from engines.t3.model import Maker, T3Net, outer_tensors
 from engines.t3.net import Span
 from engines.t3.onnx.graph import F32, past_names, present_names
 
@@ -34,7 +34,7 @@ class OnnxT3Net(T3Net):
         """`folder` holds blocks.onnx and head.onnx of this checkpoint. Raises CheckpointError as `load_tensors`."""
         spec = checkpoint.spec.t3
         settings = SessionSettings(("cpu",), threads)
-        super().__init__(load_tensors(checkpoint.t3_path, outer_tensors(spec)), [], spec, _CPU)
+        super().__init__(load_tensors(checkpoint.t3_path, outer_tensors(spec)), [], spec, Maker(_CPU))
         del self._head  # the session replaces it
         self._blocks_session = BoundSession(open_session(folder / "blocks.onnx", settings), settings)
         self._head_session = BoundSession(open_session(folder / "head.onnx", settings), settings)
@@ -50,7 +50,7 @@ class OnnxT3Net(T3Net):
 
     def _read(self, rows: Tensor, span: Span[KvSlot]) -> Tensor:
         stop, put = span.start + span.rows, self._blocks_session.put
-        hidden = rows + self._position_embedding[span.start : stop]
+        hidden = rows + self.position_embedding[span.start : stop]
         cache = self._cache(span.slot)
         inputs = {
             "hidden": put(hidden.numpy()),

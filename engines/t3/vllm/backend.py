@@ -20,13 +20,13 @@ from engines.errors import EngineFailure, InvalidInput
 from engines.t3.backend import T3Request
 from engines.t3.generation import Generation
 from engines.t3.model import T3Net, expected_tensors
+from engines.t3.parity import Comparison, T3ParityCheck
 from engines.t3.prompt import check_prompt
 from engines.t3.step_loop import CLOSING, StepLoop
 from engines.t3.vllm.decoder import VllmDecoder, rejected
 from engines.t3.vllm.engine import BLOCK_POSITIONS, VERSION, VllmEngine, VllmSettings
 from engines.t3.vllm.memory import check_fits, memory_plan
 from engines.t3.vllm.model_dir import prepare_model_dir
-from engines.t3.vllm.parity import Comparison, T3ParityCheck
 from engines.t3.vllm.vocab import IdSpace
 
 _MAX_POSITIONS = 2048  # as the torch backend: 375 prompt tokens, 1000 speech tokens and some 670 text tokens
@@ -108,7 +108,7 @@ class VllmT3Backend:
                 engine = VllmEngine(model_dir, space, settings)
                 if check is not None:
                     try:
-                        self.parity = check.raise_if_wrong(engine, dtype, max_streams)
+                        self.parity = check.raise_if_wrong(engine, dtype, max_streams, self.name)
                     except BaseException:
                         engine.close()
                         raise
@@ -117,6 +117,11 @@ class VllmT3Backend:
         self._decoder = VllmDecoder(build, wait=self._closing.wait, on_health=on_health, on_failure=on_device.failed)
         self._steps = StepLoop(self._decoder, observer, on_device)
         self._wait_until_ready()
+
+    @property
+    def decoder(self) -> VllmDecoder:
+        """The decoder, for tools that measure its steps."""
+        return self._decoder
 
     @property
     def healthy(self) -> bool:

@@ -25,7 +25,7 @@ _BLOCK_POSITIONS = 16
 # Piecewise graphs of up to `max_streams` rows, captured after vLLM has taken its share.
 _CUDA_GRAPH_BYTES = 300 * _MB
 # CUDA context with cuBLAS and cuDNN, and what the caching allocator loses to fragmentation.
-_CONTEXT_BYTES = 700 * _MB
+CONTEXT_BYTES = 700 * _MB
 # S3Gen: 600 MB of weights in float32 (flow encoder 197, CFM 311, vocoder 92, as TensorRT measures them). Its widest
 # call is 16 windows of 360 tokens, 720 frames: the CFM's attention holds 16 x 8 x 720 x 720 scores twice (530 MB)
 # beside some ten maps of 16 x 1024 x 720 (470 MB). The rest covers the vocoder and cuDNN's workspaces.
@@ -71,11 +71,16 @@ def kv_bytes_per_position(spec: T3Spec, bytes_per_value: int) -> int:
 
 def weight_bytes(spec: T3Spec, space: IdSpace, bytes_per_value: int) -> int:
     """Bytes of the tensors of model.py; the speaker projection is always float32."""
+    rows = space.rows + spec.positions + SPEECH_VOCAB  # embeddings, positions, head
+    values = transformer_values(spec) + rows * spec.width + SPEECH_VOCAB
+    return values * bytes_per_value + (SPEAKER_EMBEDDING_DIM + 1) * spec.width * 4
+
+
+def transformer_values(spec: T3Spec) -> int:
+    """Numbers in all blocks and the final norm."""
     width = spec.width
     per_layer = 12 * width * width + 13 * width  # four matrices and their biases, two norms
-    rows = space.rows + spec.positions + SPEECH_VOCAB  # embeddings, positions, head
-    values = spec.layers * per_layer + rows * width + 2 * width + SPEECH_VOCAB
-    return values * bytes_per_value + (SPEAKER_EMBEDDING_DIM + 1) * width * 4
+    return spec.layers * per_layer + 2 * width
 
 
 def memory_plan(
@@ -91,7 +96,7 @@ def memory_plan(
         work=_WORK_BYTES,
         cuda_graphs=_CUDA_GRAPH_BYTES,
         s3gen=S3GEN_BYTES,
-        context=_CONTEXT_BYTES,
+        context=CONTEXT_BYTES,
     )
 
 

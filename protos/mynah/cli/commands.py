@@ -16,13 +16,15 @@ from mynah.cli.batch.command import batch
 from mynah.cli.player import find_player, make_player
 from mynah.cli.reporter import NullReporter, ProgressReporter, print_note
 from mynah.cli.stdin import fragments
+from mynah.cli.text_settings import text_settings
 from mynah.cli.voice_report import described
 from mynah.client.client import Client
 from mynah.client.errors import InvalidArgument, Unavailable
 from mynah.client.events import AudioChunk, Voice
-from mynah.client.settings import Sampling, TextSettings, Tls
+from mynah.client.settings import Sampling, Tls
 from mynah.client.stream import SpeechStream
 from mynah.client.stream_stats import StreamStats
+from mynah.client.subtitles import Subtitles, subtitle_format
 
 STDIN = "-"  # as the text
 
@@ -60,6 +62,8 @@ def _check_say(args: argparse.Namespace) -> None:
     if format_of(args.output) != "pcm_s16le" and args.play:
         message = f"--play works without -o and with a .wav or .pcm file, not with {args.output}."
         raise InvalidArgument(message, reason="OUTPUT_NAME_INVALID", field="output", value=args.output)
+    if args.subtitles is not None:
+        subtitle_format(args.subtitles)
 
 
 async def _say(client: Client, args: argparse.Namespace) -> None:
@@ -77,14 +81,19 @@ async def _say(client: Client, args: argparse.Namespace) -> None:
         sample_rate_hz=args.rate,
         audio_format=format_of(output),
         sampling=sampling,
-        text_settings=TextSettings(args.markup, args.unspeakable_text, args.drop_thinking),
+        text_settings=text_settings(args),
+        speed=args.speed,
+        first_segment=args.first_segment,
+        schedule=args.schedule,
+        word_times=True if args.subtitles is not None else None,
+        word_guard=args.word_guard,
     )
     reporter = NullReporter() if args.quiet else ProgressReporter()
     async with stream:
         rate_hz = stream.opened.settings.sample_rate_hz
         assert rate_hz is not None
         reporter.opened(stream)
-        stats = StreamStats(rate_hz)
+        stats, subtitles = StreamStats(rate_hz), Subtitles(rate_hz)
         with open_sink(output, rate_hz) as sink:
             async with make_player(player_name, rate_hz) as player:
 
@@ -92,8 +101,14 @@ async def _say(client: Client, args: argparse.Namespace) -> None:
                     sink.write(chunk)
                     player.write(chunk.data)
 
-                await _speak(stream, args.text, write, stats, reporter)
+                await _speak(stream, args.text, write, stats, reporter, subtitles)
+    if args.subtitles is not None:
+        _write_subtitles(subtitles, args.subtitles)
     reporter.finished(stats, "standard output" if output == STDOUT else output or f"played with {player_name}")
+
+
+def _write_subtitles(subtitles: Subtitles, path: str) -> None:
+    Path(path).write_text(subtitles.in_format(subtitle_format(path)), encoding="utf-8")
 
 
 async def _speak(
@@ -102,15 +117,18 @@ async def _speak(
     write: Callable[[AudioChunk], None],
     stats: StreamStats,
     reporter: NullReporter,
+    subtitles: Subtitles,
 ) -> None:
     """Send and receive at the same time. If one fails, the other is cancelled."""
     try:
         async with asyncio.TaskGroup() as tasks:
             sending = tasks.create_task(_send(stream, text, stats))
-            async for chunk in stream:
-                stats.chunk_received(chunk, time.monotonic())
-                write(chunk)
-                reporter.progress(stats)
+            async for event in stream.events():
+                subtitles.add(event)
+                if isinstance(event, AudioChunk):
+                    stats.chunk_received(event, time.monotonic())
+                    write(event)
+                    reporter.progress(stats)
             sending.cancel()  # the server has ended the stream
     except BaseExceptionGroup as group:
         raise group.exceptions[0] from None
@@ -150,8 +168,11 @@ async def _info(client: Client) -> None:
         "streams": f"{info.open_streams} of {info.limits.max_open_streams} open",
         "sample rates": ", ".join(str(rate) for rate in info.sample_rates_hz) + " Hz",
         "formats": ", ".join(info.audio_formats),
+        "word times": "yes" if info.word_times else f"no: {info.word_times_notice}",
         "waiting text": f"at most {info.limits.max_pending_text_chars} chars on a stream",
     }
+    if info.setting_reason:
+        lines["setting"] = info.setting_reason
     if info.notice:
         lines["notice"] = info.notice
     for name, value in lines.items():

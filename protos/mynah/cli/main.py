@@ -8,11 +8,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 from mynah.cli.batch.arguments import add_batch_arguments
 from mynah.cli.interrupts import SignalHandler
+from mynah.cli.text_settings import add_text_settings
 from mynah.client.errors import InvalidArgument, MynahError, NotAllowed, NotFound, ServerBusy, Unavailable, WrongState
+from mynah.client.settings import Schedule
 
 _DASH_HINT = 'A text that begins with "-" goes behind "--": mynah say -- -Hello'
 
@@ -25,10 +27,25 @@ EXIT_BROKEN_PIPE = 141  # standard output was closed; after a signal the status 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The entry point of the console script; exits with one of the statuses above."""
+    _open_closed_streams()
     signals = SignalHandler()
     status = run(parser().parse_args(arguments), signals)
     signals.exit_if_signalled()
     sys.exit(status)
+
+
+def _open_closed_streams() -> None:
+    """Gives a process that was started with closed standard streams (`<&-`, or by a daemon) the null device for them.
+
+    Python has None for such a stream, and the next file or socket would get its number.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 def run(args: argparse.Namespace, signals: SignalHandler) -> int:
@@ -67,6 +84,8 @@ def _local_error_line(error: OSError | ValueError) -> str:
     number = error.errno if isinstance(error, OSError) else None
     if number in (errno.ENOSPC, errno.EDQUOT):
         return f"The disk or the quota is full ({error}). Free some space, then run the same command again."
+    if number == errno.EFBIG:
+        return f"The file would be larger than this system allows ({error}). Raise the limit (ulimit -f)."
     if number == errno.EROFS:
         return f"The file system is read-only ({error}). Write to another folder."
     return str(error)
@@ -88,7 +107,9 @@ def parser() -> argparse.ArgumentParser:
     _add_say(_command(commands, "say", "speak text into an audio file, or aloud", epilog=_DASH_HINT))
     batch = _command(commands, "batch", "speak many lines into a folder of audio files")
     add_batch_arguments(batch)
-    _add_text_settings(batch)
+    _add_speed(batch)
+    add_text_settings(batch)
+    _add_word_guard(batch)
     _add_voices(commands.add_parser("voices", help="create, list and delete voices", allow_abbrev=False))
     health = _command(commands, "health", "check whether the server accepts streams; exit status 0 or 3")
     health.add_argument("--service", default="", help='"liveness" checks only whether the process works')
@@ -153,25 +174,30 @@ def _add_say(say: argparse.ArgumentParser) -> None:
         "--voice", metavar="VOICE", help="id or name of a voice; see `mynah voices list` (default: the server's)"
     )
     say.add_argument("--rate", type=int, metavar="HZ", help="sample rate (default: 24000, or 8000 for .ulaw and .alaw)")
+    _add_speed(say)
+    first = "where the first sentence may be cut while standard input is still being written (default: auto)"
+    say.add_argument("--first-segment", choices=("sentence", "clause", "auto"), help=first)
     say.add_argument("--temperature", type=float, help="variation of the speech, 0 to 5 (default 0.8)")
     say.add_argument("--top-k", type=int, help="sample from the K likeliest speech tokens (default 1000; 0: all)")
     say.add_argument("--top-p", type=float, help="sample from this share of the probability (default 0.95; 1: all)")
     say.add_argument("--repetition-penalty", type=float, help="above 1: fewer repetitions (default 1.2; 1: off)")
     say.add_argument("--seed", type=int, help="the same seed, text and settings give the same speech (default: random)")
-    _add_text_settings(say)
+    schedule = "how the audio is cut; with the seed it repeats every byte (default: the server's choice, by its load)"
+    say.add_argument("--schedule", choices=get_args(Schedule), help=schedule)
+    add_text_settings(say)
+    subtitles = "file for subtitles, .srt or .vtt, with the times of the words"
+    say.add_argument("--subtitles", metavar="FILE", help=subtitles)
+    _add_word_guard(say)
     say.add_argument("--quiet", action="store_true", help="print no progress and no summary")
 
 
-def _add_text_settings(parser: argparse.ArgumentParser) -> None:
-    markup = (
-        "SSML in the text is refused and HTML removed, both are removed, or both are spoken as text (default: the "
-        "server's choice)"
-    )
-    parser.add_argument("--markup", choices=("refuse", "strip", "literal"), help=markup)
-    unspeakable = "sentences in a script that the model does not speak are skipped or refused (default: as above)"
-    parser.add_argument("--unspeakable-text", choices=("skip", "refuse"), help=unspeakable)
-    thinking = "leave out what stands between <think> and </think> (default: as above)"
-    parser.add_argument("--drop-thinking", action=argparse.BooleanOptionalAction, help=thinking)
+def _add_speed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--speed", type=float, help="how fast the voice speaks, 0.5 to 2, at its pitch (default 1)")
+
+
+def _add_word_guard(parser: argparse.ArgumentParser) -> None:
+    guard = "watch that the speech says its text, each word once (default: the server's choice)"
+    parser.add_argument("--word-guard", action=argparse.BooleanOptionalAction, help=guard)
 
 
 def _add_voices(voices: argparse.ArgumentParser) -> None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import codecs
 import os
 import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
+from mynah.cli.text_input import TextDecoder
+
 _READ_BYTES = 4096
 
 
 async def fragments() -> AsyncIterator[str]:
-    """Yields the text of standard input until it is closed. Bytes that are not UTF-8 become U+FFFD.
+    """Yields the text of standard input until it is closed. Raises InvalidArgument if it is no text.
 
     A daemon thread reads, because the event loop cannot wait for a terminal or a file, and a thread that waits for
     input must not block the exit. It reads the next piece only after the last one was consumed.
@@ -34,7 +35,7 @@ async def fragments() -> AsyncIterator[str]:
                 consumed.acquire()
 
     threading.Thread(target=read_all, name="stdin", daemon=True).start()
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    decoder = TextDecoder("standard input")
     while piece := await pieces.get():
         consumed.release()
         if isinstance(piece, OSError):

@@ -10,7 +10,16 @@ from mynah.client.errors import MynahError, WrongState
 from mynah.client.events import AudioChunk, ServerInfo
 from mynah.client.failover import FailoverCall
 from mynah.client.servers import Server, Servers
-from mynah.client.settings import AudioFormat, Sampling, SpeechSettings, TextSettings, Timeouts, Tls
+from mynah.client.settings import (
+    AudioFormat,
+    FirstSegment,
+    Sampling,
+    Schedule,
+    SpeechSettings,
+    TextSettings,
+    Timeouts,
+    Tls,
+)
 from mynah.client.stream import SpeechStream
 from mynah.client.transport import open_channel, rpc_errors, with_key
 from mynah.client.voices import Voices
@@ -94,11 +103,29 @@ class Client:
         sample_rate_hz: int | None = None,
         sampling: Sampling | None = None,
         text_settings: TextSettings | None = None,
+        speed: float | None = None,
+        first_segment: FirstSegment | None = None,
+        schedule: Schedule | None = None,
+        word_times: bool | None = None,
+        word_guard: bool | None = None,
     ) -> SpeechStream:
-        """Returns a stream; open it with `async with`. The server chooses what is None."""
+        """Returns a stream; open it with `async with`. The server chooses what is None.
+
+        With `word_times`, `stream.events()` also yields Words: when each word of the audio is spoken.
+        """
         self._must_be_open()
+        text = text_settings or TextSettings()
         settings = SpeechSettings(
-            voice, audio_format, sample_rate_hz, sampling or Sampling(), text_settings or TextSettings()
+            voice,
+            audio_format,
+            sample_rate_hz,
+            sampling or Sampling(),
+            text,
+            speed,
+            first_segment,
+            schedule,
+            word_times,
+            word_guard,
         )
 
         def start() -> FailoverCall:
@@ -115,11 +142,24 @@ class Client:
         sample_rate_hz: int | None = None,
         sampling: Sampling | None = None,
         text_settings: TextSettings | None = None,
+        speed: float | None = None,
+        first_segment: FirstSegment | None = None,
+        schedule: Schedule | None = None,
+        word_guard: bool | None = None,
     ) -> AsyncIterator[AudioChunk]:
         """Yields the audio of one text as it is made. Closing the iterator cancels the call."""
         self._must_be_open()
+        how_read = text_settings or TextSettings()
         settings = SpeechSettings(
-            voice, audio_format, sample_rate_hz, sampling or Sampling(), text_settings or TextSettings()
+            voice,
+            audio_format,
+            sample_rate_hz,
+            sampling or Sampling(),
+            how_read,
+            speed,
+            first_segment,
+            schedule,
+            word_guard=word_guard,
         )
         request = speech_pb2.SynthesizeRequest(settings=settings_to_wire(settings), text=text)
         max_failovers, tried, delivered = self._max_failovers, [self._servers.pick()], False

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from mynah.client.settings import AudioFormat, SpeechSettings
+from mynah.client.settings import AudioFormat, Schedule, SpeechSettings
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,13 @@ class ServerInfo:
     limits: Limits
     open_streams: int
     tags: tuple[str, ...] = ()  # that the model speaks, e.g. "[laugh]"
+    word_times: bool = False  # whether streams can ask for word times and for the guard on words
+    word_times_notice: str = ""  # if not: why, as a sentence
+    decode: str = ""  # how S3Gen decodes: reference or cached; empty from an older server or without windows
+    setting_reason: str = ""  # why the engine runs like that, with what was measured; empty if nothing was to be chosen
+    load: float | None = None  # seconds of computing per second of one stream's audio; None if not measured
+    normalized_languages: tuple[str, ...] = ()  # in which TextSettings.normalize reads text
+    ssml_elements: tuple[str, ...] = ()  # that are obeyed with markup "ssml"
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,7 @@ class StreamOpened:
     model: str
     notice: str
     tags: tuple[str, ...] = ()  # that the model speaks, such as "[laugh]"
+    schedule: Schedule | None = None  # repeats every byte together with the seed; None: windows follow the load
 
 
 EndReason = Literal["unspecified", "spoken", "skipped", "token_limit", "runaway"]
@@ -84,14 +92,68 @@ class AudioChunk:
 
 
 @dataclass(frozen=True)
+class SpokenSpan:
+    """Where a segment's text and its spoken form differ: spoken_text[spoken_start:spoken_end] is said for
+    text[written_start:written_end]. Either may be empty."""
+
+    spoken_start: int
+    spoken_end: int
+    written_start: int
+    written_end: int
+
+
+@dataclass(frozen=True)
+class WordTime:
+    """A word as written, its chars in the segment's text, and its samples on the timeline; `spoken_text` differs from
+    `text` if the text was normalised."""
+
+    text: str
+    start_char: int
+    end_char: int
+    start_samples: int
+    end_samples: int
+    spoken_text: str
+
+
+@dataclass(frozen=True)
+class Words:
+    """Words that end in the chunks received so far and were not reported before, in order."""
+
+    segment_index: int
+    words: tuple[WordTime, ...]
+
+
+WordFault = Literal["unspecified", "late_end", "repeated", "invented_tail", "early_stop"]
+WordGuardAction = Literal["unspecified", "retried", "stopped", "reported"]
+
+
+@dataclass(frozen=True)
+class WordGuard:
+    """What the guard on words found in a segment, and what the server did. `retries` are draws that were dropped."""
+
+    fault: WordFault
+    action: WordGuardAction
+    retries: int
+    spoken_chars: int  # of the segment's text, before which its words were spoken
+
+
+@dataclass(frozen=True)
 class SegmentStarted:
-    """A segment begins. Its audio follows."""
+    """A segment begins. Its audio follows.
+
+    `spoken_text` is what is said for `text`; outside of `spoken_spans` both have the same characters. `pause_s` is
+    above 0 for a pause, which has no text.
+    """
 
     segment_index: int
     offset_samples: int
     text: str
     text_tokens: int
     consumed_text_chars: int
+    speed: float = 1.0  # of its speech
+    spoken_text: str = ""  # empty from a server older than this field
+    spoken_spans: tuple[SpokenSpan, ...] = ()
+    pause_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -118,6 +180,16 @@ class SegmentDone:
     consumed_text_chars: int
     end_reason: EndReason = "unspecified"
     skip_reason: SkipReason = "unspecified"
+    pause: bool = False  # a pause rather than text
+    word_guard: WordGuard | None = None  # None: it was off, or it found nothing
+
+
+@dataclass(frozen=True)
+class MarkReached:
+    """All text before a mark of the SSML has been spoken: the mark's place on the timeline."""
+
+    name: str
+    offset_samples: int
 
 
 @dataclass(frozen=True)
@@ -137,9 +209,10 @@ class Cancelled:
     segment_index: int | None
     dropped_flush_ids: tuple[int, ...]
     consumed_text_chars: int
+    words: tuple[WordTime, ...] = ()  # of the segment, those of which audio was sent; needs word_times
 
 
-Event = AudioChunk | SegmentStarted | SegmentDone | Flushed | Cancelled
+Event = AudioChunk | Words | SegmentStarted | SegmentDone | MarkReached | Flushed | Cancelled
 
 
 @dataclass(frozen=True)

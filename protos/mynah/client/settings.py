@@ -36,14 +36,42 @@ class Sampling:
     top_k: int | None = None
     top_p: float | None = None
     repetition_penalty: float | None = None
-    seed: int | None = None
+    seed: int | None = None  # with the schedule of `StreamOpened` it repeats every byte
     max_speech_tokens: int | None = None  # per segment
 
 
-Markup = Literal["refuse", "strip", "literal"]
-"""What markup in a text becomes: SSML is refused and HTML removed, both are removed, or both are spoken as text."""
+Schedule = Literal["lowest_latency", "balanced", "throughput", "crowd", "offline"]
+"""How the audio is cut into windows whatever the load, from small first windows to large ones; "offline" has the
+fewest, which takes the least work, behind all streams that have a listener."""
+Markup = Literal["refuse", "strip", "literal", "ssml", "ssml_lenient"]
+"""What markup in a text becomes: SSML is refused and HTML removed, both are removed, or both are spoken as text; or
+SSML is obeyed, and what cannot be is an error, or is ignored."""
+Emoji = Literal["drop", "name"]
+"""Whether emoji are left out or their names are spoken."""
 UnspeakableText = Literal["skip", "refuse"]
 """What becomes of a segment in a script that the model does not speak."""
+
+
+FirstSegment = Literal["sentence", "clause", "auto"]
+"""Where the first segment of a silent stream may end: with its sentence, a clause, or as the writer's pace asks."""
+
+
+@dataclass(frozen=True)
+class DictionaryEntry:
+    """A word, or several, and the respelling that is spoken instead.
+
+    ```python
+    entries = (mynah.DictionaryEntry("nginx", "engine ex"), mynah.DictionaryEntry("US", "you ess", case_sensitive=True))
+    async with mynah.Client("127.0.0.1:50051") as client:
+        text = mynah.TextSettings(dictionary=entries)
+        async for chunk in client.synthesize("Restart nginx in the US.", text_settings=text):
+            play(chunk.data)
+    ```
+    """
+
+    word: str
+    respelling: str
+    case_sensitive: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,11 +90,15 @@ class TextSettings:
     markup: Markup | None = None
     unspeakable_text: UnspeakableText | None = None
     drop_thinking: bool | None = None  # what stands between <think> and </think>
+    normalize: bool | None = None  # speak numbers, dates, addresses as words; leave out Markdown; obey [pause:0.5s]
+    emoji: Emoji | None = None
+    paragraph_pause_s: float | None = None  # silence between two paragraphs
+    dictionary: tuple[DictionaryEntry, ...] = ()  # of this stream, before the voice's and the server's
 
 
 @dataclass(frozen=True)
 class SpeechSettings:
-    """The voice, format, rate and sampling of a stream. The server chooses what is None.
+    """The voice, format, rate, sampling and speed of a stream. The server chooses what is None.
 
     ```python
     async with mynah.Client("127.0.0.1:50051") as client, client.stream(sample_rate_hz=16_000) as stream:
@@ -80,6 +112,11 @@ class SpeechSettings:
     sample_rate_hz: int | None = None
     sampling: Sampling = Sampling()
     text: TextSettings = TextSettings()
+    speed: float | None = None  # 0.5 to 2, at the same pitch
+    first_segment: FirstSegment | None = None
+    schedule: Schedule | None = None
+    word_times: bool | None = None  # whether Words events are sent
+    word_guard: bool | None = None  # whether the server watches that the speech says its text
 
 
 @dataclass(frozen=True)

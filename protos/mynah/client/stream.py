@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from mynah.client.errors import ServerError, TimedOut, WrongState
-from mynah.client.events import AudioChunk, Cancelled, Event, SegmentDone, SegmentStarted, StreamOpened
+from mynah.client.events import AudioChunk, Cancelled, Event, SegmentDone, SegmentStarted, StreamOpened, Words
 from mynah.client.failover import FailoverCall
 from mynah.client.settings import SpeechSettings
-from mynah.client.wire import event_from_wire, opened_from_wire, settings_to_wire, text_to_wire
+from mynah.client.wire import event_from_wire, opened_from_wire, settings_to_wire, speed_to_wire, text_to_wire
 from mynah.v1 import speech_pb2
 
 
@@ -146,6 +146,14 @@ class SpeechStream:
         self._unanswered_cancels += 1
         await self._write(cancel=speech_pb2.Cancel())
 
+    async def set_speed(self, speed: float) -> None:
+        """Speak every segment that has not begun at this speed, 0.5 to 2, also of text sent before.
+
+        `SegmentStarted` has the speed of a segment.
+        """
+        self._must_be_open()
+        await self._write(set_speed=speed_to_wire(speed))
+
     async def end(self) -> None:
         """Declare the end of the text. The server speaks the rest and ends the stream. Idempotent."""
         if not self._ended:
@@ -197,7 +205,7 @@ class SpeechStream:
             self._progress.set()
         if isinstance(event, Cancelled):
             self._unanswered_cancels -= 1
-        return isinstance(event, AudioChunk) and self._unanswered_cancels > 0
+        return isinstance(event, AudioChunk | Words) and self._unanswered_cancels > 0
 
     def _set_over(self) -> None:
         self._over = True

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from google.protobuf.message import Message
 
@@ -12,8 +13,12 @@ from mynah.client.errors import InvalidArgument
 from mynah.client.settings import (
     AUDIO_FORMATS,
     AudioFormat,
+    DictionaryEntry,
+    Emoji,
+    FirstSegment,
     Markup,
     Sampling,
+    Schedule,
     SpeechSettings,
     TextSettings,
     UnspeakableText,
@@ -24,9 +29,15 @@ _FORMATS: dict[AudioFormat, speech_pb2.AudioFormat] = {
     name: getattr(speech_pb2, f"AUDIO_FORMAT_{name.upper()}") for name in AUDIO_FORMATS
 }
 _MARKUPS = {name: getattr(speech_pb2, f"MARKUP_{name.upper()}") for name in get_args(Markup)}
+_EMOJI = {name: getattr(speech_pb2, f"EMOJI_{name.upper()}") for name in get_args(Emoji)}
 _UNSPEAKABLE = {name: getattr(speech_pb2, f"UNSPEAKABLE_TEXT_{name.upper()}") for name in get_args(UnspeakableText)}
+_FIRST_SEGMENTS = {name: getattr(speech_pb2, f"FIRST_SEGMENT_{name.upper()}") for name in get_args(FirstSegment)}
 _END_REASONS = {name: getattr(speech_pb2, f"END_REASON_{name.upper()}") for name in get_args(events.EndReason)}
 _SKIP_REASONS = {name: getattr(speech_pb2, f"SKIP_REASON_{name.upper()}") for name in get_args(events.SkipReason)}
+_WORD_FAULTS = {name: getattr(speech_pb2, f"WORD_FAULT_{name.upper()}") for name in get_args(events.WordFault)}
+_WORD_GUARD_ACTIONS = {
+    name: getattr(speech_pb2, f"WORD_GUARD_ACTION_{name.upper()}") for name in get_args(events.WordGuardAction)
+}
 _FORMAT_NAMES = {number: name for name, number in _FORMATS.items()}
 
 
@@ -44,8 +55,15 @@ def settings_to_wire(settings: SpeechSettings) -> speech_pb2.SpeechSettings:
     for name in ("temperature", "top_k", "top_p", "repetition_penalty", "seed"):
         _set(message.sampling, name, getattr(sampling, name))
     _set(message.sampling, "max_speech_token_count", sampling.max_speech_tokens)
+    _set(message, "speed", settings.speed)
+    if settings.first_segment is not None:
+        number = _number(_FIRST_SEGMENTS, "first_segment", settings.first_segment, "FIRST_SEGMENT_UNKNOWN")
+        message.first_segment = number
+    _set(message, "word_times", settings.word_times)
+    _set(message, "word_guard", settings.word_guard)
     if settings.text != TextSettings():
         message.text.CopyFrom(_text_settings_to_wire(settings.text))
+    _set(message, "schedule", settings.schedule)
     return message
 
 
@@ -57,6 +75,15 @@ def _text_settings_to_wire(text: TextSettings) -> speech_pb2.TextSettings:
     if text.unspeakable_text is not None:
         number = _number(_UNSPEAKABLE, "unspeakable_text", text.unspeakable_text, "UNSPEAKABLE_TEXT_UNKNOWN")
         message.unspeakable_text = number
+    _set(message, "normalize", text.normalize)
+    _set(message, "paragraph_pause_s", text.paragraph_pause_s)
+    if text.emoji is not None:
+        message.emoji = _number(_EMOJI, "emoji", text.emoji, "EMOJI_UNKNOWN")
+    for entry in text.dictionary:
+        added = message.dictionary.add()
+        _set(added, "word", entry.word)
+        _set(added, "respelling", entry.respelling)
+        added.case_sensitive = entry.case_sensitive
     return message
 
 
@@ -90,6 +117,13 @@ def text_to_wire(text: str) -> speech_pb2.TextFragment:
     return fragment
 
 
+def speed_to_wire(speed: float) -> speech_pb2.SetSpeed:
+    """Raises InvalidArgument if `speed` is not a number."""
+    message = speech_pb2.SetSpeed()
+    _set(message, "speed", speed)
+    return message
+
+
 def opened_from_wire(opened: speech_pb2.StreamOpened) -> events.StreamOpened:
     settings, sampled = opened.settings, opened.settings.sampling
     sampling = Sampling(
@@ -102,16 +136,42 @@ def opened_from_wire(opened: speech_pb2.StreamOpened) -> events.StreamOpened:
     )
     audio_format = _FORMAT_NAMES[settings.audio_format]
     text = _text_settings_from_wire(settings.text)
-    resolved = SpeechSettings(settings.voice_id, audio_format, settings.sample_rate_hz, sampling, text)
+    speed = settings.speed if settings.HasField("speed") else None  # of a server older than the field
+    first_segment = {number: name for name, number in _FIRST_SEGMENTS.items()}.get(settings.first_segment)
+    schedule = cast(Schedule | None, opened.schedule or None)
+    resolved = SpeechSettings(
+        settings.voice_id,
+        audio_format,
+        settings.sample_rate_hz,
+        sampling,
+        text,
+        speed,
+        first_segment,
+        schedule,
+        word_times=settings.word_times,
+        word_guard=settings.word_guard,
+    )
     limits = limits_from_wire(opened.limits)
-    return events.StreamOpened(opened.stream_id, resolved, limits, opened.model, opened.notice, tuple(opened.tags))
+    return events.StreamOpened(
+        opened.stream_id, resolved, limits, opened.model, opened.notice, tuple(opened.tags), schedule
+    )
 
 
 def _text_settings_from_wire(text: speech_pb2.TextSettings) -> TextSettings:
     """Returns the server's choice; None for what an older server does not say."""
     markup = {number: name for name, number in _MARKUPS.items()}.get(text.markup)
     unspeakable_text = {number: name for name, number in _UNSPEAKABLE.items()}.get(text.unspeakable_text)
-    return TextSettings(markup, unspeakable_text, text.drop_thinking)
+    return TextSettings(
+        markup,
+        unspeakable_text,
+        text.drop_thinking,
+        normalize=text.normalize if text.HasField("normalize") else None,
+        emoji={number: name for name, number in _EMOJI.items()}.get(text.emoji),
+        paragraph_pause_s=text.paragraph_pause_s if text.HasField("paragraph_pause_s") else None,
+        dictionary=tuple(
+            DictionaryEntry(entry.word, entry.respelling, entry.case_sensitive) for entry in text.dictionary
+        ),
+    )
 
 
 def limits_from_wire(limits: speech_pb2.Limits) -> events.Limits:
@@ -136,10 +196,14 @@ def event_from_wire(
     kind = message.WhichOneof("event")
     if kind == "audio":
         return _audio(message.audio)
+    if kind == "words":
+        return events.Words(message.words.segment_index, _words(message.words.words))
     if kind == "segment_started":
         return _started(message.segment_started)
     if kind == "segment_done":
         return _done(message.segment_done)
+    if kind == "mark_reached":
+        return events.MarkReached(message.mark_reached.name, message.mark_reached.offset_samples)
     if isinstance(message, speech_pb2.StreamSpeechResponse) and kind == "flushed":
         return events.Flushed(message.flushed.flush_id, message.flushed.offset_samples)
     if isinstance(message, speech_pb2.StreamSpeechResponse) and kind == "cancelled":
@@ -155,6 +219,29 @@ def _audio(chunk: speech_pb2.AudioChunk) -> events.AudioChunk:
         samples=chunk.sample_count,
         data=chunk.data,
         window=_window(chunk.window) if chunk.HasField("window") else None,
+    )
+
+
+def _words(words: Iterable[speech_pb2.WordTime]) -> tuple[events.WordTime, ...]:
+    return tuple(
+        events.WordTime(
+            text=word.text,
+            start_char=word.start_char_index,
+            end_char=word.end_char_index,
+            start_samples=word.start_samples,
+            end_samples=word.end_samples,
+            spoken_text=word.spoken_text,
+        )
+        for word in words
+    )
+
+
+def _word_guard(guard: speech_pb2.WordGuard) -> events.WordGuard:
+    return events.WordGuard(
+        fault=_name(_WORD_FAULTS, guard.fault),
+        action=_name(_WORD_GUARD_ACTIONS, guard.action),
+        retries=guard.retry_count,
+        spoken_chars=guard.spoken_char_count,
     )
 
 
@@ -175,6 +262,15 @@ def _started(started: speech_pb2.SegmentStarted) -> events.SegmentStarted:
         text=started.text,
         text_tokens=started.text_token_count,
         consumed_text_chars=started.consumed_text_char_count,
+        spoken_text=started.spoken_text,
+        spoken_spans=tuple(
+            events.SpokenSpan(
+                span.spoken_start_index, span.spoken_end_index, span.written_start_index, span.written_end_index
+            )
+            for span in started.spoken_spans
+        ),
+        pause_s=started.pause_s,
+        speed=started.speed or 1.0,  # 0: of a server older than the field
     )
 
 
@@ -197,6 +293,8 @@ def _done(done: speech_pb2.SegmentDone) -> events.SegmentDone:
         consumed_text_chars=done.consumed_text_char_count,
         end_reason=_name(_END_REASONS, done.end_reason),
         skip_reason=_name(_SKIP_REASONS, done.skip_reason),
+        pause=done.pause,
+        word_guard=_word_guard(done.word_guard) if done.HasField("word_guard") else None,
     )
 
 
@@ -212,6 +310,7 @@ def _cancelled(cancelled: speech_pb2.Cancelled) -> events.Cancelled:
         segment_index=cancelled.segment_index if cancelled.HasField("segment_index") else None,
         dropped_flush_ids=tuple(cancelled.dropped_flush_ids),
         consumed_text_chars=cancelled.consumed_text_char_count,
+        words=_words(cancelled.words),
     )
 
 
@@ -220,10 +319,14 @@ def event_to_wire(event: events.Event) -> dict[str, Message]:
     match event:
         case events.AudioChunk():
             return {"audio": _audio_to_wire(event)}
+        case events.Words():
+            return {"words": speech_pb2.Words(segment_index=event.segment_index, words=_words_to_wire(event.words))}
         case events.SegmentStarted():
             return {"segment_started": _started_to_wire(event)}
         case events.SegmentDone():
             return {"segment_done": _done_to_wire(event)}
+        case events.MarkReached():
+            return {"mark_reached": speech_pb2.MarkReached(name=event.name, offset_samples=event.offset_samples)}
         case events.Flushed():
             return {"flushed": speech_pb2.Flushed(flush_id=event.flush_id, offset_samples=event.offset_samples)}
         case events.Cancelled():
@@ -251,6 +354,29 @@ def _window_to_wire(window: events.WindowFigures) -> speech_pb2.WindowFigures:
     )
 
 
+def _words_to_wire(words: Iterable[events.WordTime]) -> list[speech_pb2.WordTime]:
+    return [
+        speech_pb2.WordTime(
+            text=word.text,
+            start_char_index=word.start_char,
+            end_char_index=word.end_char,
+            start_samples=word.start_samples,
+            end_samples=word.end_samples,
+            spoken_text=word.spoken_text,
+        )
+        for word in words
+    ]
+
+
+def _word_guard_to_wire(guard: events.WordGuard) -> speech_pb2.WordGuard:
+    return speech_pb2.WordGuard(
+        fault=_WORD_FAULTS[guard.fault],
+        action=_WORD_GUARD_ACTIONS[guard.action],
+        retry_count=guard.retries,
+        spoken_char_count=guard.spoken_chars,
+    )
+
+
 def _started_to_wire(started: events.SegmentStarted) -> speech_pb2.SegmentStarted:
     return speech_pb2.SegmentStarted(
         segment_index=started.segment_index,
@@ -258,6 +384,18 @@ def _started_to_wire(started: events.SegmentStarted) -> speech_pb2.SegmentStarte
         text=started.text,
         text_token_count=started.text_tokens,
         consumed_text_char_count=started.consumed_text_chars,
+        spoken_text=started.spoken_text,
+        spoken_spans=[
+            speech_pb2.SpokenSpan(
+                spoken_start_index=span.spoken_start,
+                spoken_end_index=span.spoken_end,
+                written_start_index=span.written_start,
+                written_end_index=span.written_end,
+            )
+            for span in started.spoken_spans
+        ],
+        pause_s=started.pause_s,
+        speed=started.speed,
     )
 
 
@@ -280,6 +418,8 @@ def _done_to_wire(done: events.SegmentDone) -> speech_pb2.SegmentDone:
         consumed_text_char_count=done.consumed_text_chars,
         end_reason=_END_REASONS[done.end_reason],
         skip_reason=_SKIP_REASONS[done.skip_reason],
+        pause=done.pause,
+        word_guard=None if done.word_guard is None else _word_guard_to_wire(done.word_guard),
     )
 
 
@@ -290,6 +430,7 @@ def _cancelled_to_wire(cancelled: events.Cancelled) -> speech_pb2.Cancelled:
         segment_index=cancelled.segment_index,
         dropped_flush_ids=cancelled.dropped_flush_ids,
         consumed_text_char_count=cancelled.consumed_text_chars,
+        words=_words_to_wire(cancelled.words),
     )
 
 
@@ -308,6 +449,13 @@ def info_from_wire(info: speech_pb2.GetServerInfoResponse) -> events.ServerInfo:
         limits=limits_from_wire(info.limits),
         open_streams=info.open_stream_count,
         tags=tuple(info.tags),
+        decode=info.decode,
+        setting_reason=info.setting_reason,
+        load=info.load if info.HasField("load") else None,
+        normalized_languages=tuple(info.normalized_languages),
+        ssml_elements=tuple(info.ssml_elements),
+        word_times=info.word_times,
+        word_times_notice=info.word_times_notice,
     )
 
 

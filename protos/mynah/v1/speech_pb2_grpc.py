@@ -60,7 +60,8 @@ class SpeechServicer(object):
         """A bidirectional stream. The client opens it and sends text fragments, flushes and cancels; the server sends audio
         and events. Half-close ends the text: the server speaks the waiting text and ends the stream with OK.
 
-        The client's first message is `open`, once; then any number of `text`, `flush` and `cancel` in any order.
+        The client's first message is `open`, once; then any number of `text`, `flush`, `cancel` and `set_speed` in any
+        order.
         Errors: STREAM_NOT_OPEN, STREAM_ALREADY_OPEN (FAILED_PRECONDITION); TEXT_BACKLOG_FULL, FLUSH_BACKLOG_FULL
         (RESOURCE_EXHAUSTED); STREAM_IDLE (DEADLINE_EXCEEDED): neither text nor speech for Limits.idle_timeout_s;
         READER_STALLED (DEADLINE_EXCEEDED): the client left a message unread for Limits.stall_timeout_s.

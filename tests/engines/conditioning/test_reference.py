@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from engines.audio import resample
 from engines.conditioning import reference
-from engines.conditioning.reference import MAX_REFERENCE_BYTES, load_reference
+from engines.conditioning.limits import MAX_REFERENCE_BYTES
+from engines.conditioning.reference import load_reference
 from engines.errors import InvalidInput
 from tests.clips import speech, wav_bytes
 from tests.engines.conditioning import media

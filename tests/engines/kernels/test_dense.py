@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from engines.kernels.dense import ADD, GELU, PLAIN, DenseLayer, fp16_supported
+from engines.kernels.dense import ADD, GELU, PLAIN, DenseLayer, WeightFormat, fp16_supported, int8_blocks
 from engines.kernels.library import simd_widths
 
-HERE = [(width, fp16) for width in simd_widths() for fp16 in (False, True) if width >= 8 or not fp16]
+FORMATS: tuple[WeightFormat, ...] = ("float32", "float16", "int8")
+HERE = [(width, each) for width in simd_widths() for each in FORMATS if width >= 8 or each != "float16"]
 
 
 def run(layer: DenseLayer, x: Tensor, kind: int = PLAIN, residual: Tensor | None = None) -> Tensor:
@@ -26,7 +27,15 @@ def run(layer: DenseLayer, x: Tensor, kind: int = PLAIN, residual: Tensor | None
     return out[:, : layer.outputs]
 
 
-@pytest.mark.parametrize(("simd_width", "fp16_weights"), HERE)
+def kept_in(weights: WeightFormat, weight: Tensor) -> Tensor:
+    """The weight as the format keeps it."""
+    if weights == "int8":
+        numbers, scales = int8_blocks(weight.numpy())
+        return torch.from_numpy(numbers * np.repeat(scales, 32, axis=0)[: len(numbers)])
+    return weight.half().float() if weights == "float16" else weight
+
+
+@pytest.mark.parametrize(("simd_width", "weights"), HERE)
 @settings(max_examples=40, deadline=None)
 @given(
     rows=st.integers(1, 40),
@@ -36,40 +45,40 @@ def run(layer: DenseLayer, x: Tensor, kind: int = PLAIN, residual: Tensor | None
     seed=st.integers(0, 99),
 )
 def test_a_layer_is_torchs(
-    simd_width: int, fp16_weights: bool, rows: int, depth: int, outputs: int, threads: int, seed: int
+    simd_width: int, weights: WeightFormat, rows: int, depth: int, outputs: int, threads: int, seed: int
 ) -> None:
     draw = torch.Generator().manual_seed(seed)
     weight = torch.randn(depth, outputs, generator=draw) / depth**0.5
     bias, x = torch.randn(outputs, generator=draw), torch.randn(rows, depth, generator=draw)
     residual = torch.randn(rows, outputs, generator=draw)
-    layer = DenseLayer(
-        weight.numpy(), bias.numpy(), threads, fp16_weights=fp16_weights, pool="tests", simd_width=simd_width
-    )
-    kept = weight.half().float() if fp16_weights else weight
+    layer = DenseLayer(weight.numpy(), bias.numpy(), threads, weights=weights, pool="tests", simd_width=simd_width)
+    kept = kept_in(weights, weight)
     expected = x @ kept + bias
     torch.testing.assert_close(run(layer, x), expected, atol=2e-5, rtol=1e-5)
     torch.testing.assert_close(run(layer, x, GELU), F.gelu(expected, approximate="tanh"), atol=2e-5, rtol=1e-5)
     torch.testing.assert_close(run(layer, x, ADD, residual), expected + residual, atol=2e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("simd_width", "fp16_weights"), HERE)
-def test_a_row_does_not_depend_on_its_companions(simd_width: int, fp16_weights: bool) -> None:
+@pytest.mark.parametrize(("simd_width", "weights"), HERE)
+def test_a_row_does_not_depend_on_its_companions(simd_width: int, weights: WeightFormat) -> None:
     """Except by rounding: the order of its sums changes if a call has more rows than registers."""
     draw = np.random.default_rng(0)
     weight, bias = draw.standard_normal((300, 64)).astype(np.float32), np.zeros(64, np.float32)
-    layer = DenseLayer(weight, bias, 2, fp16_weights=fp16_weights, pool="tests", simd_width=simd_width)
+    layer = DenseLayer(weight, bias, 2, weights=weights, pool="tests", simd_width=simd_width)
     x = torch.randn(30, 300, generator=torch.Generator().manual_seed(0))
     together = run(layer, x)
     alone = torch.cat([run(layer, row[None]) for row in x])
     torch.testing.assert_close(together, alone, atol=2e-4, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("simd_width", "fp16_weights"), HERE)
-def test_gelu_of_any_size(simd_width: int, fp16_weights: bool) -> None:
+@pytest.mark.parametrize(("simd_width", "weights"), HERE)
+def test_gelu_of_any_size(simd_width: int, weights: WeightFormat) -> None:
     eye, nothing = np.eye(64, dtype=np.float32), np.zeros(64, np.float32)
-    layer = DenseLayer(eye, nothing, 1, fp16_weights=fp16_weights, pool="tests", simd_width=simd_width)
+    size = 127 / 128 if weights == "int8" else 1.0  # so that its scale, and with it each weight, is exact
+    eye *= size
+    layer = DenseLayer(eye, nothing, 1, weights=weights, pool="tests", simd_width=simd_width)
     x = torch.cat([torch.linspace(-60, 60, 640), torch.tensor([-1e30, 1e30, 0.0, torch.nan] * 16)]).reshape(-1, 64)
-    got, expected = run(layer, x.nan_to_num(0.0), GELU), F.gelu(x.nan_to_num(0.0), approximate="tanh")
+    got, expected = run(layer, x.nan_to_num(0.0), GELU), F.gelu(x.nan_to_num(0.0) * size, approximate="tanh")
     torch.testing.assert_close(got, expected, atol=1e-6, rtol=1e-6)
     assert run(layer, x, GELU).isnan().any(), "NaN must not be hidden"
 
@@ -78,4 +87,22 @@ def test_float16_weights_need_instructions_for_them() -> None:
     assert fp16_supported() == (simd_widths()[0] >= 8)
     weight, bias = np.ones((4, 4), np.float32), np.ones(4, np.float32)
     with pytest.raises(ValueError, match="float16"):
-        DenseLayer(weight, bias, 1, fp16_weights=True, pool="tests", simd_width=4)
+        DenseLayer(weight, bias, 1, weights="float16", pool="tests", simd_width=4)
+
+
+@given(
+    depth=st.integers(1, 100),
+    size=st.sampled_from([0.0, 1e-30, 1e-3, 1.0, 1e4]),
+    seed=st.integers(0, 99),
+)
+def test_8_bit_weights_are_off_by_half_a_step_at_most(depth: int, size: float, seed: int) -> None:
+    """A step is 1/127 of the largest weight of the block, and up to 1 % more, as scales are rounded up."""
+    weight = np.random.default_rng(seed).standard_normal((depth, 6)).astype(np.float32) * np.float32(size)
+    weight[depth // 2 :, 0] = 0
+    numbers, scales = int8_blocks(weight)
+    steps = np.repeat(scales, 32, axis=0)[:depth]
+    assert np.abs(numbers * steps - weight).max() <= 0.501 * scales.max()
+    for block in range(len(scales)):
+        largest = np.abs(weight[32 * block : 32 * block + 32]).max(axis=0)
+        assert (scales[block] >= largest / 127 * 0.9999).all()
+        assert (scales[block] <= largest / 127 * 1.01).all()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from engines.errors import InvalidInput
-from engines.onnx.session import ProviderMissing, SessionSettings, open_session, provider_list
+from engines.onnx import session
+from engines.onnx.session import PROVIDERS, ProviderMissing, SessionSettings, open_session, provider_list
 from engines.s3gen.export.graphs import ENCODER, VOCODER
 from engines.s3gen.runtimes.onnx import profile_shapes
 
@@ -41,6 +43,40 @@ def test_missing_provider_is_never_replaced(providers: tuple[str, ...]) -> None:
 def test_unknown_provider_is_named() -> None:
     with pytest.raises(InvalidInput, match="cpv"):
         SessionSettings(("cpv",), 1)
+
+
+@pytest.mark.parametrize(
+    ("providers", "loaded"),
+    [(("cpu",), []), (("cuda", "cpu"), ["CUDA"]), (("tensorrt", "cuda"), ["CUDA", "tensorrt"])],
+)
+def test_libraries_of_gpu_providers_are_loaded_before_a_session_opens(
+    providers: tuple[str, ...], loaded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CUDA's and TensorRT's libraries are Python packages, which the dynamic linker does not find."""
+    calls: list[str] = []
+    names = [PROVIDERS[name] for name in providers]
+
+    def opened(*_: object, **__: object) -> SimpleNamespace:
+        calls.append("session")
+        return SimpleNamespace(get_providers=lambda: names)
+
+    monkeypatch.setattr(session.ort, "get_available_providers", lambda: names)
+    monkeypatch.setattr(session.ort, "preload_dlls", lambda: calls.append("CUDA"))
+    monkeypatch.setattr(session.ort, "InferenceSession", opened)
+    monkeypatch.setattr(session, "importlib", SimpleNamespace(import_module=calls.append))
+    open_session(IDENTITY, SessionSettings(providers, 1))
+    assert calls == [*loaded, "session"]
+
+
+def test_the_gpu_images_onnxruntime_is_the_one_with_gpu_providers_and_the_only_one() -> None:
+    """Both packages are the same module, so that the one installed last would win."""
+    locks = Path(__file__).parents[3] / "docker" / "locks"
+    packages = {
+        name: [line.partition("==")[0] for line in (locks / f"{name}.txt").read_text().splitlines() if "==" in line]
+        for name in ("cpu", "gpu")
+    }
+    assert [p for p in packages["gpu"] if p.startswith("onnxruntime")] == ["onnxruntime-gpu"]
+    assert [p for p in packages["cpu"] if p.startswith("onnxruntime")] == ["onnxruntime"]
 
 
 def test_cuda_provider_computes_in_full_float32_and_searches_no_convolutions() -> None:

@@ -10,7 +10,9 @@ import torch.nn.functional as F
 
 from engines.config import S3GEN_RUNTIMES, EngineConfig
 from engines.s3gen import select_runtime as module
+from engines.s3gen.gpu import tensorrt
 from engines.s3gen.parity_check import RuntimeRefused
+from engines.s3gen.runtimes import onnx
 from engines.s3gen.runtimes.torch import TorchRuntime
 from engines.s3gen.select_runtime import ReferenceRuntime, runtime_order, select_runtime
 from tests.engines.s3gen.onnx_setting import checkpoint, vocoder_batch
@@ -19,7 +21,7 @@ from tests.engines.s3gen.onnx_setting import checkpoint, vocoder_batch
 @pytest.mark.parametrize("name", S3GEN_RUNTIMES)
 @pytest.mark.parametrize("decode", ["reference", "cached"])
 def test_no_gpu_falls_back_to_a_runtime_that_was_not_asked_for_and_computes_on_the_cpu(name: str, decode: str) -> None:
-    if decode == "cached" and name in ("tensorrt", "torch_graphs"):
+    if decode == "cached" and name == "tensorrt":
         return  # refused before
     order = runtime_order(EngineConfig(s3gen=name, decode=decode), "cuda:0")
     assert order
@@ -47,9 +49,9 @@ def test_a_gpu_whose_tensorrt_is_refused_serves_with_torchs_graphs_then_torch(mo
         made.append(device)
         return TorchRuntime(checkpoint())
 
-    monkeypatch.setattr(module, "TensorRTRuntime", refusing("tensorrt"))
+    monkeypatch.setattr(tensorrt, "TensorRTRuntime", refusing("tensorrt"))
     monkeypatch.setattr(module, "TorchGraphedRuntime", refusing("torch_graphs"))
-    monkeypatch.setattr(module, "OnnxRuntime", refusing("onnx"))
+    monkeypatch.setattr(onnx, "OnnxRuntime", refusing("onnx"))
     monkeypatch.setattr(module, "TorchRuntime", torch_runtime)
     monkeypatch.setattr(module, "isinstance", lambda runtime, kind: False, raising=False)
     chosen = select_runtime(EngineConfig(s3gen="tensorrt"), checkpoint(), "cuda:0")
@@ -101,3 +103,9 @@ def test_tf32_is_what_the_parity_check_would_refuse(monkeypatch: pytest.MonkeyPa
 def _ten_bits(values: torch.Tensor) -> torch.Tensor:
     bits = values.contiguous().view(torch.int32)
     return ((bits + 0x1000) & ~0x1FFF).view(torch.float32)
+
+
+def test_cached_decoding_on_a_gpu_is_graphs_first_and_on_a_cpu_has_none() -> None:
+    cached = EngineConfig(decode="cached")
+    assert runtime_order(cached, "cuda:0") == ("torch_graphs-cached", "torch-cached")
+    assert runtime_order(cached, "cpu") == ("torch-cached",)

@@ -41,7 +41,7 @@ def test_growing_keeps_what_is_written_and_stops_at_the_limit() -> None:
 
 
 def test_slots_allocate_on_demand_and_are_reused() -> None:
-    pool = SlotPool(lambda: KvSlot(TINY.t3, 2048, CPU), 3)
+    pool = SlotPool(lambda _: KvSlot(TINY.t3, 2048, CPU), 3)
     index, slot = pool.take()
     assert slot.capacity == 0
     slot.reserve(500)

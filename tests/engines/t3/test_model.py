@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from safetensors.numpy import load_file, save_file
 
 from engines.errors import CheckpointError
-from engines.kernels.dense import fp16_supported
+from engines.kernels.dense import WeightFormat, fp16_supported
 from engines.model_spec import NANO, SPEECH_CODES, TINY, TURBO, ModelSpec
 from engines.packed_linear import PackedLinear, packing_available
 from engines.t3.decoder import T3Decoder
@@ -72,7 +72,7 @@ def test_every_linear_gives_what_a_plain_one_gives(rows: int, outputs: int) -> N
     weight, bias = torch.randn(96, outputs), torch.randn(outputs)
     dense = DenseLinear(weight, bias)
     x, residual = torch.randn(rows, 96), torch.randn(rows, outputs)
-    for fast in (PackedLinear(weight.t(), bias), CompiledLinear(weight, bias, fp16_weights=False)):
+    for fast in (PackedLinear(weight.t(), bias), CompiledLinear(weight, bias, weights="float32")):
         torch.testing.assert_close(fast(x), dense(x), rtol=0, atol=1e-4)
         torch.testing.assert_close(fast.gelu(x), dense.gelu(x), rtol=0, atol=1e-4)
         torch.testing.assert_close(fast.add(x, residual), dense.add(x, residual), rtol=0, atol=1e-4)
@@ -101,17 +101,23 @@ def test_random_weights_speak_for_a_while_and_then_stop() -> None:
 
 
 @pytest.mark.skipif(not fp16_supported(), reason="this CPU keeps no weights in float16")
-def test_weights_in_float16_hardly_change_the_draws() -> None:
-    """The bound that 8 bits miss: total variation 0.02, greedy agreement 0.99 (random:nano: 0.0017, 0.995)."""
-    fp16 = T3Net.load(checkpoint().t3_path, TINY, CPU, fp16_weights=True)
+@pytest.mark.parametrize(
+    ("weights", "most_variation", "least_greedy"), [("float16", 0.02, 0.99), ("int8", 0.06, 0.9)], ids=str
+)
+def test_smaller_weights_hardly_change_the_draws(
+    weights: WeightFormat, most_variation: float, least_greedy: float
+) -> None:
+    """The bound of a default is a total variation of 0.02 and a greedy agreement of 0.99 (random:nano in float16:
+    0.0017, 0.995). 8 bits miss it, and are taken only where nothing else speaks in real time."""
+    smaller = T3Net.load(checkpoint().t3_path, TINY, CPU, weights=weights)
     speech_tokens = np.random.default_rng(1).integers(0, SPEECH_CODES, 400).tolist()
     with torch.inference_mode():
-        exact, small = (_logits(one, speech_tokens) for one in (net(), fp16))
+        exact, small = (_logits(one, speech_tokens) for one in (net(), smaller))
     sampler = Sampler(1, CPU)
     sampler.begin(0, request().sampling)
     p, q = (sampler.probabilities([0] * len(speech_tokens), logits) for logits in (exact, small))
-    assert 0 < float(0.5 * (p - q).abs().sum(-1).mean()) < 0.02
-    assert float((exact.argmax(-1) == small.argmax(-1)).float().mean()) > 0.99
+    assert 0 < float(0.5 * (p - q).abs().sum(-1).mean()) < most_variation
+    assert float((exact.argmax(-1) == small.argmax(-1)).float().mean()) > least_greedy
 
 
 def _logits(of: T3Net, speech_tokens: list[int]) -> torch.Tensor:

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from tokenizers.pre_tokenizers import ByteLevel
 
+from engines.checkpoints.checkpoint import EMBEDDED
 from engines.errors import CheckpointError
+from engines.model_spec import TINY
 from engines.text.tokenizer import TextTokenizer
 
 BYTES = sorted(ByteLevel.alphabet())
@@ -33,6 +35,17 @@ def test_a_vocabulary_of_bytes_encodes_and_decodes_any_text(tmp_path: Path) -> N
     assert tokens.count(257) == 1
     assert len(tokens) == len(text.replace("[laugh]", "").encode()) + 1
     assert tokenizer.decode(tokens) == text
+
+
+@pytest.mark.parametrize("word", ["a" * 61, "ab" * 200, "x" * 1000])
+def test_a_word_of_any_length_is_encoded(word: str) -> None:
+    """A WordPiece model takes words of at most 60 characters, and replaces longer ones by one token."""
+    tokenizer = TextTokenizer(EMBEDDED, TINY.t3.text_vocab)
+    tokens = tokenizer.encode(f"see {word} here")
+    assert tokenizer.encodes_words(tokens[1:-1])
+    assert len(tokens) > len(word) / 4
+    assert "<unk>" not in tokenizer.decode(tokens)
+    assert tokenizer.encode("a" * 60) == tokenizer.encode("a" * 61)[:-1]
 
 
 def test_an_id_beyond_t3s_vocabulary_is_refused_by_name(tmp_path: Path) -> None:

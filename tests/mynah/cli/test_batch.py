@@ -4,6 +4,7 @@ lost and nothing is spoken twice."""
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import wave
@@ -11,22 +12,26 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 import mynah
 from engines.errors import EngineFailure
 from engines.fake import Script, fake_voice, tone
+from mynah.cli.batch import output_dir as output_dir_module
 from mynah.cli.batch.command import bar, summary
 from mynah.cli.batch.output_dir import MANIFEST, OutputDir
 from mynah.cli.batch.run import Progress, RetryPolicy, Spoken, run_batch
-from mynah.cli.batch.script import Item, read_script
+from mynah.cli.batch.script import Item, lines_of, read_script
+from mynah.cli.commands import execute
+from mynah.cli.main import parser
 from service.audio.codecs import pcm_s16le
 from tests.mynah.cli.test_cli import cli, ended, start
 from tests.service.serving import serving
 from tests.virtual_time import virtual_time
 
-TEXTS = [f"This is line number {number} of the script." for number in range(12)]
+TEXTS = [f"This is line {letter} of the script." for letter in "abcdefghijkl"]
 
 
 def script(*lines: object) -> list[Item]:
@@ -90,7 +95,10 @@ def test_names_and_seeds_are_made_up_and_stay_the_same():
         ({"text": "a", "settings": {"volume": 3}}, "settings has the unknown key 'volume'"),
         ({"text": "a", "settings": {"seed": "7"}}, "settings.seed is '7'; it must be a number."),
         ({"text": "a", "settings": {"top_k": True}}, "settings.top_k is True"),
-        ({"text": "a", "settings": {"markup": "drop"}}, 'it must be "refuse" or "strip" or "literal".'),
+        (
+            {"text": "a", "settings": {"markup": "drop"}},
+            'it must be "refuse" or "strip" or "literal" or "ssml" or "ssml_lenient".',
+        ),
         ({"text": "a", "settings": {"drop_thinking": 1}}, "settings.drop_thinking is 1; it must be false or true."),
     ],
 )
@@ -100,6 +108,34 @@ def test_a_bad_line_is_named_before_anything_is_spoken(line: object, expected: s
     assert "Line 2" in str(raised.value)
     assert expected in str(raised.value)
     assert raised.value.reason == "SCRIPT_INVALID"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_script_is_read_as_editors_write_it(encoding: str, end: str):
+    """Windows' editors begin with a byte order mark; a text may hold what Python takes for the end of a line."""
+    texts = ["One.", "Two\u2028lines.", "Form\u000bfeed\x85.", "Ünïcødé 🎉."]
+    lines = [json.dumps({"text": text}, ensure_ascii=False).replace("\\u000b", "\u000b") for text in texts]
+    lines[2] = json.dumps({"text": texts[2]})
+    data = end.join([*lines, ""]).encode(encoding)
+    assert [item.text for item in read_script(lines_of(data, "lines.jsonl"))] == texts
+
+
+@pytest.mark.parametrize(
+    "data", [bytes(100), '{"text": "a"}'.encode("utf-16-le"), "привет мир " * 3, b"\x89PNG\r\n\x1a\n\0"]
+)
+def test_a_script_that_is_no_text_is_named(data: bytes | str):
+    with pytest.raises(
+        mynah.InvalidArgument, match=r"^Lines\.jsonl is not text: it has .*Send text in UTF-8"
+    ) as raised:
+        lines_of(data if isinstance(data, bytes) else data.encode("cp1251"), "lines.jsonl")
+    assert raised.value.reason == "TEXT_NOT_DECODABLE"
+
+
+@pytest.mark.parametrize("field", ["text", "voice"])
+def test_half_of_a_surrogate_pair_is_a_bad_line(field: str):
+    with pytest.raises(mynah.InvalidArgument, match=rf"Line 2: {field} is .* valid Unicode"):
+        script({"text": "a"}, json.dumps({"text": "a", field: "x\ud800"}))
 
 
 def test_a_script_without_lines_is_an_error():
@@ -255,9 +291,20 @@ def test_a_server_that_dies_and_comes_back_loses_nothing(tmp_path: Path):
 def test_a_permanent_error_is_not_retried_and_the_rest_goes_on(tmp_path: Path):
     wrong = ScriptedSpeaker(errors=[mynah.NotFound("no such voice", reason="VOICE_NOT_FOUND", code="NOT_FOUND")])
     done = run(tmp_path, wrong, jobs=1)
-    assert {name: error.reason for name, error in done.failed.items()} == {"000001": "VOICE_NOT_FOUND"}
+    first = "000011"  # of the two longest lines
+    assert {name: error.reason for name, error in done.failed.items()} == {first: "VOICE_NOT_FOUND"}
     assert (done.spoken, done.retries) == (11, 0)
-    check_whole(tmp_path, items()[1:])
+    check_whole(tmp_path, [item for item in items() if item.name != first])
+
+
+def test_the_longest_lines_are_spoken_first(tmp_path: Path):
+    """Lines of a like length share calls, and no long one is left for the end."""
+    lengths = [3, 50, 20, 50, 1]
+    lines = script(*({"text": "a" * length} for length in lengths))
+    speaker = ScriptedSpeaker()
+    with OutputDir(tmp_path) as output_dir:
+        virtual_time(run_batch(lines, output_dir, speaker, jobs=1))
+    assert [record["name"] for record in records(tmp_path)] == ["000002", "000004", "000003", "000001", "000005"]
 
 
 def test_a_stream_that_breaks_is_spoken_again(tmp_path: Path):
@@ -402,3 +449,62 @@ def test_how_text_is_read_belongs_to_what_was_spoken():
     (plain,), (stripped,) = read_script([line]), read_script([line], mynah.TextSettings(markup="strip"))
     assert plain.digest != stripped.digest
     assert plain.digest == "9fbebf197f3ddc0ae361e3251ee38a02", "folders of earlier versions stay valid"
+
+
+async def test_subtitles_lie_beside_the_audio_and_are_made_where_they_are_missing(tmp_path: Path):
+    lines, out = tmp_path / "lines.jsonl", tmp_path / "out"
+    lines.write_text("\n".join(json.dumps({"text": text, "name": f"n{i}"}) for i, text in enumerate(TEXTS[:3])))
+    command = ["batch", str(lines), "-o", str(out), "--subtitles", "vtt", "--quiet"]
+    async with serving() as at:
+        assert (await cli(at, *command)).status == 0
+        for number in range(3):
+            assert TEXTS[number] in " ".join((out / f"n{number}.vtt").read_text().split("\n"))
+        spoken = at.engine.opened_streams
+        (out / "n1.vtt").unlink()
+        assert (await cli(at, *command)).status == 0
+        assert (out / "n1.vtt").exists()
+        assert at.engine.opened_streams == spoken + 1
+
+
+async def test_a_disk_that_takes_nothing_more_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """All workers meet it. What was spoken stays, and the next run goes on."""
+    script_path, folder = tmp_path / "lines.jsonl", tmp_path / "spoken"
+    script_path.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    write, written = output_dir_module._write_wav, []
+
+    def full(file: IO[bytes], pcm: bytes, rate_hz: int) -> None:
+        written.append(file.name)
+        write(file, pcm, rate_hz)
+        if len(written) > 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async with serving() as at:
+        args = parser().parse_args(["--server", at.address, "batch", str(script_path), "-o", str(folder), "--quiet"])
+        with monkeypatch.context() as patched:
+            patched.setattr(output_dir_module, "_write_wav", full)
+            with pytest.raises(OSError, match="No space left"):
+                await execute(args)
+        assert len(list(folder.glob("*.wav"))) == len(records(folder)) == 3
+        assert not list(folder.glob(".*.part"))
+        await execute(args)
+    assert len(list(folder.glob("*.wav"))) == len(TEXTS)
+
+
+def test_the_speed_is_the_command_s_or_the_line_s():
+    lines = [json.dumps({"text": "Hello."}), json.dumps({"text": "Hello.", "settings": {"speed": 0.8}})]
+    assert [item.speed for item in read_script(lines, speed=1.5)] == [1.5, 0.8]
+    plain, scaled = read_script(lines)
+    assert (plain.speed, scaled.speed) == (None, 0.8)
+    assert plain.digest != scaled.digest, "a line whose speed has changed is spoken again"
+    with pytest.raises(mynah.InvalidArgument, match=r"settings\.speed is 'fast'; it must be a number"):
+        script({"text": "Hello.", "settings": {"speed": "fast"}})
+
+
+async def test_a_line_is_spoken_at_its_speed(tmp_path: Path):
+    source = write_script(tmp_path, {"text": "Hello there.", "name": "one"})
+    async with serving() as at:
+        for folder, options in (("plain", ()), ("fast", ("--speed", "2"))):
+            done = await cli(at, "batch", str(source), "-o", str(tmp_path / folder), *options)
+            assert done.status == 0, done.stderr
+    plain, fast = (pcm_of(tmp_path / folder / "one.wav") for folder in ("plain", "fast"))
+    assert len(plain) == 2 * len(fast) > 0

@@ -6,6 +6,7 @@ import asyncio
 import io
 import os
 import re
+import shlex
 import sys
 import wave
 from asyncio.subprocess import PIPE
@@ -19,6 +20,7 @@ from engines.errors import EngineFailure
 from engines.fake import Script, fake_voice, tone
 from mynah.cli.audio_sinks import FORMATS
 from mynah.cli.main import parser
+from mynah.cli.text_input import TextDecoder
 from service.audio.codecs import pcm_s16le
 from service.audio.formats import AudioFormat, AudioSettings
 from tests.service.audio.decoding import decode
@@ -124,6 +126,64 @@ async def test_a_file_name_without_a_format_is_refused_before_a_stream_opens(tmp
         done = await cli(at, "say", "Hello.", "-o", str(tmp_path / "out.doc"))
         assert (done.status, at.engine.opened_streams) == (2, 0)
         assert ".opus" in done.stderr
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+async def test_closed_standard_streams_are_no_traceback(closed: str, tmp_path: Path):
+    output = tmp_path / "out.wav"
+    async with serving() as at:
+        command = [sys.executable, "-m", "mynah", "--server", at.address, "say", "Hello.", "-o", str(output)]
+        shell = ["sh", "-c", f"{shlex.join(command)} {closed}"]
+        done = await ended(await asyncio.create_subprocess_exec(*shell, stdin=PIPE, stderr=PIPE, env=ENVIRONMENT))
+        await at.settled()
+    assert (done.status, "Traceback" in done.stderr) == (0, False), done.stderr
+    assert read_wav(output)[0] == 24_000
+
+
+async def test_a_closed_standard_input_has_nothing_to_speak():
+    async with serving() as at:
+        command = [sys.executable, "-m", "mynah", "--server", at.address, "say", "-", "-o", "out.wav"]
+        shell = ["sh", "-c", f"{shlex.join(command)} <&-"]
+        done = await ended(await asyncio.create_subprocess_exec(*shell, stdin=PIPE, stderr=PIPE, env=ENVIRONMENT))
+    assert done.status == 2
+    assert "nothing to speak" in done.stderr
+
+
+class Pieces:
+    """A standard input whose bytes arrive in these pieces."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self.text, self._decoder = "", TextDecoder("standard input")
+        for piece in pieces:
+            self.text += self._decoder.decode(piece)
+        self.text += self._decoder.decode(b"", final=True)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("size", [1, 2, 3, 1000])
+def test_standard_input_is_decoded_in_any_pieces(encoding: str, size: int):
+    text = "Höflich grüßt 😀 er.\r\nEnde"
+    data = text.encode(encoding)
+    assert Pieces(*(data[start : start + size] for start in range(0, len(data), size))).text == text
+
+
+def test_a_torn_word_is_let_pass():
+    assert Pieces("Caf\xe9 is open, and we are glad of it.".encode("latin-1")).text.startswith("Caf\ufffd is open")
+
+
+def test_a_first_letter_does_not_wait():
+    assert TextDecoder("standard input").decode(b"H") == "H"
+
+
+@pytest.mark.parametrize("data", [bytes(10), "Hello.".encode("utf-16-le"), b"\x89PNG\r\n\x1a\n\0\0", b"\xff" * 50])
+async def test_what_is_no_text_is_not_spoken(data: bytes, tmp_path: Path):
+    output = tmp_path / "out.wav"
+    async with serving() as at:
+        done = await cli(at, "say", "-", "-o", str(output), stdin=data)
+        await at.settled()
+    assert done.status == 2
+    assert re.search(r"Standard input is not text: it has .* Send text in UTF-8.*\[TEXT_NOT_DECODABLE\]", done.stderr)
+    assert not output.exists()
 
 
 async def test_say_to_standard_output_is_a_wav_stream():

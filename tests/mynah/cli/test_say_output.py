@@ -236,3 +236,31 @@ async def test_a_command_without_a_file_name_overwrites_nothing(tmp_path: Path, 
         assert done.stderr.rstrip().endswith("; mynah-2.wav")
     assert kept.read_bytes() == b"kept"
     assert len(read_wav(tmp_path / "mynah-2.wav")[1]) == 2 * 3 * 960
+
+
+@pytest.mark.parametrize("suffix", ["srt", "vtt"])
+async def test_subtitles_have_the_words_of_the_speech(suffix: str, tmp_path: Path):
+    wav, subtitles = tmp_path / "a.wav", tmp_path / f"a.{suffix}"
+    async with serving() as at:
+        end = await cli(at, "say", "This is one. And two!", "-o", str(wav), "--subtitles", str(subtitles))
+    assert end.status == 0, end.stderr
+    text = subtitles.read_text()
+    assert text.startswith("1\n00:00:00" if suffix == "srt" else "WEBVTT\n\n00:00:00")
+    assert "This is one." in text
+    assert "And two!" in text
+
+
+async def test_subtitles_of_another_name_are_refused_before_anything_is_made(tmp_path: Path):
+    async with serving() as at:
+        end = await cli(at, "say", "Hello.", "-o", str(tmp_path / "a.wav"), "--subtitles", "a.txt")
+        assert (end.status, at.engine.opened_streams) == (2, 0)
+    assert "[SUBTITLES_NAME_INVALID]" in end.stderr
+    assert os.listdir(tmp_path) == []
+
+
+async def test_subtitles_from_a_server_without_word_times_say_why(tmp_path: Path):
+    async with serving(Script(word_times=False)) as at:
+        end = await cli(at, "say", "Hello.", "-o", str(tmp_path / "a.wav"), "--subtitles", str(tmp_path / "a.srt"))
+    assert end.status == 2
+    assert "[WORD_TIMES_UNAVAILABLE]" in end.stderr
+    assert os.listdir(tmp_path) == []

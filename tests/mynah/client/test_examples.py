@@ -39,9 +39,11 @@ def test_every_public_class_has_an_example():
     classes = set(mynah.__all__) - VALUES - {"AudioFormat", "Event"}
     assert classes == {
         "Client",
+        "DictionaryEntry",
         "Sampling",
         "SpeechSettings",
         "SpeechStream",
+        "Subtitles",
         "TextSettings",
         "Timeouts",
         "Tls",

@@ -16,9 +16,12 @@ COUNTS = st.integers(0, 2**31 - 1)
 LONG_COUNTS = st.integers(0, 2**63 - 1)
 FLUSH_IDS = st.integers(0, 2**64 - 1)
 SECONDS = st.floats(allow_nan=False)
-BY_NAME: dict[str, st.SearchStrategy[Any]] = dict.fromkeys(
-    ("offset_samples", "made_samples", "delivered_samples", "consumed_text_chars"), LONG_COUNTS
-) | {"flush_id": FLUSH_IDS, "dropped_flush_ids": st.lists(FLUSH_IDS).map(tuple)}
+SAMPLES = ("offset_samples", "start_samples", "end_samples", "made_samples", "delivered_samples")
+BY_NAME: dict[str, st.SearchStrategy[Any]] = dict.fromkeys((*SAMPLES, "consumed_text_chars"), LONG_COUNTS) | {
+    "speed": st.floats(0.5, 2.0),
+    "flush_id": FLUSH_IDS,
+    "dropped_flush_ids": st.lists(FLUSH_IDS).map(tuple),
+}
 BY_TYPE: dict[Any, st.SearchStrategy[Any]] = {
     int: COUNTS,
     float: SECONDS,
@@ -29,6 +32,11 @@ BY_TYPE: dict[Any, st.SearchStrategy[Any]] = {
     float | None: st.none() | SECONDS,
     events.EndReason: st.sampled_from(get_args(events.EndReason)),
     events.SkipReason: st.sampled_from(get_args(events.SkipReason)),
+    tuple[events.SpokenSpan, ...]: st.deferred(lambda: st.lists(events_of(events.SpokenSpan), max_size=3).map(tuple)),
+    events.WordFault: st.sampled_from(get_args(events.WordFault)),
+    events.WordGuardAction: st.sampled_from(get_args(events.WordGuardAction)),
+    events.WordGuard | None: st.none() | st.deferred(lambda: events_of(events.WordGuard)),
+    tuple[events.WordTime, ...]: st.lists(st.deferred(lambda: events_of(events.WordTime)), max_size=3).map(tuple),
     events.WindowFigures | None: st.none() | st.deferred(lambda: events_of(events.WindowFigures)),
 }
 
@@ -52,7 +60,7 @@ def test_an_event_survives_the_wire(kind: type, data: st.DataObject):
     assert event_from_wire(received) == event
 
 
-@given(events_of(events.AudioChunk, events.SegmentStarted, events.SegmentDone))
+@given(events_of(events.AudioChunk, events.Words, events.SegmentStarted, events.SegmentDone))
 def test_an_answer_to_synthesize_carries_the_same_events(event: events.Event):
     message = speech_pb2.SynthesizeResponse(**event_to_wire(event))  # type: ignore[arg-type]
     assert event_from_wire(message) == event

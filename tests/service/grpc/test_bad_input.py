@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import grpc.aio
+import numpy as np
 import pytest
 
 from engines.errors import EngineBusy, EngineFailure
@@ -12,6 +13,7 @@ from engines.fake import Script
 from mynah.client import errors
 from mynah.client.transport import half_close, send
 from mynah.v1 import speech_pb2, voices_pb2
+from tests.clips import wav_bytes
 from tests.service.serving import (
     CANCEL,
     REFERENCE,
@@ -212,6 +214,22 @@ def audio(data: bytes = REFERENCE) -> Part:
     return Part(audio_chunk=data)
 
 
+TEN_MINUTES = wav_bytes(np.zeros(600 * 4000, np.float32), 4000)
+
+
+async def test_ten_minutes_are_refused_by_their_first_bytes_in_seconds():
+    """The client has neither sent the rest nor said that there is none."""
+    async with serving() as at:
+        call = at.voices.CreateVoice()
+        await send(call, new_voice())
+        await send(call, audio(TEN_MINUTES[:5000]))
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await call
+    error = error_of(raised.value)
+    assert (error.reason, error.value) == ("AUDIO_TOO_LONG", "600 s")
+    assert "more than 5 s and at most 120 s" in str(error)
+
+
 @pytest.mark.parametrize(
     ("parts", "code", "reason"),
     [
@@ -225,6 +243,7 @@ def audio(data: bytes = REFERENCE) -> Part:
         ([new_voice(), audio(b"short")], "INVALID_ARGUMENT", "AUDIO_TOO_SHORT"),
         ([new_voice(), audio(b"broken" * 1000)], "INVALID_ARGUMENT", "AUDIO_NOT_DECODABLE"),
         ([new_voice(), *[audio(bytes(6000))] * 2], "INVALID_ARGUMENT", "AUDIO_TOO_LARGE"),
+        ([new_voice(), audio(TEN_MINUTES[:5000])], "INVALID_ARGUMENT", "AUDIO_TOO_LONG"),
         ([new_voice(""), audio()], "INVALID_ARGUMENT", "VOICE_NAME_INVALID"),
         ([new_voice("  "), audio()], "INVALID_ARGUMENT", "VOICE_NAME_INVALID"),
         ([new_voice("x" * 81), audio()], "INVALID_ARGUMENT", "VOICE_NAME_INVALID"),

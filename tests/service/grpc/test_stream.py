@@ -45,7 +45,12 @@ async def test_opened_holds_settings_limits_and_model():
             audio_format="wav",
             sample_rate_hz=24_000,
             sampling=mynah.Sampling(0.5, 1000, 0.95, 1.2, 3, 1000),
-            text=mynah.TextSettings("refuse", "skip", False),
+            text=mynah.TextSettings("refuse", "skip", False, normalize=True, emoji="drop", paragraph_pause_s=0.0),
+            speed=1.0,
+            first_segment="sentence",  # because of the seed
+            schedule="balanced",
+            word_times=False,
+            word_guard=False,
         )
         assert (opened.model, opened.notice) == ("fake", at.engine.info.notice)
         assert (opened.limits.max_pending_text_chars, opened.limits.idle_timeout_s) == (5000, 77.0)
@@ -332,13 +337,49 @@ async def test_only_a_seed_asks_for_repeatable_bytes():
 
 
 async def test_the_servers_text_settings_hold_where_the_client_does_not_choose():
-    async with serving(markup="strip", unspeakable_text="refuse", drop_thinking=True) as at:
+    options = {"markup": "strip", "unspeakable_text": "refuse", "drop_thinking": True}
+    options |= {"normalize": False, "emoji": "name", "paragraph_pause_s": 1.0}
+    async with serving(**options) as at:
         async with at.client.stream() as stream:
-            assert stream.opened.settings.text == mynah.TextSettings("strip", "refuse", True)
+            assert stream.opened.settings.text == mynah.TextSettings(**options)
             await stream.send("<think>Nothing of this.</think><speak>Yes.</speak>")
             await stream.end()
             events = [event async for event in stream.events()]
         assert [event.text.strip() for event in events if isinstance(event, mynah.SegmentStarted)] == ["Yes."]
-        chosen = mynah.TextSettings("literal", "skip", False)
+        chosen = mynah.TextSettings("literal", "skip", False, normalize=True, emoji="drop", paragraph_pause_s=0.0)
         async with at.client.stream(text_settings=chosen) as stream:
             assert stream.opened.settings.text == chosen
+
+
+async def test_a_seed_gets_the_schedule_that_the_load_asks_for_and_is_told_it():
+    async with serving(Script(schedule="throughput")) as at:
+        async with at.client.stream(sampling=mynah.Sampling(seed=7)) as stream:
+            assert stream.opened.schedule == stream.opened.settings.schedule == "throughput"
+            (engine_stream,) = at.engine.streams
+            assert (engine_stream.sampling.schedule, engine_stream.sampling.repeatable) == ("throughput", True)
+        async with at.client.stream() as stream:
+            assert stream.opened.schedule is stream.opened.settings.schedule is None
+            (engine_stream,) = at.engine.streams
+            assert not engine_stream.sampling.repeatable, "its windows follow the load"
+
+
+@pytest.mark.parametrize("sampling", [mynah.Sampling(), mynah.Sampling(seed=7)], ids=["no seed", "a seed"])
+async def test_a_named_schedule_is_kept_whatever_the_load(sampling: mynah.Sampling):
+    async with (
+        serving(Script(schedule="throughput")) as at,
+        at.client.stream(sampling=sampling, schedule="lowest_latency") as stream,
+    ):
+        assert stream.opened.schedule == "lowest_latency"
+        (engine_stream,) = at.engine.streams
+        assert (engine_stream.sampling.schedule, engine_stream.sampling.repeatable) == ("lowest_latency", True)
+
+
+async def test_an_unknown_schedule_is_refused():
+    async with serving() as at:
+        with pytest.raises(mynah.InvalidArgument) as raised:
+            async with at.client.stream(schedule="fast"):  # type: ignore[arg-type]
+                pass
+        error = raised.value
+        assert (error.reason, error.field) == ("SCHEDULE_UNKNOWN", "settings.schedule")
+        assert error.allowed == "lowest_latency, balanced, throughput, crowd, offline"
+        await at.check_serves()

@@ -50,6 +50,20 @@ async def test_a_model_that_speech_accepts_can_be_retrieved(name: str):
         assert name in missing["message"]
 
 
+async def test_a_seed_comes_with_the_schedule_that_repeats_its_bytes():
+    async with http_serving() as (at, client):
+        chosen = await client.post(SPEECH, json=HELLO | {"seed": 7})
+        named = await client.post(SPEECH, json=HELLO | {"schedule": "offline"})
+        neither = await client.post(SPEECH, json=HELLO)
+        unknown = await client.post(SPEECH, json=HELLO | {"schedule": "fast"})
+        assert chosen.headers["x-mynah-schedule"] == at.engine.script.schedule
+        assert named.headers["x-mynah-schedule"] == "offline"
+        assert "x-mynah-schedule" not in neither.headers
+        assert unknown.status_code == 400
+        assert (unknown.json()["error"]["code"], unknown.json()["error"]["param"]) == ("SCHEDULE_UNKNOWN", "schedule")
+        await at.settled()
+
+
 @pytest.mark.parametrize("name", VOICE_ALIASES)
 async def test_openais_voices_are_the_default_voice(name: str):
     async with http_serving() as (at, client):
@@ -109,7 +123,7 @@ async def test_a_whole_wav_has_its_length():
 
 
 async def test_a_whole_answer_is_bounded(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("service.http.speech._MAX_WHOLE_BYTES", 10_000)
+    monkeypatch.setattr("service.http.speech.MAX_WHOLE_BYTES", 10_000)
     async with http_serving() as (at, client):
         error = (await client.post(SPEECH, json=WAV | {"stream": False})).json()["error"]
         assert (error["code"], error["param"]) == ("ANSWER_TOO_LONG", "stream")

@@ -57,6 +57,7 @@ def document(at: Serving) -> schemathesis.BaseSchema:
 
 OPERATIONS = [
     ("/v1/audio/models", "GET"),
+    ("/dev/captioned_speech", "POST"),
     ("/v1/audio/speech", "POST"),
     ("/v1/audio/voices", "GET"),
     ("/v1/models", "GET"),

@@ -86,6 +86,28 @@ async def test_events_carry_the_same_audio_and_count_tokens():
         assert events[-1] == {"type": "speech.audio.done", "usage": usage}
 
 
+async def test_events_have_the_marks_of_ssml():
+    async with http_serving() as (_, client):
+        text = "One<mark name='a'/><break time='1s'/>two."
+        request = HELLO | {"input": text, "markup": "ssml", "response_format": "pcm", "stream_format": "sse"}
+        answer = await client.post(SPEECH, json=request)
+        events = [json.loads(line.removeprefix("data: ")) for line in answer.text.split("\n\n") if line]
+        (mark,) = (event for event in events if event["type"] == "speech.mark")
+        assert mark == {"type": "speech.mark", "name": "a", "offset_samples": 3 * 960}
+        audio = b"".join(base64.b64decode(event["audio"]) for event in events if "audio" in event)
+        assert not any(audio[2 * 3 * 960 : 2 * (3 * 960 + 24_000)])
+
+
+async def test_a_dictionary_may_be_an_object_or_a_list():
+    async with http_serving() as (_, client):
+        request = HELLO | {"input": "Run nginx.", "response_format": "pcm", "seed": 5}
+        spoken = (await client.post(SPEECH, json=request | {"input": "Run engine ex."})).content
+        entry = {"word": "nginx", "respelling": "engine ex", "case_sensitive": True}
+        for dictionary in ({"nginx": "engine ex"}, [entry]):
+            assert (await client.post(SPEECH, json=request | {"dictionary": dictionary})).content == spoken
+        assert (await client.post(SPEECH, json=request)).content != spoken
+
+
 @pytest.mark.parametrize(
     ("change", "param", "reason"),
     [
@@ -104,7 +126,8 @@ async def test_events_carry_the_same_audio_and_count_tokens():
         ({"response_format": "opus", "sample_rate_hz": 44_100}, "sample_rate_hz", "SAMPLE_RATE_UNSUPPORTED"),
         ({"sample_rate_hz": 2**40}, "sample_rate_hz", "VALUE_INVALID"),
         ({"stream_format": "xml"}, "stream_format", "STREAM_FORMAT_UNKNOWN"),
-        ({"speed": 1.5}, "speed", "SPEED_UNSUPPORTED"),
+        ({"speed": 2.1}, "speed", "SPEED_OUT_OF_RANGE"),
+        ({"speed": 0.25}, "speed", "SPEED_OUT_OF_RANGE"),
         ({"speed": "fast"}, "speed", "VALUE_INVALID"),
         ({"instructions": "Whisper."}, "instructions", "INSTRUCTIONS_UNSUPPORTED"),
         ({"temperature": True}, "temperature", "VALUE_INVALID"),
@@ -113,6 +136,20 @@ async def test_events_carry_the_same_audio_and_count_tokens():
         ({"max_speech_token_count": 0}, "max_speech_token_count", "SAMPLING_OUT_OF_RANGE"),
         ({"seed": -1}, "seed", "VALUE_INVALID"),
         ({"pitch": 2}, "pitch", "FIELD_UNKNOWN"),
+        ({"normalize": "no"}, "normalize", "VALUE_INVALID"),
+        ({"emoji": "say"}, "emoji", "EMOJI_UNKNOWN"),
+        ({"paragraph_pause_s": 11}, "paragraph_pause_s", "PAUSE_TOO_LONG"),
+        ({"paragraph_pause_s": "long"}, "paragraph_pause_s", "VALUE_INVALID"),
+        ({"dictionary": "a"}, "dictionary", "VALUE_INVALID"),
+        ({"dictionary": {"a": 5}}, "dictionary", "VALUE_INVALID"),
+        ({"dictionary": {"a": "\ud800"}}, "dictionary", "VALUE_INVALID"),
+        ({"dictionary": [{"word": "a"}]}, "dictionary", "VALUE_INVALID"),
+        ({"dictionary": [{"word": "a", "respelling": "b", "ipa": "c"}]}, "dictionary", "VALUE_INVALID"),
+        ({"dictionary": {"a": "..."}}, "dictionary", "DICTIONARY_ENTRY_INVALID"),
+        ({"dictionary": {"a": "ˈa"}}, "dictionary", "DICTIONARY_IPA_UNSUPPORTED"),
+        ({"dictionary": {f"w{n}": "a" for n in range(1001)}}, "dictionary", "DICTIONARY_TOO_LONG"),
+        ({"markup": "ssml", "input": "<emphasis>a</emphasis>"}, "input", "SSML_UNSUPPORTED"),
+        ({"markup": "ssml", "input": "<sub alias='a'>b"}, "input", "SSML_INVALID"),
     ],
 )
 async def test_invalid_fields_are_rejected_by_their_name_in_the_body(change: dict[str, Any], param: str, reason: str):
@@ -137,7 +174,7 @@ async def test_invalid_fields_are_rejected_by_their_name_in_the_body(change: dic
         (b"[1]", "application/json", 400, "MESSAGE_INVALID"),
         (b'{"model": ', "application/json; charset=utf-8", 400, "MESSAGE_INVALID"),
         (b"\xff\xfe", "application/json", 400, "MESSAGE_INVALID"),
-        (b"[" * 100_000, "application/json", 413, "BODY_TOO_LARGE"),
+        (b"[" * 300_000, "application/json", 413, "BODY_TOO_LARGE"),
         (b"[" * 70_000, "application/json", 400, "MESSAGE_INVALID"),
         (json.dumps(HELLO).encode(), "text/plain", 415, "MEDIA_TYPE_UNSUPPORTED"),
         (json.dumps(HELLO).encode(), "", 415, "MEDIA_TYPE_UNSUPPORTED"),

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 import mynah
 from engines.fake import fake_voice
 from service.voices.ids import DEFAULT_VOICE_ID
 from service.voices.stored_voice import stamped
+from tests.clips import wav_bytes
 from tests.service.http.clients import HELLO, SPEECH, http_serving
 from tests.service.serving import REFERENCE
 
@@ -91,6 +95,45 @@ async def test_invalid_uploads(fields: dict[str, str], audio: bytes, status: int
         assert (answer.status_code, error["param"] or "", error["code"]) == (status, param, reason)
         await at.settled()
         assert len((await client.get(VOICES)).json()["voices"]) == 1
+
+
+async def answer_to(address: str, request: bytes) -> tuple[str, dict[str, Any]]:
+    """The status line and the error that answer the first bytes of a request, which is never finished."""
+    host, _, port = address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(request)
+    head = (await reader.readuntil(b"\r\n\r\n")).decode()
+    length = int(head.lower().split("content-length: ")[1].split()[0])
+    error: dict[str, Any] = json.loads(await reader.readexactly(length))["error"]
+    writer.close()
+    return head.splitlines()[0], error
+
+
+def beginning(stated_bytes: int, audio: bytes) -> bytes:
+    """The begin of a form whose headers state a length."""
+    head = f"POST {VOICES} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {stated_bytes}\r\n"
+    head += "Content-Type: multipart/form-data; boundary=x\r\n\r\n"
+    part = '--x\r\nContent-Disposition: form-data; name="audio"; filename="me.wav"\r\n\r\n'
+    return (head + (part if audio else "")).encode() + audio
+
+
+async def test_a_body_that_states_that_it_is_too_long_is_refused_in_seconds_before_it_is_sent():
+    async with http_serving() as (at, _):
+        assert at.http is not None
+        status, error = await answer_to(at.http, beginning(53_000_000, b""))
+    assert "413" in status
+    assert error["code"] == "BODY_TOO_LARGE"
+    assert "at most 20000000 bytes (20.0 MB) and 120 s. 10 to 20 s of one speaker are enough" in error["message"]
+
+
+async def test_ten_minutes_are_refused_by_their_first_bytes():
+    ten_minutes = wav_bytes(np.zeros(600 * 4000, np.float32), 4000)
+    async with http_serving() as (at, _):
+        assert at.http is not None
+        status, error = await answer_to(at.http, beginning(len(ten_minutes), ten_minutes[:5000]))
+    assert "400" in status
+    assert (error["code"], error["param"]) == ("AUDIO_TOO_LONG", "audio")
+    assert "600 s long; it must be more than 5 s and at most 120 s" in error["message"]
 
 
 @pytest.mark.parametrize(

@@ -20,10 +20,15 @@ def session(
     *,
     seed: int = 7,
     text: TextSettings | None = None,
+    word_times: bool = False,
+    speed: float = 1.0,
     **limits: int,
 ) -> Session:
     voice, sampling = fake_voice("default"), Sampling(seed=seed)
-    settings = StreamSettings("default", voice, audio or AudioSettings(), sampling, text or TextSettings())
+    chosen = text or TextSettings()
+    settings = StreamSettings(
+        "default", voice, audio or AudioSettings(), sampling, chosen, speed, word_times=word_times
+    )
     return Session(engine, settings, StreamPolicy(**limits))
 
 
@@ -85,9 +90,11 @@ class Received:
                 assert done.offset_samples == own[0].offset_samples
 
 
-async def speak(engine: FakeEngine, text: str, audio: AudioSettings | None = None, *, seed: int = 7) -> Received:
+async def speak(
+    engine: FakeEngine, text: str, audio: AudioSettings | None = None, *, seed: int = 7, speed: float = 1.0
+) -> Received:
     """One text to its end."""
-    async with session(engine, audio, seed=seed) as one:
+    async with session(engine, audio, seed=seed, speed=speed) as one:
         one.write(text)
         one.end()
         return await Received().read(one)

@@ -10,7 +10,8 @@ from prometheus_client import REGISTRY
 
 from engines.errors import EngineBusy, EngineFailure, InvalidInput
 from engines.fake import FakeEngine, Script
-from engines.model_spec import SAMPLES_PER_TOKEN
+from engines.model_spec import SAMPLE_RATE_HZ, SAMPLES_PER_TOKEN
+from engines.time_scale import scaled_samples
 from mynah.client.events import AudioChunk, Cancelled, Flushed, SegmentDone, SegmentStarted
 from service.audio.formats import AudioFormat, AudioSettings
 from service.errors import ResourceExhausted
@@ -534,3 +535,100 @@ def test_at_other_rates_the_timeline_is_as_exact(rate_hz: int):
     received = virtual_time(speak(engine, THREE, AudioSettings(sample_rate_hz=rate_hz)))
     received.check_gapless()
     assert sum(chunk.samples for chunk in received.audio) == engine.made_samples * rate_hz // 24_000
+
+
+@pytest.mark.parametrize("speed", [0.5, 0.9, 1.5, 2.0])
+@pytest.mark.parametrize(
+    "audio",
+    [
+        AudioSettings(),
+        AudioSettings(AudioFormat.PCM_F32LE, 16_000),
+        AudioSettings(AudioFormat.MULAW, 8000),
+        AudioSettings(AudioFormat.OGG_OPUS, 48_000),
+        AudioSettings(AudioFormat.MP3, 44_100),
+    ],
+    ids=lambda audio: f"{audio.audio_format.value}-{audio.sample_rate_hz}",
+)
+def test_every_format_and_rate_counts_what_the_speed_makes_of_the_speech(speed: float, audio: AudioSettings):
+    plain = virtual_time(speak(FakeEngine(SLOW), THREE, AudioSettings()))
+    engine = FakeEngine(SLOW)
+    received = virtual_time(speak(engine, THREE, audio, speed=speed))
+    received.check_gapless()
+    assert [event.speed for event in received.started] == [speed] * 3
+    native = [scaled_samples(done.samples, speed) for done in plain.done]
+    assert engine.made_samples == sum(native)
+    if not audio.audio_format.takes_time:  # those with frames pad every segment
+        ends = [round(sum(native[: n + 1]) * audio.sample_rate_hz / SAMPLE_RATE_HZ) for n in range(3)]
+        assert [done.offset_samples + done.samples for done in received.done] == ends
+    assert [done.speech_tokens for done in received.done] == [done.speech_tokens for done in plain.done]
+
+
+def test_a_new_speed_holds_for_every_segment_that_has_not_begun():
+    async def conversation() -> Received:
+        async with session(FakeEngine(SLOW), send_queue_events=1) as one:
+            received = Received()
+            one.write(THREE)
+            one.end()
+            await received.read_until(one, AudioChunk)
+            one.set_speed(2.0)  # the first segment is being spoken, and nothing of the second is made
+            await received.read(one)
+            return received
+
+    received = virtual_time(conversation())
+    received.check_gapless()
+    assert [event.speed for event in received.started] == [1.0, 2.0, 2.0]
+    plain = virtual_time(speak(FakeEngine(SLOW), THREE))
+    lengths = [done.samples for done in plain.done]
+    assert [done.samples for done in received.done] == [lengths[0], lengths[1] // 2, lengths[2] // 2]
+
+
+def test_a_new_speed_keeps_the_segment_that_was_prepared():
+    async def conversation() -> int:
+        engine = FakeEngine(SLOW)
+        async with session(engine, send_queue_events=1) as one:
+            (stream,) = engine.streams
+            one.write(THREE)
+            one.end()
+            received = Received()
+            await received.read_until(one, AudioChunk)
+            one.set_speed(1.5)
+            await received.read(one)
+            return stream.prepared_hits
+
+    assert virtual_time(conversation()) == 2
+
+
+def test_a_cancel_counts_the_samples_at_their_speed_and_the_speed_stays():
+    async def conversation() -> tuple[Cancelled, Received]:
+        engine = FakeEngine(SLOW)
+        async with session(engine, speed=2.0) as one:
+            received = Received()
+            one.write(THREE)
+            await received.read_until(one, AudioChunk)
+            await one.cancel()
+            answer = await received.read_until(one, Cancelled)
+            one.write("Another sentence.")
+            one.end()
+            await received.read(one)
+            assert isinstance(answer, Cancelled)
+            return answer, received
+
+    answer, received = virtual_time(conversation())
+    received.check_gapless()
+    assert answer.delivered_samples == received.audio[0].samples
+    assert [event.speed for event in received.started] == [2.0, 2.0]
+    assert received.done[-1].samples == len("Another sentence.") * SAMPLES_PER_TOKEN // 2
+
+
+@pytest.mark.parametrize("speed", [0.0, 0.4, 2.5, float("nan")])
+def test_a_speed_out_of_the_range_changes_nothing(speed: float):
+    async def conversation() -> Received:
+        async with session(FakeEngine()) as one:
+            with pytest.raises(InvalidInput, match=r"from 0\.5 to 2") as raised:
+                one.set_speed(speed)
+            assert (raised.value.field, raised.value.reason) == ("set_speed.speed", "SPEED_OUT_OF_RANGE")
+            one.write("Still here.")
+            one.end()
+            return await Received().read(one)
+
+    assert [event.speed for event in virtual_time(conversation()).started] == [1.0]

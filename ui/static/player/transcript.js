@@ -7,16 +7,24 @@ export function drawTranscript(element, recording, position_s) {
   if (!recording?.sent) return;
   const { name, started, sent, segments, typed } = recording;
   const current = position_s > 0 ? segments.findLast((one) => one.offset_s <= position_s) : null;
-  const key = `${name}${started}/${sent.length}/${segments.length}/${current?.index}/${typed}`;
+  const word = current && recording.wordAt(position_s);
+  const key = `${name}${started}/${sent.length}/${segments.length}/${current?.index}/${word?.from}/${typed}`;
   if (element.dataset.key === key) return;
   element.dataset.key = key;
   const consumed = segments.at(-1)?.to ?? 0;
   const at = current ? segments.indexOf(current) : segments.length - 1;
   const near = segments.slice(Math.max(0, at - BEFORE), Math.max(0, at) + AFTER);
-  const spans = near.map((one) => span(sent.slice(one.from, one.to), one === current ? "current" : "spoken"));
+  const spans = near.flatMap((one) => one === current ? spoken(sent, one, word) : [span(sent.slice(one.from, one.to), "spoken")]);
   if (consumed < sent.length) spans.push(span(sent.slice(consumed, consumed + WAITING_CHARS), "waiting"));
   if (!typed) spans.push(span("", "caret"));
   element.replaceChildren(...spans);
+}
+
+// The segment that plays, with the word that is spoken now marked in it.
+function spoken(sent, segment, word) {
+  if (word?.segment !== segment.index) return [span(sent.slice(segment.from, segment.to), "current")];
+  const parts = [[segment.from, word.from, "current"], [word.from, word.to, "current word"], [word.to, segment.to, "current"]];
+  return parts.filter(([from, to]) => from < to).map(([from, to, kind]) => span(sent.slice(from, to), kind));
 }
 
 function span(text, kind) {

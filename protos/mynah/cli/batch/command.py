@@ -12,12 +12,14 @@ from pathlib import Path
 
 from mynah.cli.batch.output_dir import MANIFEST, OutputDir
 from mynah.cli.batch.run import Progress, RetryPolicy, Spoken, run_batch
-from mynah.cli.batch.script import Item, read_script
+from mynah.cli.batch.script import Item, lines_of, read_script
+from mynah.cli.text_settings import text_settings
 from mynah.client.client import Client
 from mynah.client.errors import InvalidArgument, MynahError, ServerError
-from mynah.client.settings import TextSettings
+from mynah.client.events import AudioChunk
 from mynah.client.stream import SpeechStream
 from mynah.client.stream_stats import StreamStats
+from mynah.client.subtitles import Subtitles
 
 FAILED = "failed.jsonl"
 _BAR_CELLS = 24
@@ -30,13 +32,13 @@ async def batch(args: argparse.Namespace, connect: Callable[[list[str]], Client]
     """
     if args.jobs < 1:
         raise InvalidArgument(f"--jobs is {args.jobs}; it must be at least 1.", reason="JOBS_INVALID", field="jobs")
-    text_settings = TextSettings(args.markup, args.unspeakable_text, args.drop_thinking)
-    items = read_script(args.script.read_text(encoding="utf-8").splitlines(), text_settings)
+    lines = lines_of(args.script.read_bytes(), str(args.script))
+    items = read_script(lines, text_settings(args), args.speed)
     started_s = time.monotonic()
     bar = ProgressBar(started_s, live=sys.stderr.isatty() and not args.quiet)
-    with OutputDir(args.output) as output_dir:
+    with OutputDir(args.output, args.subtitles) as output_dir:
         async with connect(args.server.split(",")) as client:
-            speaker, policy = ClientSpeaker(client), RetryPolicy(args.retry_s)
+            speaker, policy = ClientSpeaker(client, args.subtitles, args.word_guard), RetryPolicy(args.retry_s)
             progress = await run_batch(
                 items, output_dir, speaker, jobs=args.jobs, retry_policy=policy, on_progress=bar.show
             )
@@ -53,8 +55,8 @@ async def batch(args: argparse.Namespace, connect: Callable[[list[str]], Client]
 class ClientSpeaker:
     """A Speaker over the client, which balances the load between its servers."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, client: Client, subtitle_format: str | None = None, word_guard: bool | None = None) -> None:
+        self._client, self._subtitle_format, self._word_guard = client, subtitle_format, word_guard
 
     async def speak(self, item: Item) -> Spoken:
         stream = self._client.stream(
@@ -63,25 +65,32 @@ class ClientSpeaker:
             sample_rate_hz=item.sample_rate_hz,
             sampling=item.sampling,
             text_settings=item.text_settings,
+            speed=item.speed,
+            schedule="offline",
+            word_times=True if self._subtitle_format else None,
+            word_guard=self._word_guard,
         )
         async with stream:
             rate_hz = stream.opened.settings.sample_rate_hz
             assert rate_hz is not None
-            stats, pcm = StreamStats(rate_hz), bytearray()
+            stats, pcm, subtitles = StreamStats(rate_hz), bytearray(), Subtitles(rate_hz)
             stats.text_sent(time.monotonic())
             try:
                 async with asyncio.TaskGroup() as tasks:
                     sending = tasks.create_task(_send(stream, item.text))
-                    async for chunk in stream:
-                        stats.chunk_received(chunk, time.monotonic())
-                        pcm += chunk.data
+                    async for event in stream.events():
+                        subtitles.add(event)
+                        if isinstance(event, AudioChunk):
+                            stats.chunk_received(event, time.monotonic())
+                            pcm += event.data
                     sending.cancel()
             except BaseExceptionGroup as group:  # both sides raise the same error
                 raise group.exceptions[0] from None
         if stats.ttfa_s is None or stats.rtf is None:
             message = "The text contains nothing to speak; send some words."
             raise InvalidArgument(message, reason="TEXT_EMPTY", field="text")
-        return Spoken(bytes(pcm), rate_hz, stats.ttfa_s, stats.rtf * stats.audio_s)
+        text = subtitles.in_format(self._subtitle_format) if self._subtitle_format else ""
+        return Spoken(bytes(pcm), rate_hz, stats.ttfa_s, stats.rtf * stats.audio_s, text)
 
 
 async def _send(stream: SpeechStream, text: str) -> None:

@@ -23,8 +23,10 @@ _LOCK = ".lock"
 class OutputDir:
     """An output folder, as a context manager. Raises WrongState if another process uses it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, subtitle_format: str | None = None) -> None:
+        """`subtitle_format`: of the file beside each audio file; None: there is none."""
         self.folder = folder
+        self._subtitle_format = subtitle_format
         self._records: dict[str, dict[str, Any]] = {}
 
     def __enter__(self) -> OutputDir:
@@ -57,6 +59,8 @@ class OutputDir:
             raise AlreadyExists(message, reason="FILE_EXISTS", field="name", value=item.name)
         if record is None or record["digest"] != item.digest:
             return False
+        if self._subtitle_format is not None and not self._subtitles(item).exists():
+            return False
         if part.exists() and part.stat().st_size == record["bytes"]:
             os.replace(part, path)
         return path.exists() and path.stat().st_size == record["bytes"]
@@ -65,16 +69,29 @@ class OutputDir:
         """The path of the item's complete audio."""
         return self.folder / f"{item.name}.wav"
 
+    def _subtitles(self, item: Item) -> Path:
+        return self.folder / f"{item.name}.{self._subtitle_format}"
+
+    def put_subtitles(self, item: Item, text: str) -> None:
+        """Store an item's subtitles; before its audio, so that what is listed has them."""
+        part = self.folder / f".{item.name}.{self._subtitle_format}.part"
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, self._subtitles(item))
+
     def _part(self, item: Item) -> Path:
         return self.folder / f".{item.name}.{item.digest}.part"
 
     def put(self, item: Item, pcm: bytes, rate_hz: int, info: dict[str, Any]) -> None:
         """Store an item's audio (PCM s16le) and its record durably."""
         path, part = self.path(item), self._part(item)
-        with part.open("wb") as file:
-            _write_wav(file, pcm, rate_hz)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with part.open("wb") as file:
+                _write_wav(file, pcm, rate_hz)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            part.unlink(missing_ok=True)  # on a full disk, the space that it took
+            raise
         record = {"name": item.name, "file": path.name, "digest": item.digest, "bytes": part.stat().st_size, **info}
         self._manifest.write(json.dumps(record) + "\n")
         self._manifest.flush()

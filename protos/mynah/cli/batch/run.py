@@ -25,6 +25,7 @@ class Spoken:
     rate_hz: int
     ttfa_s: float
     wall_s: float
+    subtitles: str = ""  # in the format that was asked for
 
     @property
     def audio_s(self) -> float:
@@ -73,11 +74,12 @@ async def run_batch(
 ) -> Progress:
     """Speak the items that are missing in the output folder. Items that fail are in `failed` of the result.
 
-    If it is cancelled, the finished items stay in the folder.
+    If it is cancelled or the folder cannot be written (OSError), the finished items stay in the folder.
     """
     missing = output_dir.missing(items)
     progress = Progress(len(items), len(items) - len(missing))
-    waiting = iter(missing)
+    # The longest first: items of a like length share calls with little padding, and no long one is left for the end.
+    waiting = iter(sorted(missing, key=lambda item: -len(item.text)))
 
     async def work() -> None:
         for item in waiting:  # shared by all workers
@@ -85,9 +87,12 @@ async def run_batch(
             on_progress(progress)
 
     on_progress(progress)
-    async with asyncio.TaskGroup() as tasks:
-        for _ in range(min(jobs, len(missing))):
-            tasks.create_task(work())
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(min(jobs, len(missing))):
+                tasks.create_task(work())
+    except BaseExceptionGroup as group:  # a full disk, for example; all workers meet it
+        raise group.exceptions[0] from None
     return progress
 
 
@@ -107,6 +112,8 @@ async def _speak_one(
             progress.retries += 1
             await asyncio.sleep(_delay_s(attempt, error))
             continue
+        if spoken.subtitles:
+            output_dir.put_subtitles(item, spoken.subtitles)
         output_dir.put(item, spoken.pcm, spoken.rate_hz, _record(spoken, item, attempt))
         progress.spoken += 1
         progress.audio_s += spoken.audio_s

@@ -7,20 +7,23 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Any, get_args
 
+from mynah.cli.text_input import decoded
 from mynah.client.errors import InvalidArgument
-from mynah.client.settings import Sampling, TextSettings
+from mynah.client.settings import Emoji, Markup, Sampling, TextSettings
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _NAME_ALLOWED = 'a letter, digit or "_", then up to 127 of these, "." and "-"'
 _KEYS = ("text", "voice", "settings", "name")
 _TEXT_CHOICES: dict[str, tuple[Any, ...]] = {
-    "markup": ("refuse", "strip", "literal"),
+    "markup": get_args(Markup),
     "unspeakable_text": ("skip", "refuse"),
     "drop_thinking": (False, True),
+    "normalize": (False, True),
+    "emoji": get_args(Emoji),
 }
-_SETTINGS = ("sample_rate_hz", *(option.name for option in fields(Sampling)), *_TEXT_CHOICES)
+_SETTINGS = ("sample_rate_hz", "speed", *(option.name for option in fields(Sampling)), *_TEXT_CHOICES)
 _SERVERS_CHOICE = TextSettings()
 _SEED_BITS = 53
 
@@ -35,6 +38,7 @@ class Item:
     sample_rate_hz: int | None
     sampling: Sampling
     text_settings: TextSettings = _SERVERS_CHOICE
+    speed: float | None = None
 
     @property
     def digest(self) -> str:
@@ -42,18 +46,30 @@ class Item:
         content = [self.text, self.voice, self.sample_rate_hz, asdict(self.sampling)]
         if self.text_settings != _SERVERS_CHOICE:  # without them, folders made before there were any stay valid
             content.append(asdict(self.text_settings))
+        if self.speed is not None:
+            content.append({"speed": self.speed})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def read_script(lines: Iterable[str], text_settings: TextSettings = _SERVERS_CHOICE) -> list[Item]:
+def lines_of(data: bytes, source: str) -> list[str]:
+    """Returns the lines of a script's bytes. Raises InvalidArgument if they are no text.
+
+    Only a line feed ends a line: a JSON string may hold the other characters that str.splitlines takes for ends.
+    """
+    return decoded(data, source).split("\n")
+
+
+def read_script(
+    lines: Iterable[str], text_settings: TextSettings = _SERVERS_CHOICE, speed: float | None = None
+) -> list[Item]:
     """Returns the items of all lines that are not blank. Raises InvalidArgument that names the line and its error.
 
-    `text_settings` holds where a line has none of its own.
+    `text_settings` and `speed` hold where a line has none of its own.
     """
     items: list[Item] = []
     line_of: dict[str, int] = {}
     for number, line in _numbered(lines):
-        item = _item(number, line, text_settings)
+        item = _item(number, line, text_settings, speed)
         if (folded := item.name.casefold()) in line_of:  # some file systems ignore case
             problem = f"is already the name of line {line_of[folded]}; choose another one"
             raise _invalid(number, "name", item.name, problem)
@@ -68,7 +84,7 @@ def _numbered(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
     return ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
 
 
-def _item(number: int, line: str, text_settings: TextSettings) -> Item:
+def _item(number: int, line: str, text_settings: TextSettings, speed: float | None) -> Item:
     try:
         content = json.loads(line)
     except ValueError as error:
@@ -78,6 +94,9 @@ def _item(number: int, line: str, text_settings: TextSettings) -> Item:
     text, voice = content.get("text"), content.get("voice")
     if not isinstance(text, str) or not text.strip():
         raise _not_allowed(number, "text", text, "a string that is not blank")
+    for field, value in content.items():
+        if isinstance(value, str) and any("\ud800" <= char <= "\udfff" for char in value):
+            raise _not_allowed(number, field, value, "valid Unicode, without half of a surrogate pair")
     if voice is not None and not isinstance(voice, str):
         raise _not_allowed(number, "voice", voice, "the id of a voice")
     name = content.get("name", f"{number:06}")
@@ -86,8 +105,10 @@ def _item(number: int, line: str, text_settings: TextSettings) -> Item:
     settings = content.get("settings", {})
     _check_keys(number, "settings", settings, _SETTINGS)
     of_text = {key: _text_choice(number, key, value) for key, value in settings.items() if key in _TEXT_CHOICES}
-    rate, sampling = _numbers(number, {k: v for k, v in settings.items() if k not in of_text}, f"{name}\0{text}")
-    return Item(name, text, voice, rate, sampling, replace(text_settings, **of_text))
+    numbers = {"speed": speed} if speed is not None else {}
+    numbers |= {key: value for key, value in settings.items() if key not in of_text}
+    rate, of_line, sampling = _numbers(number, numbers, f"{name}\0{text}")
+    return Item(name, text, voice, rate, sampling, replace(text_settings, **of_text), of_line)
 
 
 def _text_choice(number: int, key: str, value: Any) -> Any:
@@ -97,15 +118,18 @@ def _text_choice(number: int, key: str, value: Any) -> Any:
     return value
 
 
-def _numbers(number: int, content: Any, salt: str) -> tuple[int | None, Sampling]:
-    """The default seed depends on name and text, so that a retry makes the same speech."""
+def _numbers(number: int, content: Any, salt: str) -> tuple[int | None, float | None, Sampling]:
+    """Returns the sample rate, the speed and the sampling.
+
+    The default seed depends on name and text, so that a retry makes the same speech.
+    """
     for key, value in content.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise _not_allowed(number, f"settings.{key}", value, "a number")
     settings = dict(content)
-    rate = settings.pop("sample_rate_hz", None)
+    rate, speed = settings.pop("sample_rate_hz", None), settings.pop("speed", None)
     default_seed = int.from_bytes(hashlib.sha256(salt.encode()).digest()) % 2**_SEED_BITS
-    return rate, Sampling(**{"seed": default_seed, **settings})
+    return rate, speed, Sampling(**{"seed": default_seed, **settings})
 
 
 def _check_keys(number: int, field: str, content: Any, allowed: tuple[str, ...]) -> None:

@@ -4,6 +4,7 @@ orders and under injected faults. Each rule is also broken on purpose: the simul
 
 from __future__ import annotations
 
+import asyncio
 import random
 import re
 import threading
@@ -25,7 +26,11 @@ from engines.s3gen.gpu.cuda import CudaDevice, CudaError
 from engines.s3gen.gpu.double_buffer import DoubleBuffer
 from engines.s3gen.gpu.tensorrt import Chain, Engine, load_engines
 from engines.s3gen.parity_check import GPU_ROUNDS, Candidate, ParityReport, select_first_valid, validate
-from tests.engines.s3gen.gpu.simulated_cuda import LEGACY_STREAM, SimulatedCuda
+from engines.s3gen.streaming.batcher import WindowBatcher
+from engines.s3gen.streaming.segment_decoder import SegmentDecoder
+from engines.s3gen.streaming.windows import Window
+from tests.engines.fakes import make_voice
+from tests.engines.s3gen.gpu.simulated_cuda import BLOCKING_SYNC, LEGACY_STREAM, SimulatedCuda
 from tests.engines.s3gen.gpu.simulated_tensorrt import SCRATCH_BYTES, DirectRuntime, SimulatedTensorRT
 from tests.engines.s3gen.onnx_setting import flow_batch, vocoder_batch
 
@@ -95,6 +100,9 @@ def test_all_contexts_compute_in_one_block_of_memory(files: Path) -> None:
     """TensorRT's default is a block of the largest size for every context."""
     simulation = Simulation(files)
     before = simulation.cuda.allocated_bytes
+    # all there is: weights are the simulation's functions, and the runtime says how large its buffers are
+    assert before == simulation.loaded.scratch_bytes + simulation.runtime.buffer_bytes
+    assert simulation.runtime.sizes_to_capture == 12
     simulation.runtime.prepare()
     assert simulation.trt.static_bytes == 0
     assert simulation.loaded.scratch_bytes == SCRATCH_BYTES
@@ -105,6 +113,22 @@ def test_all_contexts_compute_in_one_block_of_memory(files: Path) -> None:
     assert simulation.cuda.allocated_bytes - before < 4 * 64 * (6 * 80 + 2 * 480 + 3) * 4
 
 
+def test_the_host_sleeps_while_it_waits(files: Path) -> None:
+    """An event waited for in a loop would keep one of few cores busy."""
+    simulation = Simulation(files)
+    made: list[int] = []
+    create = simulation.cuda.cudaEventCreateWithFlags
+
+    def recording(flags: int) -> Any:
+        made.append(flags)
+        return create(flags)
+
+    simulation.cuda.cudaEventCreateWithFlags = recording  # type: ignore[method-assign]
+    BufferedRuntime("tensorrt", simulation.device, simulation.loaded.kernels)
+    assert made
+    assert all(flags & BLOCKING_SYNC for flags in made)
+
+
 def test_rtx_specialises_kernels_before_a_call_and_captures_graphs_itself(files: Path) -> None:
     configs = {id(context.config): context.config for context in Simulation(files, rtx=True).trt.contexts}.values()
     for config in configs:
@@ -112,6 +136,33 @@ def test_rtx_specialises_kernels_before_a_call_and_captures_graphs_itself(files:
         assert config.cuda_graph_strategy.name == "WHOLE_GRAPH_CAPTURE"
         assert config.dynamic_shapes_kernel_specialization_strategy.name == "EAGER"
     assert len(configs) == 3
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_the_batcher_keeps_two_batches_in_flight_on_the_device(files: Path, seed: int) -> None:
+    """Windows of streams that come at random, in batches of up to three: the same samples as without a device."""
+    simulation = Simulation(files, seed)
+    simulation.runtime.prepare()
+    rng = random.Random(seed)
+    work = [([rng.randrange(6561) for _ in range(rng.randint(3, 12))], rng.random()) for _ in range(9)]
+
+    async def decoded(runtime: Any) -> list[Any]:
+        batcher = WindowBatcher(runtime, max_batch=3)
+        results = await asyncio.gather(
+            *(
+                batcher.decode(
+                    SegmentDecoder(make_voice(21), number, tokens),
+                    Window(0, 0, 0, len(tokens), len(tokens), is_last=True),
+                    deadline_s,
+                )
+                for number, (tokens, deadline_s) in enumerate(work)
+            )
+        )
+        await batcher.close()
+        return [result.samples for result in results]
+
+    for ours, theirs in zip(await decoded(simulation.runtime), await decoded(DirectRuntime()), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -156,7 +156,9 @@ def test_only_the_cpu_is_offered(base: TorchRuntime) -> None:
 
 def test_an_engine_streams_on_it() -> None:
     def speak(s3gen: str) -> tuple[str, np.ndarray]:
-        config = EngineConfig(model="random:tiny", device="cpu", max_streams=1, decode="cached", s3gen=s3gen)
+        config = EngineConfig(
+            model="random:tiny", device="cpu", max_streams=1, decode="cached", s3gen=s3gen, t3_dtype="float32"
+        )
         return asyncio.run(spoken(config))
 
     (name, samples), (_, on_torch) = speak("onnx"), speak("torch")

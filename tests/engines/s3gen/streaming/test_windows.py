@@ -211,3 +211,15 @@ def test_windows_that_grow_lose_and_repeat_nothing(schedule, arrivals, leads, de
     assert [w.is_last for w in windows] == [False] * (len(windows) - 1) + [True] * bool(windows)
     assert [w.index for w in windows] == list(range(len(windows)))
     assert all(w.tokens <= schedule.max_window_tokens for w in windows)
+
+
+def test_at_twice_the_speed_the_first_window_must_be_larger() -> None:
+    """The next window takes as long as before, and the first one is played in half the time."""
+
+    def first(speed: float) -> int:
+        slow = StreamPacing(0.0, 0.0, lambda context, block: 0.25, lambda due_s: 0.0, speed)
+        window = WindowPlanner(SCHEDULES["balanced"]).next(500, True, slow)
+        assert window is not None
+        return window.stop
+
+    assert (first(1.0), first(2.0)) == (10, 25)

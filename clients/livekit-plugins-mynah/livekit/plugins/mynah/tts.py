@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 from livekit.agents import APIConnectionError, APIConnectOptions, APIStatusError, APITimeoutError, tts, utils
-from livekit.agents.types import DEFAULT_API_CONNECT_OPTIONS
+from livekit.agents.types import DEFAULT_API_CONNECT_OPTIONS, TimedString
 
 import mynah
 
@@ -40,18 +40,30 @@ class TTS(tts.TTS):
         voice: str | None = None,
         sample_rate: int = 24_000,
         sampling: mynah.Sampling | None = None,
+        speed: float | None = None,
         api_key: str | None = None,
         tls: mynah.Tls | bool = False,
+        word_times: bool = False,
+        word_guard: bool | None = None,
     ) -> None:
-        """`server`, `tls` and `api_key` are those of `mynah.Client`; `voice` is an id or a name."""
+        """`server`, `tls` and `api_key` are those of `mynah.Client`; `voice` is an id or a name.
+
+        `speed` is 0.5 to 2, at the voice's pitch; None: 1.
+        `word_times` gives LiveKit the words with their times, for an aligned transcript: for servers whose
+        `(await client.info()).word_times` is true.
+        """
         super().__init__(
-            capabilities=tts.TTSCapabilities(streaming=True), sample_rate=sample_rate, num_channels=_CHANNELS
+            capabilities=tts.TTSCapabilities(streaming=True, aligned_transcript=word_times),
+            sample_rate=sample_rate,
+            num_channels=_CHANNELS,
         )
+        self._word_times, self._word_guard = word_times, word_guard
         self._server = server
         self._api_key = api_key or os.environ.get("MYNAH_API_KEY")
         self._tls = tls
         self._voice = voice
         self._sampling = sampling
+        self._speed = speed
         self._connections = AsyncExitStack()
         self._connecting = asyncio.Lock()
         self._client: mynah.Client | None = None
@@ -64,10 +76,13 @@ class TTS(tts.TTS):
     def provider(self) -> str:
         return "Mynah"
 
-    def update_options(self, *, voice: str | None = None, sampling: mynah.Sampling | None = None) -> None:
+    def update_options(
+        self, *, voice: str | None = None, sampling: mynah.Sampling | None = None, speed: float | None = None
+    ) -> None:
         """Changes what is given, for the streams that follow."""
         self._voice = voice or self._voice
         self._sampling = sampling or self._sampling
+        self._speed = self._speed if speed is None else speed
 
     def synthesize(
         self, text: str, *, conn_options: APIConnectOptions = DEFAULT_API_CONNECT_OPTIONS
@@ -84,7 +99,13 @@ class TTS(tts.TTS):
                 client = mynah.Client(self._server, tls=self._tls, api_key=self._api_key)
                 self._client = await self._connections.enter_async_context(client)
         return self._client.stream(
-            voice=self._voice, audio_format="pcm_s16le", sample_rate_hz=self.sample_rate, sampling=self._sampling
+            voice=self._voice,
+            audio_format="pcm_s16le",
+            sample_rate_hz=self.sample_rate,
+            sampling=self._sampling,
+            speed=self._speed,
+            word_times=self._word_times,
+            word_guard=self._word_guard,
         )
 
     async def aclose(self) -> None:
@@ -120,11 +141,21 @@ class SynthesizeStream(tts.SynthesizeStream):
         try:
             async with asyncio.TaskGroup() as tasks:
                 sending = tasks.create_task(self._send(stream))
-                async for chunk in stream:
-                    output_emitter.push(chunk.data)
+                async for event in stream.events():
+                    if isinstance(event, mynah.AudioChunk):
+                        output_emitter.push(event.data)
+                    elif isinstance(event, mynah.Words):
+                        output_emitter.push_timed_transcript([self._timed(word) for word in event.words])
                 sending.cancel()  # the server has ended the stream
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
+
+    def _timed(self, word: mynah.WordTime) -> TimedString:
+        """A word with the space behind it; seconds from the start of the stream's audio."""
+        rate_hz = self._tts.sample_rate
+        return TimedString(
+            f"{word.text} ", start_time=word.start_samples / rate_hz, end_time=word.end_samples / rate_hz
+        )
 
     async def _send(self, stream: mynah.SpeechStream) -> None:
         async for text in self._input_ch:

@@ -1,4 +1,4 @@
-"""The parity check of T3 on vLLM: its logits against T3's torch net in float32, before the first stream.
+"""The parity check of T3 in production: its logits against T3's torch net in float32, before the first stream.
 
 Production runs compiled kernels, CUDA graphs, another attention and half precision, and no error would show in any of
 them but as worse speech. Both read the same forced speech tokens, so that one difference does not lead to another.
@@ -6,8 +6,9 @@ them but as worse speech. Both read the same forced speech tokens, so that one d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,7 +20,6 @@ from engines.model_spec import SPEAKER_EMBEDDING_DIM, SPEECH_CODES, T3Spec
 from engines.t3.backend import T3Request
 from engines.t3.model import T3Net
 from engines.t3.net import Span
-from engines.t3.vllm.engine import VllmEngine
 from engines.voice import Voice
 
 _STEPS = 64
@@ -29,7 +29,7 @@ _TOLERANCE = {"float32": (1e-3, 0.98), "float16": (2e-2, 0.97), "bfloat16": (1e-
 
 
 class T3Refused(EngineError):
-    """T3 on vLLM computes something else than T3's net."""
+    """T3 on a runtime computes something else than T3's net."""
 
     reason: str = "T3_REFUSED"
 
@@ -57,6 +57,15 @@ class Comparison:
         )
 
 
+class ForcedEngine(Protocol):
+    """What the check drives: VllmEngine, or ForcedSteps."""
+
+    def forced_logits(self, requests: Mapping[str, T3Request], codes: Sequence[int]) -> Mapping[str, Sequence[Tensor]]:
+        """Each request's logits (6563,) on the host, after its prompt and after each code but the last; it reads the
+        codes instead of what is drawn."""
+        ...
+
+
 class T3ParityCheck:
     """The forced request and T3's logits for it. It keeps no net."""
 
@@ -69,19 +78,19 @@ class T3ParityCheck:
         self._request = T3Request(text, _voice(rng), sampling)
         self._expected = _expected_logits(net, self._request, self._codes)
 
-    def compare(self, engine: VllmEngine, dtype: str, max_streams: int) -> list[Comparison]:
+    def compare(self, engine: ForcedEngine, dtype: str, max_streams: int) -> list[Comparison]:
         """The engine's logits alone, alone with the prefix cached, and with all streams together."""
         kinds = {"alone": 1, "alone, its prefix cached": 1, f"{max_streams} together": max_streams}
         return [self._compare(engine, name, dtype, streams) for name, streams in kinds.items()]
 
-    def raise_if_wrong(self, engine: VllmEngine, dtype: str, max_streams: int) -> list[Comparison]:
+    def raise_if_wrong(self, engine: ForcedEngine, dtype: str, max_streams: int, runtime: str) -> list[Comparison]:
         """As `compare`. Raises T3Refused."""
         comparisons = self.compare(engine, dtype, max_streams)
         if wrong := [str(comparison) for comparison in comparisons if not comparison.passed]:
-            raise T3Refused(f"T3 on vLLM failed its parity check: {'; '.join(wrong)}.")
+            raise T3Refused(f"T3 on {runtime} failed its parity check: {'; '.join(wrong)}.")
         return comparisons
 
-    def _compare(self, engine: VllmEngine, name: str, dtype: str, streams: int) -> Comparison:
+    def _compare(self, engine: ForcedEngine, name: str, dtype: str, streams: int) -> Comparison:
         requests = [f"parity {name} {stream}" for stream in range(streams)]
         got = engine.forced_logits(dict.fromkeys(requests, self._request), self._codes)
         errors, same = [], []

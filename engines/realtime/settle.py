@@ -1,0 +1,110 @@
+"""Settles the options of an engine that are `auto`: by what was measured on this CPU, now or at an earlier start."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from engines.checkpoints.checkpoint import Checkpoint, default_cache_dir
+from engines.conditioning.builtin import load_builtin
+from engines.config import EngineConfig
+from engines.device import cpu_threads
+from engines.kernels.dense import int8_supported
+from engines.kernels.library import simd_widths
+from engines.realtime.ladder import Choice, Setting, Timings, choose, try_settings
+from engines.realtime.measure import MeasuredTimings
+from engines.realtime.remembered import fingerprint, path_of, recall, remember
+from engines.s3gen.runtime import Runtime
+from engines.s3gen.runtimes.torch_cached import TorchCachedRuntime
+from engines.s3gen.select_runtime import ReferenceRuntime
+from engines.s3gen.streaming.schedule import SCHEDULES
+from engines.t3.net import Net
+
+_log = logging.getLogger(__name__)
+
+
+class CpuNets:
+    """The nets on a CPU: those that were measured are those that serve, so nothing is loaded twice."""
+
+    def __init__(self, checkpoint: Checkpoint, make_t3: Callable[[str], Net]) -> None:
+        """`make_t3` loads T3 in a precision."""
+        self.reference = ReferenceRuntime(checkpoint, "cpu")
+        self._make_t3 = make_t3
+        self._t3: dict[str, Net] = {}
+
+    def t3(self, t3_dtype: str) -> Net:
+        """T3 in this precision; another one's memory is freed."""
+        if t3_dtype not in self._t3:
+            self._t3.clear()
+            self._t3[t3_dtype] = self._make_t3(t3_dtype)
+        return self._t3[t3_dtype]
+
+    def take_t3(self, t3_dtype: str) -> Net:
+        """T3 in this precision, for its one user."""
+        net = self.t3(t3_dtype)
+        self._t3.clear()
+        return net
+
+    def s3gen(self, decode: str) -> Runtime:
+        """S3Gen in this mode."""
+        loaded = self.reference.loaded
+        return TorchCachedRuntime(loaded) if decode == "cached" else loaded
+
+
+def settings_of(config: EngineConfig, device: str) -> tuple[Setting, ...]:
+    """The settings that the configuration leaves open, from the most to the least faithful; one if it is settled.
+
+    Only T3 in this process and S3Gen on torch are measured: with other backends `auto` is the reference.
+    """
+    open_here = device == "cpu" and config.s3gen in ("auto", "torch") and not config.strict_reference
+    measured = open_here and config.t3 != "vllm"
+    decodes: tuple[str, ...] = (config.decode,)
+    if config.decode == "auto":
+        decodes = ("reference", "cached") if measured else ("reference",)
+    settings = [Setting(decode, config.t3_dtype) for decode in decodes]
+    if measured and config.t3 in ("auto", "torch") and config.t3_dtype == "auto" and int8_supported():
+        settings.append(Setting(decodes[-1], "int8"))
+    return tuple(settings)
+
+
+def settle(
+    config: EngineConfig,
+    checkpoint: Checkpoint,
+    device: str,
+    nets: CpuNets,
+    *,
+    timings: Timings | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    load_average: Callable[[], float] = lambda: os.getloadavg()[0],
+) -> tuple[EngineConfig, Choice | None]:
+    """Returns the configuration with `decode` and `t3_dtype` settled, and the choice; None if there was none to make.
+
+    `timings`: by default those of the nets on this machine; `load_average`: how many programs compute or wait to
+    """
+    settings = settings_of(config, device)
+    if len(settings) == 1:
+        return _with(config, settings[0]), None
+    weights = (checkpoint.t3_path, checkpoint.s3gen_path)
+    name = fingerprint(weights, settings, cpu_threads(), next(iter(simd_widths()), 0))
+    path = path_of(config.cache_dir or default_cache_dir(), name)
+    trials, how = recall(path), f"measured at an earlier start; remove {path} to measure again"
+    if trials is None or not choose(trials, config.max_streams).keeps_real_time:
+        began_s, busy = clock(), load_average() > (os.cpu_count() or 1)
+        voice = load_builtin(checkpoint.conds_path) if checkpoint.conds_path else None
+        schedule = SCHEDULES[config.schedule]
+        trials = try_settings(settings, timings or MeasuredTimings(nets.t3, nets.s3gen, schedule, voice), clock)
+        how = f"measured in {clock() - began_s:.1f} s"
+        if busy:
+            how += ", not kept, since other programs keep this machine busy"
+        else:
+            remember(path, trials)
+    choice = choose(trials, config.max_streams)
+    _log.log(logging.INFO if choice.keeps_real_time else logging.WARNING, "%s; %s", choice.reason, how)
+    return _with(config, choice.setting), choice
+
+
+def _with(config: EngineConfig, setting: Setting) -> EngineConfig:
+    return replace(config, decode=setting.decode, t3_dtype=setting.t3_dtype)

@@ -1,0 +1,68 @@
+"""Whether an engine can say when words are spoken, and by which heads; decided when the engine is built."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from engines.checkpoints.checkpoint import Checkpoint, default_cache_dir
+from engines.config import EngineConfig
+from engines.device import DeviceThread
+from engines.kernels.dense import WeightFormat, fp16_supported
+from engines.t3.alignment.calibrate import find_heads, kept_heads
+from engines.t3.alignment.sources import ForcedAligner, TappedAligner
+from engines.t3.alignment.tap import AlignmentHeads
+from engines.t3.model import T3Net
+from engines.voice import Voice
+from engines.words.source import Aligner
+
+_log = logging.getLogger(__name__)
+_OFF = "Word times are switched off on this server (word_times is off)."
+_RANDOM = "The model's weights are random, so its speech has no words."
+_NO_VOICE = "The model has no built-in voice to find its alignment with."
+_NO_HEAD = "No attention head of this model follows the text, so the times of its words are not known."
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """The heads that align and how a net of them is loaded, or the reason why there are none."""
+
+    heads: AlignmentHeads | None
+    notice: str
+    load: Callable[[int], T3Net]
+
+    def aligner(self, t3_calls_taps: bool, on_device: DeviceThread) -> Aligner | None:
+        """The aligner for a T3 backend; None if no head aligns. One whose net calls no taps gets a net beside it."""
+        if self.heads is None:
+            return None
+        if t3_calls_taps:
+            return TappedAligner(self.heads)
+        return ForcedAligner(self.load(self.heads.net_layers), self.heads, on_device)
+
+
+def find_alignment(
+    config: EngineConfig,
+    checkpoint: Checkpoint,
+    device: str,
+    encode: Callable[[str], Sequence[int]],
+    voice: Voice | None,
+) -> Alignment:
+    """Find the heads of a checkpoint, from the cache or by speaking calibration texts."""
+
+    def load(layers: int) -> T3Net:
+        weights: WeightFormat = "float16" if device == "cpu" and fp16_supported() else "float32"
+        return T3Net.load(checkpoint.t3_path, checkpoint.spec, device, weights=weights, layers=layers)
+
+    if config.word_times == "off" or checkpoint.random_weights or voice is None:
+        notice = _OFF if config.word_times == "off" else _RANDOM if checkpoint.random_weights else _NO_VOICE
+        return Alignment(None, notice, load)
+
+    def find() -> AlignmentHeads | None:
+        assert voice is not None
+        return find_heads(load(checkpoint.spec.t3.layers), encode, voice)
+
+    heads, found_now = kept_heads(checkpoint.t3_path, config.cache_dir or default_cache_dir(), find)
+    if found_now:
+        _log.info("word times: %s", _NO_HEAD if heads is None else f"T3's heads {heads.heads} follow the text")
+    return Alignment(heads, "" if heads is not None else _NO_HEAD, load)

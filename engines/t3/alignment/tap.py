@@ -1,0 +1,97 @@
+"""What the chosen heads of one segment look at: queries of its speech tokens against the keys of its text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+F32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class AlignmentHeads:
+    """The heads that look at the text token being spoken, as (layer, head); at least one."""
+
+    heads: tuple[tuple[int, int], ...]
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        return tuple(sorted({layer for layer, _ in self.heads}))
+
+    @property
+    def net_layers(self) -> int:
+        """The number of a net's first layers that give these heads' queries."""
+        return self.layers[-1] + 1
+
+    def of(self, layer: int) -> list[int]:
+        return [head for at, head in self.heads if at == layer]
+
+
+class AlignmentTap:
+    """Collects one segment's queries on the thread that runs the net; any thread may read the rows that are complete.
+
+    A row costs one small copy for each layer with a chosen head; the attention is computed when it is asked for.
+    """
+
+    def __init__(self, heads: AlignmentHeads, text_tokens: int) -> None:
+        self._text_tokens = text_tokens
+        self._heads = {layer: heads.of(layer) for layer in heads.layers}
+        self._last_layer = heads.layers[-1]
+        self._keys: list[Tensor] = []  # of each layer, (heads, text tokens + 1, dim): with the start of speech
+        self._queries: dict[int, list[Tensor]] = {layer: [] for layer in self._heads}  # (heads, dim) of each row
+
+    @property
+    def begun(self) -> bool:
+        return bool(self._keys)
+
+    @property
+    def rows(self) -> int:
+        """Speech tokens whose queries are complete."""
+        return len(self._queries[self._last_layer])
+
+    def begin(self, slot: Any, first_position: int) -> None:
+        """Copy the text's keys from a KvSlot that has read the prompt, whose text starts at `first_position`."""
+        positions = slice(first_position, first_position + self._text_tokens + 1)
+        self._keys = [slot.memory[layer, 0, heads, positions].clone() for layer, heads in self._heads.items()]
+
+    def take(self, layer: int, queries: Tensor) -> None:
+        """As QueryTap.take: a row for each speech token, in order."""
+        heads = self._heads.get(layer)
+        if heads is not None:
+            self._queries[layer].extend(queries[:, heads].unbind())
+
+    def attention(self, start: int, stop: int) -> F32:
+        """Rows [start, stop) of the mean over the heads, (n, text tokens): the share of each text token in the
+        attention to the text and to the start of speech behind it."""
+        if start == stop:
+            return np.zeros((0, self._text_tokens), np.float32)
+        total: Tensor | float = 0.0
+        with torch.inference_mode():
+            for keys, layer in zip(self._keys, self._heads, strict=True):
+                queries = torch.stack(self._queries[layer][start:stop], 1)  # (heads, n, dim)
+                scores = queries @ keys.transpose(1, 2) / keys.shape[-1] ** 0.5
+                total = total + scores.softmax(-1).sum(0)
+            assert isinstance(total, Tensor)
+            mean = total / sum(map(len, self._heads.values()))
+            rows: F32 = mean[:, : self._text_tokens].float().cpu().numpy()
+        return rows
+
+
+def attention_of(queries: Tensor, keys: Tensor, first_row: int) -> Tensor:
+    """The attention of all heads of one layer, (heads, n, positions): queries (n, heads, dim) of rows from position
+    `first_row` on, keys (heads, positions, dim)."""
+    scores = queries.transpose(0, 1) @ keys.transpose(1, 2) / keys.shape[-1] ** 0.5
+    later = torch.full(scores.shape[1:], float("-inf"), device=scores.device).triu(first_row + 1)
+    attention: Tensor = (scores + later).softmax(-1)
+    return attention
+
+
+def text_positions(prefix_positions: int, text_tokens: Sequence[int]) -> slice:
+    """Where a prompt's text stands."""
+    return slice(prefix_positions, prefix_positions + len(text_tokens))

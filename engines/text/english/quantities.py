@@ -1,0 +1,262 @@
+"""Units, fractions, phone numbers, ranges, and numbers that nothing else has read."""
+
+from __future__ import annotations
+
+import re
+
+from engines.text.english.money import SCALES
+from engines.text.english.numbers import as_ordinal, cardinal, decimal, ordinal, plural, spelled
+from engines.text.english.rule import BEFORE, DASH, INTEGER, NUMBER, Rule, rule
+
+# unit: one, several
+_UNITS: dict[str, tuple[str, str]] = {
+    short: (one, many or one + "s")
+    for short, one, many in (
+        ("km/h", "kilometer per hour", "kilometers per hour"),
+        ("kph", "kilometer per hour", "kilometers per hour"),
+        ("mph", "mile per hour", "miles per hour"),
+        ("m/s²", "meter per second squared", "meters per second squared"),
+        ("m/s", "meter per second", "meters per second"),
+        ("km²", "square kilometer", ""),
+        ("m²", "square meter", ""),
+        ("m³", "cubic meter", ""),
+        ("cm²", "square centimeter", ""),
+        ("ft²", "square foot", "square feet"),
+        ("sq ft", "square foot", "square feet"),
+        ("km", "kilometer", ""),
+        ("cm", "centimeter", ""),
+        ("mm", "millimeter", ""),
+        ("µm", "micrometer", ""),
+        ("nm", "nanometer", ""),
+        ("m", "meter", ""),
+        ("kg", "kilogram", ""),
+        ("mg", "milligram", ""),
+        ("µg", "microgram", ""),
+        ("g", "gram", ""),
+        ("lbs", "pound", ""),
+        ("lb", "pound", ""),
+        ("oz", "ounce", ""),
+        ("ft", "foot", "feet"),
+        ("yd", "yard", ""),
+        ("mi", "mile", ""),
+        ("ml", "milliliter", ""),
+        ("mL", "milliliter", ""),
+        ("cl", "centiliter", ""),
+        ("l", "liter", ""),
+        ("L", "liter", ""),
+        ("tbsp", "tablespoon", ""),
+        ("tsp", "teaspoon", ""),
+        ("kB", "kilobyte", ""),
+        ("KB", "kilobyte", ""),
+        ("MB", "megabyte", ""),
+        ("GB", "gigabyte", ""),
+        ("TB", "terabyte", ""),
+        ("PB", "petabyte", ""),
+        ("KiB", "kibibyte", ""),
+        ("MiB", "mebibyte", ""),
+        ("GiB", "gibibyte", ""),
+        ("kbps", "kilobit per second", "kilobits per second"),
+        ("Mbps", "megabit per second", "megabits per second"),
+        ("Gbps", "gigabit per second", "gigabits per second"),
+        ("MB/s", "megabyte per second", "megabytes per second"),
+        ("GB/s", "gigabyte per second", "gigabytes per second"),
+        ("fps", "frame per second", "frames per second"),
+        ("rpm", "revolution per minute", "revolutions per minute"),
+        ("Hz", "hertz", "hertz"),
+        ("kHz", "kilohertz", "kilohertz"),
+        ("MHz", "megahertz", "megahertz"),
+        ("GHz", "gigahertz", "gigahertz"),
+        ("kW", "kilowatt", ""),
+        ("kWh", "kilowatt hour", ""),
+        ("MW", "megawatt", ""),
+        ("W", "watt", ""),
+        ("V", "volt", ""),
+        ("mA", "milliamp", ""),
+        ("mAh", "milliamp hour", ""),
+        ("dB", "decibel", ""),
+        ("ms", "millisecond", ""),
+        ("µs", "microsecond", ""),
+        ("ns", "nanosecond", ""),
+        ("sec", "second", ""),
+        ("secs", "second", ""),
+        ("s", "second", ""),
+        ("min", "minute", ""),
+        ("mins", "minute", ""),
+        ("hr", "hour", ""),
+        ("hrs", "hour", ""),
+        ("h", "hour", ""),
+        ("kcal", "kilocalorie", ""),
+        ("cal", "calorie", ""),
+        ("px", "pixel", ""),
+        ("°C", "degree Celsius", "degrees Celsius"),
+        ("° C", "degree Celsius", "degrees Celsius"),
+        ("°F", "degree Fahrenheit", "degrees Fahrenheit"),
+        ("° F", "degree Fahrenheit", "degrees Fahrenheit"),
+        ("°", "degree", ""),
+    )
+}
+_UNIT = "|".join(re.escape(unit) for unit in sorted(_UNITS, key=len, reverse=True))
+_ARTICLE = re.compile(r"\ban?\s\Z", re.IGNORECASE)
+_NOUN = re.compile(r"\s[a-z]{3,}")
+_NO_NOUN = re.compile(r"\s(?:and|or|but|for|from|with|when|was|were|will|that|into|over|off|ago|away|later|to)\b")
+
+_DENOMINATORS = {2: "half", 4: "quarter"}
+_FRACTION_SIGNS = {
+    "½": (1, 2),
+    "⅓": (1, 3),
+    "⅔": (2, 3),
+    "¼": (1, 4),
+    "¾": (3, 4),
+    "⅕": (1, 5),
+    "⅛": (1, 8),
+    "⅜": (3, 8),
+    "⅝": (5, 8),
+    "⅞": (7, 8),
+}
+_SIGNS = "".join(_FRACTION_SIGNS)
+_CODE = r"(?<![\w.,])"
+
+
+def _unit(match: re.Match[str]) -> str:
+    number, low = match["number"], match["low"]
+    one, many = _UNITS[match["unit"].replace("μ", "µ")]
+    before, after = match.string[: match.start()], match.string[match.end() :]
+    adjective = _ARTICLE.search(before) and _NOUN.match(after) and not _NO_NOUN.match(after)
+    unit = one if number.replace(",", "") == "1" or adjective else many
+    minus = "minus " if match["minus"] else ""
+    stop = "." if match["dot"] and not after.strip(" \"'”’)") else ""
+    return f"{minus}{decimal(low) + ' to ' if low else ''}{decimal(number)} {unit}{stop}"
+
+
+def _height(match: re.Match[str]) -> str:
+    return f"{cardinal(match['feet'])} foot {cardinal(match['inches'])}"
+
+
+def _fraction(top: int, bottom: int) -> str:
+    if bottom > 20 and bottom not in (32, 50, 64, 100, 1000):
+        return f"{cardinal(str(top))} over {cardinal(str(bottom))}"
+    name = _DENOMINATORS.get(bottom) or ordinal(str(bottom))
+    if top != 1:
+        name = "halves" if bottom == 2 else plural(name) if bottom != 4 else "quarters"
+    return f"{cardinal(str(top))} {name}"
+
+
+def _slashed(match: re.Match[str]) -> str | None:
+    top, bottom, whole = int(match["top"]), int(match["bottom"]), match["whole"]
+    if (top, bottom) == (24, 7) or top == bottom or (top + bottom == 100 and not whole):
+        return f"{cardinal(match['top'])} {cardinal(match['bottom'])}"  # 24/7, 50/50, 80/20
+    if bottom in (10, 20, 100) and top > 1 and not whole:
+        return f"{cardinal(match['top'])} out of {cardinal(match['bottom'])}"
+    if bottom < 2 or (whole and top >= bottom):
+        return None
+    if not whole:
+        return _fraction(top, bottom)
+    return f"{cardinal(whole)} and {'a half' if (top, bottom) == (1, 2) else _fraction(top, bottom)}"
+
+
+def _signed(match: re.Match[str]) -> str:
+    top, bottom = _FRACTION_SIGNS[match["sign"]]
+    if not match["whole"]:
+        return _fraction(top, bottom)
+    return f"{cardinal(match['whole'])} and {'a half' if (top, bottom) == (1, 2) else _fraction(top, bottom)}"
+
+
+def _phone(match: re.Match[str]) -> str:
+    plus = "plus " if match[0].startswith("+") else ""
+    return plus + ", ".join(spelled(group) for group in re.findall(r"\d+", match[0]))
+
+
+def _range(match: re.Match[str]) -> str:
+    return f"{decimal(match['low'])} to {decimal(match['high'])}"
+
+
+def _scaled(match: re.Match[str]) -> str:
+    return f"{decimal(match['number'])} {SCALES[match['scale']]}"
+
+
+def _ordinal(match: re.Match[str]) -> str:
+    return ordinal(match["number"]) if "," not in match["number"] else as_ordinal(cardinal(match["number"]))
+
+
+def _exponent(match: re.Match[str]) -> str:
+    sign = "minus " if match["power"].startswith("-") else ""
+    return f"{decimal(match['number'])} times ten to the {sign}{cardinal(match['power'].lstrip('+-'))}"
+
+
+def _times(match: re.Match[str]) -> str:
+    left, right = match["left"], match["right"]
+    return f"{_size(left)} by {_size(right)}"
+
+
+def _size(digits: str) -> str:
+    if len(digits) == 4 and digits[1:3] != "00" and digits[2:] != "00":
+        return f"{cardinal(digits[:2])} {cardinal(digits[2:]) if digits[2] != '0' else 'oh ' + cardinal(digits[2:])}"
+    return cardinal(digits)
+
+
+def _number(match: re.Match[str]) -> str:
+    minus = "minus " if match["minus"] else ""
+    number = match["number"]
+    if re.fullmatch(r"0\d+", number):
+        return minus + spelled(number)
+    return minus + decimal(number)
+
+
+def _glued_number(match: re.Match[str]) -> str:
+    """A number beside letters: words of its own."""
+    before = " " if match.string[match.start() - 1 : match.start()].isalnum() else ""
+    after = " " if match.string[match.end() : match.end() + 1].isalnum() else ""
+    return before + _number(match) + after
+
+
+def _lettered(match: re.Match[str]) -> str:
+    return f"{cardinal(match['number'])} {match['letter']}"
+
+
+def _tracking(match: re.Match[str]) -> str:
+    return " ".join(spelled(char) or char for char in match[0])
+
+
+def _code(match: re.Match[str]) -> str:
+    return spelled(match["digits"])
+
+
+_LEADING_MINUS = r"(?:(?<=\s)|(?<=\A)|(?<=[(=]))(?P<minus>[-−])(?=[\d.])"
+_MINUS = r"(?P<minus>(?:(?<=\s)|(?<=\A)|(?<=[(=]))[-−](?=[\d.]))?"
+PHONES: tuple[Rule, ...] = (
+    rule(r"(?<![\w-])(?=[A-Z0-9]*[A-Z])(?=[A-Z0-9]*\d[A-Z0-9]*\d)[A-Z0-9]{8,}(?![\w-])", _tracking),
+    rule(r"(?<![\w.])\d{3}\.\d{3}\.\d{4}(?![\w.-])", _phone),
+    rule(r"(?<![\w.])\+\d{1,3}(?:[ .-]?\(?\d{2,4}\)?){2,4}(?![\w-])", _phone),
+    rule(r"(?<![\w.,-])(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[.-]\d{4}(?![\w-])", _phone),
+    rule(r"(?<![\w.,$£€-])\d{3}-\d{4}(?![\w-])", _phone),
+    rule(r"(?<![\w.,-])0\d{2,4}(?: \d{3,6}){1,2}(?![\w.,-]*\d)", _phone),
+    rule(r"(?<=\b[Dd]ial )(?P<digits>\d{3})(?!\d)", _code),
+    rule(r"(?<=\b[Cc]all )(?P<digits>[1-9]11)(?!\d)", _code),
+    rule(r"(?:(?<=\bcode is )|(?<=\bPIN is )|(?<=\bcode )|(?<=\bpassword is ))(?P<digits>\d{4,8})(?!\d)", _code),
+)
+UNITS: tuple[Rule, ...] = (
+    rule(
+        rf"{_CODE}(?P<feet>\d)\s?(?:ft|foot|feet)\.?\s(?P<inches>\d{{1,2}})\s?in(?:ches)?\b",
+        lambda match: f"{cardinal(match['feet'])} feet {cardinal(match['inches'])} inches",
+    ),
+    rule(rf"{_CODE}(?P<feet>\d)['′](?P<inches>\d{{1,2}})[\"″]", _height),
+    rule(
+        rf"(?:{_LEADING_MINUS}|{BEFORE})(?:(?P<low>{NUMBER}){DASH})?(?P<number>{NUMBER})(?:\s|-(?=\w\w))?(?P<unit>{_UNIT})"
+        r"(?![\w/²³'’])(?:(?<=[a-z])(?P<dot>\.)(?=\s*\Z|\s+[a-z]))?",
+        _unit,
+    ),
+    rule(rf"{_CODE}(?P<number>\d{{1,3}})(?P<letter>[AC-JLN-SU-Z])(?!\w)", _lettered),
+)
+RULES: tuple[Rule, ...] = (
+    rule(r"(?<![\w.,/])(?:(?P<whole>\d+) )?(?P<top>\d{1,3})/(?P<bottom>\d{1,4})(?![\w/])(?!\.\d)", _slashed),
+    rule(rf"(?<![\d.,])(?P<whole>\d+)?\s?(?P<sign>[{_SIGNS}])", _signed, needs=_SIGNS),
+    rule(rf"{_CODE}(?P<number>{NUMBER})[eE](?P<power>[+-]?\d{{1,3}})(?!\w)", _exponent),
+    rule(rf"{_CODE}(?P<left>\d+)\s?[x×]\s?(?P<right>\d+)(?!\w)(?!\s?=)", lambda m: None if "×" in m[0] else _times(m)),
+    rule(rf"{_CODE}(?P<number>{NUMBER})x(?!\w)", lambda m: f"{decimal(m['number'])} times"),
+    rule(rf"{_CODE}(?P<number>{INTEGER})(?:st|nd|rd|th)\b", _ordinal),
+    rule(rf"{_CODE}(?P<number>{NUMBER})(?P<scale>[kKM]|bn|tn)(?!\w)(?!')", _scaled),
+    rule(rf"{BEFORE}(?P<low>{NUMBER})(?:[-–—]|\s–\s|\s-\s(?!\d+\s?=))(?P<high>{NUMBER})(?![\w-])(?!\.\d)", _range),
+    rule(rf"{_MINUS}(?<![\w.])(?P<number>{NUMBER})(?!\w)(?![.,]\d)", _number),
+    rule(rf"{_MINUS}(?<!\d)(?P<number>{INTEGER}(?:\.\d+)?)", _glued_number),
+    rule(r"(?P<minus>(?!))?(?P<number>\d)", _glued_number),
+)

@@ -1,0 +1,48 @@
+"""A rule of the front end: a pattern, and what is spoken for a match of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+# Before and after a number: no letter or digit, and no part of another number.
+BEFORE = r"(?<![\w.,/:-])(?<![$£€¥₹])"
+AFTER = r"(?![\w])(?![.,:/-]\d)"
+INTEGER = r"(?:\d{1,3}(?:,\d{3})+|\d+)"
+NUMBER = rf"(?:{INTEGER}(?:\.\d+)?|\.\d+)"
+DASH = r"\s?[-–—]\s?"
+
+
+DIGITS = "0123456789"
+
+
+DIGITS = "0123456789"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`speak` returns what is said for a match, or None if a later rule reads it. With a group `claim` the match is
+    that group, and the rest is only looked at.
+
+    `needs`: a text with none of these characters has no match, and costs nothing; empty if any may have one.
+    """
+
+    pattern: re.Pattern[str]
+    speak: Callable[[re.Match[str]], str | None]
+    needs: frozenset[str]
+
+
+def rule(pattern: str, speak: Callable[[re.Match[str]], str | None], needs: str = DIGITS, flags: int = 0) -> Rule:
+    """Returns the rule of a pattern."""
+    return Rule(re.compile(pattern, flags), speak, frozenset(needs))
+
+
+def said(words: str) -> Callable[[re.Match[str]], str]:
+    """Returns a function that says the same for every match."""
+    return lambda match: words
+
+
+def words_of(text: str) -> tuple[str, ...]:
+    """Returns the words of a list that is written as one text."""
+    return tuple(text.split())

@@ -1,0 +1,94 @@
+"""Symbols: arithmetic, comparison, and signs between words."""
+
+from __future__ import annotations
+
+import re
+
+from engines.text.english.numbers import cardinal
+from engines.text.english.rule import Rule, rule, said
+
+_BETWEEN = {
+    "+": "plus",
+    "=": "equals",
+    "==": "equals",
+    "×": "times",
+    "*": "times",
+    "÷": "divided by",
+    "<": "is less than",
+    ">": "is greater than",
+    "≤": "is at most",
+    "<=": "is at most",
+    "≥": "is at least",
+    ">=": "is at least",
+    "≠": "is not equal to",
+    "!=": "is not equal to",
+    "≈": "is about",
+    "→": "to",
+    "->": "to",
+    "⇒": "implies",
+    "=>": "implies",
+    "<-": "from",
+    "&": "and",
+    "&&": "and",
+    "±": "plus or minus",
+}
+_QUANTITY = re.compile(r"\s-?(?:[\d.,]+|[A-Za-z])(?!\w)")
+_QUANTITY_BEFORE = re.compile(r"(?<!\w)(?:[\d.,]+\w*|[A-Za-z])\s\Z")
+_POWERS = {"²": "squared", "³": "cubed"}
+_OPERATOR = "|".join(re.escape(sign) for sign in sorted(_BETWEEN, key=len, reverse=True))
+
+
+def _operator(match: re.Match[str]) -> str:
+    if match["sign"] in "<>" and not (
+        _QUANTITY_BEFORE.search(match.string, 0, match.start()) or _QUANTITY.match(match.string, match.end())
+    ):
+        return ","  # File > Save
+    return _BETWEEN[match["sign"]]
+
+
+def _glued(match: re.Match[str]) -> str:
+    return f" {_BETWEEN[match['sign']]} "
+
+
+def _power(match: re.Match[str]) -> str:
+    return f" to the power of {'minus ' if match['minus'] else ''}{cardinal(match['power'])}"
+
+
+RULES: tuple[Rule, ...] = (
+    rule(
+        r"(?<!\w)(?P<left>[A-Z]{1,3})&(?P<right>[A-Z])(?!\w)",
+        lambda match: f"{' '.join(match['left'])} and {match['right']}",
+        needs="&",
+    ),
+    rule(r"(?<!\w)C\+\+(?!\w)", said("C plus plus"), needs="+"),
+    rule(r"(?<!\w)C\+\+(?=\d)", said("C plus plus "), needs="+"),
+    rule(r"(?<=[A-Za-z])\+(?=[A-Z])", said(" plus "), needs="+"),
+    rule(r"(?<!\S)\+(?=\d)", said("plus "), needs="+"),
+    rule(r"(?<=\d\s)x(?=\s10\^)", said("times"), needs="^"),
+    rule(r"(?<!\w)(?P<name>[CFJ])#(?!\w)", lambda match: f"{match['name']} sharp", needs="#"),
+    rule(r"(?<![\w&])#(?=\d)", said("number "), needs="#"),
+    rule(r"(?<![\w&])#(?=[A-Za-z])", said("hashtag "), needs="#"),
+    rule(r"(?<![\w.])@(?=[A-Za-z])", said("at "), needs="@"),
+    rule(r"(?<=\w)[™®©]|[©®™]\s?", said(""), needs="™®©"),
+    rule(r"§\s?", said("section "), needs="§"),
+    rule(r"(?<!\w)~\s?(?=[\d$£€])", said("about "), needs="~"),
+    rule(r"(?<!\w)(?<![\w)]\s)≈\s?(?=[\d$£€])", said("about "), needs="≈"),
+    rule(r"(?<=\d)/(?=\d+(?:[kKM]\b|,\d{3})\s?[a-z])", said(" per "), needs="/"),
+    rule(r"(?<=\w)\^(?P<minus>-)?(?P<power>\d+)(?!\w)", _power, needs="^"),
+    rule(r"(?<=[\w)])(?P<power>[²³])", lambda match: f" {_POWERS[match['power']]}", needs="²³"),
+    rule(r"(?<=[\d%])\+(?=\s[a-z])", said(" plus"), needs="+"),
+    rule(r"(?<=\d)\s[-−]\s(?=\d+\s?=)", said(" minus "), needs="="),
+    rule(r"(?<=\d)\s?[-–—]\s?(?=[$£€¥₹]\d)", said(" to "), needs="$£€¥₹"),
+    rule(rf"(?<=[\w)]\s)(?P<sign>{_OPERATOR})(?=\s[\w(-])", _operator, needs="+=×*÷<>≤≥!≠≈→-⇒&±"),
+    rule(r"(?<=\d)(?P<sign>[+×÷=<>≤≥±])(?=\d)", _glued, needs="+×÷=<>≤≥±"),
+    rule(r"(?<=\w)(?P<sign>→|=|≤|≥|≠|>=|<=|->)(?=[\w-])", _glued, needs="→=≤≥≠>"),
+    rule(r"(?<=[a-z])(?P<sign>&)(?=[a-z])", _glued, needs="&"),
+    rule(r"(?<=\.\d)/(?=\d)|(?<=\d)/(?=\d\.\d)", said(" out of "), needs="/"),
+    rule(
+        r"(?<=[a-z])/(?=(?:year|month|week|day|night|hour|hr|minute|min|second|sec|s|person|user|seat|unit)\b)",
+        said(" per "),
+        needs="/",
+    ),
+    rule(r"(?<=[A-Za-z])/(?=[A-Za-z])", said(" slash "), needs="/"),
+    rule(r"\s?(?<![\w:])[:;=]-?[)(DPp](?!\w)|\s?<3(?!\w)", said(""), needs=":;=<"),
+)

@@ -1,0 +1,112 @@
+"""`mynah-engines plan`: what a GPU should do with a model, by arithmetic, and on which assumptions."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Sequence
+
+from engines.config import SCHEDULE_NAMES
+from engines.model_spec import MODELS
+from engines.planning.gpus import GPUS
+from engines.planning.plan import Plan, Planner
+from engines.planning.times import S3GEN, T3, Assumptions, Times
+
+_STREAMS = 32
+
+
+def plan(arguments: Sequence[str]) -> int:
+    """Print the plan. Returns 0, or 1 if the GPU cannot carry the streams."""
+    args = _parser().parse_args(arguments)
+    given = Assumptions(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Assumptions)})
+    given.check(MODELS[args.model])
+    times = Times(MODELS[args.model], GPUS[args.gpu], args.t3, args.s3gen, given)
+    made = Planner(times, args.schedule).plan(args.streams, args.usd_per_hour)
+    print(json.dumps(made.as_json(), indent=2) if args.json else text(made))
+    return 1 if made.problems else 0
+
+
+def text(made: Plan) -> str:
+    """The plan as tables."""
+    gpu = made.gpu
+    title = f"{made.model}, {made.streams} streams on {gpu.name}; T3 on {made.t3}, S3Gen on {made.s3gen}, "
+    lines = [title + f"schedule {made.schedule}. Arithmetic, not a measurement.", "", "time by stage, ms"]
+    lines += [f"  {name:38} {value:8.2f}" for name, value in made.stages_ms.items()]
+    lines += ["", "time to first audio, all streams at once, ms"]
+    lines += ["  {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}".format("streams", "T3", "S3Gen", "rest", "median", "slowest")]
+    lines += [
+        f"  {first.streams:8} {first.t3_ms:8.0f} {first.s3gen_ms:8.0f} {first.rest_ms:8.0f} {first.median_ms:8.0f} "
+        f"{first.slowest_ms:8.0f}"
+        for first in made.first_audio
+    ]
+    lines += [
+        "",
+        f"streams that speak without a gap; {made.streams} of them keep GPU and host busy for the shares shown",
+    ]
+    lines += ["  {:>8} {:>8} {:>6} {:>6} {:>14}  {}".format("hop", "streams", "GPU", "host", "USD per hour", "limits")]
+    lines += [
+        f"  {load.hop_tokens:8} {load.carried:8} {load.gpu_busy:6.0%} {load.host_busy:6.0%} "
+        f"{load.usd_per_speech_hour:6.3f} / {load.usd_per_speech_hour_full:.3f}  "
+        + ", ".join(f"{name} {most}" for name, most in load.limits.items())
+        for load in made.loads
+    ]
+    parts = ", ".join(f"{name.replace('_', ' ')} {value:.0f}" for name, value in made.memory_mb.items())
+    lines += [
+        f"  USD for an hour of speech with {made.streams} streams / with as many as are carried",
+        "",
+        f"memory, MB: {made.memory_total_mb:.0f} of {1000 * gpu.memory_gb:.0f} ({parts})",
+        "",
+        *_assumptions(made),
+        *(f"PROBLEM: {problem}; {made.streams} are planned" for problem in made.problems),
+    ]
+    return "\n".join(lines)
+
+
+def _assumptions(made: Plan) -> list[str]:
+    gpu = made.gpu
+    named = [f"{name} {value:g}" for name, value in dataclasses.asdict(made.assumptions).items()]
+    return [
+        f"assumed: {gpu.fp16_tflops:g} TFLOP/s in fp16, {gpu.fp32_tflops:g} in fp32, {gpu.gb_per_s:g} GB/s, "
+        f"{gpu.memory_gb:g} GB ({gpu.source})",
+        f"  {made.usd_per_hour:g} USD an hour ({gpu.instance}, {made.prices_date})",
+        *(f"  {', '.join(named[first : first + 4])}" for first in range(0, len(named), 4)),
+        "  voices with full prompts, known to the server; operations counted on the nets, each as long as the longest",
+        "  of its arithmetic, its memory traffic and its launch",
+    ]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mynah-engines plan",
+        description="Compute what a GPU should do with a model: times, streams, memory and cost. Exits with 1 if it "
+        "cannot carry the streams. Needs no GPU and no weights.",
+    )
+    parser.add_argument("--gpu", choices=sorted(GPUS), required=True, help="the GPU")
+    parser.add_argument("--streams", type=_positive, default=_STREAMS, help=f"concurrent streams (default {_STREAMS})")
+    parser.add_argument("--model", choices=sorted(MODELS), default="turbo", help="default turbo")
+    parser.add_argument("--t3", choices=sorted(T3), default="vllm", help="backend of T3 (default vllm)")
+    parser.add_argument("--s3gen", choices=sorted(S3GEN), default="tensorrt", help="runtime (default tensorrt)")
+    parser.add_argument(
+        "--schedule", choices=SCHEDULE_NAMES, default="balanced", help="window sizes (default balanced)"
+    )
+    parser.add_argument("--usd-per-hour", type=_not_negative, help="price of the GPU; default: on demand, dated")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    assumed = parser.add_argument_group("assumptions")
+    for field in dataclasses.fields(Assumptions):
+        kind = int if field.type == "int" else float
+        flag = "--" + field.name.replace("_", "-")
+        assumed.add_argument(flag, type=kind, default=field.default, help=f"default {field.default:g}", metavar="N")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not at least 1")
+    return value
+
+
+def _not_negative(text: str) -> float:
+    if not (value := float(text)) >= 0:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 0")
+    return value

@@ -1,0 +1,1 @@
+"""What is read of a stream's text: spoken forms, pauses, marks, SSML, dictionaries."""
