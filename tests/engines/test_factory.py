@@ -101,22 +101,28 @@ def test_t3_on_a_gpu_falls_back_in_order_unless_it_was_chosen(
 ) -> None:
     tried: list[str] = []
 
-    def make(name: str, *_: object) -> str:
+    def make(name: str) -> str:
         tried.append(name)
         if name in failing:
             raise T3Refused(f"{name} computes something else")
         return name
 
-    monkeypatch.setattr(factory, "_make_t3_named", make)
+    def local(config: EngineConfig, *_: object) -> str:
+        return make(factory._t3_name(config, "cuda"))
+
+    monkeypatch.setattr(factory, "_vllm", lambda *_: make("vllm"))
+    monkeypatch.setattr(factory, "_local_net", local)
+    monkeypatch.setattr(factory, "LocalT3Backend", lambda net, *_: net)
     monkeypatch.setattr(factory.backend, "installed", lambda: True)
-    setting = SimpleNamespace(refused=[])
+    setting = SimpleNamespace(refused=[], observer=None, on_device=None)
     config = EngineConfig(**given)  # type: ignore[arg-type]
+    nets = SimpleNamespace(take_t3=lambda _: local(config))
     if runtime is None:
         with pytest.raises(T3Refused):
-            factory._make_t3(config, None, "cuda", setting)  # type: ignore[arg-type]
+            factory._make_t3(config, None, "cuda", setting, nets)  # type: ignore[arg-type]
         assert len(tried) == 1
         return
-    assert factory._make_t3(config, None, "cuda", setting) == runtime  # type: ignore[arg-type, comparison-overlap]
+    assert factory._make_t3(config, None, "cuda", setting, nets) == runtime  # type: ignore[arg-type, comparison-overlap]
     assert [name for name, _ in setting.refused] == list(failing)
     monkeypatch.setattr(factory.backend, "installed", lambda: False)
     assert factory._t3_name(EngineConfig(), "cuda") == "torch_graphs"

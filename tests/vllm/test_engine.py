@@ -17,6 +17,7 @@ from prometheus_client import REGISTRY
 from engines.errors import InvalidInput
 from engines.t3.backend import T3Request
 from engines.t3.decoder import Sequence
+from engines.t3.vllm import engine as engine_module
 from engines.t3.vllm.decoder import VllmDecoder
 from engines.t3.vllm.engine import BLOCK_POSITIONS
 from engines.t3.vllm.priority import FIRST_WINDOW_TOKENS
@@ -30,6 +31,7 @@ from tests.vllm.setting import (
     read_resumed_as_prompts,
     runner,
     scheduler,
+    settings,
     torch_decoder,
     vllm_decoder,
 )
@@ -409,3 +411,8 @@ def test_dynamo_traces_the_models_forward_as_one_graph(decoder: VllmDecoder) -> 
     (graph,) = graphs
     attention = [node for node in graph.graph.nodes if "unified_attention" in str(node.target)]
     assert len(attention) == model.transformer.config.n_layer
+
+
+def test_cascade_attention_is_off(tmp_path: Path) -> None:
+    """It switches on with the number of streams of one voice, and would change their rounding."""
+    assert engine_module._arguments(tmp_path, settings())["disable_cascade_attn"] is True

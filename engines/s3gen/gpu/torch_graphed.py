@@ -21,7 +21,7 @@ from engines.s3gen.gpu.buffered import BufferedRuntime, Kernels
 from engines.s3gen.gpu.cuda import CudaDevice
 from engines.s3gen.gpu.double_buffer import Launch, Sizes
 from engines.s3gen.nets.flow import load_flow
-from engines.s3gen.nets.layers import lay_out_taps
+from engines.s3gen.nets.layers import join_projections, lay_out_taps
 from engines.s3gen.nets.vocoder_weights import load_vocoder
 
 
@@ -44,6 +44,7 @@ def torch_kernels(
     """The nets on a device, to run on the stream `compute`. Raises CheckpointError."""
     flow = load_flow(checkpoint.s3gen_path, checkpoint.spec).to(device, dtype)
     lay_out_taps(flow)
+    join_projections(flow)
     vocoder = load_vocoder(checkpoint.s3gen_path, checkpoint.spec).to(device)
     vocoder.to_filter_dtype(dtype)
     return Kernels(

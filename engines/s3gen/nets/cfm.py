@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engines.model_spec import MEL_BANDS, FlowSpec
-from engines.s3gen.nets.layers import FrameConv, attend, key_bias, mask_frames
+from engines.s3gen.nets.layers import FrameConv, Projections, attend, key_bias, mask_frames
 
 EULER_TIMES = (0.0, 0.5, 1.0)  # the distilled model's own; exact in every float format
 EULER_STEPS = len(EULER_TIMES) - 1
@@ -188,7 +188,7 @@ class _Transformer(nn.Module):
         return y
 
 
-class _Attention(nn.Module):
+class _Attention(nn.Module, Projections):
     def __init__(self, spec: FlowSpec) -> None:
         super().__init__()
         self.heads, width = spec.cfm_heads, spec.cfm_heads * spec.cfm_head_dim
@@ -197,10 +197,11 @@ class _Attention(nn.Module):
         self.to_v = nn.Linear(spec.channels, width, bias=False)
         self.to_out = nn.ModuleList([nn.Linear(width, spec.channels)])
 
+    def linears(self) -> tuple[nn.Linear, ...]:
+        return self.to_q, self.to_k, self.to_v
+
     def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        q, k, v = (
-            linear(x).view(*x.shape[:2], self.heads, -1).transpose(1, 2) for linear in (self.to_q, self.to_k, self.to_v)
-        )
+        q, k, v = (part.view(*x.shape[:2], self.heads, -1).transpose(1, 2) for part in self.project(x))
         mixed = attend(q, k, v, bias)
         y: Tensor = self.to_out[0](mixed.transpose(1, 2).flatten(2))
         return y

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engines.model_spec import MEL_BANDS, MEL_FRAMES_PER_TOKEN, SPEECH_CODES, X_VECTOR_DIM, FlowSpec
-from engines.s3gen.nets.layers import FrameConv, attend, key_bias, mask_frames
+from engines.s3gen.nets.layers import FrameConv, Projections, attend, key_bias, mask_frames
 
 LOOKAHEAD_TOKENS = 3
 _LAYER_NORM_EPS = 1e-12
@@ -86,7 +86,7 @@ class _Conformer(nn.Module):
         lower = sinusoids(tokens, width, like)
         upper = sinusoids(tokens * MEL_FRAMES_PER_TOKEN, width, like)
         layers = [(layer, lower) for layer in self.encoders] + [(layer, upper) for layer in self.up_encoders]
-        return [cast(_Layer, layer).self_attn.project(table) for layer, table in layers]
+        return [cast(_Layer, layer).self_attn.project_positions(table) for layer, table in layers]
 
 
 def _run(layers: nn.ModuleList, x: Tensor, lengths: Tensor | None, positions: Positions) -> Tensor:
@@ -172,7 +172,7 @@ class _FeedForward(nn.Module):
         return y
 
 
-class _RelativeAttention(nn.Module):
+class _RelativeAttention(nn.Module, Projections):
     """Transformer-XL's attention: content and relative position (https://arxiv.org/abs/1901.02860, section 3.3)."""
 
     def __init__(self, width: int, heads: int) -> None:
@@ -187,16 +187,17 @@ class _RelativeAttention(nn.Module):
         self.pos_bias_u = nn.Parameter(torch.zeros(heads, self.head_width))
         self.pos_bias_v = nn.Parameter(torch.zeros(heads, self.head_width))
 
-    def project(self, table: Tensor) -> Tensor:
+    def linears(self) -> tuple[nn.Linear, ...]:
+        return self.linear_q, self.linear_k, self.linear_v
+
+    def project_positions(self, table: Tensor) -> Tensor:
         """table (2 T, width) -> (heads, head width, 2 T)."""
         projected: Tensor = self.linear_pos(table)
         return projected.view(-1, self.heads, self.head_width).permute(1, 2, 0)
 
     def forward(self, x: Tensor, positions: Tensor, bias: Tensor | None) -> Tensor:
-        q, k, v = (
-            linear(x).view(*x.shape[:2], self.heads, self.head_width)
-            for linear in (self.linear_q, self.linear_k, self.linear_v)
-        )  # (B, T, heads, head width) each
+        # (B, T, heads, head width) each
+        q, k, v = (part.view(*x.shape[:2], self.heads, self.head_width) for part in self.project(x))
         by_content = (q + self.pos_bias_u).transpose(1, 2)
         by_position = ((q + self.pos_bias_v) * self.head_width**-0.5).transpose(1, 2)
         k, v = k.transpose(1, 2), v.transpose(1, 2)

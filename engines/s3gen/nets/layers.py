@@ -5,6 +5,8 @@ Lengths of None mean that every row is full, which saves the work of masking.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -70,6 +72,37 @@ def lay_out_taps(net: nn.Module) -> None:
         if isinstance(module, FrameConv):
             weight = module.weight.transpose(1, 2).contiguous().transpose(1, 2)
             module.weight = nn.Parameter(weight, requires_grad=False)
+
+
+class Projections:
+    """Several Linears of one input, computed as one product where `join_projections` has joined them."""
+
+    joined: tuple[Tensor, Tensor | None] | None = None
+
+    def linears(self) -> tuple[nn.Linear, ...]:
+        """The layers, which keep upstream's names."""
+        raise NotImplementedError
+
+    def project(self, x: Tensor) -> Sequence[Tensor]:
+        """x (..., in) -> (..., out) of each layer."""
+        if self.joined is None:
+            return [linear(x) for linear in self.linears()]
+        return F.linear(x, *self.joined).chunk(len(self.linears()), dim=-1)
+
+
+def join_projections(net: nn.Module) -> None:
+    """Join queries, keys and values of a net's attention, where launching a product costs more than a small one does.
+
+    A layer's weight becomes a part of the joined one. Call it on the device and in the precision of use.
+    """
+    for module in net.modules():
+        if isinstance(module, Projections):
+            linears = module.linears()
+            weight = torch.cat([linear.weight for linear in linears]).detach()
+            for linear, part in zip(linears, weight.chunk(len(linears)), strict=True):
+                linear.weight = nn.Parameter(part, requires_grad=False)
+            biases: list[Tensor] = [linear.bias for linear in linears if linear.bias is not None]
+            module.joined = weight, torch.cat(biases).detach() if biases else None
 
 
 def stack_frames(x: Tensor, taps: int, lookahead: int) -> Tensor:

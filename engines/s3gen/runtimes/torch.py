@@ -19,7 +19,7 @@ from engines.s3gen.nets.compiled_cfm import compile_transformers
 from engines.s3gen.nets.compiled_vocoder import compile_residual_blocks
 from engines.s3gen.nets.encoder import PositionCache
 from engines.s3gen.nets.flow import Flow, load_flow
-from engines.s3gen.nets.layers import lay_out_taps
+from engines.s3gen.nets.layers import join_projections, lay_out_taps
 from engines.s3gen.nets.packing import pack
 from engines.s3gen.nets.vocoder import Vocoder
 from engines.s3gen.nets.vocoder_weights import load_vocoder
@@ -55,6 +55,7 @@ class TorchRuntime:
         self._flow.to(self._device, dtype)
         if not on_cpu:
             lay_out_taps(self._flow)  # on a CPU they are packed
+            join_projections(self._flow)
         self._vocoder.to(self._device).to_filter_dtype(dtype)
         self._positions = PositionCache(self._flow.encoder)
         self._flow_spec = checkpoint.spec.flow

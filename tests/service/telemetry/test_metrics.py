@@ -70,7 +70,7 @@ async def eventful(at: Serving) -> str:
 
 HELD = ("mynah_streams_active", "mynah_t3_kv_cache_ratio", "mynah_t3_down", "mynah_stalled")
 FACTS = {"mynah_streams_capacity", "mynah_gpu_memory_bytes", "mynah_engine_info", "mynah_engine_refused"}
-FACTS |= {"mynah_build_info", "mynah_voice_files_damaged"}
+FACTS |= {"mynah_build_info", "mynah_voice_files_damaged", "mynah_certificate_expiry_timestamp_seconds"}
 
 
 async def test_every_metric_changes():
