@@ -37,9 +37,12 @@ def main() -> None:
         config = with_voices_place(read_config(sys.argv[1:], os.environ), os.environ)
     except ConfigError as error:
         _leave(2, error)
-    stderr_filter.redirect(config.log_format)
-    logs.configure(config.log_level, config.log_format)
     _say.json = config.log_format == "json"
+    try:
+        stderr_filter.redirect(config.log_format)
+    except OSError as error:
+        _leave(1, ConfigError(f"the process that filters libraries' messages cannot be started: {error}."))
+    logs.configure(config.log_level, config.log_format)
     try:
         ended_by = _run(config)
     except Exception:

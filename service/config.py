@@ -233,6 +233,8 @@ def with_voices_place(config: ServerConfig, environment: Mapping[str, str]) -> S
 def _default_voices_dir(environment: Mapping[str, str]) -> Path | None:
     """$XDG_DATA_HOME/mynah/voices, else ~/.local/share/mynah/voices; None if this user cannot write there."""
     base = environment.get("XDG_DATA_HOME")
+    if not base and environment.get("HOME") == "":
+        return None  # Python would take the root folder for it
     try:
         folder = (Path(base) if base else Path.home() / ".local" / "share") / "mynah" / "voices"
     except RuntimeError:

@@ -220,7 +220,8 @@ async def test_voices_in_an_object_store_whose_package_is_missing(url: str, pack
 
 
 async def test_a_second_signal_ends_the_grace_period():
-    async with process("--grace-s", "600", "--max-streams", "2", "--log-level", "error") as running:
+    # the one stream that it may have is open, so that `refused` opens none that the server would count
+    async with process("--grace-s", "600", "--max-streams", "1", "--log-level", "error") as running:
         address = await serving(running)
         async with mynah.Client(address) as client, client.stream():
             running.send_signal(signal.SIGINT)
@@ -307,6 +308,14 @@ def test_a_bad_configuration_ends_with_one_line():
     assert ended.returncode == 2
     assert ended.stderr == "mynah-serve: --max-streams is 'none'; it must be auto, or a whole number from 1 to 10000.\n"
     assert not ended.stdout
+
+
+def test_a_process_that_cannot_be_started_is_one_line():
+    program = "import sys; sys.argv, sys.executable = ['x'], '/nothing'; from service.__main__ import main; main()"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "messages cannot be started: [Errno 2]" in done.stderr
 
 
 def test_the_service_imports_no_model_library():
