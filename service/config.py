@@ -35,6 +35,7 @@ from service.options import (
 )
 from service.stream.policy import StreamPolicy
 from service.stream.segmenter import MIN_MAX_CHARS
+from service.telemetry.logs import FORMATS
 
 _CLIENT_VARIABLES = ("MYNAH_API_KEY",)  # the client's own, which may stand in the same environment
 _OTLP_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"  # OpenTelemetry's own variable
@@ -137,6 +138,9 @@ class ServerConfig:
     )
     log_level: str = option(
         "info", "least severe level of the log lines that are written", one_of(*_LOG_LEVELS, any_case=True)
+    )
+    log_format: str = option(
+        "text", "how log lines are written; json: an object in each line, those on stdout included", one_of(*FORMATS)
     )
     policy: StreamPolicy = StreamPolicy()
     engine: EngineConfig = EngineConfig()

@@ -33,8 +33,9 @@ def main() -> None:
         if error.name is None or error.name.partition(".")[0] in ("mynah", "ui"):
             raise
         print(
-            f"mynah-page: the package {error.name.partition('.')[0]!r} is not installed. The page needs an extra. In a "
-            "clone of Mynah's repository: pip install '.[ui]', in an environment other than the server's.",
+            f"mynah-page: the package {error.name.partition('.')[0]!r} is not installed. The page needs an extra: "
+            "pip install 'mynah-speech-server[ui]', in an environment other than the server's; in a clone of Mynah's "
+            "repository: pip install ./protos '.[ui]'.",
             file=sys.stderr,
         )
         sys.exit(2)

@@ -37,6 +37,7 @@ def test_every_option_is_a_flag_and_a_variable_of_its_own_type():
         "listen": ("[::]:0", "[::]:0"),
         "http_listen": ("[::]:8080", "[::]:8080"),
         "cors_origin": ("https://a.example, http://localhost:3000", ("https://a.example", "http://localhost:3000")),
+        "log_format": ("json", "json"),
         "insecure": ("on", True),
         "watermark": ("on", True),
         "device": ("cuda:1", "cuda:1"),
