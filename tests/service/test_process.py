@@ -136,7 +136,7 @@ async def test_it_admits_the_measured_capacity():
 
 
 async def test_a_signal_breaks_none_of_32_open_streams():
-    texts = [f"Stream {number} is in the middle of this sentence, and then goes on." for number in range(32)]
+    texts = [f"Stream {'o' * number}h is in the middle of this sentence, and then goes on." for number in range(32)]
     async with process("--max-streams", "32", "--grace-s", "30") as running:
         address = await serving(running)
         begun = asyncio.Barrier(33)
