@@ -22,28 +22,28 @@ UI_UV := $(UI_BIN)/uv pip install --quiet --python $(UI_BIN)/python
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
 
-$(VENV)/installed: pyproject.toml $(wildcard engines/kernels/*.[ch])
-	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 13) else "Mynah needs Python 3.11 or 3.12; set PYTHON=/path/to/one")'
+$(VENV)/installed: pyproject.toml protos/pyproject.toml $(wildcard engines/kernels/*.[ch])
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "Mynah needs Python 3.11, 3.12 or 3.13; set PYTHON=/path/to/one")'
 	@echo "Installing the server into $(VENV), about 1 GB: a few minutes the first time."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 # torch alone goes through pip, pinned: any wider range would let a resolver fetch gigabytes of CUDA
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" "numpy>=2,<2.3"
-	@$(UV) -e '.[cpu]'
+	@$(UV) -e ./protos -e '.[cpu]'
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed tests/reference/requirements.txt tests/reference/requirements-no-deps.txt
-	$(UV) -e '.[cpu,dev,trt]' -r tests/reference/requirements.txt
+	$(UV) -e ./protos -e '.[cpu,dev,trt]' -r tests/reference/requirements.txt
 	$(UV) --no-deps -r tests/reference/requirements-no-deps.txt
 	touch $@
 
 install: $(VENV)/installed ## install what a CPU server needs into .venv
 
-$(UI_VENV)/installed: pyproject.toml
+$(UI_VENV)/installed: pyproject.toml protos/pyproject.toml
 	@echo "Installing the page into $(UI_VENV), about 0.4 GB."
 	@$(PYTHON) -m venv $(UI_VENV)
 	@$(UI_BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	@$(UI_UV) -e '.[ui]'
+	@$(UI_UV) -e ./protos -e '.[ui]'
 	@touch $@
 
 # at a terminal the page stays open afterwards, elsewhere the demo ends by itself
@@ -67,7 +67,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
 check: $(VENV)/installed-dev flite lint types imports ## what to run after every change: lint, types, import rules and the fast tests
 	$(PYTEST) --fast $(ARGS)
 
-test: $(VENV)/installed-dev flite ## install and run every test but those of the page, of vLLM, of the clients and of the fleet
+test: $(VENV)/installed-dev flite ## install and run every test but those of the page, of vLLM, of the clients, of the fleet and of the packages
 	$(PYTEST) $(ARGS)
 
 chromium:
@@ -115,6 +115,10 @@ $(WATERMARK)/installed: tests/watermark/requirements.txt $(VENV)/installed-dev
 	$(BIN)/uv pip install --quiet --target $(WATERMARK) --no-deps -r tests/watermark/requirements.txt
 	rm -f $(WATERMARK)/torchaudio/lib/*.so
 	touch $@
+
+.PHONY: test-packages
+test-packages: $(VENV)/installed-dev ## both distributions: built, installed into empty environments, served and spoken with
+	$(BIN)/python -m pytest tests/packages
 
 test-watermark: $(WATERMARK)/installed ## the real watermark on streamed speech, and what it costs
 	PYTHONPATH=$(WATERMARK) $(BIN)/python -m pytest tests/watermark

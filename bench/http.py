@@ -17,10 +17,10 @@ from time import monotonic_ns, perf_counter
 import httpx
 from websockets.asyncio.client import ClientConnection, connect
 
-from bench.load.surfaces import Http, Refusal, Surface, WebSocket
 from bench.report import BUILD, publish, table
 from bench.scripted_server import Load, ScriptedServer, made_at_ns, scripted_server
 from bench.service import Measured
+from service.load.surfaces import Http, Refusal, Surface, WebSocket
 
 STREAMS = 64
 LOAD = Load()

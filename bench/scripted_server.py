@@ -190,8 +190,8 @@ async def _startup_lines(process: asyncio.subprocess.Process) -> dict[str, str]:
 
 async def _serve(load: Load, flags: list[str]) -> None:
     config = read_config(flags, os.environ)
-    stderr_filter.redirect()
-    logs.configure(config.log_level)
+    stderr_filter.redirect(config.log_format)
+    logs.configure(config.log_level, config.log_format)
     engine = StampedEngine(load, config.max_streams)
     HangingFiles.hung_read_s = load.hung_read_s
     if load.hung_read_s:

@@ -19,13 +19,13 @@ from typing import Any
 
 import grpc.aio
 
-from bench.load.figures import percentile
 from bench.malformed import Request, answer, supply
 from bench.report import BUILD, publish, table
 from bench.scripted_server import Load, ScriptedServer, made_at_ns, scripted_server
 from mynah.client.errors import ServerBusy
 from mynah.client.transport import BidiStream, open_channel
 from mynah.v1 import speech_pb2, speech_pb2_grpc
+from service.load.figures import percentile
 
 STREAMS = 64
 MAX_TEXT_CHARS = 2000

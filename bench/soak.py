@@ -27,7 +27,6 @@ from typing import Any
 import grpc.aio
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from bench.load.arrivals import TEXTS
 from bench.malformed import Malformed, Request, answer, supply
 from bench.report import BUILD, publish, table
 from bench.scripted_server import Load, ScriptedServer, scripted_server
@@ -37,6 +36,7 @@ from mynah.client.settings import Timeouts
 from mynah.client.transport import BidiStream, open_channel
 from mynah.client.voices import Voices
 from mynah.v1 import speech_pb2, speech_pb2_grpc
+from service.load.arrivals import TEXTS
 
 CLIENTS = 32
 _MAX_STREAMS = 24  # fewer than clients, so that some are rejected

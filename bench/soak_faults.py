@@ -9,11 +9,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.load.arrivals import TEXTS
 from bench.report import BUILD
 from bench.scripted_server import Load, scripted_server
 from mynah.client.client import Client
 from mynah.client.errors import MynahError
+from service.load.arrivals import TEXTS
 from service.shutdown import FORCED_EXIT
 
 DAMAGED, HUNG = "damaged", "hung"  # ids of voices

@@ -24,6 +24,7 @@ from engines.errors import InvalidInput
 from engines.factory import build_engine
 from engines.model_spec import SAMPLE_RATE_HZ, SAMPLES_PER_TOKEN, SPEECH_CODES
 from engines.pipeline import Pipeline, PipelineStream
+from engines.text.reading import Reading
 from engines.words.text import Word
 from tools.tiny import codes
 
@@ -81,7 +82,7 @@ async def _one(engine: Pipeline, stream: PipelineStream, segment: Segment, measu
     voice = engine.default_voice
     assert voice is not None
     first_position = 1 + len(voice.t3_prompt_tokens)
-    truth = true_times(tokens, first_position, engine.stages.words_of(segment.text))
+    truth = true_times(tokens, first_position, engine.stages.words_of(Reading(segment.text, segment.text)))
     measured.add(words, truth)
 
 

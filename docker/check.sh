@@ -9,7 +9,7 @@ from importlib import metadata
 from packaging.requirements import Requirement
 
 cpu = sys.argv[1] == "cpu"
-extras = {"mynah": [*(["cpu"] if cpu else ["gpu", "trt"]), "otel", "s3"]}
+extras = {"mynah-speech-server": [*(["cpu"] if cpu else ["gpu", "trt"]), "otel", "s3"]}
 missing, needed = [], set()
 same = {} if cpu else {"onnxruntime": "onnxruntime-gpu"}  # the GPU's build is the same module
 for distribution in metadata.distributions():

@@ -44,7 +44,7 @@ case $flavour in
     exit 2
     ;;
 esac
-"${install[@]}" --no-build-isolation .
+"${install[@]}" --no-build-isolation ./protos .
 "$venv/bin/uv" pip uninstall --quiet --python "$venv/bin/python" uv pip
 find "$venv" -depth -name __pycache__ -exec rm -rf {} + # not tests: scipy imports numpy.testing, which imports them
 "$venv/bin/python" -m compileall -q -j 0 -x py312_intrinsics "$venv/lib"

@@ -13,7 +13,7 @@ compile() { # FLAVOUR OUTPUT [uv arguments]
   esac
   uv --config-file "$locks/uv.toml" pip compile --quiet --generate-hashes --no-header --no-emit-index-url \
     --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
-    "${extras[@]}" "$@" -o "$output" pyproject.toml "$locks/$flavour.in"
+    --no-emit-package mynah-speech "${extras[@]}" "$@" -o "$output" pyproject.toml "$locks/$flavour.in"
 }
 
 if [ "${1:-}" != --check ]; then

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sys
+from typing import NoReturn
 
 import engines
 from engines.api import Engine, EngineInfo, Limits
@@ -22,18 +24,40 @@ from service.server import END_TIMEOUT_S, Server
 from service.shutdown import Signals, force_exit
 from service.telemetry import logs, tracing
 
+log = logging.getLogger("mynah.service")
+
 EXIT_DEVICE_LOST = 70  # the GPU cannot be used by this process any more, but perhaps by a new one
 
 
 def main() -> None:
     """Exits with 0 after a signal, 3 if then a thread does not end, 2 for a bad configuration, 1 if the engine cannot
-    be loaded or warmed up or if a library holds the interpreter, and 70 as soon as the GPU fails or hangs."""
+    be loaded or warmed up or if a library holds the interpreter, and 70 as soon as the GPU fails or hangs. The last
+    line on stderr names the status or the problem."""
     try:
         config = with_voices_place(read_config(sys.argv[1:], os.environ), os.environ)
     except ConfigError as error:
         _leave(2, error)
-    stderr_filter.redirect()
-    logs.configure(config.log_level)
+    _say.json = config.log_format == "json"
+    try:
+        stderr_filter.redirect(config.log_format)
+    except OSError as error:
+        _leave(1, ConfigError(f"the process that filters libraries' messages cannot be started: {error}."))
+    logs.configure(config.log_level, config.log_format)
+    try:
+        ended_by = _run(config)
+    except Exception:
+        log.critical("the process ends with status 1", exc_info=True)
+        sys.exit(1)
+    log.log(_level(ended_by), "the process ends with status 0")
+
+
+def _level(number: signal.Signals) -> int:
+    """The level of lines about a signal. After Ctrl-C a terminal shows the end itself."""
+    return logging.DEBUG if number is signal.SIGINT else logging.INFO
+
+
+def _run(config: ServerConfig) -> signal.Signals:
+    """Serve until a signal, which is returned. Ends the process if anything else ends the server."""
     engine = LazyEngine(
         lambda: _load(config),
         _expected(config),
@@ -42,7 +66,7 @@ def main() -> None:
     engine.health.watch_loss(_end_process)
     try:
         tracing.configure(config.otlp_endpoint)
-        asyncio.run(serve(engine, config))
+        ended_by = asyncio.run(serve(engine, config))
     except ConfigError as error:
         _leave(2, error)
     except (EngineError, OSError) as error:
@@ -51,12 +75,15 @@ def main() -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process is ending; one more Ctrl-C would print a traceback
         tracing.shut_down()
     if engine.loading:
+        log.log(_level(ended_by), "the process ends with status 0 while a model is loaded")
+        stderr_filter.restore()
         os._exit(0)  # a library that a thread is still loading does not survive the interpreter's shutdown
+    return ended_by
 
 
 def _end_process(error: DeviceLost) -> None:
     """End now: no stream can go on, and threads that wait for the GPU would keep the process from ending."""
-    print(f"mynah-serve: {error}", file=sys.stderr, flush=True)
+    _say_failure(EXIT_DEVICE_LOST, error)
     stderr_filter.restore()
     os._exit(EXIT_DEVICE_LOST)
 
@@ -75,8 +102,8 @@ def _expected(config: ServerConfig) -> EngineInfo:
     return EngineInfo(engine.model, engine.device, engine.t3, engine.s3gen, limits, notice="The model is being loaded.")
 
 
-async def serve(engine: Engine, config: ServerConfig) -> None:
-    """Serve until a signal. A second signal ends the grace period."""
+async def serve(engine: Engine, config: ServerConfig) -> signal.Signals:
+    """Serve until a signal, which is returned. A second signal ends the grace period."""
     descriptors.raise_limit()
     server = Server(engine, config)
     server.end_if_the_interpreter_hangs()
@@ -91,7 +118,15 @@ async def serve(engine: Engine, config: ServerConfig) -> None:
             _say(_where_voices_are(config))
             at_once = "1 stream" if streams == 1 else f"{streams} streams"
             _say(f"serving after {took_s:.1f} s up to {at_once} with {_described(engine.info)}")
-            await stopping
+        number = await stopping
+        log.log(
+            _level(number),
+            "%s received: %d streams and %d uploads are open and have %g s",
+            number.name,
+            server.admission.streams.in_use,
+            server.admission.uploads.in_use,
+            server.grace_s,
+        )
     finally:
         warming.cancel()
         stopping.cancel()
@@ -99,6 +134,7 @@ async def serve(engine: Engine, config: ServerConfig) -> None:
         await _stop(server, signalled)
         if server.left_behind:
             force_exit("A thread of the engine has not ended.")
+    return number
 
 
 async def _listen(server: Server, config: ServerConfig, model: str) -> None:
@@ -115,7 +151,7 @@ async def _listen(server: Server, config: ServerConfig, model: str) -> None:
         _say(f"HTTP at {'https' if config.tls else 'http'}://{http}")
 
 
-async def _stop(server: Server, signalled: asyncio.Queue[None]) -> None:
+async def _stop(server: Server, signalled: asyncio.Queue[signal.Signals]) -> None:
     """End within the grace period, or at the next signal."""
     if busy := server.admission.streams.in_use:
         streams = f"{busy} open streams have" if busy > 1 else "1 open stream has"
@@ -124,6 +160,7 @@ async def _stop(server: Server, signalled: asyncio.Queue[None]) -> None:
     signalled_again = asyncio.ensure_future(signalled.get())
     await asyncio.wait([graceful, signalled_again], return_when=asyncio.FIRST_COMPLETED)
     if not graceful.done():
+        log.info("%s received again: what is open ends now", signalled_again.result().name)
         graceful.cancel()
         await server.stop(0.0)
     signalled_again.cancel()
@@ -141,12 +178,30 @@ def _where_voices_are(config: ServerConfig) -> str:
     return f"uploaded voices are kept in {config.voices_dir}"
 
 
-def _say(line: str) -> None:
-    print(f"mynah-serve: {line}", flush=True)
+class _Say:
+    """Prints a line for the operator: as text, or as JSON like those of the log."""
+
+    json = False
+
+    def __call__(self, line: str) -> None:
+        shown = logs.json_line("mynah.serve", logging.INFO, line) if self.json else f"mynah-serve: {line}"
+        print(shown, flush=True)
 
 
-def _leave(status: int, error: Exception) -> None:
-    print(f"mynah-serve: {error}", file=sys.stderr)
+_say = _Say()
+
+
+def _say_failure(status: int, error: Exception) -> None:
+    """Print why the process ends with this status, on stderr."""
+    if _say.json:
+        shown = logs.json_line("mynah.serve", logging.CRITICAL, f"the process ends with status {status}: {error}")
+    else:
+        shown = f"mynah-serve: {error}"
+    print(shown, file=sys.stderr, flush=True)
+
+
+def _leave(status: int, error: Exception) -> NoReturn:
+    _say_failure(status, error)
     sys.exit(status)
 
 

@@ -35,6 +35,7 @@ from service.options import (
 )
 from service.stream.policy import StreamPolicy
 from service.stream.segmenter import MIN_MAX_CHARS
+from service.telemetry.logs import FORMATS
 
 _CLIENT_VARIABLES = ("MYNAH_API_KEY",)  # the client's own, which may stand in the same environment
 _OTLP_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"  # OpenTelemetry's own variable
@@ -138,6 +139,9 @@ class ServerConfig:
     log_level: str = option(
         "info", "least severe level of the log lines that are written", one_of(*_LOG_LEVELS, any_case=True)
     )
+    log_format: str = option(
+        "text", "how log lines are written; json: an object in each line, those on stdout included", one_of(*FORMATS)
+    )
     policy: StreamPolicy = StreamPolicy()
     engine: EngineConfig = EngineConfig()
 
@@ -229,6 +233,8 @@ def with_voices_place(config: ServerConfig, environment: Mapping[str, str]) -> S
 def _default_voices_dir(environment: Mapping[str, str]) -> Path | None:
     """$XDG_DATA_HOME/mynah/voices, else ~/.local/share/mynah/voices; None if this user cannot write there."""
     base = environment.get("XDG_DATA_HOME")
+    if not base and environment.get("HOME") == "":
+        return None  # Python would take the root folder for it
     try:
         folder = (Path(base) if base else Path.home() / ".local" / "share") / "mynah" / "voices"
     except RuntimeError:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from importlib.metadata import version
 from importlib.util import find_spec
 
 import grpc
@@ -15,6 +14,7 @@ from grpc_reflection.v1alpha import reflection
 
 from engines.api import Engine
 from engines.errors import InvalidInput
+from engines.version import VERSION
 from mynah.v1 import speech_pb2, speech_pb2_grpc, voices_pb2, voices_pb2_grpc
 from service.access import descriptors
 from service.access.admission import Admission
@@ -107,7 +107,7 @@ class Server:
             others=lambda: engine.other_voices,
             voice_models=lambda: engine.info.voice_models,
         )
-        self._catalogue = VoiceCatalogue(engine, self._voices, VoiceCheck(engine, self.admission))
+        self._catalogue = VoiceCatalogue(engine, self._voices, VoiceCheck(engine, self.admission), self.gate)
         self._speech_handler = SpeechHandler(engine, VoiceLookup(self._voices), self.admission, config.policy)
         self._health = HealthService()
         self._warm = False
@@ -144,7 +144,7 @@ class Server:
 
     def _add_services(self) -> None:
         policy = self._config.policy
-        speech = SpeechService(self._engine, self._speech_handler, self.admission, policy, version("mynah"))
+        speech = SpeechService(self._engine, self._speech_handler, self.admission, policy, VERSION)
         speech_pb2_grpc.add_SpeechServicer_to_server(speech, self._grpc)  # type: ignore[no-untyped-call]
         voices = VoicesService(self._catalogue, self.admission, policy)
         voices_pb2_grpc.add_VoicesServicer_to_server(voices, self._grpc)  # type: ignore[no-untyped-call]
@@ -162,7 +162,7 @@ class Server:
             self._catalogue,
             self.admission,
             policy,
-            version("mynah"),
+            VERSION,
             cors_origins,
             self._hosts(),
         )

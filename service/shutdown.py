@@ -34,12 +34,12 @@ def force_exit(problem: str) -> NoReturn:
 class Signals:
     """SIGTERM and SIGINT, which a thread of its own receives: a hung event loop does not keep the process.
 
-    `received` gets an item for each. From each signal on the process has `limit_s` to end; then `leave` is called.
+    `received` gets each. From each signal on the process has `limit_s` to end; then `leave` is called.
     """
 
     def __init__(self, limit_s: Callable[[int], float], leave: Callable[[str], None] = force_exit) -> None:
         """`limit_s` is given how many signals have arrived. To be called on the main thread's event loop."""
-        self.received: asyncio.Queue[None] = asyncio.Queue()
+        self.received: asyncio.Queue[signal.Signals] = asyncio.Queue()
         self._limit_s, self._leave = limit_s, leave
         self._loop = asyncio.get_running_loop()
         self._count = 0
@@ -55,9 +55,9 @@ class Signals:
         while data := self._reading.recv(64):
             for number in data:
                 if number in _SIGNALS:
-                    self._arrived()
+                    self._arrived(signal.Signals(number))
 
-    def _arrived(self) -> None:
+    def _arrived(self, number: signal.Signals) -> None:
         self._count += 1
         limit_s = self._limit_s(self._count)
         problem = f"The server did not end within {limit_s:g} s of a signal."
@@ -65,4 +65,4 @@ class Signals:
         timer.name, timer.daemon = "end-by-force", True
         timer.start()
         with suppress(RuntimeError):  # the loop is closed: the process is about to end
-            self._loop.call_soon_threadsafe(self.received.put_nowait, None)
+            self._loop.call_soon_threadsafe(self.received.put_nowait, number)

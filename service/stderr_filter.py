@@ -32,12 +32,12 @@ _SECRET = re.compile(r"(authorization|bearer|api[-_ ]?key|cookie|password|token\
 _BYTES = re.compile(rb"[^\t\x20-\x7e]+")
 
 
-def redirect() -> None:
+def redirect(log_format: str = "text") -> None:
     """Gives libraries a pipe to the filter in place of stderr. To be called once, before there are other threads."""
     real = os.dup(2)
     reading, writing = os.pipe()
     # -E and -s: what a user's environment adds is of no use to it; it imports the standard library alone
-    command = [sys.executable, "-E", "-s", "-c", _PROGRAM, str(Path(__file__).parents[1])]
+    command = [sys.executable, "-E", "-s", "-c", _PROGRAM, str(Path(__file__).parents[1]), log_format]
     process = subprocess.Popen(command, stdin=reading, stdout=subprocess.DEVNULL, stderr=real, start_new_session=True)
     os.close(reading)
     os.dup2(writing, 2)
@@ -69,7 +69,7 @@ def main() -> None:
     """Passes lines of stdin on to stderr until its end."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # it ends with the server, after it
-    handler = SafeHandler(sys.stderr, burst_bytes=_BURST_BYTES, bytes_per_s=_BYTES_PER_S)
+    handler = SafeHandler(sys.stderr, burst_bytes=_BURST_BYTES, bytes_per_s=_BYTES_PER_S, log_format=sys.argv[2])
     copy(sys.stdin.buffer, handler)
 
 

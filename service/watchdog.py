@@ -34,6 +34,7 @@ _LONGEST_CALLS = 10  # a call that takes this many times the longest recent one 
 _REBUILDING = 10  # how much longer an engine may take while it says itself that it is being rebuilt
 _MAX_INTERVAL_S = 1.0
 _MIN_ALARM_S = 30.0  # a process that was stopped for longer ends when it goes on
+_END_ALARM_S = 15.0  # for the interpreter's own end, in which libraries wait for their threads
 _RETRY_AFTER_S = 1.0
 
 
@@ -86,7 +87,10 @@ class Watchdog:
         self._alarm_s = max(_MIN_ALARM_S, 2 * self._hang_timeout_s)
 
     def stop(self) -> None:
-        """Watch no longer. Idempotent."""
+        """Watch no longer, but for the interpreter's own end, which gets a bound. Idempotent."""
+        if not self._stopped.is_set() and self._alarm_s is not None:
+            self._alarm_s = _END_ALARM_S
+            self._set_alarm()
         self._stopped.set()
 
     @property
@@ -133,14 +137,14 @@ class Watchdog:
         interval_s = min(_MAX_INTERVAL_S, self._hang_timeout_s / 10)
         last_s = time.monotonic()
         while not self._stopped.wait(interval_s):
-            self._set_alarm()
+            self._set_alarm()  # a short one if `stop` is called now
             now_s = time.monotonic()
             # a process that was stopped for a while, or had no processor, has not stalled
             self.tick(min(now_s - last_s, 2 * interval_s))
             last_s = now_s
 
     def _set_alarm(self) -> None:
-        """Postpones the end of the process. After `stop` the last one holds: the end may hang, too."""
+        """Postpones the end of the process. The one that `stop` sets holds: the end may hang, too."""
         if self._alarm_s is not None:
             faulthandler.dump_traceback_later(self._alarm_s, exit=True, file=sys.stderr)
 

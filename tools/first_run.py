@@ -235,18 +235,22 @@ def _serve_twice(newcomer: Newcomer) -> None:
 
 
 def _install_the_client_alone(newcomer: Newcomer) -> None:
-    """`pip install .` is the client; the server's command then names the extra."""
+    """`pip install ./protos` is the client; a server without an extra names the extra."""
     base = newcomer.home / "base"
     status, output = newcomer.run(
-        f"{newcomer.python} -m venv {base} && {base}/bin/python -m pip install --quiet . && {base}/bin/mynah --help"
+        f"{newcomer.python} -m venv {base} && {base}/bin/python -m pip install --quiet ./protos"
+        f" && {base}/bin/mynah --help"
     )
+    if status != 0:
+        raise Failed(f"pip install ./protos ended with status {status}:\n{output}")
+    status, output = newcomer.run(f"{base}/bin/python -m pip install --quiet .")
     if status != 0:
         raise Failed(f"pip install . ended with status {status}:\n{output}")
     for command in ("mynah-serve", "mynah-engines bench"):
         status, output = newcomer.run(f"{base}/bin/{command}")
-        if status == 0 or "pip install '.[cpu]'" not in output or len(output.splitlines()) != 1:
+        if status == 0 or "'mynah-speech-server[cpu]'" not in output or len(output.splitlines()) != 1:
             raise Failed(f"{command} after `pip install .` ended with status {status} and this:\n{output}")
-    _say("pip install . installed the client, and mynah-serve named the extra")
+    _say("pip install ./protos installed the client, and mynah-serve without an extra named it")
 
 
 def _arrive(folder: Path, cache: Path, python: str) -> Newcomer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import signal
 import socket
@@ -32,8 +33,9 @@ def main() -> None:
         if error.name is None or error.name.partition(".")[0] in ("mynah", "ui"):
             raise
         print(
-            f"mynah-page: the package {error.name.partition('.')[0]!r} is not installed. The page needs an extra. In a "
-            "clone of Mynah's repository: pip install '.[ui]', in an environment other than the server's.",
+            f"mynah-page: the package {error.name.partition('.')[0]!r} is not installed. The page needs an extra: "
+            "pip install 'mynah-speech-server[ui]', in an environment other than the server's; in a clone of Mynah's "
+            "repository: pip install ./protos '.[ui]'.",
             file=sys.stderr,
         )
         sys.exit(2)
@@ -70,10 +72,17 @@ async def serve(config: PageConfig, api_key: str | None, listener: socket.socket
             timeout_graceful_shutdown=1,  # status streams do not end by themselves
         )
     )
+    logging.getLogger("uvicorn.error").addFilter(_is_fault)  # after uvicorn has configured it
     scheme = "http" if config.tls_certificate is None else "https"
     port = listener.getsockname()[1]
     print(f"mynah-page: open {scheme}://{config.host}:{port}{config.root_path}/ (server {config.server})", flush=True)
     await server.serve(sockets=[listener])
+
+
+def _is_fault(record: logging.LogRecord) -> bool:
+    """Whether uvicorn reports more than that it ends what is still open at the page's end: each tab's status."""
+    cancelled = isinstance(record.exc_info, tuple) and isinstance(record.exc_info[1], asyncio.CancelledError)
+    return not cancelled and "timeout graceful shutdown exceeded" not in str(record.msg)
 
 
 def _listen(config: PageConfig) -> socket.socket:

@@ -1,1 +1,1 @@
-"""The load generator: streams that arrive at random, over any protocol, played in real time."""
+"""The load generator of `service/load` against a server of its own, with a plot, for the documents."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from threading import Lock
 
 import numpy as np
@@ -28,6 +27,7 @@ from engines.model_spec import (
 )
 from engines.packed_linear import packing_available
 from engines.s3gen.nets.packing import pack
+from engines.version import VERSION
 from engines.voice import MODEL, Voice
 
 TARGET_LUFS = -27.0
@@ -127,7 +127,7 @@ class VoiceBuilder:
             "loudness_lufs": f"{reference.loudness_lufs:.1f}",
             "source": reference.source,
             MODEL: self._checkpoint.voice_model,
-            "mynah_version": version("mynah"),
+            "mynah_version": VERSION,
         }
         return reference.report.in_metadata(described)
 

@@ -7,7 +7,6 @@ joined. It therefore decodes whole segments.
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import version
 from threading import Lock
 
 import numpy as np
@@ -21,6 +20,7 @@ from engines.model_spec import MEL_FRAMES_PER_TOKEN, SAMPLES_PER_TOKEN, SPEAKER_
 from engines.onnx.session import BoundSession, SessionSettings, open_session
 from engines.published.graphs import CONDITIONAL_DECODER, NAME, SPEECH_ENCODER, PublishedGraphs
 from engines.s3gen.runtime import F32, I64
+from engines.version import VERSION
 from engines.voice import MODEL, Voice
 
 
@@ -65,7 +65,7 @@ class PublishedVoiceBuilder:
                     "loudness_lufs": f"{reference.loudness_lufs:.1f}",
                     "source": reference.source,
                     MODEL: NAME,
-                    "mynah_version": version("mynah"),
+                    "mynah_version": VERSION,
                 }
             ),
         )

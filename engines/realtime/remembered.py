@@ -10,11 +10,11 @@ import os
 import platform
 from collections.abc import Sequence
 from contextlib import suppress
-from importlib.metadata import version
 from pathlib import Path
 from uuid import uuid4
 
 from engines.realtime.ladder import Setting, Trial
+from engines.version import VERSION
 
 _log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ def fingerprint(weights: Sequence[Path], settings: Sequence[Setting], threads: i
     """A name for this machine, these weights and what is measured: times of one are not those of another."""
     files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in weights]
     measured = [dataclasses.astuple(setting) for setting in settings]
-    facts = [version("mynah"), _processor(), os.cpu_count(), threads, simd_width, files, measured]
+    facts = [VERSION, _processor(), os.cpu_count(), threads, simd_width, files, measured]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
 
 

@@ -24,6 +24,8 @@ _REPLACEMENTS = (
 _ENDINGS = (".", "!", "?", "-", ",")
 
 _CONTROLS = dict.fromkeys([*range(0x09), *range(0x0E, 0x1C), 0x7F])  # the others are white space
+# A terminal's colours and links, in what a program pipes to `mynah say -`: without the escape "[31m" would be spoken
+_TERMINAL = re.compile(r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
 # Blank, or only a part of an emoji, without being of the categories Cf and Cc: joiners, fillers, variation selectors
 # and keycaps.
 _UNSEEN = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0\u20e3\ufffc\ufffd")
@@ -32,10 +34,13 @@ _PICTOGRAPH = re.compile(rf"\s*[{_PICTOGRAPHS}](?:\s*[{_PICTOGRAPHS}])*(?P<end>\
 
 
 def clean(text: str) -> str:
-    """Returns `text` without what is not spoken: invisible and control characters, emoji and other pictographs.
+    """Returns `text` without what is not spoken: invisible and control characters, a terminal's control sequences,
+    emoji and other pictographs.
 
     A pictograph between two words leaves a space. White space stays as it is elsewhere.
     """
+    if "\x1b" in text or "\x9b" in text:
+        text = _TERMINAL.sub("", text)
     if not text.isascii():
         text = "".join(char for char in text if char < "\x80" or not _is_invisible(char))
         text = _PICTOGRAPH.sub(lambda match: "" if match["end"] is not None else " ", text)

@@ -49,7 +49,7 @@ class SpokenText:
 
     def nothing_to_speak(self, text: str) -> InvalidInput:
         """The error for a text of which this model speaks nothing."""
-        if any(unicodedata.category(char)[0] == "L" for char in self._without_dropped_tags(text)):
+        if any(unicodedata.category(char)[0] == "L" for char in self._without_dropped_tags(clean(text))):
             allowed = f"text in {' or '.join(script.capitalize() for script in self._scripts)} letters"
             message = f"text has only letters that this model does not speak; it must be {allowed}."
             return InvalidInput("text", message, SCRIPT_UNSUPPORTED, value=repr(text[:80]), allowed=allowed)

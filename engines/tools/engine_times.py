@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from engines.api import AudioChunk, Segment
 from engines.checkpoints.checkpoint import Checkpoint
@@ -29,7 +30,7 @@ FIRST_HOP_TOKENS = 14  # ten of the first hop, three of lookahead, one that show
 _MORE_TOKENS = 40
 _TEXT_TOKENS = tuple(range(1, 40))
 _TEXT = "The quick brown fox jumps over the lazy dog."
-_CLIP_S, _CLIP_RATE_HZ = 10, 24_000
+_CLIP_S, _SYLLABLE_S, _CLIP_RATE_HZ = 15, 0.19, 24_000
 _TRIES = 50
 
 
@@ -137,18 +138,35 @@ async def _until_none(generation: Any) -> AsyncIterator[list[int]]:
 
 
 def clip() -> bytes:
-    """A WAV file of ten seconds: a buzz whose pitch and loudness vary as a voice's do."""
-    t = np.arange(_CLIP_S * _CLIP_RATE_HZ) / _CLIP_RATE_HZ
-    phase = 2 * np.pi * np.cumsum(120 + 30 * np.sin(2 * np.pi * 0.7 * t)) / _CLIP_RATE_HZ
-    buzz = sum(np.sin(n * phase) / n for n in range(1, 20)) * (0.6 + 0.4 * np.sin(2 * np.pi * 3 * t))
-    samples = (8000 * buzz / np.abs(buzz).max()).astype("<i2")
+    """A WAV file of fifteen seconds that passes for a voice: harmonics of a moving pitch, whose formants change from
+    syllable to syllable, with hisses between some."""
+    draw = np.random.default_rng(0)
+    parts = [_syllable(draw) for _ in range(round(_CLIP_S / _SYLLABLE_S))]
+    samples = np.concatenate(parts)
+    pcm = (8000 * samples / np.abs(samples).max()).astype("<i2")
     file = io.BytesIO()
     with wave.open(file, "wb") as wav:
         wav.setnchannels(1)
         wav.setsampwidth(2)
         wav.setframerate(_CLIP_RATE_HZ)
-        wav.writeframes(samples.tobytes())
+        wav.writeframes(pcm.tobytes())
     return file.getvalue()
+
+
+def _syllable(draw: np.random.Generator) -> npt.NDArray[np.float64]:
+    """A hiss or none, then a vowel that moves from some formants to others."""
+    count = round(_SYLLABLE_S * _CLIP_RATE_HZ)
+    place = np.linspace(0, 1, count)
+    pitch_hz = draw.uniform(95, 150) * (1 - 0.2 * place)
+    phase = 2 * np.pi * np.cumsum(pitch_hz) / _CLIP_RATE_HZ
+    formants_hz = [draw.uniform(low, high, 2) for low, high in ((250, 850), (850, 2300), (2300, 3200))]
+    voiced = np.zeros(count)
+    for number in range(1, 40):
+        frequency_hz = number * pitch_hz
+        gain = sum(1 / (1 + ((frequency_hz - (a + (b - a) * place)) / 90) ** 2) for a, b in formants_hz)
+        voiced += gain / number**0.5 * np.sin(number * phase)
+    hiss = np.diff(draw.standard_normal(count + 1)) * 0.15 * (place < 0.25) * (draw.random() < 0.5)
+    return voiced * np.sin(np.pi * np.clip((place - 0.1) / 0.85, 0, 1)) ** 0.7 + hiss
 
 
 def _voice(engine: Pipeline) -> Voice:

@@ -112,9 +112,9 @@ _LAZY = ("Client", "SpeechStream", "Voices")  # they import gRPC
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from importlib.metadata import version
+        from mynah.version import VERSION
 
-        return version("mynah")
+        return VERSION
     if name not in _LAZY:
         raise AttributeError(f"module 'mynah' has no attribute {name!r}")
     from mynah import client

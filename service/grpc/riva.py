@@ -25,10 +25,12 @@ from mynah.v1 import speech_pb2
 from service.access.admission import Admission
 from service.errors import DeadlineExceeded, NotFound
 from service.grpc.call_writer import CallWriter
+from service.grpc.origin import origin_of
 from service.grpc.status import grpc_errors
 from service.handlers.messages import FIRST_SEGMENT_NUMBERS, text_settings
 from service.handlers.speech_handler import SpeechHandler, new_stream_id
-from service.handlers.voice_catalogue import MAX_PAGE_SIZE
+from service.handlers.stream_log import Origin, audit_voice
+from service.handlers.voice_catalogue import CONSENT, MAX_PAGE_SIZE
 from service.stream.early_end import FirstSegment
 from service.stream.policy import StreamPolicy
 from service.stream.settings import Emoji, Markup, UnspeakableText
@@ -39,6 +41,7 @@ from service.voices.store import OneVoice, VoiceSource, VoiceStore
 Context = grpc.aio.ServicerContext[Any, Any]
 SERVICE = riva_tts_pb2.DESCRIPTOR.services_by_name["RivaSpeechSynthesis"].full_name
 
+_SURFACE = "riva"
 _FAMILY = "mynah"  # voices are named mynah.ID; the bare id works too
 _LANGUAGE = "en-US"
 _FORMATS = {
@@ -114,6 +117,7 @@ class RivaService:
     async def Synthesize(self, request: Any, context: Context) -> Any:
         """One text, answered with all its audio."""
         stream_id = new_stream_id()
+        origin = origin_of(context, _SURFACE)
         audio, max_bytes = bytearray(), self._policy.max_unary_answer_bytes
         words = _WordTimings()
 
@@ -128,21 +132,21 @@ class RivaService:
             with _rivas_names():
                 synthesis = speech_pb2.SynthesizeRequest(settings=_settings(request), text=request.text)
                 _check_length(request, max_bytes)
-                speech_handler = await self._handler(request)
-                await speech_handler.synthesize(stream_id, synthesis, collect)
+                speech_handler = await self._handler(request, origin)
+                await speech_handler.synthesize(stream_id, synthesis, collect, origin)
         meta = riva_tts_pb2.SynthesizeSpeechResponseMetadata(text=request.text, words=words.take())
         return riva_tts_pb2.SynthesizeSpeechResponse(audio=bytes(audio), meta=meta, id=request.id)
 
     async def SynthesizeOnline(self, requests: AsyncIterator[Any], context: Context) -> None:
         """Speaks each text when it arrives. The first request's settings hold for all."""
-        stream_id = new_stream_id()
+        stream_id, origin = new_stream_id(), origin_of(context, _SURFACE)
         async with grpc_errors(context, f"stream {stream_id}"):
             first = await self._first(requests)
             answer = _Answer(CallWriter(context, self._policy.stall_timeout_s), first.id)
             with _rivas_names():
-                speech_handler = await self._handler(first)
+                speech_handler = await self._handler(first, origin)
                 async with aclosing(_as_stream(first, requests)) as stream:
-                    await speech_handler.stream(stream_id, stream, answer.send)
+                    await speech_handler.stream(stream_id, stream, answer.send, origin)
 
     async def _first(self, requests: AsyncIterator[Any]) -> Any:
         """The first request. Raises DeadlineExceeded, or InvalidInput if the client sends none."""
@@ -175,13 +179,13 @@ class RivaService:
         config = riva_tts_pb2.RivaSynthesisConfigResponse.Config(model_name=model, parameters=parameters)
         return riva_tts_pb2.RivaSynthesisConfigResponse(model_config=[config])
 
-    async def _handler(self, request: Any) -> SpeechHandler:
+    async def _handler(self, request: Any, origin: Origin) -> SpeechHandler:
         voices: VoiceSource = VoiceLookup(self._voices)
         if request.HasField("zero_shot_data"):
-            voices = await self._prompted(request)
+            voices = await self._prompted(request, origin)
         return SpeechHandler(self._engine, voices, self._admission, self._policy)
 
-    async def _prompted(self, request: Any) -> OneVoice:
+    async def _prompted(self, request: Any, origin: Origin) -> OneVoice:
         """The voice of a zero-shot prompt. It exists for this call only."""
         if request.custom_configuration.get(_CONSENT) != "true":
             field = f"custom_configuration[{_CONSENT}]"
@@ -194,9 +198,11 @@ class RivaService:
             raise error.named(_PROMPT)
         with self._admission.upload():
             try:
-                return OneVoice(await self._engine.make_voice(_as_file(prompt), name="prompt"))
+                voice = await self._engine.make_voice(_as_file(prompt), name="prompt")
             except InvalidInput as error:
                 raise error.named(_PROMPT) from None
+        audit_voice("voice made for one call", self._admission.authenticator.caller().name, origin, consent=CONSENT)
+        return OneVoice(voice)
 
 
 class _WordTimings:

@@ -11,6 +11,7 @@ from engines.api import Engine
 from mynah.v1 import speech_pb2, speech_pb2_grpc
 from service.access.admission import Admission
 from service.grpc.call_writer import CallWriter
+from service.grpc.origin import origin_of
 from service.grpc.status import grpc_errors
 from service.handlers import messages
 from service.handlers.speech_handler import Requests, Send, SpeechHandler, new_stream_id
@@ -42,13 +43,13 @@ class SpeechService(speech_pb2_grpc.SpeechServicer):
         stream_id = new_stream_id()
         async with grpc_errors(context, f"stream {stream_id}"):
             send = self._sender(context, speech_pb2.StreamSpeechResponse)
-            await self._speech_handler.stream(stream_id, requests, send)
+            await self._speech_handler.stream(stream_id, requests, send, origin_of(context))
 
     async def Synthesize(self, request: speech_pb2.SynthesizeRequest, context: Context) -> None:
         stream_id = new_stream_id()
         async with grpc_errors(context, f"stream {stream_id}"):
             send = self._sender(context, speech_pb2.SynthesizeResponse)
-            await self._speech_handler.synthesize(stream_id, request, send)
+            await self._speech_handler.synthesize(stream_id, request, send, origin_of(context))
 
     def _sender(self, context: Context, response: Response) -> Send:
         writer = CallWriter(context, self._policy.stall_timeout_s)

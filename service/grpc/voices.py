@@ -13,6 +13,7 @@ from engines.errors import InvalidInput
 from mynah.v1 import voices_pb2, voices_pb2_grpc
 from service.access.admission import Admission
 from service.errors import DeadlineExceeded, FailedPrecondition
+from service.grpc.origin import origin_of
 from service.grpc.status import grpc_errors
 from service.handlers.voice_catalogue import VoiceCatalogue
 from service.stream.policy import StreamPolicy
@@ -36,7 +37,7 @@ class VoicesService(voices_pb2_grpc.VoicesServicer):
                 upload = _Upload(parts, self._policy)
                 new = await upload.metadata()
                 await self._catalogue.check(new)
-                voice = await self._catalogue.create(new, await upload.audio())
+                voice = await self._catalogue.create(new, await upload.audio(), origin_of(context))
         return voices_pb2.CreateVoiceResponse(voice=voice)
 
     async def GetVoice(self, request: voices_pb2.GetVoiceRequest, context: Context) -> voices_pb2.GetVoiceResponse:
@@ -55,7 +56,7 @@ class VoicesService(voices_pb2_grpc.VoicesServicer):
         self, request: voices_pb2.DeleteVoiceRequest, context: Context
     ) -> voices_pb2.DeleteVoiceResponse:
         async with grpc_errors(context, "delete voice"):
-            await self._catalogue.delete(request.voice_id)
+            await self._catalogue.delete(request.voice_id, origin_of(context))
         return voices_pb2.DeleteVoiceResponse()
 
 

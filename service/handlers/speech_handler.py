@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Collection, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -20,7 +20,7 @@ from service.access.admission import Admission
 from service.access.turns import Account, Turns
 from service.errors import DeadlineExceeded, FailedPrecondition
 from service.handlers import messages
-from service.handlers.failures import log
+from service.handlers.stream_log import Origin, logged_stream
 from service.stream.policy import StreamPolicy
 from service.stream.session import Session
 from service.stream.settings import StreamSettings
@@ -51,31 +51,39 @@ class SpeechHandler:
         self._admission = admission
         self._policy = policy
 
-    async def stream(self, stream_id: str, requests: Requests, send: Send) -> None:
+    async def stream(self, stream_id: str, requests: Requests, send: Send, origin: Origin) -> None:
         """A stream from its `open` to its end. `requests` ends when the client has half-closed."""
         reader = _RequestReader(requests, self._policy.idle_timeout_s, self._admission.turns)
         message = await reader.opening()
         with self._admission.stream():
             settings = await self._settings(message)
-            async with Session(self._engine, settings, self._policy, stream_id) as session:
+            async with self._session(stream_id, settings, origin) as session:
                 await self._send_opened(send, stream_id, settings)
                 await self._send_events(send, session, reader.apply_all(session), reader.watch_idle(session))
-        _log_end(stream_id, session)
 
-    async def synthesize(self, stream_id: str, request: speech_pb2.SynthesizeRequest, send: Send) -> None:
+    async def synthesize(
+        self, stream_id: str, request: speech_pb2.SynthesizeRequest, send: Send, origin: Origin
+    ) -> None:
         """One whole text."""
         self._check_text(request.text)
         with self._admission.stream():
             settings = await self._settings(request.settings)
-            async with Session(self._engine, settings, self._policy, stream_id) as session:
+            async with self._session(stream_id, settings, origin) as session:
                 await self._send_opened(send, stream_id, settings)
                 with _named_text():
                     await _write(session, request.text, self._admission.turns, Account())
                     session.end()
                 await self._send_events(send, session)
-            if not session.delivered_samples:
-                raise _nothing_to_speak(request.text, session.skip_reasons)
-        _log_end(stream_id, session)
+                if not session.delivered_samples:
+                    raise _nothing_to_speak(request.text, session.skip_reasons)
+
+    @asynccontextmanager
+    async def _session(self, stream_id: str, settings: StreamSettings, origin: Origin) -> AsyncIterator[Session]:
+        """An open session, whose begin and end the log has."""
+        key = self._admission.authenticator.caller().name
+        async with Session(self._engine, settings, self._policy, stream_id) as session:
+            with logged_stream(stream_id, key, origin, session):
+                yield session
 
     async def _settings(self, message: speech_pb2.SpeechSettings) -> StreamSettings:
         """The stream's settings; those of a stream with a seed have the schedule that the load now asks for."""
@@ -216,8 +224,3 @@ def _nothing_to_speak(text: str, skip_reasons: Collection[str] = ()) -> InvalidI
 def new_stream_id() -> str:
     """A random id for a stream."""
     return secrets.token_hex(8)
-
-
-def _log_end(stream_id: str, session: Session) -> None:
-    rate = session.settings.audio.sample_rate_hz
-    log.info("stream %s: ended after %.2f s of audio", stream_id, session.delivered_samples / rate)

@@ -10,7 +10,9 @@ from dataclasses import replace
 from engines.api import Engine
 from engines.errors import InvalidInput
 from mynah.v1 import voices_pb2
+from service.access.auth import Authenticator
 from service.handlers import messages
+from service.handlers.stream_log import Origin, audit_voice
 from service.handlers.voice_check import VoiceCheck
 from service.voices.ids import check_id
 from service.voices.lookup import VoiceLookup
@@ -20,15 +22,17 @@ from service.voices.stored_voice import VoiceSummary
 MAX_NAME_CHARS = 80
 MAX_PAGE_SIZE = 1000
 DEFAULT_PAGE_SIZE = 50
+CONSENT = "given by the uploader"  # without it no voice is made
 
 
 class VoiceCatalogue:
     """Manages voices for every surface, and raises every refusal."""
 
-    def __init__(self, engine: Engine, voices: VoiceStore, check: VoiceCheck) -> None:
+    def __init__(self, engine: Engine, voices: VoiceStore, check: VoiceCheck, authenticator: Authenticator) -> None:
         self._engine = engine
         self._voices = voices
         self._check = check
+        self._authenticator = authenticator
         self._lookup = VoiceLookup(voices)
 
     async def check(self, new: voices_pb2.NewVoice) -> None:
@@ -36,7 +40,7 @@ class VoiceCatalogue:
         _check_new(new)
         await self._voices.check_can_add(_id_of(new))
 
-    async def create(self, new: voices_pb2.NewVoice, audio: bytes) -> voices_pb2.Voice:
+    async def create(self, new: voices_pb2.NewVoice, audio: bytes, origin: Origin) -> voices_pb2.Voice:
         """Make a voice from an audio file and store it. Raises as `check`, and InvalidInput for the audio."""
         await self.check(new)
         if not audio:
@@ -45,8 +49,10 @@ class VoiceCatalogue:
         normalize_loudness = not new.HasField("normalize_loudness") or new.normalize_loudness
         voice = await self._engine.make_voice(audio, name=new.name.strip(), normalize_loudness=normalize_loudness)
         checked = await self._check.checked(voice)
-        agreed = replace(checked, metadata={**checked.metadata, "consent": "given by the uploader"})
-        return self._message(await self._voices.add(agreed, _id_of(new)))
+        agreed = replace(checked, metadata={**checked.metadata, "consent": CONSENT})
+        stored = await self._voices.add(agreed, _id_of(new))
+        self._audit("voice created", stored.voice_id, origin, CONSENT)
+        return self._message(stored)
 
     async def get(self, voice_id: str) -> voices_pb2.Voice:
         """A voice by its id or name. Raises InvalidInput, NotFound."""
@@ -58,9 +64,14 @@ class VoiceCatalogue:
         token = summaries[-1].voice_id if more else ""
         return voices_pb2.ListVoicesResponse(voices=map(self._message, summaries), next_page_token=token)
 
-    async def delete(self, voice_id: str) -> None:
+    async def delete(self, voice_id: str, origin: Origin) -> None:
         """Deletes a voice by its id or name. Raises InvalidInput, NotFound, FailedPrecondition for a built-in one."""
-        await self._voices.remove(await self._lookup.resolve(voice_id))
+        resolved = await self._lookup.resolve(voice_id)
+        await self._voices.remove(resolved)
+        self._audit("voice deleted", resolved, origin)
+
+    def _audit(self, what: str, voice_id: str, origin: Origin, consent: str | None = None) -> None:
+        audit_voice(what, self._authenticator.caller().name, origin, voice_id, consent)
 
     def _message(self, stored: VoiceSummary) -> voices_pb2.Voice:
         return messages.voice(stored, self._voices.kept)

@@ -192,6 +192,11 @@ class WebSocketConnection(PacedReads, WebSocketsSansIOProtocol):  # type: ignore
     def data_received(self, data: bytes) -> None:
         WebSocketsSansIOProtocol.data_received(self, data)
 
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if self.close_sent:  # a refusal ends the handshake; uvicorn would log an error for each
+            self.handshake_complete = True
+
     def send_receive_event_to_app(self) -> None:
         self._slot.set_busy(True)
         super().send_receive_event_to_app()

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.access.auth import Authenticator
 from service.access.hosts import Hosts
+from service.errors import Unavailable
 from service.http.error_responses import HttpError, error_response
 from service.http.origins import Origins
 from service.http.requests import header
@@ -22,6 +23,7 @@ _PROBED_PATHS = ("/healthz", "/readyz")  # by whatever name a load balancer uses
 OPEN_PATHS = (*_PROBED_PATHS, "/openapi.json")  # for probes and tools without a key
 _MAX_DRAIN_BYTES, _MAX_DRAIN_S = 32 * 1024 * 1024, 1.0
 _MAX_STRANGERS_DRAIN_BYTES = 256 * 1024  # of a request that was refused before its endpoint
+_RETRY_AFTER_S = 1.0  # on another server
 _KEY_PROTOCOL = "bearer."  # a subprotocol with the key, because a browser's WebSocket cannot set headers
 
 
@@ -62,6 +64,10 @@ class AccessMiddleware:
             max_drain_bytes = _MAX_DRAIN_BYTES
             scope["app"] = self  # makes Starlette's routes raise HTTPException
             await self._app(scope, exchange.receive, exchange.send)
+        except asyncio.CancelledError:  # uvicorn's, for what still runs when the server ends
+            response = error_response(_stopped(), f"HTTP {scope.get('method', 'WebSocket')}")
+            if response is not None and not exchange.responded:
+                await response.send(exchange.send)
         except Exception as error:
             response = error_response(error, f"HTTP {scope.get('method', 'WebSocket')}")
             if response is not None and not exchange.responded:
@@ -113,6 +119,11 @@ class _Exchange:
                 while not self._complete and read_bytes < max_bytes:
                     read_bytes += len((await self.receive()).get("body", b""))
         return self._complete
+
+
+def _stopped() -> Unavailable:
+    message = "The server stopped before the request was answered; retry on another server."
+    return Unavailable("DRAINING", message, retry_after_s=_RETRY_AFTER_S)
 
 
 def _authorization(scope: Scope) -> str | None:

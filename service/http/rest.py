@@ -19,6 +19,7 @@ from engines.errors import InvalidInput
 from mynah.v1 import voices_pb2
 from service.access.admission import Admission
 from service.access.turns import Account
+from service.handlers.stream_log import Origin
 from service.handlers.voice_catalogue import MAX_PAGE_SIZE, VoiceCatalogue
 from service.http.frames import json_fields
 from service.http.requests import Body, require_media_type, while_connected
@@ -100,7 +101,7 @@ class RestEndpoints:
         return _json(await self._voices.get(request.path_params["voice_id"]))
 
     async def delete_voice(self, request: Request) -> Response:
-        await self._voices.delete(request.path_params["voice_id"])
+        await self._voices.delete(request.path_params["voice_id"], _origin(request))
         return Response(status_code=204)
 
     async def create_voice(self, request: Request) -> Response:
@@ -111,14 +112,18 @@ class RestEndpoints:
             body = Body(request.receive, max_bytes, self._policy.stall_timeout_s, advice=str(limit))
             body.check_stated_length(request.scope)
             new, audio = await _read_form(Request(request.scope, body), self._policy.max_upload_bytes)
-            voice = await while_connected(request.receive, self._create(new, audio))
+            voice = await while_connected(request.receive, self._create(new, audio, _origin(request)))
         return _json(voice, 201)
 
-    async def _create(self, new: voices_pb2.NewVoice, audio: bytes) -> voices_pb2.Voice:
+    async def _create(self, new: voices_pb2.NewVoice, audio: bytes, origin: Origin) -> voices_pb2.Voice:
         try:
-            return await self._voices.create(new, audio)
+            return await self._voices.create(new, audio, origin)
         except InvalidInput as error:  # a form's fields have no prefix
             raise error.named(error.field.removeprefix("metadata.")) from None
+
+
+def _origin(request: Request) -> Origin:
+    return Origin.of_address("http", request.scope["client"])
 
 
 class _FormInMemory(MultiPartParser):

@@ -17,6 +17,7 @@ from service.audio.formats import AudioFormat
 from service.errors import RequestError
 from service.handlers.failures import log_failure, root_cause
 from service.handlers.speech_handler import SpeechHandler, new_stream_id
+from service.handlers.stream_log import Origin
 from service.http import speech_request
 from service.http.captioned import CaptionedResponse
 from service.http.error_responses import error_response
@@ -43,7 +44,7 @@ class SpeechEndpoint:
         body = Body(receive, self._policy.max_json_bytes, self._policy.stall_timeout_s)
         parse = speech_request.parse_captioned if self._captioned else speech_request.parse
         speech = parse(await read_json_object(scope, body), self._engine.info.model)
-        stream_id = new_stream_id()
+        stream_id, origin = new_stream_id(), Origin.of_address("http", scope["client"])
         writer = ResponseWriter(send, self._policy.stall_timeout_s, stream_id)
         response = CaptionedResponse(writer, speech) if self._captioned else _response(speech, writer)
 
@@ -53,7 +54,7 @@ class SpeechEndpoint:
             await response.send(**event)
 
         try:
-            speaking = self._speech_handler.synthesize(stream_id, speech.request, send_event)
+            speaking = self._speech_handler.synthesize(stream_id, speech.request, send_event, origin)
             await while_connected(receive, speaking)
             await response.end()
         except Exception as error:

@@ -15,6 +15,7 @@ from mynah.v1 import speech_pb2
 from service.access.turns import Account, Turns
 from service.errors import ClientGone, FailedPrecondition
 from service.handlers.speech_handler import SpeechHandler, new_stream_id
+from service.handlers.stream_log import Origin
 from service.handlers.timeouts import within_stall_timeout
 from service.http.error_responses import error_response
 from service.http.frames import AudioEncoding, End, event_frames, parse_binary, parse_text
@@ -39,21 +40,22 @@ class StreamEndpoint:
         await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": _headers(stream_id)})
         socket = _Socket(receive, send, self._stall_timeout_s, self._turns)
         try:
-            await self._stream(stream_id, socket, _audio_encoding(scope))
+            await self._stream(scope, stream_id, socket, _audio_encoding(scope))
             await socket.close(_NORMAL_CLOSE_CODE)
         except Exception as error:
             response = error_response(error, f"stream {stream_id}")
             if response is not None:
                 await socket.reject(response.error, _ERROR_CLOSE_CODE + response.status_code, response.reason)
 
-    async def _stream(self, stream_id: str, socket: _Socket, audio: AudioEncoding) -> None:
+    async def _stream(self, scope: Scope, stream_id: str, socket: _Socket, audio: AudioEncoding) -> None:
         async def send(**event: Any) -> None:
             for frame in event_frames(event, audio):
                 await socket.send(frame)
 
+        origin = Origin.of_address("websocket", scope["client"])
         async with asyncio.TaskGroup() as tasks:
             watching = tasks.create_task(socket.raise_after_end())
-            await self._speech_handler.stream(stream_id, socket.requests(), send)
+            await self._speech_handler.stream(stream_id, socket.requests(), send, origin)
             watching.cancel()
 
 

@@ -77,6 +77,11 @@ class Backlog:
         return self._queued_chars + self._reader.pending_chars
 
     @property
+    def received_chars(self) -> int:
+        """Chars of all texts that were taken."""
+        return self._received_chars
+
+    @property
     def consumed_chars(self) -> int:
         """Chars received that no longer wait: spoken, being spoken, or dropped."""
         return self._received_chars - self.waiting_chars

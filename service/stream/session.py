@@ -85,6 +85,14 @@ class Session:
         """Why segments were skipped so far."""
         return self._speaker.skip_reasons
 
+    def figures(self) -> dict[str, float | None]:
+        """What the stream has received and given so far, by names with units; None: not measured."""
+        return {
+            "audio_s": round(self.delivered_samples / self._settings.audio.sample_rate_hz, 3),
+            "text_chars": self._backlog.received_chars,
+            **self._meter.figures(),
+        }
+
     @property
     def idle(self) -> bool:
         """Whether nothing happens until the client sends more."""

@@ -25,6 +25,14 @@ class StreamMeter:
         self._speaking = False
         self._awaited_since_s: float | None = None
         self._last_chunk_s: float | None = None
+        self._first_audio_s: float | None = None
+        self._bytes_sent = self._underruns = self._cancels = 0
+
+    def figures(self) -> dict[str, float | None]:
+        """The stream's own figures so far; `first_audio_s` is the time to first audio of its first talkspurt."""
+        first_audio_s = None if self._first_audio_s is None else round(self._first_audio_s, 3)
+        sent = {"first_audio_s": first_audio_s, "audio_bytes": self._bytes_sent}
+        return {**sent, "underruns": self._underruns, "cancels": self._cancels}
 
     def opened(self) -> None:
         metrics.STREAMS_ADMITTED.inc(exemplar=self._exemplar)
@@ -51,6 +59,7 @@ class StreamMeter:
         """The talkspurt ends, and what the listener had buffered is dropped."""
         self.went_idle()
         self._listener = PlaybackClock(self._rate_hz)
+        self._cancels += 1
         metrics.CANCELS.inc(exemplar=self._exemplar)
 
     @property
@@ -61,8 +70,11 @@ class StreamMeter:
     def sent(self, now_s: float, samples: int, size_bytes: int) -> None:
         """A chunk was handed to the connection."""
         self._bytes.inc(size_bytes)
+        self._bytes_sent += size_bytes
         if self._awaited_since_s is not None:
-            metrics.TTFA.observe(now_s - self._awaited_since_s, self._exemplar)
+            waited_s = now_s - self._awaited_since_s
+            metrics.TTFA.observe(waited_s, self._exemplar)
+            self._first_audio_s = waited_s if self._first_audio_s is None else self._first_audio_s
             self._awaited_since_s = None
         if self._last_chunk_s is not None:
             metrics.CHUNK_GAP.observe(now_s - self._last_chunk_s, self._exemplar)
@@ -75,6 +87,7 @@ class StreamMeter:
         underruns, underrun_s = listener.underruns, listener.underrun_s
         listener.deliver(now_s, samples)
         if listener.underruns > underruns:
+            self._underruns += listener.underruns - underruns
             metrics.UNDERRUNS.inc(exemplar=self._exemplar)
             metrics.UNDERRUN_TIME.inc(listener.underrun_s - underrun_s)
 

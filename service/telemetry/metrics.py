@@ -10,7 +10,6 @@ import platform
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from importlib.metadata import version
 from typing import TypeVar
 
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram, Metric, exposition
@@ -18,6 +17,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from engines.api import Engine, Observer, T3Use
 from engines.errors import EngineBusy
+from engines.version import VERSION
 from service.errors import RequestError
 from service.telemetry.call_log import ENGINE_CALLS
 
@@ -175,7 +175,7 @@ ENGINE_REFUSED = _add(
 _ENGINE_LABELS = ("model", "device", "t3_runtime", "s3gen_runtime", "random_weights")
 ENGINE_INFO = _add(Gauge("mynah_engine_info", "1, with the serving engine as labels", _ENGINE_LABELS))
 BUILD_INFO = _add(Gauge("mynah_build_info", "1, with the running version as labels", ["version", "python"]))
-BUILD_INFO.labels(version("mynah"), platform.python_version()).set(1)
+BUILD_INFO.labels(VERSION, platform.python_version()).set(1)
 for source in ("read", "cached"):
     T3_PROMPT.labels(source)  # so that both are exported from the start, at 0
 STORAGE_REASONS = ("STORAGE_FULL", "STORAGE_READ_ONLY", "STORAGE_FAILED", "STORE_TIMEOUT", "VOICE_DAMAGED")

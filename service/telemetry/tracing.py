@@ -9,10 +9,10 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from typing import Any
 
 from engines.api import WindowFigures
+from engines.version import VERSION
 from service.config import ConfigError
 from service.telemetry.metrics import EngineMetrics
 
@@ -30,9 +30,9 @@ def configure(endpoint: str | None) -> None:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
-        message = f"Spans to {endpoint} need {error.name}; install mynah[otel] or unset the endpoint."
+        message = f"Spans to {endpoint} need {error.name}; install mynah-speech-server[otel] or unset the endpoint."
         raise ConfigError(message) from error
-    resource = {"service.version": version("mynah")}
+    resource = {"service.version": VERSION}
     if not os.environ.get("OTEL_SERVICE_NAME"):
         resource["service.name"] = "mynah"
     provider = TracerProvider(resource=Resource.create(resource))
@@ -44,7 +44,7 @@ def use(provider: Any) -> None:
     """Makes spans with this TracerProvider from now on, or none if it is None."""
     global _tracer, _provider
     _provider = provider
-    _tracer = None if provider is None else provider.get_tracer("mynah", version("mynah"))
+    _tracer = None if provider is None else provider.get_tracer("mynah", VERSION)
 
 
 def shut_down() -> None:

@@ -132,6 +132,17 @@ def _rename_new(partial: Path, path: Path) -> None:
         partial.rename(path)
 
 
+def _missing(url: str, error: ImportError) -> str:
+    """Which package the URL's scheme lacks. fsspec chains its own words to the failure of the import."""
+    from fsspec.registry import known_implementations
+
+    scheme = url.partition("://")[0]
+    cause = error.__cause__ if isinstance(error.__cause__, ImportError) else error
+    package = cause.name or known_implementations.get(scheme, {"class": scheme})["class"].partition(".")[0]
+    extra = " (the server's extra s3 has it)" if scheme in ("s3", "s3a") else ""
+    return f"{scheme}:// needs the Python package {package!r}{extra}, which is not installed."
+
+
 class UrlFiles:
     """VoiceFiles behind a URL such as s3://bucket/voices; fsspec's package for the scheme must be installed.
 
@@ -146,7 +157,9 @@ class UrlFiles:
         try:
             self._files, self._root = fsspec.core.url_to_fs(url, use_listings_cache=False)
             self._files.makedirs(self._root, exist_ok=True)
-        except (ImportError, ValueError) as error:
+        except ImportError as error:
+            raise OSError(f"voices cannot be stored at {url}: {_missing(url, error)}") from error
+        except ValueError as error:
             raise OSError(f"voices cannot be stored at {url}: {error}") from error
 
     def ids(self) -> set[str]:

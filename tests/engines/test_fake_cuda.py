@@ -364,7 +364,7 @@ def index_by_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
 def mask_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tensor of a step on another device than the net."""
     made = model_module._causal_mask
-    monkeypatch.setattr(model_module, "_causal_mask", lambda span, device: made(span, torch.device("cpu")))
+    monkeypatch.setattr(model_module, "_causal_mask", lambda span, _, dtype: made(span, torch.device("cpu"), dtype))
 
 
 def errors_of_a_short_walk(gpu: FakeStep) -> list[str]:

@@ -186,3 +186,18 @@ async def test_a_library_that_keeps_the_interpreter_does_not_keep_the_process(tm
         log = at.log.read_text()
         assert "Timeout (0:00:03)!" in log
         assert "in <lambda>" in log  # where it is held
+
+
+HELD_END = """
+import atexit, ctypes
+from service import watchdog
+watchdog._END_ALARM_S = 0.5
+atexit.register(ctypes.PyDLL(None).sleep, 3600)
+"""
+
+
+async def test_a_library_that_keeps_the_interpreters_end_does_not_keep_the_process():
+    async with server(before=HELD_END) as at:
+        at.process.terminate()
+        assert await at.ended() == 1
+        assert "Timeout (0:00:00.5" in at.log.read_text()

@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import mynah
 from tests.service.test_process import ENVIRONMENT, FAKE
@@ -19,12 +20,14 @@ PORT = 50051
 
 @dataclass
 class Host:
-    """A namespace and its server, if one runs. `script`: further arguments of the fake engine's Script."""
+    """A namespace and its server, if one runs. `script`: further arguments of the fake engine's Script; `flags`: more
+    options of the server."""
 
     name: str
     ip: str
     script: str
     max_streams: int
+    flags: tuple[str, ...] = ()
     running: asyncio.subprocess.Process | None = field(default=None)
 
     @property
@@ -35,7 +38,7 @@ class Host:
         """Starts a server; returns when it serves."""
         program = FAKE.replace("token_s=0.002", "token_s=0.02").format(before="pass", script=self.script)
         flags = ["--listen", self.address, "--insecure", "on", "--grace-s", "30"]
-        flags += ["--max-streams", str(self.max_streams)]
+        flags += ["--max-streams", str(self.max_streams), *self.flags]
         command = ["ip", "netns", "exec", self.name, sys.executable, "-c", program, *flags]
         self.running = await asyncio.create_subprocess_exec(
             *command, stdout=asyncio.subprocess.PIPE, stderr=subprocess.DEVNULL, env=ENVIRONMENT
@@ -88,10 +91,15 @@ def _ip(*arguments: str) -> None:
 
 
 @asynccontextmanager
-async def two_servers(script: str = "", max_streams: int = 32) -> AsyncIterator[tuple[Host, Host]]:
-    """Starts two servers; kills those that still run at the end."""
+async def two_servers(
+    script: str = "", max_streams: int = 32, voices: tuple[Path | str, Path | str] = ("memory", "memory")
+) -> AsyncIterator[tuple[Host, Host]]:
+    """Starts two servers, each with its place for voices; kills those that still run at the end."""
     with namespaces(2) as created:
-        hosts = [Host(name, ip, script, max_streams) for name, ip in created]
+        hosts = [
+            Host(name, ip, script, max_streams, ("--voices-dir", str(place)))
+            for (name, ip), place in zip(created, voices, strict=True)
+        ]
         try:
             await asyncio.gather(*(host.start() for host in hosts))
             yield hosts[0], hosts[1]

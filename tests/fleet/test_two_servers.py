@@ -14,6 +14,7 @@ import pytest
 
 import mynah
 from tests.fleet.hosts import Host, two_servers
+from tests.service.serving import REFERENCE
 
 TEXT = "A sentence that takes a second or two to be spoken to its end."
 SAMPLES = len(TEXT) * 960
@@ -88,6 +89,7 @@ async def nginx(hosts: Sequence[Host], folder: Path) -> AsyncIterator[str]:
     (folder / "nginx.conf").write_text(NGINX.format(folder=folder, servers=servers, port=port))
     running = await asyncio.create_subprocess_exec("nginx", "-c", str(folder / "nginx.conf"), "-p", str(folder))
     try:
+        await listens(port)
         yield f"127.0.0.1:{port}"
     finally:
         running.terminate()
@@ -153,6 +155,68 @@ async def test_one_server_is_drained_and_the_other_killed(by: str, tmp_path: Pat
         assert result.error is not None, "a stream ended early without an error"
         assert result.error.retryable, result.error
     assert len(load.results) - len(lost) >= 24
+
+
+async def spoken(client: mynah.Client, voice: str, streams: int = 12) -> list[str]:
+    """How each of so many concurrent streams with this voice ended: "spoken" or the error's reason."""
+    started = asyncio.Barrier(streams)
+
+    async def speak() -> str:
+        is_open = False
+        try:
+            async with client.stream(voice=voice) as stream:
+                is_open = True
+                await started.wait()  # all are open at once, so that a balancer spreads them
+                await stream.send("Hello.")
+                await stream.end()
+                return "spoken" if sum([chunk.samples async for chunk in stream]) == 6 * 960 else "cut short"
+        except mynah.MynahError as error:
+            if not is_open:
+                await started.wait()
+            return error.reason
+
+    return await asyncio.gather(*(speak() for _ in range(streams)))
+
+
+@pytest.mark.parametrize("by", BALANCED)
+async def test_a_voice_in_a_shared_folder_is_spoken_by_both_servers(by: str, tmp_path: Path):
+    voices = tmp_path / "voices"
+    async with two_servers(voices=(voices, voices)) as hosts, balanced(by, hosts, tmp_path) as client:
+        made = await client.voices.create("Anna", REFERENCE, consent=True)
+        assert await spoken(client, made.voice_id) == ["spoken"] * 12
+        for host in hosts:
+            async with mynah.Client(host.address) as alone:
+                assert await spoken(alone, made.voice_id, 1) == ["spoken"]
+                assert made.voice_id in [each.voice_id for each in await alone.voices.list()]
+        await client.voices.delete(made.voice_id)
+        await asyncio.sleep(1.1)  # a server trusts what it has in memory for a second
+        assert await spoken(client, made.voice_id) == ["VOICE_NOT_FOUND"] * 12
+
+
+async def test_a_voice_in_a_folder_of_one_server_is_unknown_to_the_other(tmp_path: Path):
+    """What the manifests prevent where there are several replicas: see k8s/components/shared-voices."""
+    voices = (tmp_path / "first", tmp_path / "second")
+    async with two_servers(voices=voices) as hosts, nginx(hosts, tmp_path) as address:
+        async with mynah.Client(hosts[0].address) as first, mynah.Client(hosts[1].address) as second:
+            made = await first.voices.create("Anna", REFERENCE, consent=True)
+            assert await spoken(first, made.voice_id, 1) == ["spoken"]
+            assert await spoken(second, made.voice_id, 1) == ["VOICE_NOT_FOUND"]
+        async with mynah.Client(address) as client:
+            ends = await spoken(client, made.voice_id)
+    assert set(ends) == {"spoken", "VOICE_NOT_FOUND"}
+
+
+async def listens(port: int) -> None:
+    """Returns when something listens at a port; nginx does not say when it does."""
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except ConnectionRefusedError:
+                await asyncio.sleep(0.02)
+                continue
+            writer.close()
+            return
 
 
 def free_port() -> int:

@@ -81,6 +81,7 @@ CASES: tuple[Case, ...] = (
     _spoken("Meet me at 10:30."),
     _spoken("It is 16:9: wide."),
     _spoken("soft\u00adhyphen"),
+    _spoken("Good. \x1b[0m", "Good.", skipped=(PUNCTUATION,)),
     _spoken("\ufeffHello"),
     _spoken("\u202eabc\u202c"),
     _spoken("fish &amp; chips", "fish & chips", surfaces=EVENTS),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -55,3 +56,12 @@ def test_other_names_are_not():
 
 def test_the_version_is_the_packages():
     assert mynah.__version__ == "0.1.0"
+
+
+def test_no_program_asks_the_installation_for_its_own_version():
+    """What is installed may be either distribution, or a clone: `mynah/version.py` and `engines/version.py` know."""
+    root = Path(PROTOS).parent
+    sources = [path for room in ("engines", "service", "ui", "protos/mynah") for path in (root / room).rglob("*.py")]
+    assert len(sources) > 100
+    asking = [str(path.relative_to(root)) for path in sources if re.search(r'version\("mynah', path.read_text())]
+    assert asking == []

@@ -61,7 +61,7 @@ def test_a_plugin_uses_names_that_the_client_exports(name: str):
 def test_a_plugin_is_a_package_of_its_own(name: str):
     project = tomllib.loads((CLIENTS / name / "pyproject.toml").read_text())["project"]
     needs = [requirement.split(">")[0] for requirement in project["dependencies"]]
-    assert (project["name"], needs) == (name, [FRAMEWORKS[name][1], "mynah"])
+    assert (project["name"], needs) == (name, [FRAMEWORKS[name][1], "mynah-speech"])
     (package,) = (path for path in sources(name) if path.name == "__init__.py")
     assert f'__version__ = "{project["version"]}"' in package.read_text()
     assert (CLIENTS / name / project["readme"]).exists()

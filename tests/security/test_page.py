@@ -386,3 +386,12 @@ def test_an_unforeseen_exception_is_a_typed_event():
         speaking = speak(Socket(), mynah.Client(NOWHERE), Recordings(), socket_slots())  # type: ignore[arg-type]
         pool.submit(asyncio.run, speaking).result()
     assert [(event["type"], event["reason"]) for event in sent] == [("error", "PAGE_FAILURE")]
+
+
+def test_an_open_tab_leaves_no_line_in_the_log_when_the_page_ends(capfd: pytest.CaptureFixture[str]):
+    with page_process("--server", NOWHERE) as running:
+        connection = HTTPConnection(running.address.removeprefix("http://").rstrip("/"), timeout=60)
+        connection.request("GET", "/mynah/status")
+        assert connection.getresponse().read(1)
+    connection.close()
+    assert capfd.readouterr().err == ""

@@ -37,6 +37,7 @@ def test_every_option_is_a_flag_and_a_variable_of_its_own_type():
         "listen": ("[::]:0", "[::]:0"),
         "http_listen": ("[::]:8080", "[::]:8080"),
         "cors_origin": ("https://a.example, http://localhost:3000", ("https://a.example", "http://localhost:3000")),
+        "log_format": ("json", "json"),
         "insecure": ("on", True),
         "watermark": ("on", True),
         "device": ("cuda:1", "cuda:1"),
@@ -210,6 +211,7 @@ def test_voices_are_kept_in_the_users_data_folder_where_only_this_machine_reache
     assert place("--voices-dir", "memory") == "memory"
     assert place("--voices-dir", "/tmp/v") == Path("/tmp/v")
     assert place(MYNAH_VOICES_DIR="memory") == "memory"
+    assert place(XDG_DATA_HOME="", HOME="") == "memory", "an empty HOME is not the root folder"
     assert list(tmp_path.iterdir()) == [], "reading the configuration writes nothing"
     (tmp_path / "mynah").write_text("a file where the folder would be")
     assert place() == "memory"

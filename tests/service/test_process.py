@@ -136,7 +136,7 @@ async def test_it_admits_the_measured_capacity():
 
 
 async def test_a_signal_breaks_none_of_32_open_streams():
-    texts = [f"Stream {number} is in the middle of this sentence, and then goes on." for number in range(32)]
+    texts = [f"Stream {'o' * number}h is in the middle of this sentence, and then goes on." for number in range(32)]
     async with process("--max-streams", "32", "--grace-s", "30") as running:
         address = await serving(running)
         begun = asyncio.Barrier(33)
@@ -204,8 +204,24 @@ async def test_a_killed_server_starts_again_on_its_port_with_its_voices(tmp_path
             assert sum(spoken) == 3 * 960
 
 
+@pytest.mark.parametrize(
+    ("url", "package"), [("s3://bucket/voices", "s3fs"), ("gs://bucket/voices", "gcsfs"), ("s3://b/v", "botocore")]
+)
+async def test_voices_in_an_object_store_whose_package_is_missing(url: str, package: str, tmp_path: Path):
+    module = tmp_path / f"{'s3fs' if package == 'botocore' else package}.py"
+    module.write_text(f"raise ModuleNotFoundError('no module', name={package!r})")  # whatever is installed here
+    async with process("--voices-dir", url, path=str(tmp_path)) as running:
+        said, errors = (each.decode() for each in await running.communicate())
+    assert (running.returncode, said) == (1, "")
+    (only,) = errors.splitlines()
+    assert only.startswith(f"mynah-serve: voices cannot be stored at {url}: ")
+    assert f"needs the Python package {package!r}" in only
+    assert ("the server's extra s3 has it" in only) == url.startswith("s3")
+
+
 async def test_a_second_signal_ends_the_grace_period():
-    async with process("--grace-s", "600", "--max-streams", "2", "--log-level", "error") as running:
+    # the one stream that it may have is open, so that `refused` opens none that the server would count
+    async with process("--grace-s", "600", "--max-streams", "1", "--log-level", "error") as running:
         address = await serving(running)
         async with mynah.Client(address) as client, client.stream():
             running.send_signal(signal.SIGINT)
@@ -256,8 +272,9 @@ def test_a_base_install_names_the_extra(run: str, command: str, missing: str):
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=ENVIRONMENT, timeout=60)
     assert ended.returncode == 2
     assert ended.stderr == (
-        f"{command}: the package {missing!r} is not installed. Without an extra Mynah is the client alone. In a clone "
-        "of its repository: pip install '.[cpu]', or '.[gpu]' for an NVIDIA GPU.\n"
+        f"{command}: the package {missing!r} is not installed. A server needs an extra: pip install "
+        "'mynah-speech-server[cpu]', or [gpu] for an NVIDIA GPU; in a clone of Mynah's repository: pip install "
+        "./protos '.[cpu]'.\n"
     )
 
 
@@ -291,6 +308,14 @@ def test_a_bad_configuration_ends_with_one_line():
     assert ended.returncode == 2
     assert ended.stderr == "mynah-serve: --max-streams is 'none'; it must be auto, or a whole number from 1 to 10000.\n"
     assert not ended.stdout
+
+
+def test_a_process_that_cannot_be_started_is_one_line():
+    program = "import sys; sys.argv, sys.executable = ['x'], '/nothing'; from service.__main__ import main; main()"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "messages cannot be started: [Errno 2]" in done.stderr
 
 
 def test_the_service_imports_no_model_library():

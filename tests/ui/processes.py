@@ -47,6 +47,10 @@ class Process:
         self._process.send_signal(signal.SIGTERM)
         try:
             self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self._process.send_signal(signal.SIGABRT)  # the server's faulthandler writes the stacks of its threads
+            self._process.wait(10)
+            raise
         finally:
             self._process.kill()
 

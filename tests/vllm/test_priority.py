@@ -9,7 +9,8 @@ from engines.s3gen.streaming.windows import WindowPlanner
 from engines.t3.vllm.priority import FIRST_WINDOW_TOKENS, Priority, priority_after
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
+# a crowd and a job without listeners give up an early first window
+@pytest.mark.parametrize("name", [name for name in SCHEDULES if name not in ("crowd", "offline")])
 def test_a_request_goes_first_until_its_first_window_can_be_cut(name: str) -> None:
     planner = WindowPlanner(SCHEDULES[name])
     assert planner.next(FIRST_WINDOW_TOKENS, ended=False) is not None

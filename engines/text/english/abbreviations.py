@@ -151,7 +151,7 @@ _QUOTES = " \"'”’)"
 
 def spelled_letters(letters: str) -> str:
     """Returns "F B I" of "FBI"; digits become words."""
-    return " ".join(cardinal(part) if part.isdigit() else part for part in re.findall(r"[A-Za-z]|\d+", letters))
+    return " ".join(cardinal(part) if part.isdecimal() else part for part in re.findall(r"[A-Za-z]|\d+", letters))
 
 
 def _is_last(match: re.Match[str]) -> bool:

@@ -59,7 +59,7 @@ def words_of_address(text: str) -> str:
     parts = [part for part in _PART.findall(text) if not part.isspace()]
     words = []
     for at, part in enumerate(parts):
-        if part.isdigit():
+        if part.isdecimal():
             words.append(spelled(part) if len(part) > 2 or part.startswith("0") else cardinal(part))
         elif part in _MARKS:
             words.append(_MARKS[part])
@@ -121,7 +121,7 @@ def _name(name: str) -> str:
 
 
 def _with_numbers(word: str) -> str:
-    return " ".join(cardinal(part) if part.isdigit() else part for part in _PART.findall(word))
+    return " ".join(cardinal(part) if part.isdecimal() else part for part in _PART.findall(word))
 
 
 def _framework(match: re.Match[str]) -> str:

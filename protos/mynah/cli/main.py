@@ -88,6 +88,8 @@ def _local_error_line(error: OSError | ValueError) -> str:
         return f"The file would be larger than this system allows ({error}). Raise the limit (ulimit -f)."
     if number == errno.EROFS:
         return f"The file system is read-only ({error}). Write to another folder."
+    if number in (errno.EACCES, errno.EPERM):
+        return f"This user may not use that file or folder ({error}). Choose another one, or change its permissions."
     return str(error)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from engines.conditioning.builder import VoiceBuilder
 from engines.conditioning.reference import load_reference
 from engines.errors import CheckpointError, InvalidInput
 from engines.model_spec import TINY
+from engines.version import VERSION
 from engines.voice import Voice
 from engines.voice_report import VoiceReport
 from tests.clips import speech, wav_bytes
@@ -98,7 +98,7 @@ def test_metadata_describes_the_recording_and_the_model(checkpoint: Checkpoint) 
         "level_lufs": "-27.0",
         "source": "pcm_s16le 16000 Hz",
         "model": "random:tiny",
-        "mynah_version": version("mynah"),
+        "mynah_version": VERSION,
     }
 
 

@@ -86,6 +86,8 @@ def test_the_shipped_model_leaves_its_untrained_tags_out(tiny: TextEncoder) -> N
         ("Note: this", "Note, this."),
         ("a:1 1:a", "A,1 1,a."),
         ("bell\x07 and\x00 null", "Bell and null."),
+        ("\x1b[1;31mred\x1b[0m and \x9b32mgreen\x1b[K", "Red and green."),
+        ("a \x1b]8;;http://a.example\x1b\\link\x1b]8;;\x07 [31m", "A link [31m."),
     ],
 )
 def test_what_is_spoken(text: str, spoken: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import os
 import re
@@ -315,3 +316,19 @@ async def test_health_is_reported_by_the_exit_status():
         await at.server.warm_up()
         ready = await cli(at, "health")
         assert (ready.status, ready.out) == (0, b"SERVING\n")
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [(errno.EACCES, "change its permissions"), (errno.EROFS, "Write to another folder"), (errno.ENOSPC, "Free some")],
+)
+async def test_an_error_of_the_file_system_says_what_to_do(number: int, advice: str, tmp_path: Path):
+    broken = f"def opened(*_, **__): raise OSError({number}, 'no', 'out.wav')"
+    program = f"from mynah.cli import commands, main\n{broken}\ncommands.execute = opened\nmain.main(['say', 'x'])"
+    done = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, stderr=asyncio.subprocess.PIPE, cwd=tmp_path, env=ENVIRONMENT
+    )
+    _, stderr = await done.communicate()
+    assert done.returncode == 1
+    assert stderr.decode().startswith("mynah: ")
+    assert advice in stderr.decode()

@@ -20,6 +20,7 @@ from mynah.client.errors import MynahError, from_status
 from service.access.keys import ApiKey, digest, write_keys
 from service.audio.formats import SAMPLE_RATES_HZ
 from service.grpc import riva as surface
+from service.telemetry.logs import fields_of
 from tests.service.access.tls_files import Authority
 from tests.service.grpc.riva_client import RivaClient, RivaError, riva_client
 from tests.service.serving import REFERENCE, Serving, serving
@@ -108,7 +109,10 @@ async def test_voices_are_found_by_the_names_that_are_listed(riva: RivaClient):
         assert (await refusal(at, riva, "GetRivaSynthesisConfig", other)).reason == "MODEL_NOT_FOUND"
 
 
-async def test_a_prompt_is_a_voice_for_one_call_if_its_speaker_agreed(tmp_path: Path, riva: RivaClient):
+async def test_a_prompt_is_a_voice_for_one_call_if_its_speaker_agreed(
+    tmp_path: Path, riva: RivaClient, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level("INFO", "mynah.service")
     prompt = tmp_path / "prompt.wav"
     prompt.write_bytes(REFERENCE)
     async with serving() as at:
@@ -126,6 +130,8 @@ async def test_a_prompt_is_a_voice_for_one_call_if_its_speaker_agreed(tmp_path: 
         refused = await refusal(at, riva, "synthesize", "Hi.", custom_configuration=agreed, **say)
         assert (refused.reason, refused.field) == ("AUDIO_NOT_DECODABLE", "zero_shot_data.audio_prompt")
         assert [voice.voice_id for voice in await at.client.voices.list()] == ["anna", "default"]
+    audited = [fields_of(each) for each in caplog.records if each.message == "voice made for one call"]
+    assert [(each["surface"], each["consent"]) for each in audited] == [("riva", "given by the uploader")] * 2
 
 
 async def refusal(at: Serving, riva: RivaClient, method: str, *args: Any, **kwargs: Any) -> MynahError:

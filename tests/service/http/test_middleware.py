@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import httpx
 import pytest
+from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from service.access.keys import ApiKey, digest, write_keys
@@ -32,6 +34,15 @@ async def test_the_websockets_path_says_what_it_is_to_plain_http():
         assert (answer.status_code, answer.headers["upgrade"]) == (426, "websocket")
         error = answer.json()["error"]
         assert (error["code"], "ws://" in error["message"]) == ("UPGRADE_REQUIRED", True)
+
+
+async def test_a_refused_websocket_is_not_an_error_of_the_log(caplog: pytest.LogCaptureFixture):
+    async with http_serving() as (at, _):
+        for path in ("/v2/anything", SPEECH):
+            with pytest.raises(InvalidStatus) as refused:
+                await connect(f"ws://{at.http}{path}", proxy=None)
+            assert json.loads(refused.value.response.body)["error"]["code"] == "NO_SUCH_PATH"
+    assert not [record for record in caplog.records if record.name == "uvicorn.error"]
 
 
 async def test_health_follows_the_servers_state():

@@ -123,7 +123,7 @@ async def test_a_whole_wav_has_its_length():
 
 
 async def test_a_whole_answer_is_bounded(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("service.http.speech._MAX_WHOLE_BYTES", 10_000)
+    monkeypatch.setattr("service.http.speech.MAX_WHOLE_BYTES", 10_000)
     async with http_serving() as (at, client):
         error = (await client.post(SPEECH, json=WAV | {"stream": False})).json()["error"]
         assert (error["code"], error["param"]) == ("ANSWER_TOO_LONG", "stream")

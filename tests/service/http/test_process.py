@@ -63,6 +63,25 @@ async def test_after_a_signal_open_responses_finish_and_new_requests_are_rejecte
         assert await running.wait() == 0
 
 
+async def test_at_the_end_an_unfinished_request_gets_an_error_and_the_log_stays_clean():
+    head = f"POST {SPEECH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n"
+    async with process("--max-streams", "3", "--grace-s", "0", *HTTP) as running:
+        host, _, port = (await http_address(running)).removeprefix("http://").rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" + head.encode())
+        assert b"alive" in await reader.readuntil(b"}")  # the server has read the second head, too
+        running.send_signal(signal.SIGTERM)
+        answer = await reader.read()
+        writer.close()
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b'"code": "DRAINING"' in answer
+        assert running.stderr is not None
+        log = (await running.stderr.read()).decode()
+        assert "Traceback" not in log, log
+        assert "Exception in ASGI" not in log, log
+        assert await running.wait() == 0
+
+
 async def test_http_uses_the_servers_certificate(tmp_path: Path):
     authority = Authority(tmp_path)
     own = authority.issue()

@@ -44,7 +44,7 @@ async def test_neither_text_nor_names_nor_audio_nor_keys_are_logged(
         await at.settled()
     assert caplog.records, "the log is not empty"
     for record in caplog.records:
-        shown = logging.Formatter().format(record)
+        shown = f"{logging.Formatter().format(record)} {getattr(record, 'fields', '')}"
         for hidden in (SECRET, SECRET[:6], REFERENCE[:8].decode("latin-1"), digest(KEY)):
             assert hidden not in shown, shown
 

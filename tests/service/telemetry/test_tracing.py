@@ -117,6 +117,6 @@ def test_the_endpoint_is_an_option_or_open_telemetrys_variable():
 
 def test_an_endpoint_without_open_telemetry_is_an_error(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.grpc.trace_exporter", None)
-    with pytest.raises(ConfigError, match=r"mynah\[otel\]"):
+    with pytest.raises(ConfigError, match=r"mynah-speech-server\[otel\]"):
         tracing.configure("http://127.0.0.1:4317")
     assert tracing._tracer is None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bench.load.run import Outcome
+from service.load.run import Outcome
 
 
 @dataclass(frozen=True)

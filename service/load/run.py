@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.load.arrivals import Arrival
-from bench.load.player import Player
-from bench.load.surfaces import Refusal, Surface
+from service.load.arrivals import Arrival
+from service.load.player import Player
+from service.load.surfaces import Refusal, Surface
 
 MAX_OPEN = 1000  # open streams; more would measure this process
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from bench.load.figures import Bounds, Figures
+from service.load.figures import Bounds, Figures
 
 Trial = Callable[[float], Awaitable[Figures]]
 

@@ -8,13 +8,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from bench.load.arrivals import poisson
-from bench.load.figures import Bounds, Figures, figures_of, percentile
-from bench.load.player import Player
-from bench.load.run import Outcome, run_load
-from bench.load.search import highest_rate
-from bench.load.surfaces import SURFACES, Refusal, Surface
 from engines.fake import Script
+from service.load.arrivals import poisson
+from service.load.figures import Bounds, Figures, figures_of, percentile
+from service.load.player import Player
+from service.load.run import Outcome, run_load
+from service.load.search import highest_rate
+from service.load.surfaces import SURFACES, Refusal, Surface
 from tests.service.serving import Serving, serving
 from tests.virtual_time import virtual_time
 

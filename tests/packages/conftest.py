@@ -1,0 +1,12 @@
+"""These tests run in `make test-packages` alone: they build the distributions and install them from the index."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    asked_for = any("packages" in argument for argument in config.args)
+    return True if collection_path.name.startswith("test_") and not asked_for else None
