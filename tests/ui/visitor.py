@@ -159,13 +159,18 @@ class Visitor:
     def press(self, name: str) -> str:
         """Press a button that begins a recording and wait for its begin. Returns what is true from then on.
 
-        An earlier recording does not count, and one that is over before the browser is asked again does.
+        An earlier recording does not count, and one that is over before the browser is asked again does. A server that
+        is busy with other streams says so, and the button is pressed again, as a person does.
         """
-        pressed_s = self.evaluate("performance.now() / 1000")
-        begun = f"mynah.player.recordings.a?.started > {pressed_s}"
-        self.button(name).click()
-        self.wait(begun)
-        return begun
+        busy = "[...document.querySelectorAll('.field-error')].some(error => error.textContent.includes('is busy'))"
+        while True:
+            pressed_s = self.evaluate("performance.now() / 1000")
+            begun = f"mynah.player.recordings.a?.started > {pressed_s}"
+            self.button(name).click()
+            self.wait(f"{begun} || {busy}")
+            if self.evaluate(begun):
+                return begun
+            self.page.wait_for_timeout(500)
 
     def finished(self, name: str = "a") -> None:
         """Wait until the recording is complete."""
