@@ -10,6 +10,7 @@ import logging
 import math
 from collections import deque
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 import h11
@@ -80,6 +81,20 @@ class PacedReads(asyncio.BufferedProtocol):
             self.transport.resume_reading()
 
 
+def _without_tunnels(app: Any) -> Any:
+    """`app`, which never sees CONNECT: h11 takes its connection for a tunnel as soon as an answer is a success."""
+
+    async def refuse(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or scope["method"] != "CONNECT":
+            await app(scope, receive, send)
+            return
+        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": HTTPStatus.METHOD_NOT_ALLOWED, "headers": headers})
+        await send({"type": "http.response.body", "body": b"This server is no proxy: CONNECT is not allowed."})
+
+    return refuse
+
+
 class HttpConnection(PacedReads, H11Protocol):  # type: ignore[misc]  # its eof_received is typed more narrowly
     """HTTP/1.1. A head must be complete in time, measured from the connection's start or the response before."""
 
@@ -94,6 +109,7 @@ class HttpConnection(PacedReads, H11Protocol):  # type: ignore[misc]  # its eof_
     ):
         """`max_age_s` is the age from which the connection takes no further request."""
         super().__init__(*args, **kwargs)
+        self.app = _without_tunnels(self.app)
         self._ends_s = self.loop.time() + max_age_s
         self.start_paced(turns, Account())
         self._slot = slot

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import pytest
 from websockets.asyncio.client import connect
@@ -20,6 +21,7 @@ from bench.attacks import CLIENTS, INPUTS
 from engines.errors import InvalidInput
 from mynah.v1 import speech_pb2, voices_pb2
 from service.access.keys import ApiKey, digest, write_keys
+from service.http import connection
 from service.http.frames import parse_text
 from service.http.requests import bounded_json
 from tests.security.attacked import attacked
@@ -195,6 +197,27 @@ async def test_nothing_is_read_after_a_request_with_two_lengths():
         writer.write(b"POST /nothing HTTP/1.1\r\nHost: localhost\r\n" + lengths)
         writer.write(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert (await reader.read()).count(b"HTTP/1.1 ") == 1
+        writer.close()
+
+
+async def test_connect_is_refused_before_any_handler():
+    """An answer of success would make the connection a tunnel, in which nothing can be sent."""
+
+    async def answers_all(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    sent: list[dict[str, Any]] = []
+
+    async def keep(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    await connection._without_tunnels(answers_all)({"type": "http", "method": "CONNECT"}, None, keep)
+    assert sent[0]["status"] == 405
+    async with http_serving() as (at, _):
+        reader, writer = await asyncio.open_connection(*at.http.rsplit(":", 1))
+        writer.write(b"CONNECT /readyz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 405 ")
         writer.close()
 
 
