@@ -98,6 +98,12 @@ def capacity() -> dict[str, Any]:
                         "Refused", [Query(_rate("mynah_streams_refused_total", "reason"), "{{reason}}")], "ops",
                         stacked=True,
                     ),
+                    Panel(
+                        "Words: what the guard found",
+                        [Query(_rate("mynah_word_guard_total", "fault, action"), "{{fault}}: {{action}}")],
+                        "ops",
+                        stacked=True,
+                    ),
                     Panel("Segments retried", [Query(_rate("mynah_retries_total"), "per second")], "ops"),
                     Panel("Cancelled by clients", [Query(_rate("mynah_cancels_total"), "per second")], "ops"),
                     Panel(

@@ -128,7 +128,7 @@ def test_tls_and_keys_come_from_secrets_and_probes_do_not_use_tls(overlay: str):
     (server,) = pod["containers"]
     mounts = {mount["name"]: mount["mountPath"] for mount in server["volumeMounts"]}
     secrets = {volume["name"] for volume in pod["volumes"] if "secret" in volume}
-    assert secrets == {"tls", "keys"}
+    assert secrets == {"tls", "keys", "hub"}
     for setting, volume in (("TLS_CERTIFICATE", "tls"), ("TLS_KEY", "tls"), ("API_KEYS", "keys")):
         assert settings(overlay)[f"MYNAH_{setting}"].startswith(mounts[volume] + "/")
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
