@@ -18,7 +18,7 @@ from tests.service.test_process import ENVIRONMENT, FAKE
 
 TEXT = "The harbour was quiet that morning, and the boats lay still."
 # metrics without samples on a healthy server without a GPU
-_NOT_HERE = ("mynah_gpu_memory", "mynah_window_fallbacks", "mynah_t3_kv_cache_ratio")
+_NOT_HERE = ("mynah_gpu_memory", "mynah_window_fallbacks", "mynah_t3_kv_cache_ratio", "mynah_word_guard")
 _REAL = ["-m", "service", "--model", "random:tiny", "--device", "cpu", "--threads", "2"]
 
 
