@@ -8,6 +8,7 @@ from engines.text import emoji, markdown
 from engines.text.dictionary import EMPTY, Dictionary
 from engines.text.english import RULES
 from engines.text.english.rule import Rule
+from engines.text.normalize import control_sequences
 from engines.text.reading import Claim, Reading, replaced
 
 _KEPT = "\0kept"  # a claim that takes a part and leaves it as it is
@@ -36,6 +37,7 @@ class FrontEnd:
             first += emoji.claims(written)
         if not self._normalize:
             return replaced(written, _first_of(written, first))
+        first += [Claim(start, end, "") for start, end in control_sequences(written)]
         marks = _first_of(written, [*first, *markdown.claims(written)])
         plain = replaced(written, marks)
         words = read_english(plain.spoken, _spoken_parts(plain, set(first)))

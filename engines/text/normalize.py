@@ -33,6 +33,11 @@ _PICTOGRAPHS = "\u231a\u231b\u2328\u23cf\u23e9-\u23fa\u25a0-\u27bf\u2b00-\u2bff\
 _PICTOGRAPH = re.compile(rf"\s*[{_PICTOGRAPHS}](?:\s*[{_PICTOGRAPHS}])*(?P<end>\s*(?=[.,!?;:)\]]|\Z))?")
 
 
+def control_sequences(text: str) -> list[tuple[int, int]]:
+    """Returns where a terminal's control sequences stand, which no rule may read: "0m" is no length."""
+    return [match.span() for match in _TERMINAL.finditer(text)] if "\x1b" in text or "\x9b" in text else []
+
+
 def clean(text: str) -> str:
     """Returns `text` without what is not spoken: invisible and control characters, a terminal's control sequences,
     emoji and other pictographs.

@@ -105,3 +105,7 @@ def test_emoji_are_named_by_option() -> None:
     assert named.read("👩‍👩‍👧 ok").spoken == "woman ok"
     assert named.read("🇬🇧").spoken == "flag of G B"
     assert clean(FRONT_END.read("Great 🎉!").spoken) == "Great!"
+
+
+def test_a_terminals_control_sequences_are_not_read() -> None:
+    assert FrontEnd().read("It is \x1b[31mred\x1b[0m, 5 m long.").spoken == "It is red, five meters long."
