@@ -35,7 +35,7 @@ Object.defineProperty(WebSocket.prototype, "onmessage", { set(handle) {
 const start = AudioBufferSourceNode.prototype.start;
 AudioBufferSourceNode.prototype.start = function (when = 0, ...rest) {
   const wait_ms = Math.max(0, when - this.context.currentTime) * 1000;
-  ear.starts.push({ at: performance.now() + wait_ms, when, duration: this.buffer?.duration });
+  ear.starts.push({ at: performance.now() + wait_ms, wait_ms, when, duration: this.buffer?.duration });
   return start.call(this, when, ...rest);
 };
 const connect = AudioNode.prototype.connect;
