@@ -150,7 +150,7 @@ async def test_gauges_show_open_streams_and_return_to_zero():
         admin = await admin_of(at)
         rest = {name: (await scrape(admin))(name) for name in HELD}
         async with at.client.stream() as stream:
-            await stream.send(TEXT)
+            await stream.send(f"{TEXT} " * 20)  # more than is made for a reader who takes one chunk
             await stream.flush()
             await anext(aiter(stream))
             speaking = await scrape(admin)
