@@ -52,7 +52,7 @@ _HANDSHAKE = (
 )
 _UPLOAD_ENDS = {"UPLOADS_EXHAUSTED", "STORAGE_FULL", "STORE_TIMEOUT"}
 _MAX_FILLING = 40  # more voices than fit on the disk
-_HUNG_READ_S, _STORE_TIMEOUT_S = 2.0, 0.5
+_HUNG_READ_S, _STORE_TIMEOUT_S = 2.0, 1.0
 _REFERENCE = b"RIFF" + bytes(5000)  # enough for the scripted engine
 _SETTINGS = speech_pb2.SpeechSettings(sampling=speech_pb2.Sampling(seed=1))
 HELD = ("mynah_streams_active", "mynah_t3_kv_cache_ratio", "bench_engine_streams", "bench_engine_segments")
