@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ from websockets.exceptions import ConnectionClosedError
 
 import mynah
 from mynah.client.errors import MynahError
-from tests.inputs.surfaces import MAX_SPEECH_TOKENS, Result, Shipped, call, shipped
+from tests.inputs.surfaces import MAX_SPEECH_TOKENS, Result, Shipped, call
 
 SENTENCE = "One letter at a time. "
 
@@ -39,20 +38,6 @@ FLOODS = {
     "ten thousand line feeds": Flood(["\n" * 5000] * 2 + ["Hi."], 1),
     "four thousand emoji": Flood(["🎉" * 4000, " Hi."], 1),
 }
-
-
-@pytest.fixture(scope="module")
-def runner() -> Iterator[asyncio.Runner]:
-    with asyncio.Runner() as runner:
-        yield runner
-
-
-@pytest.fixture(scope="module")
-def at(runner: asyncio.Runner, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shipped]:
-    folder: Path = tmp_path_factory.mktemp("floods")
-    serving = shipped(folder)
-    yield runner.run(serving.__aenter__())
-    runner.run(serving.__aexit__(None, None, None))
 
 
 async def over_grpc(at: Shipped, pieces: Sequence[str]) -> Result:

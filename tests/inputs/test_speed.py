@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 
 import httpx
 import pytest
@@ -16,23 +14,9 @@ from websockets.exceptions import ConnectionClosedError
 
 import mynah
 from engines.time_scale import scaled_samples
-from tests.inputs.surfaces import SURFACES, Shipped, call, shipped
+from tests.inputs.surfaces import SURFACES, Shipped, call
 
 TEXT = "The speed of this sentence changes."
-
-
-@pytest.fixture(scope="module")
-def runner() -> Iterator[asyncio.Runner]:
-    with asyncio.Runner() as runner:
-        yield runner
-
-
-@pytest.fixture(scope="module")
-def at(runner: asyncio.Runner, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shipped]:
-    folder: Path = tmp_path_factory.mktemp("speed")
-    serving = shipped(folder)
-    yield runner.run(serving.__aenter__())
-    runner.run(serving.__aexit__(None, None, None))
 
 
 @pytest.mark.parametrize("surface", SURFACES)

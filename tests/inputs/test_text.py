@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,24 +12,10 @@ import mynah
 from engines.model_spec import SAMPLES_PER_TOKEN, SILENCE_TAIL_TOKENS
 from engines.text.speech_bound import max_speech_tokens
 from tests.inputs.kinds import KINDS
-from tests.inputs.surfaces import MAX_SPEECH_TOKENS, Shipped, call, shipped
+from tests.inputs.surfaces import MAX_SPEECH_TOKENS, Shipped, call
 from tests.inputs.text_cases import Case, rows
 
 ROWS = tuple(rows())
-
-
-@pytest.fixture(scope="module")
-def runner() -> Iterator[asyncio.Runner]:
-    with asyncio.Runner() as runner:
-        yield runner
-
-
-@pytest.fixture(scope="module")
-def at(runner: asyncio.Runner, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shipped]:
-    folder: Path = tmp_path_factory.mktemp("inputs")
-    serving = shipped(folder)
-    yield runner.run(serving.__aenter__())
-    runner.run(serving.__aexit__(None, None, None))
 
 
 def test_the_table_has_at_least_90_rows() -> None:

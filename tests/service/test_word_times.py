@@ -52,7 +52,7 @@ async def test_a_stream_of_the_client_yields_words():
 
 async def test_a_cancelled_stream_says_which_words_were_sent():
     async with serving(Script(token_s=0.002)) as at, at.client.stream(word_times=True) as stream:
-        await stream.send("Some words that nobody will hear to their end. " * 4)
+        await stream.send("Some words that are not heard to their end. " * 4)
         async for event in stream.events():
             if isinstance(event, mynah.AudioChunk):
                 break

@@ -27,6 +27,7 @@ from engines.t3.model import T3Net
 from engines.text.encoder import TextEncoder
 from engines.text.tokenizer import TextTokenizer
 from engines.voice import Voice
+from tests.engines.t3.alignment.speaking import spoken_events
 from tests.engines.t3.setting import net as random_net
 from tests.engines.t3.setting import voice as random_voice
 
@@ -167,24 +168,10 @@ def engine() -> Iterator[engines.Engine]:
     asyncio.run(one.close())
 
 
-async def _speak(engine: engines.Engine, segments: list[Segment], *, repeatable: bool = True) -> list[object]:
-    voice = engine.default_voice
-    assert voice is not None
-    stream = await engine.open(voice, Sampling(seed=5, repeatable=repeatable))
-    events: list[object] = []
-    for segment, upcoming in zip(segments, [*segments[1:], None], strict=True):
-        async for event in stream.speak(segment):
-            if upcoming is not None:
-                stream.prepare(upcoming)
-            events.append(event)
-    await stream.close()
-    return events
-
-
 def test_every_word_comes_with_the_chunk_that_holds_its_end(engine: engines.Engine):
     assert engine.info.word_times
     segments = [Segment(0, TEXT, word_times=True), Segment(1, 'Then "nobody" came back.', word_times=True)]
-    events = asyncio.run(_speak(engine, segments))
+    events = asyncio.run(spoken_events(engine, segments))
     made: dict[int, int] = {0: 0, 1: 0}
     before, written, ends = 0, {0: "", 1: ""}, {0: 0, 1: 0}
     for event in events:
@@ -201,8 +188,8 @@ def test_every_word_comes_with_the_chunk_that_holds_its_end(engine: engines.Engi
 
 
 def test_a_segment_that_asks_for_nothing_gets_the_same_bytes_and_no_words(engine: engines.Engine):
-    with_words = asyncio.run(_speak(engine, [Segment(0, TEXT, word_times=True)]))
-    without = asyncio.run(_speak(engine, [Segment(0, TEXT)]))
+    with_words = asyncio.run(spoken_events(engine, [Segment(0, TEXT, word_times=True)]))
+    without = asyncio.run(spoken_events(engine, [Segment(0, TEXT)]))
     assert not [event for event in without if isinstance(event, Words)]
     samples = [
         np.concatenate([event.samples for event in events if isinstance(event, AudioChunk)])
@@ -214,14 +201,14 @@ def test_a_segment_that_asks_for_nothing_gets_the_same_bytes_and_no_words(engine
 
 def test_words_follow_the_speed(engine: engines.Engine):
     def starts(speed: float) -> list[int]:
-        events = asyncio.run(_speak(engine, [Segment(0, TEXT, speed=speed, word_times=True)]))
+        events = asyncio.run(spoken_events(engine, [Segment(0, TEXT, speed=speed, word_times=True)]))
         return [word.start_sample for event in events if isinstance(event, Words) for word in event.words]
 
     assert starts(2.0) == [round(start / 2) for start in starts(1.0)]
 
 
 def test_words_belong_to_the_sound_that_is_loud(engine: engines.Engine):
-    events = asyncio.run(_speak(engine, [Segment(0, "Wait for me, please.", word_times=True)]))
+    events = asyncio.run(spoken_events(engine, [Segment(0, "Wait for me, please.", word_times=True)]))
     audio = np.concatenate([event.samples for event in events if isinstance(event, AudioChunk)])
     words = [word for event in events if isinstance(event, Words) for word in event.words]
     assert [word.text for word in words] == ["Wait", "for", "me", "please"]

@@ -13,6 +13,7 @@ from engines.api import AudioChunk, Segment, SegmentDone, SegmentStats, Words
 from engines.config import EngineConfig, Sampling
 from engines.model_spec import SAMPLES_PER_TOKEN, STOP_SPEECH_TOKEN
 from engines.t3.sampler import Sampler
+from tests.engines.t3.alignment.speaking import spoken_events
 from tools.tiny import codes
 
 TEXT = "The old train leaves the station at seven, with many people in it."
@@ -27,7 +28,7 @@ def engine() -> Iterator[engines.Engine]:
 
 
 class Forced:
-    """A sampler that draws what it is told to, sequence by sequence, and itself once that is used up."""
+    """A sampler that draws what it is given, sequence by sequence, and itself once that is used up."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.drawn: list[list[int]] = []  # of each sequence
@@ -55,22 +56,8 @@ def forced(monkeypatch: pytest.MonkeyPatch) -> Forced:
     return Forced(monkeypatch)
 
 
-async def _speak(engine: engines.Engine, segments: list[Segment], repeatable: bool) -> list[object]:
-    voice = engine.default_voice
-    assert voice is not None
-    stream = await engine.open(voice, Sampling(seed=5, repeatable=repeatable))
-    events: list[object] = []
-    for segment, upcoming in zip(segments, [*segments[1:], None], strict=True):
-        async for event in stream.speak(segment):
-            if upcoming is not None:
-                stream.prepare(upcoming)
-            events.append(event)
-    await stream.close()
-    return events
-
-
 def speak(engine: engines.Engine, *segments: Segment, repeatable: bool = True) -> list[object]:
-    return asyncio.run(_speak(engine, list(segments), repeatable))
+    return asyncio.run(spoken_events(engine, list(segments), repeatable=repeatable))
 
 
 def guarded(index: int = 0, text: str = TEXT) -> Segment:
