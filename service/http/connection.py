@@ -27,6 +27,10 @@ _HANDSHAKE_HEADERS = (b"sec-websocket-", b"upgrade", b"connection")  # what webs
 _MAX_FRAGMENTS = 1024  # of one WebSocket message; its bytes are limited, empty ones are not
 _MAX_UNREAD_PONG_BYTES = 65_536
 
+# A key of an ASGI message, which is then sent however much the client has not read: the rest of an event that was begun
+# and the error that ends a response. The connection of such a response takes no further request.
+UNPACED = "mynah.unpaced"
+
 log = logging.getLogger("uvicorn.error")  # so that messages are treated as those of a library
 _shared = memoryview(bytearray(_READ_BYTES))  # a read is copied from it before another one begins
 
@@ -109,7 +113,7 @@ class HttpConnection(PacedReads, H11Protocol):  # type: ignore[misc]  # its eof_
     ):
         """`max_age_s` is the age from which the connection takes no further request."""
         super().__init__(*args, **kwargs)
-        self.app = _without_tunnels(self.app)
+        self.app = self._with_unpaced(_without_tunnels(self.app))
         self._ends_s = self.loop.time() + max_age_s
         self.start_paced(turns, Account())
         self._slot = slot
@@ -126,6 +130,20 @@ class HttpConnection(PacedReads, H11Protocol):  # type: ignore[misc]  # its eof_
         super().connection_made(transport)
         self._slot.transport = transport
         self._await_head()
+
+    def _with_unpaced(self, app: Any) -> Any:
+        """`app`, whose UNPACED messages do not wait for the client."""
+
+        async def run(scope: Any, receive: Any, send: Any) -> None:
+            async def send_now(message: Any) -> None:
+                if message.get(UNPACED) and self.flow.write_paused:
+                    self._ends_s = self.loop.time()  # the transport pauses once only: nothing else may follow
+                    self.flow.resume_writing()
+                await send(message)
+
+            await app(scope, receive, send_now)
+
+        return run
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
@@ -209,7 +227,12 @@ class WebSocketConnection(PacedReads, WebSocketsSansIOProtocol):  # type: ignore
         WebSocketsSansIOProtocol.data_received(self, data)
 
     async def send(self, message: Any) -> None:
+        waits = message.get(UNPACED) and not self.writable.is_set()
+        if waits:
+            self.writable.set()
         await super().send(message)
+        if waits:
+            self.writable.clear()
         if self.close_sent:  # a refusal ends the handshake; uvicorn would log an error for each
             self.handshake_complete = True
 
