@@ -81,7 +81,7 @@ $(UI_VENV)/installed-dev: $(UI_VENV)/installed tests/ui/requirements.txt tests/c
 
 test-ui: $(VENV)/installed $(UI_VENV)/installed-dev chromium ## the page's types, and the page in a browser against a real server
 	$(UI_BIN)/mypy --package ui
-	$(UI_BIN)/python -m pytest tests/ui tests/security/test_page.py
+	$(UI_BIN)/python -m pytest tests/ui tests/security/test_page.py tests/security/test_page_gap.py
 
 screenshots: $(VENV)/installed $(UI_VENV)/installed-dev chromium ## docs/page-*.png, for the README
 	$(UI_BIN)/python -m tests.ui.screenshots

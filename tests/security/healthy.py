@@ -21,6 +21,7 @@ from time import monotonic
 import mynah
 from bench.attacks import Healthy
 from bench.scripted_server import Load, scripted_server
+from tests.security.waits import Wait
 
 MAX_GAP_S = 0.5  # what a real-time listener may have buffered
 _MARGIN_S = 0.3  # above the silence at rest and the control's, where one is longer than usual
@@ -40,22 +41,6 @@ class Access:
     def client(self, address: str) -> mynah.Client:
         tls = mynah.Tls(Path(self.authority), None, Path(self.certificate), Path(self.key)) if self.authority else False
         return mynah.Client(address, tls=tls, api_key=self.api_key or None)
-
-
-class Wait:
-    """The time that a thread of a process, its main thread by default, has waited for a processor."""
-
-    def __init__(self, pid: int, thread: int | None = None) -> None:
-        self._file = Path(f"/proc/{pid}/task/{thread or pid}/schedstat")
-        self._before_s = self._read()
-
-    def _read(self) -> float:
-        return int(self._file.read_text().split()[1]) / 1e9
-
-    def since_last_s(self) -> float:
-        """The time since the last call."""
-        before_s, self._before_s = self._before_s, self._read()
-        return self._before_s - before_s
 
 
 class Reporting(Healthy):
