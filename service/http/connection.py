@@ -20,16 +20,13 @@ from websockets.frames import CloseCode, Frame
 
 from service.access.listener import Slot
 from service.access.turns import Account, Turns
+from service.http.error_responses import UNPACED
 
 HEAD_TIMEOUT_S = 10.0
 _READ_BYTES = 4096
 _HANDSHAKE_HEADERS = (b"sec-websocket-", b"upgrade", b"connection")  # what websockets reads
 _MAX_FRAGMENTS = 1024  # of one WebSocket message; its bytes are limited, empty ones are not
 _MAX_UNREAD_PONG_BYTES = 65_536
-
-# A key of an ASGI message, which is then sent however much the client has not read: the rest of an event that was begun
-# and the error that ends a response. The connection of such a response takes no further request.
-UNPACED = "mynah.unpaced"
 
 log = logging.getLogger("uvicorn.error")  # so that messages are treated as those of a library
 _shared = memoryview(bytearray(_READ_BYTES))  # a read is copied from it before another one begins

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from starlette.types import Send
 
 from service.handlers.timeouts import within_stall_timeout
-from service.http.connection import UNPACED
+from service.http.error_responses import UNPACED
 
 MAX_WHOLE_BYTES = 32 * 1024 * 1024  # 11 minutes of 24 kHz WAV
 

@@ -17,8 +17,7 @@ from service.errors import ClientGone, FailedPrecondition
 from service.handlers.speech_handler import SpeechHandler, new_stream_id
 from service.handlers.stream_log import Origin
 from service.handlers.timeouts import within_stall_timeout
-from service.http.connection import UNPACED
-from service.http.error_responses import error_response
+from service.http.error_responses import UNPACED, error_response
 from service.http.frames import AudioEncoding, End, event_frames, parse_binary, parse_text
 
 SUBPROTOCOL = "mynah.v1"
