@@ -31,6 +31,7 @@ CLIENTS = 4
 HEAD = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n"
 MAX_FILES, HEADS = 512, 700
 _TEXT = "This is a sentence of a long speech that goes on while others misbehave. "
+_HANDSHAKE = b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
 _LOAD = Load(token_s=0.04, hop_tokens=5)
 _AT_REST = "at rest"
 
@@ -104,7 +105,8 @@ async def pings(at: Target) -> None:
     reader, writer = await asyncio.open_connection(*at.http, limit=1024)
     writer.write(
         b"GET /v1/stream HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        + _HANDSHAKE
+        + b"\r\n"
     )
     await reader.readuntil(b"\r\n\r\n")
     with suppress(ConnectionError):
@@ -142,7 +144,7 @@ async def long_texts(at: Target) -> None:
 async def foreign_hosts(at: Target) -> None:
     """Requests of a page whose name was pointed at the server."""
     who = b"Host: evil.example\r\nOrigin: http://evil.example\r\n"
-    upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+    upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\n" + _HANDSHAKE
     for path, more in ((b"/v1/voices", b""), (b"/v1/models", b""), (b"/v1/stream", upgrade)) * 30:
         reader, writer = await asyncio.open_connection(*at.http)
         writer.write(b"GET " + path + b" HTTP/1.1\r\n" + who + more + b"\r\n")

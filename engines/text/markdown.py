@@ -10,7 +10,7 @@ from engines.text.reading import Claim
 _MAYBE = re.compile(r"[*_~`#\[\]|>\\•‣⁃]|^\s*(?:[-+]|\d{1,3}[.)]|\(?[a-zA-Z]\))\s|^[-=]{2,}", re.MULTILINE)
 _LINE_STARTS = (
     (re.compile(r"^[ \t]*(?:\|?[ \t]*:?-{2,}:?[ \t]*)+\|?[ \t]*(?:\n|\Z)", re.MULTILINE), ""),  # a rule, a table's line
-    (re.compile(r"^[ \t]*(?:[*_][ \t]*){3,}$|^[ \t]*={2,}[ \t]*$", re.MULTILINE), ""),
+    (re.compile(r"^[ \t]*(?:[*_][ \t]*){3,}$|^[ \t]*(?:={2,}|~{3,})[ \t]*$", re.MULTILINE), ""),
     (re.compile(r"^[ \t]*(?:>[ \t]*)+", re.MULTILINE), ""),
     (re.compile(r"^[ \t]*#{1,6}[ \t]+", re.MULTILINE), ""),
     (re.compile(r"(?:^|(?<=\s))[ \t]*(?:[-*+•‣⁃][ \t]+)?\[[ xX]\][ \t]+(?=\w)", re.MULTILINE), ""),

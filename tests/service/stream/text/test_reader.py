@@ -22,7 +22,7 @@ ON = TextSettings(Markup.STRIP, normalize=True)
 SSML = TextSettings(Markup.SSML, normalize=True)
 LENIENT = TextSettings(Markup.SSML_LENIENT, normalize=True, paragraph_pause_s=0.5, emoji=Emoji.NAME)
 PIECES = (
-    "It costs $5.", " The FBI came", ". ", "\n\n", "\n", "```", "```py\n", "~~~\n", "[pause:0.5s]", "[pause:", "500ms]",
+    "It costs $5.", " The FBI came", ". ", "\n\n", "\n", "```", "```py\n", "~~~\n", "~~~~~~\n", "~~", "[pause:0.5s]", "[pause:", "500ms]",
     "[", "]", "`a`", " 5 p.m. ", "e.g. ", "5", "km", " ", "<break time='1s'/>", "<break", "/>", "<sub alias='x y'>",
     "</sub>", "<s>", "</s>", "<p>", "</p>", "<mark name='m'/>", "<speak>", "</speak>", "</say-as>", "&amp;", "<",
     "<say-as interpret-as='digits'>", "a < b", "🎉", "<emphasis>", "<b>", "word ", "One. Two.", "\U000f0001",
@@ -118,6 +118,14 @@ def test_code_in_fences_is_not_spoken() -> None:
     text = "Run this:\n```python\nprint('hello. world')\n```\nThen go on. Use ```x``` too."
     assert shown(read(text, ON, 4)) == ["Run this:", "Then go on.", "Use x too."]
     assert shown(read("Before.\n```\ncode", ON, 2)) == ["Before."]
+
+
+@pytest.mark.parametrize("size", [1, 3, 10**6])
+def test_code_between_tildes_is_not_spoken(size: int) -> None:
+    text = "Run this:\n~~~python title=`x`\na = ~b\n~~\n```\nprint('hello. world')\n~~~~\nThen ~~never~~ go on."
+    assert shown(read(text, ON, size)) == ["Run this:", "Then never go on."]
+    assert shown(read("Before.\n~~~\ncode\n```\nmore", ON, size)) == ["Before."]
+    assert shown(read("~~~~\n~~~\n~~~~\nAbout ~5 of them.", ON, size)) == ["About about five of them."]
 
 
 def test_a_line_of_tildes_takes_nothing_with_it() -> None:
