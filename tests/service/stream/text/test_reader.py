@@ -22,11 +22,11 @@ ON = TextSettings(Markup.STRIP, normalize=True)
 SSML = TextSettings(Markup.SSML, normalize=True)
 LENIENT = TextSettings(Markup.SSML_LENIENT, normalize=True, paragraph_pause_s=0.5, emoji=Emoji.NAME)
 PIECES = (
-    "It costs $5.", " The FBI came", ". ", "\n\n", "\n", "```", "```py\n", "~~~\n", "~~~~~~\n", "~~", "[pause:0.5s]", "[pause:", "500ms]",
+    "It costs $5.", " The FBI came", ". ", "\n\n", "\n", "```", "```py\n", "~~~\n", "[pause:0.5s]", "[pause:", "500ms]",
     "[", "]", "`a`", " 5 p.m. ", "e.g. ", "5", "km", " ", "<break time='1s'/>", "<break", "/>", "<sub alias='x y'>",
     "</sub>", "<s>", "</s>", "<p>", "</p>", "<mark name='m'/>", "<speak>", "</speak>", "</say-as>", "&amp;", "<",
     "<say-as interpret-as='digits'>", "a < b", "🎉", "<emphasis>", "<b>", "word ", "One. Two.", "\U000f0001",
-    "\U000f8001",
+    "\U000f8001", "~~~~~~\n", "~~",
 )  # fmt: skip
 
 
