@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -116,6 +116,27 @@ class Graphs(Protocol):
         ...
 
 
+def captured(work: Callable[[], None], pool: Any, stream: torch.cuda.Stream | None = None) -> Launch:
+    """Capture `work` on `stream`, or on torch's own for captures. Returns the launch on the calling thread's stream.
+
+    Captures and launches are in inference mode, whatever the caller's mode is. Torch keeps its random generator's state
+    for graphs in tensors that the first capture of the process makes, and writes to them in every capture and at every
+    launch. Tensors that were made in inference mode can be written to in it alone.
+    """
+    graph = torch.cuda.CUDAGraph()
+    with (
+        torch.inference_mode(),
+        torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"),
+    ):
+        work()
+
+    def launch() -> None:
+        with torch.inference_mode():
+            graph.replay()
+
+    return launch
+
+
 class CudaGraphs:
     """CUDA graphs in one pool of memory: they run one after the other on one stream, and what one leaves is read before
     the next runs."""
@@ -127,14 +148,8 @@ class CudaGraphs:
 
     def capture(self, work: Callable[[], None]) -> Launch:
         """As Graphs.capture. It stops the whole device for a moment."""
-        graph = torch.cuda.CUDAGraph()
-        with (
-            torch.cuda.device(self._device),  # of this thread; the graph runs on the thread that launches it
-            torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"),
-        ):
-            work()
-        replay: Launch = graph.replay
-        return replay
+        with torch.cuda.device(self._device):  # of this thread; the graph runs on the thread that launches it
+            return captured(work, self._pool)
 
 
 def use_threads(threads: int | None) -> None:

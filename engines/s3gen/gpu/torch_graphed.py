@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from engines.checkpoints.checkpoint import Checkpoint
-from engines.device import use_exact_float32
+from engines.device import captured, use_exact_float32
 from engines.s3gen.export.graphs import CFM, ENCODER, VOCODER, Port
 from engines.s3gen.gpu.buffered import BufferedRuntime, Kernels
 from engines.s3gen.gpu.cuda import CudaDevice
@@ -102,14 +102,12 @@ class TorchGraphs:
     def capture(self, stream: Any, work: Callable[[], None]) -> Launch:
         """As Graphs.capture. It stops the whole device for a moment."""
         on = external_stream(stream, self._device)
-        graph = torch.cuda.CUDAGraph()
         on.synchronize()
-        with torch.cuda.graph(graph, pool=self._pool, stream=on, capture_error_mode="thread_local"):
-            work()
+        replay = captured(work, self._pool, on)
 
         def launch() -> None:
             with torch.cuda.stream(on):
-                graph.replay()
+                replay()
 
         return launch
 
