@@ -105,6 +105,12 @@ def send(target: Tensor, staged: Tensor) -> None:
     target.copy_(staged, non_blocking=True)
 
 
+def wait_until_done(device: torch.device) -> None:
+    """The host waits for what this thread has put on its stream. Without effect on a CPU."""
+    if device.type == "cuda":
+        torch.cuda.current_stream(device).synchronize()
+
+
 Launch = Callable[[], None]
 
 

@@ -110,7 +110,7 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
     default_voice = load_builtin(checkpoint.conds_path) if checkpoint.conds_path else None
     alignment = find_alignment(settled, checkpoint, device, encoder, default_voice)
     t3 = _make_t3(settled, checkpoint, device, setting, nets)
-    aligner = alignment.aligner(t3.name in _CALLS_TAPS, on_device(T3_PRIORITY, watch.call))
+    aligner = alignment.aligner(_observes_steps(t3.name, device), on_device(T3_PRIORITY, working))
     s3gen = select_runtime(settled, checkpoint, device, nets.reference if device == "cpu" else None)
     batcher = WindowBatcher(
         s3gen.runtime,
@@ -173,6 +173,12 @@ class _QuietBuilder:
         """As pipeline.Builder.similarity."""
         with self.exclusive.shared():
             return self.builder.similarity(voice, speech)
+
+
+def _observes_steps(t3_name: str, device: str) -> bool:
+    """Whether words come from T3's own steps. On a GPU they do not: what the step thread's stream has not computed yet
+    cannot be read by another thread."""
+    return t3_name in _CALLS_TAPS and device == "cpu"
 
 
 def _notice(checkpoint: Checkpoint, choice: Choice | None) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import sys
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -345,9 +347,11 @@ def test_a_promoted_request_goes_first_whether_it_waits_or_was_preempted(folder:
     decoder.close()
 
 
-def test_a_closed_engine_leaves_nothing_in_memory(folder: Path) -> None:
+def test_a_closed_engine_leaves_nothing_in_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """There would be no memory for the engine that is built after it."""
     decoder = vllm_decoder(folder)
+    backends = SimpleNamespace(global_graph_pool=(0, 1))  # as on a GPU: one pool for all engines of the process
+    monkeypatch.setitem(sys.modules, "vllm.compilation.backends", backends)  # type: ignore[arg-type]
     run(decoder, request(1, max_speech_tokens=5))
     watched = [runner(decoder).model, runner(decoder).model.transformer.wte.table, runner(decoder).kv_caches[0]]
     gone = [weakref.ref(thing) for thing in watched]
@@ -355,6 +359,7 @@ def test_a_closed_engine_leaves_nothing_in_memory(folder: Path) -> None:
     decoder.close()
     gc.collect()
     assert [reference() for reference in gone] == [None] * 3
+    assert backends.global_graph_pool is None
 
 
 def test_a_cache_too_small_for_one_request_is_rejected(folder: Path) -> None:

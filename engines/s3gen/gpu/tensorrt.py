@@ -230,6 +230,8 @@ class Engine:
 class Chain:
     """Engines in sequence as a kernel of the double buffer; what one computes for the next stays on the device."""
 
+    unpadded = False  # a call of another length costs the host more than its padding costs the GPU
+
     def __init__(self, engines: Sequence[Engine]) -> None:
         self._engines = tuple(engines)
         made = {port.name: port for engine in engines[:-1] for port in engine.graph.outputs}
@@ -238,8 +240,9 @@ class Chain:
         self.inputs: tuple[Port, ...] = tuple(read.values())
         self.outputs: tuple[Port, ...] = engines[-1].graph.outputs
 
-    def enqueue(self, stream: Any, addresses: Mapping[str, int], sizes: Sizes) -> None:
+    def enqueue(self, stream: Any, addresses: Mapping[str, int], sizes: Sizes, *, full: bool = False) -> None:
         """As double_buffer.Kernel."""
+        assert not full
         for engine in self._engines:
             context = engine.eager_context(sizes)
             engine.bind(context, addresses, sizes)
