@@ -38,7 +38,7 @@ def _run(record: Recorder, machine: Machine, trt: TensorRT) -> str:
     checkpoint, gpu = machine.checkpoint(), probe()
     made = export(checkpoint, ExportSettings(ENGINE_GRAPHS, True, "fp16", 2), cache_dir=machine.cache_dir)
     began_s = time.perf_counter()
-    build_engines(made, engine_folder(machine.cache_dir), BuildSettings(gpu.architecture), trt)
+    build_engines(made, engine_folder(machine.cache_dir), BuildSettings(gpu.architecture, gpu=gpu.name), trt)
     record.measured(f"{trt.name} {trt.version}: build", time.perf_counter() - began_s, "s")
     free_before, _ = torch.cuda.mem_get_info()
     runtime = TensorRTRuntime(checkpoint, cache_dir=machine.cache_dir, flavour=trt.name)

@@ -48,7 +48,7 @@ class TensorRTRuntime(BufferedRuntime):
     ) -> None:
         device = CudaDevice(device_index)
         made = export(checkpoint, ExportSettings(ENGINE_GRAPHS, True, precision, 2), cache_dir=cache_dir)
-        settings = BuildSettings(device.gpu.architecture)
+        settings = BuildSettings(device.gpu.architecture, gpu=device.gpu.name)
         trt, paths = find_engines(
             made, engine_folder(cache_dir), settings, installed_flavours(flavour), model=str(checkpoint.folder)
         )
@@ -221,6 +221,13 @@ class Engine:
         for port in (*self.graph.inputs, *self.graph.outputs):
             context.set_tensor_address(port.name, addresses[port.name])
 
+    def check_capturable(self, context: Any, stream: Any, sizes: Sizes) -> None:
+        """Raises EngineFailure if the context says that its call cannot be captured; versions differ in whether it can
+        be asked."""
+        ask = getattr(context, "is_stream_capturable", None)
+        if ask is not None and not ask(int(stream)):
+            raise EngineFailure(f"TensorRT cannot capture {self.graph.name} at {dict(sizes)}.")
+
     def execute(self, context: Any, stream: Any, sizes: Sizes) -> None:
         """Enqueue a bound context's call. Raises EngineFailure."""
         if not context.execute_async_v3(int(stream)):
@@ -269,6 +276,8 @@ class Chain:
         ran = device.event()
         device.record(ran, stream)
         device.synchronize(ran)
+        for engine, context in bound:
+            engine.check_capturable(context, stream, sizes)
         graph = device.capture(stream, execute)
         return lambda: _launch(device, graph, stream, bound)
 
