@@ -41,6 +41,7 @@ from engines.published.graphs import find_published
 from engines.realtime.ladder import Choice
 from engines.realtime.settle import CpuNets, settle
 from engines.s3gen.nets import flow, vocoder_weights
+from engines.s3gen.runtime import Runtime
 from engines.s3gen.select_runtime import select_runtime
 from engines.s3gen.streaming.batcher import WindowBatcher
 from engines.s3gen.streaming.schedule import SCHEDULES
@@ -144,6 +145,7 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
         clones_speakers=checkpoint.spec.clones_speakers,
         notice=_notice(checkpoint, choice),
         refused_runtimes=(*setting.refused, *s3gen.refused),
+        failed_captures=_failed_captures(t3, s3gen.runtime),
         tags=encoder.tags,
         voice_models=checkpoint.voice_models,
         decode=settled.decode,
@@ -173,6 +175,11 @@ class _QuietBuilder:
         """As pipeline.Builder.similarity."""
         with self.exclusive.shared():
             return self.builder.similarity(voice, speech)
+
+
+def _failed_captures(*runtimes: T3Backend | Runtime) -> tuple[tuple[str, int], ...]:
+    counts = [(runtime.name, int(getattr(runtime, "failed_captures", 0))) for runtime in runtimes]
+    return tuple((name, count) for name, count in counts if count)
 
 
 def _observes_steps(t3_name: str, device: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import weakref
 from collections.abc import Iterator
@@ -416,6 +417,19 @@ def test_dynamo_traces_the_models_forward_as_one_graph(decoder: VllmDecoder) -> 
     (graph,) = graphs
     attention = [node for node in graph.graph.nodes if "unified_attention" in str(node.target)]
     assert len(attention) == model.transformer.config.n_layer
+
+
+def test_full_graphs_capture_attention_by_kernels_that_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variant that `make gpu-check` times beside the usual one."""
+    monkeypatch.delenv("VLLM_ATTENTION_BACKEND", raising=False)
+    assert engine_module._arguments(tmp_path, settings())["compilation_config"] == {}
+    engine_module._set_environment()
+    assert "VLLM_ATTENTION_BACKEND" not in os.environ
+    full = engine_module._arguments(tmp_path, settings(full_cuda_graphs=True))
+    assert full["compilation_config"] == {"full_cuda_graph": True}
+    monkeypatch.setenv("VLLM_ATTENTION_BACKEND", "")
+    engine_module._set_environment(full_cuda_graphs=True)
+    assert os.environ["VLLM_ATTENTION_BACKEND"] == "TRITON_ATTN_VLLM_V1"
 
 
 def test_cascade_attention_is_off(tmp_path: Path) -> None:

@@ -53,6 +53,11 @@ class BufferedRuntime:
         return self._flow.buffer.graphs + self._vocoder.buffer.graphs
 
     @property
+    def failed_captures(self) -> int:
+        """The number of sizes whose capture failed, and which run eagerly for good."""
+        return self._flow.buffer.failed_captures + self._vocoder.buffer.failed_captures
+
+    @property
     def sizes_to_capture(self) -> int:
         """The number of sizes that `prepare` tries to capture."""
         return sum(len(graph_sizes(lane.graph)) for lane in (self._flow, self._vocoder))

@@ -53,7 +53,9 @@ def identity(made: Export, graph: str, settings: BuildSettings, trt: TensorRT) -
     return EngineIdentity(graph, made.graph_hash(graph), settings.architecture, version, precision, profiles, gpu)
 
 
-def build_engines(made: Export, folder: Path, settings: BuildSettings, trt: TensorRT) -> dict[str, Path]:
+def build_engines(
+    made: Export, folder: Path, settings: BuildSettings, trt: TensorRT, graphs: Sequence[str] = ENGINE_GRAPHS
+) -> dict[str, Path]:
     """Build the engines of an export that `folder` lacks. Returns the paths of all. Raises ExportError."""
     if trt.portable and settings.architecture not in RTX_ARCHITECTURES:
         raise ExportError(
@@ -62,7 +64,7 @@ def build_engines(made: Export, folder: Path, settings: BuildSettings, trt: Tens
         )
     folder.mkdir(parents=True, exist_ok=True)
     paths = {}
-    for name in ENGINE_GRAPHS:
+    for name in graphs:
         wanted = identity(made, name, settings, trt)
         try:
             paths[name] = find_engine(folder, wanted)

@@ -116,6 +116,7 @@ class DoubleBuffer:
         self._next = 0
         self._fixed: dict[str, int] = {}  # addresses that graphs were captured with
         self._graphs: dict[_Key, Launch] = {}
+        self.failed_captures = 0
         self.replayed = self.eager = 0  # calls so far
 
     @property
@@ -166,6 +167,7 @@ class DoubleBuffer:
             except Exception as error:
                 if is_sticky(error):
                     raise
+                self.failed_captures += 1
                 _log.warning("No CUDA graph for %s, which will run eagerly: %s", dict(sizes), error)
                 continue
             if launch is None:

@@ -67,9 +67,9 @@ class TensorRTRuntime(BufferedRuntime):
         return self._loaded.weight_bytes
 
     @property
-    def scratch_by_engine(self) -> dict[str, int]:
-        """The scratch memory that each engine asks for; they share what the largest needs."""
-        return {name: engine.scratch_bytes for name, engine in self._loaded.engines.items()}
+    def scratch_by_profile(self) -> dict[str, list[int]]:
+        """The scratch memory that each profile of each engine asks for; they share what the largest needs."""
+        return {name: engine.scratch_by_profile for name, engine in self._loaded.engines.items()}
 
     def keep_compiled(self) -> None:
         """Keep the kernels that TensorRT-RTX has compiled for this GPU, so that the next start is faster."""
@@ -156,6 +156,11 @@ class Engine:
     def scratch_bytes(self) -> int:
         """Scratch memory that a context needs, whatever its profile."""
         return int(self._engine.device_memory_size_v2)
+
+    @property
+    def scratch_by_profile(self) -> list[int]:
+        """Scratch memory that each profile needs."""
+        return [int(self._engine.get_device_memory_size_for_profile_v2(i)) for i in range(len(self._profiles))]
 
     def compute_in(self, address: int, size_bytes: int) -> None:
         """Make the contexts, on scratch memory that only one stream uses."""
