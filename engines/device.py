@@ -53,7 +53,8 @@ def use_own_stream(device: str, priority: int) -> None:
     target = torch.device(device)
     if target.type != "cuda":
         return
-    torch.cuda.set_device(target)  # one per thread; CUDA's own default is the first GPU
+    # one per thread, and CUDA's own default is the first GPU; torch takes no "cuda" without a number here
+    torch.cuda.set_device(target.index or 0)
     torch.cuda.synchronize(target)  # weights were copied on the default stream
     torch.cuda.set_stream(torch.cuda.Stream(target, priority=priority))  # type: ignore[no-untyped-call]
 
