@@ -105,7 +105,8 @@ class TorchGraphs:
         """As Graphs.capture. It stops the whole device for a moment."""
         on = external_stream(stream, self._device)
         on.synchronize()
-        replay = captured(work, self._pool, on)
+        with torch.cuda.device(self._device):
+            replay = captured(work, self._pool, on)
 
         def launch() -> None:
             with torch.cuda.stream(on):
