@@ -172,6 +172,13 @@ ENGINE_REFUSED = _add(
         ["runtime"],
     )
 )
+FAILED_CAPTURES = _add(
+    Gauge(
+        "mynah_failed_captures",
+        "Sizes of calls that could not be captured as CUDA graphs at the start and run eagerly",
+        ["runtime"],
+    )
+)
 _ENGINE_LABELS = ("model", "device", "t3_runtime", "s3gen_runtime", "random_weights")
 ENGINE_INFO = _add(Gauge("mynah_engine_info", "1, with the serving engine as labels", _ENGINE_LABELS))
 BUILD_INFO = _add(Gauge("mynah_build_info", "1, with the running version as labels", ["version", "python"]))
@@ -254,6 +261,9 @@ def page(engine: Engine, accept: str, *, serves: bool) -> tuple[bytes, str]:
     ENGINE_REFUSED.clear()
     for runtime, _ in info.refused_runtimes:
         ENGINE_REFUSED.labels(runtime).set(1)
+    FAILED_CAPTURES.clear()
+    for runtime, sizes in info.failed_captures:
+        FAILED_CAPTURES.labels(runtime).set(sizes)
     memory = engine.device_memory()
     if memory is not None:
         GPU_MEMORY.labels("used").set(memory.used_bytes)

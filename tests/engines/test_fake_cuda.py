@@ -338,6 +338,19 @@ def test_a_draw_under_vllm_waits_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert tokens == [SPEECH_VOCAB, 0, 0, SPEECH_VOCAB]
 
 
+def test_a_step_of_vllm_that_draws_nothing_waits_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part of a long prompt. vLLM writes the next step's inputs into pinned memory that this one's copies read."""
+    gpu = FakeStep(monkeypatch)
+    waits: list[torch.device] = []
+    monkeypatch.setattr(vllm_sampler_module, "wait_until_done", waits.append)
+    batch = SimpleNamespace(size=1, due=list)
+    with fake_gpu(), NoWaiting():
+        sampler = BatchSampler(batch, 4, CUDA)
+        assert sampler.tokens(torch.empty(1, SPEECH_VOCAB, device=CUDA)) == [SPEECH_VOCAB]
+    assert waits == [CUDA]
+    assert gpu.reads == 0
+
+
 def wait_for_logits(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first form of the code: are they finite?"""
     logits = T3Net.speech_logits

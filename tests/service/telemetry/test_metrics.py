@@ -70,7 +70,12 @@ async def eventful(at: Serving) -> str:
 
 HELD = ("mynah_streams_active", "mynah_t3_kv_cache_ratio", "mynah_t3_down", "mynah_stalled")
 FACTS = {"mynah_streams_capacity", "mynah_gpu_memory_bytes", "mynah_engine_info", "mynah_engine_refused"}
-FACTS |= {"mynah_build_info", "mynah_voice_files_damaged", "mynah_certificate_expiry_timestamp_seconds"}
+FACTS |= {
+    "mynah_failed_captures",
+    "mynah_build_info",
+    "mynah_voice_files_damaged",
+    "mynah_certificate_expiry_timestamp_seconds",
+}
 
 
 async def test_every_metric_changes():
@@ -209,6 +214,12 @@ async def test_a_runtime_that_failed_its_check_is_shown():
         assert (await scrape(await admin_of(at)))("mynah_engine_refused", runtime="tensorrt") == 1
     async with serving_metrics() as at:
         assert (await scrape(await admin_of(at)))("mynah_engine_refused") == 0
+
+
+async def test_sizes_without_a_graph_are_counted():
+    async with serving_metrics() as at:
+        at.engine.info = replace(at.engine.info, failed_captures=(("tensorrt", 3),))
+        assert (await scrape(await admin_of(at)))("mynah_failed_captures", runtime="tensorrt") == 3
 
 
 async def test_other_metrics_of_the_process_are_exported_too():
