@@ -333,7 +333,7 @@ def _schemas() -> Schema:
         "Models": _object(models, *models),
         "Voice": voice,
         "Voices": _object(voices, *voices),
-        "ServerInfo": message_schema(speech_pb2.GetServerInfoResponse.DESCRIPTOR),
+        "ServerInfo": message_schema(speech_pb2.DESCRIPTOR.message_types_by_name["GetServerInfoResponse"]),
         "State": _object({"status": _STRING}, "status"),
     }
 
