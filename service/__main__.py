@@ -123,7 +123,7 @@ async def serve(engine: Engine, config: ServerConfig) -> signal.Signals:
             _level(number),
             "%s received: %d streams and %d uploads are open and have %g s",
             number.name,
-            server.admission.streams.in_use,
+            server.admission.open_streams,
             server.admission.uploads.in_use,
             server.grace_s,
         )
@@ -153,7 +153,7 @@ async def _listen(server: Server, config: ServerConfig, model: str) -> None:
 
 async def _stop(server: Server, signalled: asyncio.Queue[signal.Signals]) -> None:
     """End within the grace period, or at the next signal."""
-    if busy := server.admission.streams.in_use:
+    if busy := server.admission.open_streams:
         streams = f"{busy} open streams have" if busy > 1 else "1 open stream has"
         _say(f"stopping: {streams} {server.grace_s:g} s to finish; a second signal ends at once")
     graceful = asyncio.ensure_future(server.stop())

@@ -60,7 +60,9 @@ class LazyEngine:
         if self._measured:
             capacity = await measure(engine, engine.info.limits.max_streams)
             log.info("capacity: %s", capacity.summary)
-            self._info = replace(engine.info, limits=replace(engine.info.limits, max_streams=capacity.streams))
+            built_for = engine.info.limits.max_streams
+            limits = replace(engine.info.limits, max_streams=capacity.streams, max_offline_streams=built_for)
+            self._info = replace(engine.info, limits=limits)
         elif warning := overcommitted(engine.info):
             log.warning("%s", warning)
 

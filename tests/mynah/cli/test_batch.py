@@ -392,6 +392,16 @@ async def test_failing_and_returning_servers_are_retried_until_all_is_spoken(tmp
     check_whole(out)
 
 
+async def test_an_idle_server_that_carries_one_listener_speaks_many_lines_at_once(tmp_path: Path):
+    out, source = tmp_path / "out", write_script(tmp_path, *({"text": text} for text in TEXTS))
+    async with serving(Script(token_s=0.002), max_streams=16) as at:
+        at.server.admission.open(1, 16)  # as after measuring the device
+        done = await cli(at, "batch", str(source), "-o", str(out), "--jobs", "12")
+        assert done.status == 0, done.stderr
+        assert "retries" not in done.stderr
+    check_whole(out)
+
+
 async def test_lines_that_fail_are_reported_and_retried_by_the_next_run(tmp_path: Path):
     good, bad = {"text": "This works."}, {"text": "This does not.", "voice": "nobody", "name": "bad"}
     out, source = tmp_path / "out", write_script(tmp_path, good, bad)
