@@ -9,16 +9,14 @@ import signal
 import sys
 from typing import NoReturn
 
-import engines
 from engines.api import Engine, EngineInfo, Limits
 from engines.config import Sampling
 from engines.cuda_faults import DeviceLost
 from engines.errors import EngineError
 from service import stderr_filter
 from service.access import descriptors
-from service.audio import watermark
 from service.config import ConfigError, ServerConfig, read_config, with_voices_place
-from service.engine_loader import LazyEngine
+from service.engine_loader import LazyEngine, load_engine
 from service.options import MEMORY
 from service.server import END_TIMEOUT_S, Server
 from service.shutdown import Signals, force_exit
@@ -59,7 +57,7 @@ def _level(number: signal.Signals) -> int:
 def _run(config: ServerConfig) -> signal.Signals:
     """Serve until a signal, which is returned. Ends the process if anything else ends the server."""
     engine = LazyEngine(
-        lambda: _load(config),
+        lambda: load_engine(config),
         _expected(config),
         measured=config.max_streams is None,
     )
@@ -86,13 +84,6 @@ def _end_process(error: DeviceLost) -> None:
     _say_failure(EXIT_DEVICE_LOST, error)
     stderr_filter.restore()
     os._exit(EXIT_DEVICE_LOST)
-
-
-def _load(config: ServerConfig) -> Engine:
-    """The engine, with a watermark if configured. The watermark comes first, because it fails sooner."""
-    marker = watermark.PerthMarker() if watermark.is_enabled(config.watermark) else None
-    engine = engines.load(config.engine_config(), tracing.TracedEngine())
-    return engine if marker is None else watermark.MarkedEngine(engine, marker)
 
 
 def _expected(config: ServerConfig) -> EngineInfo:
