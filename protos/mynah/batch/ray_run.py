@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -93,6 +94,7 @@ def connected(address: str) -> Iterator[None]:
     Raises InvalidArgument if Ray is not installed, Unavailable if no cluster answers.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a local cluster would report itself to Ray's authors
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its other lines about a run that goes well
     try:
         import ray
         import ray.data
@@ -101,12 +103,13 @@ def connected(address: str) -> Iterator[None]:
         raise InvalidArgument(message, reason="RAY_MISSING", field="ray") from error
     own = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES} if address == LOCAL else {}
     try:
-        ray.init(address=address, logging_level="warning", log_to_driver=False, **own)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+        ray.init(address=address, logging_level="error", log_to_driver=False, **own)
+    except Exception as error:  # Ray raises all kinds, also Exception itself
         message = f"No Ray cluster answers at {address}: {error}"
         raise Unavailable(message, reason="RAY_UNAVAILABLE", retry_after_s=1.0) from error
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         yield
     finally:
