@@ -52,9 +52,12 @@ class _WhenKnown(Gauge):
         return super().collect() if self.known else ()
 
 
-STREAMS_ACTIVE = _add(Gauge("mynah_streams_active", "Open streams"))
+STREAMS_ACTIVE = _add(Gauge("mynah_streams_active", "Open streams that have a listener"))
+STREAMS_OFFLINE = _add(
+    Gauge("mynah_streams_offline", "Open streams without a listener, which the capacity does not limit")
+)
 STREAMS_CAPACITY = _add(
-    _WhenKnown("mynah_streams_capacity", "Limit on open streams; absent while the server does not serve")
+    _WhenKnown("mynah_streams_capacity", "Limit on streams with a listener; absent while the server does not serve")
 )
 STREAMS_ADMITTED = _add(Counter("mynah_streams_admitted", "Streams admitted"))
 STREAMS_REFUSED = _add(Counter("mynah_streams_refused", "Streams refused, by reason", ["reason"]))

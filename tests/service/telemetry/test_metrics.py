@@ -68,7 +68,7 @@ async def eventful(at: Serving) -> str:
     return first
 
 
-HELD = ("mynah_streams_active", "mynah_t3_kv_cache_ratio", "mynah_t3_down", "mynah_stalled")
+HELD = ("mynah_streams_active", "mynah_streams_offline", "mynah_t3_kv_cache_ratio", "mynah_t3_down", "mynah_stalled")
 FACTS = {"mynah_streams_capacity", "mynah_gpu_memory_bytes", "mynah_engine_info", "mynah_engine_refused"}
 FACTS |= {
     "mynah_failed_captures",
@@ -203,6 +203,24 @@ def test_underruns_are_counted():
     assert REGISTRY.get_sample_value(DRY[0]) == underruns + 1
     assert REGISTRY.get_sample_value(DRY[1]) == pytest.approx(silence_s + 0.3)
     assert REGISTRY.get_sample_value(DRY[2]) == pytest.approx(ttfa + 0.5 + 0.25)
+
+
+async def test_a_stream_without_a_listener_is_counted_apart_and_has_no_waits():
+    async with serving_metrics() as at:
+        admin = await admin_of(at)
+        before = await scrape(admin)
+        async with at.client.stream(schedule="offline") as stream:
+            during = await scrape(admin)
+            await stream.send(TEXT)
+            await stream.end()
+            assert sum([chunk.samples async for chunk in stream])
+        assert (during("mynah_streams_offline"), during("mynah_streams_active")) == (1, 0)
+        await at.settled()
+        after = await scrape(admin)
+    for name in ("mynah_ttfa_seconds_count", "mynah_chunk_gap_seconds_count", "mynah_buffer_lead_seconds_count"):
+        assert after(name) == before(name)
+    assert after("mynah_audio_seconds_total") > before("mynah_audio_seconds_total")
+    assert after("mynah_streams_offline") == 0
 
 
 DRY = ("mynah_underruns_total", "mynah_underrun_seconds_total", "mynah_ttfa_seconds_sum")
