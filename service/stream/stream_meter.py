@@ -17,8 +17,8 @@ class StreamMeter:
     text to speak, so underruns are not counted there.
     """
 
-    def __init__(self, stream_id: str, audio: AudioSettings) -> None:
-        self._exemplar = {"stream_id": stream_id}
+    def __init__(self, audio: AudioSettings, exemplar: dict[str, str]) -> None:
+        self._exemplar = exemplar
         self._rate_hz = audio.sample_rate_hz
         self._bytes = metrics.AUDIO_BYTES.labels(audio.audio_format.value)
         self._listener = PlaybackClock(self._rate_hz)
