@@ -78,7 +78,7 @@ def dashboards() -> dict[str, Manifest]:
 def expressions() -> dict[str, str]:
     """Every dashboard query by "dashboard: panel refId"."""
     return {
-        f"{name}: {panel['title']} {target['refId']}": target["expr"]
+        f"{name}: {panel['title']} {panel['id']}{target['refId']}": target["expr"]
         for name, board in dashboards().items()
         for panel in board["panels"]
         for target in panel.get("targets", [])
