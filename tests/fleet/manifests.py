@@ -12,6 +12,8 @@ from typing import Any
 
 import yaml
 
+from k8s.helm.kustomize import parsed
+
 ROOT = Path(__file__).parents[2]
 OVERLAYS = ("a10g", "cpu", "dev")
 CUSTOM = (
@@ -29,19 +31,20 @@ def rendered(overlay: str) -> str:
 
 
 def objects(overlay: str) -> list[Manifest]:
-    return list(yaml.safe_load_all(rendered(overlay)))
+    return parsed(rendered(overlay))
 
 
 def with_components(*names: str) -> list[Manifest]:
     """The a10g overlay with more components, as an operator adds them."""
     with TemporaryDirectory() as folder:
-        shutil.copytree(ROOT / "k8s", Path(folder) / "k8s")
+        shutil.copytree(ROOT / "k8s", Path(folder) / "k8s", ignore=shutil.ignore_patterns("helm"))
         overlay = Path(folder) / "k8s/overlays/with"
         overlay.mkdir()
-        document = {"resources": ["../a10g"], "components": [f"../../components/{name}" for name in names]}
+        components = [f"../../components/{name}" for name in names]
+        document = {"namespace": "mynah", "resources": ["../a10g"], "components": components}
         (overlay / "kustomization.yaml").write_text(yaml.safe_dump(document))
         done = subprocess.run(["kubectl", "kustomize", overlay], check=True, capture_output=True, text=True)
-    return list(yaml.safe_load_all(done.stdout))
+    return parsed(done.stdout)
 
 
 def cluster() -> list[Manifest]:
