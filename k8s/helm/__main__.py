@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 import textwrap
 from collections.abc import Mapping
@@ -156,12 +155,12 @@ def _dashboards_template(merged: dict[tuple[str, str], Any]) -> str:
 
 def _values_text(values: dict[str, Any]) -> str:
     """The values with the components' own words, and a sentence about each group."""
-    text = yaml.safe_dump(values, sort_keys=False, width=120)
+    text = "\n" + str(yaml.safe_dump(values, sort_keys=False, width=120))
     for name, component in switches().items():
         text = text.replace(f"  {name}: false\n", _comment(summary_of(component), "  ") + f"  {name}: false\n")
     for name, about in _ABOUT.items():
-        text = re.sub(rf"^{name}:", lambda found, about=about: _comment(about) + found[0], text, flags=re.MULTILINE)
-    return text
+        text = text.replace(f"\n{name}:", f"\n{_comment(about)}{name}:")
+    return text.removeprefix("\n")
 
 
 def _comment(text: str, indent: str = "") -> str:

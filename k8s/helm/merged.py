@@ -46,9 +46,9 @@ def tree(manifest: Any) -> Any:
     if isinstance(manifest, dict):
         return {key: tree(value) for key, value in manifest.items()}
     if isinstance(manifest, list):
-        names = [item.get("name") if isinstance(item, dict) else None for item in manifest]
-        if names and None not in names and len(set(names)) == len(names):
-            return Named({name: tree(item) for name, item in zip(names, manifest, strict=True)})
+        named = {item["name"]: tree(item) for item in manifest if isinstance(item, dict) and "name" in item}
+        if manifest and len(named) == len(manifest):
+            return Named(named)
         return [tree(item) for item in manifest]
     return manifest
 

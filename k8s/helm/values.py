@@ -72,7 +72,7 @@ SLOTS: dict[str, tuple[list[Place], Slot]] = {
     ),
     "gateway.parentRefs": ([(route, ("spec", "parentRefs")) for route in _ROUTES], Slot(path="gateway.parentRefs")),
 }
-HOSTS = {  # lists of one name, and the name in the servers' certificate
+HOSTS: dict[str, list[Place]] = {  # lists of one name, and the name in the servers' certificate
     "gateway.host": [(_ROUTES[0], ("spec", "hostnames"))],
     "gateway.httpHost": [(_ROUTES[1], ("spec", "hostnames"))],
 }
@@ -99,7 +99,8 @@ def defaults(base: Objects, extended: Mapping[str, Objects]) -> dict[str, Any]:
     values["image"] = {"repository": "", "tag": "", "digest": "", "pullPolicy": ""}
     values |= {"replicas": None, "podAnnotations": {}, "nodeSelector": {}, "affinity": {}, "tolerations": []}
     values["settings"] = settings_of(base)
-    for name, (place, *_) in {**{name: places for name, (places, _) in SLOTS.items()}, **HOSTS}.items():
+    places: dict[str, list[Place]] = {name: at_ for name, (at_, _) in SLOTS.items()} | HOSTS
+    for name, (place, *_) in places.items():
         found = [value for objects in (base, *extended.values()) if (value := _read(objects, place)) is not MISSING]
         if found:
             _put(values, name, found[0][0] if name in HOSTS else found[0])

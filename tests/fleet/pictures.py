@@ -62,18 +62,17 @@ async def _under_load(held: AsyncExitStack, folder: Path) -> Prometheus:
         _loaded(first.http, "websocket", 0.1, folder / "website.key"),
         _for_a_while(_talk(first, keys["app"])),
         _for_a_while(_clone(first, keys["website"])),
-        _restarted(server(_MODEL, *flags, admin=admins[1]), server(_MODEL, *flags, admin=admins[1]), folder),
+        _restarted(admins[1], flags, folder / "app.key"),
     )
     return at
 
 
-async def _restarted(before, after, folder: Path) -> None:  # type: ignore[no-untyped-def]
-    """One server, and 20 s after it has ended another in its place."""
-    async with before as one:
-        await _loaded(one.grpc, "grpc", 0.2, folder / "app.key", 0.4 * _SECONDS)
-    await asyncio.sleep(20.0)
-    async with after as one:
-        await _loaded(one.grpc, "grpc", 0.2, folder / "app.key", 0.4 * _SECONDS)
+async def _restarted(admin: str, flags: list[str], key: Path) -> None:
+    """A server that ends, and 20 s later another in its place."""
+    for _ in range(2):
+        async with server(_MODEL, *flags, admin=admin) as one:
+            await _loaded(one.grpc, "grpc", 0.2, key, 0.4 * _SECONDS)
+        await asyncio.sleep(20.0)
 
 
 async def _loaded(address: str, surface: str, rate: float, key: Path, seconds: float = _SECONDS) -> None:
@@ -149,7 +148,8 @@ async def _result(at: Prometheus, panel: Manifest, began_s: float) -> Result:
 
 def _key(file: Path, name: str) -> str:
     """Adds a key, and keeps it in NAME.key beside the file."""
-    command = [sys.executable, "-m", "service.access.keys", str(file), "add", name]
+    program = "from service.access.keys import main; main()"
+    command = [sys.executable, "-c", program, str(file), "add", name]
     key = subprocess.run(command, check=True, capture_output=True, text=True, env=ENVIRONMENT).stdout.strip()
     (file.parent / f"{name}.key").write_text(key)
     return key
