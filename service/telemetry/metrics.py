@@ -221,6 +221,9 @@ BUILD_INFO.labels(VERSION, platform.python_version()).set(1)
 for source in ("read", "cached"):
     T3_PROMPT.labels(source)  # so that both are exported from the start, at 0
 STORAGE_REASONS = ("STORAGE_FULL", "STORAGE_READ_ONLY", "STORAGE_FAILED", "STORE_TIMEOUT", "VOICE_DAMAGED")
+FAULT_REASONS = ("ENGINE_ERROR", "ENGINE_FAILURE", "ENGINE_STALLED", "INTERNAL")
+for fault_reason in FAULT_REASONS:
+    ERRORS.labels(fault_reason)  # so that the first one counts: a counter that appears at 1 has not increased
 for change in ("created", "deleted", "one_call"):
     VOICE_CHANGES.labels(change)
 for storage_reason in STORAGE_REASONS:

@@ -63,12 +63,12 @@ def _place(figure: Figure, panel: Manifest, height: int, results: dict[int, Resu
     if panel["type"] == "row":
         figure.text(0.01, top - 0.5 / height, panel["title"], fontsize=8, weight="bold", va="center", color="#555")
         return
-    left, right, above, below = (0.055, 0.015, 1.1 / height, 1.9 / height)
+    left, right, above, below = (0.055, 0.015, 1.2 / height, 2.0 / height)
     if panel["type"] in ("stat", "table"):
-        left, below = 0.01, 0.3 / height
+        left, below = 0.012, 0.3 / height
     x, width, tall = at["x"] / 24, at["w"] / 24, at["h"] / height
     axes = figure.add_axes((x + left, top - tall + below, width - left - right, tall - above - below))
-    axes.set_title(panel["title"], fontsize=7.5, loc="left", x=0 if left < 0.02 else -0.12, pad=3)
+    figure.text(x + 0.01, top - 0.6 * above, panel["title"], fontsize=7.5, va="center")
     result = results[panel["id"]]
     if not any(np.isfinite(series.values).any() for series in result.series):
         axes.text(0.5, 0.5, _NO_DATA, ha="center", va="center", color="#999", transform=axes.transAxes, fontsize=7.5)
@@ -93,11 +93,14 @@ def _lines(axes: Axes, panel: Manifest, result: Result) -> None:
     for step in defaults["thresholds"]["steps"]:
         if step.get("value") is not None:
             axes.axhline(step["value"], color="#d62728", linewidth=0.8, linestyle="--")
-    axes.set_ylim(bottom=min(0, axes.get_ylim()[0]), top=defaults.get("max"))
+    values = np.concatenate([one.values[np.isfinite(one.values)] for one in shown])
+    axes.set_ylim(bottom=min(0, values.min()), top=defaults.get("max") or (None if values.max() else 1.0))
     _axes(axes, unit)
-    legend = axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.16), ncols=4, frameon=False, **_SMALL)
-    for text in legend.get_texts():
-        text.set_text(text.get_text()[:24])
+    labels = [text.removesuffix("_total")[:22] for text in axes.get_legend_handles_labels()[1]]
+    place = {"loc": "upper left", "bbox_to_anchor": (-0.12, -0.15), "ncols": 3, "frameon": False}
+    axes.legend(
+        axes.get_legend_handles_labels()[0][:6], labels[:6], columnspacing=1, handlelength=1.2, **place, **_SMALL
+    )
 
 
 def _heat(axes: Axes, panel: Manifest, result: Result) -> None:
@@ -146,7 +149,7 @@ def _table(axes: Axes, panel: Manifest, result: Result) -> None:
         for labels, series in zip(result.labels, result.series, strict=True)
     ][:8]
     axes.set_axis_off()
-    table = axes.table(cells, colLabels=[*names, "value"], loc="upper center", cellLoc="left", edges="horizontal")
+    table = axes.table(cells, colLabels=[*names, "value"], loc="upper left", cellLoc="left", edges="horizontal")
     table.auto_set_font_size(False)
     table.set_fontsize(6)
     table.auto_set_column_width(list(range(len(names) + 1)))
@@ -154,7 +157,11 @@ def _table(axes: Axes, panel: Manifest, result: Result) -> None:
 
 def _axes(axes: Axes, unit: str) -> None:
     axes.tick_params(labelsize=6.5, length=2)
-    axes.yaxis.set_major_formatter(lambda value, _: _worded(value, unit))
+    if unit == "bool_yes_no":
+        axes.set_yticks([0, 1], ["no", "yes"])
+    else:
+        axes.yaxis.set_major_formatter(lambda value, _: _worded(value, unit))
+    axes.set_axisbelow(True)
     axes.grid(axis="y", color="#ddd", linewidth=0.5)
     axes.margins(x=0)
     for side in ("top", "right"):
@@ -167,7 +174,7 @@ def _worded(value: float, unit: str) -> str:
         return "+Inf" if value > 0 else f"{value:g}"
     match unit:
         case "percentunit":
-            return f"{100 * value:.3g} %"
+            return f"{100 * value:.3g} %" if abs(value) < 10 else f"{100 * value:,.0f} %"
         case "s":
             name, scale = next((each for each in _SECONDS if abs(value) >= each[1]), _SECONDS[-1])
             return f"{value / scale:.3g} {name}"

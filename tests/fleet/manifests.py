@@ -48,8 +48,9 @@ def with_components(*names: str) -> list[Manifest]:
 
 
 def cluster() -> list[Manifest]:
-    """What is made once for a cluster: storage classes and node pools."""
-    return [m for path in sorted((ROOT / "k8s/cluster").rglob("*.yaml")) for m in yaml.safe_load_all(path.read_text())]
+    """What `kubectl apply` makes once for a cluster: storage classes and node pools."""
+    found = [m for path in sorted((ROOT / "k8s/cluster").glob("*/*.yaml")) for m in parsed(path.read_text())]
+    return [m for m in found if m.get("apiVersion", "eksctl.io").split("/")[0] != "eksctl.io"]
 
 
 def of_kind(overlay: str, kind: str) -> list[Manifest]:

@@ -1,8 +1,9 @@
 """`make board-pictures`: the boards drawn from a real Prometheus that scrapes two real servers under load, as
 docs/board-*.png.
 
-The servers speak with the shipped model, share their voices, and know two keys; one of them is restarted on the way.
-What needs a GPU or Kubernetes has no data here, and says so.
+The servers are real, their engine is the scripted one, so that a busy machine draws what a quiet one does. They share
+their voices and know two keys; one is slower and is restarted on the way. What needs a GPU, TLS or Kubernetes has no
+data here, and says so.
 """
 
 from __future__ import annotations
@@ -19,16 +20,31 @@ from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import mynah
-from tests.clips import speech, wav_bytes
 from tests.fleet.drawing import Result, draw, series_of
 from tests.fleet.manifests import ROOT, Manifest, dashboards
 from tests.fleet.prometheus import Prometheus, prometheus
 from tests.fleet.servers import Addresses, server
+from tests.service.serving import REFERENCE
 from tests.service.test_process import ENVIRONMENT
 
 _SECONDS = 240.0
 _STEP_S = 2.0
-_MODEL = ["-m", "service", "--model", "tiny", "--device", "cpu", "--threads", "1"]
+_PROGRAM = """
+import engines
+from engines.errors import EngineFailure
+from engines.fake import FakeEngine, Script
+
+def load(config, observer):
+    lost = EngineFailure("the device is gone")
+    script = Script(
+        token_s={token_s}, decode_s=0.03, decoders=1, voice_s=0.4, failure=lost, fail_after_chunks=1, failures=3
+    )
+    return FakeEngine(script, max_streams=config.max_streams, observer=observer)
+
+engines.load = load
+from service.__main__ import main
+main()
+"""
 _VARIABLES = {"$__rate_interval": "15s", "$__range": f"{_SECONDS:.0f}s", "$namespace": "mynah"}
 _TEXT = "The harbour was quiet that morning, and the boats lay still. She put the letter back and walked to the river. "
 
@@ -50,29 +66,35 @@ async def _under_load(held: AsyncExitStack, folder: Path) -> Prometheus:
     """Returns Prometheus with what it has seen of the load, which is over."""
     keys = {name: _key(folder / "keys.json", name) for name in ("app", "website")}
     admins = [_free_address(), _free_address()]
-    flags = ["--http-listen", "127.0.0.1:0", "--api-keys", str(folder / "keys.json"), "--max-streams", "4"]
+    flags = ["--http-listen", "127.0.0.1:0", "--api-keys", str(folder / "keys.json"), "--max-streams", "8"]
     flags += ["--voices-dir", str(folder / "voices"), "--otlp-endpoint", "http://127.0.0.1:9"]
     at = await held.enter_async_context(
         prometheus({f"mynah-{n}": admin for n, admin in enumerate(admins)}, folder, hasten=False)
     )
-    first = await held.enter_async_context(server(_MODEL, *flags, admin=admins[0]))
+    first = await held.enter_async_context(server(_engine(0.012), *flags, admin=admins[0]))
     await asyncio.gather(
-        _loaded(first.grpc, "grpc", 0.2, folder / "app.key"),
-        _loaded(first.http, "http", 0.1, folder / "website.key"),
-        _loaded(first.http, "websocket", 0.1, folder / "website.key"),
+        _loaded(first.grpc, "grpc", 0.6, folder / "app.key"),
+        _loaded(first.http, "http", 0.3, folder / "website.key"),
+        _loaded(first.http, "websocket", 0.3, folder / "website.key"),
         _for_a_while(_talk(first, keys["app"])),
         _for_a_while(_clone(first, keys["website"])),
-        _restarted(admins[1], flags, folder / "app.key"),
+        _restarted(held, admins[1], flags, folder / "app.key"),
     )
     return at
 
 
-async def _restarted(admin: str, flags: list[str], key: Path) -> None:
-    """A server that ends, and 20 s later another in its place."""
-    for _ in range(2):
-        async with server(_MODEL, *flags, admin=admin) as one:
-            await _loaded(one.grpc, "grpc", 0.2, key, 0.4 * _SECONDS)
-        await asyncio.sleep(20.0)
+def _engine(token_s: float) -> list[str]:
+    """A server on the scripted engine, which needs this long for a speech token, and fails three times at first."""
+    return ["-c", _PROGRAM.format(token_s=token_s)]
+
+
+async def _restarted(held: AsyncExitStack, admin: str, flags: list[str], key: Path) -> None:
+    """A server that ends, and 20 s later another in its place, which stays."""
+    async with server(_engine(0.025), *flags, admin=admin) as one:
+        await _loaded(one.grpc, "grpc", 0.6, key, 0.4 * _SECONDS)
+    await asyncio.sleep(20.0)
+    one = await held.enter_async_context(server(_engine(0.025), *flags, admin=admin))
+    await _loaded(one.grpc, "grpc", 0.6, key, 0.4 * _SECONDS)
 
 
 async def _loaded(address: str, surface: str, rate: float, key: Path, seconds: float = _SECONDS) -> None:
@@ -105,7 +127,7 @@ async def _talk(at: Addresses, key: str) -> None:
                         pass
             with suppress(mynah.ServerBusy):
                 async with AsyncExitStack() as streams:
-                    for _ in range(6):
+                    for _ in range(9):
                         await streams.enter_async_context(client.stream())
             with suppress(mynah.MynahError):
                 async with client.stream(voice="unknown"):
@@ -114,13 +136,12 @@ async def _talk(at: Addresses, key: str) -> None:
 
 
 async def _clone(at: Addresses, key: str) -> None:
-    clip = wav_bytes(*speech(8.0))
     async with mynah.Client(at.grpc, api_key=key) as client:
         while True:
-            made = await client.voices.create("Ada", clip, consent=True)
+            made = await client.voices.create("Ada", REFERENCE, consent=True)
             await asyncio.sleep(10.0)
             with suppress(mynah.MynahError):
-                await client.voices.create("Ada", b"not a recording", consent=True)
+                await client.voices.create("Ada", b"", consent=True)
             if len(await client.voices.list()) > 6:
                 await client.voices.delete(made.voice_id)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from k8s.dashboards.panels import board, lines, number, rows
-from k8s.dashboards.promql import PODS, RATE, RULES, Query, by_pod, p95, per_second, rate, select
+from k8s.dashboards.promql import PODS, RULES, Query, by_pod, p95, per_second, rate, select
 
 _JOB = 'job="mynah-admin"'  # processes of other jobs have the same metrics
 _RESTARTS = "kube_pod_container_status_restarts_total"
@@ -38,13 +38,13 @@ def fleet() -> Dashboard:
                         "Engines",
                         "Model, device and runtimes of each server.",
                         Query(select("mynah_engine_info")),
-                        width=6,
+                        width=8,
                     ),
                     rows(
                         "Versions",
                         "More than one while a rolling update runs.",
                         Query(select("mynah_build_info")),
-                        width=6,
+                        width=4,
                     ),
                 ],
             ),
@@ -72,8 +72,8 @@ def fleet() -> Dashboard:
                     ),
                     lines(
                         "Processes begun",
-                        "Starts of a server's process that two scrapes of one pod have seen.",
-                        [Query(f"changes({started}[{RATE}])", "{{pod}}")],
+                        "Starts of a server's process in a pod within half an hour, as its scrapes show them.",
+                        [Query(f"changes({started}[30m])", "{{pod}}")],
                     ),
                     lines(
                         "Container restarts",
