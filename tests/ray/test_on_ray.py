@@ -71,7 +71,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
     """The address of a cluster of two CPUs, whatever this machine has."""
-    os.environ["RAY_raylet_start_wait_time_s"] = "240"  # Ray gives up after a minute; busy machines need more
+    os.environ["RAY_raylet_start_wait_time_s"] = "240"  # noqa: SIM112  # Ray gives up after a minute; busy machines need more
     own = {"num_cpus": 2, "object_store_memory": 100_000_000, "include_dashboard": False}
     ray.init(address="local", log_to_driver=False, logging_level="error", **own)
     ray.data.DataContext.get_current().enable_progress_bars = False
