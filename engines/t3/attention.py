@@ -51,9 +51,9 @@ def _attend_to_rows(spans: Sequence[Span[KvSlot]], simd_width: int, others: Atte
 
     def attend(layer: int, qkv: Tensor) -> list[Tensor]:
         rows = qkv[: len(spans)].contiguous()
-        for row, span in zip(rows.split(1), spans, strict=True):
+        for i, span in enumerate(spans):
             if span.tap is not None:
-                span.tap.take(layer, row[:, 0])
+                span.tap.take(layer, rows[i : i + 1, 0])
         out = rows.new_empty((len(spans), heads * dim))
         step.run(layer, rows.data_ptr(), out.data_ptr())
         return [out, *others(layer, qkv[len(spans) :])]
