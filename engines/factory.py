@@ -20,6 +20,7 @@ from engines.conditioning import speaker, tokenizer, xvector
 from engines.conditioning.builder import VoiceBuilder
 from engines.conditioning.builtin import load_builtin, load_others
 from engines.config import DTYPES, EngineConfig
+from engines.continuity import Continuity
 from engines.cuda_faults import is_sticky
 from engines.device import (
     S3GEN_PRIORITY,
@@ -131,6 +132,7 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
         _no_bound if checkpoint.random_weights else encoder.max_speech_tokens,
         encoder.words,
         aligner,
+        Continuity() if isinstance(t3, LocalT3Backend) else None,
     )
     info = EngineInfo(
         model=checkpoint.spec.name,
@@ -151,6 +153,7 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
         load=None if choice is None else choice.load,
         word_times=aligner is not None,
         word_times_notice=alignment.notice,
+        continuity=stages.continuity is not None,
     )
     memory, others = partial(device_memory, device), load_others(checkpoint.other_voice_paths)
     builder = _QuietBuilder(VoiceBuilder(checkpoint), exclusive)

@@ -81,8 +81,8 @@ class Net(Protocol):
         """What runs a decoder's steps, for up to `slots` sequences of `max_positions` each."""
         ...
 
-    def embed_prompt(self, voice: Voice, text_tokens: Sequence[int]) -> Tensor:
-        """All rows of a prompt, the voice's first, (positions, width)."""
+    def embed_prompt(self, voice: Voice, text_tokens: Sequence[int], context: Sequence[int] = ()) -> Tensor:
+        """All rows of a prompt, the voice's first, (positions, width). `context` is that of a T3Request."""
         ...
 
     def embed_speech(self, tokens: Sequence[int]) -> Tensor:

@@ -128,15 +128,17 @@ class ForcedAligner:
     def _read_prompts(self, segments: Sequence[_Forced]) -> None:
         for segment in segments:  # one by one, because a prompt is long
             voice = segment.request.voice
-            prompt = self._net.embed_prompt(voice, segment.request.text_tokens)
+            context = segment.request.context
+            prompt = self._net.embed_prompt(voice, segment.request.text_tokens, context)
             segment.slot.reserve(len(prompt))
             cached = self._prefixes.get(voice.key)
             if cached is not None:
                 segment.slot.load(cached)
+                segment.slot.length -= len(context)
             start, prefix = segment.slot.length, self._net.prefix_positions(voice)
             self._net.forward(prompt[start:], [Span(segment.slot, start, len(prompt) - start)])
             segment.slot.length = len(prompt)
-            if self._prefixes.wants(voice.key):
+            if not context and self._prefixes.wants(voice.key):
                 self._prefixes.put(voice.key, segment.slot.copy_out(prefix))
             segment.tap.begin(segment.slot, prefix)
 
