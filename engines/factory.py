@@ -111,7 +111,8 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
     default_voice = load_builtin(checkpoint.conds_path) if checkpoint.conds_path else None
     alignment = find_alignment(settled, checkpoint, device, encoder, default_voice)
     t3 = _make_t3(settled, checkpoint, device, setting, nets)
-    aligner = alignment.aligner(t3.name in _CALLS_TAPS, on_device(T3_PRIORITY, watch.call))
+    constrained = config.attention == "constrained"
+    aligner = alignment.aligner(t3.name in _CALLS_TAPS, on_device(T3_PRIORITY, watch.call), constrained=constrained)
     s3gen = select_runtime(settled, checkpoint, device, nets.reference if device == "cpu" else None)
     batcher = WindowBatcher(
         s3gen.runtime,

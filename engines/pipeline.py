@@ -323,7 +323,7 @@ class PipelineStream:
         request = replace(request, context=context[0])
         words = None
         if (segment.word_times or segment.word_guard) and self.stages.aligner is not None:
-            request, source = self.stages.aligner.start(request)
+            request, source = self.stages.aligner.start(request, guarded=segment.word_guard)
             spoken = self.stages.words_of(segment.reading or Reading(segment.text, segment.text))
             words = SegmentWords(spoken, len(text_tokens), source, guarded=segment.word_guard)
         return _Utterance(

@@ -148,10 +148,11 @@ def _attend_to_spans(spans: Sequence[Span[CacheSlot]], masks: Sequence[Tensor | 
         for span, mask in zip(spans, masks, strict=True):
             rows = qkv[first : first + span.rows]
             keys, values = span.slot.write(layer, span.start, rows[:, 1:])
-            if span.tap is not None:
-                span.tap.take(layer, rows[:, 0])
+            constraint = None if span.tap is None else span.tap.take(layer, rows[:, 0], span.start + span.rows)
             query = rows[:, 0].transpose(0, 1).unsqueeze(0)  # (1, heads, n, dim)
-            mixed = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
+            mixed = F.scaled_dot_product_attention(
+                query, keys, values, attn_mask=mask if constraint is None else constraint
+            )
             outputs.append(mixed.transpose(1, 2).reshape(span.rows, -1))
             first += span.rows
         return outputs

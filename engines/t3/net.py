@@ -40,8 +40,11 @@ class Slot(Protocol):
 class QueryTap(Protocol):
     """Takes the queries of a span's rows from the layers that it wants."""
 
-    def take(self, layer: int, queries: Tensor) -> None:
-        """`queries` (rows, heads, head dim) of one layer, which must be copied to be kept."""
+    def take(self, layer: int, queries: Tensor, positions: int) -> Tensor | None:
+        """`queries` (rows, heads, head dim) of one layer, which must be copied to be kept; they see `positions`.
+
+        Returns what is added to the scores, (1, heads, rows, positions); None: nothing. Of several rows always None.
+        """
         ...
 
 

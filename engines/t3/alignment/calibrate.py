@@ -63,7 +63,7 @@ class _AllQueries:
     def __init__(self) -> None:
         self.layers: list[Tensor] = []
 
-    def take(self, layer: int, queries: Tensor) -> None:
+    def take(self, layer: int, queries: Tensor, positions: int) -> None:
         assert layer == len(self.layers), "layers come in order"
         self.layers.append(queries.clone())
 

@@ -60,11 +60,18 @@ class AlignmentTap:
         positions = slice(first_position, first_position + self._text_tokens + 1)
         self._keys = [slot.memory[layer, 0, heads, positions].clone() for layer, heads in self._heads.items()]
 
-    def take(self, layer: int, queries: Tensor) -> None:
+    def take(self, layer: int, queries: Tensor, positions: int) -> Tensor | None:
         """As QueryTap.take: a row for each speech token, in order."""
         heads = self._heads.get(layer)
         if heads is not None:
             self._queries[layer].extend(queries[:, heads].unbind())
+        return None
+
+    def scores(self, layer: int, queries: Tensor) -> Tensor:
+        """The scores of one row of a chosen layer, whose chosen heads have `queries` (heads, dim): (heads, text tokens
+        and the start of speech)."""
+        keys = self._keys[list(self._heads).index(layer)]
+        return (keys @ queries.unsqueeze(-1)).squeeze(-1) / keys.shape[-1] ** 0.5
 
     def attention(self, start: int, stop: int) -> F32:
         """Rows [start, stop) of the mean over the heads, (n, text tokens): the share of each text token in the
