@@ -20,6 +20,7 @@ from engines.conditioning import speaker, tokenizer, xvector
 from engines.conditioning.builder import VoiceBuilder
 from engines.conditioning.builtin import load_builtin, load_others
 from engines.config import DTYPES, EngineConfig
+from engines.continuity import Continuity
 from engines.cuda_faults import is_sticky
 from engines.device import (
     S3GEN_PRIORITY,
@@ -111,7 +112,8 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
     default_voice = load_builtin(checkpoint.conds_path) if checkpoint.conds_path else None
     alignment = find_alignment(settled, checkpoint, device, encoder, default_voice)
     t3 = _make_t3(settled, checkpoint, device, setting, nets)
-    aligner = alignment.aligner(_observes_steps(t3.name, device), on_device(T3_PRIORITY, working))
+    constrained, observes = config.attention == "constrained", _observes_steps(t3.name, device)
+    aligner = alignment.aligner(observes, on_device(T3_PRIORITY, working), constrained=constrained)
     s3gen = select_runtime(settled, checkpoint, device, nets.reference if device == "cpu" else None)
     batcher = WindowBatcher(
         s3gen.runtime,
@@ -132,6 +134,7 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
         _no_bound if checkpoint.random_weights else encoder.max_speech_tokens,
         encoder.words,
         aligner,
+        Continuity() if isinstance(t3, LocalT3Backend) else None,
     )
     info = EngineInfo(
         model=checkpoint.spec.name,
@@ -153,6 +156,7 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
         load=None if choice is None else choice.load,
         word_times=aligner is not None,
         word_times_notice=alignment.notice,
+        continuity=stages.continuity is not None,
     )
     memory, others = partial(device_memory, device), load_others(checkpoint.other_voice_paths)
     builder = _QuietBuilder(VoiceBuilder(checkpoint), exclusive)
