@@ -30,6 +30,7 @@ class Limits:
     max_speech_tokens_per_segment: int
     max_streams: int
     max_text_tokens_per_segment: int = 1000  # longer text is spoken less well: callers split it
+    max_offline_streams: int | None = None  # all that fit into memory, in real time or not; None: `max_streams`
 
 
 @dataclass(frozen=True)
