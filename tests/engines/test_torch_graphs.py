@@ -18,7 +18,6 @@ from engines.s3gen.gpu.buffered import BufferedRuntime
 from engines.s3gen.gpu.torch_graphed import TorchGraphs, torch_kernels
 from engines.s3gen.runtimes.torch import TorchRuntime
 from engines.t3.decoder import T3Decoder
-from engines.t3.gpu import net as net_module
 from engines.t3.gpu.net import StaticT3Net
 from engines.t3.gpu.step import StaticPass
 from tests.engines import simulated_torch_graphs
@@ -138,8 +137,11 @@ def test_kernels_of_a_graph_have_the_priority_of_the_thread_that_launches_it(
     generator: simulated_torch_graphs.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They keep that of their capture: T3's would wait for S3Gen's."""
-    monkeypatch.setattr(net_module.StaticPass, "_capture", lambda steps, graphs: graphs.capture(lambda: None))
-    monkeypatch.setattr(net_module.StaticPass, "__init__", lambda steps, *given: steps._capture(given[3]))
+
+    def capture_only(steps: StaticPass, net: object, slots: int, positions: int, graphs: Graphs) -> None:
+        graphs.capture(lambda: None)
+
+    monkeypatch.setattr(StaticPass, "__init__", capture_only)
     on_gpu = SimpleNamespace(checked=None, captures=True, device=torch.device("cuda"))
     StaticT3Net.new_pass(on_gpu, 2, 400)  # type: ignore[arg-type]
     OnStream(CPU).capture(lambda: None)
