@@ -45,6 +45,7 @@ from engines.s3gen.nets import flow, vocoder_weights
 from engines.s3gen.runtime import Runtime
 from engines.s3gen.select_runtime import select_runtime
 from engines.s3gen.streaming.batcher import WindowBatcher
+from engines.s3gen.streaming.decode_times import CPU_CALIBRATION, GPU_CALIBRATION
 from engines.s3gen.streaming.schedule import SCHEDULES
 from engines.t3 import model as t3_model
 from engines.t3.alignment.setup import find_alignment
@@ -62,7 +63,6 @@ from engines.voice import Voice
 _log = logging.getLogger(__name__)
 # Bounds the batcher's memory; it batches windows only where measurements show a gain.
 _MAX_BATCH = {"cpu": 8, "cuda": 16}
-_STEADY_AFTER = 6  # calls of a size on a GPU: kernels are chosen and memory is allocated in each buffer's first ones
 _T3_DTYPES_OF = {
     "torch": ("auto", "float32", "float16", "int8"),
     "torch_graphs": ("auto", "float32", "float16"),
@@ -121,7 +121,7 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
         reference=s3gen.reference,
         observer=observer,
         on_device=on_device(S3GEN_PRIORITY, working),
-        steady_after=1 if device == "cpu" else _STEADY_AFTER,
+        calibration=CPU_CALIBRATION if device == "cpu" else GPU_CALIBRATION,
     )
     stages = Stages(
         encoder,
