@@ -81,7 +81,7 @@ $(UI_VENV)/installed-dev: $(UI_VENV)/installed tests/ui/requirements.txt tests/c
 
 test-ui: $(VENV)/installed $(UI_VENV)/installed-dev chromium ## the page's types, and the page in a browser against a real server
 	$(UI_BIN)/mypy --package ui
-	$(UI_BIN)/python -m pytest tests/ui tests/security/test_page.py
+	$(UI_BIN)/python -m pytest tests/ui tests/security/test_page.py tests/security/test_page_gap.py
 
 screenshots: $(VENV)/installed $(UI_VENV)/installed-dev chromium ## docs/page-*.png, for the README
 	$(UI_BIN)/python -m tests.ui.screenshots
@@ -237,6 +237,16 @@ fleet-tools:
 	@command -v promtool >/dev/null && command -v prometheus >/dev/null && command -v nginx >/dev/null && command -v ip >/dev/null || { \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && apt-get install -y -qq prometheus nginx-light iproute2 >/dev/null; \
 	  else echo "These tests need: sudo apt-get install prometheus nginx-light iproute2" >&2; exit 1; fi; }
+
+.PHONY: chart dashboards board-pictures
+dashboards: $(VENV)/installed-dev ## the Grafana boards, from k8s/dashboards
+	$(BIN)/python -m k8s.dashboards
+
+chart: $(VENV)/installed-dev ## the Helm chart, from the kustomize manifests (needs kubectl)
+	$(BIN)/python -m k8s.helm
+
+board-pictures: $(VENV)/installed-dev fleet-tools ## docs/board-*.png: the boards' queries under load, drawn; five minutes
+	$(BIN)/python -m tests.fleet.pictures
 
 # two servers in network namespaces: needs root
 test-fleet: $(VENV)/installed-dev $(UI_VENV)/installed-dev tests/fleet/node_modules/installed fleet-tools ## manifests, rules, dashboards, and two servers behind nginx

@@ -15,7 +15,8 @@ from engines.errors import InvalidInput
 from engines.model_spec import SPEECH_VOCAB
 
 SCHEDULE_NAMES = ("lowest_latency", "balanced", "throughput", "crowd")  # see s3gen/streaming/schedule.py
-STREAM_SCHEDULES = (*SCHEDULE_NAMES, "offline")  # that a stream may name
+OFFLINE = "offline"  # the schedule of a stream without a listener
+STREAM_SCHEDULES = (*SCHEDULE_NAMES, OFFLINE)  # that a stream may name
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,8 @@ class EngineConfig:
     model: str = option(
         "auto",
         "model to load: auto (turbo on a GPU, else nano), turbo, nano, turbo-onnx, tiny, random:turbo, random:nano, "
-        "random:tiny, or a folder that holds a checkpoint",
+        "random:tiny, or a folder that holds a checkpoint; turbo@REVISION and nano@REVISION pin a commit, tag or "
+        "branch of the hub's repository",
         metavar="MODEL",
     )
     device: str = option(
