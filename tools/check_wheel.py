@@ -1,4 +1,5 @@
-"""Checks an installed server wheel: `python tools/check_wheel.py`, in an environment with the wheel and numpy.
+"""Checks an installed server wheel: `python tools/check_wheel.py`, in an environment with the wheel and what
+cibuildwheel installs for it.
 
 The build of the kernels is optional where the server is installed from sources, so a wheel could come without them.
 Here they must be inside and compute what numpy computes, for every instruction set of this machine. Raises SystemExit.
