@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 OVERLAYS = ("a10g", "cpu", "dev")
 CUSTOM = (
     "gateway.envoyproxy.io", "gateway.networking.k8s.io", "karpenter.k8s.aws", "karpenter.sh", "keda.sh",
-    "monitoring.coreos.com",
+    "kueue.x-k8s.io", "monitoring.coreos.com", "ray.io",
 )  # fmt: skip
 Manifest = dict[str, Any]
 
@@ -44,8 +44,20 @@ def with_components(*names: str) -> list[Manifest]:
     return list(yaml.safe_load_all(done.stdout))
 
 
+def with_bulk(overlay: str) -> list[Manifest]:
+    """An overlay with the component `bulk` among its own, whose image and settings it shares."""
+    with TemporaryDirectory() as folder:
+        shutil.copytree(ROOT / "k8s", Path(folder) / "k8s")
+        at = Path(folder) / "k8s/overlays" / overlay
+        document = yaml.safe_load((at / "kustomization.yaml").read_text())
+        document["components"].append("../../components/bulk")
+        (at / "kustomization.yaml").write_text(yaml.safe_dump(document))
+        done = subprocess.run(["kubectl", "kustomize", at], check=True, capture_output=True, text=True)
+    return list(yaml.safe_load_all(done.stdout))
+
+
 def cluster() -> list[Manifest]:
-    """What is made once for a cluster: storage classes and node pools."""
+    """What is made once for a cluster: storage classes, node pools and queues."""
     return [m for path in sorted((ROOT / "k8s/cluster").rglob("*.yaml")) for m in yaml.safe_load_all(path.read_text())]
 
 
