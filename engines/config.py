@@ -91,7 +91,8 @@ class EngineConfig:
     model: str = option(
         "auto",
         "model to load: auto (turbo on a GPU, else nano), turbo, nano, turbo-onnx, tiny, random:turbo, random:nano, "
-        "random:tiny, or a folder that holds a checkpoint",
+        "random:tiny, or a folder that holds a checkpoint; turbo@REVISION and nano@REVISION pin a commit, tag or "
+        "branch of the hub's repository",
         metavar="MODEL",
     )
     device: str = option(

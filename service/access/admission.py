@@ -16,7 +16,7 @@ from enum import Enum
 from service.access.auth import Authenticator
 from service.access.turns import Turns
 from service.errors import ResourceExhausted, Unavailable
-from service.telemetry.metrics import counting_rejections
+from service.telemetry.metrics import UPLOADS_ACTIVE, counting_rejections
 
 _RETRY_AFTER_S = 1.0  # before a hold time is known
 _MIN_RETRY_S, _MAX_RETRY_S = 0.2, 30.0
@@ -150,7 +150,7 @@ class Admission:
     def upload(self) -> Iterator[None]:
         """Holds an upload's slot. Raises Unavailable, ResourceExhausted, Unauthenticated."""
         self.check_serving()
-        with self.uploads.acquire():
+        with self.uploads.acquire(), UPLOADS_ACTIVE.track_inprogress():
             self.authenticator.count_start()
             yield
 

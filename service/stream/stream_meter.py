@@ -18,8 +18,8 @@ class StreamMeter:
     listener.
     """
 
-    def __init__(self, stream_id: str, audio: AudioSettings, *, has_listener: bool = True) -> None:
-        self._exemplar = {"stream_id": stream_id}
+    def __init__(self, audio: AudioSettings, exemplar: dict[str, str], *, has_listener: bool = True) -> None:
+        self._exemplar = exemplar
         self._has_listener = has_listener
         self._open_streams = metrics.STREAMS_ACTIVE if has_listener else metrics.STREAMS_OFFLINE
         self._rate_hz = audio.sample_rate_hz
