@@ -167,6 +167,12 @@ class EngineConfig:
         "torch; cached on torch_graphs alone)",
         choices=S3GEN_DTYPES,
     )
+    max_batch: int | None = option(
+        None,
+        "windows of several streams that share a call of S3Gen, at most; with 1 no other stream changes how samples "
+        "are rounded; default: 8 on a CPU, where only small nets share calls, and 16 on a GPU",
+        metavar="COUNT",
+    )
     strict_reference: bool = option(
         False,
         "where decode, t3 or t3_dtype is auto, stay as near to the published model as possible, however slow that is, "

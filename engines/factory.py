@@ -117,7 +117,7 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
     s3gen = select_runtime(settled, checkpoint, device, nets.reference if device == "cpu" else None)
     batcher = WindowBatcher(
         s3gen.runtime,
-        max_batch=_MAX_BATCH[device.split(":")[0]],
+        max_batch=config.max_batch or _MAX_BATCH[device.split(":")[0]],
         reference=s3gen.reference,
         observer=observer,
         on_device=on_device(S3GEN_PRIORITY, working),
