@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ import pytest
 import trustme
 import yaml
 
-from tests.fleet.manifests import ROOT
+from tests.fleet.manifests import ROOT, objects, of_kind
 from tests.fleet.test_snippets import snippets
 from tests.service.test_process import ENVIRONMENT, process, serving
 
 EKS, OTHERS = ROOT / "docs/deploy-eks.md", ROOT / "docs/deploy-gke-aks.md"
+RUNBOOKS = ROOT / "docs/operations.md"
 ANSWERS = {  # of the clouds, by the beginning of what they are asked
     "aws efs create-file-system": "fs-0123456789abcdef0",
     "aws eks describe-cluster": "sg-0123456789abcdef0",
@@ -39,7 +41,7 @@ for beginning, answer in {answers}.items():
 with open({log}, "a") as log:
     log.write(json.dumps({{"call": call, "given": given}}) + "\\n")
 """
-COMMANDS = ("aws", "az", "docker", "eksctl", "gcloud", "git", "helm", "hf", "kubectl")
+COMMANDS = ("aws", "az", "docker", "eksctl", "gcloud", "git", "helm", "hf", "kubectl", "mynah-engines")
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,30 @@ async def test_the_page_on_gke_and_aks_names_what_exists(tmp_path: Path):
     assert len(at.calls("gcloud container")) == len(at.calls("az aks")) == 2
 
 
+async def test_the_runbooks_commands_name_what_the_manifests_have(tmp_path: Path):
+    """By stand-ins; tests/engines/tools/test_cli.py runs the one that needs no cluster."""
+    at = Workplace(tmp_path)
+    await at.run(blocks(RUNBOOKS))
+    has = {(one["kind"].lower(), one["metadata"]["name"]) for one in objects("a10g")} | MADE_ELSEWHERE
+    (deployment,) = of_kind("a10g", "Deployment")
+    pod = deployment["spec"]["template"]["spec"]
+    containers = {container["name"] for container in pod["containers"] + pod["initContainers"]}
+    calls = at.calls("kubectl")
+    assert len(calls) >= 9
+    for call in calls:
+        assert call.words[1:3] == ["-n", "mynah"]
+        named = {tuple(word.split("/")) for word in call.words if re.fullmatch(r"[a-z]+/[a-z-]+", word)}
+        if len(call.words) == 6 and call.words[3] == "describe":
+            named |= {(kind, call.words[5]) for kind in call.words[4].split(",")}
+        assert named <= has, call
+        used = {word.split("=")[0] for word in call.words if "=registry" in word}
+        used |= {after for word, after in pairwise(call.words) if word == "--container"}
+        assert used <= containers, call
+
+
+MADE_ELSEWHERE = {("certificate", "mynah-tls"), ("secret", "mynah-tls")}  # by the guide, or by cert-manager
+
+
 def assert_named_files_exist(at: Workplace) -> None:
     """Files and folders of k8s that commands name."""
     named = {word for call in at.calls("") for word in call.words if word.startswith("k8s/")}
@@ -163,7 +189,7 @@ def assert_named_files_exist(at: Workplace) -> None:
     assert not [word for word in named if not (ROOT / word).exists()]
 
 
-@pytest.mark.parametrize("page", [EKS, OTHERS], ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [EKS, OTHERS, RUNBOOKS], ids=lambda page: page.stem)
 def test_every_block_is_a_script(page: Path):
     for block in snippets(page, "sh"):
         subprocess.run(["bash", "-n"], input=block, text=True, check=True)
