@@ -17,7 +17,7 @@ UI_BIN := $(UI_VENV)/bin
 UI_UV := $(UI_BIN)/uv pip install --quiet --python $(UI_BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve page check test test-ui chromium flite screenshots test-vllm test-clients test-watermark bench-t3 lint types imports proto proto-check bench-engine bench-service bench-http soak bench-load bench-batch bench-length bench-t3-weights bench-stream bench-s3gen engines image-steps test-fleet fleet-tools clean first-run
+.PHONY: help install demo serve page check test test-ui chromium flite screenshots test-vllm test-clients test-typescript test-watermark bench-t3 lint types imports proto proto-check bench-engine bench-service bench-http soak bench-load bench-batch bench-length bench-t3-weights bench-stream bench-s3gen engines image-steps test-fleet fleet-tools clean first-run
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -81,7 +81,7 @@ $(UI_VENV)/installed-dev: $(UI_VENV)/installed tests/ui/requirements.txt tests/c
 
 test-ui: $(VENV)/installed $(UI_VENV)/installed-dev chromium ## the page's types, and the page in a browser against a real server
 	$(UI_BIN)/mypy --package ui
-	$(UI_BIN)/python -m pytest tests/ui tests/security/test_page.py
+	$(UI_BIN)/python -m pytest tests/ui tests/security/test_page.py tests/security/test_page_gap.py
 
 screenshots: $(VENV)/installed $(UI_VENV)/installed-dev chromium ## docs/page-*.png, for the README
 	$(UI_BIN)/python -m tests.ui.screenshots
@@ -109,6 +109,15 @@ bench-t3: $(VENV)/installed-vllm ## speech tokens per second: vLLM, our torch ba
 test-clients: $(VENV)/installed $(UI_VENV)/installed-dev ## openai's client, LiveKit's and Pipecat's plugins and those in clients/ against a server
 	$(UI_BIN)/python -m pytest tests/clients
 
+TYPESCRIPT := clients/typescript
+$(TYPESCRIPT)/node_modules/installed: $(TYPESCRIPT)/package.json $(TYPESCRIPT)/package-lock.json
+	@command -v npm >/dev/null || { echo "The TypeScript client needs Node.js 20 or newer with npm: sudo apt-get install nodejs npm" >&2; exit 1; }
+	cd $(TYPESCRIPT) && npm ci --silent --no-audit --no-fund
+	touch $@
+
+test-typescript: $(VENV)/installed-dev $(TYPESCRIPT)/node_modules/installed chromium ## the TypeScript client: its types, in Node over gRPC and in Chromium over the WebSocket
+	cd $(TYPESCRIPT) && npm run --silent build && npm run --silent test
+
 # Its torchaudio is linked to CUDA's libraries; what is used of it is Python
 WATERMARK := build/watermark
 $(WATERMARK)/installed: tests/watermark/requirements.txt $(VENV)/installed-dev
@@ -132,8 +141,9 @@ types: $(VENV)/installed-dev ## mypy --strict on our packages
 imports: $(VENV)/installed-dev ## who may import whom
 	$(BIN)/lint-imports
 
-proto: $(VENV)/installed-dev ## regenerate the committed protobuf code
+proto: $(VENV)/installed-dev $(TYPESCRIPT)/node_modules/installed ## regenerate the committed protobuf code, Python's and TypeScript's
 	$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=protos --pyi_out=protos --grpc_python_out=protos protos/mynah/v1/*.proto
+	node $(TYPESCRIPT)/generate.mjs
 
 bench-engine: $(VENV)/installed-dev ## ours and the published package side by side
 	$(BIN)/python -m bench.engine

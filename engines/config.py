@@ -15,7 +15,8 @@ from engines.errors import InvalidInput
 from engines.model_spec import SPEECH_VOCAB
 
 SCHEDULE_NAMES = ("lowest_latency", "balanced", "throughput", "crowd")  # see s3gen/streaming/schedule.py
-STREAM_SCHEDULES = (*SCHEDULE_NAMES, "offline")  # that a stream may name
+OFFLINE = "offline"  # the schedule of a stream without a listener
+STREAM_SCHEDULES = (*SCHEDULE_NAMES, OFFLINE)  # that a stream may name
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ from engines.published.graphs import find_published
 from engines.realtime.ladder import Choice
 from engines.realtime.settle import CpuNets, settle
 from engines.s3gen.nets import flow, vocoder_weights
+from engines.s3gen.runtime import Runtime
 from engines.s3gen.select_runtime import select_runtime
 from engines.s3gen.streaming.batcher import WindowBatcher
 from engines.s3gen.streaming.schedule import SCHEDULES
@@ -110,7 +111,7 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
     default_voice = load_builtin(checkpoint.conds_path) if checkpoint.conds_path else None
     alignment = find_alignment(settled, checkpoint, device, encoder, default_voice)
     t3 = _make_t3(settled, checkpoint, device, setting, nets)
-    aligner = alignment.aligner(t3.name in _CALLS_TAPS, on_device(T3_PRIORITY, watch.call))
+    aligner = alignment.aligner(_observes_steps(t3.name, device), on_device(T3_PRIORITY, working))
     s3gen = select_runtime(settled, checkpoint, device, nets.reference if device == "cpu" else None)
     batcher = WindowBatcher(
         s3gen.runtime,
@@ -144,6 +145,7 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
         clones_speakers=checkpoint.spec.clones_speakers,
         notice=_notice(checkpoint, choice),
         refused_runtimes=(*setting.refused, *s3gen.refused),
+        failed_captures=_failed_captures(t3, s3gen.runtime),
         tags=encoder.tags,
         voice_models=checkpoint.voice_models,
         decode=settled.decode,
@@ -173,6 +175,17 @@ class _QuietBuilder:
         """As pipeline.Builder.similarity."""
         with self.exclusive.shared():
             return self.builder.similarity(voice, speech)
+
+
+def _failed_captures(*runtimes: T3Backend | Runtime) -> tuple[tuple[str, int], ...]:
+    counts = [(runtime.name, int(getattr(runtime, "failed_captures", 0))) for runtime in runtimes]
+    return tuple((name, count) for name, count in counts if count)
+
+
+def _observes_steps(t3_name: str, device: str) -> bool:
+    """Whether words come from T3's own steps. On a GPU they do not: what the step thread's stream has not computed yet
+    cannot be read by another thread."""
+    return t3_name in _CALLS_TAPS and device == "cpu"
 
 
 def _notice(checkpoint: Checkpoint, choice: Choice | None) -> str:

@@ -126,6 +126,11 @@ class T3Decoder:
         return T3Use(held / self._total_positions, self.prefilled_positions, self._cached_positions)
 
     @property
+    def failed_captures(self) -> int:
+        """As EngineInfo.failed_captures, of this decoder's steps."""
+        return int(getattr(self._pass, "failed_captures", 0))
+
+    @property
     def sequences(self) -> list[Sequence]:
         """Everything that is not finished, running first."""
         return [*self._running, *self._waiting]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from engines.api import Engine, Limits
+from engines.config import OFFLINE
 from engines.time_scale import check_speed
 from mynah.client.events import AudioChunk, Cancelled, Event, Flushed, SegmentDone, SegmentStarted
 from service.stream.backlog import Backlog
@@ -33,9 +34,9 @@ class Session:
     def __init__(self, engine: Engine, settings: StreamSettings, policy: StreamPolicy, stream_id: str = "") -> None:
         """`stream_id` names the stream in metrics and traces."""
         self._settings = settings
-        audio = settings.audio
+        audio, has_listener = settings.audio, settings.sampling.schedule != OFFLINE
         self._trace = StreamTrace(stream_id, audio.audio_format.value, audio.sample_rate_hz)
-        self._meter = StreamMeter(audio, self._trace.exemplar)
+        self._meter = StreamMeter(audio, self._trace.exemplar, has_listener=has_listener)
         first_segment = settings.used_first_segment
         self._backlog = Backlog(
             _text_reader(engine, settings.text, first_segment),

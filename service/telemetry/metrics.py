@@ -52,9 +52,12 @@ class _WhenKnown(Gauge):
         return super().collect() if self.known else ()
 
 
-STREAMS_ACTIVE = _add(Gauge("mynah_streams_active", "Open streams"))
+STREAMS_ACTIVE = _add(Gauge("mynah_streams_active", "Open streams that have a listener"))
+STREAMS_OFFLINE = _add(
+    Gauge("mynah_streams_offline", "Open streams without a listener, which the capacity does not limit")
+)
 STREAMS_CAPACITY = _add(
-    _WhenKnown("mynah_streams_capacity", "Limit on open streams; absent while the server does not serve")
+    _WhenKnown("mynah_streams_capacity", "Limit on streams with a listener; absent while the server does not serve")
 )
 STREAMS_ADMITTED = _add(Counter("mynah_streams_admitted", "Streams admitted"))
 STREAMS_REFUSED = _add(Counter("mynah_streams_refused", "Streams refused, by reason", ["reason"]))
@@ -214,6 +217,13 @@ ENGINE_REFUSED = _add(
         ["runtime"],
     )
 )
+FAILED_CAPTURES = _add(
+    Gauge(
+        "mynah_failed_captures",
+        "Sizes of calls that could not be captured as CUDA graphs at the start and run eagerly",
+        ["runtime"],
+    )
+)
 _ENGINE_LABELS = ("model", "device", "t3_runtime", "s3gen_runtime", "random_weights")
 ENGINE_INFO = _add(Gauge("mynah_engine_info", "1, with the serving engine as labels", _ENGINE_LABELS))
 BUILD_INFO = _add(Gauge("mynah_build_info", "1, with the running version as labels", ["version", "python"]))
@@ -296,6 +306,9 @@ def page(engine: Engine, accept: str, *, serves: bool) -> tuple[bytes, str]:
     ENGINE_REFUSED.clear()
     for runtime, _ in info.refused_runtimes:
         ENGINE_REFUSED.labels(runtime).set(1)
+    FAILED_CAPTURES.clear()
+    for runtime, sizes in info.failed_captures:
+        FAILED_CAPTURES.labels(runtime).set(sizes)
     memory = engine.device_memory()
     if memory is not None:
         GPU_MEMORY.labels("used").set(memory.used_bytes)

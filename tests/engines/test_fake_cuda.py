@@ -27,6 +27,7 @@ from engines.s3gen.gpu.torch_graphed import FLOW_INPUTS, FlowNet
 from engines.s3gen.nets.encoder import PositionCache
 from engines.s3gen.nets.flow import load_flow
 from engines.s3gen.nets.vocoder_weights import load_vocoder
+from engines.t3 import attention as attention_module
 from engines.t3 import decoder as decoder_module
 from engines.t3 import model as model_module
 from engines.t3 import sampler as sampler_module
@@ -338,6 +339,19 @@ def test_a_draw_under_vllm_waits_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert tokens == [SPEECH_VOCAB, 0, 0, SPEECH_VOCAB]
 
 
+def test_a_step_of_vllm_that_draws_nothing_waits_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part of a long prompt. vLLM writes the next step's inputs into pinned memory that this one's copies read."""
+    gpu = FakeStep(monkeypatch)
+    waits: list[torch.device] = []
+    monkeypatch.setattr(vllm_sampler_module, "wait_until_done", waits.append)
+    batch = SimpleNamespace(size=1, due=list)
+    with fake_gpu(), NoWaiting():
+        sampler = BatchSampler(batch, 4, CUDA)
+        assert sampler.tokens(torch.empty(1, SPEECH_VOCAB, device=CUDA)) == [SPEECH_VOCAB]
+    assert waits == [CUDA]
+    assert gpu.reads == 0
+
+
 def wait_for_logits(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first form of the code: are they finite?"""
     logits = T3Net.speech_logits
@@ -363,8 +377,8 @@ def index_by_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def mask_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tensor of a step on another device than the net."""
-    made = model_module._causal_mask
-    monkeypatch.setattr(model_module, "_causal_mask", lambda span, _, dtype: made(span, torch.device("cpu"), dtype))
+    made = attention_module._causal_mask
+    monkeypatch.setattr(attention_module, "_causal_mask", lambda span, _, dtype: made(span, torch.device("cpu"), dtype))
 
 
 def errors_of_a_short_walk(gpu: FakeStep) -> list[str]:

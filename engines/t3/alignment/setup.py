@@ -6,6 +6,8 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
+
 from engines.checkpoints.checkpoint import Checkpoint, default_cache_dir
 from engines.config import EngineConfig
 from engines.device import DeviceThread
@@ -52,7 +54,10 @@ def find_alignment(
 
     def load(layers: int) -> T3Net:
         weights: WeightFormat = "float16" if device == "cpu" and fp16_supported() else "float32"
-        return T3Net.load(checkpoint.t3_path, checkpoint.spec, device, weights=weights, layers=layers)
+        dtype = (
+            torch.float32 if device == "cpu" else torch.float16
+        )  # beside T3, it takes half as much of a GPU's memory
+        return T3Net.load(checkpoint.t3_path, checkpoint.spec, device, weights=weights, dtype=dtype, layers=layers)
 
     if config.word_times == "off" or checkpoint.random_weights or voice is None:
         notice = _OFF if config.word_times == "off" else _RANDOM if checkpoint.random_weights else _NO_VOICE

@@ -89,6 +89,8 @@ class ForcedAligner:
         self._waiting: deque[_Job] = deque()
         self._lock = threading.Lock()
         self._thread = ThreadPoolExecutor(1, "t3-align", initializer=on_device.start)
+        # starts it: a thread's first step on a GPU waits for the whole device, which must not happen while one serves
+        self._thread.submit(lambda: None).result()
         self.passes = 0  # in all
 
     def start(self, request: T3Request) -> tuple[T3Request, AttentionSource]:

@@ -58,13 +58,17 @@ class AlignmentTap:
     def begin(self, slot: Any, first_position: int) -> None:
         """Copy the text's keys from a KvSlot that has read the prompt, whose text starts at `first_position`."""
         positions = slice(first_position, first_position + self._text_tokens + 1)
-        self._keys = [slot.memory[layer, 0, heads, positions].clone() for layer, heads in self._heads.items()]
+        # head by head: a list as an index would be copied to a GPU, which then waits
+        self._keys = [
+            torch.stack([slot.memory[layer, 0, head, positions] for head in heads])
+            for layer, heads in self._heads.items()
+        ]
 
     def take(self, layer: int, queries: Tensor) -> None:
         """As QueryTap.take: a row for each speech token, in order."""
         heads = self._heads.get(layer)
         if heads is not None:
-            self._queries[layer].extend(queries[:, heads].unbind())
+            self._queries[layer].extend(torch.stack([queries[:, head] for head in heads], 1).unbind())
 
     def attention(self, start: int, stop: int) -> F32:
         """Rows [start, stop) of the mean over the heads, (n, text tokens): the share of each text token in the

@@ -68,11 +68,11 @@ async def eventful(at: Serving) -> str:
     return first
 
 
-HELD = ("mynah_streams_active", "mynah_t3_kv_cache_ratio", "mynah_t3_down", "mynah_stalled")
+HELD = ("mynah_streams_active", "mynah_streams_offline", "mynah_t3_kv_cache_ratio", "mynah_t3_down", "mynah_stalled")
 HELD += ("mynah_caller_streams_active", "mynah_uploads_active")
 FACTS = {"mynah_streams_capacity", "mynah_gpu_memory_bytes", "mynah_engine_info", "mynah_engine_refused"}
 FACTS |= {"mynah_build_info", "mynah_voice_files_damaged", "mynah_certificate_expiry_timestamp_seconds"}
-FACTS |= {"mynah_voices_stored"}
+FACTS |= {"mynah_voices_stored", "mynah_failed_captures"}
 
 
 async def test_every_metric_changes():
@@ -241,6 +241,24 @@ def test_underruns_are_counted():
     assert REGISTRY.get_sample_value(DRY[2]) == pytest.approx(ttfa + 0.5 + 0.25)
 
 
+async def test_a_stream_without_a_listener_is_counted_apart_and_has_no_waits():
+    async with serving_metrics() as at:
+        admin = await admin_of(at)
+        before = await scrape(admin)
+        async with at.client.stream(schedule="offline") as stream:
+            during = await scrape(admin)
+            await stream.send(TEXT)
+            await stream.end()
+            assert sum([chunk.samples async for chunk in stream])
+        assert (during("mynah_streams_offline"), during("mynah_streams_active")) == (1, 0)
+        await at.settled()
+        after = await scrape(admin)
+    for name in ("mynah_ttfa_seconds_count", "mynah_chunk_gap_seconds_count", "mynah_buffer_lead_seconds_count"):
+        assert after(name) == before(name)
+    assert after("mynah_audio_seconds_total") > before("mynah_audio_seconds_total")
+    assert after("mynah_streams_offline") == 0
+
+
 DRY = ("mynah_underruns_total", "mynah_underrun_seconds_total", "mynah_ttfa_seconds_sum")
 
 
@@ -250,6 +268,12 @@ async def test_a_runtime_that_failed_its_check_is_shown():
         assert (await scrape(await admin_of(at)))("mynah_engine_refused", runtime="tensorrt") == 1
     async with serving_metrics() as at:
         assert (await scrape(await admin_of(at)))("mynah_engine_refused") == 0
+
+
+async def test_sizes_without_a_graph_are_counted():
+    async with serving_metrics() as at:
+        at.engine.info = replace(at.engine.info, failed_captures=(("tensorrt", 3),))
+        assert (await scrape(await admin_of(at)))("mynah_failed_captures", runtime="tensorrt") == 3
 
 
 async def test_other_metrics_of_the_process_are_exported_too():
