@@ -268,6 +268,6 @@ def check_custom(manifests: list[Manifest]) -> None:
 
 
 def check_built_in(files: list[Path]) -> None:
-    command = [TOOLS / "kubernetes-validate", "-k", "1.33", "--strict", "--quiet", *files]
+    command = [TOOLS / "kubernetes-validate", "-k", "1.35", "--strict", "--quiet", *files]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
