@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -77,7 +78,8 @@ class AlignmentTap:
         """The scores of one row of a chosen layer, whose chosen heads have `queries` (heads, dim): (heads, text tokens
         and the start of speech)."""
         keys = self._keys[list(self._heads).index(layer)]
-        return (keys @ queries.unsqueeze(-1)).squeeze(-1) / keys.shape[-1] ** 0.5
+        scores: Tensor = (keys @ queries.unsqueeze(-1)).squeeze(-1)
+        return scores / math.sqrt(keys.shape[-1])
 
     def attention(self, start: int, stop: int) -> F32:
         """Rows [start, stop) of the mean over the heads, (n, text tokens): the share of each text token in the
