@@ -12,7 +12,7 @@ import re
 import threading
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 
 import numpy as np
@@ -48,6 +48,7 @@ from engines.model_spec import (
     X_VECTOR_DIM,
 )
 from engines.playback import PlaybackClock
+from engines.text.languages import ENGLISH, NAMES, scripts_of
 from engines.text.reading import Reading
 from engines.text.spoken import SpokenText
 from engines.time_scale import TimeScale, scaled_samples
@@ -56,6 +57,21 @@ from engines.voice_report import VoiceReport, VoiceWarning
 
 _MIN_REFERENCE_BYTES = 1000
 _TAGS = ("[clear throat]", "[sigh]", "[laugh]")
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """What the model of a fake engine has, by the names of EngineInfo. These are Turbo's."""
+
+    sampling: Sampling = field(default_factory=Sampling)
+    guidance: bool = False
+    has_exaggeration: bool = False
+    has_min_p: bool = False
+    languages: tuple[str, ...] = ()
+
+
+# as of Chatterbox Multilingual
+MULTILINGUAL = Abilities(Sampling(top_k=0, top_p=1.0, min_p=0.05, cfg_weight=0.5), True, True, True, tuple(NAMES))
 
 
 @dataclass(frozen=True)
@@ -84,6 +100,7 @@ class Script:
     device_memory: DeviceMemory | None = None
     hangs_on: str = ""  # text in a segment whose first window is then decoded for ever, on a thread; empty: none
     word_times: bool = True  # whether it says when words are spoken: in proportion to their characters
+    abilities: Abilities = field(default_factory=Abilities)
     word_guard: WordGuardReport | None = None  # what the guard reports of each segment that asks for it
     freezes_on: str = ""  # text in a segment that then blocks the event loop for ever
 
@@ -114,8 +131,12 @@ class FakeEngine:
             voice_models=("fake",),
             word_times=self.script.word_times,
             word_times_notice="" if self.script.word_times else "This engine's script has no word times.",
+            **{each.name: getattr(self.script.abilities, each.name) for each in fields(Abilities)},
         )
-        self.spoken = SpokenText(tags=_TAGS)
+        scripts = {script for language in self.info.languages or (ENGLISH,) for script in scripts_of(language)}
+        self.spoken = SpokenText(tuple(sorted(scripts)), tags=_TAGS)
+        self.last_sampling: Sampling | None = None  # of the stream that was opened last
+        self.spoken_languages: list[str] = []  # of each segment that began
         self.health = Health()
         self.default_voice = fake_voice("default") if default_voice else None
         self.other_voices: Mapping[str, Voice] = other_voices or {}
@@ -183,6 +204,7 @@ class FakeEngine:
         stream = FakeStream(self, voice, sampling)
         self.streams.add(stream)
         self.opened_streams += 1
+        self.last_sampling = sampling
         return stream
 
     async def warm_up(self) -> None:
@@ -223,6 +245,7 @@ class FakeStream:
         self._listener.begin_segment(started_s)
         with self._working():
             self._engine.read_prompt(self._voice, segment)
+            self._engine.spoken_languages.append(segment.language)
             yield SegmentStarted(segment, len(segment.text))
             windows = 0
             for windows, (start, end) in enumerate(self._windows(len(audio) // SAMPLES_PER_TOKEN), start=1):

@@ -56,7 +56,7 @@ from engines.worker_pool import WorkerPool
 _VOICE_WORKERS, _VOICE_TIME_LIMIT_S = 4, 120.0
 _MAX_REDRAWS = 2  # of a segment whose words are wrong
 _WARM_UP_TEXT = "Hello there."
-_WARM_UP = Sampling(seed=1, max_speech_tokens=50)
+_WARM_UP_SPEECH_TOKENS = 50
 
 
 class Encoder(Protocol):
@@ -163,7 +163,8 @@ class Pipeline:
     async def warm_up(self) -> None:
         if self.default_voice is None:
             return  # the first stream pays for first use
-        stream = await self.open(self.default_voice, _WARM_UP)
+        sampling = replace(self.info.sampling, seed=1, max_speech_tokens=_WARM_UP_SPEECH_TOKENS)
+        stream = await self.open(self.default_voice, sampling)
         try:
             async for _ in stream.speak(Segment(0, _WARM_UP_TEXT)):
                 pass

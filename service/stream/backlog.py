@@ -53,12 +53,13 @@ class Backlog:
         *,
         word_times: bool = False,
         word_guard: bool = False,
+        language: str = "",
     ) -> None:
         """`early_start` may end a sentence while there is no other work; then `on_early_work` is called.
 
-        `word_times`, `word_guard`: as of every Segment.
+        `word_times`, `word_guard`, `language`: as of every Segment.
         """
-        self._word_times, self._word_guard = word_times, word_guard
+        self._word_times, self._word_guard, self._language = word_times, word_guard, language
         self._early_start, self._on_early_work = early_start, on_early_work
         self._reader = reader
         self._max_chars, self._max_flushes = max_chars, max_flushes
@@ -204,25 +205,25 @@ class Backlog:
                 self._work.append(Silence(self._segments, item.duration_s))
                 self._segments += 1
             else:
-                segment = _segment(self._segments, item, word_times=self._word_times, word_guard=self._word_guard)
+                segment = self._segment(item)
                 self._work.append(segment)
                 self._segments += 1
                 self._queued_chars += len(segment.written)
         if items:
             self._more.set()
 
-
-def _segment(index: int, utterance: Utterance, *, word_times: bool, word_guard: bool) -> Segment:
-    reading = utterance.reading
-    same = reading.spoken == reading.written and not reading.spans
-    return Segment(
-        index,
-        reading.spoken,
-        utterance.speed,
-        word_times=word_times,
-        word_guard=word_guard,
-        reading=None if same else reading,
-    )
+    def _segment(self, utterance: Utterance) -> Segment:
+        reading = utterance.reading
+        same = reading.spoken == reading.written and not reading.spans
+        return Segment(
+            self._segments,
+            reading.spoken,
+            utterance.speed,
+            word_times=self._word_times,
+            word_guard=self._word_guard,
+            reading=None if same else reading,
+            language=self._language,
+        )
 
 
 def _now_s() -> float:
