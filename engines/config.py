@@ -106,9 +106,16 @@ class EngineConfig:
 
     model: str = option(
         "auto",
-        "model to load: auto (turbo on a GPU, else nano), turbo, nano, turbo-onnx, tiny, random:turbo, random:nano, "
-        "random:tiny, or a folder that holds a checkpoint",
+        "model to load: auto (turbo on a GPU, else nano), turbo, nano, standard, multilingual, multilingual-v2, "
+        "turbo-onnx, tiny, random: and one of these, OWNER/NAME of a hub repository, or a folder that holds a "
+        "checkpoint; NAME@REVISION pins a commit, and MODEL:OWNER/NAME or MODEL:FOLDER chooses one of several there",
         metavar="MODEL",
+    )
+    lora: tuple[Path, ...] = option(
+        (),
+        "folder of a LoRA adapter in PEFT's layout that is merged into T3's weights, for standard and multilingual; "
+        "the flag may be given several times, and they are merged in that order",
+        metavar="FOLDER",
     )
     device: str = option(
         "auto", "device of the model: auto (a GPU if there is one), cpu, cuda or cuda:N", metavar="DEVICE"

@@ -44,16 +44,20 @@ from engines.s3gen.nets import flow, vocoder_weights
 from engines.s3gen.select_runtime import select_runtime
 from engines.s3gen.streaming.batcher import WindowBatcher
 from engines.s3gen.streaming.schedule import SCHEDULES
-from engines.t3 import model as t3_model
 from engines.t3.alignment.setup import find_alignment
 from engines.t3.backend import T3Backend
 from engines.t3.decoder import DecoderLimits
+from engines.t3.family import family_of
 from engines.t3.gpu.net import open_static_net
-from engines.t3.guidance import check_guidance
+from engines.t3.guidance import check_guidance, with_guidance
+from engines.t3.load import expected_tensors as expected_t3_tensors
+from engines.t3.load import load_net
 from engines.t3.local_backend import LocalT3Backend
 from engines.t3.net import Net
 from engines.t3.vllm import backend
+from engines.text.character_tokenizer import CharacterTokenizer
 from engines.text.encoder import TextEncoder
+from engines.text.language_encoder import LanguageEncoder
 from engines.text.tokenizer import TextTokenizer
 from engines.voice import Voice
 
@@ -75,7 +79,6 @@ _T3_FALLBACK = {"vllm": "torch_graphs", "torch_graphs": "torch"}
 def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pipeline:
     """Build the engine that `config` describes. Raises the errors of `engines.load`."""
     _check_choices(config)
-    check_guidance(os.environ)
     hub = HuggingFaceHub((config.cache_dir or default_cache_dir()) / "hub")
     if (folder := find_published(config.model, hub)) is not None:
         from engines.published.engine import build_published_engine  # needs ONNX, as it alone does
@@ -84,6 +87,11 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
     device = resolve_device(config.device)
     use_threads(config.threads)
     checkpoint = open_checkpoint(config.model, cache_dir=config.cache_dir, seed=config.weights_seed, device=device)
+    family = family_of(checkpoint.spec.t3)
+    if not family.guided:
+        check_guidance(os.environ)
+    sampling = with_guidance(family.sampling, os.environ) if family.guided else family.sampling
+    config = _for_family(config, checkpoint)
     verify(checkpoint, tensor_tables(checkpoint))
     check_finite(checkpoint.voice_encoder_path)  # used at the first upload only; damage in the others is heard at once
     health, exclusive = Health(), Exclusive()
@@ -102,11 +110,7 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
     nets = CpuNets(checkpoint, lambda dtype: _local_net(replace(config, t3_dtype=dtype), checkpoint, device))
     settled, choice = settle(config, checkpoint, device, nets)
     setting = _T3Setting(health, observer, on_device(T3_PRIORITY, watch.call), exclusive)
-    encoder = TextEncoder(
-        TextTokenizer(checkpoint.folder, checkpoint.spec.t3.text_vocab),
-        checkpoint.spec,
-        config.max_text_chars_per_segment,
-    )
+    encoder = _encoder(checkpoint, config.max_text_chars_per_segment)
     default_voice = load_builtin(checkpoint.conds_path) if checkpoint.conds_path else None
     alignment = find_alignment(settled, checkpoint, device, encoder, default_voice)
     t3 = _make_t3(settled, checkpoint, device, setting, nets)
@@ -131,6 +135,7 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
         _no_bound if checkpoint.random_weights else encoder.max_speech_tokens,
         encoder.words,
         aligner,
+        family.end.silence_tokens,
     )
     info = EngineInfo(
         model=checkpoint.spec.name,
@@ -151,6 +156,11 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
         load=None if choice is None else choice.load,
         word_times=aligner is not None,
         word_times_notice=alignment.notice,
+        sampling=sampling,
+        guidance=family.guided,
+        has_exaggeration=family.guided,
+        has_min_p=family.guided,
+        languages=checkpoint.spec.languages,
     )
     memory, others = partial(device_memory, device), load_others(checkpoint.other_voice_paths)
     builder = _QuietBuilder(VoiceBuilder(checkpoint), exclusive)
@@ -182,8 +192,16 @@ def _notice(checkpoint: Checkpoint, choice: Choice | None) -> str:
     return f"{checkpoint.notice} {too_slow}".strip()
 
 
-def _no_bound(_: str) -> None:
+def _no_bound(*_: str) -> None:
     return None
+
+
+def _encoder(checkpoint: Checkpoint, max_chars: int) -> TextEncoder | LanguageEncoder:
+    spec, folder = checkpoint.spec, checkpoint.folder
+    if spec.tokenizer_name:
+        tokenizer = CharacterTokenizer(folder / spec.tokenizer_name, spec.t3.text_vocab)
+        return LanguageEncoder(tokenizer, spec, max_chars, folder)
+    return TextEncoder(TextTokenizer(folder, spec.t3.text_vocab), spec, max_chars)
 
 
 @dataclass(frozen=True)
@@ -210,7 +228,7 @@ def _local_net(config: EngineConfig, checkpoint: Checkpoint, device: str) -> Net
         limits = DecoderLimits(config.max_streams, config.max_positions)
         return open_static_net(checkpoint, device, limits, half=half, captures=config.cuda_graphs)
     weights = _t3_weights(config, device)
-    return t3_model.T3Net.load(checkpoint.t3_path, checkpoint.spec, device, weights=weights)
+    return load_net(checkpoint, device, weights=weights, loras=config.lora)
 
 
 def _make_t3(
@@ -296,10 +314,25 @@ def tensor_tables(checkpoint: Checkpoint) -> dict[Path, list[tuple[str, dict[str
     spec = checkpoint.spec
     in_s3gen_file = (flow, vocoder_weights, tokenizer, xvector)
     return {
-        checkpoint.t3_path: [("", t3_model.expected_tensors(spec))],
+        checkpoint.t3_path: [("", expected_t3_tensors(spec))],
         checkpoint.s3gen_path: [(part.PREFIX, part.expected_tensors(spec)) for part in in_s3gen_file],
         checkpoint.voice_encoder_path: [("", speaker.expected_tensors(spec))],
     }
+
+
+def _for_family(config: EngineConfig, checkpoint: Checkpoint) -> EngineConfig:
+    """The configuration with the T3 backend of the model's family, if it has one alone.
+
+    Raises InvalidInput for options that the family does not support.
+    """
+    spec = checkpoint.spec
+    if not spec.is_llama:
+        if config.lora:
+            raise unsupported("lora", str(config.lora[0]), spec.name, "no adapter")
+        return config
+    if config.t3 not in ("auto", "torch"):
+        raise unsupported("t3", config.t3, spec.name, "auto or torch")
+    return replace(config, t3="torch")
 
 
 def _check_choices(config: EngineConfig) -> None:

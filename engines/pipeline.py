@@ -60,9 +60,12 @@ _WARM_UP_SPEECH_TOKENS = 50
 
 
 class Encoder(Protocol):
-    """Text of one segment -> text tokens. Raises InvalidInput if there is nothing to say or too much."""
+    """Text of one segment -> text tokens. Raises InvalidInput if there is nothing to say or too much.
 
-    def __call__(self, text: str) -> tuple[int, ...]: ...
+    A language is given only where one was chosen.
+    """
+
+    def __call__(self, text: str, language: str = "") -> tuple[int, ...]: ...
 
 
 class Builder(Protocol):
@@ -84,9 +87,10 @@ class Stages:
     schedule: Schedule
     observer: Observer = NULL_OBSERVER
     count_text_tokens: Callable[[str], int] = len  # of one word
-    runaway_tokens: Callable[[str], int | None] = lambda _: None  # the most speech tokens that a text can take
-    words_of: Callable[[Reading], tuple[Word, ...]] = lambda _: ()
+    runaway_tokens: Callable[..., int | None] = lambda *_: None  # the most speech tokens that a text can take
+    words_of: Callable[..., tuple[Word, ...]] = lambda *_: ()  # of a Reading
     aligner: Aligner | None = None  # None: no segment asks for word times
+    silence_tokens: int = SILENCE_TAIL_TOKENS  # that T3 closes every segment with
 
 
 class Pipeline:
@@ -309,13 +313,14 @@ class PipelineStream:
         for number in range(tries):
             seed = segment_seed(seed, number)
         sampling = replace(self._sampling, seed=seed)
-        text_tokens = self.stages.encode_text(segment.text)
-        runaway_tokens = self.stages.runaway_tokens(segment.text)
+        language = (segment.language,) if segment.language else ()
+        text_tokens = self.stages.encode_text(segment.text, *language)
+        runaway_tokens = self.stages.runaway_tokens(segment.text, *language)
         request = T3Request(text_tokens, self._voice, sampling, made_ahead, runaway_tokens)
         words = None
         if (segment.word_times or segment.word_guard) and self.stages.aligner is not None:
             request, source = self.stages.aligner.start(request)
-            spoken = self.stages.words_of(segment.reading or Reading(segment.text, segment.text))
+            spoken = self.stages.words_of(segment.reading or Reading(segment.text, segment.text), *language)
             words = SegmentWords(spoken, len(text_tokens), source, guarded=segment.word_guard)
         return _Utterance(
             self.stages, segment, request, self._pacer, self._start_prepared, words, tries=tries, fault=fault
@@ -370,6 +375,7 @@ class _Utterance:
         self.plan = SegmentPlan(stages.schedule, self._progress, pacer, self._generation.set_target)
         self._on_ended = on_ended
         self._observer = stages.observer
+        self._silence_tokens = stages.silence_tokens
         self._failure: EngineFailure | None = None
         self._awaited_tokens = 0
         self._gives_up_draw = False
@@ -442,7 +448,7 @@ class _Utterance:
         """T3 has stopped by itself."""
         made = self._progress.speech_tokens
         cut_short = self._generation.hit_token_limit or self._generation.hit_runaway_limit
-        speech = made[: len(made) - SILENCE_TAIL_TOKENS]
+        speech = made[: len(made) - self._silence_tokens]
         while (finding := await words.update(speech, ended=not cut_short)) is not None:
             self._note(finding, len(made))
             if finding.fault == "early_stop":
@@ -464,7 +470,7 @@ class _Utterance:
         assert self._cut_tokens is not None
         tokens = self._progress.speech_tokens
         del tokens[max(self._cut_tokens, self.plan.decoded_tokens) :]
-        tokens.extend([SILENCE_SPEECH_TOKEN] * SILENCE_TAIL_TOKENS)
+        tokens.extend([SILENCE_SPEECH_TOKEN] * SILENCE_TAIL_TOKENS)  # a last window, to fade out in
         self._cut_tokens, self.stopped, self._progress.ended = None, True, True
 
     @property
@@ -521,7 +527,7 @@ class _Utterance:
             return None
         tokens = self._progress.speech_tokens
         if not self._words.guarded:  # otherwise the collector reads them
-            await self._words.update(tokens[: len(tokens) - SILENCE_TAIL_TOKENS] if self._progress.ended else tokens)
+            await self._words.update(tokens[: len(tokens) - self._silence_tokens] if self._progress.ended else tokens)
         words = at_speed(self._words.decoded(samples, window.stop, is_last=window.is_last), speed)
         begun = () if window.is_last else at_speed(self._words.begun(), speed)
         return Words(self.segment.index, words, begun) if words or begun else None

@@ -30,11 +30,18 @@ class HubUnreachable(CheckpointError):
 class Hub(Protocol):
     """A source of published checkpoints."""
 
-    def cached(self, repo_id: str, files: Sequence[str]) -> list[Path]:
-        """Returns local folders that hold the repository or parts of it, best first. Does not use the network."""
+    def cached(self, repo_id: str, files: Sequence[str], revision: str | None = None) -> list[Path]:
+        """Returns local folders that hold the repository or parts of it, best first. Does not use the network.
+
+        `revision` is a commit, a tag or a branch; None is the repository's main branch.
+        """
         ...
 
-    def download(self, repo_id: str, files: Sequence[str]) -> Path:
+    def file_names(self, repo_id: str, revision: str | None = None) -> tuple[str, ...]:
+        """Returns the names of all files of the repository. Raises as `download`."""
+        ...
+
+    def download(self, repo_id: str, files: Sequence[str], revision: str | None = None) -> Path:
         """Returns a folder with those of `files` that the repository has, downloaded if necessary.
 
         Raises HubUnreachable, or CheckpointError with the solution if a retry would not help.
@@ -53,7 +60,7 @@ class HuggingFaceHub:
         self._cache_dir = cache_dir
         self._endpoint = endpoint
 
-    def cached(self, repo_id: str, files: Sequence[str]) -> list[Path]:
+    def cached(self, repo_id: str, files: Sequence[str], revision: str | None = None) -> list[Path]:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -61,34 +68,53 @@ class HuggingFaceHub:
         for cache_dir in (self._cache_dir, None):
             try:
                 folder = snapshot_download(
-                    repo_id, cache_dir=cache_dir, local_files_only=True, allow_patterns=list(files)
+                    repo_id,
+                    revision=revision,
+                    cache_dir=cache_dir,
+                    local_files_only=True,
+                    allow_patterns=list(files),
                 )
             except LocalEntryNotFoundError:
                 continue
             folders.append(Path(folder))
         return folders
 
-    def download(self, repo_id: str, files: Sequence[str]) -> Path:
+    def file_names(self, repo_id: str, revision: str | None = None) -> tuple[str, ...]:
+        from huggingface_hub import HfApi
+
+        try:
+            info = HfApi(endpoint=self._endpoint).model_info(repo_id, revision=revision, timeout=_ANSWER_S)
+        except (OSError, RuntimeError) as error:
+            raise self._explain(repo_id, error) from error
+        return tuple(sibling.rfilename for sibling in info.siblings or ())
+
+    def download(self, repo_id: str, files: Sequence[str], revision: str | None = None) -> Path:
         from huggingface_hub import HfApi, snapshot_download
         from huggingface_hub.errors import XetError
 
         try:
             # on a network that drops packets, snapshot_download would wait for minutes
-            HfApi(endpoint=self._endpoint).model_info(repo_id, timeout=_ANSWER_S)
+            HfApi(endpoint=self._endpoint).model_info(repo_id, revision=revision, timeout=_ANSWER_S)
             return Path(
                 snapshot_download(
-                    repo_id, cache_dir=self._cache_dir, endpoint=self._endpoint, allow_patterns=list(files)
+                    repo_id,
+                    revision=revision,
+                    cache_dir=self._cache_dir,
+                    endpoint=self._endpoint,
+                    allow_patterns=list(files),
                 )
             )
         except (OSError, RuntimeError, XetError) as error:
             raise self._explain(repo_id, error) from error
 
     def _explain(self, repo_id: str, error: Exception) -> CheckpointError:
-        from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+        from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
         where = f"hub repository {repo_id}"
         if isinstance(error, GatedRepoError):
             return CheckpointError(f"{where} is gated: accept its terms on its page on the hub, then set HF_TOKEN")
+        if isinstance(error, RevisionNotFoundError):
+            return CheckpointError(f"{where} has no such revision: name a commit, a tag or a branch of it behind an @")
         if isinstance(error, RepositoryNotFoundError):
             return CheckpointError(
                 f"{where} does not exist or is private: check HF_TOKEN, or use a local folder as the model"

@@ -13,7 +13,7 @@ from engines.kernels.dense import WeightFormat, fp16_supported
 from engines.t3.alignment.calibrate import find_heads, kept_heads
 from engines.t3.alignment.sources import ForcedAligner, TappedAligner
 from engines.t3.alignment.tap import AlignmentHeads
-from engines.t3.model import T3Net
+from engines.t3.load import TorchNet, load_net
 from engines.voice import Voice
 from engines.words.source import Aligner
 
@@ -30,7 +30,7 @@ class Alignment:
 
     heads: AlignmentHeads | None
     notice: str
-    load: Callable[[int], T3Net]
+    load: Callable[[int], TorchNet]
 
     def aligner(self, t3_calls_taps: bool, on_device: DeviceThread) -> Aligner | None:
         """The aligner for a T3 backend; None if no head aligns. One whose net calls no taps gets a net beside it."""
@@ -50,9 +50,9 @@ def find_alignment(
 ) -> Alignment:
     """Find the heads of a checkpoint, from the cache or by speaking calibration texts."""
 
-    def load(layers: int) -> T3Net:
+    def load(layers: int) -> TorchNet:
         weights: WeightFormat = "float16" if device == "cpu" and fp16_supported() else "float32"
-        return T3Net.load(checkpoint.t3_path, checkpoint.spec, device, weights=weights, layers=layers)
+        return load_net(checkpoint, device, weights=weights, layers=layers, loras=config.lora)
 
     if config.word_times == "off" or checkpoint.random_weights or voice is None:
         notice = _OFF if config.word_times == "off" else _RANDOM if checkpoint.random_weights else _NO_VOICE

@@ -16,21 +16,25 @@ import pytest
 
 from engines.checkpoints.checkpoint import EMBEDDED, Checkpoint, default_cache_dir, open_checkpoint, open_folder, verify
 from engines.checkpoints.hub import HubUnreachable
-from engines.checkpoints.random_checkpoint import TAGS, materialise, write_tokenizer
+from engines.checkpoints.random_checkpoint import materialise
+from engines.checkpoints.random_tokenizer import TAGS, write_tokenizer
 from engines.checkpoints.tensor_file import write_tensors
 from engines.errors import CheckpointError
 from engines.factory import tensor_tables
-from engines.model_spec import NANO, TINY, TURBO, ModelSpec
+from engines.model_spec import MODELS, NANO, TINY, TURBO, ModelSpec
 from engines.text.tokenizer import TextTokenizer
 
 
 def fill_folder(folder: Path, spec: ModelSpec, seed: int = 0) -> Path:
     """Write a checkpoint's files, each with one small tensor."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (spec.t3_file, "s3gen_meanflow.safetensors", "ve.safetensors"):
+    for name in (spec.t3_file, spec.s3gen_name, "ve.safetensors"):
         write_tensors(folder / name, [("w", np.full((2, 3), seed, np.float32))])
     (folder / "conds.pt").write_bytes(b"voice")
-    write_tokenizer(folder, 320)
+    if spec.tokenizer_name:
+        (folder / spec.tokenizer_name).write_text("{}")
+    else:
+        write_tokenizer(folder, 320)
     return folder
 
 
@@ -63,15 +67,23 @@ class ScriptedHub:
     def __init__(self, folder: Path, cached: Sequence[Path] = (), error: CheckpointError | None = None) -> None:
         self.folder, self._cached, self.error = folder, list(cached), error
         self.requests: list[tuple[str, tuple[str, ...]]] = []
+        self.revisions: list[str | None] = []
+        self.names: tuple[str, ...] = ()  # of all repositories
 
-    def cached(self, repo_id: str, files: Sequence[str]) -> list[Path]:
+    def cached(self, repo_id: str, files: Sequence[str], revision: str | None = None) -> list[Path]:
         return self._cached
 
-    def download(self, repo_id: str, files: Sequence[str]) -> Path:
-        self.requests.append((repo_id, tuple(files)))
+    def file_names(self, repo_id: str, revision: str | None = None) -> tuple[str, ...]:
         if self.error:
             raise self.error
-        spec = TURBO if repo_id.endswith("turbo") else NANO
+        return self.names
+
+    def download(self, repo_id: str, files: Sequence[str], revision: str | None = None) -> Path:
+        self.requests.append((repo_id, tuple(files)))
+        self.revisions.append(revision)
+        if self.error:
+            raise self.error
+        spec = next(spec for spec in MODELS.values() if spec.t3_file in files)
         return fill_folder(self.folder / spec.name, spec)
 
 
@@ -149,7 +161,7 @@ def test_a_cache_without_a_built_in_voice_is_used_without_a_hub(tmp_path: Path) 
     assert (checkpoint.folder, checkpoint.conds_path) == (cached, None)
 
 
-@pytest.mark.parametrize("spec", [TURBO, NANO, TINY])
+@pytest.mark.parametrize("spec", MODELS.values(), ids=lambda spec: spec.name)
 def test_a_folder_is_recognised_by_its_t3_file(tmp_path: Path, spec: ModelSpec) -> None:
     checkpoint = opened(str(fill_folder(tmp_path / "folder", spec)), tmp_path)
     assert (checkpoint.spec, checkpoint.random_weights, checkpoint.notice) == (spec, False, "")
@@ -159,8 +171,8 @@ def test_a_folder_is_recognised_by_its_t3_file(tmp_path: Path, spec: ModelSpec) 
 
 def test_a_folder_without_or_with_two_t3_files_is_refused(tmp_path: Path) -> None:
     folder = fill_folder(tmp_path / "folder", TURBO)
-    (folder / TURBO.t3_file).rename(folder / "t3_cfg.safetensors")
-    with pytest.raises(CheckpointError, match=r"t3_turbo_v1\.safetensors.* expected, found .*t3_cfg\.safetensors"):
+    (folder / TURBO.t3_file).rename(folder / "t3_other.safetensors")
+    with pytest.raises(CheckpointError, match=r"t3_turbo_v1\.safetensors.* expected, found .*t3_other\.safetensors"):
         open_folder(folder)
     fill_folder(fill_folder(folder, TURBO), NANO)
     with pytest.raises(CheckpointError, match=r"exactly one of .*found .*t3_nano_v1.*t3_turbo_v1"):
@@ -175,9 +187,10 @@ def test_a_folder_names_all_its_missing_files(tmp_path: Path) -> None:
         open_folder(folder)
 
 
-@pytest.mark.parametrize("model", ["turbine", "/no/such/folder", "ResembleAI/chatterbox-turbo", ""])
+@pytest.mark.parametrize("model", ["turbine", "/no/such/folder", "a/b/c", "nano:", ""])
 def test_an_unknown_model_is_refused_with_the_known_ones(tmp_path: Path, model: str) -> None:
-    with pytest.raises(CheckpointError, match="auto, turbo, nano, tiny, random:turbo, random:nano, random:tiny"):
+    known = "auto, turbo, nano, standard, multilingual, multilingual-v2, tiny, random:turbo, random:nano, random:tiny"
+    with pytest.raises(CheckpointError, match=f"OWNER/NAME .*{known}"):
         opened(model, tmp_path)
 
 
