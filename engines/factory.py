@@ -49,7 +49,7 @@ from engines.t3.backend import T3Backend
 from engines.t3.decoder import DecoderLimits
 from engines.t3.family import family_of
 from engines.t3.gpu.net import open_static_net
-from engines.t3.guidance import check_guidance, with_guidance
+from engines.t3.guidance import check_guidance, with_environments_weight
 from engines.t3.load import expected_tensors as expected_t3_tensors
 from engines.t3.load import load_net
 from engines.t3.local_backend import LocalT3Backend
@@ -90,7 +90,7 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
     family = family_of(checkpoint.spec.t3)
     if not family.guided:
         check_guidance(os.environ)
-    sampling = with_guidance(family.sampling, os.environ) if family.guided else family.sampling
+    sampling = with_environments_weight(family.sampling, os.environ) if family.guided else family.sampling
     config = _for_family(config, checkpoint)
     verify(checkpoint, tensor_tables(checkpoint))
     check_finite(checkpoint.voice_encoder_path)  # used at the first upload only; damage in the others is heard at once

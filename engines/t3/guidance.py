@@ -1,12 +1,10 @@
-"""Classifier-free guidance by the environment variable that a port of Chatterbox reads. Turbo and Nano have none."""
+"""Classifier-free guidance: some ports of Chatterbox offer it; Turbo and Nano do not have it."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
 
-from engines.config import MAX_CFG_WEIGHT, Sampling
 from engines.errors import InvalidInput
 
 _log = logging.getLogger(__name__)
@@ -31,26 +29,3 @@ def check_guidance(environment: Mapping[str, str]) -> None:
         message = f"{VARIABLE} is {value}; it must be unset or 0: {_WHY}."
         raise InvalidInput(VARIABLE, message, "CFG_UNSUPPORTED", value=value, allowed="unset or 0")
     _log.info("%s=%s changes nothing: %s", VARIABLE, value, _WHY)
-
-
-def with_guidance(sampling: Sampling, environment: Mapping[str, str]) -> Sampling:
-    """Returns a guided model's defaults, with the variable's value as `cfg_weight` where it is set.
-
-    Raises InvalidInput if it is not a number of 0 to 2.
-    """
-    value = environment.get(VARIABLE, "").strip()
-    if not value:
-        return sampling
-    try:
-        changed = replace(sampling, cfg_weight=float(value))
-    except (ValueError, InvalidInput) as error:
-        allowed = f"a number of 0 to {MAX_CFG_WEIGHT:g}"
-        message = f"{VARIABLE} is {value}; it must be {allowed}."
-        raise InvalidInput(VARIABLE, message, "CFG_WEIGHT_OUT_OF_RANGE", value=value, allowed=allowed) from error
-    _log.info(
-        "%s=%s: the default of cfg_weight is %g, as long as a stream has none of its own",
-        VARIABLE,
-        value,
-        changed.cfg_weight,
-    )
-    return changed
