@@ -87,6 +87,7 @@ class Stages:
     runaway_tokens: Callable[[str], int | None] = lambda _: None  # the most speech tokens that a text can take
     words_of: Callable[[Reading], tuple[Word, ...]] = lambda _: ()
     aligner: Aligner | None = None  # None: no segment asks for word times
+    load_language: Callable[[str], None] = lambda _: None  # slow, for a thread
 
 
 class Pipeline:
@@ -120,6 +121,8 @@ class Pipeline:
         )
         self._streams: set[PipelineStream] = set()
         self._active_streams = ActiveStreams()
+        self._loaded_languages: set[str] = set()
+        self._loading_language = asyncio.Lock()
 
     @property
     def open_streams(self) -> int:
@@ -144,6 +147,13 @@ class Pipeline:
         token_s = max((stream.token_s for stream in self._streams), default=0.0)
         load = Load(streams, max_streams, token_s, self.stages.s3gen.forecast, now_s)
         return schedule_for(own, len(voice.s3gen_prompt_tokens), load).name
+
+    async def load_language(self, language: str) -> None:
+        if language in self._loaded_languages:
+            return
+        async with self._loading_language:
+            await asyncio.to_thread(self.stages.load_language, language)
+            self._loaded_languages.add(language)
 
     async def open(self, voice: Voice, sampling: Sampling) -> PipelineStream:
         stages = self.stages
