@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import pytest
 
+from engines.config import Sampling
 from engines.errors import InvalidInput
 from engines.t3.guidance import VARIABLE, check_guidance, with_environments_weight
 
