@@ -332,6 +332,12 @@ class Engine(Protocol):
         """
         ...
 
+    async def load_language(self, language: str) -> None:
+        """Load what a language of `info.languages` needs, so that no segment waits for it.
+
+        Raises InvalidInput with reason LANGUAGE_PACKAGE_MISSING if something that it needs is not here.
+        """
+
     async def open(self, voice: Voice, sampling: Sampling) -> SpeechStream:
         """Open a stream. Raises EngineBusy if `limits.max_streams` streams are open, InvalidInput for a schedule that
         the engine does not have."""

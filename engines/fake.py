@@ -89,6 +89,7 @@ class Script:
     voice_s: float = 0.0  # to make a voice
     close_s: float = 0.0  # to close a stream
     open_failure: Exception | None = None
+    language_failure: Exception | None = None  # raised when a language is loaded
     warm_up_failure: Exception | None = None
     failure: Exception | None = None  # raised in segment `fail_segment` after `fail_after_chunks` of its chunks
     fail_segment: int = 0
@@ -136,6 +137,7 @@ class FakeEngine:
         scripts = {script for language in self.info.languages or (ENGLISH,) for script in scripts_of(language)}
         self.spoken = SpokenText(tuple(sorted(scripts)), tags=_TAGS)
         self.last_sampling: Sampling | None = None  # of the stream that was opened last
+        self.loaded_languages: list[str] = []
         self.spoken_languages: list[str] = []  # of each segment that began
         self.health = Health()
         self.default_voice = fake_voice("default") if default_voice else None
@@ -195,6 +197,11 @@ class FakeEngine:
 
     def schedule_now(self, voice: Voice, max_streams: int) -> str:
         return self.script.schedule
+
+    async def load_language(self, language: str) -> None:
+        self.loaded_languages.append(language)
+        if self.script.language_failure is not None:
+            raise self.script.language_failure
 
     async def open(self, voice: Voice, sampling: Sampling) -> FakeStream:
         if self.script.open_failure is not None:

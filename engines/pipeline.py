@@ -91,6 +91,7 @@ class Stages:
     words_of: Callable[..., tuple[Word, ...]] = lambda *_: ()  # of a Reading
     aligner: Aligner | None = None  # None: no segment asks for word times
     silence_tokens: int = SILENCE_TAIL_TOKENS  # that T3 closes every segment with
+    load_language: Callable[[str], None] = lambda _: None  # slow, for a thread
 
 
 class Pipeline:
@@ -124,6 +125,8 @@ class Pipeline:
         )
         self._streams: set[PipelineStream] = set()
         self._active_streams = ActiveStreams()
+        self._loaded_languages: set[str] = set()
+        self._loading_language = asyncio.Lock()
 
     @property
     def open_streams(self) -> int:
@@ -148,6 +151,13 @@ class Pipeline:
         token_s = max((stream.token_s for stream in self._streams), default=0.0)
         load = Load(streams, max_streams, token_s, self.stages.s3gen.forecast, now_s)
         return schedule_for(own, len(voice.s3gen_prompt_tokens), load).name
+
+    async def load_language(self, language: str) -> None:
+        if language in self._loaded_languages:
+            return
+        async with self._loading_language:
+            await asyncio.to_thread(self.stages.load_language, language)
+            self._loaded_languages.add(language)
 
     async def open(self, voice: Voice, sampling: Sampling) -> PipelineStream:
         stages = self.stages

@@ -6,11 +6,12 @@ from enum import Enum
 from typing import Any
 
 from engines.api import EngineInfo
-from engines.config import STREAM_SCHEDULES
+from engines.config import EXAGGERATION, MAX_CFG_WEIGHT, STREAM_SCHEDULES
 from engines.model_spec import SPEECH_VOCAB
 from engines.text.dictionary import MAX_ENTRIES, MAX_RESPELLING_CHARS, MAX_WORD_CHARS
 from engines.time_scale import MAX_SPEED, MIN_SPEED
 from service.audio.formats import SAMPLE_RATES_HZ
+from service.handlers.model_settings import language_codes
 from service.http import captioned as captioned_speech
 from service.http import speech_request
 from service.stream.early_end import FirstSegment
@@ -183,6 +184,7 @@ def _speech_request(info: EngineInfo, policy: StreamPolicy, *, captioned: bool =
         "top_k": _range("integer", 0, SPEECH_VOCAB, info.sampling.top_k),
         "top_p": {"type": "number", "exclusiveMinimum": 0.0, "maximum": 1.0, "default": info.sampling.top_p},
         "repetition_penalty": _range("number", 0.1, 10.0, info.sampling.repetition_penalty),
+        **_model_fields(info),
         "seed": {"type": "integer", "minimum": 0, "maximum": 2**64 - 1},
         "schedule": {
             "enum": list(STREAM_SCHEDULES),
@@ -238,6 +240,25 @@ def _speech_request(info: EngineInfo, policy: StreamPolicy, *, captioned: bool =
         fields["return_timestamps"] = {"type": "boolean", "default": True, "description": "Sends the times of words."}
     optional = {name: _or_null(schema) for name, schema in fields.items()}
     return _object({"input": text} | optional, "input")
+
+
+def _model_fields(info: EngineInfo) -> Schema:
+    """The fields of what only some models have; those that this one lacks are not in the document."""
+    language = _STRING | {
+        "examples": list(language_codes(info)),
+        "description": f"A language of the model ({', '.join(language_codes(info))}); a region such as -US is ignored.",
+    }
+    same = language | {"description": "The same as language_code."}
+    fields = {"language_code": language} | dict.fromkeys(speech_request.LANGUAGE_ALIASES, same)
+    if info.has_min_p:
+        fields["min_p"] = _range("number", 0.0, 1.0, info.sampling.min_p)
+    if info.guidance:
+        about = {"description": "How strongly the text guides the speech; 0 is without guidance."}
+        fields["cfg_weight"] = _range("number", 0.0, MAX_CFG_WEIGHT, info.sampling.cfg_weight) | about
+    if info.has_exaggeration:
+        about = {"description": "How lively the speech is; 0.5 is neutral."}
+        fields["exaggeration"] = _range("number", *EXAGGERATION, info.sampling.exaggeration) | about
+    return fields
 
 
 def _entry() -> Schema:

@@ -18,9 +18,9 @@ def prepare(text: str, language: str, folder: Path | None = None) -> str:
     """Returns `text` for the multilingual tokenizer, with "[language]" before it: in lower case, decomposed (NFKD), by
     the language's own front end.
 
-    `language` is a code of NAMES, `folder` the checkpoint's, which Chinese and Hebrew need. The first call of a language
-    may take seconds; see `load`. Raises InvalidInput with reason LANGUAGE_PACKAGE_MISSING if something that the language
-    needs is not here.
+    `language` is a code of NAMES, `folder` the checkpoint's, which Chinese and Hebrew need. The first call of a
+    language may take seconds; see `load`. Raises InvalidInput with reason LANGUAGE_PACKAGE_MISSING if something that
+    the language needs is not here.
     """
     assert language in NAMES, f"{language!r} is no language of the model; the caller checks it"
     check_packages(language)

@@ -108,6 +108,9 @@ class Client:
         schedule: Schedule | None = None,
         word_times: bool | None = None,
         word_guard: bool | None = None,
+        language: str | None = None,
+        cfg_weight: float | None = None,
+        exaggeration: float | None = None,
     ) -> SpeechStream:
         """Returns a stream; open it with `async with`. The server chooses what is None.
 
@@ -126,6 +129,9 @@ class Client:
             schedule,
             word_times,
             word_guard,
+            language,
+            cfg_weight,
+            exaggeration,
         )
 
         def start() -> FailoverCall:
@@ -146,6 +152,9 @@ class Client:
         first_segment: FirstSegment | None = None,
         schedule: Schedule | None = None,
         word_guard: bool | None = None,
+        language: str | None = None,
+        cfg_weight: float | None = None,
+        exaggeration: float | None = None,
     ) -> AsyncIterator[AudioChunk]:
         """Yields the audio of one text as it is made. Closing the iterator cancels the call."""
         self._must_be_open()
@@ -160,6 +169,9 @@ class Client:
             first_segment,
             schedule,
             word_guard=word_guard,
+            language=language,
+            cfg_weight=cfg_weight,
+            exaggeration=exaggeration,
         )
         request = speech_pb2.SynthesizeRequest(settings=settings_to_wire(settings), text=text)
         max_failovers, tried, delivered = self._max_failovers, [self._servers.pick()], False

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mynah.cli.batch.output_dir import MANIFEST, OutputDir
 from mynah.cli.batch.run import Progress, RetryPolicy, Spoken, run_batch
-from mynah.cli.batch.script import Item, lines_of, read_script
+from mynah.cli.batch.script import Item, ModelSettings, lines_of, read_script
 from mynah.cli.text_settings import text_settings
 from mynah.client.client import Client
 from mynah.client.errors import InvalidArgument, MynahError, ServerError
@@ -33,7 +33,8 @@ async def batch(args: argparse.Namespace, connect: Callable[[list[str]], Client]
     if args.jobs < 1:
         raise InvalidArgument(f"--jobs is {args.jobs}; it must be at least 1.", reason="JOBS_INVALID", field="jobs")
     lines = lines_of(args.script.read_bytes(), str(args.script))
-    items = read_script(lines, text_settings(args), args.speed)
+    of_model = ModelSettings(args.language, args.cfg_weight, args.exaggeration)
+    items = read_script(lines, text_settings(args), args.speed, of_model)
     started_s = time.monotonic()
     bar = ProgressBar(started_s, live=sys.stderr.isatty() and not args.quiet)
     with OutputDir(args.output, args.subtitles) as output_dir:
@@ -69,6 +70,9 @@ class ClientSpeaker:
             schedule="offline",
             word_times=True if self._subtitle_format else None,
             word_guard=self._word_guard,
+            language=item.model_settings.language,
+            cfg_weight=item.model_settings.cfg_weight,
+            exaggeration=item.model_settings.exaggeration,
         )
         async with stream:
             rate_hz = stream.opened.settings.sample_rate_hz
