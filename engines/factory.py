@@ -40,6 +40,7 @@ from engines.pipeline import Pipeline, Stages
 from engines.published.graphs import find_published
 from engines.realtime.ladder import Choice
 from engines.realtime.settle import CpuNets, settle
+from engines.s3gen.flow_steps import check_decode, own_steps, steps_notice, with_steps
 from engines.s3gen.nets import flow, vocoder_weights
 from engines.s3gen.select_runtime import select_runtime
 from engines.s3gen.streaming.batcher import WindowBatcher
@@ -84,6 +85,8 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
     device = resolve_device(config.device)
     use_threads(config.threads)
     checkpoint = open_checkpoint(config.model, cache_dir=config.cache_dir, seed=config.weights_seed, device=device)
+    published, checkpoint = checkpoint, with_steps(checkpoint, config.s3gen_steps)
+    check_decode(checkpoint, config.decode, device)
     verify(checkpoint, tensor_tables(checkpoint))
     check_finite(checkpoint.voice_encoder_path)  # used at the first upload only; damage in the others is heard at once
     health, exclusive = Health(), Exclusive()
@@ -101,6 +104,7 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
 
     nets = CpuNets(checkpoint, lambda dtype: _local_net(replace(config, t3_dtype=dtype), checkpoint, device))
     settled, choice = settle(config, checkpoint, device, nets)
+    checkpoint = with_steps(checkpoint, settled.s3gen_steps)
     setting = _T3Setting(health, observer, on_device(T3_PRIORITY, watch.call), exclusive)
     encoder = TextEncoder(
         TextTokenizer(checkpoint.folder, checkpoint.spec.t3.text_vocab),
@@ -111,7 +115,8 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
     alignment = find_alignment(settled, checkpoint, device, encoder, default_voice)
     t3 = _make_t3(settled, checkpoint, device, setting, nets)
     aligner = alignment.aligner(t3.name in _CALLS_TAPS, on_device(T3_PRIORITY, watch.call))
-    s3gen = select_runtime(settled, checkpoint, device, nets.reference if device == "cpu" else None)
+    loaded = nets.take_s3gen(settled.s3gen_steps) if device == "cpu" else None
+    s3gen = select_runtime(settled, checkpoint, device, loaded)
     batcher = WindowBatcher(
         s3gen.runtime,
         max_batch=_MAX_BATCH[device.split(":")[0]],
@@ -142,7 +147,7 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
         ),
         random_weights=checkpoint.random_weights,
         clones_speakers=checkpoint.spec.clones_speakers,
-        notice=_notice(checkpoint, choice),
+        notice=_notice(published, own_steps(checkpoint.spec), choice),
         refused_runtimes=(*setting.refused, *s3gen.refused),
         tags=encoder.tags,
         voice_models=checkpoint.voice_models,
@@ -175,11 +180,11 @@ class _QuietBuilder:
             return self.builder.similarity(voice, speech)
 
 
-def _notice(checkpoint: Checkpoint, choice: Choice | None) -> str:
-    if choice is None or choice.keeps_real_time:
-        return checkpoint.notice
-    too_slow = "Measured at its start, this server does not speak in real time: speech will pause."
-    return f"{checkpoint.notice} {too_slow}".strip()
+def _notice(published: Checkpoint, s3gen_steps: str, choice: Choice | None) -> str:
+    sentences = [published.notice, steps_notice(published, s3gen_steps)]
+    if choice is not None and not choice.keeps_real_time:
+        sentences.append("Measured at its start, this server does not speak in real time: speech will pause.")
+    return " ".join(filter(None, sentences))
 
 
 def _no_bound(_: str) -> None:

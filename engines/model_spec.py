@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 # One time base: 25 speech tokens, 50 mel frames and 24 000 samples per second.
 SAMPLE_RATE_HZ = 24_000
@@ -28,6 +28,10 @@ SPEAKER_EMBEDDING_DIM = 256
 X_VECTOR_DIM = 192
 
 
+MEANFLOW_STEPS, MEANFLOW_FILE = 2, "s3gen_meanflow.safetensors"  # as distilled
+GUIDED_STEPS, GUIDED_FILE = 10, "s3gen.safetensors"  # as published for standard and Multilingual
+
+
 @dataclass(frozen=True)
 class T3Spec:
     """GPT-2 over [speaker][prompt speech tokens][text][start of speech][speech tokens]."""
@@ -41,7 +45,10 @@ class T3Spec:
 
 @dataclass(frozen=True)
 class FlowSpec:
-    """Flow encoder (conformer, width `width`) and CFM U-Net (width `channels`)."""
+    """Flow encoder (conformer, width `width`) and CFM U-Net (width `channels`).
+
+    guided_steps  Euler steps of a CFM that is guided by an unconditional one; 0: two steps of a meanflow CFM
+    """
 
     width: int
     heads: int
@@ -53,6 +60,17 @@ class FlowSpec:
     blocks_per_stage: int
     cfm_heads: int
     cfm_head_dim: int
+    guided_steps: int = 0
+
+    @property
+    def steps(self) -> int:
+        """Euler steps from noise to mel."""
+        return self.guided_steps or MEANFLOW_STEPS
+
+    @property
+    def lanes(self) -> int:
+        """Rows of the CFM for each row of a batch: with guidance the conditional one and the unconditional one."""
+        return 2 if self.guided_steps else 1
 
 
 @dataclass(frozen=True)
@@ -79,6 +97,7 @@ class ConditioningSpec:
 class ModelSpec:
     """Dimensions of one family member, and what it was trained to speak. Turbo and Nano differ in T3 only.
 
+    s3gen_name   the file of S3Gen's weights, S3 tokenizer and CAMPPlus included
     scripts      scripts of its training text, as Unicode's character names begin
     speaks_tags  whether it was trained on paralinguistic tags, such as [laugh]
     clones_speakers  whether it was trained on enough speakers to follow one that it never met
@@ -90,6 +109,7 @@ class ModelSpec:
     flow: FlowSpec
     vocoder: VocoderSpec
     conditioning: ConditioningSpec
+    s3gen_name: str = MEANFLOW_FILE
     scripts: tuple[str, ...] = ("LATIN",)
     speaks_tags: bool = True
     clones_speakers: bool = True
@@ -108,8 +128,18 @@ class ModelSpec:
         return tuple(other.name for other in MODELS.values() if _without_t3(other) == _without_t3(self))
 
 
+def with_guided_flow(spec: ModelSpec) -> ModelSpec:
+    """The same model with the flow of standard and Multilingual: Euler steps with guidance."""
+    return replace(spec, flow=replace(spec.flow, guided_steps=GUIDED_STEPS), s3gen_name=GUIDED_FILE)
+
+
+def with_meanflow(spec: ModelSpec) -> ModelSpec:
+    """The same model with the flow that was distilled to two steps."""
+    return replace(spec, flow=replace(spec.flow, guided_steps=0), s3gen_name=MEANFLOW_FILE)
+
+
 def _without_t3(spec: ModelSpec) -> tuple[FlowSpec, VocoderSpec, ConditioningSpec]:
-    return spec.flow, spec.vocoder, spec.conditioning
+    return replace(spec.flow, guided_steps=0), spec.vocoder, spec.conditioning  # voices do not depend on steps
 
 
 _FULL_FLOW = FlowSpec(

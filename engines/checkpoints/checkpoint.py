@@ -18,7 +18,6 @@ from engines.text.tokenizer import TOKENIZER_FILES
 Table = tuple[str, Mapping[str, Shape]]  # the prefix of a net's tensors in the file; their names and shapes
 
 REPOSITORIES = {TURBO.name: "ResembleAI/chatterbox-turbo", NANO.name: "ResembleAI/chatterbox-nano"}
-_S3GEN_FILE = "s3gen_meanflow.safetensors"
 _VOICE_ENCODER_FILE = "ve.safetensors"
 _CONDS_FILE = "conds.pt"
 _VOICE_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -58,7 +57,7 @@ class Checkpoint:
     @property
     def s3gen_path(self) -> Path:
         """The file of flow., mel2wav. (vocoder), tokenizer. (S3 tokenizer) and speaker_encoder. (CAMPPlus)."""
-        return self.folder / _S3GEN_FILE
+        return self.folder / self.spec.s3gen_name
 
     @property
     def voice_encoder_path(self) -> Path:
@@ -167,7 +166,7 @@ def _recognise(folder: Path) -> ModelSpec:
 
 def _missing(folder: Path, spec: ModelSpec) -> list[str]:
     """Returns the missing files among those that are required; the built-in voice is optional."""
-    needed = [spec.t3_file, _S3GEN_FILE, _VOICE_ENCODER_FILE]
+    needed = [spec.t3_file, spec.s3gen_name, _VOICE_ENCODER_FILE]
     if not (folder / "tokenizer.json").is_file():
         needed += ["vocab.json", "merges.txt"]
     return [name for name in needed if not (folder / name).is_file()]
@@ -175,7 +174,7 @@ def _missing(folder: Path, spec: ModelSpec) -> list[str]:
 
 def _from_hub(spec: ModelSpec, hub: Hub) -> Checkpoint:
     repository = REPOSITORIES[spec.name]
-    files = (spec.t3_file, _S3GEN_FILE, _VOICE_ENCODER_FILE, _CONDS_FILE, *TOKENIZER_FILES)
+    files = (spec.t3_file, spec.s3gen_name, _VOICE_ENCODER_FILE, _CONDS_FILE, *TOKENIZER_FILES)
     usable = [folder for folder in hub.cached(repository, files) if not _missing(folder, spec)]
     for folder in usable:  # an incomplete download may lack one of the small files
         if (folder / _CONDS_FILE).is_file() and (folder / "tokenizer_config.json").is_file():

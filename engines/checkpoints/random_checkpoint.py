@@ -70,7 +70,7 @@ class NetGenerator:
 
         write_tensors(folder / spec.t3_file, _pairs(t3.random_tensors(spec, seed)))
         nets = chain(_pairs(s3gen.random_tensors(spec, seed)), _pairs(voice.random_tensors(spec, seed)))
-        write_tensors(folder / "s3gen_meanflow.safetensors", nets)
+        write_tensors(folder / spec.s3gen_name, nets)
         write_tensors(folder / "ve.safetensors", _pairs(voice.random_voice_encoder_tensors(spec, seed)))
         save_builtin(voice.random_voice(seed), folder / "conds.pt")
         write_tokenizer(folder, spec.t3.text_vocab)
