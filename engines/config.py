@@ -87,6 +87,7 @@ S3GEN_RUNTIMES = ("auto", "torch", "torch_graphs", "onnx", "tensorrt")
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 T3_DTYPES = (*DTYPES, "int8")
 S3GEN_DTYPES = ("auto", "float32", "float16")
+S3GEN_STEPS = ("auto", "2", "10")
 WORD_TIMES = ("auto", "off")
 ONNX_PROVIDERS = ("tensorrt", "cuda", "cpu")
 
@@ -188,10 +189,17 @@ class EngineConfig:
         "torch; cached on torch_graphs alone)",
         choices=S3GEN_DTYPES,
     )
+    s3gen_steps: str = option(
+        "auto",
+        "steps in which S3Gen makes a mel out of noise: auto (as published: 10 with guidance for standard and "
+        "multilingual, else 2; 2 on a CPU that is found at start not to speak in real time with 10, if the model's "
+        "folder also holds s3gen_meanflow.safetensors), 2 (the nets of that file) or 10",
+        choices=S3GEN_STEPS,
+    )
     strict_reference: bool = option(
         False,
-        "where decode, t3 or t3_dtype is auto, stay as near to the published model as possible, however slow that is, "
-        "and measure nothing at start: reference, and T3's weights not in int8",
+        "where decode, t3, t3_dtype or s3gen_steps is auto, stay as near to the published model as possible, however "
+        "slow that is, and measure nothing at start: reference, T3's weights not in int8, the published steps",
     )
     word_times: str = option(
         "auto",

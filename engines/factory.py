@@ -40,6 +40,7 @@ from engines.pipeline import Pipeline, Stages
 from engines.published.graphs import find_published
 from engines.realtime.ladder import Choice
 from engines.realtime.settle import CpuNets, settle
+from engines.s3gen.flow_steps import check_decode, own_steps, steps_notice, with_steps
 from engines.s3gen.nets import flow, vocoder_weights
 from engines.s3gen.select_runtime import select_runtime
 from engines.s3gen.streaming.batcher import WindowBatcher
@@ -92,6 +93,8 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
         check_guidance(os.environ)
     sampling = with_environments_weight(family.sampling, os.environ) if family.guided else family.sampling
     config = _for_family(config, checkpoint)
+    published, checkpoint = checkpoint, with_steps(checkpoint, config.s3gen_steps)
+    check_decode(checkpoint, config.decode, device)
     verify(checkpoint, tensor_tables(checkpoint))
     check_finite(checkpoint.voice_encoder_path)  # used at the first upload only; damage in the others is heard at once
     health, exclusive = Health(), Exclusive()
@@ -109,13 +112,15 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
 
     nets = CpuNets(checkpoint, lambda dtype: _local_net(replace(config, t3_dtype=dtype), checkpoint, device))
     settled, choice = settle(config, checkpoint, device, nets)
+    checkpoint = with_steps(checkpoint, settled.s3gen_steps)
     setting = _T3Setting(health, observer, on_device(T3_PRIORITY, watch.call), exclusive)
     encoder = _encoder(checkpoint, config.max_text_chars_per_segment)
     default_voice = load_builtin(checkpoint.conds_path) if checkpoint.conds_path else None
     alignment = find_alignment(settled, checkpoint, device, encoder, default_voice)
     t3 = _make_t3(settled, checkpoint, device, setting, nets)
     aligner = alignment.aligner(t3.name in _CALLS_TAPS, on_device(T3_PRIORITY, watch.call))
-    s3gen = select_runtime(settled, checkpoint, device, nets.reference if device == "cpu" else None)
+    loaded = nets.take_s3gen(settled.s3gen_steps) if device == "cpu" else None
+    s3gen = select_runtime(settled, checkpoint, device, loaded)
     batcher = WindowBatcher(
         s3gen.runtime,
         max_batch=_MAX_BATCH[device.split(":")[0]],
@@ -136,6 +141,7 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
         encoder.words,
         aligner,
         family.end.silence_tokens,
+        encoder.load_language,
     )
     info = EngineInfo(
         model=checkpoint.spec.name,
@@ -147,7 +153,7 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
         ),
         random_weights=checkpoint.random_weights,
         clones_speakers=checkpoint.spec.clones_speakers,
-        notice=_notice(checkpoint, choice),
+        notice=_notice(published, own_steps(checkpoint.spec), choice),
         refused_runtimes=(*setting.refused, *s3gen.refused),
         tags=encoder.tags,
         voice_models=checkpoint.voice_models,
@@ -185,11 +191,11 @@ class _QuietBuilder:
             return self.builder.similarity(voice, speech)
 
 
-def _notice(checkpoint: Checkpoint, choice: Choice | None) -> str:
-    if choice is None or choice.keeps_real_time:
-        return checkpoint.notice
-    too_slow = "Measured at its start, this server does not speak in real time: speech will pause."
-    return f"{checkpoint.notice} {too_slow}".strip()
+def _notice(published: Checkpoint, s3gen_steps: str, choice: Choice | None) -> str:
+    sentences = [published.notice, steps_notice(published, s3gen_steps)]
+    if choice is not None and not choice.keeps_real_time:
+        sentences.append("Measured at its start, this server does not speak in real time: speech will pause.")
+    return " ".join(filter(None, sentences))
 
 
 def _no_bound(*_: str) -> None:

@@ -30,6 +30,10 @@ SPEAKER_EMBEDDING_DIM = 256
 X_VECTOR_DIM = 192
 
 
+MEANFLOW_STEPS, MEANFLOW_FILE = 2, "s3gen_meanflow.safetensors"  # as distilled
+GUIDED_STEPS, GUIDED_FILE = 10, "s3gen.safetensors"  # as published for standard and Multilingual
+
+
 @dataclass(frozen=True)
 class T3Spec:
     """GPT-2 over [speaker][prompt speech tokens][text][start of speech][speech tokens]."""
@@ -68,7 +72,10 @@ class LlamaSpec(T3Spec):
 
 @dataclass(frozen=True)
 class FlowSpec:
-    """Flow encoder (conformer, width `width`) and CFM U-Net (width `channels`)."""
+    """Flow encoder (conformer, width `width`) and CFM U-Net (width `channels`).
+
+    guided_steps  Euler steps of a CFM that is guided by an unconditional one; 0: two steps of a meanflow CFM
+    """
 
     width: int
     heads: int
@@ -80,6 +87,17 @@ class FlowSpec:
     blocks_per_stage: int
     cfm_heads: int
     cfm_head_dim: int
+    guided_steps: int = 0
+
+    @property
+    def steps(self) -> int:
+        """Euler steps from noise to mel."""
+        return self.guided_steps or MEANFLOW_STEPS
+
+    @property
+    def lanes(self) -> int:
+        """Rows of the CFM for each row of a batch: with guidance the conditional one and the unconditional one."""
+        return 2 if self.guided_steps else 1
 
 
 @dataclass(frozen=True)
@@ -110,7 +128,8 @@ class ModelSpec:
     standard and Multilingual.
 
     t3_name      the file of T3's weights; empty: t3_NAME_v1.safetensors
-    s3gen_name, tokenizer_name  the files of S3Gen and of the text tokenizer; empty: GPT-2's tokenizer files
+    s3gen_name   the file of S3Gen's weights, S3 tokenizer and CAMPPlus included
+    tokenizer_name  the file of the text tokenizer; empty: GPT-2's files
     languages    codes of the languages that can be chosen; empty: none can
     scripts      scripts of its training text, as Unicode's character names begin
     speaks_tags  whether it was trained on paralinguistic tags, such as [laugh]
@@ -124,7 +143,7 @@ class ModelSpec:
     vocoder: VocoderSpec
     conditioning: ConditioningSpec
     t3_name: str = ""
-    s3gen_name: str = "s3gen_meanflow.safetensors"
+    s3gen_name: str = MEANFLOW_FILE
     tokenizer_name: str = ""
     languages: tuple[str, ...] = ()
     scripts: tuple[str, ...] = ("LATIN",)
@@ -150,8 +169,18 @@ class ModelSpec:
         return tuple(other.name for other in MODELS.values() if _without_t3(other) == _without_t3(self))
 
 
+def with_guided_flow(spec: ModelSpec) -> ModelSpec:
+    """The same model with the flow of standard and Multilingual: Euler steps with guidance."""
+    return replace(spec, flow=replace(spec.flow, guided_steps=GUIDED_STEPS), s3gen_name=GUIDED_FILE)
+
+
+def with_meanflow(spec: ModelSpec) -> ModelSpec:
+    """The same model with the flow that was distilled to two steps."""
+    return replace(spec, flow=replace(spec.flow, guided_steps=0), s3gen_name=MEANFLOW_FILE)
+
+
 def _without_t3(spec: ModelSpec) -> tuple[FlowSpec, VocoderSpec, ConditioningSpec]:
-    return spec.flow, spec.vocoder, spec.conditioning
+    return replace(spec.flow, guided_steps=0), spec.vocoder, spec.conditioning  # voices do not depend on steps
 
 
 _FULL_FLOW = FlowSpec(
@@ -207,20 +236,20 @@ _LLAMA_CONDITIONING = replace(_FULL_CONDITIONING, t3_prompt_tokens=150, normaliz
 def _llama_model(name: str, t3_name: str, *, languages: tuple[str, ...] = (), tiny: bool = False) -> ModelSpec:
     text_vocab = 2454 if languages else 704
     conditioning = replace(TINY.conditioning, t3_prompt_tokens=150, normalizes_loudness=False)
-    return ModelSpec(
+    spec = ModelSpec(
         name,
         _llama(text_vocab, layers=4, width=128, heads=4, feed_forward=256) if tiny else _llama(text_vocab),
         TINY.flow if tiny else _FULL_FLOW,
         TINY.vocoder if tiny else _FULL_VOCODER,
         conditioning if tiny else _LLAMA_CONDITIONING,
         t3_name=t3_name,
-        s3gen_name="s3gen.safetensors",
         tokenizer_name=_MULTILINGUAL_TOKENIZER if languages else _STANDARD_TOKENIZER,
         languages=languages,
         scripts=tuple(dict.fromkeys(script for language in languages or ("en",) for script in scripts_of(language))),
         speaks_tags=False,
         longest_segment_text_tokens=_LONGEST_SEGMENT_TEXT_TOKENS,
     )
+    return with_guided_flow(spec)
 
 
 STANDARD = _llama_model("standard", "t3_cfg.safetensors")

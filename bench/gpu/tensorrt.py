@@ -30,15 +30,16 @@ def run(record: Recorder, machine: Machine) -> None:
 def _run(record: Recorder, machine: Machine, trt: TensorRT) -> str:
     from bench.gpu.s3gen import _compare
     from engines.s3gen.export.export import ExportSettings, export
-    from engines.s3gen.gpu.build import ENGINE_GRAPHS, BuildSettings, build_engines, engine_folder
+    from engines.s3gen.gpu.build import BuildSettings, build_engines, engine_folder, engine_graphs
     from engines.s3gen.gpu.cuda import probe
     from engines.s3gen.gpu.tensorrt import ENGINE_BYTES, TensorRTRuntime
     from engines.s3gen.runtimes.torch import TorchRuntime
 
     checkpoint, gpu = machine.checkpoint(), probe()
-    made = export(checkpoint, ExportSettings(ENGINE_GRAPHS, True, "fp16", 2), cache_dir=machine.cache_dir)
+    graphs = engine_graphs(checkpoint.spec.flow)
+    made = export(checkpoint, ExportSettings(graphs, True, "fp16", 2), cache_dir=machine.cache_dir)
     began_s = time.perf_counter()
-    build_engines(made, engine_folder(machine.cache_dir), BuildSettings(gpu.architecture), trt)
+    build_engines(made, engine_folder(machine.cache_dir), BuildSettings(gpu.architecture, graphs=graphs), trt)
     record.measured(f"{trt.name} {trt.version}: build", time.perf_counter() - began_s, "s")
     free_before, _ = torch.cuda.mem_get_info()
     runtime = TensorRTRuntime(checkpoint, cache_dir=machine.cache_dir, flavour=trt.name)

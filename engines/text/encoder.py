@@ -38,6 +38,9 @@ class TextEncoder:
             raise self._spoken.nothing_to_speak(text)
         return text_tokens
 
+    def load_language(self, language: str) -> None:
+        """Nothing: the model speaks English alone."""
+
     def words(self, reading: Reading, language: str = "") -> tuple[Word, ...]:
         """Returns the written words of a segment whose spoken text `__call__` accepts, with their text tokens."""
         normalized = self._spoken.prepare(reading.spoken)

@@ -10,7 +10,7 @@ from pathlib import Path
 from engines.errors import InvalidInput
 from engines.model_spec import ModelSpec
 from engines.text.character_tokenizer import CharacterTokenizer
-from engines.text.languages import ENGLISH, prepare, scripts_of
+from engines.text.languages import ENGLISH, load, prepare, scripts_of
 from engines.text.normalize import normalize_punctuation
 from engines.text.reading import Reading
 from engines.text.speech_bound import max_speech_tokens
@@ -53,6 +53,12 @@ class LanguageEncoder:
         if not self._tokenizer.encodes_words(text_tokens):
             raise self._rule(language).nothing_to_speak(text)
         return text_tokens
+
+    def load_language(self, language: str) -> None:
+        """Load what a language's front end needs. Slow, for a thread. Raises InvalidInput as `__call__`."""
+        self._rule(language)
+        if self._languages:
+            load(language or ENGLISH, self._folder)
 
     def words(self, reading: Reading, language: str = "") -> tuple[Word, ...]:
         """Returns the written words of a segment that `__call__` accepts, with their text tokens.

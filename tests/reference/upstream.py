@@ -158,8 +158,8 @@ def _llama_t3(name: str, spec: LlamaSpec) -> T3:
 
 def s3gen(spec: ModelSpec) -> S3Token2Wav:
     """Upstream's S3Gen (tokenizer, speaker encoder, flow, vocoder) with our dimensions, without weights."""
-    model = S3Token2Wav(meanflow=True)
-    if spec.name == "tiny":
+    model = S3Token2Wav(meanflow=not spec.flow.guided_steps)
+    if spec.flow.width < 512:
         _shrink(model, spec)
     return model.eval()
 
@@ -178,7 +178,7 @@ def _shrink(model: S3Token2Wav, spec: ModelSpec) -> None:
     estimator = ConditionalDecoder(
         in_channels=320, out_channels=80, causal=True, channels=[flow.channels], dropout=0.0,
         attention_head_dim=flow.cfm_head_dim, n_blocks=flow.blocks_per_stage, num_mid_blocks=flow.mid_stages,
-        num_heads=flow.cfm_heads, act_fn="gelu", meanflow=True,
+        num_heads=flow.cfm_heads, act_fn="gelu", meanflow=not flow.guided_steps,
     )  # fmt: skip
     decoder = CausalConditionalCFM(spk_emb_dim=80, cfm_params=CFM_PARAMS, estimator=estimator)
     model.flow = CausalMaskedDiffWithXvec(input_size=flow.width, encoder=encoder, decoder=decoder)

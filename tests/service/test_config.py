@@ -47,6 +47,7 @@ def test_every_option_is_a_flag_and_a_variable_of_its_own_type():
         "t3_dtype": ("float16", "float16"),
         "s3gen": ("tensorrt", "tensorrt"),
         "s3gen_dtype": ("float32", "float32"),
+        "s3gen_steps": ("10", "10"),
         "admin_listen": ("0.0.0.0:9090", "0.0.0.0:9090"),
         "otlp_endpoint": ("http://collector:4317", "http://collector:4317"),
         "strict": ("on", True),

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engines.model_spec import SPEECH_VOCAB, TINY, TURBO, T3Spec
+from engines.model_spec import MEL_BANDS, SPEECH_VOCAB, TINY, TURBO, T3Spec, with_guided_flow
 from engines.planning.gpus import GPUS, find_gpu
 from engines.planning.operations import ATTENTION, Operation, batched, count, flops, in_half, weight_bytes
 from engines.planning.plan import Planner, engine_memory
@@ -85,6 +85,28 @@ def test_sizes_between_those_that_were_walked_are_exact(stage: str, rows: int, l
     part = TINY.vocoder if stage == "vocoder" else TINY.flow
     expected = walked(part, stage, rows, length, torch.float16)
     assert s3gen_operations(TINY, stage, rows, length, torch.float16) == expected
+
+
+def test_ten_guided_steps_are_counted_on_their_own_graph():
+    """Twenty rows of the U-Net against two; a guided net mixes no times, and has two lanes to mix."""
+    guided = with_guided_flow(TINY)
+    channels = TINY.flow.channels
+    mixer = 2 * 3 * (8 * channels * 4 * channels + 2 * (4 * MEL_BANDS * 4 * channels + (4 * channels) ** 2))
+    two, ten = (flops(s3gen_operations(spec, "cfm", 3, 41, torch.float16)) for spec in (TINY, guided))
+    times = 2 * 3 * (4 * MEL_BANDS * 4 * channels + (4 * channels) ** 2)
+    assert ten == 20 * (two // 2 - mixer + times)
+    encoder = (flops(s3gen_operations(spec, "encoder", 3, 41, torch.float16)) for spec in (TINY, guided))
+    assert len(set(encoder)) == 1
+    # the weights of a step are read once for both lanes
+    read = [
+        weight_bytes(s3gen_operations(spec, "cfm", 3, 41, torch.float16)) / spec.flow.steps for spec in (TINY, guided)
+    ]
+    assert read[1] == read[0] - 2 * 8 * channels * 4 * channels - read_twice(channels)
+
+
+def read_twice(channels: int) -> int:
+    """Bytes of the time's layers in float16, which a meanflow net reads for both of its times."""
+    return 2 * (4 * MEL_BANDS * 4 * channels + (4 * channels) ** 2 + 2 * 4 * channels)
 
 
 def test_s3gens_linear_layers_are_counted_by_their_closed_form():
