@@ -19,7 +19,7 @@ from engines.checkpoints.weights import check_finite
 from engines.conditioning import speaker, tokenizer, xvector
 from engines.conditioning.builder import VoiceBuilder
 from engines.conditioning.builtin import load_builtin, load_others
-from engines.config import DTYPES, EngineConfig
+from engines.config import DTYPES, EngineConfig, Sampling
 from engines.cuda_faults import is_sticky
 from engines.device import (
     S3GEN_PRIORITY,
@@ -48,7 +48,7 @@ from engines.s3gen.streaming.schedule import SCHEDULES
 from engines.t3.alignment.setup import find_alignment
 from engines.t3.backend import T3Backend
 from engines.t3.decoder import DecoderLimits
-from engines.t3.family import family_of
+from engines.t3.family import Family, family_of
 from engines.t3.gpu.net import open_static_net
 from engines.t3.guidance import check_guidance, with_environments_weight
 from engines.t3.load import expected_tensors as expected_t3_tensors
@@ -89,9 +89,7 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
     use_threads(config.threads)
     checkpoint = open_checkpoint(config.model, cache_dir=config.cache_dir, seed=config.weights_seed, device=device)
     family = family_of(checkpoint.spec.t3)
-    if not family.guided:
-        check_guidance(os.environ)
-    sampling = with_environments_weight(family.sampling, os.environ) if family.guided else family.sampling
+    sampling = _defaults(family)
     config = _for_family(config, checkpoint)
     published, checkpoint = checkpoint, with_steps(checkpoint, config.s3gen_steps)
     check_decode(checkpoint, config.decode, device)
@@ -200,6 +198,14 @@ def _notice(published: Checkpoint, s3gen_steps: str, choice: Choice | None) -> s
 
 def _no_bound(*_: str) -> None:
     return None
+
+
+def _defaults(family: Family) -> Sampling:
+    """The family's sampling, with the guidance that the environment asks for. Raises InvalidInput."""
+    if family.guided:
+        return with_environments_weight(family.sampling, os.environ)
+    check_guidance(os.environ)
+    return family.sampling
 
 
 def _encoder(checkpoint: Checkpoint, max_chars: int) -> TextEncoder | LanguageEncoder:

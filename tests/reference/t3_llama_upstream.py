@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -43,7 +43,7 @@ def text_rows(text_tokens: Sequence[int]) -> torch.Tensor:
 def tokens(model: upstream.T3, request: T3Request) -> tuple[list[int], list[torch.Tensor]]:
     """What `inference` makes, and the probabilities of each draw, (8194,), which is ours."""
     sampling, seen = request.sampling, []
-    with _drawing(lambda probs: seen.append(probs) or draw(probs, sampling, len(seen) - 1)):
+    with drawing(lambda probs: seen.append(probs) or draw(probs, sampling, len(seen) - 1)):
         made = model.inference(
             t3_cond=conditioning(request.voice, sampling.exaggeration),
             text_tokens=text_rows(request.text_tokens),
@@ -66,7 +66,8 @@ def draw(probabilities: torch.Tensor, sampling: Sampling, step: int) -> int:
 
 
 @contextlib.contextmanager
-def _drawing(draw_from: Callable[[torch.Tensor], int]):
+def drawing(draw_from: Callable[[torch.Tensor], int]) -> Iterator[None]:
+    """Upstream takes its tokens from `draw_from`, which gets the probabilities (8194,)."""
     multinomial = torch.multinomial
     torch.multinomial = lambda probs, num_samples: torch.tensor([[draw_from(probs[0])]])
     try:
