@@ -68,9 +68,9 @@ class Pair:
     def upstreams(self, text: str, language: str, sampling: Sampling) -> Given:
         steps = itertools.count()
         arguments = {"language_id": language} if language else {}
-        with t3_llama_upstream.drawing(lambda probs: t3_llama_upstream.draw(probs, sampling, next(steps))):
-            with pytest.raises(Given) as given:
-                self.theirs.generate(text, **arguments, **SETTINGS)
+        drawing = t3_llama_upstream.drawing(lambda probs: t3_llama_upstream.draw(probs, sampling, next(steps)))
+        with drawing, pytest.raises(Given) as given:
+            self.theirs.generate(text, **arguments, **SETTINGS)
         return given.value
 
     def our_tokens(self, text: str, language: str, sampling: Sampling) -> list[int]:
