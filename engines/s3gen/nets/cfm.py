@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Protocol, TypeVar, cast
+from typing import Protocol, cast, overload
 
 import torch
 import torch.nn.functional as F
@@ -111,8 +111,7 @@ def step_velocity(
     if not net.guided_steps:
         velocity: Tensor = net(x, mu, speaker, prompt_mel, lengths, t, r)
         return velocity.float()
-    velocity = net(*in_lanes(x, mu, speaker, prompt_mel), *(twice(rows) for rows in (lengths, t, r)))
-    return guided(velocity)
+    return guided(net(*in_lanes(x, mu, speaker, prompt_mel), twice(lengths), twice(t), twice(r)))
 
 
 def in_lanes(x: Tensor, mu: Tensor, speaker: Tensor, prompt_mel: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -121,18 +120,23 @@ def in_lanes(x: Tensor, mu: Tensor, speaker: Tensor, prompt_mel: Tensor) -> tupl
     return torch.cat([x, x]), mu, speaker, prompt_mel
 
 
-Rows = TypeVar("Rows", Tensor, None)
+@overload
+def twice(rows: Tensor) -> Tensor: ...
 
 
-def twice(rows: Rows) -> Rows:
-    """(B, ...) -> (2B, ...), for the two lanes of each row."""
+@overload
+def twice(rows: Tensor | None) -> Tensor | None: ...
+
+
+def twice(rows: Tensor | None) -> Tensor | None:
+    """(B, ...) -> (2B, ...), for the two lanes of each row; None stays None."""
     return None if rows is None else torch.cat([rows, rows])
 
 
 def guided(velocity: Tensor) -> Tensor:
     """Velocities of both lanes (2B, T, 80) -> those away from the unconditional lane (B, T, 80) float32."""
-    conditional, unconditional = velocity.float().view(2, -1, *velocity.shape[1:])
-    return (1 + GUIDANCE) * conditional - GUIDANCE * unconditional
+    lanes = velocity.float().view(2, -1, *velocity.shape[1:])
+    return (1 + GUIDANCE) * lanes[0] - GUIDANCE * lanes[1]
 
 
 class _TimeMlp(nn.Module):
