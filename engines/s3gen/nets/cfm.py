@@ -27,11 +27,10 @@ _TIME_SCALE = 1000.0
 
 
 def euler_times(guided_steps: int) -> tuple[float, ...]:
-    """The times between which the steps go: those of the meanflow, or upstream's cosine schedule in float32."""
+    """The times between which the steps go: those of the meanflow, or upstream's cosine schedule."""
     if not guided_steps:
         return EULER_TIMES
-    times: list[float] = (1 - torch.cos(torch.linspace(0, 1, guided_steps + 1) * (0.5 * torch.pi))).tolist()
-    return tuple(times)
+    return tuple(1 - math.cos(0.5 * math.pi * step / guided_steps) for step in range(guided_steps + 1))
 
 
 class Estimator(nn.Module):
