@@ -56,7 +56,7 @@ WINDOWS = {
 FEW_POSITIONS = 16
 T3_STEP, T3_STEP_FEW = f"T3 step at {STEP_POSITIONS}", f"T3 step at {FEW_POSITIONS}"
 T3_PREFILL = f"T3 prefill of {PREFILL_POSITIONS}"
-STEPS = "CFM of 10 guided and of 2 meanflow steps"
+STEPS = f"{HOP}: flow in 10 guided and in 2 meanflow steps"
 BLOCK = (25, 3)  # new and lookahead tokens of the hop 25 window with everything before it cached
 CLONE, CLIP_S = "voice conditioning, 10 s", 10.0
 _DEFAULTS = {"onnx": "torch", "onnx cached": "torch cached", "onnx fp32": "torch fp16"}
@@ -112,13 +112,12 @@ def s3gen_cases(checkpoint: Checkpoint, threads: int) -> dict[str, Calls]:
     return cases
 
 
-def steps_cases(checkpoint: Checkpoint, threads: int) -> dict[str, Calls]:
+def steps_cases(checkpoint: Checkpoint) -> dict[str, Calls]:
     """The flow of hop 25 on both kinds of nets of the same dimensions, beside the package's ten guided steps."""
     prompt, new, _, _ = WINDOWS[HOP]
     batch, kinds = flow_batch(1, prompt + new), {f"{twin.spec.flow.steps} steps": twin for twin in twins(checkpoint)}
     nets = {name: TorchRuntime(twin) for name, twin in kinds.items()}
-    theirs, (guided, _) = UpstreamS3Gen(next(iter(kinds.values()))), kinds.values()
-    on_onnx = OnnxRuntime(guided, threads=threads, vocoder=nets["10 steps"])
+    theirs = UpstreamS3Gen(kinds["10 steps"])
     assert checkpoint.conds_path is not None
     voice = load_builtin(checkpoint.conds_path)
     window: Calls = {name: (lambda r=r: r.flow(batch)) for name, r in nets.items()}
@@ -127,8 +126,7 @@ def steps_cases(checkpoint: Checkpoint, threads: int) -> dict[str, Calls]:
     prompt = len(voice.s3gen_prompt_tokens)
     for name, runtime in blocks.items():
         print(f"{name}: {runtime.cache_bytes / 1e6:.0f} MB for a voice of {prompt} tokens and a stream")
-    onnx: Calls = {"10 steps, onnx": lambda: on_onnx.flow(batch)}
-    return {STEPS: {"upstream": lambda: theirs.flow(new), **window, **onnx, **calls}}
+    return {STEPS: {"upstream": lambda: theirs.flow(new), **window, **calls}}
 
 
 def twins(checkpoint: Checkpoint) -> tuple[Checkpoint, Checkpoint]:
@@ -139,7 +137,7 @@ def twins(checkpoint: Checkpoint) -> tuple[Checkpoint, Checkpoint]:
         if not twin.s3gen_path.is_file():
             folder = BUILD / f"{spec.name}-{spec.flow.steps}-steps"
             folder.mkdir(parents=True, exist_ok=True)
-            write_tensors(folder / spec.s3gen_name, chain(random_tensors(spec, 0), voice_tensors(spec, 0).items()))
+            write_tensors(folder / spec.s3gen_name, chain(random_tensors(spec, 0), voice_tensors(spec, 0)))
             shutil.copy(checkpoint.folder / "conds.pt", folder)
             twin = replace(twin, folder=folder)
         made.append(twin)
@@ -295,9 +293,7 @@ def main() -> None:
             seconds |= {f"{window}: flow": flow, f"{window}: vocoder": vocoder}
             seconds[window] = {side: flow[side] + vocoder[side] for side in flow}
     if args.stage == "steps":
-        seconds |= {
-            name: alternate(calls, args.repeats) for name, calls in steps_cases(checkpoint, args.threads).items()
-        }
+        seconds |= {name: alternate(calls, args.repeats) for name, calls in steps_cases(checkpoint).items()}
     if args.stage in ("voice", "all"):
         seconds |= {name: alternate(calls, args.repeats) for name, calls in voice_cases(checkpoint).items()}
     report(seconds, args)

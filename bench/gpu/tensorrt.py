@@ -32,7 +32,7 @@ def _run(record: Recorder, machine: Machine, trt: TensorRT) -> str:
     from engines.s3gen.export.export import ExportSettings, export
     from engines.s3gen.gpu.build import BuildSettings, build_engines, engine_folder, engine_graphs
     from engines.s3gen.gpu.cuda import probe
-    from engines.s3gen.gpu.tensorrt import ENGINE_BYTES, TensorRTRuntime
+    from engines.s3gen.gpu.tensorrt import TensorRTRuntime, engine_bytes
     from engines.s3gen.runtimes.torch import TorchRuntime
 
     checkpoint, gpu = machine.checkpoint(), probe()
@@ -51,8 +51,9 @@ def _run(record: Recorder, machine: Machine, trt: TensorRT) -> str:
     # contexts that allocated memory of their own, beside the one block, would show as gigabytes
     fits = used < engines + runtime.scratch_bytes + runtime.buffer_bytes + _OVERHEAD_BYTES
     record.check(f"{name}: memory of contexts", fits, f"{used / 1e6:.0f} MB in use after loading")
-    planned = engines + runtime.scratch_bytes <= ENGINE_BYTES
-    record.check(f"{name}: within the plan", planned, f"{ENGINE_BYTES / 1e6:.0f} MB are planned")
+    planned = engine_bytes(checkpoint.spec.flow)
+    within = engines + runtime.scratch_bytes <= planned
+    record.check(f"{name}: within the plan", within, f"{planned / 1e6:.0f} MB are planned")
     runtime.prepare()
     expected = 0 if trt.portable else runtime.sizes_to_capture
     record.check(f"{name}: sizes captured", runtime.graphs == expected, f"{runtime.graphs} of {expected}")

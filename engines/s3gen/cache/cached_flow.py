@@ -153,7 +153,8 @@ class FlowBlocks:
                 self._estimator, (x, mu, blocks.speaker, blocks.prompt_mel), lengths, times, view, convs
             )
             x = x + (r - t) * velocity
-            states.append(convs.state().unflatten(0, (lanes, -1)).transpose(0, 1))
+            after = convs.state()
+            states.append(after.view(lanes, -1, *after.shape[1:]).transpose(0, 1))
         return mask_frames(x, lengths), torch.stack(states, dim=1)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from engines.checkpoints.checkpoint import Checkpoint
 from engines.errors import EngineFailure
+from engines.model_spec import FlowSpec
 from engines.s3gen.export.export import Export, ExportSettings, export
 from engines.s3gen.export.graphs import CFM, CFM_STEP, ENCODER, GRAPHS, VOCODER, Graph, Port
 from engines.s3gen.flow_steps import steps_held
@@ -28,8 +29,8 @@ from engines.s3gen.nets.cfm import EULER_TIMES, euler_times
 
 _log = logging.getLogger(__name__)
 # Weights in fp16 with what stays in fp32, and the scratch memory of the largest profile; part of S3Gen's share of a
-# GPU in engines/t3/vllm/memory.py.
-ENGINE_BYTES = 1_900_000_000
+# GPU in engines/t3/vllm/memory.py. Guidance adds what it adds there, the second lanes of a call.
+ENGINE_BYTES, _GUIDANCE_BYTES = 1_900_000_000, 1_000_000_000
 
 
 class TensorRTRuntime(BufferedRuntime):
@@ -64,7 +65,7 @@ class TensorRTRuntime(BufferedRuntime):
         )
         self._loaded = load_engines(paths, device, trt, euler_times(flow.guided_steps))
         super().__init__("tensorrt", device, self._loaded.kernels, depth=depth)
-        _check_memory(self._loaded)
+        _check_memory(self._loaded, engine_bytes(flow))
 
     @property
     def scratch_bytes(self) -> int:
@@ -139,14 +140,19 @@ def load_engines(
     return Loaded(engines, kernels, scratch_bytes, sum(path.stat().st_size for path in paths.values()))
 
 
-def _check_memory(loaded: Loaded) -> None:
+def engine_bytes(flow: FlowSpec) -> int:
+    """What is planned for the engines of a model and their scratch memory."""
+    return ENGINE_BYTES + (flow.lanes - 1) * _GUIDANCE_BYTES
+
+
+def _check_memory(loaded: Loaded, planned: int) -> None:
     """Compare what the engines report with what the plan of a GPU's memory has for them."""
     needs = loaded.scratch_bytes + loaded.weight_bytes
-    level = logging.INFO if needs <= ENGINE_BYTES else logging.WARNING
+    level = logging.INFO if needs <= planned else logging.WARNING
     _log.log(
         level,
         "TensorRT engines: %.0f MB of weights and %.0f MB of scratch memory; %.0f MB are planned",
-        *(size / 1e6 for size in (loaded.weight_bytes, loaded.scratch_bytes, ENGINE_BYTES)),
+        *(size / 1e6 for size in (loaded.weight_bytes, loaded.scratch_bytes, planned)),
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Protocol, TypeVar, cast
+from typing import Protocol, cast, overload
 
 import torch
 import torch.nn.functional as F
@@ -27,11 +27,10 @@ _TIME_SCALE = 1000.0
 
 
 def euler_times(guided_steps: int) -> tuple[float, ...]:
-    """The times between which the steps go: those of the meanflow, or upstream's cosine schedule in float32."""
+    """The times between which the steps go: those of the meanflow, or upstream's cosine schedule."""
     if not guided_steps:
         return EULER_TIMES
-    times: list[float] = (1 - torch.cos(torch.linspace(0, 1, guided_steps + 1) * (0.5 * torch.pi))).tolist()
-    return tuple(times)
+    return tuple(1 - math.cos(0.5 * math.pi * step / guided_steps) for step in range(guided_steps + 1))
 
 
 class Estimator(nn.Module):
@@ -111,8 +110,7 @@ def step_velocity(
     if not net.guided_steps:
         velocity: Tensor = net(x, mu, speaker, prompt_mel, lengths, t, r)
         return velocity.float()
-    velocity = net(*in_lanes(x, mu, speaker, prompt_mel), *(twice(rows) for rows in (lengths, t, r)))
-    return guided(velocity)
+    return guided(net(*in_lanes(x, mu, speaker, prompt_mel), twice(lengths), twice(t), twice(r)))
 
 
 def in_lanes(x: Tensor, mu: Tensor, speaker: Tensor, prompt_mel: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -121,18 +119,23 @@ def in_lanes(x: Tensor, mu: Tensor, speaker: Tensor, prompt_mel: Tensor) -> tupl
     return torch.cat([x, x]), mu, speaker, prompt_mel
 
 
-Rows = TypeVar("Rows", Tensor, None)
+@overload
+def twice(rows: Tensor) -> Tensor: ...
 
 
-def twice(rows: Rows) -> Rows:
-    """(B, ...) -> (2B, ...), for the two lanes of each row."""
+@overload
+def twice(rows: Tensor | None) -> Tensor | None: ...
+
+
+def twice(rows: Tensor | None) -> Tensor | None:
+    """(B, ...) -> (2B, ...), for the two lanes of each row; None stays None."""
     return None if rows is None else torch.cat([rows, rows])
 
 
 def guided(velocity: Tensor) -> Tensor:
     """Velocities of both lanes (2B, T, 80) -> those away from the unconditional lane (B, T, 80) float32."""
-    conditional, unconditional = velocity.float().view(2, -1, *velocity.shape[1:])
-    return (1 + GUIDANCE) * conditional - GUIDANCE * unconditional
+    lanes = velocity.float().view(2, -1, *velocity.shape[1:])
+    return (1 + GUIDANCE) * lanes[0] - GUIDANCE * lanes[1]
 
 
 class _TimeMlp(nn.Module):

@@ -17,6 +17,7 @@ from engines.planning.operations import ATTENTION, Operation, batched, count, fl
 from engines.planning.plan import Planner, engine_memory
 from engines.planning.stages import META, Window, s3gen_operations, t3_operations, walked
 from engines.planning.times import S3GEN, T3, Assumptions, How, Times, call_ms
+from engines.s3gen.gpu.tensorrt import engine_bytes
 from engines.s3gen.streaming.schedule import SCHEDULES
 from engines.t3.vllm.memory import memory_plan
 from engines.t3.vllm.vocab import IdSpace
@@ -182,6 +183,12 @@ def test_memory_is_the_engines_own_sum(streams: int):
     assert engine_memory(TURBO, streams) == expected
     small = Planner(Times(SMALL, GPUS["l4"])).plan(streams)
     assert small.memory_total_mb == pytest.approx(sum(small.memory_mb.values()))
+
+
+def test_guidance_needs_the_memory_of_a_second_lane():
+    two, ten = (engine_memory(spec, 8) for spec in (TURBO, with_guided_flow(TURBO)))
+    assert (ten.s3gen - two.s3gen, ten.total - two.total) == (1_000_000_000, 1_000_000_000)
+    assert engine_bytes(with_guided_flow(TURBO).flow) < ten.s3gen
 
 
 def test_turbo_with_32_streams_needs_at_most_10_gb():

@@ -108,7 +108,7 @@ async def spoken(folder: Path, **options: Any) -> tuple[str, np.ndarray]:
     engine = engines.load(config)
     try:
         assert engine.default_voice is not None
-        stream = await engine.open(engine.default_voice, Sampling(seed=3, max_speech_tokens=30))
+        stream = await engine.open(engine.default_voice, Sampling(seed=3, max_speech_tokens=16))
         text = Segment(0, "The rain in Spain.")
         chunks = [event.samples async for event in stream.speak(text) if isinstance(event, AudioChunk)]
         await stream.close()

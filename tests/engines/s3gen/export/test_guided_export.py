@@ -5,13 +5,16 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
+import onnx
 import pytest
 
 from engines.s3gen.export.block_graphs import CFM_BLOCK, ENCODER_BLOCK, block_nets
 from engines.s3gen.export.check import TOLERANCE, check_graph, frames_of, lengths_of_rows
 from engines.s3gen.export.export import Export, ExportSettings, export, graphs_of
-from engines.s3gen.export.graphs import CFM_STEP, VOCODER, load_nets, random_inputs
-from engines.s3gen.gpu.build import engine_graphs
+from engines.s3gen.export.graphs import CFM, CFM_STEP, VOCODER, load_nets, random_inputs
+from engines.s3gen.gpu.buckets import Bucket, buckets
+from engines.s3gen.gpu.build import BuildSettings, build_engine, engine_graphs
+from engines.s3gen.gpu.trt import load_tensorrt
 from engines.s3gen.nets import cfm
 from engines.s3gen.parity_check import validate
 from engines.s3gen.runtimes.onnx import OnnxRuntime
@@ -56,6 +59,15 @@ def test_a_graph_agrees_with_its_net(name: str, precision: str) -> None:
     )
     report.raise_if_bad(name)
     assert 0 < report.frame_error < TOLERANCE[precision]
+
+
+def test_a_step_builds_for_the_a10g_and_can_be_captured() -> None:
+    path, bucket = made("fp16").path(CFM_STEP.name), Bucket((1, 2, 4), (4, 16, 64))
+    engine = build_engine(path, CFM_STEP, [bucket], BuildSettings("sm86"), load_tensorrt("tensorrt_rtx"))
+    assert engine.nbytes > 100_000
+    operators = {node.op_type for node in onnx.load(str(path)).graph.node}
+    assert not operators & {"Loop", "If", "Scan", "NonZero"}
+    assert buckets(CFM_STEP) == buckets(CFM)
 
 
 def test_a_block_s_rows_are_all_conditional_lanes_then_all_others() -> None:

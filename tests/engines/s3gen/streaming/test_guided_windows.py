@@ -48,7 +48,8 @@ def test_a_window_over_everything_is_the_pass_itself(runtime: TorchRuntime) -> N
     decoder = SegmentDecoder(voice, 11, speech_tokens)
     row = decoder.flow_row(next_window(OFFLINE, 30))
     batch = small_nets.FlowBatch(
-        row.tokens[None], np.array([80]), padded(voice.s3gen_prompt_mel, 160)[None], row.noise[None], voice.x_vector[None]
+        row.tokens[None], np.array([80]), padded(voice.s3gen_prompt_mel, 160)[None], row.noise[None],
+        voice.x_vector[None],
     )  # fmt: skip
     whole = runtime.flow(batch)[0, 100:]
     assert np.abs(flow_streamed(runtime, speech_tokens, OFFLINE) - whole).max() < 1e-5
