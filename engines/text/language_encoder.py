@@ -107,7 +107,8 @@ class LanguageEncoder:
         return self._reserved.sub(lambda match: " " * len(match[0]) if keep else " ", text)
 
     def _count_tokens(self, word: str) -> int:
-        """Returns the text tokens of one word, with the space before it if it has one; about so many in Chinese."""
+        """Returns the text tokens of one word, with the space before it if it has one. In Chinese it is an
+        estimate."""
         text = _plain(word) if self._languages else word
         han = sum(unicodedata.name(char, "").startswith("CJK UNIFIED") for char in text) if self._languages else 0
         return len(self._tokenizer.encode(text)) + han * _HAN_TOKENS

@@ -144,12 +144,13 @@ def _audio_format(number: int) -> AudioFormat:
     return _FORMATS[number]
 
 
-def limits(info: EngineInfo, policy: StreamPolicy) -> speech_pb2.Limits:
+def limits(info: EngineInfo, policy: StreamPolicy, language: str) -> speech_pb2.Limits:
+    """The limits of a stream in this language."""
     return speech_pb2.Limits(
         max_pending_text_char_count=policy.max_pending_text_chars,
         max_segment_text_char_count=info.limits.max_text_chars_per_segment,
         max_segment_text_token_count=info.limits.max_text_tokens_per_segment,
-        split_segment_text_char_count=split_chars(info.limits),
+        split_segment_text_char_count=split_chars(info.limits, language),
         max_segment_speech_token_count=info.limits.max_speech_tokens_per_segment,
         max_pending_flush_count=policy.max_pending_flushes,
         max_open_stream_count=info.limits.max_streams,
@@ -182,7 +183,7 @@ def opened(stream_id: str, settings: StreamSettings, info: EngineInfo, policy: S
     return speech_pb2.StreamOpened(
         stream_id=stream_id,
         settings=resolved,
-        limits=limits(info, policy),
+        limits=limits(info, policy, settings.language),
         model=info.model,
         notice=info.notice,
         tags=info.tags,
@@ -204,7 +205,7 @@ def server_info(
         native_sample_rate_hz=info.sample_rate_hz,
         sample_rates_hz=SAMPLE_RATES_HZ,
         audio_formats=list(_FORMAT_NUMBERS.values()),
-        limits=limits(info, policy),
+        limits=limits(info, policy, info.default_language),
         open_stream_count=open_streams,
         tags=info.tags,
         decode=info.decode,

@@ -23,7 +23,7 @@ class LaneSlot(KvSlot):
         self._heads = spec.heads
 
     def use_lanes(self, lanes: int) -> None:
-        """Begin a sequence with so many lanes; another number than before frees the memory."""
+        """Begin a sequence with this number of lanes; another one than before frees the memory."""
         assert self.length == 0, "the lanes of a sequence do not change"
         if lanes != self.lanes:
             self.lanes = lanes
