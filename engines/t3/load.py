@@ -26,6 +26,11 @@ def expected_tensors(spec: ModelSpec) -> dict[str, Shape]:
     return llama_weights.expected_tensors(spec) if spec.is_llama else model.expected_tensors(spec)
 
 
+def net_without_weights(spec: ModelSpec) -> TorchNet:
+    """As T3Net.without_weights, of either family."""
+    return LlamaNet.without_weights(spec) if spec.is_llama else T3Net.without_weights(spec)
+
+
 def load_net(
     checkpoint: Checkpoint,
     device: torch.device | str,

@@ -164,13 +164,16 @@ def _agreement(paths: Sequence[Paths], one: HeadScore, other: HeadScore) -> floa
 
 
 def kept_heads(
-    t3_path: Path, cache_dir: Path, find: Callable[[], AlignmentHeads | None]
+    t3_path: Path, cache_dir: Path, find: Callable[[], AlignmentHeads | None], adapters: Sequence[Path] = ()
 ) -> tuple[AlignmentHeads | None, bool]:
-    """Returns the heads of these weights and whether they were found now: from the cache, or by `find` and then kept.
+    """Returns the heads of these weights, with the adapters in them, and whether they were found now.
+
+    They come from the cache, or from `find` and are then kept.
 
     If the cache is not writable, nothing is kept.
     """
-    identity = f"{_VERSION}|{TEXTS}|{_MAX_SPEECH_TOKENS}|{sha256(t3_path, cache_dir)}"
+    digests = [sha256(path, cache_dir) for path in (t3_path, *adapters)]
+    identity = f"{_VERSION}|{TEXTS}|{_MAX_SPEECH_TOKENS}|{'|'.join(digests)}"
     file = cache_dir / "alignment" / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.json"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # a damaged file is made again
         content = json.loads(file.read_text())

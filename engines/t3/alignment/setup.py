@@ -13,6 +13,7 @@ from engines.kernels.dense import WeightFormat, fp16_supported
 from engines.t3.alignment.calibrate import find_heads, kept_heads
 from engines.t3.alignment.sources import ForcedAligner, TappedAligner
 from engines.t3.alignment.tap import AlignmentHeads
+from engines.t3.llama.lora import ADAPTER_FILE
 from engines.t3.load import TorchNet, load_net
 from engines.voice import Voice
 from engines.words.source import Aligner
@@ -62,7 +63,8 @@ def find_alignment(
         assert voice is not None
         return find_heads(load(checkpoint.spec.t3.layers), encode, voice)
 
-    heads, found_now = kept_heads(checkpoint.t3_path, config.cache_dir or default_cache_dir(), find)
+    adapters = [folder / ADAPTER_FILE for folder in config.lora]
+    heads, found_now = kept_heads(checkpoint.t3_path, config.cache_dir or default_cache_dir(), find, adapters)
     if found_now:
         _log.info("word times: %s", _NO_HEAD if heads is None else f"T3's heads {heads.heads} follow the text")
     return Alignment(heads, "" if heads is not None else _NO_HEAD, load)

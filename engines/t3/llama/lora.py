@@ -15,7 +15,8 @@ from engines.checkpoints.tensor_file import Shape, read_header
 from engines.checkpoints.weights import check_finite, load_tensors
 from engines.errors import CheckpointError
 
-_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+ADAPTER_FILE = "adapter_model.safetensors"
+_CONFIG = "adapter_config.json"
 _NAME = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<part>[AB])(?:\.default)?\.weight")
 _T3_PREFIX = "tfmr."  # adapters are trained on T3 or on the Llama inside it
 
@@ -28,7 +29,7 @@ class Lora:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._path = folder, folder / _WEIGHTS
+        self._folder, self._path = folder, folder / ADAPTER_FILE
         self._config = _read_config(folder)
         shapes = {name: info.shape for name, info in read_header(self._path).items()}
         self._names: dict[str, dict[str, str]] = {}  # module -> part -> the tensor's name
@@ -100,7 +101,9 @@ def _read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CheckpointError(f"{folder}: an adapter needs {_CONFIG} and {_WEIGHTS}; {_CONFIG} is missing") from None
+        raise CheckpointError(
+            f"{folder}: an adapter needs {_CONFIG} and {ADAPTER_FILE}; {_CONFIG} is missing"
+        ) from None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: not a readable JSON file ({error})") from error
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":

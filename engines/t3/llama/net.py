@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engines.checkpoints.tensor_file import Shape
 from engines.checkpoints.weights import check_tensors, load_tensors
 from engines.config import Sampling
 from engines.device import to_device
@@ -165,6 +166,17 @@ class LlamaNet:
             release_packing_memory()
         return cls(outer, blocks, replace(t3, layers=len(blocks)), make)
 
+    @classmethod
+    def without_weights(cls, spec: ModelSpec) -> LlamaNet:
+        """As T3Net.without_weights."""
+        make, t3 = Maker(torch.device("meta")), spec_of(spec)
+
+        def empty(tensors: dict[str, Shape]) -> dict[str, Tensor]:
+            return {name: torch.empty(shape, device=make.device) for name, shape in tensors.items()}
+
+        blocks = [_Block(empty(block_tensors(t3)), t3, layer, make) for layer in range(t3.layers)]
+        return cls(empty(outer_tensors(t3)), blocks, t3, make)
+
     def check_prompt(self, voice: Voice, text_tokens: Sequence[int], max_positions: int) -> None:
         """As Net.check_prompt."""
         refuse_prefix(voice)
@@ -242,7 +254,7 @@ class LlamaNet:
         return self._head(guided.to(self.dtype)).float()
 
 
-def _load(path: Path, expected: dict[str, tuple[int, ...]], prefix: str, loras: Sequence[Lora]) -> dict[str, Tensor]:
+def _load(path: Path, expected: dict[str, Shape], prefix: str, loras: Sequence[Lora]) -> dict[str, Tensor]:
     tensors = load_tensors(path, expected, prefix=prefix)
     for lora in loras:
         lora.merge(tensors, prefix)
