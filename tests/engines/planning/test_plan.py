@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engines.model_spec import MEL_BANDS, SPEECH_VOCAB, TINY, TURBO, T3Spec, with_guided_flow
+from engines.model_spec import MEL_BANDS, SPEECH_VOCAB, STANDARD_TINY, TINY, TURBO, LlamaSpec, T3Spec, with_guided_flow
 from engines.planning.gpus import GPUS, find_gpu
 from engines.planning.operations import ATTENTION, Operation, batched, count, flops, in_half, weight_bytes
 from engines.planning.plan import Planner, engine_memory
