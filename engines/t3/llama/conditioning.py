@@ -27,8 +27,8 @@ class Conditioning:
         self._spec, self._device = spec, device
         names = [name for name in outer if name.startswith("cond_enc.")]
         self._tensors = {name: outer[name].to(device, torch.float32) for name in names}
-        self._speech = outer["speech_emb.weight"]
-        self._places = outer["speech_pos_emb.emb.weight"]
+        self._speech = outer["speech_emb.weight"].to(device)
+        self._places = outer["speech_pos_emb.emb.weight"].to(device)
         self._kept: OrderedDict[str, Tensor] = OrderedDict()
 
     def of_voice(self, voice: Voice) -> Tensor:
@@ -52,10 +52,10 @@ class Conditioning:
 
     def _prompt(self, voice: Voice) -> Tensor:
         """(perceiver rows, width): one block of attention used twice, over the prompt and over its own rows."""
-        tokens = torch.from_numpy(voice.t3_prompt_tokens.copy())
-        embedded = F.embedding(tokens, self._speech.cpu()) + self._places[: len(tokens)].cpu()
+        tokens = to_device(voice.t3_prompt_tokens.tolist(), torch.int64, self._device)
+        embedded = F.embedding(tokens, self._speech) + self._places[: len(tokens)]
         queries = self._tensors[PERCEIVER + "pre_attention_query"][0]
-        attended = self._attend(queries, embedded.to(self._device, torch.float32))
+        attended = self._attend(queries, embedded)
         return self._attend(attended, attended)
 
     def _attend(self, queries: Tensor, context: Tensor) -> Tensor:

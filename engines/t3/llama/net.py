@@ -220,8 +220,9 @@ class LlamaNet:
     def embed_speech(self, tokens: Sequence[int], places: Sequence[int] | None = None) -> Tensor:
         """n speech tokens, marks included, at their places (1 for the first that is drawn) -> (n, 1, width)."""
         places = range(1, len(tokens) + 1) if places is None else places
-        ids, at = (to_device(list(values), torch.int64, self.device) for values in (tokens, places))
-        return (F.embedding(ids, self._speech) + F.embedding(at, self._speech_places)).unsqueeze(1)
+        ids = to_device([list(tokens), list(places)], torch.int64, self.device)
+        rows = F.embedding(ids.select(0, 0), self._speech) + F.embedding(ids.select(0, 1), self._speech_places)
+        return rows.unsqueeze(1)
 
     def forward(self, embeddings: Tensor, spans: Sequence[Span[Any]]) -> Tensor:
         """As Net.forward: embeddings (..., width), each position's lanes one after the other -> (R, width) before the

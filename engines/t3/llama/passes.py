@@ -49,31 +49,23 @@ class GuidedPass:
 
     def _embeddings(self, rows: Sequence[PassRow]) -> Tensor:
         """The rows of all spans one after the other, the lanes of a position beside each other, (R, width)."""
-        drawn = [row for row in rows if row.token is not None]
-        parts = []
-        if drawn:
-            tokens = [row.token for row in drawn if row.token is not None]
-            embedded = self._net.embed_speech(tokens, [row.drawn for row in drawn])[:, 0]
-            source = [index for index, row in enumerate(drawn) for _ in range(row.span.slot.lanes)]
-            if len(source) > len(drawn):
-                embedded = embedded.index_select(0, to_device(source, torch.int64, self._net.device))
-            parts.append(embedded)
+        lanes = [row for row in rows if row.token is not None for _ in range(row.span.slot.lanes)]
+        tokens, places = [row.token for row in lanes if row.token is not None], [row.drawn for row in lanes]
+        parts = [self._net.embed_speech(tokens, places)[:, 0]] if lanes else []
         parts += [row.chunk.flatten(0, 1) for row in rows if row.chunk is not None]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _logits(self, hidden: Tensor, rows: Sequence[PassRow]) -> Tensor:
         """Behind the last position of each row that is due, (due, 8194)."""
-        with_text, without_text, first = [], [], 0
+        table, first = [], 0  # the last position's row with its text, the one without, and the weight
         for row in rows:
             lanes = row.span.slot.lanes
             first += row.span.rows * lanes
             if row.due:
-                with_text.append(first - lanes)
-                without_text.append(first - 1)
-        numbers = to_device([with_text, without_text], torch.int64, hidden.device)
-        conditional = hidden.index_select(0, numbers[0])
-        if with_text == without_text:
-            return self._net.speech_logits(conditional)
-        weights = [[self._weights[row.slot_index]] for row in rows if row.due]
-        unconditional = hidden.index_select(0, numbers[1])
-        return self._net.guided_logits(conditional, unconditional, to_device(weights, torch.float32, hidden.device))
+                table.append((first - lanes, first - 1, self._weights[row.slot_index]))
+        numbers = to_device(table, torch.float64, hidden.device)
+        with_text = hidden.index_select(0, numbers.select(1, 0).long())
+        if all(conditional == unconditional for conditional, unconditional, _ in table):
+            return self._net.speech_logits(with_text)
+        without_text = hidden.index_select(0, numbers.select(1, 1).long())
+        return self._net.guided_logits(with_text, without_text, numbers.select(1, 2).float().unsqueeze(1))
