@@ -27,6 +27,7 @@ from engines.device import (
     DeviceThread,
     cpu_threads,
     device_memory,
+    host_memory_bytes,
     resolve_device,
     use_own_stream,
     use_threads,
@@ -92,7 +93,7 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
     sampling = _defaults(family)
     config = _for_family(config, checkpoint)
     published, checkpoint = checkpoint, with_steps(checkpoint, config.s3gen_steps)
-    check_decode(checkpoint, config.decode, device)
+    check_decode(checkpoint, config.decode, device, host_memory_bytes())
     verify(checkpoint, tensor_tables(checkpoint))
     check_finite(checkpoint.voice_encoder_path)  # used at the first upload only; damage in the others is heard at once
     health, exclusive = Health(), Exclusive()

@@ -11,13 +11,13 @@ from dataclasses import replace
 from engines.checkpoints.checkpoint import Checkpoint, default_cache_dir
 from engines.conditioning.builtin import load_builtin
 from engines.config import EngineConfig
-from engines.device import cpu_threads
+from engines.device import cpu_threads, host_memory_bytes
 from engines.kernels.dense import int8_supported
 from engines.kernels.library import simd_widths
 from engines.realtime.ladder import Choice, Setting, Timings, choose, try_settings
 from engines.realtime.measure import MeasuredTimings
 from engines.realtime.remembered import fingerprint, path_of, recall, remember
-from engines.s3gen.flow_steps import steps_to_measure, with_steps
+from engines.s3gen.flow_steps import steps_to_measure, with_steps, worth_measuring
 from engines.s3gen.runtime import Runtime
 from engines.s3gen.runtimes.torch_cached import TorchCachedRuntime
 from engines.s3gen.select_runtime import ReferenceRuntime
@@ -99,7 +99,7 @@ def settle(
 
     `timings`: by default those of the nets on this machine; `load_average`: how many programs compute or wait to
     """
-    settings = settings_of(config, device, steps_to_measure(checkpoint))
+    settings = _within_memory(checkpoint, settings_of(config, device, steps_to_measure(checkpoint)))
     if len(settings) == 1:
         return _with(config, settings[0]), None
     paths = (with_steps(checkpoint, setting.s3gen_steps).s3gen_path for setting in settings)
@@ -120,6 +120,19 @@ def settle(
     choice = choose(trials, config.max_streams)
     _log.log(logging.INFO if choice.keeps_real_time else logging.WARNING, "%s; %s", choice.reason, how)
     return _with(config, choice.setting), choice
+
+
+def _within_memory(checkpoint: Checkpoint, settings: tuple[Setting, ...]) -> tuple[Setting, ...]:
+    """The settings but those whose caches are too large for this machine; at least one."""
+    host_bytes = host_memory_bytes()
+    kept = tuple(
+        setting
+        for setting in settings
+        if worth_measuring(with_steps(checkpoint, setting.s3gen_steps), setting.decode, host_bytes)
+    )
+    if len(kept) < len(settings):
+        _log.info("cached decoding with guided steps is left out: %.1f GB of memory are too few", host_bytes / 1e9)
+    return kept or settings[:1]
 
 
 def _with(config: EngineConfig, setting: Setting) -> EngineConfig:

@@ -12,12 +12,16 @@ from engines.checkpoints.checkpoint import Checkpoint
 from engines.errors import unsupported
 from engines.model_spec import (
     GUIDED_STEPS,
+    MAX_S3GEN_PROMPT_TOKENS,
     MEANFLOW_FILE,
     MEANFLOW_STEPS,
+    FlowSpec,
     ModelSpec,
     with_guided_flow,
     with_meanflow,
 )
+from engines.s3gen.cache.kv import token_bytes
+from engines.s3gen.runtimes.cached import DEFAULT_CONTEXT_TOKENS
 
 _OF = {str(MEANFLOW_STEPS): with_meanflow, str(GUIDED_STEPS): with_guided_flow}
 
@@ -59,11 +63,29 @@ def steps_to_measure(checkpoint: Checkpoint) -> tuple[str, ...]:
     return held if checkpoint.spec.flow.guided_steps else held[:1]
 
 
-def check_decode(checkpoint: Checkpoint, decode: str, device: str) -> None:
-    """Raises InvalidInput for cached decoding with ten guided steps on a GPU: it would need ten times the memory, 9 MB
-    for each token of a stream and 2.3 GB for a voice in float32."""
-    if decode == "cached" and checkpoint.spec.flow.guided_steps and device != "cpu":
-        raise unsupported("decode", decode, f"{GUIDED_STEPS} guided steps of S3Gen on a GPU", "auto or reference")
+def check_decode(checkpoint: Checkpoint, decode: str, device: str, host_bytes: int) -> None:
+    """Raises InvalidInput for cached decoding with ten guided steps on a GPU, and on a CPU with too little memory: it
+    needs ten times as much as with two, 9.2 MB for each token in float32."""
+    if decode != "cached" or not checkpoint.spec.flow.guided_steps:
+        return
+    where, needed = f"{GUIDED_STEPS} guided steps of S3Gen", cached_bytes(checkpoint.spec.flow)
+    if device != "cpu":
+        raise unsupported("decode", decode, f"{where} on a GPU", "auto or reference")
+    if needed > host_bytes:
+        where += f" in {host_bytes / 1e9:.1f} GB of memory, of which a voice and a stream need {needed / 1e9:.1f},"
+        raise unsupported("decode", decode, where, "auto or reference")
+
+
+def cached_bytes(flow: FlowSpec) -> int:
+    """The memory of cached decoding for a stream of a voice with the longest prompt: the prompt, the last tokens of the
+    stream, and a block that awaits its commit."""
+    return (MAX_S3GEN_PROMPT_TOKENS + 2 * DEFAULT_CONTEXT_TOKENS) * token_bytes(flow)
+
+
+def worth_measuring(checkpoint: Checkpoint, decode: str, host_bytes: int) -> bool:
+    """Whether the engine may choose to decode so by itself: guided caches take at most half of the memory."""
+    flow = checkpoint.spec.flow
+    return decode != "cached" or not flow.guided_steps or 2 * cached_bytes(flow) <= host_bytes
 
 
 def steps_notice(published: Checkpoint, steps: str) -> str:

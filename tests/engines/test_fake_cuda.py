@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from engines import device as device_module
 from engines.config import Sampling
-from engines.model_spec import SPEECH_VOCAB, STANDARD_TINY, TINY, X_VECTOR_DIM
+from engines.model_spec import SPEECH_VOCAB, STANDARD_TINY, TINY, X_VECTOR_DIM, ModelSpec
 from engines.s3gen.cache.cached_flow import FlowBlocks
 from engines.s3gen.export.graphs import CFM, ENCODER, VOCODER, Port
 from engines.s3gen.gpu import cached_graphs as cached_graphs_module
@@ -42,7 +42,9 @@ from engines.t3.llama.net import LlamaNet
 from engines.t3.model import T3Net
 from engines.t3.vllm import sampler as vllm_sampler_module
 from engines.t3.vllm.sampler import BatchSampler, Row
+from tests.engines.s3gen import small_nets
 from tests.engines.s3gen.onnx_setting import checkpoint
+from tests.engines.s3gen.small_nets import GUIDED_TINY
 from tests.engines.t3.llama.setting import request as guided_request
 from tests.engines.t3.setting import limits, request, voice
 
@@ -141,10 +143,13 @@ def inputs(ports: tuple[Port, ...], sizes: dict[str, int], dtypes: dict[str, tor
     return [torch.zeros(p.shape(sizes), dtype=dtypes[p.dtype], device=CUDA) for p in ports]
 
 
+@pytest.mark.parametrize("spec", [TINY, GUIDED_TINY], ids=["meanflow", "guided"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("rows", [1, 3])
-def test_a_captured_call_of_s3gen_stays_on_the_gpu_and_waits_for_nothing(dtype: torch.dtype, rows: int) -> None:
-    flow = load_flow(checkpoint().s3gen_path, checkpoint().spec).to(dtype)
+def test_a_captured_call_of_s3gen_stays_on_the_gpu_and_waits_for_nothing(
+    spec: ModelSpec, dtype: torch.dtype, rows: int
+) -> None:
+    flow = small_nets.flow(spec).to(dtype)
     vocoder = load_vocoder(checkpoint().s3gen_path, checkpoint().spec)
     vocoder.to_filter_dtype(dtype)
     dtypes = {"float32": torch.float32, "int64": torch.int64}

@@ -14,14 +14,23 @@ import engines
 from engines.api import AudioChunk, Segment
 from engines.checkpoints.checkpoint import Checkpoint, open_checkpoint, open_folder
 from engines.config import EngineConfig, Sampling
-from engines.device import cpu_threads, use_threads
+from engines.device import cpu_threads, host_memory_bytes, use_threads
 from engines.errors import InvalidInput
 from engines.kernels.library import simd_widths
 from engines.model_spec import MODELS, TINY
-from engines.realtime.ladder import Trial
+from engines.realtime import settle
+from engines.realtime.ladder import Setting, Trial
 from engines.realtime.remembered import fingerprint, path_of, remember
 from engines.realtime.settle import settings_of
-from engines.s3gen.flow_steps import check_decode, steps_held, steps_notice, steps_to_measure, with_steps
+from engines.s3gen.flow_steps import (
+    cached_bytes,
+    check_decode,
+    steps_held,
+    steps_notice,
+    steps_to_measure,
+    with_steps,
+    worth_measuring,
+)
 from tests.engines.s3gen import small_nets
 from tests.engines.s3gen.small_nets import GUIDED_TINY
 
@@ -72,10 +81,37 @@ def test_the_speed_chooses_only_where_there_is_a_choice(tmp_path: Path) -> None:
 def test_cached_guidance_is_refused_where_its_memory_does_not_fit() -> None:
     guided = small_nets.checkpoint(GUIDED_TINY)
     with pytest.raises(InvalidInput, match="10 guided steps of S3Gen on a GPU"):
-        check_decode(guided, "cached", "cuda")
-    check_decode(guided, "cached", "cpu")
-    check_decode(guided, "reference", "cuda:1")
-    check_decode(small_nets.checkpoint(TINY), "cached", "cuda")
+        check_decode(guided, "cached", "cuda", 10**12)
+    needed = cached_bytes(GUIDED_TINY.flow)
+    with pytest.raises(InvalidInput, match=r"guided steps of S3Gen in \d+\.\d GB of memory"):
+        check_decode(guided, "cached", "cpu", needed - 1)
+    check_decode(guided, "cached", "cpu", needed)
+    check_decode(guided, "reference", "cuda:1", 0)
+    check_decode(small_nets.checkpoint(TINY), "cached", "cuda", 0)
+    assert not worth_measuring(guided, "cached", 2 * needed - 1)
+    assert worth_measuring(guided, "cached", 2 * needed)
+    assert worth_measuring(guided, "reference", 0)
+    assert worth_measuring(small_nets.checkpoint(TINY), "cached", 0)
+
+
+def test_a_container_s_limit_is_the_memory(tmp_path: Path) -> None:
+    limit = tmp_path / "memory.max"
+    machine = host_memory_bytes(limit)
+    limit.write_text("max\n")
+    assert host_memory_bytes(limit) == machine > 10**8
+    limit.write_text("123456789\n")
+    assert host_memory_bytes(limit) == 123456789
+
+
+def test_caches_that_do_not_fit_are_not_tried(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(settle, "host_memory_bytes", lambda: cached_bytes(GUIDED_TINY.flow))
+    settings = tuple(Setting(decode, "auto", steps) for steps in ("10", "2") for decode in ("reference", "cached"))
+    with caplog.at_level("INFO"):
+        kept = settle._within_memory(small_nets.checkpoint(GUIDED_TINY), settings)
+    assert kept == (settings[0], *settings[2:])
+    assert "left out" in caplog.text
 
 
 def test_the_notice_says_how_many_steps_are_taken() -> None:
