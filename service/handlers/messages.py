@@ -234,6 +234,7 @@ def voice(stored: VoiceSummary, kept: bool) -> voices_pb2.Voice:
         built_in=stored.built_in,
         reference_s=stored.reference_s,
         kept=kept or stored.built_in,
+        recording_kept=bool(stored.recording),
     )
     if stored.created is not None:
         message.create_time.FromDatetime(stored.created)
