@@ -98,6 +98,7 @@ _FIELDS = {
     "text.content": "text",
     "text.dictionary": "custom_dictionary",
     "text.paragraph_pause_s": "custom_configuration[paragraph_pause_s]",
+    "text.emoji": "custom_configuration[emoji]",
 }
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from engines.api import EngineInfo
 from engines.errors import InvalidInput
 from engines.text.dictionary import Entry
+from engines.text.languages import ENGLISH
 from engines.time_scale import check_speed
 from engines.voice_report import VoiceReport
 from mynah.v1 import speech_pb2, voices_pb2
@@ -57,7 +58,7 @@ async def stream_settings(
     audio = AudioSettings(audio_format, rate_hz)
     sampling, language = sampling_of(message, info), language_of(message, info)
     voice_id = message.voice_id if message.HasField("voice_id") else DEFAULT_VOICE_ID
-    text = _text_settings(message.text, policy.text)
+    text = _text_settings(message.text, policy.text, language)
     for field, reason in (("word_times", "WORD_TIMES_UNAVAILABLE"), ("word_guard", "WORD_GUARD_UNAVAILABLE")):
         if getattr(message, field) and not info.word_times:
             why = f"settings.{field} is true; it must be false or absent here. {info.word_times_notice}"
@@ -81,7 +82,12 @@ async def stream_settings(
     )
 
 
-def _text_settings(message: speech_pb2.TextSettings, defaults: TextSettings) -> TextSettings:
+def _text_settings(message: speech_pb2.TextSettings, defaults: TextSettings, language: str) -> TextSettings:
+    if language != ENGLISH:
+        if _EMOJI.get(message.emoji) is Emoji.NAME:
+            text = f"text.emoji asks for names, which are English, and the language is {language}; it must be dropped."
+            raise InvalidInput("text.emoji", text, "EMOJI_UNSUPPORTED", value="EMOJI_NAME", allowed="EMOJI_DROP")
+        defaults = replace(defaults, emoji=Emoji.DROP)
     markups, unspeakable = _MARKUPS | {0: defaults.markup}, _UNSPEAKABLE | {0: defaults.unspeakable_text}
     return TextSettings(
         _choice("text.markup", message.markup, markups, speech_pb2.Markup),
@@ -228,6 +234,7 @@ def voice(stored: VoiceSummary, kept: bool) -> voices_pb2.Voice:
         built_in=stored.built_in,
         reference_s=stored.reference_s,
         kept=kept or stored.built_in,
+        recording_kept=bool(stored.recording),
     )
     if stored.created is not None:
         message.create_time.FromDatetime(stored.created)

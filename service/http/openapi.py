@@ -283,6 +283,11 @@ def _new_voice() -> Schema:
                 "default": "true",
                 "description": "Whether the recording is brought to -27 LUFS first, as the model was trained.",
             },
+            "keep_recording": {
+                "enum": ["true", "false"],
+                "default": "false",
+                "description": "Whether the recording is kept, so that a server of another model can use the voice.",
+            },
             "audio": {
                 "type": "string",
                 "format": "binary",
@@ -333,8 +338,9 @@ def _schemas() -> Schema:
                 "description": "Cosine of the speaker embeddings of the recording and of speech made with the voice.",
             },
             "similarity_skipped": {"type": "string", "description": "Why there is no similarity; else empty."},
+            "recording_kept": {"type": "boolean", "description": "Whether the recording is kept with the voice."},
         },
-        "voice_id", "name", "built_in", "reference_s", "kept", "warnings", "similarity_skipped",
+        "voice_id", "name", "built_in", "reference_s", "kept", "warnings", "similarity_skipped", "recording_kept",
     )  # fmt: skip
     model = _object(
         {"id": _STRING, "object": {"const": "model"}, "created": {"type": "integer"}, "owned_by": _STRING},

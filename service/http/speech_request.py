@@ -79,6 +79,7 @@ _FIELDS = {
     "sampling.max_speech_tokens": "max_speech_token_count",
     "text.dictionary": "dictionary",
     "text.paragraph_pause_s": "paragraph_pause_s",
+    "text.emoji": "emoji",
     "settings.schedule": "schedule",
 } | {f"settings.{name}": name for name in MODEL_FIELDS}
 

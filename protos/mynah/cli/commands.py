@@ -173,7 +173,12 @@ async def _voices(client: Client, args: argparse.Namespace) -> None:
     if args.action == "create":
         audio = Path(args.audio)
         voice = await client.voices.create(
-            args.name, audio, consent=args.consent, voice_id=args.id, normalize_loudness=not args.keep_loudness
+            args.name,
+            audio,
+            consent=args.consent,
+            voice_id=args.id,
+            normalize_loudness=not args.keep_loudness,
+            keep_recording=args.keep_recording,
         )
         print(voice.voice_id)
         for line in described(voice, audio):

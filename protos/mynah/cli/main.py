@@ -226,6 +226,8 @@ def _add_voices(voices: argparse.ArgumentParser) -> None:
         action="store_true",
         help="use the recording as loud as it is (default: brought to -27 LUFS, as the model was trained)",
     )
+    keep = "have the server keep the recording, so that a server of another model can make the voice again from it"
+    create.add_argument("--keep-recording", action="store_true", help=keep)
     create.add_argument("--consent", action="store_true", help="confirm that the speaker agreed to this voice")
     listing = _command(actions, "list", "list all voices")
     listing.add_argument("--no-header", action="store_true", help="leave out the line with the columns' names")

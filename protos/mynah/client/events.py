@@ -238,6 +238,7 @@ class Voice:
     kept                  whether the voice is still there after a restart of the server
     similarity            how near speech made with the voice comes to the recording: the cosine of speaker embeddings
     similarity_skipped    why there is no similarity, as a sentence; else empty
+    recording_kept        whether the server keeps the recording, from which a server of another model makes it again
     """
 
     voice_id: str
@@ -253,3 +254,4 @@ class Voice:
     warnings: tuple[VoiceWarning, ...] = ()
     similarity: float | None = None
     similarity_skipped: str = ""
+    recording_kept: bool = False

@@ -497,4 +497,5 @@ def voice_from_wire(voice: voices_pb2.Voice) -> events.Voice:
         warnings=tuple(events.VoiceWarning(each.reason, each.message) for each in voice.warnings),
         similarity=voice.similarity if voice.HasField("similarity") else None,
         similarity_skipped=voice.similarity_skipped,
+        recording_kept=voice.recording_kept,
     )

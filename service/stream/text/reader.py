@@ -39,7 +39,7 @@ class TextReader:
     ) -> None:
         self._segmenter, self._limits = segmenter, limits
         self._anchors = Anchors()
-        self._markup = MarkupFilter(settings, self._anchors)
+        self._markup = MarkupFilter(settings, self._anchors, language)
         self._code_blocks = CodeBlocks() if settings.normalize else None
         self._pause_tags = PauseTags(self._anchors) if settings.normalize else None
         self._front_end = FrontEnd(

@@ -144,3 +144,14 @@ async def test_a_refusal_reaches_the_client_with_its_reason():
     async with serving() as at:
         error = await refused(at, opening(cfg_weight=0.5))
         assert (error.reason, error.field, error.retryable) == ("CFG_WEIGHT_UNSUPPORTED", "settings.cfg_weight", False)
+
+
+async def test_names_of_emoji_are_english():
+    async with serving(Script(abilities=MULTILINGUAL), emoji="name") as at:
+        error = await refused(
+            at, opening(language_code="de", text=speech_pb2.TextSettings(emoji=speech_pb2.EMOJI_NAME))
+        )
+        assert (error.reason, error.field) == ("EMOJI_UNSUPPORTED", "text.emoji")
+        for language, emoji in (("de", "drop"), ("en", "name")):
+            async with at.client.stream(language=language) as stream:
+                assert stream.opened.settings.text.emoji == emoji
