@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,13 +38,15 @@ def run(record: Recorder, machine: Machine) -> None:
 def _run(record: Recorder, machine: Machine, trt: TensorRT, label: str) -> str:
     from engines.errors import EngineError
     from engines.s3gen.export.export import ExportSettings, export
-    from engines.s3gen.gpu.build import ENGINE_GRAPHS, BuildSettings, build_engines, engine_folder
+    from engines.s3gen.gpu.build import BuildSettings, build_engines, engine_folder, engine_graphs
     from engines.s3gen.gpu.cuda import probe
-    from engines.s3gen.gpu.tensorrt import TensorRTRuntime
+    from engines.s3gen.gpu.tensorrt import TensorRTRuntime, engine_bytes
 
     checkpoint, gpu = machine.checkpoint(), probe()
-    settings, name = BuildSettings(gpu.architecture, gpu=gpu.name), f"{label}{trt.name}"
-    made = export(checkpoint, ExportSettings(ENGINE_GRAPHS, True, "fp16", 2), cache_dir=machine.cache_dir)
+    graphs = engine_graphs(checkpoint.spec.flow)
+    settings = BuildSettings(gpu.architecture, gpu=gpu.name, graphs=graphs)
+    name = f"{label}{trt.name}"
+    made = export(checkpoint, ExportSettings(graphs, True, "fp16", 2), cache_dir=machine.cache_dir)
     free_before, _ = torch.cuda.mem_get_info()
 
     def loaded(cache_dir: Path | None) -> TensorRTRuntime | None:
@@ -55,21 +58,22 @@ def _run(record: Recorder, machine: Machine, trt: TensorRT, label: str) -> str:
     runtime = loaded(machine.cache_dir) or (None if label else loaded(None))  # where `prepare` puts them
     if runtime is None:
         # the tiny model's take seconds; of a large one as much as there is time for
-        graphs = ENGINE_GRAPHS if label else ENGINE_GRAPHS[:1]
+        settings = replace(settings, graphs=graphs if label else graphs[:1])
         began_s = time.perf_counter()
-        paths = build_engines(made, engine_folder(machine.cache_dir), settings, trt, graphs)
+        paths = build_engines(made, engine_folder(machine.cache_dir), settings, trt)
         record.measured(f"{name}: build of {', '.join(paths)}", time.perf_counter() - began_s, "s")
         runtime = loaded(machine.cache_dir)
     if runtime is None:
         record.absent(f"{name}: engines", "build them first with mynah-engines prepare --engines here")
         return f"{trt.name} {trt.version}, the encoder alone"
-    _check_memory(record, runtime, name, free_before - torch.cuda.mem_get_info()[0], judged=not label)
+    planned = None if label else engine_bytes(checkpoint.spec.flow)
+    _check_memory(record, runtime, name, free_before - torch.cuda.mem_get_info()[0], planned)
     _check_results(record, machine, trt, runtime, name)
     return f"{trt.name} {trt.version}"
 
 
-def _check_memory(record: Recorder, runtime: TensorRTRuntime, name: str, used: int, *, judged: bool) -> None:
-    from engines.s3gen.gpu.tensorrt import ENGINE_BYTES
+def _check_memory(record: Recorder, runtime: TensorRTRuntime, name: str, used: int, planned: int | None) -> None:
+    """`planned`: the most that engines and scratch memory may take; None: not judged."""
 
     engines = runtime.engine_bytes
     for key, sizes in runtime.scratch_by_profile.items():
@@ -79,9 +83,9 @@ def _check_memory(record: Recorder, runtime: TensorRTRuntime, name: str, used: i
     # contexts that allocated memory of their own, beside the one block, would show as gigabytes
     fits = used < engines + runtime.scratch_bytes + runtime.buffer_bytes + _OVERHEAD_BYTES
     record.check(f"{name}: memory of contexts", fits, f"{used / 1e6:.0f} MB in use after loading")
-    if judged:
-        planned = engines + runtime.scratch_bytes <= ENGINE_BYTES
-        record.check(f"{name}: within the plan", planned, f"{ENGINE_BYTES / 1e6:.0f} MB are planned")
+    if planned is not None:
+        within = engines + runtime.scratch_bytes <= planned
+        record.check(f"{name}: within the plan", within, f"{planned / 1e6:.0f} MB are planned")
 
 
 def _check_results(record: Recorder, machine: Machine, trt: TensorRT, runtime: TensorRTRuntime, name: str) -> None:
