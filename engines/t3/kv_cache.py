@@ -31,6 +31,7 @@ class KvSlot:
         self, spec: T3Spec, max_positions: int, device: torch.device, dtype: torch.dtype = torch.float32
     ) -> None:
         self.length = 0
+        self.prefix: Tensor | None = None  # that the sequence started from; others may have started from it too
         self._max_positions = max_positions
         self._kv = torch.empty((spec.layers, 2, spec.heads, 0, spec.width // spec.heads), device=device, dtype=dtype)
 
@@ -45,7 +46,7 @@ class KvSlot:
 
     def clear(self) -> None:
         """Forget the sequence and keep the memory."""
-        self.length = 0
+        self.length, self.prefix = 0, None
 
     def reserve(self, positions: int) -> None:
         """Make room for `positions` in all; what is already written stays."""
@@ -79,7 +80,7 @@ class KvSlot:
         self.length = 0
         self.reserve(prefix.shape[3])
         self._kv[:, :, :, : prefix.shape[3]] = prefix
-        self.length = prefix.shape[3]
+        self.length, self.prefix = prefix.shape[3], prefix
 
 
 class SlotPool(Generic[SlotT]):

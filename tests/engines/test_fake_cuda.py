@@ -27,6 +27,7 @@ from engines.s3gen.gpu.torch_graphed import FLOW_INPUTS, FlowNet
 from engines.s3gen.nets.encoder import PositionCache
 from engines.s3gen.nets.flow import load_flow
 from engines.s3gen.nets.vocoder_weights import load_vocoder
+from engines.t3 import attention as attention_module
 from engines.t3 import decoder as decoder_module
 from engines.t3 import model as model_module
 from engines.t3 import sampler as sampler_module
@@ -402,8 +403,8 @@ def index_by_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def mask_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tensor of a step on another device than the net."""
-    made = model_module._causal_mask
-    monkeypatch.setattr(model_module, "_causal_mask", lambda span, _, dtype: made(span, torch.device("cpu"), dtype))
+    made = attention_module._causal_mask
+    monkeypatch.setattr(attention_module, "_causal_mask", lambda span, _, dtype: made(span, torch.device("cpu"), dtype))
 
 
 def errors_of_a_short_walk(gpu: FakeStep) -> list[str]:
