@@ -102,6 +102,7 @@ class Script:
     hangs_on: str = ""  # text in a segment whose first window is then decoded for ever, on a thread; empty: none
     word_times: bool = True  # whether it says when words are spoken: in proportion to their characters
     abilities: Abilities = field(default_factory=Abilities)
+    continuity: bool = True  # whether it takes segments that go on from the one before
     word_guard: WordGuardReport | None = None  # what the guard reports of each segment that asks for it
     freezes_on: str = ""  # text in a segment that then blocks the event loop for ever
 
@@ -133,6 +134,7 @@ class FakeEngine:
             word_times=self.script.word_times,
             word_times_notice="" if self.script.word_times else "This engine's script has no word times.",
             **{each.name: getattr(self.script.abilities, each.name) for each in fields(Abilities)},
+            continuity=self.script.continuity,
         )
         scripts = {script for language in self.info.languages or (ENGLISH,) for script in scripts_of(language)}
         self.spoken = SpokenText(tuple(sorted(scripts)), tags=_TAGS)

@@ -28,7 +28,7 @@ class HubUnreachable(CheckpointError):
 
 
 class Hub(Protocol):
-    """A source of published checkpoints."""
+    """A source of published checkpoints. `revision` is a commit, tag or branch; None: the newest of the main branch."""
 
     def cached(self, repo_id: str, files: Sequence[str], revision: str | None = None) -> list[Path]:
         """Returns local folders that hold the repository or parts of it, best first. Does not use the network.
@@ -68,11 +68,7 @@ class HuggingFaceHub:
         for cache_dir in (self._cache_dir, None):
             try:
                 folder = snapshot_download(
-                    repo_id,
-                    revision=revision,
-                    cache_dir=cache_dir,
-                    local_files_only=True,
-                    allow_patterns=list(files),
+                    repo_id, revision=revision, cache_dir=cache_dir, local_files_only=True, allow_patterns=list(files)
                 )
             except LocalEntryNotFoundError:
                 continue
@@ -85,7 +81,7 @@ class HuggingFaceHub:
         try:
             info = HfApi(endpoint=self._endpoint).model_info(repo_id, revision=revision, timeout=_ANSWER_S)
         except (OSError, RuntimeError) as error:
-            raise self._explain(repo_id, error) from error
+            raise self._explain(repo_id, error, revision) from error
         return tuple(sibling.rfilename for sibling in info.siblings or ())
 
     def download(self, repo_id: str, files: Sequence[str], revision: str | None = None) -> Path:
@@ -105,9 +101,9 @@ class HuggingFaceHub:
                 )
             )
         except (OSError, RuntimeError, XetError) as error:
-            raise self._explain(repo_id, error) from error
+            raise self._explain(repo_id, error, revision) from error
 
-    def _explain(self, repo_id: str, error: Exception) -> CheckpointError:
+    def _explain(self, repo_id: str, error: Exception, revision: str | None) -> CheckpointError:
         from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
         where = f"hub repository {repo_id}"
@@ -119,6 +115,8 @@ class HuggingFaceHub:
             return CheckpointError(
                 f"{where} does not exist or is private: check HF_TOKEN, or use a local folder as the model"
             )
+        if isinstance(error, RevisionNotFoundError):
+            return CheckpointError(f"{where} has no revision {revision!r}: give a commit, tag or branch that it has")
         if getattr(error, "errno", None) in _DISK_FULL or "No space left" in str(error):
             return CheckpointError(
                 f"{where}: no space left in {self._cache_dir}: free some space, or choose another folder"

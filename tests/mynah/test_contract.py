@@ -82,7 +82,7 @@ def test_fields_whose_default_is_not_zero_tell_absent_from_zero(files: list[File
         "Sampling": {field.name for field in by_name["Sampling"].field},
         "SpeechSettings": {
             *("voice_id", "sample_rate_hz", "speed", "word_times", "word_guard"),
-            *("language_code", "cfg_weight", "exaggeration"),
+            *("language_code", "cfg_weight", "exaggeration", "continuity"),
         },
         "NewVoice": {"voice_id", "normalize_loudness"},
         "Cancelled": {"segment_index"},

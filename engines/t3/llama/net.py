@@ -222,8 +222,11 @@ class LlamaNet:
         """As Net.new_pass."""
         return GuidedPass(self, slots, max_positions)
 
-    def embed_prompt(self, voice: Voice, text_tokens: Sequence[int], sampling: Sampling | None = None) -> Tensor:
+    def embed_prompt(
+        self, voice: Voice, text_tokens: Sequence[int], context: Sequence[int] = (), *, sampling: Sampling | None = None
+    ) -> Tensor:
         """All rows of a prompt, (positions, lanes, width). Lane 1 has the text's positions and not its tokens."""
+        assert not context, "engines of this family have no continuity"
         sampling = sampling or self.family.sampling
         lanes = self.lanes(sampling)
         voice_rows, exaggeration = self.conditioning.of_voice(voice), sampling.exaggeration

@@ -92,6 +92,7 @@ async def _say(client: Client, args: argparse.Namespace) -> None:
         language=args.language,
         cfg_weight=args.cfg_weight,
         exaggeration=args.exaggeration,
+        continuity=args.continuity,
     )
     reporter = NullReporter() if args.quiet else ProgressReporter()
     async with stream:

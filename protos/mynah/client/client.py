@@ -111,6 +111,7 @@ class Client:
         language: str | None = None,
         cfg_weight: float | None = None,
         exaggeration: float | None = None,
+        continuity: bool | None = None,
     ) -> SpeechStream:
         """Returns a stream; open it with `async with`. The server chooses what is None.
 
@@ -132,6 +133,7 @@ class Client:
             language,
             cfg_weight,
             exaggeration,
+            continuity,
         )
 
         def start() -> FailoverCall:
@@ -155,6 +157,7 @@ class Client:
         language: str | None = None,
         cfg_weight: float | None = None,
         exaggeration: float | None = None,
+        continuity: bool | None = None,
     ) -> AsyncIterator[AudioChunk]:
         """Yields the audio of one text as it is made. Closing the iterator cancels the call."""
         self._must_be_open()
@@ -172,6 +175,7 @@ class Client:
             language=language,
             cfg_weight=cfg_weight,
             exaggeration=exaggeration,
+            continuity=continuity,
         )
         request = speech_pb2.SynthesizeRequest(settings=settings_to_wire(settings), text=text)
         max_failovers, tried, delivered = self._max_failovers, [self._servers.pick()], False

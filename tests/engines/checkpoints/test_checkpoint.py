@@ -75,10 +75,11 @@ class ScriptedHub:
     def __init__(self, folder: Path, cached: Sequence[Path] = (), error: CheckpointError | None = None) -> None:
         self.folder, self._cached, self.error = folder, list(cached), error
         self.requests: list[tuple[str, tuple[str, ...]]] = []
-        self.revisions: list[str | None] = []
+        self.revisions: list[str | None] = []  # that were asked for, of the cache and of the hub
         self.names: tuple[str, ...] = ()  # of all repositories
 
     def cached(self, repo_id: str, files: Sequence[str], revision: str | None = None) -> list[Path]:
+        self.revisions.append(revision)
         return self._cached
 
     def file_names(self, repo_id: str, revision: str | None = None) -> tuple[str, ...]:
@@ -134,6 +135,20 @@ def test_auto_does_not_hide_a_problem_that_the_user_can_solve(tmp_path: Path) ->
     hub = ScriptedHub(tmp_path, error=CheckpointError("gated: accept its terms"))
     with pytest.raises(CheckpointError, match="gated"):
         opened("auto", tmp_path, hub=hub)
+
+
+def test_a_pinned_revision_is_asked_of_the_cache_and_of_the_hub(tmp_path: Path) -> None:
+    hub = ScriptedHub(tmp_path / "hub")
+    assert opened("turbo@0123abc", tmp_path, hub=hub).spec is TURBO
+    assert hub.revisions == ["0123abc", "0123abc"]
+    opened("nano", tmp_path, hub=hub)
+    assert hub.revisions[2:] == [None, None]
+
+
+@pytest.mark.parametrize("model", ["turbo@", "tiny@main", "auto@main", "@main"])
+def test_only_models_of_the_hub_have_revisions(model: str, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="neither an existing folder nor OWNER/NAME"):
+        opened(model, tmp_path, hub=ScriptedHub(tmp_path))
 
 
 def test_a_named_model_without_a_hub_is_an_error(tmp_path: Path) -> None:
@@ -196,7 +211,7 @@ def test_a_revision_follows_an_at_sign(tmp_path: Path) -> None:
     hub.names = ("t3_cfg.safetensors", "README.md")
     for model in ("standard@0a1b2c", "someone/finetune@v1.2", "standard:someone/finetune@refs/pr/3", "standard"):
         assert opened(model, tmp_path, hub=hub).spec == STANDARD
-    assert hub.revisions == ["0a1b2c", "v1.2", "refs/pr/3", None]
+    assert list(dict.fromkeys(hub.revisions)) == ["0a1b2c", "v1.2", "refs/pr/3", None]
 
 
 def test_a_repository_with_several_models_needs_the_name_of_one(tmp_path: Path) -> None:
