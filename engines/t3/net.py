@@ -100,7 +100,6 @@ class Net(Protocol):
 
         context: that of a T3Request; empty for a family whose engine has no continuity
         sampling: for a family whose prompt depends on it; None: the family's defaults
-        context: that of a T3Request
         """
         ...
 

@@ -88,7 +88,6 @@ class ScriptedHub:
         return self.names
 
     def download(self, repo_id: str, files: Sequence[str], revision: str | None = None) -> Path:
-        self.revisions.append(revision)
         self.requests.append((repo_id, tuple(files)))
         self.revisions.append(revision)
         if self.error:
