@@ -119,7 +119,9 @@ class Checklist:
         except (CudaUnavailable, TensorRTMissing) as why:
             return None, f"{graphs}; no engines: {str(why)[:100]}"
         began_s = time.perf_counter()
-        build_engines(exported, engine_folder(self._config.cache_dir), BuildSettings(gpu.architecture), trt)
+        build_engines(
+            exported, engine_folder(self._config.cache_dir), BuildSettings(gpu.architecture, gpu=gpu.name), trt
+        )
         return None, f"{graphs}; {trt.name} {trt.version} engines in {time.perf_counter() - began_s:.0f} s"
 
     async def _valid_audio(self, engine: Pipeline) -> str:

@@ -43,6 +43,10 @@ class Process:
         assert match is not None, f"{command} ended with {self._process.wait(10)}: {output}"
         self.address = match[1]
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def stop(self) -> None:
         self._process.send_signal(signal.SIGTERM)
         try:
@@ -66,11 +70,9 @@ def server_process(*flags: str) -> Iterator[Process]:
 
 
 @contextmanager
-def multilingual_process() -> Iterator[Process]:
-    """A server of tones whose model has languages, guidance, exaggeration and min-p."""
-    command = [str(SERVER_PYTHON), "-m", "tests.ui.multilingual_server"]
-    command += ["--voices-dir", "memory", "--grace-s", "0", "--max-streams", "4"]
-    with _running(Process(command, r"listening on (\S+)", "serving after")) as server:
+def running_process(command: list[str], address: str, ready: str) -> Iterator[Process]:
+    """Another server; the arguments are those of Process."""
+    with _running(Process(command, address, ready)) as server:
         yield server
 
 

@@ -89,6 +89,7 @@ async def _say(client: Client, args: argparse.Namespace) -> None:
         schedule=args.schedule,
         word_times=True if args.subtitles is not None else None,
         word_guard=args.word_guard,
+        continuity=args.continuity,
         language=args.language,
         cfg_weight=args.cfg_weight,
         exaggeration=args.exaggeration,

@@ -6,10 +6,9 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, get_args
 
-from mynah.cli.text_input import decoded
 from mynah.client.errors import InvalidArgument
 from mynah.client.settings import Emoji, Markup, Sampling, TextSettings
 
@@ -47,7 +46,10 @@ _MODELS_CHOICE = ModelSettings()
 
 @dataclass(frozen=True)
 class Item:
-    """One line of the script. `name` is the name of its audio file without ".wav"."""
+    """One line of the script. `name` is the name of its audio file without ".wav".
+
+    `line` is the script's line with that name: read anywhere else, it is the same item.
+    """
 
     name: str
     text: str
@@ -57,6 +59,7 @@ class Item:
     text_settings: TextSettings = _SERVERS_CHOICE
     speed: float | None = None
     model_settings: ModelSettings = _MODELS_CHOICE
+    line: str = field(default="", compare=False, repr=False)
 
     @property
     def digest(self) -> str:
@@ -72,14 +75,6 @@ class Item:
         if self.model_settings != _MODELS_CHOICE:
             content.append(asdict(self.model_settings))
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def lines_of(data: bytes, source: str) -> list[str]:
-    """Returns the lines of a script's bytes. Raises InvalidArgument if they are no text.
-
-    Only a line feed ends a line: a JSON string may hold the other characters that str.splitlines takes for ends.
-    """
-    return decoded(data, source).split("\n")
 
 
 def read_script(
@@ -130,9 +125,9 @@ def _item(number: int, line: str, defaults: _Defaults) -> Item:
     text, voice = content.get("text"), content.get("voice")
     if not isinstance(text, str) or not text.strip():
         raise _not_allowed(number, "text", text, "a string that is not blank")
-    for field, value in content.items():
+    for key, value in content.items():
         if isinstance(value, str) and any("\ud800" <= char <= "\udfff" for char in value):
-            raise _not_allowed(number, field, value, "valid Unicode, without half of a surrogate pair")
+            raise _not_allowed(number, key, value, "valid Unicode, without half of a surrogate pair")
     if voice is not None and not isinstance(voice, str):
         raise _not_allowed(number, "voice", voice, "the id of a voice")
     name = content.get("name", f"{number:06}")
@@ -149,7 +144,9 @@ def _item(number: int, line: str, defaults: _Defaults) -> Item:
     numbers |= {key: value for key, value in settings.items() if key not in of_text and key not in of_model}
     rate, speed, sampling = _numbers(number, numbers, f"{name}\0{text}")
     read = replace(defaults.text_settings, **of_text)
-    return Item(name, text, voice, rate, sampling, read, speed, replace(defaults.model_settings, **of_model))
+    named = json.dumps({**content, "name": name})
+    of_line = replace(defaults.model_settings, **of_model)
+    return Item(name, text, voice, rate, sampling, read, speed, of_line, named)
 
 
 def _text_choice(number: int, key: str, value: Any) -> Any:
