@@ -88,6 +88,10 @@ async def _on_ray(args: argparse.Namespace, items: list[Item], settings: TextSet
         raise
 
 
+def _of_model(args: argparse.Namespace) -> ModelSettings:
+    return ModelSettings(args.language, args.cfg_weight, args.exaggeration)
+
+
 def _options(given: list[str]) -> tuple[tuple[str, str], ...]:
     """The engines' options by their names. Raises InvalidArgument."""
     pairs = []
