@@ -17,7 +17,7 @@ UI_BIN := $(UI_VENV)/bin
 UI_UV := $(UI_BIN)/uv pip install --quiet --python $(UI_BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve page check test test-ui chromium flite screenshots test-vllm test-clients test-watermark bench-t3 lint types imports proto proto-check bench-engine bench-service bench-http soak bench-load bench-batch bench-length bench-t3-weights bench-stream bench-s3gen engines image-steps test-fleet fleet-tools clean first-run
+.PHONY: help install demo serve page check test test-ui chromium flite screenshots test-vllm test-clients test-typescript test-watermark bench-t3 lint types imports proto proto-check bench-engine bench-service bench-http soak bench-load bench-batch bench-length bench-t3-weights bench-stream bench-s3gen engines image-steps test-fleet fleet-tools clean first-run
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -67,7 +67,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
 check: $(VENV)/installed-dev flite lint types imports ## what to run after every change: lint, types, import rules and the fast tests
 	$(PYTEST) --fast $(ARGS)
 
-test: $(VENV)/installed-dev flite ## install and run every test but those of the page, of vLLM, of the clients, of the fleet and of the packages
+test: $(VENV)/installed-dev flite ## install and run every test but those of the page, of vLLM, of the clients, of the fleet, of Ray and of the packages
 	$(PYTEST) $(ARGS)
 
 chromium:
@@ -81,7 +81,7 @@ $(UI_VENV)/installed-dev: $(UI_VENV)/installed tests/ui/requirements.txt tests/c
 
 test-ui: $(VENV)/installed $(UI_VENV)/installed-dev chromium ## the page's types, and the page in a browser against a real server
 	$(UI_BIN)/mypy --package ui
-	$(UI_BIN)/python -m pytest tests/ui tests/security/test_page.py
+	$(UI_BIN)/python -m pytest tests/ui tests/security/test_page.py tests/security/test_page_gap.py
 
 screenshots: $(VENV)/installed $(UI_VENV)/installed-dev chromium ## docs/page-*.png, for the README
 	$(UI_BIN)/python -m tests.ui.screenshots
@@ -109,12 +109,34 @@ bench-t3: $(VENV)/installed-vllm ## speech tokens per second: vLLM, our torch ba
 test-clients: $(VENV)/installed $(UI_VENV)/installed-dev ## openai's client, LiveKit's and Pipecat's plugins and those in clients/ against a server
 	$(UI_BIN)/python -m pytest tests/clients
 
+TYPESCRIPT := clients/typescript
+$(TYPESCRIPT)/node_modules/installed: $(TYPESCRIPT)/package.json $(TYPESCRIPT)/package-lock.json
+	@command -v npm >/dev/null || { echo "The TypeScript client needs Node.js 20 or newer with npm: sudo apt-get install nodejs npm" >&2; exit 1; }
+	cd $(TYPESCRIPT) && npm ci --silent --no-audit --no-fund
+	touch $@
+
+test-typescript: $(VENV)/installed-dev $(TYPESCRIPT)/node_modules/installed chromium ## the TypeScript client: its types, in Node over gRPC and in Chromium over the WebSocket
+	cd $(TYPESCRIPT) && npm run --silent build && npm run --silent types && npm run --silent test
+
 # Its torchaudio is linked to CUDA's libraries; what is used of it is Python
 WATERMARK := build/watermark
 $(WATERMARK)/installed: tests/watermark/requirements.txt $(VENV)/installed-dev
 	$(BIN)/uv pip install --quiet --target $(WATERMARK) --no-deps -r tests/watermark/requirements.txt
 	rm -f $(WATERMARK)/torchaudio/lib/*.so
 	touch $@
+
+# A batch on a Ray cluster of this machine
+RAY := build/ray
+$(RAY)/installed: tests/ray/requirements.txt $(VENV)/installed-dev
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --target $(RAY) --no-deps -r tests/ray/requirements.txt
+	touch $@
+
+.PHONY: test-ray bench-ray
+test-ray: $(RAY)/installed ## a batch on Ray: two engines, one killed in the middle, the bytes of mynah batch
+	PYTHONPATH=$(RAY) $(BIN)/python -m pytest tests/ray
+
+bench-ray: $(RAY)/installed ## what Ray costs a batch: two engines on it beside two plain loops
+	PYTHONPATH=$(RAY) OMP_NUM_THREADS=1 $(BIN)/python -m bench.batch --ray $(ARGS)
 
 .PHONY: test-packages
 test-packages: $(VENV)/installed-dev ## both distributions: built, installed into empty environments, served and spoken with
@@ -132,8 +154,9 @@ types: $(VENV)/installed-dev ## mypy --strict on our packages
 imports: $(VENV)/installed-dev ## who may import whom
 	$(BIN)/lint-imports
 
-proto: $(VENV)/installed-dev ## regenerate the committed protobuf code
+proto: $(VENV)/installed-dev $(TYPESCRIPT)/node_modules/installed ## regenerate the committed protobuf code, Python's and TypeScript's
 	$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=protos --pyi_out=protos --grpc_python_out=protos protos/mynah/v1/*.proto
+	node $(TYPESCRIPT)/generate.mjs
 
 bench-engine: $(VENV)/installed-dev ## ours and the published package side by side
 	$(BIN)/python -m bench.engine
@@ -227,6 +250,16 @@ fleet-tools:
 	@command -v promtool >/dev/null && command -v prometheus >/dev/null && command -v nginx >/dev/null && command -v ip >/dev/null || { \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && apt-get install -y -qq prometheus nginx-light iproute2 >/dev/null; \
 	  else echo "These tests need: sudo apt-get install prometheus nginx-light iproute2" >&2; exit 1; fi; }
+
+.PHONY: chart dashboards board-pictures
+dashboards: $(VENV)/installed-dev ## the Grafana boards, from k8s/dashboards
+	$(BIN)/python -m k8s.dashboards
+
+chart: $(VENV)/installed-dev ## the Helm chart, from the kustomize manifests (needs kubectl)
+	$(BIN)/python -m k8s.helm
+
+board-pictures: $(VENV)/installed-dev fleet-tools ## docs/board-*.png: the boards' queries under load, drawn; five minutes
+	$(BIN)/python -m tests.fleet.pictures
 
 # two servers in network namespaces: needs root
 test-fleet: $(VENV)/installed-dev $(UI_VENV)/installed-dev tests/fleet/node_modules/installed fleet-tools ## manifests, rules, dashboards, and two servers behind nginx

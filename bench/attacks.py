@@ -31,6 +31,7 @@ CLIENTS = 4
 HEAD = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n"
 MAX_FILES, HEADS = 512, 700
 _TEXT = "This is a sentence of a long speech that goes on while others misbehave. "
+_HANDSHAKE = b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
 _LOAD = Load(token_s=0.04, hop_tokens=5)
 _AT_REST = "at rest"
 
@@ -104,7 +105,8 @@ async def pings(at: Target) -> None:
     reader, writer = await asyncio.open_connection(*at.http, limit=1024)
     writer.write(
         b"GET /v1/stream HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        + _HANDSHAKE
+        + b"\r\n"
     )
     await reader.readuntil(b"\r\n\r\n")
     with suppress(ConnectionError):
@@ -137,6 +139,27 @@ async def long_texts(at: Target) -> None:
         with suppress(MynahError):
             async for _ in at.client.synthesize("long " * 800_000):
                 pass
+
+
+async def foreign_hosts(at: Target) -> None:
+    """Requests of a page whose name was pointed at the server."""
+    who = b"Host: evil.example\r\nOrigin: http://evil.example\r\n"
+    upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\n" + _HANDSHAKE
+    for path, more in ((b"/v1/voices", b""), (b"/v1/models", b""), (b"/v1/stream", upgrade)) * 30:
+        reader, writer = await asyncio.open_connection(*at.http)
+        writer.write(b"GET " + path + b" HTTP/1.1\r\n" + who + more + b"\r\n")
+        if not (await reader.readline()).startswith(b"HTTP/1.1 403 "):
+            raise RuntimeError("a foreign host was answered")
+        writer.close()
+
+
+async def unspeakable_texts(at: Target) -> None:
+    """Texts of which a model would make noise for as long as it may."""
+    for text in ("\U0001f600", "?!", "..." * 300, "\U0001f600 " * 2000, "\u0645\u0631\u062d\u0628\u0627 " * 2000):
+        for _ in range(5):
+            with suppress(MynahError):  # there is nothing to speak
+                async for _ in at.client.synthesize(text):
+                    pass
 
 
 def call_head(path: bytes, *more: tuple[bytes, bytes]) -> bytes:
@@ -191,7 +214,18 @@ def _socket_of(at: Target) -> str:
     return "ws://{}:{}/v1/stream".format(*at.http)
 
 
-INPUTS: list[Attack] = [giant_frames, allowed_frames, tiny_chunks, pings, flushes, cancels, lists, long_texts]
+INPUTS: list[Attack] = [
+    giant_frames,
+    allowed_frames,
+    tiny_chunks,
+    pings,
+    flushes,
+    cancels,
+    lists,
+    long_texts,
+    foreign_hosts,
+    unspeakable_texts,
+]
 CALLS: list[Attack] = [silent_calls, reset_calls]
 ATTACKS: dict[str, Attack] = {each.__name__: each for each in (heads, *INPUTS, *CALLS)}
 

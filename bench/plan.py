@@ -24,34 +24,29 @@ _MODELS = {spec.name: spec for spec in (TURBO, NANO)}
 
 def figures() -> dict[str, Any]:
     """All that the documents quote."""
-    plans = {
-        name: {key: Planner(Times(spec, gpu)).plan(STREAMS) for key, gpu in GPUS.items()}
-        for name, spec in _MODELS.items()
-    }
     return {
         "streams": STREAMS,
         "prices_date": PRICES_DATE,
         "gflop_per_audio_s": {"t3": {name: _t3_gflop(name) for name in _MODELS}, "s3gen": _s3gen_gflop()},
         "kv_cache_mb_per_stream": {name: _kv_mb(name) for name in _MODELS},
         "memory_mb": {f"{name} {streams}": _memory(name, streams) for name, streams in _MEMORY},
-        "plans": {
-            name: {
-                key: {
-                    "ttfa_ms": {f"of {first.streams}": round(first.median_ms) for first in plan.first_audio},
-                    "slowest_ms": {f"of {first.streams}": round(first.slowest_ms) for first in plan.first_audio},
-                    "carried": {f"hops of {load.hop_tokens}": load.carried for load in plan.loads},
-                    "limited_by": {
-                        f"hops of {load.hop_tokens}": min(load.limits, key=lambda limit: load.limits[limit])
-                        for load in plan.loads
-                    },
-                    "usd_per_hour": plan.usd_per_hour,
-                    "usd_per_speech_hour": round(min(load.usd_per_speech_hour for load in plan.loads), 3),
-                    "usd_per_speech_hour_full": round(min(load.usd_per_speech_hour_full for load in plan.loads), 3),
-                }
-                for key, plan in of_model.items()
-            }
-            for name, of_model in plans.items()
+        "plans": {name: {key: plan_figures(name, key) for key in GPUS} for name in _MODELS},
+    }
+
+
+def plan_figures(model: str, key: str) -> dict[str, Any]:
+    """What the documents quote of the plan of one model on one GPU."""
+    plan = Planner(Times(_MODELS[model], GPUS[key])).plan(STREAMS)
+    return {
+        "ttfa_ms": {f"of {first.streams}": round(first.median_ms) for first in plan.first_audio},
+        "slowest_ms": {f"of {first.streams}": round(first.slowest_ms) for first in plan.first_audio},
+        "carried": {f"hops of {load.hop_tokens}": load.carried for load in plan.loads},
+        "limited_by": {
+            f"hops of {load.hop_tokens}": min(load.limits, key=lambda limit: load.limits[limit]) for load in plan.loads
         },
+        "usd_per_hour": plan.usd_per_hour,
+        "usd_per_speech_hour": round(min(load.usd_per_speech_hour for load in plan.loads), 3),
+        "usd_per_speech_hour_full": round(min(load.usd_per_speech_hour_full for load in plan.loads), 3),
     }
 
 

@@ -42,7 +42,7 @@ STAMP_BYTES = 2 * _STAMP_WORDS
 _LINES = {
     "address": re.compile(r"listening on (\S+)"),
     "admin": re.compile(r"readiness at http://(\S+)"),
-    "http": re.compile(r"HTTP at http://(\S+)"),
+    "http": re.compile(r"HTTP at https?://(\S+)"),
     "ready": re.compile(r"(serving) after"),
 }
 

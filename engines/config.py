@@ -15,7 +15,8 @@ from engines.errors import InvalidInput
 from engines.model_spec import SPEECH_VOCAB
 
 SCHEDULE_NAMES = ("lowest_latency", "balanced", "throughput", "crowd")  # see s3gen/streaming/schedule.py
-STREAM_SCHEDULES = (*SCHEDULE_NAMES, "offline")  # that a stream may name
+OFFLINE = "offline"  # the schedule of a stream without a listener
+STREAM_SCHEDULES = (*SCHEDULE_NAMES, OFFLINE)  # that a stream may name
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ T3_DTYPES = (*DTYPES, "int8")
 S3GEN_DTYPES = ("auto", "float32", "float16")
 S3GEN_STEPS = ("auto", "2", "10")
 WORD_TIMES = ("auto", "off")
+ATTENTION = ("free", "constrained")
 ONNX_PROVIDERS = ("tensorrt", "cuda", "cpu")
 
 
@@ -91,7 +93,8 @@ class EngineConfig:
     model: str = option(
         "auto",
         "model to load: auto (turbo on a GPU, else nano), turbo, nano, turbo-onnx, tiny, random:turbo, random:nano, "
-        "random:tiny, or a folder that holds a checkpoint",
+        "random:tiny, or a folder that holds a checkpoint; turbo@REVISION and nano@REVISION pin a commit, tag or "
+        "branch of the hub's repository",
         metavar="MODEL",
     )
     device: str = option(
@@ -172,6 +175,12 @@ class EngineConfig:
         "folder also holds s3gen_meanflow.safetensors), 2 (the nets of that file) or 10",
         choices=S3GEN_STEPS,
     )
+    max_batch: int | None = option(
+        None,
+        "windows of several streams that share a call of S3Gen, at most; with 1 no other stream changes how samples "
+        "are rounded; default: 8 on a CPU, where only small nets share calls, and 16 on a GPU",
+        metavar="COUNT",
+    )
     strict_reference: bool = option(
         False,
         "where decode, t3, t3_dtype or s3gen_steps is auto, stay as near to the published model as possible, however "
@@ -182,6 +191,12 @@ class EngineConfig:
         "times of words: auto (where an attention head of T3 follows the text; beside onnx and vllm, the first layers "
         "of T3 are loaded once more for it) or off",
         choices=WORD_TIMES,
+    )
+    attention: str = option(
+        "free",
+        "what T3's heads that follow the text look at in segments with word_guard: free, or constrained to the place "
+        "that is being spoken (T3 on torch)",
+        choices=ATTENTION,
     )
     strict: bool = option(
         False, "refuse to start if the S3Gen runtime fails its parity check, instead of falling back to the next one"

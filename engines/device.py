@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -63,7 +63,8 @@ def use_own_stream(device: str, priority: int) -> None:
     target = torch.device(device)
     if target.type != "cuda":
         return
-    torch.cuda.set_device(target)  # one per thread; CUDA's own default is the first GPU
+    # one per thread, and CUDA's own default is the first GPU; torch takes no "cuda" without a number here
+    torch.cuda.set_device(target.index or 0)
     torch.cuda.synchronize(target)  # weights were copied on the default stream
     torch.cuda.set_stream(torch.cuda.Stream(target, priority=priority))  # type: ignore[no-untyped-call]
 
@@ -115,6 +116,12 @@ def send(target: Tensor, staged: Tensor) -> None:
     target.copy_(staged, non_blocking=True)
 
 
+def wait_until_done(device: torch.device) -> None:
+    """The host waits for what this thread has put on its stream. Without effect on a CPU."""
+    if device.type == "cuda":
+        torch.cuda.current_stream(device).synchronize()
+
+
 Launch = Callable[[], None]
 
 
@@ -126,25 +133,44 @@ class Graphs(Protocol):
         ...
 
 
+def captured(work: Callable[[], None], pool: Any, stream: torch.cuda.Stream) -> Launch:
+    """Capture `work` on `stream`. Returns the launch on the calling thread's stream.
+
+    From torch 2.10 on, kernels of a graph keep the priority of the stream that they were captured on.
+
+    Captures and launches are in inference mode, whatever the caller's mode is. Torch keeps its random generator's state
+    for graphs in tensors that the first capture of the process makes, and writes to them in every capture and at every
+    launch. Tensors that were made in inference mode can be written to in it alone.
+    """
+    graph = torch.cuda.CUDAGraph()
+    with (
+        torch.inference_mode(),
+        torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"),
+    ):
+        work()
+
+    def launch() -> None:
+        with torch.inference_mode():
+            graph.replay()
+
+    return launch
+
+
 class CudaGraphs:
     """CUDA graphs in one pool of memory: they run one after the other on one stream, and what one leaves is read before
     the next runs."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, priority: int) -> None:
+        """priority: of the stream that will launch them"""
         self._device = device
         with torch.cuda.device(device):
             self._pool = torch.cuda.graph_pool_handle()
+            self._stream = torch.cuda.Stream(device, priority=priority)  # type: ignore[no-untyped-call]
 
     def capture(self, work: Callable[[], None]) -> Launch:
         """As Graphs.capture. It stops the whole device for a moment."""
-        graph = torch.cuda.CUDAGraph()
-        with (
-            torch.cuda.device(self._device),  # of this thread; the graph runs on the thread that launches it
-            torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"),
-        ):
-            work()
-        replay: Launch = graph.replay
-        return replay
+        with torch.cuda.device(self._device):  # of this thread; the graph runs on the thread that launches it
+            return captured(work, self._pool, self._stream)
 
 
 def use_threads(threads: int | None) -> None:

@@ -20,6 +20,7 @@ from engines.conditioning import speaker, tokenizer, xvector
 from engines.conditioning.builder import VoiceBuilder
 from engines.conditioning.builtin import load_builtin, load_others
 from engines.config import DTYPES, EngineConfig
+from engines.continuity import Continuity
 from engines.cuda_faults import is_sticky
 from engines.device import (
     S3GEN_PRIORITY,
@@ -43,8 +44,10 @@ from engines.realtime.ladder import Choice
 from engines.realtime.settle import CpuNets, settle
 from engines.s3gen.flow_steps import check_decode, own_steps, steps_notice, with_steps
 from engines.s3gen.nets import flow, vocoder_weights
+from engines.s3gen.runtime import Runtime
 from engines.s3gen.select_runtime import select_runtime
 from engines.s3gen.streaming.batcher import WindowBatcher
+from engines.s3gen.streaming.decode_times import CPU_CALIBRATION, GPU_CALIBRATION
 from engines.s3gen.streaming.schedule import SCHEDULES
 from engines.t3 import model as t3_model
 from engines.t3.alignment.setup import find_alignment
@@ -62,7 +65,6 @@ from engines.voice import Voice
 _log = logging.getLogger(__name__)
 # Bounds the batcher's memory; it batches windows only where measurements show a gain.
 _MAX_BATCH = {"cpu": 8, "cuda": 16}
-_STEADY_AFTER = 6  # calls of a size on a GPU: kernels are chosen and memory is allocated in each buffer's first ones
 _T3_DTYPES_OF = {
     "torch": ("auto", "float32", "float16", "int8"),
     "torch_graphs": ("auto", "float32", "float16"),
@@ -115,16 +117,17 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
     default_voice = load_builtin(checkpoint.conds_path) if checkpoint.conds_path else None
     alignment = find_alignment(settled, checkpoint, device, encoder, default_voice)
     t3 = _make_t3(settled, checkpoint, device, setting, nets)
-    aligner = alignment.aligner(t3.name in _CALLS_TAPS, on_device(T3_PRIORITY, watch.call))
+    constrained, observes = config.attention == "constrained", _observes_steps(t3.name, device)
+    aligner = alignment.aligner(observes, on_device(T3_PRIORITY, working), constrained=constrained)
     loaded = nets.take_s3gen(settled.s3gen_steps) if device == "cpu" else None
     s3gen = select_runtime(settled, checkpoint, device, loaded)
     batcher = WindowBatcher(
         s3gen.runtime,
-        max_batch=_MAX_BATCH[device.split(":")[0]],
+        max_batch=config.max_batch or _MAX_BATCH[device.split(":")[0]],
         reference=s3gen.reference,
         observer=observer,
         on_device=on_device(S3GEN_PRIORITY, working),
-        steady_after=1 if device == "cpu" else _STEADY_AFTER,
+        calibration=CPU_CALIBRATION if device == "cpu" else GPU_CALIBRATION,
     )
     stages = Stages(
         encoder,
@@ -137,6 +140,7 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
         _no_bound if checkpoint.random_weights else encoder.max_speech_tokens,
         encoder.words,
         aligner,
+        Continuity() if isinstance(t3, LocalT3Backend) else None,
     )
     info = EngineInfo(
         model=checkpoint.spec.name,
@@ -150,6 +154,7 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
         clones_speakers=checkpoint.spec.clones_speakers,
         notice=_notice(published, own_steps(checkpoint.spec), choice),
         refused_runtimes=(*setting.refused, *s3gen.refused),
+        failed_captures=_failed_captures(t3, s3gen.runtime),
         tags=encoder.tags,
         voice_models=checkpoint.voice_models,
         decode=settled.decode,
@@ -157,6 +162,7 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
         load=None if choice is None else choice.load,
         word_times=aligner is not None,
         word_times_notice=alignment.notice,
+        continuity=stages.continuity is not None,
     )
     memory, others = partial(device_memory, device), load_others(checkpoint.other_voice_paths)
     builder = _QuietBuilder(VoiceBuilder(checkpoint), exclusive)
@@ -179,6 +185,17 @@ class _QuietBuilder:
         """As pipeline.Builder.similarity."""
         with self.exclusive.shared():
             return self.builder.similarity(voice, speech)
+
+
+def _failed_captures(*runtimes: T3Backend | Runtime) -> tuple[tuple[str, int], ...]:
+    counts = [(runtime.name, int(getattr(runtime, "failed_captures", 0))) for runtime in runtimes]
+    return tuple((name, count) for name, count in counts if count)
+
+
+def _observes_steps(t3_name: str, device: str) -> bool:
+    """Whether words come from T3's own steps. On a GPU they do not: what the step thread's stream has not computed yet
+    cannot be read by another thread."""
+    return t3_name in _CALLS_TAPS and device == "cpu"
 
 
 def _notice(published: Checkpoint, s3gen_steps: str, choice: Choice | None) -> str:

@@ -82,11 +82,11 @@ class ActiveStreams:
         if (dry_at_s := self._dry_at_s.pop(stream, None)) is not None:
             del self._ordered[bisect_left(self._ordered, dry_at_s)]
 
-    def streams_due_before(self, stream: Hashable, until_s: float) -> int:
-        """How many others are due before `stream`, whose next window is due at `until_s`.
+    def streams_due_before(self, stream: Hashable, until_s: float) -> tuple[int, int]:
+        """How many others are due before `stream`, whose next window is due at `until_s`: (speaking, silent).
 
         These are the streams that run dry earlier and, if `stream` has no audio itself, those that have none either.
         """
-        others_silent = len(self._silent) - 1 if stream in self._silent else 0
+        silent = len(self._silent) - 1 if stream in self._silent else 0
         own = self._dry_at_s.get(stream)
-        return others_silent + bisect_left(self._ordered, until_s) - (own is not None and own < until_s)
+        return bisect_left(self._ordered, until_s) - (own is not None and own < until_s), silent

@@ -9,16 +9,14 @@ import signal
 import sys
 from typing import NoReturn
 
-import engines
 from engines.api import Engine, EngineInfo, Limits
 from engines.config import Sampling
 from engines.cuda_faults import DeviceLost
 from engines.errors import EngineError
 from service import stderr_filter
 from service.access import descriptors
-from service.audio import watermark
 from service.config import ConfigError, ServerConfig, read_config, with_voices_place
-from service.engine_loader import LazyEngine
+from service.engine_loader import LazyEngine, load_engine
 from service.options import MEMORY
 from service.server import END_TIMEOUT_S, Server
 from service.shutdown import Signals, force_exit
@@ -59,7 +57,7 @@ def _level(number: signal.Signals) -> int:
 def _run(config: ServerConfig) -> signal.Signals:
     """Serve until a signal, which is returned. Ends the process if anything else ends the server."""
     engine = LazyEngine(
-        lambda: _load(config),
+        lambda: load_engine(config),
         _expected(config),
         measured=config.max_streams is None,
     )
@@ -86,13 +84,6 @@ def _end_process(error: DeviceLost) -> None:
     _say_failure(EXIT_DEVICE_LOST, error)
     stderr_filter.restore()
     os._exit(EXIT_DEVICE_LOST)
-
-
-def _load(config: ServerConfig) -> Engine:
-    """The engine, with a watermark if configured. The watermark comes first, because it fails sooner."""
-    marker = watermark.PerthMarker() if watermark.is_enabled(config.watermark) else None
-    engine = engines.load(config.engine_config(), tracing.TracedEngine())
-    return engine if marker is None else watermark.MarkedEngine(engine, marker)
 
 
 def _expected(config: ServerConfig) -> EngineInfo:
@@ -123,7 +114,7 @@ async def serve(engine: Engine, config: ServerConfig) -> signal.Signals:
             _level(number),
             "%s received: %d streams and %d uploads are open and have %g s",
             number.name,
-            server.admission.streams.in_use,
+            server.admission.open_streams,
             server.admission.uploads.in_use,
             server.grace_s,
         )
@@ -153,7 +144,7 @@ async def _listen(server: Server, config: ServerConfig, model: str) -> None:
 
 async def _stop(server: Server, signalled: asyncio.Queue[signal.Signals]) -> None:
     """End within the grace period, or at the next signal."""
-    if busy := server.admission.streams.in_use:
+    if busy := server.admission.open_streams:
         streams = f"{busy} open streams have" if busy > 1 else "1 open stream has"
         _say(f"stopping: {streams} {server.grace_s:g} s to finish; a second signal ends at once")
     graceful = asyncio.ensure_future(server.stop())

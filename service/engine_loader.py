@@ -11,14 +11,28 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+import engines
 from engines.api import DeviceMemory, Engine, EngineInfo, Samples, SpeechStream
 from engines.config import Sampling
 from engines.errors import EngineFailure
 from engines.health import Health
 from engines.voice import Voice
+from service.audio import watermark
 from service.capacity import measure, overcommitted
+from service.config import ServerConfig
+from service.telemetry import tracing
 
 log = logging.getLogger("mynah.service")
+
+
+def load_engine(config: ServerConfig) -> Engine:
+    """The engine, with a watermark if configured. The watermark comes first, because it fails sooner. Blocks.
+
+    Raises what loading either of them raises.
+    """
+    marker = watermark.PerthMarker() if watermark.is_enabled(config.watermark) else None
+    engine = engines.load(config.engine_config(), tracing.TracedEngine())
+    return engine if marker is None else watermark.MarkedEngine(engine, marker)
 
 
 class LazyEngine:
@@ -60,7 +74,9 @@ class LazyEngine:
         if self._measured:
             capacity = await measure(engine, engine.info.limits.max_streams)
             log.info("capacity: %s", capacity.summary)
-            self._info = replace(engine.info, limits=replace(engine.info.limits, max_streams=capacity.streams))
+            built_for = engine.info.limits.max_streams
+            limits = replace(engine.info.limits, max_streams=capacity.streams, max_offline_streams=built_for)
+            self._info = replace(engine.info, limits=limits)
         elif warning := overcommitted(engine.info):
             log.warning("%s", warning)
 

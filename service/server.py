@@ -249,7 +249,8 @@ class Server:
         began_s = clock()
         await self._engine.warm_up()
         self._voices.log_foreign()
-        self.admission.open(self._engine.info.limits.max_streams)
+        limits = self._engine.info.limits
+        self.admission.open(limits.max_streams, limits.max_offline_streams)
         self._warm = True
         self._watchdog.start(lambda: self._engine.health.healthy)
         self._update_health()
@@ -288,7 +289,7 @@ class Server:
         self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         allowed_s = self._config.grace_s if grace_s is None else grace_s
         if not await self._idle_within(allowed_s) and allowed_s > 0:
-            log.warning("%d streams had not ended after %g s and are ended", self.admission.streams.in_use, allowed_s)
+            log.warning("%d streams had not ended after %g s and are ended", self.admission.open_streams, allowed_s)
         self.admission.stopped.set()
         await self._grpc.stop(_END_TIMEOUT_S)
         if self._http is not None:

@@ -36,9 +36,7 @@ def redirect(log_format: str = "text") -> None:
     """Gives libraries a pipe to the filter in place of stderr. To be called once, before there are other threads."""
     real = os.dup(2)
     reading, writing = os.pipe()
-    # -E and -s: what a user's environment adds is of no use to it; it imports the standard library alone
-    command = [sys.executable, "-E", "-s", "-c", _PROGRAM, str(Path(__file__).parents[1]), log_format]
-    process = subprocess.Popen(command, stdin=reading, stdout=subprocess.DEVNULL, stderr=real, start_new_session=True)
+    process = start(reading, real, log_format)
     os.close(reading)
     os.dup2(writing, 2)
     os.close(writing)
@@ -53,6 +51,13 @@ def redirect(log_format: str = "text") -> None:
 
     _at_end.append(give_back)
     atexit.register(restore)
+
+
+def start(reading: int, real: int, log_format: str = "text") -> subprocess.Popen[bytes]:
+    """Starts the filter between two descriptors. It ends once all that can write to the pipe have ended."""
+    # -E and -s: what a user's environment adds is of no use to it; it imports the standard library alone
+    command = [sys.executable, "-E", "-s", "-c", _PROGRAM, str(Path(__file__).parents[1]), log_format]
+    return subprocess.Popen(command, stdin=reading, stdout=subprocess.DEVNULL, stderr=real, start_new_session=True)
 
 
 def restore() -> None:

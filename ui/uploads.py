@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+from starlette.requests import ClientDisconnect
+
 from mynah import InvalidArgument
 from ui.slots import Slots
 
@@ -25,7 +27,7 @@ class Uploads:
         self.slots = Slots(MAX_PER_VISITOR, MAX_UPLOADS, "UPLOADS_EXHAUSTED")
 
     async def read(self, body: AsyncIterator[bytes]) -> bytes:
-        """Returns the whole body. Raises InvalidArgument if it is too large or takes too long."""
+        """Returns the whole body. Raises InvalidArgument if it is too large, takes too long or is broken off."""
         received = bytearray()
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -41,4 +43,7 @@ class Uploads:
         except TimeoutError:
             message = f"The upload took longer than {self._timeout_s:.0f} s. Try again."
             raise InvalidArgument(message, reason="UPLOAD_TIMED_OUT", field="audio") from None
+        except ClientDisconnect:  # the answer is not read
+            message = "The upload was broken off. Try again."
+            raise InvalidArgument(message, reason="UPLOAD_INCOMPLETE", field="audio") from None
         return bytes(received)

@@ -15,7 +15,12 @@ from engines.config import EngineConfig, Sampling
 from engines.device import device_memory
 from engines.errors import EngineBusy
 from engines.model_spec import MODELS, SAMPLE_RATE_HZ
+from engines.pipeline import Pipeline
 from engines.planning.plan import Planner, engine_memory
+from engines.tools.engine_times import first_chunk_seconds, t3_seconds
+from engines.tools.goals import GOALS, judged_here, missed
+from engines.tools.s3gen_times import WINDOWS, Timed, measure, window_calls
+from engines.tools.torch_profiler import peak_host_mb
 
 _TEXT = "The quick brown fox jumps over the lazy dog, and the dog does not mind at all."
 
@@ -24,7 +29,11 @@ def run(record: Recorder, machine: Machine) -> None:
     """Speak with as many streams as the product's goals name."""
     streams = (1, 8, 32) if machine.on_gpu else (1, 2)
     config = EngineConfig(
-        model=machine.model, device=machine.device, max_streams=streams[-1], cache_dir=machine.cache_dir
+        model=machine.model,
+        device=machine.device,
+        max_streams=streams[-1],
+        cache_dir=machine.cache_dir,
+        strict_reference=True,  # a rehearsal would measure what this CPU can do
     )
     began_s = time.perf_counter()
     engine = engines.load(config)
@@ -60,11 +69,32 @@ async def _speak_all(record: Recorder, machine: Machine, engine: Engine, counts:
             record.measured(f"real-time factor, {streams} streams", took_s / float(audio_s.mean()), "")
             record.measured(f"underruns, {streams} streams", float(underruns.sum()), "")
             record.check(f"audio of {streams} streams", bool((audio_s > 0).all()))
+        await _judge(record, machine, engine)
         if (memory := device_memory(machine.device)) is not None:
             planned_gb = engine_memory(MODELS[engine.info.model], counts[-1]).total / 1e9
             record.measured("memory of the GPU in use", memory.used_bytes / 1e9, "GB", planned=planned_gb)
     finally:
         await engine.close()
+
+
+async def _judge(record: Recorder, machine: Machine, engine: Engine) -> None:
+    """The product's goals for an A10G: S3Gen, T3 and the whole pipeline with one stream, and memory."""
+    assert isinstance(engine, Pipeline)
+    calls = window_calls(engine.stages.s3gen.runtime, WINDOWS["hop12"]).values()
+    repeats = machine.repeats(10, 2)
+    memory = device_memory(machine.device)
+    measured_here = {
+        "S3Gen, ms": sum(measure(call, repeats).p50_ms for call in calls),
+        "T3, ms": Timed.of((await t3_seconds(engine, repeats))[0]).p50_ms,
+        "pipeline, ms": Timed.of(await first_chunk_seconds(engine, repeats)).p50_ms,
+        "peak memory, GB": (peak_host_mb() / 1000 if memory is None else memory.used_bytes / 1e9),
+    }
+    over = missed(measured_here, machine.device)
+    for name, goal in GOALS.items():
+        unit = name.rpartition(" ")[2]
+        record.measured(f"goal: {name}", measured_here[name], unit, note=f"{goal.before:g} -> {goal.goal:g}")
+        if judged_here(machine.device):
+            record.check(f"goal reached: {name}", name not in over, f"at most {goal.goal:g} {unit}")
 
 
 async def _speak_together(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +13,7 @@ from bench.gpu.results import Recorder
 from bench.gpu.steps import Machine, best_ms, peak_memory
 from engines.conditioning.builtin import load_builtin
 from engines.device import use_exact_float32
+from engines.errors import EngineError
 from engines.planning.stages import Window
 from engines.s3gen.gpu.buffered import BufferedRuntime
 from engines.s3gen.parity_check import (
@@ -20,7 +23,7 @@ from engines.s3gen.parity_check import (
     LARGEST_COMPOSITIONS,
     validate,
 )
-from engines.s3gen.runtime import CachedFlowBatch, CachedRuntime, Runtime
+from engines.s3gen.runtime import CachedFlowBatch, CachedRuntime, FlowBatch, Runtime, VocoderBatch
 from engines.s3gen.runtimes.torch import TorchRuntime
 from engines.s3gen.runtimes.torch_cached import TorchCachedRuntime
 from engines.tools.s3gen_times import flow_batch, vocoder_batch
@@ -41,8 +44,28 @@ _WINDOWS = {
 
 
 def right(record: Recorder, machine: Machine) -> None:
-    """Every runtime's results, replays among them, against torch on the CPU and then on the GPU."""
+    """Every runtime's results, replays among them, against torch on the CPU and then on the GPU; the tiny model first,
+    so that a fault shows in seconds."""
     use_exact_float32()
+    if machine.on_gpu:
+        _right(_Named(record, "tiny, "), Machine(machine.device, "tiny", machine.folder))
+    _right(record, machine)
+
+
+class _Named:
+    """A Recorder whose names begin alike."""
+
+    def __init__(self, record: Recorder, beginning: str) -> None:
+        self._record, self._beginning = record, beginning
+
+    def __getattr__(self, method: str) -> Any:
+        def recorded(name: str, *arguments: Any, **options: Any) -> Any:
+            return getattr(self._record, method)(self._beginning + name, *arguments, **options)
+
+        return recorded
+
+
+def _right(record: Recorder | _Named, machine: Machine) -> None:
     trusted: Runtime = TorchRuntime(machine.checkpoint())
     if machine.on_gpu:
         on_gpu = TorchRuntime(machine.checkpoint(), device=machine.device)
@@ -61,7 +84,7 @@ def right(record: Recorder, machine: Machine) -> None:
 
 
 def _compare(
-    record: Recorder, name: str, runtime: Runtime, trusted: Runtime, precision: str, *, thorough: bool
+    record: Recorder | _Named, name: str, runtime: Runtime, trusted: Runtime, precision: str, *, thorough: bool
 ) -> None:
     def compare() -> str:
         report = validate(
@@ -78,7 +101,7 @@ def _compare(
     record.attempt(name, compare)
 
 
-def _with_tf32(record: Recorder, runtime: Runtime, trusted: Runtime) -> None:
+def _with_tf32(record: Recorder | _Named, runtime: Runtime, trusted: Runtime) -> None:
     """What TF32 would cost; no check, because it is off."""
     torch.backends.cudnn.allow_tf32 = True
     report = validate(runtime, trusted, precision="fp32", compositions=COMPOSITIONS)
@@ -86,7 +109,7 @@ def _with_tf32(record: Recorder, runtime: Runtime, trusted: Runtime) -> None:
     record.measured("torch with TF32: frame error", report.frame_error, "", note=str(report))
 
 
-def _others(record: Recorder, machine: Machine) -> Iterator[tuple[str, str, Runtime]]:
+def _others(record: Recorder | _Named, machine: Machine) -> Iterator[tuple[str, str, Runtime]]:
     """The runtimes other than plain torch: name, precision, runtime."""
     checkpoint = machine.checkpoint()
     from engines.s3gen.gpu.cuda import CudaUnavailable
@@ -105,12 +128,12 @@ def _others(record: Recorder, machine: Machine) -> Iterator[tuple[str, str, Runt
     yield "torch, cached decoding", "fp32", TorchCachedRuntime(TorchRuntime(checkpoint, device=machine.device))
     if not machine.on_gpu:
         return
-    from engines.device import CudaGraphs
+    from engines.device import S3GEN_PRIORITY, CudaGraphs
     from engines.s3gen.gpu.cached_graphs import GraphedCachedRuntime
 
     for precision, dtype in (("fp32", torch.float32), ("fp16", torch.float16)):
         blocks = GraphedCachedRuntime(TorchRuntime(checkpoint, device=machine.device, dtype=dtype))
-        blocks.prepare(CudaGraphs(torch.device(machine.device)))
+        blocks.prepare(CudaGraphs(torch.device(machine.device), S3GEN_PRIORITY))
         record.measured(f"torch_graphs, cached {precision}: sizes captured", blocks.static.graphs, "")
         record.measured(f"torch_graphs, cached {precision}: memory of graphs", blocks.static.nbytes / 1e6, "MB")
         yield f"torch_graphs, cached {precision}", precision, blocks
@@ -120,7 +143,7 @@ def fast(record: Recorder, machine: Machine) -> None:
     """Times of windows, flow and vocoder together."""
     use_exact_float32()
     runtimes = [("torch", "fp32", TorchRuntime(machine.checkpoint(), device=machine.device))]
-    runtimes += list(_others(record, machine)) if machine.on_gpu else []
+    runtimes += [*_others(record, machine), *_engines(record, machine)] if machine.on_gpu else []
     windows = _WINDOWS if machine.on_gpu else {"first window": _WINDOWS["first window"]}
     for name, _, runtime in runtimes:
         for window, (rows, tokens, frames) in windows.items():
@@ -134,8 +157,46 @@ def fast(record: Recorder, machine: Machine) -> None:
                 planned_ms = times.window_ms(Window(_PROMPT_TOKENS + tokens, frames), rows)
             took_ms = {"flow_ms": flow_ms, "vocoder_ms": vocoder_ms}
             record.measured(f"{name}: {window}", flow_ms + vocoder_ms, "ms", planned=planned_ms, **took_ms)
+        if isinstance(runtime, BufferedRuntime):
+            _time_parts(record, machine, name, runtime)
         if isinstance(runtime, CachedRuntime):
             _time_blocks(record, machine, name, runtime)
+
+
+def _engines(record: Recorder, machine: Machine) -> Iterator[tuple[str, str, Runtime]]:
+    """S3Gen on TensorRT, if the step before has found or built engines of the model."""
+    try:
+        from engines.s3gen.gpu.tensorrt import TensorRTRuntime
+
+        runtime = TensorRTRuntime(machine.checkpoint(), cache_dir=machine.cache_dir)
+    except (EngineError, ImportError) as why:
+        record.absent("tensorrt", str(why)[:120])
+        return
+    runtime.prepare()
+    yield "tensorrt fp16", "fp16", runtime
+
+
+def _time_parts(record: Recorder, machine: Machine, name: str, runtime: BufferedRuntime) -> None:
+    """A window's stages, the host's part of it (until both calls are submitted), and the same without graphs."""
+    for window, (rows, tokens, frames) in list(_WINDOWS.items())[:3]:
+        flow, vocoder = flow_batch(rows, _PROMPT_TOKENS + tokens), vocoder_batch(rows, frames)
+        stages = {stage: best_ms(call, machine, 5) for stage, call in runtime.parts(flow).items()}
+        for graphs, one in (("", runtime), (", without graphs", runtime.with_depth(2))):
+            host_ms, whole_ms = _host_and_whole_ms(one, flow, vocoder)
+            record.measured(f"{name}: host's part of {window}{graphs}", host_ms, "ms", whole_ms=whole_ms, **stages)
+
+
+def _host_and_whole_ms(runtime: BufferedRuntime, flow: FlowBatch, vocoder: VocoderBatch) -> tuple[float, float]:
+    times = []
+    for _ in range(6):
+        began_s = time.perf_counter()
+        waits = runtime.submit_flow(flow), runtime.submit_vocoder(vocoder)
+        submitted_s = time.perf_counter()
+        for wait in waits:
+            wait()
+        times.append((submitted_s - began_s, time.perf_counter() - began_s))
+    host_s, whole_s = sorted(times[1:])[len(times) // 2 - 1]
+    return 1000 * host_s, 1000 * whole_s
 
 
 def _time_blocks(record: Recorder, machine: Machine, name: str, runtime: CachedRuntime) -> None:

@@ -7,10 +7,12 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
-import threading
+import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,6 +25,8 @@ from engines.planning.times import Times
 _PACKAGES = (
     "torch", "vllm", "tensorrt-cu12", "tensorrt-rtx-cu12", "cuda-python", "onnxruntime", "onnxruntime-gpu",
 )  # fmt: skip
+_MOST_TRACE_MB = 16  # what a viewer opens, and a device machine sends back
+_HOST_MEMORY = Path("/proc/meminfo")
 
 
 class Machine:
@@ -44,6 +48,11 @@ class Machine:
     def synchronize(self) -> None:
         if self.on_gpu:
             torch.cuda.synchronize()
+
+    @property
+    def streams(self) -> int:
+        """As many as the product's goals name; on a CPU few."""
+        return self.repeats(32, 2)
 
     def repeats(self, on_gpu: int, on_cpu: int) -> int:
         return on_gpu if self.on_gpu else on_cpu
@@ -73,15 +82,7 @@ def best_ms(call: Callable[[], object], machine: Machine, repeats: int) -> float
 
 def facts(record: Recorder, machine: Machine) -> None:
     """What the machine is: versions, memory, copies, the cost of a launch."""
-    for name in (
-        "torch",
-        "vllm",
-        "tensorrt-cu12",
-        "tensorrt-rtx-cu12",
-        "cuda-python",
-        "onnxruntime",
-        "onnxruntime-gpu",
-    ):
+    for name in _PACKAGES:
         try:
             record.check(name, True, importlib.metadata.version(name))
         except importlib.metadata.PackageNotFoundError:
@@ -93,6 +94,10 @@ def facts(record: Recorder, machine: Machine) -> None:
         properties = torch.cuda.get_device_properties(machine.device)
         architecture = f"sm{properties.major}{properties.minor}, CUDA {torch.version.cuda}"
         record.measured(properties.name, properties.total_memory / 1e9, "GB", note=architecture)
+    record_driver(record)
+    if _HOST_MEMORY.is_file():
+        total_kb = int(_HOST_MEMORY.read_text().split()[1])
+        record.measured("memory of the host", total_kb / 1e6, "GB")
     megabytes = machine.repeats(256, 8)
     host = torch.ones(megabytes << 18, pin_memory=machine.on_gpu)
     on_device = host.to(machine.device, copy=True)
@@ -115,64 +120,16 @@ def facts(record: Recorder, machine: Machine) -> None:
         record.measured("the same in a graph", best_ms(graph.replay, machine, 3), "us")
 
 
-def driver(record: Recorder, machine: Machine) -> None:
-    """The double buffer on real streams, and which neighbours a capture survives."""
-    if importlib.util.find_spec("cuda") is None or not machine.on_gpu:
-        record.absent("driver layer", "no GPU" if not machine.on_gpu else "cuda-python is not installed")
+def record_driver(record: Recorder) -> None:
+    """The driver's version, clocks and power, as its own tool says them."""
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        record.absent("nvidia-smi", "not installed")
         return
-    from engines.s3gen.gpu.cuda import CudaDevice
-
-    device = CudaDevice()
-    size = 1 << 20
-    source, target = device.allocate(size), device.allocate(size)
-    host = device.pinned(size)
-
-    def copies() -> str:
-        stream, event = device.stream(), device.event()
-        host[:] = 7
-        device.copy_in(source, host, stream)
-        graph = device.capture(stream, lambda: device.copy_on(target, source, size, stream))
-        device.launch(graph, stream)
-        host[:] = 0
-        device.copy_out(host, target, stream)
-        device.record(event, stream)
-        device.synchronize(event)
-        assert (host == 7).all(), "wrong bytes"
-        return "copies and a captured graph"
-
-    record.attempt("copies, events, graphs", copies)
-    neighbours: dict[str, Callable[[], object]] = {
-        "work on the default stream": lambda: torch.ones(8, device="cuda").add_(1),
-        "an allocation": lambda: torch.empty(1 << 24, device="cuda"),
-        "a synchronisation of the device": torch.cuda.synchronize,
-    }
-    for name, neighbour in neighbours.items():
-        record.attempt(f"capture beside {name}", lambda neighbour=neighbour: _capture_beside(device, neighbour))
-
-
-def _capture_beside(device: object, neighbour: Callable[[], object]) -> str:
-    from engines.s3gen.gpu.cuda import CudaDevice
-
-    assert isinstance(device, CudaDevice)
-    stream = device.stream()
-    errors: list[BaseException] = []
-
-    def other() -> None:
-        try:
-            neighbour()
-        except Exception as error:
-            errors.append(error)
-
-    def work() -> None:
-        thread = threading.Thread(target=other)
-        thread.start()
-        thread.join()
-
-    try:
-        device.capture(stream, work)
-    except Exception as error:
-        return f"the capture fails: {error}; the neighbour: {errors}"
-    return f"the capture holds; the neighbour: {errors or 'fine'}"
+    fields = "driver_version,clocks.max.sm,power.limit,persistence_mode,mig.mode.current"
+    query = [command, f"--query-gpu={fields}", "--format=csv,noheader"]
+    asked = subprocess.run(query, capture_output=True, text=True, timeout=10)
+    record.check("nvidia-smi", asked.returncode == 0, (asked.stdout or asked.stderr).strip()[:200])
 
 
 def weights(record: Recorder, machine: Machine) -> None:
@@ -202,12 +159,21 @@ def traces(record: Recorder, machine: Machine) -> None:
     for name, call in stage_calls(machine.checkpoint(), runtime, machine.device, ["hop12"]):
         if name == "conditioning":
             continue  # it decodes audio, which needs libraries that a bare machine lacks
+        if name == "t3-step":
+            call = partial(_repeated, call, 5)
         path = machine.folder / f"trace-{name}.json"
         _, peaks = profiled(call, path, 10)
         packed = path.with_suffix(".json.gz")
         packed.write_bytes(gzip.compress(path.read_bytes()))
         path.unlink()
-        record.measured(name, packed.stat().st_size / 1e6, "MB", note=f"{packed.name}, peaks {peaks}")
+        size_mb = packed.stat().st_size / 1e6
+        record.measured(name, size_mb, "MB", note=f"{packed.name}, peaks {peaks}")
+        record.check(f"{name} fits", size_mb < _MOST_TRACE_MB, f"below {_MOST_TRACE_MB} MB")
+
+
+def _repeated(call: Callable[[], object], times: int) -> None:
+    for _ in range(times):
+        call()
 
 
 def _imported(module: str) -> Callable[[Recorder, Machine], None]:
@@ -219,7 +185,7 @@ def _imported(module: str) -> Callable[[Recorder, Machine], None]:
 
 _STEPS: dict[str, Callable[[Recorder, Machine], None]] = {
     "facts": facts,
-    "driver": driver,
+    "driver": _imported("driver"),
     "weights": weights,
     "s3gen": lambda record, machine: importlib.import_module("bench.gpu.s3gen").right(record, machine),
     "t3": _imported("t3"),

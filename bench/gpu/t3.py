@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -46,6 +46,7 @@ def run(record: Recorder, machine: Machine) -> None:
                 return f"{streams} streams, {len(expected)} greedy tokens"
 
             record.attempt(f"{name}: greedy tokens, {streams} streams", compare)
+        _time_cold_prefill(record, machine, name, net, voice)
         for streams in (1, 8, 32) if machine.on_gpu else (1,):
             _time(record, machine, name, net, voice, streams)
 
@@ -77,22 +78,33 @@ def _agreement(ours: Sequence[int], theirs: Sequence[int]) -> float:
     return equal / max(1, len(theirs))
 
 
+def _prefill(decoder: T3Decoder, voice: Voice) -> None:
+    sequence = decoder.add(T3Request(_TEXT, voice, Sampling(seed=1, max_speech_tokens=1000)))
+    while not sequence.decoding:
+        decoder.step()
+    decoder.release(sequence)
+
+
+def _time_cold_prefill(record: Recorder, machine: Machine, name: str, net: Net, voice: Voice) -> None:
+    """The whole prompt, of a voice that nothing is kept of."""
+    decoder = T3Decoder(net, DecoderLimits(1, prefix_cache_bytes=0))
+    took_ms = best_ms(lambda: _prefill(decoder, voice), machine, machine.repeats(3, 1))
+    times = machine.planned("torch", "torch")
+    planned_ms = None if times is None else times.t3_prefill_ms(1, warm=False)
+    record.measured(f"{name}: prefill, voice cold", took_ms, "ms", planned=planned_ms)
+
+
 def _time(record: Recorder, machine: Machine, name: str, net: Net, voice: Voice, streams: int) -> None:
-    """Milliseconds of a prefill without and with the voice's prefix, and of a step of all streams."""
+    """Milliseconds of a prefill with the voice's prefix and of a step of all streams, and the step's kernels."""
     decoder = T3Decoder(net, DecoderLimits(streams))
-    sampling = Sampling(seed=1, max_speech_tokens=1000)
-
-    def prefill() -> None:
-        sequence = decoder.add(T3Request(_TEXT, voice, sampling))
-        while not sequence.decoding:
-            decoder.step()
-        decoder.release(sequence)
-
     machine.synchronize()
     times = machine.planned("torch", "torch")
     planned_ms = None if times is None else times.t3_prefill_ms(1)
     record.measured(
-        f"{name}: prefill, voice warm, {streams} streams", best_ms(prefill, machine, 3), "ms", planned=planned_ms
+        f"{name}: prefill, voice warm, {streams} streams",
+        best_ms(lambda: _prefill(decoder, voice), machine, 3),
+        "ms",
+        planned=planned_ms,
     )
     for seed in range(streams):
         decoder.add(T3Request(_TEXT, voice, Sampling(seed=seed, max_speech_tokens=1000)))
@@ -102,3 +114,23 @@ def _time(record: Recorder, machine: Machine, name: str, net: Net, voice: Voice,
         planned_ms = None if times is None else times.t3_step_ms(streams)
         step_ms = best_ms(decoder.step, machine, machine.repeats(50, 3))
         record.measured(f"{name}: step, {streams} streams", step_ms, "ms", planned=planned_ms)
+        launches, kernels = launches_of(decoder.step)
+    note = "a graph is one" if machine.on_gpu else "operations of torch on a CPU"
+    record.measured(f"{name}: launches of a step, {streams} streams", launches, "", note=note, kernels=kernels)
+
+
+def launches_of(call: Callable[[], object]) -> tuple[int, int]:
+    """How often the host launches something in a call, and the kernels that ran; without a GPU the operations of torch,
+    and 0."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if torch.cuda.is_available():
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=activities) as profiler:
+        call()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+    events = profiler.events()
+    if not torch.cuda.is_available():
+        return len(events), 0
+    launches = [event for event in events if "LaunchKernel" in event.name or "GraphLaunch" in event.name]
+    return len(launches), sum(event.device_type != torch.autograd.DeviceType.CPU for event in events)

@@ -1,14 +1,19 @@
-"""S3Gen on TensorRT: builds the engines for this GPU, then compares and times them."""
+"""S3Gen on TensorRT: the tiny model's engines, then the model's own if they were built before, else its encoder's."""
 
 from __future__ import annotations
 
 import time
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from bench.gpu.results import Recorder
 from bench.gpu.steps import Machine
 from engines.s3gen.gpu.trt import TensorRT, TensorRTMissing, load_tensorrt
+
+if TYPE_CHECKING:  # it needs ONNX
+    from engines.s3gen.gpu.tensorrt import TensorRTRuntime
 
 _OVERHEAD_BYTES = 500_000_000  # kernels, which are loaded lazily
 
@@ -24,39 +29,84 @@ def run(record: Recorder, machine: Machine) -> None:
         if not machine.on_gpu:
             record.absent(flavour, "engines run on a GPU only; tests build them without one")
             continue
-        record.attempt(f"{flavour}: all of it", lambda trt=trt: _run(record, machine, trt))
+        tiny = Machine(machine.device, "tiny", machine.folder)
+        record.attempt(f"{flavour}: tiny, all of it", lambda trt=trt, tiny=tiny: _run(record, tiny, trt, "tiny, "))
+        record.attempt(f"{flavour}: all of it", lambda trt=trt: _run(record, machine, trt, ""))
 
 
-def _run(record: Recorder, machine: Machine, trt: TensorRT) -> str:
-    from bench.gpu.s3gen import _compare
+def _run(record: Recorder, machine: Machine, trt: TensorRT, label: str) -> str:
+    from engines.errors import EngineError
     from engines.s3gen.export.export import ExportSettings, export
     from engines.s3gen.gpu.build import BuildSettings, build_engines, engine_folder, engine_graphs
     from engines.s3gen.gpu.cuda import probe
     from engines.s3gen.gpu.tensorrt import TensorRTRuntime, engine_bytes
-    from engines.s3gen.runtimes.torch import TorchRuntime
 
     checkpoint, gpu = machine.checkpoint(), probe()
     graphs = engine_graphs(checkpoint.spec.flow)
+    settings, name = BuildSettings(gpu.architecture, gpu=gpu.name, graphs=graphs), f"{label}{trt.name}"
     made = export(checkpoint, ExportSettings(graphs, True, "fp16", 2), cache_dir=machine.cache_dir)
-    began_s = time.perf_counter()
-    build_engines(made, engine_folder(machine.cache_dir), BuildSettings(gpu.architecture, graphs=graphs), trt)
-    record.measured(f"{trt.name} {trt.version}: build", time.perf_counter() - began_s, "s")
     free_before, _ = torch.cuda.mem_get_info()
-    runtime = TensorRTRuntime(checkpoint, cache_dir=machine.cache_dir, flavour=trt.name)
-    name = trt.name
-    used = free_before - torch.cuda.mem_get_info()[0]
-    engines, sizes = runtime.engine_bytes, {key: f"{size / 1e6:.0f}" for key, size in runtime.scratch_by_engine.items()}
-    record.measured(f"{name}: scratch memory", runtime.scratch_bytes / 1e6, "MB", note=f"asked for by engine: {sizes}")
+
+    def loaded(cache_dir: Path | None) -> TensorRTRuntime | None:
+        try:
+            return TensorRTRuntime(checkpoint, cache_dir=cache_dir, flavour=trt.name)
+        except EngineError:
+            return None
+
+    runtime = loaded(machine.cache_dir) or (None if label else loaded(None))  # where `prepare` puts them
+    if runtime is None:
+        # the tiny model's take seconds; of a large one as much as there is time for
+        graphs = graphs if label else graphs[:1]
+        began_s = time.perf_counter()
+        paths = build_engines(made, engine_folder(machine.cache_dir), settings, trt, graphs)
+        record.measured(f"{name}: build of {', '.join(paths)}", time.perf_counter() - began_s, "s")
+        runtime = loaded(machine.cache_dir)
+    if runtime is None:
+        record.absent(f"{name}: engines", "build them first with mynah-engines prepare --engines here")
+        return f"{trt.name} {trt.version}, the encoder alone"
+    planned = None if label else engine_bytes(checkpoint.spec.flow)
+    _check_memory(record, runtime, name, free_before - torch.cuda.mem_get_info()[0], planned)
+    _check_results(record, machine, trt, runtime, name)
+    return f"{trt.name} {trt.version}"
+
+
+def _check_memory(record: Recorder, runtime: TensorRTRuntime, name: str, used: int, planned: int | None) -> None:
+    """`planned`: bytes for engines and scratch memory; None: not judged."""
+    engines = runtime.engine_bytes
+    for key, sizes in runtime.scratch_by_profile.items():
+        note = f"by profile: {', '.join(f'{size / 1e6:.0f}' for size in sizes)}"
+        record.measured(f"{name}: scratch memory of {key}", max(sizes) / 1e6, "MB", note=note)
     record.measured(f"{name}: engines", engines / 1e6, "MB")
     # contexts that allocated memory of their own, beside the one block, would show as gigabytes
     fits = used < engines + runtime.scratch_bytes + runtime.buffer_bytes + _OVERHEAD_BYTES
     record.check(f"{name}: memory of contexts", fits, f"{used / 1e6:.0f} MB in use after loading")
-    planned = engine_bytes(checkpoint.spec.flow)
-    within = engines + runtime.scratch_bytes <= planned
-    record.check(f"{name}: within the plan", within, f"{planned / 1e6:.0f} MB are planned")
+    if planned is not None:
+        within = engines + runtime.scratch_bytes <= planned
+        record.check(f"{name}: within the plan", within, f"{planned / 1e6:.0f} MB are planned")
+
+
+def _check_results(record: Recorder, machine: Machine, trt: TensorRT, runtime: TensorRTRuntime, name: str) -> None:
+    from bench.gpu.s3gen import _compare
+    from engines.s3gen.runtimes.torch import TorchRuntime
+
+    for kind, lengths in (("the same", (440, 440)), ("changed", (440, 456))):  # longer than every graph
+        record.measured(f"{name}: host's part of a call, shapes {kind}", _enqueue_ms(runtime, lengths), "ms")
     runtime.prepare()
     expected = 0 if trt.portable else runtime.sizes_to_capture
     record.check(f"{name}: sizes captured", runtime.graphs == expected, f"{runtime.graphs} of {expected}")
-    _compare(record, f"{name} fp16", runtime, TorchRuntime(checkpoint, device=machine.device), "fp16", thorough=True)
+    _compare(record, f"{name} fp16", runtime, TorchRuntime(machine.checkpoint(), device=machine.device), "fp16",
+             thorough=True)  # fmt: skip
     record.measured(f"{name}: calls replayed", 100 * runtime.replayed_ratio, "%")
-    return f"{trt.name} {trt.version}"
+
+
+def _enqueue_ms(runtime: TensorRTRuntime, lengths: tuple[int, int]) -> float:
+    """The median of the milliseconds until a flow call is submitted, with rows of these lengths in turn."""
+    from engines.tools.s3gen_times import flow_batch
+
+    batches, times = [flow_batch(1, length) for length in lengths], []
+    for turn in range(12):
+        began_s = time.perf_counter()
+        wait = runtime.submit_flow(batches[turn % 2])
+        times.append(time.perf_counter() - began_s)
+        wait()
+    return 1000 * sorted(times[2:])[5]

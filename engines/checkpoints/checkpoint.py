@@ -88,7 +88,8 @@ def open_checkpoint(
 ) -> Checkpoint:
     """Returns the checkpoint of a model, downloaded if necessary.
 
-    `model` is auto, turbo, nano, tiny, FOLDER, random:turbo, random:nano or random:tiny. `auto` is turbo if `device`
+    `model` is auto, turbo, nano, tiny, FOLDER, random:turbo, random:nano or random:tiny. turbo@REVISION and
+    nano@REVISION are that commit, tag or branch of the hub's repository and no other. `auto` is turbo if `device`
     ("cpu", "cuda", "cuda:1") is a GPU, else nano; if the hub does not answer, it is tiny with a notice. `cache_dir`
     defaults to `default_cache_dir()`; `seed` is for random weights; `hub` and `generator` are for tests.
     Raises CheckpointError with the problem and its solution. It does not check tensors: see `verify`.
@@ -104,8 +105,9 @@ def open_checkpoint(
             return _fallback(spec, error)
     if model == TINY.name:
         return _embedded(f"This is {TINY.name}, {_ABOUT_TINY}.")
-    if model in REPOSITORIES:
-        return _from_hub(MODELS[model], hub)
+    name, pinned, revision = model.partition("@")
+    if name in REPOSITORIES and bool(pinned) == bool(revision):
+        return _from_hub(MODELS[name], hub, revision or None)
     if model.startswith(_RANDOM):
         return open_folder(materialise(_random_spec(model), seed, cache_dir, generator))
     if not model or not Path(model).expanduser().is_dir():
@@ -172,15 +174,15 @@ def _missing(folder: Path, spec: ModelSpec) -> list[str]:
     return [name for name in needed if not (folder / name).is_file()]
 
 
-def _from_hub(spec: ModelSpec, hub: Hub) -> Checkpoint:
+def _from_hub(spec: ModelSpec, hub: Hub, revision: str | None = None) -> Checkpoint:
     repository = REPOSITORIES[spec.name]
     files = (spec.t3_file, spec.s3gen_name, _VOICE_ENCODER_FILE, _CONDS_FILE, *TOKENIZER_FILES)
-    usable = [folder for folder in hub.cached(repository, files) if not _missing(folder, spec)]
+    usable = [folder for folder in hub.cached(repository, files, revision) if not _missing(folder, spec)]
     for folder in usable:  # an incomplete download may lack one of the small files
         if (folder / _CONDS_FILE).is_file() and (folder / "tokenizer_config.json").is_file():
             return open_folder(folder)
     try:
-        return open_folder(hub.download(repository, files))
+        return open_folder(hub.download(repository, files, revision))
     except HubUnreachable:
         if usable:
             return open_folder(usable[0])

@@ -28,13 +28,13 @@ class HubUnreachable(CheckpointError):
 
 
 class Hub(Protocol):
-    """A source of published checkpoints."""
+    """A source of published checkpoints. `revision` is a commit, tag or branch; None: the newest of the main branch."""
 
-    def cached(self, repo_id: str, files: Sequence[str]) -> list[Path]:
+    def cached(self, repo_id: str, files: Sequence[str], revision: str | None = None) -> list[Path]:
         """Returns local folders that hold the repository or parts of it, best first. Does not use the network."""
         ...
 
-    def download(self, repo_id: str, files: Sequence[str]) -> Path:
+    def download(self, repo_id: str, files: Sequence[str], revision: str | None = None) -> Path:
         """Returns a folder with those of `files` that the repository has, downloaded if necessary.
 
         Raises HubUnreachable, or CheckpointError with the solution if a retry would not help.
@@ -53,7 +53,7 @@ class HuggingFaceHub:
         self._cache_dir = cache_dir
         self._endpoint = endpoint
 
-    def cached(self, repo_id: str, files: Sequence[str]) -> list[Path]:
+    def cached(self, repo_id: str, files: Sequence[str], revision: str | None = None) -> list[Path]:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -61,30 +61,34 @@ class HuggingFaceHub:
         for cache_dir in (self._cache_dir, None):
             try:
                 folder = snapshot_download(
-                    repo_id, cache_dir=cache_dir, local_files_only=True, allow_patterns=list(files)
+                    repo_id, revision=revision, cache_dir=cache_dir, local_files_only=True, allow_patterns=list(files)
                 )
             except LocalEntryNotFoundError:
                 continue
             folders.append(Path(folder))
         return folders
 
-    def download(self, repo_id: str, files: Sequence[str]) -> Path:
+    def download(self, repo_id: str, files: Sequence[str], revision: str | None = None) -> Path:
         from huggingface_hub import HfApi, snapshot_download
         from huggingface_hub.errors import XetError
 
         try:
             # on a network that drops packets, snapshot_download would wait for minutes
-            HfApi(endpoint=self._endpoint).model_info(repo_id, timeout=_ANSWER_S)
+            HfApi(endpoint=self._endpoint).model_info(repo_id, revision=revision, timeout=_ANSWER_S)
             return Path(
                 snapshot_download(
-                    repo_id, cache_dir=self._cache_dir, endpoint=self._endpoint, allow_patterns=list(files)
+                    repo_id,
+                    revision=revision,
+                    cache_dir=self._cache_dir,
+                    endpoint=self._endpoint,
+                    allow_patterns=list(files),
                 )
             )
         except (OSError, RuntimeError, XetError) as error:
-            raise self._explain(repo_id, error) from error
+            raise self._explain(repo_id, error, revision) from error
 
-    def _explain(self, repo_id: str, error: Exception) -> CheckpointError:
-        from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+    def _explain(self, repo_id: str, error: Exception, revision: str | None) -> CheckpointError:
+        from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
         where = f"hub repository {repo_id}"
         if isinstance(error, GatedRepoError):
@@ -93,6 +97,8 @@ class HuggingFaceHub:
             return CheckpointError(
                 f"{where} does not exist or is private: check HF_TOKEN, or use a local folder as the model"
             )
+        if isinstance(error, RevisionNotFoundError):
+            return CheckpointError(f"{where} has no revision {revision!r}: give a commit, tag or branch that it has")
         if getattr(error, "errno", None) in _DISK_FULL or "No space left" in str(error):
             return CheckpointError(
                 f"{where}: no space left in {self._cache_dir}: free some space, or choose another folder"

@@ -31,6 +31,7 @@ class KvSlot:
         self, spec: T3Spec, max_positions: int, device: torch.device, dtype: torch.dtype = torch.float32
     ) -> None:
         self.length = 0
+        self.prefix: Tensor | None = None  # that the sequence started from; others may have started from it too
         self._max_positions = max_positions
         self._kv = torch.empty((spec.layers, 2, spec.heads, 0, spec.width // spec.heads), device=device, dtype=dtype)
 
@@ -45,7 +46,7 @@ class KvSlot:
 
     def clear(self) -> None:
         """Forget the sequence and keep the memory."""
-        self.length = 0
+        self.length, self.prefix = 0, None
 
     def reserve(self, positions: int) -> None:
         """Make room for `positions` in all; what is already written stays."""
@@ -65,10 +66,16 @@ class KvSlot:
 
         Returns views of that layer's keys and values over [0, start + n), each (1, heads, start + n, dim).
         """
+        self.forget_prefix_from(start)
         stop = start + rows.shape[0]
         kv = self._kv[layer]
         kv[:, :, start:stop] = rows.permute(1, 2, 0, 3)
         return kv[:1, :, :stop], kv[1:, :, :stop]
+
+    def forget_prefix_from(self, start: int) -> None:
+        """Rows are written from `start` on: a prefix that reached beyond it is not that of this sequence any more."""
+        if self.prefix is not None and start < self.prefix.shape[3]:
+            self.prefix = None
 
     def copy_out(self, positions: int) -> Tensor:
         """A copy of the first `positions`, for `load`."""
@@ -79,7 +86,7 @@ class KvSlot:
         self.length = 0
         self.reserve(prefix.shape[3])
         self._kv[:, :, :, : prefix.shape[3]] = prefix
-        self.length = prefix.shape[3]
+        self.length, self.prefix = prefix.shape[3], prefix
 
 
 class SlotPool(Generic[SlotT]):

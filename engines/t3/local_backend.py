@@ -25,7 +25,7 @@ class LocalT3Backend:
         self.name = net.name
         self._net: Net | None = net  # None once closed: the net's memory is freed with the step loop
         decoder = T3Decoder(net, limits)
-        self._max_positions = decoder.max_positions
+        self._max_positions, self.failed_captures = decoder.max_positions, decoder.failed_captures
         self._steps = StepLoop(decoder, observer, on_device)
 
     def start(self, request: T3Request) -> Generation:

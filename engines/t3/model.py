@@ -5,10 +5,10 @@ Source: upstream `chatterbox.models.t3.t3` over transformers' GPT2Model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +22,10 @@ from engines.device import to_device
 from engines.kernels.dense import WeightFormat
 from engines.model_spec import SPEAKER_EMBEDDING_DIM, SPEECH_VOCAB, START_SPEECH_TOKEN, ModelSpec, T3Spec
 from engines.t3 import prompt
+from engines.t3.attention import Attend, attention_of
 from engines.t3.kv_cache import KvSlot
 from engines.t3.linear import Linear, make_linear, min_rows, release_packing_memory
-from engines.t3.net import Slot, Span
+from engines.t3.net import Span
 from engines.t3.passes import EagerPass, Pass
 from engines.voice import Voice
 
@@ -78,16 +79,6 @@ def block_tensors(spec: T3Spec) -> dict[str, Shape]:
     }
 
 
-class CacheSlot(Slot, Protocol):
-    """A slot that a net on torch writes keys and values to; see KvSlot."""
-
-    def write(self, layer: int, start: int, rows: Tensor) -> tuple[Tensor, Tensor]: ...
-
-
-# (layer, qkv (R, 3, heads, dim)) -> the attention's results (n, width) in parts; rows of padding get none
-Attend = Callable[[int, Tensor], Sequence[Tensor]]
-
-
 class _LayerNorm:
     def __init__(self, tensors: dict[str, Tensor], name: str, device: torch.device, dtype: torch.dtype) -> None:
         # copies: a view would hold the whole mapping of a block's file, pages that were read included
@@ -137,26 +128,6 @@ class _Block:
         qkv = self._qkv(_joined([self._ln_1(x[:rows]), idle])).view(x.shape[0], 3, self._heads, -1)
         x = self._proj.add(_joined([*attend(self._layer, qkv), idle]), x)
         return self._out.add(self._fc.gelu(_joined([self._ln_2(x[:rows]), idle])), x)
-
-
-def _attend_to_spans(spans: Sequence[Span[CacheSlot]], masks: Sequence[Tensor | None]) -> Attend:
-    """Each span attends to exactly its own positions: there is no padding, and no row sees another sequence's."""
-
-    def attend(layer: int, qkv: Tensor) -> list[Tensor]:
-        outputs = []
-        first = 0
-        for span, mask in zip(spans, masks, strict=True):
-            rows = qkv[first : first + span.rows]
-            keys, values = span.slot.write(layer, span.start, rows[:, 1:])
-            if span.tap is not None:
-                span.tap.take(layer, rows[:, 0])
-            query = rows[:, 0].transpose(0, 1).unsqueeze(0)  # (1, heads, n, dim)
-            mixed = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
-            outputs.append(mixed.transpose(1, 2).reshape(span.rows, -1))
-            first += span.rows
-        return outputs
-
-    return attend
 
 
 class T3Net:
@@ -244,11 +215,12 @@ class T3Net:
         """As Net.new_pass."""
         return EagerPass(self, slots, max_positions)
 
-    def embed_prompt(self, voice: Voice, text_tokens: Sequence[int]) -> Tensor:
+    def embed_prompt(self, voice: Voice, text_tokens: Sequence[int], context: Sequence[int] = ()) -> Tensor:
         """As Net.embed_prompt."""
+        prompt_tokens = voice.t3_prompt_tokens.tolist()
         parts = [
             self.embed_speaker(voice.speaker_embedding),
-            self.embed_speech(voice.t3_prompt_tokens.tolist()),
+            self.embed_speech([*prompt_tokens[: len(prompt_tokens) - len(context)], *context]),
             self.embed_text(text_tokens),
             self.embed_speech([START_SPEECH_TOKEN]),
         ]
@@ -270,8 +242,7 @@ class T3Net:
     def forward(self, embeddings: Tensor, spans: Sequence[Span[Any]]) -> Tensor:
         """As Net.forward, (R, width) before the final norm. Slots are CacheSlots. Positions are added here."""
         positions = [self.position_embedding[span.start : span.start + span.rows] for span in spans]
-        masks = [_causal_mask(span, self.device, self.dtype) for span in spans]
-        return self.run_blocks(embeddings + _joined(positions), _attend_to_spans(spans, masks))
+        return self.run_blocks(embeddings + _joined(positions), attention_of(spans, self.device, self.dtype))
 
     def run_blocks(self, x: Tensor, attend: Attend) -> Tensor:
         """All blocks over x (R, width), which has its positions."""
@@ -285,14 +256,6 @@ class T3Net:
     def speech_logits(self, hidden: Tensor) -> Tensor:
         """Rows of `forward`'s result (n, width) -> (n, 6563) float32."""
         return self._head(self._ln_f(hidden)).float()
-
-
-def _causal_mask(span: Span[CacheSlot], device: torch.device, dtype: torch.dtype) -> Tensor | None:
-    """The mask that SDPA adds to the scores, (rows, start + rows): row i sees positions up to start + i. None: all."""
-    if span.rows == 1:
-        return None
-    hidden = torch.full((span.rows, span.start + span.rows), float("-inf"), device=device, dtype=dtype)
-    return hidden.triu_(span.start + 1)
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:

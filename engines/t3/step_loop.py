@@ -8,6 +8,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Protocol
 
 import torch
@@ -53,7 +54,7 @@ class Decoder(Protocol):
 
 
 class StepLoop:
-    """A thread and its queue of commands. Methods may be called from any thread.
+    """A thread and its queue of commands. Methods may be called from any thread. Raises what `on_device.start` raises.
 
     After `close` the methods that return a bool do nothing and return False.
     """
@@ -66,8 +67,10 @@ class StepLoop:
         self._lock = threading.Lock()  # no command is added once `_closed` is set
         self._closed = False
         self._loop = _Loop(decoder, observer, on_device)
+        self._started: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="t3-steps", daemon=True)
         self._thread.start()
+        self._started.result()
 
     def start(self, request: T3Request, receiver: TokenReceiver) -> bool:
         """Queue a request; its progress goes to `receiver`."""
@@ -104,7 +107,12 @@ class StepLoop:
             return True
 
     def _run(self) -> None:
-        self._start_thread()
+        try:
+            self._start_thread()
+        except BaseException as error:
+            self._started.set_exception(error)
+            return
+        self._started.set_result(None)
         torch.get_num_threads()  # makes this thread use the process's setting instead of OpenMP's default
         while not self._closed:
             # an idle thread sleeps in `get`

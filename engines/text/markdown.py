@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 from engines.text.reading import Claim
 
-_MAYBE = re.compile(r"[*_~`#\[\]|>\\•‣⁃]|^\s*(?:[-+]|\d{1,3}[.)]|\(?[a-zA-Z]\))\s|^[-=]{2,}", re.MULTILINE)
+_MAYBE = re.compile(r"[*_~^`#\[\]|>\\•‣⁃]|^\s*(?:[-+]|\d{1,3}[.)]|\(?[a-zA-Z]\))\s|^[-=]{2,}", re.MULTILINE)
 _LINE_STARTS = (
     (re.compile(r"^[ \t]*(?:\|?[ \t]*:?-{2,}:?[ \t]*)+\|?[ \t]*(?:\n|\Z)", re.MULTILINE), ""),  # a rule, a table's line
-    (re.compile(r"^[ \t]*(?:[*_][ \t]*){3,}$|^[ \t]*={2,}[ \t]*$", re.MULTILINE), ""),
+    (re.compile(r"^[ \t]*(?:[*_][ \t]*){3,}$|^[ \t]*(?:={2,}|~{3,})[ \t]*$", re.MULTILINE), ""),
     (re.compile(r"^[ \t]*(?:>[ \t]*)+", re.MULTILINE), ""),
     (re.compile(r"^[ \t]*#{1,6}[ \t]+", re.MULTILINE), ""),
     (re.compile(r"(?:^|(?<=\s))[ \t]*(?:[-*+•‣⁃][ \t]+)?\[[ xX]\][ \t]+(?=\w)", re.MULTILINE), ""),
@@ -26,6 +26,7 @@ _STRONG = re.compile(
 )
 _STRONG_INSIDE = re.compile(r"(?<=\w)(?:\*{2,3})(?=\w)|\*\*|~~")
 _CODE = re.compile(r"`+")
+_LOWERED = re.compile(r"(?<=\w)~(?=\w{1,4}~)|(?<=\w~\w)~(?!~)|(?<=\^\w)\^")  # H~2~O, x^2^
 _CELL = re.compile(r"[ \t]*\|[ \t]*")
 _TABLE_ROW = re.compile(r"^[ \t]*\|.*\|[ \t]*$", re.MULTILINE)
 
@@ -38,7 +39,7 @@ def claims(text: str) -> Iterator[Claim]:
         yield from (Claim(*match.span(), spoken) for match in pattern.finditer(text) if match[0])
     yield from (Claim(*match.span(), match["number"] + ", ") for match in _NUMBER.finditer(text))
     yield from _cells(text)
-    for pattern in (_ESCAPE, _CITATION, _LINK_START, _LINK_END, _STRONG, _STRONG_INSIDE, _CODE):
+    for pattern in (_ESCAPE, _CITATION, _LINK_START, _LINK_END, _STRONG, _STRONG_INSIDE, _CODE, _LOWERED):
         yield from (Claim(*match.span(), "") for match in pattern.finditer(text))
 
 

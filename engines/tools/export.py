@@ -9,13 +9,15 @@ from pathlib import Path
 
 from engines.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from engines.config import S3GEN_STEPS
-from engines.onnx.export_cache import MANIFEST
+from engines.onnx.export_cache import MANIFEST, ExportError
 from engines.s3gen.export.block_graphs import BLOCK_GRAPHS
 from engines.s3gen.export.export import PRECISIONS, ExportSettings, graphs_of
 from engines.s3gen.export.export import export as export_s3gen
 from engines.s3gen.export.graphs import GRAPHS
 from engines.s3gen.flow_steps import with_steps
 from engines.s3gen.gpu.build import BuildSettings, build_engines, engine_folder, engine_graphs
+from engines.s3gen.gpu.cuda import probe
+from engines.s3gen.gpu.engine_file import slug
 from engines.s3gen.gpu.trt import architecture, load_tensorrt
 from engines.t3.onnx.export import PRECISIONS as T3_PRECISIONS
 from engines.t3.onnx.export import export_t3
@@ -90,14 +92,28 @@ def build_for(
 ) -> None:
     """Build and list the engines of a checkpoint for an architecture; existing engines are kept.
 
-    Raises ExportError if a graph fails its check or an engine cannot be built.
+    Raises ExportError if a graph fails its check or an engine cannot be built, and CudaUnavailable if standard TensorRT
+    has no GPU, as it builds on the GPU that it builds for.
     """
     trt, graphs = load_tensorrt(flavour), engine_graphs(checkpoint.spec.flow)
+    gpu = "any" if trt.portable else _builds_for(architecture)
     made = export_s3gen(checkpoint, ExportSettings(graphs, True, precision, 2), cache_dir=cache_dir)
     folder = engine_folder(cache_dir)
-    settings = BuildSettings(architecture, workspace_mb << 20, folder / f"timing-{architecture}.cache", graphs)
+    timing_cache = folder / f"timing-{architecture if gpu == 'any' else slug(gpu)}.cache"
+    settings = BuildSettings(architecture, workspace_mb << 20, timing_cache, gpu, graphs)
     for name, path in build_engines(made, folder, settings, trt).items():
         print(f"{name:10} {path.stat().st_size / 1e6:8.1f} MB  {path}")
+
+
+def _builds_for(architecture: str) -> str:
+    """The name of this machine's GPU. Raises ExportError if it is of another architecture."""
+    gpu = probe()
+    if gpu.architecture != architecture:
+        raise ExportError(
+            f"The architecture is {architecture}, but standard TensorRT builds for the GPU that it runs on, and "
+            f"{gpu.name} is {gpu.architecture}. Use --arch {gpu.architecture}, or --flavour tensorrt_rtx."
+        )
+    return gpu.name
 
 
 def _parser(command: str, description: str) -> argparse.ArgumentParser:

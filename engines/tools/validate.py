@@ -120,7 +120,7 @@ class Checklist:
         except (CudaUnavailable, TensorRTMissing) as why:
             return None, f"{graphs}; no engines: {str(why)[:100]}"
         began_s = time.perf_counter()
-        target = BuildSettings(gpu.architecture, graphs=names)
+        target = BuildSettings(gpu.architecture, gpu=gpu.name, graphs=names)
         build_engines(exported, engine_folder(self._config.cache_dir), target, trt)
         return None, f"{graphs}; {trt.name} {trt.version} engines in {time.perf_counter() - began_s:.0f} s"
 

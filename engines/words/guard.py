@@ -20,6 +20,7 @@ _LATE_ROWS = 30  # after the last word; the longest pause at an end is a third o
 _HELD_ROWS = 60  # in the last word
 _SURE = 0.5  # share of the attention that is on one place
 _AFTER_END_ROWS = 4  # that stay behind the last word when the speech is stopped there
+_AGAIN_ROWS, _AGAIN = 12, 1.5  # what is said again takes no longer than before, but for this many rows and times
 
 
 @dataclass(frozen=True)
@@ -37,31 +38,56 @@ class WordGuard:
     def __init__(self, words: Sequence[Word], text_tokens: int) -> None:
         self._last_word = words[-1].first_token if words else 0
         self._behind = words[-1].stop_token if words else text_tokens
-        self._rows = self._position = self._seen = 0
+        self._rows = self._seen = 0
+        self.position = 0  # the text token that the speech has reached
         self._recent: deque[int] = deque(maxlen=_DWELL_ROWS)
-        self._back_rows = self._lost_rows = 0
+        self._back_rows = self._back_from = self._lost_rows = 0
+        self._repeat: _Repeat | None = None  # that goes on, before the last word was reached
         self._reached_row: int | None = None  # of the last word
         self._left_row: int | None = None  # the first behind it
+
+    @property
+    def repeats(self) -> bool:
+        """Whether the speech has gone back, and has not come further yet."""
+        return self._repeat is not None
 
     def add(self, row: F32, position: int) -> Finding | None:
         """The next row (text tokens,) and the path's token there. Returns the fault that it shows."""
         number, self._rows = self._rows, self._rows + 1
-        self._seen = max(self._seen, position)
-        self._recent.append(position)
-        if len(self._recent) == _DWELL_ROWS:
-            position = self._position = max(self._position, min(self._recent))  # a path that was taken over goes back
-            since = number - _DWELL_ROWS + 1
-            if position >= self._last_word and self._reached_row is None:
-                self._reached_row = since
-            if position >= self._behind and self._left_row is None:
-                self._left_row = since
-        position = self._position
         peak = int(row.argmax())
-        self._back_rows = self._back_rows + 1 if peak < position and row[peak] > _SURE else 0
+        sure_of = peak if row[peak] > _SURE else None
+        if self._repeat is None:
+            self._follow(number, position)
+        elif self._repeat.is_over(sure_of):
+            self._repeat, self._back_rows = None, 0
+        if self._repeat is not None:
+            return self._repeat.add(number, sure_of)
+        if sure_of is None or sure_of >= self.position:
+            self._back_rows = 0
+        else:
+            self._back_from = self.position if not self._back_rows else self._back_from
+            self._back_rows += 1
         lost = self._left_row is not None and float(row[self._last_word :].sum()) < _SURE and not self._back_rows
         self._lost_rows = self._lost_rows + 1 if lost else 0
         fault = self._fault(number)
-        return None if fault is None else Finding(fault, number, self._end_row(number))
+        end_row = self._end_row(number)
+        if fault == "repeated" and end_row is None:
+            self.position = self._seen = self._back_from  # a path never goes back: it strays while the speech does
+            self._recent.clear()
+            self._repeat = _Repeat(number + 1 - _BACK_ROWS, self._back_from, peak)
+        return None if fault is None else Finding(fault, number, end_row)
+
+    def _follow(self, number: int, position: int) -> None:
+        self._seen = max(self._seen, position)
+        self._recent.append(position)
+        if len(self._recent) < _DWELL_ROWS:
+            return
+        self.position = max(self.position, min(self._recent))  # a path that was taken over goes back
+        since = number - _DWELL_ROWS + 1
+        if self.position >= self._last_word and self._reached_row is None:
+            self._reached_row = since
+        if self.position >= self._behind and self._left_row is None:
+            self._left_row = since
 
     def _fault(self, number: int) -> Fault | None:
         if self._back_rows == _BACK_ROWS:
@@ -85,3 +111,27 @@ class WordGuard:
         if self._seen < self._last_word:
             return Finding("early_stop", max(0, self._rows - 1), None)
         return None
+
+
+class _Repeat:
+    """Speech that has gone back before the last word, by what it looks at. If it comes further it is over, and says the
+    words that are still to come: stopping it would lose them. If it goes back again, or takes too long, it loops."""
+
+    def __init__(self, row: int, begun_from: int, peak: int) -> None:
+        """It went back at `row`, from the text token `begun_from`."""
+        self._row, self._from = row, begun_from
+        self._again_to = peak  # how far it has come again
+        self._further_rows = self._behind_rows = 0
+
+    def is_over(self, peak: int | None) -> bool:
+        """Whether the speech has come further by the next row, which looks at `peak`."""
+        self._further_rows = self._further_rows + 1 if peak is not None and peak > self._from else 0
+        return self._further_rows == _DWELL_ROWS
+
+    def add(self, number: int, peak: int | None) -> Finding | None:
+        """The same row. Returns the fault if the speech loops; it is to be stopped where it went back."""
+        if peak is not None:
+            self._behind_rows = self._behind_rows + 1 if peak < self._again_to else 0
+            self._again_to = max(self._again_to, peak)
+        late = number + 1 - self._row == round(_AGAIN * self._row) + _AGAIN_ROWS
+        return Finding("repeated", number, self._row) if late or self._behind_rows == _BACK_ROWS else None

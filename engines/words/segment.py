@@ -55,7 +55,10 @@ class SegmentWords:
         """The words that end in the segment's first `decoded_tokens`, to which `samples` are the newest."""
         self._loudness.add(samples)
         self._decoded_tokens = decoded_tokens
-        return tuple(self._word_time(timed) for timed in self._timer.take(decoded_tokens, is_last=is_last))
+        taken = self._timer.take(decoded_tokens, is_last=is_last)
+        if self._guard is not None and self._guard.repeats:  # the path has strayed to words that were not spoken
+            taken = [timed for timed in taken if timed.word.first_token <= self._guard.position]
+        return tuple(self._word_time(timed) for timed in taken)
 
     def begun(self) -> tuple[WordTime, ...]:
         """The words whose sound has begun in what was decoded and that were not given yet."""
@@ -68,6 +71,8 @@ class SegmentWords:
     def spoken_chars(self) -> int:
         """The chars of the text before which its words were spoken."""
         position = self._timer.path.position if len(self._timer.path) else -1
+        if self._guard is not None and self._guard.repeats:
+            position = self._guard.position
         return max((word.end_char for word in self._words if word.first_token <= position), default=0)
 
     def _word_time(self, timed: TimedWord) -> WordTime:

@@ -1,139 +1,136 @@
-"""Grafana's dashboard JSON from short descriptions: a panel is a title, a unit and its queries."""
+"""Panels and dashboards by Grafana's own builders: a panel is a title, a sentence about it, its queries and a unit."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
-_SCHEMA_VERSION = 39
-_COLUMNS = 24
-_DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
+from grafana_foundation_sdk.builders import common, dashboard, heatmap, prometheus, stat, table, timeseries
+from grafana_foundation_sdk.cog.builder import Builder
+from grafana_foundation_sdk.models import common as options
+from grafana_foundation_sdk.models import dashboard as models
+from grafana_foundation_sdk.models import heatmap as heatmap_options
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
+from k8s.dashboards.promql import Query
 
-@dataclass(frozen=True)
-class Query:
-    """A PromQL expression and its legend."""
-
-    expr: str
-    legend: str = ""
-
-
-@dataclass(frozen=True)
-class Panel:
-    """`kind`: timeseries, stat, heatmap or table. `limit` draws a line at an objective."""
-
-    title: str
-    queries: Sequence[Query]
-    unit: str = "short"
-    kind: str = "timeseries"
-    description: str = ""
-    limit: float | None = None
-    width: int = 8
-    height: int = 8
-    stacked: bool = False
-
-    def json(self, number: int, x: int, y: int) -> dict[str, Any]:
-        return {
-            "id": number,
-            "type": self.kind,
-            "title": self.title,
-            "description": self.description,
-            "datasource": _DATASOURCE,
-            "gridPos": {"x": x, "y": y, "w": self.width, "h": self.height},
-            "targets": [self._target(index, query) for index, query in enumerate(self.queries)],
-            "fieldConfig": {"defaults": self._defaults(), "overrides": []},
-            "options": self._options(),
-        }
-
-    def _target(self, index: int, query: Query) -> dict[str, Any]:
-        target: dict[str, Any] = {
-            "refId": chr(ord("A") + index),
-            "datasource": _DATASOURCE,
-            "expr": query.expr,
-            "legendFormat": query.legend or "__auto",
-        }
-        if self.kind == "heatmap":
-            target["format"] = "heatmap"
-        if self.kind == "table":
-            target |= {"format": "table", "instant": True}
-        return target
-
-    def _defaults(self) -> dict[str, Any]:
-        steps: list[dict[str, Any]] = [{"color": "green", "value": None}]
-        if self.limit is not None:
-            steps.append({"color": "red", "value": self.limit})
-        defaults: dict[str, Any] = {"unit": self.unit, "thresholds": {"mode": "absolute", "steps": steps}}
-        if self.kind == "timeseries":
-            defaults["min"] = 0
-            defaults["custom"] = {
-                "fillOpacity": 20 if self.stacked else 5,
-                "showPoints": "never",
-                "stacking": {"mode": "normal" if self.stacked else "none"},
-                "thresholdsStyle": {"mode": "line" if self.limit is not None else "off"},
-            }
-        return defaults
-
-    def _options(self) -> dict[str, Any]:
-        if self.kind == "stat":
-            return {"reduceOptions": {"calcs": ["lastNotNull"]}, "colorMode": "value", "graphMode": "area"}
-        if self.kind == "heatmap":
-            return {"calculate": False, "yAxis": {"unit": self.unit}, "cellGap": 1}
-        if self.kind == "timeseries":
-            return {"tooltip": {"mode": "multi", "sort": "desc"}, "legend": {"displayMode": "list"}}
-        return {}
+Panel = Builder[models.Panel]
+Row = tuple[str, Sequence[Panel]]
+COLUMNS = 24
+_PROMETHEUS = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
+B = TypeVar("B", timeseries.Panel, stat.Panel, heatmap.Panel, table.Panel)
 
 
-def dashboard(uid: str, title: str, description: str, rows: Sequence[tuple[str, Sequence[Panel]]]) -> dict[str, Any]:
-    """Returns a dashboard of titled rows; panels fill a row from the left and wrap when it is full."""
-    panels: list[dict[str, Any]] = []
-    y = 0
-    for row_title, row in rows:
-        panels.append(_row(row_title, len(panels) + 1, y))
-        y = _place(row, panels, y + 1)
-    return {
-        "uid": uid,
-        "title": title,
-        "description": description,
-        "tags": ["mynah"],
-        "schemaVersion": _SCHEMA_VERSION,
-        "editable": True,
-        "refresh": "10s",
-        "time": {"from": "now-1h", "to": "now"},
-        "templating": {"list": [_datasource_variable(), _variable("namespace", "mynah_build_info")]},
-        "links": [{"title": "Mynah", "type": "dashboards", "tags": ["mynah"], "asDropdown": True, "keepTime": True}],
-        "panels": panels,
-    }
+def lines(
+    title: str,
+    description: str,
+    queries: Sequence[Query],
+    unit: str = "short",
+    *,
+    limit: float | None = None,
+    stacked: bool = False,
+    top: float | None = None,
+    width: int = 8,
+) -> Panel:
+    """Lines over time, from 0. `limit` draws a line at an objective; `top` ends the axis."""
+    panel = _drawn(timeseries.Panel(), title, description, queries, unit, limit, width, 8).min(0)
+    panel.fill_opacity(20 if stacked else 5).show_points(options.VisibilityMode.NEVER)
+    panel.stacking(common.StackingConfig().mode(options.StackingMode.NORMAL if stacked else options.StackingMode.NONE))
+    style = options.GraphThresholdsStyleMode.LINE if limit is not None else options.GraphThresholdsStyleMode.OFF
+    panel.thresholds_style(common.GraphThresholdsStyleConfig().mode(style))
+    every, largest_first = options.TooltipDisplayMode.MULTI, options.SortOrder.DESCENDING
+    panel.tooltip(common.VizTooltipOptions().mode(every).sort(largest_first))
+    legend = common.VizLegendOptions().display_mode(options.LegendDisplayMode.LIST).show_legend(True)
+    panel.legend(legend.placement(options.LegendPlacement.BOTTOM))
+    return panel if top is None else panel.max(top)
 
 
-def _row(title: str, number: int, y: int) -> dict[str, Any]:
-    position = {"x": 0, "y": y, "w": _COLUMNS, "h": 1}
-    return {"id": number, "type": "row", "title": title, "collapsed": False, "gridPos": position, "panels": []}
+def number(
+    title: str,
+    description: str,
+    query: Query,
+    unit: str = "short",
+    *,
+    limit: float | None = None,
+    good_above: bool = False,
+    width: int = 4,
+) -> Panel:
+    """One number, its colour by `limit`; `good_above`: red below it instead of above."""
+    panel = _drawn(stat.Panel(), title, description, [query], unit, limit, width, 5, good_above)
+    panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
+    return panel.color_mode(options.BigValueColorMode.VALUE).graph_mode(options.BigValueGraphMode.AREA)
 
 
-def _place(row: Sequence[Panel], panels: list[dict[str, Any]], y: int) -> int:
-    x = height = 0
-    for panel in row:
-        if x + panel.width > _COLUMNS:
-            x, y, height = 0, y + height, 0
-        panels.append(panel.json(len(panels) + 1, x, y))
-        x, height = x + panel.width, max(height, panel.height)
-    return y + height
+def spread(title: str, description: str, query: Query, unit: str = "short", *, width: int = 8) -> Panel:
+    """A histogram over time as a heatmap."""
+    panel = _drawn(heatmap.Panel(), title, description, [query], unit, None, width, 8, kind=PromQueryFormat.HEATMAP)
+    mode = heatmap_options.HeatmapColorMode.SCHEME
+    panel.color(heatmap.HeatmapColorOptions().mode(mode).scheme("Blues").steps(64))
+    return panel.calculate(False).cell_gap(1).y_axis(heatmap.YAxisConfig().unit(unit))
 
 
-def _datasource_variable() -> dict[str, Any]:
-    return {"name": "datasource", "type": "datasource", "query": "prometheus", "label": "Prometheus"}
+def rows(title: str, description: str, query: Query, unit: str = "short", *, width: int = 8, height: int = 5) -> Panel:
+    """A table with a row for each series, as it is now."""
+    return _drawn(table.Panel(), title, description, [query], unit, None, width, height, kind=PromQueryFormat.TABLE)
 
 
-def _variable(label: str, metric: str) -> dict[str, Any]:
-    return {
-        "name": label,
-        "type": "query",
-        "datasource": _DATASOURCE,
-        "query": {"query": f"label_values({metric}, {label})", "refId": label},
-        "refresh": 2,
-        "includeAll": True,
-        "allValue": ".*",
-        "multi": True,
-        "current": {"text": "All", "value": "$__all"},
-    }
+def board(
+    name: str, title: str, description: str, content: Sequence[Row], variables: Sequence[str] = ()
+) -> models.Dashboard:
+    """A dashboard of titled rows, with variables for Prometheus, namespaces, pods and `variables`, labels of
+    `mynah_caller_streams_total`."""
+    made = dashboard.Dashboard(title).uid(f"mynah-{name}").description(description).tags(["mynah"]).editable()
+    made.refresh("10s").time("now-1h", "now").tooltip(models.DashboardCursorSync.CROSSHAIR)
+    made.with_variable(dashboard.DatasourceVariable("datasource").label("Prometheus").type("prometheus"))
+    made.with_variable(_variable("namespace", "mynah_build_info"))
+    made.with_variable(_variable("pod", 'mynah_build_info{namespace=~"$namespace"}'))
+    for label in variables:
+        made.with_variable(_variable(label, 'mynah_caller_streams_total{namespace=~"$namespace"}'))
+    link = dashboard.DashboardLink("Mynah").type(models.DashboardLinkType.DASHBOARDS).tags(["mynah"])
+    made.link(link.as_dropdown(True).include_vars(True).keep_time(True))
+    for row, panels in content:
+        made.with_row(dashboard.Row(row))
+        for panel in panels:
+            made.with_panel(panel)
+    built = made.build()
+    for number_, panel_ in enumerate(built.panels or (), start=1):
+        panel_.id_val = number_
+    return built
+
+
+def _drawn(
+    panel: B,
+    title: str,
+    description: str,
+    queries: Sequence[Query],
+    unit: str,
+    limit: float | None,
+    width: int,
+    height: int,
+    good_above: bool = False,
+    kind: PromQueryFormat = PromQueryFormat.TIME_SERIES,
+) -> B:
+    """What all kinds of panels have."""
+    for index, query in enumerate(queries):
+        panel.with_target(_target(chr(ord("A") + index), query, kind))
+    below, above = ("red", "green") if good_above else ("green", "red")
+    steps = [models.Threshold(color="green" if limit is None else below)]
+    if limit is not None:
+        steps.append(models.Threshold(color=above, value=limit))
+    panel.thresholds(dashboard.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(steps))
+    panel.title(title).description(description).unit(unit).datasource(_PROMETHEUS)
+    return panel.span(width).height(height)
+
+
+def _target(ref_id: str, query: Query, kind: PromQueryFormat) -> prometheus.Dataquery:
+    target = prometheus.Dataquery().ref_id(ref_id).expr(query.expr).legend_format(query.legend or "__auto")
+    target.datasource(_PROMETHEUS).format(kind).exemplar(query.exemplars)
+    return target.instant() if kind is PromQueryFormat.TABLE else target.range()
+
+
+def _variable(label: str, series: str) -> dashboard.QueryVariable:
+    query: dict[str, object] = {"query": f"label_values({series}, {label})", "refId": label}
+    made = dashboard.QueryVariable(label).label(label).query(query).datasource(_PROMETHEUS)
+    made.refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED).sort(models.VariableSort.ALPHABETICAL_ASC)
+    everything = models.VariableOption(selected=True, text="All", value="$__all")
+    return made.include_all(True).all_value(".*").multi(True).current(everything)

@@ -1,6 +1,8 @@
 """Admission control: the server's state, and slots for streams and uploads.
 
-There is no queue: a call is admitted or rejected at once.
+There is no queue: a call is admitted or rejected at once. A stream with a listener takes a slot of those that the
+device carries in real time. One without (schedule `offline`) only takes room in the engine: many of them make one
+another slower, which does not matter.
 """
 
 from __future__ import annotations
@@ -8,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from enum import Enum
 
 from service.access.auth import Authenticator
 from service.access.turns import Turns
 from service.errors import ResourceExhausted, Unavailable
-from service.telemetry.metrics import counting_rejections
+from service.telemetry.metrics import UPLOADS_ACTIVE, counting_rejections
 
 _RETRY_AFTER_S = 1.0  # before a hold time is known
 _MIN_RETRY_S, _MAX_RETRY_S = 0.2, 30.0
@@ -46,9 +48,7 @@ class Slots:
     def acquire(self) -> Iterator[None]:
         """Holds one slot inside the block. Raises ResourceExhausted if all are in use."""
         if self.in_use >= self.capacity:
-            allowed = f"{self.capacity} {self._plural}"
-            message = f"The server already has {allowed}, its limit; retry when one has ended."
-            raise ResourceExhausted(self._reason, message, allowed=allowed, retry_after_s=self.retry_after_s)
+            raise self.exhausted()
         self.in_use += 1
         self._idle.clear()
         began_s = self._clock()
@@ -59,6 +59,12 @@ class Slots:
             self._note_hold(self._clock() - began_s)
             if self.in_use == 0:
                 self._idle.set()
+
+    def exhausted(self) -> ResourceExhausted:
+        """The error of a call that finds no slot."""
+        allowed = f"{self.capacity} {self._plural}"
+        message = f"The server already has {allowed}, its limit; retry when one has ended."
+        return ResourceExhausted(self._reason, message, allowed=allowed, retry_after_s=self.retry_after_s)
 
     @property
     def retry_after_s(self) -> float:
@@ -81,16 +87,21 @@ class Admission:
     def __init__(self, max_streams: int, max_uploads: int, authenticator: Authenticator | None = None) -> None:
         self.authenticator = authenticator or Authenticator()
         self.streams = Slots(max_streams, "streams", "STREAMS_EXHAUSTED")
+        self.offline = Slots(max_streams, "streams without a listener", "OFFLINE_STREAMS_EXHAUSTED")
+        self._max_open = max_streams  # of both kinds
         self.uploads = Slots(max_uploads, "uploads", "UPLOADS_EXHAUSTED")
         self.turns = Turns()
         self.stopped = asyncio.Event()
         self.state = State.WARMING_UP
         self.stalled: Unavailable | None = None
 
-    def open(self, max_streams: int | None = None) -> None:
-        """Begins to serve after warm-up; `max_streams` is the capacity that it measured, if any."""
+    def open(self, max_streams: int | None = None, max_open: int | None = None) -> None:
+        """Begins to serve after warm-up. `max_streams` is the capacity that it measured, if any; `max_open` the streams
+        for which the engine has room, with and without listeners, by default as many."""
         if max_streams is not None:
-            self.streams.capacity = max_streams
+            self.streams.capacity = self._max_open = max_streams
+        if max_open is not None:
+            self._max_open = max(max_open, self.streams.capacity)
         if self.state is State.WARMING_UP:
             self.state = State.SERVING
 
@@ -104,21 +115,42 @@ class Admission:
         self.stalled, self.state = error, State.STALLED
         self.stopped.set()
 
+    @property
+    def open_streams(self) -> int:
+        """Open streams, with and without listeners."""
+        return self.streams.in_use + self.offline.in_use
+
     @contextmanager
-    def stream(self) -> Iterator[None]:
-        """Holds a stream's slot, and one of the caller's. Raises Unavailable, ResourceExhausted, Unauthenticated."""
+    def stream(self, *, offline: bool = False) -> Iterator[None]:
+        """Holds a stream's slot, and one of the caller's. `offline`: the stream has no listener.
+
+        Raises Unavailable, ResourceExhausted, Unauthenticated.
+        """
         with ExitStack() as held:
             with counting_rejections():
                 self.check_serving()
-                held.enter_context(self.streams.acquire())
+                held.enter_context(self._offline_slot() if offline else self._slot())
                 held.enter_context(self.authenticator.stream())
             yield
+
+    def _slot(self) -> AbstractContextManager[None]:
+        if self.open_streams >= self._max_open:
+            raise self.streams.exhausted()  # for the moment: no stream without a listener follows those that end
+        return self.streams.acquire()
+
+    def _offline_slot(self) -> AbstractContextManager[None]:
+        """Beside listeners, what they leave of the capacity; else all room in the engine but one listener's."""
+        most = self.streams.capacity if self.streams.in_use else max(self.streams.capacity, self._max_open - 1)
+        self.offline.capacity = max(1, most - self.streams.in_use)
+        if self.open_streams >= most:
+            raise self.offline.exhausted()
+        return self.offline.acquire()
 
     @contextmanager
     def upload(self) -> Iterator[None]:
         """Holds an upload's slot. Raises Unavailable, ResourceExhausted, Unauthenticated."""
         self.check_serving()
-        with self.uploads.acquire():
+        with self.uploads.acquire(), UPLOADS_ACTIVE.track_inprogress():
             self.authenticator.count_start()
             yield
 
@@ -138,6 +170,7 @@ class Admission:
     async def wait_idle(self) -> None:
         """Returns when all streams and uploads have ended."""
         await self.streams.wait_idle()
+        await self.offline.wait_idle()
         await self.uploads.wait_idle()
 
     async def wait_for_shutdown(self) -> None:

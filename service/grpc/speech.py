@@ -36,7 +36,7 @@ class SpeechService(speech_pb2_grpc.SpeechServicer):
     async def GetServerInfo(
         self, request: speech_pb2.GetServerInfoRequest, context: Context
     ) -> speech_pb2.GetServerInfoResponse:
-        open_streams = self._admission.streams.in_use
+        open_streams = self._admission.open_streams
         return messages.server_info(self._engine.info, self._policy, self._version, open_streams)
 
     async def StreamSpeech(self, requests: Requests, context: Context) -> None:

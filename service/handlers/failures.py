@@ -14,6 +14,7 @@ from enum import Enum
 from google.protobuf.message import DecodeError
 
 from engines.errors import CheckpointError, EngineBusy, EngineError, EngineFailure, InvalidInput, TimeLimitExceeded
+from mynah.client.errors import MynahError, of_code
 from service import errors
 from service.telemetry import metrics
 from service.telemetry.logs import Lines
@@ -101,6 +102,20 @@ def failure_of(error: BaseException) -> Failure:
         return Failure(code, error.reason, str(error), error.field, error.value, error.allowed, error.retry_after_s)
     assert isinstance(error, EngineError)
     return Failure(code, error.reason, str(error), retry_after_s=_ENGINE_RETRY_AFTER_S if error.retryable else None)
+
+
+def error_of(error: BaseException) -> MynahError:
+    """The error that the client raises for what `failure_of` gives it."""
+    failure = failure_of(error)
+    return of_code(
+        failure.code.name,
+        failure.message,
+        reason=failure.reason,
+        retry_after_s=failure.retry_after_s,
+        field=failure.field,
+        value=failure.value,
+        allowed=failure.allowed,
+    )
 
 
 def root_cause(error: Exception) -> Exception:

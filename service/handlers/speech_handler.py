@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from engines.api import Engine
+from engines.config import OFFLINE
 from engines.errors import InvalidInput
 from mynah.client.wire import event_to_wire
 from mynah.v1 import speech_pb2
@@ -55,7 +56,7 @@ class SpeechHandler:
         """A stream from its `open` to its end. `requests` ends when the client has half-closed."""
         reader = _RequestReader(requests, self._policy.idle_timeout_s, self._admission.turns)
         message = await reader.opening()
-        with self._admission.stream():
+        with self._admission.stream(offline=message.schedule == OFFLINE):
             settings = await self._settings(message)
             async with self._session(stream_id, settings, origin) as session:
                 await self._send_opened(send, stream_id, settings)
@@ -66,7 +67,7 @@ class SpeechHandler:
     ) -> None:
         """One whole text."""
         self._check_text(request.text)
-        with self._admission.stream():
+        with self._admission.stream(offline=request.settings.schedule == OFFLINE):
             settings = await self._settings(request.settings)
             async with self._session(stream_id, settings, origin) as session:
                 await self._send_opened(send, stream_id, settings)

@@ -1,4 +1,4 @@
-"""The log's lines about streams and voices: who asked for them, from where, and how they ended. Never their text."""
+"""Who asked for streams and voices, from where, and how they ended: in the log and in the metrics. Never their text."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from time import monotonic
 from service.errors import ClientGone
 from service.handlers.failures import failure_of, root_cause
 from service.stream.session import Session
+from service.telemetry import metrics
 from service.telemetry.logs import Field, write_event
 
 log = logging.getLogger("mynah.service")
 
 _FINISHED, _CLIENT_GONE = "FINISHED", "CLIENT_GONE"
+_VOICE_CHANGES = {"voice created": "created", "voice deleted": "deleted", "voice made for one call": "one_call"}
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Origin:
 
 @contextmanager
 def logged_stream(stream_id: str, key: str, origin: Origin, session: Session) -> Iterator[None]:
-    """Writes a line when the stream opens, and one with its figures when the block ends, however it does."""
+    """Writes a line when the stream opens, and one with its figures when the block ends, however it does; counts it."""
     settings, began_s = session.settings, monotonic()
     who: dict[str, Field] = {"stream_id": stream_id, "key": key, **asdict(origin)}
     opened: dict[str, Field] = {
@@ -46,6 +48,8 @@ def logged_stream(stream_id: str, key: str, origin: Origin, session: Session) ->
         "sample_rate_hz": settings.audio.sample_rate_hz,
     }
     write_event(log, "stream opened", who | opened)
+    open_streams = metrics.CALLER_STREAMS_ACTIVE.labels(origin.surface, key)
+    open_streams.inc()
     outcome = _FINISHED
     try:
         yield
@@ -53,8 +57,18 @@ def logged_stream(stream_id: str, key: str, origin: Origin, session: Session) ->
         outcome = _outcome_of(error)
         raise
     finally:
+        open_streams.dec()
         seconds = round(monotonic() - began_s, 3)
         write_event(log, "stream ended", {**who, "outcome": outcome, "open_s": seconds, **session.figures()})
+        _count(origin.surface, key, outcome, session)
+
+
+def _count(surface: str, key: str, outcome: str, session: Session) -> None:
+    figures = session.figures()
+    metrics.CALLER_STREAMS.labels(surface, key, outcome).inc()
+    metrics.CALLER_AUDIO.labels(surface, key).inc(figures["audio_s"] or 0.0)
+    if (first_audio_s := figures["first_audio_s"]) is not None:
+        metrics.CALLER_TTFA.labels(surface).observe(first_audio_s, session.exemplar)
 
 
 def _outcome_of(error: BaseException) -> str:
@@ -66,5 +80,6 @@ def _outcome_of(error: BaseException) -> str:
 
 
 def audit_voice(what: str, key: str, origin: Origin, voice_id: str | None = None, consent: str | None = None) -> None:
-    """Writes an audit's line about a voice that was made or deleted."""
+    """Writes an audit's line about a voice that was made or deleted, and counts it."""
+    metrics.VOICE_CHANGES.labels(_VOICE_CHANGES[what]).inc()
     write_event(log, what, {"voice_id": voice_id, "consent": consent, "key": key, **asdict(origin)}, audit=True)

@@ -6,6 +6,7 @@ Both sides speak the contract's messages. The surfaces bound an upload's bytes a
 from __future__ import annotations
 
 from dataclasses import replace
+from time import monotonic
 
 from engines.api import Engine
 from engines.errors import InvalidInput
@@ -14,6 +15,7 @@ from service.access.auth import Authenticator
 from service.handlers import messages
 from service.handlers.stream_log import Origin, audit_voice
 from service.handlers.voice_check import VoiceCheck
+from service.telemetry.metrics import VOICE_CREATION
 from service.voices.ids import check_id
 from service.voices.lookup import VoiceLookup
 from service.voices.store import VoiceStore
@@ -46,11 +48,13 @@ class VoiceCatalogue:
         if not audio:
             message = "audio is empty: send an audio file."
             raise InvalidInput("audio", message, "AUDIO_EMPTY", value="0 bytes", allowed="an audio file")
+        began_s = monotonic()
         normalize_loudness = not new.HasField("normalize_loudness") or new.normalize_loudness
         voice = await self._engine.make_voice(audio, name=new.name.strip(), normalize_loudness=normalize_loudness)
         checked = await self._check.checked(voice)
         agreed = replace(checked, metadata={**checked.metadata, "consent": CONSENT})
         stored = await self._voices.add(agreed, _id_of(new))
+        VOICE_CREATION.observe(monotonic() - began_s)
         self._audit("voice created", stored.voice_id, origin, CONSENT)
         return self._message(stored)
 

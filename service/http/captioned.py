@@ -73,5 +73,4 @@ class CaptionedResponse:
     async def fail(self, error: Exception, stream_id: str) -> None:
         response = error_response(error, f"stream {stream_id}")
         if response is not None:
-            body = json.dumps({"error": response.error}).encode() + b"\n"
-            await self._writer.write(self._type, body, last=True)
+            await self._writer.write_error(json.dumps({"error": response.error}).encode() + b"\n")

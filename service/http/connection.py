@@ -20,6 +20,7 @@ from websockets.frames import CloseCode, Frame
 
 from service.access.listener import Slot
 from service.access.turns import Account, Turns
+from service.http.error_responses import UNPACED
 
 HEAD_TIMEOUT_S = 10.0
 _READ_BYTES = 4096
@@ -109,7 +110,7 @@ class HttpConnection(PacedReads, H11Protocol):  # type: ignore[misc]  # its eof_
     ):
         """`max_age_s` is the age from which the connection takes no further request."""
         super().__init__(*args, **kwargs)
-        self.app = _without_tunnels(self.app)
+        self.app = self._with_unpaced(_without_tunnels(self.app))
         self._ends_s = self.loop.time() + max_age_s
         self.start_paced(turns, Account())
         self._slot = slot
@@ -126,6 +127,20 @@ class HttpConnection(PacedReads, H11Protocol):  # type: ignore[misc]  # its eof_
         super().connection_made(transport)
         self._slot.transport = transport
         self._await_head()
+
+    def _with_unpaced(self, app: Any) -> Any:
+        """`app`, whose UNPACED messages do not wait for the client."""
+
+        async def run(scope: Any, receive: Any, send: Any) -> None:
+            async def send_now(message: Any) -> None:
+                if message.get(UNPACED) and self.flow.write_paused:
+                    self._ends_s = self.loop.time()  # the transport pauses once only: nothing else may follow
+                    self.flow.resume_writing()
+                await send(message)
+
+            await app(scope, receive, send_now)
+
+        return run
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
@@ -209,7 +224,12 @@ class WebSocketConnection(PacedReads, WebSocketsSansIOProtocol):  # type: ignore
         WebSocketsSansIOProtocol.data_received(self, data)
 
     async def send(self, message: Any) -> None:
+        waits = message.get(UNPACED) and not self.writable.is_set()
+        if waits:
+            self.writable.set()
         await super().send(message)
+        if waits:
+            self.writable.clear()
         if self.close_sent:  # a refusal ends the handshake; uvicorn would log an error for each
             self.handshake_complete = True
 

@@ -13,6 +13,10 @@ from starlette.types import Send
 from service.errors import FailedPrecondition
 from service.handlers.failures import Code, Failure, log_failure, root_cause
 
+# A key of an ASGI message, which is then sent however much the client has not read: the error that ends a response, and
+# the rest of an event that was begun. The connection of such a response takes no further request.
+UNPACED = "mynah.unpaced"
+
 _STATUSES = {
     Code.INVALID_ARGUMENT: 400,
     Code.UNAUTHENTICATED: 401,

@@ -10,9 +10,11 @@ from engines.config import STREAM_SCHEDULES
 from engines.model_spec import SPEECH_VOCAB
 from engines.text.dictionary import MAX_ENTRIES, MAX_RESPELLING_CHARS, MAX_WORD_CHARS
 from engines.time_scale import MAX_SPEED, MIN_SPEED
+from mynah.v1 import speech_pb2
 from service.audio.formats import SAMPLE_RATES_HZ
 from service.http import captioned as captioned_speech
 from service.http import speech_request
+from service.http.message_schema import message_schema
 from service.stream.early_end import FirstSegment
 from service.stream.policy import StreamPolicy
 from service.stream.settings import Emoji, Markup, UnspeakableText
@@ -73,6 +75,7 @@ def _paths(info: EngineInfo, policy: StreamPolicy) -> Schema:
         "/v1/audio/voices": {
             "get": _get("listAudioVoices", "List all voices, as Open WebUI asks for them.", _ref("AudioVoices"))
         },
+        "/v1/info": {"get": _get("getInfo", "Get the server's model, formats, limits and load.", _ref("ServerInfo"))},
         "/v1/models": {"get": _get("listModels", "List the server's model.", _ref("Models"))},
         "/v1/models/{model}": {
             "get": _get("getModel", "Get a model.", _ref("Model"), 404)
@@ -229,6 +232,12 @@ def _speech_request(info: EngineInfo, policy: StreamPolicy, *, captioned: bool =
             "default": policy.word_guard and info.word_times,
             "description": "Watches that the speech says its text, each word once.",
         },
+        "continuity": {
+            "type": "boolean",
+            "default": False,
+            "description": "Has each segment's speech go on from that of the segment before"
+            + ("." if info.continuity else "; not on this server."),
+        },
     }
     fields["first_segment"] = _choice(
         FirstSegment, FirstSegment.AUTO.value, "Where the first segment may end before its sentence does."
@@ -330,6 +339,7 @@ def _schemas() -> Schema:
         "Models": _object(models, *models),
         "Voice": voice,
         "Voices": _object(voices, *voices),
+        "ServerInfo": message_schema(speech_pb2.DESCRIPTOR.message_types_by_name["GetServerInfoResponse"]),
         "State": _object({"status": _STRING}, "status"),
     }
 

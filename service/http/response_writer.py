@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from starlette.types import Send
 
 from service.handlers.timeouts import within_stall_timeout
+from service.http.error_responses import UNPACED
 
 MAX_WHOLE_BYTES = 32 * 1024 * 1024  # 11 minutes of 24 kHz WAV
 
@@ -29,6 +30,10 @@ class ResponseWriter:
             await self._send({"type": "http.response.start", "status": 200, "headers": encoded})
         body = {"type": "http.response.body", "body": data, "more_body": not last}
         await within_stall_timeout(self._send(body), self._stall_timeout_s)
+
+    async def write_error(self, data: bytes) -> None:
+        """Ends a response that has started and failed. Does not wait for a client that does not read."""
+        await self._send({"type": "http.response.body", "body": data, "more_body": False, UNPACED: True})
 
 
 class SpeechResponse(Protocol):

@@ -1,4 +1,4 @@
-"""JSON endpoints: models, health, and voices (list, create, get, delete)."""
+"""JSON endpoints: models, the server's info, health, and voices (list, create, get, delete)."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from engines.errors import InvalidInput
 from mynah.v1 import voices_pb2
 from service.access.admission import Admission
 from service.access.turns import Account
+from service.handlers.messages import server_info
 from service.handlers.stream_log import Origin
 from service.handlers.voice_catalogue import MAX_PAGE_SIZE, VoiceCatalogue
 from service.http.frames import json_fields
@@ -35,11 +36,14 @@ _VOICES_AT_ONCE = 50
 class RestEndpoints:
     """The endpoints that answer in JSON."""
 
-    def __init__(self, engine: Engine, voices: VoiceCatalogue, admission: Admission, policy: StreamPolicy) -> None:
+    def __init__(
+        self, engine: Engine, voices: VoiceCatalogue, admission: Admission, policy: StreamPolicy, version: str
+    ) -> None:
         self._engine = engine
         self._voices = voices
         self._admission = admission
         self._policy = policy
+        self._version = version
         self._created_s = int(time.time())
 
     async def models(self, _: Request) -> Response:
@@ -68,6 +72,11 @@ class RestEndpoints:
 
     def _model(self) -> dict[str, Any]:
         return {"id": self._engine.info.model, "object": "model", "created": self._created_s, "owned_by": "mynah"}
+
+    async def info(self, _: Request) -> Response:
+        """GetServerInfo over HTTP."""
+        open_streams = self._admission.streams.in_use
+        return _json(server_info(self._engine.info, self._policy, self._version, open_streams))
 
     async def healthz(self, _: Request) -> Response:
         self._admission.check_alive()

@@ -54,7 +54,7 @@ def build_app(
 
     `openai_speech_handler` serves `/v1/audio/speech`.
     """
-    rest = RestEndpoints(engine, voices, admission, policy)
+    rest = RestEndpoints(engine, voices, admission, policy, version)
 
     async def openapi(_: Request) -> Response:
         return JSONResponse(document(engine.info, policy, version, keys=admission.authenticator.requires_key))
@@ -70,6 +70,7 @@ def build_app(
         Route("/v1/audio/voices", rest.audio_voices),
         WebSocketRoute("/v1/stream", StreamEndpoint(speech_handler, policy.stall_timeout_s, admission.turns)),
         Route("/v1/stream", _no_websocket),
+        Route("/v1/info", rest.info),
         Route("/v1/models", rest.models),
         Route("/v1/models/{model:path}", rest.model),
         Route("/v1/voices", by_method(GET=rest.list_voices, POST=rest.create_voice), methods=["GET", "POST"]),

@@ -187,7 +187,12 @@ class _EventResponse:
     async def fail(self, error: Exception, stream_id: str) -> None:
         response = error_response(error, f"stream {stream_id}")
         if response is not None:
-            await self._event({"type": "error", "error": response.error}, last=True)
+            await self._writer.write_error(_encoded({"type": "error", "error": response.error}))
 
     async def _event(self, event: dict[str, Any], *, last: bool = False) -> None:
-        await self._writer.write(self._TYPE, f"data: {json.dumps(event)}\n\n".encode(), last=last)
+        await self._writer.write(self._TYPE, _encoded(event), last=last)
+
+
+def _encoded(event: dict[str, Any]) -> bytes:
+    """A server-sent event."""
+    return f"data: {json.dumps(event)}\n\n".encode()

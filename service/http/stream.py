@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, NoReturn
 from urllib.parse import parse_qs
 
@@ -17,7 +17,7 @@ from service.errors import ClientGone, FailedPrecondition
 from service.handlers.speech_handler import SpeechHandler, new_stream_id
 from service.handlers.stream_log import Origin
 from service.handlers.timeouts import within_stall_timeout
-from service.http.error_responses import error_response
+from service.http.error_responses import UNPACED, error_response
 from service.http.frames import AudioEncoding, End, event_frames, parse_binary, parse_text
 
 SUBPROTOCOL = "mynah.v1"
@@ -49,8 +49,7 @@ class StreamEndpoint:
 
     async def _stream(self, scope: Scope, stream_id: str, socket: _Socket, audio: AudioEncoding) -> None:
         async def send(**event: Any) -> None:
-            for frame in event_frames(event, audio):
-                await socket.send(frame)
+            await socket.send(event_frames(event, audio))
 
         origin = Origin.of_address("websocket", scope["client"])
         async with asyncio.TaskGroup() as tasks:
@@ -112,25 +111,31 @@ class _Socket:
             raise ClientGone
         return frame
 
-    async def send(self, frame: str | bytes) -> None:
-        """Raises DeadlineExceeded if the client does not read, ClientGone."""
-        kind = "text" if isinstance(frame, str) else "bytes"
+    async def send(self, frames: Sequence[str | bytes]) -> None:
+        """Sends an event, or nothing of it. Raises DeadlineExceeded if the client does not read, ClientGone."""
+        first, *rest = map(_message, frames)
         try:
-            await within_stall_timeout(self._send({"type": "websocket.send", kind: frame}), self._stall_timeout_s)
+            await within_stall_timeout(self._send(first), self._stall_timeout_s)
+            for message in rest:
+                await self._send(message | {UNPACED: True})
         except OSError as error:  # disconnected; the disconnect message follows
             raise ClientGone from error
 
     async def reject(self, error: dict[str, Any], code: int, reason: str) -> None:
-        """Sends the error and closes. A client that does not read only gets the end of the connection."""
+        """Sends the error and closes. Does not wait for a client that does not read."""
         try:
-            async with asyncio.timeout(1.0):
-                await self._send({"type": "websocket.send", "text": json.dumps({"error": error})})
-                await self.close(code, reason)
-        except (OSError, TimeoutError):
+            await self._send(_message(json.dumps({"error": error})) | {UNPACED: True})
+        except OSError:  # disconnected
             return
+        await self.close(code, reason)
 
     async def close(self, code: int, reason: str = "") -> None:
         try:
-            await self._send({"type": "websocket.close", "code": code, "reason": reason})
+            await self._send({"type": "websocket.close", "code": code, "reason": reason, UNPACED: True})
         except OSError:  # disconnected
             return
+
+
+def _message(frame: str | bytes) -> dict[str, Any]:
+    """The ASGI message of a frame."""
+    return {"type": "websocket.send", "text" if isinstance(frame, str) else "bytes": frame}

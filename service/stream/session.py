@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from engines.api import Engine, Limits
+from engines.config import OFFLINE
 from engines.time_scale import check_speed
 from mynah.client.events import AudioChunk, Cancelled, Event, Flushed, SegmentDone, SegmentStarted
 from service.stream.backlog import Backlog
@@ -19,6 +20,7 @@ from service.stream.text.reader import TextReader
 from service.stream.text.spoken_limits import SpokenLimits
 from service.stream.timeline import PendingChunk, Timeline
 from service.telemetry.metrics import counting_rejections
+from service.telemetry.tracing import StreamTrace
 
 
 class Session:
@@ -32,7 +34,9 @@ class Session:
     def __init__(self, engine: Engine, settings: StreamSettings, policy: StreamPolicy, stream_id: str = "") -> None:
         """`stream_id` names the stream in metrics and traces."""
         self._settings = settings
-        self._meter = StreamMeter(stream_id, settings.audio)
+        audio, has_listener = settings.audio, settings.sampling.schedule != OFFLINE
+        self._trace = StreamTrace(stream_id, audio.audio_format.value, audio.sample_rate_hz)
+        self._meter = StreamMeter(audio, self._trace.exemplar, has_listener=has_listener)
         first_segment = settings.used_first_segment
         self._backlog = Backlog(
             _text_reader(engine, settings.text, first_segment),
@@ -42,13 +46,14 @@ class Session:
             self._note_work,
             word_times=settings.word_times,
             word_guard=settings.word_guard,
+            continuity=settings.continuity,
         )
         self._event_queue: EventQueue[Event | PendingChunk] = EventQueue(policy.send_queue_events)
         self._timeline = Timeline(settings.audio)
         self._speaker = Speaker(
             engine,
             settings,
-            stream_id,
+            self._trace,
             backlog=self._backlog,
             timeline=self._timeline,
             event_queue=self._event_queue,
@@ -69,11 +74,16 @@ class Session:
             await self._speaker.stop()
         finally:
             self._meter.closed()
-            self._speaker.end_trace()
+            self._trace.end()
 
     @property
     def settings(self) -> StreamSettings:
         return self._settings
+
+    @property
+    def exemplar(self) -> dict[str, str]:
+        """This stream as the exemplar of a measurement."""
+        return self._trace.exemplar
 
     @property
     def delivered_samples(self) -> int:

@@ -47,17 +47,16 @@ class Speaker:
         self,
         engine: Engine,
         settings: StreamSettings,
-        stream_id: str,
+        trace: StreamTrace,
         *,
         backlog: Backlog,
         timeline: Timeline,
         event_queue: EventQueue[events.Event | PendingChunk],
         meter: StreamMeter,
     ) -> None:
-        self._engine, self._settings, self._stream_id = engine, settings, stream_id
+        self._engine, self._settings, self._trace = engine, settings, trace
         self._backlog, self._timeline, self._event_queue = backlog, timeline, event_queue
         self._meter = meter
-        self._trace = StreamTrace(stream_id, settings.audio.audio_format.value, settings.audio.sample_rate_hz)
         self._stream: api.SpeechStream | None = None
         self._task: asyncio.Task[None] | None = None
         self._ran_away = False  # some segment, which was logged
@@ -87,12 +86,8 @@ class Speaker:
             if stream is not None:
                 await stream.close()
 
-    def end_trace(self) -> None:
-        """The session is over."""
-        self._trace.end()
-
     async def _run(self) -> None:
-        metrics.stream_id.set(self._stream_id)  # for this task and those that the engine starts from it
+        metrics.exemplar.set(self._trace.exemplar)  # for this task and those that the engine starts from it
         try:
             while (work := await self._backlog.next()) is not None:
                 if isinstance(work, FlushMark):
@@ -233,7 +228,7 @@ class Speaker:
             self._ran_away = True
             log.warning(
                 "stream %s: segment %d went on for %.1f s, far longer than its %d characters can take; it was ended",
-                self._stream_id,
+                self._trace.stream_id,
                 done.segment.index,
                 done.stats.samples / SAMPLE_RATE_HZ,
                 len(done.segment.text),

@@ -14,11 +14,14 @@ class StreamMeter:
 
     A talkspurt begins with text on an idle stream and lasts until all of it is spoken and sent. Time to first audio is
     measured for its first chunk; from then on a simulated real-time listener plays. Between two talkspurts there is no
-    text to speak, so underruns are not counted there.
+    text to speak, so underruns are not counted there. The metrics leave out the waits and gaps of a stream that has no
+    listener.
     """
 
-    def __init__(self, stream_id: str, audio: AudioSettings) -> None:
-        self._exemplar = {"stream_id": stream_id}
+    def __init__(self, audio: AudioSettings, exemplar: dict[str, str], *, has_listener: bool = True) -> None:
+        self._exemplar = exemplar
+        self._has_listener = has_listener
+        self._open_streams = metrics.STREAMS_ACTIVE if has_listener else metrics.STREAMS_OFFLINE
         self._rate_hz = audio.sample_rate_hz
         self._bytes = metrics.AUDIO_BYTES.labels(audio.audio_format.value)
         self._listener = PlaybackClock(self._rate_hz)
@@ -36,11 +39,11 @@ class StreamMeter:
 
     def opened(self) -> None:
         metrics.STREAMS_ADMITTED.inc(exemplar=self._exemplar)
-        metrics.STREAMS_ACTIVE.inc()
+        self._open_streams.inc()
 
     def closed(self) -> None:
         """After `opened`, once."""
-        metrics.STREAMS_ACTIVE.dec()
+        self._open_streams.dec()
 
     def has_work(self, now_s: float) -> None:
         """There is text to speak. The first call of a talkspurt starts its clock."""
@@ -73,10 +76,11 @@ class StreamMeter:
         self._bytes_sent += size_bytes
         if self._awaited_since_s is not None:
             waited_s = now_s - self._awaited_since_s
-            metrics.TTFA.observe(waited_s, self._exemplar)
+            if self._has_listener:
+                metrics.TTFA.observe(waited_s, self._exemplar)
             self._first_audio_s = waited_s if self._first_audio_s is None else self._first_audio_s
             self._awaited_since_s = None
-        if self._last_chunk_s is not None:
+        if self._last_chunk_s is not None and self._has_listener:
             metrics.CHUNK_GAP.observe(now_s - self._last_chunk_s, self._exemplar)
             metrics.BUFFER_LEAD.observe(max(0.0, self._listener.lead_s(now_s)))
         self._last_chunk_s = now_s
@@ -88,8 +92,9 @@ class StreamMeter:
         listener.deliver(now_s, samples)
         if listener.underruns > underruns:
             self._underruns += listener.underruns - underruns
-            metrics.UNDERRUNS.inc(exemplar=self._exemplar)
-            metrics.UNDERRUN_TIME.inc(listener.underrun_s - underrun_s)
+            if self._has_listener:
+                metrics.UNDERRUNS.inc(exemplar=self._exemplar)
+                metrics.UNDERRUN_TIME.inc(listener.underrun_s - underrun_s)
 
     def made(self, samples: int, window: WindowFigures | None) -> None:
         """The engine made samples (at 24 kHz), in a window if it decodes in windows."""

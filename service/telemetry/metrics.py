@@ -52,9 +52,12 @@ class _WhenKnown(Gauge):
         return super().collect() if self.known else ()
 
 
-STREAMS_ACTIVE = _add(Gauge("mynah_streams_active", "Open streams"))
+STREAMS_ACTIVE = _add(Gauge("mynah_streams_active", "Open streams that have a listener"))
+STREAMS_OFFLINE = _add(
+    Gauge("mynah_streams_offline", "Open streams without a listener, which the capacity does not limit")
+)
 STREAMS_CAPACITY = _add(
-    _WhenKnown("mynah_streams_capacity", "Limit on open streams; absent while the server does not serve")
+    _WhenKnown("mynah_streams_capacity", "Limit on streams with a listener; absent while the server does not serve")
 )
 STREAMS_ADMITTED = _add(Counter("mynah_streams_admitted", "Streams admitted"))
 STREAMS_REFUSED = _add(Counter("mynah_streams_refused", "Streams refused, by reason", ["reason"]))
@@ -96,6 +99,34 @@ BUFFER_LEAD = _add(
 )
 UNDERRUNS = _add(Counter("mynah_underruns", "Underruns: times a real-time player ran out of audio within a talkspurt"))
 UNDERRUN_TIME = _add(Counter("mynah_underrun", "Silence that these underruns caused", unit="seconds"))
+# by who asked; these appear with a caller's first stream, so sums over all callers use the metrics without labels
+CALLER_STREAMS_ACTIVE = _add(
+    Gauge("mynah_caller_streams_active", "Open streams, by surface and name of the API key", ["surface", "key"])
+)
+CALLER_STREAMS = _add(
+    Counter(
+        "mynah_caller_streams",
+        "Streams that ended, by surface, name of the API key and outcome: FINISHED, CLIENT_GONE or the error's reason",
+        ["surface", "key", "outcome"],
+    )
+)
+CALLER_AUDIO = _add(
+    Counter(
+        "mynah_caller_audio",
+        "Audio received by clients, counted when its stream ends, by surface and name of the API key",
+        ["surface", "key"],
+        unit="seconds",
+    )
+)
+CALLER_TTFA = _add(
+    Histogram(
+        "mynah_caller_ttfa",
+        "Time to first audio of each stream's first talkspurt, counted when the stream ends",
+        ["surface"],
+        unit="seconds",
+        buckets=_SECONDS,
+    )
+)
 REAL_TIME_FACTOR = _add(
     Histogram(
         "mynah_real_time_factor",
@@ -150,6 +181,20 @@ STAGE = _add(
 BATCH = _add(Histogram("mynah_batch", "Windows decoded in one batch", unit="windows", buckets=_COUNTS))
 HOP = _add(Histogram("mynah_hop", "New speech tokens (40 ms each) in a window", unit="tokens", buckets=_HOPS))
 
+UPLOADS_ACTIVE = _add(Gauge("mynah_uploads_active", "Uploads of reference audio that are being received or made"))
+VOICE_CREATION = _add(
+    Histogram(
+        "mynah_voice_creation",
+        "Time from an upload's last byte to its stored voice",
+        unit="seconds",
+        buckets=_SECONDS,
+    )
+)
+VOICE_CHANGES = _add(
+    Counter("mynah_voice_changes", "Voices created, deleted, or made for one call (one_call)", ["change"])
+)
+VOICES_STORED = _add(Gauge("mynah_voices_stored", "Uploaded voices in the store, at this server's last look"))
+
 GPU_MEMORY = _add(Gauge("mynah_gpu_memory", "GPU memory: used (by all processes) and total", ["kind"], unit="bytes"))
 WINDOW_FALLBACKS = _add(
     Counter(
@@ -172,6 +217,13 @@ ENGINE_REFUSED = _add(
         ["runtime"],
     )
 )
+FAILED_CAPTURES = _add(
+    Gauge(
+        "mynah_failed_captures",
+        "Sizes of calls that could not be captured as CUDA graphs at the start and run eagerly",
+        ["runtime"],
+    )
+)
 _ENGINE_LABELS = ("model", "device", "t3_runtime", "s3gen_runtime", "random_weights")
 ENGINE_INFO = _add(Gauge("mynah_engine_info", "1, with the serving engine as labels", _ENGINE_LABELS))
 BUILD_INFO = _add(Gauge("mynah_build_info", "1, with the running version as labels", ["version", "python"]))
@@ -179,18 +231,18 @@ BUILD_INFO.labels(VERSION, platform.python_version()).set(1)
 for source in ("read", "cached"):
     T3_PROMPT.labels(source)  # so that both are exported from the start, at 0
 STORAGE_REASONS = ("STORAGE_FULL", "STORAGE_READ_ONLY", "STORAGE_FAILED", "STORE_TIMEOUT", "VOICE_DAMAGED")
+FAULT_REASONS = ("ENGINE_ERROR", "ENGINE_FAILURE", "ENGINE_STALLED", "INTERNAL")
+for fault_reason in FAULT_REASONS:
+    ERRORS.labels(fault_reason)  # so that the first one counts: a counter that appears at 1 has not increased
+for change in ("created", "deleted", "one_call"):
+    VOICE_CHANGES.labels(change)
 for storage_reason in STORAGE_REASONS:
     STORAGE_ERRORS.labels(storage_reason)
 for part in ("t3", "s3gen", "engine", "event_loop"):
     STALLED.labels(part)
 
-stream_id: ContextVar[str] = ContextVar("stream_id", default="")
-
-
-def exemplar() -> dict[str, str] | None:
-    """The current task's stream as an exemplar of a measurement; None outside a stream."""
-    current = stream_id.get()
-    return {"stream_id": current} if current else None
+# the current task's stream as the exemplar of a measurement: `stream_id`, and `trace_id` if it is traced
+exemplar: ContextVar[dict[str, str] | None] = ContextVar("exemplar", default=None)
 
 
 @contextmanager
@@ -210,7 +262,7 @@ class EngineMetrics(Observer):
         self._last_use = T3Use()
 
     def segment_prefilled(self, seconds: float) -> None:
-        T3_PREFILL.observe(seconds, exemplar())
+        T3_PREFILL.observe(seconds, exemplar.get())
 
     def step_ran(self, seconds: float, sequences: int) -> None:
         T3_STEP.observe(seconds)
@@ -254,6 +306,9 @@ def page(engine: Engine, accept: str, *, serves: bool) -> tuple[bytes, str]:
     ENGINE_REFUSED.clear()
     for runtime, _ in info.refused_runtimes:
         ENGINE_REFUSED.labels(runtime).set(1)
+    FAILED_CAPTURES.clear()
+    for runtime, sizes in info.failed_captures:
+        FAILED_CAPTURES.labels(runtime).set(sizes)
     memory = engine.device_memory()
     if memory is not None:
         GPU_MEMORY.labels("used").set(memory.used_bytes)

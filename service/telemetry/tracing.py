@@ -57,10 +57,18 @@ class StreamTrace:
     """The spans of one stream: `stream`, its children `segment`, and their children, the engine's stages."""
 
     def __init__(self, stream_id: str, audio_format: str, sample_rate_hz: int) -> None:
+        self.stream_id = stream_id
         self._span: Any = None
         if _tracer is not None:
             attributes = {"mynah.stream_id": stream_id, "mynah.format": audio_format, "mynah.rate_hz": sample_rate_hz}
             self._span = _tracer.start_span("stream", attributes=attributes)
+        self.exemplar = {"stream_id": stream_id, **self._trace_id()}  # of this stream's measurements
+
+    def _trace_id(self) -> dict[str, str]:
+        """The id under which a trace store finds this stream; none if it is not sampled."""
+        if self._span is None or not (context := self._span.get_span_context()).trace_flags.sampled:
+            return {}
+        return {"trace_id": f"{context.trace_id:032x}"}
 
     @contextmanager
     def segment(self, index: int, chars: int) -> Iterator[None]:

@@ -102,7 +102,9 @@ class VoiceStore:
         self._reserved: set[str] = set()  # ids whose file is being written or deleted
         self._damaged: dict[str, str | None] = {}  # unusable files by id, with their stamps
         self._logged_foreign: set[str] = set()  # ids of voices of other models that the log has named
-        self._read_summaries(sorted(self._pool.call(self._files.ids)))
+        existing = self._pool.call(self._files.ids)
+        metrics.VOICES_STORED.set(len(existing))
+        self._read_summaries(sorted(existing))
 
     def _read_summaries(self, voice_ids: list[str]) -> None:
         """Reads what it can; the rest is read when it is listed."""
@@ -154,7 +156,7 @@ class VoiceStore:
 
         `foreign` includes voices that another model made, which `get` refuses.
         """
-        existing = await self._call(self._files.ids)
+        existing = await self._existing()
         self._forget_damaged(existing)
         self._summaries = {voice_id: info for voice_id, info in self._summaries.items() if voice_id in existing}
         for voice_id in existing:
@@ -178,7 +180,7 @@ class VoiceStore:
         """Raises InvalidInput, AlreadyExists or ResourceExhausted as `add` would; for use before making the voice."""
         if voice_id is not None:
             check_id(voice_id)
-        existing = await self._call(self._files.ids) | self._reserved
+        existing = await self._existing() | self._reserved
         if voice_id is not None and voice_id in {*existing, DEFAULT_VOICE_ID, *self._others()}:
             raise _exists(voice_id)
         if len(existing) >= self._max_voices:
@@ -196,6 +198,7 @@ class VoiceStore:
                 await self._call(self._files.create, chosen, new.to_bytes())
             except FileExistsError:
                 raise _exists(chosen) from None
+        metrics.VOICES_STORED.inc()
         return stored(chosen, new)
 
     async def remove(self, voice_id: str) -> None:
@@ -208,6 +211,7 @@ class VoiceStore:
             if await self._call(self._files.stamp, voice_id) is None:
                 raise _cannot_delete(voice_id) if voice_id in self._others() else _not_found(voice_id)
             await self._call(self._files.delete, voice_id)
+            metrics.VOICES_STORED.dec()
             self._loaded.pop(voice_id, None)
 
     async def _call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -221,6 +225,12 @@ class VoiceStore:
             raise
         except OSError as error:
             raise storage_error(error) from error
+
+    async def _existing(self) -> set[str]:
+        """The ids of the files, which other servers may have added or deleted since the last look."""
+        existing = await self._call(self._files.ids)
+        metrics.VOICES_STORED.set(len(existing))
+        return existing
 
     def _built_in(self) -> StoredVoice:
         voice = self._default()

@@ -18,6 +18,8 @@ from bench.gpu import __main__ as gpu
 from bench.gpu.results import FILE, Recorder, read, table
 from engines.model_spec import TINY
 from engines.planning.stages import Window
+from engines.s3gen.gpu.cuda import CudaDevice
+from tests.engines.s3gen.gpu.simulated_cuda import SimulatedCuda
 
 ROOT = Path(__file__).parents[2]
 
@@ -93,10 +95,12 @@ def test_an_attempt_that_raises_is_a_failed_check(tmp_path: Path) -> None:
     assert (result.status, result.note) == ("FAILED", "RuntimeError: CUDA out of memory")
 
 
-def test_what_is_not_installed_or_not_there_is_absent(tmp_path: Path) -> None:
+def test_what_is_not_installed_or_not_there_is_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The steps that need a GPU or one of its libraries, in this process."""
     from bench.gpu import steps as real
+    from engines.t3.vllm import backend
 
+    monkeypatch.setattr(backend, "installed", lambda: False)
     for step in ("driver", "vllm", "tensorrt"):
         real.run(step, Recorder(tmp_path, step), "cpu", "random:tiny", tmp_path)
     assert [result.status for result in read(tmp_path)] == ["absent"] * 4
@@ -127,6 +131,17 @@ def test_a_gpu_of_the_table_has_planned_figures(
     assert Machine("cpu", "tiny", tmp_path).planned(t3, s3gen) is None
 
 
+def test_batches_on_the_driver_get_their_own_numbers_back() -> None:
+    """The step's own check, on a simulated device; and on one that does not wait for its copies."""
+    from bench.gpu.driver import double_buffer
+
+    assert double_buffer(CudaDevice(runtime=SimulatedCuda(1))).startswith("27 batches replayed")
+    careless = CudaDevice(runtime=SimulatedCuda(1))
+    careless.wait = lambda stream, event: None  # type: ignore[method-assign]
+    with pytest.raises(AssertionError, match="other numbers"):
+        double_buffer(careless)
+
+
 def test_a_machine_with_torch_alone_has_what_the_steps_import() -> None:
     """As `make gpu-rehearsal`, which runs them there."""
     bare = Path(__file__).with_name("bare")
@@ -135,7 +150,7 @@ def test_a_machine_with_torch_alone_has_what_the_steps_import() -> None:
         "for name in ('av', 'gradio', 'vllm', 'tensorrt', 'riva', 'onnx', 'soxr'):",
         "    assert not importlib.util.find_spec(name)",
         "import engines.factory",
-        *(f"import bench.gpu.{name}" for name in ("steps", "s3gen", "t3", "vllm", "tensorrt", "together", "engine")),
+        *(f"import bench.gpu.{path.stem}" for path in sorted((ROOT / "bench/gpu").glob("[a-z]*.py"))),
     ]
     code = "\n".join(["import importlib.util", *lines])
     paths = os.pathsep.join([str(bare), str(ROOT), str(ROOT / "protos")])

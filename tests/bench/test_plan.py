@@ -29,6 +29,11 @@ def test_the_recorded_operations_are_the_nets(model: str) -> None:
     assert RECORDED["kv_cache_mb_per_stream"][model] == plan._kv_mb(model)
 
 
+def test_a_recorded_plan_is_what_is_planned_today() -> None:
+    """Of all GPUs' the first: what changes it changes the others too."""
+    assert RECORDED["plans"]["turbo"]["a10g"] == plan.plan_figures("turbo", "a10g")
+
+
 def test_the_recorded_plans_are_those_of_the_table_of_gpus() -> None:
     assert RECORDED["prices_date"] == PRICES_DATE
     for plans in RECORDED["plans"].values():

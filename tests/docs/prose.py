@@ -118,7 +118,8 @@ def every_line(source: str) -> Iterator[tuple[int, str]]:
 def _reader(path: str):  # type: ignore[no-untyped-def]
     if path.endswith(".md"):
         return markdown_prose
-    if not path.startswith(PACKAGES) or "_pb2" in path:
+    if not path.startswith(PACKAGES) or "_pb2" in path or "/gen/" in path:
         return None
-    readers = {".py": python_prose, ".js": javascript_prose, ".html": every_line, ".proto": proto_comments}
+    readers = {".py": python_prose, ".html": every_line, ".proto": proto_comments}
+    readers |= dict.fromkeys((".js", ".ts"), javascript_prose)
     return readers.get(Path(path).suffix)

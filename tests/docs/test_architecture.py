@@ -12,6 +12,7 @@ from tests.docs.pages import MODULE, ROOT, anchors_of, links_in, pages, paths_na
 
 ARCHITECTURE = ROOT / "docs/architecture.md"
 SOURCES = ("", "protos/")
+TESTS = ("tests/", "k8s/", "clients/typescript/test/")
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
@@ -55,7 +56,7 @@ def test_each_change_of_the_map_names_a_file_and_the_test_that_covers_it():
     assert len(rows) >= 10
     for change, start, test in rows:
         assert paths_named_in(start), change
-        assert all(name.startswith(("tests/", "k8s/")) for name in paths_named_in(test)), change
+        assert all(name.startswith(TESTS) for name in paths_named_in(test)), change
         assert paths_named_in(test), change
 
 

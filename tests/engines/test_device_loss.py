@@ -193,18 +193,22 @@ def test_one_that_works_alone_waits_for_the_others_and_keeps_new_ones_out() -> N
     assert order == ["shared", "alone", "later"]
 
 
-def test_each_thread_has_a_stream_of_its_own_on_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """T3's before S3Gen's; neither is the default one, which all threads share."""
+@pytest.mark.parametrize(("name", "index"), [("cuda", 0), ("cuda:0", 0), ("cuda:1", 1)])
+def test_each_thread_has_a_stream_of_its_own_on_its_device(
+    name: str, index: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T3's before S3Gen's; neither is the default one, which all threads share. Torch itself reads the device's name:
+    it refuses some that it takes elsewhere."""
     calls: list[tuple[str, Any]] = []
     cuda = device_module.torch.cuda
-    monkeypatch.setattr(cuda, "set_device", lambda device: calls.append(("device", device)))
+    monkeypatch.setattr(torch._C, "_cuda_setDevice", lambda number: calls.append(("device", number)), raising=False)
     monkeypatch.setattr(cuda, "synchronize", lambda device: calls.append(("synchronize", device)))
     monkeypatch.setattr(cuda, "Stream", lambda device, priority: (device, priority))
     monkeypatch.setattr(cuda, "set_stream", lambda stream: calls.append(("stream", stream)))
-    gpu = torch.device("cuda:1")
-    use_own_stream("cuda:1", device_module.T3_PRIORITY)
+    gpu = torch.device(name)
+    use_own_stream(name, device_module.T3_PRIORITY)
     use_own_stream("cpu", 0)
-    assert calls == [("device", gpu), ("synchronize", gpu), ("stream", (gpu, -1))]
+    assert calls == [("device", index), ("synchronize", gpu), ("stream", (gpu, -1))]
     assert device_module.T3_PRIORITY < device_module.S3GEN_PRIORITY
 
 
@@ -220,6 +224,16 @@ def test_threads_that_use_a_device_start_by_taking_it() -> None:
     batcher._worker.submit(int).result()
     asyncio.run(batcher.close())
     assert [name.split("_")[0] for name in started] == ["t3-steps", "s3gen"]
+
+
+def test_a_step_thread_that_cannot_take_its_device_is_an_error_at_once() -> None:
+    """A thread that ended would leave every request, and an engine that is to be built, waiting for ever."""
+
+    def start() -> None:
+        raise ValueError("there is no such device")
+
+    with pytest.raises(ValueError, match="no such device"):
+        StepLoop(_Idle(), on_device=DeviceThread(start))  # type: ignore[arg-type]
 
 
 class _Idle:

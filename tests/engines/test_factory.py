@@ -8,8 +8,9 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,6 +25,8 @@ from engines.checkpoints.checkpoint import EMBEDDED
 from engines.config import EngineConfig, Sampling
 from engines.errors import CheckpointError, InvalidInput
 from engines.s3gen.parity_check import RuntimeRefused
+from engines.t3.alignment.sources import ForcedAligner
+from engines.t3.backend import T3Request
 from engines.t3.guidance import VARIABLE
 from engines.t3.parity import T3Refused
 from tests.engines.s3gen.gpu.test_double_buffer import has_gpu
@@ -232,3 +235,46 @@ def test_a_damaged_voice_encoder_stops_the_start(tmp_path: Path, value: float) -
     save_file(tensors, file)
     with pytest.raises(CheckpointError, match=name):
         engines.load(EngineConfig(model=str(tmp_path / "model"), device="cpu", threads=1))
+
+
+@pytest.mark.parametrize(
+    ("t3", "device", "own"),
+    [("torch", "cpu", True), ("torch-int8", "cpu", True), ("onnx", "cpu", False), ("vllm", "cpu", False),
+     ("torch", "cuda", False), ("torch_graphs", "cuda:1", False), ("vllm", "cuda", False)],
+)  # fmt: skip
+def test_words_come_from_t3s_own_steps_on_a_cpu_alone(t3: str, device: str, own: bool) -> None:
+    """On a GPU another thread would read what the step thread's stream has not computed yet."""
+    assert factory._observes_steps(t3, device) is own
+
+
+async def test_the_pass_for_words_waits_while_t3s_engine_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM loads its model with another default precision for all threads, and no other may allocate meanwhile."""
+    made: list[factory.Exclusive] = []
+    arrived = threading.Event()
+
+    class Kept(factory.Exclusive):
+        def __init__(self) -> None:
+            super().__init__()
+            made.append(self)
+
+        def shared(self) -> AbstractContextManager[None]:
+            arrived.set()
+            return super().shared()
+
+    monkeypatch.setattr(factory, "Exclusive", Kept)
+    monkeypatch.setattr(factory, "_observes_steps", lambda *_: False)
+    config = EngineConfig(model="tiny", device="cpu", threads=1, t3_dtype="float32", decode="reference")
+    engine = await asyncio.to_thread(factory.build_engine, config)
+    try:
+        aligner, voice = engine.stages.aligner, engine.default_voice
+        assert isinstance(aligner, ForcedAligner)
+        assert voice is not None
+        _, source = aligner.start(T3Request((1, 2, 3), voice, Sampling()))
+        arrived.clear()
+        with made[0].alone():
+            reading = asyncio.ensure_future(source.rows([5, 6]))
+            assert await asyncio.to_thread(arrived.wait, 60), "the pass does not ask whether it may compute"
+            assert not reading.done()
+        assert (await reading).shape == (2, 3)
+    finally:
+        await engine.close()

@@ -81,16 +81,15 @@ def test_streams_due_before_are_the_others() -> None:
     for name, dry_at_s in (("a", 3.0), ("b", 1.0), ("c", 3.0), ("new", None), ("newer", None)):
         audience.update(name, dry_at_s)
     assert len(audience) == 5
-    assert audience.streams_due_before("a", until_s=2.0) == 1
-    assert audience.streams_due_before("a", until_s=4.0) == 2, "not itself"
-    assert audience.streams_due_before("new", until_s=2.0) == 2, (
-        "a stream without audio waits with the others that have none"
-    )
+    assert audience.streams_due_before("a", until_s=2.0) == (1, 0)
+    assert audience.streams_due_before("a", until_s=4.0) == (2, 0), "not itself"
+    waits_with = "a stream without audio waits with the others that have none"
+    assert audience.streams_due_before("new", until_s=2.0) == (1, 1), waits_with
     audience.update("b", 5.0)
     audience.leave("c")
     audience.leave("c")
-    assert audience.streams_due_before("new", until_s=4.0) == 2
+    assert audience.streams_due_before("new", until_s=4.0) == (1, 1)
     assert len(audience) == 4
     for name in ("a", "b", "new", "newer"):
         audience.leave(name)
-    assert len(audience) == audience.streams_due_before("a", until_s=9.0) == 0
+    assert (len(audience), audience.streams_due_before("a", until_s=9.0)) == (0, (0, 0))

@@ -188,6 +188,24 @@ def test_an_overloaded_device_refuses_new_streams_until_it_recovers() -> None:
     virtual_time(run())
 
 
+def test_streams_without_a_listener_overload_no_device() -> None:
+    """Sixteen take a slow device minutes; others may still open, with and without a listener."""
+
+    async def run() -> float:
+        engine, *_ = Device(call_s=4.0, token_s=0.02, max_batch=1).engine()
+        running = [
+            asyncio.create_task(listen(engine, 0.0, 400, repeatable=True, schedule="offline")) for _ in range(16)
+        ]
+        for _ in range(20):
+            await asyncio.sleep(10.0)
+            for schedule in ("", "offline"):
+                await (await engine.open(VOICE, Sampling(schedule=schedule))).close()
+        await asyncio.gather(*running)
+        return asyncio.get_running_loop().time()
+
+    assert virtual_time(run()) > 200.0, "windows have waited longer than the deadline that orders them"
+
+
 def test_memory_does_not_grow_with_the_length_of_a_segment() -> None:
     """After ten minutes in one segment, memory is as after the first minute, except for the tokens."""
 

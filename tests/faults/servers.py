@@ -33,6 +33,11 @@ engines.load = load
 from service.__main__ import main
 main()
 """
+REAL = """
+{before}
+from service.__main__ import main
+main()
+"""
 CHUNKS = "first_hop_tokens=5, hop_tokens=5"  # of 0.2 s, for a healthy stream with token_s=0.04
 _LINES = {
     "address": re.compile(r"listening on (\S+)"),
@@ -73,10 +78,11 @@ async def server(
     within: Sequence[str] = (),
     path: str = "",
     token_s: float = 0.002,
+    program: str = PROGRAM,
 ) -> AsyncIterator[Server]:
     """A server that serves. `before` is code to run first, `script` more of the engine's script, `within` a command
     that runs the server, `path` a folder of more packages, `token_s` the engine's time for a speech token: 0.04 is real
-    time."""
+    time. `program` is REAL for the engine that the flags choose."""
     listen = [f"--{name}=127.0.0.1:0" for name in ("listen", "admin-listen", "http-listen")]
     program = PROGRAM.format(before=before, script=script, token_s=token_s)
     command = [*within, sys.executable, "-c", program, *listen, "--max-streams", "8", *flags]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
+from pathlib import Path
 from time import monotonic
 
 import httpx
@@ -12,10 +14,11 @@ import pytest
 import mynah
 from service.shutdown import FORCED_EXIT
 from tests.faults.servers import CHUNKS, Server, error_of, server, speaks
-from tests.security.healthy import Gaps, healthy_stream
+from tests.security.healthy import MAX_GAP_S, Gaps, healthy_stream, listener
 from tests.service.telemetry.scraping import scrape
 
 HANG = "hangs_on='hang', freezes_on='freeze'"
+CHECKED_EVERY_S = 0.2  # the watchdog: a tenth of the bound
 SHORT_END = "import service.server; service.server._END_TIMEOUT_S = service.server._CLOSE_TIMEOUT_S = 0.1"
 
 
@@ -71,6 +74,44 @@ async def test_a_decode_that_never_returns_ends_its_streams_and_is_seen_by_probe
         log = at.log.read_text()
         assert log.count("s3gen has stalled") == 1
         assert log.count("MainThread:") == 1
+
+
+async def test_streams_beside_a_hung_decode_wait_no_longer_than_the_bound(tmp_path: Path):
+    """They share its device, so what they can have is an error in time: they hear chunks up to the hang, then that."""
+    hang_timeout_s = 2.0
+    only = f"{HANG}, decoders=1, {CHUNKS}"  # as a device decodes for all streams
+    async with (
+        server("--hang-timeout-s", str(hang_timeout_s), script=only, token_s=0.04) as at,
+        mynah.Client(at.address) as client,
+        healthy_stream(at.address, at.process.pid, tmp_path) as gaps,
+    ):
+        began_s = monotonic()
+        await gaps.check(began_s, "before the hang")
+        hanging = asyncio.create_task(error_of(client, "Now hang."))
+        silent_s, reason = await gaps.attacked.end(began_s)
+        bound_s = max(hang_timeout_s, float(re.findall(r"not returned for (\d+) s", at.log.read_text())[0]))
+        usual_s = await gaps.control.largest_s(began_s)
+        print(f"a hung decode: silent for {silent_s:.2f} s, then {reason}; control {usual_s:.2f} s")
+        assert reason == "ENGINE_STALLED"
+        assert silent_s < bound_s + 2 * CHECKED_EVERY_S + MAX_GAP_S + usual_s
+        assert (await hanging).reason == "ENGINE_STALLED"
+
+
+async def test_a_stream_speaks_on_while_the_server_drains():
+    """Ctrl-C: what is open goes on without a gap, up to the end of the grace, and ends with a typed error."""
+    async with (
+        server("--grace-s", "1.5", token_s=0.04, script=CHUNKS) as at,
+        listener(at.address, at.process.pid) as healthy,
+    ):
+        began_s = monotonic()
+        at_rest_s = await healthy.largest_s(began_s, 3)
+        began_s = monotonic()
+        at.process.send_signal(signal.SIGINT)
+        silent_s, reason = await healthy.end(began_s)
+        print(f"draining: silent for {silent_s:.2f} s, at rest {at_rest_s:.2f} s, then {reason}")
+        assert reason == "DRAINING"
+        assert silent_s < max(MAX_GAP_S, at_rest_s + 0.3)
+        assert await at.ended() == 0
 
 
 async def test_a_hang_that_was_not_found_does_not_keep_the_process():

@@ -29,12 +29,24 @@ async def damaged_store(tmp_path):
     whole = stamped(fake_voice("Anna", b"anna")).to_bytes()
     for name, data in {"anna": whole, "broken": b"not a voice", "cut": whole[: len(whole) // 2], "empty": b""}.items():
         (tmp_path / f"{name}.safetensors").write_bytes(data)
-    async with server("--voices-dir", str(tmp_path)) as at, mynah.Client(at.address) as client:
+    async with (
+        server("--voices-dir", str(tmp_path), token_s=0.04, script=CHUNKS) as at,
+        mynah.Client(at.address) as client,
+    ):
         yield at, client
 
 
-async def test_a_damaged_voice_stops_no_start_and_is_not_the_clients_fault(damaged_store: tuple[Server, mynah.Client]):
+async def test_a_damaged_voice_stops_no_start_and_is_not_the_clients_fault(
+    damaged_store: tuple[Server, mynah.Client], tmp_path_factory: pytest.TempPathFactory
+):
     at, client = damaged_store
+    async with healthy_stream(at.address, at.process.pid, tmp_path_factory.mktemp("healthy")) as gaps:
+        began_s = monotonic()
+        await check_damaged_voices(at, client)
+        await gaps.check(began_s, "damaged voices")
+
+
+async def check_damaged_voices(at: Server, client: mynah.Client) -> None:
     assert await speaks(client, voice="anna")
     listed = {voice.voice_id for voice in await client.voices.list()}
     assert {"anna", "default"} <= listed <= {"anna", "default", "cut"}  # the header of a cut file is whole

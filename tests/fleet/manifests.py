@@ -12,11 +12,13 @@ from typing import Any
 
 import yaml
 
+from k8s.helm.kustomize import parsed
+
 ROOT = Path(__file__).parents[2]
 OVERLAYS = ("a10g", "cpu", "dev")
 CUSTOM = (
     "gateway.envoyproxy.io", "gateway.networking.k8s.io", "karpenter.k8s.aws", "karpenter.sh", "keda.sh",
-    "monitoring.coreos.com",
+    "kueue.x-k8s.io", "monitoring.coreos.com", "ray.io",
 )  # fmt: skip
 Manifest = dict[str, Any]
 
@@ -29,24 +31,38 @@ def rendered(overlay: str) -> str:
 
 
 def objects(overlay: str) -> list[Manifest]:
-    return list(yaml.safe_load_all(rendered(overlay)))
+    return parsed(rendered(overlay))
 
 
 def with_components(*names: str) -> list[Manifest]:
     """The a10g overlay with more components, as an operator adds them."""
     with TemporaryDirectory() as folder:
-        shutil.copytree(ROOT / "k8s", Path(folder) / "k8s")
+        shutil.copytree(ROOT / "k8s", Path(folder) / "k8s", ignore=shutil.ignore_patterns("helm"))
         overlay = Path(folder) / "k8s/overlays/with"
         overlay.mkdir()
-        document = {"resources": ["../a10g"], "components": [f"../../components/{name}" for name in names]}
+        components = [f"../../components/{name}" for name in names]
+        document = {"namespace": "mynah", "resources": ["../a10g"], "components": components}
         (overlay / "kustomization.yaml").write_text(yaml.safe_dump(document))
         done = subprocess.run(["kubectl", "kustomize", overlay], check=True, capture_output=True, text=True)
-    return list(yaml.safe_load_all(done.stdout))
+    return parsed(done.stdout)
+
+
+def with_bulk(overlay: str) -> list[Manifest]:
+    """An overlay with the component `bulk` among its own, whose image and settings it shares."""
+    with TemporaryDirectory() as folder:
+        shutil.copytree(ROOT / "k8s", Path(folder) / "k8s", ignore=shutil.ignore_patterns("helm"))
+        at = Path(folder) / "k8s/overlays" / overlay
+        document = yaml.safe_load((at / "kustomization.yaml").read_text())
+        document["components"].append("../../components/bulk")
+        (at / "kustomization.yaml").write_text(yaml.safe_dump(document))
+        done = subprocess.run(["kubectl", "kustomize", at], check=True, capture_output=True, text=True)
+    return parsed(done.stdout)
 
 
 def cluster() -> list[Manifest]:
-    """What is made once for a cluster: storage classes and node pools."""
-    return [m for path in sorted((ROOT / "k8s/cluster").rglob("*.yaml")) for m in yaml.safe_load_all(path.read_text())]
+    """What `kubectl apply` makes once for a cluster: storage classes, node pools and queues."""
+    found = [m for path in sorted((ROOT / "k8s/cluster").glob("*/*.yaml")) for m in parsed(path.read_text())]
+    return [m for m in found if m.get("apiVersion", "eksctl.io").split("/")[0] != "eksctl.io"]
 
 
 def of_kind(overlay: str, kind: str) -> list[Manifest]:
@@ -78,7 +94,7 @@ def dashboards() -> dict[str, Manifest]:
 def expressions() -> dict[str, str]:
     """Every dashboard query by "dashboard: panel refId"."""
     return {
-        f"{name}: {panel['title']} {target['refId']}": target["expr"]
+        f"{name}: {panel['title']} {panel['id']}{target['refId']}": target["expr"]
         for name, board in dashboards().items()
         for panel in board["panels"]
         for target in panel.get("targets", [])

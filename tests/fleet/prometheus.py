@@ -34,21 +34,33 @@ class Prometheus:
         answer = await self._get("query", query=expression)
         return list(answer["data"]["result"])
 
+    async def query_range(self, expression: str, start_s: float, end_s: float, step_s: float) -> list[dict[str, Any]]:
+        """Returns the series of a range query."""
+        answer = await self._get("query_range", query=expression, start=start_s, end=end_s, step=step_s)
+        return list(answer["data"]["result"])
+
+    async def exemplars(self, expression: str, start_s: float, end_s: float) -> list[dict[str, Any]]:
+        """Returns the exemplars of all series that an expression uses: labels, value, timestamp."""
+        answer = await self._get("query_exemplars", query=expression, start=start_s, end=end_s)
+        return [exemplar for series in answer["data"] for exemplar in series["exemplars"]]
+
     async def firing(self) -> set[str]:
         answer = await self._get("alerts")
         return {a["labels"]["alertname"] for a in answer["data"]["alerts"] if a["state"] == "firing"}
 
-    async def _get(self, endpoint: str, **parameters: str) -> Any:
+    async def _get(self, endpoint: str, **parameters: str | float) -> Any:
         url = f"http://{self.address}/api/v1/{endpoint}?{urllib.parse.urlencode(parameters)}"
         raw = await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=5).read())
         return json.loads(raw)
 
 
 @asynccontextmanager
-async def prometheus(targets: dict[str, str], folder: Path) -> AsyncIterator[Prometheus]:
-    """Runs Prometheus on `targets`, pod -> HOST:PORT, in the namespace "mynah"."""
+async def prometheus(targets: dict[str, str], folder: Path, *, hasten: bool = True) -> AsyncIterator[Prometheus]:
+    """Runs Prometheus on `targets`, pod -> HOST:PORT, in the namespace "mynah". `hasten`: the rules' minutes become
+    seconds."""
     durations = re.compile(rf"\b(?:{'|'.join(_IN_SECONDS)})\b")
-    hastened = durations.sub(lambda match: _IN_SECONDS[match[0]], yaml.safe_dump(rules()))
+    text = yaml.safe_dump(rules())
+    hastened = durations.sub(lambda match: _IN_SECONDS[match[0]], text) if hasten else text
     hastened = re.sub(r"interval: 15s", "interval: 1s", hastened)
     (folder / "rules.yaml").write_text(hastened)
     scraped = [{"targets": [address], "labels": {"namespace": "mynah", "pod": pod}} for pod, address in targets.items()]
@@ -62,7 +74,7 @@ async def prometheus(targets: dict[str, str], folder: Path) -> AsyncIterator[Pro
         taken.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{taken.getsockname()[1]}"
     flags = [f"--config.file={folder}/prometheus.yaml", f"--storage.tsdb.path={folder}/data"]
-    flags += [f"--web.listen-address={address}"]
+    flags += [f"--web.listen-address={address}", "--enable-feature=exemplar-storage"]
     running = await asyncio.create_subprocess_exec("prometheus", *flags, stderr=asyncio.subprocess.PIPE)
     assert running.stderr is not None
     try:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -14,41 +15,14 @@ import pytest
 import mynah
 from tests.fleet.manifests import ROOT, expressions
 from tests.fleet.prometheus import prometheus
-from tests.service.test_process import ENVIRONMENT, FAKE
+from tests.fleet.servers import REAL, fake, server
+from tests.service.serving import REFERENCE
+from tests.service.test_process import ENVIRONMENT
 
 TEXT = "The harbour was quiet that morning, and the boats lay still."
-# metrics without samples on a healthy server without a GPU
+# without samples on a healthy server without a GPU, TLS and Kubernetes
 _NOT_HERE = ("mynah_gpu_memory", "mynah_window_fallbacks", "mynah_t3_kv_cache_ratio", "mynah_word_guard")
-_REAL = ["-m", "service", "--model", "random:tiny", "--device", "cpu", "--threads", "2"]
-
-
-def fake(script: str) -> list[str]:
-    return ["-c", FAKE.replace("token_s=0.002", "token_s=0.1").format(before="pass", script=script)]
-
-
-@asynccontextmanager
-async def server(program: list[str], *flags: str) -> AsyncIterator[tuple[str, str]]:
-    """Starts a server process; yields (address, address of the admin port) when it serves."""
-    listen = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", *flags]
-    running = await asyncio.create_subprocess_exec(
-        sys.executable, *program, *listen, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
-        env=ENVIRONMENT,
-    )  # fmt: skip
-    output = ""
-    try:
-        assert running.stdout is not None
-        async with asyncio.timeout(120):
-            while "serving after" not in output:
-                line = (await running.stdout.readline()).decode()
-                assert line, output
-                output += line
-        address, admin = re.search(r"listening on (\S+)", output), re.search(r"at http://(\S+)", output)
-        assert address is not None
-        assert admin is not None
-        yield address[1], admin[1]
-    finally:
-        running.kill()
-        await running.wait()
+_NOT_HERE += ("DCGM_", "kube_", "kubelet_", "ALERTS", "mynah_engine_refused", "mynah_certificate_expiry")
 
 
 async def speak_on(client: mynah.Client, until: asyncio.Event) -> None:
@@ -75,6 +49,16 @@ async def cause_errors(client: mynah.Client, until: asyncio.Event) -> None:
         with suppress(mynah.NotFound, mynah.ServerBusy):
             async with client.stream(voice="nobody"):
                 pass
+        await asyncio.sleep(0.3)
+
+
+async def clone_voices(client: mynah.Client, until: asyncio.Event) -> None:
+    """Makes and deletes a voice every 0.3 s, and asks for one without audio."""
+    while not until.is_set():
+        made = await client.voices.create("Anna", REFERENCE, consent=True)
+        await client.voices.delete(made.voice_id)
+        with suppress(mynah.MynahError):
+            await client.voices.create("Anna", b"", consent=True)
         await asyncio.sleep(0.3)
 
 
@@ -117,7 +101,9 @@ async def eventually(check: Callable[[], Awaitable[bool]], within_s: float = 60.
 
 
 def concrete(expression: str) -> str:
-    return expression.replace("$__rate_interval", "15s").replace("$namespace", "mynah")
+    for variable, value in {"$__rate_interval": "15s", "$__range": "1m", "$namespace": "mynah"}.items():
+        expression = expression.replace(variable, value)
+    return re.sub(r"\$(pod|surface|key)\b", ".*", expression)
 
 
 async def test_every_panel_has_data(tmp_path: Path):
@@ -127,7 +113,12 @@ async def test_every_panel_has_data(tmp_path: Path):
         if not any(name in expression for name in _NOT_HERE)
     }
     assert len(queries) > 35
-    async with server(_REAL, "--max-streams", "3") as (address, admin), prometheus({"a": admin}, tmp_path) as at:
+    scraped = AsyncExitStack()
+    async with scraped:
+        at_a = await scraped.enter_async_context(server(REAL, "--max-streams", "3"))
+        at_b = await scraped.enter_async_context(server(fake(""), "--max-streams", "3"))
+        at = await scraped.enter_async_context(prometheus({"a": at_a.admin, "b": at_b.admin}, tmp_path))
+        await scraped.enter_async_context(busy(at_b.grpc, clone_voices))
         silent = dict(queries)
 
         async def all_seen() -> bool:
@@ -136,10 +127,10 @@ async def test_every_panel_has_data(tmp_path: Path):
                     del silent[place]
             return not silent
 
-        async with loaded(address):
+        async with loaded(at_a.grpc):
             with suppress(TimeoutError):  # the other panels need rejections, cancels and invalid requests
                 await eventually(all_seen, 15.0)
-        async with busy(address, cause_errors):
+        async with busy(at_a.grpc, cause_errors):
             try:
                 await eventually(all_seen, 45.0)
             except TimeoutError:
@@ -148,7 +139,7 @@ async def test_every_panel_has_data(tmp_path: Path):
 
 async def test_alerts_fire_when_the_engine_is_slow_and_not_before(tmp_path: Path):
     slow = fake("first_hop_tokens=10, hop_tokens=10")  # a second to the first chunk, then one for each 0.4 s of audio
-    async with server(slow, "--max-streams", "2") as (address, admin), prometheus({"a": admin}, tmp_path) as at:
+    async with server(slow, "--max-streams", "2") as one, prometheus({"a": one.admin}, tmp_path) as at:
 
         async def scraped() -> bool:
             return bool(await at.query("mynah:streams:saturation"))
@@ -159,5 +150,27 @@ async def test_alerts_fire_when_the_engine_is_slow_and_not_before(tmp_path: Path
         async def fired() -> bool:
             return {"MynahSlowFirstAudio", "MynahUnderruns", "MynahNoRoomLeft"} <= await at.firing()
 
-        async with busy(address, speak_on, speak_on):
+        async with busy(one.grpc, speak_on, speak_on):
             await eventually(fired)
+
+
+async def test_an_exemplar_of_the_first_audio_leads_to_its_trace(tmp_path: Path):
+    """Grafana follows `trace_id`: see k8s/cluster/charts/kube-prometheus-stack.yaml."""
+    began_s = time.time()
+    traced = server(fake(""), "--otlp-endpoint", "http://127.0.0.1:9")  # the ids are there without a collector
+    async with traced as one, prometheus({"a": one.admin}, tmp_path) as at, mynah.Client(one.grpc) as client:
+        async with client.stream() as stream:
+            await stream.send("Hello.")
+            await stream.end()
+            assert sum([chunk.samples async for chunk in stream])
+        expression = next(e for place, e in expressions().items() if place.startswith("latency: Time to first audio "))
+        found: list[dict[str, str]] = []
+
+        async def scraped() -> bool:
+            answer = await at.exemplars(concrete(expression), began_s, time.time())
+            found[:] = [exemplar["labels"] for exemplar in answer]
+            return bool(found)
+
+        await eventually(scraped)
+    assert [labels["stream_id"] for labels in found] == [stream.opened.stream_id]
+    assert all(re.fullmatch(r"[0-9a-f]{32}", labels["trace_id"]) for labels in found)

@@ -13,14 +13,15 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import monotonic
 
 import mynah
 from bench.attacks import Healthy
 from bench.scripted_server import Load, scripted_server
+from tests.security.waits import Wait
 
 MAX_GAP_S = 0.5  # what a real-time listener may have buffered
 _MARGIN_S = 0.3  # above the silence at rest and the control's, where one is longer than usual
@@ -28,20 +29,18 @@ _CHUNKS_AT_REST = 6
 _TIMEOUT_S = 60.0
 
 
-class Wait:
-    """The time that the main thread of a process has waited for a processor."""
+@dataclass(frozen=True)
+class Access:
+    """What a server asks of its clients: a key, or a certificate of an authority."""
 
-    def __init__(self, pid: int) -> None:
-        self._file = Path(f"/proc/{pid}/task/{pid}/schedstat")
-        self._before_s = self._read()
+    api_key: str = ""
+    authority: str = ""  # the server's; this and the next two are files
+    certificate: str = ""
+    key: str = ""
 
-    def _read(self) -> float:
-        return int(self._file.read_text().split()[1]) / 1e9
-
-    def since_last_s(self) -> float:
-        """The time since the last call."""
-        before_s, self._before_s = self._before_s, self._read()
-        return self._before_s - before_s
+    def client(self, address: str) -> mynah.Client:
+        tls = mynah.Tls(Path(self.authority), None, Path(self.certificate), Path(self.key)) if self.authority else False
+        return mynah.Client(address, tls=tls, api_key=self.api_key or None)
 
 
 class Reporting(Healthy):
@@ -53,10 +52,17 @@ class Reporting(Healthy):
         self._arrived_s = monotonic()
 
     def arrived(self) -> None:
+        self.tell("")
+
+    def tell(self, end: str) -> None:
+        """`end` is the reason for which the stream has ended, "" for a chunk."""
         now_s = monotonic()
         gap_s, self._arrived_s = now_s - self._arrived_s, now_s
-        waited_s = sum(wait.since_last_s() for wait in self._waits)
-        print(json.dumps([now_s, gap_s, waited_s]), flush=True)
+        try:
+            waited_s = sum(wait.since_last_s() for wait in self._waits)
+        except OSError:  # the server's process has ended
+            waited_s = 0.0
+        print(json.dumps([now_s, gap_s, waited_s, end]), flush=True)
 
 
 class Listener:
@@ -68,22 +74,38 @@ class Listener:
 
     async def largest_s(self, since_s: float, least_chunks: int = 1) -> float:
         """The largest silence that ended after `since_s`, once this many chunks have come from now on."""
-        assert self._process.stdout is not None
         called_s, later = monotonic(), 0
         async with asyncio.timeout(_TIMEOUT_S):
             while later < least_chunks:
-                line = await self._process.stdout.readline()
-                assert line, "the healthy stream ended"
-                arrived_s, gap_s, waited_s = json.loads(line)
+                arrived_s, end = await self._next()
+                assert not end, f"the healthy stream ended with {end}"
                 later += arrived_s >= called_s
-                self._seen.append((arrived_s, gap_s - waited_s))
+        return self._since(since_s)
+
+    async def end(self, since_s: float) -> tuple[float, str]:
+        """Waits for the stream's end. Returns the largest silence since then, up to it, and its reason."""
+        async with asyncio.timeout(_TIMEOUT_S):
+            while not (end := (await self._next())[1]):
+                pass
+        return self._since(since_s), end
+
+    def _since(self, since_s: float) -> float:
         return max((gap_s for arrived_s, gap_s in self._seen if arrived_s >= since_s), default=0.0)
+
+    async def _next(self) -> tuple[float, str]:
+        """When the next chunk came, and ""; or when the stream ended, and the reason."""
+        assert self._process.stdout is not None
+        line = await self._process.stdout.readline()
+        assert line, "the healthy stream's process ended"
+        arrived_s, gap_s, waited_s, end = json.loads(line)
+        self._seen.append((arrived_s, gap_s - waited_s))
+        return arrived_s, end
 
 
 @asynccontextmanager
-async def listener(address: str, pid: int) -> AsyncIterator[Listener]:
+async def listener(address: str, pid: int, access: Access = Access()) -> AsyncIterator[Listener]:
     """A listener that has received its first chunk from the server with this address and process."""
-    command = (sys.executable, "-m", "tests.security.healthy", address, str(pid))
+    command = (sys.executable, "-m", "tests.security.healthy", address, str(pid), json.dumps(asdict(access)))
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, limit=1 << 20)
     try:
         listening = Listener(process)
@@ -113,11 +135,11 @@ class Gaps:
 
 
 @asynccontextmanager
-async def healthy_stream(address: str, pid: int, folder: Path) -> AsyncIterator[Gaps]:
+async def healthy_stream(address: str, pid: int, folder: Path, access: Access = Access()) -> AsyncIterator[Gaps]:
     """A stream that speaks in real time to the server with this address and process, and its control."""
     async with (
         scripted_server(Load(), folder / "control.log", "--max-streams", "4") as other,
-        listener(address, pid) as attacked,
+        listener(address, pid, access) as attacked,
         listener(other.address, other.pid) as control,
     ):
         began_s = monotonic()
@@ -125,11 +147,14 @@ async def healthy_stream(address: str, pid: int, folder: Path) -> AsyncIterator[
         yield gaps
 
 
-async def main(address: str, pid: int) -> None:
-    async with mynah.Client(address) as client:
-        with suppress(mynah.MynahError):  # the server has ended; who reads the lines sees their end
-            await Reporting(pid).run(client, asyncio.Event())
+async def main(address: str, pid: int, access: Access) -> None:
+    reporting = Reporting(pid)
+    async with access.client(address) as client:
+        try:
+            await reporting.run(client, asyncio.Event())
+        except mynah.MynahError as error:
+            reporting.tell(error.reason)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+    asyncio.run(main(sys.argv[1], int(sys.argv[2]), Access(**json.loads(sys.argv[3]))))

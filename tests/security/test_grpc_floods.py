@@ -11,7 +11,7 @@ from time import monotonic
 import mynah
 from bench.attacks import CALLS, Attack
 from tests.security.attacked import Attacked, attacked
-from tests.security.healthy import Wait
+from tests.security.waits import Wait
 
 _MAX_WAIT_S = 1.0
 

@@ -7,6 +7,7 @@ import json
 import re
 from contextlib import suppress
 from pathlib import Path
+from time import monotonic
 from urllib.parse import quote
 
 import grpc.aio
@@ -18,6 +19,7 @@ from bench.attacks import PREFACE, call_head, frame
 from bench.scripted_server import Load, ScriptedServer, scripted_server
 from mynah.v1 import speech_pb2, speech_pb2_grpc
 from service.access.keys import ApiKey, digest, write_keys
+from tests.security.healthy import Access, healthy_stream
 from tests.service.access.tls_files import Authority
 from tests.service.http.clients import SPEECH
 
@@ -31,12 +33,17 @@ async def test_nothing_that_was_sent_forges_a_line_or_shows_a_key(tmp_path: Path
     keys, log = tmp_path / "keys.json", tmp_path / "server.log"
     write_keys(keys, [ApiKey("anna", digest("secret"))])
     flags = ("--http-listen", "127.0.0.1:0", "--api-keys", str(keys), "--max-streams", "4")
-    async with scripted_server(Load(), log, *flags) as server:
+    async with (
+        scripted_server(Load(), log, *flags) as server,
+        healthy_stream(server.address, server.pid, tmp_path, Access(api_key="secret")) as gaps,
+    ):
+        began_s = monotonic()
         await asyncio.gather(*(http(server, request) for request in requests()))
         await sockets(server)
         for _ in range(150):
             await asyncio.gather(*(grpc_calls(server.address) for _ in range(2)))
         await asyncio.gather(*(http(server, b"\xff\xff nonsense\r\n\r\n") for _ in range(300)))
+        await gaps.check(began_s, "forged lines")
     written = log.read_bytes()
     assert len(written) < _MAX_LOG_BYTES
     text = written.decode("ascii")

@@ -6,15 +6,42 @@ import asyncio
 import socket
 import ssl
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
+from bench.scripted_server import Load, scripted_server
+from tests.security.healthy import Access, healthy_stream
 from tests.service.access.tls_files import Authority, Pair
-from tests.service.serving import Serving, serving
+from tests.service.serving import serving
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 HTTP = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+
+
+async def test_sessions_of_a_removed_authority_silence_no_stream(tmp_path: Path):
+    """Clients of a removed authority come back with their sessions, on both ports, while one of the new one listens."""
+    servers, clients, others = (Authority(tmp_path / name) for name in "abc")
+    own, trusted, listener = servers.issue(), tmp_path / "trusted.pem", others.issue()
+    trusted.write_bytes(clients.certificate.read_bytes())
+    flags = ("--tls-certificate", own.certificate, "--tls-key", own.key, "--tls-client-ca", trusted)
+    ports = ("--http-listen", "127.0.0.1:0", "--max-streams", "4")
+    access = Access("", str(servers.certificate), str(listener.certificate), str(listener.key))
+    async with scripted_server(Load(), tmp_path / "server.log", *map(str, flags), *ports) as server:
+        stale = [
+            Client(address, surface, context(servers, clients.issue(), version, surface))
+            for surface, address in (("http", server.http), ("grpc", server.address))
+            for version in VERSIONS
+        ]
+        sessions = [(await client.connect(None)).session for client in stale]
+        trusted.write_bytes(others.certificate.read_bytes())
+        async with healthy_stream(server.address, server.pid, tmp_path, access) as gaps:
+            began_s = monotonic()
+            for _ in range(30):
+                tries = (client.connect(session) for client, session in zip(stale, sessions, strict=True))
+                assert not any(each.answer for each in await asyncio.gather(*tries))
+            await gaps.check(began_s, "sessions of a removed authority")
 
 
 @pytest.mark.parametrize("version", VERSIONS, ids=["1.2", "1.3"])
@@ -25,7 +52,8 @@ async def test_a_removed_authority_ends_its_sessions(tmp_path: Path, surface: st
     trusted.write_bytes(clients.certificate.read_bytes())
     flags = {"tls_certificate": own.certificate, "tls_key": own.key, "tls_client_ca": trusted}
     async with serving(**flags, http=True) as at:
-        client = Client(at, surface, context(servers, clients.issue(), version, surface))
+        address = at.http if surface == "http" else at.address
+        client = Client(address, surface, context(servers, clients.issue(), version, surface))
         first = await client.connect(None)
         assert first.answer
         again = await client.connect(first.session)
@@ -71,8 +99,7 @@ class Connected:
 class Client:
     """Connects, sends a request, reads the beginning of its answer."""
 
-    def __init__(self, at: Serving, surface: str, context: ssl.SSLContext) -> None:
-        address = at.http if surface == "http" else at.address
+    def __init__(self, address: str | None, surface: str, context: ssl.SSLContext) -> None:
         assert address is not None
         self._port = int(address.rpartition(":")[2])
         self._request = HTTP if surface == "http" else HTTP2

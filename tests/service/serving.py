@@ -39,7 +39,7 @@ class Serving:
     @property
     def at_rest(self) -> bool:
         admission = self.server.admission
-        return self.engine.at_rest and admission.streams.in_use == admission.uploads.in_use == 0
+        return self.engine.at_rest and admission.open_streams == admission.uploads.in_use == 0
 
     async def check_serves(self) -> None:
         """The server speaks, and frees everything afterwards."""

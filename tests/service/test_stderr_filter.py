@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from service.stderr_filter import copy, record_of, safe
+from service.stderr_filter import copy, record_of, safe, start
 from service.telemetry.logs import SafeHandler
 
 ROOT = Path(__file__).parents[2]
@@ -39,6 +40,32 @@ def test_lines_are_whole_escaped_and_keep_their_severity():
     first, second = log.splitlines()
     assert " ERROR grpc.core ssl_transport_security.cc:1884: Handshake failed: x<1 bytes>[2J<1 bytes>" in first
     assert second.endswith(" WARNING stderr no end")
+
+
+KILLED = "import os; os.write(2, {written!r}); os.kill(os.getpid(), 9)"
+
+
+@pytest.mark.parametrize("runs_already", [False, True], ids=["before the filter runs", "while the filter waits"])
+def test_what_a_killed_process_has_written_is_passed_on(runs_already: bool):
+    """A process is killed at one of the two ends of what can happen while its filter starts."""
+    (reading, writing), (log, real) = os.pipe(), os.pipe()
+    with open(log, "rb") as lines:
+        if runs_already:
+            os.write(writing, b"it runs\n")
+            passing = start(reading, real)
+            assert lines.readline().endswith(b" WARNING stderr it runs\n")
+        killed = subprocess.run(
+            [sys.executable, "-c", KILLED.format(written=b"first\nno end")], stderr=writing, check=False
+        )
+        assert killed.returncode == -signal.SIGKILL
+        os.close(writing)
+        if not runs_already:
+            passing = start(reading, real)
+        os.close(reading)
+        os.close(real)
+        rest = [line.partition(b" WARNING stderr ")[2] for line in lines]
+        assert passing.wait() == 0
+    assert rest == [b"first\n", b"no end\n"]
 
 
 @pytest.mark.parametrize(

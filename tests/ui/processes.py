@@ -43,6 +43,10 @@ class Process:
         assert match is not None, f"{command} ended with {self._process.wait(10)}: {output}"
         self.address = match[1]
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def stop(self) -> None:
         self._process.send_signal(signal.SIGTERM)
         try:
@@ -62,6 +66,13 @@ def server_process(*flags: str) -> Iterator[Process]:
     command += ["--voices-dir", "memory", "--grace-s", "0", "--max-streams", "4"]
     command += ["--cache-dir", str(ROOT / "build/ui-tests")]
     with _running(Process([*command, *flags], r"listening on (\S+)", "serving after")) as server:
+        yield server
+
+
+@contextmanager
+def running_process(command: list[str], address: str, ready: str) -> Iterator[Process]:
+    """Another server; the arguments are those of Process."""
+    with _running(Process(command, address, ready)) as server:
         yield server
 
 

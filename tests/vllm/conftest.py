@@ -15,7 +15,10 @@ import torch
 # vLLM's CPU attention imports a package that has no wheel for this torch; cpu_attention replaces it in tests
 sys.path.insert(0, str(Path(__file__).parent / "cpu_attention"))
 
-_START_VLLM = ("test_engine.py", "test_backend.py", "test_parity.py", "test_speech.py", "test_t3_parity_check.py")
+_START_VLLM = (
+    "test_engine.py", "test_backend.py", "test_parity.py", "test_speech.py", "test_t3_parity_check.py", "test_words.py",
+    "test_gpu_check.py",
+)  # fmt: skip
 
 
 def _asked_for(config: pytest.Config) -> bool:

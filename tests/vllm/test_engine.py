@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import gc
+import os
+import sys
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -345,9 +348,11 @@ def test_a_promoted_request_goes_first_whether_it_waits_or_was_preempted(folder:
     decoder.close()
 
 
-def test_a_closed_engine_leaves_nothing_in_memory(folder: Path) -> None:
+def test_a_closed_engine_leaves_nothing_in_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """There would be no memory for the engine that is built after it."""
     decoder = vllm_decoder(folder)
+    backends = SimpleNamespace(global_graph_pool=(0, 1))  # as on a GPU: one pool for all engines of the process
+    monkeypatch.setitem(sys.modules, "vllm.compilation.backends", backends)  # type: ignore[arg-type]
     run(decoder, request(1, max_speech_tokens=5))
     watched = [runner(decoder).model, runner(decoder).model.transformer.wte.table, runner(decoder).kv_caches[0]]
     gone = [weakref.ref(thing) for thing in watched]
@@ -355,6 +360,7 @@ def test_a_closed_engine_leaves_nothing_in_memory(folder: Path) -> None:
     decoder.close()
     gc.collect()
     assert [reference() for reference in gone] == [None] * 3
+    assert backends.global_graph_pool is None
 
 
 def test_a_cache_too_small_for_one_request_is_rejected(folder: Path) -> None:
@@ -411,6 +417,19 @@ def test_dynamo_traces_the_models_forward_as_one_graph(decoder: VllmDecoder) -> 
     (graph,) = graphs
     attention = [node for node in graph.graph.nodes if "unified_attention" in str(node.target)]
     assert len(attention) == model.transformer.config.n_layer
+
+
+def test_full_graphs_capture_attention_by_kernels_that_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variant that `make gpu-check` times beside the usual one."""
+    monkeypatch.delenv("VLLM_ATTENTION_BACKEND", raising=False)
+    assert engine_module._arguments(tmp_path, settings())["compilation_config"] == {}
+    engine_module._set_environment()
+    assert "VLLM_ATTENTION_BACKEND" not in os.environ
+    full = engine_module._arguments(tmp_path, settings(full_cuda_graphs=True))
+    assert full["compilation_config"] == {"full_cuda_graph": True}
+    monkeypatch.setenv("VLLM_ATTENTION_BACKEND", "")
+    engine_module._set_environment(full_cuda_graphs=True)
+    assert os.environ["VLLM_ATTENTION_BACKEND"] == "TRITON_ATTN_VLLM_V1"
 
 
 def test_cascade_attention_is_off(tmp_path: Path) -> None:

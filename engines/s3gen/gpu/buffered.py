@@ -53,6 +53,11 @@ class BufferedRuntime:
         return self._flow.buffer.graphs + self._vocoder.buffer.graphs
 
     @property
+    def failed_captures(self) -> int:
+        """The number of sizes whose capture failed, and which run eagerly for good."""
+        return self._flow.buffer.failed_captures + self._vocoder.buffer.failed_captures
+
+    @property
     def sizes_to_capture(self) -> int:
         """The number of sizes that `prepare` tries to capture."""
         return sum(len(graph_sizes(lane.graph)) for lane in (self._flow, self._vocoder))
@@ -156,17 +161,22 @@ class Lane:
     buffer: DoubleBuffer
 
     def submit(self, arrays: Arrays, rows: int, length: int) -> Callable[[], dict[str, npt.NDArray[Any]]]:
-        """Start a batch, cut into as many calls as the buckets demand, each padded to the grid of sizes."""
+        """Start a batch, cut into as many calls as the buckets demand, each padded to the grid of sizes.
+
+        Full rows of a size that no graph replays are not padded, if the kernel gains by it.
+        """
         limit = max_rows(buckets(self.graph), on_grid(self.graph, 1, length)[1])
         counts = [min(limit, rows - first) for first in range(0, rows, limit)]
-        firsts = np.cumsum([0, *counts[:-1]])
-        tickets = [
-            self.buffer.submit(
-                {name: array[first : first + count] for name, array in arrays.items()},
-                self.graph.sizes(*on_grid(self.graph, count, length)),
+        tickets = []
+        for first, count in zip(np.cumsum([0, *counts[:-1]]), counts, strict=True):
+            cut = {name: array[first : first + count] for name, array in arrays.items()}
+            sizes = self.graph.sizes(*on_grid(self.graph, count, length))
+            full = (
+                self.buffer.unpadded
+                and not self.buffer.replays(sizes)
+                and bool((cut[self.graph.lengths] == length).all())
             )
-            for first, count in zip(firsts, counts, strict=True)
-        ]
+            tickets.append(self.buffer.submit(cut, self.graph.sizes(count, length) if full else sizes, full=full))
 
         def result() -> dict[str, npt.NDArray[Any]]:
             parts = [ticket.result() for ticket in tickets]

@@ -24,6 +24,8 @@ from engines.s3gen.gpu.trt import RTX_ARCHITECTURES, TensorRT
 from engines.s3gen.gpu.trt import architecture as checked_architecture
 
 _log = logging.getLogger(__name__)
+# What `_config` sets, in a digest of every engine's identity: change it with the settings, and engines are built again.
+_HOW = "TF32 off, scratch memory from the caller, no auxiliary streams"
 ENGINE_GRAPHS = (ENCODER.name, CFM.name, VOCODER.name)
 
 
@@ -35,6 +37,7 @@ def engine_graphs(flow: FlowSpec) -> tuple[str, ...]:
 @dataclass(frozen=True)
 class BuildSettings:
     """architecture     of the GPU that will run the engines, e.g. sm86
+    gpu              its name, for standard TensorRT, whose engines run on GPUs of that name alone
     workspace_bytes    limit of a kernel's scratch memory on that GPU
     timing_cache       a file of kernel times kept between builds, for flavours that measure them; None: no cache
     graphs             that become engines, `engine_graphs` of the model
@@ -43,6 +46,7 @@ class BuildSettings:
     architecture: str = "sm86"
     workspace_bytes: int = 2 << 30
     timing_cache: Path | None = None
+    gpu: str = "any"
     graphs: tuple[str, ...] = ENGINE_GRAPHS
 
     def __post_init__(self) -> None:
@@ -51,13 +55,19 @@ class BuildSettings:
 
 def identity(made: Export, graph: str, settings: BuildSettings, trt: TensorRT) -> EngineIdentity:
     """The identity of the engine for this graph, GPU and TensorRT."""
-    profiles = hashlib.sha256(repr(buckets(GRAPHS[graph])).encode()).hexdigest()
+    profiles = hashlib.sha256(repr((buckets(GRAPHS[graph]), _HOW)).encode()).hexdigest()
     version, precision = f"{trt.name} {trt.version}", str(made.manifest["precision"])
-    return EngineIdentity(graph, made.graph_hash(graph), settings.architecture, version, precision, profiles)
+    gpu = "any" if trt.portable else settings.gpu
+    return EngineIdentity(graph, made.graph_hash(graph), settings.architecture, version, precision, profiles, gpu)
 
 
-def build_engines(made: Export, folder: Path, settings: BuildSettings, trt: TensorRT) -> dict[str, Path]:
-    """Build the engines of an export that `folder` lacks. Returns the paths of all. Raises ExportError."""
+def build_engines(
+    made: Export, folder: Path, settings: BuildSettings, trt: TensorRT, graphs: Sequence[str] = ()
+) -> dict[str, Path]:
+    """Build the engines of an export that `folder` lacks. Returns the paths of all. Raises ExportError.
+
+    graphs: some of the settings'; (): all of them
+    """
     if trt.portable and settings.architecture not in RTX_ARCHITECTURES:
         raise ExportError(
             f"{trt.name} does not support {settings.architecture}, only {', '.join(RTX_ARCHITECTURES)}; "
@@ -65,7 +75,7 @@ def build_engines(made: Export, folder: Path, settings: BuildSettings, trt: Tens
         )
     folder.mkdir(parents=True, exist_ok=True)
     paths = {}
-    for name in settings.graphs:
+    for name in graphs or settings.graphs:
         wanted = identity(made, name, settings, trt)
         try:
             paths[name] = find_engine(folder, wanted)
@@ -103,6 +113,8 @@ def _config(builder: Any, settings: BuildSettings, trt: TensorRT) -> Any:
     api = trt.module
     config = builder.create_builder_config()
     config.set_memory_pool_limit(api.MemoryPoolType.WORKSPACE, settings.workspace_bytes)
+    # they would be streams of TensorRT's own, and so may be ones that the legacy default stream waits for
+    config.max_aux_streams = 0
     config.clear_flag(api.BuilderFlag.TF32)  # on by default; what the graphs keep in float32 needs all its bits
     if (user_allocation := getattr(api.BuilderFlag, "REQUIRE_USER_ALLOCATION", None)) is not None:
         config.set_flag(user_allocation)  # all scratch memory is ours; a stream capture must not allocate

@@ -73,6 +73,7 @@ class StaticBlocks:
         self._prompt_mel = torch.zeros(values, device=device)
         self._results: dict[tuple[int, int], BlocksDone] = {}
         self._launches: dict[tuple[int, int], Launch] = {}
+        self.failed_captures = 0  # sizes that run eagerly for good
         self.replayed = self.eager = 0  # calls so far
 
     @property
@@ -111,6 +112,7 @@ class StaticBlocks:
         except Exception as error:
             if is_sticky(error):
                 raise
+            self.failed_captures += 1
             _log.warning("No CUDA graph for %d blocks of %d tokens, which run eagerly: %s", *size, error)
 
     def _compute(self, rows: int, tokens: int) -> BlocksDone:
@@ -208,6 +210,11 @@ class GraphedCachedRuntime(TorchCachedRuntime):
         self.name = name
         self._uncached = uncached or nets
         self.static = StaticBlocks(self._blocks, nets.new_positions(), context_tokens, rows=rows, tokens=tokens)
+
+    @property
+    def failed_captures(self) -> int:
+        """As BufferedRuntime.failed_captures, of what computes without caches too."""
+        return self.static.failed_captures + int(getattr(self._uncached, "failed_captures", 0))
 
     def prepare(self, graphs: Graphs) -> None:
         """Capture the usual sizes. Call it once, before anything else runs on the device."""

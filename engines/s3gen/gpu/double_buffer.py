@@ -51,7 +51,8 @@ class Kernel(Protocol):
 
     inputs, outputs  ports that are copied
     inner            ports that need memory, but no copy
-    enqueue          returns at once; `addresses` has every port's memory
+    unpadded         whether a call whose rows are all full is cheaper without masks, at whatever size it has
+    enqueue          returns at once; `addresses` has every port's memory. `full`: all rows are, if it is `unpadded`
     capture          captures the call at these addresses and sizes, after one eager run of it. Returns the launch of
                      the graph on `stream`, valid whatever is enqueued or captured later; None for a kernel that is not
                      captured
@@ -60,8 +61,9 @@ class Kernel(Protocol):
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     inner: tuple[Port, ...]
+    unpadded: bool
 
-    def enqueue(self, stream: Any, addresses: Mapping[str, int], sizes: Sizes) -> None: ...
+    def enqueue(self, stream: Any, addresses: Mapping[str, int], sizes: Sizes, *, full: bool = False) -> None: ...
     def capture(self, stream: Any, addresses: Mapping[str, int], sizes: Sizes) -> Launch | None: ...
 
 
@@ -92,6 +94,7 @@ class _Slot:
     copied_out: Any
     ticket: Ticket | None = None
     sizes: Sizes = field(default_factory=dict)
+    full: bool = False
 
 
 class DoubleBuffer:
@@ -113,6 +116,7 @@ class DoubleBuffer:
         self._next = 0
         self._fixed: dict[str, int] = {}  # addresses that graphs were captured with
         self._graphs: dict[_Key, Launch] = {}
+        self.failed_captures = 0
         self.replayed = self.eager = 0  # calls so far
 
     @property
@@ -134,6 +138,15 @@ class DoubleBuffer:
         """The number of sizes that are replayed."""
         return len(self._graphs)
 
+    @property
+    def unpadded(self) -> bool:
+        """As Kernel.unpadded."""
+        return self._kernel.unpadded
+
+    def replays(self, sizes: Sizes) -> bool:
+        """Whether calls of this size are replayed."""
+        return _key(sizes) in self._graphs
+
     def prepare(self, all_sizes: Sequence[Sizes]) -> None:
         """Capture these sizes as graphs. Call it once, while nothing else uses the device.
 
@@ -154,6 +167,7 @@ class DoubleBuffer:
             except Exception as error:
                 if is_sticky(error):
                     raise
+                self.failed_captures += 1
                 _log.warning("No CUDA graph for %s, which will run eagerly: %s", dict(sizes), error)
                 continue
             if launch is None:
@@ -168,8 +182,8 @@ class DoubleBuffer:
         addresses = {name: device.allocate(count) for name, count in size.items()}
         return _Slot(host, addresses, device.event(), device.event(), device.event())
 
-    def submit(self, arrays: Mapping[str, Array], sizes: Sizes) -> Ticket:
-        """Start a batch. Waits only if the next slot's last results are not on the host yet.
+    def submit(self, arrays: Mapping[str, Array], sizes: Sizes, *, full: bool = False) -> Ticket:
+        """Start a batch. Waits only if the next slot's last results are not on the host yet. `full`: see Kernel.
 
         An array may be smaller than its port at these sizes: it is padded with zeros, and its rows with copies of the
         first row. Raises ValueError if the batch fits no capacity.
@@ -180,7 +194,7 @@ class DoubleBuffer:
         self._next = (self._next + 1) % len(self._slots)
         if slot.ticket is not None:
             self._collect(slot, slot.ticket)
-        slot.sizes = dict(sizes)
+        slot.sizes, slot.full = dict(sizes), full
         self._enqueue(slot, arrays)
         slot.ticket = ticket = Ticket(lambda: self._collect(slot, ticket))
         return ticket
@@ -205,7 +219,7 @@ class DoubleBuffer:
         launch = self._graphs.get(_key(slot.sizes))
         if launch is None:
             self.eager += 1
-            self._kernel.enqueue(self._compute, slot.addresses, slot.sizes)
+            self._kernel.enqueue(self._compute, slot.addresses, slot.sizes, full=slot.full)
             return
         self.replayed += 1
         for port in self._kernel.inputs:

@@ -1,12 +1,13 @@
 """TensorRT engines on disk, named by what they were built from and for.
 
-Beside every engine lies a JSON file with its identity and hash. An engine is a program for one GPU family and one
-version of TensorRT, and loading a wrong one can crash the process, so every other engine is refused.
+Beside every engine lies a JSON file with its identity and hash. An engine is a program for one GPU and one version of
+TensorRT, and loading a wrong one can crash the process, so every other engine is refused.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,7 +26,11 @@ class EngineFileRefused(EngineError):
 
 @dataclass(frozen=True)
 class EngineIdentity:
-    """What an engine was built from and for. `profiles` is a digest of its optimisation profiles."""
+    """What an engine was built from and for.
+
+    profiles  a digest of its optimisation profiles and of how it was built
+    gpu       the GPU's name; "any" for an engine that runs on every GPU of the architecture
+    """
 
     graph: str
     graph_hash: str
@@ -33,12 +38,19 @@ class EngineIdentity:
     tensorrt: str  # "tensorrt_rtx 1.7.1.116"
     precision: str
     profiles: str
+    gpu: str = "any"
 
     @property
     def file_name(self) -> str:
         made_from = f"{self.graph}-{self.graph_hash[:12]}-{self.profiles[:6]}"
-        made_for = f"{self.architecture}-{self.tensorrt.replace(' ', '-')}-{self.precision}"
+        gpu = "" if self.gpu == "any" else f"-{slug(self.gpu)}"
+        made_for = f"{self.architecture}{gpu}-{self.tensorrt.replace(' ', '-')}-{self.precision}"
         return f"{made_from}-{made_for}.engine"
+
+
+def slug(gpu: str) -> str:
+    """A GPU's name in a file's: NVIDIA A10G -> nvidia-a10g."""
+    return re.sub(r"[^a-z0-9]+", "-", gpu.lower()).strip("-")
 
 
 def write_engine(folder: Path, identity: EngineIdentity, engine: bytes | memoryview, **facts: object) -> Path:

@@ -54,7 +54,7 @@ class TensorRTRuntime(BufferedRuntime):
         flow = checkpoint.spec.flow
         graphs = engine_graphs(flow)
         made = export(checkpoint, ExportSettings(graphs, True, precision, 2), cache_dir=cache_dir)
-        settings = BuildSettings(device.gpu.architecture, graphs=graphs)
+        settings = BuildSettings(device.gpu.architecture, gpu=device.gpu.name, graphs=graphs)
         trt, paths = find_engines(
             made,
             engine_folder(cache_dir),
@@ -78,9 +78,9 @@ class TensorRTRuntime(BufferedRuntime):
         return self._loaded.weight_bytes
 
     @property
-    def scratch_by_engine(self) -> dict[str, int]:
-        """The scratch memory that each engine asks for; they share what the largest needs."""
-        return {name: engine.scratch_bytes for name, engine in self._loaded.engines.items()}
+    def scratch_by_profile(self) -> dict[str, list[int]]:
+        """The scratch memory that each profile of each engine asks for; they share what the largest needs."""
+        return {name: engine.scratch_by_profile for name, engine in self._loaded.engines.items()}
 
     def keep_compiled(self) -> None:
         """Keep the kernels that TensorRT-RTX has compiled for this GPU, so that the next start is faster."""
@@ -184,6 +184,11 @@ class Engine:
         """Scratch memory that a context needs, whatever its profile."""
         return int(self._engine.device_memory_size_v2)
 
+    @property
+    def scratch_by_profile(self) -> list[int]:
+        """Scratch memory that each profile needs."""
+        return [int(self._engine.get_device_memory_size_for_profile_v2(i)) for i in range(len(self._profiles))]
+
     def compute_in(self, address: int, size_bytes: int) -> None:
         """Make the contexts, on scratch memory that only one stream uses."""
         self._scratch = address, size_bytes
@@ -248,6 +253,13 @@ class Engine:
         for port in (*self.graph.inputs, *self.graph.outputs):
             context.set_tensor_address(port.name, addresses[port.name])
 
+    def check_capturable(self, context: Any, stream: Any, sizes: Sizes) -> None:
+        """Raises EngineFailure if the context says that its call cannot be captured; versions differ in whether it can
+        be asked."""
+        ask = getattr(context, "is_stream_capturable", None)
+        if ask is not None and not ask(int(stream)):
+            raise EngineFailure(f"TensorRT cannot capture {self.graph.name} at {dict(sizes)}.")
+
     def execute(self, context: Any, stream: Any, sizes: Sizes) -> None:
         """Enqueue a bound context's call. Raises EngineFailure."""
         if not context.execute_async_v3(int(stream)):
@@ -257,6 +269,8 @@ class Engine:
 class Chain:
     """Engines in sequence as a kernel of the double buffer; what one computes for the next stays on the device."""
 
+    unpadded = False  # a call of another length costs the host more than its padding costs the GPU
+
     def __init__(self, engines: Sequence[Engine | Solver]) -> None:
         self._engines = tuple(engines)
         made = {port.name: port for engine in engines[:-1] for port in engine.graph.outputs}
@@ -265,8 +279,9 @@ class Chain:
         self.inputs: tuple[Port, ...] = tuple(read.values())
         self.outputs: tuple[Port, ...] = engines[-1].graph.outputs
 
-    def enqueue(self, stream: Any, addresses: Mapping[str, int], sizes: Sizes) -> None:
+    def enqueue(self, stream: Any, addresses: Mapping[str, int], sizes: Sizes, *, full: bool = False) -> None:
         """As double_buffer.Kernel."""
+        assert not full
         for engine in self._engines:
             context = engine.eager_context(sizes)
             engine.bind(context, addresses, sizes)
@@ -293,6 +308,8 @@ class Chain:
         ran = device.event()
         device.record(ran, stream)
         device.synchronize(ran)
+        for engine, context in bound:
+            engine.check_capturable(context, stream, sizes)
         graph = device.capture(stream, execute)
         return lambda: _launch(device, graph, stream, bound)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from engines.checkpoints.checkpoint import Checkpoint
-from engines.device import use_exact_float32
+from engines.device import captured, use_exact_float32
 from engines.s3gen.export.graphs import CFM, ENCODER, VOCODER, Port
 from engines.s3gen.gpu.buffered import BufferedRuntime, Kernels
 from engines.s3gen.gpu.cuda import CudaDevice
@@ -56,6 +56,7 @@ def torch_kernels(
     )
 
 
+_LENGTHS = (ENCODER.lengths, CFM.lengths, VOCODER.lengths)
 FLOW_INPUTS = (*ENCODER.inputs, *(port for port in CFM.inputs if port.name not in {p.name for p in ENCODER.outputs}))
 
 
@@ -69,12 +70,13 @@ class FlowNet(nn.Module):
     def forward(
         self,
         tokens: Tensor,
-        token_lengths: Tensor,
+        token_lengths: Tensor | None,
         x_vector: Tensor,
         noise: Tensor,
         prompt_mel: Tensor,
-        lengths: Tensor,
+        lengths: Tensor | None,
     ) -> Tensor:
+        """Lengths of None: all rows are full."""
         mu, speaker = self.encoder(tokens, token_lengths, x_vector)
         mel: Tensor = self.solver(noise, mu, speaker, prompt_mel, lengths)
         return mel
@@ -102,14 +104,13 @@ class TorchGraphs:
     def capture(self, stream: Any, work: Callable[[], None]) -> Launch:
         """As Graphs.capture. It stops the whole device for a moment."""
         on = external_stream(stream, self._device)
-        graph = torch.cuda.CUDAGraph()
         on.synchronize()
-        with torch.cuda.graph(graph, pool=self._pool, stream=on, capture_error_mode="thread_local"):
-            work()
+        with torch.cuda.device(self._device):
+            replay = captured(work, self._pool, on)
 
         def launch() -> None:
             with torch.cuda.stream(on):
-                graph.replay()
+                replay()
 
         return launch
 
@@ -120,9 +121,13 @@ def external_stream(stream: Any, device: torch.device) -> torch.cuda.Stream:
 
 
 class TorchKernel:
-    """A double_buffer.Kernel. `net` takes the inputs in their order and returns the outputs in theirs."""
+    """A double_buffer.Kernel. `net` takes the inputs in their order and returns the outputs in theirs.
+
+    Without lengths a net masks nothing: an eighth of its launches.
+    """
 
     inner: tuple[Port, ...] = ()
+    unpadded = True
 
     def __init__(
         self,
@@ -137,10 +142,10 @@ class TorchKernel:
         self.inputs, self.outputs = inputs, outputs
 
     @torch.inference_mode()
-    def enqueue(self, stream: Any, addresses: Mapping[str, int], sizes: Sizes) -> None:
+    def enqueue(self, stream: Any, addresses: Mapping[str, int], sizes: Sizes, *, full: bool = False) -> None:
         """As double_buffer.Kernel."""
         with self._on(stream):
-            self._run(addresses, sizes)
+            self._run(addresses, sizes, without=_LENGTHS if full else ())
 
     @torch.inference_mode()
     def capture(self, stream: Any, addresses: Mapping[str, int], sizes: Sizes) -> Launch | None:
@@ -155,8 +160,11 @@ class TorchKernel:
             return contextlib.nullcontext()
         return torch.cuda.stream(external_stream(stream, self._device))
 
-    def _run(self, addresses: Mapping[str, int], sizes: Sizes) -> None:
-        result = self._net(*(tensor_at(addresses[p.name], p, sizes, self._device) for p in self.inputs))
+    def _run(self, addresses: Mapping[str, int], sizes: Sizes, without: Sequence[str] = ()) -> None:
+        inputs = [
+            None if p.name in without else tensor_at(addresses[p.name], p, sizes, self._device) for p in self.inputs
+        ]
+        result = self._net(*inputs)
         results = result if isinstance(result, tuple) else (result,)
         for port, value in zip(self.outputs, results, strict=True):
             tensor_at(addresses[port.name], port, sizes, self._device).copy_(value)

@@ -35,11 +35,14 @@ class StreamPacer:
     def _call_s(self, context_tokens: int, block_tokens: int) -> float:
         return self._decode_times.call_s(self._prompt_tokens + context_tokens, block_tokens, len(self._active_streams))
 
-    def _queue_s(self, now_s: float, due_in_s: float) -> float:
-        streams = self._active_streams.streams_due_before(self._playback, now_s + due_in_s)
+    def _queue_s(self, now_s: float, due_in_s: float, block_tokens: int) -> float:
+        speaking, silent = self._active_streams.streams_due_before(self._playback, now_s + due_in_s)
         context_tokens = self._prompt_tokens + self._schedule.left_context_tokens
-        # as large as windows become under load
-        return self._decode_times.queue_s(context_tokens, self._schedule.max_block_tokens, streams, now_s)
+        # Those that speak have windows as large as they become under load. Those that are about to begin plan as this
+        # stream does, and take windows of its size.
+        times = self._decode_times
+        speaking_s = times.queue_s(context_tokens, self._schedule.max_block_tokens, speaking, now_s)
+        return speaking_s + times.queue_s(context_tokens, block_tokens, silent, now_s) - times.busy_s(now_s)
 
 
 @dataclass

@@ -55,14 +55,19 @@ class DecodeRequest:
     tokens: int = 0  # that go through the flow: its shape
     work: int = 0  # its cost, in the unit of DecodeTimes
 
+    @property
+    def has_listener(self) -> bool:
+        """Whether the audio is played while it is made."""
+        return self.deadline_s - self.submitted_s < OFFLINE_DEADLINE_S / 2
+
     def late(self, ready_s: float) -> bool:
-        """Whether playback has a gap if it is ready at `ready_s`. A first window is never late."""
-        return self.window.index > 0 and ready_s > self.deadline_s
+        """Whether playback has a gap if it is ready at `ready_s`. A first window is never late, nor is one without a
+        listener, however many of them wait."""
+        return self.has_listener and self.window.index > 0 and ready_s > self.deadline_s
 
     def priority_key(self, now_s: float) -> tuple[int, float]:
         """Smaller goes first: streams about to run dry and those that waited too long, first windows, the others."""
-        has_listener = self.deadline_s - self.submitted_s < OFFLINE_DEADLINE_S / 2
-        kind = 0 if self.start_by_s <= now_s else 1 if self.window.index == 0 and has_listener else 2
+        kind = 0 if self.start_by_s <= now_s else 1 if self.window.index == 0 and self.has_listener else 2
         return kind, self.start_by_s
 
 

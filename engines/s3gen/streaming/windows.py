@@ -67,14 +67,15 @@ class StreamPacing:
     lead_s    audio delivered and not yet played
     token_s   time in which T3 makes one speech token
     call_s    (left context, new and lookahead tokens) -> expected seconds of a call that decodes such a window
-    queue_s   (seconds until a window is due) -> expected seconds until all streams that are due before are served
+    queue_s   (seconds until a window is due, its new and lookahead tokens) -> expected seconds until all streams that
+              are due before are served
     speed     of the listener: twice as fast plays twice as much speech in the same time
     """
 
     lead_s: float
     token_s: float
     call_s: Callable[[int, int], float]
-    queue_s: Callable[[float], float]
+    queue_s: Callable[[float, int], float]
     speed: float = 1.0
 
     def plays_s(self, step: ScheduleStep) -> float:
@@ -199,7 +200,11 @@ class WindowPlanner:
         """
         steps = self.schedule.distinct_steps
         plays_s = pacing.plays_s
-        lasting = (step for step in steps if self._call_s(step, pacing) + pacing.queue_s(plays_s(step)) < plays_s(step))
+
+        def costs_s(step: ScheduleStep) -> float:
+            return self._call_s(step, pacing) + pacing.queue_s(plays_s(step), step.block_tokens)
+
+        lasting = (step for step in steps if costs_s(step) < plays_s(step))
         target = next(lasting, steps[-1])
         ready = [step for step in steps if step.hop_tokens <= target.hop_tokens and step.block_tokens < remaining]
         return ready[-1] if ready else steps[0]
@@ -242,4 +247,5 @@ def _ready_in_s(
 ) -> float:
     """Expected seconds until a window that is due in `due_s` is decoded: its tokens come while others are decoded."""
     missing = 0 if ended else max(0, step.block_tokens + 1 - have_tokens)
-    return max(missing * pacing.token_s, pacing.queue_s(due_s)) + pacing.call_s(context, step.block_tokens)
+    starts_s = max(missing * pacing.token_s, pacing.queue_s(due_s, step.block_tokens))
+    return starts_s + pacing.call_s(context, step.block_tokens)

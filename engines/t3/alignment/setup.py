@@ -6,9 +6,12 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
+
 from engines.checkpoints.checkpoint import Checkpoint, default_cache_dir
 from engines.config import EngineConfig
 from engines.device import DeviceThread
+from engines.errors import unsupported
 from engines.kernels.dense import WeightFormat, fp16_supported
 from engines.t3.alignment.calibrate import find_heads, kept_heads
 from engines.t3.alignment.sources import ForcedAligner, TappedAligner
@@ -32,12 +35,17 @@ class Alignment:
     notice: str
     load: Callable[[int], T3Net]
 
-    def aligner(self, t3_calls_taps: bool, on_device: DeviceThread) -> Aligner | None:
-        """The aligner for a T3 backend; None if no head aligns. One whose net calls no taps gets a net beside it."""
+    def aligner(self, t3_calls_taps: bool, on_device: DeviceThread, *, constrained: bool = False) -> Aligner | None:
+        """The aligner for a T3 backend; None if no head aligns. One whose net calls no taps gets a net beside it.
+
+        Raises InvalidInput if the attention shall be constrained and cannot be.
+        """
+        if constrained and (self.heads is None or not t3_calls_taps):
+            raise unsupported("attention", "constrained", "a model without aligned heads or T3 beside torch", "free")
         if self.heads is None:
             return None
         if t3_calls_taps:
-            return TappedAligner(self.heads)
+            return TappedAligner(self.heads, constrained=constrained)
         return ForcedAligner(self.load(self.heads.net_layers), self.heads, on_device)
 
 
@@ -52,7 +60,10 @@ def find_alignment(
 
     def load(layers: int) -> T3Net:
         weights: WeightFormat = "float16" if device == "cpu" and fp16_supported() else "float32"
-        return T3Net.load(checkpoint.t3_path, checkpoint.spec, device, weights=weights, layers=layers)
+        dtype = (
+            torch.float32 if device == "cpu" else torch.float16
+        )  # beside T3, it takes half as much of a GPU's memory
+        return T3Net.load(checkpoint.t3_path, checkpoint.spec, device, weights=weights, dtype=dtype, layers=layers)
 
     if config.word_times == "off" or checkpoint.random_weights or voice is None:
         notice = _OFF if config.word_times == "off" else _RANDOM if checkpoint.random_weights else _NO_VOICE

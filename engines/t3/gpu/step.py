@@ -59,6 +59,7 @@ class StaticPass:
         self._hidden = torch.full((), float("-inf"), dtype=net.dtype, device=device)
         self.logits = torch.zeros((slots, SPEECH_VOCAB), device=device)  # of the last step of each slot
         self._launches: dict[tuple[int, int], Launch] = {}
+        self.failed_captures = 0  # sizes that run eagerly for good
         self.replayed = self.eager = 0  # steps so far
         if graphs is not None:
             self._capture(graphs)
@@ -85,6 +86,7 @@ class StaticPass:
         except Exception as error:
             if is_sticky(error):
                 raise
+            self.failed_captures += 1
             _log.warning("No CUDA graph for %d rows of %d positions, which run eagerly: %s", rows, capacity, error)
 
     def new_slot(self, index: int) -> StaticSlot:

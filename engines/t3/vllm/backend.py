@@ -47,6 +47,7 @@ class VllmT3Backend:
     dtype                   auto: float16 on a GPU, float32 on a CPU
     cuda_graphs             compile the model and capture CUDA graphs; without effect on a CPU
     gpu_memory_utilization  vLLM's share of the GPU; None: what `max_streams` need (memory.py)
+    full_cuda_graphs        as VllmSettings.full_cuda_graphs; for the first backend of a process alone
     kv_blocks               KV cache in blocks of 16 positions; None: all that the share leaves, or enough on a CPU
     work_dir                parent of the folder that vLLM loads; None: in the cache folder
     on_health               called with `healthy` when it changes, on a thread of the backend
@@ -69,6 +70,7 @@ class VllmT3Backend:
         max_positions: int = _MAX_POSITIONS,
         dtype: str = "auto",
         cuda_graphs: bool = True,
+        full_cuda_graphs: bool = False,
         gpu_memory_utilization: float | None = None,
         prefill_chunk_positions: int | None = None,
         kv_blocks: int | None = None,
@@ -93,6 +95,7 @@ class VllmT3Backend:
             prefill_chunk_positions=prefill_chunk_positions or _PREFILL_CHUNK_POSITIONS[kind],
             dtype=dtype,
             cuda_graphs=cuda_graphs and kind == "cuda",
+            full_cuda_graphs=full_cuda_graphs,
             gpu_memory_utilization=gpu_memory_utilization or self._share(kind, space, max_streams, dtype),
             kv_blocks=kv_blocks or (None if kind == "cuda" else self._full_blocks(max_streams)),
         )

@@ -41,6 +41,7 @@ class VllmSettings:
     cuda_graphs              compile the model and replay CUDA graphs; a GPU only
     gpu_memory_utilization   vLLM's share of the GPU; a GPU only
     kv_blocks                size of the KV cache in blocks of 16 positions; None on a GPU: what the share leaves
+    full_cuda_graphs         capture attention too, by the backend whose kernels can be: fewer launches, slower kernels
     """
 
     max_streams: int
@@ -50,6 +51,7 @@ class VllmSettings:
     cuda_graphs: bool
     gpu_memory_utilization: float
     kv_blocks: int | None
+    full_cuda_graphs: bool = False
 
     def __post_init__(self) -> None:
         # a request that cannot fit would wait for ever; and vLLM keeps one block for itself
@@ -93,11 +95,20 @@ class VllmEngine:
         return int(self._core.scheduler.kv_cache_manager.block_pool.get_num_free_blocks())
 
     @property
+    def kv_blocks(self) -> int:
+        """Blocks of the KV cache that requests can have: vLLM keeps one for itself."""
+        return int(self._core.scheduler.kv_cache_manager.block_pool.num_gpu_blocks) - 1
+
+    @property
+    def batch_sampler(self) -> Any:
+        """What draws the tokens of a step, for tools that time it."""
+        return self._core.model_executor.driver_worker.worker.model_runner.sampler.batch_sampler
+
+    @property
     def use(self) -> T3Use:
-        """The share of the KV cache in use, and how prompts were read so far. vLLM keeps one block for itself."""
-        blocks = int(self._core.scheduler.kv_cache_manager.block_pool.num_gpu_blocks) - 1
-        held = blocks - self.free_kv_blocks
-        return T3Use(held / blocks, self.prefilled_positions, self._cached_positions)
+        """The share of the KV cache in use, and how prompts were read so far."""
+        held = self.kv_blocks - self.free_kv_blocks
+        return T3Use(held / self.kv_blocks, self.prefilled_positions, self._cached_positions)
 
     def add(self, request_id: str, request: T3Request) -> None:
         """Queue a request. Raises what vLLM raises, or LookupError if no voice slot is free; nothing is kept then."""
@@ -200,7 +211,7 @@ class VllmEngine:
 
 
 def _build(model_dir: Path, settings: VllmSettings) -> Any:
-    _set_environment()
+    _set_environment(settings.full_cuda_graphs)
     from vllm import EngineArgs
     from vllm.v1.engine.llm_engine import LLMEngine
 
@@ -248,6 +259,7 @@ def _arguments(model_dir: Path, settings: VllmSettings) -> dict[str, Any]:
         "scheduler_cls": FirstWindowsFirst,
         "worker_extension_cls": f"{WorkerExtension.__module__}.{WorkerExtension.__qualname__}",
         "enforce_eager": not settings.cuda_graphs,
+        "compilation_config": {"full_cuda_graph": True} if settings.full_cuda_graphs else {},
         # one graph per size; larger batches hold a long prefill, which is not launch-bound
         "cuda_graph_sizes": graph_sizes(settings.max_streams),
         "gpu_memory_utilization": settings.gpu_memory_utilization,
@@ -270,8 +282,13 @@ def graph_sizes(max_streams: int) -> list[int]:
     return sizes
 
 
-def _set_environment() -> None:
+_ATTENTION = "VLLM_ATTENTION_BACKEND"
+
+
+def _set_environment(full_cuda_graphs: bool = False) -> None:
     """Set what vLLM reads from the environment only, some of it at import and some later."""
+    if full_cuda_graphs:
+        os.environ[_ATTENTION] = "TRITON_ATTN_VLLM_V1"  # FlashAttention 2 cannot be captured
     os.environ |= {
         "VLLM_USE_V1": "1",
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from engines.config import Sampling
-from engines.device import to_device
+from engines.device import to_device, wait_until_done
 from engines.model_spec import SPEECH_VOCAB
 from engines.t3.sampler import NOT_FINITE, Sampler
 
@@ -100,15 +100,20 @@ class BatchSampler:
     """logits of a batch -> one token per row. A row whose logits are not finite gets NOT_FINITE_TOKEN."""
 
     def __init__(self, batch: Batch, slots: int, device: torch.device) -> None:
-        self.batch = batch
+        self.batch, self.device = batch, device
         self._slots = _BatchSlots(slots)
         self._sampler = ResumableSampler(slots, device)
 
     def tokens(self, logits: Tensor) -> list[int]:
-        """logits (rows, 6563) float32. Rows that are not due get an arbitrary token."""
+        """logits (rows, 6563) float32. Rows that are not due get an arbitrary token.
+
+        The host waits in every step, also where nothing is drawn: vLLM overwrites the pinned memory of its inputs in
+        the next one, and counts on its own sampler's wait.
+        """
         tokens = [NOT_FINITE_TOKEN] * self.batch.size
         rows = self.batch.due()
         if not rows:
+            wait_until_done(self.device)
             return tokens
         slots = self._slots.assign(rows, self._sampler)
         drawn = self._sampler.sample(slots, self._select(logits, rows))

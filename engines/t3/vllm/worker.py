@@ -5,12 +5,14 @@ Methods are called by name through `collective_rpc`; `self` is vLLM 0.9.2's work
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
 from torch._dynamo import convert_frame
 from vllm.v1.outputs import SamplerOutput
 
+from engines.device import wait_until_done
 from engines.t3.vllm.sampler import BatchSampler, RunnerBatch
 
 
@@ -52,6 +54,15 @@ class WorkerExtension:
                 module.kv_cache = []
         for tensor in (*runner.model.parameters(), *runner.model.buffers()):
             tensor.data = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+        _forget_graph_pool()
+
+
+def _forget_graph_pool() -> None:
+    """Let the next engine capture into a pool of its own. Torch refuses one whose graphs are gone while a block of it
+    is held. The module is there only where a model was compiled."""
+    backends = sys.modules.get("vllm.compilation.backends")
+    if backends is not None:
+        backends.global_graph_pool = None  # type: ignore[attr-defined]
 
 
 def _unhook(compiled: torch.nn.Module) -> None:
@@ -71,6 +82,7 @@ class _ForcedSampler:
     def __call__(self, logits: torch.Tensor, sampling_metadata: object) -> SamplerOutput:
         batch = self.sampler.batch_sampler.batch
         tokens = [0] * batch.size
+        wait_until_done(self.sampler.batch_sampler.device)  # see BatchSampler.tokens
         for row in batch.due():
             self.logits.setdefault(row.request_id, []).append(logits[row.index].float().cpu())
             tokens[row.index] = self._tokens[len(row.drawn)]

@@ -8,6 +8,7 @@ from engines.text.english.rule import Rule
 # Earlier rules win where two match.
 RULES: tuple[Rule, ...] = (
     *quantities.PHONES,
+    *quantities.DURATIONS,
     *addresses.RULES,
     *money.RULES,
     *times.RULES,

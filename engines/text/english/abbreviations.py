@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from engines.text.english.numbers import cardinal, ordinal, roman
+from engines.text.english.numbers import cardinal, ordinal, roman, year
 from engines.text.english.rule import Rule, rule, said, words_of
 
 _TITLES = {
@@ -100,6 +100,7 @@ _NUMBERED = {
     "p.": "page",
     "Apt.": "Apartment",
     "ext.": "extension",
+    "Ext.": "Extension",
     "vol.": "volume",
     "bldg.": "building",
     "op.": "opus",
@@ -199,6 +200,8 @@ def _is_shouted(text: str) -> bool:
 
 def _with_number(match: re.Match[str]) -> str | None:
     letters, number = match["letters"], match["number"]
+    if letters in ("FY", "CY") and re.fullmatch(r"(?:19|20)\d\d", number):
+        return f"{' '.join(letters)} {year(number)}"
     said = letters in _SAID or len(letters) > 4 or (len(letters) == 4 and _VOWEL.search(letters))
     return f"{letters if said else ' '.join(letters)} {cardinal(number)}{' ' + match['rest'] if match['rest'] else ''}"
 

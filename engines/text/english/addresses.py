@@ -94,8 +94,21 @@ def _dotted_number(match: re.Match[str]) -> str:
     return lead + " point ".join(cardinal(part) for part in match["number"].split("."))
 
 
+def _version(match: re.Match[str]) -> str:
+    kind, number = match["kind"] or "", match["candidate"] or ""
+    kind = {"": "", "rc": " R C", "a": " alpha", "b": " beta"}.get(kind.lower(), f" {kind}")
+    return _dotted_number(match) + kind + (f" {cardinal(number)}" if number else "")
+
+
 def _ip(match: re.Match[str]) -> str:
-    return " dot ".join(spelled(part) for part in match[0].split("."))
+    port = f" port {spelled(match['port'])}" if match["port"] else ""
+    return " dot ".join(spelled(part) for part in match["host"].split(".")) + port
+
+
+def _windows_path(match: re.Match[str]) -> str:
+    drive, *parts = match[0].split("\\")
+    names = [_name(part) if not _FILE_END.search(part) else words_of_address(part) for part in parts if part]
+    return f"{drive[0].upper()} colon " + " ".join(f"backslash {name}" for name in names)
 
 
 def _file(match: re.Match[str]) -> str:
@@ -132,13 +145,19 @@ _VERSION = r"(?P<number>\d+(?:\.\d+){2,})"
 RULES: tuple[Rule, ...] = (
     rule(rf"(?<![\w.@])[\w][\w.+-]*@{_HOST}[A-Za-z]{{2,}}\b", _every_part, needs="@"),
     rule(rf"<?\bhttps?://(?P<host>[\w.-]+(?::\d+)?)(?P<path>{_PATH})>?(?<![.,])", _web, needs=":", flags=re.IGNORECASE),
-    rule(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.]\d)", _ip),
+    rule(r"(?<![\w.])(?P<host>\d{1,3}(?:\.\d{1,3}){3})(?![\w.]\d)(?::(?P<port>\d{2,5})(?!\d))?", _ip),
+    rule(r"(?<=\blocalhost):(?P<port>\d{2,5})(?!\d)", lambda match: f" port {spelled(match['port'])}"),
+    rule(r"(?<!\w)[A-Za-z]:\\(?:[\w.-]+\\)*[\w.-]*\w", _windows_path, needs="\\"),
     rule(
         rf"(?<![\w.@/])(?P<host>www\.{_HOST}[A-Za-z]{{2,}}|{_HOST}(?:{_DOMAINS}))(?P<path>{_PATH})(?![\w@-])(?<![.,])",
         _web_or_file,
         needs=".",
     ),
-    rule(rf"(?<![\w.])(?P<lead>[vV](?=\d))?{_VERSION}(?!\w)", _dotted_number),
+    rule(
+        rf"(?<![\w.])(?P<lead>[vV](?=\d))?{_VERSION}"
+        r"(?:[-.]?(?P<kind>rc|alpha|beta|a|b|dev|post|preview|pre|nightly)(?:[.-]?(?P<candidate>\d+))?)?(?!\w)",
+        _version,
+    ),
     rule(r"(?<![\w.])(?P<lead>[vV])(?P<number>\d+(?:\.\d+)?)(?![\w]|\.\d)", _dotted_number),
     rule(r"(?:(?<=\bPython )|(?<=[vV]ersion ))(?P<lead>)(?P<number>\d+\.\d+)(?!\w)", _dotted_number),
     rule(r"(?<![\w.])(?P<name>Node|Vue|Next|Nuxt|Three|React|Express)\.(?P<ending>js)\b", _framework, needs="."),
@@ -146,6 +165,7 @@ RULES: tuple[Rule, ...] = (
     rule(r"(?<![\w/.<])/(?:[\w.-]+/)+[\w.-]*\w|(?<![\w/.])/(?:etc|usr|var|home|tmp|bin|opt)\b", _path, needs="/"),
     rule(rf"(?<![\w/.@])(?P<name>[\w-]+(?:\.[A-Za-z][\w-]*)*)\.(?P<ending>{_EXTENSIONS})\b(?!\.\w)", _file, needs="."),
     rule(r"(?<!\w)[A-Za-z][A-Za-z0-9]*(?:_[A-Za-z0-9]+)+(?!\w)", lambda match: _name(match[0]), needs="_"),
+    rule(r"(?<=\s)-(?P<flag>[A-Za-z]|rf)(?=[.,;)]?(?:\s|\Z))", lambda match: f"dash {match['flag']}", needs="-"),
     rule(r"(?<![\w-])--(?P<name>[a-z][\w-]*)", lambda match: f"dash dash {_name(match['name'])}", needs="-"),
     rule(r"(?<!\w)\.NET\b", said("dot net"), needs="."),
 )

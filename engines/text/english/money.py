@@ -13,6 +13,13 @@ _CURRENCIES = {
     "US$": ("U S dollar", "U S dollars", "cent", "cents"),
     "A$": ("Australian dollar", "Australian dollars", "cent", "cents"),
     "C$": ("Canadian dollar", "Canadian dollars", "cent", "cents"),
+    "NZ$": ("New Zealand dollar", "New Zealand dollars", "cent", "cents"),
+    "HK$": ("Hong Kong dollar", "Hong Kong dollars", "cent", "cents"),
+    "S$": ("Singapore dollar", "Singapore dollars", "cent", "cents"),
+    "R$": ("real", "reais", "centavo", "centavos"),
+    "CHF": ("Swiss franc", "Swiss francs", "centime", "centimes"),
+    "CNY": ("yuan", "yuan", "fen", "fen"),
+    "₩": ("won", "won", "jeon", "jeon"),
     "£": ("pound", "pounds", "penny", "pence"),
     "€": ("euro", "euros", "cent", "cents"),
     "¥": ("yen", "yen", "sen", "sen"),
@@ -26,6 +33,15 @@ _CODES = {
     "EUR": "€",
     "JPY": "¥",
     "INR": "₹",
+    "NZD": "NZ$",
+    "HKD": "HK$",
+    "SGD": "S$",
+    "BRL": "R$",
+    "KRW": "₩",
+    "CHF": "CHF",
+    "CNY": "CNY",
+    "AU$": "A$",
+    "CA$": "C$",
 }
 SCALES = {
     "k": "thousand",
@@ -40,7 +56,8 @@ SCALES = {
     "T": "trillion",
     "tn": "trillion",
 }
-_SIGN = r"(?P<sign>US\$|A\$|C\$|[$£€¥₹])"
+_SIGN = r"(?P<sign>(?:US|AU?|CA?|NZ|HK|S|R)\$|[$£€¥₹₩])"
+_CODE = "|".join(code for code in _CODES if code.isalpha())
 _SCALE = r"(?:\s?(?P<scale>thousand|million|billion|trillion)\b|(?P<short>mn|bn|tn|[kKmMbBtT])(?!\w))?"
 _PER = r"(?:\s?/\s?(?P<per>month|mo|year|yr|day|week|wk|hour|hr|h|kg|lb|person|user|seat|GB|unit|mile|km)\b)?"
 PER = {"mo": "month", "yr": "year", "wk": "week", "hr": "hour", "h": "hour", "kg": "kilogram", "lb": "pound"} | {
@@ -55,7 +72,7 @@ _NO_NOUN = re.compile(r"\s(?:and|or|but|for|per|each|more|less|than|from|with|wh
 
 def words_of_amount(amount: str, sign: str, scale: str = "", *, singular: bool = False) -> str:
     """Returns "five dollars and fifty cents" of "5.50" and "$"."""
-    one, many, cent, cents = _CURRENCIES[sign]
+    one, many, cent, cents = _CURRENCIES[_CODES.get(sign, sign)]
     whole, _, fraction = amount.replace(",", "").partition(".")
     if scale:
         return f"{decimal(amount)} {scale} {one if singular else many}"
@@ -83,8 +100,8 @@ def _range(match: re.Match[str]) -> str:
 
 
 def _coded(match: re.Match[str]) -> str | None:
-    sign = _CODES.get(match["code"], match["code"])
-    return words_of_amount(match["amount"], sign)
+    scale = match["scale"] or SCALES.get(match["short"] or "", "")
+    return words_of_amount(match["amount"], match["code"], scale)
 
 
 def _percent(match: re.Match[str]) -> str:
@@ -94,7 +111,9 @@ def _percent(match: re.Match[str]) -> str:
 
 
 def _cents(match: re.Match[str]) -> str:
-    return f"{cardinal(match['amount'])} {'cent' if match['amount'] == '1' else 'cents'}"
+    before, after = match.string[: match.start()], match.string[match.end() :]
+    adjective = _ARTICLE.search(before) and _NOUN.match(after) and not _NO_NOUN.match(after)
+    return f"{cardinal(match['amount'])} {'cent' if match['amount'] == '1' or adjective else 'cents'}"
 
 
 _MINUS = r"(?P<minus>(?:(?<=\s)|(?<=\A)|(?<=\())[-−])?"
@@ -102,7 +121,8 @@ _END = r"(?![\w])(?!,\d)(?!\.\d)"
 RULES: tuple[Rule, ...] = (
     rule(rf"(?<!\w){_SIGN}(?P<low>{NUMBER}){DASH}(?P<high>{NUMBER}){_SCALE}{_END}", _range),
     rule(rf"{_MINUS}(?<!\w){_SIGN}\s?(?P<amount>{NUMBER}){_SCALE}{_PER}{_END}", _money),
-    rule(rf"{BEFORE}(?P<amount>{NUMBER})\s?(?P<code>USD|AUD|CAD|GBP|EUR|JPY|INR|€|£|¥|₹){_END}", _coded),
+    rule(rf"{BEFORE}(?P<amount>{NUMBER}){_SCALE}\s?(?P<code>{_CODE}|[€£¥₹₩]){_END}", _coded),
+    rule(rf"(?<!\w)(?P<code>{_CODE})\s?(?P<amount>{NUMBER}){_SCALE}{_END}", _coded),
     rule(rf"{BEFORE}(?P<amount>{INTEGER})\s?¢", _cents),
     rule(
         rf"(?<![\w.,])(?P<lead>[-−+±])?(?P<low>{NUMBER}(?={DASH}))?(?(low){DASH})(?P<high>{NUMBER})\s?%(?!\w)",

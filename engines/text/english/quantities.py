@@ -7,95 +7,9 @@ import re
 from engines.text.english.money import SCALES
 from engines.text.english.numbers import as_ordinal, cardinal, decimal, ordinal, plural, spelled
 from engines.text.english.rule import BEFORE, DASH, INTEGER, NUMBER, Rule, rule
+from engines.text.english.units import UNITS_OF_MEASURE
 
-# unit: one, several
-_UNITS: dict[str, tuple[str, str]] = {
-    short: (one, many or one + "s")
-    for short, one, many in (
-        ("km/h", "kilometer per hour", "kilometers per hour"),
-        ("kph", "kilometer per hour", "kilometers per hour"),
-        ("mph", "mile per hour", "miles per hour"),
-        ("m/s²", "meter per second squared", "meters per second squared"),
-        ("m/s", "meter per second", "meters per second"),
-        ("km²", "square kilometer", ""),
-        ("m²", "square meter", ""),
-        ("m³", "cubic meter", ""),
-        ("cm²", "square centimeter", ""),
-        ("ft²", "square foot", "square feet"),
-        ("sq ft", "square foot", "square feet"),
-        ("km", "kilometer", ""),
-        ("cm", "centimeter", ""),
-        ("mm", "millimeter", ""),
-        ("µm", "micrometer", ""),
-        ("nm", "nanometer", ""),
-        ("m", "meter", ""),
-        ("kg", "kilogram", ""),
-        ("mg", "milligram", ""),
-        ("µg", "microgram", ""),
-        ("g", "gram", ""),
-        ("lbs", "pound", ""),
-        ("lb", "pound", ""),
-        ("oz", "ounce", ""),
-        ("ft", "foot", "feet"),
-        ("yd", "yard", ""),
-        ("mi", "mile", ""),
-        ("ml", "milliliter", ""),
-        ("mL", "milliliter", ""),
-        ("cl", "centiliter", ""),
-        ("l", "liter", ""),
-        ("L", "liter", ""),
-        ("tbsp", "tablespoon", ""),
-        ("tsp", "teaspoon", ""),
-        ("kB", "kilobyte", ""),
-        ("KB", "kilobyte", ""),
-        ("MB", "megabyte", ""),
-        ("GB", "gigabyte", ""),
-        ("TB", "terabyte", ""),
-        ("PB", "petabyte", ""),
-        ("KiB", "kibibyte", ""),
-        ("MiB", "mebibyte", ""),
-        ("GiB", "gibibyte", ""),
-        ("kbps", "kilobit per second", "kilobits per second"),
-        ("Mbps", "megabit per second", "megabits per second"),
-        ("Gbps", "gigabit per second", "gigabits per second"),
-        ("MB/s", "megabyte per second", "megabytes per second"),
-        ("GB/s", "gigabyte per second", "gigabytes per second"),
-        ("fps", "frame per second", "frames per second"),
-        ("rpm", "revolution per minute", "revolutions per minute"),
-        ("Hz", "hertz", "hertz"),
-        ("kHz", "kilohertz", "kilohertz"),
-        ("MHz", "megahertz", "megahertz"),
-        ("GHz", "gigahertz", "gigahertz"),
-        ("kW", "kilowatt", ""),
-        ("kWh", "kilowatt hour", ""),
-        ("MW", "megawatt", ""),
-        ("W", "watt", ""),
-        ("V", "volt", ""),
-        ("mA", "milliamp", ""),
-        ("mAh", "milliamp hour", ""),
-        ("dB", "decibel", ""),
-        ("ms", "millisecond", ""),
-        ("µs", "microsecond", ""),
-        ("ns", "nanosecond", ""),
-        ("sec", "second", ""),
-        ("secs", "second", ""),
-        ("s", "second", ""),
-        ("min", "minute", ""),
-        ("mins", "minute", ""),
-        ("hr", "hour", ""),
-        ("hrs", "hour", ""),
-        ("h", "hour", ""),
-        ("kcal", "kilocalorie", ""),
-        ("cal", "calorie", ""),
-        ("px", "pixel", ""),
-        ("°C", "degree Celsius", "degrees Celsius"),
-        ("° C", "degree Celsius", "degrees Celsius"),
-        ("°F", "degree Fahrenheit", "degrees Fahrenheit"),
-        ("° F", "degree Fahrenheit", "degrees Fahrenheit"),
-        ("°", "degree", ""),
-    )
-}
-_UNIT = "|".join(re.escape(unit) for unit in sorted(_UNITS, key=len, reverse=True))
+_UNIT = "|".join(re.escape(unit) for unit in sorted(UNITS_OF_MEASURE, key=len, reverse=True))
 _ARTICLE = re.compile(r"\ban?\s\Z", re.IGNORECASE)
 _NOUN = re.compile(r"\s[a-z]{3,}")
 _NO_NOUN = re.compile(r"\s(?:and|or|but|for|from|with|when|was|were|will|that|into|over|off|ago|away|later|to)\b")
@@ -119,13 +33,19 @@ _CODE = r"(?<![\w.,])"
 
 def _unit(match: re.Match[str]) -> str:
     number, low = match["number"], match["low"]
-    one, many = _UNITS[match["unit"].replace("μ", "µ")]
+    one, many = UNITS_OF_MEASURE[match["unit"].replace("μ", "µ")]
     before, after = match.string[: match.start()], match.string[match.end() :]
     adjective = _ARTICLE.search(before) and _NOUN.match(after) and not _NO_NOUN.match(after)
     unit = one if number.replace(",", "") == "1" or adjective else many
     minus = "minus " if match["minus"] else ""
     stop = "." if match["dot"] and not after.strip(" \"'”’)") else ""
     return f"{minus}{decimal(low) + ' to ' if low else ''}{decimal(number)} {unit}{stop}"
+
+
+def _unit_of_a_fraction(match: re.Match[str]) -> str:
+    one, many = UNITS_OF_MEASURE[match["unit"]]
+    top, bottom = int(match["top"] or 0), int(match["bottom"] or 1)
+    return many if match["whole"] or top > bottom else one
 
 
 def _height(match: re.Match[str]) -> str:
@@ -159,6 +79,18 @@ def _signed(match: re.Match[str]) -> str:
     if not match["whole"]:
         return _fraction(top, bottom)
     return f"{cardinal(match['whole'])} and {'a half' if (top, bottom) == (1, 2) else _fraction(top, bottom)}"
+
+
+_PARTS_OF_TIME = {"d": "day", "h": "hour", "m": "minute", "s": "second"}
+_DURATION = "".join(rf"(?:\d+\s?{names}\s?)?" for names in ("d", "hr?s?", "m(?:in)?s?", "s(?:ec)?s?"))
+
+
+def _duration(match: re.Match[str]) -> str | None:
+    parts = re.findall(r"(\d+)\s?([dhms])", match[0])
+    if len(parts) < 2:
+        return None
+    words = [f"{cardinal(count)} {_PARTS_OF_TIME[unit]}{'' if count == '1' else 's'}" for count, unit in parts]
+    return " ".join(words) + (" " if match[0].endswith(" ") else "")
 
 
 def _phone(match: re.Match[str]) -> str:
@@ -232,9 +164,15 @@ PHONES: tuple[Rule, ...] = (
     rule(r"(?<![\w.,-])0\d{2,4}(?: \d{3,6}){1,2}(?![\w.,-]*\d)", _phone),
     rule(r"(?<=\b[Dd]ial )(?P<digits>\d{3})(?!\d)", _code),
     rule(r"(?<=\b[Cc]all )(?P<digits>[1-9]11)(?!\d)", _code),
+    rule(r"(?:(?<=\b[Ee]xt\. )|(?<=\b[Ee]xtension )|(?<=\b[Ee]xt ))(?P<digits>\d{3,6})(?!\d)", _code),
     rule(r"(?:(?<=\bcode is )|(?<=\bPIN is )|(?<=\bcode )|(?<=\bpassword is ))(?P<digits>\d{4,8})(?!\d)", _code),
 )
+DURATIONS: tuple[Rule, ...] = (rule(rf"(?<![\w.,:/$£€-])(?=\d){_DURATION}(?<=[a-z\s])(?![\w/])", _duration),)
 UNITS: tuple[Rule, ...] = (
+    rule(
+        rf"(?:(?<=\b[Aa] )|(?<=\b[Aa]n ))(?P<number>{NUMBER})(?:[\"″]|''|-in\b)(?=\s[a-z])",
+        lambda match: f"{decimal(match['number'])} inch",
+    ),
     rule(
         rf"{_CODE}(?P<feet>\d)\s?(?:ft|foot|feet)\.?\s(?P<inches>\d{{1,2}})\s?in(?:ches)?\b",
         lambda match: f"{cardinal(match['feet'])} feet {cardinal(match['inches'])} inches",
@@ -244,6 +182,12 @@ UNITS: tuple[Rule, ...] = (
         rf"(?:{_LEADING_MINUS}|{BEFORE})(?:(?P<low>{NUMBER}){DASH})?(?P<number>{NUMBER})(?:\s|-(?=\w\w))?(?P<unit>{_UNIT})"
         r"(?![\w/²³'’])(?:(?<=[a-z])(?P<dot>\.)(?=\s*\Z|\s+[a-z]))?",
         _unit,
+    ),
+    rule(
+        rf"(?:(?P<whole>\d+)\s?)?(?:[{_SIGNS}]|(?<![\d/])(?P<top>\d{{1,3}})/(?P<bottom>\d{{1,3}}))\s"
+        rf"(?P<claim>(?P<unit>{_UNIT})(?![\w/²³'’])(?:(?<=[a-z])\.(?=\s+[a-z]))?)",
+        _unit_of_a_fraction,
+        needs=f"/{_SIGNS}",
     ),
     rule(rf"{_CODE}(?P<number>\d{{1,3}})(?P<letter>[AC-JLN-SU-Z])(?!\w)", _lettered),
 )

@@ -119,6 +119,12 @@ def _years(match: re.Match[str]) -> str:
     return f"{year(match['year'])} to {year(last) if len(last) == 4 else cardinal(last)}"
 
 
+def _season(match: re.Match[str]) -> str | None:
+    """Two years in a row."""
+    follows = (int(match["year"]) + 1) % 100 == int(match["last"])
+    return f"{year(match['year'])} to {cardinal(match['last'])}" if follows else None
+
+
 def _decade(match: re.Match[str]) -> str | None:
     digits = match["decade"]
     if len(digits) == 2 and _DURATION.search(match.string, 0, match.start()):
@@ -175,6 +181,12 @@ RULES: tuple[Rule, ...] = (
         lambda match: _month(match) + _kept_stop(match),
         needs="JFASOND",
     ),
+    rule(
+        r"(?:(?<=\bon )|(?<=\bby )|(?<=last )|(?<=next )|(?<=until ))"
+        r"(?P<name>Mon|Tues?|Wed|Thur?s?|Fri|Sat|Sun)\b(?P<dot>\.?)",
+        lambda match: _DAYS[match["name"]] + _kept_stop(match),
+        needs="MTWFS",
+    ),
     # times
     rule(rf"{_NO_TIME}{_CLOCK}:(?P<minute>[0-5]\d):(?P<second>[0-5]\d)(?![\w:])", _seconds),
     rule(rf"{_NO_TIME}{_CLOCK}:(?P<minute>[0-5]\d)(?:\s?{_HALF}|(?![\w:])(?P<none>))", _time),
@@ -185,6 +197,7 @@ RULES: tuple[Rule, ...] = (
     rule(rf"{_NO_TIME}(?P<left>\d{{1,3}}):(?P<right>\d{{1,3}})(?![\w:])", _ratio),
     # years
     rule(rf"{BEFORE}(?P<year>\d{{1,4}})\s?(?P<era>BCE?|AD|CE)\b", _era),
+    rule(rf"{BEFORE}(?P<year>(?:19|20)\d\d)/(?P<last>\d\d)(?![\w/])", _season),
     rule(rf"{BEFORE}{_YEAR}{DASH}(?P<last>{_NUMBER_OF_A_YEAR}|\d{{2}}){AFTER}", _years),
     rule(r"(?<![\w.,])['’]?(?P<decade>(?:1\d|20)\d0|[1-9]0)['’]?s\b", _decade),
     rule(

@@ -44,3 +44,11 @@ class TextDecoder:
 def decoded(data: bytes, source: str) -> str:
     """Returns the text of all bytes at once. Raises InvalidArgument."""
     return TextDecoder(source).decode(data, final=True)
+
+
+def lines_of(data: bytes, source: str) -> list[str]:
+    """Returns the lines of a script's bytes. Raises InvalidArgument if they are no text.
+
+    Only a line feed ends a line: a JSON string may hold the other characters that str.splitlines takes for ends.
+    """
+    return decoded(data, source).split("\n")

@@ -6,6 +6,7 @@ gRPC is not imported here, so that `import mynah` stays fast.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 DETAILS_KEY = "grpc-status-details-bin"
 DOMAIN = "mynah"
@@ -112,15 +113,13 @@ def from_status(code: str, message: str, metadata: Iterable[tuple[str, str | byt
     if details is None:
         return error_class(message, code=code, retry_after_s=1.0 if code == "UNAVAILABLE" else None)
     reason, retry_after_s, info = details
-    return error_class(
-        message,
-        reason=reason,
-        code=code,
-        retry_after_s=retry_after_s,
-        field=info.get("field", ""),
-        value=info.get("value", ""),
-        allowed=info.get("allowed", ""),
-    )
+    shown = {name: info.get(name, "") for name in ("field", "value", "allowed")}
+    return of_code(code, message, reason=reason, retry_after_s=retry_after_s, **shown)
+
+
+def of_code(code: str, message: str, **details: Any) -> MynahError:
+    """Returns the error for the name of a status. `details` are the other arguments of MynahError."""
+    return _CLASSES.get(code, ServerError)(message, code=code, **details)
 
 
 def _is_lost_connection(code: str, message: str) -> bool:

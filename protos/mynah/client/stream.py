@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, Protocol
 
 from mynah.client.errors import ServerError, TimedOut, WrongState
 from mynah.client.events import AudioChunk, Cancelled, Event, SegmentDone, SegmentStarted, StreamOpened, Words
-from mynah.client.failover import FailoverCall
 from mynah.client.settings import SpeechSettings
 from mynah.client.wire import event_from_wire, opened_from_wire, settings_to_wire, speed_to_wire, text_to_wire
 from mynah.v1 import speech_pb2
+
+
+class Call(Protocol):
+    """What carries a stream's messages: a FailoverCall, or an engine in this process."""
+
+    async def write(self, message: Any) -> None:
+        """Send a StreamSpeechRequest. Raises MynahError if the call has failed."""
+
+    async def done_writing(self) -> None:
+        """Half-close."""
+
+    async def read(self) -> Any | None:
+        """Returns the next StreamSpeechResponse, or None at the end. Raises MynahError if the call has failed."""
+
+    async def close(self) -> None:
+        """End the call in any state. Idempotent."""
 
 
 class SpeechStream:
@@ -35,7 +50,7 @@ class SpeechStream:
     ```
     """
 
-    def __init__(self, start: Callable[[], FailoverCall], settings: SpeechSettings, connect_s: float) -> None:
+    def __init__(self, start: Callable[[], Call], settings: SpeechSettings, connect_s: float) -> None:
         self._start = start
         self._settings = settings
         self._connect_s = connect_s

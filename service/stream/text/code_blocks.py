@@ -1,6 +1,6 @@
-"""Code between fences of three backticks, in text that arrives in fragments: it is not spoken.
+"""Code between fences of three backticks or tildes, in text that arrives in fragments: it is not spoken.
 
-Tildes are no fences here: a line of them is decoration more often, and would take all that follows.
+More than four tildes are no fence here: a line of them is decoration more often, and would take all that follows.
 """
 
 from __future__ import annotations
@@ -8,8 +8,10 @@ from __future__ import annotations
 import re
 
 _MAX_INFO_CHARS = 100
-_OPENING = re.compile(r"(?P<fence>`{3,})(?P<info>[^`\n]*)\n")
-_OPENING_BEGUN = re.compile(rf"(?:`{{1,2}}|`{{3,}}[^`\n]{{0,{_MAX_INFO_CHARS}}})\Z")
+_OPENING = re.compile(r"(?:(?P<backticks>`{3,})[^`\n]*|(?P<tildes>~{3,4})(?!~)[^\n]*)\n")
+_OPENING_BEGUN = re.compile(
+    rf"(?:`{{1,2}}|`{{3,}}[^`\n]{{0,{_MAX_INFO_CHARS}}}|~{{1,2}}|~{{3,4}}(?!~)[^\n]{{0,{_MAX_INFO_CHARS}}})\Z"
+)
 
 
 class CodeBlocks:
@@ -55,7 +57,7 @@ class CodeBlocks:
                 return len(text)
             if (opening := _OPENING.match(text, start)) is not None:
                 kept.append("\n\n")
-                self._fence = opening["fence"]
+                self._fence = opening["backticks"] or opening["tildes"]
                 return opening.end()
             if _OPENING_BEGUN.match(text, start):
                 kept.append(text[at:start])

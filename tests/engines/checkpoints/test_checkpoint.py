@@ -63,11 +63,14 @@ class ScriptedHub:
     def __init__(self, folder: Path, cached: Sequence[Path] = (), error: CheckpointError | None = None) -> None:
         self.folder, self._cached, self.error = folder, list(cached), error
         self.requests: list[tuple[str, tuple[str, ...]]] = []
+        self.revisions: list[str | None] = []  # that were asked for, of the cache and of the hub
 
-    def cached(self, repo_id: str, files: Sequence[str]) -> list[Path]:
+    def cached(self, repo_id: str, files: Sequence[str], revision: str | None = None) -> list[Path]:
+        self.revisions.append(revision)
         return self._cached
 
-    def download(self, repo_id: str, files: Sequence[str]) -> Path:
+    def download(self, repo_id: str, files: Sequence[str], revision: str | None = None) -> Path:
+        self.revisions.append(revision)
         self.requests.append((repo_id, tuple(files)))
         if self.error:
             raise self.error
@@ -111,6 +114,20 @@ def test_auto_does_not_hide_a_problem_that_the_user_can_solve(tmp_path: Path) ->
     hub = ScriptedHub(tmp_path, error=CheckpointError("gated: accept its terms"))
     with pytest.raises(CheckpointError, match="gated"):
         opened("auto", tmp_path, hub=hub)
+
+
+def test_a_pinned_revision_is_asked_of_the_cache_and_of_the_hub(tmp_path: Path) -> None:
+    hub = ScriptedHub(tmp_path / "hub")
+    assert opened("turbo@0123abc", tmp_path, hub=hub).spec is TURBO
+    assert hub.revisions == ["0123abc", "0123abc"]
+    opened("nano", tmp_path, hub=hub)
+    assert hub.revisions[2:] == [None, None]
+
+
+@pytest.mark.parametrize("model", ["turbo@", "tiny@main", "auto@main", "@main"])
+def test_only_models_of_the_hub_have_revisions(model: str, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="neither an existing folder nor one of"):
+        opened(model, tmp_path, hub=ScriptedHub(tmp_path))
 
 
 def test_a_named_model_without_a_hub_is_an_error(tmp_path: Path) -> None:

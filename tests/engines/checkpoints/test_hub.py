@@ -117,6 +117,16 @@ def test_a_warm_cache_is_found_without_a_server(server: HubServer, tmp_path: Pat
     assert HuggingFaceHub(tmp_path / "other", "http://127.0.0.1:9").cached("ResembleAI/no-such-model", WANTED) == []
 
 
+def test_a_pinned_commit_is_another_snapshot_than_the_newest(server: HubServer, tmp_path: Path) -> None:
+    """A commit that is here needs no hub; one that is not is never replaced by another."""
+    hub, offline = HuggingFaceHub(tmp_path, server.endpoint), HuggingFaceHub(tmp_path, "http://127.0.0.1:9")
+    folder = hub.download(REPO, WANTED, COMMIT)
+    assert folder.name == COMMIT
+    assert offline.cached(REPO, WANTED, COMMIT)[0] == folder
+    assert offline.cached(REPO, WANTED, "f" * 40) == []
+    assert hub.download(REPO, WANTED) == folder
+
+
 def test_an_interrupted_download_resumes(server: HubServer, tmp_path: Path) -> None:
     server.break_off_after_bytes = 21_000_000
     hub = HuggingFaceHub(tmp_path, server.endpoint)
@@ -137,6 +147,7 @@ def test_an_interrupted_download_resumes(server: HubServer, tmp_path: Path) -> N
         (403, "GatedRepo", "gated: accept its terms"),
         (401, "GatedRepo", "gated: accept its terms"),
         (404, "RepoNotFound", "does not exist or is private: check HF_TOKEN"),
+        (404, "RevisionNotFound", "has no revision None: give a commit, tag or branch"),
     ],
 )
 def test_errors_that_the_user_can_solve_say_how(

@@ -68,5 +68,23 @@ def test_where_words_are_still_to_come_there_is_no_end():
     assert findings(RIGHT[:9] + RIGHT[:9], stopped=False)[0].end_row is None
 
 
+def test_speech_that_goes_back_once_is_not_stopped():
+    """It still says the words that are to come."""
+    found = findings(RIGHT[:9] + RIGHT[:9] + RIGHT[9:])
+    assert [(each.fault, each.end_row) for each in found] == [("repeated", None)]
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [RIGHT[:8] * 5, [0] * 60, RIGHT[:6] + [None] * 40, RIGHT[:6] + [1] * 40],
+    ids=["again and again", "stuck at the start", "lost on the way", "stuck on the way"],
+)
+def test_speech_that_comes_no_further_is_stopped_where_it_went_back(tail: list[int | None]):
+    first, second, *_ = findings(RIGHT[:9] + tail, stopped=False)
+    assert (first.fault, first.end_row) == ("repeated", None)
+    assert (second.fault, second.end_row) == ("repeated", 9)
+    assert second.row < 9 + 1.5 * 9 + 12
+
+
 def test_an_end_that_was_cut_is_not_called_an_early_stop():
     assert findings(RIGHT[:6], stopped=False) == []

@@ -19,13 +19,14 @@ import pytest
 import mynah
 from engines.errors import EngineFailure
 from engines.fake import Script, fake_voice, tone
-from mynah.cli.batch import output_dir as output_dir_module
+from mynah.batch import output_dir as output_dir_module
+from mynah.batch.output_dir import MANIFEST, OutputDir
+from mynah.batch.run import Progress, RetryPolicy, Spoken, run_batch
+from mynah.batch.script import Item, read_script
 from mynah.cli.batch.command import bar, summary
-from mynah.cli.batch.output_dir import MANIFEST, OutputDir
-from mynah.cli.batch.run import Progress, RetryPolicy, Spoken, run_batch
-from mynah.cli.batch.script import Item, lines_of, read_script
 from mynah.cli.commands import execute
 from mynah.cli.main import parser
+from mynah.cli.text_input import lines_of
 from service.audio.codecs import pcm_s16le
 from tests.mynah.cli.test_cli import cli, ended, start
 from tests.service.serving import serving
@@ -175,7 +176,7 @@ def test_a_crash_at_any_moment_leaves_only_whole_files(cut_at: str, tmp_path: Pa
         put(output_dir, other)
         with monkeypatch.context() as patched:
             for name in real:
-                patched.setattr(f"mynah.cli.batch.output_dir.{name}", counted(name))
+                patched.setattr(f"mynah.batch.output_dir.{name}", counted(name))
             with pytest.raises(Cut):
                 put(output_dir, one)
     with OutputDir(tmp_path) as output_dir:
@@ -392,6 +393,16 @@ async def test_failing_and_returning_servers_are_retried_until_all_is_spoken(tmp
     check_whole(out)
 
 
+async def test_an_idle_server_that_carries_one_listener_speaks_many_lines_at_once(tmp_path: Path):
+    out, source = tmp_path / "out", write_script(tmp_path, *({"text": text} for text in TEXTS))
+    async with serving(Script(token_s=0.002), max_streams=16) as at:
+        at.server.admission.open(1, 16)  # as after measuring the device
+        done = await cli(at, "batch", str(source), "-o", str(out), "--jobs", "12")
+        assert done.status == 0, done.stderr
+        assert "retries" not in done.stderr
+    check_whole(out)
+
+
 async def test_lines_that_fail_are_reported_and_retried_by_the_next_run(tmp_path: Path):
     good, bad = {"text": "This works."}, {"text": "This does not.", "voice": "nobody", "name": "bad"}
     out, source = tmp_path / "out", write_script(tmp_path, good, bad)
@@ -470,7 +481,7 @@ async def test_a_disk_that_takes_nothing_more_is_one_error(tmp_path: Path, monke
     """All workers meet it. What was spoken stays, and the next run goes on."""
     script_path, folder = tmp_path / "lines.jsonl", tmp_path / "spoken"
     script_path.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
-    write, written = output_dir_module._write_wav, []
+    write, written = output_dir_module.write_wav, []
 
     def full(file: IO[bytes], pcm: bytes, rate_hz: int) -> None:
         written.append(file.name)
@@ -481,7 +492,7 @@ async def test_a_disk_that_takes_nothing_more_is_one_error(tmp_path: Path, monke
     async with serving() as at:
         args = parser().parse_args(["--server", at.address, "batch", str(script_path), "-o", str(folder), "--quiet"])
         with monkeypatch.context() as patched:
-            patched.setattr(output_dir_module, "_write_wav", full)
+            patched.setattr(output_dir_module, "write_wav", full)
             with pytest.raises(OSError, match="No space left"):
                 await execute(args)
         assert len(list(folder.glob("*.wav"))) == len(records(folder)) == 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 
@@ -89,13 +89,60 @@ def test_calls_are_rejected_before_the_warm_up_and_while_draining():
         admission.check_serving()
 
 
+def measured(streams: int, room: int) -> Admission:
+    """The device carries `streams` in real time, and the engine has room for more."""
+    admission = Admission(room, 1)
+    admission.open(streams, room)
+    return admission
+
+
+def held(admission: Admission, stack: ExitStack, count: int, *, offline: bool) -> int:
+    """Opens up to `count` streams; returns how many were admitted."""
+    before = admission.open_streams
+    with suppress(ResourceExhausted):
+        for _ in range(count):
+            stack.enter_context(admission.stream(offline=offline))
+    return admission.open_streams - before
+
+
+def test_streams_without_a_listener_fill_an_idle_engine_and_leave_room_for_a_listener():
+    admission = measured(2, 16)
+    with ExitStack() as stack:
+        assert held(admission, stack, 20, offline=True) == 15
+        with pytest.raises(ResourceExhausted) as raised, admission.stream(offline=True):
+            pass
+        assert raised.value.reason == "OFFLINE_STREAMS_EXHAUSTED"
+        assert held(admission, stack, 1, offline=False) == 1, "those without a listener are not counted against it"
+        assert held(admission, stack, 1, offline=False) == 0, "the engine is full"
+        assert admission.open_streams == 16
+    assert admission.open_streams == 0
+
+
+def test_beside_a_listener_streams_without_one_have_what_it_leaves_of_the_capacity():
+    admission = measured(3, 16)
+    with ExitStack() as stack:
+        held(admission, stack, 1, offline=False)
+        assert held(admission, stack, 5, offline=True) == 2
+        assert held(admission, stack, 5, offline=False) == 2, "they do not keep listeners out"
+        assert held(admission, stack, 1, offline=True) == 0
+    with ExitStack() as stack:
+        assert held(admission, stack, 20, offline=True) == 15, "the listeners have left"
+
+
+def test_where_the_capacity_is_the_operators_both_kinds_share_it():
+    admission = opened(4)
+    with ExitStack() as stack:
+        assert held(admission, stack, 9, offline=True) == 4
+        assert held(admission, stack, 1, offline=False) == 0
+
+
 def test_draining_waits_for_open_streams():
     async def run() -> None:
         admission = opened()
         idle_at_s: list[float] = []
 
         async def hold() -> None:
-            with admission.stream():
+            with admission.stream(), admission.stream(offline=True):
                 await asyncio.sleep(3)
 
         async def wait() -> None:

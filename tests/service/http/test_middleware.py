@@ -7,9 +7,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from google.protobuf.json_format import ParseDict
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
+from mynah.v1 import speech_pb2
 from service.access.keys import ApiKey, digest, write_keys
 from service.config import ConfigError, ServerConfig
 from service.server import Server
@@ -67,6 +69,16 @@ async def test_models():
         assert (await client.get("/v1/models/fake")).json() == model
         missing = await client.get("/v1/models/other")
         assert (missing.status_code, missing.json()["error"]["code"]) == (404, "MODEL_NOT_FOUND")
+
+
+async def test_the_servers_info_is_that_of_grpc():
+    async with http_serving(max_streams=4) as (at, client):
+        answer = (await client.get("/v1/info")).json()
+        over_grpc = await at.speech.GetServerInfo(speech_pb2.GetServerInfoRequest())
+        assert ParseDict(answer, speech_pb2.GetServerInfoResponse()) == over_grpc
+        assert (answer["model"], answer["limits"]["max_open_stream_count"]) == ("fake", 4)
+        async with at.client.stream():
+            assert (await client.get("/v1/info")).json()["open_stream_count"] == 1
 
 
 async def test_scripts_of_other_pages_are_rejected():

@@ -60,6 +60,7 @@ OPERATIONS = [
     ("/dev/captioned_speech", "POST"),
     ("/v1/audio/speech", "POST"),
     ("/v1/audio/voices", "GET"),
+    ("/v1/info", "GET"),
     ("/v1/models", "GET"),
     ("/v1/models/{model}", "GET"),
     ("/v1/voices", "GET"),

@@ -43,6 +43,7 @@ class Page:
 
     values: dict[tuple[str, frozenset[tuple[str, str]]], float] = field(default_factory=dict)
     exemplars: dict[str, set[str]] = field(default_factory=dict)  # sample name -> stream ids of its exemplars
+    trace_ids: dict[str, set[str]] = field(default_factory=dict)  # likewise
     types: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, name: str, **labels: str) -> float:
@@ -53,7 +54,9 @@ class Page:
     def add(self, sample: Sample) -> None:
         self.values[sample.name, frozenset(sample.labels.items())] = sample.value
         if sample.exemplar is not None:
-            self.exemplars.setdefault(sample.name, set()).add(sample.exemplar.labels["stream_id"])
+            labels = sample.exemplar.labels
+            self.exemplars.setdefault(sample.name, set()).add(labels["stream_id"])
+            self.trace_ids.setdefault(sample.name, set()).update({labels["trace_id"]} if "trace_id" in labels else ())
 
 
 async def scrape(address: str, accept: str = OPENMETRICS) -> Page:

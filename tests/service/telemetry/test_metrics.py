@@ -19,7 +19,7 @@ from service.audio.formats import AudioFormat, AudioSettings
 from service.stream.stream_meter import StreamMeter
 from service.telemetry import metrics
 from service.telemetry.metrics import EngineMetrics
-from tests.service.serving import Serving, serving
+from tests.service.serving import REFERENCE, Serving, serving
 from tests.service.telemetry.scraping import Page, scrape
 
 DOCS = Path(__file__).parents[3] / "docs" / "metrics.md"
@@ -68,9 +68,11 @@ async def eventful(at: Serving) -> str:
     return first
 
 
-HELD = ("mynah_streams_active", "mynah_t3_kv_cache_ratio", "mynah_t3_down", "mynah_stalled")
+HELD = ("mynah_streams_active", "mynah_streams_offline", "mynah_t3_kv_cache_ratio", "mynah_t3_down", "mynah_stalled")
+HELD += ("mynah_caller_streams_active", "mynah_uploads_active")
 FACTS = {"mynah_streams_capacity", "mynah_gpu_memory_bytes", "mynah_engine_info", "mynah_engine_refused"}
 FACTS |= {"mynah_build_info", "mynah_voice_files_damaged", "mynah_certificate_expiry_timestamp_seconds"}
+FACTS |= {"mynah_voices_stored", "mynah_failed_captures"}
 
 
 async def test_every_metric_changes():
@@ -86,7 +88,7 @@ async def test_every_metric_changes():
     expected = {family.name for metric in metrics.ALL for family in metric.describe()}
     gauges = {family.name for metric in metrics.ALL for family in metric.describe() if family.type == "gauge"}
     elsewhere = {"mynah_underrun_seconds", "mynah_underruns", "mynah_retries", "mynah_storage_errors"}
-    elsewhere |= {"mynah_word_guard"}
+    elsewhere |= {"mynah_word_guard", "mynah_voice_changes", "mynah_voice_creation_seconds"}
     assert expected - gauges - grown <= elsewhere  # see below, and tests/faults
     assert gauges == FACTS | set(HELD)
 
@@ -145,6 +147,45 @@ async def test_rejections_errors_and_cancels_are_counted_by_reason():
         assert after(name, **labels) - before(name, **labels) == 1, (name, labels)
 
 
+async def test_streams_are_counted_by_who_asked_and_how_they_ended():
+    who = {"surface": "grpc", "key": "anyone"}
+    async with serving_metrics() as at:
+        admin = await admin_of(at)
+        before = await scrape(admin)
+        await speak(at)
+        async with at.client.stream() as stream:
+            await stream.send(TEXT)
+            await stream.flush()
+            await anext(aiter(stream))
+            assert (await scrape(admin))("mynah_caller_streams_active", **who) == 1
+        await at.settled()
+        after = await scrape(admin)
+
+    def grew(name: str, **labels: str) -> float:
+        return after(name, **labels) - before(name, **labels)
+
+    assert grew("mynah_caller_streams_total", outcome="FINISHED", **who) == 1
+    assert grew("mynah_caller_streams_total", outcome="CLIENT_GONE", **who) == 1
+    assert grew("mynah_caller_audio_seconds_total", **who) >= 60 * 0.04
+    assert grew("mynah_caller_ttfa_seconds_count", surface="grpc") == 2
+    assert stream.opened.stream_id in after.exemplars["mynah_caller_ttfa_seconds_bucket"]
+
+
+async def test_uploads_and_voices_are_counted():
+    async with serving_metrics() as at:
+        admin = await admin_of(at)
+        before = await scrape(admin)
+        made = await at.client.voices.create("Anna", REFERENCE, consent=True)
+        with_voice = await scrape(admin)
+        await at.client.voices.delete(made.voice_id)
+        after = await scrape(admin)
+    assert with_voice("mynah_voices_stored") == before("mynah_voices_stored") + 1 == after("mynah_voices_stored") + 1
+    assert after("mynah_voice_creation_seconds_count") == before("mynah_voice_creation_seconds_count") + 1
+    for change in ("created", "deleted"):
+        name = "mynah_voice_changes_total"
+        assert after(name, change=change) == before(name, change=change) + 1
+
+
 async def test_gauges_show_open_streams_and_return_to_zero():
     async with serving_metrics() as at:
         admin = await admin_of(at)
@@ -186,7 +227,7 @@ async def test_gauges_return_to_zero_after_an_engine_failure():
 
 
 def test_underruns_are_counted():
-    meter = StreamMeter("one", AudioSettings(AudioFormat.PCM_S16LE, 8000))
+    meter = StreamMeter(AudioSettings(AudioFormat.PCM_S16LE, 8000), {"stream_id": "one"})
     underruns, silence_s, ttfa = (REGISTRY.get_sample_value(name) or 0.0 for name in DRY)
     meter.has_work(1.0)
     meter.sent(1.5, samples=800, size_bytes=1600)  # plays until 1.6
@@ -200,6 +241,24 @@ def test_underruns_are_counted():
     assert REGISTRY.get_sample_value(DRY[2]) == pytest.approx(ttfa + 0.5 + 0.25)
 
 
+async def test_a_stream_without_a_listener_is_counted_apart_and_has_no_waits():
+    async with serving_metrics() as at:
+        admin = await admin_of(at)
+        before = await scrape(admin)
+        async with at.client.stream(schedule="offline") as stream:
+            during = await scrape(admin)
+            await stream.send(TEXT)
+            await stream.end()
+            assert sum([chunk.samples async for chunk in stream])
+        assert (during("mynah_streams_offline"), during("mynah_streams_active")) == (1, 0)
+        await at.settled()
+        after = await scrape(admin)
+    for name in ("mynah_ttfa_seconds_count", "mynah_chunk_gap_seconds_count", "mynah_buffer_lead_seconds_count"):
+        assert after(name) == before(name)
+    assert after("mynah_audio_seconds_total") > before("mynah_audio_seconds_total")
+    assert after("mynah_streams_offline") == 0
+
+
 DRY = ("mynah_underruns_total", "mynah_underrun_seconds_total", "mynah_ttfa_seconds_sum")
 
 
@@ -209,6 +268,12 @@ async def test_a_runtime_that_failed_its_check_is_shown():
         assert (await scrape(await admin_of(at)))("mynah_engine_refused", runtime="tensorrt") == 1
     async with serving_metrics() as at:
         assert (await scrape(await admin_of(at)))("mynah_engine_refused") == 0
+
+
+async def test_sizes_without_a_graph_are_counted():
+    async with serving_metrics() as at:
+        at.engine.info = replace(at.engine.info, failed_captures=(("tensorrt", 3),))
+        assert (await scrape(await admin_of(at)))("mynah_failed_captures", runtime="tensorrt") == 3
 
 
 async def test_other_metrics_of_the_process_are_exported_too():

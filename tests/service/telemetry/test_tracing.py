@@ -17,6 +17,7 @@ from service.config import ConfigError, read_config
 from service.telemetry import tracing
 from service.telemetry.tracing import TracedEngine
 from tests.service.serving import Serving, serving
+from tests.service.telemetry.scraping import scrape
 
 SECRET = "Nobody else may read this sentence."
 
@@ -67,6 +68,22 @@ async def test_a_stream_is_a_tree_of_spans(spans: InMemorySpanExporter):
         assert span.end_time is not None
         assert span.start_time <= span.end_time <= (segment.end_time or 0) + 1e9
     assert len(finished) == 2 + len(stages)
+
+
+async def test_exemplars_name_the_trace(spans: InMemorySpanExporter):
+    """So that a point on a dashboard leads to the stream's trace."""
+    engine = {"script": Script(token_s=0.002), "observer": TracedEngine(), "admin_listen": "127.0.0.1:0"}
+    async with serving(**engine) as at:  # type: ignore[arg-type]
+        admin = await at.server.start_admin()
+        assert admin is not None
+        await speak(at)
+        await at.settled()
+        page = await scrape(admin)
+    (stream,) = [span for span in spans.get_finished_spans() if span.name == "stream"]
+    assert stream.context is not None
+    trace_id = f"{stream.context.trace_id:032x}"
+    for metric in ("mynah_ttfa", "mynah_caller_ttfa", "mynah_t3_prefill", "mynah_window_decode"):
+        assert trace_id in page.trace_ids[f"{metric}_seconds_bucket"], metric
 
 
 async def test_streams_do_not_mix(spans: InMemorySpanExporter):

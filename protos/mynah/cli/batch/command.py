@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from mynah.cli.batch.output_dir import MANIFEST, OutputDir
-from mynah.cli.batch.run import Progress, RetryPolicy, Spoken, run_batch
-from mynah.cli.batch.script import Item, lines_of, read_script
+from mynah.batch.output_dir import MANIFEST, OutputDir
+from mynah.batch.run import FAILED, Progress, RetryPolicy, failures_as_lines, run_batch
+from mynah.batch.script import Item, read_script
+from mynah.batch.store import read_bytes
+from mynah.batch.stream_speaker import StreamSpeaker
+from mynah.cli.text_input import lines_of
 from mynah.cli.text_settings import text_settings
 from mynah.client.client import Client
-from mynah.client.errors import InvalidArgument, MynahError, ServerError
-from mynah.client.events import AudioChunk
-from mynah.client.stream import SpeechStream
-from mynah.client.stream_stats import StreamStats
-from mynah.client.subtitles import Subtitles
+from mynah.client.errors import InvalidArgument, ServerError
+from mynah.client.settings import TextSettings
 
-FAILED = "failed.jsonl"
+_JOBS, _JOBS_OF_ENGINE = 4, 16
 _BAR_CELLS = 24
 
 
@@ -30,72 +29,73 @@ async def batch(args: argparse.Namespace, connect: Callable[[list[str]], Client]
 
     Raises InvalidArgument for a bad script before anything is spoken, ServerError if lines could not be spoken.
     """
-    if args.jobs < 1:
+    if args.jobs is not None and args.jobs < 1:
         raise InvalidArgument(f"--jobs is {args.jobs}; it must be at least 1.", reason="JOBS_INVALID", field="jobs")
-    lines = lines_of(args.script.read_bytes(), str(args.script))
-    items = read_script(lines, text_settings(args), args.speed)
+    settings = text_settings(args)
+    items = read_script(lines_of(await asyncio.to_thread(read_bytes, args.script), args.script), settings, args.speed)
     started_s = time.monotonic()
     bar = ProgressBar(started_s, live=sys.stderr.isatty() and not args.quiet)
-    with OutputDir(args.output, args.subtitles) as output_dir:
-        async with connect(args.server.split(",")) as client:
-            speaker, policy = ClientSpeaker(client, args.subtitles, args.word_guard), RetryPolicy(args.retry_s)
-            progress = await run_batch(
-                items, output_dir, speaker, jobs=args.jobs, retry_policy=policy, on_progress=bar.show
-            )
+    if args.ray is None:
+        progress = await _on_servers(args, connect, items, bar)
+    else:
+        progress = await _on_ray(args, items, settings, bar)
     bar.end()
-    _write_failures(args.output / FAILED, progress)
+    where = args.output.rstrip("/")
     if not args.quiet:
         line = summary(progress, time.monotonic() - started_s)
-        print(f"mynah: {line}; {args.output / MANIFEST}", file=sys.stderr)
+        print(f"mynah: {line}; {where}/{MANIFEST}", file=sys.stderr)
     if progress.failed:
-        message = f"{len(progress.failed)} of {progress.total} lines could not be spoken; see {args.output / FAILED}."
+        message = f"{len(progress.failed)} of {progress.total} lines could not be spoken; see {where}/{FAILED}."
         raise ServerError(f"{message} Run the same command again to retry them.", reason="BATCH_INCOMPLETE")
 
 
-class ClientSpeaker:
-    """A Speaker over the client, which balances the load between its servers."""
-
-    def __init__(self, client: Client, subtitle_format: str | None = None, word_guard: bool | None = None) -> None:
-        self._client, self._subtitle_format, self._word_guard = client, subtitle_format, word_guard
-
-    async def speak(self, item: Item) -> Spoken:
-        stream = self._client.stream(
-            voice=item.voice,
-            audio_format="pcm_s16le",
-            sample_rate_hz=item.sample_rate_hz,
-            sampling=item.sampling,
-            text_settings=item.text_settings,
-            speed=item.speed,
-            schedule="offline",
-            word_times=True if self._subtitle_format else None,
-            word_guard=self._word_guard,
-        )
-        async with stream:
-            rate_hz = stream.opened.settings.sample_rate_hz
-            assert rate_hz is not None
-            stats, pcm, subtitles = StreamStats(rate_hz), bytearray(), Subtitles(rate_hz)
-            stats.text_sent(time.monotonic())
-            try:
-                async with asyncio.TaskGroup() as tasks:
-                    sending = tasks.create_task(_send(stream, item.text))
-                    async for event in stream.events():
-                        subtitles.add(event)
-                        if isinstance(event, AudioChunk):
-                            stats.chunk_received(event, time.monotonic())
-                            pcm += event.data
-                    sending.cancel()
-            except BaseExceptionGroup as group:  # both sides raise the same error
-                raise group.exceptions[0] from None
-        if stats.ttfa_s is None or stats.rtf is None:
-            message = "The text contains nothing to speak; send some words."
-            raise InvalidArgument(message, reason="TEXT_EMPTY", field="text")
-        text = subtitles.in_format(self._subtitle_format) if self._subtitle_format else ""
-        return Spoken(bytes(pcm), rate_hz, stats.ttfa_s, stats.rtf * stats.audio_s, text)
+async def _on_servers(
+    args: argparse.Namespace, connect: Callable[[list[str]], Client], items: list[Item], bar: ProgressBar
+) -> Progress:
+    folder = Path(args.output)
+    with OutputDir(folder, args.subtitles) as output_dir:
+        async with connect(args.server.split(",")) as client:
+            speaker, policy = StreamSpeaker(client.stream, args.subtitles, args.word_guard), RetryPolicy(args.retry_s)
+            progress = await run_batch(
+                items, output_dir, speaker, jobs=args.jobs or _JOBS, retry_policy=policy, on_progress=bar.show
+            )
+    _write_failures(folder / FAILED, progress)
+    return progress
 
 
-async def _send(stream: SpeechStream, text: str) -> None:
-    await stream.send_long(text)
-    await stream.end()
+async def _on_ray(args: argparse.Namespace, items: list[Item], settings: TextSettings, bar: ProgressBar) -> Progress:
+    """Ray blocks, so it runs on a thread. A signal that comes meanwhile closes the connection, which ends it."""
+    from mynah.batch import ray_run
+    from mynah.batch.ray import Engines, HowToSpeak
+
+    engines = Engines(
+        args.workers, args.jobs or _JOBS_OF_ENGINE, args.worker_cpus, args.worker_gpus, _options(args.engine)
+    )
+    how = HowToSpeak(settings, args.speed, args.subtitles, args.word_guard, args.retry_s)
+
+    def run() -> Progress:
+        with ray_run.connected(args.ray):
+            return ray_run.run_on_ray(items, args.output, engines, how, lambda progress, _: bar.show(progress))
+
+    running = asyncio.ensure_future(asyncio.to_thread(run))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        ray_run.disconnect()
+        await asyncio.wait([running])
+        raise
+
+
+def _options(given: list[str]) -> tuple[tuple[str, str], ...]:
+    """The engines' options by their names. Raises InvalidArgument."""
+    pairs = []
+    for each in given:
+        name, equals, value = each.partition("=")
+        if not equals or not name:
+            message = f"--engine is {each!r}; it must be NAME=VALUE, such as model=nano."
+            raise InvalidArgument(message, reason="OPTION_INVALID", field="engine", value=each, allowed="NAME=VALUE")
+        pairs.append((name.replace("-", "_"), value))
+    return tuple(pairs)
 
 
 class ProgressBar:
@@ -136,9 +136,4 @@ def _write_failures(path: Path, progress: Progress) -> None:
     """Write the lines that failed and their errors, or remove the file if none failed."""
     path.unlink(missing_ok=True)
     if progress.failed:
-        lines = [_failure(name, error) + "\n" for name, error in progress.failed.items()]
-        path.write_text("".join(lines), encoding="utf-8")
-
-
-def _failure(name: str, error: MynahError) -> str:
-    return json.dumps({"name": name, "reason": error.reason, "message": str(error)})
+        path.write_text(failures_as_lines(progress), encoding="utf-8")

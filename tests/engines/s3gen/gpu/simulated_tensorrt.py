@@ -2,8 +2,8 @@
 
 Rules: the first enqueue after a change of shapes allocates, so it fails in a capture. A graph computes garbage once the
 context that it was captured from has changed. A context that manages no memory of its own needs some before it is used,
-and two calls that use the same scratch memory at the same time destroy each other's results. TensorRT-RTX allocates in
-every enqueue unless its engine was built to need none. A speech token outside the table is an illegal address.
+and two calls that use the same scratch memory at the same time destroy each other's results. An engine that was not
+built to need none allocates in every enqueue. A speech token outside the table is an illegal address.
 
 The "engines" are small functions with the ports of the real graphs. Rows do not see each other, nor their padding.
 """
@@ -224,7 +224,7 @@ class Context:
         self._scratch_address, self._changes = address, self._changes + 1
 
     def is_stream_capturable(self, stream: int) -> bool:
-        return not self.engine.trt.rtx or self.engine.trt.user_allocation
+        return self.engine.trt.user_allocation
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         if self._shapes.get(name) != shape:
@@ -245,7 +245,7 @@ class Context:
         if capturing and self._ready_shapes != self._shapes:
             self._cuda.break_capture(stream)  # it allocates for the new shapes
             return False
-        if capturing and self.engine.trt.rtx and not self.engine.trt.user_allocation:
+        if capturing and not self.engine.trt.user_allocation:
             self._cuda.break_capture(stream)
             return False
         if not capturing:

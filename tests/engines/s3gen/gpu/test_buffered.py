@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from engines.s3gen.export.graphs import ENCODER
 from engines.s3gen.gpu import buckets as buckets_module
@@ -128,6 +129,46 @@ def test_replayed_sizes_and_those_whose_capture_failed_give_the_same(
             np.testing.assert_allclose(runtime.flow(batch), plain.flow(batch), atol=1e-4)
     assert graphs.launches == 4
     assert runtime.replayed_ratio == 0.5
+
+
+class Dispatches(TorchDispatchMode):
+    """Counts torch's operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def operations(work: Callable[[], object]) -> int:
+    with Dispatches() as counted:
+        work()
+    return counted.count
+
+
+def test_full_rows_that_no_graph_replays_are_computed_without_masks(
+    plain: TorchRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At their own length, with fewer operations than padded rows; what is replayed stays on the grid."""
+    monkeypatch.setattr(buckets_module, "_GRAPH_LENGTHS", {"tokens": [16], "frames": [32]})
+    kernels = torch_kernels(checkpoint(), torch.device("cpu"), torch.float32, compute=0, graphs=RecordedWork())
+    runtime = BufferedRuntime("torch_graphs", HostDevice(), kernels)
+    runtime.prepare()
+    for full, ragged in (([37], [37, 20]), ([33, 33], [33, 5])):
+        flow, vocoder = flow_batch(full), vocoder_batch(full)
+        np.testing.assert_allclose(runtime.flow(flow), plain.flow(flow), atol=1e-4)
+        np.testing.assert_allclose(runtime.vocoder(vocoder).waveform, plain.vocoder(vocoder).waveform, atol=1e-4)
+        for whole, padded in (
+            (lambda flow=flow: runtime.flow(flow), lambda rows=ragged: runtime.flow(flow_batch(rows))),
+            (lambda v=vocoder: runtime.vocoder(v), lambda rows=ragged: runtime.vocoder(vocoder_batch(rows))),
+        ):
+            assert operations(whole) < 0.97 * operations(padded)
+    assert runtime.replayed_ratio == 0
+    runtime.flow(flow_batch([15]))
+    assert runtime.replayed_ratio > 0
 
 
 def test_more_rows_than_a_bucket_holds_are_cut(buffered: BufferedRuntime, plain: TorchRuntime) -> None:

@@ -26,11 +26,12 @@ class Doubling:
     inputs = (Port("x", ("batch", "frames")),)
     outputs = (Port("y", ("batch", "frames")),)
     inner = (Port("middle", ("batch", "frames")),)
+    unpadded = False
 
     def __init__(self, device: CudaDevice, cuda: SimulatedCuda, *, capturable: bool = True) -> None:
         self._device, self._cuda, self._capturable = device, cuda, capturable
 
-    def enqueue(self, stream: int, addresses: Mapping[str, int], sizes: Sizes) -> None:
+    def enqueue(self, stream: int, addresses: Mapping[str, int], sizes: Sizes, *, full: bool = False) -> None:
         x, middle, y = (
             tensor(addresses[port.name], port, dict(sizes)) for port in (*self.inputs, *self.inner, *self.outputs)
         )
@@ -170,7 +171,7 @@ def test_copies_and_captured_graphs_on_a_real_gpu() -> None:
     device = CudaDevice()
 
     class Copying(Doubling):
-        def enqueue(self, stream: Any, addresses: Mapping[str, int], sizes: Sizes) -> None:
+        def enqueue(self, stream: Any, addresses: Mapping[str, int], sizes: Sizes, *, full: bool = False) -> None:
             device.copy_on(addresses["y"], addresses["x"], 4 * sizes["batch"] * sizes["frames"], stream)
 
     buffer = DoubleBuffer(device, Copying(device, SimulatedCuda()), [{"batch": 4, "frames": 8}])

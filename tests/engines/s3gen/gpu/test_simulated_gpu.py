@@ -199,8 +199,16 @@ def test_captures_that_fail_cost_graphs_and_nothing_else(files: Path, seed: int)
     simulation = Simulation(files, seed)
     simulation.cuda.refuse_captures = 5
     simulation.runtime.prepare()
-    assert simulation.runtime.graphs == 7
+    assert (simulation.runtime.graphs, simulation.runtime.failed_captures) == (7, 5)
     serve(simulation, seed)
+
+
+def test_what_tensorrt_says_it_cannot_capture_is_not_captured(files: Path) -> None:
+    """An engine whose kernels allocate: its calls run eagerly, and no capture fails under it."""
+    simulation = Simulation(files, user_allocation=False)
+    simulation.runtime.prepare()
+    assert (simulation.runtime.graphs, simulation.cuda.failed_captures) == (0, 0)
+    serve(simulation)
 
 
 @pytest.mark.parametrize("calls", [0, 1, 10, 200, 500])
@@ -265,7 +273,7 @@ def full_run(folder: Path, **options: Any) -> Simulation:
     simulation = Simulation(folder, **options)
     _with_a_neighbour(simulation)
     simulation.runtime.prepare()
-    assert simulation.runtime.graphs == (0 if options.get("rtx") else 12)
+    assert simulation.runtime.graphs == (12 if simulation.trt.user_allocation and not simulation.trt.rtx else 0)
     assert simulation.cuda.failed_captures == 0
     report = simulation.check()
     assert report.passed, str(report)
@@ -300,6 +308,12 @@ def capture_of_rtx(monkeypatch: pytest.MonkeyPatch) -> None:
         self.capturable = True
 
     monkeypatch.setattr(Engine, "__init__", capturable)
+    capture_without_asking(monkeypatch)
+
+
+def capture_without_asking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorRT would have said that this engine allocates when it runs."""
+    monkeypatch.setattr(Engine, "check_capturable", lambda *_: None)
 
 
 def static_contexts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -377,6 +391,7 @@ MUTATIONS: list[tuple[Callable[[pytest.MonkeyPatch], None], dict[str, Any]]] = [
     (capture_after_a_change_of_shapes, {}),
     (graphs_that_share_a_context, {}),
     (capture_of_rtx, {"rtx": True, "user_allocation": False}),
+    (capture_without_asking, {"user_allocation": False}),
     (static_contexts, {}),
     (two_compute_streams, {}),
     (blocking_streams, {}),

@@ -14,9 +14,11 @@ from engines.s3gen.export.graphs import CFM, ENCODER, GRAPHS, VOCODER
 from engines.s3gen.gpu import build
 from engines.s3gen.gpu.buckets import Bucket, buckets, max_rows, on_grid
 from engines.s3gen.gpu.build import ENGINE_GRAPHS, BuildSettings, build_engine, build_engines, identity
+from engines.s3gen.gpu.cuda import Gpu
 from engines.s3gen.gpu.engine_file import EngineFileRefused, EngineIdentity, find_engine, write_engine
 from engines.s3gen.gpu.trt import TensorRT, TensorRTMissing, load_tensorrt
 from engines.s3gen.streaming.schedule import SCHEDULES
+from engines.tools import export as export_tool
 from tests.engines.s3gen.onnx_setting import tiny_export
 
 IDENTITY = EngineIdentity("cfm", "ab" * 32, "sm86", "tensorrt_rtx 1.7", "fp16", "cd" * 32)
@@ -49,7 +51,14 @@ def test_engines_are_built_once_and_again_for_another_gpu(tmp_path: Path, monkey
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("graph_hash", "ef" * 32), ("architecture", "sm89"), ("tensorrt", "tensorrt 10.13"), ("precision", "fp32")],
+    [
+        ("graph_hash", "ef" * 32),
+        ("architecture", "sm89"),
+        ("tensorrt", "tensorrt 10.13"),
+        ("precision", "fp32"),
+        ("profiles", "ef" * 32),
+        ("gpu", "NVIDIA L4"),
+    ],
 )
 def test_stale_or_foreign_engine_is_refused_with_reason_and_command(tmp_path: Path, field: str, value: str) -> None:
     write_engine(tmp_path, IDENTITY, b"program")
@@ -116,6 +125,34 @@ def test_float32_keeps_all_its_bits_and_no_kernel_allocates() -> None:
     config = build._config(builder, BuildSettings("sm86"), trt)
     assert not config.get_flag(flags.TF32)
     assert config.get_flag(flags.REQUIRE_USER_ALLOCATION)
+    assert config.max_aux_streams == 0, "streams of TensorRT's own are no part of ours"
+
+
+def test_standard_tensorrts_engines_are_for_one_kind_of_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An L4 and an L40S are both sm89, and may share a folder. RTX's engines run on both."""
+    standard = TensorRT("tensorrt", SimpleNamespace(__version__="10.13.3.9"))
+    monkeypatch.setattr(build, "build_engine", lambda *_: b"engine")
+    for trt, equal in ((standard, False), (load_tensorrt("tensorrt_rtx"), True)):
+        l4, l40s = (
+            build_engines(tiny_export(), tmp_path, BuildSettings("sm89", gpu=f"NVIDIA {name}"), trt)
+            for name in ("L4", "L40S")
+        )
+        assert (l4 == l40s) is equal
+
+
+def test_an_engine_that_was_built_otherwise_is_built_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    trt = load_tensorrt("tensorrt_rtx")
+    before = identity(tiny_export(), "cfm", BuildSettings(), trt)
+    monkeypatch.setattr(build, "_HOW", "with TF32")
+    assert identity(tiny_export(), "cfm", BuildSettings(), trt).file_name != before.file_name
+
+
+def test_standard_tensorrt_builds_for_this_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another name on its engine would be a lie that crashes another machine."""
+    monkeypatch.setattr(export_tool, "probe", lambda: Gpu(0, "NVIDIA A10G", "sm86", 24 << 30))
+    assert export_tool._builds_for("sm86") == "NVIDIA A10G"
+    with pytest.raises(ExportError, match=r"NVIDIA A10G is sm86.*--arch sm86"):
+        export_tool._builds_for("sm89")
 
 
 @pytest.mark.parametrize("architecture", ["sm90", "sm100", "sm86"])

@@ -113,7 +113,7 @@ def test_batch_is_cut_to_what_a_call_holds_and_joined_in_order(
 def test_engines_pass_the_gate_on_this_gpu(tmp_path: Path, precision: str) -> None:
     trt = load_tensorrt()
     made = export(checkpoint(), ExportSettings(("encoder", "cfm", "vocoder"), True, precision, 2), cache_dir=tmp_path)
-    build_engines(made, engine_folder(tmp_path), BuildSettings(probe().architecture), trt)
+    build_engines(made, engine_folder(tmp_path), BuildSettings(probe().architecture, gpu=probe().name), trt)
     runtime = TensorRTRuntime(checkpoint(), cache_dir=tmp_path, precision=precision)
     report = validate(runtime, TorchRuntime(checkpoint()), precision=precision)
     assert report.passed, str(report)

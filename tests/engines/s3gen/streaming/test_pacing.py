@@ -42,9 +42,22 @@ def test_a_pacing_counts_the_prompt_and_the_streams_that_are_due_before() -> Non
     pacing = StreamPacer(own, streams, forecast(), BALANCED, prompt_tokens=20).pacing(0.5, token_s=0.01)
     assert pacing.lead_s == pytest.approx(1.5)
     assert pacing.call_s(50, 28) == pytest.approx((20 + 50 + 2 * 28) / 1000)
-    assert pacing.queue_s(0.4) == 0.0, "the other stream has audio for longer"
+    assert pacing.queue_s(0.4, 28) == 0.0, "the other stream has audio for longer"
     largest = 20 + BALANCED.left_context_tokens + 2 * BALANCED.max_block_tokens
-    assert pacing.queue_s(0.6) == pytest.approx(largest / 1000)
+    assert pacing.queue_s(0.6, 28) == pytest.approx(largest / 1000)
+
+
+def test_streams_that_are_about_to_begin_have_windows_of_its_own_size() -> None:
+    streams, own, speaking = ActiveStreams(), PlaybackClock(RATE_HZ), PlaybackClock(RATE_HZ)
+    speaking.deliver(0.0, RATE_HZ)
+    streams.update(speaking, speaking.dry_at_s)
+    for silent in (own, PlaybackClock(RATE_HZ), PlaybackClock(RATE_HZ)):
+        streams.update(silent, None)
+    pacing = StreamPacer(own, streams, forecast(), BALANCED, prompt_tokens=20).pacing(0.5, token_s=0.01)
+    context = 20 + BALANCED.left_context_tokens
+    assert pacing.queue_s(0.4, 28) == pytest.approx(2 * (context + 2 * 28) / 1000)
+    largest = context + 2 * BALANCED.max_block_tokens
+    assert pacing.queue_s(0.6, 28) == pytest.approx((2 * (context + 2 * 28) + largest) / 1000)
 
 
 def test_the_time_of_a_token_leaves_out_the_prompt() -> None:

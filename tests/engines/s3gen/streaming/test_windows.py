@@ -85,7 +85,7 @@ def test_a_schedule_without_steps_is_our_own_bug() -> None:
 
 
 def pacing(lead_s: float, *, token_s: float = 0.005, decode_s: float = 0.05) -> StreamPacing:
-    return StreamPacing(lead_s, token_s, lambda context, block: decode_s, lambda due_s: 0.0)
+    return StreamPacing(lead_s, token_s, lambda context, block: decode_s, lambda due_s, block: 0.0)
 
 
 def hop(lead_s: float, available: int = 500, *, ended: bool = True, **costs: float) -> int | None:
@@ -151,7 +151,7 @@ def first_hop(
     available: int = 500, *, call_s: float = 0.1, rivals_s: float = 0.0, token_s: float = 0.001
 ) -> int | None:
     planner = WindowPlanner(SCHEDULES["balanced"])
-    crowded = StreamPacing(0.0, token_s, lambda context, block: call_s, lambda due_s: rivals_s)
+    crowded = StreamPacing(0.0, token_s, lambda context, block: call_s, lambda due_s, block: rivals_s)
     window = planner.next(available, ended=False, pacing=crowded)
     return window and window.stop - window.start
 
@@ -172,14 +172,14 @@ def enlarged(available: int, pacing: StreamPacing, *, ended: bool = False, first
     """The second window of a segment, planned at `first` tokens and enlarged once `available` had come."""
     planner = WindowPlanner(SCHEDULES["balanced"])
     planner.next(14, ended=False)
-    window = planner.next(10 + first, ended=False, pacing=StreamPacing(0.0, 0.0, lambda *_: 9.0, lambda _: 9.0))
+    window = planner.next(10 + first, ended=False, pacing=StreamPacing(0.0, 0.0, lambda *_: 9.0, lambda *_: 9.0))
     assert window is not None
     return planner.enlarge(window, available, ended, pacing)
 
 
 def test_a_window_that_waits_grows_as_far_as_its_listener_has_time() -> None:
     def hop_of(available: int, lead_s: float) -> int:
-        window = enlarged(available, StreamPacing(lead_s, 0.0, lambda context, block: block / 100, lambda _: 9.0))
+        window = enlarged(available, StreamPacing(lead_s, 0.0, lambda context, block: block / 100, lambda *_: 9.0))
         return window.stop - window.start
 
     assert hop_of(36, 9.0) == 16, "nothing came"
@@ -217,7 +217,7 @@ def test_at_twice_the_speed_the_first_window_must_be_larger() -> None:
     """The next window takes as long as before, and the first one is played in half the time."""
 
     def first(speed: float) -> int:
-        slow = StreamPacing(0.0, 0.0, lambda context, block: 0.25, lambda due_s: 0.0, speed)
+        slow = StreamPacing(0.0, 0.0, lambda context, block: 0.25, lambda due_s, block: 0.0, speed)
         window = WindowPlanner(SCHEDULES["balanced"]).next(500, True, slow)
         assert window is not None
         return window.stop

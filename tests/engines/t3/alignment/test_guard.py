@@ -118,6 +118,35 @@ def test_speech_that_goes_on_is_faded_out_behind_its_last_word(
     assert np.array_equal(samples(speak(engine, guarded())), audio), "a seed repeats a segment that was stopped"
 
 
+def test_speech_that_goes_back_again_and_again_is_faded_out_where_it_went_back(
+    engine: engines.Engine, forced: Forced, natural: list[int]
+):
+    half = natural[: len(natural) // 2]
+    forced.scripts = [half * 6]
+    events = speak(engine, guarded())
+    found = stats(events).word_guard
+    assert found is not None
+    assert (found.fault, found.action) == ("repeated", "stopped")
+    audio = samples(events)
+    assert len(audio) < 3 * len(half) * SAMPLES_PER_TOKEN
+    assert np.abs(audio[-200:]).max() < 0.01
+    assert words(events) == WORDS[: len(words(events))]
+    assert 0 < found.spoken_chars < len(TEXT)
+    forced.scripts = [half * 6]
+    assert np.array_equal(samples(speak(engine, guarded())), audio), "a seed repeats a segment that was stopped"
+
+
+def test_speech_that_goes_back_once_says_all_of_its_text(engine: engines.Engine, forced: Forced, natural: list[int]):
+    half = natural[: len(natural) // 2]
+    forced.scripts = [[*half, *natural, STOP_SPEECH_TOKEN]]
+    events = speak(engine, guarded())
+    found = stats(events).word_guard
+    assert found is not None
+    assert (found.fault, found.action) == ("repeated", "reported")
+    assert words(events) == WORDS
+    assert found.spoken_chars == len(TEXT) - 1
+
+
 def elsewhere(tokens: list[int]) -> list[int]:
     """The same phones, for text tokens that are not in the text."""
     group, index = codes.parts(np.asarray(tokens))

@@ -6,7 +6,8 @@ the graph does not compute itself is poison when it runs, and an operation that 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -46,22 +47,39 @@ class TapeGraphs:
         if self.refuse:
             self.refuse -= 1
             raise CaptureFailed("CUDA error: operation failed due to a previous error during capture")
-        with _Recorder() as recorder:
+        with Recording.of() as recording:
             work()
-        owned = _owned(recorder.calls)
-        for tensor in owned:
-            if tensor.is_floating_point():
-                tensor.fill_(float("nan"))
 
         def launch() -> None:
             self.launches += 1
-            for func, args, kwargs, expected in recorder.calls:
-                made = func(*args, **kwargs)
-                for new, old in zip(tree_leaves(made), tree_leaves(expected), strict=True):
-                    if isinstance(old, Tensor) and _storage(old) != _storage(new):
-                        old.copy_(new)
+            recording.launch()
 
         return launch
+
+
+class Recording:
+    """The operations of a capture."""
+
+    def __init__(self, calls: list[tuple[Any, Any, Any, Any]]) -> None:
+        self._calls = calls
+
+    @classmethod
+    @contextlib.contextmanager
+    def of(cls) -> Iterator[Recording]:
+        """Records what runs in this context, and then poisons what it has made."""
+        with _Recorder() as recorder:
+            yield cls(recorder.calls)
+        for tensor in _owned(recorder.calls):
+            if tensor.is_floating_point():
+                tensor.fill_(float("nan"))
+
+    def launch(self) -> None:
+        """Repeat them."""
+        for func, args, kwargs, expected in self._calls:
+            made = func(*args, **kwargs)
+            for new, old in zip(tree_leaves(made), tree_leaves(expected), strict=True):
+                if isinstance(old, Tensor) and _storage(old) != _storage(new):
+                    old.copy_(new)
 
 
 def _owned(calls: list[tuple[Any, Any, Any, Any]]) -> list[Tensor]:

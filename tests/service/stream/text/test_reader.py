@@ -26,7 +26,7 @@ PIECES = (
     "[", "]", "`a`", " 5 p.m. ", "e.g. ", "5", "km", " ", "<break time='1s'/>", "<break", "/>", "<sub alias='x y'>",
     "</sub>", "<s>", "</s>", "<p>", "</p>", "<mark name='m'/>", "<speak>", "</speak>", "</say-as>", "&amp;", "<",
     "<say-as interpret-as='digits'>", "a < b", "🎉", "<emphasis>", "<b>", "word ", "One. Two.", "\U000f0001",
-    "\U000f8001",
+    "\U000f8001", "~~~~~~\n", "~~",
 )  # fmt: skip
 
 
@@ -118,6 +118,14 @@ def test_code_in_fences_is_not_spoken() -> None:
     text = "Run this:\n```python\nprint('hello. world')\n```\nThen go on. Use ```x``` too."
     assert shown(read(text, ON, 4)) == ["Run this:", "Then go on.", "Use x too."]
     assert shown(read("Before.\n```\ncode", ON, 2)) == ["Before."]
+
+
+@pytest.mark.parametrize("size", [1, 3, 10**6])
+def test_code_between_tildes_is_not_spoken(size: int) -> None:
+    text = "Run this:\n~~~python title=`x`\na = ~b\n~~\n```\nprint('hello. world')\n~~~~\nThen ~~never~~ go on."
+    assert shown(read(text, ON, size)) == ["Run this:", "Then never go on."]
+    assert shown(read("Before.\n~~~\ncode\n```\nmore", ON, size)) == ["Before."]
+    assert shown(read("~~~~\n~~~\n~~~~\nAbout ~5 of them.", ON, size)) == ["About about five of them."]
 
 
 def test_a_line_of_tildes_takes_nothing_with_it() -> None:

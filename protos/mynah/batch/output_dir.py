@@ -13,10 +13,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from mynah.cli.batch.script import Item
+from mynah.batch.script import Item
 from mynah.client.errors import AlreadyExists, WrongState
 
 MANIFEST = "manifest.jsonl"
+JOURNAL = ".journal"  # a folder of a run on Ray that has not ended; see journal.py
 _LOCK = ".lock"
 
 
@@ -31,7 +32,11 @@ class OutputDir:
 
     def __enter__(self) -> OutputDir:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = _locked(self.folder / _LOCK)
+        self._lock = locked(self.folder / _LOCK)
+        if (self.folder / JOURNAL).exists():
+            os.close(self._lock)
+            message = f"{self.folder} has a run on Ray that was interrupted. End it with --ray, or take another folder."
+            raise WrongState(message, reason="RUN_UNFINISHED")
         self._records = _read(self.folder / MANIFEST)
         self._manifest = (self.folder / MANIFEST).open("a", encoding="utf-8")
         if self._manifest.tell() and not (self.folder / MANIFEST).read_bytes().endswith(b"\n"):
@@ -55,8 +60,7 @@ class OutputDir:
     def _has(self, item: Item) -> bool:
         record, path, part = self._records.get(item.name), self.path(item), self._part(item)
         if record is None and path.exists():
-            message = f"{path} exists but is not in the manifest. Remove it, or give the line another name."
-            raise AlreadyExists(message, reason="FILE_EXISTS", field="name", value=item.name)
+            raise file_exists(str(path), item.name)
         if record is None or record["digest"] != item.digest:
             return False
         if self._subtitle_format is not None and not self._subtitles(item).exists():
@@ -86,7 +90,7 @@ class OutputDir:
         path, part = self.path(item), self._part(item)
         try:
             with part.open("wb") as file:
-                _write_wav(file, pcm, rate_hz)
+                write_wav(file, pcm, rate_hz)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError:
@@ -100,7 +104,14 @@ class OutputDir:
         os.replace(part, path)
 
 
-def _write_wav(file: Any, pcm: bytes, rate_hz: int) -> None:
+def file_exists(file: str, name: str) -> AlreadyExists:
+    """The error for audio of an item's name that no batch wrote."""
+    message = f"{file} exists but is not in the manifest. Remove it, or give the line another name."
+    return AlreadyExists(message, reason="FILE_EXISTS", field="name", value=name)
+
+
+def write_wav(file: Any, pcm: bytes, rate_hz: int) -> None:
+    """Write PCM s16le, mono, into a file that can seek."""
     with wave.open(file, "wb") as out:
         out.setnchannels(1)
         out.setsampwidth(2)
@@ -109,20 +120,26 @@ def _write_wav(file: Any, pcm: bytes, rate_hz: int) -> None:
 
 
 def _read(manifest: Path) -> dict[str, dict[str, Any]]:
-    """Returns the newest record of each name. Skips lines that were cut off."""
-    records: dict[str, dict[str, Any]] = {}
-    if manifest.exists():
-        for line in manifest.read_text(encoding="utf-8").splitlines():
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(record, dict) and record.keys() >= {"name", "digest", "bytes"}:
-                records[record["name"]] = record
-    return records
+    """Returns the newest record of each name."""
+    lines = read_lines(manifest.read_bytes()) if manifest.exists() else []
+    return {line["name"]: line for line in lines if "bytes" in line}
 
 
-def _locked(path: Path) -> int:
+def read_lines(data: bytes) -> list[dict[str, Any]]:
+    """Returns the lines of a manifest, or of a part of a journal. Skips those that were cut off."""
+    lines = []
+    for text in data.decode("utf-8", "replace").split("\n"):
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(line, dict) and line.keys() >= {"name", "digest"}:
+            lines.append(line)
+    return lines
+
+
+def locked(path: Path) -> int:
+    """Returns the handle of a lock, to be closed. Raises WrongState if another process holds it."""
     import fcntl
 
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from mynah.cli.batch.output_dir import OutputDir
-from mynah.cli.batch.script import Item
+from mynah.batch.output_dir import OutputDir
+from mynah.batch.script import Item
 from mynah.client.errors import MynahError
 
+FAILED = "failed.jsonl"  # beside the manifest
 _MIN_DELAY_S, _MAX_DELAY_S = 0.2, 15.0
 
 
@@ -99,25 +101,37 @@ async def run_batch(
 async def _speak_one(
     item: Item, output_dir: OutputDir, speaker: Speaker, progress: Progress, retry_policy: RetryPolicy
 ) -> None:
+    def retrying() -> None:
+        progress.retries += 1
+
+    try:
+        spoken, attempts = await speak_with_retries(item, speaker, retry_policy, retrying)
+    except MynahError as error:
+        progress.failed[item.name] = error
+        return
+    if spoken.subtitles:
+        output_dir.put_subtitles(item, spoken.subtitles)
+    output_dir.put(item, spoken.pcm, spoken.rate_hz, record_of(spoken, item, attempts))
+    progress.spoken += 1
+    progress.audio_s += spoken.audio_s
+
+
+async def speak_with_retries(
+    item: Item, speaker: Speaker, retry_policy: RetryPolicy, on_retry: Callable[[], None] = lambda: None
+) -> tuple[Spoken, int]:
+    """Returns the item's speech and the attempts that it took. Raises the last MynahError if it is given up."""
     clock = asyncio.get_running_loop().time
     deadline_s: float | None = None
     for attempt in itertools.count(1):
         try:
-            spoken = await speaker.speak(item)
+            return await speaker.speak(item), attempt
         except MynahError as error:
             deadline_s = deadline_s or clock() + retry_policy.retry_s
             if not is_transient(error) or clock() >= deadline_s:
-                progress.failed[item.name] = error
-                return
-            progress.retries += 1
+                raise
+            on_retry()
             await asyncio.sleep(_delay_s(attempt, error))
-            continue
-        if spoken.subtitles:
-            output_dir.put_subtitles(item, spoken.subtitles)
-        output_dir.put(item, spoken.pcm, spoken.rate_hz, _record(spoken, item, attempt))
-        progress.spoken += 1
-        progress.audio_s += spoken.audio_s
-        return
+    raise AssertionError
 
 
 def _delay_s(attempt: int, error: MynahError) -> float:
@@ -132,7 +146,8 @@ def is_transient(error: MynahError) -> bool:
     return error.retryable or error.code in ("UNAVAILABLE", "INTERNAL", "UNKNOWN", "CANCELLED", "DEADLINE_EXCEEDED")
 
 
-def _record(spoken: Spoken, item: Item, attempts: int) -> dict[str, Any]:
+def record_of(spoken: Spoken, item: Item, attempts: int) -> dict[str, Any]:
+    """What the manifest says about an item, beside its name, file, digest and size."""
     return {
         "audio_s": round(spoken.audio_s, 6),
         "rate_hz": spoken.rate_hz,
@@ -143,3 +158,9 @@ def _record(spoken: Spoken, item: Item, attempts: int) -> dict[str, Any]:
         "tries": attempts,
         "finished": datetime.now(UTC).isoformat(timespec="milliseconds"),
     }
+
+
+def failures_as_lines(progress: Progress) -> str:
+    """What FAILED holds: the items that were given up, and their errors."""
+    failures = ({"name": n, "reason": error.reason, "message": str(error)} for n, error in progress.failed.items())
+    return "".join(json.dumps(failure) + "\n" for failure in failures)

@@ -6,10 +6,9 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, get_args
 
-from mynah.cli.text_input import decoded
 from mynah.client.errors import InvalidArgument
 from mynah.client.settings import Emoji, Markup, Sampling, TextSettings
 
@@ -30,7 +29,10 @@ _SEED_BITS = 53
 
 @dataclass(frozen=True)
 class Item:
-    """One line of the script. `name` is the name of its audio file without ".wav"."""
+    """One line of the script. `name` is the name of its audio file without ".wav".
+
+    `line` is the script's line with that name: read anywhere else, it is the same item.
+    """
 
     name: str
     text: str
@@ -39,6 +41,7 @@ class Item:
     sampling: Sampling
     text_settings: TextSettings = _SERVERS_CHOICE
     speed: float | None = None
+    line: str = field(default="", compare=False, repr=False)
 
     @property
     def digest(self) -> str:
@@ -49,14 +52,6 @@ class Item:
         if self.speed is not None:
             content.append({"speed": self.speed})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def lines_of(data: bytes, source: str) -> list[str]:
-    """Returns the lines of a script's bytes. Raises InvalidArgument if they are no text.
-
-    Only a line feed ends a line: a JSON string may hold the other characters that str.splitlines takes for ends.
-    """
-    return decoded(data, source).split("\n")
 
 
 def read_script(
@@ -94,9 +89,9 @@ def _item(number: int, line: str, text_settings: TextSettings, speed: float | No
     text, voice = content.get("text"), content.get("voice")
     if not isinstance(text, str) or not text.strip():
         raise _not_allowed(number, "text", text, "a string that is not blank")
-    for field, value in content.items():
+    for key, value in content.items():
         if isinstance(value, str) and any("\ud800" <= char <= "\udfff" for char in value):
-            raise _not_allowed(number, field, value, "valid Unicode, without half of a surrogate pair")
+            raise _not_allowed(number, key, value, "valid Unicode, without half of a surrogate pair")
     if voice is not None and not isinstance(voice, str):
         raise _not_allowed(number, "voice", voice, "the id of a voice")
     name = content.get("name", f"{number:06}")
@@ -108,7 +103,8 @@ def _item(number: int, line: str, text_settings: TextSettings, speed: float | No
     numbers = {"speed": speed} if speed is not None else {}
     numbers |= {key: value for key, value in settings.items() if key not in of_text}
     rate, of_line, sampling = _numbers(number, numbers, f"{name}\0{text}")
-    return Item(name, text, voice, rate, sampling, replace(text_settings, **of_text), of_line)
+    named = json.dumps({**content, "name": name})
+    return Item(name, text, voice, rate, sampling, replace(text_settings, **of_text), of_line, named)
 
 
 def _text_choice(number: int, key: str, value: Any) -> Any:

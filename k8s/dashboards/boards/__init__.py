@@ -1,0 +1,1 @@
+"""The boards, one in each file."""
