@@ -72,8 +72,7 @@ async def _on_ray(args: argparse.Namespace, items: list[Item], settings: TextSet
     engines = Engines(
         args.workers, args.jobs or _JOBS_OF_ENGINE, args.worker_cpus, args.worker_gpus, _options(args.engine)
     )
-    of_model = ModelSettings(args.language, args.cfg_weight, args.exaggeration)
-    how = HowToSpeak(settings, args.speed, args.subtitles, args.word_guard, args.retry_s, of_model)
+    how = HowToSpeak(settings, args.speed, args.subtitles, args.word_guard, args.retry_s, _of_model(args))
 
     def run() -> Progress:
         with ray_run.connected(args.ray):
