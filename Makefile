@@ -116,7 +116,7 @@ $(TYPESCRIPT)/node_modules/installed: $(TYPESCRIPT)/package.json $(TYPESCRIPT)/p
 	touch $@
 
 test-typescript: $(VENV)/installed-dev $(TYPESCRIPT)/node_modules/installed chromium ## the TypeScript client: its types, in Node over gRPC and in Chromium over the WebSocket
-	cd $(TYPESCRIPT) && npm run --silent build && npm run --silent test
+	cd $(TYPESCRIPT) && npm run --silent build && npm run --silent types && npm run --silent test
 
 # Its torchaudio is linked to CUDA's libraries; what is used of it is Python
 WATERMARK := build/watermark

@@ -72,6 +72,7 @@ DTYPES = ("auto", "float32", "float16", "bfloat16")
 T3_DTYPES = (*DTYPES, "int8")
 S3GEN_DTYPES = ("auto", "float32", "float16")
 WORD_TIMES = ("auto", "off")
+ATTENTION = ("free", "constrained")
 ONNX_PROVIDERS = ("tensorrt", "cuda", "cpu")
 
 
@@ -182,6 +183,12 @@ class EngineConfig:
         "times of words: auto (where an attention head of T3 follows the text; beside onnx and vllm, the first layers "
         "of T3 are loaded once more for it) or off",
         choices=WORD_TIMES,
+    )
+    attention: str = option(
+        "free",
+        "what T3's heads that follow the text look at in segments with word_guard: free, or constrained to the place "
+        "that is being spoken (T3 on torch)",
+        choices=ATTENTION,
     )
     strict: bool = option(
         False, "refuse to start if the S3Gen runtime fails its parity check, instead of falling back to the next one"
