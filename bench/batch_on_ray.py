@@ -28,7 +28,7 @@ from mynah.batch.script import Item, read_script
 from mynah.batch.stream_speaker import StreamSpeaker
 from service.bulk.engine import Engine
 
-ENGINES, JOBS, COPIES = 2, 8, 3
+ENGINES, JOBS, COPIES = 2, 8, 8
 GOAL = 0.95
 TEXTS = (
     "The old train leaves at seven, and the next one not before noon.", "Bring a warm coat!", "Why not?",
