@@ -38,6 +38,7 @@ TEXTS = [
 LINES = [json.dumps({"text": text, "name": f"line-{number}"}) for number, text in enumerate(TEXTS * 2)]
 TINY = (("model", "tiny"), ("device", "cpu"), ("voices_dir", "memory"), ("log_level", "warning"))
 TWO = Engines(count=2, jobs=4, options=TINY)
+pytestmark = pytest.mark.timeout(1200)  # Ray's processes start slowly on a busy machine
 
 
 class Cut(BaseException):
