@@ -7,7 +7,8 @@
 # /opt/models/cache in /var/lib/mynah (k8s/components/baked-weights). Without weights the init container downloads them
 # and builds the engines on the node.
 #
-# For a reproducible build, name the base image by digest: --build-arg PYTHON_IMAGE=python@sha256:...
+# A release names the base image by digest: --build-arg PYTHON_IMAGE=$(docker/pin.sh --print). `--target sbom` has the
+# bill of materials alone: docker build --target sbom --output type=local,dest=out .
 # Both flavours use one base: CUDA 12.6's runtime libraries are pinned wheels in the gpu lock file, and torch 2.7.0
 # loads these whatever the base image has; a CUDA base image would only add a second copy of 3 GB.
 ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
@@ -33,6 +34,10 @@ RUN docker/install.sh "${FLAVOUR}" /opt/mynah
 RUN docker/check.sh "${FLAVOUR}" /opt/mynah
 # hadolint ignore=DL3059
 RUN docker/sbom.sh /opt/mynah /opt/sbom/mynah.cdx.json
+
+# ---- the bill of materials, for reports
+FROM scratch AS sbom
+COPY --from=builder /opt/sbom/mynah.cdx.json /
 
 # ---- weights, if the build has a context of that name
 FROM scratch AS weights

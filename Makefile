@@ -67,7 +67,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
 check: $(VENV)/installed-dev flite lint types imports ## what to run after every change: lint, types, import rules and the fast tests
 	$(PYTEST) --fast $(ARGS)
 
-test: $(VENV)/installed-dev flite ## install and run every test but those of the page, of vLLM, of the clients, of the fleet and of the packages
+test: $(VENV)/installed-dev flite ## install and run every test but those of the page, of vLLM, of the clients, of the fleet, of Ray and of the packages
 	$(PYTEST) $(ARGS)
 
 chromium:
@@ -116,7 +116,7 @@ $(TYPESCRIPT)/node_modules/installed: $(TYPESCRIPT)/package.json $(TYPESCRIPT)/p
 	touch $@
 
 test-typescript: $(VENV)/installed-dev $(TYPESCRIPT)/node_modules/installed chromium ## the TypeScript client: its types, in Node over gRPC and in Chromium over the WebSocket
-	cd $(TYPESCRIPT) && npm run --silent build && npm run --silent test
+	cd $(TYPESCRIPT) && npm run --silent build && npm run --silent types && npm run --silent test
 
 # Its torchaudio is linked to CUDA's libraries; what is used of it is Python
 WATERMARK := build/watermark
@@ -124,6 +124,19 @@ $(WATERMARK)/installed: tests/watermark/requirements.txt $(VENV)/installed-dev
 	$(BIN)/uv pip install --quiet --target $(WATERMARK) --no-deps -r tests/watermark/requirements.txt
 	rm -f $(WATERMARK)/torchaudio/lib/*.so
 	touch $@
+
+# A batch on a Ray cluster of this machine
+RAY := build/ray
+$(RAY)/installed: tests/ray/requirements.txt $(VENV)/installed-dev
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --target $(RAY) --no-deps -r tests/ray/requirements.txt
+	touch $@
+
+.PHONY: test-ray bench-ray
+test-ray: $(RAY)/installed ## a batch on Ray: two engines, one killed in the middle, the bytes of mynah batch
+	PYTHONPATH=$(RAY) $(BIN)/python -m pytest tests/ray
+
+bench-ray: $(RAY)/installed ## what Ray costs a batch: two engines on it beside two plain loops
+	PYTHONPATH=$(RAY) OMP_NUM_THREADS=1 $(BIN)/python -m bench.batch --ray $(ARGS)
 
 .PHONY: test-packages
 test-packages: $(VENV)/installed-dev ## both distributions: built, installed into empty environments, served and spoken with

@@ -65,7 +65,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="random:tiny")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--ray", action="store_true", help="two engines on Ray beside two plain loops instead")
     arguments = parser.parse_args()
+    if arguments.ray:
+        from bench.batch_on_ray import measure
+
+        measure(arguments.repeats)
+        return
     os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))
     checkpoint = endless_checkpoint(arguments.model)
     config = EngineConfig(model=str(checkpoint.folder), device="cpu", threads=THREADS, max_streams=JOBS)

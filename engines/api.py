@@ -40,6 +40,7 @@ class EngineInfo:
     `refused_runtimes` are (runtime, reason) of those that were requested but failed their check on this machine.
     `failed_captures` are (runtime, sizes of calls): those that should be CUDA graphs and run eagerly instead.
     `tags` are the words in brackets that the model speaks as sounds, e.g. "[laugh]".
+    `continuity`: whether a segment can go on from the speech of the one before.
     `word_times`: whether it says when words are spoken; if not, `word_times_notice` is a sentence that says why.
     `voice_models` are the models whose voices it speaks, by the names in a voice's metadata; empty: every voice.
     `decode` is how S3Gen decodes, "reference" or "cached"; empty for an engine without windows. `setting_reason` is a
@@ -65,6 +66,7 @@ class EngineInfo:
     load: float | None = None
     word_times: bool = False
     word_times_notice: str = ""
+    continuity: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class Segment:
     speed: float = 1.0
     word_times: bool = False  # whether Words events are wanted; only for engines whose `info.word_times` is True
     word_guard: bool = False  # whether faults of its words are looked for; likewise
+    continuity: bool = False  # whether it goes on from the speech of the segment before; only with `info.continuity`
     reading: Reading | None = None
 
     @property

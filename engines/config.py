@@ -72,6 +72,7 @@ DTYPES = ("auto", "float32", "float16", "bfloat16")
 T3_DTYPES = (*DTYPES, "int8")
 S3GEN_DTYPES = ("auto", "float32", "float16")
 WORD_TIMES = ("auto", "off")
+ATTENTION = ("free", "constrained")
 ONNX_PROVIDERS = ("tensorrt", "cuda", "cpu")
 
 
@@ -166,6 +167,12 @@ class EngineConfig:
         "torch; cached on torch_graphs alone)",
         choices=S3GEN_DTYPES,
     )
+    max_batch: int | None = option(
+        None,
+        "windows of several streams that share a call of S3Gen, at most; with 1 no other stream changes how samples "
+        "are rounded; default: 8 on a CPU, where only small nets share calls, and 16 on a GPU",
+        metavar="COUNT",
+    )
     strict_reference: bool = option(
         False,
         "where decode, t3 or t3_dtype is auto, stay as near to the published model as possible, however slow that is, "
@@ -176,6 +183,12 @@ class EngineConfig:
         "times of words: auto (where an attention head of T3 follows the text; beside onnx and vllm, the first layers "
         "of T3 are loaded once more for it) or off",
         choices=WORD_TIMES,
+    )
+    attention: str = option(
+        "free",
+        "what T3's heads that follow the text look at in segments with word_guard: free, or constrained to the place "
+        "that is being spoken (T3 on torch)",
+        choices=ATTENTION,
     )
     strict: bool = option(
         False, "refuse to start if the S3Gen runtime fails its parity check, instead of falling back to the next one"

@@ -123,8 +123,10 @@ class Graphs(Protocol):
         ...
 
 
-def captured(work: Callable[[], None], pool: Any, stream: torch.cuda.Stream | None = None) -> Launch:
-    """Capture `work` on `stream`, or on torch's own for captures. Returns the launch on the calling thread's stream.
+def captured(work: Callable[[], None], pool: Any, stream: torch.cuda.Stream) -> Launch:
+    """Capture `work` on `stream`. Returns the launch on the calling thread's stream.
+
+    From torch 2.10 on, kernels of a graph keep the priority of the stream that they were captured on.
 
     Captures and launches are in inference mode, whatever the caller's mode is. Torch keeps its random generator's state
     for graphs in tensors that the first capture of the process makes, and writes to them in every capture and at every
@@ -148,15 +150,17 @@ class CudaGraphs:
     """CUDA graphs in one pool of memory: they run one after the other on one stream, and what one leaves is read before
     the next runs."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, priority: int) -> None:
+        """priority: of the stream that will launch them"""
         self._device = device
         with torch.cuda.device(device):
             self._pool = torch.cuda.graph_pool_handle()
+            self._stream = torch.cuda.Stream(device, priority=priority)  # type: ignore[no-untyped-call]
 
     def capture(self, work: Callable[[], None]) -> Launch:
         """As Graphs.capture. It stops the whole device for a moment."""
         with torch.cuda.device(self._device):  # of this thread; the graph runs on the thread that launches it
-            return captured(work, self._pool)
+            return captured(work, self._pool, self._stream)
 
 
 def use_threads(threads: int | None) -> None:

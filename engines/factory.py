@@ -20,6 +20,7 @@ from engines.conditioning import speaker, tokenizer, xvector
 from engines.conditioning.builder import VoiceBuilder
 from engines.conditioning.builtin import load_builtin, load_others
 from engines.config import DTYPES, EngineConfig
+from engines.continuity import Continuity
 from engines.cuda_faults import is_sticky
 from engines.device import (
     S3GEN_PRIORITY,
@@ -44,6 +45,7 @@ from engines.s3gen.nets import flow, vocoder_weights
 from engines.s3gen.runtime import Runtime
 from engines.s3gen.select_runtime import select_runtime
 from engines.s3gen.streaming.batcher import WindowBatcher
+from engines.s3gen.streaming.decode_times import CPU_CALIBRATION, GPU_CALIBRATION
 from engines.s3gen.streaming.schedule import SCHEDULES
 from engines.t3 import model as t3_model
 from engines.t3.alignment.setup import find_alignment
@@ -61,7 +63,6 @@ from engines.voice import Voice
 _log = logging.getLogger(__name__)
 # Bounds the batcher's memory; it batches windows only where measurements show a gain.
 _MAX_BATCH = {"cpu": 8, "cuda": 16}
-_STEADY_AFTER = 6  # calls of a size on a GPU: kernels are chosen and memory is allocated in each buffer's first ones
 _T3_DTYPES_OF = {
     "torch": ("auto", "float32", "float16", "int8"),
     "torch_graphs": ("auto", "float32", "float16"),
@@ -111,15 +112,16 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
     default_voice = load_builtin(checkpoint.conds_path) if checkpoint.conds_path else None
     alignment = find_alignment(settled, checkpoint, device, encoder, default_voice)
     t3 = _make_t3(settled, checkpoint, device, setting, nets)
-    aligner = alignment.aligner(_observes_steps(t3.name, device), on_device(T3_PRIORITY, working))
+    constrained, observes = config.attention == "constrained", _observes_steps(t3.name, device)
+    aligner = alignment.aligner(observes, on_device(T3_PRIORITY, working), constrained=constrained)
     s3gen = select_runtime(settled, checkpoint, device, nets.reference if device == "cpu" else None)
     batcher = WindowBatcher(
         s3gen.runtime,
-        max_batch=_MAX_BATCH[device.split(":")[0]],
+        max_batch=config.max_batch or _MAX_BATCH[device.split(":")[0]],
         reference=s3gen.reference,
         observer=observer,
         on_device=on_device(S3GEN_PRIORITY, working),
-        steady_after=1 if device == "cpu" else _STEADY_AFTER,
+        calibration=CPU_CALIBRATION if device == "cpu" else GPU_CALIBRATION,
     )
     stages = Stages(
         encoder,
@@ -132,6 +134,7 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
         _no_bound if checkpoint.random_weights else encoder.max_speech_tokens,
         encoder.words,
         aligner,
+        Continuity() if isinstance(t3, LocalT3Backend) else None,
     )
     info = EngineInfo(
         model=checkpoint.spec.name,
@@ -153,6 +156,7 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
         load=None if choice is None else choice.load,
         word_times=aligner is not None,
         word_times_notice=alignment.notice,
+        continuity=stages.continuity is not None,
     )
     memory, others = partial(device_memory, device), load_others(checkpoint.other_voice_paths)
     builder = _QuietBuilder(VoiceBuilder(checkpoint), exclusive)

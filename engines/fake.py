@@ -84,6 +84,7 @@ class Script:
     device_memory: DeviceMemory | None = None
     hangs_on: str = ""  # text in a segment whose first window is then decoded for ever, on a thread; empty: none
     word_times: bool = True  # whether it says when words are spoken: in proportion to their characters
+    continuity: bool = True  # whether it takes segments that go on from the one before
     word_guard: WordGuardReport | None = None  # what the guard reports of each segment that asks for it
     freezes_on: str = ""  # text in a segment that then blocks the event loop for ever
 
@@ -114,6 +115,7 @@ class FakeEngine:
             voice_models=("fake",),
             word_times=self.script.word_times,
             word_times_notice="" if self.script.word_times else "This engine's script has no word times.",
+            continuity=self.script.continuity,
         )
         self.spoken = SpokenText(tags=_TAGS)
         self.health = Health()

@@ -29,6 +29,7 @@ from engines.api import (
 )
 from engines.audio import faded_out
 from engines.config import Sampling
+from engines.continuity import Continuity
 from engines.errors import EngineBusy, EngineFailure, InvalidInput, unsupported
 from engines.health import Health
 from engines.model_spec import SAMPLE_RATE_HZ, SILENCE_SPEECH_TOKEN, SILENCE_TAIL_TOKENS
@@ -87,6 +88,7 @@ class Stages:
     runaway_tokens: Callable[[str], int | None] = lambda _: None  # the most speech tokens that a text can take
     words_of: Callable[[Reading], tuple[Word, ...]] = lambda _: ()
     aligner: Aligner | None = None  # None: no segment asks for word times
+    continuity: Continuity | None = None  # None: no segment asks for it
 
 
 class Pipeline:
@@ -205,6 +207,7 @@ class PipelineStream:
         self._current: _Utterance | None = None
         self._prepared: _Utterance | None = None
         self._to_prepare: Segment | None = None
+        self._before: tuple[int, ...] = ()  # the speech tokens of the segment before the current one
         self._closed = False
         self.has_spoken = False  # or has begun to
         self._has_listener = stages.schedule is not OFFLINE
@@ -250,7 +253,7 @@ class PipelineStream:
                 if (words := await utterance.spoken_words(decoded.window, spoken, segment.speed)) is not None:
                     yield words
             await utterance.cancel()
-            self._current = None
+            self._current, self._before = None, tuple(utterance.decoder.speech_tokens)
             yield SegmentDone(segment, utterance.stats(recorder))
         finally:
             self._active_streams.leave(self._playback)
@@ -285,7 +288,10 @@ class PipelineStream:
         if self._closed:
             raise EngineFailure("The stream was closed.")
         prepared, self._prepared, self._to_prepare = self._prepared, None, None
-        if prepared is not None and prepared.segment != replace(segment, speed=prepared.segment.speed):
+        if prepared is not None and not (
+            prepared.segment == replace(segment, speed=prepared.segment.speed)
+            and prepared.continues == self._context(segment, self._before)
+        ):
             await prepared.cancel()
             prepared = None
         if prepared is not None:
@@ -311,14 +317,25 @@ class PipelineStream:
         text_tokens = self.stages.encode_text(segment.text)
         runaway_tokens = self.stages.runaway_tokens(segment.text)
         request = T3Request(text_tokens, self._voice, sampling, made_ahead, runaway_tokens)
+        ahead_of = self._current if made_ahead else None
+        before = self._before if ahead_of is None else tuple(ahead_of.decoder.speech_tokens)
+        context = self._context(segment, before)
+        request = replace(request, context=context[0])
         words = None
         if (segment.word_times or segment.word_guard) and self.stages.aligner is not None:
-            request, source = self.stages.aligner.start(request)
+            request, source = self.stages.aligner.start(request, guarded=segment.word_guard)
             spoken = self.stages.words_of(segment.reading or Reading(segment.text, segment.text))
             words = SegmentWords(spoken, len(text_tokens), source, guarded=segment.word_guard)
         return _Utterance(
-            self.stages, segment, request, self._pacer, self._start_prepared, words, tries=tries, fault=fault
+            self.stages, segment, request, self._pacer, self._start_prepared, words, context, tries=tries, fault=fault
         )
+
+    def _context(self, segment: Segment, before: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """T3's and S3Gen's context behind a segment with these speech tokens."""
+        continuity = self.stages.continuity
+        if not segment.continuity or continuity is None:
+            return (), ()
+        return continuity.t3_context(before, len(self._voice.t3_prompt_tokens)), continuity.s3gen_context(before)
 
     def _start_prepared(self) -> None:
         segment, self._to_prepare = self._to_prepare, None
@@ -350,11 +367,12 @@ class _Utterance:
         pacer: StreamPacer | None,
         on_ended: Callable[[], None],
         words: SegmentWords | None = None,
+        continues: tuple[tuple[int, ...], tuple[int, ...]] = ((), ()),
         *,
         tries: int = 0,
         fault: Fault | None = None,
     ) -> None:
-        """`tries`: draws of the segment that were dropped, the last for `fault`."""
+        """`continues`: T3's and S3Gen's context. `tries`: draws that were dropped, the last for `fault`."""
         self._words = words
         self.tries, self.fault = tries, fault
         self.audio_given = self.stopped = False
@@ -364,7 +382,8 @@ class _Utterance:
         self.segment = segment
         self.text_tokens = len(request.text_tokens)
         self._progress = TokenProgress()
-        self.decoder = SegmentDecoder(request.voice, request.sampling.seed, self._progress.speech_tokens)
+        self.decoder = SegmentDecoder(request.voice, request.sampling.seed, self._progress.speech_tokens, continues[1])
+        self.continues = continues
         self._generation = stages.t3.start(request)
         self.plan = SegmentPlan(stages.schedule, self._progress, pacer, self._generation.set_target)
         self._on_ended = on_ended

@@ -44,6 +44,7 @@ _MIN_POSITIONS = 1500  # a stream may ask for 1000 speech tokens, behind a voice
 _ENGINE_READERS = {
     "threads": whole(1, 1024),
     "weights_seed": whole(0, 2**63 - 1),
+    "max_batch": whole(1, 64),
     "max_positions": whole(_MIN_POSITIONS, 1_000_000),
     "max_text_chars_per_segment": whole(MIN_MAX_CHARS, 100_000),
     "gpu_memory_utilization": FRACTION,
@@ -181,8 +182,12 @@ class ServerConfig:
 
 def _max_streams_of(device: str) -> int:
     """The streams that an engine is built for before its capacity is measured."""
-    on_gpu = device.startswith("cuda") or (device == "auto" and Path("/dev/nvidiactl").exists())
-    return 64 if on_gpu else 16
+    return 64 if is_gpu(device) else 16
+
+
+def is_gpu(device: str) -> bool:
+    """Whether the option of this value means a GPU on this machine."""
+    return device.startswith("cuda") or (device == "auto" and Path("/dev/nvidiactl").exists())
 
 
 def is_loopback(address: str) -> bool:

@@ -23,7 +23,7 @@ from bench.gpu.results import FAILED, FILE, Recorder, Result, read, table
 
 # step -> its share of the budget
 STEPS = {
-    "facts": 0.05, "driver": 0.06, "weights": 0.1, "s3gen": 0.2, "t3": 0.12, "vllm": 0.25, "tensorrt": 0.2,
+    "facts": 0.05, "driver": 0.06, "weights": 0.1, "s3gen": 0.2, "t3": 0.12, "vllm": 0.35, "tensorrt": 0.2,
     "speed": 0.15, "together": 0.08, "engine": 0.16, "traces": 0.06,
 }  # fmt: skip
 _LEAST_S = 20.0

@@ -128,12 +128,12 @@ def _others(record: Recorder | _Named, machine: Machine) -> Iterator[tuple[str, 
     yield "torch, cached decoding", "fp32", TorchCachedRuntime(TorchRuntime(checkpoint, device=machine.device))
     if not machine.on_gpu:
         return
-    from engines.device import CudaGraphs
+    from engines.device import S3GEN_PRIORITY, CudaGraphs
     from engines.s3gen.gpu.cached_graphs import GraphedCachedRuntime
 
     for precision, dtype in (("fp32", torch.float32), ("fp16", torch.float16)):
         blocks = GraphedCachedRuntime(TorchRuntime(checkpoint, device=machine.device, dtype=dtype))
-        blocks.prepare(CudaGraphs(torch.device(machine.device)))
+        blocks.prepare(CudaGraphs(torch.device(machine.device), S3GEN_PRIORITY))
         record.measured(f"torch_graphs, cached {precision}: sizes captured", blocks.static.graphs, "")
         record.measured(f"torch_graphs, cached {precision}: memory of graphs", blocks.static.nbytes / 1e6, "MB")
         yield f"torch_graphs, cached {precision}", precision, blocks

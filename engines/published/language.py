@@ -93,7 +93,7 @@ class PublishedNet:
         """As Net.new_pass."""
         return EagerPass(self, slots, max_positions)
 
-    def embed_prompt(self, voice: Voice, text_tokens: Sequence[int]) -> Tensor:
+    def embed_prompt(self, voice: Voice, text_tokens: Sequence[int], context: Sequence[int] = ()) -> Tensor:
         """As Net.embed_prompt: [voice][text][start]."""
         assert voice.t3_prefix is not None
         text = self._embedded([*_without_end(text_tokens), *_START_IDS])

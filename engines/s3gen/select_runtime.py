@@ -15,7 +15,7 @@ import torch
 
 from engines.checkpoints.checkpoint import Checkpoint
 from engines.config import EngineConfig
-from engines.device import CudaGraphs, cpu_threads, use_exact_float32
+from engines.device import S3GEN_PRIORITY, CudaGraphs, cpu_threads, use_exact_float32
 from engines.s3gen.gpu.buffered import BufferedRuntime
 from engines.s3gen.gpu.cached_graphs import GraphedCachedRuntime
 from engines.s3gen.gpu.torch_graphed import TorchGraphedRuntime
@@ -218,7 +218,7 @@ class _Makers:
             dtype=torch.float16 if half else torch.float32,
         )
         runtime = GraphedCachedRuntime(nets, uncached=graphs)
-        runtime.prepare(CudaGraphs(torch.device("cuda", self._gpu)))
+        runtime.prepare(CudaGraphs(torch.device("cuda", self._gpu), S3GEN_PRIORITY))
         return runtime
 
     def _onnx_cached(self) -> OnnxCachedRuntime:

@@ -32,7 +32,7 @@ def attention_of(spans: Sequence[Span[CacheSlot]], device: torch.device, dtype: 
     single = next((i for i, span in enumerate(spans) if span.rows > 1), len(spans))
     slots = [span.slot for span in spans[:single] if isinstance(span.slot, KvSlot)]
     width = _simd_width(slots[0].memory) if slots and len(slots) == single else None
-    if width is None:
+    if width is None or any(span.tap is not None and span.tap.constrains for span in spans):
         return _attend_to_spans(spans, [_causal_mask(span, device, dtype) for span in spans])
     others = attention_of(spans[single:], device, dtype)
     return _attend_to_rows([cast(Span[KvSlot], span) for span in spans[:single]], width, others)
@@ -51,9 +51,9 @@ def _attend_to_rows(spans: Sequence[Span[KvSlot]], simd_width: int, others: Atte
 
     def attend(layer: int, qkv: Tensor) -> list[Tensor]:
         rows = qkv[: len(spans)].contiguous()
-        for row, span in zip(rows.split(1), spans, strict=True):
+        for i, span in enumerate(spans):
             if span.tap is not None:
-                span.tap.take(layer, row[:, 0])
+                span.tap.take(layer, rows[i : i + 1, 0], span.start + 1)
         out = rows.new_empty((len(spans), heads * dim))
         step.run(layer, rows.data_ptr(), out.data_ptr())
         return [out, *others(layer, qkv[len(spans) :])]
@@ -62,6 +62,7 @@ def _attend_to_rows(spans: Sequence[Span[KvSlot]], simd_width: int, others: Atte
 
 
 def _cached_sequence(slot: KvSlot, positions: int) -> CachedSequence:
+    slot.forget_prefix_from(positions)
     address, prefix = slot.memory.data_ptr(), slot.prefix
     if prefix is None:
         return CachedSequence(address, slot.capacity, positions)
@@ -75,10 +76,10 @@ def _attend_to_spans(spans: Sequence[Span[CacheSlot]], masks: Sequence[Tensor | 
         for span, mask in zip(spans, masks, strict=True):
             rows = qkv[first : first + span.rows]
             keys, values = span.slot.write(layer, span.start, rows[:, 1:])
-            if span.tap is not None:
-                span.tap.take(layer, rows[:, 0])
+            constraint = None if span.tap is None else span.tap.take(layer, rows[:, 0], span.start + span.rows)
             query = rows[:, 0].transpose(0, 1).unsqueeze(0)  # (1, heads, n, dim)
-            mixed = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
+            added = mask if constraint is None else constraint
+            mixed = F.scaled_dot_product_attention(query, keys, values, attn_mask=added)
             outputs.append(mixed.transpose(1, 2).reshape(span.rows, -1))
             first += span.rows
         return outputs

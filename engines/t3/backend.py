@@ -18,6 +18,8 @@ class T3Request:
 
     `runaway_tokens`: more speech tokens than the text can take, at which the speech is stopped; None: never.
     `made_ahead`: the segment before this one is still playing, so that other requests may go first.
+    `context`: the last speech tokens of the segment before, which stand in place of the voice's last prompt tokens; not
+    on vLLM or the published graphs.
     `tap`: receives the queries of each speech token's row; only for backends with `taps_queries`.
     """
 
@@ -26,6 +28,7 @@ class T3Request:
     sampling: Sampling
     made_ahead: bool = False
     runaway_tokens: int | None = None
+    context: tuple[int, ...] = ()
     tap: AlignmentTap | None = field(default=None, compare=False)
 
 

@@ -219,11 +219,12 @@ class T3Decoder:
     def _begin_prompt(self, sequence: Sequence, slot: Slot) -> None:
         """Embed the prompt and load the voice's prefix if it is cached; the rows behind it remain to be read."""
         request = sequence.request
-        sequence.prompt = self._net.embed_prompt(request.voice, request.text_tokens)
+        sequence.prompt = self._net.embed_prompt(request.voice, request.text_tokens, request.context)
         slot.reserve(sequence.prompt.shape[0] + 1)
         prefix = self._prefixes.get(request.voice.key)
         if prefix is not None:
             slot.load(prefix)
+            slot.length -= len(request.context)  # which stands at the prefix's end
             self._cached_positions += slot.length
 
     def _run(self, plan: _Plan) -> list[Progress]:
@@ -241,7 +242,8 @@ class T3Decoder:
         self.prefilled_positions += span.rows
         voice = sequence.request.voice
         prefix, key = self._net.prefix_positions(voice), voice.key
-        if span.slot.length >= prefix and self._prefixes.wants(key):
+        shared = not sequence.request.context and span.slot.length >= prefix
+        if shared and self._prefixes.wants(key):
             self._prefixes.put(key, span.slot.copy_out(prefix))
         assert sequence.prompt is not None
         if span.slot.length == sequence.prompt.shape[0]:

@@ -66,10 +66,16 @@ class KvSlot:
 
         Returns views of that layer's keys and values over [0, start + n), each (1, heads, start + n, dim).
         """
+        self.forget_prefix_from(start)
         stop = start + rows.shape[0]
         kv = self._kv[layer]
         kv[:, :, start:stop] = rows.permute(1, 2, 0, 3)
         return kv[:1, :, :stop], kv[1:, :, :stop]
+
+    def forget_prefix_from(self, start: int) -> None:
+        """Rows are written from `start` on: a prefix that reached beyond it is not that of this sequence any more."""
+        if self.prefix is not None and start < self.prefix.shape[3]:
+            self.prefix = None
 
     def copy_out(self, positions: int) -> Tensor:
         """A copy of the first `positions`, for `load`."""

@@ -215,11 +215,12 @@ class T3Net:
         """As Net.new_pass."""
         return EagerPass(self, slots, max_positions)
 
-    def embed_prompt(self, voice: Voice, text_tokens: Sequence[int]) -> Tensor:
+    def embed_prompt(self, voice: Voice, text_tokens: Sequence[int], context: Sequence[int] = ()) -> Tensor:
         """As Net.embed_prompt."""
+        prompt_tokens = voice.t3_prompt_tokens.tolist()
         parts = [
             self.embed_speaker(voice.speaker_embedding),
-            self.embed_speech(voice.t3_prompt_tokens.tolist()),
+            self.embed_speech([*prompt_tokens[: len(prompt_tokens) - len(context)], *context]),
             self.embed_text(text_tokens),
             self.embed_speech([START_SPEECH_TOKEN]),
         ]

@@ -40,8 +40,13 @@ class Slot(Protocol):
 class QueryTap(Protocol):
     """Takes the queries of a span's rows from the layers that it wants."""
 
-    def take(self, layer: int, queries: Tensor) -> None:
-        """`queries` (rows, heads, head dim) of one layer, which must be copied to be kept."""
+    constrains: bool  # whether `take` may return something
+
+    def take(self, layer: int, queries: Tensor, positions: int) -> Tensor | None:
+        """`queries` (rows, heads, head dim) of one layer, which must be copied to be kept; they see `positions`.
+
+        Returns what is added to the scores, (1, heads, rows, positions); None: nothing. Of several rows always None.
+        """
         ...
 
 
@@ -81,8 +86,8 @@ class Net(Protocol):
         """What runs a decoder's steps, for up to `slots` sequences of `max_positions` each."""
         ...
 
-    def embed_prompt(self, voice: Voice, text_tokens: Sequence[int]) -> Tensor:
-        """All rows of a prompt, the voice's first, (positions, width)."""
+    def embed_prompt(self, voice: Voice, text_tokens: Sequence[int], context: Sequence[int] = ()) -> Tensor:
+        """All rows of a prompt, the voice's first, (positions, width). `context` is that of a T3Request."""
         ...
 
     def embed_speech(self, tokens: Sequence[int]) -> Tensor:

@@ -29,8 +29,8 @@ class AttentionSource(Protocol):
 class Aligner(Protocol):
     """A source of attention for the segments that ask for it."""
 
-    def start(self, request: T3Request) -> tuple[T3Request, AttentionSource]:
-        """The request to give to T3 instead, and the source of its attention."""
+    def start(self, request: T3Request, *, guarded: bool = False) -> tuple[T3Request, AttentionSource]:
+        """The request to give to T3 instead, and the source of its attention. `guarded`: its words are watched."""
         ...
 
     def close(self) -> None:

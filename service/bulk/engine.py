@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,7 @@ from mynah.client.settings import SpeechSettings
 from mynah.client.stream import SpeechStream
 from service.access.admission import Admission
 from service.bulk.local_call import LocalCall
-from service.config import ConfigError, ServerConfig, read_config, with_voices_place
+from service.config import ConfigError, ServerConfig, is_gpu, read_config, with_voices_place
 from service.engine_loader import load_engine
 from service.errors import Unavailable
 from service.handlers.failures import error_of
@@ -39,7 +40,7 @@ _OF_PORTS = (
 class Engine:
     """One engine that speaks up to `jobs` streams at once. Construct it, `open` it on an event loop, then `stream`.
 
-    The process ends if the engine is lost or hangs: whoever started it starts another.
+    The process ends if the engine is lost or hangs, so that Ray starts another one.
     """
 
     def __init__(self, options: Mapping[str, str], jobs: int, threads: int) -> None:
@@ -94,7 +95,8 @@ class Engine:
 def configuration(options: Mapping[str, str], jobs: int, threads: int, environment: Mapping[str, str]) -> ServerConfig:
     """A server's configuration without its ports, for `jobs` streams.
 
-    What depends on how fast this machine is now is not measured, so that every machine makes the same bytes.
+    What depends on how fast this machine is now is not measured, and on a CPU lines share no calls of S3Gen, whose
+    rounding depends on them: every machine makes the same bytes.
     Raises InvalidArgument.
     """
 
@@ -106,9 +108,12 @@ def configuration(options: Mapping[str, str], jobs: int, threads: int, environme
     given = {**variables(defaults), **environment, **variables(chosen)}
     kept = {name: value for name, value in given.items() if name not in of_ports}
     try:
-        return with_voices_place(read_config([], kept), kept)
+        config = with_voices_place(read_config([], kept), kept)
     except ConfigError as error:
         raise InvalidArgument(str(error), reason="OPTION_INVALID", field="engine") from error
+    if config.engine.max_batch is None and not is_gpu(config.engine.device):
+        return replace(config, engine=replace(config.engine, max_batch=1))
+    return config
 
 
 def _end_process(error: DeviceLost | Unavailable) -> None:

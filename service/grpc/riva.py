@@ -68,7 +68,8 @@ _SPEED, _FIRST_SEGMENT = "speed", "first_segment"
 _SCHEDULE = "schedule"  # how the audio is cut, by its name in the contract
 # and how text is read, by the names and values of HTTP
 _TEXT = ("markup", "unspeakable_text", "drop_thinking", "normalize", "emoji", "paragraph_pause_s")
-_WORD_GUARD = "word_guard"
+_SWITCHES = ("word_guard", "continuity")
+_KEYS = (_CONSENT, _SPEED, _FIRST_SEGMENT, _SCHEDULE, *_TEXT, *_SWITCHES)  # beside those of sampling
 _SWITCH = {"false": False, "true": True}
 _PROMPT = "zero_shot_data.audio_prompt"
 # at least; Opus is too small to matter
@@ -88,6 +89,7 @@ _FIELDS = {
     "settings.schedule": "custom_configuration[schedule]",
     "settings.word_times": "enable_word_time_offsets",
     "settings.word_guard": "custom_configuration[word_guard]",
+    "settings.continuity": "custom_configuration[continuity]",
     "text.content": "text",
     "text.dictionary": "custom_dictionary",
     "text.paragraph_pause_s": "custom_configuration[paragraph_pause_s]",
@@ -292,9 +294,10 @@ def _settings(request: Any) -> speech_pb2.SpeechSettings:
         settings.first_segment = FIRST_SEGMENT_NUMBERS[first_segment]
     settings.schedule = request.custom_configuration.get(_SCHEDULE, "")
     settings.word_times = request.enable_word_time_offsets
-    guard = _one_of(_WORD_GUARD, dict(request.custom_configuration), _SWITCH)
-    if guard is not None:
-        settings.word_guard = guard
+    for name in _SWITCHES:
+        chosen = _one_of(name, dict(request.custom_configuration), _SWITCH)
+        if chosen is not None:
+            setattr(settings, name, chosen)
     if request.sample_rate_hz:
         settings.sample_rate_hz = request.sample_rate_hz
     return settings
@@ -315,11 +318,11 @@ def _voice_id(request: Any) -> str:
 def _sampling(request: Any) -> speech_pb2.Sampling:
     sampling = speech_pb2.Sampling()
     for key, text in request.custom_configuration.items():
-        if key in (_CONSENT, _SPEED, _FIRST_SEGMENT, _SCHEDULE, *_TEXT):
+        if key in _KEYS:
             continue
         field = f"custom_configuration[{key}]"
         if key not in _SAMPLING:
-            allowed = ", ".join([_CONSENT, _SPEED, _FIRST_SEGMENT, _SCHEDULE, *_TEXT, *_SAMPLING])
+            allowed = ", ".join([*_KEYS, *_SAMPLING])
             message = f"{field} is unknown; custom_configuration may hold {allowed}."
             raise InvalidInput(field, message, "CONFIGURATION_UNKNOWN", value=text, allowed=allowed)
         value = _number(key, _SAMPLING[key], text, "SAMPLING_OUT_OF_RANGE")

@@ -68,13 +68,25 @@ async def stream_settings(
         if getattr(message, field) and not info.word_times:
             why = f"settings.{field} is true; it must be false or absent here. {info.word_times_notice}"
             raise InvalidInput(f"settings.{field}", why, reason, value="true", allowed="false")
+    if message.continuity and not info.continuity:
+        why = "settings.continuity is true; it must be false or absent here, where T3 takes no context."
+        raise InvalidInput("settings.continuity", why, "CONTINUITY_UNAVAILABLE", value="true", allowed="false")
     guarded = message.word_guard if message.HasField("word_guard") else policy.word_guard and info.word_times
     speed = check_speed(message.speed) if message.HasField("speed") else 1.0
     first_segment = _choice("first_segment", message.first_segment, _FIRST_SEGMENTS, speech_pb2.FirstSegment)
     stored = await voices.get(voice_id)
     text = replace(text, dictionary=with_request(text.dictionary.entries, policy.dictionary(stored.voice_id)))
     return StreamSettings(
-        stored.voice_id, stored.voice, audio, sampling, text, speed, first_segment, message.word_times, guarded
+        stored.voice_id,
+        stored.voice,
+        audio,
+        sampling,
+        text,
+        speed,
+        first_segment,
+        message.word_times,
+        guarded,
+        message.continuity,
     )
 
 
@@ -202,6 +214,7 @@ def opened(stream_id: str, settings: StreamSettings, info: EngineInfo, policy: S
         schedule=chosen.schedule,
         word_times=settings.word_times,
         word_guard=settings.word_guard,
+        continuity=settings.continuity,
     )
     return speech_pb2.StreamOpened(
         stream_id=stream_id,

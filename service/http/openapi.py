@@ -232,6 +232,12 @@ def _speech_request(info: EngineInfo, policy: StreamPolicy, *, captioned: bool =
             "default": policy.word_guard and info.word_times,
             "description": "Watches that the speech says its text, each word once.",
         },
+        "continuity": {
+            "type": "boolean",
+            "default": False,
+            "description": "Has each segment's speech go on from that of the segment before"
+            + ("." if info.continuity else "; not on this server."),
+        },
     }
     fields["first_segment"] = _choice(
         FirstSegment, FirstSegment.AUTO.value, "Where the first segment may end before its sentence does."

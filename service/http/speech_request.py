@@ -59,7 +59,7 @@ TEXT_FIELDS = (
     "paragraph_pause_s",
     "dictionary",
 )
-WORD_FIELDS = ("word_times", "word_guard")
+WORD_FIELDS = ("word_times", "word_guard", "continuity")
 SAMPLING_FIELDS = ("temperature", "top_k", "top_p", "repetition_penalty", "seed", "max_speech_token_count")
 
 _ENTRY_FIELDS = {"word", "respelling", "case_sensitive"}
@@ -71,6 +71,7 @@ _FIELDS = {
     "settings.audio_format": "response_format",
     "settings.word_times": "word_times",
     "settings.word_guard": "word_guard",
+    "settings.continuity": "continuity",
     "settings.sample_rate_hz": "sample_rate_hz",
     "settings.speed": "speed",
     "sampling.max_speech_tokens": "max_speech_token_count",
@@ -281,6 +282,7 @@ _PARSERS: dict[str, Callable[[str, object], Any]] = {
     "first_segment": _choice(FirstSegment, "FIRST_SEGMENT_UNKNOWN"),
     "word_times": _boolean,
     "word_guard": _boolean,
+    "continuity": _boolean,
 }
 CAPTIONED_FIELDS = ("return_timestamps",)  # of `/dev/captioned_speech`, beside those of `/v1/audio/speech`
 

@@ -23,6 +23,7 @@ class Generator:
 
     def __init__(self) -> None:
         self.seed: torch.Tensor | None = None
+        self.captured: list[Graph] = []
 
     def before_capture(self) -> None:
         if self.seed is None:
@@ -38,7 +39,7 @@ class Graph:
     """torch.cuda.CUDAGraph."""
 
     def __init__(self, generator: Generator) -> None:
-        self.generator = generator
+        self.generator, self.priority = generator, 0
         self.recording: Recording | None = None
 
     def replay(self) -> None:
@@ -54,6 +55,8 @@ def simulate(patch: pytest.MonkeyPatch) -> Generator:
     @contextlib.contextmanager
     def graph(graph: Graph, *, pool: Any, stream: Any, capture_error_mode: str) -> Iterator[None]:
         assert capture_error_mode == "thread_local", "calls of other threads must not break a capture"
+        graph.priority = stream.priority
+        generator.captured.append(graph)
         generator.before_capture()
         with Recording.of() as recording:
             yield
@@ -64,5 +67,7 @@ def simulate(patch: pytest.MonkeyPatch) -> Generator:
     patch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
     for name in ("device", "stream"):
         patch.setattr(torch.cuda, name, lambda _: contextlib.nullcontext())
-    patch.setattr(torch.cuda, "ExternalStream", lambda handle, device: SimpleNamespace(synchronize=lambda: None))
+    external = SimpleNamespace(synchronize=lambda: None, priority=0)
+    patch.setattr(torch.cuda, "ExternalStream", lambda handle, device: external)
+    patch.setattr(torch.cuda, "Stream", lambda device, priority: SimpleNamespace(priority=priority))
     return generator

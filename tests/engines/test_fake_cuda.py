@@ -31,6 +31,8 @@ from engines.t3 import attention as attention_module
 from engines.t3 import decoder as decoder_module
 from engines.t3 import model as model_module
 from engines.t3 import sampler as sampler_module
+from engines.t3.alignment.sources import ForcedAligner, _Job
+from engines.t3.alignment.tap import AlignmentHeads
 from engines.t3.decoder import T3Decoder
 from engines.t3.gpu import net as net_module
 from engines.t3.gpu import step as step_module
@@ -271,7 +273,7 @@ def test_every_static_step_stays_on_the_gpu_and_waits_once(monkeypatch: pytest.M
     monkeypatch.setattr(StaticPass, "_stage_row", lambda *_: None)
     captured: list[int] = []
 
-    monkeypatch.setattr(net_module, "CudaGraphs", lambda device: WalkedGraphs(captured))
+    monkeypatch.setattr(net_module, "CudaGraphs", lambda device, priority: WalkedGraphs(captured))
     monkeypatch.setattr(step_module, "send", sent_by(gpu.copies))
     with fake_gpu():
         net = gpu.net(StaticT3Net, torch.float16)
@@ -337,6 +339,22 @@ def test_a_draw_under_vllm_waits_once(monkeypatch: pytest.MonkeyPatch) -> None:
             tokens = sampler.tokens(torch.empty(4, SPEECH_VOCAB, device=CUDA))
             assert gpu.reads == 1
     assert tokens == [SPEECH_VOCAB, 0, 0, SPEECH_VOCAB]
+
+
+def test_a_pass_for_words_waits_for_nothing_before_its_rows_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float16, of two segments of a voice together, whose prefix is read once."""
+    gpu = FakeStep(monkeypatch)
+    with fake_gpu(), NoWaiting():
+        aligner = ForcedAligner(gpu.net(dtype=torch.float16), AlignmentHeads(((0, 0), (1, 0), (1, 1))))
+        shared = voice(1, prompt_tokens=40)
+        segments = [aligner.start(request(seed, of=shared))[1]._segment for seed in (1, 2)]  # type: ignore[attr-defined]
+        aligner._read_prompts(segments)
+        aligner._read_speech([_Job(segment, [5, 6, 7]) for segment in segments])
+        for segment in segments:
+            assert (segment.tap.rows, segment.read) == (3, 3)
+            assert {(key.device, key.dtype) for key in segment.tap._keys} == {(CUDA, torch.float16)}
+    assert gpu.reads == 0
+    aligner.close()
 
 
 def test_a_step_of_vllm_that_draws_nothing_waits_too(monkeypatch: pytest.MonkeyPatch) -> None:

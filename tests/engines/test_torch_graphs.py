@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from engines import device as device_module
-from engines.device import CudaGraphs, Graphs
+from engines.device import S3GEN_PRIORITY, T3_PRIORITY, CudaGraphs, Graphs
 from engines.s3gen.gpu import buckets as buckets_module
 from engines.s3gen.gpu.buffered import BufferedRuntime
 from engines.s3gen.gpu.torch_graphed import TorchGraphs, torch_kernels
@@ -34,6 +35,10 @@ def generator(monkeypatch: pytest.MonkeyPatch) -> simulated_torch_graphs.Generat
     return simulated_torch_graphs.simulate(monkeypatch)
 
 
+def cuda_graphs(device: torch.device) -> Graphs:
+    return CudaGraphs(device, T3_PRIORITY)
+
+
 class OnStream:
     """TorchGraphs as Graphs."""
 
@@ -44,7 +49,7 @@ class OnStream:
         return self._graphs.capture(1, work)
 
 
-@pytest.mark.parametrize("kind", [CudaGraphs, OnStream])
+@pytest.mark.parametrize("kind", [cuda_graphs, OnStream])
 @pytest.mark.parametrize("launch", MODES)
 @pytest.mark.parametrize("second", MODES)
 @pytest.mark.parametrize("first", MODES)
@@ -71,7 +76,7 @@ def in_the_callers_mode(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device_module, "torch", plain)
 
 
-@pytest.mark.parametrize("kind", [CudaGraphs, OnStream])
+@pytest.mark.parametrize("kind", [cuda_graphs, OnStream])
 @pytest.mark.usefixtures("generator")
 def test_the_simulation_finds_a_launch_outside_the_mode_of_the_capture(
     kind: Callable[[torch.device], Graphs], monkeypatch: pytest.MonkeyPatch
@@ -88,7 +93,7 @@ class CapturingNet(StaticT3Net):
     """As on a GPU."""
 
     def new_pass(self, slots: int, max_positions: int) -> StaticPass:
-        self.steps = StaticPass(self, slots, max_positions, CudaGraphs(CPU))
+        self.steps = StaticPass(self, slots, max_positions, CudaGraphs(CPU, T3_PRIORITY))
         return self.steps
 
 
@@ -126,6 +131,22 @@ def test_s3gen_and_t3_replay_whichever_captures_first(
     monkeypatch.setattr(buckets_module, "_GRAPH_LENGTHS", {"tokens": [16], "frames": [32]})
     for replays in order:
         replays()
+
+
+def test_kernels_of_a_graph_have_the_priority_of_the_thread_that_launches_it(
+    generator: simulated_torch_graphs.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They keep that of their capture: T3's would wait for S3Gen's."""
+
+    def capture_only(steps: StaticPass, net: object, slots: int, positions: int, graphs: Graphs) -> None:
+        graphs.capture(lambda: None)
+
+    monkeypatch.setattr(StaticPass, "__init__", capture_only)
+    on_gpu = SimpleNamespace(checked=None, captures=True, device=torch.device("cuda"))
+    StaticT3Net.new_pass(on_gpu, 2, 400)  # type: ignore[arg-type]
+    OnStream(CPU).capture(lambda: None)
+    assert [graph.priority for graph in generator.captured] == [T3_PRIORITY, S3GEN_PRIORITY]
+    assert T3_PRIORITY < S3GEN_PRIORITY
 
 
 @pytest.mark.usefixtures("generator")

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 OVERLAYS = ("a10g", "cpu", "dev")
 CUSTOM = (
     "gateway.envoyproxy.io", "gateway.networking.k8s.io", "karpenter.k8s.aws", "karpenter.sh", "keda.sh",
-    "monitoring.coreos.com",
+    "kueue.x-k8s.io", "monitoring.coreos.com", "ray.io",
 )  # fmt: skip
 Manifest = dict[str, Any]
 
@@ -47,8 +47,20 @@ def with_components(*names: str) -> list[Manifest]:
     return parsed(done.stdout)
 
 
+def with_bulk(overlay: str) -> list[Manifest]:
+    """An overlay with the component `bulk` among its own, whose image and settings it shares."""
+    with TemporaryDirectory() as folder:
+        shutil.copytree(ROOT / "k8s", Path(folder) / "k8s", ignore=shutil.ignore_patterns("helm"))
+        at = Path(folder) / "k8s/overlays" / overlay
+        document = yaml.safe_load((at / "kustomization.yaml").read_text())
+        document["components"].append("../../components/bulk")
+        (at / "kustomization.yaml").write_text(yaml.safe_dump(document))
+        done = subprocess.run(["kubectl", "kustomize", at], check=True, capture_output=True, text=True)
+    return parsed(done.stdout)
+
+
 def cluster() -> list[Manifest]:
-    """What `kubectl apply` makes once for a cluster: storage classes and node pools."""
+    """What `kubectl apply` makes once for a cluster: storage classes, node pools and queues."""
     found = [m for path in sorted((ROOT / "k8s/cluster").glob("*/*.yaml")) for m in parsed(path.read_text())]
     return [m for m in found if m.get("apiVersion", "eksctl.io").split("/")[0] != "eksctl.io"]
 

@@ -79,7 +79,7 @@ def test_fields_whose_default_is_not_zero_tell_absent_from_zero(files: list[File
     by_name = {message.name: message for file in files for message in file.message_type}
     for message, names in {
         "Sampling": {field.name for field in by_name["Sampling"].field},
-        "SpeechSettings": {"voice_id", "sample_rate_hz", "speed", "word_times", "word_guard"},
+        "SpeechSettings": {"voice_id", "sample_rate_hz", "speed", "word_times", "word_guard", "continuity"},
         "NewVoice": {"voice_id", "normalize_loudness"},
         "Cancelled": {"segment_index"},
     }.items():

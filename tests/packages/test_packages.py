@@ -18,26 +18,11 @@ import pytest
 
 from engines.version import VERSION
 from mynah.version import VERSION as CLIENT_VERSION
-from tests.packages.clean_environment import ROOT, Newcomer, build_wheel, find_python
+from tests.packages.clean_environment import ROOT, Newcomer, find_python
 
 COMMANDS = {"mynah-serve": "cpu", "mynah-engines": "cpu", "mynah-page": "ui", "mynah-load": "load"}
 CLIENT, SERVER = "mynah-speech", "mynah-speech-server"
 OTHER_PYTHONS = [path for version in ("3.12", "3.13") if (path := find_python(version))]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("packages")
-
-
-@pytest.fixture(scope="module")
-def client(folder: Path) -> Path:
-    return build_wheel("protos", folder)
-
-
-@pytest.fixture(scope="module")
-def server(folder: Path) -> Path:
-    return build_wheel(".", folder)
 
 
 def metadata(wheel: Path) -> Message:

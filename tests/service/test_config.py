@@ -52,6 +52,7 @@ def test_every_option_is_a_flag_and_a_variable_of_its_own_type():
         "strict": ("on", True),
         "strict_reference": ("on", True),
         "word_times": ("off", "off"),
+        "attention": ("constrained", "constrained"),
         "word_guard": ("on", True),
         "provider_fp16": ("on", True),
         "provider_cache_dir": ("/tmp/e", Path("/tmp/e")),

@@ -124,6 +124,7 @@ class WebCall implements Call {
   readonly #socket: FrameSocket<ServerFrame>;
   #error: object | undefined;
   #ended = false;
+  #closed = false;
 
   constructor(url: URL, protocols: string[], refusal: () => Promise<MynahError>) {
     this.#socket = new FrameSocket<ServerFrame>(
@@ -132,7 +133,7 @@ class WebCall implements Call {
         followed: (frame) => frame.audio !== undefined,
         message: (frame, data) => this.#receive(frame, data),
         closed: (code, reason, opened) => {
-          if (opened) this.#inbox.finish(this.#closingError(code, reason));
+          if (opened || this.#closed) this.#inbox.finish(this.#closingError(code, reason));
           else void refusal().then((error) => this.#inbox.finish(error));
         },
       },
@@ -156,6 +157,11 @@ class WebCall implements Call {
 
   cancel(): void {
     this.#inbox.abandon(closedHere());
+    this.#close();
+  }
+
+  #close(): void {
+    this.#closed = true;
     this.#socket.close();
   }
 
@@ -164,9 +170,14 @@ class WebCall implements Call {
       this.#error = frame; // the close code that follows has its status
       return;
     }
-    const response = parsed(StreamSpeechResponseSchema, frame);
-    if (data && response.event.case === "audio") response.event.value.data = new Uint8Array(data);
-    this.#inbox.push(response);
+    try {
+      const response = parsed(StreamSpeechResponseSchema, frame);
+      if (data && response.event.case === "audio") response.event.value.data = new Uint8Array(data);
+      this.#inbox.push(response);
+    } catch (error) {
+      this.#inbox.finish(error as ServerError);
+      this.#close();
+    }
   }
 
   #closingError(code: number, reason: string): MynahError | undefined {
@@ -189,8 +200,12 @@ function voiceOf(json: unknown): Voice {
 }
 
 function parsedUrl(address: string): URL {
-  const url = URL.canParse(address) ? new URL(address) : undefined;
-  if (url && ["http:", "https:"].includes(url.protocol)) return url;
+  try {
+    const url = new URL(address);
+    if (["http:", "https:"].includes(url.protocol)) return url;
+  } catch {
+    // the error below says what an address is
+  }
   const allowed = "http://HOST:PORT or https://HOST:PORT";
   const details = { reason: "SERVER_UNCLEAR", field: "server", value: address, allowed };
   throw new InvalidArgument(`The server is ${JSON.stringify(address)}; it must be ${allowed}.`, details);

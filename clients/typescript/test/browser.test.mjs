@@ -41,7 +41,7 @@ describe("in Chromium", () => {
     await servers?.stop();
   });
   for (const name of Object.keys(scenarios))
-    test(name.replaceAll("_", " "), { timeout: 60_000 }, () =>
+    test(name.replaceAll("_", " "), () =>
       page.evaluate(async ({ name, world }) => {
         const [scenarios, mynah] = await Promise.all(["/scenarios.mjs", "/mynah.js"].map((path) => import(path)));
         await scenarios[name]({ mynah, kill, ...world });

@@ -21,9 +21,9 @@ describe("over gRPC", () => {
   before(async () => (servers = await startWorld("grpc")));
   after(() => servers.stop());
   for (const [name, scenario] of Object.entries(scenarios))
-    test(name.replaceAll("_", " "), { timeout: 60_000 }, () => scenario({ mynah, ...servers.world, kill: servers.kill }));
+    test(name.replaceAll("_", " "), () => scenario({ mynah, ...servers.world, kill: servers.kill }));
 
-  test("the README's example speaks", { timeout: 60_000 }, async () => {
+  test("the README's example speaks", async () => {
     const { fast, key } = servers.world;
     const local = class extends mynah.Client {
       constructor() {
@@ -38,7 +38,7 @@ describe("over gRPC", () => {
   });
 });
 
-test("the model in the box speaks", { timeout: 120_000 }, async (context) => {
+test("the model in the box speaks", async (context) => {
   const server = await startServer(TINY, "--max-streams", "1", "--voices-dir", "memory");
   context.after(server.stop);
   const client = new mynah.Client(server.grpc);

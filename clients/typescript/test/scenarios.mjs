@@ -108,6 +108,24 @@ export async function after_a_cancel_no_older_audio_comes_and_the_stream_speaks_
   });
 }
 
+export async function audio_that_has_arrived_and_was_not_read_is_dropped_by_a_cancel(world) {
+  await using(world, world.fast, async (client) => {
+    const stream = await client.stream();
+    await stream.send(LONG.slice(0, 700));
+    await stream.flush();
+    await stream[Symbol.asyncIterator]().next();
+    await all(client.synthesize("Meanwhile more arrives."));
+    await stream.cancel();
+    await stream.send("New.");
+    await stream.end();
+    const events = await all(stream.events());
+    const cancelled = events.findIndex((event) => event.type === "cancelled");
+    const audio = ofType(events, "audio");
+    equal(ofType(events.slice(0, cancelled), "audio").length, 0, "the chunks before the cancel's answer");
+    equal([total(audio), audio[0].offsetSamples], [4 * SAMPLES_PER_CHAR, events[cancelled].deliveredSampleCount]);
+  });
+}
+
 export async function a_closed_stream_frees_its_slot_at_once(world) {
   await using(world, world.slow, async (client) => {
     for (let i = 0; i < 3; i++) {
@@ -279,7 +297,7 @@ export async function a_server_says_what_it_is(world) {
 }
 
 // The stream opens on the first of two servers, because the other one has a stream already; then the first one dies.
-export async function until_the_first_audio_a_stream_moves_to_another_server(world) {
+export async function until_its_first_audio_a_stream_moves_to_another_server(world) {
   const [dying, other] = world.pair;
   await using(world, other, async (occupant) => {
     const held = await occupant.stream();
@@ -287,17 +305,26 @@ export async function until_the_first_audio_a_stream_moves_to_another_server(wor
       const stream = await client.stream();
       await stream.send("Hello there.");
       await stream.flush();
+      const coming = stream.events();
+      const { value: begun } = await coming.next(); // the segment, before its audio
       await world.kill(0);
       await stream.end();
-      const events = await all(stream.events());
+      const events = [begun, ...(await all(coming))]; // what was read is not repeated
       equal(ofType(events, "segmentStarted").map((one) => one.text), ["Hello there."]);
       equal(total(ofType(events, "audio")), 12 * SAMPLES_PER_CHAR, "the samples, each once");
-      const next = await client.stream({ voiceId: "default" });
-      await next.send("After this audio. And more. ".repeat(50));
-      await next[Symbol.asyncIterator]().next();
-      await world.kill(1);
-      const error = await failure(world.mynah, all(next));
-      equal([error.name, error.retryable], ["Unavailable", true]);
+    });
+    // after it the error comes, although another server has room again
+    await using(world, world.fast, async (busy) => {
+      const occupying = await Promise.all([1, 2, 3].map(() => busy.stream()));
+      await using(world, [other, world.fast], async (client) => {
+        const stream = await client.stream();
+        for (const each of occupying) each.close();
+        await stream.send("One sentence after another. ".repeat(30));
+        await stream[Symbol.asyncIterator]().next();
+        await world.kill(1);
+        const error = await failure(world.mynah, all(stream));
+        equal([error.name, error.retryable], ["Unavailable", true]);
+      });
     });
     held.close();
   });

@@ -19,7 +19,7 @@ from engines.errors import EngineFailure
 from engines.model_spec import MEL_FRAMES_PER_TOKEN
 from engines.s3gen.noise import F32
 from engines.s3gen.runtime import CachedRuntime, Runtime, SubmittingRuntime, WaveformRuntime
-from engines.s3gen.streaming.decode_times import DecodeForecast, DecodeTimes
+from engines.s3gen.streaming.decode_times import CPU_CALIBRATION, Calibration, DecodeForecast, DecodeTimes
 from engines.s3gen.streaming.flight import Flight
 from engines.s3gen.streaming.guards import WindowRejected
 from engines.s3gen.streaming.segment_decoder import SegmentDecoder, decode_windows
@@ -33,8 +33,7 @@ T = TypeVar("T")
 Results = list[F32 | WindowRejected]
 Execute = Callable[[Sequence[DecodeRequest]], Awaitable[Results]]
 
-_CALIBRATION_ROWS, _CALIBRATION_HOP = 4, 25
-_CALIBRATION_TURNS = 1
+_CALIBRATION_HOP = 25
 _OVERLOADED_S = 1.0  # how long after a late window the device counts as overloaded
 _CLOSED = "The engine was closed."
 
@@ -56,10 +55,9 @@ class WindowBatcher:
         observer: Observer = NULL_OBSERVER,
         times: DecodeTimes | None = None,
         on_device: DeviceThread = PLAIN_THREAD,
-        steady_after: int = 1,
+        calibration: Calibration = CPU_CALIBRATION,
     ) -> None:
-        """steady_after: calls of a size before its time is that of later ones; a GPU's buffers each take their turn"""
-        self._steady_after = steady_after
+        self._calibration = calibration
         self._device = on_device
         self._observer = observer
         self.times = times or DecodeTimes()
@@ -117,18 +115,19 @@ class WindowBatcher:
 
     async def calibrate(self, voice: Voice) -> None:
         """Measure how much windows save by sharing a call. Call it while nothing else runs."""
-        if self._max_batch < _CALIBRATION_ROWS:
+        given, clock = self._calibration, asyncio.get_running_loop().time
+        best_s = {rows: math.inf for rows in given.rows if rows <= self._max_batch}
+        if len(best_s) < 2:
             return
-        clock, best_s = asyncio.get_running_loop().time, {1: math.inf, _CALIBRATION_ROWS: math.inf}
-        short = _with_prompt(voice, _CALIBRATION_HOP)
-        for turn in range(self._steady_after + _CALIBRATION_TURNS):
+        voice = _with_prompt(voice, given.prompt_tokens)
+        for turn in range(given.steady_after + given.turns):
             for rows in best_s:
-                batch = [self._calibration_request(short) for _ in range(rows)]
+                batch = [self._calibration_request(voice) for _ in range(rows)]
                 started_s = clock()
                 await self._execute(batch)
-                if turn >= self._steady_after:
+                if turn >= given.steady_after:
                     best_s[rows] = min(best_s[rows], clock() - started_s)
-        self.times.calibrate(batch[0].work, best_s[1], _CALIBRATION_ROWS, best_s[_CALIBRATION_ROWS])
+        self.times.calibrate(batch[0].work, best_s)
 
     def _calibration_request(self, voice: Voice) -> DecodeRequest:
         decoder = SegmentDecoder(voice, seed=0, speech_tokens=list(range(_CALIBRATION_HOP)))

@@ -6,11 +6,36 @@ Work is counted in tokens: those that go through the flow plus those that go thr
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 _SMOOTHING = 0.25  # weight of the newest measurement
 # A batch grows while the part of a call that its rows share is at least this large: beyond it another row saves next
 # to nothing and only keeps later windows waiting.
 _WORTH_SHARING = 0.125
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What is measured on an idle device before it serves.
+
+    A GPU is measured with windows as large as those that it serves: with short ones it waits for launches, which rows
+    share, and calls of many rows would seem to cost a fraction of what they do.
+
+    prompt_tokens  of the voice's prompt in the windows
+    rows           of the calls
+    steady_after   turns that do not count: kernels are chosen in them, and each of a GPU's buffers takes its turn
+    turns          that count, each call with its best
+    """
+
+    prompt_tokens: int = 25
+    rows: tuple[int, ...] = (1, 4)
+    steady_after: int = 1
+    turns: int = 1
+
+
+CPU_CALIBRATION = Calibration()
+GPU_CALIBRATION = Calibration(prompt_tokens=250, rows=(1, 4, 16), steady_after=6, turns=3)
 
 
 class DecodeTimes:
@@ -26,10 +51,16 @@ class DecodeTimes:
         self._weight = 0.0
         self._pace_s = 0.0
 
-    def calibrate(self, work: int, alone_s: float, rows: int, together_s: float) -> None:
-        """Set `shared_work`: one row of `work` took `alone_s`, and `rows` of them in one call `together_s`."""
-        row_s = max((together_s - alone_s) / (rows - 1), 0.01 * alone_s)
-        self.shared_work = max(0.0, alone_s - row_s) / row_s * work
+    def calibrate(self, work: int, seconds: Mapping[int, float]) -> None:
+        """Set `shared_work` from the seconds of calls by their rows of `work` each, at least two: by the line through
+        them with the least squares of errors."""
+        mean_rows, mean_s = (sum(values) / len(seconds) for values in (seconds.keys(), seconds.values()))
+        spread = sum((rows - mean_rows) ** 2 for rows in seconds)
+        slope_s = sum((rows - mean_rows) * (took_s - mean_s) for rows, took_s in seconds.items()) / spread
+        alone_s = seconds[min(seconds)]
+        if slope_s < 0.01 * alone_s:  # measured on a device that was not idle
+            slope_s, mean_s, mean_rows = 0.01 * alone_s, alone_s, 1.0
+        self.shared_work = max(0.0, mean_s - slope_s * mean_rows) / slope_s * work
 
     def observe(self, work: int, seconds: float) -> None:
         """Record that a call took `seconds` for `work` in all its rows."""

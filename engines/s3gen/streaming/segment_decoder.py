@@ -31,6 +31,7 @@ from engines.s3gen.streaming.vocoder_stream import VocoderRow, VocoderStream
 from engines.s3gen.streaming.windows import Window
 from engines.voice import Voice
 
+_FRAMES_BEFORE = 1 << 20  # where the noise of frames before the segment is taken from: no segment is as long
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -60,8 +61,13 @@ class SegmentDecoder:
     The runtime may change from window to window, e.g. when a rejected window is decoded again on another one.
     """
 
-    def __init__(self, voice: Voice, seed: int, speech_tokens: list[int] | None = None) -> None:
-        """`speech_tokens`: the caller's list, which may still grow."""
+    def __init__(
+        self, voice: Voice, seed: int, speech_tokens: list[int] | None = None, context: Sequence[int] = ()
+    ) -> None:
+        """`speech_tokens`: the caller's list, which may still grow. `context`: speech tokens before the segment, as far
+        left context reaches."""
+        self._before = tuple(context)
+        self._before_missed = bool(context)  # by the cache
         self.voice = voice
         self.seed = seed
         self.speech_tokens: list[int] = [] if speech_tokens is None else speech_tokens
@@ -75,17 +81,27 @@ class SegmentDecoder:
     def flow_row(self, window: Window) -> FlowRow:
         """The window's own tokens, its left context and the prompt."""
         self._commit_pending = False
+        before = self.before(window)
         speech_tokens = np.asarray(self.speech_tokens[window.context_start : window.lookahead_stop], np.int64)
         frames = len(speech_tokens) * MEL_FRAMES_PER_TOKEN
+        own_noise = noise.flow_noise(self.seed, window.first_frame, frames)
         return FlowRow(
-            tokens=np.concatenate([self.voice.s3gen_prompt_tokens, speech_tokens]),
-            noise=np.concatenate([self._prompt_noise, noise.flow_noise(self.seed, window.first_frame, frames)]),
+            tokens=np.concatenate([self.voice.s3gen_prompt_tokens, np.asarray(before, np.int64), speech_tokens]),
+            noise=np.concatenate([self._prompt_noise, self._noise_before(len(before)), own_noise]),
             voice=self.voice,
         )
+
+    def before(self, window: Window) -> tuple[int, ...]:
+        """The speech tokens before the segment that are left context of the window."""
+        return self._before[window.start :] if window.context_start == 0 else ()
+
+    def _noise_before(self, tokens: int) -> F32:
+        return noise.flow_noise(self.seed, _FRAMES_BEFORE, tokens * MEL_FRAMES_PER_TOKEN)
 
     def block_of(self, window: Window, mel: F32) -> F32:
         """The window's new and provisional frames of `mel` (2N, 80), the result of its `flow_row`."""
         first = len(self.voice.s3gen_prompt_mel) + window.new_frames.start
+        first += len(self.before(window)) * MEL_FRAMES_PER_TOKEN
         return mel[first:][: (window.lookahead_stop - window.start) * MEL_FRAMES_PER_TOKEN]
 
     def missed_row(self, window: Window, runtime: CachedRuntime) -> CachedRow | None:
@@ -95,6 +111,11 @@ class SegmentDecoder:
         """
         if self._cache is None:
             self._cache = runtime.begin(self.voice)
+        if self._before_missed and window.start == 0:
+            tokens = np.asarray([*self._before, *self.speech_tokens[: window.lookahead_stop]], np.int64)
+            own_noise = noise.flow_noise(self.seed, 0, window.lookahead_stop * MEL_FRAMES_PER_TOKEN)
+            rows = np.concatenate([self._noise_before(len(self._before)), own_noise])
+            return CachedRow(tokens, len(self._before), rows, self._cache)
         if self._cached_tokens == window.start:
             return None
         self._cache.reset()
@@ -104,7 +125,7 @@ class SegmentDecoder:
     def commit_missed(self, window: Window, row: CachedRow) -> None:
         """Accept the decoded context; its mel is not needed."""
         row.cache.commit(row.new_tokens)
-        self._cached_tokens = window.start
+        self._cached_tokens, self._before_missed = window.start, False
 
     def cached_row(self, window: Window) -> CachedRow:
         """The window's own tokens; earlier ones are in the cache."""
@@ -219,7 +240,7 @@ def window_tokens(runtime: Runtime | WaveformRuntime, decoder: SegmentDecoder, w
     """How many tokens the window sends through the flow on this runtime: its shape in a batch."""
     if isinstance(runtime, CachedRuntime):
         return window.lookahead_stop - window.start
-    return len(decoder.voice.s3gen_prompt_tokens) + window.tokens
+    return len(decoder.voice.s3gen_prompt_tokens) + len(decoder.before(window)) + window.tokens
 
 
 def window_work(runtime: Runtime | WaveformRuntime, decoder: SegmentDecoder, window: Window) -> int:

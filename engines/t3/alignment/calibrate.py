@@ -60,10 +60,12 @@ class HeadScore:
 class _AllQueries:
     """A tap that keeps the queries of every head."""
 
+    constrains = False
+
     def __init__(self) -> None:
         self.layers: list[Tensor] = []
 
-    def take(self, layer: int, queries: Tensor) -> None:
+    def take(self, layer: int, queries: Tensor, positions: int) -> None:
         assert layer == len(self.layers), "layers come in order"
         self.layers.append(queries.clone())
 

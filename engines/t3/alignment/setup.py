@@ -11,6 +11,7 @@ import torch
 from engines.checkpoints.checkpoint import Checkpoint, default_cache_dir
 from engines.config import EngineConfig
 from engines.device import DeviceThread
+from engines.errors import unsupported
 from engines.kernels.dense import WeightFormat, fp16_supported
 from engines.t3.alignment.calibrate import find_heads, kept_heads
 from engines.t3.alignment.sources import ForcedAligner, TappedAligner
@@ -34,12 +35,17 @@ class Alignment:
     notice: str
     load: Callable[[int], T3Net]
 
-    def aligner(self, t3_calls_taps: bool, on_device: DeviceThread) -> Aligner | None:
-        """The aligner for a T3 backend; None if no head aligns. One whose net calls no taps gets a net beside it."""
+    def aligner(self, t3_calls_taps: bool, on_device: DeviceThread, *, constrained: bool = False) -> Aligner | None:
+        """The aligner for a T3 backend; None if no head aligns. One whose net calls no taps gets a net beside it.
+
+        Raises InvalidInput if the attention shall be constrained and cannot be.
+        """
+        if constrained and (self.heads is None or not t3_calls_taps):
+            raise unsupported("attention", "constrained", "a model without aligned heads or T3 beside torch", "free")
         if self.heads is None:
             return None
         if t3_calls_taps:
-            return TappedAligner(self.heads)
+            return TappedAligner(self.heads, constrained=constrained)
         return ForcedAligner(self.load(self.heads.net_layers), self.heads, on_device)
 
 

@@ -15,6 +15,7 @@ import torch
 from engines.device import PLAIN_THREAD, DeviceThread
 from engines.errors import EngineFailure
 from engines.model_spec import SPEECH_CODES
+from engines.t3.alignment.constrained import ConstrainedTap
 from engines.t3.alignment.tap import F32, AlignmentHeads, AlignmentTap
 from engines.t3.backend import T3Request
 from engines.t3.kv_cache import KvSlot, PrefixCache
@@ -26,11 +27,13 @@ from engines.words.source import AttentionSource
 class TappedAligner:
     """As words.source.Aligner, for a T3 backend whose net calls taps: the queries of its own steps are kept."""
 
-    def __init__(self, heads: AlignmentHeads) -> None:
-        self._heads = heads
+    def __init__(self, heads: AlignmentHeads, *, constrained: bool = False) -> None:
+        """`constrained`: whether the heads of guarded segments look at the place that is being spoken only."""
+        self._heads, self._constrained = heads, constrained
 
-    def start(self, request: T3Request) -> tuple[T3Request, AttentionSource]:
-        tap = AlignmentTap(self._heads, len(request.text_tokens))
+    def start(self, request: T3Request, *, guarded: bool = False) -> tuple[T3Request, AttentionSource]:
+        kind = ConstrainedTap if guarded and self._constrained else AlignmentTap
+        tap = kind(self._heads, len(request.text_tokens))
         return replace(request, tap=tap), _TappedSource(tap)
 
     def close(self) -> None:
@@ -93,7 +96,7 @@ class ForcedAligner:
         self._thread.submit(lambda: None).result()
         self.passes = 0  # in all
 
-    def start(self, request: T3Request) -> tuple[T3Request, AttentionSource]:
+    def start(self, request: T3Request, *, guarded: bool = False) -> tuple[T3Request, AttentionSource]:
         """As Aligner.start."""
         tap = AlignmentTap(self._heads, len(request.text_tokens))
         return request, _ForcedSource(self, _Forced(request, tap, self._net.new_slot(self._net.max_positions)))
@@ -130,15 +133,17 @@ class ForcedAligner:
     def _read_prompts(self, segments: Sequence[_Forced]) -> None:
         for segment in segments:  # one by one, because a prompt is long
             voice = segment.request.voice
-            prompt = self._net.embed_prompt(voice, segment.request.text_tokens)
+            context = segment.request.context
+            prompt = self._net.embed_prompt(voice, segment.request.text_tokens, context)
             segment.slot.reserve(len(prompt))
             cached = self._prefixes.get(voice.key)
             if cached is not None:
                 segment.slot.load(cached)
+                segment.slot.length -= len(context)
             start, prefix = segment.slot.length, self._net.prefix_positions(voice)
             self._net.forward(prompt[start:], [Span(segment.slot, start, len(prompt) - start)])
             segment.slot.length = len(prompt)
-            if self._prefixes.wants(voice.key):
+            if not context and self._prefixes.wants(voice.key):
                 self._prefixes.put(voice.key, segment.slot.copy_out(prefix))
             segment.tap.begin(segment.slot, prefix)
 

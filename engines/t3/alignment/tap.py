@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +40,8 @@ class AlignmentTap:
     A row costs one small copy for each layer with a chosen head; the attention is computed when it is asked for.
     """
 
+    constrains = False
+
     def __init__(self, heads: AlignmentHeads, text_tokens: int) -> None:
         self._text_tokens = text_tokens
         self._heads = {layer: heads.of(layer) for layer in heads.layers}
@@ -64,11 +67,19 @@ class AlignmentTap:
             for layer, heads in self._heads.items()
         ]
 
-    def take(self, layer: int, queries: Tensor) -> None:
+    def take(self, layer: int, queries: Tensor, positions: int) -> Tensor | None:
         """As QueryTap.take: a row for each speech token, in order."""
         heads = self._heads.get(layer)
         if heads is not None:
             self._queries[layer].extend(torch.stack([queries[:, head] for head in heads], 1).unbind())
+        return None
+
+    def scores(self, layer: int, queries: Tensor) -> Tensor:
+        """The scores of one row of a chosen layer, whose chosen heads have `queries` (heads, dim): (heads, text tokens
+        and the start of speech)."""
+        keys = self._keys[list(self._heads).index(layer)]
+        scores: Tensor = (keys @ queries.unsqueeze(-1)).squeeze(-1)
+        return scores / math.sqrt(keys.shape[-1])
 
     def attention(self, start: int, stop: int) -> F32:
         """Rows [start, stop) of the mean over the heads, (n, text tokens): the share of each text token in the

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from engines.checkpoints.checkpoint import Checkpoint
-from engines.device import CudaGraphs
+from engines.device import T3_PRIORITY, CudaGraphs
 from engines.t3.backend import T3Request
 from engines.t3.decoder import DecoderLimits
 from engines.t3.gpu.memory import check_static_fits
@@ -31,7 +31,8 @@ class StaticT3Net(T3Net):
         checked, self.checked = self.checked, None
         if checked is not None and checked.size == (slots, max_positions):
             return checked  # what was compared is what serves, and graphs are captured once
-        graphs = CudaGraphs(self.device) if self.captures and self.device.type == "cuda" else None
+        captures = self.captures and self.device.type == "cuda"
+        graphs = CudaGraphs(self.device, T3_PRIORITY) if captures else None
         return StaticPass(self, slots, max_positions, graphs)
 
 

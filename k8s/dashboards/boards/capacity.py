@@ -11,6 +11,7 @@ from k8s.dashboards.promql import Query, per_second, rate, select
 def capacity() -> Dashboard:
     """Utilization of the servers, refused streams and errors."""
     active, limit = f"sum({select('mynah_streams_active')})", f"sum({select('mynah_streams_capacity')})"
+    offline = f"sum({select('mynah_streams_offline')})"
     guard = Query(rate("mynah_word_guard_total", "fault, action"), "{{fault}}: {{action}}")
     return board(
         "capacity",
@@ -23,8 +24,8 @@ def capacity() -> Dashboard:
                     lines(
                         "Open streams and limit",
                         "The limit is what the serving pods measured or were set to; pods that start or drain have "
-                        "none.",
-                        [Query(active, "open"), Query(limit, "limit")],
+                        "none. Streams without a listener, as bulk work has, are beyond it.",
+                        [Query(active, "open"), Query(limit, "limit"), Query(offline, "without a listener")],
                         width=12,
                     ),
                     lines(

@@ -94,7 +94,6 @@ def connected(address: str) -> Iterator[None]:
     Raises InvalidArgument if Ray is not installed, Unavailable if no cluster answers.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a local cluster would report itself to Ray's authors
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its other lines about a run that goes well
     try:
         import ray
         import ray.data

@@ -190,6 +190,8 @@ def _add_say(say: argparse.ArgumentParser) -> None:
     subtitles = "file for subtitles, .srt or .vtt, with the times of the words"
     say.add_argument("--subtitles", metavar="FILE", help=subtitles)
     _add_word_guard(say)
+    continuity = "have each sentence's speech go on from that of the sentence before (default: it begins anew)"
+    say.add_argument("--continuity", action="store_const", const=True, help=continuity)
     say.add_argument("--quiet", action="store_true", help="print no progress and no summary")
 
 

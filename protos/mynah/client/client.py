@@ -108,6 +108,7 @@ class Client:
         schedule: Schedule | None = None,
         word_times: bool | None = None,
         word_guard: bool | None = None,
+        continuity: bool | None = None,
     ) -> SpeechStream:
         """Returns a stream; open it with `async with`. The server chooses what is None.
 
@@ -126,6 +127,7 @@ class Client:
             schedule,
             word_times,
             word_guard,
+            continuity,
         )
 
         def start() -> FailoverCall:
@@ -146,6 +148,7 @@ class Client:
         first_segment: FirstSegment | None = None,
         schedule: Schedule | None = None,
         word_guard: bool | None = None,
+        continuity: bool | None = None,
     ) -> AsyncIterator[AudioChunk]:
         """Yields the audio of one text as it is made. Closing the iterator cancels the call."""
         self._must_be_open()
@@ -160,6 +163,7 @@ class Client:
             first_segment,
             schedule,
             word_guard=word_guard,
+            continuity=continuity,
         )
         request = speech_pb2.SynthesizeRequest(settings=settings_to_wire(settings), text=text)
         max_failovers, tried, delivered = self._max_failovers, [self._servers.pick()], False

@@ -117,6 +117,7 @@ class SpeechSettings:
     schedule: Schedule | None = None
     word_times: bool | None = None  # whether Words events are sent
     word_guard: bool | None = None  # whether the server watches that the speech says its text
+    continuity: bool | None = None  # whether a segment's speech goes on from that of the segment before
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,7 @@ def settings_to_wire(settings: SpeechSettings) -> speech_pb2.SpeechSettings:
         message.first_segment = number
     _set(message, "word_times", settings.word_times)
     _set(message, "word_guard", settings.word_guard)
+    _set(message, "continuity", settings.continuity)
     if settings.text != TextSettings():
         message.text.CopyFrom(_text_settings_to_wire(settings.text))
     _set(message, "schedule", settings.schedule)
@@ -150,6 +151,7 @@ def opened_from_wire(opened: speech_pb2.StreamOpened) -> events.StreamOpened:
         schedule,
         word_times=settings.word_times,
         word_guard=settings.word_guard,
+        continuity=settings.continuity,
     )
     limits = limits_from_wire(opened.limits)
     return events.StreamOpened(

@@ -123,7 +123,7 @@ SKIP_REASON_NOTHING_TO_SPEAK: SkipReason
 SKIP_REASON_SCRIPT_UNSUPPORTED: SkipReason
 
 class SpeechSettings(_message.Message):
-    __slots__ = ("voice_id", "audio_format", "sample_rate_hz", "sampling", "text", "speed", "first_segment", "word_times", "word_guard", "schedule")
+    __slots__ = ("voice_id", "audio_format", "sample_rate_hz", "sampling", "text", "speed", "first_segment", "word_times", "word_guard", "schedule", "continuity")
     VOICE_ID_FIELD_NUMBER: _ClassVar[int]
     AUDIO_FORMAT_FIELD_NUMBER: _ClassVar[int]
     SAMPLE_RATE_HZ_FIELD_NUMBER: _ClassVar[int]
@@ -134,6 +134,7 @@ class SpeechSettings(_message.Message):
     WORD_TIMES_FIELD_NUMBER: _ClassVar[int]
     WORD_GUARD_FIELD_NUMBER: _ClassVar[int]
     SCHEDULE_FIELD_NUMBER: _ClassVar[int]
+    CONTINUITY_FIELD_NUMBER: _ClassVar[int]
     voice_id: str
     audio_format: AudioFormat
     sample_rate_hz: int
@@ -144,7 +145,8 @@ class SpeechSettings(_message.Message):
     word_times: bool
     word_guard: bool
     schedule: str
-    def __init__(self, voice_id: _Optional[str] = ..., audio_format: _Optional[_Union[AudioFormat, str]] = ..., sample_rate_hz: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., text: _Optional[_Union[TextSettings, _Mapping]] = ..., speed: _Optional[float] = ..., first_segment: _Optional[_Union[FirstSegment, str]] = ..., word_times: bool = ..., word_guard: bool = ..., schedule: _Optional[str] = ...) -> None: ...
+    continuity: bool
+    def __init__(self, voice_id: _Optional[str] = ..., audio_format: _Optional[_Union[AudioFormat, str]] = ..., sample_rate_hz: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., text: _Optional[_Union[TextSettings, _Mapping]] = ..., speed: _Optional[float] = ..., first_segment: _Optional[_Union[FirstSegment, str]] = ..., word_times: bool = ..., word_guard: bool = ..., schedule: _Optional[str] = ..., continuity: bool = ...) -> None: ...
 
 class TextSettings(_message.Message):
     __slots__ = ("markup", "unspeakable_text", "drop_thinking", "normalize", "emoji", "paragraph_pause_s", "dictionary")

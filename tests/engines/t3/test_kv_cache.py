@@ -31,6 +31,21 @@ def test_a_write_returns_everything_up_to_its_end() -> None:
     torch.testing.assert_close(values[0, :, 10:], more[:, 1].transpose(0, 1))
 
 
+def test_a_prefix_that_is_written_over_is_not_shared_any_more() -> None:
+    prefix, _ = filled(8)
+    shared = prefix.copy_out(8)
+    slot = KvSlot(TINY.t3, 2048, CPU)
+    slot.load(shared)
+    slot.reserve(12)
+    slot.write(0, 8, torch.randn(2, 2, HEADS, DIM))
+    assert slot.prefix is shared
+    slot.write(0, 7, torch.randn(1, 2, HEADS, DIM))
+    assert slot.prefix is None
+    slot.load(shared)
+    slot.clear()
+    assert slot.prefix is None
+
+
 def test_growing_keeps_what_is_written_and_stops_at_the_limit() -> None:
     slot, content = filled(100)
     assert slot.capacity < 300, "a short sequence takes little memory"

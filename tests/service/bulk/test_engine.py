@@ -117,6 +117,24 @@ async def test_a_stream_that_is_left_frees_all(monkeypatch: pytest.MonkeyPatch):
         assert not fake.streams
 
 
+async def test_a_line_has_the_same_bytes_alone_and_in_company():
+    """On the shipped model, whose windows would share calls on a server."""
+    items = [line(text, settings={"seed": 1}) for text in TEXTS]
+    engine = Engine({"model": "tiny", "device": "cpu", "voices_dir": "memory"}, jobs=len(items), threads=1)
+    await engine.open()
+    speaker = StreamSpeaker(engine.stream)
+    alone = [(await speaker.speak(item)).pcm for item in items]
+    together = await asyncio.gather(*map(speaker.speak, items))
+    assert [spoken.pcm for spoken in together] == alone
+    await engine.close()
+
+
+TEXTS = (
+    "The old train leaves at seven.", "We can meet on 3 May.", "Bring a warm coat!", "It costs $5 now.",
+    "She read it twice.", "Two of them came back.",
+)  # fmt: skip
+
+
 # ---- options
 
 
@@ -129,6 +147,13 @@ def test_options_go_before_variables_and_variables_before_defaults():
     assert (defaults.threads, defaults.strict_reference) == (2, True), "nothing depends on this machine's speed"
     measured = configuration({"strict_reference": "off"}, jobs=1, threads=2, environment={}).engine_config()
     assert not measured.strict_reference
+
+
+def test_lines_share_calls_on_a_gpu_alone():
+    def max_batch(**options: str) -> int | None:
+        return configuration(options, jobs=1, threads=1, environment={}).engine_config().max_batch
+
+    assert (max_batch(device="cpu"), max_batch(device="cuda"), max_batch(device="cpu", max_batch="4")) == (1, None, 4)
 
 
 def test_what_a_pod_of_servers_is_given_is_taken_without_its_ports():

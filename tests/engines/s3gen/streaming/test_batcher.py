@@ -9,6 +9,7 @@ import pytest
 
 from engines.errors import EngineFailure
 from engines.s3gen.streaming.batcher import Results, WindowBatcher
+from engines.s3gen.streaming.decode_times import GPU_CALIBRATION, Calibration
 from engines.s3gen.streaming.schedule import SCHEDULES
 from engines.s3gen.streaming.segment_decoder import SegmentDecoder
 from engines.s3gen.streaming.window_queue import Decoded, DecodeRequest
@@ -215,13 +216,41 @@ def test_calibration_measures_the_steady_time_and_not_first_use(steady_after: in
             await asyncio.sleep(first_use_s + 1.0 + 0.5 * len(batch))
             return []
 
-        batcher = WindowBatcher(FakeRuntime(), max_batch=16, execute=execute, steady_after=steady_after)
+        given = Calibration(steady_after=steady_after)
+        batcher = WindowBatcher(FakeRuntime(), max_batch=16, execute=execute, calibration=given)
         await batcher.calibrate(make_voice())
         work = batcher._calibration_request(make_voice()).work
         await batcher.close()
         return batcher.times.shared_work / work
 
     assert virtual_time(run()) == pytest.approx(2.0, rel=0.2)  # a call costs 1.0, a row 0.5
+
+
+@pytest.mark.parametrize(("calibration", "is_right"), [(GPU_CALIBRATION, True), (Calibration(steady_after=6), False)])
+def test_a_gpu_is_measured_with_windows_of_the_size_that_it_serves(calibration: Calibration, is_right: bool) -> None:
+    """It takes as long as its arithmetic, or as its launches if they take longer: of short windows they do, even of
+    many. The first calls of each size cost more. Sixteen full windows must be expected to take what they do."""
+
+    def takes_s(tokens: int) -> float:
+        return max(0.02, 0.004 + 3e-5 * tokens)
+
+    async def run() -> float:
+        seen: dict[int, int] = {}
+
+        async def execute(batch: Sequence[DecodeRequest]) -> Results:
+            seen[len(batch)] = seen.get(len(batch), 0) + 1
+            await asyncio.sleep(takes_s(sum(r.tokens for r in batch)) + (0.5 if seen[len(batch)] <= 6 else 0.0))
+            return []
+
+        batcher = WindowBatcher(FakeRuntime(), max_batch=16, execute=execute, calibration=calibration)
+        voice = make_voice(250)
+        await batcher.calibrate(voice)
+        one = batcher._calibration_request(voice)
+        batcher.times.observe(one.work, takes_s(one.tokens))
+        await batcher.close()
+        return batcher.times.call_s(16 * one.work) / takes_s(16 * one.tokens)
+
+    assert (virtual_time(run()) == pytest.approx(1.0, rel=0.25)) is is_right
 
 
 def test_a_call_that_does_not_return_is_seen_by_the_observer() -> None:

@@ -32,11 +32,11 @@ def test_rows_are_expected_to_share_calls() -> None:
 
 def test_calibration_splits_a_call_into_what_is_shared_and_what_is_not() -> None:
     times = DecodeTimes()
-    times.calibrate(work=50, alone_s=0.3, rows=4, together_s=0.6)
+    times.calibrate(work=50, seconds={1: 0.3, 4: 0.6})
     assert times.shared_work == pytest.approx(2 * 50), "0.2 s shared, 0.1 s a row"
-    times.calibrate(work=50, alone_s=0.1, rows=4, together_s=0.4)
+    times.calibrate(work=50, seconds={1: 0.1, 4: 0.4})
     assert times.shared_work == pytest.approx(0)
-    times.calibrate(work=50, alone_s=0.1, rows=4, together_s=0.09)  # measured on a device that was not idle
+    times.calibrate(work=50, seconds={1: 0.1, 4: 0.09})  # measured on a device that was not idle
     assert times.shared_work == pytest.approx(99 * 50)
 
 

@@ -14,6 +14,7 @@
 //       NOT_READY, DRAINING (UNAVAILABLE, retryable): the server is warming up or shutting down.
 //       API_KEY_INVALID (UNAUTHENTICATED): the metadata has no `authorization: Bearer KEY` with a valid key.
 //       STREAMS_EXHAUSTED, ENGINE_BUSY (RESOURCE_EXHAUSTED, retryable): all streams are in use.
+//       OFFLINE_STREAMS_EXHAUSTED (RESOURCE_EXHAUSTED, retryable): the same for streams with the schedule "offline".
 //       KEY_STREAMS_EXHAUSTED, KEY_RATE_EXCEEDED (RESOURCE_EXHAUSTED, retryable): the limits of this API key.
 //       ENGINE_FAILURE (INTERNAL, retryable): the engine failed after the first audio, or three times before it. The
 //         stream has ended; other streams are not affected.
@@ -119,7 +120,7 @@ export type SpeechSettings = Message<"mynah.v1.SpeechSettings"> & {
   /**
    * How the audio is cut into windows, whatever the load: "lowest_latency", "balanced", "throughput" or "crowd", from
    * small first windows to large ones; or "offline", as few as can be: the least work, behind all streams that have a
-   * listener. Default: with a seed the server chooses one by its load as the stream opens, and StreamOpened has
+   * listener, and beyond the number that the device carries in real time while none is open. Default: with a seed the server chooses one by its load as the stream opens, and StreamOpened has
    * it; without a seed windows follow the load all the time.
    * Error: SCHEDULE_UNKNOWN, SCHEDULE_UNSUPPORTED (INVALID_ARGUMENT).
    *
