@@ -31,9 +31,9 @@ async def batch(args: argparse.Namespace, connect: Callable[[list[str]], Client]
     """
     if args.jobs is not None and args.jobs < 1:
         raise InvalidArgument(f"--jobs is {args.jobs}; it must be at least 1.", reason="JOBS_INVALID", field="jobs")
-    settings, of_model = text_settings(args), ModelSettings(args.language, args.cfg_weight, args.exaggeration)
+    settings = text_settings(args)
     lines = lines_of(await asyncio.to_thread(read_bytes, args.script), args.script)
-    items = read_script(lines, settings, args.speed, of_model)
+    items = read_script(lines, settings, args.speed, _of_model(args))
     started_s = time.monotonic()
     bar = ProgressBar(started_s, live=sys.stderr.isatty() and not args.quiet)
     if args.ray is None:
