@@ -12,20 +12,28 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 import torch
 
 from bench.report import BUILD, publish, table
 from engines.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from engines.checkpoints.tensor_file import write_tensors
 from engines.conditioning.builder import VoiceBuilder
 from engines.conditioning.builtin import load_builtin
+from engines.conditioning.random_weights import random_tensors as voice_tensors
 from engines.conditioning.reference import load_reference
+from engines.config import S3GEN_STEPS
 from engines.kernels.dense import WeightFormat
+from engines.model_spec import with_guided_flow, with_meanflow
+from engines.s3gen.flow_steps import with_steps
+from engines.s3gen.random_weights import random_tensors
 from engines.s3gen.runtime import CachedRuntime, Runtime
 from engines.s3gen.runtimes.onnx import OnnxRuntime
 from engines.s3gen.runtimes.onnx_cached import OnnxCachedRuntime
@@ -48,6 +56,7 @@ WINDOWS = {
 FEW_POSITIONS = 16
 T3_STEP, T3_STEP_FEW = f"T3 step at {STEP_POSITIONS}", f"T3 step at {FEW_POSITIONS}"
 T3_PREFILL = f"T3 prefill of {PREFILL_POSITIONS}"
+STEPS = f"{HOP}: flow in 10 guided and in 2 meanflow steps"
 BLOCK = (25, 3)  # new and lookahead tokens of the hop 25 window with everything before it cached
 CLONE, CLIP_S = "voice conditioning, 10 s", 10.0
 _DEFAULTS = {"onnx": "torch", "onnx cached": "torch cached", "onnx fp32": "torch fp16"}
@@ -101,6 +110,38 @@ def s3gen_cases(checkpoint: Checkpoint, threads: int) -> dict[str, Calls]:
     cases[f"{HOP}: flow"] = {**cases[f"{HOP}: flow"], **hop}
     cases[f"{HOP}: vocoder"] = {**cases[f"{HOP}: vocoder"], **renderings(cached, HOP)}
     return cases
+
+
+def steps_cases(checkpoint: Checkpoint) -> dict[str, Calls]:
+    """The flow of hop 25 on both kinds of nets of the same dimensions, beside the package's ten guided steps."""
+    prompt, new, _, _ = WINDOWS[HOP]
+    batch, kinds = flow_batch(1, prompt + new), {f"{twin.spec.flow.steps} steps": twin for twin in twins(checkpoint)}
+    nets = {name: TorchRuntime(twin) for name, twin in kinds.items()}
+    theirs = UpstreamS3Gen(kinds["10 steps"])
+    assert checkpoint.conds_path is not None
+    voice = load_builtin(checkpoint.conds_path)
+    window: Calls = {name: (lambda r=r: r.flow(batch)) for name, r in nets.items()}
+    blocks = {f"{name}, cached": TorchCachedRuntime(r) for name, r in nets.items()}
+    calls = {name: block_call(runtime, voice) for name, runtime in blocks.items()}
+    prompt = len(voice.s3gen_prompt_tokens)
+    for name, runtime in blocks.items():
+        print(f"{name}: {runtime.cache_bytes / 1e6:.0f} MB for a voice of {prompt} tokens and a stream")
+    return {STEPS: {"upstream": lambda: theirs.flow(new), **window, **calls}}
+
+
+def twins(checkpoint: Checkpoint) -> tuple[Checkpoint, Checkpoint]:
+    """The model with guided and with meanflow nets; those that its folder lacks are drawn."""
+    made = []
+    for spec in (with_guided_flow(checkpoint.spec), with_meanflow(checkpoint.spec)):
+        twin = replace(checkpoint, spec=spec)
+        if not twin.s3gen_path.is_file():
+            folder = BUILD / f"{spec.name}-{spec.flow.steps}-steps"
+            folder.mkdir(parents=True, exist_ok=True)
+            write_tensors(folder / spec.s3gen_name, chain(random_tensors(spec, 0), voice_tensors(spec, 0)))
+            shutil.copy(checkpoint.folder / "conds.pt", folder)
+            twin = replace(twin, folder=folder)
+        made.append(twin)
+    return made[0], made[1]
 
 
 def renderings(runtimes: Mapping[str, Runtime], window: str) -> Calls:
@@ -182,10 +223,13 @@ class UpstreamS3Gen:
         self._s3gen = upstream.s3gen(checkpoint.spec)
         self._s3gen.load_state_dict(load_file(checkpoint.s3gen_path))
         self._voice = torch.load(checkpoint.conds_path, weights_only=True)["gen"]
+        self._steps = checkpoint.spec.flow.steps
 
     def flow(self, new_tokens: int) -> object:
         speech_tokens = torch.randint(0, 6561, (new_tokens,))
-        return self._s3gen.flow_inference(speech_tokens, ref_dict=dict(self._voice), n_cfm_timesteps=2, finalize=True)
+        return self._s3gen.flow_inference(
+            speech_tokens, ref_dict=dict(self._voice), n_cfm_timesteps=self._steps, finalize=True
+        )
 
     def vocoder(self, frames: int) -> object:
         return self._s3gen.hift_inference(torch.randn(1, 80, frames) * 2 - 5)
@@ -223,12 +267,15 @@ def main() -> None:
     parser.add_argument("--model", default="random:nano")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--stage", choices=("s3gen", "t3", "voice", "all"), default="all")
+    parser.add_argument(
+        "--stage", choices=("s3gen", "steps", "t3", "voice", "all"), default="all", help="all: without steps"
+    )
+    parser.add_argument("--s3gen-steps", choices=S3GEN_STEPS, default="auto", help="as for mynah-serve")
     parser.add_argument("--window", choices=tuple(WINDOWS), help="only this one of S3Gen's")
     args = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", str(args.threads))
     torch.set_num_threads(args.threads)
-    checkpoint = open_checkpoint(args.model, cache_dir=None, device="cpu")
+    checkpoint = with_steps(open_checkpoint(args.model, cache_dir=None, device="cpu"), args.s3gen_steps)
     seconds: dict[str, dict[str, float]] = {}
     if args.stage in ("t3", "all"):
         cases = t3_cases(checkpoint, args.threads)
@@ -245,6 +292,8 @@ def main() -> None:
             flow, vocoder = parts[f"{window}: flow"], parts[f"{window}: vocoder"]
             seconds |= {f"{window}: flow": flow, f"{window}: vocoder": vocoder}
             seconds[window] = {side: flow[side] + vocoder[side] for side in flow}
+    if args.stage == "steps":
+        seconds |= {name: alternate(calls, args.repeats) for name, calls in steps_cases(checkpoint).items()}
     if args.stage in ("voice", "all"):
         seconds |= {name: alternate(calls, args.repeats) for name, calls in voice_cases(checkpoint).items()}
     report(seconds, args)

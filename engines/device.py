@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -39,6 +41,14 @@ def _unknown_device(name: str) -> InvalidInput:
     allowed = "auto, cpu, cuda or cuda:N"
     message = f"device is {name!r}; it must be {allowed}."
     return InvalidInput("device", message, "DEVICE_UNKNOWN", value=repr(name), allowed=allowed)
+
+
+def host_memory_bytes(limit: Path = Path("/sys/fs/cgroup/memory.max")) -> int:
+    """The memory of this machine, or of the container that this process runs in, if that is less."""
+    bytes_ = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with contextlib.suppress(OSError, ValueError):
+        return min(bytes_, int(limit.read_text()))
+    return bytes_
 
 
 T3_PRIORITY, S3GEN_PRIORITY = -1, 0  # of CUDA streams; the smaller goes first

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import torch
 
 from bench.gpu.results import Recorder
 from bench.gpu.steps import Machine
+from engines.model_spec import FlowSpec
 from engines.s3gen.gpu.trt import TensorRT, TensorRTMissing, load_tensorrt
 
 if TYPE_CHECKING:  # it needs ONNX
@@ -37,13 +39,14 @@ def run(record: Recorder, machine: Machine) -> None:
 def _run(record: Recorder, machine: Machine, trt: TensorRT, label: str) -> str:
     from engines.errors import EngineError
     from engines.s3gen.export.export import ExportSettings, export
-    from engines.s3gen.gpu.build import ENGINE_GRAPHS, BuildSettings, build_engines, engine_folder
+    from engines.s3gen.gpu.build import BuildSettings, build_engines, engine_folder, engine_graphs
     from engines.s3gen.gpu.cuda import probe
     from engines.s3gen.gpu.tensorrt import TensorRTRuntime
 
     checkpoint, gpu = machine.checkpoint(), probe()
-    settings, name = BuildSettings(gpu.architecture, gpu=gpu.name), f"{label}{trt.name}"
-    made = export(checkpoint, ExportSettings(ENGINE_GRAPHS, True, "fp16", 2), cache_dir=machine.cache_dir)
+    every = engine_graphs(checkpoint.spec.flow)
+    settings, name = BuildSettings(gpu.architecture, gpu=gpu.name, graphs=every), f"{label}{trt.name}"
+    made = export(checkpoint, ExportSettings(every, True, "fp16", 2), cache_dir=machine.cache_dir)
     free_before, _ = torch.cuda.mem_get_info()
 
     def loaded(cache_dir: Path | None) -> TensorRTRuntime | None:
@@ -55,21 +58,24 @@ def _run(record: Recorder, machine: Machine, trt: TensorRT, label: str) -> str:
     runtime = loaded(machine.cache_dir) or (None if label else loaded(None))  # where `prepare` puts them
     if runtime is None:
         # the tiny model's take seconds; of a large one as much as there is time for
-        graphs = ENGINE_GRAPHS if label else ENGINE_GRAPHS[:1]
+        settings = replace(settings, graphs=every if label else every[:1])
         began_s = time.perf_counter()
-        paths = build_engines(made, engine_folder(machine.cache_dir), settings, trt, graphs)
+        paths = build_engines(made, engine_folder(machine.cache_dir), settings, trt)
         record.measured(f"{name}: build of {', '.join(paths)}", time.perf_counter() - began_s, "s")
         runtime = loaded(machine.cache_dir)
     if runtime is None:
         record.absent(f"{name}: engines", "build them first with mynah-engines prepare --engines here")
         return f"{trt.name} {trt.version}, the encoder alone"
-    _check_memory(record, runtime, name, free_before - torch.cuda.mem_get_info()[0], judged=not label)
+    used = free_before - torch.cuda.mem_get_info()[0]
+    _check_memory(record, runtime, name, used, checkpoint.spec.flow, judged=not label)
     _check_results(record, machine, trt, runtime, name)
     return f"{trt.name} {trt.version}"
 
 
-def _check_memory(record: Recorder, runtime: TensorRTRuntime, name: str, used: int, *, judged: bool) -> None:
-    from engines.s3gen.gpu.tensorrt import ENGINE_BYTES
+def _check_memory(
+    record: Recorder, runtime: TensorRTRuntime, name: str, used: int, flow: FlowSpec, *, judged: bool
+) -> None:
+    from engines.s3gen.gpu.tensorrt import engine_bytes
 
     engines = runtime.engine_bytes
     for key, sizes in runtime.scratch_by_profile.items():
@@ -80,8 +86,9 @@ def _check_memory(record: Recorder, runtime: TensorRTRuntime, name: str, used: i
     fits = used < engines + runtime.scratch_bytes + runtime.buffer_bytes + _OVERHEAD_BYTES
     record.check(f"{name}: memory of contexts", fits, f"{used / 1e6:.0f} MB in use after loading")
     if judged:
-        planned = engines + runtime.scratch_bytes <= ENGINE_BYTES
-        record.check(f"{name}: within the plan", planned, f"{ENGINE_BYTES / 1e6:.0f} MB are planned")
+        planned = engine_bytes(flow)
+        within = engines + runtime.scratch_bytes <= planned
+        record.check(f"{name}: within the plan", within, f"{planned / 1e6:.0f} MB are planned")
 
 
 def _check_results(record: Recorder, machine: Machine, trt: TensorRT, runtime: TensorRTRuntime, name: str) -> None:

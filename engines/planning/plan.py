@@ -11,7 +11,7 @@ from engines.planning.gpus import PRICES_DATE, Gpu
 from engines.planning.stages import Window
 from engines.planning.times import MOST_ROWS, Assumptions, Times
 from engines.s3gen.streaming.schedule import SCHEDULES, Schedule, ScheduleStep
-from engines.t3.vllm.memory import MemoryPlan, memory_plan
+from engines.t3.vllm.memory import MemoryPlan, memory_plan, s3gen_bytes
 from engines.t3.vllm.vocab import IdSpace
 
 FIRST_AUDIO_STREAMS = (1, 8, 32)
@@ -199,7 +199,8 @@ def engine_memory(spec: ModelSpec, streams: int) -> MemoryPlan:
     """The engine's own sum for T3 on vLLM in 16 bits, by which it starts or refuses."""
     space = IdSpace(spec.t3.text_vocab, max(VOICE_SLOTS, streams))
     positions = min(MAX_POSITIONS, spec.t3.positions - 1)
-    return memory_plan(spec.t3, space, max_streams=streams, max_positions=positions, bytes_per_value=2)
+    sizes = {"max_positions": positions, "bytes_per_value": 2, "s3gen": s3gen_bytes(spec.flow)}
+    return memory_plan(spec.t3, space, max_streams=streams, **sizes)
 
 
 def price_of(times: Times, usd_per_hour: float | None) -> float:

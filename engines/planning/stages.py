@@ -21,13 +21,14 @@ from engines.model_spec import (
 from engines.planning.operations import Operations, count, mixed
 from engines.s3gen.export.graphs import CFM_STEP, ENCODER, VOCODER, EulerStep
 from engines.s3gen.gpu.buckets import on_grid
-from engines.s3gen.nets.cfm import EULER_STEPS, Estimator
+from engines.s3gen.nets.cfm import Estimator
 from engines.s3gen.nets.encoder import TokenEncoder
 from engines.s3gen.nets.vocoder import Vocoder
 from engines.s3gen.streaming.schedule import Schedule, ScheduleStep
 from engines.s3gen.streaming.vocoder_stream import VOCODER_CONTEXT_FRAMES
 from engines.t3.kv_cache import KvSlot
-from engines.t3.model import T3Net
+from engines.t3.llama.lanes import LaneSlot
+from engines.t3.load import net_without_weights
 from engines.t3.net import Span
 
 META = torch.device("meta")
@@ -95,25 +96,32 @@ def _of_length(spec: ModelSpec, stage: str, rows: int, length: int, dtype: torch
 @lru_cache(maxsize=64)
 def walked(part: FlowSpec | VocoderSpec, stage: str, rows: int, length: int, dtype: torch.dtype) -> Operations:
     """The operations of `s3gen_operations`, by running the net on tensors without numbers."""
-    graph = {"encoder": ENCODER, "cfm": CFM_STEP, "vocoder": VOCODER}[stage]
+    graph, times = {"encoder": ENCODER, "cfm": CFM_STEP, "vocoder": VOCODER}[stage], 1
     with META:
         if isinstance(part, VocoderSpec):
             net: nn.Module = Vocoder(part).to(META).eval().to_filter_dtype(dtype)
+        elif stage == "encoder":
+            net = TokenEncoder(part).eval().to(dtype)
         else:
-            net = (TokenEncoder(part) if stage == "encoder" else EulerStep(Estimator(part))).eval().to(dtype)
+            net, times = EulerStep(Estimator(part)).eval().to(dtype), part.steps
     sizes = graph.sizes(rows, length * MEL_FRAMES_PER_TOKEN if graph is CFM_STEP else length)
     arguments = [torch.empty(port.shape(sizes), dtype=_DTYPES[port.dtype], device=META) for port in graph.inputs]
-    return count(lambda: net(*arguments), arguments) * (EULER_STEPS if graph is CFM_STEP else 1)
+    return count(lambda: net(*arguments), arguments) * times
 
 
 @lru_cache(maxsize=64)
 def t3_operations(spec: ModelSpec, rows: int, start: int, streams: int = 1) -> Operations:
-    """T3 in float32 reading `rows` positions of each stream behind `start`, and the logits of each stream's last."""
-    net = T3Net.without_weights(spec)
-    slots = [KvSlot(spec.t3, start + rows, META) for _ in range(streams)]
+    """T3 in float32 reading `rows` positions of each stream behind `start`, and the logits of each stream's last.
+
+    With guidance, where the model has it.
+    """
+    net, lanes = net_without_weights(spec), 1
+    slots: list[KvSlot] = [net.new_slot(start + rows) for _ in range(streams)]
     for slot in slots:
+        if isinstance(slot, LaneSlot):
+            slot.use_lanes(lanes := 2)
         slot.reserve(start + rows)
-    hidden = torch.empty((rows * streams, spec.t3.width), device=META)
+    hidden = torch.empty((rows * streams * lanes, spec.t3.width), device=META)
     spans = [Span(slot, start, rows) for slot in slots]
 
     def call() -> Tensor:

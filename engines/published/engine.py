@@ -72,6 +72,7 @@ def _check_choices(config: EngineConfig) -> None:
         "t3_dtype": ("auto", "float32"),
         "s3gen": ("auto", "onnx"),
         "s3gen_dtype": ("auto", "float32"),
+        "s3gen_steps": ("auto", "2"),
         "decode": ("auto", "reference"),
         "device": ("auto", "cpu"),
         "providers": (("cpu",),),

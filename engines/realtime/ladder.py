@@ -18,16 +18,34 @@ TIME_LIMIT_S = 10.0  # of all measurements together
 
 @dataclass(frozen=True)
 class Setting:
-    """How S3Gen decodes, "reference" or "cached", and T3's precision, "auto" or "int8"."""
+    """How an engine runs.
+
+    decode       how S3Gen decodes, "reference" or "cached"
+    t3_dtype     T3's precision, "auto" or "int8"
+    s3gen_steps  of S3Gen's flow: a number where there is a choice, else "auto"
+    """
 
     decode: str
     t3_dtype: str
+    s3gen_steps: str = "auto"
 
     @property
     def words(self) -> str:
         """The setting for people."""
-        decode = "cached decoding" if self.decode == "cached" else "recomputed windows"
-        return f"{decode}, T3 in 8 bits" if self.t3_dtype == "int8" else decode
+        words = ["cached decoding" if self.decode == "cached" else "recomputed windows"]
+        if self.s3gen_steps != "auto":
+            words.append(f"{self.s3gen_steps} steps")
+        return ", ".join([*words, "T3 in 8 bits"] if self.t3_dtype == "int8" else words)
+
+    @property
+    def s3gen(self) -> tuple[str, str]:
+        """What S3Gen's time depends on."""
+        return self.decode, self.s3gen_steps
+
+    @property
+    def nets(self) -> tuple[str, str]:
+        """What decides which nets speak."""
+        return self.t3_dtype, self.s3gen_steps
 
 
 @dataclass(frozen=True)
@@ -69,48 +87,50 @@ class Timings(Protocol):
 
     def t3_s(self, t3_dtype: str) -> float: ...
 
-    def s3gen_s(self, decode: str) -> float: ...
+    def s3gen_s(self, decode: str, steps: str) -> float: ...
 
-    def expected_reference_s(self) -> float:
-        """About how long `s3gen_s("reference")` will take, known once "cached" was measured."""
+    def expected_s(self, decode: str, steps: str) -> float:
+        """About how long `s3gen_s` will take, from what it has measured already; 0 before that."""
         ...
 
 
 def try_settings(settings: Sequence[Setting], timings: Timings, clock: Callable[[], float]) -> tuple[Trial, ...]:
     """Measure settings, given from the most to the least faithful, as far as the choice needs them.
 
-    Cached decoding is measured before recomputed windows: it is short, and tells how long these will take. It and T3
-    as it is loaded are always measured; what does not fit into the time limit after that is not. A setting with T3 in
-    8 bits is measured only if no other one speaks in real time, because its weights must be made first.
+    Few steps are measured before many, and cached decoding before recomputed windows: it is short, and tells how long
+    the others will take. The first of them and T3 as it is loaded are always measured; what does not fit into the time
+    limit after that is not. A setting with T3 in 8 bits or with fewer steps is tried only if none before it speaks in
+    real time, because its nets are others.
     """
     until_s = clock() + TIME_LIMIT_S
-    decodes = dict.fromkeys(setting.decode for setting in settings)
-    s3gen: dict[str, float] = {}
-    if "cached" in decodes:
-        s3gen["cached"] = timings.s3gen_s("cached")
+    s3gen: dict[tuple[str, str], float] = {}
+
+    def measure(key: tuple[str, str]) -> None:
+        if key not in s3gen and (not s3gen or clock() + timings.expected_s(*key) < until_s):
+            s3gen[key] = timings.s3gen_s(*key)
+
+    by_steps = {setting.s3gen_steps: setting.s3gen for setting in settings}  # of each, the last is the fastest
+    for key in reversed(by_steps.values()):
+        measure(key)
     trials: list[Trial] = []
     t3: dict[str, float] = {}
     for setting in settings:
-        if setting.t3_dtype != settings[0].t3_dtype and any(trial.load <= MAX_LOAD for trial in trials):
+        changed = bool(trials) and setting.nets != trials[-1].setting.nets
+        if changed and any(trial.load <= MAX_LOAD for trial in trials):
             break
         if setting.t3_dtype not in t3 and (not t3 or clock() < until_s):
             t3[setting.t3_dtype] = timings.t3_s(setting.t3_dtype)
-        if setting.decode not in s3gen and clock() + _expected_s(timings, s3gen) < until_s:
-            s3gen[setting.decode] = timings.s3gen_s(setting.decode)
-        trials.append(Trial(setting, t3.get(setting.t3_dtype), s3gen.get(setting.decode)))
+        measure(setting.s3gen)
+        trials.append(Trial(setting, t3.get(setting.t3_dtype), s3gen.get(setting.s3gen)))
     return tuple(trials)
-
-
-def _expected_s(timings: Timings, measured: dict[str, float]) -> float:
-    return timings.expected_reference_s() if "cached" in measured else 0.0
 
 
 def choose(trials: Sequence[Trial], streams: int) -> Choice:
     """Choose for `streams` streams, of trials given from the most to the least faithful.
 
     First the most faithful setting that speaks in real time for one stream. Then, if it does not carry all streams,
-    the one that carries more, as long as T3's weights stay what they are: 8 bits change which tokens are drawn, and are
-    taken only where nothing else speaks in real time. If nothing does, the fastest.
+    the one that carries more, as long as the nets stay what they are: 8 bits change which tokens are drawn, fewer steps
+    how they sound, and both are taken only where nothing else speaks in real time. If nothing does, the fastest.
     """
     figures = "; ".join(map(str, trials))
     fitting = [trial for trial in trials if trial.load <= MAX_LOAD]
@@ -126,8 +146,8 @@ def choose(trials: Sequence[Trial], streams: int) -> Choice:
         return Choice(fastest.setting, reason, load, keeps_real_time=False)
     chosen, why = fitting[0], "the most faithful setting that speaks in real time here"
     if chosen.streams < streams:
-        same_weights = [trial for trial in fitting if trial.setting.t3_dtype == chosen.setting.t3_dtype]
-        most = max(same_weights, key=lambda trial: trial.streams)
+        same_nets = [trial for trial in fitting if trial.setting.nets == chosen.setting.nets]
+        most = max(same_nets, key=lambda trial: trial.streams)
         if most.streams > chosen.streams and most.load <= _WORTH_CHANGING * chosen.load:
             why = f"one stream would be in real time with {chosen.setting.words} too, but more streams are with this"
             chosen = most

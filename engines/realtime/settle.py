@@ -5,18 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from engines.checkpoints.checkpoint import Checkpoint, default_cache_dir
 from engines.conditioning.builtin import load_builtin
 from engines.config import EngineConfig
-from engines.device import cpu_threads
+from engines.device import cpu_threads, host_memory_bytes
 from engines.kernels.dense import int8_supported
 from engines.kernels.library import simd_widths
 from engines.realtime.ladder import Choice, Setting, Timings, choose, try_settings
 from engines.realtime.measure import MeasuredTimings
 from engines.realtime.remembered import fingerprint, path_of, recall, remember
+from engines.s3gen.flow_steps import steps_to_measure, with_steps, worth_measuring
 from engines.s3gen.runtime import Runtime
 from engines.s3gen.runtimes.torch_cached import TorchCachedRuntime
 from engines.s3gen.select_runtime import ReferenceRuntime
@@ -31,6 +32,7 @@ class CpuNets:
 
     def __init__(self, checkpoint: Checkpoint, make_t3: Callable[[str], Net]) -> None:
         """`make_t3` loads T3 in a precision."""
+        self._checkpoint, self._steps = checkpoint, "auto"
         self.reference = ReferenceRuntime(checkpoint, "cpu")
         self._make_t3 = make_t3
         self._t3: dict[str, Net] = {}
@@ -48,25 +50,37 @@ class CpuNets:
         self._t3.clear()
         return net
 
-    def s3gen(self, decode: str) -> Runtime:
-        """S3Gen in this mode."""
-        loaded = self.reference.loaded
+    def take_s3gen(self, steps: str) -> ReferenceRuntime:
+        """S3Gen with this many steps, as `with_steps`; another one's memory is freed."""
+        if with_steps(self._checkpoint, steps) != with_steps(self._checkpoint, self._steps):
+            self.reference.unload()
+            self.reference = ReferenceRuntime(with_steps(self._checkpoint, steps), "cpu")
+        self._steps = steps
+        return self.reference
+
+    def s3gen(self, decode: str, steps: str) -> Runtime:
+        """S3Gen in this mode, with this many steps."""
+        loaded = self.take_s3gen(steps).loaded
         return TorchCachedRuntime(loaded) if decode == "cached" else loaded
 
 
-def settings_of(config: EngineConfig, device: str) -> tuple[Setting, ...]:
+def settings_of(config: EngineConfig, device: str, steps: Sequence[str] = ()) -> tuple[Setting, ...]:
     """The settings that the configuration leaves open, from the most to the least faithful; one if it is settled.
 
     Only T3 in this process and S3Gen on torch are measured: with other backends `auto` is the reference.
+    `steps`: those among which the speed may choose, `steps_to_measure` of the checkpoint.
     """
     open_here = device == "cpu" and config.s3gen in ("auto", "torch") and not config.strict_reference
     measured = open_here and config.t3 != "vllm"
     decodes: tuple[str, ...] = (config.decode,)
     if config.decode == "auto":
         decodes = ("reference", "cached") if measured else ("reference",)
-    settings = [Setting(decode, config.t3_dtype) for decode in decodes]
+    allowed: Sequence[str] = (config.s3gen_steps,)
+    if measured and config.s3gen_steps == "auto" and len(steps) > 1:
+        allowed = steps
+    settings = [Setting(decode, config.t3_dtype, count) for count in allowed for decode in decodes]
     if measured and config.t3 in ("auto", "torch") and config.t3_dtype == "auto" and int8_supported():
-        settings.append(Setting(decodes[-1], "int8"))
+        settings.append(Setting(decodes[-1], "int8", allowed[-1]))
     return tuple(settings)
 
 
@@ -80,14 +94,16 @@ def settle(
     clock: Callable[[], float] = time.monotonic,
     load_average: Callable[[], float] = lambda: os.getloadavg()[0],
 ) -> tuple[EngineConfig, Choice | None]:
-    """Returns the configuration with `decode` and `t3_dtype` settled, and the choice; None if there was none to make.
+    """Returns the configuration with `decode`, `t3_dtype` and `s3gen_steps` settled, and the choice; None if there was
+    none to make.
 
     `timings`: by default those of the nets on this machine; `load_average`: how many programs compute or wait to
     """
-    settings = settings_of(config, device)
+    settings = _within_memory(checkpoint, settings_of(config, device, steps_to_measure(checkpoint)))
     if len(settings) == 1:
         return _with(config, settings[0]), None
-    weights = (checkpoint.t3_path, checkpoint.s3gen_path)
+    paths = (with_steps(checkpoint, setting.s3gen_steps).s3gen_path for setting in settings)
+    weights = (checkpoint.t3_path, *dict.fromkeys(paths))
     name = fingerprint(weights, settings, cpu_threads(), next(iter(simd_widths()), 0))
     path = path_of(config.cache_dir or default_cache_dir(), name)
     trials, how = recall(path), f"measured at an earlier start; remove {path} to measure again"
@@ -106,5 +122,18 @@ def settle(
     return _with(config, choice.setting), choice
 
 
+def _within_memory(checkpoint: Checkpoint, settings: tuple[Setting, ...]) -> tuple[Setting, ...]:
+    """The settings but those whose caches are too large for this machine; at least one."""
+    host_bytes = host_memory_bytes()
+    kept = tuple(
+        setting
+        for setting in settings
+        if worth_measuring(with_steps(checkpoint, setting.s3gen_steps), setting.decode, host_bytes)
+    )
+    if len(kept) < len(settings):
+        _log.info("cached decoding with guided steps is left out: %.1f GB of memory are too few", host_bytes / 1e9)
+    return kept or settings[:1]
+
+
 def _with(config: EngineConfig, setting: Setting) -> EngineConfig:
-    return replace(config, decode=setting.decode, t3_dtype=setting.t3_dtype)
+    return replace(config, decode=setting.decode, t3_dtype=setting.t3_dtype, s3gen_steps=setting.s3gen_steps)

@@ -62,7 +62,7 @@ _DIRECTION_SCALE = 0.1  # of weight-normed tensors; the norm takes it out again
 
 
 def random_tensors(spec: ModelSpec, seed: int) -> Iterator[tuple[str, F32]]:
-    """Every `flow.` and `mel2wav.` tensor of `s3gen_meanflow.safetensors`, names and float32 values, one at a time."""
+    """Every `flow.` and `mel2wav.` tensor of S3Gen's file, names and float32 values, one at a time."""
     for name, shape in flow.expected_tensors(spec).items():
         yield flow.PREFIX + name, _flow_tensor(name, shape, seed)
     for name, shape in vocoder_weights.expected_tensors(spec).items():

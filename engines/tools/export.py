@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engines.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from engines.config import S3GEN_STEPS
 from engines.onnx.export_cache import MANIFEST, ExportError
 from engines.s3gen.export.block_graphs import BLOCK_GRAPHS
-from engines.s3gen.export.export import PRECISIONS, ExportSettings
+from engines.s3gen.export.export import PRECISIONS, ExportSettings, graphs_of
 from engines.s3gen.export.export import export as export_s3gen
 from engines.s3gen.export.graphs import GRAPHS
-from engines.s3gen.gpu.build import ENGINE_GRAPHS, BuildSettings, build_engines, engine_folder
+from engines.s3gen.flow_steps import with_steps
+from engines.s3gen.gpu.build import BuildSettings, build_engines, engine_folder, engine_graphs
 from engines.s3gen.gpu.cuda import probe
 from engines.s3gen.gpu.engine_file import slug
 from engines.s3gen.gpu.trt import architecture, load_tensorrt
@@ -33,22 +35,28 @@ def export(arguments: Sequence[str]) -> None:
         "--graphs",
         nargs="+",
         choices=sorted((*GRAPHS, *BLOCK_GRAPHS)),
-        default=list(GRAPHS),
-        help=f"S3Gen's graphs (default {' '.join(GRAPHS)})",
+        help=f"S3Gen's graphs (default {' '.join(GRAPHS)}; models with guided steps have no cfm)",
     )
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of the check (default 2)")
     parser.add_argument(
         "--t3",
         nargs="*",
         choices=T3_PRECISIONS,
-        default=list(T3_PRECISIONS),
-        help=f"precisions of T3's graphs; without a value, T3 is not exported (default {' '.join(T3_PRECISIONS)})",
+        default=None,
+        help=f"precisions of T3's graphs; without a value, T3 is not exported (default {' '.join(T3_PRECISIONS)}; "
+        "standard and multilingual have none)",
     )
     args = parser.parse_args(arguments)
-    checkpoint = open_checkpoint(args.model, cache_dir=args.cache_dir, device=args.device)
-    settings = ExportSettings(tuple(args.graphs), not args.unpadded, args.precision, args.threads)
+    checkpoint = _checkpoint(args)
+    of_model = graphs_of(checkpoint.spec)
+    if impossible := [name for name in args.graphs or () if name not in of_model]:
+        parser.error(f"{checkpoint.spec.name} has no graph {', '.join(impossible)}; it has {', '.join(of_model)}.")
+    graphs = tuple(args.graphs or (name for name in GRAPHS if name in of_model))
+    settings = ExportSettings(graphs, not args.unpadded, args.precision, args.threads)
     _print_graphs(export_s3gen(checkpoint, settings, cache_dir=args.cache_dir).folder)
-    for precision in args.t3:
+    if args.t3 and checkpoint.spec.is_llama:
+        parser.error(f"T3 of {checkpoint.spec.name} has no graphs; give --t3 without a value.")
+    for precision in () if checkpoint.spec.is_llama else T3_PRECISIONS if args.t3 is None else args.t3:
         _print_graphs(export_t3(checkpoint, precision, cache_dir=args.cache_dir))
 
 
@@ -65,7 +73,7 @@ def build(arguments: Sequence[str]) -> None:
         help=f"scratch memory that a kernel may use, in MB (default {_WORKSPACE_MB})",
     )
     args = parser.parse_args(arguments)
-    checkpoint = open_checkpoint(args.model, cache_dir=args.cache_dir, device=args.device)
+    checkpoint = _checkpoint(args)
     build_for(
         checkpoint,
         args.arch,
@@ -90,13 +98,13 @@ def build_for(
     Raises ExportError if a graph fails its check or an engine cannot be built, and CudaUnavailable if standard TensorRT
     has no GPU, as it builds on the GPU that it builds for.
     """
-    trt = load_tensorrt(flavour)
+    trt, graphs = load_tensorrt(flavour), engine_graphs(checkpoint.spec.flow)
     gpu = "any" if trt.portable else _builds_for(architecture)
-    graphs = export_s3gen(checkpoint, ExportSettings(ENGINE_GRAPHS, True, precision, 2), cache_dir=cache_dir)
+    made = export_s3gen(checkpoint, ExportSettings(graphs, True, precision, 2), cache_dir=cache_dir)
     folder = engine_folder(cache_dir)
     timing_cache = folder / f"timing-{architecture if gpu == 'any' else slug(gpu)}.cache"
-    settings = BuildSettings(architecture, workspace_mb << 20, timing_cache, gpu)
-    for name, path in build_engines(graphs, folder, settings, trt).items():
+    settings = BuildSettings(architecture, workspace_mb << 20, timing_cache, gpu, graphs)
+    for name, path in build_engines(made, folder, settings, trt).items():
         print(f"{name:10} {path.stat().st_size / 1e6:8.1f} MB  {path}")
 
 
@@ -115,8 +123,14 @@ def _parser(command: str, description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"mynah-engines {command}", description=description)
     parser.add_argument("--model", default="auto", help="model, as for mynah-serve (default auto)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda: which model auto is (default cpu)")
+    parser.add_argument("--s3gen-steps", choices=S3GEN_STEPS, default="auto", help="as for mynah-serve (default auto)")
     parser.add_argument("--cache-dir", type=Path, help="folder of exports and engines; default as for mynah-serve")
     return parser
+
+
+def _checkpoint(args: argparse.Namespace) -> Checkpoint:
+    opened = open_checkpoint(args.model, cache_dir=args.cache_dir, device=args.device)
+    return with_steps(opened, args.s3gen_steps)
 
 
 def _print_graphs(folder: Path) -> None:

@@ -7,21 +7,25 @@ import dataclasses
 import json
 from collections.abc import Sequence
 
-from engines.config import SCHEDULE_NAMES
-from engines.model_spec import MODELS
+from engines.config import S3GEN_STEPS, SCHEDULE_NAMES
+from engines.model_spec import MEANFLOW_STEPS, MODELS, with_guided_flow, with_meanflow
 from engines.planning.gpus import GPUS
 from engines.planning.plan import Plan, Planner
 from engines.planning.times import S3GEN, T3, Assumptions, Times
 
 _STREAMS = 32
+_MODELS = sorted(name for name, spec in MODELS.items() if not spec.is_llama)  # whose T3 runs on the backends below
 
 
 def plan(arguments: Sequence[str]) -> int:
     """Print the plan. Returns 0, or 1 if the GPU cannot carry the streams."""
     args = _parser().parse_args(arguments)
     given = Assumptions(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Assumptions)})
-    given.check(MODELS[args.model])
-    times = Times(MODELS[args.model], GPUS[args.gpu], args.t3, args.s3gen, given)
+    spec = MODELS[args.model]
+    if args.s3gen_steps != "auto":
+        spec = with_meanflow(spec) if args.s3gen_steps == str(MEANFLOW_STEPS) else with_guided_flow(spec)
+    given.check(spec)
+    times = Times(spec, GPUS[args.gpu], args.t3, args.s3gen, given)
     made = Planner(times, args.schedule).plan(args.streams, args.usd_per_hour)
     print(json.dumps(made.as_json(), indent=2) if args.json else text(made))
     return 1 if made.problems else 0
@@ -84,9 +88,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--gpu", choices=sorted(GPUS), required=True, help="the GPU")
     parser.add_argument("--streams", type=_positive, default=_STREAMS, help=f"concurrent streams (default {_STREAMS})")
-    parser.add_argument("--model", choices=sorted(MODELS), default="turbo", help="default turbo")
+    parser.add_argument("--model", choices=_MODELS, default="turbo", help="default turbo")
     parser.add_argument("--t3", choices=sorted(T3), default="vllm", help="backend of T3 (default vllm)")
     parser.add_argument("--s3gen", choices=sorted(S3GEN), default="tensorrt", help="runtime (default tensorrt)")
+    parser.add_argument(
+        "--s3gen-steps", choices=S3GEN_STEPS, default="auto", help="of S3Gen's flow (default auto: as published)"
+    )
     parser.add_argument(
         "--schedule", choices=SCHEDULE_NAMES, default="balanced", help="window sizes (default balanced)"
     )

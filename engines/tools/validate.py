@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from engines.api import AudioChunk, Segment, SegmentDone, SpeechStream
 from engines.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from engines.config import EngineConfig, Sampling
+from engines.config import EngineConfig
 from engines.errors import EngineBusy, EngineError
 from engines.factory import build_engine
 from engines.model_spec import SAMPLE_RATE_HZ, SAMPLES_PER_TOKEN
@@ -104,24 +104,24 @@ class Checklist:
         """The graphs that engines are built from, exported and checked; the engines where TensorRT and a GPU are."""
         try:
             from engines.s3gen.export.export import ExportSettings, export
-            from engines.s3gen.gpu.build import ENGINE_GRAPHS, BuildSettings, build_engines, engine_folder
+            from engines.s3gen.gpu.build import BuildSettings, build_engines, engine_folder, engine_graphs
         except ModuleNotFoundError as error:
             raise Absent(f"{error.name} is not installed") from error
         from engines.s3gen.gpu.cuda import CudaUnavailable, probe
         from engines.s3gen.gpu.trt import TensorRTMissing, load_tensorrt
 
         checkpoint = open_checkpoint(self._config.model, cache_dir=self._config.cache_dir, device="cpu")
-        settings = ExportSettings(ENGINE_GRAPHS, True, "fp32", self._config.threads or 2)
+        names = engine_graphs(checkpoint.spec.flow)
+        settings = ExportSettings(names, True, "fp32", self._config.threads or 2)
         exported = export(checkpoint, settings, cache_dir=self._config.cache_dir)
-        graphs = f"{len(ENGINE_GRAPHS)} graphs exported and equal to torch"
+        graphs = f"{len(names)} graphs exported and equal to torch"
         try:
             gpu, trt = probe(), load_tensorrt()
         except (CudaUnavailable, TensorRTMissing) as why:
             return None, f"{graphs}; no engines: {str(why)[:100]}"
         began_s = time.perf_counter()
-        build_engines(
-            exported, engine_folder(self._config.cache_dir), BuildSettings(gpu.architecture, gpu=gpu.name), trt
-        )
+        target = BuildSettings(gpu.architecture, gpu=gpu.name, graphs=names)
+        build_engines(exported, engine_folder(self._config.cache_dir), target, trt)
         return None, f"{graphs}; {trt.name} {trt.version} engines in {time.perf_counter() - began_s:.0f} s"
 
     async def _valid_audio(self, engine: Pipeline) -> str:
@@ -231,7 +231,7 @@ async def _opened(engine: Pipeline, seed: int) -> SpeechStream:
     """A stream. A device that was late a moment ago refuses one; while nothing speaks that passes."""
     if engine.default_voice is None:
         raise Absent("the model has no built-in voice")
-    sampling = Sampling(seed=seed, max_speech_tokens=_SPEECH_TOKENS)
+    sampling = replace(engine.info.sampling, seed=seed, max_speech_tokens=_SPEECH_TOKENS)
     for _ in range(_OPEN_TRIES):
         with contextlib.suppress(EngineBusy):
             return await engine.open(engine.default_voice, sampling)

@@ -53,12 +53,14 @@ class Backlog:
         *,
         word_times: bool = False,
         word_guard: bool = False,
+        language: str = "",
         continuity: bool = False,
     ) -> None:
         """`early_start` may end a sentence while there is no other work; then `on_early_work` is called.
 
-        `word_times`, `word_guard`, `continuity`: as of every Segment.
+        `word_times`, `word_guard`, `language`, `continuity`: as of every Segment.
         """
+        self._language = language
         self._flags = {"word_times": word_times, "word_guard": word_guard, "continuity": continuity}
         self._early_start, self._on_early_work = early_start, on_early_work
         self._reader = reader
@@ -205,7 +207,7 @@ class Backlog:
                 self._work.append(Silence(self._segments, item.duration_s))
                 self._segments += 1
             else:
-                segment = _segment(self._segments, item, self._flags)
+                segment = _segment(self._segments, item, self._language, self._flags)
                 self._work.append(segment)
                 self._segments += 1
                 self._queued_chars += len(segment.written)
@@ -213,10 +215,11 @@ class Backlog:
             self._more.set()
 
 
-def _segment(index: int, utterance: Utterance, flags: Mapping[str, bool]) -> Segment:
+def _segment(index: int, utterance: Utterance, language: str, flags: Mapping[str, bool]) -> Segment:
     reading = utterance.reading
     same = reading.spoken == reading.written and not reading.spans
-    return Segment(index, reading.spoken, utterance.speed, reading=None if same else reading, **flags)
+    written = None if same else reading
+    return Segment(index, reading.spoken, utterance.speed, reading=written, language=language, **flags)
 
 
 def _now_s() -> float:

@@ -15,11 +15,23 @@ from safetensors.torch import load_file
 from engines.checkpoints.checkpoint import Checkpoint
 from engines.checkpoints.tensor_file import write_tensors
 from engines.conditioning import random_weights as voice_weights
-from engines.model_spec import MEL_BANDS, MEL_HOP_SAMPLES, SPEECH_CODES, TINY, TURBO, X_VECTOR_DIM, ModelSpec
+from engines.model_spec import (
+    GUIDED_STEPS,
+    MEL_BANDS,
+    MEL_HOP_SAMPLES,
+    SPEECH_CODES,
+    TINY,
+    TURBO,
+    X_VECTOR_DIM,
+    ModelSpec,
+    with_guided_flow,
+)
+from engines.s3gen.nets.cfm import euler_times
 from engines.s3gen.nets.source import HARMONICS
 from engines.s3gen.random_weights import random_tensors
 from engines.s3gen.runtime import FlowBatch, VocoderBatch
 from engines.s3gen.runtimes.torch import TorchRuntime
+from tests.engines.s3gen.small_nets import GUIDED_TINY
 from tests.reference import upstream
 
 import chatterbox.models.s3gen.hifigan as upstream_hifigan  # isort: skip  (found by way of tests.reference.upstream)
@@ -45,6 +57,12 @@ class Pair:
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     """Turbo stands for Nano too: they share S3Gen."""
     return Pair(request.param, tmp_path_factory.mktemp("s3gen"))
+
+
+@pytest.fixture(scope="module")
+def guided(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """At the tiny size, with the flow of standard and Multilingual."""
+    return Pair(GUIDED_TINY, tmp_path_factory.mktemp("guided"))
 
 
 @contextmanager
@@ -87,10 +105,10 @@ def upstream_mel(model: S3Token2Wav, batch: FlowBatch, prompt_tokens: int) -> np
         "prompt_feat_len": None,
         "embedding": torch.tensor(batch.x_vector),
     }
-    new = tokens[:, prompt_tokens:]
+    new, steps = tokens[:, prompt_tokens:], 2 if model.meanflow else 10
     with drawing(torch.tensor(batch.noise).transpose(1, 2)):
         mel, _ = model.flow.inference(
-            new, torch.tensor([new.shape[1]]), **prompt, finalize=True, n_timesteps=2, meanflow=True
+            new, torch.tensor([new.shape[1]]), **prompt, finalize=True, n_timesteps=steps, meanflow=model.meanflow
         )
     return mel[0].T.numpy()
 
@@ -108,6 +126,29 @@ def test_a_long_prompt_and_utterance_equal_upstreams(tmp_path: Path) -> None:
     tiny, batch = Pair(TINY, tmp_path), flow_batch(250, new_tokens=170)
     got = tiny.ours.flow(batch)[0, 500:]
     assert np.abs(got - upstream_mel(tiny.upstream, batch, 250)).max() < 1e-4
+
+
+@pytest.mark.parametrize(("prompt_tokens", "new_tokens"), [(40, 31), (170, 90)])
+def test_mel_of_ten_guided_steps_equals_upstreams(guided: Pair, prompt_tokens: int, new_tokens: int) -> None:
+    batch = flow_batch(prompt_tokens, new_tokens)
+    expected = upstream_mel(guided.upstream, batch, prompt_tokens)
+    got = guided.ours.flow(batch)[0, 2 * prompt_tokens :]
+    assert expected.std() > 0.5
+    assert np.abs(got - expected).max() < 1e-4
+
+
+def test_mel_of_ten_guided_steps_equals_upstreams_at_full_size(tmp_path: Path) -> None:
+    full, batch = Pair(with_guided_flow(TURBO), tmp_path), flow_batch(20, 12)
+    expected = upstream_mel(full.upstream, batch, 20)
+    assert np.abs(full.ours.flow(batch)[0, 40:] - expected).max() < 1e-4 * max(1.0, float(np.abs(expected).max()))
+
+
+def test_the_guided_schedule_is_upstreams() -> None:
+    times = euler_times(GUIDED_STEPS)
+    assert len(times) == 11
+    assert times[0] == 0.0
+    assert times[5] == pytest.approx(1 - np.cos(np.pi / 4), abs=1e-7)
+    assert times[-1] == pytest.approx(1.0, abs=1e-6)
 
 
 def test_f0_and_waveform_equal_upstreams(pair: Pair) -> None:
@@ -141,10 +182,11 @@ def test_f0_and_waveform_equal_upstreams(pair: Pair) -> None:
     assert np.abs(off).max() < 3e-4  # the phase is a sum over f0, whose last bits differ: 5e-5 to 1.4e-4 was seen
 
 
-def test_upstream_loads_our_random_file_strictly(tmp_path: Path) -> None:
-    everything = chain(random_tensors(TINY, 0), voice_weights.random_tensors(TINY, 0))
+@pytest.mark.parametrize("spec", [TINY, GUIDED_TINY], ids=["meanflow", "guided"])
+def test_upstream_loads_our_random_file_strictly(tmp_path: Path, spec: ModelSpec) -> None:
+    everything = chain(random_tensors(spec, 0), voice_weights.random_tensors(spec, 0))
     write_tensors(tmp_path / "s3gen.safetensors", everything)
-    upstream.s3gen(TINY).load_state_dict(load_file(tmp_path / "s3gen.safetensors"), strict=True)
+    upstream.s3gen(spec).load_state_dict(load_file(tmp_path / "s3gen.safetensors"), strict=True)
 
 
 def test_random_tensors_repeat_with_their_seed() -> None:

@@ -21,7 +21,7 @@ from engines.s3gen.cache.attention import KVView, RowsKVView
 from engines.s3gen.cache.conv import ConvState, StreamingConv, cfm_widths
 from engines.s3gen.cache.kv import KVBlock
 from engines.s3gen.nets import cfm, encoder
-from engines.s3gen.nets.cfm import EULER_TIMES, Estimator
+from engines.s3gen.nets.cfm import Estimator, euler_times, guided, in_lanes, twice
 from engines.s3gen.nets.encoder import PositionCache, Positions, TokenEncoder
 from engines.s3gen.nets.flow import Flow
 from engines.s3gen.nets.layers import attend, mask_frames
@@ -63,15 +63,15 @@ class CachedKeys(Protocol):
         ...
 
     def step(self, index: int, block: Tensor) -> KVView:
-        """The CFM's in one Euler step."""
+        """The CFM's in one Euler step, of the rows' lanes as KVBlock has them."""
         ...
 
 
 class RowsCachedKeys:
     """CachedKeys of rows whose parts lie apart and differ in length."""
 
-    def __init__(self, cached: Sequence[Sequence[KVBlock]]) -> None:
-        self._cached = cached
+    def __init__(self, cached: Sequence[Sequence[KVBlock]], lanes: int = 1) -> None:
+        self._cached, self._lanes = cached, lanes
 
     def lower(self, block: Tensor) -> KVView:
         """As CachedKeys.lower."""
@@ -83,7 +83,10 @@ class RowsCachedKeys:
 
     def step(self, index: int, block: Tensor) -> KVView:
         """As CachedKeys.step."""
-        return RowsKVView([[part.steps[index] for part in row] for row in self._cached], block)
+        lanes = range(self._lanes)
+        return RowsKVView(
+            [[part.steps[index, :, lane] for part in row] for lane in lanes for row in self._cached], block
+        )
 
 
 @dataclass(frozen=True)
@@ -137,20 +140,21 @@ class FlowBlocks:
         return mu, token_conv.state(), frame_conv.state()
 
     def _solve(self, blocks: Blocks, mu: Tensor, kv: KVBlock) -> tuple[Tensor, Tensor]:
-        """mel (B, 2M, 80), and the convolutions' states (B, Euler steps, 2, channels)."""
+        """mel (B, 2M, 80), and the convolutions' states (B, Euler steps, lanes, 2, channels)."""
         lengths = None if blocks.lengths is None else blocks.lengths * MEL_FRAMES_PER_TOKEN
         x, states = blocks.noise.float(), []
-        for step, (t, r) in enumerate(pairwise(EULER_TIMES)):
+        new, lanes = blocks.new * MEL_FRAMES_PER_TOKEN, self.spec.lanes
+        for step, (t, r) in enumerate(pairwise(euler_times(self.spec.guided_steps))):
             view = blocks.cached.step(step, kv.steps[step])
-            convs = StreamingConv(
-                blocks.conv_states.steps[:, step], cfm_widths(self.spec), blocks.new * MEL_FRAMES_PER_TOKEN
-            )
+            before = blocks.conv_states.steps[:, step].transpose(0, 1).flatten(0, 1)  # lanes become rows
+            convs = StreamingConv(before, cfm_widths(self.spec), new.repeat(lanes))
             times = (x.new_full((len(x),), t), x.new_full((len(x),), r))
             velocity = block_velocity(
                 self._estimator, (x, mu, blocks.speaker, blocks.prompt_mel), lengths, times, view, convs
             )
-            x = x + (r - t) * velocity.float()
-            states.append(convs.state())
+            x = x + (r - t) * velocity
+            after = convs.state()
+            states.append(after.view(lanes, -1, *after.shape[1:]).transpose(0, 1))
         return mask_frames(x, lengths), torch.stack(states, dim=1)
 
 
@@ -212,7 +216,25 @@ def block_velocity(
     kv: KVView,
     convs: StreamingConv,
 ) -> Tensor:
-    """As Estimator.forward, for blocks; `inputs` are its x, mu, speaker and prompt_mel."""
+    """As cfm.step_velocity, for blocks; `inputs` are its x, mu, speaker and prompt_mel.
+
+    `kv` and `convs` are those of all lanes, as KVBlock has them.
+    """
+    if not net.guided_steps:
+        return _lane_velocity(net, inputs, lengths, times, kv, convs).float()
+    times = twice(times[0]), twice(times[1])
+    return guided(_lane_velocity(net, in_lanes(*inputs), twice(lengths), times, kv, convs))
+
+
+def _lane_velocity(
+    net: Estimator,
+    inputs: tuple[Tensor, Tensor, Tensor, Tensor],
+    lengths: Tensor | None,
+    times: tuple[Tensor, Tensor],
+    kv: KVView,
+    convs: StreamingConv,
+) -> Tensor:
+    """As Estimator.forward, for blocks."""
     x, mu, speaker, prompt_mel = inputs
     dtype = net.final_block.norm.weight.dtype
     time = net._time(*times, dtype)

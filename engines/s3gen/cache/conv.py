@@ -13,7 +13,6 @@ from torch import Tensor
 
 from engines.model_spec import MEL_BANDS, FlowSpec
 from engines.s3gen.cache.prompt_cache import Sized
-from engines.s3gen.nets.cfm import EULER_STEPS
 
 LOOKAHEAD_TAIL_TOKENS = 2  # of the lookahead's second convolution
 UP_TAIL_FRAMES = 4
@@ -34,7 +33,7 @@ def _shapes(spec: FlowSpec) -> tuple[tuple[int, ...], ...]:
     return (
         (LOOKAHEAD_TAIL_TOKENS, spec.width),
         (UP_TAIL_FRAMES, spec.width),
-        (EULER_STEPS, CFM_TAIL_FRAMES, sum(cfm_widths(spec))),
+        (spec.steps, spec.lanes, CFM_TAIL_FRAMES, sum(cfm_widths(spec))),
     )
 
 
@@ -44,7 +43,7 @@ class _State(Generic[A]):
 
     tokens  (2, width): the lookahead's second convolution
     frames  (4, width): the up-layer's
-    steps   (Euler steps, 2, sum of `cfm_widths`): the CFM's, side by side in the order in which they are computed
+    steps   (Euler steps, lanes, 2, sum of `cfm_widths`): the CFM's, side by side in the order of computing
     """
 
     tokens: A

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from engines.model_spec import MEL_FRAMES_PER_TOKEN, FlowSpec
 from engines.s3gen.cache.ring import RingBuffer
-from engines.s3gen.nets.cfm import EULER_STEPS
 
 F32 = npt.NDArray[np.float32]
 
@@ -58,13 +57,15 @@ class KVBlock(_Block[Tensor]):
 
     lower  (encoder layers, n, 2 x width)
     upper  (upper layers, 2n, 2 x width)
-    steps  (Euler steps, transformer blocks, 2n, 2 x attention width)
+    steps  (Euler steps, transformer blocks, lanes, 2n, 2 x attention width)
+
+    A batch has an axis of rows before that of tokens. The CFM's rows are first all conditional lanes, then all
+    unconditional ones: its `steps` are (Euler steps, transformer blocks, lanes x rows, 2n, 2 x attention width).
     """
 
     @classmethod
     def empty(cls, spec: FlowSpec, tokens: int, like: Tensor, batch: int | None = None) -> KVBlock:
-        """Uninitialised, of the dtype and on the device of `like`; with `batch`, for that many rows (an axis before
-        that of tokens)."""
+        """Uninitialised, of the dtype and on the device of `like`; with `batch`, for that many rows."""
         rows = () if batch is None else (batch,)
         frames, width = tokens * MEL_FRAMES_PER_TOKEN, 2 * spec.width
         blocks = (spec.mid_stages + 2) * spec.blocks_per_stage
@@ -72,7 +73,7 @@ class KVBlock(_Block[Tensor]):
         return cls(
             like.new_empty(spec.encoder_layers, *rows, tokens, width),
             like.new_empty(spec.up_layers, *rows, frames, width),
-            like.new_empty(EULER_STEPS, blocks, *rows, frames, attention),
+            like.new_empty(spec.steps, blocks, spec.lanes * (batch or 1), frames, attention),
         )
 
     def put(self, tokens: slice, source: KVBlock) -> None:
@@ -84,10 +85,27 @@ class KVBlock(_Block[Tensor]):
 
     def row(self, index: int, tokens: slice) -> KVBlock:
         """A copy of some tokens of one row of a batch."""
-        one = KVBlock(self.lower[:, index], self.upper[:, index], self.steps[:, :, index]).cut(tokens)
+        one = KVBlock(self.lower[:, index], self.upper[:, index], self.lanes(index)).cut(tokens)
         return KVBlock(
             *(part.clone(memory_format=torch.contiguous_format) for part in (one.lower, one.upper, one.steps))
         )
+
+    def only_row(self) -> KVBlock:
+        """The row of a batch of one, as views."""
+        assert self.lower.shape[1] == 1
+        return KVBlock(self.lower[:, 0], self.upper[:, 0], self.steps)
+
+    def lanes(self, index: int) -> Tensor:
+        """The part of `steps` of one row of a batch, as a view."""
+        return self.steps[:, :, index :: self.lower.shape[1]]
+
+
+def token_bytes(spec: FlowSpec, bytes_per_value: int = 4) -> int:
+    """Bytes of one token's keys and values."""
+    encoder = (spec.encoder_layers + MEL_FRAMES_PER_TOKEN * spec.up_layers) * 2 * spec.width
+    blocks = (spec.mid_stages + 2) * spec.blocks_per_stage
+    step = MEL_FRAMES_PER_TOKEN * blocks * 2 * spec.cfm_heads * spec.cfm_head_dim
+    return (encoder + spec.steps * spec.lanes * step) * bytes_per_value
 
 
 class KVCache:
@@ -131,9 +149,9 @@ class KVCache:
 class HostKVBlock(_Block[F32]):
     """A run of n tokens on the host, for ONNX Runtime; keys before values, head by head, as attention reads them.
 
-    lower  (encoder layers, 2, heads, n, head width)
-    upper  (upper layers, 2, heads, 2n, head width)
-    steps  (Euler steps, transformer blocks, 2, heads, 2n, head width)
+    lower  (encoder layers, 2, 1, heads, n, head width)
+    upper  (upper layers, 2, 1, heads, 2n, head width)
+    steps  (Euler steps, transformer blocks, 2, lanes, heads, 2n, head width)
     """
 
     @classmethod
@@ -142,9 +160,9 @@ class HostKVBlock(_Block[F32]):
         frames, head = tokens * MEL_FRAMES_PER_TOKEN, spec.width // spec.heads
         blocks = (spec.mid_stages + 2) * spec.blocks_per_stage
         return cls(
-            np.empty((spec.encoder_layers, 2, spec.heads, tokens, head), np.float32),
-            np.empty((spec.up_layers, 2, spec.heads, frames, head), np.float32),
-            np.empty((EULER_STEPS, blocks, 2, spec.cfm_heads, frames, spec.cfm_head_dim), np.float32),
+            np.empty((spec.encoder_layers, 2, 1, spec.heads, tokens, head), np.float32),
+            np.empty((spec.up_layers, 2, 1, spec.heads, frames, head), np.float32),
+            np.empty((spec.steps, blocks, 2, spec.lanes, spec.cfm_heads, frames, spec.cfm_head_dim), np.float32),
         )
 
     def put(self, tokens: slice, source: HostKVBlock) -> None:

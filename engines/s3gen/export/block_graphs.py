@@ -19,7 +19,7 @@ from engines.model_spec import MEL_BANDS, MEL_FRAMES_PER_TOKEN, X_VECTOR_DIM, Fl
 from engines.s3gen.cache.cached_flow import block_velocity, encode_block
 from engines.s3gen.cache.conv import CFM_TAIL_FRAMES, LOOKAHEAD_TAIL_TOKENS, UP_TAIL_FRAMES, StreamingConv, cfm_widths
 from engines.s3gen.export.graphs import Graph, Port
-from engines.s3gen.nets.cfm import Estimator
+from engines.s3gen.nets.cfm import Estimator, twice
 from engines.s3gen.nets.encoder import TokenEncoder
 from engines.s3gen.nets.flow import load_flow
 from engines.s3gen.nets.layers import key_bias, mask_frames
@@ -33,7 +33,10 @@ _PROMPT_LENGTHS = Port("prompt_lengths", ("batch",), "int64")
 
 
 def block_graphs(spec: FlowSpec) -> dict[str, Graph]:
-    """Both graphs. Keys and values are (batch, heads, n, head width); see `part_name` and `own_name`."""
+    """Both graphs. Keys and values are (batch, heads, n, head width); see `part_name` and `own_name`.
+
+    With guidance the CFM's keys, values and tails are (rows, ...): all conditional lanes, then all unconditional ones.
+    """
     return {graph.name: graph for graph in (_encoder_graph(spec), _cfm_graph(spec))}
 
 
@@ -82,8 +85,8 @@ def _encoder_graph(spec: FlowSpec) -> Graph:
 
 
 def _cfm_graph(spec: FlowSpec) -> Graph:
-    units = ["frames"] * ((spec.mid_stages + 2) * spec.blocks_per_stage)
-    tails = Port("tails", ("batch", CFM_TAIL_FRAMES, sum(cfm_widths(spec))))
+    units, rows = ["frames"] * ((spec.mid_stages + 2) * spec.blocks_per_stage), "rows" if spec.lanes > 1 else "batch"
+    tails = Port("tails", (rows, CFM_TAIL_FRAMES, sum(cfm_widths(spec))))
     inputs = (
         Port("x", _MEL),
         Port("mu", _MEL),
@@ -95,25 +98,23 @@ def _cfm_graph(spec: FlowSpec) -> Graph:
         Port("t", ("batch",)),
         Port("r", ("batch",)),
         tails,
-        *_cached_ports(units, spec.cfm_heads, spec.cfm_head_dim),
+        *_cached_ports(units, spec.cfm_heads, spec.cfm_head_dim, rows),
     )
-    own = _own_ports(units, spec.cfm_heads, spec.cfm_head_dim)
+    own = _own_ports(units, spec.cfm_heads, spec.cfm_head_dim, rows)
     outputs = (Port("next_x", _MEL), Port("next_tails", tails.axes), *own)
-    return Graph(CFM_BLOCK, inputs, outputs, "lengths", "frames", (_PROMPT_LENGTHS.name,))
+    return Graph(CFM_BLOCK, inputs, outputs, "lengths", "frames", (_PROMPT_LENGTHS.name,), spec.lanes)
 
 
-def _cached_ports(units: Sequence[str], heads: int, head: int) -> list[Port]:
+def _cached_ports(units: Sequence[str], heads: int, head: int, rows: str = "batch") -> list[Port]:
     return [
-        Port(part_name(part, layer), ("batch", heads, f"{part.split('_')[0]}_{unit}", head))
+        Port(part_name(part, layer), (rows, heads, f"{part.split('_')[0]}_{unit}", head))
         for layer, unit in enumerate(units)
         for part in _PARTS
     ]
 
 
-def _own_ports(units: Sequence[str], heads: int, head: int) -> list[Port]:
-    return [
-        Port(own_name(kind, layer), ("batch", heads, unit, head)) for layer, unit in enumerate(units) for kind in _OWN
-    ]
+def _own_ports(units: Sequence[str], heads: int, head: int, rows: str = "batch") -> list[Port]:
+    return [Port(own_name(kind, layer), (rows, heads, unit, head)) for layer, unit in enumerate(units) for kind in _OWN]
 
 
 def block_nets(checkpoint: Checkpoint) -> dict[str, nn.Module]:
@@ -181,10 +182,12 @@ class CfmBlock(nn.Module):
         tails: Tensor,
         *cached: Tensor,
     ) -> tuple[Tensor, ...]:
+        if self.estimator.guided_steps:
+            prompt_lengths, new_frames = twice(prompt_lengths), twice(new_frames)
         kv = GraphKVView(_layers_of(cached), prompt_lengths)
         convs = StreamingConv(tails, self._widths, new_frames)
         velocity = block_velocity(self.estimator, (x, mu, speaker, prompt_mel), lengths, (t, r), kv, convs)
-        next_x = mask_frames(x + (r - t)[:, None, None] * velocity.float(), lengths)
+        next_x = mask_frames(x + (r - t)[:, None, None] * velocity, lengths)
         return next_x, convs.state(), *kv.own
 
 

@@ -75,7 +75,7 @@ def check_graph(
         lengths = list(case) if padded else [max(case)] * len(case)
         arrays = random_inputs(graph, lengths, seed)
         for port, ours, theirs in _outputs(graph, session, net, arrays, ports):
-            for row, length in enumerate(lengths):
+            for row, length in enumerate(lengths_of_rows(graph, port, lengths)):
                 a, b = (frames_of(graph, port, out[row], length) for out in (ours, theirs))
                 error, energy = max(error, frame_error(a, b)), max(energy, energy_error_db(a, b))
                 finite = finite and bool(np.isfinite(a).all())
@@ -125,6 +125,11 @@ def _finite_on_extremes(graph: Graph, session: ort.InferenceSession, *, padded: 
         if not all(np.isfinite(output).all() for output in outputs):
             return False
     return True
+
+
+def lengths_of_rows(graph: Graph, port: Port, lengths: Sequence[int]) -> list[int]:
+    """The lengths of a port's rows, from those of the batch."""
+    return list(lengths) * (graph.lanes if port.axes[0] == "rows" else 1)
 
 
 def frames_of(graph: Graph, port: Port, row: F32, length: int) -> F32:

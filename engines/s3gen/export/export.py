@@ -26,7 +26,7 @@ from engines.onnx.export_cache import MANIFEST, ExportError, cached_folder, sha2
 from engines.s3gen.export.block_graphs import block_graphs, block_nets
 from engines.s3gen.export.check import CheckReport, check_graph
 from engines.s3gen.export.fold import fold_weights
-from engines.s3gen.export.graphs import GRAPHS, Graph, Port, load_nets, random_inputs, variant
+from engines.s3gen.export.graphs import CFM, GRAPHS, Graph, Port, load_nets, random_inputs, variant
 from engines.s3gen.export.precision import to_mixed_fp16
 
 _log = logging.getLogger(__name__)
@@ -91,8 +91,9 @@ def export(checkpoint: Checkpoint, settings: ExportSettings, *, cache_dir: Path 
 
 
 def graphs_of(spec: ModelSpec) -> dict[str, Graph]:
-    """All graphs by name."""
-    return {**GRAPHS, **block_graphs(spec.flow)}
+    """All graphs by name. Ten unrolled steps would be ten times one step's graph, and say no more."""
+    whole = {name: graph for name, graph in GRAPHS.items() if graph is not CFM or not spec.flow.guided_steps}
+    return {**whole, **block_graphs(spec.flow)}
 
 
 def exporter_version() -> str:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from engines.checkpoints.checkpoint import Checkpoint
 from engines.model_spec import MEL_BANDS, MEL_FRAMES_PER_TOKEN, MEL_HOP_SAMPLES, SPEECH_CODES, X_VECTOR_DIM
-from engines.s3gen.nets.cfm import EULER_TIMES, Estimator
+from engines.s3gen.nets.cfm import EULER_TIMES, Estimator, step_velocity
 from engines.s3gen.nets.flow import load_flow
 from engines.s3gen.nets.layers import mask_frames
 from engines.s3gen.nets.source import HARMONICS
@@ -40,7 +40,7 @@ class Port:
 @dataclass(frozen=True)
 class Graph:
     """`lengths` names the input with each row's length in units of the `time` axis; `masks` are the other inputs that
-    only the padded variant has."""
+    only the padded variant has; `lanes` are the rows of a `rows` axis for each row of the batch."""
 
     name: str
     inputs: tuple[Port, ...]
@@ -48,6 +48,7 @@ class Graph:
     lengths: str
     time: str  # the axis of lengths
     masks: tuple[str, ...] = ()
+    lanes: int = 1
 
     def ports(self, *, padded: bool) -> tuple[Port, ...]:
         """The inputs of one of the two variants."""
@@ -60,6 +61,8 @@ class Graph:
         positions = 2 * (prompt_tokens + context_tokens + tokens + _SPARE_POSITIONS)
         in_tokens = {"prompt": prompt_tokens, "context": context_tokens, "position": positions}
         own = {"batch": batch, "tokens": tokens, "frames": frames, "samples": frames * MEL_HOP_SAMPLES}
+        if self.lanes > 1:
+            own["rows"] = batch * self.lanes
         return {
             **own,
             **{f"{name}_tokens": count for name, count in in_tokens.items()},
@@ -121,7 +124,7 @@ class EulerStep(nn.Module):
     def forward(
         self, x: Tensor, mu: Tensor, speaker: Tensor, prompt_mel: Tensor, lengths: Tensor | None, t: Tensor, r: Tensor
     ) -> Tensor:
-        velocity = self.estimator(x, mu, speaker, prompt_mel, lengths, t, r).float()
+        velocity = step_velocity(self.estimator, x, mu, speaker, prompt_mel, lengths, t, r)
         return mask_frames(x + (r - t)[:, None, None] * velocity, lengths)
 
 

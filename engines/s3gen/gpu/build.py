@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from engines.checkpoints.checkpoint import default_cache_dir
+from engines.model_spec import FlowSpec
 from engines.onnx.export_cache import ExportError
 from engines.s3gen.export.export import Export
-from engines.s3gen.export.graphs import CFM, ENCODER, GRAPHS, VOCODER, Graph
+from engines.s3gen.export.graphs import CFM, CFM_STEP, ENCODER, GRAPHS, VOCODER, Graph
 from engines.s3gen.gpu.buckets import Bucket, buckets
 from engines.s3gen.gpu.engine_file import EngineFileRefused, EngineIdentity, find_engine, write_engine
 from engines.s3gen.gpu.trt import RTX_ARCHITECTURES, TensorRT
@@ -28,18 +29,25 @@ _HOW = "TF32 off, scratch memory from the caller, no auxiliary streams"
 ENGINE_GRAPHS = (ENCODER.name, CFM.name, VOCODER.name)
 
 
+def engine_graphs(flow: FlowSpec) -> tuple[str, ...]:
+    """The graphs that become engines: of many steps one alone, which solver.py repeats."""
+    return (ENCODER.name, CFM_STEP.name, VOCODER.name) if flow.guided_steps else ENGINE_GRAPHS
+
+
 @dataclass(frozen=True)
 class BuildSettings:
     """architecture     of the GPU that will run the engines, e.g. sm86
     gpu              its name, for standard TensorRT, whose engines run on GPUs of that name alone
     workspace_bytes    limit of a kernel's scratch memory on that GPU
     timing_cache       a file of kernel times kept between builds, for flavours that measure them; None: no cache
+    graphs             that become engines, `engine_graphs` of the model
     """
 
     architecture: str = "sm86"
     workspace_bytes: int = 2 << 30
     timing_cache: Path | None = None
     gpu: str = "any"
+    graphs: tuple[str, ...] = ENGINE_GRAPHS
 
     def __post_init__(self) -> None:
         checked_architecture(self.architecture)
@@ -54,9 +62,12 @@ def identity(made: Export, graph: str, settings: BuildSettings, trt: TensorRT) -
 
 
 def build_engines(
-    made: Export, folder: Path, settings: BuildSettings, trt: TensorRT, graphs: Sequence[str] = ENGINE_GRAPHS
+    made: Export, folder: Path, settings: BuildSettings, trt: TensorRT, graphs: Sequence[str] = ()
 ) -> dict[str, Path]:
-    """Build the engines of an export that `folder` lacks. Returns the paths of all. Raises ExportError."""
+    """Build the engines of an export that `folder` lacks. Returns the paths of all. Raises ExportError.
+
+    graphs: some of the settings'; (): all of them
+    """
     if trt.portable and settings.architecture not in RTX_ARCHITECTURES:
         raise ExportError(
             f"{trt.name} does not support {settings.architecture}, only {', '.join(RTX_ARCHITECTURES)}; "
@@ -64,7 +75,7 @@ def build_engines(
         )
     folder.mkdir(parents=True, exist_ok=True)
     paths = {}
-    for name in graphs:
+    for name in graphs or settings.graphs:
         wanted = identity(made, name, settings, trt)
         try:
             paths[name] = find_engine(folder, wanted)

@@ -25,7 +25,7 @@ from engines.s3gen.cache.conv import ConvState
 from engines.s3gen.gpu.static_keys import StaticKeys
 from engines.s3gen.nets.encoder import PositionCache
 from engines.s3gen.runtime import F32, CachedFlowBatch, FlowBatch, Runtime, VocoderBatch, VocoderResult
-from engines.s3gen.runtimes.cached import DEFAULT_CONTEXT_TOKENS, DEFAULT_PROMPT_BYTES
+from engines.s3gen.runtimes.cached import DEFAULT_CONTEXT_TOKENS
 from engines.s3gen.runtimes.torch import TorchRuntime
 from engines.s3gen.runtimes.torch_cached import TorchCachedRuntime, TorchFlowCache
 from engines.s3gen.streaming.schedule import SCHEDULES
@@ -201,7 +201,7 @@ class GraphedCachedRuntime(TorchCachedRuntime):
         uncached: Runtime | None = None,
         name: str = "torch_graphs-cached",
         context_tokens: int = DEFAULT_CONTEXT_TOKENS,
-        prompt_bytes: int = DEFAULT_PROMPT_BYTES,
+        prompt_bytes: int | None = None,
         rows: Sequence[int] = ROWS,
         tokens: Sequence[int] = (),
     ) -> None:

@@ -64,12 +64,13 @@ def write_engine(folder: Path, identity: EngineIdentity, engine: bytes | memoryv
     return path
 
 
-def find_engine(folder: Path, wanted: EngineIdentity, *, model: str = "auto") -> Path:
+def find_engine(folder: Path, wanted: EngineIdentity, *, model: str = "auto", steps: str = "auto") -> Path:
     """The engine with exactly this identity.
 
-    Raises EngineFileRefused with the first difference to the file found and the command that rebuilds it for `model`.
+    Raises EngineFileRefused with the first difference to the file found and the command that rebuilds it for `model`
+    and these `--s3gen-steps`.
     """
-    path, command = folder / wanted.file_name, _command(wanted, model)
+    path, command = folder / wanted.file_name, _command(wanted, model, steps)
     if not path.is_file():
         raise EngineFileRefused(f"{_why_missing(folder, wanted)}; build it with: {command}")
     try:
@@ -99,8 +100,9 @@ def _why_missing(folder: Path, wanted: EngineIdentity) -> str:
     return f"{folder}: there is no engine for {wanted.graph}"
 
 
-def _command(wanted: EngineIdentity, model: str) -> str:
-    return f"{REBUILD} --model {shlex.quote(model)} --arch {wanted.architecture} --precision {wanted.precision}"
+def _command(wanted: EngineIdentity, model: str, steps: str) -> str:
+    command = f"{REBUILD} --model {shlex.quote(model)} --arch {wanted.architecture} --precision {wanted.precision}"
+    return command if steps == "auto" else f"{command} --s3gen-steps {steps}"
 
 
 def _record(path: Path) -> Path:

@@ -21,6 +21,7 @@ class StaticKeys:
     """Memory for the cached keys and values of `rows` rows."""
 
     def __init__(self, spec: FlowSpec, rows: int, prompt_tokens: int, context_tokens: int, like: Tensor) -> None:
+        assert spec.lanes == 1, "the rows of two lanes do not lie together"
         self._prompt_tokens, self._context_tokens = prompt_tokens, context_tokens
         self.tokens = prompt_tokens + context_tokens
         self.store = KVBlock.empty(spec, self.tokens, like, rows)
@@ -46,12 +47,12 @@ class StaticKeys:
             self.store.upper[:, row, frames].copy_(part.upper)
             stop = start
         if self._prompts[row] is not prompt:
-            self.store.steps[:, :, row, : prompt.tokens * MEL_FRAMES_PER_TOKEN].copy_(prompt.steps)
+            self.store.lanes(row)[..., : prompt.tokens * MEL_FRAMES_PER_TOKEN, :].copy_(prompt.steps)
             self._prompts[row] = prompt  # held, so that its identity stays its own
             self.prompts_copied += 1
         first = self._prompt_tokens * MEL_FRAMES_PER_TOKEN
         held = context.unordered()
-        self.store.steps[:, :, row, first : first + held.shape[2]].copy_(held)
+        self.store.lanes(row)[..., first : first + held.shape[-2], :].copy_(held)
         self._staged_lengths.numpy()[row] = prompt.tokens, context.tokens
 
     def set_lengths(self) -> None:

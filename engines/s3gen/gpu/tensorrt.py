@@ -13,20 +13,24 @@ from typing import Any
 
 from engines.checkpoints.checkpoint import Checkpoint
 from engines.errors import EngineFailure
+from engines.model_spec import FlowSpec
 from engines.s3gen.export.export import Export, ExportSettings, export
-from engines.s3gen.export.graphs import CFM, ENCODER, GRAPHS, VOCODER, Graph, Port
+from engines.s3gen.export.graphs import CFM, CFM_STEP, ENCODER, GRAPHS, VOCODER, Graph, Port
+from engines.s3gen.flow_steps import steps_held
 from engines.s3gen.gpu.buckets import buckets, choose_profile
 from engines.s3gen.gpu.buffered import BufferedRuntime, Kernels
-from engines.s3gen.gpu.build import ENGINE_GRAPHS, BuildSettings, engine_folder, identity
+from engines.s3gen.gpu.build import BuildSettings, engine_folder, engine_graphs, identity
 from engines.s3gen.gpu.cuda import CudaDevice
 from engines.s3gen.gpu.double_buffer import Launch, Sizes
 from engines.s3gen.gpu.engine_file import EngineFileRefused, find_engine
+from engines.s3gen.gpu.solver import Solver
 from engines.s3gen.gpu.trt import TensorRT, installed_flavours
+from engines.s3gen.nets.cfm import EULER_TIMES, euler_times
 
 _log = logging.getLogger(__name__)
 # Weights in fp16 with what stays in fp32, and the scratch memory of the largest profile; part of S3Gen's share of a
-# GPU in engines/t3/vllm/memory.py.
-ENGINE_BYTES = 1_900_000_000
+# GPU in engines/t3/vllm/memory.py. Guidance adds what it adds there, the second lanes of a call.
+ENGINE_BYTES, _GUIDANCE_BYTES = 1_900_000_000, 1_000_000_000
 
 
 class TensorRTRuntime(BufferedRuntime):
@@ -47,14 +51,21 @@ class TensorRTRuntime(BufferedRuntime):
         depth: int = 2,
     ) -> None:
         device = CudaDevice(device_index)
-        made = export(checkpoint, ExportSettings(ENGINE_GRAPHS, True, precision, 2), cache_dir=cache_dir)
-        settings = BuildSettings(device.gpu.architecture, gpu=device.gpu.name)
+        flow = checkpoint.spec.flow
+        graphs = engine_graphs(flow)
+        made = export(checkpoint, ExportSettings(graphs, True, precision, 2), cache_dir=cache_dir)
+        settings = BuildSettings(device.gpu.architecture, gpu=device.gpu.name, graphs=graphs)
         trt, paths = find_engines(
-            made, engine_folder(cache_dir), settings, installed_flavours(flavour), model=str(checkpoint.folder)
+            made,
+            engine_folder(cache_dir),
+            settings,
+            installed_flavours(flavour),
+            model=str(checkpoint.folder),
+            steps=str(flow.steps) if len(steps_held(checkpoint)) > 1 else "auto",
         )
-        self._loaded = load_engines(paths, device, trt)
+        self._loaded = load_engines(paths, device, trt, euler_times(flow.guided_steps))
         super().__init__("tensorrt", device, self._loaded.kernels, depth=depth)
-        _check_memory(self._loaded)
+        _check_memory(self._loaded, engine_bytes(flow))
 
     @property
     def scratch_bytes(self) -> int:
@@ -78,7 +89,13 @@ class TensorRTRuntime(BufferedRuntime):
 
 
 def find_engines(
-    made: Export, folder: Path, settings: BuildSettings, flavours: Iterable[TensorRT], *, model: str
+    made: Export,
+    folder: Path,
+    settings: BuildSettings,
+    flavours: Iterable[TensorRT],
+    *,
+    model: str,
+    steps: str = "auto",
 ) -> tuple[TensorRT, dict[str, Path]]:
     """The first flavour of TensorRT whose engines are all in `folder`, and the engines by graph.
 
@@ -87,8 +104,8 @@ def find_engines(
     refusals: list[EngineFileRefused] = []
     for trt in flavours:
         try:
-            wanted = {name: identity(made, name, settings, trt) for name in ENGINE_GRAPHS}
-            return trt, {name: find_engine(folder, wanted[name], model=model) for name in ENGINE_GRAPHS}
+            wanted = {name: identity(made, name, settings, trt) for name in settings.graphs}
+            return trt, {name: find_engine(folder, wanted[name], model=model, steps=steps) for name in settings.graphs}
         except EngineFileRefused as refused:
             refusals.append(refused)
     raise refusals[0]
@@ -104,8 +121,10 @@ class Loaded:
     weight_bytes: int
 
 
-def load_engines(paths: Mapping[str, Path], device: CudaDevice, trt: TensorRT) -> Loaded:
-    """Load the engines of a runtime. Raises EngineFailure if TensorRT refuses one.
+def load_engines(
+    paths: Mapping[str, Path], device: CudaDevice, trt: TensorRT, times: Sequence[float] = EULER_TIMES
+) -> Loaded:
+    """Load the engines of a runtime. Raises EngineFailure if TensorRT refuses one. `times`: of the flow's Euler steps.
 
     Their contexts compute in one block of scratch memory, one after the other on one stream. TensorRT would otherwise
     allocate each context's maximum, and there is one for each profile and each captured graph.
@@ -115,19 +134,25 @@ def load_engines(paths: Mapping[str, Path], device: CudaDevice, trt: TensorRT) -
     scratch, compute = device.allocate(max(1, scratch_bytes)), device.stream()
     for engine in engines.values():
         engine.compute_in(scratch, scratch_bytes)
-    encoder, cfm, vocoder = (engines[graph.name] for graph in (ENCODER, CFM, VOCODER))
+    encoder, vocoder = engines[ENCODER.name], engines[VOCODER.name]
+    cfm = Solver(engines[CFM_STEP.name], times) if CFM_STEP.name in engines else engines[CFM.name]
     kernels = Kernels(Chain((encoder, cfm)), Chain((vocoder,)), Chain((encoder,)), Chain((cfm,)), compute)
     return Loaded(engines, kernels, scratch_bytes, sum(path.stat().st_size for path in paths.values()))
 
 
-def _check_memory(loaded: Loaded) -> None:
+def engine_bytes(flow: FlowSpec) -> int:
+    """What is planned for the engines of a model and their scratch memory."""
+    return ENGINE_BYTES + (flow.lanes - 1) * _GUIDANCE_BYTES
+
+
+def _check_memory(loaded: Loaded, planned: int) -> None:
     """Compare what the engines report with what the plan of a GPU's memory has for them."""
     needs = loaded.scratch_bytes + loaded.weight_bytes
-    level = logging.INFO if needs <= ENGINE_BYTES else logging.WARNING
+    level = logging.INFO if needs <= planned else logging.WARNING
     _log.log(
         level,
         "TensorRT engines: %.0f MB of weights and %.0f MB of scratch memory; %.0f MB are planned",
-        *(size / 1e6 for size in (loaded.weight_bytes, loaded.scratch_bytes, ENGINE_BYTES)),
+        *(size / 1e6 for size in (loaded.weight_bytes, loaded.scratch_bytes, planned)),
     )
 
 
@@ -136,6 +161,8 @@ class Engine:
 
     TensorRT-RTX compiles kernels for this GPU when they are first used; `keep` writes them beside the engine.
     """
+
+    inner: tuple[Port, ...] = ()
 
     def __init__(self, path: Path, graph: Graph, device: CudaDevice, trt: TensorRT) -> None:
         self.graph, self.device = graph, device
@@ -244,10 +271,10 @@ class Chain:
 
     unpadded = False  # a call of another length costs the host more than its padding costs the GPU
 
-    def __init__(self, engines: Sequence[Engine]) -> None:
+    def __init__(self, engines: Sequence[Engine | Solver]) -> None:
         self._engines = tuple(engines)
         made = {port.name: port for engine in engines[:-1] for port in engine.graph.outputs}
-        self.inner: tuple[Port, ...] = tuple(made.values())
+        self.inner: tuple[Port, ...] = (*made.values(), *(port for engine in engines for port in engine.inner))
         read = {port.name: port for engine in engines for port in engine.graph.inputs if port.name not in made}
         self.inputs: tuple[Port, ...] = tuple(read.values())
         self.outputs: tuple[Port, ...] = engines[-1].graph.outputs

@@ -1,27 +1,36 @@
-"""The flow's CFM: a meanflow U-Net that gives the velocity from time t to time r, and its two Euler steps.
+"""The flow's CFM: a U-Net that gives a velocity, and the Euler steps that follow it from noise to mel.
 
-Upstream: models.s3gen.decoder with meanflow, under the same weight names. The convolutions are causal and attention
-spans the whole window without positions, so a row's pad can only leak through attention keys, where it is masked. Rows
-may be at different times.
+Two kinds, under upstream's weight names (models.s3gen.decoder). A meanflow net gives the velocity from time t to time r
+in two steps. A guided one gives the velocity at time t; each of its ten steps computes a second, unconditional lane of
+every row and leads away from it. The convolutions are causal and attention spans the whole window without positions, so
+a row's pad can only leak through attention keys, where it is masked. Rows may be at different times.
 """
 
 from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Protocol, cast
+from typing import Protocol, cast, overload
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engines.model_spec import MEL_BANDS, FlowSpec
+from engines.model_spec import MEANFLOW_STEPS, MEL_BANDS, FlowSpec
 from engines.s3gen.nets.layers import FrameConv, Projections, attend, key_bias, mask_frames
 
-EULER_TIMES = (0.0, 0.5, 1.0)  # the distilled model's own; exact in every float format
-EULER_STEPS = len(EULER_TIMES) - 1
+EULER_TIMES = (0.0, 0.5, 1.0)  # of the distilled model; exact in every float format
+assert len(EULER_TIMES) == MEANFLOW_STEPS + 1
+GUIDANCE = 0.7  # upstream's inference_cfg_rate
 _INPUT_CHANNELS = 4 * MEL_BANDS  # x, mu, speaker, prompt mel
 _TIME_SCALE = 1000.0
+
+
+def euler_times(guided_steps: int) -> tuple[float, ...]:
+    """The times between which the steps go: those of the meanflow, or upstream's cosine schedule."""
+    if not guided_steps:
+        return EULER_TIMES
+    return tuple(1 - math.cos(0.5 * math.pi * step / guided_steps) for step in range(guided_steps + 1))
 
 
 class Estimator(nn.Module):
@@ -30,8 +39,10 @@ class Estimator(nn.Module):
     def __init__(self, spec: FlowSpec) -> None:
         super().__init__()
         channels = spec.channels
+        self.guided_steps = spec.guided_steps
         self.time_mlp = _TimeMlp(4 * channels)
-        self.time_embed_mixer = nn.Linear(8 * channels, 4 * channels, bias=False)
+        if not spec.guided_steps:
+            self.time_embed_mixer = nn.Linear(8 * channels, 4 * channels, bias=False)
         self.down_blocks = nn.ModuleList([_Stage(spec, _INPUT_CHANNELS, with_conv=True)])
         self.mid_blocks = nn.ModuleList([_Stage(spec, channels, with_conv=False) for _ in range(spec.mid_stages)])
         self.up_blocks = nn.ModuleList([_Stage(spec, 2 * channels, with_conv=True)])
@@ -42,7 +53,7 @@ class Estimator(nn.Module):
         self, x: Tensor, mu: Tensor, speaker: Tensor, prompt_mel: Tensor, lengths: Tensor | None, t: Tensor, r: Tensor
     ) -> Tensor:
         """x, mu, prompt_mel (B, T, 80), speaker (B, 80), lengths (B,) frames or None if all rows are full,
-        t and r (B,) float32 in [0, 1] -> velocity (B, T, 80), zero in the pad.
+        t and r (B,) float32 in [0, 1] -> velocity (B, T, 80), zero in the pad. A guided net does not read r.
         """
         dtype = self.final_block.norm.weight.dtype
         time = self._time(t, r, dtype)
@@ -58,25 +69,73 @@ class Estimator(nn.Module):
         return mask_frames(self.final_proj(self.final_block(h)), lengths)
 
     def _time(self, t: Tensor, r: Tensor, dtype: torch.dtype) -> Tensor:
-        both = torch.cat([self.time_mlp(_time_sinusoids(time).to(dtype)) for time in (t, r)], dim=-1)
-        mixed: Tensor = self.time_embed_mixer(both)
+        times = (t,) if self.guided_steps else (t, r)
+        embedded = [self.time_mlp(_time_sinusoids(time).to(dtype)) for time in times]
+        mixed: Tensor = embedded[0] if self.guided_steps else self.time_embed_mixer(torch.cat(embedded, dim=-1))
         return F.mish(mixed)  # (B, 4 x channels); every stage starts with the same activation
 
 
 class EulerSolver(nn.Module):
-    """Noise to mel in exactly two steps of `estimator`."""
+    """Noise to mel in all steps of `estimator`."""
 
     def __init__(self, estimator: Estimator) -> None:
         super().__init__()
         self.estimator = estimator
 
+    @property
+    def times(self) -> tuple[float, ...]:
+        """As euler_times."""
+        return euler_times(self.estimator.guided_steps)
+
     def forward(self, noise: Tensor, mu: Tensor, speaker: Tensor, prompt_mel: Tensor, lengths: Tensor | None) -> Tensor:
         """Shapes as in Estimator.forward -> mel (B, T, 80) float32, zero in the pad."""
         x = noise.float()
-        for t, r in pairwise(EULER_TIMES):
+        for t, r in pairwise(self.times):
             times = (x.new_full((x.shape[0],), t), x.new_full((x.shape[0],), r))
-            x = x + (r - t) * self.estimator(x, mu, speaker, prompt_mel, lengths, *times).float()
+            x = x + (r - t) * step_velocity(self.estimator, x, mu, speaker, prompt_mel, lengths, *times)
         return mask_frames(x, lengths)
+
+
+def step_velocity(
+    net: Estimator,
+    x: Tensor,
+    mu: Tensor,
+    speaker: Tensor,
+    prompt_mel: Tensor,
+    lengths: Tensor | None,
+    t: Tensor,
+    r: Tensor,
+) -> Tensor:
+    """The velocity that a step follows, float32; shapes as in Estimator.forward."""
+    if not net.guided_steps:
+        velocity: Tensor = net(x, mu, speaker, prompt_mel, lengths, t, r)
+        return velocity.float()
+    return guided(net(*in_lanes(x, mu, speaker, prompt_mel), twice(lengths), twice(t), twice(r)))
+
+
+def in_lanes(x: Tensor, mu: Tensor, speaker: Tensor, prompt_mel: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """B rows -> 2B: the rows as they are, then the same x without anything that it is conditioned on."""
+    mu, speaker, prompt_mel = (torch.cat([part, torch.zeros_like(part)]) for part in (mu, speaker, prompt_mel))
+    return torch.cat([x, x]), mu, speaker, prompt_mel
+
+
+@overload
+def twice(rows: Tensor) -> Tensor: ...
+
+
+@overload
+def twice(rows: Tensor | None) -> Tensor | None: ...
+
+
+def twice(rows: Tensor | None) -> Tensor | None:
+    """(B, ...) -> (2B, ...), for the two lanes of each row; None stays None."""
+    return None if rows is None else torch.cat([rows, rows])
+
+
+def guided(velocity: Tensor) -> Tensor:
+    """Velocities of both lanes (2B, T, 80) -> those away from the unconditional lane (B, T, 80) float32."""
+    lanes = velocity.float().view(2, -1, *velocity.shape[1:])
+    return (1 + GUIDANCE) * lanes[0] - GUIDANCE * lanes[1]
 
 
 class _TimeMlp(nn.Module):

@@ -6,14 +6,22 @@ from abc import ABC, abstractmethod
 from typing import Generic, Protocol, TypeVar
 from weakref import WeakSet
 
+from engines.model_spec import MAX_S3GEN_PROMPT_TOKENS, FlowSpec
+from engines.s3gen.cache.kv import token_bytes
 from engines.s3gen.cache.prompt_cache import PromptCache, Sized
 from engines.s3gen.runtime import F32, FlowBatch, FlowCache, Runtime, VocoderBatch, VocoderResult
 from engines.voice import Voice
 
 DEFAULT_CONTEXT_TOKENS = 50
-DEFAULT_PROMPT_BYTES = 1 << 30  # four voices with the longest prompt in float32
+_PROMPT_BYTES = 1 << 30  # four voices with the longest prompt in float32
 # All streams of a voice share its prompt, so the prompt's noise cannot depend on a request's seed.
 PROMPT_SEED = 0
+
+
+def default_prompt_bytes(spec: FlowSpec) -> int:
+    """Bytes of prompts that are kept for voices without a stream: at least one of the longest, which is ten times as
+    large with ten guided steps."""
+    return max(_PROMPT_BYTES, (MAX_S3GEN_PROMPT_TOKENS + 2) * token_bytes(spec))
 
 
 class TokenBlock(Sized, Protocol):

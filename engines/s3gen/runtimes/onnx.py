@@ -17,12 +17,12 @@ from engines.onnx.session import BoundSession, SessionSettings, open_session
 from engines.s3gen.export.export import Export, ExportSettings, export
 from engines.s3gen.export.graphs import CFM_STEP, ENCODER, GRAPHS, VOCODER, Graph
 from engines.s3gen.gpu.buckets import buckets
-from engines.s3gen.nets.cfm import EULER_TIMES
+from engines.s3gen.nets.cfm import euler_times
 from engines.s3gen.runtime import F32, FlowBatch, Runtime, VocoderBatch, VocoderResult
 from engines.s3gen.stopwatch import Stopwatch
 
-# The step graph run twice, not both steps in one graph: ONNX Runtime packs the weights of every matrix product, and
-# the unrolled graph would hold them twice.
+# The step graph, run for each step, not all steps in one graph: ONNX Runtime packs the weights of every matrix product,
+# and the unrolled graph would hold them once for each step.
 RUNTIME_GRAPHS = (ENCODER.name, CFM_STEP.name, VOCODER.name)
 
 
@@ -72,6 +72,7 @@ class OnnxRuntime:
             self._render = OnnxVocoder(bound(made, VOCODER.name, session), padded=self._padded)
         else:
             self._render = vocoder.vocoder
+        self._times = euler_times(checkpoint.spec.flow.guided_steps)
         self._cfm = Stopwatch()
 
     @property
@@ -103,7 +104,7 @@ class OnnxRuntime:
         if self._padded:
             inputs["lengths"] = put(batch.token_lengths[rows] * MEL_FRAMES_PER_TOKEN)
         x = put(batch.noise[rows, :frames])
-        for times in pairwise(EULER_TIMES):
+        for times in pairwise(self._times):
             t, r = (put(np.full(x.shape()[0], time, np.float32)) for time in times)
             (x,) = self._step({"x": x, "t": t, "r": r, **inputs})
         mel: F32 = x.numpy()

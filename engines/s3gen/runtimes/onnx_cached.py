@@ -22,17 +22,17 @@ from engines.s3gen.cache.conv import HostConvState
 from engines.s3gen.cache.kv import F32, HostKVBlock, HostKVCache
 from engines.s3gen.export.block_graphs import CFM_BLOCK, ENCODER_BLOCK, own_name, part_name, positions_name
 from engines.s3gen.export.export import ExportSettings, export
-from engines.s3gen.nets.cfm import EULER_TIMES
+from engines.s3gen.nets.cfm import euler_times
 from engines.s3gen.nets.encoder import PositionCache, Positions
 from engines.s3gen.nets.flow import load_flow
 from engines.s3gen.noise import prompt_noise
 from engines.s3gen.runtime import I64, CachedFlowBatch, Runtime
 from engines.s3gen.runtimes.cached import (
     DEFAULT_CONTEXT_TOKENS,
-    DEFAULT_PROMPT_BYTES,
     PROMPT_SEED,
     BlockCache,
     CachedDecoding,
+    default_prompt_bytes,
 )
 from engines.s3gen.runtimes.onnx import bound
 from engines.s3gen.stopwatch import Stopwatch
@@ -63,9 +63,10 @@ class KVInputs:
 
 
 def _bind(layers: F32, name: Callable[[str, int], str], first: int = 0) -> Inputs:
-    """Views of (layers, 2, heads, n, head width) under their ports' names; the first layer's number is `first`."""
+    """Views of (layers, 2, rows, heads, n, head width) under their ports' names; the first layer's number is
+    `first`."""
     return {
-        name(kind, first + index): ort.OrtValue.ortvalue_from_numpy(array[None])
+        name(kind, first + index): ort.OrtValue.ortvalue_from_numpy(array)
         for index, layer in enumerate(layers)
         for kind, array in zip(("keys", "values"), layer, strict=True)
     }
@@ -137,15 +138,16 @@ class OnnxCachedRuntime(CachedDecoding[Prompt, OnnxFlowCache, Runtime]):
         providers: tuple[str, ...] = ("cpu",),
         cache_dir: Path | None = None,
         context_tokens: int = DEFAULT_CONTEXT_TOKENS,
-        prompt_bytes: int = DEFAULT_PROMPT_BYTES,
+        prompt_bytes: int | None = None,
     ) -> None:
         settings = SessionSettings(providers, threads)
         if providers != ("cpu",):
             named = ", ".join(providers)
             message = f"providers is {named}; cached decoding on ONNX Runtime needs cpu alone. On a GPU use torch."
             raise InvalidInput("providers", message, "PROVIDER_UNSUPPORTED", value=named, allowed="cpu")
-        super().__init__("onnx-cached", reference, context_tokens, prompt_bytes)
         self._spec = checkpoint.spec.flow
+        kept = default_prompt_bytes(self._spec) if prompt_bytes is None else prompt_bytes
+        super().__init__("onnx-cached", reference, context_tokens, kept)
         made = export(checkpoint, ExportSettings(_GRAPHS, False, "fp32", threads), cache_dir=cache_dir)
         self._encoder, self._step = (bound(made, name, settings) for name in _GRAPHS)
         # only the projections of positions are read of torch's encoder; its other weights stay on disk
@@ -214,12 +216,12 @@ class OnnxCachedRuntime(CachedDecoding[Prompt, OnnxFlowCache, Runtime]):
         inputs = {"mu": mu, "speaker": speaker, "prompt_mel": put(block.prompt_mel[None])}
         inputs["new_frames"] = put(np.array([frames], np.int64))
         x, tails = put(block.noise[None]), []
-        for step, times in enumerate(pairwise(EULER_TIMES)):
+        for step, times in enumerate(pairwise(euler_times(self._spec.guided_steps))):
             t, r = (put(np.full(1, time, np.float32)) for time in times)
             before = block.prompt.steps[step] | block.context.steps[step]
-            state = {"x": x, "t": t, "r": r, "tails": put(block.conv_state.steps[step][None])}
+            state = {"x": x, "t": t, "r": r, "tails": put(block.conv_state.steps[step])}
             x, after, *_ = self._step(inputs | state | before, _bind(kv.steps[step], own_name))
-            tails.append(after.numpy()[0])
+            tails.append(after.numpy())
         return x.numpy()[0], np.stack(tails)
 
     def _encode(self, block: _Block, kv: HostKVBlock) -> tuple[ort.OrtValue, ort.OrtValue, F32, F32]:

@@ -21,10 +21,10 @@ from engines.s3gen.noise import prompt_noise
 from engines.s3gen.runtime import F32, CachedFlowBatch
 from engines.s3gen.runtimes.cached import (
     DEFAULT_CONTEXT_TOKENS,
-    DEFAULT_PROMPT_BYTES,
     PROMPT_SEED,
     BlockCache,
     CachedDecoding,
+    default_prompt_bytes,
 )
 from engines.s3gen.runtimes.torch import TorchRuntime
 from engines.voice import Voice
@@ -78,13 +78,15 @@ class TorchCachedRuntime(CachedDecoding[Prompt, TorchFlowCache, TorchRuntime]):
         reference: TorchRuntime,
         *,
         context_tokens: int = DEFAULT_CONTEXT_TOKENS,
-        prompt_bytes: int = DEFAULT_PROMPT_BYTES,
+        prompt_bytes: int | None = None,
         pad_batches: bool | None = None,
     ) -> None:
-        super().__init__(f"{reference.name}-cached", reference, context_tokens, prompt_bytes)
+        blocks = reference.flow_blocks()
+        kept = default_prompt_bytes(blocks.spec) if prompt_bytes is None else prompt_bytes
+        super().__init__(f"{reference.name}-cached", reference, context_tokens, kept)
         self.computed_tokens = 0  # that went through the nets, prompts included
         self.attended_tokens = 0  # keys that they attended to, summed over calls and rows
-        self._blocks = reference.flow_blocks()
+        self._blocks = blocks
         self._device = self._blocks.like.device
         self._pad_batches = self._device.type != "cpu" if pad_batches is None else pad_batches
 
@@ -109,12 +111,12 @@ class TorchCachedRuntime(CachedDecoding[Prompt, TorchFlowCache, TorchRuntime]):
                 prompt_mel=self._put(voice.s3gen_prompt_mel[None]),
                 noise=self._put(prompt_noise(PROMPT_SEED, frames)[None]),
                 speaker=speaker,
-                cached=RowsCachedKeys([[]]),
+                cached=RowsCachedKeys([[]], self._blocks.spec.lanes),
                 conv_states=ConvState.stacked([ConvState.zeros(self._blocks.spec, self._blocks.like)]),
             )
         )
         self.computed_tokens += tokens
-        return Prompt(done.kv.row(0, slice(0, tokens)), done.conv_states.row(0), speaker[0])
+        return Prompt(done.kv.only_row(), done.conv_states.row(0), speaker[0])
 
     @torch.inference_mode()
     def flow_cached(self, batch: CachedFlowBatch) -> F32:
@@ -141,7 +143,7 @@ class TorchCachedRuntime(CachedDecoding[Prompt, TorchFlowCache, TorchRuntime]):
             prompt_mel=torch.zeros(count, frames, MEL_BANDS, device=self._device),
             noise=self._put(batch.noise[rows, :frames]),
             speaker=torch.stack([cache.prompt.speaker for cache in caches[rows]]),
-            cached=RowsCachedKeys([cache.cached() for cache in caches[rows]]),
+            cached=RowsCachedKeys([cache.cached() for cache in caches[rows]], self._blocks.spec.lanes),
             conv_states=ConvState.stacked([cache.conv_state for cache in caches[rows]]),
         )
 

@@ -15,7 +15,9 @@ _PREFIX_BYTES = 512 << 20
 _CUDA_GRAPH_BYTES = 150 * _MB
 
 
-def static_plan(spec: T3Spec, *, max_streams: int, max_positions: int, bytes_per_value: int) -> MemoryPlan:
+def static_plan(
+    spec: T3Spec, *, max_streams: int, max_positions: int, bytes_per_value: int, s3gen: int = S3GEN_BYTES
+) -> MemoryPlan:
     """The plan for `max_streams` streams: every slot has room for the longest sequence from the start."""
     positions = max_streams * (capacity_for(max_positions) + 1)
     rows = spec.text_vocab + SPEECH_VOCAB + spec.positions + SPEECH_VOCAB  # embeddings, positions, head
@@ -24,14 +26,20 @@ def static_plan(spec: T3Spec, *, max_streams: int, max_positions: int, bytes_per
         kv_cache=positions * 2 * spec.layers * spec.width * bytes_per_value,
         work=_WORK_BYTES + _PREFIX_BYTES,
         cuda_graphs=_CUDA_GRAPH_BYTES,
-        s3gen=S3GEN_BYTES,
+        s3gen=s3gen,
         context=CONTEXT_BYTES,
     )
 
 
 def check_static_fits(
-    spec: T3Spec, gpu_bytes: int, *, max_streams: int, max_positions: int, bytes_per_value: int
+    spec: T3Spec,
+    gpu_bytes: int,
+    *,
+    max_streams: int,
+    max_positions: int,
+    bytes_per_value: int,
+    s3gen: int = S3GEN_BYTES,
 ) -> None:
-    """Raises InvalidInput naming the number of streams that a GPU of this size can serve."""
-    plan = static_plan(spec, max_streams=max_streams, max_positions=max_positions, bytes_per_value=bytes_per_value)
-    check_fits(plan, max_streams, gpu_bytes)
+    """Raises InvalidInput naming the number of streams that a GPU of this size can serve. `s3gen`: `s3gen_bytes`."""
+    sizes = {"max_positions": max_positions, "bytes_per_value": bytes_per_value, "s3gen": s3gen}
+    check_fits(static_plan(spec, max_streams=max_streams, **sizes), max_streams, gpu_bytes)

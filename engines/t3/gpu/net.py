@@ -17,6 +17,7 @@ from engines.t3.model import T3Net
 from engines.t3.net import Span
 from engines.t3.parity import Comparison, T3ParityCheck, supported
 from engines.t3.passes import PassRow
+from engines.t3.vllm.memory import s3gen_bytes
 
 
 class StaticT3Net(T3Net):
@@ -49,6 +50,7 @@ def open_static_net(
     positions = min(limits.max_positions, spec.positions)
     if target.type == "cuda":
         sizes = {"max_streams": limits.max_streams, "max_positions": positions, "bytes_per_value": 2 if half else 4}
+        sizes["s3gen"] = s3gen_bytes(checkpoint.spec.flow)
         check_static_fits(spec, torch.cuda.get_device_properties(target).total_memory, **sizes)
     dtype = torch.float16 if half else torch.float32
     net = StaticT3Net.load(checkpoint.t3_path, checkpoint.spec, target, dtype=dtype)

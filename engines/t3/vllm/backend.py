@@ -25,7 +25,7 @@ from engines.t3.prompt import check_prompt
 from engines.t3.step_loop import CLOSING, StepLoop
 from engines.t3.vllm.decoder import VllmDecoder, rejected
 from engines.t3.vllm.engine import BLOCK_POSITIONS, VERSION, VllmEngine, VllmSettings
-from engines.t3.vllm.memory import check_fits, memory_plan
+from engines.t3.vllm.memory import check_fits, memory_plan, s3gen_bytes
 from engines.t3.vllm.model_dir import prepare_model_dir
 from engines.t3.vllm.vocab import IdSpace
 
@@ -84,7 +84,7 @@ class VllmT3Backend:
     ) -> None:
         kind = _check_device(device)
         check_tensors(checkpoint.t3_path, expected_tensors(checkpoint.spec))
-        self._spec = checkpoint.spec.t3
+        self._spec, self._s3gen_bytes = checkpoint.spec.t3, s3gen_bytes(checkpoint.spec.flow)
         # vLLM counts the last token drawn as a position of the sequence, though it is never read
         self._max_positions = min(max_positions, self._spec.positions - 1)
         dtype = _dtype(dtype, kind)
@@ -165,7 +165,12 @@ class VllmT3Backend:
         if kind == "cpu":
             return 0.9  # unused
         plan = memory_plan(
-            self._spec, space, max_streams=max_streams, max_positions=self._max_positions, bytes_per_value=_BYTES[dtype]
+            self._spec,
+            space,
+            max_streams=max_streams,
+            max_positions=self._max_positions,
+            bytes_per_value=_BYTES[dtype],
+            s3gen=self._s3gen_bytes,
         )
         gpu_bytes = torch.cuda.get_device_properties(0).total_memory
         check_fits(plan, max_streams, gpu_bytes)

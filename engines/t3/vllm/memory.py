@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engines.errors import InvalidInput
-from engines.model_spec import MAX_T3_PROMPT_TOKENS, SPEAKER_EMBEDDING_DIM, SPEECH_VOCAB, T3Spec
+from engines.model_spec import MAX_T3_PROMPT_TOKENS, SPEAKER_EMBEDDING_DIM, SPEECH_VOCAB, FlowSpec, T3Spec
 from engines.t3.vllm.heads import kernel_head_size
 from engines.t3.vllm.vocab import IdSpace
 
@@ -30,6 +30,12 @@ CONTEXT_BYTES = 700 * _MB
 # call is 16 windows of 360 tokens, 720 frames: the CFM's attention holds 16 x 8 x 720 x 720 scores twice (530 MB)
 # beside some ten maps of 16 x 1024 x 720 (470 MB). The rest covers the vocoder and cuDNN's workspaces.
 S3GEN_BYTES = 2_500 * _MB
+_GUIDANCE_BYTES = 1_000 * _MB  # the second lanes' scores and maps in that call
+
+
+def s3gen_bytes(flow: FlowSpec) -> int:
+    """S3Gen's share: with guidance, a call has two lanes of every row."""
+    return S3GEN_BYTES + (flow.lanes - 1) * _GUIDANCE_BYTES
 
 
 @dataclass(frozen=True)
@@ -84,9 +90,15 @@ def transformer_values(spec: T3Spec) -> int:
 
 
 def memory_plan(
-    spec: T3Spec, space: IdSpace, *, max_streams: int, max_positions: int, bytes_per_value: int
+    spec: T3Spec,
+    space: IdSpace,
+    *,
+    max_streams: int,
+    max_positions: int,
+    bytes_per_value: int,
+    s3gen: int = S3GEN_BYTES,
 ) -> MemoryPlan:
-    """The plan for `max_streams` streams, each with up to `max_positions` positions in T3."""
+    """The plan for `max_streams` streams, each with up to `max_positions` positions in T3. `s3gen`: `s3gen_bytes`."""
     # vLLM refuses to start without room for one sequence of the greatest length, the last token drawn included
     one_sequence = max_positions + 1 + _BLOCK_POSITIONS
     positions = max(max_streams * min(PROVISIONED_POSITIONS, max_positions), one_sequence)
@@ -95,7 +107,7 @@ def memory_plan(
         kv_cache=positions * kv_bytes_per_position(spec, bytes_per_value),
         work=_WORK_BYTES,
         cuda_graphs=_CUDA_GRAPH_BYTES,
-        s3gen=S3GEN_BYTES,
+        s3gen=s3gen,
         context=CONTEXT_BYTES,
     )
 

@@ -108,6 +108,9 @@ class Client:
         schedule: Schedule | None = None,
         word_times: bool | None = None,
         word_guard: bool | None = None,
+        language: str | None = None,
+        cfg_weight: float | None = None,
+        exaggeration: float | None = None,
         continuity: bool | None = None,
     ) -> SpeechStream:
         """Returns a stream; open it with `async with`. The server chooses what is None.
@@ -127,6 +130,9 @@ class Client:
             schedule,
             word_times,
             word_guard,
+            language,
+            cfg_weight,
+            exaggeration,
             continuity,
         )
 
@@ -148,6 +154,9 @@ class Client:
         first_segment: FirstSegment | None = None,
         schedule: Schedule | None = None,
         word_guard: bool | None = None,
+        language: str | None = None,
+        cfg_weight: float | None = None,
+        exaggeration: float | None = None,
         continuity: bool | None = None,
     ) -> AsyncIterator[AudioChunk]:
         """Yields the audio of one text as it is made. Closing the iterator cancels the call."""
@@ -163,6 +172,9 @@ class Client:
             first_segment,
             schedule,
             word_guard=word_guard,
+            language=language,
+            cfg_weight=cfg_weight,
+            exaggeration=exaggeration,
             continuity=continuity,
         )
         request = speech_pb2.SynthesizeRequest(settings=settings_to_wire(settings), text=text)

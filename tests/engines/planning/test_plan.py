@@ -11,12 +11,13 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engines.model_spec import SPEECH_VOCAB, TINY, TURBO, T3Spec
+from engines.model_spec import MEL_BANDS, SPEECH_VOCAB, STANDARD_TINY, TINY, TURBO, LlamaSpec, T3Spec, with_guided_flow
 from engines.planning.gpus import GPUS, find_gpu
 from engines.planning.operations import ATTENTION, Operation, batched, count, flops, in_half, weight_bytes
 from engines.planning.plan import Planner, engine_memory
 from engines.planning.stages import META, Window, s3gen_operations, t3_operations, walked
 from engines.planning.times import S3GEN, T3, Assumptions, How, Times, call_ms
+from engines.s3gen.gpu.tensorrt import engine_bytes
 from engines.s3gen.streaming.schedule import SCHEDULES
 from engines.t3.vllm.memory import memory_plan
 from engines.t3.vllm.vocab import IdSpace
@@ -85,6 +86,28 @@ def test_sizes_between_those_that_were_walked_are_exact(stage: str, rows: int, l
     part = TINY.vocoder if stage == "vocoder" else TINY.flow
     expected = walked(part, stage, rows, length, torch.float16)
     assert s3gen_operations(TINY, stage, rows, length, torch.float16) == expected
+
+
+def test_ten_guided_steps_are_counted_on_their_own_graph():
+    """Twenty rows of the U-Net against two; a guided net mixes no times, and has two lanes to mix."""
+    guided = with_guided_flow(TINY)
+    channels = TINY.flow.channels
+    mixer = 2 * 3 * (8 * channels * 4 * channels + 2 * (4 * MEL_BANDS * 4 * channels + (4 * channels) ** 2))
+    two, ten = (flops(s3gen_operations(spec, "cfm", 3, 41, torch.float16)) for spec in (TINY, guided))
+    times = 2 * 3 * (4 * MEL_BANDS * 4 * channels + (4 * channels) ** 2)
+    assert ten == 20 * (two // 2 - mixer + times)
+    encoder = (flops(s3gen_operations(spec, "encoder", 3, 41, torch.float16)) for spec in (TINY, guided))
+    assert len(set(encoder)) == 1
+    # the weights of a step are read once for both lanes
+    read = [
+        weight_bytes(s3gen_operations(spec, "cfm", 3, 41, torch.float16)) / spec.flow.steps for spec in (TINY, guided)
+    ]
+    assert read[1] == read[0] - 2 * 8 * channels * 4 * channels - read_twice(channels)
+
+
+def read_twice(channels: int) -> int:
+    """Bytes of the time's layers in float16, which a meanflow net reads for both of its times."""
+    return 2 * (4 * MEL_BANDS * 4 * channels + (4 * channels) ** 2 + 2 * 4 * channels)
 
 
 def test_s3gens_linear_layers_are_counted_by_their_closed_form():
@@ -160,6 +183,12 @@ def test_memory_is_the_engines_own_sum(streams: int):
     assert engine_memory(TURBO, streams) == expected
     small = Planner(Times(SMALL, GPUS["l4"])).plan(streams)
     assert small.memory_total_mb == pytest.approx(sum(small.memory_mb.values()))
+
+
+def test_guidance_needs_the_memory_of_a_second_lane():
+    two, ten = (engine_memory(spec, 8) for spec in (TURBO, with_guided_flow(TURBO)))
+    assert (ten.s3gen - two.s3gen, ten.total - two.total) == (1_000_000_000, 1_000_000_000)
+    assert engine_bytes(with_guided_flow(TURBO).flow) < ten.s3gen
 
 
 def test_turbo_with_32_streams_needs_at_most_10_gb():
@@ -245,3 +274,13 @@ def test_an_impossible_assumption_is_named(wrong: list[str], capsys: pytest.Capt
 def test_wrong_arguments_end_with_status_2(wrong: list[str]):
     with pytest.raises(SystemExit, match="2"):
         cli.main(["plan", "--gpu", "l4", *wrong])
+
+
+def test_guidance_is_two_rows_of_the_matrices_and_twice_the_heads() -> None:
+    """Standard's T3 by hand: every weight twice but the head's, and attention of both lanes."""
+    spec, rows, start = STANDARD_TINY.t3, 1, 99
+    assert isinstance(spec, LlamaSpec)
+    block = 4 * spec.width**2 + 3 * spec.width * spec.feed_forward
+    matrices = 2 * 2 * spec.layers * block + 2 * spec.width * spec.speech_vocab
+    attention = 2 * 4 * spec.layers * spec.width * (start + rows)
+    assert flops(t3_operations(STANDARD_TINY, rows, start)) == matrices + attention

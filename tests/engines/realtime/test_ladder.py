@@ -32,13 +32,16 @@ class Machine:
     def t3_s(self, t3_dtype: str) -> float:
         return self._took(f"t3 {t3_dtype}", self.t3[t3_dtype], self.takes_s)
 
-    def s3gen_s(self, decode: str) -> float:
-        taken_s = self.reference_takes_s if decode == "reference" else self.takes_s
-        return self._took(decode, self.s3gen[decode], taken_s)
+    def s3gen_s(self, decode: str, steps: str) -> float:
+        what = decode if steps == "auto" else f"{decode} {steps}"
+        return self._took(what, self.s3gen[what], self._takes_s(decode))
 
-    def expected_reference_s(self) -> float:
-        assert "cached" in self.measured
-        return self.reference_takes_s
+    def expected_s(self, decode: str, steps: str) -> float:
+        assert "cached" in self.measured or "cached 2" in self.measured
+        return self._takes_s(decode) * (10 if steps == "10" else 1)
+
+    def _takes_s(self, decode: str) -> float:
+        return self.reference_takes_s if decode == "reference" else self.takes_s
 
     def _took(self, what: str, result: float, taken_s: float) -> float:
         self.measured.append(what)
@@ -66,6 +69,58 @@ def machine(t3: float, int8: float, recomputed: float, cached: float, **times: f
 )
 def test_one_stream_gets_the_most_faithful_setting_in_real_time(times: Machine, setting: Setting) -> None:
     assert chosen(times) == setting
+
+
+STEPS = (
+    Setting("reference", "auto", "10"),
+    Setting("cached", "auto", "10"),
+    Setting("reference", "auto", "2"),
+    Setting("cached", "auto", "2"),
+    Setting("cached", "int8", "2"),
+)
+
+
+def with_steps(times_s: tuple[float, float, float, float], **others: float) -> Machine:
+    """Of S3Gen, in the order of STEPS."""
+    names = ("reference 10", "cached 10", "reference 2", "cached 2")
+    return Machine({"auto": 0.1, "int8": 0.05}, dict(zip(names, times_s, strict=True)), **others)
+
+
+@pytest.mark.parametrize(
+    ("times_s", "setting"),
+    [
+        ((0.5, 0.3, 0.1, 0.05), 0),
+        ((3.0, 0.6, 0.4, 0.1), 1),
+        ((6.0, 2.0, 0.6, 0.2), 2),
+        ((20.0, 8.0, 1.5, 0.5), 3),
+        ((40.0, 16.0, 3.0, 0.73), 4),
+    ],
+)
+def test_ten_steps_are_given_up_only_where_they_are_not_in_real_time(
+    times_s: tuple[float, float, float, float], setting: int
+) -> None:
+    tried = with_steps(times_s)
+    choice = choose(try_settings(STEPS, tried, tried.clock), 1)
+    assert choice.setting == STEPS[setting]
+    assert f"{choice.setting.s3gen_steps} steps" in choice.reason
+    # the few steps of cached decoding tell how long the others take, and nothing else is measured without need
+    assert tried.measured[0] == "cached 2"
+    assert ("reference 2" in tried.measured) == (setting > 1)
+
+
+def test_many_streams_do_not_change_how_they_sound() -> None:
+    tried = with_steps((0.5, 0.3, 0.1, 0.05))
+    assert choose(try_settings(STEPS, tried, tried.clock), 16).setting == STEPS[1]
+    trials = [Trial(setting, 0.1, s) for setting, s in zip(STEPS, (0.5, 0.3, 0.1, 0.05, 0.01), strict=True)]
+    assert choose(trials, 16).setting == STEPS[1], "even if all were measured"
+
+
+def test_ten_steps_that_would_take_all_the_time_are_not_measured() -> None:
+    slow = with_steps((9.0, 9.0, 0.5, 0.2), takes_s=0.15 * TIME_LIMIT_S, reference_takes_s=0.15 * TIME_LIMIT_S)
+    choice = choose(try_settings(STEPS, slow, slow.clock), 1)
+    assert not {"cached 10", "reference 10"} & set(slow.measured)
+    assert choice.setting == STEPS[2]
+    assert slow.now_s <= TIME_LIMIT_S
 
 
 def test_several_streams_get_cached_decoding_where_it_carries_more_but_not_8_bits() -> None:

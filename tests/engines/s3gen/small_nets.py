@@ -1,4 +1,4 @@
-"""What the tests of S3Gen's nets stand on: a tiny checkpoint's nets and seeded inputs for them."""
+"""What the tests of S3Gen's nets stand on: tiny checkpoints' nets and seeded inputs for them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ from torch import Tensor
 
 from engines.checkpoints.checkpoint import Checkpoint
 from engines.checkpoints.tensor_file import write_tensors
-from engines.model_spec import MEL_BANDS, MEL_HOP_SAMPLES, SPEECH_CODES, TINY, X_VECTOR_DIM
+from engines.model_spec import (
+    MEL_BANDS,
+    MEL_HOP_SAMPLES,
+    SPEECH_CODES,
+    TINY,
+    X_VECTOR_DIM,
+    ModelSpec,
+    with_guided_flow,
+)
 from engines.s3gen.nets.flow import Flow, load_flow
 from engines.s3gen.nets.source import HARMONICS
 from engines.s3gen.nets.vocoder import Vocoder
@@ -20,21 +28,25 @@ from engines.s3gen.nets.vocoder_weights import load_vocoder
 from engines.s3gen.random_weights import random_tensors
 from engines.s3gen.runtime import FlowBatch, VocoderBatch
 
+GUIDED_TINY = with_guided_flow(TINY)
+
 
 @cache
 def _folder() -> TemporaryDirectory[str]:
+    """With the S3Gen files of both kinds."""
     folder = TemporaryDirectory()
-    write_tensors(Path(folder.name) / "s3gen_meanflow.safetensors", random_tensors(TINY, seed=0))
+    for spec in (TINY, GUIDED_TINY):
+        write_tensors(Path(folder.name) / spec.s3gen_name, random_tensors(spec, seed=0))
     return folder
 
 
-def checkpoint() -> Checkpoint:
-    return Checkpoint(Path(_folder().name), TINY, random_weights=True)
+def checkpoint(spec: ModelSpec = TINY) -> Checkpoint:
+    return Checkpoint(Path(_folder().name), spec, random_weights=True)
 
 
-def flow() -> Flow:
+def flow(spec: ModelSpec = TINY) -> Flow:
     """A net of the caller's own: tests may change its settings."""
-    return load_flow(checkpoint().s3gen_path, TINY)
+    return load_flow(checkpoint(spec).s3gen_path, spec)
 
 
 def vocoder() -> Vocoder:

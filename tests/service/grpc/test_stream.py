@@ -51,6 +51,7 @@ async def test_opened_holds_settings_limits_and_model():
             schedule="balanced",
             word_times=False,
             word_guard=False,
+            language="en",
             continuity=False,
         )
         assert (opened.model, opened.notice) == ("fake", at.engine.info.notice)

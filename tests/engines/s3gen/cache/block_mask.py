@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engines.s3gen.nets import cfm, encoder
-from engines.s3gen.nets.cfm import EULER_TIMES
 from engines.s3gen.nets.flow import Flow
 
 
@@ -95,10 +94,10 @@ def flow_under_mask(
     flow: Flow, cells: Layout, tokens: Tensor, prompt_mel: Tensor, noise: Tensor, x_vector: Tensor
 ) -> Tensor:
     """tokens (n,), prompt_mel and noise (2n, 80), one for each cell -> mel (2n, 80). Turns `flow` to float64."""
-    net = flow.double().encoder
+    encode = flow.double().encoder
     prompt_mel, noise, x_vector = prompt_mel.double(), noise.double(), x_vector.double()
-    conformer = net.encoder
-    x = conformer.embed(net.input_embedding(tokens))
+    conformer = encode.encoder
+    x = conformer.embed(encode.input_embedding(tokens))
     look = conformer.pre_lookahead_layer
     ahead = F.leaky_relu(_convolve(look.conv1, x, cells, [0, -1, -2, -3]))
     x = x + _convolve(look.conv2, ahead, cells, [2, 1, 0])
@@ -108,11 +107,15 @@ def flow_under_mask(
     x = conformer.up_embed(_convolve(conformer.up_layer.conv, x.repeat_interleave(2, 0), frames, [4, 3, 2, 1, 0]))
     for layer in conformer.up_encoders:
         x = _conform(cast(encoder._Layer, layer), x, frames)
-    mu = net.encoder_proj(conformer.after_norm(x))
-    speaker = net.spk_embed_affine_layer(F.normalize(x_vector, dim=0)).expand_as(mu)
-    mel = noise
-    for t, r in pairwise(EULER_TIMES):
-        velocity = _velocity(flow.solver.estimator, torch.cat([mel, mu, speaker, prompt_mel], -1), (t, r), frames)
+    mu = encode.encoder_proj(conformer.after_norm(x))
+    speaker = encode.spk_embed_affine_layer(F.normalize(x_vector, dim=0)).expand_as(mu)
+    mel, net = noise, flow.solver.estimator
+    for t, r in pairwise(flow.solver.times):
+        velocity = _velocity(net, torch.cat([mel, mu, speaker, prompt_mel], -1), (t, r), frames)
+        if net.guided_steps:
+            nothing = torch.zeros_like(mel)
+            unconditional = _velocity(net, torch.cat([mel, nothing, nothing, nothing], -1), (t, r), frames)
+            velocity = 1.7 * velocity - 0.7 * unconditional
         mel = mel + (r - t) * velocity
     return mel
 

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.model_spec import SPEECH_CODES
+from engines.model_spec import SPEECH_CODES, TINY, ModelSpec
 from engines.s3gen import noise
 from engines.s3gen.cache.conv import ConvState
 from engines.s3gen.cache.kv import KVBlock
@@ -70,7 +70,9 @@ def streamed(runtime: CachedRuntime, voice: Voice, speech_tokens: list[int], blo
     return mels
 
 
-def masked(voice: Voice, speech_tokens: list[int], blocks: Blocks, context_tokens: int) -> list[F32]:
+def masked(
+    voice: Voice, speech_tokens: list[int], blocks: Blocks, context_tokens: int, spec: ModelSpec = TINY
+) -> list[F32]:
     """The same without a cache."""
     prompt = len(voice.s3gen_prompt_tokens)
     cells = layout(prompt, blocks, context_tokens)
@@ -82,7 +84,7 @@ def masked(voice: Voice, speech_tokens: list[int], blocks: Blocks, context_token
     frames = [2 * i + half for i in at[prompt:] for half in (0, 1)]
     start = np.concatenate([noise.prompt_noise(0, 2 * prompt), drawn[frames]])
     arrays = (np.array(tokens), mel, start, voice.x_vector)
-    result = flow_under_mask(small_nets.flow(), cells, *map(torch.tensor, arrays)).numpy()
+    result = flow_under_mask(small_nets.flow(spec), cells, *map(torch.tensor, arrays)).numpy()
     sizes = np.cumsum([2 * prompt, *(2 * (new + provisional) for new, provisional in blocks)])
     return [result[a:b] for a, b in pairwise(sizes)]
 

@@ -11,8 +11,9 @@ The "engines" are small functions with the ports of the real graphs. Rows do not
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum, IntEnum
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,8 +21,9 @@ from typing import Any
 import numpy as np
 
 from engines.model_spec import SPEECH_CODES
-from engines.s3gen.export.graphs import CFM, ENCODER, GRAPHS, VOCODER, Graph, Port
+from engines.s3gen.export.graphs import CFM, CFM_STEP, ENCODER, GRAPHS, VOCODER, Graph, Port
 from engines.s3gen.gpu.buckets import buckets
+from engines.s3gen.gpu.build import ENGINE_GRAPHS
 from engines.s3gen.gpu.trt import TensorRT
 from engines.s3gen.runtime import F32, FlowBatch, VocoderBatch, VocoderResult
 from tests.engines.s3gen.gpu.simulated_cuda import SimulatedCuda
@@ -46,6 +48,24 @@ def solve(inputs: Values) -> Values:
     return {"mel": np.where(valid[..., None], mel, 0).astype(np.float32)}
 
 
+def step(inputs: Values) -> Values:
+    """One Euler step: part of the way to what `solve` gives, and a little beside it that depends on the times."""
+    t, r = (inputs[name][:, None, None] for name in ("t", "r"))
+    there = solve({**inputs, "noise": np.zeros_like(inputs["x"])})["mel"]
+    valid = np.arange(there.shape[1]) < inputs["lengths"][:, None]
+    moved = inputs["x"] + (r - t) * (there + np.sin(7 * t) - 0.5 * inputs["x"])
+    return {"next_x": np.where(valid[..., None], moved, 0).astype(np.float32)}
+
+
+def solve_in_steps(inputs: Values, times: Sequence[float]) -> Values:
+    """All steps."""
+    x = inputs["noise"]
+    for t, r in pairwise(times):
+        each = {name: np.full(len(x), time, np.float32) for name, time in (("t", t), ("r", r))}
+        x = step({**inputs, **each, "x": x})["next_x"]
+    return {"mel": x}
+
+
 def render(inputs: Values) -> Values:
     """The vocoder: louder where the mel is."""
     level = np.repeat(inputs["mel"].mean(-1), 480, axis=1)
@@ -53,18 +73,27 @@ def render(inputs: Values) -> Values:
     return {"waveform": waveform.astype(np.float32), "f0_hz": inputs["fixed_f0_hz"].astype(np.float32)}
 
 
-FUNCTIONS: dict[str, Callable[[Values], Values]] = {ENCODER.name: encode, CFM.name: solve, VOCODER.name: render}
+FUNCTIONS: dict[str, Callable[[Values], Values]] = {
+    ENCODER.name: encode,
+    CFM.name: solve,
+    CFM_STEP.name: step,
+    VOCODER.name: render,
+}
 
 
 class DirectRuntime:
-    """The same functions as a Runtime without a device."""
+    """The same functions as a Runtime without a device. `times`: of Euler steps that are calls of their own."""
 
     name = "direct"
     cfm_s = None
 
+    def __init__(self, times: Sequence[float] = ()) -> None:
+        self._times = times
+
     def flow(self, batch: FlowBatch) -> F32:
         inputs = {**vars(batch), "lengths": 2 * batch.token_lengths}
-        return solve({**inputs, **encode(inputs)})["mel"]
+        inputs |= encode(inputs)
+        return (solve_in_steps(inputs, self._times) if self._times else solve(inputs))["mel"]
 
     def vocoder(self, batch: VocoderBatch) -> VocoderResult:
         return VocoderResult(**render(vars(batch)))
@@ -117,9 +146,9 @@ class SimulatedTensorRT:
         self.flavour = TensorRT("tensorrt_rtx" if rtx else "tensorrt", module)
         self.static_bytes = 0  # that contexts allocated for themselves
 
-    def engine_files(self, folder: Path) -> dict[str, Path]:
+    def engine_files(self, folder: Path, graphs: Sequence[str] = ENGINE_GRAPHS) -> dict[str, Path]:
         """Files that it can load, by graph."""
-        paths = {name: folder / f"{name}.engine" for name in FUNCTIONS}
+        paths = {name: folder / f"{name}.engine" for name in graphs}
         for name, path in paths.items():
             path.write_text(name)
         return paths

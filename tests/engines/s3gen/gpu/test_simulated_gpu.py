@@ -9,6 +9,7 @@ import random
 import re
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,11 +21,14 @@ from engines import cuda_faults
 from engines.cuda_faults import DeviceLost, is_sticky
 from engines.errors import EngineError
 from engines.health import Health
+from engines.model_spec import TINY
 from engines.s3gen.gpu import buckets, tensorrt
 from engines.s3gen.gpu.buffered import BufferedRuntime
+from engines.s3gen.gpu.build import engine_graphs
 from engines.s3gen.gpu.cuda import CudaDevice, CudaError
 from engines.s3gen.gpu.double_buffer import DoubleBuffer
 from engines.s3gen.gpu.tensorrt import Chain, Engine, load_engines
+from engines.s3gen.nets.cfm import euler_times
 from engines.s3gen.parity_check import GPU_ROUNDS, Candidate, ParityReport, select_first_valid, validate
 from engines.s3gen.streaming.batcher import WindowBatcher
 from engines.s3gen.streaming.segment_decoder import SegmentDecoder
@@ -56,20 +60,26 @@ def files(tmp_path: Path) -> Path:
 class Simulation:
     """A TensorRT runtime on a simulated GPU."""
 
-    def __init__(self, folder: Path, seed: int = 0, *, rtx: bool = False, user_allocation: bool = True) -> None:
+    def __init__(
+        self, folder: Path, seed: int = 0, *, rtx: bool = False, user_allocation: bool = True, steps: int = 0
+    ) -> None:
+        """`steps`: of a flow with guidance."""
         self.cuda = SimulatedCuda(seed)
         self.trt = SimulatedTensorRT(self.cuda, rtx=rtx, user_allocation=user_allocation)
         self.device = CudaDevice(runtime=self.cuda)
-        self.loaded = load_engines(self.trt.engine_files(folder), self.device, self.trt.flavour)
+        times = euler_times(steps)
+        paths = self.trt.engine_files(folder, engine_graphs(replace(TINY.flow, guided_steps=steps)))
+        self.loaded = load_engines(paths, self.device, self.trt.flavour, times)
+        self.direct = DirectRuntime(times if steps else ())
         self.runtime = BufferedRuntime("tensorrt", self.device, self.loaded.kernels)
 
     def check(self, rounds: int = GPU_ROUNDS) -> ParityReport:
-        return validate(self.runtime, DirectRuntime(), precision="fp32", compositions=COMPOSITIONS, rounds=rounds)
+        return validate(self.runtime, self.direct, precision="fp32", compositions=COMPOSITIONS, rounds=rounds)
 
 
 def serve(simulation: Simulation, seed: int = 0, batches: int = 8) -> None:
     """Batches of random sizes, two in flight, each compared with the direct result."""
-    rng, direct = random.Random(seed), DirectRuntime()
+    rng, direct = random.Random(seed), simulation.direct
     pending: list[tuple[Callable[[], Any], Callable[[], Any]]] = []
     for turn in range(batches):
         flow = flow_batch([rng.randint(4, 44) for _ in range(rng.randint(1, 5))], seed=turn)
@@ -94,6 +104,25 @@ def test_tensorrt_gives_the_right_results_in_any_order(files: Path, seed: int, r
     serve(simulation, seed)
     assert simulation.runtime.graphs == (0 if rtx else 12)
     assert (simulation.runtime.replayed_ratio > 0.3) is not rtx
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("rtx", [False, True])
+def test_ten_steps_are_right_in_any_order(files: Path, seed: int, rtx: bool) -> None:
+    """One engine of one step, ten times a call; with graphs, in a context of its own for each size."""
+    simulation = Simulation(files, seed, rtx=rtx, steps=10)
+    simulation.runtime.prepare()
+    report = simulation.check()
+    assert report.passed, str(report)
+    serve(simulation, seed)
+    assert simulation.runtime.graphs == (0 if rtx else 12)
+    assert (simulation.runtime.replayed_ratio > 0.3) is not rtx
+
+
+def test_steps_at_wrong_times_are_found(files: Path) -> None:
+    simulation = Simulation(files, steps=10)
+    simulation.direct = DirectRuntime(euler_times(9))
+    assert not simulation.check(1).passed
 
 
 def test_all_contexts_compute_in_one_block_of_memory(files: Path) -> None:
@@ -291,11 +320,11 @@ def static_contexts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every context allocates its maximum."""
     load = tensorrt.load_engines
 
-    def with_static(paths: Any, device: Any, trt: Any) -> Any:
+    def with_static(paths: Any, device: Any, trt: Any, times: Any) -> Any:
         trt.module.ExecutionContextAllocationStrategy = SimpleNamespace(
             USER_MANAGED=trt.module.ExecutionContextAllocationStrategy.STATIC
         )
-        return load(paths, device, trt)
+        return load(paths, device, trt, times)
 
     monkeypatch.setattr(f"{__name__}.load_engines", with_static)
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from engines.kernels import library, transformer
+from engines.model_spec import TINY, ModelSpec
 from engines.s3gen.nets import compiled_cfm
 from engines.s3gen.nets.compiled_cfm import compile_transformers
 from tests.engines.s3gen import small_nets
@@ -19,9 +20,10 @@ def _inference() -> Iterator[None]:
         yield
 
 
+@pytest.mark.parametrize("spec", [TINY, small_nets.GUIDED_TINY], ids=["meanflow", "guided"])
 @pytest.mark.parametrize("rows", [([20], [30]), ([12, 5, 9], [8, 21, 2])])
-def test_the_mel_is_torchs(rows: tuple[list[int], list[int]]) -> None:
-    plain, fast, batch = small_nets.flow(), small_nets.flow(), small_nets.flow_batch(*rows)
+def test_the_mel_is_torchs(rows: tuple[list[int], list[int]], spec: ModelSpec) -> None:
+    plain, fast, batch = small_nets.flow(spec), small_nets.flow(spec), small_nets.flow_batch(*rows)
     assert compile_transformers(fast.solver.estimator) is None
     inputs = small_nets.flow_inputs(batch, padded=len(rows[0]) > 1)
     expected = plain(*inputs)
