@@ -36,6 +36,7 @@ def load_net(
     device: torch.device | str,
     *,
     weights: WeightFormat = "float32",
+    dtype: torch.dtype = torch.float32,
     layers: int | None = None,
     loras: Sequence[Path] = (),
 ) -> TorchNet:
@@ -48,5 +49,6 @@ def load_net(
     if not spec.is_llama:
         if loras:
             raise unsupported("lora", str(loras[0]), spec.name, "no adapter")
-        return T3Net.load(path, spec, device, weights=weights, layers=layers)
-    return LlamaNet.load(path, spec, device, weights=weights, layers=layers, loras=[Lora(path) for path in loras])
+        return T3Net.load(path, spec, device, weights=weights, dtype=dtype, layers=layers)
+    adapters = [Lora(folder) for folder in loras]
+    return LlamaNet.load(path, spec, device, weights=weights, dtype=dtype, layers=layers, loras=adapters)
