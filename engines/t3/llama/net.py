@@ -64,7 +64,9 @@ class _Rows:
         self, spans: Sequence[Span[LaneSlot]], cos: Tensor, sin: Tensor, device: torch.device, dtype: torch.dtype
     ) -> None:
         self._spans, self._cos, self._sin = spans, cos, sin
-        groups = {lanes: [span for span in spans if span.slot.lanes == lanes] for lanes in (1, 2)}
+        groups: dict[int, list[Span[Any]]] = {
+            lanes: [span for span in spans if span.slot.lanes == lanes] for lanes in (1, 2)
+        }
         self._attends = {lanes: attention_of(group, device, dtype) for lanes, group in groups.items() if group}
 
     def attend(self, layer: int, qkv: Tensor) -> list[Tensor]:
