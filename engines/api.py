@@ -70,6 +70,7 @@ class EngineInfo:
     load: float | None = None
     word_times: bool = False
     word_times_notice: str = ""
+    continuity: bool = False
     sampling: Sampling = field(default_factory=Sampling)
     guidance: bool = False
     has_exaggeration: bool = False

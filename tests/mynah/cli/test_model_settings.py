@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engines.fake import MULTILINGUAL, Script
-from mynah.cli.batch.script import ModelSettings, read_script
+from mynah.batch.script import ModelSettings, read_script
 from mynah.client.errors import InvalidArgument
 from tests.mynah.cli.test_cli import cli
 from tests.service.serving import serving
