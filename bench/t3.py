@@ -10,6 +10,10 @@ about twice upstream at one request and five times at sixteen, where its attenti
 upstream at one request, because of its bookkeeping and the copying, and at least four times at sixteen. A warm voice
 saves 376 of 417 prompt rows: 41 rows and one more block remain, a first token in at most 0.3 of the time on both
 backends. Goals for vLLM: 4 and 0.3.
+
+With `--model random:standard` there is guidance: `--sides torch torch-float16 unguided upstream`, where `unguided` is
+`torch-float16` with a weight of 0, one lane instead of two. Expected on a CPU: a step in float16 at most half of
+upstream's, which reads all weights in float32 for two rows; two lanes at most 1.6 times one.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ import itertools
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -30,11 +34,12 @@ from bench.engine import endless_checkpoint
 from bench.report import publish, table
 from engines.checkpoints.checkpoint import Checkpoint
 from engines.conditioning.random_weights import random_voice
-from engines.config import Sampling
+from engines.kernels.dense import WeightFormat
 from engines.t3.backend import T3Backend, T3Request
 from engines.t3.decoder import DecoderLimits
+from engines.t3.family import family_of
+from engines.t3.load import load_net
 from engines.t3.local_backend import LocalT3Backend
-from engines.t3.model import T3Net
 from engines.t3.vllm.backend import VllmT3Backend
 from engines.voice import Voice
 
@@ -56,22 +61,27 @@ class Side:
 class Ours:
     """A T3Backend, as the pipeline uses it."""
 
-    def __init__(self, backend: T3Backend, checkpoint: Checkpoint) -> None:
-        self._backend, self._checkpoint = backend, checkpoint
+    def __init__(self, backend: T3Backend, checkpoint: Checkpoint, **sampling: float) -> None:
+        """`sampling`: changes of the model's own."""
+        self._backend, self._checkpoint, self._sampling = backend, checkpoint, sampling
         self._runner = asyncio.Runner()
         self._texts = itertools.count()  # never the same twice, so that a cache can hold the voice only
-        self._cold_voices = map(random_voice, itertools.count(_VOICE_SEED + 1))
-        self._voice = random_voice(_VOICE_SEED)
+        self._cold_voices = (voice_of(checkpoint, seed) for seed in itertools.count(_VOICE_SEED + 1))
+        self._voice = voice_of(checkpoint, _VOICE_SEED)
 
     def make_s(self, count: int, tokens: int) -> float:
         """Seconds for `count` requests at once."""
-        requests = [request_of(self._checkpoint, next(self._texts), self._voice, tokens) for _ in range(count)]
+        requests = [self._request(self._voice, tokens) for _ in range(count)]
         return self._runner.run(self._make_s(requests, tokens))
 
     def first_token_s(self, *, warm: bool) -> float:
         """Seconds from a request to its first speech token; a warm voice was used before."""
         voice = self._voice if warm else next(self._cold_voices)
-        return self._runner.run(self._first_token_s(request_of(self._checkpoint, next(self._texts), voice, 4)))
+        return self._runner.run(self._first_token_s(self._request(voice, 4)))
+
+    def _request(self, voice: Voice, tokens: int) -> T3Request:
+        request = request_of(self._checkpoint, next(self._texts), voice, tokens)
+        return replace(request, sampling=replace(request.sampling, **self._sampling))
 
     def close(self) -> None:
         self._runner.run(self._backend.close())
@@ -110,17 +120,19 @@ class Upstream:
         self._cond = upstream.T3Cond
         self._t3 = upstream.t3(checkpoint.spec)
         self._t3.load_state_dict(load_file(checkpoint.t3_path))
-        del self._t3.tfmr.wte
+        if not checkpoint.spec.is_llama:
+            del self._t3.tfmr.wte
 
     def make_s(self, count: int, tokens: int) -> float:
-        requests = [request_of(self._checkpoint, seed, random_voice(_VOICE_SEED), tokens) for seed in range(count)]
+        voice = voice_of(self._checkpoint, _VOICE_SEED)
+        requests = [request_of(self._checkpoint, seed, voice, tokens) for seed in range(count)]
         started_s = time.perf_counter()
         for request in requests:
             self._speak(request, tokens)
         return time.perf_counter() - started_s
 
     def first_token_s(self, *, warm: bool) -> float:
-        request = request_of(self._checkpoint, 0, random_voice(_VOICE_SEED), 4)
+        request = request_of(self._checkpoint, 0, voice_of(self._checkpoint, _VOICE_SEED), 4)
         started_s = time.perf_counter()
         self._speak(request, 1)
         return time.perf_counter() - started_s
@@ -129,6 +141,10 @@ class Upstream:
         del self._t3
 
     def _speak(self, request: T3Request, tokens: int) -> None:
+        if self._checkpoint.spec.is_llama:
+            drawn = self._guided(request, tokens)
+            assert drawn.shape[1] == tokens, f"upstream stopped after {drawn.shape[1]} tokens"
+            return
         cond = self._cond(
             speaker_emb=torch.tensor(request.voice.speaker_embedding)[None],
             cond_prompt_speech_tokens=torch.tensor(request.voice.t3_prompt_tokens)[None],
@@ -136,17 +152,41 @@ class Upstream:
         drawn = self._t3.inference_turbo(cond, torch.tensor(request.text_tokens)[None], max_gen_len=tokens - 1)
         assert drawn.shape[1] == tokens, f"upstream stopped after {drawn.shape[1]} tokens"
 
+    def _guided(self, request: T3Request, tokens: int) -> torch.Tensor:
+        from tests.reference import t3_llama_upstream
+
+        sampling = request.sampling
+        return self._t3.inference(
+            t3_cond=t3_llama_upstream.conditioning(request.voice, sampling.exaggeration),
+            text_tokens=t3_llama_upstream.text_rows(request.text_tokens),
+            max_new_tokens=tokens,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            min_p=sampling.min_p,
+            repetition_penalty=sampling.repetition_penalty,
+            cfg_weight=sampling.cfg_weight,
+        )
+
+
+def voice_of(checkpoint: Checkpoint, seed: int) -> Voice:
+    """A voice with the longest prompt of the model's T3."""
+    return random_voice(seed, checkpoint.spec.conditioning.t3_prompt_tokens)
+
 
 def request_of(checkpoint: Checkpoint, seed: int, voice: Voice, tokens: int) -> T3Request:
     """A request with a different text for every seed."""
-    text = np.random.default_rng(seed).integers(0, checkpoint.spec.t3.text_vocab, TEXT_TOKENS)
-    return T3Request(tuple(text.tolist()), voice, Sampling(seed=seed, max_speech_tokens=tokens - 1))
+    text = np.random.default_rng(seed).integers(1, checkpoint.spec.t3.text_vocab, TEXT_TOKENS)
+    family = family_of(checkpoint.spec.t3)
+    counted = tokens - family.end.uncounted_draws
+    return T3Request(tuple(text.tolist()), voice, replace(family.sampling, seed=seed, max_speech_tokens=counted))
 
 
 def make_sides(arguments: argparse.Namespace, checkpoint: Checkpoint) -> dict[str, Ours | Upstream]:
     makers: dict[str, Callable[[], Ours | Upstream]] = {
         "vllm": lambda: Ours(_vllm(checkpoint, arguments.device), checkpoint),
         "torch": lambda: Ours(_torch(checkpoint, arguments.device), checkpoint),
+        "torch-float16": lambda: Ours(_torch(checkpoint, arguments.device, "float16"), checkpoint),
+        "unguided": lambda: Ours(_torch(checkpoint, arguments.device, "float16"), checkpoint, cfg_weight=0.0),
         "onnx": lambda: Ours(_onnx(checkpoint, arguments.threads), checkpoint),
         "upstream": lambda: Upstream(checkpoint),
     }
@@ -162,8 +202,8 @@ def _vllm(checkpoint: Checkpoint, device: str) -> T3Backend:
     )
 
 
-def _torch(checkpoint: Checkpoint, device: str) -> T3Backend:
-    return LocalT3Backend(T3Net.load(checkpoint.t3_path, checkpoint.spec, device), _LIMITS)
+def _torch(checkpoint: Checkpoint, device: str, weights: WeightFormat = "float32") -> T3Backend:
+    return LocalT3Backend(load_net(checkpoint, device, weights=weights), _LIMITS)
 
 
 def _onnx(checkpoint: Checkpoint, threads: int) -> T3Backend:
@@ -224,6 +264,14 @@ def report(arguments: argparse.Namespace, sides: dict[str, Side]) -> None:
         result["vllm_over_upstream_at_16"] = round(ratio, 2)
         result["vllm_warm_over_cold"] = round(vllm.first_token_warm_s / vllm.first_token_cold_s, 3)
         result["goals"] = GOALS
+    if {"torch-float16", "upstream"} <= sides.keys():
+        ours, theirs = sides["torch-float16"], sides["upstream"]
+        ratios = {str(count): theirs.tokens_per_s[count] / ours.tokens_per_s[count] for count in CONCURRENT}
+        result["step_over_upstream"] = {count: round(ratio, 2) for count, ratio in ratios.items()}
+    if {"torch-float16", "unguided"} <= sides.keys():
+        guided, plain = sides["torch-float16"], sides["unguided"]
+        costs = {str(count): plain.tokens_per_s[count] / guided.tokens_per_s[count] for count in CONCURRENT}
+        result["two_lanes_over_one"] = {count: round(cost, 2) for count, cost in costs.items()}
     publish("t3", table([arguments.model, *sides], rows), result)
 
 
@@ -238,7 +286,7 @@ def main() -> None:
         "--sides",
         nargs="+",
         default=["vllm", "torch", "upstream"],
-        help="sides to measure: vllm, torch, onnx, upstream",
+        help="sides to measure: vllm, torch, torch-float16, unguided, onnx, upstream",
     )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from engines.config import Sampling
 from engines.health import Health
 from engines.model_spec import SAMPLE_RATE_HZ
+from engines.text.languages import ENGLISH
 from engines.text.reading import Reading
 from engines.voice import Voice
 
@@ -46,6 +47,9 @@ class EngineInfo:
     `decode` is how S3Gen decodes, "reference" or "cached"; empty for an engine without windows. `setting_reason` is a
     sentence with the figures of what was measured to choose it; empty if nothing was to be chosen. `load` is what one
     stream then needs, in seconds of computing per second of audio; None if it was not measured.
+    `sampling` has the model's defaults: they hold where a client does not choose. `guidance`: whether the model can be
+    guided, by `Sampling.cfg_weight`; `has_exaggeration` and `has_min_p` say the same of these fields. `languages` are
+    the languages that it speaks, by their ISO 639-1 codes; empty: English alone, without a choice.
     """
 
     model: str
@@ -67,6 +71,16 @@ class EngineInfo:
     word_times: bool = False
     word_times_notice: str = ""
     continuity: bool = False
+    sampling: Sampling = field(default_factory=Sampling)
+    guidance: bool = False
+    has_exaggeration: bool = False
+    has_min_p: bool = False
+    languages: tuple[str, ...] = ()
+
+    @property
+    def default_language(self) -> str:
+        """The language of a text that names none: English, or the first one of a model without it."""
+        return ENGLISH if not self.languages or ENGLISH in self.languages else self.languages[0]
 
 
 @dataclass(frozen=True)
@@ -75,6 +89,7 @@ class Segment:
 
     `text` is what is spoken. `reading` says what was written for it, if that is something else.
     `speed` is that of its speech, at the voice's pitch: 1 is the voice's own; see time_scale.py.
+    `language` is one of `info.languages`; empty: `info.default_language`.
     """
 
     index: int
@@ -84,6 +99,7 @@ class Segment:
     word_guard: bool = False  # whether faults of its words are looked for; likewise
     continuity: bool = False  # whether it goes on from the speech of the segment before; only with `info.continuity`
     reading: Reading | None = None
+    language: str = ""
 
     @property
     def written(self) -> str:
@@ -321,6 +337,12 @@ class Engine(Protocol):
         without windows.
         """
         ...
+
+    async def load_language(self, language: str) -> None:
+        """Load what a language of `info.languages` needs, so that no segment waits for it.
+
+        Raises InvalidInput with reason LANGUAGE_PACKAGE_MISSING if something that it needs is not here.
+        """
 
     async def open(self, voice: Voice, sampling: Sampling) -> SpeechStream:
         """Open a stream. Raises EngineBusy if `limits.max_streams` streams are open, InvalidInput for a schedule that

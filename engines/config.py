@@ -17,11 +17,13 @@ from engines.model_spec import SPEECH_VOCAB
 SCHEDULE_NAMES = ("lowest_latency", "balanced", "throughput", "crowd")  # see s3gen/streaming/schedule.py
 OFFLINE = "offline"  # the schedule of a stream without a listener
 STREAM_SCHEDULES = (*SCHEDULE_NAMES, OFFLINE)  # that a stream may name
+MAX_CFG_WEIGHT = 2.0
+EXAGGERATION = (0.25, 2.0)  # least and most
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """Sampling parameters of T3, with upstream's defaults and order of operations.
+    """Sampling parameters of T3. The defaults are Turbo's; those of the loaded model are in `EngineInfo.sampling`.
 
     Raises InvalidInput naming the field if a value is out of range.
     """
@@ -30,6 +32,10 @@ class Sampling:
     top_k: int = 1000  # 0 disables it
     top_p: float = 0.95  # above 0, at most 1; 1 disables it
     repetition_penalty: float = 1.2  # 0.1 to 10; 1 disables it
+    min_p: float = 0.0  # 0 to 1: tokens less likely than this share of the likeliest are dropped; 0 disables it
+    # 0 to 2, for models with `EngineInfo.guidance`: how far the text steers the speech; 0 computes no second pass
+    cfg_weight: float = 0.0
+    exaggeration: float = 0.5  # 0.25 to 2, for models with `EngineInfo.has_exaggeration`; 0.5 is neutral
     seed: int = 0
     max_speech_tokens: int = 1000  # of one segment, 1 to 1000
     # Windows are cut by token counts alone, so seed and schedule determine every byte. If False, hops follow the
@@ -48,17 +54,28 @@ class Sampling:
         _check("top_k", self.top_k, 0, SPEECH_VOCAB)
         _check("top_p", self.top_p, 0.0, 1.0, open_low=True)
         _check("repetition_penalty", self.repetition_penalty, 0.1, 10.0)
+        _check("min_p", self.min_p, 0.0, 1.0)
+        _check("cfg_weight", self.cfg_weight, 0.0, MAX_CFG_WEIGHT, reason="CFG_WEIGHT_OUT_OF_RANGE")
+        _check("exaggeration", self.exaggeration, *EXAGGERATION, reason="EXAGGERATION_OUT_OF_RANGE")
         _check("seed", self.seed, 0, 2**64 - 1)
         _check("max_speech_tokens", self.max_speech_tokens, 1, 1000)
 
 
-def _check(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
+def _check(
+    name: str,
+    value: float,
+    low: float,
+    high: float,
+    *,
+    open_low: bool = False,
+    reason: str = "SAMPLING_OUT_OF_RANGE",
+) -> None:
     if math.isfinite(value) and (low < value if open_low else low <= value) and value <= high:
         return
     field = f"sampling.{name}"
     allowed = f"{'above' if open_low else 'at least'} {_number(low)} and at most {_number(high)}"
     message = f"{field} is {_number(value)}; it must be {allowed}."
-    raise InvalidInput(field, message, "SAMPLING_OUT_OF_RANGE", value=value, allowed=allowed)
+    raise InvalidInput(field, message, reason, value=value, allowed=allowed)
 
 
 def _number(value: float) -> str:
@@ -92,10 +109,16 @@ class EngineConfig:
 
     model: str = option(
         "auto",
-        "model to load: auto (turbo on a GPU, else nano), turbo, nano, turbo-onnx, tiny, random:turbo, random:nano, "
-        "random:tiny, or a folder that holds a checkpoint; turbo@REVISION and nano@REVISION pin a commit, tag or "
-        "branch of the hub's repository",
+        "model to load: auto (turbo on a GPU, else nano), turbo, nano, standard, multilingual, multilingual-v2, "
+        "turbo-onnx, tiny, random: and one of these, OWNER/NAME of a hub repository, or a folder that holds a "
+        "checkpoint; NAME@REVISION pins a commit, and MODEL:OWNER/NAME or MODEL:FOLDER chooses one of several there",
         metavar="MODEL",
+    )
+    lora: tuple[Path, ...] = option(
+        (),
+        "folder of a LoRA adapter in PEFT's layout that is merged into T3's weights, for standard and multilingual; "
+        "the flag may be given several times, and they are merged in that order",
+        metavar="FOLDER",
     )
     device: str = option(
         "auto", "device of the model: auto (a GPU if there is one), cpu, cuda or cuda:N", metavar="DEVICE"
@@ -168,18 +191,18 @@ class EngineConfig:
         "torch; cached on torch_graphs alone)",
         choices=S3GEN_DTYPES,
     )
+    max_batch: int | None = option(
+        None,
+        "windows of several streams that share a call of S3Gen, at most; with 1 no other stream changes how samples "
+        "are rounded; default: 8 on a CPU, where only small nets share calls, and 16 on a GPU",
+        metavar="COUNT",
+    )
     s3gen_steps: str = option(
         "auto",
         "steps in which S3Gen makes a mel out of noise: auto (as published: 10 with guidance for standard and "
         "multilingual, else 2; 2 on a CPU that is found at start not to speak in real time with 10, if the model's "
         "folder also holds s3gen_meanflow.safetensors), 2 (the nets of that file) or 10",
         choices=S3GEN_STEPS,
-    )
-    max_batch: int | None = option(
-        None,
-        "windows of several streams that share a call of S3Gen, at most; with 1 no other stream changes how samples "
-        "are rounded; default: 8 on a CPU, where only small nets share calls, and 16 on a GPU",
-        metavar="COUNT",
     )
     strict_reference: bool = option(
         False,

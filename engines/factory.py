@@ -19,7 +19,7 @@ from engines.checkpoints.weights import check_finite
 from engines.conditioning import speaker, tokenizer, xvector
 from engines.conditioning.builder import VoiceBuilder
 from engines.conditioning.builtin import load_builtin, load_others
-from engines.config import DTYPES, EngineConfig
+from engines.config import DTYPES, EngineConfig, Sampling
 from engines.continuity import Continuity
 from engines.cuda_faults import is_sticky
 from engines.device import (
@@ -49,16 +49,20 @@ from engines.s3gen.select_runtime import select_runtime
 from engines.s3gen.streaming.batcher import WindowBatcher
 from engines.s3gen.streaming.decode_times import CPU_CALIBRATION, GPU_CALIBRATION
 from engines.s3gen.streaming.schedule import SCHEDULES
-from engines.t3 import model as t3_model
 from engines.t3.alignment.setup import find_alignment
 from engines.t3.backend import T3Backend
 from engines.t3.decoder import DecoderLimits
+from engines.t3.family import Family, family_of
 from engines.t3.gpu.net import open_static_net
-from engines.t3.guidance import check_guidance
+from engines.t3.guidance import check_guidance, with_environments_weight
+from engines.t3.load import expected_tensors as expected_t3_tensors
+from engines.t3.load import load_net
 from engines.t3.local_backend import LocalT3Backend
 from engines.t3.net import Net
 from engines.t3.vllm import backend
+from engines.text.character_tokenizer import CharacterTokenizer
 from engines.text.encoder import TextEncoder
+from engines.text.language_encoder import LanguageEncoder
 from engines.text.tokenizer import TextTokenizer
 from engines.voice import Voice
 
@@ -79,7 +83,6 @@ _T3_FALLBACK = {"vllm": "torch_graphs", "torch_graphs": "torch"}
 def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pipeline:
     """Build the engine that `config` describes. Raises the errors of `engines.load`."""
     _check_choices(config)
-    check_guidance(os.environ)
     hub = HuggingFaceHub((config.cache_dir or default_cache_dir()) / "hub")
     if (folder := find_published(config.model, hub)) is not None:
         from engines.published.engine import build_published_engine  # needs ONNX, as it alone does
@@ -88,6 +91,9 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
     device = resolve_device(config.device)
     use_threads(config.threads)
     checkpoint = open_checkpoint(config.model, cache_dir=config.cache_dir, seed=config.weights_seed, device=device)
+    family = family_of(checkpoint.spec.t3)
+    sampling = _defaults(family)
+    config = _for_family(config, checkpoint)
     published, checkpoint = checkpoint, with_steps(checkpoint, config.s3gen_steps)
     check_decode(checkpoint, config.decode, device, host_memory_bytes())
     verify(checkpoint, tensor_tables(checkpoint))
@@ -109,15 +115,13 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
     settled, choice = settle(config, checkpoint, device, nets)
     checkpoint = with_steps(checkpoint, settled.s3gen_steps)
     setting = _T3Setting(health, observer, on_device(T3_PRIORITY, watch.call), exclusive)
-    encoder = TextEncoder(
-        TextTokenizer(checkpoint.folder, checkpoint.spec.t3.text_vocab),
-        checkpoint.spec,
-        config.max_text_chars_per_segment,
-    )
+    encoder = _encoder(checkpoint, config.max_text_chars_per_segment)
     default_voice = load_builtin(checkpoint.conds_path) if checkpoint.conds_path else None
     alignment = find_alignment(settled, checkpoint, device, encoder, default_voice)
     t3 = _make_t3(settled, checkpoint, device, setting, nets)
     constrained, observes = config.attention == "constrained", _observes_steps(t3.name, device)
+    if constrained and family.guided:
+        raise unsupported("attention", config.attention, f"{checkpoint.spec.name}, whose heads have two lanes", "free")
     aligner = alignment.aligner(observes, on_device(T3_PRIORITY, working), constrained=constrained)
     loaded = nets.take_s3gen(settled.s3gen_steps) if device == "cpu" else None
     s3gen = select_runtime(settled, checkpoint, device, loaded)
@@ -140,7 +144,9 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
         _no_bound if checkpoint.random_weights else encoder.max_speech_tokens,
         encoder.words,
         aligner,
-        Continuity() if isinstance(t3, LocalT3Backend) else None,
+        Continuity() if isinstance(t3, LocalT3Backend) and not family.guided else None,
+        family.end.silence_tokens,
+        encoder.load_language,
     )
     info = EngineInfo(
         model=checkpoint.spec.name,
@@ -163,6 +169,11 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
         word_times=aligner is not None,
         word_times_notice=alignment.notice,
         continuity=stages.continuity is not None,
+        sampling=sampling,
+        guidance=family.guided,
+        has_exaggeration=family.guided,
+        has_min_p=family.guided,
+        languages=checkpoint.spec.languages,
     )
     memory, others = partial(device_memory, device), load_others(checkpoint.other_voice_paths)
     builder = _QuietBuilder(VoiceBuilder(checkpoint), exclusive)
@@ -205,8 +216,24 @@ def _notice(published: Checkpoint, s3gen_steps: str, choice: Choice | None) -> s
     return " ".join(filter(None, sentences))
 
 
-def _no_bound(_: str) -> None:
+def _no_bound(*_: str) -> None:
     return None
+
+
+def _defaults(family: Family) -> Sampling:
+    """The family's sampling, with the guidance that the environment asks for. Raises InvalidInput."""
+    if family.guided:
+        return with_environments_weight(family.sampling, os.environ)
+    check_guidance(os.environ)
+    return family.sampling
+
+
+def _encoder(checkpoint: Checkpoint, max_chars: int) -> TextEncoder | LanguageEncoder:
+    spec, folder = checkpoint.spec, checkpoint.folder
+    if spec.tokenizer_name:
+        tokenizer = CharacterTokenizer(folder / spec.tokenizer_name, spec.t3.text_vocab)
+        return LanguageEncoder(tokenizer, spec, max_chars, folder)
+    return TextEncoder(TextTokenizer(folder, spec.t3.text_vocab), spec, max_chars)
 
 
 @dataclass(frozen=True)
@@ -233,7 +260,7 @@ def _local_net(config: EngineConfig, checkpoint: Checkpoint, device: str) -> Net
         limits = DecoderLimits(config.max_streams, config.max_positions)
         return open_static_net(checkpoint, device, limits, half=half, captures=config.cuda_graphs)
     weights = _t3_weights(config, device)
-    return t3_model.T3Net.load(checkpoint.t3_path, checkpoint.spec, device, weights=weights)
+    return load_net(checkpoint, device, weights=weights, loras=config.lora)
 
 
 def _make_t3(
@@ -319,10 +346,25 @@ def tensor_tables(checkpoint: Checkpoint) -> dict[Path, list[tuple[str, dict[str
     spec = checkpoint.spec
     in_s3gen_file = (flow, vocoder_weights, tokenizer, xvector)
     return {
-        checkpoint.t3_path: [("", t3_model.expected_tensors(spec))],
+        checkpoint.t3_path: [("", expected_t3_tensors(spec))],
         checkpoint.s3gen_path: [(part.PREFIX, part.expected_tensors(spec)) for part in in_s3gen_file],
         checkpoint.voice_encoder_path: [("", speaker.expected_tensors(spec))],
     }
+
+
+def _for_family(config: EngineConfig, checkpoint: Checkpoint) -> EngineConfig:
+    """The configuration with the T3 backend of the model's family, if it has one alone.
+
+    Raises InvalidInput for options that the family does not support.
+    """
+    spec = checkpoint.spec
+    if not spec.is_llama:
+        if config.lora:
+            raise unsupported("lora", str(config.lora[0]), spec.name, "no adapter")
+        return config
+    if config.t3 not in ("auto", "torch"):
+        raise unsupported("t3", config.t3, spec.name, "auto or torch")
+    return replace(config, t3="torch")
 
 
 def _check_choices(config: EngineConfig) -> None:

@@ -12,7 +12,7 @@ import re
 import threading
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 
 import numpy as np
@@ -48,6 +48,7 @@ from engines.model_spec import (
     X_VECTOR_DIM,
 )
 from engines.playback import PlaybackClock
+from engines.text.languages import ENGLISH, NAMES, scripts_of
 from engines.text.reading import Reading
 from engines.text.spoken import SpokenText
 from engines.time_scale import TimeScale, scaled_samples
@@ -56,6 +57,21 @@ from engines.voice_report import VoiceReport, VoiceWarning
 
 _MIN_REFERENCE_BYTES = 1000
 _TAGS = ("[clear throat]", "[sigh]", "[laugh]")
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """What the model of a fake engine has, by the names of EngineInfo. These are Turbo's."""
+
+    sampling: Sampling = field(default_factory=Sampling)
+    guidance: bool = False
+    has_exaggeration: bool = False
+    has_min_p: bool = False
+    languages: tuple[str, ...] = ()
+
+
+# as of Chatterbox Multilingual
+MULTILINGUAL = Abilities(Sampling(top_k=0, top_p=1.0, min_p=0.05, cfg_weight=0.5), True, True, True, tuple(NAMES))
 
 
 @dataclass(frozen=True)
@@ -73,6 +89,7 @@ class Script:
     voice_s: float = 0.0  # to make a voice
     close_s: float = 0.0  # to close a stream
     open_failure: Exception | None = None
+    language_failure: Exception | None = None  # raised when a language is loaded
     warm_up_failure: Exception | None = None
     failure: Exception | None = None  # raised in segment `fail_segment` after `fail_after_chunks` of its chunks
     fail_segment: int = 0
@@ -85,6 +102,7 @@ class Script:
     hangs_on: str = ""  # text in a segment whose first window is then decoded for ever, on a thread; empty: none
     word_times: bool = True  # whether it says when words are spoken: in proportion to their characters
     continuity: bool = True  # whether it takes segments that go on from the one before
+    abilities: Abilities = field(default_factory=Abilities)
     word_guard: WordGuardReport | None = None  # what the guard reports of each segment that asks for it
     freezes_on: str = ""  # text in a segment that then blocks the event loop for ever
 
@@ -116,8 +134,13 @@ class FakeEngine:
             word_times=self.script.word_times,
             word_times_notice="" if self.script.word_times else "This engine's script has no word times.",
             continuity=self.script.continuity,
+            **{each.name: getattr(self.script.abilities, each.name) for each in fields(Abilities)},
         )
-        self.spoken = SpokenText(tags=_TAGS)
+        scripts = {script for language in self.info.languages or (ENGLISH,) for script in scripts_of(language)}
+        self.spoken = SpokenText(tuple(sorted(scripts)), tags=_TAGS)
+        self.last_sampling: Sampling | None = None  # of the stream that was opened last
+        self.loaded_languages: list[str] = []
+        self.spoken_languages: list[str] = []  # of each segment that began
         self.health = Health()
         self.default_voice = fake_voice("default") if default_voice else None
         self.other_voices: Mapping[str, Voice] = other_voices or {}
@@ -177,6 +200,11 @@ class FakeEngine:
     def schedule_now(self, voice: Voice, max_streams: int) -> str:
         return self.script.schedule
 
+    async def load_language(self, language: str) -> None:
+        self.loaded_languages.append(language)
+        if self.script.language_failure is not None:
+            raise self.script.language_failure
+
     async def open(self, voice: Voice, sampling: Sampling) -> FakeStream:
         if self.script.open_failure is not None:
             raise self.script.open_failure
@@ -185,6 +213,7 @@ class FakeEngine:
         stream = FakeStream(self, voice, sampling)
         self.streams.add(stream)
         self.opened_streams += 1
+        self.last_sampling = sampling
         return stream
 
     async def warm_up(self) -> None:
@@ -225,6 +254,7 @@ class FakeStream:
         self._listener.begin_segment(started_s)
         with self._working():
             self._engine.read_prompt(self._voice, segment)
+            self._engine.spoken_languages.append(segment.language)
             yield SegmentStarted(segment, len(segment.text))
             windows = 0
             for windows, (start, end) in enumerate(self._windows(len(audio) // SAMPLES_PER_TOKEN), start=1):

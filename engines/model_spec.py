@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from engines.text.languages.codes import NAMES, scripts_of
+
 # One time base: 25 speech tokens, 50 mel frames and 24 000 samples per second.
 SAMPLE_RATE_HZ = 24_000
 SPEECH_TOKENS_PER_S = 25
@@ -41,6 +43,31 @@ class T3Spec:
     heads: int
     positions: int
     text_vocab: int
+
+
+@dataclass(frozen=True)
+class LlamaSpec(T3Spec):
+    """Llama over [conditioning][text][start of speech twice][speech tokens], for standard and Multilingual.
+
+    `positions` is what a sequence can have in all: conditioning, every text position and every speech position.
+    """
+
+    feed_forward: int
+    speech_vocab: int  # rows of the head; those above the stop token are drawn from too and mean nothing
+    text_positions: int  # learned ones, the marks around the text included
+    speech_positions: int  # learned ones, beside the rotary positions of the whole sequence
+    perceiver_rows: int = 32  # that a voice's prompt becomes
+    perceiver_heads: int = 4
+
+    @property
+    def voice_rows(self) -> int:
+        """Rows at the start of a prompt that depend on the voice alone: the speaker, and the perceiver's."""
+        return 1 + self.perceiver_rows
+
+    @property
+    def conditioning_rows(self) -> int:
+        """Rows before the text: the voice's, and the one of its exaggeration."""
+        return self.voice_rows + 1
 
 
 @dataclass(frozen=True)
@@ -91,13 +118,19 @@ class ConditioningSpec:
     tokenizer_layers: int
     xvector_init_channels: int  # CAMPPlus; its block depths 12, 24, 16 never change
     xvector_growth: int
+    t3_prompt_tokens: int = MAX_T3_PROMPT_TOKENS  # of the reference's start
+    normalizes_loudness: bool = True  # whether the model was trained on references of one loudness
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Dimensions of one family member, and what it was trained to speak. Turbo and Nano differ in T3 only.
+    """Dimensions of one family member, and what it was trained to speak. Turbo and Nano differ in T3 only, as do
+    standard and Multilingual.
 
+    t3_name      the file of T3's weights; empty: t3_NAME_v1.safetensors
     s3gen_name   the file of S3Gen's weights, S3 tokenizer and CAMPPlus included
+    tokenizer_name  the file of the text tokenizer; empty: GPT-2's files
+    languages    codes of the languages that can be chosen; empty: none can
     scripts      scripts of its training text, as Unicode's character names begin
     speaks_tags  whether it was trained on paralinguistic tags, such as [laugh]
     clones_speakers  whether it was trained on enough speakers to follow one that it never met
@@ -109,7 +142,10 @@ class ModelSpec:
     flow: FlowSpec
     vocoder: VocoderSpec
     conditioning: ConditioningSpec
+    t3_name: str = ""
     s3gen_name: str = MEANFLOW_FILE
+    tokenizer_name: str = ""
+    languages: tuple[str, ...] = ()
     scripts: tuple[str, ...] = ("LATIN",)
     speaks_tags: bool = True
     clones_speakers: bool = True
@@ -120,7 +156,12 @@ class ModelSpec:
     @property
     def t3_file(self) -> str:
         """The file name of T3's weights in a checkpoint folder; it identifies the model."""
-        return f"t3_{self.name}_v1.safetensors"
+        return self.t3_name or f"t3_{self.name}_v1.safetensors"
+
+    @property
+    def is_llama(self) -> bool:
+        """Whether T3 is of the family of standard and Multilingual."""
+        return isinstance(self.t3, LlamaSpec)
 
     @property
     def voice_models(self) -> tuple[str, ...]:
@@ -172,4 +213,52 @@ TINY = ModelSpec(
     clones_speakers=False,
     longest_segment_text_tokens=60,
 )  # fmt: skip
-MODELS = {spec.name: spec for spec in (TURBO, NANO, TINY)}
+
+
+def _llama(
+    text_vocab: int, *, layers: int = 30, width: int = 1024, heads: int = 16, feed_forward: int = 4096
+) -> LlamaSpec:
+    text, speech = 2050, 4100
+    return LlamaSpec(
+        layers, width, heads, 34 + text + 1 + speech, text_vocab,
+        feed_forward=feed_forward, speech_vocab=8194, text_positions=text, speech_positions=speech,
+    )  # fmt: skip
+
+
+_STANDARD_TOKENIZER, _MULTILINGUAL_TOKENIZER = "tokenizer.json", "grapheme_mtl_merged_expanded_v1.json"
+_LANGUAGES = tuple(NAMES)
+# Slow English takes 0.1 s a character. A text token of these vocabularies is about 1.8 characters of English, spaces
+# among them, so that 200 take 36 s of the 40 s after which T3 stops.
+_LONGEST_SEGMENT_TEXT_TOKENS = 200
+_LLAMA_CONDITIONING = replace(_FULL_CONDITIONING, t3_prompt_tokens=150, normalizes_loudness=False)
+
+
+def _llama_model(name: str, t3_name: str, *, languages: tuple[str, ...] = (), tiny: bool = False) -> ModelSpec:
+    text_vocab = 2454 if languages else 704
+    conditioning = replace(TINY.conditioning, t3_prompt_tokens=150, normalizes_loudness=False)
+    spec = ModelSpec(
+        name,
+        _llama(text_vocab, layers=4, width=128, heads=4, feed_forward=256) if tiny else _llama(text_vocab),
+        TINY.flow if tiny else _FULL_FLOW,
+        TINY.vocoder if tiny else _FULL_VOCODER,
+        conditioning if tiny else _LLAMA_CONDITIONING,
+        t3_name=t3_name,
+        tokenizer_name=_MULTILINGUAL_TOKENIZER if languages else _STANDARD_TOKENIZER,
+        languages=languages,
+        scripts=tuple(dict.fromkeys(script for language in languages or ("en",) for script in scripts_of(language))),
+        speaks_tags=False,
+        longest_segment_text_tokens=_LONGEST_SEGMENT_TEXT_TOKENS,
+    )
+    return with_guided_flow(spec)
+
+
+STANDARD = _llama_model("standard", "t3_cfg.safetensors")
+MULTILINGUAL = _llama_model("multilingual", "t3_mtl23ls_v3.safetensors", languages=_LANGUAGES)
+MULTILINGUAL_V2 = _llama_model("multilingual-v2", "t3_mtl23ls_v2.safetensors", languages=_LANGUAGES)
+# random weights of small nets, for tests
+STANDARD_TINY = _llama_model("standard-tiny", "", tiny=True)
+MULTILINGUAL_TINY = _llama_model("multilingual-tiny", "", languages=_LANGUAGES, tiny=True)
+MODELS = {
+    spec.name: spec
+    for spec in (TURBO, NANO, TINY, STANDARD, MULTILINGUAL, MULTILINGUAL_V2, STANDARD_TINY, MULTILINGUAL_TINY)
+}

@@ -57,13 +57,16 @@ from engines.worker_pool import WorkerPool
 _VOICE_WORKERS, _VOICE_TIME_LIMIT_S = 4, 120.0
 _MAX_REDRAWS = 2  # of a segment whose words are wrong
 _WARM_UP_TEXT = "Hello there."
-_WARM_UP = Sampling(seed=1, max_speech_tokens=50)
+_WARM_UP_SPEECH_TOKENS = 50
 
 
 class Encoder(Protocol):
-    """Text of one segment -> text tokens. Raises InvalidInput if there is nothing to say or too much."""
+    """Text of one segment -> text tokens. Raises InvalidInput if there is nothing to say or too much.
 
-    def __call__(self, text: str) -> tuple[int, ...]: ...
+    A language is given only where one was chosen.
+    """
+
+    def __call__(self, text: str, language: str = "") -> tuple[int, ...]: ...
 
 
 class Builder(Protocol):
@@ -85,10 +88,12 @@ class Stages:
     schedule: Schedule
     observer: Observer = NULL_OBSERVER
     count_text_tokens: Callable[[str], int] = len  # of one word
-    runaway_tokens: Callable[[str], int | None] = lambda _: None  # the most speech tokens that a text can take
-    words_of: Callable[[Reading], tuple[Word, ...]] = lambda _: ()
+    runaway_tokens: Callable[..., int | None] = lambda *_: None  # the most speech tokens that a text can take
+    words_of: Callable[..., tuple[Word, ...]] = lambda *_: ()  # of a Reading
     aligner: Aligner | None = None  # None: no segment asks for word times
     continuity: Continuity | None = None  # None: no segment asks for it
+    silence_tokens: int = SILENCE_TAIL_TOKENS  # that T3 closes every segment with
+    load_language: Callable[[str], None] = lambda _: None  # slow, for a thread
 
 
 class Pipeline:
@@ -122,6 +127,8 @@ class Pipeline:
         )
         self._streams: set[PipelineStream] = set()
         self._active_streams = ActiveStreams()
+        self._loaded_languages: set[str] = set()
+        self._loading_language = asyncio.Lock()
 
     @property
     def open_streams(self) -> int:
@@ -147,6 +154,13 @@ class Pipeline:
         load = Load(streams, max_streams, token_s, self.stages.s3gen.forecast, now_s)
         return schedule_for(own, len(voice.s3gen_prompt_tokens), load).name
 
+    async def load_language(self, language: str) -> None:
+        if language in self._loaded_languages:
+            return
+        async with self._loading_language:
+            await asyncio.to_thread(self.stages.load_language, language)
+            self._loaded_languages.add(language)
+
     async def open(self, voice: Voice, sampling: Sampling) -> PipelineStream:
         stages = self.stages
         if sampling.schedule:
@@ -165,7 +179,8 @@ class Pipeline:
     async def warm_up(self) -> None:
         if self.default_voice is None:
             return  # the first stream pays for first use
-        stream = await self.open(self.default_voice, _WARM_UP)
+        sampling = replace(self.info.sampling, seed=1, max_speech_tokens=_WARM_UP_SPEECH_TOKENS)
+        stream = await self.open(self.default_voice, sampling)
         try:
             async for _ in stream.speak(Segment(0, _WARM_UP_TEXT)):
                 pass
@@ -314,8 +329,9 @@ class PipelineStream:
         for number in range(tries):
             seed = segment_seed(seed, number)
         sampling = replace(self._sampling, seed=seed)
-        text_tokens = self.stages.encode_text(segment.text)
-        runaway_tokens = self.stages.runaway_tokens(segment.text)
+        language = (segment.language,) if segment.language else ()
+        text_tokens = self.stages.encode_text(segment.text, *language)
+        runaway_tokens = self.stages.runaway_tokens(segment.text, *language)
         request = T3Request(text_tokens, self._voice, sampling, made_ahead, runaway_tokens)
         ahead_of = self._current if made_ahead else None
         before = self._before if ahead_of is None else tuple(ahead_of.decoder.speech_tokens)
@@ -324,7 +340,7 @@ class PipelineStream:
         words = None
         if (segment.word_times or segment.word_guard) and self.stages.aligner is not None:
             request, source = self.stages.aligner.start(request, guarded=segment.word_guard)
-            spoken = self.stages.words_of(segment.reading or Reading(segment.text, segment.text))
+            spoken = self.stages.words_of(segment.reading or Reading(segment.text, segment.text), *language)
             words = SegmentWords(spoken, len(text_tokens), source, guarded=segment.word_guard)
         return _Utterance(
             self.stages, segment, request, self._pacer, self._start_prepared, words, context, tries=tries, fault=fault
@@ -388,6 +404,7 @@ class _Utterance:
         self.plan = SegmentPlan(stages.schedule, self._progress, pacer, self._generation.set_target)
         self._on_ended = on_ended
         self._observer = stages.observer
+        self._silence_tokens = stages.silence_tokens
         self._failure: EngineFailure | None = None
         self._awaited_tokens = 0
         self._gives_up_draw = False
@@ -460,7 +477,7 @@ class _Utterance:
         """T3 has stopped by itself."""
         made = self._progress.speech_tokens
         cut_short = self._generation.hit_token_limit or self._generation.hit_runaway_limit
-        speech = made[: len(made) - SILENCE_TAIL_TOKENS]
+        speech = made[: len(made) - self._silence_tokens]
         while (finding := await words.update(speech, ended=not cut_short)) is not None:
             self._note(finding, len(made))
             if finding.fault == "early_stop":
@@ -482,7 +499,7 @@ class _Utterance:
         assert self._cut_tokens is not None
         tokens = self._progress.speech_tokens
         del tokens[max(self._cut_tokens, self.plan.decoded_tokens) :]
-        tokens.extend([SILENCE_SPEECH_TOKEN] * SILENCE_TAIL_TOKENS)
+        tokens.extend([SILENCE_SPEECH_TOKEN] * SILENCE_TAIL_TOKENS)  # a last window, to fade out in
         self._cut_tokens, self.stopped, self._progress.ended = None, True, True
 
     @property
@@ -539,7 +556,7 @@ class _Utterance:
             return None
         tokens = self._progress.speech_tokens
         if not self._words.guarded:  # otherwise the collector reads them
-            await self._words.update(tokens[: len(tokens) - SILENCE_TAIL_TOKENS] if self._progress.ended else tokens)
+            await self._words.update(tokens[: len(tokens) - self._silence_tokens] if self._progress.ended else tokens)
         words = at_speed(self._words.decoded(samples, window.stop, is_last=window.is_last), speed)
         begun = () if window.is_last else at_speed(self._words.begun(), speed)
         return Words(self.segment.index, words, begun) if words or begun else None

@@ -45,6 +45,9 @@ class EngineWrapper:
     def schedule_now(self, voice: Voice, max_streams: int) -> str:
         return self._engine.schedule_now(voice, max_streams)
 
+    async def load_language(self, language: str) -> None:
+        await self._engine.load_language(language)
+
     async def open(self, voice: Voice, sampling: Sampling) -> SpeechStream:
         return await self._engine.open(voice, sampling)
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from engines.api import AudioChunk, Engine, EngineInfo, Segment, SegmentDone, SpeechStream
-from engines.config import Sampling
 from engines.errors import EngineBusy
 from engines.model_spec import SAMPLE_RATE_HZ
 
@@ -123,7 +122,7 @@ async def _open(engine: Engine, seed: int) -> SpeechStream:
     voice = engine.default_voice
     assert voice is not None
     # as for a client that sets no seed
-    sampling = Sampling(seed=seed, max_speech_tokens=_SPEECH_TOKENS, repeatable=False)
+    sampling = replace(engine.info.sampling, seed=seed, max_speech_tokens=_SPEECH_TOKENS, repeatable=False)
     try:
         return await engine.open(voice, sampling)
     except EngineBusy:

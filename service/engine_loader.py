@@ -123,6 +123,9 @@ class LazyEngine:
     def schedule_now(self, voice: Voice, max_streams: int) -> str:
         return self._ready().schedule_now(voice, max_streams)
 
+    async def load_language(self, language: str) -> None:
+        await self._ready().load_language(language)
+
     async def open(self, voice: Voice, sampling: Sampling) -> SpeechStream:
         return await self._ready().open(voice, sampling)
 

@@ -52,7 +52,7 @@ class Option:
             case float():
                 return f"{self.default:g}"
             case tuple():
-                return ",".join(self.default)
+                return ",".join(map(str, self.default))
             case _:
                 return str(self.default)
 
@@ -196,8 +196,15 @@ ADDRESS = Reader(_address, "HOST:PORT, with a port from 0 to 65535", "HOST:PORT"
 URL = Reader(_url, "http://HOST:PORT or https://HOST:PORT", "URL")
 ORIGINS = Reader(_origins, "origins such as https://app.example, separated by commas, or *", "ORIGIN[,ORIGIN...]")
 HOSTS = Reader(_hosts, "names of hosts such as speech.example, separated by commas, or *", "NAME", repeatable=True)
+PATHS = Reader(
+    lambda text: tuple(_path(part.strip()) for part in text.split(",")),
+    "paths, separated by commas in a variable",
+    "PATH",
+    repeatable=True,
+)
 SWITCH = Reader(_switch, "on or off", "on|off")  # a flag without a value means on
 PATH = Reader(_path, "a path", "PATH")
 PLACE = Reader(_place, "a path, a URL that fsspec opens, such as s3://bucket/voices, or memory", "PATH|URL|memory")
 _COUNT = whole(0, 2**63 - 1)
 _BY_TYPE: dict[Any, Reader] = {bool: SWITCH, str: TEXT, int: _COUNT, int | None: _COUNT, Path | None: PATH}
+_BY_TYPE[tuple[Path, ...]] = PATHS

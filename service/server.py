@@ -106,6 +106,7 @@ class Server:
             time_limit_s=config.store_timeout_s,
             others=lambda: engine.other_voices,
             voice_models=lambda: engine.info.voice_models,
+            make_voice=engine.make_voice,
         )
         self._catalogue = VoiceCatalogue(engine, self._voices, VoiceCheck(engine, self.admission), self.gate)
         self._speech_handler = SpeechHandler(engine, VoiceLookup(self._voices), self.admission, config.policy)

@@ -61,11 +61,16 @@ _FIELDS = {
     "VOICES_FULL": "name",
     "VOICE_EXISTS": "name",
     "SPEED_OUT_OF_RANGE": "speed",
+    "LANGUAGE_UNSUPPORTED": "language",
+    "LANGUAGE_PACKAGE_MISSING": "language",
     "DICTIONARY_ENTRY_INVALID": "respellings",
     "DICTIONARY_IPA_UNSUPPORTED": "respellings",
     "DICTIONARY_TOO_LONG": "respellings",
 }
-SAMPLING = ("temperature", "top_k", "top_p", "repetition_penalty", "seed", "max_speech_tokens")
+SAMPLING = (
+    *("temperature", "top_k", "top_p", "repetition_penalty", "min_p", "seed", "max_speech_tokens"),
+    *("cfg_weight", "exaggeration"),
+)
 
 
 def error_message(error: MynahError) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 import gradio as gr
 
 from ui.gradio_events import DIRECT, js_call
-from ui.settings import make_settings
+from ui.settings import Settings, make_settings
 from ui.theme import make_theme
 
 PACES = ["All at once", "Word by word"]
@@ -68,6 +68,11 @@ class Page:
     def _voice(self, which: str, label: str) -> None:
         self._custom("voice", values={"which": which, "label": label}, elem_id=f"voice-of-{which}")
 
+    def _settings(self, which: str) -> Settings:
+        settings = make_settings(which, f"{self._module}/model.js")
+        self._custom("model", values={"which": which}, elem_id=f"model-of-{which}")
+        return settings
+
     def _speak(self) -> None:
         with gr.Row(elem_classes="columns"):
             with gr.Column(scale=7, min_width=300):
@@ -75,6 +80,7 @@ class Page:
                     text = gr.Textbox(TEXT, label="Text", lines=4, max_lines=14, elem_id="text")
                     self._custom("writing")
                     self._voice("a", "Voice")
+                    self._custom("language", elem_id="language-of-text")
                     speed = gr.Slider(0.5, 2, value=1, step=0.05, label="Speed", elem_id="voice-speed", buttons=[])
                     with gr.Row(elem_classes="pace expert"):
                         pace = gr.Radio(PACES, value=PACES[0], label="Text arrives", elem_id="pace")
@@ -103,10 +109,10 @@ class Page:
                     self._custom("takes")
                 with gr.Column(elem_classes="card expert"), gr.Tabs(elem_id="settings"):
                     with _tab("Settings A", "a", "settings-a"):
-                        a = make_settings("a")
+                        a = self._settings("a")
                     with _tab("Settings B", "b", "settings-b"):
                         self._voice("b", "Voice of B")
-                        b = make_settings("b")
+                        b = self._settings("b")
         inputs, player_js = [text, pace, typing, begins, speed, *a.controls, *b.controls], f"{self._module}/page.js"
         for button, which in ((speak, "a"), (compare, "ab")):
             button.click(fn=None, inputs=inputs, js=js_call(player_js, f"speak('{which}', args)"), **DIRECT)

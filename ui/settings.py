@@ -9,7 +9,8 @@ from gradio.components import Component
 
 from ui.gradio_events import DIRECT
 
-# Defaults and ranges as in mynah.v1.Sampling: name -> (label, hint, minimum, maximum, step, default)
+# Ranges, and Turbo's defaults, as in mynah.v1.Sampling: name -> (label, hint, minimum, maximum, step, default).
+# static/model.js sets the sliders to the defaults of another model.
 SAMPLING: dict[str, tuple[str, str, float, float, float, float]] = {
     "temperature": ("Temperature", "Higher values sound livelier; 0 is steady", 0, 5, 0.05, 0.8),
     "top_p": ("Top p", "Share of likely sounds; 1 allows all", 0.05, 1, 0.05, 0.95),
@@ -31,8 +32,9 @@ class Settings:
         return [*self.sampling, self.seed]
 
 
-def make_settings(name: str) -> Settings:
-    """Create the controls. `name` is "a" or "b" and ends their element ids."""
+def make_settings(name: str, module: str) -> Settings:
+    """Create the controls. `name` is "a" or "b" and ends their element ids; `module` is the address of model.js, which
+    knows the loaded model's defaults."""
     sliders = [
         gr.Slider(
             minimum,
@@ -55,6 +57,6 @@ def make_settings(name: str) -> Settings:
         max_lines=1,
     )
     reset = gr.Button("Back to defaults", size="sm", elem_classes="quiet")
-    defaults = [default for *_, default in SAMPLING.values()]
-    reset.click(fn=None, js=f"() => {[*defaults, '']!r}", outputs=[*sliders, seed], **DIRECT)
+    defaults = f"() => import('{module}').then(m => m.defaults('{name}'))"
+    reset.click(fn=None, js=defaults, outputs=[*sliders, seed], **DIRECT)
     return Settings(sliders, seed)

@@ -1,9 +1,9 @@
 """The WebSocket of one recording: text and stop in, PCM and events out.
 
-The browser sends JSON: first {"type": "open", "voice": ..., "sampling": {...}, "speed": ..., "respellings": ...,
-"first_segment": ..., "schedule": ...}, then any number of {"type": "text", "text": ...}, then {"type": "end"};
-{"type": "speed", "speed": ...}, which holds for the sentences that have not begun, and {"type": "stop"} may come at any
-time.
+The browser sends JSON: first {"type": "open", "voice": ..., "sampling": {...}, "speed": ..., "language": ...,
+"respellings": ..., "first_segment": ..., "schedule": ...}, where "sampling" also has what only some models have, then
+any number of {"type": "text", "text": ...}, then {"type": "end"}; {"type": "speed", "speed": ...}, which holds for the
+sentences that have not begun, and {"type": "stop"} may come at any time.
 
 It receives JSON events. "segment_started", "segment_done", "words" and "chunk" have the fields of the client's
 SegmentStarted, SegmentDone, Words and AudioChunk, and each "chunk" is followed by a binary message with its samples
@@ -39,9 +39,11 @@ _NUMBERS: dict[str, type[int] | type[float]] = {
     "top_k": int,
     "top_p": float,
     "repetition_penalty": float,
+    "min_p": float,
     "seed": int,
     "max_speech_tokens": int,
 }
+_MODEL_NUMBERS: dict[str, type[int] | type[float]] = {"cfg_weight": float, "exaggeration": float}
 
 
 def socket_slots() -> Slots:
@@ -150,6 +152,8 @@ class _Relay:
             speed=speed,
             first_segment=cast(mynah.FirstSegment | None, _string(opening, "first_segment") or None),
             schedule=cast(mynah.Schedule | None, _string(opening, "schedule") or None),
+            language=_string(opening, "language") or None,
+            **_chosen(opening.get("sampling"), _MODEL_NUMBERS),
             word_times=timed or None,
         )
         async with opening_stream as stream:
@@ -159,7 +163,8 @@ class _Relay:
             self._rate_hz = settings.sample_rate_hz or 24_000
             seed = str(settings.sampling.seed)  # JavaScript's numbers are exact up to 2^53 only
             repeats = {"seed": seed, "schedule": stream.opened.schedule or ""}
-            await _send_event(self._socket, "opened", **repeats, rate_hz=self._rate_hz, voice=settings.voice)
+            asked = {name: getattr(settings, name) for name in ("voice", "language", *_MODEL_NUMBERS)}
+            await _send_event(self._socket, "opened", **repeats, **asked, rate_hz=self._rate_hz)
             writing = asyncio.create_task(self._write(stream))
             try:
                 async for event in stream.events():
@@ -221,15 +226,20 @@ def _speed(message: dict[str, Any]) -> float | None:
 
 def _sampling(values: Any) -> mynah.Sampling:
     """Returns the sampling settings. Raises InvalidArgument if one is not a number; the server checks the ranges."""
+    return mynah.Sampling(**_chosen(values, _NUMBERS))
+
+
+def _chosen(values: Any, kinds: dict[str, type[int] | type[float]]) -> dict[str, Any]:
+    """Returns those of `kinds` that have a value. Raises InvalidArgument if one is not a number."""
     values = values or {}
     if not isinstance(values, dict):
         raise InvalidArgument("sampling must be an object.", reason="MESSAGE_INVALID")
     chosen: dict[str, Any] = {}
-    for name, kind in _NUMBERS.items():
+    for name, kind in kinds.items():
         value = values.get(name)
         if value is not None and str(value).strip():
             chosen[name] = _number(name, str(value).strip(), kind)
-    return mynah.Sampling(**chosen)
+    return chosen
 
 
 def _number(name: str, text: str, kind: type[int] | type[float]) -> int | float:

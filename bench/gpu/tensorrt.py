@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,7 +44,8 @@ def _run(record: Recorder, machine: Machine, trt: TensorRT, label: str) -> str:
 
     checkpoint, gpu = machine.checkpoint(), probe()
     graphs = engine_graphs(checkpoint.spec.flow)
-    settings, name = BuildSettings(gpu.architecture, gpu=gpu.name, graphs=graphs), f"{label}{trt.name}"
+    settings = BuildSettings(gpu.architecture, gpu=gpu.name, graphs=graphs)
+    name = f"{label}{trt.name}"
     made = export(checkpoint, ExportSettings(graphs, True, "fp16", 2), cache_dir=machine.cache_dir)
     free_before, _ = torch.cuda.mem_get_info()
 
@@ -56,9 +58,9 @@ def _run(record: Recorder, machine: Machine, trt: TensorRT, label: str) -> str:
     runtime = loaded(machine.cache_dir) or (None if label else loaded(None))  # where `prepare` puts them
     if runtime is None:
         # the tiny model's take seconds; of a large one as much as there is time for
-        graphs = graphs if label else graphs[:1]
+        settings = replace(settings, graphs=graphs if label else graphs[:1])
         began_s = time.perf_counter()
-        paths = build_engines(made, engine_folder(machine.cache_dir), settings, trt, graphs)
+        paths = build_engines(made, engine_folder(machine.cache_dir), settings, trt)
         record.measured(f"{name}: build of {', '.join(paths)}", time.perf_counter() - began_s, "s")
         runtime = loaded(machine.cache_dir)
     if runtime is None:
@@ -71,7 +73,8 @@ def _run(record: Recorder, machine: Machine, trt: TensorRT, label: str) -> str:
 
 
 def _check_memory(record: Recorder, runtime: TensorRTRuntime, name: str, used: int, planned: int | None) -> None:
-    """`planned`: bytes for engines and scratch memory; None: not judged."""
+    """`planned`: the most that engines and scratch memory may take; None: not judged."""
+
     engines = runtime.engine_bytes
     for key, sizes in runtime.scratch_by_profile.items():
         note = f"by profile: {', '.join(f'{size / 1e6:.0f}' for size in sizes)}"

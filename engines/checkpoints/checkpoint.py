@@ -5,37 +5,51 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engines.checkpoints.hub import Hub, HubUnreachable, HuggingFaceHub
 from engines.checkpoints.random_checkpoint import Generator, NetGenerator, is_random, materialise
+from engines.checkpoints.recognise import recognise, t3_files
 from engines.checkpoints.tensor_file import Shape, tensor_problems
 from engines.errors import CheckpointError
-from engines.model_spec import MODELS, NANO, TINY, TURBO, ModelSpec
+from engines.model_spec import MODELS, MULTILINGUAL, MULTILINGUAL_V2, NANO, STANDARD, TINY, TURBO, ModelSpec
 from engines.text.tokenizer import TOKENIZER_FILES
 
 Table = tuple[str, Mapping[str, Shape]]  # the prefix of a net's tensors in the file; their names and shapes
 
-REPOSITORIES = {TURBO.name: "ResembleAI/chatterbox-turbo", NANO.name: "ResembleAI/chatterbox-nano"}
+REPOSITORIES = {
+    TURBO.name: "ResembleAI/chatterbox-turbo",
+    NANO.name: "ResembleAI/chatterbox-nano",
+    STANDARD.name: "ResembleAI/chatterbox",
+    MULTILINGUAL.name: "ResembleAI/chatterbox",
+    MULTILINGUAL_V2.name: "ResembleAI/chatterbox",
+}
+CANGJIE_FILE = "Cangjie5_TC.json"  # beside Multilingual's weights: the codes in which Chinese is written
 _VOICE_ENCODER_FILE = "ve.safetensors"
 _CONDS_FILE = "conds.pt"
 _VOICE_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _MAX_VOICE_BYTES = 4 * 2**20  # a voice takes 0.3 MB at most; a net's weights in the same folder take more
 EMBEDDED = Path(__file__).parents[1] / "embedded" / TINY.name  # made by tools/tiny
 _RANDOM = "random:"
+_REPOSITORY = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 _ABOUT_TINY = "a small model that ships with Mynah and has two synthetic voices"
 _NOISE = "its weights are random and its speech is noise, for tests of the system only"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder of upstream's layout. `notice` is a sentence for people if this is not a published model."""
+    """A folder of upstream's layout. `notice` is a sentence for people if this is not a published model.
+
+    t3_name  the file of T3's weights where it has another name than the model's
+    """
 
     folder: Path
     spec: ModelSpec
     random_weights: bool = False
     notice: str = ""
+    t3_name: str = ""
 
     @property
     def voice_model(self) -> str:
@@ -52,7 +66,7 @@ class Checkpoint:
 
     @property
     def t3_path(self) -> Path:
-        return self.folder / self.spec.t3_file
+        return self.folder / (self.t3_name or self.spec.t3_file)
 
     @property
     def s3gen_path(self) -> Path:
@@ -88,10 +102,11 @@ def open_checkpoint(
 ) -> Checkpoint:
     """Returns the checkpoint of a model, downloaded if necessary.
 
-    `model` is auto, turbo, nano, tiny, FOLDER, random:turbo, random:nano or random:tiny. turbo@REVISION and
-    nano@REVISION are that commit, tag or branch of the hub's repository and no other. `auto` is turbo if `device`
-    ("cpu", "cuda", "cuda:1") is a GPU, else nano; if the hub does not answer, it is tiny with a notice. `cache_dir`
-    defaults to `default_cache_dir()`; `seed` is for random weights; `hub` and `generator` are for tests.
+    `model` is auto, tiny, the name of a published model, OWNER/NAME of a hub repository, a folder, or random: before a
+    model's name. A revision may follow a name or a repository behind an @, and a model's name and a colon may stand
+    before a repository or a folder, if that holds several models. `auto` is turbo if `device` ("cpu", "cuda", "cuda:1")
+    is a GPU, else nano; if the hub does not answer, it is tiny with a notice. `cache_dir` defaults to
+    `default_cache_dir()`; `seed` is for random weights; `hub` and `generator` are for tests.
     Raises CheckpointError with the problem and its solution. It does not check tensors: see `verify`.
     """
     cache_dir = cache_dir or default_cache_dir()
@@ -105,14 +120,27 @@ def open_checkpoint(
             return _fallback(spec, error)
     if model == TINY.name:
         return _embedded(f"This is {TINY.name}, {_ABOUT_TINY}.")
-    name, pinned, revision = model.partition("@")
-    if name in REPOSITORIES and bool(pinned) == bool(revision):
+    name, _, revision = model.partition("@")
+    if name in REPOSITORIES:
         return _from_hub(MODELS[name], hub, revision or None)
     if model.startswith(_RANDOM):
         return open_folder(materialise(_random_spec(model), seed, cache_dir, generator))
-    if not model or not Path(model).expanduser().is_dir():
-        raise CheckpointError(f"model {model!r} is neither an existing folder nor one of {', '.join(_names())}")
-    return open_folder(Path(model).expanduser())
+    return _from_place(model, hub)
+
+
+def _from_place(model: str, hub: Hub) -> Checkpoint:
+    """A folder or a repository of the hub, with the name of a model before it if it holds several."""
+    name, _, behind = model.partition(":")
+    wanted, place = (MODELS[name], behind) if name in MODELS and behind else (None, model)
+    if place and Path(place).expanduser().is_dir():
+        return open_folder(Path(place).expanduser(), wanted)
+    repository = _REPOSITORY.fullmatch(place)
+    if repository is None:
+        known = ", ".join(_names())
+        raise CheckpointError(
+            f"model {model!r} is neither an existing folder nor OWNER/NAME of a hub repository nor one of {known}"
+        )
+    return _from_repository(repository["repository"], repository["revision"], wanted, hub)
 
 
 def default_cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
@@ -123,16 +151,17 @@ def default_cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "mynah"
 
 
-def open_folder(folder: Path) -> Checkpoint:
-    """Returns the checkpoint in `folder`; the name of T3's file identifies the model.
+def open_folder(folder: Path, wanted: ModelSpec | None = None) -> Checkpoint:
+    """Returns the checkpoint in `folder`, recognised by T3's file; `wanted` is the model if it holds several.
 
-    Raises CheckpointError if the folder does not have exactly one T3 file, or if another file is missing.
+    Raises CheckpointError as `recognise`, or if another file is missing.
     """
-    spec = _recognise(folder)
-    if missing := _missing(folder, spec):
+    spec, t3_name = recognise(folder, wanted)
+    if missing := _missing(folder, spec, t3_name):
         raise CheckpointError(f"{folder}: a {spec.name} checkpoint also needs {', '.join(missing)}")
     random = is_random(folder)
-    return Checkpoint(folder, spec, random, f"This is random:{spec.name}: {_NOISE}" if random else "")
+    notice = f"This is random:{spec.name}: {_NOISE}" if random else ""
+    return Checkpoint(folder, spec, random, notice, "" if t3_name == spec.t3_file else t3_name)
 
 
 def verify(checkpoint: Checkpoint, tables: Mapping[Path, Iterable[Table]]) -> None:
@@ -157,36 +186,60 @@ def _problems(path: Path, parts: Iterable[Table]) -> list[str]:
         return [str(error)]
 
 
-def _recognise(folder: Path) -> ModelSpec:
-    specs = [spec for spec in MODELS.values() if (folder / spec.t3_file).is_file()]
-    if len(specs) == 1:
-        return specs[0]
-    expected = ", ".join(spec.t3_file for spec in MODELS.values())
-    existing = sorted(path.name for path in folder.glob("*.safetensors"))
-    raise CheckpointError(f"{folder}: exactly one of {expected} is expected, found {', '.join(existing) or 'none'}")
-
-
-def _missing(folder: Path, spec: ModelSpec) -> list[str]:
+def _missing(folder: Path, spec: ModelSpec, t3_name: str) -> list[str]:
     """Returns the missing files among those that are required; the built-in voice is optional."""
-    needed = [spec.t3_file, spec.s3gen_name, _VOICE_ENCODER_FILE]
-    if not (folder / "tokenizer.json").is_file():
+    needed = [t3_name, spec.s3gen_name, _VOICE_ENCODER_FILE]
+    if spec.tokenizer_name:
+        needed.append(spec.tokenizer_name)
+    elif not (folder / "tokenizer.json").is_file():
         needed += ["vocab.json", "merges.txt"]
     return [name for name in needed if not (folder / name).is_file()]
 
 
+def _small_files(spec: ModelSpec) -> tuple[str, ...]:
+    """The files of a checkpoint beside its weights."""
+    tokenizer = (spec.tokenizer_name,) if spec.tokenizer_name else TOKENIZER_FILES
+    return (_CONDS_FILE, *tokenizer, *((CANGJIE_FILE,) if spec.languages else ()))
+
+
 def _from_hub(spec: ModelSpec, hub: Hub, revision: str | None = None) -> Checkpoint:
-    repository = REPOSITORIES[spec.name]
-    files = (spec.t3_file, spec.s3gen_name, _VOICE_ENCODER_FILE, _CONDS_FILE, *TOKENIZER_FILES)
-    usable = [folder for folder in hub.cached(repository, files, revision) if not _missing(folder, spec)]
+    repository, small = REPOSITORIES[spec.name], _small_files(spec)
+    files = (spec.t3_file, spec.s3gen_name, _VOICE_ENCODER_FILE, *small)
+    cached = hub.cached(repository, files, revision)
+    usable = [folder for folder in cached if not _missing(folder, spec, spec.t3_file)]
+    last = {_CONDS_FILE, CANGJIE_FILE, "tokenizer_config.json"} & set(small)
     for folder in usable:  # an incomplete download may lack one of the small files
-        if (folder / _CONDS_FILE).is_file() and (folder / "tokenizer_config.json").is_file():
-            return open_folder(folder)
+        if all((folder / name).is_file() for name in last):
+            return open_folder(folder, spec)
     try:
-        return open_folder(hub.download(repository, files, revision))
+        return open_folder(hub.download(repository, files, revision), spec)
     except HubUnreachable:
         if usable:
-            return open_folder(usable[0])
+            return open_folder(usable[0], spec)
         raise
+
+
+def _from_repository(repository: str, revision: str | None, wanted: ModelSpec | None, hub: Hub) -> Checkpoint:
+    """A repository of anyone: which of its files are needed is known from their names."""
+    specs = [wanted] if wanted is not None else list(MODELS.values())
+    everything = {name for spec in specs for name in (spec.s3gen_name, *_small_files(spec))}
+    try:
+        names = hub.file_names(repository, revision)
+    except HubUnreachable:
+        for folder in hub.cached(repository, (*everything, "t3*.safetensors", _VOICE_ENCODER_FILE), revision):
+            with suppress(CheckpointError):
+                return open_folder(folder, wanted)
+        raise
+    t3 = t3_files(names)
+    known = [spec for spec in specs if spec.t3_file in t3]
+    if len(known) != 1 and len(t3) != 1:
+        one = known[0].name if known else STANDARD.name
+        raise CheckpointError(
+            f"hub repository {repository} has {len(t3)} files of T3's weights ({', '.join(t3) or 'none'}); "
+            f"name the model before it, as in {one}:{repository}"
+        )
+    files = (known[0].t3_file if known else t3[0], _VOICE_ENCODER_FILE, *sorted(everything))
+    return open_folder(hub.download(repository, files, revision), wanted)
 
 
 def _names() -> tuple[str, ...]:

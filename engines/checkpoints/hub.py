@@ -31,7 +31,14 @@ class Hub(Protocol):
     """A source of published checkpoints. `revision` is a commit, tag or branch; None: the newest of the main branch."""
 
     def cached(self, repo_id: str, files: Sequence[str], revision: str | None = None) -> list[Path]:
-        """Returns local folders that hold the repository or parts of it, best first. Does not use the network."""
+        """Returns local folders that hold the repository or parts of it, best first. Does not use the network.
+
+        `revision` is a commit, a tag or a branch; None is the repository's main branch.
+        """
+        ...
+
+    def file_names(self, repo_id: str, revision: str | None = None) -> tuple[str, ...]:
+        """Returns the names of all files of the repository. Raises as `download`."""
         ...
 
     def download(self, repo_id: str, files: Sequence[str], revision: str | None = None) -> Path:
@@ -68,6 +75,15 @@ class HuggingFaceHub:
             folders.append(Path(folder))
         return folders
 
+    def file_names(self, repo_id: str, revision: str | None = None) -> tuple[str, ...]:
+        from huggingface_hub import HfApi
+
+        try:
+            info = HfApi(endpoint=self._endpoint).model_info(repo_id, revision=revision, timeout=_ANSWER_S)
+        except (OSError, RuntimeError) as error:
+            raise self._explain(repo_id, error, revision) from error
+        return tuple(sibling.rfilename for sibling in info.siblings or ())
+
     def download(self, repo_id: str, files: Sequence[str], revision: str | None = None) -> Path:
         from huggingface_hub import HfApi, snapshot_download
         from huggingface_hub.errors import XetError
@@ -93,6 +109,8 @@ class HuggingFaceHub:
         where = f"hub repository {repo_id}"
         if isinstance(error, GatedRepoError):
             return CheckpointError(f"{where} is gated: accept its terms on its page on the hub, then set HF_TOKEN")
+        if isinstance(error, RevisionNotFoundError):
+            return CheckpointError(f"{where} has no such revision: name a commit, a tag or a branch of it behind an @")
         if isinstance(error, RepositoryNotFoundError):
             return CheckpointError(
                 f"{where} does not exist or is private: check HF_TOKEN, or use a local folder as the model"

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy.typing as npt
-from tokenizers.pre_tokenizers import ByteLevel
 
 from engines.checkpoints.file_lock import locked
+from engines.checkpoints.random_tokenizer import write_random_tokenizer
 from engines.checkpoints.tensor_file import write_tensors
 from engines.errors import CheckpointError
 from engines.model_spec import ModelSpec
@@ -27,14 +27,6 @@ NamedTensors = Mapping[str, Array] | Iterable[tuple[str, Array]]
 _log = logging.getLogger(__name__)
 
 MANIFEST = "random.json"
-
-# The published tokenizer's added tokens, ids 50257 to 50275.
-TAGS = (
-    "[angry]", "[fear]", "[surprised]", "[whispering]", "[advertisement]", "[dramatic]", "[narration]", "[crying]",
-    "[happy]", "[sarcastic]", "[clear throat]", "[sigh]", "[shush]", "[cough]", "[groan]", "[sniff]", "[gasp]",
-    "[chuckle]", "[laugh]",
-)  # fmt: skip
-_END_OF_TEXT = "<|endoftext|>"
 
 
 class Generator(Protocol):
@@ -52,7 +44,7 @@ class Generator(Protocol):
 
 
 class NetGenerator:
-    """Writes random weights of all nets, a random voice, and a tokenizer of bytes and tags."""
+    """Writes random weights of all nets, a random voice, and a tokenizer."""
 
     version = 3
 
@@ -72,8 +64,8 @@ class NetGenerator:
         nets = chain(_pairs(s3gen.random_tensors(spec, seed)), _pairs(voice.random_tensors(spec, seed)))
         write_tensors(folder / spec.s3gen_name, nets)
         write_tensors(folder / "ve.safetensors", _pairs(voice.random_voice_encoder_tensors(spec, seed)))
-        save_builtin(voice.random_voice(seed), folder / "conds.pt")
-        write_tokenizer(folder, spec.t3.text_vocab)
+        save_builtin(voice.random_voice(seed, spec.conditioning.t3_prompt_tokens), folder / "conds.pt")
+        write_random_tokenizer(folder, spec)
 
 
 def sources() -> list[Path]:
@@ -152,33 +144,3 @@ def _make(folder: Path, spec: ModelSpec, seed: int, generator: Generator, finger
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(folder.with_name(f".{folder.name}.old.partial"), ignore_errors=True)
-
-
-def write_tokenizer(folder: Path, text_vocab: int) -> None:
-    """Write GPT-2 tokenizer files for `text_vocab` ids: 256 byte symbols, fillers, end of text, and the tags.
-
-    Without merges, every byte of a text is one token; every tag is one token.
-    """
-    first_tag = text_vocab - len(TAGS)
-    vocab = {symbol: i for i, symbol in enumerate(sorted(ByteLevel.alphabet()))}
-    vocab |= {f"<filler {i}>": i for i in range(len(vocab), first_tag - 1)}
-    vocab[_END_OF_TEXT] = first_tag - 1
-    tags = {tag: first_tag + i for i, tag in enumerate(TAGS)}
-    roles = dict.fromkeys(("bos_token", "eos_token", "unk_token"), _END_OF_TEXT)
-    decoder = {str(i): _added(tag, special=False) for tag, i in tags.items()}
-    decoder = {str(first_tag - 1): _added(_END_OF_TEXT, special=True)} | decoder
-    config = {"added_tokens_decoder": decoder, "add_prefix_space": False, "tokenizer_class": "GPT2Tokenizer", **roles}
-    _write_json(folder / "vocab.json", vocab)
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    _write_json(folder / "added_tokens.json", tags)
-    _write_json(folder / "special_tokens_map.json", roles)
-    _write_json(folder / "tokenizer_config.json", config)
-
-
-def _added(content: str, *, special: bool) -> dict[str, Any]:
-    flags = {"lstrip": False, "normalized": True, "rstrip": False, "single_word": False, "special": special}
-    return {"content": content, **flags}
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")

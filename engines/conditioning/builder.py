@@ -19,7 +19,6 @@ from engines.conditioning.reference import Reference
 from engines.conditioning.sandbox import load_reference_sandboxed
 from engines.model_spec import (
     MAX_S3GEN_PROMPT_TOKENS,
-    MAX_T3_PROMPT_TOKENS,
     MEL_FRAMES_PER_TOKEN,
     SAMPLE_RATE_HZ,
     SAMPLES_PER_TOKEN,
@@ -33,7 +32,6 @@ from engines.voice import MODEL, Voice
 TARGET_LUFS = -27.0
 _LEVEL = "level_lufs"  # metadata key: the loudness at which the recording was read
 _S3GEN_SAMPLES = MAX_S3GEN_PROMPT_TOKENS * SAMPLES_PER_TOKEN  # 10 s at 24 kHz
-_T3_SAMPLES = MAX_T3_PROMPT_TOKENS * tokenizer.RATE_HZ // SPEECH_TOKENS_PER_S  # 15 s at 16 kHz
 
 
 @dataclass(frozen=True)
@@ -68,13 +66,15 @@ class VoiceBuilder:
             self._loaded()
 
     def build(self, audio: bytes, name: str, *, normalize_loudness: bool = True) -> Voice:
-        """Make a Voice from the bytes of an audio file, brought to -27 LUFS first unless `normalize_loudness` is False.
+        """Make a Voice from the bytes of an audio file, brought to -27 LUFS first unless `normalize_loudness` is False
+        or the model was trained on references of every loudness.
 
         Raises InvalidInput if the audio cannot be used (see `load_reference`), and CheckpointError as `load`.
-        Source: upstream's ChatterboxTurboTTS.prepare_conditionals and S3Gen's embed_ref.
+        Source: upstream's `prepare_conditionals` of ChatterboxTurboTTS and ChatterboxTTS, and S3Gen's embed_ref.
         """
         reference = self._decode(audio)
-        level_lufs = TARGET_LUFS if normalize_loudness else reference.loudness_lufs
+        normalizes = normalize_loudness and self._checkpoint.spec.conditioning.normalizes_loudness
+        level_lufs = TARGET_LUFS if normalizes else reference.loudness_lufs
         samples = with_gain(reference.samples, level_lufs - reference.loudness_lufs)
         metadata = self._metadata(reference) | {_LEVEL: f"{level_lufs:.1f}"}
         with self._lock:
@@ -97,11 +97,13 @@ class VoiceBuilder:
         return self._nets
 
     def _condition(self, samples: Samples, name: str, metadata: dict[str, str]) -> Voice:
-        """Resamples with soxr for T3 (15 s) and the speaker encoder (all), with a windowed sinc for S3Gen (10 s).
+        """Resamples with soxr for T3 (15 s, or 6) and the speaker encoder (all), with a windowed sinc for S3Gen (10 s).
 
-        A recording of at most 10 s is tokenized once for both, since the tokenizer takes most of the time.
+        A recording of which both read all is tokenized once for both, since the tokenizer takes most of the time.
         """
         nets = self._loaded()
+        t3_tokens = self._checkpoint.spec.conditioning.t3_prompt_tokens
+        t3_samples_16k = t3_tokens * tokenizer.RATE_HZ // SPEECH_TOKENS_PER_S
         all_16k = resample(samples, SAMPLE_RATE_HZ, tokenizer.RATE_HZ)
         prompt = samples[:_S3GEN_SAMPLES]
         prompt_16k = resample_windowed_sinc(prompt, SAMPLE_RATE_HZ, tokenizer.RATE_HZ)
@@ -109,11 +111,11 @@ class VoiceBuilder:
         # the last, partly filled token covers fewer than two mel frames: tokens and mel end at the last whole one
         # (upstream keeps an odd mel frame, which takes 20 ms from the start of all speech with that voice)
         tokens = speech_tokens[: len(mel) // MEL_FRAMES_PER_TOKEN]
-        shared = len(samples) <= _S3GEN_SAMPLES
+        shared = len(samples) <= min(_S3GEN_SAMPLES, t3_tokens * SAMPLES_PER_TOKEN)
         return Voice(
             name=name,
             speaker_embedding=nets.speaker.embed(all_16k),
-            t3_prompt_tokens=speech_tokens if shared else nets.tokenizer.encode(all_16k[:_T3_SAMPLES]),
+            t3_prompt_tokens=speech_tokens if shared else nets.tokenizer.encode(all_16k[:t3_samples_16k], t3_tokens),
             s3gen_prompt_tokens=tokens,
             s3gen_prompt_mel=mel[: MEL_FRAMES_PER_TOKEN * len(tokens)].copy(),
             x_vector=nets.xvector.embed(prompt_16k),

@@ -60,7 +60,7 @@ _SPEAKER = (
 
 
 def random_tensors(spec: ModelSpec, seed: int) -> Iterator[tuple[str, Array]]:
-    """Yields the `tokenizer.` and `speaker_encoder.` tensors of `s3gen_meanflow.safetensors`, including buffers."""
+    """Yields the `tokenizer.` and `speaker_encoder.` tensors of S3Gen's file, including buffers."""
     constants = {"_mel_filters": mel_filterbank(16_000, 400, 128, 0.0, 8000.0), "window": hann_window(400)}
     for name, shape in tokenizer.expected_tensors(spec).items():
         yield tokenizer.PREFIX + name, constants[name] if name in constants else _draw(name, shape, seed, _TOKENIZER)
@@ -90,7 +90,7 @@ def _generator(seed: int, name: str) -> np.random.Generator:
     return np.random.default_rng([seed, zlib.crc32(name.encode())])
 
 
-def random_voice(seed: int) -> Voice:
+def random_voice(seed: int, t3_prompt_tokens: int = MAX_T3_PROMPT_TOKENS) -> Voice:
     """A built-in voice for random checkpoints: random speech tokens, and a mel with speech-like levels."""
     draw = _generator(seed, "voice")
     embedding = np.maximum(
@@ -99,7 +99,7 @@ def random_voice(seed: int) -> Voice:
     return Voice(
         name="random",
         speaker_embedding=embedding / np.linalg.norm(embedding),
-        t3_prompt_tokens=draw.integers(0, SPEECH_CODES, MAX_T3_PROMPT_TOKENS),
+        t3_prompt_tokens=draw.integers(0, SPEECH_CODES, t3_prompt_tokens),
         s3gen_prompt_tokens=draw.integers(0, SPEECH_CODES, MAX_S3GEN_PROMPT_TOKENS),
         s3gen_prompt_mel=_random_mel(draw, MEL_FRAMES_PER_TOKEN * MAX_S3GEN_PROMPT_TOKENS),
         x_vector=draw.standard_normal(X_VECTOR_DIM, np.float32),

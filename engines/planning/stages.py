@@ -27,7 +27,8 @@ from engines.s3gen.nets.vocoder import Vocoder
 from engines.s3gen.streaming.schedule import Schedule, ScheduleStep
 from engines.s3gen.streaming.vocoder_stream import VOCODER_CONTEXT_FRAMES
 from engines.t3.kv_cache import KvSlot
-from engines.t3.model import T3Net
+from engines.t3.llama.lanes import LaneSlot
+from engines.t3.load import net_without_weights
 from engines.t3.net import Span
 
 META = torch.device("meta")
@@ -110,12 +111,17 @@ def walked(part: FlowSpec | VocoderSpec, stage: str, rows: int, length: int, dty
 
 @lru_cache(maxsize=64)
 def t3_operations(spec: ModelSpec, rows: int, start: int, streams: int = 1) -> Operations:
-    """T3 in float32 reading `rows` positions of each stream behind `start`, and the logits of each stream's last."""
-    net = T3Net.without_weights(spec)
-    slots = [KvSlot(spec.t3, start + rows, META) for _ in range(streams)]
+    """T3 in float32 reading `rows` positions of each stream behind `start`, and the logits of each stream's last.
+
+    With guidance, where the model has it.
+    """
+    net, lanes = net_without_weights(spec), 1
+    slots: list[KvSlot] = [net.new_slot(start + rows) for _ in range(streams)]
     for slot in slots:
+        if isinstance(slot, LaneSlot):
+            slot.use_lanes(lanes := 2)
         slot.reserve(start + rows)
-    hidden = torch.empty((rows * streams, spec.t3.width), device=META)
+    hidden = torch.empty((rows * streams * lanes, spec.t3.width), device=META)
     spans = [Span(slot, start, rows) for slot in slots]
 
     def call() -> Tensor:

@@ -10,10 +10,12 @@ import onnxruntime as ort
 import torch
 from torch import Tensor
 
+from engines.config import Sampling
 from engines.errors import InvalidInput
 from engines.model_spec import TURBO
 from engines.onnx.session import BoundSession, SessionSettings, open_session
 from engines.published.graphs import EMBED_TOKENS, LANGUAGE_MODEL, PublishedGraphs
+from engines.t3.family import GPT2
 from engines.t3.net import Span
 from engines.t3.passes import EagerPass, Pass
 from engines.t3.prompt import check_text_length
@@ -57,6 +59,7 @@ class PublishedNet:
     """The two graphs as a Net. Its voices must be made by the published speech encoder."""
 
     name = "onnx-published"
+    family = GPT2
     device = torch.device("cpu")
     max_positions = TURBO.t3.positions
 
@@ -85,6 +88,10 @@ class PublishedNet:
         assert voice.t3_prefix is not None
         return len(voice.t3_prefix)
 
+    def text_start(self, voice: Voice) -> int:
+        """As Net.text_start."""
+        return self.prefix_positions(voice)
+
     def new_slot(self, max_positions: int) -> PastSlot:
         """As Net.new_slot."""
         return PastSlot(lambda: [self._model.put(self._no_positions) for _ in self._caches], self._model.put)
@@ -93,13 +100,19 @@ class PublishedNet:
         """As Net.new_pass."""
         return EagerPass(self, slots, max_positions)
 
-    def embed_prompt(self, voice: Voice, text_tokens: Sequence[int], context: Sequence[int] = ()) -> Tensor:
+    def embed_prompt(
+        self,
+        voice: Voice,
+        text_tokens: Sequence[int],
+        sampling: Sampling | None = None,
+        context: Sequence[int] = (),
+    ) -> Tensor:
         """As Net.embed_prompt: [voice][text][start]."""
         assert voice.t3_prefix is not None
         text = self._embedded([*_without_end(text_tokens), *_START_IDS])
         return torch.from_numpy(np.concatenate([voice.t3_prefix, text]))
 
-    def embed_speech(self, tokens: Sequence[int]) -> Tensor:
+    def embed_speech(self, tokens: Sequence[int], places: Sequence[int] | None = None) -> Tensor:
         """As Net.embed_speech."""
         return torch.from_numpy(np.concatenate([self._embedded([token]) for token in tokens]))
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
-from engines.config import Sampling
 from engines.model_spec import (
     GUIDED_STEPS,
     MEANFLOW_STEPS,
@@ -54,9 +54,11 @@ class MeasuredTimings:
 
     def t3_s(self, t3_dtype: str) -> float:
         """As Timings.t3_s."""
-        decoder = T3Decoder(self._t3_net(t3_dtype), DecoderLimits(1))
+        net = self._t3_net(t3_dtype)
+        decoder = T3Decoder(net, DecoderLimits(1))
         text_tokens = tuple(range(1, _TEXT_TOKENS + 1))
-        sequence = decoder.add(T3Request(text_tokens, self._voice, Sampling(seed=1, max_speech_tokens=3 * _STEPS)))
+        sampling = replace(net.family.sampling, seed=1, max_speech_tokens=3 * _STEPS)
+        sequence = decoder.add(T3Request(text_tokens, self._voice, sampling))
         while not sequence.decoding and not decoder.idle:
             decoder.step()
         taken_s: list[float] = []

@@ -33,7 +33,7 @@ def attention_of(spans: Sequence[Span[CacheSlot]], device: torch.device, dtype: 
     slots = [span.slot for span in spans[:single] if isinstance(span.slot, KvSlot)]
     width = _simd_width(slots[0].memory) if slots and len(slots) == single else None
     if width is None or any(span.tap is not None and span.tap.constrains for span in spans):
-        return _attend_to_spans(spans, [_causal_mask(span, device, dtype) for span in spans])
+        return _attend_to_spans(spans, [causal_mask(span, device, dtype) for span in spans])
     others = attention_of(spans[single:], device, dtype)
     return _attend_to_rows([cast(Span[KvSlot], span) for span in spans[:single]], width, others)
 
@@ -87,7 +87,7 @@ def _attend_to_spans(spans: Sequence[Span[CacheSlot]], masks: Sequence[Tensor | 
     return attend
 
 
-def _causal_mask(span: Span[CacheSlot], device: torch.device, dtype: torch.dtype) -> Tensor | None:
+def causal_mask(span: Span[CacheSlot], device: torch.device, dtype: torch.dtype) -> Tensor | None:
     """The mask that SDPA adds to the scores, (rows, start + rows): row i sees positions up to start + i. None: all."""
     if span.rows == 1:
         return None

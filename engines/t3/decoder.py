@@ -55,7 +55,7 @@ class Sequence:
     speech: SpeechTokens
     slot_index: int = -1
     slot: Slot | None = None
-    prompt: Tensor | None = None  # (P, width) embeddings; None before its prefill begins and after it is done
+    prompt: Tensor | None = None  # (P, ..., width) embeddings; None before its prefill begins and after it is done
     target_tokens: float = math.inf  # it is paused once it has this many
     made_ahead: bool = field(init=False)  # until it is promoted
 
@@ -142,7 +142,9 @@ class T3Decoder:
         """
         max_prompt = self.max_positions - request.sampling.max_speech_tokens  # the last token drawn is not read again
         self._net.check_prompt(request.voice, request.text_tokens, max_prompt)
-        sequence = Sequence(request, SpeechTokens(request.sampling.max_speech_tokens, request.runaway_tokens))
+        rules = self._net.family.end
+        speech = SpeechTokens(request.sampling.max_speech_tokens, request.runaway_tokens, rules)
+        sequence = Sequence(request, speech)
         self._waiting.append(sequence)
         return sequence
 
@@ -213,13 +215,13 @@ class T3Decoder:
         if tap is None or sequence.speech.raw[-1] >= SPEECH_CODES:
             return None
         if not tap.begun:
-            tap.begin(slot, self._net.prefix_positions(sequence.request.voice))
+            tap.begin(slot, self._net.text_start(sequence.request.voice))
         return tap
 
     def _begin_prompt(self, sequence: Sequence, slot: Slot) -> None:
         """Embed the prompt and load the voice's prefix if it is cached; the rows behind it remain to be read."""
         request = sequence.request
-        sequence.prompt = self._net.embed_prompt(request.voice, request.text_tokens, request.context)
+        sequence.prompt = self._net.embed_prompt(request.voice, request.text_tokens, request.sampling, request.context)
         slot.reserve(sequence.prompt.shape[0] + 1)
         prefix = self._prefixes.get(request.voice.key)
         if prefix is not None:
@@ -267,7 +269,8 @@ class T3Decoder:
 
 def _pass_row(sequence: Sequence, span: Span[Slot]) -> PassRow:
     if sequence.prompt is None:
-        return PassRow(span, sequence.slot_index, sequence.speech.raw[-1])
+        raw = sequence.speech.raw
+        return PassRow(span, sequence.slot_index, raw[-1], drawn=len(raw))
     stop = span.start + span.rows
     chunk = sequence.prompt[span.start : stop]
     return PassRow(span, sequence.slot_index, chunk=chunk, due=stop == sequence.prompt.shape[0])

@@ -18,11 +18,13 @@ from torch import Tensor
 
 from engines.checkpoints.tensor_file import Shape
 from engines.checkpoints.weights import check_tensors, load_tensors
+from engines.config import Sampling
 from engines.device import to_device
 from engines.kernels.dense import WeightFormat
 from engines.model_spec import SPEAKER_EMBEDDING_DIM, SPEECH_VOCAB, START_SPEECH_TOKEN, ModelSpec, T3Spec
 from engines.t3 import prompt
 from engines.t3.attention import Attend, attention_of
+from engines.t3.family import GPT2
 from engines.t3.kv_cache import KvSlot
 from engines.t3.linear import Linear, make_linear, min_rows, release_packing_memory
 from engines.t3.net import Span
@@ -135,6 +137,7 @@ class T3Net:
     hidden states; logits are float32."""
 
     name = "torch"
+    family = GPT2
 
     def __init__(
         self,
@@ -207,6 +210,10 @@ class T3Net:
         """As Net.prefix_positions."""
         return prompt.prefix_positions(voice)
 
+    def text_start(self, voice: Voice) -> int:
+        """As Net.text_start."""
+        return prompt.prefix_positions(voice)
+
     def new_slot(self, max_positions: int) -> KvSlot:
         """As Net.new_slot."""
         return KvSlot(self.spec, max_positions, self.device, self.dtype)
@@ -215,8 +222,14 @@ class T3Net:
         """As Net.new_pass."""
         return EagerPass(self, slots, max_positions)
 
-    def embed_prompt(self, voice: Voice, text_tokens: Sequence[int], context: Sequence[int] = ()) -> Tensor:
-        """As Net.embed_prompt."""
+    def embed_prompt(
+        self,
+        voice: Voice,
+        text_tokens: Sequence[int],
+        sampling: Sampling | None = None,
+        context: Sequence[int] = (),
+    ) -> Tensor:
+        """As Net.embed_prompt. Does not depend on `sampling`."""
         prompt_tokens = voice.t3_prompt_tokens.tolist()
         parts = [
             self.embed_speaker(voice.speaker_embedding),
@@ -235,8 +248,8 @@ class T3Net:
         """n text tokens -> (n, width)."""
         return F.embedding(to_device(tokens, torch.int64, self.device), self._text_embedding)
 
-    def embed_speech(self, tokens: Sequence[int]) -> Tensor:
-        """n speech tokens, marks included -> (n, width)."""
+    def embed_speech(self, tokens: Sequence[int], places: Sequence[int] | None = None) -> Tensor:
+        """As Net.embed_speech. Does not depend on `places`: positions are those of the whole sequence."""
         return F.embedding(to_device(tokens, torch.int64, self.device), self.speech_embedding)
 
     def forward(self, embeddings: Tensor, spans: Sequence[Span[Any]]) -> Tensor:

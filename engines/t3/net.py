@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from engines.config import Sampling
+from engines.t3.family import Family
 from engines.voice import Voice
 
 if TYPE_CHECKING:
@@ -67,6 +69,7 @@ class Net(Protocol):
     """T3's weights on one runtime. One thread at a time, except `check_prompt`."""
 
     name: str  # of a backend on this net: "torch", "onnx", "onnx-published"
+    family: Family
     device: torch.device  # of hidden states and logits
     max_positions: int  # that a sequence can have
 
@@ -78,6 +81,10 @@ class Net(Protocol):
         """Positions at the start of a prompt that depend on the voice alone."""
         ...
 
+    def text_start(self, voice: Voice) -> int:
+        """The position of the text's first token."""
+        ...
+
     def new_slot(self, max_positions: int) -> Slot:
         """An empty slot for `forward`."""
         ...
@@ -86,21 +93,34 @@ class Net(Protocol):
         """What runs a decoder's steps, for up to `slots` sequences of `max_positions` each."""
         ...
 
-    def embed_prompt(self, voice: Voice, text_tokens: Sequence[int], context: Sequence[int] = ()) -> Tensor:
-        """All rows of a prompt, the voice's first, (positions, width). `context` is that of a T3Request."""
+    def embed_prompt(
+        self,
+        voice: Voice,
+        text_tokens: Sequence[int],
+        sampling: Sampling | None = None,
+        context: Sequence[int] = (),
+    ) -> Tensor:
+        """All rows of a prompt, the voice's first, (positions, ..., width).
+
+        sampling: for a family whose prompt depends on it; None: the family's defaults
+        context: that of a T3Request
+        """
         ...
 
-    def embed_speech(self, tokens: Sequence[int]) -> Tensor:
-        """n speech tokens, marks included -> (n, width)."""
+    def embed_speech(self, tokens: Sequence[int], places: Sequence[int] | None = None) -> Tensor:
+        """n speech tokens, marks included -> (n, ..., width).
+
+        places: how many tokens had been drawn with each, for a family whose rows depend on it; None: 1, 2, 3, ...
+        """
         ...
 
     def forward(self, embeddings: Tensor, spans: Sequence[Span[Any]]) -> Tensor:
-        """embeddings (R, width), the rows of all spans one after the other -> hidden states, one row for each.
+        """embeddings (R, ..., width), the rows of all spans one after the other -> hidden states, one row for each.
 
         Every span's slot must have room and hold [0, span.start) already.
         """
         ...
 
     def speech_logits(self, hidden: Tensor) -> Tensor:
-        """Rows of `forward`'s result -> (n, 6563)."""
+        """Rows of `forward`'s result -> (n, vocabulary)."""
         ...

@@ -21,7 +21,8 @@ class PassRow:
     span        the positions
     slot_index  the slot
     token       the last drawn token, which is read; None in a prompt
-    chunk       the embeddings (span.rows, width) of a part of the prompt; None while tokens are drawn
+    chunk       the embeddings (span.rows, ..., width) of a part of the prompt; None while tokens are drawn
+    drawn       how many tokens were drawn, `token` included
     due         whether the next token is drawn behind it
     """
 
@@ -30,6 +31,7 @@ class PassRow:
     token: int | None = None
     chunk: Tensor | None = None
     due: bool = True
+    drawn: int = 0
 
 
 class Pass(Protocol):
@@ -56,7 +58,7 @@ class EagerPass:
 
     def __init__(self, net: Net, slots: int, max_positions: int) -> None:
         self._net, self._max_positions = net, max_positions
-        self._sampler = Sampler(slots, net.device)
+        self._sampler = Sampler(slots, net.device, vocab=net.family.speech_vocab, rows=net.family.rows)
 
     def new_slot(self, index: int) -> Slot:
         """As Pass.new_slot."""
@@ -80,6 +82,7 @@ class EagerPass:
     def _embeddings(self, rows: Sequence[PassRow]) -> Tensor:
         """The rows one after the other, (R, width)."""
         tokens = [row.token for row in rows if row.token is not None]
-        parts = [self._net.embed_speech(tokens)] if tokens else []
+        places = [row.drawn for row in rows if row.token is not None]
+        parts = [self._net.embed_speech(tokens, places)] if tokens else []
         parts += [row.chunk for row in rows if row.chunk is not None]
         return parts[0] if len(parts) == 1 else torch.cat(parts)

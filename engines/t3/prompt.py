@@ -17,6 +17,13 @@ def prefix_positions(voice: Voice) -> int:
 def check_prompt(voice: Voice, text_tokens: Sequence[int], spec: T3Spec, max_positions: int) -> None:
     """Raises InvalidInput if the voice is of other weights, the text is empty or has unknown ids, or the prompt has
     more than `max_positions`."""
+    refuse_prefix(voice)
+    check_text_length(text_tokens, max_positions - prefix_positions(voice) - 1)
+    check_text_tokens(text_tokens, spec.text_vocab)
+
+
+def refuse_prefix(voice: Voice) -> None:
+    """Raises InvalidInput if the voice was made with the published ONNX graphs."""
     if voice.t3_prefix is not None:
         raise InvalidInput(
             "voice",
@@ -25,10 +32,13 @@ def check_prompt(voice: Voice, text_tokens: Sequence[int], spec: T3Spec, max_pos
             "VOICE_INCOMPATIBLE",
             value=voice.name,
         )
-    check_text_length(text_tokens, max_positions - prefix_positions(voice) - 1)
-    unknown = next((token for token in text_tokens if not 0 <= token < spec.text_vocab), None)
+
+
+def check_text_tokens(text_tokens: Sequence[int], text_vocab: int) -> None:
+    """Raises InvalidInput if an id is not below `text_vocab`."""
+    unknown = next((token for token in text_tokens if not 0 <= token < text_vocab), None)
     if unknown is not None:
-        allowed = f"ids in [0, {spec.text_vocab})"
+        allowed = f"ids in [0, {text_vocab})"
         message = f"text_tokens has the id {unknown}; this model has {allowed}."
         raise InvalidInput("text_tokens", message, "TEXT_TOKEN_UNKNOWN", value=unknown, allowed=allowed)
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from engines.checkpoints.tensor_file import Shape
 from engines.config import Sampling
 from engines.model_spec import SPEECH_VOCAB, START_SPEECH_TOKEN, STOP_SPEECH_TOKEN, ModelSpec
+from engines.t3.llama import random_weights as llama
 from engines.t3.model import expected_tensors
 
 F32 = npt.NDArray[np.float32]
@@ -29,11 +30,16 @@ _BLOCK = 1 << 20
 
 
 def random_tensors(spec: ModelSpec, seed: int) -> Iterator[tuple[str, F32]]:
-    """Yields the tensors of `t3_*_v1.safetensors`, names and float32 values.
+    """Yields the tensors of T3's file, names and float32 values.
 
-    The two that inference never reads (`tfmr.wte.weight`, `text_head.weight`) repeat one block of numbers.
-    Each tensor depends on `seed` and its own name alone.
+    The two that inference never reads (`tfmr.wte.weight` or `tfmr.embed_tokens.weight`, and `text_head.weight`) repeat
+    one block of numbers. Each tensor depends on `seed` and its own name alone.
     """
+    if spec.is_llama:
+        yield from llama.random_tensors(spec, lambda name, shape: _normal(name, shape, seed))
+        yield "tfmr.embed_tokens.weight", _repeated("tfmr.embed_tokens.weight", (8, spec.t3.width), seed)
+        yield "text_head.weight", _repeated("text_head.weight", (spec.t3.text_vocab, spec.t3.width), seed)
+        return
     for name, shape in expected_tensors(spec).items():
         yield name, _tensor(name, shape, spec, seed)
     for name in ("tfmr.wte.weight", "text_head.weight"):

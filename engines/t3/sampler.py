@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Self
 
 import numpy as np
 import torch
@@ -41,13 +42,14 @@ def _uniform_block(seed: int, block: int) -> tuple[float, ...]:
     return tuple(((raw >> 12) * 2.0**-52).tolist())
 
 
-def settings_row(sampling: Sampling, drawn: int) -> tuple[float, ...]:
-    """The numbers of `Rows` for a sequence that has drawn `drawn` tokens."""
+def settings_row(sampling: Sampling, drawn: int, vocab: int = SPEECH_VOCAB) -> tuple[float, ...]:
+    """The numbers of `Rows` for a sequence that has drawn `drawn` of `vocab` tokens."""
     return (
         max(sampling.temperature, _LOWEST_TEMPERATURE) if sampling.temperature else 1.0,
-        sampling.top_k or SPEECH_VOCAB,
+        sampling.top_k or vocab,
         1.0 - sampling.top_p if sampling.top_p < 1.0 else -1.0,
         sampling.repetition_penalty,
+        sampling.min_p,
         sampling.temperature == 0,
         drawn == 0,
         uniform(sampling.seed, drawn),
@@ -59,21 +61,22 @@ SETTINGS = len(settings_row(_DEFAULTS, 0))
 
 @dataclass(frozen=True)
 class Rows:
-    """Settings and histories of a batch on the device; (B, 1) but for the last."""
+    """Settings and histories of a batch on the device; (B, 1) but for the last. Its order is Turbo's and Nano's."""
 
     temperature: Tensor
     top_k: Tensor
     cut_mass: Tensor  # the unlikeliest tokens whose probabilities sum to at most this are ruled out; -1: none
     penalty: Tensor
+    min_p: Tensor  # tokens less likely than this share of the likeliest are ruled out; 0: none
     greedy: Tensor
     first: Tensor  # whether nothing was drawn yet
     number: Tensor  # the random number of the draw, float64
-    seen: Tensor  # (B, 6563), the tokens that are penalised
+    seen: Tensor  # (B, vocabulary), the tokens that are penalised
 
     @classmethod
-    def of(cls, settings: Tensor, seen: Tensor, start_mark: Tensor) -> Rows:
-        """settings (B, SETTINGS) float64, a `settings_row` each; seen (B, 6563): the tokens drawn so far."""
-        temperature, top_k, cut_mass, penalty, greedy, first, number = (
+    def of(cls, settings: Tensor, seen: Tensor, start_mark: Tensor) -> Self:
+        """settings (B, SETTINGS) float64, a `settings_row` each; seen (B, vocabulary): the tokens drawn so far."""
+        temperature, top_k, cut_mass, penalty, min_p, greedy, first, number = (
             values.unsqueeze(-1) for values in settings.T.unbind()
         )
         is_first = first.bool()
@@ -82,6 +85,7 @@ class Rows:
             top_k.long(),
             cut_mass.float(),
             penalty.float(),
+            min_p.float(),
             greedy.bool(),
             is_first,
             number,
@@ -89,11 +93,19 @@ class Rows:
         )
 
     def process(self, logits: Tensor, max_k: int) -> Tensor:
-        """logits (B, 6563) -> the processed ones, -inf where a token is ruled out; `max_k`: the largest top-k."""
-        scores = logits / self.temperature
-        scores = scores.masked_fill(scores < self._threshold(scores, max_k), -torch.inf)
+        """logits (B, vocabulary) -> the processed ones, -inf where a token is ruled out.
+
+        max_k: the largest top-k; 0 if no row has a top-k or top-p
+        """
+        return self._penalised(self._cut(logits / self.temperature, max_k))
+
+    def _penalised(self, scores: Tensor) -> Tensor:
         penalised = torch.where(scores < 0, scores * self.penalty, scores / self.penalty)
         return torch.where(self.seen, penalised, scores)
+
+    def _cut(self, scores: Tensor, max_k: int) -> Tensor:
+        """The scores with what top-k and top-p rule out."""
+        return scores.masked_fill(scores < self._threshold(scores, max_k), -torch.inf) if max_k else scores
 
     def _threshold(self, scores: Tensor, max_k: int) -> Tensor:
         """The lowest score that top-k and top-p keep in each row, (B, 1)."""
@@ -121,37 +133,57 @@ class Rows:
         return before.scatter(1, tokens, True)
 
 
+@dataclass(frozen=True)
+class GuidedRows(Rows):
+    """Rows in the order of standard and Multilingual: penalty, temperature, min_p, top-k, top-p.
+
+    Guidance comes before, on the hidden states; the start mark is penalised at every step.
+    """
+
+    def process(self, logits: Tensor, max_k: int) -> Tensor:
+        """As Rows.process."""
+        scores = self._penalised(logits) / self.temperature
+        shares = scores.softmax(-1)
+        scores = scores.masked_fill(shares < self.min_p * shares.amax(-1, keepdim=True), -torch.inf)
+        return self._cut(scores, max_k)
+
+    def seen_with(self, tokens: Tensor) -> Tensor:
+        """As Rows.seen_with."""
+        return self.seen.scatter(1, tokens, True)
+
+
 def _by_number(processed: Tensor, numbers: Tensor) -> Tensor:
     """The token of each row whose interval of cumulated probability holds the row's random number, (B, 1)."""
-    # float64, so that rounding in the sum over 6563 tokens does not move the intervals
+    # float64, so that rounding in the sum over all tokens does not move the intervals
     cumulated = processed.softmax(-1, dtype=torch.float64).cumsum(-1)
     return torch.searchsorted(cumulated, numbers * cumulated[:, -1:], right=True)
 
 
-def start_mark(device: torch.device) -> Tensor:
-    """The history before the first draw, (6563,)."""
+def start_mark(device: torch.device, vocab: int = SPEECH_VOCAB) -> Tensor:
+    """The history before the first draw, (vocabulary,)."""
     start = to_device([START_SPEECH_TOKEN], torch.int64, device)
-    return torch.zeros(SPEECH_VOCAB, dtype=torch.bool, device=device).index_fill_(0, start, True)
+    return torch.zeros(vocab, dtype=torch.bool, device=device).index_fill_(0, start, True)
 
 
 class Sampler:
     """Settings and histories of up to `slots` sequences; one call draws for any subset of them.
 
-    Order, as upstream: temperature, top-k, top-p, then the repetition penalty on the speech tokens drawn so far (on
-    the start mark before the first draw). The penalty may therefore lift a token above others but restores none that
-    was ruled out. Temperature 0 takes the likeliest token after the same steps at temperature 1.
-    Tokens exactly as likely as the last one that top-k or top-p keeps are kept too.
-    Source: upstream `T3.inference_turbo` over transformers' logits processors.
+    Order, as upstream's for Turbo and Nano: temperature, top-k, top-p, then the repetition penalty on the speech tokens
+    drawn so far (on the start mark before the first draw). The penalty may therefore lift a token above others but
+    restores none that was ruled out. `rows` may have another order. Temperature 0 takes the likeliest token after the
+    same steps at temperature 1. Tokens exactly as likely as the last one that top-k or top-p keeps are kept too.
+    Source: upstream `T3.inference_turbo` and `T3.inference` over transformers' logits processors.
 
     On a GPU the host sends one small tensor per call and waits once, for the drawn tokens.
     """
 
-    def __init__(self, slots: int, device: torch.device) -> None:
-        self._device = device
+    def __init__(self, slots: int, device: torch.device, *, vocab: int = SPEECH_VOCAB, rows: type[Rows] = Rows) -> None:
+        """`vocab`: ids that are drawn from; `rows`: their order of processing."""
+        self._device, self._vocab, self._rows_type = device, vocab, rows
         self._settings = [_DEFAULTS] * slots
         self._drawn_tokens = [0] * slots
-        self._seen = torch.zeros((slots, SPEECH_VOCAB), dtype=torch.bool, device=device)  # drawn; not the start mark
-        self._start_mark = start_mark(device)
+        self._seen = torch.zeros((slots, vocab), dtype=torch.bool, device=device)  # as `Rows.seen_with` has it
+        self._start_mark = start_mark(device, vocab)
 
     def begin(self, slot: int, sampling: Sampling) -> None:
         """Start a new sequence in this slot."""
@@ -159,20 +191,24 @@ class Sampler:
         self._drawn_tokens[slot] = 0
 
     def process(self, slots: Sequence[int], logits: Tensor) -> Tensor:
-        """logits (B, 6563), row i of slots[i] -> the processed ones, -inf where a token is ruled out."""
+        """logits (B, vocabulary), row i of slots[i] -> the processed ones, -inf where a token is ruled out."""
         return self._rows(slots)[1].process(logits, self._max_k(slots))
 
     def _rows(self, slots: Sequence[int]) -> tuple[Tensor, Rows]:
-        table = [(slot, *settings_row(self._settings[slot], self._drawn_tokens[slot])) for slot in slots]
+        drawn, vocab = self._drawn_tokens, self._vocab
+        table = [(slot, *settings_row(self._settings[slot], drawn[slot], vocab)) for slot in slots]
         numbers = to_device(table, torch.float64, self._device)
         index = numbers.select(1, 0).long()
-        return index, Rows.of(numbers[:, 1:], self._seen.index_select(0, index), self._start_mark)
+        return index, self._rows_type.of(numbers[:, 1:], self._seen.index_select(0, index), self._start_mark)
 
     def _max_k(self, slots: Sequence[int]) -> int:
-        return max(self._settings[slot].top_k or SPEECH_VOCAB for slot in slots)
+        settings = [self._settings[slot] for slot in slots]
+        if all(each.top_k == 0 and each.top_p == 1.0 for each in settings):
+            return 0
+        return min(self._vocab, max(each.top_k or self._vocab for each in settings))
 
     def probabilities(self, slots: Sequence[int], logits: Tensor) -> Tensor:
-        """logits (B, 6563) -> the probabilities of each row's next draw, (B, 6563)."""
+        """logits (B, vocabulary) -> the probabilities of each row's next draw, (B, vocabulary)."""
         return self.process(slots, logits).softmax(-1)
 
     def sample(self, slots: Sequence[int], logits: Tensor) -> list[int]:

@@ -13,8 +13,10 @@ from engines.text.reading import Claim
 MAX_WORD_CHARS = 100
 MAX_RESPELLING_CHARS = 200
 MAX_ENTRIES = 1000  # of a request
-_TOKEN = re.compile(r"\w+|[^\w\s]")
+_UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"  # kana, Chinese characters: each is a word of its own
+_TOKEN = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+|[^\w\s]")
 _Token = tuple[str, int, int]  # its text, start and end
+_GREEK = re.compile(r"[\u0370-\u03b7\u03b9-\u03ff]")  # without θ, which is a phoneme of English, too
 _IPA = re.compile(r"[\u0250-\u02af\u02c8\u02cc\u02d0\u02d1θðŋ]")
 _SLASHED = re.compile(r"/[^/]*/|\[[^\]]*[^a-z \]][^\]]*\]")
 
@@ -115,7 +117,8 @@ def check(entry: Entry) -> None:
     word, respelling = entry.word, entry.respelling
     if not 0 < len(word) <= MAX_WORD_CHARS or not _has_words(word) or word != word.strip():
         raise _invalid(f"the word {word[:40]!r}", f"1 to {MAX_WORD_CHARS} characters with a letter or a digit")
-    if _IPA.search(respelling) or _SLASHED.fullmatch(respelling.strip()):
+    read = respelling.replace("θ", "") if _GREEK.search(respelling) else respelling
+    if _IPA.search(read) or _SLASHED.fullmatch(respelling.strip()):
         allowed = "a respelling in ordinary letters, such as 'engine ex'"
         message = f"The pronunciation of {word!r} is {respelling[:40]!r}, which is phonetic; it must be {allowed}."
         raise InvalidInput(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from engines.errors import unsupported
 from engines.model_spec import ModelSpec
 from engines.text.reading import Reading
 from engines.text.speech_bound import max_speech_tokens
@@ -27,21 +28,26 @@ class TextEncoder:
         """The tags that the model speaks."""
         return self._spoken.tags
 
-    def __call__(self, text: str) -> tuple[int, ...]:
+    def __call__(self, text: str, language: str = "") -> tuple[int, ...]:
         """Returns the text tokens of a segment. Raises InvalidInput as SpokenText.prepare: also if the tokenizer has no
-        token for any of its words."""
+        token for any of its words, and for a language, which this model does not let one choose."""
+        if language:
+            raise unsupported("language", repr(language), "this model", "none")
         text_tokens = self._tokenizer.encode(self._spoken.prepare(text))
         if not self._tokenizer.encodes_words(text_tokens):
             raise self._spoken.nothing_to_speak(text)
         return text_tokens
 
-    def words(self, reading: Reading) -> tuple[Word, ...]:
+    def load_language(self, language: str) -> None:
+        """Nothing: the model speaks English alone."""
+
+    def words(self, reading: Reading, language: str = "") -> tuple[Word, ...]:
         """Returns the written words of a segment whose spoken text `__call__` accepts, with their text tokens."""
         normalized = self._spoken.prepare(reading.spoken)
         tokenized = TokenizedText(self._tokenizer.encode(normalized), self._tokenizer.offsets(normalized), normalized)
         return words_of(reading.written, tokenized, self._spoken.blanked(reading.spoken), reading.spans)
 
-    def max_speech_tokens(self, text: str) -> int:
+    def max_speech_tokens(self, text: str, language: str = "") -> int:
         """Returns the bound on the speech of a segment that `__call__` accepts."""
         return max_speech_tokens(self._spoken.prepare(text), self.tags)
 

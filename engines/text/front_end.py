@@ -8,6 +8,7 @@ from engines.text import emoji, markdown
 from engines.text.dictionary import EMPTY, Dictionary
 from engines.text.english import RULES
 from engines.text.english.rule import Rule
+from engines.text.languages import ENGLISH
 from engines.text.normalize import control_sequences
 from engines.text.reading import Claim, Reading, replaced
 
@@ -17,12 +18,21 @@ _KEPT = "\0kept"  # a claim that takes a part and leaves it as it is
 class FrontEnd:
     """Reads the segments of a stream. A pure function of a segment: the way its text arrived changes nothing.
 
-    normalize   read numbers, dates, abbreviations and so on as English words, and leave out Markdown
+    normalize   leave out Markdown; read numbers, dates, abbreviations and so on as English words where `language` is
+                English
     name_emoji  speak the names of emoji
     dictionary  respellings of words; they come first
     """
 
-    def __init__(self, *, normalize: bool = True, name_emoji: bool = False, dictionary: Dictionary = EMPTY) -> None:
+    def __init__(
+        self,
+        *,
+        normalize: bool = True,
+        name_emoji: bool = False,
+        dictionary: Dictionary = EMPTY,
+        language: str = ENGLISH,
+    ) -> None:
+        self._is_english = language == ENGLISH
         self._normalize, self._name_emoji = normalize, name_emoji
         self._dictionary = dictionary
 
@@ -40,6 +50,8 @@ class FrontEnd:
         first += [Claim(start, end, "") for start, end in control_sequences(written)]
         marks = _first_of(written, [*first, *markdown.claims(written)])
         plain = replaced(written, marks)
+        if not self._is_english:
+            return plain
         words = read_english(plain.spoken, _spoken_parts(plain, set(first)))
         return plain.then(words) if marks else words
 

@@ -77,6 +77,34 @@ def normalize(text: str) -> str:
     return text if text.endswith(_ENDINGS) else text + "."
 
 
+# Of standard and Multilingual, in this order
+_PUNCTUATION = (
+    ("...", ", "),
+    ("…", ", "),
+    (":", ","),
+    (" - ", ", "),
+    (";", ", "),
+    *_REPLACEMENTS,
+)
+_WIDE_ENDINGS = ("、", "，", "。", "？", "！")
+
+
+def normalize_punctuation(text: str, *, wide_endings: bool = False) -> str:
+    """Returns `text` with the punctuation that standard and Multilingual were trained on, as upstream's `punc_norm`.
+
+    wide_endings: whether the wide stops and commas of Chinese and Japanese end a text too
+    The text must not be blank.
+    """
+    assert text.strip(), "blank text is refused before"
+    if text[0].islower():
+        text = text[0].upper() + text[1:]
+    text = " ".join(text.split())
+    for old, new in _PUNCTUATION:
+        text = text.replace(old, new)
+    text = text.rstrip(" ")
+    return text if text.endswith(_ENDINGS + (_WIDE_ENDINGS if wide_endings else ())) else text + "."
+
+
 def check_text(text: str, max_chars: int = MAX_TEXT_CHARS) -> None:
     """Raises InvalidInput with reason TEXT_TOO_LONG if `text` has more than `max_chars` characters, TEXT_NOT_UNICODE if
     it has a lone surrogate."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 from functools import lru_cache
 
 from engines.errors import InvalidInput
@@ -19,6 +20,7 @@ class SpokenText:
     scripts  scripts that the model was trained on, as Unicode's character names begin: "LATIN"
     tags     paralinguistic tags, such as "[laugh]", that the tokenizer has as tokens
     speaks_tags  whether the model was trained on them; otherwise they are left out of what is spoken
+    normalize    makes the punctuation that the model was trained on
     """
 
     def __init__(
@@ -28,12 +30,14 @@ class SpokenText:
         *,
         speaks_tags: bool = True,
         max_chars: int = MAX_TEXT_CHARS,
+        normalize: Callable[[str], str] = normalize,
     ) -> None:
         self._scripts = scripts
         self.tags = tags if speaks_tags else ()
         self._dropped_tags = () if speaks_tags else tags
         self._any_tag = re.compile("|".join(map(re.escape, self.tags))) if self.tags else None
         self._max_chars = max_chars
+        self._normalize = normalize
 
     def prepare(self, text: str) -> str:
         """Returns what is spoken of `text`, normalised for the tokenizer.
@@ -45,7 +49,7 @@ class SpokenText:
         spoken = self._without_dropped_tags(clean(text))
         if not self._is_speakable(spoken):
             raise self.nothing_to_speak(text)
-        return normalize(spoken if spoken == text else spoken.strip())
+        return self._normalize(spoken if spoken == text else spoken.strip())
 
     def nothing_to_speak(self, text: str) -> InvalidInput:
         """The error for a text of which this model speaks nothing."""

@@ -8,6 +8,7 @@ import io
 import time
 import wave
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,8 @@ async def _first_and_next(engine: Pipeline, voice: Voice, seed: int) -> tuple[fl
     stages = engine.stages
     text = stages.encode_text(_TEXT)
     for attempt in range(_TRIES):
-        sampling = Sampling(seed=seed + 1_000_000 * attempt, max_speech_tokens=FIRST_HOP_TOKENS + _MORE_TOKENS)
+        seed_here, tokens_here = seed + 1_000_000 * attempt, FIRST_HOP_TOKENS + _MORE_TOKENS
+        sampling = replace(engine.info.sampling, seed=seed_here, max_speech_tokens=tokens_here)
         generation = stages.t3.start(T3Request(text, voice, sampling))
         started_s, tokens, head_s, head = time.perf_counter(), 0, 0.0, 0
         while tokens < FIRST_HOP_TOKENS + _MORE_TOKENS and (speech_tokens := await generation.next_speech_tokens()):
@@ -73,7 +75,7 @@ async def first_chunk_seconds(engine: Pipeline, repeats: int) -> list[float]:
     """Seconds from a text to the first chunk of its audio, with the voice's caches warm."""
     times = []
     for turn in range(repeats + 1):
-        stream = await engine.open(_voice(engine), Sampling(seed=turn))
+        stream = await engine.open(_voice(engine), replace(engine.info.sampling, seed=turn))
         started_s = time.perf_counter()
         speaking = stream.speak(Segment(0, _TEXT))
         async for event in speaking:

@@ -42,8 +42,9 @@ def export(arguments: Sequence[str]) -> None:
         "--t3",
         nargs="*",
         choices=T3_PRECISIONS,
-        default=list(T3_PRECISIONS),
-        help=f"precisions of T3's graphs; without a value, T3 is not exported (default {' '.join(T3_PRECISIONS)})",
+        default=None,
+        help=f"precisions of T3's graphs; without a value, T3 is not exported (default {' '.join(T3_PRECISIONS)}; "
+        "standard and multilingual have none)",
     )
     args = parser.parse_args(arguments)
     checkpoint = _checkpoint(args)
@@ -53,7 +54,9 @@ def export(arguments: Sequence[str]) -> None:
     graphs = tuple(args.graphs or (name for name in GRAPHS if name in of_model))
     settings = ExportSettings(graphs, not args.unpadded, args.precision, args.threads)
     _print_graphs(export_s3gen(checkpoint, settings, cache_dir=args.cache_dir).folder)
-    for precision in args.t3:
+    if args.t3 and checkpoint.spec.is_llama:
+        parser.error(f"T3 of {checkpoint.spec.name} has no graphs; give --t3 without a value.")
+    for precision in () if checkpoint.spec.is_llama else T3_PRECISIONS if args.t3 is None else args.t3:
         _print_graphs(export_t3(checkpoint, precision, cache_dir=args.cache_dir))
 
 

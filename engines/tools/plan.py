@@ -14,6 +14,7 @@ from engines.planning.plan import Plan, Planner
 from engines.planning.times import S3GEN, T3, Assumptions, Times
 
 _STREAMS = 32
+_MODELS = sorted(name for name, spec in MODELS.items() if not spec.is_llama)  # whose T3 runs on the backends below
 
 
 def plan(arguments: Sequence[str]) -> int:
@@ -87,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--gpu", choices=sorted(GPUS), required=True, help="the GPU")
     parser.add_argument("--streams", type=_positive, default=_STREAMS, help=f"concurrent streams (default {_STREAMS})")
-    parser.add_argument("--model", choices=sorted(MODELS), default="turbo", help="default turbo")
+    parser.add_argument("--model", choices=_MODELS, default="turbo", help="default turbo")
     parser.add_argument("--t3", choices=sorted(T3), default="vllm", help="backend of T3 (default vllm)")
     parser.add_argument("--s3gen", choices=sorted(S3GEN), default="tensorrt", help="runtime (default tensorrt)")
     parser.add_argument(

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from engines.api import AudioChunk, Segment, SegmentDone, SpeechStream
 from engines.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from engines.config import EngineConfig, Sampling
+from engines.config import EngineConfig
 from engines.errors import EngineBusy, EngineError
 from engines.factory import build_engine
 from engines.model_spec import SAMPLE_RATE_HZ, SAMPLES_PER_TOKEN
@@ -231,7 +231,7 @@ async def _opened(engine: Pipeline, seed: int) -> SpeechStream:
     """A stream. A device that was late a moment ago refuses one; while nothing speaks that passes."""
     if engine.default_voice is None:
         raise Absent("the model has no built-in voice")
-    sampling = Sampling(seed=seed, max_speech_tokens=_SPEECH_TOKENS)
+    sampling = replace(engine.info.sampling, seed=seed, max_speech_tokens=_SPEECH_TOKENS)
     for _ in range(_OPEN_TRIES):
         with contextlib.suppress(EngineBusy):
             return await engine.open(engine.default_voice, sampling)

@@ -43,7 +43,7 @@ SERVICE = riva_tts_pb2.DESCRIPTOR.services_by_name["RivaSpeechSynthesis"].full_n
 
 _SURFACE = "riva"
 _FAMILY = "mynah"  # voices are named mynah.ID; the bare id works too
-_LANGUAGE = "en-US"
+_ENGLISH = "en-US"  # of a model of English alone
 _FORMATS = {
     riva_audio_pb2.ENCODING_UNSPECIFIED: speech_pb2.AUDIO_FORMAT_PCM_S16LE,
     riva_audio_pb2.LINEAR_PCM: speech_pb2.AUDIO_FORMAT_PCM_S16LE,
@@ -60,6 +60,7 @@ _SAMPLING = {
     "top_k": int,
     "top_p": float,
     "repetition_penalty": float,
+    "min_p": float,
     "seed": int,
     "max_speech_token_count": int,
 }
@@ -69,7 +70,9 @@ _SCHEDULE = "schedule"  # how the audio is cut, by its name in the contract
 # and how text is read, by the names and values of HTTP
 _TEXT = ("markup", "unspeakable_text", "drop_thinking", "normalize", "emoji", "paragraph_pause_s")
 _SWITCHES = ("word_guard", "continuity")
-_KEYS = (_CONSENT, _SPEED, _FIRST_SEGMENT, _SCHEDULE, *_TEXT, *_SWITCHES)  # beside those of sampling
+# the model's own, as the contract names them, and NIM's name for one of them
+_MODEL = {"cfg_weight": "cfg_weight", "exaggeration": "exaggeration", "exaggeration_factor": "exaggeration"}
+_OTHERS = (_CONSENT, _SPEED, _FIRST_SEGMENT, _SCHEDULE, *_TEXT, *_SWITCHES, *_MODEL)  # beside those of sampling
 _SWITCH = {"false": False, "true": True}
 _PROMPT = "zero_shot_data.audio_prompt"
 # at least; Opus is too small to matter
@@ -87,12 +90,16 @@ _FIELDS = {
     "settings.sample_rate_hz": "sample_rate_hz",
     "settings.speed": "custom_configuration[speed]",
     "settings.schedule": "custom_configuration[schedule]",
+    "settings.language_code": "language_code",
+    "settings.cfg_weight": "custom_configuration[cfg_weight]",
+    "settings.exaggeration": "custom_configuration[exaggeration]",
     "settings.word_times": "enable_word_time_offsets",
     "settings.word_guard": "custom_configuration[word_guard]",
     "settings.continuity": "custom_configuration[continuity]",
     "text.content": "text",
     "text.dictionary": "custom_dictionary",
     "text.paragraph_pause_s": "custom_configuration[paragraph_pause_s]",
+    "text.emoji": "custom_configuration[emoji]",
 }
 
 
@@ -173,7 +180,7 @@ class RivaService:
                 raise NotFound("MODEL_NOT_FOUND", message, field="model_name", allowed=model)
             voices, _ = await self._voices.page("", MAX_PAGE_SIZE)
             parameters = {
-                "language_code": _LANGUAGE,
+                "language_code": ",".join(self._engine.info.languages) or _ENGLISH,
                 "voice_name": _FAMILY,
                 "subvoices": ",".join(f"{voice.voice_id}:{number}" for number, voice in enumerate(voices)),
                 "sample_rate": str(self._engine.info.sample_rate_hz),
@@ -276,15 +283,16 @@ def _settings(request: Any) -> speech_pb2.SpeechSettings:
         allowed = ", ".join(riva_audio_pb2.AudioEncoding.Name(number) for number in _FORMATS)
         message = f"encoding is {request.encoding}; it must be one of {allowed}."
         raise InvalidInput("encoding", message, "AUDIO_FORMAT_UNKNOWN", value=request.encoding, allowed=allowed)
-    language = request.language_code.replace("_", "-").lower()
-    if language.split("-")[0] not in ("", "en"):
-        code = request.language_code
-        message = f"language_code is {code!r}; the model speaks {_LANGUAGE} only."
-        raise InvalidInput("language_code", message, "LANGUAGE_UNSUPPORTED", value=code, allowed=_LANGUAGE)
     settings = speech_pb2.SpeechSettings(
         voice_id=_voice_id(request), audio_format=_FORMATS[request.encoding], sampling=_sampling(request)
     )
     settings.text.CopyFrom(_text_settings(request))
+    if request.language_code:
+        settings.language_code = request.language_code
+    for key, name in _MODEL.items():
+        if key in request.custom_configuration:
+            reason = f"{name.upper()}_OUT_OF_RANGE"
+            setattr(settings, name, _number(key, float, request.custom_configuration[key], reason))
     if _SPEED in request.custom_configuration:
         settings.speed = _number(_SPEED, float, request.custom_configuration[_SPEED], "SPEED_OUT_OF_RANGE")
     first_segment = _one_of(
@@ -318,11 +326,11 @@ def _voice_id(request: Any) -> str:
 def _sampling(request: Any) -> speech_pb2.Sampling:
     sampling = speech_pb2.Sampling()
     for key, text in request.custom_configuration.items():
-        if key in _KEYS:
+        if key in _OTHERS:
             continue
         field = f"custom_configuration[{key}]"
         if key not in _SAMPLING:
-            allowed = ", ".join([*_KEYS, *_SAMPLING])
+            allowed = ", ".join([*_OTHERS, *_SAMPLING])
             message = f"{field} is unknown; custom_configuration may hold {allowed}."
             raise InvalidInput(field, message, "CONFIGURATION_UNKNOWN", value=text, allowed=allowed)
         value = _number(key, _SAMPLING[key], text, "SAMPLING_OUT_OF_RANGE")

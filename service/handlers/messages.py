@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import replace
 from enum import Enum
 from typing import Any, TypeVar
 
 from engines.api import EngineInfo
-from engines.config import Sampling
 from engines.errors import InvalidInput
 from engines.text.dictionary import Entry
+from engines.text.languages import ENGLISH
 from engines.time_scale import check_speed
 from engines.voice_report import VoiceReport
 from mynah.v1 import speech_pb2, voices_pb2
 from service.audio.formats import SAMPLE_RATES_HZ, AudioFormat, AudioSettings
+from service.handlers.model_settings import add_model_defaults, add_model_settings, language_of, sampling_of
 from service.stream.early_end import FirstSegment
 from service.stream.policy import StreamPolicy
 from service.stream.session import split_chars
@@ -26,7 +26,6 @@ from service.voices.store import VoiceSource
 from service.voices.stored_voice import VoiceSummary
 
 _NORMALIZED_LANGUAGES = ("en",)
-_SEED_BITS = 53  # every language's numbers hold it exactly
 
 _FORMAT_NUMBERS: dict[AudioFormat, speech_pb2.AudioFormat] = {
     each: getattr(speech_pb2, f"AUDIO_FORMAT_{each.name}") for each in AudioFormat
@@ -46,10 +45,6 @@ _FIRST_SEGMENTS: dict[int, FirstSegment] = {0: FirstSegment.AUTO} | {
     number: each for each, number in FIRST_SEGMENT_NUMBERS.items()
 }
 E = TypeVar("E", bound=Enum)
-_CONTRACT_FIELDS = {  # where the names differ
-    "sampling.max_speech_tokens": "sampling.max_speech_token_count",
-    "sampling.schedule": "settings.schedule",
-}
 _FORMATS: dict[int, AudioFormat] = {number: name for name, number in _FORMAT_NUMBERS.items()}
 _FORMATS[speech_pb2.AUDIO_FORMAT_UNSPECIFIED] = AudioFormat.PCM_S16LE
 
@@ -61,9 +56,9 @@ async def stream_settings(
     audio_format = _audio_format(message.audio_format)
     rate_hz = message.sample_rate_hz if message.HasField("sample_rate_hz") else audio_format.default_rate_hz
     audio = AudioSettings(audio_format, rate_hz)
-    sampling = _sampling(message.sampling, message.schedule)
+    sampling, language = sampling_of(message, info), language_of(message, info)
     voice_id = message.voice_id if message.HasField("voice_id") else DEFAULT_VOICE_ID
-    text = _text_settings(message.text, policy.text)
+    text = _text_settings(message.text, policy.text, language)
     for field, reason in (("word_times", "WORD_TIMES_UNAVAILABLE"), ("word_guard", "WORD_GUARD_UNAVAILABLE")):
         if getattr(message, field) and not info.word_times:
             why = f"settings.{field} is true; it must be false or absent here. {info.word_times_notice}"
@@ -87,10 +82,16 @@ async def stream_settings(
         message.word_times,
         guarded,
         message.continuity,
+        language,
     )
 
 
-def _text_settings(message: speech_pb2.TextSettings, defaults: TextSettings) -> TextSettings:
+def _text_settings(message: speech_pb2.TextSettings, defaults: TextSettings, language: str) -> TextSettings:
+    if language != ENGLISH:
+        if _EMOJI.get(message.emoji) is Emoji.NAME:
+            text = f"text.emoji asks for names, which are English, and the language is {language}; it must be dropped."
+            raise InvalidInput("text.emoji", text, "EMOJI_UNSUPPORTED", value="EMOJI_NAME", allowed="EMOJI_DROP")
+        defaults = replace(defaults, emoji=Emoji.DROP)
     markups, unspeakable = _MARKUPS | {0: defaults.markup}, _UNSPEAKABLE | {0: defaults.unspeakable_text}
     return TextSettings(
         _choice("text.markup", message.markup, markups, speech_pb2.Markup),
@@ -153,30 +154,13 @@ def _audio_format(number: int) -> AudioFormat:
     return _FORMATS[number]
 
 
-def _sampling(message: speech_pb2.Sampling, schedule: str) -> Sampling:
-    chosen: dict[str, Any] = {
-        name: getattr(message, name)
-        for name in ("temperature", "top_k", "top_p", "repetition_penalty", "seed")
-        if message.HasField(name)
-    }
-    # a seed or a schedule asks for repeatable bytes; without them, windows follow the load
-    chosen["repeatable"] = "seed" in chosen or bool(schedule)
-    chosen["schedule"] = schedule
-    chosen.setdefault("seed", secrets.randbits(_SEED_BITS))
-    if message.HasField("max_speech_token_count"):
-        chosen["max_speech_tokens"] = message.max_speech_token_count
-    try:
-        return Sampling(**chosen)
-    except InvalidInput as error:
-        raise error.named(_CONTRACT_FIELDS.get(error.field, error.field)) from None
-
-
-def limits(info: EngineInfo, policy: StreamPolicy) -> speech_pb2.Limits:
+def limits(info: EngineInfo, policy: StreamPolicy, language: str) -> speech_pb2.Limits:
+    """The limits of a stream in this language."""
     return speech_pb2.Limits(
         max_pending_text_char_count=policy.max_pending_text_chars,
         max_segment_text_char_count=info.limits.max_text_chars_per_segment,
         max_segment_text_token_count=info.limits.max_text_tokens_per_segment,
-        split_segment_text_char_count=split_chars(info.limits),
+        split_segment_text_char_count=split_chars(info.limits, language),
         max_segment_speech_token_count=info.limits.max_speech_tokens_per_segment,
         max_pending_flush_count=policy.max_pending_flushes,
         max_open_stream_count=info.limits.max_streams,
@@ -187,20 +171,10 @@ def limits(info: EngineInfo, policy: StreamPolicy) -> speech_pb2.Limits:
 
 
 def opened(stream_id: str, settings: StreamSettings, info: EngineInfo, policy: StreamPolicy) -> speech_pb2.StreamOpened:
-    chosen = settings.sampling
-    sampling = speech_pb2.Sampling(
-        temperature=chosen.temperature,
-        top_k=chosen.top_k,
-        top_p=chosen.top_p,
-        repetition_penalty=chosen.repetition_penalty,
-        seed=chosen.seed,
-        max_speech_token_count=chosen.max_speech_tokens,
-    )
     resolved = speech_pb2.SpeechSettings(
         voice_id=settings.voice_id,
         audio_format=_FORMAT_NUMBERS[settings.audio.audio_format],
         sample_rate_hz=settings.audio.sample_rate_hz,
-        sampling=sampling,
         text=text_settings(
             markup=settings.text.markup,
             unspeakable_text=settings.text.unspeakable_text,
@@ -211,26 +185,27 @@ def opened(stream_id: str, settings: StreamSettings, info: EngineInfo, policy: S
         ),
         speed=settings.speed,
         first_segment=FIRST_SEGMENT_NUMBERS[settings.used_first_segment],
-        schedule=chosen.schedule,
+        schedule=settings.sampling.schedule,
         word_times=settings.word_times,
         word_guard=settings.word_guard,
         continuity=settings.continuity,
     )
+    add_model_settings(resolved, settings.language, settings.sampling, info)
     return speech_pb2.StreamOpened(
         stream_id=stream_id,
         settings=resolved,
-        limits=limits(info, policy),
+        limits=limits(info, policy, settings.language),
         model=info.model,
         notice=info.notice,
         tags=info.tags,
-        schedule=chosen.schedule,
+        schedule=settings.sampling.schedule,
     )
 
 
 def server_info(
     info: EngineInfo, policy: StreamPolicy, version: str, open_streams: int
 ) -> speech_pb2.GetServerInfoResponse:
-    return speech_pb2.GetServerInfoResponse(
+    message = speech_pb2.GetServerInfoResponse(
         version=version,
         model=info.model,
         device=info.device,
@@ -241,7 +216,7 @@ def server_info(
         native_sample_rate_hz=info.sample_rate_hz,
         sample_rates_hz=SAMPLE_RATES_HZ,
         audio_formats=list(_FORMAT_NUMBERS.values()),
-        limits=limits(info, policy),
+        limits=limits(info, policy, info.default_language),
         open_stream_count=open_streams,
         tags=info.tags,
         decode=info.decode,
@@ -252,6 +227,8 @@ def server_info(
         word_times=info.word_times,
         word_times_notice=info.word_times_notice,
     )
+    add_model_defaults(message, info)
+    return message
 
 
 def voice(stored: VoiceSummary, kept: bool) -> voices_pb2.Voice:
@@ -262,6 +239,7 @@ def voice(stored: VoiceSummary, kept: bool) -> voices_pb2.Voice:
         built_in=stored.built_in,
         reference_s=stored.reference_s,
         kept=kept or stored.built_in,
+        recording_kept=bool(stored.recording),
     )
     if stored.created is not None:
         message.create_time.FromDatetime(stored.created)

@@ -89,11 +89,19 @@ class SpeechHandler:
     async def _settings(self, message: speech_pb2.SpeechSettings) -> StreamSettings:
         """The stream's settings; those of a stream with a seed have the schedule that the load now asks for."""
         settings = await messages.stream_settings(message, self._voices, self._engine.info, self._policy)
+        if self._engine.info.languages:
+            await self._load(settings.language)
         sampling = settings.sampling
         if not sampling.repeatable or sampling.schedule:
             return settings
         schedule = self._engine.schedule_now(settings.voice, self._engine.info.limits.max_streams)
         return replace(settings, sampling=replace(sampling, schedule=schedule))
+
+    async def _load(self, language: str) -> None:
+        try:
+            await self._engine.load_language(language)
+        except InvalidInput as error:
+            raise error.named("settings.language_code") from None
 
     def _check_text(self, text: str) -> None:
         if not text.strip():

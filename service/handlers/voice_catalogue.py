@@ -53,7 +53,8 @@ class VoiceCatalogue:
         voice = await self._engine.make_voice(audio, name=new.name.strip(), normalize_loudness=normalize_loudness)
         checked = await self._check.checked(voice)
         agreed = replace(checked, metadata={**checked.metadata, "consent": CONSENT})
-        stored = await self._voices.add(agreed, _id_of(new))
+        recording = audio if new.keep_recording else None
+        stored = await self._voices.add(agreed, _id_of(new), recording, levelled=normalize_loudness)
         VOICE_CREATION.observe(monotonic() - began_s)
         self._audit("voice created", stored.voice_id, origin, CONSENT)
         return self._message(stored)

@@ -15,7 +15,6 @@ from dataclasses import replace
 import numpy as np
 
 from engines.api import AudioChunk, Engine, Samples, Segment
-from engines.config import Sampling
 from engines.errors import EngineBusy, EngineError
 from engines.model_spec import SAMPLE_RATE_HZ
 from engines.voice import Voice
@@ -26,7 +25,7 @@ from service.errors import RequestError, ResourceExhausted
 log = logging.getLogger("mynah.service")
 
 _SENTENCE = "This is how the new voice sounds when it reads a short sentence."
-_SAMPLING = Sampling(seed=1, max_speech_tokens=125)
+_SPEECH_TOKENS = 125  # at most
 _MIN_SPEECH_S = 1.0  # less does not show a speaker
 TIME_LIMIT_S = 20.0
 
@@ -71,7 +70,8 @@ class VoiceCheck:
 
     async def _speak(self, voice: Voice) -> Samples:
         with self._slot():
-            stream = await self._engine.open(voice, _SAMPLING)
+            sampling = replace(self._engine.info.sampling, seed=1, max_speech_tokens=_SPEECH_TOKENS)
+            stream = await self._engine.open(voice, sampling)
             try:
                 async with contextlib.aclosing(stream.speak(Segment(0, _SENTENCE))) as events:
                     chunks = [event.samples async for event in events if isinstance(event, AudioChunk)]

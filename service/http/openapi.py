@@ -6,12 +6,13 @@ from enum import Enum
 from typing import Any
 
 from engines.api import EngineInfo
-from engines.config import STREAM_SCHEDULES
+from engines.config import EXAGGERATION, MAX_CFG_WEIGHT, STREAM_SCHEDULES
 from engines.model_spec import SPEECH_VOCAB
 from engines.text.dictionary import MAX_ENTRIES, MAX_RESPELLING_CHARS, MAX_WORD_CHARS
 from engines.time_scale import MAX_SPEED, MIN_SPEED
 from mynah.v1 import speech_pb2
 from service.audio.formats import SAMPLE_RATES_HZ
+from service.handlers.model_settings import language_codes
 from service.http import captioned as captioned_speech
 from service.http import speech_request
 from service.http.message_schema import message_schema
@@ -182,16 +183,17 @@ def _speech_request(info: EngineInfo, policy: StreamPolicy, *, captioned: bool =
             "description": "The model takes none.",
         },
         "sample_rate_hz": {"enum": list(SAMPLE_RATES_HZ), "description": "Not every format supports every rate."},
-        "temperature": _range("number", 0.0, 5.0, 0.8),
-        "top_k": _range("integer", 0, SPEECH_VOCAB, 1000),
-        "top_p": {"type": "number", "exclusiveMinimum": 0.0, "maximum": 1.0, "default": 0.95},
-        "repetition_penalty": _range("number", 0.1, 10.0, 1.2),
+        "temperature": _range("number", 0.0, 5.0, info.sampling.temperature),
+        "top_k": _range("integer", 0, SPEECH_VOCAB, info.sampling.top_k),
+        "top_p": {"type": "number", "exclusiveMinimum": 0.0, "maximum": 1.0, "default": info.sampling.top_p},
+        "repetition_penalty": _range("number", 0.1, 10.0, info.sampling.repetition_penalty),
+        **_model_fields(info),
         "seed": {"type": "integer", "minimum": 0, "maximum": 2**64 - 1},
         "schedule": {
             "enum": list(STREAM_SCHEDULES),
             "description": "How the audio is cut; by the load where it is absent.",
         },
-        "max_speech_token_count": _range("integer", 1, 1000, 1000),
+        "max_speech_token_count": _range("integer", 1, 1000, info.sampling.max_speech_tokens),
         "markup": _choice(
             Markup,
             policy.markup,
@@ -249,6 +251,25 @@ def _speech_request(info: EngineInfo, policy: StreamPolicy, *, captioned: bool =
     return _object({"input": text} | optional, "input")
 
 
+def _model_fields(info: EngineInfo) -> Schema:
+    """The fields of what only some models have; those that this one lacks are not in the document."""
+    language = _STRING | {
+        "examples": list(language_codes(info)),
+        "description": f"A language of the model ({', '.join(language_codes(info))}); a region such as -US is ignored.",
+    }
+    same = language | {"description": "The same as language_code."}
+    fields = {"language_code": language} | dict.fromkeys(speech_request.LANGUAGE_ALIASES, same)
+    if info.has_min_p:
+        fields["min_p"] = _range("number", 0.0, 1.0, info.sampling.min_p)
+    if info.guidance:
+        about = {"description": "How strongly the text guides the speech; 0 is without guidance."}
+        fields["cfg_weight"] = _range("number", 0.0, MAX_CFG_WEIGHT, info.sampling.cfg_weight) | about
+    if info.has_exaggeration:
+        about = {"description": "How lively the speech is; 0.5 is neutral."}
+        fields["exaggeration"] = _range("number", *EXAGGERATION, info.sampling.exaggeration) | about
+    return fields
+
+
 def _entry() -> Schema:
     word = {"type": "string", "minLength": 1, "maxLength": MAX_WORD_CHARS}
     respelling = {"type": "string", "minLength": 1, "maxLength": MAX_RESPELLING_CHARS}
@@ -270,6 +291,11 @@ def _new_voice() -> Schema:
                 "enum": ["true", "false"],
                 "default": "true",
                 "description": "Whether the recording is brought to -27 LUFS first, as the model was trained.",
+            },
+            "keep_recording": {
+                "enum": ["true", "false"],
+                "default": "false",
+                "description": "Whether the recording is kept, so that a server of another model can use the voice.",
             },
             "audio": {
                 "type": "string",
@@ -321,8 +347,9 @@ def _schemas() -> Schema:
                 "description": "Cosine of the speaker embeddings of the recording and of speech made with the voice.",
             },
             "similarity_skipped": {"type": "string", "description": "Why there is no similarity; else empty."},
+            "recording_kept": {"type": "boolean", "description": "Whether the recording is kept with the voice."},
         },
-        "voice_id", "name", "built_in", "reference_s", "kept", "warnings", "similarity_skipped",
+        "voice_id", "name", "built_in", "reference_s", "kept", "warnings", "similarity_skipped", "recording_kept",
     )  # fmt: skip
     model = _object(
         {"id": _STRING, "object": {"const": "model"}, "created": {"type": "integer"}, "owned_by": _STRING},

@@ -28,7 +28,7 @@ from service.http.speech_request import check_model
 from service.stream.policy import StreamPolicy
 
 _FORM = "multipart/form-data"
-_FIELDS = ("name", "consent", "voice_id", "normalize_loudness", "audio")
+_FIELDS = ("name", "consent", "voice_id", "normalize_loudness", "keep_recording", "audio")
 _OTHER_FIELDS_BYTES = 64 * 1024
 _VOICES_AT_ONCE = 50
 
@@ -173,7 +173,9 @@ async def _read_form(request: Request, max_upload_bytes: int) -> tuple[voices_pb
         if "voice_id" in fields:
             new.voice_id = _text(fields, "voice_id")
         if "normalize_loudness" in fields:
-            new.normalize_loudness = _switch(_text(fields, "normalize_loudness"))
+            new.normalize_loudness = _switch(fields, "normalize_loudness")
+        if "keep_recording" in fields:
+            new.keep_recording = _switch(fields, "keep_recording")
         return new, await _audio(fields, max_upload_bytes)
     finally:
         await form.close()
@@ -207,10 +209,11 @@ def _consent(text: str) -> bool:
     return text.lower() == "true"
 
 
-def _switch(text: str) -> bool:
+def _switch(fields: dict[str, Any], name: str) -> bool:
+    text = _text(fields, name)
     if text.lower() not in ("true", "false"):
-        message = f"normalize_loudness is {reprlib.repr(text)}; it must be true or false."
-        raise InvalidInput("normalize_loudness", message, "VALUE_INVALID", value=repr(text), allowed="true or false")
+        message = f"{name} is {reprlib.repr(text)}; it must be true or false."
+        raise InvalidInput(name, message, "VALUE_INVALID", value=repr(text), allowed="true or false")
     return text.lower() == "true"
 
 

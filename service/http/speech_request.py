@@ -60,7 +60,10 @@ TEXT_FIELDS = (
     "dictionary",
 )
 WORD_FIELDS = ("word_times", "word_guard", "continuity")
-SAMPLING_FIELDS = ("temperature", "top_k", "top_p", "repetition_penalty", "seed", "max_speech_token_count")
+SAMPLING_FIELDS = ("temperature", "top_k", "top_p", "repetition_penalty", "min_p", "seed", "max_speech_token_count")
+MODEL_FIELDS = ("language_code", "cfg_weight", "exaggeration")
+# Names that other servers of Chatterbox have for the language
+LANGUAGE_ALIASES = ("language", "language_id")
 
 _ENTRY_FIELDS = {"word", "respelling", "case_sensitive"}
 # The contract's fields that have other names here.
@@ -77,8 +80,9 @@ _FIELDS = {
     "sampling.max_speech_tokens": "max_speech_token_count",
     "text.dictionary": "dictionary",
     "text.paragraph_pause_s": "paragraph_pause_s",
+    "text.emoji": "emoji",
     "settings.schedule": "schedule",
-}
+} | {f"settings.{name}": name for name in MODEL_FIELDS}
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,8 @@ def parse(body: dict[str, Any], model: str) -> SpeechRequest:
     for name in SAMPLING_FIELDS:
         if name in fields:
             _set(settings.sampling, name, fields[name])
-    for name in WORD_FIELDS:
+    fields |= _language(fields)
+    for name in (*WORD_FIELDS, *MODEL_FIELDS):
         if name in fields:
             _set(settings, name, fields[name])
     settings.text.CopyFrom(text_settings(**{name: fields[name] for name in TEXT_FIELDS if name in fields}))
@@ -129,6 +134,16 @@ def parse(body: dict[str, Any], model: str) -> SpeechRequest:
     if events and whole:
         raise _invalid("stream", "false", "true or absent with stream_format sse")
     return SpeechRequest(request, audio_format, events, whole)
+
+
+def _language(fields: dict[str, Any]) -> dict[str, Any]:
+    """The language under its name in the contract. Raises InvalidInput if two of its names have different values."""
+    given = {name: fields[name] for name in ("language_code", *LANGUAGE_ALIASES) if name in fields}
+    if len(set(given.values())) > 1:
+        name, value = list(given.items())[-1]
+        first = next(iter(given))
+        raise _invalid(name, reprlib.repr(value), f"absent beside {first}, which has another value")
+    return {"language_code": next(iter(given.values()))} if given else {}
 
 
 def http_field(field: str) -> str:
@@ -269,6 +284,12 @@ _PARSERS: dict[str, Callable[[str, object], Any]] = {
     "top_k": _whole,
     "top_p": _number,
     "repetition_penalty": _number,
+    "min_p": _number,
+    "language_code": _text,
+    "language": _text,
+    "language_id": _text,
+    "cfg_weight": _number,
+    "exaggeration": _number,
     "seed": _whole,
     "schedule": _one_of(STREAM_SCHEDULES, "SCHEDULE_UNKNOWN"),
     "max_speech_token_count": _whole,

@@ -11,18 +11,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
-from service.stream.segmenter import COMMA, CONJUNCTION, STRONG_CLAUSE, TAG
+from service.stream.segmenter import TAG
+from service.stream.sentences.english import ENGLISH
+from service.stream.sentences.rules import SentenceRules
 
 _SENTENCE_WORDS = 20  # of a usual sentence
 _MIN_LEFT_WORDS = 4  # of a sentence that is longer than that
 _MIN_WORDS = 4  # of a segment: fewer sound cut off
-_PREPOSITION = re.compile(
-    r"\s(?=(?:about|above|across|against|among|around|at|behind|below|beside|between|beyond|by|during|for|from|in|"
-    r"inside|into|near|on|outside|over|through|toward|towards|under|with|within|without)\s)"
-)
+_UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")  # kana, Chinese characters: two are a word
 # The pauses, in seconds, that are as bad as the melody of a segment that ends there.
-_CLAUSES = ((STRONG_CLAUSE, 0.35), (COMMA, 0.35), (CONJUNCTION, 0.6))
-_PHRASES = (*_CLAUSES, (_PREPOSITION, 0.9))
+_CLAUSE_S, _CONJUNCTION_S, _PHRASE_S = 0.35, 0.6, 0.9
+
+Kinds = tuple[tuple[re.Pattern[str], float], ...]
 
 
 class FirstSegment(Enum):
@@ -41,20 +41,29 @@ class EarlyEnd:
     price_s: float
 
 
-def first_clause_end(text: str, stop: int) -> int | None:
+def first_clause_end(text: str, stop: int, rules: SentenceRules = ENGLISH) -> int | None:
     """Returns the first end of a clause before index `stop`; None if there is none."""
-    return min((early.end for early in _ends(text, stop, _CLAUSES)), default=None)
+    return min((early.end for early in _ends(text, stop, _clauses(rules))), default=None)
 
 
-def _ends(text: str, stop: int, kinds: tuple[tuple[re.Pattern[str], float], ...]) -> list[EarlyEnd]:
+def _clauses(rules: SentenceRules) -> Kinds:
+    return (rules.strong_clause, _CLAUSE_S), (rules.comma, _CLAUSE_S), (rules.conjunction, _CONJUNCTION_S)
+
+
+def _ends(text: str, stop: int, kinds: Kinds) -> list[EarlyEnd]:
     tags = [match.span() for match in TAG.finditer(text)]
     return [
         EarlyEnd(match.end(), price_s)
         for kind, price_s in kinds
         for match in kind.finditer(text)
-        if match.end() < stop and len(text[: match.end()].split()) >= _MIN_WORDS
+        if match.end() < stop and _word_count(text[: match.end()]) >= _MIN_WORDS
         if not any(first < match.end() < last for first, last in tags)
     ]
+
+
+def _word_count(text: str) -> int:
+    unspaced = 0 if text.isascii() else len(_UNSPACED.findall(text))
+    return len(text.split()) + unspaced // 2
 
 
 class EarlyStart:
@@ -63,8 +72,9 @@ class EarlyStart:
     Times are on one clock. `dry_at_s` says when the listener has played all; None: nothing has been sent yet.
     """
 
-    def __init__(self, dry_at_s: Callable[[], float | None]) -> None:
+    def __init__(self, dry_at_s: Callable[[], float | None], rules: SentenceRules = ENGLISH) -> None:
         self._dry_at_s = dry_at_s
+        self._phrases = (*_clauses(rules), (rules.preposition, _PHRASE_S))
         self._text = ""
         self._ends: list[EarlyEnd] = []
         self._began_s = 0.0
@@ -75,12 +85,12 @@ class EarlyStart:
         """`text` waits for the end of its sentence, which is not before index `decided`; `begun`: it began just now."""
         if begun or not (self._text or self._cut_words):
             self._began_s, self._cut_words = now_s, 0
-        self._text, self._ends = text, _ends(text, decided, _PHRASES)
-        self._words = self._cut_words + len(text.split())
+        self._text, self._ends = text, _ends(text, decided, self._phrases)
+        self._words = self._cut_words + _word_count(text)
 
     def cut(self, end: int) -> None:
         """The text up to `end` became a segment."""
-        self._cut_words += len(self._text[:end].split())
+        self._cut_words += _word_count(self._text[:end])
         self._text, self._ends = self._text[end:], []
 
     def next(self, now_s: float) -> tuple[int, float] | None:

@@ -10,6 +10,7 @@ import re
 from html.entities import html5
 
 from engines.errors import InvalidInput
+from engines.text.languages import ENGLISH
 from service.stream.settings import Markup, TextSettings
 from service.stream.text.items import Anchors
 from service.stream.text.ssml import SsmlReader
@@ -59,13 +60,15 @@ class MarkupFilter:
     Holds back at most a tag or an entity that has begun. Takes time linear in the text.
     """
 
-    def __init__(self, settings: TextSettings | None = None, anchors: Anchors | None = None) -> None:
+    def __init__(
+        self, settings: TextSettings | None = None, anchors: Anchors | None = None, language: str = ENGLISH
+    ) -> None:
         """`anchors`: where SSML that is obeyed puts what it asks for."""
         self._settings = settings or TextSettings()
         self._ssml: SsmlReader | None = None
         if self._settings.markup in (Markup.SSML, Markup.SSML_LENIENT):
             lenient = self._settings.markup is Markup.SSML_LENIENT
-            self._ssml = SsmlReader(anchors or Anchors(), lenient=lenient)
+            self._ssml = SsmlReader(anchors or Anchors(), lenient=lenient, language=language)
         self._held = ""  # a tag or an entity that may have begun
         self._dropping = ""  # the element whose content is dropped
 

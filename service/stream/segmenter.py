@@ -9,21 +9,17 @@ import re
 import unicodedata
 from collections.abc import Callable
 
-from service.stream.sentence_ends import CLOSERS, find_end
+from service.stream.sentence_ends import find_end
+from service.stream.sentences.english import ENGLISH
+from service.stream.sentences.rules import SentenceRules
 from service.stream.token_meter import TokenMeter
 
 _PIECES = re.compile(r"\S+|\s+")
 _LOOKAHEAD_CHARS = 32  # more than any rule looks beyond a stop
-MAX_SEGMENT_CHARS = 250
+MAX_SEGMENT_CHARS = ENGLISH.split_chars
 MIN_MAX_CHARS = 20
 _MAX_STEPS_BACK = 32  # for a character of many parts, such as a family emoji
 
-STRONG_CLAUSE = re.compile(rf"[;:][{re.escape(CLOSERS)}]*(?=\s)|[；：]|\s?—\s?|\s[-–]\s")
-COMMA = re.compile(rf"[,،][{re.escape(CLOSERS)}]*(?=\s)|[，、]")
-CONJUNCTION = re.compile(
-    r"\s(?=(?:and|or|but|nor|yet|so|because|although|though|while|whereas|when|where|which|who|that|if|unless|until|"
-    r"after|before|since|than)\s)"
-)
 _SPACE = re.compile(r"\s")
 TAG = re.compile(r"\[[a-z ]{1,24}(?:\]|\Z)")  # paralinguistic tags are words of their own, spaces included
 
@@ -42,6 +38,7 @@ class Segmenter:
         max_tokens: int = 1000,
         count_tokens: Callable[[str], int] = len,
         first_end: Callable[[str, int], int | None] = lambda text, stop: None,
+        rules: SentenceRules = ENGLISH,
     ) -> None:
         """`first_end` returns where the first segment ends if that is before index `stop` of the text.
 
@@ -50,7 +47,7 @@ class Segmenter:
         """
         if max_chars < MIN_MAX_CHARS:
             raise ValueError(f"max_chars is {max_chars}; it must be at least {MIN_MAX_CHARS}.")
-        self._max_chars = max_chars
+        self._max_chars, self._rules = max_chars, rules
         self._meter = TokenMeter(count_tokens, max_tokens)
         self._text = ""  # since the last segment's end; runs of white space made one character
         self._scanned = 0  # up to here there is no sentence end in it
@@ -122,7 +119,9 @@ class Segmenter:
         max_chars = self._meter.fit_chars(self._text, start, self._max_chars, complete)
         window = self._text[start : start + max_chars + _LOOKAHEAD_CHARS]
         full = len(window) == max_chars + _LOOKAHEAD_CHARS
-        search = find_end(window.rstrip(), self._scanned, complete or full)  # a full window may end in a space
+        search = find_end(
+            window.rstrip(), self._scanned, complete or full, self._rules
+        )  # a full window may end in a space
         if self._is_first and window:
             end_at = search.end or (len(window) if complete or full else search.resume)
             first_end = self._first_end(window, min(end_at, max_chars))
@@ -134,11 +133,11 @@ class Segmenter:
             self._scanned = search.resume
             return None
         if len(window) > max_chars:
-            return clause_end(window, max_chars)
+            return clause_end(window, max_chars, self._rules)
         return len(window) or None
 
 
-def clause_end(text: str, max_chars: int) -> int:
+def clause_end(text: str, max_chars: int, rules: SentenceRules = ENGLISH) -> int:
     """The index at which to cut a sentence that is longer than `max_chars`.
 
     Cuts in the second half of the first `max_chars` characters, at the last semicolon, colon or dash; without these at
@@ -147,7 +146,8 @@ def clause_end(text: str, max_chars: int) -> int:
     head = text[: max_chars + 1]
     tags = [match.span() for match in TAG.finditer(head)]
     half = max_chars // 2
-    for kind, min_end in ((STRONG_CLAUSE, half), (COMMA, half), (CONJUNCTION, half), (_SPACE, 1)):
+    clauses = ((rules.strong_clause, half), (rules.comma, half), (rules.conjunction, half))
+    for kind, min_end in (*clauses, (_SPACE, 1)):
         ends = [match.end() for match in kind.finditer(head) if min_end <= match.end() <= max_chars]
         outside = [end for end in ends if not any(first < end < last for first, last in tags)]
         if outside:

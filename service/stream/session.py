@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from engines.api import Engine, Limits
 from engines.config import OFFLINE
@@ -12,8 +13,9 @@ from service.stream.backlog import Backlog
 from service.stream.early_end import EarlyStart, FirstSegment, first_clause_end
 from service.stream.event_queue import EventQueue
 from service.stream.policy import StreamPolicy
-from service.stream.segmenter import MAX_SEGMENT_CHARS, Segmenter
-from service.stream.settings import StreamSettings, TextSettings
+from service.stream.segmenter import Segmenter
+from service.stream.sentences.languages import rules_of
+from service.stream.settings import StreamSettings
 from service.stream.speaker import Speaker
 from service.stream.stream_meter import StreamMeter
 from service.stream.text.reader import TextReader
@@ -39,14 +41,15 @@ class Session:
         self._meter = StreamMeter(audio, self._trace.exemplar, has_listener=has_listener)
         first_segment = settings.used_first_segment
         self._backlog = Backlog(
-            _text_reader(engine, settings.text, first_segment),
+            _text_reader(engine, settings, first_segment),
             policy.max_pending_text_chars,
             policy.max_pending_flushes,
-            EarlyStart(self._dry_at_s) if first_segment is FirstSegment.AUTO else None,
+            EarlyStart(self._dry_at_s, rules_of(settings.language)) if first_segment is FirstSegment.AUTO else None,
             self._note_work,
             word_times=settings.word_times,
             word_guard=settings.word_guard,
             continuity=settings.continuity,
+            language=settings.language if engine.info.languages else "",
         )
         self._event_queue: EventQueue[Event | PendingChunk] = EventQueue(policy.send_queue_events)
         self._timeline = Timeline(settings.audio)
@@ -179,16 +182,18 @@ class Session:
         return event
 
 
-def _text_reader(engine: Engine, settings: TextSettings, first_segment: FirstSegment) -> TextReader:
-    limits = engine.info.limits
-    bounds = split_chars(limits), limits.max_text_tokens_per_segment, engine.count_text_tokens
-    early = (first_clause_end,) if first_segment is FirstSegment.CLAUSE else ()
-    return TextReader(Segmenter(*bounds, *early), settings, SpokenLimits(*bounds))
+def _text_reader(engine: Engine, settings: StreamSettings, first_segment: FirstSegment) -> TextReader:
+    limits, rules = engine.info.limits, rules_of(settings.language)
+    bounds = split_chars(limits, settings.language), limits.max_text_tokens_per_segment, engine.count_text_tokens
+    segmenter = Segmenter(*bounds, rules=rules)
+    if first_segment is FirstSegment.CLAUSE:
+        segmenter = Segmenter(*bounds, partial(first_clause_end, rules=rules), rules)
+    return TextReader(segmenter, settings.text, SpokenLimits(*bounds, rules), settings.language)
 
 
-def split_chars(limits: Limits) -> int:
-    """Returns the length in characters at which a sentence is split."""
-    return min(MAX_SEGMENT_CHARS, limits.max_text_chars_per_segment)
+def split_chars(limits: Limits, language: str) -> int:
+    """Returns the length in characters at which a sentence of a language is split."""
+    return min(rules_of(language).split_chars, limits.max_text_chars_per_segment)
 
 
 def _now_s() -> float:

@@ -85,6 +85,7 @@ class StreamSettings:
     word_times: bool = False
     word_guard: bool = False
     continuity: bool = False
+    language: str = "en"  # ISO 639-1
 
     def __post_init__(self) -> None:
         check_speed(self.speed)

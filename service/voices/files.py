@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 SUFFIX = ".safetensors"
+_RECORDINGS, _RECORDING_SUFFIX = "recordings", ".audio"  # the folder beside the voices, and its files
 _PARTIAL = ".partial"
 _ABANDONED_S = 3600.0  # a partial file this old was left by a server that was killed
 
@@ -24,6 +25,10 @@ class VoiceFiles(Protocol):
     """Files by id. Every method may raise OSError. `kept`: whether the files outlive this process."""
 
     kept: bool
+
+    def recordings(self) -> VoiceFiles:
+        """The files of recordings that are kept with their voices. They have ids of their own."""
+        ...
 
     def ids(self) -> set[str]:
         """Ids of all existing files."""
@@ -60,20 +65,24 @@ class FolderFiles:
 
     kept = True
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, folder: Path, suffix: str = SUFFIX) -> None:
+        self._folder, self._suffix = folder, suffix
+        if suffix == SUFFIX:  # that of recordings is made with the first one
+            folder.mkdir(parents=True, exist_ok=True)
         for partial in folder.glob(f"*{_PARTIAL}"):
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - partial.stat().st_mtime > _ABANDONED_S:
                     partial.unlink()
+
+    def recordings(self) -> FolderFiles:
+        return FolderFiles(self._folder / _RECORDINGS, _RECORDING_SUFFIX)
 
     def ids(self) -> set[str]:
         try:
             names = os.listdir(self._folder)
         except FileNotFoundError:  # it was deleted while the server runs; the next voice makes it again
             return set()
-        return {name.removesuffix(SUFFIX) for name in names if name.endswith(SUFFIX)}
+        return {name.removesuffix(self._suffix) for name in names if name.endswith(self._suffix)}
 
     def stamp(self, voice_id: str) -> str | None:
         try:
@@ -108,7 +117,7 @@ class FolderFiles:
             self._sync()
 
     def _path(self, voice_id: str) -> Path:
-        return self._folder / f"{voice_id}{SUFFIX}"
+        return self._folder / f"{voice_id}{self._suffix}"
 
     def _sync(self) -> None:
         """Writes the folder's entries to the disk."""
@@ -150,9 +159,10 @@ class UrlFiles:
     moment, the later one wins.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, suffix: str = SUFFIX) -> None:
         import fsspec
 
+        self._url, self._suffix = url, suffix
         self.kept = not url.startswith("memory://")
         try:
             self._files, self._root = fsspec.core.url_to_fs(url, use_listings_cache=False)
@@ -162,6 +172,9 @@ class UrlFiles:
         except ValueError as error:
             raise OSError(f"voices cannot be stored at {url}: {error}") from error
 
+    def recordings(self) -> UrlFiles:
+        return UrlFiles(f"{self._url.rstrip('/')}/{_RECORDINGS}", _RECORDING_SUFFIX)
+
     def ids(self) -> set[str]:
         self._files.invalidate_cache()
         try:
@@ -169,7 +182,7 @@ class UrlFiles:
         except FileNotFoundError:  # an object store has no empty folders
             return set()
         names = [str(name).rsplit("/", 1)[-1] for name in listed]
-        return {name.removesuffix(SUFFIX) for name in names if name.endswith(SUFFIX)}
+        return {name.removesuffix(self._suffix) for name in names if name.endswith(self._suffix)}
 
     def stamp(self, voice_id: str) -> str | None:
         self._files.invalidate_cache()
@@ -192,4 +205,4 @@ class UrlFiles:
             self._files.rm_file(self._path(voice_id))
 
     def _path(self, voice_id: str) -> str:
-        return f"{self._root}/{voice_id}{SUFFIX}"
+        return f"{self._root}/{voice_id}{self._suffix}"

@@ -46,6 +46,8 @@ class VoiceLookup:
 
     async def resolve(self, voice_id: str) -> str:
         """Returns the id of the voice. Raises as `get`."""
+        if await self._voices.exists(voice_id):  # without making a voice of another model again
+            return voice_id
         try:
             return (await self.get(voice_id)).voice_id
         except (DataLoss, FailedPrecondition) as error:  # a damaged file or another model's: reasons to delete it

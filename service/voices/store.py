@@ -23,7 +23,16 @@ from service.errors import AlreadyExists, DataLoss, FailedPrecondition, NotFound
 from service.telemetry import metrics
 from service.voices.files import SUFFIX, open_files
 from service.voices.ids import DEFAULT_VOICE_ID, ID_ALLOWED, check_id, is_upload_id
-from service.voices.stored_voice import StoredVoice, VoiceSummary, built_in, stamped, stored, summary
+from service.voices.stored_voice import (
+    StoredVoice,
+    VoiceSummary,
+    built_in,
+    remade,
+    stamped,
+    stored,
+    summary,
+    with_recording,
+)
 
 log = logging.getLogger("mynah.service")
 
@@ -42,6 +51,12 @@ class _Loaded:
     stored: StoredVoice
     stamp: str
     checked_s: float
+
+
+class MakeVoice(Protocol):
+    """As Engine.make_voice."""
+
+    async def __call__(self, audio: bytes, *, name: str, normalize_loudness: bool = True) -> Voice: ...
 
 
 class VoiceSource(Protocol):
@@ -67,7 +82,8 @@ class VoiceStore:
 
     At most `max_loaded` voices stay in memory; a stream keeps a reference to the one it uses. A file that is not a
     voice is left out of lists, logged once and counted; so is, uncounted, a voice that another model made, which this
-    one would speak as noise. Every read and write has a time limit.
+    one would speak as noise. A voice whose recording was kept with it is made again for this model when it is used, and
+    the result stays in memory. Every read and write has a time limit.
 
     Raises OSError if the location cannot be used, TimeLimitExceeded if it does not answer.
     """
@@ -82,10 +98,13 @@ class VoiceStore:
         others: Callable[[], Mapping[str, Voice]] = dict,
         time_limit_s: float = 20.0,
         voice_models: Callable[[], Collection[str]] = tuple,
+        make_voice: MakeVoice | None = None,
     ) -> None:
         """`default` returns the first built-in voice, or None before the engine has one; `others` returns the other
         built-in ones by their ids; `where`: as for `open_files`. A stored voice hides a built-in one of its id.
-        `voice_models` returns the models whose voices can be spoken; empty: all, as before the engine is loaded."""
+        `voice_models` returns the models whose voices can be spoken; empty: all, as before the engine is loaded.
+        `make_voice` makes a voice from the bytes of a recording; None: none is made again."""
+        self._make_voice = make_voice
         self._default, self._others, self._voice_models = default, others, voice_models
         self._pool = WorkerPool(
             "voice-store",
@@ -122,22 +141,29 @@ class VoiceStore:
 
     async def get(self, voice_id: str) -> StoredVoice:
         """Raises InvalidInput if `voice_id` does not have the form of an id, NotFound, DataLoss if its file is damaged,
-        FailedPrecondition if another model made it, and as `_call`."""
+        FailedPrecondition if another model made it and it cannot be made again, and as `_call` and `make_voice`."""
         check_id(voice_id)
         if voice_id == DEFAULT_VOICE_ID:
             return self._built_in()
         loaded = self._loaded.get(voice_id)
         if loaded is not None and _now_s() - loaded.checked_s < _TRUSTED_S:
             self._loaded.move_to_end(voice_id)
-            return self._spoken(loaded.stored)
+            return await self._spoken(loaded)
         task = self._loading.get(voice_id)  # concurrent calls read the file once
         if task is None:
             task = self._loading[voice_id] = asyncio.create_task(self._load(voice_id), name=f"load-{voice_id}")
             task.add_done_callback(self._loading_ended)
         return await asyncio.shield(task)
 
+    async def exists(self, voice_id: str) -> bool:
+        """Whether there is a stored voice of this id, also if its file is damaged. Raises as `_call`."""
+        return is_upload_id(voice_id) and await self._call(self._files.stamp, voice_id) is not None
+
     def speaks(self, voice: VoiceSummary) -> bool:
-        """Whether the engine speaks this voice: no other model made it."""
+        """Whether the engine speaks this voice: no other model made it, or it can be made again."""
+        return self._is_native(voice) or bool(voice.recording and self._make_voice is not None)
+
+    def _is_native(self, voice: VoiceSummary) -> bool:
         models = self._voice_models()
         return not models or not voice.model or voice.model in models
 
@@ -188,18 +214,36 @@ class VoiceStore:
             message = f"The server already stores {allowed}, its limit; delete one first."
             raise ResourceExhausted("VOICES_FULL", message, allowed=allowed)
 
-    async def add(self, voice: Voice, voice_id: str | None) -> StoredVoice:
-        """Stores a voice, under a new id if `voice_id` is None. Raises as `check_can_add`."""
+    async def add(
+        self, voice: Voice, voice_id: str | None, recording: bytes | None = None, *, levelled: bool = True
+    ) -> StoredVoice:
+        """Stores a voice, under a new id if `voice_id` is None, and its recording if one is given; `levelled` says
+        whether that was brought to one loudness. Raises as `check_can_add`."""
         await self.check_can_add(voice_id)
         chosen = voice_id or f"v-{secrets.token_hex(8)}"
         new = stamped(voice)
         with self._reserve(chosen):
             try:
-                await self._call(self._files.create, chosen, new.to_bytes())
+                if recording is None:
+                    await self._call(self._files.create, chosen, new.to_bytes())
+                else:
+                    new = await self._create_both(chosen, new, recording, levelled=levelled)
             except FileExistsError:
                 raise _exists(chosen) from None
         metrics.VOICES_STORED.inc()
         return stored(chosen, new)
+
+    async def _create_both(self, voice_id: str, voice: Voice, recording: bytes, *, levelled: bool) -> Voice:
+        """Writes the recording, then the voice that names it."""
+        recordings, recording_id = await self._call(self._files.recordings), secrets.token_hex(16)
+        await self._call(recordings.create, recording_id, recording)
+        new = with_recording(voice, recording_id, levelled=levelled)
+        try:
+            await self._call(self._files.create, voice_id, new.to_bytes())
+        except BaseException:
+            await self._call(recordings.delete, recording_id)  # it belongs to no voice
+            raise
+        return new
 
     async def remove(self, voice_id: str) -> None:
         """Deletes a voice. Raises as `get`, FailedPrecondition for a built-in one."""
@@ -210,8 +254,12 @@ class VoiceStore:
             self._loaded.pop(voice_id, None)
             if await self._call(self._files.stamp, voice_id) is None:
                 raise _cannot_delete(voice_id) if voice_id in self._others() else _not_found(voice_id)
+            about = await self._call(self._read_summary, voice_id)
             await self._call(self._files.delete, voice_id)
             metrics.VOICES_STORED.dec()
+            if about is not None and about.recording:
+                recordings = await self._call(self._files.recordings)
+                await self._call(recordings.delete, about.recording)
             self._loaded.pop(voice_id, None)
 
     async def _call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -256,15 +304,34 @@ class VoiceStore:
         if voice_id not in self._reserved:
             known.checked_s = _now_s()
             self._cache(voice_id, known)
-        return self._spoken(known.stored)
+        return await self._spoken(known)
 
-    def _spoken(self, known: StoredVoice) -> StoredVoice:
-        """The voice if the engine speaks it, else the built-in one of its id. Raises FailedPrecondition."""
-        if self.speaks(known):
-            return known
-        if (built := self._built_in_or_none(known.voice_id)) is not None:
+    async def _spoken(self, known: _Loaded) -> StoredVoice:
+        """The voice if the engine speaks it, made again if need be, else the built-in one of its id.
+
+        Raises FailedPrecondition, and as `make_voice`.
+        """
+        if self._is_native(known.stored):
+            return known.stored
+        if self.speaks(known.stored):
+            known.stored = await self._made_again(known.stored)
+            return known.stored
+        if (built := self._built_in_or_none(known.stored.voice_id)) is not None:
             return built
-        raise _of_another_model(known, self._voice_models())
+        raise _of_another_model(known.stored, self._voice_models())
+
+    async def _made_again(self, former: StoredVoice) -> StoredVoice:
+        assert self._make_voice is not None
+        began_s = _now_s()
+        try:
+            recordings = await self._call(self._files.recordings)
+            recording = await self._call(recordings.read, former.recording)
+            voice = await self._make_voice(recording, name=former.name, normalize_loudness=former.levelled)
+        except (FileNotFoundError, ValueError, InvalidInput) as error:
+            log.error("voice %s cannot be made again from its recording: %s", former.voice_id, error)
+            raise _of_another_model(former, self._voice_models()) from error
+        log.info("voice %s of %s made again in %.1f s", former.voice_id, former.model, _now_s() - began_s)
+        return stored(former.voice_id, remade(voice, former.voice))
 
     def _cache(self, voice_id: str, loaded: _Loaded) -> None:
         self._loaded[voice_id] = loaded

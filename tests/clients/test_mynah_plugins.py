@@ -27,6 +27,7 @@ from pipecat.pipeline.pipeline import Pipeline
 from pipecat.pipeline.runner import PipelineRunner
 from pipecat.pipeline.task import PipelineParams, PipelineTask
 from pipecat.processors.frame_processor import FrameProcessor
+from pipecat.transcriptions.language import Language
 from pipecat_mynah import MynahTTSService
 
 import mynah
@@ -127,6 +128,23 @@ async def test_livekit_gets_typed_errors(server: Addresses):
         with pytest.raises(APIConnectionError):
             async with tts.synthesize("Hello.", conn_options=ONCE) as stream:
                 _ = [audio async for audio in stream]
+
+
+async def test_livekit_passes_on_language_guidance_and_exaggeration(server: Addresses):
+    tts = livekit_mynah.TTS(server.grpc, language="en-GB")
+    async with tts, tts.synthesize("Hello.") as stream:
+        assert [audio async for audio in stream]
+    for options, reason in (
+        ({"language": "de"}, "LANGUAGE_UNSUPPORTED"),  # of the fake engine, whose model is of English alone
+        ({"cfg_weight": 0.5}, "CFG_WEIGHT_UNSUPPORTED"),
+        ({"exaggeration": 0.5}, "EXAGGERATION_UNSUPPORTED"),
+    ):
+        async with livekit_mynah.TTS(server.grpc) as tts:
+            tts.update_options(**options)
+            with pytest.raises(APIStatusError) as raised:
+                async with tts.synthesize("Hello.", conn_options=ONCE) as stream:
+                    _ = [audio async for audio in stream]
+        assert raised.value.body["reason"] == reason
 
 
 async def test_livekit_gets_the_words_with_their_times(server: Addresses):
@@ -273,3 +291,20 @@ async def test_pipecat_pushes_one_error_for_a_turn(server: Addresses):
     assert len(errors) == 1, running.errors
     assert "the server has default" in errors[0]
     assert running.recorder.spoken_s == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"language": Language.DE}, "LANGUAGE_UNSUPPORTED"),
+        ({"cfg_weight": 0.5}, "CFG_WEIGHT_UNSUPPORTED"),
+        ({"exaggeration": 0.5}, "EXAGGERATION_UNSUPPORTED"),
+    ],
+)
+async def test_pipecat_passes_on_language_guidance_and_exaggeration(server: Addresses, options, reason: str):
+    async with pipeline(server, settings=MynahTTSService.Settings(**options)) as running:
+        await running.queue(TTSSpeakFrame("Hello."))
+    assert [error for error in running.errors if reason in error], running.errors
+    async with pipeline(server, settings=MynahTTSService.Settings(language=Language.EN_GB)) as running:
+        await running.queue(TTSSpeakFrame("Hello."))
+    assert running.errors == []

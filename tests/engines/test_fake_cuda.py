@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from engines import device as device_module
 from engines.config import Sampling
-from engines.model_spec import SPEECH_VOCAB, TINY, X_VECTOR_DIM, ModelSpec
+from engines.model_spec import SPEECH_VOCAB, STANDARD_TINY, TINY, X_VECTOR_DIM, ModelSpec
 from engines.s3gen.cache.cached_flow import FlowBlocks
 from engines.s3gen.export.graphs import CFM, ENCODER, VOCODER, Port
 from engines.s3gen.gpu import cached_graphs as cached_graphs_module
@@ -38,12 +38,17 @@ from engines.t3.gpu import net as net_module
 from engines.t3.gpu import step as step_module
 from engines.t3.gpu.net import StaticT3Net
 from engines.t3.gpu.step import StaticPass
+from engines.t3.llama import conditioning as conditioning_module
+from engines.t3.llama import net as llama_module
+from engines.t3.llama import passes as guided_passes_module
+from engines.t3.llama.net import LlamaNet
 from engines.t3.model import T3Net
 from engines.t3.vllm import sampler as vllm_sampler_module
 from engines.t3.vllm.sampler import BatchSampler, Row
 from tests.engines.s3gen import small_nets
 from tests.engines.s3gen.onnx_setting import checkpoint
 from tests.engines.s3gen.small_nets import GUIDED_TINY
+from tests.engines.t3.llama.setting import request as guided_request
 from tests.engines.t3.setting import limits, request, voice
 
 CUDA = torch.device("cuda:0")
@@ -212,10 +217,12 @@ class FakeStep:
         # as `fake_gpu`; torch itself uses its inference mode as well
         usual = SimpleNamespace(inference_mode=torch.no_grad)
         monkeypatch.setattr(decoder_module, "torch", usual)
-        for module in (sampler_module, model_module, vllm_sampler_module):
+        llama_modules = (llama_module, guided_passes_module, conditioning_module)
+        for module in (sampler_module, model_module, vllm_sampler_module, *llama_modules):
             monkeypatch.setattr(module, "to_device", self._to_device)
-        monkeypatch.setattr(model_module, "check_tensors", lambda path, tensors: None)
-        monkeypatch.setattr(model_module, "load_tensors", lambda path, tensors, prefix="": self._weights(tensors))
+        for module in (model_module, llama_module):
+            monkeypatch.setattr(module, "check_tensors", lambda path, tensors: None)
+            monkeypatch.setattr(module, "load_tensors", lambda path, tensors, prefix="": self._weights(tensors))
 
     def _read_back(self, tokens: Tensor) -> list[int]:
         assert tokens.device == CUDA
@@ -267,6 +274,33 @@ def test_every_step_of_t3_stays_on_the_gpu_and_waits_once_for_its_tokens(monkeyp
     assert [len(s.speech.raw) for s in sequences] == [13, 9, 11, 4]
     assert mixed
     assert steps > 15
+
+
+def test_every_step_with_guidance_stays_on_the_gpu_and_waits_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights of many kinds at once, one of them 0; a voice's rows computed once, its prefix cached."""
+    gpu = FakeStep(monkeypatch)
+    with fake_gpu():
+        net = LlamaNet.load(Path("absent"), STANDARD_TINY, CUDA)
+        with NoWaiting():
+            step_with_guidance(gpu, net)
+
+
+def step_with_guidance(gpu: FakeStep, net: LlamaNet) -> None:
+    decoder = T3Decoder(net, limits(max_streams=3, prefill_chunk_positions=40))
+    shared = voice(1, prompt_tokens=150)
+    sequences = [
+        decoder.add(guided_request(seed, of=shared, cfg_weight=weight, max_speech_tokens=6))
+        for seed, weight in enumerate((0.5, 0.0, 1.0, 0.3))
+    ]
+    while not decoder.idle:
+        reads, sent = gpu.reads, len(gpu.sent)
+        decoding = any(s.decoding for s in decoder.sequences)
+        prompts = any(s.prompt is None and not s.decoding for s in decoder.sequences)
+        assert not [p.error for p in decoder.step() if p.error]
+        assert gpu.reads - reads <= 1, "one wait a step, for the drawn tokens"
+        if decoding and not prompts:
+            assert len(gpu.sent) - sent == 3, "tokens with places, rows with weights, the sampler's table"
+    assert [len(s.speech.raw) for s in sequences] == [6, 6, 6, 6]
 
 
 def test_every_static_step_stays_on_the_gpu_and_waits_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -400,8 +434,8 @@ def index_by_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def mask_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tensor of a step on another device than the net."""
-    made = attention_module._causal_mask
-    monkeypatch.setattr(attention_module, "_causal_mask", lambda span, _, dtype: made(span, torch.device("cpu"), dtype))
+    made = attention_module.causal_mask
+    monkeypatch.setattr(attention_module, "causal_mask", lambda span, _, dtype: made(span, torch.device("cpu"), dtype))
 
 
 def errors_of_a_short_walk(gpu: FakeStep) -> list[str]:

@@ -69,6 +69,7 @@ def test_counts_and_units_stand_in_names(files: list[FileDescriptorProto]):
     fields = [field for file in files for message in file.message_type for field in message.field]
     floats = {field.name for field in fields if field.type in (field.TYPE_DOUBLE, field.TYPE_FLOAT)}
     ratios = {"temperature", "top_p", "repetition_penalty", "speech_share", "similarity", "speed", "load"}
+    ratios |= {"min_p", "cfg_weight", "exaggeration", "min_p_default", "cfg_weight_default", "exaggeration_default"}
     assert all(name.endswith(("_s", "_db")) for name in floats - ratios)
     endings = ("_count", "_samples", "_hz", "_id", "_ids", "_number", "_index", "_size")
     whole = {field.name for field in fields if field.type in (field.TYPE_INT32, field.TYPE_INT64, field.TYPE_UINT64)}
@@ -79,7 +80,10 @@ def test_fields_whose_default_is_not_zero_tell_absent_from_zero(files: list[File
     by_name = {message.name: message for file in files for message in file.message_type}
     for message, names in {
         "Sampling": {field.name for field in by_name["Sampling"].field},
-        "SpeechSettings": {"voice_id", "sample_rate_hz", "speed", "word_times", "word_guard", "continuity"},
+        "SpeechSettings": {
+            *("voice_id", "sample_rate_hz", "speed", "word_times", "word_guard", "continuity"),
+            *("language_code", "cfg_weight", "exaggeration"),
+        },
         "NewVoice": {"voice_id", "normalize_loudness"},
         "Cancelled": {"segment_index"},
     }.items():

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tokenizers import ByteLevelBPETokenizer
 from transformers import AutoTokenizer
 
-from engines.checkpoints.random_checkpoint import write_tokenizer
+from engines.checkpoints.random_tokenizer import write_tokenizer
 from engines.text.normalize import normalize
 from engines.text.tokenizer import TextTokenizer
 

@@ -33,7 +33,7 @@ from engines.conditioning.builtin import load_builtin, save_builtin
 from engines.conditioning.mel import prompt_mel
 from engines.conditioning.random_weights import random_voice
 from engines.conditioning.reference import load_reference
-from engines.model_spec import NANO, TINY, ModelSpec
+from engines.model_spec import NANO, STANDARD_TINY, TINY, ModelSpec
 from engines.voice import Voice
 from tests.clips import speech, wav_bytes
 from tests.engines.conditioning.media import encode
@@ -44,6 +44,7 @@ if "perth" not in sys.modules:
     sys.modules["perth"] = types.ModuleType("perth")
 
 from chatterbox.models.s3gen.utils.mel import mel_spectrogram
+from chatterbox.tts import ChatterboxTTS
 from chatterbox.tts_turbo import ChatterboxTurboTTS, Conditionals
 
 if sys.modules["perth"].__spec__ is None:  # other tests check whether the real one is installed
@@ -65,17 +66,19 @@ class Pair:
 
     def upstream_voice(self, wav: Path) -> dict[str, Any]:
         """Returns the result of upstream's prepare_conditionals for a file, as numpy arrays."""
+        kind = ChatterboxTTS if self.spec.is_llama else ChatterboxTurboTTS
+        hp = types.SimpleNamespace(speech_cond_prompt_len=self.spec.conditioning.t3_prompt_tokens)
         model = types.SimpleNamespace(
-            DEC_COND_LEN=ChatterboxTurboTTS.DEC_COND_LEN,
-            ENC_COND_LEN=ChatterboxTurboTTS.ENC_COND_LEN,
+            DEC_COND_LEN=kind.DEC_COND_LEN,
+            ENC_COND_LEN=kind.ENC_COND_LEN,
             norm_loudness=_norm_loudness,
             s3gen=self.s3gen,
             ve=self.voice_encoder,
-            t3=types.SimpleNamespace(hp=types.SimpleNamespace(speech_cond_prompt_len=375)),
+            t3=types.SimpleNamespace(hp=hp),
             device="cpu",
         )
         with torch.inference_mode():
-            ChatterboxTurboTTS.prepare_conditionals(model, wav)
+            kind.prepare_conditionals(model, wav)
         t3, gen = model.conds.t3, model.conds.gen
         return {
             "speaker_embedding": t3.speaker_emb[0].numpy(),
@@ -93,7 +96,8 @@ def _norm_loudness(wav: np.ndarray, rate_hz: int) -> np.ndarray:
     return scaled if scaled.dtype == np.float32 else wav * np.float32(scaled[loudest] / wav[loudest])
 
 
-@pytest.fixture(scope="module", params=[TINY, NANO], ids=["tiny", "full"])
+# of standard and Multilingual, whose nets for voices are Turbo's, the rules alone are other ones
+@pytest.fixture(scope="module", params=[TINY, STANDARD_TINY, NANO], ids=["tiny", "standard", "full"])
 def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # more threads would spin and slow other processes
@@ -137,7 +141,8 @@ def test_voice_of_a_spoken_clip(
     wav = tmp_path / "clip.wav"
     wav.write_bytes(audio)
     ours, theirs = pair.builder.build(audio, "clip"), pair.upstream_voice(wav)
-    _assert_same(ours, theirs, t3_agreement)
+    of_its_own = pair.spec.is_llama and duration_s > 6  # T3's 6 s of a longer clip are tokenized apart
+    _assert_same(ours, theirs, 1.0 if of_its_own else t3_agreement)
     assert len(set(ours.t3_prompt_tokens.tolist())) > 20, "tokens that do not vary prove nothing"
 
 

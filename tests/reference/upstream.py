@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from engines.model_spec import ModelSpec
+from engines.model_spec import LlamaSpec, ModelSpec
 
 
 class _Resample(nn.Module):
@@ -97,6 +97,7 @@ from chatterbox.models.s3gen.transformer.upsample_encoder import (  # noqa: E402
 from chatterbox.models.s3gen.xvector import CAMPPlus  # noqa: E402
 from chatterbox.models.t3.llama_configs import LLAMA_CONFIGS  # noqa: E402
 from chatterbox.models.t3.modules.cond_enc import T3Cond  # noqa: E402
+from chatterbox.models.t3.modules.perceiver import Perceiver  # noqa: E402
 from chatterbox.models.t3.modules.t3_config import T3Config  # noqa: E402
 from chatterbox.models.t3.t3 import T3  # noqa: E402
 from chatterbox.models.voice_encoder import VoiceEncConfig, VoiceEncoder  # noqa: E402
@@ -105,6 +106,8 @@ from s3tokenizer.model_v2 import AudioEncoderV2, FSQVectorQuantization  # noqa: 
 _flow_matching.tqdm = lambda steps, **_: steps
 _flow_matching.print = lambda *_, **__: None
 _t3_module.tqdm = lambda steps, **_: steps
+# decides on the alignment analyzer alone, which 0.1.7 still has and upstream removed later: nothing is compared with it
+T3Config.is_multilingual = property(lambda _: False)
 
 __all__ = ["T3Cond", "s3gen", "t3", "voice_encoder"]
 
@@ -112,6 +115,8 @@ __all__ = ["T3Cond", "s3gen", "t3", "voice_encoder"]
 def t3(spec: ModelSpec) -> T3:
     """Upstream's T3 with our dimensions, without weights, including `tfmr.wte`, as in its files."""
     name = f"mynah_{spec.name}"
+    if isinstance(spec.t3, LlamaSpec):
+        return _llama_t3(name, spec.t3)
     LLAMA_CONFIGS[name] = {
         **LLAMA_CONFIGS["GPT2_medium"],
         "n_embd": spec.t3.width,
@@ -130,6 +135,25 @@ def t3(spec: ModelSpec) -> T3:
     hp.use_perceiver_resampler = False
     hp.emotion_adv = False
     return T3(hp).eval()
+
+
+def _llama_t3(name: str, spec: LlamaSpec) -> T3:
+    LLAMA_CONFIGS[name] = {
+        **LLAMA_CONFIGS["Llama_520M"],
+        "hidden_size": spec.width,
+        "intermediate_size": spec.feed_forward,
+        "num_hidden_layers": spec.layers,
+        "num_attention_heads": spec.heads,
+        "num_key_value_heads": spec.heads,
+        "head_dim": spec.width // spec.heads,
+        "attn_implementation": "eager",  # as `output_attentions` makes it
+        "torch_dtype": "float32",
+    }
+    hp = T3Config(text_tokens_dict_size=spec.text_vocab)
+    hp.llama_config_name = name
+    model = T3(hp)
+    model.cond_enc.perceiver = Perceiver(spec.perceiver_rows, spec.width, spec.width, spec.perceiver_heads)
+    return model.eval()
 
 
 def s3gen(spec: ModelSpec) -> S3Token2Wav:

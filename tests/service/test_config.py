@@ -58,6 +58,7 @@ def test_every_option_is_a_flag_and_a_variable_of_its_own_type():
         "provider_fp16": ("on", True),
         "provider_cache_dir": ("/tmp/e", Path("/tmp/e")),
         "providers": ("cuda,cpu", ("cuda", "cpu")),
+        "lora": ("/tmp/a,/tmp/b", (Path("/tmp/a"), Path("/tmp/b"))),
         "cache_dir": ("/tmp/c", Path("/tmp/c")),
         "voices_dir": ("/tmp/v", Path("/tmp/v")),
         "tls_certificate": ("/tmp/a", Path("/tmp/a")),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engines.audio import hann_window, loudness_lufs, mel_filterbank, resample, with_gain
-from engines.checkpoints.random_checkpoint import TAGS
+from engines.checkpoints.random_tokenizer import TAGS
 from engines.conditioning import random_weights, tokenizer, xvector
 from engines.conditioning.builtin import save_builtin
 from engines.conditioning.mel import prompt_mel

@@ -7,6 +7,7 @@ const PLACES = {
   clip: "#clip",
   respellings: "#respellings",
   speed: "#voice-speed",
+  language: "#language-field",
 };
 
 // `field` is the server's name, `settings` "a" or "b". Errors without a control go to `fallback`.

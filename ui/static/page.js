@@ -12,6 +12,8 @@ import * as sample from "./sample.js";
 import { drawTranscript } from "./player/transcript.js";
 import { type } from "./player/typing.js";
 import { Wave } from "./player/wave.js";
+import { language } from "./language.js";
+import { modelSettings } from "./model.js";
 import { chosen } from "./voice.js";
 
 const SETTINGS = ["temperature", "top_p", "top_k", "repetition_penalty", "max_speech_tokens", "seed"];
@@ -70,7 +72,7 @@ class Player {
     const settings = { a: settingsOf("a", controls.slice(0, SETTINGS.length)), b: settingsOf("b", controls.slice(SETTINGS.length)) };
     const words_per_s = pace === "Word by word" ? typed_per_s : null;
     const label = (name) => (which === "ab" ? `settings ${name.toUpperCase()}` : "");
-    const request = (name) => ({ text, words_per_s, first_segment, speed, respellings: respellings(), label: label(name), ...settings[name] });
+    const request = (name) => ({ text, words_per_s, first_segment, speed, language: language(), respellings: respellings(), label: label(name), ...settings[name] });
     await this.#stopped();
     this.recordings = {};
     this.#showDifference(which === "ab" ? differences(settings.a, settings.b) : "");
@@ -123,8 +125,8 @@ class Player {
     this.sound.begin();
     this.audible = recording;
     const over = new Promise((resolve) => {
-      const { voice, sampling, speed, first_segment, respellings, schedule } = request;
-      const opening = { voice, sampling, speed, first_segment, respellings, schedule };
+      const { voice, sampling, speed, language, first_segment, respellings, schedule } = request;
+      const opening = { voice, sampling, speed, language, first_segment, respellings, schedule };
       const stream = openStream(opening, (event, samples) => {
         try {
           this.#onEvent(recording, event, samples);
@@ -333,7 +335,8 @@ class Player {
 
 // The values of one group of controls, by name.
 function settingsOf(which, values) {
-  return { voice: chosen(which), sampling: Object.fromEntries(SETTINGS.map((name, i) => [name, values[i]])) };
+  const sampling = Object.fromEntries(SETTINGS.map((name, i) => [name, values[i]]));
+  return { voice: chosen(which), sampling: { ...sampling, ...modelSettings(which) } };
 }
 
 function pieces(text) {

@@ -24,12 +24,15 @@ _SILENT_CONTEXT_S = 30.0
 @dataclass
 class MynahTTSSettings(TTSSettings):
     """The settings of MynahTTSService. `voice` is an id or a name, `speed` is 0.5 to 2; `text_settings` says how text
-    is read and has the dictionary of respellings. None: the server chooses.
+    is read and has the dictionary of respellings. `language` is one of the model's, e.g. Language.DE; `cfg_weight` (0
+    to 2) and `exaggeration` (0.25 to 2) are for models that have them. None: the server chooses.
     """
 
     sampling: mynah.Sampling | NotGiven | None = field(default_factory=lambda: NOT_GIVEN)
     speed: float | NotGiven | None = field(default_factory=lambda: NOT_GIVEN)
     text_settings: mynah.TextSettings | NotGiven | None = field(default_factory=lambda: NOT_GIVEN)
+    cfg_weight: float | NotGiven | None = field(default_factory=lambda: NOT_GIVEN)
+    exaggeration: float | NotGiven | None = field(default_factory=lambda: NOT_GIVEN)
 
 
 @dataclass
@@ -73,7 +76,16 @@ class MynahTTSService(TTSService):
         `word_times` pushes each word as a TTSTextFrame when it is spoken, so that after an interruption the context
         holds what was heard: for servers whose `(await client.info()).word_times` is true.
         """
-        chosen = MynahTTSSettings(model=None, voice=None, language=None, sampling=None, speed=None, text_settings=None)
+        chosen = MynahTTSSettings(
+            model=None,
+            voice=None,
+            language=None,
+            sampling=None,
+            speed=None,
+            text_settings=None,
+            cfg_weight=None,
+            exaggeration=None,
+        )
         if settings is not None:
             chosen.apply_update(settings)
         super().__init__(
@@ -151,17 +163,20 @@ class MynahTTSService(TTSService):
         await super().on_audio_context_interrupted(context_id)
 
     def _new_stream(self) -> mynah.SpeechStream:
-        speed = self._settings.speed
+        language = self._settings.language
         return self._client.stream(
             voice=self._settings.voice or None,
             audio_format="pcm_s16le",
             sample_rate_hz=self.sample_rate,
             sampling=self._settings.sampling or None,
             text_settings=self._settings.text_settings or None,
-            speed=speed if isinstance(speed, int | float) else None,
+            speed=_number(self._settings.speed),
             first_segment=self._first_segment,
             word_times=self._word_times,
             word_guard=self._word_guard,
+            language=str(language) if isinstance(language, str) else None,
+            cfg_weight=_number(self._settings.cfg_weight),
+            exaggeration=_number(self._settings.exaggeration),
         )
 
     async def _receive(self, context_id: str, turn: _Turn) -> None:
@@ -204,6 +219,10 @@ class MynahTTSService(TTSService):
     async def _close_all(self) -> None:
         for context_id in list(self._turns):
             await self._close(context_id)
+
+
+def _number(setting: float | NotGiven | None) -> float | None:
+    return setting if isinstance(setting, int | float) else None
 
 
 def _sentence(error: Exception) -> str:

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from engines.onnx.export_cache import sha256
 from engines.t3.alignment.tap import AlignmentHeads, attention_of, text_positions
 from engines.t3.backend import T3Request
 from engines.t3.decoder import DecoderLimits, T3Decoder
-from engines.t3.model import T3Net
+from engines.t3.load import TorchNet
 from engines.t3.net import Span
 from engines.voice import Voice
 from engines.words.path import F32, MonotonePath
@@ -39,13 +39,13 @@ TEXTS = (
     "We open at noon, as on all other days of the week.",
     "Bring the small green box from the kitchen, and close the window when you leave the house.",
 )
-_SAMPLING = Sampling(seed=1, max_speech_tokens=250)
+_MAX_SPEECH_TOKENS = 250
 _MIN_SCORE = 0.35  # of attention on the path: heads that do not align have a few hundredths
 _MIN_SHARE_OF_BEST = 0.7
 _MIN_AGREEMENT = 0.85  # of rows on which a head is at the best head's token
 _MIN_REACHED = 0.8  # of a text's tokens that a path goes through
 _MAX_HEADS = 3
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,13 @@ class _AllQueries:
         self.layers.append(queries.clone())
 
 
-def find_heads(net: T3Net, encode: Callable[[str], Sequence[int]], voice: Voice) -> AlignmentHeads | None:
+def find_heads(net: TorchNet, encode: Callable[[str], Sequence[int]], voice: Voice) -> AlignmentHeads | None:
     """Returns the best heads, at most three, or None if no head aligns. Speaks the calibration texts with `voice`."""
     attentions = []
     for text in TEXTS:
         tokens = tuple(encode(text))
-        attentions.append(attention_to_text(net, voice, tokens, speak(net, voice, tokens, _SAMPLING)))
+        sampling = replace(net.family.sampling, seed=1, max_speech_tokens=_MAX_SPEECH_TOKENS)
+        attentions.append(attention_to_text(net, voice, tokens, speak(net, voice, tokens, sampling)))
     paths = [_paths(attention) for attention in attentions]
     scores = score_heads(attentions, paths)
     best = scores[0]
@@ -91,7 +92,7 @@ def find_heads(net: T3Net, encode: Callable[[str], Sequence[int]], voice: Voice)
     return AlignmentHeads(tuple((each.layer, each.head) for each in chosen))
 
 
-def speak(net: T3Net, voice: Voice, text_tokens: tuple[int, ...], sampling: Sampling) -> list[int]:
+def speak(net: TorchNet, voice: Voice, text_tokens: tuple[int, ...], sampling: Sampling) -> list[int]:
     """Returns the speech tokens that T3 draws, without the closing silence."""
     decoder = T3Decoder(net, DecoderLimits(1, prefix_cache_bytes=0))
     sequence = decoder.add(T3Request(text_tokens, voice, sampling))
@@ -102,15 +103,16 @@ def speak(net: T3Net, voice: Voice, text_tokens: tuple[int, ...], sampling: Samp
     return [token for token in sequence.speech.raw if token < SPEECH_CODES]
 
 
-def attention_to_text(net: T3Net, voice: Voice, text_tokens: tuple[int, ...], speech_tokens: Sequence[int]) -> F32:
+def attention_to_text(net: TorchNet, voice: Voice, text_tokens: tuple[int, ...], speech_tokens: Sequence[int]) -> F32:
     """The attention of every head by a teacher-forced pass, (layers, heads, speech tokens, text tokens)."""
-    prefix = net.prefix_positions(voice)
-    text, first = text_positions(prefix, text_tokens), prefix + len(text_tokens) + 1
-    tap, rows = _AllQueries(), first + len(speech_tokens)
+    text, tap = text_positions(net.text_start(voice), text_tokens), _AllQueries()
     with torch.inference_mode():
+        # without guidance there is one lane, that with text
+        prompt = net.embed_prompt(voice, text_tokens, replace(net.family.sampling, cfg_weight=0.0))
+        speech = net.embed_speech(speech_tokens)
+        first, rows = len(prompt), len(prompt) + len(speech)
         slot = net.new_slot(rows)
         slot.reserve(rows)
-        prompt, speech = net.embed_prompt(voice, text_tokens), net.embed_speech(speech_tokens)
         net.forward(torch.cat([prompt, speech]), [Span(slot, 0, rows, tap)])
         parts = [
             attention_of(queries[first:], slot.memory[layer, 0, :, :rows], first)[:, :, text]
@@ -164,13 +166,16 @@ def _agreement(paths: Sequence[Paths], one: HeadScore, other: HeadScore) -> floa
 
 
 def kept_heads(
-    t3_path: Path, cache_dir: Path, find: Callable[[], AlignmentHeads | None]
+    t3_path: Path, cache_dir: Path, find: Callable[[], AlignmentHeads | None], adapters: Sequence[Path] = ()
 ) -> tuple[AlignmentHeads | None, bool]:
-    """Returns the heads of these weights and whether they were found now: from the cache, or by `find` and then kept.
+    """Returns the heads of these weights, with the adapters in them, and whether they were found now.
+
+    They come from the cache, or from `find` and are then kept.
 
     If the cache is not writable, nothing is kept.
     """
-    identity = f"{_VERSION}|{TEXTS}|{_SAMPLING}|{sha256(t3_path, cache_dir)}"
+    digests = [sha256(path, cache_dir) for path in (t3_path, *adapters)]
+    identity = f"{_VERSION}|{TEXTS}|{_MAX_SPEECH_TOKENS}|{'|'.join(digests)}"
     file = cache_dir / "alignment" / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.json"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # a damaged file is made again
         content = json.loads(file.read_text())

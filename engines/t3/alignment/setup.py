@@ -16,7 +16,8 @@ from engines.kernels.dense import WeightFormat, fp16_supported
 from engines.t3.alignment.calibrate import find_heads, kept_heads
 from engines.t3.alignment.sources import ForcedAligner, TappedAligner
 from engines.t3.alignment.tap import AlignmentHeads
-from engines.t3.model import T3Net
+from engines.t3.llama.lora import ADAPTER_FILE
+from engines.t3.load import TorchNet, load_net
 from engines.voice import Voice
 from engines.words.source import Aligner
 
@@ -33,7 +34,7 @@ class Alignment:
 
     heads: AlignmentHeads | None
     notice: str
-    load: Callable[[int], T3Net]
+    load: Callable[[int], TorchNet]
 
     def aligner(self, t3_calls_taps: bool, on_device: DeviceThread, *, constrained: bool = False) -> Aligner | None:
         """The aligner for a T3 backend; None if no head aligns. One whose net calls no taps gets a net beside it.
@@ -58,12 +59,11 @@ def find_alignment(
 ) -> Alignment:
     """Find the heads of a checkpoint, from the cache or by speaking calibration texts."""
 
-    def load(layers: int) -> T3Net:
+    def load(layers: int) -> TorchNet:
         weights: WeightFormat = "float16" if device == "cpu" and fp16_supported() else "float32"
-        dtype = (
-            torch.float32 if device == "cpu" else torch.float16
-        )  # beside T3, it takes half as much of a GPU's memory
-        return T3Net.load(checkpoint.t3_path, checkpoint.spec, device, weights=weights, dtype=dtype, layers=layers)
+        # beside T3, it takes half as much of a GPU's memory
+        dtype = torch.float32 if device == "cpu" else torch.float16
+        return load_net(checkpoint, device, weights=weights, dtype=dtype, layers=layers, loras=config.lora)
 
     if config.word_times == "off" or checkpoint.random_weights or voice is None:
         notice = _OFF if config.word_times == "off" else _RANDOM if checkpoint.random_weights else _NO_VOICE
@@ -73,7 +73,8 @@ def find_alignment(
         assert voice is not None
         return find_heads(load(checkpoint.spec.t3.layers), encode, voice)
 
-    heads, found_now = kept_heads(checkpoint.t3_path, config.cache_dir or default_cache_dir(), find)
+    adapters = [folder / ADAPTER_FILE for folder in config.lora]
+    heads, found_now = kept_heads(checkpoint.t3_path, config.cache_dir or default_cache_dir(), find, adapters)
     if found_now:
         _log.info("word times: %s", _NO_HEAD if heads is None else f"T3's heads {heads.heads} follow the text")
     return Alignment(heads, "" if heads is not None else _NO_HEAD, load)

@@ -19,7 +19,7 @@ from engines.t3.alignment.constrained import ConstrainedTap
 from engines.t3.alignment.tap import F32, AlignmentHeads, AlignmentTap
 from engines.t3.backend import T3Request
 from engines.t3.kv_cache import KvSlot, PrefixCache
-from engines.t3.model import T3Net
+from engines.t3.load import TorchNet
 from engines.t3.net import Span
 from engines.words.source import AttentionSource
 
@@ -81,7 +81,7 @@ class ForcedAligner:
 
     def __init__(
         self,
-        net: T3Net,
+        net: TorchNet,
         heads: AlignmentHeads,
         on_device: DeviceThread = PLAIN_THREAD,
         prefix_cache_bytes: int = 256 << 20,
@@ -133,8 +133,8 @@ class ForcedAligner:
     def _read_prompts(self, segments: Sequence[_Forced]) -> None:
         for segment in segments:  # one by one, because a prompt is long
             voice = segment.request.voice
-            context = segment.request.context
-            prompt = self._net.embed_prompt(voice, segment.request.text_tokens, context)
+            context, unguided = segment.request.context, replace(segment.request.sampling, cfg_weight=0.0)
+            prompt = self._net.embed_prompt(voice, segment.request.text_tokens, unguided, context)
             segment.slot.reserve(len(prompt))
             cached = self._prefixes.get(voice.key)
             if cached is not None:
@@ -145,15 +145,16 @@ class ForcedAligner:
             segment.slot.length = len(prompt)
             if not context and self._prefixes.wants(voice.key):
                 self._prefixes.put(voice.key, segment.slot.copy_out(prefix))
-            segment.tap.begin(segment.slot, prefix)
+            segment.tap.begin(segment.slot, self._net.text_start(voice))
 
     def _read_speech(self, jobs: Sequence[_Job]) -> None:
-        spans = []
+        spans, embedded = [], []
         for job in jobs:
-            slot, rows = job.segment.slot, len(job.speech_tokens)
+            slot, rows, read = job.segment.slot, len(job.speech_tokens), job.segment.read
+            embedded.append(self._net.embed_speech(job.speech_tokens, range(read + 1, read + rows + 1)))
             slot.reserve(slot.length + rows)
             spans.append(Span(slot, slot.length, rows, job.segment.tap))
-        self._net.forward(torch.cat([self._net.embed_speech(job.speech_tokens) for job in jobs]), spans)
+        self._net.forward(torch.cat(embedded), spans)
         self.passes += 1
         for span, job in zip(spans, jobs, strict=True):
             span.slot.length += span.rows

@@ -26,7 +26,7 @@ from typing import Any
 
 from mynah.batch.output_dir import write_wav
 from mynah.batch.run import RetryPolicy, Spoken, record_of, speak_with_retries
-from mynah.batch.script import Item, read_script
+from mynah.batch.script import Item, ModelSettings, read_script
 from mynah.batch.store import open_store
 from mynah.batch.stream_speaker import StreamSpeaker
 from mynah.client.errors import InvalidArgument, MynahError
@@ -74,6 +74,7 @@ class HowToSpeak:
     subtitles: str | None = None  # "srt", "vtt"
     word_guard: bool | None = None
     retry_s: float = 300.0
+    model_settings: ModelSettings = field(default_factory=ModelSettings)
 
 
 def speak(lines: Any, output: str, engines: Engines | None = None, how: HowToSpeak | None = None) -> Any:
@@ -122,7 +123,7 @@ class LineSpeaker:
             self._failure = _stop(error)
 
     async def __call__(self, row: dict[str, Any]) -> dict[str, str]:
-        (item,) = read_script([row["line"]], self._how.text_settings, self._how.speed)
+        (item,) = read_script([row["line"]], self._how.text_settings, self._how.speed, self._how.model_settings)
         done = {"name": item.name, "record": "", "error": "", "worker": self._worker}
         async with self._places:
             try:

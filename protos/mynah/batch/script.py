@@ -22,9 +22,26 @@ _TEXT_CHOICES: dict[str, tuple[Any, ...]] = {
     "normalize": (False, True),
     "emoji": get_args(Emoji),
 }
-_SETTINGS = ("sample_rate_hz", "speed", *(option.name for option in fields(Sampling)), *_TEXT_CHOICES)
+_MODEL_NUMBERS = ("cfg_weight", "exaggeration")
+_SETTINGS = (
+    *("sample_rate_hz", "speed", "language", *_MODEL_NUMBERS),
+    *(option.name for option in fields(Sampling)),
+    *_TEXT_CHOICES,
+)
 _SERVERS_CHOICE = TextSettings()
 _SEED_BITS = 53
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The language, guidance and exaggeration of a line; None: the server's choice."""
+
+    language: str | None = None
+    cfg_weight: float | None = None
+    exaggeration: float | None = None
+
+
+_MODELS_CHOICE = ModelSettings()
 
 
 @dataclass(frozen=True)
@@ -41,30 +58,40 @@ class Item:
     sampling: Sampling
     text_settings: TextSettings = _SERVERS_CHOICE
     speed: float | None = None
+    model_settings: ModelSettings = _MODELS_CHOICE
     line: str = field(default="", compare=False, repr=False)
 
     @property
     def digest(self) -> str:
         """A hash of everything that shapes the audio; an item with the same digest need not be spoken again."""
-        content = [self.text, self.voice, self.sample_rate_hz, asdict(self.sampling)]
-        if self.text_settings != _SERVERS_CHOICE:  # without them, folders made before there were any stay valid
+        sampling = asdict(self.sampling)
+        if self.sampling.min_p is None:  # without what is not set, folders made before it existed stay valid
+            del sampling["min_p"]
+        content = [self.text, self.voice, self.sample_rate_hz, sampling]
+        if self.text_settings != _SERVERS_CHOICE:
             content.append(asdict(self.text_settings))
         if self.speed is not None:
             content.append({"speed": self.speed})
+        if self.model_settings != _MODELS_CHOICE:
+            content.append(asdict(self.model_settings))
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def read_script(
-    lines: Iterable[str], text_settings: TextSettings = _SERVERS_CHOICE, speed: float | None = None
+    lines: Iterable[str],
+    text_settings: TextSettings = _SERVERS_CHOICE,
+    speed: float | None = None,
+    model_settings: ModelSettings = _MODELS_CHOICE,
 ) -> list[Item]:
     """Returns the items of all lines that are not blank. Raises InvalidArgument that names the line and its error.
 
-    `text_settings` and `speed` hold where a line has none of its own.
+    `text_settings`, `speed` and `model_settings` hold where a line has none of its own.
     """
+    defaults = _Defaults(text_settings, speed, model_settings)
     items: list[Item] = []
     line_of: dict[str, int] = {}
     for number, line in _numbered(lines):
-        item = _item(number, line, text_settings, speed)
+        item = _item(number, line, defaults)
         if (folded := item.name.casefold()) in line_of:  # some file systems ignore case
             problem = f"is already the name of line {line_of[folded]}; choose another one"
             raise _invalid(number, "name", item.name, problem)
@@ -75,11 +102,20 @@ def read_script(
     return items
 
 
+@dataclass(frozen=True)
+class _Defaults:
+    """What holds where a line has none of its own."""
+
+    text_settings: TextSettings
+    speed: float | None
+    model_settings: ModelSettings
+
+
 def _numbered(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
     return ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
 
 
-def _item(number: int, line: str, text_settings: TextSettings, speed: float | None) -> Item:
+def _item(number: int, line: str, defaults: _Defaults) -> Item:
     try:
         content = json.loads(line)
     except ValueError as error:
@@ -100,11 +136,16 @@ def _item(number: int, line: str, text_settings: TextSettings, speed: float | No
     settings = content.get("settings", {})
     _check_keys(number, "settings", settings, _SETTINGS)
     of_text = {key: _text_choice(number, key, value) for key, value in settings.items() if key in _TEXT_CHOICES}
-    numbers = {"speed": speed} if speed is not None else {}
-    numbers |= {key: value for key, value in settings.items() if key not in of_text}
-    rate, of_line, sampling = _numbers(number, numbers, f"{name}\0{text}")
+    of_model = {key: settings[key] for key in ("language", *_MODEL_NUMBERS) if key in settings}
+    if "language" in of_model and not isinstance(of_model["language"], str):
+        raise _not_allowed(number, "settings.language", of_model["language"], "the code of a language")
+    _check_numbers(number, {key: value for key, value in of_model.items() if key in _MODEL_NUMBERS})
+    numbers = {"speed": defaults.speed} if defaults.speed is not None else {}
+    numbers |= {key: value for key, value in settings.items() if key not in of_text and key not in of_model}
+    rate, speed, sampling = _numbers(number, numbers, f"{name}\0{text}")
+    read, chosen = replace(defaults.text_settings, **of_text), replace(defaults.model_settings, **of_model)
     named = json.dumps({**content, "name": name})
-    return Item(name, text, voice, rate, sampling, replace(text_settings, **of_text), of_line, named)
+    return Item(name, text, voice, rate, sampling, read, speed, chosen, named)
 
 
 def _text_choice(number: int, key: str, value: Any) -> Any:
@@ -119,13 +160,17 @@ def _numbers(number: int, content: Any, salt: str) -> tuple[int | None, float | 
 
     The default seed depends on name and text, so that a retry makes the same speech.
     """
-    for key, value in content.items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise _not_allowed(number, f"settings.{key}", value, "a number")
+    _check_numbers(number, content)
     settings = dict(content)
     rate, speed = settings.pop("sample_rate_hz", None), settings.pop("speed", None)
     default_seed = int.from_bytes(hashlib.sha256(salt.encode()).digest()) % 2**_SEED_BITS
     return rate, speed, Sampling(**{"seed": default_seed, **settings})
+
+
+def _check_numbers(number: int, content: dict[str, Any]) -> None:
+    for key, value in content.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise _not_allowed(number, f"settings.{key}", value, "a number")
 
 
 def _check_keys(number: int, field: str, content: Any, allowed: tuple[str, ...]) -> None:

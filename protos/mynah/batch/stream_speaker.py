@@ -39,6 +39,9 @@ class StreamSpeaker:
             schedule="offline",
             word_times=True if self._subtitle_format else None,
             word_guard=self._word_guard,
+            language=item.model_settings.language,
+            cfg_weight=item.model_settings.cfg_weight,
+            exaggeration=item.model_settings.exaggeration,
         )
         async with stream:
             rate_hz = stream.opened.settings.sample_rate_hz

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mynah.cli.audio_sinks import STDOUT, format_of, free_name, open_sink
 from mynah.cli.batch.command import batch
+from mynah.cli.info import info_lines
 from mynah.cli.player import find_player, make_player
 from mynah.cli.reporter import NullReporter, ProgressReporter, print_note
 from mynah.cli.stdin import fragments
@@ -74,6 +75,7 @@ async def _say(client: Client, args: argparse.Namespace) -> None:
         top_k=args.top_k,
         top_p=args.top_p,
         repetition_penalty=args.repetition_penalty,
+        min_p=args.min_p,
         seed=args.seed,
     )
     stream = client.stream(
@@ -88,6 +90,9 @@ async def _say(client: Client, args: argparse.Namespace) -> None:
         word_times=True if args.subtitles is not None else None,
         word_guard=args.word_guard,
         continuity=args.continuity,
+        language=args.language,
+        cfg_weight=args.cfg_weight,
+        exaggeration=args.exaggeration,
     )
     reporter = NullReporter() if args.quiet else ProgressReporter()
     async with stream:
@@ -161,30 +166,20 @@ async def _health(client: Client, service: str) -> None:
 
 
 async def _info(client: Client) -> None:
-    info = await client.info()
-    lines = {
-        "version": info.version,
-        "model": f"{info.model}{' (random weights)' if info.random_weights else ''}",
-        "device": f"{info.device} (T3 {info.t3_runtime}, S3Gen {info.s3gen_runtime})",
-        "streams": f"{info.open_streams} of {info.limits.max_open_streams} open",
-        "sample rates": ", ".join(str(rate) for rate in info.sample_rates_hz) + " Hz",
-        "formats": ", ".join(info.audio_formats),
-        "word times": "yes" if info.word_times else f"no: {info.word_times_notice}",
-        "waiting text": f"at most {info.limits.max_pending_text_chars} chars on a stream",
-    }
-    if info.setting_reason:
-        lines["setting"] = info.setting_reason
-    if info.notice:
-        lines["notice"] = info.notice
-    for name, value in lines.items():
-        print(f"{name + ':':14}{value}")
+    for line in info_lines(await client.info()):
+        print(line)
 
 
 async def _voices(client: Client, args: argparse.Namespace) -> None:
     if args.action == "create":
         audio = Path(args.audio)
         voice = await client.voices.create(
-            args.name, audio, consent=args.consent, voice_id=args.id, normalize_loudness=not args.keep_loudness
+            args.name,
+            audio,
+            consent=args.consent,
+            voice_id=args.id,
+            normalize_loudness=not args.keep_loudness,
+            keep_recording=args.keep_recording,
         )
         print(voice.voice_id)
         for line in described(voice, audio):

@@ -110,6 +110,7 @@ def parser() -> argparse.ArgumentParser:
     batch = _command(commands, "batch", "speak many lines into a folder of audio files")
     add_batch_arguments(batch)
     _add_speed(batch)
+    _add_model_settings(batch)
     add_text_settings(batch)
     _add_word_guard(batch)
     _add_voices(commands.add_parser("voices", help="create, list and delete voices", allow_abbrev=False))
@@ -179,10 +180,13 @@ def _add_say(say: argparse.ArgumentParser) -> None:
     _add_speed(say)
     first = "where the first sentence may be cut while standard input is still being written (default: auto)"
     say.add_argument("--first-segment", choices=("sentence", "clause", "auto"), help=first)
-    say.add_argument("--temperature", type=float, help="variation of the speech, 0 to 5 (default 0.8)")
-    say.add_argument("--top-k", type=int, help="sample from the K likeliest speech tokens (default 1000; 0: all)")
-    say.add_argument("--top-p", type=float, help="sample from this share of the probability (default 0.95; 1: all)")
-    say.add_argument("--repetition-penalty", type=float, help="above 1: fewer repetitions (default 1.2; 1: off)")
+    _add_model_settings(say)
+    say.add_argument("--temperature", type=float, help="variation of the speech, 0 to 5 (default: the model's)")
+    say.add_argument("--top-k", type=int, help="sample from the K likeliest speech tokens (0: all)")
+    say.add_argument("--top-p", type=float, help="sample from this share of the probability (1: all)")
+    min_p = "drop speech tokens below this share of the likeliest one, 0 to 1; for models that have it"
+    say.add_argument("--min-p", type=float, help=min_p)
+    say.add_argument("--repetition-penalty", type=float, help="above 1: fewer repetitions (1: off)")
     say.add_argument("--seed", type=int, help="the same seed, text and settings give the same speech (default: random)")
     schedule = "how the audio is cut; with the seed it repeats every byte (default: the server's choice, by its load)"
     say.add_argument("--schedule", choices=get_args(Schedule), help=schedule)
@@ -197,6 +201,15 @@ def _add_say(say: argparse.ArgumentParser) -> None:
 
 def _add_speed(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--speed", type=float, help="how fast the voice speaks, 0.5 to 2, at its pitch (default 1)")
+
+
+def _add_model_settings(parser: argparse.ArgumentParser) -> None:
+    language = "language of the text, e.g. de or pt-BR; `mynah info` lists those of the model (default: the server's)"
+    parser.add_argument("--language", metavar="CODE", help=language)
+    guidance = "how strongly the text guides the speech, 0 to 2; for models with guidance"
+    parser.add_argument("--cfg-weight", type=float, help=guidance)
+    exaggeration = "how lively the speech is, 0.25 to 2; for models that have it"
+    parser.add_argument("--exaggeration", type=float, help=exaggeration)
 
 
 def _add_word_guard(parser: argparse.ArgumentParser) -> None:
@@ -215,6 +228,8 @@ def _add_voices(voices: argparse.ArgumentParser) -> None:
         action="store_true",
         help="use the recording as loud as it is (default: brought to -27 LUFS, as the model was trained)",
     )
+    keep = "have the server keep the recording, so that a server of another model can make the voice again from it"
+    create.add_argument("--keep-recording", action="store_true", help=keep)
     create.add_argument("--consent", action="store_true", help="confirm that the speaker agreed to this voice")
     listing = _command(actions, "list", "list all voices")
     listing.add_argument("--no-header", action="store_true", help="leave out the line with the columns' names")

@@ -22,7 +22,7 @@ def described(voice: Voice, audio: Path) -> Iterator[str]:
     elif voice.similarity_skipped:
         yield f"similarity to the recording: not measured. {voice.similarity_skipped}"
     if voice.kept:
-        yield "the server keeps this voice"
+        yield "the server keeps this voice" + (" and its recording" if voice.recording_kept else "")
     else:
         yield "this voice ends with the server, which keeps voices if it is started with --voices-dir FOLDER"
 

@@ -109,6 +109,9 @@ class Client:
         word_times: bool | None = None,
         word_guard: bool | None = None,
         continuity: bool | None = None,
+        language: str | None = None,
+        cfg_weight: float | None = None,
+        exaggeration: float | None = None,
     ) -> SpeechStream:
         """Returns a stream; open it with `async with`. The server chooses what is None.
 
@@ -128,6 +131,9 @@ class Client:
             word_times,
             word_guard,
             continuity,
+            language,
+            cfg_weight,
+            exaggeration,
         )
 
         def start() -> FailoverCall:
@@ -149,6 +155,9 @@ class Client:
         schedule: Schedule | None = None,
         word_guard: bool | None = None,
         continuity: bool | None = None,
+        language: str | None = None,
+        cfg_weight: float | None = None,
+        exaggeration: float | None = None,
     ) -> AsyncIterator[AudioChunk]:
         """Yields the audio of one text as it is made. Closing the iterator cancels the call."""
         self._must_be_open()
@@ -164,6 +173,9 @@ class Client:
             schedule,
             word_guard=word_guard,
             continuity=continuity,
+            language=language,
+            cfg_weight=cfg_weight,
+            exaggeration=exaggeration,
         )
         request = speech_pb2.SynthesizeRequest(settings=settings_to_wire(settings), text=text)
         max_failovers, tried, delivered = self._max_failovers, [self._servers.pick()], False

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from mynah.client.settings import AudioFormat, Schedule, SpeechSettings
+from mynah.client.settings import AudioFormat, Sampling, Schedule, SpeechSettings
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,11 @@ class ServerInfo:
     load: float | None = None  # seconds of computing per second of one stream's audio; None if not measured
     normalized_languages: tuple[str, ...] = ()  # in which TextSettings.normalize reads text
     ssml_elements: tuple[str, ...] = ()  # that are obeyed with markup "ssml"
+    languages: tuple[str, ...] = ()  # that a stream may name, as ISO 639-1 codes; empty from an older server
+    cfg_weight_default: float | None = None  # None: the model has no guidance
+    exaggeration_default: float | None = None  # None: the model has none
+    min_p_default: float | None = None  # None: the model has none
+    sampling_defaults: Sampling = field(default_factory=Sampling)  # the model's; without a seed
 
 
 @dataclass(frozen=True)
@@ -233,6 +238,7 @@ class Voice:
     kept                  whether the voice is still there after a restart of the server
     similarity            how near speech made with the voice comes to the recording: the cosine of speaker embeddings
     similarity_skipped    why there is no similarity, as a sentence; else empty
+    recording_kept        whether the server keeps the recording, from which a server of another model makes it again
     """
 
     voice_id: str
@@ -248,3 +254,4 @@ class Voice:
     warnings: tuple[VoiceWarning, ...] = ()
     similarity: float | None = None
     similarity_skipped: str = ""
+    recording_kept: bool = False

@@ -38,6 +38,7 @@ class Sampling:
     repetition_penalty: float | None = None
     seed: int | None = None  # with the schedule of `StreamOpened` it repeats every byte
     max_speech_tokens: int | None = None  # per segment
+    min_p: float | None = None  # only for models that have it; see ServerInfo.min_p_default
 
 
 Schedule = Literal["lowest_latency", "balanced", "throughput", "crowd", "offline"]
@@ -118,6 +119,9 @@ class SpeechSettings:
     word_times: bool | None = None  # whether Words events are sent
     word_guard: bool | None = None  # whether the server watches that the speech says its text
     continuity: bool | None = None  # whether a segment's speech goes on from that of the segment before
+    language: str | None = None  # one of ServerInfo.languages; a region is ignored: "pt-BR" is "pt"
+    cfg_weight: float | None = None  # 0 to 2, how strongly the text guides the speech; only for models with guidance
+    exaggeration: float | None = None  # 0.25 to 2, how lively it is; only for models that have it
 
 
 @dataclass(frozen=True)

@@ -43,17 +43,23 @@ class Voices:
         consent: bool,
         voice_id: str | None = None,
         normalize_loudness: bool = True,
+        keep_recording: bool = False,
     ) -> Voice:
         """Create a voice from an audio file or its bytes. `consent` must be True: the speaker agreed to this.
 
         The recording is brought to -27 LUFS first unless `normalize_loudness` is False. The result says which part of
-        the recording is used, what is wrong with it, and how near the voice comes.
+        the recording is used, what is wrong with it, and how near the voice comes. With `keep_recording` the server
+        keeps the recording, too, and a server of another model makes the voice again from it.
 
         Raises OSError if the file cannot be read.
         """
         data = await asyncio.to_thread(audio.read_bytes) if isinstance(audio, Path) else audio
         metadata = voices_pb2.NewVoice(
-            name=name, consent=consent, voice_id=voice_id, normalize_loudness=normalize_loudness
+            name=name,
+            consent=consent,
+            voice_id=voice_id,
+            normalize_loudness=normalize_loudness,
+            keep_recording=keep_recording,
         )
         async with rpc_errors():
             call = self._stub.CreateVoice(timeout=self._timeouts.create_voice_s)

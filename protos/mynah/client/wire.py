@@ -52,7 +52,7 @@ def settings_to_wire(settings: SpeechSettings) -> speech_pb2.SpeechSettings:
     if settings.audio_format is not None:
         message.audio_format = _format_number(settings.audio_format)
     sampling = settings.sampling
-    for name in ("temperature", "top_k", "top_p", "repetition_penalty", "seed"):
+    for name in ("temperature", "top_k", "top_p", "repetition_penalty", "min_p", "seed"):
         _set(message.sampling, name, getattr(sampling, name))
     _set(message.sampling, "max_speech_token_count", sampling.max_speech_tokens)
     _set(message, "speed", settings.speed)
@@ -65,6 +65,9 @@ def settings_to_wire(settings: SpeechSettings) -> speech_pb2.SpeechSettings:
     if settings.text != TextSettings():
         message.text.CopyFrom(_text_settings_to_wire(settings.text))
     _set(message, "schedule", settings.schedule)
+    _set(message, "language_code", settings.language)
+    _set(message, "cfg_weight", settings.cfg_weight)
+    _set(message, "exaggeration", settings.exaggeration)
     return message
 
 
@@ -126,15 +129,8 @@ def speed_to_wire(speed: float) -> speech_pb2.SetSpeed:
 
 
 def opened_from_wire(opened: speech_pb2.StreamOpened) -> events.StreamOpened:
-    settings, sampled = opened.settings, opened.settings.sampling
-    sampling = Sampling(
-        temperature=sampled.temperature,
-        top_k=sampled.top_k,
-        top_p=sampled.top_p,
-        repetition_penalty=sampled.repetition_penalty,
-        seed=sampled.seed,
-        max_speech_tokens=sampled.max_speech_token_count,
-    )
+    settings = opened.settings
+    sampling = _sampling_from_wire(settings.sampling)
     audio_format = _FORMAT_NAMES[settings.audio_format]
     text = _text_settings_from_wire(settings.text)
     speed = settings.speed if settings.HasField("speed") else None  # of a server older than the field
@@ -152,11 +148,32 @@ def opened_from_wire(opened: speech_pb2.StreamOpened) -> events.StreamOpened:
         word_times=settings.word_times,
         word_guard=settings.word_guard,
         continuity=settings.continuity,
+        language=_optional(settings, "language_code"),
+        cfg_weight=_optional(settings, "cfg_weight"),
+        exaggeration=_optional(settings, "exaggeration"),
     )
     limits = limits_from_wire(opened.limits)
     return events.StreamOpened(
         opened.stream_id, resolved, limits, opened.model, opened.notice, tuple(opened.tags), schedule
     )
+
+
+def _sampling_from_wire(sampling: speech_pb2.Sampling) -> Sampling:
+    """Returns the server's choice; None for what the model does not have and for what an older server does not say."""
+    return Sampling(
+        temperature=_optional(sampling, "temperature"),
+        top_k=_optional(sampling, "top_k"),
+        top_p=_optional(sampling, "top_p"),
+        repetition_penalty=_optional(sampling, "repetition_penalty"),
+        seed=_optional(sampling, "seed"),
+        max_speech_tokens=_optional(sampling, "max_speech_token_count"),
+        min_p=_optional(sampling, "min_p"),
+    )
+
+
+def _optional(message: Message, name: str) -> Any:
+    """The value of an optional field; None if it is absent."""
+    return getattr(message, name) if message.HasField(name) else None
 
 
 def _text_settings_from_wire(text: speech_pb2.TextSettings) -> TextSettings:
@@ -458,6 +475,11 @@ def info_from_wire(info: speech_pb2.GetServerInfoResponse) -> events.ServerInfo:
         ssml_elements=tuple(info.ssml_elements),
         word_times=info.word_times,
         word_times_notice=info.word_times_notice,
+        languages=tuple(info.language_codes),
+        cfg_weight_default=_optional(info, "cfg_weight_default"),
+        exaggeration_default=_optional(info, "exaggeration_default"),
+        min_p_default=_optional(info, "min_p_default"),
+        sampling_defaults=_sampling_from_wire(info.sampling_defaults),
     )
 
 
@@ -477,4 +499,5 @@ def voice_from_wire(voice: voices_pb2.Voice) -> events.Voice:
         warnings=tuple(events.VoiceWarning(each.reason, each.message) for each in voice.warnings),
         similarity=voice.similarity if voice.HasField("similarity") else None,
         similarity_skipped=voice.similarity_skipped,
+        recording_kept=voice.recording_kept,
     )

@@ -123,13 +123,16 @@ SKIP_REASON_NOTHING_TO_SPEAK: SkipReason
 SKIP_REASON_SCRIPT_UNSUPPORTED: SkipReason
 
 class SpeechSettings(_message.Message):
-    __slots__ = ("voice_id", "audio_format", "sample_rate_hz", "sampling", "text", "speed", "first_segment", "word_times", "word_guard", "schedule", "continuity")
+    __slots__ = ("voice_id", "audio_format", "sample_rate_hz", "sampling", "text", "speed", "language_code", "cfg_weight", "exaggeration", "first_segment", "word_times", "word_guard", "schedule", "continuity")
     VOICE_ID_FIELD_NUMBER: _ClassVar[int]
     AUDIO_FORMAT_FIELD_NUMBER: _ClassVar[int]
     SAMPLE_RATE_HZ_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     SPEED_FIELD_NUMBER: _ClassVar[int]
+    LANGUAGE_CODE_FIELD_NUMBER: _ClassVar[int]
+    CFG_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    EXAGGERATION_FIELD_NUMBER: _ClassVar[int]
     FIRST_SEGMENT_FIELD_NUMBER: _ClassVar[int]
     WORD_TIMES_FIELD_NUMBER: _ClassVar[int]
     WORD_GUARD_FIELD_NUMBER: _ClassVar[int]
@@ -141,12 +144,15 @@ class SpeechSettings(_message.Message):
     sampling: Sampling
     text: TextSettings
     speed: float
+    language_code: str
+    cfg_weight: float
+    exaggeration: float
     first_segment: FirstSegment
     word_times: bool
     word_guard: bool
     schedule: str
     continuity: bool
-    def __init__(self, voice_id: _Optional[str] = ..., audio_format: _Optional[_Union[AudioFormat, str]] = ..., sample_rate_hz: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., text: _Optional[_Union[TextSettings, _Mapping]] = ..., speed: _Optional[float] = ..., first_segment: _Optional[_Union[FirstSegment, str]] = ..., word_times: bool = ..., word_guard: bool = ..., schedule: _Optional[str] = ..., continuity: bool = ...) -> None: ...
+    def __init__(self, voice_id: _Optional[str] = ..., audio_format: _Optional[_Union[AudioFormat, str]] = ..., sample_rate_hz: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., text: _Optional[_Union[TextSettings, _Mapping]] = ..., speed: _Optional[float] = ..., language_code: _Optional[str] = ..., cfg_weight: _Optional[float] = ..., exaggeration: _Optional[float] = ..., first_segment: _Optional[_Union[FirstSegment, str]] = ..., word_times: bool = ..., word_guard: bool = ..., schedule: _Optional[str] = ..., continuity: bool = ...) -> None: ...
 
 class TextSettings(_message.Message):
     __slots__ = ("markup", "unspeakable_text", "drop_thinking", "normalize", "emoji", "paragraph_pause_s", "dictionary")
@@ -177,20 +183,22 @@ class DictionaryEntry(_message.Message):
     def __init__(self, word: _Optional[str] = ..., respelling: _Optional[str] = ..., case_sensitive: bool = ...) -> None: ...
 
 class Sampling(_message.Message):
-    __slots__ = ("temperature", "top_k", "top_p", "repetition_penalty", "seed", "max_speech_token_count")
+    __slots__ = ("temperature", "top_k", "top_p", "repetition_penalty", "seed", "max_speech_token_count", "min_p")
     TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     TOP_P_FIELD_NUMBER: _ClassVar[int]
     REPETITION_PENALTY_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     MAX_SPEECH_TOKEN_COUNT_FIELD_NUMBER: _ClassVar[int]
+    MIN_P_FIELD_NUMBER: _ClassVar[int]
     temperature: float
     top_k: int
     top_p: float
     repetition_penalty: float
     seed: int
     max_speech_token_count: int
-    def __init__(self, temperature: _Optional[float] = ..., top_k: _Optional[int] = ..., top_p: _Optional[float] = ..., repetition_penalty: _Optional[float] = ..., seed: _Optional[int] = ..., max_speech_token_count: _Optional[int] = ...) -> None: ...
+    min_p: float
+    def __init__(self, temperature: _Optional[float] = ..., top_k: _Optional[int] = ..., top_p: _Optional[float] = ..., repetition_penalty: _Optional[float] = ..., seed: _Optional[int] = ..., max_speech_token_count: _Optional[int] = ..., min_p: _Optional[float] = ...) -> None: ...
 
 class StreamSpeechRequest(_message.Message):
     __slots__ = ("open", "text", "flush", "cancel", "set_speed")
@@ -499,7 +507,7 @@ class GetServerInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetServerInfoResponse(_message.Message):
-    __slots__ = ("version", "model", "device", "t3_runtime", "s3gen_runtime", "random_weights", "notice", "native_sample_rate_hz", "sample_rates_hz", "audio_formats", "limits", "open_stream_count", "tags", "word_times", "word_times_notice", "decode", "setting_reason", "load", "normalized_languages", "ssml_elements")
+    __slots__ = ("version", "model", "device", "t3_runtime", "s3gen_runtime", "random_weights", "notice", "native_sample_rate_hz", "sample_rates_hz", "audio_formats", "limits", "open_stream_count", "tags", "word_times", "word_times_notice", "decode", "setting_reason", "load", "normalized_languages", "ssml_elements", "language_codes", "cfg_weight_default", "exaggeration_default", "min_p_default", "sampling_defaults")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
@@ -520,6 +528,11 @@ class GetServerInfoResponse(_message.Message):
     LOAD_FIELD_NUMBER: _ClassVar[int]
     NORMALIZED_LANGUAGES_FIELD_NUMBER: _ClassVar[int]
     SSML_ELEMENTS_FIELD_NUMBER: _ClassVar[int]
+    LANGUAGE_CODES_FIELD_NUMBER: _ClassVar[int]
+    CFG_WEIGHT_DEFAULT_FIELD_NUMBER: _ClassVar[int]
+    EXAGGERATION_DEFAULT_FIELD_NUMBER: _ClassVar[int]
+    MIN_P_DEFAULT_FIELD_NUMBER: _ClassVar[int]
+    SAMPLING_DEFAULTS_FIELD_NUMBER: _ClassVar[int]
     version: str
     model: str
     device: str
@@ -540,4 +553,9 @@ class GetServerInfoResponse(_message.Message):
     load: float
     normalized_languages: _containers.RepeatedScalarFieldContainer[str]
     ssml_elements: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, version: _Optional[str] = ..., model: _Optional[str] = ..., device: _Optional[str] = ..., t3_runtime: _Optional[str] = ..., s3gen_runtime: _Optional[str] = ..., random_weights: bool = ..., notice: _Optional[str] = ..., native_sample_rate_hz: _Optional[int] = ..., sample_rates_hz: _Optional[_Iterable[int]] = ..., audio_formats: _Optional[_Iterable[_Union[AudioFormat, str]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., open_stream_count: _Optional[int] = ..., tags: _Optional[_Iterable[str]] = ..., word_times: bool = ..., word_times_notice: _Optional[str] = ..., decode: _Optional[str] = ..., setting_reason: _Optional[str] = ..., load: _Optional[float] = ..., normalized_languages: _Optional[_Iterable[str]] = ..., ssml_elements: _Optional[_Iterable[str]] = ...) -> None: ...
+    language_codes: _containers.RepeatedScalarFieldContainer[str]
+    cfg_weight_default: float
+    exaggeration_default: float
+    min_p_default: float
+    sampling_defaults: Sampling
+    def __init__(self, version: _Optional[str] = ..., model: _Optional[str] = ..., device: _Optional[str] = ..., t3_runtime: _Optional[str] = ..., s3gen_runtime: _Optional[str] = ..., random_weights: bool = ..., notice: _Optional[str] = ..., native_sample_rate_hz: _Optional[int] = ..., sample_rates_hz: _Optional[_Iterable[int]] = ..., audio_formats: _Optional[_Iterable[_Union[AudioFormat, str]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., open_stream_count: _Optional[int] = ..., tags: _Optional[_Iterable[str]] = ..., word_times: bool = ..., word_times_notice: _Optional[str] = ..., decode: _Optional[str] = ..., setting_reason: _Optional[str] = ..., load: _Optional[float] = ..., normalized_languages: _Optional[_Iterable[str]] = ..., ssml_elements: _Optional[_Iterable[str]] = ..., language_codes: _Optional[_Iterable[str]] = ..., cfg_weight_default: _Optional[float] = ..., exaggeration_default: _Optional[float] = ..., min_p_default: _Optional[float] = ..., sampling_defaults: _Optional[_Union[Sampling, _Mapping]] = ...) -> None: ...

@@ -10,7 +10,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Voice(_message.Message):
-    __slots__ = ("voice_id", "name", "create_time", "built_in", "reference_s", "used_from_s", "used_s", "speech_share", "speech_to_noise_db", "kept", "warnings", "similarity", "similarity_skipped")
+    __slots__ = ("voice_id", "name", "create_time", "built_in", "reference_s", "used_from_s", "used_s", "speech_share", "speech_to_noise_db", "kept", "warnings", "similarity", "similarity_skipped", "recording_kept")
     VOICE_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
@@ -24,6 +24,7 @@ class Voice(_message.Message):
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
     SIMILARITY_FIELD_NUMBER: _ClassVar[int]
     SIMILARITY_SKIPPED_FIELD_NUMBER: _ClassVar[int]
+    RECORDING_KEPT_FIELD_NUMBER: _ClassVar[int]
     voice_id: str
     name: str
     create_time: _timestamp_pb2.Timestamp
@@ -37,7 +38,8 @@ class Voice(_message.Message):
     warnings: _containers.RepeatedCompositeFieldContainer[VoiceWarning]
     similarity: float
     similarity_skipped: str
-    def __init__(self, voice_id: _Optional[str] = ..., name: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., built_in: bool = ..., reference_s: _Optional[float] = ..., used_from_s: _Optional[float] = ..., used_s: _Optional[float] = ..., speech_share: _Optional[float] = ..., speech_to_noise_db: _Optional[float] = ..., kept: bool = ..., warnings: _Optional[_Iterable[_Union[VoiceWarning, _Mapping]]] = ..., similarity: _Optional[float] = ..., similarity_skipped: _Optional[str] = ...) -> None: ...
+    recording_kept: bool
+    def __init__(self, voice_id: _Optional[str] = ..., name: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., built_in: bool = ..., reference_s: _Optional[float] = ..., used_from_s: _Optional[float] = ..., used_s: _Optional[float] = ..., speech_share: _Optional[float] = ..., speech_to_noise_db: _Optional[float] = ..., kept: bool = ..., warnings: _Optional[_Iterable[_Union[VoiceWarning, _Mapping]]] = ..., similarity: _Optional[float] = ..., similarity_skipped: _Optional[str] = ..., recording_kept: bool = ...) -> None: ...
 
 class VoiceWarning(_message.Message):
     __slots__ = ("reason", "message")
@@ -56,16 +58,18 @@ class CreateVoiceRequest(_message.Message):
     def __init__(self, metadata: _Optional[_Union[NewVoice, _Mapping]] = ..., audio_chunk: _Optional[bytes] = ...) -> None: ...
 
 class NewVoice(_message.Message):
-    __slots__ = ("name", "consent", "voice_id", "normalize_loudness")
+    __slots__ = ("name", "consent", "voice_id", "normalize_loudness", "keep_recording")
     NAME_FIELD_NUMBER: _ClassVar[int]
     CONSENT_FIELD_NUMBER: _ClassVar[int]
     VOICE_ID_FIELD_NUMBER: _ClassVar[int]
     NORMALIZE_LOUDNESS_FIELD_NUMBER: _ClassVar[int]
+    KEEP_RECORDING_FIELD_NUMBER: _ClassVar[int]
     name: str
     consent: bool
     voice_id: str
     normalize_loudness: bool
-    def __init__(self, name: _Optional[str] = ..., consent: bool = ..., voice_id: _Optional[str] = ..., normalize_loudness: bool = ...) -> None: ...
+    keep_recording: bool
+    def __init__(self, name: _Optional[str] = ..., consent: bool = ..., voice_id: _Optional[str] = ..., normalize_loudness: bool = ..., keep_recording: bool = ...) -> None: ...
 
 class CreateVoiceResponse(_message.Message):
     __slots__ = ("voice",)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from engines.text.front_end import FrontEnd
+from engines.text.languages import ENGLISH
 from engines.text.reading import Claim, Reading
 from service.stream.markup import MarkupFilter
 from service.stream.segmenter import Segmenter
@@ -33,14 +34,19 @@ Item = Utterance | Pause | Mark
 class TextReader:
     """Reads one stream's text. The items do not depend on how the text was fragmented."""
 
-    def __init__(self, segmenter: Segmenter, settings: TextSettings, limits: SpokenLimits) -> None:
+    def __init__(
+        self, segmenter: Segmenter, settings: TextSettings, limits: SpokenLimits, language: str = ENGLISH
+    ) -> None:
         self._segmenter, self._limits = segmenter, limits
         self._anchors = Anchors()
-        self._markup = MarkupFilter(settings, self._anchors)
+        self._markup = MarkupFilter(settings, self._anchors, language)
         self._code_blocks = CodeBlocks() if settings.normalize else None
         self._pause_tags = PauseTags(self._anchors) if settings.normalize else None
         self._front_end = FrontEnd(
-            normalize=settings.normalize, name_emoji=settings.emoji is Emoji.NAME, dictionary=settings.dictionary
+            normalize=settings.normalize,
+            name_emoji=settings.emoji is Emoji.NAME,
+            dictionary=settings.dictionary,
+            language=language,
         )
         self._paragraph_pause_s = settings.paragraph_pause_s
         self._begin()

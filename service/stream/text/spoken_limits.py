@@ -6,13 +6,18 @@ from collections.abc import Callable, Iterator
 
 from engines.text.reading import Reading
 from service.stream.segmenter import clause_end
+from service.stream.sentences.english import ENGLISH
+from service.stream.sentences.rules import SentenceRules
 from service.stream.token_meter import TokenMeter
 
 
 class SpokenLimits:
     """Cuts a reading at the ends of clauses into parts that the model speaks well."""
 
-    def __init__(self, max_chars: int, max_tokens: int, count_tokens: Callable[[str], int]) -> None:
+    def __init__(
+        self, max_chars: int, max_tokens: int, count_tokens: Callable[[str], int], rules: SentenceRules = ENGLISH
+    ) -> None:
+        self._rules = rules
         self._max_chars, self._max_tokens, self._count_tokens = max_chars, max_tokens, count_tokens
 
     def parts(self, reading: Reading) -> Iterator[Reading]:
@@ -33,7 +38,7 @@ class SpokenLimits:
         if not rest:
             return 0
         max_chars = TokenMeter(self._count_tokens, self._max_tokens).fit_chars(spoken, start, self._max_chars, True)
-        return rest if rest <= max_chars else clause_end(spoken[start : start + max_chars + 1], max_chars)
+        return rest if rest <= max_chars else clause_end(spoken[start : start + max_chars + 1], max_chars, self._rules)
 
 
 def _stripped(reading: Reading, start: int, end: int) -> Reading | None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from engines.errors import InvalidInput
 from engines.text.dictionary import Entry, check
 from engines.text.english.say_as import SAY_AS, say_as
+from engines.text.languages import ENGLISH
 from service.stream.text.items import MAX_PAUSE_S, Anchors, Cut, Fixed, Mark, Pause, Rate
 
 ELEMENTS = ("speak", "p", "s", "break", "sub", "say-as", "phoneme", "prosody", "mark")
@@ -49,9 +50,13 @@ class SsmlReader:
 
     lenient  ignore what cannot be obeyed instead of raising InvalidInput
     can_change_speed  whether prosody's rate is obeyed
+    language  of the text: say-as has words in English only
     """
 
-    def __init__(self, anchors: Anchors, *, lenient: bool = False, can_change_speed: bool = True) -> None:
+    def __init__(
+        self, anchors: Anchors, *, lenient: bool = False, can_change_speed: bool = True, language: str = ENGLISH
+    ) -> None:
+        self._language = language
         self._anchors, self._lenient, self._can_change_speed = anchors, lenient, can_change_speed
         self.reset()
 
@@ -173,6 +178,9 @@ class SsmlReader:
         return respelling
 
     def _said_as(self, values: dict[str, str], content: str) -> str:
+        if self._language != ENGLISH:
+            self._unsupported(f"<say-as> in a text whose language is {self._language}", "it in English text")
+            return content
         kind, order = values.get("interpret-as", ""), values.get("format", "")
         spoken = say_as(kind, content.strip(), order)
         if spoken is None:

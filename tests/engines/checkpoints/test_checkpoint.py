@@ -14,23 +14,35 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engines.checkpoints.checkpoint import EMBEDDED, Checkpoint, default_cache_dir, open_checkpoint, open_folder, verify
+from engines.checkpoints.checkpoint import (
+    CANGJIE_FILE,
+    EMBEDDED,
+    Checkpoint,
+    default_cache_dir,
+    open_checkpoint,
+    open_folder,
+    verify,
+)
 from engines.checkpoints.hub import HubUnreachable
-from engines.checkpoints.random_checkpoint import TAGS, materialise, write_tokenizer
+from engines.checkpoints.random_checkpoint import materialise
+from engines.checkpoints.random_tokenizer import TAGS, write_tokenizer
 from engines.checkpoints.tensor_file import write_tensors
 from engines.errors import CheckpointError
 from engines.factory import tensor_tables
-from engines.model_spec import NANO, TINY, TURBO, ModelSpec
+from engines.model_spec import MODELS, MULTILINGUAL, MULTILINGUAL_V2, NANO, STANDARD, TINY, TURBO, ModelSpec
 from engines.text.tokenizer import TextTokenizer
 
 
 def fill_folder(folder: Path, spec: ModelSpec, seed: int = 0) -> Path:
     """Write a checkpoint's files, each with one small tensor."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (spec.t3_file, "s3gen_meanflow.safetensors", "ve.safetensors"):
+    for name in (spec.t3_file, spec.s3gen_name, "ve.safetensors"):
         write_tensors(folder / name, [("w", np.full((2, 3), seed, np.float32))])
     (folder / "conds.pt").write_bytes(b"voice")
-    write_tokenizer(folder, 320)
+    if spec.tokenizer_name:
+        (folder / spec.tokenizer_name).write_text("{}")
+    else:
+        write_tokenizer(folder, 320)
     return folder
 
 
@@ -64,18 +76,28 @@ class ScriptedHub:
         self.folder, self._cached, self.error = folder, list(cached), error
         self.requests: list[tuple[str, tuple[str, ...]]] = []
         self.revisions: list[str | None] = []  # that were asked for, of the cache and of the hub
+        self.names: tuple[str, ...] = ()  # of all repositories
 
     def cached(self, repo_id: str, files: Sequence[str], revision: str | None = None) -> list[Path]:
         self.revisions.append(revision)
         return self._cached
 
+    def file_names(self, repo_id: str, revision: str | None = None) -> tuple[str, ...]:
+        if self.error:
+            raise self.error
+        return self.names
+
     def download(self, repo_id: str, files: Sequence[str], revision: str | None = None) -> Path:
         self.revisions.append(revision)
         self.requests.append((repo_id, tuple(files)))
+        self.revisions.append(revision)
         if self.error:
             raise self.error
-        spec = TURBO if repo_id.endswith("turbo") else NANO
-        return fill_folder(self.folder / spec.name, spec)
+        spec = next(spec for spec in MODELS.values() if spec.t3_file in files)
+        folder = fill_folder(self.folder / spec.name, spec)
+        if CANGJIE_FILE in files:
+            (folder / CANGJIE_FILE).write_text("[]")
+        return folder
 
 
 def opened(
@@ -166,7 +188,80 @@ def test_a_cache_without_a_built_in_voice_is_used_without_a_hub(tmp_path: Path) 
     assert (checkpoint.folder, checkpoint.conds_path) == (cached, None)
 
 
-@pytest.mark.parametrize("spec", [TURBO, NANO, TINY])
+@pytest.mark.parametrize(
+    ("model", "t3", "files"),
+    [
+        ("standard", "t3_cfg.safetensors", ["tokenizer.json"]),
+        ("multilingual", "t3_mtl23ls_v3.safetensors", [MULTILINGUAL.tokenizer_name, "Cangjie5_TC.json"]),
+        ("multilingual-v2", "t3_mtl23ls_v2.safetensors", [MULTILINGUAL.tokenizer_name, "Cangjie5_TC.json"]),
+    ],
+)
+def test_standard_and_multilingual_share_a_repository(tmp_path: Path, model: str, t3: str, files: list[str]) -> None:
+    hub = ScriptedHub(tmp_path / "hub")
+    checkpoint = opened(model, tmp_path, hub=hub)
+    assert (checkpoint.spec.name, checkpoint.t3_path.name, checkpoint.s3gen_path.name) == (
+        model,
+        t3,
+        "s3gen.safetensors",
+    )
+    assert hub.requests == [("ResembleAI/chatterbox", (t3, "s3gen.safetensors", "ve.safetensors", "conds.pt", *files))]
+
+
+def test_a_revision_follows_an_at_sign(tmp_path: Path) -> None:
+    hub = ScriptedHub(tmp_path / "hub")
+    hub.names = ("t3_cfg.safetensors", "README.md")
+    for model in ("standard@0a1b2c", "someone/finetune@v1.2", "standard:someone/finetune@refs/pr/3", "standard"):
+        assert opened(model, tmp_path, hub=hub).spec == STANDARD
+    assert hub.revisions == ["0a1b2c", "v1.2", "refs/pr/3", None]
+
+
+def test_a_repository_with_several_models_needs_the_name_of_one(tmp_path: Path) -> None:
+    hub = ScriptedHub(tmp_path / "hub")
+    hub.names = ("t3_cfg.safetensors", "t3_mtl23ls_v2.safetensors", "s3gen.safetensors")
+    with pytest.raises(CheckpointError, match=r"2 files of T3's weights .*as in standard:someone/all"):
+        opened("someone/all", tmp_path, hub=hub)
+    assert opened("multilingual-v2:someone/all", tmp_path, hub=hub).spec == MULTILINGUAL_V2
+    hub.names = ("model.gguf",)
+    with pytest.raises(CheckpointError, match=r"0 files of T3's weights \(none\)"):
+        opened("someone/all", tmp_path, hub=hub)
+
+
+def test_a_downloaded_repository_is_used_without_a_hub(tmp_path: Path) -> None:
+    cached = fill_folder(tmp_path / "cached", STANDARD)
+    hub = ScriptedHub(tmp_path, cached=[tmp_path, cached], error=HubUnreachable("a/b", "ConnectionError"))
+    assert opened("someone/finetune", tmp_path, hub=hub).folder == cached
+    with pytest.raises(HubUnreachable):
+        opened("someone/finetune", tmp_path)
+
+
+def test_a_folder_with_several_models_needs_the_name_of_one(tmp_path: Path) -> None:
+    folder = fill_folder(fill_folder(tmp_path / "all", STANDARD), MULTILINGUAL)
+    with pytest.raises(CheckpointError, match=r"exactly one of .*choose with standard:FOLDER"):
+        opened(str(folder), tmp_path)
+    for spec in (STANDARD, MULTILINGUAL):
+        assert opened(f"{spec.name}:{folder}", tmp_path).spec == spec
+
+
+def shapes_of(path: Path, spec: ModelSpec, text_vocab: int) -> None:
+    """A T3 file with what a model is recognised by."""
+    blocks = [f"tfmr.layers.{layer}.input_layernorm.weight" for layer in range(spec.t3.layers)]
+    tensors = [(name, np.zeros(1, np.float32)) for name in blocks]
+    write_tensors(path, [*tensors, ("text_emb.weight", np.zeros((text_vocab, spec.t3.width), np.float32))])
+
+
+@pytest.mark.parametrize(("spec", "rows"), [(STANDARD, 704), (MULTILINGUAL, 2454), (MULTILINGUAL, 2352)])
+def test_a_fine_tune_of_another_name_is_recognised_by_its_shapes(tmp_path: Path, spec: ModelSpec, rows: int) -> None:
+    folder = fill_folder(tmp_path / "pack", spec)
+    (folder / spec.t3_file).unlink()
+    shapes_of(folder / "t3_latam.safetensors", spec, rows)
+    checkpoint = opened(str(folder), tmp_path)
+    assert (checkpoint.spec.name, checkpoint.spec.t3.text_vocab) == (spec.name, rows)
+    assert checkpoint.t3_path == folder / "t3_latam.safetensors"
+    with pytest.raises(CheckpointError, match="exactly one of"):
+        opened(f"turbo:{folder}", tmp_path)
+
+
+@pytest.mark.parametrize("spec", MODELS.values(), ids=lambda spec: spec.name)
 def test_a_folder_is_recognised_by_its_t3_file(tmp_path: Path, spec: ModelSpec) -> None:
     checkpoint = opened(str(fill_folder(tmp_path / "folder", spec)), tmp_path)
     assert (checkpoint.spec, checkpoint.random_weights, checkpoint.notice) == (spec, False, "")
@@ -176,8 +271,8 @@ def test_a_folder_is_recognised_by_its_t3_file(tmp_path: Path, spec: ModelSpec) 
 
 def test_a_folder_without_or_with_two_t3_files_is_refused(tmp_path: Path) -> None:
     folder = fill_folder(tmp_path / "folder", TURBO)
-    (folder / TURBO.t3_file).rename(folder / "t3_cfg.safetensors")
-    with pytest.raises(CheckpointError, match=r"t3_turbo_v1\.safetensors.* expected, found .*t3_cfg\.safetensors"):
+    (folder / TURBO.t3_file).rename(folder / "t3_other.safetensors")
+    with pytest.raises(CheckpointError, match=r"t3_turbo_v1\.safetensors.* expected, found .*t3_other\.safetensors"):
         open_folder(folder)
     fill_folder(fill_folder(folder, TURBO), NANO)
     with pytest.raises(CheckpointError, match=r"exactly one of .*found .*t3_nano_v1.*t3_turbo_v1"):
@@ -192,9 +287,10 @@ def test_a_folder_names_all_its_missing_files(tmp_path: Path) -> None:
         open_folder(folder)
 
 
-@pytest.mark.parametrize("model", ["turbine", "/no/such/folder", "ResembleAI/chatterbox-turbo", ""])
+@pytest.mark.parametrize("model", ["turbine", "/no/such/folder", "a/b/c", "nano:", ""])
 def test_an_unknown_model_is_refused_with_the_known_ones(tmp_path: Path, model: str) -> None:
-    with pytest.raises(CheckpointError, match="auto, turbo, nano, tiny, random:turbo, random:nano, random:tiny"):
+    known = "auto, turbo, nano, standard, multilingual, multilingual-v2, tiny, random:turbo, random:nano, random:tiny"
+    with pytest.raises(CheckpointError, match=f"OWNER/NAME .*{known}"):
         opened(model, tmp_path)
 
 

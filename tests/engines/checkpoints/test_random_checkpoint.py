@@ -8,7 +8,8 @@ import pytest
 
 from engines.checkpoints import random_checkpoint
 from engines.checkpoints.checkpoint import Checkpoint, open_checkpoint, verify
-from engines.checkpoints.random_checkpoint import TAGS, NetGenerator
+from engines.checkpoints.random_checkpoint import NetGenerator
+from engines.checkpoints.random_tokenizer import TAGS
 from engines.checkpoints.tensor_file import read_header
 from engines.conditioning.builtin import load_builtin
 from engines.errors import CheckpointError

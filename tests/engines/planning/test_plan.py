@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engines.model_spec import MEL_BANDS, SPEECH_VOCAB, TINY, TURBO, T3Spec, with_guided_flow
+from engines.model_spec import MEL_BANDS, SPEECH_VOCAB, STANDARD_TINY, TINY, TURBO, LlamaSpec, T3Spec, with_guided_flow
 from engines.planning.gpus import GPUS, find_gpu
 from engines.planning.operations import ATTENTION, Operation, batched, count, flops, in_half, weight_bytes
 from engines.planning.plan import Planner, engine_memory
@@ -274,3 +274,13 @@ def test_an_impossible_assumption_is_named(wrong: list[str], capsys: pytest.Capt
 def test_wrong_arguments_end_with_status_2(wrong: list[str]):
     with pytest.raises(SystemExit, match="2"):
         cli.main(["plan", "--gpu", "l4", *wrong])
+
+
+def test_guidance_is_two_rows_of_the_matrices_and_twice_the_heads() -> None:
+    """Standard's T3 by hand: every weight twice but the head's, and attention of both lanes."""
+    spec, rows, start = STANDARD_TINY.t3, 1, 99
+    assert isinstance(spec, LlamaSpec)
+    block = 4 * spec.width**2 + 3 * spec.width * spec.feed_forward
+    matrices = 2 * 2 * spec.layers * block + 2 * spec.width * spec.speech_vocab
+    attention = 2 * 4 * spec.layers * spec.width * (start + rows)
+    assert flops(t3_operations(STANDARD_TINY, rows, start)) == matrices + attention

@@ -232,6 +232,15 @@ async def test_say_with_a_created_voice(tmp_path: Path):
         assert again.stderr == f"mynah: There is no voice '{voice_id}'; the server has default. [VOICE_NOT_FOUND]\n"
 
 
+async def test_a_recording_can_be_kept_with_its_voice(tmp_path: Path):
+    reference = tmp_path / "reference.wav"
+    reference.write_bytes(REFERENCE)
+    async with serving(voices_dir=tmp_path / "voices") as at:
+        made = await cli(at, "voices", "create", str(reference), "--name", "Anna", "--consent", "--keep-recording")
+        assert made.stderr.splitlines()[-1] == "mynah: the server keeps this voice and its recording"
+        assert [path.read_bytes() for path in (tmp_path / "voices/recordings").iterdir()] == [REFERENCE]
+
+
 async def test_info_shows_the_server():
     async with serving() as at:
         done = await cli(at, "info")

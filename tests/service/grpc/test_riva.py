@@ -15,7 +15,7 @@ from riva.client import AudioEncoding
 from riva.client.proto import riva_tts_pb2, riva_tts_pb2_grpc
 
 import mynah
-from engines.fake import Script
+from engines.fake import MULTILINGUAL, Script
 from mynah.client.errors import MynahError, from_status
 from service.access.keys import ApiKey, digest, write_keys
 from service.audio.formats import SAMPLE_RATES_HZ
@@ -156,7 +156,10 @@ async def refusal(at: Serving, riva: RivaClient, method: str, *args: Any, **kwar
         ({"voice_name": "nobody"}, "VOICE_NOT_FOUND", "voice_id"),
         ({"encoding": 17}, "AUDIO_FORMAT_UNKNOWN", "encoding"),
         ({"custom_dictionary": {"NVIDIA": "ɛnˈvɪdiə"}}, "DICTIONARY_IPA_UNSUPPORTED", "custom_dictionary"),
-        ({"custom_configuration": {"exaggeration_factor": "1"}}, "CONFIGURATION_UNKNOWN", None),
+        ({"custom_configuration": {"exaggeration_factor": "1"}}, "EXAGGERATION_UNSUPPORTED", None),
+        ({"custom_configuration": {"cfg_weight": "much"}}, "CFG_WEIGHT_OUT_OF_RANGE", None),
+        ({"custom_configuration": {"emotion": "1"}}, "CONFIGURATION_UNKNOWN", None),
+        ({"custom_configuration": {"word_guard": "yes"}}, "WORD_GUARD_UNKNOWN", None),
         ({"custom_configuration": {"schedule": "fast"}}, "SCHEDULE_UNKNOWN", None),
         ({"custom_configuration": {"top_k": "many"}}, "SAMPLING_OUT_OF_RANGE", None),
         ({"custom_configuration": {"temperature": "9"}}, "SAMPLING_OUT_OF_RANGE", None),
@@ -175,6 +178,28 @@ async def test_what_cannot_be_done_is_refused_by_name(
         if "text" not in asked:
             error = await refusal(at, riva, "synthesize_online", **wanted)
             assert error.reason == reason
+
+
+@pytest.mark.parametrize("code", ["en", "en-US", "en_GB", "EN-AU", ""])
+async def test_an_english_model_takes_english_by_any_of_its_codes(code: str, riva: RivaClient):
+    async with serving() as at:
+        assert (await riva(at.address, "synthesize", "Hi.", language_code=code)).audio
+        config = await riva(at.address, "GetRivaSynthesisConfig", riva_tts_pb2.RivaSynthesisConfigRequest())
+        assert config.model_config[0].parameters["language_code"] == "en-US"
+
+
+async def test_a_multilingual_model_takes_its_languages_and_nims_exaggeration(riva: RivaClient):
+    async with serving(Script(abilities=MULTILINGUAL)) as at:
+        asked = {"exaggeration_factor": "0.7", "cfg_weight": "0.3", "min_p": "0.1"}
+        await riva(at.address, "synthesize", "Guten Tag.", language_code="de-DE", custom_configuration=asked)
+        sampling = at.engine.last_sampling
+        assert sampling is not None
+        assert (sampling.exaggeration, sampling.cfg_weight, sampling.min_p) == (0.7, 0.3, 0.1)
+        assert at.engine.spoken_languages == ["de"]
+        config = await riva(at.address, "GetRivaSynthesisConfig", riva_tts_pb2.RivaSynthesisConfigRequest())
+        assert config.model_config[0].parameters["language_code"] == ",".join(MULTILINGUAL.languages)
+        refused = await refusal(at, riva, "synthesize", "Hi.", language_code="xx-XX")
+        assert (refused.reason, refused.field) == ("LANGUAGE_UNSUPPORTED", "language_code")
 
 
 async def test_settings_hold_for_the_whole_stream_and_a_text_is_required(riva: RivaClient):

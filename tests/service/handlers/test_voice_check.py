@@ -59,3 +59,17 @@ async def test_the_report_and_whether_a_voice_is_kept_reach_the_client(tmp_path)
     async with serving() as at:
         assert not (await at.client.voices.create("Anna", AUDIO, consent=True)).kept
         assert (await at.client.info()).tags == at.engine.info.tags != ()
+
+
+async def test_a_recording_is_kept_only_if_that_is_asked_for(tmp_path):
+    async with serving(voices_dir=tmp_path) as at:
+        plain = await at.client.voices.create("Anna", AUDIO, consent=True, voice_id="anna")
+        assert not plain.recording_kept
+        assert not (tmp_path / "recordings").exists()
+        kept = await at.client.voices.create("Bert", AUDIO, consent=True, voice_id="bert", keep_recording=True)
+        assert kept.recording_kept
+        (recording,) = (tmp_path / "recordings").iterdir()
+        assert recording.read_bytes() == AUDIO
+        assert [voice.recording_kept for voice in await at.client.voices.list()] == [False, True, False]
+        await at.client.voices.delete("Bert")
+        assert list((tmp_path / "recordings").iterdir()) == []

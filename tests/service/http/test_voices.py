@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 import mynah
-from engines.fake import fake_voice
+from engines.fake import fake_voice, tone
+from service.audio.codecs import pcm_s16le
 from service.voices.ids import DEFAULT_VOICE_ID
+from service.voices.store import VoiceStore
 from service.voices.stored_voice import stamped
 from tests.clips import wav_bytes
 from tests.service.http.clients import HELLO, SPEECH, http_serving
@@ -175,3 +177,27 @@ async def test_a_voice_of_another_model_is_a_conflict_on_every_surface(tmp_path:
         assert (await client.delete(f"{VOICES}/anna")).status_code == 204
         assert (await create(client, **ANNA, voice_id="anna")).status_code == 201
         assert (await client.post(SPEECH, json={"input": "Hello.", "voice": "anna"})).status_code == 200
+
+
+async def test_a_voice_of_another_model_with_its_recording_is_spoken_everywhere(tmp_path: Path):
+    turbos = replace(fake_voice("Anna"), metadata={"model": "turbo"})
+    await VoiceStore(lambda: None, tmp_path).add(turbos, "anna", REFERENCE)
+    async with http_serving(voices_dir=tmp_path) as (at, client):
+        listed = (await client.get(VOICES)).json()["voices"]
+        assert [(voice["voice_id"], voice["recording_kept"]) for voice in listed] == [
+            ("anna", True),
+            ("default", False),
+        ]
+        request = HELLO | {"voice": "anna", "response_format": "pcm", "seed": 5}
+        spoken = (await client.post(SPEECH, json=request)).content
+        made = await at.engine.make_voice(REFERENCE, name="Anna")
+        assert spoken == pcm_s16le(tone("Hello there.", made, 5, 12 * 960))
+
+
+async def test_the_form_asks_for_the_recording_to_be_kept(tmp_path: Path):
+    async with http_serving(voices_dir=tmp_path) as (_, client):
+        answer = await create(client, **ANNA, voice_id="anna", keep_recording="true")
+        assert (answer.status_code, answer.json()["recording_kept"]) == (201, True)
+        assert [path.read_bytes() for path in (tmp_path / "recordings").iterdir()] == [REFERENCE]
+        wrong = await create(client, **ANNA, keep_recording="perhaps")
+        assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "keep_recording")

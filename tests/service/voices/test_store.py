@@ -463,3 +463,94 @@ def test_a_folder_that_is_deleted_meanwhile_is_an_empty_store(tmp_path: Path):
     files.delete("anna")
     files.create("bert", b"bert")
     assert files.ids() == {"bert"}
+
+
+# ---- voices that are made again from their recordings
+
+
+class Maker:
+    """Stands for an engine: makes voices of one model and counts them."""
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+        self.made: list[tuple[bytes, str, bool]] = []
+        self.failure: Exception | None = None
+
+    async def __call__(self, audio: bytes, *, name: str, normalize_loudness: bool = True) -> Voice:
+        await asyncio.sleep(0.01)
+        self.made.append((audio, name, normalize_loudness))
+        if self.failure is not None:
+            raise self.failure
+        return replace(fake_voice(name, audio + self.model.encode()), metadata={"model": self.model})
+
+
+def store_of(place: Path | str, maker: Maker | None, model: str = "multilingual") -> VoiceStore:
+    return VoiceStore(builtin, place, voice_models=lambda: (model,), make_voice=maker)
+
+
+async def test_a_voice_with_its_recording_is_made_again_once(place: Path | str):
+    await VoiceStore(builtin, place).add(made_with("turbo"), "anna", b"recorded", levelled=False)
+    maker = Maker("multilingual")
+    store = store_of(place, maker)
+    assert [each.voice_id for each in (await store.page("", 10))[0]] == ["anna", "default"]
+    assert maker.made == []
+    voices = await asyncio.gather(*(store.get("anna") for _ in range(3)))
+    assert {each.voice.key for each in voices} == {fake_voice("Anna", b"recorded" + b"multilingual").key}
+    assert {each.model for each in voices} == {"multilingual"}
+    assert {each.name for each in voices} == {"Anna"}
+    assert maker.made == [(b"recorded", "Anna", False)]
+    first = await VoiceStore(builtin, place).get("anna")  # of the model that made it, which the files still hold
+    assert first.voice.key == made_with("turbo").key
+    assert voices[0].created == first.created
+
+
+async def test_its_own_model_uses_the_voice_as_it_is(place: Path | str):
+    maker = Maker("turbo")
+    store = store_of(place, maker, "turbo")
+    await store.add(made_with("turbo"), "anna", b"recorded")
+    assert (await store.get("anna")).voice.key == made_with("turbo").key
+    assert maker.made == []
+
+
+async def test_deleting_a_voice_deletes_its_recording(tmp_path: Path):
+    store = store_of(tmp_path, Maker("turbo"), "turbo")
+    await store.add(made_with("turbo"), "anna", b"recorded")
+    assert len(files(tmp_path)) == 3, "the voice, the folder of recordings, and one in it"
+    other = store_of(tmp_path, maker := Maker("multilingual"))
+    await other.remove(await VoiceLookup(other).resolve("anna"))
+    assert files(tmp_path) == ["recordings"]
+    assert maker.made == [], "nothing is made to be deleted"
+
+
+async def test_a_voice_without_a_recording_is_refused_as_before(tmp_path: Path):
+    await VoiceStore(builtin, tmp_path).add(made_with("turbo"), "anna")
+    assert files(tmp_path) == ["anna.safetensors"]
+    with pytest.raises(FailedPrecondition) as raised:
+        await store_of(tmp_path, Maker("multilingual")).get("anna")
+    assert raised.value.reason == "VOICE_OF_ANOTHER_MODEL"
+
+
+@pytest.mark.parametrize("fault", ["lost", "refused"])
+async def test_a_recording_that_cannot_be_used_is_refused_and_logged(
+    fault: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    await VoiceStore(builtin, tmp_path).add(made_with("turbo"), "anna", b"recorded")
+    maker = Maker("multilingual")
+    if fault == "lost":
+        (recording,) = (tmp_path / "recordings").iterdir()
+        recording.unlink()
+    else:
+        maker.failure = InvalidInput("audio", "audio is too short; it must be longer.", "AUDIO_TOO_SHORT")
+    with pytest.raises(FailedPrecondition) as raised:
+        await store_of(tmp_path, maker).get("anna")
+    assert raised.value.reason == "VOICE_OF_ANOTHER_MODEL"
+    assert "voice anna cannot be made again from its recording" in caplog.text
+
+
+async def test_a_recording_of_a_voice_that_could_not_be_stored_is_deleted(tmp_path: Path):
+    store = store_of(tmp_path, None, "turbo")
+    store._files.ids = set  # type: ignore[method-assign]
+    await VoiceStore(builtin, tmp_path).add(ANNA, "anna")  # by another server, in the meantime
+    with pytest.raises(AlreadyExists):
+        await store.add(made_with("turbo"), "anna", b"recorded")
+    assert list((tmp_path / "recordings").iterdir()) == []

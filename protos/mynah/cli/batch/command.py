@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mynah.batch.output_dir import MANIFEST, OutputDir
 from mynah.batch.run import FAILED, Progress, RetryPolicy, failures_as_lines, run_batch
-from mynah.batch.script import Item, read_script
+from mynah.batch.script import Item, ModelSettings, read_script
 from mynah.batch.store import read_bytes
 from mynah.batch.stream_speaker import StreamSpeaker
 from mynah.cli.text_input import lines_of
@@ -31,8 +31,9 @@ async def batch(args: argparse.Namespace, connect: Callable[[list[str]], Client]
     """
     if args.jobs is not None and args.jobs < 1:
         raise InvalidArgument(f"--jobs is {args.jobs}; it must be at least 1.", reason="JOBS_INVALID", field="jobs")
-    settings = text_settings(args)
-    items = read_script(lines_of(await asyncio.to_thread(read_bytes, args.script), args.script), settings, args.speed)
+    settings, of_model = text_settings(args), ModelSettings(args.language, args.cfg_weight, args.exaggeration)
+    lines = lines_of(await asyncio.to_thread(read_bytes, args.script), args.script)
+    items = read_script(lines, settings, args.speed, of_model)
     started_s = time.monotonic()
     bar = ProgressBar(started_s, live=sys.stderr.isatty() and not args.quiet)
     if args.ray is None:
@@ -71,7 +72,8 @@ async def _on_ray(args: argparse.Namespace, items: list[Item], settings: TextSet
     engines = Engines(
         args.workers, args.jobs or _JOBS_OF_ENGINE, args.worker_cpus, args.worker_gpus, _options(args.engine)
     )
-    how = HowToSpeak(settings, args.speed, args.subtitles, args.word_guard, args.retry_s)
+    of_model = ModelSettings(args.language, args.cfg_weight, args.exaggeration)
+    how = HowToSpeak(settings, args.speed, args.subtitles, args.word_guard, args.retry_s, of_model)
 
     def run() -> Progress:
         with ray_run.connected(args.ray):

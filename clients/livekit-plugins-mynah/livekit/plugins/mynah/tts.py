@@ -47,12 +47,17 @@ class TTS(tts.TTS):
         tls: mynah.Tls | bool = False,
         word_times: bool = False,
         word_guard: bool | None = None,
+        language: str | None = None,
+        cfg_weight: float | None = None,
+        exaggeration: float | None = None,
     ) -> None:
         """`server`, `tls` and `api_key` are those of `mynah.Client`; `voice` is an id or a name.
 
         `speed` is 0.5 to 2, at the voice's pitch; None: 1.
         `text_settings` says how text is read: its numbers, Markdown, emoji and pauses, and a dictionary of respellings.
         `first_segment` is "sentence", "clause" or "auto": where the first speech of an answer may end.
+        `language` is one of the model's, e.g. "de"; `cfg_weight` (0 to 2) and `exaggeration` (0.25 to 2) are for models
+        that have them: `(await client.info())` lists all three.
         `word_times` gives LiveKit the words with their times, for an aligned transcript: for servers whose
         `(await client.info()).word_times` is true.
         """
@@ -69,6 +74,7 @@ class TTS(tts.TTS):
         self._sampling = sampling
         self._speed = speed
         self._text_settings, self._first_segment = text_settings, first_segment
+        self._language, self._cfg_weight, self._exaggeration = language, cfg_weight, exaggeration
         self._connections = AsyncExitStack()
         self._connecting = asyncio.Lock()
         self._client: mynah.Client | None = None
@@ -88,12 +94,18 @@ class TTS(tts.TTS):
         sampling: mynah.Sampling | None = None,
         speed: float | None = None,
         text_settings: mynah.TextSettings | None = None,
+        language: str | None = None,
+        cfg_weight: float | None = None,
+        exaggeration: float | None = None,
     ) -> None:
         """Changes what is given, for the streams that follow."""
         self._voice = voice or self._voice
         self._sampling = sampling or self._sampling
         self._speed = self._speed if speed is None else speed
         self._text_settings = text_settings or self._text_settings
+        self._language = language or self._language
+        self._cfg_weight = self._cfg_weight if cfg_weight is None else cfg_weight
+        self._exaggeration = self._exaggeration if exaggeration is None else exaggeration
 
     def synthesize(
         self, text: str, *, conn_options: APIConnectOptions = DEFAULT_API_CONNECT_OPTIONS
@@ -119,6 +131,9 @@ class TTS(tts.TTS):
             first_segment=self._first_segment,
             word_times=self._word_times,
             word_guard=self._word_guard,
+            language=self._language,
+            cfg_weight=self._cfg_weight,
+            exaggeration=self._exaggeration,
         )
 
     async def aclose(self) -> None:

@@ -1,0 +1,1 @@
+"""How languages write: where their sentences and clauses end, and how long a segment may be."""

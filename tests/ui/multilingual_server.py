@@ -1,0 +1,16 @@
+"""`mynah-serve` with a fake engine whose model has what Multilingual has. Takes the same flags."""
+
+import engines
+from engines.fake import MULTILINGUAL, FakeEngine, Script
+
+
+def load(config, observer=None):
+    return FakeEngine(Script(token_s=0.002, abilities=MULTILINGUAL), max_streams=config.max_streams)
+
+
+engines.load = load
+
+if __name__ == "__main__":
+    from service.__main__ import main
+
+    main()

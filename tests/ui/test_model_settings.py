@@ -1,0 +1,61 @@
+"""Controls of what only some models have: they appear where the model has it, and stand at its defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser
+
+from tests.ui.processes import Process, multilingual_process, page_process
+from tests.ui.visitor import Visitor
+
+KNOBS = ("cfg-weight", "exaggeration", "min-p")
+
+
+@pytest.fixture(scope="module")
+def multilingual_url() -> Iterator[str]:
+    with multilingual_process() as server, page_process("--server", server.address) as page:
+        yield page.address
+
+
+def slider(visitor: Visitor, name: str) -> float:
+    return float(visitor.page.locator(f"#{name} input[type=number]").input_value())
+
+
+def test_a_model_of_english_alone_has_no_such_controls(visitor: Visitor, server: Process):
+    visitor.expert()
+    visitor.wait("window.mynahServer?.up")
+    assert not visitor.page.locator("#language-field").is_visible()
+    assert [visitor.page.locator(f"#{name}-a").count() for name in KNOBS] == [0, 0, 0]
+    assert (slider(visitor, "top-p-a"), slider(visitor, "top-k-a")) == (0.95, 1000)
+
+
+def test_what_is_chosen_reaches_the_stream(browser: Browser, multilingual_url: str):
+    with Visitor.on(browser, multilingual_url) as visitor:
+        visitor.expert()
+        visitor.page.locator("#language-field").wait_for()
+        assert visitor.page.locator("#language option").count() == 23
+        visitor.page.get_by_label("Language").select_option(label="German")
+        for name, value in zip(KNOBS, ("0.3", "0.7", "0.1"), strict=True):
+            visitor.page.locator(f"#{name}-a input").fill(value)
+        visitor.speak("Guten Tag.")
+        visitor.finished()
+        opened = visitor.evaluate("mynah.player.recordings.a.resolved")
+        assert (opened["language"], opened["cfg_weight"], opened["exaggeration"]) == ("de", 0.3, 0.7)
+        visitor.page.reload()
+        visitor.page.locator("#language-field").wait_for()
+        assert visitor.page.get_by_label("Language").input_value() == "de"
+
+
+def test_sliders_stand_at_the_models_defaults_and_go_back_to_them(browser: Browser, multilingual_url: str):
+    with Visitor.on(browser, multilingual_url) as visitor:
+        visitor.expert()
+        top_p, top_k = (f"document.querySelector('#{name}-a input[type=number]').value" for name in ("top-p", "top-k"))
+        at_defaults = f"{top_p} === '1' && {top_k} === '0'"
+        visitor.wait(at_defaults)
+        visitor.page.locator("#top-p-a input[type=number]").fill("0.5")
+        visitor.page.locator("#cfg-weight-a input").fill("1.5")
+        visitor.page.locator("#settings-a").get_by_role("button", name="Back to defaults").click()
+        visitor.wait(at_defaults)
+        assert visitor.page.locator("#cfg-weight-a output").inner_text() == "0.5"
