@@ -81,8 +81,8 @@ async def stream_settings(
         first_segment,
         message.word_times,
         guarded,
-        message.continuity,
         language,
+        message.continuity,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
@@ -53,15 +53,15 @@ class Backlog:
         *,
         word_times: bool = False,
         word_guard: bool = False,
-        continuity: bool = False,
         language: str = "",
+        continuity: bool = False,
     ) -> None:
         """`early_start` may end a sentence while there is no other work; then `on_early_work` is called.
 
-        `word_times`, `word_guard`, `continuity`, `language`: as of every Segment.
+        `word_times`, `word_guard`, `language`, `continuity`: as of every Segment.
         """
-        self._flags = {"word_times": word_times, "word_guard": word_guard, "continuity": continuity}
         self._language = language
+        self._flags = {"word_times": word_times, "word_guard": word_guard, "continuity": continuity}
         self._early_start, self._on_early_work = early_start, on_early_work
         self._reader = reader
         self._max_chars, self._max_flushes = max_chars, max_flushes
@@ -207,24 +207,19 @@ class Backlog:
                 self._work.append(Silence(self._segments, item.duration_s))
                 self._segments += 1
             else:
-                segment = self._segment(item)
+                segment = _segment(self._segments, item, self._language, self._flags)
                 self._work.append(segment)
                 self._segments += 1
                 self._queued_chars += len(segment.written)
         if items:
             self._more.set()
 
-    def _segment(self, utterance: Utterance) -> Segment:
-        reading = utterance.reading
-        same = reading.spoken == reading.written and not reading.spans
-        return Segment(
-            self._segments,
-            reading.spoken,
-            utterance.speed,
-            reading=None if same else reading,
-            language=self._language,
-            **self._flags,
-        )
+
+def _segment(index: int, utterance: Utterance, language: str, flags: Mapping[str, bool]) -> Segment:
+    reading = utterance.reading
+    same = reading.spoken == reading.written and not reading.spans
+    written = None if same else reading
+    return Segment(index, reading.spoken, utterance.speed, reading=written, language=language, **flags)
 
 
 def _now_s() -> float:
