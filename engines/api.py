@@ -76,7 +76,6 @@ class EngineInfo:
     has_exaggeration: bool = False
     has_min_p: bool = False
     languages: tuple[str, ...] = ()
-    continuity: bool = False
 
     @property
     def default_language(self) -> str:

@@ -6,7 +6,7 @@ Each row attends to exactly its own sequence's positions: there is no padding, a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -27,13 +27,13 @@ class CacheSlot(Slot, Protocol):
 Attend = Callable[[int, Tensor], Sequence[Tensor]]
 
 
-def attention_of(spans: Sequence[Span[CacheSlot]], device: torch.device, dtype: torch.dtype) -> Attend:
+def attention_of(spans: Sequence[Span[Any]], device: torch.device, dtype: torch.dtype) -> Attend:
     """The attention of one step's spans. Those of one row come first, as in every step."""
     single = next((i for i, span in enumerate(spans) if span.rows > 1), len(spans))
     slots = [span.slot for span in spans[:single] if isinstance(span.slot, KvSlot)]
     width = _simd_width(slots[0].memory) if slots and len(slots) == single else None
     if width is None or any(span.tap is not None and span.tap.constrains for span in spans):
-        return _attend_to_spans(spans, [_causal_mask(span, device, dtype) for span in spans])
+        return _attend_to_spans(spans, [causal_mask(span, device, dtype) for span in spans])
     others = attention_of(spans[single:], device, dtype)
     return _attend_to_rows([cast(Span[KvSlot], span) for span in spans[:single]], width, others)
 
@@ -87,7 +87,7 @@ def _attend_to_spans(spans: Sequence[Span[CacheSlot]], masks: Sequence[Tensor | 
     return attend
 
 
-def _causal_mask(span: Span[CacheSlot], device: torch.device, dtype: torch.dtype) -> Tensor | None:
+def causal_mask(span: Span[CacheSlot], device: torch.device, dtype: torch.dtype) -> Tensor | None:
     """The mask that SDPA adds to the scores, (rows, start + rows): row i sees positions up to start + i. None: all."""
     if span.rows == 1:
         return None

@@ -434,8 +434,8 @@ def index_by_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def mask_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tensor of a step on another device than the net."""
-    made = attention_module._causal_mask
-    monkeypatch.setattr(attention_module, "_causal_mask", lambda span, _, dtype: made(span, torch.device("cpu"), dtype))
+    made = attention_module.causal_mask
+    monkeypatch.setattr(attention_module, "causal_mask", lambda span, _, dtype: made(span, torch.device("cpu"), dtype))
 
 
 def errors_of_a_short_walk(gpu: FakeStep) -> list[str]:

@@ -42,11 +42,13 @@ def requirements(wheel: Path) -> set[str]:
     return {re.split(r"[<>=!~ ;\[]", need)[0] for need in needs}
 
 
-def test_both_have_one_version():
+def test_all_have_one_version():
     assert VERSION == CLIENT_VERSION
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["dependencies"] == [f"{CLIENT}=={VERSION}"]
-    assert (ROOT / "protos/LICENSE").read_text() == (ROOT / "LICENSE").read_text()
+    assert json.loads((ROOT / "clients/typescript/package.json").read_text())["version"] == VERSION
+    for folder in ("protos", "clients/typescript"):
+        assert (ROOT / folder / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
 
 
 def test_the_client_is_pure_python_with_the_contract_inside(client: Path):

@@ -50,6 +50,7 @@ def test_the_check_of_a_wheel_wants_the_kernels_and_the_model(server: Path, tmp_
     assert check(tmp_path).stderr == "The wheel has no compiled kernels.\n"
 
 
+@pytest.mark.timeout(900)  # it compiles
 @pytest.mark.skipif(NEWEST is None, reason="there is no Python 3.13 on this machine")
 def test_python_313_builds_the_server_and_its_kernels_compute(client: Path, folder: Path, server: Path, tmp_path: Path):
     newcomer = Newcomer.arrive(tmp_path, NEWEST)

@@ -64,8 +64,10 @@ def identity(made: Export, graph: str, settings: BuildSettings, trt: TensorRT) -
 def build_engines(
     made: Export, folder: Path, settings: BuildSettings, trt: TensorRT, graphs: Sequence[str] = ()
 ) -> dict[str, Path]:
-    """Build the engines of an export that `folder` lacks: those of `graphs`, or of the settings'. Returns the paths of
-    all. Raises ExportError."""
+    """Build the engines of an export that `folder` lacks. Returns the paths of all. Raises ExportError.
+
+    graphs: some of the settings'; (): all of them
+    """
     if trt.portable and settings.architecture not in RTX_ARCHITECTURES:
         raise ExportError(
             f"{trt.name} does not support {settings.architecture}, only {', '.join(RTX_ARCHITECTURES)}; "
