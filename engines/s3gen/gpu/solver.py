@@ -49,10 +49,6 @@ class Solver:
         self._row_bytes = most_rows * np.dtype(np.float32).itemsize
         self._times = self._send(np.repeat(np.array(times, np.float32), most_rows))
 
-    def check_capturable(self, context: Call, stream: Any, sizes: Sizes) -> None:
-        """As Engine.check_capturable, of the step's engine."""
-        self._step.check_capturable(context.context, stream, sizes)
-
     def _send(self, times: np.ndarray[Any, np.dtype[np.float32]]) -> int:
         """The address of the times, each as often as the largest call has rows."""
         device = self.device
