@@ -191,18 +191,18 @@ class EngineConfig:
         "torch; cached on torch_graphs alone)",
         choices=S3GEN_DTYPES,
     )
-    max_batch: int | None = option(
-        None,
-        "windows of several streams that share a call of S3Gen, at most; with 1 no other stream changes how samples "
-        "are rounded; default: 8 on a CPU, where only small nets share calls, and 16 on a GPU",
-        metavar="COUNT",
-    )
     s3gen_steps: str = option(
         "auto",
         "steps in which S3Gen makes a mel out of noise: auto (as published: 10 with guidance for standard and "
         "multilingual, else 2; 2 on a CPU that is found at start not to speak in real time with 10, if the model's "
         "folder also holds s3gen_meanflow.safetensors), 2 (the nets of that file) or 10",
         choices=S3GEN_STEPS,
+    )
+    max_batch: int | None = option(
+        None,
+        "windows of several streams that share a call of S3Gen, at most; with 1 no other stream changes how samples "
+        "are rounded; default: 8 on a CPU, where only small nets share calls, and 16 on a GPU",
+        metavar="COUNT",
     )
     strict_reference: bool = option(
         False,

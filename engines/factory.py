@@ -120,8 +120,6 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
     alignment = find_alignment(settled, checkpoint, device, encoder, default_voice)
     t3 = _make_t3(settled, checkpoint, device, setting, nets)
     constrained, observes = config.attention == "constrained", _observes_steps(t3.name, device)
-    if constrained and family.guided:
-        raise unsupported("attention", config.attention, f"{checkpoint.spec.name}, whose heads have two lanes", "free")
     aligner = alignment.aligner(observes, on_device(T3_PRIORITY, working), constrained=constrained)
     loaded = nets.take_s3gen(settled.s3gen_steps) if device == "cpu" else None
     s3gen = select_runtime(settled, checkpoint, device, loaded)
@@ -144,9 +142,9 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
         _no_bound if checkpoint.random_weights else encoder.max_speech_tokens,
         encoder.words,
         aligner,
-        Continuity() if isinstance(t3, LocalT3Backend) and not family.guided else None,
         family.end.silence_tokens,
         encoder.load_language,
+        Continuity() if isinstance(t3, LocalT3Backend) and not family.guided else None,
     )
     info = EngineInfo(
         model=checkpoint.spec.name,
@@ -168,12 +166,12 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
         load=None if choice is None else choice.load,
         word_times=aligner is not None,
         word_times_notice=alignment.notice,
-        continuity=stages.continuity is not None,
         sampling=sampling,
         guidance=family.guided,
         has_exaggeration=family.guided,
         has_min_p=family.guided,
         languages=checkpoint.spec.languages,
+        continuity=stages.continuity is not None,
     )
     memory, others = partial(device_memory, device), load_others(checkpoint.other_voice_paths)
     builder = _QuietBuilder(VoiceBuilder(checkpoint), exclusive)
@@ -364,6 +362,8 @@ def _for_family(config: EngineConfig, checkpoint: Checkpoint) -> EngineConfig:
         return config
     if config.t3 not in ("auto", "torch"):
         raise unsupported("t3", config.t3, spec.name, "auto or torch")
+    if config.attention != "free":
+        raise unsupported("attention", config.attention, spec.name, "free")
     return replace(config, t3="torch")
 
 

@@ -91,9 +91,9 @@ class Stages:
     runaway_tokens: Callable[..., int | None] = lambda *_: None  # the most speech tokens that a text can take
     words_of: Callable[..., tuple[Word, ...]] = lambda *_: ()  # of a Reading
     aligner: Aligner | None = None  # None: no segment asks for word times
-    continuity: Continuity | None = None  # None: no segment asks for it
     silence_tokens: int = SILENCE_TAIL_TOKENS  # that T3 closes every segment with
     load_language: Callable[[str], None] = lambda _: None  # slow, for a thread
+    continuity: Continuity | None = None  # None: no segment asks for it
 
 
 class Pipeline:

@@ -11,6 +11,7 @@ import torch
 
 from bench.gpu.results import Recorder
 from bench.gpu.steps import Machine
+from engines.model_spec import FlowSpec
 from engines.s3gen.gpu.trt import TensorRT, TensorRTMissing, load_tensorrt
 
 if TYPE_CHECKING:  # it needs ONNX
@@ -40,13 +41,12 @@ def _run(record: Recorder, machine: Machine, trt: TensorRT, label: str) -> str:
     from engines.s3gen.export.export import ExportSettings, export
     from engines.s3gen.gpu.build import BuildSettings, build_engines, engine_folder, engine_graphs
     from engines.s3gen.gpu.cuda import probe
-    from engines.s3gen.gpu.tensorrt import TensorRTRuntime, engine_bytes
+    from engines.s3gen.gpu.tensorrt import TensorRTRuntime
 
     checkpoint, gpu = machine.checkpoint(), probe()
-    graphs = engine_graphs(checkpoint.spec.flow)
-    settings = BuildSettings(gpu.architecture, gpu=gpu.name, graphs=graphs)
-    name = f"{label}{trt.name}"
-    made = export(checkpoint, ExportSettings(graphs, True, "fp16", 2), cache_dir=machine.cache_dir)
+    every = engine_graphs(checkpoint.spec.flow)
+    settings, name = BuildSettings(gpu.architecture, gpu=gpu.name, graphs=every), f"{label}{trt.name}"
+    made = export(checkpoint, ExportSettings(every, True, "fp16", 2), cache_dir=machine.cache_dir)
     free_before, _ = torch.cuda.mem_get_info()
 
     def loaded(cache_dir: Path | None) -> TensorRTRuntime | None:
@@ -58,7 +58,7 @@ def _run(record: Recorder, machine: Machine, trt: TensorRT, label: str) -> str:
     runtime = loaded(machine.cache_dir) or (None if label else loaded(None))  # where `prepare` puts them
     if runtime is None:
         # the tiny model's take seconds; of a large one as much as there is time for
-        settings = replace(settings, graphs=graphs if label else graphs[:1])
+        settings = replace(settings, graphs=every if label else every[:1])
         began_s = time.perf_counter()
         paths = build_engines(made, engine_folder(machine.cache_dir), settings, trt)
         record.measured(f"{name}: build of {', '.join(paths)}", time.perf_counter() - began_s, "s")
@@ -66,14 +66,16 @@ def _run(record: Recorder, machine: Machine, trt: TensorRT, label: str) -> str:
     if runtime is None:
         record.absent(f"{name}: engines", "build them first with mynah-engines prepare --engines here")
         return f"{trt.name} {trt.version}, the encoder alone"
-    planned = None if label else engine_bytes(checkpoint.spec.flow)
-    _check_memory(record, runtime, name, free_before - torch.cuda.mem_get_info()[0], planned)
+    used = free_before - torch.cuda.mem_get_info()[0]
+    _check_memory(record, runtime, name, used, checkpoint.spec.flow, judged=not label)
     _check_results(record, machine, trt, runtime, name)
     return f"{trt.name} {trt.version}"
 
 
-def _check_memory(record: Recorder, runtime: TensorRTRuntime, name: str, used: int, planned: int | None) -> None:
-    """`planned`: the most that engines and scratch memory may take; None: not judged."""
+def _check_memory(
+    record: Recorder, runtime: TensorRTRuntime, name: str, used: int, flow: FlowSpec, *, judged: bool
+) -> None:
+    from engines.s3gen.gpu.tensorrt import engine_bytes
 
     engines = runtime.engine_bytes
     for key, sizes in runtime.scratch_by_profile.items():
@@ -83,7 +85,8 @@ def _check_memory(record: Recorder, runtime: TensorRTRuntime, name: str, used: i
     # contexts that allocated memory of their own, beside the one block, would show as gigabytes
     fits = used < engines + runtime.scratch_bytes + runtime.buffer_bytes + _OVERHEAD_BYTES
     record.check(f"{name}: memory of contexts", fits, f"{used / 1e6:.0f} MB in use after loading")
-    if planned is not None:
+    if judged:
+        planned = engine_bytes(flow)
         within = engines + runtime.scratch_bytes <= planned
         record.check(f"{name}: within the plan", within, f"{planned / 1e6:.0f} MB are planned")
 

@@ -120,8 +120,8 @@ def open_checkpoint(
             return _fallback(spec, error)
     if model == TINY.name:
         return _embedded(f"This is {TINY.name}, {_ABOUT_TINY}.")
-    name, _, revision = model.partition("@")
-    if name in REPOSITORIES:
+    name, pinned, revision = model.partition("@")
+    if name in REPOSITORIES and bool(pinned) == bool(revision):
         return _from_hub(MODELS[name], hub, revision or None)
     if model.startswith(_RANDOM):
         return open_folder(materialise(_random_spec(model), seed, cache_dir, generator))

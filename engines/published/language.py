@@ -101,11 +101,7 @@ class PublishedNet:
         return EagerPass(self, slots, max_positions)
 
     def embed_prompt(
-        self,
-        voice: Voice,
-        text_tokens: Sequence[int],
-        sampling: Sampling | None = None,
-        context: Sequence[int] = (),
+        self, voice: Voice, text_tokens: Sequence[int], context: Sequence[int] = (), *, sampling: Sampling | None = None
     ) -> Tensor:
         """As Net.embed_prompt: [voice][text][start]."""
         assert voice.t3_prefix is not None

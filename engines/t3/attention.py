@@ -6,7 +6,7 @@ Each row attends to exactly its own sequence's positions: there is no padding, a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +27,7 @@ class CacheSlot(Slot, Protocol):
 Attend = Callable[[int, Tensor], Sequence[Tensor]]
 
 
-def attention_of(spans: Sequence[Span[CacheSlot]], device: torch.device, dtype: torch.dtype) -> Attend:
+def attention_of(spans: Sequence[Span[Any]], device: torch.device, dtype: torch.dtype) -> Attend:
     """The attention of one step's spans. Those of one row come first, as in every step."""
     single = next((i for i, span in enumerate(spans) if span.rows > 1), len(spans))
     slots = [span.slot for span in spans[:single] if isinstance(span.slot, KvSlot)]

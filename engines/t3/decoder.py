@@ -221,7 +221,8 @@ class T3Decoder:
     def _begin_prompt(self, sequence: Sequence, slot: Slot) -> None:
         """Embed the prompt and load the voice's prefix if it is cached; the rows behind it remain to be read."""
         request = sequence.request
-        sequence.prompt = self._net.embed_prompt(request.voice, request.text_tokens, request.sampling, request.context)
+        voice, sampling = request.voice, request.sampling
+        sequence.prompt = self._net.embed_prompt(voice, request.text_tokens, request.context, sampling=sampling)
         slot.reserve(sequence.prompt.shape[0] + 1)
         prefix = self._prefixes.get(request.voice.key)
         if prefix is not None:

@@ -223,11 +223,7 @@ class T3Net:
         return EagerPass(self, slots, max_positions)
 
     def embed_prompt(
-        self,
-        voice: Voice,
-        text_tokens: Sequence[int],
-        sampling: Sampling | None = None,
-        context: Sequence[int] = (),
+        self, voice: Voice, text_tokens: Sequence[int], context: Sequence[int] = (), *, sampling: Sampling | None = None
     ) -> Tensor:
         """As Net.embed_prompt. Does not depend on `sampling`."""
         prompt_tokens = voice.t3_prompt_tokens.tolist()

@@ -94,16 +94,12 @@ class Net(Protocol):
         ...
 
     def embed_prompt(
-        self,
-        voice: Voice,
-        text_tokens: Sequence[int],
-        sampling: Sampling | None = None,
-        context: Sequence[int] = (),
+        self, voice: Voice, text_tokens: Sequence[int], context: Sequence[int] = (), *, sampling: Sampling | None = None
     ) -> Tensor:
         """All rows of a prompt, the voice's first, (positions, ..., width).
 
+        context: that of a T3Request; empty for a family whose engine has no continuity
         sampling: for a family whose prompt depends on it; None: the family's defaults
-        context: that of a T3Request
         """
         ...
 

@@ -47,6 +47,22 @@ _HEAD = "# Written by `python -m k8s.helm` from k8s/base, k8s/components and k8s
 _CHECKSUM = '{{ include (print $.Template.BasePath "/configmap-mynah-settings.yaml") . | sha256sum }}'
 
 
+_NOTES = """\
+The servers are ready when this returns:
+  kubectl -n {{ .Release.Namespace }} rollout status deployment/mynah --timeout=30m
+{{- if .Values.components.tls }}
+They wait for the Secret mynah-tls, with tls.crt and tls.key.
+{{- end }}
+{{- if .Values.components.keys }}
+They wait for the Secret mynah-keys, with keys.json (mynah-keys keys.json add NAME).
+{{- end }}
+{{- if or .Values.components.sharedVoices .Values.components.sharedModels }}
+Their volumes need the storage class {{ .Values.storage.class }}.
+{{- end }}
+docs/deploy-eks.md has the steps, docs/operations.md what to watch.
+"""
+
+
 def write(folder: Path) -> None:
     """Writes the chart into a folder. Raises Conflict where two components could not be switched alone."""
     named = switches()
@@ -57,7 +73,7 @@ def write(folder: Path) -> None:
     (folder / "templates").mkdir(parents=True, exist_ok=True)
     for old in (folder / "templates").iterdir():
         old.unlink()
-    for name, text in templates.items():
+    for name, text in (templates | {"NOTES.txt": _NOTES}).items():
         (folder / "templates" / name).write_text(text)
     (folder / "Chart.yaml").write_text(_HEAD + yaml.safe_dump(_CHART, sort_keys=False))
     (folder / "values.yaml").write_text(_HEAD + _values_text(values))

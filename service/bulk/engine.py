@@ -72,6 +72,7 @@ class Engine:
             others=lambda: self._engine.other_voices,
             time_limit_s=self._config.store_timeout_s,
             voice_models=lambda: self._engine.info.voice_models,
+            make_voice=self._engine.make_voice,
         )
         self._handler = SpeechHandler(self._engine, VoiceLookup(voices), self._admission, self._config.policy)
         try:

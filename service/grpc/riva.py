@@ -72,7 +72,7 @@ _TEXT = ("markup", "unspeakable_text", "drop_thinking", "normalize", "emoji", "p
 _SWITCHES = ("word_guard", "continuity")
 # the model's own, as the contract names them, and NIM's name for one of them
 _MODEL = {"cfg_weight": "cfg_weight", "exaggeration": "exaggeration", "exaggeration_factor": "exaggeration"}
-_OTHERS = (_CONSENT, _SPEED, _FIRST_SEGMENT, _SCHEDULE, *_TEXT, *_SWITCHES, *_MODEL)  # beside those of sampling
+_KEYS = (_CONSENT, _SPEED, _FIRST_SEGMENT, _SCHEDULE, *_TEXT, *_SWITCHES, *_MODEL)  # beside those of sampling
 _SWITCH = {"false": False, "true": True}
 _PROMPT = "zero_shot_data.audio_prompt"
 # at least; Opus is too small to matter
@@ -326,11 +326,11 @@ def _voice_id(request: Any) -> str:
 def _sampling(request: Any) -> speech_pb2.Sampling:
     sampling = speech_pb2.Sampling()
     for key, text in request.custom_configuration.items():
-        if key in _OTHERS:
+        if key in _KEYS:
             continue
         field = f"custom_configuration[{key}]"
         if key not in _SAMPLING:
-            allowed = ", ".join([*_OTHERS, *_SAMPLING])
+            allowed = ", ".join([*_KEYS, *_SAMPLING])
             message = f"{field} is unknown; custom_configuration may hold {allowed}."
             raise InvalidInput(field, message, "CONFIGURATION_UNKNOWN", value=text, allowed=allowed)
         value = _number(key, _SAMPLING[key], text, "SAMPLING_OUT_OF_RANGE")

@@ -46,6 +46,7 @@ def logged_stream(stream_id: str, key: str, origin: Origin, session: Session) ->
         "voice_id": settings.voice_id,
         "audio_format": settings.audio.audio_format.value,
         "sample_rate_hz": settings.audio.sample_rate_hz,
+        "language": settings.language,
     }
     write_event(log, "stream opened", who | opened)
     open_streams = metrics.CALLER_STREAMS_ACTIVE.labels(origin.surface, key)
@@ -79,7 +80,15 @@ def _outcome_of(error: BaseException) -> str:
     return failure_of(cause).reason
 
 
-def audit_voice(what: str, key: str, origin: Origin, voice_id: str | None = None, consent: str | None = None) -> None:
+def audit_voice(
+    what: str,
+    key: str,
+    origin: Origin,
+    voice_id: str | None = None,
+    consent: str | None = None,
+    recording_kept: bool | None = None,
+) -> None:
     """Writes an audit's line about a voice that was made or deleted, and counts it."""
     metrics.VOICE_CHANGES.labels(_VOICE_CHANGES[what]).inc()
-    write_event(log, what, {"voice_id": voice_id, "consent": consent, "key": key, **asdict(origin)}, audit=True)
+    about: dict[str, Field] = {"voice_id": voice_id, "consent": consent, "recording_kept": recording_kept}
+    write_event(log, what, {**about, "key": key, **asdict(origin)}, audit=True)

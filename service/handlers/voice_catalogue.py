@@ -56,7 +56,7 @@ class VoiceCatalogue:
         recording = audio if new.keep_recording else None
         stored = await self._voices.add(agreed, _id_of(new), recording, levelled=normalize_loudness)
         VOICE_CREATION.observe(monotonic() - began_s)
-        self._audit("voice created", stored.voice_id, origin, CONSENT)
+        self._audit("voice created", stored.voice_id, origin, CONSENT, recording is not None)
         return self._message(stored)
 
     async def get(self, voice_id: str) -> voices_pb2.Voice:
@@ -75,8 +75,10 @@ class VoiceCatalogue:
         await self._voices.remove(resolved)
         self._audit("voice deleted", resolved, origin)
 
-    def _audit(self, what: str, voice_id: str, origin: Origin, consent: str | None = None) -> None:
-        audit_voice(what, self._authenticator.caller().name, origin, voice_id, consent)
+    def _audit(
+        self, what: str, voice_id: str, origin: Origin, consent: str | None = None, recording_kept: bool | None = None
+    ) -> None:
+        audit_voice(what, self._authenticator.caller().name, origin, voice_id, consent, recording_kept)
 
     def _message(self, stored: VoiceSummary) -> voices_pb2.Voice:
         return messages.voice(stored, self._voices.kept)

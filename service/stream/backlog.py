@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
@@ -207,24 +207,20 @@ class Backlog:
                 self._work.append(Silence(self._segments, item.duration_s))
                 self._segments += 1
             else:
-                segment = self._segment(item)
+                segment = _segment(self._segments, item, self._flags, self._language)
                 self._work.append(segment)
                 self._segments += 1
                 self._queued_chars += len(segment.written)
         if items:
             self._more.set()
 
-    def _segment(self, utterance: Utterance) -> Segment:
-        reading = utterance.reading
-        same = reading.spoken == reading.written and not reading.spans
-        return Segment(
-            self._segments,
-            reading.spoken,
-            utterance.speed,
-            reading=None if same else reading,
-            language=self._language,
-            **self._flags,
-        )
+
+def _segment(index: int, utterance: Utterance, flags: Mapping[str, bool], language: str) -> Segment:
+    reading = utterance.reading
+    same = reading.spoken == reading.written and not reading.spans
+    return Segment(
+        index, reading.spoken, utterance.speed, reading=None if same else reading, language=language, **flags
+    )
 
 
 def _now_s() -> float:

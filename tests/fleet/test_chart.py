@@ -73,7 +73,7 @@ def by_helm(name: str) -> Objects:
 
 def manifests(answer: dict[str, str] | str) -> Objects:
     assert isinstance(answer, dict), answer
-    return keyed([manifest for text in answer.values() for manifest in parsed(text)])
+    return keyed([manifest for name, text in answer.items() if name.endswith(".yaml") for manifest in parsed(text)])
 
 
 def comparable(objects: Objects) -> Objects:
@@ -170,6 +170,17 @@ def test_rules_keep_their_own_templates_and_the_runbooks_have_your_address():
     assert "{{ $labels.pod }}" in text
     assert "https://wiki.example/speech/operations.md#mynaht3down" in text
     assert "docs.example.com" not in text
+
+
+def test_the_notes_name_the_secrets_that_pods_wait_for():
+    text: dict[str, str] = {}
+    for name in ("a10g", "dev"):
+        answer = answers()[name]
+        assert isinstance(answer, dict)
+        text[name] = answer["mynah/templates/NOTES.txt"]
+    assert "mynah-tls" in text["a10g"]
+    assert "mynah-shared" in text["a10g"]
+    assert "Secret" not in text["dev"]
 
 
 def test_two_components_that_change_one_node_are_found():

@@ -23,6 +23,7 @@ TEXT = "The harbour was quiet that morning, and the boats lay still."
 # without samples on a healthy server without a GPU, TLS and Kubernetes
 _NOT_HERE = ("mynah_gpu_memory", "mynah_window_fallbacks", "mynah_t3_kv_cache_ratio", "mynah_word_guard")
 _NOT_HERE += ("DCGM_", "kube_", "kubelet_", "ALERTS", "mynah_engine_refused", "mynah_certificate_expiry")
+_NOT_HERE += ("mynah_failed_captures",)
 
 
 async def speak_on(client: mynah.Client, until: asyncio.Event) -> None:

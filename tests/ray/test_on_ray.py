@@ -21,7 +21,7 @@ import engines
 import mynah
 from engines.config import EngineConfig
 from mynah.batch.ray import Engines, HowToSpeak
-from mynah.batch.ray_run import run_on_ray
+from mynah.batch.ray_run import LOCAL, connected, run_on_ray
 from mynah.batch.run import Progress
 from mynah.batch.script import Item, read_script
 from mynah.batch.store import open_store
@@ -38,6 +38,7 @@ TEXTS = [
 LINES = [json.dumps({"text": text, "name": f"line-{number}"}) for number, text in enumerate(TEXTS * 2)]
 TINY = (("model", "tiny"), ("device", "cpu"), ("voices_dir", "memory"), ("log_level", "warning"))
 TWO = Engines(count=2, jobs=4, options=TINY)
+pytestmark = pytest.mark.timeout(1200)  # Ray's processes start slowly on a busy machine
 
 
 class Cut(BaseException):
@@ -71,12 +72,8 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
     """The address of a cluster of two CPUs, whatever this machine has."""
-    os.environ["RAY_raylet_start_wait_time_s"] = "240"  # noqa: SIM112  Ray gives up after a minute on a busy machine
-    own = {"num_cpus": 2, "object_store_memory": 100_000_000, "include_dashboard": False}
-    ray.init(address="local", log_to_driver=False, logging_level="error", **own)
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    yield ray.get_runtime_context().gcs_address
-    ray.shutdown()
+    with connected(LOCAL, cpus=2):
+        yield ray.get_runtime_context().gcs_address
 
 
 def audio(folder: Path) -> dict[str, bytes]:

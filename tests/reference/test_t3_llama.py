@@ -74,7 +74,8 @@ def test_conditioning_is_upstreams(pair: Pair) -> None:
         of = voice(1, tokens)
         with torch.inference_mode():
             expected = pair.upstream.prepare_conditioning(theirs.conditioning(of, exaggeration))[0]
-            ours = pair.ours.embed_prompt(of, [1, 2, 3], sampling(exaggeration=exaggeration, cfg_weight=0.0))[:34, 0]
+            settings = sampling(exaggeration=exaggeration, cfg_weight=0.0)
+            ours = pair.ours.embed_prompt(of, [1, 2, 3], sampling=settings)[:34, 0]
         torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
         assert expected.std(0).mean() > 0.1
 

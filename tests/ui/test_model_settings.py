@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser
 
-from tests.ui.processes import Process, multilingual_process, page_process
+from tests.ui.processes import SERVER_PYTHON, Process, page_process, running_process
 from tests.ui.visitor import Visitor
 
 KNOBS = ("cfg-weight", "exaggeration", "min-p")
@@ -15,7 +15,12 @@ KNOBS = ("cfg-weight", "exaggeration", "min-p")
 
 @pytest.fixture(scope="module")
 def multilingual_url() -> Iterator[str]:
-    with multilingual_process() as server, page_process("--server", server.address) as page:
+    command = [str(SERVER_PYTHON), "-m", "tests.ui.multilingual_server"]
+    command += ["--voices-dir", "memory", "--grace-s", "0", "--max-streams", "4"]
+    with (
+        running_process(command, r"listening on (\S+)", "serving after") as server,
+        page_process("--server", server.address) as page,
+    ):
         yield page.address
 
 

@@ -61,8 +61,13 @@ def identity(made: Export, graph: str, settings: BuildSettings, trt: TensorRT) -
     return EngineIdentity(graph, made.graph_hash(graph), settings.architecture, version, precision, profiles, gpu)
 
 
-def build_engines(made: Export, folder: Path, settings: BuildSettings, trt: TensorRT) -> dict[str, Path]:
-    """Build the engines of an export that `folder` lacks. Returns the paths of all. Raises ExportError."""
+def build_engines(
+    made: Export, folder: Path, settings: BuildSettings, trt: TensorRT, graphs: Sequence[str] = ()
+) -> dict[str, Path]:
+    """Build the engines of an export that `folder` lacks. Returns the paths of all. Raises ExportError.
+
+    graphs: some of the settings'; (): all of them
+    """
     if trt.portable and settings.architecture not in RTX_ARCHITECTURES:
         raise ExportError(
             f"{trt.name} does not support {settings.architecture}, only {', '.join(RTX_ARCHITECTURES)}; "
@@ -70,7 +75,7 @@ def build_engines(made: Export, folder: Path, settings: BuildSettings, trt: Tens
         )
     folder.mkdir(parents=True, exist_ok=True)
     paths = {}
-    for name in settings.graphs:
+    for name in graphs or settings.graphs:
         wanted = identity(made, name, settings, trt)
         try:
             paths[name] = find_engine(folder, wanted)

@@ -108,7 +108,7 @@ def attention_to_text(net: TorchNet, voice: Voice, text_tokens: tuple[int, ...],
     text, tap = text_positions(net.text_start(voice), text_tokens), _AllQueries()
     with torch.inference_mode():
         # without guidance there is one lane, that with text
-        prompt = net.embed_prompt(voice, text_tokens, replace(net.family.sampling, cfg_weight=0.0))
+        prompt = net.embed_prompt(voice, text_tokens, sampling=replace(net.family.sampling, cfg_weight=0.0))
         speech = net.embed_speech(speech_tokens)
         first, rows = len(prompt), len(prompt) + len(speech)
         slot = net.new_slot(rows)

@@ -134,7 +134,7 @@ class ForcedAligner:
         for segment in segments:  # one by one, because a prompt is long
             voice = segment.request.voice
             context, unguided = segment.request.context, replace(segment.request.sampling, cfg_weight=0.0)
-            prompt = self._net.embed_prompt(voice, segment.request.text_tokens, unguided, context)
+            prompt = self._net.embed_prompt(voice, segment.request.text_tokens, context, sampling=unguided)
             segment.slot.reserve(len(prompt))
             cached = self._prefixes.get(voice.key)
             if cached is not None:

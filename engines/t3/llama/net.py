@@ -21,7 +21,7 @@ from engines.config import Sampling
 from engines.device import to_device
 from engines.kernels.dense import WeightFormat
 from engines.model_spec import START_SPEECH_TOKEN, LlamaSpec, ModelSpec
-from engines.t3.attention import causal_mask
+from engines.t3.attention import attention_of
 from engines.t3.family import LLAMA
 from engines.t3.linear import Linear, min_rows, release_packing_memory
 from engines.t3.llama.conditioning import Conditioning
@@ -57,33 +57,52 @@ class _RmsNorm:
 
 
 class _Rows:
-    """What all blocks of a pass share: spans with their masks, and the rotations of all rows, (R, 1, 1, head dim)."""
+    """What all blocks of a pass share: the rotations of all rows, (R, 1, 1, head dim), and the attention of the spans
+    that have as many lanes."""
 
-    def __init__(self, spans: Sequence[Span[LaneSlot]], masks: Sequence[Tensor | None], cos: Tensor, sin: Tensor):
-        self._spans, self._masks, self._cos, self._sin = spans, masks, cos, sin
+    def __init__(
+        self, spans: Sequence[Span[LaneSlot]], cos: Tensor, sin: Tensor, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self._spans, self._cos, self._sin = spans, cos, sin
+        groups: dict[int, list[Span[Any]]] = {
+            lanes: [span for span in spans if span.slot.lanes == lanes] for lanes in (1, 2)
+        }
+        self._attends = {lanes: attention_of(group, device, dtype) for lanes, group in groups.items() if group}
 
     def attend(self, layer: int, qkv: Tensor) -> list[Tensor]:
-        """qkv (R, 3, heads, dim) -> the attention's results, (rows x lanes, width) of each span."""
-        turned = self._turned(qkv[: len(self._cos), :2])
-        outputs, first = [], 0
-        for span, mask in zip(self._spans, self._masks, strict=True):
-            lanes = span.slot.lanes
-            rows = slice(first, first + span.rows * lanes)
-            query, key, value = (
-                part.reshape(span.rows, lanes * part.shape[1], -1)
-                for part in (turned[rows, 0], turned[rows, 1], qkv[rows, 2])
-            )  # (rows, lanes x heads, dim)
-            keys, values = span.slot.write(layer, span.start, torch.stack([key, value], 1))
-            if span.tap is not None:
-                span.tap.take(layer, query[:, : qkv.shape[2]], span.start + span.rows)
-            mixed = F.scaled_dot_product_attention(query.transpose(0, 1).unsqueeze(0), keys, values, attn_mask=mask)
-            outputs.append(mixed.transpose(1, 2).reshape(span.rows * lanes, -1))
-            first += span.rows * lanes
-        return outputs
+        """qkv (R or more, 3, heads, dim) -> the attention's results, (rows x lanes, width) of each span."""
+        turned = self._turned(qkv[: len(self._cos)])
+        sizes = [span.rows * span.slot.lanes for span in self._spans]
+        parts = list(torch.split(turned, sizes))
+        return self._one_group(layer, turned) if len(self._attends) == 1 else self._two_groups(layer, parts)
 
-    def _turned(self, x: Tensor) -> Tensor:
+    def _one_group(self, layer: int, rows: Tensor) -> list[Tensor]:
+        (lanes, attend), width = next(iter(self._attends.items())), rows.shape[2] * rows.shape[3]
+        return [mixed.reshape(-1, width) for mixed in attend(layer, _side_by_side(rows, lanes))]
+
+    def _two_groups(self, layer: int, parts: list[Tensor]) -> list[Tensor]:
+        results: list[Tensor] = [parts[0]] * len(parts)
+        for lanes, attend in self._attends.items():
+            places = [place for place, span in enumerate(self._spans) if span.slot.lanes == lanes]
+            rows = torch.cat([parts[place] for place in places])
+            mixed = torch.cat(list(attend(layer, _side_by_side(rows, lanes)))).reshape(len(rows), -1)
+            for place, result in zip(places, torch.split(mixed, [len(parts[place]) for place in places]), strict=True):
+                results[place] = result
+        return results
+
+    def _turned(self, qkv: Tensor) -> Tensor:
+        """Queries and keys at their positions, and the values as they are."""
+        x = qkv[:, :2]
         left, right = x.chunk(2, -1)
-        return x * self._cos + torch.cat([-right, left], -1) * self._sin
+        return torch.cat([x * self._cos + torch.cat([-right, left], -1) * self._sin, qkv[:, 2:]], 1)
+
+
+def _side_by_side(rows: Tensor, lanes: int) -> Tensor:
+    """(n x lanes, 3, heads, dim) -> (n, 3, lanes x heads, dim): the lanes of a position as more heads."""
+    if lanes == 1:
+        return rows
+    _, three, heads, dim = rows.shape
+    return rows.view(-1, lanes, three, heads, dim).transpose(1, 2).reshape(-1, three, lanes * heads, dim)
 
 
 class _Block:
@@ -206,14 +225,10 @@ class LlamaNet:
         return GuidedPass(self, slots, max_positions)
 
     def embed_prompt(
-        self,
-        voice: Voice,
-        text_tokens: Sequence[int],
-        sampling: Sampling | None = None,
-        context: Sequence[int] = (),
+        self, voice: Voice, text_tokens: Sequence[int], context: Sequence[int] = (), *, sampling: Sampling | None = None
     ) -> Tensor:
         """All rows of a prompt, (positions, lanes, width). Lane 1 has the text's positions and not its tokens."""
-        assert not context, "its prompts are of a voice and a text alone"
+        assert not context, "engines of this family have no continuity"
         sampling = sampling or self.family.sampling
         lanes = self.lanes(sampling)
         voice_rows, exaggeration = self.conditioning.of_voice(voice), sampling.exaggeration
@@ -236,9 +251,9 @@ class LlamaNet:
         """As Net.forward: embeddings (..., width), each position's lanes one after the other -> (R, width) before the
         final norm. Slots are LaneSlots. Rotary positions are added here."""
         x = embeddings.reshape(-1, embeddings.shape[-1])
-        masks = [causal_mask(span, self.device, self.dtype) for span in spans]
         rows, padding = len(x), max(0, self._min_rows - len(x))
-        shared = _Rows(spans, masks, self._rotation(self._cos, spans), self._rotation(self._sin, spans))
+        cos, sin = self._rotation(self._cos, spans), self._rotation(self._sin, spans)
+        shared = _Rows(spans, cos, sin, self.device, self.dtype)
         if padding:
             x = torch.cat([x, x.new_zeros(padding, x.shape[1])])
         for block in self._blocks:

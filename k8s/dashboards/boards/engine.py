@@ -81,7 +81,7 @@ def engine() -> Dashboard:
                         "Windows whose samples were invalid and that the fallback runtime decoded again.",
                         [per_second("mynah_window_fallbacks_total", "runtime")],
                         "ops",
-                        width=12,
+                        width=8,
                     ),
                     lines(
                         "Runtimes that failed their check",
@@ -93,7 +93,12 @@ def engine() -> Dashboard:
                         ],
                         "bool_yes_no",
                         top=1.0,
-                        width=12,
+                        width=8,
+                    ),
+                    lines(
+                        "CUDA graphs that failed",
+                        "Sizes of calls that were not captured at the start: they run without a graph, and slower.",
+                        [Query(by_pod("mynah_failed_captures").expr, "{{pod}}: {{runtime}}")],
                     ),
                 ],
             ),

@@ -67,7 +67,7 @@ class Engines:
 
 @dataclass(frozen=True)
 class HowToSpeak:
-    """What holds for all lines of a run; a line may differ in its text settings and its speed."""
+    """What holds for all lines of a run; a line may differ in its text settings, its speed and its model settings."""
 
     text_settings: TextSettings = field(default_factory=TextSettings)
     speed: float | None = None

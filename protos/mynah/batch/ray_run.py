@@ -20,6 +20,7 @@ from mynah.client.errors import InvalidArgument, ServerError, Unavailable, of_co
 LOCAL = "local"  # as an address: a cluster of this machine, for this run
 _ROWS_AT_ONCE = 16  # of one block; Ray Data's own limit for rows of an async stage
 _BLOCKS_OF_ACTOR = 4  # at least, where there are enough lines, so that actors end together
+_STARTS = 4  # of a local cluster, which Ray gives up after half a minute on a busy machine
 _OBJECT_STORE_BYTES = 200_000_000  # of a local cluster: text and records are small
 
 
@@ -88,9 +89,10 @@ def _take(row: dict[str, str], progress: Progress, journal: Journal) -> None:
 
 
 @contextmanager
-def connected(address: str) -> Iterator[None]:
+def connected(address: str, cpus: int | None = None) -> Iterator[None]:
     """Inside, this process drives a Ray cluster: "local", "auto", HOST:PORT or ray://HOST:PORT.
 
+    `cpus`: of a local cluster; by default the machine's.
     Raises InvalidArgument if Ray is not installed, Unavailable if no cluster answers.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a local cluster would report itself to Ray's authors
@@ -100,12 +102,7 @@ def connected(address: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         message = f"The package {error.name!r} is missing here: pip install 'mynah-speech[ray]'."
         raise InvalidArgument(message, reason="RAY_MISSING", field="ray") from error
-    own = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES} if address == LOCAL else {}
-    try:
-        ray.init(address=address, logging_level="error", log_to_driver=False, **own)
-    except Exception as error:  # Ray raises all kinds, also Exception itself
-        message = f"No Ray cluster answers at {address}: {error}"
-        raise Unavailable(message, reason="RAY_UNAVAILABLE", retry_after_s=1.0) from error
+    _start(address, cpus)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -113,6 +110,21 @@ def connected(address: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _start(address: str, cpus: int | None) -> None:
+    import ray
+
+    own = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES, "num_cpus": cpus}
+    for starts_left in reversed(range(_STARTS)):
+        try:
+            ray.init(address, logging_level="error", log_to_driver=False, **(own if address == LOCAL else {}))
+            return
+        except Exception as error:  # Ray raises all kinds, also Exception itself
+            ray.shutdown()
+            if address != LOCAL or not starts_left:
+                message = f"No Ray cluster answers at {address}: {error}"
+                raise Unavailable(message, reason="RAY_UNAVAILABLE", retry_after_s=1.0) from error
 
 
 def disconnect() -> None:

@@ -143,9 +143,10 @@ def _item(number: int, line: str, defaults: _Defaults) -> Item:
     numbers = {"speed": defaults.speed} if defaults.speed is not None else {}
     numbers |= {key: value for key, value in settings.items() if key not in of_text and key not in of_model}
     rate, speed, sampling = _numbers(number, numbers, f"{name}\0{text}")
-    read, chosen = replace(defaults.text_settings, **of_text), replace(defaults.model_settings, **of_model)
+    read = replace(defaults.text_settings, **of_text)
     named = json.dumps({**content, "name": name})
-    return Item(name, text, voice, rate, sampling, read, speed, chosen, named)
+    of_line = replace(defaults.model_settings, **of_model)
+    return Item(name, text, voice, rate, sampling, read, speed, of_line, named)
 
 
 def _text_choice(number: int, key: str, value: Any) -> Any:

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from mynah.cli.batch.script import ModelSettings, read_script
 
 from engines.fake import MULTILINGUAL, Script
+from mynah.batch.script import ModelSettings, read_script
 from mynah.client.errors import InvalidArgument
 from tests.mynah.cli.test_cli import cli
 from tests.service.serving import serving

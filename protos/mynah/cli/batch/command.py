@@ -31,9 +31,9 @@ async def batch(args: argparse.Namespace, connect: Callable[[list[str]], Client]
     """
     if args.jobs is not None and args.jobs < 1:
         raise InvalidArgument(f"--jobs is {args.jobs}; it must be at least 1.", reason="JOBS_INVALID", field="jobs")
-    settings, of_model = text_settings(args), ModelSettings(args.language, args.cfg_weight, args.exaggeration)
+    settings = text_settings(args)
     lines = lines_of(await asyncio.to_thread(read_bytes, args.script), args.script)
-    items = read_script(lines, settings, args.speed, of_model)
+    items = read_script(lines, settings, args.speed, _of_model(args))
     started_s = time.monotonic()
     bar = ProgressBar(started_s, live=sys.stderr.isatty() and not args.quiet)
     if args.ray is None:
@@ -72,8 +72,7 @@ async def _on_ray(args: argparse.Namespace, items: list[Item], settings: TextSet
     engines = Engines(
         args.workers, args.jobs or _JOBS_OF_ENGINE, args.worker_cpus, args.worker_gpus, _options(args.engine)
     )
-    of_model = ModelSettings(args.language, args.cfg_weight, args.exaggeration)
-    how = HowToSpeak(settings, args.speed, args.subtitles, args.word_guard, args.retry_s, of_model)
+    how = HowToSpeak(settings, args.speed, args.subtitles, args.word_guard, args.retry_s, _of_model(args))
 
     def run() -> Progress:
         with ray_run.connected(args.ray):
@@ -86,6 +85,10 @@ async def _on_ray(args: argparse.Namespace, items: list[Item], settings: TextSet
         ray_run.disconnect()
         await asyncio.wait([running])
         raise
+
+
+def _of_model(args: argparse.Namespace) -> ModelSettings:
+    return ModelSettings(args.language, args.cfg_weight, args.exaggeration)
 
 
 def _options(given: list[str]) -> tuple[tuple[str, str], ...]:

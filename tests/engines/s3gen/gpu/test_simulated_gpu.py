@@ -320,11 +320,11 @@ def static_contexts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every context allocates its maximum."""
     load = tensorrt.load_engines
 
-    def with_static(paths: Any, device: Any, trt: Any) -> Any:
+    def with_static(paths: Any, device: Any, trt: Any, times: Any) -> Any:
         trt.module.ExecutionContextAllocationStrategy = SimpleNamespace(
             USER_MANAGED=trt.module.ExecutionContextAllocationStrategy.STATIC
         )
-        return load(paths, device, trt)
+        return load(paths, device, trt, times)
 
     monkeypatch.setattr(f"{__name__}.load_engines", with_static)
 

@@ -114,7 +114,7 @@ def test_smaller_weights_give_nearly_the_same_logits(weights: WeightFormat, erro
 
 @torch.inference_mode()
 def _logits(of: LlamaNet) -> torch.Tensor:
-    prompt = of.embed_prompt(voice(1, 150), [7, 8, 9], Sampling(cfg_weight=0.0))
+    prompt = of.embed_prompt(voice(1, 150), [7, 8, 9], sampling=Sampling(cfg_weight=0.0))
     slot = of.new_slot(len(prompt))
     slot.reserve(len(prompt))
     return of.speech_logits(of.forward(prompt, [Span(slot, 0, len(prompt))])[-3:])
