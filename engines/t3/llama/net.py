@@ -64,14 +64,16 @@ class _Rows:
         self, spans: Sequence[Span[LaneSlot]], cos: Tensor, sin: Tensor, device: torch.device, dtype: torch.dtype
     ) -> None:
         self._spans, self._cos, self._sin = spans, cos, sin
-        groups = {lanes: [span for span in spans if span.slot.lanes == lanes] for lanes in (1, 2)}
+        groups: dict[int, list[Span[Any]]] = {
+            lanes: [span for span in spans if span.slot.lanes == lanes] for lanes in (1, 2)
+        }
         self._attends = {lanes: attention_of(group, device, dtype) for lanes, group in groups.items() if group}
 
     def attend(self, layer: int, qkv: Tensor) -> list[Tensor]:
         """qkv (R or more, 3, heads, dim) -> the attention's results, (rows x lanes, width) of each span."""
         turned = self._turned(qkv[: len(self._cos)])
         sizes = [span.rows * span.slot.lanes for span in self._spans]
-        parts = list(turned.split(sizes))
+        parts = list(torch.split(turned, sizes))
         return self._one_group(layer, turned) if len(self._attends) == 1 else self._two_groups(layer, parts)
 
     def _one_group(self, layer: int, rows: Tensor) -> list[Tensor]:
@@ -84,7 +86,7 @@ class _Rows:
             places = [place for place, span in enumerate(self._spans) if span.slot.lanes == lanes]
             rows = torch.cat([parts[place] for place in places])
             mixed = torch.cat(list(attend(layer, _side_by_side(rows, lanes)))).reshape(len(rows), -1)
-            for place, result in zip(places, mixed.split([len(parts[place]) for place in places]), strict=True):
+            for place, result in zip(places, torch.split(mixed, [len(parts[place]) for place in places]), strict=True):
                 results[place] = result
         return results
 
