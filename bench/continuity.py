@@ -34,7 +34,7 @@ PAIRS = (
     ("The museum is open on Sunday afternoon.", "The rooms upstairs stay closed until spring."),
     ("Thank you for waiting while I checked.", "The payment went through yesterday."),
     ("You should restart the router first.", "Most of these problems go away then."),
-    ("We walked along the river in the rain.", "Nobody else was out at that hour."),
+    ("We walked along the river in the rain.", "The streets were empty at that hour."),
     ("She opened the letter at the kitchen table.", "Her hands were cold from the garden."),
     ("The meeting was moved to Thursday.", "Please tell the others about it."),
     ("He put the old clock on the shelf.", "It had not worked for many years."),

@@ -70,12 +70,12 @@ class EngineInfo:
     load: float | None = None
     word_times: bool = False
     word_times_notice: str = ""
+    continuity: bool = False
     sampling: Sampling = field(default_factory=Sampling)
     guidance: bool = False
     has_exaggeration: bool = False
     has_min_p: bool = False
     languages: tuple[str, ...] = ()
-    continuity: bool = False
 
     @property
     def default_language(self) -> str:

@@ -363,6 +363,8 @@ def _for_family(config: EngineConfig, checkpoint: Checkpoint) -> EngineConfig:
         return config
     if config.t3 not in ("auto", "torch"):
         raise unsupported("t3", config.t3, spec.name, "auto or torch")
+    if config.attention != "free":
+        raise unsupported("attention", config.attention, spec.name, "free")
     return replace(config, t3="torch")
 
 

@@ -101,8 +101,8 @@ class Script:
     device_memory: DeviceMemory | None = None
     hangs_on: str = ""  # text in a segment whose first window is then decoded for ever, on a thread; empty: none
     word_times: bool = True  # whether it says when words are spoken: in proportion to their characters
-    abilities: Abilities = field(default_factory=Abilities)
     continuity: bool = True  # whether it takes segments that go on from the one before
+    abilities: Abilities = field(default_factory=Abilities)
     word_guard: WordGuardReport | None = None  # what the guard reports of each segment that asks for it
     freezes_on: str = ""  # text in a segment that then blocks the event loop for ever
 
@@ -133,8 +133,8 @@ class FakeEngine:
             voice_models=("fake",),
             word_times=self.script.word_times,
             word_times_notice="" if self.script.word_times else "This engine's script has no word times.",
-            **{each.name: getattr(self.script.abilities, each.name) for each in fields(Abilities)},
             continuity=self.script.continuity,
+            **{each.name: getattr(self.script.abilities, each.name) for each in fields(Abilities)},
         )
         scripts = {script for language in self.info.languages or (ENGLISH,) for script in scripts_of(language)}
         self.spoken = SpokenText(tuple(sorted(scripts)), tags=_TAGS)

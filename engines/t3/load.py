@@ -50,5 +50,5 @@ def load_net(
         if loras:
             raise unsupported("lora", str(loras[0]), spec.name, "no adapter")
         return T3Net.load(path, spec, device, weights=weights, dtype=dtype, layers=layers)
-    adapters = [Lora(path) for path in loras]
+    adapters = [Lora(folder) for folder in loras]
     return LlamaNet.load(path, spec, device, weights=weights, dtype=dtype, layers=layers, loras=adapters)

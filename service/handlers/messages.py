@@ -81,8 +81,8 @@ async def stream_settings(
         first_segment,
         message.word_times,
         guarded,
-        language,
         message.continuity,
+        language,
     )
 
 

@@ -55,8 +55,8 @@ class VoiceCatalogue:
         agreed = replace(checked, metadata={**checked.metadata, "consent": CONSENT})
         recording = audio if new.keep_recording else None
         stored = await self._voices.add(agreed, _id_of(new), recording, levelled=normalize_loudness)
-        self._audit("voice created", stored.voice_id, origin, CONSENT, recording is not None)
         VOICE_CREATION.observe(monotonic() - began_s)
+        self._audit("voice created", stored.voice_id, origin, CONSENT, recording is not None)
         return self._message(stored)
 
     async def get(self, voice_id: str) -> voices_pb2.Voice:

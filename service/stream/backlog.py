@@ -53,15 +53,15 @@ class Backlog:
         *,
         word_times: bool = False,
         word_guard: bool = False,
-        language: str = "",
         continuity: bool = False,
+        language: str = "",
     ) -> None:
         """`early_start` may end a sentence while there is no other work; then `on_early_work` is called.
 
-        `word_times`, `word_guard`, `language`, `continuity`: as of every Segment.
+        `word_times`, `word_guard`, `continuity`, `language`: as of every Segment.
         """
-        self._language = language
         self._flags = {"word_times": word_times, "word_guard": word_guard, "continuity": continuity}
+        self._language = language
         self._early_start, self._on_early_work = early_start, on_early_work
         self._reader = reader
         self._max_chars, self._max_flushes = max_chars, max_flushes
@@ -207,7 +207,7 @@ class Backlog:
                 self._work.append(Silence(self._segments, item.duration_s))
                 self._segments += 1
             else:
-                segment = _segment(self._segments, item, self._language, self._flags)
+                segment = _segment(self._segments, item, self._flags, self._language)
                 self._work.append(segment)
                 self._segments += 1
                 self._queued_chars += len(segment.written)
@@ -215,11 +215,12 @@ class Backlog:
             self._more.set()
 
 
-def _segment(index: int, utterance: Utterance, language: str, flags: Mapping[str, bool]) -> Segment:
+def _segment(index: int, utterance: Utterance, flags: Mapping[str, bool], language: str) -> Segment:
     reading = utterance.reading
     same = reading.spoken == reading.written and not reading.spans
-    written = None if same else reading
-    return Segment(index, reading.spoken, utterance.speed, reading=written, language=language, **flags)
+    return Segment(
+        index, reading.spoken, utterance.speed, reading=None if same else reading, language=language, **flags
+    )
 
 
 def _now_s() -> float:

@@ -48,8 +48,8 @@ class Session:
             self._note_work,
             word_times=settings.word_times,
             word_guard=settings.word_guard,
-            language=settings.language if engine.info.languages else "",
             continuity=settings.continuity,
+            language=settings.language if engine.info.languages else "",
         )
         self._event_queue: EventQueue[Event | PendingChunk] = EventQueue(policy.send_queue_events)
         self._timeline = Timeline(settings.audio)

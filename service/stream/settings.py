@@ -84,8 +84,8 @@ class StreamSettings:
     first_segment: FirstSegment = FirstSegment.AUTO
     word_times: bool = False
     word_guard: bool = False
-    language: str = "en"  # ISO 639-1
     continuity: bool = False
+    language: str = "en"  # ISO 639-1
 
     def __post_init__(self) -> None:
         check_speed(self.speed)

@@ -256,10 +256,10 @@ class VoiceStore:
                 raise _cannot_delete(voice_id) if voice_id in self._others() else _not_found(voice_id)
             about = await self._call(self._read_summary, voice_id)
             await self._call(self._files.delete, voice_id)
+            metrics.VOICES_STORED.dec()
             if about is not None and about.recording:
                 recordings = await self._call(self._files.recordings)
                 await self._call(recordings.delete, about.recording)
-            metrics.VOICES_STORED.dec()
             self._loaded.pop(voice_id, None)
 
     async def _call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -118,6 +118,7 @@ def test_voices_are_shared_within_the_family_alone() -> None:
     [
         ({"t3": "onnx"}, "t3 is onnx, which standard-tiny does not support; allowed here: auto or torch"),
         ({"t3": "vllm"}, "allowed here: auto or torch"),
+        ({"attention": "constrained"}, "attention is constrained, which standard-tiny does not support"),
         ({"model": "random:tiny", "lora": (Path("/a"),)}, "lora is /a, which tiny does not support"),
     ],
 )

@@ -50,7 +50,8 @@ async def server(program: list[str], *flags: str, admin: str = "127.0.0.1:0") ->
             _found(r"HTTP at http://(\S+)", output),
         )
     finally:
-        running.kill()
+        if running.returncode is None:
+            running.kill()
         await running.wait()
 
 

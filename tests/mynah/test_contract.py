@@ -81,8 +81,8 @@ def test_fields_whose_default_is_not_zero_tell_absent_from_zero(files: list[File
     for message, names in {
         "Sampling": {field.name for field in by_name["Sampling"].field},
         "SpeechSettings": {
-            *("voice_id", "sample_rate_hz", "speed", "word_times", "word_guard"),
-            *("language_code", "cfg_weight", "exaggeration", "continuity"),
+            *("voice_id", "sample_rate_hz", "speed", "word_times", "word_guard", "continuity"),
+            *("language_code", "cfg_weight", "exaggeration"),
         },
         "NewVoice": {"voice_id", "normalize_loudness"},
         "Cancelled": {"segment_index"},

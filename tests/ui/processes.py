@@ -77,15 +77,6 @@ def running_process(command: list[str], address: str, ready: str) -> Iterator[Pr
 
 
 @contextmanager
-def multilingual_process() -> Iterator[Process]:
-    """A server of tones whose model has languages, guidance, exaggeration and min-p."""
-    command = [str(SERVER_PYTHON), "-m", "tests.ui.multilingual_server"]
-    command += ["--voices-dir", "memory", "--grace-s", "0", "--max-streams", "4"]
-    with _running(Process(command, r"listening on (\S+)", "serving after")) as server:
-        yield server
-
-
-@contextmanager
 def page_process(*flags: str, environment: Mapping[str, str] | None = None) -> Iterator[Process]:
     """`python -m ui` on a free port; the address is the page's."""
     with _running(Process([sys.executable, "-m", "ui", *flags], r"open (\S+)", "mynah-page", environment)) as page:

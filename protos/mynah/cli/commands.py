@@ -89,10 +89,10 @@ async def _say(client: Client, args: argparse.Namespace) -> None:
         schedule=args.schedule,
         word_times=True if args.subtitles is not None else None,
         word_guard=args.word_guard,
+        continuity=args.continuity,
         language=args.language,
         cfg_weight=args.cfg_weight,
         exaggeration=args.exaggeration,
-        continuity=args.continuity,
     )
     reporter = NullReporter() if args.quiet else ProgressReporter()
     async with stream:

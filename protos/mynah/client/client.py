@@ -108,10 +108,10 @@ class Client:
         schedule: Schedule | None = None,
         word_times: bool | None = None,
         word_guard: bool | None = None,
+        continuity: bool | None = None,
         language: str | None = None,
         cfg_weight: float | None = None,
         exaggeration: float | None = None,
-        continuity: bool | None = None,
     ) -> SpeechStream:
         """Returns a stream; open it with `async with`. The server chooses what is None.
 
@@ -130,10 +130,10 @@ class Client:
             schedule,
             word_times,
             word_guard,
+            continuity,
             language,
             cfg_weight,
             exaggeration,
-            continuity,
         )
 
         def start() -> FailoverCall:
@@ -154,10 +154,10 @@ class Client:
         first_segment: FirstSegment | None = None,
         schedule: Schedule | None = None,
         word_guard: bool | None = None,
+        continuity: bool | None = None,
         language: str | None = None,
         cfg_weight: float | None = None,
         exaggeration: float | None = None,
-        continuity: bool | None = None,
     ) -> AsyncIterator[AudioChunk]:
         """Yields the audio of one text as it is made. Closing the iterator cancels the call."""
         self._must_be_open()
@@ -172,10 +172,10 @@ class Client:
             first_segment,
             schedule,
             word_guard=word_guard,
+            continuity=continuity,
             language=language,
             cfg_weight=cfg_weight,
             exaggeration=exaggeration,
-            continuity=continuity,
         )
         request = speech_pb2.SynthesizeRequest(settings=settings_to_wire(settings), text=text)
         max_failovers, tried, delivered = self._max_failovers, [self._servers.pick()], False

@@ -118,10 +118,10 @@ class SpeechSettings:
     schedule: Schedule | None = None
     word_times: bool | None = None  # whether Words events are sent
     word_guard: bool | None = None  # whether the server watches that the speech says its text
+    continuity: bool | None = None  # whether a segment's speech goes on from that of the segment before
     language: str | None = None  # one of ServerInfo.languages; a region is ignored: "pt-BR" is "pt"
     cfg_weight: float | None = None  # 0 to 2, how strongly the text guides the speech; only for models with guidance
     exaggeration: float | None = None  # 0.25 to 2, how lively it is; only for models that have it
-    continuity: bool | None = None  # whether a segment's speech goes on from that of the segment before
 
 
 @dataclass(frozen=True)

@@ -147,10 +147,10 @@ def opened_from_wire(opened: speech_pb2.StreamOpened) -> events.StreamOpened:
         schedule,
         word_times=settings.word_times,
         word_guard=settings.word_guard,
+        continuity=settings.continuity,
         language=_optional(settings, "language_code"),
         cfg_weight=_optional(settings, "cfg_weight"),
         exaggeration=_optional(settings, "exaggeration"),
-        continuity=settings.continuity,
     )
     limits = limits_from_wire(opened.limits)
     return events.StreamOpened(

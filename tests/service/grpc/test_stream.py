@@ -51,8 +51,8 @@ async def test_opened_holds_settings_limits_and_model():
             schedule="balanced",
             word_times=False,
             word_guard=False,
-            language="en",
             continuity=False,
+            language="en",
         )
         assert (opened.model, opened.notice) == ("fake", at.engine.info.notice)
         assert (opened.limits.max_pending_text_chars, opened.limits.idle_timeout_s) == (5000, 77.0)
