@@ -211,7 +211,8 @@ def _notice(published: Checkpoint, s3gen_steps: str, choice: Choice | None) -> s
     sentences = [published.notice, steps_notice(published, s3gen_steps)]
     if choice is not None and not choice.keeps_real_time:
         sentences.append("Measured at its start, this server does not speak in real time: speech will pause.")
-    return " ".join(filter(None, sentences))
+    said = [sentence for sentence in sentences if sentence]
+    return " ".join([*(f"{sentence.rstrip('.')}." for sentence in said[:-1]), *said[-1:]])
 
 
 def _no_bound(*_: str) -> None:

@@ -78,6 +78,10 @@ class Solver:
         call.addresses = dict(addresses)
         self._step.bind(call.context, {**addresses, _NEXT_X.name: addresses[_MEL.name]}, sizes)
 
+    def check_capturable(self, call: Call, stream: Any, sizes: Sizes) -> None:
+        """As Engine.check_capturable."""
+        self._step.check_capturable(call.context, stream, sizes)
+
     def execute(self, call: Call, stream: Any, sizes: Sizes) -> None:
         """As Engine.execute."""
         device, at = self.device, call.addresses
