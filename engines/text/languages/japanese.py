@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -25,4 +26,5 @@ def _read(written: str, hiragana: str) -> str:
 def _kakasi() -> Any:
     import pykakasi
 
-    return pykakasi.kakasi()
+    make: Callable[[], Any] = pykakasi.kakasi  # untyped
+    return make()
