@@ -73,7 +73,7 @@ def _kv_mb(name: str) -> int:
 
 def _memory(name: str, streams: int) -> dict[str, int]:
     memory = engine_memory(_MODELS[name], streams)
-    parts = ("weights", "kv_cache", "work", "cuda_graphs", "s3gen", "context", "total")
+    parts = ("weights", "kv_cache", "work", "cuda_graphs", "s3gen", "context", "words", "total")
     return {part: round(getattr(memory, part) / 1e6) for part in parts}
 
 

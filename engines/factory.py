@@ -114,10 +114,11 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
     nets = CpuNets(checkpoint, lambda dtype: _local_net(replace(config, t3_dtype=dtype), checkpoint, device))
     settled, choice = settle(config, checkpoint, device, nets)
     checkpoint = with_steps(checkpoint, settled.s3gen_steps)
-    setting = _T3Setting(health, observer, on_device(T3_PRIORITY, watch.call), exclusive)
     encoder = _encoder(checkpoint, config.max_text_chars_per_segment)
     default_voice = load_builtin(checkpoint.conds_path) if checkpoint.conds_path else None
     alignment = find_alignment(settled, checkpoint, device, encoder, default_voice)
+    words = alignment.beside_bytes(checkpoint.spec.t3) if device != "cpu" else 0
+    setting = _T3Setting(health, observer, on_device(T3_PRIORITY, watch.call), exclusive, words)
     t3 = _make_t3(settled, checkpoint, device, setting, nets)
     constrained, observes = config.attention == "constrained", _observes_steps(t3.name, device)
     aligner = alignment.aligner(observes, on_device(T3_PRIORITY, working), constrained=constrained)
@@ -243,11 +244,15 @@ class _T3Setting:
     observer: Observer
     on_device: DeviceThread
     exclusive: Exclusive
+    words: int  # bytes of a GPU that are left for the net that reads them
     refused: list[tuple[str, str]] = field(default_factory=list)
 
 
-def _local_net(config: EngineConfig, checkpoint: Checkpoint, device: str) -> Net:
-    """T3's net in this process. Raises InvalidInput if it does not support the precision or the device."""
+def _local_net(config: EngineConfig, checkpoint: Checkpoint, device: str, words: int = 0) -> Net:
+    """T3's net in this process, beside `words` bytes of a GPU.
+
+    Raises InvalidInput if it does not support the precision or the device.
+    """
     name = _t3_name(config, device)
     if name == "onnx":
         from engines.t3.onnx.export import open_onnx_net
@@ -257,7 +262,7 @@ def _local_net(config: EngineConfig, checkpoint: Checkpoint, device: str) -> Net
     if name == "torch_graphs":
         half = config.t3_dtype == "float16" or (config.t3_dtype == "auto" and device != "cpu")
         limits = DecoderLimits(config.max_streams, config.max_positions)
-        return open_static_net(checkpoint, device, limits, half=half, captures=config.cuda_graphs)
+        return open_static_net(checkpoint, device, limits, half=half, captures=config.cuda_graphs, words=words)
     weights = _t3_weights(config, device)
     return load_net(checkpoint, device, weights=weights, loras=config.lora)
 
@@ -270,8 +275,9 @@ def _make_t3(
     try:
         if name == "vllm":
             return _vllm(config, checkpoint, device, setting)
-        # a net that was measured is the one that serves; one that follows another was not measured
-        net = _local_net(config, checkpoint, device) if setting.refused else nets.take_t3(config.t3_dtype)
+        # a net that was measured is the one that serves; on a GPU none is, and none that follows another
+        measured = device == "cpu" and not setting.refused
+        net = nets.take_t3(config.t3_dtype) if measured else _local_net(config, checkpoint, device, setting.words)
         limits = DecoderLimits(config.max_streams, config.max_positions)
         return LocalT3Backend(net, limits, setting.observer, setting.on_device)
     except (EngineError, RuntimeError, MemoryError) as error:
@@ -297,6 +303,7 @@ def _vllm(config: EngineConfig, checkpoint: Checkpoint, device: str, setting: _T
         observer=setting.observer,
         on_device=setting.on_device,
         alone=setting.exclusive.alone,
+        words=setting.words,
     )
 
 

@@ -11,6 +11,7 @@ from engines.planning.gpus import PRICES_DATE, Gpu
 from engines.planning.stages import Window
 from engines.planning.times import MOST_ROWS, Assumptions, Times
 from engines.s3gen.streaming.schedule import SCHEDULES, Schedule, ScheduleStep
+from engines.t3.alignment.memory import words_bytes
 from engines.t3.vllm.memory import MemoryPlan, memory_plan, s3gen_bytes
 from engines.t3.vllm.vocab import IdSpace
 
@@ -89,6 +90,7 @@ class Planner:
 
     times: Times
     schedule_name: str = "balanced"
+    word_times: bool = True  # whether a net that reads words is beside T3
 
     @property
     def schedule(self) -> Schedule:
@@ -100,7 +102,7 @@ class Planner:
         times, price = self.times, price_of(self.times, usd_per_hour)
         by_hop = {step.hop_tokens: step for step in self.schedule.distinct_steps}
         steps = [step for hop, step in by_hop.items() if hop >= SPEECH_TOKENS_PER_S]
-        memory = engine_memory(times.spec, streams)
+        memory = engine_memory(times.spec, streams, word_times=self.word_times)
         loads = [self._load(step, streams, price) for step in steps]
         return Plan(
             times.spec.name,
@@ -157,7 +159,7 @@ class Planner:
             "T3's step": _most(
                 lambda n: self.times.t3_step_ms(n) <= 1000 / SPEECH_TOKENS_PER_S * self.times.given.busy_limit
             ),
-            "memory": _most(lambda n: engine_memory(self.times.spec, n).total <= self.times.gpu.memory_gb * 1e9),
+            "memory": _most(self._fits),
         }
         carried = min(limits.values())
         window = Window.later(self.schedule, step)
@@ -171,6 +173,10 @@ class Planner:
             price / max(1, min(streams, carried)),
             price / max(1, carried),
         )
+
+    def _fits(self, streams: int) -> bool:
+        memory = engine_memory(self.times.spec, streams, word_times=self.word_times)
+        return memory.total <= self.times.gpu.memory_gb * 1e9
 
     def _gpu_busy(self, step: ScheduleStep, streams: int) -> float:
         """The share of each second that T3 and S3Gen take of the GPU."""
@@ -195,11 +201,15 @@ class Planner:
         ]
 
 
-def engine_memory(spec: ModelSpec, streams: int) -> MemoryPlan:
-    """The engine's own sum for T3 on vLLM in 16 bits, by which it starts or refuses."""
+def engine_memory(spec: ModelSpec, streams: int, *, word_times: bool = True) -> MemoryPlan:
+    """The engine's own sum for T3 on vLLM in 16 bits, by which it starts or refuses.
+
+    Words may be read by any head, so all of T3's layers are counted; an engine counts those that its heads need.
+    """
     space = IdSpace(spec.t3.text_vocab, max(VOICE_SLOTS, streams))
     positions = min(MAX_POSITIONS, spec.t3.positions - 1)
     sizes = {"max_positions": positions, "bytes_per_value": 2, "s3gen": s3gen_bytes(spec.flow)}
+    sizes["words"] = words_bytes(spec.t3, spec.t3.layers) if word_times else 0
     return memory_plan(spec.t3, space, max_streams=streams, **sizes)
 
 

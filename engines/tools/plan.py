@@ -7,7 +7,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 
-from engines.config import S3GEN_STEPS, SCHEDULE_NAMES
+from engines.config import S3GEN_STEPS, SCHEDULE_NAMES, WORD_TIMES
 from engines.model_spec import MEANFLOW_STEPS, MODELS, with_guided_flow, with_meanflow
 from engines.planning.gpus import GPUS
 from engines.planning.plan import Plan, Planner
@@ -26,7 +26,7 @@ def plan(arguments: Sequence[str]) -> int:
         spec = with_meanflow(spec) if args.s3gen_steps == str(MEANFLOW_STEPS) else with_guided_flow(spec)
     given.check(spec)
     times = Times(spec, GPUS[args.gpu], args.t3, args.s3gen, given)
-    made = Planner(times, args.schedule).plan(args.streams, args.usd_per_hour)
+    made = Planner(times, args.schedule, args.word_times != "off").plan(args.streams, args.usd_per_hour)
     print(json.dumps(made.as_json(), indent=2) if args.json else text(made))
     return 1 if made.problems else 0
 
@@ -96,6 +96,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--schedule", choices=SCHEDULE_NAMES, default="balanced", help="window sizes (default balanced)"
+    )
+    parser.add_argument(
+        "--word-times", choices=WORD_TIMES, default="auto", help="off: no net that reads words is beside T3"
     )
     parser.add_argument("--usd-per-hour", type=_not_negative, help="price of the GPU; default: on demand, dated")
     parser.add_argument("--json", action="store_true", help="print JSON")

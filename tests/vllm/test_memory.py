@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from engines.errors import InvalidInput
 from engines.model_spec import NANO, TINY, TURBO, ModelSpec
 from engines.s3gen.nets import flow, vocoder_weights
+from engines.t3.alignment.memory import words_bytes
 from engines.t3.model import expected_tensors
 from engines.t3.vllm.backend import _dtype
 from engines.t3.vllm.memory import (
@@ -41,6 +43,7 @@ def test_the_parts_make_the_sum() -> None:
     plan = plan_for(NANO, 16)
     parts = plan.weights + plan.kv_cache + plan.work + plan.cuda_graphs + plan.s3gen + plan.context
     assert plan.total == parts
+    assert (replace(plan, words=1).total, replace(plan, words=1).t3) == (parts + 1, plan.t3), "outside vLLM's share"
     assert plan.utilization(24 * GB) == pytest.approx((plan.weights + plan.kv_cache + plan.work) / (24 * GB))
     assert f"= {plan.total / 1e6:.0f} MB" in str(plan)
 
@@ -73,8 +76,16 @@ def test_the_error_of_a_small_gpu_names_the_number_of_streams_that_fit() -> None
     possible = int(failure.value.allowed.split()[2])
     assert 0 < possible < 32
     assert plan_for(TURBO, possible).total <= 8 * GB < plan_for(TURBO, possible + 1).total
-    with pytest.raises(InvalidInput, match="at most 0"):
+    with pytest.raises(InvalidInput, match="at most 0") as failure:
         check_fits(plan, 32, 2 * GB)
+    assert "word_times" not in str(failure.value)
+
+
+def test_the_net_that_reads_words_is_in_the_sum_and_the_error_says_how_to_do_without_it() -> None:
+    plan = replace(plan_for(TURBO, 32), words=words_bytes(TURBO.t3, 24))
+    check_fits(plan, 32, plan.total)
+    with pytest.raises(InvalidInput, match=r"at most 31 .* \(word_times off\) they need 1021 MB less"):
+        check_fits(plan, 32, plan.total - 1)
 
 
 def test_half_precision_halves_what_it_should() -> None:

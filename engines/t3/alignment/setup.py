@@ -13,7 +13,9 @@ from engines.config import EngineConfig
 from engines.device import DeviceThread
 from engines.errors import unsupported
 from engines.kernels.dense import WeightFormat, fp16_supported
+from engines.model_spec import T3Spec
 from engines.t3.alignment.calibrate import find_heads, kept_heads
+from engines.t3.alignment.memory import words_bytes
 from engines.t3.alignment.sources import ForcedAligner, TappedAligner
 from engines.t3.alignment.tap import AlignmentHeads
 from engines.t3.llama.lora import ADAPTER_FILE
@@ -35,6 +37,10 @@ class Alignment:
     heads: AlignmentHeads | None
     notice: str
     load: Callable[[int], TorchNet]
+
+    def beside_bytes(self, spec: T3Spec) -> int:
+        """What a net beside T3 on a GPU takes of its memory: `words_bytes` of the heads' layers."""
+        return 0 if self.heads is None else words_bytes(spec, self.heads.net_layers)
 
     def aligner(self, t3_calls_taps: bool, on_device: DeviceThread, *, constrained: bool = False) -> Aligner | None:
         """The aligner for a T3 backend; None if no head aligns. One whose net calls no taps gets a net beside it.

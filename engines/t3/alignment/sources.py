@@ -16,6 +16,7 @@ from engines.device import PLAIN_THREAD, DeviceThread
 from engines.errors import EngineFailure
 from engines.model_spec import SPEECH_CODES
 from engines.t3.alignment.constrained import ConstrainedTap
+from engines.t3.alignment.memory import PREFIX_BYTES
 from engines.t3.alignment.tap import F32, AlignmentHeads, AlignmentTap
 from engines.t3.backend import T3Request
 from engines.t3.kv_cache import KvSlot, PrefixCache
@@ -84,7 +85,7 @@ class ForcedAligner:
         net: TorchNet,
         heads: AlignmentHeads,
         on_device: DeviceThread = PLAIN_THREAD,
-        prefix_cache_bytes: int = 256 << 20,
+        prefix_cache_bytes: int = PREFIX_BYTES,
     ) -> None:
         """`net` has at least the heads' layers."""
         self._net, self._heads, self._device = net, heads, on_device

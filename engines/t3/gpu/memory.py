@@ -16,7 +16,13 @@ _CUDA_GRAPH_BYTES = 150 * _MB
 
 
 def static_plan(
-    spec: T3Spec, *, max_streams: int, max_positions: int, bytes_per_value: int, s3gen: int = S3GEN_BYTES
+    spec: T3Spec,
+    *,
+    max_streams: int,
+    max_positions: int,
+    bytes_per_value: int,
+    s3gen: int = S3GEN_BYTES,
+    words: int = 0,
 ) -> MemoryPlan:
     """The plan for `max_streams` streams: every slot has room for the longest sequence from the start."""
     positions = max_streams * (capacity_for(max_positions) + 1)
@@ -28,6 +34,7 @@ def static_plan(
         cuda_graphs=_CUDA_GRAPH_BYTES,
         s3gen=s3gen,
         context=CONTEXT_BYTES,
+        words=words,
     )
 
 
@@ -39,7 +46,9 @@ def check_static_fits(
     max_positions: int,
     bytes_per_value: int,
     s3gen: int = S3GEN_BYTES,
+    words: int = 0,
 ) -> None:
-    """Raises InvalidInput naming the number of streams that a GPU of this size can serve. `s3gen`: `s3gen_bytes`."""
-    sizes = {"max_positions": max_positions, "bytes_per_value": bytes_per_value, "s3gen": s3gen}
+    """Raises InvalidInput naming the number of streams that a GPU of this size can serve. `s3gen` and `words`: as
+    of `vllm.memory.memory_plan`."""
+    sizes = {"max_positions": max_positions, "bytes_per_value": bytes_per_value, "s3gen": s3gen, "words": words}
     check_fits(static_plan(spec, max_streams=max_streams, **sizes), max_streams, gpu_bytes)

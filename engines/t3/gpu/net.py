@@ -38,19 +38,20 @@ class StaticT3Net(T3Net):
 
 
 def open_static_net(
-    checkpoint: Checkpoint, device: str, limits: DecoderLimits, *, half: bool, captures: bool = True
+    checkpoint: Checkpoint, device: str, limits: DecoderLimits, *, half: bool, captures: bool = True, words: int = 0
 ) -> StaticT3Net:
     """The net for a decoder with these limits; in float16 with `half`, else in float32.
 
     On a GPU its steps are compared with T3's eager net in float32 first, replayed if they are to be: as many together
-    as there are streams. Raises T3Refused if they differ, InvalidInput if the GPU cannot hold the streams,
+    as there are streams. `words`: bytes that are left for the net that reads words.
+    Raises T3Refused if they differ, InvalidInput if the GPU cannot hold the streams,
     CheckpointError.
     """
     spec, target = checkpoint.spec.t3, torch.device(device)
     positions = min(limits.max_positions, spec.positions)
     if target.type == "cuda":
         sizes = {"max_streams": limits.max_streams, "max_positions": positions, "bytes_per_value": 2 if half else 4}
-        sizes["s3gen"] = s3gen_bytes(checkpoint.spec.flow)
+        sizes |= {"s3gen": s3gen_bytes(checkpoint.spec.flow), "words": words}
         check_static_fits(spec, torch.cuda.get_device_properties(target).total_memory, **sizes)
     dtype = torch.float16 if half else torch.float32
     net = StaticT3Net.load(checkpoint.t3_path, checkpoint.spec, target, dtype=dtype)

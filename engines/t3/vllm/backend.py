@@ -81,10 +81,13 @@ class VllmT3Backend:
         on_device: DeviceThread = PLAIN_THREAD,
         alone: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
         parity_check: bool | None = None,
+        words: int = 0,
     ) -> None:
+        """`words`: bytes that are left for the net that reads words."""
         kind = _check_device(device)
         check_tensors(checkpoint.t3_path, expected_tensors(checkpoint.spec))
         self._spec, self._s3gen_bytes = checkpoint.spec.t3, s3gen_bytes(checkpoint.spec.flow)
+        self._words_bytes = words
         # vLLM counts the last token drawn as a position of the sequence, though it is never read
         self._max_positions = min(max_positions, self._spec.positions - 1)
         dtype = _dtype(dtype, kind)
@@ -171,6 +174,7 @@ class VllmT3Backend:
             max_positions=self._max_positions,
             bytes_per_value=_BYTES[dtype],
             s3gen=self._s3gen_bytes,
+            words=self._words_bytes,
         )
         gpu_bytes = torch.cuda.get_device_properties(0).total_memory
         check_fits(plan, max_streams, gpu_bytes)

@@ -40,7 +40,10 @@ def s3gen_bytes(flow: FlowSpec) -> int:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes by purpose. `t3` is vLLM's share; the rest of `total` is outside it."""
+    """Bytes by purpose. `t3` is vLLM's share; the rest of `total` is outside it.
+
+    words  the net that reads words beside T3, without the segments that it reads
+    """
 
     weights: int
     kv_cache: int
@@ -48,6 +51,7 @@ class MemoryPlan:
     cuda_graphs: int
     s3gen: int
     context: int
+    words: int = 0
 
     @property
     def t3(self) -> int:
@@ -55,7 +59,7 @@ class MemoryPlan:
 
     @property
     def total(self) -> int:
-        return self.t3 + self.cuda_graphs + self.s3gen + self.context
+        return self.t3 + self.cuda_graphs + self.s3gen + self.context + self.words
 
     def utilization(self, gpu_bytes: int) -> float:
         """vLLM's `gpu_memory_utilization` on a GPU of this size."""
@@ -64,7 +68,7 @@ class MemoryPlan:
     def __str__(self) -> str:
         parts = {
             "T3 weights": self.weights, "KV cache": self.kv_cache, "T3 work": self.work,
-            "CUDA graphs": self.cuda_graphs, "S3Gen": self.s3gen, "CUDA context": self.context,
+            "CUDA graphs": self.cuda_graphs, "S3Gen": self.s3gen, "CUDA context": self.context, "words": self.words,
         }  # fmt: skip
         summands = " + ".join(f"{name} {size / _MB:.0f}" for name, size in parts.items())
         return f"{summands} = {self.total / _MB:.0f} MB"
@@ -97,8 +101,13 @@ def memory_plan(
     max_positions: int,
     bytes_per_value: int,
     s3gen: int = S3GEN_BYTES,
+    words: int = 0,
 ) -> MemoryPlan:
-    """The plan for `max_streams` streams, each with up to `max_positions` positions in T3. `s3gen`: `s3gen_bytes`."""
+    """The plan for `max_streams` streams, each with up to `max_positions` positions in T3.
+
+    s3gen  as `s3gen_bytes`
+    words  as `alignment.memory.words_bytes`
+    """
     # vLLM refuses to start without room for one sequence of the greatest length, the last token drawn included
     one_sequence = max_positions + 1 + _BLOCK_POSITIONS
     positions = max(max_streams * min(PROVISIONED_POSITIONS, max_positions), one_sequence)
@@ -109,6 +118,7 @@ def memory_plan(
         cuda_graphs=_CUDA_GRAPH_BYTES,
         s3gen=s3gen,
         context=CONTEXT_BYTES,
+        words=words,
     )
 
 
@@ -123,4 +133,6 @@ def check_fits(plan: MemoryPlan, max_streams: int, gpu_bytes: int) -> None:
         f"max_streams is {max_streams}; it can be {allowed} with {gpu_bytes / _MB:.0f} MB of GPU memory. "
         f"{max_streams} streams need {plan}."
     )
+    if plan.words:
+        message += f" Without word times (word_times off) they need {plan.words / _MB:.0f} MB less."
     raise InvalidInput("max_streams", message, "GPU_TOO_SMALL", value=max_streams, allowed=allowed)

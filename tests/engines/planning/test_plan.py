@@ -19,6 +19,7 @@ from engines.planning.stages import META, Window, s3gen_operations, t3_operation
 from engines.planning.times import S3GEN, T3, Assumptions, How, Times, call_ms
 from engines.s3gen.gpu.tensorrt import engine_bytes
 from engines.s3gen.streaming.schedule import SCHEDULES
+from engines.t3.alignment.memory import words_bytes
 from engines.t3.vllm.memory import memory_plan
 from engines.t3.vllm.vocab import IdSpace
 from engines.tools import cli
@@ -179,8 +180,10 @@ def test_an_operation_takes_the_longest_of_arithmetic_memory_and_launch():
 @pytest.mark.parametrize("streams", [1, 32, 500])
 def test_memory_is_the_engines_own_sum(streams: int):
     space = IdSpace(TURBO.t3.text_vocab, max(256, streams))
-    expected = memory_plan(TURBO.t3, space, max_streams=streams, max_positions=2048, bytes_per_value=2)
-    assert engine_memory(TURBO, streams) == expected
+    sizes = {"max_streams": streams, "max_positions": 2048, "bytes_per_value": 2}
+    assert engine_memory(TURBO, streams, word_times=False) == memory_plan(TURBO.t3, space, **sizes)
+    words = words_bytes(TURBO.t3, TURBO.t3.layers)
+    assert engine_memory(TURBO, streams) == memory_plan(TURBO.t3, space, words=words, **sizes)
     small = Planner(Times(SMALL, GPUS["l4"])).plan(streams)
     assert small.memory_total_mb == pytest.approx(sum(small.memory_mb.values()))
 
@@ -191,8 +194,18 @@ def test_guidance_needs_the_memory_of_a_second_lane():
     assert engine_bytes(with_guided_flow(TURBO).flow) < ten.s3gen
 
 
-def test_turbo_with_32_streams_needs_at_most_10_gb():
-    assert engine_memory(TURBO, 32).total <= 10e9
+def test_turbo_with_32_streams_needs_at_most_10_gb_without_word_times():
+    assert engine_memory(TURBO, 32, word_times=False).total <= 10e9
+
+
+def test_word_times_take_of_the_streams_that_fit():
+    """With every layer of Turbo beside T3, 10 GB hold 28 streams, and 24 GB still hold 96."""
+    small = dataclasses.replace(GPUS["a10g"], memory_gb=10)
+    with_words, without = (
+        Planner(Times(TURBO, small), word_times=asked).plan(32).loads[0].limits["memory"] for asked in (True, False)
+    )
+    assert (with_words, without) == (28, 35)
+    assert engine_memory(TURBO, 96).total <= 24e9
 
 
 def test_the_limits_are_where_the_plan_stops_holding():
