@@ -226,6 +226,7 @@ def server_info(
         ssml_elements=ELEMENTS,
         word_times=info.word_times,
         word_times_notice=info.word_times_notice,
+        continuity=info.continuity,
     )
     add_model_defaults(message, info)
     return message

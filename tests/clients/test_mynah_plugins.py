@@ -52,6 +52,20 @@ async def is_idle(server: Addresses) -> None:
             pass
 
 
+@pytest.fixture
+def streams(monkeypatch: pytest.MonkeyPatch) -> list[mynah.SpeechStream]:
+    """The streams that the plugins' clients begin."""
+    begun: list[mynah.SpeechStream] = []
+    stream = mynah.Client.stream
+
+    def noted(client: mynah.Client, **settings) -> mynah.SpeechStream:
+        begun.append(stream(client, **settings))
+        return begun[-1]
+
+    monkeypatch.setattr(mynah.Client, "stream", noted)
+    return begun
+
+
 # LiveKit
 
 
@@ -145,6 +159,13 @@ async def test_livekit_passes_on_language_guidance_and_exaggeration(server: Addr
                 async with tts.synthesize("Hello.", conn_options=ONCE) as stream:
                     _ = [audio async for audio in stream]
         assert raised.value.body["reason"] == reason
+
+
+async def test_livekit_has_sentences_go_on_from_each_other_if_asked(server: Addresses, streams: list):
+    for chosen in (True, None):
+        async with livekit_mynah.TTS(server.grpc, continuity=chosen) as tts, tts.synthesize(TEXT) as stream:
+            assert [audio async for audio in stream]
+    assert [stream.opened.settings.continuity for stream in streams] == [True, False]
 
 
 async def test_livekit_gets_the_words_with_their_times(server: Addresses):
@@ -270,6 +291,14 @@ async def test_pipecat_begins_with_a_clause_if_asked(server: Addresses):
         await running.recorder.heard.wait()  # before its sentence is written
         await running.queue(*map(LLMTextFrame, words("walk.")), LLMFullResponseEndFrame())
     assert running.errors == []
+
+
+async def test_pipecat_has_sentences_go_on_from_each_other_if_asked(server: Addresses, streams: list):
+    for chosen in (True, None):
+        async with pipeline(server, continuity=chosen) as running:
+            await running.queue(TTSSpeakFrame("Hello there."))
+        assert running.errors == []
+    assert [stream.opened.settings.continuity for stream in streams] == [True, False]
 
 
 async def test_pipecat_frees_the_server_when_it_is_interrupted(server: Addresses):

@@ -68,6 +68,7 @@ class MynahTTSService(TTSService):
         first_segment: mynah.FirstSegment | None = None,
         word_times: bool = False,
         word_guard: bool | None = None,
+        continuity: bool | None = None,
         **options: Any,
     ) -> None:
         """`server`, `tls` and `api_key` are those of `mynah.Client`; `options` are those of Pipecat's TTSService.
@@ -75,6 +76,8 @@ class MynahTTSService(TTSService):
         `first_segment` is "sentence", "clause" or "auto": where the first speech of a turn may end.
         `word_times` pushes each word as a TTSTextFrame when it is spoken, so that after an interruption the context
         holds what was heard: for servers whose `(await client.info()).word_times` is true.
+        `continuity` has each sentence's speech go on from that of the sentence before: for servers whose
+        `(await client.info()).continuity` is true.
         """
         chosen = MynahTTSSettings(
             model=None,
@@ -98,7 +101,8 @@ class MynahTTSService(TTSService):
         )
         key = api_key or os.environ.get("MYNAH_API_KEY")
         self._client = mynah.Client(server, tls=tls, api_key=key)
-        self._first_segment, self._word_times, self._word_guard = first_segment, word_times, word_guard
+        self._first_segment, self._continuity = first_segment, continuity
+        self._word_times, self._word_guard = word_times, word_guard
         self._connections = AsyncExitStack()
         self._turns: dict[str, _Turn] = {}
 
@@ -174,6 +178,7 @@ class MynahTTSService(TTSService):
             first_segment=self._first_segment,
             word_times=self._word_times,
             word_guard=self._word_guard,
+            continuity=self._continuity,
             language=str(language) if isinstance(language, str) else None,
             cfg_weight=_number(self._settings.cfg_weight),
             exaggeration=_number(self._settings.exaggeration),

@@ -172,7 +172,8 @@ async function* slotted(world, client, text) {
 
 export async function speed_words_and_marks_are_on_the_timeline(world) {
   await using(world, world.fast, async (client) => {
-    const stream = await client.stream({ speed: 2, wordTimes: true, text: { markup: "ssml" } });
+    const stream = await client.stream({ speed: 2, wordTimes: true, continuity: true, text: { markup: "ssml" } });
+    equal(stream.opened.settings.continuity, true);
     await stream.send('Quick words. <mark name="here"/>');
     await stream.flush();
     const first = [];
@@ -289,7 +290,7 @@ export async function voices_are_listed_made_and_deleted(world) {
 export async function a_server_says_what_it_is(world) {
   await using(world, world.fast, async (client) => {
     const info = await client.info();
-    equal([info.model, info.nativeSampleRateHz, info.wordTimes], ["fake", 24000, true]);
+    equal([info.model, info.nativeSampleRateHz, info.wordTimes, info.continuity], ["fake", 24000, true, true]);
     check(info.audioFormats.includes("mp3") && info.sampleRatesHz.includes(8000), "it has formats and rates");
     check(info.limits.maxOpenStreamCount === 3 && info.limits.maxUploadByteCount > 0, "it has limits");
     equal(await client.ready(), true);

@@ -24,7 +24,7 @@ _TEXT_CHOICES: dict[str, tuple[Any, ...]] = {
 }
 _MODEL_NUMBERS = ("cfg_weight", "exaggeration")
 _SETTINGS = (
-    *("sample_rate_hz", "speed", "language", *_MODEL_NUMBERS),
+    *("sample_rate_hz", "speed", "language", "continuity", *_MODEL_NUMBERS),
     *(option.name for option in fields(Sampling)),
     *_TEXT_CHOICES,
 )
@@ -34,11 +34,12 @@ _SEED_BITS = 53
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """The language, guidance and exaggeration of a line; None: the server's choice."""
+    """A line's language, guidance, exaggeration and continuity, as its model has them; None: the server's choice."""
 
     language: str | None = None
     cfg_weight: float | None = None
     exaggeration: float | None = None
+    continuity: bool | None = None
 
 
 _MODELS_CHOICE = ModelSettings()
@@ -73,7 +74,10 @@ class Item:
         if self.speed is not None:
             content.append({"speed": self.speed})
         if self.model_settings != _MODELS_CHOICE:
-            content.append(asdict(self.model_settings))
+            of_model = asdict(self.model_settings)
+            if self.model_settings.continuity is None:
+                del of_model["continuity"]
+            content.append(of_model)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -136,10 +140,7 @@ def _item(number: int, line: str, defaults: _Defaults) -> Item:
     settings = content.get("settings", {})
     _check_keys(number, "settings", settings, _SETTINGS)
     of_text = {key: _text_choice(number, key, value) for key, value in settings.items() if key in _TEXT_CHOICES}
-    of_model = {key: settings[key] for key in ("language", *_MODEL_NUMBERS) if key in settings}
-    if "language" in of_model and not isinstance(of_model["language"], str):
-        raise _not_allowed(number, "settings.language", of_model["language"], "the code of a language")
-    _check_numbers(number, {key: value for key, value in of_model.items() if key in _MODEL_NUMBERS})
+    of_model = _of_model(number, settings)
     numbers = {"speed": defaults.speed} if defaults.speed is not None else {}
     numbers |= {key: value for key, value in settings.items() if key not in of_text and key not in of_model}
     rate, speed, sampling = _numbers(number, numbers, f"{name}\0{text}")
@@ -147,6 +148,16 @@ def _item(number: int, line: str, defaults: _Defaults) -> Item:
     named = json.dumps({**content, "name": name})
     of_line = replace(defaults.model_settings, **of_model)
     return Item(name, text, voice, rate, sampling, read, speed, of_line, named)
+
+
+def _of_model(number: int, settings: dict[str, Any]) -> dict[str, Any]:
+    """The line's own values of ModelSettings. Raises InvalidArgument."""
+    found = {key: settings[key] for key in ("language", "continuity", *_MODEL_NUMBERS) if key in settings}
+    for key, kind, allowed in (("language", str, "the code of a language"), ("continuity", bool, "true or false")):
+        if key in found and not isinstance(found[key], kind):
+            raise _not_allowed(number, f"settings.{key}", found[key], allowed)
+    _check_numbers(number, {key: value for key, value in found.items() if key in _MODEL_NUMBERS})
+    return found
 
 
 def _text_choice(number: int, key: str, value: Any) -> Any:

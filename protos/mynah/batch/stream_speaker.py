@@ -42,6 +42,7 @@ class StreamSpeaker:
             language=item.model_settings.language,
             cfg_weight=item.model_settings.cfg_weight,
             exaggeration=item.model_settings.exaggeration,
+            continuity=item.model_settings.continuity,
         )
         async with stream:
             rate_hz = stream.opened.settings.sample_rate_hz

@@ -26,6 +26,7 @@ def info_lines(info: ServerInfo) -> list[str]:
         "sample rates": f"{', '.join(map(str, info.sample_rates_hz))} Hz; {info.native_sample_rate_hz} Hz is native",
         "formats": ", ".join(info.audio_formats),
         "word times": "yes" if info.word_times else f"no: {info.word_times_notice}",
+        "continuity": "yes" if info.continuity else "no",
         "numbers read": ", ".join(info.normalized_languages),
         "SSML": ", ".join(info.ssml_elements),
         "waiting text": f"at most {limits.max_pending_text_chars} chars on a stream",

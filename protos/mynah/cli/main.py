@@ -113,6 +113,7 @@ def parser() -> argparse.ArgumentParser:
     _add_model_settings(batch)
     add_text_settings(batch)
     _add_word_guard(batch)
+    _add_continuity(batch)
     _add_voices(commands.add_parser("voices", help="create, list and delete voices", allow_abbrev=False))
     health = _command(commands, "health", "check whether the server accepts streams; exit status 0 or 3")
     health.add_argument("--service", default="", help='"liveness" checks only whether the process works')
@@ -194,8 +195,7 @@ def _add_say(say: argparse.ArgumentParser) -> None:
     subtitles = "file for subtitles, .srt or .vtt, with the times of the words"
     say.add_argument("--subtitles", metavar="FILE", help=subtitles)
     _add_word_guard(say)
-    continuity = "have each sentence's speech go on from that of the sentence before (default: it begins anew)"
-    say.add_argument("--continuity", action="store_const", const=True, help=continuity)
+    _add_continuity(say)
     say.add_argument("--quiet", action="store_true", help="print no progress and no summary")
 
 
@@ -215,6 +215,11 @@ def _add_model_settings(parser: argparse.ArgumentParser) -> None:
 def _add_word_guard(parser: argparse.ArgumentParser) -> None:
     guard = "watch that the speech says its text, each word once (default: the server's choice)"
     parser.add_argument("--word-guard", action=argparse.BooleanOptionalAction, help=guard)
+
+
+def _add_continuity(parser: argparse.ArgumentParser) -> None:
+    continuity = "have each sentence's speech go on from that of the sentence before (default: it begins anew)"
+    parser.add_argument("--continuity", action="store_const", const=True, help=continuity)
 
 
 def _add_voices(voices: argparse.ArgumentParser) -> None:

@@ -54,6 +54,7 @@ class ServerInfo:
     exaggeration_default: float | None = None  # None: the model has none
     min_p_default: float | None = None  # None: the model has none
     sampling_defaults: Sampling = field(default_factory=Sampling)  # the model's; without a seed
+    continuity: bool = False  # whether streams can ask that a segment goes on from the speech of the one before
 
 
 @dataclass(frozen=True)

@@ -475,6 +475,7 @@ def info_from_wire(info: speech_pb2.GetServerInfoResponse) -> events.ServerInfo:
         ssml_elements=tuple(info.ssml_elements),
         word_times=info.word_times,
         word_times_notice=info.word_times_notice,
+        continuity=info.continuity,
         languages=tuple(info.language_codes),
         cfg_weight_default=_optional(info, "cfg_weight_default"),
         exaggeration_default=_optional(info, "exaggeration_default"),

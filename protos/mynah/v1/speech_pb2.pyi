@@ -507,7 +507,7 @@ class GetServerInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetServerInfoResponse(_message.Message):
-    __slots__ = ("version", "model", "device", "t3_runtime", "s3gen_runtime", "random_weights", "notice", "native_sample_rate_hz", "sample_rates_hz", "audio_formats", "limits", "open_stream_count", "tags", "word_times", "word_times_notice", "decode", "setting_reason", "load", "normalized_languages", "ssml_elements", "language_codes", "cfg_weight_default", "exaggeration_default", "min_p_default", "sampling_defaults")
+    __slots__ = ("version", "model", "device", "t3_runtime", "s3gen_runtime", "random_weights", "notice", "native_sample_rate_hz", "sample_rates_hz", "audio_formats", "limits", "open_stream_count", "tags", "word_times", "word_times_notice", "decode", "setting_reason", "load", "normalized_languages", "ssml_elements", "language_codes", "cfg_weight_default", "exaggeration_default", "min_p_default", "sampling_defaults", "continuity")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
@@ -533,6 +533,7 @@ class GetServerInfoResponse(_message.Message):
     EXAGGERATION_DEFAULT_FIELD_NUMBER: _ClassVar[int]
     MIN_P_DEFAULT_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_DEFAULTS_FIELD_NUMBER: _ClassVar[int]
+    CONTINUITY_FIELD_NUMBER: _ClassVar[int]
     version: str
     model: str
     device: str
@@ -558,4 +559,5 @@ class GetServerInfoResponse(_message.Message):
     exaggeration_default: float
     min_p_default: float
     sampling_defaults: Sampling
-    def __init__(self, version: _Optional[str] = ..., model: _Optional[str] = ..., device: _Optional[str] = ..., t3_runtime: _Optional[str] = ..., s3gen_runtime: _Optional[str] = ..., random_weights: bool = ..., notice: _Optional[str] = ..., native_sample_rate_hz: _Optional[int] = ..., sample_rates_hz: _Optional[_Iterable[int]] = ..., audio_formats: _Optional[_Iterable[_Union[AudioFormat, str]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., open_stream_count: _Optional[int] = ..., tags: _Optional[_Iterable[str]] = ..., word_times: bool = ..., word_times_notice: _Optional[str] = ..., decode: _Optional[str] = ..., setting_reason: _Optional[str] = ..., load: _Optional[float] = ..., normalized_languages: _Optional[_Iterable[str]] = ..., ssml_elements: _Optional[_Iterable[str]] = ..., language_codes: _Optional[_Iterable[str]] = ..., cfg_weight_default: _Optional[float] = ..., exaggeration_default: _Optional[float] = ..., min_p_default: _Optional[float] = ..., sampling_defaults: _Optional[_Union[Sampling, _Mapping]] = ...) -> None: ...
+    continuity: bool
+    def __init__(self, version: _Optional[str] = ..., model: _Optional[str] = ..., device: _Optional[str] = ..., t3_runtime: _Optional[str] = ..., s3gen_runtime: _Optional[str] = ..., random_weights: bool = ..., notice: _Optional[str] = ..., native_sample_rate_hz: _Optional[int] = ..., sample_rates_hz: _Optional[_Iterable[int]] = ..., audio_formats: _Optional[_Iterable[_Union[AudioFormat, str]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., open_stream_count: _Optional[int] = ..., tags: _Optional[_Iterable[str]] = ..., word_times: bool = ..., word_times_notice: _Optional[str] = ..., decode: _Optional[str] = ..., setting_reason: _Optional[str] = ..., load: _Optional[float] = ..., normalized_languages: _Optional[_Iterable[str]] = ..., ssml_elements: _Optional[_Iterable[str]] = ..., language_codes: _Optional[_Iterable[str]] = ..., cfg_weight_default: _Optional[float] = ..., exaggeration_default: _Optional[float] = ..., min_p_default: _Optional[float] = ..., sampling_defaults: _Optional[_Union[Sampling, _Mapping]] = ..., continuity: bool = ...) -> None: ...

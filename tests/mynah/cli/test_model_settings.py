@@ -1,4 +1,4 @@
-"""Language, guidance and exaggeration from the command line, and what `mynah info` shows of them."""
+"""Language, guidance, exaggeration and continuity from the command line, and what `mynah info` shows of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from engines.fake import MULTILINGUAL, Script
+from engines.api import Segment
+from engines.fake import MULTILINGUAL, FakeStream, Script
 from mynah.batch.script import ModelSettings, read_script
 from mynah.client.errors import InvalidArgument
 from tests.mynah.cli.test_cli import cli
@@ -62,6 +63,51 @@ async def test_a_batch_is_in_its_languages(tmp_path: Path):
         assert sorted(at.engine.spoken_languages) == ["de", "fr"]
 
 
+@pytest.fixture
+def segments(monkeypatch: pytest.MonkeyPatch) -> list[Segment]:
+    """The segments that the engine is asked to speak."""
+    asked: list[Segment] = []
+    speak = FakeStream.speak
+
+    def noted(stream: FakeStream, segment: Segment):
+        asked.append(segment)
+        return speak(stream, segment)
+
+    monkeypatch.setattr(FakeStream, "speak", noted)
+    return asked
+
+
+@pytest.mark.parametrize("options", [[], ["--continuity"]], ids=["default", "asked"])
+async def test_a_batch_has_sentences_go_on_from_each_other(segments: list[Segment], options: list[str], tmp_path: Path):
+    script = tmp_path / "lines.jsonl"
+    lines = [
+        {"text": "One."},
+        *({"text": text, "settings": {"continuity": text == "Two."}} for text in ("Two.", "Three.")),
+    ]
+    script.write_text("\n".join(map(json.dumps, lines)))
+    async with serving() as at:
+        done = await cli(at, "batch", str(script), "-o", str(tmp_path / "out"), "--jobs", "1", *options)
+    assert done.status == 0
+    spoken = {segment.text: segment.continuity for segment in segments}
+    assert spoken == {"One.": bool(options), "Two.": True, "Three.": False}
+
+
+@pytest.mark.parametrize("has", [True, False])
+async def test_info_shows_whether_sentences_can_go_on_from_each_other(has: bool):
+    async with serving(Script(continuity=has)) as at:
+        shown = (await cli(at, "info")).out.decode()
+    assert dict(line.split(":", 1) for line in shown.splitlines())["continuity"].strip() == ("yes" if has else "no")
+
+
+def test_continuity_makes_other_audio_than_the_same_line_without():
+    line = {"text": "Hello.", "settings": {"seed": 1}}
+    digests = [
+        read_script([json.dumps(line)], model_settings=ModelSettings(continuity=chosen))[0].digest
+        for chosen in (None, True, False)
+    ]
+    assert len(set(digests)) == 3
+
+
 def test_a_line_has_its_own_settings_before_the_commands():
     lines = [json.dumps({"text": "A."}), json.dumps({"text": "B.", "settings": {"language": "fr", "exaggeration": 1}})]
     plain, own = read_script(lines, model_settings=ModelSettings("de", 0.3))
@@ -70,10 +116,14 @@ def test_a_line_has_its_own_settings_before_the_commands():
     assert len({plain.digest, own.digest, read_script(lines)[0].digest}) == 3
 
 
-def test_lines_without_these_settings_keep_their_digest():
+@pytest.mark.parametrize(
+    ("settings", "digest"),
+    [({}, "f61aaeb03e3f5ddd0daa55a7d85b6c09"), ({"language": "de"}, "d9f24e65bc37424af9b71a765a59d42c")],
+)
+def test_lines_without_these_settings_keep_their_digest(settings: dict[str, str], digest: str):
     """Folders that were made before the settings existed stay valid."""
-    (item,) = read_script(['{"text": "Hello.", "settings": {"seed": 1}}'])
-    assert item.digest == "f61aaeb03e3f5ddd0daa55a7d85b6c09"
+    (item,) = read_script([json.dumps({"text": "Hello.", "settings": {"seed": 1, **settings}})])
+    assert item.digest == digest
 
 
 @pytest.mark.parametrize(
@@ -82,6 +132,7 @@ def test_lines_without_these_settings_keep_their_digest():
         ({"language": 1}, "settings.language"),
         ({"cfg_weight": "1"}, "cfg_weight"),
         ({"exaggeration": True}, "exaggeration"),
+        ({"continuity": 1}, "settings.continuity"),
     ],
 )
 def test_a_wrong_setting_names_its_line(settings: dict[str, object], field: str):

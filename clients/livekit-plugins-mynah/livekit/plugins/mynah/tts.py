@@ -50,6 +50,7 @@ class TTS(tts.TTS):
         language: str | None = None,
         cfg_weight: float | None = None,
         exaggeration: float | None = None,
+        continuity: bool | None = None,
     ) -> None:
         """`server`, `tls` and `api_key` are those of `mynah.Client`; `voice` is an id or a name.
 
@@ -60,13 +61,15 @@ class TTS(tts.TTS):
         that have them: `(await client.info())` lists all three.
         `word_times` gives LiveKit the words with their times, for an aligned transcript: for servers whose
         `(await client.info()).word_times` is true.
+        `continuity` has each sentence's speech go on from that of the sentence before: for servers whose
+        `(await client.info()).continuity` is true.
         """
         super().__init__(
             capabilities=tts.TTSCapabilities(streaming=True, aligned_transcript=word_times),
             sample_rate=sample_rate,
             num_channels=_CHANNELS,
         )
-        self._word_times, self._word_guard = word_times, word_guard
+        self._word_times, self._word_guard, self._continuity = word_times, word_guard, continuity
         self._server = server
         self._api_key = api_key or os.environ.get("MYNAH_API_KEY")
         self._tls = tls
@@ -131,6 +134,7 @@ class TTS(tts.TTS):
             first_segment=self._first_segment,
             word_times=self._word_times,
             word_guard=self._word_guard,
+            continuity=self._continuity,
             language=self._language,
             cfg_weight=self._cfg_weight,
             exaggeration=self._exaggeration,
