@@ -109,8 +109,6 @@ class HuggingFaceHub:
         where = f"hub repository {repo_id}"
         if isinstance(error, GatedRepoError):
             return CheckpointError(f"{where} is gated: accept its terms on its page on the hub, then set HF_TOKEN")
-        if isinstance(error, RevisionNotFoundError):
-            return CheckpointError(f"{where} has no such revision: name a commit, a tag or a branch of it behind an @")
         if isinstance(error, RepositoryNotFoundError):
             return CheckpointError(
                 f"{where} does not exist or is private: check HF_TOKEN, or use a local folder as the model"
