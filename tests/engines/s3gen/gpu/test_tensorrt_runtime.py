@@ -77,11 +77,13 @@ class _Passing:
     """Gives the vocoder's noise back as its waveform."""
 
     inputs, outputs, inner = VOCODER.inputs, (Port("waveform", ("batch", "samples")),), ()
+    unpadded = False
 
     def __init__(self, device: CudaDevice) -> None:
         self.device, self.sizes = device, list[tuple[int, int]]()
 
-    def enqueue(self, stream: int, addresses: Mapping[str, int], sizes: Sizes) -> None:
+    def enqueue(self, stream: int, addresses: Mapping[str, int], sizes: Sizes, *, full: bool = False) -> None:
+        assert not full
         self.sizes.append((sizes["batch"], sizes["frames"]))
         count = 4 * sizes["batch"] * sizes["samples"]
         self.device.copy_on(addresses["waveform"], addresses["noise"], count, stream)
