@@ -55,9 +55,10 @@ async def speak(client: mynah.Client, text: str, voice: str | None = None, seed:
 
 
 def test_text_word_by_word_becomes_sound_and_a_seed_repeats_it(served: Served) -> None:
-    first, again = (served.run(lambda client: speak(client, TEXT)) for _ in range(2))
-    assert first == again
-    samples = np.frombuffer(first, "<i2")
+    samples, again = (np.frombuffer(served.run(lambda client: speak(client, TEXT)), "<i2") for _ in range(2))
+    assert len(samples) == len(again)
+    # windows of the two segments share a call or not, by what is ready: the same up to rounding (docs/api.md)
+    assert np.abs(samples.astype(int) - again).max() <= 10  # 3e-4, as for rows of the vocoder
     assert len(samples) > 24_000
     assert samples.std() > 30
 

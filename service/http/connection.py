@@ -169,6 +169,9 @@ class HttpConnection(PacedReads, H11Protocol):  # type: ignore[misc]  # its eof_
             self.cycle.disconnected = True
             self.cycle.message_event.set()
             is_head = self.cycle.scope["method"] == "HEAD"
+        self._refuse(msg, is_head)
+
+    def _refuse(self, msg: str, is_head: bool) -> None:
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
             answer: list[h11.Event] = [h11.Response(status_code=400, headers=headers, reason=b"Bad Request")]
@@ -180,7 +183,7 @@ class HttpConnection(PacedReads, H11Protocol):  # type: ignore[misc]  # its eof_
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         read = [value for name, value in self.headers if name.startswith(_HANDSHAKE_HEADERS)]
         if not all(map(bytes.isascii, read)):  # websockets raises what uvicorn does not handle
-            self.send_400_response("Invalid WebSocket handshake.")
+            self._refuse("Invalid WebSocket handshake.", is_head=event.method == b"HEAD")
             return
         self._upgraded = True
         super().handle_websocket_upgrade(event)

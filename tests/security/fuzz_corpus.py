@@ -24,6 +24,7 @@ _HTTP = [
     _POST + b"Transfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n0\r\nTrailer: z\r\n\r\n",
     _POST + b"Connection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 0\r\n\r\n",
     HANDSHAKE,
+    HANDSHAKE.replace(b"GET", b"HEAD").replace(b"Key: ", b"Key: \xff"),
     # a body that stops being HTTP before or after its answer has begun
     b"HEAD / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na0\r\n\r\n\na",
     _POST + b"Transfer-Encoding: chunked\r\n\r\n1\r\na0\r\n\r\n\na",

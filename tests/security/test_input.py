@@ -134,14 +134,17 @@ async def test_an_upload_s_part_may_be_long():
         assert (await at.voices.CreateVoice(iter(parts))).voice.name == "Anna"
 
 
+@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
 @pytest.mark.parametrize("header", [b"Sec-WebSocket-Protocol", b"Upgrade", b"Connection"])
-async def test_a_handshake_with_other_bytes_than_ascii_is_refused(header: bytes):
+async def test_a_handshake_with_other_bytes_than_ascii_is_refused(header: bytes, method: bytes):
     async with http_serving() as (at, _):
         reader, writer = await asyncio.open_connection(*at.http.rsplit(":", 1))
-        head = b"GET /v1/stream HTTP/1.1\r\nHost: localhost\r\n" + header + b": x\xff\r\n"
+        head = method + b" /v1/stream HTTP/1.1\r\nHost: localhost\r\n" + header + b": x\xff\r\n"
         head += b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
         writer.write(head + b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n")
-        assert (await reader.read(12)) == b"HTTP/1.1 400"
+        answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 400")
+        assert (b"Invalid WebSocket handshake." in answer) == (method == b"GET")
         writer.close()
 
 

@@ -53,7 +53,7 @@ def test_the_encoder_leaks_nothing_from_the_pad() -> None:
         scrambled[row, length:] = 4299
     assert distance(net(scrambled, lengths, x_vector)[0], mu) == 0
     alone, _ = net(tokens[2:, :14], None, x_vector[2:])
-    assert distance(mu[2:, :28], alone) < 5e-6
+    assert distance(mu[2:, :28], alone) < 2e-5
 
 
 def test_lengths_that_fill_their_rows_change_nothing() -> None:
