@@ -5,7 +5,7 @@ from engines.fake import MULTILINGUAL, FakeEngine, Script
 
 
 def load(config, observer=None):
-    return FakeEngine(Script(token_s=0.002, abilities=MULTILINGUAL), max_streams=config.max_streams)
+    return FakeEngine(Script(token_s=0.002, abilities=MULTILINGUAL, continuity=False), max_streams=config.max_streams)
 
 
 engines.load = load
