@@ -99,14 +99,11 @@ class Server:
             engine, self.admission, max_connections=self._connections.admin, allowed_hosts=config.allowed_host
         )
         self._voices = VoiceStore(
-            lambda: engine.default_voice,
+            [engine],
             None if config.voices_dir == MEMORY else config.voices_dir,
             max_voices=config.max_voices,
             max_loaded=config.max_voices_in_memory,
             time_limit_s=config.store_timeout_s,
-            others=lambda: engine.other_voices,
-            voice_models=lambda: engine.info.voice_models,
-            make_voice=engine.make_voice,
         )
         self._catalogue = VoiceCatalogue(engine, self._voices, VoiceCheck(engine, self.admission), self.gate)
         self._speech_handler = SpeechHandler(engine, VoiceLookup(self._voices), self.admission, config.policy)

@@ -66,13 +66,10 @@ class Engine:
         """Warm up. Raises MynahError."""
         voices_dir = self._config.voices_dir
         voices = VoiceStore(
-            lambda: self._engine.default_voice,
+            [self._engine],
             None if voices_dir == MEMORY else voices_dir,
             max_loaded=self._config.max_voices_in_memory,
-            others=lambda: self._engine.other_voices,
             time_limit_s=self._config.store_timeout_s,
-            voice_models=lambda: self._engine.info.voice_models,
-            make_voice=self._engine.make_voice,
         )
         self._handler = SpeechHandler(self._engine, VoiceLookup(voices), self._admission, self._config.policy)
         try:
