@@ -21,6 +21,7 @@ from service.engine_loader import load_engine
 from service.errors import Unavailable
 from service.handlers.failures import error_of
 from service.handlers.speech_handler import SpeechHandler
+from service.models import Models
 from service.options import MEMORY, PREFIX
 from service.telemetry import logs
 from service.voices.lookup import VoiceLookup
@@ -71,7 +72,7 @@ class Engine:
             max_loaded=self._config.max_voices_in_memory,
             time_limit_s=self._config.store_timeout_s,
         )
-        self._handler = SpeechHandler(self._engine, VoiceLookup(voices), self._admission, self._config.policy)
+        self._handler = SpeechHandler(Models([self._engine]), VoiceLookup(voices), self._admission, self._config.policy)
         try:
             await self._engine.warm_up()
         except EngineError as error:
