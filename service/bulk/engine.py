@@ -108,6 +108,7 @@ def configuration(options: Mapping[str, str], jobs: int, threads: int, environme
     kept = {name: value for name, value in given.items() if name not in of_ports}
     try:
         config = with_voices_place(read_config([], kept), kept)
+        config.engine_config()  # of one model
     except ConfigError as error:
         raise InvalidArgument(str(error), reason="OPTION_INVALID", field="engine") from error
     if config.engine.max_batch is None and not is_gpu(config.engine.device):
