@@ -102,7 +102,7 @@ class LazyEngine:
         await engine.warm_up()
 
     def admit(self, streams: int) -> None:
-        """Say that the server admits so many streams, of all that the engine was built for."""
+        """Say how many streams the server admits, of those that the engine was built for."""
         built_for = self._info.limits.max_streams
         limits = replace(self._info.limits, max_streams=streams, max_offline_streams=built_for)
         self._info = replace(self._info, limits=limits)
