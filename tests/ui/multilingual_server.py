@@ -1,11 +1,13 @@
-"""`mynah-serve` with a fake engine whose model has what Multilingual has. Takes the same flags."""
+"""`mynah-serve` with fake engines. Takes the same flags: the model "plain" has what Turbo has, all others what
+Multilingual has."""
 
 import engines
-from engines.fake import MULTILINGUAL, FakeEngine, Script
+from engines.fake import MULTILINGUAL, Abilities, FakeEngine, Script
 
 
 def load(config, observer=None, shared=None):
-    return FakeEngine(Script(token_s=0.002, abilities=MULTILINGUAL), max_streams=config.max_streams)
+    abilities = Abilities() if config.model == "plain" else MULTILINGUAL
+    return FakeEngine(Script(token_s=0.002, abilities=abilities), max_streams=config.max_streams, model=config.model)
 
 
 engines.load = load
