@@ -26,14 +26,16 @@ import os
 
 from engines.api import NULL_OBSERVER, Engine, Observer
 from engines.config import EngineConfig
+from engines.shared_device import SharedDevice
 
-__all__ = ["EngineConfig", "load"]
+__all__ = ["EngineConfig", "SharedDevice", "load"]
 
 
-def load(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Engine:
+def load(config: EngineConfig, observer: Observer = NULL_OBSERVER, shared: SharedDevice | None = None) -> Engine:
     """Load the engine that `config` describes. It takes seconds: a server calls it on a thread.
 
-    `observer` receives the engine's callbacks from here on.
+    `observer` receives the engine's callbacks from here on. `shared` is the device that it shares with other engines
+    of this process; None: it is alone.
     Raises CheckpointError if weights are missing or wrong, InvalidInput if the configuration is not possible.
     """
     # OpenMP reads this once, when torch is imported. T3's and S3Gen's threads share the cores: workers that spin while
@@ -41,4 +43,4 @@ def load(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Engine:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from engines.factory import build_engine
 
-    return build_engine(config, observer)
+    return build_engine(config, observer, shared)

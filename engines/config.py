@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,15 @@ def _check(
 
 def _number(value: float) -> str:
     return str(int(value)) if math.isfinite(value) and value == int(value) else str(value)
+
+
+_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+def split_model(value: str) -> tuple[str, str]:
+    """The name that a value of --model gives, or an empty one, and the model: "de=owner/pack" is "de", "owner/pack"."""
+    name, equals, model = value.partition("=")
+    return (name, model) if equals and _MODEL_NAME.fullmatch(name) else ("", value)
 
 
 DECODE_MODES = ("auto", "reference", "cached")

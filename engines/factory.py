@@ -45,10 +45,11 @@ from engines.realtime.settle import CpuNets, settle
 from engines.s3gen.flow_steps import check_decode, own_steps, steps_notice, with_steps
 from engines.s3gen.nets import flow, vocoder_weights
 from engines.s3gen.runtime import Runtime
-from engines.s3gen.select_runtime import select_runtime
+from engines.s3gen.select_runtime import Chosen, select_runtime
 from engines.s3gen.streaming.batcher import WindowBatcher
 from engines.s3gen.streaming.decode_times import CPU_CALIBRATION, GPU_CALIBRATION
 from engines.s3gen.streaming.schedule import SCHEDULES
+from engines.shared_device import SharedDevice
 from engines.t3.alignment.setup import find_alignment
 from engines.t3.backend import T3Backend
 from engines.t3.decoder import DecoderLimits
@@ -80,9 +81,13 @@ _CALLS_TAPS = ("torch", "torch-int8")  # nets whose steps can be observed; besid
 _T3_FALLBACK = {"vllm": "torch_graphs", "torch_graphs": "torch"}
 
 
-def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pipeline:
+def build_engine(
+    config: EngineConfig, observer: Observer = NULL_OBSERVER, shared: SharedDevice | None = None
+) -> Pipeline:
     """Build the engine that `config` describes. Raises the errors of `engines.load`."""
     _check_choices(config)
+    shared = shared or SharedDevice([config])
+    shared.check()
     hub = HuggingFaceHub((config.cache_dir or default_cache_dir()) / "hub")
     if (folder := find_published(config.model, hub)) is not None:
         from engines.published.engine import build_published_engine  # needs ONNX, as it alone does
@@ -92,8 +97,8 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
     use_threads(config.threads)
     checkpoint = open_checkpoint(config.model, cache_dir=config.cache_dir, seed=config.weights_seed, device=device)
     family = family_of(checkpoint.spec.t3)
-    sampling = _defaults(family)
-    config = _for_family(config, checkpoint)
+    sampling = _defaults(family, beside_guided=shared.guided)
+    config = _for_family(shared.without_vllm(config, device) if not family.guided else config, checkpoint)
     published, checkpoint = checkpoint, with_steps(checkpoint, config.s3gen_steps)
     check_decode(checkpoint, config.decode, device, host_memory_bytes())
     verify(checkpoint, tensor_tables(checkpoint))
@@ -123,15 +128,19 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
     constrained, observes = config.attention == "constrained", _observes_steps(t3.name, device)
     aligner = alignment.aligner(observes, on_device(T3_PRIORITY, working), constrained=constrained)
     loaded = nets.take_s3gen(settled.s3gen_steps) if device == "cpu" else None
-    s3gen = select_runtime(settled, checkpoint, device, loaded)
-    batcher = WindowBatcher(
-        s3gen.runtime,
-        max_batch=config.max_batch or _MAX_BATCH[device.split(":")[0]],
-        reference=s3gen.reference,
-        observer=observer,
-        on_device=on_device(S3GEN_PRIORITY, working),
-        calibration=CPU_CALIBRATION if device == "cpu" else GPU_CALIBRATION,
-    )
+
+    def make_s3gen() -> tuple[Chosen, WindowBatcher]:
+        chosen = select_runtime(settled, checkpoint, device, loaded)
+        return chosen, WindowBatcher(
+            chosen.runtime,
+            max_batch=config.max_batch or _MAX_BATCH[device.split(":")[0]],
+            reference=chosen.reference,
+            observer=observer,
+            on_device=on_device(S3GEN_PRIORITY, working),
+            calibration=CPU_CALIBRATION if device == "cpu" else GPU_CALIBRATION,
+        )
+
+    s3gen, batcher = shared.s3gen(checkpoint, settled, device, make_s3gen)
     stages = Stages(
         encoder,
         t3,
@@ -176,7 +185,8 @@ def build_engine(config: EngineConfig, observer: Observer = NULL_OBSERVER) -> Pi
     )
     memory, others = partial(device_memory, device), load_others(checkpoint.other_voice_paths)
     builder = _QuietBuilder(VoiceBuilder(checkpoint), exclusive)
-    return Pipeline(info, stages, builder, default_voice, health, memory, others, watch.close)
+    streams = shared.active_streams
+    return Pipeline(info, stages, builder, default_voice, health, memory, others, watch.close, streams)
 
 
 @dataclass(frozen=True)
@@ -220,11 +230,15 @@ def _no_bound(*_: str) -> None:
     return None
 
 
-def _defaults(family: Family) -> Sampling:
-    """The family's sampling, with the guidance that the environment asks for. Raises InvalidInput."""
+def _defaults(family: Family, *, beside_guided: bool) -> Sampling:
+    """The family's sampling, with the guidance that the environment asks for: of this model or of one beside it.
+
+    Raises InvalidInput if there is none that has guidance.
+    """
     if family.guided:
         return with_environments_weight(family.sampling, os.environ)
-    check_guidance(os.environ)
+    if not beside_guided:
+        check_guidance(os.environ)
     return family.sampling
 
 

@@ -118,11 +118,13 @@ class FakeEngine:
         default_voice: bool = True,
         other_voices: Mapping[str, Voice] | None = None,
         observer: Observer = NULL_OBSERVER,
+        model: str = "fake",
     ) -> None:
+        """`model`: its name; voices of engines with other names are voices of other models."""
         self.script = script or Script()
         self.observer = observer
         self.info = EngineInfo(
-            model="fake",
+            model=model,
             device="cpu",
             t3_runtime="fake",
             s3gen_runtime="fake",
@@ -130,7 +132,7 @@ class FakeEngine:
             random_weights=self.script.similarity is None,
             notice="This engine makes tones, not speech.",
             tags=_TAGS,
-            voice_models=("fake",),
+            voice_models=(model,),
             word_times=self.script.word_times,
             word_times_notice="" if self.script.word_times else "This engine's script has no word times.",
             continuity=self.script.continuity,
@@ -142,7 +144,8 @@ class FakeEngine:
         self.loaded_languages: list[str] = []
         self.spoken_languages: list[str] = []  # of each segment that began
         self.health = Health()
-        self.default_voice = fake_voice("default") if default_voice else None
+        self._suffix = b"" if model == "fake" else model.encode()  # of what a voice is made from
+        self.default_voice = fake_voice("default", self._suffix) if default_voice else None
         self.other_voices: Mapping[str, Voice] = other_voices or {}
         self.streams: set[FakeStream] = set()
         self.working = 0  # segments in progress
@@ -191,7 +194,9 @@ class FakeEngine:
             raise _audio_error(f"cannot be decoded ({size})", "an audio file", "AUDIO_NOT_DECODABLE")
         if len(audio) < _MIN_REFERENCE_BYTES:
             raise _audio_error(f"is too short ({size})", "more than 5 s", "AUDIO_TOO_SHORT")
-        return _reported(fake_voice(name, audio), noisy=audio.startswith(b"noisy"), levelled=normalize_loudness)
+        made = fake_voice(name, audio + self._suffix)
+        made = _reported(made, noisy=audio.startswith(b"noisy"), levelled=normalize_loudness)
+        return replace(made, metadata={**made.metadata, MODEL: self.info.model})
 
     async def similarity(self, voice: Voice, speech: Samples) -> float | None:
         assert len(speech) >= 0.2 * SAMPLE_RATE_HZ
@@ -391,7 +396,7 @@ def _reported(voice: Voice, *, noisy: bool, levelled: bool) -> Voice:
     """The voice with a report, and the word of how its recording was levelled."""
     warnings = (VoiceWarning("NOISY", "The speech is only 5 dB above the noise: record in a quieter place."),)
     report = VoiceReport(0.5, 6.0, 0.9, 5.0 if noisy else 40.0, warnings if noisy else ())
-    return replace(voice, metadata=report.in_metadata({"levelled": str(levelled), MODEL: "fake"}))
+    return replace(voice, metadata=report.in_metadata({"levelled": str(levelled)}))
 
 
 def _audio_error(problem: str, allowed: str, reason: str) -> InvalidInput:

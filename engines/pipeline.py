@@ -109,7 +109,9 @@ class Pipeline:
         device_memory: Callable[[], DeviceMemory | None] = lambda: None,
         other_voices: Mapping[str, Voice] | None = None,
         on_close: Callable[[], None] = lambda: None,
+        active_streams: ActiveStreams | None = None,
     ) -> None:
+        """`active_streams`: those of all engines on the device; None: this one's alone."""
         self.info = info
         self._on_close = on_close
         self.health = health or Health()
@@ -126,7 +128,7 @@ class Pipeline:
             work="Making the voice",
         )
         self._streams: set[PipelineStream] = set()
-        self._active_streams = ActiveStreams()
+        self._active_streams = ActiveStreams() if active_streams is None else active_streams
         self._loaded_languages: set[str] = set()
         self._loading_language = asyncio.Lock()
 

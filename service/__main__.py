@@ -9,14 +9,14 @@ import signal
 import sys
 from typing import NoReturn
 
-from engines.api import Engine, EngineInfo, Limits
-from engines.config import Sampling
+from engines.api import EngineInfo
 from engines.cuda_faults import DeviceLost
 from engines.errors import EngineError
 from service import stderr_filter
 from service.access import descriptors
 from service.config import ConfigError, ServerConfig, read_config, with_voices_place
-from service.engine_loader import LazyEngine, load_engine
+from service.engine_loader import lazy_models
+from service.models import Models
 from service.options import MEMORY
 from service.server import END_TIMEOUT_S, Server
 from service.shutdown import Signals, force_exit
@@ -56,15 +56,11 @@ def _level(number: signal.Signals) -> int:
 
 def _run(config: ServerConfig) -> signal.Signals:
     """Serve until a signal, which is returned. Ends the process if anything else ends the server."""
-    engine = LazyEngine(
-        lambda: load_engine(config),
-        _expected(config),
-        measured=config.max_streams is None,
-    )
-    engine.health.watch_loss(_end_process)
+    models = lazy_models(config)
+    models.health.watch_loss(_end_process)
     try:
         tracing.configure(config.otlp_endpoint)
-        ended_by = asyncio.run(serve(engine, config))
+        ended_by = asyncio.run(serve(models, config))
     except ConfigError as error:
         _leave(2, error)
     except (EngineError, OSError) as error:
@@ -72,7 +68,7 @@ def _run(config: ServerConfig) -> signal.Signals:
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process is ending; one more Ctrl-C would print a traceback
         tracing.shut_down()
-    if engine.loading:
+    if models.loading:
         log.log(_level(ended_by), "the process ends with status 0 while a model is loaded")
         stderr_filter.restore()
         os._exit(0)  # a library that a thread is still loading does not survive the interpreter's shutdown
@@ -86,29 +82,23 @@ def _end_process(error: DeviceLost) -> None:
     os._exit(EXIT_DEVICE_LOST)
 
 
-def _expected(config: ServerConfig) -> EngineInfo:
-    """The info of the configured engine before it is loaded."""
-    engine = config.engine_config()
-    limits = Limits(engine.max_text_chars_per_segment, Sampling().max_speech_tokens, engine.max_streams)
-    return EngineInfo(engine.model, engine.device, engine.t3, engine.s3gen, limits, notice="The model is being loaded.")
-
-
-async def serve(engine: Engine, config: ServerConfig) -> signal.Signals:
+async def serve(models: Models, config: ServerConfig) -> signal.Signals:
     """Serve until a signal, which is returned. A second signal ends the grace period."""
     descriptors.raise_limit()
-    server = Server(engine, config)
+    server = Server(models, config)
     server.end_if_the_interpreter_hangs()
     signalled = Signals(lambda count: END_TIMEOUT_S + (config.grace_s if count == 1 else 0.0)).received
-    await _listen(server, config, engine.info.model)
+    await _listen(server, config, " and ".join(models.names))
     warming = asyncio.ensure_future(server.warm_up())
     stopping = asyncio.ensure_future(signalled.get())
     await asyncio.wait([warming, stopping], return_when=asyncio.FIRST_COMPLETED)
     try:
         if warming.done():
-            took_s, streams = warming.result(), engine.info.limits.max_streams
+            took_s, streams = warming.result(), models.max_streams
             _say(_where_voices_are(config))
             at_once = "1 stream" if streams == 1 else f"{streams} streams"
-            _say(f"serving after {took_s:.1f} s up to {at_once} with {_described(engine.info)}")
+            described = "; and ".join(map(_described, models.infos))
+            _say(f"serving after {took_s:.1f} s up to {at_once} with {described}")
         number = await stopping
         log.log(
             _level(number),
@@ -128,14 +118,14 @@ async def serve(engine: Engine, config: ServerConfig) -> signal.Signals:
     return number
 
 
-async def _listen(server: Server, config: ServerConfig, model: str) -> None:
+async def _listen(server: Server, config: ServerConfig, models: str) -> None:
     """Listen on every configured address, then print them. Raises ConfigError, without printing, if one is taken."""
     try:
         grpc, admin, http = await server.start(), await server.start_admin(), await server.start_http()
     except BaseException:
         await server.stop(0.0)  # gRPC's threads outlive the event loop otherwise, and print a traceback
         raise
-    _say(f"listening on {grpc} while {model} is loaded")
+    _say(f"listening on {grpc} while {models} is loaded")
     if admin is not None:
         _say(f"metrics, health and readiness at http://{admin}")
     if http is not None:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 
-from engines.api import Engine
 from engines.errors import TimeLimitExceeded
 from engines.worker_pool import WorkerPool
 from service.access.admission import Admission, State
@@ -20,6 +19,7 @@ from service.access.hosts import Hosts
 from service.access.listener import Listener, Slot, bind
 from service.config import is_loopback
 from service.listening import unavailable
+from service.models import Models
 from service.telemetry import metrics
 
 _MAX_HEAD_BYTES = 16_384
@@ -46,13 +46,13 @@ class AdminServer:
 
     def __init__(
         self,
-        engine: Engine,
+        models: Models,
         admission: Admission,
         *,
         max_connections: int = _MAX_CONNECTIONS,
         allowed_hosts: tuple[str, ...] = (),
     ) -> None:
-        self._engine, self._admission = engine, admission
+        self._models, self._admission = models, admission
         self._max_connections, self._allowed_hosts = max_connections, allowed_hosts
         self._hosts: Hosts | None = None
         self._listener: Listener | None = None
@@ -129,7 +129,8 @@ class AdminServer:
     async def _metrics(self, accept: str) -> _Answer:
         try:
             serves = self._admission.state is State.SERVING
-            read = partial(metrics.page, self._engine, accept, serves=serves)
+            models = self._models
+            read = partial(metrics.page, models.engines, accept, max_streams=models.max_streams, serves=serves)
             page, content_type = await _PAGES.run(read)
         except TimeLimitExceeded as error:
             return _error(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
@@ -144,7 +145,7 @@ class AdminServer:
         state = self._admission.state
         if state is not State.SERVING:
             return _Answer(HTTPStatus.SERVICE_UNAVAILABLE, f"{state.value}\n".encode())
-        if not self._engine.health.healthy:
+        if not self._models.health.healthy:
             return _Answer(HTTPStatus.SERVICE_UNAVAILABLE, b"rebuilding the engine\n")
         return _Answer(HTTPStatus.OK, b"serving\n")
 

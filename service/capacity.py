@@ -52,14 +52,23 @@ class Capacity:
         return f"{streams} at once (seconds needed per second of audio, by streams: {tried})"
 
 
-async def measure(engine: Engine, max_streams: int) -> Capacity:
-    """Try more and more streams until they no longer fit, or `max_streams` do. The capacity is 1 for an engine without
-    a built-in voice to try with. Raises EngineFailure as `Engine.warm_up` does."""
-    if engine.default_voice is None:
+async def measure(engines: Sequence[Engine], max_streams: int) -> Capacity:
+    """Try more and more streams until they no longer fit, or `max_streams` do: with the streams of each engine alone,
+    and with those of all in turn, which share fewer calls. The smallest capacity holds.
+
+    It is 1 if an engine has no built-in voice to try with. Raises EngineFailure as `Engine.warm_up` does.
+    """
+    mixes = [[engine] for engine in engines] + ([engines] if len(engines) > 1 else [])
+    found = [await _measure(mix, max_streams) for mix in mixes]
+    return min(found, key=lambda capacity: capacity.streams)
+
+
+async def _measure(engines: Sequence[Engine], max_streams: int) -> Capacity:
+    if any(engine.default_voice is None for engine in engines):
         return Capacity(1, ())
     trials: list[Trial] = []
     while (streams := next_trial(trials, max_streams)) is not None:
-        trials.append(await _try(engine, streams))
+        trials.append(await _try(engines, streams))
     return Capacity(capacity_of(trials), tuple(trials))
 
 
@@ -101,11 +110,11 @@ def capacity_of(trials: Sequence[Trial]) -> int:
     return max((trial.streams for trial in trials if trial.fits), default=1)
 
 
-async def _try(engine: Engine, count: int) -> Trial:
+async def _try(engines: Sequence[Engine], count: int) -> Trial:
     streams: list[SpeechStream] = []
     try:
         for seed in range(count):
-            streams.append(await _open(engine, seed))
+            streams.append(await _open(engines[seed % len(engines)], seed))
         clock = asyncio.get_running_loop().time
         began_s = clock()
         spoken = await asyncio.gather(*map(_speak, streams))

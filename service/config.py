@@ -9,16 +9,17 @@ import argparse
 import ipaddress
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from engines.config import EngineConfig
+from engines.config import EngineConfig, split_model
 from service.options import (
     ADDRESS,
     FRACTION,
     HOSTS,
     MEMORY,
+    MODELS,
     ORIGINS,
     PATH,
     PLACE,
@@ -49,6 +50,9 @@ _ENGINE_READERS = {
     "max_text_chars_per_segment": whole(MIN_MAX_CHARS, 100_000),
     "gpu_memory_utilization": FRACTION,
 }
+
+
+_MODEL_HELP = next(field.metadata["help"] for field in fields(EngineConfig) if field.name == "model")
 
 
 class ConfigError(Exception):
@@ -96,9 +100,16 @@ class ServerConfig:
         "on /v1/audio/speech, OpenAI's voice names (alloy, nova, ...) mean the default voice if no voice has that name",
         SWITCH,
     )
+    model: tuple[str, ...] = option(
+        ("auto",),
+        f"{_MODEL_HELP}; may be given several times, and streams choose one by its name, else have the first; "
+        "NAME=MODEL gives it another name",
+        MODELS,
+    )
     max_streams: int | None = option(
         None,
-        "streams that may be open at the same time; auto, the default, measures how many the device carries",
+        "streams that may be open at the same time, of all models together; auto, the default, measures how many the "
+        "device carries",
         whole_or_auto(1, 10_000),
     )
     voices_dir: Path | str | None = option(
@@ -176,8 +187,20 @@ class ServerConfig:
         return TlsFiles(self.tls_certificate, self.tls_key, self.tls_client_ca)
 
     def engine_config(self) -> EngineConfig:
-        """The engine's options, built for the streams that this server admits."""
-        return replace(self.engine, max_streams=self.max_streams or _max_streams_of(self.engine.device))
+        """The options of the engine where there is one model. Raises ConfigError if there are several."""
+        first, *others = self.engine_configs()
+        if others:
+            raise ConfigError(f"model is {','.join(self.model)}; here it must be one model.")
+        return first
+
+    def engine_configs(self) -> tuple[EngineConfig, ...]:
+        """The options of each model's engine, built for the streams that this server admits."""
+        streams = self.max_streams or _max_streams_of(self.engine.device)
+        return tuple(replace(self.engine, model=split_model(each)[1], max_streams=streams) for each in self.model)
+
+    def model_names(self) -> tuple[str, ...]:
+        """The names that the options give the models; empty where a model has its own."""
+        return tuple(split_model(each)[0] for each in self.model)
 
 
 def _max_streams_of(device: str) -> int:
@@ -201,7 +224,7 @@ def is_loopback(address: str) -> bool:
 
 _OWN = {each.name: each for each in options_of(ServerConfig)}
 _POLICY = {each.name: each for each in options_of(StreamPolicy)}
-# without max_streams, which the server has itself
+# without model and max_streams, which the server has itself
 _ENGINE = {each.name: each for each in options_of(EngineConfig, _ENGINE_READERS) if each.name not in _OWN}
 OPTIONS: dict[str, Option] = _OWN | _POLICY | _ENGINE
 

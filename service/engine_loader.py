@@ -1,6 +1,6 @@
-"""An engine that is loaded, warmed up and measured while the server already answers health checks.
+"""Engines that are loaded, warmed up and measured while the server already answers health checks.
 
-Until it is loaded, `info` describes the configured engine, and `make_voice` and `open` raise EngineFailure.
+Until an engine is loaded, `info` describes the configured one, and `make_voice` and `open` raise EngineFailure.
 """
 
 from __future__ import annotations
@@ -8,43 +8,72 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import engines
-from engines.api import DeviceMemory, Engine, EngineInfo, Samples, SpeechStream
-from engines.config import Sampling
-from engines.errors import EngineFailure
+from engines.api import DeviceMemory, Engine, EngineInfo, Limits, Samples, SpeechStream
+from engines.config import EngineConfig, Sampling
+from engines.errors import EngineFailure, InvalidInput
 from engines.health import Health
 from engines.voice import Voice
 from service.audio import watermark
 from service.capacity import measure, overcommitted
 from service.config import ServerConfig
+from service.models import Models
 from service.telemetry import tracing
 
 log = logging.getLogger("mynah.service")
 
 
-def load_engine(config: ServerConfig) -> Engine:
-    """The engine, with a watermark if configured. The watermark comes first, because it fails sooner. Blocks.
+def load_engine(
+    config: ServerConfig,
+    of_model: EngineConfig | None = None,
+    shared: engines.SharedDevice | None = None,
+    caches: dict[int, float] | None = None,
+) -> Engine:
+    """The engine of one of the configuration's models, or of the only one, with a watermark if configured. Blocks.
 
-    Raises what loading either of them raises.
+    `shared` and `caches` are those of all models; see `engines.load` and EngineMetrics. The watermark comes first,
+    because it fails sooner. Raises what loading either of them raises.
     """
     marker = watermark.PerthMarker() if watermark.is_enabled(config.watermark) else None
-    engine = engines.load(config.engine_config(), tracing.TracedEngine())
+    engine = engines.load(of_model or config.engine_config(), tracing.TracedEngine(caches), shared)
     return engine if marker is None else watermark.MarkedEngine(engine, marker)
 
 
-class LazyEngine:
-    """The engine that `load` returns. With `measured`, `info.limits.max_streams` becomes what this device carries."""
+def lazy_models(config: ServerConfig) -> LazyModels:
+    """The models of a configuration, none of which is loaded yet. They share a device."""
+    configs = config.engine_configs()
+    shared, caches = engines.SharedDevice(configs), dict[int, float]()
+    lazy = [
+        LazyEngine(partial(load_engine, config, each, shared, caches), _expected(each), name)
+        for each, name in zip(configs, config.model_names(), strict=True)
+    ]
+    return LazyModels(lazy, measured=config.max_streams is None)
 
-    def __init__(self, load: Callable[[], Engine], expected: EngineInfo, *, measured: bool) -> None:
-        """`load` may block: it is called once, on its own thread. `expected` is `info` until then."""
-        self._load, self._measured = load, measured
-        self._info = expected
+
+def _expected(engine: EngineConfig) -> EngineInfo:
+    """The info of a configured engine before it is loaded."""
+    limits = Limits(engine.max_text_chars_per_segment, Sampling().max_speech_tokens, engine.max_streams)
+    return EngineInfo(engine.model, engine.device, engine.t3, engine.s3gen, limits, notice="The model is being loaded.")
+
+
+class LazyEngine:
+    """The engine that `load` returns."""
+
+    def __init__(self, load: Callable[[], Engine], expected: EngineInfo, name: str = "") -> None:
+        """`load` may block: it is called once, on its own thread. `expected` is `info` until then. `name` is that of
+        the model; empty: its own."""
+        self._load, self._name = load, name
+        self._info = self._named(expected)
         self._engine: Engine | None = None
         self._thread: threading.Thread | None = None
         self.health = Health()
+
+    def _named(self, info: EngineInfo) -> EngineInfo:
+        return replace(info, model=self._name or info.model)
 
     @property
     def info(self) -> EngineInfo:
@@ -64,21 +93,19 @@ class LazyEngine:
         return self._thread is not None and self._thread.is_alive()
 
     async def warm_up(self) -> None:
-        """Load, warm up, measure. Raises what loading and warming up raise."""
+        """Load and warm up. Raises what either raises."""
         engine = await self._loaded()
-        self._engine, self._info = engine, engine.info
+        self._engine, self._info = engine, self._named(engine.info)
         engine.health.watch(self.health.set)
         engine.health.watch_loss(self.health.lose)
         self.health.set(engine.health.healthy)
         await engine.warm_up()
-        if self._measured:
-            capacity = await measure(engine, engine.info.limits.max_streams)
-            log.info("capacity: %s", capacity.summary)
-            built_for = engine.info.limits.max_streams
-            limits = replace(engine.info.limits, max_streams=capacity.streams, max_offline_streams=built_for)
-            self._info = replace(engine.info, limits=limits)
-        elif warning := overcommitted(engine.info):
-            log.warning("%s", warning)
+
+    def admit(self, streams: int) -> None:
+        """Say how many streams the server admits, of those that the engine was built for."""
+        built_for = self._info.limits.max_streams
+        limits = replace(self._info.limits, max_streams=streams, max_offline_streams=built_for)
+        self._info = replace(self._info, limits=limits)
 
     async def _loaded(self) -> Engine:
         loop = asyncio.get_running_loop()
@@ -137,3 +164,39 @@ class LazyEngine:
         if self._engine is None:
             raise EngineFailure("the engine is not loaded yet")  # admission refuses every stream until then
         return self._engine
+
+
+class LazyModels(Models):
+    """Models whose engines are loaded one after the other. With `measured`, each says as its `limits.max_streams` what
+    this device carries of all of them together."""
+
+    def __init__(self, lazy: Sequence[LazyEngine], *, measured: bool) -> None:
+        super().__init__(lazy)
+        self._lazy, self._measured = lazy, measured
+
+    @property
+    def loading(self) -> bool:
+        """Whether a library is still being loaded, which cannot be interrupted."""
+        return any(engine.loading for engine in self._lazy)
+
+    async def warm_up(self) -> None:
+        """Load, warm up, measure. Raises what loading and warming up raise, and InvalidInput if two models have one
+        name."""
+        await super().warm_up()
+        _check_names(self.names)
+        if self._measured:
+            capacity = await measure(self._lazy, self.max_streams)
+            log.info("capacity: %s", capacity.summary)
+            for engine in self._lazy:
+                engine.admit(capacity.streams)
+            return
+        for warning in filter(None, map(overcommitted, self.infos)):
+            log.warning("%s", warning)
+
+
+def _check_names(names: Sequence[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            allowed = "names that differ, such as other=MODEL"
+            message = f"model is given twice as {name!r}: give one of them another name, such as {name}-2=MODEL."
+            raise InvalidInput("model", message, "MODEL_NAME_TAKEN", value=name, allowed=allowed)

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, get_type_hints
 from urllib.parse import urlsplit
 
+from engines.config import split_model
+
 PREFIX = "MYNAH_"
 MEMORY = "memory"  # a place that ends with the process
 
@@ -186,6 +188,13 @@ def _path(text: str) -> Path:
     return Path(_text(text)).expanduser()
 
 
+def _models(text: str) -> tuple[str, ...]:
+    models = tuple(part.strip() for part in text.split(","))
+    if not all(split_model(model)[1] for model in models) or len(set(models)) != len(models):
+        raise ValueError
+    return models
+
+
 def _place(text: str) -> Path | str:
     return text if text == MEMORY or "://" in text else _path(text)
 
@@ -200,6 +209,12 @@ PATHS = Reader(
     lambda text: tuple(_path(part.strip()) for part in text.split(",")),
     "paths, separated by commas in a variable",
     "PATH",
+    repeatable=True,
+)
+MODELS = Reader(
+    _models,
+    "models, each once, or NAME=MODEL with a name of letters, digits, _ and -, separated by commas in a variable",
+    "[NAME=]MODEL",
     repeatable=True,
 )
 SWITCH = Reader(_switch, "on or off", "on|off")  # a flag without a value means on

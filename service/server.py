@@ -38,6 +38,7 @@ from service.http.routes import build_app
 from service.http.server import HttpServer
 from service.http.speech_request import VOICE_ALIASES
 from service.listening import check_available, unavailable
+from service.models import Models
 from service.options import MEMORY
 from service.voices.lookup import VoiceLookup
 from service.voices.store import VoiceStore
@@ -75,16 +76,20 @@ _OPTIONS = [
 
 
 class Server:
-    """One engine and its surfaces. Use `start`, then `warm_up`, then at the end `stop`.
+    """The models and their surfaces. Use `start`, then `warm_up`, then at the end `stop`.
 
-    Health says NOT_SERVING until the warm-up is done, while the engine is unhealthy, and from the moment of `stop`;
+    Health says NOT_SERVING until the warm-up is done, while an engine is unhealthy, and from the moment of `stop`;
     new streams are refused with UNAVAILABLE before and after.
     """
 
-    def __init__(self, engine: Engine, config: ServerConfig) -> None:
-        """Raises ConfigError, InvalidInput or OSError if a file or folder of the configuration cannot be used."""
+    def __init__(self, models: Models | Engine, config: ServerConfig) -> None:
+        """`models`: or the engine of the only one.
+
+        Raises ConfigError, InvalidInput or OSError if a file or folder of the configuration cannot be used.
+        """
         self._watchdog = Watchdog(config.hang_timeout_s, self._stall)
-        self._engine = engine = WatchedEngine(engine, self._watchdog)
+        self._models = models = models if isinstance(models, Models) else Models([models])
+        models.wrap(lambda engine: WatchedEngine(engine, self._watchdog))
         self._config = config
         self._left_behind = False
         try:
@@ -93,23 +98,20 @@ class Server:
             config.policy.dictionary("")  # reads the folder
         except (KeyFileError, InvalidInput, OSError) as error:
             raise ConfigError(str(error)) from error
-        self.admission = Admission(engine.info.limits.max_streams, config.max_uploads, self.gate)
+        self.admission = Admission(models.max_streams, config.max_uploads, self.gate)
         self._connections = descriptors.connections()
         self._admin = AdminServer(
-            engine, self.admission, max_connections=self._connections.admin, allowed_hosts=config.allowed_host
+            models, self.admission, max_connections=self._connections.admin, allowed_hosts=config.allowed_host
         )
         self._voices = VoiceStore(
-            lambda: engine.default_voice,
+            models.engines,
             None if config.voices_dir == MEMORY else config.voices_dir,
             max_voices=config.max_voices,
             max_loaded=config.max_voices_in_memory,
             time_limit_s=config.store_timeout_s,
-            others=lambda: engine.other_voices,
-            voice_models=lambda: engine.info.voice_models,
-            make_voice=engine.make_voice,
         )
-        self._catalogue = VoiceCatalogue(engine, self._voices, VoiceCheck(engine, self.admission), self.gate)
-        self._speech_handler = SpeechHandler(engine, VoiceLookup(self._voices), self.admission, config.policy)
+        self._catalogue = VoiceCatalogue(models, self._voices, VoiceCheck(self.admission), self.gate)
+        self._speech_handler = SpeechHandler(models, VoiceLookup(self._voices), self.admission, config.policy)
         self._health = HealthService()
         self._warm = False
         self.messages = SizeInterceptor(config.policy.max_protobuf_bytes)
@@ -131,7 +133,7 @@ class Server:
         return self._config.tls is not None and self._config.tls.client_ca is not None
 
     def _grpc_options(self) -> list[tuple[str, int]]:
-        calls = _MIN_CALLS_OF_CONNECTION + 2 * self._engine.info.limits.max_streams + self._config.max_uploads
+        calls = _MIN_CALLS_OF_CONNECTION + 2 * self._models.max_streams + self._config.max_uploads
         # Calls wait for Python in one queue. Its defaults of 1000 and 3000 are seconds of waiting for a new call.
         bounds = [
             ("grpc.max_allowed_incoming_connections", self._connections.grpc),
@@ -145,7 +147,7 @@ class Server:
 
     def _add_services(self) -> None:
         policy = self._config.policy
-        speech = SpeechService(self._engine, self._speech_handler, self.admission, policy, VERSION)
+        speech = SpeechService(self._models, self._speech_handler, self.admission, policy, VERSION)
         speech_pb2_grpc.add_SpeechServicer_to_server(speech, self._grpc)  # type: ignore[no-untyped-call]
         voices = VoicesService(self._catalogue, self.admission, policy)
         voices_pb2_grpc.add_VoicesServicer_to_server(voices, self._grpc)  # type: ignore[no-untyped-call]
@@ -157,9 +159,9 @@ class Server:
         policy, cors_origins = self._config.policy, self._config.cors_origin
         openai_voices = VoiceLookup(self._voices, VOICE_ALIASES if self._config.openai_voices else ())
         app = build_app(
-            self._engine,
+            self._models,
             self._speech_handler,
-            SpeechHandler(self._engine, openai_voices, self.admission, policy),
+            SpeechHandler(self._models, openai_voices, self.admission, policy),
             self._catalogue,
             self.admission,
             policy,
@@ -193,7 +195,7 @@ class Server:
             return []
         from service.grpc import riva
 
-        riva.add_to(self._grpc, self._engine, self._voices, self.admission, self._config.policy)
+        riva.add_to(self._grpc, self._models, self._voices, self.admission, self._config.policy)
         return [riva.SERVICE]
 
     async def start(self) -> str:
@@ -205,7 +207,7 @@ class Server:
         def on_change(_: bool) -> None:
             loop.call_soon_threadsafe(self._follow_engine)
 
-        self._engine.health.watch(on_change)
+        self._models.health.watch(on_change)
         host = self._config.listen.rpartition(":")[0]
         port = self._bind()
         await self._grpc.start()
@@ -248,12 +250,11 @@ class Server:
         """Warm up the engine, then admit clients. Returns the seconds it took. Raises what the engine raises."""
         clock = asyncio.get_running_loop().time
         began_s = clock()
-        await self._engine.warm_up()
+        await self._models.warm_up()
         self._voices.log_foreign()
-        limits = self._engine.info.limits
-        self.admission.open(limits.max_streams, limits.max_offline_streams)
+        self.admission.open(self._models.max_streams, self._models.max_offline_streams)
         self._warm = True
-        self._watchdog.start(lambda: self._engine.health.healthy)
+        self._watchdog.start(lambda: self._models.health.healthy)
         self._update_health()
         return clock() - began_s
 
@@ -281,7 +282,7 @@ class Server:
         status = health_pb2.HealthCheckResponse
         if stalled:
             self._health.set(LIVENESS, status.NOT_SERVING)
-        serving = self._engine.health.healthy and not stalled
+        serving = self._models.health.healthy and not stalled
         self._set_health(status.SERVING if serving else status.NOT_SERVING)
 
     async def stop(self, grace_s: float | None = None) -> None:
@@ -301,7 +302,7 @@ class Server:
         self._watchdog.stop()
 
     async def _close_engine(self) -> None:
-        closing = asyncio.ensure_future(self._engine.close())
+        closing = asyncio.ensure_future(self._models.close())
         await asyncio.wait([closing], timeout=_END_TIMEOUT_S if self.admission.stalled else _CLOSE_TIMEOUT_S)
         self._left_behind = not closing.done()
         if self._left_behind:

@@ -61,6 +61,7 @@ _FIELDS = {
     "VOICES_FULL": "name",
     "VOICE_EXISTS": "name",
     "SPEED_OUT_OF_RANGE": "speed",
+    "MODEL_NOT_FOUND": "model",
     "LANGUAGE_UNSUPPORTED": "language",
     "LANGUAGE_PACKAGE_MISSING": "language",
     "DICTIONARY_ENTRY_INVALID": "respellings",

@@ -80,6 +80,7 @@ class Page:
                     text = gr.Textbox(TEXT, label="Text", lines=4, max_lines=14, elem_id="text")
                     self._custom("writing")
                     self._voice("a", "Voice")
+                    self._custom("models", elem_id="model-of-text")
                     self._custom("language", elem_id="language-of-text")
                     speed = gr.Slider(0.5, 2, value=1, step=0.05, label="Speed", elem_id="voice-speed", buttons=[])
                     with gr.Row(elem_classes="pace expert"):

@@ -144,7 +144,9 @@ class _Relay:
             sampling = replace(sampling, seed=secrets.randbits(53))
         voice, speed = _string(opening, "voice") or None, _speed(opening)
         text = mynah.TextSettings(dictionary=parse_dictionary(_string(opening, "respellings"), "Respellings"))
-        timed = (await self._client.info()).word_times
+        model = _string(opening, "model") or None
+        info = await self._client.info()
+        timed = next((each.word_times for each in info.models if each.name == model), info.word_times)
         opening_stream = self._client.stream(
             voice=voice,
             audio_format="pcm_s16le",
@@ -153,6 +155,7 @@ class _Relay:
             speed=speed,
             first_segment=cast(mynah.FirstSegment | None, _string(opening, "first_segment") or None),
             schedule=cast(mynah.Schedule | None, _string(opening, "schedule") or None),
+            model=model,
             language=_string(opening, "language") or None,
             **_chosen(opening.get("sampling"), _MODEL_NUMBERS),
             **_switched_on(opening.get("sampling")),
@@ -165,7 +168,8 @@ class _Relay:
             self._rate_hz = settings.sample_rate_hz or 24_000
             seed = str(settings.sampling.seed)  # JavaScript's numbers are exact up to 2^53 only
             repeats = {"seed": seed, "schedule": stream.opened.schedule or ""}
-            asked = {name: getattr(settings, name) for name in ("voice", "language", *_MODEL_NUMBERS, *_MODEL_SWITCHES)}
+            names = ("voice", "model", "language", *_MODEL_NUMBERS, *_MODEL_SWITCHES)
+            asked = {name: getattr(settings, name) for name in names}
             await _send_event(self._socket, "opened", **repeats, **asked, rate_hz=self._rate_hz)
             writing = asyncio.create_task(self._write(stream))
             try:

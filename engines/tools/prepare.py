@@ -12,6 +12,7 @@ from pathlib import Path
 
 from engines.checkpoints.checkpoint import Checkpoint, default_cache_dir, open_checkpoint, verify
 from engines.checkpoints.file_lock import locked
+from engines.config import split_model
 from engines.device import resolve_device
 from engines.factory import tensor_tables
 from engines.s3gen.export.export import PRECISIONS
@@ -28,12 +29,13 @@ def prepare(arguments: Sequence[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     # pods that share a volume start together: the first downloads and builds, the others find everything in place
     with locked(folder / "prepare.lock", lambda: print(f"waiting: another process prepares {folder}", flush=True)):
-        _prepare(args)
+        for model in args.model.split(","):
+            _prepare(args, split_model(model.strip())[1])
 
 
-def _prepare(args: argparse.Namespace) -> None:
+def _prepare(args: argparse.Namespace, model: str) -> None:
     began_s = time.monotonic()
-    checkpoint = _verified_checkpoint(args)
+    checkpoint = _verified_checkpoint(args, model)
     print(f"weights: {checkpoint.spec.name} in {checkpoint.folder}, verified ({time.monotonic() - began_s:.0f} s)")
     if args.engines == _NONE:
         return
@@ -43,9 +45,9 @@ def _prepare(args: argparse.Namespace) -> None:
     print(f"engines: {target}, {args.precision} ({time.monotonic() - began_s:.0f} s)")
 
 
-def _verified_checkpoint(args: argparse.Namespace) -> Checkpoint:
+def _verified_checkpoint(args: argparse.Namespace, model: str) -> Checkpoint:
     device = resolve_device(args.device)
-    checkpoint = open_checkpoint(args.model, cache_dir=args.cache_dir, device=device)
+    checkpoint = open_checkpoint(model, cache_dir=args.cache_dir, device=device)
     verify(checkpoint, tensor_tables(checkpoint))
     return checkpoint
 
@@ -61,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="mynah-engines prepare",
         description="Download and verify weights, and build TensorRT engines, before a server starts.",
     )
-    parser.add_argument("--model", default="auto", help="model, as for mynah-serve (default auto)")
+    parser.add_argument("--model", default="auto", help="models, as MYNAH_MODEL of mynah-serve (default auto)")
     parser.add_argument("--device", default="auto", help="cpu or cuda: which model auto is (default auto)")
     parser.add_argument("--cache-dir", type=Path, help="folder of weights and engines; default as for mynah-serve")
     parser.add_argument(

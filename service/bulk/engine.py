@@ -21,6 +21,7 @@ from service.engine_loader import load_engine
 from service.errors import Unavailable
 from service.handlers.failures import error_of
 from service.handlers.speech_handler import SpeechHandler
+from service.models import Models
 from service.options import MEMORY, PREFIX
 from service.telemetry import logs
 from service.voices.lookup import VoiceLookup
@@ -66,15 +67,12 @@ class Engine:
         """Warm up. Raises MynahError."""
         voices_dir = self._config.voices_dir
         voices = VoiceStore(
-            lambda: self._engine.default_voice,
+            [self._engine],
             None if voices_dir == MEMORY else voices_dir,
             max_loaded=self._config.max_voices_in_memory,
-            others=lambda: self._engine.other_voices,
             time_limit_s=self._config.store_timeout_s,
-            voice_models=lambda: self._engine.info.voice_models,
-            make_voice=self._engine.make_voice,
         )
-        self._handler = SpeechHandler(self._engine, VoiceLookup(voices), self._admission, self._config.policy)
+        self._handler = SpeechHandler(Models([self._engine]), VoiceLookup(voices), self._admission, self._config.policy)
         try:
             await self._engine.warm_up()
         except EngineError as error:
@@ -110,6 +108,7 @@ def configuration(options: Mapping[str, str], jobs: int, threads: int, environme
     kept = {name: value for name, value in given.items() if name not in of_ports}
     try:
         config = with_voices_place(read_config([], kept), kept)
+        config.engine_config()  # of one model
     except ConfigError as error:
         raise InvalidArgument(str(error), reason="OPTION_INVALID", field="engine") from error
     if config.engine.max_batch is None and not is_gpu(config.engine.device):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import io
 import wave
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from typing import Any, TypeVar
 
@@ -31,12 +31,14 @@ from service.handlers.messages import FIRST_SEGMENT_NUMBERS, text_settings
 from service.handlers.speech_handler import SpeechHandler, new_stream_id
 from service.handlers.stream_log import Origin, audit_voice
 from service.handlers.voice_catalogue import CONSENT, MAX_PAGE_SIZE
+from service.models import Models, model_not_found
 from service.stream.early_end import FirstSegment
 from service.stream.policy import StreamPolicy
 from service.stream.settings import Emoji, Markup, UnspeakableText
 from service.voices.ids import DEFAULT_VOICE_ID
 from service.voices.lookup import VoiceLookup
 from service.voices.store import OneVoice, VoiceSource, VoiceStore
+from service.voices.stored_voice import VoiceSummary
 
 Context = grpc.aio.ServicerContext[Any, Any]
 SERVICE = riva_tts_pb2.DESCRIPTOR.services_by_name["RivaSpeechSynthesis"].full_name
@@ -66,13 +68,15 @@ _SAMPLING = {
 }
 _CONSENT = "consent"
 _SPEED, _FIRST_SEGMENT = "speed", "first_segment"
+_MODEL_NAME = "model"  # the model that speaks, by its name in the contract; voices are also named mynah-MODEL.ID
 _SCHEDULE = "schedule"  # how the audio is cut, by its name in the contract
 # and how text is read, by the names and values of HTTP
 _TEXT = ("markup", "unspeakable_text", "drop_thinking", "normalize", "emoji", "paragraph_pause_s")
 _SWITCHES = ("word_guard", "continuity")
 # the model's own, as the contract names them, and NIM's name for one of them
 _MODEL = {"cfg_weight": "cfg_weight", "exaggeration": "exaggeration", "exaggeration_factor": "exaggeration"}
-_KEYS = (_CONSENT, _SPEED, _FIRST_SEGMENT, _SCHEDULE, *_TEXT, *_SWITCHES, *_MODEL)  # beside those of sampling
+# beside those of sampling
+_KEYS = (_CONSENT, _SPEED, _FIRST_SEGMENT, _SCHEDULE, _MODEL_NAME, *_TEXT, *_SWITCHES, *_MODEL)
 _SWITCH = {"false": False, "true": True}
 _PROMPT = "zero_shot_data.audio_prompt"
 # at least; Opus is too small to matter
@@ -87,6 +91,7 @@ _MAX_RATE_HZ = 48_000
 _QUICK_CHARS_PER_S = 25.0  # English is read at about 15
 _FIELDS = {
     "voice_id": "voice_name",
+    "settings.model": "custom_configuration[model]",
     "settings.sample_rate_hz": "sample_rate_hz",
     "settings.speed": "custom_configuration[speed]",
     "settings.schedule": "custom_configuration[schedule]",
@@ -105,20 +110,20 @@ _FIELDS = {
 
 def add_to(
     server: grpc.aio.Server,
-    engine: Engine,
+    models: Models,
     voices: VoiceStore,
     admission: Admission,
     policy: StreamPolicy,
 ) -> None:
     """Add the service to a server."""
-    riva_tts_pb2_grpc.add_RivaSpeechSynthesisServicer_to_server(RivaService(engine, voices, admission, policy), server)
+    riva_tts_pb2_grpc.add_RivaSpeechSynthesisServicer_to_server(RivaService(models, voices, admission, policy), server)
 
 
 class RivaService:
     """nvidia.riva.tts.RivaSpeechSynthesis; implements its servicer's methods."""
 
-    def __init__(self, engine: Engine, voices: VoiceStore, admission: Admission, policy: StreamPolicy) -> None:
-        self._engine = engine
+    def __init__(self, models: Models, voices: VoiceStore, admission: Admission, policy: StreamPolicy) -> None:
+        self._models = models
         self._voices = voices
         self._admission = admission
         self._policy = policy
@@ -172,27 +177,34 @@ class RivaService:
         return first
 
     async def GetRivaSynthesisConfig(self, request: Any, context: Context) -> Any:
-        """The model and its voices, in the form that Riva's clients build names from: voice_name.subvoice."""
+        """The models and their voices, in the form that Riva's clients build names from: voice_name.subvoice."""
         async with grpc_errors(context, "riva config"):
-            model = self._engine.info.model
-            if request.model_name not in ("", model):
-                message = f"Model {request.model_name!r} does not exist; this server has {model!r}."
-                raise NotFound("MODEL_NOT_FOUND", message, field="model_name", allowed=model)
+            names = self._models.names
+            if request.model_name and request.model_name not in names:
+                raise model_not_found(request.model_name, names, "model_name")
             voices, _ = await self._voices.page("", MAX_PAGE_SIZE)
-            parameters = {
-                "language_code": ",".join(self._engine.info.languages) or _ENGLISH,
-                "voice_name": _FAMILY,
-                "subvoices": ",".join(f"{voice.voice_id}:{number}" for number, voice in enumerate(voices)),
-                "sample_rate": str(self._engine.info.sample_rate_hz),
-            }
-        config = riva_tts_pb2.RivaSynthesisConfigResponse.Config(model_name=model, parameters=parameters)
-        return riva_tts_pb2.RivaSynthesisConfigResponse(model_config=[config])
+            configs = [
+                self._config_of(engine, voices)
+                for engine in self._models.engines
+                if request.model_name in ("", engine.info.model)
+            ]
+        return riva_tts_pb2.RivaSynthesisConfigResponse(model_config=configs)
+
+    def _config_of(self, engine: Engine, voices: Sequence[VoiceSummary]) -> Any:
+        spoken = [voice.voice_id for voice in voices if self._voices.speaks(voice, engine)]
+        parameters = {
+            "language_code": ",".join(engine.info.languages) or _ENGLISH,
+            "voice_name": _FAMILY if engine is self._models.first else f"{_FAMILY}-{engine.info.model}",
+            "subvoices": ",".join(f"{voice_id}:{number}" for number, voice_id in enumerate(spoken)),
+            "sample_rate": str(engine.info.sample_rate_hz),
+        }
+        return riva_tts_pb2.RivaSynthesisConfigResponse.Config(model_name=engine.info.model, parameters=parameters)
 
     async def _handler(self, request: Any, origin: Origin) -> SpeechHandler:
         voices: VoiceSource = VoiceLookup(self._voices)
         if request.HasField("zero_shot_data"):
             voices = await self._prompted(request, origin)
-        return SpeechHandler(self._engine, voices, self._admission, self._policy)
+        return SpeechHandler(self._models, voices, self._admission, self._policy)
 
     async def _prompted(self, request: Any, origin: Origin) -> OneVoice:
         """The voice of a zero-shot prompt. It exists for this call only."""
@@ -201,13 +213,14 @@ class RivaService:
             message = f"{field} must be true: a prompt may only be used if its speaker agreed."
             value = request.custom_configuration.get(_CONSENT, "")
             raise InvalidInput(field, message, "CONSENT_REQUIRED", value=value, allowed="true")
+        engine = self._models.named(_model_and_voice(request)[0])
         prompt = request.zero_shot_data
         if len(prompt.audio_prompt) > self._policy.max_upload_bytes:
             error = too_large("audio", self._policy.max_upload_bytes, f"{len(prompt.audio_prompt)} bytes")
             raise error.named(_PROMPT)
         with self._admission.upload():
             try:
-                voice = await self._engine.make_voice(_as_file(prompt), name="prompt")
+                voice = await engine.make_voice(_as_file(prompt), name="prompt")
             except InvalidInput as error:
                 raise error.named(_PROMPT) from None
         audit_voice("voice made for one call", self._admission.authenticator.caller().name, origin, consent=CONSENT)
@@ -283,8 +296,9 @@ def _settings(request: Any) -> speech_pb2.SpeechSettings:
         allowed = ", ".join(riva_audio_pb2.AudioEncoding.Name(number) for number in _FORMATS)
         message = f"encoding is {request.encoding}; it must be one of {allowed}."
         raise InvalidInput("encoding", message, "AUDIO_FORMAT_UNKNOWN", value=request.encoding, allowed=allowed)
+    model, voice_id = _model_and_voice(request)
     settings = speech_pb2.SpeechSettings(
-        voice_id=_voice_id(request), audio_format=_FORMATS[request.encoding], sampling=_sampling(request)
+        model=model, voice_id=voice_id, audio_format=_FORMATS[request.encoding], sampling=_sampling(request)
     )
     settings.text.CopyFrom(_text_settings(request))
     if request.language_code:
@@ -309,6 +323,23 @@ def _settings(request: Any) -> speech_pb2.SpeechSettings:
     if request.sample_rate_hz:
         settings.sample_rate_hz = request.sample_rate_hz
     return settings
+
+
+def _model_and_voice(request: Any) -> tuple[str, str]:
+    """The model, empty for the first one, and the voice's id or name.
+
+    The model stands in custom_configuration, or before the voice: mynah-MODEL.ID. Raises InvalidInput if they differ.
+    """
+    chosen, voice_id = request.custom_configuration.get(_MODEL_NAME, ""), _voice_id(request)
+    family, _, subvoice = request.voice_name.partition(".")
+    prefix, _, named = family.partition("-")
+    if not (subvoice and named and prefix.lower() == _FAMILY):
+        return chosen, voice_id
+    if chosen not in ("", named):
+        field = f"custom_configuration[{_MODEL_NAME}]"
+        message = f"{field} is {chosen!r}; it must be {named!r} or absent beside voice_name {request.voice_name!r}."
+        raise InvalidInput(field, message, "MODEL_TWICE", value=chosen, allowed=named)
+    return named, subvoice
 
 
 def _voice_id(request: Any) -> str:
@@ -439,4 +470,8 @@ def _rivas_names() -> Iterator[None]:
     except InvalidInput as error:
         if error.field in _FIELDS:
             raise error.named(_FIELDS[error.field]) from None
+        raise
+    except NotFound as error:
+        if error.field == "settings.model":
+            error.field = _FIELDS[error.field]
         raise

@@ -7,7 +7,6 @@ from typing import Any
 
 import grpc.aio
 
-from engines.api import Engine
 from mynah.v1 import speech_pb2, speech_pb2_grpc
 from service.access.admission import Admission
 from service.grpc.call_writer import CallWriter
@@ -15,6 +14,7 @@ from service.grpc.origin import origin_of
 from service.grpc.status import grpc_errors
 from service.handlers import messages
 from service.handlers.speech_handler import Requests, Send, SpeechHandler, new_stream_id
+from service.models import Models
 from service.stream.policy import StreamPolicy
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -25,9 +25,9 @@ class SpeechService(speech_pb2_grpc.SpeechServicer):
     """mynah.v1.Speech."""
 
     def __init__(
-        self, engine: Engine, speech_handler: SpeechHandler, admission: Admission, policy: StreamPolicy, version: str
+        self, models: Models, speech_handler: SpeechHandler, admission: Admission, policy: StreamPolicy, version: str
     ) -> None:
-        self._engine = engine
+        self._models = models
         self._speech_handler = speech_handler
         self._admission = admission
         self._policy = policy
@@ -37,7 +37,7 @@ class SpeechService(speech_pb2_grpc.SpeechServicer):
         self, request: speech_pb2.GetServerInfoRequest, context: Context
     ) -> speech_pb2.GetServerInfoResponse:
         open_streams = self._admission.open_streams
-        return messages.server_info(self._engine.info, self._policy, self._version, open_streams)
+        return messages.server_info(self._models.infos, self._policy, self._version, open_streams)
 
     async def StreamSpeech(self, requests: Requests, context: Context) -> None:
         stream_id = new_stream_id()

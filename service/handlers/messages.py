@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from enum import Enum
 from typing import Any, TypeVar
 
-from engines.api import EngineInfo
+from engines.api import Engine, EngineInfo
 from engines.errors import InvalidInput
 from engines.text.dictionary import Entry
 from engines.text.languages import ENGLISH
@@ -50,9 +51,10 @@ _FORMATS[speech_pb2.AUDIO_FORMAT_UNSPECIFIED] = AudioFormat.PCM_S16LE
 
 
 async def stream_settings(
-    message: speech_pb2.SpeechSettings, voices: VoiceSource, info: EngineInfo, policy: StreamPolicy
+    message: speech_pb2.SpeechSettings, voices: VoiceSource, engine: Engine, policy: StreamPolicy
 ) -> StreamSettings:
-    """The settings that a client asks for, defaults filled in. Raises InvalidInput, and as `voices.get`."""
+    """The settings that a client asks of an engine, defaults filled in. Raises InvalidInput, and as `voices.get`."""
+    info = engine.info
     audio_format = _audio_format(message.audio_format)
     rate_hz = message.sample_rate_hz if message.HasField("sample_rate_hz") else audio_format.default_rate_hz
     audio = AudioSettings(audio_format, rate_hz)
@@ -69,7 +71,7 @@ async def stream_settings(
     guarded = message.word_guard if message.HasField("word_guard") else policy.word_guard and info.word_times
     speed = check_speed(message.speed) if message.HasField("speed") else 1.0
     first_segment = _choice("first_segment", message.first_segment, _FIRST_SEGMENTS, speech_pb2.FirstSegment)
-    stored = await voices.get(voice_id)
+    stored = await voices.get(voice_id, engine)
     text = replace(text, dictionary=with_request(text.dictionary.entries, policy.dictionary(stored.voice_id)))
     return StreamSettings(
         stored.voice_id,
@@ -189,6 +191,7 @@ def opened(stream_id: str, settings: StreamSettings, info: EngineInfo, policy: S
         word_times=settings.word_times,
         word_guard=settings.word_guard,
         continuity=settings.continuity,
+        model=info.model,
     )
     add_model_settings(resolved, settings.language, settings.sampling, info)
     return speech_pb2.StreamOpened(
@@ -203,8 +206,10 @@ def opened(stream_id: str, settings: StreamSettings, info: EngineInfo, policy: S
 
 
 def server_info(
-    info: EngineInfo, policy: StreamPolicy, version: str, open_streams: int
+    models: Sequence[EngineInfo], policy: StreamPolicy, version: str, open_streams: int
 ) -> speech_pb2.GetServerInfoResponse:
+    """What the server says of itself and of its models, the first of which stands for all in the older fields."""
+    info = models[0]
     message = speech_pb2.GetServerInfoResponse(
         version=version,
         model=info.model,
@@ -224,6 +229,24 @@ def server_info(
         load=info.load,
         normalized_languages=_NORMALIZED_LANGUAGES,
         ssml_elements=ELEMENTS,
+        word_times=info.word_times,
+        word_times_notice=info.word_times_notice,
+        continuity=info.continuity,
+        models=map(_model, models),
+    )
+    add_model_defaults(message, info)
+    return message
+
+
+def _model(info: EngineInfo) -> speech_pb2.ModelInfo:
+    message = speech_pb2.ModelInfo(
+        name=info.model,
+        t3_runtime=info.t3_runtime,
+        s3gen_runtime=info.s3gen_runtime,
+        decode=info.decode,
+        random_weights=info.random_weights,
+        notice=info.notice,
+        tags=info.tags,
         word_times=info.word_times,
         word_times_notice=info.word_times_notice,
         continuity=info.continuity,

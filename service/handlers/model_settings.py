@@ -101,8 +101,8 @@ def add_model_settings(message: speech_pb2.SpeechSettings, language: str, sampli
         message.exaggeration = sampling.exaggeration
 
 
-def add_model_defaults(message: speech_pb2.GetServerInfoResponse, info: EngineInfo) -> None:
-    """Add the model's languages and defaults to the server's description."""
+def add_model_defaults(message: speech_pb2.GetServerInfoResponse | speech_pb2.ModelInfo, info: EngineInfo) -> None:
+    """Add the model's languages and defaults to its description, or to the server's."""
     defaults = info.sampling
     message.language_codes.extend(language_codes(info))
     message.sampling_defaults.CopyFrom(sampling_message(defaults, info, with_seed=False))

@@ -22,6 +22,7 @@ from service.access.turns import Account, Turns
 from service.errors import DeadlineExceeded, FailedPrecondition
 from service.handlers import messages
 from service.handlers.stream_log import Origin, logged_stream
+from service.models import Models
 from service.stream.policy import StreamPolicy
 from service.stream.session import Session
 from service.stream.settings import StreamSettings
@@ -46,8 +47,8 @@ class Send(Protocol):
 class SpeechHandler:
     """Speaks for every surface. Each call holds a stream slot while it lasts, and raises every refusal."""
 
-    def __init__(self, engine: Engine, voices: VoiceSource, admission: Admission, policy: StreamPolicy) -> None:
-        self._engine = engine
+    def __init__(self, models: Models, voices: VoiceSource, admission: Admission, policy: StreamPolicy) -> None:
+        self._models = models
         self._voices = voices
         self._admission = admission
         self._policy = policy
@@ -57,9 +58,10 @@ class SpeechHandler:
         reader = _RequestReader(requests, self._policy.idle_timeout_s, self._admission.turns)
         message = await reader.opening()
         with self._admission.stream(offline=message.schedule == OFFLINE):
-            settings = await self._settings(message)
-            async with self._session(stream_id, settings, origin) as session:
-                await self._send_opened(send, stream_id, settings)
+            engine = self._models.named(message.model)
+            settings = await self._settings(message, engine)
+            async with self._session(engine, stream_id, settings, origin) as session:
+                await self._send_opened(send, stream_id, settings, engine)
                 await self._send_events(send, session, reader.apply_all(session), reader.watch_idle(session))
 
     async def synthesize(
@@ -68,9 +70,10 @@ class SpeechHandler:
         """One whole text."""
         self._check_text(request.text)
         with self._admission.stream(offline=request.settings.schedule == OFFLINE):
-            settings = await self._settings(request.settings)
-            async with self._session(stream_id, settings, origin) as session:
-                await self._send_opened(send, stream_id, settings)
+            engine = self._models.named(request.settings.model)
+            settings = await self._settings(request.settings, engine)
+            async with self._session(engine, stream_id, settings, origin) as session:
+                await self._send_opened(send, stream_id, settings, engine)
                 with _named_text():
                     await _write(session, request.text, self._admission.turns, Account())
                     session.end()
@@ -79,29 +82,25 @@ class SpeechHandler:
                     raise _nothing_to_speak(request.text, session.skip_reasons)
 
     @asynccontextmanager
-    async def _session(self, stream_id: str, settings: StreamSettings, origin: Origin) -> AsyncIterator[Session]:
+    async def _session(
+        self, engine: Engine, stream_id: str, settings: StreamSettings, origin: Origin
+    ) -> AsyncIterator[Session]:
         """An open session, whose begin and end the log has."""
         key = self._admission.authenticator.caller().name
-        async with Session(self._engine, settings, self._policy, stream_id) as session:
+        async with Session(engine, settings, self._policy, stream_id) as session:
             with logged_stream(stream_id, key, origin, session):
                 yield session
 
-    async def _settings(self, message: speech_pb2.SpeechSettings) -> StreamSettings:
+    async def _settings(self, message: speech_pb2.SpeechSettings, engine: Engine) -> StreamSettings:
         """The stream's settings; those of a stream with a seed have the schedule that the load now asks for."""
-        settings = await messages.stream_settings(message, self._voices, self._engine.info, self._policy)
-        if self._engine.info.languages:
-            await self._load(settings.language)
+        settings = await messages.stream_settings(message, self._voices, engine, self._policy)
+        if engine.info.languages:
+            await _load(engine, settings.language)
         sampling = settings.sampling
         if not sampling.repeatable or sampling.schedule:
             return settings
-        schedule = self._engine.schedule_now(settings.voice, self._engine.info.limits.max_streams)
+        schedule = engine.schedule_now(settings.voice, engine.info.limits.max_streams)
         return replace(settings, sampling=replace(sampling, schedule=schedule))
-
-    async def _load(self, language: str) -> None:
-        try:
-            await self._engine.load_language(language)
-        except InvalidInput as error:
-            raise error.named("settings.language_code") from None
 
     def _check_text(self, text: str) -> None:
         if not text.strip():
@@ -112,8 +111,8 @@ class SpeechHandler:
             message = f"text has {length}; it may have {allowed}."
             raise InvalidInput("text", message, "TEXT_TOO_LONG", value=length, allowed=allowed)
 
-    async def _send_opened(self, send: Send, stream_id: str, settings: StreamSettings) -> None:
-        await send(opened=messages.opened(stream_id, settings, self._engine.info, self._policy))
+    async def _send_opened(self, send: Send, stream_id: str, settings: StreamSettings, engine: Engine) -> None:
+        await send(opened=messages.opened(stream_id, settings, engine.info, self._policy))
 
     async def _send_events(self, send: Send, session: Session, *reading: Coroutine[Any, Any, None]) -> None:
         """Send every event until the session ends. The first failure, here or in `reading`, ends the others."""
@@ -190,6 +189,13 @@ class _RequestReader:
         allowed = f"{self._idle_timeout_s:g} s"
         message = f"The stream has had neither text nor speech for {allowed}."
         return DeadlineExceeded("STREAM_IDLE", message, allowed=allowed)
+
+
+async def _load(engine: Engine, language: str) -> None:
+    try:
+        await engine.load_language(language)
+    except InvalidInput as error:
+        raise error.named("settings.language_code") from None
 
 
 async def _write(session: Session, text: str, turns: Turns, account: Account) -> None:

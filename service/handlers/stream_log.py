@@ -43,6 +43,7 @@ def logged_stream(stream_id: str, key: str, origin: Origin, session: Session) ->
     settings, began_s = session.settings, monotonic()
     who: dict[str, Field] = {"stream_id": stream_id, "key": key, **asdict(origin)}
     opened: dict[str, Field] = {
+        "model": session.model,
         "voice_id": settings.voice_id,
         "audio_format": settings.audio.audio_format.value,
         "sample_rate_hz": settings.audio.sample_rate_hz,

@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import replace
 from time import monotonic
 
-from engines.api import Engine
 from engines.errors import InvalidInput
 from mynah.v1 import voices_pb2
 from service.access.auth import Authenticator
 from service.handlers import messages
 from service.handlers.stream_log import Origin, audit_voice
 from service.handlers.voice_check import VoiceCheck
+from service.models import Models
 from service.telemetry.metrics import VOICE_CREATION
 from service.voices.ids import check_id
 from service.voices.lookup import VoiceLookup
@@ -30,16 +30,18 @@ CONSENT = "given by the uploader"  # without it no voice is made
 class VoiceCatalogue:
     """Manages voices for every surface, and raises every refusal."""
 
-    def __init__(self, engine: Engine, voices: VoiceStore, check: VoiceCheck, authenticator: Authenticator) -> None:
-        self._engine = engine
+    def __init__(self, models: Models, voices: VoiceStore, check: VoiceCheck, authenticator: Authenticator) -> None:
+        self._models = models
         self._voices = voices
         self._check = check
         self._authenticator = authenticator
         self._lookup = VoiceLookup(voices)
 
     async def check(self, new: voices_pb2.NewVoice) -> None:
-        """Raises what `create` would before it reads the audio: InvalidInput, AlreadyExists, ResourceExhausted."""
+        """Raises what `create` would before it reads the audio: InvalidInput, AlreadyExists, ResourceExhausted, and
+        NotFound for the model."""
         _check_new(new)
+        self._models.named(new.model, "metadata.model")
         await self._voices.check_can_add(_id_of(new))
 
     async def create(self, new: voices_pb2.NewVoice, audio: bytes, origin: Origin) -> voices_pb2.Voice:
@@ -50,8 +52,9 @@ class VoiceCatalogue:
             raise InvalidInput("audio", message, "AUDIO_EMPTY", value="0 bytes", allowed="an audio file")
         began_s = monotonic()
         normalize_loudness = not new.HasField("normalize_loudness") or new.normalize_loudness
-        voice = await self._engine.make_voice(audio, name=new.name.strip(), normalize_loudness=normalize_loudness)
-        checked = await self._check.checked(voice)
+        engine = self._models.named(new.model, "metadata.model")
+        voice = await engine.make_voice(audio, name=new.name.strip(), normalize_loudness=normalize_loudness)
+        checked = await self._check.checked(voice, engine)
         agreed = replace(checked, metadata={**checked.metadata, "consent": CONSENT})
         recording = audio if new.keep_recording else None
         stored = await self._voices.add(agreed, _id_of(new), recording, levelled=normalize_loudness)

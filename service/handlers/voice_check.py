@@ -33,30 +33,30 @@ TIME_LIMIT_S = 20.0
 class VoiceCheck:
     """Measures the similarity of new voices."""
 
-    def __init__(self, engine: Engine, admission: Admission, time_limit_s: float = TIME_LIMIT_S) -> None:
-        self._engine, self._admission, self._time_limit_s = engine, admission, time_limit_s
+    def __init__(self, admission: Admission, time_limit_s: float = TIME_LIMIT_S) -> None:
+        self._admission, self._time_limit_s = admission, time_limit_s
 
-    async def checked(self, voice: Voice) -> Voice:
+    async def checked(self, voice: Voice, engine: Engine) -> Voice:
         """The voice with its similarity, or the reason for having none, in its report. Raises nothing of its own."""
         report = VoiceReport.of_metadata(voice.metadata)
         if report is None:
             return voice
-        similarity, skipped = await self._measure(voice)
+        similarity, skipped = await self._measure(voice, engine)
         report = replace(report, similarity=similarity, similarity_skipped=skipped)
         return replace(voice, metadata=report.in_metadata(voice.metadata))
 
-    async def _measure(self, voice: Voice) -> tuple[float | None, str]:
+    async def _measure(self, voice: Voice, engine: Engine) -> tuple[float | None, str]:
         """Returns the similarity, or None and why."""
-        if self._engine.info.random_weights:
+        if engine.info.random_weights:
             return None, "The model's weights are random: its speech has no speaker."
-        if not self._engine.info.clones_speakers:
+        if not engine.info.clones_speakers:
             return None, "This model knows few speakers: a new voice is the nearest of its own, or one between them."
         try:
             async with asyncio.timeout(self._time_limit_s):
-                speech = await self._speak(voice)
+                speech = await self._speak(voice, engine)
                 if len(speech) < _MIN_SPEECH_S * SAMPLE_RATE_HZ or not np.any(speech):
                     return None, "The voice spoke too little to be compared."
-                similarity = await self._engine.similarity(voice, speech)
+                similarity = await engine.similarity(voice, speech)
         except TimeoutError:
             return None, f"Speaking with the voice took more than {self._time_limit_s:g} s."
         except (RequestError, EngineBusy):
@@ -68,10 +68,10 @@ class VoiceCheck:
             return None, "The model has no net that compares speakers."
         return round(similarity, 3), ""
 
-    async def _speak(self, voice: Voice) -> Samples:
+    async def _speak(self, voice: Voice, engine: Engine) -> Samples:
         with self._slot():
-            sampling = replace(self._engine.info.sampling, seed=1, max_speech_tokens=_SPEECH_TOKENS)
-            stream = await self._engine.open(voice, sampling)
+            sampling = replace(engine.info.sampling, seed=1, max_speech_tokens=_SPEECH_TOKENS)
+            stream = await engine.open(voice, sampling)
             try:
                 async with contextlib.aclosing(stream.speak(Segment(0, _SENTENCE))) as events:
                     chunks = [event.samples async for event in events if isinstance(event, AudioChunk)]

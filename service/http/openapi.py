@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from enum import Enum
 from typing import Any
 
@@ -30,8 +32,9 @@ _RETRY = {
 }
 
 
-def document(info: EngineInfo, policy: StreamPolicy, version: str, *, keys: bool) -> Schema:
+def document(models: Sequence[EngineInfo], policy: StreamPolicy, version: str, *, keys: bool) -> Schema:
     """The answer to `GET /openapi.json`. `keys` says whether callers need an API key."""
+    names, info = [each.model for each in models], _offered(models)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -41,7 +44,7 @@ def document(info: EngineInfo, policy: StreamPolicy, version: str, *, keys: bool
             "description": "Streaming text to speech, compatible with OpenAI's clients. docs/http.md describes the"
             " WebSocket /v1/stream, which takes text word by word.",
         },
-        "paths": _paths(info, policy),
+        "paths": _paths(info, policy, names),
         "components": {
             "schemas": _schemas(),
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
@@ -50,7 +53,7 @@ def document(info: EngineInfo, policy: StreamPolicy, version: str, *, keys: bool
     }
 
 
-def _paths(info: EngineInfo, policy: StreamPolicy) -> Schema:
+def _paths(info: EngineInfo, policy: StreamPolicy, models: Sequence[str]) -> Schema:
     voice = _ref("Voice")
     by_id = [{"name": "voice_id", "in": "path", "required": True, "schema": _STRING}]
     return {
@@ -58,7 +61,7 @@ def _paths(info: EngineInfo, policy: StreamPolicy) -> Schema:
             "post": {
                 "operationId": "createSpeech",
                 "summary": "Speak a text; the response streams audio while it is made.",
-                "requestBody": _json_body(_speech_request(info, policy)),
+                "requestBody": _json_body(_speech_request(info, policy, models)),
                 "responses": {"200": _spoken()} | _errors(400, 401, 403, 404, 408, 413, 415, 429, 500, 503),
             }
         },
@@ -66,18 +69,18 @@ def _paths(info: EngineInfo, policy: StreamPolicy) -> Schema:
             "post": {
                 "operationId": "createCaptionedSpeech",
                 "summary": "Speak a text; the response streams audio and the times of its words, as Kokoro-FastAPI's.",
-                "requestBody": _json_body(_speech_request(info, policy, captioned=True)),
+                "requestBody": _json_body(_speech_request(info, policy, models, captioned=True)),
                 "responses": {"200": _captioned()} | _errors(400, 401, 403, 404, 408, 413, 415, 429, 500, 503),
             }
         },
         "/v1/audio/models": {
-            "get": _get("listAudioModels", "List the model, as Open WebUI asks for it.", _ref("AudioModels"))
+            "get": _get("listAudioModels", "List the models, as Open WebUI asks for them.", _ref("AudioModels"))
         },
         "/v1/audio/voices": {
             "get": _get("listAudioVoices", "List all voices, as Open WebUI asks for them.", _ref("AudioVoices"))
         },
-        "/v1/info": {"get": _get("getInfo", "Get the server's model, formats, limits and load.", _ref("ServerInfo"))},
-        "/v1/models": {"get": _get("listModels", "List the server's model.", _ref("Models"))},
+        "/v1/info": {"get": _get("getInfo", "Get the server's models, formats, limits and load.", _ref("ServerInfo"))},
+        "/v1/models": {"get": _get("listModels", "List the server's models.", _ref("Models"))},
         "/v1/models/{model}": {
             "get": _get("getModel", "Get a model.", _ref("Model"), 404)
             | {"parameters": [{"name": "model", "in": "path", "required": True, "schema": _STRING}]}
@@ -90,7 +93,7 @@ def _paths(info: EngineInfo, policy: StreamPolicy) -> Schema:
                 "summary": "Create a voice from a recording of a speaker who agreed to it.",
                 "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _new_voice()}}},
                 "responses": {"201": _json("The new voice.", voice)}
-                | _errors(400, 401, 403, 408, 409, 413, 415, 429, 500, 503),
+                | _errors(400, 401, 403, 404, 408, 409, 413, 415, 429, 500, 503),
             },
         },
         "/v1/voices/{voice_id}": {
@@ -166,8 +169,30 @@ def _captioned() -> Schema:
     }
 
 
-def _speech_request(info: EngineInfo, policy: StreamPolicy, *, captioned: bool = False) -> Schema:
-    model = {"enum": [info.model, *speech_request.MODEL_ALIASES]}
+def _offered(models: Sequence[EngineInfo]) -> EngineInfo:
+    """The first model with what only others have, so that each field of a request stands in the document.
+
+    A default is that of the first model that has the field.
+    """
+    languages = tuple(dict.fromkeys(code for each in models for code in language_codes(each)))
+    offered = replace(
+        models[0],
+        languages=languages if len(languages) > 1 else models[0].languages,
+        word_times=any(each.word_times for each in models),
+        continuity=any(each.continuity for each in models),
+    )
+    for field, has in (("cfg_weight", "guidance"), ("exaggeration", "has_exaggeration"), ("min_p", "has_min_p")):
+        if (model := next((each for each in models if getattr(each, has)), None)) is not None:
+            sampling = replace(offered.sampling, **{field: getattr(model.sampling, field)})
+            changes: dict[str, Any] = {has: True}
+            offered = replace(offered, sampling=sampling, **changes)
+    return offered
+
+
+def _speech_request(
+    info: EngineInfo, policy: StreamPolicy, models: Sequence[str], *, captioned: bool = False
+) -> Schema:
+    model = {"enum": [*models, *speech_request.MODEL_ALIASES], "description": "Default: the first."}
     text = {"type": "string", "minLength": 1, "maxLength": policy.max_pending_text_chars}
     name = _STRING | {"description": "A voice's id or name."}
     fields: Schema = {
@@ -295,8 +320,9 @@ def _new_voice() -> Schema:
             "keep_recording": {
                 "enum": ["true", "false"],
                 "default": "false",
-                "description": "Whether the recording is kept, so that a server of another model can use the voice.",
+                "description": "Whether the recording is kept, so that the voice can be made again for another model.",
             },
+            "model": _STRING | {"description": "The model that the voice is made for; default: the first."},
             "audio": {
                 "type": "string",
                 "format": "binary",

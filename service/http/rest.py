@@ -13,22 +13,23 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from engines.api import Engine
 from engines.conditioning.limits import HEAD_BYTES, check_head, too_large
 from engines.errors import InvalidInput
 from mynah.v1 import voices_pb2
 from service.access.admission import Admission
 from service.access.turns import Account
+from service.errors import NotFound
 from service.handlers.messages import server_info
 from service.handlers.stream_log import Origin
 from service.handlers.voice_catalogue import MAX_PAGE_SIZE, VoiceCatalogue
 from service.http.frames import json_fields
 from service.http.requests import Body, require_media_type, while_connected
-from service.http.speech_request import check_model
+from service.http.speech_request import MODEL_ALIASES
+from service.models import Models, model_not_found
 from service.stream.policy import StreamPolicy
 
 _FORM = "multipart/form-data"
-_FIELDS = ("name", "consent", "voice_id", "normalize_loudness", "keep_recording", "audio")
+_FIELDS = ("name", "consent", "voice_id", "normalize_loudness", "keep_recording", "model", "audio")
 _OTHER_FIELDS_BYTES = 64 * 1024
 _VOICES_AT_ONCE = 50
 
@@ -37,9 +38,9 @@ class RestEndpoints:
     """The endpoints that answer in JSON."""
 
     def __init__(
-        self, engine: Engine, voices: VoiceCatalogue, admission: Admission, policy: StreamPolicy, version: str
+        self, models: Models, voices: VoiceCatalogue, admission: Admission, policy: StreamPolicy, version: str
     ) -> None:
-        self._engine = engine
+        self._models = models
         self._voices = voices
         self._admission = admission
         self._policy = policy
@@ -47,17 +48,17 @@ class RestEndpoints:
         self._created_s = int(time.time())
 
     async def models(self, _: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [self._model()]})
+        return JSONResponse({"object": "list", "data": list(map(self._model, self._models.names))})
 
     async def model(self, request: Request) -> Response:
-        name = request.path_params["model"]
-        check_model(name, self._engine.info.model)
-        return JSONResponse(self._model() | {"id": name})
+        name, known = request.path_params["model"], (*self._models.names, *MODEL_ALIASES)
+        if name not in known:
+            raise model_not_found(name, known)
+        return JSONResponse(self._model(name))
 
     async def audio_models(self, _: Request) -> Response:
-        """The model, where Open WebUI and others ask for it."""
-        model = self._engine.info.model
-        return JSONResponse({"models": [{"id": model, "name": model}]})
+        """The models, where Open WebUI and others ask for them."""
+        return JSONResponse({"models": [{"id": name, "name": name} for name in self._models.names]})
 
     async def audio_voices(self, _: Request) -> Response:
         """All voices, where Open WebUI and others ask for them."""
@@ -70,13 +71,13 @@ class RestEndpoints:
                 return JSONResponse({"voices": voices})
             listing.page_token = page.next_page_token
 
-    def _model(self) -> dict[str, Any]:
-        return {"id": self._engine.info.model, "object": "model", "created": self._created_s, "owned_by": "mynah"}
+    def _model(self, name: str) -> dict[str, Any]:
+        return {"id": name, "object": "model", "created": self._created_s, "owned_by": "mynah"}
 
     async def info(self, _: Request) -> Response:
         """GetServerInfo over HTTP."""
         open_streams = self._admission.streams.in_use
-        return _json(server_info(self._engine.info, self._policy, self._version, open_streams))
+        return _json(server_info(self._models.infos, self._policy, self._version, open_streams))
 
     async def healthz(self, _: Request) -> Response:
         self._admission.check_alive()
@@ -129,6 +130,9 @@ class RestEndpoints:
             return await self._voices.create(new, audio, origin)
         except InvalidInput as error:  # a form's fields have no prefix
             raise error.named(error.field.removeprefix("metadata.")) from None
+        except NotFound as error:
+            error.field = error.field.removeprefix("metadata.")
+            raise
 
 
 def _origin(request: Request) -> Origin:
@@ -174,6 +178,8 @@ async def _read_form(request: Request, max_upload_bytes: int) -> tuple[voices_pb
             new.voice_id = _text(fields, "voice_id")
         if "normalize_loudness" in fields:
             new.normalize_loudness = _switch(fields, "normalize_loudness")
+        if "model" in fields:
+            new.model = _text(fields, "model")
         if "keep_recording" in fields:
             new.keep_recording = _switch(fields, "keep_recording")
         return new, await _audio(fields, max_upload_bytes)

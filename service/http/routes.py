@@ -9,7 +9,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp
 
-from engines.api import Engine
 from service.access.admission import Admission
 from service.access.hosts import Hosts
 from service.handlers.speech_handler import SpeechHandler
@@ -20,6 +19,7 @@ from service.http.openapi import document
 from service.http.rest import RestEndpoints
 from service.http.speech import SpeechEndpoint
 from service.http.stream import StreamEndpoint
+from service.models import Models
 from service.stream.policy import StreamPolicy
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -40,7 +40,7 @@ async def _no_websocket(_: Request) -> Response:
 
 
 def build_app(
-    engine: Engine,
+    models: Models,
     speech_handler: SpeechHandler,
     openai_speech_handler: SpeechHandler,
     voices: VoiceCatalogue,
@@ -54,16 +54,16 @@ def build_app(
 
     `openai_speech_handler` serves `/v1/audio/speech`.
     """
-    rest = RestEndpoints(engine, voices, admission, policy, version)
+    rest = RestEndpoints(models, voices, admission, policy, version)
 
     async def openapi(_: Request) -> Response:
-        return JSONResponse(document(engine.info, policy, version, keys=admission.authenticator.requires_key))
+        return JSONResponse(document(models.infos, policy, version, keys=admission.authenticator.requires_key))
 
     routes: list[Route | WebSocketRoute] = [
-        Route("/v1/audio/speech", SpeechEndpoint(engine, openai_speech_handler, policy), methods=["POST"]),
+        Route("/v1/audio/speech", SpeechEndpoint(models, openai_speech_handler, policy), methods=["POST"]),
         Route(
             "/dev/captioned_speech",
-            SpeechEndpoint(engine, openai_speech_handler, policy, captioned=True),
+            SpeechEndpoint(models, openai_speech_handler, policy, captioned=True),
             methods=["POST"],
         ),
         Route("/v1/audio/models", rest.audio_models),

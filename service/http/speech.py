@@ -8,7 +8,6 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
-from engines.api import Engine
 from engines.errors import InvalidInput
 from engines.model_spec import SAMPLE_RATE_HZ
 from mynah.v1 import speech_pb2
@@ -24,6 +23,7 @@ from service.http.error_responses import error_response
 from service.http.requests import Body, read_json_object, while_connected
 from service.http.response_writer import MAX_WHOLE_BYTES, ResponseWriter, SpeechResponse
 from service.http.speech_request import SpeechRequest
+from service.models import Models
 from service.stream.policy import StreamPolicy
 from service.voices.ids import DEFAULT_VOICE_ID
 
@@ -32,18 +32,18 @@ class SpeechEndpoint:
     """The ASGI application of `POST /v1/audio/speech`."""
 
     def __init__(
-        self, engine: Engine, speech_handler: SpeechHandler, policy: StreamPolicy, *, captioned: bool = False
+        self, models: Models, speech_handler: SpeechHandler, policy: StreamPolicy, *, captioned: bool = False
     ) -> None:
         """`captioned`: for `POST /dev/captioned_speech`, Kokoro's form of audio with word times."""
         self._captioned = captioned
-        self._engine = engine
+        self._models = models
         self._speech_handler = speech_handler
         self._policy = policy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = Body(receive, self._policy.max_json_bytes, self._policy.stall_timeout_s)
         parse = speech_request.parse_captioned if self._captioned else speech_request.parse
-        speech = parse(await read_json_object(scope, body), self._engine.info.model)
+        speech = parse(await read_json_object(scope, body), self._models.names)
         stream_id, origin = new_stream_id(), Origin.of_address("http", scope["client"])
         writer = ResponseWriter(send, self._policy.stall_timeout_s, stream_id)
         response = CaptionedResponse(writer, speech) if self._captioned else _response(speech, writer)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -13,9 +13,9 @@ from engines.errors import InvalidInput
 from engines.text.dictionary import Entry, check_count
 from mynah.v1 import speech_pb2
 from service.audio.formats import AudioFormat
-from service.errors import NotFound
 from service.handlers.messages import FIRST_SEGMENT_NUMBERS, format_number, text_settings
 from service.http.json_values import LONE_SURROGATE, allowed_values
+from service.models import model_not_found
 from service.stream.early_end import FirstSegment
 from service.stream.settings import Emoji, Markup, UnspeakableText
 
@@ -41,7 +41,7 @@ MEDIA_TYPES = {
     AudioFormat.ALAW: "audio/x-alaw-basic",
 }
 STREAM_FORMATS = ("audio", "sse")
-# Accepted as names of the loaded model, for clients that have no others.
+# Accepted as names of the first model, for clients that have no others.
 MODEL_ALIASES = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts")
 # Mean the default voice unless a voice has that name, for clients that have no others.
 VOICE_ALIASES = (
@@ -82,6 +82,7 @@ _FIELDS = {
     "text.paragraph_pause_s": "paragraph_pause_s",
     "text.emoji": "emoji",
     "settings.schedule": "schedule",
+    "settings.model": "model",
 } | {f"settings.{name}": name for name in MODEL_FIELDS}
 
 
@@ -95,8 +96,8 @@ class SpeechRequest:
     whole: bool  # sent once all of it is made, with its length
 
 
-def parse(body: dict[str, Any], model: str) -> SpeechRequest:
-    """Raises InvalidInput, whose field is named as in `body`, and NotFound for a model other than `model`."""
+def parse(body: dict[str, Any], models: Sequence[str]) -> SpeechRequest:
+    """Raises InvalidInput, whose field is named as in `body`, and NotFound for a model other than `models`."""
     for name in body:
         if name not in _PARSERS:
             allowed = ", ".join(_PARSERS)
@@ -105,9 +106,10 @@ def parse(body: dict[str, Any], model: str) -> SpeechRequest:
     if body.get("input") is None:
         raise InvalidInput("input", "input is missing; send a text.", "FIELD_MISSING", allowed="a text")
     fields = {name: _PARSERS[name](name, value) for name, value in body.items() if value is not None}
-    check_model(fields.get("model", model), model)
+    model = model_of(fields.get("model", ""), models)
     audio_format = RESPONSE_FORMATS[fields.get("response_format", "mp3")]
     settings = speech_pb2.SpeechSettings(audio_format=format_number(audio_format))
+    _set(settings, "model", model)
     if "voice" in fields:
         _set(settings, "voice_id", fields["voice"], "voice")
     if "sample_rate_hz" in fields:
@@ -151,13 +153,16 @@ def http_field(field: str) -> str:
     return _FIELDS.get(field, field.removeprefix("sampling."))
 
 
-def check_model(name: str, model: str) -> None:
-    """Raises NotFound unless `name` is the loaded model's or one of OpenAI's."""
-    names = (model, *MODEL_ALIASES)
-    if name not in names:
-        allowed = ", ".join(names)
-        message = f"There is no model {name!r} on this server; allowed names are {allowed}."
-        raise NotFound("MODEL_NOT_FOUND", message, field="model", value=name, allowed=allowed)
+def model_of(name: str, models: Sequence[str]) -> str:
+    """The contract's name of a model: empty, for the first one, if `name` is one of OpenAI's or empty.
+
+    Raises NotFound for another that is none of `models`.
+    """
+    if name in models:
+        return name
+    if name and name not in MODEL_ALIASES:
+        raise model_not_found(name, (*models, *MODEL_ALIASES))
+    return ""
 
 
 def _set(message: Any, name: str, value: object, field: str = "") -> None:
@@ -308,7 +313,7 @@ _PARSERS: dict[str, Callable[[str, object], Any]] = {
 CAPTIONED_FIELDS = ("return_timestamps",)  # of `/dev/captioned_speech`, beside those of `/v1/audio/speech`
 
 
-def parse_captioned(body: dict[str, Any], model: str) -> SpeechRequest:
+def parse_captioned(body: dict[str, Any], models: Sequence[str]) -> SpeechRequest:
     """As `parse`, for `/dev/captioned_speech`: word times are sent unless `return_timestamps` is false."""
     rest = {name: value for name, value in body.items() if name not in CAPTIONED_FIELDS}
     for name in ("stream_format", "word_times"):
@@ -317,6 +322,6 @@ def parse_captioned(body: dict[str, Any], model: str) -> SpeechRequest:
             message = f"{name} is not a field of this request; allowed fields are {allowed}."
             raise InvalidInput(name, message, "FIELD_UNKNOWN", allowed=allowed)
     wanted = body.get("return_timestamps")
-    speech = parse(rest, model)
+    speech = parse(rest, models)
     speech.request.settings.word_times = wanted is None or _boolean("return_timestamps", wanted)
     return speech

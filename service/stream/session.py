@@ -35,7 +35,7 @@ class Session:
 
     def __init__(self, engine: Engine, settings: StreamSettings, policy: StreamPolicy, stream_id: str = "") -> None:
         """`stream_id` names the stream in metrics and traces."""
-        self._settings = settings
+        self._settings, self._model = settings, engine.info.model
         audio, has_listener = settings.audio, settings.sampling.schedule != OFFLINE
         self._trace = StreamTrace(stream_id, audio.audio_format.value, audio.sample_rate_hz)
         self._meter = StreamMeter(audio, self._trace.exemplar, has_listener=has_listener)
@@ -82,6 +82,11 @@ class Session:
     @property
     def settings(self) -> StreamSettings:
         return self._settings
+
+    @property
+    def model(self) -> str:
+        """The name of the model that speaks."""
+        return self._model
 
     @property
     def exemplar(self) -> dict[str, str]:

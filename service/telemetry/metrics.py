@@ -7,7 +7,7 @@ Metrics belong to the process, not to a server: they are in prometheus_client's 
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import TypeVar
@@ -158,7 +158,9 @@ T3_PROMPT = _add(
         unit="positions",
     )
 )
-T3_KV_CACHE = _add(Gauge("mynah_t3_kv_cache", "Share of T3's KV cache in use by running segments", unit="ratio"))
+T3_KV_CACHE = _add(
+    Gauge("mynah_t3_kv_cache", "Share of T3's KV cache used by running segments; of several, the fullest", unit="ratio")
+)
 
 WINDOW_WAIT = _add(
     Histogram("mynah_window_wait", "Time of a window in S3Gen's queue", unit="seconds", buckets=_SECONDS)
@@ -225,7 +227,7 @@ FAILED_CAPTURES = _add(
     )
 )
 _ENGINE_LABELS = ("model", "device", "t3_runtime", "s3gen_runtime", "random_weights")
-ENGINE_INFO = _add(Gauge("mynah_engine_info", "1, with the serving engine as labels", _ENGINE_LABELS))
+ENGINE_INFO = _add(Gauge("mynah_engine_info", "1 for each model, with its engine as labels", _ENGINE_LABELS))
 BUILD_INFO = _add(Gauge("mynah_build_info", "1, with the running version as labels", ["version", "python"]))
 BUILD_INFO.labels(VERSION, platform.python_version()).set(1)
 for source in ("read", "cached"):
@@ -256,10 +258,13 @@ def counting_rejections() -> Iterator[None]:
 
 
 class EngineMetrics(Observer):
-    """An Observer that updates the metrics of an engine."""
+    """An Observer that updates the metrics of an engine. Each engine of a process has its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, caches: dict[int, float] | None = None) -> None:
+        """`caches`: the shares in use of the KV caches of the engines that serve together; None: of this one alone."""
         self._last_use = T3Use()
+        self._caches = {} if caches is None else caches
+        self._caches[id(self)] = 0.0
 
     def segment_prefilled(self, seconds: float) -> None:
         T3_PREFILL.observe(seconds, exemplar.get())
@@ -269,7 +274,8 @@ class EngineMetrics(Observer):
         T3_BATCH.observe(sequences)
 
     def t3_used(self, use: T3Use) -> None:
-        T3_KV_CACHE.set(use.kv_cache_share)
+        self._caches[id(self)] = use.kv_cache_share
+        T3_KV_CACHE.set(max(self._caches.values()))
         last, self._last_use = self._last_use, use
         T3_PROMPT.labels("read").inc(_increase(last.read_positions, use.read_positions))
         T3_PROMPT.labels("cached").inc(_increase(last.cached_positions, use.cached_positions))
@@ -292,24 +298,23 @@ def _increase(before: int, now: int) -> int:
     return now - before if now >= before else now
 
 
-def page(engine: Engine, accept: str, *, serves: bool) -> tuple[bytes, str]:
+def page(engines: Sequence[Engine], accept: str, *, max_streams: int, serves: bool) -> tuple[bytes, str]:
     """Returns all metrics of the process in the format that `accept` asks for, and its content type.
 
     serves: whether streams are admitted. Before that the capacity is not measured, and afterwards it is none.
     """
-    info = engine.info
-    STREAMS_CAPACITY.set_if(serves, info.limits.max_streams)
-    ENGINE_INFO.clear()
-    random_weights = str(info.random_weights).lower()
-    ENGINE_INFO.labels(info.model, info.device, info.t3_runtime, info.s3gen_runtime, random_weights).set(1)
-    T3_DOWN.set(not engine.health.healthy)
-    ENGINE_REFUSED.clear()
-    for runtime, _ in info.refused_runtimes:
-        ENGINE_REFUSED.labels(runtime).set(1)
-    FAILED_CAPTURES.clear()
-    for runtime, sizes in info.failed_captures:
-        FAILED_CAPTURES.labels(runtime).set(sizes)
-    memory = engine.device_memory()
+    STREAMS_CAPACITY.set_if(serves, max_streams)
+    T3_DOWN.set(not all(engine.health.healthy for engine in engines))
+    for gauge in (ENGINE_INFO, ENGINE_REFUSED, FAILED_CAPTURES):
+        gauge.clear()
+    for info in (engine.info for engine in engines):
+        random_weights = str(info.random_weights).lower()
+        ENGINE_INFO.labels(info.model, info.device, info.t3_runtime, info.s3gen_runtime, random_weights).set(1)
+        for runtime, _ in info.refused_runtimes:
+            ENGINE_REFUSED.labels(runtime).set(1)
+        for runtime, sizes in info.failed_captures:
+            FAILED_CAPTURES.labels(runtime).inc(sizes)
+    memory = engines[0].device_memory()
     if memory is not None:
         GPU_MEMORY.labels("used").set(memory.used_bytes)
         GPU_MEMORY.labels("total").set(memory.total_bytes)

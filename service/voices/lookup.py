@@ -8,7 +8,7 @@ from collections.abc import Collection
 from engines.errors import InvalidInput
 from service.errors import DataLoss, FailedPrecondition, NotFound
 from service.voices.ids import DEFAULT_VOICE_ID
-from service.voices.store import VoiceStore
+from service.voices.store import VoiceModel, VoiceStore
 from service.voices.stored_voice import StoredVoice, VoiceSummary
 
 _MISSING = ("VOICE_NOT_FOUND", "VOICE_ID_INVALID")
@@ -25,23 +25,26 @@ class VoiceLookup:
         self._voices = voices
         self._aliases = aliases
 
-    async def get(self, voice_id: str) -> StoredVoice:
-        """Returns the voice. Raises NotFound or InvalidInput, which name existing ids, and as VoiceStore.get."""
+    async def get(self, voice_id: str, model: VoiceModel | None = None) -> StoredVoice:
+        """Returns the voice as the model speaks it; None: as the first model that does.
+
+        Raises NotFound or InvalidInput, which name existing ids, and as VoiceStore.get.
+        """
         try:
-            return await self._voices.get(voice_id)
+            return await self._voices.get(voice_id, model)
         except (NotFound, InvalidInput) as error:
             if error.reason not in _MISSING:
                 raise
             missing = error
         voices, _ = await self._voices.page("", sys.maxsize, foreign=True)
-        spoken = [voice for voice in voices if self._voices.speaks(voice)]
+        spoken = [voice for voice in voices if self._voices.speaks(voice, model)]
         named = _named(voice_id, spoken) or _named(voice_id, voices)
         if len(named) == 1:
-            return await self._voices.get(named[0])
+            return await self._voices.get(named[0], model)
         if named:
             raise _ambiguous(voice_id, named)
         if voice_id in self._aliases:
-            return await self._voices.get(DEFAULT_VOICE_ID)
+            return await self._voices.get(DEFAULT_VOICE_ID, model)
         raise _with_existing(missing, voice_id, [voice.voice_id for voice in spoken])
 
     async def resolve(self, voice_id: str) -> str:

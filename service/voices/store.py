@@ -10,12 +10,13 @@ import asyncio
 import logging
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ParamSpec, Protocol, TypeVar
 
+from engines.api import EngineInfo
 from engines.errors import InvalidInput, TimeLimitExceeded
 from engines.voice import HEADER_BYTES, Voice
 from engines.worker_pool import WorkerPool
@@ -48,22 +49,38 @@ _TRUSTED_S = 1.0  # how long a voice in memory is used before its file is checke
 
 @dataclass
 class _Loaded:
+    """A voice in memory. `stored` is what its file holds; `made` are those that were made again, by `voice_models`."""
+
     stored: StoredVoice
     stamp: str
     checked_s: float
+    made: dict[tuple[str, ...], asyncio.Task[StoredVoice]] = field(default_factory=dict)
 
 
-class MakeVoice(Protocol):
-    """As Engine.make_voice."""
+class VoiceModel(Protocol):
+    """What an Engine has and makes of voices."""
 
-    async def __call__(self, audio: bytes, *, name: str, normalize_loudness: bool = True) -> Voice: ...
+    @property
+    def info(self) -> EngineInfo: ...
+
+    @property
+    def default_voice(self) -> Voice | None: ...
+
+    @property
+    def other_voices(self) -> Mapping[str, Voice]: ...
+
+    async def make_voice(self, audio: bytes, *, name: str, normalize_loudness: bool = True) -> Voice: ...
 
 
 class VoiceSource(Protocol):
     """Voices by id, as a stream asks for one."""
 
-    async def get(self, voice_id: str) -> StoredVoice:
-        """Raises InvalidInput if `voice_id` does not have the form of an id, NotFound, OSError."""
+    async def get(self, voice_id: str, model: VoiceModel | None = None) -> StoredVoice:
+        """The voice as `model` speaks it; None: as the first model that does.
+
+        Raises InvalidInput if `voice_id` does not have the form of an id, NotFound, FailedPrecondition if the model
+        cannot speak it, OSError.
+        """
         ...
 
 
@@ -73,7 +90,7 @@ class OneVoice:
     def __init__(self, voice: Voice) -> None:
         self._stored = built_in(voice)
 
-    async def get(self, voice_id: str) -> StoredVoice:
+    async def get(self, voice_id: str, model: VoiceModel | None = None) -> StoredVoice:
         return self._stored
 
 
@@ -81,31 +98,25 @@ class VoiceStore:
     """Voices by id. Servers that share files see each other's new voices at once and deletions within a second.
 
     At most `max_loaded` voices stay in memory; a stream keeps a reference to the one it uses. A file that is not a
-    voice is left out of lists, logged once and counted; so is, uncounted, a voice that another model made, which this
-    one would speak as noise. A voice whose recording was kept with it is made again for this model when it is used, and
-    the result stays in memory. Every read and write has a time limit.
+    voice is left out of lists, logged once and counted; so is, uncounted, a voice of a model that is not here, which
+    the others would speak as noise. A voice whose recording was kept with it is made again for another model when that
+    is to speak it, and the result stays in memory. Every read and write has a time limit.
 
     Raises OSError if the location cannot be used, TimeLimitExceeded if it does not answer.
     """
 
     def __init__(
         self,
-        default: Callable[[], Voice | None],
+        models: Sequence[VoiceModel],
         where: Path | str | None = None,
         *,
         max_voices: int = 1000,
         max_loaded: int = 256,
-        others: Callable[[], Mapping[str, Voice]] = dict,
         time_limit_s: float = 20.0,
-        voice_models: Callable[[], Collection[str]] = tuple,
-        make_voice: MakeVoice | None = None,
     ) -> None:
-        """`default` returns the first built-in voice, or None before the engine has one; `others` returns the other
-        built-in ones by their ids; `where`: as for `open_files`. A stored voice hides a built-in one of its id.
-        `voice_models` returns the models whose voices can be spoken; empty: all, as before the engine is loaded.
-        `make_voice` makes a voice from the bytes of a recording; None: none is made again."""
-        self._make_voice = make_voice
-        self._default, self._others, self._voice_models = default, others, voice_models
+        """`models`: those of the server, at least one; the first one's built-in voices hide the others' of the same id
+        in lists. A stored voice hides a built-in one of its id. `where`: as for `open_files`."""
+        self._models = models
         self._pool = WorkerPool(
             "voice-store",
             workers=_WORKERS,
@@ -116,7 +127,7 @@ class VoiceStore:
         self._files = self._pool.call(open_files, where)
         self._max_voices, self._max_loaded = max_voices, max_loaded
         self._loaded: OrderedDict[str, _Loaded] = OrderedDict()  # in order of use, the latest last
-        self._loading: dict[str, asyncio.Task[StoredVoice]] = {}
+        self._loading: dict[str, asyncio.Task[_Loaded | None]] = {}
         self._summaries: dict[str, VoiceSummary] = {}  # may be stale: the files say which ids exist
         self._reserved: set[str] = set()  # ids whose file is being written or deleted
         self._damaged: dict[str, str | None] = {}  # unusable files by id, with their stamps
@@ -139,16 +150,27 @@ class VoiceStore:
         """Whether stored voices are still there after a restart."""
         return self._files.kept
 
-    async def get(self, voice_id: str) -> StoredVoice:
-        """Raises InvalidInput if `voice_id` does not have the form of an id, NotFound, DataLoss if its file is damaged,
-        FailedPrecondition if another model made it and it cannot be made again, and as `_call` and `make_voice`."""
+    async def get(self, voice_id: str, model: VoiceModel | None = None) -> StoredVoice:
+        """The voice as `model` speaks it; None: as the first model that does.
+
+        Raises InvalidInput if `voice_id` does not have the form of an id, NotFound, DataLoss if its file is damaged,
+        FailedPrecondition if another model made it and it cannot be made again, and as `_call` and `make_voice`.
+        """
         check_id(voice_id)
-        if voice_id == DEFAULT_VOICE_ID:
-            return self._built_in()
+        loaded = None if voice_id == DEFAULT_VOICE_ID else await self._in_memory(voice_id)
+        if loaded is None:
+            return self._built_in(voice_id, model)
+        return await self._spoken(loaded, model or self._speaker_of(loaded.stored))
+
+    def _speaker_of(self, voice: VoiceSummary) -> VoiceModel:
+        return next((model for model in self._models if _is_native(voice, model)), self._models[0])
+
+    async def _in_memory(self, voice_id: str) -> _Loaded | None:
+        """Returns a stored voice, None if there is no file of it. Raises as `_call`, and DataLoss."""
         loaded = self._loaded.get(voice_id)
         if loaded is not None and _now_s() - loaded.checked_s < _TRUSTED_S:
             self._loaded.move_to_end(voice_id)
-            return await self._spoken(loaded)
+            return loaded
         task = self._loading.get(voice_id)  # concurrent calls read the file once
         if task is None:
             task = self._loading[voice_id] = asyncio.create_task(self._load(voice_id), name=f"load-{voice_id}")
@@ -159,13 +181,9 @@ class VoiceStore:
         """Whether there is a stored voice of this id, also if its file is damaged. Raises as `_call`."""
         return is_upload_id(voice_id) and await self._call(self._files.stamp, voice_id) is not None
 
-    def speaks(self, voice: VoiceSummary) -> bool:
-        """Whether the engine speaks this voice: no other model made it, or it can be made again."""
-        return self._is_native(voice) or bool(voice.recording and self._make_voice is not None)
-
-    def _is_native(self, voice: VoiceSummary) -> bool:
-        models = self._voice_models()
-        return not models or not voice.model or voice.model in models
+    def speaks(self, voice: VoiceSummary, model: VoiceModel | None = None) -> bool:
+        """Whether the model, or any for None, speaks this voice: no other one made it, or it can be made again."""
+        return any(_speaks(voice, each) for each in ([model] if model is not None else self._models))
 
     def log_foreign(self) -> None:
         """Logs in one line which of the voices known so far were made by another model and are not listed."""
@@ -189,13 +207,13 @@ class VoiceStore:
             if not is_upload_id(voice_id):
                 await self._call(self._read_summary, voice_id)
         uploaded = {voice_id for voice_id in existing if is_upload_id(voice_id)}
-        ids = uploaded | {DEFAULT_VOICE_ID, *self._others()}
+        ids = uploaded | {DEFAULT_VOICE_ID, *self._other_ids()}
         summaries: list[VoiceSummary] = []
         for voice_id in sorted(voice_id for voice_id in ids if voice_id > after):
             if len(summaries) == size:
                 return summaries, True
             info = await self._summary(voice_id) if voice_id in existing else self._built_in_or_none(voice_id)
-            if info is not None and not foreign and not self.speaks(info):
+            if info is not None and not info.built_in and not foreign and not self.speaks(info):
                 info = self._built_in_or_none(voice_id)
             if info is not None:
                 summaries.append(info)
@@ -207,7 +225,7 @@ class VoiceStore:
         if voice_id is not None:
             check_id(voice_id)
         existing = await self._existing() | self._reserved
-        if voice_id is not None and voice_id in {*existing, DEFAULT_VOICE_ID, *self._others()}:
+        if voice_id is not None and voice_id in {*existing, DEFAULT_VOICE_ID, *self._other_ids()}:
             raise _exists(voice_id)
         if len(existing) >= self._max_voices:
             allowed = f"{self._max_voices} voices"
@@ -248,12 +266,12 @@ class VoiceStore:
     async def remove(self, voice_id: str) -> None:
         """Deletes a voice. Raises as `get`, FailedPrecondition for a built-in one."""
         check_id(voice_id)
-        if voice_id == DEFAULT_VOICE_ID and self._built_in():
+        if voice_id == DEFAULT_VOICE_ID and self._built_in(voice_id):
             raise _cannot_delete(voice_id)
         with self._reserve(voice_id):
             self._loaded.pop(voice_id, None)
             if await self._call(self._files.stamp, voice_id) is None:
-                raise _cannot_delete(voice_id) if voice_id in self._others() else _not_found(voice_id)
+                raise _cannot_delete(voice_id) if voice_id in self._other_ids() else _not_found(voice_id)
             about = await self._call(self._read_summary, voice_id)
             await self._call(self._files.delete, voice_id)
             metrics.VOICES_STORED.dec()
@@ -280,57 +298,72 @@ class VoiceStore:
         metrics.VOICES_STORED.set(len(existing))
         return existing
 
-    def _built_in(self) -> StoredVoice:
-        voice = self._default()
-        if voice is None:
-            raise _not_found(DEFAULT_VOICE_ID)
-        return built_in(voice)
+    def _other_ids(self) -> set[str]:
+        """The ids of the built-in voices beside the first ones."""
+        return {voice_id for model in self._models for voice_id in model.other_voices}
 
-    def _built_in_or_none(self, voice_id: str) -> StoredVoice | None:
-        voice = self._default() if voice_id == DEFAULT_VOICE_ID else self._others().get(voice_id)
-        return None if voice is None else built_in(voice, voice_id)
+    def _built_in(self, voice_id: str, model: VoiceModel | None = None) -> StoredVoice:
+        """A built-in voice of the model, or of the first that has it. Raises NotFound, FailedPrecondition."""
+        if (built := self._built_in_or_none(voice_id, model)) is not None:
+            return built
+        others = [each.info.model for each in self._models if _built_in_of(each, voice_id) is not None]
+        if model is None or not others:
+            raise _not_found(voice_id)
+        raise _built_into_another_model(voice_id, others, model)
 
-    async def _load(self, voice_id: str) -> StoredVoice:
-        """Returns the voice as its file is now; reads the file only if it has changed."""
-        known = self._loaded.get(voice_id)
+    def _built_in_or_none(self, voice_id: str, model: VoiceModel | None = None) -> StoredVoice | None:
+        for each in [model] if model is not None else self._models:
+            if (voice := _built_in_of(each, voice_id)) is not None:
+                return built_in(voice, voice_id)
+        return None
+
+    async def _load(self, voice_id: str) -> _Loaded | None:
+        """Returns the voice as its file is now, None without one; reads the file only if it has changed."""
         stamp = await self._call(self._files.stamp, voice_id)
+        known = self._loaded.get(voice_id)
         if stamp is None:
             self._loaded.pop(voice_id, None)
-            if (built := self._built_in_or_none(voice_id)) is not None:
-                return built
-            raise _not_found(voice_id)
+            return None
         if known is None or known.stamp != stamp:
             known = _Loaded(await self._call(self._read, voice_id), stamp, 0.0)
         if voice_id not in self._reserved:
             known.checked_s = _now_s()
             self._cache(voice_id, known)
-        return await self._spoken(known)
+        return known
 
-    async def _spoken(self, known: _Loaded) -> StoredVoice:
-        """The voice if the engine speaks it, made again if need be, else the built-in one of its id.
+    async def _spoken(self, known: _Loaded, model: VoiceModel) -> StoredVoice:
+        """The voice if the model speaks it, made again if need be, else its built-in one of that id.
 
         Raises FailedPrecondition, and as `make_voice`.
         """
-        if self._is_native(known.stored):
+        if _is_native(known.stored, model):
             return known.stored
-        if self.speaks(known.stored):
-            known.stored = await self._made_again(known.stored)
-            return known.stored
-        if (built := self._built_in_or_none(known.stored.voice_id)) is not None:
+        if known.stored.recording:
+            key = model.info.voice_models
+            if (making := known.made.get(key)) is None:  # concurrent calls make it once
+                making = known.made[key] = asyncio.create_task(self._made_again(known.stored, model))
+                making.add_done_callback(lambda task: _forget_failed(known, key, task))
+            return await asyncio.shield(making)
+        if (built := self._built_in_or_none(known.stored.voice_id, model)) is not None:
             return built
-        raise _of_another_model(known.stored, self._voice_models())
+        raise _of_another_model(known.stored, model)
 
-    async def _made_again(self, former: StoredVoice) -> StoredVoice:
-        assert self._make_voice is not None
+    async def _made_again(self, former: StoredVoice, model: VoiceModel) -> StoredVoice:
         began_s = _now_s()
         try:
             recordings = await self._call(self._files.recordings)
             recording = await self._call(recordings.read, former.recording)
-            voice = await self._make_voice(recording, name=former.name, normalize_loudness=former.levelled)
+            voice = await model.make_voice(recording, name=former.name, normalize_loudness=former.levelled)
         except (FileNotFoundError, ValueError, InvalidInput) as error:
             log.error("voice %s cannot be made again from its recording: %s", former.voice_id, error)
-            raise _of_another_model(former, self._voice_models()) from error
-        log.info("voice %s of %s made again in %.1f s", former.voice_id, former.model, _now_s() - began_s)
+            raise _of_another_model(former, model) from error
+        log.info(
+            "voice %s of %s made again for %s in %.1f s",
+            former.voice_id,
+            former.model,
+            model.info.model,
+            _now_s() - began_s,
+        )
         return stored(former.voice_id, remade(voice, former.voice))
 
     def _cache(self, voice_id: str, loaded: _Loaded) -> None:
@@ -339,7 +372,7 @@ class VoiceStore:
         while len(self._loaded) > self._max_loaded:
             self._loaded.popitem(last=False)
 
-    def _loading_ended(self, task: asyncio.Task[StoredVoice]) -> None:
+    def _loading_ended(self, task: asyncio.Task[_Loaded | None]) -> None:
         self._loading = {voice_id: other for voice_id, other in self._loading.items() if other is not task}
         if not task.cancelled():
             task.exception()  # retrieved, so that asyncio does not log it when every caller has been cancelled
@@ -403,6 +436,28 @@ class VoiceStore:
             self._summaries.pop(voice_id, None)
 
 
+def _is_native(voice: VoiceSummary, model: VoiceModel) -> bool:
+    """Whether no other model made the voice; so for every voice before the model is loaded."""
+    models = model.info.voice_models
+    return not models or not voice.model or voice.model in models
+
+
+def _speaks(voice: VoiceSummary, model: VoiceModel) -> bool:
+    if voice.built_in:
+        return _built_in_of(model, voice.voice_id) is not None
+    return _is_native(voice, model) or bool(voice.recording)
+
+
+def _built_in_of(model: VoiceModel, voice_id: str) -> Voice | None:
+    return model.default_voice if voice_id == DEFAULT_VOICE_ID else model.other_voices.get(voice_id)
+
+
+def _forget_failed(known: _Loaded, key: tuple[str, ...], task: asyncio.Task[StoredVoice]) -> None:
+    """A voice that could not be made again is tried again at its next use."""
+    if task.cancelled() or task.exception() is not None:  # retrieved, so that asyncio does not log it
+        known.made.pop(key, None)
+
+
 def _now_s() -> float:
     return asyncio.get_running_loop().time()
 
@@ -423,15 +478,25 @@ def _exists(voice_id: str) -> AlreadyExists:
     return AlreadyExists("VOICE_EXISTS", message, field="voice_id", value=voice_id, allowed="a free id")
 
 
-def _of_another_model(voice: StoredVoice, models: Collection[str]) -> FailedPrecondition:
-    allowed = f"a voice made with {' or '.join(models)}"
+def _of_another_model(voice: StoredVoice, model: VoiceModel) -> FailedPrecondition:
+    allowed = f"a voice made with {' or '.join(model.info.voice_models)}"
     message = (
-        f"The voice {voice.voice_id!r} was made with the model {voice.model}, whose voices this server's model cannot "
-        f"speak; use {allowed}, make it again here under another id, or use a server with {voice.model}."
+        f"The voice {voice.voice_id!r} was made with the model {voice.model}, whose voices {model.info.model} cannot "
+        f"speak, and there is no recording of it here to make it again from: use {allowed}, make it again here under "
+        f"another id, or speak with {voice.model}."
     )
     return FailedPrecondition(
         "VOICE_OF_ANOTHER_MODEL", message, field="voice_id", value=voice.voice_id, allowed=allowed
     )
+
+
+def _built_into_another_model(voice_id: str, others: Sequence[str], model: VoiceModel) -> FailedPrecondition:
+    allowed = f"a voice of {model.info.model}"
+    message = (
+        f"The voice {voice_id!r} is built into {' and '.join(others)} and not into {model.info.model}: use {allowed}, "
+        f"or speak with {others[0]}."
+    )
+    return FailedPrecondition("VOICE_OF_ANOTHER_MODEL", message, field="voice_id", value=voice_id, allowed=allowed)
 
 
 def _damaged(voice_id: str) -> DataLoss:

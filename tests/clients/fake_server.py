@@ -4,7 +4,7 @@ import engines
 from engines.fake import FakeEngine, Script
 
 
-def load(config, observer=None):
+def load(config, observer=None, shared=None):
     return FakeEngine(Script(token_s=0.002), max_streams=config.max_streams)
 
 

@@ -26,7 +26,7 @@ import engines
 from engines.fake import FakeEngine, Script
 {before}
 
-def load(config, observer):
+def load(config, observer, shared=None):
     return FakeEngine(Script(token_s={token_s}, {script}), max_streams=config.max_streams, observer=observer)
 
 engines.load = load

@@ -34,7 +34,7 @@ import engines
 from engines.errors import EngineFailure
 from engines.fake import FakeEngine, Script
 
-def load(config, observer):
+def load(config, observer, shared=None):
     lost = EngineFailure("the device is gone")
     script = Script(
         token_s={token_s}, decode_s=0.03, decoders=1, voice_s=0.4, failure=lost, fail_after_chunks=1, failures=3

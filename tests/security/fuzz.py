@@ -54,7 +54,7 @@ from tests.service.http.fuzz import once as frames_and_bodies
 
 REFUSALS = (InvalidInput, RequestError, ClientGone)
 _MAX_BYTES = 200_000
-_VOICE, _INFO = OneVoice(fake_voice("default")), FakeEngine().info
+_VOICE, _ENGINE = OneVoice(fake_voice("default")), FakeEngine()
 _CPU_TIME, _RUNS_PER_LOOK = "-max_cpu_time=", 100
 _PASSES_TO_END = 10  # of the event loop, for a request whose connection is lost
 
@@ -206,7 +206,7 @@ async def body(data: bytes) -> None:
     content = await _refused(read_json_object(scope, Body(_receive(data), _MAX_BYTES, 1.0)))
     if content is not None:
         try:
-            parse(content, "fake")
+            parse(content, ["fake"])
         except REFUSALS:
             return
 
@@ -229,7 +229,7 @@ async def grpc_messages(data: bytes) -> None:
         if isinstance(message, speech_pb2.SynthesizeRequest):
             await _refused(
                 messages.stream_settings(
-                    message.settings, OneVoice(fake_voice("default")), FakeEngine().info, StreamPolicy()
+                    message.settings, OneVoice(fake_voice("default")), FakeEngine(), StreamPolicy()
                 )
             )
         if isinstance(message, riva_tts_pb2.SynthesizeSpeechRequest):
@@ -238,7 +238,7 @@ async def grpc_messages(data: bytes) -> None:
                 riva._as_file(message.zero_shot_data)
             except REFUSALS:
                 continue
-            await _refused(messages.stream_settings(settings, _VOICE, _INFO, StreamPolicy()))
+            await _refused(messages.stream_settings(settings, _VOICE, _ENGINE, StreamPolicy()))
 
 
 async def text(data: bytes) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +18,7 @@ from mynah.client.errors import MynahError, from_status
 from mynah.client.transport import BidiStream
 from mynah.v1 import speech_pb2, speech_pb2_grpc, voices_pb2_grpc
 from service.config import build_config
+from service.models import Models
 from service.server import Server
 
 REFERENCE = b"RIFF" + bytes(5000)  # enough for the fake engine
@@ -63,13 +64,17 @@ async def serving(
     default_voice: bool = True,
     observer: Observer = NULL_OBSERVER,
     http: bool = False,
+    others: Sequence[FakeEngine] = (),
     **config: Any,
 ) -> AsyncIterator[Serving]:
-    """A server on a free port, with HTTP on another; at the end it is stopped and must have freed everything."""
+    """A server on a free port, with HTTP on another; at the end it is stopped and must have freed everything.
+
+    others: engines of more models, behind the first one
+    """
     if http:
         config["http_listen"] = "127.0.0.1:0"
     engine = FakeEngine(script, max_streams=max_streams, default_voice=default_voice, observer=observer)
-    server = Server(engine, build_config(**{"listen": "127.0.0.1:0", **config}))
+    server = Server(Models([engine, *others]), build_config(**{"listen": "127.0.0.1:0", **config}))
     address = await server.start()
     at_http = await server.start_http()
     if warm:
@@ -80,8 +85,9 @@ async def serving(
             yield Serving(engine, server, address, client, speech, voices, channel, at_http)
     finally:
         await server.stop(0)
-    assert engine.at_rest
-    assert engine.closed
+    for each in (engine, *others):
+        assert each.at_rest
+        assert each.closed
 
 
 Request = speech_pb2.StreamSpeechRequest

@@ -10,6 +10,7 @@ from engines.fake import FakeEngine
 from service.access.admission import Admission
 from service.admin import AdminServer
 from service.config import ConfigError
+from service.models import Models
 from tests.service.serving import serving
 from tests.service.telemetry.scraping import get, http
 
@@ -44,7 +45,7 @@ async def test_without_an_address_there_is_none():
 
 
 async def admin() -> tuple[AdminServer, str]:
-    server = AdminServer(FakeEngine(), Admission(1, 1))
+    server = AdminServer(Models([FakeEngine()]), Admission(1, 1))
     return server, await server.start("127.0.0.1:0")
 
 
@@ -99,5 +100,5 @@ async def test_stopping_ends_silent_connections():
 async def test_a_port_that_is_taken_is_named():
     server, address = await admin()
     with pytest.raises(ConfigError, match=address):
-        await AdminServer(FakeEngine(), Admission(1, 1)).start(address)
+        await AdminServer(Models([FakeEngine()]), Admission(1, 1)).start(address)
     await server.stop()

@@ -70,7 +70,7 @@ class SharedStream(FakeStream):
 @pytest.mark.parametrize(("token_s", "carries"), [(0.001, 32), (0.0039, 8), (0.0155, 2), (0.03, 1), (0.1, 1)])
 def test_streams_are_measured_as_they_share_the_device(token_s: float, carries: int):
     engine = Shared(Script(token_s=token_s, first_hop_tokens=25), max_streams=64)
-    capacity = virtual_time(measure(engine, 64))
+    capacity = virtual_time(measure([engine], 64))
     assert carries * 0.75 <= capacity.streams <= carries
     assert engine.at_rest
     assert str(capacity.streams) in capacity.summary
@@ -87,19 +87,19 @@ class Refusing(FakeEngine):
 
 def test_a_refusal_of_the_engine_counts_as_too_many():
     engine = Refusing(max_streams=64)
-    capacity = virtual_time(measure(engine, 64))
+    capacity = virtual_time(measure([engine], 64))
     assert capacity.streams in (1, 2)
     assert math.inf in [trial.load for trial in capacity.trials]
     assert engine.at_rest
 
 
 def test_underruns_count_as_too_many():
-    capacity = virtual_time(measure(FakeEngine(Script(underruns_from=6), max_streams=16), 16))
+    capacity = virtual_time(measure([FakeEngine(Script(underruns_from=6), max_streams=16)], 16))
     assert capacity.streams == 5
 
 
 def test_without_a_voice_to_measure_with_one_stream_is_admitted():
-    capacity = virtual_time(measure(FakeEngine(default_voice=False), 8))
+    capacity = virtual_time(measure([FakeEngine(default_voice=False)], 8))
     assert capacity.streams == 1
     assert "--max-streams" in capacity.summary
 
@@ -107,7 +107,7 @@ def test_without_a_voice_to_measure_with_one_stream_is_admitted():
 def test_an_engine_that_fails_meanwhile_fails_the_start():
     engine = FakeEngine(Script(failure=EngineFailure("no kernel")))
     with pytest.raises(EngineFailure):
-        virtual_time(measure(engine, 4))
+        virtual_time(measure([engine], 4))
     assert engine.at_rest
 
 
@@ -120,3 +120,10 @@ def test_more_streams_than_a_machine_carries_are_not_admitted_silently(load: flo
     sentence = overcommitted(replace(info, load=load))
     assert words in sentence
     assert bool(sentence) == bool(words)
+
+
+def test_several_models_admit_what_the_slowest_mix_carries():
+    fast, slow = FakeEngine(max_streams=16), FakeEngine(Script(underruns_from=6), max_streams=16)
+    assert virtual_time(measure([fast], 16)).streams == 16
+    assert virtual_time(measure([fast, slow], 16)).streams == virtual_time(measure([slow], 16)).streams == 5
+    assert virtual_time(measure([fast, FakeEngine(default_voice=False)], 16)).streams == 1

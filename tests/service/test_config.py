@@ -28,12 +28,12 @@ def test_without_flags_and_variables_every_option_has_its_default():
 
 def test_flags_win_over_variables_and_variables_over_defaults():
     config = read_config(["--model", "random:tiny"], {"MYNAH_MODEL": "nano", "MYNAH_MAX_STREAMS": "3"})
-    assert (config.engine.model, config.max_streams) == ("random:tiny", 3)
+    assert (config.model, config.max_streams) == (("random:tiny",), 3)
 
 
 def test_every_option_is_a_flag_and_a_variable_of_its_own_type():
     samples = {
-        "model": ("nano", "nano"),
+        "model": ("nano,de=owner/pack", ("nano", "de=owner/pack")),
         "listen": ("[::]:0", "[::]:0"),
         "http_listen": ("[::]:8080", "[::]:8080"),
         "cors_origin": ("https://a.example, http://localhost:3000", ("https://a.example", "http://localhost:3000")),
@@ -93,8 +93,17 @@ def test_every_option_is_a_flag_and_a_variable_of_its_own_type():
     assert read_config([], {f"MYNAH_{name.upper()}": samples[name][0] for name in names}) == expected
 
 
+def test_the_flag_of_models_may_be_given_several_times():
+    config = read_config(["--model", "turbo", "--model", "de=owner/pack@c0ffee", "--model", "./a=b"], {})
+    assert [each.model for each in config.engine_configs()] == ["turbo", "owner/pack@c0ffee", "./a=b"]
+    assert config.model_names() == ("", "de", "")
+    assert config == read_config([], {"MYNAH_MODEL": "turbo, de=owner/pack@c0ffee, ./a=b"})
+    with pytest.raises(ConfigError, match="it must be one model"):
+        config.engine_config()
+
+
 def test_a_switch_needs_no_value_as_a_flag():
-    assert read_config(["--strict", "--model", "nano"], {}) == build_config(strict=True, model="nano")
+    assert read_config(["--strict", "--model", "nano"], {}) == build_config(strict=True, model=("nano",))
     assert read_config(["--strict", "off"], {"MYNAH_STRICT": "on"}) == ServerConfig()
 
 
@@ -112,6 +121,8 @@ def test_a_switch_needs_no_value_as_a_flag():
         (["--listen", "localhost"], {}, ["--listen is 'localhost'", "HOST:PORT"]),
         (["--listen", "localhost:70000"], {}, ["--listen"]),
         (["--model", " "], {}, ["--model"]),
+        (["--model", "nano", "--model", "nano"], {}, ["--model is 'nano,nano'", "each once"]),
+        ([], {"MYNAH_MODEL": "nano,a="}, ["MYNAH_MODEL is 'nano,a='"]),
         (["--log-level", "loud"], {}, ["--log-level is 'loud'", "debug, info, warning or error"]),
         ([], {"MYNAH_MODLE": "nano"}, ["MYNAH_MODLE", "MYNAH_MODEL"]),
         ([], {"MYNAH_model": "nano"}, ["MYNAH_model"]),
@@ -165,7 +176,7 @@ def test_the_clients_variables_are_ignored():
 
 
 def test_the_engine_gets_its_part():
-    config = build_config(model="nano", device="cpu", threads=2, max_streams=5, cache_dir=Path("/c"), weights_seed=9)
+    config = build_config(model=("nano",), device="cpu", threads=2, max_streams=5, cache_dir=Path("/c"), weights_seed=9)
     assert config.engine_config() == EngineConfig(
         model="nano", device="cpu", threads=2, max_streams=5, cache_dir=Path("/c"), weights_seed=9
     )

@@ -29,7 +29,7 @@ import engines
 from engines.errors import CheckpointError, EngineFailure
 from engines.fake import FakeEngine, Script
 
-def load(config, observer):
+def load(config, observer, shared=None):
     {before}
     return FakeEngine(Script(token_s=0.002, {script}), max_streams=config.max_streams)
 

@@ -1,11 +1,14 @@
-"""`mynah-serve` with a fake engine whose model has what Multilingual has. Takes the same flags."""
+"""`mynah-serve` with fake engines. Takes the same flags: the model "plain" has what Turbo has, all others what
+Multilingual has."""
 
 import engines
-from engines.fake import MULTILINGUAL, FakeEngine, Script
+from engines.fake import MULTILINGUAL, Abilities, FakeEngine, Script
 
 
-def load(config, observer=None):
-    return FakeEngine(Script(token_s=0.002, abilities=MULTILINGUAL, continuity=False), max_streams=config.max_streams)
+def load(config, observer=None, shared=None):
+    abilities = Abilities() if config.model == "plain" else MULTILINGUAL
+    script = Script(token_s=0.002, abilities=abilities, continuity=False)
+    return FakeEngine(script, max_streams=config.max_streams, model=config.model)
 
 
 engines.load = load

@@ -61,8 +61,8 @@ class Process:
 
 @contextmanager
 def server_process(*flags: str) -> Iterator[Process]:
-    """`mynah-serve` with random:tiny, warmed up."""
-    command = [str(SERVER_PYTHON), "-m", "service", "--model", "random:tiny"]
+    """`mynah-serve`, warmed up; with random:tiny if `flags` name no model."""
+    command = [str(SERVER_PYTHON), "-m", "service", *(() if "--model" in flags else ("--model", "random:tiny"))]
     command += ["--voices-dir", "memory", "--grace-s", "0", "--max-streams", "4"]
     command += ["--cache-dir", str(ROOT / "build/ui-tests")]
     with _running(Process([*command, *flags], r"listening on (\S+)", "serving after")) as server:

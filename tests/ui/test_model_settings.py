@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from playwright.sync_api import Browser
@@ -15,8 +16,16 @@ KNOBS = ("cfg-weight", "exaggeration", "min-p")
 
 @pytest.fixture(scope="module")
 def multilingual_url() -> Iterator[str]:
+    with page_of() as address:
+        yield address
+
+
+@contextmanager
+def page_of(*models: str) -> Iterator[str]:
+    """The page of a server of these models of tests/ui/multilingual_server.py."""
     command = [str(SERVER_PYTHON), "-m", "tests.ui.multilingual_server"]
     command += ["--voices-dir", "memory", "--grace-s", "0", "--max-streams", "4"]
+    command += [part for model in models for part in ("--model", model)]
     with (
         running_process(command, r"listening on (\S+)", "serving after") as server,
         page_process("--server", server.address) as page,
@@ -32,6 +41,7 @@ def test_a_model_of_english_alone_has_no_such_controls(visitor: Visitor, server:
     visitor.expert()
     visitor.wait("window.mynahServer?.up")
     assert not visitor.page.locator("#language-field").is_visible()
+    assert not visitor.page.locator("#model-field").is_visible(), "there is one model"
     assert [visitor.page.locator(f"#{name}-a").count() for name in KNOBS] == [0, 0, 0]
     assert (slider(visitor, "top-p-a"), slider(visitor, "top-k-a")) == (0.95, 1000)
 
@@ -84,3 +94,25 @@ def test_sliders_stand_at_the_models_defaults_and_go_back_to_them(browser: Brows
         visitor.page.locator("#settings-a").get_by_role("button", name="Back to defaults").click()
         visitor.wait(at_defaults)
         assert visitor.page.locator("#cfg-weight-a output").inner_text() == "0.5"
+
+
+def test_a_model_is_chosen_where_there_are_several_and_its_controls_come_with_it(browser: Browser):
+    with page_of("plain", "multi") as url, Visitor.on(browser, url) as visitor:
+        visitor.expert()
+        visitor.page.locator("#model-field").wait_for()
+        assert visitor.page.locator("#model option").all_inner_texts() == ["plain", "multi"]
+        assert visitor.page.locator("#cfg-weight-a").count() == 0
+        assert not visitor.page.locator("#language-field").is_visible()
+        visitor.page.get_by_label("Model", exact=True).select_option("multi")
+        visitor.page.locator("#language-field").wait_for()
+        visitor.page.locator("#cfg-weight-a input").fill("0.3")
+        visitor.speak("Hello there.")
+        visitor.finished()
+        opened = visitor.evaluate("mynah.player.recordings.a.resolved")
+        assert (opened["model"], opened["cfg_weight"]) == ("multi", 0.3)
+        visitor.page.reload()
+        visitor.page.locator("#language-field").wait_for()
+        assert visitor.page.get_by_label("Model", exact=True).input_value() == "multi"
+        visitor.page.get_by_label("Model", exact=True).select_option("plain")
+        visitor.page.locator("#language-field").wait_for(state="hidden")
+        assert visitor.page.locator("#cfg-weight-a").count() == 0

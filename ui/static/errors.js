@@ -8,6 +8,7 @@ const PLACES = {
   respellings: "#respellings",
   speed: "#voice-speed",
   language: "#language-field",
+  model: "#model-field",
 };
 
 // `field` is the server's name, `settings` "a" or "b". Errors without a control go to `fallback`.

@@ -1,5 +1,6 @@
 // The state of the speech server: the pill, the banner while it is away, and its notice; and the page's colours.
 
+import { ofModel } from "./models.js";
 import { remember, remembered } from "./store.js";
 
 export function mount(element) {
@@ -12,7 +13,10 @@ export function mount(element) {
     banner.textContent = `${message} This page reconnects by itself.`;
     banner.hidden = false;
   };
-  const show = (state) => {
+  let last = null; // as the server sent it
+  const show = (sent) => {
+    const state = ofModel(sent);
+    last = sent;
     window.mynahServer = state;
     document.dispatchEvent(new CustomEvent("mynah-server", { detail: state }));
     if (!state.up) return away(state.reason === "UNAVAILABLE" ? `The speech server at ${state.server} does not answer.` : state.message);
@@ -33,6 +37,7 @@ export function mount(element) {
       if (source.readyState === EventSource.CLOSED) setTimeout(listen, 2000); // otherwise the browser reconnects by itself
     };
   };
+  document.addEventListener("mynah-model", () => last && show(last));
   listen();
 }
 

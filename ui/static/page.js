@@ -13,6 +13,7 @@ import { drawTranscript } from "./player/transcript.js";
 import { type } from "./player/typing.js";
 import { Wave } from "./player/wave.js";
 import { language } from "./language.js";
+import { model } from "./models.js";
 import { modelSettings } from "./model.js";
 import { chosen } from "./voice.js";
 
@@ -72,7 +73,7 @@ class Player {
     const settings = { a: settingsOf("a", controls.slice(0, SETTINGS.length)), b: settingsOf("b", controls.slice(SETTINGS.length)) };
     const words_per_s = pace === "Word by word" ? typed_per_s : null;
     const label = (name) => (which === "ab" ? `settings ${name.toUpperCase()}` : "");
-    const request = (name) => ({ text, words_per_s, first_segment, speed, language: language(), respellings: respellings(), label: label(name), ...settings[name] });
+    const request = (name) => ({ text, words_per_s, first_segment, speed, model: model(), language: language(), respellings: respellings(), label: label(name), ...settings[name] });
     await this.#stopped();
     this.recordings = {};
     this.#showDifference(which === "ab" ? differences(settings.a, settings.b) : "");
@@ -125,8 +126,8 @@ class Player {
     this.sound.begin();
     this.audible = recording;
     const over = new Promise((resolve) => {
-      const { voice, sampling, speed, language, first_segment, respellings, schedule } = request;
-      const opening = { voice, sampling, speed, language, first_segment, respellings, schedule };
+      const { voice, sampling, speed, model, language, first_segment, respellings, schedule } = request;
+      const opening = { voice, sampling, speed, model, language, first_segment, respellings, schedule };
       const stream = openStream(opening, (event, samples) => {
         try {
           this.#onEvent(recording, event, samples);

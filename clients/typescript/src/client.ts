@@ -64,7 +64,7 @@ export class BaseClient {
     }
   }
 
-  /** Returns the server's version, model, formats and limits. */
+  /** Returns the server's version, models, formats and limits. */
   async info(): Promise<ServerInfo> {
     const { connection } = await this.#servers.pick();
     return connection.info(this.#timeouts.callS);

@@ -20,6 +20,10 @@ export interface NewVoice {
   consent: boolean;
   voiceId?: string | undefined;
   normalizeLoudness?: boolean | undefined;
+  /** Whether the server keeps the recording, so that the voice can be made again from it for another model. */
+  keepRecording?: boolean | undefined;
+  /** The model that the voice is made for; absent: the server's first. */
+  model?: string | undefined;
 }
 
 export interface VoicePage {

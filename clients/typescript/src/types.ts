@@ -71,6 +71,8 @@ export type DictionaryEntry = Given<pb.DictionaryEntry>;
 /** The stream is open; `settings` has all defaults filled in, including the seed. */
 export type StreamOpened = Plain<pb.StreamOpened>;
 export type Limits = Plain<pb.Limits>;
+/** A model of the server, and what a stream of it may ask for. */
+export type ModelInfo = Plain<pb.ModelInfo>;
 export type ServerInfo = Plain<pb.GetServerInfoResponse>;
 export type Voice = Plain<voices.Voice>;
 export type VoiceWarning = Plain<voices.VoiceWarning>;

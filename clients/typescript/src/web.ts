@@ -71,6 +71,8 @@ export class WebConnection implements Connection {
     form.set("consent", String(voice.consent));
     if (voice.voiceId !== undefined) form.set("voice_id", voice.voiceId);
     if (voice.normalizeLoudness !== undefined) form.set("normalize_loudness", String(voice.normalizeLoudness));
+    if (voice.keepRecording !== undefined) form.set("keep_recording", String(voice.keepRecording));
+    if (voice.model !== undefined) form.set("model", voice.model);
     form.set("audio", new Blob([audio as Uint8Array<ArrayBuffer>]), "audio");
     return voiceOf(await this.#json("POST", "/v1/voices", timeoutS, form));
   }

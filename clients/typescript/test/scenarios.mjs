@@ -294,6 +294,12 @@ export async function a_server_says_what_it_is(world) {
     check(info.audioFormats.includes("mp3") && info.sampleRatesHz.includes(8000), "it has formats and rates");
     check(info.limits.maxOpenStreamCount === 3 && info.limits.maxUploadByteCount > 0, "it has limits");
     equal(await client.ready(), true);
+    equal(info.models.map((model) => [model.name, model.languageCodes, model.continuity]), [["fake", ["en"], true]]);
+    const stream = await client.stream({ model: "fake" });
+    equal(stream.opened.settings.model, "fake");
+    stream.close();
+    const unknown = await failure(world.mynah, client.stream({ model: "turbo" }));
+    equal([unknown.reason, unknown.field, unknown.allowed], ["MODEL_NOT_FOUND", "settings.model", "fake"]);
   });
 }
 

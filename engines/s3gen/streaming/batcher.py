@@ -71,7 +71,7 @@ class WindowBatcher:
         self._pipelined = runtime if execute is None and not isinstance(runtime, CachedRuntime) else None
         self._queue = WindowQueue(runtime, self.times, max_batch)
         self._loop_task: asyncio.Task[None] | None = None
-        self._closed = False
+        self._closed, self._users = False, 1
         self._running: Sequence[DecodeRequest] = ()
         self._last_late_s = self._landed_s = -math.inf
 
@@ -79,6 +79,11 @@ class WindowBatcher:
     def runtime(self) -> Runtime | WaveformRuntime:
         """The runtime that decodes windows."""
         return self._runtime
+
+    def shared(self) -> WindowBatcher:
+        """This batcher for one more engine, which closes it too; the last one to do so ends it."""
+        self._users += 1
+        return self
 
     @property
     def waiting_windows(self) -> int:
@@ -137,7 +142,10 @@ class WindowBatcher:
         return request
 
     async def close(self) -> None:
-        """Fail the waiting requests, let the running batch end, stop the worker."""
+        """Fail the waiting requests, let the running batch end, stop the worker; nothing while other engines use it."""
+        self._users -= 1
+        if self._users > 0:
+            return
         self._closed = True
         for request in self._queue.clear():
             _settle(request, EngineFailure(_CLOSED))

@@ -24,7 +24,7 @@ _TEXT_CHOICES: dict[str, tuple[Any, ...]] = {
 }
 _MODEL_NUMBERS = ("cfg_weight", "exaggeration")
 _SETTINGS = (
-    *("sample_rate_hz", "speed", "language", "continuity", *_MODEL_NUMBERS),
+    *("sample_rate_hz", "speed", "language", "continuity", "model", *_MODEL_NUMBERS),
     *(option.name for option in fields(Sampling)),
     *_TEXT_CHOICES,
 )
@@ -34,12 +34,14 @@ _SEED_BITS = 53
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """A line's language, guidance, exaggeration and continuity, as its model has them; None: the server's choice."""
+    """A line's model, and its language, guidance, exaggeration and continuity, as that has them; None: the server's
+    choice."""
 
     language: str | None = None
     cfg_weight: float | None = None
     exaggeration: float | None = None
     continuity: bool | None = None
+    model: str | None = None
 
 
 _MODELS_CHOICE = ModelSettings()
@@ -75,9 +77,8 @@ class Item:
             content.append({"speed": self.speed})
         if self.model_settings != _MODELS_CHOICE:
             of_model = asdict(self.model_settings)
-            if self.model_settings.continuity is None:
-                del of_model["continuity"]
-            content.append(of_model)
+            later = [name for name in ("continuity", "model") if of_model[name] is None]  # as above
+            content.append({name: value for name, value in of_model.items() if name not in later})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -152,8 +153,13 @@ def _item(number: int, line: str, defaults: _Defaults) -> Item:
 
 def _of_model(number: int, settings: dict[str, Any]) -> dict[str, Any]:
     """The line's own values of ModelSettings. Raises InvalidArgument."""
-    found = {key: settings[key] for key in ("language", "continuity", *_MODEL_NUMBERS) if key in settings}
-    for key, kind, allowed in (("language", str, "the code of a language"), ("continuity", bool, "true or false")):
+    found = {key: settings[key] for key in ("language", "continuity", "model", *_MODEL_NUMBERS) if key in settings}
+    kinds = (
+        ("language", str, "the code of a language"),
+        ("continuity", bool, "true or false"),
+        ("model", str, "the name of a model"),
+    )
+    for key, kind, allowed in kinds:
         if key in found and not isinstance(found[key], kind):
             raise _not_allowed(number, f"settings.{key}", found[key], allowed)
     _check_numbers(number, {key: value for key, value in found.items() if key in _MODEL_NUMBERS})

@@ -43,6 +43,7 @@ class StreamSpeaker:
             cfg_weight=item.model_settings.cfg_weight,
             exaggeration=item.model_settings.exaggeration,
             continuity=item.model_settings.continuity,
+            model=item.model_settings.model,
         )
         async with stream:
             rate_hz = stream.opened.settings.sample_rate_hz

@@ -93,6 +93,7 @@ async def _say(client: Client, args: argparse.Namespace) -> None:
         language=args.language,
         cfg_weight=args.cfg_weight,
         exaggeration=args.exaggeration,
+        model=args.model,
     )
     reporter = NullReporter() if args.quiet else ProgressReporter()
     async with stream:
@@ -180,6 +181,7 @@ async def _voices(client: Client, args: argparse.Namespace) -> None:
             voice_id=args.id,
             normalize_loudness=not args.keep_loudness,
             keep_recording=args.keep_recording,
+            model=args.model,
         )
         print(voice.voice_id)
         for line in described(voice, audio):

@@ -16,6 +16,7 @@ def info_lines(info: ServerInfo) -> list[str]:
     rows = {
         "version": info.version,
         "model": f"{info.model}{' (random weights)' if info.random_weights else ''}",
+        "models": ", ".join(model.name for model in info.models) if len(info.models) > 1 else "",
         "device": f"{info.device} (T3 {info.t3_runtime}, S3Gen {info.s3gen_runtime})",
         "decode": info.decode,
         "load": "" if info.load is None else f"{info.load:.2f} s of computing for 1 s of audio of one stream",

@@ -210,6 +210,8 @@ def _add_model_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cfg-weight", type=float, help=guidance)
     exaggeration = "how lively the speech is, 0.25 to 2; for models that have it"
     parser.add_argument("--exaggeration", type=float, help=exaggeration)
+    model = "model that speaks; `mynah info` lists those of the server (default: the first)"
+    parser.add_argument("--model", metavar="NAME", help=model)
 
 
 def _add_word_guard(parser: argparse.ArgumentParser) -> None:
@@ -233,8 +235,10 @@ def _add_voices(voices: argparse.ArgumentParser) -> None:
         action="store_true",
         help="use the recording as loud as it is (default: brought to -27 LUFS, as the model was trained)",
     )
-    keep = "have the server keep the recording, so that a server of another model can make the voice again from it"
+    keep = "have the server keep the recording, so that the voice can be made again from it for another model"
     create.add_argument("--keep-recording", action="store_true", help=keep)
+    model = "model that the voice is made for; `mynah info` lists those of the server (default: the first)"
+    create.add_argument("--model", metavar="NAME", help=model)
     create.add_argument("--consent", action="store_true", help="confirm that the speaker agreed to this voice")
     listing = _command(actions, "list", "list all voices")
     listing.add_argument("--no-header", action="store_true", help="leave out the line with the columns' names")

@@ -112,6 +112,7 @@ class Client:
         language: str | None = None,
         cfg_weight: float | None = None,
         exaggeration: float | None = None,
+        model: str | None = None,
     ) -> SpeechStream:
         """Returns a stream; open it with `async with`. The server chooses what is None.
 
@@ -134,6 +135,7 @@ class Client:
             language,
             cfg_weight,
             exaggeration,
+            model,
         )
 
         def start() -> FailoverCall:
@@ -158,6 +160,7 @@ class Client:
         language: str | None = None,
         cfg_weight: float | None = None,
         exaggeration: float | None = None,
+        model: str | None = None,
     ) -> AsyncIterator[AudioChunk]:
         """Yields the audio of one text as it is made. Closing the iterator cancels the call."""
         self._must_be_open()
@@ -176,6 +179,7 @@ class Client:
             language=language,
             cfg_weight=cfg_weight,
             exaggeration=exaggeration,
+            model=model,
         )
         request = speech_pb2.SynthesizeRequest(settings=settings_to_wire(settings), text=text)
         max_failovers, tried, delivered = self._max_failovers, [self._servers.pick()], False
@@ -193,7 +197,7 @@ class Client:
             tried.append(self._servers.pick(avoid=[server.address for server in tried]))
 
     async def info(self) -> ServerInfo:
-        """Returns the server's version, model, formats and limits."""
+        """Returns the server's version, models, formats and limits."""
         self._must_be_open()
         async with rpc_errors():
             request = speech_pb2.GetServerInfoRequest()

@@ -26,8 +26,29 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class ModelInfo:
+    """A model of the server, and what a stream of it may ask for; the fields are those of ServerInfo."""
+
+    name: str
+    t3_runtime: str
+    s3gen_runtime: str
+    decode: str
+    random_weights: bool
+    notice: str
+    tags: tuple[str, ...]
+    word_times: bool
+    word_times_notice: str
+    languages: tuple[str, ...]
+    cfg_weight_default: float | None
+    exaggeration_default: float | None
+    min_p_default: float | None
+    sampling_defaults: Sampling
+    continuity: bool
+
+
+@dataclass(frozen=True)
 class ServerInfo:
-    """The server's version, model, formats and limits."""
+    """The server's version, models, formats and limits. What is said of one model describes the first."""
 
     version: str
     model: str
@@ -55,6 +76,7 @@ class ServerInfo:
     min_p_default: float | None = None  # None: the model has none
     sampling_defaults: Sampling = field(default_factory=Sampling)  # the model's; without a seed
     continuity: bool = False  # whether streams can ask that a segment goes on from the speech of the one before
+    models: tuple[ModelInfo, ...] = ()  # all of them; empty from an older server
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,7 @@ class SpeechSettings:
     language: str | None = None  # one of ServerInfo.languages; a region is ignored: "pt-BR" is "pt"
     cfg_weight: float | None = None  # 0 to 2, how strongly the text guides the speech; only for models with guidance
     exaggeration: float | None = None  # 0.25 to 2, how lively it is; only for models that have it
+    model: str | None = None  # one of ServerInfo.models by its name; None: the first
 
 
 @dataclass(frozen=True)

@@ -44,12 +44,14 @@ class Voices:
         voice_id: str | None = None,
         normalize_loudness: bool = True,
         keep_recording: bool = False,
+        model: str | None = None,
     ) -> Voice:
         """Create a voice from an audio file or its bytes. `consent` must be True: the speaker agreed to this.
 
         The recording is brought to -27 LUFS first unless `normalize_loudness` is False. The result says which part of
         the recording is used, what is wrong with it, and how near the voice comes. With `keep_recording` the server
-        keeps the recording, too, and a server of another model makes the voice again from it.
+        keeps the recording, too, and makes the voice again from it for another model. `model` is the one that the voice
+        is made for; None: the server's first.
 
         Raises OSError if the file cannot be read.
         """
@@ -60,6 +62,7 @@ class Voices:
             voice_id=voice_id,
             normalize_loudness=normalize_loudness,
             keep_recording=keep_recording,
+            model=model or "",
         )
         async with rpc_errors():
             call = self._stub.CreateVoice(timeout=self._timeouts.create_voice_s)

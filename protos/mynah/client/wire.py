@@ -68,6 +68,7 @@ def settings_to_wire(settings: SpeechSettings) -> speech_pb2.SpeechSettings:
     _set(message, "language_code", settings.language)
     _set(message, "cfg_weight", settings.cfg_weight)
     _set(message, "exaggeration", settings.exaggeration)
+    _set(message, "model", settings.model)
     return message
 
 
@@ -151,6 +152,7 @@ def opened_from_wire(opened: speech_pb2.StreamOpened) -> events.StreamOpened:
         language=_optional(settings, "language_code"),
         cfg_weight=_optional(settings, "cfg_weight"),
         exaggeration=_optional(settings, "exaggeration"),
+        model=opened.model,
     )
     limits = limits_from_wire(opened.limits)
     return events.StreamOpened(
@@ -481,6 +483,27 @@ def info_from_wire(info: speech_pb2.GetServerInfoResponse) -> events.ServerInfo:
         exaggeration_default=_optional(info, "exaggeration_default"),
         min_p_default=_optional(info, "min_p_default"),
         sampling_defaults=_sampling_from_wire(info.sampling_defaults),
+        models=tuple(map(_model_from_wire, info.models)),
+    )
+
+
+def _model_from_wire(model: speech_pb2.ModelInfo) -> events.ModelInfo:
+    return events.ModelInfo(
+        name=model.name,
+        t3_runtime=model.t3_runtime,
+        s3gen_runtime=model.s3gen_runtime,
+        decode=model.decode,
+        random_weights=model.random_weights,
+        notice=model.notice,
+        tags=tuple(model.tags),
+        word_times=model.word_times,
+        word_times_notice=model.word_times_notice,
+        languages=tuple(model.language_codes),
+        cfg_weight_default=_optional(model, "cfg_weight_default"),
+        exaggeration_default=_optional(model, "exaggeration_default"),
+        min_p_default=_optional(model, "min_p_default"),
+        sampling_defaults=_sampling_from_wire(model.sampling_defaults),
+        continuity=model.continuity,
     )
 
 

@@ -123,7 +123,7 @@ SKIP_REASON_NOTHING_TO_SPEAK: SkipReason
 SKIP_REASON_SCRIPT_UNSUPPORTED: SkipReason
 
 class SpeechSettings(_message.Message):
-    __slots__ = ("voice_id", "audio_format", "sample_rate_hz", "sampling", "text", "speed", "language_code", "cfg_weight", "exaggeration", "first_segment", "word_times", "word_guard", "schedule", "continuity")
+    __slots__ = ("voice_id", "audio_format", "sample_rate_hz", "sampling", "text", "speed", "language_code", "cfg_weight", "exaggeration", "first_segment", "word_times", "word_guard", "schedule", "continuity", "model")
     VOICE_ID_FIELD_NUMBER: _ClassVar[int]
     AUDIO_FORMAT_FIELD_NUMBER: _ClassVar[int]
     SAMPLE_RATE_HZ_FIELD_NUMBER: _ClassVar[int]
@@ -138,6 +138,7 @@ class SpeechSettings(_message.Message):
     WORD_GUARD_FIELD_NUMBER: _ClassVar[int]
     SCHEDULE_FIELD_NUMBER: _ClassVar[int]
     CONTINUITY_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
     voice_id: str
     audio_format: AudioFormat
     sample_rate_hz: int
@@ -152,7 +153,8 @@ class SpeechSettings(_message.Message):
     word_guard: bool
     schedule: str
     continuity: bool
-    def __init__(self, voice_id: _Optional[str] = ..., audio_format: _Optional[_Union[AudioFormat, str]] = ..., sample_rate_hz: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., text: _Optional[_Union[TextSettings, _Mapping]] = ..., speed: _Optional[float] = ..., language_code: _Optional[str] = ..., cfg_weight: _Optional[float] = ..., exaggeration: _Optional[float] = ..., first_segment: _Optional[_Union[FirstSegment, str]] = ..., word_times: bool = ..., word_guard: bool = ..., schedule: _Optional[str] = ..., continuity: bool = ...) -> None: ...
+    model: str
+    def __init__(self, voice_id: _Optional[str] = ..., audio_format: _Optional[_Union[AudioFormat, str]] = ..., sample_rate_hz: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., text: _Optional[_Union[TextSettings, _Mapping]] = ..., speed: _Optional[float] = ..., language_code: _Optional[str] = ..., cfg_weight: _Optional[float] = ..., exaggeration: _Optional[float] = ..., first_segment: _Optional[_Union[FirstSegment, str]] = ..., word_times: bool = ..., word_guard: bool = ..., schedule: _Optional[str] = ..., continuity: bool = ..., model: _Optional[str] = ...) -> None: ...
 
 class TextSettings(_message.Message):
     __slots__ = ("markup", "unspeakable_text", "drop_thinking", "normalize", "emoji", "paragraph_pause_s", "dictionary")
@@ -506,8 +508,42 @@ class GetServerInfoRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class ModelInfo(_message.Message):
+    __slots__ = ("name", "t3_runtime", "s3gen_runtime", "decode", "random_weights", "notice", "tags", "language_codes", "cfg_weight_default", "exaggeration_default", "min_p_default", "sampling_defaults", "word_times", "word_times_notice", "continuity")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    T3_RUNTIME_FIELD_NUMBER: _ClassVar[int]
+    S3GEN_RUNTIME_FIELD_NUMBER: _ClassVar[int]
+    DECODE_FIELD_NUMBER: _ClassVar[int]
+    RANDOM_WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    NOTICE_FIELD_NUMBER: _ClassVar[int]
+    TAGS_FIELD_NUMBER: _ClassVar[int]
+    LANGUAGE_CODES_FIELD_NUMBER: _ClassVar[int]
+    CFG_WEIGHT_DEFAULT_FIELD_NUMBER: _ClassVar[int]
+    EXAGGERATION_DEFAULT_FIELD_NUMBER: _ClassVar[int]
+    MIN_P_DEFAULT_FIELD_NUMBER: _ClassVar[int]
+    SAMPLING_DEFAULTS_FIELD_NUMBER: _ClassVar[int]
+    WORD_TIMES_FIELD_NUMBER: _ClassVar[int]
+    WORD_TIMES_NOTICE_FIELD_NUMBER: _ClassVar[int]
+    CONTINUITY_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    t3_runtime: str
+    s3gen_runtime: str
+    decode: str
+    random_weights: bool
+    notice: str
+    tags: _containers.RepeatedScalarFieldContainer[str]
+    language_codes: _containers.RepeatedScalarFieldContainer[str]
+    cfg_weight_default: float
+    exaggeration_default: float
+    min_p_default: float
+    sampling_defaults: Sampling
+    word_times: bool
+    word_times_notice: str
+    continuity: bool
+    def __init__(self, name: _Optional[str] = ..., t3_runtime: _Optional[str] = ..., s3gen_runtime: _Optional[str] = ..., decode: _Optional[str] = ..., random_weights: bool = ..., notice: _Optional[str] = ..., tags: _Optional[_Iterable[str]] = ..., language_codes: _Optional[_Iterable[str]] = ..., cfg_weight_default: _Optional[float] = ..., exaggeration_default: _Optional[float] = ..., min_p_default: _Optional[float] = ..., sampling_defaults: _Optional[_Union[Sampling, _Mapping]] = ..., word_times: bool = ..., word_times_notice: _Optional[str] = ..., continuity: bool = ...) -> None: ...
+
 class GetServerInfoResponse(_message.Message):
-    __slots__ = ("version", "model", "device", "t3_runtime", "s3gen_runtime", "random_weights", "notice", "native_sample_rate_hz", "sample_rates_hz", "audio_formats", "limits", "open_stream_count", "tags", "word_times", "word_times_notice", "decode", "setting_reason", "load", "normalized_languages", "ssml_elements", "language_codes", "cfg_weight_default", "exaggeration_default", "min_p_default", "sampling_defaults", "continuity")
+    __slots__ = ("version", "model", "device", "t3_runtime", "s3gen_runtime", "random_weights", "notice", "native_sample_rate_hz", "sample_rates_hz", "audio_formats", "limits", "open_stream_count", "tags", "word_times", "word_times_notice", "decode", "setting_reason", "load", "normalized_languages", "ssml_elements", "language_codes", "cfg_weight_default", "exaggeration_default", "min_p_default", "sampling_defaults", "continuity", "models")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
@@ -534,6 +570,7 @@ class GetServerInfoResponse(_message.Message):
     MIN_P_DEFAULT_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_DEFAULTS_FIELD_NUMBER: _ClassVar[int]
     CONTINUITY_FIELD_NUMBER: _ClassVar[int]
+    MODELS_FIELD_NUMBER: _ClassVar[int]
     version: str
     model: str
     device: str
@@ -560,4 +597,5 @@ class GetServerInfoResponse(_message.Message):
     min_p_default: float
     sampling_defaults: Sampling
     continuity: bool
-    def __init__(self, version: _Optional[str] = ..., model: _Optional[str] = ..., device: _Optional[str] = ..., t3_runtime: _Optional[str] = ..., s3gen_runtime: _Optional[str] = ..., random_weights: bool = ..., notice: _Optional[str] = ..., native_sample_rate_hz: _Optional[int] = ..., sample_rates_hz: _Optional[_Iterable[int]] = ..., audio_formats: _Optional[_Iterable[_Union[AudioFormat, str]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., open_stream_count: _Optional[int] = ..., tags: _Optional[_Iterable[str]] = ..., word_times: bool = ..., word_times_notice: _Optional[str] = ..., decode: _Optional[str] = ..., setting_reason: _Optional[str] = ..., load: _Optional[float] = ..., normalized_languages: _Optional[_Iterable[str]] = ..., ssml_elements: _Optional[_Iterable[str]] = ..., language_codes: _Optional[_Iterable[str]] = ..., cfg_weight_default: _Optional[float] = ..., exaggeration_default: _Optional[float] = ..., min_p_default: _Optional[float] = ..., sampling_defaults: _Optional[_Union[Sampling, _Mapping]] = ..., continuity: bool = ...) -> None: ...
+    models: _containers.RepeatedCompositeFieldContainer[ModelInfo]
+    def __init__(self, version: _Optional[str] = ..., model: _Optional[str] = ..., device: _Optional[str] = ..., t3_runtime: _Optional[str] = ..., s3gen_runtime: _Optional[str] = ..., random_weights: bool = ..., notice: _Optional[str] = ..., native_sample_rate_hz: _Optional[int] = ..., sample_rates_hz: _Optional[_Iterable[int]] = ..., audio_formats: _Optional[_Iterable[_Union[AudioFormat, str]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., open_stream_count: _Optional[int] = ..., tags: _Optional[_Iterable[str]] = ..., word_times: bool = ..., word_times_notice: _Optional[str] = ..., decode: _Optional[str] = ..., setting_reason: _Optional[str] = ..., load: _Optional[float] = ..., normalized_languages: _Optional[_Iterable[str]] = ..., ssml_elements: _Optional[_Iterable[str]] = ..., language_codes: _Optional[_Iterable[str]] = ..., cfg_weight_default: _Optional[float] = ..., exaggeration_default: _Optional[float] = ..., min_p_default: _Optional[float] = ..., sampling_defaults: _Optional[_Union[Sampling, _Mapping]] = ..., continuity: bool = ..., models: _Optional[_Iterable[_Union[ModelInfo, _Mapping]]] = ...) -> None: ...

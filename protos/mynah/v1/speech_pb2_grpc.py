@@ -78,7 +78,7 @@ class SpeechServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetServerInfo(self, request, context):
-        """The server's model, formats and limits. Also available during warm-up.
+        """The server's models, formats and limits. Also available during warm-up.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

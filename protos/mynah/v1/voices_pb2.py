@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15mynah/v1/voices.proto\x12\x08mynah.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc1\x03\n\x05Voice\x12\x10\n\x08voice_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x62uilt_in\x18\x04 \x01(\x08\x12\x13\n\x0breference_s\x18\x05 \x01(\x01\x12\x18\n\x0bused_from_s\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x06used_s\x18\x07 \x01(\x01H\x01\x88\x01\x01\x12\x19\n\x0cspeech_share\x18\x08 \x01(\x01H\x02\x88\x01\x01\x12\x1f\n\x12speech_to_noise_db\x18\t \x01(\x01H\x03\x88\x01\x01\x12\x0c\n\x04kept\x18\n \x01(\x08\x12(\n\x08warnings\x18\x0b \x03(\x0b\x32\x16.mynah.v1.VoiceWarning\x12\x17\n\nsimilarity\x18\x0c \x01(\x01H\x04\x88\x01\x01\x12\x1a\n\x12similarity_skipped\x18\r \x01(\t\x12\x16\n\x0erecording_kept\x18\x0e \x01(\x08\x42\x0e\n\x0c_used_from_sB\t\n\x07_used_sB\x0f\n\r_speech_shareB\x15\n\x13_speech_to_noise_dbB\r\n\x0b_similarity\"/\n\x0cVoiceWarning\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"[\n\x12\x43reateVoiceRequest\x12&\n\x08metadata\x18\x01 \x01(\x0b\x32\x12.mynah.v1.NewVoiceH\x00\x12\x15\n\x0b\x61udio_chunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"\x9d\x01\n\x08NewVoice\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x63onsent\x18\x02 \x01(\x08\x12\x15\n\x08voice_id\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x1f\n\x12normalize_loudness\x18\x04 \x01(\x08H\x01\x88\x01\x01\x12\x16\n\x0ekeep_recording\x18\x05 \x01(\x08\x42\x0b\n\t_voice_idB\x15\n\x13_normalize_loudness\"5\n\x13\x43reateVoiceResponse\x12\x1e\n\x05voice\x18\x01 \x01(\x0b\x32\x0f.mynah.v1.Voice\"#\n\x0fGetVoiceRequest\x12\x10\n\x08voice_id\x18\x01 \x01(\t\"2\n\x10GetVoiceResponse\x12\x1e\n\x05voice\x18\x01 \x01(\x0b\x32\x0f.mynah.v1.Voice\":\n\x11ListVoicesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"N\n\x12ListVoicesResponse\x12\x1f\n\x06voices\x18\x01 \x03(\x0b\x32\x0f.mynah.v1.Voice\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"&\n\x12\x44\x65leteVoiceRequest\x12\x10\n\x08voice_id\x18\x01 \x01(\t\"\x15\n\x13\x44\x65leteVoiceResponse2\xae\x02\n\x06Voices\x12L\n\x0b\x43reateVoice\x12\x1c.mynah.v1.CreateVoiceRequest\x1a\x1d.mynah.v1.CreateVoiceResponse(\x01\x12\x41\n\x08GetVoice\x12\x19.mynah.v1.GetVoiceRequest\x1a\x1a.mynah.v1.GetVoiceResponse\x12G\n\nListVoices\x12\x1b.mynah.v1.ListVoicesRequest\x1a\x1c.mynah.v1.ListVoicesResponse\x12J\n\x0b\x44\x65leteVoice\x12\x1c.mynah.v1.DeleteVoiceRequest\x1a\x1d.mynah.v1.DeleteVoiceResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15mynah/v1/voices.proto\x12\x08mynah.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc1\x03\n\x05Voice\x12\x10\n\x08voice_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x62uilt_in\x18\x04 \x01(\x08\x12\x13\n\x0breference_s\x18\x05 \x01(\x01\x12\x18\n\x0bused_from_s\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x06used_s\x18\x07 \x01(\x01H\x01\x88\x01\x01\x12\x19\n\x0cspeech_share\x18\x08 \x01(\x01H\x02\x88\x01\x01\x12\x1f\n\x12speech_to_noise_db\x18\t \x01(\x01H\x03\x88\x01\x01\x12\x0c\n\x04kept\x18\n \x01(\x08\x12(\n\x08warnings\x18\x0b \x03(\x0b\x32\x16.mynah.v1.VoiceWarning\x12\x17\n\nsimilarity\x18\x0c \x01(\x01H\x04\x88\x01\x01\x12\x1a\n\x12similarity_skipped\x18\r \x01(\t\x12\x16\n\x0erecording_kept\x18\x0e \x01(\x08\x42\x0e\n\x0c_used_from_sB\t\n\x07_used_sB\x0f\n\r_speech_shareB\x15\n\x13_speech_to_noise_dbB\r\n\x0b_similarity\"/\n\x0cVoiceWarning\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"[\n\x12\x43reateVoiceRequest\x12&\n\x08metadata\x18\x01 \x01(\x0b\x32\x12.mynah.v1.NewVoiceH\x00\x12\x15\n\x0b\x61udio_chunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"\xac\x01\n\x08NewVoice\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x63onsent\x18\x02 \x01(\x08\x12\x15\n\x08voice_id\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x1f\n\x12normalize_loudness\x18\x04 \x01(\x08H\x01\x88\x01\x01\x12\x16\n\x0ekeep_recording\x18\x05 \x01(\x08\x12\r\n\x05model\x18\x06 \x01(\tB\x0b\n\t_voice_idB\x15\n\x13_normalize_loudness\"5\n\x13\x43reateVoiceResponse\x12\x1e\n\x05voice\x18\x01 \x01(\x0b\x32\x0f.mynah.v1.Voice\"#\n\x0fGetVoiceRequest\x12\x10\n\x08voice_id\x18\x01 \x01(\t\"2\n\x10GetVoiceResponse\x12\x1e\n\x05voice\x18\x01 \x01(\x0b\x32\x0f.mynah.v1.Voice\":\n\x11ListVoicesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"N\n\x12ListVoicesResponse\x12\x1f\n\x06voices\x18\x01 \x03(\x0b\x32\x0f.mynah.v1.Voice\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"&\n\x12\x44\x65leteVoiceRequest\x12\x10\n\x08voice_id\x18\x01 \x01(\t\"\x15\n\x13\x44\x65leteVoiceResponse2\xae\x02\n\x06Voices\x12L\n\x0b\x43reateVoice\x12\x1c.mynah.v1.CreateVoiceRequest\x1a\x1d.mynah.v1.CreateVoiceResponse(\x01\x12\x41\n\x08GetVoice\x12\x19.mynah.v1.GetVoiceRequest\x1a\x1a.mynah.v1.GetVoiceResponse\x12G\n\nListVoices\x12\x1b.mynah.v1.ListVoicesRequest\x1a\x1c.mynah.v1.ListVoicesResponse\x12J\n\x0b\x44\x65leteVoice\x12\x1c.mynah.v1.DeleteVoiceRequest\x1a\x1d.mynah.v1.DeleteVoiceResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,21 +39,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEVOICEREQUEST']._serialized_start=569
   _globals['_CREATEVOICEREQUEST']._serialized_end=660
   _globals['_NEWVOICE']._serialized_start=663
-  _globals['_NEWVOICE']._serialized_end=820
-  _globals['_CREATEVOICERESPONSE']._serialized_start=822
-  _globals['_CREATEVOICERESPONSE']._serialized_end=875
-  _globals['_GETVOICEREQUEST']._serialized_start=877
-  _globals['_GETVOICEREQUEST']._serialized_end=912
-  _globals['_GETVOICERESPONSE']._serialized_start=914
-  _globals['_GETVOICERESPONSE']._serialized_end=964
-  _globals['_LISTVOICESREQUEST']._serialized_start=966
-  _globals['_LISTVOICESREQUEST']._serialized_end=1024
-  _globals['_LISTVOICESRESPONSE']._serialized_start=1026
-  _globals['_LISTVOICESRESPONSE']._serialized_end=1104
-  _globals['_DELETEVOICEREQUEST']._serialized_start=1106
-  _globals['_DELETEVOICEREQUEST']._serialized_end=1144
-  _globals['_DELETEVOICERESPONSE']._serialized_start=1146
-  _globals['_DELETEVOICERESPONSE']._serialized_end=1167
-  _globals['_VOICES']._serialized_start=1170
-  _globals['_VOICES']._serialized_end=1472
+  _globals['_NEWVOICE']._serialized_end=835
+  _globals['_CREATEVOICERESPONSE']._serialized_start=837
+  _globals['_CREATEVOICERESPONSE']._serialized_end=890
+  _globals['_GETVOICEREQUEST']._serialized_start=892
+  _globals['_GETVOICEREQUEST']._serialized_end=927
+  _globals['_GETVOICERESPONSE']._serialized_start=929
+  _globals['_GETVOICERESPONSE']._serialized_end=979
+  _globals['_LISTVOICESREQUEST']._serialized_start=981
+  _globals['_LISTVOICESREQUEST']._serialized_end=1039
+  _globals['_LISTVOICESRESPONSE']._serialized_start=1041
+  _globals['_LISTVOICESRESPONSE']._serialized_end=1119
+  _globals['_DELETEVOICEREQUEST']._serialized_start=1121
+  _globals['_DELETEVOICEREQUEST']._serialized_end=1159
+  _globals['_DELETEVOICERESPONSE']._serialized_start=1161
+  _globals['_DELETEVOICERESPONSE']._serialized_end=1182
+  _globals['_VOICES']._serialized_start=1185
+  _globals['_VOICES']._serialized_end=1487
 # @@protoc_insertion_point(module_scope)

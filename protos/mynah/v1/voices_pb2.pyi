@@ -58,18 +58,20 @@ class CreateVoiceRequest(_message.Message):
     def __init__(self, metadata: _Optional[_Union[NewVoice, _Mapping]] = ..., audio_chunk: _Optional[bytes] = ...) -> None: ...
 
 class NewVoice(_message.Message):
-    __slots__ = ("name", "consent", "voice_id", "normalize_loudness", "keep_recording")
+    __slots__ = ("name", "consent", "voice_id", "normalize_loudness", "keep_recording", "model")
     NAME_FIELD_NUMBER: _ClassVar[int]
     CONSENT_FIELD_NUMBER: _ClassVar[int]
     VOICE_ID_FIELD_NUMBER: _ClassVar[int]
     NORMALIZE_LOUDNESS_FIELD_NUMBER: _ClassVar[int]
     KEEP_RECORDING_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
     name: str
     consent: bool
     voice_id: str
     normalize_loudness: bool
     keep_recording: bool
-    def __init__(self, name: _Optional[str] = ..., consent: bool = ..., voice_id: _Optional[str] = ..., normalize_loudness: bool = ..., keep_recording: bool = ...) -> None: ...
+    model: str
+    def __init__(self, name: _Optional[str] = ..., consent: bool = ..., voice_id: _Optional[str] = ..., normalize_loudness: bool = ..., keep_recording: bool = ..., model: _Optional[str] = ...) -> None: ...
 
 class CreateVoiceResponse(_message.Message):
     __slots__ = ("voice",)

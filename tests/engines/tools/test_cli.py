@@ -201,6 +201,11 @@ def test_prepare_verifies_weights_and_changes_nothing_the_second_time(
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")} == before
 
 
+def test_prepare_takes_the_models_of_a_server(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["prepare", "--model", "tiny, noise=random:tiny", "--cache-dir", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.count("verified") == 2
+
+
 def test_prepare_waits_for_another_process_that_prepares_the_same_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

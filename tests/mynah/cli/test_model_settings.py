@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engines.api import Segment
-from engines.fake import MULTILINGUAL, FakeStream, Script
+from engines.fake import MULTILINGUAL, FakeEngine, FakeStream, Script
 from mynah.batch.script import ModelSettings, read_script
 from mynah.client.errors import InvalidArgument
 from tests.mynah.cli.test_cli import cli
@@ -106,6 +106,20 @@ def test_continuity_makes_other_audio_than_the_same_line_without():
         for chosen in (None, True, False)
     ]
     assert len(set(digests)) == 3
+
+
+async def test_say_and_batch_name_their_model(tmp_path: Path):
+    script, second = tmp_path / "lines.jsonl", FakeEngine(MULTI, model="multi")
+    script.write_text("\n".join(map(json.dumps, [{"text": "One."}, {"text": "Two.", "settings": {"model": "fake"}}])))
+    async with serving(others=[second]) as at:
+        shown = dict(line.split(":", 1) for line in (await cli(at, "info")).out.decode().splitlines())
+        assert shown["models"].strip() == "fake, multi"
+        said = await cli(at, "say", "Hi.", "-o", str(tmp_path / "out.wav"), "--model", "multi", "--cfg-weight", "0.3")
+        assert (said.status, second.opened_streams, at.engine.opened_streams) == (0, 1, 0)
+        done = await cli(at, "batch", str(script), "-o", str(tmp_path / "out"), "--jobs", "1", "--model", "multi")
+        assert (done.status, second.opened_streams, at.engine.opened_streams) == (0, 2, 1)
+        wrong = await cli(at, "say", "Hi.", "-o", str(tmp_path / "no.wav"), "--model", "turbo")
+        assert "There is no model 'turbo' on this server; allowed names are fake, multi." in wrong.stderr
 
 
 def test_a_line_has_its_own_settings_before_the_commands():

@@ -68,7 +68,7 @@ def test_any_bytes_are_parsed_or_rejected(frame: bytes):
 @settings(max_examples=300, deadline=None)
 def test_any_body_is_parsed_or_rejected_by_one_of_its_fields(change: dict[str, Any]):
     body = HELLO | change
-    result = outcome(partial(parse, model="fake"), body)
+    result = outcome(partial(parse, models=["fake"]), body)
     assert result.request.text == body["input"] if isinstance(result, SpeechRequest) else result.field in body
 
 
@@ -110,7 +110,7 @@ def test_numbers_beyond_a_field_and_half_characters_are_refused_in_plain_words()
         ({"sample_rate_hz": 2**40}, "it must be a whole number of 32 bits."),
         ({"input": "\ud800 hi"}, "it must be Unicode text without halves of surrogate pairs."),
     ):
-        refused = outcome(partial(parse, model="fake"), HELLO | change)
+        refused = outcome(partial(parse, models=["fake"]), HELLO | change)
         assert isinstance(refused, InvalidInput)
         assert str(refused).endswith(said)
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import mynah
-from engines.fake import fake_voice, tone
+from engines.fake import FakeEngine, fake_voice, tone
 from service.audio.codecs import pcm_s16le
 from service.voices.ids import DEFAULT_VOICE_ID
 from service.voices.store import VoiceStore
@@ -181,7 +181,7 @@ async def test_a_voice_of_another_model_is_a_conflict_on_every_surface(tmp_path:
 
 async def test_a_voice_of_another_model_with_its_recording_is_spoken_everywhere(tmp_path: Path):
     turbos = replace(fake_voice("Anna"), metadata={"model": "turbo"})
-    await VoiceStore(lambda: None, tmp_path).add(turbos, "anna", REFERENCE)
+    await VoiceStore([FakeEngine()], tmp_path).add(turbos, "anna", REFERENCE)
     async with http_serving(voices_dir=tmp_path) as (at, client):
         listed = (await client.get(VOICES)).json()["voices"]
         assert [(voice["voice_id"], voice["recording_kept"]) for voice in listed] == [

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from engines.errors import InvalidInput
-from engines.fake import fake_voice
+from engines.fake import FakeEngine, fake_voice
 from service.errors import NotFound
 from service.voices.lookup import VoiceLookup
 from service.voices.store import VoiceStore
 
 
 async def store(tmp_path: Path, *names: str, ids: tuple[str, ...] = ()) -> VoiceStore:
-    voices = VoiceStore(lambda: fake_voice("default"), tmp_path)
+    voices = VoiceStore([FakeEngine()], tmp_path)
     for number, name in enumerate(names):
         voice_id = ids[number] if ids else f"v{number}"
         await voices.add(fake_voice(name, name.encode()), voice_id)

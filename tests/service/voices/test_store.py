@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from engines.errors import InvalidInput, TimeLimitExceeded
-from engines.fake import fake_voice
+from engines.fake import FakeEngine, fake_voice
 from engines.model_spec import NANO
 from engines.voice import Voice
 from service.errors import (
@@ -40,12 +40,26 @@ BERT = fake_voice("Bert", b"bert")
 BUILT_IN = fake_voice("default")
 
 
-def builtin() -> Voice | None:
-    return BUILT_IN
+class Model:
+    """Stands for an engine: makes voices of one model and counts them."""
+
+    def __init__(self, default: Voice | None, others: dict[str, Voice] | None = None, *models: str) -> None:
+        self.default_voice, self.other_voices = default, others or {}
+        self.info = replace(FakeEngine().info, model=models[-1] if models else "fake", voice_models=models)
+        self.made: list[tuple[bytes, str, bool]] = []
+        self.failure: Exception | None = None
+
+    async def make_voice(self, audio: bytes, *, name: str, normalize_loudness: bool = True) -> Voice:
+        await asyncio.sleep(0.01)
+        self.made.append((audio, name, normalize_loudness))
+        if self.failure is not None:
+            raise self.failure
+        return replace(fake_voice(name, audio + self.info.model.encode()), metadata={"model": self.info.model})
 
 
-def no_builtin() -> Voice | None:
-    return None
+builtin = [Model(BUILT_IN)]
+no_builtin = [Model(None)]
+with_alder = [Model(BUILT_IN, {"alder": ANNA})]
 
 
 @pytest.fixture(params=["folder", "url"])
@@ -123,7 +137,7 @@ async def test_the_built_in_voice_stays():
 
 
 async def test_other_built_in_voices_are_voices_like_the_first_one(tmp_path: Path):
-    store = VoiceStore(builtin, tmp_path, others=lambda: {"alder": ANNA})
+    store = VoiceStore(with_alder, tmp_path)
     assert [each.voice_id for each in (await store.page("", 10))[0]] == ["alder", "default"]
     alder = await store.get("alder")
     assert (alder.voice_id, alder.built_in, alder.voice.key) == ("alder", True, ANNA.key)
@@ -135,7 +149,7 @@ async def test_other_built_in_voices_are_voices_like_the_first_one(tmp_path: Pat
 
 async def test_an_uploaded_voice_is_not_replaced_by_a_built_in_one_of_its_id(tmp_path: Path):
     await VoiceStore(builtin, tmp_path).add(BERT, "alder")
-    store = VoiceStore(builtin, tmp_path, others=lambda: {"alder": ANNA})
+    store = VoiceStore(with_alder, tmp_path)
     assert (await store.get("alder")).voice.key == BERT.key
     assert [each.built_in for each in (await store.page("", 10))[0]] == [False, True]
     await store.remove("alder")
@@ -414,7 +428,7 @@ async def test_a_voice_of_another_model_is_refused_by_name_and_not_listed(
     for voice_id, model in (("anna", "tiny"), ("bert", "nano"), ("carl", "turbo")):
         await VoiceStore(builtin, tmp_path).add(made_with(model, voice_id.title()), voice_id)
     await VoiceStore(builtin, tmp_path).add(BERT, "unmarked")  # from before voices carried a model's name
-    store = VoiceStore(builtin, tmp_path, voice_models=lambda: NANO.voice_models)
+    store = VoiceStore([Model(BUILT_IN, None, *NANO.voice_models)], tmp_path)
     store.log_foreign()
     for _ in range(2):
         assert [each.voice_id for each in (await store.page("", 10))[0]] == ["bert", "carl", "default", "unmarked"]
@@ -430,7 +444,7 @@ async def test_a_voice_of_another_model_is_refused_by_name_and_not_listed(
 
 
 async def test_a_voice_of_another_model_keeps_its_id_until_it_is_deleted(tmp_path: Path):
-    store = VoiceStore(builtin, tmp_path, voice_models=lambda: ("nano",))
+    store = VoiceStore([Model(BUILT_IN, None, "nano")], tmp_path)
     await VoiceStore(builtin, tmp_path).add(made_with("tiny"), "anna")
     lookup = VoiceLookup(store)
     with pytest.raises(AlreadyExists):
@@ -447,7 +461,7 @@ async def test_a_voice_of_another_model_keeps_its_id_until_it_is_deleted(tmp_pat
 
 async def test_a_voice_of_another_model_does_not_hide_a_built_in_one(tmp_path: Path):
     await VoiceStore(builtin, tmp_path).add(made_with("nano"), "alder")
-    store = VoiceStore(builtin, tmp_path, others=lambda: {"alder": ANNA}, voice_models=lambda: ("tiny",))
+    store = VoiceStore([Model(BUILT_IN, {"alder": ANNA}, "tiny")], tmp_path)
     assert (await store.get("alder")).voice.key == ANNA.key
     assert [each.built_in for each in (await store.page("", 10))[0]] == [True, True]
 
@@ -468,30 +482,14 @@ def test_a_folder_that_is_deleted_meanwhile_is_an_empty_store(tmp_path: Path):
 # ---- voices that are made again from their recordings
 
 
-class Maker:
-    """Stands for an engine: makes voices of one model and counts them."""
-
-    def __init__(self, model: str) -> None:
-        self.model = model
-        self.made: list[tuple[bytes, str, bool]] = []
-        self.failure: Exception | None = None
-
-    async def __call__(self, audio: bytes, *, name: str, normalize_loudness: bool = True) -> Voice:
-        await asyncio.sleep(0.01)
-        self.made.append((audio, name, normalize_loudness))
-        if self.failure is not None:
-            raise self.failure
-        return replace(fake_voice(name, audio + self.model.encode()), metadata={"model": self.model})
-
-
-def store_of(place: Path | str, maker: Maker | None, model: str = "multilingual") -> VoiceStore:
-    return VoiceStore(builtin, place, voice_models=lambda: (model,), make_voice=maker)
+def model_of(name: str) -> Model:
+    return Model(BUILT_IN, None, name)
 
 
 async def test_a_voice_with_its_recording_is_made_again_once(place: Path | str):
     await VoiceStore(builtin, place).add(made_with("turbo"), "anna", b"recorded", levelled=False)
-    maker = Maker("multilingual")
-    store = store_of(place, maker)
+    maker = model_of("multilingual")
+    store = VoiceStore([maker], place)
     assert [each.voice_id for each in (await store.page("", 10))[0]] == ["anna", "default"]
     assert maker.made == []
     voices = await asyncio.gather(*(store.get("anna") for _ in range(3)))
@@ -505,18 +503,18 @@ async def test_a_voice_with_its_recording_is_made_again_once(place: Path | str):
 
 
 async def test_its_own_model_uses_the_voice_as_it_is(place: Path | str):
-    maker = Maker("turbo")
-    store = store_of(place, maker, "turbo")
+    maker = model_of("turbo")
+    store = VoiceStore([maker], place)
     await store.add(made_with("turbo"), "anna", b"recorded")
     assert (await store.get("anna")).voice.key == made_with("turbo").key
     assert maker.made == []
 
 
 async def test_deleting_a_voice_deletes_its_recording(tmp_path: Path):
-    store = store_of(tmp_path, Maker("turbo"), "turbo")
+    store = VoiceStore([model_of("turbo")], tmp_path)
     await store.add(made_with("turbo"), "anna", b"recorded")
     assert len(files(tmp_path)) == 3, "the voice, the folder of recordings, and one in it"
-    other = store_of(tmp_path, maker := Maker("multilingual"))
+    other = VoiceStore([maker := model_of("multilingual")], tmp_path)
     await other.remove(await VoiceLookup(other).resolve("anna"))
     assert files(tmp_path) == ["recordings"]
     assert maker.made == [], "nothing is made to be deleted"
@@ -526,7 +524,7 @@ async def test_a_voice_without_a_recording_is_refused_as_before(tmp_path: Path):
     await VoiceStore(builtin, tmp_path).add(made_with("turbo"), "anna")
     assert files(tmp_path) == ["anna.safetensors"]
     with pytest.raises(FailedPrecondition) as raised:
-        await store_of(tmp_path, Maker("multilingual")).get("anna")
+        await VoiceStore([model_of("multilingual")], tmp_path).get("anna")
     assert raised.value.reason == "VOICE_OF_ANOTHER_MODEL"
 
 
@@ -535,22 +533,73 @@ async def test_a_recording_that_cannot_be_used_is_refused_and_logged(
     fault: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     await VoiceStore(builtin, tmp_path).add(made_with("turbo"), "anna", b"recorded")
-    maker = Maker("multilingual")
+    maker = model_of("multilingual")
     if fault == "lost":
         (recording,) = (tmp_path / "recordings").iterdir()
         recording.unlink()
     else:
         maker.failure = InvalidInput("audio", "audio is too short; it must be longer.", "AUDIO_TOO_SHORT")
     with pytest.raises(FailedPrecondition) as raised:
-        await store_of(tmp_path, maker).get("anna")
+        await VoiceStore([maker], tmp_path).get("anna")
     assert raised.value.reason == "VOICE_OF_ANOTHER_MODEL"
     assert "voice anna cannot be made again from its recording" in caplog.text
 
 
 async def test_a_recording_of_a_voice_that_could_not_be_stored_is_deleted(tmp_path: Path):
-    store = store_of(tmp_path, None, "turbo")
+    store = VoiceStore([model_of("turbo")], tmp_path)
     store._files.ids = set  # type: ignore[method-assign]
     await VoiceStore(builtin, tmp_path).add(ANNA, "anna")  # by another server, in the meantime
     with pytest.raises(AlreadyExists):
         await store.add(made_with("turbo"), "anna", b"recorded")
     assert list((tmp_path / "recordings").iterdir()) == []
+
+
+# ---- several models
+
+
+async def test_each_model_speaks_a_voice_in_its_own_form(place: Path | str):
+    turbo, other = model_of("turbo"), model_of("multilingual")
+    store = VoiceStore([turbo, other], place)
+    await store.add(made_with("turbo"), "anna", b"recorded")
+    asked = await asyncio.gather(*(store.get("anna", model) for model in (turbo, other, None, other, turbo)))
+    assert [each.model for each in asked] == ["turbo", "multilingual", "turbo", "multilingual", "turbo"]
+    assert (turbo.made, len(other.made)) == ([], 1)
+
+
+async def test_a_voice_of_one_model_without_its_recording_is_listed_and_refused_for_another(tmp_path: Path):
+    turbo, other = model_of("turbo"), model_of("multilingual")
+    lookup = VoiceLookup(store := VoiceStore([turbo, other], tmp_path))
+    await store.add(made_with("multilingual"), "anna")
+    assert [each.voice_id for each in (await store.page("", 10))[0]] == ["anna", "default"]
+    assert (await lookup.get("Anna", other)).voice_id == (await lookup.get("anna")).voice_id == "anna"
+    with pytest.raises(FailedPrecondition) as raised:
+        await lookup.get("anna", turbo)
+    assert raised.value.reason == "VOICE_OF_ANOTHER_MODEL"
+    assert raised.value.allowed == "a voice made with turbo"
+    assert "whose voices turbo cannot speak, and there is no recording" in str(raised.value)
+    with pytest.raises(NotFound) as missing:
+        await lookup.get("bert", turbo)
+    assert missing.value.allowed == "default", "what this model cannot speak is not offered"
+
+
+async def test_built_in_voices_are_those_of_the_model_that_speaks(tmp_path: Path):
+    first, second = Model(BUILT_IN, {"alder": ANNA}, "turbo"), Model(BERT, None, "multilingual")
+    store = VoiceStore([first, second], tmp_path)
+    assert [each.voice_id for each in (await store.page("", 10))[0]] == ["alder", "default"]
+    assert (await store.get("default")).voice.key == BUILT_IN.key
+    assert (await store.get("default", second)).voice.key == BERT.key
+    with pytest.raises(FailedPrecondition) as raised:
+        await store.get("alder", second)
+    assert (raised.value.reason, raised.value.value) == ("VOICE_OF_ANOTHER_MODEL", "alder")
+    assert "built into turbo and not into multilingual" in str(raised.value)
+
+
+async def test_a_voice_that_could_not_be_made_again_is_tried_again(tmp_path: Path):
+    turbo, other = model_of("turbo"), model_of("multilingual")
+    store = VoiceStore([turbo, other], tmp_path)
+    await store.add(made_with("turbo"), "anna", b"recorded")
+    other.failure = TimeLimitExceeded("VOICE_TIMEOUT", "Making the voice took too long; retry.")
+    with pytest.raises(TimeLimitExceeded):
+        await store.get("anna", other)
+    other.failure = None
+    assert (await store.get("anna", other)).model == "multilingual"

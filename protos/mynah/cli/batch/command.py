@@ -88,7 +88,7 @@ async def _on_ray(args: argparse.Namespace, items: list[Item], settings: TextSet
 
 
 def _of_model(args: argparse.Namespace) -> ModelSettings:
-    return ModelSettings(args.language, args.cfg_weight, args.exaggeration, args.continuity)
+    return ModelSettings(args.language, args.cfg_weight, args.exaggeration, args.continuity, args.model)
 
 
 def _options(given: list[str]) -> tuple[tuple[str, str], ...]:

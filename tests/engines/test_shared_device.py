@@ -1,0 +1,141 @@
+"""Several models on one device: their memory is summed before any is loaded, equal weights of S3Gen are shared."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import engines
+from engines import device
+from engines.api import AudioChunk, DeviceMemory, Segment
+from engines.checkpoints.checkpoint import EMBEDDED
+from engines.config import EngineConfig
+from engines.errors import EngineFailure, InvalidInput
+from engines.pipeline import Pipeline
+from engines.shared_device import SharedDevice, check_sum
+from engines.t3.guidance import VARIABLE
+
+ONE = EngineConfig(model="tiny", device="cpu", threads=1, max_streams=2, strict_reference=True, t3_dtype="float32")
+
+
+def of_models(*models: str | Path, **options: object) -> list[EngineConfig]:
+    return [replace(ONE, model=str(model), **options) for model in models]  # type: ignore[arg-type]
+
+
+@asynccontextmanager
+async def loaded(*models: str | Path) -> AsyncIterator[list[Pipeline]]:
+    configs = of_models(*models)
+    shared = SharedDevice(configs)
+    made = [await asyncio.to_thread(engines.load, config, shared=shared) for config in configs]
+    pipelines = [engine for engine in made if isinstance(engine, Pipeline)]
+    yield pipelines
+    for engine in pipelines:
+        await engine.close()
+
+
+async def spoken(engine: Pipeline, text: str = "Good morning.") -> np.ndarray:
+    assert engine.default_voice is not None
+    stream = await engine.open(engine.default_voice, replace(engine.info.sampling, seed=1, max_speech_tokens=30))
+    try:
+        return np.concatenate(
+            [event.samples async for event in stream.speak(Segment(0, text)) if isinstance(event, AudioChunk)]
+        )
+    finally:
+        await stream.close()
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped model as a folder of its own: equal weights in another place."""
+    folder = tmp_path_factory.mktemp("models") / "copy"
+    shutil.copytree(EMBEDDED, folder)
+    return folder
+
+
+async def test_equal_weights_of_s3gen_have_one_batcher_and_others_their_own(copy: Path):
+    async with loaded("tiny", copy, "random:multilingual-tiny") as (tiny, same, guided):
+        assert tiny.stages.s3gen is same.stages.s3gen
+        assert tiny.stages.t3 is not same.stages.t3
+        assert guided.stages.s3gen is not tiny.stages.s3gen
+        assert tiny._active_streams is same._active_streams is guided._active_streams
+        alone, together = await spoken(tiny), await asyncio.gather(*(map(spoken, (tiny, same, guided))))
+        assert [len(samples) for samples in together[:2]] == [len(alone)] * 2
+        assert np.abs(together[1] - alone).max() < 1e-3, "another stream in the call changes rounding alone"
+
+
+async def test_a_shared_batcher_lives_until_its_last_engine_is_closed(copy: Path):
+    async with loaded("tiny", copy) as (tiny, same):
+        await tiny.close()
+        assert len(await spoken(same))
+        await same.close()
+        with pytest.raises(EngineFailure):
+            await spoken(same)
+
+
+def test_the_sum_is_named_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(device, "host_memory_bytes", lambda: 1_000_000)
+    monkeypatch.setattr("engines.factory.load_net", lambda *_, **__: pytest.fail("loaded"))
+    configs = of_models("tiny", "random:multilingual-tiny")
+    with pytest.raises(InvalidInput) as raised:
+        engines.load(configs[0], shared=SharedDevice(configs))
+    assert (raised.value.reason, raised.value.field) == ("MODELS_TOO_LARGE", "model")
+    for word in ("model 1 (tiny)", "model 2 (random:multilingual-tiny)", "S3Gen", "this machine has 1 MB"):
+        assert word in str(raised.value)
+
+
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_equal_weights_of_s3gen_are_counted_once(on_gpu: bool, copy: Path, monkeypatch: pytest.MonkeyPatch):
+    if on_gpu:
+        monkeypatch.setattr(device, "resolve_device", lambda name: "cuda")
+        monkeypatch.setattr(device, "device_memory", lambda name: DeviceMemory(0, 1))
+    else:
+        monkeypatch.setattr(device, "host_memory_bytes", lambda: 1)
+
+    def needed_bytes(*models: str | Path) -> tuple[int, int]:
+        with pytest.raises(InvalidInput) as raised:
+            SharedDevice(of_models(*models, t3_dtype="float16")).check()
+        said = str(raised.value)
+        return int(said.partition(" = ")[2].split()[0]), said.count("S3Gen")
+
+    same, other = needed_bytes("tiny", copy), needed_bytes("tiny", "random:multilingual-tiny")
+    assert (same[1], other[1]) == (1, 2)
+    if on_gpu:
+        assert needed_bytes("tiny", copy, "random:tiny")[0] > other[0] > same[0]
+
+
+def test_what_fits_is_not_refused():
+    check_sum({"a": 60, "b": 40}, 100, on_gpu=False)
+    with pytest.raises(InvalidInput, match=r"a 60 \+ b 41 = 101 MB; this GPU has 100 MB\. Serve fewer models"):
+        check_sum({"a": 60_000_000, "b": 41_000_000}, 100_000_000, on_gpu=True)
+
+
+def test_one_model_is_not_summed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(device, "host_memory_bytes", lambda: 1)
+    SharedDevice([ONE]).check()
+
+
+def test_vllm_does_not_share_a_device():
+    both, alone = SharedDevice(of_models("tiny", "random:tiny")), SharedDevice([ONE])
+    asked = replace(ONE, t3="vllm")
+    assert alone.without_vllm(asked, "cuda") == asked
+    with pytest.raises(InvalidInput) as raised:
+        both.without_vllm(asked, "cuda")
+    assert raised.value.reason == "T3_UNSUPPORTED"
+    assert "a server of several models" in str(raised.value)
+    assert both.without_vllm(ONE, "cuda").t3 == "torch_graphs"
+    assert both.without_vllm(ONE, "cpu") == ONE
+
+
+async def test_the_environments_guidance_is_that_of_the_models_that_have_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(VARIABLE, "0.7")
+    async with loaded("tiny", "random:multilingual-tiny") as (tiny, guided):
+        assert (tiny.info.sampling.cfg_weight, guided.info.sampling.cfg_weight) == (0.0, 0.7)
+    with pytest.raises(InvalidInput):
+        engines.load(of_models("tiny")[0])
