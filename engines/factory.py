@@ -98,7 +98,7 @@ def build_engine(
     checkpoint = open_checkpoint(config.model, cache_dir=config.cache_dir, seed=config.weights_seed, device=device)
     family = family_of(checkpoint.spec.t3)
     sampling = _defaults(family, beside_guided=shared.guided)
-    config = _for_family(shared.without_vllm(config, device) if not family.guided else config, checkpoint)
+    config = _for_family(shared.without_vllm(config, device, is_llama=checkpoint.spec.is_llama), checkpoint)
     published, checkpoint = checkpoint, with_steps(checkpoint, config.s3gen_steps)
     check_decode(checkpoint, config.decode, device, host_memory_bytes())
     verify(checkpoint, tensor_tables(checkpoint))
