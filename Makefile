@@ -231,7 +231,7 @@ gpu-check: $(VENV)/installed-dev ## what works on this machine's GPU and how fas
 # tests/bench/bare: without any package that a bare machine with torch lacks
 gpu-rehearsal: $(VENV)/installed-dev ## the same steps on the CPU, with the smallest model, as on a machine that has torch alone
 	OMP_NUM_THREADS=1 PYTHONPATH=tests/bench/bare $(BIN)/python -m bench.gpu \
-	  --out build/gpu-rehearsal --budget 240 --patience 2 --device cpu --model random:tiny
+	  --out build/gpu-rehearsal --budget 240 --patience 6 --device cpu --model random:tiny
 
 .PHONY: bench-plan
 bench-plan: $(VENV)/installed-dev ## the plans of docs/capacity.md: what each GPU should carry, by arithmetic

@@ -79,6 +79,7 @@ _T3_DTYPES_OF = {
 _CALLS_TAPS = ("torch", "torch-int8")  # nets whose steps can be observed; beside the others a net of its own is run
 # tried if T3 is chosen automatically and the one before does not start
 _T3_FALLBACK = {"vllm": "torch_graphs", "torch_graphs": "torch"}
+_LLAMA_FALLBACK = {"vllm": "torch"}
 
 
 def build_engine(
@@ -98,7 +99,7 @@ def build_engine(
     checkpoint = open_checkpoint(config.model, cache_dir=config.cache_dir, seed=config.weights_seed, device=device)
     family = family_of(checkpoint.spec.t3)
     sampling = _defaults(family, beside_guided=shared.guided)
-    config = _for_family(shared.without_vllm(config, device, is_llama=checkpoint.spec.is_llama), checkpoint)
+    config = _for_family(shared.without_vllm(config, device, guided=family.guided), checkpoint, device)
     published, checkpoint = checkpoint, with_steps(checkpoint, config.s3gen_steps)
     check_decode(checkpoint, config.decode, device, host_memory_bytes())
     verify(checkpoint, tensor_tables(checkpoint))
@@ -295,7 +296,7 @@ def _make_t3(
         limits = DecoderLimits(config.max_streams, config.max_positions)
         return LocalT3Backend(net, limits, setting.observer, setting.on_device)
     except (EngineError, RuntimeError, MemoryError) as error:
-        following = _T3_FALLBACK.get(name)
+        following = (_LLAMA_FALLBACK if checkpoint.spec.is_llama else _T3_FALLBACK).get(name)
         given = config.t3 != "auto" and not setting.refused
         if isinstance(error, InvalidInput) or following is None or given or config.strict or is_sticky(error):
             raise
@@ -318,6 +319,7 @@ def _vllm(config: EngineConfig, checkpoint: Checkpoint, device: str, setting: _T
         on_device=setting.on_device,
         alone=setting.exclusive.alone,
         words=setting.words,
+        loras=config.lora,
     )
 
 
@@ -372,8 +374,8 @@ def tensor_tables(checkpoint: Checkpoint) -> dict[Path, list[tuple[str, dict[str
     }
 
 
-def _for_family(config: EngineConfig, checkpoint: Checkpoint) -> EngineConfig:
-    """The configuration with the T3 backend of the model's family, if it has one alone.
+def _for_family(config: EngineConfig, checkpoint: Checkpoint, device: str) -> EngineConfig:
+    """The configuration with the T3 backend of the model's family, if it has one alone on this device.
 
     Raises InvalidInput for options that the family does not support.
     """
@@ -382,11 +384,14 @@ def _for_family(config: EngineConfig, checkpoint: Checkpoint) -> EngineConfig:
         if config.lora:
             raise unsupported("lora", str(config.lora[0]), spec.name, "no adapter")
         return config
-    if config.t3 not in ("auto", "torch"):
-        raise unsupported("t3", config.t3, spec.name, "auto or torch")
+    if config.t3 not in ("auto", "torch", "vllm"):
+        raise unsupported("t3", config.t3, spec.name, "auto, torch or vllm")
     if config.attention != "free":
         raise unsupported("attention", config.attention, spec.name, "free")
-    return replace(config, t3="torch")
+    on_vllm = device.startswith("cuda") and backend.installed() and config.t3_dtype in ("auto", "float16")
+    if config.t3 == "auto" and not on_vllm:
+        return replace(config, t3="torch")
+    return config
 
 
 def _check_choices(config: EngineConfig) -> None:

@@ -70,16 +70,15 @@ class SharedDevice:
             return {name: _t3_bytes(config, checkpoint.spec), s3gen: _s3gen_bytes_on_cpu(checkpoint)}
         return {name: _t3_bytes_on_gpu(config, checkpoint.spec), s3gen: _s3gen_bytes_on_gpu(checkpoint.spec)}
 
-    def without_vllm(self, config: EngineConfig, device: str, *, is_llama: bool) -> EngineConfig:
+    def without_vllm(self, config: EngineConfig, device: str, *, guided: bool) -> EngineConfig:
         """The configuration for one of several models: vLLM takes a share of a GPU that it measures while nothing else
         is loaded, so T3 runs in this process. Raises InvalidInput if vLLM is asked for."""
         if not self.several:
             return config
         if config.t3 == "vllm":
             raise unsupported("t3", "vllm", "a server of several models", "auto, torch, torch_graphs or onnx")
-        if config.t3 != "auto" or device == "cpu":
-            return config
-        return replace(config, t3="torch" if is_llama else "torch_graphs")
+        automatic = config.t3 == "auto" and device != "cpu"
+        return replace(config, t3="torch" if guided else "torch_graphs") if automatic else config
 
     def s3gen(self, checkpoint: Checkpoint, config: EngineConfig, device: str, make: Callable[[], S3Gen]) -> S3Gen:
         """The runtime and batcher that `make` returns, or those of a model that was loaded before, if its weights and

@@ -44,6 +44,7 @@ _NUMBERS: dict[str, type[int] | type[float]] = {
     "max_speech_tokens": int,
 }
 _MODEL_NUMBERS: dict[str, type[int] | type[float]] = {"cfg_weight": float, "exaggeration": float}
+_MODEL_SWITCHES = ("continuity",)
 
 
 def socket_slots() -> Slots:
@@ -157,6 +158,7 @@ class _Relay:
             model=model,
             language=_string(opening, "language") or None,
             **_chosen(opening.get("sampling"), _MODEL_NUMBERS),
+            **_switched_on(opening.get("sampling")),
             word_times=timed or None,
         )
         async with opening_stream as stream:
@@ -166,7 +168,8 @@ class _Relay:
             self._rate_hz = settings.sample_rate_hz or 24_000
             seed = str(settings.sampling.seed)  # JavaScript's numbers are exact up to 2^53 only
             repeats = {"seed": seed, "schedule": stream.opened.schedule or ""}
-            asked = {name: getattr(settings, name) for name in ("voice", "model", "language", *_MODEL_NUMBERS)}
+            names = ("voice", "model", "language", *_MODEL_NUMBERS, *_MODEL_SWITCHES)
+            asked = {name: getattr(settings, name) for name in names}
             await _send_event(self._socket, "opened", **repeats, **asked, rate_hz=self._rate_hz)
             writing = asyncio.create_task(self._write(stream))
             try:
@@ -243,6 +246,16 @@ def _chosen(values: Any, kinds: dict[str, type[int] | type[float]]) -> dict[str,
         if value is not None and str(value).strip():
             chosen[name] = _number(name, str(value).strip(), kind)
     return chosen
+
+
+def _switched_on(values: Any) -> dict[str, bool]:
+    """Returns those of _MODEL_SWITCHES that are on. Raises InvalidArgument if one is not true or false."""
+    found = {name: (values or {}).get(name, False) for name in _MODEL_SWITCHES}
+    for name, value in found.items():
+        if not isinstance(value, bool):
+            message = f"sampling.{name} must be true or false."
+            raise InvalidArgument(message, reason="MESSAGE_INVALID", field=f"sampling.{name}", allowed="true or false")
+    return {name: True for name, value in found.items() if value}
 
 
 def _number(name: str, text: str, kind: type[int] | type[float]) -> int | float:

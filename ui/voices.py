@@ -33,7 +33,9 @@ def voice_routes(client: mynah.Client, uploads: Uploads) -> APIRouter:
         return _json({"voices": shown})
 
     @router.post("")
-    async def create(request: Request, name: str = "", consent: bool = False) -> JSONResponse:
+    async def create(
+        request: Request, name: str = "", consent: bool = False, keep_recording: bool = False
+    ) -> JSONResponse:
         """Create a voice from the body, the bytes of an audio file."""
         visitor = request.client.host if request.client else ""
         try:
@@ -41,7 +43,7 @@ def voice_routes(client: mynah.Client, uploads: Uploads) -> APIRouter:
                 audio = await uploads.read(request.stream())
                 if not audio:
                     return _json({"message": "Record or choose a clip first.", "field": "clip"}, 400)
-                voice = await client.voices.create(name, audio, consent=consent)
+                voice = await client.voices.create(name, audio, consent=consent, keep_recording=keep_recording)
         except mynah.MynahError as error:
             return _failed(error)
         return _json({"created": voice.voice_id, "voice": _shown(voice)}, 201)

@@ -27,7 +27,7 @@ from engines.t3.backend import T3Request
 from engines.t3.vllm import backend
 from engines.t3.vllm.backend import VllmT3Backend
 from engines.t3.vllm.engine import BLOCK_POSITIONS
-from engines.t3.vllm.memory import kv_bytes_per_position
+from engines.t3.vllm.family import vllm_family
 from engines.voice import Voice
 
 _FIRST_TOKENS = 14
@@ -102,7 +102,7 @@ def _check_blocks(record: Recorder, machine: Machine, t3: VllmT3Backend) -> None
     if machine.on_gpu:
         spec = machine.checkpoint().spec
         planned = engine_memory(spec, machine.streams).kv_cache
-        planned //= BLOCK_POSITIONS * kv_bytes_per_position(spec.t3, 2)
+        planned //= BLOCK_POSITIONS * vllm_family(spec.t3, 1).kv_bytes_per_position(2)
         record.check("KV cache as planned", blocks >= 0.98 * planned, f"{planned} blocks are planned")
 
 

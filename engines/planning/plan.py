@@ -12,8 +12,8 @@ from engines.planning.stages import Window
 from engines.planning.times import MOST_ROWS, Assumptions, Times
 from engines.s3gen.streaming.schedule import SCHEDULES, Schedule, ScheduleStep
 from engines.t3.alignment.memory import words_bytes
+from engines.t3.vllm.family import vllm_family
 from engines.t3.vllm.memory import MemoryPlan, memory_plan, s3gen_bytes
-from engines.t3.vllm.vocab import IdSpace
 
 FIRST_AUDIO_STREAMS = (1, 8, 32)
 FIRST_SPEECH_TOKENS = 14  # ten of the first hop, three of lookahead, one that shows that the segment goes on
@@ -206,11 +206,11 @@ def engine_memory(spec: ModelSpec, streams: int, *, word_times: bool = True) -> 
 
     Words may be read by any head, so all of T3's layers are counted; an engine counts those that its heads need.
     """
-    space = IdSpace(spec.t3.text_vocab, max(VOICE_SLOTS, streams))
+    family = vllm_family(spec.t3, max(VOICE_SLOTS, streams))
     positions = min(MAX_POSITIONS, spec.t3.positions - 1)
     sizes = {"max_positions": positions, "bytes_per_value": 2, "s3gen": s3gen_bytes(spec.flow)}
     sizes["words"] = words_bytes(spec.t3, spec.t3.layers) if word_times else 0
-    return memory_plan(spec.t3, space, max_streams=streams, **sizes)
+    return memory_plan(family, max_streams=streams, **sizes)
 
 
 def price_of(times: Times, usd_per_hour: float | None) -> float:

@@ -9,6 +9,7 @@ import torch
 
 from engines.checkpoints.checkpoint import Checkpoint
 from engines.checkpoints.tensor_file import Shape
+from engines.checkpoints.weights import check_tensors
 from engines.errors import unsupported
 from engines.kernels.dense import WeightFormat
 from engines.model_spec import ModelSpec
@@ -31,6 +32,14 @@ def net_without_weights(spec: ModelSpec) -> TorchNet:
     return LlamaNet.without_weights(spec) if spec.is_llama else T3Net.without_weights(spec)
 
 
+def check_weights(checkpoint: Checkpoint, loras: Sequence[Path] = ()) -> None:
+    """Check T3's file, and adapters that will be merged, without loading them. Raises as `load_net`."""
+    expected = expected_tensors(checkpoint.spec)
+    check_tensors(checkpoint.t3_path, expected)
+    for adapter in _adapters(checkpoint, loras):
+        adapter.check(expected)
+
+
 def load_net(
     checkpoint: Checkpoint,
     device: torch.device | str,
@@ -46,9 +55,13 @@ def load_net(
     adapters of a model that takes none.
     """
     path, spec = checkpoint.t3_path, checkpoint.spec
+    adapters = _adapters(checkpoint, loras)
     if not spec.is_llama:
-        if loras:
-            raise unsupported("lora", str(loras[0]), spec.name, "no adapter")
         return T3Net.load(path, spec, device, weights=weights, dtype=dtype, layers=layers)
-    adapters = [Lora(folder) for folder in loras]
     return LlamaNet.load(path, spec, device, weights=weights, dtype=dtype, layers=layers, loras=adapters)
+
+
+def _adapters(checkpoint: Checkpoint, loras: Sequence[Path]) -> list[Lora]:
+    if loras and not checkpoint.spec.is_llama:
+        raise unsupported("lora", str(loras[0]), checkpoint.spec.name, "no adapter")
+    return [Lora(folder) for folder in loras]

@@ -7,18 +7,19 @@ them but as worse speech. Both read the same forced speech tokens, so that one d
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from engines.config import Sampling
 from engines.errors import EngineError
 from engines.model_spec import SPEAKER_EMBEDDING_DIM, SPEECH_CODES, T3Spec
 from engines.t3.backend import T3Request
-from engines.t3.model import T3Net
+from engines.t3.llama.lanes import LaneSlot
+from engines.t3.llama.net import LlamaNet
+from engines.t3.load import TorchNet
 from engines.t3.net import Span
 from engines.voice import Voice
 
@@ -61,19 +62,23 @@ class ForcedEngine(Protocol):
     """What the check drives: VllmEngine, or ForcedSteps."""
 
     def forced_logits(self, requests: Mapping[str, T3Request], codes: Sequence[int]) -> Mapping[str, Sequence[Tensor]]:
-        """Each request's logits (6563,) on the host, after its prompt and after each code but the last; it reads the
-        codes instead of what is drawn."""
+        """Each request's logits (vocabulary,) on the host, after its prompt and after each code but the last.
+
+        It reads the codes instead of what is drawn.
+        """
         ...
 
 
 class T3ParityCheck:
     """The forced request and T3's logits for it. It keeps no net."""
 
-    def __init__(self, net: T3Net) -> None:
+    def __init__(self, net: TorchNet) -> None:
         """`net`: T3 in float32, on any device."""
         rng = np.random.default_rng(0)
         self._codes = rng.integers(0, SPEECH_CODES, _STEPS).tolist()
-        sampling = Sampling(max_speech_tokens=_STEPS - 1)  # one more token is drawn than is read
+        rules = net.family
+        # as many are drawn as codes are given, and the last is not read
+        sampling = replace(rules.sampling, max_speech_tokens=_STEPS - rules.end.uncounted_draws)
         text = tuple(rng.integers(0, net.spec.text_vocab, _TEXT_TOKENS).tolist())
         self._request = T3Request(text, _voice(rng), sampling)
         self._expected = _expected_logits(net, self._request, self._codes)
@@ -103,14 +108,20 @@ class T3ParityCheck:
 
 
 @torch.inference_mode()
-def _expected_logits(net: T3Net, request: T3Request, codes: Sequence[int]) -> Tensor:
-    """(steps, 6563) float32 on the host."""
-    prompt = net.embed_prompt(request.voice, request.text_tokens)
-    rows = torch.cat([prompt, net.embed_speech(codes[:-1])])
+def _expected_logits(net: TorchNet, request: T3Request, codes: Sequence[int]) -> Tensor:
+    """(steps, vocabulary) float32 on the host."""
+    prompt = net.embed_prompt(request.voice, request.text_tokens, sampling=request.sampling)
+    speech = net.embed_speech(codes[:-1])
+    rows = torch.cat([prompt, speech.expand(len(speech), *prompt.shape[1:])])
     slot = net.new_slot(len(rows))
+    if isinstance(slot, LaneSlot):
+        slot.use_lanes(prompt.shape[1])
     slot.reserve(len(rows))
-    hidden = net.forward(rows, [Span(slot, 0, len(rows))])
-    return net.speech_logits(hidden[len(prompt) - 1 :]).float().cpu()
+    hidden = net.forward(rows, [Span(slot, 0, len(rows))]).view(rows.shape)[len(prompt) - 1 :]
+    if not isinstance(net, LlamaNet):
+        return net.speech_logits(hidden).float().cpu()
+    weights = hidden.new_full((len(hidden), 1), request.sampling.cfg_weight, dtype=torch.float32)
+    return net.guided_logits(hidden[:, 0], hidden[:, 1], weights).cpu()
 
 
 def _voice(rng: np.random.Generator) -> Voice:

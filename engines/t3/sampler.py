@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -72,6 +72,7 @@ class Rows:
     first: Tensor  # whether nothing was drawn yet
     number: Tensor  # the random number of the draw, float64
     seen: Tensor  # (B, vocabulary), the tokens that are penalised
+    keeps_start_mark: ClassVar[bool] = False  # whether the start mark is penalised behind the first draw too
 
     @classmethod
     def of(cls, settings: Tensor, seen: Tensor, start_mark: Tensor) -> Self:
@@ -129,7 +130,7 @@ class Rows:
 
     def seen_with(self, tokens: Tensor) -> Tensor:
         """The histories with these tokens (B, 1), which have just been drawn."""
-        before = self.seen.logical_and(self.first.logical_not())  # the start mark is penalised for the first draw only
+        before = self.seen if self.keeps_start_mark else self.seen.logical_and(self.first.logical_not())
         return before.scatter(1, tokens, True)
 
 
@@ -140,16 +141,14 @@ class GuidedRows(Rows):
     Guidance comes before, on the hidden states; the start mark is penalised at every step.
     """
 
+    keeps_start_mark: ClassVar[bool] = True
+
     def process(self, logits: Tensor, max_k: int) -> Tensor:
         """As Rows.process."""
         scores = self._penalised(logits) / self.temperature
         shares = scores.softmax(-1)
         scores = scores.masked_fill(shares < self.min_p * shares.amax(-1, keepdim=True), -torch.inf)
         return self._cut(scores, max_k)
-
-    def seen_with(self, tokens: Tensor) -> Tensor:
-        """As Rows.seen_with."""
-        return self.seen.scatter(1, tokens, True)
 
 
 def _by_number(processed: Tensor, numbers: Tensor) -> Tensor:

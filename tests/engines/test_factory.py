@@ -24,6 +24,7 @@ from engines.api import AudioChunk, Engine, Segment
 from engines.checkpoints.checkpoint import EMBEDDED
 from engines.config import EngineConfig, Sampling
 from engines.errors import CheckpointError, InvalidInput
+from engines.model_spec import STANDARD, TURBO, ModelSpec
 from engines.s3gen.parity_check import RuntimeRefused
 from engines.t3.alignment.sources import ForcedAligner
 from engines.t3.backend import T3Request
@@ -91,16 +92,23 @@ async def test_t3_on_fixed_memory_speaks_as_t3_on_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("failing", "given", "runtime"),
+    ("failing", "given", "runtime", "spec"),
     [
-        (("vllm",), {}, "torch_graphs"),
-        (("vllm", "torch_graphs"), {}, "torch"),
-        (("torch_graphs",), {"t3": "torch_graphs"}, None),
-        (("vllm",), {"strict": True}, None),
+        (("vllm",), {}, "torch_graphs", TURBO),
+        (("vllm", "torch_graphs"), {}, "torch", TURBO),
+        (("torch_graphs",), {"t3": "torch_graphs"}, None, TURBO),
+        (("vllm",), {"strict": True}, None, TURBO),
+        (("vllm",), {}, "torch", STANDARD),
+        (("vllm",), {"strict": True}, None, STANDARD),
+        ((), {}, "vllm", STANDARD),
     ],
 )
 def test_t3_on_a_gpu_falls_back_in_order_unless_it_was_chosen(
-    failing: tuple[str, ...], given: dict[str, object], runtime: str | None, monkeypatch: pytest.MonkeyPatch
+    failing: tuple[str, ...],
+    given: dict[str, object],
+    runtime: str | None,
+    spec: ModelSpec,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tried: list[str] = []
 
@@ -119,16 +127,38 @@ def test_t3_on_a_gpu_falls_back_in_order_unless_it_was_chosen(
     monkeypatch.setattr(factory.backend, "installed", lambda: True)
     setting = SimpleNamespace(refused=[], observer=None, on_device=None, words=0)
     config = EngineConfig(**given)  # type: ignore[arg-type]
-    nets = SimpleNamespace(take_t3=lambda _: local(config))
+    nets, checkpoint = SimpleNamespace(take_t3=lambda _: local(config)), SimpleNamespace(spec=spec)
     if runtime is None:
         with pytest.raises(T3Refused):
-            factory._make_t3(config, None, "cuda", setting, nets)  # type: ignore[arg-type]
+            factory._make_t3(config, checkpoint, "cuda", setting, nets)  # type: ignore[arg-type]
         assert len(tried) == 1
         return
-    assert factory._make_t3(config, None, "cuda", setting, nets) == runtime  # type: ignore[arg-type, comparison-overlap]
+    assert factory._make_t3(config, checkpoint, "cuda", setting, nets) == runtime  # type: ignore[arg-type, comparison-overlap]
     assert [name for name, _ in setting.refused] == list(failing)
     monkeypatch.setattr(factory.backend, "installed", lambda: False)
     assert factory._t3_name(EngineConfig(), "cuda") == "torch_graphs"
+
+
+@pytest.mark.parametrize(
+    ("config", "device", "t3"),
+    [
+        ({}, "cuda", "auto"),
+        ({}, "cpu", "torch"),
+        ({"t3_dtype": "float16"}, "cuda:0", "auto"),
+        ({"t3_dtype": "float32"}, "cuda", "torch"),
+        ({"t3": "vllm"}, "cpu", "vllm"),
+        ({"t3": "torch"}, "cuda", "torch"),
+    ],
+)
+def test_a_family_without_graphs_of_its_own_runs_on_vllm_or_torch(
+    config: dict[str, str], device: str, t3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(factory.backend, "installed", lambda: True)
+    checkpoint = SimpleNamespace(spec=STANDARD)
+    assert factory._for_family(EngineConfig(**config), checkpoint, device).t3 == t3  # type: ignore[arg-type]
+    monkeypatch.setattr(factory.backend, "installed", lambda: False)
+    expected = "torch" if t3 == "auto" else t3
+    assert factory._for_family(EngineConfig(**config), checkpoint, device).t3 == expected  # type: ignore[arg-type]
 
 
 async def test_float16_weights_need_the_compiled_kernels(monkeypatch: pytest.MonkeyPatch) -> None:

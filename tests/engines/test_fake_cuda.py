@@ -34,6 +34,7 @@ from engines.t3 import sampler as sampler_module
 from engines.t3.alignment.sources import ForcedAligner, _Job
 from engines.t3.alignment.tap import AlignmentHeads
 from engines.t3.decoder import T3Decoder
+from engines.t3.family import LLAMA
 from engines.t3.gpu import net as net_module
 from engines.t3.gpu import step as step_module
 from engines.t3.gpu.net import StaticT3Net
@@ -42,9 +43,12 @@ from engines.t3.llama import conditioning as conditioning_module
 from engines.t3.llama import net as llama_module
 from engines.t3.llama import passes as guided_passes_module
 from engines.t3.llama.net import LlamaNet
+from engines.t3.llama.weights import spec_of
 from engines.t3.model import T3Net
 from engines.t3.vllm import sampler as vllm_sampler_module
-from engines.t3.vllm.sampler import BatchSampler, Row
+from engines.t3.vllm.llama.vocab import LaneIds
+from engines.t3.vllm.sampler import NOT_FINITE_TOKEN, BatchSampler, Row
+from engines.t3.vllm.vocab import IdSpace
 from tests.engines.s3gen import small_nets
 from tests.engines.s3gen.onnx_setting import checkpoint
 from tests.engines.s3gen.small_nets import GUIDED_TINY
@@ -372,12 +376,29 @@ def test_a_draw_under_vllm_waits_once(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [Row(1, "a", Sampling(), ()), Row(2, "b", Sampling(temperature=0.0), (5, 6, 5))]
     batch = SimpleNamespace(size=4, due=lambda: rows)
     with fake_gpu(), NoWaiting():
-        sampler = BatchSampler(batch, 4, CUDA)
+        sampler = BatchSampler(batch, 4, CUDA, ids=IdSpace(text_vocab=10, voice_slots=1))
         for _ in range(2):
             gpu.reads = 0
             tokens = sampler.tokens(torch.empty(4, SPEECH_VOCAB, device=CUDA))
             assert gpu.reads == 1
-    assert tokens == [SPEECH_VOCAB, 0, 0, SPEECH_VOCAB]
+    assert tokens == [NOT_FINITE_TOKEN, 0, 0, NOT_FINITE_TOKEN]
+
+
+def test_a_guided_draw_under_vllm_waits_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = FakeStep(monkeypatch)
+    ids = LaneIds(spec_of(STANDARD_TINY), 4)
+    rows = [Row(1, "a", LLAMA.sampling, ()), Row(2, "b", LLAMA.sampling, (ids.drawn(5, 0), ids.drawn(5, 1)))]
+    batch = SimpleNamespace(size=4, due=lambda: rows)
+
+    def guided(lanes: Tensor, weights: Tensor) -> Tensor:
+        with_text, without_text = lanes.chunk(2, -1)
+        return with_text + weights * (with_text - without_text)
+
+    with fake_gpu(), NoWaiting():
+        sampler = BatchSampler(batch, 4, CUDA, ids=ids, rules=LLAMA, guided=guided)
+        tokens = sampler.tokens(torch.empty(4, 2 * LLAMA.speech_vocab, device=CUDA))
+    assert gpu.reads == 1
+    assert tokens == [NOT_FINITE_TOKEN, ids.drawn(0, 0), ids.drawn(0, 2), NOT_FINITE_TOKEN]
 
 
 def test_a_pass_for_words_waits_for_nothing_before_its_rows_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -403,8 +424,8 @@ def test_a_step_of_vllm_that_draws_nothing_waits_too(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(vllm_sampler_module, "wait_until_done", waits.append)
     batch = SimpleNamespace(size=1, due=list)
     with fake_gpu(), NoWaiting():
-        sampler = BatchSampler(batch, 4, CUDA)
-        assert sampler.tokens(torch.empty(1, SPEECH_VOCAB, device=CUDA)) == [SPEECH_VOCAB]
+        sampler = BatchSampler(batch, 4, CUDA, ids=IdSpace(text_vocab=10, voice_slots=1))
+        assert sampler.tokens(torch.empty(1, SPEECH_VOCAB, device=CUDA)) == [NOT_FINITE_TOKEN]
     assert waits == [CUDA]
     assert gpu.reads == 0
 

@@ -116,8 +116,8 @@ def test_voices_are_shared_within_the_family_alone() -> None:
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"t3": "onnx"}, "t3 is onnx, which standard-tiny does not support; allowed here: auto or torch"),
-        ({"t3": "vllm"}, "allowed here: auto or torch"),
+        ({"t3": "onnx"}, "t3 is onnx, which standard-tiny does not support; allowed here: auto, torch or vllm"),
+        ({"t3": "torch_graphs"}, "allowed here: auto, torch or vllm"),
         ({"attention": "constrained"}, "attention is constrained, which standard-tiny does not support"),
         ({"model": "random:tiny", "lora": (Path("/a"),)}, "lora is /a, which tiny does not support"),
     ],

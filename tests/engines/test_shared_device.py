@@ -124,14 +124,14 @@ def test_one_model_is_not_summed(monkeypatch: pytest.MonkeyPatch):
 def test_vllm_does_not_share_a_device():
     both, alone = SharedDevice(of_models("tiny", "random:tiny")), SharedDevice([ONE])
     asked = replace(ONE, t3="vllm")
-    assert alone.without_vllm(asked, "cuda", is_llama=False) == asked
+    assert alone.without_vllm(asked, "cuda", guided=False) == asked
     with pytest.raises(InvalidInput) as raised:
-        both.without_vllm(asked, "cuda", is_llama=False)
+        both.without_vllm(asked, "cuda", guided=False)
     assert raised.value.reason == "T3_UNSUPPORTED"
     assert "a server of several models" in str(raised.value)
-    for is_llama, t3 in ((False, "torch_graphs"), (True, "torch")):
-        assert both.without_vllm(ONE, "cuda", is_llama=is_llama).t3 == t3
-        assert both.without_vllm(ONE, "cpu", is_llama=is_llama) == ONE
+    for guided, t3 in ((False, "torch_graphs"), (True, "torch")):
+        assert both.without_vllm(ONE, "cuda", guided=guided).t3 == t3
+        assert both.without_vllm(ONE, "cpu", guided=guided) == ONE
 
 
 async def test_the_environments_guidance_is_that_of_the_models_that_have_it(monkeypatch: pytest.MonkeyPatch):

@@ -7,7 +7,8 @@ from engines.fake import MULTILINGUAL, Abilities, FakeEngine, Script
 
 def load(config, observer=None, shared=None):
     abilities = Abilities() if config.model == "plain" else MULTILINGUAL
-    return FakeEngine(Script(token_s=0.002, abilities=abilities), max_streams=config.max_streams, model=config.model)
+    script = Script(token_s=0.002, abilities=abilities, continuity=False)
+    return FakeEngine(script, max_streams=config.max_streams, model=config.model)
 
 
 engines.load = load

@@ -26,7 +26,7 @@ def verdict(visitor: Visitor, kind: str) -> str:
 
 def clone(visitor: Visitor, name: str) -> None:
     visitor.page.locator("#voice-name").get_by_role("textbox").fill(name)
-    visitor.page.get_by_role("checkbox").check()
+    visitor.page.get_by_label("The speaker agreed").check()
     visitor.button("Clone this voice").click()
 
 
@@ -58,6 +58,18 @@ def test_a_clip_becomes_a_voice_that_speaks_and_is_deleted(cloner: Visitor, clip
     cloner.speak("Good morning.")
     cloner.finished()
     assert cloner.evaluate("mynah.player.recordings.a.resolved.voice") == "default"
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_recording_is_kept_where_it_is_asked(cloner: Visitor, clip: Path, kept: bool):
+    cloner.upload(clip)
+    cloner.page.locator("#keep-recording input").set_checked(kept)
+    clone(cloner, "Grace")
+    cloner.page.get_by_text("“Grace” is ready").wait_for()
+    assert (cloner.page.get_by_text("The server keeps the recording with it.").count() == 1) is kept
+    listed = cloner.evaluate("fetch('mynah/voices').then(answer => answer.json())")["voices"]
+    assert [voice["recording_kept"] for voice in listed if voice["name"] == "Grace"] == [kept]
+    remove(cloner, "Grace")
 
 
 def test_the_microphone_records_a_clip(cloner: Visitor):
@@ -141,6 +153,7 @@ ABOUT_NEW = "one => import('./mynah/static/voice_words.js').then(words => words.
         ({"similarity": None, "similarity_skipped": "The server is busy."}, "yes", "The server is busy."),
         ({"kept": False}, "perhaps", "lost when the server stops"),
         ({"kept": True}, "", "keeps this voice"),
+        ({"recording_kept": True}, "", "keeps the recording"),
         ({"warnings": [{"reason": "NOISY", "message": "Noise."}]}, "perhaps", "Noise."),
         ({"used_from_s": 15.0, "used_s": 9.5}, "", "9.5 s of the recording were used, from 15.0 s on."),
     ],

@@ -63,6 +63,26 @@ def test_what_is_chosen_reaches_the_stream(browser: Browser, multilingual_url: s
         assert visitor.page.get_by_label("Language").input_value() == "de"
 
 
+def test_continuity_is_off_until_it_is_switched_on(visitor: Visitor):
+    visitor.expert()
+    switch = visitor.page.locator("#continuity-a input")
+    switch.wait_for()
+    for wished in (False, True):
+        switch.set_checked(wished)
+        visitor.speak("Good morning.")
+        visitor.finished()
+        assert visitor.evaluate("mynah.player.recordings.a.resolved.continuity") is wished
+    visitor.page.locator("#settings-a").get_by_role("button", name="Back to defaults").click()
+    visitor.wait("!document.querySelector('#continuity-a input').checked")
+
+
+def test_a_server_without_continuity_has_no_switch(browser: Browser, multilingual_url: str):
+    with Visitor.on(browser, multilingual_url) as visitor:
+        visitor.expert()
+        visitor.page.locator("#cfg-weight-a").wait_for()
+        assert visitor.page.locator("#continuity-a").count() == 0
+
+
 def test_sliders_stand_at_the_models_defaults_and_go_back_to_them(browser: Browser, multilingual_url: str):
     with Visitor.on(browser, multilingual_url) as visitor:
         visitor.expert()

@@ -40,7 +40,7 @@ def test_a_voice_that_one_makes_while_the_other_speaks_is_in_both_lists(visitor:
     second.open_tab("Voices")
     second.upload(clip)
     second.page.locator("#voice-name").get_by_role("textbox").fill("Second")
-    second.page.get_by_role("checkbox").check()
+    second.page.get_by_label("The speaker agreed").check()
     second.button("Clone this voice").click()
     second.page.get_by_text("“Second” is ready").wait_for()
     visitor.button("Stop").first.click()

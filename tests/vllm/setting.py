@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from engines.t3.backend import T3Request
 from engines.t3.decoder import T3Decoder
 from engines.t3.vllm.decoder import VllmDecoder
 from engines.t3.vllm.engine import VllmEngine, VllmSettings
+from engines.t3.vllm.family import vllm_family
 from engines.t3.vllm.model_dir import prepare_model_dir
-from engines.t3.vllm.vocab import IdSpace
 from tests.engines.t3 import setting
 
 VOICE_SLOTS = 8
@@ -32,12 +33,16 @@ def settings(**changed: Any) -> VllmSettings:
     return VllmSettings(**(usual | changed))
 
 
-def vllm_decoder(folder: Path, checkpoint: Checkpoint | None = None, **changed: Any) -> VllmDecoder:
+def vllm_decoder(
+    folder: Path, checkpoint: Checkpoint | None = None, loras: Sequence[Path] = (), **changed: Any
+) -> VllmDecoder:
     """A decoder with its engine built; raises what the build raised."""
     checkpoint = checkpoint or setting.checkpoint()
-    space = IdSpace(checkpoint.spec.t3.text_vocab, VOICE_SLOTS)
-    model = prepare_model_dir(checkpoint, space, folder)
-    decoder = VllmDecoder(lambda: VllmEngine(model, space, settings(**changed)), wait=lambda _: True)
+    family = vllm_family(checkpoint.spec.t3, VOICE_SLOTS)
+    model = prepare_model_dir(checkpoint, family, folder, loras)
+    decoder = VllmDecoder(
+        lambda: VllmEngine(model, family, settings(**changed)), wait=lambda _: True, rules=family.rules.end
+    )
     decoder.step()
     decoder.ready.result()
     return decoder
@@ -92,6 +97,21 @@ def read_resumed_as_prompts(decoder: VllmDecoder) -> None:
     builder.reorder_batch = mended
 
 
+class Preemptions:
+    """Records the ids of preempted requests in order."""
+
+    def __init__(self, decoder: VllmDecoder) -> None:
+        self.ids: list[str] = []
+        waiting = scheduler(decoder).waiting
+        prepend = waiting.prepend_request
+
+        def noting(request: Any) -> None:
+            self.ids.append(request.request_id)
+            prepend(request)
+
+        waiting.prepend_request = noting
+
+
 class LogitsTap:
     """Wraps the installed sampler and keeps the logits of every row for which a token is drawn."""
 
@@ -108,6 +128,7 @@ class LogitsTap:
         self._runner.sampler = self._sampler
 
     def __call__(self, logits: torch.Tensor, sampling_metadata: object) -> Any:
-        due = self._sampler.batch_sampler.batch.due()
-        self.logits += [logits[row.index].clone() for row in due]
+        sampler = self._sampler.batch_sampler
+        if due := sampler.batch.due():
+            self.logits += list(sampler.logits(logits, due).clone())
         return self._sampler(logits=logits, sampling_metadata=sampling_metadata)

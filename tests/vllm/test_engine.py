@@ -29,6 +29,7 @@ from tests.engines.t3.setting import request, run, voice
 from tests.vllm.setting import (
     VOICE_SLOTS,
     LogitsTap,
+    Preemptions,
     drawn,
     engine,
     read_resumed_as_prompts,
@@ -257,21 +258,6 @@ def test_logits_that_are_not_finite_fail_their_request_alone(decoder: VllmDecode
     assert other.speech.raw == expected[0]
     assert decoder.healthy
     forget_prefixes(decoder)
-
-
-class Preemptions:
-    """Records the ids of preempted requests in order."""
-
-    def __init__(self, decoder: VllmDecoder) -> None:
-        self.ids: list[str] = []
-        waiting = scheduler(decoder).waiting
-        prepend = waiting.prepend_request
-
-        def noting(request: Any) -> None:
-            self.ids.append(request.request_id)
-            prepend(request)
-
-        waiting.prepend_request = noting
 
 
 def test_without_blocks_for_all_the_tokens_are_still_the_same(folder: Path) -> None:

@@ -8,28 +8,28 @@ from dataclasses import replace
 import pytest
 
 from engines.errors import InvalidInput
-from engines.model_spec import NANO, TINY, TURBO, ModelSpec
+from engines.model_spec import MULTILINGUAL, NANO, STANDARD, STANDARD_TINY, TINY, TURBO, ModelSpec
 from engines.s3gen.nets import flow, vocoder_weights
 from engines.t3.alignment.memory import words_bytes
+from engines.t3.llama import weights as llama_weights
 from engines.t3.model import expected_tensors
 from engines.t3.vllm.backend import _dtype
+from engines.t3.vllm.family import vllm_family
+from engines.t3.vllm.llama.vocab import EXAGGERATION_ROWS
 from engines.t3.vllm.memory import (
     S3GEN_BYTES,
     MemoryPlan,
     check_fits,
-    kv_bytes_per_position,
     memory_plan,
-    weight_bytes,
 )
-from engines.t3.vllm.vocab import IdSpace
 
 GB = 1_000_000_000
 SLOTS = 256
 
 
 def plan_for(spec: ModelSpec, streams: int, bytes_per_value: int = 2) -> MemoryPlan:
-    space = IdSpace(spec.t3.text_vocab, SLOTS)
-    return memory_plan(spec.t3, space, max_streams=streams, max_positions=2048, bytes_per_value=bytes_per_value)
+    family = vllm_family(spec.t3, SLOTS)
+    return memory_plan(family, max_streams=streams, max_positions=2048, bytes_per_value=bytes_per_value)
 
 
 def test_turbo_with_32_streams_and_s3gen_fit_in_10_gb() -> None:
@@ -48,9 +48,17 @@ def test_the_parts_make_the_sum() -> None:
     assert f"= {plan.total / 1e6:.0f} MB" in str(plan)
 
 
+def test_standard_with_16_streams_and_ten_guided_steps_fits_in_15_gb() -> None:
+    plan = plan_for(STANDARD, 16)
+    print(f"\nStandard, 16 streams: {plan}")
+    assert plan.total <= 15 * GB
+    assert plan.kv_cache >= 16 * 1238 * 240 * 1024, "the conditioning, 200 text tokens and 1000 speech tokens each"
+
+
 def test_kv_bytes_are_those_of_the_facts() -> None:
-    assert kv_bytes_per_position(TURBO.t3, 2) == 96 * 1024
-    assert kv_bytes_per_position(NANO.t3, 2) == 36 * 1024
+    assert vllm_family(TURBO.t3, 1).kv_bytes_per_position(2) == 96 * 1024
+    assert vllm_family(NANO.t3, 1).kv_bytes_per_position(2) == 36 * 1024
+    assert vllm_family(STANDARD.t3, 1).kv_bytes_per_position(2) == 240 * 1024
 
 
 @pytest.mark.parametrize("spec", [TINY, NANO, TURBO], ids=lambda spec: spec.name)
@@ -58,7 +66,18 @@ def test_weights_are_what_the_file_says_and_the_voice_slots(spec: ModelSpec) -> 
     values = sum(math.prod(shape) for shape in expected_tensors(spec).values())
     speaker = sum(math.prod(s) for name, s in expected_tensors(spec).items() if name.startswith("cond_enc"))
     expected = (values - speaker + SLOTS * spec.t3.width) * 2 + speaker * 4
-    assert weight_bytes(spec.t3, IdSpace(spec.t3.text_vocab, SLOTS), 2) == expected
+    assert vllm_family(spec.t3, SLOTS).weight_bytes(2) == expected
+
+
+@pytest.mark.parametrize("spec", [STANDARD_TINY, MULTILINGUAL], ids=lambda spec: spec.name)
+def test_a_guided_models_weights_are_the_files_the_voice_slots_and_what_makes_voices(spec: ModelSpec) -> None:
+    width, tensors = spec.t3.width, llama_weights.expected_tensors(spec)
+    values = {name: math.prod(shape) for name, shape in tensors.items()}
+    voices = {name for name in values if name.startswith(("cond_enc", "speech_emb", "speech_pos_emb"))}
+    in_half = sum(size for name, size in values.items() if not name.startswith("cond_enc"))
+    slots = (EXAGGERATION_ROWS + 33 * SLOTS + 1) * width  # and the row of no place
+    expected = 2 * (in_half + slots) + 4 * sum(values[name] for name in voices)
+    assert vllm_family(spec.t3, SLOTS).weight_bytes(2) == expected
 
 
 def test_s3gens_share_holds_its_weights_twice_over() -> None:
@@ -94,11 +113,11 @@ def test_half_precision_halves_what_it_should() -> None:
     assert half.s3gen == full.s3gen
 
 
-@pytest.mark.parametrize("spec", [TINY, NANO, TURBO], ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", [TINY, NANO, TURBO, STANDARD], ids=lambda spec: spec.name)
 def test_one_stream_has_room_for_a_sequence_of_the_greatest_length_and_work_beside_it(spec: ModelSpec) -> None:
     """vLLM refuses to start without it."""
     plan = plan_for(spec, 1)
-    assert plan.kv_cache >= (2048 + 1) * kv_bytes_per_position(spec.t3, 2)
+    assert plan.kv_cache >= (2048 + 1) * vllm_family(spec.t3, 1).kv_bytes_per_position(2)
     assert plan.work >= 400_000_000
 
 

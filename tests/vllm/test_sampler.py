@@ -21,8 +21,10 @@ from engines.config import Sampling
 from engines.model_spec import SPEECH_VOCAB, START_SPEECH_TOKEN
 from engines.t3.sampler import Sampler
 from engines.t3.vllm.sampler import NOT_FINITE_TOKEN, BatchSampler, Row
+from engines.t3.vllm.vocab import IdSpace
 
 CPU = torch.device("cpu")
+IDS = IdSpace(text_vocab=10, voice_slots=1)
 
 
 @dataclass
@@ -80,7 +82,7 @@ def test_probabilities_are_upstreams_on_random_logits_and_histories() -> None:
     rows = 48
     logits = 3 * torch.randn(rows, SPEECH_VOCAB, generator=torch.Generator().manual_seed(0))
     histories, samplings = random_histories(rows, 1), [Sampling()] * 8 + random_samplings(rows - 8, 2)
-    ours = BatchSampler(batch_of(histories, samplings), rows, CPU).probabilities(logits)
+    ours = BatchSampler(batch_of(histories, samplings), rows, CPU, ids=IDS).probabilities(logits)
     theirs = torch.stack([upstreams_probabilities(*row) for row in zip(logits, histories, samplings, strict=True)])
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
 
@@ -93,7 +95,7 @@ def test_sampled_tokens_are_distributed_as_the_probabilities_say() -> None:
     history = random_histories(4, 5)[3]
     counts = np.zeros(SPEECH_VOCAB)
     batch = Batch(slots)
-    sampler = BatchSampler(batch, slots, CPU)
+    sampler = BatchSampler(batch, slots, CPU, ids=IDS)
     for first in range(0, seeds, slots):
         names = range(first, first + slots)
         batch.rows = [Row(i, str(seed), Sampling(seed=seed), history) for i, seed in enumerate(names)]
@@ -116,7 +118,7 @@ def test_a_sequence_that_leaves_and_comes_back_draws_as_if_it_had_stayed() -> No
     expected = [stayed.sample([0], row[None])[0] for row in logits]
 
     batch = Batch(2)
-    sampler = BatchSampler(batch, 2, CPU)
+    sampler = BatchSampler(batch, 2, CPU, ids=IDS)
     drawn: list[int] = []
     other = Row(0, "other", Sampling(seed=5), [])
     for step, row in enumerate(logits):
@@ -133,11 +135,11 @@ def test_rows_do_not_depend_on_each_other() -> None:
     logits = 3 * torch.randn(rows, SPEECH_VOCAB, generator=torch.Generator().manual_seed(8))
     histories, samplings = random_histories(rows, 9), random_samplings(rows, 10)
     batch = batch_of(histories, samplings)
-    together = BatchSampler(batch, rows, CPU).tokens(logits)
+    together = BatchSampler(batch, rows, CPU, ids=IDS).tokens(logits)
     alone = []
     for row in batch.rows:
         single = Batch(rows, [row])
-        alone.append(BatchSampler(single, rows, CPU).tokens(logits)[row.index])
+        alone.append(BatchSampler(single, rows, CPU, ids=IDS).tokens(logits)[row.index])
     assert together == alone
 
 
@@ -145,9 +147,9 @@ def test_a_row_that_is_not_due_draws_nothing() -> None:
     """A prompt that is read in parts has logits after each part; only the last ones count."""
     batch = batch_of([[], []], [Sampling(seed=1), Sampling(seed=2)])
     logits = torch.randn(2, SPEECH_VOCAB, generator=torch.Generator().manual_seed(0))
-    expected = BatchSampler(batch, 2, CPU).tokens(logits)
+    expected = BatchSampler(batch, 2, CPU, ids=IDS).tokens(logits)
 
-    sampler = BatchSampler(batch, 2, CPU)
+    sampler = BatchSampler(batch, 2, CPU, ids=IDS)
     whole, batch.rows = batch.rows, batch.rows[:1]
     partial = sampler.tokens(logits)
     assert partial == [expected[0], NOT_FINITE_TOKEN]
@@ -159,6 +161,6 @@ def test_a_row_that_is_not_due_draws_nothing() -> None:
 def test_logits_that_are_not_finite_spoil_their_own_row_only(poison: float) -> None:
     batch = batch_of([[], [], []], [Sampling(seed=seed) for seed in range(3)])
     logits = torch.randn(3, SPEECH_VOCAB, generator=torch.Generator().manual_seed(0))
-    expected = BatchSampler(batch, 3, CPU).tokens(logits)
+    expected = BatchSampler(batch, 3, CPU, ids=IDS).tokens(logits)
     logits[1, 17] = poison
-    assert BatchSampler(batch, 3, CPU).tokens(logits) == [expected[0], NOT_FINITE_TOKEN, expected[2]]
+    assert BatchSampler(batch, 3, CPU, ids=IDS).tokens(logits) == [expected[0], NOT_FINITE_TOKEN, expected[2]]

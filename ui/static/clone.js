@@ -62,7 +62,8 @@ class Form {
     result.replaceChildren();
     if (!this.clip) return this.#failed({ message: "Record or choose a clip first.", field: "clip" });
     if (this.blocked) return this.#failed({ message: this.blocked, field: "clip" });
-    const query = new URLSearchParams({ name: this.part("#voice-name input").value, consent: String(this.part("#consent input").checked) });
+    const checked = (place) => String(this.part(`${place} input`).checked);
+    const query = new URLSearchParams({ name: this.part("#voice-name input").value, consent: checked("#consent"), keep_recording: checked("#keep-recording") });
     button.disabled = true;
     result.textContent = "Creating the voice …";
     const answer = await request(`voices?${query}`, { method: "POST", body: this.clip, headers: { "content-type": "application/octet-stream" } });

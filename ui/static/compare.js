@@ -4,7 +4,8 @@ import { named } from "./voice_store.js";
 
 const LABELS = {
   temperature: "Temperature", top_p: "Top p", top_k: "Top k", repetition_penalty: "Repetition penalty",
-  max_speech_tokens: "Longest segment", cfg_weight: "Guidance", exaggeration: "Exaggeration", min_p: "Min p", seed: "Seed",
+  max_speech_tokens: "Longest segment", cfg_weight: "Guidance", exaggeration: "Exaggeration", min_p: "Min p",
+  continuity: "Continuity", seed: "Seed",
 };
 
 export function differences(a, b) {

@@ -8,6 +8,7 @@ const KNOBS = {
   exaggeration: ["Exaggeration", "How lively the speech is; 0.5 is neutral", 0.25, 2, 0.05],
   min_p: ["Min p", "Drops sounds below this share of the likeliest; 0 drops none", 0, 1, 0.01],
 };
+const CONTINUITY = ["Continuity", "Each sentence goes on from the speech before it, instead of anew"];
 const SLIDERS = { temperature: 0.8, top_p: 0.95, top_k: 1000, repetition_penalty: 1.2, max_speech_tokens: 1000 };
 
 export function mount(element) {
@@ -25,14 +26,17 @@ export function mount(element) {
 // What is chosen in settings "a" or "b" of what the model has.
 export function modelSettings(which) {
   const inputs = document.querySelectorAll(`.model-knobs[data-which="${which}"] input`);
-  return Object.fromEntries([...inputs].map((input) => [input.name, input.valueAsNumber]));
+  return Object.fromEntries([...inputs].map((input) => [input.name, input.type === "checkbox" ? input.checked : input.valueAsNumber]));
 }
 
 // The values of the "Back to defaults" button, in the order of its outputs.
 export function defaults(which) {
   for (const input of document.querySelectorAll(`.model-knobs[data-which="${which}"] input`)) {
-    input.value = input.dataset.default;
-    input.oninput();
+    if (input.type === "checkbox") input.checked = false;
+    else {
+      input.value = input.dataset.default;
+      input.oninput();
+    }
   }
   return [...Object.values(modelDefaults()), ""];
 }
@@ -58,10 +62,24 @@ function setSliders(which, knobs) {
 
 function drawKnobs(knobs, state) {
   const has = Object.keys(KNOBS).filter((name) => typeof state[`${name}_default`] === "number");
-  const key = has.map((name) => `${name} ${state[`${name}_default`]}`).join();
+  const key = [...has.map((name) => `${name} ${state[`${name}_default`]}`), state.continuity].join();
   if (knobs.dataset.key === key) return;
   knobs.dataset.key = key;
-  knobs.replaceChildren(...has.map((name) => knob(name, knobs.dataset.which, state[`${name}_default`])));
+  const drawn = has.map((name) => knob(name, knobs.dataset.which, state[`${name}_default`]));
+  if (state.continuity) drawn.push(continuity(knobs.dataset.which));
+  knobs.replaceChildren(...drawn);
+}
+
+function continuity(which) {
+  const [text, hint] = CONTINUITY, field = make("div", "", { className: "field" }), label = make("label", "", { className: "check" });
+  const input = Object.assign(document.createElement("input"), { type: "checkbox", name: "continuity", id: `continuity-${which}-input` });
+  const about = make("p", hint, { className: "hint" });
+  field.id = `continuity-${which}`;
+  about.id = `${field.id}-hint`;
+  input.setAttribute("aria-describedby", about.id);
+  label.append(input, make("span", text));
+  field.append(label, about);
+  return field;
 }
 
 function knob(name, which, value) {

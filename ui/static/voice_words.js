@@ -9,6 +9,7 @@ export function aboutNew(voice) {
   for (const { message } of voice.warnings ?? []) found.push(["perhaps", message]);
   if (voice.kept === true) found.push(["", "The server keeps this voice, also over a restart."]);
   if (voice.kept === false) found.push(["perhaps", "This voice is lost when the server stops. Keep the recording."]);
+  if (voice.recording_kept) found.push(["", "The server keeps the recording with it."]);
   return found;
 }
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
-from engines.model_spec import SPEAKER_EMBEDDING_DIM, SPEECH_VOCAB, T3Spec
-from engines.t3.vllm.memory import transformer_values
+from engines.model_spec import SPEAKER_EMBEDDING_DIM, SPEECH_VOCAB, LlamaSpec, T3Spec
+from engines.t3.llama.weights import conditioning_tensors
+from engines.t3.vllm.family import transformer_values
 
 _BYTES_PER_VALUE = 2
 PREFIX_BYTES = 256 << 20  # of the voices whose prefixes it keeps, at most
@@ -17,7 +19,14 @@ def words_bytes(spec: T3Spec, layers: int) -> int:
 
 
 def net_bytes(spec: T3Spec, layers: int) -> int:
-    """The weights of a net of the first layers. The speaker projection is float32."""
+    """The weights of a net of the first layers. What computes a voice's rows is float32."""
+    if isinstance(spec, LlamaSpec):
+        values = (
+            transformer_values(replace(spec, layers=layers))
+            + (spec.text_vocab + spec.text_positions + 2 * spec.speech_vocab + spec.speech_positions) * spec.width
+        )
+        conditioning = sum(math.prod(shape) for shape in conditioning_tensors(spec).values())
+        return values * _BYTES_PER_VALUE + conditioning * 4
     rows = spec.text_vocab + SPEECH_VOCAB + spec.positions + SPEECH_VOCAB  # embeddings, positions, head
     values = transformer_values(replace(spec, layers=layers)) + rows * spec.width + SPEECH_VOCAB
     return values * _BYTES_PER_VALUE + (SPEAKER_EMBEDDING_DIM + 1) * spec.width * 4

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from engines.model_spec import SPEECH_VOCAB, T3Spec
 from engines.t3.gpu.cache import capacity_for
-from engines.t3.vllm.memory import CONTEXT_BYTES, S3GEN_BYTES, MemoryPlan, check_fits, transformer_values
+from engines.t3.vllm.family import transformer_values
+from engines.t3.vllm.memory import CONTEXT_BYTES, S3GEN_BYTES, MemoryPlan, check_fits
 
 _MB = 1_000_000
 # A prefill chunk of 512 rows (its widest activation is 4 x width), the sampler's sort and float64 sums over 6563

@@ -35,11 +35,15 @@ class Conditioning:
         """(voice rows, width) float32: the speaker, then the perceiver's rows."""
         rows = self._kept.get(voice.key)
         if rows is None:
-            rows = self._kept[voice.key] = torch.cat([self._speaker(voice), self._prompt(voice)])
+            rows = self._kept[voice.key] = self.compute(voice)
             if len(self._kept) > _KEPT_VOICES:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(voice.key)
         return rows
+
+    def compute(self, voice: Voice) -> Tensor:
+        """As `of_voice`, without keeping them."""
+        return torch.cat([self._speaker(voice), self._prompt(voice)])
 
     def of_exaggeration(self, exaggeration: float) -> Tensor:
         """(1, width) float32."""

@@ -28,24 +28,23 @@ from engines.t3.llama.conditioning import Conditioning
 from engines.t3.llama.lanes import LaneSlot
 from engines.t3.llama.lora import Lora
 from engines.t3.llama.passes import GuidedPass
+from engines.t3.llama.prompt import START_TEXT, STOP_TEXT, check_llama_prompt
 from engines.t3.llama.weights import block_prefix, block_tensors, expected_tensors, outer_tensors, spec_of
 from engines.t3.model import Maker
 from engines.t3.net import Span
-from engines.t3.prompt import check_text_length, check_text_tokens, refuse_prefix
 from engines.voice import Voice
 
-_START_TEXT, _STOP_TEXT = 255, 0  # rows of the text embedding
-_NORM_EPS = 1e-5
-_ROPE_THETA = 500_000.0
-_ROPE_FACTOR, _ROPE_LOW, _ROPE_HIGH, _ROPE_ORIGINAL = 8.0, 1.0, 4.0, 8192  # llama3's scaling
+NORM_EPS = 1e-5
+ROPE_THETA = 500_000.0
+ROPE_FACTOR, ROPE_LOW, ROPE_HIGH, ROPE_ORIGINAL = 8.0, 1.0, 4.0, 8192  # llama3's scaling
 
 
 def rope_frequencies(head_dim: int) -> Tensor:
     """(head dim / 2,) radians a position, after llama3's scaling."""
-    inverse = 1.0 / _ROPE_THETA ** (torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
+    inverse = 1.0 / ROPE_THETA ** (torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
     wavelength = 2 * math.pi / inverse
-    smooth = ((_ROPE_ORIGINAL / wavelength - _ROPE_LOW) / (_ROPE_HIGH - _ROPE_LOW)).clamp(0, 1)
-    return (1 - smooth) * inverse / _ROPE_FACTOR + smooth * inverse
+    smooth = ((ROPE_ORIGINAL / wavelength - ROPE_LOW) / (ROPE_HIGH - ROPE_LOW)).clamp(0, 1)
+    return (1 - smooth) * inverse / ROPE_FACTOR + smooth * inverse
 
 
 class _RmsNorm:
@@ -53,7 +52,7 @@ class _RmsNorm:
         self._weight = weight.to(make.device, make.dtype, copy=True)
 
     def __call__(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, (x.shape[-1],), self._weight, _NORM_EPS)
+        return F.rms_norm(x, (x.shape[-1],), self._weight, NORM_EPS)
 
 
 class _Rows:
@@ -199,10 +198,7 @@ class LlamaNet:
 
     def check_prompt(self, voice: Voice, text_tokens: Sequence[int], max_positions: int) -> None:
         """As Net.check_prompt."""
-        refuse_prefix(voice)
-        around = self.spec.conditioning_rows + 4  # with START, STOP and the start of speech twice
-        check_text_length(text_tokens, min(max_positions - around, self.spec.text_positions - 2))
-        check_text_tokens(text_tokens, self.spec.text_vocab)
+        check_llama_prompt(voice, text_tokens, self.spec, max_positions)
 
     def prefix_positions(self, voice: Voice) -> int:
         """As Net.prefix_positions."""
@@ -233,7 +229,7 @@ class LlamaNet:
         lanes = self.lanes(sampling)
         voice_rows, exaggeration = self.conditioning.of_voice(voice), sampling.exaggeration
         conditioning = torch.cat([voice_rows, self.conditioning.of_exaggeration(exaggeration)]).to(self.dtype)
-        ids = to_device([_START_TEXT, *text_tokens, _STOP_TEXT], torch.int64, self.device)
+        ids = to_device([START_TEXT, *text_tokens, STOP_TEXT], torch.int64, self.device)
         text, places = F.embedding(ids, self._text), self._text_places[: len(ids)]
         start = self.embed_speech([START_SPEECH_TOKEN] * 2, [0, 0])[:, 0]
         with_text = torch.cat([conditioning, text + places, start])

@@ -26,6 +26,14 @@ def expected_tensors(spec: ModelSpec) -> dict[str, Shape]:
     return outer_tensors(t3) | blocks
 
 
+def conditioning_tensors(spec: LlamaSpec) -> dict[str, Shape]:
+    """Those of `outer_tensors` that a voice's rows and an exaggeration are computed from."""
+    of_prompt = ("speech_emb.weight", "speech_pos_emb.emb.weight")
+    return {
+        name: shape for name, shape in outer_tensors(spec).items() if name.startswith("cond_enc.") or name in of_prompt
+    }
+
+
 def block_prefix(layer: int) -> str:
     """Of the names of a block's tensors."""
     return f"tfmr.layers.{layer}."

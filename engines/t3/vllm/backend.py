@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -13,26 +13,24 @@ import torch
 
 from engines.api import NULL_OBSERVER, Observer
 from engines.checkpoints.checkpoint import Checkpoint, default_cache_dir
-from engines.checkpoints.weights import check_tensors
 from engines.config import DTYPES
 from engines.device import PLAIN_THREAD, DeviceThread
 from engines.errors import EngineFailure, InvalidInput
 from engines.t3.backend import T3Request
 from engines.t3.generation import Generation
-from engines.t3.model import T3Net, expected_tensors
+from engines.t3.load import check_weights, load_net
 from engines.t3.parity import Comparison, T3ParityCheck
-from engines.t3.prompt import check_prompt
 from engines.t3.step_loop import CLOSING, StepLoop
 from engines.t3.vllm.decoder import VllmDecoder, rejected
 from engines.t3.vllm.engine import BLOCK_POSITIONS, VERSION, VllmEngine, VllmSettings
+from engines.t3.vllm.family import vllm_family
 from engines.t3.vllm.memory import check_fits, memory_plan, s3gen_bytes
 from engines.t3.vllm.model_dir import prepare_model_dir
-from engines.t3.vllm.vocab import IdSpace
 
 _MAX_POSITIONS = 2048  # as the torch backend: 375 prompt tokens, 1000 speech tokens and some 670 text tokens
-# Rows that a step may read: on a GPU some 10 ms of Turbo, well below the 40 ms that a token lasts. On a CPU vLLM is for
-# tests.
-_PREFILL_CHUNK_POSITIONS = {"cpu": 512, "cuda": 1024}
+# Rows that a step may read, of all lanes: on a GPU some 10 ms of Turbo, well below the 40 ms that a token lasts. On a
+# CPU vLLM is for tests.
+_PREFILL_CHUNK_ROWS = {"cpu": 512, "cuda": 1024}
 _VOICE_SLOTS = 256  # 2 kB each
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
@@ -82,36 +80,37 @@ class VllmT3Backend:
         alone: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
         parity_check: bool | None = None,
         words: int = 0,
+        loras: Sequence[Path] = (),
     ) -> None:
-        """`words`: bytes that are left for the net that reads words."""
+        """`words`: bytes that are left for the net that reads words; `loras`: folders of adapters."""
         kind = _check_device(device)
-        check_tensors(checkpoint.t3_path, expected_tensors(checkpoint.spec))
-        self._spec, self._s3gen_bytes = checkpoint.spec.t3, s3gen_bytes(checkpoint.spec.flow)
-        self._words_bytes = words
+        check_weights(checkpoint, loras)
+        self._family = family = vllm_family(checkpoint.spec.t3, max(voice_slots, max_streams))
+        self._s3gen_bytes, self._words_bytes = s3gen_bytes(checkpoint.spec.flow), words
         # vLLM counts the last token drawn as a position of the sequence, though it is never read
-        self._max_positions = min(max_positions, self._spec.positions - 1)
+        self._max_positions = min(max_positions, family.spec.positions - 1)
         dtype = _dtype(dtype, kind)
-        space = IdSpace(self._spec.text_vocab, max(voice_slots, max_streams))
+        family.check_dtype(dtype)
         settings = VllmSettings(
             max_streams=max_streams,
             max_positions=self._max_positions,
-            prefill_chunk_positions=prefill_chunk_positions or _PREFILL_CHUNK_POSITIONS[kind],
+            prefill_chunk_positions=prefill_chunk_positions or _PREFILL_CHUNK_ROWS[kind] // family.lanes,
             dtype=dtype,
             cuda_graphs=cuda_graphs and kind == "cuda",
             full_cuda_graphs=full_cuda_graphs,
-            gpu_memory_utilization=gpu_memory_utilization or self._share(kind, space, max_streams, dtype),
+            gpu_memory_utilization=gpu_memory_utilization or self._share(kind, max_streams, dtype),
             kv_blocks=kv_blocks or (None if kind == "cuda" else self._full_blocks(max_streams)),
         )
-        model_dir = prepare_model_dir(checkpoint, space, work_dir or default_cache_dir() / "vllm")
+        model_dir = prepare_model_dir(checkpoint, family, work_dir or default_cache_dir() / "vllm", loras)
         self._closing = threading.Event()
 
         checked = kind == "cuda" if parity_check is None else parity_check
-        check = _parity_check(checkpoint, device) if checked else None
+        check = _parity_check(checkpoint, device, loras) if checked else None
         self.parity: list[Comparison] = []
 
         def build() -> VllmEngine:
             with alone():
-                engine = VllmEngine(model_dir, space, settings)
+                engine = VllmEngine(model_dir, family, settings)
                 if check is not None:
                     try:
                         self.parity = check.raise_if_wrong(engine, dtype, max_streams, self.name)
@@ -120,7 +119,13 @@ class VllmT3Backend:
                         raise
                 return engine
 
-        self._decoder = VllmDecoder(build, wait=self._closing.wait, on_health=on_health, on_failure=on_device.failed)
+        self._decoder = VllmDecoder(
+            build,
+            wait=self._closing.wait,
+            on_health=on_health,
+            on_failure=on_device.failed,
+            rules=family.rules.end,
+        )
         self._steps = StepLoop(self._decoder, observer, on_device)
         self._wait_until_ready()
 
@@ -135,12 +140,12 @@ class VllmT3Backend:
         return self._decoder.healthy
 
     def start(self, request: T3Request) -> Generation:
-        """As T3Backend.start. Raises InvalidInput as `check_prompt`, and EngineFailure after `close`.
+        """As T3Backend.start. Raises InvalidInput as `VllmFamily.check_prompt`, and EngineFailure after `close`.
 
         While the engine is being rebuilt a new request fails at once.
         """
         max_prompt = self._max_positions - request.sampling.max_speech_tokens
-        check_prompt(request.voice, request.text_tokens, self._spec, max_prompt)
+        self._family.check_prompt(request.voice, request.text_tokens, max_prompt)
         if not self.healthy and not self._closing.is_set():
             generation = Generation(self._steps)
             generation.post(rejected(request))
@@ -163,13 +168,12 @@ class VllmT3Backend:
             self._close()
             raise EngineFailure(f"vLLM did not start: {type(error).__name__}: {error}") from error
 
-    def _share(self, kind: str, space: IdSpace, max_streams: int, dtype: str) -> float:
+    def _share(self, kind: str, max_streams: int, dtype: str) -> float:
         """vLLM's fraction of the GPU's memory."""
         if kind == "cpu":
             return 0.9  # unused
         plan = memory_plan(
-            self._spec,
-            space,
+            self._family,
             max_streams=max_streams,
             max_positions=self._max_positions,
             bytes_per_value=_BYTES[dtype],
@@ -193,9 +197,9 @@ def installed() -> bool:
         return False
 
 
-def _parity_check(checkpoint: Checkpoint, device: str) -> T3ParityCheck:
+def _parity_check(checkpoint: Checkpoint, device: str, loras: Sequence[Path]) -> T3ParityCheck:
     """The check of the engines, from T3's net in float32, which is dropped before vLLM measures the GPU's memory."""
-    check = T3ParityCheck(T3Net.load(checkpoint.t3_path, checkpoint.spec, device))
+    check = T3ParityCheck(load_net(checkpoint, device, loras=loras))
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return check

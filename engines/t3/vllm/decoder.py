@@ -18,7 +18,7 @@ from engines.errors import EngineFailure
 from engines.t3.backend import T3Request
 from engines.t3.decoder import Progress
 from engines.t3.decoder import Sequence as T3Sequence
-from engines.t3.speech_tokens import SpeechTokens
+from engines.t3.speech_tokens import EndRules, SpeechTokens
 from engines.t3.vllm.engine import Drawn
 from engines.t3.vllm.sampler import NOT_FINITE_TOKEN
 
@@ -62,6 +62,7 @@ class VllmDecoder:
     build       builds an engine
     wait        sleeps this many seconds; returns True if it was woken because the backend is closing
     on_health   called with `healthy` when it changes, on the thread
+    rules       where a segment's speech ends; None: as Turbo's
     on_failure  called with each exception that broke an engine or kept one from being built; with DeviceLost when too
                 many engines have failed in a row
     """
@@ -73,8 +74,9 @@ class VllmDecoder:
         wait: Callable[[float], bool],
         on_health: Callable[[bool], None] = lambda _: None,
         on_failure: Callable[[BaseException], None] = lambda _: None,
+        rules: EndRules | None = None,
     ) -> None:
-        self._on_failure = on_failure
+        self._on_failure, self._rules = on_failure, rules
         self.ready: Future[None] = Future()  # done when the first engine is built; raises if it could not be built
         self._build, self._wait, self._on_health = build, wait, on_health
         self._engine: TokenEngine | None = None
@@ -112,7 +114,7 @@ class VllmDecoder:
 
     def add(self, request: T3Request) -> T3Sequence:
         """Queue a checked request. Never raises: the next step reports a failure."""
-        speech = SpeechTokens(request.sampling.max_speech_tokens, request.runaway_tokens)
+        speech = SpeechTokens(request.sampling.max_speech_tokens, request.runaway_tokens, self._rules)
         sequence = T3Sequence(request, speech)
         request_id = str(next(self._ids))
         self._id_of[sequence], self._sequence_of[request_id] = request_id, sequence

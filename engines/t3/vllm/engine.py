@@ -20,9 +20,9 @@ from torch import Tensor
 from engines.api import T3Use
 from engines.errors import InvalidInput
 from engines.t3.backend import T3Request
+from engines.t3.vllm.family import VllmFamily
 from engines.t3.vllm.priority import Priority
-from engines.t3.vllm.sampler import SETTINGS_KEY
-from engines.t3.vllm.vocab import IdSpace
+from engines.t3.vllm.sampler import NOT_FINITE_TOKEN, SETTINGS_KEY
 from engines.t3.vllm.voices import VoiceSlots
 
 VERSION = "0.9.2"
@@ -73,13 +73,13 @@ class Drawn:
 class VllmEngine:
     """vLLM's engine with our model, sampler and scheduler. Raises what vLLM raises if it cannot be built."""
 
-    def __init__(self, model_dir: Path, space: IdSpace, settings: VllmSettings) -> None:
+    def __init__(self, model_dir: Path, family: VllmFamily, settings: VllmSettings) -> None:
         self.prefilled_positions = 0  # prompt rows read so far; those taken from the prefix cache do not count
         self._cached_positions = 0  # those
-        self._space = space
-        self._llm = _build(model_dir, settings)
+        self._family = family
+        self._llm = _build(model_dir, family, settings)
         self._core = self._llm.engine_core.engine_core
-        self._voices = VoiceSlots(space.voice_slots)
+        self._voices = VoiceSlots(family.voice_slots)
         self._voice_of: dict[str, str] = {}  # request id -> voice key
         self._unread: dict[str, int] = {}  # request id -> prompt length, until its first token
         self._last_arrival_s = 0.0
@@ -116,10 +116,10 @@ class VllmEngine:
         from vllm.sampling_params import RequestOutputKind
 
         slot = self._take_voice(request_id, request)
-        prompt = self._space.prompt(slot, request.voice.t3_prompt_tokens.tolist(), request.text_tokens)
+        prompt = self._family.prompt(slot, request)
         params = SamplingParams(
             temperature=0,  # vLLM prepares nothing for its own sampler; ours reads extra_args
-            max_tokens=1 + request.sampling.max_speech_tokens,
+            max_tokens=self._family.rules.end.uncounted_draws + request.sampling.max_speech_tokens,
             ignore_eos=True,  # speech_tokens.py decides where a segment ends
             detokenize=False,
             output_kind=RequestOutputKind.DELTA,
@@ -158,10 +158,14 @@ class VllmEngine:
             if (prompt_positions := self._unread.pop(output.request_id, None)) is not None:
                 self.prefilled_positions += prompt_positions - output.num_cached_tokens
                 self._cached_positions += output.num_cached_tokens
-        return [Drawn(output.request_id, token) for output in outputs for token in output.outputs[0].token_ids]
+        return [
+            Drawn(output.request_id, drawn if drawn == NOT_FINITE_TOKEN else self._family.ids.token(drawn))
+            for output in outputs
+            for drawn in output.outputs[0].token_ids
+        ]
 
     def forced_logits(self, requests: Mapping[str, T3Request], tokens: Sequence[int]) -> Mapping[str, Sequence[Tensor]]:
-        """The logits of each step, (6563,) float32, of requests that "draw" the same given tokens. While idle only."""
+        """The logits of each step, (vocabulary,) float32, of requests that "draw" the same tokens. While idle only."""
         self._llm.collective_rpc("mynah_force", args=(list(tokens),))
         try:
             for request_id, request in requests.items():
@@ -196,7 +200,7 @@ class VllmEngine:
         slot, missing = self._voices.take(voice.key)
         if missing:
             try:
-                self._llm.collective_rpc("mynah_set_voice", args=(slot, torch.tensor(voice.speaker_embedding)))
+                self._llm.collective_rpc("mynah_set_voice", args=(slot, voice))
             except BaseException:
                 self._voices.discard(voice.key)
                 raise
@@ -210,7 +214,7 @@ class VllmEngine:
             self._voices.give_back(key)
 
 
-def _build(model_dir: Path, settings: VllmSettings) -> Any:
+def _build(model_dir: Path, family: VllmFamily, settings: VllmSettings) -> Any:
     _set_environment(settings.full_cuda_graphs)
     from vllm import EngineArgs
     from vllm.v1.engine.llm_engine import LLMEngine
@@ -219,7 +223,7 @@ def _build(model_dir: Path, settings: VllmSettings) -> Any:
 
     register()  # the entry point does the same, unless VLLM_PLUGINS leaves it out
     engine = LLMEngine.from_engine_args(EngineArgs(**_arguments(model_dir, settings)))
-    engine.collective_rpc("mynah_install_sampler", args=(settings.max_streams,))
+    engine.collective_rpc("mynah_install_sampler", args=(settings.max_streams, family))
     _add_statistics(engine.engine_core)
     return engine
 

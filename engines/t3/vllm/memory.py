@@ -9,16 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engines.errors import InvalidInput
-from engines.model_spec import MAX_T3_PROMPT_TOKENS, SPEAKER_EMBEDDING_DIM, SPEECH_VOCAB, FlowSpec, T3Spec
-from engines.t3.vllm.heads import kernel_head_size
-from engines.t3.vllm.vocab import IdSpace
+from engines.model_spec import FlowSpec
+from engines.t3.vllm.family import VllmFamily
 
 _MB = 1_000_000
-# A full voice prefix, 1000 speech tokens, the start mark and 150 text tokens: more than segments of 250 characters
-# need. Longer ones take blocks that shorter ones leave; without free blocks vLLM preempts a sequence and recomputes it.
-PROVISIONED_POSITIONS = 1536
-assert PROVISIONED_POSITIONS >= 1 + MAX_T3_PROMPT_TOKENS + 150 + 1 + 1000
-# Activations of a prefill chunk and of the sampler (32 rows x 6563 x 8 B, a dozen times over), cuBLAS's workspaces and
+# Activations of a prefill chunk and of the sampler (32 rows x 8194 x 8 B, a dozen times over), cuBLAS's workspaces and
 # the kernels that are loaded while vLLM measures what its model needs.
 _WORK_BYTES = 400 * _MB
 _BLOCK_POSITIONS = 16
@@ -74,28 +69,8 @@ class MemoryPlan:
         return f"{summands} = {self.total / _MB:.0f} MB"
 
 
-def kv_bytes_per_position(spec: T3Spec, bytes_per_value: int) -> int:
-    """Bytes of the keys and values of all layers."""
-    return 2 * spec.layers * spec.heads * kernel_head_size(spec.width // spec.heads) * bytes_per_value
-
-
-def weight_bytes(spec: T3Spec, space: IdSpace, bytes_per_value: int) -> int:
-    """Bytes of the tensors of model.py; the speaker projection is always float32."""
-    rows = space.rows + spec.positions + SPEECH_VOCAB  # embeddings, positions, head
-    values = transformer_values(spec) + rows * spec.width + SPEECH_VOCAB
-    return values * bytes_per_value + (SPEAKER_EMBEDDING_DIM + 1) * spec.width * 4
-
-
-def transformer_values(spec: T3Spec) -> int:
-    """Numbers in all blocks and the final norm."""
-    width = spec.width
-    per_layer = 12 * width * width + 13 * width  # four matrices and their biases, two norms
-    return spec.layers * per_layer + 2 * width
-
-
 def memory_plan(
-    spec: T3Spec,
-    space: IdSpace,
+    family: VllmFamily,
     *,
     max_streams: int,
     max_positions: int,
@@ -110,10 +85,10 @@ def memory_plan(
     """
     # vLLM refuses to start without room for one sequence of the greatest length, the last token drawn included
     one_sequence = max_positions + 1 + _BLOCK_POSITIONS
-    positions = max(max_streams * min(PROVISIONED_POSITIONS, max_positions), one_sequence)
+    positions = max(max_streams * min(family.provisioned_positions, max_positions), one_sequence)
     return MemoryPlan(
-        weights=weight_bytes(spec, space, bytes_per_value),
-        kv_cache=positions * kv_bytes_per_position(spec, bytes_per_value),
+        weights=family.weight_bytes(bytes_per_value),
+        kv_cache=positions * family.kv_bytes_per_position(bytes_per_value),
         work=_WORK_BYTES,
         cuda_graphs=_CUDA_GRAPH_BYTES,
         s3gen=s3gen,

@@ -1,4 +1,4 @@
-"""T3 as a vLLM 0.9.2 model: vLLM's own GPT-2 blocks, upstream's weights, one embedding table for all ids."""
+"""Turbo's and Nano's T3 as a vLLM 0.9.2 model: vLLM's own GPT-2 blocks, upstream's weights, one table for all ids."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from engines.model_spec import SPEAKER_EMBEDDING_DIM, SPEECH_VOCAB
 from engines.t3.vllm.embedding import IdEmbedding
 from engines.t3.vllm.heads import padded_heads
 from engines.t3.vllm.vocab import IdSpace
+from engines.voice import Voice
 
 _BLOCKS = "tfmr."
 _UNUSED = "tfmr.wte.weight"  # GPT-2's own embedding
@@ -33,6 +34,11 @@ class T3ForVllm(nn.Module):
         # float32 for every dtype of the model: used once per voice
         self.speaker = nn.Linear(SPEAKER_EMBEDDING_DIM, config.n_embd, dtype=torch.float32)
         self.head = nn.Linear(config.n_embd, SPEECH_VOCAB)
+
+    @property
+    def compiled(self) -> nn.Module:
+        """The part that vLLM compiles."""
+        return self.transformer  # type: ignore[no-any-return]
 
     def get_input_embeddings(self, input_ids: Tensor) -> Tensor:
         embedded: Tensor = self.transformer.wte(input_ids)
@@ -55,9 +61,10 @@ class T3ForVllm(nn.Module):
         return logits.float()
 
     @torch.inference_mode()
-    def set_voice(self, slot: int, speaker_embedding: Tensor) -> None:
-        """Write a voice into its slot, in place for the CUDA graphs; speaker_embedding (256,) float32."""
-        self.transformer.wte.voices[slot].copy_(self.speaker(speaker_embedding.to(self.speaker.weight.device)))
+    def set_voice(self, slot: int, voice: Voice) -> None:
+        """Write a voice into its slot, in place for the CUDA graphs."""
+        embedding = torch.tensor(voice.speaker_embedding, device=self.speaker.weight.device)
+        self.transformer.wte.voices[slot].copy_(self.speaker(embedding))
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
         """Load upstream's file. Names and shapes were checked before vLLM was started (backend.py)."""

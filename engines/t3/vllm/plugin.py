@@ -1,4 +1,4 @@
-"""The plugin that registers T3's model and tokenizer with vLLM (entry point `vllm.general_plugins`).
+"""The plugin that registers T3's models and tokenizer with vLLM (entry point `vllm.general_plugins`).
 
 vLLM calls `register` in each of its processes, possibly more than once.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
-ARCHITECTURE = "MynahT3"
+GPT2_ARCHITECTURE = "MynahT3"
+LLAMA_ARCHITECTURE = "MynahLlamaT3"
 TOKENIZER = "mynah-t3"
 
 
@@ -16,11 +17,13 @@ def register() -> None:
     from vllm import ModelRegistry
     from vllm.transformers_utils.tokenizer_base import TokenizerRegistry
 
+    from engines.t3.vllm.llama.model import LlamaT3ForVllm
     from engines.t3.vllm.model import T3ForVllm
 
-    if ARCHITECTURE not in ModelRegistry.get_supported_archs():
+    models = {GPT2_ARCHITECTURE: T3ForVllm, LLAMA_ARCHITECTURE: LlamaT3ForVllm}
+    for name in models.keys() - ModelRegistry.get_supported_archs():
         # the class and not its name: a name would make vLLM look at it in a process of its own, seconds at each start
-        ModelRegistry.register_model(ARCHITECTURE, T3ForVllm)
+        ModelRegistry.register_model(name, models[name])
     TokenizerRegistry.register(TOKENIZER, AnyIdTokenizer.__module__, AnyIdTokenizer.__name__)
 
 

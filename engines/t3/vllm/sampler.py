@@ -6,7 +6,7 @@ and applies the penalty first.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -15,12 +15,13 @@ from torch import Tensor
 
 from engines.config import Sampling
 from engines.device import to_device, wait_until_done
-from engines.model_spec import SPEECH_VOCAB
+from engines.model_spec import START_SPEECH_TOKEN
+from engines.t3.family import GPT2, Family
 from engines.t3.sampler import NOT_FINITE, Sampler
 
 SETTINGS_KEY = "mynah_sampling"  # in SamplingParams.extra_args
-# Marks a row whose logits are not finite. It is never drawn and never read: its request fails at once.
-NOT_FINITE_TOKEN = SPEECH_VOCAB
+# Marks a row whose logits are not finite. No family draws it, and it is never read: its request fails at once.
+NOT_FINITE_TOKEN = 2**31 - 1
 
 
 class ResumableSampler(Sampler):
@@ -31,13 +32,26 @@ class ResumableSampler(Sampler):
         self.begin(slot, sampling)
         if drawn:
             self._drawn_tokens[slot] = len(drawn)
-            history = to_device(sorted(set(drawn)), torch.int64, self._device)
+            start = {START_SPEECH_TOKEN} if self._rows_type.keeps_start_mark else set()
+            history = to_device(sorted(start.union(drawn)), torch.int64, self._device)
             self._seen.select(0, slot).zero_().index_fill_(0, history, True)
+
+
+class DrawnIds(Protocol):
+    """The ids by which drawn tokens are read again."""
+
+    def drawn(self, token: int, step: int) -> int:
+        """The id of a token that was drawn in this step, from 0."""
+        ...
+
+    def token(self, drawn: int) -> int:
+        """The token of such an id."""
+        ...
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a batch for which a token is drawn."""
+    """A row of a batch for which a token is drawn; `drawn` are the ids of those before it."""
 
     index: int
     request_id: str
@@ -82,6 +96,7 @@ class _BatchSlots:
     """The sampler's slots of the requests in the batch."""
 
     slots: int
+    ids: DrawnIds
     taken: dict[str, int] = field(default_factory=dict)
 
     def assign(self, rows: Sequence[Row], sampler: ResumableSampler) -> list[int]:
@@ -92,20 +107,32 @@ class _BatchSlots:
         for row in rows:
             if row.request_id not in self.taken:
                 self.taken[row.request_id] = free.pop()
-                sampler.resume(self.taken[row.request_id], row.sampling, row.drawn)
+                drawn = [self.ids.token(each) for each in row.drawn]
+                sampler.resume(self.taken[row.request_id], row.sampling, drawn)
         return [self.taken[row.request_id] for row in rows]
 
 
 class BatchSampler:
-    """logits of a batch -> one token per row. A row whose logits are not finite gets NOT_FINITE_TOKEN."""
+    """What the model computes -> an id for each row of a batch, NOT_FINITE_TOKEN if its logits are not finite."""
 
-    def __init__(self, batch: Batch, slots: int, device: torch.device) -> None:
-        self.batch, self.device = batch, device
-        self._slots = _BatchSlots(slots)
-        self._sampler = ResumableSampler(slots, device)
+    def __init__(
+        self,
+        batch: Batch,
+        slots: int,
+        device: torch.device,
+        *,
+        ids: DrawnIds,
+        rules: Family = GPT2,
+        guided: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ) -> None:
+        """`guided`: makes logits of what the model computes for rows and of their guidance's weights, (rows, 1)."""
+        self.batch, self.device, self.ids = batch, device, ids
+        self._guided = guided
+        self._slots = _BatchSlots(slots, ids)
+        self._sampler = ResumableSampler(slots, device, vocab=rules.speech_vocab, rows=rules.rows)
 
-    def tokens(self, logits: Tensor) -> list[int]:
-        """logits (rows, 6563) float32. Rows that are not due get an arbitrary token.
+    def tokens(self, computed: Tensor) -> list[int]:
+        """computed: (rows, vocabulary) float32, or what `guided` takes. Rows that are not due get an arbitrary id.
 
         The host waits in every step, also where nothing is drawn: vLLM overwrites the pinned memory of its inputs in
         the next one, and counts on its own sampler's wait.
@@ -116,18 +143,22 @@ class BatchSampler:
             wait_until_done(self.device)
             return tokens
         slots = self._slots.assign(rows, self._sampler)
-        drawn = self._sampler.sample(slots, self._select(logits, rows))
+        drawn = self._sampler.sample(slots, self.logits(computed, rows))
         for row, token in zip(rows, drawn, strict=True):
             if token != NOT_FINITE:
-                tokens[row.index] = token
+                tokens[row.index] = self.ids.drawn(token, len(row.drawn))
         return tokens
 
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """The probabilities of the next draw of each due row, (due, 6563)."""
+    def probabilities(self, computed: Tensor) -> Tensor:
+        """The probabilities of the next draw of each due row, (due, vocabulary)."""
         rows = self.batch.due()
-        return self._sampler.probabilities(self._slots.assign(rows, self._sampler), self._select(logits, rows))
+        return self._sampler.probabilities(self._slots.assign(rows, self._sampler), self.logits(computed, rows))
 
-    def _select(self, logits: Tensor, rows: Sequence[Row]) -> Tensor:
-        if len(rows) == logits.shape[0]:
-            return logits
-        return logits.index_select(0, to_device([row.index for row in rows], torch.int64, logits.device))
+    def logits(self, computed: Tensor, rows: Sequence[Row]) -> Tensor:
+        """The logits of these rows, (rows, vocabulary) float32."""
+        if len(rows) != computed.shape[0]:
+            computed = computed.index_select(0, to_device([row.index for row in rows], torch.int64, computed.device))
+        if self._guided is None:
+            return computed
+        weights = to_device([row.sampling.cfg_weight for row in rows], torch.float32, computed.device)
+        return self._guided(computed, weights.unsqueeze(1))

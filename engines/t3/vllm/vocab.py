@@ -1,4 +1,4 @@
-"""The vocabulary of T3 under vLLM: one id space for speech, prompt speech, text and voices.
+"""The vocabulary of Turbo's and Nano's T3 under vLLM: one id space for speech, prompt speech, text and voices.
 
 vLLM sees plain ids only, so that prefix caching, chunked prefill and CUDA graphs work unchanged.
 
@@ -58,6 +58,14 @@ class IdSpace:
         assert 0 <= voice_slot < self.voice_slots
         speech = [PROMPT_SPEECH_START + token for token in prompt_speech]
         return [self.voice_start + voice_slot, *speech, *(TEXT_START + token for token in text), _START]
+
+    def drawn(self, token: int, step: int) -> int:
+        """The id by which the token that was drawn in this step is read: itself."""
+        return token
+
+    def token(self, drawn: int) -> int:
+        """The token of an id that was drawn."""
+        return drawn
 
     def rows_of(self, ids: Tensor) -> Tensor:
         """The table's row of every id. Every integer has one, because a CUDA graph is padded with arbitrary ids.

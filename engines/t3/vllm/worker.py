@@ -13,7 +13,9 @@ from torch._dynamo import convert_frame
 from vllm.v1.outputs import SamplerOutput
 
 from engines.device import wait_until_done
+from engines.t3.vllm.family import VllmFamily
 from engines.t3.vllm.sampler import BatchSampler, RunnerBatch
+from engines.voice import Voice
 
 
 class WorkerExtension:
@@ -21,21 +23,25 @@ class WorkerExtension:
 
     model_runner: Any
 
-    def mynah_install_sampler(self, slots: int) -> None:
+    def mynah_install_sampler(self, slots: int, family: VllmFamily) -> None:
         """Draw tokens as upstream does from now on. `slots` is the largest number of rows of a batch."""
         runner = self.model_runner
-        runner.sampler = _VllmSampler(BatchSampler(RunnerBatch(runner), slots, runner.device))
+        guided = runner.model.guided_logits if family.rules.guided else None
+        sampler = BatchSampler(
+            RunnerBatch(runner), slots, runner.device, ids=family.ids, rules=family.rules, guided=guided
+        )
+        runner.sampler = _VllmSampler(sampler)
 
-    def mynah_set_voice(self, slot: int, speaker_embedding: torch.Tensor) -> None:
-        """Write the table's row of a voice; speaker_embedding (256,) float32."""
-        self.model_runner.model.set_voice(slot, speaker_embedding)
+    def mynah_set_voice(self, slot: int, voice: Voice) -> None:
+        """Write the table's rows of a voice."""
+        self.model_runner.model.set_voice(slot, voice)
 
     def mynah_force(self, tokens: list[int]) -> None:
         """Draw these tokens for every request from now on, and keep the logits, until `mynah_forced_logits`."""
         self.model_runner.sampler = _ForcedSampler(self.model_runner.sampler, tokens)
 
     def mynah_forced_logits(self) -> dict[str, list[torch.Tensor]]:
-        """The logits of each request's steps, (6563,) float32 on the host. Draws as before from now on."""
+        """The logits of each request's steps, (vocabulary,) float32 on the host. Draws as before from now on."""
         forced: _ForcedSampler = self.model_runner.sampler
         self.model_runner.sampler = forced.sampler
         return forced.logits
@@ -47,7 +53,7 @@ class WorkerExtension:
         cache and CUDA graphs; there would be no memory for an engine that is built after it.
         """
         runner = self.model_runner
-        _unhook(runner.model.transformer)
+        _unhook(runner.model.compiled)
         runner.kv_caches.clear()
         for module in runner.model.modules():
             if hasattr(module, "kv_cache"):
@@ -80,12 +86,13 @@ class _ForcedSampler:
         self.logits: dict[str, list[torch.Tensor]] = {}
 
     def __call__(self, logits: torch.Tensor, sampling_metadata: object) -> SamplerOutput:
-        batch = self.sampler.batch_sampler.batch
-        tokens = [0] * batch.size
-        wait_until_done(self.sampler.batch_sampler.device)  # see BatchSampler.tokens
-        for row in batch.due():
-            self.logits.setdefault(row.request_id, []).append(logits[row.index].float().cpu())
-            tokens[row.index] = self._tokens[len(row.drawn)]
+        sampler = self.sampler.batch_sampler
+        tokens, rows = [0] * sampler.batch.size, sampler.batch.due()
+        wait_until_done(sampler.device)  # see BatchSampler.tokens
+        if rows:
+            for row, of_row in zip(rows, sampler.logits(logits, rows), strict=True):
+                self.logits.setdefault(row.request_id, []).append(of_row.float().cpu())
+                tokens[row.index] = sampler.ids.drawn(self._tokens[len(row.drawn)], len(row.drawn))
         return SamplerOutput(sampled_token_ids=torch.tensor(tokens, dtype=torch.int32)[:, None], logprobs_tensors=None)
 
 

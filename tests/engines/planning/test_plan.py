@@ -20,8 +20,8 @@ from engines.planning.times import S3GEN, T3, Assumptions, How, Times, call_ms
 from engines.s3gen.gpu.tensorrt import engine_bytes
 from engines.s3gen.streaming.schedule import SCHEDULES
 from engines.t3.alignment.memory import words_bytes
+from engines.t3.vllm.family import vllm_family
 from engines.t3.vllm.memory import memory_plan
-from engines.t3.vllm.vocab import IdSpace
 from engines.tools import cli
 
 SMALL = dataclasses.replace(TINY, t3=T3Spec(layers=3, width=32, heads=2, positions=2048, text_vocab=50))
@@ -179,11 +179,11 @@ def test_an_operation_takes_the_longest_of_arithmetic_memory_and_launch():
 
 @pytest.mark.parametrize("streams", [1, 32, 500])
 def test_memory_is_the_engines_own_sum(streams: int):
-    space = IdSpace(TURBO.t3.text_vocab, max(256, streams))
+    family = vllm_family(TURBO.t3, max(256, streams))
     sizes = {"max_streams": streams, "max_positions": 2048, "bytes_per_value": 2}
-    assert engine_memory(TURBO, streams, word_times=False) == memory_plan(TURBO.t3, space, **sizes)
+    assert engine_memory(TURBO, streams, word_times=False) == memory_plan(family, **sizes)
     words = words_bytes(TURBO.t3, TURBO.t3.layers)
-    assert engine_memory(TURBO, streams) == memory_plan(TURBO.t3, space, words=words, **sizes)
+    assert engine_memory(TURBO, streams) == memory_plan(family, words=words, **sizes)
     small = Planner(Times(SMALL, GPUS["l4"])).plan(streams)
     assert small.memory_total_mb == pytest.approx(sum(small.memory_mb.values()))
 
