@@ -129,9 +129,9 @@ def test_vllm_does_not_share_a_device():
         both.without_vllm(asked, "cuda", guided=False)
     assert raised.value.reason == "T3_UNSUPPORTED"
     assert "a server of several models" in str(raised.value)
-    assert both.without_vllm(ONE, "cuda", guided=False).t3 == "torch_graphs"
-    assert both.without_vllm(ONE, "cuda", guided=True).t3 == "torch"
-    assert both.without_vllm(ONE, "cpu", guided=False) == ONE
+    for guided, t3 in ((False, "torch_graphs"), (True, "torch")):
+        assert both.without_vllm(ONE, "cuda", guided=guided).t3 == t3
+        assert both.without_vllm(ONE, "cpu", guided=guided) == ONE
 
 
 async def test_the_environments_guidance_is_that_of_the_models_that_have_it(monkeypatch: pytest.MonkeyPatch):
