@@ -88,7 +88,7 @@ async def serve(models: Models, config: ServerConfig) -> signal.Signals:
     server = Server(models, config)
     server.end_if_the_interpreter_hangs()
     signalled = Signals(lambda count: END_TIMEOUT_S + (config.grace_s if count == 1 else 0.0)).received
-    await _listen(server, config, " and ".join(models.names))
+    await _listen(server, config, " and ".join(models.names) + (" are" if len(models.names) > 1 else " is"))
     warming = asyncio.ensure_future(server.warm_up())
     stopping = asyncio.ensure_future(signalled.get())
     await asyncio.wait([warming, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -97,7 +97,8 @@ async def serve(models: Models, config: ServerConfig) -> signal.Signals:
             took_s, streams = warming.result(), models.max_streams
             _say(_where_voices_are(config))
             at_once = "1 stream" if streams == 1 else f"{streams} streams"
-            described = "; and ".join(map(_described, models.infos))
+            *others, last = map(_described, models.infos)
+            described = "; and ".join([*(each.rstrip(".") for each in others), last])
             _say(f"serving after {took_s:.1f} s up to {at_once} with {described}")
         number = await stopping
         log.log(
@@ -125,7 +126,7 @@ async def _listen(server: Server, config: ServerConfig, models: str) -> None:
     except BaseException:
         await server.stop(0.0)  # gRPC's threads outlive the event loop otherwise, and print a traceback
         raise
-    _say(f"listening on {grpc} while {models} is loaded")
+    _say(f"listening on {grpc} while {models} loaded")
     if admin is not None:
         _say(f"metrics, health and readiness at http://{admin}")
     if http is not None:
