@@ -164,9 +164,10 @@ class EngineConfig:
     )
     t3: str = option(
         "auto",
-        "backend of T3, which generates speech tokens: auto (on a GPU vllm if it is installed, else torch_graphs; on a "
-        "CPU torch, or onnx for a single stream without compiled kernels), torch, torch_graphs (torch with a static "
-        "cache and CUDA graphs; on a CPU without graphs, for tests), onnx (CPU only) or vllm",
+        "backend of T3, which generates speech tokens: auto (on a GPU vllm if it is installed, else torch_graphs, or "
+        "torch for models with guidance; on a CPU torch, or onnx for a single stream without compiled kernels), "
+        "torch, torch_graphs (torch with a static cache and CUDA graphs; on a CPU without graphs, for tests), onnx "
+        "(CPU only) or vllm",
         choices=T3_BACKENDS,
     )
     t3_dtype: str = option(

@@ -144,7 +144,7 @@ async def test_livekit_gets_typed_errors(server: Addresses):
                 _ = [audio async for audio in stream]
 
 
-async def test_livekit_passes_on_language_guidance_and_exaggeration(server: Addresses):
+async def test_livekit_passes_on_what_models_have(server: Addresses):
     tts = livekit_mynah.TTS(server.grpc, language="en-GB")
     async with tts, tts.synthesize("Hello.") as stream:
         assert [audio async for audio in stream]
@@ -152,6 +152,7 @@ async def test_livekit_passes_on_language_guidance_and_exaggeration(server: Addr
         ({"language": "de"}, "LANGUAGE_UNSUPPORTED"),  # of the fake engine, whose model is of English alone
         ({"cfg_weight": 0.5}, "CFG_WEIGHT_UNSUPPORTED"),
         ({"exaggeration": 0.5}, "EXAGGERATION_UNSUPPORTED"),
+        ({"model": "unknown"}, "MODEL_NOT_FOUND"),
     ):
         async with livekit_mynah.TTS(server.grpc) as tts:
             tts.update_options(**options)
@@ -328,9 +329,10 @@ async def test_pipecat_pushes_one_error_for_a_turn(server: Addresses):
         ({"language": Language.DE}, "LANGUAGE_UNSUPPORTED"),
         ({"cfg_weight": 0.5}, "CFG_WEIGHT_UNSUPPORTED"),
         ({"exaggeration": 0.5}, "EXAGGERATION_UNSUPPORTED"),
+        ({"model": "unknown"}, "MODEL_NOT_FOUND"),
     ],
 )
-async def test_pipecat_passes_on_language_guidance_and_exaggeration(server: Addresses, options, reason: str):
+async def test_pipecat_passes_on_what_models_have(server: Addresses, options, reason: str):
     async with pipeline(server, settings=MynahTTSService.Settings(**options)) as running:
         await running.queue(TTSSpeakFrame("Hello."))
     assert [error for error in running.errors if reason in error], running.errors

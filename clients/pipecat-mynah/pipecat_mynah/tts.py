@@ -23,9 +23,10 @@ _SILENT_CONTEXT_S = 30.0
 
 @dataclass
 class MynahTTSSettings(TTSSettings):
-    """The settings of MynahTTSService. `voice` is an id or a name, `speed` is 0.5 to 2; `text_settings` says how text
-    is read and has the dictionary of respellings. `language` is one of the model's, e.g. Language.DE; `cfg_weight` (0
-    to 2) and `exaggeration` (0.25 to 2) are for models that have them. None: the server chooses.
+    """The settings of MynahTTSService. `voice` is an id or a name, `model` one of the server's, `speed` is 0.5 to 2;
+    `text_settings` says how text is read and has the dictionary of respellings. `language` is one of the model's, e.g.
+    Language.DE; `cfg_weight` (0 to 2) and `exaggeration` (0.25 to 2) are for models that have them. None: the server
+    chooses.
     """
 
     sampling: mynah.Sampling | NotGiven | None = field(default_factory=lambda: NOT_GIVEN)
@@ -182,6 +183,7 @@ class MynahTTSService(TTSService):
             language=str(language) if isinstance(language, str) else None,
             cfg_weight=_number(self._settings.cfg_weight),
             exaggeration=_number(self._settings.exaggeration),
+            model=self._settings.model or None,
         )
 
     async def _receive(self, context_id: str, turn: _Turn) -> None:

@@ -51,8 +51,11 @@ class TTS(tts.TTS):
         cfg_weight: float | None = None,
         exaggeration: float | None = None,
         continuity: bool | None = None,
+        model: str | None = None,
     ) -> None:
         """`server`, `tls` and `api_key` are those of `mynah.Client`; `voice` is an id or a name.
+
+        `model` is one of the server's, `(await client.info()).models`; None: the first.
 
         `speed` is 0.5 to 2, at the voice's pitch; None: 1.
         `text_settings` says how text is read: its numbers, Markdown, emoji and pauses, and a dictionary of respellings.
@@ -78,13 +81,14 @@ class TTS(tts.TTS):
         self._speed = speed
         self._text_settings, self._first_segment = text_settings, first_segment
         self._language, self._cfg_weight, self._exaggeration = language, cfg_weight, exaggeration
+        self._model = model
         self._connections = AsyncExitStack()
         self._connecting = asyncio.Lock()
         self._client: mynah.Client | None = None
 
     @property
     def model(self) -> str:
-        return "chatterbox"
+        return self._model or "chatterbox"
 
     @property
     def provider(self) -> str:
@@ -100,6 +104,7 @@ class TTS(tts.TTS):
         language: str | None = None,
         cfg_weight: float | None = None,
         exaggeration: float | None = None,
+        model: str | None = None,
     ) -> None:
         """Changes what is given, for the streams that follow."""
         self._voice = voice or self._voice
@@ -109,6 +114,7 @@ class TTS(tts.TTS):
         self._language = language or self._language
         self._cfg_weight = self._cfg_weight if cfg_weight is None else cfg_weight
         self._exaggeration = self._exaggeration if exaggeration is None else exaggeration
+        self._model = model or self._model
 
     def synthesize(
         self, text: str, *, conn_options: APIConnectOptions = DEFAULT_API_CONNECT_OPTIONS
@@ -138,6 +144,7 @@ class TTS(tts.TTS):
             language=self._language,
             cfg_weight=self._cfg_weight,
             exaggeration=self._exaggeration,
+            model=self._model,
         )
 
     async def aclose(self) -> None:
