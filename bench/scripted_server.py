@@ -31,6 +31,7 @@ from engines.voice import Voice
 from service import stderr_filter
 from service.__main__ import serve
 from service.config import read_config
+from service.models import Models
 from service.telemetry import logs
 from service.telemetry.metrics import EngineMetrics
 from service.voices import files
@@ -206,7 +207,7 @@ async def _serve(load: Load, flags: list[str]) -> None:
         Gauge(f"bench_{name}", "Objects that the process holds").set_function(count)
     longest = Gauge("bench_longest_pass_cpu_s", "CPU time between two ticks of the event loop; most since last scraped")
     watching = asyncio.create_task(_watch_passes(longest))
-    await serve(engine, config)
+    await serve(Models([engine]), config)
     watching.cancel()
 
 

@@ -129,4 +129,4 @@ def test_what_a_family_does_not_support_is_refused(changed: dict[str, object], w
 
 def test_the_environments_weight_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "1.25")
-    assert _defaults(LLAMA) == replace(LLAMA.sampling, cfg_weight=1.25)
+    assert _defaults(LLAMA, beside_guided=False) == replace(LLAMA.sampling, cfg_weight=1.25)

@@ -102,7 +102,7 @@ async def test_json_lines_say_who_streams_who_made_voices_and_how_the_process_en
         ("voice created", "bob", "given by the uploader", "http", "anna-key"),
         ("voice deleted", "bob", None, "http", "anna-key"),
     ]
-    *_, received, last = log
+    *_, received, last = [each for each in log if each["logger"] == "mynah.service"]
     assert received["message"].startswith("SIGTERM received: 0 streams and 0 uploads are open and have 30 s")
     assert last["message"] == "the process ends with status 0"
 

@@ -29,7 +29,7 @@ from tests.service.serving import REFERENCE, Serving, serving
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(mynah.__file__).parents[1])}
 SLOW = Script(token_s=0.002)
-TIMEOUT_S = 60.0  # a process starts in 0.4 s, on a busy machine in 20 s
+TIMEOUT_S = 240.0  # a process starts in 0.4 s, on a busy machine in a minute
 SECOND = "sec\N{LATIN SMALL LETTER O WITH DIAERESIS}nd"
 
 

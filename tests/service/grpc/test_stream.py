@@ -53,6 +53,7 @@ async def test_opened_holds_settings_limits_and_model():
             word_guard=False,
             continuity=False,
             language="en",
+            model="fake",
         )
         assert (opened.model, opened.notice) == ("fake", at.engine.info.notice)
         assert (opened.limits.max_pending_text_chars, opened.limits.idle_timeout_s) == (5000, 77.0)
