@@ -11,14 +11,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engines.checkpoints.checkpoint import Checkpoint, default_cache_dir, open_checkpoint
-from engines.checkpoints.hub import HuggingFaceHub
 from engines.config import EngineConfig
 from engines.errors import InvalidInput, unsupported
 from engines.model_spec import ModelSpec
 from engines.playback import ActiveStreams
 
-if TYPE_CHECKING:  # they import torch
+if TYPE_CHECKING:  # they import torch and the tokenizers' library
+    from engines.checkpoints.checkpoint import Checkpoint
     from engines.s3gen.select_runtime import Chosen
     from engines.s3gen.streaming.batcher import WindowBatcher
 
@@ -58,6 +57,8 @@ class SharedDevice:
         self._checked = True
 
     def _parts_of(self, config: EngineConfig, name: str, device: str) -> dict[str, int]:
+        from engines.checkpoints.checkpoint import default_cache_dir, open_checkpoint
+        from engines.checkpoints.hub import HuggingFaceHub
         from engines.published.graphs import find_published
 
         hub = HuggingFaceHub((config.cache_dir or default_cache_dir()) / "hub")

@@ -255,6 +255,13 @@ def test_an_engine_needs_no_library_of_uploads_gpus_or_servers(module: str) -> N
     subprocess.run([sys.executable, "-c", blocked], check=True, capture_output=True, text=True)
 
 
+def test_the_package_imports_no_model_library() -> None:
+    """The kernels' wheels are checked in environments without one."""
+    models = ("torch", "tokenizers", "huggingface_hub", "onnxruntime", *_BARE)
+    blocked = f"import sys; sys.modules |= dict.fromkeys({models!r}); import engines, engines.kernels.dense"
+    subprocess.run([sys.executable, "-c", blocked], check=True, capture_output=True, text=True)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_damaged_voice_encoder_stops_the_start(tmp_path: Path, value: float) -> None:
     shutil.copytree(EMBEDDED, tmp_path / "model")

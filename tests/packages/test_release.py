@@ -172,4 +172,4 @@ def test_vllms_own_sampling_has_constants_only():
     names = set(re.findall(r"^ +(\w+)=", arguments, re.MULTILINE))
     assert names == {"temperature", "max_tokens", "ignore_eos", "detokenize", "output_kind", "extra_args"}
     assert re.search(r"temperature=0,", arguments)
-    assert '"activation_function": "gelu_new"' in (ROOT / "engines/t3/vllm/model_dir.py").read_text()
+    assert '"activation_function": "gelu_new"' in (ROOT / "engines/t3/vllm/family.py").read_text()
