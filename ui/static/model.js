@@ -26,7 +26,14 @@ export function mount(element) {
 // What is chosen in settings "a" or "b" of what the model has.
 export function modelSettings(which) {
   const inputs = document.querySelectorAll(`.model-knobs[data-which="${which}"] input`);
-  return Object.fromEntries([...inputs].map((input) => [input.name, input.type === "checkbox" ? input.checked : input.valueAsNumber]));
+  const chosen = [...inputs].map((input) => [input.name, input.type === "checkbox" ? input.checked : input.valueAsNumber]);
+  return { ...unopened(window.mynahServer ?? {}), ...Object.fromEntries(chosen) };
+}
+
+// Settings whose tab has not been opened have no controls yet: they stand at the model's defaults.
+function unopened(state) {
+  const numbers = Object.keys(KNOBS).map((name) => [name, state[`${name}_default`]]).filter(([, value]) => typeof value === "number");
+  return { ...Object.fromEntries(numbers), ...(state.continuity ? { continuity: false } : {}) };
 }
 
 // The values of the "Back to defaults" button, in the order of its outputs.
