@@ -132,3 +132,17 @@ class LogitsTap:
         if due := sampler.batch.due():
             self.logits += list(sampler.logits(logits, due).clone())
         return self._sampler(logits=logits, sampling_metadata=sampling_metadata)
+
+
+def split_at(decoder: VllmDecoder, asked: T3Request, first_chunk: int) -> torch.Tensor:
+    """Logits of all draws when the first step reads `first_chunk` rows of the prompt, (draws, vocabulary)."""
+    assert scheduler(decoder).reset_prefix_cache()
+    usual = scheduler(decoder).max_num_scheduled_tokens
+    decoder.add(asked)
+    with LogitsTap(decoder) as tap:
+        scheduler(decoder).max_num_scheduled_tokens = first_chunk
+        decoder.step()
+        scheduler(decoder).max_num_scheduled_tokens = usual
+        while not decoder.idle:
+            decoder.step()
+    return torch.stack(tap.logits)

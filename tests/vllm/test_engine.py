@@ -28,7 +28,6 @@ from engines.voice import Voice
 from tests.engines.t3.setting import request, run, voice
 from tests.vllm.setting import (
     VOICE_SLOTS,
-    LogitsTap,
     Preemptions,
     drawn,
     engine,
@@ -36,6 +35,7 @@ from tests.vllm.setting import (
     runner,
     scheduler,
     settings,
+    split_at,
     torch_decoder,
     vllm_decoder,
 )
@@ -142,20 +142,6 @@ def test_a_prompt_split_anywhere_gives_the_same_logits(decoder: VllmDecoder) -> 
     assert len(whole) == 4, "after the prompt and after each of three tokens"
     for first_chunk in range(1, positions):
         torch.testing.assert_close(split_at(decoder, asked, first_chunk), whole, rtol=0, atol=1e-4)
-
-
-def split_at(decoder: VllmDecoder, asked: T3Request, first_chunk: int) -> torch.Tensor:
-    """Logits of all draws when the first step reads `first_chunk` rows of the prompt, (draws, 6563)."""
-    forget_prefixes(decoder)
-    usual = scheduler(decoder).max_num_scheduled_tokens
-    decoder.add(asked)
-    with LogitsTap(decoder) as tap:
-        scheduler(decoder).max_num_scheduled_tokens = first_chunk
-        decoder.step()
-        scheduler(decoder).max_num_scheduled_tokens = usual
-        while not decoder.idle:
-            decoder.step()
-    return torch.stack(tap.logits)
 
 
 def test_the_inputs_of_a_cuda_graph_are_at_fixed_addresses(decoder: VllmDecoder) -> None:

@@ -32,8 +32,13 @@ export function modelSettings(which) {
 
 // Settings whose tab has not been opened have no controls yet: they stand at the model's defaults.
 function unopened(state) {
-  const numbers = Object.keys(KNOBS).map((name) => [name, state[`${name}_default`]]).filter(([, value]) => typeof value === "number");
-  return { ...Object.fromEntries(numbers), ...(state.continuity ? { continuity: false } : {}) };
+  return { ...knobDefaults(state), ...(state.continuity ? { continuity: false } : {}) };
+}
+
+// The defaults of the KNOBS that the model has.
+function knobDefaults(state) {
+  const all = Object.keys(KNOBS).map((name) => [name, state[`${name}_default`]]);
+  return Object.fromEntries(all.filter(([, value]) => typeof value === "number"));
 }
 
 // The values of the "Back to defaults" button, in the order of its outputs.
@@ -68,11 +73,11 @@ function setSliders(which, knobs) {
 }
 
 function drawKnobs(knobs, state) {
-  const has = Object.keys(KNOBS).filter((name) => typeof state[`${name}_default`] === "number");
-  const key = [...has.map((name) => `${name} ${state[`${name}_default`]}`), state.continuity].join();
+  const has = Object.entries(knobDefaults(state));
+  const key = [...has.map(([name, value]) => `${name} ${value}`), state.continuity].join();
   if (knobs.dataset.key === key) return;
   knobs.dataset.key = key;
-  const drawn = has.map((name) => knob(name, knobs.dataset.which, state[`${name}_default`]));
+  const drawn = has.map(([name, value]) => knob(name, knobs.dataset.which, value));
   if (state.continuity) drawn.push(continuity(knobs.dataset.which));
   knobs.replaceChildren(...drawn);
 }

@@ -26,12 +26,12 @@ from tests.engines.t3.llama.test_lora import load as load_merged
 from tests.engines.t3.setting import limits, run, voice
 from tests.vllm.setting import (
     VOICE_SLOTS,
-    LogitsTap,
     Preemptions,
     engine,
     read_resumed_as_prompts,
     runner,
     scheduler,
+    split_at,
     vllm_decoder,
 )
 
@@ -147,20 +147,6 @@ def test_a_prompt_split_anywhere_gives_the_same_logits(decoder: VllmDecoder) -> 
     assert len(whole) == 3, "after the prompt and after each of two tokens"
     for first_chunk in range(1, positions):
         torch.testing.assert_close(split_at(decoder, asked, first_chunk), whole, rtol=0, atol=1e-4)
-
-
-def split_at(decoder: VllmDecoder, asked: T3Request, first_chunk: int) -> torch.Tensor:
-    """Logits of all draws when the first step reads `first_chunk` rows of the prompt, (draws, 8194)."""
-    assert scheduler(decoder).reset_prefix_cache()
-    usual = scheduler(decoder).max_num_scheduled_tokens
-    decoder.add(asked)
-    with LogitsTap(decoder) as tap:
-        scheduler(decoder).max_num_scheduled_tokens = first_chunk
-        decoder.step()
-        scheduler(decoder).max_num_scheduled_tokens = usual
-        while not decoder.idle:
-            decoder.step()
-    return torch.stack(tap.logits)
 
 
 def test_a_stop_ends_the_segment_and_is_not_speech(decoder: VllmDecoder) -> None:
