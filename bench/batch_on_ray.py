@@ -2,8 +2,9 @@
 
 On the shipped model, a thread for each engine. The plain loop is what `mynah batch` runs, on an engine in its own
 process: two of them begin together, each with every second line. On Ray two actors share all lines. Each side is timed
-from its first line's begin to its last line's end, so that neither counts loading. Expected: Ray takes at most a
-twentieth of the throughput, for the processes beside the engines and for handing out the lines.
+from the moment at which both engines speak to its last line's end, so that neither counts loading; of a line that was
+begun before, the share counts that was left of it. Expected: Ray takes at most a twentieth of the throughput, for the
+processes beside the engines and for handing out the lines.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,12 +25,12 @@ from bench.report import publish, table
 from mynah.batch.output_dir import MANIFEST, OutputDir
 from mynah.batch.ray import Engines, HowToSpeak
 from mynah.batch.ray_run import LOCAL, connected, run_on_ray
-from mynah.batch.run import run_batch
+from mynah.batch.run import Progress, run_batch
 from mynah.batch.script import Item, read_script
 from mynah.batch.stream_speaker import StreamSpeaker
 from service.bulk.engine import Engine
 
-ENGINES, JOBS, COPIES = 2, 8, 8
+ENGINES, JOBS, COPIES = 2, 8, 24
 GOAL = 0.95
 TEXTS = (
     "The old train leaves at seven, and the next one not before noon.", "Bring a warm coat!", "Why not?",
@@ -75,27 +77,43 @@ def in_plain_loops(folder: Path) -> float:
         loop.stdin.flush()
     for loop in loops:
         assert loop.wait() == 0
-    return throughput(line for each in folders for line in manifest(each))
+    return throughput([manifest(each) for each in folders])
 
 
 def on_ray(folder: Path) -> float:
     """Returns the seconds of audio per second and core."""
     engines = Engines(ENGINES, JOBS, options=tuple(OPTIONS.items()))
+    spoken: dict[str, list[dict[str, Any]]] = defaultdict(list)
+
+    def keep(progress: Progress, row: dict[str, str]) -> None:
+        spoken[row["worker"]].append(json.loads(row["record"]))
+
     with connected(LOCAL):
-        progress = run_on_ray(script(), str(folder), engines, HowToSpeak())
+        progress = run_on_ray(script(), str(folder), engines, HowToSpeak(), keep)
     assert (progress.spoken, progress.failed) == (len(script()), {})
-    return throughput(manifest(folder))
+    assert len(spoken) == ENGINES, "an engine came up when all lines were taken"
+    return throughput(list(spoken.values()))
 
 
 def manifest(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / MANIFEST).read_text().splitlines()]
 
 
-def throughput(lines: Iterable[dict[str, Any]]) -> float:
-    records = list(lines)
-    ended_s = [datetime.fromisoformat(line["finished"]).timestamp() for line in records]
-    began_s = min(end_s - line["wall_s"] for end_s, line in zip(ended_s, records, strict=True))
-    return float(sum(line["audio_s"] for line in records) / (max(ended_s) - began_s) / ENGINES)
+def throughput(by_engine: Sequence[Sequence[dict[str, Any]]]) -> float:
+    """Returns the seconds of audio per second and core, of each engine's records."""
+    lines = [[(ended_at_s(line) - line["wall_s"], ended_at_s(line), line["audio_s"]) for line in e] for e in by_engine]
+    began_s = max(min(line_began_s for line_began_s, _, _ in each) for each in lines)
+    ended_s = max(line_ended_s for each in lines for _, line_ended_s, _ in each)
+    audio_s = sum(
+        line_audio_s * max(0.0, line_ended_s - max(began_s, line_began_s)) / (line_ended_s - line_began_s)
+        for each in lines
+        for line_began_s, line_ended_s, line_audio_s in each
+    )
+    return float(audio_s / (ended_s - began_s) / len(by_engine))
+
+
+def ended_at_s(line: dict[str, Any]) -> float:
+    return datetime.fromisoformat(line["finished"]).timestamp()
 
 
 def measure(repeats: int) -> None:

@@ -77,11 +77,15 @@ class HowToSpeak:
     model_settings: ModelSettings = field(default_factory=ModelSettings)
 
 
-def speak(lines: Any, output: str, engines: Engines | None = None, how: HowToSpeak | None = None) -> Any:
+def speak(
+    lines: Any, output: str, engines: Engines | None = None, how: HowToSpeak | None = None, *, lines_per_block: int = 1
+) -> Any:
     """Returns the dataset of what became of the lines, made as it is read.
 
     lines: a ray.data.Dataset; each row has `line`, a line of a script (see `mynah batch`) with a name
     output: a folder that all machines see, or a URL of fsspec such as s3://bucket/folder
+    lines_per_block: how many lines each block of the dataset holds at least; an actor is given no more blocks than keep
+        it busy, so that one that comes up late finds some left
 
     A row of the result has `name`; `record`, what `mynah batch` writes to its manifest, as JSON; `error`, as JSON too:
     reason, code and message; and `worker`, HOST:PID. One of `record` and `error` is empty. An error with the code STOP
@@ -91,12 +95,13 @@ def speak(lines: Any, output: str, engines: Engines | None = None, how: HowToSpe
 
     engines, how = engines or Engines(), how or HowToSpeak()
     size = engines.count or room_for(engines)
+    blocks = math.ceil(engines.jobs / lines_per_block) + 1  # that an actor works on, the next one included
     compute = ray.data.ActorPoolStrategy(
         min_size=engines.count or 1,
         max_size=size,
         initial_size=size,
-        max_tasks_in_flight_per_actor=engines.jobs + 2,
-        max_concurrent_calls_per_actor=engines.jobs + 1,  # a block may hold one line
+        max_tasks_in_flight_per_actor=blocks,
+        max_concurrent_calls_per_actor=blocks,
     )
     return lines.map(
         LineSpeaker,

@@ -66,7 +66,9 @@ def _rows(items: Sequence[Item], output: str, engines: Engines, how: HowToSpeak)
         [{"line": item.line} for item in longest_first], override_num_blocks=math.ceil(len(items) / rows)
     )
     try:
-        yield from speak(lines, output, engines, how).iter_rows()
+        yield from speak(
+            lines, output, engines, how, lines_per_block=len(items) // math.ceil(len(items) / rows)
+        ).iter_rows()
     except RayError as error:
         message = f"Ray ended the run: {str(error).strip().splitlines()[-1]} Run the same command again to go on."
         raise ServerError(message, reason="RAY_FAILED") from error
