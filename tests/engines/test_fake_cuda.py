@@ -31,7 +31,7 @@ from engines.t3 import attention as attention_module
 from engines.t3 import decoder as decoder_module
 from engines.t3 import model as model_module
 from engines.t3 import sampler as sampler_module
-from engines.t3.alignment.sources import ForcedAligner, _Job
+from engines.t3.alignment.reader import ReadSegment, SegmentReader, ToRead
 from engines.t3.alignment.tap import AlignmentHeads
 from engines.t3.decoder import T3Decoder
 from engines.t3.family import LLAMA
@@ -405,16 +405,18 @@ def test_a_pass_for_words_waits_for_nothing_before_its_rows_are_read(monkeypatch
     """In float16, of two segments of a voice together, whose prefix is read once."""
     gpu = FakeStep(monkeypatch)
     with fake_gpu(), NoWaiting():
-        aligner = ForcedAligner(gpu.net(dtype=torch.float16), AlignmentHeads(((0, 0), (1, 0), (1, 1))))
+        net = gpu.net(dtype=torch.float16)
+        reader = SegmentReader(AlignmentHeads(((0, 0), (1, 0), (1, 1))), 600)
         shared = voice(1, prompt_tokens=40)
-        segments = [aligner.start(request(seed, of=shared))[1]._segment for seed in (1, 2)]  # type: ignore[attr-defined]
-        aligner._read_prompts(segments)
-        aligner._read_speech([_Job(segment, [5, 6, 7]) for segment in segments])
+        segments = [ReadSegment(request(seed, of=shared)) for seed in (1, 2)]
+        reader.read_together(net, [ToRead(segment, [5, 6, 7]) for segment in segments])
         for segment in segments:
-            assert (segment.tap.rows, segment.read) == (3, 3)
-            assert {(key.device, key.dtype) for key in segment.tap._keys} == {(CUDA, torch.float16)}
+            tap = reader._kept[segment].tap
+            assert tap is not None
+            assert tap.rows == 3
+            assert {(key.device, key.dtype) for key in tap._keys} == {(CUDA, torch.float16)}
+            assert {page.device for page in reader._kept[segment].slot._pages} == {CUDA}
     assert gpu.reads == 0
-    aligner.close()
 
 
 def test_a_step_of_vllm_that_draws_nothing_waits_too(monkeypatch: pytest.MonkeyPatch) -> None:
