@@ -129,6 +129,7 @@ def test_words_of_a_stream_are_measured_in_tokens(multilingual: LanguageEncoder)
     assert multilingual.count_tokens("世界") >= 10
 
 
+@settings(deadline=None)
 @given(
     st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=40), st.sampled_from(["", " "])
 )
