@@ -1,6 +1,8 @@
 # syntax=docker/dockerfile:1.19@sha256:b6afd42430b15f2d2a4c5a02b919e98a525b785b1aaff16747d2f623364e39b6
 # Mynah's images: `docker build --target cpu .` and `docker build --target gpu --build-arg FLAVOUR=gpu .`
 #
+# For batches on Ray: --build-arg ADD=ray
+#
 # Every RUN is a script from docker/. CI runs the same scripts in a clean environment, because it has no Docker engine.
 # To include weights:  --build-context weights=FOLDER  (a checkpoint in upstream's layout). The gpu image then also has
 # TensorRT engines for SM 8.6, built without a GPU; run it with MYNAH_MODEL=/opt/models/weights and a copy of
@@ -17,6 +19,7 @@ ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm@sha256:65a93d69fa75478d554f4ad27c8
 # ---- the Python environment
 FROM ${PYTHON_IMAGE} AS builder
 ARG FLAVOUR=cpu
+ARG ADD=""
 ARG TORCH_BACKEND=cpu
 WORKDIR /src
 COPY docker/compiler.sh docker/install.sh docker/check.sh docker/sbom.sh docker/
@@ -68,7 +71,8 @@ ENV PATH=/opt/mynah/bin:$PATH \
     HOME=/tmp \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
-    MYNAH_CACHE_DIR=/var/lib/mynah
+    MYNAH_CACHE_DIR=/var/lib/mynah \
+    PKUSEG_HOME=/var/lib/mynah/pkuseg
 RUN --mount=type=bind,source=docker/state.sh,target=/run/state.sh \
     /run/state.sh
 VOLUME /var/lib/mynah

@@ -81,6 +81,30 @@ def test_a_release_builds_from_pinned_images_alone():
         assert "PYTHON_IMAGE" not in step["with"]["build-args"], "which would take the place of the pinned one"
 
 
+def test_every_image_that_an_overlay_names_is_published():
+    published = set(jobs()["publish-images"]["strategy"]["matrix"]["image"])
+    built = jobs()["image"]["strategy"]["matrix"]["include"]
+    assert {each["image"] for each in built} == published
+    for each in built:
+        assert each["image"] == "-".join(filter(None, (each["flavour"], each.get("add"))))
+        assert (ROOT / f"docker/locks/{'+'.join(each['image'].split('-'))}.txt").is_file()
+    overlays = [yaml.safe_load(path.read_text()) for path in ROOT.glob("k8s/overlays/*/kustomization.yaml")]
+    tags = {image["newTag"] for overlay in overlays for image in overlay["images"]} - {"dev", "dev-ray"}
+    assert {tag.partition("-")[2] for tag in tags} == published
+    for step in steps(uses="docker/build-push-action"):
+        assert "ADD=${{ matrix.add }}" in step["with"]["build-args"]
+
+
+def test_what_is_added_to_an_image_changes_nothing_that_it_has():
+    for path in ROOT.glob("docker/locks/*+*.txt"):
+        flavour = path.with_name(f"{path.stem.partition('+')[0]}.txt")
+        there, added = (
+            set(re.findall(r"^([a-z0-9][\w.-]*)==", each.read_text(), re.MULTILINE)) for each in (flavour, path)
+        )
+        assert added
+        assert not added & there
+
+
 def test_no_stage_of_the_dockerfile_has_an_image_that_is_not_pinned():
     text = DOCKERFILE.read_text()
     stages = re.findall(r"^FROM (\S+)(?: AS (\S+))?$", text, re.MULTILINE)
