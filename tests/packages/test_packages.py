@@ -62,6 +62,14 @@ def test_the_extras_of_a_server_can_be_installed_together():
             ROOT / "pyproject.toml")  # fmt: skip
 
 
+def test_the_page_on_running_names_every_extra():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"].keys()
+    table = re.findall(
+        r"^\| (`[^|]*) \|", (ROOT / "docs/running.md").read_text().partition("| extra | adds |")[2], re.MULTILINE
+    )
+    assert set(re.findall(r"`([\w-]+)`", " ".join(table))) == extras - {"dev", "trt"}, "but those of developers"
+
+
 def test_the_client_is_pure_python_with_the_contract_inside(client: Path):
     assert client.name == f"mynah_speech-{VERSION}-py3-none-any.whl"
     assert {each.split("/")[0] for each in names(client)} == {"mynah", f"mynah_speech-{VERSION}.dist-info"}
