@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from engines.text.english.numbers import cardinal, ordinal, roman, year
-from engines.text.english.rule import Rule, rule, said, words_of
+from engines.text.english.rule import INNER_STOP, Rule, rule, said, words_of
 
 _TITLES = {
     "Dr": "Doctor",
@@ -236,8 +236,8 @@ RULES: tuple[Rule, ...] = (
     rule(r"(?<=Super Bowl )(?P<claim>[IVXLC]+)\b", _part, needs="IVXLC"),
     # abbreviations
     rule(rf"(?<!\w)(?P<word>{_NUMBERED_WORDS})(?=\s?\d)", lambda match: _NUMBERED[match["word"]]),
-    rule(rf"(?<!\w)(?P<title>{'|'.join(_TITLES)})\.(?=\s(?:[A-Z]|and\s))", _title, needs="."),
-    rule(r"(?<!\w)(?<![A-Za-z] )St\.(?=\s[A-Z])", said("Saint"), needs="."),
+    rule(rf"(?<!\w)(?P<title>{'|'.join(_TITLES)})\.(?=\s(?:[A-Z]|and\s))", _title, needs=INNER_STOP),
+    rule(r"(?<!\w)(?<![A-Za-z] )St\.(?=\s[A-Z])", said("Saint"), needs=INNER_STOP),
     rule(
         rf"(?<=[\w,] )(?P<name>{'|'.join(_AFTER_A_NAME)})(?P<dot>\.)(?=\s[a-z]|,|\s*\Z|[\"'”’)])",
         _after_a_name,
@@ -245,7 +245,7 @@ RULES: tuple[Rule, ...] = (
     ),
     rule(r"(?<=[a-z] )(?P<name>St|Ave|Blvd|Rd)(?P<dot>)(?=,|\s*\Z)", _after_a_name, needs="SABR"),
     # acronyms
-    rule(r"(?<![\w.])(?:[A-Za-z]\.){2,}(?!\w)", _dotted, needs="."),
+    rule(r"(?<![\w.])(?:[A-Za-z]\.){2,}(?!\w)", _dotted, needs=INNER_STOP),
     rule(
         r"(?<![\w'’])(?P<letters>[A-Z]{1,6})-?(?P<number>\d{1,4})(?P<rest>[A-Za-z])?(?![\w])(?!\.\d)",
         _with_number,
