@@ -17,7 +17,7 @@ _BACK_ROWS = 6  # of speech that looks back: fewer are glances
 _DWELL_ROWS = 3  # at a token or behind it, until it counts as reached: one row ahead may be a glance
 _LOST_ROWS = 8  # after the last word that look at nothing in particular
 _LATE_ROWS = 30  # after the last word; the longest pause at an end is a third of it
-_HELD_ROWS = 60  # in the last word
+_HELD_ROWS = 60  # at one place in the last word
 _SURE = 0.5  # share of the attention that is on one place
 _AFTER_END_ROWS = 4  # that stay behind the last word when the speech is stopped there
 _AGAIN_ROWS, _AGAIN = 12, 1.5  # what is said again takes no longer than before, but for this many rows and times
@@ -36,7 +36,7 @@ class WordGuard:
     """Follows one segment row by row; what it finds depends on nothing but the rows."""
 
     def __init__(self, words: Sequence[Word], text_tokens: int) -> None:
-        self._last_word = words[-1].first_token if words else 0
+        self._last_word = words[-1].end_token if words else 0
         self._behind = words[-1].stop_token if words else text_tokens
         self._rows = self._seen = 0
         self.position = 0  # the text token that the speech has reached
@@ -44,6 +44,7 @@ class WordGuard:
         self._back_rows = self._back_from = self._lost_rows = 0
         self._repeat: _Repeat | None = None  # that goes on, before the last word was reached
         self._reached_row: int | None = None  # of the last word
+        self._advanced_row = 0  # at which the position was reached
         self._left_row: int | None = None  # the first behind it
 
     @property
@@ -82,8 +83,9 @@ class WordGuard:
         self._recent.append(position)
         if len(self._recent) < _DWELL_ROWS:
             return
-        self.position = max(self.position, min(self._recent))  # a path that was taken over goes back
         since = number - _DWELL_ROWS + 1
+        if min(self._recent) > self.position:  # a path that was taken over goes back
+            self.position, self._advanced_row = min(self._recent), since
         if self.position >= self._last_word and self._reached_row is None:
             self._reached_row = since
         if self.position >= self._behind and self._left_row is None:
@@ -95,7 +97,8 @@ class WordGuard:
         if self._lost_rows == _LOST_ROWS:
             return "invented_tail"
         late = self._left_row is not None and number - self._left_row == _LATE_ROWS
-        held = self._left_row is None and self._reached_row is not None and number - self._reached_row == _HELD_ROWS
+        held_since = max(self._reached_row or 0, self._advanced_row)
+        held = self._left_row is None and self._reached_row is not None and number - held_since == _HELD_ROWS
         return "late_end" if late or held else None
 
     def _end_row(self, number: int) -> int | None:

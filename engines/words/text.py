@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from engines.text.reading import SpokenSpan
@@ -11,14 +11,20 @@ from engines.text.reading import SpokenSpan
 _CHUNK = re.compile(r"\S+")
 # A word's own signs stay: $5, 20%, C++, #1, @name. Brackets stay around a tag, such as [laugh].
 _LEADING, _TRAILING = "\"'“”‘’«»‹›([{<*_~`.,;:!?…—–-¡¿|", "\"'“”‘’«»‹›)]}>*_~`.,;:!?…—–-|"
+_MARKS = _LEADING + _TRAILING + " \n"
+_JOINT = re.compile(r"(?<=\S)(?:—|…|--|\.{3})(?=\S)")  # answer—which
 _ABBREVIATION = re.compile(r"(?:[^\W\d_]\.){2,}")  # p.m. keeps its last stop
-_TAG = re.compile(r"\[[a-z][a-z ]*\]", re.IGNORECASE)
+_MAX_END_TOKENS = 20  # of a last word: more are a sentence of a language that writes no spaces
+_TAG = re.compile(r"\[[a-z][a-z ]*\](?![(\[])", re.IGNORECASE)  # but no link
 
 
 @dataclass(frozen=True)
 class Word:
     """A word of a text. Its tokens are [first_token, stop_token), numbers in the segment; shares are parts of a token
-    that also speaks other words."""
+    that also speaks other words.
+
+    `last_token` is the first token of the last word in `spoken`, such as "cents" of "five cents"; None: first_token.
+    """
 
     text: str  # as written
     start_char: int  # in the written text
@@ -28,6 +34,13 @@ class Word:
     stop_token: int
     first_share: float = 0.0
     stop_share: float = 1.0
+    last_token: int | None = None
+
+    @property
+    def end_token(self) -> int:
+        """The token at which the word is all but said: that of its last spoken word, or one near its end."""
+        first = self.first_token if self.last_token is None else self.last_token
+        return max(first, self.stop_token - _MAX_END_TOKENS)
 
 
 @dataclass(frozen=True)
@@ -49,23 +62,33 @@ def words_of(
     found = []
     for start, stop in _written_words(written, spans):
         in_spoken = _in_spoken(start, stop, spans)
-        tokens = _tokens(in_spoken, positions, tokenized)
+        said = spoken[slice(*in_spoken)]
+        tokens = _tokens(in_spoken, positions, tokenized) if said.strip(_MARKS) else None
         if tokens is not None:
-            found.append(Word(written[start:stop], start, stop, spoken[slice(*in_spoken)], *tokens))
+            last = _tokens((in_spoken[0] + _last_start(said), in_spoken[1]), positions, tokenized)
+            last_token = None if last is None else last[0]
+            found.append(Word(written[start:stop], start, stop, said, *tokens, last_token=last_token))
     return tuple(found)
 
 
+def _last_start(said: str) -> int:
+    """Where the last of several spoken words begins."""
+    starts = [match.start() for match in _CHUNK.finditer(said) if any(char.isalnum() for char in match[0])]
+    return starts[-1] if starts else 0
+
+
 def _written_words(text: str, spans: Sequence[SpokenSpan]) -> list[tuple[int, int]]:
-    """The words between white space, without the marks around them; what one span says is one word."""
+    """The words between white space and dashes, without the marks around them; what one span says is one word."""
     bounds: list[tuple[int, int]] = []
     tags = [match.span() for match in _TAG.finditer(text)]
-    chunks = [match.span() for match in _CHUNK.finditer(text)]
-    for start, stop in chunks:
+    said = [span for span in spans if span.spoken_start < span.spoken_end]
+    silent = [(span.written_start, span.written_end) for span in spans if span.spoken_start == span.spoken_end]
+    for start, stop in _pieces(text, said):
         inside = next((tag for tag in tags if tag[0] < stop and start < tag[1]), None)
-        start, stop = inside if inside is not None else _stripped(text, start, stop)
-        owner = next((span for span in spans if span.written_start < stop and start < span.written_end), None)
-        if owner is not None:
-            start, stop = min(start, owner.written_start), max(stop, owner.written_end)
+        start, stop = inside if inside is not None else _stripped(text, start, stop, silent)
+        owners = [span for span in said if span.written_start < stop and start < span.written_end]
+        if owners and start < stop:
+            start, stop = min(start, owners[0].written_start), max(stop, owners[-1].written_end)
         if bounds and start < bounds[-1][1]:
             bounds[-1] = (min(bounds[-1][0], start), max(bounds[-1][1], stop))
         elif start < stop:
@@ -73,13 +96,33 @@ def _written_words(text: str, spans: Sequence[SpokenSpan]) -> list[tuple[int, in
     return bounds
 
 
-def _stripped(text: str, start: int, stop: int) -> tuple[int, int]:
-    while start < stop and text[start] in _LEADING:
-        start += 1
-    while start < stop and text[stop - 1] in _TRAILING:
-        stop -= 1
-    abbreviation = _ABBREVIATION.match(text, start)
-    return start, stop if abbreviation is None else max(stop, abbreviation.end())
+def _pieces(text: str, said: Sequence[SpokenSpan]) -> Iterator[tuple[int, int]]:
+    """The parts between white space, and between dashes and dots that join two words without any."""
+    for chunk in _CHUNK.finditer(text):
+        start = chunk.start()
+        for joint in _JOINT.finditer(text, *chunk.span()):
+            if not any(span.written_start < joint.end() and joint.start() < span.written_end for span in said):
+                yield start, joint.start()
+                start = joint.end()
+        yield start, chunk.end()
+
+
+def _stripped(text: str, start: int, stop: int, silent: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """A part without the marks around it, and without what is `silent` at its ends."""
+    whole = None
+    while whole != (start, stop):
+        whole = start, stop
+        while start < stop and text[start] in _LEADING:
+            start += 1
+        abbreviation = _ABBREVIATION.match(text, start, stop)
+        while start < stop and text[stop - 1] in _TRAILING and (abbreviation is None or stop > abbreviation.end()):
+            stop -= 1
+        for first, last in silent:
+            if first <= start < last:
+                start = last
+            if first < stop <= last:
+                stop = first
+    return start, stop
 
 
 def _in_spoken(start: int, stop: int, spans: Sequence[SpokenSpan]) -> tuple[int, int]:

@@ -8,7 +8,9 @@ from engines.text.english.rule import Rule
 # Earlier rules win where two match.
 RULES: tuple[Rule, ...] = (
     *quantities.PHONES,
+    *quantities.CODES,
     *quantities.DURATIONS,
+    *times.DATES,
     *addresses.RULES,
     *money.RULES,
     *times.RULES,

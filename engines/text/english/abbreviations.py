@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from engines.text.english.numbers import cardinal, ordinal, roman, year
+from engines.text.english.numbers import cardinal, ordinal, roman, spelled, year
 from engines.text.english.rule import INNER_STOP, Rule, rule, said, words_of
 
 _TITLES = {
@@ -86,6 +86,13 @@ _PHRASES = {
     "macOS": "mac O S",
     "OAuth": "O auth",
     "LaTeX": "lah tech",
+    "YoY": "year over year",
+    "QoQ": "quarter over quarter",
+    "MoM": "month over month",
+    "TL;DR": "T L D R",
+    "A/B": "A B",
+    "N/A": "not applicable",
+    "n/a": "not applicable",
 }
 _NUMBERED = {
     "No.": "number",
@@ -147,6 +154,13 @@ _PARTS = (
     "Chapter|Part|Book|Act|Scene|Volume|Section|Phase|Type|Stage|Level|Class|Title|Article|World War|War|Appendix|Mark|"
     "Grade|Tier|Schedule|Division|Episode|Unit|Figure|Table"
 )
+_LINES = {
+    "480": "four eighty",
+    "720": "seven twenty",
+    "1080": "ten eighty",
+    "1440": "fourteen forty",
+    "2160": "twenty one sixty",
+}
 _QUOTES = " \"'”’)"
 
 
@@ -206,6 +220,15 @@ def _with_number(match: re.Match[str]) -> str | None:
     return f"{letters if said else ' '.join(letters)} {cardinal(number)}{' ' + match['rest'] if match['rest'] else ''}"
 
 
+def _numbered_code(match: re.Match[str]) -> str:
+    """INV-2024-0099: a year, and numbers digit by digit."""
+    letters = match["letters"] if match["letters"] in _SAID else " ".join(match["letters"])
+    parts = match["parts"].strip("-").split("-")
+    return " ".join(
+        [letters, *(year(part) if re.fullmatch(r"(?:19|20)\d\d", part) else spelled(part) for part in parts)]
+    )
+
+
 def _numeral(match: re.Match[str]) -> str | None:
     value = roman(match["claim"])
     if value is None:
@@ -234,9 +257,16 @@ RULES: tuple[Rule, ...] = (
     ),
     rule(rf"\b(?:{_PARTS})\s(?P<claim>[VX]|[IVX]{(2,)}|(?<=World War )I|I(?!\s[a-z]))(?![\w'’])", _part, needs="IVX"),
     rule(r"(?<=Super Bowl )(?P<claim>[IVXLC]+)\b", _part, needs="IVXLC"),
+    rule(
+        r"(?<!\w)(?P<number>[48])K(?=\s(?:at|TV|[vV]ideo|[dD]isplay|[mM]onitor|[sS]creen|[rR]esolution|UHD|[cC]amera)\b)"
+        r"|(?<=\bin )(?P<also>[48])K(?!\w)",
+        lambda match: f"{cardinal(match['number'] or match['also'])} K",
+        needs="K",
+    ),
+    rule(rf"(?<!\w)(?P<lines>{'|'.join(_LINES)})(?P<scan>[pi])(?!\w)", lambda m: f"{_LINES[m['lines']]} {m['scan']}"),
     # abbreviations
     rule(rf"(?<!\w)(?P<word>{_NUMBERED_WORDS})(?=\s?\d)", lambda match: _NUMBERED[match["word"]]),
-    rule(rf"(?<!\w)(?P<title>{'|'.join(_TITLES)})\.(?=\s(?:[A-Z]|and\s))", _title, needs=INNER_STOP),
+    rule(rf"(?<!\w)(?P<title>{'|'.join(_TITLES)})\.(?=\s(?:[A-Z]|and\s|&\s))", _title, needs=INNER_STOP),
     rule(r"(?<!\w)(?<![A-Za-z] )St\.(?=\s[A-Z])", said("Saint"), needs=INNER_STOP),
     rule(
         rf"(?<=[\w,] )(?P<name>{'|'.join(_AFTER_A_NAME)})(?P<dot>\.)(?=\s[a-z]|,|\s*\Z|[\"'”’)])",
@@ -245,6 +275,8 @@ RULES: tuple[Rule, ...] = (
     ),
     rule(r"(?<=[a-z] )(?P<name>St|Ave|Blvd|Rd)(?P<dot>)(?=,|\s*\Z)", _after_a_name, needs="SABR"),
     # acronyms
+    rule(r"(?<![\w-])(?P<letters>[A-Z]{2,6})(?P<parts>(?:-\d{2,}){2,})(?![\w-])", _numbered_code, needs="-"),
+    rule(r"(?<=\b[Tt]he )US(?![\w$&])", lambda match: None if _is_shouted(match.string) else "U S", needs="U"),
     rule(r"(?<![\w.])(?:[A-Za-z]\.){2,}(?!\w)", _dotted, needs=INNER_STOP),
     rule(
         r"(?<![\w'’])(?P<letters>[A-Z]{1,6})-?(?P<number>\d{1,4})(?P<rest>[A-Za-z])?(?![\w])(?!\.\d)",

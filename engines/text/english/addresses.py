@@ -47,11 +47,13 @@ _PATH = r"(?:/[\w./~%@+:-]*(?:\?[\w.=&%+-]*)?(?:\#[\w-]*)?)?"
 
 
 def _letters(word: str) -> str:
-    return " ".join(word.upper())
+    return " ".join(cardinal(part) if part.isdecimal() else part.upper() for part in re.findall(r"\d+|\D", word))
 
 
 def _ending(word: str) -> str:
-    return word if word.lower() in _WORDS or len(word) > 4 else _letters(word)
+    if word.lower() in _WORDS or len(word) > 4:
+        return _with_numbers(word)
+    return _letters(word)
 
 
 def words_of_address(text: str) -> str:

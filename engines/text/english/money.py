@@ -24,6 +24,12 @@ _CURRENCIES = {
     "€": ("euro", "euros", "cent", "cents"),
     "¥": ("yen", "yen", "sen", "sen"),
     "₹": ("rupee", "rupees", "paisa", "paise"),
+    "₽": ("ruble", "rubles", "kopeck", "kopecks"),
+    "₺": ("lira", "lira", "kurus", "kurus"),
+    "₱": ("peso", "pesos", "centavo", "centavos"),
+    "₪": ("shekel", "shekels", "agora", "agorot"),
+    "₦": ("naira", "naira", "kobo", "kobo"),
+    "₿": ("bitcoin", "bitcoins", "", ""),
 }
 _CODES = {
     "USD": "US$",
@@ -39,6 +45,8 @@ _CODES = {
     "BRL": "R$",
     "KRW": "₩",
     "CHF": "CHF",
+    "Rs": "₹",
+    "Rs.": "₹",
     "CNY": "CNY",
     "AU$": "A$",
     "CA$": "C$",
@@ -56,9 +64,12 @@ SCALES = {
     "T": "trillion",
     "tn": "trillion",
 }
-_SIGN = r"(?P<sign>(?:US|AU?|CA?|NZ|HK|S|R)\$|[$£€¥₹₩])"
-_CODE = "|".join(code for code in _CODES if code.isalpha())
-_SCALE = r"(?:\s?(?P<scale>thousand|million|billion|trillion)\b|(?P<short>mn|bn|tn|[kKmMbBtT])(?!\w))?"
+_SIGN = r"(?P<sign>(?:US|AU?|CA?|NZ|HK|S|R)\$|Rs\.?(?=\s?\d)|[$£€¥₹₩₽₺₱₪₦₿])"
+_CODE = "|".join(code for code in _CODES if code.isalpha() and code.isupper())
+_INDIAN = r"\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d{2})?"  # 1,00,000
+_CONTINENTAL = r"(?:\d{1,3}(?:\.\d{3})+|\d+),\d{2}"  # 1.234,50
+_AMOUNT = rf"(?:{_INDIAN}|{NUMBER})"
+_SCALE = r"(?:\s?(?P<scale>thousand|million|billion|trillion|lakh|crore)s?\b|(?P<short>mn|bn|tn|[kKmMbBtT])(?!\w))?"
 _PER = r"(?:\s?/\s?(?P<per>month|mo|year|yr|day|week|wk|hour|hr|h|kg|lb|person|user|seat|GB|unit|mile|km)\b)?"
 PER = {"mo": "month", "yr": "year", "wk": "week", "hr": "hour", "h": "hour", "kg": "kilogram", "lb": "pound"} | {
     "GB": "gigabyte",
@@ -76,7 +87,7 @@ def words_of_amount(amount: str, sign: str, scale: str = "", *, singular: bool =
     whole, _, fraction = amount.replace(",", "").partition(".")
     if scale:
         return f"{decimal(amount)} {scale} {one if singular else many}"
-    if len(fraction) not in (0, 2):
+    if len(fraction) not in (0, 2) or (fraction and not cent):
         return f"{decimal(amount)} {many}"
     unit = one if singular or int(whole or 0) == 1 else many
     parts = [] if not int(whole or 0) and int(fraction or 0) else [f"{cardinal(whole or '0')} {unit}"]
@@ -104,6 +115,10 @@ def _coded(match: re.Match[str]) -> str | None:
     return words_of_amount(match["amount"], match["code"], scale)
 
 
+def _continental(match: re.Match[str]) -> str:
+    return words_of_amount(match["amount"].replace(".", "").replace(",", "."), match["sign"])
+
+
 def _percent(match: re.Match[str]) -> str:
     lead = {"-": "minus ", "−": "minus ", "+": "plus ", "±": "plus or minus "}.get(match["lead"] or "", "")
     low = f"{decimal(match['low'])} to " if match["low"] else ""
@@ -119,8 +134,10 @@ def _cents(match: re.Match[str]) -> str:
 _MINUS = r"(?P<minus>(?:(?<=\s)|(?<=\A)|(?<=\())[-−])?"
 _END = r"(?![\w])(?!,\d)(?!\.\d)"
 RULES: tuple[Rule, ...] = (
+    rule(rf"(?<!\w){_SIGN}\s?(?P<amount>{_CONTINENTAL}){_END}", _continental, needs=","),
+    rule(rf"(?<![\w.,])(?P<amount>{_CONTINENTAL})\s?(?P<sign>€){_END}", _continental, needs="€"),
     rule(rf"(?<!\w){_SIGN}(?P<low>{NUMBER}){DASH}(?P<high>{NUMBER}){_SCALE}{_END}", _range),
-    rule(rf"{_MINUS}(?<!\w){_SIGN}\s?(?P<amount>{NUMBER}){_SCALE}{_PER}{_END}", _money),
+    rule(rf"{_MINUS}(?<!\w){_SIGN}\s?(?P<amount>{_AMOUNT}){_SCALE}{_PER}{_END}", _money),
     rule(rf"{BEFORE}(?P<amount>{NUMBER}){_SCALE}\s?(?P<code>{_CODE}|[€£¥₹₩]){_END}", _coded),
     rule(rf"(?<!\w)(?P<code>{_CODE})\s?(?P<amount>{NUMBER}){_SCALE}{_END}", _coded),
     rule(rf"{BEFORE}(?P<amount>{INTEGER})\s?¢", _cents),

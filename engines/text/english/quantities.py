@@ -44,8 +44,17 @@ def _unit(match: re.Match[str]) -> str:
 
 def _unit_of_a_fraction(match: re.Match[str]) -> str:
     one, many = UNITS_OF_MEASURE[match["unit"]]
-    top, bottom = int(match["top"] or 0), int(match["bottom"] or 1)
+    top, bottom = float(match["top"] or 0), float(match["bottom"] or 1)
+    if "." in (match["top"] or "") + (match["bottom"] or ""):
+        return many
     return many if match["whole"] or top > bottom else one
+
+
+def _dimensions(match: re.Match[str]) -> str:
+    sizes = " by ".join(decimal(size) for size in re.findall(r"\d+(?:\.\d+)?", match["sizes"]))
+    unit = match["unit"] or ("in" if re.search(r"[\"″]", match["sizes"]) else "")
+    stop = "." if match["dot"] and not match.string[match.end() :].strip(" \"'”’)") else ""
+    return sizes + (f" {UNITS_OF_MEASURE.get(unit, ('inch', 'inches'))[1]}" if unit else "") + stop
 
 
 def _height(match: re.Match[str]) -> str:
@@ -167,8 +176,37 @@ PHONES: tuple[Rule, ...] = (
     rule(r"(?:(?<=\b[Ee]xt\. )|(?<=\b[Ee]xtension )|(?<=\b[Ee]xt ))(?P<digits>\d{3,6})(?!\d)", _code),
     rule(r"(?:(?<=\bcode is )|(?<=\bPIN is )|(?<=\bcode )|(?<=\bpassword is ))(?P<digits>\d{4,8})(?!\d)", _code),
 )
+CODES: tuple[Rule, ...] = (
+    rule(
+        r"\b(?:[Cc]odes?|OTP|PIN|SSN|[Pp]asscode|[Pp]assword)(?:\s(?:number|is|was))*:?\s(?P<claim>\d{4,8})(?![\w%])(?![.,:/-]\d)",
+        lambda match: spelled(match["claim"]),
+    ),
+    rule(
+        r"\b(?:[Cc]ard|[Aa]ccount|[Nn]umber|SSN|PIN|[Pp]hone|[Ii]t)\s(?:that\s)?end(?:s|ing)\s(?:in|with)\s(?P<claim>\d{3,4})(?!\w)",
+        lambda match: spelled(match["claim"]),
+    ),
+    rule(
+        r"(?<![\w.,$£€¥₹])(?P<number>\d{1,2}(?:,\d{2})+,\d{3})(?![\w])(?![.,]\d)",
+        lambda match: cardinal(match["number"]),
+    ),
+)
 DURATIONS: tuple[Rule, ...] = (rule(rf"(?<![\w.,:/$£€-])(?=\d){_DURATION}(?<=[a-z\s])(?![\w/])", _duration),)
+_SIZE = r"\d+(?:\.\d+)?[\"″]?"
 UNITS: tuple[Rule, ...] = (
+    rule(
+        rf"{_CODE}(?P<sizes>{_SIZE}(?:\s?[x×]\s?{_SIZE}){{1,2}})\s?(?P<unit>mm|cm|m|km|ft|px|in(?:ch(?:es)?)?)(?![\w/²³'’])(?:(?<=in)(?P<dot>\.)(?!\w))?",
+        _dimensions,
+        needs="x×",
+    ),
+    rule(
+        rf"{_CODE}(?P<sizes>{_SIZE}(?:\s?x\s?{_SIZE}){{2}}|\d+[\"″]\s?[x×]\s?\d+[\"″])(?P<unit>)(?P<dot>)(?!\w)",
+        _dimensions,
+        needs="x×",
+    ),
+    rule(
+        rf"{BEFORE}(?P<number>{NUMBER})\s?in\.(?=[,;)]|\s(?:wide|long|tall|deep|high|thick|by|x)\b)",
+        lambda match: f"{decimal(match['number'])} {'inch' if match['number'] == '1' else 'inches'}",
+    ),
     rule(
         rf"(?:(?<=\b[Aa] )|(?<=\b[Aa]n ))(?P<number>{NUMBER})(?:[\"″]|''|-in\b)(?=\s[a-z])",
         lambda match: f"{decimal(match['number'])} inch",
@@ -180,11 +218,11 @@ UNITS: tuple[Rule, ...] = (
     rule(rf"{_CODE}(?P<feet>\d)['′](?P<inches>\d{{1,2}})[\"″]", _height),
     rule(
         rf"(?:{_LEADING_MINUS}|{BEFORE})(?:(?P<low>{NUMBER}){DASH})?(?P<number>{NUMBER})(?:\s|-(?=\w\w))?(?P<unit>{_UNIT})"
-        r"(?![\w/²³'’])(?:(?<=[a-z])(?P<dot>\.)(?=\s*\Z|\s+[a-z]))?",
+        r"(?![\w/²³'’])(?:(?<=[a-z])(?P<dot>\.)(?=\s*\Z|\s+[a-z\d]|[,;)]))?",
         _unit,
     ),
     rule(
-        rf"(?:(?P<whole>\d+)\s?)?(?:[{_SIGNS}]|(?<![\d/])(?P<top>\d{{1,3}})/(?P<bottom>\d{{1,3}}))\s"
+        rf"(?:(?P<whole>\d+)\s?)?(?:[{_SIGNS}]|(?<![\d/.])(?P<top>\d{{1,3}}(?:\.\d+)?)/(?P<bottom>\d{{1,3}}(?:\.\d+)?))\s"
         rf"(?P<claim>(?P<unit>{_UNIT})(?![\w/²³'’])(?:(?<=[a-z])\.(?=\s+[a-z]))?)",
         _unit_of_a_fraction,
         needs=f"/{_SIGNS}",
@@ -193,7 +231,7 @@ UNITS: tuple[Rule, ...] = (
 )
 RULES: tuple[Rule, ...] = (
     rule(r"(?<![\w.,/])(?:(?P<whole>\d+) )?(?P<top>\d{1,3})/(?P<bottom>\d{1,4})(?![\w/])(?!\.\d)", _slashed),
-    rule(rf"(?<![\d.,])(?P<whole>\d+)?\s?(?P<sign>[{_SIGNS}])", _signed, needs=_SIGNS),
+    rule(rf"(?<![\d.,])(?:(?P<whole>\d+)\s?)?(?P<sign>[{_SIGNS}])", _signed, needs=_SIGNS),
     rule(rf"{_CODE}(?P<number>{NUMBER})[eE](?P<power>[+-]?\d{{1,3}})(?!\w)", _exponent),
     rule(rf"{_CODE}(?P<left>\d+)\s?[x×]\s?(?P<right>\d+)(?!\w)(?!\s?=)", lambda m: None if "×" in m[0] else _times(m)),
     rule(rf"{_CODE}(?P<number>{NUMBER})x(?!\w)", lambda m: f"{decimal(m['number'])} times"),

@@ -93,6 +93,25 @@ def _iso(match: re.Match[str]) -> str | None:
     return _numeric(int(match["month"]), match["day"], match["year"])
 
 
+def _timestamp(match: re.Match[str]) -> str | None:
+    date = _iso(match)
+    if date is None:
+        return None
+    zone = " U T C" if match["utc"] or match["zone"] else ""
+    if match["zone"] and (int(match["zone"]) or int(match["part"])):
+        part = f" {cardinal(match['part'])}" if int(match["part"]) else ""
+        zone += f" {'plus' if match['sign'] == '+' else 'minus'} {cardinal(match['zone'])}{part}"
+    return f"{date}, at {_clock(cardinal(match['hour']), match['minute'])}{zone}"
+
+
+def _dotted(match: re.Match[str]) -> str | None:
+    """The day comes first where dots part them, unless it cannot."""
+    day, month = match["first"], match["second"]
+    if int(month) > 12:
+        day, month = month, day
+    return _numeric(int(month), day, match["year"])
+
+
 def _slashes(match: re.Match[str]) -> str | None:
     first, second = match["first"], match["second"]
     month, day = (first, second) if int(first) <= 12 else (second, first)
@@ -149,8 +168,24 @@ def _digits(match: re.Match[str]) -> str:
     return spelled(match["digits"])
 
 
+_ISO = r"(?P<year>1\d{3}|20\d{2})-(?P<month>0[1-9]|1[0-2])-(?P<day>[0-3]\d)"
+DATES: tuple[Rule, ...] = (
+    rule(
+        rf"(?<![\w-]){_ISO}T(?P<hour>[01]\d|2[0-4]):(?P<minute>[0-5]\d)(?::[0-5]\d(?:\.\d+)?)?"
+        r"(?:(?P<utc>Z)|(?P<sign>[+-])(?P<zone>\d\d):?(?P<part>\d\d))?(?!\w)",
+        _timestamp,
+    ),
+    rule(r"(?<![\w.])(?P<first>[0-3]?\d)\.(?P<second>[01]?\d)\.(?P<year>(?:19|20)\d\d)(?!\w)(?!\.\d)", _dotted),
+)
 RULES: tuple[Rule, ...] = (
     # dates
+    rule(r"(?<![\w/])(?P<year>(?:19|20)\d\d)/(?P<month>0?[1-9]|1[0-2])/(?P<day>[0-3]?\d)(?![\w/])", _iso),
+    rule(r"(?<=\bby\s)(?P<first>\d{1,2})/(?P<second>1[3-579]|2\d|3[01])(?![\w/])", _on_slashes),
+    rule(
+        r"(?:(?<=\buntil\s)|(?<=\bbefore\s)|(?<=\bdue\s)|(?<=\bsince\s))(?P<first>\d{1,2})/(?P<second>\d{1,2})(?![\w/])",
+        _on_slashes,
+        flags=re.IGNORECASE,
+    ),
     rule(r"(?<![\w-])(?P<year>1\d{3}|20\d{2})-(?P<month>0[1-9]|1[0-2])-(?P<day>[0-3]\d)(?![\w-])", _iso),
     rule(rf"{BEFORE}(?P<first>\d{{1,2}})/(?P<second>\d{{1,2}})/{_YEAR}{AFTER}", _slashes),
     rule(
@@ -187,7 +222,18 @@ RULES: tuple[Rule, ...] = (
         lambda match: _DAYS[match["name"]] + _kept_stop(match),
         needs="MTWFS",
     ),
+    rule(
+        r"(?<!\w)(?P<name>Mon|Tues?|Wed|Thur?s?|Fri|Sat|Sun)\b\.?"
+        r"(?=\s\d{1,2}(?::\d\d|\s?[-–]\s?\d{1,2}|\s?[aApP]\.?[mM])(?!\w))",
+        lambda match: _DAYS[match["name"]],
+    ),
+    rule(r"(?<=\()(?P<life>[bd])\.(?=\s\d{4})", lambda match: "born" if match["life"] == "b" else "died"),
     # times
+    rule(rf"{_NO_TIME}12:00(?=\s(?:noon|midnight)\b)", said("twelve")),
+    rule(
+        rf"{_NO_TIME}(?P<hour>[01]?\d|2[0-4])h(?P<minute>[0-5]\d)(?!\w)",
+        lambda m: _clock(cardinal(m["hour"]), m["minute"]),
+    ),
     rule(rf"{_NO_TIME}{_CLOCK}:(?P<minute>[0-5]\d):(?P<second>[0-5]\d)(?![\w:])", _seconds),
     rule(rf"{_NO_TIME}{_CLOCK}:(?P<minute>[0-5]\d)(?:\s?{_HALF}|(?![\w:])(?P<none>))", _time),
     rule(rf"(?<=[-–—]){_CLOCK}:(?P<minute>[0-5]\d)(?:\s?{_HALF}|(?![\w:])(?P<none>))", _time),
@@ -198,6 +244,10 @@ RULES: tuple[Rule, ...] = (
     # years
     rule(rf"{BEFORE}(?P<year>\d{{1,4}})\s?(?P<era>BCE?|AD|CE)\b", _era),
     rule(rf"{BEFORE}(?P<year>(?:19|20)\d\d)/(?P<last>\d\d)(?![\w/])", _season),
+    rule(
+        r"(?<!\w)(?P<name>[FC])Y\s?(?P<year>20\d\d)[/–-](?P<last>\d\d)(?!\w)",
+        lambda match: f"{match['name']} Y {_years(match)}",
+    ),
     rule(rf"{BEFORE}{_YEAR}{DASH}(?P<last>{_NUMBER_OF_A_YEAR}|\d{{2}}){AFTER}", _years),
     rule(r"(?<![\w.,])['’]?(?P<decade>(?:1\d|20)\d0|[1-9]0)['’]?s\b", _decade),
     rule(

@@ -30,6 +30,8 @@ UNITS_OF_MEASURE: dict[str, tuple[str, str]] = {
         ("lbs", "pound", ""),
         ("lb", "pound", ""),
         ("oz", "ounce", ""),
+        ("fl oz", "fluid ounce", ""),
+        ("fl. oz", "fluid ounce", ""),
         ("ft", "foot", "feet"),
         ("yd", "yard", ""),
         ("mi", "mile", ""),

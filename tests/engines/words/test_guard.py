@@ -88,3 +88,29 @@ def test_speech_that_comes_no_further_is_stopped_where_it_went_back(tail: list[i
 
 def test_an_end_that_was_cut_is_not_called_an_early_stop():
     assert findings(RIGHT[:6], stopped=False) == []
+
+
+LONG = [Word("is", 0, 2, "is", 0, 1), Word("$123", 3, 7, "one hundred twenty three", 1, 5, last_token=4)]
+
+
+def long_findings(path: list[int | None]) -> list[Finding]:
+    guard, followed = WordGuard(LONG, TOKENS + 1), MonotonePath(TOKENS + 1)
+    found = []
+    for row in np.pad(rows(path), ((0, 0), (0, 1)), constant_values=0.02):
+        followed.add(row[None])
+        found.append(guard.add(row, followed.position))
+    found.append(guard.ended())
+    return [each for each in found if each is not None]
+
+
+def test_a_last_word_that_is_spoken_as_several_may_take_its_time():
+    assert long_findings([0] * 5 + [1] * 20 + [2] * 20 + [3] * 20 + [4] * 50) == []
+
+
+def test_an_early_stop_within_such_a_word_is_found():
+    assert [each.fault for each in long_findings([0] * 5 + [1] * 20 + [2] * 5)] == ["early_stop"]
+
+
+def test_such_a_word_is_not_complete_where_speech_goes_back_in_it():
+    (found,) = long_findings([0] * 5 + [1] * 10 + [2] * 10 + [1] * 10 + [2] * 8 + [3] * 8 + [4] * 8)
+    assert (found.fault, found.end_row) == ("repeated", None)

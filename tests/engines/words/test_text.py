@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engines.errors import InvalidInput
+from engines.text.front_end import FrontEnd
 from engines.text.reading import SpokenSpan
 from engines.text.spoken import SpokenText
 from engines.words.text import TokenizedText, Word, words_of
@@ -44,6 +45,41 @@ def test_words_are_given_as_written(text: str, written: list[str]):
     assert [word.text for word in found] == written
     assert [text[word.start_char : word.end_char] for word in found] == written
     assert all(word.spoken == word.text for word in found)
+
+
+def read(text: str) -> tuple[Word, ...]:
+    """The words of a text that the front end has read."""
+    reading = FrontEnd().read(text)
+    return words_of(text, tokenized(reading.spoken), reading.spoken, reading.spans)
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("The answer—which I like—is...yes, 5-7 °C—cold.", "The|answer|which|I|like|is|yes|5-7 °C|cold"),
+        ("Send $20—$30 now", "Send|$20—$30|now"),
+        ("Item 3 of [a link](http://x.org) and [two](u)", "Item|3|of|a|link|and|two"),
+        ('See [the docs](https://a.b "a title") now', "See|the|docs|now"),
+        ("| A | B |\n|---|---|\n| 1 | 25% |", "A|B|1|25%"),
+        ("**Bold**, _it_ & `code_name`", "Bold|it|&|code_name"),
+    ],
+)
+def test_marks_that_are_not_spoken_belong_to_no_word(text: str, written: str):
+    found = read(text)
+    assert [word.text for word in found] == written.split("|")
+    assert [text[word.start_char : word.end_char] for word in found] == written.split("|")
+
+
+def test_a_word_that_is_spoken_as_several_ends_with_the_last_of_them():
+    *_, last = read("The total is $1,234.56!")  # one thousand two hundred thirty four dollars and fifty six cents
+    assert (last.first_token, last.end_token, last.stop_token) == (3, 13, 14)
+
+
+def test_a_sentence_without_spaces_ends_near_its_end():
+    text = "今天天气很好我们去公园散步吧明天也会是好天气的今天天气很好"
+    each_char = TokenizedText(tuple(range(len(text))), tuple((i, i + 1) for i in range(len(text))), text)
+    (word,) = words_of(text, each_char)
+    assert word.first_token == 0 < word.end_token < word.stop_token
 
 
 def test_every_word_has_the_tokens_that_speak_it():
