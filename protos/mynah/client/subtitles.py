@@ -66,6 +66,10 @@ class Subtitles:
                 cues.append(Cue(start_s, end_s, self._written(segment_index, line)))
         return cues
 
+    def written(self, event: Words) -> list[str]:
+        """An event's words with the marks around them, for a transcript: "Well," instead of "Well"."""
+        return [self._written(event.segment_index, [word]) for word in event.words]
+
     @property
     def _rate(self) -> int:
         assert self.rate_hz, "the stream is open, so its rate is known"
