@@ -1,5 +1,7 @@
-# syntax=docker/dockerfile:1.19
+# syntax=docker/dockerfile:1.19@sha256:b6afd42430b15f2d2a4c5a02b919e98a525b785b1aaff16747d2f623364e39b6
 # Mynah's images: `docker build --target cpu .` and `docker build --target gpu --build-arg FLAVOUR=gpu .`
+#
+# For batches on Ray: --build-arg ADD=ray
 #
 # Every RUN is a script from docker/. CI runs the same scripts in a clean environment, because it has no Docker engine.
 # To include weights:  --build-context weights=FOLDER  (a checkpoint in upstream's layout). The gpu image then also has
@@ -7,16 +9,17 @@
 # /opt/models/cache in /var/lib/mynah (k8s/components/baked-weights). Without weights the init container downloads them
 # and builds the engines on the node.
 #
-# A release names the base image by digest: --build-arg PYTHON_IMAGE=$(docker/pin.sh --print). `--target sbom` has the
-# bill of materials alone: docker build --target sbom --output type=local,dest=out .
+# `--target sbom` has the bill of materials alone: docker build --target sbom --output type=local,dest=out .
+# Images are pinned by digest of all their architectures; docker/pin.sh writes the digests.
 # Both flavours use one base: CUDA 12.6's runtime libraries are pinned wheels in the gpu lock file, and torch 2.7.0
 # loads these whatever the base image has; a CUDA base image would only add a second copy of 3 GB.
-ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
+ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm@sha256:65a93d69fa75478d554f4ad27c85c1e69fa184956261b4301ebaf6dbb0a3543d
 
 # checkov:skip=CKV_DOCKER_7: the base image's tag is in PYTHON_IMAGE, pinned above
 # ---- the Python environment
 FROM ${PYTHON_IMAGE} AS builder
 ARG FLAVOUR=cpu
+ARG ADD=""
 ARG TORCH_BACKEND=cpu
 WORKDIR /src
 COPY docker/compiler.sh docker/install.sh docker/check.sh docker/sbom.sh docker/
@@ -68,7 +71,8 @@ ENV PATH=/opt/mynah/bin:$PATH \
     HOME=/tmp \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
-    MYNAH_CACHE_DIR=/var/lib/mynah
+    MYNAH_CACHE_DIR=/var/lib/mynah \
+    PKUSEG_HOME=/var/lib/mynah/pkuseg
 RUN --mount=type=bind,source=docker/state.sh,target=/run/state.sh \
     /run/state.sh
 VOLUME /var/lib/mynah

@@ -64,13 +64,13 @@ async def together(engine: Pipeline, lines: Sequence[int]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="random:tiny")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, help="3 by default, with --ray 5")
     parser.add_argument("--ray", action="store_true", help="two engines on Ray beside two plain loops instead")
     arguments = parser.parse_args()
     if arguments.ray:
         from bench.batch_on_ray import measure
 
-        measure(arguments.repeats)
+        measure(arguments.repeats or 5)
         return
     os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))
     checkpoint = endless_checkpoint(arguments.model)
@@ -80,7 +80,7 @@ def main() -> None:
     with asyncio.Runner() as runner:
         runner.run(engine.warm_up())
         upstream.speak_once(SHORTEST)
-        for _ in range(arguments.repeats):  # alternating, so that the machine's moods meet all of them
+        for _ in range(arguments.repeats or 3):  # alternating, so that the machine's moods meet all of them
             for name, way in (("one by one", one_by_one), ("together", together)):
                 began_s = time.perf_counter()
                 audio_s = runner.run(way(engine, lines))

@@ -3,7 +3,8 @@
 On the shipped model, a thread for each engine. The plain loop is what `mynah batch` runs, on an engine in its own
 process: two of them begin together, each with every second line. On Ray two actors share all lines. Each side is timed
 from the moment at which both engines speak to its last line's end, so that neither counts loading; of a line that was
-begun before, the share counts that was left of it. Expected: Ray takes at most a twentieth of the throughput, for the
+begun before, the share counts that was left of it. One run on Ray goes before and is not counted: it reads half a
+gigabyte of Ray from the disk. Expected: Ray takes at most a twentieth of the throughput, for the
 processes beside the engines and for handing out the lines.
 """
 
@@ -118,6 +119,8 @@ def ended_at_s(line: dict[str, Any]) -> float:
 
 def measure(repeats: int) -> None:
     speeds: dict[str, list[float]] = {"plain loop": [], "Ray": []}
+    with TemporaryDirectory() as folder:
+        print(f"Ray, not counted: {on_ray(Path(folder)):.2f} s of audio per second and core", file=sys.stderr)
     for _ in range(repeats):  # alternating, so that the machine's moods meet both
         for name, way in (("plain loop", in_plain_loops), ("Ray", on_ray)):
             with TemporaryDirectory() as folder:

@@ -309,7 +309,8 @@ class Engine(Protocol):
     def count_text_tokens(self, word: str) -> int:
         """Returns the text tokens of a word, or of a part of it, with the space before it if it has one.
 
-        The counts of a text's words add up to its own. Fast: it is called for every word of a stream.
+        The counts of a text's words add up to its own, and ASCII text has no more tokens than characters. Fast: it is
+        called for every word of a stream.
         """
         ...
 

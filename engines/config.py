@@ -121,7 +121,8 @@ class EngineConfig:
         "auto",
         "model to load: auto (turbo on a GPU, else nano), turbo, nano, standard, multilingual, multilingual-v2, "
         "turbo-onnx, tiny, random: and one of these, OWNER/NAME of a hub repository, or a folder that holds a "
-        "checkpoint; NAME@REVISION pins a commit, and MODEL:OWNER/NAME or MODEL:FOLDER chooses one of several there",
+        "checkpoint; a name is one commit of the hub, NAME@REVISION another, and MODEL:OWNER/NAME or "
+        "MODEL:FOLDER chooses one of several there",
         metavar="MODEL",
     )
     lora: tuple[Path, ...] = option(

@@ -186,13 +186,6 @@ class ServerConfig:
             return None
         return TlsFiles(self.tls_certificate, self.tls_key, self.tls_client_ca)
 
-    def engine_config(self) -> EngineConfig:
-        """The options of the engine where there is one model. Raises ConfigError if there are several."""
-        first, *others = self.engine_configs()
-        if others:
-            raise ConfigError(f"model is {','.join(self.model)}; here it must be one model.")
-        return first
-
     def engine_configs(self) -> tuple[EngineConfig, ...]:
         """The options of each model's engine, built for the streams that this server admits."""
         streams = self.max_streams or _max_streams_of(self.engine.device)

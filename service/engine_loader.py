@@ -18,6 +18,7 @@ from engines.config import EngineConfig, Sampling
 from engines.errors import EngineFailure, InvalidInput
 from engines.health import Health
 from engines.voice import Voice
+from engines.wrapper import EngineWrapper
 from service.audio import watermark
 from service.capacity import measure, overcommitted
 from service.config import ServerConfig
@@ -28,30 +29,52 @@ log = logging.getLogger("mynah.service")
 
 
 def load_engine(
-    config: ServerConfig,
-    of_model: EngineConfig | None = None,
-    shared: engines.SharedDevice | None = None,
-    caches: dict[int, float] | None = None,
+    config: ServerConfig, of_model: EngineConfig, shared: engines.SharedDevice, caches: dict[int, float]
 ) -> Engine:
-    """The engine of one of the configuration's models, or of the only one, with a watermark if configured. Blocks.
+    """The engine of one of the configuration's models, with a watermark if configured. Blocks.
 
     `shared` and `caches` are those of all models; see `engines.load` and EngineMetrics. The watermark comes first,
     because it fails sooner. Raises what loading either of them raises.
     """
     marker = watermark.PerthMarker() if watermark.is_enabled(config.watermark) else None
-    engine = engines.load(of_model or config.engine_config(), tracing.TracedEngine(caches), shared)
+    engine = engines.load(of_model, tracing.TracedEngine(caches), shared)
     return engine if marker is None else watermark.MarkedEngine(engine, marker)
 
 
+def load_models(config: ServerConfig) -> Models:
+    """The models of a configuration, loaded one after the other. Blocks.
+
+    Raises what loading raises, and InvalidInput if two models have one name.
+    """
+    models = Models([_Named(load(), name) for load, _, name in _loads(config)])
+    _check_names(models.names)
+    return models
+
+
 def lazy_models(config: ServerConfig) -> LazyModels:
-    """The models of a configuration, none of which is loaded yet. They share a device."""
+    """The models of a configuration, none of which is loaded yet."""
+    lazy = [LazyEngine(load, _expected(each), name) for load, each, name in _loads(config)]
+    return LazyModels(lazy, measured=config.max_streams is None)
+
+
+def _loads(config: ServerConfig) -> list[tuple[Callable[[], Engine], EngineConfig, str]]:
+    """What loads each model's engine, its options, and the name that the configuration gives it."""
     configs = config.engine_configs()
     shared, caches = engines.SharedDevice(configs), dict[int, float]()
-    lazy = [
-        LazyEngine(partial(load_engine, config, each, shared, caches), _expected(each), name)
-        for each, name in zip(configs, config.model_names(), strict=True)
-    ]
-    return LazyModels(lazy, measured=config.max_streams is None)
+    loads = [partial(load_engine, config, each, shared, caches) for each in configs]
+    return list(zip(loads, configs, config.model_names(), strict=True))
+
+
+class _Named(EngineWrapper):
+    """An engine whose model has another name; empty: its own."""
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        super().__init__(engine)
+        self._name = name
+
+    @property
+    def info(self) -> EngineInfo:
+        return replace(self._engine.info, model=self._name or self._engine.info.model)
 
 
 def _expected(engine: EngineConfig) -> EngineInfo:

@@ -48,7 +48,7 @@ async def serve(config: PageConfig, api_key: str | None, listener: socket.socket
     import uvicorn
 
     from ui.app import make_app
-    from ui.connections import Connection
+    from ui.connections import Connection, Socket
 
     class Server(uvicorn.Server):
         """A server whose signals end it: uvicorn's own handlers raise them again at the end."""
@@ -66,7 +66,7 @@ async def serve(config: PageConfig, api_key: str | None, listener: socket.socket
             ssl_keyfile=config.tls_key,
             log_level="error",  # its warnings are about what a stranger sent, a line for each
             http=Connection,
-            ws="websockets-sansio",
+            ws=Socket,
             ws_max_size=2**20,
             ws_per_message_deflate=False,  # compression adds delay, and PCM hardly shrinks
             timeout_graceful_shutdown=1,  # status streams do not end by themselves

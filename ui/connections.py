@@ -9,9 +9,26 @@ import asyncio
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 MAX_CONNECTIONS = 512  # below the usual limit of 1024 descriptors; the recordings' sockets have a limit of their own
 HEAD_TIMEOUT_S = 10.0
+_INVALID_HANDSHAKE = "Invalid WebSocket handshake."
+_REFUSAL = (
+    "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n"
+    f"Content-Length: {len(_INVALID_HANDSHAKE)}\r\n\r\n{_INVALID_HANDSHAKE}"
+)
+
+
+class Socket(WebSocketsSansIOProtocol):  # type: ignore[misc]
+    """A WebSocket. Ends with an error if websockets cannot read its handshake: another method, a body, a long head."""
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if not self.handshake_initiated and self.conn.handshake_exc is not None:
+            self.handshake_initiated = self.handshake_complete = self.close_sent = True
+            self.transport.write(_REFUSAL.encode())
+            self.transport.close()
 
 
 class Connection(H11Protocol):
@@ -50,7 +67,7 @@ class Connection(H11Protocol):
         # what websockets reads; it would raise what uvicorn does not handle
         read = (b"sec-websocket-", b"upgrade", b"connection")
         if not all(value.isascii() for name, value in self.headers if name.startswith(read)):
-            self.send_400_response("Invalid WebSocket handshake.")
+            self.send_400_response(_INVALID_HANDSHAKE)
             return
         super().handle_websocket_upgrade(event)
 

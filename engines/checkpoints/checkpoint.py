@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from engines.checkpoints.hub import Hub, HubUnreachable, HuggingFaceHub
+from engines.checkpoints.hub import Hub, HubUnreachable, HuggingFaceHub, NoSuchRevision
 from engines.checkpoints.random_checkpoint import Generator, NetGenerator, is_random, materialise
 from engines.checkpoints.recognise import recognise, t3_files
 from engines.checkpoints.tensor_file import Shape, tensor_problems
@@ -19,12 +19,22 @@ from engines.text.tokenizer import TOKENIZER_FILES
 
 Table = tuple[str, Mapping[str, Shape]]  # the prefix of a net's tensors in the file; their names and shapes
 
-REPOSITORIES = {
-    TURBO.name: "ResembleAI/chatterbox-turbo",
-    NANO.name: "ResembleAI/chatterbox-nano",
-    STANDARD.name: "ResembleAI/chatterbox",
-    MULTILINGUAL.name: "ResembleAI/chatterbox",
-    MULTILINGUAL_V2.name: "ResembleAI/chatterbox",
+
+@dataclass(frozen=True)
+class Published:
+    """A repository of the hub, and the commit whose weights are served unless another one is named."""
+
+    repository: str
+    commit: str
+
+
+_CHATTERBOX = Published("ResembleAI/chatterbox", "5bb1f6ee58e50c3b8d408bc82a6d3740c2db6e18")
+PUBLISHED = {
+    TURBO.name: Published("ResembleAI/chatterbox-turbo", "749d1c1a46eb10492095d68fbcf55691ccf137cd"),
+    NANO.name: Published("ResembleAI/chatterbox-nano", "71ccd1d0081b430592cea481f4307e764e07bc64"),
+    STANDARD.name: _CHATTERBOX,
+    MULTILINGUAL.name: _CHATTERBOX,
+    MULTILINGUAL_V2.name: _CHATTERBOX,
 }
 CANGJIE_FILE = "Cangjie5_TC.json"  # beside Multilingual's weights: the codes in which Chinese is written
 _VOICE_ENCODER_FILE = "ve.safetensors"
@@ -40,7 +50,8 @@ _NOISE = "its weights are random and its speech is noise, for tests of the syste
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder of upstream's layout. `notice` is a sentence for people if this is not a published model.
+    """A folder of upstream's layout. `notice` is a sentence for people if this is not what was asked for, or not a
+    published model.
 
     t3_name  the file of T3's weights where it has another name than the model's
     """
@@ -103,10 +114,11 @@ def open_checkpoint(
     """Returns the checkpoint of a model, downloaded if necessary.
 
     `model` is auto, tiny, the name of a published model, OWNER/NAME of a hub repository, a folder, or random: before a
-    model's name. A revision may follow a name or a repository behind an @, and a model's name and a colon may stand
-    before a repository or a folder, if that holds several models. `auto` is turbo if `device` ("cpu", "cuda", "cuda:1")
-    is a GPU, else nano; if the hub does not answer, it is tiny with a notice. `cache_dir` defaults to
-    `default_cache_dir()`; `seed` is for random weights; `hub` and `generator` are for tests.
+    model's name. A revision may follow a name or a repository behind an @ (a name alone is the commit in `PUBLISHED`),
+    and a model's name and a colon may stand before a repository or a folder, if that holds several models. `auto` is
+    turbo if `device` ("cpu", "cuda", "cuda:1") is a GPU, else nano; if the hub does not answer, it is tiny with a
+    notice. `cache_dir` defaults to `default_cache_dir()`; `seed` is for random weights; `hub` and `generator` are for
+    tests.
     Raises CheckpointError with the problem and its solution. It does not check tensors: see `verify`.
     """
     cache_dir = cache_dir or default_cache_dir()
@@ -115,14 +127,14 @@ def open_checkpoint(
     if model == "auto":
         spec = TURBO if device.startswith("cuda") else NANO
         try:
-            return _from_hub(spec, hub)
+            return _published(spec, hub)
         except HubUnreachable as error:
             return _fallback(spec, error)
     if model == TINY.name:
         return _embedded(f"This is {TINY.name}, {_ABOUT_TINY}.")
     name, pinned, revision = model.partition("@")
-    if name in REPOSITORIES and bool(pinned) == bool(revision):
-        return _from_hub(MODELS[name], hub, revision or None)
+    if name in PUBLISHED and bool(pinned) == bool(revision):
+        return _from_hub(MODELS[name], hub, revision) if revision else _published(MODELS[name], hub)
     if model.startswith(_RANDOM):
         return open_folder(materialise(_random_spec(model), seed, cache_dir, generator))
     return _from_place(model, hub)
@@ -202,21 +214,50 @@ def _small_files(spec: ModelSpec) -> tuple[str, ...]:
     return (_CONDS_FILE, *tokenizer, *((CANGJIE_FILE,) if spec.languages else ()))
 
 
-def _from_hub(spec: ModelSpec, hub: Hub, revision: str | None = None) -> Checkpoint:
-    repository, small = REPOSITORIES[spec.name], _small_files(spec)
-    files = (spec.t3_file, spec.s3gen_name, _VOICE_ENCODER_FILE, *small)
-    cached = hub.cached(repository, files, revision)
-    usable = [folder for folder in cached if not _missing(folder, spec, spec.t3_file)]
+def _published(spec: ModelSpec, hub: Hub) -> Checkpoint:
+    """The weights of the model's commit; where they cannot be had, the newest that can, with a notice."""
+    published = PUBLISHED[spec.name]
+    try:
+        return _from_hub(spec, hub, published.commit)
+    except (HubUnreachable, NoSuchRevision) as error:
+        newest = _usable(spec, hub, None) if isinstance(error, HubUnreachable) else [_downloaded(spec, hub, None)]
+        if not newest:
+            raise
+        cause = error.cause if isinstance(error, HubUnreachable) else "it has no such revision"
+        notice = (
+            f"These are other weights of {published.repository} than those of its commit {published.commit[:12]}, "
+            f"which the hub did not give ({cause}); {spec.name}@main asks for the newest."
+        )
+        return replace(open_folder(newest[0], spec), notice=notice)
+
+
+def _from_hub(spec: ModelSpec, hub: Hub, revision: str) -> Checkpoint:
+    usable = _usable(spec, hub, revision)
+    small = _small_files(spec)
     last = {_CONDS_FILE, CANGJIE_FILE, "tokenizer_config.json"} & set(small)
     for folder in usable:  # an incomplete download may lack one of the small files
         if all((folder / name).is_file() for name in last):
             return open_folder(folder, spec)
     try:
-        return open_folder(hub.download(repository, files, revision), spec)
+        return open_folder(_downloaded(spec, hub, revision), spec)
     except HubUnreachable:
         if usable:
             return open_folder(usable[0], spec)
         raise
+
+
+def _usable(spec: ModelSpec, hub: Hub, revision: str | None) -> list[Path]:
+    """The folders of the cache with all that the model needs."""
+    cached = hub.cached(PUBLISHED[spec.name].repository, _files(spec), revision)
+    return [folder for folder in cached if not _missing(folder, spec, spec.t3_file)]
+
+
+def _downloaded(spec: ModelSpec, hub: Hub, revision: str | None) -> Path:
+    return hub.download(PUBLISHED[spec.name].repository, _files(spec), revision)
+
+
+def _files(spec: ModelSpec) -> tuple[str, ...]:
+    return (spec.t3_file, spec.s3gen_name, _VOICE_ENCODER_FILE, *_small_files(spec))
 
 
 def _from_repository(repository: str, revision: str | None, wanted: ModelSpec | None, hub: Hub) -> Checkpoint:
@@ -243,7 +284,7 @@ def _from_repository(repository: str, revision: str | None, wanted: ModelSpec | 
 
 
 def _names() -> tuple[str, ...]:
-    return ("auto", *REPOSITORIES, TINY.name, *(_RANDOM + name for name in MODELS))
+    return ("auto", *PUBLISHED, TINY.name, *(_RANDOM + name for name in MODELS))
 
 
 def _random_spec(model: str) -> ModelSpec:

@@ -27,6 +27,15 @@ class HubUnreachable(CheckpointError):
         self.cause = cause
 
 
+class NoSuchRevision(CheckpointError):
+    """The repository does not have the revision that was asked for."""
+
+    def __init__(self, repo_id: str, revision: str | None) -> None:
+        super().__init__(
+            f"hub repository {repo_id} has no revision {revision!r}: give a commit, tag or branch that it has"
+        )
+
+
 class Hub(Protocol):
     """A source of published checkpoints. `revision` is a commit, tag or branch; None: the newest of the main branch."""
 
@@ -44,7 +53,7 @@ class Hub(Protocol):
     def download(self, repo_id: str, files: Sequence[str], revision: str | None = None) -> Path:
         """Returns a folder with those of `files` that the repository has, downloaded if necessary.
 
-        Raises HubUnreachable, or CheckpointError with the solution if a retry would not help.
+        Raises HubUnreachable; NoSuchRevision, or another CheckpointError with the solution, if a retry would not help.
         """
         ...
 
@@ -114,7 +123,7 @@ class HuggingFaceHub:
                 f"{where} does not exist or is private: check HF_TOKEN, or use a local folder as the model"
             )
         if isinstance(error, RevisionNotFoundError):
-            return CheckpointError(f"{where} has no revision {revision!r}: give a commit, tag or branch that it has")
+            return NoSuchRevision(repo_id, revision)
         if getattr(error, "errno", None) in _DISK_FULL or "No space left" in str(error):
             return CheckpointError(
                 f"{where}: no space left in {self._cache_dir}: free some space, or choose another folder"

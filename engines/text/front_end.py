@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 from engines.text import emoji, markdown
 from engines.text.dictionary import EMPTY, Dictionary
 from engines.text.english import RULES
-from engines.text.english.rule import Rule
+from engines.text.english.rule import Rule, signs_of
 from engines.text.languages import ENGLISH
 from engines.text.normalize import control_sequences
 from engines.text.reading import Claim, Reading, replaced
 
 _KEPT = "\0kept"  # a claim that takes a part and leaves it as it is
+_NEEDED = frozenset().union(*(each.needs for each in RULES))
+_SETS_OF_SIGNS = 1024  # whose rules are kept; most sentences have few of the signs
 
 
 class FrontEnd:
@@ -64,10 +67,14 @@ def read_english(text: str, kept: Iterable[tuple[int, int]] = ()) -> Reading:
 def _matches(text: str, kept: Iterable[tuple[int, int]]) -> Iterator[Claim]:
     for start, end in kept:
         yield Claim(start, end, _KEPT)
-    chars = frozenset(text)
-    for each in RULES:
-        if not each.needs or not each.needs.isdisjoint(chars):
-            yield from _claims(each, text)
+    for each in _rules_for(signs_of(text) & _NEEDED):
+        yield from _claims(each, text)
+
+
+@lru_cache(_SETS_OF_SIGNS)
+def _rules_for(signs: frozenset[str]) -> tuple[Rule, ...]:
+    """Returns the rules that may have a match in a text with these signs."""
+    return tuple(each for each in RULES if not each.needs or not each.needs.isdisjoint(signs))
 
 
 def _claims(each: Rule, text: str) -> Iterator[Claim]:

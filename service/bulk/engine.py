@@ -1,4 +1,4 @@
-"""An engine for a batch in the process that runs it: it speaks as a server of the same options does, to no listener."""
+"""Engines for a batch in the process that runs it: they speak as a server of the same options does, to no listener."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ from mynah.client.stream import SpeechStream
 from service.access.admission import Admission
 from service.bulk.local_call import LocalCall
 from service.config import ConfigError, ServerConfig, is_gpu, read_config, with_voices_place
-from service.engine_loader import load_engine
+from service.engine_loader import load_models
 from service.errors import Unavailable
 from service.handlers.failures import error_of
 from service.handlers.speech_handler import SpeechHandler
-from service.models import Models
 from service.options import MEMORY, PREFIX
 from service.telemetry import logs
 from service.voices.lookup import VoiceLookup
@@ -39,56 +38,58 @@ _OF_PORTS = (
 
 
 class Engine:
-    """One engine that speaks up to `jobs` streams at once. Construct it, `open` it on an event loop, then `stream`.
+    """The engines of a server's models, for up to `jobs` streams at once.
 
-    The process ends if the engine is lost or hangs, so that Ray starts another one.
+    Construct it, `open` it on an event loop, then `stream`.
+
+    The process ends if an engine is lost or hangs, so that Ray starts another one.
     """
 
     def __init__(self, options: Mapping[str, str], jobs: int, threads: int) -> None:
-        """Loads the engine.
+        """Loads the models.
 
         options: of the server by their names; they go before this process's MYNAH_* variables
         threads: of an operation on a CPU, where neither of them says it
 
-        Raises MynahError if an option is wrong or the engine cannot be loaded.
+        Raises MynahError if an option is wrong or a model cannot be loaded.
         """
         self._config = configuration(options, jobs, threads, os.environ)
         logs.configure(self._config.log_level, self._config.log_format)
         try:
-            engine = load_engine(self._config)
+            self._models = load_models(self._config)
         except (EngineError, OSError) as error:
             raise error_of(error) from error
-        engine.health.watch_loss(_end_process)
+        self._models.health.watch_loss(_end_process)
         self._watchdog = Watchdog(self._config.hang_timeout_s, _end_process)
-        self._engine = WatchedEngine(engine, self._watchdog)
+        self._models.wrap(lambda engine: WatchedEngine(engine, self._watchdog))
         self._admission = Admission(jobs, max_uploads=1)
 
     async def open(self) -> None:
         """Warm up. Raises MynahError."""
         voices_dir = self._config.voices_dir
         voices = VoiceStore(
-            [self._engine],
+            self._models.engines,
             None if voices_dir == MEMORY else voices_dir,
             max_loaded=self._config.max_voices_in_memory,
             time_limit_s=self._config.store_timeout_s,
         )
-        self._handler = SpeechHandler(Models([self._engine]), VoiceLookup(voices), self._admission, self._config.policy)
+        self._handler = SpeechHandler(self._models, VoiceLookup(voices), self._admission, self._config.policy)
         try:
-            await self._engine.warm_up()
+            await self._models.warm_up()
         except EngineError as error:
             raise error_of(error) from error
-        self._watchdog.start(lambda: self._engine.health.healthy)
+        self._watchdog.start(lambda: self._models.health.healthy)
         self._admission.open()
 
     def stream(self, **settings: Any) -> SpeechStream:
-        """A stream of this engine, as mynah.Client.stream."""
+        """A stream, as mynah.Client.stream."""
         text = settings.pop("text_settings")
         return SpeechStream(partial(LocalCall, self._handler), SpeechSettings(text=text, **settings), _OPEN_TIMEOUT_S)
 
     async def close(self) -> None:
         """Free the device."""
         self._watchdog.stop()
-        await self._engine.close()
+        await self._models.close()
 
 
 def configuration(options: Mapping[str, str], jobs: int, threads: int, environment: Mapping[str, str]) -> ServerConfig:
@@ -108,7 +109,7 @@ def configuration(options: Mapping[str, str], jobs: int, threads: int, environme
     kept = {name: value for name, value in given.items() if name not in of_ports}
     try:
         config = with_voices_place(read_config([], kept), kept)
-        config.engine_config()  # of one model
+        config.engine_configs()
     except ConfigError as error:
         raise InvalidArgument(str(error), reason="OPTION_INVALID", field="engine") from error
     if config.engine.max_batch is None and not is_gpu(config.engine.device):

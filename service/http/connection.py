@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import sys
 from collections import deque
 from functools import partial
 from http import HTTPStatus
@@ -17,10 +18,12 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode, Frame
+from websockets.http11 import Response
+from websockets.server import ServerProtocol
 
 from service.access.listener import Slot
 from service.access.turns import Account, Turns
-from service.http.error_responses import UNPACED
+from service.http.error_responses import UNPACED, ErrorResponse, invalid_request, no_proxy
 
 HEAD_TIMEOUT_S = 10.0
 _READ_BYTES = 4096
@@ -89,9 +92,10 @@ def _without_tunnels(app: Any) -> Any:
         if scope["type"] != "http" or scope["method"] != "CONNECT":
             await app(scope, receive, send)
             return
-        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
-        await send({"type": "http.response.start", "status": HTTPStatus.METHOD_NOT_ALLOWED, "headers": headers})
-        await send({"type": "http.response.body", "body": b"This server is no proxy: CONNECT is not allowed."})
+        refusal = no_proxy()
+        headers = [*refusal.headers, (b"content-length", b"%d" % len(refusal.body)), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": refusal.status_code, "headers": headers})
+        await send({"type": "http.response.body", "body": refusal.body})
 
     return refuse
 
@@ -152,7 +156,7 @@ class HttpConnection(PacedReads, H11Protocol):  # type: ignore[misc]  # its eof_
         H11Protocol.data_received(self, data)
         if self._head_timer is not None and (self._upgraded or self._has_request):
             self._stop_timer()
-            self._slot.set_busy(True)
+            self._slot.set_busy(not self._upgraded)  # a WebSocket says itself when it is
 
     def on_response_complete(self) -> None:
         names = {name for name, _ in self.cycle.scope["headers"]}
@@ -169,21 +173,30 @@ class HttpConnection(PacedReads, H11Protocol):  # type: ignore[misc]  # its eof_
             self.cycle.disconnected = True
             self.cycle.message_event.set()
             is_head = self.cycle.scope["method"] == "HEAD"
-        self._refuse(msg, is_head)
+        error = sys.exception()  # uvicorn calls this where it handles h11's error
+        if isinstance(error, h11.RemoteProtocolError):
+            self._refuse(invalid_request(str(error).rstrip(".") or msg, error.error_status_hint), is_head)
+        else:
+            self._refuse(invalid_request(msg.rstrip(".")), is_head)
 
-    def _refuse(self, msg: str, is_head: bool) -> None:
+    def _refuse(self, refusal: ErrorResponse, is_head: bool) -> None:
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
-            answer: list[h11.Event] = [h11.Response(status_code=400, headers=headers, reason=b"Bad Request")]
-            answer += [] if is_head else [h11.Data(data=msg.encode("ascii"))]
+            body = refusal.body
+            headers = [*refusal.headers, (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
+            reason = HTTPStatus(refusal.status_code).phrase.encode()
+            answer: list[h11.Event] = [h11.Response(status_code=refusal.status_code, headers=headers, reason=reason)]
+            answer += [] if is_head else [h11.Data(data=body)]
             for part in (*answer, h11.EndOfMessage()):
                 self.transport.write(self.conn.send(part) or b"")
         self.transport.close()
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         read = [value for name, value in self.headers if name.startswith(_HANDSHAKE_HEADERS)]
+        problem = None if event.method == b"GET" else "a WebSocket's handshake must be a GET request"
         if not all(map(bytes.isascii, read)):  # websockets raises what uvicorn does not handle
-            self._refuse("Invalid WebSocket handshake.", is_head=event.method == b"HEAD")
+            problem = "the headers of a WebSocket's handshake must be ASCII"
+        if problem is not None:
+            self._refuse(invalid_request(problem), is_head=event.method == b"HEAD")
             return
         self._upgraded = True
         super().handle_websocket_upgrade(event)
@@ -205,11 +218,28 @@ class HttpConnection(PacedReads, H11Protocol):  # type: ignore[misc]  # its eof_
             self._head_timer = None
 
 
+class _Handshake(ServerProtocol):
+    """websockets' protocol, whose refusals are the contract's errors."""
+
+    def reject(self, status: HTTPStatus | int, text: str) -> Response:
+        response = super().reject(status, text)
+        refusal = invalid_request(
+            text.strip().removeprefix("Failed to open a WebSocket connection: ").rstrip("."), int(status)
+        )
+        response.body = refusal.body
+        for name in ("Content-Type", "Content-Length"):
+            del response.headers[name]
+        for header, value in (*refusal.headers, (b"Content-Length", b"%d" % len(refusal.body))):
+            response.headers[header.decode()] = value.decode()
+        return response
+
+
 class WebSocketConnection(PacedReads, WebSocketsSansIOProtocol):  # type: ignore[misc]
     """A WebSocket. Counts as busy from its first message on. It cannot pile up fragments or pongs."""
 
     def __init__(self, *args: Any, slot: Slot, turns: Turns, account: Account, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        self.conn = _Handshake(max_size=self.config.ws_max_size, logger=log)
         self.start_paced(turns, account)
         self._slot = slot
         slot.set_busy(False)
@@ -225,6 +255,18 @@ class WebSocketConnection(PacedReads, WebSocketsSansIOProtocol):  # type: ignore
 
     def data_received(self, data: bytes) -> None:
         WebSocketsSansIOProtocol.data_received(self, data)
+        if not self.handshake_initiated and self.conn.handshake_exc is not None:
+            self._refuse_handshake(self.conn.handshake_exc)
+
+    def _refuse_handshake(self, error: Exception) -> None:
+        """Answers a head that HTTP allows and websockets does not: with a body, with too many headers."""
+        self.handshake_initiated = self.handshake_complete = self.close_sent = True
+        cause = error.__cause__ or error
+        refusal = invalid_request(str(cause).rstrip("."))
+        head = [*refusal.headers, (b"content-length", b"%d" % len(refusal.body)), (b"connection", b"close")]
+        lines = [b"HTTP/1.1 400 Bad Request", *(b": ".join(pair) for pair in head), b"", refusal.body]
+        self.transport.write(b"\r\n".join(lines))
+        self.transport.close()
 
     async def send(self, message: Any) -> None:
         waits = message.get(UNPACED) and not self.writable.is_set()

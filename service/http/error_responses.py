@@ -104,6 +104,18 @@ class ErrorResponse:
             await send({"type": "http.response.body", "body": b""})
 
 
+def invalid_request(problem: str, status_code: int = 400) -> ErrorResponse:
+    """The response for what is not HTTP, or not a WebSocket's handshake, and so reaches no endpoint."""
+    message = f"The request is not valid HTTP/1.1: {problem}. Correct it before you send it again."
+    return ErrorResponse(status_code, Failure(Code.INVALID_ARGUMENT, "REQUEST_INVALID", message))
+
+
+def no_proxy() -> ErrorResponse:
+    """The response for CONNECT."""
+    message = "This server is no proxy: CONNECT is not allowed; send the request itself."
+    return ErrorResponse(405, Failure(Code.UNIMPLEMENTED, "METHOD_NOT_ALLOWED", message, field="method"))
+
+
 def error_response(error: Exception, call: str) -> ErrorResponse | None:
     """Logs the error and returns the response to send, or None if the client has disconnected."""
     error = root_cause(error)

@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError, Message
 from engines.errors import InvalidInput
 from mynah.v1 import speech_pb2
 from service.http.json_values import LONE_SURROGATE, first_invalid
-from service.http.requests import bounded_json
+from service.http.requests import JsonError, bounded_json
 
 _ALLOWED = 'a StreamSpeechRequest as JSON, or {"end": {}}'
 
@@ -38,8 +38,11 @@ def parse_text(text: str) -> speech_pb2.StreamSpeechRequest | End:
         json.dumps(message, ensure_ascii=False).encode()  # a lone surrogate in a name is a SystemError in protobuf
     except UnicodeEncodeError:
         raise _invalid_frame("text with half of a surrogate pair", LONE_SURROGATE) from None
-    except (ValueError, RecursionError):
-        raise _invalid_frame("not JSON", _ALLOWED) from None
+    except JsonError as error:
+        allowed = f"{_ALLOWED}, with {error.allowed}" if error.allowed else _ALLOWED
+        raise _invalid_frame(error.content, allowed) from None
+    except RecursionError:
+        raise _invalid_frame("JSON that is nested too deeply", _ALLOWED) from None
     if message == {"end": {}}:
         return End()
     try:

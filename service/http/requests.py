@@ -33,8 +33,16 @@ def media_type(scope: Scope) -> str:
     return (header(scope, b"content-type") or "").partition(";")[0].strip().lower()
 
 
+class JsonError(ValueError):
+    """A text is not JSON, or JSON beyond the limits. `content` says what it is, `allowed` what more is asked of it."""
+
+    def __init__(self, content: str, allowed: str = "") -> None:
+        super().__init__(content)
+        self.content, self.allowed = content, allowed
+
+
 def bounded_json(text: str) -> Any:
-    """Parses JSON that is small but for its strings. Raises ValueError, RecursionError.
+    """Parses JSON that is small but for its strings. Raises JsonError.
 
     Half a million brackets would fit into the longest text that is allowed. They take a hundred times its memory, and
     the event loop stands still while they are parsed.
@@ -43,27 +51,40 @@ def bounded_json(text: str) -> Any:
     for strings, match in enumerate(_STRING.finditer(text), start=1):
         bare_chars -= match.end() - match.start()
         if strings > _MAX_STRINGS:
-            raise ValueError("too many strings")
+            raise JsonError(f"JSON with more than {_MAX_STRINGS} names and texts", f"at most {_MAX_STRINGS} of them")
     if bare_chars > _MAX_BARE_CHARS:
-        raise ValueError("too many values")
-    return json.loads(text)
+        content = f"JSON with more than {_MAX_BARE_CHARS} characters beside its texts"
+        raise JsonError(content, f"at most {_MAX_BARE_CHARS} brackets, digits and spaces")
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise JsonError("not JSON") from None
+    except ValueError:  # Python's own limit on the conversion of numbers
+        raise JsonError("JSON with a number of too many digits", "shorter numbers") from None
+    except RecursionError:
+        raise JsonError("JSON that is nested too deeply", "less nesting") from None
 
 
 class Body:
     """A request's body with limits on its length, on the wait for each part and on its slowness. An ASGI `receive`."""
 
-    def __init__(self, receive: Receive, max_bytes: int, stall_timeout_s: float, *, advice: str = "") -> None:
-        """`advice` ends the message about a body that is too long: what may be sent, in the endpoint's words."""
+    def __init__(
+        self, scope: Scope, receive: Receive, max_bytes: int, stall_timeout_s: float, *, advice: str = ""
+    ) -> None:
+        """`advice` ends the message about a body that is too long: what may be sent, in the endpoint's words.
+
+        Raises HttpError if the headers state that the body is too long or compressed, before any of it is read.
+        """
         self._receive, self._max_bytes, self._stall_timeout_s = receive, max_bytes, stall_timeout_s
         self._advice = advice
         self._read_bytes = 0
         self._began_s = asyncio.get_running_loop().time()
-
-    def check_stated_length(self, scope: Scope) -> None:
-        """Raises HttpError if the headers state that the body is too long, before any of it is read."""
-        stated = header(scope, b"content-length") or ""
+        stated = header(scope, b"content-length") or ""  # h11 lets in at most 20 digits
         if stated.isascii() and stated.isdigit() and int(stated) > self._max_bytes:
             raise self._too_long()
+        if (header(scope, b"content-encoding") or "identity").lower() != "identity":
+            message = "The body is compressed (content-encoding); send it as it is."
+            raise HttpError(415, "MEDIA_TYPE_UNSUPPORTED", message, field="content-encoding", allowed="identity")
 
     def _too_long(self) -> HttpError:
         allowed = f"at most {self._max_bytes} bytes"
@@ -108,15 +129,17 @@ async def read_json_object(scope: Scope, body: Body) -> dict[str, Any]:
     try:
         read = await body.read()
         content = bounded_json(read.decode(json.detect_encoding(read), "surrogatepass"))
-    except (ValueError, RecursionError) as error:
-        raise _invalid_body("not JSON") from error
+    except UnicodeDecodeError:
+        raise _invalid_body("not text in UTF-8", "text in UTF-8") from None
+    except JsonError as error:
+        raise _invalid_body(error.content, error.allowed) from None
     if not isinstance(content, dict):
         raise _invalid_body("another JSON value")
     return content
 
 
-def _invalid_body(content: str) -> InvalidInput:
-    allowed = "a JSON object"
+def _invalid_body(content: str, asked: str = "") -> InvalidInput:
+    allowed = f"a JSON object with {asked}" if asked else "a JSON object"
     message = f"The body is {content}; send {allowed}."
     return InvalidInput("body", message, "MESSAGE_INVALID", value=content, allowed=allowed)
 

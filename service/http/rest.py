@@ -119,8 +119,7 @@ class RestEndpoints:
         with self._admission.upload():
             max_bytes = self._policy.max_upload_bytes + _OTHER_FIELDS_BYTES
             limit = too_large("audio", self._policy.max_upload_bytes, "the body's length")
-            body = Body(request.receive, max_bytes, self._policy.stall_timeout_s, advice=str(limit))
-            body.check_stated_length(request.scope)
+            body = Body(request.scope, request.receive, max_bytes, self._policy.stall_timeout_s, advice=str(limit))
             new, audio = await _read_form(Request(request.scope, body), self._policy.max_upload_bytes)
             voice = await while_connected(request.receive, self._create(new, audio, _origin(request)))
         return _json(voice, 201)

@@ -41,7 +41,7 @@ class SpeechEndpoint:
         self._policy = policy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = Body(receive, self._policy.max_json_bytes, self._policy.stall_timeout_s)
+        body = Body(scope, receive, self._policy.max_json_bytes, self._policy.stall_timeout_s)
         parse = speech_request.parse_captioned if self._captioned else speech_request.parse
         speech = parse(await read_json_object(scope, body), self._models.names)
         stream_id, origin = new_stream_id(), Origin.of_address("http", scope["client"])

@@ -31,7 +31,10 @@ class TokenMeter:
         Fewer than `max_chars` only if that is certain from the text received; `complete` says that no text follows.
         """
         limit = start + max_chars
-        while self._fit_chars is None and start + self._measured_chars < min(len(text), limit):
+        stop = min(len(text), limit)
+        while self._fit_chars is None and start + self._measured_chars < stop:
+            if text.isascii() and self._tokens + stop - start - self._measured_chars <= self._max_tokens:
+                break  # the rest fits: no token has less than a character
             part = _PART.match(text, start + self._measured_chars)
             if part is None or not (complete or part.end() >= limit or _is_whole(text, part)):
                 break

@@ -68,7 +68,7 @@ def test_its_containers_are_locked_and_set_up_as_the_server_s(manifests: list[Ma
     pod = one(manifests, "Deployment")["spec"]["template"]["spec"]
     (server,) = pod["containers"]
     for container in containers(job):
-        assert container["image"] == server["image"]
+        assert container["image"] == f"{server['image']}-ray"
         assert container["securityContext"] == server["securityContext"]
         assert container["envFrom"] == server["envFrom"], "with the hash of the generated settings"
     for template in templates(job):

@@ -26,6 +26,7 @@ EKS, OTHERS = ROOT / "docs/deploy-eks.md", ROOT / "docs/deploy-gke-aks.md"
 RUNBOOKS = ROOT / "docs/operations.md"
 ANSWERS = {  # of the clouds, by the beginning of what they are asked
     "aws efs create-file-system": "fs-0123456789abcdef0",
+    "aws efs describe-file-systems": "available",
     "aws eks describe-cluster": "sg-0123456789abcdef0",
     "git rev-parse": "0123456789abcdef0123456789abcdef01234567",
     "aws ec2 describe-subnets": "subnet-1\tsubnet-2\tsubnet-3",
@@ -117,6 +118,8 @@ async def test_the_page_on_eks_works_from_the_first_block_to_the_first_stream(tm
     (storage,) = (document for document in applied if document["kind"] == "StorageClass")
     assert storage["parameters"]["fileSystemId"] == ANSWERS["aws efs create-file-system"]
     assert [call.words[-3] for call in at.calls("aws efs create-mount-target")] == ["subnet-1", "subnet-2", "subnet-3"]
+    efs = [call.words[2] for call in at.calls("aws efs")]
+    assert efs[:3] == ["create-file-system", "describe-file-systems", "create-mount-target"], "the last waits"
     assert_named_files_exist(at)
     assert len(at.calls("helm upgrade --install")) == 7
 

@@ -254,6 +254,18 @@ def test_egress_reaches_private_endpoints_and_collectors_but_no_metadata_address
     assert 4317 in [port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]]
 
 
+def test_pods_with_a_bucket_reach_what_hands_out_their_rights_and_not_the_nodes():
+    policies = [m for m in with_components("bucket-voices") if m["kind"] == "NetworkPolicy"]
+    server, identity = sorted(policies, key=lambda policy: len(policy["metadata"]["name"]))
+    selected = [policy["spec"]["podSelector"]["matchLabels"] for policy in (identity, server)]
+    assert selected[0].items() <= selected[1].items()
+    assert identity["spec"]["policyTypes"] == ["Egress"], "ingress stays as it was"
+    (rule,) = identity["spec"]["egress"]
+    assert rule["ports"] == [{"protocol": "TCP", "port": 80}]
+    hosts = {peer["ipBlock"]["cidr"] for peer in rule["to"]}
+    assert hosts == {"169.254.170.23/32", "fd00:ec2::23/128"}, "of EKS Pod Identity's agent, by its documentation"
+
+
 def check_custom(manifests: list[Manifest]) -> None:
     """Against the operators' schemas: committed ones, else those of npm's packages."""
     schemas = {manifest["kind"]: HERE / "schemas" / f"{manifest['kind'].lower()}.json" for manifest in manifests}

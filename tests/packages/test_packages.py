@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 import tomllib
 import wave
 import zipfile
@@ -18,7 +19,7 @@ import pytest
 
 from engines.version import VERSION
 from mynah.version import VERSION as CLIENT_VERSION
-from tests.packages.clean_environment import ROOT, Newcomer, find_python
+from tests.packages.clean_environment import ROOT, Newcomer, find_python, run
 
 COMMANDS = {"mynah-serve": "cpu", "mynah-engines": "cpu", "mynah-page": "ui", "mynah-load": "load"}
 CLIENT, SERVER = "mynah-speech", "mynah-speech-server"
@@ -49,6 +50,24 @@ def test_all_have_one_version():
     assert json.loads((ROOT / "clients/typescript/package.json").read_text())["version"] == VERSION
     for folder in ("protos", "clients/typescript"):
         assert (ROOT / folder / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
+
+
+def test_the_extras_of_a_server_can_be_installed_together():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    beside = sorted(extras.keys() - {"gpu", "ui", "dev"})  # each of these has an environment of its own
+    assert {"cpu", "lang-ja", "lang-zh", "s3", "otel", "ray", "load"} <= set(beside)
+    for several in (beside, ["ui"]):
+        options = [f"--extra={extra}" for extra in several]
+        run(Path(sys.executable).with_name("uv"), "pip", "compile", "--quiet", *options, "-o", "/dev/null",
+            ROOT / "pyproject.toml")  # fmt: skip
+
+
+def test_the_page_on_running_names_every_extra():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"].keys()
+    table = re.findall(
+        r"^\| (`[^|]*) \|", (ROOT / "docs/running.md").read_text().partition("| extra | adds |")[2], re.MULTILINE
+    )
+    assert set(re.findall(r"`([\w-]+)`", " ".join(table))) == extras - {"dev", "trt"}, "but those of developers"
 
 
 def test_the_client_is_pure_python_with_the_contract_inside(client: Path):

@@ -1,4 +1,4 @@
-"""The release workflow, the pinned base image and the statements about vulnerabilities, as far as they can be checked
+"""The release workflow, the pinned images and the statements about vulnerabilities, as far as they can be checked
 without a forge."""
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import yaml
 from tests.packages.clean_environment import ROOT, run
 
 WORKFLOW = ROOT / ".github/workflows/release.yml"
-PIN, BASE, VEX = ROOT / "docker/pin.sh", ROOT / "docker/base-image", ROOT / "docker/vllm.openvex.json"
-DIGEST = "sha256:" + "0123456789abcdef" * 4
+PIN, DOCKERFILE, VEX = ROOT / "docker/pin.sh", ROOT / "Dockerfile", ROOT / "docker/vllm.openvex.json"
+DIGEST, SYNTAX_DIGEST = "sha256:" + "0123456789abcdef" * 4, "sha256:" + "fedcba9876543210" * 4
+PINNED = (f"docker/dockerfile:1@{SYNTAX_DIGEST}", f"python:3.11@{DIGEST}")
 JUSTIFICATIONS = {"vulnerable_code_not_in_execute_path", "vulnerable_code_cannot_be_controlled_by_adversary"}
 
 
@@ -72,28 +73,57 @@ def test_everything_that_is_published_is_attested():
     assert steps(uses="docker/build-push-action")[0]["with"]["provenance"] == "mode=max"
 
 
-def test_images_are_built_from_the_pinned_base_alone():
-    checked = [step["run"] for step in jobs()["check"]["steps"] if step.get("id") == "base"]
-    assert checked[0].startswith("docker/pin.sh --check\n")
+def test_a_release_builds_from_pinned_images_alone():
+    assert any(step.get("run") == "docker/pin.sh --check" for step in jobs()["check"]["steps"])
     assert "check" in jobs()["image"]["needs"]
+    subprocess.run([PIN, "--check"], check=True)
     for step in steps(uses="docker/build-push-action"):
-        assert "PYTHON_IMAGE=${{ needs.check.outputs.base-image }}" in step["with"]["build-args"]
+        assert "PYTHON_IMAGE" not in step["with"]["build-args"], "which would take the place of the pinned one"
 
 
-def test_the_base_image_is_the_dockerfiles_and_no_stage_has_another():
-    dockerfile = (ROOT / "Dockerfile").read_text()
-    (default,) = re.findall(r"^ARG PYTHON_IMAGE=(.*)$", dockerfile, re.MULTILINE)
-    assert BASE.read_text().strip().partition("@")[0] == default
-    stages = re.findall(r"^FROM (\S+)(?: AS (\S+))?$", dockerfile, re.MULTILINE)
+def test_every_image_that_an_overlay_names_is_published():
+    published = set(jobs()["publish-images"]["strategy"]["matrix"]["image"])
+    built = jobs()["image"]["strategy"]["matrix"]["include"]
+    assert {each["image"] for each in built} == published
+    for each in built:
+        assert each["image"] == "-".join(filter(None, (each["flavour"], each.get("add"))))
+        assert (ROOT / f"docker/locks/{'+'.join(each['image'].split('-'))}.txt").is_file()
+    overlays = [yaml.safe_load(path.read_text()) for path in ROOT.glob("k8s/overlays/*/kustomization.yaml")]
+    tags = {image["newTag"] for overlay in overlays for image in overlay["images"]} - {"dev", "dev-ray"}
+    assert {tag.partition("-")[2] for tag in tags} == published
+    for step in steps(uses="docker/build-push-action"):
+        assert "ADD=${{ matrix.add }}" in step["with"]["build-args"]
+
+
+def test_what_is_added_to_an_image_changes_nothing_that_it_has():
+    for path in ROOT.glob("docker/locks/*+*.txt"):
+        flavour = path.with_name(f"{path.stem.partition('+')[0]}.txt")
+        there, added = (
+            set(re.findall(r"^([a-z0-9][\w.-]*)==", each.read_text(), re.MULTILINE)) for each in (flavour, path)
+        )
+        assert added
+        assert not added & there
+
+
+def test_no_stage_of_the_dockerfile_has_an_image_that_is_not_pinned():
+    text = DOCKERFILE.read_text()
+    stages = re.findall(r"^FROM (\S+)(?: AS (\S+))?$", text, re.MULTILINE)
     own = {name for _, name in stages}
     assert {base for base, _ in stages} <= {"${PYTHON_IMAGE}", "scratch"} | own
+    assert set(re.findall(r"--(?:from|mount=\S*\bfrom)=(\w+)", text)) <= own
+    assert text.startswith("# syntax="), "BuildKit reads it on the first line only"
 
 
 @pytest.fixture
 def docker(tmp_path: Path) -> Path:
-    """A folder with a `docker` that answers with a digest, for the tag that it expects."""
+    """A folder with a `docker` that answers with a digest, for the tags that it expects."""
     (tmp_path / "docker").write_text(f'''#!/bin/sh
-[ "$*" = "buildx imagetools inspect python:3.11 --format {{{{.Manifest.Digest}}}}" ] && echo "{DIGEST}"
+[ "$1 $2 $3 $5 $6" = "buildx imagetools inspect --format {{{{.Manifest.Digest}}}}" ] || exit 1
+case $4 in
+python:3.11) echo "{DIGEST}" ;;
+docker/dockerfile:1) echo "{SYNTAX_DIGEST}" ;;
+*) exit 1 ;;
+esac
 ''')
     (tmp_path / "docker").chmod(0o755)
     return tmp_path
@@ -101,28 +131,46 @@ def docker(tmp_path: Path) -> Path:
 
 def pin(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     path = f"{folder}:{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "PIN_FILE": str(folder / "base")}
+    environment = {**os.environ, "PATH": path, "DOCKERFILE": str(folder / "Dockerfile")}
     return subprocess.run([PIN, *options], env=environment, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("before", ["python:3.11", f"python:3.11@sha256:{'f' * 64}"])
-def test_pinning_writes_the_digest_of_the_tag(docker: Path, before: str):
-    (docker / "base").write_text(f"{before}\n")
+def naming(folder: Path, syntax: str, base: str) -> str:
+    """Write a Dockerfile with these images. Returns its text."""
+    text = f"# syntax={syntax}\n# said of the base\nARG PYTHON_IMAGE={base}\nFROM ${{PYTHON_IMAGE}} AS builder\n"
+    (folder / "Dockerfile").write_text(text)
+    return text
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        ("docker/dockerfile:1", "python:3.11"),
+        (f"docker/dockerfile:1@sha256:{'e' * 64}", f"python:3.11@sha256:{'f' * 64}"),
+    ],
+)
+def test_pinning_writes_the_digests_of_the_tags_and_nothing_else(docker: Path, before: tuple[str, str]):
+    naming(docker, *before)
     assert pin(docker).returncode == 0
-    assert (docker / "base").read_text() == f"python:3.11@{DIGEST}\n"
+    written = (docker / "Dockerfile").read_text()
+    assert written == naming(docker, *PINNED)
     assert pin(docker, "--check").returncode == 0
-    assert pin(docker, "--print").stdout == f"python:3.11@{DIGEST}\n"
+    assert pin(docker, "--print").stdout.split() == list(PINNED)
 
 
-def test_a_tag_that_the_registry_does_not_have_changes_nothing(docker: Path):
-    (docker / "base").write_text("python:4\n")
+@pytest.mark.parametrize("images", [("docker/dockerfile:1", "python:4"), ("docker/dockerfile:2", "python:3.11")])
+def test_a_tag_that_the_registry_does_not_have_changes_nothing(docker: Path, images: tuple[str, str]):
+    before = naming(docker, *images)
     assert pin(docker).returncode != 0
-    assert (docker / "base").read_text() == "python:4\n"
+    assert (docker / "Dockerfile").read_text() == before
 
 
 @pytest.mark.parametrize("image", ["python:3.11", "python@sha256:12", f"python:3.11@{DIGEST}0", f"python@{DIGEST} x"])
-def test_a_base_without_a_whole_digest_is_refused(docker: Path, image: str):
-    (docker / "base").write_text(f"{image}\n")
+@pytest.mark.parametrize("place", [0, 1])
+def test_an_image_without_a_whole_digest_is_refused(docker: Path, image: str, place: int):
+    images = list(PINNED)
+    images[place] = image
+    naming(docker, *images)
     refused = pin(docker, "--check")
     assert refused.returncode == 1
     assert "docker/pin.sh" in refused.stderr

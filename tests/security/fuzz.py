@@ -197,13 +197,13 @@ async def multipart(data: bytes) -> None:
     boundary, body = data[:8], data[8:]
     header = (b"content-type", b"multipart/form-data; boundary=" + boundary)
     scope = {"type": "http", "method": "POST", "headers": [header], "app": None}  # as AccessMiddleware does
-    await _refused(_read_form(Request(scope, Body(_receive(body), _MAX_BYTES, 1.0)), _MAX_BYTES))
+    await _refused(_read_form(Request(scope, Body(scope, _receive(body), _MAX_BYTES, 1.0)), _MAX_BYTES))
 
 
 async def body(data: bytes) -> None:
     """A JSON body in any encoding, and its fields."""
     scope = {"type": "http", "method": "POST", "headers": [(b"content-type", b"application/json")]}
-    content = await _refused(read_json_object(scope, Body(_receive(data), _MAX_BYTES, 1.0)))
+    content = await _refused(read_json_object(scope, Body(scope, _receive(data), _MAX_BYTES, 1.0)))
     if content is not None:
         try:
             parse(content, ["fake"])

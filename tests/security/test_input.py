@@ -23,7 +23,7 @@ from mynah.v1 import speech_pb2, voices_pb2
 from service.access.keys import ApiKey, digest, write_keys
 from service.http import connection
 from service.http.frames import parse_text
-from service.http.requests import bounded_json
+from service.http.requests import Body, bounded_json, read_json_object
 from tests.security.attacked import attacked
 from tests.service.http.clients import http_serving
 from tests.service.serving import serving
@@ -59,6 +59,46 @@ def test_json_of_many_values_is_refused_before_it_is_parsed(read: Reading, text:
     monkeypatch.setattr(json, "loads", lambda _: pytest.fail("it was parsed"))
     with pytest.raises((ValueError, InvalidInput)):
         read(text)
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        (b"{'a': 1}", "is not JSON;"),
+        (b'{"a": "caf\xe9"}', "not text in UTF-8"),
+        (b'{"a": ' * 5000 + b"1" + b"}" * 5000, "nested too deeply"),
+        (b'{"a": ' + b"1" * 5000 + b"}", "too many digits"),
+        (b'{"a": [' + b'"",' * 7000 + b'""]}', "more than 6000 names and texts"),
+        (b'{"a": [' + b"1," * 20_000 + b"1]}", "more than 32768 characters beside its texts"),
+        (b"[]", "another JSON value"),
+    ],
+)
+async def test_a_refused_body_is_told_why(body: bytes, problem: str):
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body}
+
+    scope = {"headers": [(b"content-type", b"application/json")]}
+    with pytest.raises(InvalidInput, match=problem):
+        await read_json_object(scope, Body(scope, receive, 10**6, 1.0))
+    if problem != "not text in UTF-8":
+        with pytest.raises(InvalidInput, match=problem.rstrip(";")):
+            parse_text(body.decode())
+
+
+@pytest.mark.parametrize(
+    ("header", "value", "status"),
+    [("content-length", "99999999999", 413), ("content-encoding", "gzip", 415)],
+)
+@pytest.mark.parametrize("path", ["/v1/audio/speech", "/dev/captioned_speech", "/v1/voices"])
+async def test_a_body_is_refused_by_its_head(path: str, header: str, value: str, status: int):
+    form = "multipart/form-data; boundary=x" if path == "/v1/voices" else "application/json"
+    head = {"host": "localhost", "content-length": "10", "content-type": form} | {header: value}
+    lines = [f"POST {path} HTTP/1.1", *(f"{name}: {text}" for name, text in head.items()), "", ""]
+    async with http_serving(stall_timeout_s=60) as (at, _):
+        reader, writer = await asyncio.open_connection(*at.http.rsplit(":", 1))
+        writer.write("\r\n".join(lines).encode())
+        assert (await reader.readline()).startswith(f"HTTP/1.1 {status} ".encode())
+        writer.close()
 
 
 @pytest.mark.parametrize("value", ["a" * 20_000, '"\\' * 5000, "\U0001f600" * 20_000, "", "[{,:"])
@@ -144,7 +184,7 @@ async def test_a_handshake_with_other_bytes_than_ascii_is_refused(header: bytes,
         writer.write(head + b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n")
         answer = await reader.read()
         assert answer.startswith(b"HTTP/1.1 400")
-        assert (b"Invalid WebSocket handshake." in answer) == (method == b"GET")
+        assert (b"the headers of a WebSocket's handshake must be ASCII" in answer) == (method == b"GET")
         writer.close()
 
 

@@ -263,6 +263,17 @@ def test_a_handshake_with_other_bytes_than_ascii_is_refused(page: Visited, heade
         assert browser.recv(12) == b"HTTP/1.1 400"
 
 
+@pytest.mark.parametrize("refused", [b"POST", b"Content-Length: 1\r\n", b"x: y\r\n" * 200])
+def test_a_handshake_that_cannot_be_read_ends(page: Visited, refused: bytes):
+    address, _, port = page.host.partition(":")
+    with socket.create_connection((address, int(port)), 60) as browser:
+        head = HEAD.replace(b"/theme.css", SPEAK.encode())
+        head = head.replace(b"GET", b"POST") if refused == b"POST" else head + refused
+        browser.sendall(head + UPGRADE + b"\r\n")
+        answer = b"".join(iter(lambda: browser.recv(4096), b""))
+        assert answer.startswith(b"HTTP/1.1 400")
+
+
 def test_a_parameter_of_another_type_is_named_and_not_repeated(page: Visited):
     status, answer, _ = page.request("POST", "/mynah/voices?name=a&consent=perhaps", b"abc")
     assert (status, json.loads(answer)["field"]) == (400, "consent")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,50 @@ async def test_the_oldest_idle_connection_makes_room_and_busy_ones_stay():
         assert listener.connections <= 3
         for _, other in others:
             other.close()
+
+
+_HANDSHAKE = (
+    b"GET /v1/stream HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+)
+
+
+async def test_a_websocket_that_sends_nothing_makes_room():
+    async with http_serving() as (at, client):
+        at.server.http_listener.max_connections = 2
+        sockets = [await connection(at.http, _HANDSHAKE + b"\r\n") for _ in range(2)]
+        for reader, _ in sockets:
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+        assert (await client.get("/readyz")).status_code == 200
+        assert await ended(sockets[0][0])
+        for _, writer in sockets:
+            writer.close()
+
+
+@pytest.mark.parametrize(
+    ("head", "problem"),
+    [
+        (_HANDSHAKE.replace(b"GET", b"POST"), "must be a GET request"),
+        (_HANDSHAKE + b"Content-Length: 1\r\n", "body"),
+        (_HANDSHAKE + b"x: y\r\n" * 200, "too many HTTP headers"),
+        (_HANDSHAKE.replace(b": 13", b": 12"), "Sec-WebSocket-Version"),
+        (b"GET / HTTP/1.1\r\n", "Host"),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: x\r\n", "Transfer-Encoding"),
+        (b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n", "Content-Length"),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nx: " + b"y" * 70_000, "too long"),
+        (b"CONNECT localhost:1 HTTP/1.1\r\nHost: localhost\r\n", "CONNECT"),
+        (b"nonsense", "request line"),
+    ],
+)
+async def test_what_is_not_http_is_answered_with_a_typed_error(head: bytes, problem: str):
+    async with http_serving() as (at, _):
+        answer = await answer_to(at.http, head + b"\r\n\r\n")
+    status, _, body = answer.partition(b"\r\n\r\n")
+    assert 400 <= int(status.split()[1]) < 600
+    assert b"content-type: application/json" in status.lower()
+    error = json.loads(body)["error"]
+    assert problem in error["message"]
+    assert error["code"] in {"REQUEST_INVALID", "METHOD_NOT_ALLOWED"}
 
 
 async def test_a_silent_tls_client_makes_room(tmp_path: Path):

@@ -98,8 +98,6 @@ def test_the_flag_of_models_may_be_given_several_times():
     assert [each.model for each in config.engine_configs()] == ["turbo", "owner/pack@c0ffee", "./a=b"]
     assert config.model_names() == ("", "de", "")
     assert config == read_config([], {"MYNAH_MODEL": "turbo, de=owner/pack@c0ffee, ./a=b"})
-    with pytest.raises(ConfigError, match="it must be one model"):
-        config.engine_config()
 
 
 def test_a_switch_needs_no_value_as_a_flag():
@@ -177,22 +175,21 @@ def test_the_clients_variables_are_ignored():
 
 def test_the_engine_gets_its_part():
     config = build_config(model=("nano",), device="cpu", threads=2, max_streams=5, cache_dir=Path("/c"), weights_seed=9)
-    assert config.engine_config() == EngineConfig(
-        model="nano", device="cpu", threads=2, max_streams=5, cache_dir=Path("/c"), weights_seed=9
-    )
+    expected = EngineConfig(model="nano", device="cpu", threads=2, max_streams=5, cache_dir=Path("/c"), weights_seed=9)
+    assert config.engine_configs() == (expected,)
 
 
 def test_the_engines_memory_and_sequence_lengths_can_be_set():
     flags = ["--gpu-memory-utilization", "0.6", "--cuda-graphs", "off", "--max-positions", "1800"]
-    engine = read_config([*flags, "--max-text-chars-per-segment", "120"], {}).engine_config()
+    engine = read_config([*flags, "--max-text-chars-per-segment", "120"], {}).engine_configs()[0]
     assert (engine.gpu_memory_utilization, engine.cuda_graphs) == (0.6, False)
     assert (engine.max_positions, engine.max_text_chars_per_segment) == (1800, 120)
 
 
 def test_an_engine_is_built_for_enough_streams_before_its_capacity_is_measured():
-    assert read_config(["--max-streams", "auto"], {}).engine_config().max_streams >= 16
-    assert read_config(["--device", "cuda:0"], {}).engine_config().max_streams == 64
-    assert read_config(["--device", "cpu"], {}).engine_config().max_streams == 16
+    assert read_config(["--max-streams", "auto"], {}).engine_configs()[0].max_streams >= 16
+    assert read_config(["--device", "cuda:0"], {}).engine_configs()[0].max_streams == 64
+    assert read_config(["--device", "cpu"], {}).engine_configs()[0].max_streams == 16
 
 
 def test_help_names_every_option(capsys: pytest.CaptureFixture[str]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from engines.text.english.numbers import cardinal, ordinal, roman, spelled, year
-from engines.text.english.rule import Rule, rule, said, words_of
+from engines.text.english.rule import INNER_STOP, Rule, rule, said, words_of
 
 _TITLES = {
     "Dr": "Doctor",
@@ -280,8 +280,8 @@ RULES: tuple[Rule, ...] = (
     rule(rf"(?<!\w)(?P<lines>{'|'.join(_LINES)})(?P<scan>[pi])(?!\w)", lambda m: f"{_LINES[m['lines']]} {m['scan']}"),
     # abbreviations
     rule(rf"(?<!\w)(?P<word>{_NUMBERED_WORDS})(?=\s?\d)", lambda match: _NUMBERED[match["word"]]),
-    rule(rf"(?<!\w)(?P<title>{'|'.join(_TITLES)})\.(?=\s(?:[A-Z]|and\s|&\s))", _title, needs="."),
-    rule(r"(?<!\w)(?<![A-Za-z] )St\.(?=\s[A-Z])", said("Saint"), needs="."),
+    rule(rf"(?<!\w)(?P<title>{'|'.join(_TITLES)})\.(?=\s(?:[A-Z]|and\s|&\s))", _title, needs=INNER_STOP),
+    rule(r"(?<!\w)(?<![A-Za-z] )St\.(?=\s[A-Z])", said("Saint"), needs=INNER_STOP),
     rule(
         rf"(?<=[\w,] )(?P<name>{'|'.join(_AFTER_A_NAME)})(?P<dot>\.)"
         r"(?=\s[a-z]|\s(?:[NS][EW]?|[EW])\b|,|\s*\Z|[\"'”’)])",
@@ -293,7 +293,7 @@ RULES: tuple[Rule, ...] = (
     rule(r"(?<!\w)(?P<formula>(?:[A-Z][a-z]?[₀-₉]*)+)(?!\w)", _formula, needs="₀₁₂₃₄₅₆₇₈₉"),
     rule(r"(?<![\w-])(?P<letters>[A-Z]{2,6})(?P<parts>(?:-\d{2,}){2,})(?![\w-])", _numbered_code, needs="-"),
     rule(r"(?<=\b[Tt]he )US(?![\w$&])", lambda match: None if _is_shouted(match.string) else "U S", needs="U"),
-    rule(r"(?<![\w.])(?:[A-Za-z]\.){2,}(?!\w)", _dotted, needs="."),
+    rule(r"(?<![\w.])(?:[A-Za-z]\.){2,}(?!\w)", _dotted, needs=INNER_STOP),
     rule(
         r"(?<![\w'’])(?P<letters>[A-Z]{1,6})-?(?P<number>\d{1,4})(?P<rest>[A-Za-z])?(?![\w])(?!\.\d)",
         _with_number,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from engines.text.english.numbers import cardinal, spelled
-from engines.text.english.rule import Rule, rule, said, words_of
+from engines.text.english.rule import INNER_STOP, Rule, rule, said, words_of
 
 _MAX_PATH_CHARS = 40  # a longer one is not worth hearing: the name of the site is
 _DOMAINS = (
@@ -156,7 +156,7 @@ RULES: tuple[Rule, ...] = (
     rule(
         rf"(?<![\w.@/])(?P<host>www\.{_HOST}[A-Za-z]{{2,}}|{_HOST}(?:{_DOMAINS}))(?P<path>{_PATH})(?![\w@-])(?<![.,])",
         _web_or_file,
-        needs=".",
+        needs=INNER_STOP,
     ),
     rule(
         rf"(?<![\w.])(?P<lead>[vV](?=\d))?{_VERSION}"
@@ -165,13 +165,17 @@ RULES: tuple[Rule, ...] = (
     ),
     rule(r"(?<![\w.])(?P<lead>[vV])(?P<number>\d+(?:\.\d+)?)(?![\w]|\.\d)", _dotted_number),
     rule(r"(?:(?<=\bPython )|(?<=[vV]ersion ))(?P<lead>)(?P<number>\d+\.\d+)(?!\w)", _dotted_number),
-    rule(r"(?<![\w.])(?P<name>Node|Vue|Next|Nuxt|Three|React|Express)\.(?P<ending>js)\b", _framework, needs="."),
+    rule(r"(?<![\w.])(?P<name>Node|Vue|Next|Nuxt|Three|React|Express)\.(?P<ending>js)\b", _framework, needs=INNER_STOP),
     rule(rf"(?<![\w/.@])(?:[\w-]+/)+[\w-]*\.?(?:{_EXTENSIONS})\b(?!\.\w)", _path, needs="/"),
     rule(rf"(?<![\w/.@])(?:\.{{1,2}}/)+(?:[\w-]+/)*[\w-]*\.?(?:{_EXTENSIONS})\b(?!\.\w)", _path, needs="/"),
     rule(r"(?<![\w/.<])/(?:[\w.-]+/)+[\w.-]*\w|(?<![\w/.])/(?:etc|usr|var|home|tmp|bin|opt)\b", _path, needs="/"),
-    rule(rf"(?<![\w/.@])(?P<name>[\w-]+(?:\.[A-Za-z][\w-]*)*)\.(?P<ending>{_EXTENSIONS})\b(?!\.\w)", _file, needs="."),
+    rule(
+        rf"(?<![\w/.@])(?P<name>[\w-]+(?:\.[A-Za-z][\w-]*)*)\.(?P<ending>{_EXTENSIONS})\b(?!\.\w)",
+        _file,
+        needs=INNER_STOP,
+    ),
     rule(r"(?<!\w)[A-Za-z][A-Za-z0-9]*(?:_[A-Za-z0-9]+)+(?!\w)", lambda match: _name(match[0]), needs="_"),
     rule(r"(?<=\s)-(?P<flag>[A-Za-z]|rf)(?=[.,;)]?(?:\s|\Z))", lambda match: f"dash {match['flag']}", needs="-"),
     rule(r"(?<![\w-])--(?P<name>[a-z][\w-]*)", lambda match: f"dash dash {_name(match['name'])}", needs="-"),
-    rule(r"(?<!\w)\.NET\b", said("dot net"), needs="."),
+    rule(r"(?<!\w)\.NET\b", said("dot net"), needs=INNER_STOP),
 )

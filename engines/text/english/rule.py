@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 # Before and after a number: no letter or digit, and no part of another number.
@@ -15,9 +15,7 @@ DASH = r"\s?[-–—]\s?"
 
 
 DIGITS = "0123456789"
-
-
-DIGITS = "0123456789"
+INNER_STOP = ("a stop inside",)  # a full stop with anything but white space behind it
 
 
 @dataclass(frozen=True)
@@ -25,7 +23,8 @@ class Rule:
     """`speak` returns what is said for a match, or None if a later rule reads it. With a group `claim` the match is
     that group, and the rest is only looked at.
 
-    `needs`: a text with none of these characters has no match, and costs nothing; empty if any may have one.
+    `needs`: a text with none of these signs has no match, and costs nothing; empty if any may have one. A sign is a
+    character, or that of INNER_STOP.
     """
 
     pattern: re.Pattern[str]
@@ -33,9 +32,16 @@ class Rule:
     needs: frozenset[str]
 
 
-def rule(pattern: str, speak: Callable[[re.Match[str]], str | None], needs: str = DIGITS, flags: int = 0) -> Rule:
+def rule(
+    pattern: str, speak: Callable[[re.Match[str]], str | None], needs: Iterable[str] = DIGITS, flags: int = 0
+) -> Rule:
     """Returns the rule of a pattern."""
     return Rule(re.compile(pattern, flags), speak, frozenset(needs))
+
+
+def signs_of(text: str) -> frozenset[str]:
+    """Returns what `needs` of rules are compared with."""
+    return frozenset((*text, *INNER_STOP) if "." in text.rstrip()[:-1] else text)
 
 
 def said(words: str) -> Callable[[re.Match[str]], str]:

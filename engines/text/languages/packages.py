@@ -21,7 +21,7 @@ class Package:
 
 
 PACKAGES = {
-    "he": Package("dicta_onnx", "dicta-onnx", "mynah-speech-server[lang-he]"),
+    "he": Package("dicta_onnx", "dicta-onnx", "pip install --no-deps dicta-onnx==1.0.9"),  # it pins onnxruntime
     "ja": Package("pykakasi", "pykakasi", "mynah-speech-server[lang-ja]"),
     "ru": Package("russian_text_stresser", "russian-text-stresser", "github.com/Vuizur/add-stress-to-epub"),
     "zh": Package("spacy_pkuseg", "spacy-pkuseg", "mynah-speech-server[lang-zh]"),

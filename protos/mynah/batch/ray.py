@@ -78,14 +78,19 @@ class HowToSpeak:
 
 
 def speak(
-    lines: Any, output: str, engines: Engines | None = None, how: HowToSpeak | None = None, *, lines_per_block: int = 1
+    lines: Any,
+    output: str,
+    engines: Engines | None = None,
+    how: HowToSpeak | None = None,
+    *,
+    blocks_at_once: int | None = None,
 ) -> Any:
     """Returns the dataset of what became of the lines, made as it is read.
 
     lines: a ray.data.Dataset; each row has `line`, a line of a script (see `mynah batch`) with a name
     output: a folder that all machines see, or a URL of fsspec such as s3://bucket/folder
-    lines_per_block: how many lines each block of the dataset holds at least; an actor is given no more blocks than keep
-        it busy, so that one that comes up late finds some left
+    blocks_at_once: how many blocks of the dataset an actor is given at once; by default as many as keep it busy where a
+        block has one line. What it is given, an actor that comes up late does not find (see ray_blocks.py)
 
     A row of the result has `name`; `record`, what `mynah batch` writes to its manifest, as JSON; `error`, as JSON too:
     reason, code and message; and `worker`, HOST:PID. One of `record` and `error` is empty. An error with the code STOP
@@ -95,7 +100,7 @@ def speak(
 
     engines, how = engines or Engines(), how or HowToSpeak()
     size = engines.count or room_for(engines)
-    blocks = math.ceil(engines.jobs / lines_per_block) + 1  # that an actor works on, the next one included
+    blocks = blocks_at_once or engines.jobs + 1
     compute = ray.data.ActorPoolStrategy(
         min_size=engines.count or 1,
         max_size=size,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,14 +11,13 @@ from pathlib import Path
 
 from mynah.batch.journal import Journal
 from mynah.batch.ray import Engines, HowToSpeak, room_for, speak
+from mynah.batch.ray_blocks import blocks_of
 from mynah.batch.run import FAILED, Progress, failures_as_lines
 from mynah.batch.script import Item
 from mynah.batch.store import Store, open_store
 from mynah.client.errors import InvalidArgument, ServerError, Unavailable, of_code
 
 LOCAL = "local"  # as an address: a cluster of this machine, for this run
-_ROWS_AT_ONCE = 16  # of one block; Ray Data's own limit for rows of an async stage
-_BLOCKS_OF_ACTOR = 4  # at least, where there are enough lines, so that actors end together
 _STARTS = 4  # of a local cluster, which Ray gives up after half a minute on a busy machine
 _OBJECT_STORE_BYTES = 200_000_000  # of a local cluster: text and records are small
 
@@ -60,15 +58,13 @@ def _rows(items: Sequence[Item], output: str, engines: Engines, how: HowToSpeak)
     from ray.exceptions import RayError
 
     longest_first = sorted(items, key=lambda item: -len(item.text))  # so that no long one is left for the end
-    actors = engines.count or room_for(engines)
-    rows = max(1, min(_ROWS_AT_ONCE, len(items) // (_BLOCKS_OF_ACTOR * actors)))
-    lines = ray.data.from_items(
-        [{"line": item.line} for item in longest_first], override_num_blocks=math.ceil(len(items) / rows)
-    )
+    blocks = blocks_of(len(items), engines.count or room_for(engines), engines.jobs)
+    lines = ray.data.from_items([{"line": item.line} for item in longest_first], override_num_blocks=blocks.count)
     try:
-        yield from speak(
-            lines, output, engines, how, lines_per_block=len(items) // math.ceil(len(items) / rows)
-        ).iter_rows()
+        done = speak(lines, output, engines, how, blocks_at_once=blocks.at_once)
+        # nothing is fetched ahead: a block would be read when the one behind it is done, and polled for meanwhile
+        for block in done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            yield from block.to_pylist()
     except RayError as error:
         message = f"Ray ended the run: {str(error).strip().splitlines()[-1]} Run the same command again to go on."
         raise ServerError(message, reason="RAY_FAILED") from error

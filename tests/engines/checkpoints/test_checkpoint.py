@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,13 +18,14 @@ import pytest
 from engines.checkpoints.checkpoint import (
     CANGJIE_FILE,
     EMBEDDED,
+    PUBLISHED,
     Checkpoint,
     default_cache_dir,
     open_checkpoint,
     open_folder,
     verify,
 )
-from engines.checkpoints.hub import HubUnreachable
+from engines.checkpoints.hub import HubUnreachable, NoSuchRevision
 from engines.checkpoints.random_checkpoint import materialise
 from engines.checkpoints.random_tokenizer import TAGS, write_tokenizer
 from engines.checkpoints.tensor_file import write_tensors
@@ -141,8 +143,44 @@ def test_a_pinned_revision_is_asked_of_the_cache_and_of_the_hub(tmp_path: Path) 
     hub = ScriptedHub(tmp_path / "hub")
     assert opened("turbo@0123abc", tmp_path, hub=hub).spec is TURBO
     assert hub.revisions == ["0123abc", "0123abc"]
-    opened("nano", tmp_path, hub=hub)
-    assert hub.revisions[2:] == [None, None]
+    opened("nano@main", tmp_path, hub=hub)
+    assert hub.revisions[2:] == ["main", "main"]
+
+
+@pytest.mark.parametrize("model", PUBLISHED)
+def test_a_models_name_is_a_commit(model: str, tmp_path: Path) -> None:
+    hub = ScriptedHub(tmp_path / "hub")
+    checkpoint = opened(model, tmp_path, hub=hub)
+    assert (checkpoint.spec.name, checkpoint.notice) == (model, "")
+    assert hub.revisions == [PUBLISHED[model].commit] * 2
+    assert re.fullmatch("[0-9a-f]{40}", PUBLISHED[model].commit)
+
+
+class NewestOnly(ScriptedHub):
+    """Has the main branch alone, in its cache and, without `error`, to download."""
+
+    def cached(self, repo_id: str, files: Sequence[str], revision: str | None = None) -> list[Path]:
+        return [] if revision else super().cached(repo_id, files, revision)
+
+    def download(self, repo_id: str, files: Sequence[str], revision: str | None = None) -> Path:
+        if revision and not self.error:
+            raise NoSuchRevision(repo_id, revision)
+        return super().download(repo_id, files, revision)
+
+
+def test_weights_of_another_commit_are_served_with_a_notice(tmp_path: Path) -> None:
+    mirror = NewestOnly(tmp_path / "hub")
+    newest = opened("nano", tmp_path, hub=mirror)
+    for word in ("chatterbox-nano", PUBLISHED["nano"].commit[:12], "no such revision", "nano@main"):
+        assert word in newest.notice
+    with pytest.raises(NoSuchRevision, match="no revision 'v9'"):
+        opened("nano@v9", tmp_path, hub=mirror)
+
+    folder = fill_folder(tmp_path / "old", NANO)
+    offline = NewestOnly(tmp_path, [folder], HubUnreachable("a/b", "ConnectTimeout"))
+    old = opened("nano", tmp_path, hub=offline)
+    assert old.folder == folder
+    assert "ConnectTimeout" in old.notice
 
 
 @pytest.mark.parametrize("model", ["turbo@", "tiny@main", "auto@main", "@main"])
@@ -211,7 +249,7 @@ def test_a_revision_follows_an_at_sign(tmp_path: Path) -> None:
     hub.names = ("t3_cfg.safetensors", "README.md")
     for model in ("standard@0a1b2c", "someone/finetune@v1.2", "standard:someone/finetune@refs/pr/3", "standard"):
         assert opened(model, tmp_path, hub=hub).spec == STANDARD
-    assert list(dict.fromkeys(hub.revisions)) == ["0a1b2c", "v1.2", "refs/pr/3", None]
+    assert list(dict.fromkeys(hub.revisions)) == ["0a1b2c", "v1.2", "refs/pr/3", PUBLISHED["standard"].commit]
 
 
 def test_a_repository_with_several_models_needs_the_name_of_one(tmp_path: Path) -> None:

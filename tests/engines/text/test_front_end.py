@@ -7,7 +7,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from engines.text.dictionary import Dictionary, Entry
-from engines.text.front_end import FrontEnd
+from engines.text.english import RULES
+from engines.text.english.rule import signs_of
+from engines.text.front_end import _NEEDED, FrontEnd, _claims, _rules_for
 from engines.text.normalize import clean
 from engines.text.reading import Claim, Reading, replaced
 from tests.engines.text.front_end_cases import CASES, folded
@@ -28,6 +30,12 @@ def test_the_table_has_at_least_300_cases() -> None:
 @pytest.mark.parametrize("written", CASES)
 def test_a_text_is_read_as_the_table_says(written: str) -> None:
     assert folded(clean(FRONT_END.read(written).spoken)) == folded(CASES[written])
+
+
+@pytest.mark.parametrize("written", CASES)
+def test_a_rule_that_a_text_does_not_need_reads_nothing_of_it(written: str) -> None:
+    not_needed = set(RULES).difference(_rules_for(signs_of(written) & _NEEDED))
+    assert not [each.pattern for each in not_needed if list(_claims(each, written))]
 
 
 def check_spans(reading: Reading) -> None:

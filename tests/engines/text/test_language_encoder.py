@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from engines.checkpoints.random_tokenizer import write_random_tokenizer
@@ -125,6 +127,17 @@ def test_the_bound_on_speech_is_far_above_slow_speech(
 def test_words_of_a_stream_are_measured_in_tokens(multilingual: LanguageEncoder) -> None:
     assert multilingual.count_tokens(" the") == 2
     assert multilingual.count_tokens("世界") >= 10
+
+
+@settings(deadline=None)
+@given(
+    st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=40), st.sampled_from(["", " "])
+)
+def test_ascii_text_has_no_more_tokens_than_characters(
+    standard: LanguageEncoder, multilingual: LanguageEncoder, word: str, before: str
+) -> None:
+    for each in (standard, multilingual):
+        assert each.count_tokens(before + word) <= len(before + word)
 
 
 def test_a_damaged_tokenizer_is_named(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engines.checkpoints.checkpoint import EMBEDDED
@@ -127,3 +127,11 @@ def test_too_long_text_and_half_a_surrogate_pair_are_refused() -> None:
 def test_the_counts_of_words_add_up(tiny: TextEncoder, words: list[str]) -> None:
     text = "".join(words)
     assert sum(map(tiny.count_tokens, words)) >= tiny.count_tokens(text)
+
+
+@settings(deadline=None)
+@given(
+    st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=40), st.sampled_from(["", " "])
+)
+def test_ascii_text_has_no_more_tokens_than_characters(tiny: TextEncoder, word: str, before: str) -> None:
+    assert tiny.count_tokens(before + word) <= len(before + word)

@@ -112,8 +112,13 @@ async def test_say_and_batch_name_their_model(tmp_path: Path):
     script, second = tmp_path / "lines.jsonl", FakeEngine(MULTI, model="multi")
     script.write_text("\n".join(map(json.dumps, [{"text": "One."}, {"text": "Two.", "settings": {"model": "fake"}}])))
     async with serving(others=[second]) as at:
-        shown = dict(line.split(":", 1) for line in (await cli(at, "info")).out.decode().splitlines())
-        assert shown["models"].strip() == "fake, multi"
+        of_server, of_second = (await cli(at, "info")).out.decode().split("\n\n")
+        shown = dict(line.split(":", 1) for line in of_server.splitlines())
+        assert (shown["models"].strip(), "languages" in shown) == ("fake, multi", True)
+        shown = dict(line.split(":", 1) for line in of_second.splitlines())
+        assert shown["model"].strip() == "multi (random weights)"
+        assert "cfg-weight 0.5" in shown["defaults"]
+        assert " de, " in shown["languages"]
         said = await cli(at, "say", "Hi.", "-o", str(tmp_path / "out.wav"), "--model", "multi", "--cfg-weight", "0.3")
         assert (said.status, second.opened_streams, at.engine.opened_streams) == (0, 1, 0)
         done = await cli(at, "batch", str(script), "-o", str(tmp_path / "out"), "--jobs", "1", "--model", "multi")

@@ -16,6 +16,7 @@ from mynah.batch.run import Spoken
 from mynah.batch.script import Item, read_script
 from mynah.batch.stream_speaker import StreamSpeaker
 from mynah.client.stream import SpeechStream
+from service import engine_loader
 from service.bulk import engine as bulk_engine
 from service.bulk.engine import Engine, configuration
 from tests.service.serving import serving
@@ -24,7 +25,7 @@ from tests.service.serving import serving
 @asynccontextmanager
 async def bulk(patch: pytest.MonkeyPatch, script: Script | None = None) -> AsyncIterator[tuple[Engine, FakeEngine]]:
     fake = FakeEngine(script, max_streams=4)
-    patch.setattr(bulk_engine, "load_engine", lambda config: fake)
+    patch.setattr(engine_loader, "load_engine", lambda *of: fake)
     patch.setattr(bulk_engine.logs, "configure", lambda *_: None)  # the tests' own stays
     engine = Engine({"voices_dir": "memory"}, jobs=4, threads=1)
     await engine.open()
@@ -129,6 +130,25 @@ async def test_a_line_has_the_same_bytes_alone_and_in_company():
     await engine.close()
 
 
+async def test_a_line_chooses_its_model():
+    """The shipped model twice, by two names."""
+    options = {"model": "one=tiny,two=tiny", "device": "cpu", "voices_dir": "memory"}
+    engine = Engine(options, jobs=2, threads=1)
+    await engine.open()
+    speaker = StreamSpeaker(engine.stream)
+    of = {name: line(TEXTS[2], settings={"seed": 1, "model": name}) for name in ("one", "two", "three")}
+    assert (await speaker.speak(of["one"])).pcm == (await speaker.speak(of["two"])).pcm
+    missing = await outcome(speaker, of["three"])
+    assert isinstance(missing, mynah.MynahError)
+    assert (missing.reason, "allowed names are one, two" in str(missing)) == ("MODEL_NOT_FOUND", True)
+    await engine.close()
+
+
+def test_two_models_have_two_names():
+    with pytest.raises(mynah.InvalidArgument, match="model is given twice as 'tiny'"):
+        Engine({"model": "tiny,tiny=random:tiny", "device": "cpu", "voices_dir": "memory"}, jobs=1, threads=1)
+
+
 TEXTS = (
     "The old train leaves at seven.", "We can meet on 3 May.", "Bring a warm coat!", "It costs $5 now.",
     "She read it twice.", "Two of them came back.",
@@ -141,17 +161,17 @@ TEXTS = (
 def test_options_go_before_variables_and_variables_before_defaults():
     environment = {"MYNAH_MODEL": "nano", "MYNAH_THREADS": "3", "MYNAH_DECODE": "cached", "PATH": "/bin"}
     config = configuration({"model": "turbo"}, jobs=7, threads=2, environment=environment)
-    engine = config.engine_config()
+    engine = config.engine_configs()[0]
     assert (engine.model, engine.threads, engine.decode, engine.max_streams) == ("turbo", 3, "cached", 7)
-    defaults = configuration({}, jobs=1, threads=2, environment={}).engine_config()
+    defaults = configuration({}, jobs=1, threads=2, environment={}).engine_configs()[0]
     assert (defaults.threads, defaults.strict_reference) == (2, True), "nothing depends on this machine's speed"
-    measured = configuration({"strict_reference": "off"}, jobs=1, threads=2, environment={}).engine_config()
+    measured = configuration({"strict_reference": "off"}, jobs=1, threads=2, environment={}).engine_configs()[0]
     assert not measured.strict_reference
 
 
 def test_lines_share_calls_on_a_gpu_alone():
     def max_batch(**options: str) -> int | None:
-        return configuration(options, jobs=1, threads=1, environment={}).engine_config().max_batch
+        return configuration(options, jobs=1, threads=1, environment={}).engine_configs()[0].max_batch
 
     assert (max_batch(device="cpu"), max_batch(device="cuda"), max_batch(device="cpu", max_batch="4")) == (1, None, 4)
 
