@@ -643,6 +643,7 @@ CASES: dict[str, str] = {
     "a 5K race": "a five K race",
     "Open ./src/main.rs now.": "Open dot slash src slash main dot R S now.",
     "max. 3 at avg. speed": "maximum three at average speed",
+    "~~~gone~~~ again": "gone again",
 }
 
 
