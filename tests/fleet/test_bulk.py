@@ -102,6 +102,14 @@ def test_engines_understand_the_overlay_s_settings(manifests: list[Manifest]):
     assert config.http_listen is None
 
 
+def test_the_object_stores_are_within_the_memory_volumes(job: Manifest):
+    spec = job["spec"]["rayClusterSpec"]
+    for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+        (memory,) = (v["emptyDir"] for v in group["template"]["spec"]["volumes"] if v["name"] == "memory")
+        assert memory["medium"] == "Memory"
+        assert int(group["rayStartParams"]["object-store-memory"]) < 2**30 * number(memory["sizeLimit"])
+
+
 def test_nothing_reaches_the_cluster_without_a_token(job: Manifest):
     assert job["spec"]["rayClusterSpec"]["authOptions"] == {"mode": "token"}
 
