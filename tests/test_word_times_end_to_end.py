@@ -166,3 +166,18 @@ def test_the_command_line(served: Served, tmp_path: Path):
     assert served.run(say) == 0
     lines = subtitles.read_text().splitlines()
     assert [lines[2], lines[6]] == ["The old train leaves at seven.", "Bring a warm coat!"]
+
+
+@pytest.mark.parametrize("text", ["It costs $1,234.56.", "See docs.example.com/a_b/c/d."])
+def test_the_guard_lets_a_last_word_be_spoken_to_its_end(text: str, served: Served):
+    async def speak() -> None:
+        async with mynah.Client(served.grpc) as client:
+            stream = client.stream(word_guard=True, sampling=mynah.Sampling(seed=5))
+            async with stream:
+                await stream.send(text)
+                await stream.end()
+                done = [event async for event in stream.events() if isinstance(event, mynah.SegmentDone)]
+        assert [each.word_guard for each in done] == [None]
+        assert done[0].samples > 3.2 * 24_000
+
+    served.run(speak)

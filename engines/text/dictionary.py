@@ -126,7 +126,7 @@ def check(entry: Entry) -> None:
         )
     if len(respelling) > MAX_RESPELLING_CHARS or not _has_words(respelling):
         allowed = f"at most {MAX_RESPELLING_CHARS} characters with a letter or a digit"
-        raise _invalid(f"the respelling of {word!r}, {respelling[:40]!r},", allowed)
+        raise _invalid(f"the respelling {respelling[:40]!r} of {word!r}", allowed)
 
 
 def check_count(count: int, max_entries: int = MAX_ENTRIES) -> None:

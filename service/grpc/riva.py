@@ -133,10 +133,12 @@ class RivaService:
         stream_id = new_stream_id()
         origin = origin_of(context, _SURFACE)
         audio, max_bytes = bytearray(), self._policy.max_unary_answer_bytes
-        words = _WordTimings()
+        words, spoken = _WordTimings(), list[str]()
 
         async def collect(**event: Any) -> None:
             words.add(event)
+            if "segment_started" in event and event["segment_started"].text:
+                spoken.append(event["segment_started"].spoken_text)
             if "audio" in event:
                 audio.extend(event["audio"].data)
                 if len(audio) > max_bytes:
@@ -148,7 +150,9 @@ class RivaService:
                 _check_length(request, max_bytes)
                 speech_handler = await self._handler(request, origin)
                 await speech_handler.synthesize(stream_id, synthesis, collect, origin)
-        meta = riva_tts_pb2.SynthesizeSpeechResponseMetadata(text=request.text, words=words.take())
+        meta = riva_tts_pb2.SynthesizeSpeechResponseMetadata(
+            text=request.text, processed_text=" ".join(spoken), words=words.take()
+        )
         return riva_tts_pb2.SynthesizeSpeechResponse(audio=bytes(audio), meta=meta, id=request.id)
 
     async def SynthesizeOnline(self, requests: AsyncIterator[Any], context: Context) -> None:
@@ -259,18 +263,20 @@ class _Answer:
 
     def __init__(self, writer: CallWriter, request_id: Any) -> None:
         self._writer, self._request_id = writer, request_id
-        self._text = ""  # of the segment that the next chunk belongs to
+        self._text = self._spoken = ""  # of the segment that the next chunk belongs to
         self._words = _WordTimings()
 
     async def send(self, **event: Any) -> None:
         if "opened" in event:
             await self._writer.open()
         if "segment_started" in event:
-            self._text = event["segment_started"].text
+            self._text, self._spoken = event["segment_started"].text, event["segment_started"].spoken_text
         self._words.add(event)
         if "audio" not in event and "words" not in event:
             return
-        meta = riva_tts_pb2.SynthesizeSpeechResponseMetadata(text=self._text, words=self._words.take())
+        meta = riva_tts_pb2.SynthesizeSpeechResponseMetadata(
+            text=self._text, processed_text=self._spoken, words=self._words.take()
+        )
         audio = event["audio"].data if "audio" in event else b""
         await self._writer.write(riva_tts_pb2.SynthesizeSpeechResponse(audio=audio, meta=meta, id=self._request_id))
 

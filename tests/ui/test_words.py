@@ -62,5 +62,25 @@ def test_subtitles_can_be_downloaded(name: str, timed: Visitor):
     assert started.value.suggested_filename.endswith(f".{name.lower()}")
     assert text.startswith("1\n00:00:0" if name == "SRT" else "WEBVTT\n\n00:00:0")
     assert text.count(" --> ") == 2
-    assert "morning 😀 to you" in text
-    assert "The train leaves now" in text
+    assert "Good morning 😀 to you.\n" in text
+    assert "The train leaves now.\n" in text
+
+
+def test_subtitles_have_no_marks_of_markdown(timed: Visitor):
+    text = timed.evaluate(
+        """async () => {
+          const { Recording } = await import("./mynah/static/player/recording.js");
+          const { subtitles } = await import("./mynah/static/player/subtitles.js");
+          const recording = new Recording("a", { text: "" });
+          recording.addText("Oh 😀. **See** [it](x.org)!");
+          const spans = [[0, 2], [5, 7], [8, 9], [11, 19]].map(([written_start, written_end]) =>
+            ({ written_start, written_end, spoken_start: written_start, spoken_end: written_start }));
+          const event = { segment_index: 1, offset_samples: 0, text: "**See** [it](x.org)!", spoken_spans: spans };
+          recording.startSegment(event);
+          const words = [[2, 5], [9, 11]].map(([start_char, end_char]) =>
+            ({ start_char, end_char, start_samples: start_char, end_samples: end_char }));
+          recording.addWords({ segment_index: 1, words });
+          return subtitles(recording, "srt");
+        }"""
+    )
+    assert text == "1\n00:00:00,000 --> 00:00:00,000\nSee it!\n\n"

@@ -188,15 +188,18 @@ class MynahTTSService(TTSService):
 
     async def _receive(self, context_id: str, turn: _Turn) -> None:
         """Moves the stream's audio into the audio context, and ends the context with the stream."""
+        transcript = mynah.Subtitles(self.sample_rate)
         try:
             async for event in turn.stream.events():
+                transcript.add(event)
                 if isinstance(event, mynah.AudioChunk):
                     frame = TTSAudioRawFrame(
                         audio=event.data, sample_rate=self.sample_rate, num_channels=1, context_id=context_id
                     )
                     await self.append_to_audio_context(context_id, frame)
                 elif isinstance(event, mynah.Words):
-                    times = [(word.text, word.start_samples / self.sample_rate) for word in event.words]
+                    words = zip(event.words, transcript.written(event), strict=True)
+                    times = [(written, word.start_samples / self.sample_rate) for word, written in words]
                     await self.add_word_timestamps(times, context_id)
         except mynah.MynahError as error:
             await self._fail(turn, error)

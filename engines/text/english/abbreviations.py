@@ -86,6 +86,11 @@ _PHRASES = {
     "macOS": "mac O S",
     "OAuth": "O auth",
     "LaTeX": "lah tech",
+    "max.": "maximum",
+    "avg.": "average",
+    "yrs": "years",
+    "Tel.": "telephone",
+    "tel.": "telephone",
     "YoY": "year over year",
     "QoQ": "quarter over quarter",
     "MoM": "month over month",
@@ -161,6 +166,7 @@ _LINES = {
     "1440": "fourteen forty",
     "2160": "twenty one sixty",
 }
+_LOWERED = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 _QUOTES = " \"'”’)"
 
 
@@ -229,6 +235,14 @@ def _numbered_code(match: re.Match[str]) -> str:
     )
 
 
+def _formula(match: re.Match[str]) -> str | None:
+    """H₂O; None without a number."""
+    parts = re.findall(r"[A-Za-z]|[₀-₉]+", match["formula"])
+    if not any("₀" <= part <= "₉" for part in parts):
+        return None
+    return " ".join(cardinal(part.translate(_LOWERED)) if "₀" <= part <= "₉" else part.upper() for part in parts)
+
+
 def _numeral(match: re.Match[str]) -> str | None:
     value = roman(match["claim"])
     if value is None:
@@ -269,12 +283,14 @@ RULES: tuple[Rule, ...] = (
     rule(rf"(?<!\w)(?P<title>{'|'.join(_TITLES)})\.(?=\s(?:[A-Z]|and\s|&\s))", _title, needs=INNER_STOP),
     rule(r"(?<!\w)(?<![A-Za-z] )St\.(?=\s[A-Z])", said("Saint"), needs=INNER_STOP),
     rule(
-        rf"(?<=[\w,] )(?P<name>{'|'.join(_AFTER_A_NAME)})(?P<dot>\.)(?=\s[a-z]|,|\s*\Z|[\"'”’)])",
+        rf"(?<=[\w,] )(?P<name>{'|'.join(_AFTER_A_NAME)})(?P<dot>\.)"
+        r"(?=\s[a-z]|\s(?:[NS][EW]?|[EW])\b|,|\s*\Z|[\"'”’)])",
         _after_a_name,
         needs=".",
     ),
     rule(r"(?<=[a-z] )(?P<name>St|Ave|Blvd|Rd)(?P<dot>)(?=,|\s*\Z)", _after_a_name, needs="SABR"),
     # acronyms
+    rule(r"(?<!\w)(?P<formula>(?:[A-Z][a-z]?[₀-₉]*)+)(?!\w)", _formula, needs="₀₁₂₃₄₅₆₇₈₉"),
     rule(r"(?<![\w-])(?P<letters>[A-Z]{2,6})(?P<parts>(?:-\d{2,}){2,})(?![\w-])", _numbered_code, needs="-"),
     rule(r"(?<=\b[Tt]he )US(?![\w$&])", lambda match: None if _is_shouted(match.string) else "U S", needs="U"),
     rule(r"(?<![\w.])(?:[A-Za-z]\.){2,}(?!\w)", _dotted, needs=INNER_STOP),

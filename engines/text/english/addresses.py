@@ -122,6 +122,9 @@ def _path(match: re.Match[str]) -> str:
     parts = [part for part in path.split("/") if part]
     words = []
     for part in parts:
+        if not part.strip("."):
+            words.append(" ".join("dot" for _ in part))
+            continue
         stem, dot, ending = part.rpartition(".")
         words.append(f"{_name(stem)} dot {_ending(ending)}" if dot and stem else _name(part.lstrip(".")))
     lead = "slash " if path.startswith("/") else ""
@@ -164,6 +167,7 @@ RULES: tuple[Rule, ...] = (
     rule(r"(?:(?<=\bPython )|(?<=[vV]ersion ))(?P<lead>)(?P<number>\d+\.\d+)(?!\w)", _dotted_number),
     rule(r"(?<![\w.])(?P<name>Node|Vue|Next|Nuxt|Three|React|Express)\.(?P<ending>js)\b", _framework, needs=INNER_STOP),
     rule(rf"(?<![\w/.@])(?:[\w-]+/)+[\w-]*\.?(?:{_EXTENSIONS})\b(?!\.\w)", _path, needs="/"),
+    rule(rf"(?<![\w/.@])(?:\.{{1,2}}/)+(?:[\w-]+/)*[\w-]*\.?(?:{_EXTENSIONS})\b(?!\.\w)", _path, needs="/"),
     rule(r"(?<![\w/.<])/(?:[\w.-]+/)+[\w.-]*\w|(?<![\w/.])/(?:etc|usr|var|home|tmp|bin|opt)\b", _path, needs="/"),
     rule(
         rf"(?<![\w/.@])(?P<name>[\w-]+(?:\.[A-Za-z][\w-]*)*)\.(?P<ending>{_EXTENSIONS})\b(?!\.\w)",

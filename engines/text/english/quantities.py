@@ -107,7 +107,15 @@ def _phone(match: re.Match[str]) -> str:
     return plus + ", ".join(spelled(group) for group in re.findall(r"\d+", match[0]))
 
 
+def _groups(match: re.Match[str]) -> str:
+    """A number that is written in groups, digit by digit."""
+    groups = re.findall(r"[A-Z0-9]+", match[0])
+    return ", ".join(" ".join(spelled(char) or char for char in group) for group in groups)
+
+
 def _range(match: re.Match[str]) -> str:
+    if re.match(r"0\d", match["high"]):  # no range: a number in two parts
+        return f"{spelled(match['low'])}, {spelled(match['high'])}"
     return f"{decimal(match['low'])} to {decimal(match['high'])}"
 
 
@@ -165,6 +173,7 @@ def _code(match: re.Match[str]) -> str:
 _LEADING_MINUS = r"(?:(?<=\s)|(?<=\A)|(?<=[(=]))(?P<minus>[-−])(?=[\d.])"
 _MINUS = r"(?P<minus>(?:(?<=\s)|(?<=\A)|(?<=[(=]))[-−](?=[\d.]))?"
 PHONES: tuple[Rule, ...] = (
+    rule(r"(?<![\w.,-])(?:[A-Z]{2}\d\d(?: ?\d{4}){2,}(?: ?\d{1,4})?|\d{4}(?:[ -]\d{4}){2,4})(?![\w-])", _groups),
     rule(r"(?<![\w-])(?=[A-Z0-9]*[A-Z])(?=[A-Z0-9]*\d[A-Z0-9]*\d)[A-Z0-9]{8,}(?![\w-])", _tracking),
     rule(r"(?<![\w.])\d{3}\.\d{3}\.\d{4}(?![\w.-])", _phone),
     rule(r"(?<![\w.])\+\d{1,3}(?:[ .-]?\(?\d{2,4}\)?){2,4}(?![\w-])", _phone),
@@ -177,6 +186,7 @@ PHONES: tuple[Rule, ...] = (
     rule(r"(?:(?<=\bcode is )|(?<=\bPIN is )|(?<=\bcode )|(?<=\bpassword is ))(?P<digits>\d{4,8})(?!\d)", _code),
 )
 CODES: tuple[Rule, ...] = (
+    rule(r",\s[A-Z]{2}\s(?P<claim>\d{5}(?:-\d{4})?)(?![\w-])", lambda match: spelled(match["claim"])),
     rule(
         r"\b(?:[Cc]odes?|OTP|PIN|SSN|[Pp]asscode|[Pp]assword)(?:\s(?:number|is|was))*:?\s(?P<claim>\d{4,8})(?![\w%])(?![.,:/-]\d)",
         lambda match: spelled(match["claim"]),
@@ -234,9 +244,11 @@ RULES: tuple[Rule, ...] = (
     rule(rf"(?<![\d.,])(?:(?P<whole>\d+)\s?)?(?P<sign>[{_SIGNS}])", _signed, needs=_SIGNS),
     rule(rf"{_CODE}(?P<number>{NUMBER})[eE](?P<power>[+-]?\d{{1,3}})(?!\w)", _exponent),
     rule(rf"{_CODE}(?P<left>\d+)\s?[x×]\s?(?P<right>\d+)(?!\w)(?!\s?=)", lambda m: None if "×" in m[0] else _times(m)),
-    rule(rf"{_CODE}(?P<number>{NUMBER})x(?!\w)", lambda m: f"{decimal(m['number'])} times"),
+    rule(rf"{_CODE}(?P<number>{NUMBER})x(?!\w)(?!\s?[-+−=^*/<>≤≥])", lambda m: f"{decimal(m['number'])} times"),
     rule(rf"{_CODE}(?P<number>{INTEGER})(?:st|nd|rd|th)\b", _ordinal),
+    rule(rf"{_CODE}(?P<number>{NUMBER})[kK](?=\s(?:run|race|walk)\b)", lambda match: f"{decimal(match['number'])} K"),
     rule(rf"{_CODE}(?P<number>{NUMBER})(?P<scale>[kKM]|bn|tn)(?!\w)(?!')", _scaled),
+    rule(r"(?<![\w.,/:-])\d+(?:-\d+){2,}(?![\w-])(?!\.\d)", _groups),
     rule(rf"{BEFORE}(?P<low>{NUMBER})(?:[-–—]|\s–\s|\s-\s(?!\d+\s?=))(?P<high>{NUMBER})(?![\w-])(?!\.\d)", _range),
     rule(rf"{_MINUS}(?<![\w.])(?P<number>{NUMBER})(?!\w)(?![.,]\d)", _number),
     rule(rf"{_MINUS}(?<!\d)(?P<number>{INTEGER}(?:\.\d+)?)", _glued_number),

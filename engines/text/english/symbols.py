@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from engines.text.english.money import PER
 from engines.text.english.numbers import cardinal
 from engines.text.english.rule import Rule, rule, said
 
@@ -32,6 +33,7 @@ _BETWEEN = {
     "&&": "and",
     "±": "plus or minus",
 }
+_PER = PER | {"min": "minute", "l": "liter", "L": "liter"}
 _QUANTITY = re.compile(r"\s-?(?:[\d.,]+|[A-Za-z])(?!\w)")
 _QUANTITY_BEFORE = re.compile(r"(?<!\w)(?:[\d.,]+\w*|[A-Za-z])\s\Z")
 _POWERS = {"²": "squared", "³": "cubed"}
@@ -39,10 +41,10 @@ _OPERATOR = "|".join(re.escape(sign) for sign in sorted(_BETWEEN, key=len, rever
 
 
 def _operator(match: re.Match[str]) -> str:
-    if match["sign"] in "<>" and not (
+    if match["sign"] in "<>*" and not (
         _QUANTITY_BEFORE.search(match.string, 0, match.start()) or _QUANTITY.match(match.string, match.end())
     ):
-        return ","  # File > Save
+        return "star" if match["sign"] == "*" else ","  # SELECT * FROM, File > Save
     return _BETWEEN[match["sign"]]
 
 
@@ -85,6 +87,10 @@ RULES: tuple[Rule, ...] = (
         needs="~",
         flags=re.IGNORECASE,
     ),
+    rule(r"∞", said("infinity"), needs="∞"),
+    rule(r"(?:(?<=GMT)|(?<=UTC))(?P<sign>[-+])(?=\d)", lambda match: " plus " if match["sign"] == "+" else " minus "),
+    rule(r"(?:(?<=%)|(?<=°[CF])|(?<=°))\s?[-–—]\s?(?=[-−]?\d)", said(" to "), needs="%°"),
+    rule(r"(?<=[\w)]\s)−(?=\s[\w(])", said("minus"), needs="−"),
     rule(r"(?<=\.\s)&(?=\s\w)", said("and"), needs="&"),
     rule(r"(?<=[A-Za-z])(?P<sign>[<>])(?=[-.]?\d)", _glued, needs="<>"),
     rule(r"(?<=\d[A-Z])[-–](?=\d{1,3}[A-Z](?!\w))", said(" to ")),
@@ -104,6 +110,11 @@ RULES: tuple[Rule, ...] = (
     rule(
         r"(?<=[a-z])/(?=(?:year|month|week|day|night|hour|hr|minute|min|second|sec|s|person|user|seat|unit)\b)",
         said(" per "),
+        needs="/",
+    ),
+    rule(
+        rf"(?<=[\w¢])/(?P<unit>{'|'.join(PER)}|day|min|month|minute|week|hour|l|L|year|person|user)(?![\w/])",
+        lambda match: f" per {_PER.get(match['unit'], match['unit'])}",
         needs="/",
     ),
     rule(r"(?<=[A-Za-z])/(?=[A-Za-z])", said(" slash "), needs="/"),

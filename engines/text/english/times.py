@@ -118,6 +118,13 @@ def _slashes(match: re.Match[str]) -> str | None:
     return _numeric(int(month), day, match["year"])
 
 
+def _short_year(match: re.Match[str]) -> str | None:
+    month, day = match["first"], match["second"]
+    if int(month) > 12:
+        month, day = day, month
+    return _numeric(int(month), day, f"{'20' if int(match['year']) < 50 else '19'}{match['year']}")
+
+
 def _numeric(month: int, day: str, digits: str) -> str | None:
     if not (1 <= month <= 12 and 1 <= int(day) <= 31):
         return None
@@ -180,6 +187,7 @@ DATES: tuple[Rule, ...] = (
 RULES: tuple[Rule, ...] = (
     # dates
     rule(r"(?<![\w/])(?P<year>(?:19|20)\d\d)/(?P<month>0?[1-9]|1[0-2])/(?P<day>[0-3]?\d)(?![\w/])", _iso),
+    rule(r"(?<![\w/.-])(?P<first>\d{1,2})/(?P<second>\d{1,2})/(?P<year>\d\d)(?![\w/])", _short_year),
     rule(r"(?<=\bby\s)(?P<first>\d{1,2})/(?P<second>1[3-579]|2\d|3[01])(?![\w/])", _on_slashes),
     rule(
         r"(?:(?<=\buntil\s)|(?<=\bbefore\s)|(?<=\bdue\s)|(?<=\bsince\s))(?P<first>\d{1,2})/(?P<second>\d{1,2})(?![\w/])",
@@ -241,7 +249,16 @@ RULES: tuple[Rule, ...] = (
     rule(rf"(?<=[mM][-–—])(?P<first>(?!))?(?P<hour>1[0-2]|0?[1-9])\s?{_HALF}", _hour),
     rule(r"(?<=\d)\s?[-–—]\s?(?=[0-2]?\d:[0-5]\d)|(?<=\d[aApP][mM])\s?[-–—]\s?(?=\d)", said(" to ")),
     rule(rf"{_NO_TIME}(?P<left>\d{{1,3}}):(?P<right>\d{{1,3}})(?![\w:])", _ratio),
+    rule(
+        r"(?<=[a-z.])\s?[–—-]\s?(?=[0-3]?\d\s(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec))",
+        said(" to "),
+    ),
     # years
+    rule(
+        r"(?<!\w)Q(?P<quarter>[1-4])\s?['’](?P<year>\d\d)(?!\w)",
+        lambda match: f"Q {cardinal(match['quarter'])} {year('20' + match['year'])}",
+    ),
+    rule(r"(?<!\w)c\.\s?(?P<year>\d{3,4})(?!\w)", lambda match: f"circa {year(match['year'])}"),
     rule(rf"{BEFORE}(?P<year>\d{{1,4}})\s?(?P<era>BCE?|AD|CE)\b", _era),
     rule(rf"{BEFORE}(?P<year>(?:19|20)\d\d)/(?P<last>\d\d)(?![\w/])", _season),
     rule(

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, get_args
 
 from mynah.client.errors import InvalidArgument
-from mynah.client.settings import Emoji, Markup, Sampling, TextSettings
+from mynah.client.settings import DictionaryEntry, Emoji, Markup, Sampling, TextSettings
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _NAME_ALLOWED = 'a letter, digit or "_", then up to 127 of these, "." and "-"'
@@ -27,6 +27,7 @@ _SETTINGS = (
     *("sample_rate_hz", "speed", "language", "continuity", "model", *_MODEL_NUMBERS),
     *(option.name for option in fields(Sampling)),
     *_TEXT_CHOICES,
+    *("paragraph_pause_s", "dictionary"),
 )
 _SERVERS_CHOICE = TextSettings()
 _SEED_BITS = 53
@@ -140,7 +141,7 @@ def _item(number: int, line: str, defaults: _Defaults) -> Item:
         raise _not_allowed(number, "name", name, _NAME_ALLOWED)
     settings = content.get("settings", {})
     _check_keys(number, "settings", settings, _SETTINGS)
-    of_text = {key: _text_choice(number, key, value) for key, value in settings.items() if key in _TEXT_CHOICES}
+    of_text = _of_text(number, settings, defaults.text_settings)
     of_model = _of_model(number, settings)
     numbers = {"speed": defaults.speed} if defaults.speed is not None else {}
     numbers |= {key: value for key, value in settings.items() if key not in of_text and key not in of_model}
@@ -163,6 +164,20 @@ def _of_model(number: int, settings: dict[str, Any]) -> dict[str, Any]:
         if key in found and not isinstance(found[key], kind):
             raise _not_allowed(number, f"settings.{key}", found[key], allowed)
     _check_numbers(number, {key: value for key, value in found.items() if key in _MODEL_NUMBERS})
+    return found
+
+
+def _of_text(number: int, settings: dict[str, Any], defaults: TextSettings) -> dict[str, Any]:
+    """The line's own values of TextSettings; its respellings come before those of all lines. Raises InvalidArgument."""
+    found = {key: _text_choice(number, key, value) for key, value in settings.items() if key in _TEXT_CHOICES}
+    if "paragraph_pause_s" in settings:
+        _check_numbers(number, {"paragraph_pause_s": settings["paragraph_pause_s"]})
+        found["paragraph_pause_s"] = settings["paragraph_pause_s"]
+    if "dictionary" in settings:
+        words = settings["dictionary"]
+        if not isinstance(words, dict) or not all(isinstance(respelling, str) for respelling in words.values()):
+            raise _not_allowed(number, "settings.dictionary", words, "an object of words and their respellings")
+        found["dictionary"] = (*defaults.dictionary, *(DictionaryEntry(*entry) for entry in words.items()))
     return found
 
 

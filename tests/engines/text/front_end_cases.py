@@ -623,6 +623,27 @@ CASES: dict[str, str] = {
     "TL;DR: run the A/B test.": "T L D R: run the A B test.",
     "He moved to the US.": "He moved to the U S.",
     "Run /usr/bin/python3.11 now.": "Run slash usr slash bin slash python three dot eleven now.",
+    # more of what agents and language models write
+    "as of 06/30/25": "as of June thirtieth, twenty twenty five",
+    "Take 8/day for 7 days/wk.": "Take eight per day for seven days per week.",
+    "20¢/min": "twenty cents per minute",
+    "1600 Pennsylvania Ave. NW, Washington, DC 20500": "one thousand six hundred Pennsylvania Avenue N W, Washington, D C two zero five zero zero",
+    "Use SELECT * FROM users.": "Use SELECT star FROM users.",
+    "2x² + 3x − 5": "two x squared plus three x minus five",
+    "IBAN DE89 3704 0044 0532 0130 00": "IBAN D E eight nine, three seven zero four, zero zero four four, zero five three two, zero one three zero, zero zero",
+    "Card 4111 1111 1111 1111": "Card four one one one, one one one one, one one one one, one one one one",
+    "ISBN 978-3-16-148410-0": "I S B N nine seven eight, three, one six, one four eight four one zero, zero",
+    "It was 20°C–25°C and 40%–60%.": "It was twenty degrees Celsius to twenty five degrees Celsius and forty percent to sixty percent.",
+    "Q4'24 revenue": "Q four twenty twenty four revenue",
+    "From 1 Jan–31 Mar.": "From the first of January to the thirty first of March",
+    "It happened c. 1450.": "It happened circa fourteen fifty.",
+    "CO₂ and H₂SO₄": "C O two and H two S O four",
+    "It is GMT+2.": "It is G M T plus two.",
+    "Call 7946-0018.": "Call seven nine four six, zero zero one eight.",
+    "a 5K race": "a five K race",
+    "Open ./src/main.rs now.": "Open dot slash src slash main dot R S now.",
+    "max. 3 at avg. speed": "maximum three at average speed",
+    "~~~gone~~~ again": "gone again",
 }
 
 

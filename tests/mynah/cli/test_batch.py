@@ -68,6 +68,15 @@ def test_a_line_with_everything():
     assert item == Item("intro-1", "Hello.", "anna", 16_000, sampling)
 
 
+def test_a_line_may_have_respellings_and_pauses_of_its_own():
+    of_all = mynah.TextSettings(dictionary=(mynah.DictionaryEntry("b", "bee"),))
+    own = {"text": "b", "settings": {"paragraph_pause_s": 0.5, "dictionary": {"nginx": "engine ex"}}}
+    item, other = read_script([json.dumps(own), '{"text": "b"}'], of_all)
+    assert item.text_settings.paragraph_pause_s == 0.5
+    assert item.text_settings.dictionary == (*of_all.dictionary, mynah.DictionaryEntry("nginx", "engine ex"))
+    assert other.text_settings == of_all
+
+
 def test_names_and_seeds_are_made_up_and_stay_the_same():
     first, blank_between, again = (
         script({"text": "a"}, {"text": "b"}),
@@ -101,6 +110,11 @@ def test_names_and_seeds_are_made_up_and_stay_the_same():
             'it must be "refuse" or "strip" or "literal" or "ssml" or "ssml_lenient".',
         ),
         ({"text": "a", "settings": {"drop_thinking": 1}}, "settings.drop_thinking is 1; it must be false or true."),
+        (
+            {"text": "a", "settings": {"paragraph_pause_s": "1"}},
+            "settings.paragraph_pause_s is '1'; it must be a number.",
+        ),
+        ({"text": "a", "settings": {"dictionary": ["b"]}}, "it must be an object of words and their respellings."),
     ],
 )
 def test_a_bad_line_is_named_before_anything_is_spoken(line: object, expected: str):

@@ -43,6 +43,19 @@ def test_a_pause_and_a_segment_end_a_cue():
     assert [cue.text for cue in both.cues()] == ["One.", "Two."]
 
 
+def test_marks_that_are_not_spoken_are_left_out():
+    text = "**See** [the docs](https://x.org/page) now—`please`!"
+    silent = [(text.index(mark), len(mark)) for mark in ("**", "** ", "[", "](https://x.org/page)", "`", "`!")]
+    silent = [(at, 2 if mark == 3 else 1 if text[at] == "`" else mark) for at, mark in silent]
+    made = subtitles("")
+    spans = tuple(mynah.SpokenSpan(at, at, at, at + chars) for at, chars in silent)
+    made.add(mynah.SegmentStarted(1, 0, text, 1, 1, spoken_spans=spans))
+    for number, word in enumerate(("See", "the", "docs", "now", "please")):
+        at = text.index(word)
+        made.add(mynah.Words(1, (mynah.WordTime(word, at, at + len(word), number, number + 1, word),)))
+    assert [cue.text for cue in made.cues()] == ["See the docs now—please!"]
+
+
 def test_srt():
     assert subtitles("One two.").srt() == "1\n00:00:00,000 --> 00:00:00,700\nOne two.\n\n"
 

@@ -48,6 +48,14 @@ async def test_a_whole_text_is_the_audio_that_our_client_gets(rate_hz: int, riva
         assert answer.meta.text == TEXT
 
 
+async def test_an_answer_says_what_was_spoken(riva: RivaClient):
+    async with serving() as at:
+        text, spoken = "It costs $5. Come by 10:30!", "It costs five dollars. Come by ten thirty!"
+        assert (await riva(at.address, "synthesize", text)).meta.processed_text == spoken
+        answers = await riva(at.address, "synthesize_online", [text])
+        assert {answer.meta.processed_text for answer in answers} == set(spoken.replace(". ", ".|").split("|"))
+
+
 async def test_texts_are_spoken_as_they_come(riva: RivaClient):
     async with serving(Script(token_s=0.001)) as at:
         texts = ["One. ", "And no stop ", "then two."]

@@ -9,7 +9,7 @@ export class Recording {
     this.started = now();
     this.sent = ""; // the text sent to the server
     this.words = []; // the times at which its pieces were sent
-    this.segments = []; // {index, from, to: positions in `sent`, offset_s, began, ended?, tokens}
+    this.segments = []; // {index, from, to, silent: positions in `sent`, offset_s, began, ended?, tokens}
     this.timed = []; // {from, to: positions in `sent`, start_s, end_s, segment}: words, if the server gives their times
     this.chunks = []; // {arrived, offset_s, length_s, window?, tokens}
     this.pieces = []; // one Int16Array per chunk
@@ -29,14 +29,15 @@ export class Recording {
     const from = this.segments.at(-1)?.to ?? 0;
     const start = this.sent.indexOf(event.text, from);
     const to = start < 0 ? event.consumed_text_chars : start + event.text.length;
-    this.segments.push({ index: event.segment_index, text: event.text, at: start, from, to, offset_s: event.offset_samples / this.rate, speed: event.speed, began: now(), tokens: 0 });
+    const silent = event.spoken_spans.filter((span) => start >= 0 && span.spoken_start === span.spoken_end)
+      .map((span) => [span.written_start, span.written_end].map((char) => start + units(event.text, char)));
+    this.segments.push({ index: event.segment_index, text: event.text, at: start, from, to, silent, offset_s: event.offset_samples / this.rate, speed: event.speed, began: now(), tokens: 0 });
   }
 
   addWords({ segment_index, words }) {
     const segment = this.segments.find((one) => one.index === segment_index);
     if (!segment || segment.at < 0) return; // the text was changed before it was spoken, so a word has no place in it
-    const chars = [...segment.text]; // the server counts characters, JavaScript halves of some
-    const position = (char) => segment.at + chars.slice(0, char).join("").length;
+    const position = (char) => segment.at + units(segment.text, char);
     for (const word of words) {
       const times = { start_s: word.start_samples / this.rate, end_s: word.end_samples / this.rate };
       this.timed.push({ from: position(word.start_char), to: position(word.end_char), ...times, segment: segment_index });
@@ -125,6 +126,9 @@ export class Recording {
     };
   }
 }
+
+// The server counts characters, JavaScript halves of some.
+const units = (text, chars) => [...text].slice(0, chars).join("").length;
 
 export function seconds(value) {
   if (value >= 90) return `${Math.floor(value / 60)}:${String(Math.floor(value % 60)).padStart(2, "0")} min`;

@@ -180,21 +180,22 @@ class SynthesizeStream(tts.SynthesizeStream):
         try:
             async with asyncio.TaskGroup() as tasks:
                 sending = tasks.create_task(self._send(stream))
+                transcript = mynah.Subtitles(self._tts.sample_rate)
                 async for event in stream.events():
                     if isinstance(event, mynah.AudioChunk):
                         output_emitter.push(event.data)
-                    elif isinstance(event, mynah.Words):
-                        output_emitter.push_timed_transcript([self._timed(word) for word in event.words])
+                    transcript.add(event)
+                    if isinstance(event, mynah.Words):
+                        words = zip(event.words, transcript.written(event), strict=True)
+                        output_emitter.push_timed_transcript([self._timed(*word) for word in words])
                 sending.cancel()  # the server has ended the stream
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
 
-    def _timed(self, word: mynah.WordTime) -> TimedString:
-        """A word with the space behind it; seconds from the start of the stream's audio."""
+    def _timed(self, word: mynah.WordTime, written: str) -> TimedString:
+        """A word with its marks and the space behind it; seconds from the start of the stream's audio."""
         rate_hz = self._tts.sample_rate
-        return TimedString(
-            f"{word.text} ", start_time=word.start_samples / rate_hz, end_time=word.end_samples / rate_hz
-        )
+        return TimedString(f"{written} ", start_time=word.start_samples / rate_hz, end_time=word.end_samples / rate_hz)
 
     async def _send(self, stream: mynah.SpeechStream) -> None:
         async for text in self._input_ch:
