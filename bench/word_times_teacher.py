@@ -13,6 +13,7 @@ from engines.conditioning.builtin import load_builtin
 from engines.config import Sampling
 from engines.model_spec import TINY
 from engines.t3.alignment.calibrate import find_heads, kept_heads
+from engines.t3.alignment.lent import LentNet
 from engines.t3.alignment.sources import ForcedAligner
 from engines.t3.backend import T3Request
 from engines.t3.model import T3Net
@@ -39,7 +40,7 @@ async def _measure(texts: Sequence[str]) -> Measured:
     net = T3Net.load(t3_path, TINY, "cpu")
     heads, _ = kept_heads(t3_path, default_cache_dir(), lambda: find_heads(net, encoder, voice))
     assert heads is not None, "the shipped model aligns"
-    aligner = ForcedAligner(net, heads)
+    aligner = ForcedAligner(LentNet(net.spec.layers, net), heads, net.max_positions)
     for text in texts:
         said = say(text)
         tokens = encoder(text)

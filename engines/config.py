@@ -223,8 +223,9 @@ class EngineConfig:
     )
     word_times: str = option(
         "auto",
-        "times of words: auto (where an attention head of T3 follows the text; beside onnx and vllm, the first layers "
-        "of T3 are loaded once more for it) or off",
+        "times of words: auto (where an attention head of T3 follows the text; under vllm they are "
+        "read with its weights; beside onnx, and elsewhere on a GPU, the first layers of T3 are loaded once more for "
+        "it) or off",
         choices=WORD_TIMES,
     )
     attention: str = option(

@@ -50,6 +50,7 @@ from engines.s3gen.streaming.batcher import WindowBatcher
 from engines.s3gen.streaming.decode_times import CPU_CALIBRATION, GPU_CALIBRATION
 from engines.s3gen.streaming.schedule import SCHEDULES
 from engines.shared_device import SharedDevice
+from engines.t3.alignment.lent import LentNet
 from engines.t3.alignment.setup import find_alignment
 from engines.t3.backend import T3Backend
 from engines.t3.decoder import DecoderLimits
@@ -123,11 +124,23 @@ def build_engine(
     encoder = _encoder(checkpoint, config.max_text_chars_per_segment)
     default_voice = load_builtin(checkpoint.conds_path) if checkpoint.conds_path else None
     alignment = find_alignment(settled, checkpoint, device, encoder, default_voice)
-    words = alignment.beside_bytes(checkpoint.spec.t3) if device != "cpu" else 0
-    setting = _T3Setting(health, observer, on_device(T3_PRIORITY, watch.call), exclusive, words)
+    t3_spec = checkpoint.spec.t3
+    positions = min(config.max_positions, t3_spec.positions)
+    lent = alignment.lendable()
+
+    def words_bytes(lent: bool) -> int:
+        return alignment.beside_bytes(t3_spec, positions, lent=lent) if device != "cpu" else 0
+
+    setting = _T3Setting(health, observer, on_device(T3_PRIORITY, watch.call), exclusive, words_bytes, lent)
     t3 = _make_t3(settled, checkpoint, device, setting, nets)
     constrained, observes = config.attention == "constrained", _observes_steps(t3.name, device)
-    aligner = alignment.aligner(observes, on_device(T3_PRIORITY, working), constrained=constrained)
+    aligner = alignment.aligner(
+        observes,
+        positions,
+        on_device(T3_PRIORITY, working),
+        lent=lent if isinstance(t3, backend.VllmT3Backend) else None,
+        constrained=constrained,
+    )
     loaded = nets.take_s3gen(settled.s3gen_steps) if device == "cpu" else None
 
     def make_s3gen() -> tuple[Chosen, WindowBatcher]:
@@ -259,7 +272,8 @@ class _T3Setting:
     observer: Observer
     on_device: DeviceThread
     exclusive: Exclusive
-    words: int  # bytes of a GPU that are left for the net that reads them
+    words_bytes: Callable[[bool], int]  # of a GPU, left for reading words: by a net that T3 lends, or not
+    lent: LentNet | None = None  # what T3 lends it to, for words
     refused: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -292,7 +306,8 @@ def _make_t3(
             return _vllm(config, checkpoint, device, setting)
         # a net that was measured is the one that serves; on a GPU none is, and none that follows another
         measured = device == "cpu" and not setting.refused
-        net = nets.take_t3(config.t3_dtype) if measured else _local_net(config, checkpoint, device, setting.words)
+        words = setting.words_bytes(False)
+        net = nets.take_t3(config.t3_dtype) if measured else _local_net(config, checkpoint, device, words)
         limits = DecoderLimits(config.max_streams, config.max_positions)
         return LocalT3Backend(net, limits, setting.observer, setting.on_device)
     except (EngineError, RuntimeError, MemoryError) as error:
@@ -318,7 +333,8 @@ def _vllm(config: EngineConfig, checkpoint: Checkpoint, device: str, setting: _T
         observer=setting.observer,
         on_device=setting.on_device,
         alone=setting.exclusive.alone,
-        words=setting.words,
+        words=setting.words_bytes(True),
+        lent=setting.lent,
         loras=config.lora,
     )
 

@@ -16,6 +16,7 @@ from service import stderr_filter
 from service.access import descriptors
 from service.config import ConfigError, ServerConfig, read_config, with_voices_place
 from service.engine_loader import lazy_models
+from service.errors import file_problem
 from service.models import Models
 from service.options import MEMORY
 from service.server import END_TIMEOUT_S, Server
@@ -63,7 +64,9 @@ def _run(config: ServerConfig) -> signal.Signals:
         ended_by = asyncio.run(serve(models, config))
     except ConfigError as error:
         _leave(2, error)
-    except (EngineError, OSError) as error:
+    except OSError as error:
+        _leave(1, ConfigError(file_problem(error)))
+    except EngineError as error:
         _leave(1, error)
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process is ending; one more Ctrl-C would print a traceback

@@ -68,6 +68,13 @@ class DeadlineExceeded(RequestError):
 _STORAGE_RETRY_AFTER_S = 10.0
 
 
+def file_problem(error: OSError) -> str:
+    """What is wrong with a file that was named at the start, as a sentence."""
+    if error.filename is None or not error.strerror:
+        return str(error)
+    return f"{error.filename} cannot be used: {error.strerror}; name a file or folder that the server can open."
+
+
 def disk_error(error: OSError) -> RequestError | None:
     """The error for a client if the server's disk is full or read-only; None for any other OSError."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -25,7 +25,7 @@ from service.access.listener import Listener
 from service.access.tls import Certificates
 from service.admin import AdminServer
 from service.config import ConfigError, ServerConfig
-from service.errors import Unavailable
+from service.errors import Unavailable, file_problem
 from service.grpc.auth_interceptor import AuthInterceptor
 from service.grpc.health import HealthService
 from service.grpc.size_interceptor import SizeInterceptor
@@ -96,7 +96,9 @@ class Server:
             self.gate = Authenticator(config.api_keys)
             self.certificates = None if config.tls is None else Certificates(config.tls)
             config.policy.dictionary("")  # reads the folder
-        except (KeyFileError, InvalidInput, OSError) as error:
+        except OSError as error:
+            raise ConfigError(file_problem(error)) from error
+        except (KeyFileError, InvalidInput) as error:
             raise ConfigError(str(error)) from error
         self.admission = Admission(models.max_streams, config.max_uploads, self.gate)
         self._connections = descriptors.connections()

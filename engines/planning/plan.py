@@ -204,12 +204,12 @@ class Planner:
 def engine_memory(spec: ModelSpec, streams: int, *, word_times: bool = True) -> MemoryPlan:
     """The engine's own sum for T3 on vLLM in 16 bits, by which it starts or refuses.
 
-    Words may be read by any head, so all of T3's layers are counted; an engine counts those that its heads need.
+    Words may be read by any head, so what T3's last layer needs is counted; an engine counts what its heads need.
     """
     family = vllm_family(spec.t3, max(VOICE_SLOTS, streams))
     positions = min(MAX_POSITIONS, spec.t3.positions - 1)
     sizes = {"max_positions": positions, "bytes_per_value": 2, "s3gen": s3gen_bytes(spec.flow)}
-    sizes["words"] = words_bytes(spec.t3, spec.t3.layers) if word_times else 0
+    sizes["words"] = words_bytes(spec.t3, spec.t3.layers, positions, lent=True) if word_times else 0
     return memory_plan(family, max_streams=streams, **sizes)
 
 

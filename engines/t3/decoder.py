@@ -9,6 +9,7 @@ import logging
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from torch import Tensor
 from engines.api import T3Use
 from engines.errors import EngineFailure
 from engines.model_spec import SPEECH_CODES
-from engines.t3.alignment.tap import AlignmentTap
+from engines.t3.alignment.tap import AlignmentTap, KeySlot
 from engines.t3.backend import T3Request
 from engines.t3.kv_cache import PrefixCache, SlotPool
 from engines.t3.net import Net, Slot, Span
@@ -215,7 +216,7 @@ class T3Decoder:
         if tap is None or sequence.speech.raw[-1] >= SPEECH_CODES:
             return None
         if not tap.begun:
-            tap.begin(slot, self._net.text_start(sequence.request.voice))
+            tap.begin(cast(KeySlot, slot), self._net.text_start(sequence.request.voice))
         return tap
 
     def _begin_prompt(self, sequence: Sequence, slot: Slot) -> None:

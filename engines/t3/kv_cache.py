@@ -72,6 +72,10 @@ class KvSlot:
         kv[:, :, start:stop] = rows.permute(1, 2, 0, 3)
         return kv[:1, :, :stop], kv[1:, :, :stop]
 
+    def keys(self, layer: int, start: int, stop: int) -> Tensor:
+        """The keys of positions [start, stop) of one layer, a view (heads, n, head dim)."""
+        return self._kv[layer, 0, :, start:stop]
+
     def forget_prefix_from(self, start: int) -> None:
         """Rows are written from `start` on: a prefix that reached beyond it is not that of this sequence any more."""
         if self.prefix is not None and start < self.prefix.shape[3]:

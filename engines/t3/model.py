@@ -26,7 +26,7 @@ from engines.t3 import prompt
 from engines.t3.attention import Attend, attention_of
 from engines.t3.family import GPT2
 from engines.t3.kv_cache import KvSlot
-from engines.t3.linear import Linear, make_linear, min_rows, release_packing_memory
+from engines.t3.linear import DenseLinear, Linear, make_linear, min_rows, release_packing_memory
 from engines.t3.net import Span
 from engines.t3.passes import EagerPass, Pass
 from engines.voice import Voice
@@ -82,10 +82,8 @@ def block_tensors(spec: T3Spec) -> dict[str, Shape]:
 
 
 class _LayerNorm:
-    def __init__(self, tensors: dict[str, Tensor], name: str, device: torch.device, dtype: torch.dtype) -> None:
-        # copies: a view would hold the whole mapping of a block's file, pages that were read included
-        self._weight = tensors[f"{name}.weight"].to(device, dtype, copy=True)
-        self._bias = tensors[f"{name}.bias"].to(device, dtype, copy=True)
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        self._weight, self._bias = weight, bias
         self._shape = tuple(self._weight.shape)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -94,19 +92,29 @@ class _LayerNorm:
 
 @dataclass(frozen=True)
 class Maker:
-    """Makes layers for a device. `dtype`: of weights, activations and results."""
+    """Makes layers for a device. `dtype`: of weights, activations and results.
+
+    borrows  layers compute with the very tensors that they are given, which are on the device and of `dtype`
+    """
 
     device: torch.device
     dtype: torch.dtype = torch.float32
     weights: WeightFormat = "float32"
+    borrows: bool = False
 
     def norm(self, tensors: dict[str, Tensor], name: str) -> _LayerNorm:
-        return _LayerNorm(tensors, name, self.device, self.dtype)
+        return _LayerNorm(self.small(tensors[f"{name}.weight"]), self.small(tensors[f"{name}.bias"]))
+
+    def small(self, tensor: Tensor) -> Tensor:
+        """A copy: a view would hold the whole mapping of a block's file, pages that were read included."""
+        return tensor if self.borrows else tensor.to(self.device, self.dtype, copy=True)
 
     def linear(self, tensors: dict[str, Tensor], name: str) -> Linear:
         return self.matrix(tensors[f"{name}.weight"], tensors[f"{name}.bias"])
 
     def matrix(self, weight: Tensor, bias: Tensor) -> Linear:
+        if self.borrows:
+            return DenseLinear(weight, bias)
         return make_linear(weight, bias, self.device, weights=self.weights, dtype=self.dtype)
 
     def table(self, tensor: Tensor) -> Tensor:
@@ -189,6 +197,18 @@ class T3Net:
             blocks.append(_Block(tensors, spec.t3, layer, make))
             release_packing_memory()
         return cls(outer, blocks, replace(spec.t3, layers=len(blocks)), make)
+
+    @classmethod
+    def of_tensors(
+        cls, outer: dict[str, Tensor], blocks: Sequence[dict[str, Tensor]], spec: T3Spec, dtype: torch.dtype
+    ) -> Self:
+        """A net of as many layers as `blocks`, which computes with these very tensors, all on one device.
+
+        They are of `dtype`, and named and shaped as `outer_tensors` and `block_tensors`; those of `cond_enc` float32.
+        """
+        make = Maker(outer["speech_emb.weight"].device, dtype, borrows=True)
+        made = [_Block(tensors, spec, layer, make) for layer, tensors in enumerate(blocks)]
+        return cls(outer, made, replace(spec, layers=len(made)), make)
 
     @classmethod
     def without_weights(cls, spec: ModelSpec) -> T3Net:

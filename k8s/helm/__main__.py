@@ -123,14 +123,19 @@ def _place_values(merged: dict[tuple[str, str], Any]) -> None:
 
 
 def _settings_template(manifest: Any, plain: Objects, extended: Mapping[str, Objects]) -> str:
-    """The settings as values have them, then what components set, as in kustomize."""
+    """The settings as values have them, then what components set, where values leave what the base has."""
     lines = ["{{- $settings := deepCopy .Values.settings }}"]
     for component, objects in extended.items():
         if own := sorted(set(settings_of(objects).items()) - set(settings_of(plain).items())):
             lines.append(f"{{{{- if .Values.components.{camel(component)} }}}}")
             for name, value in own:
                 given = ".Values.storage.bucket" if component == "bucket-voices" else json.dumps(value)
-                lines.append(f"{{{{- $_ := set $settings {json.dumps(name)} {given} }}}}")
+                setting = f"{{{{- $_ := set $settings {json.dumps(name)} {given} }}}}"
+                if before := settings_of(plain).get(name):
+                    is_default = f"{{{{- if eq (get $settings {json.dumps(name)}) {json.dumps(before)} }}}}"
+                    lines += [is_default, setting, "{{- end }}"]
+                else:
+                    lines.append(setting)
             lines.append("{{- end }}")
     head = {key: value for key, value in manifest.items() if key != "data"}
     return "\n".join([*lines, template(head) + "data:", "  {{- toYaml $settings | nindent 2 }}"]) + "\n"

@@ -66,7 +66,9 @@ def read_keys(path: Path) -> tuple[ApiKey, ...]:
             if len(set(values)) != len(values):
                 raise ValueError(f"two entries have the same {member}")
     except (OSError, ValueError, TypeError) as error:
-        raise KeyFileError(f"{path} is not a valid API key file: {error}") from error
+        raise KeyFileError(
+            f"{path} is not a valid API key file: {getattr(error, 'strerror', None) or error}"
+        ) from error
     return keys
 
 

@@ -116,6 +116,9 @@ class Segmenter:
 
     def _next_length(self, start: int, complete: bool) -> int | None:
         """The length of the segment that begins at `start`, or None if it has no end yet or nothing is left."""
+        length = None if self._is_first else self._sentence_length(start, complete)
+        if length is not None:
+            return length
         max_chars = self._meter.fit_chars(self._text, start, self._max_chars, complete)
         window = self._text[start : start + max_chars + _LOOKAHEAD_CHARS]
         full = len(window) == max_chars + _LOOKAHEAD_CHARS
@@ -135,6 +138,15 @@ class Segmenter:
         if len(window) > max_chars:
             return clause_end(window, max_chars, self._rules)
         return len(window) or None
+
+    def _sentence_length(self, start: int, complete: bool) -> int | None:
+        """The length of the sentence at `start` if it has ended and fits, without a look at the tokens behind it."""
+        window = self._text[start : start + self._max_chars + _LOOKAHEAD_CHARS]
+        full = len(window) == self._max_chars + _LOOKAHEAD_CHARS
+        end = find_end(window.rstrip(), self._scanned, complete or full, self._rules).end
+        if end is None or end > self._max_chars:
+            return None
+        return end if self._meter.fit_chars(self._text, start, end, complete) == end else None
 
 
 def clause_end(text: str, max_chars: int, rules: SentenceRules = ENGLISH) -> int:

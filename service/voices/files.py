@@ -68,7 +68,11 @@ class FolderFiles:
     def __init__(self, folder: Path, suffix: str = SUFFIX) -> None:
         self._folder, self._suffix = folder, suffix
         if suffix == SUFFIX:  # that of recordings is made with the first one
-            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                problem = f"voices cannot be stored at {folder}: {error.strerror}; choose another --voices-dir"
+                raise OSError(problem) from error
         for partial in folder.glob(f"*{_PARTIAL}"):
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - partial.stat().st_mtime > _ABANDONED_S:

@@ -125,7 +125,7 @@ def test_t3_on_a_gpu_falls_back_in_order_unless_it_was_chosen(
     monkeypatch.setattr(factory, "_local_net", local)
     monkeypatch.setattr(factory, "LocalT3Backend", lambda net, *_: net)
     monkeypatch.setattr(factory.backend, "installed", lambda: True)
-    setting = SimpleNamespace(refused=[], observer=None, on_device=None, words=0)
+    setting = SimpleNamespace(refused=[], observer=None, on_device=None, words_bytes=lambda _: 0)
     config = EngineConfig(**given)  # type: ignore[arg-type]
     nets, checkpoint = SimpleNamespace(take_t3=lambda _: local(config)), SimpleNamespace(spec=spec)
     if runtime is None:

@@ -31,7 +31,7 @@ from engines.t3 import attention as attention_module
 from engines.t3 import decoder as decoder_module
 from engines.t3 import model as model_module
 from engines.t3 import sampler as sampler_module
-from engines.t3.alignment.sources import ForcedAligner, _Job
+from engines.t3.alignment.reader import ReadSegment, SegmentReader, ToRead
 from engines.t3.alignment.tap import AlignmentHeads
 from engines.t3.decoder import T3Decoder
 from engines.t3.family import LLAMA
@@ -43,7 +43,7 @@ from engines.t3.llama import conditioning as conditioning_module
 from engines.t3.llama import net as llama_module
 from engines.t3.llama import passes as guided_passes_module
 from engines.t3.llama.net import LlamaNet
-from engines.t3.llama.weights import spec_of
+from engines.t3.llama.weights import block_tensors, outer_tensors, spec_of
 from engines.t3.model import T3Net
 from engines.t3.vllm import sampler as vllm_sampler_module
 from engines.t3.vllm.llama.vocab import LaneIds
@@ -401,20 +401,60 @@ def test_a_guided_draw_under_vllm_waits_once(monkeypatch: pytest.MonkeyPatch) ->
     assert tokens == [NOT_FINITE_TOKEN, ids.drawn(0, 0), ids.drawn(0, 2), NOT_FINITE_TOKEN]
 
 
-def test_a_pass_for_words_waits_for_nothing_before_its_rows_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In float16, of two segments of a voice together, whose prefix is read once."""
+def gpt2_net_on_vllms_tensors() -> T3Net:
+    """As vLLM has them: matrices are (out, in)."""
+    outer = {
+        name: torch.empty(shape, device=CUDA, dtype=torch.float32 if name.startswith("cond_enc") else torch.float16)
+        for name, shape in model_module.outer_tensors(TINY.t3).items()
+    }
+    shapes = model_module.block_tensors(TINY.t3)
+    block = {name: torch.empty(shape[::-1], device=CUDA, dtype=torch.float16).t() for name, shape in shapes.items()}
+    return T3Net.of_tensors(outer, [block, block], TINY.t3, torch.float16)
+
+
+def llama_net_on_vllms_tensors() -> LlamaNet:
+    """As vLLM has them: some matrices are one."""
+    spec = spec_of(STANDARD_TINY)
+    shapes = outer_tensors(spec)
+    outer = {name: torch.empty(shape, device=CUDA, dtype=torch.float16) for name, shape in shapes.items()}
+    float32 = {name: torch.empty(shape, device=CUDA) for name, shape in shapes.items()}
+    block = {name: torch.empty(shape, device=CUDA, dtype=torch.float16) for name, shape in block_tensors(spec).items()}
+    for joined, parts in (("self_attn.qkv_proj", ("q", "k", "v")), ("mlp.gate_up_proj", ("gate", "up"))):
+        at = joined.split(".")[0]
+        block[f"{joined}.weight"] = torch.cat([block.pop(f"{at}.{part}_proj.weight") for part in parts])
+    conditioning = conditioning_module.Conditioning(float32, spec, CUDA)
+    return LlamaNet.of_tensors(outer, [block, block], spec, torch.float16, conditioning)
+
+
+@pytest.mark.parametrize("kind", ["own", "gpt2", "llama"])
+def test_a_pass_for_words_waits_for_nothing_before_its_rows_are_read(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In float16, of two segments of a voice together, whose prefix is read once; then of one that was dropped."""
     gpu = FakeStep(monkeypatch)
-    with fake_gpu(), NoWaiting():
-        aligner = ForcedAligner(gpu.net(dtype=torch.float16), AlignmentHeads(((0, 0), (1, 0), (1, 1))))
-        shared = voice(1, prompt_tokens=40)
-        segments = [aligner.start(request(seed, of=shared))[1]._segment for seed in (1, 2)]  # type: ignore[attr-defined]
-        aligner._read_prompts(segments)
-        aligner._read_speech([_Job(segment, [5, 6, 7]) for segment in segments])
-        for segment in segments:
-            assert (segment.tap.rows, segment.read) == (3, 3)
-            assert {(key.device, key.dtype) for key in segment.tap._keys} == {(CUDA, torch.float16)}
+    asked = guided_request if kind == "llama" else request
+    made = {"gpt2": gpt2_net_on_vllms_tensors, "llama": llama_net_on_vllms_tensors}
+    with fake_gpu():
+        net = made[kind]() if kind in made else gpu.net(dtype=torch.float16)
+        with NoWaiting():
+            reader = SegmentReader(AlignmentHeads(((0, 0), (1, 0), (1, 1))), 600)
+            shared = voice(1, prompt_tokens=150)
+            segments = [ReadSegment(asked(seed, of=shared)) for seed in (1, 2)]
+            reader.read_together(net, [ToRead(segment, [5, 6, 7]) for segment in segments])
+            for segment in segments:
+                tap = reader._kept[segment].tap
+                assert tap is not None
+                assert tap.rows == 3
+                assert {(key.device, key.dtype) for key in tap._keys} == {(CUDA, torch.float16)}
+                assert {page.device for page in reader._kept[segment].slot._pages} == {CUDA}
+                segment.tokens += [5, 6, 7]
+            reader._drop(shared.key)
+            assert not any(reader.keeps(segment) for segment in segments)
+            reader.read_together(net, [ToRead(segments[0], [8] * 60)])
+            again = reader._kept[segments[0]].tap
+            assert again is not None
+            assert again.rows == 63
     assert gpu.reads == 0
-    aligner.close()
 
 
 def test_a_step_of_vllm_that_draws_nothing_waits_too(monkeypatch: pytest.MonkeyPatch) -> None:

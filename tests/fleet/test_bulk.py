@@ -74,6 +74,7 @@ def test_its_containers_are_locked_and_set_up_as_the_server_s(manifests: list[Ma
     for template in templates(job):
         assert template["spec"]["securityContext"] == pod["securityContext"]
         assert template["spec"]["enableServiceLinks"] is False
+        assert template["spec"]["nodeSelector"] == pod["nodeSelector"], "of the architecture that the image has"
     claims = {m["metadata"]["name"] for m in manifests if m["kind"] == "PersistentVolumeClaim"}
     volumes = [volume for template in templates(job) for volume in template["spec"]["volumes"]]
     assert {v["persistentVolumeClaim"]["claimName"] for v in volumes if "persistentVolumeClaim" in v} == claims

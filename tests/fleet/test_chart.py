@@ -63,6 +63,9 @@ def answers() -> dict[str, dict[str, str] | str]:
     cases |= {named: [gpu, values] for values, named in WRONG}
     cases["defaults"] = [PLAIN, {"settings": DEFAULTS}]
     cases["other settings"] = [gpu, {"settings": {"MYNAH_GRACE_S": "100"}}]
+    own = {"MYNAH_VOICES_DIR": "s3://own/voices", "MYNAH_GRACE_S": "60"}
+    cases["own settings"] = [PLAIN, {"settings": own, "components": {"bucketVoices": True, "spot": True}}]
+    cases["own bucket"] = [PLAIN, {"storage": {"bucket": "s3://mine"}, "components": {"bucketVoices": True}}]
     cases["own runbooks"] = [gpu, {"monitoring": {"runbooks": "https://wiki.example/speech"}}]
     return dict(zip(cases, asked(*cases.values())["answers"], strict=True))
 
@@ -138,6 +141,12 @@ def test_pods_are_replaced_when_their_settings_change():
         for name in ("a10g", "other settings")
     }
     assert len(checksums) == 2
+
+
+def test_a_setting_of_your_own_wins_over_a_components():
+    settings = by_helm("own settings")["ConfigMap", "mynah-settings"]["data"]
+    assert (settings["MYNAH_VOICES_DIR"], settings["MYNAH_GRACE_S"]) == ("s3://own/voices", "60")
+    assert by_helm("own bucket")["ConfigMap", "mynah-settings"]["data"]["MYNAH_VOICES_DIR"] == "s3://mine"
 
 
 @pytest.mark.parametrize("named", [named for _, named in WRONG])

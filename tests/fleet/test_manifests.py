@@ -194,13 +194,45 @@ def test_every_cloud_has_the_storage_class_that_claims_name():
 
 def test_what_is_made_once_for_a_cluster_matches_its_schemas(tmp_path: Path):
     nodes = [manifest for manifest in cluster() if manifest["apiVersion"].split("/")[0] in CUSTOM]
-    assert {manifest["kind"] for manifest in nodes} == {"NodePool", "EC2NodeClass", "ClusterQueue", "ResourceFlavor"}
+    assert {manifest["kind"] for manifest in nodes} == {
+        "NodePool", "EC2NodeClass", "ClusterQueue", "ResourceFlavor", "Gateway", "GatewayClass",
+    }  # fmt: skip
     check_custom(nodes)
     files = []
     for index, manifest in enumerate(manifest for manifest in cluster() if manifest not in nodes):
         files.append(tmp_path / f"{index}.json")
         files[-1].write_text(json.dumps(manifest))
     check_built_in(files)
+
+
+def test_the_gateway_of_the_guide_takes_the_overlays_routes_and_its_proxies_reach_the_servers():
+    (gateway,) = (manifest for manifest in cluster() if manifest["kind"] == "Gateway")
+    (listener,) = gateway["spec"]["listeners"]
+    for route in of_kind("a10g", "GRPCRoute") + of_kind("a10g", "HTTPRoute"):
+        (parent,) = route["spec"]["parentRefs"]
+        assert (parent["namespace"], parent["name"]) == (gateway["metadata"]["namespace"], gateway["metadata"]["name"])
+        assert parent["sectionName"] == listener["name"]
+        admitted = listener["allowedRoutes"]["namespaces"]["selector"]["matchLabels"]
+        assert admitted == {"kubernetes.io/metadata.name": route["metadata"]["namespace"]}
+    guide = (ROOT / "docs/deploy-eks.md").read_text()
+    (secret,) = listener["tls"]["certificateRefs"]
+    assert f"kubectl -n {gateway['metadata']['namespace']} create secret tls {secret['name']} " in guide
+    (installed,) = re.findall(r"gateway-helm \S+ \S+ -n (\S+)", guide)  # where Envoy Gateway runs its proxies
+    (policy,) = of_kind("a10g", "NetworkPolicy")
+    (label,) = (peer["namespaceSelector"]["matchLabels"] for peer in policy["spec"]["ingress"][0]["from"]
+                if "namespaceSelector" in peer)  # fmt: skip
+    ((name, value),) = label.items()
+    assert f"kubectl label namespace {installed} {name}={value}\n" in guide
+
+
+def test_the_gateway_has_a_route_for_every_path_of_the_api():
+    (route,) = of_kind("a10g", "HTTPRoute")
+    matches = [match["path"] for rule in route["spec"]["rules"] for match in rule["matches"]]
+    paths = re.findall(r'Route\(\s*"(/[^"{]*)', (ROOT / "service/http/routes.py").read_text())
+    assert len(paths) > 10
+    for path in set(paths) - {"/healthz", "/readyz"}:  # which the kubelet asks, past the gateway
+        within = {match["value"] for match in matches if match["type"] == "PathPrefix"}
+        assert path in {match["value"] for match in matches} or any(path.startswith(f"{each}/") for each in within)
 
 
 def test_optional_components_match_their_schemas():

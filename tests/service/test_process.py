@@ -205,6 +205,35 @@ async def test_a_killed_server_starts_again_on_its_port_with_its_voices(tmp_path
 
 
 @pytest.mark.parametrize(
+    ("flags", "problem"),
+    [
+        (
+            ("--tls-certificate", "/nope", "--tls-key", "/nope"),
+            "/nope cannot be used: No such file or directory; name a",
+        ),
+        (("--api-keys", "/nope"), "/nope is not a valid API key file: No such file or directory"),
+        (("--dictionary-dir", "/nope"), "/nope is not a folder of dictionaries."),
+    ],
+)
+async def test_a_file_that_cannot_be_read_ends_the_start_in_one_line(flags: tuple[str, ...], problem: str):
+    async with process(*flags) as running:
+        said, errors = (each.decode() for each in await running.communicate())
+    assert (running.returncode, said) == (2, "")
+    (only,) = errors.splitlines()
+    assert only.startswith(f"mynah-serve: {problem}")
+
+
+async def test_a_place_of_voices_that_is_no_folder_ends_the_start_in_one_line(tmp_path: Path):
+    (tmp_path / "file").touch()
+    place = tmp_path / "file" / "voices"
+    async with process("--voices-dir", str(place)) as running:
+        said, errors = (each.decode() for each in await running.communicate())
+    assert (running.returncode, said) == (1, "")
+    problem = f"voices cannot be stored at {place}: Not a directory; choose another --voices-dir"
+    assert errors.splitlines() == [f"mynah-serve: {problem}"]
+
+
+@pytest.mark.parametrize(
     ("url", "package"), [("s3://bucket/voices", "s3fs"), ("gs://bucket/voices", "gcsfs"), ("s3://b/v", "botocore")]
 )
 async def test_voices_in_an_object_store_whose_package_is_missing(url: str, package: str, tmp_path: Path):

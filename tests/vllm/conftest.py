@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent / "cpu_attention"))
 
 _START_VLLM = (
     "test_engine.py", "test_backend.py", "test_parity.py", "test_speech.py", "test_t3_parity_check.py", "test_words.py",
-    "test_gpu_check.py", "test_lane_engine.py", "test_lane_backend.py",
+    "test_gpu_check.py", "test_lent_net.py", "test_lane_engine.py", "test_lane_backend.py",
 )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,9 +12,12 @@ import pytest
 import engines
 from engines.api import AudioChunk, Segment, SegmentDone, Words, WordTime
 from engines.config import EngineConfig, Sampling
+from engines.errors import EngineFailure
 from engines.model_spec import SAMPLES_PER_TOKEN
 from engines.pipeline import Pipeline
 from engines.t3.alignment.sources import ForcedAligner
+from engines.t3.vllm.backend import VllmT3Backend
+from tests.vllm.setting import runner
 
 TEXTS = ("The old train leaves at seven, with many people.", "We open at noon, as on all other days.")
 
@@ -100,3 +104,42 @@ def test_the_guard_finds_nothing_in_speech_that_is_right(on_vllm: Pipeline) -> N
     assert words[-1].text == "people"
     assert samples > 0
     assert guard == "None"
+
+
+def test_a_segment_that_is_over_leaves_its_voice_alone_in_memory(on_vllm: Pipeline) -> None:
+    aligner, voice = on_vllm.stages.aligner, on_vllm.default_voice
+    assert isinstance(aligner, ForcedAligner)
+    assert voice is not None
+    asyncio.run(spoken(on_vllm, TEXTS[1], 5))
+    aligner._thread.submit(lambda: None).result()  # behind what was to be forgotten
+    assert list(aligner.reader._kept) == [voice.key]
+
+
+def test_words_are_read_with_the_engines_own_weights_and_with_those_of_the_next_engine(on_vllm: Pipeline) -> None:
+    aligner, backend = on_vllm.stages.aligner, on_vllm.stages.t3
+    assert isinstance(aligner, ForcedAligner)
+    assert isinstance(backend, VllmT3Backend)
+    recovered, on_health = threading.Event(), backend.decoder._on_health
+
+    def noting(healthy: bool) -> None:
+        on_health(healthy)
+        if healthy:
+            recovered.set()
+
+    def lose_the_device(*_: object) -> None:
+        raise RuntimeError("device lost")
+
+    def shares() -> bool:
+        table = aligner._nets.call(lambda net: net._blocks[0]._fc._weight)
+        block = runner(backend.decoder).model.transformer.h[0]
+        return bool(table.data_ptr() == block.mlp.c_fc.weight.data_ptr())
+
+    assert shares()
+    before = asyncio.run(spoken(on_vllm, TEXTS[0], 5))
+    backend.decoder._on_health = noting
+    runner(backend.decoder).execute_model = lose_the_device
+    with pytest.raises(EngineFailure, match="device lost"):
+        asyncio.run(spoken(on_vllm, TEXTS[0], 5))
+    assert recovered.wait(60)
+    assert asyncio.run(spoken(on_vllm, TEXTS[0], 5)) == before
+    assert shares()

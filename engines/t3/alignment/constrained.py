@@ -7,12 +7,11 @@ chosen heads alone. The text's place is read from these heads, and never goes ba
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from engines.t3.alignment.tap import AlignmentHeads, AlignmentTap
+from engines.t3.alignment.tap import AlignmentHeads, AlignmentTap, KeySlot
 
 # text tokens around the one being spoken; several at once are passed over, as quotes and brackets are
 _BEHIND, _AHEAD = 1, 5
@@ -31,7 +30,7 @@ class ConstrainedTap(AlignmentTap):
         self._first_layer = heads.layers[0]
         self._recent: deque[int] = deque(maxlen=_DWELL_ROWS)
 
-    def begin(self, slot: Any, first_position: int) -> None:
+    def begin(self, slot: KeySlot, first_position: int) -> None:
         super().begin(slot, first_position)
         self._first_position = first_position
 

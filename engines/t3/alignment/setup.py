@@ -15,6 +15,7 @@ from engines.errors import unsupported
 from engines.kernels.dense import WeightFormat, fp16_supported
 from engines.model_spec import T3Spec
 from engines.t3.alignment.calibrate import find_heads, kept_heads
+from engines.t3.alignment.lent import LentNet
 from engines.t3.alignment.memory import words_bytes
 from engines.t3.alignment.sources import ForcedAligner, TappedAligner
 from engines.t3.alignment.tap import AlignmentHeads
@@ -38,12 +39,27 @@ class Alignment:
     notice: str
     load: Callable[[int], TorchNet]
 
-    def beside_bytes(self, spec: T3Spec) -> int:
-        """What a net beside T3 on a GPU takes of its memory: `words_bytes` of the heads' layers."""
-        return 0 if self.heads is None else words_bytes(spec, self.heads.net_layers)
+    def beside_bytes(self, spec: T3Spec, positions: int, *, lent: bool) -> int:
+        """What reading words beside T3 takes of a GPU: `words_bytes` of the heads' layers."""
+        return 0 if self.heads is None else words_bytes(spec, self.heads.net_layers, positions, lent=lent)
 
-    def aligner(self, t3_calls_taps: bool, on_device: DeviceThread, *, constrained: bool = False) -> Aligner | None:
+    def lendable(self) -> LentNet | None:
+        """What an engine can lend its tensors to, for an aligner; None if no head aligns."""
+        return None if self.heads is None else LentNet(self.heads.net_layers)
+
+    def aligner(
+        self,
+        t3_calls_taps: bool,
+        positions: int,
+        on_device: DeviceThread,
+        *,
+        lent: LentNet | None = None,
+        constrained: bool = False,
+    ) -> Aligner | None:
         """The aligner for a T3 backend; None if no head aligns. One whose net calls no taps gets a net beside it.
+
+        positions: of the longest sequence
+        lent: what T3's engine lends a net to; None: the net beside T3 has tensors of its own
 
         Raises InvalidInput if the attention shall be constrained and cannot be.
         """
@@ -53,7 +69,9 @@ class Alignment:
             return None
         if t3_calls_taps:
             return TappedAligner(self.heads, constrained=constrained)
-        return ForcedAligner(self.load(self.heads.net_layers), self.heads, on_device)
+        if lent is None:
+            lent = LentNet(self.heads.net_layers, self.load(self.heads.net_layers))
+        return ForcedAligner(lent, self.heads, positions, on_device)
 
 
 def find_alignment(

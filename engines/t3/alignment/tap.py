@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,14 @@ class AlignmentHeads:
         return [head for at, head in self.heads if at == layer]
 
 
+class KeySlot(Protocol):
+    """The cache of one sequence."""
+
+    def keys(self, layer: int, start: int, stop: int) -> Tensor:
+        """The keys of positions [start, stop) of one layer, (heads, n, head dim)."""
+        ...
+
+
 class AlignmentTap:
     """Collects one segment's queries on the thread that runs the net; any thread may read the rows that are complete.
 
@@ -58,14 +66,14 @@ class AlignmentTap:
         """Speech tokens whose queries are complete."""
         return len(self._queries[self._last_layer])
 
-    def begin(self, slot: Any, first_position: int) -> None:
-        """Copy the text's keys from a KvSlot that has read the prompt, whose text starts at `first_position`."""
-        positions = slice(first_position, first_position + self._text_tokens + 1)
+    def begin(self, slot: KeySlot, first_position: int) -> None:
+        """Copy the text's keys from a slot that has read the prompt, whose text starts at `first_position`."""
+        stop = first_position + self._text_tokens + 1
         # head by head: a list as an index would be copied to a GPU, which then waits
-        self._keys = [
-            torch.stack([slot.memory[layer, 0, head, positions] for head in heads])
-            for layer, heads in self._heads.items()
-        ]
+        self._keys = []
+        for layer, heads in self._heads.items():
+            keys = slot.keys(layer, first_position, stop)
+            self._keys.append(torch.stack([keys[head] for head in heads]))
 
     def take(self, layer: int, queries: Tensor, positions: int) -> Tensor | None:
         """As QueryTap.take: a row for each speech token, in order."""
@@ -73,6 +81,10 @@ class AlignmentTap:
         if heads is not None:
             self._queries[layer].extend(torch.stack([queries[:, head] for head in heads], 1).unbind())
         return None
+
+    def forget_rows(self) -> None:
+        """Free the queries. Rows count from 0 again."""
+        self._queries = {layer: [] for layer in self._heads}
 
     def scores(self, layer: int, queries: Tensor) -> Tensor:
         """The scores of one row of a chosen layer, whose chosen heads have `queries` (heads, dim): (heads, text tokens

@@ -43,7 +43,7 @@ def open_static_net(
     """The net for a decoder with these limits; in float16 with `half`, else in float32.
 
     On a GPU its steps are compared with T3's eager net in float32 first, replayed if they are to be: as many together
-    as there are streams. `words`: bytes that are left for the net that reads words.
+    as there are streams. `words`: bytes that are left for reading words.
     Raises T3Refused if they differ, InvalidInput if the GPU cannot hold the streams,
     CheckpointError.
     """

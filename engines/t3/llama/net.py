@@ -49,7 +49,7 @@ def rope_frequencies(head_dim: int) -> Tensor:
 
 class _RmsNorm:
     def __init__(self, weight: Tensor, make: Maker) -> None:
-        self._weight = weight.to(make.device, make.dtype, copy=True)
+        self._weight = make.small(weight)
 
     def __call__(self, x: Tensor) -> Tensor:
         return F.rms_norm(x, (x.shape[-1],), self._weight, NORM_EPS)
@@ -112,9 +112,9 @@ class _Block:
         self._before, self._behind = (
             _RmsNorm(tensors[f"{name}.weight"], make) for name in ("input_layernorm", "post_attention_layernorm")
         )
-        self._qkv = _joined_linear([tensors[f"self_attn.{name}_proj.weight"] for name in "qkv"], make)
+        self._qkv = _joined_linear(_parts(tensors, "self_attn.qkv_proj", ("q_proj", "k_proj", "v_proj")), make)
         self._out = _joined_linear([tensors["self_attn.o_proj.weight"]], make)
-        self._wide = _joined_linear([tensors[f"mlp.{name}_proj.weight"] for name in ("gate", "up")], make)
+        self._wide = _joined_linear(_parts(tensors, "mlp.gate_up_proj", ("gate_proj", "up_proj")), make)
         self._narrow = _joined_linear([tensors["mlp.down_proj.weight"]], make)
 
     def __call__(self, x: Tensor, rows: _Rows, padding: int) -> Tensor:
@@ -124,6 +124,14 @@ class _Block:
         x = self._out.add(mixed, x)
         gate, up = self._wide(self._behind(x)).chunk(2, 1)
         return self._narrow.add(F.silu(gate) * up, x)
+
+
+def _parts(tensors: dict[str, Tensor], joined: str, names: Sequence[str]) -> list[Tensor]:
+    """The matrices that are one layer, or the one matrix that they are already."""
+    if f"{joined}.weight" in tensors:
+        return [tensors[f"{joined}.weight"]]
+    at = joined.split(".")[0]
+    return [tensors[f"{at}.{name}.weight"] for name in names]
 
 
 def _joined_linear(weights: Sequence[Tensor], make: Maker) -> Linear:
@@ -142,12 +150,20 @@ class LlamaNet:
     name = "torch"
     family = LLAMA
 
-    def __init__(self, outer: dict[str, Tensor], blocks: Sequence[_Block], spec: LlamaSpec, make: Maker) -> None:
+    def __init__(
+        self,
+        outer: dict[str, Tensor],
+        blocks: Sequence[_Block],
+        spec: LlamaSpec,
+        make: Maker,
+        conditioning: Conditioning | None = None,
+    ) -> None:
+        """`conditioning`: None: of `outer`."""
         if make.weights == "int8":
             self.name = "torch-int8"
         self.spec, self.device, self.dtype, self.max_positions = spec, make.device, make.dtype, spec.positions
         self._blocks = blocks
-        self.conditioning = Conditioning(outer, spec, make.device)
+        self.conditioning = conditioning or Conditioning(outer, spec, make.device)
         self._text, self._speech = make.table(outer["text_emb.weight"]), make.table(outer["speech_emb.weight"])
         self._text_places = make.table(outer["text_pos_emb.emb.weight"])
         self._speech_places = make.table(outer["speech_pos_emb.emb.weight"])
@@ -184,6 +200,21 @@ class LlamaNet:
             blocks.append(_Block(_load(path, block_tensors(t3), block_prefix(layer), loras), t3, layer, make))
             release_packing_memory()
         return cls(outer, blocks, replace(t3, layers=len(blocks)), make)
+
+    @classmethod
+    def of_tensors(
+        cls,
+        outer: dict[str, Tensor],
+        blocks: Sequence[dict[str, Tensor]],
+        spec: LlamaSpec,
+        dtype: torch.dtype,
+        conditioning: Conditioning,
+    ) -> Self:
+        """As T3Net.of_tensors. `outer` without what the conditioning has. The matrices of queries, keys and values may
+        be one, `self_attn.qkv_proj`, and those of gate and up too, `mlp.gate_up_proj`."""
+        make = Maker(outer["speech_emb.weight"].device, dtype, borrows=True)
+        made = [_Block(tensors, spec, layer, make) for layer, tensors in enumerate(blocks)]
+        return cls(outer, made, replace(spec, layers=len(made)), make, conditioning)
 
     @classmethod
     def without_weights(cls, spec: ModelSpec) -> LlamaNet:

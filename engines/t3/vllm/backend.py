@@ -16,6 +16,7 @@ from engines.checkpoints.checkpoint import Checkpoint, default_cache_dir
 from engines.config import DTYPES
 from engines.device import PLAIN_THREAD, DeviceThread
 from engines.errors import EngineFailure, InvalidInput
+from engines.t3.alignment.lent import LentNet
 from engines.t3.backend import T3Request
 from engines.t3.generation import Generation
 from engines.t3.load import check_weights, load_net
@@ -80,9 +81,11 @@ class VllmT3Backend:
         alone: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
         parity_check: bool | None = None,
         words: int = 0,
+        lent: LentNet | None = None,
         loras: Sequence[Path] = (),
     ) -> None:
-        """`words`: bytes that are left for the net that reads words; `loras`: folders of adapters."""
+        """`words`: bytes that are left for reading words, by the net that is lent to `lent`; `loras`: folders of
+        adapters."""
         kind = _check_device(device)
         check_weights(checkpoint, loras)
         self._family = family = vllm_family(checkpoint.spec.t3, max(voice_slots, max_streams))
@@ -111,12 +114,14 @@ class VllmT3Backend:
         def build() -> VllmEngine:
             with alone():
                 engine = VllmEngine(model_dir, family, settings)
-                if check is not None:
-                    try:
+                try:
+                    if check is not None:
                         self.parity = check.raise_if_wrong(engine, dtype, max_streams, self.name)
-                    except BaseException:
-                        engine.close()
-                        raise
+                    if lent is not None:
+                        engine.lend(lent)
+                except BaseException:
+                    engine.close()
+                    raise
                 return engine
 
         self._decoder = VllmDecoder(
@@ -198,11 +203,13 @@ def installed() -> bool:
 
 
 def _parity_check(checkpoint: Checkpoint, device: str, loras: Sequence[Path]) -> T3ParityCheck:
-    """The check of the engines, from T3's net in float32, which is dropped before vLLM measures the GPU's memory."""
-    check = T3ParityCheck(load_net(checkpoint, device, loras=loras))
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    return check
+    """The check of the engines, from T3's net in float32, which is dropped here.
+
+    Its memory stays in torch's cache, as that of a net whose heads were searched does. vLLM 0.9.2's worker empties the
+    cache itself before it looks at the GPU's free memory (`init_device`), on the thread that builds the engine, while
+    nothing else computes or captures.
+    """
+    return T3ParityCheck(load_net(checkpoint, device, loras=loras))
 
 
 def _check_device(device: str) -> str:

@@ -18,7 +18,9 @@ import torch
 from torch import Tensor
 
 from engines.api import T3Use
+from engines.device import wait_until_done
 from engines.errors import InvalidInput
+from engines.t3.alignment.lent import LentNet
 from engines.t3.backend import T3Request
 from engines.t3.vllm.family import VllmFamily
 from engines.t3.vllm.priority import Priority
@@ -83,6 +85,7 @@ class VllmEngine:
         self._voice_of: dict[str, str] = {}  # request id -> voice key
         self._unread: dict[str, int] = {}  # request id -> prompt length, until its first token
         self._last_arrival_s = 0.0
+        self._lent: LentNet | None = None
 
     @property
     def idle(self) -> bool:
@@ -178,8 +181,17 @@ class VllmEngine:
                 self.abort(request_id)
         return dict(logits)
 
+    def lend(self, nets: LentNet) -> None:
+        """Lend a torch net of the model's first layers, on views of its tensors, until `close`."""
+        (net,) = self._llm.collective_rpc("mynah_net", args=(self._family.spec, nets.layers))
+        wait_until_done(net.device)  # what it made was put on this thread's stream
+        self._lent = nets
+        nets.lend(net)
+
     def close(self) -> None:
         """Free the engine's memory before returning. Call it once, and no method after it."""
+        if self._lent is not None:
+            self._lent.take_back()
         # a broken engine may fail in both calls, and is dropped all the same
         with contextlib.suppress(Exception):
             self._llm.collective_rpc("mynah_unload")

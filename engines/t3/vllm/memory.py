@@ -37,7 +37,7 @@ def s3gen_bytes(flow: FlowSpec) -> int:
 class MemoryPlan:
     """Bytes by purpose. `t3` is vLLM's share; the rest of `total` is outside it.
 
-    words  the net that reads words beside T3, without the segments that it reads
+    words  what reading words beside T3 takes
     """
 
     weights: int

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from vllm.model_executor.models.gpt2 import GPT2Model
 
-from engines.model_spec import SPEAKER_EMBEDDING_DIM, SPEECH_VOCAB
+from engines.model_spec import SPEAKER_EMBEDDING_DIM, SPEECH_VOCAB, T3Spec
+from engines.t3.model import T3Net
 from engines.t3.vllm.embedding import IdEmbedding
 from engines.t3.vllm.heads import padded_heads
 from engines.t3.vllm.vocab import IdSpace
@@ -65,6 +66,19 @@ class T3ForVllm(nn.Module):
         """Write a voice into its slot, in place for the CUDA graphs."""
         embedding = torch.tensor(voice.speaker_embedding, device=self.speaker.weight.device)
         self.transformer.wte.voices[slot].copy_(self.speaker(embedding))
+
+    def net(self, spec: T3Spec, layers: int) -> T3Net:
+        """T3's torch net of the first layers, which computes with views of this model's tensors and copies none."""
+        body = self.transformer
+        outer = {name: tensor.detach() for name, tensor in self._own_tensors().items()}
+        outer |= {"tfmr.wpe.weight": body.wpe.weight.data}
+        outer |= {f"tfmr.ln_f.{kind}": getattr(body.ln_f, kind).data for kind in _KINDS}
+        blocks = [
+            # vLLM's matrices are (out, in)
+            {name: each.data.t() if each.dim() == 2 else each.data for name, each in block.named_parameters()}
+            for block in body.h[:layers]
+        ]
+        return T3Net.of_tensors(outer, blocks, spec, body.wte.table.dtype)
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
         """Load upstream's file. Names and shapes were checked before vLLM was started (backend.py)."""

@@ -13,6 +13,8 @@ from torch._dynamo import convert_frame
 from vllm.v1.outputs import SamplerOutput
 
 from engines.device import wait_until_done
+from engines.model_spec import T3Spec
+from engines.t3.load import TorchNet
 from engines.t3.vllm.family import VllmFamily
 from engines.t3.vllm.sampler import BatchSampler, RunnerBatch
 from engines.voice import Voice
@@ -35,6 +37,11 @@ class WorkerExtension:
     def mynah_set_voice(self, slot: int, voice: Voice) -> None:
         """Write the table's rows of a voice."""
         self.model_runner.model.set_voice(slot, voice)
+
+    def mynah_net(self, spec: T3Spec, layers: int) -> TorchNet:
+        """A torch net of the model's first layers, on views of its tensors."""
+        net: TorchNet = self.model_runner.model.net(spec, layers)
+        return net
 
     def mynah_force(self, tokens: list[int]) -> None:
         """Draw these tokens for every request from now on, and keep the logits, until `mynah_forced_logits`."""

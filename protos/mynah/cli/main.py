@@ -90,6 +90,8 @@ def _local_error_line(error: OSError | ValueError) -> str:
         return f"The file system is read-only ({error}). Write to another folder."
     if number in (errno.EACCES, errno.EPERM):
         return f"This user may not use that file or folder ({error}). Choose another one, or change its permissions."
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename!r} cannot be used: {error.strerror}. Name a file that this command can open."
     return str(error)
 
 

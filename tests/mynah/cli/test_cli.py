@@ -329,7 +329,13 @@ async def test_health_is_reported_by_the_exit_status():
 
 @pytest.mark.parametrize(
     ("number", "advice"),
-    [(errno.EACCES, "change its permissions"), (errno.EROFS, "Write to another folder"), (errno.ENOSPC, "Free some")],
+    [
+        (errno.EACCES, "change its permissions"),
+        (errno.EROFS, "Write to another folder"),
+        (errno.ENOSPC, "Free some"),
+        (errno.ENOENT, "mynah: 'out.wav' cannot be used: no. Name a file"),
+        (errno.EISDIR, "mynah: 'out.wav' cannot be used: no. Name a file"),
+    ],
 )
 async def test_an_error_of_the_file_system_says_what_to_do(number: int, advice: str, tmp_path: Path):
     broken = f"def opened(*_, **__): raise OSError({number}, 'no', 'out.wav')"

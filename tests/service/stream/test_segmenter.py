@@ -209,3 +209,19 @@ def test_a_megabyte_at_once_and_in_single_characters_is_quick() -> None:
 def test_a_useless_limit_is_refused(max_chars: int) -> None:
     with pytest.raises(ValueError, match=f"max_chars is {max_chars}; it must be at least 20."):
         Segmenter(max_chars)
+
+
+@pytest.mark.parametrize("sentence", ["中。", "It is. ", "\n- a", "No!\n\n"])
+def test_each_part_of_short_sentences_is_measured_a_few_times_at_most(sentence: str):
+    """A text of thousands of sentences would otherwise take a hundred times as long as one of words."""
+    measured: list[str] = []
+
+    def count(word: str) -> int:
+        measured.append(word)
+        return 1
+
+    text = sentence * 500
+    segmenter = Segmenter(count_tokens=count)
+    segments = [*segmenter.feed(text), *segmenter.flush()]
+    assert len(segments) > 100
+    assert sum(map(len, measured)) < 3 * len(text)

@@ -23,7 +23,7 @@ from vllm.model_executor.models.llama import LlamaMLP
 from engines.model_spec import LlamaSpec
 from engines.t3.llama.conditioning import Conditioning
 from engines.t3.llama.lora import Lora
-from engines.t3.llama.net import NORM_EPS, ROPE_FACTOR, ROPE_HIGH, ROPE_LOW, ROPE_ORIGINAL, ROPE_THETA
+from engines.t3.llama.net import NORM_EPS, ROPE_FACTOR, ROPE_HIGH, ROPE_LOW, ROPE_ORIGINAL, ROPE_THETA, LlamaNet
 from engines.t3.llama.weights import conditioning_tensors
 from engines.t3.vllm.llama.config import LANES, LORAS, ids_of
 from engines.t3.vllm.llama.embedding import LaneEmbedding
@@ -184,6 +184,15 @@ class LlamaT3ForVllm(nn.Module):
     def set_voice(self, slot: int, voice: Voice) -> None:
         """Write a voice's rows into its slot, in place for the CUDA graphs."""
         self.model.embedding.table.data[self.ids.voice_rows_of(slot)].copy_(self._conditioning.compute(voice))
+
+    def net(self, spec: LlamaSpec, layers: int) -> LlamaNet:
+        """As T3ForVllm.net. Zeros in place of biases, rotations and the rows of voices are its own."""
+        outer = self.model.embedding.tensors()
+        outer |= {"tfmr.norm.weight": self.model.norm.weight.data, "speech_head.weight": self.head.weight.data}
+        blocks = [{name: each.data for name, each in block.named_parameters()} for block in self.model.layers[:layers]]
+        buffers = {name: buffer.detach() for name, buffer in self._buffers_of.items()}
+        conditioning = Conditioning(buffers, spec, buffers[_EMOTION].device)
+        return LlamaNet.of_tensors(outer, blocks, spec, self.head.weight.dtype, conditioning)
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
         """Load upstream's file. Names and shapes were checked before vLLM was started (backend.py)."""

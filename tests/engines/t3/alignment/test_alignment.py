@@ -18,6 +18,7 @@ from engines.config import EngineConfig, Sampling
 from engines.errors import EngineFailure
 from engines.model_spec import SAMPLES_PER_TOKEN, TINY
 from engines.t3.alignment.calibrate import find_heads, kept_heads, speak
+from engines.t3.alignment.lent import LentNet
 from engines.t3.alignment.setup import find_alignment
 from engines.t3.alignment.sources import ForcedAligner, TappedAligner
 from engines.t3.alignment.tap import AlignmentHeads
@@ -90,7 +91,7 @@ def test_the_choice_is_kept_by_the_identity_of_the_weights(tmp_path: Path):
 @pytest.fixture
 def aligners(shipped: T3Net, heads: AlignmentHeads) -> Iterator[tuple[TappedAligner, ForcedAligner]]:
     few_layers = T3Net.load(Checkpoint(EMBEDDED, TINY).t3_path, TINY, "cpu", layers=heads.net_layers)
-    forced = ForcedAligner(few_layers, heads)
+    forced = ForcedAligner(LentNet(heads.net_layers, few_layers), heads, 2048)
     yield TappedAligner(heads), forced
     forced.close()
 

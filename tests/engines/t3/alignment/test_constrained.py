@@ -88,7 +88,7 @@ def test_where_it_is_not_possible_it_is_refused():
     for heads, calls_taps in ((None, True), (HEADS, False)):
         alignment = Alignment(heads, "", lambda layers: pytest.fail("no net is loaded"))
         with pytest.raises(InvalidInput) as refused:
-            alignment.aligner(calls_taps, None, constrained=True)  # type: ignore[arg-type]
+            alignment.aligner(calls_taps, 2048, None, constrained=True)  # type: ignore[arg-type]
         assert refused.value.reason == "ATTENTION_UNSUPPORTED"
 
 

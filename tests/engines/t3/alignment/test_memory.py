@@ -11,9 +11,9 @@ from torch import Tensor
 from engines.checkpoints.checkpoint import EMBEDDED, Checkpoint
 from engines.model_spec import TINY, TURBO
 from engines.t3.alignment import memory
+from engines.t3.alignment.pages import PagedSlot
 from engines.t3.alignment.setup import Alignment
 from engines.t3.alignment.tap import AlignmentHeads
-from engines.t3.kv_cache import KvSlot
 from engines.t3.load import load_net
 from engines.t3.model import T3Net
 
@@ -39,17 +39,24 @@ def test_the_nets_weights_are_counted(layers: int):
     assert sum(tensor.nbytes for tensor in tensors_of(net).values()) == memory.net_bytes(TINY.t3, layers)
 
 
-def test_a_segments_cache_is_counted():
-    slot = KvSlot(TURBO.t3, 2048, META, torch.float16)
-    slot.reserve(700)
-    assert slot.memory.nbytes == memory.segment_bytes(TURBO.t3, 24, 768)
+def test_what_is_kept_has_room_for_the_longest_sequence_behind_its_voice():
+    least = memory.kept_bytes(TURBO.t3, 24, 2048, at_most=0)
+    voice = PagedSlot(TURBO.t3, META, torch.float16)
+    voice.reserve(376)
+    segment = PagedSlot(TURBO.t3, META, torch.float16, voice, 376 - 50)
+    segment.reserve(2048)
+    assert voice.nbytes + segment.nbytes <= least <= voice.nbytes + segment.nbytes + 12 * voice.page_bytes
+    assert memory.kept_bytes(TURBO.t3, 24, 2048) == memory.KEPT_BYTES > least
+    assert memory.kept_bytes(TURBO.t3, 24, 8000) > memory.KEPT_BYTES, "never less than a sequence needs"
 
 
 def test_the_layers_that_the_heads_need_are_counted_and_none_without_heads():
     def load(_: int) -> T3Net:
         raise AssertionError("counting loads nothing")
 
-    heads = AlignmentHeads(((2, 1), (5, 0)))
-    assert Alignment(heads, "", load).beside_bytes(TURBO.t3) == memory.words_bytes(TURBO.t3, 6)
-    assert memory.words_bytes(TURBO.t3, 6) == memory.net_bytes(TURBO.t3, 6) + memory.PREFIX_BYTES
-    assert Alignment(None, "off", load).beside_bytes(TURBO.t3) == 0
+    spec, heads = TURBO.t3, AlignmentHeads(((2, 1), (5, 0)))
+    own, lent = (Alignment(heads, "", load).beside_bytes(spec, 2048, lent=lent) for lent in (False, True))
+    assert own == memory.words_bytes(spec, 6, 2048, lent=False)
+    assert own - lent == memory.net_bytes(spec, 6)
+    assert lent == memory.made_bytes(spec) + memory.KEPT_BYTES + memory.pass_bytes(spec, 2048)
+    assert Alignment(None, "off", load).beside_bytes(spec, 2048, lent=True) == 0

@@ -7,6 +7,7 @@ import pytest
 
 from engines.model_spec import SPEECH_CODES
 from engines.t3.alignment.calibrate import attention_to_text, speak
+from engines.t3.alignment.lent import LentNet
 from engines.t3.alignment.sources import ForcedAligner, TappedAligner
 from engines.t3.alignment.tap import AlignmentHeads
 from engines.t3.decoder import T3Decoder
@@ -25,7 +26,7 @@ async def test_taps_of_guided_steps_see_what_a_forced_pass_sees(weight: float) -
     (raw,) = run(T3Decoder(net(), limits()), one)
     speech = [token for token in raw if token < SPEECH_CODES]
     assert speech == raw, "marks are not observed"
-    forced = ForcedAligner(net(), HEADS)
+    forced = ForcedAligner(LentNet(4, net()), HEADS, 600)
     _, source = forced.start(one)
     rows = await source.rows(speech[:8])
     rows = np.concatenate([rows, await source.rows(speech)])
