@@ -155,7 +155,8 @@ async def foreign_hosts(at: Target) -> None:
 
 async def unspeakable_texts(at: Target) -> None:
     """Texts of which a model would make noise for as long as it may."""
-    for text in ("\U0001f600", "?!", "..." * 300, "\U0001f600 " * 2000, "\u0645\u0631\u062d\u0628\u0627 " * 2000):
+    arabic, sentences = "\u0645\u0631\u062d\u0628\u0627 " * 2000, "\u4e2d\u3002" * 1000
+    for text in ("\U0001f600", "?!", "..." * 300, "\U0001f600 " * 2000, arabic, sentences):
         for _ in range(5):
             with suppress(MynahError):  # there is nothing to speak
                 async for _ in at.client.synthesize(text):

@@ -13,7 +13,7 @@ cpu, added = sys.argv[1] == "cpu", sys.argv[2].split()
 extras = {
     "mynah-speech-server": [*(["cpu"] if cpu else ["gpu", "trt"]), "otel", "s3", "lang-ja", "lang-zh", *added],
     "mynah-speech": ["", *added],
-    **({"ray": ["data"]} if "ray" in added else {}),
+    **({"ray": ["data", "default"]} if "ray" in added else {}),
 }
 missing, needed = [], set()
 other = {"dicta-onnx": {"onnxruntime"}}  # asks for one old version; see cpu.override
@@ -44,7 +44,7 @@ PYTHON
 cpu=(torch onnxruntime scipy.signal s3fs opentelemetry.exporter.otlp.proto.grpc.trace_exporter
   pykakasi spacy_pkuseg dicta_onnx engines.s3gen service)
 gpu=("${cpu[@]}" cuda.bindings.runtime tensorrt_rtx vllm.v1.engine.llm_engine engines.t3.vllm.model engines.t3.vllm.worker)
-declare -A of=([ray]="ray.data mynah.batch.ray_run")
+declare -A of=([ray]="ray.data ray.dashboard.optional_deps mynah.batch.ray_run")
 declare -n modules=$flavour
 added=()
 for add in ${ADD:-}; do read -r -a more <<< "${of[$add]}" && added+=("${more[@]}"); done

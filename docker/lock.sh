@@ -7,7 +7,7 @@ locks=docker/locks
 names=(cpu gpu cpu+ray gpu+ray) # a flavour before what is added to it
 
 compile() { # NAME FOLDER [uv arguments]: writes FOLDER/NAME.txt
-  local name=$1 folder=$2 flavour=${1%%+*} extras=(--extra otel --extra s3 --extra lang-ja --extra lang-zh)
+  local name=$1 folder=$2 flavour=${1%%+*} inputs=("$locks/${1%%+*}.in") extras=(--extra otel --extra s3 --extra lang-ja --extra lang-zh)
   shift 2
   case $flavour in
     cpu) extras+=(--extra cpu --no-emit-package torch) ;;
@@ -15,11 +15,12 @@ compile() { # NAME FOLDER [uv arguments]: writes FOLDER/NAME.txt
   esac
   if [ "$name" != "$flavour" ]; then
     mapfile -t there < <(sed -n 's/^\([a-z0-9][a-z0-9._-]*\)==.*/--no-emit-package=\1/p' "$locks/$flavour.txt")
+    inputs+=("$locks/${name#*+}.in")
     extras+=(--extra "${name#*+}" --constraint "$locks/$flavour.txt" "${there[@]}")
   fi
   uv --config-file "$locks/uv.toml" pip compile --quiet --generate-hashes --no-header --no-emit-index-url \
     --python-version 3.11 --python-platform x86_64-manylinux_2_28 --override "$locks/$flavour.override" \
-    --no-emit-package mynah-speech "${extras[@]}" "$@" -o "$folder/$name.txt" pyproject.toml "$locks/$flavour.in"
+    --no-emit-package mynah-speech "${extras[@]}" "$@" -o "$folder/$name.txt" pyproject.toml "${inputs[@]}"
   # the list of what the flavour's file has
   [ "$name" = "$flavour" ] || sed -i '/^# The following packages were excluded/,$d' "$folder/$name.txt"
 }

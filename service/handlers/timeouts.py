@@ -18,5 +18,5 @@ async def within_stall_timeout(sending: Awaitable[T], stall_timeout_s: float) ->
             return await sending
     except TimeoutError:
         allowed = f"{stall_timeout_s:g} s"
-        message = f"The client has not read for {allowed}."
+        message = f"The client has not read for {allowed}, as long as it may; read on and retry with a new stream."
         raise DeadlineExceeded("READER_STALLED", message, allowed=allowed) from None

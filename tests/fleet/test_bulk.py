@@ -97,9 +97,21 @@ def test_the_command_asks_for_the_engines_that_its_pods_hold(job: Manifest):
 def test_engines_understand_the_overlay_s_settings(manifests: list[Manifest]):
     (settings,) = (m["data"] for m in manifests if m["kind"] == "ConfigMap" and "settings" in m["metadata"]["name"])
     config = configuration({}, jobs=32, threads=3, environment=settings)
-    engine = config.engine_config()
+    (engine,) = config.engine_configs()
     assert (engine.model, engine.device, engine.max_streams) == ("turbo", "cuda", 32)
     assert config.http_listen is None
+
+
+def test_the_object_stores_are_within_the_memory_volumes(job: Manifest):
+    spec = job["spec"]["rayClusterSpec"]
+    for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+        (memory,) = (v["emptyDir"] for v in group["template"]["spec"]["volumes"] if v["name"] == "memory")
+        assert memory["medium"] == "Memory"
+        assert int(group["rayStartParams"]["object-store-memory"]) < 2**30 * number(memory["sizeLimit"])
+
+
+def test_nothing_reaches_the_cluster_without_a_token(job: Manifest):
+    assert job["spec"]["rayClusterSpec"]["authOptions"] == {"mode": "token"}
 
 
 def test_the_queue_has_quota_for_the_whole_job(manifests: list[Manifest], job: Manifest):
@@ -126,3 +138,12 @@ def number(quantity: str | int) -> float:
 def test_the_cluster_has_the_version_of_ray_that_is_tested(job: Manifest):
     (tested,) = re.findall(r"^ray==(.*)$", (ROOT / "tests/ray/requirements.txt").read_text(), re.MULTILINE)
     assert job["spec"]["rayClusterSpec"]["rayVersion"] == tested
+    assert f"ray[data,default]=={tested}\n" in (ROOT / "docker/locks/ray.in").read_text()
+
+
+@pytest.mark.parametrize("flavour", ["cpu", "gpu"])
+def test_the_image_has_the_head_s_http_server(flavour: str):
+    """Without the packages of `ray[default]` Ray starts and has none: its probes fail, and no job can be submitted."""
+    locks = [(ROOT / f"docker/locks/{name}.txt").read_text() for name in (flavour, f"{flavour}+ray")]
+    has = {name for text in locks for name in re.findall(r"^([a-z0-9-]+)==", text, re.MULTILINE)}
+    assert {"ray", "aiohttp", "aiohttp-cors", "colorful", "opencensus", "pydantic", "smart-open", "virtualenv"} <= has

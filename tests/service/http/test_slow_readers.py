@@ -53,7 +53,9 @@ async def test_a_websocket_ends_with_an_error_event_and_a_close_code(at: tuple[S
         assert kinds(events)[-1] == "error"
         error = events[-1]["error"]
         assert (error["code"], error["allowed"]) == ("READER_STALLED", "0.2 s")
-        assert error["message"] == "The client has not read for 0.2 s."
+        assert error["message"] == (
+            "The client has not read for 0.2 s, as long as it may; read on and retry with a new stream."
+        )
         assert (stream.close_code, stream.connection.close_reason) == (4408, "READER_STALLED")
         audio = [event["audio"]["data"] for event in events if "audio" in event]
         assert all(isinstance(data, str if query else bytes) for data in audio), "no event is without its data"
