@@ -17,6 +17,10 @@ _TITLES = {
     "Gen": "General",
     "Capt": "Captain",
     "Lt": "Lieutenant",
+    "Col": "Colonel",
+    "Maj": "Major",
+    "Adm": "Admiral",
+    "Hon": "Honorable",
     "Sgt": "Sergeant",
     "Gov": "Governor",
     "Sen": "Senator",
@@ -253,6 +257,10 @@ def _numeral(match: re.Match[str]) -> str | None:
     return cardinal(str(value)).title()
 
 
+def _numbered(match: re.Match[str]) -> str:
+    return _NUMBERED[match["word"]] + (" " if match.string[match.end()].isdecimal() else "")
+
+
 def _part(match: re.Match[str]) -> str | None:
     value = roman(match["claim"])
     return None if value is None else cardinal(str(value)).title()
@@ -279,7 +287,7 @@ RULES: tuple[Rule, ...] = (
     ),
     rule(rf"(?<!\w)(?P<lines>{'|'.join(_LINES)})(?P<scan>[pi])(?!\w)", lambda m: f"{_LINES[m['lines']]} {m['scan']}"),
     # abbreviations
-    rule(rf"(?<!\w)(?P<word>{_NUMBERED_WORDS})(?=\s?\d)", lambda match: _NUMBERED[match["word"]]),
+    rule(rf"(?<!\w)(?P<word>{_NUMBERED_WORDS})(?=\s?\d)", _numbered),
     rule(rf"(?<!\w)(?P<title>{'|'.join(_TITLES)})\.(?=\s(?:[A-Z]|and\s|&\s))", _title, needs=INNER_STOP),
     rule(r"(?<!\w)(?<![A-Za-z] )St\.(?=\s[A-Z])", said("Saint"), needs=INNER_STOP),
     rule(

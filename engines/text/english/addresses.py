@@ -104,7 +104,8 @@ def _version(match: re.Match[str]) -> str:
 
 def _ip(match: re.Match[str]) -> str:
     port = f" port {spelled(match['port'])}" if match["port"] else ""
-    return " dot ".join(spelled(part) for part in match["host"].split(".")) + port
+    mask = f" slash {cardinal(match['mask'])}" if match["mask"] else ""
+    return " dot ".join(spelled(part) for part in match["host"].split(".")) + port + mask
 
 
 def _windows_path(match: re.Match[str]) -> str:
@@ -150,7 +151,10 @@ _VERSION = r"(?P<number>\d+(?:\.\d+){2,})"
 RULES: tuple[Rule, ...] = (
     rule(rf"(?<![\w.@])[\w][\w.+-]*@{_HOST}[A-Za-z]{{2,}}\b", _every_part, needs="@"),
     rule(rf"<?\bhttps?://(?P<host>[\w.-]+(?::\d+)?)(?P<path>{_PATH})>?(?<![.,])", _web, needs=":", flags=re.IGNORECASE),
-    rule(r"(?<![\w.])(?P<host>\d{1,3}(?:\.\d{1,3}){3})(?![\w.]\d)(?::(?P<port>\d{2,5})(?!\d))?", _ip),
+    rule(
+        r"(?<![\w.])(?P<host>\d{1,3}(?:\.\d{1,3}){3})(?![\w.]\d)(?::(?P<port>\d{2,5})(?!\d)|/(?P<mask>\d{1,2})(?!\d))?",
+        _ip,
+    ),
     rule(r"(?<=\blocalhost):(?P<port>\d{2,5})(?!\d)", lambda match: f" port {spelled(match['port'])}"),
     rule(r"(?<!\w)[A-Za-z]:\\(?:[\w.-]+\\)*[\w.-]*\w", _windows_path, needs="\\"),
     rule(

@@ -28,6 +28,7 @@ _FRACTION_SIGNS = {
     "⅞": (7, 8),
 }
 _SIGNS = "".join(_FRACTION_SIGNS)
+_FEET = "'′"
 _CODE = r"(?<![\w.,])"
 
 
@@ -36,6 +37,7 @@ def _unit(match: re.Match[str]) -> str:
     one, many = UNITS_OF_MEASURE[match["unit"].replace("μ", "µ")]
     before, after = match.string[: match.start()], match.string[match.end() :]
     adjective = _ARTICLE.search(before) and _NOUN.match(after) and not _NO_NOUN.match(after)
+    adjective = adjective or match.string[match.end("number") : match.start("unit")] == "-"
     unit = one if number.replace(",", "") == "1" or adjective else many
     minus = "minus " if match["minus"] else ""
     stop = "." if match["dot"] and not after.strip(" \"'”’)") else ""
@@ -100,6 +102,10 @@ def _duration(match: re.Match[str]) -> str | None:
         return None
     words = [f"{cardinal(count)} {_PARTS_OF_TIME[unit]}{'' if count == '1' else 's'}" for count, unit in parts]
     return " ".join(words) + (" " if match[0].endswith(" ") else "")
+
+
+def _hexadecimal(match: re.Match[str]) -> str:
+    return " ".join(spelled(char) or char for char in match[0])
 
 
 def _phone(match: re.Match[str]) -> str:
@@ -173,6 +179,7 @@ def _code(match: re.Match[str]) -> str:
 _LEADING_MINUS = r"(?:(?<=\s)|(?<=\A)|(?<=[(=]))(?P<minus>[-−])(?=[\d.])"
 _MINUS = r"(?P<minus>(?:(?<=\s)|(?<=\A)|(?<=[(=]))[-−](?=[\d.]))?"
 PHONES: tuple[Rule, ...] = (
+    rule(r"(?<!\w)0x[0-9A-Fa-f]+(?!\w)", _hexadecimal, needs="x"),
     rule(r"(?<![\w.,-])(?:[A-Z]{2}\d\d(?: ?\d{4}){2,}(?: ?\d{1,4})?|\d{4}(?:[ -]\d{4}){2,4})(?![\w-])", _groups),
     rule(r"(?<![\w-])(?=[A-Z0-9]*[A-Z])(?=[A-Z0-9]*\d[A-Z0-9]*\d)[A-Z0-9]{8,}(?![\w-])", _tracking),
     rule(r"(?<![\w.])\d{3}\.\d{3}\.\d{4}(?![\w.-])", _phone),
@@ -203,6 +210,14 @@ CODES: tuple[Rule, ...] = (
 DURATIONS: tuple[Rule, ...] = (rule(rf"(?<![\w.,:/$£€-])(?=\d){_DURATION}(?<=[a-z\s])(?![\w/])", _duration),)
 _SIZE = r"\d+(?:\.\d+)?[\"″]?"
 UNITS: tuple[Rule, ...] = (
+    rule(
+        rf"{_CODE}(?P<number>\d+(?:\.\d+)?)(?P<sign>[\"″'′])(?=\s(?:wide|tall|long|high|deep|thick)\b)",
+        lambda match: f"{decimal(match['number'])} {'feet' if match['sign'] in _FEET else 'inches'}",
+    ),
+    rule(
+        rf"{_CODE}(?P<number>\d+(?:\.\d+)?)[\"″](?=\s(?:4K|HD|TV|monitor|screen|display|floppy|disk|pipe|pizza|record|vinyl)\b)",
+        lambda match: f"{decimal(match['number'])} inch",
+    ),
     rule(
         rf"{_CODE}(?P<sizes>{_SIZE}(?:\s?[x×]\s?{_SIZE}){{1,2}})\s?(?P<unit>mm|cm|m|km|ft|px|in(?:ch(?:es)?)?)(?![\w/²³'’])(?:(?<=in)(?P<dot>\.)(?!\w))?",
         _dimensions,

@@ -13,6 +13,7 @@ _MONTH = (
     r"(?P<month>January|February|March|April|May|June|July|August|September|October|November|December|"
     r"(?:Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept|Sep|Oct|Nov|Dec)\b\.?)"
 )
+_SHORT_MONTHS = "Jan|Feb|Mar|Apr|May|June?|July?|Aug|Sept?|Oct|Nov|Dec"
 _DAYS = {
     "Mon": "Monday",
     "Tue": "Tuesday",
@@ -188,6 +189,7 @@ RULES: tuple[Rule, ...] = (
     # dates
     rule(r"(?<![\w/])(?P<year>(?:19|20)\d\d)/(?P<month>0?[1-9]|1[0-2])/(?P<day>[0-3]?\d)(?![\w/])", _iso),
     rule(r"(?<![\w/.-])(?P<first>\d{1,2})/(?P<second>\d{1,2})/(?P<year>\d\d)(?![\w/])", _short_year),
+    rule(r"(?<![\w/.-])(?P<first>\d{1,2})-(?P<second>\d{1,2})-(?P<year>(?:19|20)\d\d)(?![\w-])", _slashes),
     rule(r"(?<=\bby\s)(?P<first>\d{1,2})/(?P<second>1[3-579]|2\d|3[01])(?![\w/])", _on_slashes),
     rule(
         r"(?:(?<=\buntil\s)|(?<=\bbefore\s)|(?<=\bdue\s)|(?<=\bsince\s))(?P<first>\d{1,2})/(?P<second>\d{1,2})(?![\w/])",
@@ -236,7 +238,17 @@ RULES: tuple[Rule, ...] = (
         lambda match: _DAYS[match["name"]],
     ),
     rule(r"(?<=\()(?P<life>[bd])\.(?=\s\d{4})", lambda match: "born" if match["life"] == "b" else "died"),
+    rule(
+        rf"(?<!\w)(?P<first>{_SHORT_MONTHS})\.?\s?[-–]\s?(?P<last>{_SHORT_MONTHS})\b(?P<dot>\.?)",
+        lambda match: (
+            f"{_MONTH_NAMES[match['first'][:3].lower()]} to {_MONTH_NAMES[match['last'][:3].lower()]}"
+            + _kept_stop(match)
+        ),
+        needs="-–",
+    ),
     # times
+    rule(r"(?<=[A-Za-z])/(?=\d{1,2}:[0-5]\d)", said(", "), needs="/"),
+    rule(rf"(?<=[A-Za-z]/){_CLOCK}:(?P<minute>[0-5]\d)(?:\s?{_HALF}|(?![\w:])(?P<none>))", _time),
     rule(rf"{_NO_TIME}12:00(?=\s(?:noon|midnight)\b)", said("twelve")),
     rule(
         rf"{_NO_TIME}(?P<hour>[01]?\d|2[0-4])h(?P<minute>[0-5]\d)(?!\w)",
@@ -253,7 +265,12 @@ RULES: tuple[Rule, ...] = (
         r"(?<=[a-z.])\s?[–—-]\s?(?=[0-3]?\d\s(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec))",
         said(" to "),
     ),
+    rule(
+        rf"{_NO_TIME}\d{{1,3}}(?::\d{{1,3}}){{2,}}(?![\w:])",
+        lambda match: " to ".join(cardinal(part) for part in match[0].split(":")),
+    ),
     # years
+    rule(r"(?<=\ds)\s?[-–]\s?(?=[1-9]0s\b)", said(" to ")),
     rule(
         r"(?<!\w)Q(?P<quarter>[1-4])\s?['’](?P<year>\d\d)(?!\w)",
         lambda match: f"Q {cardinal(match['quarter'])} {year('20' + match['year'])}",

@@ -98,6 +98,8 @@ UNITS_OF_MEASURE: dict[str, tuple[str, str]] = {
         ("min", "minute", ""),
         ("mins", "minute", ""),
         ("hr", "hour", ""),
+        ("yr", "year", ""),
+        ("yrs", "year", ""),
         ("hrs", "hour", ""),
         ("h", "hour", ""),
         ("kcal", "kilocalorie", ""),

@@ -644,6 +644,23 @@ CASES: dict[str, str] = {
     "Open ./src/main.rs now.": "Open dot slash src slash main dot R S now.",
     "max. 3 at avg. speed": "maximum three at average speed",
     "~~~gone~~~ again": "gone again",
+    # still more
+    "Born 03-15-1990.": "Born March fifteenth, nineteen ninety.",
+    "At 7:00pm PST/10:00pm EST": "At seven P M P S T, ten P M E S T",
+    "It is 68°/54°.": "It is sixty eight degrees, fifty four degrees.",
+    "a 30-yr loan @ 6.5%": "a thirty year loan at six point five percent",
+    "Error 0x8007": "Error zero x eight zero zero seven",
+    "a²+b²=c²": "a squared plus b squared equals c squared",
+    "Jan–Mar was cold.": "January to March was cold.",
+    "Take 1/2–1 tablet.": "Take one half to one tablet.",
+    "It is 6' tall and 12\" wide.": "It is six feet tall and twelve inches wide.",
+    'a 27" 4K monitor': "a twenty seven inch four K monitor",
+    "the 1960s–70s": "the nineteen sixties to seventies",
+    "The No.1 hit": "The number one hit",
+    "Use 10.0.0.0/24.": "Use one zero dot zero dot zero dot zero slash twenty four.",
+    "Mix it 3:2:1.": "Mix it three to two to one.",
+    "Ticket #A-1042": "Ticket number A one thousand forty two",
+    "Lt. Col. Smith & Sgt. Maj. Jones": "Lieutenant Colonel Smith and Sergeant Major Jones",
 }
 
 

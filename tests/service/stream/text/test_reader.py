@@ -125,7 +125,7 @@ def test_code_between_tildes_is_not_spoken(size: int) -> None:
     text = "Run this:\n~~~python title=`x`\na = ~b\n~~\n```\nprint('hello. world')\n~~~~\nThen ~~never~~ go on."
     assert shown(read(text, ON, size)) == ["Run this:", "Then never go on."]
     assert shown(read("Before.\n~~~\ncode\n```\nmore", ON, size)) == ["Before."]
-    assert shown(read("~~~~\n~~~\n~~~~\nAbout ~5 of them.", ON, size)) == ["About about five of them."]
+    assert shown(read("~~~~\n~~~\n~~~~\nAbout ~5 of them.", ON, size)) == ["About five of them."]
 
 
 def test_a_line_of_tildes_takes_nothing_with_it() -> None:
