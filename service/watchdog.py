@@ -58,7 +58,8 @@ class Watchdog:
         self._stopped = threading.Event()
         self._healthy: Callable[[], bool] = lambda: True
         self._alarm_s: float | None = None
-        self._stalled: asyncio.Future[None] | None = None
+        self._stalled = False
+        self._waiters: set[asyncio.Future[None]] = set()
         self._abandoned: set[asyncio.Future[Any]] = set()
         # written by the event loop, read by the watching thread
         self._waiting = 0
@@ -122,10 +123,22 @@ class Watchdog:
         return await task
 
     async def _first_of(self, task: asyncio.Future[Any]) -> None:
-        """Waits until the task has ended or the engine has stalled."""
-        if self._stalled is None:
-            self._stalled = asyncio.get_running_loop().create_future()
-        await asyncio.wait([task, self._stalled], return_when=asyncio.FIRST_COMPLETED)
+        """Waits until the task has ended or the engine has stalled. Called for every chunk of every stream."""
+        if self._stalled:
+            return
+        waiter = asyncio.get_running_loop().create_future()
+
+        def end_waiting(_: object) -> None:
+            if not waiter.done():
+                waiter.set_result(None)
+
+        self._waiters.add(waiter)
+        task.add_done_callback(end_waiting)
+        try:
+            await waiter
+        finally:
+            self._waiters.discard(waiter)
+            task.remove_done_callback(end_waiting)
 
     def _abandon(self, task: asyncio.Future[Any]) -> None:
         task.cancel()
@@ -213,11 +226,13 @@ class Watchdog:
         log.critical("%s has stalled: %s. Threads: %s", part, problem, Lines(stacks) or "see above")
 
     def _end_waiting(self) -> None:
-        if self._stalled is None:
-            self._stalled = asyncio.get_running_loop().create_future()
-        if not self._stalled.done():
-            self._stalled.set_result(None)
-            self._on_stall(_stalled_error())
+        if self._stalled:
+            return
+        self._stalled = True
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._on_stall(_stalled_error())
 
 
 def stacks_of_all_threads() -> str:
