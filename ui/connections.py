@@ -20,7 +20,7 @@ _REFUSAL = (
 )
 
 
-class Socket(WebSocketsSansIOProtocol):  # type: ignore[misc]
+class Socket(WebSocketsSansIOProtocol):
     """A WebSocket. Ends with an error if websockets cannot read its handshake: another method, a body, a long head."""
 
     def data_received(self, data: bytes) -> None:

@@ -10,6 +10,7 @@ import * as scenarios from "./scenarios.mjs";
 import { startWorld } from "./worlds.mjs";
 
 const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
+const TIMEOUT_MS = 240_000; // a browser that starts beside other work takes its time
 const FILES = { "/": ["text/html", "<!doctype html><title>A page</title>"], "/favicon.ico": ["image/png", ""] };
 
 async function bundle() {
@@ -30,8 +31,9 @@ describe("in Chromium", () => {
     await once(pages, "listening");
     const origin = `http://127.0.0.1:${pages.address().port}`;
     servers = await startWorld("http", "--cors-origin", origin);
-    browser = await chromium.launch({ executablePath: CHROMIUM, args: ["--no-sandbox"] });
+    browser = await chromium.launch({ executablePath: CHROMIUM, args: ["--no-sandbox"], timeout: TIMEOUT_MS });
     page = await browser.newPage();
+    page.setDefaultTimeout(TIMEOUT_MS);
     await page.exposeFunction("kill", servers.kill);
     await page.goto(origin);
   });
