@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import stat
 from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 import mynah
 from engines.fake import Script
 from mynah.v1 import speech_pb2
-from service.access import keys
+from service.access import auth, keys
 from service.access.admission import Admission
 from service.access.auth import Authenticator
 from service.access.keys import ApiKey, KeyFileError, digest, read_keys, write_keys
@@ -25,6 +26,12 @@ from service.config import ConfigError, ServerConfig
 from service.errors import ResourceExhausted, Unauthenticated
 from service.server import Server
 from tests.service.serving import REFERENCE, FakeEngine, error_of, serving
+
+
+@pytest.fixture(autouse=True)
+def no_caller_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call has a context of its own. A test that is no coroutine has the process's, which later tests have too."""
+    monkeypatch.setattr(auth, "_CALLER", ContextVar[ApiKey | None]("caller of a test", default=None))
 
 
 def key_file(folder: Path, **limits: dict[str, int]) -> Path:
