@@ -74,7 +74,11 @@ class _Named(EngineWrapper):
 
     @property
     def info(self) -> EngineInfo:
-        return replace(self._engine.info, model=self._name or self._engine.info.model)
+        return _named(self._engine.info, self._name)
+
+
+def _named(info: EngineInfo, name: str) -> EngineInfo:
+    return replace(info, model=name or info.model)
 
 
 def _expected(engine: EngineConfig) -> EngineInfo:
@@ -90,13 +94,10 @@ class LazyEngine:
         """`load` may block: it is called once, on its own thread. `expected` is `info` until then. `name` is that of
         the model; empty: its own."""
         self._load, self._name = load, name
-        self._info = self._named(expected)
+        self._info = _named(expected, name)
         self._engine: Engine | None = None
         self._thread: threading.Thread | None = None
         self.health = Health()
-
-    def _named(self, info: EngineInfo) -> EngineInfo:
-        return replace(info, model=self._name or info.model)
 
     @property
     def info(self) -> EngineInfo:
@@ -118,7 +119,7 @@ class LazyEngine:
     async def warm_up(self) -> None:
         """Load and warm up. Raises what either raises."""
         engine = await self._loaded()
-        self._engine, self._info = engine, self._named(engine.info)
+        self._engine, self._info = engine, _named(engine.info, self._name)
         engine.health.watch(self.health.set)
         engine.health.watch_loss(self.health.lose)
         self.health.set(engine.health.healthy)

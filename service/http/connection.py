@@ -93,7 +93,7 @@ def _without_tunnels(app: Any) -> Any:
             await app(scope, receive, send)
             return
         refusal = no_proxy()
-        headers = [*refusal.headers, (b"content-length", b"%d" % len(refusal.body)), (b"connection", b"close")]
+        headers = _last_headers(refusal)
         await send({"type": "http.response.start", "status": refusal.status_code, "headers": headers})
         await send({"type": "http.response.body", "body": refusal.body})
 
@@ -181,11 +181,10 @@ class HttpConnection(PacedReads, H11Protocol):  # type: ignore[misc]  # its eof_
 
     def _refuse(self, refusal: ErrorResponse, is_head: bool) -> None:
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            body = refusal.body
-            headers = [*refusal.headers, (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
+            headers = _last_headers(refusal)
             reason = HTTPStatus(refusal.status_code).phrase.encode()
             answer: list[h11.Event] = [h11.Response(status_code=refusal.status_code, headers=headers, reason=reason)]
-            answer += [] if is_head else [h11.Data(data=body)]
+            answer += [] if is_head else [h11.Data(data=refusal.body)]
             for part in (*answer, h11.EndOfMessage()):
                 self.transport.write(self.conn.send(part) or b"")
         self.transport.close()
@@ -216,6 +215,11 @@ class HttpConnection(PacedReads, H11Protocol):  # type: ignore[misc]  # its eof_
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+
+def _last_headers(refusal: ErrorResponse) -> list[tuple[bytes, bytes]]:
+    """The headers of a refusal behind which the connection closes."""
+    return [*refusal.headers, (b"content-length", b"%d" % len(refusal.body)), (b"connection", b"close")]
 
 
 class _Handshake(ServerProtocol):
@@ -263,7 +267,7 @@ class WebSocketConnection(PacedReads, WebSocketsSansIOProtocol):  # type: ignore
         self.handshake_initiated = self.handshake_complete = self.close_sent = True
         cause = error.__cause__ or error
         refusal = invalid_request(str(cause).rstrip("."))
-        head = [*refusal.headers, (b"content-length", b"%d" % len(refusal.body)), (b"connection", b"close")]
+        head = _last_headers(refusal)
         lines = [b"HTTP/1.1 400 Bad Request", *(b": ".join(pair) for pair in head), b"", refusal.body]
         self.transport.write(b"\r\n".join(lines))
         self.transport.close()

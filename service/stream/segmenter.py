@@ -9,7 +9,7 @@ import re
 import unicodedata
 from collections.abc import Callable
 
-from service.stream.sentence_ends import find_end
+from service.stream.sentence_ends import Search, find_end
 from service.stream.sentences.english import ENGLISH
 from service.stream.sentences.rules import SentenceRules
 from service.stream.token_meter import TokenMeter
@@ -116,15 +116,17 @@ class Segmenter:
 
     def _next_length(self, start: int, complete: bool) -> int | None:
         """The length of the segment that begins at `start`, or None if it has no end yet or nothing is left."""
-        length = None if self._is_first else self._sentence_length(start, complete)
-        if length is not None:
-            return length
+        window, full, search = self._search(start, self._max_chars, complete)
+        if (
+            not self._is_first
+            and search.end is not None
+            and search.end <= self._max_chars
+            and self._meter.fit_chars(self._text, start, search.end, complete) == search.end
+        ):
+            return search.end  # without a look at the tokens behind it
         max_chars = self._meter.fit_chars(self._text, start, self._max_chars, complete)
-        window = self._text[start : start + max_chars + _LOOKAHEAD_CHARS]
-        full = len(window) == max_chars + _LOOKAHEAD_CHARS
-        search = find_end(
-            window.rstrip(), self._scanned, complete or full, self._rules
-        )  # a full window may end in a space
+        if max_chars < self._max_chars:
+            window, full, search = self._search(start, max_chars, complete)
         if self._is_first and window:
             end_at = search.end or (len(window) if complete or full else search.resume)
             first_end = self._first_end(window, min(end_at, max_chars))
@@ -139,14 +141,12 @@ class Segmenter:
             return clause_end(window, max_chars, self._rules)
         return len(window) or None
 
-    def _sentence_length(self, start: int, complete: bool) -> int | None:
-        """The length of the sentence at `start` if it has ended and fits, without a look at the tokens behind it."""
-        window = self._text[start : start + self._max_chars + _LOOKAHEAD_CHARS]
-        full = len(window) == self._max_chars + _LOOKAHEAD_CHARS
-        end = find_end(window.rstrip(), self._scanned, complete or full, self._rules).end
-        if end is None or end > self._max_chars:
-            return None
-        return end if self._meter.fit_chars(self._text, start, end, complete) == end else None
+    def _search(self, start: int, max_chars: int, complete: bool) -> tuple[str, bool, Search]:
+        """The text in which the segment at `start` ends, whether it has all that can be looked at, and its end."""
+        window = self._text[start : start + max_chars + _LOOKAHEAD_CHARS]
+        full = len(window) == max_chars + _LOOKAHEAD_CHARS
+        # a full window may end in a space
+        return window, full, find_end(window.rstrip(), self._scanned, complete or full, self._rules)
 
 
 def clause_end(text: str, max_chars: int, rules: SentenceRules = ENGLISH) -> int:

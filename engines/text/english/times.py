@@ -192,17 +192,13 @@ RULES: tuple[Rule, ...] = (
     rule(r"(?<![\w/.-])(?P<first>\d{1,2})-(?P<second>\d{1,2})-(?P<year>(?:19|20)\d\d)(?![\w-])", _slashes),
     rule(r"(?<=\bby\s)(?P<first>\d{1,2})/(?P<second>1[3-579]|2\d|3[01])(?![\w/])", _on_slashes),
     rule(
-        r"(?:(?<=\buntil\s)|(?<=\bbefore\s)|(?<=\bdue\s)|(?<=\bsince\s))(?P<first>\d{1,2})/(?P<second>\d{1,2})(?![\w/])",
+        r"(?:(?<=\bon\s)|(?<=\buntil\s)|(?<=\bbefore\s)|(?<=\bdue\s)|(?<=\bsince\s))"
+        r"(?P<first>\d{1,2})/(?P<second>\d{1,2})(?![\w/])",
         _on_slashes,
         flags=re.IGNORECASE,
     ),
     rule(r"(?<![\w-])(?P<year>1\d{3}|20\d{2})-(?P<month>0[1-9]|1[0-2])-(?P<day>[0-3]\d)(?![\w-])", _iso),
     rule(rf"{BEFORE}(?P<first>\d{{1,2}})/(?P<second>\d{{1,2}})/{_YEAR}{AFTER}", _slashes),
-    rule(
-        r"(?<=\bon\s)(?P<first>\d{1,2})/(?P<second>\d{1,2})(?![\w/])",
-        _on_slashes,
-        flags=re.IGNORECASE,
-    ),
     rule(
         rf"\b{_MONTH}\s{_DAY}(?:{DASH}(?P<last>[0-3]?\d)(?:st|nd|rd|th)?(?!\w))?(?![\w%°])(?![.:]\d)"
         rf"(?:,?\s{_YEAR}(?!\w)(?![.,]\d))?",
