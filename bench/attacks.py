@@ -32,7 +32,7 @@ HEAD = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n"
 MAX_FILES, HEADS = 512, 700
 _TEXT = "This is a sentence of a long speech that goes on while others misbehave. "
 _HANDSHAKE = b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
-_LOAD = Load(token_s=0.04, hop_tokens=5)
+_LOAD = Load(token_s=0.04, hop_tokens=5, watches_passes=True)
 _AT_REST = "at rest"
 
 

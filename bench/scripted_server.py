@@ -58,6 +58,7 @@ class Load:
     seed: int = 1
     hangs_on: str = ""  # text in a segment whose decoding then never returns
     hung_read_s: float = 0.0  # how long reading the file of a voice hangs whose id begins with "hung"
+    watches_passes: bool = False  # whether the metrics page has the event loop's longest pass; costs 200 wakes a second
 
 
 class StampedEngine(FakeEngine):
@@ -205,14 +206,15 @@ async def _serve(load: Load, flags: list[str]) -> None:
     }
     for name, count in held.items():
         Gauge(f"bench_{name}", "Objects that the process holds").set_function(count)
-    longest = Gauge("bench_longest_pass_cpu_s", "CPU time between two ticks of the event loop; most since last scraped")
-    watching = asyncio.create_task(_watch_passes(longest))
+    watching = asyncio.create_task(_watch_passes()) if load.watches_passes else None
     await serve(Models([engine]), config)
-    watching.cancel()
+    if watching is not None:
+        watching.cancel()
 
 
-async def _watch_passes(longest: Gauge) -> None:
+async def _watch_passes() -> None:
     """Measure how long the event loop computes without a break, in CPU time, so that other processes do not count."""
+    longest = Gauge("bench_longest_pass_cpu_s", "CPU time between two ticks of the event loop; most since last scraped")
     most_s = 0.0
 
     def taken() -> float:

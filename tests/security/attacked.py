@@ -56,7 +56,7 @@ async def attacked(folder: Path, *flags: str, max_files: int | None = None) -> A
     """Inside, the test attacks. At the end the healthy stream must have gone on, and no pass may have been long."""
     http = ("--http-listen", "127.0.0.1:0", "--max-streams", "64")
     async with (
-        scripted_server(Load(), folder / "server.log", *http, *flags, max_files=max_files) as server,
+        scripted_server(Load(watches_passes=True), folder / "server.log", *http, *flags, max_files=max_files) as server,
         mynah.Client(server.address) as client,
         healthy_stream(server.address, server.pid, folder) as gaps,
     ):
