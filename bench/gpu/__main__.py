@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import math
 import multiprocessing
 import os
 import re
@@ -27,6 +26,7 @@ from bench.gpu.results import FAILED, FILE, Recorder, Result, read, table
 
 try:
     from bench.gpu import steps
+    from engines.tools.arguments import above_0
 except ModuleNotFoundError as missing:
     needed = "torch, safetensors and tokenizers"
     sys.exit(f"The check needs {needed}, and {missing.name} is not installed. Install it and run the check again.")
@@ -101,7 +101,10 @@ def _report(folder: Path) -> int:
 def _clear(folder: Path) -> None:
     """Make the folder and remove what an earlier check left there, but for its cache. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
-    for path in (folder / _TABLE, *(folder / f"{step}.log" for step in STEPS), *folder.glob("trace-*.json*")):
+    earlier = (folder / FILE).exists()  # else the folder's files are somebody else's
+    for path in (
+        (folder / _TABLE, *(folder / f"{step}.log" for step in STEPS), *folder.glob("trace-*.json*")) if earlier else ()
+    ):
         path.unlink(missing_ok=True)
     (folder / FILE).write_text("")
 
@@ -193,21 +196,14 @@ def _print(result: Result) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.gpu", description="Check the engine on this machine's GPU.")
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
-    parser.add_argument("--budget", type=_above_0, default=520, help="seconds for everything (default 520)")
-    parser.add_argument("--patience", type=_above_0, default=1.0, help="factor on every step's share (default 1)")
+    parser.add_argument("--budget", type=above_0, default=520, help="seconds for everything (default 520)")
+    parser.add_argument("--patience", type=above_0, default=1.0, help="factor on every step's share (default 1)")
     parser.add_argument(
         "--device", type=_device, default="cuda", help="cuda, cuda:N, or cpu for a rehearsal (default cuda)"
     )
     parser.add_argument("--model", default="random:turbo", help="checkpoint (default random:turbo)")
     parser.add_argument("--only", nargs="+", choices=list(STEPS), help="steps (default: all)")
     return parser
-
-
-def _above_0(text: str) -> float:
-    with contextlib.suppress(ValueError):
-        if 0 < (value := float(text)) < math.inf:
-            return value
-    raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
 
 
 def _device(text: str) -> str:

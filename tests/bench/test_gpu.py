@@ -127,8 +127,8 @@ def test_a_folder_holds_one_check(steps: dict[str, Any], tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("flag", "value", "allowed"),
     [
-        *[("--budget", value, "is not a number above 0") for value in ("nan", "inf", "-5", "0", "x")],
-        *[("--patience", value, "is not a number above 0") for value in ("nan", "0")],
+        *[("--budget", value, "must be a number above 0") for value in ("nan", "inf", "-5", "0", "x")],
+        *[("--patience", value, "must be a number above 0") for value in ("nan", "0")],
         *[("--device", value, "it must be cuda, cuda:N or cpu") for value in ("gpu", "cuda:x", "mps", "auto")],
     ],
 )
