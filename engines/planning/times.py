@@ -154,7 +154,7 @@ class Times:
         """The GPU's part of a step of `streams` sequences behind `start` positions."""
         start = self.given.step_positions if start is None else start
         if self.t3 == "torch_graphs":  # reads as many positions as the step's graph has
-            capacities = capacity_buckets(capacity_for(self.spec.t3.positions - 1))
+            capacities = capacity_buckets(capacity_for(self.spec.t3.positions))
             start = next(capacity for capacity in capacities if capacity > start) - 1
         return self._t3_ms(t3_operations(self.spec, 1, start), streams)
 
