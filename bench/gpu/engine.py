@@ -71,7 +71,7 @@ async def _speak_all(record: Recorder, machine: Machine, engine: Engine, counts:
             record.check(f"audio of {streams} streams", bool((audio_s > 0).all()))
         await _judge(record, machine, engine)
         if (memory := device_memory(machine.device)) is not None:
-            planned_gb = engine_memory(MODELS[engine.info.model], counts[-1]).total / 1e9
+            planned_gb = engine_memory(MODELS[engine.info.model], counts[-1], t3=engine.info.t3_runtime).total / 1e9
             record.measured("memory of the GPU in use", memory.used_bytes / 1e9, "GB", planned=planned_gb)
     finally:
         await engine.close()

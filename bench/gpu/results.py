@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -33,8 +34,11 @@ class Recorder:
         self._path, self._step = folder / FILE, step
 
     def _add(self, result: Result) -> None:
-        with self._path.open("a") as file:
-            file.write(json.dumps(asdict(result)) + "\n")
+        line = json.dumps(asdict(result)).encode() + b"\n"
+        with self._path.open("ab+") as file:
+            if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
+                line = b"\n" + line  # behind one that was cut off
+            file.write(line)
 
     def measured(
         self, name: str, value: float, unit: str, *, planned: float | None = None, note: str = "", **detail: Any

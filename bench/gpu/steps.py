@@ -20,7 +20,7 @@ import torch
 from bench.gpu.results import Recorder
 from engines.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from engines.planning.gpus import find_gpu
-from engines.planning.times import Times
+from engines.planning.times import S3GEN, T3, Times
 
 _PACKAGES = (
     "torch", "vllm", "tensorrt-cu12", "tensorrt-rtx-cu12", "cuda-python", "onnxruntime", "onnxruntime-gpu",
@@ -41,7 +41,10 @@ class Machine:
         return open_checkpoint(self.model, cache_dir=self.cache_dir, device=self.device)
 
     def planned(self, t3: str, s3gen: str) -> Times | None:
-        """What arithmetic says of this model on this GPU; None for a CPU and for GPUs without a data sheet here."""
+        """What arithmetic says of this model on this GPU; None for a CPU, for GPUs without a data sheet here, and for
+        runtimes that no plan counts."""
+        if t3 not in T3 or s3gen not in S3GEN:
+            return None
         gpu = find_gpu(torch.cuda.get_device_name(self.device)) if self.on_gpu else None
         return None if gpu is None else Times(self.checkpoint().spec, gpu, t3, s3gen)
 

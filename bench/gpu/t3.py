@@ -10,6 +10,7 @@ from bench.gpu.results import Recorder
 from bench.gpu.steps import Machine, best_ms
 from engines.conditioning.builtin import load_builtin
 from engines.config import Sampling
+from engines.planning.times import Times
 from engines.t3.backend import T3Request
 from engines.t3.decoder import DecoderLimits, T3Decoder
 from engines.t3.gpu.net import StaticT3Net, check_static_net
@@ -89,7 +90,7 @@ def _time_cold_prefill(record: Recorder, machine: Machine, name: str, net: Net, 
     """The whole prompt, of a voice that nothing is kept of."""
     decoder = T3Decoder(net, DecoderLimits(1, prefix_cache_bytes=0))
     took_ms = best_ms(lambda: _prefill(decoder, voice), machine, machine.repeats(3, 1))
-    times = machine.planned("torch", "torch")
+    times = _planned(machine, name)
     planned_ms = None if times is None else times.t3_prefill_ms(1, warm=False)
     record.measured(f"{name}: prefill, voice cold", took_ms, "ms", planned=planned_ms)
 
@@ -98,7 +99,7 @@ def _time(record: Recorder, machine: Machine, name: str, net: Net, voice: Voice,
     """Milliseconds of a prefill with the voice's prefix and of a step of all streams, and the step's kernels."""
     decoder = T3Decoder(net, DecoderLimits(streams))
     machine.synchronize()
-    times = machine.planned("torch", "torch")
+    times = _planned(machine, name)
     planned_ms = None if times is None else times.t3_prefill_ms(1)
     record.measured(
         f"{name}: prefill, voice warm, {streams} streams",
@@ -117,6 +118,12 @@ def _time(record: Recorder, machine: Machine, name: str, net: Net, voice: Voice,
         launches, kernels = launches_of(decoder.step)
     note = "a graph is one" if machine.on_gpu else "operations of torch on a CPU"
     record.measured(f"{name}: launches of a step, {streams} streams", launches, "", note=note, kernels=kernels)
+
+
+def _planned(machine: Machine, name: str) -> Times | None:
+    """The plan of the net of this name; torch_graphs is planned in float16 alone."""
+    backend, _, precision = name.partition(" ")
+    return None if precision == "fp32" else machine.planned(backend, "torch")
 
 
 def launches_of(call: Callable[[], object]) -> tuple[int, int]:

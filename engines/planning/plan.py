@@ -12,6 +12,7 @@ from engines.planning.stages import Window
 from engines.planning.times import MOST_ROWS, Assumptions, Times
 from engines.s3gen.streaming.schedule import SCHEDULES, Schedule, ScheduleStep
 from engines.t3.alignment.memory import words_bytes
+from engines.t3.gpu.memory import static_plan
 from engines.t3.vllm.family import vllm_family
 from engines.t3.vllm.memory import MemoryPlan, memory_plan, s3gen_bytes
 
@@ -102,7 +103,7 @@ class Planner:
         times, price = self.times, price_of(self.times, usd_per_hour)
         by_hop = {step.hop_tokens: step for step in self.schedule.distinct_steps}
         steps = [step for hop, step in by_hop.items() if hop >= SPEECH_TOKENS_PER_S]
-        memory = engine_memory(times.spec, streams, word_times=self.word_times)
+        memory = engine_memory(times.spec, streams, word_times=self.word_times, t3=times.t3)
         loads = [self._load(step, streams, price) for step in steps]
         return Plan(
             times.spec.name,
@@ -175,7 +176,7 @@ class Planner:
         )
 
     def _fits(self, streams: int) -> bool:
-        memory = engine_memory(self.times.spec, streams, word_times=self.word_times)
+        memory = engine_memory(self.times.spec, streams, word_times=self.word_times, t3=self.times.t3)
         return memory.total <= self.times.gpu.memory_gb * 1e9
 
     def _gpu_busy(self, step: ScheduleStep, streams: int) -> float:
@@ -201,16 +202,19 @@ class Planner:
         ]
 
 
-def engine_memory(spec: ModelSpec, streams: int, *, word_times: bool = True) -> MemoryPlan:
-    """The engine's own sum for T3 on vLLM in 16 bits, by which it starts or refuses.
+def engine_memory(spec: ModelSpec, streams: int, *, word_times: bool = True, t3: str = "vllm") -> MemoryPlan:
+    """The engine's own sum for T3 in 16 bits on a backend, by which it starts or refuses; of torch's, which grows with
+    its streams, what vLLM provides for as many.
 
     Words may be read by any head, so what T3's last layer needs is counted; an engine counts what its heads need.
     """
-    family = vllm_family(spec.t3, max(VOICE_SLOTS, streams))
     positions = min(MAX_POSITIONS, spec.t3.positions - 1)
-    sizes = {"max_positions": positions, "bytes_per_value": 2, "s3gen": s3gen_bytes(spec.flow)}
-    sizes["words"] = words_bytes(spec.t3, spec.t3.layers, positions, lent=True) if word_times else 0
-    return memory_plan(family, max_streams=streams, **sizes)
+    words = words_bytes(spec.t3, spec.t3.layers, positions, lent=t3 == "vllm") if word_times else 0
+    sizes = {"max_streams": streams, "max_positions": positions, "bytes_per_value": 2}
+    sizes |= {"s3gen": s3gen_bytes(spec.flow), "words": words}
+    if t3 == "torch_graphs":
+        return static_plan(spec.t3, **sizes)
+    return memory_plan(vllm_family(spec.t3, max(VOICE_SLOTS, streams)), **sizes)
 
 
 def price_of(times: Times, usd_per_hour: float | None) -> float:

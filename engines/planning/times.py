@@ -19,6 +19,7 @@ from engines.planning.stages import (
 )
 from engines.s3gen.export.graphs import ENCODER, VOCODER
 from engines.s3gen.gpu.buckets import buckets, max_rows
+from engines.t3.gpu.cache import capacity_buckets, capacity_for
 
 _MOST = 1e6  # microseconds and milliseconds that an assumption may name
 
@@ -88,7 +89,11 @@ S3GEN = {
     "torch_graphs": How(half=True, graph=True, fused=False),
     "torch": How(half=False, graph=False, fused=False),
 }
-T3 = {"vllm": How(half=True, graph=True, fused=True), "torch": How(half=False, graph=False, fused=False)}
+T3 = {
+    "vllm": How(half=True, graph=True, fused=True),
+    "torch_graphs": How(half=True, graph=True, fused=False),
+    "torch": How(half=False, graph=False, fused=False),
+}
 
 
 def call_ms(operations: Operations, how: How, gpu: Gpu, given: Assumptions) -> float:
@@ -147,8 +152,11 @@ class Times:
 
     def t3_step_gpu_ms(self, streams: int, start: int | None = None) -> float:
         """The GPU's part of a step of `streams` sequences behind `start` positions."""
-        operations = t3_operations(self.spec, 1, self.given.step_positions if start is None else start)
-        return self._t3_ms(operations, streams)
+        start = self.given.step_positions if start is None else start
+        if self.t3 == "torch_graphs":  # reads as many positions as the step's graph has
+            capacities = capacity_buckets(capacity_for(self.spec.t3.positions))
+            start = next(capacity for capacity in capacities if capacity > start) - 1
+        return self._t3_ms(t3_operations(self.spec, 1, start), streams)
 
     def t3_step_ms(self, streams: int, start: int | None = None) -> float:
         """A step: each stream's next speech token."""

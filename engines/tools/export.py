@@ -21,6 +21,7 @@ from engines.s3gen.gpu.engine_file import slug
 from engines.s3gen.gpu.trt import architecture, load_tensorrt
 from engines.t3.onnx.export import PRECISIONS as T3_PRECISIONS
 from engines.t3.onnx.export import export_t3
+from engines.tools.arguments import at_least, worded
 
 FLAVOURS = ("tensorrt", "tensorrt_rtx")
 _WORKSPACE_MB = 2048
@@ -37,7 +38,7 @@ def export(arguments: Sequence[str]) -> None:
         choices=sorted((*GRAPHS, *BLOCK_GRAPHS)),
         help=f"S3Gen's graphs (default {' '.join(GRAPHS)}; models with guided steps have no cfm)",
     )
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads of the check (default 2)")
+    parser.add_argument("--threads", type=at_least(1), default=2, help="CPU threads of the check (default 2)")
     parser.add_argument(
         "--t3",
         nargs="*",
@@ -64,11 +65,13 @@ def build(arguments: Sequence[str]) -> None:
     """Build S3Gen's TensorRT engines for a GPU, which need not be in this machine."""
     parser = _parser("build", "Build TensorRT engines from S3Gen's graphs, which are exported first if need be.")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp16", help="of the engines (default fp16)")
-    parser.add_argument("--arch", type=architecture, default="sm86", help="target GPU, e.g. sm90 (default sm86)")
+    parser.add_argument(
+        "--arch", type=worded(architecture), default="sm86", help="target GPU, e.g. sm90 (default sm86)"
+    )
     parser.add_argument("--flavour", choices=FLAVOURS, help="default: the one that is installed")
     parser.add_argument(
         "--workspace-mb",
-        type=int,
+        type=at_least(1),
         default=_WORKSPACE_MB,
         help=f"scratch memory that a kernel may use, in MB (default {_WORKSPACE_MB})",
     )

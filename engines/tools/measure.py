@@ -28,6 +28,7 @@ from engines.s3gen.runtimes.onnx import OnnxRuntime
 from engines.s3gen.runtimes.torch import TorchRuntime
 from engines.t3.vllm.backend import VllmT3Backend
 from engines.tools import report
+from engines.tools.arguments import above_0, at_least
 from engines.tools.engine_times import s3gen_calls, stage_calls, t3_backend_call
 from engines.tools.s3gen_times import WINDOWS
 from engines.tools.torch_profiler import profiled
@@ -70,7 +71,7 @@ def profile(arguments: Sequence[str]) -> int:
         "Write torch.profiler's table and Chrome trace and the peak memory of each stage. Steps of vLLM and calls of "
         "TensorRT are ranges of their traces. Runtimes that are not here are named with the reason.",
     )
-    parser.add_argument("--rows", type=int, default=12, help="rows of each table (default 12)")
+    parser.add_argument("--rows", type=at_least(1), default=12, help="rows of each table (default 12)")
     parser.add_argument(
         "--runtimes", nargs="+", choices=PROFILED, default=["torch"], help="runtimes, or all of them (default torch)"
     )
@@ -122,9 +123,9 @@ def bench(arguments: Sequence[str]) -> int:
         "bench",
         "Measure every stage per window and bucket: p50, p90, its share, rooflines, and the goals for an A10G.",
     )
-    parser.add_argument("--repeats", type=int, default=10, help="measurements per stage (default 10)")
+    parser.add_argument("--repeats", type=at_least(1), default=10, help="measurements per stage (default 10)")
     _add_windows(parser)
-    parser.add_argument("--gflops", type=float, help="this machine's peak; default: measured with a matrix product")
+    parser.add_argument("--gflops", type=above_0, help="this machine's peak; default: measured with a matrix product")
     _add_options(parser, "t3", "t3_dtype", "s3gen", "s3gen_dtype")
     args = parser.parse_args(arguments)
     options = {name: value for name, value in vars(args).items() if name in _OPTIONS}
@@ -144,7 +145,7 @@ def checklist(arguments: Sequence[str]) -> int:
         "Check a build: whether it loads, its graphs build, its audio is valid, its quality, latency, memory, "
         "streaming and batches. One line each: passed, FAILED, or absent with the reason. Exits with 1 if one failed.",
     )
-    parser.add_argument("--repeats", type=int, default=5, help="measurements per time (default 5)")
+    parser.add_argument("--repeats", type=at_least(1), default=5, help="measurements per time (default 5)")
     _add_options(parser, "t3", "t3_dtype", "s3gen", "s3gen_dtype", "max_streams")
     args = parser.parse_args(arguments)
     options = {name: value for name, value in vars(args).items() if name in _OPTIONS}

@@ -12,6 +12,7 @@ from engines.model_spec import MEANFLOW_STEPS, MODELS, with_guided_flow, with_me
 from engines.planning.gpus import GPUS
 from engines.planning.plan import Plan, Planner
 from engines.planning.times import S3GEN, T3, Assumptions, Times
+from engines.tools.arguments import at_least, not_negative
 
 _STREAMS = 32
 _MODELS = sorted(name for name, spec in MODELS.items() if not spec.is_llama)  # whose T3 runs on the backends below
@@ -86,8 +87,10 @@ def _parser() -> argparse.ArgumentParser:
         description="Compute what a GPU should do with a model: times, streams, memory and cost. Exits with 1 if it "
         "cannot carry the streams. Needs no GPU and no weights.",
     )
-    parser.add_argument("--gpu", choices=sorted(GPUS), required=True, help="the GPU")
-    parser.add_argument("--streams", type=_positive, default=_STREAMS, help=f"concurrent streams (default {_STREAMS})")
+    parser.add_argument("--gpu", type=str.lower, choices=sorted(GPUS), required=True, help="the GPU")
+    parser.add_argument(
+        "--streams", type=at_least(1), default=_STREAMS, help=f"concurrent streams (default {_STREAMS})"
+    )
     parser.add_argument("--model", choices=_MODELS, default="turbo", help="default turbo")
     parser.add_argument("--t3", choices=sorted(T3), default="vllm", help="backend of T3 (default vllm)")
     parser.add_argument("--s3gen", choices=sorted(S3GEN), default="tensorrt", help="runtime (default tensorrt)")
@@ -100,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--word-times", choices=WORD_TIMES, default="auto", help="off: no net that reads words is beside T3"
     )
-    parser.add_argument("--usd-per-hour", type=_not_negative, help="price of the GPU; default: on demand, dated")
+    parser.add_argument("--usd-per-hour", type=not_negative, help="price of the GPU; default: on demand, dated")
     parser.add_argument("--json", action="store_true", help="print JSON")
     assumed = parser.add_argument_group("assumptions")
     for field in dataclasses.fields(Assumptions):
@@ -108,15 +111,3 @@ def _parser() -> argparse.ArgumentParser:
         flag = "--" + field.name.replace("_", "-")
         assumed.add_argument(flag, type=kind, default=field.default, help=f"default {field.default:g}", metavar="N")
     return parser
-
-
-def _positive(text: str) -> int:
-    if (value := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not at least 1")
-    return value
-
-
-def _not_negative(text: str) -> float:
-    if not (value := float(text)) >= 0:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 0")
-    return value

@@ -17,6 +17,7 @@ from engines.device import resolve_device
 from engines.factory import tensor_tables
 from engines.s3gen.export.export import PRECISIONS
 from engines.s3gen.gpu.trt import architecture
+from engines.tools.arguments import worded
 from engines.tools.export import FLAVOURS, build_for
 
 _THIS_GPU, _NONE = "here", "none"
@@ -68,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cache-dir", type=Path, help="folder of weights and engines; default as for mynah-serve")
     parser.add_argument(
         "--engines",
-        type=lambda name: name if name in (_THIS_GPU, _NONE) else architecture(name),
+        type=worded(lambda name: name if name in (_THIS_GPU, _NONE) else architecture(name)),
         default=_NONE,
         metavar="ARCHITECTURE",
         help=f"engines to build: {_THIS_GPU} (for the GPU of this machine), {_NONE}, or an architecture, e.g. sm86 "

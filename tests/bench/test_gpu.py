@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,7 +31,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What each step's process does, a real one: "crashes", "hangs", "raises", "finds a fault"; else it measures."""
     outcomes: dict[str, Any] = {}
 
-    def run(step: str, record: Recorder, *_: Any) -> None:
+    def run(step: str, record: Recorder, device: str, model: str, out: Path) -> None:
         outcome = outcomes.get(step)
         print("said by the step")
         if outcome == "hangs":
@@ -37,6 +39,12 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             record.measured("child", child.pid, "")
             signal.pause()
         if outcome == "crashes":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if isinstance(outcome, signal.Signals):  # somebody ends the check
+            os.kill(os.getppid(), outcome)
+            signal.pause()
+        if outcome == "loses the folder":
+            shutil.rmtree(out)
             os.kill(os.getpid(), signal.SIGKILL)
         if outcome == "raises":
             raise RuntimeError("CUDA error: an illegal memory access")
@@ -61,6 +69,7 @@ def test_every_step_runs_whatever_the_others_do(
     failed = {result.step: result.note for result in read(tmp_path) if result.status == "FAILED"}
     assert failed.keys() == {"driver", "vllm", "t3", "s3gen"}
     assert "-9" in failed["driver"]
+    assert "illegal memory access" in failed["vllm"]
     assert "illegal memory access" in (tmp_path / "vllm.log").read_text()
     assert "said by the step" in (tmp_path / "facts.log").read_text()
     assert "longer than" in failed["t3"]
@@ -75,6 +84,75 @@ def test_every_step_runs_whatever_the_others_do(
 def test_steps_without_time_are_named(steps: dict[str, Any], tmp_path: Path) -> None:
     assert gpu.main(["--out", str(tmp_path), "--budget", "5"]) == 1
     assert [result.note for result in read(tmp_path)] == ["the budget is spent"] * len(gpu.STEPS)
+
+
+@pytest.mark.parametrize("ends", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_check_ends_its_step_and_shows_what_it_has(
+    ends: signal.Signals, steps: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    handler = signal.getsignal(ends)
+    steps["driver"] = ends
+    assert gpu.main(["--out", str(tmp_path)]) == 128 + ends
+    assert not multiprocessing.active_children()
+    assert [result.step for result in read(tmp_path)] == ["facts"]
+    shown = capfd.readouterr()
+    assert "1 results, 0 failed" in shown.out
+    assert f"interrupted by {ends.name}" in shown.err
+    assert signal.getsignal(ends) == handler
+
+
+def test_a_folder_that_cannot_be_written_is_named(
+    steps: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for folder in (file, file / "below"):
+        with pytest.raises(SystemExit, match="2"):
+            gpu.main(["--out", str(folder)])
+        assert f"The folder {folder} cannot be written" in capfd.readouterr().err
+    steps["driver"] = "loses the folder"
+    assert gpu.main(["--out", str(tmp_path / "results")]) == 1
+    assert "cannot be written: No such file or directory. Name one" in capfd.readouterr().err
+
+
+def test_a_folder_holds_one_check(steps: dict[str, Any], tmp_path: Path) -> None:
+    gpu.main(["--out", str(tmp_path)])
+    (tmp_path / "trace-vocoder.json.gz").touch()
+    (tmp_path / "cache").mkdir()
+    gpu.main(["--out", str(tmp_path), "--only", "facts"])
+    assert {path.name for path in tmp_path.iterdir()} == {"cache", "facts.log", "gpu.jsonl", "gpu.txt"}
+    assert (tmp_path / "gpu.txt").read_text().startswith("facts")
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "allowed"),
+    [
+        *[("--budget", value, "must be a number above 0") for value in ("nan", "inf", "-5", "0", "x")],
+        *[("--patience", value, "must be a number above 0") for value in ("nan", "0")],
+        *[("--device", value, "it must be cuda, cuda:N or cpu") for value in ("gpu", "cuda:x", "mps", "auto")],
+    ],
+)
+def test_wrong_arguments_end_with_status_2_and_what_is_allowed(
+    flag: str, value: str, allowed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        gpu.main(["--out", str(tmp_path), flag, value])
+    assert allowed in capsys.readouterr().err
+
+
+def test_a_machine_without_torch_is_asked_to_install_it() -> None:
+    code = "import sys; sys.modules['torch'] = None; import runpy; runpy.run_module('bench.gpu', run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("The check needs torch, safetensors and tokenizers, and torch is not installed.")
+
+
+def test_a_line_behind_one_that_was_cut_off_is_kept(tmp_path: Path) -> None:
+    """Else a failed check would be lost, and the exit status would be 0."""
+    (tmp_path / FILE).write_text('{"step": "t3"')
+    Recorder(tmp_path, "t3").check("parity", False)
+    Recorder(tmp_path, "vllm").check("parity", True)
+    assert [result.step for result in read(tmp_path)] == ["t3", "vllm"]
 
 
 def test_a_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
@@ -114,7 +192,7 @@ def test_a_machine_without_a_gpu_is_a_failed_check(tmp_path: Path) -> None:
     assert [(result.name, result.status) for result in read(tmp_path)] == [("gpu", "FAILED")]
 
 
-@pytest.mark.parametrize(("t3", "s3gen"), [("torch", "torch"), ("torch", "torch_graphs"), ("vllm", "tensorrt")])
+@pytest.mark.parametrize(("t3", "s3gen"), [("torch", "torch"), ("torch_graphs", "torch_graphs"), ("vllm", "tensorrt")])
 def test_a_gpu_of_the_table_has_planned_figures(
     t3: str, s3gen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,6 +204,8 @@ def test_a_gpu_of_the_table_has_planned_figures(
     assert times is not None
     assert times.t3_step_ms(1) < times.t3_step_ms(32)
     assert times.window_ms(Window(263, 40), 1) > 0
+    assert Machine("cuda", "tiny", tmp_path).planned("torch-int8", s3gen) is None
+    assert Machine("cuda", "tiny", tmp_path).planned(t3, "onnx") is None
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA GeForce GTX 1080")
     assert Machine("cuda", "tiny", tmp_path).planned(t3, s3gen) is None
     assert Machine("cpu", "tiny", tmp_path).planned(t3, s3gen) is None

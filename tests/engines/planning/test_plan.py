@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engines.config import S3GEN_RUNTIMES, T3_BACKENDS
 from engines.model_spec import MEL_BANDS, SPEECH_VOCAB, STANDARD_TINY, TINY, TURBO, LlamaSpec, T3Spec, with_guided_flow
 from engines.planning.gpus import GPUS, find_gpu
 from engines.planning.operations import ATTENTION, Operation, batched, count, flops, in_half, weight_bytes
@@ -20,6 +21,7 @@ from engines.planning.times import S3GEN, T3, Assumptions, How, Times, call_ms
 from engines.s3gen.gpu.tensorrt import engine_bytes
 from engines.s3gen.streaming.schedule import SCHEDULES
 from engines.t3.alignment.memory import words_bytes
+from engines.t3.gpu.memory import static_plan
 from engines.t3.vllm.family import vllm_family
 from engines.t3.vllm.memory import memory_plan
 from engines.tools import cli
@@ -186,6 +188,23 @@ def test_memory_is_the_engines_own_sum(streams: int):
     assert engine_memory(TURBO, streams) == memory_plan(family, words=words, **sizes)
     small = Planner(Times(SMALL, GPUS["l4"])).plan(streams)
     assert small.memory_total_mb == pytest.approx(sum(small.memory_mb.values()))
+
+
+def test_every_runtime_that_a_gpu_takes_by_itself_is_planned():
+    """As the check looks them up by the names that the engine gives."""
+    assert {*T3, "auto"} >= {name for name in T3_BACKENDS if name != "onnx"}
+    assert {*S3GEN, "auto"} >= {name for name in S3GEN_RUNTIMES if name != "onnx"}
+
+
+def test_t3_on_torch_graphs_is_planned_by_its_own_memory_and_by_what_a_graph_reads():
+    sizes = {"max_streams": 32, "max_positions": 2047, "bytes_per_value": 2}
+    memory = engine_memory(SMALL, 32, word_times=False, t3="torch_graphs")
+    assert memory == static_plan(SMALL.t3, **sizes)
+    planner = Planner(Times(SMALL, GPUS["a10g"], "torch_graphs"), word_times=False)
+    assert planner.plan(32).memory_total_mb == memory.total / 1e6
+    times = dataclasses.replace(planner.times, given=Assumptions(kernel_us=0))
+    steps = [times.t3_step_ms(32, start) for start in (0, 511, 512, 1023, 1024, 2047)]
+    assert steps[0] == steps[1] < steps[2] == steps[3] < steps[4] == steps[5]
 
 
 def test_guidance_needs_the_memory_of_a_second_lane():

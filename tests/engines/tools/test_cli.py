@@ -241,3 +241,52 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
     with pytest.raises(SystemExit, match="0"):
         cli.main([command, "--help"])
     assert f"usage: mynah-engines {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *(f"bench --repeats {value}" for value in ("0", "-1", "1.5")),
+        *(f"bench --gflops {value}" for value in ("0", "nan", "inf")),
+        "validate --repeats 0",
+        "profile --rows 0",
+        "build --workspace-mb 0",
+        "export --threads 0",
+        *(f"plan --gpu l4 --streams {value}" for value in ("0", "x")),
+        *(f"plan --gpu l4 --usd-per-hour {value}" for value in ("-1", "nan", "inf", "x")),
+    ],
+)
+def test_a_number_that_is_not_allowed_is_named_before_anything_is_loaded(
+    wrong: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(wrong.split())
+    flag, value = wrong.split()[-2:]
+    assert f"argument {flag}: it is {value!r}; it must be a " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wrong", ["build --arch 86", "prepare --engines 86"])
+def test_an_architecture_that_is_none_is_named_with_what_is_allowed(
+    wrong: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(wrong.split())
+    assert "architecture is '86'; it must be sm and the compute capability's digits" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "build").touch()
+    assert cli.main(["profile", "--model", "random:tiny"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("mynah-engines profile: build/engines cannot be read or written: Not a directory.")
+    assert said.count("\n") == 1
+
+
+def test_help_is_printed_and_no_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help"]) == 0
+    shown = capsys.readouterr()
+    assert "validate" in shown.out
+    assert not shown.err
