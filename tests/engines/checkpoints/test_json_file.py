@@ -16,7 +16,7 @@ def test_a_file_is_read(tmp_path: Path) -> None:
     assert read_object(tmp_path / "a.json") == read_json(tmp_path / "a.json") == {"a": [1]}
 
 
-@pytest.mark.parametrize("content", [b"[" * 100_000, b'{"a":' * 100_000, b"{", b"\xff", b""])
+@pytest.mark.parametrize("content", [b"[" * 100_000, b'{"a":' * 100_000, b"{", b"\xff", b""], ids=range(5))
 def test_what_is_no_json_is_refused_with_its_path(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(content)

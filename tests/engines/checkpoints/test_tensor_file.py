@@ -123,6 +123,7 @@ def test_a_header_that_contradicts_itself_is_refused(tmp_path: Path, whole: str,
         '{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,Infinity]}}',
         '{"a":{"dtype":"F32","shape":[-1,-1],"data_offsets":[0,4]}}',
     ],
+    ids=("array", "object", "shape", "place", "negative"),
 )
 def test_a_header_that_means_nothing_is_refused(tmp_path: Path, header: str) -> None:
     path = tmp_path / "x.safetensors"
