@@ -6,6 +6,7 @@ Read `PipelineStream.speak` first.
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -130,7 +131,7 @@ class Pipeline:
         self._streams: set[PipelineStream] = set()
         self._active_streams = ActiveStreams() if active_streams is None else active_streams
         self._loaded_languages: set[str] = set()
-        self._loading_language = asyncio.Lock()
+        self._loading_languages: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # one may fetch its net
 
     @property
     def open_streams(self) -> int:
@@ -159,9 +160,10 @@ class Pipeline:
     async def load_language(self, language: str) -> None:
         if language in self._loaded_languages:
             return
-        async with self._loading_language:
-            await asyncio.to_thread(self.stages.load_language, language)
-            self._loaded_languages.add(language)
+        async with self._loading_languages[language]:
+            if language not in self._loaded_languages:
+                await asyncio.to_thread(self.stages.load_language, language)
+                self._loaded_languages.add(language)
 
     async def open(self, voice: Voice, sampling: Sampling) -> PipelineStream:
         stages = self.stages

@@ -122,7 +122,7 @@ class Voice:
             _check_format(info)
             (tokens,) = header["t3_prompt_tokens"]["shape"]
             return VoiceHeader(str(info["name"]), int(tokens), _strings(json.loads(info["metadata"])))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise _not_a_voice(data, error) from error
 
     def save(self, path: Path) -> None:

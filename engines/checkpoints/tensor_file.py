@@ -29,6 +29,8 @@ _BYTES = {
     "I64": 8, "U64": 8, "F64": 8,
 }  # fmt: skip
 
+FLOATING = ("F16", "BF16", "F32", "F64")  # of weights; others are quantised, by scales that stand elsewhere
+
 _DTYPES = {
     "bool": "BOOL", "uint8": "U8", "int8": "I8", "int16": "I16", "int32": "I32", "int64": "I64",
     "float16": "F16", "float32": "F32", "float64": "F64",
@@ -58,7 +60,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
         size_bytes = path.stat().st_size
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (ValueError, OverflowError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise CheckpointError(f"{path}: not a safetensors file ({error})") from error
     if size_bytes != data_start + data_bytes:
         raise CheckpointError(
@@ -71,6 +73,8 @@ def _info(name: str, entry: dict[str, Any]) -> TensorInfo:
     """Raises ValueError if the tensor's place in the file does not have the size of its shape and dtype."""
     begin, end = map(int, entry["data_offsets"])
     info = TensorInfo(str(entry["dtype"]), tuple(map(int, entry["shape"])))
+    if min(info.shape, default=0) < 0:
+        raise ValueError(f"{name} has the shape {list(info.shape)}")
     needed = math.prod(info.shape) * _BYTES.get(info.dtype, 0)
     if not 0 <= begin <= end or (info.dtype in _BYTES and end - begin != needed):
         raise ValueError(f"{name} has {end - begin} bytes, {info.dtype}{list(info.shape)} needs {needed}")
@@ -78,7 +82,8 @@ def _info(name: str, entry: dict[str, Any]) -> TensorInfo:
 
 
 def tensor_problems(path: Path, expected: Mapping[str, Shape]) -> list[str]:
-    """Returns a phrase for each expected tensor that is missing or has another shape. Raises as `read_header`."""
+    """Returns a phrase for each expected tensor that is missing, has another shape, or has axes and no floating-point
+    numbers. Raises as `read_header`."""
     infos = read_header(path)
     checks = (_problem(name, shape, infos.get(name)) for name, shape in expected.items())
     return [problem for problem in checks if problem]
@@ -87,7 +92,13 @@ def tensor_problems(path: Path, expected: Mapping[str, Shape]) -> list[str]:
 def _problem(name: str, shape: Shape, info: TensorInfo | None) -> str:
     if info is None:
         return f"{name} is missing, expected {shape}"
-    return "" if info.shape == shape else f"{name} has shape {info.shape}, expected {shape}"
+    if info.shape != shape:
+        return f"{name} has shape {info.shape}, expected {shape}"
+    return (
+        ""
+        if info.dtype in FLOATING or not shape
+        else f"{name} has dtype {info.dtype}, expected one of {', '.join(FLOATING)}"
+    )
 
 
 def _parse(file: BinaryIO) -> tuple[dict[str, Any], int]:

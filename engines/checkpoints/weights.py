@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from engines.checkpoints.tensor_file import Shape, tensor_problems
@@ -21,7 +20,8 @@ def load_tensors(path: Path, expected: Mapping[str, Shape], *, prefix: str = "")
 
     They are views of the memory-mapped file, on the CPU: a tensor is read when it is used, other tensors are never
     read, and the mapping lives as long as its tensors. Floating-point tensors of other types are copied to float32.
-    Raises CheckpointError if the file cannot be read, or naming every tensor that is missing or has another shape.
+    Raises CheckpointError if the file cannot be read, or naming every tensor that is missing, has another shape or
+    holds no floating-point numbers; counts, which have no axes, may be integers.
     """
     check_tensors(path, expected, prefix=prefix)
     try:
@@ -41,9 +41,9 @@ def check_tensors(path: Path, expected: Mapping[str, Shape], *, prefix: str = ""
 def check_finite(path: Path) -> None:
     """Raises CheckpointError if a weight of the file is NaN or infinite. Reads all of it: for small files."""
     try:
-        with safe_open(path, framework="np") as file:
-            names = [name for name in file.keys() if not np.isfinite(file.get_tensor(name)).all()]  # noqa: SIM118
-    except (OSError, SafetensorError, TypeError) as error:
+        with safe_open(path, framework="pt") as file:  # numpy has no bfloat16
+            names = [name for name in file.keys() if not file.get_tensor(name).isfinite().all()]  # noqa: SIM118
+    except (OSError, SafetensorError, RuntimeError, TypeError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
     if names:
         raise CheckpointError(f"{path}: damaged, there is NaN or infinity in {', '.join(names)}; download it again")

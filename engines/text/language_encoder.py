@@ -11,7 +11,7 @@ from engines.errors import InvalidInput
 from engines.model_spec import ModelSpec
 from engines.text.character_tokenizer import CharacterTokenizer
 from engines.text.languages import ENGLISH, load, prepare, scripts_of
-from engines.text.normalize import normalize_punctuation
+from engines.text.normalize import clean, control_sequences, normalize_punctuation
 from engines.text.reading import Reading
 from engines.text.speech_bound import max_speech_tokens
 from engines.text.spoken import SpokenText
@@ -103,8 +103,29 @@ class LanguageEncoder:
         return prepare(text, language or ENGLISH, self._folder) if self._languages else text
 
     def _without_reserved(self, text: str, *, keep: bool = False) -> str:
-        """`keep`: with spaces in their place, so that every character keeps its own."""
-        return self._reserved.sub(lambda match: " " * len(match[0]) if keep else " ", text)
+        """Returns `text` with a space in place of each mark of the tokenizer.
+
+        `keep`: with a space for each of its characters, so that all others keep their places
+        """
+        kept, at = [], 0
+        for start, stop in self._marks(text):
+            kept += [text[at:start], " " * (stop - start) if keep else " "]
+            at = stop
+        return "".join(kept) + text[at:]
+
+    def _marks(self, text: str) -> list[tuple[int, int]]:
+        """Returns where `text` writes a mark: also in wide letters, or with what is not spoken between its letters."""
+        if text.isascii() and "[" not in text:
+            return []
+        hidden = {index for start, stop in control_sequences(text) for index in range(start, stop)}
+        read = [
+            (index, part)
+            for index, char in enumerate(text)
+            if index not in hidden
+            for part in (_plain_char(char) if self._languages else _spoken_char(char))
+        ]
+        found = self._reserved.finditer("".join(part for _, part in read))
+        return [(read[match.start()][0], read[match.end() - 1][0] + 1) for match in found]
 
     def _count_tokens(self, word: str) -> int:
         """Returns the text tokens of one word, with the space before it if it has one. In Chinese it is an
@@ -112,6 +133,18 @@ class LanguageEncoder:
         text = _plain(word) if self._languages else word
         han = sum(unicodedata.name(char, "").startswith("CJK UNIFIED") for char in text) if self._languages else 0
         return len(self._tokenizer.encode(text)) + han * _HAN_TOKENS
+
+
+@lru_cache(4096)
+def _spoken_char(char: str) -> str:
+    """The character, or an empty string if it is not spoken."""
+    return clean(char)
+
+
+@lru_cache(4096)
+def _plain_char(char: str) -> str:
+    """What Multilingual makes of one character."""
+    return _plain(_spoken_char(char))
 
 
 def _plain(text: str) -> str:

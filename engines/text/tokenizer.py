@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
 from tokenizers.processors import TemplateProcessing
 
+from engines.checkpoints.json_file import read_object
 from engines.errors import CheckpointError
 
 # The files that a tokenizer may consist of; tokenizer.json, or vocab.json and merges.txt, are required.
@@ -191,12 +191,4 @@ def _as_token(role: Any) -> Any:
 
 def _read_json(path: Path) -> dict[str, Any]:
     """Returns the file's object, or {} if the file does not exist. Raises CheckpointError if it is not JSON."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path.name}: not a readable JSON file ({error})") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path.name}: a JSON object was expected, not {type(content).__name__}")
-    return content
+    return read_object(path) if path.exists() else {}

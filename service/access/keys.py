@@ -65,7 +65,7 @@ def read_keys(path: Path) -> tuple[ApiKey, ...]:
             values = [getattr(key, member) for key in keys]
             if len(set(values)) != len(values):
                 raise ValueError(f"two entries have the same {member}")
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise KeyFileError(
             f"{path} is not a valid API key file: {getattr(error, 'strerror', None) or error}"
         ) from error

@@ -346,7 +346,21 @@ class VoiceStore:
             return await asyncio.shield(making)
         if (built := self._built_in_or_none(known.stored.voice_id, model)) is not None:
             return built
-        raise _of_another_model(known.stored, model)
+        raise self._of_another_model(known.stored, model)
+
+    def _of_another_model(self, voice: StoredVoice, model: VoiceModel) -> FailedPrecondition:
+        """The error for a model that cannot speak the voice; it names those of this server that can, as streams do."""
+        allowed = f"a voice made with {' or '.join(model.info.voice_models)}"
+        speakers = [each.info.model for each in self._models if _is_native(voice, each)]
+        remedy = f"speak with {' or '.join(speakers)}" if speakers else f"speak on a server that has {voice.model}"
+        message = (
+            f"The voice {voice.voice_id!r} was made with the model {voice.model}, whose voices {model.info.model} "
+            f"cannot speak, and there is no recording of it here to make it again from: use {allowed}, make it again "
+            f"here under another id, or {remedy}."
+        )
+        return FailedPrecondition(
+            "VOICE_OF_ANOTHER_MODEL", message, field="voice_id", value=voice.voice_id, allowed=allowed
+        )
 
     async def _made_again(self, former: StoredVoice, model: VoiceModel) -> StoredVoice:
         began_s = _now_s()
@@ -356,7 +370,7 @@ class VoiceStore:
             voice = await model.make_voice(recording, name=former.name, normalize_loudness=former.levelled)
         except (FileNotFoundError, ValueError, InvalidInput) as error:
             log.error("voice %s cannot be made again from its recording: %s", former.voice_id, error)
-            raise _of_another_model(former, model) from error
+            raise self._of_another_model(former, model) from error
         log.info(
             "voice %s of %s made again for %s in %.1f s",
             former.voice_id,
@@ -476,18 +490,6 @@ def _cannot_delete(voice_id: str) -> FailedPrecondition:
 def _exists(voice_id: str) -> AlreadyExists:
     message = f"There is already a voice {voice_id!r}; choose another id or delete that voice first."
     return AlreadyExists("VOICE_EXISTS", message, field="voice_id", value=voice_id, allowed="a free id")
-
-
-def _of_another_model(voice: StoredVoice, model: VoiceModel) -> FailedPrecondition:
-    allowed = f"a voice made with {' or '.join(model.info.voice_models)}"
-    message = (
-        f"The voice {voice.voice_id!r} was made with the model {voice.model}, whose voices {model.info.model} cannot "
-        f"speak, and there is no recording of it here to make it again from: use {allowed}, make it again here under "
-        f"another id, or speak with {voice.model}."
-    )
-    return FailedPrecondition(
-        "VOICE_OF_ANOTHER_MODEL", message, field="voice_id", value=voice.voice_id, allowed=allowed
-    )
 
 
 def _built_into_another_model(voice_id: str, others: Sequence[str], model: VoiceModel) -> FailedPrecondition:

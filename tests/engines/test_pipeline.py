@@ -343,3 +343,26 @@ def test_a_new_speed_keeps_the_speech_tokens_of_a_prefetched_segment() -> None:
         return started
 
     assert virtual_time(run()) == 2
+
+
+def test_a_language_that_is_slow_to_load_keeps_no_other_waiting() -> None:
+    loads: list[str] = []
+    fetched = threading.Event()
+
+    def load(language: str) -> None:
+        loads.append(language)
+        if language == "zh":
+            assert fetched.wait(30), "the other language was kept waiting"
+
+    async def run() -> None:
+        bench = Bench()
+        bench.engine.stages = replace(bench.engine.stages, load_language=load)
+        slow = [asyncio.create_task(bench.engine.load_language("zh")) for _ in range(3)]
+        await asyncio.sleep(0)
+        await bench.engine.load_language("ja")
+        fetched.set()
+        await asyncio.gather(*slow)
+        await bench.engine.load_language("zh")
+        assert sorted(loads) == ["ja", "zh"], "each is loaded once"
+
+    asyncio.run(run())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -11,13 +10,20 @@ from typing import Any
 
 from torch import Tensor
 
-from engines.checkpoints.tensor_file import Shape, read_header
+from engines.checkpoints.json_file import read_json
+from engines.checkpoints.tensor_file import FLOATING, Shape, TensorInfo, read_header
 from engines.checkpoints.weights import check_finite, load_tensors
 from engines.errors import CheckpointError
 
 ADAPTER_FILE = "adapter_model.safetensors"
 _CONFIG = "adapter_config.json"
 _NAME = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<part>[AB])(?:\.default)?\.weight")
+# What adds more to a model than a product to each weight
+_REFUSED = (
+    "use_dora", "fan_in_fan_out", "bias", "modules_to_save", "lora_bias", "layer_replication", "use_qalora",
+    "trainable_token_indices", "alora_invocation_tokens",
+)  # fmt: skip
+_CHANGES_THE_BASE = ("pissa", "olora", "corda", "loftq")  # such a start leaves the model's weights others than it found
 _T3_PREFIX = "tfmr."  # adapters are trained on T3 or on the Llama inside it
 
 
@@ -31,24 +37,33 @@ class Lora:
     def __init__(self, folder: Path) -> None:
         self._folder, self._path = folder, folder / ADAPTER_FILE
         self._config = _read_config(folder)
-        shapes = {name: info.shape for name, info in read_header(self._path).items()}
-        self._names: dict[str, dict[str, str]] = {}  # module -> part -> the tensor's name
-        unknown = []
-        for name in shapes:
+        infos = read_header(self._path)
+        self._shapes = {name: info.shape for name, info in infos.items()}
+        self._names = self._by_module(infos)  # module -> part -> the tensor's name
+        check_finite(self._path)
+
+    def _by_module(self, infos: Mapping[str, TensorInfo]) -> dict[str, dict[str, str]]:
+        """Returns the names of each module's two tensors. Raises CheckpointError if there are other tensors."""
+        names: dict[str, dict[str, str]] = {}
+        unknown, twice = [], []
+        for name, info in infos.items():
             match = _NAME.fullmatch(name)
-            if match is None:
-                unknown.append(f"{name} {shapes[name]}")
-            else:
-                self._names.setdefault(match["module"], {})[match["part"]] = name
+            if match is None or info.dtype not in FLOATING:
+                unknown.append(f"{name} {info.shape}" + ("" if match is None else f" of dtype {info.dtype}"))
+                continue
+            parts = names.setdefault(match["module"].removeprefix(_T3_PREFIX), {})
+            if parts.setdefault(match["part"], name) != name:
+                twice.append(f"{parts[match['part']]} and {name}")
         if unknown:
             raise self._error("holds tensors that are no lora_A or lora_B of a linear layer", unknown)
-        alone = [module for module, parts in self._names.items() if len(parts) != 2]
+        if twice:
+            raise self._error("holds tensors that are for the same weight", twice)
+        alone = [module for module, parts in names.items() if len(parts) != 2]
         if alone:
             raise self._error("lacks lora_A or lora_B", alone)
-        if not self._names:
+        if not names:
             raise CheckpointError(f"{self._path}: the adapter holds no tensors")
-        self._shapes = shapes
-        check_finite(self._path)
+        return names
 
     def check(self, expected: Mapping[str, Shape]) -> None:
         """Raises CheckpointError naming every module that T3 lacks, and every pair whose product has another shape than
@@ -59,6 +74,10 @@ class Lora:
             down, up = self._shapes[parts["A"]], self._shapes[parts["B"]]
             if name is None:
                 problems.append(f"{module}.weight is no weight of T3")
+            elif 0 in (*down, *up):
+                problems.append(f"{module}: lora_B {up} times lora_A {down} is empty")
+            elif (rank := self._config_rank(parts["A"])) not in (None, down[0]):
+                problems.append(f"{module}: lora_A {down} has rank {down[0]}, {_CONFIG} says {rank}")
             elif len(down) != 2 or len(up) != 2 or up[1] != down[0] or (up[0], down[1]) != expected[name]:
                 problems.append(f"{module}: lora_B {up} times lora_A {down} does not fit {name} {expected[name]}")
         if problems:
@@ -74,53 +93,81 @@ class Lora:
             pair = load_tensors(self._path, {name: self._shapes[name] for name in parts.values()})
             product = pair[parts["B"]] @ pair[parts["A"]]
             name = names[whole]
-            tensors[name] = tensors[name] + self._scale(module, len(pair[parts["A"]])) * product
+            merged = tensors[name] + self._scale(parts["A"]) * product
+            if not merged.isfinite().all():
+                raise self._error("makes weights that are not finite", [module])
+            tensors[name] = merged
 
     def _weight_name(self, module: str, names: Mapping[str, object]) -> str | None:
         candidates = (f"{module}.weight", f"{_T3_PREFIX}{module}.weight")
         return next((name for name in candidates if name in names), None)
 
-    def _scale(self, module: str, rank: int) -> float:
-        alpha = float(_by_pattern(self._config.get("alpha_pattern"), module) or self._config["lora_alpha"])
+    def _scale(self, name: str) -> float:
+        """Returns the factor of the product of the lora_A of this name."""
+        alpha, rank = float(self._of(name, "alpha_pattern", "lora_alpha")), self._shapes[name][0]
         return alpha / math.sqrt(rank) if self._config.get("use_rslora") else alpha / rank
+
+    def _config_rank(self, name: str) -> object:
+        return self._of(name, "rank_pattern", "r")
+
+    def _of(self, name: str, patterns: str, default: str) -> Any:
+        """Returns PEFT's value for a tensor: of the first pattern that is the end of its module's name, or of all."""
+        match = _NAME.fullmatch(name)
+        assert match is not None, "others are refused before"
+        for key, value in (self._config.get(patterns) or {}).items():
+            if re.fullmatch(rf"(?:.*\.)?(?:{key})", match["module"]):
+                return value
+        return self._config.get(default)
 
     def _error(self, what: str, names: list[str]) -> CheckpointError:
         return CheckpointError(f"{self._folder}: the adapter {what}: {'; '.join(sorted(names))}")
 
 
-def _by_pattern(patterns: Mapping[str, float] | None, module: str) -> float | None:
-    """PEFT's rule: the value of the first key that is the end of the module's name."""
-    for key, value in (patterns or {}).items():
-        if re.fullmatch(rf"(?:.*\.)?{key}", module):
-            return value
-    return None
-
-
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / _CONFIG
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{folder}: an adapter needs {_CONFIG} and {ADAPTER_FILE}; {_CONFIG} is missing"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a readable JSON file ({error})") from error
+    if folder.is_dir() and not path.exists():
+        raise CheckpointError(f"{folder}: an adapter needs {_CONFIG} and {ADAPTER_FILE}; {_CONFIG} is missing")
+    config = read_json(path)
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         kind = config.get("peft_type") if isinstance(config, dict) else None
         raise CheckpointError(f"{path}: peft_type is {kind!r}; it must be 'LORA'")
-    if not isinstance(config.get("lora_alpha"), int | float):
-        raise CheckpointError(f"{path}: lora_alpha is {config.get('lora_alpha')!r}; it must be a number")
-    refused = [
-        f"{key} is {config[key]!r}"
-        for key, allowed in (
-            ("use_dora", False),
-            ("fan_in_fan_out", False),
-            ("bias", "none"),
-            ("modules_to_save", None),
-        )
-        if config.get(key, allowed) not in (allowed, None, [])
-    ]
+    for key, is_allowed, allowed in (
+        ("lora_alpha", _is_finite, "a finite number"),
+        ("use_rslora", lambda value: value is None or isinstance(value, bool), "true or false"),
+        ("alpha_pattern", _are_finite, "an object of finite numbers by regular expressions"),
+        ("rank_pattern", _are_finite, "an object of finite numbers by regular expressions"),
+    ):
+        if not is_allowed(config.get(key)):
+            raise CheckpointError(f"{path}: {key} is {_short(config.get(key))}; it must be {allowed}")
+    refused = [f"{key} is {_short(config[key])}" for key in _REFUSED if not _is_off(config.get(key))]
+    started = config.get("init_lora_weights")
+    if isinstance(started, str) and started.lower().startswith(_CHANGES_THE_BASE):
+        refused.append(f"init_lora_weights is {started!r}")
     if refused:
         raise CheckpointError(f"{path}: {'; '.join(refused)}, which cannot be merged into T3's weights")
     return config
+
+
+def _is_off(value: object) -> bool:
+    return value is None or value is False or value == "none" or value == []
+
+
+def _is_finite(value: object) -> bool:
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # of an integer
+        return False
+
+
+def _are_finite(patterns: object) -> bool:
+    if patterns is None:
+        return True
+    try:
+        return isinstance(patterns, dict) and all(re.compile(key) and _is_finite(patterns[key]) for key in patterns)
+    except (re.error, RecursionError):
+        return False
+
+
+def _short(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 80 else shown[:77] + "..."

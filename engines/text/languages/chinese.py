@@ -8,7 +8,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
-from engines.text.languages.packages import missing
+from engines.text.languages.packages import loading, missing
 
 TABLE_FILE = "Cangjie5_TC.json"  # in a checkpoint's folder
 
@@ -34,7 +34,8 @@ def _codes(folder: Path | None) -> dict[str, str]:
     path = None if folder is None else folder / TABLE_FILE
     if path is None or not path.is_file():
         raise missing("zh", f"the table {TABLE_FILE}", "its operator puts it into the checkpoint's folder")
-    return _read_codes(path)
+    with loading("zh", f"the table {TABLE_FILE}", "its operator fetches it again"):
+        return _read_codes(path)
 
 
 @lru_cache(maxsize=2)
@@ -51,10 +52,7 @@ def _read_codes(path: Path) -> dict[str, str]:
 
 @cache
 def _segmenter() -> Any:
-    from spacy_pkuseg import pkuseg
+    with loading("zh", "spacy-pkuseg and its net spacy_ontonotes", "its operator unpacks the net into $PKUSEG_HOME"):
+        from spacy_pkuseg import pkuseg
 
-    try:
-        return pkuseg()
-    except Exception as error:  # its net is fetched: of the network, of its archive, of its files
-        remedy = f"it cannot be loaded ({type(error).__name__}); its operator unpacks it into $PKUSEG_HOME"
-        raise missing("zh", "spacy-pkuseg's net spacy_ontonotes", remedy) from error
+        return pkuseg()  # its net is fetched: errors of the network, of its archive, of its files

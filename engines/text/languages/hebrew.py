@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from engines.text.languages.packages import missing
+from engines.text.languages.packages import loading, missing
 
 NET_FILE = "dicta-1.0.onnx"  # in a checkpoint's folder, from github.com/thewh1teagle/dicta-onnx/releases
 
@@ -20,7 +20,8 @@ def with_diacritics(text: str, folder: Path | None) -> str:
     if path is None or not path.is_file():
         remedy = "its operator puts it into the checkpoint's folder, from the releases of thewh1teagle/dicta-onnx"
         raise missing("he", f"the file {NET_FILE}", remedy)
-    dicta = _dicta(path)
+    with loading("he", f"dicta-onnx and the file {NET_FILE}", "its operator installs both again"):
+        dicta = _dicta(path)
     return str(dicta.add_diacritics(text)) if text.strip() else text
 
 

@@ -7,12 +7,16 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+from engines.text.languages.packages import loading
+
 _PARTICLES = ("は", "へ")  # as words of one sound they are read otherwise: a space keeps them apart
 
 
 def as_hiragana(text: str) -> str:
     """Returns `text`, decomposed, with each word that has kanji in hiragana; katakana stays."""
-    words = (_read(word["orig"], word["hira"]) for word in _kakasi().convert(text))
+    with loading("ja", "pykakasi", "its operator installs it again"):
+        kakasi = _kakasi()
+    words = (_read(word["orig"], word["hira"]) for word in kakasi.convert(text))
     return unicodedata.normalize("NFKD", "".join(words))
 
 

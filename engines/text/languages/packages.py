@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -38,6 +40,16 @@ def check_packages(language: str) -> None:
     if language in missing_packages():
         package = PACKAGES[language]
         raise missing(language, f"the package {package.name}", f"its operator gets it from {package.source}")
+
+
+@contextmanager
+def loading(language: str, what: str, remedy: str) -> Iterator[None]:
+    """Raises InvalidInput with reason LANGUAGE_PACKAGE_MISSING for whatever stops `what` from being loaded, such as a
+    damaged file or a package that lacks one of its own. `remedy` is a clause."""
+    try:
+        yield
+    except Exception as error:
+        raise missing(language, what, f"it cannot be loaded ({type(error).__name__}); {remedy}") from error
 
 
 def missing(language: str, what: str, remedy: str) -> InvalidInput:

@@ -131,7 +131,7 @@ def read_lines(data: bytes) -> list[dict[str, Any]]:
     for text in data.decode("utf-8", "replace").split("\n"):
         try:
             line = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(line, dict) and line.keys() >= {"name", "digest"}:
             lines.append(line)

@@ -124,7 +124,7 @@ def _numbered(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
 def _item(number: int, line: str, defaults: _Defaults) -> Item:
     try:
         content = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         message = f"Line {number} is not JSON ({error}); it must be a JSON object."
         raise InvalidArgument(message, reason="SCRIPT_INVALID", field="line", allowed="a JSON object") from None
     _check_keys(number, "the line", content, _KEYS)

@@ -112,3 +112,21 @@ def test_a_header_that_contradicts_itself_is_refused(tmp_path: Path, whole: str,
     path.write_bytes(data.replace(whole.encode(), damaged.encode()))
     with pytest.raises(CheckpointError, match=r"b\.weight has \d+ bytes"):
         read_header(path)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        '{"a":{"dtype":"F32","shape":[Infinity],"data_offsets":[0,4]}}',
+        '{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,Infinity]}}',
+        '{"a":{"dtype":"F32","shape":[-1,-1],"data_offsets":[0,4]}}',
+    ],
+    ids=("array", "object", "shape", "place", "negative"),
+)
+def test_a_header_that_means_nothing_is_refused(tmp_path: Path, header: str) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header.encode() + bytes(4))
+    with pytest.raises(CheckpointError, match="not a safetensors file"):
+        read_header(path)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from engines.checkpoints.weights import check_tensors, load_tensors
+from engines.checkpoints.weights import check_finite, check_tensors, load_tensors
 from engines.errors import CheckpointError
 
 
@@ -77,3 +77,21 @@ def resident_bytes_of_mapping(path: Path) -> int:
     mapped = [region for region in regions if str(path) in region.split("\n", 1)[0]]
     assert mapped, "the file is not mapped at all"
     return sum(int(re.search(r"^Rss:\s+(\d+) kB", region, re.MULTILINE)[1]) * 1024 for region in mapped)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.float8_e4m3fn, torch.complex64])
+def test_weights_that_are_no_floating_point_numbers_are_named(tmp_path: Path, dtype: torch.dtype) -> None:
+    save_file({"a": torch.ones(2).to(dtype), "b": torch.ones(2)}, tmp_path / "x.safetensors")
+    with pytest.raises(CheckpointError, match=r"a has dtype \w+, expected one of F16, BF16, F32, F64") as raised:
+        load_tensors(tmp_path / "x.safetensors", {"a": (2,), "b": (2,)})
+    assert "b has" not in str(raised.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_damage_is_found_in_weights_of_every_type(tmp_path: Path, dtype: torch.dtype) -> None:
+    path = tmp_path / "x.safetensors"
+    save_file({"a": torch.ones(2, dtype=dtype), "count": torch.tensor(7)}, path)
+    check_finite(path)
+    save_file({"a": torch.tensor([1, float("nan")], dtype=dtype)}, path)
+    with pytest.raises(CheckpointError, match="NaN or infinity in a;"):
+        check_finite(path)

@@ -51,6 +51,29 @@ def test_no_text_may_write_a_mark(multilingual: LanguageEncoder, text: str) -> N
     assert not marks
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "［de］ a",
+        "[ｄｅ] a",
+        "﹇de﹈ a",
+        "[d\u00ade] a",
+        "[\u200bde] a",
+        "[de\U0001f600] a",
+        "[d\x1b[31me] a",
+        "[d\x00e] a",
+    ],
+)
+def test_a_mark_in_disguise_is_no_mark(multilingual: LanguageEncoder, text: str) -> None:
+    assert [token for token in spelled(multilingual, text) if token != "[SPACE]"] == ["[en]", "a", "."]
+    assert [word.text for word in multilingual.words(Reading(text, text))] == ["a"]
+
+
+def test_a_mark_of_standard_in_disguise_is_no_mark(standard: LanguageEncoder) -> None:
+    for text in ("a [ST\u00adOP]", "a [STOP\U0001f600]", "a [\x1b[0mSTART]"):
+        assert [token for token in spelled(standard, text) if token != "[SPACE]"] == ["A", "."]
+
+
 def test_a_text_of_marks_alone_holds_nothing_to_speak(standard: LanguageEncoder) -> None:
     for text in ("[laughter]", "[START] [STOP]", "...", "日本"):
         with pytest.raises(InvalidInput):

@@ -125,6 +125,12 @@ def test_a_bad_line_is_named_before_anything_is_spoken(line: object, expected: s
     assert raised.value.reason == "SCRIPT_INVALID"
 
 
+def test_a_line_that_is_nested_too_deeply_is_named_too():
+    with pytest.raises(mynah.InvalidArgument, match="Line 2 is not JSON") as raised:
+        read_script(['{"text": "fine"}', "[" * 100_000])
+    assert raised.value.reason == "SCRIPT_INVALID"
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_a_script_is_read_as_editors_write_it(encoding: str, end: str):

@@ -528,6 +528,16 @@ async def test_a_voice_without_a_recording_is_refused_as_before(tmp_path: Path):
     assert raised.value.reason == "VOICE_OF_ANOTHER_MODEL"
 
 
+async def test_the_models_that_can_speak_a_voice_are_named_as_streams_name_them(tmp_path: Path):
+    await VoiceStore(builtin, tmp_path).add(made_with("random:turbo"), "anna")
+    others = [multilingual := model_of("multilingual"), other := Model(BUILT_IN, None, "random:turbo", "noise")]
+    with pytest.raises(FailedPrecondition, match=r"or speak with noise\.$"):
+        await VoiceStore(others, tmp_path).get("anna", multilingual)
+    assert (await VoiceStore(others, tmp_path).get("anna", other)).voice_id == "anna"
+    with pytest.raises(FailedPrecondition, match=r"or speak on a server that has random:turbo\.$"):
+        await VoiceStore([multilingual], tmp_path).get("anna")
+
+
 @pytest.mark.parametrize("fault", ["lost", "refused"])
 async def test_a_recording_that_cannot_be_used_is_refused_and_logged(
     fault: str, tmp_path: Path, caplog: pytest.LogCaptureFixture

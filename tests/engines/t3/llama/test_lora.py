@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import save_file as save_torch
 
 from engines.errors import CheckpointError
 from engines.model_spec import STANDARD_TINY
@@ -19,6 +22,7 @@ from tests.engines.t3.llama.setting import checkpoint, net, request
 from tests.engines.t3.setting import CPU, limits, run
 
 WIDTH, WIDE, RANK = 128, 256, 4
+FILE = "adapter_model.safetensors"
 QUERY, DOWN = "layers.1.self_attn.q_proj", "layers.3.mlp.down_proj"
 
 
@@ -92,6 +96,18 @@ def test_modules_that_do_not_fit_are_named_with_their_shapes(tmp_path: Path) -> 
         ({"bias": "all"}, "bias is 'all'"),
         ({"modules_to_save": ["text_emb"]}, "modules_to_save is"),
         ({"lora_alpha": None}, "lora_alpha is None"),
+        ({"lora_alpha": float("nan")}, "lora_alpha is nan; it must be a finite number"),
+        ({"lora_alpha": True}, "lora_alpha is True"),
+        ({"lora_alpha": 10**400}, "lora_alpha is 1000"),
+        ({"alpha_pattern": [1]}, r"alpha_pattern is \[1\]"),
+        ({"alpha_pattern": {"(": 3}}, "alpha_pattern is"),
+        ({"alpha_pattern": {"q_proj": "x"}}, "alpha_pattern is"),
+        ({"alpha_pattern": {"q_proj": None}}, "alpha_pattern is"),
+        ({"rank_pattern": {"q_proj": float("inf")}}, "rank_pattern is"),
+        ({"use_rslora": "false"}, "use_rslora is 'false'; it must be true or false"),
+        ({"layer_replication": [[0, 2]]}, "layer_replication is"),
+        ({"lora_bias": True}, "lora_bias is True"),
+        ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights is 'pissa_niter_4'"),
     ],
 )
 def test_adapters_that_need_more_than_a_sum_are_refused(tmp_path: Path, config: dict[str, Any], words: str) -> None:
@@ -111,3 +127,76 @@ def test_missing_and_unknown_files_are_named(tmp_path: Path) -> None:
     save_file(half, folder / "adapter_model.safetensors")
     with pytest.raises(CheckpointError, match=f"lacks lora_A or lora_B: {QUERY}"):
         Lora(folder)
+
+
+def test_an_adapter_in_bfloat16_is_merged(tmp_path: Path) -> None:
+    folder = adapter(tmp_path / "a", {QUERY: (WIDTH, WIDTH)})
+    halves = {name: torch.tensor(values).bfloat16() for name, values in load_file(folder / FILE).items()}
+    save_torch(halves, folder / FILE)
+    whole = adapter(tmp_path / "b", {QUERY: (WIDTH, WIDTH)})
+    save_torch({name: values.float() for name, values in halves.items()}, whole / FILE)
+    assert tokens(load(checkpoint().t3_path, folder)) == tokens(load(checkpoint().t3_path, whole))
+
+
+def test_patterns_are_whole_ends_of_names_and_may_be_zero(tmp_path: Path) -> None:
+    for pattern in ("q_proj", "v_proj|q_proj", r"layers\.[01]\.self_attn\.q_proj"):
+        folder = adapter(tmp_path / "a", {QUERY: (WIDTH, WIDTH)}, alpha_pattern={pattern: 0})
+        assert tokens(load(checkpoint().t3_path, folder)) == tokens(net()), pattern
+    other = adapter(tmp_path / "a", {QUERY: (WIDTH, WIDTH)}, alpha_pattern={"proj": 0})
+    assert tokens(load(checkpoint().t3_path, other)) != tokens(net())
+
+
+def test_another_rank_than_the_configurations_is_refused(tmp_path: Path) -> None:
+    folder = adapter(tmp_path / "a", {QUERY: (WIDTH, WIDTH)}, r=8)
+    with pytest.raises(CheckpointError, match=r"has rank 4, adapter_config\.json says 8"):
+        load(checkpoint().t3_path, folder)
+    load(checkpoint().t3_path, adapter(tmp_path / "a", {QUERY: (WIDTH, WIDTH)}, r=8, rank_pattern={"q_proj": RANK}))
+
+
+def test_an_empty_product_is_refused(tmp_path: Path) -> None:
+    folder = adapter(tmp_path / "a", {QUERY: (WIDTH, WIDTH)})
+    empty = {f"{QUERY}.lora_A.weight": np.zeros((0, WIDTH)), f"{QUERY}.lora_B.weight": np.zeros((WIDTH, 0))}
+    save_file({name: values.astype(np.float32) for name, values in empty.items()}, folder / FILE)
+    with pytest.raises(CheckpointError, match=r"lora_A \(0, 128\) is empty"):
+        load(checkpoint().t3_path, folder)
+
+
+@pytest.mark.parametrize("second", ["tfmr.", "base_model.model.", "base_model.model.tfmr."])
+def test_two_products_for_one_weight_are_refused(tmp_path: Path, second: str) -> None:
+    tensors = load_file(adapter(tmp_path / "a", {QUERY: (WIDTH, WIDTH)}, "") / FILE)
+    others = load_file(adapter(tmp_path / "b", {QUERY: (WIDTH, WIDTH)}, second) / FILE)
+    save_file(tensors | others, tmp_path / "a" / FILE)
+    with pytest.raises(CheckpointError, match="for the same weight"):
+        Lora(tmp_path / "a")
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int32])
+def test_quantised_adapters_are_refused(tmp_path: Path, dtype: torch.dtype) -> None:
+    folder = adapter(tmp_path / "a", {QUERY: (WIDTH, WIDTH)})
+    save_torch(
+        {name: torch.tensor(values).to(dtype) for name, values in load_file(folder / FILE).items()}, folder / FILE
+    )
+    with pytest.raises(CheckpointError, match="of dtype"):
+        Lora(folder)
+
+
+def test_a_scale_that_makes_infinities_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=f"not finite: {QUERY}"):
+        load(checkpoint().t3_path, adapter(tmp_path / "a", {QUERY: (WIDTH, WIDTH)}, lora_alpha=1e300))
+
+
+def test_a_pickle_is_not_opened(tmp_path: Path) -> None:
+    class Touches:
+        def __reduce__(self) -> tuple[object, ...]:
+            return Path.touch, (tmp_path / "opened",)
+
+    folder = adapter(tmp_path / "a", {QUERY: (WIDTH, WIDTH)})
+    (folder / "adapter_model.bin").write_bytes(pickle.dumps(Touches()))
+    load(checkpoint().t3_path, folder)
+    (folder / FILE).write_bytes(pickle.dumps(Touches()))
+    with pytest.raises(CheckpointError, match="not a safetensors file"):
+        Lora(folder)
+    (folder / FILE).unlink()
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        Lora(folder)
+    assert not (tmp_path / "opened").exists()

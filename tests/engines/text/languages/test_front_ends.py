@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import json
+import sys
 import unicodedata
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engines.errors import InvalidInput
-from engines.text.languages import NAMES, check_packages, chinese, hebrew, packages, prepare, primary_code, scripts_of
+from engines.text.languages import (
+    NAMES,
+    check_packages,
+    chinese,
+    hebrew,
+    japanese,
+    load,
+    packages,
+    prepare,
+    primary_code,
+    russian,
+    scripts_of,
+)
 from engines.text.languages.korean import as_jamo
 
 PLAIN = sorted(NAMES.keys() - {"he", "ja", "ko", "ru", "zh"})
@@ -83,3 +97,36 @@ def test_hebrew_without_its_net_is_refused(tmp_path: Path):
 def test_codes_are_their_own_primary_codes(language: str):
     assert primary_code(language) == primary_code(f"{language.upper()}_XX") == language
     assert "LATIN" in scripts_of(language)
+
+
+@pytest.mark.parametrize("content", ["[", "[" * 100_000, '["日"]', "{}x", '[["日"]]'], ids=range(5))
+def test_a_damaged_table_of_chinese_is_named(table: Path, content: str):
+    (table / chinese.TABLE_FILE).write_text(content, encoding="utf-8")
+    with pytest.raises(InvalidInput, match=rf"{chinese.TABLE_FILE}.*it cannot be loaded") as raised:
+        chinese.as_cangjie("日", table)
+    assert raised.value.reason == "LANGUAGE_PACKAGE_MISSING"
+
+
+@pytest.mark.parametrize(
+    ("language", "module", "name"),
+    [
+        ("he", "dicta_onnx", "dicta-onnx"),
+        ("ja", "pykakasi", "pykakasi"),
+        ("ru", "russian_text_stresser.text_stresser", "russian-text-stresser"),
+        ("zh", "spacy_pkuseg", "spacy-pkuseg"),
+    ],
+)
+def test_a_package_that_cannot_be_loaded_is_named(
+    language: str, module: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As one that lacks another one, or whose class is of another version."""
+    (tmp_path / chinese.TABLE_FILE).write_text("[]")
+    (tmp_path / hebrew.NET_FILE).write_bytes(b"")
+    monkeypatch.setattr(packages, "find_spec", lambda _: True)
+    for clear in (japanese._kakasi, russian._stresser, hebrew._dicta, chinese._segmenter):
+        clear.cache_clear()
+    for broken in (None, ModuleType(module)):  # ImportError; a module without its class
+        monkeypatch.setitem(sys.modules, module, broken)
+        with pytest.raises(InvalidInput, match=rf"{name}.*it cannot be loaded") as raised:
+            load(language, tmp_path)
+        assert raised.value.reason == "LANGUAGE_PACKAGE_MISSING"
