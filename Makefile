@@ -135,7 +135,7 @@ $(RAY)/installed: tests/ray/requirements.txt $(VENV)/installed-dev
 test-ray: $(RAY)/installed ## a batch on Ray: two engines, one killed in the middle, the bytes of mynah batch
 	PYTHONPATH=$(RAY) $(BIN)/python -m pytest tests/ray
 
-bench-ray: $(RAY)/installed ## what Ray costs a batch: two engines on it beside two plain loops
+bench-ray: $(RAY)/installed ## what Ray costs a batch: engines on it beside plain loops
 	PYTHONPATH=$(RAY) OMP_NUM_THREADS=1 $(BIN)/python -m bench.batch --ray $(ARGS)
 
 .PHONY: test-packages

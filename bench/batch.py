@@ -65,7 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="random:tiny")
     parser.add_argument("--repeats", type=int, help="3 by default, with --ray 5")
-    parser.add_argument("--ray", action="store_true", help="two engines on Ray beside two plain loops instead")
+    parser.add_argument("--ray", action="store_true", help="engines on Ray beside plain loops instead")
     arguments = parser.parse_args()
     if arguments.ray:
         from bench.batch_on_ray import measure
