@@ -5,6 +5,7 @@ A row's draw depends on its logits, its history, its seed and how many tokens it
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +17,8 @@ from torch import Tensor
 
 from engines.config import Sampling
 from engines.device import to_device
+from engines.kernels.draws import Row, TokenDraws
+from engines.kernels.library import simd_widths
 from engines.model_spec import SPEECH_VOCAB, START_SPEECH_TOKEN
 
 _DEFAULTS = Sampling()
@@ -49,7 +52,7 @@ def settings_row(sampling: Sampling, drawn: int, vocab: int = SPEECH_VOCAB) -> t
         sampling.top_k or vocab,
         1.0 - sampling.top_p if sampling.top_p < 1.0 else -1.0,
         sampling.repetition_penalty,
-        sampling.min_p,
+        math.log(sampling.min_p) if sampling.min_p else -math.inf,
         sampling.temperature == 0,
         drawn == 0,
         uniform(sampling.seed, drawn),
@@ -65,9 +68,9 @@ class Rows:
 
     temperature: Tensor
     top_k: Tensor
-    cut_mass: Tensor  # the unlikeliest tokens whose probabilities sum to at most this are ruled out; -1: none
+    cut_mass: Tensor  # the unlikeliest tokens whose probabilities sum to at most this are ruled out; -1: none; float64
     penalty: Tensor
-    min_p: Tensor  # tokens less likely than this share of the likeliest are ruled out; 0: none
+    log_min_p: Tensor  # tokens whose score is this far below the greatest are ruled out; -inf: none; float64
     greedy: Tensor
     first: Tensor  # whether nothing was drawn yet
     number: Tensor  # the random number of the draw, float64
@@ -77,16 +80,16 @@ class Rows:
     @classmethod
     def of(cls, settings: Tensor, seen: Tensor, start_mark: Tensor) -> Self:
         """settings (B, SETTINGS) float64, a `settings_row` each; seen (B, vocabulary): the tokens drawn so far."""
-        temperature, top_k, cut_mass, penalty, min_p, greedy, first, number = (
+        temperature, top_k, cut_mass, penalty, log_min_p, greedy, first, number = (
             values.unsqueeze(-1) for values in settings.T.unbind()
         )
         is_first = first.bool()
         return cls(
             temperature.float(),
             top_k.long(),
-            cut_mass.float(),
+            cut_mass,
             penalty.float(),
-            min_p.float(),
+            log_min_p,
             greedy.bool(),
             is_first,
             number,
@@ -114,7 +117,9 @@ class Rows:
         whole = max_k == scores.shape[-1]
         best = scores.sort(descending=True).values if whole else scores.topk(max_k).values
         kth = best.gather(1, self.top_k - 1)
-        shares = best.masked_fill(best < kth, -torch.inf).softmax(-1)
+        beyond = torch.arange(max_k, device=best.device) >= self.top_k
+        # float64, so that rounding does not move the border of top-p
+        shares = best.masked_fill(beyond, -torch.inf).softmax(-1, dtype=torch.float64)
         mass_from_below = shares.flip(-1).cumsum(-1).flip(-1)
         kept = (mass_from_below > self.cut_mass).sum(-1, keepdim=True).clamp_(min=1)
         return torch.maximum(kth, best.gather(1, kept - 1))
@@ -146,9 +151,8 @@ class GuidedRows(Rows):
     def process(self, logits: Tensor, max_k: int) -> Tensor:
         """As Rows.process."""
         scores = self._penalised(logits) / self.temperature
-        shares = scores.softmax(-1)
-        scores = scores.masked_fill(shares < self.min_p * shares.amax(-1, keepdim=True), -torch.inf)
-        return self._cut(scores, max_k)
+        border = scores.amax(-1, keepdim=True) + self.log_min_p
+        return self._cut(scores.masked_fill(scores < border, -torch.inf), max_k)
 
 
 def _by_number(processed: Tensor, numbers: Tensor) -> Tensor:
@@ -173,16 +177,33 @@ class Sampler:
     same steps at temperature 1. Tokens exactly as likely as the last one that top-k or top-p keeps are kept too.
     Source: upstream `T3.inference_turbo` and `T3.inference` over transformers' logits processors.
 
-    On a GPU the host sends one small tensor per call and waits once, for the drawn tokens.
+    On a CPU a compiled kernel draws where it is built; torch draws the same tokens. On a GPU the host sends one small
+    tensor per call and waits once, for the drawn tokens.
     """
 
-    def __init__(self, slots: int, device: torch.device, *, vocab: int = SPEECH_VOCAB, rows: type[Rows] = Rows) -> None:
-        """`vocab`: ids that are drawn from; `rows`: their order of processing."""
+    def __init__(
+        self,
+        slots: int,
+        device: torch.device,
+        *,
+        vocab: int = SPEECH_VOCAB,
+        rows: type[Rows] = Rows,
+        simd_width: int | None = None,
+    ) -> None:
+        """`vocab`: ids that are drawn from; `rows`: their order of processing.
+
+        simd_width: of the kernel; None: the best of this CPU; 0: torch draws
+        """
         self._device, self._vocab, self._rows_type = device, vocab, rows
         self._settings = [_DEFAULTS] * slots
         self._drawn_tokens = [0] * slots
         self._seen = torch.zeros((slots, vocab), dtype=torch.bool, device=device)  # as `Rows.seen_with` has it
         self._start_mark = start_mark(device, vocab)
+        width = next(iter(simd_widths()), 0) if simd_width is None else simd_width
+        self._draws: TokenDraws | None = None
+        if device.type == "cpu" and width:
+            guided, threads = rows.keeps_start_mark, torch.get_num_threads()
+            self._draws = TokenDraws(slots, vocab, START_SPEECH_TOKEN, threads, "t3", width, guided=guided)
 
     def begin(self, slot: int, sampling: Sampling) -> None:
         """Start a new sequence in this slot."""
@@ -215,6 +236,8 @@ class Sampler:
 
         A row whose logits are not finite gets NOT_FINITE; its sequence cannot go on.
         """
+        if self._draws is not None:
+            return self._compiled(self._draws, slots, logits)
         index, rows = self._rows(slots)
         any_greedy = any(self._settings[slot].temperature == 0 for slot in slots)
         tokens, finite = rows.draw(logits, self._max_k(slots), any_greedy=any_greedy)
@@ -222,6 +245,20 @@ class Sampler:
             self._drawn_tokens[slot] += 1
         self._seen.index_copy_(0, index, rows.seen_with(tokens))
         return read_back(torch.where(finite, tokens, NOT_FINITE).squeeze(-1))
+
+    def _compiled(self, draws: TokenDraws, slots: Sequence[int], logits: Tensor) -> list[int]:
+        """As `sample`, on the kernel."""
+        logits = logits.float()
+        logits = logits if logits.stride(1) == 1 else logits.contiguous()
+        address, stride = logits.data_ptr(), 4 * logits.stride(0)  # bytes
+        seen, drawn, vocab = self._seen.data_ptr(), self._drawn_tokens, self._vocab
+        rows = [
+            Row(address + row * stride, seen + slot * vocab, settings_row(self._settings[slot], drawn[slot], vocab))
+            for row, slot in enumerate(slots)
+        ]
+        for slot in slots:
+            drawn[slot] += 1
+        return draws.run(rows)
 
 
 def read_back(tokens: Tensor) -> list[int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -10,8 +12,10 @@ from hypothesis import strategies as st
 
 from engines.config import Sampling
 from engines.model_spec import SPEECH_VOCAB
+from engines.t3 import sampler as sampler_module
+from engines.t3.decoder import T3Decoder
 from engines.t3.sampler import Sampler, uniform
-from tests.engines.t3.setting import CPU
+from tests.engines.t3.setting import CPU, limits, net, request, run
 
 
 def logits(seed: int, rows: int = 1) -> torch.Tensor:
@@ -108,3 +112,23 @@ def test_tokens_tied_at_the_cut_are_all_kept() -> None:
     row = torch.zeros(1, SPEECH_VOCAB)
     row[0, :10] = 5.0
     assert (sampler_of(Sampling(top_k=3, top_p=1.0)).probabilities([0], row) > 0).sum() == 10
+
+
+def test_a_seeds_tokens_are_the_same_without_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    varied: list[dict[str, Any]] = [{}, {"top_k": 0, "temperature": 1.0}, {"top_p": 1.0, "top_k": 20}]
+    varied.append({"temperature": 0.0})
+    requests = [request(seed, max_speech_tokens=40, **each) for seed, each in enumerate(varied)]
+    with_kernel = run(T3Decoder(net(), limits()), *requests)
+    monkeypatch.setattr(sampler_module, "simd_widths", tuple)
+    assert run(T3Decoder(net(), limits()), *requests) == with_kernel
+    assert min(map(len, with_kernel)) > 5
+
+
+def test_a_companions_larger_top_k_adds_no_ties_to_the_mass_of_top_p() -> None:
+    """Of the two that top-k leaves, the less likely has 0.27 of the mass, which top-p cuts."""
+    row = torch.zeros(2, SPEECH_VOCAB)
+    row[:, :100], row[:, 200] = 5.0, 6.0
+    narrow = Sampling(top_k=2, top_p=0.7, temperature=1.0, repetition_penalty=1.0)
+    alone = sampler_of(narrow).probabilities([0], row[:1])
+    assert torch.equal(alone, sampler_of(narrow, Sampling(top_k=1000)).probabilities([0, 1], row)[:1])
+    assert alone[0].nonzero().flatten().tolist() == [200]
