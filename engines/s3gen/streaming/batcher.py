@@ -202,6 +202,8 @@ class WindowBatcher:
     def _began(self, batch: Sequence[DecodeRequest]) -> None:
         work, now_s = sum(request.work for request in batch), asyncio.get_running_loop().time()
         self._running = (*self._running, *batch)
+        for request in batch:
+            request.begin()
         self.forecast.free_at_s = max(now_s, self.forecast.free_at_s) + self.times.call_s(work)
         self._observer.batch_ran(len(batch))
 
@@ -230,7 +232,8 @@ class WindowBatcher:
     ) -> None:
         """Hand the results over. on_device_s: when the device began with the batch; started_s: when the host did"""
         ended_s = asyncio.get_running_loop().time()
-        self.times.observe(sum(request.work for request in batch), ended_s - on_device_s)
+        beside_t3 = any(request.beside_t3 for request in batch)
+        self.times.observe(sum(request.work for request in batch), ended_s - on_device_s, beside_t3=beside_t3)
         again = []
         for request, outcome in zip(batch, results, strict=True):
             if isinstance(outcome, WindowRejected) and not request.retried:

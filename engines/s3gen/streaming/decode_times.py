@@ -38,18 +38,39 @@ CPU_CALIBRATION = Calibration()
 GPU_CALIBRATION = Calibration(prompt_tokens=250, rows=(1, 4, 16), steady_after=6, turns=3)
 
 
+class _Pace:
+    """The seconds that a unit of work takes at the moment."""
+
+    def __init__(self) -> None:
+        self._weight = 0.0
+        self.seconds = 0.0
+
+    @property
+    def known(self) -> bool:
+        return self._weight > 0
+
+    def observe(self, seconds: float) -> None:
+        self._weight += _SMOOTHING * (1.0 - self._weight)
+        share = _SMOOTHING / self._weight  # the first measurement counts whole, later ones less and less
+        self.seconds += share * (seconds - self.seconds)
+
+
 class DecodeTimes:
     """A cost model of calls: seconds = pace x (shared work + work of all rows).
 
     `shared_work`, the cost of a call whatever its rows, depends on nets and device. It is measured once, on an idle
     device, because on a busy one other work on the same cores changes every call too much. The pace follows the calls
-    that are made.
+    beside which T3 made tokens, as it does when the next stream begins; the last calls of an utterance have the device
+    for themselves, and promise the next stream's first windows too much. Other calls count until there is such a one.
     """
 
     def __init__(self, shared_work: float = 300.0) -> None:
         self.shared_work = shared_work
-        self._weight = 0.0
-        self._pace_s = 0.0
+        self._alone, self._beside_t3 = _Pace(), _Pace()
+
+    @property
+    def _pace_s(self) -> float:
+        return (self._beside_t3 if self._beside_t3.known else self._alone).seconds
 
     def calibrate(self, work: int, seconds: Mapping[int, float]) -> None:
         """Set `shared_work` from the seconds of calls by their rows of `work` each, at least two: by the line through
@@ -62,11 +83,10 @@ class DecodeTimes:
             slope_s, mean_s, mean_rows = 0.01 * alone_s, alone_s, 1.0
         self.shared_work = max(0.0, mean_s - slope_s * mean_rows) / slope_s * work
 
-    def observe(self, work: int, seconds: float) -> None:
-        """Record that a call took `seconds` for `work` in all its rows."""
-        self._weight += _SMOOTHING * (1.0 - self._weight)
-        share = _SMOOTHING / self._weight  # the first measurement counts whole, later ones less and less
-        self._pace_s += share * (seconds / (self.shared_work + work) - self._pace_s)
+    def observe(self, work: int, seconds: float, *, beside_t3: bool = False) -> None:
+        """Record that a call took `seconds` for `work` in all its rows, and whether T3 made tokens meanwhile."""
+        pace = self._beside_t3 if beside_t3 else self._alone
+        pace.observe(seconds / (self.shared_work + work))
 
     def call_s(self, work: int) -> float:
         """Expected seconds of one call; 0 before the first measurement."""

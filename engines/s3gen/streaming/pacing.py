@@ -83,6 +83,11 @@ class SegmentPlan:
         return self._planner.finished
 
     @property
+    def made_tokens(self) -> int:
+        """The speech tokens that T3 has made so far."""
+        return len(self._progress.speech_tokens)
+
+    @property
     def decoded_tokens(self) -> int:
         """The speech tokens of all windows so far."""
         return self._planner.decoded_tokens

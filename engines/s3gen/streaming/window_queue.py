@@ -27,6 +27,9 @@ _CERTAIN_RATIO = 0.75
 class Enlargeable(Protocol):
     """A plan that can enlarge a window while it waits; see SegmentPlan."""
 
+    @property
+    def made_tokens(self) -> int: ...
+
     def enlarge(self, window: Window, now_s: float) -> Window: ...
 
 
@@ -54,6 +57,7 @@ class DecodeRequest:
     start_by_s: float = 0.0  # latest time to begin; this and the following are set by the queue
     tokens: int = 0  # that go through the flow: its shape
     work: int = 0  # its cost, in the unit of DecodeTimes
+    made_tokens: int = 0  # by T3 for its segment when its call began
 
     @property
     def has_listener(self) -> bool:
@@ -64,6 +68,16 @@ class DecodeRequest:
         """Whether playback has a gap if it is ready at `ready_s`. A first window is never late, nor is one without a
         listener, however many of them wait."""
         return self.has_listener and self.window.index > 0 and ready_s > self.deadline_s
+
+    def begin(self) -> None:
+        """Its call begins now."""
+        if self.plan is not None:
+            self.made_tokens = self.plan.made_tokens
+
+    @property
+    def beside_t3(self) -> bool:
+        """Whether T3 has made tokens of its segment since its call began."""
+        return self.plan is not None and self.plan.made_tokens > self.made_tokens
 
     def priority_key(self, now_s: float) -> tuple[int, float]:
         """Smaller goes first: streams about to run dry and those that waited too long, first windows, the others."""
