@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import pytest
 
 from engines.errors import EngineFailure
@@ -251,6 +253,41 @@ def test_a_gpu_is_measured_with_windows_of_the_size_that_it_serves(calibration: 
         return batcher.times.call_s(16 * one.work) / takes_s(16 * one.tokens)
 
     assert (virtual_time(run()) == pytest.approx(1.0, rel=0.25)) is is_right
+
+
+@dataclass
+class GrowingPlan:
+    """A plan whose T3 makes tokens, or has made them all."""
+
+    growth: int
+    made_tokens: int = 0
+
+    def enlarge(self, window: Window, now_s: float) -> Window:
+        return window
+
+
+def test_what_a_call_takes_beside_t3_is_what_is_expected_of_the_next() -> None:
+    async def run() -> list[float]:
+        plans = {0: GrowingPlan(0), 1: GrowingPlan(5)}
+        expected_s = []
+
+        async def execute(batch: Sequence[DecodeRequest]) -> Results:
+            plan = plans[batch[0].decoder.speech_tokens[0] - 1]
+            await asyncio.sleep(2.0 if plan.growth else 1.0)
+            plan.made_tokens += plan.growth
+            return [np.zeros(480, np.float32) for _ in batch]
+
+        batcher = WindowBatcher(FakeRuntime(), max_batch=1, execute=execute)
+        for index in (0, 1, 0, 0):
+            decoder, window = make_request(index + 1)
+            await batcher.decode(decoder, window, 0.0, plans[index])
+            work = DecodeRequest(decoder, window, asyncio.get_running_loop().create_future(), 0.0, 0.0)
+            batcher._queue.measure(work)
+            expected_s.append(batcher.times.call_s(work.work))
+        await batcher.close()
+        return expected_s
+
+    assert virtual_time(run()) == pytest.approx([1.0, 2.0, 2.0, 2.0])
 
 
 def test_a_call_that_does_not_return_is_seen_by_the_observer() -> None:

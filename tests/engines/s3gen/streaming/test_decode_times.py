@@ -22,6 +22,20 @@ def test_expectations_follow_what_calls_take_now() -> None:
     assert times.call_s(900) == pytest.approx(2.0, rel=0.02)
 
 
+def test_the_calls_that_count_are_those_beside_which_t3_works() -> None:
+    times = DecodeTimes(shared_work=100)
+    times.observe(300, 0.4)
+    assert times.call_s(300) == pytest.approx(0.4), "the only one so far"
+    times.observe(300, 0.8, beside_t3=True)
+    assert times.call_s(300) == pytest.approx(0.8)
+    for _ in range(20):
+        times.observe(300, 0.2)  # the last windows of an utterance, whose tokens are all made
+    assert times.call_s(300) == pytest.approx(0.8), "the next stream begins beside T3 again"
+    for _ in range(20):
+        times.observe(300, 0.6, beside_t3=True)
+    assert times.call_s(300) == pytest.approx(0.6, rel=0.01)
+
+
 def test_rows_are_expected_to_share_calls() -> None:
     times = DecodeTimes(shared_work=100)
     times.observe(100, 0.2)

@@ -27,6 +27,7 @@ class FixedPlan:
     """A plan that enlarges every window to the same one."""
 
     window: Window
+    made_tokens: int = 0
 
     def enlarge(self, window: Window, now_s: float) -> Window:
         return self.window
