@@ -101,11 +101,9 @@ def _report(folder: Path) -> int:
 def _clear(folder: Path) -> None:
     """Make the folder and remove what an earlier check left there, but for its cache. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
-    earlier = (folder / FILE).exists()  # else the folder's files are somebody else's
-    for path in (
-        (folder / _TABLE, *(folder / f"{step}.log" for step in STEPS), *folder.glob("trace-*.json*")) if earlier else ()
-    ):
-        path.unlink(missing_ok=True)
+    if (folder / FILE).exists():  # else the folder's files are somebody else's
+        for path in (folder / _TABLE, *(folder / f"{step}.log" for step in STEPS), *folder.glob("trace-*.json*")):
+            path.unlink(missing_ok=True)
     (folder / FILE).write_text("")
 
 

@@ -94,11 +94,9 @@ def _problem(name: str, shape: Shape, info: TensorInfo | None) -> str:
         return f"{name} is missing, expected {shape}"
     if info.shape != shape:
         return f"{name} has shape {info.shape}, expected {shape}"
-    return (
-        ""
-        if info.dtype in FLOATING or not shape
-        else f"{name} has dtype {info.dtype}, expected one of {', '.join(FLOATING)}"
-    )
+    if shape and info.dtype not in FLOATING:
+        return f"{name} has dtype {info.dtype}, expected one of {', '.join(FLOATING)}"
+    return ""
 
 
 def _parse(file: BinaryIO) -> tuple[dict[str, Any], int]:

@@ -10,7 +10,7 @@ from typing import Literal, cast
 import numpy as np
 import numpy.typing as npt
 
-from engines.kernels.library import F32, library, panels, simd_widths, thread_pool
+from engines.kernels.library import F32, best_simd_width, library, panels, simd_widths, thread_pool
 
 PLAIN, GELU, ADD = range(3)  # the result, its GELU in the tanh form, or its sum with a residual
 WeightFormat = Literal["float32", "float16", "int8"]
@@ -56,7 +56,7 @@ class DenseLayer:
         pool: the name of the thread pool; its layers wait for each other
         simd_width: one of `simd_widths`, by default the best
         """
-        best = simd_width or next(iter(simd_widths()), None)
+        best = simd_width or best_simd_width()
         if best is None or (weights == "float16" and best < _FP16_FROM_WIDTH):
             raise ValueError("no compiled dense layers on this machine, or none that keep weights in float16")
         self._simd_width, self._threads, self._pool, self._format = best, threads, pool, weights

@@ -18,7 +18,7 @@ from torch import Tensor
 from engines.config import Sampling
 from engines.device import to_device
 from engines.kernels.draws import Row, TokenDraws
-from engines.kernels.library import simd_widths
+from engines.kernels.library import best_simd_width
 from engines.model_spec import SPEECH_VOCAB, START_SPEECH_TOKEN
 
 _DEFAULTS = Sampling()
@@ -199,7 +199,7 @@ class Sampler:
         self._drawn_tokens = [0] * slots
         self._seen = torch.zeros((slots, vocab), dtype=torch.bool, device=device)  # as `Rows.seen_with` has it
         self._start_mark = start_mark(device, vocab)
-        width = next(iter(simd_widths()), 0) if simd_width is None else simd_width
+        width = best_simd_width() if simd_width is None else simd_width
         self._draws: TokenDraws | None = None
         if device.type == "cpu" and width:
             guided, threads = rows.keeps_start_mark, torch.get_num_threads()
