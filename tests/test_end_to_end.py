@@ -42,10 +42,10 @@ def served() -> Iterator[Served]:
         runner.run(running.__aexit__(None, None, None))
 
 
-async def speak(client: mynah.Client, text: str, voice: str | None = None, seed: int | None = 3) -> bytes:
-    sampling = mynah.Sampling(seed=seed, max_speech_tokens=60)
+async def speak(client: mynah.Client, text: str, voice: str | None = None, schedule: str = "balanced") -> bytes:
+    sampling = mynah.Sampling(seed=3, max_speech_tokens=60)
     data = b""
-    async with client.stream(voice=voice, sampling=sampling) as stream:
+    async with client.stream(voice=voice, sampling=sampling, schedule=schedule) as stream:
         for word in text.split(" "):
             await stream.send(word + " ")
         await stream.end()
@@ -54,7 +54,7 @@ async def speak(client: mynah.Client, text: str, voice: str | None = None, seed:
     return data
 
 
-def test_text_word_by_word_becomes_sound_and_a_seed_repeats_it(served: Served) -> None:
+def test_text_word_by_word_becomes_sound_and_a_seed_with_a_schedule_repeats_it(served: Served) -> None:
     samples, again = (np.frombuffer(served.run(lambda client: speak(client, TEXT)), "<i2") for _ in range(2))
     assert len(samples) == len(again)
     # windows of the two segments share a call or not, by what is ready: the same up to rounding (docs/api.md)
