@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from engines.model_spec import SPEECH_CODES, START_SPEECH_TOKEN, STOP_SPEECH_TOKEN
 from engines.s3gen.nets.flow import load_flow
@@ -19,8 +19,10 @@ from engines.t3.net import Span
 from tools.tiny import codes, export, train_flow, train_vocoder
 from tools.tiny.compose import END
 from tools.tiny.engine import TINY
+from tools.tiny.nets import Run
 from tools.tiny.pronounce import SLOTS
 from tools.tiny.t3_net import T3Train
+from tools.tiny.train_flow import Windows
 
 CPU = torch.device("cpu")
 
@@ -87,6 +89,30 @@ def test_the_flow_of_the_file_hears_sounds_through_any_of_their_codes(tmp_path: 
     ours, _ = loaded.encoder(torch.from_numpy(speech)[None], None, x_vector)
     theirs, _ = encoder(torch.from_numpy(codes.sounds_of(speech))[None], None, x_vector)
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_the_flow_of_a_file_is_what_training_exported(tmp_path: Path) -> None:
+    encoder, cfm = train_flow.make_encoder(TINY.flow).eval(), train_flow.make_cfm(TINY.flow).eval()
+    save_file(export.flow_tensors(encoder, cfm), tmp_path / "s3gen.safetensors")
+    heard = torch.from_numpy(np.random.default_rng(3).integers(codes.SOUNDS, size=(2, 30)))
+    made = Windows(heard, torch.randn(2, 60, 80), torch.randn(2, 192), 20, np.zeros(2, np.int64), np.zeros(2, np.int64))
+    mels = []
+    for flow in (train_flow.Flow(encoder, cfm), train_flow.load(tmp_path / "s3gen.safetensors")):
+        torch.manual_seed(1)
+        mels.append(flow.mel(made))
+    torch.testing.assert_close(*mels, atol=1e-4, rtol=1e-4)
+
+
+def test_a_vocoder_is_replaced_alone(tmp_path: Path) -> None:
+    path, other = tmp_path / TINY.s3gen_name, {"flow.other": torch.randn(3)}
+    save_file(other | export.vocoder_tensors(Vocoder(TINY.vocoder)), path)
+    run = Run(tmp_path / "run")
+    export.replace_vocoder(run, tmp_path)
+    assert torch.equal(load_file(path)["flow.other"], other["flow.other"])
+    wanted = run.trained("vocoder").state_dict()
+    for name, value in load_vocoder(path, TINY).state_dict().items():
+        torch.testing.assert_close(value, wanted[name], atol=1e-3, rtol=2e-3)  # half precision
 
 
 @torch.inference_mode()

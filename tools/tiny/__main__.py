@@ -1,4 +1,4 @@
-"""python -m tools.tiny RUN [--only NET] [--export FOLDER]: make the tiny model, from where RUN left off."""
+"""python -m tools.tiny RUN [--only NET] [--export FOLDER] [--replace FOLDER]: make the tiny model, from where RUN is"""
 
 from __future__ import annotations
 
@@ -22,9 +22,15 @@ def main() -> None:
         "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: a GPU if any"
     )
     parser.add_argument("--export", type=Path, help="write a checkpoint folder")
+    parser.add_argument("--replace", type=Path, help="put the vocoder as it is now into this checkpoint folder")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     run = Run(arguments.run)
+    if arguments.replace:
+        from tools.tiny.export import replace_vocoder
+
+        replace_vocoder(run, arguments.replace)
+        return
     if not arguments.only and not arguments.export:
         corpus.build_all(arguments.run / "data", run.wordnet)
     for name in [arguments.only] if arguments.only else [] if arguments.export else RECIPES:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tools.tiny import codes
@@ -94,6 +94,13 @@ def export(run: Run, folder: Path) -> None:
     _save(folder / "ve.safetensors", dict(run.trained("speaker").state_dict()))
     for voice, name in enumerate(VOICES):
         save_builtin(make_voice(run, voice), folder / ("conds.pt" if voice == 0 else f"{name}.pt"))
+
+
+def replace_vocoder(run: Run, folder: Path) -> None:
+    """Put the vocoder as it is now into a checkpoint folder; everything else in it stays."""
+    path = folder / TINY.s3gen_name
+    made = {name: _half(name, value).contiguous() for name, value in vocoder_tensors(run.trained("vocoder")).items()}
+    save_file(load_file(path) | made, path)
 
 
 def make_voice(run: Run, voice: int) -> Voice:

@@ -59,10 +59,16 @@ class Run:
             net.load_state_dict(torch.load(self.path(name), map_location="cpu", weights_only=True)["net"])
         return net.eval().requires_grad_(False).to(torch.get_default_device())
 
+    @property
+    def start(self) -> Path:
+        """S3Gen's file of a tiny model that was made before, if any: its vocoder learns further, and its flow speaks
+        where none has been trained here."""
+        return self.folder / "start.safetensors"
+
     def flow(self) -> train_flow.Flow | None:
-        """Encoder and CFM as they are; None before the CFM has been trained at all."""
+        """Encoder and CFM as they are; None where there are none."""
         if not self.path("cfm").exists():
-            return None
+            return train_flow.load(self.start) if self.start.exists() else None
         return train_flow.Flow(self.trained("encoder"), self.trained("cfm"))
 
 
@@ -84,11 +90,9 @@ class Recipe:
 
 
 def _vocoder(run: Run) -> Vocoder:
-    """What ships already, where RUN/vocoder-start.safetensors holds it: it learns other voices in a fraction of the
-    steps. Else a new one."""
-    start = run.folder / "vocoder-start.safetensors"
-    if start.exists():
-        return vocoder_weights.load_vocoder(start, TINY).requires_grad_(True)
+    """What ships already, where there is a start: it learns other voices in a fraction of the steps. Else a new one."""
+    if run.start.exists():
+        return vocoder_weights.load_vocoder(run.start, TINY).requires_grad_(True)
     return train_vocoder.init(Vocoder(TINY.vocoder))
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,17 +22,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tools.tiny.codes import SOUNDS, Ints
+from tools.tiny.codes import SOUNDS, Ints, code_of_sound
 from tools.tiny.dataset import Stream
 from tools.tiny.engine import (
     EULER_TIMES,
     MEL_BANDS,
     MEL_FRAMES_PER_TOKEN,
+    TINY,
     X_VECTOR_DIM,
     Estimator,
     EulerSolver,
     FlowSpec,
     TokenEncoder,
+    flow_module,
 )
 from tools.tiny.muon import Muon
 from tools.tiny.trainer import Losses, halved, tensor
@@ -189,6 +192,14 @@ class Flow:
         mu, speaker = self._encoder(made.sounds, None, made.vectors)
         mel: Tensor = self._solver(torch.randn_like(mu), mu, speaker, made.prompt_mel, None)
         return mel
+
+
+def load(path: Path) -> Flow:
+    """The flow of S3Gen's file, with its encoder as training holds it: sounds go in instead of codes."""
+    made = flow_module.load_flow(path, TINY)
+    rows = made.encoder.input_embedding.weight[torch.from_numpy(code_of_sound(np.arange(SOUNDS)))]
+    made.encoder.input_embedding = nn.Embedding.from_pretrained(rows)
+    return Flow(made.encoder, made.solver.estimator)
 
 
 class EncoderTask:
