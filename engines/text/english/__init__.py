@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from engines.text.english import abbreviations, addresses, money, quantities, symbols, times
+from engines.text.english import (
+    abbreviations,
+    acronyms,
+    addresses,
+    dates,
+    money,
+    numerals,
+    quantities,
+    symbols,
+    times,
+    years,
+)
 from engines.text.english.rule import Rule
 
 # Earlier rules win where two match.
@@ -10,13 +21,18 @@ RULES: tuple[Rule, ...] = (
     *quantities.PHONES,
     *quantities.CODES,
     *quantities.DURATIONS,
-    *times.DATES,
+    *dates.STAMPS,
     *addresses.RULES,
     *money.RULES,
+    *dates.RULES,
     *times.RULES,
+    *years.RULES,
     *quantities.UNITS,
     *abbreviations.PHRASES,
     *symbols.RULES,
+    *numerals.RULES,
+    *acronyms.VIDEO,
     *abbreviations.RULES,
+    *acronyms.RULES,
     *quantities.RULES,
 )

@@ -11,10 +11,12 @@ BEFORE = r"(?<![\w.,/:-])(?<![$£€¥₹])"
 AFTER = r"(?![\w])(?![.,:/-]\d)"
 INTEGER = r"(?:\d{1,3}(?:,\d{3})+|\d+)"
 NUMBER = rf"(?:{INTEGER}(?:\.\d+)?|\.\d+)"
+YEAR = r"(?P<year>1\d{3}|20\d{2})"
 DASH = r"\s?[-–—]\s?"
 
 
 DIGITS = "0123456789"
+_QUOTES = " \"'”’)"
 INNER_STOP = ("a stop inside",)  # a full stop with anything but white space behind it
 
 
@@ -52,3 +54,13 @@ def said(words: str) -> Callable[[re.Match[str]], str]:
 def words_of(text: str) -> tuple[str, ...]:
     """Returns the words of a list that is written as one text."""
     return tuple(text.split())
+
+
+def is_last(match: re.Match[str]) -> bool:
+    """Whether only quotes and brackets follow a match, so that its full stop also ends the text."""
+    return not match.string[match.end() :].strip(_QUOTES)
+
+
+def kept_stop(match: re.Match[str]) -> str:
+    """Returns a full stop for a match whose group `dot` also ends the text: "p.m."."""
+    return "." if match["dot"] and is_last(match) else ""
