@@ -6,6 +6,7 @@ from engines.text.english import (
     abbreviations,
     acronyms,
     addresses,
+    chess,
     dates,
     money,
     numerals,
@@ -19,6 +20,7 @@ from engines.text.english.rule import Rule
 # Earlier rules win where two match.
 RULES: tuple[Rule, ...] = (
     *quantities.PHONES,
+    *chess.RULES,
     *quantities.CODES,
     *quantities.DURATIONS,
     *dates.STAMPS,

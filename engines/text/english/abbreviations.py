@@ -98,7 +98,7 @@ _PHRASES = {
     "QoQ": "quarter over quarter",
     "MoM": "month over month",
     "TL;DR": "T L D R",
-    "A/B": "A B",
+    "either/or": "either or",
     "N/A": "not applicable",
     "n/a": "not applicable",
 }
@@ -119,6 +119,7 @@ _NUMBERED = {
     "vol.": "volume",
     "bldg.": "building",
     "op.": "opus",
+    "Op.": "Opus",
     "no.": "number",
     "fig.": "figure",
     "ch.": "chapter",

@@ -22,7 +22,7 @@ _SHORT_WORDS = frozenset(
         "A I AM AN AS AT BE BY DO GO HE HI IF IN IS IT ME MY NO OF OH ON OR SO TO UP US WE YO ALL AND ANY ARE ASK BAD "
         "BAN BIG BUT BUY CAN CAR CUT DAY DID DIE END EAT FAR FEW FOR FUN GET GOD GOT HAD HAS HER HEY HIM HIS HOT HOW "
         "ITS JOB KEY LET LIE LOT LOW MAN MAY MEN NEW NOT NOW OFF OLD ONE OUR OUT OWN PUT RED RUN SAD SAY SEE SET SHE "
-        "SIX SIT SON TEN THE TOO TOP TRY TWO USE VIA WAR WAS WAY WHO WHY WIN WON WOW YES YET YOU"
+        "SIX SIT SON TEN THE TOO TOP TRY TWO USE VIA WAR WAS WAY WHO WHY WIN WON WOW YES YET YOU MAX MIN PRO AIR"
     )
 )
 _SPELLED = frozenset(
@@ -40,6 +40,12 @@ _LINES = {
     "1440": "fourteen forty",
     "2160": "twenty one sixty",
 }
+_ELEMENTS = frozenset(
+    words_of(
+        "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr "
+        "Nb Mo Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce W Os Ir Pt Au Hg Tl Pb Bi Rn Ra U Pu"
+    )
+)
 _LOWERED = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 
 
@@ -91,6 +97,15 @@ def _numbered_code(match: re.Match[str]) -> str:
     )
 
 
+def _plain_formula(match: re.Match[str]) -> str | None:
+    """Fe2O3: elements, at least two, and their numbers."""
+    parts = re.findall(r"[A-Z][a-z]?|\d+", match[0])
+    elements = [part for part in parts if not part.isdecimal()]
+    if len(elements) < 2 or not _ELEMENTS.issuperset(elements):
+        return None
+    return " ".join(cardinal(part) if part.isdecimal() else " ".join(part.upper()) for part in parts)
+
+
 def _formula(match: re.Match[str]) -> str | None:
     """H₂O; None without a number."""
     parts = re.findall(r"[A-Za-z]|[₀-₉]+", match["formula"])
@@ -110,6 +125,7 @@ VIDEO: tuple[Rule, ...] = (
 )
 RULES: tuple[Rule, ...] = (
     rule(r"(?<!\w)(?P<formula>(?:[A-Z][a-z]?[₀-₉]*)+)(?!\w)", _formula, needs="₀₁₂₃₄₅₆₇₈₉"),
+    rule(r"(?<![\w-])(?=[A-Za-z]*\d)(?:[A-Z][a-z]?\d{0,2}){2,}(?![\w-])", _plain_formula),
     rule(r"(?<![\w-])(?P<letters>[A-Z]{2,6})(?P<parts>(?:-\d{2,}){2,})(?![\w-])", _numbered_code, needs="-"),
     rule(r"(?<=\b[Tt]he )US(?![\w$&])", lambda match: None if _is_shouted(match.string) else "U S", needs="U"),
     rule(r"(?<![\w.])(?:[A-Za-z]\.){2,}(?!\w)", _dotted, needs=INNER_STOP),

@@ -27,6 +27,17 @@ _DAYS = {
     "Sat": "Saturday",
     "Sun": "Sunday",
 }
+_WEEKDAYS = r"(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day|Mon|Tues?|Wed|Thur?s?|Fri|Sat|Sun"
+_DAYS_OF_MONTHS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+_MONTH_DAY = r"(?P<first>\d{1,2})/(?P<second>\d{1,2})"
+_PAIR = re.compile(_MONTH_DAY)
+_ALONE = r"(?<![\w.,/-])(?<!\d\s)"
+# Behind a date: neither more of a number nor what is measured in fractions
+_NO_FRACTION = (
+    r"(?![\w/])(?!\.\d)(?![\s-](?:of|as|inch(?:es)?|in\.|cups?|tsp|tbsp|teaspoons?|tablespoons?|pounds?|lbs?|ounces?|oz|"
+    r"miles?|mi|hours?|hrs?|full|empty|done|complete|finished|majority|scale|time|chance|odds|speed|length|size)\b)(?![\"″])"
+)
+_CLOCK_TIME = r"(?:\d{1,2}(?::[0-5]\d|\s?[aApP]\.?[mM])|noon\b|midnight\b)"
 _DAY = r"(?P<day>0?[1-9]|[12]\d|3[01])(?:st|nd|rd|th)?"
 
 
@@ -94,13 +105,46 @@ def _numeric(month: int, day: str, digits: str) -> str | None:
     return f"{MONTHS[month - 1]} {ordinal(day)}, {year(digits)}"
 
 
-def _on_slashes(match: re.Match[str]) -> str | None:
-    month, day = int(match["first"]), match["second"]
-    if (match["first"], day) == ("9", "11"):
-        return "nine eleven"
-    if not (1 <= month <= 12 and 1 <= int(day) <= 31):
+def _short(match: re.Match[str]) -> str | None:
+    """A month and a day where the words around say that it is a date."""
+    return _month_and_day(match["first"], match["second"])
+
+
+def _likely(match: re.Match[str]) -> str | None:
+    """A month and a day where the words around allow both, if it would be an odd fraction."""
+    return _short(match) if _is_odd_fraction(match["first"], match["second"]) else None
+
+
+def _short_dates(match: re.Match[str]) -> str | None:
+    """Dates in a row, one of which would be an odd fraction, or two days of one month."""
+    pairs = [(each["first"], each["second"]) for each in _PAIR.finditer(match[0])]
+    (first, begin), (last, end) = pairs[0], pairs[-1]
+    in_a_month = first == last != "1" and int(begin) < int(end) and int(end) not in (4, 8, 16)
+    if not (in_a_month or any(_is_odd_fraction(*pair) for pair in pairs)):
         return None
-    return f"{MONTHS[month - 1]} {ordinal(day)}"
+    dates = [_month_and_day(*pair) for pair in pairs]
+    joins = [" to " if join.strip() in "-–—" else join for join in _PAIR.sub("|", match[0]).split("|")[1:-1]]
+    return None if None in dates else "".join(f"{join}{date}" for join, date in zip(["", *joins], dates, strict=True))
+
+
+def _month_and_day(first: str, second: str) -> str | None:
+    """The month comes first, unless it cannot."""
+    if (first, second) == ("9", "11"):
+        return "nine eleven"
+    month, day = (int(first), int(second)) if int(first) <= 12 else (int(second), int(first))
+    if (first, second) == ("24", "7") or not (1 <= month <= 12 and 1 <= day <= _DAYS_OF_MONTHS[month - 1]):
+        return None
+    return f"{MONTHS[month - 1]} {ordinal(str(day))}"
+
+
+def _is_odd_fraction(top: str, bottom: str) -> bool:
+    """Whether a number of parts that is rarely written as a fraction: 12/25, 5/1, 11/8."""
+    parts = int(bottom)
+    return parts == 1 or (parts > 12 and parts not in (16, 20)) or int(top) > 12 or int(top) > max(9, parts)
+
+
+def _month_of_year(match: re.Match[str]) -> str:
+    return f"{MONTHS[int(match['month']) - 1]} {year(match['year'])}"
 
 
 _ISO = r"(?P<year>1\d{3}|20\d{2})-(?P<month>0[1-9]|1[0-2])-(?P<day>[0-3]\d)"
@@ -116,13 +160,28 @@ RULES: tuple[Rule, ...] = (
     rule(r"(?<![\w/])(?P<year>(?:19|20)\d\d)/(?P<month>0?[1-9]|1[0-2])/(?P<day>[0-3]?\d)(?![\w/])", _iso),
     rule(r"(?<![\w/.-])(?P<first>\d{1,2})/(?P<second>\d{1,2})/(?P<year>\d\d)(?![\w/])", _short_year),
     rule(r"(?<![\w/.-])(?P<first>\d{1,2})-(?P<second>\d{1,2})-(?P<year>(?:19|20)\d\d)(?![\w-])", _slashes),
-    rule(r"(?<=\bby\s)(?P<first>\d{1,2})/(?P<second>1[3-579]|2\d|3[01])(?![\w/])", _on_slashes),
+    rule(r"(?<![\w.,/-])(?P<month>0[1-9]|1[0-2])/(?P<year>(?:19|20)\d\d)(?![\w/])", _month_of_year, needs="/"),
+    rule(r"(?<![\w.,/-])(?P<month>[1-9])/(?P<year>20[1-3]\d)(?![\w/])", _month_of_year, needs="/"),
     rule(
-        r"(?:(?<=\bon\s)|(?<=\buntil\s)|(?<=\bbefore\s)|(?<=\bdue\s)|(?<=\bsince\s))"
-        r"(?P<first>\d{1,2})/(?P<second>\d{1,2})(?![\w/])",
-        _on_slashes,
-        flags=re.IGNORECASE,
+        rf"{_ALONE}\d{{1,2}}/\d{{1,2}}(?:(?:\s(?:to|through|thru|until|and|or)\s|,\s(?:and\s|or\s)?|\s?[-–—]\s?)"
+        rf"\d{{1,2}}/\d{{1,2}}{_NO_FRACTION})+",
+        _short_dates,
+        needs="/",
     ),
+    rule(
+        rf"(?:\b(?i:on|until|till|before|due|since|effective|dated|(?:date|deadline|birthday)(?:\sis)?)|\b(?:{_WEEKDAYS})\.?),?:?\s\(?"
+        rf"(?P<claim>{_MONTH_DAY}{_NO_FRACTION})",
+        _short,
+        needs="/",
+    ),
+    rule(rf"{_ALONE}{_MONTH_DAY}{_NO_FRACTION}(?=(?:,|,?\sat|\s@)?\s{_CLOCK_TIME})", _short, needs="/"),
+    rule(
+        r"(?:\b(?i:by|after|from|through|thru|between|starting|starts|beginning|begins|ending|ends|as of|week of)\s|\()"
+        rf"(?P<claim>{_MONTH_DAY}{_NO_FRACTION})",
+        _likely,
+        needs="/",
+    ),
+    rule(rf"(?<![\w.,/-])9/11{_NO_FRACTION}", said("nine eleven"), needs="/"),
     rule(r"(?<![\w-])(?P<year>1\d{3}|20\d{2})-(?P<month>0[1-9]|1[0-2])-(?P<day>[0-3]\d)(?![\w-])", _iso),
     rule(rf"{BEFORE}(?P<first>\d{{1,2}})/(?P<second>\d{{1,2}})/{YEAR}{AFTER}", _slashes),
     rule(
@@ -132,6 +191,7 @@ RULES: tuple[Rule, ...] = (
     ),
     rule(rf"(?<![\w.,/:-]){_DAY}\s(?:of\s)?{_MONTH}(?!\w)(?:,?\s{YEAR}(?!\w))?", _day_month),
     rule(rf"\b{_MONTH}\s{YEAR}(?!\w)(?![.,]\d)", _month_year),
+    rule(rf"\b{_MONTH}\s['’](?P<year>\d\d)(?!\w)", lambda match: f"{_month(match)} {year('20' + match['year'])}"),
     rule(
         r"(?<![-–\w])(?P<name>Mon|Tues?|Wed|Thur?s?|Fri|Sat|Sun)\b\.?(?=,\s(?:\d|Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec))",
         lambda match: _DAYS[match["name"]],
@@ -156,7 +216,7 @@ RULES: tuple[Rule, ...] = (
     ),
     rule(
         r"(?<!\w)(?P<name>Mon|Tues?|Wed|Thur?s?|Fri|Sat|Sun)\b\.?"
-        r"(?=\s\d{1,2}(?::\d\d|\s?[-–]\s?\d{1,2}|\s?[aApP]\.?[mM])(?!\w))",
+        r"(?=\s\(?\d{1,2}(?::\d\d|\s?[-–]\s?\d{1,2}|\s?[aApP]\.?[mM]|/\d{1,2})(?!\w))",
         lambda match: _DAYS[match["name"]],
     ),
     rule(r"(?<=\()(?P<life>[bd])\.(?=\s\d{4})", lambda match: "born" if match["life"] == "b" else "died"),

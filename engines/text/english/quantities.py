@@ -60,7 +60,7 @@ def _dimensions(match: re.Match[str]) -> str:
 
 
 def _height(match: re.Match[str]) -> str:
-    return f"{cardinal(match['feet'])} foot {cardinal(match['inches'])}"
+    return f"{cardinal(match['feet'])} {'feet' if match['gap'] else 'foot'} {cardinal(match['inches'])}"
 
 
 def _fraction(top: int, bottom: int) -> str:
@@ -108,6 +108,21 @@ def _hexadecimal(match: re.Match[str]) -> str:
     return " ".join(spelled(char) or char for char in match[0])
 
 
+def _hexadecimal_groups(match: re.Match[str]) -> str:
+    groups = re.split("[:-]", match[0])
+    return ", ".join(" ".join(spelled(char) or char.upper() for char in group) for group in groups)
+
+
+def _thousands(match: re.Match[str]) -> str:
+    """1 000 000"""
+    return cardinal(re.sub(r"\s", "", match["number"]))
+
+
+def _paragraph(match: re.Match[str]) -> str:
+    part = f" {cardinal(match['part'])}" if match["part"] else ""
+    return f"{cardinal(match['tens'])} oh {cardinal(match['ones'])} {match['letter']}{part}"
+
+
 def _phone(match: re.Match[str]) -> str:
     plus = "plus " if match[0].startswith("+") else ""
     return plus + ", ".join(spelled(group) for group in re.findall(r"\d+", match[0]))
@@ -116,13 +131,16 @@ def _phone(match: re.Match[str]) -> str:
 def _groups(match: re.Match[str]) -> str:
     """A number that is written in groups, digit by digit."""
     groups = re.findall(r"[A-Z0-9]+", match[0])
+    if all(re.fullmatch(r"[1-9]?\d", group) for group in groups):
+        return ", ".join(map(cardinal, groups))  # won, lost and drawn
     return ", ".join(" ".join(spelled(char) or char for char in group) for group in groups)
 
 
 def _range(match: re.Match[str]) -> str:
     if re.match(r"0\d", match["high"]):  # no range: a number in two parts
         return f"{spelled(match['low'])}, {spelled(match['high'])}"
-    return f"{decimal(match['low'])} to {decimal(match['high'])}"
+    join = " " if match["low"] == match["high"] else " to "  # 50-50
+    return f"{decimal(match['low'])}{join}{decimal(match['high'])}"
 
 
 def _scaled(match: re.Match[str]) -> str:
@@ -179,11 +197,17 @@ def _code(match: re.Match[str]) -> str:
 _LEADING_MINUS = r"(?:(?<=\s)|(?<=\A)|(?<=[(=]))(?P<minus>[-−])(?=[\d.])"
 _MINUS = r"(?P<minus>(?:(?<=\s)|(?<=\A)|(?<=[(=]))[-−](?=[\d.]))?"
 PHONES: tuple[Rule, ...] = (
+    rule(r"(?<![\w.,-])(?<!\d )(?P<number>[1-9]\d?(?:[ \u00a0\u202f]\d{3}){2,})(?![\w-])(?! \d)", _thousands),
+    rule(r"(?<!\w)(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}(?!\w)", _hexadecimal_groups, needs=":"),
+    rule(r"(?<![\w-])[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}(?![\w-])", _hexadecimal_groups, needs="-"),
+    rule(r"(?<![\w.,-])(?=[a-f]*\d)(?=\d*[a-f])[0-9a-f]{7,}(?!\w)", _hexadecimal),
     rule(r"(?<!\w)0x[0-9A-Fa-f]+(?!\w)", _hexadecimal, needs="x"),
     rule(r"(?<![\w.,-])(?:[A-Z]{2}\d\d(?: ?\d{4}){2,}(?: ?\d{1,4})?|\d{4}(?:[ -]\d{4}){2,4})(?![\w-])", _groups),
     rule(r"(?<![\w-])(?=[A-Z0-9]*[A-Z])(?=[A-Z0-9]*\d[A-Z0-9]*\d)[A-Z0-9]{8,}(?![\w-])", _tracking),
     rule(r"(?<![\w.])\d{3}\.\d{3}\.\d{4}(?![\w.-])", _phone),
+    rule(r"(?<![\w.])\+\d{1,3} ?\(0\) ?\d{1,5}(?:[ .-]?\d{2,8}){1,3}(?![\w-])", _phone, needs="+"),
     rule(r"(?<![\w.])\+\d{1,3}(?:[ .-]?\(?\d{2,4}\)?){2,4}(?![\w-])", _phone),
+    rule(r"(?<=\d{4} )x(?P<digits>\d{2,6})(?!\w)", lambda match: f"extension {spelled(match['digits'])}"),
     rule(r"(?<![\w.,-])(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[.-]\d{4}(?![\w-])", _phone),
     rule(r"(?<![\w.,$£€-])\d{3}-\d{4}(?![\w-])", _phone),
     rule(r"(?<![\w.,-])0\d{2,4}(?: \d{3,6}){1,2}(?![\w.,-]*\d)", _phone),
@@ -193,6 +217,15 @@ PHONES: tuple[Rule, ...] = (
     rule(r"(?:(?<=\bcode is )|(?<=\bPIN is )|(?<=\bcode )|(?<=\bpassword is ))(?P<digits>\d{4,8})(?!\d)", _code),
 )
 CODES: tuple[Rule, ...] = (
+    rule(
+        r"\b[Tt]ext\s(?:[A-Z\"'“”‘’]+\s)?to\s(?P<claim>\d{5,6})(?!\w)",
+        lambda match: spelled(match["claim"]),
+    ),
+    rule(
+        r"(?<!\w)(?P<tens>\d)0(?P<ones>\d)\((?P<letter>[a-z])\)(?:\((?P<part>\d)\))?",  # of a law: 401(k)
+        _paragraph,
+        needs="(",
+    ),
     rule(r",\s[A-Z]{2}\s(?P<claim>\d{5}(?:-\d{4})?)(?![\w-])", lambda match: spelled(match["claim"])),
     rule(
         r"\b(?:[Cc]odes?|OTP|PIN|SSN|[Pp]asscode|[Pp]assword)(?:\s(?:number|is|was))*:?\s(?P<claim>\d{4,8})(?![\w%])(?![.,:/-]\d)",
@@ -210,6 +243,7 @@ CODES: tuple[Rule, ...] = (
 DURATIONS: tuple[Rule, ...] = (rule(rf"(?<![\w.,:/$£€-])(?=\d){_DURATION}(?<=[a-z\s])(?![\w/])", _duration),)
 _SIZE = r"\d+(?:\.\d+)?[\"″]?"
 UNITS: tuple[Rule, ...] = (
+    rule(rf"{_CODE}(?P<feet>\d{{1,2}})(?:['′](?P<gap>\s)?)(?P<inches>\d{{1,2}})(?:[\"″]|'')", _height),
     rule(
         rf"{_CODE}(?P<number>\d+(?:\.\d+)?)(?P<sign>[\"″'′])(?=\s(?:wide|tall|long|high|deep|thick)\b)",
         lambda match: f"{decimal(match['number'])} {'feet' if match['sign'] in _FEET else 'inches'}",
@@ -240,7 +274,6 @@ UNITS: tuple[Rule, ...] = (
         rf"{_CODE}(?P<feet>\d)\s?(?:ft|foot|feet)\.?\s(?P<inches>\d{{1,2}})\s?in(?:ches)?\b",
         lambda match: f"{cardinal(match['feet'])} feet {cardinal(match['inches'])} inches",
     ),
-    rule(rf"{_CODE}(?P<feet>\d)['′](?P<inches>\d{{1,2}})[\"″]", _height),
     rule(
         rf"(?:{_LEADING_MINUS}|{BEFORE})(?:(?P<low>{NUMBER}){DASH})?(?P<number>{NUMBER})(?:\s|-(?=\w\w))?(?P<unit>{_UNIT})"
         r"(?![\w/²³'’])(?:(?<=[a-z])(?P<dot>\.)(?=\s*\Z|\s+[a-z\d]|[,;)]))?",
@@ -262,7 +295,11 @@ RULES: tuple[Rule, ...] = (
     rule(rf"{_CODE}(?P<number>{NUMBER})x(?!\w)(?!\s?[-+−=^*/<>≤≥])", lambda m: f"{decimal(m['number'])} times"),
     rule(rf"{_CODE}(?P<number>{INTEGER})(?:st|nd|rd|th)\b", _ordinal),
     rule(rf"{_CODE}(?P<number>{NUMBER})[kK](?=\s(?:run|race|walk)\b)", lambda match: f"{decimal(match['number'])} K"),
-    rule(rf"{_CODE}(?P<number>{NUMBER})(?P<scale>[kKM]|bn|tn)(?!\w)(?!')", _scaled),
+    rule(
+        rf"{_CODE}(?P<number>\d{{1,2}})[kK](?=\s(?:gold|Gold|rose|white|yellow|[A-Z][a-z]+[\"”]))",
+        lambda match: f"{cardinal(match['number'])} {'carat' if match.string[match.end() + 1] in 'gGrwy' else 'K'}",
+    ),
+    rule(rf"{_CODE}(?<![A-Za-z]\d-)(?P<number>{NUMBER})(?P<scale>[kKM]|bn|tn)(?!\w)(?!')", _scaled),
     rule(r"(?<![\w.,/:-])\d+(?:-\d+){2,}(?![\w-])(?!\.\d)", _groups),
     rule(rf"{BEFORE}(?P<low>{NUMBER})(?:[-–—]|\s–\s|\s-\s(?!\d+\s?=))(?P<high>{NUMBER})(?![\w-])(?!\.\d)", _range),
     rule(rf"{_MINUS}(?<![\w.])(?P<number>{NUMBER})(?!\w)(?![.,]\d)", _number),

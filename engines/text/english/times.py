@@ -5,10 +5,20 @@ from __future__ import annotations
 import re
 
 from engines.text.english.numbers import cardinal
-from engines.text.english.rule import BEFORE, DASH, Rule, kept_stop, rule, said
+from engines.text.english.rule import BEFORE, DASH, Rule, kept_stop, rule, said, words_of
 
 _HALF = r"(?P<half>[aApP])\.?[mM](?P<dot>\.?)(?!\w)"
 _CLOCK = r"(?P<hour>[01]?\d|2[0-4])"
+_BOOKS = "|".join(
+    words_of(
+        "Genesis Gen Exodus Exod Leviticus Lev Numbers Num Deuteronomy Deut Joshua Judges Ruth Samuel Sam Kings "
+        "Chronicles Ezra Nehemiah Esther Job Psalms Psalm Ps Proverbs Prov Ecclesiastes Isaiah Isa Jeremiah Jer "
+        "Lamentations Ezekiel Daniel Hosea Joel Amos Obadiah Jonah Micah Nahum Habakkuk Zephaniah Haggai Zechariah "
+        "Malachi Matthew Matt Mark Luke John Acts Romans Rom Corinthians Cor Galatians Gal Ephesians Eph Philippians "
+        "Phil Colossians Col Thessalonians Thess Timothy Tim Titus Philemon Hebrews Heb James Jas Peter Pet Jude "
+        "Revelation Rev Surah Quran"
+    )
+)
 _NO_TIME = r"(?<![\w.,:/$£€-])"
 
 
@@ -36,11 +46,21 @@ def _hour(match: re.Match[str]) -> str:
     return f"{first}{cardinal(match['hour'])} {match['half'].upper()} M{kept_stop(match)}"
 
 
+def _verses(match: re.Match[str]) -> str:
+    last = f" to {cardinal(match['last'])}" if match["last"] else ""
+    return f"{cardinal(match['chapter'])} {cardinal(match['verse'])}{last}"
+
+
 def _ratio(match: re.Match[str]) -> str:
     return f"{cardinal(match['left'])} to {cardinal(match['right'])}"
 
 
 RULES: tuple[Rule, ...] = (
+    rule(
+        rf"\b(?:{_BOOKS})\.?\s(?P<claim>(?P<chapter>\d{{1,3}}):(?P<verse>\d{{1,3}})(?:[-–](?P<last>\d{{1,3}}))?)(?![\w:])",
+        _verses,
+        needs=":",
+    ),
     rule(r"(?<=[A-Za-z])/(?=\d{1,2}:[0-5]\d)", said(", "), needs="/"),
     rule(rf"(?<=[A-Za-z]/){_CLOCK}:(?P<minute>[0-5]\d)(?:\s?{_HALF}|(?![\w:])(?P<none>))", _time),
     rule(rf"{_NO_TIME}12:00(?=\s(?:noon|midnight)\b)", said("twelve")),
@@ -50,6 +70,7 @@ RULES: tuple[Rule, ...] = (
     ),
     rule(rf"{_NO_TIME}{_CLOCK}:(?P<minute>[0-5]\d):(?P<second>[0-5]\d)(?![\w:])", _seconds),
     rule(rf"{_NO_TIME}{_CLOCK}:(?P<minute>[0-5]\d)(?:\s?{_HALF}|(?![\w:])(?P<none>))", _time),
+    rule(rf"{_NO_TIME}{_CLOCK}:(?P<minute>[0-5]\d)(?P<half>[aApP])(?P<dot>)(?!\w)", _time, needs=":"),
     rule(rf"(?<=[-–—]){_CLOCK}:(?P<minute>[0-5]\d)(?:\s?{_HALF}|(?![\w:])(?P<none>))", _time),
     rule(rf"{BEFORE}(?:(?P<first>1[0-2]|[1-9]){DASH})?(?P<hour>1[0-2]|0?[1-9])\s?{_HALF}", _hour),
     rule(rf"(?<=[mM][-–—])(?P<first>(?!))?(?P<hour>1[0-2]|0?[1-9])\s?{_HALF}", _hour),
