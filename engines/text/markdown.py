@@ -9,6 +9,7 @@ from engines.text.reading import Claim
 
 _MAYBE = re.compile(r"[*_~^`#\[\]|>\\•‣⁃\u20e3]|^\s*(?:[-+]|\d{1,3}[.)]|\(?[a-zA-Z]\))\s|^[-=]{2,}", re.MULTILINE)
 _CONTAINERS = r"(?:>[ \t]*|[-*+•‣⁃][ \t]+)*"  # quotes and list items, one in another
+_HIDDEN = re.compile(r"(?<![\w*•])[*•xX]{3,}[ -]?(?P<last>\d{4})(?!\d)")  # a card's number, ****1234
 _LINE_STARTS = (
     (
         re.compile(r"^[ \t>]*(?:\|?[ \t]*:?-{2,}:?[ \t]*)+\|?[ \t]*(?:\n|\Z)", re.MULTILINE),
@@ -41,6 +42,7 @@ def claims(text: str) -> Iterator[Claim]:
     """The marks of Markdown in a segment. They may overlap: the earlier one holds."""
     if _MAYBE.search(text) is None:
         return
+    yield from (Claim(*match.span(), "ending in " + " ".join(match["last"])) for match in _HIDDEN.finditer(text))
     for pattern, spoken in _LINE_STARTS:
         yield from (Claim(*match.span(), spoken) for match in pattern.finditer(text) if match[0])
     yield from (

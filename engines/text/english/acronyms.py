@@ -116,6 +116,10 @@ def _formula(match: re.Match[str]) -> str | None:
 
 VIDEO: tuple[Rule, ...] = (
     rule(
+        r"(?<!\w)S(?P<season>\d{1,2})E(?P<episode>\d{1,3})(?!\w)",
+        lambda match: f"season {cardinal(match['season'])} episode {cardinal(match['episode'])}",
+    ),
+    rule(
         r"(?<!\w)(?P<number>[48])K(?=\s(?:at|TV|[vV]ideo|[dD]isplay|[mM]onitor|[sS]creen|[rR]esolution|UHD|[cC]amera)\b)"
         r"|(?<=\bin )(?P<also>[48])K(?!\w)",
         lambda match: f"{cardinal(match['number'] or match['also'])} K",
@@ -125,6 +129,11 @@ VIDEO: tuple[Rule, ...] = (
 )
 RULES: tuple[Rule, ...] = (
     rule(r"(?<!\w)(?P<formula>(?:[A-Z][a-z]?[₀-₉]*)+)(?!\w)", _formula, needs="₀₁₂₃₄₅₆₇₈₉"),
+    rule(
+        r"(?<=\w)(?P<index>[₀-₉]+)(?!\w)",
+        lambda match: f" {cardinal(match['index'].translate(_LOWERED))}",
+        needs="₀₁₂₃₄₅₆₇₈₉",
+    ),
     rule(r"(?<![\w-])(?=[A-Za-z]*\d)(?:[A-Z][a-z]?\d{0,2}){2,}(?![\w-])", _plain_formula),
     rule(r"(?<![\w-])(?P<letters>[A-Z]{2,6})(?P<parts>(?:-\d{2,}){2,})(?![\w-])", _numbered_code, needs="-"),
     rule(r"(?<=\b[Tt]he )US(?![\w$&])", lambda match: None if _is_shouted(match.string) else "U S", needs="U"),

@@ -150,7 +150,12 @@ def _framework(match: re.Match[str]) -> str:
 _VERSION = r"(?P<number>\d+(?:\.\d+){2,})"
 RULES: tuple[Rule, ...] = (
     rule(rf"(?<![\w.@])[\w][\w.+-]*@{_HOST}[A-Za-z]{{2,}}\b", _every_part, needs="@"),
-    rule(rf"<?\bhttps?://(?P<host>[\w.-]+(?::\d+)?)(?P<path>{_PATH})>?(?<![.,])", _web, needs=":", flags=re.IGNORECASE),
+    rule(
+        rf"<?\b(?:https?|wss?|ftps?|sftp|ssh|git)://(?P<host>[\w.-]+(?::\d+)?)(?P<path>{_PATH})>?(?<![.,])",
+        _web,
+        needs=":",
+        flags=re.IGNORECASE,
+    ),
     rule(
         r"(?<![\w.])(?P<host>\d{1,3}(?:\.\d{1,3}){3})(?![\w.]\d)(?::(?P<port>\d{2,5})(?!\d)|/(?P<mask>\d{1,2})(?!\d))?",
         _ip,

@@ -37,12 +37,17 @@ def _part(match: re.Match[str]) -> str | None:
 
 RULES: tuple[Rule, ...] = (
     # the name before the numeral is not claimed
-    rule(r"(?<!\w)(?P<name>[A-Z][a-z]+)\s(?P<claim>[IVX]{2,})(?![\w'’])", _numeral, needs="IVX"),
+    rule(r"(?<!\w)(?P<name>[A-Z][a-z]+)\s(?P<claim>[IVX]{2,})(?!\w|['’](?!s))", _numeral, needs="IVX"),
     rule(
-        r"\b(?:King|Queen|Pope|Emperor|Empress|Tsar|Czar|Kaiser)\s(?P<name>[A-Z][a-z]+)\s(?P<claim>[IVX]+)(?![\w'’])",
+        r"\b(?:King|Queen|Pope|Emperor|Empress|Tsar|Czar|Kaiser)\s(?P<name>[A-Z][a-z]+)\s(?P<claim>[IVX]+)(?!\w|['’](?!s))",
         _numeral,
         needs="IVX",
     ),
-    rule(rf"\b(?:{_PARTS})\s(?P<claim>[VX]|[IVX]{{2,}}|(?<=World War )I|I(?!\s[a-z]))(?![\w'’])", _part, needs="IVX"),
+    rule(
+        rf"\b(?:{_PARTS}|(?:Vol|Art|Ch|Sec|Pt|Bk)\.)\s"
+        r"(?P<claim>[VX]|[IVX]{2,}|(?<=World War )I|I(?!\s[a-z]))(?!\w|['’](?!s))",
+        _part,
+        needs="IVX",
+    ),
     rule(r"(?<=Super Bowl )(?P<claim>[IVXLC]+)\b", _part, needs="IVXLC"),
 )

@@ -63,6 +63,12 @@ def _height(match: re.Match[str]) -> str:
     return f"{cardinal(match['feet'])} {'feet' if match['gap'] else 'foot'} {cardinal(match['inches'])}"
 
 
+def _angle(match: re.Match[str]) -> str:
+    """50°12'30\" of a map."""
+    seconds = f" {decimal(match['seconds'])} seconds" if match["seconds"] else ""
+    return f"{cardinal(match['degrees'])} degrees {cardinal(match['minutes'])} minutes{seconds}"
+
+
 def _fraction(top: int, bottom: int) -> str:
     if bottom > 20 and bottom not in (32, 50, 64, 100, 1000):
         return f"{cardinal(str(top))} over {cardinal(str(bottom))}"
@@ -120,7 +126,8 @@ def _thousands(match: re.Match[str]) -> str:
 
 def _paragraph(match: re.Match[str]) -> str:
     part = f" {cardinal(match['part'])}" if match["part"] else ""
-    return f"{cardinal(match['tens'])} oh {cardinal(match['ones'])} {match['letter']}{part}"
+    number = cardinal(match["other"]) if match["other"] else f"{cardinal(match['tens'])} oh {cardinal(match['ones'])}"
+    return f"{number} {match['letter']}{part}"
 
 
 def _phone(match: re.Match[str]) -> str:
@@ -222,7 +229,7 @@ CODES: tuple[Rule, ...] = (
         lambda match: spelled(match["claim"]),
     ),
     rule(
-        r"(?<!\w)(?P<tens>\d)0(?P<ones>\d)\((?P<letter>[a-z])\)(?:\((?P<part>\d)\))?",  # of a law: 401(k)
+        r"(?<!\w)(?:(?P<tens>\d)0(?P<ones>\d)|(?P<other>\d+))\((?P<letter>[a-z])\)(?:\((?P<part>\d)\))?",  # 401(k)
         _paragraph,
         needs="(",
     ),
@@ -243,6 +250,11 @@ CODES: tuple[Rule, ...] = (
 DURATIONS: tuple[Rule, ...] = (rule(rf"(?<![\w.,:/$£€-])(?=\d){_DURATION}(?<=[a-z\s])(?![\w/])", _duration),)
 _SIZE = r"\d+(?:\.\d+)?[\"″]?"
 UNITS: tuple[Rule, ...] = (
+    rule(
+        r"(?<![\w.])(?P<degrees>\d{1,3})°\s?(?P<minutes>\d{1,2})['′’](?:\s?(?P<seconds>\d{1,2}(?:\.\d+)?)[\"″”])?",
+        _angle,
+        needs="°",
+    ),
     rule(rf"{_CODE}(?P<feet>\d{{1,2}})(?:['′](?P<gap>\s)?)(?P<inches>\d{{1,2}})(?:[\"″]|'')", _height),
     rule(
         rf"{_CODE}(?P<number>\d+(?:\.\d+)?)(?P<sign>[\"″'′])(?=\s(?:wide|tall|long|high|deep|thick)\b)",
@@ -288,16 +300,25 @@ UNITS: tuple[Rule, ...] = (
     rule(rf"{_CODE}(?P<number>\d{{1,3}})(?P<letter>[AC-JLN-SU-Z])(?!\w)", _lettered),
 )
 RULES: tuple[Rule, ...] = (
-    rule(r"(?<![\w.,/])(?:(?P<whole>\d+) )?(?P<top>\d{1,3})/(?P<bottom>\d{1,4})(?![\w/])(?!\.\d)", _slashed),
+    rule(
+        r"(?<![\w.,/])(?:(?P<whole>\d+) )?(?P<top>\d{1,3})/(?P<bottom>\d{1,4})(?:rds?|ths?)?(?![\w/])(?!\.\d)", _slashed
+    ),
     rule(rf"(?<![\d.,])(?:(?P<whole>\d+)\s?)?(?P<sign>[{_SIGNS}])", _signed, needs=_SIGNS),
     rule(rf"{_CODE}(?P<number>{NUMBER})[eE](?P<power>[+-]?\d{{1,3}})(?!\w)", _exponent),
     rule(rf"{_CODE}(?P<left>\d+)\s?[x×]\s?(?P<right>\d+)(?!\w)(?!\s?=)", lambda m: None if "×" in m[0] else _times(m)),
-    rule(rf"{_CODE}(?P<number>{NUMBER})x(?!\w)(?!\s?[-+−=^*/<>≤≥])", lambda m: f"{decimal(m['number'])} times"),
+    rule(
+        rf"{_CODE}(?<![=+*/^−-]\s)(?P<number>{NUMBER})x(?!\w)(?!\s?[-+−=^*/<>≤≥])",
+        lambda m: f"{decimal(m['number'])} times",
+    ),
     rule(rf"{_CODE}(?P<number>{INTEGER})(?:st|nd|rd|th)\b", _ordinal),
     rule(rf"{_CODE}(?P<number>{NUMBER})[kK](?=\s(?:run|race|walk)\b)", lambda match: f"{decimal(match['number'])} K"),
     rule(
         rf"{_CODE}(?P<number>\d{{1,2}})[kK](?=\s(?:gold|Gold|rose|white|yellow|[A-Z][a-z]+[\"”]))",
         lambda match: f"{cardinal(match['number'])} {'carat' if match.string[match.end() + 1] in 'gGrwy' else 'K'}",
+    ),
+    rule(
+        rf"{BEFORE}(?P<low>{NUMBER})[-–—](?P<number>{NUMBER})(?P<scale>[kKM]|bn|tn)(?!\w)",
+        lambda match: f"{decimal(match['low'])} to {_scaled(match)}",
     ),
     rule(rf"{_CODE}(?<![A-Za-z]\d-)(?P<number>{NUMBER})(?P<scale>[kKM]|bn|tn)(?!\w)(?!')", _scaled),
     rule(r"(?<![\w.,/:-])\d+(?:-\d+){2,}(?![\w-])(?!\.\d)", _groups),

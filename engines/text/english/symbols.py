@@ -95,6 +95,11 @@ RULES: tuple[Rule, ...] = (
     rule(r"(?<!\S)\+(?=\d)", said("plus "), needs="+"),
     rule(r"(?<=\d\s)x(?=\s10\^)", said("times"), needs="^"),
     rule(r"(?<!\w)(?P<name>[CFJ])#(?!\w)", lambda match: f"{match['name']} sharp", needs="#"),
+    rule(r"(?<=[A-G])[♯♭]", lambda match: " sharp" if match[0] == "♯" else " flat", needs="♯♭"),
+    rule(r"№\s?(?=\d)", said("number "), needs="№"),
+    rule(r"(?<=\d)/-(?!\w)", said(""), needs="/"),  # Rs. 500/-
+    rule(r"(?<=\d)/(?=[$£€¥₹]\d)", said(", "), needs="/"),
+    rule(r"(?<!\w)24/7/365(?!\w)", said("twenty four seven three sixty five"), needs="/"),
     rule(r"(?<![\w&])#(?=\d+[A-Z][a-z])", said("hashtag "), needs="#"),
     rule(r"(?<![\w&])#(?=\d)", said("number "), needs="#"),
     rule(r"(?<![\w&])#(?=[A-Z]+-?\d)", said("number "), needs="#"),
@@ -148,6 +153,7 @@ RULES: tuple[Rule, ...] = (
     rule(r"(?<=[\w)]\s)−(?=\s[\w(])", said("minus"), needs="−"),
     rule(r"(?<=[.\"'”’]\s)&{1,2}(?=\s\w)", said("and"), needs="&"),
     rule(r"(?<=\s)@(?=\s)", said("at"), needs="@"),
+    rule(r"(?<=\w)@(?=\w)", said(" at "), needs="@"),
     rule(r"°/(?=-?\d)", said(" degrees, "), needs="°"),
     rule(
         r"°(?P<scale>[CF])/(?P<minus>[-−])?(?P<number>\d+(?:\.\d+)?)\s?°(?P<other>[CF])(?!\w)",
@@ -174,7 +180,7 @@ RULES: tuple[Rule, ...] = (
     rule(r"(?<=[a-z])(?P<sign>&)(?=[a-z])", _glued, needs="&"),
     rule(r"(?<=\.\d)/(?=\d)|(?<=\d)/(?=\d\.\d)", said(" out of "), needs="/"),
     rule(
-        r"(?<=[a-z])/(?=(?:year|month|week|day|night|hour|hr|minute|min|second|sec|s|person|user|seat|unit)\b)",
+        r"(?<=[a-z\d])/(?=(?:year|month|week|day|night|room|guest|hour|hr|minute|min|second|sec|s|person|user|seat|unit)\b)",
         said(" per "),
         needs="/",
     ),

@@ -74,7 +74,9 @@ RULES: tuple[Rule, ...] = (
     rule(rf"(?<=[-–—]){_CLOCK}:(?P<minute>[0-5]\d)(?:\s?{_HALF}|(?![\w:])(?P<none>))", _time),
     rule(rf"{BEFORE}(?:(?P<first>1[0-2]|[1-9]){DASH})?(?P<hour>1[0-2]|0?[1-9])\s?{_HALF}", _hour),
     rule(rf"(?<=[mM][-–—])(?P<first>(?!))?(?P<hour>1[0-2]|0?[1-9])\s?{_HALF}", _hour),
-    rule(r"(?<=\d)\s?[-–—]\s?(?=[0-2]?\d:[0-5]\d)|(?<=\d[aApP][mM])\s?[-–—]\s?(?=\d)", said(" to ")),
+    rule(
+        r"(?<=\d)\s?[-–—]\s?(?=[0-2]?\d:[0-5]\d)|(?<=[\d\s][aApP][mM])\s?[-–—]\s?(?=\d|noon\b|midnight\b)", said(" to ")
+    ),
     rule(rf"{_NO_TIME}(?P<left>\d{{1,3}}):(?P<right>\d{{1,3}})(?![\w:])", _ratio),
     rule(
         rf"{_NO_TIME}\d{{1,3}}(?::\d{{1,3}}){{2,}}(?![\w:])",
