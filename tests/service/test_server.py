@@ -203,7 +203,7 @@ async def test_a_stream_says_how_many_respellings_hold(tmp_path: Path):
     own = mynah.TextSettings(dictionary=(mynah.DictionaryEntry("a", "b"),))
     async with serving(dictionary_dir=tmp_path) as at:
         for text, count in ((mynah.TextSettings(), 3), (own, 4)):
-            async with at.client.stream(text=text) as stream:
+            async with at.client.stream(text_settings=text) as stream:
                 assert stream.opened.dictionary_entries == count
     async with serving() as at, at.client.stream() as stream:
         assert stream.opened.dictionary_entries == 0

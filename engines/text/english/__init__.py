@@ -7,6 +7,7 @@ from engines.text.english import (
     acronyms,
     addresses,
     chess,
+    codes,
     dates,
     money,
     numerals,
@@ -19,9 +20,9 @@ from engines.text.english.rule import Rule
 
 # Earlier rules win where two match.
 RULES: tuple[Rule, ...] = (
-    *quantities.PHONES,
+    *codes.PHONES,
     *chess.RULES,
-    *quantities.CODES,
+    *codes.CODES,
     *quantities.DURATIONS,
     *dates.STAMPS,
     *addresses.RULES,

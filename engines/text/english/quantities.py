@@ -1,9 +1,10 @@
-"""Units, fractions, phone numbers, ranges, and numbers that nothing else has read."""
+"""Units, fractions, ranges, and numbers that nothing else has read."""
 
 from __future__ import annotations
 
 import re
 
+from engines.text.english.codes import words_of_groups
 from engines.text.english.money import SCALES
 from engines.text.english.numbers import as_ordinal, cardinal, decimal, ordinal, plural, spelled
 from engines.text.english.rule import BEFORE, DASH, INTEGER, NUMBER, Rule, rule
@@ -110,44 +111,15 @@ def _duration(match: re.Match[str]) -> str | None:
     return " ".join(words) + (" " if match[0].endswith(" ") else "")
 
 
-def _hexadecimal(match: re.Match[str]) -> str:
-    return " ".join(spelled(char) or char for char in match[0])
-
-
-def _hexadecimal_groups(match: re.Match[str]) -> str:
-    groups = re.split("[:-]", match[0])
-    return ", ".join(" ".join(spelled(char) or char.upper() for char in group) for group in groups)
-
-
-def _thousands(match: re.Match[str]) -> str:
-    """1 000 000"""
-    return cardinal(re.sub(r"\s", "", match["number"]))
-
-
-def _paragraph(match: re.Match[str]) -> str:
-    part = f" {cardinal(match['part'])}" if match["part"] else ""
-    number = cardinal(match["other"]) if match["other"] else f"{cardinal(match['tens'])} oh {cardinal(match['ones'])}"
-    return f"{number} {match['letter']}{part}"
-
-
-def _phone(match: re.Match[str]) -> str:
-    plus = "plus " if match[0].startswith("+") else ""
-    return plus + ", ".join(spelled(group) for group in re.findall(r"\d+", match[0]))
-
-
-def _groups(match: re.Match[str]) -> str:
-    """A number that is written in groups, digit by digit."""
-    groups = re.findall(r"[A-Z0-9]+", match[0])
-    if all(re.fullmatch(r"[1-9]?\d", group) for group in groups):
-        return ", ".join(map(cardinal, groups))  # won, lost and drawn
-    return ", ".join(" ".join(spelled(char) or char for char in group) for group in groups)
-
-
 def _range(match: re.Match[str]) -> str:
     if re.match(r"0\d", match["high"]):  # no range: a number in two parts
         return f"{spelled(match['low'])}, {spelled(match['high'])}"
     join = " " if match["low"] == match["high"] else " to "  # 50-50
     return f"{decimal(match['low'])}{join}{decimal(match['high'])}"
+
+
+def _first_scale(match: re.Match[str]) -> str:
+    return f" {SCALES[match['first']]}" if match["first"] else ""
 
 
 def _scaled(match: re.Match[str]) -> str:
@@ -193,60 +165,8 @@ def _lettered(match: re.Match[str]) -> str:
     return f"{cardinal(match['number'])} {match['letter']}"
 
 
-def _tracking(match: re.Match[str]) -> str:
-    return " ".join(spelled(char) or char for char in match[0])
-
-
-def _code(match: re.Match[str]) -> str:
-    return spelled(match["digits"])
-
-
 _LEADING_MINUS = r"(?:(?<=\s)|(?<=\A)|(?<=[(=]))(?P<minus>[-−])(?=[\d.])"
 _MINUS = r"(?P<minus>(?:(?<=\s)|(?<=\A)|(?<=[(=]))[-−](?=[\d.]))?"
-PHONES: tuple[Rule, ...] = (
-    rule(r"(?<![\w.,-])(?<!\d )(?P<number>[1-9]\d?(?:[ \u00a0\u202f]\d{3}){2,})(?![\w-])(?! \d)", _thousands),
-    rule(r"(?<!\w)(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}(?!\w)", _hexadecimal_groups, needs=":"),
-    rule(r"(?<![\w-])[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}(?![\w-])", _hexadecimal_groups, needs="-"),
-    rule(r"(?<![\w.,-])(?=[a-f]*\d)(?=\d*[a-f])[0-9a-f]{7,}(?!\w)", _hexadecimal),
-    rule(r"(?<!\w)0x[0-9A-Fa-f]+(?!\w)", _hexadecimal, needs="x"),
-    rule(r"(?<![\w.,-])(?:[A-Z]{2}\d\d(?: ?\d{4}){2,}(?: ?\d{1,4})?|\d{4}(?:[ -]\d{4}){2,4})(?![\w-])", _groups),
-    rule(r"(?<![\w-])(?=[A-Z0-9]*[A-Z])(?=[A-Z0-9]*\d[A-Z0-9]*\d)[A-Z0-9]{8,}(?![\w-])", _tracking),
-    rule(r"(?<![\w.])\d{3}\.\d{3}\.\d{4}(?![\w.-])", _phone),
-    rule(r"(?<![\w.])\+\d{1,3} ?\(0\) ?\d{1,5}(?:[ .-]?\d{2,8}){1,3}(?![\w-])", _phone, needs="+"),
-    rule(r"(?<![\w.])\+\d{1,3}(?:[ .-]?\(?\d{2,4}\)?){2,4}(?![\w-])", _phone),
-    rule(r"(?<=\d{4} )x(?P<digits>\d{2,6})(?!\w)", lambda match: f"extension {spelled(match['digits'])}"),
-    rule(r"(?<![\w.,-])(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[.-]\d{4}(?![\w-])", _phone),
-    rule(r"(?<![\w.,$£€-])\d{3}-\d{4}(?![\w-])", _phone),
-    rule(r"(?<![\w.,-])0\d{2,4}(?: \d{3,6}){1,2}(?![\w.,-]*\d)", _phone),
-    rule(r"(?<=\b[Dd]ial )(?P<digits>\d{3})(?!\d)", _code),
-    rule(r"(?<=\b[Cc]all )(?P<digits>[1-9]11)(?!\d)", _code),
-    rule(r"(?:(?<=\b[Ee]xt\. )|(?<=\b[Ee]xtension )|(?<=\b[Ee]xt ))(?P<digits>\d{3,6})(?!\d)", _code),
-    rule(r"(?:(?<=\bcode is )|(?<=\bPIN is )|(?<=\bcode )|(?<=\bpassword is ))(?P<digits>\d{4,8})(?!\d)", _code),
-)
-CODES: tuple[Rule, ...] = (
-    rule(
-        r"\b[Tt]ext\s(?:[A-Z\"'“”‘’]+\s)?to\s(?P<claim>\d{5,6})(?!\w)",
-        lambda match: spelled(match["claim"]),
-    ),
-    rule(
-        r"(?<!\w)(?:(?P<tens>\d)0(?P<ones>\d)|(?P<other>\d+))\((?P<letter>[a-z])\)(?:\((?P<part>\d)\))?",  # 401(k)
-        _paragraph,
-        needs="(",
-    ),
-    rule(r",\s[A-Z]{2}\s(?P<claim>\d{5}(?:-\d{4})?)(?![\w-])", lambda match: spelled(match["claim"])),
-    rule(
-        r"\b(?:[Cc]odes?|OTP|PIN|SSN|[Pp]asscode|[Pp]assword)(?:\s(?:number|is|was))*:?\s(?P<claim>\d{4,8})(?![\w%])(?![.,:/-]\d)",
-        lambda match: spelled(match["claim"]),
-    ),
-    rule(
-        r"\b(?:[Cc]ard|[Aa]ccount|[Nn]umber|SSN|PIN|[Pp]hone|[Ii]t)\s(?:that\s)?end(?:s|ing)\s(?:in|with)\s(?P<claim>\d{3,4})(?!\w)",
-        lambda match: spelled(match["claim"]),
-    ),
-    rule(
-        r"(?<![\w.,$£€¥₹])(?P<number>\d{1,2}(?:,\d{2})+,\d{3})(?![\w])(?![.,]\d)",
-        lambda match: cardinal(match["number"]),
-    ),
-)
 DURATIONS: tuple[Rule, ...] = (rule(rf"(?<![\w.,:/$£€-])(?=\d){_DURATION}(?<=[a-z\s])(?![\w/])", _duration),)
 _SIZE = r"\d+(?:\.\d+)?[\"″]?"
 UNITS: tuple[Rule, ...] = (
@@ -317,11 +237,11 @@ RULES: tuple[Rule, ...] = (
         lambda match: f"{cardinal(match['number'])} {'carat' if match.string[match.end() + 1] in 'gGrwy' else 'K'}",
     ),
     rule(
-        rf"{BEFORE}(?P<low>{NUMBER})[-–—](?P<number>{NUMBER})(?P<scale>[kKM]|bn|tn)(?!\w)",
-        lambda match: f"{decimal(match['low'])} to {_scaled(match)}",
+        rf"{BEFORE}(?P<low>{NUMBER})(?P<first>[kKM])?[-–—](?P<number>{NUMBER})(?P<scale>[kKM]|bn|tn)(?!\w)",
+        lambda match: f"{decimal(match['low'])}{_first_scale(match)} to {_scaled(match)}",
     ),
     rule(rf"{_CODE}(?<![A-Za-z]\d-)(?P<number>{NUMBER})(?P<scale>[kKM]|bn|tn)(?!\w)(?!')", _scaled),
-    rule(r"(?<![\w.,/:-])\d+(?:-\d+){2,}(?![\w-])(?!\.\d)", _groups),
+    rule(r"(?<![\w.,/:-])\d+(?:-\d+){2,}(?![\w-])(?!\.\d)", words_of_groups),
     rule(rf"{BEFORE}(?P<low>{NUMBER})(?:[-–—]|\s–\s|\s-\s(?!\d+\s?=))(?P<high>{NUMBER})(?![\w-])(?!\.\d)", _range),
     rule(rf"{_MINUS}(?<![\w.])(?P<number>{NUMBER})(?!\w)(?![.,]\d)", _number),
     rule(rf"{_MINUS}(?<!\d)(?P<number>{INTEGER}(?:\.\d+)?)", _glued_number),

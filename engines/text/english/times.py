@@ -46,7 +46,9 @@ def _hour(match: re.Match[str]) -> str:
     return f"{first}{cardinal(match['hour'])} {match['half'].upper()} M{kept_stop(match)}"
 
 
-def _verses(match: re.Match[str]) -> str:
+def _verses(match: re.Match[str]) -> str | None:
+    if match["verse"].startswith("0"):
+        return None  # Mark, 10:05
     last = f" to {cardinal(match['last'])}" if match["last"] else ""
     return f"{cardinal(match['chapter'])} {cardinal(match['verse'])}{last}"
 
@@ -57,7 +59,8 @@ def _ratio(match: re.Match[str]) -> str:
 
 RULES: tuple[Rule, ...] = (
     rule(
-        rf"\b(?:{_BOOKS})\.?\s(?P<claim>(?P<chapter>\d{{1,3}}):(?P<verse>\d{{1,3}})(?:[-–](?P<last>\d{{1,3}}))?)(?![\w:])",
+        rf"\b(?:{_BOOKS})\.?\s(?P<claim>(?P<chapter>\d{{1,3}}):(?P<verse>\d{{1,3}})(?:[-–](?P<last>\d{{1,3}}))?)(?![\w:])"
+        r"(?!\s?[aApP]\.?[mM])",
         _verses,
         needs=":",
     ),
