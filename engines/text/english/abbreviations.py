@@ -151,7 +151,7 @@ _PHRASE = "|".join(re.escape(phrase) for phrase in sorted(_PHRASES, key=len, rev
 _NUMBERED_WORDS = "|".join(re.escape(word) for word in _NUMBERED)
 PHRASES: tuple[Rule, ...] = (rule(rf"(?<![\w/.])(?:{_PHRASE})(?![\w/])", _phrase, needs=""),)
 RULES: tuple[Rule, ...] = (
-    rule(rf"(?<!\w)(?P<word>{_NUMBERED_WORDS})(?=\s?\d|\s[IVXL]+\b)", _numbered, needs="."),
+    rule(rf"(?<!\w)(?P<word>{_NUMBERED_WORDS})(?=\s?\d|\s[IVXL]+\b)", _numbered, needs=INNER_STOP),
     rule(rf"(?<!\w)(?P<title>{'|'.join(_TITLES)})\.(?=\s(?:[A-Z]|and\s|&\s))", _title, needs=INNER_STOP),
     rule(r"(?<!\w)(?<![A-Za-z] )St\.(?=\s[A-Z])", said("Saint"), needs=INNER_STOP),
     rule(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from engines.text.english.numbers import cardinal, spelled
-from engines.text.english.rule import Rule, rule
+from engines.text.english.rule import INNER_STOP, Rule, rule
 
 
 def _hexadecimal(match: re.Match[str]) -> str:
@@ -50,21 +50,38 @@ def _code(match: re.Match[str]) -> str:
 
 
 PHONES: tuple[Rule, ...] = (
-    rule(r"(?<![\w.,-])(?<!\d )(?P<number>[1-9]\d?(?:[ \u00a0\u202f]\d{3}){2,})(?![\w-])(?! \d)", _thousands),
-    rule(r"(?<!\w)(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}(?!\w)", _hexadecimal_groups, needs=":"),
-    rule(r"(?<![\w-])[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}(?![\w-])", _hexadecimal_groups, needs="-"),
+    rule(
+        r"(?<![\w.,-])(?<!\d )(?P<number>[1-9]\d?(?:[ \u00a0\u202f]\d{3}){2,})(?![\w-])(?! \d)",
+        _thousands,
+        needs=" \u00a0\u202f",
+        with_digit=True,
+    ),
+    rule(r"(?<!\w)(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}(?!\w)", _hexadecimal_groups, needs=":", with_digit=True),
+    rule(
+        r"(?<![\w-])[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}(?![\w-])",
+        _hexadecimal_groups,
+        needs="-",
+        with_digit=True,
+    ),
     rule(r"(?<![\w.,-])(?=[a-f]*\d)(?=\d*[a-f])[0-9a-f]{7,}(?!\w)", _hexadecimal),
     rule(r"(?<!\w)0x[0-9A-Fa-f]+(?!\w)", _hexadecimal, needs="x"),
     rule(
         r"(?<![\w.,-])(?:[A-Z]{2}\d\d(?: ?\d{4}){2,}(?: ?\d{1,4})?|\d{4}(?:[ -]\d{4}){2,4})(?![\w-])", words_of_groups
     ),
     rule(r"(?<![\w-])(?=[A-Z0-9]*[A-Z])(?=[A-Z0-9]*\d[A-Z0-9]*\d)[A-Z0-9]{8,}(?![\w-])", _tracking),
-    rule(r"(?<![\w.])\d{3}\.\d{3}\.\d{4}(?![\w.-])", _phone),
-    rule(r"(?<![\w.])\+\d{1,3} ?\(0\) ?\d{1,5}(?:[ .-]?\d{2,8}){1,3}(?![\w-])", _phone, needs="+"),
-    rule(r"(?<![\w.])\+\d{1,3}(?:[ .-]?\(?\d{2,4}\)?){2,4}(?![\w-])", _phone),
-    rule(r"(?<=\d{4} )x(?P<digits>\d{2,6})(?!\w)", lambda match: f"extension {spelled(match['digits'])}"),
-    rule(r"(?<![\w.,-])(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[.-]\d{4}(?![\w-])", _phone),
-    rule(r"(?<![\w.,$£€-])\d{3}-\d{4}(?![\w-])", _phone),
+    rule(r"(?<![\w.])\d{3}\.\d{3}\.\d{4}(?![\w.-])", _phone, needs=INNER_STOP, with_digit=True),
+    rule(r"(?<![\w.])\+\d{1,3} ?\(0\) ?\d{1,5}(?:[ .-]?\d{2,8}){1,3}(?![\w-])", _phone, needs="+", with_digit=True),
+    rule(r"(?<![\w.])\+\d{1,3}(?:[ .-]?\(?\d{2,4}\)?){2,4}(?![\w-])", _phone, needs="+", with_digit=True),
+    rule(
+        r"(?<=\d{4} )x(?P<digits>\d{2,6})(?!\w)",
+        lambda match: f"extension {spelled(match['digits'])}",
+        needs="x",
+        with_digit=True,
+    ),
+    rule(
+        r"(?<![\w.,-])(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[.-]\d{4}(?![\w-])", _phone, needs="-.", with_digit=True
+    ),
+    rule(r"(?<![\w.,$£€-])\d{3}-\d{4}(?![\w-])", _phone, needs="-", with_digit=True),
     rule(r"(?<![\w.,-])0\d{2,4}(?: \d{3,6}){1,2}(?![\w.,-]*\d)", _phone),
     rule(r"(?<=\b[Dd]ial )(?P<digits>\d{3})(?!\d)", _code),
     rule(r"(?<=\b[Cc]all )(?P<digits>[1-9]11)(?!\d)", _code),
@@ -80,8 +97,14 @@ CODES: tuple[Rule, ...] = (
         r"(?<!\w)(?:(?P<tens>\d)0(?P<ones>\d)|(?P<other>\d+))\((?P<letter>[a-z])\)(?:\((?P<part>\d)\))?",  # 401(k)
         _paragraph,
         needs="(",
+        with_digit=True,
     ),
-    rule(r",\s[A-Z]{2}\s(?P<claim>\d{5}(?:-\d{4})?)(?![\w-])", lambda match: spelled(match["claim"])),
+    rule(
+        r",\s[A-Z]{2}\s(?P<claim>\d{5}(?:-\d{4})?)(?![\w-])",
+        lambda match: spelled(match["claim"]),
+        needs=",",
+        with_digit=True,
+    ),
     rule(
         r"\b(?:[Cc]odes?|OTP|PIN|SSN|[Pp]asscode|[Pp]assword)(?:\s(?:number|is|was))*:?\s(?P<claim>\d{4,8})(?![\w%])(?![.,:/-]\d)",
         lambda match: spelled(match["claim"]),
@@ -93,5 +116,7 @@ CODES: tuple[Rule, ...] = (
     rule(
         r"(?<![\w.,$£€¥₹])(?P<number>\d{1,2}(?:,\d{2})+,\d{3})(?![\w])(?![.,]\d)",
         lambda match: cardinal(match["number"]),
+        needs=",",
+        with_digit=True,
     ),
 )

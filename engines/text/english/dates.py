@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from engines.text.english.numbers import cardinal, ordinal, year
-from engines.text.english.rule import AFTER, BEFORE, DASH, YEAR, Rule, kept_stop, rule, said, words_of
+from engines.text.english.rule import AFTER, BEFORE, DASH, INNER_STOP, YEAR, Rule, kept_stop, rule, said, words_of
 from engines.text.english.times import words_of_clock
 
 MONTHS = words_of("January February March April May June July August September October November December")
@@ -153,37 +153,74 @@ STAMPS: tuple[Rule, ...] = (
         rf"(?<![\w-]){_ISO}T(?P<hour>[01]\d|2[0-4]):(?P<minute>[0-5]\d)(?::[0-5]\d(?:\.\d+)?)?"
         r"(?:(?P<utc>Z)|(?P<sign>[+-])(?P<zone>\d\d):?(?P<part>\d\d))?(?!\w)",
         _timestamp,
+        needs="T",
+        with_digit=True,
     ),
-    rule(r"(?<![\w.])(?P<first>[0-3]?\d)\.(?P<second>[01]?\d)\.(?P<year>(?:19|20)\d\d)(?!\w)(?!\.\d)", _dotted),
+    rule(
+        r"(?<![\w.])(?P<first>[0-3]?\d)\.(?P<second>[01]?\d)\.(?P<year>(?:19|20)\d\d)(?!\w)(?!\.\d)",
+        _dotted,
+        needs=INNER_STOP,
+        with_digit=True,
+    ),
 )
 RULES: tuple[Rule, ...] = (
-    rule(r"(?<![\w/])(?P<year>(?:19|20)\d\d)/(?P<month>0?[1-9]|1[0-2])/(?P<day>[0-3]?\d)(?![\w/])", _iso),
-    rule(r"(?<![\w/.-])(?P<first>\d{1,2})/(?P<second>\d{1,2})/(?P<year>\d\d)(?![\w/])", _short_year),
-    rule(r"(?<![\w/.-])(?P<first>\d{1,2})-(?P<second>\d{1,2})-(?P<year>(?:19|20)\d\d)(?![\w-])", _slashes),
-    rule(r"(?<![\w.,/-])(?P<month>0[1-9]|1[0-2])/(?P<year>(?:19|20)\d\d)(?![\w/])", _month_of_year, needs="/"),
-    rule(r"(?<![\w.,/-])(?P<month>[1-9])/(?P<year>20[1-3]\d)(?![\w/])", _month_of_year, needs="/"),
+    rule(
+        r"(?<![\w/])(?P<year>(?:19|20)\d\d)/(?P<month>0?[1-9]|1[0-2])/(?P<day>[0-3]?\d)(?![\w/])",
+        _iso,
+        needs="/",
+        with_digit=True,
+    ),
+    rule(
+        r"(?<![\w/.-])(?P<first>\d{1,2})/(?P<second>\d{1,2})/(?P<year>\d\d)(?![\w/])",
+        _short_year,
+        needs="/",
+        with_digit=True,
+    ),
+    rule(
+        r"(?<![\w/.-])(?P<first>\d{1,2})-(?P<second>\d{1,2})-(?P<year>(?:19|20)\d\d)(?![\w-])",
+        _slashes,
+        needs="-",
+        with_digit=True,
+    ),
+    rule(
+        r"(?<![\w.,/-])(?P<month>0[1-9]|1[0-2])/(?P<year>(?:19|20)\d\d)(?![\w/])",
+        _month_of_year,
+        needs="/",
+        with_digit=True,
+    ),
+    rule(r"(?<![\w.,/-])(?P<month>[1-9])/(?P<year>20[1-3]\d)(?![\w/])", _month_of_year, needs="/", with_digit=True),
     rule(
         rf"{_ALONE}\d{{1,2}}/\d{{1,2}}(?:(?:\s(?:to|through|thru|until|and|or)\s|,\s(?:and\s|or\s)?|\s?[-–—]\s?)"
         rf"\d{{1,2}}/\d{{1,2}}{_NO_FRACTION})+",
         _short_dates,
         needs="/",
+        with_digit=True,
     ),
     rule(
         rf"(?:\b(?i:on|until|till|before|due|since|effective|dated|(?:date|deadline|birthday)(?:\sis)?)|\b(?:{_WEEKDAYS})\.?),?:?\s\(?"
         rf"(?P<claim>{_MONTH_DAY}{_NO_FRACTION})",
         _short,
         needs="/",
+        with_digit=True,
     ),
-    rule(rf"{_ALONE}{_MONTH_DAY}{_NO_FRACTION}(?=(?:,|,?\sat|\s@)?\s{_CLOCK_TIME})", _short, needs="/"),
+    rule(
+        rf"{_ALONE}{_MONTH_DAY}{_NO_FRACTION}(?=(?:,|,?\sat|\s@)?\s{_CLOCK_TIME})", _short, needs="/", with_digit=True
+    ),
     rule(
         r"(?:\b(?i:by|after|from|through|thru|between|starting|starts|beginning|begins|ending|ends|as of|week of)\s|\()"
         rf"(?P<claim>{_MONTH_DAY}{_NO_FRACTION})",
         _likely,
         needs="/",
+        with_digit=True,
     ),
-    rule(rf"(?<![\w.,/-])9/11{_NO_FRACTION}", said("nine eleven"), needs="/"),
-    rule(r"(?<![\w-])(?P<year>1\d{3}|20\d{2})-(?P<month>0[1-9]|1[0-2])-(?P<day>[0-3]\d)(?![\w-])", _iso),
-    rule(rf"{BEFORE}(?P<first>\d{{1,2}})/(?P<second>\d{{1,2}})/{YEAR}{AFTER}", _slashes),
+    rule(rf"(?<![\w.,/-])9/11{_NO_FRACTION}", said("nine eleven"), needs="/", with_digit=True),
+    rule(
+        r"(?<![\w-])(?P<year>1\d{3}|20\d{2})-(?P<month>0[1-9]|1[0-2])-(?P<day>[0-3]\d)(?![\w-])",
+        _iso,
+        needs="-",
+        with_digit=True,
+    ),
+    rule(rf"{BEFORE}(?P<first>\d{{1,2}})/(?P<second>\d{{1,2}})/{YEAR}{AFTER}", _slashes, needs="/", with_digit=True),
     rule(
         rf"\b{_MONTH}\s{_DAY}(?:{DASH}(?P<last>[0-3]?\d)(?:st|nd|rd|th)?(?!\w))?(?![\w%°])(?![.:]\d)"
         rf"(?:,?\s{YEAR}(?!\w)(?![.,]\d))?",
@@ -219,7 +256,12 @@ RULES: tuple[Rule, ...] = (
         r"(?=\s\(?\d{1,2}(?::\d\d|\s?[-–]\s?\d{1,2}|\s?[aApP]\.?[mM]|/\d{1,2})(?!\w))",
         lambda match: _DAYS[match["name"]],
     ),
-    rule(r"(?<=\()(?P<life>[bd])\.(?=\s\d{4})", lambda match: "born" if match["life"] == "b" else "died"),
+    rule(
+        r"(?<=\()(?P<life>[bd])\.(?=\s\d{4})",
+        lambda match: "born" if match["life"] == "b" else "died",
+        needs="(",
+        with_digit=True,
+    ),
     rule(
         rf"(?<!\w)(?P<first>{_SHORT_MONTHS})\.?\s?[-–]\s?(?P<last>{_SHORT_MONTHS})\b(?P<dot>\.?)",
         lambda match: (
@@ -231,5 +273,7 @@ RULES: tuple[Rule, ...] = (
     rule(
         r"(?<=[a-z.])\s?[–—-]\s?(?=[0-3]?\d\s(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec))",
         said(" to "),
+        needs="-–—",
+        with_digit=True,
     ),
 )

@@ -141,13 +141,25 @@ _END = r"(?![\w])(?!,\d)(?!\.\d)"
 RULES: tuple[Rule, ...] = (
     rule(rf"(?<!\w){_SIGN}\s?(?P<amount>{_CONTINENTAL}){_END}", _continental, needs=","),
     rule(rf"(?<![\w.,])(?P<amount>{_CONTINENTAL})\s?(?P<sign>€){_END}", _continental, needs="€"),
-    rule(rf"(?<!\w){_SIGN}(?P<low>{NUMBER}){DASH}(?P<high>{NUMBER}){_SCALE}{_END}", _range),
-    rule(rf"{_MINUS}(?<!\w){_SIGN}\s?(?P<amount>{_AMOUNT}){_SCALE}{_PER}{_END}", _money),
+    rule(
+        rf"(?<!\w){_SIGN}(?P<low>{NUMBER}){DASH}(?P<high>{NUMBER}){_SCALE}{_END}",
+        _range,
+        needs="$£€¥₹₩₽₺₱₪₦₿R",
+        with_digit=True,
+    ),
+    rule(
+        rf"{_MINUS}(?<!\w){_SIGN}\s?(?P<amount>{_AMOUNT}){_SCALE}{_PER}{_END}",
+        _money,
+        needs="$£€¥₹₩₽₺₱₪₦₿R",
+        with_digit=True,
+    ),
     rule(rf"{BEFORE}(?P<amount>{NUMBER}){_SCALE}\s?(?P<code>{_CODE}|[€£¥₹₩]){_END}", _coded),
     rule(rf"(?<!\w)(?P<code>{_CODE})\s?(?P<amount>{NUMBER}){_SCALE}{_END}", _coded),
-    rule(rf"{BEFORE}(?P<amount>{INTEGER})\s?¢", _cents),
+    rule(rf"{BEFORE}(?P<amount>{INTEGER})\s?¢", _cents, needs="¢", with_digit=True),
     rule(
         rf"(?<![\w.,])(?P<lead>[-−+±])?(?P<low>{NUMBER}(?={DASH}))?(?(low){DASH})(?P<high>{NUMBER})\s?%(?!\w)",
         _percent,
+        needs="%",
+        with_digit=True,
     ),
 )

@@ -7,7 +7,7 @@ import re
 from engines.text.english.codes import words_of_groups
 from engines.text.english.money import SCALES
 from engines.text.english.numbers import as_ordinal, cardinal, decimal, ordinal, plural, spelled
-from engines.text.english.rule import BEFORE, DASH, INTEGER, NUMBER, Rule, rule
+from engines.text.english.rule import BEFORE, DASH, INNER_STOP, INTEGER, NUMBER, Rule, rule
 from engines.text.english.units import UNITS_OF_MEASURE
 
 _UNIT = "|".join(re.escape(unit) for unit in sorted(UNITS_OF_MEASURE, key=len, reverse=True))
@@ -175,14 +175,23 @@ UNITS: tuple[Rule, ...] = (
         _angle,
         needs="°",
     ),
-    rule(rf"{_CODE}(?P<feet>\d{{1,2}})(?:['′](?P<gap>\s)?)(?P<inches>\d{{1,2}})(?:[\"″]|'')", _height),
+    rule(
+        rf"{_CODE}(?P<feet>\d{{1,2}})(?:['′](?P<gap>\s)?)(?P<inches>\d{{1,2}})(?:[\"″]|'')",
+        _height,
+        needs="'′",
+        with_digit=True,
+    ),
     rule(
         rf"{_CODE}(?P<number>\d+(?:\.\d+)?)(?P<sign>[\"″'′])(?=\s(?:wide|tall|long|high|deep|thick)\b)",
         lambda match: f"{decimal(match['number'])} {'feet' if match['sign'] in _FEET else 'inches'}",
+        needs="\"″'′",
+        with_digit=True,
     ),
     rule(
         rf"{_CODE}(?P<number>\d+(?:\.\d+)?)[\"″](?=\s(?:4K|HD|TV|monitor|screen|display|floppy|disk|pipe|pizza|record|vinyl)\b)",
         lambda match: f"{decimal(match['number'])} inch",
+        needs='"″',
+        with_digit=True,
     ),
     rule(
         rf"{_CODE}(?P<sizes>{_SIZE}(?:\s?[x×]\s?{_SIZE}){{1,2}})\s?(?P<unit>mm|cm|m|km|ft|px|in(?:ch(?:es)?)?)(?![\w/²³'’])(?:(?<=in)(?P<dot>\.)(?!\w))?",
@@ -197,6 +206,8 @@ UNITS: tuple[Rule, ...] = (
     rule(
         rf"{BEFORE}(?P<number>{NUMBER})\s?in\.(?=[,;)]|\s(?:wide|long|tall|deep|high|thick|by|x)\b)",
         lambda match: f"{decimal(match['number'])} {'inch' if match['number'] == '1' else 'inches'}",
+        needs=INNER_STOP,
+        with_digit=True,
     ),
     rule(
         rf"(?:(?<=\b[Aa] )|(?<=\b[Aa]n ))(?P<number>{NUMBER})(?:[\"″]|''|-in\b)(?=\s[a-z])",
@@ -224,14 +235,26 @@ RULES: tuple[Rule, ...] = (
         r"(?<![\w.,/])(?:(?P<whole>\d+) )?(?P<top>\d{1,3})/(?P<bottom>\d{1,4})(?:rds?|ths?)?(?![\w/])(?!\.\d)", _slashed
     ),
     rule(rf"(?<![\d.,])(?:(?P<whole>\d+)\s?)?(?P<sign>[{_SIGNS}])", _signed, needs=_SIGNS),
-    rule(rf"{_CODE}(?P<number>{NUMBER})[eE](?P<power>[+-]?\d{{1,3}})(?!\w)", _exponent),
-    rule(rf"{_CODE}(?P<left>\d+)\s?[x×]\s?(?P<right>\d+)(?!\w)(?!\s?=)", lambda m: None if "×" in m[0] else _times(m)),
+    rule(rf"{_CODE}(?P<number>{NUMBER})[eE](?P<power>[+-]?\d{{1,3}})(?!\w)", _exponent, needs="eE", with_digit=True),
+    rule(
+        rf"{_CODE}(?P<left>\d+)\s?[x×]\s?(?P<right>\d+)(?!\w)(?!\s?=)",
+        lambda m: None if "×" in m[0] else _times(m),
+        needs="x×",
+        with_digit=True,
+    ),
     rule(
         rf"{_CODE}(?<![=+*/^−-]\s)(?P<number>{NUMBER})x(?!\w)(?!\s?[-+−=^*/<>≤≥])",
         lambda m: f"{decimal(m['number'])} times",
+        needs="x",
+        with_digit=True,
     ),
     rule(rf"{_CODE}(?P<number>{INTEGER})(?:st|nd|rd|th)\b", _ordinal),
-    rule(rf"{_CODE}(?P<number>{NUMBER})[kK](?=\s(?:run|race|walk)\b)", lambda match: f"{decimal(match['number'])} K"),
+    rule(
+        rf"{_CODE}(?P<number>{NUMBER})[kK](?=\s(?:run|race|walk)\b)",
+        lambda match: f"{decimal(match['number'])} K",
+        needs="kK",
+        with_digit=True,
+    ),
     rule(
         rf"{_CODE}(?P<number>\d{{1,2}})[kK](?=\s(?:gold|Gold|rose|white|yellow|[A-Z][a-z]+[\"”]))",
         lambda match: f"{cardinal(match['number'])} {'carat' if match.string[match.end() + 1] in 'gGrwy' else 'K'}",
@@ -239,10 +262,17 @@ RULES: tuple[Rule, ...] = (
     rule(
         rf"{BEFORE}(?P<low>{NUMBER})(?P<first>[kKM])?[-–—](?P<number>{NUMBER})(?P<scale>[kKM]|bn|tn)(?!\w)",
         lambda match: f"{decimal(match['low'])}{_first_scale(match)} to {_scaled(match)}",
+        needs="-–—",
+        with_digit=True,
     ),
     rule(rf"{_CODE}(?<![A-Za-z]\d-)(?P<number>{NUMBER})(?P<scale>[kKM]|bn|tn)(?!\w)(?!')", _scaled),
-    rule(r"(?<![\w.,/:-])\d+(?:-\d+){2,}(?![\w-])(?!\.\d)", words_of_groups),
-    rule(rf"{BEFORE}(?P<low>{NUMBER})(?:[-–—]|\s–\s|\s-\s(?!\d+\s?=))(?P<high>{NUMBER})(?![\w-])(?!\.\d)", _range),
+    rule(r"(?<![\w.,/:-])\d+(?:-\d+){2,}(?![\w-])(?!\.\d)", words_of_groups, needs="-", with_digit=True),
+    rule(
+        rf"{BEFORE}(?P<low>{NUMBER})(?:[-–—]|\s–\s|\s-\s(?!\d+\s?=))(?P<high>{NUMBER})(?![\w-])(?!\.\d)",
+        _range,
+        needs="-–—",
+        with_digit=True,
+    ),
     rule(rf"{_MINUS}(?<![\w.])(?P<number>{NUMBER})(?!\w)(?![.,]\d)", _number),
     rule(rf"{_MINUS}(?<!\d)(?P<number>{INTEGER}(?:\.\d+)?)", _glued_number),
     rule(r"(?P<minus>(?!))?(?P<number>\d)", _glued_number),

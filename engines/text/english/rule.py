@@ -26,19 +26,31 @@ class Rule:
     that group, and the rest is only looked at.
 
     `needs`: a text with none of these signs has no match, and costs nothing; empty if any may have one. A sign is a
-    character, or that of INNER_STOP.
+    character, or that of INNER_STOP. `with_digit`: the same of a text without a digit.
     """
 
     pattern: re.Pattern[str]
     speak: Callable[[re.Match[str]], str | None]
     needs: frozenset[str]
+    with_digit: bool = False
+
+    def may_match(self, signs: frozenset[str]) -> bool:
+        """Whether a text with these signs may have a match."""
+        if self.with_digit and signs.isdisjoint(DIGITS):
+            return False
+        return not self.needs or not self.needs.isdisjoint(signs)
 
 
 def rule(
-    pattern: str, speak: Callable[[re.Match[str]], str | None], needs: Iterable[str] = DIGITS, flags: int = 0
+    pattern: str,
+    speak: Callable[[re.Match[str]], str | None],
+    needs: Iterable[str] = DIGITS,
+    flags: int = 0,
+    *,
+    with_digit: bool = False,
 ) -> Rule:
     """Returns the rule of a pattern."""
-    return Rule(re.compile(pattern, flags), speak, frozenset(needs))
+    return Rule(re.compile(pattern, flags), speak, frozenset(needs), with_digit)
 
 
 def signs_of(text: str) -> frozenset[str]:

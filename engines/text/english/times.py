@@ -65,24 +65,40 @@ RULES: tuple[Rule, ...] = (
         needs=":",
     ),
     rule(r"(?<=[A-Za-z])/(?=\d{1,2}:[0-5]\d)", said(", "), needs="/"),
-    rule(rf"(?<=[A-Za-z]/){_CLOCK}:(?P<minute>[0-5]\d)(?:\s?{_HALF}|(?![\w:])(?P<none>))", _time),
-    rule(rf"{_NO_TIME}12:00(?=\s(?:noon|midnight)\b)", said("twelve")),
+    rule(
+        rf"(?<=[A-Za-z]/){_CLOCK}:(?P<minute>[0-5]\d)(?:\s?{_HALF}|(?![\w:])(?P<none>))",
+        _time,
+        needs="/",
+        with_digit=True,
+    ),
+    rule(rf"{_NO_TIME}12:00(?=\s(?:noon|midnight)\b)", said("twelve"), needs=":", with_digit=True),
     rule(
         rf"{_NO_TIME}(?P<hour>[01]?\d|2[0-4])h(?P<minute>[0-5]\d)(?!\w)",
         lambda m: words_of_clock(cardinal(m["hour"]), m["minute"]),
+        needs="h",
+        with_digit=True,
     ),
-    rule(rf"{_NO_TIME}{_CLOCK}:(?P<minute>[0-5]\d):(?P<second>[0-5]\d)(?![\w:])", _seconds),
-    rule(rf"{_NO_TIME}{_CLOCK}:(?P<minute>[0-5]\d)(?:\s?{_HALF}|(?![\w:])(?P<none>))", _time),
-    rule(rf"{_NO_TIME}{_CLOCK}:(?P<minute>[0-5]\d)(?P<half>[aApP])(?P<dot>)(?!\w)", _time, needs=":"),
-    rule(rf"(?<=[-–—]){_CLOCK}:(?P<minute>[0-5]\d)(?:\s?{_HALF}|(?![\w:])(?P<none>))", _time),
-    rule(rf"{BEFORE}(?:(?P<first>1[0-2]|[1-9]){DASH})?(?P<hour>1[0-2]|0?[1-9])\s?{_HALF}", _hour),
-    rule(rf"(?<=[mM][-–—])(?P<first>(?!))?(?P<hour>1[0-2]|0?[1-9])\s?{_HALF}", _hour),
+    rule(rf"{_NO_TIME}{_CLOCK}:(?P<minute>[0-5]\d):(?P<second>[0-5]\d)(?![\w:])", _seconds, needs=":", with_digit=True),
     rule(
-        r"(?<=\d)\s?[-–—]\s?(?=[0-2]?\d:[0-5]\d)|(?<=[\d\s][aApP][mM])\s?[-–—]\s?(?=\d|noon\b|midnight\b)", said(" to ")
+        rf"{_NO_TIME}{_CLOCK}:(?P<minute>[0-5]\d)(?:\s?{_HALF}|(?![\w:])(?P<none>))", _time, needs=":", with_digit=True
     ),
-    rule(rf"{_NO_TIME}(?P<left>\d{{1,3}}):(?P<right>\d{{1,3}})(?![\w:])", _ratio),
+    rule(rf"{_NO_TIME}{_CLOCK}:(?P<minute>[0-5]\d)(?P<half>[aApP])(?P<dot>)(?!\w)", _time, needs=":"),
+    rule(
+        rf"(?<=[-–—]){_CLOCK}:(?P<minute>[0-5]\d)(?:\s?{_HALF}|(?![\w:])(?P<none>))", _time, needs=":", with_digit=True
+    ),
+    rule(rf"{BEFORE}(?:(?P<first>1[0-2]|[1-9]){DASH})?(?P<hour>1[0-2]|0?[1-9])\s?{_HALF}", _hour),
+    rule(rf"(?<=[mM][-–—])(?P<first>(?!))?(?P<hour>1[0-2]|0?[1-9])\s?{_HALF}", _hour, needs="-–—", with_digit=True),
+    rule(
+        r"(?<=\d)\s?[-–—]\s?(?=[0-2]?\d:[0-5]\d)|(?<=[\d\s][aApP][mM])\s?[-–—]\s?(?=\d|noon\b|midnight\b)",
+        said(" to "),
+        needs="-–—",
+        with_digit=True,
+    ),
+    rule(rf"{_NO_TIME}(?P<left>\d{{1,3}}):(?P<right>\d{{1,3}})(?![\w:])", _ratio, needs=":", with_digit=True),
     rule(
         rf"{_NO_TIME}\d{{1,3}}(?::\d{{1,3}}){{2,}}(?![\w:])",
         lambda match: " to ".join(cardinal(part) for part in match[0].split(":")),
+        needs=":",
+        with_digit=True,
     ),
 )

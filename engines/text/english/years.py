@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from engines.text.english.numbers import cardinal, plural, year
-from engines.text.english.rule import AFTER, BEFORE, DASH, YEAR, Rule, rule, said
+from engines.text.english.rule import AFTER, BEFORE, DASH, INNER_STOP, YEAR, Rule, rule, said
 
 _NUMBER_OF_A_YEAR = r"(?:1[1-9]\d{2}|20\d{2})"
 _DURATION = re.compile(r"(?:\b(?:in|for|after|within|every|takes|took|about|to|wait)\s|[=~<>]\s?)\Z", re.IGNORECASE)
@@ -44,19 +44,28 @@ def _era(match: re.Match[str]) -> str:
 
 
 RULES: tuple[Rule, ...] = (
-    rule(r"(?<=\ds)\s?[-–]\s?(?=[1-9]0s\b)", said(" to ")),
+    rule(r"(?<=\ds)\s?[-–]\s?(?=[1-9]0s\b)", said(" to "), needs="-–—", with_digit=True),
     rule(
         r"(?<!\w)Q(?P<quarter>[1-4])\s?['’](?P<year>\d\d)(?!\w)",
         lambda match: f"Q {cardinal(match['quarter'])} {year('20' + match['year'])}",
+        needs="'’",
+        with_digit=True,
     ),
-    rule(r"(?<!\w)c\.\s?(?P<year>\d{3,4})(?!\w)", lambda match: f"circa {year(match['year'])}"),
+    rule(
+        r"(?<!\w)c\.\s?(?P<year>\d{3,4})(?!\w)",
+        lambda match: f"circa {year(match['year'])}",
+        needs=INNER_STOP,
+        with_digit=True,
+    ),
     rule(rf"{BEFORE}(?P<year>\d{{1,4}})\s?(?P<era>BCE?|AD|CE)\b", _era),
-    rule(rf"{BEFORE}(?P<year>(?:19|20)\d\d)/(?P<last>\d\d)(?![\w/])", _season),
+    rule(rf"{BEFORE}(?P<year>(?:19|20)\d\d)/(?P<last>\d\d)(?![\w/])", _season, needs="/", with_digit=True),
     rule(
         r"(?<!\w)(?P<name>[FC])Y\s?(?P<year>20\d\d)[/–-](?P<last>\d\d)(?!\w)",
         lambda match: f"{match['name']} Y {_years(match)}",
+        needs="Y",
+        with_digit=True,
     ),
-    rule(rf"{BEFORE}{YEAR}{DASH}(?P<last>{_NUMBER_OF_A_YEAR}|\d{{2}}){AFTER}", _years),
+    rule(rf"{BEFORE}{YEAR}{DASH}(?P<last>{_NUMBER_OF_A_YEAR}|\d{{2}}){AFTER}", _years, needs="-–—", with_digit=True),
     rule(r"(?<![\w.,])['’]?(?P<decade>(?:1\d|20)\d0|[1-9]0)['’]?s\b", _decade),
     rule(
         r"(?:(?<=\bin\s)|(?<=\bby\s)|(?<=\bof\s))(?P<year>1[0-9]\d{2}|20\d{2})(?![\w%°])(?![.,:/-]\d)(?!\s?(?:%|[a-z]{3,}s\b))",
@@ -68,7 +77,7 @@ RULES: tuple[Rule, ...] = (
         _one_year,
         flags=re.IGNORECASE,
     ),
-    rule(r"(?<![\w.,])(?P<number>\d{1,3}(?:,\d{3})+)s\b", _thousands),
+    rule(r"(?<![\w.,])(?P<number>\d{1,3}(?:,\d{3})+)s\b", _thousands, needs=",", with_digit=True),
     rule(rf"{BEFORE}(?P<year>1[5-8]\d{{2}})(?=[,.;)]?(?:\s?\Z|[,;)]))", _one_year),
     rule(r"(?<=\d\sto\s)(?P<year>1[1-9]\d{2})(?!\w)(?![.,]\d)", _one_year),
     rule(rf"{BEFORE}(?P<year>(?:19|20)\d{{2}}){AFTER}(?!\s?[%°])", _one_year),
