@@ -11,9 +11,10 @@ upstream at one request, because of its bookkeeping and the copying, and at leas
 saves 376 of 417 prompt rows: 41 rows and one more block remain, a first token in at most 0.3 of the time on both
 backends. Goals for vLLM: 4 and 0.3.
 
-With `--model random:standard` there is guidance: `--sides torch torch-float16 unguided upstream`, where `unguided` is
-`torch-float16` with a weight of 0, one lane instead of two. Expected on a CPU: a step in float16 at most half of
-upstream's, which reads all weights in float32 for two rows; two lanes at most 1.6 times one.
+With `--model random:standard` there is guidance: `--sides torch-float16 torch-int8 unguided upstream`, where `unguided`
+is `torch-float16` with a weight of 0, one lane instead of two. Expected on a CPU: a step in float16 at most half of
+upstream's, which reads all weights in float32 for two rows, and a quarter of it in 8 bits; two lanes at most 1.6 times
+one.
 """
 
 from __future__ import annotations
@@ -186,6 +187,7 @@ def make_sides(arguments: argparse.Namespace, checkpoint: Checkpoint) -> dict[st
         "vllm": lambda: Ours(_vllm(checkpoint, arguments.device), checkpoint),
         "torch": lambda: Ours(_torch(checkpoint, arguments.device), checkpoint),
         "torch-float16": lambda: Ours(_torch(checkpoint, arguments.device, "float16"), checkpoint),
+        "torch-int8": lambda: Ours(_torch(checkpoint, arguments.device, "int8"), checkpoint),
         "unguided": lambda: Ours(_torch(checkpoint, arguments.device, "float16"), checkpoint, cfg_weight=0.0),
         "onnx": lambda: Ours(_onnx(checkpoint, arguments.threads), checkpoint),
         "upstream": lambda: Upstream(checkpoint),
@@ -264,15 +266,17 @@ def report(arguments: argparse.Namespace, sides: dict[str, Side]) -> None:
         result["vllm_over_upstream_at_16"] = round(ratio, 2)
         result["vllm_warm_over_cold"] = round(vllm.first_token_warm_s / vllm.first_token_cold_s, 3)
         result["goals"] = GOALS
-    if {"torch-float16", "upstream"} <= sides.keys():
-        ours, theirs = sides["torch-float16"], sides["upstream"]
-        ratios = {str(count): theirs.tokens_per_s[count] / ours.tokens_per_s[count] for count in CONCURRENT}
-        result["step_over_upstream"] = {count: round(ratio, 2) for count, ratio in ratios.items()}
+    for name in ("torch-float16", "torch-int8"):
+        if {name, "upstream"} <= sides.keys():
+            result[f"{name}_step_over_upstream"] = _ratios(sides["upstream"], sides[name])
     if {"torch-float16", "unguided"} <= sides.keys():
-        guided, plain = sides["torch-float16"], sides["unguided"]
-        costs = {str(count): plain.tokens_per_s[count] / guided.tokens_per_s[count] for count in CONCURRENT}
-        result["two_lanes_over_one"] = {count: round(cost, 2) for count, cost in costs.items()}
+        result["two_lanes_over_one"] = _ratios(sides["unguided"], sides["torch-float16"])
     publish("t3", table([arguments.model, *sides], rows), result)
+
+
+def _ratios(of: Side, to: Side) -> dict[str, float]:
+    """The tokens per second of one side over those of another, by concurrent requests."""
+    return {str(count): round(of.tokens_per_s[count] / to.tokens_per_s[count], 2) for count in CONCURRENT}
 
 
 def main() -> None:
@@ -286,7 +290,7 @@ def main() -> None:
         "--sides",
         nargs="+",
         default=["vllm", "torch", "upstream"],
-        help="sides to measure: vllm, torch, torch-float16, unguided, onnx, upstream",
+        help="sides to measure: vllm, torch, torch-float16, torch-int8, unguided, onnx, upstream",
     )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

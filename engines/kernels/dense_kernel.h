@@ -5,22 +5,26 @@
  */
 #include "vectors.h"
 
+/* Compilers widen 8-bit vectors in many steps, one half after the other, where x86 has one instruction. */
 #if LANES == 16
 #define LOAD_FP16(from) ((vec)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(from))))
+#define LOAD_INT8(from) ((vec)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(from)))))
+#define LOAD_UINT16(from) ((bits)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(from))))
 #elif LANES == 8
 #define LOAD_FP16(from) ((vec)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(from))))
+#define LOAD_INT8(from) ((vec)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(from)))))
+#define LOAD_UINT16(from) ((bits)_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(from))))
 #else
 #define LOAD_FP16(from) NAME(load)((const float *)(from)) /* never reached: this set has no float16 weights */
+typedef signed char NAME(chars) __attribute__((vector_size(LANES), aligned(1)));
+typedef unsigned short NAME(halves) __attribute__((vector_size(2 * LANES), aligned(2)));
+#define LOAD_INT8(from) __builtin_convertvector(__builtin_convertvector(*(const NAME(chars) *)(from), bits), vec)
+#define LOAD_UINT16(from) __builtin_convertvector(*(const NAME(halves) *)(from), bits)
 #endif
-
-#define chars NAME(chars)
-#define halves NAME(halves)
-typedef signed char chars __attribute__((vector_size(LANES), aligned(1)));
-typedef unsigned short halves __attribute__((vector_size(2 * LANES), aligned(2)));
 
 INLINE vec NAME(load_scale)(const char *from)
 {
-    return (vec)(__builtin_convertvector(*(const halves *)from, bits) << 16);
+    return (vec)(LOAD_UINT16(from) << 16);
 }
 
 /* One vector of weights as float32. */
@@ -28,7 +32,7 @@ INLINE vec NAME(widened)(const char *from, vec scale, const int precision)
 {
     if (precision == FLOAT16) return LOAD_FP16(from);
     if (precision == FLOAT32) return NAME(load)((const float *)from);
-    return __builtin_convertvector(__builtin_convertvector(*(const chars *)from, bits), vec) * scale;
+    return LOAD_INT8(from) * scale;
 }
 
 /* The bytes of a weight, without scales. */
@@ -182,9 +186,9 @@ static void NAME(panels)(const struct dense *dense, long first, long last, float
         NAME(panels_of)(dense, first, last, work, INT8);
 }
 
-#undef chars
-#undef halves
 #undef AT_MOST_FEW
 #undef MAX_FEW_ROWS
 #undef LOAD_FP16
+#undef LOAD_INT8
+#undef LOAD_UINT16
 #include "isa_undef.h"

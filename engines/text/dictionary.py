@@ -55,6 +55,11 @@ class Dictionary:
     def __bool__(self) -> bool:
         return bool(self.entries) or bool(self._behind)
 
+    @property
+    def entry_count(self) -> int:
+        """The entries, with those of the dictionaries behind."""
+        return len(self.entries) + (self._behind.entry_count if self._behind is not None else 0)
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Dictionary) and (self.entries, self._behind) == (other.entries, other._behind)
 

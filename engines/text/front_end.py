@@ -74,7 +74,7 @@ def _matches(text: str, kept: Iterable[tuple[int, int]]) -> Iterator[Claim]:
 @lru_cache(_SETS_OF_SIGNS)
 def _rules_for(signs: frozenset[str]) -> tuple[Rule, ...]:
     """Returns the rules that may have a match in a text with these signs."""
-    return tuple(each for each in RULES if not each.needs or not each.needs.isdisjoint(signs))
+    return tuple(each for each in RULES if each.may_match(signs))
 
 
 def _claims(each: Rule, text: str) -> Iterator[Claim]:

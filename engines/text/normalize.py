@@ -31,6 +31,8 @@ _TERMINAL = re.compile(r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\
 _UNSEEN = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0\u20e3\ufffc\ufffd")
 _PICTOGRAPHS = "\u231a\u231b\u2328\u23cf\u23e9-\u23fa\u25a0-\u27bf\u2b00-\u2bff\u3030\u303d\U0001f000-\U0001faff"
 _PICTOGRAPH = re.compile(rf"\s*[{_PICTOGRAPHS}](?:\s*[{_PICTOGRAPHS}])*(?P<end>\s*(?=[.,!?;:)\]]|\Z))?")
+# Any sign that a variation selector shows as an emoji, e.g. that of information; the keycaps without a digit
+_SHOWN = re.compile(r"(?:[^\w\s\x00-\x7f]|\u2139)\ufe0f|[#*]\ufe0f?\u20e3")
 
 
 def control_sequences(text: str) -> list[tuple[int, int]]:
@@ -42,11 +44,13 @@ def clean(text: str) -> str:
     """Returns `text` without what is not spoken: invisible and control characters, a terminal's control sequences,
     emoji and other pictographs.
 
-    A pictograph between two words leaves a space. White space stays as it is elsewhere.
+    A keycap keeps its digit. A pictograph between two words leaves a space. White space stays as it is elsewhere.
     """
     if "\x1b" in text or "\x9b" in text:
         text = _TERMINAL.sub("", text)
     if not text.isascii():
+        if "\ufe0f" in text or "\u20e3" in text:
+            text = _SHOWN.sub("\u2b50", text)
         text = "".join(char for char in text if char < "\x80" or not _is_invisible(char))
         text = _PICTOGRAPH.sub(lambda match: "" if match["end"] is not None else " ", text)
     return text.translate(_CONTROLS)

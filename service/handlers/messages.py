@@ -202,6 +202,7 @@ def opened(stream_id: str, settings: StreamSettings, info: EngineInfo, policy: S
         notice=info.notice,
         tags=info.tags,
         schedule=settings.sampling.schedule,
+        dictionary_entry_count=settings.text.dictionary.entry_count,
     )
 
 

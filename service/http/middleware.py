@@ -17,7 +17,7 @@ from service.errors import Unavailable
 from service.http.error_responses import HttpError, error_response
 from service.http.origins import Origins
 from service.http.requests import header
-from service.http.speech_request import REPLACED_VOICE_HEADER, SCHEDULE_HEADER, VOICE_HEADER
+from service.http.speech_request import SPEECH_HEADERS
 
 _PROBED_PATHS = ("/healthz", "/readyz")  # by whatever name a load balancer uses
 OPEN_PATHS = (*_PROBED_PATHS, "/openapi.json")  # for probes and tools without a key
@@ -42,7 +42,7 @@ def with_middleware(
             allow_origins=origins,
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],  # OpenAI's client for browsers sends a dozen of its own
-            expose_headers=["retry-after", "x-request-id", VOICE_HEADER, REPLACED_VOICE_HEADER, SCHEDULE_HEADER],
+            expose_headers=["retry-after", "x-request-id", *SPEECH_HEADERS],
         )
     return app
 

@@ -137,6 +137,10 @@ def _spoken() -> Schema:
                 "schema": {"enum": list(STREAM_SCHEDULES)},
                 "description": "With a seed or a schedule in the request: both repeat the bytes. Else absent.",
             },
+            speech_request.DICTIONARY_HEADER: {
+                "schema": {"type": "integer", "minimum": 1},
+                "description": "Respellings that hold, of the request, the voice and the server; absent if none do.",
+            },
             speech_request.REPLACED_VOICE_HEADER: {
                 "schema": _STRING,
                 "description": "OpenAI's name of a voice, for which the default voice speaks; else absent.",

@@ -74,12 +74,15 @@ def _response(speech: SpeechRequest, writer: ResponseWriter) -> SpeechResponse:
 
 
 def _opened_headers(speech: SpeechRequest, opened: speech_pb2.StreamOpened) -> dict[str, str]:
-    """Say which voice speaks, which of OpenAI's names it stands for, and what repeats the bytes beside a seed."""
+    """Say which voice speaks, which of OpenAI's names it stands for, what repeats the bytes beside a seed, and how many
+    respellings hold."""
     asked, voice_id = speech.request.settings.voice_id, opened.settings.voice_id
     replaced = asked in speech_request.VOICE_ALIASES and voice_id == DEFAULT_VOICE_ID
     headers = {speech_request.VOICE_HEADER: voice_id}
     if opened.schedule:
         headers[speech_request.SCHEDULE_HEADER] = opened.schedule
+    if opened.dictionary_entry_count:
+        headers[speech_request.DICTIONARY_HEADER] = str(opened.dictionary_entry_count)
     return headers | ({speech_request.REPLACED_VOICE_HEADER: asked} if replaced else {})
 
 

@@ -50,6 +50,8 @@ VOICE_ALIASES = (
 VOICE_HEADER = "x-mynah-voice"  # of a response: the id of the voice that speaks
 REPLACED_VOICE_HEADER = "x-mynah-voice-replaced"  # the alias that was asked for
 SCHEDULE_HEADER = "x-mynah-schedule"  # of speech with a seed: both repeat its bytes
+DICTIONARY_HEADER = "x-mynah-dictionary-entries"  # the count of respellings that hold
+SPEECH_HEADERS = (VOICE_HEADER, REPLACED_VOICE_HEADER, SCHEDULE_HEADER, DICTIONARY_HEADER)
 TEXT_FIELDS = (
     "markup",
     "unspeakable_text",

@@ -128,7 +128,7 @@ class Backlog:
         ResourceExhausted for too many."""
         self._check_flush(flush_id)
         self._last_flush_id = flush_id
-        self._queue_rest()
+        self._queue_rest(self._reader.flush())
         self._flushes += 1
         self._work.append(FlushMark(flush_id))
         self._more.set()
@@ -144,8 +144,8 @@ class Backlog:
             raise ResourceExhausted("FLUSH_BACKLOG_FULL", message, field="flush", value=self._flushes, allowed=allowed)
 
     def end(self) -> None:
-        """Take no more text and turn the rest into work."""
-        self._queue_rest()
+        """Take no more text and turn the rest into work. Raises InvalidInput for SSML that is not closed."""
+        self._queue_rest(self._reader.end())
         self._ended = True
         self._more.set()
 
@@ -191,8 +191,8 @@ class Backlog:
         """The segment after the work in progress, or None if it is not known yet."""
         return next((work for work in islice(self._work, 1, None) if isinstance(work, Segment)), None)
 
-    def _queue_rest(self) -> None:
-        self._queue(self._reader.flush())
+    def _queue_rest(self, items: list[Item]) -> None:
+        self._queue(items)
         self._forget_sentence()
 
     def _forget_sentence(self) -> None:

@@ -91,7 +91,12 @@ class MarkupFilter:
         if self._dropping:
             return ""
         held, self._held = self._held, ""
-        return held if self._ssml is None else self._ssml.text(held) + self._ssml.end()
+        return held if self._ssml is None else self._ssml.text(held) + self._ssml.flush()
+
+    def end(self) -> None:
+        """The text, which was flushed, is complete. Raises InvalidInput for an SSML element that is open."""
+        if self._ssml is not None:
+            self._ssml.end()
 
     def reset(self) -> None:
         """Forget the text fed so far."""

@@ -19,9 +19,10 @@ _NOT_INITIALS = re.compile(r"[\u1100-\u11ff\u3040-\u30ff\u3130-\u318f\u3400-\u9f
 _WORD_BEFORE = re.compile(r"[^\s\"'“”‘’«»()\[\]{}—–/]*\Z")
 _WORD = re.compile(r"[^\W\d_]+")
 _DOTTED = re.compile(r"(?:[^\W\d_]\.)+[^\W\d_]")  # U.S, B.C, the last full stop left out
-# "# " of a heading, bullets, numbers, and the rule under a heading, "---" or "==="
-_MARKER = re.compile(r"(?:[-*+•‣⁃–—]|#{1,6}|-{2,}|={2,}|\(?\d{1,3}[.)]|\(?[A-Za-z][.)])\s")
-_MARKER_BEGUN = re.compile(r"(?:[-*+•‣⁃–—]?|#{0,6}|-*|=*|\(?\d{0,3}[.)]?|\(?[A-Za-z]?[.)]?)\s?")
+# "# " of a heading, bullets, numbers, and the rule under a heading, "---" or "===", also in quotes
+_QUOTED = r"(?:>\s?){0,2}"
+_MARKER = re.compile(rf"{_QUOTED}(?:[-*+•‣⁃–—]|#{{1,6}}|-{{2,}}|={{2,}}|\(?\d{{1,3}}[.)]|\(?[A-Za-z][.)])\s")
+_MARKER_BEGUN = re.compile(rf"{_QUOTED}(?:[-*+•‣⁃–—]?|#{{0,6}}|-*|=*|\(?\d{{0,3}}[.)]?|\(?[A-Za-z]?[.)]?)\s?")
 _HEADING = re.compile(r"#{1,6}\s[^\n]*|\*\*[^*\n]+\*\*:?|__[^_\n]+__:?")
 # Two to eight words of a first line that all begin with a capital or a digit, but for small words between them
 _TITLE_WORD = r"[\"'“‘(]?[A-Z0-9][\w'’&/-]*[)\"'”’]?"
@@ -29,13 +30,14 @@ _TITLE = re.compile(
     rf"{_TITLE_WORD}(?:\s(?:{_TITLE_WORD}|a|an|and|as|at|by|for|from|in|of|on|or|the|to|with))"
     rf"{{0,6}}\s{_TITLE_WORD}"
 )
-_MARKER_STOP = re.compile(r"(?:[-*•‣⁃–—]\s?)?\(?(?:\d{1,3}|[^\W\d_])")  # the number of "1." at a sentence's start
+# The number of "1." at a sentence's start
+_MARKER_STOP = re.compile(r"(?:>\s?){0,2}(?:[-*•‣⁃–—]\s?)?\(?(?:\d{1,3}|[^\W\d_])")
 _ORDINAL = re.compile(r"\d{1,2}")
 _LETTER_MARKER = re.compile(r"[A-Za-z]\)")
 
 _BULLETS = ("•", "‣", "⁃")
 _MAX_WORD_CHARS = 14  # no starter of a sentence is longer
-_MAX_MARKER_CHARS = 6
+_MAX_MARKER_CHARS = 9
 
 
 @dataclass(frozen=True)

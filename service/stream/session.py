@@ -135,7 +135,7 @@ class Session:
         self._speaker.speed = check_speed(speed, "set_speed.speed")
 
     def end(self) -> None:
-        """Take no more text: what waits is spoken, then the events end."""
+        """Take no more text: what waits is spoken, then the events end. Raises InvalidInput for SSML that is open."""
         self._backlog.end()
         self._note_work()
 

@@ -140,6 +140,7 @@ CASES: tuple[Case, ...] = (
     _spoken("A <prosody rate='200%'>B</prosody>", "A", "B", settings={"markup": "ssml"}, surfaces=EVERY),
     Case("<emphasis>a</emphasis>", error="SSML_UNSUPPORTED", settings={"markup": "ssml"}, surfaces=EVERY),
     Case("<sub alias='b'>a", error="SSML_INVALID", settings={"markup": "ssml"}, surfaces=EVERY),
+    Case("<prosody rate='200%'>a", error="SSML_INVALID", settings={"markup": "ssml"}, surfaces=EVERY),
     _spoken("<emphasis>a</emphasis>", "a", settings={"markup": "ssml_lenient"}, surfaces=EVERY),
 )  # fmt: skip
 

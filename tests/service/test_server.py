@@ -196,6 +196,19 @@ async def test_the_folder_of_dictionaries_is_read_at_the_start_and_again_when_it
         Server(FakeEngine(), ServerConfig(policy=StreamPolicy(dictionary_dir=tmp_path)))
 
 
+async def test_a_stream_says_how_many_respellings_hold(tmp_path: Path):
+    (tmp_path / "all.dict").write_text("nginx = engine ex\nkube = koob")
+    (tmp_path / "default").mkdir()
+    (tmp_path / "default" / "words.dict").write_text("nginx = N G I N X")
+    own = mynah.TextSettings(dictionary=(mynah.DictionaryEntry("a", "b"),))
+    async with serving(dictionary_dir=tmp_path) as at:
+        for text, count in ((mynah.TextSettings(), 3), (own, 4)):
+            async with at.client.stream(text_settings=text) as stream:
+                assert stream.opened.dictionary_entries == count
+    async with serving() as at, at.client.stream() as stream:
+        assert stream.opened.dictionary_entries == 0
+
+
 async def test_a_server_says_what_it_reads():
     async with serving() as at:
         info = await at.client.info()

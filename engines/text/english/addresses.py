@@ -150,12 +150,24 @@ def _framework(match: re.Match[str]) -> str:
 _VERSION = r"(?P<number>\d+(?:\.\d+){2,})"
 RULES: tuple[Rule, ...] = (
     rule(rf"(?<![\w.@])[\w][\w.+-]*@{_HOST}[A-Za-z]{{2,}}\b", _every_part, needs="@"),
-    rule(rf"<?\bhttps?://(?P<host>[\w.-]+(?::\d+)?)(?P<path>{_PATH})>?(?<![.,])", _web, needs=":", flags=re.IGNORECASE),
+    rule(
+        rf"<?\b(?:https?|wss?|ftps?|sftp|ssh|git)://(?P<host>[\w.-]+(?::\d+)?)(?P<path>{_PATH})>?(?<![.,])",
+        _web,
+        needs=":",
+        flags=re.IGNORECASE,
+    ),
     rule(
         r"(?<![\w.])(?P<host>\d{1,3}(?:\.\d{1,3}){3})(?![\w.]\d)(?::(?P<port>\d{2,5})(?!\d)|/(?P<mask>\d{1,2})(?!\d))?",
         _ip,
+        needs=INNER_STOP,
+        with_digit=True,
     ),
-    rule(r"(?<=\blocalhost):(?P<port>\d{2,5})(?!\d)", lambda match: f" port {spelled(match['port'])}"),
+    rule(
+        r"(?<=\blocalhost):(?P<port>\d{2,5})(?!\d)",
+        lambda match: f" port {spelled(match['port'])}",
+        needs=":",
+        with_digit=True,
+    ),
     rule(r"(?<!\w)[A-Za-z]:\\(?:[\w.-]+\\)*[\w.-]*\w", _windows_path, needs="\\"),
     rule(
         rf"(?<![\w.@/])(?P<host>www\.{_HOST}[A-Za-z]{{2,}}|{_HOST}(?:{_DOMAINS}))(?P<path>{_PATH})(?![\w@-])(?<![.,])",
@@ -166,9 +178,18 @@ RULES: tuple[Rule, ...] = (
         rf"(?<![\w.])(?P<lead>[vV](?=\d))?{_VERSION}"
         r"(?:[-.]?(?P<kind>rc|alpha|beta|a|b|dev|post|preview|pre|nightly)(?:[.-]?(?P<candidate>\d+))?)?(?!\w)",
         _version,
+        needs=INNER_STOP,
+        with_digit=True,
     ),
-    rule(r"(?<![\w.])(?P<lead>[vV])(?P<number>\d+(?:\.\d+)?)(?![\w]|\.\d)", _dotted_number),
-    rule(r"(?:(?<=\bPython )|(?<=[vV]ersion ))(?P<lead>)(?P<number>\d+\.\d+)(?!\w)", _dotted_number),
+    rule(
+        r"(?<![\w.])(?P<lead>[vV])(?P<number>\d+(?:\.\d+)?)(?![\w]|\.\d)", _dotted_number, needs="vV", with_digit=True
+    ),
+    rule(
+        r"(?:(?<=\bPython )|(?<=[vV]ersion ))(?P<lead>)(?P<number>\d+\.\d+)(?!\w)",
+        _dotted_number,
+        needs=INNER_STOP,
+        with_digit=True,
+    ),
     rule(r"(?<![\w.])(?P<name>Node|Vue|Next|Nuxt|Three|React|Express)\.(?P<ending>js)\b", _framework, needs=INNER_STOP),
     rule(rf"(?<![\w/.@])(?:[\w-]+/)+[\w-]*\.?(?:{_EXTENSIONS})\b(?!\.\w)", _path, needs="/"),
     rule(rf"(?<![\w/.@])(?:\.{{1,2}}/)+(?:[\w-]+/)*[\w-]*\.?(?:{_EXTENSIONS})\b(?!\.\w)", _path, needs="/"),

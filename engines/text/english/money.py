@@ -57,6 +57,8 @@ SCALES = {
     "m": "million",
     "M": "million",
     "mn": "million",
+    "mm": "million",
+    "MM": "million",
     "bn": "billion",
     "b": "billion",
     "B": "billion",
@@ -69,8 +71,11 @@ _CODE = "|".join(code for code in _CODES if code.isalpha() and code.isupper())
 _INDIAN = r"\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d{2})?"  # 1,00,000
 _CONTINENTAL = r"(?:\d{1,3}(?:\.\d{3})+|\d+),\d{2}"  # 1.234,50
 _AMOUNT = rf"(?:{_INDIAN}|{NUMBER})"
-_SCALE = r"(?:\s?(?P<scale>thousand|million|billion|trillion|lakh|crore)s?\b|(?P<short>mn|bn|tn|[kKmMbBtT])(?!\w))?"
-_PER = r"(?:\s?/\s?(?P<per>month|mo|year|yr|day|week|wk|hour|hr|h|kg|lb|person|user|seat|GB|unit|mile|km)\b)?"
+_SCALE = (
+    r"(?:\s?(?P<scale>thousand|million|billion|trillion|lakh|crore)s?\b|"
+    r"(?:\s(?=[mbt]n\b))?(?P<short>mm|MM|mn|bn|tn|[kKmMbBtT])(?!\w))?"
+)
+_PER = r"(?:\s?/\s?(?P<per>month|mo|year|yr|night|day|week|wk|hour|hr|h|kg|lb|person|user|seat|GB|unit|mile|km)\b)?"
 PER = {"mo": "month", "yr": "year", "wk": "week", "hr": "hour", "h": "hour", "kg": "kilogram", "lb": "pound"} | {
     "GB": "gigabyte",
     "km": "kilometer",
@@ -136,13 +141,25 @@ _END = r"(?![\w])(?!,\d)(?!\.\d)"
 RULES: tuple[Rule, ...] = (
     rule(rf"(?<!\w){_SIGN}\s?(?P<amount>{_CONTINENTAL}){_END}", _continental, needs=","),
     rule(rf"(?<![\w.,])(?P<amount>{_CONTINENTAL})\s?(?P<sign>€){_END}", _continental, needs="€"),
-    rule(rf"(?<!\w){_SIGN}(?P<low>{NUMBER}){DASH}(?P<high>{NUMBER}){_SCALE}{_END}", _range),
-    rule(rf"{_MINUS}(?<!\w){_SIGN}\s?(?P<amount>{_AMOUNT}){_SCALE}{_PER}{_END}", _money),
+    rule(
+        rf"(?<!\w){_SIGN}(?P<low>{NUMBER}){DASH}(?P<high>{NUMBER}){_SCALE}{_END}",
+        _range,
+        needs="$£€¥₹₩₽₺₱₪₦₿R",
+        with_digit=True,
+    ),
+    rule(
+        rf"{_MINUS}(?<!\w){_SIGN}\s?(?P<amount>{_AMOUNT}){_SCALE}{_PER}{_END}",
+        _money,
+        needs="$£€¥₹₩₽₺₱₪₦₿R",
+        with_digit=True,
+    ),
     rule(rf"{BEFORE}(?P<amount>{NUMBER}){_SCALE}\s?(?P<code>{_CODE}|[€£¥₹₩]){_END}", _coded),
     rule(rf"(?<!\w)(?P<code>{_CODE})\s?(?P<amount>{NUMBER}){_SCALE}{_END}", _coded),
-    rule(rf"{BEFORE}(?P<amount>{INTEGER})\s?¢", _cents),
+    rule(rf"{BEFORE}(?P<amount>{INTEGER})\s?¢", _cents, needs="¢", with_digit=True),
     rule(
         rf"(?<![\w.,])(?P<lead>[-−+±])?(?P<low>{NUMBER}(?={DASH}))?(?(low){DASH})(?P<high>{NUMBER})\s?%(?!\w)",
         _percent,
+        needs="%",
+        with_digit=True,
     ),
 )

@@ -1,12 +1,13 @@
-"""Units, fractions, phone numbers, ranges, and numbers that nothing else has read."""
+"""Units, fractions, ranges, and numbers that nothing else has read."""
 
 from __future__ import annotations
 
 import re
 
+from engines.text.english.codes import words_of_groups
 from engines.text.english.money import SCALES
 from engines.text.english.numbers import as_ordinal, cardinal, decimal, ordinal, plural, spelled
-from engines.text.english.rule import BEFORE, DASH, INTEGER, NUMBER, Rule, rule
+from engines.text.english.rule import BEFORE, DASH, INNER_STOP, INTEGER, NUMBER, Rule, rule
 from engines.text.english.units import UNITS_OF_MEASURE
 
 _UNIT = "|".join(re.escape(unit) for unit in sorted(UNITS_OF_MEASURE, key=len, reverse=True))
@@ -60,7 +61,13 @@ def _dimensions(match: re.Match[str]) -> str:
 
 
 def _height(match: re.Match[str]) -> str:
-    return f"{cardinal(match['feet'])} foot {cardinal(match['inches'])}"
+    return f"{cardinal(match['feet'])} {'feet' if match['gap'] else 'foot'} {cardinal(match['inches'])}"
+
+
+def _angle(match: re.Match[str]) -> str:
+    """50°12'30\" of a map."""
+    seconds = f" {decimal(match['seconds'])} seconds" if match["seconds"] else ""
+    return f"{cardinal(match['degrees'])} degrees {cardinal(match['minutes'])} minutes{seconds}"
 
 
 def _fraction(top: int, bottom: int) -> str:
@@ -104,25 +111,15 @@ def _duration(match: re.Match[str]) -> str | None:
     return " ".join(words) + (" " if match[0].endswith(" ") else "")
 
 
-def _hexadecimal(match: re.Match[str]) -> str:
-    return " ".join(spelled(char) or char for char in match[0])
-
-
-def _phone(match: re.Match[str]) -> str:
-    plus = "plus " if match[0].startswith("+") else ""
-    return plus + ", ".join(spelled(group) for group in re.findall(r"\d+", match[0]))
-
-
-def _groups(match: re.Match[str]) -> str:
-    """A number that is written in groups, digit by digit."""
-    groups = re.findall(r"[A-Z0-9]+", match[0])
-    return ", ".join(" ".join(spelled(char) or char for char in group) for group in groups)
-
-
 def _range(match: re.Match[str]) -> str:
     if re.match(r"0\d", match["high"]):  # no range: a number in two parts
         return f"{spelled(match['low'])}, {spelled(match['high'])}"
-    return f"{decimal(match['low'])} to {decimal(match['high'])}"
+    join = " " if match["low"] == match["high"] else " to "  # 50-50
+    return f"{decimal(match['low'])}{join}{decimal(match['high'])}"
+
+
+def _first_scale(match: re.Match[str]) -> str:
+    return f" {SCALES[match['first']]}" if match["first"] else ""
 
 
 def _scaled(match: re.Match[str]) -> str:
@@ -168,55 +165,33 @@ def _lettered(match: re.Match[str]) -> str:
     return f"{cardinal(match['number'])} {match['letter']}"
 
 
-def _tracking(match: re.Match[str]) -> str:
-    return " ".join(spelled(char) or char for char in match[0])
-
-
-def _code(match: re.Match[str]) -> str:
-    return spelled(match["digits"])
-
-
 _LEADING_MINUS = r"(?:(?<=\s)|(?<=\A)|(?<=[(=]))(?P<minus>[-−])(?=[\d.])"
 _MINUS = r"(?P<minus>(?:(?<=\s)|(?<=\A)|(?<=[(=]))[-−](?=[\d.]))?"
-PHONES: tuple[Rule, ...] = (
-    rule(r"(?<!\w)0x[0-9A-Fa-f]+(?!\w)", _hexadecimal, needs="x"),
-    rule(r"(?<![\w.,-])(?:[A-Z]{2}\d\d(?: ?\d{4}){2,}(?: ?\d{1,4})?|\d{4}(?:[ -]\d{4}){2,4})(?![\w-])", _groups),
-    rule(r"(?<![\w-])(?=[A-Z0-9]*[A-Z])(?=[A-Z0-9]*\d[A-Z0-9]*\d)[A-Z0-9]{8,}(?![\w-])", _tracking),
-    rule(r"(?<![\w.])\d{3}\.\d{3}\.\d{4}(?![\w.-])", _phone),
-    rule(r"(?<![\w.])\+\d{1,3}(?:[ .-]?\(?\d{2,4}\)?){2,4}(?![\w-])", _phone),
-    rule(r"(?<![\w.,-])(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[.-]\d{4}(?![\w-])", _phone),
-    rule(r"(?<![\w.,$£€-])\d{3}-\d{4}(?![\w-])", _phone),
-    rule(r"(?<![\w.,-])0\d{2,4}(?: \d{3,6}){1,2}(?![\w.,-]*\d)", _phone),
-    rule(r"(?<=\b[Dd]ial )(?P<digits>\d{3})(?!\d)", _code),
-    rule(r"(?<=\b[Cc]all )(?P<digits>[1-9]11)(?!\d)", _code),
-    rule(r"(?:(?<=\b[Ee]xt\. )|(?<=\b[Ee]xtension )|(?<=\b[Ee]xt ))(?P<digits>\d{3,6})(?!\d)", _code),
-    rule(r"(?:(?<=\bcode is )|(?<=\bPIN is )|(?<=\bcode )|(?<=\bpassword is ))(?P<digits>\d{4,8})(?!\d)", _code),
-)
-CODES: tuple[Rule, ...] = (
-    rule(r",\s[A-Z]{2}\s(?P<claim>\d{5}(?:-\d{4})?)(?![\w-])", lambda match: spelled(match["claim"])),
-    rule(
-        r"\b(?:[Cc]odes?|OTP|PIN|SSN|[Pp]asscode|[Pp]assword)(?:\s(?:number|is|was))*:?\s(?P<claim>\d{4,8})(?![\w%])(?![.,:/-]\d)",
-        lambda match: spelled(match["claim"]),
-    ),
-    rule(
-        r"\b(?:[Cc]ard|[Aa]ccount|[Nn]umber|SSN|PIN|[Pp]hone|[Ii]t)\s(?:that\s)?end(?:s|ing)\s(?:in|with)\s(?P<claim>\d{3,4})(?!\w)",
-        lambda match: spelled(match["claim"]),
-    ),
-    rule(
-        r"(?<![\w.,$£€¥₹])(?P<number>\d{1,2}(?:,\d{2})+,\d{3})(?![\w])(?![.,]\d)",
-        lambda match: cardinal(match["number"]),
-    ),
-)
 DURATIONS: tuple[Rule, ...] = (rule(rf"(?<![\w.,:/$£€-])(?=\d){_DURATION}(?<=[a-z\s])(?![\w/])", _duration),)
 _SIZE = r"\d+(?:\.\d+)?[\"″]?"
 UNITS: tuple[Rule, ...] = (
     rule(
+        r"(?<![\w.])(?P<degrees>\d{1,3})°\s?(?P<minutes>\d{1,2})['′’](?:\s?(?P<seconds>\d{1,2}(?:\.\d+)?)[\"″”])?",
+        _angle,
+        needs="°",
+    ),
+    rule(
+        rf"{_CODE}(?P<feet>\d{{1,2}})(?:['′](?P<gap>\s)?)(?P<inches>\d{{1,2}})(?:[\"″]|'')",
+        _height,
+        needs="'′",
+        with_digit=True,
+    ),
+    rule(
         rf"{_CODE}(?P<number>\d+(?:\.\d+)?)(?P<sign>[\"″'′])(?=\s(?:wide|tall|long|high|deep|thick)\b)",
         lambda match: f"{decimal(match['number'])} {'feet' if match['sign'] in _FEET else 'inches'}",
+        needs="\"″'′",
+        with_digit=True,
     ),
     rule(
         rf"{_CODE}(?P<number>\d+(?:\.\d+)?)[\"″](?=\s(?:4K|HD|TV|monitor|screen|display|floppy|disk|pipe|pizza|record|vinyl)\b)",
         lambda match: f"{decimal(match['number'])} inch",
+        needs='"″',
+        with_digit=True,
     ),
     rule(
         rf"{_CODE}(?P<sizes>{_SIZE}(?:\s?[x×]\s?{_SIZE}){{1,2}})\s?(?P<unit>mm|cm|m|km|ft|px|in(?:ch(?:es)?)?)(?![\w/²³'’])(?:(?<=in)(?P<dot>\.)(?!\w))?",
@@ -231,6 +206,8 @@ UNITS: tuple[Rule, ...] = (
     rule(
         rf"{BEFORE}(?P<number>{NUMBER})\s?in\.(?=[,;)]|\s(?:wide|long|tall|deep|high|thick|by|x)\b)",
         lambda match: f"{decimal(match['number'])} {'inch' if match['number'] == '1' else 'inches'}",
+        needs=INNER_STOP,
+        with_digit=True,
     ),
     rule(
         rf"(?:(?<=\b[Aa] )|(?<=\b[Aa]n ))(?P<number>{NUMBER})(?:[\"″]|''|-in\b)(?=\s[a-z])",
@@ -240,7 +217,6 @@ UNITS: tuple[Rule, ...] = (
         rf"{_CODE}(?P<feet>\d)\s?(?:ft|foot|feet)\.?\s(?P<inches>\d{{1,2}})\s?in(?:ches)?\b",
         lambda match: f"{cardinal(match['feet'])} feet {cardinal(match['inches'])} inches",
     ),
-    rule(rf"{_CODE}(?P<feet>\d)['′](?P<inches>\d{{1,2}})[\"″]", _height),
     rule(
         rf"(?:{_LEADING_MINUS}|{BEFORE})(?:(?P<low>{NUMBER}){DASH})?(?P<number>{NUMBER})(?:\s|-(?=\w\w))?(?P<unit>{_UNIT})"
         r"(?![\w/²³'’])(?:(?<=[a-z])(?P<dot>\.)(?=\s*\Z|\s+[a-z\d]|[,;)]))?",
@@ -255,16 +231,48 @@ UNITS: tuple[Rule, ...] = (
     rule(rf"{_CODE}(?P<number>\d{{1,3}})(?P<letter>[AC-JLN-SU-Z])(?!\w)", _lettered),
 )
 RULES: tuple[Rule, ...] = (
-    rule(r"(?<![\w.,/])(?:(?P<whole>\d+) )?(?P<top>\d{1,3})/(?P<bottom>\d{1,4})(?![\w/])(?!\.\d)", _slashed),
+    rule(
+        r"(?<![\w.,/])(?:(?P<whole>\d+) )?(?P<top>\d{1,3})/(?P<bottom>\d{1,4})(?:rds?|ths?)?(?![\w/])(?!\.\d)", _slashed
+    ),
     rule(rf"(?<![\d.,])(?:(?P<whole>\d+)\s?)?(?P<sign>[{_SIGNS}])", _signed, needs=_SIGNS),
-    rule(rf"{_CODE}(?P<number>{NUMBER})[eE](?P<power>[+-]?\d{{1,3}})(?!\w)", _exponent),
-    rule(rf"{_CODE}(?P<left>\d+)\s?[x×]\s?(?P<right>\d+)(?!\w)(?!\s?=)", lambda m: None if "×" in m[0] else _times(m)),
-    rule(rf"{_CODE}(?P<number>{NUMBER})x(?!\w)(?!\s?[-+−=^*/<>≤≥])", lambda m: f"{decimal(m['number'])} times"),
+    rule(rf"{_CODE}(?P<number>{NUMBER})[eE](?P<power>[+-]?\d{{1,3}})(?!\w)", _exponent, needs="eE", with_digit=True),
+    rule(
+        rf"{_CODE}(?P<left>\d+)\s?[x×]\s?(?P<right>\d+)(?!\w)(?!\s?=)",
+        lambda m: None if "×" in m[0] else _times(m),
+        needs="x×",
+        with_digit=True,
+    ),
+    rule(
+        rf"{_CODE}(?<![=+*/^−-]\s)(?P<number>{NUMBER})x(?!\w)(?!\s?[-+−=^*/<>≤≥])",
+        lambda m: f"{decimal(m['number'])} times",
+        needs="x",
+        with_digit=True,
+    ),
     rule(rf"{_CODE}(?P<number>{INTEGER})(?:st|nd|rd|th)\b", _ordinal),
-    rule(rf"{_CODE}(?P<number>{NUMBER})[kK](?=\s(?:run|race|walk)\b)", lambda match: f"{decimal(match['number'])} K"),
-    rule(rf"{_CODE}(?P<number>{NUMBER})(?P<scale>[kKM]|bn|tn)(?!\w)(?!')", _scaled),
-    rule(r"(?<![\w.,/:-])\d+(?:-\d+){2,}(?![\w-])(?!\.\d)", _groups),
-    rule(rf"{BEFORE}(?P<low>{NUMBER})(?:[-–—]|\s–\s|\s-\s(?!\d+\s?=))(?P<high>{NUMBER})(?![\w-])(?!\.\d)", _range),
+    rule(
+        rf"{_CODE}(?P<number>{NUMBER})[kK](?=\s(?:run|race|walk)\b)",
+        lambda match: f"{decimal(match['number'])} K",
+        needs="kK",
+        with_digit=True,
+    ),
+    rule(
+        rf"{_CODE}(?P<number>\d{{1,2}})[kK](?=\s(?:gold|Gold|rose|white|yellow|[A-Z][a-z]+[\"”]))",
+        lambda match: f"{cardinal(match['number'])} {'carat' if match.string[match.end() + 1] in 'gGrwy' else 'K'}",
+    ),
+    rule(
+        rf"{BEFORE}(?P<low>{NUMBER})(?P<first>[kKM])?[-–—](?P<number>{NUMBER})(?P<scale>[kKM]|bn|tn)(?!\w)",
+        lambda match: f"{decimal(match['low'])}{_first_scale(match)} to {_scaled(match)}",
+        needs="-–—",
+        with_digit=True,
+    ),
+    rule(rf"{_CODE}(?<![A-Za-z]\d-)(?P<number>{NUMBER})(?P<scale>[kKM]|bn|tn)(?!\w)(?!')", _scaled),
+    rule(r"(?<![\w.,/:-])\d+(?:-\d+){2,}(?![\w-])(?!\.\d)", words_of_groups, needs="-", with_digit=True),
+    rule(
+        rf"{BEFORE}(?P<low>{NUMBER})(?:[-–—]|\s–\s|\s-\s(?!\d+\s?=))(?P<high>{NUMBER})(?![\w-])(?!\.\d)",
+        _range,
+        needs="-–—",
+        with_digit=True,
+    ),
     rule(rf"{_MINUS}(?<![\w.])(?P<number>{NUMBER})(?!\w)(?![.,]\d)", _number),
     rule(rf"{_MINUS}(?<!\d)(?P<number>{INTEGER}(?:\.\d+)?)", _glued_number),
     rule(r"(?P<minus>(?!))?(?P<number>\d)", _glued_number),

@@ -94,6 +94,7 @@ class StreamOpened:
     notice: str
     tags: tuple[str, ...] = ()  # that the model speaks, such as "[laugh]"
     schedule: Schedule | None = None  # repeats every byte together with the seed; None: windows follow the load
+    dictionary_entries: int = 0  # respellings that hold: of the request, of the voice and of the server together
 
 
 EndReason = Literal["unspecified", "spoken", "skipped", "token_limit", "runaway"]

@@ -158,7 +158,14 @@ def opened_from_wire(opened: speech_pb2.StreamOpened) -> events.StreamOpened:
     )
     limits = limits_from_wire(opened.limits)
     return events.StreamOpened(
-        opened.stream_id, resolved, limits, opened.model, opened.notice, tuple(opened.tags), schedule
+        opened.stream_id,
+        resolved,
+        limits,
+        opened.model,
+        opened.notice,
+        tuple(opened.tags),
+        schedule,
+        opened.dictionary_entry_count,
     )
 
 

@@ -265,7 +265,7 @@ class StreamSpeechResponse(_message.Message):
     def __init__(self, opened: _Optional[_Union[StreamOpened, _Mapping]] = ..., audio: _Optional[_Union[AudioChunk, _Mapping]] = ..., segment_started: _Optional[_Union[SegmentStarted, _Mapping]] = ..., segment_done: _Optional[_Union[SegmentDone, _Mapping]] = ..., flushed: _Optional[_Union[Flushed, _Mapping]] = ..., cancelled: _Optional[_Union[Cancelled, _Mapping]] = ..., words: _Optional[_Union[Words, _Mapping]] = ..., mark_reached: _Optional[_Union[MarkReached, _Mapping]] = ...) -> None: ...
 
 class StreamOpened(_message.Message):
-    __slots__ = ("stream_id", "settings", "limits", "model", "notice", "tags", "schedule")
+    __slots__ = ("stream_id", "settings", "limits", "model", "notice", "tags", "schedule", "dictionary_entry_count")
     STREAM_ID_FIELD_NUMBER: _ClassVar[int]
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
@@ -273,6 +273,7 @@ class StreamOpened(_message.Message):
     NOTICE_FIELD_NUMBER: _ClassVar[int]
     TAGS_FIELD_NUMBER: _ClassVar[int]
     SCHEDULE_FIELD_NUMBER: _ClassVar[int]
+    DICTIONARY_ENTRY_COUNT_FIELD_NUMBER: _ClassVar[int]
     stream_id: str
     settings: SpeechSettings
     limits: Limits
@@ -280,7 +281,8 @@ class StreamOpened(_message.Message):
     notice: str
     tags: _containers.RepeatedScalarFieldContainer[str]
     schedule: str
-    def __init__(self, stream_id: _Optional[str] = ..., settings: _Optional[_Union[SpeechSettings, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., model: _Optional[str] = ..., notice: _Optional[str] = ..., tags: _Optional[_Iterable[str]] = ..., schedule: _Optional[str] = ...) -> None: ...
+    dictionary_entry_count: int
+    def __init__(self, stream_id: _Optional[str] = ..., settings: _Optional[_Union[SpeechSettings, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., model: _Optional[str] = ..., notice: _Optional[str] = ..., tags: _Optional[_Iterable[str]] = ..., schedule: _Optional[str] = ..., dictionary_entry_count: _Optional[int] = ...) -> None: ...
 
 class Limits(_message.Message):
     __slots__ = ("max_pending_text_char_count", "max_segment_text_char_count", "max_segment_speech_token_count", "max_pending_flush_count", "max_open_stream_count", "max_upload_byte_count", "idle_timeout_s", "stall_timeout_s", "max_segment_text_token_count", "split_segment_text_char_count")

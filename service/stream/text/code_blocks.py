@@ -1,6 +1,8 @@
 """Code between fences of three backticks or tildes, in text that arrives in fragments: it is not spoken.
 
-More than four tildes are no fence here: a line of them is decoration more often, and would take all that follows.
+A fence may stand in quotes and list items: behind ">", "-" or "1.". A block in a quote ends with the quote, as
+CommonMark has it; one in a list item ends with its fence alone, because its lines are often not indented. More than
+four tildes are no fence here: a line of them is decoration more often, and would take all that follows.
 """
 
 from __future__ import annotations
@@ -8,9 +10,15 @@ from __future__ import annotations
 import re
 
 _MAX_INFO_CHARS = 100
-_OPENING = re.compile(r"(?:(?P<backticks>`{3,})[^`\n]*|(?P<tildes>~{3,4})(?!~)[^\n]*)\n")
+_MAX_CONTAINERS = 8
+_QUOTE_MARK = re.compile(r"[ \t]{0,8}>")
+_QUOTE_BEGUN = re.compile(r"[ \t]{0,8}\Z")
+_CONTAINER = r"(?:>|(?:[-*+]|\d{1,3}[.)])(?=[ \t]))[ \t]{0,8}"
+_CONTAINERS = rf"(?P<containers>(?:{_CONTAINER}){{0,{_MAX_CONTAINERS}}})"
+_OPENING = re.compile(rf"{_CONTAINERS}(?:(?P<backticks>`{{3,}})[^`\n]*|(?P<tildes>~{{3,4}})(?!~)[^\n]*)\n")
 _OPENING_BEGUN = re.compile(
-    rf"(?:`{{1,2}}|`{{3,}}[^`\n]{{0,{_MAX_INFO_CHARS}}}|~{{1,2}}|~{{3,4}}(?!~)[^\n]{{0,{_MAX_INFO_CHARS}}})\Z"
+    rf"{_CONTAINERS}(?:[-*+]|\d{{1,3}}[.)]?|`{{0,2}}|`{{3,}}[^`\n]{{0,{_MAX_INFO_CHARS}}}|"
+    rf"~{{1,2}}|~{{3,4}}(?!~)[^\n]{{0,{_MAX_INFO_CHARS}}})\Z"
 )
 
 
@@ -24,6 +32,7 @@ class CodeBlocks:
         """Forget the text fed so far."""
         self._held = ""
         self._fence = ""  # of the block that has begun
+        self._quotes = 0  # that the block stands in
         self._at_line_start = True
 
     @property
@@ -58,6 +67,7 @@ class CodeBlocks:
             if (opening := _OPENING.match(text, start)) is not None:
                 kept.append("\n\n")
                 self._fence = opening["backticks"] or opening["tildes"]
+                self._quotes = opening["containers"].count(">")
                 return opening.end()
             if _OPENING_BEGUN.match(text, start):
                 kept.append(text[at:start])
@@ -69,16 +79,31 @@ class CodeBlocks:
         return end or len(text)
 
     def _skip(self, text: str, at: int) -> int:
-        """Drop a line of code; hold one that has no end yet."""
+        """Drop a line of code; hold one that has no end yet. Returns where to go on."""
+        start = self._line_start(text, at)
+        if start is None:  # the quote has ended, and the block with it
+            self._fence = ""
+            self._at_line_start = True
+            return at
         end = text.find("\n", at) + 1
         if not end:
-            self._held = self._begun_line(text[at:].lstrip(" \t"))
+            self._held = text[at:start] + self._begun_line(text[start:].lstrip(" \t"))
             return len(text)
-        line = text[at:end].strip()
+        line = text[start:end].strip()
         if len(line) >= len(self._fence) and not line.strip(self._fence[0]):
             self._fence = ""
             self._at_line_start = True
         return end
+
+    def _line_start(self, text: str, at: int) -> int | None:
+        """Where the line that begins at `at` goes on behind the marks of the block's quotes, which may not all be here
+        yet; None if it lacks one."""
+        for _ in range(self._quotes):
+            mark = _QUOTE_MARK.match(text, at)
+            if mark is None:
+                return len(text) if _QUOTE_BEGUN.match(text, at) else None
+            at = mark.end()
+        return at
 
     def _begun_line(self, line: str) -> str:
         """What must be held of a line of code to tell later whether it ends the block."""

@@ -76,11 +76,18 @@ class TextReader:
         return [*self._utterances([self._segmenter.cut(length)])]
 
     def flush(self) -> list[Item]:
-        """Returns all that is left, as if the text ended here. Raises InvalidInput for an element that is open."""
+        """Returns all that is left, as if the text ended here. SSML elements stay open. Raises InvalidInput for one
+        that is spoken as a whole: sub, say-as, phoneme."""
         rest = self._code_and_pauses(self._markup.flush())
         if self._code_blocks is not None and self._pause_tags is not None:
             rest += self._pause_tags.feed(self._code_blocks.flush()) + self._pause_tags.flush()
         return [*self._items(rest), *self._utterances(self._segmenter.flush())]
+
+    def end(self) -> list[Item]:
+        """Returns all that is left of a complete text. Raises InvalidInput for an SSML element that is open."""
+        items = self.flush()
+        self._markup.end()
+        return items
 
     def reset(self) -> None:
         """Forget the text fed so far."""

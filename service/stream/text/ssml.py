@@ -89,11 +89,19 @@ class SsmlReader:
             )
         return ""
 
-    def end(self) -> str:
-        """The text ends here, or is flushed. Returns what was held back."""
-        if not self._collecting:
-            return ""
-        return self._fault(f"<{self._open[-1].name}> is not closed", "close it before the text ends", self._close)
+    def flush(self) -> str:
+        """Returns what was held back. The other elements that are open stay so. Raises InvalidInput for one with
+        content, which cannot be spoken in part."""
+        return self._unclosed(self._close) if self._collecting else ""
+
+    def end(self) -> None:
+        """The text is complete. Raises InvalidInput for an element that is open."""
+        if self._open:
+            self._unclosed()
+
+    def _unclosed(self, instead: object = None) -> str:
+        name = self._open[-1].name
+        return self._fault(f"<{name}> is not closed", f"</{name}> before the text ends", instead)
 
     def tag(self, name: str, attributes: str, *, is_end: bool, is_empty: bool) -> str:
         """Returns what a tag becomes. Raises InvalidInput with reason SSML_INVALID or SSML_UNSUPPORTED."""

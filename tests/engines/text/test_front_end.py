@@ -111,8 +111,29 @@ def test_emoji_are_named_by_option() -> None:
     assert named.read("Great 🎉!").spoken == "Great party popper!"
     assert named.read("I ❤️ you").spoken == "I black heart you"
     assert named.read("👩‍👩‍👧 ok").spoken == "woman ok"
-    assert named.read("🇬🇧").spoken == "flag of G B"
+    assert named.read("👍🏽 ℹ️").spoken == "thumbs up sign information source"
+    assert named.read("Press 3️⃣ or *️⃣").spoken == "Press keycap three or keycap star"
     assert clean(FRONT_END.read("Great 🎉!").spoken) == "Great!"
+
+
+@pytest.mark.parametrize(
+    ("flag", "spoken"),
+    {
+        "🇬🇧": "flag of the United Kingdom",
+        "🇯🇵🇧🇷": "flag of Japan flag of Brazil",
+        "🇪🇺": "flag of the European Union",
+        "🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f": "flag of England",
+        "🏳️‍🌈": "rainbow flag",
+        "🏴‍☠️": "pirate flag",
+    }.items(),
+)
+def test_flags_are_named_by_option(flag: str, spoken: str) -> None:
+    assert " ".join(FrontEnd(name_emoji=True).read(flag).spoken.split()) == spoken
+    assert clean(flag) == ""
+
+
+def test_two_letters_that_are_no_flag_are_not_spoken() -> None:
+    assert clean(FrontEnd(name_emoji=True).read("Go 🇽🇽 on").spoken).split() == ["Go", "on"]
 
 
 def test_a_terminals_control_sequences_are_not_read() -> None:

@@ -104,8 +104,12 @@ async def test_a_dictionary_may_be_an_object_or_a_list():
         spoken = (await client.post(SPEECH, json=request | {"input": "Run engine ex."})).content
         entry = {"word": "nginx", "respelling": "engine ex", "case_sensitive": True}
         for dictionary in ({"nginx": "engine ex"}, [entry]):
-            assert (await client.post(SPEECH, json=request | {"dictionary": dictionary})).content == spoken
-        assert (await client.post(SPEECH, json=request)).content != spoken
+            answer = await client.post(SPEECH, json=request | {"dictionary": dictionary})
+            assert answer.content == spoken
+            assert answer.headers["x-mynah-dictionary-entries"] == "1"
+        without = await client.post(SPEECH, json=request)
+        assert without.content != spoken
+        assert "x-mynah-dictionary-entries" not in without.headers
 
 
 @pytest.mark.parametrize(
@@ -150,6 +154,7 @@ async def test_a_dictionary_may_be_an_object_or_a_list():
         ({"dictionary": {f"w{n}": "a" for n in range(1001)}}, "dictionary", "DICTIONARY_TOO_LONG"),
         ({"markup": "ssml", "input": "<emphasis>a</emphasis>"}, "input", "SSML_UNSUPPORTED"),
         ({"markup": "ssml", "input": "<sub alias='a'>b"}, "input", "SSML_INVALID"),
+        ({"markup": "ssml", "input": "<speak>One sentence. And one that goes on"}, "input", "SSML_INVALID"),
     ],
 )
 async def test_invalid_fields_are_rejected_by_their_name_in_the_body(change: dict[str, Any], param: str, reason: str):

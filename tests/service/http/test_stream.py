@@ -37,13 +37,18 @@ async def test_a_stream_in_the_order_of_the_contract():
 
 async def test_opened_has_every_default():
     async with http_serving() as (at, _), socket(at) as stream:
-        settings = {"audio_format": "AUDIO_FORMAT_OGG_OPUS", "sampling": {"seed": "9007199254740993"}}
+        settings = {
+            "audio_format": "AUDIO_FORMAT_OGG_OPUS",
+            "sampling": {"seed": "9007199254740993"},
+            "text": {"dictionary": [{"word": "nginx", "respelling": "engine ex"}]},
+        }
         await stream.send(open={"settings": settings})
         opened = (await stream.receive())["opened"]
         assert opened["settings"]["audio_format"] == "AUDIO_FORMAT_OGG_OPUS"
         assert opened["settings"]["sample_rate_hz"] == 24_000
         assert opened["settings"]["sampling"]["seed"] == "9007199254740993"
         assert opened["limits"]["max_open_stream_count"] == 4
+        assert opened["dictionary_entry_count"] == 1
         assert opened["stream_id"] == stream.connection.response.headers["x-request-id"]
 
 

@@ -26,7 +26,7 @@ PIECES = (
     "[", "]", "`a`", " 5 p.m. ", "e.g. ", "5", "km", " ", "<break time='1s'/>", "<break", "/>", "<sub alias='x y'>",
     "</sub>", "<s>", "</s>", "<p>", "</p>", "<mark name='m'/>", "<speak>", "</speak>", "</say-as>", "&amp;", "<",
     "<say-as interpret-as='digits'>", "a < b", "🎉", "<emphasis>", "<b>", "word ", "One. Two.", "\U000f0001",
-    "\U000f8001", "~~~~~~\n", "~~",
+    "\U000f8001", "~~~~~~\n", "~~", "> ", ">", "- ", "1. ",
 )  # fmt: skip
 
 
@@ -38,7 +38,7 @@ def reader(chosen: TextSettings, max_chars: int = 250, max_tokens: int = 1000) -
 def read(text: str, chosen: TextSettings = ON, size: int = 10**6, **limits: int) -> list[Item]:
     of = reader(chosen, **limits)
     items = [item for i in range(0, len(text), size) for item in of.feed(text[i : i + size])]
-    return [*items, *of.flush()]
+    return [*items, *of.end()]
 
 
 def shown(items: list[Item]) -> list[Any]:
@@ -128,6 +128,34 @@ def test_code_between_tildes_is_not_spoken(size: int) -> None:
     assert shown(read("~~~~\n~~~\n~~~~\nAbout ~5 of them.", ON, size)) == ["About five of them."]
 
 
+@pytest.mark.parametrize("size", [1, 3, 10**6])
+@pytest.mark.parametrize(
+    ("text", "spoken"),
+    [
+        ("Look:\n> ```py\n> code. Here\n> ```\n> After it.", ["Look:", "After it."]),
+        ("> > ```\n> > code\n> left it.", ["left it."]),
+        ("> ```\n> code\nleft it.", ["left it."]),
+        ("```\n> ```\nstill code\n```\nAfter it.", ["After it."]),
+        ("- a\n- ```\n  code\n  ```\n- b", ["a", "b"]),
+        ("1. ~~~\ncode\n~~~\n2. Then.", ["two, Then."]),
+        ("- > ```\n  > code\n  > ```\n  > said.", ["said."]),
+        ("12 apples\n> 5 pears", ["twelve apples\nfive pears"]),
+    ],
+)
+def test_code_in_quotes_and_lists_is_not_spoken(text: str, spoken: list[str], size: int) -> None:
+    assert [each.strip() for each in shown(read(text, ON, size))] == [each.strip() for each in spoken]
+
+
+def test_items_of_a_list_in_a_quote_are_segments() -> None:
+    assert shown(read("> - One thing\n> - Another\n> 1. third\n> > # Head\n> and\n> more", ON, 2)) == [
+        "One thing",
+        "Another",
+        "one, third",
+        "Head",
+        "and\nmore",
+    ]
+
+
 def test_a_line_of_tildes_takes_nothing_with_it() -> None:
     assert shown(read("Title\n~~~~~~\nBody text.", ON, 3))[-1].endswith("Body text.")
 
@@ -202,7 +230,11 @@ def test_a_substitution_is_written_as_the_text_had_it() -> None:
         ("<break time='11s'/>", "SSML_INVALID", "at most 10 s"),
         ("<break time='soon'/>", "SSML_INVALID", "soon"),
         ("<s>a</p>", "SSML_INVALID", "</p>"),
-        ("<sub alias='a'>b", "SSML_INVALID", "not closed"),
+        ("<sub alias='a'>b", "SSML_INVALID", "<sub> is not closed"),
+        ("<speak>a", "SSML_INVALID", "<speak> is not closed; expected is </speak> before the text ends"),
+        ("<speak>a <prosody rate='slow'>b", "SSML_INVALID", "<prosody> is not closed"),
+        ("<p>a", "SSML_INVALID", "<p> is not closed"),
+        ("<s>a. b.", "SSML_INVALID", "<s> is not closed"),
         ("<sub alias='a'>b<break/></sub>", "SSML_INVALID", "stands inside"),
         ("<sub alias='a'>" + "b" * 501 + "</sub>", "SSML_INVALID", "more than 500"),
         ("<s>" * 33, "SSML_INVALID", "nested"),
@@ -251,6 +283,23 @@ def test_a_stream_obeys_the_rate_of_prosody() -> None:
     text = "One. <prosody rate='slow'>Two.</prosody> Three."
     speeds = [item.speed for item in read(text, SSML) if isinstance(item, Utterance)]
     assert speeds == [1.0, 0.75, 1.0]
+
+
+def test_a_flush_leaves_elements_open() -> None:
+    of = reader(SSML)
+    first = [*of.feed("<speak><prosody rate='slow'>One"), *of.flush()]
+    second = [*of.feed(" two</prosody></speak>"), *of.end()]
+    assert [(item.reading.spoken, item.speed) for item in (*first, *second) if isinstance(item, Utterance)] == [
+        ("One", 0.75),
+        ("two", 0.75),
+    ]
+
+
+def test_a_reset_text_has_no_open_element() -> None:
+    of = reader(SSML)
+    of.feed("<speak>One")
+    of.reset()
+    assert shown([*of.feed("two"), *of.end()]) == ["two"]
 
 
 def test_private_characters_of_a_client_are_dropped() -> None:
