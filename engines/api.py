@@ -49,7 +49,8 @@ class EngineInfo:
     stream then needs, in seconds of computing per second of audio; None if it was not measured.
     `sampling` has the model's defaults: they hold where a client does not choose. `guidance`: whether the model can be
     guided, by `Sampling.cfg_weight`; `has_exaggeration` and `has_min_p` say the same of these fields. `languages` are
-    the languages that it speaks, by their ISO 639-1 codes; empty: English alone, without a choice.
+    the languages that it speaks, by their ISO 639-1 codes; empty: English alone, without a choice. `missing_languages`
+    are (language, package or file) of those among them that cannot be spoken here, because that is missing.
     """
 
     model: str
@@ -76,6 +77,13 @@ class EngineInfo:
     has_exaggeration: bool = False
     has_min_p: bool = False
     languages: tuple[str, ...] = ()
+    missing_languages: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def languages_here(self) -> tuple[str, ...]:
+        """`languages` without those that cannot be spoken here."""
+        missing = dict(self.missing_languages)
+        return tuple(code for code in self.languages if code not in missing)
 
     @property
     def default_language(self) -> str:
@@ -278,7 +286,8 @@ class SpeechStream(Protocol):
 
         Raises InvalidInput before the first event: with reason TEXT_EMPTY if the text holds nothing to speak,
         SCRIPT_UNSUPPORTED if its letters are all of scripts that the model does not speak, or if it is too long.
-        Raises EngineFailure at any point. Closing the generator early cancels the segment and the prepared one, and
+        Raises TimeLimitExceeded before the first event if the language's front end does not read the text in time, and
+        EngineFailure at any point. Closing the generator early cancels the segment and the prepared one, and
         frees their resources before it returns.
         """
         ...
@@ -342,7 +351,8 @@ class Engine(Protocol):
     async def load_language(self, language: str) -> None:
         """Load what a language of `info.languages` needs, so that no segment waits for it.
 
-        Raises InvalidInput with reason LANGUAGE_PACKAGE_MISSING if something that it needs is not here.
+        Raises InvalidInput with reason LANGUAGE_PACKAGE_MISSING if something that it needs is not here,
+        TimeLimitExceeded with reason LANGUAGE_TIMEOUT if it does not load in time.
         """
 
     async def open(self, voice: Voice, sampling: Sampling) -> SpeechStream:

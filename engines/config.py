@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engines.errors import InvalidInput
+from engines.errors import InvalidInput, quoted
 from engines.model_spec import SPEECH_VOCAB
 
 SCHEDULE_NAMES = ("lowest_latency", "balanced", "throughput", "crowd")  # see s3gen/streaming/schedule.py
@@ -47,9 +47,9 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.schedule and self.schedule not in STREAM_SCHEDULES:
             allowed = ", ".join(STREAM_SCHEDULES)
-            message = f"sampling.schedule is {self.schedule!r}; it must be one of {allowed}."
+            message = f"sampling.schedule is {quoted(self.schedule)}; it must be one of {allowed}."
             raise InvalidInput(
-                "sampling.schedule", message, "SCHEDULE_UNKNOWN", value=repr(self.schedule), allowed=allowed
+                "sampling.schedule", message, "SCHEDULE_UNKNOWN", value=quoted(self.schedule), allowed=allowed
             )
         _check("temperature", self.temperature, 0.0, 5.0)
         _check("top_k", self.top_k, 0, SPEECH_VOCAB)

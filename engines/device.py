@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from engines.api import DeviceMemory
-from engines.errors import InvalidInput
+from engines.errors import InvalidInput, quoted
 
 
 def resolve_device(name: str) -> str:
@@ -39,7 +39,7 @@ def resolve_device(name: str) -> str:
 
 def _unknown_device(name: str) -> InvalidInput:
     allowed = "auto, cpu, cuda or cuda:N"
-    message = f"device is {name!r}; it must be {allowed}."
+    message = f"device is {quoted(name)}; it must be {allowed}."
     return InvalidInput("device", message, "DEVICE_UNKNOWN", value=repr(name), allowed=allowed)
 
 

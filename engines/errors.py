@@ -31,8 +31,8 @@ class InvalidInput(EngineError):
         allowed ones for programs that show them in words of their own.
         """
         super().__init__(message)
-        self.field = field
-        self.value = _shown(value)
+        self.field = shown(field)
+        self.value = shown(value)
         self.allowed = allowed
         self.reason = reason or self.reason
 
@@ -48,9 +48,18 @@ def unsupported(name: str, value: str, where: str, allowed: str) -> InvalidInput
     return InvalidInput(name, message, f"{name.upper()}_UNSUPPORTED", value=repr(value), allowed=allowed)
 
 
-def _shown(value: object) -> str:
-    shown = str(value)
-    return shown if len(shown) <= 80 else shown[:77] + "..."
+_MAX_SHOWN_CHARS = 80  # of what a client sent; more would hide what the error says
+
+
+def shown(value: object) -> str:
+    """Returns a value as an error repeats it: as text, the end of a long one cut off."""
+    text = str(value)
+    return text if len(text) <= _MAX_SHOWN_CHARS else text[: _MAX_SHOWN_CHARS - 3] + "..."
+
+
+def quoted(text: str) -> str:
+    """Returns a name that a client gave as an error repeats it: in quotes, the end of a long one cut off."""
+    return repr(text if len(text) <= _MAX_SHOWN_CHARS - 2 else text[: _MAX_SHOWN_CHARS - 5] + "...")
 
 
 class CheckpointError(EngineError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -57,8 +58,8 @@ from engines.t3.decoder import DecoderLimits
 from engines.t3.family import Family, family_of
 from engines.t3.gpu.net import open_static_net
 from engines.t3.guidance import check_guidance, with_environments_weight
+from engines.t3.load import check_weights, load_net
 from engines.t3.load import expected_tensors as expected_t3_tensors
-from engines.t3.load import load_net
 from engines.t3.local_backend import LocalT3Backend
 from engines.t3.net import Net
 from engines.t3.vllm import backend
@@ -78,6 +79,11 @@ _T3_DTYPES_OF = {
     "vllm": DTYPES,
 }
 _CALLS_TAPS = ("torch", "torch-int8")  # nets whose steps can be observed; beside the others a net of its own is run
+# modules of backends and runtimes whose packages may be missing
+_NEEDS_PACKAGES = {
+    ("t3", "onnx"): "engines.t3.onnx.export",
+    ("s3gen", "onnx"): "engines.s3gen.runtimes.onnx",
+}
 # tried if T3 is chosen automatically and the one before does not start
 _T3_FALLBACK = {"vllm": "torch_graphs", "torch_graphs": "torch"}
 _LLAMA_FALLBACK = {"vllm": "torch"}
@@ -89,22 +95,16 @@ def build_engine(
     """Build the engine that `config` describes. Raises the errors of `engines.load`."""
     _check_choices(config)
     shared = shared or SharedDevice([config])
-    shared.check()
+    shared.check(partial(_check_model, shared=shared))
     hub = HuggingFaceHub((config.cache_dir or default_cache_dir()) / "hub")
     if (folder := find_published(config.model, hub)) is not None:
         from engines.published.engine import build_published_engine  # needs ONNX, as it alone does
 
         return build_published_engine(config, folder, observer)
-    device = resolve_device(config.device)
     use_threads(config.threads)
-    checkpoint = open_checkpoint(config.model, cache_dir=config.cache_dir, seed=config.weights_seed, device=device)
+    config, published, checkpoint, device = _opened(config, shared)
     family = family_of(checkpoint.spec.t3)
     sampling = _defaults(family, beside_guided=shared.guided)
-    config = _for_family(shared.without_vllm(config, device, guided=family.guided), checkpoint, device)
-    published, checkpoint = checkpoint, with_steps(checkpoint, config.s3gen_steps)
-    check_decode(checkpoint, config.decode, device, host_memory_bytes())
-    verify(checkpoint, tensor_tables(checkpoint))
-    check_finite(checkpoint.voice_encoder_path)  # used at the first upload only; damage in the others is heard at once
     health, exclusive = Health(), Exclusive()
     watch = DeviceWatch(health.lose)
     if device != "cpu":
@@ -169,6 +169,7 @@ def build_engine(
         family.end.silence_tokens,
         encoder.load_language,
         Continuity() if isinstance(t3, LocalT3Backend) and not family.guided else None,
+        encoder.slow_languages,
     )
     info = EngineInfo(
         model=checkpoint.spec.name,
@@ -195,12 +196,53 @@ def build_engine(
         has_exaggeration=family.guided,
         has_min_p=family.guided,
         languages=checkpoint.spec.languages,
+        missing_languages=encoder.missing_languages,
         continuity=stages.continuity is not None,
     )
     memory, others = partial(device_memory, device), load_others(checkpoint.other_voice_paths)
     builder = _QuietBuilder(VoiceBuilder(checkpoint), exclusive)
     streams = shared.active_streams
     return Pipeline(info, stages, builder, default_voice, health, memory, others, watch.close, streams)
+
+
+def _opened(config: EngineConfig, shared: SharedDevice) -> tuple[EngineConfig, Checkpoint, Checkpoint, str]:
+    """The options for a model's family, its checkpoint as published and with the steps of S3Gen, and the device.
+
+    Raises CheckpointError and InvalidInput as far as options and the heads of files tell that it cannot be built.
+    """
+    device = resolve_device(config.device)
+    published = open_checkpoint(config.model, cache_dir=config.cache_dir, seed=config.weights_seed, device=device)
+    guided = family_of(published.spec.t3).guided
+    config = _for_family(shared.without_vllm(config, device, guided=guided), published, device)
+    checkpoint = with_steps(published, config.s3gen_steps)
+    check_decode(checkpoint, config.decode, device, host_memory_bytes())
+    verify(checkpoint, tensor_tables(checkpoint))
+    check_finite(checkpoint.voice_encoder_path)  # used at the first upload only; damage in the others is heard at once
+    return config, published, checkpoint, device
+
+
+def _check_model(config: EngineConfig, *, shared: SharedDevice) -> str:
+    """Check all of a model that is quickly checked, before the first of several is built. Returns the model's own name.
+
+    Raises as build_engine, and ModuleNotFoundError for a package that an option needs.
+    """
+    _check_choices(config)
+    hub = HuggingFaceHub((config.cache_dir or default_cache_dir()) / "hub")
+    if (folder := find_published(config.model, hub)) is not None:
+        from engines.published.engine import check_published
+
+        return check_published(config, folder)
+    config, _, checkpoint, device = _opened(config, shared)
+    t3 = _t3_name(config, device)
+    if t3 == "torch":
+        _t3_weights(config, device)
+    for module in {_NEEDS_PACKAGES.get(("t3", t3)), _NEEDS_PACKAGES.get(("s3gen", config.s3gen))} - {None}:
+        importlib.import_module(str(module))
+    check_weights(checkpoint, config.lora)
+    _encoder(checkpoint, config.max_text_chars_per_segment)
+    if checkpoint.conds_path:
+        load_builtin(checkpoint.conds_path)
+    return checkpoint.spec.name
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,7 @@ class Abilities:
     has_exaggeration: bool = False
     has_min_p: bool = False
     languages: tuple[str, ...] = ()
+    missing_languages: tuple[tuple[str, str], ...] = ()
 
 
 # as of Chatterbox Multilingual

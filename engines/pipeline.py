@@ -6,7 +6,6 @@ Read `PipelineStream.speak` first.
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -43,8 +42,10 @@ from engines.s3gen.streaming.schedule import OFFLINE, SCHEDULES, STREAM_SCHEDULE
 from engines.s3gen.streaming.segment_decoder import SegmentDecoder
 from engines.s3gen.streaming.window_queue import OFFLINE_DEADLINE_S, Decoded
 from engines.s3gen.streaming.windows import Wait, Window
+from engines.segment_reader import SegmentReader, SegmentText
 from engines.segment_stats import SegmentStatsRecorder
 from engines.t3.backend import T3Backend, T3Request
+from engines.text.languages.workers import WORKERS, LanguageWorkers
 from engines.text.reading import Reading
 from engines.time_scale import TimeScale
 from engines.voice import Voice
@@ -95,6 +96,17 @@ class Stages:
     silence_tokens: int = SILENCE_TAIL_TOKENS  # that T3 closes every segment with
     load_language: Callable[[str], None] = lambda _: None  # slow, for a thread
     continuity: Continuity | None = None  # None: no segment asks for it
+    slow_languages: frozenset[str] = frozenset()  # whose texts are read off the event loop
+    languages: LanguageWorkers = WORKERS
+
+    def read(self, segment: Segment) -> SegmentText:
+        """Returns what T3 gets of a segment's text. Slow in `slow_languages`. Raises InvalidInput."""
+        language = (segment.language,) if segment.language else ()
+        text_tokens = self.encode_text(segment.text, *language)
+        words = None
+        if (segment.word_times or segment.word_guard) and self.aligner is not None:
+            words = self.words_of(segment.reading or Reading(segment.text, segment.text), *language)
+        return SegmentText(text_tokens, self.runaway_tokens(segment.text, *language), words)
 
 
 class Pipeline:
@@ -131,7 +143,6 @@ class Pipeline:
         self._streams: set[PipelineStream] = set()
         self._active_streams = ActiveStreams() if active_streams is None else active_streams
         self._loaded_languages: set[str] = set()
-        self._loading_languages: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # one may fetch its net
 
     @property
     def open_streams(self) -> int:
@@ -158,12 +169,14 @@ class Pipeline:
         return schedule_for(own, len(voice.s3gen_prompt_tokens), load).name
 
     async def load_language(self, language: str) -> None:
-        if language in self._loaded_languages:
-            return
-        async with self._loading_languages[language]:
-            if language not in self._loaded_languages:
-                await asyncio.to_thread(self.stages.load_language, language)
-                self._loaded_languages.add(language)
+        if language not in self._loaded_languages:
+            await self.stages.languages.load(language, self._load_once, language)
+
+    def _load_once(self, language: str) -> None:
+        """In the language's thread."""
+        if language not in self._loaded_languages:
+            self.stages.load_language(language)
+            self._loaded_languages.add(language)
 
     async def open(self, voice: Voice, sampling: Sampling) -> PipelineStream:
         stages = self.stages
@@ -222,6 +235,7 @@ class PipelineStream:
         prompt_tokens = len(voice.s3gen_prompt_tokens)
         pacer = StreamPacer(self._playback, active_streams, stages.s3gen.forecast, stages.schedule, prompt_tokens)
         self._pacer = None if sampling.repeatable else pacer
+        self._reader = SegmentReader(stages.read, stages.slow_languages, stages.languages)
         self._position_samples = 0
         self._current: _Utterance | None = None
         self._prepared: _Utterance | None = None
@@ -232,17 +246,22 @@ class PipelineStream:
         self._has_listener = stages.schedule is not OFFLINE
 
     def prepare(self, segment: Segment) -> None:
-        """Start T3 on `segment` as soon as it has finished the one being spoken."""
+        """Start T3 on `segment` as soon as it has finished the one being spoken, and the text has been read."""
         self._to_prepare = segment
+        if self._prepared is None:
+            self._reader.announce(segment, self._start_if_free)
+        self._start_if_free()
+
+    def _start_if_free(self) -> None:
         if self._current is None or self._current.ended:
             self._start_prepared()
 
     async def speak(self, segment: Segment) -> AsyncGenerator[Event, None]:
         self.has_spoken = True
+        recorder = SegmentStatsRecorder(self._playback, asyncio.get_running_loop().time)
         utterance = await self._take(segment)
         utterance.plan.speed = segment.speed
         time_scale = TimeScale(segment.speed)
-        recorder = SegmentStatsRecorder(self._playback, asyncio.get_running_loop().time)
         try:
             yield SegmentStarted(segment, utterance.text_tokens)
             self._note_listener()
@@ -299,13 +318,13 @@ class PipelineStream:
     async def _drop_all(self) -> None:
         dropped = [utterance for utterance in (self._current, self._prepared) if utterance is not None]
         self._current = self._prepared = self._to_prepare = None
+        self._reader.drop()
         for utterance in dropped:
             await utterance.cancel()
 
     async def _take(self, segment: Segment) -> _Utterance:
         """Make `segment` the current one; it may have been prefetched."""
-        if self._closed:
-            raise EngineFailure("The stream was closed.")
+        self._check_open()
         prepared, self._prepared, self._to_prepare = self._prepared, None, None
         if prepared is not None and not (
             prepared.segment == replace(segment, speed=prepared.segment.speed)
@@ -315,39 +334,58 @@ class PipelineStream:
             prepared = None
         if prepared is not None:
             prepared.promote()
-        self._current = prepared or self._begin(segment)
+            self._current = prepared
+            return prepared
+        text = await self._reader.read(segment)
+        self._check_open()
+        self._current = self._begin(segment, text)
         return self._current
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EngineFailure("The stream was closed.")
 
     async def _redraw(self, faulty: _Utterance, speed: float) -> _Utterance:
         """The same segment drawn again, by a seed that follows from the stream's."""
         await faulty.cancel()
-        self._current = self._begin(faulty.segment, tries=faulty.tries + 1, fault=faulty.fault)
+        self._current = self._begin(faulty.segment, faulty.text, tries=faulty.tries + 1, fault=faulty.fault)
         self._current.plan.speed = speed
         return self._current
 
     def _begin(
-        self, segment: Segment, *, made_ahead: bool = False, tries: int = 0, fault: Fault | None = None
+        self,
+        segment: Segment,
+        text: SegmentText,
+        *,
+        made_ahead: bool = False,
+        tries: int = 0,
+        fault: Fault | None = None,
     ) -> _Utterance:
         """`tries`: draws of the segment that were dropped, the last for `fault`."""
         seed = segment_seed(self._sampling.seed, segment.index)
         for number in range(tries):
             seed = segment_seed(seed, number)
         sampling = replace(self._sampling, seed=seed)
-        language = (segment.language,) if segment.language else ()
-        text_tokens = self.stages.encode_text(segment.text, *language)
-        runaway_tokens = self.stages.runaway_tokens(segment.text, *language)
-        request = T3Request(text_tokens, self._voice, sampling, made_ahead, runaway_tokens)
+        request = T3Request(text.text_tokens, self._voice, sampling, made_ahead, text.runaway_tokens)
         ahead_of = self._current if made_ahead else None
         before = self._before if ahead_of is None else tuple(ahead_of.decoder.speech_tokens)
         context = self._context(segment, before)
         request = replace(request, context=context[0])
         words = None
-        if (segment.word_times or segment.word_guard) and self.stages.aligner is not None:
+        if text.words is not None and self.stages.aligner is not None:
             request, source = self.stages.aligner.start(request, guarded=segment.word_guard)
-            spoken = self.stages.words_of(segment.reading or Reading(segment.text, segment.text), *language)
-            words = SegmentWords(spoken, len(text_tokens), source, guarded=segment.word_guard)
+            words = SegmentWords(text.words, len(text.text_tokens), source, guarded=segment.word_guard)
         return _Utterance(
-            self.stages, segment, request, self._pacer, self._start_prepared, words, context, tries=tries, fault=fault
+            self.stages,
+            segment,
+            text,
+            request,
+            self._pacer,
+            self._start_prepared,
+            words,
+            context,
+            tries=tries,
+            fault=fault,
         )
 
     def _context(self, segment: Segment, before: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -358,11 +396,14 @@ class PipelineStream:
         return continuity.t3_context(before, len(self._voice.t3_prompt_tokens)), continuity.s3gen_context(before)
 
     def _start_prepared(self) -> None:
-        segment, self._to_prepare = self._to_prepare, None
-        if segment is None or self._prepared is not None:
+        segment = self._to_prepare
+        if self._prepared is None and (segment is None or not self._reader.is_ready(segment)):
+            return
+        self._to_prepare = None
+        if self._prepared is not None or segment is None:
             return
         with suppress(InvalidInput):  # speak() will raise it to the caller
-            self._prepared = self._begin(segment, made_ahead=True)
+            self._prepared = self._begin(segment, self._reader.take(segment), made_ahead=True)
 
     def _note_listener(self) -> None:
         if self._has_listener:
@@ -383,6 +424,7 @@ class _Utterance:
         self,
         stages: Stages,
         segment: Segment,
+        text: SegmentText,
         request: T3Request,
         pacer: StreamPacer | None,
         on_ended: Callable[[], None],
@@ -399,8 +441,8 @@ class _Utterance:
         self._finding: Finding | None = None  # in this draw
         self._cut_tokens: int | None = None  # at which the speech is stopped; not done yet
         self._paced = pacer is not None
-        self.segment = segment
-        self.text_tokens = len(request.text_tokens)
+        self.segment, self.text = segment, text
+        self.text_tokens = len(text.text_tokens)
         self._progress = TokenProgress()
         self.decoder = SegmentDecoder(request.voice, request.sampling.seed, self._progress.speech_tokens, continues[1])
         self.continues = continues

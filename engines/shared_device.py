@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engines.config import EngineConfig
-from engines.errors import InvalidInput, unsupported
+from engines.errors import EngineError, InvalidInput, unsupported
 from engines.model_spec import ModelSpec
 from engines.playback import ActiveStreams
 
@@ -30,9 +30,11 @@ _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 class SharedDevice:
     """The device of the engines of one process, which are loaded one after the other."""
 
-    def __init__(self, configs: Sequence[EngineConfig]) -> None:
-        """`configs`: of all engines; they differ in their models alone."""
+    def __init__(self, configs: Sequence[EngineConfig], names: Sequence[str] = ()) -> None:
+        """`configs`: of all engines; they differ in their models alone. `names`: those by which the models are called,
+        empty for a model's own; without `names` they are called by none."""
         self._configs = configs
+        self._names = names
         self._checked = len(configs) < 2  # one model checks its own memory
         self._s3gen: dict[Hashable, S3Gen] = {}
         self.active_streams = ActiveStreams()  # of all engines
@@ -42,19 +44,37 @@ class SharedDevice:
     def several(self) -> bool:
         return len(self._configs) > 1
 
-    def check(self) -> None:
-        """Sums the models' memory, once. Raises InvalidInput with the sum if the device has less, CheckpointError."""
+    def check(self, check_model: Callable[[EngineConfig], str]) -> None:
+        """Checks all models of several, once, before the first is built: each by `check_model`, which returns its name,
+        those that no hub is asked for first; then their names, and the sum of their memory.
+
+        Raises what `check_model` raises, its message with the model's number and option before it, and InvalidInput for
+        two models of one name or for a device with less memory than the sum.
+        """
         if self._checked:
             return
+        self._check_each(check_model)
         from engines.device import device_memory, host_memory_bytes, resolve_device
 
         device = resolve_device(self._configs[0].device)
         memory = device_memory(device)
         parts: dict[str, int] = {} if memory is None else {"CUDA context": _context_bytes()}
         for number, config in enumerate(self._configs, 1):
-            parts |= self._parts_of(config, f"model {number} ({config.model})", device)
+            parts |= self._parts_of(config, _named(number, config), device)
         check_sum(parts, host_memory_bytes() if memory is None else memory.total_bytes, on_gpu=memory is not None)
         self._checked = True
+
+    def _check_each(self, check_model: Callable[[EngineConfig], str]) -> None:
+        from engines.checkpoints.checkpoint import needs_hub
+
+        own_names: dict[int, str] = {}
+        for number, config in sorted(enumerate(self._configs, 1), key=lambda each: needs_hub(each[1].model)):
+            try:
+                own_names[number] = check_model(config)
+            except EngineError as error:
+                error.args = (f"{_named(number, config)}: {error}",)
+                raise
+        check_names([given or own_names[number] for number, given in enumerate(self._names, 1)])
 
     def _parts_of(self, config: EngineConfig, name: str, device: str) -> dict[str, int]:
         from engines.checkpoints.checkpoint import default_cache_dir, open_checkpoint
@@ -93,6 +113,19 @@ class SharedDevice:
             return chosen, batcher.shared()
         self._s3gen[key] = made = make()
         return made
+
+
+def _named(number: int, config: EngineConfig) -> str:
+    return f"model {number} ({config.model})"
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raises InvalidInput if two models have one name."""
+    for name in names:
+        if names.count(name) > 1:
+            allowed = "names that differ, such as other=MODEL"
+            message = f"model is given twice as {name!r}: give one of them another name, such as {name}-2=MODEL."
+            raise InvalidInput("model", message, "MODEL_NAME_TAKEN", value=name, allowed=allowed)
 
 
 def check_sum(parts: Mapping[str, int], available_bytes: int, *, on_gpu: bool) -> None:

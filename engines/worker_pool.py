@@ -53,13 +53,17 @@ class WorkerPool:
         Raises what the function raises, and TimeLimitExceeded if it has not returned within the time limit, the wait
         for a thread included, or if too many calls wait. The function itself cannot be interrupted.
         """
-        return await asyncio.wrap_future(self._submit(partial(function, *args, **kwargs)))
+        return await self.run_within(self.time_limit_s, function, *args, **kwargs)
+
+    async def run_within(self, time_limit_s: float, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """As `run`, with a time limit of its own."""
+        return await asyncio.wrap_future(self._submit(partial(function, *args, **kwargs), time_limit_s))
 
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Block until a call has ended. Raises as `run`."""
-        return self._submit(partial(function, *args, **kwargs)).result()
+        return self._submit(partial(function, *args, **kwargs), self.time_limit_s).result()
 
-    def _submit(self, work: Callable[[], T]) -> Future[T]:
+    def _submit(self, work: Callable[[], T], time_limit_s: float) -> Future[T]:
         outcome: Future[T] = Future()
         with self._lock:
             if self._unfinished >= self._workers + self._max_waiting:
@@ -70,8 +74,8 @@ class WorkerPool:
                 self._threads += 1
                 name = f"{self._name}-{self._threads}"
                 threading.Thread(target=self._serve, name=name, daemon=True).start()
-        late = self._late(f"it took more than {self.time_limit_s:g} s")
-        _TIME_LIMITS.add(time.monotonic() + self.time_limit_s, outcome, late)
+        late = self._late(f"it took more than {time_limit_s:g} s")
+        _TIME_LIMITS.add(time.monotonic() + time_limit_s, outcome, late)
         return outcome
 
     def _serve(self) -> None:

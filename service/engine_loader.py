@@ -15,8 +15,9 @@ from functools import partial
 import engines
 from engines.api import DeviceMemory, Engine, EngineInfo, Limits, Samples, SpeechStream
 from engines.config import EngineConfig, Sampling
-from engines.errors import EngineFailure, InvalidInput
+from engines.errors import EngineFailure
 from engines.health import Health
+from engines.shared_device import check_names
 from engines.voice import Voice
 from engines.wrapper import EngineWrapper
 from service.audio import watermark
@@ -47,7 +48,7 @@ def load_models(config: ServerConfig) -> Models:
     Raises what loading raises, and InvalidInput if two models have one name.
     """
     models = Models([_Named(load(), name) for load, _, name in _loads(config)])
-    _check_names(models.names)
+    check_names(models.names)
     return models
 
 
@@ -60,7 +61,7 @@ def lazy_models(config: ServerConfig) -> LazyModels:
 def _loads(config: ServerConfig) -> list[tuple[Callable[[], Engine], EngineConfig, str]]:
     """What loads each model's engine, its options, and the name that the configuration gives it."""
     configs = config.engine_configs()
-    shared, caches = engines.SharedDevice(configs), dict[int, float]()
+    shared, caches = engines.SharedDevice(configs, config.model_names()), dict[int, float]()
     loads = [partial(load_engine, config, each, shared, caches) for each in configs]
     return list(zip(loads, configs, config.model_names(), strict=True))
 
@@ -207,7 +208,7 @@ class LazyModels(Models):
         """Load, warm up, measure. Raises what loading and warming up raise, and InvalidInput if two models have one
         name."""
         await super().warm_up()
-        _check_names(self.names)
+        check_names(self.names)
         if self._measured:
             capacity = await measure(self._lazy, self.max_streams)
             log.info("capacity: %s", capacity.summary)
@@ -216,11 +217,3 @@ class LazyModels(Models):
             return
         for warning in filter(None, map(overcommitted, self.infos)):
             log.warning("%s", warning)
-
-
-def _check_names(names: Sequence[str]) -> None:
-    for name in names:
-        if names.count(name) > 1:
-            allowed = "names that differ, such as other=MODEL"
-            message = f"model is given twice as {name!r}: give one of them another name, such as {name}-2=MODEL."
-            raise InvalidInput("model", message, "MODEL_NAME_TAKEN", value=name, allowed=allowed)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import errno
 
+from engines.errors import shown
+
 
 class RequestError(Exception):
     """Base. `reason` is the contract's UPPER_SNAKE word; `retry_after_s` is set if the call may succeed later."""
@@ -24,7 +26,7 @@ class RequestError(Exception):
         super().__init__(message)
         self.reason = reason
         self.field = field
-        self.value = str(value)
+        self.value = shown(value)
         self.allowed = allowed
         self.retry_after_s = retry_after_s
 

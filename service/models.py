@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from engines.api import DeviceMemory, Engine, EngineInfo
+from engines.errors import quoted
 from engines.health import Health
 from service.errors import NotFound
 
@@ -80,5 +81,5 @@ class Models:
 def model_not_found(name: str, names: Sequence[str], field: str = "model") -> NotFound:
     """The error for a name that is none of `names`."""
     allowed = ", ".join(names)
-    message = f"There is no model {name!r} on this server; allowed names are {allowed}."
+    message = f"There is no model {quoted(name)} on this server; allowed names are {allowed}."
     return NotFound("MODEL_NOT_FOUND", message, field=field, value=name, allowed=allowed)

@@ -18,6 +18,8 @@ _MESSAGES = {
     "STORAGE_FAILED": "The server cannot reach its storage.",
     "STORE_TIMEOUT": "The server's voice store does not answer.",
     "VOICE_TIMEOUT": "Making the voice took too long.",
+    "LANGUAGE_TIMEOUT": "The server cannot read texts in this language at present.",
+    "LANGUAGE_PACKAGE_MISSING": "This server lacks what it needs to speak this language. Choose another language.",
     "VOICE_OF_ANOTHER_MODEL": "This voice was made with another model. Choose another voice, or make it again here.",
     "VOICE_DAMAGED": "The server's file of this voice is damaged. Choose another voice.",
     "VOICE_NOT_FOUND": "This voice does not exist any more. Choose another one.",

@@ -25,6 +25,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 import mynah
 from mynah import AudioChunk, Flushed, InvalidArgument, MynahError, SegmentDone, SegmentStarted, Words
 from mynah.client.dictionary import parse_dictionary
+from mynah.client.errors import quoted
 from ui.error_messages import PAGE_FAILURE, error_message
 from ui.recordings import Recordings
 from ui.slots import Slots
@@ -264,5 +265,7 @@ def _number(name: str, text: str, kind: type[int] | type[float]) -> int | float:
     except (ValueError, OverflowError):
         allowed = "a whole number" if kind is int else "a number"
         field = name if name == "speed" else f"sampling.{name}"
-        message = f"{field} is {text!r}; it must be {allowed}."
-        raise InvalidArgument(message, reason="NOT_A_NUMBER", field=field, value=repr(text), allowed=allowed) from None
+        message = f"{field} is {quoted(text)}; it must be {allowed}."
+        raise InvalidArgument(
+            message, reason="NOT_A_NUMBER", field=field, value=quoted(text), allowed=allowed
+        ) from None

@@ -155,6 +155,14 @@ def _from_place(model: str, hub: Hub) -> Checkpoint:
     return _from_repository(repository["repository"], repository["revision"], wanted, hub)
 
 
+def needs_hub(model: str) -> bool:
+    """Whether the hub may be asked for a model: it is none of this machine's folders, shipped or random."""
+    name = model.partition("@")[0]
+    place = model.partition(":")[2] if model.partition(":")[0] in MODELS else model
+    on_hub = model == "auto" or name in PUBLISHED or _REPOSITORY.fullmatch(place) is not None
+    return on_hub and not (place and Path(place).expanduser().is_dir())
+
+
 def default_cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
     """$MYNAH_CACHE_DIR, else $XDG_CACHE_HOME/mynah, else ~/.cache/mynah."""
     if named := environ.get("MYNAH_CACHE_DIR"):

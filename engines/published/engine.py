@@ -64,6 +64,14 @@ def build_published_engine(config: EngineConfig, folder: Path, observer: Observe
     return Pipeline(info, stages, builder, default_voice)
 
 
+def check_published(config: EngineConfig, folder: Path) -> str:
+    """Raises as build_published_engine, without reading the weights. Returns the model's name."""
+    _check_choices(config)
+    open_published(folder)
+    TextTokenizer(folder, TURBO.t3.text_vocab)
+    return NAME
+
+
 def _check_choices(config: EngineConfig) -> None:
     """Raises InvalidInput for a choice that the graphs do not support: they run in float32 on ONNX Runtime's CPU
     provider, T3 and S3Gen alike."""

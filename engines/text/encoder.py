@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from engines.errors import unsupported
+from engines.errors import quoted, unsupported
 from engines.model_spec import ModelSpec
 from engines.text.reading import Reading
 from engines.text.speech_bound import max_speech_tokens
@@ -23,6 +23,9 @@ class TextEncoder:
         self._spoken = SpokenText(spec.scripts, tokenizer.tags, speaks_tags=spec.speaks_tags, max_chars=max_chars)
         self.count_tokens = lru_cache(_MEASURED_WORDS)(self._count_tokens)
 
+    slow_languages = frozenset[str]()
+    missing_languages: tuple[tuple[str, str], ...] = ()
+
     @property
     def tags(self) -> tuple[str, ...]:
         """The tags that the model speaks."""
@@ -32,7 +35,7 @@ class TextEncoder:
         """Returns the text tokens of a segment. Raises InvalidInput as SpokenText.prepare: also if the tokenizer has no
         token for any of its words, and for a language, which this model does not let one choose."""
         if language:
-            raise unsupported("language", repr(language), "this model", "none")
+            raise unsupported("language", quoted(language), "this model", "none")
         text_tokens = self._tokenizer.encode(self._spoken.prepare(text))
         if not self._tokenizer.encodes_words(text_tokens):
             raise self._spoken.nothing_to_speak(text)

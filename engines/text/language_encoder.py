@@ -7,10 +7,10 @@ import unicodedata
 from functools import lru_cache, partial
 from pathlib import Path
 
-from engines.errors import InvalidInput
+from engines.errors import InvalidInput, quoted
 from engines.model_spec import ModelSpec
 from engines.text.character_tokenizer import CharacterTokenizer
-from engines.text.languages import ENGLISH, load, prepare, scripts_of
+from engines.text.languages import ENGLISH, SLOW, load, missing_things, prepare, scripts_of
 from engines.text.normalize import clean, control_sequences, normalize_punctuation
 from engines.text.reading import Reading
 from engines.text.speech_bound import max_speech_tokens
@@ -37,6 +37,17 @@ class LanguageEncoder:
             for language in spec.languages or (ENGLISH,)
         }
         self.count_tokens = lru_cache(_MEASURED_WORDS)(self._count_tokens)
+
+    @property
+    def slow_languages(self) -> frozenset[str]:
+        """The languages whose front end takes long, and which `__call__` and `words` read in a thread of their own."""
+        return SLOW & self._spoken.keys()
+
+    @property
+    def missing_languages(self) -> tuple[tuple[str, str], ...]:
+        """The languages that cannot be spoken here, each with the package or the file that is missing."""
+        missing = missing_things(self._folder)
+        return tuple((code, missing[code]) for code in self._languages if code in missing)
 
     @property
     def tags(self) -> tuple[str, ...]:
@@ -92,8 +103,8 @@ class LanguageEncoder:
         rule = self._spoken.get(language or ENGLISH)
         if rule is None:
             allowed = ", ".join(self._spoken)
-            message = f"language is {language!r}, which this model does not speak; it must be one of {allowed}."
-            raise InvalidInput("language", message, "LANGUAGE_UNSUPPORTED", value=repr(language), allowed=allowed)
+            message = f"language is {quoted(language)}, which this model does not speak; it must be one of {allowed}."
+            raise InvalidInput("language", message, "LANGUAGE_UNSUPPORTED", value=quoted(language), allowed=allowed)
         return rule
 
     def _punctuated(self, text: str, language: str) -> str:

@@ -18,12 +18,12 @@ from riva.client.proto import riva_audio_pb2, riva_tts_pb2, riva_tts_pb2_grpc
 
 from engines.api import Engine
 from engines.conditioning.limits import too_large
-from engines.errors import InvalidInput
+from engines.errors import InvalidInput, quoted, shown
 from engines.model_spec import SAMPLE_RATE_HZ
 from engines.text.dictionary import Entry
 from mynah.v1 import speech_pb2
 from service.access.admission import Admission
-from service.errors import DeadlineExceeded, NotFound
+from service.errors import DeadlineExceeded, RequestError
 from service.grpc.call_writer import CallWriter
 from service.grpc.origin import origin_of
 from service.grpc.status import grpc_errors
@@ -74,7 +74,8 @@ _SCHEDULE = "schedule"  # how the audio is cut, by its name in the contract
 _TEXT = ("markup", "unspeakable_text", "drop_thinking", "normalize", "emoji", "paragraph_pause_s")
 _SWITCHES = ("word_guard", "continuity")
 # the model's own, as the contract names them, and NIM's name for one of them
-_MODEL = {"cfg_weight": "cfg_weight", "exaggeration": "exaggeration", "exaggeration_factor": "exaggeration"}
+_NIMS_EXAGGERATION = "exaggeration_factor"
+_MODEL = {"cfg_weight": "cfg_weight", "exaggeration": "exaggeration", _NIMS_EXAGGERATION: "exaggeration"}
 # beside those of sampling
 _KEYS = (_CONSENT, _SPEED, _FIRST_SEGMENT, _SCHEDULE, _MODEL_NAME, *_TEXT, *_SWITCHES, *_MODEL)
 _SWITCH = {"false": False, "true": True}
@@ -145,7 +146,7 @@ class RivaService:
                     raise _too_long(request, max_bytes)
 
         async with grpc_errors(context, f"stream {stream_id}"):
-            with _rivas_names():
+            with _rivas_names(request):
                 synthesis = speech_pb2.SynthesizeRequest(settings=_settings(request), text=request.text)
                 _check_length(request, max_bytes)
                 speech_handler = await self._handler(request, origin)
@@ -161,7 +162,7 @@ class RivaService:
         async with grpc_errors(context, f"stream {stream_id}"):
             first = await self._first(requests)
             answer = _Answer(CallWriter(context, self._policy.stall_timeout_s), first.id)
-            with _rivas_names():
+            with _rivas_names(first):
                 speech_handler = await self._handler(first, origin)
                 async with aclosing(_as_stream(first, requests)) as stream:
                     await speech_handler.stream(stream_id, stream, answer.send, origin)
@@ -197,7 +198,7 @@ class RivaService:
     def _config_of(self, engine: Engine, voices: Sequence[VoiceSummary]) -> Any:
         spoken = [voice.voice_id for voice in voices if self._voices.speaks(voice, engine)]
         parameters = {
-            "language_code": ",".join(engine.info.languages) or _ENGLISH,
+            "language_code": ",".join(engine.info.languages_here) or _ENGLISH,
             "voice_name": _FAMILY if engine is self._models.first else f"{_FAMILY}-{engine.info.model}",
             "subvoices": ",".join(f"{voice_id}:{number}" for number, voice_id in enumerate(spoken)),
             "sample_rate": str(engine.info.sample_rate_hz),
@@ -343,7 +344,7 @@ def _model_and_voice(request: Any) -> tuple[str, str]:
         return chosen, voice_id
     if chosen not in ("", named):
         field = f"custom_configuration[{_MODEL_NAME}]"
-        message = f"{field} is {chosen!r}; it must be {named!r} or absent beside voice_name {request.voice_name!r}."
+        message = f"{field} is {quoted(chosen)}; it must be absent or the model of voice_name, {quoted(named)}."
         raise InvalidInput(field, message, "MODEL_TWICE", value=chosen, allowed=named)
     return named, subvoice
 
@@ -365,7 +366,7 @@ def _sampling(request: Any) -> speech_pb2.Sampling:
     for key, text in request.custom_configuration.items():
         if key in _KEYS:
             continue
-        field = f"custom_configuration[{key}]"
+        field = f"custom_configuration[{shown(key)}]"
         if key not in _SAMPLING:
             allowed = ", ".join([*_KEYS, *_SAMPLING])
             message = f"{field} is unknown; custom_configuration may hold {allowed}."
@@ -387,7 +388,7 @@ def _number(key: str, kind: type, text: str, reason: str) -> Any:
 
 def _no_number(key: str, kind: type, text: str, reason: str) -> InvalidInput:
     field, allowed = f"custom_configuration[{key}]", "a whole number" if kind is int else "a number"
-    return InvalidInput(field, f"{field} is {text!r}; it must be {allowed}.", reason, value=text, allowed=allowed)
+    return InvalidInput(field, f"{field} is {quoted(text)}; it must be {allowed}.", reason, value=text, allowed=allowed)
 
 
 def _text_settings(request: Any) -> speech_pb2.TextSettings:
@@ -410,7 +411,7 @@ def _seconds(key: str, given: dict[str, str]) -> float | None:
         return float(given[key])
     except ValueError:
         field, allowed = f"custom_configuration[{key}]", "a number of seconds"
-        message = f"{field} is {given[key]!r}; it must be {allowed}."
+        message = f"{field} is {quoted(given[key])}; it must be {allowed}."
         raise InvalidInput(field, message, "PAUSE_TOO_LONG", value=given[key], allowed=allowed) from None
 
 
@@ -420,7 +421,7 @@ def _entries(custom_dictionary: str) -> Iterator[Entry]:
         word, _, respelling = (each.strip() for each in part.strip().partition("  "))
         if not respelling:
             allowed = "word and respelling with two spaces between them, and commas between entries"
-            message = f"custom_dictionary has {part[:80]!r}; it must be {allowed}."
+            message = f"custom_dictionary has {quoted(part)}; it must be {allowed}."
             raise InvalidInput("custom_dictionary", message, "DICTIONARY_ENTRY_INVALID", value=part, allowed=allowed)
         yield Entry(word, respelling)
 
@@ -431,7 +432,7 @@ def _one_of(key: str, given: dict[str, str], choices: dict[str, T]) -> T | None:
         return None
     if (value := given[key]) not in choices:
         field, allowed = f"custom_configuration[{key}]", ", ".join(choices)
-        message = f"{field} is {value!r}; it must be one of {allowed}."
+        message = f"{field} is {quoted(value)}; it must be one of {allowed}."
         raise InvalidInput(field, message, f"{key.upper()}_UNKNOWN", value=value, allowed=allowed)
     return choices[value]
 
@@ -469,15 +470,26 @@ def _too_long(request: Any, max_bytes: int) -> InvalidInput:
 
 
 @contextmanager
-def _rivas_names() -> Iterator[None]:
-    """Inside, errors name fields as Riva's messages do."""
+def _rivas_names(request: Any) -> Iterator[None]:
+    """Inside, errors name fields as Riva's messages do, and as this request does where there are several names."""
+    names = _FIELDS.copy()
+    if _NIMS_EXAGGERATION in request.custom_configuration:
+        names["settings.exaggeration"] = f"custom_configuration[{_NIMS_EXAGGERATION}]"
+    if _MODEL_NAME not in request.custom_configuration:
+        names["settings.model"] = "voice_name"
     try:
         yield
     except InvalidInput as error:
-        if error.field in _FIELDS:
-            raise error.named(_FIELDS[error.field]) from None
+        if (name := _rivas_name(error.field, names)) != error.field:
+            raise error.named(name) from None
         raise
-    except NotFound as error:
-        if error.field == "settings.model":
-            error.field = _FIELDS[error.field]
+    except RequestError as error:
+        error.field = _rivas_name(error.field, names)
         raise
+
+
+def _rivas_name(field: str, names: dict[str, str]) -> str:
+    """The name of a field of the contract."""
+    name = "sampling.max_speech_token_count" if field == "sampling.max_speech_tokens" else field
+    key = name.removeprefix("sampling.")
+    return f"custom_configuration[{key}]" if key != name else names.get(name, name)

@@ -233,13 +233,13 @@ def server_info(
         word_times=info.word_times,
         word_times_notice=info.word_times_notice,
         continuity=info.continuity,
-        models=map(_model, models),
+        models=(_model(each, policy) for each in models),
     )
     add_model_defaults(message, info)
     return message
 
 
-def _model(info: EngineInfo) -> speech_pb2.ModelInfo:
+def _model(info: EngineInfo, policy: StreamPolicy) -> speech_pb2.ModelInfo:
     message = speech_pb2.ModelInfo(
         name=info.model,
         t3_runtime=info.t3_runtime,
@@ -251,6 +251,7 @@ def _model(info: EngineInfo) -> speech_pb2.ModelInfo:
         word_times=info.word_times,
         word_times_notice=info.word_times_notice,
         continuity=info.continuity,
+        limits=limits(info, policy, info.default_language),
     )
     add_model_defaults(message, info)
     return message

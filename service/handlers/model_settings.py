@@ -8,7 +8,7 @@ from typing import Any
 
 from engines.api import EngineInfo
 from engines.config import Sampling
-from engines.errors import InvalidInput
+from engines.errors import InvalidInput, quoted
 from engines.text.languages import ENGLISH, check_packages, primary_code
 from mynah.v1 import speech_pb2
 
@@ -38,7 +38,7 @@ def language_of(message: speech_pb2.SpeechSettings, info: EngineInfo) -> str:
     if language not in codes:
         allowed = ", ".join(codes)
         what = f"one of {allowed}" if len(codes) > 1 else allowed
-        text = f"settings.language_code is {tag!r}; it must be {what}, which {info.model} speaks."
+        text = f"settings.language_code is {quoted(tag)}; it must be {what}, which {info.model} speaks."
         raise InvalidInput("settings.language_code", text, "LANGUAGE_UNSUPPORTED", value=tag, allowed=allowed)
     if info.languages:
         try:
@@ -105,6 +105,8 @@ def add_model_defaults(message: speech_pb2.GetServerInfoResponse | speech_pb2.Mo
     """Add the model's languages and defaults to its description, or to the server's."""
     defaults = info.sampling
     message.language_codes.extend(language_codes(info))
+    for code, missing in info.missing_languages:
+        message.missing_languages.add(language_code=code, missing=missing)
     message.sampling_defaults.CopyFrom(sampling_message(defaults, info, with_seed=False))
     if info.guidance:
         message.cfg_weight_default = defaults.cfg_weight

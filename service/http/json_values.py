@@ -40,7 +40,7 @@ def first_invalid(content: dict[str, Any], descriptor: Descriptor, path: str = "
         field = descriptor.fields_by_name.get(name) or descriptor.fields_by_camelcase_name.get(name)
         if field is None:
             return _unknown(name, descriptor, path)
-        at = f"{path}.{field.name}" if path else field.name
+        at = f"{path}.{name}" if path else name
         nested = field.message_type
         if nested is not None and not field.is_repeated and isinstance(value, dict):
             found = first_invalid(value, nested, at)

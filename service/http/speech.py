@@ -58,7 +58,7 @@ class SpeechEndpoint:
             await while_connected(receive, speaking)
             await response.end()
         except Exception as error:
-            renamed = _with_http_field(root_cause(error))
+            renamed = _with_http_field(root_cause(error), speech)
             if not writer.started:
                 raise renamed from error
             await response.fail(renamed, stream_id)
@@ -86,12 +86,12 @@ def _opened_headers(speech: SpeechRequest, opened: speech_pb2.StreamOpened) -> d
     return headers | ({speech_request.REPLACED_VOICE_HEADER: asked} if replaced else {})
 
 
-def _with_http_field(error: Exception) -> Exception:
+def _with_http_field(error: Exception, speech: SpeechRequest) -> Exception:
     """Returns the error with its field named as in the request's body."""
     if isinstance(error, InvalidInput):
-        return error.named(speech_request.http_field(error.field))
+        return error.named(speech.field_of(error.field))
     if isinstance(error, RequestError):
-        error.field = speech_request.http_field(error.field)
+        error.field = speech.field_of(error.field)
     return error
 
 

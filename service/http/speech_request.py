@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Any
 
 from engines.config import STREAM_SCHEDULES
-from engines.errors import InvalidInput
+from engines.errors import InvalidInput, shown
 from engines.text.dictionary import Entry, check_count
 from mynah.v1 import speech_pb2
 from service.audio.formats import AudioFormat
@@ -96,6 +96,11 @@ class SpeechRequest:
     audio_format: AudioFormat
     server_sent_events: bool  # instead of plain audio
     whole: bool  # sent once all of it is made, with its length
+    language_field: str = "language_code"  # by which the body names the language, one of several names
+
+    def field_of(self, field: str) -> str:
+        """The name that the request's body has for a field of the contract."""
+        return self.language_field if field == "settings.language_code" else http_field(field)
 
 
 def parse(body: dict[str, Any], models: Sequence[str]) -> SpeechRequest:
@@ -103,7 +108,7 @@ def parse(body: dict[str, Any], models: Sequence[str]) -> SpeechRequest:
     for name in body:
         if name not in _PARSERS:
             allowed = ", ".join(_PARSERS)
-            message = f"{name} is not a field of this request; allowed fields are {allowed}."
+            message = f"{shown(name)} is not a field of this request; allowed fields are {allowed}."
             raise InvalidInput(name, message, "FIELD_UNKNOWN", allowed=allowed)
     if body.get("input") is None:
         raise InvalidInput("input", "input is missing; send a text.", "FIELD_MISSING", allowed="a text")
@@ -125,8 +130,10 @@ def parse(body: dict[str, Any], models: Sequence[str]) -> SpeechRequest:
     for name in SAMPLING_FIELDS:
         if name in fields:
             _set(settings.sampling, name, fields[name])
-    fields |= _language(fields)
-    for name in (*WORD_FIELDS, *MODEL_FIELDS):
+    language_field = _language_field(fields)
+    if language_field in fields:
+        _set(settings, "language_code", fields[language_field], language_field)
+    for name in (*WORD_FIELDS, *(name for name in MODEL_FIELDS if name != "language_code")):
         if name in fields:
             _set(settings, name, fields[name])
     settings.text.CopyFrom(text_settings(**{name: fields[name] for name in TEXT_FIELDS if name in fields}))
@@ -137,17 +144,17 @@ def parse(body: dict[str, Any], models: Sequence[str]) -> SpeechRequest:
         raise _invalid("word_times", "true", "false or absent without stream_format sse")
     if events and whole:
         raise _invalid("stream", "false", "true or absent with stream_format sse")
-    return SpeechRequest(request, audio_format, events, whole)
+    return SpeechRequest(request, audio_format, events, whole, language_field)
 
 
-def _language(fields: dict[str, Any]) -> dict[str, Any]:
-    """The language under its name in the contract. Raises InvalidInput if two of its names have different values."""
+def _language_field(fields: dict[str, Any]) -> str:
+    """The name of the language here. Raises InvalidInput if two of its names have different values."""
     given = {name: fields[name] for name in ("language_code", *LANGUAGE_ALIASES) if name in fields}
     if len(set(given.values())) > 1:
         name, value = list(given.items())[-1]
         first = next(iter(given))
         raise _invalid(name, reprlib.repr(value), f"absent beside {first}, which has another value")
-    return {"language_code": next(iter(given.values()))} if given else {}
+    return next(iter(given), "language_code")
 
 
 def http_field(field: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from engines.errors import InvalidInput
+from engines.errors import InvalidInput, quoted
 
 DEFAULT_VOICE_ID = "default"
 ID_ALLOWED = 'a letter or digit, then up to 63 of a-z, 0-9, "-" and "_"'
@@ -16,8 +16,8 @@ def check_id(voice_id: str) -> None:
     if not _ID.fullmatch(voice_id):
         lower = voice_id.lower()
         hint = f" Write it in lower case: {lower!r}." if _ID.fullmatch(lower) else ""
-        message = f"voice_id is {voice_id!r}; an id is {ID_ALLOWED}.{hint}"
-        raise InvalidInput("voice_id", message, "VOICE_ID_INVALID", value=repr(voice_id), allowed=ID_ALLOWED)
+        message = f"voice_id is {quoted(voice_id)}; an id is {ID_ALLOWED}.{hint}"
+        raise InvalidInput("voice_id", message, "VOICE_ID_INVALID", value=quoted(voice_id), allowed=ID_ALLOWED)
 
 
 def is_upload_id(voice_id: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection
 
-from engines.errors import InvalidInput
+from engines.errors import InvalidInput, quoted
 from service.errors import DataLoss, FailedPrecondition, NotFound
 from service.voices.ids import DEFAULT_VOICE_ID
 from service.voices.store import VoiceModel, VoiceStore
@@ -64,8 +64,8 @@ def _named(name: str, voices: list[VoiceSummary]) -> list[str]:
 
 def _ambiguous(name: str, ids: list[str]) -> InvalidInput:
     allowed = _listed(ids)
-    message = f"voice_id is {name!r}, a name that {len(ids)} voices have; use the id of one of them: {allowed}."
-    return InvalidInput("voice_id", message, "VOICE_NAME_AMBIGUOUS", value=repr(name), allowed=allowed)
+    message = f"voice_id is {quoted(name)}, a name that {len(ids)} voices have; use the id of one of them: {allowed}."
+    return InvalidInput("voice_id", message, "VOICE_NAME_AMBIGUOUS", value=quoted(name), allowed=allowed)
 
 
 def _with_existing(missing: NotFound | InvalidInput, name: str, ids: list[str]) -> NotFound | InvalidInput:
@@ -73,9 +73,11 @@ def _with_existing(missing: NotFound | InvalidInput, name: str, ids: list[str]) 
     allowed = _listed(sorted(ids, key=lambda voice_id: voice_id != DEFAULT_VOICE_ID))
     hint = f" Ids are in lower case: {name.lower()!r} exists." if name.lower() in ids else ""
     if isinstance(missing, NotFound):
-        message = f"There is no voice {name!r}; the server has {allowed}.{hint}"
+        message = f"There is no voice {quoted(name)}; the server has {allowed}.{hint}"
         return NotFound(missing.reason, message, field=missing.field, value=missing.value, allowed=allowed)
-    message = f"voice_id is {name!r}, which is neither the id nor the name of a voice; the server has {allowed}.{hint}"
+    message = (
+        f"voice_id is {quoted(name)}, which is neither the id nor the name of a voice; the server has {allowed}.{hint}"
+    )
     return InvalidInput("voice_id", message, missing.reason, value=missing.value, allowed=allowed)
 
 

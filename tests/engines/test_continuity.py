@@ -66,7 +66,7 @@ def test_a_segment_gets_the_end_of_the_one_before(prepared: bool):
     async def speech(index: int) -> tuple[int, ...]:
         bench = Bench()
         stream = await bench.engine.open(make_voice(60), Sampling(seed=3))
-        utterance = stream._begin(Segment(index, TEXTS[index]))
+        utterance = await stream._take(Segment(index, TEXTS[index]))
         async for _ in stream.speak(Segment(index, TEXTS[index])):
             pass
         await utterance.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,8 @@ from engines.model_spec import MULTILINGUAL, SAMPLES_PER_TOKEN, STANDARD, TURBO
 from engines.pipeline import Pipeline
 from engines.t3.family import LLAMA
 from engines.t3.guidance import VARIABLE
+from engines.text.languages import japanese
+from engines.text.languages.workers import LanguageWorkers
 from engines.voice import Voice
 from tests.clips import speech, wav_bytes
 
@@ -130,3 +133,37 @@ def test_what_a_family_does_not_support_is_refused(changed: dict[str, object], w
 def test_the_environments_weight_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "1.25")
     assert _defaults(LLAMA, beside_guided=False) == replace(LLAMA.sampling, cfg_weight=1.25)
+
+
+def test_slow_languages_have_a_thread_and_those_that_lack_something_are_listed(engine: Pipeline) -> None:
+    assert engine.stages.slow_languages == {"he", "ja", "ru", "zh"}
+    missing = dict(engine.info.missing_languages)
+    assert missing["zh"]  # random weights have no table of codes
+    assert set(missing) | set(engine.info.languages_here) == set(engine.info.languages)
+    assert "en" in engine.info.languages_here
+
+
+def test_a_front_end_that_takes_long_stops_no_other_stream(
+    runner: asyncio.Runner, engine: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered, released = threading.Event(), threading.Event()
+
+    def read(text: str) -> str:
+        entered.set()
+        assert released.wait(300), "no other stream went on"
+        return text
+
+    monkeypatch.setattr(engine, "stages", replace(engine.stages, languages=LanguageWorkers(600.0, 600.0)))
+    monkeypatch.setattr(japanese, "as_hiragana", read)
+    monkeypatch.setattr("engines.text.languages.front_ends.check_packages", lambda language: None)
+
+    async def both() -> tuple[np.ndarray, np.ndarray]:
+        slow = asyncio.create_task(spoken(engine, "Sakura.", "ja"))
+        assert await asyncio.to_thread(entered.wait, 300)
+        other = await spoken(engine, "Good morning.", "en")
+        assert not slow.done()
+        released.set()
+        return await slow, other
+
+    slow, other = runner.run(both())
+    assert min(len(slow), len(other)) > 0

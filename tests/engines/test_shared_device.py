@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -11,16 +12,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import engines
-from engines import device
+from engines import device, factory
 from engines.api import AudioChunk, DeviceMemory, Segment
-from engines.checkpoints.checkpoint import EMBEDDED
+from engines.checkpoints.checkpoint import EMBEDDED, open_folder
+from engines.checkpoints.hub import HuggingFaceHub
 from engines.config import EngineConfig
-from engines.errors import EngineFailure, InvalidInput
+from engines.errors import CheckpointError, EngineError, EngineFailure, InvalidInput
 from engines.pipeline import Pipeline
 from engines.shared_device import SharedDevice, check_sum
 from engines.t3.guidance import VARIABLE
+from tests.engines.t3.llama.test_lora import adapter
 
 ONE = EngineConfig(model="tiny", device="cpu", threads=1, max_streams=2, strict_reference=True, t3_dtype="float32")
 
@@ -100,7 +104,7 @@ def test_equal_weights_of_s3gen_are_counted_once(on_gpu: bool, copy: Path, monke
 
     def needed_bytes(*models: str | Path) -> tuple[int, int]:
         with pytest.raises(InvalidInput) as raised:
-            SharedDevice(of_models(*models, t3_dtype="float16")).check()
+            SharedDevice(of_models(*models, t3_dtype="float16")).check(lambda config: config.model)
         said = str(raised.value)
         return int(said.partition(" = ")[2].split()[0]), said.count("S3Gen")
 
@@ -118,7 +122,78 @@ def test_what_fits_is_not_refused():
 
 def test_one_model_is_not_summed(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(device, "host_memory_bytes", lambda: 1)
-    SharedDevice([ONE]).check()
+    SharedDevice([ONE]).check(lambda config: config.model)
+
+
+def refused_unbuilt(monkeypatch: pytest.MonkeyPatch, configs: list[EngineConfig], *names: str) -> EngineError:
+    """The error of loading the first of these models, before which nothing was built."""
+
+    def built(*_: object) -> None:
+        raise AssertionError("a model was built first")
+
+    monkeypatch.setattr(factory, "settle", built)
+    with pytest.raises(EngineError) as raised:
+        engines.load(configs[0], shared=SharedDevice(configs, names))
+    return raised.value
+
+
+def damaged(copy: Path, folder: Path) -> Path:
+    """A copy whose T3 lacks a tensor and has another of a wrong shape."""
+    shutil.copytree(copy, folder)
+    path = open_folder(folder).t3_path
+    tensors = load_file(path)
+    tensors.pop("speech_head.weight")
+    tensors["text_emb.weight"] = tensors["text_emb.weight"][:-1].copy()
+    save_file(tensors, path)
+    return folder
+
+
+def test_wrong_weights_of_the_second_model_are_found_before_the_first_is_built(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = damaged(copy, tmp_path / "damaged")
+    error = refused_unbuilt(monkeypatch, of_models("tiny", folder))
+    assert isinstance(error, CheckpointError)
+    for word in (f"model 2 ({folder})", "speech_head.weight", "text_emb.weight"):
+        assert word in str(error)
+
+
+def test_a_missing_folder_is_found_before_the_hub_is_asked_for_another_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(HuggingFaceHub, "cached", lambda *_: pytest.fail("the hub was asked first"))
+    for place in (tmp_path / "no", "not a model"):
+        error = refused_unbuilt(monkeypatch, of_models("standard", "tiny", place))
+        assert isinstance(error, CheckpointError)
+        assert f"model 3 ({place})" in str(error)
+
+
+def test_an_adapter_that_fits_not_all_models_is_found_before_the_first_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    fits, wide = {"layers.1.self_attn.q_proj": (128, 128)}, {"layers.1.self_attn.q_proj": (64, 128)}
+    for modules, second, words in (
+        (fits, "tiny", ("model 2 (tiny)", "no adapter")),
+        (wide, "tiny", ("model 1 (random:multilingual-tiny)", "(128, 128)")),
+    ):
+        folder = adapter(tmp_path / "lora", modules)
+        error = refused_unbuilt(monkeypatch, of_models("random:multilingual-tiny", second, lora=(folder,)))
+        for word in words:
+            assert word in str(error)
+
+
+def test_a_missing_package_is_found_before_the_first_model_is_built(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "engines.t3.onnx.export", None)
+    monkeypatch.setattr(factory, "settle", lambda *_: pytest.fail("a model was built first"))
+    configs = of_models("tiny", "random:tiny", t3="onnx")
+    with pytest.raises(ModuleNotFoundError):
+        engines.load(configs[0], shared=SharedDevice(configs))
+
+
+def test_two_models_of_one_name_are_found_before_the_first_is_built(copy: Path, monkeypatch: pytest.MonkeyPatch):
+    for models, names in (((("tiny"), copy), ("", "")), (("tiny", "random:tiny"), ("", "tiny"))):
+        error = refused_unbuilt(monkeypatch, of_models(*models), *names)
+        assert error.reason == "MODEL_NAME_TAKEN"
 
 
 def test_vllm_does_not_share_a_device():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -14,6 +15,7 @@ import mynah
 from engines.errors import EngineError
 from engines.fake import MULTILINGUAL, FakeEngine, Script, tone
 from engines.voice import Voice
+from mynah.cli.info import info_lines
 from mynah.client.errors import from_status
 from mynah.v1 import speech_pb2
 from service.audio.codecs import pcm_s16le
@@ -102,6 +104,33 @@ async def test_the_server_says_what_each_model_has():
         over_http = (await client.get("/v1/info")).json()
         assert [model["name"] for model in over_http["models"]] == ["fake", "multi"]
         assert over_http["model"] == "fake"
+
+
+async def test_the_server_says_which_languages_it_lacks_and_each_models_own_limits():
+    abilities = replace(MULTILINGUAL, missing_languages=(("he", "dicta-onnx"), ("ru", "russian-text-stresser")))
+    second = FakeEngine(Script(abilities=abilities), model="multi")
+    second.info = replace(second.info, limits=replace(second.info.limits, max_text_tokens_per_segment=77))
+    async with serving(http=True, others=[second]) as at:
+        info = await at.client.info()
+        first, multi = info.models
+        assert (info.missing_languages, first.missing_languages) == ({}, {})
+        assert multi.missing_languages == {"he": "dicta-onnx", "ru": "russian-text-stresser"}
+        assert multi.missing_languages.keys() < set(multi.languages)
+        assert first.limits == info.limits
+        assert multi.limits is not None
+        assert (info.limits.max_segment_text_tokens, multi.limits.max_segment_text_tokens) == (1000, 77)
+        lines = info_lines(info)
+        (not_here,) = (line for line in lines if line.startswith("not here:"))
+        assert not_here.endswith("he (lacks dicta-onnx), ru (lacks russian-text-stresser)")
+        (spoken,) = (line for line in lines if line.startswith("languages:") and "de" in line)
+        assert {"he", "ru"}.isdisjoint(spoken.removeprefix("languages:").replace(",", "").split())
+        assert [line.rpartition(" or ")[2].partition(" ")[0] for line in lines if line.startswith("segment:")] == [
+            "1000",
+            "77",
+        ]
+        async with httpx.AsyncClient(base_url=f"http://{at.http}") as client:
+            shown = (await client.get("/v1/info")).json()["models"][1]
+        assert shown["missing_languages"][0] == {"language_code": "he", "missing": "dicta-onnx"}
 
 
 async def test_all_models_share_the_servers_streams():
@@ -222,7 +251,7 @@ async def test_rivas_clients_find_a_model_and_its_voices_by_name(riva: RivaClien
         ):
             assert (await riva(at.address, "synthesize", SAID, **say, **named)).audio == expected
         for wrong, reason, field in (
-            ({"voice_name": "mynah-turbo.default"}, "MODEL_NOT_FOUND", "custom_configuration[model]"),
+            ({"voice_name": "mynah-turbo.default"}, "MODEL_NOT_FOUND", "voice_name"),
             (
                 {"voice_name": "mynah-multi.default", "custom_configuration": {"model": "fake"}},
                 "MODEL_TWICE",

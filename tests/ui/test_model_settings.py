@@ -116,3 +116,13 @@ def test_a_model_is_chosen_where_there_are_several_and_its_controls_come_with_it
         visitor.page.get_by_label("Model", exact=True).select_option("plain")
         visitor.page.locator("#language-field").wait_for(state="hidden")
         assert visitor.page.locator("#cfg-weight-a").count() == 0
+
+
+def test_a_language_that_the_server_lacks_something_for_is_shown_and_not_offered(browser: Browser):
+    with page_of("lacking") as url, Visitor.on(browser, url) as visitor:
+        visitor.expert()
+        visitor.page.locator("#language-field").wait_for()
+        hebrew = visitor.page.locator("#language option[value=he]")
+        assert hebrew.inner_text() == "Hebrew (the server lacks dicta-onnx)"
+        assert hebrew.is_disabled()
+        assert visitor.page.locator("#language option:disabled").count() == 1

@@ -295,6 +295,8 @@ export async function a_server_says_what_it_is(world) {
     check(info.limits.maxOpenStreamCount === 3 && info.limits.maxUploadByteCount > 0, "it has limits");
     equal(await client.ready(), true);
     equal(info.models.map((model) => [model.name, model.languageCodes, model.continuity]), [["fake", ["en"], true]]);
+    equal([info.missingLanguages, info.models[0].missingLanguages], [[], []]);
+    equal(info.models[0].limits.maxSegmentTextCharCount, info.limits.maxSegmentTextCharCount);
     const stream = await client.stream({ model: "fake" });
     equal(stream.opened.settings.model, "fake");
     stream.close();

@@ -18,6 +18,12 @@ from mynah.client.errors import MynahError
 FAILED = "failed.jsonl"  # beside the manifest
 _MIN_DELAY_S, _MAX_DELAY_S = 0.2, 15.0
 
+# of the contract's fields, where a line has other names
+_LINES_FIELDS = {
+    "settings.language_code": "settings.language",
+    "sampling.max_speech_token_count": "settings.max_speech_tokens",
+}
+
 
 @dataclass(frozen=True)
 class Spoken:
@@ -160,7 +166,13 @@ def record_of(spoken: Spoken, item: Item, attempts: int) -> dict[str, Any]:
     }
 
 
+def _of_line(error: MynahError) -> str:
+    """The message with the name that a line's settings have in place of the contract's field."""
+    name = _LINES_FIELDS.get(error.field, error.field.replace("sampling.", "settings."))
+    return str(error).replace(error.field, name, 1) if error.field else str(error)
+
+
 def failures_as_lines(progress: Progress) -> str:
     """What FAILED holds: the items that were given up, and their errors."""
-    failures = ({"name": n, "reason": error.reason, "message": str(error)} for n, error in progress.failed.items())
+    failures = ({"name": n, "reason": error.reason, "message": _of_line(error)} for n, error in progress.failed.items())
     return "".join(json.dumps(failure) + "\n" for failure in failures)

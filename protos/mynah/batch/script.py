@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, get_args
 
-from mynah.client.errors import InvalidArgument
+from mynah.client.errors import InvalidArgument, quoted
 from mynah.client.settings import DictionaryEntry, Emoji, Markup, Sampling, TextSettings
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
@@ -211,8 +211,8 @@ def _check_keys(number: int, field: str, content: Any, allowed: tuple[str, ...])
         raise _not_allowed(number, field, content, "a JSON object")
     if unknown := sorted(content.keys() - set(allowed)):
         keys = ", ".join(allowed)
-        message = f"Line {number}: {field} has the unknown key {_shown(unknown[0])}; the known keys are {keys}."
-        raise InvalidArgument(message, reason="SCRIPT_INVALID", field=field, value=_shown(unknown[0]), allowed=keys)
+        message = f"Line {number}: {field} has the unknown key {quoted(unknown[0])}; the known keys are {keys}."
+        raise InvalidArgument(message, reason="SCRIPT_INVALID", field=field, value=quoted(unknown[0]), allowed=keys)
 
 
 def _not_allowed(number: int, field: str, value: object, allowed: str) -> InvalidArgument:
@@ -220,10 +220,5 @@ def _not_allowed(number: int, field: str, value: object, allowed: str) -> Invali
 
 
 def _invalid(number: int, field: str, value: object, problem: str, allowed: str = "") -> InvalidArgument:
-    message = f"Line {number}: {field} is {_shown(value)}; it {problem}."
-    return InvalidArgument(message, reason="SCRIPT_INVALID", field=field, value=_shown(value), allowed=allowed)
-
-
-def _shown(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 80 else shown[:77] + "..."
+    message = f"Line {number}: {field} is {quoted(value)}; it {problem}."
+    return InvalidArgument(message, reason="SCRIPT_INVALID", field=field, value=quoted(value), allowed=allowed)

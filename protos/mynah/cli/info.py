@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mynah.client.events import ModelInfo, ServerInfo
+from mynah.client.events import Limits, ModelInfo, ServerInfo
 from mynah.client.settings import Sampling
 
 _NAME_CELLS = 16
@@ -14,8 +14,6 @@ def info_lines(info: ServerInfo) -> list[str]:
     Further models have their lines at the end.
     """
     limits = info.limits
-    segment = f"at most {limits.max_segment_text_chars} chars, split at {limits.split_segment_text_chars} chars or "
-    segment += f"{limits.max_segment_text_tokens} text tokens; {limits.max_segment_speech_tokens} speech tokens (40 ms)"
     first, *others = info.models or (info,)
     rows = {
         "version": info.version,
@@ -31,7 +29,7 @@ def info_lines(info: ServerInfo) -> list[str]:
         "numbers read": ", ".join(info.normalized_languages),
         "SSML": ", ".join(info.ssml_elements),
         "waiting text": f"at most {limits.max_pending_text_chars} chars on a stream",
-        "segment": segment,
+        "segment": _segment(limits),
         "flushes": f"at most {limits.max_pending_flushes} unanswered on a stream",
         "upload": f"at most {limits.max_upload_bytes} bytes",
         "time limits": f"{limits.idle_timeout_s:g} s without text, {limits.stall_timeout_s:g} s without reading",
@@ -41,8 +39,18 @@ def info_lines(info: ServerInfo) -> list[str]:
     lines = _lines(rows)
     for model in others:
         about = {"model": _named(model.name, model), "runtimes": _runtimes(model), "decode": model.decode}
-        lines += ["", *_lines({**about, **_of_model(model), "notice": model.notice})]
+        about |= _of_model(model)
+        if model.limits is not None and (segment := _segment(model.limits)) != _segment(limits):
+            about["segment"] = segment
+        lines += ["", *_lines({**about, "notice": model.notice})]
     return lines
+
+
+def _segment(limits: Limits) -> str:
+    return (
+        f"at most {limits.max_segment_text_chars} chars, split at {limits.split_segment_text_chars} chars or "
+        f"{limits.max_segment_text_tokens} text tokens; {limits.max_segment_speech_tokens} speech tokens (40 ms)"
+    )
 
 
 def _lines(rows: dict[str, str]) -> list[str]:
@@ -60,7 +68,8 @@ def _runtimes(model: ServerInfo | ModelInfo) -> str:
 def _of_model(model: ServerInfo | ModelInfo) -> dict[str, str]:
     """What differs between models that a stream may ask for."""
     return {
-        "languages": ", ".join(model.languages),
+        "languages": ", ".join(code for code in model.languages if code not in model.missing_languages),
+        "not here": ", ".join(f"{code} (lacks {missing})" for code, missing in model.missing_languages.items()),
         "defaults": _defaults(model),
         "tags": " ".join(model.tags),
         "word times": "yes" if model.word_times else f"no: {model.word_times_notice}",

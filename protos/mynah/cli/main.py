@@ -18,6 +18,16 @@ from mynah.client.settings import Schedule
 
 _DASH_HINT = 'A text that begins with "-" goes behind "--": mynah say -- -Hello'
 
+# of the contract's fields that an error may name
+_OPTIONS = {
+    f"{message}.{name}": f"--{name.replace('_', '-')}"
+    for message, names in {
+        "settings": ("cfg_weight", "exaggeration", "model", "speed", "schedule", "word_guard", "continuity"),
+        "sampling": ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed"),
+    }.items()
+    for name in names
+} | {"settings.language_code": "--language", "settings.sample_rate_hz": "--rate"}
+
 EXIT_OK = 0
 EXIT_FAILED = 1  # the server or this side failed
 EXIT_USAGE = 2  # the request can never succeed
@@ -72,12 +82,18 @@ def run(args: argparse.Namespace, signals: SignalHandler) -> int:
 def _error_line(error: MynahError, server: str) -> str:
     if isinstance(error, Unavailable) and error.reason == "UNAVAILABLE":  # from gRPC, not from a Mynah server
         return f"No Mynah server answers at {server}: {error}"
-    message = str(error)
+    message = _with_option(error)
     if error.reason == "CONSENT_REQUIRED":
         message = "A voice may only be made if its speaker agreed: confirm that with --consent."
     if error.retryable and not any(word in message for word in ("again", "retry", "Retry")):
         message = f"{message.removesuffix('.')}. Try again later."
     return f"{message} [{error.reason}]"
+
+
+def _with_option(error: MynahError) -> str:
+    """The message with the option in place of the contract's field."""
+    option = _OPTIONS.get(error.field)
+    return str(error) if option is None else str(error).replace(error.field, option, 1)
 
 
 def _local_error_line(error: OSError | ValueError) -> str:

@@ -12,6 +12,18 @@ DETAILS_KEY = "grpc-status-details-bin"
 DOMAIN = "mynah"
 
 
+_MAX_SHOWN_CHARS = 80  # of what a client sent; more would hide what the error says
+
+
+def quoted(value: object) -> str:
+    """Returns a refused value as an error repeats it: in quotes if it is a text, the end of a long one cut off."""
+    try:
+        shown = repr(value)
+    except ValueError:  # a whole number of more digits than Python writes
+        shown = "a very large number"
+    return shown if len(shown) <= _MAX_SHOWN_CHARS else shown[: _MAX_SHOWN_CHARS - 3] + "..."
+
+
 class MynahError(Exception):
     """The base class of all errors that the client raises about a call.
 

@@ -44,6 +44,8 @@ class ModelInfo:
     min_p_default: float | None
     sampling_defaults: Sampling
     continuity: bool
+    missing_languages: dict[str, str] = field(default_factory=dict)
+    limits: Limits | None = None  # None from an older server
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,8 @@ class ServerInfo:
     sampling_defaults: Sampling = field(default_factory=Sampling)  # the model's; without a seed
     continuity: bool = False  # whether streams can ask that a segment goes on from the speech of the one before
     models: tuple[ModelInfo, ...] = ()  # all of them; empty from an older server
+    # those of `languages` that the server cannot speak, and the package or file that it lacks for each
+    missing_languages: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

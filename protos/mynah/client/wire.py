@@ -9,7 +9,7 @@ from typing import Any, cast, get_args
 from google.protobuf.message import Message
 
 from mynah.client import events
-from mynah.client.errors import InvalidArgument
+from mynah.client.errors import InvalidArgument, quoted
 from mynah.client.settings import (
     AUDIO_FORMATS,
     AudioFormat,
@@ -47,14 +47,14 @@ def settings_to_wire(settings: SpeechSettings) -> speech_pb2.SpeechSettings:
     Raises InvalidArgument for an unknown format or a value that protobuf cannot encode. The server checks the ranges.
     """
     message = speech_pb2.SpeechSettings()
-    _set(message, "voice_id", settings.voice)
+    _set(message, "voice_id", settings.voice, "voice")
     _set(message, "sample_rate_hz", settings.sample_rate_hz)
     if settings.audio_format is not None:
         message.audio_format = _format_number(settings.audio_format)
     sampling = settings.sampling
     for name in ("temperature", "top_k", "top_p", "repetition_penalty", "min_p", "seed"):
         _set(message.sampling, name, getattr(sampling, name))
-    _set(message.sampling, "max_speech_token_count", sampling.max_speech_tokens)
+    _set(message.sampling, "max_speech_token_count", sampling.max_speech_tokens, "max_speech_tokens")
     _set(message, "speed", settings.speed)
     if settings.first_segment is not None:
         number = _number(_FIRST_SEGMENTS, "first_segment", settings.first_segment, "FIRST_SEGMENT_UNKNOWN")
@@ -65,7 +65,7 @@ def settings_to_wire(settings: SpeechSettings) -> speech_pb2.SpeechSettings:
     if settings.text != TextSettings():
         message.text.CopyFrom(_text_settings_to_wire(settings.text))
     _set(message, "schedule", settings.schedule)
-    _set(message, "language_code", settings.language)
+    _set(message, "language_code", settings.language, "language")
     _set(message, "cfg_weight", settings.cfg_weight)
     _set(message, "exaggeration", settings.exaggeration)
     _set(message, "model", settings.model)
@@ -95,8 +95,8 @@ def _text_settings_to_wire(text: TextSettings) -> speech_pb2.TextSettings:
 def _number(numbers: dict[Any, Any], field: str, name: str, reason: str) -> Any:
     if name not in numbers:
         allowed = ", ".join(numbers)
-        message = f"{field} is {name!r}; it must be one of {allowed}."
-        raise InvalidArgument(message, reason=reason, field=field, value=repr(name), allowed=allowed)
+        message = f"{field} is {quoted(name)}; it must be one of {allowed}."
+        raise InvalidArgument(message, reason=reason, field=field, value=quoted(name), allowed=allowed)
     return numbers[name]
 
 
@@ -105,14 +105,16 @@ def _format_number(name: AudioFormat) -> speech_pb2.AudioFormat:
     return number
 
 
-def _set(message: Message, name: str, value: object) -> None:
+def _set(message: Message, name: str, value: object, argument: str = "") -> None:
+    """`argument`: what the client calls the field, if that is another name."""
     if value is None:
         return
     try:
         setattr(message, name, value)
-    except (ValueError, TypeError) as error:
-        problem = f"{name} is {value!r}, which cannot be sent: {error}."
-        raise InvalidArgument(problem, reason="VALUE_UNSENDABLE", field=name, value=repr(value)) from None
+    except (ValueError, TypeError, OverflowError) as error:
+        field = argument or name
+        problem = f"{field} is {quoted(value)}, which cannot be sent: {error}."
+        raise InvalidArgument(problem, reason="VALUE_UNSENDABLE", field=field, value=quoted(value)) from None
 
 
 def text_to_wire(text: str) -> speech_pb2.TextFragment:
@@ -491,6 +493,7 @@ def info_from_wire(info: speech_pb2.GetServerInfoResponse) -> events.ServerInfo:
         min_p_default=_optional(info, "min_p_default"),
         sampling_defaults=_sampling_from_wire(info.sampling_defaults),
         models=tuple(map(_model_from_wire, info.models)),
+        missing_languages={each.language_code: each.missing for each in info.missing_languages},
     )
 
 
@@ -511,6 +514,8 @@ def _model_from_wire(model: speech_pb2.ModelInfo) -> events.ModelInfo:
         min_p_default=_optional(model, "min_p_default"),
         sampling_defaults=_sampling_from_wire(model.sampling_defaults),
         continuity=model.continuity,
+        missing_languages={each.language_code: each.missing for each in model.missing_languages},
+        limits=limits_from_wire(model.limits) if model.HasField("limits") else None,
     )
 
 

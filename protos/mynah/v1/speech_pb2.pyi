@@ -511,7 +511,7 @@ class GetServerInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ModelInfo(_message.Message):
-    __slots__ = ("name", "t3_runtime", "s3gen_runtime", "decode", "random_weights", "notice", "tags", "language_codes", "cfg_weight_default", "exaggeration_default", "min_p_default", "sampling_defaults", "word_times", "word_times_notice", "continuity")
+    __slots__ = ("name", "t3_runtime", "s3gen_runtime", "decode", "random_weights", "notice", "tags", "language_codes", "cfg_weight_default", "exaggeration_default", "min_p_default", "sampling_defaults", "word_times", "word_times_notice", "continuity", "missing_languages", "limits")
     NAME_FIELD_NUMBER: _ClassVar[int]
     T3_RUNTIME_FIELD_NUMBER: _ClassVar[int]
     S3GEN_RUNTIME_FIELD_NUMBER: _ClassVar[int]
@@ -527,6 +527,8 @@ class ModelInfo(_message.Message):
     WORD_TIMES_FIELD_NUMBER: _ClassVar[int]
     WORD_TIMES_NOTICE_FIELD_NUMBER: _ClassVar[int]
     CONTINUITY_FIELD_NUMBER: _ClassVar[int]
+    MISSING_LANGUAGES_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
     name: str
     t3_runtime: str
     s3gen_runtime: str
@@ -542,10 +544,20 @@ class ModelInfo(_message.Message):
     word_times: bool
     word_times_notice: str
     continuity: bool
-    def __init__(self, name: _Optional[str] = ..., t3_runtime: _Optional[str] = ..., s3gen_runtime: _Optional[str] = ..., decode: _Optional[str] = ..., random_weights: bool = ..., notice: _Optional[str] = ..., tags: _Optional[_Iterable[str]] = ..., language_codes: _Optional[_Iterable[str]] = ..., cfg_weight_default: _Optional[float] = ..., exaggeration_default: _Optional[float] = ..., min_p_default: _Optional[float] = ..., sampling_defaults: _Optional[_Union[Sampling, _Mapping]] = ..., word_times: bool = ..., word_times_notice: _Optional[str] = ..., continuity: bool = ...) -> None: ...
+    missing_languages: _containers.RepeatedCompositeFieldContainer[MissingLanguage]
+    limits: Limits
+    def __init__(self, name: _Optional[str] = ..., t3_runtime: _Optional[str] = ..., s3gen_runtime: _Optional[str] = ..., decode: _Optional[str] = ..., random_weights: bool = ..., notice: _Optional[str] = ..., tags: _Optional[_Iterable[str]] = ..., language_codes: _Optional[_Iterable[str]] = ..., cfg_weight_default: _Optional[float] = ..., exaggeration_default: _Optional[float] = ..., min_p_default: _Optional[float] = ..., sampling_defaults: _Optional[_Union[Sampling, _Mapping]] = ..., word_times: bool = ..., word_times_notice: _Optional[str] = ..., continuity: bool = ..., missing_languages: _Optional[_Iterable[_Union[MissingLanguage, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ...) -> None: ...
+
+class MissingLanguage(_message.Message):
+    __slots__ = ("language_code", "missing")
+    LANGUAGE_CODE_FIELD_NUMBER: _ClassVar[int]
+    MISSING_FIELD_NUMBER: _ClassVar[int]
+    language_code: str
+    missing: str
+    def __init__(self, language_code: _Optional[str] = ..., missing: _Optional[str] = ...) -> None: ...
 
 class GetServerInfoResponse(_message.Message):
-    __slots__ = ("version", "model", "device", "t3_runtime", "s3gen_runtime", "random_weights", "notice", "native_sample_rate_hz", "sample_rates_hz", "audio_formats", "limits", "open_stream_count", "tags", "word_times", "word_times_notice", "decode", "setting_reason", "load", "normalized_languages", "ssml_elements", "language_codes", "cfg_weight_default", "exaggeration_default", "min_p_default", "sampling_defaults", "continuity", "models")
+    __slots__ = ("version", "model", "device", "t3_runtime", "s3gen_runtime", "random_weights", "notice", "native_sample_rate_hz", "sample_rates_hz", "audio_formats", "limits", "open_stream_count", "tags", "word_times", "word_times_notice", "decode", "setting_reason", "load", "normalized_languages", "ssml_elements", "language_codes", "cfg_weight_default", "exaggeration_default", "min_p_default", "sampling_defaults", "continuity", "models", "missing_languages")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
@@ -573,6 +585,7 @@ class GetServerInfoResponse(_message.Message):
     SAMPLING_DEFAULTS_FIELD_NUMBER: _ClassVar[int]
     CONTINUITY_FIELD_NUMBER: _ClassVar[int]
     MODELS_FIELD_NUMBER: _ClassVar[int]
+    MISSING_LANGUAGES_FIELD_NUMBER: _ClassVar[int]
     version: str
     model: str
     device: str
@@ -600,4 +613,5 @@ class GetServerInfoResponse(_message.Message):
     sampling_defaults: Sampling
     continuity: bool
     models: _containers.RepeatedCompositeFieldContainer[ModelInfo]
-    def __init__(self, version: _Optional[str] = ..., model: _Optional[str] = ..., device: _Optional[str] = ..., t3_runtime: _Optional[str] = ..., s3gen_runtime: _Optional[str] = ..., random_weights: bool = ..., notice: _Optional[str] = ..., native_sample_rate_hz: _Optional[int] = ..., sample_rates_hz: _Optional[_Iterable[int]] = ..., audio_formats: _Optional[_Iterable[_Union[AudioFormat, str]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., open_stream_count: _Optional[int] = ..., tags: _Optional[_Iterable[str]] = ..., word_times: bool = ..., word_times_notice: _Optional[str] = ..., decode: _Optional[str] = ..., setting_reason: _Optional[str] = ..., load: _Optional[float] = ..., normalized_languages: _Optional[_Iterable[str]] = ..., ssml_elements: _Optional[_Iterable[str]] = ..., language_codes: _Optional[_Iterable[str]] = ..., cfg_weight_default: _Optional[float] = ..., exaggeration_default: _Optional[float] = ..., min_p_default: _Optional[float] = ..., sampling_defaults: _Optional[_Union[Sampling, _Mapping]] = ..., continuity: bool = ..., models: _Optional[_Iterable[_Union[ModelInfo, _Mapping]]] = ...) -> None: ...
+    missing_languages: _containers.RepeatedCompositeFieldContainer[MissingLanguage]
+    def __init__(self, version: _Optional[str] = ..., model: _Optional[str] = ..., device: _Optional[str] = ..., t3_runtime: _Optional[str] = ..., s3gen_runtime: _Optional[str] = ..., random_weights: bool = ..., notice: _Optional[str] = ..., native_sample_rate_hz: _Optional[int] = ..., sample_rates_hz: _Optional[_Iterable[int]] = ..., audio_formats: _Optional[_Iterable[_Union[AudioFormat, str]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., open_stream_count: _Optional[int] = ..., tags: _Optional[_Iterable[str]] = ..., word_times: bool = ..., word_times_notice: _Optional[str] = ..., decode: _Optional[str] = ..., setting_reason: _Optional[str] = ..., load: _Optional[float] = ..., normalized_languages: _Optional[_Iterable[str]] = ..., ssml_elements: _Optional[_Iterable[str]] = ..., language_codes: _Optional[_Iterable[str]] = ..., cfg_weight_default: _Optional[float] = ..., exaggeration_default: _Optional[float] = ..., min_p_default: _Optional[float] = ..., sampling_defaults: _Optional[_Union[Sampling, _Mapping]] = ..., continuity: bool = ..., models: _Optional[_Iterable[_Union[ModelInfo, _Mapping]]] = ..., missing_languages: _Optional[_Iterable[_Union[MissingLanguage, _Mapping]]] = ...) -> None: ...

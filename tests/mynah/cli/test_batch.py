@@ -423,6 +423,20 @@ async def test_an_idle_server_that_carries_one_listener_speaks_many_lines_at_onc
     check_whole(out)
 
 
+async def test_failures_name_settings_as_the_script_does(tmp_path: Path):
+    settings = ({"language": "xx"}, {"cfg_weight": 1}, {"top_p": 7}, {"exaggeration": 10**400})
+    lines = [{"text": "Hello.", "name": next(iter(each)), "settings": each} for each in settings]
+    out, source = tmp_path / "out", write_script(tmp_path, *lines)
+    async with serving() as at:
+        assert (await cli(at, "batch", str(source), "-o", str(out))).status == 1
+    failures = map(json.loads, (out / "failed.jsonl").read_text().splitlines())
+    messages = {failure["name"]: failure["message"] for failure in failures}
+    assert messages["language"].startswith("settings.language is 'xx'; it must be")
+    assert messages["cfg_weight"].startswith("settings.cfg_weight is 1")
+    assert messages["top_p"].startswith("settings.top_p is 7; it must be")
+    assert messages["exaggeration"].startswith("exaggeration is 1000")
+
+
 async def test_lines_that_fail_are_reported_and_retried_by_the_next_run(tmp_path: Path):
     good, bad = {"text": "This works."}, {"text": "This does not.", "voice": "nobody", "name": "bad"}
     out, source = tmp_path / "out", write_script(tmp_path, good, bad)

@@ -260,8 +260,10 @@ async def test_info_shows_the_server():
     ("arguments", "status", "expected"),
     [
         (["say", "Hi.", "--voice", "nobody"], 2, "There is no voice 'nobody'"),
-        (["say", "Hi.", "--top-p", "7"], 2, "sampling.top_p is 7; it must be above 0 and at most 1."),
-        (["say", "Hi.", "--rate", "7"], 2, "8000, 11025"),
+        (["say", "Hi.", "--top-p", "7"], 2, "--top-p is 7; it must be above 0 and at most 1."),
+        (["say", "Hi.", "--rate", "7"], 2, "--rate is 7; allowed rates are 8000, 11025"),
+        (["say", "Hi.", "--language", "xx"], 2, "--language is 'xx'; it must be en"),
+        (["say", "Hi.", "--cfg-weight", "1"], 2, "--cfg-weight is 1, but fake has no cfg_weight"),
         (["say", "Hi.", "--seed", "-1"], 2, "seed is -1, which cannot be sent"),
         (["say", " "], 2, "nothing to speak"),
         (["say", "..."], 2, "nothing to speak"),

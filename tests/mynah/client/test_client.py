@@ -274,8 +274,10 @@ async def test_the_client_refuses_an_unknown_format(audio_format: str):
         (mynah.Sampling(seed=-1), "seed"),
         (mynah.Sampling(seed=2**64), "seed"),
         (mynah.Sampling(top_k=2**31), "top_k"),
-        (mynah.Sampling(max_speech_tokens=-(2**40)), "max_speech_token_count"),
+        (mynah.Sampling(max_speech_tokens=-(2**40)), "max_speech_tokens"),
         (mynah.Sampling(temperature="hot"), "temperature"),  # type: ignore[arg-type]
+        (mynah.Sampling(min_p=10**400), "min_p"),
+        (mynah.Sampling(top_k=10**5000), "top_k"),
     ],
 )
 async def test_the_client_refuses_a_value_that_cannot_be_sent(sampling: mynah.Sampling, field: str):
@@ -284,6 +286,28 @@ async def test_the_client_refuses_a_value_that_cannot_be_sent(sampling: mynah.Sa
             async with at.client.stream(sampling=sampling):
                 pass
         assert (raised.value.reason, raised.value.field) == ("VALUE_UNSENDABLE", field)
+        await at.settled()
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("language", "\ud800"),
+        ("language", 5),
+        pytest.param("voice", "\ud800" * 5000, id="voice"),
+        ("model", "\ud800"),
+        ("cfg_weight", "strong"),
+        pytest.param("exaggeration", 10**400, id="exaggeration"),
+    ],
+)
+async def test_the_client_names_an_argument_that_cannot_be_sent_and_repeats_a_part_of_it(argument: str, value: object):
+    async with serving() as at:
+        with pytest.raises(mynah.InvalidArgument) as raised:
+            async with at.client.stream(**{argument: value}):
+                pass
+        assert (raised.value.reason, raised.value.field) == ("VALUE_UNSENDABLE", argument)
+        assert str(raised.value).startswith(f"{argument} is ")
+        assert len(raised.value.value) <= 80
         await at.settled()
 
 

@@ -37,8 +37,10 @@ async def test_what_a_chatterbox_client_sends_reaches_the_engine():
         (Script(), {"cfg_weight": 0.5}, "CFG_WEIGHT_UNSUPPORTED", "cfg_weight"),
         (Script(), {"exaggeration": 0.5}, "EXAGGERATION_UNSUPPORTED", "exaggeration"),
         (Script(), {"min_p": 0.1}, "MIN_P_UNSUPPORTED", "min_p"),
-        (Script(), {"language": "de"}, "LANGUAGE_UNSUPPORTED", "language_code"),
-        (MULTI, {"language": "xx"}, "LANGUAGE_UNSUPPORTED", "language_code"),
+        (Script(), {"language": "de"}, "LANGUAGE_UNSUPPORTED", "language"),
+        (MULTI, {"language_id": "x" * 100_000}, "LANGUAGE_UNSUPPORTED", "language_id"),
+        (MULTI, {"language_code": "xx"}, "LANGUAGE_UNSUPPORTED", "language_code"),
+        (MULTI, {"language": "xx"}, "LANGUAGE_UNSUPPORTED", "language"),
         (MULTI, {"language": "de", "language_id": "fr"}, "VALUE_INVALID", "language_id"),
         (MULTI, {"cfg_weight": 3}, "CFG_WEIGHT_OUT_OF_RANGE", "cfg_weight"),
         (MULTI, {"exaggeration": 0}, "EXAGGERATION_OUT_OF_RANGE", "exaggeration"),
@@ -92,5 +94,5 @@ async def test_an_engine_that_lacks_a_package_refuses_the_stream():
     async with http_serving(Script(abilities=MULTILINGUAL, language_failure=failure)) as (at, client):
         answer = await client.post(SPEECH, json=HELLO | {"language": "es"})
         error = answer.json()["error"]
-        assert (answer.status_code, error["code"], error["param"]) == (400, "LANGUAGE_PACKAGE_MISSING", "language_code")
+        assert (answer.status_code, error["code"], error["param"]) == (400, "LANGUAGE_PACKAGE_MISSING", "language")
         await at.settled()

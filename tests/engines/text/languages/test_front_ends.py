@@ -20,6 +20,7 @@ from engines.text.languages import (
     hebrew,
     japanese,
     load,
+    missing_things,
     packages,
     prepare,
     primary_code,
@@ -130,3 +131,15 @@ def test_a_package_that_cannot_be_loaded_is_named(
         with pytest.raises(InvalidInput, match=rf"{name}.*it cannot be loaded") as raised:
             load(language, tmp_path)
         assert raised.value.reason == "LANGUAGE_PACKAGE_MISSING"
+
+
+def test_what_is_missing_is_named_by_language(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(packages, "find_spec", lambda module: None if module == "pykakasi" else object())
+    files = {"he": hebrew.NET_FILE, "zh": chinese.TABLE_FILE}
+    assert missing_things(None) == missing_things(tmp_path) == {"ja": "pykakasi", **files}
+    for name in files.values():
+        (tmp_path / name).touch()
+    assert missing_things(tmp_path) == {"ja": "pykakasi"}
+    monkeypatch.setattr(packages, "find_spec", lambda module: None)
+    assert missing_things(None).keys() == {"he", "ja", "ru", "zh"}
+    assert missing_things(None)["he"] == "dicta-onnx"
