@@ -89,7 +89,7 @@ def test_a_lone_surrogate_is_rejected():
         ({"flush": {"flush_id": "one"}}, "flush.flush_id", "it must be a whole number from 0 to 18446744073709551615."),
         (
             {"open": {"settings": {"audioFormat": "MP4"}}},
-            "open.settings.audio_format",
+            "open.settings.audioFormat",  # as it was written
             "is 'MP4'; it must be one of AUDIO_FORMAT_UNSPECIFIED, AUDIO_FORMAT_PCM_S16LE",
         ),
         ({"open": {"settings": {"sample_rate_hz": 2**40}}}, "open.settings.sample_rate_hz", "whole number of 32 bits."),
