@@ -33,12 +33,15 @@ export class Recorder {
       delete this.button.dataset.recording;
       this.done(new Blob(pieces, { type: recorder.mimeType }));
     };
-    const began = performance.now();
-    const clock = setInterval(() => {
-      const passed_s = Math.floor((performance.now() - began) / 1000);
-      this.button.textContent = `Stop recording (${passed_s} s)`;
-      if (passed_s >= MAX_S) recorder.stop();
-    }, 250);
+    let clock;
+    recorder.onstart = () => {
+      const began = performance.now(); // sound may come seconds after `start` on a busy machine
+      clock = setInterval(() => {
+        const passed_s = Math.floor((performance.now() - began) / 1000);
+        this.button.textContent = `Stop recording (${passed_s} s)`;
+        if (passed_s >= MAX_S) recorder.stop();
+      }, 250);
+    };
     this.button.textContent = "Stop recording (0 s)";
     this.button.dataset.recording = "";
     this.running = recorder;
