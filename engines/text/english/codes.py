@@ -8,13 +8,16 @@ from engines.text.english.numbers import cardinal, spelled
 from engines.text.english.rule import INNER_STOP, Rule, rule
 
 
+def _one_by_one(code: str) -> str:
+    return " ".join(spelled(char) or char for char in code)
+
+
 def _hexadecimal(match: re.Match[str]) -> str:
-    return " ".join(spelled(char) or char.upper() for char in match[0])
+    return _one_by_one(match[0].upper())
 
 
 def _hexadecimal_groups(match: re.Match[str]) -> str:
-    groups = re.split("[:-]", match[0])
-    return ", ".join(" ".join(spelled(char) or char.upper() for char in group) for group in groups)
+    return ", ".join(map(_one_by_one, re.split("[:-]", match[0].upper())))
 
 
 def _thousands(match: re.Match[str]) -> str:
@@ -38,11 +41,11 @@ def words_of_groups(match: re.Match[str]) -> str:
     groups = re.findall(r"[A-Z0-9]+", match[0])
     if all(re.fullmatch(r"[1-9]?\d", group) for group in groups):
         return ", ".join(map(cardinal, groups))  # won, lost and drawn
-    return ", ".join(" ".join(spelled(char) or char for char in group) for group in groups)
+    return ", ".join(map(_one_by_one, groups))
 
 
 def _tracking(match: re.Match[str]) -> str:
-    return " ".join(spelled(char) or char for char in match[0])
+    return _one_by_one(match[0])
 
 
 def _code(match: re.Match[str]) -> str:

@@ -27,7 +27,8 @@ _DAYS = {
     "Sat": "Saturday",
     "Sun": "Sunday",
 }
-_WEEKDAYS = r"(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day|Mon|Tues?|Wed|Thur?s?|Fri|Sat|Sun"
+_SHORT_DAYS = "Mon|Tues?|Wed|Thur?s?|Fri|Sat|Sun"
+_WEEKDAYS = rf"(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day|{_SHORT_DAYS}"
 _DAYS_OF_MONTHS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 _MONTH_DAY = r"(?P<first>\d{1,2})/(?P<second>\d{1,2})"
 _PAIR = re.compile(_MONTH_DAY)
@@ -214,12 +215,7 @@ RULES: tuple[Rule, ...] = (
         with_digit=True,
     ),
     rule(rf"(?<![\w.,/-])9/11{_NO_FRACTION}", said("nine eleven"), needs="/", with_digit=True),
-    rule(
-        r"(?<![\w-])(?P<year>1\d{3}|20\d{2})-(?P<month>0[1-9]|1[0-2])-(?P<day>[0-3]\d)(?![\w-])",
-        _iso,
-        needs="-",
-        with_digit=True,
-    ),
+    rule(rf"(?<![\w-]){_ISO}(?![\w-])", _iso, needs="-", with_digit=True),
     rule(rf"{BEFORE}(?P<first>\d{{1,2}})/(?P<second>\d{{1,2}})/{YEAR}{AFTER}", _slashes, needs="/", with_digit=True),
     rule(
         rf"\b{_MONTH}\s{_DAY}(?:{DASH}(?P<last>[0-3]?\d)(?:st|nd|rd|th)?(?!\w))?(?![\w%°])(?![.:]\d)"
@@ -230,12 +226,12 @@ RULES: tuple[Rule, ...] = (
     rule(rf"\b{_MONTH}\s{YEAR}(?!\w)(?![.,]\d)", _month_year),
     rule(rf"\b{_MONTH}\s['’](?P<year>\d\d)(?!\w)", lambda match: f"{_month(match)} {year('20' + match['year'])}"),
     rule(
-        r"(?<![-–\w])(?P<name>Mon|Tues?|Wed|Thur?s?|Fri|Sat|Sun)\b\.?(?=,\s(?:\d|Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec))",
+        rf"(?<![-–\w])(?P<name>{_SHORT_DAYS})\b\.?(?=,\s(?:\d|Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec))",
         lambda match: _DAYS[match["name"]],
         needs=",",
     ),
     rule(
-        r"(?<!\w)(?P<first>Mon|Tues?|Wed|Thur?s?|Fri|Sat|Sun)\.?\s?[-–]\s?(?P<last>Mon|Tues?|Wed|Thur?s?|Fri|Sat|Sun)(?!\w)",
+        rf"(?<!\w)(?P<first>{_SHORT_DAYS})\.?\s?[-–]\s?(?P<last>{_SHORT_DAYS})(?!\w)",
         lambda match: f"{_DAYS[match['first']]} to {_DAYS[match['last']]}",
         needs="-–",
     ),
@@ -247,12 +243,12 @@ RULES: tuple[Rule, ...] = (
     ),
     rule(
         r"(?:(?<=\bon )|(?<=\bby )|(?<=last )|(?<=next )|(?<=until ))"
-        r"(?P<name>Mon|Tues?|Wed|Thur?s?|Fri|Sat|Sun)\b(?P<dot>\.?)",
+        rf"(?P<name>{_SHORT_DAYS})\b(?P<dot>\.?)",
         lambda match: _DAYS[match["name"]] + kept_stop(match),
         needs="MTWFS",
     ),
     rule(
-        r"(?<!\w)(?P<name>Mon|Tues?|Wed|Thur?s?|Fri|Sat|Sun)\b\.?"
+        rf"(?<!\w)(?P<name>{_SHORT_DAYS})\b\.?"
         r"(?=\s\(?\d{1,2}(?::\d\d|\s?[-–]\s?\d{1,2}|\s?[aApP]\.?[mM]|/\d{1,2})(?!\w))",
         lambda match: _DAYS[match["name"]],
     ),

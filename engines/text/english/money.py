@@ -66,7 +66,8 @@ SCALES = {
     "T": "trillion",
     "tn": "trillion",
 }
-_SIGN = r"(?P<sign>(?:US|AU?|CA?|NZ|HK|S|R)\$|Rs\.?(?=\s?\d)|[$£€¥₹₩₽₺₱₪₦₿])"
+_SIGNS = "$£€¥₹₩₽₺₱₪₦₿"
+_SIGN = rf"(?P<sign>(?:US|AU?|CA?|NZ|HK|S|R)\$|Rs\.?(?=\s?\d)|[{_SIGNS}])"
 _CODE = "|".join(code for code in _CODES if code.isalpha() and code.isupper())
 _INDIAN = r"\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d{2})?"  # 1,00,000
 _CONTINENTAL = r"(?:\d{1,3}(?:\.\d{3})+|\d+),\d{2}"  # 1.234,50
@@ -144,13 +145,13 @@ RULES: tuple[Rule, ...] = (
     rule(
         rf"(?<!\w){_SIGN}(?P<low>{NUMBER}){DASH}(?P<high>{NUMBER}){_SCALE}{_END}",
         _range,
-        needs="$£€¥₹₩₽₺₱₪₦₿R",
+        needs=_SIGNS + "R",
         with_digit=True,
     ),
     rule(
         rf"{_MINUS}(?<!\w){_SIGN}\s?(?P<amount>{_AMOUNT}){_SCALE}{_PER}{_END}",
         _money,
-        needs="$£€¥₹₩₽₺₱₪₦₿R",
+        needs=_SIGNS + "R",
         with_digit=True,
     ),
     rule(rf"{BEFORE}(?P<amount>{NUMBER}){_SCALE}\s?(?P<code>{_CODE}|[€£¥₹₩]){_END}", _coded),
