@@ -1,33 +1,15 @@
 /* A dense layer on a CPU, for the few rows of T3's step. It is bound by memory bandwidth, so weights are read once for
- * all rows and may be float16, or 8 bits in blocks that share a scale.
+ * all rows and may be float16.
  *
- * Called through ctypes by dense.py, which lays out the weights; the structure here and there must agree.
+ * Called through ctypes by dense.py, which lays out the weights.
  */
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
-#include <stdint.h>
-
+#include "dense.h"
 #include "thread_pool.h"
 
 #define DEPTH_AT_ONCE 256
-#define PIECES_PER_THREAD 4 /* enough to make up for a late thread; each long enough for the prefetcher */
-#define MAX_LANES 16
-
-#define BLOCK 32 /* steps of depth whose 8-bit weights share a scale; a divisor of DEPTH_AT_ONCE */
-
-enum kind { PLAIN, GELU, ADD };
-enum precision { FLOAT32, FLOAT16, INT8 };
-
-struct dense {
-    const float *x; /* (rows, depth) */
-    const void *weights; /* panels of (depth, simd_width * 2); INT8: each block behind its bfloat16 scales */
-    const float *bias, *residual; /* residual (rows, outputs), with ADD */
-    float *out; /* (rows, outputs) */
-    int64_t rows, depth, outputs;
-    int32_t precision, kind;
-};
-
 #define KERNEL "dense_kernel.h"
 #include "multi_isa.h"
 

@@ -1,11 +1,12 @@
-"""A dense layer on dense.c: the layout of its weights, and the call. The structure here must agree with dense.c."""
+"""A dense layer on dense.c or dense_int8.c: the layout of its weights, and the call. The structure here must agree with
+dense.h."""
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
 from functools import cache
-from typing import Literal, cast
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ WeightFormat = Literal["float32", "float16", "int8"]
 _FORMATS: tuple[WeightFormat, ...] = ("float32", "float16", "int8")
 _FP16_FROM_WIDTH = 8  # wider instruction sets convert float16 as they read it
 _BLOCK = 32  # steps of depth whose 8-bit weights share a scale
+_LARGEST_NUMBER, _SMALLEST = np.float32(32639), np.float32(1e-30)  # of a row beside 8-bit weights
 
 
 class _Dense(ctypes.Structure):
@@ -33,8 +35,13 @@ def fp16_supported() -> bool:
 
 
 def int8_supported() -> bool:
-    """Whether this machine can keep weights in 8 bits, which every instruction set of the library widens."""
+    """Whether this machine can keep weights in 8 bits, which every instruction set of the library multiplies."""
     return bool(simd_widths())
+
+
+def vnni_supported(simd_width: int) -> bool:
+    """Whether this CPU multiplies 8-bit numbers in one instruction, in vectors of so many floats."""
+    return bool(_functions().vnni(simd_width))
 
 
 class DenseLayer:
@@ -49,17 +56,21 @@ class DenseLayer:
         weights: WeightFormat,
         pool: str,
         simd_width: int | None = None,
+        vnni: bool | None = None,
     ) -> None:
         """weight (in, out), bias (out,)
 
-        weights: how the weight is kept; arithmetic is float32
+        weights: how the weight is kept. Arithmetic is float32; with int8, rows are read as `int16_blocks`, and the sums
+            of blocks are exact integers, so every instruction set gives the same up to the order of float32 sums
         pool: the name of the thread pool; its layers wait for each other
         simd_width: one of `simd_widths`, by default the best
+        vnni: whether int8 uses the CPU's instruction for it, by default where it has one
         """
         best = simd_width or best_simd_width()
         if best is None or (weights == "float16" and best < _FP16_FROM_WIDTH):
             raise ValueError("no compiled dense layers on this machine, or none that keep weights in float16")
         self._simd_width, self._threads, self._pool, self._format = best, threads, pool, weights
+        self._vnni = vnni_supported(best) if vnni is None else vnni
         self.outputs = len(bias)
         self.width = -(-self.outputs // best) * best  # of `run`'s result: the outputs, then unused columns
         spare = self.width - self.outputs
@@ -69,8 +80,9 @@ class DenseLayer:
 
     def work_floats(self, rows: int) -> int:
         """The floats of `work` that `run` needs."""
-        floats: int = _functions()[1](rows, self._threads)
-        return floats
+        if self._format == "int8":
+            return _functions().int8_floats(rows, self._depth, self._threads)
+        return _functions().floats(rows, self._threads)
 
     def run(self, x: int, rows: int, out: int, work: int, kind: int = PLAIN, residual: int | None = None) -> None:
         """Addresses of floats: x (rows, in), out and with ADD residual (rows, `width`), work of `work_floats`."""
@@ -78,7 +90,24 @@ class DenseLayer:
             x, self._weights.ctypes.data, self._bias.ctypes.data, residual, out,
             rows, self._depth, self.width, _FORMATS.index(self._format), kind,
         )  # fmt: skip
-        _functions()[0](thread_pool(self._threads, self._pool), self._simd_width, ctypes.byref(layer), work)
+        pool = thread_pool(self._threads, self._pool)
+        if self._format == "int8":
+            _functions().run_int8(pool, self._simd_width, self._vnni, ctypes.byref(layer), work)
+        else:
+            _functions().run(pool, self._simd_width, ctypes.byref(layer), work)
+
+
+def int16_blocks(x: F32) -> tuple[npt.NDArray[np.int16], F32]:
+    """Returns rows (N, in) as the numbers that a layer with 8-bit weights multiplies, and the scales (N, blocks) of
+    each 32 of them. A block whose numbers are all below 1e-30 is zero."""
+    rows, depth = x.shape
+    blocks = -(-depth // _BLOCK)
+    padded = np.pad(x, ((0, 0), (0, blocks * _BLOCK - depth))).reshape(rows, blocks, _BLOCK)
+    largest = np.abs(padded).max(axis=2)
+    kept = largest > _SMALLEST
+    inverse = np.where(kept, _LARGEST_NUMBER / np.where(kept, largest, np.float32(1)), np.float32(0))
+    numbers = np.rint(padded * inverse[..., None]).astype(np.int16)
+    return numbers.reshape(rows, -1)[:, :depth], np.where(kept, largest / _LARGEST_NUMBER, np.float32(0))
 
 
 def int8_blocks(weight: F32) -> tuple[npt.NDArray[np.int8], F32]:
@@ -101,24 +130,36 @@ def _laid_out(weight: F32, simd_width: int, weights: WeightFormat) -> npt.NDArra
         laid_out = panels(weight, simd_width)
         return laid_out.astype(np.float16) if weights == "float16" else laid_out
     numbers, scales = int8_blocks(weight)
+    depth, outputs = weight.shape
+    groups = np.pad(numbers, ((0, len(scales) * _BLOCK - depth), (0, 0))).reshape(len(scales), _BLOCK // 4, 4, outputs)
     halves = (scales.view(np.uint32) >> 16).astype(np.uint16)
     parts: list[npt.NDArray[np.uint8]] = []
-    for start in range(0, weight.shape[1], 2 * simd_width):
+    for start in range(0, outputs, 2 * simd_width):
         columns = slice(start, start + 2 * simd_width)
-        for block in range(len(scales)):
-            parts.append(np.ascontiguousarray(halves[block, columns]).view(np.uint8))
-            rows = numbers[block * _BLOCK : (block + 1) * _BLOCK, columns]
-            parts.append(np.ascontiguousarray(rows).view(np.uint8).ravel())
+        scale_bytes = np.ascontiguousarray(halves[:, columns]).view(np.uint8)
+        number_bytes = groups[..., columns].swapaxes(2, 3).reshape(len(scales), -1).view(np.uint8)
+        parts.append(np.concatenate([scale_bytes, number_bytes], axis=1).ravel())
     return np.concatenate(parts)
 
 
+class _Functions(NamedTuple):
+    run: Callable[..., None]
+    floats: Callable[..., int]
+    run_int8: Callable[..., None]
+    int8_floats: Callable[..., int]
+    vnni: Callable[[int], int]
+
+
 @cache
-def _functions() -> tuple[Callable[..., None], Callable[..., int]]:
-    """mynah_dense and mynah_dense_floats."""
+def _functions() -> _Functions:
     functions = library()
     assert functions is not None
-    run, floats = functions.mynah_dense, functions.mynah_dense_floats
-    run.restype, floats.restype = None, ctypes.c_long
-    run.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.POINTER(_Dense), ctypes.c_void_p]
+    pointers: list[Any] = [ctypes.POINTER(_Dense), ctypes.c_void_p]
+    for run, arguments in ((functions.mynah_dense, []), (functions.mynah_dense_int8, [ctypes.c_int])):
+        run.restype, run.argtypes = None, [ctypes.c_void_p, ctypes.c_int, *arguments, *pointers]
+    floats, int8_floats = functions.mynah_dense_floats, functions.mynah_dense_int8_floats
+    floats.restype = int8_floats.restype = ctypes.c_long
     floats.argtypes = [ctypes.c_long, ctypes.c_int]
-    return cast(Callable[..., None], run), cast(Callable[..., int], floats)
+    int8_floats.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_int]
+    functions.mynah_vnni.argtypes = [ctypes.c_int]
+    return _Functions(functions.mynah_dense, floats, functions.mynah_dense_int8, int8_floats, functions.mynah_vnni)

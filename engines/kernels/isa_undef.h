@@ -6,3 +6,4 @@
 #undef NAME
 #undef LANES
 #undef ROWS
+#undef VNNI

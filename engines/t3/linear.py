@@ -52,7 +52,8 @@ class CompiledLinear:
     """Mynah's own kernel on the CPU, with the activation or the residual in the same call.
 
     Why: it reads every weight once, at memory bandwidth, for one row as for many, where oneDNN needs 1.3 to 2.4 times
-    as long. In float16 there is half as much to read, in 8 bits about a quarter; it computes in float32.
+    as long. In float16 there is half as much to read, in 8 bits about a quarter. It computes in float32, or with 8 bits
+    in integers.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, *, weights: WeightFormat) -> None:

@@ -10,10 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from engines.kernels.dense import ADD, GELU, PLAIN, DenseLayer, WeightFormat, fp16_supported, int8_blocks
+from engines.kernels.dense import (
+    ADD,
+    GELU,
+    PLAIN,
+    DenseLayer,
+    WeightFormat,
+    fp16_supported,
+    int8_blocks,
+    int16_blocks,
+    vnni_supported,
+)
 from engines.kernels.library import simd_widths
 
 FORMATS: tuple[WeightFormat, ...] = ("float32", "float16", "int8")
+WITH_VNNI = [width for width in simd_widths() if vnni_supported(width)]  # none on a CPU without the instruction
 HERE = [(width, each) for width in simd_widths() for each in FORMATS if width >= 8 or each != "float16"]
 
 
@@ -35,6 +46,14 @@ def kept_in(weights: WeightFormat, weight: Tensor) -> Tensor:
     return weight.half().float() if weights == "float16" else weight
 
 
+def read_with(weights: WeightFormat, x: Tensor) -> Tensor:
+    """The rows as a layer of that format reads them."""
+    if weights == "int8":
+        numbers, scales = int16_blocks(x.numpy())
+        return torch.from_numpy(numbers * np.repeat(scales, 32, axis=1)[:, : x.shape[1]])
+    return x
+
+
 @pytest.mark.parametrize(("simd_width", "weights"), HERE)
 @settings(max_examples=40, deadline=None)
 @given(
@@ -53,7 +72,7 @@ def test_a_layer_is_torchs(
     residual = torch.randn(rows, outputs, generator=draw)
     layer = DenseLayer(weight.numpy(), bias.numpy(), threads, weights=weights, pool="tests", simd_width=simd_width)
     kept = kept_in(weights, weight)
-    expected = x @ kept + bias
+    expected = read_with(weights, x) @ kept + bias
     torch.testing.assert_close(run(layer, x), expected, atol=2e-5, rtol=1e-5)
     torch.testing.assert_close(run(layer, x, GELU), F.gelu(expected, approximate="tanh"), atol=2e-5, rtol=1e-5)
     torch.testing.assert_close(run(layer, x, ADD, residual), expected + residual, atol=2e-5, rtol=1e-5)
@@ -78,7 +97,8 @@ def test_gelu_of_any_size(simd_width: int, weights: WeightFormat) -> None:
     eye *= size
     layer = DenseLayer(eye, nothing, 1, weights=weights, pool="tests", simd_width=simd_width)
     x = torch.cat([torch.linspace(-60, 60, 640), torch.tensor([-1e30, 1e30, 0.0, torch.nan] * 16)]).reshape(-1, 64)
-    got, expected = run(layer, x.nan_to_num(0.0), GELU), F.gelu(x.nan_to_num(0.0) * size, approximate="tanh")
+    read = read_with(weights, x.nan_to_num(0.0))
+    got, expected = run(layer, x.nan_to_num(0.0), GELU), F.gelu(read * size, approximate="tanh")
     torch.testing.assert_close(got, expected, atol=1e-6, rtol=1e-6)
     assert run(layer, x, GELU).isnan().any(), "NaN must not be hidden"
 
@@ -106,3 +126,47 @@ def test_8_bit_weights_are_off_by_half_a_step_at_most(depth: int, size: float, s
         largest = np.abs(weight[32 * block : 32 * block + 32]).max(axis=0)
         assert (scales[block] >= largest / 127 * 0.9999).all()
         assert (scales[block] <= largest / 127 * 1.01).all()
+
+
+@pytest.mark.parametrize("simd_width", WITH_VNNI)
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 9, 30])
+@pytest.mark.parametrize("outputs", [1, 16, 33, 90])
+def test_the_instruction_for_8_bits_changes_nothing(simd_width: int, rows: int, outputs: int) -> None:
+    draw = np.random.default_rng(rows)
+    weight, bias = draw.standard_normal((300, outputs)).astype(np.float32), np.ones(outputs, np.float32)
+    x = torch.from_numpy(draw.standard_normal((rows, 300)).astype(np.float32))
+    with_it, without = (
+        run(DenseLayer(weight, bias, 2, weights="int8", pool="tests", simd_width=simd_width, vnni=vnni), x)
+        for vnni in (True, False)
+    )
+    assert torch.equal(with_it, without)
+
+
+@pytest.mark.parametrize("spoilt", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("vnni", [True, False])
+def test_a_spoilt_row_spoils_itself_alone(spoilt: float, vnni: bool) -> None:
+    draw = np.random.default_rng(0)
+    weight, bias = draw.standard_normal((100, 40)).astype(np.float32), np.zeros(40, np.float32)
+    layer = DenseLayer(weight, bias, 2, weights="int8", pool="tests", vnni=vnni and vnni_supported(simd_widths()[0]))
+    x = torch.from_numpy(draw.standard_normal((3, 100)).astype(np.float32))
+    before = run(layer, x)
+    x[1, 70] = spoilt
+    after = run(layer, x)
+    assert torch.equal(after[[0, 2]], before[[0, 2]])
+    assert after[1].isnan().all()
+
+
+@given(
+    rows=st.integers(1, 4),
+    depth=st.integers(1, 100),
+    size=st.sampled_from([0.0, 1e-35, 1e-20, 1e-3, 1.0, 1e30]),
+    seed=st.integers(0, 99),
+)
+def test_rows_beside_8_bit_weights_are_off_by_half_a_step_at_most(
+    rows: int, depth: int, size: float, seed: int
+) -> None:
+    x = np.random.default_rng(seed).standard_normal((rows, depth)).astype(np.float32) * np.float32(size)
+    numbers, scales = int16_blocks(x)
+    steps = np.repeat(scales, 32, axis=1)[:, :depth].astype(np.float64)
+    assert (np.abs(numbers * steps - x) <= 0.505 * steps + 1e-30).all()  # 0.005: 32639 roundings of a float32
+    assert np.abs(numbers.astype(int)).max() <= 32639
