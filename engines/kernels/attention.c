@@ -20,8 +20,8 @@
 #define MAX_TURNS 4 /* attention.py leaves room for so many */
 
 struct sequence {
-    float *cache; /* (layers, 2, heads, capacity, dim) */
-    const float *prefix; /* (layers, 2, heads, prefix_positions, dim), equal to the start of `cache` */
+    void *cache; /* (layers, 2, heads, capacity, dim), float32 or float16 */
+    const void *prefix; /* (layers, 2, heads, prefix_positions, dim), equal to the start of `cache` */
     int64_t capacity, positions, prefix_positions; /* `positions`: held before this row */
     int64_t row; /* of qkv and out */
 };
@@ -34,6 +34,7 @@ struct attention {
     int64_t group_count, layer, heads, dim;
     int64_t group_rows, work_floats; /* the largest group, and the work of one thread */
     float scale; /* of scores, for powers of two */
+    int32_t half; /* whether caches are float16, which needs an instruction set that converts it */
 };
 
 #define KERNEL "attention_kernel.h"

@@ -12,7 +12,7 @@ from typing import cast
 
 import numpy as np
 
-from engines.kernels.library import best_simd_width, library, thread_pool
+from engines.kernels.library import FP16_FROM_WIDTH, best_simd_width, library, thread_pool
 
 _VECTORS = (1, 2, 3, 4, 6, 8, 12, 16)  # that a head may have
 _SEQUENCE_FIELDS = 6
@@ -24,12 +24,13 @@ class _Attention(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("qkv", "sequences", "groups", "out")),
         *((name, ctypes.c_int64) for name in ("group_count", "layer", "heads", "dim", "group_rows", "work_floats")),
         ("scale", ctypes.c_float),
+        ("half", ctypes.c_int32),
     )
 
 
 @dataclass(frozen=True)
 class CachedSequence:
-    """Where a sequence's keys and values are: addresses of floats.
+    """Where a sequence's keys and values are: addresses, of float32 or all of float16.
 
     cache             (layers, 2, heads, capacity, dim), of which `positions` are held
     prefix            (layers, 2, heads, prefix_positions, dim), equal to the start of `cache`, and shared with others
@@ -42,19 +43,32 @@ class CachedSequence:
     prefix_positions: int = 0
 
 
-def attention_width(dim: int) -> int | None:
-    """The SIMD width for heads of this dimension; None if the kernel cannot compute them on this machine."""
+def attention_width(dim: int, *, half: bool = False) -> int | None:
+    """The SIMD width for heads of this dimension; None if the kernel cannot compute them on this machine.
+
+    half: caches are float16
+    """
     width = best_simd_width(dim)
-    return width if width is not None and dim // width in _VECTORS else None
+    if width is None or (half and width < FP16_FROM_WIDTH):
+        return None
+    return width if dim // width in _VECTORS else None
 
 
 class StepAttention:
     """Attends in all layers of one step. The sequences' memory must stay where it is until then."""
 
     def __init__(
-        self, sequences: Sequence[CachedSequence], heads: int, dim: int, threads: int, pool: str, simd_width: int
+        self,
+        sequences: Sequence[CachedSequence],
+        heads: int,
+        dim: int,
+        threads: int,
+        pool: str,
+        simd_width: int,
+        *,
+        half: bool = False,
     ) -> None:
-        """`simd_width`: of `attention_width(dim)`; `pool`: the name of the thread pool"""
+        """simd_width: of `attention_width(dim, half=half)`; pool: the name of the thread pool; half: caches are float16"""
         order = sorted(range(len(sequences)), key=lambda row: sequences[row].prefix)
         table = [
             (s.cache, s.prefix, s.capacity, s.positions, s.prefix_positions, row)
@@ -67,7 +81,7 @@ class StepAttention:
         self._table = np.array(table, np.int64).reshape(-1, _SEQUENCE_FIELDS)
         self._rows = max(b - a for a, b in pairwise(self._groups.tolist()))
         longest = max(s.positions for s in sequences) + 1
-        self._heads, self._dim, self._simd_width = heads, dim, simd_width
+        self._heads, self._dim, self._simd_width, self._half = heads, dim, simd_width, half
         # scores are stored by whole vectors, of the shared positions and of those behind them
         room = _WORK_VECTORS * dim + (-(-longest // simd_width) + 1) * simd_width
         self._work = np.empty((threads, self._rows * room), np.float32)
@@ -79,7 +93,7 @@ class StepAttention:
         call = _Attention(
             qkv, self._table.ctypes.data, self._groups.ctypes.data, out,
             len(self._groups) - 1, layer, self._heads, self._dim, self._rows, self._work.shape[1],
-            math.log2(math.e) / math.sqrt(self._dim),
+            math.log2(math.e) / math.sqrt(self._dim), self._half,
         )  # fmt: skip
         _function()(self._pool, self._simd_width, ctypes.byref(call), self._work.ctypes.data)
 

@@ -15,6 +15,33 @@ static const bits EVENS = {0, 2, 4, 6, 8, 10, 12, 14}, ODDS = {1, 3, 5, 7, 9, 11
 static const bits EVENS = {0, 2, 4, 6}, ODDS = {1, 3, 5, 7};
 #endif
 
+/* A vector of keys or values, `i` numbers behind the start of a cache, as it is kept. */
+#if LANES == 16
+#define LOAD_HALVES(from) ((vec)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(from))))
+#define STORE_HALVES(to, x) _mm256_storeu_si256((__m256i *)(to), _mm512_cvtps_ph((__m512)(x), _MM_FROUND_TO_NEAREST_INT))
+#elif LANES == 8
+#define LOAD_HALVES(from) ((vec)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(from))))
+#define STORE_HALVES(to, x) _mm_storeu_si128((__m128i *)(to), _mm256_cvtps_ph((__m256)(x), _MM_FROUND_TO_NEAREST_INT))
+#else
+#define LOAD_HALVES(from) NAME(load)((const float *)(from)) /* never reached: this set has no float16 */
+#define STORE_HALVES(to, x) NAME(store)((float *)(to), x)
+#endif
+INLINE vec NAME(held)(const void *cache, long i, const int half)
+{
+    return half ? LOAD_HALVES((const uint16_t *)cache + i) : NAME(load)((const float *)cache + i);
+}
+
+/* A head's key or value, to `i` numbers behind the start of a cache. What float16 has no number for becomes its largest. */
+INLINE void NAME(hold)(const float *x, void *cache, long i, const int half, const int vectors)
+{
+    const vec most = NAME(set1)(65504.0f);
+    for (int v = 0; v < vectors; v++, x += LANES, i += LANES) {
+        vec value = NAME(load)(x);
+        if (!half) NAME(store)((float *)cache + i, value);
+        else STORE_HALVES((uint16_t *)cache + i, NAME(select)(value != value, value, NAME(max)(NAME(min)(value, most), NAME(set1)(0) - most)));
+    }
+}
+
 /* The sums of LANES vectors, each in a lane: neighbours are added until one number of each vector is left. */
 INLINE vec NAME(totals)(vec *values)
 {
@@ -28,36 +55,39 @@ INLINE vec NAME(totals)(vec *values)
 }
 
 /* The products of a query with the keys of LANES positions, of which `count` are there. */
-INLINE vec NAME(score)(const vec *query, const float *keys, long count, const int vectors)
+INLINE vec NAME(score)(const vec *query, const void *keys, long begin, long count, const int half, const int vectors)
 {
     vec sums[LANES];
 #pragma GCC unroll 16
     for (int i = 0; i < LANES; i++) {
-        const float *key = keys + (i < count ? i : 0) * vectors * LANES;
-        sums[i] = query[0] * NAME(load)(key);
+        const long key = begin + (i < count ? i : 0) * vectors * LANES;
+        sums[i] = query[0] * NAME(held)(keys, key, half);
 #pragma GCC unroll 16
-        for (int v = 1; v < vectors; v++) sums[i] += query[v] * NAME(load)(key + v * LANES);
+        for (int v = 1; v < vectors; v++) sums[i] += query[v] * NAME(held)(keys, key + v * LANES, half);
     }
     return NAME(totals)(sums);
 }
 
-/* The products of a query with the keys [first, last). `scores` has room for a whole last vector. */
-INLINE void NAME(scores)(const float *query, const float *keys, long first, long last, float *scores, const int vectors)
+/* The products of a query with the keys [first, last), which start `begin` numbers behind that of a cache. `scores` has
+ * room for a whole last vector. */
+INLINE void NAME(scores)(const float *query, const void *keys, long begin, long first, long last, float *scores,
+                         const int half, const int vectors)
 {
     vec q[MAX_VECTORS];
 #pragma GCC unroll 16
     for (int v = 0; v < vectors; v++) q[v] = NAME(load)(query + v * LANES);
     long p = first;
     for (; p + LANES <= last; p += LANES)
-        NAME(store)(scores + p, NAME(score)(q, keys + p * vectors * LANES, LANES, vectors));
-    if (p < last) NAME(store)(scores + p, NAME(score)(q, keys + p * vectors * LANES, last - p, vectors));
+        NAME(store)(scores + p, NAME(score)(q, keys, begin + p * vectors * LANES, LANES, half, vectors));
+    if (p < last) NAME(store)(scores + p, NAME(score)(q, keys, begin + p * vectors * LANES, last - p, half, vectors));
 }
 
 /* Values are added in this many sums by turns, so that an addition need not wait for the one before it. */
 #define TURNS (vectors <= 4 ? 4 : vectors <= 8 ? 2 : 1)
 
 /* Adds the values [first, last), each times its weight, to `sums` (TURNS, dim). */
-INLINE void NAME(mix)(const float *weights, const float *values, long first, long last, float *sums, const int vectors)
+INLINE void NAME(mix)(const float *weights, const void *values, long begin, long first, long last, float *sums,
+                      const int half, const int vectors)
 {
     const long dim = vectors * LANES;
     vec turn[4][MAX_VECTORS];
@@ -70,7 +100,7 @@ INLINE void NAME(mix)(const float *weights, const float *values, long first, lon
             if (p < first || p >= last) continue;
             vec weight = NAME(set1)(weights[p]);
 #pragma GCC unroll 16
-            for (int v = 0; v < vectors; v++) turn[t][v] += weight * NAME(load)(values + p * dim + v * LANES);
+            for (int v = 0; v < vectors; v++) turn[t][v] += weight * NAME(held)(values, begin + p * dim + v * LANES, half);
         }
     for (int t = 0; t < TURNS; t++)
 #pragma GCC unroll 16
@@ -98,48 +128,46 @@ INLINE float NAME(powers)(float *scores, long count)
 }
 
 INLINE void NAME(group_of)(const struct attention *attention, const struct sequence *sequences, long count, long head,
-                           float *work, const int vectors)
+                           float *work, const int half, const int vectors)
 {
     const long dim = vectors * LANES, heads = attention->heads, shared = sequences[0].prefix_positions;
-    const float *keys_shared = 0, *values_shared = 0;
-    if (shared) {
-        keys_shared = sequences[0].prefix + (attention->layer * 2 * heads + head) * shared * dim;
-        values_shared = keys_shared + heads * shared * dim;
-    }
+    const long pair = attention->layer * 2 * heads + head; /* of a head's keys and values in any cache */
+    const void *prefix = sequences[0].prefix;
+    const long keys_shared = pair * shared * dim, values_shared = keys_shared + heads * shared * dim;
     /* of each row: its scaled query, TURNS sums of values, its scores */
     const long room = attention->work_floats / attention->group_rows, sums = dim, scores = dim + MAX_TURNS * dim;
     for (long i = 0; i < count; i++) {
         const struct sequence *s = sequences + i;
         const float *qkv = attention->qkv + (s->row * 3 * heads + head) * dim;
-        float *row = work + i * room, *keys = s->cache + (attention->layer * 2 * heads + head) * s->capacity * dim;
+        float *row = work + i * room;
         for (long d = 0; d < dim; d++) row[d] = qkv[d] * attention->scale;
         memset(row + sums, 0, TURNS * dim * sizeof(float));
-        memcpy(keys + s->positions * dim, qkv + heads * dim, dim * sizeof(float));
-        memcpy(keys + (heads * s->capacity + s->positions) * dim, qkv + 2 * heads * dim, dim * sizeof(float));
+        NAME(hold)(qkv + heads * dim, s->cache, (pair * s->capacity + s->positions) * dim, half, vectors);
+        NAME(hold)(qkv + 2 * heads * dim, s->cache, ((pair + heads) * s->capacity + s->positions) * dim, half, vectors);
     }
     for (long first = 0; first < shared; first += TILE)
         for (long i = 0; i < count; i++) {
             float *row = work + i * room;
-            NAME(scores)(row, keys_shared, first, shared - first < TILE ? shared : first + TILE, row + scores, vectors);
+            NAME(scores)(row, prefix, keys_shared, first, shared - first < TILE ? shared : first + TILE, row + scores,
+                         half, vectors);
         }
     for (long i = 0; i < count; i++) {
         const struct sequence *s = sequences + i;
-        const float *keys = s->cache + (attention->layer * 2 * heads + head) * s->capacity * dim;
         float *row = work + i * room;
-        NAME(scores)(row, keys, shared, s->positions + 1, row + scores, vectors);
+        NAME(scores)(row, s->cache, pair * s->capacity * dim, shared, s->positions + 1, row + scores, half, vectors);
         row[0] = NAME(powers)(row + scores, s->positions + 1); /* in place of the query */
     }
     for (long first = 0; first < shared; first += TILE)
         for (long i = 0; i < count; i++) {
             float *row = work + i * room;
-            NAME(mix)(row + scores, values_shared, first, shared - first < TILE ? shared : first + TILE, row + sums,
-                      vectors);
+            NAME(mix)(row + scores, prefix, values_shared, first, shared - first < TILE ? shared : first + TILE,
+                      row + sums, half, vectors);
         }
     for (long i = 0; i < count; i++) {
         const struct sequence *s = sequences + i;
-        const float *values = s->cache + ((attention->layer * 2 + 1) * heads + head) * s->capacity * dim;
         float *row = work + i * room, *out = attention->out + (s->row * heads + head) * dim;
-        NAME(mix)(row + scores, values, shared, s->positions + 1, row + sums, vectors);
+        NAME(mix)(row + scores, s->cache, (pair + heads) * s->capacity * dim, shared, s->positions + 1, row + sums,
+                  half, vectors);
         for (long d = 0; d < dim; d++) {
             float sum = row[sums + d];
             for (int t = 1; t < TURNS; t++) sum += row[sums + t * dim + d];
@@ -148,18 +176,29 @@ INLINE void NAME(group_of)(const struct attention *attention, const struct seque
     }
 }
 
-#define CASE(n) case n: NAME(group_of)(attention, sequences, count, head, work, n); break;
-/* One head of `count` sequences that have the same prefix. */
-static void NAME(group)(const struct attention *attention, const struct sequence *sequences, long count, long head,
-                        float *work)
+#define CASE(n) case n: NAME(group_of)(attention, sequences, count, head, work, half, n); break;
+INLINE void NAME(group_kept)(const struct attention *attention, const struct sequence *sequences, long count, long head,
+                             float *work, const int half)
 {
     switch (attention->dim / LANES) {
         CASE(1) CASE(2) CASE(3) CASE(4) CASE(6) CASE(8) CASE(12) CASE(16)
     }
 }
 #undef CASE
+
+/* One head of `count` sequences that have the same prefix. */
+static void NAME(group)(const struct attention *attention, const struct sequence *sequences, long count, long head,
+                        float *work)
+{
+    if (attention->half)
+        NAME(group_kept)(attention, sequences, count, head, work, 1);
+    else
+        NAME(group_kept)(attention, sequences, count, head, work, 0);
+}
 #undef TURNS
 #undef EVENS
 #undef ODDS
+#undef LOAD_HALVES
+#undef STORE_HALVES
 
 #include "isa_undef.h"

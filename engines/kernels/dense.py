@@ -11,12 +11,11 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from engines.kernels.library import F32, best_simd_width, library, panels, simd_widths, thread_pool
+from engines.kernels.library import F32, FP16_FROM_WIDTH, best_simd_width, library, panels, simd_widths, thread_pool
 
 PLAIN, GELU, ADD = range(3)  # the result, its GELU in the tanh form, or its sum with a residual
 WeightFormat = Literal["float32", "float16", "int8"]
 _FORMATS: tuple[WeightFormat, ...] = ("float32", "float16", "int8")
-_FP16_FROM_WIDTH = 8  # wider instruction sets convert float16 as they read it
 _BLOCK = 32  # steps of depth whose 8-bit weights share a scale
 _LARGEST_NUMBER, _SMALLEST = np.float32(32639), np.float32(1e-30)  # of a row beside 8-bit weights
 
@@ -31,7 +30,7 @@ class _Dense(ctypes.Structure):
 
 def fp16_supported() -> bool:
     """Whether this CPU can keep weights in float16."""
-    return bool(simd_widths()) and simd_widths()[0] >= _FP16_FROM_WIDTH
+    return bool(simd_widths()) and simd_widths()[0] >= FP16_FROM_WIDTH
 
 
 def int8_supported() -> bool:
@@ -67,7 +66,7 @@ class DenseLayer:
         vnni: whether int8 uses the CPU's instruction for it, by default where it has one
         """
         best = simd_width or best_simd_width()
-        if best is None or (weights == "float16" and best < _FP16_FROM_WIDTH):
+        if best is None or (weights == "float16" and best < FP16_FROM_WIDTH):
             raise ValueError("no compiled dense layers on this machine, or none that keep weights in float16")
         self._simd_width, self._threads, self._pool, self._format = best, threads, pool, weights
         self._vnni = vnni_supported(best) if vnni is None else vnni

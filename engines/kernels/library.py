@@ -17,6 +17,7 @@ _SIMD_WIDTHS = (16, 8, 4)  # floats in a vector of the instruction sets that it 
 S3GEN = "s3gen"  # the pool of S3Gen's kernels
 MISSING = "the compiled kernels are missing; install Mynah on a machine with a C compiler"
 MIN_SIMD_WIDTH = _SIMD_WIDTHS[-1]
+FP16_FROM_WIDTH = 8  # wider instruction sets convert float16 as they read it
 _MAX_ERROR = 1e-3  # measured: 5e-5 for residual blocks, 2e-6 for transformer blocks
 
 

@@ -31,23 +31,27 @@ def attention_of(spans: Sequence[Span[Any]], device: torch.device, dtype: torch.
     """The attention of one step's spans. Those of one row come first, as in every step."""
     single = next((i for i, span in enumerate(spans) if span.rows > 1), len(spans))
     slots = [span.slot for span in spans[:single] if isinstance(span.slot, KvSlot)]
-    width = _simd_width(slots[0].memory) if slots and len(slots) == single else None
+    width = _simd_width(slots[0].memory, dtype) if slots and len(slots) == single else None
     if width is None or any(span.tap is not None and span.tap.constrains for span in spans):
         return _attend_to_spans(spans, [causal_mask(span, device, dtype) for span in spans])
     others = attention_of(spans[single:], device, dtype)
     return _attend_to_rows([cast(Span[KvSlot], span) for span in spans[:single]], width, others)
 
 
-def _simd_width(memory: Tensor) -> int | None:
-    """That of the kernel for this cache; None if it cannot be used."""
-    return attention_width(memory.shape[4]) if memory.device.type == "cpu" and memory.dtype == torch.float32 else None
+def _simd_width(memory: Tensor, dtype: torch.dtype) -> int | None:
+    """That of the kernel for this cache and rows of `dtype`; None if it cannot be used."""
+    if memory.device.type != "cpu" or dtype != torch.float32 or memory.dtype not in (torch.float32, torch.float16):
+        return None
+    return attention_width(memory.shape[4], half=memory.dtype == torch.float16)
 
 
 def _attend_to_rows(spans: Sequence[Span[KvSlot]], simd_width: int, others: Attend) -> Attend:
     """One row each, on the compiled kernel; `others` is that of the rows behind them."""
-    _, _, heads, _, dim = spans[0].slot.memory.shape
+    memory = spans[0].slot.memory
+    _, _, heads, _, dim = memory.shape
     sequences = [_cached_sequence(span.slot, span.start) for span in spans]
-    step = StepAttention(sequences, heads, dim, torch.get_num_threads(), "t3", simd_width)
+    half, threads = memory.dtype == torch.float16, torch.get_num_threads()
+    step = StepAttention(sequences, heads, dim, threads, "t3", simd_width, half=half)
 
     def attend(layer: int, qkv: Tensor) -> list[Tensor]:
         rows = qkv[: len(spans)].contiguous()

@@ -20,6 +20,7 @@ from engines.checkpoints.tensor_file import Shape
 from engines.checkpoints.weights import check_tensors, load_tensors
 from engines.config import Sampling
 from engines.device import to_device
+from engines.kernels.attention import attention_width
 from engines.kernels.dense import WeightFormat
 from engines.model_spec import SPEAKER_EMBEDDING_DIM, SPEECH_VOCAB, START_SPEECH_TOKEN, ModelSpec, T3Spec
 from engines.t3 import prompt
@@ -117,6 +118,11 @@ class Maker:
             return DenseLinear(weight, bias)
         return make_linear(weight, bias, self.device, weights=self.weights, dtype=self.dtype)
 
+    def held(self, head_dim: int) -> torch.dtype:
+        """Of keys and values in a cache: float16 where weights are no float32 either and the attention reads it."""
+        half = self.weights != "float32" and attention_width(head_dim, half=True) is not None
+        return torch.float16 if half else self.dtype
+
     def table(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device, self.dtype)
 
@@ -158,6 +164,7 @@ class T3Net:
             self.name = "torch-int8"
         device = make.device
         self.spec, self.device, self.dtype, self.max_positions = spec, device, make.dtype, spec.positions
+        self._held = make.held(spec.width // spec.heads)
         self._blocks = blocks
         self._text_embedding = make.table(outer["text_emb.weight"])
         self.speech_embedding = make.table(outer["speech_emb.weight"])
@@ -236,7 +243,7 @@ class T3Net:
 
     def new_slot(self, max_positions: int) -> KvSlot:
         """As Net.new_slot."""
-        return KvSlot(self.spec, max_positions, self.device, self.dtype)
+        return KvSlot(self.spec, max_positions, self.device, self.dtype, self._held)
 
     def new_pass(self, slots: int, max_positions: int) -> Pass:
         """As Net.new_pass."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from engines.model_spec import LlamaSpec
-from engines.t3.kv_cache import KvSlot
+from engines.t3.kv_cache import KvSlot, copied
 
 
 class LaneSlot(KvSlot):
@@ -16,9 +16,14 @@ class LaneSlot(KvSlot):
     """
 
     def __init__(
-        self, spec: LlamaSpec, max_positions: int, device: torch.device, dtype: torch.dtype = torch.float32
+        self,
+        spec: LlamaSpec,
+        max_positions: int,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        held: torch.dtype | None = None,
     ) -> None:
-        super().__init__(spec, max_positions, device, dtype)
+        super().__init__(spec, max_positions, device, dtype, held)
         self.lanes = 1
         self._heads = spec.heads
 
@@ -32,7 +37,7 @@ class LaneSlot(KvSlot):
 
     def copy_out(self, positions: int) -> Tensor:
         """As Slot.copy_out: (layers, 2, heads, positions, head dim), for rows that are the same in all lanes."""
-        return self._kv[:, :, : self._heads, :positions].clone()
+        return copied(self._kv[:, :, : self._heads, :positions])
 
     def load(self, prefix: Tensor) -> None:
         """As Slot.load, into every lane."""

@@ -162,6 +162,7 @@ class LlamaNet:
         if make.weights == "int8":
             self.name = "torch-int8"
         self.spec, self.device, self.dtype, self.max_positions = spec, make.device, make.dtype, spec.positions
+        self._held = make.held(spec.width // spec.heads)
         self._blocks = blocks
         self.conditioning = conditioning or Conditioning(outer, spec, make.device)
         self._text, self._speech = make.table(outer["text_emb.weight"]), make.table(outer["speech_emb.weight"])
@@ -245,7 +246,7 @@ class LlamaNet:
 
     def new_slot(self, max_positions: int) -> LaneSlot:
         """As Net.new_slot, with one lane."""
-        return LaneSlot(self.spec, max_positions, self.device, self.dtype)
+        return LaneSlot(self.spec, max_positions, self.device, self.dtype, self._held)
 
     def new_pass(self, slots: int, max_positions: int) -> GuidedPass:
         """As Net.new_pass."""

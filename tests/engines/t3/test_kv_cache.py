@@ -31,6 +31,18 @@ def test_a_write_returns_everything_up_to_its_end() -> None:
     torch.testing.assert_close(values[0, :, 10:], more[:, 1].transpose(0, 1))
 
 
+def test_a_cache_in_float16_gives_rows_as_they_were_but_for_its_rounding() -> None:
+    slot, content = filled(10, KvSlot(TINY.t3, 2048, CPU, torch.float32, torch.float16))
+    assert slot.memory.dtype == torch.float16
+    more = torch.randn(2, 2, HEADS, DIM) * torch.tensor([1.0, 1e6]).reshape(2, 1, 1, 1)
+    slot.reserve(12)
+    keys, values = slot.write(1, 10, more)
+    assert keys.dtype == values.dtype == slot.keys(1, 0, 12).dtype == torch.float32
+    torch.testing.assert_close(keys[0, :, :10], content[1, 0], atol=0, rtol=2**-11)
+    torch.testing.assert_close(values[0, :, 10], more[0, 1], atol=0, rtol=2**-11)
+    torch.testing.assert_close(values[0, :, 11], more[1, 1].clamp(-65504, 65504), atol=0, rtol=2**-11)
+
+
 def test_a_prefix_that_is_written_over_is_not_shared_any_more() -> None:
     prefix, _ = filled(8)
     shared = prefix.copy_out(8)
