@@ -68,7 +68,11 @@ class StepAttention:
         *,
         half: bool = False,
     ) -> None:
-        """simd_width: of `attention_width(dim, half=half)`; pool: the name of the thread pool; half: caches are float16"""
+        """
+        simd_width: of `attention_width(dim, half=half)`
+        pool: the name of the thread pool
+        half: caches are float16
+        """
         order = sorted(range(len(sequences)), key=lambda row: sequences[row].prefix)
         table = [
             (s.cache, s.prefix, s.capacity, s.positions, s.prefix_positions, row)

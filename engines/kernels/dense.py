@@ -39,7 +39,7 @@ def int8_supported() -> bool:
 
 
 def vnni_supported(simd_width: int) -> bool:
-    """Whether this CPU multiplies 8-bit numbers in one instruction, in vectors of so many floats."""
+    """Whether this CPU multiplies 8-bit numbers in one instruction, in vectors of this number of floats."""
     return bool(_functions().vnni(simd_width))
 
 

@@ -74,7 +74,7 @@ long mynah_dense_int8_floats(long rows, long depth, int threads)
     return threads * work_floats(rows) + rows * blocks_of(depth) * (long)(sizeof(struct numbers) / sizeof(float));
 }
 
-/* Whether this CPU multiplies 8 bits in one instruction, in vectors of so many floats. */
+/* Whether this CPU multiplies 8 bits in one instruction, in vectors of this number of floats. */
 int mynah_vnni(int simd_width)
 {
 #if defined(__x86_64__)

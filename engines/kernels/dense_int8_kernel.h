@@ -77,9 +77,11 @@ static void NAME(quantise_blocks)(const struct dense *dense, struct numbers *row
 
 /* A group of four numbers of a row times LANES weights each, added to `sums`. */
 #if VNNI && LANES == 16
-#define DOT(sums, weights, numbers) ((bits)_mm512_dpbusd_epi32((__m512i)(sums), (__m512i)(weights), _mm512_set1_epi32(numbers)))
+#define DOT(sums, weights, numbers) \
+    ((bits)_mm512_dpbusd_epi32((__m512i)(sums), (__m512i)(weights), _mm512_set1_epi32(numbers)))
 #elif VNNI
-#define DOT(sums, weights, numbers) ((bits)_mm256_dpbusd_avx_epi32((__m256i)(sums), (__m256i)(weights), _mm256_set1_epi32(numbers)))
+#define DOT(sums, weights, numbers) \
+    ((bits)_mm256_dpbusd_avx_epi32((__m256i)(sums), (__m256i)(weights), _mm256_set1_epi32(numbers)))
 #elif LANES == 16
 #define MADD(weights, pair) ((bits)_mm512_madd_epi16((__m512i)(weights), _mm512_set1_epi32(pair)))
 #define ODD(weights) ((bits)_mm512_srai_epi16((__m512i)(weights), 8))
@@ -182,12 +184,13 @@ INLINE void NAME(rows_times_panel)(const struct numbers *rows_numbers, long bloc
         for (int v = 0; v < vectors; v++) NAME(store)(out + row * PANEL + v * LANES, totals[row][v]);
 }
 
-#define CASE(n) case n: NAME(rows_times_panel)(numbers + row * blocks, blocks, weights, to, n <= AT_ONCE ? n : 1, vectors); break;
+#define CASE(n) case n: NAME(rows_times_panel)(some, blocks, weights, to, n <= AT_ONCE ? n : 1, vectors); break;
 INLINE void NAME(panel)(const struct dense *dense, const struct numbers *numbers, const char *weights, long channel,
                         float *products, const int vectors)
 {
     long blocks = blocks_of(dense->depth);
     for (long row = 0; row < dense->rows; row += AT_ONCE) {
+        const struct numbers *some = numbers + row * blocks;
         float *to = products + row * PANEL;
         switch (dense->rows - row < AT_ONCE ? dense->rows - row : AT_ONCE) { CASE(1) CASE(2) CASE(3) CASE(4) }
     }

@@ -1,7 +1,7 @@
 /* The arithmetic of a dense layer for one instruction set: some of its outputs, for all rows.
  *
- * Compiled once for each instruction set by multi_isa.h. Weights are float32, or float16 on sets that convert them as fast
- * as they can be read. Arithmetic is float32.
+ * Compiled once for each instruction set by multi_isa.h. Weights are float32, or float16 on sets that convert them as
+ * fast as they can be read. Arithmetic is float32.
  */
 #include "vectors.h"
 #include "dense_epilogue.h"
