@@ -28,7 +28,9 @@ struct numbers { /* a block of a row */
 
 static long blocks_of(long depth) { return (depth + BLOCK - 1) / BLOCK; }
 
+#if defined(__x86_64__) && __GNUC__ >= 11 /* earlier compilers do not know it in vectors of 8 */
 #define KERNEL_HAS_VNNI
+#endif
 #define KERNEL "dense_int8_kernel.h"
 #include "multi_isa.h"
 
@@ -41,6 +43,8 @@ static const struct arithmetic {
 #if defined(__x86_64__)
     {8, 0, quantise_blocks_avx2, panels_avx2},
     {16, 0, quantise_blocks_avx512, panels_avx512},
+#endif
+#ifdef KERNEL_HAS_VNNI
     {8, 1, quantise_blocks_avxvnni, panels_avxvnni},
     {16, 1, quantise_blocks_avx512vnni, panels_avx512vnni},
 #endif
@@ -77,7 +81,7 @@ long mynah_dense_int8_floats(long rows, long depth, int threads)
 /* Whether this CPU multiplies 8 bits in one instruction, in vectors of this number of floats. */
 int mynah_vnni(int simd_width)
 {
-#if defined(__x86_64__)
+#ifdef KERNEL_HAS_VNNI
     __builtin_cpu_init();
     if (simd_width == 16) return __builtin_cpu_supports("avx512vnni") != 0;
     if (simd_width == 8) return __builtin_cpu_supports("avxvnni") != 0;
