@@ -55,7 +55,7 @@ class DenseLayer:
         weights: WeightFormat,
         pool: str,
         simd_width: int | None = None,
-        vnni: bool | None = None,
+        vnni: bool = True,
     ) -> None:
         """weight (in, out), bias (out,)
 
@@ -63,13 +63,13 @@ class DenseLayer:
             of blocks are exact integers, so every instruction set gives the same up to the order of float32 sums
         pool: the name of the thread pool; its layers wait for each other
         simd_width: one of `simd_widths`, by default the best
-        vnni: whether int8 uses the CPU's instruction for it, by default where it has one
+        vnni: whether int8 uses the CPU's instruction for it, where it has one
         """
         best = simd_width or best_simd_width()
         if best is None or (weights == "float16" and best < FP16_FROM_WIDTH):
             raise ValueError("no compiled dense layers on this machine, or none that keep weights in float16")
         self._simd_width, self._threads, self._pool, self._format = best, threads, pool, weights
-        self._vnni = vnni_supported(best) if vnni is None else vnni
+        self._vnni = vnni and vnni_supported(best)
         self.outputs = len(bias)
         self.width = -(-self.outputs // best) * best  # of `run`'s result: the outputs, then unused columns
         spare = self.width - self.outputs

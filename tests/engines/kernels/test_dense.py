@@ -147,7 +147,7 @@ def test_the_instruction_for_8_bits_changes_nothing(simd_width: int, rows: int, 
 def test_a_spoilt_row_spoils_itself_alone(spoilt: float, vnni: bool) -> None:
     draw = np.random.default_rng(0)
     weight, bias = draw.standard_normal((100, 40)).astype(np.float32), np.zeros(40, np.float32)
-    layer = DenseLayer(weight, bias, 2, weights="int8", pool="tests", vnni=vnni and vnni_supported(simd_widths()[0]))
+    layer = DenseLayer(weight, bias, 2, weights="int8", pool="tests", vnni=vnni)
     x = torch.from_numpy(draw.standard_normal((3, 100)).astype(np.float32))
     before = run(layer, x)
     x[1, 70] = spoilt
