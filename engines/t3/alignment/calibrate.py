@@ -115,7 +115,7 @@ def attention_to_text(net: TorchNet, voice: Voice, text_tokens: tuple[int, ...],
         slot.reserve(rows)
         net.forward(torch.cat([prompt, speech]), [Span(slot, 0, rows, tap)])
         parts = [
-            attention_of(queries[first:], slot.memory[layer, 0, :, :rows], first)[:, :, text]
+            attention_of(queries[first:], slot.keys(layer, 0, rows), first)[:, :, text]
             for layer, queries in enumerate(tap.layers)
         ]
         found: F32 = torch.stack(parts).float().cpu().numpy()

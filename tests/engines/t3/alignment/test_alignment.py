@@ -16,6 +16,7 @@ from engines.checkpoints.checkpoint import EMBEDDED, Checkpoint
 from engines.conditioning.builtin import load_builtin
 from engines.config import EngineConfig, Sampling
 from engines.errors import EngineFailure
+from engines.kernels.dense import WeightFormat, fp16_supported
 from engines.model_spec import SAMPLES_PER_TOKEN, TINY
 from engines.t3.alignment.calibrate import find_heads, kept_heads, speak
 from engines.t3.alignment.lent import LentNet
@@ -62,6 +63,16 @@ def test_the_guided_heads_of_the_shipped_model_are_found(heads: AlignmentHeads):
     """Its training guided heads 0 of layer 1 and 0, 1 of layer 2 to the spoken token, others to those behind it."""
     assert set(heads.heads) == {(1, 0), (2, 0), (2, 1)}
     assert heads.net_layers == 3
+
+
+@pytest.mark.parametrize("weights", ["float32", *(["float16", "int8"] if fp16_supported() else [])])
+def test_they_are_found_however_weights_keys_and_values_are_kept(
+    weights: WeightFormat, encoder: TextEncoder, voice: Voice, heads: AlignmentHeads
+):
+    net = T3Net.load(Checkpoint(EMBEDDED, TINY).t3_path, TINY, "cpu", weights=weights)
+    found = find_heads(net, encoder, voice)
+    assert found is not None
+    assert set(found.heads) == set(heads.heads)
 
 
 def test_no_head_of_random_weights_aligns(encoder: TextEncoder):
