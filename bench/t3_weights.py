@@ -29,7 +29,7 @@ FORMATS: tuple[WeightFormat, ...] = ("float32", "float16", "int8")
 
 def slot_of(net: T3Net, speech_tokens: list[int]) -> tuple[KvSlot, torch.Tensor]:
     """A slot that has read the tokens, and the logits behind each of them."""
-    slot = KvSlot(net.spec, len(speech_tokens) + 64, net.device)
+    slot = net.new_slot(len(speech_tokens) + 64)
     slot.reserve(len(speech_tokens) + 64)
     hidden = net.forward(net.embed_speech(speech_tokens), [Span(slot, 0, len(speech_tokens))])
     return slot, net.speech_logits(hidden)
