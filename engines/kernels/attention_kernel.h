@@ -17,19 +17,16 @@ static const bits EVENS = {0, 2, 4, 6}, ODDS = {1, 3, 5, 7};
 
 /* A vector of keys or values, `i` numbers behind the start of a cache, as it is kept. */
 #if LANES == 16
-#define LOAD_HALVES(from) ((vec)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(from))))
-#define STORE_HALVES(to, x) \
+#define STORE_FP16(to, x) \
     _mm256_storeu_si256((__m256i *)(to), _mm512_cvtps_ph((__m512)(x), _MM_FROUND_TO_NEAREST_INT))
 #elif LANES == 8
-#define LOAD_HALVES(from) ((vec)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(from))))
-#define STORE_HALVES(to, x) _mm_storeu_si128((__m128i *)(to), _mm256_cvtps_ph((__m256)(x), _MM_FROUND_TO_NEAREST_INT))
+#define STORE_FP16(to, x) _mm_storeu_si128((__m128i *)(to), _mm256_cvtps_ph((__m256)(x), _MM_FROUND_TO_NEAREST_INT))
 #else
-#define LOAD_HALVES(from) NAME(load)((const float *)(from)) /* never reached: this set has no float16 */
-#define STORE_HALVES(to, x) NAME(store)((float *)(to), x)
+#define STORE_FP16(to, x) NAME(store)((float *)(to), x)
 #endif
 INLINE vec NAME(held)(const void *cache, long i, const int half)
 {
-    return half ? LOAD_HALVES((const uint16_t *)cache + i) : NAME(load)((const float *)cache + i);
+    return half ? LOAD_FP16((const uint16_t *)cache + i) : NAME(load)((const float *)cache + i);
 }
 
 /* A head's key or value, to `i` numbers behind the start of a cache. What float16 has no number for becomes its
@@ -40,7 +37,7 @@ INLINE void NAME(hold)(const float *x, void *cache, long i, const int half, cons
     for (int v = 0; v < vectors; v++, x += LANES, i += LANES) {
         vec value = NAME(load)(x), within = NAME(max)(NAME(min)(value, most), least);
         if (half)
-            STORE_HALVES((uint16_t *)cache + i, NAME(select)(value != value, value, within));
+            STORE_FP16((uint16_t *)cache + i, NAME(select)(value != value, value, within));
         else
             NAME(store)((float *)cache + i, value);
     }
@@ -202,7 +199,6 @@ static void NAME(group)(const struct attention *attention, const struct sequence
 #undef TURNS
 #undef EVENS
 #undef ODDS
-#undef LOAD_HALVES
-#undef STORE_HALVES
+#undef STORE_FP16
 
 #include "isa_undef.h"

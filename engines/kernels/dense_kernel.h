@@ -6,14 +6,6 @@
 #include "vectors.h"
 #include "dense_epilogue.h"
 
-#if LANES == 16
-#define LOAD_FP16(from) ((vec)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(from))))
-#elif LANES == 8
-#define LOAD_FP16(from) ((vec)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(from))))
-#else
-#define LOAD_FP16(from) NAME(load)((const float *)(from)) /* never reached: this set has no float16 weights */
-#endif
-
 /* One vector of weights as float32. */
 INLINE vec NAME(widened)(const char *from, const int precision)
 {
@@ -114,5 +106,4 @@ static void NAME(panels)(const struct dense *dense, long first, long last, float
 
 #undef AT_MOST_FEW
 #undef MAX_FEW_ROWS
-#undef LOAD_FP16
 #include "isa_undef.h"

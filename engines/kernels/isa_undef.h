@@ -7,3 +7,4 @@
 #undef LANES
 #undef ROWS
 #undef VNNI
+#undef LOAD_FP16

@@ -24,6 +24,15 @@ INLINE vec NAME(load)(const float *from) { return *(const vec *)from; }
 INLINE void NAME(store)(float *to, vec value) { *(vec *)to = value; }
 INLINE vec NAME(set1)(float value) { return value - (vec){0}; } /* value + 0 would cost an addition, because of -0 */
 
+/* A vector of float16 as float32; its file includes immintrin.h. */
+#if LANES == 16
+#define LOAD_FP16(from) ((vec)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(from))))
+#elif LANES == 8
+#define LOAD_FP16(from) ((vec)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(from))))
+#else
+#define LOAD_FP16(from) NAME(load)((const float *)(from)) /* never reached: this set has no float16 */
+#endif
+
 INLINE vec NAME(select)(bits mask, vec a, vec b) { return (vec)(((bits)a & mask) | ((bits)b & ~mask)); }
 INLINE vec NAME(max)(vec a, vec b) { return NAME(select)(a > b, a, b); }
 INLINE vec NAME(min)(vec a, vec b) { return NAME(select)(a < b, a, b); }
