@@ -18,6 +18,8 @@ S3GEN = "s3gen"  # the pool of S3Gen's kernels
 MISSING = "the compiled kernels are missing; install Mynah on a machine with a C compiler"
 MIN_SIMD_WIDTH = _SIMD_WIDTHS[-1]
 FP16_FROM_WIDTH = 8  # wider instruction sets convert float16 as they read it
+TILE_DEPTH = 32  # steps of depth, and columns, that AMX multiplies at once
+LINE_FLOATS = 16  # of a cache
 _MAX_ERROR = 1e-3  # measured: 5e-5 for residual blocks, 2e-6 for transformer blocks
 
 
@@ -52,6 +54,41 @@ def panels(weights: F32, simd_width: int) -> F32:
     width = 2 * simd_width
     starts = range(0, weights.shape[-1], width)
     return np.concatenate([weights[..., start : start + width].ravel() for start in starts])
+
+
+@cache
+def amx_supported() -> bool:
+    """Whether this CPU has tiles for bfloat16, the library is compiled for them, and the system lets us use them."""
+    functions = library()
+    return functions is not None and bool(functions.mynah_amx())
+
+
+def aligned(array: F32) -> F32:
+    """A copy as float32, in C order, that begins with a line of the cache."""
+    room = np.empty(array.size + LINE_FLOATS, np.float32)
+    start = -room.ctypes.data % (4 * LINE_FLOATS) // 4
+    copy = room[start : start + array.size].reshape(array.shape)
+    copy[:] = array
+    return copy
+
+
+def tile_pairs(weights: F32) -> F32:
+    """Weights (depth, out), both whole TILE_DEPTHs, as the right operand of amx.h's products: panels of 32 columns, in
+    each 32 steps of depth and in those two pairs of tiles, of 16 columns each. The bits of two bfloat16 numbers lie in
+    each of what looks like a float."""
+    depth, outputs = weights.shape
+    tiles = weights.reshape(depth // TILE_DEPTH, 16, 2, outputs // 32, 2, 16).transpose(3, 0, 4, 1, 5, 2)
+    upper = _bfloat16(tiles)
+    lower = _bfloat16(tiles - upper)
+    pairs = np.stack([upper, lower], axis=3)  # (panel, step, half, part, 16, 16, 2)
+    halves = (np.ascontiguousarray(pairs).view(np.uint32) >> 16).astype(np.uint16)
+    return halves.ravel().view(np.float32)
+
+
+def _bfloat16(x: F32) -> F32:
+    """The nearest numbers of bfloat16's precision, of finite ones."""
+    bits = np.ascontiguousarray(x).view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) & np.uint32(0xFFFF0000)).astype(np.uint32).view(np.float32)
 
 
 def disagreement(what: str, error: float) -> str | None:

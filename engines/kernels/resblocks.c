@@ -12,6 +12,9 @@
  */
 #include <stddef.h>
 #include <stdint.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 #include "thread_pool.h"
 

@@ -1,6 +1,6 @@
-"""Residual blocks on resblocks.c: the layout of their weights, and the call.
+"""Residual blocks on resblocks.c and resblocks_amx.c: the layout of their weights, and the calls.
 
-The structures here must agree with resblocks.c.
+The structures here must agree with those there.
 """
 
 from __future__ import annotations
@@ -9,12 +9,25 @@ import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import cast
+from typing import NamedTuple
 
 import numpy as np
 
 from engines.kernels import winograd
-from engines.kernels.library import F32, MIN_SIMD_WIDTH, S3GEN, best_simd_width, library, panels, thread_pool
+from engines.kernels.library import (
+    F32,
+    LINE_FLOATS,
+    MIN_SIMD_WIDTH,
+    S3GEN,
+    TILE_DEPTH,
+    aligned,
+    amx_supported,
+    best_simd_width,
+    library,
+    panels,
+    thread_pool,
+    tile_pairs,
+)
 from engines.kernels.winograd import PAIRS, TILES, Tile
 
 _MAX_CHANNELS = 1024
@@ -42,6 +55,13 @@ class _Layer(ctypes.Structure):
     )
 
 
+class _TileLayer(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("alpha", "weights", "bias")),
+        *((name, ctypes.c_int32) for name in ("taps", "dilation")),
+    )
+
+
 @dataclass(frozen=True)
 class Convolution:
     """weight (channels, channels, taps) and bias (channels,); `alpha` (channels,) of the Snake before it, None if the
@@ -53,17 +73,27 @@ class Convolution:
     alpha: F32 | None
 
 
+class _Functions(NamedTuple):
+    run: Callable[..., None]
+    run_amx: Callable[..., None]
+    amx_floats: Callable[..., int]
+
+
 @cache
-def _add_block() -> Callable[..., None]:
+def _functions() -> _Functions:
     functions = library()
     assert functions is not None
-    call = functions.mynah_add_block
-    pointer, long = ctypes.c_void_p, ctypes.c_long
-    call.restype = None
-    call.argtypes = [
-        pointer, ctypes.c_int, ctypes.POINTER(_Layer), ctypes.c_int, long, long, pointer, pointer, pointer, long,
-    ]  # fmt: skip
-    return cast(Callable[..., None], call)
+    pointer, integer, long = ctypes.c_void_p, ctypes.c_int, ctypes.c_long
+    run = functions.mynah_add_block
+    run.restype = None
+    run.argtypes = [pointer, integer, ctypes.POINTER(_Layer), integer, long, long, pointer, pointer, pointer, long]
+    if not amx_supported():
+        return _Functions(run, run, run)
+    run_amx, amx_floats = functions.mynah_add_block_amx, functions.mynah_add_block_amx_floats
+    run_amx.restype, amx_floats.restype = None, long
+    run_amx.argtypes = [pointer, ctypes.POINTER(_TileLayer), integer, long, long, pointer, pointer, pointer]
+    amx_floats.argtypes = [long, long]
+    return _Functions(run, run_amx, amx_floats)
 
 
 def computable(channels: int, taps: int) -> bool:
@@ -74,31 +104,56 @@ def computable(channels: int, taps: int) -> bool:
 class Block:
     """One residual block. Raises ValueError for a shape that is not `computable`, or without a library."""
 
-    def __init__(self, layers: Sequence[Convolution], threads: int, simd_width: int | None = None) -> None:
+    def __init__(
+        self, layers: Sequence[Convolution], threads: int, simd_width: int | None = None, amx: bool = True
+    ) -> None:
         """`layers` come in pairs; the first of each has its alpha.
 
         simd_width: one of `simd_widths`, by default the best that divides the channels
+        amx: whether products run on the CPU's tiles, where it has those and `simd_width` is not named
         """
         channels, _, taps = layers[0].weight.shape
-        simd_width = simd_width or best_simd_width(channels)
-        if simd_width is None or not computable(channels, taps):
+        best = simd_width or best_simd_width(channels)
+        if best is None or not computable(channels, taps):
             raise ValueError(f"no compiled residual blocks for {channels} channels and {taps} taps")
-        self._simd_width, self._threads, self._channels = simd_width, threads, channels
+        self._simd_width, self._threads, self._channels = best, threads, channels
+        self._amx = amx and simd_width is None and channels % TILE_DEPTH == 0 and amx_supported()
         self._pairs = len(layers) // 2
         self._transform = _transform(TILES[taps])
         self._kept: list[F32] = []  # what the structures point to
-        self._layers = (_Layer * len(layers))(*(self._layer(layer, TILES[taps]) for layer in layers))
+        self._layers: ctypes.Array[_TileLayer] | ctypes.Array[_Layer] = (
+            (_TileLayer * len(layers))(*(self._tile_layer(layer) for layer in layers))
+            if self._amx
+            else (_Layer * len(layers))(*(self._layer(layer, TILES[taps]) for layer in layers))
+        )
 
     def add(self, x: int, total: int, work: int, frames: int) -> None:
         """total += the block of x. Addresses of floats: x and total (frames, channels), `work` of `work_floats`."""
-        _add_block()(
-            thread_pool(self._threads, S3GEN), self._simd_width, self._layers, self._pairs, frames, self._channels,
-            x, total, work, _SCRATCH_FLOATS,
-        )  # fmt: skip
+        pool = thread_pool(self._threads, S3GEN)
+        if self._amx:
+            work += -work % (4 * LINE_FLOATS)
+            _functions().run_amx(pool, self._layers, self._pairs, frames, self._channels, x, total, work)
+            return
+        _functions().run(
+            pool, self._simd_width, self._layers, self._pairs, frames, self._channels, x, total, work, _SCRATCH_FLOATS
+        )
 
     def work_floats(self, frames: int) -> int:
         """The floats of `work` that `add` needs."""
+        if self._amx:
+            return LINE_FLOATS + _functions().amx_floats(frames, self._channels)
         return 3 * frames * self._channels + self._threads * _SCRATCH_FLOATS
+
+    def _tile_layer(self, layer: Convolution) -> _TileLayer:
+        channels, _, taps = layer.weight.shape
+        by_tap = layer.weight.reshape(channels, channels // TILE_DEPTH, TILE_DEPTH, taps).transpose(1, 3, 2, 0)
+        return _TileLayer(
+            alpha=None if layer.alpha is None else self._keep(layer.alpha),
+            weights=self._keep(tile_pairs(by_tap.reshape(-1, channels))),
+            bias=self._keep(layer.bias),
+            taps=taps,
+            dilation=layer.dilation,
+        )
 
     def _layer(self, layer: Convolution, tile: Tile) -> _Layer:
         weights = panels(winograd.weights_at_points(layer.weight, tile), self._simd_width)
@@ -113,7 +168,7 @@ class Block:
         )
 
     def _keep(self, array: F32) -> int:
-        self._kept.append(np.array(array, np.float32, order="C"))
+        self._kept.append(aligned(array))
         return self._kept[-1].ctypes.data
 
 

@@ -1,37 +1,24 @@
 /* The CFM's transformer blocks on a CPU: norm, attention, norm and MLP of some rows while a core's cache holds them.
  *
- * Called through ctypes by transformer.py, which lays out the weights; the structures here and there must agree. A
- * piece of the job takes a stripe of rows through a whole block. It needs only keys and values of other rows, so each
- * block is a phase. Scores lie with a query in each lane, so that softmax is arithmetic on whole vectors and neither
- * keys nor values are transposed.
+ * Called through ctypes by transformer.py, which lays out the weights; the structures here, in transformer.h and there
+ * must agree. A piece of the job takes a stripe of rows through a whole block. It needs only keys and values of other
+ * rows, so each block is a phase. Scores lie with a query in each lane, so that softmax is arithmetic on whole vectors
+ * and neither keys nor values are transposed. CPUs with AMX have transformer_amx.c.
  */
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 #include "thread_pool.h"
+#include "transformer.h"
 
 #define STRIPE_ROWS 96 /* with their intermediate results they fit a core's L2 cache */
 #define HIDDEN_AT_ONCE 256 /* hidden channels */
 #define KEYS_AT_ONCE 64 /* a few lines of each one's values and the scores fit the L1 cache */
 #define MAX_LANES 16
-#define NORM_EPSILON 1e-5f
-
-struct dimensions {
-    int32_t channels, heads, head_width, hidden;
-};
-
-struct layer { /* panels of (depth, simd_width * 2); norms are folded into the layers behind them */
-    const float *qkv, *qkv_bias; /* queries are scaled for exp2 */
-    const float *out_proj, *out_proj_bias;
-    const float *fc1, *fc1_bias;
-    const float *fc2, *fc2_bias; /* in blocks of HIDDEN_AT_ONCE of its depth, each in panels */
-};
-
-struct past { /* cached keys and values: for each layer (rows, 2, heads * head_width) */
-    const float *rows;
-    int64_t count, layer_floats;
-};
 
 struct pass { /* one layer on its arrays */
     const struct dimensions *dimensions;

@@ -1,6 +1,6 @@
-"""Transformer blocks on transformer.c: the layout of their weights, and the call.
+"""Transformer blocks on transformer.c and transformer_amx.c: the layout of their weights, and the calls.
 
-The structures here must agree with transformer.c.
+The structures here must agree with those there.
 """
 
 from __future__ import annotations
@@ -10,13 +10,27 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import cast
+from typing import NamedTuple
 
 import numpy as np
 
-from engines.kernels.library import F32, MIN_SIMD_WIDTH, S3GEN, best_simd_width, library, panels, thread_pool
+from engines.kernels.library import (
+    F32,
+    LINE_FLOATS,
+    MIN_SIMD_WIDTH,
+    S3GEN,
+    TILE_DEPTH,
+    aligned,
+    amx_supported,
+    best_simd_width,
+    library,
+    panels,
+    thread_pool,
+    tile_pairs,
+)
 
-_HIDDEN_AT_ONCE = 256  # hidden channels whose weights lie together
+_HIDDEN_AT_ONCE = 256  # hidden channels whose weights lie together, without AMX
+_BLOCK_ROWS = 16  # of tiles
 _LOG2_E = math.log2(math.e)  # with scores scaled by this a softmax can use 2^x in the place of e^x
 
 
@@ -32,6 +46,17 @@ class _Layer(ctypes.Structure):
 
 class _Past(ctypes.Structure):
     _fields_ = (("rows", ctypes.c_void_p), ("count", ctypes.c_int64), ("layer_floats", ctypes.c_int64))
+
+
+class _Row(ctypes.Structure):
+    _fields_ = (
+        ("pasts", ctypes.c_void_p),
+        ("past_count", ctypes.c_int64),
+        ("frames", ctypes.c_int64),
+        ("x", ctypes.c_void_p),
+        ("own_kv", ctypes.c_void_p),
+        ("own_layer_floats", ctypes.c_int64),
+    )
 
 
 @dataclass(frozen=True)
@@ -77,6 +102,24 @@ class KVRows:
     layer_floats: int
 
 
+@dataclass(frozen=True)
+class Row:
+    """A row of a batch. Its frames attend to each other and to the cached keys and values of `past`.
+
+    x: address of (frames, channels), which the result replaces
+    own: where the frames' own keys and values are written
+    """
+
+    x: int
+    frames: int
+    past: Sequence[KVRows] = ()
+    own: KVRows | None = None
+
+    @property
+    def past_frames(self) -> int:
+        return sum(part.frames for part in self.past)
+
+
 def computable(channels: int, heads: int, width: int, hidden: int) -> bool:
     """Whether there are blocks of these dimensions; `width` is that of all heads."""
     return width % heads == 0 and all(one % MIN_SIMD_WIDTH == 0 for one in (channels, width // heads, hidden))
@@ -85,14 +128,25 @@ def computable(channels: int, heads: int, width: int, hidden: int) -> bool:
 class Stack:
     """Some blocks in sequence. Raises ValueError for a shape that is not `computable`, or without a library."""
 
-    def __init__(self, blocks: Sequence[Transformer], heads: int, threads: int, simd_width: int | None = None) -> None:
-        """`simd_width`: one of `simd_widths`, by default the best that divides all channels."""
+    def __init__(
+        self,
+        blocks: Sequence[Transformer],
+        heads: int,
+        threads: int,
+        simd_width: int | None = None,
+        amx: bool = True,
+    ) -> None:
+        """simd_width: one of `simd_widths`, by default the best that divides all channels
+        amx: whether products run on the CPU's tiles, where it has those and `simd_width` is not named
+        """
         width, channels = blocks[0].query.weight.shape
         hidden = len(blocks[0].fc1.bias)
         best = simd_width or best_simd_width(channels, width // heads, hidden)
         if best is None or not computable(channels, heads, width, hidden):
             raise ValueError(f"no compiled transformer blocks of {channels} channels and {heads} heads")
         self._simd_width, self._threads = best, threads
+        whole_tiles = all(count % TILE_DEPTH == 0 for count in (channels, width // heads, hidden))
+        self._amx = amx and simd_width is None and whole_tiles and amx_supported()
         self._dimensions = _Dimensions(channels, heads, width // heads, hidden)
         self._kept: list[F32] = []  # what the structures point to
         self._layers = (_Layer * len(blocks))(*(self._layer(block, (width // heads) ** -0.5) for block in blocks))
@@ -100,24 +154,36 @@ class Stack:
     def __len__(self) -> int:
         return len(self._layers)
 
-    def work_floats(self, frames: int, past: int = 0) -> int:
-        """The floats of `work` that `run` needs for `frames` frames behind `past` cached ones."""
-        floats: int = _functions()[1](ctypes.byref(self._dimensions), frames, past, self._threads)
-        return floats
+    def work_floats(self, rows: Sequence[Row]) -> int:
+        """The floats of `work` that `run` needs."""
+        dimensions = ctypes.byref(self._dimensions)
+        if not self._amx:
+            return max(_functions().floats(dimensions, row.frames, row.past_frames, self._threads) for row in rows)
+        blocks = sum(-(-row.frames // _BLOCK_ROWS) for row in rows)
+        return LINE_FLOATS + _functions().amx_floats(dimensions, blocks, len(rows), self._threads)
 
-    def run(self, x: int, frames: int, work: int, past: Sequence[KVRows] = (), own: KVRows | None = None) -> None:
-        """Compute in place. The frames attend to each other and to the cached keys and values of `past`.
-
-        x: address of (frames, channels), which the result replaces
-        work: address of `work_floats` floats
-        own: where the frames' own keys and values are written
-        """
-        pasts = (_Past * len(past))(*(_Past(rows.address, rows.frames, rows.layer_floats) for rows in past))
-        own_address, layer_floats = (None, 0) if own is None else (own.address, own.layer_floats)
-        _functions()[0](
-            thread_pool(self._threads, S3GEN), self._simd_width, ctypes.byref(self._dimensions),
-            self._layers, len(self._layers), pasts, len(pasts), x, frames, own_address, layer_floats, work,
-        )  # fmt: skip
+    def run(self, rows: Sequence[Row], work: int) -> None:
+        """Compute all rows in place. `work`: address of `work_floats` floats."""
+        pool, dimensions = thread_pool(self._threads, S3GEN), ctypes.byref(self._dimensions)
+        pasts = [
+            (_Past * len(row.past))(*(_Past(p.address, p.frames, p.layer_floats) for p in row.past)) for row in rows
+        ]
+        own = [(None, 0) if row.own is None else (row.own.address, row.own.layer_floats) for row in rows]
+        if self._amx:
+            every = (
+                _Row(ctypes.cast(past, ctypes.c_void_p), len(past), row.frames, row.x, *own_kv)
+                for row, past, own_kv in zip(rows, pasts, own, strict=True)
+            )
+            work += -work % (4 * LINE_FLOATS)
+            _functions().run_amx(
+                pool, dimensions, self._layers, len(self._layers), (_Row * len(rows))(*every), len(rows), work
+            )
+            return
+        for row, past, own_kv in zip(rows, pasts, own, strict=True):
+            _functions().run(
+                pool, self._simd_width, dimensions, self._layers, len(self._layers), past, len(past), row.x, row.frames,
+                *own_kv, work,
+            )  # fmt: skip
 
     def _layer(self, block: Transformer, scale: float) -> _Layer:
         query, key, value = (
@@ -130,30 +196,47 @@ class Stack:
             *self._dense(qkv[0], qkv[1], len(qkv[0])),
             *self._dense(*out_proj, len(out_proj[0])),
             *self._dense(*fc1, len(fc1[0])),
-            *self._dense(*fc2, _HIDDEN_AT_ONCE),
+            *self._dense(*fc2, len(fc2[0]) if self._amx else _HIDDEN_AT_ONCE),
         )
 
     def _dense(self, weight: F32, bias: F32, depth: int) -> tuple[int, int]:
         """Addresses of the weights, in blocks of `depth` rows and in panels within each, and of the bias."""
-        pieces = [panels(weight[start : start + depth], self._simd_width) for start in range(0, len(weight), depth)]
-        return self._keep(np.concatenate(pieces)), self._keep(bias)
+        parts = [weight[start : start + depth] for start in range(0, len(weight), depth)]
+        laid_out = [tile_pairs(part) if self._amx else panels(part, self._simd_width) for part in parts]
+        return self._keep(np.concatenate(laid_out)), self._keep(bias)
 
     def _keep(self, array: F32) -> int:
-        self._kept.append(np.ascontiguousarray(array, np.float32))
+        self._kept.append(aligned(array))
         return self._kept[-1].ctypes.data
 
 
+def _pasts(parts: Sequence[KVRows]) -> ctypes.Array[_Past]:
+    return (_Past * len(parts))(*(_Past(part.address, part.frames, part.layer_floats) for part in parts))
+
+
+class _Functions(NamedTuple):
+    run: Callable[..., None]
+    floats: Callable[..., int]
+    run_amx: Callable[..., None]
+    amx_floats: Callable[..., int]
+
+
 @cache
-def _functions() -> tuple[Callable[..., None], Callable[..., int]]:
-    """mynah_transform and mynah_transform_floats."""
+def _functions() -> _Functions:
     functions = library()
     assert functions is not None
-    pointer, long = ctypes.c_void_p, ctypes.c_long
+    pointer, long, integer = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
+    dimensions, layers = ctypes.POINTER(_Dimensions), ctypes.POINTER(_Layer)
     run, floats = functions.mynah_transform, functions.mynah_transform_floats
     run.restype, floats.restype = None, long
     run.argtypes = [
-        pointer, ctypes.c_int, ctypes.POINTER(_Dimensions), ctypes.POINTER(_Layer), long, ctypes.POINTER(_Past), long,
-        pointer, long, pointer, long, pointer,
+        pointer, integer, dimensions, layers, long, ctypes.POINTER(_Past), long, pointer, long, pointer, long, pointer,
     ]  # fmt: skip
-    floats.argtypes = [ctypes.POINTER(_Dimensions), long, long, ctypes.c_int]
-    return cast(Callable[..., None], run), cast(Callable[..., int], floats)
+    floats.argtypes = [dimensions, long, long, integer]
+    if not amx_supported():
+        return _Functions(run, floats, run, floats)
+    run_amx, amx_floats = functions.mynah_transform_amx, functions.mynah_transform_amx_floats
+    run_amx.restype, amx_floats.restype = None, long
+    run_amx.argtypes = [pointer, dimensions, layers, long, ctypes.POINTER(_Row), long, pointer]
+    amx_floats.argtypes = [dimensions, long, long, integer]
+    return _Functions(run, floats, run_amx, amx_floats)

@@ -13,7 +13,7 @@ from engines.conditioning.builtin import load_builtin
 from engines.config import EngineConfig
 from engines.device import cpu_threads, host_memory_bytes
 from engines.kernels.dense import int8_supported
-from engines.kernels.library import best_simd_width
+from engines.kernels.library import amx_supported, best_simd_width
 from engines.realtime.ladder import Choice, Setting, Timings, choose, try_settings
 from engines.realtime.measure import MeasuredTimings
 from engines.realtime.remembered import fingerprint, path_of, recall, remember
@@ -104,7 +104,7 @@ def settle(
         return _with(config, settings[0]), None
     paths = (with_steps(checkpoint, setting.s3gen_steps).s3gen_path for setting in settings)
     weights = (checkpoint.t3_path, *dict.fromkeys(paths))
-    name = fingerprint(weights, settings, cpu_threads(), best_simd_width() or 0)
+    name = fingerprint(weights, settings, cpu_threads(), best_simd_width() or 0, amx_supported())
     path = path_of(config.cache_dir or default_cache_dir(), name)
     trials, how = recall(path), f"measured at an earlier start; remove {path} to measure again"
     if trials is None or not choose(trials, config.max_streams).keeps_real_time:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from engines.kernels.library import MISSING, disagreement, simd_widths
-from engines.kernels.transformer import Dense, KVRows, Stack, Transformer, computable
+from engines.kernels.transformer import Dense, KVRows, Row, Stack, Transformer, computable
 from engines.s3gen.nets import cfm
 
 _TRIAL_FRAMES = 53  # several blocks of rows, and an end within one
@@ -44,21 +44,25 @@ class CompiledStage:
         self._stack = stack
 
     def __call__(self, x: Tensor, lengths: Tensor | None, cached: cfm.LayersKV | None = None) -> Tensor:
-        """As cfm.Transformers. Rows are computed one by one, each to its own end, in place."""
+        """As cfm.Transformers. Each row is computed to its own end, in place."""
         x = x.contiguous()
         rows, frames, _ = x.shape
         ends = [frames] * rows if lengths is None else lengths.tolist()
         kv: Sequence[tuple[list[Tensor], Tensor | None]] = [([], None)] * rows
         if cached is not None:
             kv = cached.next_layers(len(self._stack))
-        for row, end, (parts, own) in zip(x, ends, kv, strict=True):
-            self._row(row[:end], parts, own)
+        batch = [
+            Row(
+                row.data_ptr(),
+                end,
+                [_rows(part) for part in parts if part.shape[1]],
+                own if own is None else _rows(own),
+            )
+            for row, end, (parts, own) in zip(x, ends, kv, strict=True)
+        ]
+        work = x.new_empty(self._stack.work_floats(batch))
+        self._stack.run(batch, work.data_ptr())
         return x
-
-    def _row(self, x: Tensor, parts: list[Tensor], own: Tensor | None) -> None:
-        work = x.new_empty(self._stack.work_floats(len(x), sum(part.shape[1] for part in parts)))
-        before = [_rows(part) for part in parts if part.shape[1]]
-        self._stack.run(x.data_ptr(), len(x), work.data_ptr(), before, None if own is None else _rows(own))
 
 
 def _rows(part: Tensor) -> KVRows:

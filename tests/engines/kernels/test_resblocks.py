@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from engines.kernels import resblocks, winograd
-from engines.kernels.library import simd_widths
+from engines.kernels.library import amx_supported, simd_widths, tile_pairs
 from engines.s3gen.nets.compiled_vocoder import compiled
 from engines.s3gen.nets.vocoder import KERNELS, ResBlock
 
 SIMD_WIDTHS = simd_widths()
+on_amx = pytest.mark.skipif(not amx_supported(), reason="this machine has no AMX")
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +67,39 @@ def test_a_block_is_torchs(simd_width: int, taps: int, frames: int, groups: int,
     got = added(compiled(reference, threads, simd_width), x, total)
     expected = total + reference(x.T[None].contiguous(), None)[0].T
     assert (got - expected).abs().max() < 2e-4 * max(1.0, float(expected.abs().max()))
+
+
+@on_amx
+@pytest.mark.parametrize("taps", KERNELS)
+@settings(max_examples=12, deadline=None)
+@given(frames=st.integers(1, 400), groups=st.integers(1, 5), threads=st.integers(1, 3), seed=st.integers(0, 99))
+def test_on_amx_a_block_is_torchs(taps: int, frames: int, groups: int, threads: int, seed: int) -> None:
+    reference = block(groups * 32, taps, seed)
+    x = torch.randn(frames, groups * 32, generator=torch.Generator().manual_seed(seed))
+    total = torch.randn(frames, groups * 32)
+    got = added(compiled(reference, threads), x, total)
+    expected = total + reference(x.T[None].contiguous(), None)[0].T
+    assert (got - expected).abs().max() < 2e-4 * max(1.0, float(expected.abs().max()))
+
+
+@on_amx
+def test_on_amx_nan_is_not_hidden_and_spoils_no_frame_out_of_reach() -> None:
+    made, x = compiled(block(32, 3), 2), torch.randn(400, 32, generator=torch.Generator().manual_seed(5))
+    healthy = added(made, x, torch.zeros_like(x))
+    x[350, 3] = torch.nan
+    got = added(made, x, torch.zeros_like(x))
+    assert got[350].isnan().all()
+    assert torch.equal(got[:300], healthy[:300])
+
+
+def test_pairs_of_tiles_hold_a_weight_to_2_to_the_minus_17() -> None:
+    """By their definition: (panel, 32 steps, half of its columns, part, row of two steps, column, step)."""
+    weight = np.random.default_rng(0).standard_normal((64, 96)).astype(np.float32)
+    halves = tile_pairs(weight).view(np.uint16).reshape(3, 2, 2, 2, 16, 16, 2).astype(np.uint32)
+    upper, lower = np.moveaxis((halves << 16).view(np.float32), 3, 0)
+    for part, bound in ((upper, 2.0**-8), (upper + lower, 2.0**-17)):
+        found = part.transpose(1, 3, 5, 0, 2, 4).reshape(64, 96)
+        assert (np.abs(found - weight) <= bound * np.abs(weight)).all()
 
 
 @pytest.mark.parametrize(("channels", "frames"), [(256, 560), (64, 6600)])

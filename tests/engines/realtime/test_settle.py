@@ -14,7 +14,7 @@ import engines
 from engines.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from engines.config import EngineConfig
 from engines.device import cpu_threads
-from engines.kernels.library import simd_widths
+from engines.kernels.library import amx_supported, simd_widths
 from engines.realtime.ladder import TIME_LIMIT_S, Setting, Trial
 from engines.realtime.measure import MeasuredTimings
 from engines.realtime.remembered import fingerprint, path_of, recall, remember
@@ -127,16 +127,17 @@ def test_explicit_settings_measure_nothing(checkpoint: Checkpoint, tmp_path: Pat
 def test_times_are_of_one_machine_and_model(tmp_path: Path) -> None:
     weights = tmp_path / "weights"
     weights.write_bytes(b"1")
-    name = fingerprint([weights], [RECOMPUTED], 2, 16)
-    assert fingerprint([weights], [RECOMPUTED], 2, 16) == name
+    name = fingerprint([weights], [RECOMPUTED], 2, 16, False)
+    assert fingerprint([weights], [RECOMPUTED], 2, 16, False) == name
     others = [
-        fingerprint([weights], [RECOMPUTED], 1, 16),
-        fingerprint([weights], [RECOMPUTED], 2, 8),
-        fingerprint([weights], [RECOMPUTED, CACHED], 2, 16),
+        fingerprint([weights], [RECOMPUTED], 1, 16, False),
+        fingerprint([weights], [RECOMPUTED], 2, 8, False),
+        fingerprint([weights], [RECOMPUTED], 2, 16, True),
+        fingerprint([weights], [RECOMPUTED, CACHED], 2, 16, False),
     ]
     weights.write_bytes(b"12")
-    others.append(fingerprint([weights], [RECOMPUTED], 2, 16))
-    assert len({name, *others}) == 5
+    others.append(fingerprint([weights], [RECOMPUTED], 2, 16, False))
+    assert len({name, *others}) == 6
 
 
 @pytest.mark.parametrize("damage", ["", "{}", "[]", "[1]", '[{"setting": ["cached"]}]', "\x00"])
@@ -161,7 +162,7 @@ async def test_an_engine_runs_as_remembered_and_says_so(checkpoint: Checkpoint, 
     settings = settings_of(config, "cpu")
     weights = (checkpoint.t3_path, checkpoint.s3gen_path)
     before = cpu_threads()
-    name = fingerprint(weights, settings, 1, simd_widths()[0])
+    name = fingerprint(weights, settings, 1, simd_widths()[0], amx_supported())
     remember(path_of(tmp_path, name), [Trial(RECOMPUTED, 0.7, 0.9), Trial(CACHED, 0.7, 0.5), Trial(SMALL, 0.25, 0.5)])
     engine = engines.load(config)
     try:

@@ -16,7 +16,7 @@ from engines.checkpoints.checkpoint import Checkpoint, open_checkpoint, open_fol
 from engines.config import EngineConfig, Sampling
 from engines.device import cpu_threads, host_memory_bytes, use_threads
 from engines.errors import InvalidInput
-from engines.kernels.library import simd_widths
+from engines.kernels.library import amx_supported, simd_widths
 from engines.model_spec import MODELS, TINY
 from engines.realtime import settle
 from engines.realtime.ladder import Setting, Trial
@@ -162,7 +162,7 @@ async def test_a_cpu_that_is_too_slow_for_ten_steps_takes_two(model: Path, tmp_p
         ("reference", "10"), ("cached", "10"), ("reference", "2"), ("cached", "2"),
     ]  # fmt: skip
     weights = [checkpoint.t3_path, checkpoint.s3gen_path, with_steps(checkpoint, "2").s3gen_path]
-    path = path_of(tmp_path, fingerprint(weights, settings, 1, next(iter(simd_widths()), 0)))
+    path = path_of(tmp_path, fingerprint(weights, settings, 1, next(iter(simd_widths()), 0), amx_supported()))
     before = cpu_threads()
     made: dict[str, np.ndarray] = {}
     try:

@@ -49,7 +49,7 @@ def test_the_nets_give_the_same_without_packing() -> None:
     with torch.inference_mode():
         mel = small_nets.flow()(*small_nets.flow_inputs(flow)).numpy()
         wave = small_nets.vocoder()(*small_nets.vocoder_inputs(vocoder))[0].numpy()
-    assert np.abs(runtime().flow(flow) - mel).max() < 2e-5
+    assert np.abs(runtime().flow(flow) - mel).max() < 1e-4  # 5e-6 without AMX
     assert np.abs(runtime().vocoder(vocoder).waveform - wave).max() < 1e-3 * wave.std()
 
 

@@ -1,0 +1,148 @@
+/* The arithmetic of residual blocks on AMX. Channels are a multiple of 32. */
+#include "vectors.h"
+#include "snake.h"
+#include "amx.h"
+
+/* 32 neighbours at float `at` of the arrays. */
+INLINE void NAME(put_split)(struct split to, long at, vec first, vec second)
+{
+    __m512i upper, lower;
+    NAME(split_row)(first, second, &upper, &lower);
+    _mm512_storeu_si512(to.upper + at, upper);
+    _mm512_storeu_si512(to.lower + at, lower);
+}
+
+/* Frames first .. last of a block's input: copied for the residual path, and passed through the first Snake. */
+static void NAME(begin)(const struct call *call, long first, long last)
+{
+    const long channels = call->channels;
+    for (long t = first; t < last; t++)
+        for (long c = 0; c < channels; c += PANEL) {
+            vec active[2];
+            for (int v = 0; v < 2; v++) {
+                vec in = NAME(load)(call->x + t * channels + c + v * LANES);
+                NAME(store)(call->residual + t * channels + c + v * LANES, in);
+                active[v] = NAME(snake)(NAME(load)(call->layers[0].alpha + c + v * LANES) * in);
+            }
+            NAME(put_split)(call->active, t * channels + c, active[0], active[1]);
+        }
+}
+
+#define LOAD_FRAMES(tile, part, from) _tile_loadd(tile, (part) + (from), 2 * channels)
+
+/* One or two times 16 frames of a convolution, from float `at` of its input on, times a panel of 32 outputs. With
+ * `is_new` the panel's weights come from memory, and are fetched ahead, since loads of tiles wait for each line. */
+INLINE void NAME(convolution)(const struct layer *layer, struct split in, long at, long channels, const float *right,
+                              float *out, const int blocks, const int is_new)
+{
+    const long next = TILE_ROWS * channels, by = layer->dilation * channels;
+    __asm__ volatile("" ::: "memory"); /* the compiler does not know that tiles are loaded from memory */
+    _tile_zero(0);
+    _tile_zero(1);
+    if (blocks == 2) {
+        _tile_zero(2);
+        _tile_zero(3);
+    }
+    at -= (layer->taps - 1) / 2 * by;
+    for (long k = 0; k < channels; k += TILE_DEPTH)
+        for (long tap = 0; tap < layer->taps; tap++, right += RIGHT_FLOATS) {
+            const long from = at + tap * by + k;
+            for (long line = 0; is_new && line < RIGHT_FLOATS; line += LANES)
+                _mm_prefetch(right + 4 * RIGHT_FLOATS + line, _MM_HINT_T0);
+            LOAD_FRAMES(4, in.upper, from);
+            LOAD_TILE(6, right, 1);
+            LOAD_TILE(7, right + PAIR_FLOATS, 1);
+            _tile_dpbf16ps(0, 4, 6);
+            _tile_dpbf16ps(1, 4, 7);
+            if (blocks == 2) {
+                LOAD_FRAMES(5, in.upper, from + next);
+                _tile_dpbf16ps(2, 5, 6);
+                _tile_dpbf16ps(3, 5, 7);
+            }
+            LOAD_TILE(6, right, 0);
+            LOAD_TILE(7, right + PAIR_FLOATS, 0);
+            _tile_dpbf16ps(0, 4, 6);
+            _tile_dpbf16ps(1, 4, 7);
+            if (blocks == 2) {
+                _tile_dpbf16ps(2, 5, 6);
+                _tile_dpbf16ps(3, 5, 7);
+            }
+            LOAD_FRAMES(4, in.lower, from);
+            _tile_dpbf16ps(0, 4, 6);
+            _tile_dpbf16ps(1, 4, 7);
+            if (blocks == 2) {
+                LOAD_FRAMES(5, in.lower, from + next);
+                _tile_dpbf16ps(2, 5, 6);
+                _tile_dpbf16ps(3, 5, 7);
+            }
+        }
+    _tile_stored(0, out, 4 * PANEL);
+    _tile_stored(1, out + LANES, 4 * PANEL);
+    if (blocks == 2) {
+        _tile_stored(2, out + TILE_ROWS * PANEL, 4 * PANEL);
+        _tile_stored(3, out + TILE_ROWS * PANEL + LANES, 4 * PANEL);
+    }
+}
+
+/* 32 outputs of a frame, at float `at` of the arrays, as the layer's place in its block demands. */
+INLINE void NAME(finish)(const struct call *call, long index, long at, long channel, const float *products)
+{
+    const struct layer *layer = call->layers + index;
+    vec y[2];
+    for (int v = 0; v < 2; v++) y[v] = NAME(load)(products + v * LANES) + NAME(load)(layer->bias + channel + v * LANES);
+    if (index % 2 == 0) {
+        NAME(put_split)(call->inner, at, NAME(snake)(y[0]), NAME(snake)(y[1]));
+        return;
+    }
+    for (int v = 0; v < 2; v++) y[v] += NAME(load)(call->residual + at + v * LANES);
+    if (index == 2 * call->pairs - 1) {
+        for (int v = 0; v < 2; v++)
+            NAME(store)(call->total + at + v * LANES, NAME(load)(call->total + at + v * LANES) + y[v]);
+        return;
+    }
+    for (int v = 0; v < 2; v++) {
+        NAME(store)(call->residual + at + v * LANES, y[v]);
+        y[v] = NAME(snake)(NAME(load)(layer[1].alpha + channel + v * LANES) * y[v]);
+    }
+    NAME(put_split)(call->active, at, y[0], y[1]);
+}
+
+/* A stripe of frames times one panel. */
+INLINE void NAME(stripe)(const struct call *call, long index, long first, long last, long channel, int is_new)
+{
+    const struct layer *layer = call->layers + index;
+    const long channels = call->channels;
+    const struct split in = index % 2 == 0 ? call->active : call->inner;
+    const float *right = layer->weights + channel * channels * layer->taps;
+    float products[2 * TILE_ROWS * PANEL] __attribute__((aligned(64)));
+    for (long t = first; t < last; t += 2 * TILE_ROWS) {
+        long count = last - t < 2 * TILE_ROWS ? last - t : 2 * TILE_ROWS;
+        if (is_new && t == first)
+            NAME(convolution)(layer, in, t * channels, channels, right, products, 2, 1);
+        else if (count > TILE_ROWS)
+            NAME(convolution)(layer, in, t * channels, channels, right, products, 2, 0);
+        else
+            NAME(convolution)(layer, in, t * channels, channels, right, products, 1, 0);
+        for (long i = 0; i < count; i++)
+            NAME(finish)(call, index, (t + i) * channels + channel, channel, products + i * PANEL);
+    }
+}
+
+/* A piece of a convolution: of all stripes times all panels a row, in an order in which it needs few weights where
+ * these are many, and else few frames. */
+static void NAME(convolve)(const struct call *call, long index, long piece)
+{
+    long stripes = (call->frames + STRIPE_FRAMES - 1) / STRIPE_FRAMES, panels = call->channels / PANEL;
+    long first = stripes * panels * piece / call->pieces, last = stripes * panels * (piece + 1) / call->pieces;
+    const int by_panel = call->channels * call->channels * call->layers[index].taps > L2_FLOATS;
+    NAME(begin_tiles)();
+    for (long i = first; i < last; i++) {
+        long stripe = by_panel ? i % stripes : i / panels, panel = by_panel ? i / stripes : i % panels;
+        long begin = stripe * STRIPE_FRAMES, end = begin + STRIPE_FRAMES;
+        NAME(stripe)(call, index, begin, end < call->frames ? end : call->frames, panel * PANEL,
+                     by_panel && (i == first || stripe == 0));
+    }
+    NAME(end_tiles)();
+}
+
+#include "isa_undef.h"
