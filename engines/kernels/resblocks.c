@@ -4,7 +4,7 @@
  * A convolution's output is cut into tiles of a few frames. A tile's input frames are transformed to values at points
  * (winograd.py), these are multiplied by the weights' values at the same points, which is a matrix product for each
  * point, and the products are transformed back. A stripe of tiles goes through all of it at a time, so that its frames
- * and their transforms stay in a core's cache.
+ * and their transforms stay in a core's cache. CPUs with AMX have resblocks_amx.c.
  *
  * Dilation: a convolution of dilation d is d convolutions of each d-th frame, its phases. All phases' tiles are one
  * row of slots. Filters of more than a tile's taps are cut into groups; a tile is as long as a group, so that group g

@@ -9,7 +9,7 @@ import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
+from typing import cast
 
 import numpy as np
 
@@ -73,27 +73,30 @@ class Convolution:
     alpha: F32 | None
 
 
-class _Functions(NamedTuple):
-    run: Callable[..., None]
-    run_amx: Callable[..., None]
-    amx_floats: Callable[..., int]
+@cache
+def _add_block() -> Callable[..., None]:
+    functions = library()
+    assert functions is not None
+    call = functions.mynah_add_block
+    pointer, long = ctypes.c_void_p, ctypes.c_long
+    call.restype = None
+    call.argtypes = [
+        pointer, ctypes.c_int, ctypes.POINTER(_Layer), ctypes.c_int, long, long, pointer, pointer, pointer, long,
+    ]  # fmt: skip
+    return cast(Callable[..., None], call)
 
 
 @cache
-def _functions() -> _Functions:
+def _amx_functions() -> tuple[Callable[..., None], Callable[..., int]]:
+    """mynah_add_block_amx and mynah_add_block_amx_floats."""
     functions = library()
     assert functions is not None
-    pointer, integer, long = ctypes.c_void_p, ctypes.c_int, ctypes.c_long
-    run = functions.mynah_add_block
-    run.restype = None
-    run.argtypes = [pointer, integer, ctypes.POINTER(_Layer), integer, long, long, pointer, pointer, pointer, long]
-    if not amx_supported():
-        return _Functions(run, run, run)
-    run_amx, amx_floats = functions.mynah_add_block_amx, functions.mynah_add_block_amx_floats
-    run_amx.restype, amx_floats.restype = None, long
-    run_amx.argtypes = [pointer, ctypes.POINTER(_TileLayer), integer, long, long, pointer, pointer, pointer]
-    amx_floats.argtypes = [long, long]
-    return _Functions(run, run_amx, amx_floats)
+    run, floats = functions.mynah_add_block_amx, functions.mynah_add_block_amx_floats
+    pointer, long = ctypes.c_void_p, ctypes.c_long
+    run.restype, floats.restype = None, long
+    run.argtypes = [pointer, ctypes.POINTER(_TileLayer), ctypes.c_int, long, long, pointer, pointer, pointer]
+    floats.argtypes = [long, long]
+    return cast(Callable[..., None], run), cast(Callable[..., int], floats)
 
 
 def computable(channels: int, taps: int) -> bool:
@@ -132,16 +135,16 @@ class Block:
         pool = thread_pool(self._threads, S3GEN)
         if self._amx:
             work += -work % (4 * LINE_FLOATS)
-            _functions().run_amx(pool, self._layers, self._pairs, frames, self._channels, x, total, work)
+            _amx_functions()[0](pool, self._layers, self._pairs, frames, self._channels, x, total, work)
             return
-        _functions().run(
+        _add_block()(
             pool, self._simd_width, self._layers, self._pairs, frames, self._channels, x, total, work, _SCRATCH_FLOATS
         )
 
     def work_floats(self, frames: int) -> int:
         """The floats of `work` that `add` needs."""
         if self._amx:
-            return LINE_FLOATS + _functions().amx_floats(frames, self._channels)
+            return LINE_FLOATS + _amx_functions()[1](frames, self._channels)
         return 3 * frames * self._channels + self._threads * _SCRATCH_FLOATS
 
     def _tile_layer(self, layer: Convolution) -> _TileLayer:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
+from typing import cast
 
 import numpy as np
 
@@ -158,9 +158,9 @@ class Stack:
         """The floats of `work` that `run` needs."""
         dimensions = ctypes.byref(self._dimensions)
         if not self._amx:
-            return max(_functions().floats(dimensions, row.frames, row.past_frames, self._threads) for row in rows)
+            return max(_functions()[1](dimensions, row.frames, row.past_frames, self._threads) for row in rows)
         blocks = sum(-(-row.frames // _BLOCK_ROWS) for row in rows)
-        return LINE_FLOATS + _functions().amx_floats(dimensions, blocks, len(rows), self._threads)
+        return LINE_FLOATS + _amx_functions()[1](dimensions, blocks, len(rows), self._threads)
 
     def run(self, rows: Sequence[Row], work: int) -> None:
         """Compute all rows in place. `work`: address of `work_floats` floats."""
@@ -175,12 +175,12 @@ class Stack:
                 for row, past, own_kv in zip(rows, pasts, own, strict=True)
             )
             work += -work % (4 * LINE_FLOATS)
-            _functions().run_amx(
+            _amx_functions()[0](
                 pool, dimensions, self._layers, len(self._layers), (_Row * len(rows))(*every), len(rows), work
             )
             return
         for row, past, own_kv in zip(rows, pasts, own, strict=True):
-            _functions().run(
+            _functions()[0](
                 pool, self._simd_width, dimensions, self._layers, len(self._layers), past, len(past), row.x, row.frames,
                 *own_kv, work,
             )  # fmt: skip
@@ -214,29 +214,32 @@ def _pasts(parts: Sequence[KVRows]) -> ctypes.Array[_Past]:
     return (_Past * len(parts))(*(_Past(part.address, part.frames, part.layer_floats) for part in parts))
 
 
-class _Functions(NamedTuple):
-    run: Callable[..., None]
-    floats: Callable[..., int]
-    run_amx: Callable[..., None]
-    amx_floats: Callable[..., int]
-
-
 @cache
-def _functions() -> _Functions:
+def _functions() -> tuple[Callable[..., None], Callable[..., int]]:
+    """mynah_transform and mynah_transform_floats."""
     functions = library()
     assert functions is not None
     pointer, long, integer = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
-    dimensions, layers = ctypes.POINTER(_Dimensions), ctypes.POINTER(_Layer)
     run, floats = functions.mynah_transform, functions.mynah_transform_floats
     run.restype, floats.restype = None, long
     run.argtypes = [
-        pointer, integer, dimensions, layers, long, ctypes.POINTER(_Past), long, pointer, long, pointer, long, pointer,
+        pointer, integer, ctypes.POINTER(_Dimensions), ctypes.POINTER(_Layer), long, ctypes.POINTER(_Past), long,
+        pointer, long, pointer, long, pointer,
     ]  # fmt: skip
-    floats.argtypes = [dimensions, long, long, integer]
-    if not amx_supported():
-        return _Functions(run, floats, run, floats)
-    run_amx, amx_floats = functions.mynah_transform_amx, functions.mynah_transform_amx_floats
-    run_amx.restype, amx_floats.restype = None, long
-    run_amx.argtypes = [pointer, dimensions, layers, long, ctypes.POINTER(_Row), long, pointer]
-    amx_floats.argtypes = [dimensions, long, long, integer]
-    return _Functions(run, floats, run_amx, amx_floats)
+    floats.argtypes = [ctypes.POINTER(_Dimensions), long, long, integer]
+    return cast(Callable[..., None], run), cast(Callable[..., int], floats)
+
+
+@cache
+def _amx_functions() -> tuple[Callable[..., None], Callable[..., int]]:
+    """mynah_transform_amx and mynah_transform_amx_floats."""
+    functions = library()
+    assert functions is not None
+    pointer, long = ctypes.c_void_p, ctypes.c_long
+    run, floats = functions.mynah_transform_amx, functions.mynah_transform_amx_floats
+    run.restype, floats.restype = None, long
+    run.argtypes = [
+        pointer, ctypes.POINTER(_Dimensions), ctypes.POINTER(_Layer), long, ctypes.POINTER(_Row), long, pointer,
+    ]  # fmt: skip
+    floats.argtypes = [ctypes.POINTER(_Dimensions), long, long, ctypes.c_int]
+    return cast(Callable[..., None], run), cast(Callable[..., int], floats)

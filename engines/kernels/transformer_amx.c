@@ -48,7 +48,7 @@ struct call {
     long work_floats;
 };
 
-static long rounded(long count, long to) { return (count + to - 1) / to * to; }
+__attribute__((unused)) static long rounded(long count, long to) { return (count + to - 1) / to * to; }
 
 #define KERNEL "transformer_amx_kernel.h"
 #include "amx_isa.h"

@@ -105,16 +105,14 @@ INLINE void NAME(put_projected)(const struct call *call, long layer, long channe
     }
     float *keys = call->keys + (head * call->key_count + block->key - block->first) * head_width;
     float *values = call->values + (head * call->key_count + block->key - block->first) * head_width;
-    for (long position = block->first;;) {
+    /* Behind a last block that is the first half of 32 keys, the other half must be finite: it is a copy. */
+    const int is_last = block->first + TILE_ROWS >= sequence->frames;
+    const long end = is_last ? block->keys : block->first + TILE_ROWS;
+    for (long position = block->first; position < end; position += TILE_ROWS) {
         if (kind == 1)
             NAME(put_right_columns)(NAME(key_pair)(keys, head_width, position, d), rows, 0);
         else
             NAME(put_values)(values, block->keys, rows, 0, position, d);
-        position += TILE_ROWS;
-        /* Behind a last block that is the first half of 32 keys, the other half must be finite. */
-        if (block->first + TILE_ROWS < sequence->frames || position != block->first + TILE_ROWS ||
-            position == block->keys)
-            return;
     }
 }
 
