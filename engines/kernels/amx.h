@@ -14,22 +14,14 @@
 #define PAIR_FLOATS (TILE_ROWS * TILE_DEPTH)
 #define RIGHT_FLOATS (2 * PAIR_FLOATS) /* 32 steps of a panel of 32 columns: the pairs of both halves of its columns */
 
-struct tile_config {
+/* All tiles have 16 rows of 64 bytes. A constant, because the compiler does not know how much of it is read. */
+static const struct {
     uint8_t palette, start_row, reserved[14];
     uint16_t row_bytes[16];
     uint8_t rows[16];
-};
+} NAME(tiles) = {1, 0, {0}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
 
-/* Makes all tiles 16 rows of 64 bytes; end_tiles gives them back. */
-INLINE void NAME(begin_tiles)(void)
-{
-    struct tile_config config = {.palette = 1};
-    for (int i = 0; i < 8; i++) {
-        config.row_bytes[i] = 64;
-        config.rows[i] = TILE_ROWS;
-    }
-    _tile_loadconfig(&config);
-}
+INLINE void NAME(begin_tiles)(void) { _tile_loadconfig(&NAME(tiles)); }
 
 INLINE void NAME(end_tiles)(void) { _tile_release(); }
 
