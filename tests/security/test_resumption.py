@@ -109,11 +109,14 @@ class Client:
         return await asyncio.to_thread(self._connect, session)
 
     def _connect(self, session: ssl.SSLSession | None) -> Connected:
-        with socket.create_connection(("127.0.0.1", self._port), timeout=30) as plain:
-            try:
-                with self._context.wrap_socket(plain, server_hostname="localhost", session=session) as wrapped:
-                    wrapped.sendall(self._request)
-                    answer = wrapped.recv(100)
-                    return Connected(answer, bool(wrapped.session_reused), wrapped.session)
-            except (ssl.SSLError, ConnectionError):
-                return Connected()
+        # Refused while the port changes hands to a new authority's listener is no answer either.
+        try:
+            with (
+                socket.create_connection(("127.0.0.1", self._port), timeout=30) as plain,
+                self._context.wrap_socket(plain, server_hostname="localhost", session=session) as wrapped,
+            ):
+                wrapped.sendall(self._request)
+                answer = wrapped.recv(100)
+                return Connected(answer, bool(wrapped.session_reused), wrapped.session)
+        except (ssl.SSLError, ConnectionError):
+            return Connected()
