@@ -120,18 +120,9 @@ INLINE void NAME(put_right_columns)(float *pair, const float *const columns[TILE
     }
 }
 
-#define LOAD_TILE(tile, pair, part) _tile_loadd(tile, (pair) + (part) * (PAIR_FLOATS / 2), 64)
-
-/* One or two blocks of 16 rows times a panel of 32 columns.
- *
- * left: pairs of the first block's rows, `depth` / 32 of them; the second block's are `next` floats behind
- * right: the panel's pairs, RIGHT_FLOATS for each 32 steps
- * out: rows of 32 floats, `by` floats from one to the next; with `accumulate` the product is added to them
- * ahead: what will be read next, as much as is multiplied here; one of `share` of its lines is fetched meanwhile, since
- *     loads of tiles wait for each line. NULL if nothing is
- */
-INLINE void NAME(tile_product)(const float *left, long next, const float *right, long depth, float *out, long by,
-                               const float *ahead, long share, const int blocks, const int accumulate)
+/* One or two blocks of 16 rows are multiplied by panels of 32 columns. Their sums stay in tiles 0 to 3, a block's two
+ * side by side, and are zero at first, or the numbers at `out`: rows of 32 floats, `by` floats from one to the next. */
+INLINE void NAME(begin_sums)(const float *out, long by, const int blocks, const int accumulate)
 {
     __asm__ volatile("" ::: "memory"); /* the compiler does not know that tiles are loaded from memory */
     if (accumulate) {
@@ -148,42 +139,52 @@ INLINE void NAME(tile_product)(const float *left, long next, const float *right,
         _tile_zero(2);
         _tile_zero(3);
     }
-    for (long k = 0; k < depth; k += TILE_DEPTH, left += PAIR_FLOATS, right += RIGHT_FLOATS) {
-        if (ahead != NULL) {
-            for (long at = 0; at < RIGHT_FLOATS; at += share * LANES) _mm_prefetch(ahead + at, _MM_HINT_T1);
-            ahead += RIGHT_FLOATS;
-        }
-        LOAD_TILE(4, left, 0);
-        LOAD_TILE(6, right, 1);
-        LOAD_TILE(7, right + PAIR_FLOATS, 1);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(1, 4, 7);
-        if (blocks == 2) {
-            LOAD_TILE(5, left + next, 0);
-            _tile_dpbf16ps(2, 5, 6);
-            _tile_dpbf16ps(3, 5, 7);
-        }
-        LOAD_TILE(6, right, 0);
-        LOAD_TILE(7, right + PAIR_FLOATS, 0);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(1, 4, 7);
-        if (blocks == 2) {
-            _tile_dpbf16ps(2, 5, 6);
-            _tile_dpbf16ps(3, 5, 7);
-        }
-        LOAD_TILE(4, left, 1);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(1, 4, 7);
-        if (blocks == 2) {
-            LOAD_TILE(5, left + next, 1);
-            _tile_dpbf16ps(2, 5, 6);
-            _tile_dpbf16ps(3, 5, 7);
-        }
-    }
+}
+
+INLINE void NAME(store_sums)(float *out, long by, const int blocks)
+{
     _tile_stored(0, out, 4 * by);
     _tile_stored(1, out + LANES, 4 * by);
     if (blocks == 2) {
         _tile_stored(2, out + TILE_ROWS * by, 4 * by);
         _tile_stored(3, out + TILE_ROWS * by + LANES, 4 * by);
+    }
+}
+
+/* Adds 32 steps of depth to the sums.
+ *
+ * upper, lower: the parts of the first block's rows, `by` bytes from one to the next; the second block's are `next`
+ *     bytes behind
+ * right: the panel's pairs for these steps
+ */
+INLINE void NAME(add_steps)(const void *upper, const void *lower, long by, long next, const float *right,
+                            const int blocks)
+{
+    const float *right_lower = right + PAIR_FLOATS / 2;
+    _tile_loadd(4, upper, by);
+    _tile_loadd(6, right_lower, 64);
+    _tile_loadd(7, right_lower + PAIR_FLOATS, 64);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    if (blocks == 2) {
+        _tile_loadd(5, (const char *)upper + next, by);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_loadd(6, right, 64);
+    _tile_loadd(7, right + PAIR_FLOATS, 64);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    if (blocks == 2) {
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_loadd(4, lower, by);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    if (blocks == 2) {
+        _tile_loadd(5, (const char *)lower + next, by);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
     }
 }

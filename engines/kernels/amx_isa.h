@@ -6,7 +6,6 @@
 #define NAME(x) x##_amx
 #define LANES 16
 #define ROWS 14
-#define VNNI 1
 #include KERNEL
 #pragma GCC pop_options
 #endif

@@ -63,10 +63,20 @@ def amx_supported() -> bool:
     return functions is not None and bool(functions.mynah_amx())
 
 
+def fit_amx(*channels: int) -> bool:
+    """Whether products of these numbers of channels run on AMX here: there are tiles, and all divide into them."""
+    return amx_supported() and all(count % TILE_DEPTH == 0 for count in channels)
+
+
+def line_behind(address: int) -> int:
+    """The first line of the cache from this address on, at most LINE_FLOATS behind it."""
+    return address + -address % (4 * LINE_FLOATS)
+
+
 def aligned(array: F32) -> F32:
     """A copy as float32, in C order, that begins with a line of the cache."""
     room = np.empty(array.size + LINE_FLOATS, np.float32)
-    start = -room.ctypes.data % (4 * LINE_FLOATS) // 4
+    start = (line_behind(room.ctypes.data) - room.ctypes.data) // 4
     copy = room[start : start + array.size].reshape(array.shape)
     copy[:] = array
     return copy

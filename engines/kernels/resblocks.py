@@ -21,9 +21,10 @@ from engines.kernels.library import (
     S3GEN,
     TILE_DEPTH,
     aligned,
-    amx_supported,
     best_simd_width,
+    fit_amx,
     library,
+    line_behind,
     panels,
     thread_pool,
     tile_pairs,
@@ -107,20 +108,17 @@ def computable(channels: int, taps: int) -> bool:
 class Block:
     """One residual block. Raises ValueError for a shape that is not `computable`, or without a library."""
 
-    def __init__(
-        self, layers: Sequence[Convolution], threads: int, simd_width: int | None = None, amx: bool = True
-    ) -> None:
+    def __init__(self, layers: Sequence[Convolution], threads: int, simd_width: int | None = None) -> None:
         """`layers` come in pairs; the first of each has its alpha.
 
-        simd_width: one of `simd_widths`, by default the best that divides the channels
-        amx: whether products run on the CPU's tiles, where it has those and `simd_width` is not named
+        simd_width: one of `simd_widths`; by default AMX, or the best that divides the channels
         """
         channels, _, taps = layers[0].weight.shape
         best = simd_width or best_simd_width(channels)
         if best is None or not computable(channels, taps):
             raise ValueError(f"no compiled residual blocks for {channels} channels and {taps} taps")
         self._simd_width, self._threads, self._channels = best, threads, channels
-        self._amx = amx and simd_width is None and channels % TILE_DEPTH == 0 and amx_supported()
+        self._amx = simd_width is None and fit_amx(channels)
         self._pairs = len(layers) // 2
         self._transform = _transform(TILES[taps])
         self._kept: list[F32] = []  # what the structures point to
@@ -134,8 +132,7 @@ class Block:
         """total += the block of x. Addresses of floats: x and total (frames, channels), `work` of `work_floats`."""
         pool = thread_pool(self._threads, S3GEN)
         if self._amx:
-            work += -work % (4 * LINE_FLOATS)
-            _amx_functions()[0](pool, self._layers, self._pairs, frames, self._channels, x, total, work)
+            _amx_functions()[0](pool, self._layers, self._pairs, frames, self._channels, x, total, line_behind(work))
             return
         _add_block()(
             pool, self._simd_width, self._layers, self._pairs, frames, self._channels, x, total, work, _SCRATCH_FLOATS

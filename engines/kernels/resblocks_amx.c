@@ -3,7 +3,6 @@
  * What goes into a convolution lies as two arrays of bfloat16, the upper and lower parts of its numbers (amx.h), with
  * rows of zeros before and behind it. A row of its product is a frame, and each tap reads the same rows, moved.
  */
-#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>

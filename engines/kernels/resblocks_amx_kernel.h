@@ -28,60 +28,22 @@ static void NAME(begin)(const struct call *call, long first, long last)
         }
 }
 
-#define LOAD_FRAMES(tile, part, from) _tile_loadd(tile, (part) + (from), 2 * channels)
-
 /* One or two times 16 frames of a convolution, from float `at` of its input on, times a panel of 32 outputs. With
  * `is_new` the panel's weights come from memory, and are fetched ahead, since loads of tiles wait for each line. */
 INLINE void NAME(convolution)(const struct layer *layer, struct split in, long at, long channels, const float *right,
                               float *out, const int blocks, const int is_new)
 {
-    const long next = TILE_ROWS * channels, by = layer->dilation * channels;
-    __asm__ volatile("" ::: "memory"); /* the compiler does not know that tiles are loaded from memory */
-    _tile_zero(0);
-    _tile_zero(1);
-    if (blocks == 2) {
-        _tile_zero(2);
-        _tile_zero(3);
-    }
+    const long row_bytes = channels * sizeof(uint16_t), by = layer->dilation * channels;
+    NAME(begin_sums)(out, PANEL, blocks, 0);
     at -= (layer->taps - 1) / 2 * by;
     for (long k = 0; k < channels; k += TILE_DEPTH)
         for (long tap = 0; tap < layer->taps; tap++, right += RIGHT_FLOATS) {
             const long from = at + tap * by + k;
             for (long line = 0; is_new && line < RIGHT_FLOATS; line += LANES)
                 _mm_prefetch(right + 4 * RIGHT_FLOATS + line, _MM_HINT_T0);
-            LOAD_FRAMES(4, in.upper, from);
-            LOAD_TILE(6, right, 1);
-            LOAD_TILE(7, right + PAIR_FLOATS, 1);
-            _tile_dpbf16ps(0, 4, 6);
-            _tile_dpbf16ps(1, 4, 7);
-            if (blocks == 2) {
-                LOAD_FRAMES(5, in.upper, from + next);
-                _tile_dpbf16ps(2, 5, 6);
-                _tile_dpbf16ps(3, 5, 7);
-            }
-            LOAD_TILE(6, right, 0);
-            LOAD_TILE(7, right + PAIR_FLOATS, 0);
-            _tile_dpbf16ps(0, 4, 6);
-            _tile_dpbf16ps(1, 4, 7);
-            if (blocks == 2) {
-                _tile_dpbf16ps(2, 5, 6);
-                _tile_dpbf16ps(3, 5, 7);
-            }
-            LOAD_FRAMES(4, in.lower, from);
-            _tile_dpbf16ps(0, 4, 6);
-            _tile_dpbf16ps(1, 4, 7);
-            if (blocks == 2) {
-                LOAD_FRAMES(5, in.lower, from + next);
-                _tile_dpbf16ps(2, 5, 6);
-                _tile_dpbf16ps(3, 5, 7);
-            }
+            NAME(add_steps)(in.upper + from, in.lower + from, row_bytes, TILE_ROWS * row_bytes, right, blocks);
         }
-    _tile_stored(0, out, 4 * PANEL);
-    _tile_stored(1, out + LANES, 4 * PANEL);
-    if (blocks == 2) {
-        _tile_stored(2, out + TILE_ROWS * PANEL, 4 * PANEL);
-        _tile_stored(3, out + TILE_ROWS * PANEL + LANES, 4 * PANEL);
-    }
+    NAME(store_sums)(out, PANEL, blocks);
 }
 
 /* 32 outputs of a frame, at float `at` of the arrays, as the layer's place in its block demands. */

@@ -19,11 +19,11 @@ from engines.kernels.library import (
     LINE_FLOATS,
     MIN_SIMD_WIDTH,
     S3GEN,
-    TILE_DEPTH,
     aligned,
-    amx_supported,
     best_simd_width,
+    fit_amx,
     library,
+    line_behind,
     panels,
     thread_pool,
     tile_pairs,
@@ -134,19 +134,15 @@ class Stack:
         heads: int,
         threads: int,
         simd_width: int | None = None,
-        amx: bool = True,
     ) -> None:
-        """simd_width: one of `simd_widths`, by default the best that divides all channels
-        amx: whether products run on the CPU's tiles, where it has those and `simd_width` is not named
-        """
+        """simd_width: one of `simd_widths`; by default AMX, or the best that divides all channels"""
         width, channels = blocks[0].query.weight.shape
         hidden = len(blocks[0].fc1.bias)
         best = simd_width or best_simd_width(channels, width // heads, hidden)
         if best is None or not computable(channels, heads, width, hidden):
             raise ValueError(f"no compiled transformer blocks of {channels} channels and {heads} heads")
         self._simd_width, self._threads = best, threads
-        whole_tiles = all(count % TILE_DEPTH == 0 for count in (channels, width // heads, hidden))
-        self._amx = amx and simd_width is None and whole_tiles and amx_supported()
+        self._amx = simd_width is None and fit_amx(channels, width // heads, hidden)
         self._dimensions = _Dimensions(channels, heads, width // heads, hidden)
         self._kept: list[F32] = []  # what the structures point to
         self._layers = (_Layer * len(blocks))(*(self._layer(block, (width // heads) ** -0.5) for block in blocks))
@@ -174,9 +170,14 @@ class Stack:
                 _Row(ctypes.cast(past, ctypes.c_void_p), len(past), row.frames, row.x, *own_kv)
                 for row, past, own_kv in zip(rows, pasts, own, strict=True)
             )
-            work += -work % (4 * LINE_FLOATS)
             _amx_functions()[0](
-                pool, dimensions, self._layers, len(self._layers), (_Row * len(rows))(*every), len(rows), work
+                pool,
+                dimensions,
+                self._layers,
+                len(self._layers),
+                (_Row * len(rows))(*every),
+                len(rows),
+                line_behind(work),
             )
             return
         for row, past, own_kv in zip(rows, pasts, own, strict=True):

@@ -5,24 +5,36 @@
 
 INLINE long NAME(least)(long a, long b) { return a < b ? a : b; }
 
-/* As tile_product, for numbers of blocks that are not known before. */
-static void NAME(multiply_tiles)(const float *left, long next, const float *right, long depth, float *out, long by,
-                                 const float *ahead, long share, long blocks)
+/* Left pairs times a panel.
+ *
+ * left: pairs of the first block's rows, `depth` / 32 of them; the second block's are `next` floats behind
+ * right: the panel's pairs, RIGHT_FLOATS for each 32 steps
+ * out: see begin_sums
+ * ahead: what will be read next, as much as is multiplied here; one of `share` of its lines is fetched meanwhile, since
+ *     loads of tiles wait for each line. NULL if nothing is
+ */
+INLINE void NAME(tile_product)(const float *left, long next, const float *right, long depth, float *out, long by,
+                               const float *ahead, long share, const int blocks, int accumulate)
 {
-    if (blocks == 1)
-        NAME(tile_product)(left, next, right, depth, out, by, ahead, share, 1, 0);
-    else
-        NAME(tile_product)(left, next, right, depth, out, by, ahead, share, 2, 0);
+    NAME(begin_sums)(out, by, blocks, accumulate);
+    for (long k = 0; k < depth; k += TILE_DEPTH, left += PAIR_FLOATS, right += RIGHT_FLOATS) {
+        if (ahead != NULL) {
+            for (long at = 0; at < RIGHT_FLOATS; at += share * LANES) _mm_prefetch(ahead + at, _MM_HINT_T1);
+            ahead += RIGHT_FLOATS;
+        }
+        NAME(add_steps)(left, left + PAIR_FLOATS / 2, 64, next * sizeof(float), right, blocks);
+    }
+    NAME(store_sums)(out, by, blocks);
 }
 
-/* The same, with the product added to `out`. */
-static void NAME(add_tiles)(const float *left, long next, const float *right, long depth, float *out, long by,
-                            const float *ahead, long share, long blocks)
+/* The same, for numbers of blocks that are not known before. */
+static void NAME(multiply_tiles)(const float *left, long next, const float *right, long depth, float *out, long by,
+                                 const float *ahead, long share, long blocks, int accumulate)
 {
     if (blocks == 1)
-        NAME(tile_product)(left, next, right, depth, out, by, ahead, share, 1, 1);
+        NAME(tile_product)(left, next, right, depth, out, by, ahead, share, 1, accumulate);
     else
-        NAME(tile_product)(left, next, right, depth, out, by, ahead, share, 2, 1);
+        NAME(tile_product)(left, next, right, depth, out, by, ahead, share, 2, accumulate);
 }
 
 /* A dense layer's panels of 32 outputs first .. last, for all blocks, two at a time; what becomes of the products of a
@@ -37,7 +49,7 @@ static void NAME(add_tiles)(const float *left, long next, const float *right, lo
                 const float *ahead = panel + 1 < (last_panel) ? right + PANEL * (depth) + i / 2 * LANES : NULL;        \
                 long blocks = NAME(least)(call->block_count - i, 2);                                                   \
                 NAME(multiply_tiles)((left) + i * TILE_ROWS * (depth), TILE_ROWS * (depth), right, depth, products,    \
-                                     PANEL, ahead, share, blocks);                                                     \
+                                     PANEL, ahead, share, blocks, 0);                                                  \
                 for (long b = 0; b < blocks; b++) use(panel * PANEL, i + b, products + b * TILE_ROWS * PANEL);         \
             }                                                                                                          \
         }                                                                                                              \
@@ -161,7 +173,7 @@ static void NAME(attend_to)(const struct NAME(softmax) *state, const float *quer
     float factors[2 * TILE_ROWS];
     for (long key = 0; key < count; key += PANEL)
         NAME(multiply_tiles)(queries, head_width * TILE_ROWS, keys + key * head_width, head_width, scores + key, stride,
-                             NULL, 1, blocks);
+                             NULL, 1, blocks, 0);
     const int whole = count == KEYS_AT_ONCE; /* for these the loops are unrolled, without masks */
     for (long row = 0; row < rows; row++) {
         const float *own = scores + row * stride;
@@ -183,8 +195,8 @@ static void NAME(attend_to)(const struct NAME(softmax) *state, const float *quer
         }
     }
     for (long d = 0; d < head_width; d += PANEL)
-        NAME(add_tiles)(weights, KEYS_AT_ONCE * TILE_ROWS, values + d / PANEL * by, rounded(count, TILE_DEPTH),
-                        state->mean + d, head_width, NULL, 1, blocks);
+        NAME(multiply_tiles)(weights, KEYS_AT_ONCE * TILE_ROWS, values + d / PANEL * by, rounded(count, TILE_DEPTH),
+                             state->mean + d, head_width, NULL, 1, blocks, 1);
 }
 
 /* One head of cached keys first .. first + count and their values, as right pairs. */
