@@ -11,6 +11,7 @@ import re
 
 _MAX_INFO_CHARS = 100
 _MAX_CONTAINERS = 8
+_BLANK = " \t\r"  # what may stand beside a closing fence
 _QUOTE_MARK = re.compile(r"[ \t]{0,8}>")
 _QUOTE_BEGUN = re.compile(r"[ \t]{0,8}\Z")
 _CONTAINER = r"(?:>|(?:[-*+]|\d{1,3}[.)])(?=[ \t]))[ \t]{0,8}"
@@ -65,7 +66,7 @@ class CodeBlocks:
                 kept.append(text[at:])
                 return len(text)
             if (opening := _OPENING.match(text, start)) is not None:
-                kept.append("\n\n")
+                kept.append(text[at:start] + "\n\n")
                 self._fence = opening["backticks"] or opening["tildes"]
                 self._quotes = opening["containers"].count(">")
                 return opening.end()
@@ -87,9 +88,9 @@ class CodeBlocks:
             return at
         end = text.find("\n", at) + 1
         if not end:
-            self._held = text[at:start] + self._begun_line(text[start:].lstrip(" \t"))
+            self._held = text[at:start] + self._begun_line(text[start:].lstrip(_BLANK))
             return len(text)
-        line = text[start:end].strip()
+        line = text[start:end].strip(_BLANK + "\n")
         if len(line) >= len(self._fence) and not line.strip(self._fence[0]):
             self._fence = ""
             self._at_line_start = True
@@ -109,4 +110,4 @@ class CodeBlocks:
         """What must be held of a line of code to tell later whether it ends the block."""
         if not line.strip(self._fence[0]):
             return line[:_MAX_INFO_CHARS]
-        return line[:1] + "x" if line.strip(self._fence[0] + " \t") else line[:_MAX_INFO_CHARS]
+        return line[:1] + "x" if line.strip(self._fence[0] + _BLANK) else line[:_MAX_INFO_CHARS]

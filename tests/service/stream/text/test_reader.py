@@ -13,6 +13,7 @@ from engines.errors import InvalidInput
 from engines.text.dictionary import Dictionary, Entry
 from service.stream.segmenter import Segmenter
 from service.stream.settings import Emoji, Markup, TextSettings
+from service.stream.text.code_blocks import CodeBlocks
 from service.stream.text.items import MAX_PAUSE_S, Anchors, Mark, Pause, Rate
 from service.stream.text.reader import Item, TextReader, Utterance
 from service.stream.text.spoken_limits import SpokenLimits
@@ -27,6 +28,9 @@ PIECES = (
     "</sub>", "<s>", "</s>", "<p>", "</p>", "<mark name='m'/>", "<speak>", "</speak>", "</say-as>", "&amp;", "<",
     "<say-as interpret-as='digits'>", "a < b", "🎉", "<emphasis>", "<b>", "word ", "One. Two.", "\U000f0001",
     "\U000f8001", "~~~~~~\n", "~~", "> ", ">", "- ", "1. ",
+)  # fmt: skip
+FENCE_PIECES = (
+    "```", "`", "~~~", "~", "~~~~", ">", "> ", "- ", "1. ", "\r", "\n", "\n", " ", "\t", "    ", "x", "\xa0", "\f",
 )  # fmt: skip
 
 
@@ -144,6 +148,23 @@ def test_code_between_tildes_is_not_spoken(size: int) -> None:
 )
 def test_code_in_quotes_and_lists_is_not_spoken(text: str, spoken: list[str], size: int) -> None:
     assert [each.strip() for each in shown(read(text, ON, size))] == [each.strip() for each in spoken]
+
+
+def test_what_is_kept_beside_code_does_not_depend_on_fragments() -> None:
+    draw = random.Random(1)
+    for _ in range(5000):
+        text = "".join(draw.choices(FENCE_PIECES, k=draw.randint(1, 12)))
+        assert len({_beside_code(text, size) for size in (1, 2, 3, 10**6)}) == 1, text
+
+
+def _beside_code(text: str, size: int) -> str:
+    blocks = CodeBlocks()
+    return "".join(blocks.feed(text[at : at + size]) for at in range(0, len(text), size)) + blocks.flush()
+
+
+@pytest.mark.parametrize("size", [1, 3, 10**6])
+def test_code_in_lines_that_end_with_carriage_returns_is_not_spoken(size: int) -> None:
+    assert shown(read("Run:\r\n```py\r\ncode\r\n```\r\nGo on.", ON, size)) == ["Run:", "Go on."]
 
 
 def test_items_of_a_list_in_a_quote_are_segments() -> None:
