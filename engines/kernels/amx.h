@@ -7,7 +7,7 @@
  * A left operand's pair holds 16 rows and 32 steps of depth, row by row. A right operand's holds 32 steps and 16
  * columns: two steps of a column lie side by side, so that a row of the tile is 16 columns of two steps.
  *
- * Included by a kernel with NAME and LANES = 16 defined by amx_isa.h, behind vectors.h.
+ * Included by a kernel with NAME and LANES = 16 defined by amx_isa.h, behind vectors.h and tiles.h.
  */
 #define TILE_ROWS 16
 #define TILE_DEPTH 32
@@ -38,6 +38,15 @@ INLINE void NAME(split_row)(vec first, vec second, __m512i *upper, __m512i *lowe
     vec first_upper = (vec)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(*upper)), 16);
     vec second_upper = (vec)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(*upper, 1)), 16);
     *lower = (__m512i)_mm512_cvtne2ps_pbh((__m512)(second - second_upper), (__m512)(first - first_upper));
+}
+
+/* 32 neighbours at number `at` of the arrays. */
+INLINE void NAME(put_split)(struct split to, long at, vec first, vec second)
+{
+    __m512i upper, lower;
+    NAME(split_row)(first, second, &upper, &lower);
+    _mm512_storeu_si512(to.upper + at, upper);
+    _mm512_storeu_si512(to.lower + at, lower);
 }
 
 /* Row `row` of a left operand's pair, from 32 steps of depth. */
@@ -187,4 +196,78 @@ INLINE void NAME(add_steps)(const void *upper, const void *lower, long by, long 
         _tile_dpbf16ps(2, 5, 6);
         _tile_dpbf16ps(3, 5, 7);
     }
+}
+
+INLINE long NAME(least)(long a, long b) { return a < b ? a : b; }
+
+/* Left pairs times a panel.
+ *
+ * left: pairs of the first block's rows, `depth` / 32 of them; the second block's are `next` floats behind
+ * right: the panel's pairs, RIGHT_FLOATS for each 32 steps
+ * out: see begin_sums
+ * ahead: what will be read next, as much as is multiplied here; one of `share` of its lines is fetched meanwhile, since
+ *     loads of tiles wait for each line. NULL if nothing is
+ */
+INLINE void NAME(tile_product)(const float *left, long next, const float *right, long depth, float *out, long by,
+                               const float *ahead, long share, const int blocks, int accumulate)
+{
+    NAME(begin_sums)(out, by, blocks, accumulate);
+    for (long k = 0; k < depth; k += TILE_DEPTH, left += PAIR_FLOATS, right += RIGHT_FLOATS) {
+        if (ahead != NULL) {
+            for (long at = 0; at < RIGHT_FLOATS; at += share * LANES) _mm_prefetch(ahead + at, _MM_HINT_T1);
+            ahead += RIGHT_FLOATS;
+        }
+        NAME(add_steps)(left, left + PAIR_FLOATS / 2, 64, next * sizeof(float), right, blocks);
+    }
+    NAME(store_sums)(out, by, blocks);
+}
+
+/* The same, for numbers of blocks that are not known before. */
+__attribute__((unused)) static void NAME(multiply_tiles)(const float *left, long next, const float *right, long depth,
+                                                         float *out, long by, const float *ahead, long share,
+                                                         long blocks, int accumulate)
+{
+    if (blocks == 1)
+        NAME(tile_product)(left, next, right, depth, out, by, ahead, share, 1, accumulate);
+    else
+        NAME(tile_product)(left, next, right, depth, out, by, ahead, share, 2, accumulate);
+}
+
+/* A dense layer's panels of 32 outputs first .. last, for `count` blocks of 16 rows, two at a time; what becomes of the
+ * products of a block is `use`'s. Each two blocks fetch their share of the next panel. */
+#define FOR_PRODUCTS(left, depth, count, weights, first_panel, last_panel, use)                                        \
+    do {                                                                                                               \
+        float products[2 * TILE_ROWS * PANEL] __attribute__((aligned(64)));                                            \
+        const long share = ((count) + 1) / 2;                                                                          \
+        for (long panel = (first_panel); panel < (last_panel); panel++) {                                              \
+            const float *right = (weights) + panel * PANEL * (depth);                                                  \
+            for (long i = 0; i < (count); i += 2) {                                                                    \
+                const float *ahead = panel + 1 < (last_panel) ? right + PANEL * (depth) + i / 2 * LANES : NULL;        \
+                long at_once = NAME(least)((count) - i, 2);                                                            \
+                NAME(multiply_tiles)((left) + i * TILE_ROWS * (depth), TILE_ROWS * (depth), right, depth, products,    \
+                                     PANEL, ahead, share, at_once, 0);                                                 \
+                for (long b = 0; b < at_once; b++) use(panel * PANEL, i + b, products + b * TILE_ROWS * PANEL);        \
+            }                                                                                                          \
+        }                                                                                                              \
+    } while (0)
+
+/* One or two times 16 frames of a convolution, times a panel of 32 outputs.
+ *
+ * at: of the first tap's frames, in numbers; the next tap's are `by` numbers behind
+ * right: the panel's pairs; depth is 32 channels, within those each tap
+ * is_new: the panel's weights come from memory, and are fetched ahead, since loads of tiles wait for each line
+ */
+INLINE void NAME(convolution)(struct split in, long at, long by, long taps, long channels, const float *right,
+                              float *out, const int blocks, const int is_new)
+{
+    const long row_bytes = channels * sizeof(uint16_t);
+    NAME(begin_sums)(out, PANEL, blocks, 0);
+    for (long k = 0; k < channels; k += TILE_DEPTH)
+        for (long tap = 0; tap < taps; tap++, right += RIGHT_FLOATS) {
+            const long from = at + tap * by + k;
+            for (long line = 0; is_new && line < RIGHT_FLOATS; line += LANES)
+                _mm_prefetch(right + 4 * RIGHT_FLOATS + line, _MM_HINT_T0);
+            NAME(add_steps)(in.upper + from, in.lower + from, row_bytes, TILE_ROWS * row_bytes, right, blocks);
+        }
+    NAME(store_sums)(out, PANEL, blocks);
 }

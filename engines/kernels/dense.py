@@ -1,17 +1,32 @@
-"""A dense layer on dense.c or dense_int8.c: the layout of its weights, and the call. The structure here must agree with
-dense.h."""
+"""Dense layers on dense.c, dense_int8.c and dense_amx.c: the layout of their weights, and the calls.
+
+The structure here must agree with dense.h.
+"""
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
 from functools import cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from engines.kernels.library import F32, FP16_FROM_WIDTH, best_simd_width, library, panels, simd_widths, thread_pool
+from engines.kernels.library import (
+    F32,
+    FP16_FROM_WIDTH,
+    LINE_FLOATS,
+    aligned,
+    best_simd_width,
+    fit_amx,
+    library,
+    line_behind,
+    panels,
+    simd_widths,
+    thread_pool,
+    tile_pairs,
+)
 
 PLAIN, GELU, ADD = range(3)  # the result, its GELU in the tanh form, or its sum with a residual
 WeightFormat = Literal["float32", "float16", "int8"]
@@ -96,6 +111,32 @@ class DenseLayer:
             _functions().run(pool, self._simd_width, ctypes.byref(layer), work)
 
 
+class TileLayer:
+    """The same on AMX for many rows, without kinds: the weight is kept in pairs of tiles.
+
+    Raises ValueError where there is no AMX, or for numbers of inputs and outputs that are not whole tiles.
+    """
+
+    def __init__(self, weight: F32, bias: F32, threads: int, *, pool: str) -> None:
+        """weight (in, out), bias (out,)"""
+        if not fit_amx(*weight.shape):
+            raise ValueError(f"no dense layers of {weight.shape[0]} inputs and {weight.shape[1]} outputs on AMX here")
+        self._threads, self._pool = threads, pool
+        self._depth, self.outputs = weight.shape
+        self._weights, self._bias = aligned(tile_pairs(weight)), aligned(bias)
+
+    def work_floats(self, rows: int) -> int:
+        """The floats of `work` that `run` needs."""
+        return LINE_FLOATS + _amx_functions()[1](rows, self._depth)
+
+    def run(self, x: int, rows: int, out: int, work: int) -> None:
+        """Addresses of floats: x (rows, in), out (rows, out), work of `work_floats`."""
+        layer = _Dense(
+            x, self._weights.ctypes.data, self._bias.ctypes.data, None, out, rows, self._depth, self.outputs, 0, PLAIN
+        )
+        _amx_functions()[0](thread_pool(self._threads, self._pool), ctypes.byref(layer), line_behind(work))
+
+
 def int16_blocks(x: F32) -> tuple[npt.NDArray[np.int16], F32]:
     """Returns rows (N, in) as the numbers that a layer with 8-bit weights multiplies, and the scales (N, blocks) of
     each 32 of them. A block whose numbers are all below 1e-30 is zero."""
@@ -162,3 +203,15 @@ def _functions() -> _Functions:
     int8_floats.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_int]
     functions.mynah_vnni.argtypes = [ctypes.c_int]
     return _Functions(functions.mynah_dense, floats, functions.mynah_dense_int8, int8_floats, functions.mynah_vnni)
+
+
+@cache
+def _amx_functions() -> tuple[Callable[..., None], Callable[..., int]]:
+    """mynah_dense_amx and mynah_dense_amx_floats."""
+    functions = library()
+    assert functions is not None
+    run, floats = functions.mynah_dense_amx, functions.mynah_dense_amx_floats
+    run.restype, floats.restype = None, ctypes.c_long
+    run.argtypes = [ctypes.c_void_p, ctypes.POINTER(_Dense), ctypes.c_void_p]
+    floats.argtypes = [ctypes.c_long, ctypes.c_long]
+    return cast(Callable[..., None], run), cast(Callable[..., int], floats)

@@ -19,15 +19,14 @@ from engines.kernels.library import (
     LINE_FLOATS,
     MIN_SIMD_WIDTH,
     S3GEN,
-    TILE_DEPTH,
     aligned,
     best_simd_width,
+    conv_pairs,
     fit_amx,
     library,
     line_behind,
     panels,
     thread_pool,
-    tile_pairs,
 )
 from engines.kernels.winograd import PAIRS, TILES, Tile
 
@@ -145,13 +144,11 @@ class Block:
         return 3 * frames * self._channels + self._threads * _SCRATCH_FLOATS
 
     def _tile_layer(self, layer: Convolution) -> _TileLayer:
-        channels, _, taps = layer.weight.shape
-        by_tap = layer.weight.reshape(channels, channels // TILE_DEPTH, TILE_DEPTH, taps).transpose(1, 3, 2, 0)
         return _TileLayer(
             alpha=None if layer.alpha is None else self._keep(layer.alpha),
-            weights=self._keep(tile_pairs(by_tap.reshape(-1, channels))),
+            weights=self._keep(conv_pairs(layer.weight)),
             bias=self._keep(layer.bias),
-            taps=taps,
+            taps=layer.weight.shape[2],
             dilation=layer.dilation,
         )
 

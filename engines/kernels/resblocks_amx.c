@@ -11,6 +11,7 @@
 #endif
 
 #include "thread_pool.h"
+#include "tiles.h"
 
 #define STRIPE_FRAMES 128
 #define MARGIN_FRAMES 32 /* at least the farthest tap's distance */
@@ -22,10 +23,6 @@ struct layer { /* a convolution and the Snake before it */
     const float *weights; /* right pairs of tiles, panels of 32 outputs; depth is 32 channels, within those each tap */
     const float *bias;
     int32_t taps, dilation;
-};
-
-struct split { /* (frames, channels) of bfloat16 each, from the first frame on */
-    uint16_t *upper, *lower;
 };
 
 struct call {

@@ -3,15 +3,6 @@
 #include "snake.h"
 #include "amx.h"
 
-/* 32 neighbours at float `at` of the arrays. */
-INLINE void NAME(put_split)(struct split to, long at, vec first, vec second)
-{
-    __m512i upper, lower;
-    NAME(split_row)(first, second, &upper, &lower);
-    _mm512_storeu_si512(to.upper + at, upper);
-    _mm512_storeu_si512(to.lower + at, lower);
-}
-
 /* Frames first .. last of a block's input: copied for the residual path, and passed through the first Snake. */
 static void NAME(begin)(const struct call *call, long first, long last)
 {
@@ -26,24 +17,6 @@ static void NAME(begin)(const struct call *call, long first, long last)
             }
             NAME(put_split)(call->active, t * channels + c, active[0], active[1]);
         }
-}
-
-/* One or two times 16 frames of a convolution, from float `at` of its input on, times a panel of 32 outputs. With
- * `is_new` the panel's weights come from memory, and are fetched ahead, since loads of tiles wait for each line. */
-INLINE void NAME(convolution)(const struct layer *layer, struct split in, long at, long channels, const float *right,
-                              float *out, const int blocks, const int is_new)
-{
-    const long row_bytes = channels * sizeof(uint16_t), by = layer->dilation * channels;
-    NAME(begin_sums)(out, PANEL, blocks, 0);
-    at -= (layer->taps - 1) / 2 * by;
-    for (long k = 0; k < channels; k += TILE_DEPTH)
-        for (long tap = 0; tap < layer->taps; tap++, right += RIGHT_FLOATS) {
-            const long from = at + tap * by + k;
-            for (long line = 0; is_new && line < RIGHT_FLOATS; line += LANES)
-                _mm_prefetch(right + 4 * RIGHT_FLOATS + line, _MM_HINT_T0);
-            NAME(add_steps)(in.upper + from, in.lower + from, row_bytes, TILE_ROWS * row_bytes, right, blocks);
-        }
-    NAME(store_sums)(out, PANEL, blocks);
 }
 
 /* 32 outputs of a frame, at float `at` of the arrays, as the layer's place in its block demands. */
@@ -75,16 +48,17 @@ INLINE void NAME(stripe)(const struct call *call, long index, long first, long l
     const struct layer *layer = call->layers + index;
     const long channels = call->channels;
     const struct split in = index % 2 == 0 ? call->active : call->inner;
+    const long by = layer->dilation * channels, before = (layer->taps - 1) / 2 * by;
     const float *right = layer->weights + channel * channels * layer->taps;
     float products[2 * TILE_ROWS * PANEL] __attribute__((aligned(64)));
     for (long t = first; t < last; t += 2 * TILE_ROWS) {
         long count = last - t < 2 * TILE_ROWS ? last - t : 2 * TILE_ROWS;
         if (is_new && t == first)
-            NAME(convolution)(layer, in, t * channels, channels, right, products, 2, 1);
+            NAME(convolution)(in, t * channels - before, by, layer->taps, channels, right, products, 2, 1);
         else if (count > TILE_ROWS)
-            NAME(convolution)(layer, in, t * channels, channels, right, products, 2, 0);
+            NAME(convolution)(in, t * channels - before, by, layer->taps, channels, right, products, 2, 0);
         else
-            NAME(convolution)(layer, in, t * channels, channels, right, products, 1, 0);
+            NAME(convolution)(in, t * channels - before, by, layer->taps, channels, right, products, 1, 0);
         for (long i = 0; i < count; i++)
             NAME(finish)(call, index, (t + i) * channels + channel, channel, products + i * PANEL);
     }

@@ -4,8 +4,6 @@
 
 #include <stdint.h>
 
-#define NORM_EPSILON 1e-5f
-
 struct dimensions {
     int32_t channels, heads, head_width, hidden;
 };

@@ -12,9 +12,9 @@
 #endif
 
 #include "thread_pool.h"
+#include "tiles.h"
 #include "transformer.h"
 
-#define BLOCK_ROWS 16 /* frames that lie together as rows of tiles; a sequence's last block may not be full */
 #define KEYS_AT_ONCE 128 /* their scores and weights fit the L1 cache */
 #define PIECES_PER_THREAD 4
 enum { PROJECT, ATTEND, ADD_ATTENDED, WIDEN, NARROW, PHASES };
@@ -47,8 +47,6 @@ struct call {
     float *work; /* `work_floats` of each thread */
     long work_floats;
 };
-
-__attribute__((unused)) static long rounded(long count, long to) { return (count + to - 1) / to * to; }
 
 #define KERNEL "transformer_amx_kernel.h"
 #include "amx_isa.h"

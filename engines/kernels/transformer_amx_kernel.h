@@ -3,58 +3,6 @@
 #include "transformer_math.h"
 #include "amx.h"
 
-INLINE long NAME(least)(long a, long b) { return a < b ? a : b; }
-
-/* Left pairs times a panel.
- *
- * left: pairs of the first block's rows, `depth` / 32 of them; the second block's are `next` floats behind
- * right: the panel's pairs, RIGHT_FLOATS for each 32 steps
- * out: see begin_sums
- * ahead: what will be read next, as much as is multiplied here; one of `share` of its lines is fetched meanwhile, since
- *     loads of tiles wait for each line. NULL if nothing is
- */
-INLINE void NAME(tile_product)(const float *left, long next, const float *right, long depth, float *out, long by,
-                               const float *ahead, long share, const int blocks, int accumulate)
-{
-    NAME(begin_sums)(out, by, blocks, accumulate);
-    for (long k = 0; k < depth; k += TILE_DEPTH, left += PAIR_FLOATS, right += RIGHT_FLOATS) {
-        if (ahead != NULL) {
-            for (long at = 0; at < RIGHT_FLOATS; at += share * LANES) _mm_prefetch(ahead + at, _MM_HINT_T1);
-            ahead += RIGHT_FLOATS;
-        }
-        NAME(add_steps)(left, left + PAIR_FLOATS / 2, 64, next * sizeof(float), right, blocks);
-    }
-    NAME(store_sums)(out, by, blocks);
-}
-
-/* The same, for numbers of blocks that are not known before. */
-static void NAME(multiply_tiles)(const float *left, long next, const float *right, long depth, float *out, long by,
-                                 const float *ahead, long share, long blocks, int accumulate)
-{
-    if (blocks == 1)
-        NAME(tile_product)(left, next, right, depth, out, by, ahead, share, 1, accumulate);
-    else
-        NAME(tile_product)(left, next, right, depth, out, by, ahead, share, 2, accumulate);
-}
-
-/* A dense layer's panels of 32 outputs first .. last, for all blocks, two at a time; what becomes of the products of a
- * block is `use`'s. Each two blocks fetch their share of the next panel. */
-#define FOR_PRODUCTS(left, depth, weights, first_panel, last_panel, use)                                               \
-    do {                                                                                                               \
-        float products[2 * TILE_ROWS * PANEL] __attribute__((aligned(64)));                                            \
-        const long share = (call->block_count + 1) / 2;                                                                \
-        for (long panel = (first_panel); panel < (last_panel); panel++) {                                              \
-            const float *right = (weights) + panel * PANEL * (depth);                                                  \
-            for (long i = 0; i < call->block_count; i += 2) {                                                          \
-                const float *ahead = panel + 1 < (last_panel) ? right + PANEL * (depth) + i / 2 * LANES : NULL;        \
-                long blocks = NAME(least)(call->block_count - i, 2);                                                   \
-                NAME(multiply_tiles)((left) + i * TILE_ROWS * (depth), TILE_ROWS * (depth), right, depth, products,    \
-                                     PANEL, ahead, share, blocks, 0);                                                  \
-                for (long b = 0; b < blocks; b++) use(panel * PANEL, i + b, products + b * TILE_ROWS * PANEL);         \
-            }                                                                                                          \
-        }                                                                                                              \
-    } while (0)
-
 /* All blocks' frames, normalised, as left pairs in the thread's memory; other pieces of the phase find them there. */
 static const float *NAME(normalised)(const struct call *call, long phase, int thread)
 {
@@ -316,7 +264,7 @@ static void NAME(run_piece)(const struct call *call, long layer, long phase, lon
     const struct dimensions *dim = call->dimensions;
     const struct layer *weights = call->layers + layer;
     const long channels = dim->channels, width = dim->heads * dim->head_width, hidden = dim->hidden;
-    const long outputs[PHASES] = {3 * width, 0, channels, hidden, channels};
+    const long blocks = call->block_count, outputs[PHASES] = {3 * width, 0, channels, hidden, channels};
     const long panels = outputs[phase % PHASES] / PANEL;
     const long first = panels * piece / call->pieces, last = panels * (piece + 1) / call->pieces;
     float *work = call->work + thread * call->work_floats;
@@ -324,16 +272,18 @@ static void NAME(run_piece)(const struct call *call, long layer, long phase, lon
     NAME(begin_tiles)();
     switch (phase % PHASES) {
         case PROJECT:
-            FOR_PRODUCTS(NAME(normalised)(call, phase, thread), channels, weights->qkv, first, last, USE_PROJECTED);
+            FOR_PRODUCTS(NAME(normalised)(call, phase, thread), channels, blocks, weights->qkv, first, last,
+                         USE_PROJECTED);
             break;
         case ATTEND: NAME(attend_piece)(call, layer, piece, work); break;
         case ADD_ATTENDED:
-            FOR_PRODUCTS(call->attended, width, weights->out_proj, first, last, USE_ATTENDED);
+            FOR_PRODUCTS(call->attended, width, blocks, weights->out_proj, first, last, USE_ATTENDED);
             break;
         case WIDEN:
-            FOR_PRODUCTS(NAME(normalised)(call, phase, thread), channels, weights->fc1, first, last, USE_WIDENED);
+            FOR_PRODUCTS(NAME(normalised)(call, phase, thread), channels, blocks, weights->fc1, first, last,
+                         USE_WIDENED);
             break;
-        case NARROW: FOR_PRODUCTS(call->hidden, hidden, weights->fc2, first, last, USE_NARROWED); break;
+        case NARROW: FOR_PRODUCTS(call->hidden, hidden, blocks, weights->fc2, first, last, USE_NARROWED); break;
     }
     NAME(end_tiles)();
 }

@@ -1,4 +1,5 @@
 /* GELU and layer norm, in the vectors of one instruction set. Included behind vectors.h. */
+#define NORM_EPSILON 1e-5f
 
 /* GELU to 5e-8: x times the normal distribution's mass below it; the mass above |x| is exp2 of a polynomial in |x|. */
 INLINE vec NAME(gelu)(vec x)

@@ -260,15 +260,22 @@ def _run_stage(
     kv: KVView,
     convs: StreamingConv,
 ) -> Tensor:
-    residual = cast(cfm._Residual, stage[0])
-    h = _run_block(residual.block1, x, convs) + residual.mlp["1"](time)[:, None]
-    x = _run_block(residual.block2, h, convs) + residual.res_conv(x)
+    x = _run_residual(cast(cfm._Residual, stage[0]), x, time, convs)
     if stage.compiled_impl is not None:
         return stage.compiled_impl(x, lengths, cast(RowsKVView, kv))
     for block in cast("list[cfm._Transformer]", list(cast(nn.ModuleList, stage[1]))):
         x = x + _attend(block.attn1, block.norm1(x), bias, kv)
         x = x + block.ff(block.norm3(x))
     return x
+
+
+def _run_residual(residual: cfm._Residual, x: Tensor, time: Tensor, convs: StreamingConv) -> Tensor:
+    spread = residual.mlp["1"](time)
+    if residual.compiled_impl is not None:
+        return residual.compiled_impl(x, spread, cfm.ConvStates(convs.take(), convs.take(), convs.new))
+    h = _run_block(residual.block1, x, convs) + spread[:, None]
+    y: Tensor = _run_block(residual.block2, h, convs) + residual.res_conv(x)
+    return y
 
 
 def _run_block(block: cfm._Block, x: Tensor, convs: StreamingConv) -> Tensor:

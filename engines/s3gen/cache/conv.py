@@ -97,7 +97,7 @@ class StreamingConv:
 
     def __init__(self, state: Tensor, widths: Sequence[int], new: Tensor) -> None:
         """`state` (B, t, sum of `widths`); `new` (B,): the inputs of each row that enter the next state, the first."""
-        self._inputs = state.shape[1]
+        self._inputs, self.new = state.shape[1], new
         self._before: Iterator[Tensor] = iter(torch.split(state, list(widths), dim=-1))
         self._index = (new[:, None] + torch.arange(self._inputs, device=state.device))[..., None]  # (B, t, 1)
         self._after: list[Tensor] = []
@@ -107,6 +107,12 @@ class StreamingConv:
         inputs = torch.cat([next(self._before), x], dim=1)
         self._after.append(inputs.gather(1, self._index.expand(-1, -1, inputs.shape[-1])))
         return convolution(inputs)[:, self._inputs :]
+
+    def take(self) -> tuple[Tensor, Tensor]:
+        """The next convolution's state, and where its caller writes the one for the next block; both (B, t, C)."""
+        before = next(self._before)
+        self._after.append(before.new_empty(before.shape))
+        return before, self._after[-1]
 
     def state(self) -> Tensor:
         """The state for the next block, shaped as the one before."""

@@ -9,6 +9,7 @@ a row's pad can only leak through attention keys, where it is masked. Rows may b
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol, cast, overload
 
@@ -175,6 +176,25 @@ class Transformers(Protocol):
     def __call__(self, x: Tensor, lengths: Tensor | None, cached: LayersKV | None = None) -> Tensor: ...
 
 
+@dataclass(frozen=True)
+class ConvStates:
+    """The last inputs before each of two convolutions (B, 2, C), and where those before a row's frame `new` (B,) are
+    written."""
+
+    first: tuple[Tensor, Tensor]
+    second: tuple[Tensor, Tensor]
+    new: Tensor
+
+
+class Residual(Protocol):
+    """Residual convolutions: x (B, T, C) and the embedded time (B, C') -> (B, T, C').
+
+    Without `states` there are zeros before x.
+    """
+
+    def __call__(self, x: Tensor, time: Tensor, states: ConvStates | None = None) -> Tensor: ...
+
+
 class _Stage(nn.ModuleList):
     """Upstream's unnamed triple: residual convolutions, transformer blocks and, at the U-Net's ends, a convolution."""
 
@@ -200,6 +220,8 @@ class _Stage(nn.ModuleList):
 
 
 class _Residual(nn.Module):
+    compiled_impl: Residual | None = None
+
     def __init__(self, in_channels: int, channels: int, time_width: int) -> None:
         super().__init__()
         self.mlp = nn.ModuleDict({"1": nn.Linear(time_width, channels)})
@@ -208,8 +230,10 @@ class _Residual(nn.Module):
         self.res_conv = FrameConv(in_channels, channels, 1)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        h = self.block1(x) + self.mlp["1"](time)[:, None]
-        y: Tensor = self.block2(h) + self.res_conv(x)
+        spread = self.mlp["1"](time)
+        if self.compiled_impl is not None:
+            return self.compiled_impl(x, spread)
+        y: Tensor = self.block2(self.block1(x) + spread[:, None]) + self.res_conv(x)
         return y
 
 

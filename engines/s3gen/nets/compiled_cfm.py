@@ -1,4 +1,4 @@
-"""The CFM's transformer blocks on compiled kernels.
+"""The CFM's transformer blocks and residual convolutions on compiled kernels.
 
 Every compiled stage is compared with the one that it replaces first, as any runtime is before it serves.
 """
@@ -12,9 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engines.kernels.library import MISSING, disagreement, simd_widths
+from engines.kernels.causal_residual import CausalResidual, Convolution, State
+from engines.kernels.causal_residual import Row as ResidualRow
+from engines.kernels.library import MISSING, disagreement, fit_amx, simd_widths
 from engines.kernels.transformer import Dense, KVRows, Row, Stack, Transformer, computable
 from engines.s3gen.nets import cfm
+from engines.s3gen.nets.layers import FrameConv
 
 _TRIAL_FRAMES = 53  # several blocks of rows, and an end within one
 
@@ -24,7 +27,7 @@ def compile_transformers(net: cfm.Estimator) -> str | None:
 
     If they are not installed, do not fit or compute something else, nothing changes and the reason is returned.
     """
-    stages = [cast(cfm._Stage, stage) for stage in (*net.down_blocks, *net.mid_blocks, *net.up_blocks)]
+    stages = _stages(net)
     made = []
     for stage in stages:
         replacement = _replacement(stage)
@@ -35,6 +38,85 @@ def compile_transformers(net: cfm.Estimator) -> str | None:
         stage.compiled_impl = CompiledStage(stack)
         stage[1] = nn.ModuleList()
     return None
+
+
+def _stages(net: cfm.Estimator) -> list[cfm._Stage]:
+    return [cast(cfm._Stage, stage) for stage in (*net.down_blocks, *net.mid_blocks, *net.up_blocks)]
+
+
+def compile_residuals(net: cfm.Estimator) -> str | None:
+    """Replace the residual convolutions of a float32 estimator by those on AMX, where this CPU has it.
+
+    If they compute something else, nothing changes and the reason is returned.
+    """
+    residuals = [cast(cfm._Residual, stage[0]) for stage in _stages(net)]
+    if not all(fit_amx(*residual.res_conv.weight.shape[:2]) for residual in residuals):
+        return None
+    made = [compiled_residual(residual, torch.get_num_threads()) for residual in residuals]
+    for residual, replacement in zip(residuals, made, strict=True):
+        if why := disagreement("residual convolutions", _residual_error(replacement, residual)):
+            return why
+    for residual, replacement in zip(residuals, made, strict=True):
+        residual.compiled_impl = replacement
+        del residual.block1, residual.block2, residual.res_conv
+    return None
+
+
+def compiled_residual(residual: cfm._Residual, threads: int) -> CompiledResidual:
+    """Raises ValueError as CausalResidual does."""
+    skip = residual.res_conv
+    return CompiledResidual(
+        CausalResidual(
+            _convolution(residual.block1),
+            _convolution(residual.block2),
+            (skip.weight[..., 0].numpy(), cast(Tensor, skip.bias).numpy()),
+            threads,
+        ),
+        len(skip.weight),
+    )
+
+
+def _convolution(block: cfm._Block) -> Convolution:
+    conv, norm = cast(FrameConv, block.block["0"]), block.norm
+    return Convolution(*(part.numpy() for part in (conv.weight, cast(Tensor, conv.bias), norm.weight, norm.bias)))
+
+
+class CompiledResidual:
+    """A cfm.Residual."""
+
+    def __init__(self, made: CausalResidual, channels: int) -> None:
+        self._made, self._channels = made, channels
+
+    def __call__(self, x: Tensor, time: Tensor, states: cfm.ConvStates | None = None) -> Tensor:
+        """As cfm.Residual."""
+        x, time = x.contiguous(), time.contiguous()
+        rows, frames, inputs = x.shape
+        out = x.new_empty(rows, frames, self._channels)
+        nothing = x.new_zeros(max(inputs, self._channels))
+        batch = [
+            ResidualRow(
+                x[row].data_ptr(),
+                time[row].data_ptr(),
+                out[row].data_ptr(),
+                frames,
+                State((nothing.data_ptr(),) * 2, 0) if states is None else _state(states, row),
+            )
+            for row in range(rows)
+        ]
+        work = x.new_empty(self._made.work_floats(batch))
+        self._made.run(batch, work.data_ptr())
+        return out
+
+
+def _state(states: cfm.ConvStates, row: int) -> State:
+    (first, first_after), (second, second_after) = states.first, states.second
+    assert first.stride(1) == second.stride(1), "parts of one state"
+    return State(
+        (first[row].data_ptr(), second[row].data_ptr()),
+        first.stride(1),
+        (first_after[row].data_ptr(), second_after[row].data_ptr()),
+        int(states.new[row]),
+    )
 
 
 class CompiledStage:
@@ -84,7 +166,7 @@ def _replacement(stage: cfm._Stage) -> Stack | str:
     if not computable(channels, heads, width, hidden):
         return f"there are no compiled transformer blocks of {channels} channels and {heads} heads of {width // heads}"
     made = compiled(blocks, torch.get_num_threads())
-    return disagreement("transformer", _error(made, blocks, channels)) or made
+    return disagreement("transformer blocks", _error(made, blocks, channels)) or made
 
 
 def compiled(blocks: list[cfm._Transformer], threads: int, simd_width: int | None = None) -> Stack:
@@ -120,3 +202,13 @@ def _error(made: Stack, blocks: list[cfm._Transformer], channels: int) -> float:
         expected = block(expected, None)
     got = CompiledStage(made)(x.clone(), None)
     return float((got - expected).abs().max() / expected.std())
+
+
+@torch.inference_mode()
+def _residual_error(made: CompiledResidual, residual: cfm._Residual) -> float:
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(1, _TRIAL_FRAMES, residual.res_conv.weight.shape[1], generator=draw)
+    mlp = cast(nn.Linear, residual.mlp["1"])
+    time = torch.randn(1, mlp.in_features, generator=draw)
+    expected = residual(x, time)
+    return float((made(x, mlp(time)) - expected).abs().max() / expected.std())

@@ -78,7 +78,7 @@ def _replacement(block: ResBlock) -> Block | str:
     if not computable(channels, taps):
         return f"there are no compiled residual blocks of {channels} channels and {taps} taps"
     made = compiled(block, torch.get_num_threads())
-    return disagreement("residual", _error(made, block, channels)) or made
+    return disagreement("residual blocks", _error(made, block, channels)) or made
 
 
 def compiled(block: ResBlock, threads: int, simd_width: int | None = None) -> Block:

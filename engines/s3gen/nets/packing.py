@@ -1,18 +1,44 @@
-"""PackedLinear in the place of a torch net's Linear and FrameConv layers, whose work is one matrix product each."""
+"""Packed layers in the place of a torch net's Linear and FrameConv layers, whose work is one matrix product each.
+
+They run on AMX where this CPU has it, else on oneDNN.
+"""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
+from engines.kernels.dense import TileLayer
+from engines.kernels.library import S3GEN, fit_amx
 from engines.packed_linear import PackedLinear
 from engines.s3gen.nets.layers import FrameConv, stack_frames
+
+
+class TileLinear:
+    """x (..., in) -> (..., out) on AMX. Raises ValueError as TileLayer does."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        """weight (out, in), bias (out,); both are copied."""
+        none = weight.new_zeros(len(weight))
+        self._layer = TileLayer(
+            weight.T.numpy(), (none if bias is None else bias).numpy(), torch.get_num_threads(), pool=S3GEN
+        )
+
+    def __call__(self, x: Tensor) -> Tensor:
+        x = x.contiguous()
+        y = x.new_empty(*x.shape[:-1], self._layer.outputs)
+        rows = x.numel() // x.shape[-1]
+        work = x.new_empty(self._layer.work_floats(rows))
+        self._layer.run(x.data_ptr(), rows, y.data_ptr(), work.data_ptr())
+        return y
 
 
 class _PackedLinear(nn.Module):
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
         # no parameter of the module: copying and casting would break oneDNN's opaque tensor
-        self._linear = PackedLinear(weight.contiguous(), bias)
+        kind = TileLinear if fit_amx(*weight.shape) else PackedLinear
+        self._linear = kind(weight.contiguous(), bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return self._linear(x)

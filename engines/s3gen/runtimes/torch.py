@@ -15,7 +15,7 @@ from engines.model_spec import MEL_FRAMES_PER_TOKEN, MEL_HOP_SAMPLES
 from engines.packed_linear import packing_available
 from engines.s3gen.cache.cached_flow import FlowBlocks
 from engines.s3gen.nets.cfm import Estimator
-from engines.s3gen.nets.compiled_cfm import compile_transformers
+from engines.s3gen.nets.compiled_cfm import compile_residuals, compile_transformers
 from engines.s3gen.nets.compiled_vocoder import compile_residual_blocks
 from engines.s3gen.nets.encoder import PositionCache
 from engines.s3gen.nets.flow import Flow, load_flow
@@ -152,6 +152,7 @@ def _load_for_cpu(checkpoint: Checkpoint) -> tuple[Flow, Vocoder]:
     def prepare(net: nn.Module) -> None:
         if isinstance(net, Estimator):
             reasons[compile_transformers(net) or ""] = None
+            reasons[compile_residuals(net) or ""] = None
         if packing_available():
             pack(net)
 

@@ -15,16 +15,18 @@ from engines.kernels.dense import (
     GELU,
     PLAIN,
     DenseLayer,
+    TileLayer,
     WeightFormat,
     fp16_supported,
     int8_blocks,
     int16_blocks,
     vnni_supported,
 )
-from engines.kernels.library import simd_widths
+from engines.kernels.library import amx_supported, simd_widths
 
 FORMATS: tuple[WeightFormat, ...] = ("float32", "float16", "int8")
 WITH_VNNI = [width for width in simd_widths() if vnni_supported(width)]  # none on a CPU without the instruction
+on_amx = pytest.mark.skipif(not amx_supported(), reason="this machine has no AMX")
 HERE = [(width, each) for width in simd_widths() for each in FORMATS if width >= 8 or each != "float16"]
 
 
@@ -170,3 +172,50 @@ def test_rows_beside_8_bit_weights_are_off_by_half_a_step_at_most(
     steps = np.repeat(scales, 32, axis=1)[:, :depth].astype(np.float64)
     assert (np.abs(numbers * steps - x) <= 0.505 * steps + 1e-30).all()  # 0.005: 32639 roundings of a float32
     assert np.abs(numbers.astype(int)).max() <= 32639
+
+
+def run_tiles(layer: TileLayer, x: Tensor) -> Tensor:
+    out = torch.full((len(x), layer.outputs), torch.nan)
+    work = torch.full((layer.work_floats(len(x)),), torch.nan)
+    layer.run(x.data_ptr(), len(x), out.data_ptr(), work.data_ptr())
+    return out
+
+
+@on_amx
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.integers(1, 700),
+    groups=st.tuples(st.integers(1, 40), st.integers(1, 6)),
+    threads=st.integers(1, 3),
+    seed=st.integers(0, 99),
+)
+def test_on_amx_a_layer_is_torchs_and_a_row_is_what_it_is_alone(
+    rows: int, groups: tuple[int, int], threads: int, seed: int
+) -> None:
+    """In one chunk of rows and in several."""
+    draw, (depth, outputs) = torch.Generator().manual_seed(seed), (32 * group for group in groups)
+    weight = torch.randn(depth, outputs, generator=draw) / depth**0.5
+    bias, x = torch.randn(outputs, generator=draw), torch.randn(rows, depth, generator=draw)
+    layer = TileLayer(weight.numpy(), bias.numpy(), threads, pool="tests")
+    got = run_tiles(layer, x)
+    torch.testing.assert_close(got, x @ weight + bias, atol=2e-4, rtol=1e-5)
+    assert torch.equal(run_tiles(layer, x[-1:]), got[-1:])
+
+
+@on_amx
+def test_on_amx_a_spoilt_row_spoils_itself_alone() -> None:
+    draw = np.random.default_rng(0)
+    weight, bias = draw.standard_normal((96, 64)).astype(np.float32), np.zeros(64, np.float32)
+    layer = TileLayer(weight, bias, 2, pool="tests")
+    x = torch.from_numpy(draw.standard_normal((20, 96)).astype(np.float32))
+    before = run_tiles(layer, x)
+    x[3, 70] = np.nan
+    after = run_tiles(layer, x)
+    assert after[3].isnan().all()
+    assert torch.equal(after[:3], before[:3])
+    assert torch.equal(after[4:], before[4:])
+
+
+def test_layers_that_are_not_whole_tiles_are_refused() -> None:
+    with pytest.raises(ValueError, match="40 inputs and 32 outputs"):
+        TileLayer(np.ones((40, 32), np.float32), np.ones(32, np.float32), 1, pool="tests")

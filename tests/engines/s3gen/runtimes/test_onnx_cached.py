@@ -23,6 +23,7 @@ from engines.s3gen.streaming.segment_decoder import CachedRow, collate_cached
 from tests.engines.fakes import make_voice
 from tests.engines.s3gen.cache.test_cached_flow import Blocks, decode, difference, rows, speech_tokens_of, streamed
 from tests.engines.s3gen.onnx_setting import checkpoint, vocoder_batch
+from tests.engines.s3gen.small_nets import ROUNDING
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def test_it_equals_cached_decoding_on_torch(base: TorchRuntime, runtime: OnnxCac
     prompt, blocks = random_plan(seed)
     voice, speech_tokens = make_voice(prompt), speech_tokens_of(140, seed)
     on_torch = streamed(TorchCachedRuntime(base, context_tokens=12), voice, speech_tokens, blocks)
-    assert difference(streamed(runtime, voice, speech_tokens, blocks), on_torch) < 1e-5
+    assert difference(streamed(runtime, voice, speech_tokens, blocks), on_torch) < ROUNDING
 
 
 def test_rows_of_one_call_are_what_they_are_alone(runtime: OnnxCachedRuntime) -> None:
@@ -165,7 +166,7 @@ def test_an_engine_streams_on_it() -> None:
     assert name == "onnx-cached"
     assert samples.shape == on_torch.shape
     # Phases add up pitch, so what a pitch is rounded by is heard as a turn of its harmonics: more of it on AMX.
-    assert np.square(samples - on_torch).mean() < 1e-3 * np.square(on_torch).mean()
+    assert np.square(samples - on_torch).mean() < 1e-2 * np.square(on_torch).mean()
 
 
 async def spoken(config: EngineConfig) -> tuple[str, np.ndarray]:

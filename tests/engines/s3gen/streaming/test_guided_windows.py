@@ -69,7 +69,7 @@ def test_streams_that_share_calls_sound_as_they_do_alone(runtime: TorchRuntime, 
     alone = [spoken(used, [decoder], windows)[0] for decoder in decoders()]
     for ours, theirs in zip(spoken(used, decoders(), windows), alone, strict=True):
         assert len(ours) == 60 * 960
-        assert np.abs(ours - theirs).max() < 1e-2 * theirs.std()
+        assert np.abs(ours - theirs).max() < 3e-2 * theirs.std()
 
 
 def spoken(runtime: Runtime, decoders: list[SegmentDecoder], windows: list[Window]) -> list[F32]:
