@@ -19,7 +19,9 @@ _SEQUENCE_FIELDS = 6
 _WORK_VECTORS = 5  # of a head, for each row: its query, and four sums
 
 
-class _Attention(ctypes.Structure):
+class AttentionCall(ctypes.Structure):
+    """attention.h's structure."""
+
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("qkv", "sequences", "groups", "out")),
         *((name, ctypes.c_int64) for name in ("group_count", "layer", "heads", "dim", "group_rows", "work_floats")),
@@ -85,21 +87,30 @@ class StepAttention:
         self._table = np.array(table, np.int64).reshape(-1, _SEQUENCE_FIELDS)
         self._rows = max(b - a for a, b in pairwise(self._groups.tolist()))
         longest = max(s.positions for s in sequences) + 1
-        self._heads, self._dim, self._simd_width, self._half = heads, dim, simd_width, half
+        self.heads, self.dim, self.threads = heads, dim, threads
+        self.simd_width, self._half = simd_width, half
         # scores are stored by whole vectors, of the shared positions and of those behind them
         room = _WORK_VECTORS * dim + (-(-longest // simd_width) + 1) * simd_width
         self._work = np.empty((threads, self._rows * room), np.float32)
         self._pool = thread_pool(threads, pool)
 
+    @property
+    def work(self) -> int:
+        """The address of the floats that the kernel works in."""
+        return self._work.ctypes.data
+
+    def call(self, layer: int = 0, qkv: int | None = None, out: int | None = None) -> AttentionCall:
+        """The structure for `run`, or without arrays for a kernel that fills them in; it refers to this memory."""
+        return AttentionCall(
+            qkv, self._table.ctypes.data, self._groups.ctypes.data, out,
+            len(self._groups) - 1, layer, self.heads, self.dim, self._rows, self._work.shape[1],
+            math.log2(math.e) / math.sqrt(self.dim), self._half,
+        )  # fmt: skip
+
     def run(self, layer: int, qkv: int, out: int) -> None:
         """Addresses of floats: qkv (rows, 3, heads, dim), whose keys and values are written behind those held, and
         out (rows, heads, dim)."""
-        call = _Attention(
-            qkv, self._table.ctypes.data, self._groups.ctypes.data, out,
-            len(self._groups) - 1, layer, self._heads, self._dim, self._rows, self._work.shape[1],
-            math.log2(math.e) / math.sqrt(self._dim), self._half,
-        )  # fmt: skip
-        _function()(self._pool, self._simd_width, ctypes.byref(call), self._work.ctypes.data)
+        _function()(self._pool, self.simd_width, ctypes.byref(self.call(layer, qkv, out)), self.work)
 
 
 @cache
@@ -109,5 +120,5 @@ def _function() -> Callable[..., None]:
     assert functions is not None
     run = functions.mynah_attention
     run.restype = None
-    run.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.POINTER(_Attention), ctypes.c_void_p]
+    run.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.POINTER(AttentionCall), ctypes.c_void_p]
     return cast(Callable[..., None], run)

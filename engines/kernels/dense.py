@@ -35,7 +35,9 @@ _BLOCK = 32  # steps of depth whose 8-bit weights share a scale
 _LARGEST_NUMBER, _SMALLEST = np.float32(32639), np.float32(1e-30)  # of a row beside 8-bit weights
 
 
-class _Dense(ctypes.Structure):
+class DenseCall(ctypes.Structure):
+    """dense.h's structure."""
+
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("x", "weights", "bias", "residual", "out")),
         *((name, ctypes.c_int64) for name in ("rows", "depth", "outputs")),
@@ -83,32 +85,38 @@ class DenseLayer:
         best = simd_width or best_simd_width()
         if best is None or (weights == "float16" and best < FP16_FROM_WIDTH):
             raise ValueError("no compiled dense layers on this machine, or none that keep weights in float16")
-        self._simd_width, self._threads, self._pool, self._format = best, threads, pool, weights
-        self._vnni = vnni and vnni_supported(best)
+        self.simd_width, self.threads, self.pool, self._format = best, threads, pool, weights
+        self.vnni = vnni and vnni_supported(best)
         self.outputs = len(bias)
         self.width = -(-self.outputs // best) * best  # of `run`'s result: the outputs, then unused columns
         spare = self.width - self.outputs
         self._weights = _laid_out(np.pad(weight, ((0, 0), (0, spare))), best, weights)
         self._bias = np.pad(bias, (0, spare)).astype(np.float32)
-        self._depth = len(weight)
+        self.depth = len(weight)
 
     def work_floats(self, rows: int) -> int:
         """The floats of `work` that `run` needs."""
         if self._format == "int8":
-            return _functions().int8_floats(rows, self._depth, self._threads)
-        return _functions().floats(rows, self._threads)
+            return _functions().int8_floats(rows, self.depth, self.threads)
+        return _functions().floats(rows, self.threads)
+
+    def call(
+        self, kind: int, x: int | None = None, rows: int = 0, out: int | None = None, residual: int | None = None
+    ) -> DenseCall:
+        """The structure for `run`, or without arrays for a kernel that fills them in; it refers to this memory."""
+        return DenseCall(
+            x, self._weights.ctypes.data, self._bias.ctypes.data, residual, out,
+            rows, self.depth, self.width, _FORMATS.index(self._format), kind,
+        )  # fmt: skip
 
     def run(self, x: int, rows: int, out: int, work: int, kind: int = PLAIN, residual: int | None = None) -> None:
         """Addresses of floats: x (rows, in), out and with ADD residual (rows, `width`), work of `work_floats`."""
-        layer = _Dense(
-            x, self._weights.ctypes.data, self._bias.ctypes.data, residual, out,
-            rows, self._depth, self.width, _FORMATS.index(self._format), kind,
-        )  # fmt: skip
-        pool = thread_pool(self._threads, self._pool)
+        layer = self.call(kind, x, rows, out, residual)
+        pool = thread_pool(self.threads, self.pool)
         if self._format == "int8":
-            _functions().run_int8(pool, self._simd_width, self._vnni, ctypes.byref(layer), work)
+            _functions().run_int8(pool, self.simd_width, self.vnni, ctypes.byref(layer), work)
         else:
-            _functions().run(pool, self._simd_width, ctypes.byref(layer), work)
+            _functions().run(pool, self.simd_width, ctypes.byref(layer), work)
 
 
 class TileLayer:
@@ -131,7 +139,7 @@ class TileLayer:
 
     def run(self, x: int, rows: int, out: int, work: int) -> None:
         """Addresses of floats: x (rows, in), out (rows, out), work of `work_floats`."""
-        layer = _Dense(
+        layer = DenseCall(
             x, self._weights.ctypes.data, self._bias.ctypes.data, None, out, rows, self._depth, self.outputs, 0, PLAIN
         )
         _amx_functions()[0](thread_pool(self._threads, self._pool), ctypes.byref(layer), line_behind(work))
@@ -194,7 +202,7 @@ class _Functions(NamedTuple):
 def _functions() -> _Functions:
     functions = library()
     assert functions is not None
-    pointers: list[Any] = [ctypes.POINTER(_Dense), ctypes.c_void_p]
+    pointers: list[Any] = [ctypes.POINTER(DenseCall), ctypes.c_void_p]
     for run, arguments in ((functions.mynah_dense, []), (functions.mynah_dense_int8, [ctypes.c_int])):
         run.restype, run.argtypes = None, [ctypes.c_void_p, ctypes.c_int, *arguments, *pointers]
     floats, int8_floats = functions.mynah_dense_floats, functions.mynah_dense_int8_floats
@@ -212,6 +220,6 @@ def _amx_functions() -> tuple[Callable[..., None], Callable[..., int]]:
     assert functions is not None
     run, floats = functions.mynah_dense_amx, functions.mynah_dense_amx_floats
     run.restype, floats.restype = None, ctypes.c_long
-    run.argtypes = [ctypes.c_void_p, ctypes.POINTER(_Dense), ctypes.c_void_p]
+    run.argtypes = [ctypes.c_void_p, ctypes.POINTER(DenseCall), ctypes.c_void_p]
     floats.argtypes = [ctypes.c_long, ctypes.c_long]
     return cast(Callable[..., None], run), cast(Callable[..., int], floats)

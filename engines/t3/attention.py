@@ -6,7 +6,7 @@ Each row attends to exactly its own sequence's positions: there is no padding, a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -30,12 +30,22 @@ Attend = Callable[[int, Tensor], Sequence[Tensor]]
 def attention_of(spans: Sequence[Span[Any]], device: torch.device, dtype: torch.dtype) -> Attend:
     """The attention of one step's spans. Those of one row come first, as in every step."""
     single = next((i for i, span in enumerate(spans) if span.rows > 1), len(spans))
-    slots = [span.slot for span in spans[:single] if isinstance(span.slot, KvSlot)]
-    width = _simd_width(slots[0].memory, dtype) if slots and len(slots) == single else None
-    if width is None or any(span.tap is not None and span.tap.constrains for span in spans):
+    step = step_attention(spans[:single], dtype)
+    if step is None:
         return _attend_to_spans(spans, [causal_mask(span, device, dtype) for span in spans])
-    others = attention_of(spans[single:], device, dtype)
-    return _attend_to_rows([cast(Span[KvSlot], span) for span in spans[:single]], width, others)
+    return _attend_to_rows(spans[:single], step, attention_of(spans[single:], device, dtype))
+
+
+def step_attention(spans: Sequence[Span[Any]], dtype: torch.dtype) -> StepAttention | None:
+    """The compiled attention of spans of one row of `dtype` each; None if it cannot be used."""
+    slots = [span.slot for span in spans if isinstance(span.slot, KvSlot) and span.rows == 1]
+    width = _simd_width(slots[0].memory, dtype) if slots and len(slots) == len(spans) else None
+    if width is None or any(span.tap is not None and span.tap.constrains for span in spans):
+        return None
+    memory = slots[0].memory
+    sequences = [_cached_sequence(slot, span.start) for slot, span in zip(slots, spans, strict=True)]
+    half, threads = memory.dtype == torch.float16, torch.get_num_threads()
+    return StepAttention(sequences, memory.shape[2], memory.shape[4], threads, "t3", width, half=half)
 
 
 def _simd_width(memory: Tensor, dtype: torch.dtype) -> int | None:
@@ -45,20 +55,20 @@ def _simd_width(memory: Tensor, dtype: torch.dtype) -> int | None:
     return attention_width(memory.shape[4], half=memory.dtype == torch.float16)
 
 
-def _attend_to_rows(spans: Sequence[Span[KvSlot]], simd_width: int, others: Attend) -> Attend:
+def take_queries(spans: Sequence[Span[Any]], layer: int, qkv: Tensor) -> None:
+    """Give the taps of spans of one row each the queries among qkv (rows, 3, heads, dim) of a layer."""
+    for i, span in enumerate(spans):
+        if span.tap is not None:
+            span.tap.take(layer, qkv[i : i + 1, 0], span.start + 1)
+
+
+def _attend_to_rows(spans: Sequence[Span[Any]], step: StepAttention, others: Attend) -> Attend:
     """One row each, on the compiled kernel; `others` is that of the rows behind them."""
-    memory = spans[0].slot.memory
-    _, _, heads, _, dim = memory.shape
-    sequences = [_cached_sequence(span.slot, span.start) for span in spans]
-    half, threads = memory.dtype == torch.float16, torch.get_num_threads()
-    step = StepAttention(sequences, heads, dim, threads, "t3", simd_width, half=half)
 
     def attend(layer: int, qkv: Tensor) -> list[Tensor]:
         rows = qkv[: len(spans)].contiguous()
-        for i, span in enumerate(spans):
-            if span.tap is not None:
-                span.tap.take(layer, rows[i : i + 1, 0], span.start + 1)
-        out = rows.new_empty((len(spans), heads * dim))
+        take_queries(spans, layer, rows)
+        out = rows.new_empty((len(spans), step.heads * step.dim))
         step.run(layer, rows.data_ptr(), out.data_ptr())
         return [out, *others(layer, qkv[len(spans) :])]
 

@@ -57,7 +57,7 @@ class CompiledLinear:
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, *, weights: WeightFormat) -> None:
-        self._layer = DenseLayer(weight.numpy(), bias.numpy(), torch.get_num_threads(), weights=weights, pool="t3")
+        self.layer = DenseLayer(weight.numpy(), bias.numpy(), torch.get_num_threads(), weights=weights, pool="t3")
 
     def __call__(self, x: Tensor) -> Tensor:
         return self._run(x, PLAIN, None)
@@ -66,14 +66,15 @@ class CompiledLinear:
         return self._run(x, GELU, None)
 
     def add(self, x: Tensor, residual: Tensor) -> Tensor:
-        return self._run(x, ADD, F.pad(residual, (0, self._layer.width - self._layer.outputs)).contiguous())
+        spare = self.layer.width - self.layer.outputs
+        return self._run(x, ADD, (F.pad(residual, (0, spare)) if spare else residual).contiguous())
 
     def _run(self, x: Tensor, kind: int, residual: Tensor | None) -> Tensor:
         x, rows = x.contiguous(), len(x)
-        out, work = x.new_empty(rows, self._layer.width), x.new_empty(self._layer.work_floats(rows))
+        out, work = x.new_empty(rows, self.layer.width), x.new_empty(self.layer.work_floats(rows))
         residual_ptr = None if residual is None else residual.data_ptr()
-        self._layer.run(x.data_ptr(), rows, out.data_ptr(), work.data_ptr(), kind, residual_ptr)
-        return out[:, : self._layer.outputs]
+        self.layer.run(x.data_ptr(), rows, out.data_ptr(), work.data_ptr(), kind, residual_ptr)
+        return out[:, : self.layer.outputs]
 
 
 def min_rows(device: torch.device) -> int:

@@ -20,15 +20,18 @@ from engines.checkpoints.tensor_file import Shape
 from engines.checkpoints.weights import check_tensors, load_tensors
 from engines.config import Sampling
 from engines.device import to_device
+from engines.kernels import gpt2_blocks
 from engines.kernels.attention import attention_width
 from engines.kernels.dense import WeightFormat
+from engines.kernels.gpt2_blocks import Gpt2Blocks
 from engines.model_spec import SPEAKER_EMBEDDING_DIM, SPEECH_VOCAB, START_SPEECH_TOKEN, ModelSpec, T3Spec
 from engines.t3 import prompt
-from engines.t3.attention import Attend, attention_of
+from engines.t3.attention import Attend, attention_of, step_attention, take_queries
 from engines.t3.family import GPT2
 from engines.t3.kv_cache import KvSlot
-from engines.t3.linear import DenseLinear, Linear, make_linear, min_rows, release_packing_memory
+from engines.t3.linear import CompiledLinear, DenseLinear, Linear, make_linear, min_rows, release_packing_memory
 from engines.t3.net import Span
+from engines.t3.norm import CompiledNorm, NormLayer, make_norm
 from engines.t3.passes import EagerPass, Pass
 from engines.voice import Voice
 
@@ -82,15 +85,6 @@ def block_tensors(spec: T3Spec) -> dict[str, Shape]:
     }
 
 
-class _LayerNorm:
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        self._weight, self._bias = weight, bias
-        self._shape = tuple(self._weight.shape)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, self._shape, self._weight, self._bias, _LAYER_NORM_EPS)
-
-
 @dataclass(frozen=True)
 class Maker:
     """Makes layers for a device. `dtype`: of weights, activations and results.
@@ -103,8 +97,9 @@ class Maker:
     weights: WeightFormat = "float32"
     borrows: bool = False
 
-    def norm(self, tensors: dict[str, Tensor], name: str) -> _LayerNorm:
-        return _LayerNorm(self.small(tensors[f"{name}.weight"]), self.small(tensors[f"{name}.bias"]))
+    def norm(self, tensors: dict[str, Tensor], name: str) -> NormLayer:
+        weight, bias = (self.small(tensors[f"{name}.{part}"]) for part in ("weight", "bias"))
+        return make_norm(weight, bias, _LAYER_NORM_EPS)
 
     def small(self, tensor: Tensor) -> Tensor:
         """A copy: a view would hold the whole mapping of a block's file, pages that were read included."""
@@ -145,6 +140,16 @@ class _Block:
         x = self._proj.add(_joined([*attend(self._layer, qkv), idle]), x)
         return self._out.add(self._fc.gelu(_joined([self._ln_2(x[:rows]), idle])), x)
 
+    def compiled(self) -> gpt2_blocks.Block | None:
+        """The block's norms and layers, if all are compiled."""
+        norms, linears = (self._ln_1, self._ln_2), (self._qkv, self._proj, self._fc, self._out)
+        kernels = [norm.norm for norm in norms if isinstance(norm, CompiledNorm)]
+        layers = [linear.layer for linear in linears if isinstance(linear, CompiledLinear)]
+        if len(kernels) < len(norms) or len(layers) < len(linears):
+            return None
+        (norm_1, norm_2), (qkv, proj, fc, out) = kernels, layers
+        return gpt2_blocks.Block(norm_1, qkv, proj, norm_2, fc, out)
+
 
 class T3Net:
     """T3 in torch, as a Net. Keys and values go to the slots of the spans. `dtype` is that of weights, activations and
@@ -173,6 +178,9 @@ class T3Net:
         self._speaker_bias = outer["cond_enc.spkr_enc.bias"].to(device)
         # the padding of a pass that has fewer rows than the matrices multiply fast
         self._idle_rows = torch.zeros((min_rows(device), spec.width), device=device, dtype=make.dtype)
+        compiled = [each for block in blocks if (each := block.compiled()) is not None]
+        in_one_call = len(compiled) == len(blocks) and gpt2_blocks.computable(compiled)
+        self._step_blocks = Gpt2Blocks(compiled) if in_one_call else None
         self._ln_f = make.norm(outer, "tfmr.ln_f")
         self._head = make.matrix(outer["speech_head.weight"].t(), outer["speech_head.bias"])
 
@@ -278,7 +286,14 @@ class T3Net:
     def forward(self, embeddings: Tensor, spans: Sequence[Span[Any]]) -> Tensor:
         """As Net.forward, (R, width) before the final norm. Slots are CacheSlots. Positions are added here."""
         positions = [self.position_embedding[span.start : span.start + span.rows] for span in spans]
-        return self.run_blocks(embeddings + _joined(positions), attention_of(spans, self.device, self.dtype))
+        x = embeddings + _joined(positions)
+        blocks, step = self._step_blocks, step_attention(spans, self.dtype)
+        if blocks is None or step is None or not blocks.fit(step):
+            return self.run_blocks(x, attention_of(spans, self.device, self.dtype))
+        qkv = blocks.run(x.numpy(), step, keep_qkv=any(span.tap is not None for span in spans))
+        for layer, rows in enumerate(torch.from_numpy(qkv)):
+            take_queries(spans, layer, rows)
+        return x
 
     def run_blocks(self, x: Tensor, attend: Attend) -> Tensor:
         """All blocks over x (R, width), which has its positions."""

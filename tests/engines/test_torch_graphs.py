@@ -24,7 +24,7 @@ from tests.engines import simulated_torch_graphs
 from tests.engines.s3gen.gpu.test_buffered import HostDevice
 from tests.engines.s3gen.onnx_setting import checkpoint, flow_batch
 from tests.engines.t3 import setting
-from tests.engines.t3.gpu.tape import plain_linears
+from tests.engines.t3.gpu.tape import plain_layers
 
 CPU = torch.device("cpu")
 MODES = {"usual": contextlib.nullcontext, "no_grad": torch.no_grad, "inference": torch.inference_mode}
@@ -127,7 +127,7 @@ def t3_replays() -> None:
 def test_s3gen_and_t3_replay_whichever_captures_first(
     order: tuple[Callable[[], None], ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain_linears(monkeypatch)
+    plain_layers(monkeypatch)
     monkeypatch.setattr(buckets_module, "_GRAPH_LENGTHS", {"tokens": [16], "frames": [32]})
     for replays in order:
         replays()

@@ -32,6 +32,7 @@ from engines.t3.llama.prompt import START_TEXT, STOP_TEXT, check_llama_prompt
 from engines.t3.llama.weights import block_prefix, block_tensors, expected_tensors, outer_tensors, spec_of
 from engines.t3.model import Maker
 from engines.t3.net import Span
+from engines.t3.norm import make_norm
 from engines.voice import Voice
 
 NORM_EPS = 1e-5
@@ -45,14 +46,6 @@ def rope_frequencies(head_dim: int) -> Tensor:
     wavelength = 2 * math.pi / inverse
     smooth = ((ROPE_ORIGINAL / wavelength - ROPE_LOW) / (ROPE_HIGH - ROPE_LOW)).clamp(0, 1)
     return (1 - smooth) * inverse / ROPE_FACTOR + smooth * inverse
-
-
-class _RmsNorm:
-    def __init__(self, weight: Tensor, make: Maker) -> None:
-        self._weight = make.small(weight)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, (x.shape[-1],), self._weight, NORM_EPS)
 
 
 class _Rows:
@@ -110,7 +103,8 @@ class _Block:
     def __init__(self, tensors: dict[str, Tensor], spec: LlamaSpec, layer: int, make: Maker) -> None:
         self._layer, self._heads = layer, spec.heads
         self._before, self._behind = (
-            _RmsNorm(tensors[f"{name}.weight"], make) for name in ("input_layernorm", "post_attention_layernorm")
+            make_norm(make.small(tensors[f"{name}.weight"]), None, NORM_EPS)
+            for name in ("input_layernorm", "post_attention_layernorm")
         )
         self._qkv = _joined_linear(_parts(tensors, "self_attn.qkv_proj", ("q_proj", "k_proj", "v_proj")), make)
         self._out = _joined_linear([tensors["self_attn.o_proj.weight"]], make)
@@ -169,7 +163,7 @@ class LlamaNet:
         self._text_places = make.table(outer["text_pos_emb.emb.weight"])
         self._speech_places = make.table(outer["speech_pos_emb.emb.weight"])
         self._min_rows = min_rows(make.device)
-        self._norm = _RmsNorm(outer["tfmr.norm.weight"], make)
+        self._norm = make_norm(make.small(outer["tfmr.norm.weight"]), None, NORM_EPS)
         self._head = _joined_linear([outer["speech_head.weight"]], make)
         angles = torch.outer(torch.arange(spec.positions).float(), rope_frequencies(spec.width // spec.heads))
         angles = angles.repeat(1, 2)[:, None, None]

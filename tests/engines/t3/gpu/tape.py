@@ -100,10 +100,11 @@ def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-def plain_linears(monkeypatch: Any) -> None:
-    """Linear layers by torch alone: a tape does not see compiled kernels."""
-    from engines.t3 import linear, model
+def plain_layers(monkeypatch: Any) -> None:
+    """Linear layers and norms by torch alone: a tape does not see compiled kernels."""
+    from engines.t3 import linear, model, norm
 
+    monkeypatch.setattr(norm, "best_simd_width", lambda *channels: None)
     monkeypatch.setattr(linear, "simd_widths", tuple)
     monkeypatch.setattr(linear, "packing_available", lambda: False)
     monkeypatch.setattr(model, "min_rows", lambda device: 1)

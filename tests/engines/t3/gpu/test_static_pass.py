@@ -21,7 +21,7 @@ from engines.t3.model import T3Net
 from engines.t3.parity import T3ParityCheck, T3Refused
 from engines.t3.sampler import uniform
 from tests.engines.t3 import test_decoder
-from tests.engines.t3.gpu.tape import TapeGraphs, plain_linears
+from tests.engines.t3.gpu.tape import TapeGraphs, plain_layers
 from tests.engines.t3.setting import CPU, checkpoint, limits, net, request, run, voice
 
 GREEDY = {"temperature": 0.0, "max_speech_tokens": 14}
@@ -43,7 +43,7 @@ class TapedNet(StaticT3Net):
 @pytest.fixture(scope="module")
 def loaded() -> TapedNet:
     with pytest.MonkeyPatch.context() as patch:
-        plain_linears(patch)
+        plain_layers(patch)
         return TapedNet.load(checkpoint().t3_path, TINY, CPU)
 
 
