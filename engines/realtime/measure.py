@@ -35,7 +35,8 @@ _T3_PROMPT_TOKENS = 375
 
 
 class MeasuredTimings:
-    """As ladder.Timings. One warm voice and one stream; windows of the schedule's largest step, which streams reach."""
+    """As ladder.Timings. One warm voice and one stream, whose windows take the schedule's steps: some nine seconds of
+    speech. The first and the last of them are measured, and those between lie on the line through both, by tokens."""
 
     def __init__(
         self,
@@ -49,7 +50,7 @@ class MeasuredTimings:
         prompt."""
         self._t3_net, self._s3gen_runtime, self._clock = t3_net, s3gen_runtime, clock
         self._voice = voice or _longest_voice()
-        self._step, self._context = schedule.steps[-1], schedule.left_context_tokens
+        self._schedule = schedule
         self._taken_s: dict[tuple[str, str], float] = {}  # of a window
 
     def t3_s(self, t3_dtype: str) -> float:
@@ -72,16 +73,35 @@ class MeasuredTimings:
     def s3gen_s(self, decode: str, steps: str) -> float:
         """As Timings.s3gen_s. The voice's prompt is cached before the clock starts."""
         runtime = self._s3gen_runtime(decode, steps)
-        hop, context = self._step.hop_tokens, 0 if decode == "cached" else self._context
         if decode == "cached":
             self._decode(runtime, Window(0, 0, 0, 1, 2, is_last=False))
-        window = Window(0, 0, context, context + hop, context + self._step.block_tokens, is_last=False)
+        windows = [Window(0, 0, *window, is_last=False) for window in self._windows(decode)]
+        first_s, last_s = (self._window_s(runtime, window) for window in (windows[0], windows[-1]))
+        self._taken_s[decode, steps] = last_s
+        tokens = [self._tokens(decode, window.lookahead_stop) for window in windows]
+        slope_s = max(0.0, last_s - first_s) / max(1, tokens[-1] - tokens[0])
+        computing_s = sum(first_s + slope_s * (count - tokens[0]) for count in tokens)
+        return computing_s / sum(step.plays_s for step in self._schedule.steps)
+
+    def _windows(self, decode: str) -> list[tuple[int, int, int]]:
+        """(start, stop, end of lookahead) of the steps' windows, counted from where their left context begins."""
+        windows, decoded = [], 0
+        for step in self._schedule.steps:
+            start = 0 if decode == "cached" else min(decoded, self._schedule.left_context_tokens)
+            windows.append((start, start + step.hop_tokens, start + step.block_tokens))
+            decoded += step.hop_tokens
+        return windows
+
+    def _tokens(self, decode: str, window_tokens: int) -> int:
+        """Those that a window sends through the flow."""
+        return window_tokens + (0 if decode == "cached" else len(self._voice.s3gen_prompt_tokens))
+
+    def _window_s(self, runtime: Runtime, window: Window) -> float:
         times_s = [self._decode(runtime, window)]
         # the first call of a size allocates, and other programs may have run beside it
         while len(times_s) < _CALLS and sum(times_s) + times_s[-1] < _CALLS_S:
             times_s.append(self._decode(runtime, window))
-        self._taken_s[decode, steps] = min(times_s)
-        return min(times_s) / self._step.plays_s
+        return min(times_s)
 
     def expected_s(self, decode: str, steps: str) -> float:
         """As Timings.expected_s: a recomputed window's flow computes prompt and context too, a cached one's does so
@@ -90,10 +110,10 @@ class MeasuredTimings:
         return max((self._expected_s(decode, steps, known) for known in self._taken_s), default=0.0)
 
     def _expected_s(self, decode: str, steps: str, known: tuple[str, str]) -> float:
-        block, prompt = self._step.block_tokens, len(self._voice.s3gen_prompt_tokens)
-        tokens = {"cached": block, "reference": prompt + self._context + block}
-        taken_s = self._taken_s[known] * tokens[decode] / tokens[known[0]] * passes(steps) / passes(known[1])
-        return taken_s * (1 + prompt / block) if decode == "cached" else taken_s
+        first, last = (self._tokens(decode, self._windows(decode)[i][-1]) for i in (0, -1))
+        known_last = self._tokens(known[0], self._windows(known[0])[-1][-1])
+        tokens = first + last + (len(self._voice.s3gen_prompt_tokens) if decode == "cached" else 0)
+        return self._taken_s[known] * tokens / known_last * passes(steps) / passes(known[1])
 
     def _decode(self, runtime: Runtime, window: Window) -> float:
         decoder = SegmentDecoder(self._voice, seed=0, speech_tokens=_speech_tokens(window.lookahead_stop))

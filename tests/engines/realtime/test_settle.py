@@ -22,6 +22,7 @@ from engines.realtime.settle import CpuNets, settings_of, settle
 from engines.s3gen.runtimes.torch_cached import TorchCachedRuntime
 from engines.s3gen.select_runtime import ReferenceRuntime
 from engines.s3gen.streaming.schedule import SCHEDULES
+from engines.s3gen.streaming.windows import Window
 from engines.t3.model import T3Net
 from tests.engines.realtime.test_ladder import CACHED, RECOMPUTED, SMALL, Machine, machine
 
@@ -177,8 +178,8 @@ async def test_an_engine_runs_as_remembered_and_says_so(checkpoint: Checkpoint, 
 
 @needs_kernels
 def test_the_real_nets_are_timed_by_steps_and_windows(checkpoint: Checkpoint) -> None:
-    """A clock that advances by a second at each look: T3 takes 25 s per second, a window of four seconds 0.25, and is
-    decoded twice, as three calls would take too long."""
+    """A clock that advances by a second at each look: T3 takes 25 s per second, each of the six windows of 9.04 s of
+    speech one, and two of them are decoded, twice each, as three calls would take too long."""
     ticks: Iterator[float] = itertools.count(0.0, 1.0)
 
     def make(t3_dtype: str) -> T3Net:
@@ -190,11 +191,31 @@ def test_the_real_nets_are_timed_by_steps_and_windows(checkpoint: Checkpoint) ->
     timings = MeasuredTimings(nets.t3, nets.s3gen, SCHEDULES["balanced"], None, lambda: next(ticks))
     assert timings.t3_s("auto") == timings.t3_s("int8") == 25.0
     assert timings.expected_s("reference", "auto") == 0
-    assert timings.s3gen_s("cached", "auto") == 0.25
+    assert timings.s3gen_s("cached", "auto") == pytest.approx(6 / 9.04)
     expected_s = timings.expected_s("reference", "auto")
-    assert expected_s == pytest.approx((250 + 50 + 107) / 107)
+    assert expected_s == pytest.approx((250 + 13 + 250 + 50 + 107) / 107)
     assert expected_s < TIME_LIMIT_S
-    assert timings.s3gen_s("reference", "auto") == 0.25
+    assert timings.s3gen_s("reference", "auto") == pytest.approx(6 / 9.04)
+
+
+@needs_kernels
+@pytest.mark.parametrize(("decode", "tokens"), [("cached", 0), ("reference", 250)])
+def test_windows_between_the_first_and_the_last_lie_on_a_line(checkpoint: Checkpoint, decode: str, tokens: int) -> None:
+    """A machine that takes 1 ms per call and 1 ms for each token of the flow, to the end of a sentence."""
+    timings = MeasuredTimings(
+        lambda _: pytest.fail("T3 is not timed"),
+        lambda decode, steps: pytest.fail("nothing is decoded"),
+        SCHEDULES["balanced"],
+        None,
+    )
+
+    def decoded(runtime: Any, window: Window) -> float:
+        return 0.001 + 0.001 * (tokens + window.lookahead_stop)
+
+    timings._s3gen_runtime, timings._decode = lambda decode, steps: None, decoded
+    contexts = [0, 0, 0, 0, 0, 0] if decode == "cached" else [0, 10, 26, 50, 50, 50]
+    windows = [tokens + context + block for context, block in zip(contexts, (13, 19, 28, 32, 57, 107), strict=True)]
+    assert timings.s3gen_s(decode, "auto") == pytest.approx(0.001 * (6 + sum(windows)) / 9.04)
 
 
 def test_many_steps_are_expected_to_take_as_long_as_their_rows(checkpoint: Checkpoint) -> None:
@@ -209,6 +230,7 @@ def test_many_steps_are_expected_to_take_as_long_as_their_rows(checkpoint: Check
         lambda: next(ticks),
     )
     timings.s3gen_s("cached", "2")
-    assert timings.expected_s("reference", "10") == pytest.approx(10 * (250 + 50 + 107) / 107)
-    assert timings.expected_s("cached", "10") == pytest.approx(10 * (1 + 250 / 107))
-    assert timings.expected_s("reference", "2") == pytest.approx((250 + 50 + 107) / 107)
+    recomputed = (250 + 13 + 250 + 50 + 107) / 107
+    assert timings.expected_s("reference", "10") == pytest.approx(10 * recomputed)
+    assert timings.expected_s("cached", "10") == pytest.approx(10 * (13 + 250 + 107) / 107)
+    assert timings.expected_s("reference", "2") == pytest.approx(recomputed)
