@@ -67,7 +67,7 @@ class State:
     """Addresses of the last TAPS - 1 inputs of both convolutions, oldest first.
 
     before: those of the block before, `before_floats` apart
-    after: where those before frame `new_frames` are written, (TAPS - 1, in) and (TAPS - 1, out); None if nobody asks
+    after: where those before frame `new_frames` are written, (TAPS - 1, in) and (TAPS - 1, out); None if none are
     """
 
     before: tuple[int, int]
