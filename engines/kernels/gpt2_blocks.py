@@ -53,11 +53,13 @@ class Block:
 
 
 def computable(blocks: Sequence[Block]) -> bool:
-    """Whether there are such blocks: dense layers without unused columns, all of one pool and instruction set."""
+    """Whether there are such blocks, all of one size: dense layers without unused columns, of one pool and instruction
+    set."""
     layers = [layer for block in blocks for layer in block.layers]
     kinds = {(layer.simd_width, layer.vnni, layer.threads, layer.pool) for layer in layers}
     norms = {norm.simd_width for block in blocks for norm in (block.norm_1, block.norm_2)}
-    return len(kinds) == len(norms) == 1 and all(layer.width == layer.outputs for layer in layers)
+    sizes = {tuple((layer.depth, layer.width) for layer in block.layers) for block in blocks}
+    return len(kinds) == len(norms) == len(sizes) == 1 and all(layer.width == layer.outputs for layer in layers)
 
 
 class Gpt2Blocks:

@@ -287,7 +287,8 @@ class T3Net:
         """As Net.forward, (R, width) before the final norm. Slots are CacheSlots. Positions are added here."""
         positions = [self.position_embedding[span.start : span.start + span.rows] for span in spans]
         x = embeddings + _joined(positions)
-        blocks, step = self._step_blocks, step_attention(spans, self.dtype)
+        blocks = self._step_blocks
+        step = None if blocks is None else step_attention(spans, self.dtype)
         if blocks is None or step is None or not blocks.fit(step):
             return self.run_blocks(x, attention_of(spans, self.device, self.dtype))
         qkv = blocks.run(x.numpy(), step, keep_qkv=any(span.tap is not None for span in spans))

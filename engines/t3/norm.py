@@ -35,7 +35,7 @@ class CompiledNorm:
     """A NormLayer on the compiled kernel."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, epsilon: float) -> None:
-        self.norm = Norm(weight.numpy(), None if bias is None else bias.numpy(), epsilon)
+        self.norm = Norm(weight.detach().numpy(), None if bias is None else bias.detach().numpy(), epsilon)
 
     def __call__(self, x: Tensor) -> Tensor:
         x = x.contiguous()

@@ -1,6 +1,6 @@
 """Packed layers in the place of a torch net's Linear and FrameConv layers, whose work is one matrix product each.
 
-They run on AMX where this CPU has it, else on oneDNN.
+They run on oneDNN, or on AMX where this CPU has it and a product's terms need be exact to 2^-17 only.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class TileLinear:
 
 
 class _PackedLinear(nn.Module):
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, *, tiles: bool) -> None:
         super().__init__()
         # no parameter of the module: copying and casting would break oneDNN's opaque tensor
-        kind = TileLinear if fit_amx(*weight.shape) else PackedLinear
+        kind = TileLinear if tiles and fit_amx(*weight.shape) else PackedLinear
         self._linear = kind(weight.contiguous(), bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -45,25 +45,25 @@ class _PackedLinear(nn.Module):
 
 
 class _PackedFrameConv(_PackedLinear):
-    def __init__(self, conv: FrameConv) -> None:
-        super().__init__(conv.weight.transpose(1, 2).flatten(1), conv.bias)
+    def __init__(self, conv: FrameConv, *, tiles: bool) -> None:
+        super().__init__(conv.weight.transpose(1, 2).flatten(1), conv.bias, tiles=tiles)
         self._taps, self._lookahead = conv.kernel_size[0], conv.lookahead
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(stack_frames(x, self._taps, self._lookahead))
 
 
-def pack(net: nn.Module) -> None:
+def pack(net: nn.Module, *, tiles: bool = False) -> None:
     """Replace every Linear and FrameConv inside `net` by a packed one, and copy the rest of its weights.
 
-    Afterwards nothing of `net` refers to the file that its weights were mapped from.
+    Afterwards nothing of `net` refers to the file that its weights were mapped from. `tiles`: on AMX where it fits.
     """
     for name, child in list(net.named_children()):
         if isinstance(child, FrameConv):
-            setattr(net, name, _PackedFrameConv(child))
+            setattr(net, name, _PackedFrameConv(child, tiles=tiles))
         elif isinstance(child, nn.Linear):
-            setattr(net, name, _PackedLinear(child.weight, child.bias))
+            setattr(net, name, _PackedLinear(child.weight, child.bias, tiles=tiles))
         else:
-            pack(child)
+            pack(child, tiles=tiles)
     for name, parameter in net.named_parameters(recurse=False):
         setattr(net, name, nn.Parameter(parameter.detach().clone(), requires_grad=False))

@@ -154,7 +154,7 @@ def _load_for_cpu(checkpoint: Checkpoint) -> tuple[Flow, Vocoder]:
             reasons[compile_transformers(net) or ""] = None
             reasons[compile_residuals(net) or ""] = None
         if packing_available():
-            pack(net)
+            pack(net, tiles=True)
 
     flow = load_flow(checkpoint.s3gen_path, checkpoint.spec, prepare)
     vocoder = load_vocoder(checkpoint.s3gen_path, checkpoint.spec)
