@@ -19,6 +19,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode, Frame
 from websockets.http11 import Response
+from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from service.access.listener import Slot
@@ -283,6 +284,9 @@ class WebSocketConnection(PacedReads, WebSocketsSansIOProtocol):  # type: ignore
             self.handshake_complete = True
 
     def send_receive_event_to_app(self) -> None:
+        if self.conn.state is not State.OPEN:  # this side has closed, and this message was in the same piece
+            self.frames = []
+            return
         self._slot.set_busy(True)
         super().send_receive_event_to_app()
 

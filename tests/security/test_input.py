@@ -25,6 +25,7 @@ from service.http import connection
 from service.http.frames import parse_text
 from service.http.requests import Body, bounded_json, read_json_object
 from tests.security.attacked import attacked
+from tests.security.fuzz_corpus import HANDSHAKE
 from tests.service.http.clients import http_serving
 from tests.service.serving import serving
 
@@ -139,6 +140,22 @@ async def test_a_message_has_a_bounded_number_of_fragments(fragment: bytes):
             await socket.recv()
         assert socket.close_code == 1008
         await at.check_serves()
+
+
+async def test_what_comes_behind_too_many_fragments_is_not_read(caplog: pytest.LogCaptureFixture):
+    """In one piece: a message in too many fragments, and one whose text is no UTF-8."""
+    mask, fragments = bytes(4), 1030
+    pieces = [b"\x01\x80" + mask, *[b"\x00\x80" + mask] * fragments, b"\x80\x80" + mask, b"\x81\x81" + mask + b"\xff"]
+    async with http_serving() as (at, _):
+        host, _, port = at.http.rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(HANDSHAKE.replace(b"localhost", at.http.encode()))
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"".join(pieces))
+        assert b"\x03\xf0" in await reader.read(), "closed by code 1008"
+        writer.close()
+        await at.check_serves()
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 @pytest.mark.parametrize(
