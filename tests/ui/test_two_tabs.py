@@ -9,7 +9,7 @@ import pytest
 
 from tests.ui.visitor import Visitor
 
-LONG = "This is a sentence that takes a while to speak. " * 20
+LONG = "This is a sentence that takes a while to speak. " * 80  # longer than a busy browser takes for its next step
 
 
 @pytest.fixture
