@@ -14,13 +14,14 @@ F32 = npt.NDArray[np.float32]
 
 _LIBRARY = Path(__file__).with_name(f"_kernels{sysconfig.get_config_var('EXT_SUFFIX')}")
 _SIMD_WIDTHS = (16, 8, 4)  # floats in a vector of the instruction sets that it is compiled for, best first
-S3GEN = "s3gen"  # the pool of S3Gen's kernels
+T3, S3GEN = "t3", "s3gen"  # the pools of their kernels
 MISSING = "the compiled kernels are missing; install Mynah on a machine with a C compiler"
 MIN_SIMD_WIDTH = _SIMD_WIDTHS[-1]
 FP16_FROM_WIDTH = 8  # wider instruction sets convert float16 as they read it
 TILE_DEPTH = 32  # steps of depth, and columns, that AMX multiplies at once
 LINE_FLOATS = 16  # of a cache
 _MAX_ERROR = 1e-3  # measured: 5e-5 at most
+_POOLS: dict[str, tuple[tuple[int, int], ...]] = {}
 
 
 @cache
@@ -31,6 +32,8 @@ def library() -> ctypes.CDLL | None:
     functions = ctypes.CDLL(str(_LIBRARY))
     functions.mynah_thread_pool.restype = ctypes.c_void_p
     functions.mynah_thread_pool.argtypes = [ctypes.c_int]
+    functions.mynah_thread_pool_share.argtypes = [ctypes.c_void_p, ctypes.c_int]
+    functions.mynah_thread_pool_share.restype = None
     return functions
 
 
@@ -130,4 +133,10 @@ def thread_pool(threads: int, name: str) -> int:
     pool = functions.mynah_thread_pool(threads)
     if pool is None:
         raise MemoryError("no memory for the threads of the compiled kernels")
+    _POOLS[name] = (*pools(name), (threads, int(pool)))
     return int(pool)
+
+
+def pools(name: str) -> tuple[tuple[int, int], ...]:
+    """The pools of this name, each with its threads."""
+    return _POOLS.get(name, ())

@@ -13,7 +13,9 @@ struct thread_pool {
     pthread_mutex_t one_job, lock;
     pthread_cond_t changed;
     const struct job *job; /* NULL if there is none to join; like `busy` under the lock */
+    int job_threads; /* that take part in it, the caller's included */
     int busy; /* threads at the job besides the caller's */
+    atomic_int share; /* threads that take part in the next job */
     atomic_long started; /* jobs so far */
     atomic_long taken, done; /* pieces of this job, over all phases */
 };
@@ -77,9 +79,10 @@ static void *run_thread(void *argument)
         pthread_mutex_lock(&pool->lock);
         seen = atomic_load(&pool->started);
         const struct job *job = pool->job;
+        if (start.number >= pool->job_threads) job = NULL;
         if (job != NULL) pool->busy++;
         pthread_mutex_unlock(&pool->lock);
-        if (job == NULL) continue; /* the job was done before this thread was awake */
+        if (job == NULL) continue; /* it was done before this thread was awake, or is for fewer threads */
         run_pieces(pool, job, start.number);
         pthread_mutex_lock(&pool->lock);
         if (--pool->busy == 0) pthread_cond_broadcast(&pool->changed);
@@ -91,8 +94,16 @@ static void *run_thread(void *argument)
 void parallel_for(struct thread_pool *pool, const struct job *job)
 {
     pthread_mutex_lock(&pool->one_job);
+    int threads = atomic_load(&pool->share);
+    if (threads == 1) { /* nothing to wake, nothing to wait for */
+        for (long i = 0; i < job->phases * job->pieces; i++)
+            job->piece(job->argument, i / job->pieces, i % job->pieces, 0);
+        pthread_mutex_unlock(&pool->one_job);
+        return;
+    }
     pthread_mutex_lock(&pool->lock);
     pool->job = job;
+    pool->job_threads = threads;
     atomic_store(&pool->taken, 0);
     atomic_store(&pool->done, 0);
     atomic_fetch_add(&pool->started, 1);
@@ -105,6 +116,11 @@ void parallel_for(struct thread_pool *pool, const struct job *job)
     while (pool->busy > 0) pthread_cond_wait(&pool->changed, &pool->lock); /* threads still read the job */
     pthread_mutex_unlock(&pool->lock);
     pthread_mutex_unlock(&pool->one_job);
+}
+
+void mynah_thread_pool_share(struct thread_pool *pool, int threads)
+{
+    atomic_store(&pool->share, threads < 1 ? 1 : threads < pool->threads ? threads : pool->threads);
 }
 
 int pool_size(const struct thread_pool *pool) { return pool->threads; }
@@ -131,5 +147,6 @@ struct thread_pool *mynah_thread_pool(int threads)
         pthread_detach(thread);
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
+    atomic_store(&pool->share, pool->threads);
     return pool;
 }

@@ -18,6 +18,9 @@ struct job {
  * Returns a pool without those that could not be started, or NULL without memory. */
 struct thread_pool *mynah_thread_pool(int threads);
 
+/* From the next job on, so many of the pool's threads take part, the caller's included. */
+void mynah_thread_pool_share(struct thread_pool *pool, int threads);
+
 int pool_size(const struct thread_pool *pool);
 
 /* Runs one job at a time and returns when all of it is done. */

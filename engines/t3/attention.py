@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engines.kernels.attention import CachedSequence, StepAttention, attention_width
+from engines.kernels.library import T3
 from engines.t3.kv_cache import KvSlot
 from engines.t3.net import Slot, Span
 
@@ -45,7 +46,7 @@ def step_attention(spans: Sequence[Span[Any]], dtype: torch.dtype) -> StepAttent
     memory = slots[0].memory
     sequences = [_cached_sequence(slot, span.start) for slot, span in zip(slots, spans, strict=True)]
     half, threads = memory.dtype == torch.float16, torch.get_num_threads()
-    return StepAttention(sequences, memory.shape[2], memory.shape[4], threads, "t3", width, half=half)
+    return StepAttention(sequences, memory.shape[2], memory.shape[4], threads, T3, width, half=half)
 
 
 def _simd_width(memory: Tensor, dtype: torch.dtype) -> int | None:

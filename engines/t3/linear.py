@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engines.kernels.dense import ADD, GELU, PLAIN, DenseLayer, WeightFormat
-from engines.kernels.library import simd_widths
+from engines.kernels.library import T3, simd_widths
 from engines.packed_linear import PackedLinear, packing_available
 
 
@@ -57,7 +57,7 @@ class CompiledLinear:
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, *, weights: WeightFormat) -> None:
-        self.layer = DenseLayer(weight.numpy(), bias.numpy(), torch.get_num_threads(), weights=weights, pool="t3")
+        self.layer = DenseLayer(weight.numpy(), bias.numpy(), torch.get_num_threads(), weights=weights, pool=T3)
 
     def __call__(self, x: Tensor) -> Tensor:
         return self._run(x, PLAIN, None)

@@ -18,7 +18,7 @@ from torch import Tensor
 from engines.config import Sampling
 from engines.device import to_device
 from engines.kernels.draws import Row, TokenDraws
-from engines.kernels.library import best_simd_width
+from engines.kernels.library import T3, best_simd_width
 from engines.model_spec import SPEECH_VOCAB, START_SPEECH_TOKEN
 
 _DEFAULTS = Sampling()
@@ -203,7 +203,7 @@ class Sampler:
         self._draws: TokenDraws | None = None
         if device.type == "cpu" and width:
             guided, threads = rows.keeps_start_mark, torch.get_num_threads()
-            self._draws = TokenDraws(slots, vocab, START_SPEECH_TOKEN, threads, "t3", width, guided=guided)
+            self._draws = TokenDraws(slots, vocab, START_SPEECH_TOKEN, threads, T3, width, guided=guided)
 
     def begin(self, slot: int, sampling: Sampling) -> None:
         """Start a new sequence in this slot."""

@@ -12,6 +12,7 @@ from typing import ParamSpec, TypeVar
 
 import numpy as np
 
+from engines.kernels.sharing import beside_t3
 from engines.model_spec import MEL_BANDS, MEL_FRAMES_PER_TOKEN, MEL_HOP_SAMPLES
 from engines.s3gen import noise
 from engines.s3gen.noise import F32
@@ -183,6 +184,13 @@ def decode_windows(
     exceptions of the runtime concern the whole batch and propagate. `on_stage` receives the seconds of encoder, CFM
     and vocoder, or of flow and vocoder if the runtime cannot separate the flow's parts.
     """
+    with beside_t3():
+        return _decode(runtime, work, on_stage)
+
+
+def _decode(
+    runtime: Runtime | WaveformRuntime, work: Work, on_stage: Callable[[str, float], None]
+) -> list[F32 | WindowRejected]:
     began_s = time.perf_counter()
     if isinstance(runtime, WaveformRuntime):
         samples = [_or_rejected(decoder.whole, window, runtime) for decoder, window in work]
