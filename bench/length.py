@@ -78,9 +78,11 @@ def plot(rows: list[Row], path: Path) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
     lengths_s = [row.audio_s for row in rows]
     left.plot(lengths_s, [row.cpu_s_per_audio_s for row in rows], "o-")
-    left.set(xscale="log", xlabel="audio (s)", ylabel="CPU seconds per second of audio", ylim=(0, None))
+    left.set(xscale="log", xlabel="audio (s)", ylabel="CPU seconds per second of audio")
     right.plot(lengths_s, [row.memory_mb for row in rows], "o-")
     right.set(xscale="log", xlabel="audio (s)", ylabel="memory since the stream began (MB)")
+    for axes in (left, right):
+        axes.set_ylim(0, 1.2 * max(axes.dataLim.y1, 0))
     figure.savefig(path, dpi=110)
 
 

@@ -20,12 +20,14 @@ COMMANDS = {
     "engine": "make bench-engine",
     "http": "make bench-http",
     "intelligibility": "make bench-intelligibility",
+    "length": "make bench-length",
     "plan": "make bench-plan",
     "s3gen": "make bench-s3gen",
     "service": "make bench-service",
     "speech": "make bench-speech",
     "stream": "make bench-stream",
     "t3": "make bench-t3",
+    "t3_weights": "make bench-t3-weights",
 }
 # What those commands pass to their bench. A run with other arguments measures something else.
 _ARGUMENTS = {"speech": ["--model", "tiny"]}
